@@ -1,0 +1,44 @@
+"""HostFacts: what is known of a host before a plan is made. Values only; :mod:`enforcer.kernel.probe` fills them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enforcer.policy.resources import IPAddress
+from enforcer.words import Answer, Backend, Mode
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An answer and why. The reason of a NO or UNKNOWN ends up, word for word, in ``plan`` and ``status``."""
+
+    answer: Answer
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class InterfaceFacts:
+    """One interface. ``modes`` holds a probe for each XDP mode; ``addresses`` are those configured on it.
+
+    ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
+    """
+
+    name: str
+    index: int = 0
+    driver: str = ""
+    mtu: int = 1500
+    addresses: tuple[IPAddress, ...] = ()
+    modes: Mapping[Mode, Probe] = field(default_factory=dict)
+    foreign_xdp: str = ""
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    node: str
+    kernel: str = ""
+    interfaces: tuple[InterfaceFacts, ...] = ()
+    backends: Mapping[Backend, Probe] = field(default_factory=dict)
+
+    def interface(self, name: str) -> InterfaceFacts | None:
+        return next((item for item in self.interfaces if item.name == name), None)

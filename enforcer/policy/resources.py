@@ -1,0 +1,212 @@
+"""Calico resources as values: what a document says after validation, before anything is resolved.
+
+Frozen; every resource knows the position it was read from. Field meaning and defaults follow the Calico v3 API
+(``api/pkg/apis/projectcalico/v3``); names are the API's in snake case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from enforcer.errors import Position
+from enforcer.policy.nets import Nets
+from enforcer.words import Action
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+NOWHERE = Position("<inline>")
+
+
+@dataclass(frozen=True)
+class PortRange:
+    """Ports ``first`` to ``last``, both included."""
+
+    first: int
+    last: int
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, int) and self.first <= port <= self.last
+
+
+@dataclass(frozen=True)
+class NamedPort:
+    name: str
+
+
+Port = PortRange | NamedPort
+
+
+@dataclass(frozen=True)
+class IcmpMatch:
+    """``type`` None: any. ``code`` is only set together with ``type``."""
+
+    type: int | None = None
+    code: int | None = None
+
+
+@dataclass(frozen=True)
+class EntityRule:
+    """What one side of a packet must be. Empty fields are not looked at; ``""`` is no selector at all."""
+
+    nets: tuple[IPNetwork, ...] = ()
+    not_nets: tuple[IPNetwork, ...] = ()
+    selector: str = ""
+    not_selector: str = ""
+    namespace_selector: str = ""
+    ports: tuple[Port, ...] = ()
+    not_ports: tuple[Port, ...] = ()
+    service_accounts: Mapping[str, object] | None = None
+    services: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. ``protocol`` numbers follow IANA; ``ip_version`` is 4, 6 or None."""
+
+    action: Action
+    ip_version: int | None = None
+    protocol: int | None = None
+    not_protocol: int | None = None
+    icmp: IcmpMatch | None = None
+    not_icmp: IcmpMatch | None = None
+    source: EntityRule = EntityRule()
+    destination: EntityRule = EntityRule()
+    http: Mapping[str, object] | None = None
+    position: Position = NOWHERE
+
+
+@dataclass(frozen=True)
+class Resource:
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    position: Position = NOWHERE
+
+
+@dataclass(frozen=True)
+class EndpointPort:
+    name: str
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True)
+class HostEndpoint(Resource):
+    """``interface_name`` is "" when only ``expected_ips`` are given; "*" means all traffic of the host."""
+
+    node: str = ""
+    interface_name: str = ""
+    expected_ips: tuple[IPAddress, ...] = ()
+    profiles: tuple[str, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+
+
+@dataclass(frozen=True)
+class GlobalNetworkSet(Resource):
+    nets: Nets = field(default_factory=Nets)
+
+
+@dataclass(frozen=True)
+class NetworkSet(Resource):
+    namespace: str = "default"
+    nets: Nets = field(default_factory=Nets)
+
+
+@dataclass(frozen=True)
+class GlobalNetworkPolicy(Resource):
+    """``order`` None sorts last. ``types`` holds "Ingress"/"Egress", derived from the rules when absent."""
+
+    tier: str = "default"
+    order: float | None = None
+    selector: str = ""
+    types: tuple[str, ...] = ("Ingress",)
+    ingress: tuple[Rule, ...] = ()
+    egress: tuple[Rule, ...] = ()
+    do_not_track: bool = False
+    pre_dnat: bool = False
+    apply_on_forward: bool = False
+    namespace_selector: str = ""
+    service_account_selector: str = ""
+
+
+@dataclass(frozen=True)
+class Tier(Resource):
+    """``order`` None sorts last; the tier ``default`` has 1,000,000 whether it is written or not."""
+
+    order: float | None = None
+    default_action: Action = Action.DENY
+
+
+@dataclass(frozen=True)
+class Failsafe:
+    """A port that untracked policy never closes. ``net`` None: any address of either family."""
+
+    protocol: int
+    port: int
+    net: IPNetwork | None = None
+
+
+TCP, UDP = 6, 17
+
+DEFAULT_FAILSAFE_INBOUND = (
+    Failsafe(TCP, 22),
+    Failsafe(UDP, 68),
+    Failsafe(TCP, 179),
+    Failsafe(TCP, 2379),
+    Failsafe(TCP, 2380),
+    Failsafe(TCP, 5473),
+    Failsafe(TCP, 6443),
+    Failsafe(TCP, 6666),
+    Failsafe(TCP, 6667),
+)
+DEFAULT_FAILSAFE_OUTBOUND = (
+    Failsafe(UDP, 53),
+    Failsafe(UDP, 67),
+    Failsafe(TCP, 179),
+    Failsafe(TCP, 2379),
+    Failsafe(TCP, 2380),
+    Failsafe(TCP, 5473),
+    Failsafe(TCP, 6443),
+    Failsafe(TCP, 6666),
+    Failsafe(TCP, 6667),
+)
+
+
+@dataclass(frozen=True)
+class FelixConfiguration(Resource):
+    """Node settings that bear on untracked policy; defaults are Felix's (``felix/config/config_params.go``)."""
+
+    xdp_enabled: bool = True
+    generic_xdp_enabled: bool = False
+    xdp_refresh_interval_s: float = 90.0
+    failsafe_inbound: tuple[Failsafe, ...] = DEFAULT_FAILSAFE_INBOUND
+    failsafe_outbound: tuple[Failsafe, ...] = DEFAULT_FAILSAFE_OUTBOUND
+    interface_prefix: tuple[str, ...] = ("cali",)
+    interface_exclude: tuple[str, ...] = ("kube-ipvs0",)
+    iptables_mark_mask: int = 0xFFFF0000
+    max_ipset_size: int = 1_048_576
+    ipsets_refresh_interval_s: float = 90.0
+    iptables_refresh_interval_s: float = 180.0
+    chain_insert_mode: str = "insert"
+    ipv6_support: bool = True
+    log_prefix: str = "calico-packet"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Everything loaded, per kind, in file order. ``skipped`` names kinds Calico has that we do not act on."""
+
+    host_endpoints: tuple[HostEndpoint, ...] = ()
+    global_network_sets: tuple[GlobalNetworkSet, ...] = ()
+    network_sets: tuple[NetworkSet, ...] = ()
+    policies: tuple[GlobalNetworkPolicy, ...] = ()
+    tiers: tuple[Tier, ...] = ()
+    felix_configurations: tuple[FelixConfiguration, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def felix_for(self, node: str) -> FelixConfiguration:
+        """The configuration a node runs with: ``node.<name>`` if written, else ``default``, else Felix's defaults."""
+        by_name = {item.name: item for item in self.felix_configurations}
+        return by_name.get(f"node.{node}") or by_name.get("default") or FelixConfiguration("default")

@@ -1,0 +1,83 @@
+"""The closed sets of words the whole project shares: one spelling in YAML, Python, C, metrics and prose.
+
+Each is a ``str`` enum, so that members print and serialise as the word itself.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Word(str, Enum):
+    """A ``str`` enum whose members format as their value on every supported Python."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self.value), spec)
+
+
+class Action(Word):
+    """What a rule does with a packet it matches (Calico ``policy_common.go``)."""
+
+    ALLOW = "Allow"
+    DENY = "Deny"
+    LOG = "Log"
+    PASS = "Pass"
+
+
+class Direction(Word):
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+class Mode(Word):
+    """How an XDP program is attached to an interface, earliest first."""
+
+    OFFLOAD = "offload"
+    NATIVE = "native"
+    GENERIC = "generic"
+
+
+class Stage(Word):
+    """A node of the packet pipeline, in the order a received packet meets them.
+
+    The numbers behind netfilter stages are hook priorities (``include/uapi/linux/netfilter_ipv4.h``).
+    """
+
+    NIC_OFFLOAD = "nic-offload"
+    DRIVER = "driver"
+    GENERIC = "generic"
+    IP_INPUT = "ip-input"
+    DEFRAG = "defrag"  # -400
+    RAW = "raw"  # -300
+    CONNTRACK = "conntrack"  # -200
+    MANGLE = "mangle"  # -150
+    NAT = "nat"  # -100
+    ROUTE = "route"
+    FILTER_INPUT = "filter-input"  # 0
+    FILTER_FORWARD = "filter-forward"  # 0
+    SOCKET = "socket"
+    EGRESS = "egress"
+
+
+class Backend(Word):
+    XDP = "xdp"
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"
+
+
+class Answer(Word):
+    """What a probe can say. Only YES and NO are facts about the host."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "cannot tell"
+
+
+STAGE_OF_MODE = {
+    Mode.OFFLOAD: Stage.NIC_OFFLOAD,
+    Mode.NATIVE: Stage.DRIVER,
+    Mode.GENERIC: Stage.GENERIC,
+}

@@ -1,0 +1,1 @@
+"""Fixtures and the skip policy shared by all tests."""
