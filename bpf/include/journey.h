@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+/* What the observer writes and dossim/observe/journey.py reads. */
+#ifndef JOURNEY_H
+#define JOURNEY_H
+
+#include <linux/types.h>
+
+/* In the order a packet meets them; the number is the netfilter priority behind which (or before which) it sits. */
+enum checkpoint {
+	CHECKPOINT_RECEIVE = 1 << 0,	    /* left the driver; generic XDP comes after */
+	CHECKPOINT_PRE_DEFRAG = 1 << 1,	    /* PREROUTING -401: passed the header checks */
+	CHECKPOINT_POST_DEFRAG = 1 << 2,    /* PREROUTING -399 */
+	CHECKPOINT_POST_RAW = 1 << 3,	    /* PREROUTING -299 */
+	CHECKPOINT_POST_CONNTRACK = 1 << 4, /* PREROUTING -199 */
+	CHECKPOINT_POST_MANGLE = 1 << 5,    /* PREROUTING -149 */
+	CHECKPOINT_PRE_ROUTE = 1 << 6,	    /* PREROUTING last */
+	CHECKPOINT_INPUT_FIRST = 1 << 7,    /* LOCAL_IN first: routed to this host */
+	CHECKPOINT_INPUT_LAST = 1 << 8,	    /* LOCAL_IN last: handed to the transport */
+	CHECKPOINT_FORWARD_FIRST = 1 << 9,
+	CHECKPOINT_FORWARD_LAST = 1 << 10,
+	CHECKPOINT_POSTROUTING = 1 << 11, /* POSTROUTING last: leaves by another interface */
+	CHECKPOINT_TRACKED = 1 << 15,	  /* skb->_nfct was set at some checkpoint */
+};
+
+enum end {
+	END_NONE,
+	END_KFREE,
+	END_CONSUME,
+};
+
+struct journey {
+	__u64 location;	      /* caller of kfree_skb or consume_skb */
+	__u64 pre_defrag_ns;  /* monotonic time at the checkpoint before defragmentation, 0 when not reached */
+	__u64 post_defrag_ns; /* and at the one after it: tells which fragments make up which datagram */
+	__u32 checkpoints;
+	__u16 reason; /* enum skb_drop_reason of the running kernel (its core reasons fit 16 bits) */
+	__u8 end;
+	__u8 ends; /* how often a buffer of this packet was freed, saturating */
+};
+
+_Static_assert(sizeof(struct journey) == 32, "dossim/observe/journey.py reads records of 32 bytes");
+
+#define ETHER_SOURCE_OFFSET 6
+
+struct ether_source {
+	__be16 tag_be;
+	__be16 number_be[2];
+};
+
+_Static_assert(sizeof(struct ether_source) == 6, "an Ethernet address");
+
+#endif

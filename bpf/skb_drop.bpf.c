@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+/*
+ * The observer: where did each numbered packet get to, and where did it end?
+ *
+ * It knows nothing of the enforcer. Checkpoints (netif_receive_skb and netfilter links between the hooks of interest) say how
+ * far a packet came; kfree_skb and consume_skb say where its buffer was freed and why. Everything is written into one
+ * record per packet, in an array that user space maps: there is no ring buffer that could overflow.
+ *
+ * Identity: bytes 2..5 of the Ethernet source address hold the packet's number (big endian), bytes 0..1 hold the tag of
+ * this drill. The address is read from skb->head + skb->mac_header, which stays readable until the buffer is freed.
+ *
+ * Netfilter programs need Linux 6.4 (BPF_PROG_TYPE_NETFILTER); the tracepoint with a drop reason needs 5.17.
+ */
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "journey.h"
+
+/* Only the members that are read; CO-RE relocates them to the running kernel's layout. */
+struct sk_buff {
+	unsigned char *head;
+	__u16 mac_header;
+	unsigned long _nfct;
+} __attribute__((preserve_access_index));
+
+struct bpf_nf_ctx {
+	struct sk_buff *skb;
+} __attribute__((preserve_access_index));
+
+#define NF_ACCEPT 1
+#define MAC_HEADER_UNSET 0xffff /* skbuff.h: skb_mac_header_was_set() */
+
+/* Bytes 0..1 of the source address of this drill's packets, big endian. */
+const volatile __u16 drill_tag;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct journey);
+} journeys SEC(".maps");
+
+static __always_inline struct journey *journey_of(struct sk_buff *skb)
+{
+	__u16 mac_header = BPF_CORE_READ(skb, mac_header);
+	unsigned char *head = BPF_CORE_READ(skb, head);
+	struct ether_source source;
+	__u32 number;
+
+	if (!head || mac_header == MAC_HEADER_UNSET)
+		return 0;
+	if (bpf_probe_read_kernel(&source, sizeof(source), head + mac_header + ETHER_SOURCE_OFFSET))
+		return 0;
+	if (source.tag_be != bpf_htons(drill_tag))
+		return 0;
+	number = (__u32)bpf_ntohs(source.number_be[0]) << 16 | bpf_ntohs(source.number_be[1]);
+	return bpf_map_lookup_elem(&journeys, &number);
+}
+
+/* One packet is handled by one CPU at a time, so plain stores do. */
+static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpoint)
+{
+	struct journey *journey = journey_of(skb);
+
+	if (!journey)
+		return;
+	journey->checkpoints |= checkpoint;
+	if (checkpoint == CHECKPOINT_PRE_DEFRAG)
+		journey->pre_defrag_ns = bpf_ktime_get_ns();
+	if (checkpoint == CHECKPOINT_POST_DEFRAG)
+		journey->post_defrag_ns = bpf_ktime_get_ns();
+	if (BPF_CORE_READ(skb, _nfct))
+		journey->checkpoints |= CHECKPOINT_TRACKED;
+}
+
+static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void *location, __u32 reason)
+{
+	struct journey *journey = journey_of(skb);
+
+	if (!journey)
+		return;
+	/* The last end is the true one: a buffer that is copied (native and generic XDP may) is consumed before. */
+	journey->location = (__u64)location;
+	journey->reason = reason;
+	journey->end = end;
+	if (journey->ends != 0xff)
+		journey->ends++;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int BPF_PROG(on_receive, struct sk_buff *skb)
+{
+	record_checkpoint(skb, CHECKPOINT_RECEIVE);
+	return 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_kfree, struct sk_buff *skb, void *location, __u32 reason)
+{
+	record_end(skb, END_KFREE, location, reason);
+	return 0;
+}
+
+SEC("tp_btf/consume_skb")
+int BPF_PROG(on_consume, struct sk_buff *skb, void *location)
+{
+	record_end(skb, END_CONSUME, location, 0);
+	return 0;
+}
+
+SEC("netfilter/pre_defrag")
+int pre_defrag(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_PRE_DEFRAG);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/post_defrag")
+int post_defrag(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_POST_DEFRAG);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/post_raw")
+int post_raw(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_POST_RAW);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/post_conntrack")
+int post_conntrack(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_POST_CONNTRACK);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/post_mangle")
+int post_mangle(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_POST_MANGLE);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/pre_route")
+int pre_route(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_PRE_ROUTE);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/input_first")
+int input_first(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_INPUT_FIRST);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/input_last")
+int input_last(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_INPUT_LAST);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/forward_first")
+int forward_first(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_FORWARD_FIRST);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/forward_last")
+int forward_last(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_FORWARD_LAST);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter/postrouting")
+int postrouting(struct bpf_nf_ctx *ctx)
+{
+	record_checkpoint(ctx->skb, CHECKPOINT_POSTROUTING);
+	return NF_ACCEPT;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,58 @@
+"""What a prediction and a drill hand to reports and expectations. Values only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dossim.drill.situation import Situation
+from dossim.packet.capture import Capture
+from dossim.predict import Prediction
+from dossim.verify.verification import Verification
+from enforcer.plan import InterfacePlan
+
+if TYPE_CHECKING:
+    from dossim.observe.judge import Observations
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    capture: Capture
+    situation: Situation
+    plan: InterfacePlan
+    prediction: Prediction
+    timings_s: Mapping[str, float]
+
+    @property
+    def mode(self) -> str:
+        """The mode the plan uses: native, generic, offload, or raw."""
+        return str(self.plan.mode or "raw")
+
+
+@dataclass(frozen=True)
+class DrillResult(PredictResult):
+    """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's."""
+
+    verification: Verification
+    observations: Observations
+    conntrack_entries: int
+    kernel: str
+    driver: str
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per phase; a phase entered twice adds up."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started

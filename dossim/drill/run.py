@@ -1,0 +1,126 @@
+"""predict_capture and drill_capture. A prediction imports nothing that needs root, libbpf or netlink."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dossim.drill.results import DrillResult, PredictResult, Stopwatch
+from dossim.drill.situation import Situation, lab_facts, outside_plan, plan_for
+from dossim.packet.capture import Capture
+from dossim.packet.fragments import datagram_keys, widest_datagram
+from dossim.packet.summary import summary
+from dossim.predict import predict
+from enforcer.facts import HostFacts
+
+if TYPE_CHECKING:
+    from dossim.lab import Lab
+    from dossim.observe import Observer
+    from enforcer.apply import Enforcer
+
+Progress = Callable[[str, int, int], None]
+
+_POLL_S = 0.01
+_QUIET_S = 0.25  # without news for this long, what has not ended is not going to
+_SLOWEST_REPLAY_PPS = 1000  # fragment timeouts allow for a replay as slow as this
+
+
+def predict_capture(capture: Capture, situation: Situation, *, facts: HostFacts | None = None) -> PredictResult:
+    """Where each packet would end. ``facts`` of the real host, if known; else those of the lab's veth."""
+    watch = Stopwatch()
+    with watch.phase("predict"):
+        plan = plan_for(situation, facts or lab_facts(situation.host))
+        prediction = predict(capture, plan, situation.host)
+    return PredictResult(capture, situation, plan, prediction, watch.seconds)
+
+
+def drill_capture(capture: Capture, situation: Situation, *, progress: Progress | None = None) -> DrillResult:
+    """Replay a capture against the real enforcer and verify every packet; leaves nothing behind, even when it raises.
+
+    Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce, UnsupportedRuleError for a
+    rule that cannot be enforced. ``progress`` is told (phase, done, total).
+    """
+    from dossim.lab import Lab
+    from dossim.observe import Observer, judge
+    from dossim.replay import ScapySender, new_tag
+    from dossim.verify import verify
+    from enforcer.apply import Enforcer
+
+    host, watch, tag = situation.host, Stopwatch(), new_tag()
+    report = progress or (lambda phase, done, total: None)
+    frames = [capture.frame(number) for number in range(len(capture))]
+    fragments = datagram_keys(capture)
+    fragment_timeout_s = 1 + widest_datagram(fragments) // _SLOWEST_REPLAY_PPS
+    lab = Lab(host, mtu=max(map(len, frames), default=0), fragment_timeout_s=fragment_timeout_s)
+    with watch.phase("lab"):
+        lab.__enter__()
+    try:
+        with Observer(len(frames), tag=tag) as observer:
+            enforcer = Enforcer(host.node, pin_root=lab.pin_root, choice=situation.choice, interfaces=[host.interface])
+            with watch.phase("enforce"), lab.victim():
+                plan = outside_plan(enforcer.apply(situation.resources).plan, host)
+            with watch.phase("observe"), lab.victim():
+                observer.attach()
+            lab.quiet_offloads()
+            with watch.phase("predict"):
+                prediction = predict(capture, plan, host)
+            with watch.phase("replay"), lab.peer():
+                sender = ScapySender(tag=tag, seen=observer.seen)
+                unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
+            with watch.phase("observe"):
+                _settle(observer, lab, longest_s=fragment_timeout_s + 1.0 if fragments else _QUIET_S)
+            with watch.phase("enforce"), lab.victim():
+                counters = _drops(enforcer)
+                tracked = lab.conntrack_entries()
+                enforcer.detach()
+    finally:
+        with watch.phase("lab"):
+            lab.__exit__(None, None, None)
+    with watch.phase("verify"):
+        observations = judge(observer.journeys, fragments, unsent)
+        verification = verify(
+            prediction,
+            observations,
+            entries=plan.table.ingress,
+            counters=counters,
+            summary=lambda number: summary(frames[number]),
+        )
+    return DrillResult(
+        capture=capture,
+        situation=situation,
+        plan=plan,
+        prediction=prediction,
+        timings_s=watch.seconds,
+        verification=verification,
+        observations=observations,
+        conntrack_entries=tracked,
+        kernel=os.uname().release,
+        driver="veth",
+    )
+
+
+def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
+    lab.drain()
+    report("replay", done, total)
+
+
+def _settle(observer: Observer, lab: Lab, *, longest_s: float) -> None:
+    """Wait until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their timeout)."""
+    left = len(observer.unfinished())
+    last_news = time.monotonic()
+    while left and time.monotonic() - last_news < longest_s:
+        time.sleep(_POLL_S)
+        lab.drain()
+        now = len(observer.unfinished())
+        if now != left:
+            left, last_news = now, time.monotonic()
+
+
+def _drops(enforcer: Enforcer) -> dict[str, int]:
+    """Packets per entry, over all stages: what XDP drops raw never sees."""
+    packets: dict[str, int] = {}
+    for count in enforcer.counters():
+        packets[count.entry] = packets.get(count.entry, 0) + count.packets
+    return packets

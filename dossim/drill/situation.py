@@ -1,0 +1,125 @@
+"""Situation: policy, host and mode of one prediction or drill; and how to fill in what the user left out. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_interface
+
+from dossim.host import Host, IPInterface, Listener
+from dossim.packet.capture import Capture
+from dossim.packet.columns import main_destinations
+from enforcer.errors import UsageError
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.mode import ModeChoice
+from enforcer.plan import InterfacePlan, Plan, make_plan
+from enforcer.policy.compile import compile_table
+from enforcer.policy.resources import HostEndpoint, IPNetwork, Resources
+from enforcer.policy.ruletable import RuleTable
+from enforcer.words import Answer, Backend, Mode
+
+ANY_INTERFACE = "*"
+
+
+@dataclass(frozen=True)
+class Situation:
+    resources: Resources
+    host: Host
+    choice: ModeChoice = ModeChoice.AUTO
+
+
+def situation_for(
+    resources: Resources,
+    *,
+    capture: Capture | None,
+    choice: ModeChoice = ModeChoice.AUTO,
+    node: str | None = None,
+    interface: str | None = None,
+    addresses: Sequence[IPInterface] = (),
+    forward: bool = False,
+    routes: Sequence[IPNetwork] = (),
+    listen: Sequence[Listener] = (),
+    rp_filter: int = 0,
+    mtu: int = 1500,
+) -> Situation:
+    """The situation a user means who names only a policy and a capture.
+
+    Node and interface come from the HostEndpoints; addresses from their expectedIPs, else from the capture's most frequent
+    destination of each family. Raises UsageError when the policy leaves a choice that only the user can make.
+    """
+    node = node or _only_node(resources)
+    endpoints = [item for item in resources.host_endpoints if item.node == node]
+    interface = interface or _only_interface(endpoints, node)
+    own = tuple(addresses) or _expected(endpoints, interface)
+    if not own and capture is not None:
+        own = tuple(ip_interface(address) for address in main_destinations(capture))
+    host = Host(
+        node=node,
+        interface=interface,
+        addresses=own,
+        forward=forward,
+        routes=tuple(routes),
+        listen=tuple(listen),
+        rp_filter=rp_filter,
+        mtu=mtu,
+    )
+    return Situation(resources, host, choice)
+
+
+def _only_node(resources: Resources) -> str:
+    nodes = sorted({item.node for item in resources.host_endpoints})
+    if len(nodes) > 1:
+        raise UsageError(f"the policy has HostEndpoints of {len(nodes)} nodes ({', '.join(nodes)}); choose one with --node")
+    return nodes[0] if nodes else os.uname().nodename
+
+
+def _only_interface(endpoints: Sequence[HostEndpoint], node: str) -> str:
+    names = sorted({item.interface_name for item in endpoints} - {"", ANY_INTERFACE})
+    if len(names) > 1:
+        raise UsageError(
+            f"node {node} has HostEndpoints for {len(names)} interfaces ({', '.join(names)}); choose one with --interface"
+        )
+    return names[0] if names else "eth0"
+
+
+def _expected(endpoints: Sequence[HostEndpoint], interface: str) -> tuple[IPInterface, ...]:
+    """expectedIPs of the HostEndpoints that can govern the interface, in order, without repetition."""
+    candidates = [item for item in endpoints if item.interface_name in ("", ANY_INTERFACE, interface)]
+    found = dict.fromkeys(address for item in candidates for address in item.expected_ips)
+    return tuple(ip_interface(address) for address in found)
+
+
+def lab_facts(host: Host) -> HostFacts:
+    """What the lab's interface supports: a veth pair has native and generic XDP and no hardware (Linux 4.19)."""
+    modes = {
+        Mode.OFFLOAD: Probe(Answer.NO, "veth is a virtual device: no hardware to offload to"),
+        Mode.NATIVE: Probe(Answer.YES),
+        Mode.GENERIC: Probe(Answer.YES),
+    }
+    interface = InterfaceFacts(
+        host.interface,
+        driver="veth",
+        mtu=host.mtu,
+        addresses=tuple(address.ip for address in host.addresses),
+        modes=modes,
+    )
+    return HostFacts(host.node, interfaces=(interface,), backends={Backend.IPTABLES: Probe(Answer.YES)})
+
+
+def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
+    """The plan of the host's outside interface; one that enforces nothing when no policy governs it."""
+    host = situation.host
+    addresses = [address.ip for address in host.addresses]
+    table = compile_table(situation.resources, node=host.node, interface=host.interface, addresses=addresses)
+    felix = situation.resources.felix_for(host.node)
+    plan = make_plan([table], facts, felix=felix, choice=situation.choice)
+    return outside_plan(plan, host)
+
+
+def outside_plan(plan: Plan, host: Host) -> InterfacePlan:
+    """The part of a plan that concerns the host's outside interface."""
+    for item in plan.interfaces:
+        if item.interface == host.interface:
+            return item
+    return InterfacePlan(RuleTable(host.interface), None, Backend.IPTABLES, ())

@@ -1,0 +1,193 @@
+"""judge: from what the kernel recorded of each packet to what became of it.
+
+The furthest checkpoint says between which two hooks the packet was lost; the place it was freed and the drop reason tell
+apart what happens between the same two. A packet without evidence of its end has no observation: nothing is guessed.
+
+A fragment taken in by a datagram has no life of its own behind defragmentation; its end is the datagram's. The
+datagram is the one with the same (source, destination, id) that left defragmentation first after the fragment came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.disposition import Disposition, Fate
+from dossim.observe.journey import Checkpoint, End
+from dossim.observe.observer import Journeys
+from dossim.observe.symbols import drop_reasons, resolve
+from enforcer.words import Stage
+
+FATES = tuple(Fate)
+STAGES = tuple(Stage)
+NONE = 255
+
+# The transport refused these itself; any other end behind LOCAL_IN means the packet reached it.
+MALFORMED = frozenset(
+    {"NOT_SPECIFIED", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM", "PKT_TOO_SMALL", "PKT_TOO_BIG", "IP_INHDR", "IPV6_BAD_EXTHDR"}
+    | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "INVALID_PROTO"}
+)
+# Freed by defragmentation itself, not by what happened to the datagram later.
+DEFRAG_REASONS = frozenset({"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"})
+
+# Checkpoints in order with the stage that a packet dies in when it passed this one and not the next.
+_LOST_AFTER = (
+    (Checkpoint.PRE_DEFRAG, Stage.DEFRAG),
+    (Checkpoint.POST_DEFRAG, Stage.RAW),
+    (Checkpoint.POST_RAW, Stage.CONNTRACK),
+    (Checkpoint.POST_CONNTRACK, Stage.MANGLE),
+    (Checkpoint.POST_MANGLE, Stage.NAT),
+    (Checkpoint.PRE_ROUTE, Stage.ROUTE),
+    (Checkpoint.INPUT_FIRST, Stage.FILTER_INPUT),
+    (Checkpoint.FORWARD_FIRST, Stage.FILTER_FORWARD),
+    (Checkpoint.FORWARD_LAST, Stage.EGRESS),
+)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """One observation per packet: ``fate`` and ``stage`` index Fate and Stage (255: none), ``evidence`` the sentences."""
+
+    fate: npt.NDArray[np.uint8]
+    stage: npt.NDArray[np.uint8]
+    evidence_index: npt.NDArray[np.int32]
+    sentences: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.fate)
+
+    @property
+    def unobserved(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.fate == NONE, np.bool_)
+
+    def disposition(self, packet: int) -> Disposition | None:
+        """What became of a packet, None without evidence of its end."""
+        if self.fate[packet] == NONE:
+            return None
+        stage = None if self.stage[packet] == NONE else STAGES[self.stage[packet]]
+        return Disposition(FATES[self.fate[packet]], stage, reason=self.evidence(packet))
+
+    def evidence(self, packet: int) -> str:
+        return self.sentences[self.evidence_index[packet]]
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    fate: Fate | None
+    stage: Stage | None
+    evidence: str
+
+
+def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping[int, str]) -> Observations:
+    """Observations of all packets. ``datagram_of`` gives each fragment's datagram key; ``unsent`` why a frame was not sent."""
+    sources = _with_datagram_ends(journeys, datagram_of)
+    fields = journeys[["checkpoints", "end", "reason", "location"]][sources]
+    kinds, kind_of = np.unique(fields, return_inverse=True)
+    symbols = resolve(int(value) for value in np.unique(kinds["location"]))
+    verdicts = [_judge_one(kind, symbols) for kind in kinds]
+    fate = np.array([_code(FATES, verdict.fate) for verdict in verdicts], np.uint8)[kind_of]
+    stage = np.array([_code(STAGES, verdict.stage) for verdict in verdicts], np.uint8)[kind_of]
+    sentences = [verdict.evidence for verdict in verdicts]
+    evidence = kind_of.astype(np.int32)
+    for packet, why in unsent.items():
+        fate[packet] = stage[packet] = NONE
+        evidence[packet] = len(sentences)
+        sentences.append(f"not sent: {why}")
+    return Observations(fate, stage, evidence, tuple(sentences))
+
+
+def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
+    """For each packet the packet whose record tells its end: itself, or the datagram it was reassembled into."""
+    sources = np.arange(len(journeys))
+    completed: dict[object, list[int]] = {}
+    for packet, key in datagram_of.items():
+        if journeys["post_defrag_ns"][packet]:
+            completed.setdefault(key, []).append(packet)
+    reasons = drop_reasons()
+    for packet, key in datagram_of.items():
+        if not _absorbed(journeys[packet], reasons):
+            continue
+        arrived = journeys["pre_defrag_ns"][packet]
+        later = [other for other in completed.get(key, ()) if journeys["post_defrag_ns"][other] >= arrived]
+        if later:
+            sources[packet] = min(later, key=lambda other: journeys["post_defrag_ns"][other])
+    return sources
+
+
+def _absorbed(record: np.void, reasons: Mapping[int, str]) -> bool:
+    """Whether a fragment entered defragmentation, did not leave it, and was not freed by it."""
+    checkpoints = Checkpoint(int(record["checkpoints"]))
+    if Checkpoint.PRE_DEFRAG not in checkpoints or Checkpoint.POST_DEFRAG in checkpoints:
+        return False
+    return not (record["end"] == End.KFREE and reasons.get(int(record["reason"])) in DEFRAG_REASONS)
+
+
+def _judge_one(kind: np.void, symbols: Mapping[int, str]) -> _Verdict:
+    checkpoints = Checkpoint(int(kind["checkpoints"]))
+    end = End(int(kind["end"]))
+    place = symbols[int(kind["location"])] if kind["location"] else ""
+    reason = drop_reasons().get(int(kind["reason"]), str(kind["reason"])) if end is End.KFREE else ""
+    evidence = _sentence(checkpoints, end, place, reason)
+    fate, stage = _fate(checkpoints, end, place, reason)
+    return _Verdict(fate, stage, evidence)
+
+
+def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[Fate | None, Stage | None]:
+    if Checkpoint.POSTROUTING in checkpoints:
+        return (Fate.DROPPED, Stage.EGRESS) if end is End.KFREE else (Fate.FORWARDED, None)
+    if Checkpoint.INPUT_LAST in checkpoints:
+        return _after_input(end, place, reason)
+    if end is End.NONE:
+        return None, None
+    for checkpoint, stage in reversed(_LOST_AFTER):
+        if checkpoint in checkpoints:
+            return (Fate.DROPPED, stage) if end is End.KFREE else (None, None)
+    if Checkpoint.RECEIVE in checkpoints:
+        return _before_hooks(end, place)
+    if end is End.KFREE and "xdp" in place:
+        return Fate.DROPPED, Stage.DRIVER
+    return None, None
+
+
+def _after_input(end: End, place: str, reason: str) -> tuple[Fate, Stage | None]:
+    """Handed to the transport: it ends there, or in a socket's queue, unless the transport found it malformed."""
+    if end is not End.KFREE:
+        return Fate.DELIVERED, None
+    if reason == "NETFILTER_DROP":  # only conntrack's confirmation comes after the last checkpoint
+        return Fate.DROPPED, Stage.CONNTRACK
+    if reason in MALFORMED:
+        return Fate.DROPPED, Stage.SOCKET
+    return Fate.DELIVERED, None
+
+
+def _before_hooks(end: End, place: str) -> tuple[Fate, Stage | None]:
+    """Left the driver but reached no netfilter hook: generic XDP, header checks, or a protocol without hooks (ARP)."""
+    if end is End.CONSUME:
+        return Fate.DELIVERED, None
+    if "xdp" in place:
+        return Fate.DROPPED, Stage.GENERIC
+    return Fate.DROPPED, Stage.IP_INPUT
+
+
+def _sentence(checkpoints: Checkpoint, end: End, place: str, reason: str) -> str:
+    passed = [
+        checkpoint.name.lower()
+        for checkpoint in Checkpoint
+        if checkpoint in checkpoints and checkpoint.name and checkpoint is not Checkpoint.TRACKED
+    ]
+    path = f"last checkpoint {passed[-1]}" if passed else "no checkpoint"
+    tracked = ", tracked" if Checkpoint.TRACKED in checkpoints else ""
+    match end:
+        case End.KFREE:
+            return f"kfree_skb in {place}, reason {reason}; {path}{tracked}"
+        case End.CONSUME:
+            return f"consume_skb in {place}; {path}{tracked}"
+        case _:
+            return f"not freed; {path}{tracked}"
+
+
+def _code(words: tuple[object, ...], word: object | None) -> int:
+    return NONE if word is None else words.index(word)

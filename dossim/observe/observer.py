@@ -1,0 +1,115 @@
+"""Observer: runs ``bpf/skb_drop.bpf.c`` around a replay and hands out its records.
+
+Checkpoints are netfilter links in the namespace the thread is in when :meth:`Observer.attach` is called (the victim's); the
+tracing programs see the whole machine and keep to packets that carry this drill's tag. Nothing is pinned: whatever
+happens to the process, the kernel takes every program away with it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.observe.journey import JOURNEY, Checkpoint, End
+from enforcer.errors import KernelError, UnsupportedKernelError
+from enforcer.kernel.bpf import BpfObject, attach_netfilter
+
+OBJECT = Path(__file__).parent.parent / "_bpf" / "skb_drop.bpf.o"
+
+BPF_PROG_TYPE_NETFILTER = 32
+BPF_NETFILTER = 45
+INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
+PREROUTING, LOCAL_IN, FORWARD, POSTROUTING = 0, 1, 2, 4
+
+TRACEPOINTS = ("on_receive", "on_kfree", "on_consume")
+
+# Program, hook, priority. The kernel reserves the first and the last priority itself.
+CHECKPOINTS = (
+    ("pre_defrag", PREROUTING, -401),
+    ("post_defrag", PREROUTING, -399),
+    ("post_raw", PREROUTING, -299),
+    ("post_conntrack", PREROUTING, -199),
+    ("post_mangle", PREROUTING, -149),
+    ("pre_route", PREROUTING, INT_MAX - 1),
+    ("input_first", LOCAL_IN, INT_MIN + 1),
+    ("input_last", LOCAL_IN, INT_MAX - 1),
+    ("forward_first", FORWARD, INT_MIN + 1),
+    ("forward_last", FORWARD, INT_MAX - 1),
+    ("postrouting", POSTROUTING, INT_MAX - 1),
+)
+
+Journeys = npt.NDArray[np.void]
+
+_FINAL = int(Checkpoint.INPUT_LAST | Checkpoint.POSTROUTING)
+
+
+class Observer:
+    """A context manager that has the programs loaded; ``journeys`` is the live record of ``packets`` packets.
+
+    ``tag`` is what the replayer writes into the first two octets of the Ethernet source address.
+    """
+
+    def __init__(self, packets: int, *, tag: int) -> None:
+        self._packets = packets
+        self._tag = tag
+        self._stack = ExitStack()
+        self._object: BpfObject | None = None
+        self._memory: mmap.mmap | None = None
+        self.journeys: Journeys = np.empty(0, JOURNEY)
+
+    def __enter__(self) -> Observer:
+        with ExitStack() as stack:
+            obj = stack.enter_context(BpfObject(OBJECT))
+            obj.set_const("drill_tag", self._tag)
+            obj.resize_map("journeys", max(1, self._packets))
+            for name, _, _ in CHECKPOINTS:
+                obj.set_program_type(name, BPF_PROG_TYPE_NETFILTER, BPF_NETFILTER)
+            _load(obj)
+            self._object = obj
+            self._memory = obj.map("journeys").mmap()
+            self.journeys = np.frombuffer(self._memory, JOURNEY, count=self._packets)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.journeys = np.array(self.journeys)  # a copy that outlives the mapping
+        self._stack.close()
+
+    def attach(self) -> None:
+        """Attach every program; the checkpoints to the network namespace of the calling thread."""
+        assert self._object, "attach() belongs inside the context"
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for name, hook, priority in CHECKPOINTS:
+                program = self._object.program(name)
+                link = attach_netfilter(program.fd, family=int(family), hook=hook, priority=priority)
+                self._stack.callback(link.close)
+        for name in TRACEPOINTS:
+            self._stack.callback(self._object.program(name).attach_trace().close)
+
+    def seen(self, packet: int) -> bool:
+        """Whether the kernel has reported anything about this packet yet."""
+        record = self.journeys[packet]
+        return bool(record["checkpoints"] or record["end"])
+
+    def unfinished(self) -> npt.NDArray[np.int64]:
+        """Packets whose end is not known (yet): neither freed nor handed to a transport nor sent on."""
+        open_ended = (self.journeys["end"] == End.NONE) & (self.journeys["checkpoints"] & _FINAL == 0)
+        return np.flatnonzero(open_ended)
+
+
+def _load(obj: BpfObject) -> None:
+    try:
+        obj.load()
+    except KernelError as error:
+        raise UnsupportedKernelError(
+            f"the kernel refused the observer's programs (they need BTF, drop reasons of Linux 5.17 "
+            f"and netfilter programs of Linux 6.4): {error}"
+        ) from error

@@ -1,0 +1,108 @@
+"""Scapy builds and sends every packet of a capture; the Ethernet source address carries the packet's number.
+
+Only layer 2 is rewritten: the source becomes ``tag:number`` (2 + 4 octets), a unicast destination becomes the victim's
+address; a group address stays, because the host treats such packets differently. Everything behind is sent as captured.
+
+Sending is a closed loop: after each batch the sender waits until the kernel has reported its last packet, so that no
+queue on the way can overflow and drop what the policy would not have.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from scapy.arch.linux import L2Socket
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from dossim.lab.lab import VICTIM_MAC, WIRE
+from enforcer.errors import HostError
+
+ETHER_HEADER = 14
+BATCH = 64
+_DEADLINE_S = 2.0
+
+Progress = Callable[[int], None]
+
+
+def new_tag() -> int:
+    """Two octets that mark one drill's packets: locally administered unicast, unlike any address of the lab."""
+    first = random.choice([octet for octet in range(0x02, 0x100, 4) if octet != 0x06])
+    return first << 8 | random.randrange(0x100)
+
+
+class ScapySender:
+    """Sends frames from the namespace the thread is in; ``tag`` is :func:`new_tag`'s, ``seen(i)`` asks the observer."""
+
+    def __init__(self, *, tag: int, seen: Callable[[int], bool], interface: str = WIRE) -> None:
+        self._tag = tag
+        self._seen = seen
+        self._interface = interface
+
+    def send(self, frames: Sequence[bytes], *, progress: Progress = lambda done: None) -> Mapping[int, str]:
+        """Send all; returns why for those that could not be sent. HostError when the link stops taking packets."""
+        unsent: dict[int, str] = {}
+        # Protocol 0 receives nothing: the victim's answers would only fill the socket's buffer.
+        sock = L2Socket(iface=self._interface, type=0, promisc=False, nofilter=1)
+        try:
+            with _one_cpu():
+                for start in range(0, len(frames), BATCH):
+                    stop = min(start + BATCH, len(frames))
+                    last = self._send_batch(sock, frames, range(start, stop), unsent)
+                    if last is not None:
+                        self._await(last)
+                    progress(stop)
+        finally:
+            sock.close()
+        return unsent
+
+    def _send_batch(
+        self, sock: L2Socket, frames: Sequence[bytes], numbers: range, unsent: dict[int, str]
+    ) -> int | None:
+        last = None
+        for number in numbers:
+            frame = frames[number]
+            if len(frame) < ETHER_HEADER:
+                unsent[number] = f"a frame of {len(frame)} bytes is shorter than an Ethernet header ({ETHER_HEADER})"
+                continue
+            try:
+                sock.send(self.build(number, frame))
+                last = number
+            except OSError as error:
+                unsent[number] = f"the link refused the frame: {error.strerror}"
+        return last
+
+    def build(self, number: int, frame: bytes) -> Ether:
+        """The frame as it goes onto the wire."""
+        destination = frame[:6]
+        return Ether(
+            src=(self._tag << 32 | number).to_bytes(6, "big").hex(":"),
+            dst=destination.hex(":") if destination[0] & 1 else VICTIM_MAC,
+            type=int.from_bytes(frame[12:14], "big"),
+        ) / Raw(frame[ETHER_HEADER:])
+
+    def _await(self, number: int) -> None:
+        """Until the kernel has reported the packet; without any sign the next batch must not pile up behind it."""
+        deadline = time.monotonic() + _DEADLINE_S
+        while not self._seen(number):
+            if time.monotonic() > deadline:
+                raise HostError(
+                    f"packet {number} was sent on {self._interface} and the kernel reported nothing of it "
+                    f"within {_DEADLINE_S:g} s; the observer or the link is not working"
+                )
+            time.sleep(0)
+
+
+@contextmanager
+def _one_cpu() -> Iterator[None]:
+    """Keep this thread on one CPU: packets are received on the CPU that sent them, and their order must hold."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

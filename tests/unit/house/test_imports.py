@@ -1,0 +1,96 @@
+"""The house of ARCHITECTURE.md, held: who may import whom, and which modules stay pure."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+# For each package, the project's own packages that it must not import.
+FORBIDDEN = {
+    "enforcer": ["dossim"],
+    "enforcer/policy": ["enforcer.kernel", "enforcer.backends", "enforcer.plan", "enforcer.agent", "enforcer.apply"],
+    "enforcer/kernel": ["enforcer.backends", "enforcer.agent", "enforcer.apply", "enforcer.cli"],
+    "enforcer/backends": ["enforcer.agent", "enforcer.apply", "enforcer.cli", "enforcer.datastore"],
+    "enforcer/datastore": ["enforcer.kernel", "enforcer.backends", "enforcer.agent", "enforcer.cli"],
+    "dossim/packet": ["dossim.pipeline", "dossim.predict", "dossim.lab", "dossim.replay", "dossim.observe"],
+    # The reference never sees the compiled table, so that a bug in the compiler cannot hide.
+    "dossim/pipeline": ["dossim.predict", "dossim.lab", "dossim.observe", "enforcer.policy.compile"],
+    "dossim/predict": ["dossim.pipeline", "dossim.lab", "dossim.replay", "dossim.observe"],
+    # The observer knows nothing of policy, enforcer and prediction.
+    "dossim/observe": ["dossim.predict", "dossim.pipeline", "enforcer.policy", "enforcer.plan", "enforcer.apply"],
+    "dossim/lab": ["dossim.predict", "dossim.pipeline", "dossim.observe", "dossim.replay"],
+    "dossim/verify": ["dossim.lab", "dossim.replay", "dossim.report", "dossim.cli"],
+}
+
+# Third-party packages that belong to the simulator's side alone.
+NOT_ON_A_HOST = {"scapy", "networkx", "pytest", "hypothesis", "jinja2", "jsonschema"}
+
+# No clock, no I/O, no kernel: one answer on every machine.
+PURE = ["enforcer/plan.py", "enforcer/policy/compile.py", "enforcer/policy/selector.py", "dossim/predict", "dossim/pipeline"]
+IMPURE = {"os", "socket", "subprocess", "time", "ctypes", "pyroute2", "iptc", "threading", "fcntl", "mmap"}
+
+
+def modules(where: str) -> Iterator[Path]:
+    path = ROOT / where
+    yield from [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module name that a file imports, ``from a import b`` counting as both a and a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_import_in_one_direction(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        for name in imports(path)
+        for other in FORBIDDEN[package]
+        if within(name, other)
+    ]
+    assert not wrong
+
+
+def test_the_enforcer_needs_nothing_of_the_simulator() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules("enforcer")
+        for name in imports(path)
+        if name.partition(".")[0] in NOT_ON_A_HOST
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("where", PURE)
+def test_pure_modules_touch_neither_clock_nor_kernel(where: str) -> None:
+    found = [path for path in modules(where)]
+    assert found, f"{where} is gone: name its successor here"
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in found
+        for name in imports(path)
+        if name.partition(".")[0] in IMPURE
+    ]
+    assert not wrong
+
+
+def test_files_stay_small_enough_to_read() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for top in ("enforcer", "dossim") for path in modules(top)}
+    assert not [f"{path.relative_to(ROOT)}: {lines} lines" for path, lines in sizes.items() if lines > 500]
