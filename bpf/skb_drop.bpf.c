@@ -26,6 +26,7 @@ struct sk_buff {
 	unsigned char *head;
 	__u16 mac_header;
 	unsigned long _nfct;
+	unsigned int len;
 } __attribute__((preserve_access_index));
 
 struct bpf_nf_ctx {
@@ -89,6 +90,8 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 	journey->location = (__u64)location;
 	journey->reason = reason;
 	journey->end = end;
+	if (BPF_CORE_READ(skb, len) < UDP_HEADER_LEN)
+		journey->checkpoints |= CHECKPOINT_SHORT;
 	if (journey->ends != 0xff)
 		journey->ends++;
 }

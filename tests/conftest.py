@@ -1,1 +1,34 @@
-"""Fixtures and the skip policy shared by all tests."""
+"""The skip policy and the Hypothesis profiles shared by all tests.
+
+A skip is a claim: only the missing privilege and the missing captures skip, saying so. In CI (root, on a kernel that has
+everything) a test marked ``needs_root`` never skips.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).parent.parent
+CAPTURES = ROOT.parent / "shared" / "pcaps"
+
+# Deadlines measure the machine, not the code; the machine is shared.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=100_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_root") and os.geteuid() != 0:
+        pytest.skip("needs root: CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF")
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The folder of real attack captures, which a user's checkout does not have."""
+    if not CAPTURES.is_dir():
+        pytest.skip(f"no captures in {CAPTURES}")
+    return CAPTURES

@@ -19,6 +19,7 @@ enum checkpoint {
 	CHECKPOINT_FORWARD_FIRST = 1 << 9,
 	CHECKPOINT_FORWARD_LAST = 1 << 10,
 	CHECKPOINT_POSTROUTING = 1 << 11, /* POSTROUTING last: leaves by another interface */
+	CHECKPOINT_SHORT = 1 << 14,	  /* freed with less than a UDP header left */
 	CHECKPOINT_TRACKED = 1 << 15,	  /* skb->_nfct was set at some checkpoint */
 };
 
@@ -41,6 +42,7 @@ struct journey {
 _Static_assert(sizeof(struct journey) == 32, "dossim/observe/journey.py reads records of 32 bytes");
 
 #define ETHER_SOURCE_OFFSET 6
+#define UDP_HEADER_LEN 8
 
 struct ether_source {
 	__be16 tag_be;

@@ -35,7 +35,8 @@ class Checkpoint(IntFlag):
     FORWARD_FIRST = 1 << 9
     FORWARD_LAST = 1 << 10
     POSTROUTING = 1 << 11
-    TRACKED = 1 << 15
+    SHORT = 1 << 14  # not a place: freed with less than a UDP header left
+    TRACKED = 1 << 15  # not a place: conntrack knew the packet
 
 
 class End(IntEnum):

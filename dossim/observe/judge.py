@@ -28,10 +28,15 @@ NONE = 255
 # The transport refused these itself; any other end behind LOCAL_IN means the packet reached it.
 MALFORMED = frozenset(
     {"NOT_SPECIFIED", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM", "PKT_TOO_SMALL", "PKT_TOO_BIG", "IP_INHDR", "IPV6_BAD_EXTHDR"}
-    | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "INVALID_PROTO"}
+    | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "UNHANDLED_PROTO"}
 )
+# Handlers of control messages free those they have no use for with all kinds of reasons; only the checksum is a refusal.
+CONTROL_HANDLERS = frozenset({"icmp_rcv", "icmpv6_rcv", "igmp_rcv"})
+# UDP frees a datagram for a group that no socket has joined without a reason of its own (__udp4_lib_mcast_deliver).
+UDP_HANDLERS = frozenset({"__udp4_lib_rcv", "__udp6_lib_rcv"})
 # Freed by defragmentation itself, not by what happened to the datagram later.
 DEFRAG_REASONS = frozenset({"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"})
+DEFRAG_PLACES = ("inet_frag_rbtree_purge", "inet_frag_destroy", "ip_expire", "ip_frag_queue", "ip_defrag", "nf_ct_frag6_")
 
 # Checkpoints in order with the stage that a packet dies in when it passed this one and not the next.
 _LOST_AFTER = (
@@ -102,13 +107,14 @@ def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping
 def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
     """For each packet the packet whose record tells its end: itself, or the datagram it was reassembled into."""
     sources = np.arange(len(journeys))
+    symbols = resolve(int(value) for value in np.unique(journeys["location"]))
     completed: dict[object, list[int]] = {}
     for packet, key in datagram_of.items():
         if journeys["post_defrag_ns"][packet]:
             completed.setdefault(key, []).append(packet)
     reasons = drop_reasons()
     for packet, key in datagram_of.items():
-        if not _absorbed(journeys[packet], reasons):
+        if not _absorbed(journeys[packet], symbols, reasons):
             continue
         arrived = journeys["pre_defrag_ns"][packet]
         later = [other for other in completed.get(key, ()) if journeys["post_defrag_ns"][other] >= arrived]
@@ -117,12 +123,17 @@ def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -
     return sources
 
 
-def _absorbed(record: np.void, reasons: Mapping[int, str]) -> bool:
+def _absorbed(record: np.void, symbols: Mapping[int, str], reasons: Mapping[int, str]) -> bool:
     """Whether a fragment entered defragmentation, did not leave it, and was not freed by it."""
     checkpoints = Checkpoint(int(record["checkpoints"]))
     if Checkpoint.PRE_DEFRAG not in checkpoints or Checkpoint.POST_DEFRAG in checkpoints:
         return False
-    return not (record["end"] == End.KFREE and reasons.get(int(record["reason"])) in DEFRAG_REASONS)
+    reason = reasons.get(int(record["reason"]), "") if record["end"] == End.KFREE else ""
+    return not _freed_by_defrag(symbols[int(record["location"])] if record["location"] else "", reason)
+
+
+def _freed_by_defrag(place: str, reason: str) -> bool:
+    return reason in DEFRAG_REASONS or place.startswith(DEFRAG_PLACES)
 
 
 def _judge_one(kind: np.void, symbols: Mapping[int, str]) -> _Verdict:
@@ -139,12 +150,13 @@ def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[F
     if Checkpoint.POSTROUTING in checkpoints:
         return (Fate.DROPPED, Stage.EGRESS) if end is End.KFREE else (Fate.FORWARDED, None)
     if Checkpoint.INPUT_LAST in checkpoints:
-        return _after_input(end, place, reason)
+        return _after_input(checkpoints, end, place, reason)
     if end is End.NONE:
         return None, None
     for checkpoint, stage in reversed(_LOST_AFTER):
         if checkpoint in checkpoints:
-            return (Fate.DROPPED, stage) if end is End.KFREE else (None, None)
+            freed = end is End.KFREE or (stage is Stage.DEFRAG and _freed_by_defrag(place, reason))
+            return (Fate.DROPPED, stage) if freed else (None, None)
     if Checkpoint.RECEIVE in checkpoints:
         return _before_hooks(end, place)
     if end is End.KFREE and "xdp" in place:
@@ -152,15 +164,17 @@ def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[F
     return None, None
 
 
-def _after_input(end: End, place: str, reason: str) -> tuple[Fate, Stage | None]:
+def _after_input(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[Fate, Stage | None]:
     """Handed to the transport: it ends there, or in a socket's queue, unless the transport found it malformed."""
     if end is not End.KFREE:
         return Fate.DELIVERED, None
     if reason == "NETFILTER_DROP":  # only conntrack's confirmation comes after the last checkpoint
         return Fate.DROPPED, Stage.CONNTRACK
-    if reason in MALFORMED:
-        return Fate.DROPPED, Stage.SOCKET
-    return Fate.DELIVERED, None
+    if place in CONTROL_HANDLERS and reason != "ICMP_CSUM":
+        return Fate.DELIVERED, None
+    if place in UDP_HANDLERS and reason == "NOT_SPECIFIED" and Checkpoint.SHORT not in checkpoints:
+        return Fate.DELIVERED, None
+    return (Fate.DROPPED, Stage.SOCKET) if reason in MALFORMED else (Fate.DELIVERED, None)
 
 
 def _before_hooks(end: End, place: str) -> tuple[Fate, Stage | None]:
@@ -176,7 +190,7 @@ def _sentence(checkpoints: Checkpoint, end: End, place: str, reason: str) -> str
     passed = [
         checkpoint.name.lower()
         for checkpoint in Checkpoint
-        if checkpoint in checkpoints and checkpoint.name and checkpoint is not Checkpoint.TRACKED
+        if checkpoint in checkpoints and checkpoint.name and checkpoint not in (Checkpoint.TRACKED, Checkpoint.SHORT)
     ]
     path = f"last checkpoint {passed[-1]}" if passed else "no checkpoint"
     tracked = ", tracked" if Checkpoint.TRACKED in checkpoints else ""

@@ -25,6 +25,8 @@ OBJECT = Path(__file__).parent.parent / "_bpf" / "skb_drop.bpf.o"
 BPF_PROG_TYPE_NETFILTER = 32
 BPF_NETFILTER = 45
 INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
+# Conntrack confirms at INT_MAX (IPv4) and INT_MAX - 1 (IPv6), and no two hooks may share a priority with a BPF link.
+LAST = INT_MAX - 2
 PREROUTING, LOCAL_IN, FORWARD, POSTROUTING = 0, 1, 2, 4
 
 TRACEPOINTS = ("on_receive", "on_kfree", "on_consume")
@@ -36,12 +38,12 @@ CHECKPOINTS = (
     ("post_raw", PREROUTING, -299),
     ("post_conntrack", PREROUTING, -199),
     ("post_mangle", PREROUTING, -149),
-    ("pre_route", PREROUTING, INT_MAX - 1),
+    ("pre_route", PREROUTING, LAST),
     ("input_first", LOCAL_IN, INT_MIN + 1),
-    ("input_last", LOCAL_IN, INT_MAX - 1),
+    ("input_last", LOCAL_IN, LAST),
     ("forward_first", FORWARD, INT_MIN + 1),
-    ("forward_last", FORWARD, INT_MAX - 1),
-    ("postrouting", POSTROUTING, INT_MAX - 1),
+    ("forward_last", FORWARD, LAST),
+    ("postrouting", POSTROUTING, LAST),
 )
 
 Journeys = npt.NDArray[np.void]

@@ -1,0 +1,309 @@
+"""The kernel's bytes of a rule (``struct ipt_entry``, ``struct ip6t_entry``) to and from :class:`Rule`. Pure.
+
+python-iptables can build and read extensions too, but reads them by having libxtables print to a redirected standard
+output, and loses the protocol of a negated IPv6 rule (it clears ``IP6T_F_PROTO``). So this module knows the layouts of
+the few extensions we use, one row each (Linux UAPI, ``linux/netfilter/xt_*.h``), and python-iptables carries the bytes.
+
+:func:`decode` gives a :class:`Rule` only if :func:`encode` of it gives the same bytes back; all else is opaque.
+Integers are in the host's byte order unless their name ends in ``_be``, as in the kernel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from enforcer.backends.iptables.rules import (
+    Comment,
+    IcmpType,
+    Jump,
+    Log,
+    Match,
+    NoTrack,
+    OpaqueRule,
+    PortsMatch,
+    Rule,
+    SetMark,
+    SetMatch,
+    Side,
+    Target,
+    Verdict,
+)
+from enforcer.policy.resources import IPNetwork, PortRange
+
+_COUNTERS = struct.Struct("=QQ")  # packets, bytes: the last 16 bytes of both headers
+_EXTENSION = struct.Struct("=H29sB")  # struct xt_entry_match and xt_entry_target: size, name, revision
+_INV_SOURCE, _INV_DESTINATION, _INV_PROTOCOL = 0x08, 0x10, 0x40
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The fixed part of an entry in one family. ``layout`` ends before the counters."""
+
+    layout: struct.Struct
+    goto: int
+    has_protocol: int  # IP6T_F_PROTO: without it ip6_tables looks for no protocol at all
+
+    @property
+    def size(self) -> int:
+        return self.layout.size + _COUNTERS.size
+
+
+# src, dst, smsk, dmsk, iniface, outiface, their masks, proto, (tos,) flags, invflags, nfcache, two offsets, comefrom
+_FAMILY = {
+    4: _Family(struct.Struct("=4s4s4s4s16s16s16s16sHBBIHHI"), goto=0x02, has_protocol=0),
+    6: _Family(struct.Struct("=16s16s16s16s16s16s16s16sHxBB3xIHHI4x"), goto=0x04, has_protocol=0x01),
+}
+_NETWORK: dict[int, type[IPv4Network] | type[IPv6Network]] = {4: IPv4Network, 6: IPv6Network}
+
+
+@dataclass(frozen=True)
+class _Extension:
+    name: bytes
+    revision: int
+    layout: struct.Struct
+
+    def pack(self, *values: object) -> bytes:
+        data = _aligned(self.layout.pack(*values))
+        return _EXTENSION.pack(_EXTENSION.size + len(data), self.name, self.revision) + data
+
+
+_MULTIPORT = _Extension(b"multiport", 1, struct.Struct("=BB15H15sB"))  # side, count, ports, range starts, inverted
+_SET = _Extension(b"set", 4, struct.Struct("=HBB4xQB7xQB7xI4x"))  # index, dimension, flags, counter matches, flags
+_ICMP = {4: _Extension(b"icmp", 0, struct.Struct("=BBBB")), 6: _Extension(b"icmp6", 0, struct.Struct("=BBBB"))}
+_COMMENT = _Extension(b"comment", 0, struct.Struct("=256s"))
+
+_STANDARD = struct.Struct("=i4x")  # the verdict; libiptc fills it in from the name
+_MARK = _Extension(b"MARK", 2, struct.Struct("=II"))  # mark, mask
+_CT = _Extension(b"CT", 2, struct.Struct("=HHII16s32s4xQ"))  # flags, ..., and a pointer only the kernel uses
+_LOG = _Extension(b"LOG", 0, struct.Struct("=BB30s"))  # level, flags, prefix
+
+_MULTIPORT_SIDE = {Side.SOURCE: 0, Side.DESTINATION: 1}
+_SET_INVERTED, _SET_SOURCE = 0x01, 0x02  # IPSET_INV_MATCH, IPSET_DIM_ONE_SRC
+_CT_NOTRACK = 0x01
+
+
+@dataclass(frozen=True)
+class KernelRule:
+    """A rule as libiptc hands it out. ``target`` is the chain, verdict or extension it names."""
+
+    blob: bytes
+    target: str
+
+
+class SetIndex:
+    """Rules name a set by the number the kernel gave it: names to numbers and back. KeyError for what is unknown."""
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self.number = dict(numbers)
+        self.name = {number: name for name, number in numbers.items()}
+
+
+def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
+    """The bytes libiptc takes for a rule, counters zero. KeyError names a set the kernel does not have."""
+    matches = b"".join(_pack_match(match, version, sets) for match in rule.matches)
+    target = _pack_target(rule.target)
+    family = _FAMILY[version]
+    target_offset = family.size + len(matches)
+    flags = (family.has_protocol if rule.protocol is not None else 0) | (family.goto if _is_goto(rule.target) else 0)
+    inverted = (
+        (_INV_SOURCE if rule.not_source else 0)
+        | (_INV_DESTINATION if rule.not_destination else 0)
+        | (_INV_PROTOCOL if rule.not_protocol else 0)
+    )
+    source, source_mask = _pack_net(rule.source, version)
+    destination, destination_mask = _pack_net(rule.destination, version)
+    interfaces = (rule.in_interface.encode(), rule.out_interface.encode())
+    header = family.layout.pack(
+        *(source, destination, source_mask, destination_mask),
+        *interfaces,
+        *(b"\xff" * (len(name) + 1) if name else b"" for name in interfaces),  # the NUL counts: no prefix matches
+        *(rule.protocol or 0, flags, inverted, 0, target_offset, target_offset + len(target), 0),
+    )
+    return header + bytes(_COUNTERS.size) + matches + target
+
+
+def decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | OpaqueRule:
+    """The rule a blob says, or the blob itself where a :class:`Rule` would say something else."""
+    try:
+        rule = _decode(kernel, version, sets)
+        same = _head(encode(rule, version, sets), version) == _head(kernel.blob, version)
+    except (ValueError, KeyError, struct.error):
+        same = False
+    return rule if same else OpaqueRule(without_counters(kernel.blob, version), kernel.target)
+
+
+def counters_of(blob: bytes, version: int) -> tuple[int, int]:
+    """Packets and bytes."""
+    packets, octets = _COUNTERS.unpack_from(blob, _FAMILY[version].layout.size)
+    return packets, octets
+
+
+def without_counters(blob: bytes, version: int) -> bytes:
+    """The blob with what changes by itself set to zero: counters, and the kernel's notes on loops and caching."""
+    family = _FAMILY[version]
+    values = list(family.layout.unpack_from(blob))
+    values[-4] = values[-1] = 0
+    return family.layout.pack(*values) + bytes(_COUNTERS.size) + blob[family.size :]
+
+
+def _head(blob: bytes, version: int) -> bytes:
+    """Everything before the target: the kernel writes positions and pointers of its own into that."""
+    target_offset = _FAMILY[version].layout.unpack_from(blob)[-3]
+    return without_counters(blob, version)[:target_offset]
+
+
+def _decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule:
+    family = _FAMILY[version]
+    fields = family.layout.unpack_from(kernel.blob)
+    source, destination, source_mask, destination_mask, in_interface, out_interface = fields[:6]
+    protocol, flags, inverted, _, target_offset = fields[8:13]
+    return Rule(
+        _unpack_target(kernel, target_offset, goto=bool(flags & family.goto)),
+        in_interface=_text(in_interface),
+        out_interface=_text(out_interface),
+        source=_unpack_net(source, source_mask, version),
+        not_source=bool(inverted & _INV_SOURCE),
+        destination=_unpack_net(destination, destination_mask, version),
+        not_destination=bool(inverted & _INV_DESTINATION),
+        protocol=protocol or None,
+        not_protocol=bool(inverted & _INV_PROTOCOL),
+        matches=tuple(_unpack_matches(kernel.blob[family.size : target_offset], version, sets)),
+    )
+
+
+def _pack_net(net: IPNetwork | None, version: int) -> tuple[bytes, bytes]:
+    if net is None:
+        return b"", b""
+    if net.version != version:
+        raise ValueError(f"{net} in an IPv{version} rule")
+    return net.network_address.packed, net.netmask.packed
+
+
+def _unpack_net(address: bytes, mask: bytes, version: int) -> IPNetwork | None:
+    if not any(mask):
+        return None
+    length = int.from_bytes(mask, "big").bit_count()
+    return _NETWORK[version]((address, length))
+
+
+def _pack_match(match: Match, version: int, sets: SetIndex) -> bytes:
+    match match:
+        case SetMatch(name, side, inverted):
+            flags = (_SET_SOURCE if side is Side.SOURCE else 0) | (_SET_INVERTED if inverted else 0)
+            return _SET.pack(sets.number[name], 1, flags, 0, 0, 0, 0, 0)
+        case PortsMatch(side, ports, inverted):
+            slots, starts = _port_slots(ports)
+            numbers = slots + [0] * (15 - len(slots))
+            return _MULTIPORT.pack(_MULTIPORT_SIDE[side], len(slots), *numbers, bytes(starts), inverted)
+        case IcmpType(icmp_type, code, inverted):
+            first, last = (0, 0xFF) if code is None else (code, code)
+            return _ICMP[version].pack(icmp_type, first, last, inverted)
+        case Comment(text):
+            return _COMMENT.pack(text.encode())
+
+
+def _port_slots(ports: Iterable[PortRange]) -> tuple[list[int], list[int]]:
+    """Port numbers, and for each whether it starts a range that the next one ends."""
+    slots: list[int] = []
+    starts: list[int] = []
+    for item in ports:
+        bounds = [item.first] if item.first == item.last else [item.first, item.last]
+        slots += bounds
+        starts += [1, 0] if len(bounds) == 2 else [0]
+    return slots, starts
+
+
+def _unpack_matches(data: bytes, version: int, sets: SetIndex) -> Iterator[Match]:
+    while data:
+        size, name, _ = _EXTENSION.unpack_from(data)
+        body = data[_EXTENSION.size : size]
+        yield _unpack_match(name.rstrip(b"\0"), body, version, sets)
+        data = data[size:]
+
+
+def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Match:
+    """A guess that :func:`decode` proves by encoding it again. ValueError for an extension we never use."""
+    if name == _SET.name:
+        index, _, flags = _SET.layout.unpack_from(body)[:3]
+        side = Side.SOURCE if flags & _SET_SOURCE else Side.DESTINATION
+        return SetMatch(sets.name[index], side, bool(flags & _SET_INVERTED))
+    if name == _MULTIPORT.name:
+        flag, count, *numbers, starts, inverted = _MULTIPORT.layout.unpack_from(body)
+        side = Side.SOURCE if flag == _MULTIPORT_SIDE[Side.SOURCE] else Side.DESTINATION
+        return PortsMatch(side, tuple(_ranges(numbers[:count], starts)), bool(inverted))
+    if name == _ICMP[version].name:
+        icmp_type, first, last, inverted = _ICMP[version].layout.unpack_from(body)
+        return IcmpType(icmp_type, None if (first, last) == (0, 0xFF) else first, bool(inverted))
+    if name == _COMMENT.name:
+        return Comment(_text(body[: _COMMENT.layout.size]))
+    raise ValueError(f"match {name!r} is none of ours")
+
+
+def _ranges(numbers: list[int], starts: bytes) -> Iterator[PortRange]:
+    """The ranges of a multiport match. ValueError where a range has no end."""
+    pairs = iter(zip(numbers, starts, strict=False))
+    for number, starts_range in pairs:
+        last = next(pairs, None) if starts_range else (number, 0)
+        if last is None:
+            raise ValueError("a range of ports without an end")
+        yield PortRange(number, last[0])
+
+
+def _pack_target(target: Target) -> bytes:
+    match target:
+        case Verdict():
+            return _pack_standard(str(target))
+        case Jump(chain, _):
+            return _pack_standard(chain)
+        case SetMark(value, mask):
+            return _MARK.pack(value, mask)
+        case NoTrack():
+            return _CT.pack(_CT_NOTRACK, 0, 0, 0, b"", b"", 0)
+        case Log(prefix, level):
+            return _LOG.pack(level, 0, prefix.encode())
+
+
+def _pack_standard(name: str) -> bytes:
+    return _EXTENSION.pack(_EXTENSION.size + _STANDARD.size, name.encode(), 0) + _STANDARD.pack(0)
+
+
+def _unpack_target(kernel: KernelRule, offset: int, *, goto: bool) -> Target:
+    """What the rule does. ValueError for a target we never use."""
+    _, raw_name, revision = _EXTENSION.unpack_from(kernel.blob, offset)
+    name, body = raw_name.rstrip(b"\0"), kernel.blob[offset + _EXTENSION.size :]
+    if not name:  # standard: a verdict, or a jump to the chain libiptc found for it
+        verdict = next((item for item in Verdict if item.value == kernel.target), None)
+        return verdict or Jump(kernel.target, goto)
+    for extension in (_MARK, _CT, _LOG):
+        if (name, revision) == (extension.name, extension.revision):
+            return _unpack_extension_target(extension, body)
+    raise ValueError(f"target {name!r} is none of ours")
+
+
+def _unpack_extension_target(extension: _Extension, body: bytes) -> Target:
+    values = extension.layout.unpack_from(body)
+    if extension is _MARK:
+        return SetMark(*values)
+    if extension is _CT:
+        if values[:-1] != (_CT_NOTRACK, 0, 0, 0, bytes(16), bytes(32)):
+            raise ValueError("a CT target that does more than --notrack")
+        return NoTrack()
+    level, flags, prefix = values
+    if flags:
+        raise ValueError("a LOG target with options")
+    return Log(_text(prefix), level)
+
+
+def _is_goto(target: Target) -> bool:
+    return isinstance(target, Jump) and target.goto
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode()
+
+
+def _aligned(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 8)

@@ -1,0 +1,166 @@
+"""From one side of an entry to what a single raw rule can match. Pure.
+
+A rule has room for one literal net on each side; more than one, or one beside a negated one, become an ipset named by
+its content. Ports come 15 to a multiport match, and all matches of a rule must hold. So a longer list is turned round:
+a port is in the list if it is in no part of the list's complement, which any number of negated matches can say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from enforcer.backends.iptables.names import set_name
+from enforcer.backends.iptables.rules import PORT_SLOTS, Match, PortsMatch, SetMatch, SetSpec, Side
+from enforcer.errors import InternalError
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import IPNetwork, PortRange
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+
+ICMP, ICMPV6 = 1, 58
+ICMP_OF_FAMILY = {4: ICMP, 6: ICMPV6}
+PORT_PROTOCOLS = (6, 17, 33, 132, 136)  # what xt_multiport accepts: TCP, UDP, DCCP, SCTP, UDP-Lite
+LAST_PORT = 0xFFFF
+
+
+class SetRegistry:
+    """The sets that the rules rendered so far refer to."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, SetSpec] = {}
+
+    def selector(self, item: IpSet, version: int) -> str:
+        """The name of a selector's set. It depends on the selector alone, so members may change under a rule."""
+        return self._add(SetSpec(set_name(version, item.id.encode()), version, item.nets))
+
+    def literal(self, nets: Iterable[IPNetwork], version: int) -> str:
+        """The name of a set with just these nets. It depends on the nets: other nets are another set."""
+        members = Nets.of(nets)
+        identity = "literal\n" + "\n".join(str(net) for net in members)
+        return self._add(SetSpec(set_name(version, identity.encode()), version, members))
+
+    def _add(self, spec: SetSpec) -> str:
+        known = self._specs.setdefault(spec.name, spec)
+        if known != spec:
+            raise InternalError(f"one selector has two sets of members ({spec.name}): the tables of a plan disagree")
+        return spec.name
+
+    def specs(self) -> tuple[SetSpec, ...]:
+        return tuple(self._specs.values())
+
+
+@dataclass(frozen=True)
+class SideMatch:
+    """What one side of a packet must be: at most one literal net, and matches."""
+
+    net: IPNetwork | None = None
+    inverted: bool = False
+    sets: tuple[Match, ...] = ()
+    ports: tuple[Match, ...] = field(default=())
+
+
+def side_of(side: Side, match: AddressMatch, table: RuleTable, version: int, sets: SetRegistry) -> SideMatch:
+    """One side of an entry, for one family."""
+    nets, not_nets = _of_family(match.nets, version), _of_family(match.not_nets, version)
+    found: list[Match] = []
+    literal: IPNetwork | None = None
+    if match.ip_set is not None:
+        found.append(SetMatch(sets.selector(table.sets[match.ip_set], version), side))
+    if len(nets) == 1:
+        literal = nets[0]
+    elif nets:
+        found.append(SetMatch(sets.literal(nets, version), side))
+    inverted = literal is None and len(not_nets) == 1
+    if inverted:
+        literal = not_nets[0]
+    elif not_nets:
+        found.append(SetMatch(sets.literal(not_nets, version), side, inverted=True))
+    if literal is not None and literal.prefixlen == 0:
+        literal = None  # every address; a negated one does not get here
+    ports = (*port_matches(side, match.ports), *_negated_ports(side, match.not_ports))
+    return SideMatch(literal, inverted and literal is not None, tuple(found), ports)
+
+
+def cannot_match(entry: Entry, version: int) -> bool:
+    """Whether the entry is not to be rendered for a family (Felix: ``FilterRuleToIPVersion``), or is a contradiction.
+
+    A list of nets, negated or not, that is all of the other family makes the entry one of that family.
+    """
+    sides = (entry.source, entry.destination)
+    lists = [nets for side in sides for nets in (side.nets, side.not_nets) if nets]
+    return (
+        entry.ip_version not in (None, version)
+        or any(not _of_family(nets, version) for nets in lists)
+        or any(net.version == version and net.prefixlen == 0 for side in sides for net in side.not_nets)
+        or (_asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version])
+        or (entry.protocol is not None and entry.protocol == entry.not_protocol)
+    )
+
+
+def unsupported(entry: Entry) -> Iterator[str]:
+    """Why the raw table cannot express an entry, one sentence for each fault; nothing for what the validator accepts."""
+    sides = (entry.source, entry.destination)
+    has_ports = any(side.ports or side.not_ports for side in sides)
+    if has_ports and entry.protocol not in PORT_PROTOCOLS:
+        yield f"iptables cannot enforce {entry.name}: it matches ports of no protocol that has ports; add 'protocol: TCP'"
+    if _asks_icmp_type(entry) and entry.protocol not in (ICMP, ICMPV6):
+        yield f"iptables cannot enforce {entry.name}: it matches an ICMP type without 'protocol: ICMP' or 'ICMPv6'"
+
+
+def port_matches(side: Side, ports: Sequence[PortRange]) -> tuple[Match, ...]:
+    """Matches that hold together exactly for the ports given; none for no ports."""
+    if not ports:
+        return ()
+    for form in (ports, _merged(ports)):
+        if sum(map(_slots, form)) <= PORT_SLOTS:
+            return (PortsMatch(side, tuple(form)),)
+    return _negated_ports(side, _complement(ports))
+
+
+def _negated_ports(side: Side, ports: Sequence[PortRange]) -> tuple[Match, ...]:
+    return tuple(PortsMatch(side, chunk, inverted=True) for chunk in _chunks(ports))
+
+
+def _chunks(ports: Sequence[PortRange]) -> Iterator[tuple[PortRange, ...]]:
+    chunk: list[PortRange] = []
+    for item in ports:
+        if sum(map(_slots, chunk)) + _slots(item) > PORT_SLOTS:
+            yield tuple(chunk)
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield tuple(chunk)
+
+
+def _merged(ports: Sequence[PortRange]) -> list[PortRange]:
+    """The same ports in as few ranges as can be, ascending."""
+    merged: list[PortRange] = []
+    for item in sorted(ports, key=lambda item: item.first):
+        if merged and item.first <= merged[-1].last + 1:
+            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, item.last))
+        else:
+            merged.append(item)
+    return merged
+
+
+def _complement(ports: Sequence[PortRange]) -> list[PortRange]:
+    """The ports of 0..65535 in none of the ranges, ascending."""
+    gaps: list[PortRange] = []
+    start = 0
+    for item in _merged(ports):
+        if item.first > start:
+            gaps.append(PortRange(start, item.first - 1))
+        start = item.last + 1
+    return [*gaps, PortRange(start, LAST_PORT)] if start <= LAST_PORT else gaps
+
+
+def _slots(ports: PortRange) -> int:
+    return 1 if ports.first == ports.last else 2
+
+
+def _of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
+    return [net for net in nets if net.version == version]
+
+
+def _asks_icmp_type(entry: Entry) -> bool:
+    return any(icmp is not None and icmp.type is not None for icmp in (entry.icmp, entry.not_icmp))

@@ -1,0 +1,59 @@
+"""Names of chains and sets that are ours, and nobody else's. Pure.
+
+Everything starts with ``enf``, never with ``cali``: a host may run Calico beside us. The kernel shows at most 28
+characters of a chain and 31 of a set; what would be longer ends in a hash instead, as Felix does it
+(``felix/hash/hash.go``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+CHAIN_PREFIX = "enf-"
+CHAIN_LENGTH = 28  # XT_EXTENSION_MAXNAMELEN less the NUL
+SET_PREFIXES = {4: "enf4-", 6: "enf6-"}
+SET_LENGTH = 31  # IPSET_MAXNAMELEN less the NUL
+_HASH_LENGTH = 20  # 80 bits
+
+ALLOW_CHAIN = "enf-allow"
+
+
+class ChainKind(str, Enum):
+    """The chains of one interface, by what comes before the interface's name."""
+
+    FROM_HOST_ENDPOINT = "enf-fh-"
+    TO_HOST_ENDPOINT = "enf-th-"
+    FAILSAFE_IN = "enf-fsi-"
+    FAILSAFE_OUT = "enf-fso-"
+    TIER_IN = "enf-pi-"
+    TIER_OUT = "enf-po-"
+
+
+def chain_name(kind: ChainKind, *parts: str) -> str:
+    """The name of a chain of this kind; the same parts always give the same name."""
+    suffix = "/".join(parts)
+    name = f"{kind.value}{suffix}"
+    return name if len(name) <= CHAIN_LENGTH else f"{kind.value}_{_hash(suffix.encode())}"
+
+
+def set_name(version: int, identity: bytes) -> str:
+    """The name of the set with this identity (a selector's UID, or the content of a literal list)."""
+    return f"{SET_PREFIXES[version]}{_hash(identity)}"
+
+
+def scratch_name(name: str) -> str:
+    """The name a set is built under before it takes the place of ``name``."""
+    return f"{name[: len(SET_PREFIXES[4])]}~{name[len(SET_PREFIXES[4]) :]}"
+
+
+def is_our_chain(name: str) -> bool:
+    return name.startswith(CHAIN_PREFIX)
+
+
+def is_our_set(name: str) -> bool:
+    return name.startswith(tuple(SET_PREFIXES.values()))
+
+
+def _hash(identity: bytes) -> str:
+    return hashlib.sha256(identity).hexdigest()[:_HASH_LENGTH]

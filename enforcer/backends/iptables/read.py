@@ -1,0 +1,92 @@
+"""What is in the kernel now, as the values :mod:`render` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from enforcer.backends.base import EntryCount
+from enforcer.backends.iptables import table as raw
+from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
+from enforcer.backends.iptables.names import is_our_chain
+from enforcer.backends.iptables.render import WAYS
+from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch
+from enforcer.words import Direction, Stage
+
+@dataclass(frozen=True)
+class CountedRule:
+    rule: Rule | OpaqueRule
+    packets: int
+    bytes: int
+
+def read_chain(table: raw.RawTable, chain: str, sets: SetIndex) -> list[CountedRule]:
+    """The rules of a chain, with their counters, in order."""
+    return [
+        CountedRule(decode(rule, table.version, sets), *counters_of(rule.blob, table.version))
+        for rule in table.rules(chain)
+    ]
+
+def read_chains(table: raw.RawTable, sets: SetIndex) -> tuple[Chain, ...]:
+    """All chains of ours."""
+    return tuple(
+        Chain(name, tuple(item.rule for item in read_chain(table, name, sets)))
+        for name in table.chain_names()
+        if is_our_chain(name)
+    )
+
+def read_counters(table: raw.RawTable, sets: SetIndex) -> Iterator[EntryCount]:
+    """A count for each entry in this family: found by following the jumps from each interface's dispatch rule."""
+    names = table.chain_names()
+    chains = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
+    for way in WAYS:
+        for dispatch in chains.get(way.base, ()):
+            if isinstance(dispatch.rule, Rule) and isinstance(dispatch.rule.target, Jump):
+                ingress = way.direction is Direction.INGRESS
+                interface = dispatch.rule.in_interface if ingress else dispatch.rule.out_interface
+                for item in _below(dispatch.rule.target.chain, chains):
+                    if isinstance(item.rule, Rule) and item.rule.comment:
+                        yield EntryCount(interface, item.rule.comment, Stage.RAW, item.packets, item.bytes)
+
+def _below(chain: str, chains: Mapping[str, list[CountedRule]]) -> Iterator[CountedRule]:
+    """The rules of the chains that an interface's chain jumps to."""
+    for item in chains.get(chain, ()):
+        if isinstance(item.rule, Rule) and isinstance(item.rule.target, Jump):
+            yield from chains.get(item.rule.target.chain, ())
+
+def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) -> tuple[Chain, ...]:
+    """The chains that remain when these interfaces are dispatched to no more."""
+    by_name = {chain.name: chain for chain in chains}
+    kept: dict[str, Chain] = {}
+    for way in WAYS:
+        base = by_name.get(way.base)
+        rules = tuple(rule for rule in base.rules if not _dispatches(rule, interfaces)) if base else ()
+        if rules:
+            kept |= {name: by_name[name] for name in _reachable(rules, by_name)}
+            kept[way.base] = Chain(way.base, rules)
+    return tuple(kept.values())
+
+def set_names(chains: tuple[Chain, ...]) -> set[str]:
+    """The sets that rules of the chains match."""
+    return {
+        match.set_name
+        for chain in chains
+        for rule in chain.rules
+        if isinstance(rule, Rule)
+        for match in rule.matches
+        if isinstance(match, SetMatch)
+    }
+
+def _dispatches(rule: Rule | OpaqueRule, interfaces: frozenset[str]) -> bool:
+    return isinstance(rule, Rule) and bool({rule.in_interface, rule.out_interface} & interfaces)
+
+def _reachable(rules: tuple[Rule | OpaqueRule, ...], chains: Mapping[str, Chain]) -> list[str]:
+    """Names of the chains the rules lead to, referred-to chains first."""
+    found: list[str] = []
+    for rule in rules:
+        name = rule.target.chain if isinstance(rule, Rule) and isinstance(rule.target, Jump) else ""
+        if name in chains and name not in found:
+            found += [item for item in _reachable(chains[name].rules, chains) if item not in found]
+            found.append(name)
+    return found
+
+__all__ = ["ALLOW_CHAIN", "CountedRule", "read_chain", "read_chains", "read_counters", "set_names", "without_interfaces"]

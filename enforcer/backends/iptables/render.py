@@ -1,0 +1,255 @@
+"""From a Plan to the chains and sets that enforce it in raw. Pure.
+
+Every entry of every interface is rendered, whatever XDP does with it. Layout, in each family's raw table::
+
+    PREROUTING ── enf-PREROUTING ── -i eth0 -g enf-fh-eth0 ─┬─ enf-fsi-eth0         failsafes: ACCEPT
+                                                            ├─ enf-pi-eth0/default  one chain for each tier
+                                                            └─ enf-pi-eth0/...
+    OUTPUT     ── enf-OUTPUT     ── -o eth0 -g enf-th-eth0 ─┴─ the same with enf-fso- and enf-po-
+
+**An entry is one rule**, so the rule's counter is the entry's: Deny is DROP; Allow goes to ``enf-allow`` (accept mark,
+no tracking, ACCEPT); Pass is RETURN, which leaves the tier's chain and so skips the rest of the tier; Log is LOG. Who
+reaches the end of ``enf-fh-eth0`` goes on with the next rule of PREROUTING, tracked. An interface without entries in a
+direction has no chains there. Of Calico's mark bits only *accept* is needed: tiers being chains, the others are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from enforcer.backends.iptables.match import SetRegistry, cannot_match, port_matches, side_of, unsupported
+from enforcer.backends.iptables.names import ALLOW_CHAIN, ChainKind, chain_name
+from enforcer.backends.iptables.rules import (
+    COMMENT_LENGTH,
+    FAMILIES,
+    Chain,
+    Comment,
+    IcmpType,
+    Jump,
+    Log,
+    Match,
+    NoTrack,
+    Rule,
+    SetMark,
+    SetSpec,
+    Side,
+    Target,
+    Verdict,
+)
+from enforcer.errors import UnsupportedRuleError
+from enforcer.plan import Plan
+from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
+from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.words import Action, Backend, Direction
+
+LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What FelixConfiguration says about raw; defaults are Felix's. ``insert_mode`` is "insert" or "append"."""
+
+    insert_mode: str = "insert"
+    mark_mask: int = 0xFFFF0000
+    log_prefix: str = "calico-packet"
+    ipv6: bool = True
+
+    @property
+    def accept_mark(self) -> int:
+        """The lowest bit of the mask, which is the bit Felix gives to *accept*."""
+        return self.mark_mask & -self.mark_mask
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """The desired state: per family its chains, referred-to chains first; and the sets they name."""
+
+    chains: dict[int, tuple[Chain, ...]]
+    sets: tuple[SetSpec, ...]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One direction: its names, and which side of a packet the failsafes' addresses are on."""
+
+    direction: Direction
+    base: str
+    endpoint: ChainKind
+    failsafe: ChainKind
+    tier: ChainKind
+    remote: Side
+
+
+WAYS = (
+    _Way(
+        Direction.INGRESS,
+        "enf-PREROUTING",
+        ChainKind.FROM_HOST_ENDPOINT,
+        ChainKind.FAILSAFE_IN,
+        ChainKind.TIER_IN,
+        Side.SOURCE,
+    ),
+    _Way(
+        Direction.EGRESS,
+        "enf-OUTPUT",
+        ChainKind.TO_HOST_ENDPOINT,
+        ChainKind.FAILSAFE_OUT,
+        ChainKind.TIER_OUT,
+        Side.DESTINATION,
+    ),
+)
+
+# Built-in chain -> the chain of ours it is hooked to.
+HOOKS = {"PREROUTING": "enf-PREROUTING", "OUTPUT": "enf-OUTPUT"}
+
+
+def render(plan: Plan, settings: Settings) -> Rendering:
+    """The state that enforces every interface of the plan whose raw backend is iptables.
+
+    Raises UnsupportedRuleError naming every entry the raw table cannot express; then nothing is rendered.
+    """
+    tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.IPTABLES]
+    problems = [problem for table in tables for entry in (*table.ingress, *table.egress) for problem in unsupported(entry)]
+    if problems:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+    sets = SetRegistry()
+    families = FAMILIES if settings.ipv6 else FAMILIES[:1]
+    chains = {version: tuple(_Family(version, settings, sets).chains(tables)) for version in families}
+    return Rendering(chains, sets.specs())
+
+
+@dataclass
+class _Family:
+    """Renders one family's table."""
+
+    version: int
+    settings: Settings
+    sets: SetRegistry
+    allow_used: bool = field(default=False, init=False)
+
+    def chains(self, tables: Iterable[RuleTable]) -> list[Chain]:
+        chains: list[Chain] = []
+        for way in WAYS:
+            dispatch: list[Rule] = []
+            for table in tables:
+                if not _entries(table, way):
+                    continue
+                own = self._endpoint_chains(table, way)
+                chains += own
+                dispatch.append(_dispatch_rule(table.interface, way, own[-1].name))
+            if dispatch:
+                chains.append(Chain(way.base, tuple(dispatch)))
+        return [self._allow_chain(), *chains] if self.allow_used else chains
+
+    def _allow_chain(self) -> Chain:
+        mark = self.settings.accept_mark
+        return Chain(ALLOW_CHAIN, (Rule(SetMark(mark, mark)), Rule(NoTrack()), Rule(Verdict.ACCEPT)))
+
+    def _endpoint_chains(self, table: RuleTable, way: _Way) -> list[Chain]:
+        """The chains of one interface and direction, its entry point last."""
+        failsafe = Chain(chain_name(way.failsafe, table.interface), tuple(self._failsafes(table, way)))
+        tiers: dict[str, list[Rule]] = {}
+        for entry in _entries(table, way):
+            rule = self._entry_rule(entry, table)
+            tiers.setdefault(entry.tier, []).extend([] if rule is None else [rule])
+        below = [failsafe] if failsafe.rules else []
+        below += [Chain(chain_name(way.tier, table.interface, tier), tuple(rules)) for tier, rules in tiers.items()]
+        # A stale accept mark (of a tunnel, or set by a local socket) must not count as ours.
+        first = Rule(SetMark(0, self.settings.accept_mark))
+        jumps = (Rule(Jump(chain.name)) for chain in below)
+        return [*below, Chain(chain_name(way.endpoint, table.interface), (first, *jumps))]
+
+    def _failsafes(self, table: RuleTable, way: _Way) -> Iterable[Rule]:
+        """ACCEPT for the direction's own failsafes by destination port, and for answers to the other's by source port."""
+        own, other = table.failsafe_inbound, table.failsafe_outbound
+        if way.direction is Direction.EGRESS:
+            own, other = other, own
+        for side, failsafes in ((Side.DESTINATION, own), (Side.SOURCE, other)):
+            for sample, ports in _grouped(failsafes):
+                if sample.net is None or sample.net.version == self.version:
+                    yield Rule(
+                        Verdict.ACCEPT,
+                        source=sample.net if way.remote is Side.SOURCE else None,
+                        destination=sample.net if way.remote is Side.DESTINATION else None,
+                        protocol=sample.protocol,
+                        matches=tuple(port_matches(side, ports)),
+                    )
+
+    def _entry_rule(self, entry: Entry, table: RuleTable) -> Rule | None:
+        """The entry's rule in this family; None where it has no meaning or can match no packet."""
+        if cannot_match(entry, self.version):
+            return None
+        source = side_of(Side.SOURCE, entry.source, table, self.version, self.sets)
+        destination = side_of(Side.DESTINATION, entry.destination, table, self.version, self.sets)
+        return Rule(
+            self._target(entry),
+            source=source.net,
+            not_source=source.inverted,
+            destination=destination.net,
+            not_destination=destination.inverted,
+            protocol=entry.not_protocol if entry.protocol is None else entry.protocol,
+            not_protocol=entry.protocol is None and entry.not_protocol is not None,
+            # Addresses before ports: multiport drops a packet too short to have ports, so it sees as few as can be.
+            matches=(
+                *source.sets,
+                *destination.sets,
+                *source.ports,
+                *destination.ports,
+                *_icmp_matches(entry.icmp, inverted=False),
+                *_icmp_matches(entry.not_icmp, inverted=True),
+                *comments(entry.name),
+            ),
+        )
+
+    def _target(self, entry: Entry) -> Target:
+        match entry.action:
+            case Action.DENY:
+                return Verdict.DROP
+            case Action.ALLOW:
+                self.allow_used = True
+                return Jump(ALLOW_CHAIN, goto=True)
+            case Action.PASS:
+                return Verdict.RETURN
+            case Action.LOG:
+                return Log(_log_prefix(self.settings.log_prefix, entry))
+
+
+def comments(text: str) -> list[Match]:
+    """A text of any length as comment matches, cut between characters."""
+    chunks = [""]
+    for char in text:
+        if len((chunks[-1] + char).encode()) > COMMENT_LENGTH:
+            chunks.append("")
+        chunks[-1] += char
+    return [Comment(chunk) for chunk in chunks]
+
+
+def _entries(table: RuleTable, way: _Way) -> tuple[Entry, ...]:
+    return table.ingress if way.direction is Direction.INGRESS else table.egress
+
+
+def _dispatch_rule(interface: str, way: _Way, chain: str) -> Rule:
+    if way.direction is Direction.INGRESS:
+        return Rule(Jump(chain, goto=True), in_interface=interface)
+    return Rule(Jump(chain, goto=True), out_interface=interface)
+
+
+def _grouped(failsafes: Iterable[Failsafe]) -> list[tuple[Failsafe, tuple[PortRange, ...]]]:
+    """Failsafes that differ only in the port, as one of them and all their ports."""
+    groups: dict[tuple[int, object], list[Failsafe]] = {}
+    for item in failsafes:
+        groups.setdefault((item.protocol, item.net), []).append(item)
+    return [(group[0], tuple(PortRange(item.port, item.port) for item in group)) for group in groups.values()]
+
+
+def _icmp_matches(icmp: IcmpMatch | None, *, inverted: bool) -> list[Match]:
+    return [] if icmp is None or icmp.type is None else [IcmpType(icmp.type, icmp.code, inverted)]
+
+
+def _log_prefix(template: str, entry: Entry) -> str:
+    """Felix's specifiers filled in (``felix/rules/policy.go``), cut to what the LOG target can hold."""
+    values = {"%t": entry.tier, "%k": "gnp", "%n": entry.policy, "%p": entry.policy}
+    for specifier, value in values.items():
+        template = template.replace(specifier, value)
+    return template.encode()[: LOG_PREFIX_LENGTH - 2].decode(errors="ignore") + ": "

@@ -1,0 +1,210 @@
+"""Values of the raw table: rules, chains, sets, and the text ``iptables-save`` has for them. Pure.
+
+A :class:`Rule` says everything the kernel compares and does, so that two equal rules are one rule to the kernel.
+Families are told apart by the table a rule is in: ``IcmpType`` means ICMP in the IPv4 table, ICMPv6 in the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import IPNetwork, PortRange
+from enforcer.words import Word
+
+FAMILIES = (4, 6)
+
+# Names iptables-save has for protocol numbers; any other number is printed as it is.
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
+
+
+class Side(Word):
+    SOURCE = "src"
+    DESTINATION = "dst"
+
+
+class Verdict(Word):
+    ACCEPT = "ACCEPT"
+    DROP = "DROP"
+    RETURN = "RETURN"
+
+
+@dataclass(frozen=True)
+class Jump:
+    """``goto``: the end of ``chain`` returns to the caller of the chain this rule is in."""
+
+    chain: str
+    goto: bool = False
+
+
+@dataclass(frozen=True)
+class SetMark:
+    """Bits of ``mask`` become those of ``value``; the others stay."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True)
+class NoTrack:
+    pass
+
+
+@dataclass(frozen=True)
+class Log:
+    """``prefix``: at most 29 bytes of UTF-8. ``level`` 5 is notice."""
+
+    prefix: str
+    level: int = 5
+
+
+Target = Verdict | Jump | SetMark | NoTrack | Log
+
+
+@dataclass(frozen=True)
+class SetMatch:
+    """The address of one side is (not) in an ipset."""
+
+    set_name: str
+    side: Side
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class PortsMatch:
+    """The port of one side is (not) in one of the ranges: at most :data:`PORT_SLOTS` slots, two for a real range."""
+
+    side: Side
+    ports: tuple[PortRange, ...]
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class IcmpType:
+    type: int
+    code: int | None = None
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class Comment:
+    """At most :data:`COMMENT_LENGTH` bytes of UTF-8."""
+
+    text: str
+
+
+Match = SetMatch | PortsMatch | IcmpType | Comment
+
+PORT_SLOTS = 15  # XT_MULTI_PORTS
+COMMENT_LENGTH = 255  # XT_MAX_COMMENT_LEN less the NUL
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the raw table. A match that is absent or None is not looked at."""
+
+    target: Target
+    in_interface: str = ""
+    out_interface: str = ""
+    source: IPNetwork | None = None
+    not_source: bool = False
+    destination: IPNetwork | None = None
+    not_destination: bool = False
+    protocol: int | None = None
+    not_protocol: bool = False
+    matches: tuple[Match, ...] = ()
+
+    @property
+    def comment(self) -> str:
+        """All comments of the rule, joined: a text too long for one comment is spread over several."""
+        return "".join(match.text for match in self.matches if isinstance(match, Comment))
+
+
+@dataclass(frozen=True)
+class OpaqueRule:
+    """A rule that no :class:`Rule` can say: somebody else wrote it. Equal only to itself."""
+
+    blob: bytes
+    target: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    name: str
+    rules: tuple[Rule | OpaqueRule, ...]
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """An ipset of type hash:net that must hold exactly the prefixes ``nets`` has of one family."""
+
+    name: str
+    version: int
+    nets: Nets
+
+    def __len__(self) -> int:
+        return len(self.nets.net4) if self.version == 4 else len(self.nets.net6)
+
+
+def save_line(chain: str, rule: Rule, version: int) -> str:
+    """The rule as ``iptables-save`` of its family prints it."""
+    words = ["-A", chain]
+    words += _header_words(rule)
+    for match in rule.matches:
+        words += _match_words(match, version)
+    words += _target_words(rule.target)
+    return " ".join(words)
+
+
+def _header_words(rule: Rule) -> list[str]:
+    protocol = "" if rule.protocol is None else PROTOCOL_NAMES.get(rule.protocol, str(rule.protocol))
+    fields = (
+        ("-s", str(rule.source or ""), rule.not_source),
+        ("-d", str(rule.destination or ""), rule.not_destination),
+        ("-i", rule.in_interface, False),
+        ("-o", rule.out_interface, False),
+        ("-p", protocol, rule.not_protocol),
+    )
+    return [word for option, value, inverted in fields if value for word in _option(option, value, inverted)]
+
+
+def _option(option: str, value: str, inverted: bool) -> list[str]:
+    return ["!", option, value] if inverted else [option, value]
+
+
+def _match_words(match: Match, version: int) -> list[str]:
+    match match:
+        case SetMatch(name, side, inverted):
+            return ["-m", "set", *_option("--match-set", f"{name} {side}", inverted)]
+        case PortsMatch(side, ports, inverted):
+            option = "--sports" if side is Side.SOURCE else "--dports"
+            return ["-m", "multiport", *_option(option, ",".join(port_text(item) for item in ports), inverted)]
+        case IcmpType(icmp_type, code, inverted):
+            value = str(icmp_type) if code is None else f"{icmp_type}/{code}"
+            name, option = ("icmp", "--icmp-type") if version == 4 else ("icmp6", "--icmpv6-type")
+            return ["-m", name, *_option(option, value, inverted)]
+        case Comment(text):
+            return ["-m", "comment", "--comment", _quoted(text)]
+
+
+def _target_words(target: Target) -> list[str]:
+    match target:
+        case Verdict():
+            return ["-j", str(target)]
+        case Jump(chain, goto):
+            return ["-g" if goto else "-j", chain]
+        case SetMark(value, mask):
+            return ["-j", "MARK", "--set-xmark", f"0x{value:x}/0x{mask:x}"]
+        case NoTrack():
+            return ["-j", "CT", "--notrack"]
+        case Log(prefix, level):
+            return ["-j", "LOG", "--log-prefix", _quoted(prefix), "--log-level", str(level)]
+
+
+def port_text(ports: PortRange) -> str:
+    return str(ports.first) if ports.first == ports.last else f"{ports.first}:{ports.last}"
+
+
+def _quoted(text: str) -> str:
+    escaped = "".join(f"\\{char}" if char in "\"'\\" else char for char in text)
+    return f'"{escaped}"' if escaped != text or not all(char.isalnum() or char in "_-" for char in text) else text

@@ -1,0 +1,56 @@
+"""Other network namespaces: entered by the calling thread, and always left again."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from enforcer.errors import KernelError
+
+_CLONE_NEWNET = 0x40000000
+_OWN = "/proc/thread-self/ns/net"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def entered(namespace: Path | str) -> Iterator[None]:
+    """The calling thread inside ``namespace`` (a file such as /run/netns/NAME); back in its own afterwards.
+
+    Raises FileNotFoundError when there is no such namespace, KernelError when the kernel refuses. A thread that cannot
+    go back must not go on, whatever it does next would happen to the wrong network: the process ends.
+    """
+    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(target, str(namespace))
+        finally:
+            os.close(target)
+        try:
+            yield
+        finally:
+            _go_back(own)
+    finally:
+        os.close(own)
+
+
+def current_inode() -> int:
+    """The inode that identifies the calling thread's network namespace."""
+    return os.stat(_OWN).st_ino
+
+
+def _go_back(own: int) -> None:
+    try:
+        _setns(own, _OWN)
+    except KernelError as error:
+        print(f"cannot return to the own network namespace, giving up: {error}", file=sys.stderr, flush=True)
+        os._exit(4)
+
+
+def _setns(descriptor: int, name: str) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET):
+        raise KernelError(f"entering network namespace {name}", number=ctypes.get_errno())

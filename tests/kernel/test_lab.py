@@ -1,0 +1,114 @@
+"""The lab: built as the Host says, quiet, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from dossim.host import Host, Listener
+from dossim.lab import Lab, names
+from dossim.lab.lab import VICTIM_MAC, WIRE
+
+pytestmark = pytest.mark.needs_root
+
+HOST = Host(
+    node="jasper",
+    addresses=(ip_interface("10.10.10.10/32"), ip_interface("fd00::10/128")),
+    listen=(Listener(6, 80), Listener(17, 9)),
+)
+
+
+def leftovers() -> set[str]:
+    """Namespaces and pins of labs, of any process."""
+    directories = (names.NETNS_DIR, names.PIN_ROOT)
+    return {str(item) for path in directories if path.is_dir() for item in path.iterdir() if "dossim-" in item.name}
+
+
+def test_a_lab_has_the_addresses_routes_and_listeners_of_its_host() -> None:
+    with Lab(HOST) as lab, lab.victim(), IPRoute() as ip:
+        (link,) = ip.get_links(ifname="eth0")
+        assert link.get("address") == VICTIM_MAC
+        assert {a.get("address") for a in ip.get_addr(index=link["index"])} == {"10.10.10.10", "fd00::10"}
+        assert ip.get_default_routes(family=socket.AF_INET)
+        assert ip.get_default_routes(family=socket.AF_INET6)
+        with socket.socket() as client:
+            client.connect(("10.10.10.10", 80))
+
+
+def test_networks_behind_the_host_are_reached_through_a_second_interface() -> None:
+    host = Host(node="jasper", addresses=HOST.addresses, forward=True, routes=(ip_network("192.0.2.0/24"),))
+    with Lab(host) as lab, lab.victim(), IPRoute() as ip:
+        (inside,) = ip.link_lookup(ifname="inside0")
+        (route,) = ip.get_routes(family=socket.AF_INET, dst="192.0.2.0/24", oif=inside)
+        assert route.get("gateway") == "169.254.1.2"
+
+
+def test_nobody_speaks_unasked() -> None:
+    with Lab(HOST) as lab, lab.peer():
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
+            sniffer.bind((WIRE, 0x0003))
+            sniffer.settimeout(1.2)  # longer than DAD, router solicitation and MLD would wait
+            with pytest.raises(TimeoutError):
+                sniffer.recv(2048)
+
+
+def test_a_lab_leaves_nothing_behind() -> None:
+    before = leftovers()
+    with Lab(HOST):
+        assert len(leftovers() - before) == 2
+    assert leftovers() == before
+
+
+def test_a_lab_that_fails_while_it_is_built_leaves_nothing_behind() -> None:
+    before = leftovers()
+    broken = Host(node="jasper", interface="an-interface-name-too-long", addresses=HOST.addresses)
+    with pytest.raises(Exception), Lab(broken):  # noqa: B017 - whatever netlink says of it
+        pass
+    assert leftovers() == before
+
+
+def test_what_a_killed_drill_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    before = leftovers()
+    code = "import time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\nwith Lab(HOST): print('up', flush=True); time.sleep(60)"
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline() == "up\n"
+    assert len(leftovers() - before) == 2
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert len(leftovers() - before) == 2, "a killed process cannot clean up"
+    with Lab(HOST):
+        pass
+    assert leftovers() == before
+
+
+def test_a_living_lab_is_not_reaped() -> None:
+    with Lab(HOST) as first, Lab(HOST), first.victim():
+        assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "0\n"
+        assert names.reap() == ()
+
+
+def test_the_thread_is_back_where_it_was() -> None:
+    own = os.readlink("/proc/thread-self/ns/net")
+    with Lab(HOST) as lab:
+        with lab.victim():
+            assert os.readlink("/proc/thread-self/ns/net") != own
+        assert os.readlink("/proc/thread-self/ns/net") == own
+
+
+def test_set_up_and_tear_down_are_quick_enough_to_run_before_every_test() -> None:
+    started = time.process_time()
+    with Lab(HOST):
+        pass
+    assert time.process_time() - started < 1.0, "CPU time, not wall time: the machine is shared"
