@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from functools import cache
 
-from enforcer.errors import HostError, UnsupportedKernelError
+from enforcer.errors import UnsupportedKernelError
+from enforcer.kernel.libbpf import libbpf
 
 _BTF_KIND_ENUM = 6
 _KIND_SHIFT, _KIND_MASK, _VLEN_MASK = 24, 0x1F, 0xFFFF
@@ -25,7 +25,7 @@ class _BtfEnum(ctypes.Structure):
 @cache
 def enum_values(name: str) -> dict[str, int]:
     """``{enumerator: number}`` of an enum. UnsupportedKernelError when the kernel has no BTF or no such enum."""
-    lib = _libbpf()
+    lib = libbpf()
     btf = lib.btf__load_vmlinux_btf()
     if not btf:
         raise UnsupportedKernelError("this kernel has no BTF (/sys/kernel/btf/vmlinux); it needs CONFIG_DEBUG_INFO_BTF")
@@ -40,19 +40,3 @@ def enum_values(name: str) -> dict[str, int]:
         return {lib.btf__name_by_offset(btf, item.name_off).decode(): item.value for item in members}
     finally:
         lib.btf__free(btf)
-
-
-@cache
-def _libbpf() -> ctypes.CDLL:
-    try:
-        lib = ctypes.CDLL("libbpf.so.1")
-    except OSError as error:
-        raise HostError("libbpf.so.1 is missing; install the package libbpf1") from error
-    lib.btf__load_vmlinux_btf.restype = ctypes.c_void_p
-    lib.btf__free.argtypes = [ctypes.c_void_p]
-    lib.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
-    lib.btf__type_by_id.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-    lib.btf__type_by_id.restype = ctypes.c_void_p
-    lib.btf__name_by_offset.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-    lib.btf__name_by_offset.restype = ctypes.c_char_p
-    return lib

@@ -14,6 +14,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR, IPOption_RR
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
+from scapy.utils import checksum
 
 from dossim.drill import DrillResult, Situation, drill_capture
 from dossim.host import Host, Listener
@@ -78,6 +79,13 @@ def fragment6(offset: int, size: int, *, more: bool, ident: int) -> Packet:
     head = bytes(UDP(sport=1, dport=2, len=8 + 40, chksum=1)) if offset == 0 else b""
     header = IPv6ExtHdrFragment(id=ident, m=int(more), offset=offset // 8, nh=17)
     return E / IPv6(src=PEER6, dst=ME6) / header / Raw(head + b"f" * (size - len(head)))
+
+
+def with_option(option: bytes) -> bytes:
+    """A UDP datagram whose IPv4 header has these octets for options, and a checksum that is right."""
+    header = bytearray(bytes(IP(src=PEER, dst=ME, ihl=6, proto=17, len=24 + 8, chksum=0)) + option)
+    header[10:12] = checksum(bytes(header)).to_bytes(2, "big")
+    return bytes(E)[:12] + b"\x08\x00" + bytes(header) + bytes(UDP(sport=1, dport=2, len=8, chksum=0))
 
 
 # sentence -> (frame, expected column); rows of several frames share a sentence and are numbered.
@@ -231,7 +239,9 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "hop limit 0 to us": [(ip6(hlim=0), "delivered")],
     "with the record-route option": [(E / IP(src=PEER, dst=ME, options=[IPOption_RR(routers=["0.0.0.0"])]) / UDP(dport=9), "delivered")],
     "with a source route": [(E / IP(src=PEER, dst=ME, options=[IPOption_LSRR(routers=[PEER])]) / UDP(dport=9), "route")],
-    "with a malformed option": [(patched(E / IP(src=PEER, dst=ME, options=[IPOption_RR()]) / UDP(dport=9), 35, b"\x01"), "ip-input")],
+    "with a malformed option": [(with_option(b"\x07\x01\x00\x00"), "route")],
+    "with an unknown option": [(with_option(b"\x9e\x04\x00\x00"), "delivered")],
+    "with only padding for options": [(with_option(b"\x01\x01\x01\x00"), "delivered")],
     # transport
     "TCP with a bad checksum": [(E / IP(src=PEER, dst=ME) / TCP(dport=80, chksum=1), "socket")],
     "TCP with a bad checksum where nothing listens": [(E / IP(src=PEER, dst=ME) / TCP(dport=81, chksum=1), "socket")],

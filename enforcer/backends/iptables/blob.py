@@ -151,8 +151,21 @@ def without_counters(blob: bytes, version: int) -> bytes:
 
 def _head(blob: bytes, version: int) -> bytes:
     """Everything before the target: the kernel writes positions and pointers of its own into that."""
-    target_offset = _FAMILY[version].layout.unpack_from(blob)[-3]
-    return without_counters(blob, version)[:target_offset]
+    family = _FAMILY[version]
+    target_offset = family.layout.unpack_from(blob)[-3]
+    matches = _extensions(blob[family.size : target_offset])
+    clean = (_EXTENSION.pack(_EXTENSION.size + len(body), name, revision) + body for name, revision, body in matches)
+    return without_counters(blob, version)[: family.size] + b"".join(clean)
+
+
+def _extensions(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, revision and body of each match. The kernel copies a name with its NUL; what comes after is garbage."""
+    while data:
+        size, name, revision = _EXTENSION.unpack_from(data)
+        if not _EXTENSION.size <= size <= len(data):
+            raise ValueError(f"a match of {size} bytes")
+        yield name.split(b"\0", 1)[0], revision, data[_EXTENSION.size : size]
+        data = data[size:]
 
 
 def _decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule:
@@ -170,7 +183,10 @@ def _decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule:
         not_destination=bool(inverted & _INV_DESTINATION),
         protocol=protocol or None,
         not_protocol=bool(inverted & _INV_PROTOCOL),
-        matches=tuple(_unpack_matches(kernel.blob[family.size : target_offset], version, sets)),
+        matches=tuple(
+            _unpack_match(name, body, version, sets)
+            for name, _, body in _extensions(kernel.blob[family.size : target_offset])
+        ),
     )
 
 
@@ -214,14 +230,6 @@ def _port_slots(ports: Iterable[PortRange]) -> tuple[list[int], list[int]]:
         slots += bounds
         starts += [1, 0] if len(bounds) == 2 else [0]
     return slots, starts
-
-
-def _unpack_matches(data: bytes, version: int, sets: SetIndex) -> Iterator[Match]:
-    while data:
-        size, name, _ = _EXTENSION.unpack_from(data)
-        body = data[_EXTENSION.size : size]
-        yield _unpack_match(name.rstrip(b"\0"), body, version, sets)
-        data = data[size:]
 
 
 def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Match:
@@ -273,7 +281,7 @@ def _pack_standard(name: str) -> bytes:
 def _unpack_target(kernel: KernelRule, offset: int, *, goto: bool) -> Target:
     """What the rule does. ValueError for a target we never use."""
     _, raw_name, revision = _EXTENSION.unpack_from(kernel.blob, offset)
-    name, body = raw_name.rstrip(b"\0"), kernel.blob[offset + _EXTENSION.size :]
+    name, body = raw_name.split(b"\0", 1)[0], kernel.blob[offset + _EXTENSION.size :]
     if not name:  # standard: a verdict, or a jump to the chain libiptc found for it
         verdict = next((item for item in Verdict if item.value == kernel.target), None)
         return verdict or Jump(kernel.target, goto)

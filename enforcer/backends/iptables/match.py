@@ -98,11 +98,11 @@ def cannot_match(entry: Entry, version: int) -> bool:
 
 
 def unsupported(entry: Entry) -> Iterator[str]:
-    """Why the raw table cannot express an entry, one sentence for each fault; nothing for what the validator accepts."""
+    """Why the raw table cannot express an entry, a sentence for each fault. The validator lets no such entry pass."""
     sides = (entry.source, entry.destination)
     has_ports = any(side.ports or side.not_ports for side in sides)
     if has_ports and entry.protocol not in PORT_PROTOCOLS:
-        yield f"iptables cannot enforce {entry.name}: it matches ports of no protocol that has ports; add 'protocol: TCP'"
+        yield f"iptables cannot enforce {entry.name}: it matches ports, but no protocol that has ports; add one"
     if _asks_icmp_type(entry) and entry.protocol not in (ICMP, ICMPV6):
         yield f"iptables cannot enforce {entry.name}: it matches an ICMP type without 'protocol: ICMP' or 'ICMPv6'"
 

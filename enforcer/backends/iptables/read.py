@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount
+
 from enforcer.backends.iptables import table as raw
 from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
 from enforcer.backends.iptables.names import is_our_chain
@@ -13,11 +14,13 @@ from enforcer.backends.iptables.render import WAYS
 from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch
 from enforcer.words import Direction, Stage
 
+
 @dataclass(frozen=True)
 class CountedRule:
     rule: Rule | OpaqueRule
     packets: int
     bytes: int
+
 
 def read_chain(table: raw.RawTable, chain: str, sets: SetIndex) -> list[CountedRule]:
     """The rules of a chain, with their counters, in order."""
@@ -26,6 +29,7 @@ def read_chain(table: raw.RawTable, chain: str, sets: SetIndex) -> list[CountedR
         for rule in table.rules(chain)
     ]
 
+
 def read_chains(table: raw.RawTable, sets: SetIndex) -> tuple[Chain, ...]:
     """All chains of ours."""
     return tuple(
@@ -33,6 +37,7 @@ def read_chains(table: raw.RawTable, sets: SetIndex) -> tuple[Chain, ...]:
         for name in table.chain_names()
         if is_our_chain(name)
     )
+
 
 def read_counters(table: raw.RawTable, sets: SetIndex) -> Iterator[EntryCount]:
     """A count for each entry in this family: found by following the jumps from each interface's dispatch rule."""
@@ -47,11 +52,13 @@ def read_counters(table: raw.RawTable, sets: SetIndex) -> Iterator[EntryCount]:
                     if isinstance(item.rule, Rule) and item.rule.comment:
                         yield EntryCount(interface, item.rule.comment, Stage.RAW, item.packets, item.bytes)
 
+
 def _below(chain: str, chains: Mapping[str, list[CountedRule]]) -> Iterator[CountedRule]:
     """The rules of the chains that an interface's chain jumps to."""
     for item in chains.get(chain, ()):
         if isinstance(item.rule, Rule) and isinstance(item.rule.target, Jump):
             yield from chains.get(item.rule.target.chain, ())
+
 
 def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) -> tuple[Chain, ...]:
     """The chains that remain when these interfaces are dispatched to no more."""
@@ -65,6 +72,7 @@ def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) ->
             kept[way.base] = Chain(way.base, rules)
     return tuple(kept.values())
 
+
 def set_names(chains: tuple[Chain, ...]) -> set[str]:
     """The sets that rules of the chains match."""
     return {
@@ -76,8 +84,10 @@ def set_names(chains: tuple[Chain, ...]) -> set[str]:
         if isinstance(match, SetMatch)
     }
 
+
 def _dispatches(rule: Rule | OpaqueRule, interfaces: frozenset[str]) -> bool:
     return isinstance(rule, Rule) and bool({rule.in_interface, rule.out_interface} & interfaces)
+
 
 def _reachable(rules: tuple[Rule | OpaqueRule, ...], chains: Mapping[str, Chain]) -> list[str]:
     """Names of the chains the rules lead to, referred-to chains first."""
@@ -88,5 +98,3 @@ def _reachable(rules: tuple[Rule | OpaqueRule, ...], chains: Mapping[str, Chain]
             found += [item for item in _reachable(chains[name].rules, chains) if item not in found]
             found.append(name)
     return found
-
-__all__ = ["ALLOW_CHAIN", "CountedRule", "read_chain", "read_chains", "read_counters", "set_names", "without_interfaces"]

@@ -110,9 +110,10 @@ def render(plan: Plan, settings: Settings) -> Rendering:
     Raises UnsupportedRuleError naming every entry the raw table cannot express; then nothing is rendered.
     """
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.IPTABLES]
-    problems = [problem for table in tables for entry in (*table.ingress, *table.egress) for problem in unsupported(entry)]
+    entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
+    problems = dict.fromkeys(problem for entry in entries for problem in unsupported(entry))
     if problems:
-        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+        raise UnsupportedRuleError("\n".join(problems))
     sets = SetRegistry()
     families = FAMILIES if settings.ipv6 else FAMILIES[:1]
     chains = {version: tuple(_Family(version, settings, sets).chains(tables)) for version in families}
@@ -161,7 +162,7 @@ class _Family:
         return [*below, Chain(chain_name(way.endpoint, table.interface), (first, *jumps))]
 
     def _failsafes(self, table: RuleTable, way: _Way) -> Iterable[Rule]:
-        """ACCEPT for the direction's own failsafes by destination port, and for answers to the other's by source port."""
+        """ACCEPT for the direction's own failsafes by destination port, for answers to the other's by source port."""
         own, other = table.failsafe_inbound, table.failsafe_outbound
         if way.direction is Direction.EGRESS:
             own, other = other, own

@@ -1,0 +1,12 @@
+"""Untracked policy in the raw table of legacy iptables.
+
+``render`` (pure) turns a plan into chains and sets, with ``match`` for the sides of an entry; ``blob`` and ``members``
+(pure) know the kernel's bytes; ``table`` and ``ipset`` are the doors to the kernel; ``read``, ``sets`` and ``apply``
+reconcile; ``backend`` is what others use.
+"""
+
+from enforcer.backends.iptables.backend import IptablesBackend, installed_chains
+from enforcer.backends.iptables.probe import probe
+from enforcer.backends.iptables.render import Settings
+
+__all__ = ["IptablesBackend", "Settings", "installed_chains", "probe"]

@@ -1,0 +1,45 @@
+"""What of the raw backend works in this namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.table import raw_table
+from enforcer.errors import HostError, PrivilegeError
+from enforcer.facts import Probe
+from enforcer.words import Answer
+
+
+def probe(*, ipv6: bool = True) -> Probe:
+    """Whether the raw tables and ipsets can be used here. Opening a raw table makes it, empty, where there was none.
+
+    NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
+    """
+    parts = (lambda: _open_raw(4), *((lambda: _open_raw(6),) if ipv6 else ()), _list_sets)
+    answers = [_try(part) for part in parts]
+    for answer in (Answer.NO, Answer.UNKNOWN):
+        reasons = [item.reason for item in answers if item.answer is answer]
+        if reasons:
+            return Probe(answer, "; ".join(dict.fromkeys(reasons)))
+    return Probe(Answer.YES)
+
+
+def _try(part: Callable[[], None]) -> Probe:
+    try:
+        part()
+    except PrivilegeError as error:
+        return Probe(Answer.UNKNOWN, str(error))
+    except HostError as error:
+        return Probe(Answer.NO, str(error))
+    return Probe(Answer.YES)
+
+
+def _open_raw(version: int) -> None:
+    with raw_table(version):
+        pass
+
+
+def _list_sets() -> None:
+    with ipsets() as sets:
+        sets.headers()
