@@ -15,7 +15,11 @@ from enforcer.errors import KernelError
 from enforcer.kernel.libbpf import libbpf
 
 _PERCPU_TYPES = {5, 6, 10, 21}  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
-_UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524: ENOTSUPP, which the kernel leaks for missing batch operations
+_UNSUPPORTED = {
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    524,
+}  # 524: ENOTSUPP, which the kernel leaks for missing batch operations
 
 
 class Map:

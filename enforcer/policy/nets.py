@@ -177,9 +177,7 @@ class Nets:
                         return IPv4Network((network, length))
                     at += 1
             return None
-        return max(
-            (net for net in self._networks6 if address in net), key=lambda net: net.prefixlen, default=None
-        )
+        return max((net for net in self._networks6 if address in net), key=lambda net: net.prefixlen, default=None)
 
     @cached_property
     def _networks6(self) -> tuple[IPv6Network, ...]:

@@ -7,11 +7,10 @@ are ours; nothing else is changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from enforcer.backends.base import ApplyResult, EntryCount
-
 from enforcer.backends.iptables.apply import apply_chains
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.read import read_chains, read_counters, set_names, without_interfaces
@@ -41,19 +40,17 @@ class IptablesBackend:
                 dry_run=dry_run,
             )
             sync.finish(keep=[spec.name for spec in rendering.sets])
-        return ApplyResult(tuple(sync.changes), sync.refused)
+        return ApplyResult(tuple(sync.changes))
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """Packets and bytes each entry matched in raw, both families together, in the order they are evaluated."""
-        totals: dict[tuple[str, str], EntryCount] = {}
+        """Packets and bytes each entry matched in raw, both families together."""
         with ipsets() as door:
             sets = SetSync(door).index()
+        merged: list[EntryCount] = []
         for version in filter(exists, FAMILIES):
             with raw_table(version) as table:
-                for item in read_counters(table, sets):
-                    key = (item.interface, item.entry)
-                    totals[key] = _sum(totals[key], item) if key in totals else item
-        return tuple(totals.values())
+                _merge(merged, read_counters(table, sets))
+        return tuple(merged)
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it."""
@@ -81,5 +78,15 @@ def installed_chains(version: int) -> tuple[Chain, ...]:
         return read_chains(table, sets)
 
 
-def _sum(left: EntryCount, right: EntryCount) -> EntryCount:
-    return EntryCount(left.interface, left.entry, left.stage, left.packets + right.packets, left.bytes + right.bytes)
+def _merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
+    """Adds one family's counts to the other's, keeping the order of both. (No packet meets entries of both families.)"""
+    places = {(item.interface, item.entry): item for item in into}
+    at = 0
+    for item in counts:
+        known = places.get((item.interface, item.entry))
+        if known is None:
+            into.insert(at, item)
+        else:
+            at = into.index(known)
+            into[at] = replace(known, packets=known.packets + item.packets, bytes=known.bytes + item.bytes)
+        at += 1

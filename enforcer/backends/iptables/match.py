@@ -15,7 +15,8 @@ from enforcer.backends.iptables.rules import PORT_SLOTS, Match, PortsMatch, SetM
 from enforcer.errors import InternalError
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import IPNetwork, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, RuleTable
+from enforcer.words import Action
 
 ICMP, ICMPV6 = 1, 58
 ICMP_OF_FAMILY = {4: ICMP, 6: ICMPV6}
@@ -29,9 +30,10 @@ class SetRegistry:
     def __init__(self) -> None:
         self._specs: dict[str, SetSpec] = {}
 
-    def selector(self, item: IpSet, version: int) -> str:
-        """The name of a selector's set. It depends on the selector alone, so members may change under a rule."""
-        return self._add(SetSpec(set_name(version, item.id.encode()), version, item.nets))
+    def selector(self, item: IpSet, version: int, *, lenient: bool) -> str:
+        """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
+        identity = f"lenient\n{item.id}" if lenient else item.id
+        return self._add(SetSpec(set_name(version, identity.encode()), version, item.nets, lenient))
 
     def literal(self, nets: Iterable[IPNetwork], version: int) -> str:
         """The name of a set with just these nets. It depends on the nets: other nets are another set."""
@@ -59,13 +61,15 @@ class SideMatch:
     ports: tuple[Match, ...] = field(default=())
 
 
-def side_of(side: Side, match: AddressMatch, table: RuleTable, version: int, sets: SetRegistry) -> SideMatch:
+def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetRegistry) -> SideMatch:
     """One side of an entry, for one family."""
+    match = entry.source if side is Side.SOURCE else entry.destination
     nets, not_nets = _of_family(match.nets, version), _of_family(match.not_nets, version)
     found: list[Match] = []
     literal: IPNetwork | None = None
     if match.ip_set is not None:
-        found.append(SetMatch(sets.selector(table.sets[match.ip_set], version), side))
+        lenient = entry.action in (Action.ALLOW, Action.PASS)
+        found.append(SetMatch(sets.selector(table.sets[match.ip_set], version, lenient=lenient), side))
     if len(nets) == 1:
         literal = nets[0]
     elif nets:

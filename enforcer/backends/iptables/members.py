@@ -48,6 +48,14 @@ def difference(left: Members, right: Members) -> Members:
     return np.setdiff1d(left, right, assume_unique=True)
 
 
+def union(left: Members, right: Members) -> Members:
+    return np.union1d(left, right)
+
+
+def intersection(left: Members, right: Members) -> Members:
+    return np.intersect1d(left, right, assume_unique=True)
+
+
 def pack(members: Members, version: int) -> Iterator[bytes]:
     """The members as IPSET_ATTR_DATA attributes, cut so that each piece fits an IPSET_ATTR_ADT."""
     rows = np.ascontiguousarray(members).view(np.uint8).reshape(-1, _ADDRESS_BYTES[version] + 1)

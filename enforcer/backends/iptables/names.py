@@ -14,7 +14,7 @@ CHAIN_PREFIX = "enf-"
 CHAIN_LENGTH = 28  # XT_EXTENSION_MAXNAMELEN less the NUL
 SET_PREFIXES = {4: "enf4-", 6: "enf6-"}
 SET_LENGTH = 31  # IPSET_MAXNAMELEN less the NUL
-_HASH_LENGTH = 20  # 80 bits
+_HASH_LENGTH = 16  # 64 bits, as many characters as Felix takes
 
 ALLOW_CHAIN = "enf-allow"
 

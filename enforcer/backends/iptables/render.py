@@ -181,8 +181,8 @@ class _Family:
         """The entry's rule in this family; None where it has no meaning or can match no packet."""
         if cannot_match(entry, self.version):
             return None
-        source = side_of(Side.SOURCE, entry.source, table, self.version, self.sets)
-        destination = side_of(Side.DESTINATION, entry.destination, table, self.version, self.sets)
+        source = side_of(Side.SOURCE, entry, table, self.version, self.sets)
+        destination = side_of(Side.DESTINATION, entry, table, self.version, self.sets)
         return Rule(
             self._target(entry),
             source=source.net,

@@ -136,11 +136,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class SetSpec:
-    """An ipset of type hash:net that must hold exactly the prefixes ``nets`` has of one family."""
+    """An ipset of type hash:net that must hold exactly the prefixes ``nets`` has of one family.
+
+    ``lenient``: matching it lets a packet go (Allow, Pass); a set of a Deny entry is not. No set is both, so that it is
+    known in which order members may come and go without letting a packet slip through.
+    """
 
     name: str
     version: int
     nets: Nets
+    lenient: bool = False
 
     def __len__(self) -> int:
         return len(self.nets.net4) if self.version == 4 else len(self.nets.net6)

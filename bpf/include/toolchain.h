@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+/*
+ * One source, two toolchains: clang with libbpf (ahead of time) and bcc (on the host, which defines BCC_SEC).
+ *
+ * A map's declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a function's body),
+ * so each map has one accessor function with a body for each toolchain. bcc takes only what is declared with its
+ * own macros, and only the functions of one file: headers of ours hold types and macros alone.
+ */
+#ifndef TOOLCHAIN_H
+#define TOOLCHAIN_H
+
+#ifdef BCC_SEC
+
+#define TOOLCHAIN_BCC 1
+#define PROGRAM(section)
+/* bcc compiles settings in: -D name=value. */
+#define SETTING(type, name)
+#define HASH_MAP(name, key_type, value_type, entries) BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
+#define LPM_MAP(name, key_type, value_type, entries)                                                                   \
+	BPF_F_TABLE("lpm_trie", key_type, value_type, name, entries, BPF_F_NO_PREALLOC)
+#define PERCPU_ARRAY_MAP(name, value_type, entries) BPF_TABLE("percpu_array", __u32, value_type, name, entries)
+
+#else
+
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define PROGRAM(section) SEC(section)
+/* Constants that user space sets before loading; the verifier removes what they make unreachable. */
+#define SETTING(type, name) const volatile type name
+#define DECLARE_MAP(name, map_type, key_type, value_type, entries, flags)                                              \
+	struct {                                                                                                       \
+		__uint(type, map_type);                                                                                \
+		__uint(max_entries, entries);                                                                          \
+		__uint(map_flags, flags);                                                                              \
+		__type(key, key_type);                                                                                 \
+		__type(value, value_type);                                                                             \
+	} name SEC(".maps")
+#define HASH_MAP(name, key_type, value_type, entries)                                                                  \
+	DECLARE_MAP(name, BPF_MAP_TYPE_HASH, key_type, value_type, entries, 0)
+#define LPM_MAP(name, key_type, value_type, entries)                                                                   \
+	DECLARE_MAP(name, BPF_MAP_TYPE_LPM_TRIE, key_type, value_type, entries, BPF_F_NO_PREALLOC)
+#define PERCPU_ARRAY_MAP(name, value_type, entries)                                                                    \
+	DECLARE_MAP(name, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, value_type, entries, 0)
+
+#endif
+
+#endif

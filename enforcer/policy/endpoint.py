@@ -1,0 +1,55 @@
+"""Which HostEndpoint governs an interface (``felix/dataplane/linux/endpoint_mgr.go``).
+
+Among the HostEndpoints of the node: one whose interfaceName is the interface, or that has no interfaceName and an expectedIP that
+is on it, matches; the smallest name wins, however it matched. Interfaces that no such endpoint governs belong to the
+smallest ``*`` endpoint. Calico refuses untracked policy for ``*`` outside its eBPF data plane; here ``*`` expands to every
+host interface but the loopback.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from enforcer.policy.resources import FelixConfiguration, HostEndpoint, IPAddress, Resources
+
+ANY_INTERFACE = "*"
+LOOPBACK = "lo"
+
+
+def governing_endpoint(
+    resources: Resources,
+    *,
+    node: str,
+    interface: str,
+    addresses: Sequence[IPAddress] = (),
+    felix: FelixConfiguration | None = None,
+) -> HostEndpoint | None:
+    """The HostEndpoint that governs the interface of a node, None when none does."""
+    felix = felix or resources.felix_for(node)
+    if not is_host_interface(interface, felix):
+        return None
+    mine = [item for item in resources.host_endpoints if item.node == node]
+    specific = [item for item in mine if _matches(item, interface, addresses)]
+    if interface != LOOPBACK:
+        specific = specific or [item for item in mine if item.interface_name == ANY_INTERFACE]
+    return min(specific, key=lambda item: item.name, default=None)
+
+
+def is_host_interface(interface: str, felix: FelixConfiguration) -> bool:
+    """Whether HostEndpoints may govern it: not a workload's (interfacePrefix), not excluded (names or /regex/)."""
+    if interface.startswith(tuple(prefix for prefix in felix.interface_prefix if prefix)):
+        return False
+    return not any(_excludes(pattern, interface) for pattern in felix.interface_exclude)
+
+
+def _excludes(pattern: str, interface: str) -> bool:
+    if len(pattern) > 1 and pattern.startswith("/") and pattern.endswith("/"):
+        return re.search(pattern[1:-1], interface) is not None
+    return pattern == interface
+
+
+def _matches(endpoint: HostEndpoint, interface: str, addresses: Sequence[IPAddress]) -> bool:
+    if endpoint.interface_name:
+        return endpoint.interface_name == interface
+    return any(address in endpoint.expected_ips for address in addresses)

@@ -1,0 +1,120 @@
+"""The nodes of a parsed selector: each evaluates itself and prints itself canonically. Iterative where depth is the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Node(Protocol):
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels match."""
+
+    def text(self) -> str:
+        """Canonical text."""
+
+
+def quoted(value: str) -> str:
+    """A string literal; the language has no escapes, so the other quote serves a value that holds one."""
+    return f"'{value}'" if '"' in value else f'"{value}"'
+
+
+@dataclass(frozen=True)
+class Constant:
+    """``all()`` or ``global()``: both match everything; where ``global()`` bears is decided before evaluation."""
+
+    word: str
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        return True
+
+    def text(self) -> str:
+        return f"{self.word}()"
+
+
+@dataclass(frozen=True)
+class Has:
+    label: str
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        return self.label in labels
+
+    def text(self) -> str:
+        return f"has({self.label})"
+
+
+# operator -> (does the value match the operand, the answer for a missing label)
+_TESTS = {
+    "==": (lambda value, operand: value == operand, False),
+    "!=": (lambda value, operand: value != operand, True),
+    "contains": (lambda value, operand: operand in value, False),
+    "starts with": (lambda value, operand: value.startswith(operand), False),
+    "ends with": (lambda value, operand: value.endswith(operand), False),
+}
+COMPARISONS = tuple(_TESTS)
+
+
+@dataclass(frozen=True)
+class Compare:
+    label: str
+    operator: str
+    operand: str
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        test, if_missing = _TESTS[self.operator]
+        value = labels.get(self.label)
+        return if_missing if value is None else bool(test(value, self.operand))
+
+    def text(self) -> str:
+        return f"{self.label} {self.operator} {quoted(self.operand)}"
+
+
+@dataclass(frozen=True)
+class Among:
+    """``in`` and ``not in``; ``values`` are sorted and free of duplicates."""
+
+    label: str
+    values: tuple[str, ...]
+    negated: bool
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.label)
+        return (value is not None and value in self.values) != self.negated
+
+    def text(self) -> str:
+        operator = "not in" if self.negated else "in"
+        return f"{self.label} {operator} {{{', '.join(quoted(value) for value in self.values)}}}"
+
+
+@dataclass(frozen=True)
+class Not:
+    operand: Node
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        return not self.operand.evaluate(labels)
+
+    def text(self) -> str:
+        return f"!{self.operand.text()}"
+
+
+@dataclass(frozen=True)
+class All:
+    operands: tuple[Node, ...]
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        return all(operand.evaluate(labels) for operand in self.operands)
+
+    def text(self) -> str:
+        return f"({' && '.join(operand.text() for operand in self.operands)})"
+
+
+@dataclass(frozen=True)
+class Any:
+    operands: tuple[Node, ...]
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        return any(operand.evaluate(labels) for operand in self.operands)
+
+    def text(self) -> str:
+        return f"({' || '.join(operand.text() for operand in self.operands)})"
