@@ -2,8 +2,8 @@
 /*
  * What xdp_untracked.bpf.c and enforcer/backends/xdp/render.py share: keys and values of its maps.
  *
- * Integers are in the machine's byte order unless their type or name says otherwise (__be16, __be32). Any change here is
- * a new version of the pin directory: ABI_VERSION in enforcer/backends/xdp/layout.py.
+ * Integers are in the machine's byte order unless their type or name says otherwise (__be16, __be32). Any change here
+ * is a new version of the pin directory: ABI_VERSION in enforcer/backends/xdp/layout.py.
  */
 #ifndef ABI_H
 #define ABI_H
@@ -26,9 +26,9 @@ struct lpm6_key {
 _Static_assert(sizeof(struct lpm6_key) == 20, "4 + 16, no padding");
 
 /*
- * failsafe: a set; the value means nothing. Besides the ports themselves it holds, with side FAILSAFE_ANY and port 0, each
- * protocol that has a port, and protocol FAILSAFE_ANY_PROTOCOL when there is any port at all: the questions that are left
- * to ask when a packet's ports, or even its protocol, cannot be known.
+ * failsafe: a set; the value means nothing. Besides the ports themselves it holds, with side FAILSAFE_ANY and port 0,
+ * each protocol that has a port, and protocol FAILSAFE_ANY_PROTOCOL when there is any port at all: the questions that
+ * are left to ask when a packet's ports, or even its protocol, cannot be known.
  */
 enum failsafe_side {
 	FAILSAFE_INBOUND = 0, /* port is the destination's: traffic to this host */

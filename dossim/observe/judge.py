@@ -148,7 +148,9 @@ def _judge_one(kind: np.void, symbols: Mapping[int, str]) -> _Verdict:
 
 def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[Fate | None, Stage | None]:
     if Checkpoint.POSTROUTING in checkpoints:
-        return (Fate.DROPPED, Stage.EGRESS) if end is End.KFREE else (Fate.FORWARDED, None)
+        # Nobody answers for neighbours in a lab: a packet that waits for one in vain was forwarded all the same.
+        lost = end is End.KFREE and not reason.startswith("NEIGH_")
+        return (Fate.DROPPED, Stage.EGRESS) if lost else (Fate.FORWARDED, None)
     if Checkpoint.INPUT_LAST in checkpoints:
         return _after_input(checkpoints, end, place, reason)
     if end is End.NONE:

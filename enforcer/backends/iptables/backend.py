@@ -79,7 +79,7 @@ def installed_chains(version: int) -> tuple[Chain, ...]:
 
 
 def _merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
-    """Adds one family's counts to the other's, keeping the order of both. (No packet meets entries of both families.)"""
+    """Adds one family's counts to the other's, keeping the order of both: no packet meets entries of both families."""
     places = {(item.interface, item.entry): item for item in into}
     at = 0
     for item in counts:

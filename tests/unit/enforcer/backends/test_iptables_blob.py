@@ -168,7 +168,7 @@ def test_header_sizes_are_the_kernels() -> None:
         assert len(encode(Rule(Verdict.DROP), version, SETS)) == size + standard_target
 
 
-# --- members of sets ---------------------------------------------------------------------------------------------------
+# --- members of sets ------------------------------------------------------------------------------
 
 cidrs = {4: networks(4).map(str), 6: networks(6).map(str)}
 

@@ -136,7 +136,7 @@ PLANS = {
         ),
         Settings(),
     ),
-    "failsafes": (  # a net of the other family drops the failsafe from this one; ports of one protocol and net share a rule
+    "failsafes": (  # a net of the other family drops the failsafe here; ports of one protocol and net share a rule
         plan(
             table(
                 "eth0",
@@ -221,7 +221,7 @@ def test_tables_that_disagree_on_a_set_are_a_bug() -> None:
         render(plan(one, other), Settings())
 
 
-# --- names -------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @given(st.sampled_from(ChainKind), st.text("abc-/", min_size=1, max_size=15), st.text("abc-", max_size=260))
@@ -245,7 +245,7 @@ def test_set_names_fit_and_show_whose_they_are(version: int) -> None:
     assert scratch_name(name) != name
 
 
-# --- ports -------------------------------------------------------------------------------------------------------------
+# --- ports ----------------------------------------------------------------------------------------
 
 port_ranges = st.builds(
     lambda one, other: PortRange(min(one, other), max(one, other)), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)
@@ -273,7 +273,7 @@ def test_ports_beyond_the_slots_of_one_match(count: int, rules: int) -> None:
     assert len(port_matches(Side.SOURCE, ports(*range(10, 10 + 3 * count, 3)))) == (rules if count < 16 else 3)
 
 
-# --- texts -------------------------------------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=600))

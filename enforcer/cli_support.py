@@ -1,0 +1,172 @@
+"""What both commands share: exit codes, errors as one line each, output as table, JSON or YAML, colours or none.
+
+Everything a command prints on purpose goes to stdout; everything else, errors and progress, to stderr.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import IO, Any, TypeVar
+
+import click
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from enforcer.errors import EnforcerError, KernelError, PrivilegeError
+from enforcer.words import Word
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+BUG = 4
+DEBUG_VARIABLES = ("ENFORCER_DEBUG", "DOSSIM_DEBUG")
+_WIDE = 4096  # columns where nobody looks: lines are for programs then, and must not be broken
+
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39  # linux/capability.h
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OutputFormat(Word):
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class CommandGroup(click.Group):
+    """A group that ends with the project's exit codes and prints errors without a traceback.
+
+    ``-v`` anywhere on the command line, or one of ``DEBUG_VARIABLES``, brings the traceback of a bug, and the whole
+    answer of a kernel that refused.
+    """
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As click's; in stand-alone mode always ends with SystemExit."""
+        if not standalone_mode:
+            return super().main(args, *rest, standalone_mode=False, **extra)
+        words = list(sys.argv[1:] if args is None else args)
+        verbose = _wants_details(words)
+        try:
+            result = super().main(words, *rest, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except BaseException as error:  # whatever it is, it becomes an exit code here
+            sys.exit(_report(error, verbose=verbose))
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def output_option(command: Command) -> Command:
+    """``-o/--output table|json|yaml``."""
+    return click.option(
+        "-o", "--output", type=click.Choice([str(item) for item in OutputFormat]), default="table", show_default=True,
+        help="How to print the result.",
+    )(command)  # fmt: skip
+
+
+def verbose_option(command: Command) -> Command:
+    """``-v/--verbose``, which :class:`CommandGroup` looks for by itself."""
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, help="Show details of errors: tracebacks, verifier logs."
+    )(command)
+
+
+def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
+    """Print ``data`` as JSON or YAML, or let ``as_table`` print it for people."""
+    if output == OutputFormat.JSON:
+        click.echo(json.dumps(data, indent=2))
+    elif output == OutputFormat.YAML:
+        click.echo(_yaml(data), nl=False)
+    else:
+        as_table(console_for(sys.stdout))
+
+
+def console_for(stream: IO[str]) -> Console:
+    """A console without colours and line breaks where the stream is no terminal; NO_COLOR is obeyed by rich itself."""
+    terminal = stream.isatty()
+    return Console(
+        file=stream, highlight=False, force_terminal=terminal, width=None if terminal else _WIDE, emoji=False
+    )
+
+
+def warn(message: str) -> None:
+    """A line on stderr that is not an error."""
+    click.echo(f"warning: {message}", err=True)
+
+
+def require_privilege(doing: str) -> None:
+    """Raises PrivilegeError unless the process may load BPF programs and change netfilter."""
+    capabilities = _effective_capabilities()
+    if capabilities >> _CAP_SYS_ADMIN & 1 and capabilities >> _CAP_NET_ADMIN & 1:
+        return
+    if capabilities >> _CAP_BPF & 1 and capabilities >> _CAP_NET_ADMIN & 1:
+        return
+    raise PrivilegeError(
+        f"{doing} needs CAP_NET_ADMIN and CAP_BPF; run as root (sudo), "
+        "or use 'dossim plan', which needs no privilege, to see what would be enforced where"
+    )
+
+
+def _effective_capabilities() -> int:
+    with open("/proc/self/status") as status:
+        for line in status:
+            name, _, value = line.partition(":")
+            if name == "CapEff":
+                return int(value, 16)
+    return 0
+
+
+def _wants_details(words: Sequence[str]) -> bool:
+    return "-v" in words or "--verbose" in words or any(os.environ.get(name) for name in DEBUG_VARIABLES)
+
+
+def _report(error: BaseException, *, verbose: bool) -> int:
+    """Say what went wrong, and return the exit code."""
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else 1
+        case KeyboardInterrupt() | click.Abort():
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
+        case click.ClickException():
+            error.show()
+            return error.exit_code
+        case EnforcerError():
+            _report_known(error, verbose=verbose)
+            return error.exit_code
+        case BrokenPipeError():  # the reader of our output went away, e.g. head(1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 1
+    _report_bug(error, verbose=verbose)
+    return BUG
+
+
+def _report_known(error: EnforcerError, *, verbose: bool) -> None:
+    """``error:`` before the first line of each finding; a finding's source lines follow as they are."""
+    findings = getattr(error, "findings", ())
+    lines = [str(finding) for finding in findings] or str(error).splitlines() or [type(error).__name__]
+    for line in lines:
+        click.echo(f"error: {line}", err=True)
+    log = error.log if isinstance(error, KernelError) else ""
+    if verbose and log:
+        click.echo(log, err=True)
+
+
+def _report_bug(error: BaseException, *, verbose: bool) -> None:
+    where = traceback.extract_tb(error.__traceback__)
+    place = f" ({where[-1].filename}:{where[-1].lineno})" if where else ""
+    click.echo(f"error: {type(error).__name__}: {error}{place}: this is a bug; please report it", err=True)
+    if verbose:
+        traceback.print_exception(error)
+    else:
+        click.echo("run again with -v for the traceback", err=True)
+
+
+def _yaml(data: Any) -> str:
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared None, read as bool
+    stream = io.StringIO()
+    writer.dump(data, stream)
+    return stream.getvalue()

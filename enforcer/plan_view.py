@@ -1,0 +1,79 @@
+"""A plan for the eye and for programs: the same facts as a table and as JSON. Pure but for the console it prints on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enforcer.plan import InterfacePlan, Plan, PlannedEntry
+from enforcer.words import STAGE_OF_MODE, Stage
+
+SCHEMA = "enforcer/plan/v1"
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON can say it: per interface the mode, the entries of each stage, and every reason."""
+    return {
+        "schema": SCHEMA,
+        "node": plan.node,
+        "interfaces": [_interface_as_dict(item) for item in plan.interfaces],
+    }
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """One table for each interface; a sentence when there is none."""
+    if not plan.interfaces:
+        console.print(f"node {plan.node}: no interface has untracked policy; nothing to enforce", soft_wrap=True)
+    for item in plan.interfaces:
+        console.print(Text(_heading(item), style="bold"), soft_wrap=True)
+        for mode, reason in item.mode_reasons:
+            console.print(Text(f"  not {mode}: {reason}"), soft_wrap=True)
+        console.print(_entry_table(item))
+
+
+def stages_of(plan: InterfacePlan) -> dict[Stage, list[str]]:
+    """The names of the entries enforced at each stage, earliest stage first; stages without entries are left out."""
+    stages: dict[Stage, list[str]] = {}
+    for item in plan.entries:
+        stages.setdefault(item.stage, []).append(item.entry.name)
+    return {stage: stages[stage] for stage in Stage if stage in stages}
+
+
+def _interface_as_dict(plan: InterfacePlan) -> dict[str, Any]:
+    return {
+        "interface": plan.interface,
+        "endpoint": plan.table.endpoint,
+        "mode": plan.mode and str(plan.mode),
+        "raw_backend": str(plan.raw_backend),
+        "modes_not_used": [{"mode": str(mode), "reason": reason} for mode, reason in plan.mode_reasons],
+        "stages": {str(stage): names for stage, names in stages_of(plan).items()},
+        "entries": [_entry_as_dict(item) for item in plan.entries],
+    }
+
+
+def _entry_as_dict(item: PlannedEntry) -> dict[str, Any]:
+    return {
+        "entry": item.entry.name,
+        "direction": str(item.entry.direction),
+        "action": str(item.entry.action),
+        "stage": str(item.stage),
+        "reason": item.reason,
+        "source": str(item.entry.position),
+    }
+
+
+def _heading(plan: InterfacePlan) -> str:
+    where = f"{STAGE_OF_MODE[plan.mode]} (XDP {plan.mode}), then raw" if plan.mode else "raw only"
+    return f"{plan.interface}: HostEndpoint {plan.table.endpoint}, enforced at {where} ({plan.raw_backend})"
+
+
+def _entry_table(plan: InterfacePlan) -> Table:
+    table = Table("entry", "action", "stage", "why not earlier", "from", box=None, pad_edge=False, header_style="dim")
+    for item in plan.entries:
+        entry = item.entry
+        cells = (entry.name, entry.action, item.stage, item.reason or "-", entry.position)
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    return table

@@ -1,0 +1,207 @@
+"""Two namespaces and a wire, for tests of the raw table: packets go in at one end, rule counters say what they met.
+
+In the victim's namespace, foreign counting rules tell the three ends of a packet apart: ``tail`` (raw, after our hook)
+counts what fell through, ``untracked`` and ``mangle`` what came past raw with and without our accept mark.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+
+from pyroute2.netns import setns
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from enforcer.plan import InterfacePlan, Plan
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import Failsafe, IPNetwork, PortRange
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.words import Action, Backend, Direction
+
+INTERFACE = "eth0"
+VICTIM_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+DEADLINE_S = 5.0
+SENTINEL_PROTOCOL = 200  # of no test's traffic
+SENTINEL = {
+    version: bytes(Ether(src=PEER_MAC, dst=VICTIM_MAC) / packet)
+    for version, packet in {
+        4: IP(src="198.18.0.1", dst="198.18.0.2", proto=SENTINEL_PROTOCOL) / Raw(b"sentinel"),
+        6: IPv6(src="2001:db8:ffff::1", dst="2001:db8:ffff::2", nh=SENTINEL_PROTOCOL) / Raw(b"sentinel"),
+    }.items()
+}
+SAVE = {4: "iptables-legacy-save", 6: "ip6tables-legacy-save"}
+IPTABLES = {4: "iptables-legacy", 6: "ip6tables-legacy"}
+
+
+def run(*command: str, text: str = "") -> str:
+    """The command's output, in the namespace of the calling thread."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The victim's ``eth0``, and the peer that sends to it."""
+
+    victim: str
+    peer: str
+
+    @contextmanager
+    def inside(self, name: str = "") -> Iterator[None]:
+        """The calling thread is in the victim's namespace (or that named) inside the block."""
+        with entered(name or self.victim):
+            yield
+
+    def send(self, version: int, frames: Sequence[bytes]) -> None:
+        """Sends to the victim, and returns when the victim has handled them all."""
+        comment = uuid.uuid4().hex
+        rule = ("PREROUTING", "-p", str(SENTINEL_PROTOCOL), "-m", "comment", "--comment", comment, "-j", "DROP")
+        with self.inside():
+            run(IPTABLES[version], "-w", "-t", "raw", "-I", *rule)
+        try:
+            self._send([*frames, SENTINEL[version]])
+            # Packets of one processor are handled in order: the ones before the sentinel have met their end.
+            assert self.await_count(version, "raw", comment, 1) == 1
+        finally:
+            with self.inside():
+                run(IPTABLES[version], "-w", "-t", "raw", "-D", *rule)
+
+    def _send(self, frames: Sequence[bytes]) -> None:
+        processors = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(processors)})
+        with entered(self.peer):
+            sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        try:
+            sender.bind(("peer0", 0))
+            for frame in frames:
+                sender.send(frame)
+        finally:
+            sender.close()
+            os.sched_setaffinity(0, processors)
+
+    def count(self, version: int, table: str, comment: str) -> int:
+        """Packets counted by the rules with this comment."""
+        with self.inside():
+            lines = run(SAVE[version], "-c", "-t", table).splitlines()
+        wanted = re.compile(rf"--comment \"?{re.escape(comment)}\"?(?: -|$)")
+        return sum(int(line[1:].split(":")[0]) for line in lines if wanted.search(line))
+
+    def await_count(self, version: int, table: str, comment: str, expected: int) -> int:
+        """The count once it is as expected, or what it is when the time is up."""
+        deadline = time.monotonic() + DEADLINE_S
+        while (found := self.count(version, table, comment)) != expected and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
+
+
+@contextmanager
+def entered(name: str) -> Iterator[None]:
+    home = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _set_namespace(Path("/run/netns") / name)
+        yield
+    finally:
+        _set_namespace(Path(f"/proc/self/fd/{home}"))
+        os.close(home)
+
+
+def _set_namespace(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def namespace() -> Iterator[str]:
+    """A fresh network namespace, gone afterwards."""
+    name = f"enf-test-{uuid.uuid4().hex[:10]}"
+    run("ip", "netns", "add", name)
+    try:
+        yield name
+    finally:
+        run("ip", "netns", "delete", name)
+
+
+@contextmanager
+def wire() -> Iterator[Wire]:
+    """A fresh pair of namespaces; nobody on it speaks unasked."""
+    with namespace() as victim, namespace() as peer:
+        for name in (victim, peer):
+            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
+        run("ip", "-n", peer, "link", "add", "peer0", "type", "veth", "peer", "name", INTERFACE, "netns", victim)
+        run("ip", "-n", peer, "link", "set", "peer0", "address", PEER_MAC, "up")
+        run("ip", "-n", victim, "link", "set", INTERFACE, "address", VICTIM_MAC, "up")
+        yield Wire(victim, peer)
+
+
+def add_counting_rules(*, conntrack: bool = False) -> None:
+    """Foreign rules that count; ``conntrack`` adds one for untracked packets, which turns connection tracking on."""
+    for version in (4, 6):
+        for table, comment, match in (
+            ("raw", "tail", ()),
+            ("mangle", "mangle", ()),
+            ("mangle", "accepted", ("-m", "mark", "--mark", "0x10000/0x10000")),
+            *([("mangle", "untracked", ("-m", "conntrack", "--ctstate", "UNTRACKED"))] if conntrack else []),
+        ):
+            rule = ("-i", INTERFACE, *match, "-m", "comment", "--comment", comment)
+            run(IPTABLES[version], "-w", "-t", table, "-A", "PREROUTING", *rule)
+
+
+# --- plans --------------------------------------------------------------------------------------------
+
+
+def entry(
+    index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match
+) -> Entry:
+    return Entry(f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match)
+
+
+def nets(*cidrs: str) -> tuple[IPNetwork, ...]:
+    return tuple(ip_network(cidr) for cidr in cidrs)
+
+
+def ports(*numbers: int | tuple[int, int]) -> tuple[PortRange, ...]:
+    return tuple(PortRange(item, item) if isinstance(item, int) else PortRange(*item) for item in numbers)
+
+
+def source(*cidrs: str) -> AddressMatch:
+    return AddressMatch(nets=nets(*cidrs))
+
+
+def dport(*numbers: int | tuple[int, int]) -> AddressMatch:
+    return AddressMatch(ports=ports(*numbers))
+
+
+def ip_set(set_id: str, members: Sequence[str] | Nets) -> IpSet:
+    return IpSet(set_id, f"{set_id} == 'true'", members if isinstance(members, Nets) else Nets.of(members))
+
+
+def table(
+    *ingress: Entry,
+    interface: str = INTERFACE,
+    egress: tuple[Entry, ...] = (),
+    inbound: tuple[Failsafe, ...] = (),
+    outbound: tuple[Failsafe, ...] = (),
+    sets: Sequence[IpSet] = (),
+) -> RuleTable:
+    return RuleTable(interface, "hep", ingress, egress, inbound, outbound, {item.id: item for item in sets})
+
+
+def plan(*tables: RuleTable) -> Plan:
+    return Plan("node", tuple(InterfacePlan(item, None, Backend.IPTABLES, ()) for item in tables))
