@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import IO, Any, TypeVar
 
 import click
@@ -45,15 +46,15 @@ class CommandGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click's; in stand-alone mode always ends with SystemExit."""
-        if not standalone_mode:
-            return super().main(args, *rest, standalone_mode=False, **extra)
         words = list(sys.argv[1:] if args is None else args)
-        verbose = _wants_details(words)
+        run = partial(super().main, words, *rest, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
         try:
-            result = super().main(words, *rest, standalone_mode=False, **extra)
+            result = run()
             sys.stdout.flush()
         except BaseException as error:  # whatever it is, it becomes an exit code here
-            sys.exit(_report(error, verbose=verbose))
+            sys.exit(_report(error, verbose=_wants_details(words)))
         sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -99,9 +99,7 @@ def _impossible(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, c
     ]
 
 
-def _plan_interface(
-    table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice
-) -> InterfacePlan:
+def _plan_interface(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> InterfacePlan:
     obstacles = _obstacles(table)
     length = _xdp_length(obstacles)
     if length:

@@ -13,6 +13,8 @@
 
 #define TOOLCHAIN_BCC 1
 #define PROGRAM(section)
+/* bcc makes a program of every function that is not static. */
+#define SUBPROGRAM static __always_inline
 /* bcc compiles settings in: -D name=value. */
 #define SETTING(type, name)
 #define HASH_MAP(name, key_type, value_type, entries) BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
@@ -27,6 +29,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define PROGRAM(section) SEC(section)
+#define SUBPROGRAM __attribute__((noinline))
 /* Constants that user space sets before loading; the verifier removes what they make unreachable. */
 #define SETTING(type, name) const volatile type name
 #define DECLARE_MAP(name, map_type, key_type, value_type, entries, flags)                                              \

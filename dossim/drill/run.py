@@ -17,7 +17,6 @@ from enforcer.facts import HostFacts
 
 if TYPE_CHECKING:
     from dossim.lab import Lab
-    from dossim.observe import Observer
     from enforcer.apply import Enforcer
 
 Progress = Callable[[str, int, int], None]
@@ -43,7 +42,7 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
     rule that cannot be enforced. ``progress`` is told (phase, done, total).
     """
     from dossim.lab import Lab
-    from dossim.observe import Observer, judge
+    from dossim.observe import Observer, judge, open_packets
     from dossim.replay import ScapySender, new_tag
     from dossim.verify import verify
     from enforcer.apply import Enforcer
@@ -70,7 +69,8 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
                 sender = ScapySender(tag=tag, seen=observer.seen)
                 unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
             with watch.phase("observe"):
-                _settle(observer, lab, longest_s=fragment_timeout_s + 1.0 if fragments else _QUIET_S)
+                longest_s = fragment_timeout_s + 1.0 if fragments else _QUIET_S
+                _settle(lambda: len(open_packets(observer.journeys, fragments)), lab, longest_s)
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
                 tracked = lab.conntrack_entries()
@@ -106,14 +106,14 @@ def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
     report("replay", done, total)
 
 
-def _settle(observer: Observer, lab: Lab, *, longest_s: float) -> None:
+def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
     """Wait until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their timeout)."""
-    left = len(observer.unfinished())
+    left = count_open()
     last_news = time.monotonic()
     while left and time.monotonic() - last_news < longest_s:
         time.sleep(_POLL_S)
         lab.drain()
-        now = len(observer.unfinished())
+        now = count_open()
         if now != left:
             left, last_news = now, time.monotonic()
 

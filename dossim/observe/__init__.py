@@ -6,4 +6,5 @@ Nothing here knows the policy, the enforcer or the prediction.
 
 from dossim.observe.judge import Observations as Observations
 from dossim.observe.judge import judge as judge
+from dossim.observe.judge import open_packets as open_packets
 from dossim.observe.observer import Observer as Observer

@@ -104,6 +104,22 @@ def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping
     return Observations(fate, stage, evidence, tuple(sentences))
 
 
+_FINAL = int(Checkpoint.INPUT_LAST | Checkpoint.POSTROUTING)
+
+
+def open_packets(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
+    """Packets whose end is not known yet: neither freed nor handed to a transport nor sent on, nor their datagram."""
+    waiting = np.flatnonzero(_is_open(journeys))
+    if not any(int(packet) in datagram_of for packet in waiting):
+        return waiting
+    sources = _with_datagram_ends(journeys, datagram_of)
+    return waiting[_is_open(journeys[sources[waiting]])]
+
+
+def _is_open(journeys: Journeys) -> npt.NDArray[np.bool_]:
+    return np.asarray((journeys["end"] == End.NONE) & (journeys["checkpoints"] & _FINAL == 0), np.bool_)
+
+
 def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
     """For each packet the packet whose record tells its end: itself, or the datagram it was reassembled into."""
     sources = np.arange(len(journeys))

@@ -16,7 +16,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from dossim.observe.journey import JOURNEY, Checkpoint, End
+from dossim.observe.journey import JOURNEY
 from enforcer.errors import KernelError, UnsupportedKernelError
 from enforcer.kernel.bpf import BpfObject, attach_netfilter
 
@@ -47,9 +47,6 @@ CHECKPOINTS = (
 )
 
 Journeys = npt.NDArray[np.void]
-
-_FINAL = int(Checkpoint.INPUT_LAST | Checkpoint.POSTROUTING)
-
 
 class Observer:
     """A context manager that has the programs loaded; ``journeys`` is the live record of ``packets`` packets.
@@ -100,11 +97,6 @@ class Observer:
         """Whether the kernel has reported anything about this packet yet."""
         record = self.journeys[packet]
         return bool(record["checkpoints"] or record["end"])
-
-    def unfinished(self) -> npt.NDArray[np.int64]:
-        """Packets whose end is not known (yet): neither freed nor handed to a transport nor sent on."""
-        open_ended = (self.journeys["end"] == End.NONE) & (self.journeys["checkpoints"] & _FINAL == 0)
-        return np.flatnonzero(open_ended)
 
 
 def _load(obj: BpfObject) -> None:

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 from pyroute2.netns import setns
-from scapy.layers.inet import IP
+from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
-from scapy.packet import Raw
+from scapy.packet import Packet, Raw
 
 from enforcer.plan import InterfacePlan, Plan
 from enforcer.policy.nets import Nets
@@ -167,7 +168,7 @@ def add_counting_rules(*, conntrack: bool = False) -> None:
 
 
 def entry(
-    index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match
+    index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match: Any
 ) -> Entry:
     return Entry(f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match)
 
@@ -205,3 +206,38 @@ def table(
 
 def plan(*tables: RuleTable) -> Plan:
     return Plan("node", tuple(InterfacePlan(item, None, Backend.IPTABLES, ()) for item in tables))
+
+
+# --- packets ------------------------------------------------------------------------------------------
+
+LISTED, OTHER, LISTED6, OTHER6 = "203.0.113.5", "192.0.2.5", "2001:db8:bad::5", "2001:db8::5"
+
+
+def v4(src: str, *layers: Packet, **fields: object) -> list[Packet]:
+    return [_stack(IP(src=src, dst="10.10.10.10", **fields), layers)]
+
+
+def v6(src: str, *layers: Packet) -> list[Packet]:
+    return [_stack(IPv6(src=src, dst="2001:db8:1::10"), layers)]
+
+
+def _stack(packet: Packet, layers: tuple[Packet, ...]) -> Packet:
+    for layer in layers:
+        packet = packet / layer
+    return packet
+
+
+def tcp(port: int, sport: int = 40000) -> TCP:
+    return TCP(sport=sport, dport=port)
+
+
+def udp(port: int, sport: int = 40000) -> UDP:
+    return UDP(sport=sport, dport=port)
+
+
+def pieces(src: str, port: int) -> list[Packet]:
+    return list(fragment(IP(src=src, dst="10.10.10.10", id=7) / udp(port) / Raw(b"x" * 2000), fragsize=1000))
+
+
+def frames(packets: list[Packet]) -> list[bytes]:
+    return [bytes(Ether(src=PEER_MAC, dst=VICTIM_MAC) / packet) for packet in packets]

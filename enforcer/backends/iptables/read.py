@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount
-
 from enforcer.backends.iptables import table as raw
 from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
 from enforcer.backends.iptables.names import is_our_chain

@@ -66,7 +66,7 @@ class SetSync:
             )
         present = self.sets.members(spec.name, spec.version)
         between = members if present is None else (intersection if spec.lenient else union)(members, present)
-        if present is None or header.options or header.maxelem < len(between):
+        if present is None or header.options or header.maxelem < max(len(between), len(members)):
             self._rebuild(spec, members, between)
         else:
             self._change(spec, present, between)

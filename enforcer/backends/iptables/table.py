@@ -75,6 +75,7 @@ class RawTable:
 
     def commit(self) -> None:
         """Puts the changed table into the kernel, whole. Raises TableChangedError if the kernel's is a newer one."""
+        self._keep_policy_counters()
         try:
             self._table.commit()
         except _iptc().IPTCError as error:
@@ -82,6 +83,12 @@ class RawTable:
             changed = os.strerror(errno.EAGAIN) in str(error)
             kind = TableChangedError if changed else KernelError
             raise kind(f"raw table, IPv{self.version}: the kernel refused the new rules: {_reason(error)}") from error
+
+    def _keep_policy_counters(self) -> None:
+        """libiptc (1.8.9: ``__iptcc_p_del_policy``) marks the counters of chain policies to be zeroed by any commit."""
+        for chain in filter(self._table.builtin_chain, self.chain_names()):
+            policy, counters = self._table.get_policy(chain)
+            self._call(f"keep the policy of {chain}", self._table.set_policy, chain, policy, counters)
 
     def _call(self, what: str, function: Any, *arguments: object) -> None:
         try:

@@ -1,0 +1,184 @@
+"""parse: the octets of one frame -> a Packet. Scalar and literal; the vectorised twin is :mod:`dossim.packet.columns`.
+
+Nothing here raises, whatever the octets are, and nothing is judged: a wrong version, length or checksum is read as it
+stands. The functions below :func:`parse` read parts, for those who have only a part (a reassembled datagram).
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from dossim.packet.fields import (
+    ARP_HEADER,
+    AUTHENTICATION,
+    ETHER_HEADER,
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPES_VLAN,
+    EXTENSION_HEADERS,
+    FRAGMENT,
+    FRAGMENT_HEADER,
+    IP,
+    IPV4_HEADER,
+    IPV6_HEADER,
+    NO_NEXT,
+    ROUTING,
+    VLAN_TAG,
+    Arp,
+    Ethernet,
+    IPv4,
+    IPv6,
+    Packet,
+    Transport,
+    VlanTag,
+)
+
+
+def parse(frame: bytes) -> Packet:
+    """A frame as far as it can be read."""
+    link = parse_ethernet(frame)
+    if link is None:
+        return Packet(frame)
+    if link.ethertype == ETHERTYPE_ARP:
+        return Packet(frame, link, parse_arp(link.payload))
+    ip: IP | None = None
+    if link.ethertype == ETHERTYPE_IPV4:
+        ip = parse_ipv4(link.payload)
+    elif link.ethertype == ETHERTYPE_IPV6:
+        ip = parse_ipv6(link.payload)
+    return Packet(frame, link, ip, None if ip is None else transport_of(ip))
+
+
+def parse_ethernet(frame: bytes) -> Ethernet | None:
+    """The Ethernet header with all its VLAN tags; a tag that is cut short stays an ethertype. None below 14 octets."""
+    if len(frame) < ETHER_HEADER:
+        return None
+    tags: list[VlanTag] = []
+    at, ethertype = ETHER_HEADER, number(frame, 12, 2)
+    while ethertype in ETHERTYPES_VLAN and len(frame) >= at + VLAN_TAG:
+        tags.append(VlanTag(ethertype, number(frame, at, 2)))
+        ethertype = number(frame, at + 2, 2)
+        at += VLAN_TAG
+    return Ethernet(frame[:6], frame[6:12], tuple(tags), ethertype, frame[at:])
+
+
+def parse_arp(octets: bytes) -> Arp | None:
+    """The ARP packet; None when shorter than one of Ethernet and IPv4."""
+    if len(octets) < ARP_HEADER:
+        return None
+    return Arp(
+        hardware=number(octets, 0, 2),
+        protocol=number(octets, 2, 2),
+        hardware_length=octets[4],
+        protocol_length=octets[5],
+        operation=number(octets, 6, 2),
+        target=IPv4Address(octets[24:28]),
+    )
+
+
+def parse_ipv4(octets: bytes) -> IPv4 | None:
+    """The IPv4 header at the start of ``octets``; None below 20 octets."""
+    if len(octets) < IPV4_HEADER:
+        return None
+    fragment = number(octets, 6, 2)
+    return IPv4(
+        octets=octets,
+        version=octets[0] >> 4,
+        header_length=(octets[0] & 0x0F) * 4,
+        tos=octets[1],
+        total_length=number(octets, 2, 2),
+        ident=number(octets, 4, 2),
+        dont_fragment=bool(fragment & 0x4000),
+        more_fragments=bool(fragment & 0x2000),
+        offset=(fragment & 0x1FFF) * 8,
+        ttl=octets[8],
+        protocol=octets[9],
+        checksum=number(octets, 10, 2),
+        source=IPv4Address(octets[12:16]),
+        destination=IPv4Address(octets[16:20]),
+    )
+
+
+def parse_ipv6(octets: bytes) -> IPv6 | None:
+    """The IPv6 header at the start of ``octets``; None below 40 octets."""
+    if len(octets) < IPV6_HEADER:
+        return None
+    return IPv6(
+        octets=octets,
+        version=octets[0] >> 4,
+        traffic_class=number(octets, 0, 2) >> 4 & 0xFF,
+        payload_length=number(octets, 4, 2),
+        next_header=octets[6],
+        hop_limit=octets[7],
+        source=IPv6Address(octets[8:24]),
+        destination=IPv6Address(octets[24:40]),
+    )
+
+
+def transport_of(ip: IP) -> Transport | None:
+    """What the packet carries; None when its extension headers end before they name it."""
+    if isinstance(ip, IPv4):
+        return Transport(ip.protocol, ip.header_length, ip.payload, ip.offset)
+    return _behind_extension_headers(ip)
+
+
+def _behind_extension_headers(ip: IPv6) -> Transport | None:
+    """As ip6tables looks for it: ``ipv6_find_hdr`` with target -1 (``net/ipv6/exthdrs_core.c``).
+
+    A header needs to be there only as far as it is read, so the transport may begin beyond the end of the packet.
+    """
+    octets, kind, at = ip.octets, ip.next_header, IPV6_HEADER
+    while kind in EXTENSION_HEADERS and kind != NO_NEXT:
+        if len(octets) < at + (4 if kind in (ROUTING, FRAGMENT) else 2):
+            return None
+        following = octets[at]
+        if kind == FRAGMENT and (offset := number(octets, at + 2, 2) & 0xFFF8):
+            if following in EXTENSION_HEADERS and following != NO_NEXT:
+                return None  # more headers, but in a fragment that is not here
+            return Transport(following, at, octets[at:], offset)
+        at += extension_length(kind, octets[at + 1])
+        kind = following
+    return Transport(kind, at, octets[at:])
+
+
+def extension_length(kind: int, length_field: int) -> int:
+    """The length of an extension header; each kind counts in its own unit (RFC 8200, RFC 4302)."""
+    if kind == FRAGMENT:
+        return FRAGMENT_HEADER
+    return (length_field + 2) * 4 if kind == AUTHENTICATION else (length_field + 1) * 8
+
+
+def number(octets: bytes, at: int, length: int) -> int:
+    """A number in network byte order."""
+    return int.from_bytes(octets[at : at + length], "big")
+
+
+def internet_checksum(*parts: bytes) -> int:
+    """RFC 1071 over the parts, each of even length but the last. 0 over data that holds its own correct checksum."""
+    octets = b"".join(parts)
+    if len(octets) % 2:
+        octets += b"\0"
+    # The sum of 16-bit words and the number as a whole leave the same remainder: 2**16 leaves 1.
+    remainder = int.from_bytes(octets, "big") % 0xFFFF
+    if remainder == 0 and any(octets):
+        remainder = 0xFFFF  # one's complement has two zeros; a sum of nothing but zeros alone is the positive one
+    return 0xFFFF - remainder
+
+
+def header_checksum_ok(ip: IPv4) -> bool:
+    """Whether the header, options included, sums up as ``ip_fast_csum`` wants it."""
+    return internet_checksum(ip.octets[: ip.header_length]) == 0
+
+
+def transport_checksum_ok(ip: IP, protocol: int, segment: bytes) -> bool:
+    """Whether a TCP, UDP or ICMPv6 segment sums up together with the pseudo header of its addresses."""
+    if isinstance(ip, IPv4):
+        pseudo = ip.source.packed + ip.destination.packed + protocol.to_bytes(2, "big") + _length(segment, 2)
+    else:
+        pseudo = ip.source.packed + ip.destination.packed + _length(segment, 4) + protocol.to_bytes(4, "big")
+    return internet_checksum(pseudo, segment) == 0
+
+
+def _length(segment: bytes, width: int) -> bytes:
+    return (len(segment) % (1 << 8 * width)).to_bytes(width, "big")

@@ -1,0 +1,167 @@
+"""Untracked ingress policy of one interface, evaluated straight from the resources: the reference for the raw table.
+
+Written to be read beside Calico's documents, and independent of ``enforcer.policy.compile``: it shares with it only the
+selector language and the address sets. Semantics: ``felix/calc/policy_sorter.go`` (order), ``felix/rules/endpoints.go``
+(tiers, failsafes first), ``felix/rules/policy.go`` (rules). What netfilter adds is at :func:`rule_matches`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dossim.packet.fields import Transport
+from dossim.pipeline.governing import governing_endpoint
+from dossim.pipeline.matching import Answer, Seen, failsafe_matches, require_expressible, rule_matches
+from dossim.pipeline.selection import Selection
+from enforcer.policy.resources import (
+    Failsafe,
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    HostEndpoint,
+    IPAddress,
+    Resources,
+    Rule,
+)
+from enforcer.policy.selector import parse
+from enforcer.words import Action, Word
+
+DEFAULT_TIER = "default"
+DEFAULT_TIER_ORDER = 1_000_000.0
+GLOBAL_NETWORK_POLICY = "gnp"
+
+
+class Verdict(Word):
+    """What untracked policy does with a packet."""
+
+    GO_ON = "goes on, tracked"
+    ALLOW = "allowed, untracked"
+    DENY = "denied"
+    UNREADABLE = "dropped, because a rule cannot be evaluated"
+
+
+@dataclass(frozen=True)
+class NamedRule:
+    """A rule in its place. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``."""
+
+    name: str
+    tier: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``decided_by`` is the rule behind the verdict, None where a failsafe or no rule at all decided."""
+
+    verdict: Verdict
+    why: str
+    decided_by: NamedRule | None = None
+    logged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """``rules`` are all untracked ingress rules of the interface in evaluation order; without any, nothing is enforced."""
+
+    endpoint: HostEndpoint | None
+    rules: tuple[NamedRule, ...]
+    felix: FelixConfiguration
+    selection: Selection
+
+    @classmethod
+    def of(cls, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress]) -> Policy:
+        """The policy of a node's interface. Raises UnsupportedRuleError for rules that no untracked policy can have."""
+        felix = resources.felix_for(node)
+        endpoint = governing_endpoint(resources.host_endpoints, felix, node, interface, addresses)
+        rules = tuple(_ingress_rules(resources, endpoint)) if endpoint else ()
+        for item in rules:
+            require_expressible(item.name, item.rule)
+        return cls(endpoint, rules, felix, Selection(resources))
+
+    def decide(self, seen: Seen) -> Decision:
+        """Failsafes first; then the rules in order. The first that matches and is no Log decides."""
+        if not self.rules:
+            return Decision(Verdict.GO_ON, "no untracked ingress policy applies to the interface")
+        failsafe = self._failsafe(seen)
+        if failsafe is not None:
+            return failsafe
+        return self._rules(seen)
+
+    def _failsafe(self, seen: Seen) -> Decision | None:
+        """Inbound failsafes by destination port, answers to outbound ones by source port."""
+        for failsafe, outbound in self.failsafes():
+            match failsafe_matches(failsafe, seen, outbound=outbound):
+                case Answer.YES:
+                    return Decision(Verdict.GO_ON, f"{describe_failsafe(failsafe, outbound=outbound)} applies")
+                case Answer.UNREADABLE:
+                    asked = describe_failsafe(failsafe, outbound=outbound)
+                    return Decision(Verdict.UNREADABLE, f"{asked} cannot be evaluated: {_unreadable(seen.transport)}")
+        return None
+
+    def failsafes(self) -> Iterator[tuple[Failsafe, bool]]:
+        """Each failsafe, and whether it is an outbound one, whose answers come from its port."""
+        for failsafe in self.felix.failsafe_inbound:
+            yield failsafe, False
+        for failsafe in self.felix.failsafe_outbound:
+            yield failsafe, True
+
+    def _rules(self, seen: Seen) -> Decision:
+        passed_tiers: set[str] = set()
+        logged: list[str] = []
+        for item in self.rules:
+            if item.tier in passed_tiers:
+                continue
+            answer = rule_matches(item.rule, seen, self.selection)
+            if answer is Answer.UNREADABLE:
+                why = f"{item.name} cannot be evaluated: {_unreadable(seen.transport)}"
+                return Decision(Verdict.UNREADABLE, why, logged=tuple(logged))
+            if answer is Answer.NO:
+                continue
+            match item.rule.action:
+                case Action.DENY:
+                    return Decision(Verdict.DENY, f"{item.name} denies it", item, tuple(logged))
+                case Action.ALLOW:
+                    return Decision(Verdict.ALLOW, f"{item.name} allows it", item, tuple(logged))
+                case Action.PASS:
+                    passed_tiers.add(item.tier)
+                case Action.LOG:
+                    logged.append(item.name)
+        return Decision(Verdict.GO_ON, "no rule decides", logged=tuple(logged))
+
+
+def _ingress_rules(resources: Resources, endpoint: HostEndpoint) -> Iterator[NamedRule]:
+    for policy in _in_order(resources):
+        if "Ingress" not in policy.types or not _applies_to(policy, endpoint):
+            continue
+        for index, rule in enumerate(policy.ingress):
+            yield NamedRule(f"{GLOBAL_NETWORK_POLICY}/{policy.name} ingress[{index}]", policy.tier, rule)
+
+
+def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
+    """Tiers that exist first, then by order with none last, then by name; within a tier the policies likewise."""
+    orders = {DEFAULT_TIER: DEFAULT_TIER_ORDER}
+    orders |= {tier.name: math.inf if tier.order is None else tier.order for tier in resources.tiers}
+
+    def place(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:
+        own_order = math.inf if policy.order is None else policy.order
+        return policy.tier not in orders, orders.get(policy.tier, math.inf), policy.tier, own_order, policy.name
+
+    return sorted((policy for policy in resources.policies if policy.do_not_track), key=place)
+
+
+def _applies_to(policy: GlobalNetworkPolicy, endpoint: HostEndpoint) -> bool:
+    return parse(policy.selector.strip()).evaluate(endpoint.labels)
+
+
+def _unreadable(transport: Transport | None) -> str:
+    if transport is None:
+        return "the IPv6 extension headers end before they name a protocol"
+    return f"protocol {transport.protocol} with a header of {len(transport.octets)} octets"
+
+
+def describe_failsafe(failsafe: Failsafe, *, outbound: bool) -> str:
+    """A failsafe as an operator knows it: ``failsafe tcp/22``."""
+    name = {6: "tcp", 17: "udp", 132: "sctp"}.get(failsafe.protocol, str(failsafe.protocol))
+    net = f" from {failsafe.net}" if failsafe.net else ""
+    return f"failsafe {name}/{failsafe.port}{net}" + (" (outbound, its answers)" if outbound else "")

@@ -1,0 +1,273 @@
+"""Defragmentation at -400: which fragments become a datagram, which are dropped, which go on as they are.
+
+Models ``net/ipv4/ip_fragment.c`` (``ip_frag_queue``), ``net/ipv6/netfilter/nf_conntrack_reasm.c`` (``nf_ct_frag6_gather``,
+``nf_ct_frag6_queue``) and ``net/ipv4/inet_fragment.c`` (``inet_frag_queue_insert``) of Linux 6.x, on a host where no queue is
+ever abandoned for memory or distance and a whole capture arrives within the timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
+
+from dossim.packet.fields import IP, IPV6_HEADER, IPv4, IPv6
+from dossim.packet.parse import internet_checksum, parse_ipv4, parse_ipv6
+from dossim.pipeline.fragment6 import Fragment6, find_fragment6
+
+MAX_DATAGRAM = 65535  # IPv4: the whole datagram; IPv6: the payload
+TIMEOUT = "reassembly timeout: fragments are missing"
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """Not a fragment, or one that defragmentation leaves to the stack."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Dropped at defrag."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Part of a datagram that became whole. ``parts`` are the numbers of its fragments in order of arrival, the last of
+    which completed it; ``largest`` the size of the largest, IP header included."""
+
+    datagram: IP
+    parts: tuple[int, ...]
+    largest: int
+
+
+Reassembly = Untouched | Lost | Whole
+
+
+def reassemble(arrivals: Iterable[tuple[int, IP]]) -> dict[int, Reassembly]:
+    """What becomes of each numbered packet, fed in order of arrival."""
+    defragmenter = _Defragmenter()
+    for number, ip in arrivals:
+        if isinstance(ip, IPv4):
+            defragmenter.take4(number, ip)
+        else:
+            defragmenter.take6(number, ip)
+    return defragmenter.finish()
+
+
+@dataclass
+class _Queue:
+    """``struct inet_frag_queue``. ``runs`` are disjoint ``[start, end)`` in ascending order.
+
+    ``length`` is the datagram's, as far as known; ``tail_end`` the end of the fragment that lies furthest behind.
+    """
+
+    members: list[int] = field(default_factory=list)
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    runs: list[list[int]] = field(default_factory=list)
+    first: IP | None = None
+    first6: Fragment6 | None = None
+    has_last: bool = False
+    length: int = 0
+    meat: int = 0
+    ecn: int = 0
+    largest: int = 0
+    largest_unfragmentable: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self.first is not None and self.has_last and self.meat == self.length
+
+    @property
+    def payload(self) -> bytes:
+        return b"".join(self.pieces[offset] for offset in sorted(self.pieces))
+
+    @property
+    def is_ecn_valid(self) -> bool:
+        """``ip_frag_ecn_table``: fragments without ECN do not go together with others."""
+        return not (self.ecn & 1 and self.ecn & ~1)
+
+    def announce_last(self, end: int) -> bool:
+        """The last fragment says where the datagram ends. False when that contradicts what is here."""
+        if end < self.length or (self.has_last and end != self.length):
+            return False
+        self.has_last, self.length = True, end
+        return True
+
+    def announce_more(self, end: int) -> bool:
+        """Another fragment reaches to ``end``. False when the datagram was said to end before."""
+        if end > self.length:
+            if self.has_last:
+                return False
+            self.length = end
+        return True
+
+    def insert(self, offset: int, end: int) -> str:
+        """Make room for ``[offset, end)``: "" or why not, "duplicate" or "overlap" (``inet_frag_queue_insert``).
+
+        Within one run of fragments that arrived in order, whatever is there already is a duplicate, wherever it was cut.
+        """
+        if not self.runs or end > self.runs[-1][1]:
+            if self.runs and offset < self.runs[-1][1]:
+                return "overlap"
+            if self.runs and offset == self.runs[-1][1]:
+                self.runs[-1][1] = end
+            else:
+                self.runs.append([offset, end])
+            return ""
+        for start, stop in self.runs:
+            if offset < stop and end > start:
+                return "duplicate" if offset >= start and end <= stop else "overlap"
+        # A fragment that fills a hole never joins a run (fragrun_append_to_last knows only the last).
+        self.runs = sorted([*self.runs, [offset, end]])
+        return ""
+
+    def add(self, number: int, offset: int, data: bytes, *, ecn_bits: int, size: int) -> None:
+        self.members.append(number)
+        self.pieces[offset] = data
+        self.meat += len(data)
+        self.ecn |= 1 << (ecn_bits & 3)
+        self.largest = max(self.largest, size)
+
+
+class _Defragmenter:
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, _Queue] = {}
+        self._fates: dict[int, Reassembly] = {}
+
+    def finish(self) -> dict[int, Reassembly]:
+        """Time passes: what is still waiting is dropped."""
+        for key in list(self._queues):
+            self._kill(key, TIMEOUT)
+        return self._fates
+
+    def _kill(self, key: Hashable, reason: str) -> None:
+        """Drop a queue with all it holds; the next fragment of the datagram opens a new one."""
+        for member in self._queues.pop(key).members:
+            self._fates[member] = Lost(reason)
+
+    def _complete(self, key: Hashable, datagram: IP | None) -> None:
+        queue = self._queues[key]
+        if datagram is None:
+            self._kill(key, "datagram too long")
+        elif not queue.is_ecn_valid:
+            self._kill(key, "fragments with contradicting ECN")
+        else:
+            whole = Whole(datagram, tuple(queue.members), queue.largest)
+            self._fates |= dict.fromkeys(queue.members, whole)
+            del self._queues[key]
+
+    # -- IPv4 ---------------------------------------------------------------------------------------------------------
+
+    def take4(self, number: int, ip: IPv4) -> None:
+        if not ip.is_fragment:
+            self._fates[number] = Untouched()
+            return
+        key = (4, ip.source, ip.destination, ip.ident, ip.protocol)
+        queue = self._queues.setdefault(key, _Queue())
+        reason = _queue4(queue, number, ip)
+        if reason:
+            self._fates[number] = Lost(reason)
+            if reason != _DUPLICATE:
+                self._kill(key, reason)
+        elif queue.is_complete:
+            self._complete(key, _datagram4(queue))
+
+    # -- IPv6 ---------------------------------------------------------------------------------------------------------
+
+    def take6(self, number: int, ip: IPv6) -> None:
+        fragment = find_fragment6(ip)
+        if fragment is None:
+            self._fates[number] = Untouched()
+            return
+        if fragment.is_cut:
+            self._fates[number] = Lost("IPv6 fragment header cut short")
+            return
+        key = (6, ip.source, ip.destination, fragment.ident)
+        queue = self._queues.setdefault(key, _Queue())
+        end = fragment.offset + len(fragment.data)
+        if end <= MAX_DATAGRAM and fragment.more and end % 8:
+            # Left to the stack, which answers with a parameter problem (RFC 8200, 4.5).
+            self._fates[number] = Untouched()
+            self._kill(key, "IPv6 fragment, not last, of a length that is no multiple of 8")
+            return
+        reason = _queue6(queue, number, ip, fragment)
+        if reason:
+            self._fates[number] = Lost(reason)
+            if reason == _OVERLAP:  # unlike IPv4, other contradictions cost only the fragment that brings them
+                self._kill(key, reason)
+        elif queue.is_complete:
+            self._complete(key, _datagram6(queue))
+
+
+_DUPLICATE = "duplicate of a fragment"
+_OVERLAP = "overlapping fragments"
+_INSERT_REASONS = {"": "", "duplicate": _DUPLICATE, "overlap": _OVERLAP}
+
+
+def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
+    """``ip_frag_queue``. Returns why the fragment was not taken."""
+    end = ip.offset + len(ip.payload)
+    if ip.more_fragments:
+        end &= ~7
+    if not (queue.announce_more(end) if ip.more_fragments else queue.announce_last(end)):
+        return "fragment beyond the end of its datagram"
+    if end == ip.offset:
+        return "fragment without data"
+    refused = queue.insert(ip.offset, end)
+    if refused:
+        return _INSERT_REASONS[refused]
+    size = ip.header_length + end - ip.offset
+    queue.add(number, ip.offset, ip.payload[: end - ip.offset], ecn_bits=ip.tos, size=size)
+    if ip.dont_fragment:
+        queue.largest_unfragmentable = max(queue.largest_unfragmentable, size)
+    if ip.offset == 0:
+        queue.first = ip
+    return ""
+
+
+def _datagram4(queue: _Queue) -> IPv4 | None:
+    """``ip_frag_reasm``: the first fragment's header in front of all data. None when it would be too long."""
+    assert isinstance(queue.first, IPv4), "complete"
+    header = bytearray(queue.first.octets[: queue.first.header_length])
+    length = len(header) + queue.length
+    if length > MAX_DATAGRAM:
+        return None
+    header[2:4] = length.to_bytes(2, "big")
+    header[6:8] = b"\x40\0" if queue.largest_unfragmentable == queue.largest else b"\0\0"
+    header[10:12] = b"\0\0"
+    header[10:12] = internet_checksum(bytes(header)).to_bytes(2, "big")
+    return parse_ipv4(bytes(header) + queue.payload)
+
+
+def _queue6(queue: _Queue, number: int, ip: IPv6, fragment: Fragment6) -> str:
+    """``nf_ct_frag6_queue``. Returns why the fragment was not taken."""
+    end = fragment.offset + len(fragment.data)
+    if end > MAX_DATAGRAM:
+        return "fragment beyond 65,535 octets"
+    if not (queue.announce_more(end) if fragment.more else queue.announce_last(end)):
+        return "fragment beyond the end of its datagram"
+    if not fragment.data:
+        return "fragment without data"
+    refused = queue.insert(fragment.offset, end)
+    if refused:
+        return _INSERT_REASONS[refused]
+    size = IPV6_HEADER + ip.payload_length
+    queue.add(number, fragment.offset, fragment.data, ecn_bits=ip.traffic_class, size=size)
+    if fragment.offset == 0:
+        queue.first, queue.first6 = ip, fragment
+    return ""
+
+
+def _datagram6(queue: _Queue) -> IPv6 | None:
+    """``nf_ct_frag6_reasm``: the first fragment without its fragment header, then all other data."""
+    assert isinstance(queue.first, IPv6), "complete"
+    assert queue.first6 is not None, "set together with first"
+    fragment = queue.first6
+    head = bytearray(queue.first.octets[: fragment.at])
+    head[fragment.pointer_at] = fragment.next_header
+    payload_length = len(head) - IPV6_HEADER + queue.length
+    if payload_length > MAX_DATAGRAM:
+        return None
+    head[4:6] = payload_length.to_bytes(2, "big")
+    datagram = parse_ipv6(bytes(head) + queue.payload)
+    return None if datagram is None else replace(datagram)

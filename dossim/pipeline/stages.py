@@ -1,0 +1,84 @@
+"""What travels through the pipeline graph and what a node answers: Flight in, Step out.
+
+A node is a Stage or a Fate. A check is a pure function of one packet and of the world it arrives in; it names the node the
+packet goes to next and says, for people, what it looked at and what it found. It never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dossim.disposition import Fate
+from dossim.host import Host
+from dossim.packet.fields import IP, LinkType, Packet
+from dossim.pipeline.policy import Policy
+from dossim.pipeline.reassembly import Reassembly
+from enforcer.errors import Position
+from enforcer.policy.resources import Rule
+from enforcer.words import Mode, Stage, Word
+
+Node = Stage | Fate
+
+
+class Destination(Word):
+    """What routing makes of a destination address (``rt_type``)."""
+
+    LOCAL = "an own address"
+    ANYCAST = "an own anycast address"
+    BROADCAST = "a broadcast address"
+    MULTICAST = "a group this host has joined"
+
+
+@dataclass(frozen=True)
+class World:
+    """What all packets of a capture meet. ``mode`` None: no XDP program on the interface."""
+
+    policy: Policy
+    host: Host
+    mode: Mode | None
+
+
+@dataclass(frozen=True)
+class Flight:
+    """One packet on its way: what was received, and what the stages behind it found out.
+
+    ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed`` says why
+    an earlier stage that could have dropped it did not.
+    """
+
+    packet: Packet
+    ip: IP | None = None
+    link_type: LinkType = LinkType.HOST
+    reassembly: Reassembly | None = None
+    destination: Destination | None = None
+    passed: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node's answer. ``rule`` and ``entry`` are set when a policy rule decided; ``note`` is what else is worth saying."""
+
+    to: Node
+    flight: Flight
+    looked_at: str
+    result: str
+    entry: str | None = None
+    rule: Rule | None = None
+    note: str = ""
+
+    @property
+    def position(self) -> Position | None:
+        return None if self.rule is None else self.rule.position
+
+
+Check = Callable[[Flight, World], Step]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A way from one node to another; ``condition`` says in words when it is taken."""
+
+    source: Node
+    target: Node
+    condition: str = field(compare=False)

@@ -1,0 +1,146 @@
+"""From one plan to the next: big sets in time, and no packet that slips through between two steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from enforcer.backends.iptables import IptablesBackend, Settings
+from enforcer.backends.iptables.ipset import IpSets, ipsets
+from enforcer.backends.iptables.members import members_of
+from enforcer.backends.iptables.render import render
+from enforcer.backends.iptables.table import RawTable
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND
+from enforcer.policy.ruletable import AddressMatch, RuleTable
+from enforcer.words import Action
+from tests.kernel.iptables_support import (
+    LISTED,
+    OTHER,
+    Wire,
+    add_counting_rules,
+    entry,
+    frames,
+    ip_set,
+    plan,
+    run,
+    source,
+    table,
+    udp,
+    v4,
+    wire,
+)
+
+pytestmark = pytest.mark.needs_root
+
+ALLOW, DENY, LOG, PASS = Action.ALLOW, Action.DENY, Action.LOG, Action.PASS
+BACKEND = IptablesBackend()
+
+DENY_LIST = ip_set("s:deny", ["203.0.113.0/24", "198.51.100.7", "2001:db8:bad::/48"])
+FROM_LIST = AddressMatch(ip_set="s:deny")
+FAILSAFES = {"inbound": DEFAULT_FAILSAFE_INBOUND, "outbound": DEFAULT_FAILSAFE_OUTBOUND}
+
+
+@pytest.fixture
+def cable() -> Iterator[Wire]:
+    with wire() as found:
+        yield found
+
+
+def big_nets(count: int) -> Nets:
+    """``count`` prefixes of 24 bits, none in 192.0.0.0/8."""
+    return Nets(
+        (np.arange(count, dtype=np.uint32) << np.uint32(8)) + np.uint32(0x01000000), np.full(count, 24, np.uint8)
+    )
+
+
+def test_a_hundred_thousand_prefixes(cable: Wire) -> None:
+    many = ip_set("s:deny", big_nets(100_000))
+    wanted = plan(table(entry(0, DENY, source=FROM_LIST), sets=[many]))
+    with cable.inside():
+        started = time.monotonic()
+        BACKEND.apply(wanted)
+        applied = time.monotonic()
+        assert BACKEND.apply(wanted).changes == ()
+        resynced = time.monotonic()
+        name = next(spec.name for spec in render(wanted, Settings()).sets if spec.version == 4)
+        with ipsets() as sets:
+            assert np.array_equal(sets.members(name, 4), members_of(many.nets, 4))
+        assert run("ipset", "list", "-t", name).count("Number of entries: 100000") == 1
+    cable.send(4, frames(v4("1.0.1.9", udp(9)) + v4(OTHER, udp(9))))
+    with cable.inside():
+        assert BACKEND.counters()[0].packets == 1
+    assert applied - started < 5  # seconds; measured 0.1
+    assert resynced - applied < 5
+
+
+def moving(denied_by: str) -> RuleTable:
+    """The listed source is in one of two deny lists, one asked before an allow list and one after it.
+
+    While it is in the first, the allow list has it too.
+    """
+    members = {name: ["10.0.0.0/8", *([LISTED] if name == denied_by else [])] for name in ("s:first", "s:last")}
+    members["s:allow"] = ["10.0.0.0/8", *([LISTED] if denied_by == "s:first" else [])]
+    actions = {"s:first": DENY, "s:allow": ALLOW, "s:last": DENY}
+    rules = [entry(i, action, source=AddressMatch(ip_set=name)) for i, (name, action) in enumerate(actions.items())]
+    return table(*rules, sets=[ip_set(name, members[name]) for name in actions])
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["in place", "through a swap"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(moving("s:first"), moving("s:last"), id="leaves the first deny list and the allow list"),
+        pytest.param(moving("s:last"), moving("s:first"), id="enters the first deny list and the allow list"),
+        pytest.param(
+            table(entry(0, DENY, source=FROM_LIST), sets=[DENY_LIST]),
+            table(entry(1, DENY, source=source(LISTED)), entry(2, DENY, protocol=253), **FAILSAFES),
+            id="other rules",
+        ),
+    ],
+)
+def test_what_both_plans_drop_is_dropped_after_every_step_between(
+    cable: Wire, monkeypatch: pytest.MonkeyPatch, before: RuleTable, after: RuleTable, small: bool
+) -> None:
+    steps: list[str] = []
+
+    def watched(kind: type, name: str) -> None:
+        step = getattr(kind, name)
+
+        def then_send(*arguments: object, **options: object) -> object:
+            answer = step(*arguments, **options)
+            steps.append(name)
+            cable._send(frames(v4(LISTED, udp(9))))
+            return answer
+
+        monkeypatch.setattr(kind, name, then_send)
+
+    with cable.inside():
+        BACKEND.apply(plan(before))
+        add_counting_rules()
+        if small:
+            shrink_sets()
+        for kind, name in ((IpSets, "_change"), (IpSets, "swap"), (IpSets, "destroy"), (RawTable, "commit")):
+            watched(kind, name)
+        assert BACKEND.apply(plan(after)).changes
+        monkeypatch.undo()
+    assert len(steps) > 2
+    assert ("swap" in steps) == (small and "_change" in steps)
+    cable.send(4, [])
+    assert cable.count(4, "mangle", "mangle") == 0
+
+
+def shrink_sets() -> None:
+    """Every set as it is, but with room for no more than its members."""
+    for name in run("ipset", "list", "-n").split():
+        if not name.startswith("enf4-"):
+            continue
+        lines = run("ipset", "save", name).replace(f" {name} ", " small ").splitlines()
+        size = max(len(lines) - 1, 1)
+        create = f"create small hash:net family inet maxelem {size}"
+        run("ipset", "restore", text="\n".join([create, *lines[1:], ""]))
+        run("ipset", "swap", "small", name)
+        run("ipset", "destroy", "small")
