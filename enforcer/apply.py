@@ -1,44 +1,48 @@
 """Enforcer: one pass from resources to the kernel of the calling thread's network namespace, and the way back.
 
-Order of a pass: everything that can fail without the kernel first (compile, plan, render); then XDP; then raw. No order
-opens a hole, because XDP and raw each drop at every moment what the old and the new policy both drop; XDP first means
-that new deny entries bite as early as they can, and that a refusal to attach is known before raw is touched.
+Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw. No order
+opens a hole, because XDP and raw each drop at every moment what the old and the new policy both drop. XDP goes first so
+that new deny entries bite as early as they can, and so that a refusal to attach is known before raw is touched.
 
-An interface the kernel refuses a mode is planned again without that mode. A mode asked for by name that is refused
-leaves its interface as it was: with the new policy where it is enforced now, or alone if it was not. All other interfaces
-are done first; then the refusal is raised.
+An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
+left where it is: in the mode it has, with the new policy, or untouched if it had none. All other interfaces are done;
+then the refusal is raised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.backends.base import EntryCount
-from enforcer.backends.iptables import IptablesBackend, Settings
+from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.render import render
 from enforcer.backends.xdp import XdpBackend
-from enforcer.errors import HostError, UnsupportedKernelError, UnsupportedRuleError
+from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts
+from enforcer.kernel.bpffs import PIN_ROOT
 from enforcer.kernel.netlink import interfaces as netlink_interfaces
+from enforcer.kernel.netns import current_inode
 from enforcer.kernel.probe import probe_host
 from enforcer.lock import namespace_lock
+from enforcer.memory import Memory
 from enforcer.mode import ModeChoice
-from enforcer.plan import InterfacePlan, Plan, make_plan
+from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import compile_table
+from enforcer.policy.endpoint import ANY_INTERFACE
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.refusals import Refusals
-from enforcer.words import Mode
-
-PIN_ROOT = Path("/sys/fs/bpf/enforcer")
+from enforcer.settle import Wish, settle
+from enforcer.status import InterfaceStatus, enforced_modes, read_status
+from enforcer.words import Backend
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What a pass did. ``changes`` is empty when the kernel was as it should be; ``fallbacks`` say for each interface
-    why an earlier mode is not used; ``warnings`` what the author of the policy may not have meant."""
+    """What a pass did. ``changes`` is empty when the kernel already was as it should be; ``fallbacks`` say for each
+    interface why earlier modes are not used; ``warnings`` are what the operator may not have meant.
+    """
 
     plan: Plan
     changes: tuple[str, ...] = ()
@@ -47,10 +51,9 @@ class Applied:
 
 
 class Enforcer:
-    """Enforces what concerns ``node``; ``interfaces`` limits it to these, any other of ours is let go.
+    """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
 
-    Keeps no sockets: every call acts in the network namespace its thread is in then. What the kernel refused is
-    remembered while the resources stay the same, so that a resync does not try it again and again.
+    Keeps no sockets: every call acts in the network namespace its thread is in then.
     """
 
     def __init__(
@@ -63,10 +66,10 @@ class Enforcer:
     ) -> None:
         self.node = node
         self.choice = choice
-        self.pin_root = pin_root
+        self._pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._xdp = XdpBackend(pin_root)
-        self._refusals = Refusals()
+        self._memory = Memory()
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
         """Make the kernel enforce the resources; doing it again changes nothing.
@@ -74,44 +77,41 @@ class Enforcer:
         Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
         this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
         """
-        tables = self._tables(resources)
         felix = resources.felix_for(self.node)
         raw = IptablesBackend(settings_of(felix))
+        tables = self._tables(resources)
         with namespace_lock():
-            self._refusals.about(resources)
-            names = [table.interface for table in tables]
-            facts = probe_host(self.node, names) if names else HostFacts(self.node)
-            work = _Pass(self, tables, facts, felix, dry_run=dry_run)
-            render(work.in_raw(), raw.settings)  # refuses what raw cannot say, while nothing is changed
-            plan = work.settle_xdp(self._xdp)
-            result = raw.apply(plan, dry_run=dry_run)
-        if work.impossible:
-            raise UnsupportedKernelError("\n".join(work.impossible.values()))
-        warnings = [*_warnings(self.node, resources, tables), *work.warnings]
+            self._memory.begin(resources)
+            facts = self._facts(tables, felix)
+            # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
+            render(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW), raw.settings)
+            wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root))
+            settled = settle(wish, self._xdp, self._memory, dry_run=dry_run)
+            result = raw.apply(settled.plan, dry_run=dry_run)
+        if settled.impossible:
+            raise UnsupportedKernelError("\n".join(settled.impossible.values()))
+        warnings = [*_warnings(self.node, resources, tables), *settled.warnings]
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
-        changes = (*work.changes, *result.changes)
-        return Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings))
+        changes = (*settled.changes, *result.changes)
+        return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry matched at each stage it is at: XDP, then raw for what XDP let pass."""
-        xdp = self._xdp.counters() if self.pin_root.exists() else ()
-        return (*xdp, *IptablesBackend().counters())
+        """What each entry matched at each stage: XDP first, then raw, which sees what XDP let pass."""
+        return (*self._xdp.counters(), *IptablesBackend().counters())
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock():
-            xdp = self._xdp.detach(interfaces) if self.pin_root.exists() else ()
-            return (*xdp, *IptablesBackend().detach(interfaces))
+            return (*self._xdp.detach(interfaces), *IptablesBackend().detach(interfaces))
 
-    def enforced_modes(self) -> dict[str, Mode | None]:
-        """The interfaces that something of ours is on now, and the XDP mode it is attached in."""
-        modes: dict[str, Mode | None] = dict.fromkeys(count.interface for count in IptablesBackend().counters())
-        return modes | {item.interface: item.mode for item in self.attached()}
+    def status(self) -> tuple[InterfaceStatus, ...]:
+        """What is enforced now, whoever applied it."""
+        return read_status(self._pin_root)
 
     def _tables(self, resources: Resources) -> list[RuleTable]:
-        """The table of every interface that there is and that has an endpoint with untracked entries."""
+        """The table of each interface that is there and has an endpoint with untracked entries."""
         tables: list[RuleTable] = []
-        unsupported: dict[str, None] = {}
+        unsupported: dict[str, None] = {}  # interfaces share policies, and so their faults: each is said once
         for item in netlink_interfaces():
             if self._interfaces is not None and item.name not in self._interfaces:
                 continue
@@ -125,3 +125,61 @@ class Enforcer:
         if unsupported:
             raise UnsupportedRuleError("\n".join(unsupported))
         return tables
+
+    def _facts(self, tables: Sequence[RuleTable], felix: FelixConfiguration) -> HostFacts:
+        """What this host supports, as far as it matters: probing is not free, so nothing is asked in vain."""
+        if not tables:
+            return HostFacts(self.node)
+        asked = {table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)}
+        facts = self._memory.facts(self.node, [state for state in netlink_interfaces() if state.name in asked])
+        return replace(facts, backends={**facts.backends, Backend.IPTABLES: probe(ipv6=felix.ipv6_support)})
+
+
+def default_pin_root() -> Path:
+    """Where to pin for the calling thread's network namespace: interfaces of different namespaces share names."""
+    try:
+        initial = Path("/proc/1/ns/net").stat().st_ino
+    except PermissionError:
+        return PIN_ROOT
+    here = current_inode()
+    return PIN_ROOT if here == initial else PIN_ROOT / f"netns-{here}"
+
+
+def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
+    """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there."""
+    present = [item.name for item in netlink_interfaces()]
+    missing = [name for name in interfaces if name not in present]
+    if missing:
+        raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
+    return probe_host(node, list(interfaces) or None, backends={Backend.IPTABLES: probe})
+
+
+def settings_of(felix: FelixConfiguration) -> Settings:
+    """What the configuration says about the raw table."""
+    return Settings(
+        insert_mode=felix.chain_insert_mode.lower(),
+        mark_mask=felix.iptables_mark_mask,
+        log_prefix=felix.log_prefix,
+        ipv6=felix.ipv6_support,
+    )
+
+
+def _fallbacks(plan: Plan) -> Iterator[str]:
+    for item in plan.interfaces:
+        for mode, reason in item.mode_reasons:
+            yield f"{item.interface}: not {mode}: {reason}"
+
+
+def _warnings(node: str, resources: Resources, tables: Sequence[RuleTable]) -> Iterator[str]:
+    """What keeps a policy from being enforced, yet is no error: a wrong node name, an interface that is not there."""
+    mine = [item for item in resources.host_endpoints if item.node == node]
+    if not mine:
+        nodes = ", ".join(sorted({item.node for item in resources.host_endpoints})) or "none at all"
+        yield f"no HostEndpoint is of node {node} (there are some of: {nodes}); nothing is enforced; see --node"
+    present = {item.name for item in netlink_interfaces()}
+    for item in mine:
+        name = item.interface_name
+        if name not in ("", ANY_INTERFACE) and name not in present:
+            yield f"HostEndpoint {item.name}: interface {name} is not there; it is enforced once it appears"
+    if mine and not tables:
+        yield f"no untracked policy (doNotTrack: true) selects a HostEndpoint of node {node}; nothing is enforced"

@@ -51,7 +51,7 @@ class CommandGroup(click.Group):
         if not standalone_mode:
             return run()
         try:
-            result = run()
+            result: object = run()
             sys.stdout.flush()
         except BaseException as error:  # whatever it is, it becomes an exit code here
             sys.exit(_report(error, verbose=_wants_details(words)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from enforcer.backends.xdp.eligible import why_not
 from enforcer.errors import UnsupportedKernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.mode import ModeChoice
@@ -79,6 +80,13 @@ def make_plan(
     return Plan(facts.node, tuple(_plan_interface(table, facts, felix, choice) for table in governed))
 
 
+def wants_xdp(table: RuleTable, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:
+    """Whether what an interface says of XDP can make a difference to its plan."""
+    if choice is ModeChoice.RAW or (choice is ModeChoice.AUTO and not felix.xdp_enabled):
+        return False
+    return _xdp_length(_obstacles(table)) > 0
+
+
 def _require_raw(facts: HostFacts) -> None:
     raw = facts.backends.get(Backend.IPTABLES)
     if raw is not None and raw.answer is Answer.NO:
@@ -109,7 +117,7 @@ def _plan_interface(table: RuleTable, facts: HostFacts, felix: FelixConfiguratio
     planned = tuple(
         PlannedEntry(entry, *_place(at, length, obstacles, mode, reasons)) for at, entry in enumerate(table.ingress)
     )
-    planned += tuple(PlannedEntry(entry, Stage.RAW, "XDP sees received packets only") for entry in table.egress)
+    planned += tuple(PlannedEntry(entry, Stage.RAW, why_not(entry)) for entry in table.egress)
     return InterfacePlan(table, mode, Backend.IPTABLES, planned, reasons)
 
 
@@ -130,9 +138,6 @@ def _sentence(reasons: Reasons) -> str:
 
 def _obstacles(table: RuleTable) -> list[str]:
     """For each ingress entry why XDP cannot decide it; "" where it can. One obstacle stops all entries behind it."""
-    # The backends' package imports this module; only the pure question is asked of it here.
-    from enforcer.backends.xdp.eligible import why_not
-
     found: list[str] = []
     stopper = ""
     for entry in table.ingress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +10,9 @@ from rich.text import Text
 
 from enforcer.plan import InterfacePlan, Plan, PlannedEntry
 from enforcer.words import STAGE_OF_MODE, Stage
+
+if TYPE_CHECKING:  # plans are shown on hosts where nothing can be applied
+    from enforcer.apply import Applied
 
 SCHEMA = "enforcer/plan/v1"
 
@@ -77,3 +80,23 @@ def _entry_table(plan: InterfacePlan) -> Table:
         cells = (entry.name, entry.action, item.stage, item.reason or "-", entry.position)
         table.add_row(*(Text(str(cell)) for cell in cells))
     return table
+
+
+def applied_as_dict(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
+    """A pass as JSON can say it. In a dry run ``changes`` are those that would be made."""
+    return {
+        "schema": "enforcer/apply/v1",
+        "dry_run": dry_run,
+        "changes": list(applied.changes),
+        "warnings": list(applied.warnings),
+        "plan": plan_as_dict(applied.plan),
+    }
+
+
+def print_applied(applied: Applied, console: Console, *, dry_run: bool) -> None:
+    """The plan, then what was changed for it."""
+    print_plan(applied.plan, console)
+    if not applied.changes:
+        console.print("nothing to change: the kernel is as it should be", soft_wrap=True)
+    for change in applied.changes:
+        console.print(Text(f"{'would change' if dry_run else 'changed'}: {change}"), soft_wrap=True)

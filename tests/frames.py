@@ -1,131 +1,235 @@
-"""Random frames that reach far: valid ones of every kind, then cut, patched and fragmented. Deterministic by seed."""
+"""Hypothesis strategies for frames: sound, mutated, cut short, fragmented. Addresses and ports are few, so that rules hit.
+
+Frames are put together from octets, not with Scapy: properties need tens of thousands of them.
+"""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
-from scapy.layers.inet6 import fragment6
-from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
-from scapy.packet import Packet, Raw
+from hypothesis import strategies as st
 
-SOURCES4 = (
-    "203.0.113.7", "203.0.113.200", "198.51.100.9", "10.10.10.10", "10.10.10.77", "127.0.0.1", "224.0.0.5", "0.0.0.0",
-    "0.1.2.3", "255.255.255.255", "240.1.1.1", "192.0.2.44", "169.254.1.1",
+from dossim.packet.parse import internet_checksum
+
+ME4, ME6 = "10.10.10.10", "fd00::10"
+MAC = bytes.fromhex("060000000001")
+BROADCAST_MAC = b"\xff" * 6
+GROUP_MAC = bytes.fromhex("01005e000001")
+
+SOURCES4 = ("203.0.113.7", "203.0.113.200", "198.51.100.9", "192.0.2.33", "10.10.10.77", "8.8.8.8")
+ODD_SOURCES4 = (ME4, "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.9", "10.10.10.255", "192.0.2.5", "240.0.0.1")
+ODD_DESTINATIONS4 = (
+    "10.10.10.255", "224.0.0.1", "224.0.0.251", "255.255.255.255", "0.0.0.0", "127.0.0.1", "10.10.10.99", "192.0.2.5",
+    "8.8.4.4", "10.10.10.0",
 )  # fmt: skip
-DESTINATIONS4 = (
-    *("10.10.10.10",) * 12, "10.10.10.255", "10.10.10.99", "255.255.255.255", "224.0.0.1", "224.0.0.251", "127.0.0.1",
-    "0.0.0.0", "192.0.2.5", "198.51.100.1",
+SOURCES6 = ("2001:db8::7", "2001:db8:1::9", "2001:db8:bad::1", "fd00::77", "2600::1")
+ODD_SOURCES6 = (ME6, "::", "::1", "ff02::5", "fe80::9", "2001:db8:5::5")
+ODD_DESTINATIONS6 = (
+    "ff02::1", "ff02::2", "ff02::1:ff00:10", "ff02::1:ff00:0", "ff02::fb", "ff01::1", "ff00::1", "::1", "::", "fd00::",
+    "fd00::99", "2001:db8:5::5", "2600::2", "fe80::1",
 )  # fmt: skip
-SOURCES6 = ("2001:db8::7", "2001:db8:bad::1", "fd00::10", "fd00::77", "::1", "::", "ff02::5", "fe80::9", "2001:db8:5::9")
-DESTINATIONS6 = (*("fd00::10",) * 12, "ff02::1", "ff02::fb", "ff01::1", "::1", "fd00::99", "2001:db8:5::5", "::")
-PORTS = (9, 22, 53, 67, 68, 80, 81, 123, 443, 2379, 6666, 6667, 40000)
-MACS = (*("06:00:00:00:00:01",) * 12, "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "33:33:00:00:00:01")
+PORTS = (22, 53, 67, 68, 80, 9, 179, 6443, 1024, 2379)
+PROTOCOLS = (6, 17, 1, 58, 132, 136, 2, 33, 47, 253, 0, 51, 59)
+EXTENSIONS = (0, 43, 44, 51, 60)
 
 
-def frames(seed: int, count: int) -> list[bytes]:
-    """``count`` frames, in an order in which fragments of one datagram are near each other."""
-    rng = random.Random(seed)
-    found: list[bytes] = []
-    while len(found) < count:
-        found.extend(_some(rng, len(found)))
-    return found[:count]
+def ethernet(payload: bytes, ethertype: int, *, destination: bytes = MAC, tags: Sequence[tuple[int, int]] = ()) -> bytes:
+    """A frame; ``tags`` are (type, id)."""
+    front = destination + bytes.fromhex("020000000000")
+    for tag_type, tag_id in tags:
+        front += tag_type.to_bytes(2, "big") + tag_id.to_bytes(2, "big")
+    return front + ethertype.to_bytes(2, "big") + payload
 
 
-def _some(rng: random.Random, ident: int) -> list[bytes]:
-    packet = _packet(rng, ident)
-    pieces = _pieces(rng, packet)
-    result = []
-    for piece in pieces:
-        frame = bytes(piece)
-        if rng.random() < 0.25:
-            frame = _damaged(rng, frame)
-        result.append(frame)
-    if len(result) > 1:
-        _disturb(rng, result)
-    return result
+def ipv4(
+    payload: bytes, *, source: str, destination: str, protocol: int, options: bytes = b"", ident: int = 0,
+    fragment: int = 0, ttl: int = 64, tos: int = 0,
+) -> bytes:  # fmt: skip
+    """An IPv4 packet with a correct checksum. ``fragment`` is the field with flags and offset; options are padded."""
+    options += bytes(-len(options) % 4)
+    header = bytearray([0x45 + len(options) // 4, tos])
+    header += (20 + len(options) + len(payload)).to_bytes(2, "big") + ident.to_bytes(2, "big")
+    header += fragment.to_bytes(2, "big") + bytes([ttl, protocol, 0, 0])
+    header += IPv4Address(source).packed + IPv4Address(destination).packed + options
+    header[10:12] = internet_checksum(bytes(header)).to_bytes(2, "big")
+    return bytes(header) + payload
 
 
-def _packet(rng: random.Random, ident: int) -> Packet:
-    ether: Packet = Ether(dst=rng.choice(MACS), src="02:00:00:00:00:00")
-    for _ in range(rng.choice((0,) * 9 + (1, 1, 2, 3))):
-        ether = ether / rng.choice((Dot1Q, Dot1AD))(vlan=rng.choice((0, 0, 5)))
-    kind = rng.random()
-    if kind < 0.04:
-        return ether / ARP(op=rng.choice((1, 2, 3)), psrc=rng.choice(SOURCES4), pdst=rng.choice(DESTINATIONS4))
-    if kind < 0.06:
-        return ether / Raw(rng.randbytes(rng.randrange(64)))
-    if kind < 0.7:
-        return ether / _ip(rng, ident) / _transport(rng)
-    return ether / _ip6(rng) / _transport(rng, six=True)
+def ipv6(payload: bytes, *, source: str, destination: str, next_header: int, hop_limit: int = 64, tos: int = 0) -> bytes:
+    """An IPv6 packet."""
+    head = (6 << 28 | tos << 20).to_bytes(4, "big") + len(payload).to_bytes(2, "big") + bytes([next_header, hop_limit])
+    return head + IPv6Address(source).packed + IPv6Address(destination).packed + payload
 
 
-def _ip(rng: random.Random, ident: int) -> Packet:
-    return IP(
-        src=rng.choice(SOURCES4),
-        dst=rng.choice(DESTINATIONS4),
-        id=ident & 0xFFFF,
-        ttl=rng.choice((0, 1, 2, 64, 255)),
-        flags=rng.choice((0, "DF")),
-        tos=rng.choice((0, 0, 0, 1, 2, 3)),
+def segment(protocol: int, source: str, destination: str, ports: tuple[int, int], data: bytes) -> bytes:
+    """What a protocol puts behind IP, checksum included where it has one."""
+    front = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big")
+    if protocol == 6:
+        return _checked(protocol, source, destination, front + bytes(8) + b"\x50\x02\x20\x00" + bytes(4) + data, 16)
+    if protocol in (17, 136):
+        return _checked(protocol, source, destination, front + (8 + len(data)).to_bytes(2, "big") + bytes(2) + data, 6)
+    if protocol == 58:
+        return _checked(protocol, source, destination, bytes([ports[0] % 256, ports[1] % 4]) + bytes(6) + data, 2)
+    if protocol == 1:
+        octets = bytes([ports[0] % 20, ports[1] % 4]) + bytes(6) + data
+        return octets[:2] + internet_checksum(octets).to_bytes(2, "big") + octets[4:]
+    return front + data
+
+
+def _checked(protocol: int, source: str, destination: str, octets: bytes, at: int) -> bytes:
+    pseudo = ip_address(source).packed + ip_address(destination).packed
+    pseudo += len(octets).to_bytes(4, "big") + protocol.to_bytes(4, "big")
+    checksum = internet_checksum(pseudo, octets) or 0xFFFF
+    return octets[:at] + checksum.to_bytes(2, "big") + octets[at + 2 :]
+
+
+@st.composite
+def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, bytes]:
+    protocol = draw(st.one_of(st.sampled_from((6, 17)), st.sampled_from(PROTOCOLS)))
+    ports = draw(st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)))
+    octets = segment(protocol, source, destination, ports, draw(st.binary(max_size=24)))
+    if draw(st.integers(0, 5)) == 0:
+        octets = octets[: draw(st.integers(0, len(octets)))]
+    return protocol, octets
+
+
+@st.composite
+def packets4(draw: st.DrawFn) -> bytes:
+    source = draw(_mostly(SOURCES4, ODD_SOURCES4))
+    destination = draw(_mostly((ME4,), ODD_DESTINATIONS4))
+    protocol, octets = draw(_segments(source, destination))
+    return ipv4(
+        octets,
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        options=draw(_mostly((b"",), (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4), b"\x94\x04\0\0"))),
+        ident=draw(st.integers(0, 2)),
+        fragment=draw(_mostly((0,), (0x4000, 0x2000, 0x2002, 3, 0x1FFF))),
+        ttl=draw(_mostly((64,), (0, 1, 2))),
     )
 
 
-def _ip6(rng: random.Random) -> Packet:
-    packet: Packet = IPv6(src=rng.choice(SOURCES6), dst=rng.choice(DESTINATIONS6), hlim=rng.choice((0, 1, 2, 64)))
-    for _ in range(rng.choice((0,) * 6 + (1, 2))):
-        packet = packet / rng.choice((IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(id=rng.randrange(9))))
-    return packet
+@st.composite
+def packets6(draw: st.DrawFn) -> bytes:
+    source = draw(_mostly(SOURCES6, ODD_SOURCES6))
+    destination = draw(_mostly((ME6,), ODD_DESTINATIONS6))
+    protocol, octets = draw(_segments(source, destination))
+    for kind in draw(_mostly((), EXTENSIONS).flatmap(lambda kind: st.lists(st.sampled_from(EXTENSIONS), max_size=3))):
+        octets = draw(_extension(kind, protocol)) + octets
+        protocol = kind
+    if draw(st.integers(0, 40)) == 0:
+        for _ in range(9):
+            octets, protocol = bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + octets, 60
+    hop_limit = draw(_mostly((64,), (0, 1, 2)))
+    return ipv6(octets, source=source, destination=destination, next_header=protocol, hop_limit=hop_limit)
 
 
-def _transport(rng: random.Random, *, six: bool = False) -> Packet:
-    payload = Raw(rng.randbytes(rng.choice((0, 1, 8, 33, 100, 1400))))
-    sport, dport = rng.choice(PORTS), rng.choice(PORTS)
-    kind = rng.randrange(10)
-    if kind < 4:
-        return TCP(sport=sport, dport=dport, flags=rng.choice(("S", "A", "SA", "R", "PA", "", "FPU")), **_bad_sum(rng)) / payload
-    if kind < 8:
-        return UDP(sport=sport, dport=dport, **_bad_sum(rng)) / payload
-    if kind == 8:
-        return (ICMPv6EchoRequest() if six else ICMP(type=rng.choice((0, 3, 8, 11, 200)), code=rng.randrange(4))) / payload
-    return payload
+@st.composite
+def _extension(draw: st.DrawFn, kind: int, following: int) -> bytes:
+    if kind == 44:
+        field = draw(_mostly((0,), (1, 8, 9, 0xFFF8)))
+        return bytes([following, 0]) + field.to_bytes(2, "big") + draw(st.integers(0, 2)).to_bytes(4, "big")
+    if kind == 43:
+        return bytes([following, 0, draw(st.sampled_from((0, 2, 3, 4))), draw(st.sampled_from((0, 1)))]) + bytes(4)
+    if kind == 51:
+        return bytes([following, 4]) + bytes(22)
+    options = draw(_mostly((b"\1\4" + bytes(4),), (b"\5\2\0\0\1\0", b"\xc2\4" + bytes(4), b"\x1e\4" + bytes(4), bytes(6))))
+    return bytes([following, draw(_mostly((0,), (1, 40)))]) + options
 
 
-def _bad_sum(rng: random.Random) -> dict[str, int]:
-    return {"chksum": rng.choice((0, 1, 0xFFFF))} if rng.random() < 0.15 else {}
+@st.composite
+def fragments(draw: st.DrawFn) -> list[bytes]:
+    """Pieces of one datagram in some order, perhaps with one missing, doubled or shifted."""
+    is_four = draw(st.booleans())
+    source, destination = (draw(st.sampled_from(SOURCES4)), ME4) if is_four else (draw(st.sampled_from(SOURCES6)), ME6)
+    ports = draw(st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)))
+    protocol = draw(st.sampled_from((6, 17)))
+    octets = segment(protocol, source, destination, ports, bytes(draw(st.integers(0, 60))))
+    step = draw(st.sampled_from((8, 16, 24)))
+    pieces = [(at, octets[at : at + step], at + step < len(octets)) for at in range(0, len(octets), step)]
+    pieces = _disturbed(draw, pieces)
+    ident, tos = draw(st.integers(0, 2)), draw(_mostly((0,), (1, 3)))
+    if is_four:
+        return [
+            ethernet(
+                ipv4(data, source=source, destination=destination, protocol=protocol, ident=ident, tos=tos,
+                     fragment=at // 8 | 0x2000 * more),
+                0x0800,
+            )
+            for at, data, more in pieces
+        ]  # fmt: skip
+    return [
+        ethernet(
+            ipv6(bytes([protocol, 0]) + (at | more).to_bytes(2, "big") + ident.to_bytes(4, "big") + data,
+                 source=source, destination=destination, next_header=44, tos=tos),
+            0x86DD,
+        )
+        for at, data, more in pieces
+    ]  # fmt: skip
 
 
-def _pieces(rng: random.Random, packet: Packet) -> list[Packet]:
-    if rng.random() < 0.8 or len(packet) < 120:
-        return [packet]
-    if IP in packet:
-        packet[IP].flags = 0
-        return list(fragment(packet, fragsize=rng.choice((64, 200, 512))))
-    if IPv6ExtHdrFragment in packet:
-        return list(fragment6(packet, rng.choice((1280, 300))))
-    return [packet]
+def _disturbed(draw: st.DrawFn, pieces: list[tuple[int, bytes, bool]]) -> list[tuple[int, bytes, bool]]:
+    at = draw(st.integers(0, len(pieces) - 1))
+    offset, data, more = pieces[at]
+    what = draw(st.sampled_from(("in order", "shuffle", "double", "lose", "shift", "cut", "end", "grow")))
+    if what == "double":
+        pieces = [*pieces, pieces[at]]
+    elif what == "lose":
+        pieces = [piece for i, piece in enumerate(pieces) if i != at] or pieces
+    elif what == "shift":
+        pieces = [*pieces[:at], (offset + 8, data, more), *pieces[at:]]
+    elif what == "cut":
+        pieces = [*pieces[:at], (offset, data[:-3], more), *pieces[at + 1 :]]
+    elif what == "end":
+        pieces = [*pieces, (offset, data, not more)]
+    elif what == "grow":
+        pieces = [*pieces, (offset, data + bytes(16), more)]
+    return draw(st.permutations(pieces)) if what != "in order" else pieces
 
 
-def _damaged(rng: random.Random, frame: bytes) -> bytes:
-    """Cut it, patch an octet or two, or let something trail behind."""
-    how = rng.randrange(4)
-    if how == 0:
-        return frame[: rng.randrange(14, len(frame) + 1)]
-    if how == 1:
-        return frame + bytes(rng.randrange(1, 30))
-    patched = bytearray(frame)
-    for _ in range(how - 1):
-        patched[rng.randrange(12, min(len(frame), 74))] = rng.randrange(256)
-    return bytes(patched)
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """One frame of any kind."""
+    kind = draw(st.sampled_from((4, 4, 4, 6, 6, "arp", "other")))
+    if kind in (4, 6):
+        payload, ethertype = (draw(packets4()), 0x0800) if kind == 4 else (draw(packets6()), 0x86DD)
+    elif kind == "arp":
+        payload, ethertype = bytes.fromhex("0001080006040001") + bytes(16) + IPv4Address(ME4).packed, 0x0806
+    else:
+        payload, ethertype = draw(st.binary(max_size=40)), draw(st.sampled_from((0x88B5, 0x0026, 0x8100, 0x0800, 0x86DD)))
+    tags = draw(_mostly((), (0x8100, 0x88A8)).flatmap(_tags))
+    destination = draw(_mostly((MAC,), (BROADCAST_MAC, GROUP_MAC)))
+    return draw(_damaged(ethernet(payload, ethertype, destination=destination, tags=tags)))
 
 
-def _disturb(rng: random.Random, pieces: list[bytes]) -> None:
-    """Lose, repeat or reorder fragments."""
-    how = rng.randrange(5)
-    if how == 0:
-        rng.shuffle(pieces)
-    elif how == 1:
-        del pieces[rng.randrange(len(pieces))]
-    elif how == 2:
-        pieces.insert(rng.randrange(len(pieces)), rng.choice(pieces))
+def _tags(kind: object) -> st.SearchStrategy[list[tuple[int, int]]]:
+    if not kind:
+        return st.just([])
+    return st.lists(st.tuples(st.sampled_from((0x8100, 0x88A8)), _mostly((0,), (5,))), max_size=3)
+
+
+@st.composite
+def _damaged(draw: st.DrawFn, frame: bytes) -> bytes:
+    damage = draw(_mostly(("none",), ("flip", "cut", "pad")))
+    if damage == "flip":
+        at = draw(st.integers(12, len(frame) - 1))
+        return frame[:at] + bytes([draw(st.integers(0, 255))]) + frame[at + 1 :]
+    if damage == "cut":
+        return frame[: draw(st.integers(0, len(frame)))]
+    return frame + bytes(draw(st.integers(1, 20))) if damage == "pad" else frame
+
+
+def _mostly(usual: tuple[object, ...], odd: tuple[object, ...]) -> st.SearchStrategy[object]:
+    """``usual`` four times out of five."""
+    common = st.sampled_from(usual) if usual else st.just(())
+    return st.integers(0, 4).flatmap(lambda n: st.sampled_from(odd) if n == 4 else common)
+
+
+@st.composite
+def captures(draw: st.DrawFn, *, max_size: int = 6) -> list[bytes]:
+    """Frames in order of arrival; fragments of several datagrams may be mixed up."""
+    groups = draw(st.lists(st.one_of(frames().map(lambda one: [one]), frames().map(lambda one: [one]), fragments()),
+                           min_size=1, max_size=max_size))  # fmt: skip
+    return [frame for group in groups for frame in group]

@@ -76,7 +76,7 @@ class Observations:
         return Disposition(FATES[self.fate[packet]], stage, reason=self.evidence(packet))
 
     def evidence(self, packet: int) -> str:
-        return self.sentences[self.evidence_index[packet]]
+        return self.sentences[int(self.evidence_index[packet])]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What the headers of one packet say, as values. :mod:`dossim.packet.parse` fills them in; nothing here decides.
 
-Lengths and offsets are in octets. Addresses are :mod:`ipaddress` types. A header object exists only when all of its fixed
-part was there; its variable part (options, extension headers, payload) may still be cut short.
+Lengths and offsets are in octets. Addresses are :mod:`ipaddress` types. A header object exists only when all of its
+fixed part was there; its variable part (options, extension headers, payload) may still be cut short.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ IP = IPv4 | IPv6
 class Transport:
     """What IP carries, as netfilter finds it: behind the extension headers, not reassembled.
 
-    ``offset`` is where it starts in the IP packet; ``fragment_offset`` is not 0 when this is a later part of a datagram, whose
-    transport header is elsewhere.
+    ``offset`` is where it starts in the IP packet; ``fragment_offset`` is not 0 when this is a later part of a
+    datagram, whose transport header is elsewhere.
     """
 
     protocol: int

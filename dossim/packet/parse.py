@@ -171,14 +171,12 @@ def header_checksum_ok(ip: IPv4) -> bool:
     return internet_checksum(ip.octets[: ip.header_length]) == 0
 
 
-def transport_checksum_ok(ip: IP, protocol: int, segment: bytes) -> bool:
-    """Whether a TCP, UDP or ICMPv6 segment sums up together with the pseudo header of its addresses."""
-    if isinstance(ip, IPv4):
-        pseudo = ip.source.packed + ip.destination.packed + protocol.to_bytes(2, "big") + _length(segment, 2)
-    else:
-        pseudo = ip.source.packed + ip.destination.packed + _length(segment, 4) + protocol.to_bytes(4, "big")
-    return internet_checksum(pseudo, segment) == 0
+def transport_checksum_ok(ip: IP, protocol: int, covered: bytes, *, length: int | None = None) -> bool:
+    """Whether a TCP, UDP or ICMPv6 segment sums up together with the pseudo header of its addresses.
 
-
-def _length(segment: bytes, width: int) -> bytes:
-    return (len(segment) % (1 << 8 * width)).to_bytes(width, "big")
+    ``length`` is the segment's when the checksum covers only part of it (UDP-Lite).
+    """
+    length = len(covered) if length is None else length
+    width = 2 if isinstance(ip, IPv4) else 4
+    numbers = (length % (1 << 8 * width)).to_bytes(width, "big") + protocol.to_bytes(width, "big")
+    return internet_checksum(ip.source.packed + ip.destination.packed + numbers, covered) == 0

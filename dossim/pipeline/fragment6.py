@@ -8,8 +8,8 @@ from dossim.packet.fields import (
     EXTENSION_HEADERS,
     FRAGMENT,
     FRAGMENT_HEADER,
-    ICMP,
     ICMP_HEADER,
+    ICMPV6,
     IPV6_HEADER,
     NO_NEXT,
     TCP,
@@ -20,9 +20,8 @@ from dossim.packet.fields import (
 )
 from dossim.packet.parse import extension_length, number
 
-# How much of its transport header a first fragment must hold (ipv6frag_thdr_truncated; NEXTHDR_ICMP is ICMPv6's 58).
-_LEAST = {TCP: TCP_HEADER, UDP: UDP_HEADER, 58: ICMP_HEADER}
-assert ICMP not in _LEAST
+# How much of its transport header a first fragment must hold; one octet of any other.
+_LEAST = {TCP: TCP_HEADER, UDP: UDP_HEADER, ICMPV6: ICMP_HEADER}
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Whether one rule, or one failsafe, matches one packet as raw sees it.
 
-The conditions of a rule are asked in the order netfilter asks them, because a packet too short for a question is dropped
-there and then ("hotdrop"), and only if it gets as far as that question:
+The conditions of a rule are asked in the order netfilter asks them, because a packet too short for a question is
+dropped there and then ("hotdrop"), and only if it gets as far as that question:
 
-1. addresses written as one net, then the protocol (``ip_tables.c: ip_packet_match``, ``ip6_tables.c: ip6_packet_match``: an
-   IPv6 packet whose extension headers break off has no protocol);
+1. addresses written as one net, then the protocol (``ip_tables.c: ip_packet_match``, ``ip6_tables.c:
+   ip6_packet_match``: an IPv6 packet whose extension headers break off has no protocol);
 2. selectors and lists of nets (``xt_set``);
-3. ports (``xt_multiport.c``: four octets must be there) and ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight octets).
-   A later fragment has neither, and matches no rule that asks.
+3. ports (``xt_multiport.c``: four octets must be there) and ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight
+   octets). A later fragment has neither, and matches no rule that asks.
 """
 
 from __future__ import annotations
@@ -71,11 +71,13 @@ def failsafe_matches(failsafe: Failsafe, seen: Seen, *, outbound: bool) -> Answe
     return _port(seen.transport, 0 if outbound else 1, lambda port: port == failsafe.port)
 
 
-# -- conditions, in order --------------------------------------------------------------------------------------------------
+# -- conditions, in order ----------------------------------------------------------------------------------------------
 
 
 def _family(rule: Rule, seen: Seen, selection: Selection) -> Answer:
-    """A rule is of the family that is written, or that its nets or its ICMP protocol are of (``FilterRuleToIPVersion``)."""
+    """A rule is of the family that is written, or that its nets or its ICMP protocol are of
+    (``FilterRuleToIPVersion``).
+    """
     lists = [nets for side in (rule.source, rule.destination) for nets in (side.nets, side.not_nets) if nets]
     if rule.ip_version not in (None, seen.version):
         return Answer.NO
@@ -132,7 +134,7 @@ def _icmp(rule: Rule, seen: Seen, selection: Selection) -> Answer:
 _CONDITIONS: tuple[Condition, ...] = (_family, _single_nets, _protocol, _addresses, _ports, _icmp)
 
 
-# -- their parts -----------------------------------------------------------------------------------------------------------
+# -- their parts -------------------------------------------------------------------------------------------------------
 
 
 def _answer(holds: bool) -> Answer:

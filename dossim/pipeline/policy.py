@@ -62,7 +62,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Policy:
-    """``rules`` are all untracked ingress rules of the interface in evaluation order; without any, nothing is enforced."""
+    """``rules`` are all untracked ingress rules of the interface in evaluation order; without any, nothing is
+    enforced.
+    """
 
     endpoint: HostEndpoint | None
     rules: tuple[NamedRule, ...]
@@ -78,6 +80,11 @@ class Policy:
         for item in rules:
             require_expressible(item.name, item.rule)
         return cls(endpoint, rules, felix, Selection(resources))
+
+    @classmethod
+    def none(cls) -> Policy:
+        """No policy at all."""
+        return cls(None, (), FelixConfiguration("default"), Selection(Resources()))
 
     def decide(self, seen: Seen) -> Decision:
         """Failsafes first; then the rules in order. The first that matches and is no Log decides."""

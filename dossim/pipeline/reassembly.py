@@ -1,14 +1,14 @@
 """Defragmentation at -400: which fragments become a datagram, which are dropped, which go on as they are.
 
-Models ``net/ipv4/ip_fragment.c`` (``ip_frag_queue``), ``net/ipv6/netfilter/nf_conntrack_reasm.c`` (``nf_ct_frag6_gather``,
-``nf_ct_frag6_queue``) and ``net/ipv4/inet_fragment.c`` (``inet_frag_queue_insert``) of Linux 6.x, on a host where no queue is
-ever abandoned for memory or distance and a whole capture arrives within the timeout.
+Models ``net/ipv4/ip_fragment.c`` (``ip_frag_queue``), ``net/ipv6/netfilter/nf_conntrack_reasm.c``
+(``nf_ct_frag6_gather``, ``nf_ct_frag6_queue``) and ``net/ipv4/inet_fragment.c`` (``inet_frag_queue_insert``) of Linux
+6.x, on a host where no queue is ever abandoned for memory or distance and a whole capture arrives within the timeout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dossim.packet.fields import IP, IPV6_HEADER, IPv4, IPv6
 from dossim.packet.parse import internet_checksum, parse_ipv4, parse_ipv6
@@ -104,7 +104,8 @@ class _Queue:
     def insert(self, offset: int, end: int) -> str:
         """Make room for ``[offset, end)``: "" or why not, "duplicate" or "overlap" (``inet_frag_queue_insert``).
 
-        Within one run of fragments that arrived in order, whatever is there already is a duplicate, wherever it was cut.
+        Within one run of fragments that arrived in order, whatever is there already is a duplicate, wherever it was
+        cut.
         """
         if not self.runs or end > self.runs[-1][1]:
             if self.runs and offset < self.runs[-1][1]:
@@ -269,5 +270,4 @@ def _datagram6(queue: _Queue) -> IPv6 | None:
     if payload_length > MAX_DATAGRAM:
         return None
     head[4:6] = payload_length.to_bytes(2, "big")
-    datagram = parse_ipv6(bytes(head) + queue.payload)
-    return None if datagram is None else replace(datagram)
+    return parse_ipv6(bytes(head) + queue.payload)

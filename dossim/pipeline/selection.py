@@ -1,7 +1,7 @@
 """Which addresses a rule's selectors stand for: those of all network sets and HostEndpoints whose labels they match.
 
-``felix/labelindex/named_port_index.go``: GlobalNetworkSets, NetworkSets (with the label that names their namespace), and the
-expectedIPs of the HostEndpoints of *all* nodes. Workloads are not known here.
+``felix/labelindex/named_port_index.go``: GlobalNetworkSets, NetworkSets (with the label that names their namespace),
+and the expectedIPs of the HostEndpoints of *all* nodes. Workloads are not known here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What travels through the pipeline graph and what a node answers: Flight in, Step out.
 
-A node is a Stage or a Fate. A check is a pure function of one packet and of the world it arrives in; it names the node the
-packet goes to next and says, for people, what it looked at and what it found. It never raises.
+A node is a Stage or a Fate. A check is a pure function of one packet and of the world it arrives in; it names the
+node the packet goes to next and says, for people, what it looked at and what it found. It never raises.
 """
 
 from __future__ import annotations
@@ -38,13 +38,18 @@ class World:
     host: Host
     mode: Mode | None
 
+    @classmethod
+    def without_policy(cls, host: Host) -> World:
+        """A host alone: for the checks that look at nothing else (header checks, routing, transport)."""
+        return cls(Policy.none(), host, None)
+
 
 @dataclass(frozen=True)
 class Flight:
     """One packet on its way: what was received, and what the stages behind it found out.
 
-    ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed`` says why
-    an earlier stage that could have dropped it did not.
+    ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed``
+    says why an earlier stage that could have dropped it did not.
     """
 
     packet: Packet
@@ -57,7 +62,9 @@ class Flight:
 
 @dataclass(frozen=True)
 class Step:
-    """A node's answer. ``rule`` and ``entry`` are set when a policy rule decided; ``note`` is what else is worth saying."""
+    """A node's answer. ``rule`` and ``entry`` are set when a policy rule decided; ``note`` is what else is worth
+    saying.
+    """
 
     to: Node
     flight: Flight

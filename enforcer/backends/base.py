@@ -41,8 +41,8 @@ class BackendDriver(Protocol):
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Make the kernel enforce exactly this plan. Applying it again changes nothing.
 
-        A packet that the old and the new plan both drop is dropped at every moment in between. With ``dry_run`` the same
-        sentences are returned, and nothing is changed.
+        A packet that the old and the new plan both drop is dropped at every moment in between. With ``dry_run`` the
+        same sentences are returned, and nothing is changed.
         """
 
     def counters(self) -> tuple[EntryCount, ...]:

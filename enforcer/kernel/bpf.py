@@ -1,7 +1,7 @@
 """BPF objects, maps and links as Python values: the project's one door to bpf(2), through libbpf.
 
-Every object owns its file descriptors and closes them once; a pin or an attached link outlives the process. All failures are
-KernelError; a program the verifier refuses keeps the whole log in ``.log`` and shows the line that matters.
+Every object owns its file descriptors and closes them once; a pin or an attached link outlives the process. Failures
+are KernelError; a program the verifier refuses keeps the whole log in ``.log`` and shows the line that matters.
 """
 
 from __future__ import annotations
@@ -88,8 +88,12 @@ class BpfObject:
         _check(self._lib.bpf_program__set_flags(program, kept), f"set flags of {name}")
 
     def bind_to_device(self, name: str, ifindex: int) -> None:
-        """Load a program for the hardware of one interface."""
+        """Load a program, and all maps of the object, for the hardware of one interface."""
         self._lib.bpf_program__set_ifindex(self._find_program(name), ifindex)
+        at = self._lib.bpf_object__next_map(self._object, None)
+        while at:
+            _check(self._lib.bpf_map__set_ifindex(at, ifindex), "bind a map to the device")
+            at = self._lib.bpf_object__next_map(self._object, at)
 
     def load(self) -> None:
         """Create the maps and load the programs. KernelError with the verifier's reason when one is refused."""
@@ -229,7 +233,7 @@ class _TestRunOpts(ctypes.Structure):
     )
 
 
-def test_run(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+def test_run(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:  # noqa: PT028 - not a test
     """Run an XDP program on one frame: ``(return value, frame afterwards, ns per run)``."""
     data_in = ctypes.create_string_buffer(frame, len(frame))
     data_out = ctypes.create_string_buffer(len(frame) + 256)
@@ -310,10 +314,17 @@ def _check(result: int, what: str) -> None:
 
 
 def _what_matters(log: str) -> str:
-    """The verifier's reason: the last line of its log before the statistics; the rest is counted, and kept in ``.log``."""
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(("libbpf:", "processed "))]
+    """The verifier's reason, which is the last line of its own log; without such a log, libbpf's first complaint."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     if not lines:
-        lines = [line.removeprefix("libbpf: ") for line in log.splitlines() if line.strip()] or ["no reason given"]
-    omitted = len(log.splitlines()) - 1
-    more = f" ({omitted} lines omitted; .log has all)" if omitted > 0 else ""
-    return f"{lines[-1].strip()}{more}"
+        return "no reason given"
+    said = _verifier_lines(lines) or [lines[0].removeprefix("libbpf: ")]
+    more = f" ({len(lines) - 1} lines omitted; .log has all)" if len(lines) > 1 else ""
+    return f"{said[-1]}{more}"
+
+
+def _verifier_lines(lines: list[str]) -> list[str]:
+    """What stands between libbpf's two marks, without the statistics."""
+    begin = next((at for at, line in enumerate(lines) if line.endswith("BEGIN PROG LOAD LOG --")), len(lines))
+    end = next((at for at, line in enumerate(lines) if line.startswith("-- END PROG LOAD LOG")), len(lines))
+    return [line for line in lines[begin + 1 : end] if not line.startswith("processed ")]

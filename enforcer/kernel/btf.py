@@ -1,4 +1,4 @@
-"""Enums of the running kernel, from its BTF through libbpf: numbers that change between kernels are never hard-coded."""
+"""Enums of the running kernel, from its BTF through libbpf: numbers that change between kernels are not hard-coded."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ _SHT_SYMTAB = 2
 
 
 def symbol(image: bytes, name: str) -> tuple[int, int]:
-    """``(offset in its section, size)`` of a symbol of a 64-bit little-endian ELF file. InternalError if there is none."""
+    """``(offset in its section, size)`` of a symbol of a 64-bit little-endian ELF file; InternalError without one."""
     section_offset, section_size, count = _section_headers(image)
     for index in range(count):
         header = struct.unpack_from("<IIQQQQIIQQ", image, section_offset + index * section_size)

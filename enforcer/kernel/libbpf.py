@@ -32,6 +32,10 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "bpf_map__set_max_entries": ([_VOID, _U32], _INT),
     "bpf_map__initial_value": ([_VOID, ctypes.POINTER(_SIZE)], _VOID),
     "bpf_map__reuse_fd": ([_VOID, _INT], _INT),
+    "bpf_map__set_ifindex": ([_VOID, _U32], _INT),
+    "bpf_object__next_map": ([_VOID, _VOID], _VOID),
+    "bpf_map_create": ([_INT, _TEXT, _U32, _U32, _U32, _VOID], _INT),
+    "bpf_prog_load": ([_INT, _TEXT, _TEXT, _VOID, _SIZE, _VOID], _INT),
     "bpf_obj_pin": ([_INT, _TEXT], _INT),
     "bpf_obj_get": ([_TEXT], _INT),
     "bpf_map_lookup_elem": ([_INT, _VOID, _VOID], _INT),
@@ -75,14 +79,13 @@ def libbpf() -> ctypes.CDLL:
         function.argtypes = arguments
         function.restype = result
     lib.libbpf_set_print.argtypes = [_PRINT]
-    lib.libbpf_set_print(_keep)
+    lib.libbpf_set_print(_PRINTER)
     return lib
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@_PRINT
 def _keep(level: int, template: bytes, arguments: int) -> int:
     """Keep libbpf's messages for the error that may follow, instead of printing them."""
     if level < _LEVEL_DEBUG:
@@ -91,3 +94,6 @@ def _keep(level: int, template: bytes, arguments: int) -> int:
         log_lines.extend(buffer.value.decode(errors="replace").splitlines())
         del log_lines[:-_LOG_LINES]
     return 0
+
+
+_PRINTER = _PRINT(_keep)  # libbpf keeps the pointer, so it must outlive every call

@@ -33,7 +33,16 @@ class Map:
             os.close(fd)
             raise KernelError("read map info", number=ctypes.get_errno())
         # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags
-        self.type, self.id, self.key_size, self.value_size, self.max_entries = struct.unpack_from("=IIIII", buffer)
+        facts: tuple[int, ...] = struct.unpack_from("=IIIII", buffer)
+        self.type, self.id, self.key_size, self.value_size, self.max_entries = facts
+
+    @classmethod
+    def create(cls, kind: int, name: str, *, key_size: int, value_size: int, max_entries: int) -> Map:
+        """A new map of a type (``enum bpf_map_type``); tools show the first 15 characters of its name."""
+        fd = libbpf().bpf_map_create(kind, name.encode(), key_size, value_size, max_entries, None)
+        if fd < 0:
+            raise KernelError(f"create map {name}", number=-fd)
+        return cls(fd)
 
     @classmethod
     def open_pinned(cls, path: Path) -> Map:

@@ -1,1 +1,4 @@
-"""What the operator wrote: resources, loaded with their positions, validated, compiled to a RuleTable. Pure but for reading files."""
+"""What the operator wrote: resources, loaded with their positions, validated, compiled to a RuleTable.
+
+Pure but for reading files.
+"""

@@ -1,7 +1,7 @@
 """compile_table: Resources -> RuleTable of one interface. Pure; every entry keeps where it came from.
 
-Order (``felix/calc/policy_sorter.go``): tiers that exist before those that do not, by order (none last), then name; policies by
-order (none last), then name; rules as written. Only policies with doNotTrack take part.
+Order (``felix/calc/policy_sorter.go``): tiers that exist before those that do not, by order (none last), then name;
+policies by order (none last), then name; rules as written. Only policies with doNotTrack take part.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from enforcer.policy.selector import Selector, conjunction, parse
 from enforcer.words import Direction
 
 NAMESPACE_LABEL = "projectcalico.org/namespace"
+SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
+ICMP_FAMILY = {1: 4, 58: 6}  # protocol -> the only IP version it belongs to
 DEFAULT_TIER = Tier("default", order=1_000_000.0)
 
 
@@ -77,7 +79,25 @@ def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
 
 
 def _selects(policy: GlobalNetworkPolicy, endpoint: HostEndpoint) -> bool:
-    return parse(policy.selector.strip()).evaluate(endpoint.labels)
+    return parse(policy_selector(policy)).evaluate(endpoint.labels)
+
+
+def policy_selector(policy: GlobalNetworkPolicy) -> str:
+    """One selector for the endpoints a policy applies to (``globalnetworkpolicyprocessor.go``).
+
+    Labels of namespaces and service accounts are an endpoint's labels with a prefix. A HostEndpoint has none of them,
+    so such a selector keeps it only by what it says of missing labels.
+    """
+    text = policy.selector
+    for own, prefix, everything in (
+        (policy.namespace_selector, "pcns.", f"has({NAMESPACE_LABEL})"),
+        (policy.service_account_selector, "pcsa.", f"has({SERVICE_ACCOUNT_LABEL})"),
+    ):
+        if own.strip():
+            scope = parse(own).with_prefix(prefix).canonical
+            text = f"({text}) && {scope}" if text.strip() else scope
+            text = text.replace("all()", everything)  # in the policy's own selector too, as Calico does
+    return text
 
 
 class _Compiler:
@@ -122,17 +142,18 @@ class _Compiler:
         )
 
     def _address(self, entity: EntityRule) -> AddressMatch:
+        positive, negative = rule_selectors(entity)
         return AddressMatch(
             nets=entity.nets,
             not_nets=entity.not_nets,
-            ip_set=self._set(entity),
+            ip_set=self._set(positive),
+            not_ip_set=self._set(negative),
             ports=_ranges(entity.ports),
             not_ports=_ranges(entity.not_ports),
         )
 
-    def _set(self, entity: EntityRule) -> str | None:
-        """The id of the set that selector, notSelector and namespaceSelector stand for together."""
-        text = rule_selector(entity)
+    def _set(self, text: str) -> str | None:
+        """The id of the set a selector stands for, None for no selector."""
         if not text:
             return None
         selector = parse(text)
@@ -150,22 +171,26 @@ class _Compiler:
         return IpSet(selector.uid, selector.canonical, Nets.union(parts), tuple(members))
 
 
-def rule_selector(entity: EntityRule) -> str:
-    """One selector text for an entity's three selector fields, "" when it has none (``updateprocessors/rules.go``).
+def rule_selectors(entity: EntityRule) -> tuple[str, str]:
+    """The selector whose addresses match and the one whose addresses do not, each "" for none.
 
-    In a namespaceSelector, all() means "has a namespace" and global() "has none".
+    A notSelector beside another selector narrows that one (``felix/calc/rule_scanner.go``). Alone it is a negated
+    match: any address will do but the selected, even one that belongs to nothing Calico knows.
     """
-    text = conjunction(entity.selector, entity.not_selector)
-    namespace = entity.namespace_selector.strip()
-    if not namespace:
-        return text
-    scope = {
-        "all()": f"has({NAMESPACE_LABEL})",
-        "global()": f"!has({NAMESPACE_LABEL})",
-    }.get(parse(namespace).canonical)
-    if scope is None:
-        return text
-    return f"({scope}) && ({text})" if text else scope
+    scope = _SCOPES.get(_canonical(entity.namespace_selector), "")
+    selector, negative = entity.selector.strip(), entity.not_selector.strip()
+    positive = f"({scope}) && ({selector})" if scope and selector else scope or selector
+    if positive and negative:
+        return conjunction(positive, negative), ""
+    return positive, negative
+
+
+# What a rule's namespaceSelector means (``updateprocessors/rules.go``): in some namespace, or in none.
+_SCOPES = {"all()": f"has({NAMESPACE_LABEL})", "global()": f"!has({NAMESPACE_LABEL})"}
+
+
+def _canonical(text: str) -> str:
+    return parse(text).canonical if text.strip() else ""
 
 
 def network_set_labels(item: NetworkSet) -> Mapping[str, str]:
@@ -185,17 +210,13 @@ def _addressed(resources: Resources) -> Iterator[tuple[str, Mapping[str, str], N
 
 
 def _ip_version(rule: Rule) -> int | None:
-    """The family a rule is of: written, or that of its nets or its ICMP protocol (validation allows no mixture)."""
+    """The family of a rule: written, or that of its nets (validation allows no mixture) or its ICMP protocol."""
     if rule.ip_version:
         return rule.ip_version
     nets: list[IPNetwork] = [
         *rule.source.nets, *rule.source.not_nets, *rule.destination.nets, *rule.destination.not_nets
     ]  # fmt: skip
-    if nets:
-        return nets[0].version
-    if rule.icmp or rule.not_icmp:
-        return {1: 4, 58: 6}.get(rule.protocol or rule.not_protocol or 0)
-    return {1: 4, 58: 6}.get(rule.protocol or 0)
+    return nets[0].version if nets else ICMP_FAMILY.get(rule.protocol or 0)
 
 
 def _ranges(ports: Sequence[Port]) -> tuple[PortRange, ...]:
@@ -213,9 +234,7 @@ def _unsupported_matches(rule: Rule) -> Iterator[str]:
             yield f"{side}.services: no Kubernetes services are known here; give their addresses as nets"
         if entity.service_accounts is not None:
             yield f"{side}.serviceAccounts: they belong to workloads; untracked policy is for hosts"
-        if entity.namespace_selector.strip() and rule_selector(entity) == conjunction(
-            entity.selector, entity.not_selector
-        ):
+        if _canonical(entity.namespace_selector) not in ("", *_SCOPES):
             yield f"{side}.namespaceSelector: only all() and global() are known here"
     if rule.http is not None:
         yield "http: untracked policy sees single packets; remove the match"

@@ -1,9 +1,9 @@
 """Which HostEndpoint governs an interface (``felix/dataplane/linux/endpoint_mgr.go``).
 
-Among the HostEndpoints of the node: one whose interfaceName is the interface, or that has no interfaceName and an expectedIP that
-is on it, matches; the smallest name wins, however it matched. Interfaces that no such endpoint governs belong to the
-smallest ``*`` endpoint. Calico refuses untracked policy for ``*`` outside its eBPF data plane; here ``*`` expands to every
-host interface but the loopback.
+Among the HostEndpoints of the node: one whose interfaceName is the interface, or that has no interfaceName and an
+expectedIP that is on it, matches; the smallest name wins, however it matched. Interfaces that no such endpoint governs
+belong to the smallest ``*`` endpoint. Calico refuses untracked policy for ``*`` outside its eBPF data plane; here ``*``
+expands to every host interface but the loopback.
 """
 
 from __future__ import annotations

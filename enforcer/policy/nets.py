@@ -1,8 +1,8 @@
 """Nets: a canonical, immutable set of CIDRs of both families, packed for millions of them.
 
-IPv4 prefixes are two numpy arrays (network as uint32 in host order, length as uint8); IPv6 prefixes an ``(n, 2)`` uint64
-array (high and low half) and lengths. Both are sorted by (network, length) and free of duplicates; covered prefixes
-are kept, because an operator who lists both wants both listed. Membership is a search in merged intervals.
+IPv4 prefixes are two numpy arrays (network as uint32 in host order, length as uint8); IPv6 prefixes an ``(n, 2)``
+uint64 array (high and low half) and lengths. Both are sorted by (network, length) and free of duplicates; covered
+prefixes are kept, because an operator who lists both wants both listed. Membership is a search in merged intervals.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def parse_cidr(text: str) -> tuple[int, int, int]:
     family, bits = (socket.AF_INET6, 128) if version == 6 else (socket.AF_INET, 32)
     try:
         value = int.from_bytes(socket.inet_pton(family, address), "big")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: NUL or other characters that no address has
         raise ValueError(f"expected an IP address or CIDR, found {text!r}") from None
     if not slash:
         return version, value, bits
-    if not (length_text.isascii() and length_text.isdigit()) or int(length_text) > bits:
+    if not (length_text.isascii() and length_text.isdigit() and len(length_text) <= 3) or int(length_text) > bits:
         raise ValueError(f"expected a prefix length of 0..{bits}, found {length_text!r} in {text!r}")
     length = int(length_text)
     return version, value >> (bits - length) << (bits - length), length

@@ -7,7 +7,7 @@ Frozen; every resource knows the position it was read from. Field meaning and de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from enforcer.errors import Position
@@ -192,6 +192,24 @@ class FelixConfiguration(Resource):
     chain_insert_mode: str = "insert"
     ipv6_support: bool = True
     log_prefix: str = "calico-packet"
+    written: frozenset[str] = frozenset()  # the fields above that a document sets
+
+    def overridden_by(self, other: FelixConfiguration) -> FelixConfiguration:
+        """This configuration with every field that the other sets (writes, or has other than Felix's default)."""
+        names = (
+            {item.name for item in fields(FelixConfiguration)} - {item.name for item in fields(Resource)} - {"written"}
+        )
+        blank = FelixConfiguration("")
+        changed = {name for name in names if getattr(other, name) != getattr(blank, name)} | other.written
+        values = {name: getattr(other, name) for name in changed}
+        return replace(
+            self,
+            name=other.name,
+            labels=other.labels,
+            position=other.position,
+            written=self.written | changed,
+            **values,
+        )
 
 
 @dataclass(frozen=True)
@@ -207,6 +225,10 @@ class Resources:
     skipped: tuple[str, ...] = ()
 
     def felix_for(self, node: str) -> FelixConfiguration:
-        """The configuration a node runs with: ``node.<name>`` if written, else ``default``, else Felix's defaults."""
-        by_name = {item.name: item for item in self.felix_configurations}
-        return by_name.get(f"node.{node}") or by_name.get("default") or FelixConfiguration("default")
+        """What a node runs with: Felix's defaults, then ``default``, then ``node.<name>``, field by field."""
+        found = FelixConfiguration("default")
+        for name in ("default", f"node.{node}"):
+            for item in self.felix_configurations:
+                if item.name == name:
+                    found = found.overridden_by(item)
+        return found

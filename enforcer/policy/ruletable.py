@@ -1,6 +1,7 @@
 """RuleTable: what one interface enforces, after selectors are resolved. The contract between compiler and backends.
 
-The compiler promises: entries are in evaluation order (tier, policy order, name, rule index); every ``ip_set`` of an entry
+The compiler promises: entries are in evaluation order (tier, policy order, name, rule index); every ``ip_set`` and
+``not_ip_set`` of an entry
 is a key of ``sets``; every entry names the policy, rule and position it came from. Nobody changes a table: a new
 desired state is a new table.
 
@@ -40,6 +41,7 @@ class AddressMatch:
     nets: tuple[IPNetwork, ...] = ()
     not_nets: tuple[IPNetwork, ...] = ()
     ip_set: str | None = None
+    not_ip_set: str | None = None
     ports: tuple[PortRange, ...] = ()
     not_ports: tuple[PortRange, ...] = ()
 

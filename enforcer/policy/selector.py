@@ -1,8 +1,8 @@
 """Calico's selector language: parse, evaluate, canonical text, UID.
 
-Grammar and oddities follow ``libcalico-go/lib/selector`` (tokenizer and parser): word operators are recognised only directly after
-a label, so that ``contains contains "contains"`` is a comparison; runs of ``!`` collapse by parity; a newline is no white
-space. A missing label makes ``!=`` and ``not in`` true and every other comparison false.
+Grammar and oddities follow ``libcalico-go/lib/selector`` (tokenizer and parser): word operators are recognised only
+directly after a label, so that ``contains contains "contains"`` is a comparison; runs of ``!`` collapse by parity; a
+newline is no white space. A missing label makes ``!=`` and ``not in`` true and every other comparison false.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class Selector:
     def evaluate(self, labels: Mapping[str, str]) -> bool:
         """Whether labels match."""
         return self.tree.evaluate(labels)
+
+    def with_prefix(self, prefix: str) -> Selector:
+        """The same selector with the prefix before every label key."""
+        return Selector(self.tree.with_prefix(prefix))
 
     @cached_property
     def canonical(self) -> str:
@@ -55,7 +59,5 @@ def normalise(text: str) -> str:
 
 
 def conjunction(positive: str, negative: str) -> str:
-    """``selector`` and ``notSelector`` of a rule as one selector, "" when both are absent (``rule_scanner.go``)."""
-    if positive.strip() and negative.strip():
-        return f"({positive}) && (!({negative}))"
-    return positive if positive.strip() else f"!({negative})" if negative.strip() else ""
+    """A rule's ``selector`` narrowed by its ``notSelector``, as one selector (``felix/calc/rule_scanner.go``)."""
+    return f"({positive}) && (!({negative}))"

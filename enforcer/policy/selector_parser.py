@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enforcer.policy.selector_tree import All, Among, Any, Compare, Constant, Has, Node, Not
 
 LABEL_MAX = 512
+# Evaluation recurses. 1024 characters, which is all the API takes, nest "!(" at most 341 deep.
+DEPTH_MAX = 400
 
 _SPACE = re.compile(r"[ \t]*")
 _LABEL = re.compile(r"[a-zA-Z0-9_./-]+")
@@ -178,9 +180,11 @@ class _Group:
     alternatives: list[Node] = field(default_factory=list)
     conjuncts: list[Node] = field(default_factory=list)
     negated: bool = False
+    depth: int = 0  # of the deepest operand
 
-    def take(self, operand: Node) -> None:
+    def take(self, operand: Node, depth: int = 1) -> None:
         self.conjuncts.append(Not(operand) if self.negated else operand)
+        self.depth = max(self.depth, depth + self.negated)
         self.negated = False
 
     def end_conjunction(self) -> None:
@@ -217,8 +221,7 @@ class _Parser:
             self._operand(groups)
             while self._token.kind == ")" and len(groups) > 1:
                 self._at += 1
-                inner = groups.pop().close()
-                groups[-1].take(inner)
+                self._close(groups)
             match self._token.kind:
                 case "&&":
                     pass
@@ -230,6 +233,16 @@ class _Parser:
                     self.expect(_END, "'&&', '||' or the end")
                     return groups[0].close()
             self._at += 1
+
+    def _close(self, groups: list[_Group]) -> None:
+        """The innermost pair of parentheses becomes an operand of the one around it."""
+        inner = groups.pop()
+        operand = inner.close()
+        grown = isinstance(operand, (All, Any))
+        groups[-1].take(operand, inner.depth + 2 * grown)
+        if groups[-1].depth > DEPTH_MAX:
+            offset = self._tokens[self._at - 1].offset
+            raise SelectorError(self._text, offset, f"nested deeper than {DEPTH_MAX} levels")
 
     def _operand(self, groups: list[_Group]) -> None:
         """Negations and opening parentheses, then one primary."""

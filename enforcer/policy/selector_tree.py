@@ -1,8 +1,11 @@
-"""The nodes of a parsed selector: each evaluates itself and prints itself canonically. Iterative where depth is the user's."""
+"""The nodes of a parsed selector: each evaluates itself and prints itself canonically.
+
+Both recurse; the parser bounds the depth (``DEPTH_MAX``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +16,9 @@ class Node(Protocol):
 
     def text(self) -> str:
         """Canonical text."""
+
+    def with_prefix(self, prefix: str) -> Node:
+        """The node with the prefix before every label key."""
 
 
 def quoted(value: str) -> str:
@@ -32,6 +38,9 @@ class Constant:
     def text(self) -> str:
         return f"{self.word}()"
 
+    def with_prefix(self, prefix: str) -> Node:
+        return self
+
 
 @dataclass(frozen=True)
 class Has:
@@ -43,16 +52,20 @@ class Has:
     def text(self) -> str:
         return f"has({self.label})"
 
+    def with_prefix(self, prefix: str) -> Node:
+        return Has(prefix + self.label)
 
-# operator -> (does the value match the operand, the answer for a missing label)
-_TESTS = {
+
+Test = Callable[[str, str], bool]
+
+# operator -> (whether a value passes with an operand, the answer for a missing label)
+_TESTS: dict[str, tuple[Test, bool]] = {
     "==": (lambda value, operand: value == operand, False),
     "!=": (lambda value, operand: value != operand, True),
     "contains": (lambda value, operand: operand in value, False),
     "starts with": (lambda value, operand: value.startswith(operand), False),
     "ends with": (lambda value, operand: value.endswith(operand), False),
 }
-COMPARISONS = tuple(_TESTS)
 
 
 @dataclass(frozen=True)
@@ -64,10 +77,13 @@ class Compare:
     def evaluate(self, labels: Mapping[str, str]) -> bool:
         test, if_missing = _TESTS[self.operator]
         value = labels.get(self.label)
-        return if_missing if value is None else bool(test(value, self.operand))
+        return if_missing if value is None else test(value, self.operand)
 
     def text(self) -> str:
         return f"{self.label} {self.operator} {quoted(self.operand)}"
+
+    def with_prefix(self, prefix: str) -> Node:
+        return Compare(prefix + self.label, self.operator, self.operand)
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,9 @@ class Among:
         operator = "not in" if self.negated else "in"
         return f"{self.label} {operator} {{{', '.join(quoted(value) for value in self.values)}}}"
 
+    def with_prefix(self, prefix: str) -> Node:
+        return Among(prefix + self.label, self.values, self.negated)
+
 
 @dataclass(frozen=True)
 class Not:
@@ -96,6 +115,9 @@ class Not:
 
     def text(self) -> str:
         return f"!{self.operand.text()}"
+
+    def with_prefix(self, prefix: str) -> Node:
+        return Not(self.operand.with_prefix(prefix))
 
 
 @dataclass(frozen=True)
@@ -108,6 +130,9 @@ class All:
     def text(self) -> str:
         return f"({' && '.join(operand.text() for operand in self.operands)})"
 
+    def with_prefix(self, prefix: str) -> Node:
+        return All(tuple(operand.with_prefix(prefix) for operand in self.operands))
+
 
 @dataclass(frozen=True)
 class Any:
@@ -118,3 +143,6 @@ class Any:
 
     def text(self) -> str:
         return f"({' || '.join(operand.text() for operand in self.operands)})"
+
+    def with_prefix(self, prefix: str) -> Node:
+        return Any(tuple(operand.with_prefix(prefix) for operand in self.operands))

@@ -70,6 +70,11 @@ def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetR
     if match.ip_set is not None:
         lenient = entry.action in (Action.ALLOW, Action.PASS)
         found.append(SetMatch(sets.selector(table.sets[match.ip_set], version, lenient=lenient), side))
+    if match.not_ip_set is not None:
+        # Denying what is not in the set is the other way round: a larger set matches less.
+        lenient = entry.action not in (Action.ALLOW, Action.PASS)
+        name = sets.selector(table.sets[match.not_ip_set], version, lenient=lenient)
+        found.append(SetMatch(name, side, inverted=True))
     if len(nets) == 1:
         literal = nets[0]
     elif nets:

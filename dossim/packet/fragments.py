@@ -1,0 +1,49 @@
+"""Which packets of a capture are fragments, and of which datagram: by addresses and identification alone."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+
+from dossim.packet.capture import Capture
+from dossim.packet.columns import parse_columns
+from dossim.packet.fields import EXTENSION_HEADERS, FRAGMENT, IPv4, IPv6
+from dossim.packet.parse import extension_length, number, parse
+
+_FRAGMENT_MASK = 0x3FFF
+
+
+def datagram_keys(capture: Capture) -> dict[int, Hashable]:
+    """``{packet: key}`` for every fragment; fragments of one datagram share a key, and so may those of a later one."""
+    columns = parse_columns(capture)
+    four = columns.ipv4.rows[columns.ipv4.fragment & _FRAGMENT_MASK != 0]
+    six = columns.ipv6.rows[np.isin(columns.ipv6.next_header, list(EXTENSION_HEADERS))]
+    keys: dict[int, Hashable] = {}
+    for packet in sorted([*four.tolist(), *six.tolist()]):
+        key = _key(capture.frame(packet))
+        if key is not None:
+            keys[packet] = key
+    return keys
+
+
+def widest_datagram(keys: Mapping[int, Hashable]) -> int:
+    """The largest distance, in packets, between two fragments with one key; 0 without fragments."""
+    first: dict[Hashable, int] = {}
+    return max((packet - first.setdefault(key, packet) for packet, key in keys.items()), default=0)
+
+
+def _key(frame: bytes) -> Hashable | None:
+    ip = parse(frame).ip
+    if isinstance(ip, IPv4):
+        return (4, ip.source, ip.destination, ip.ident, ip.protocol) if ip.is_fragment else None
+    return None if ip is None else _key6(ip)
+
+
+def _key6(ip: IPv6) -> Hashable | None:
+    kind, at = ip.next_header, 40
+    while kind in EXTENSION_HEADERS and len(ip.octets) >= at + 8:
+        if kind == FRAGMENT:
+            return (6, ip.source, ip.destination, number(ip.octets, at + 4, 4))
+        kind, at = ip.octets[at], at + extension_length(kind, ip.octets[at + 1])
+    return None

@@ -1,0 +1,97 @@
+"""The pipeline as a graph: nodes are Stages and Fates, edges say when they are taken, each stage carries its check.
+
+``explain`` walks it, ``plan --format mermaid,dot`` prints it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import networkx as nx
+
+from dossim.disposition import Fate
+from dossim.pipeline import hooks, ip_input, route, transport
+from dossim.pipeline.stages import Check, Edge, Node
+from dossim.pipeline.xdp import xdp_check
+from enforcer.words import Stage
+
+START = Stage.NIC_OFFLOAD
+
+CHECKS: dict[Stage, Check] = {
+    Stage.NIC_OFFLOAD: xdp_check(Stage.NIC_OFFLOAD, Stage.DRIVER),
+    Stage.DRIVER: xdp_check(Stage.DRIVER, Stage.GENERIC),
+    Stage.GENERIC: xdp_check(Stage.GENERIC, Stage.IP_INPUT),
+    Stage.IP_INPUT: ip_input.check,
+    Stage.DEFRAG: hooks.check_defrag,
+    Stage.RAW: hooks.check_raw,
+    Stage.CONNTRACK: hooks.always(Stage.MANGLE, "connection table"),
+    Stage.MANGLE: hooks.always(Stage.NAT, "mangle PREROUTING"),
+    Stage.NAT: hooks.always(Stage.ROUTE, "nat PREROUTING"),
+    Stage.ROUTE: route.check,
+    Stage.FILTER_INPUT: hooks.always(Stage.SOCKET, "filter INPUT"),
+    Stage.FILTER_FORWARD: hooks.always(Stage.EGRESS, "filter FORWARD"),
+    Stage.SOCKET: transport.check,
+    Stage.EGRESS: hooks.always(Fate.FORWARDED, "POSTROUTING"),
+}
+
+EDGES = (
+    Edge(Stage.NIC_OFFLOAD, Stage.DRIVER, "not offloaded, or in doubt"),
+    Edge(Stage.NIC_OFFLOAD, Fate.DROPPED, "offloaded, and an entry denies the source"),
+    Edge(Stage.DRIVER, Stage.GENERIC, "no native XDP, or in doubt"),
+    Edge(Stage.DRIVER, Fate.DROPPED, "native XDP, and an entry denies the source"),
+    Edge(Stage.GENERIC, Stage.IP_INPUT, "no generic XDP, or in doubt"),
+    Edge(Stage.GENERIC, Fate.DROPPED, "generic XDP, and an entry denies the source"),
+    Edge(Stage.IP_INPUT, Stage.DEFRAG, "sound IPv4 or IPv6 header"),
+    Edge(Stage.IP_INPUT, Fate.DELIVERED, "ARP"),
+    Edge(Stage.IP_INPUT, Fate.DROPPED, "malformed header, another host's, or no handler"),
+    Edge(Stage.DEFRAG, Stage.RAW, "no fragment, or its datagram is whole"),
+    Edge(Stage.DEFRAG, Fate.DROPPED, "its datagram stays incomplete or is inconsistent"),
+    Edge(Stage.RAW, Stage.CONNTRACK, "failsafe, Allow, Pass, or no entry matches"),
+    Edge(Stage.RAW, Fate.DROPPED, "an entry denies it, or it is too short for one to be evaluated"),
+    Edge(Stage.CONNTRACK, Stage.MANGLE, "always"),
+    Edge(Stage.MANGLE, Stage.NAT, "always"),
+    Edge(Stage.NAT, Stage.ROUTE, "always"),
+    Edge(Stage.ROUTE, Stage.FILTER_INPUT, "for this host"),
+    Edge(Stage.ROUTE, Stage.FILTER_FORWARD, "for another host, and forwarding is on"),
+    Edge(Stage.ROUTE, Fate.DROPPED, "martian, no route, TTL or MTU exceeded, bad options"),
+    Edge(Stage.FILTER_INPUT, Stage.SOCKET, "always"),
+    Edge(Stage.FILTER_FORWARD, Stage.EGRESS, "always"),
+    Edge(Stage.SOCKET, Fate.DELIVERED, "reached its transport"),
+    Edge(Stage.SOCKET, Fate.DROPPED, "malformed for its transport"),
+    Edge(Stage.EGRESS, Fate.FORWARDED, "always"),
+)
+
+
+def pipeline_graph() -> nx.DiGraph:
+    """The graph. Nodes of stages have the attribute ``check``, edges ``condition``."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from((stage, {"check": check}) for stage, check in CHECKS.items())
+    graph.add_nodes_from(Fate)
+    graph.add_edges_from((edge.source, edge.target, {"condition": edge.condition}) for edge in EDGES)
+    return graph
+
+
+def to_mermaid(graph: nx.DiGraph) -> str:
+    """The graph as a Mermaid flowchart, from top to bottom."""
+    lines = ["flowchart TD"]
+    lines += [f"    {_identifier(node)}{_mermaid_shape(node)}" for node in graph]
+    for source, target, condition in graph.edges(data="condition"):
+        lines.append(f'    {_identifier(source)} -->|"{condition}"| {_identifier(target)}')
+    return "\n".join(lines) + "\n"
+
+
+def to_dot(graph: nx.DiGraph) -> str:
+    """The graph in Graphviz's language."""
+    lines = ["digraph pipeline {", "    rankdir=TB;", "    node [shape=box];"]
+    lines += [f'    "{node}" [shape=ellipse];' for node in graph if isinstance(node, Fate)]
+    for source, target, condition in graph.edges(data="condition"):
+        lines.append(f'    "{source}" -> "{target}" [label="{condition}"];')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _identifier(node: Node) -> str:
+    return re.sub(r"\W", "_", str(node))
+
+
+def _mermaid_shape(node: Node) -> str:
+    return f'(["{node}"])' if isinstance(node, Fate) else f'["{node}"]'

@@ -1,0 +1,67 @@
+"""Stages between the first hook and routing: defrag (-400), raw (-300), and those that never drop here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dossim.disposition import Fate
+from dossim.packet.fields import IP, PROTOCOL_NAMES, Transport
+from dossim.packet.parse import transport_of
+from dossim.pipeline.matching import Seen
+from dossim.pipeline.policy import Verdict
+from dossim.pipeline.reassembly import Lost, Whole
+from dossim.pipeline.stages import Flight, Node, Step, World
+from enforcer.words import Stage
+
+
+def check_defrag(flight: Flight, world: World) -> Step:
+    match flight.reassembly:
+        case Lost(reason):
+            return Step(Fate.DROPPED, flight, "fragment", reason)
+        case Whole(datagram, parts, _):
+            what = f"part {parts[0]}" if len(parts) == 1 else "parts " + ", ".join(map(str, parts))
+            whole = replace(flight, ip=datagram)
+            return Step(Stage.RAW, whole, "fragment", f"reassembled of {what}", note="one datagram from here on")
+        case _:
+            return Step(Stage.RAW, flight, "fragment fields", "nothing to reassemble")
+
+
+def check_raw(flight: Flight, world: World) -> Step:
+    assert flight.ip is not None, "only IP packets get here"
+    seen = seen_by_raw(flight.ip)
+    decision = world.policy.decide(seen)
+    logged = f"logged by {', '.join(decision.logged)}; " if decision.logged else ""
+    note = logged + flight.passed
+    if decision.decided_by is None:
+        target: Node = Fate.DROPPED if decision.verdict is Verdict.UNREADABLE else Stage.CONNTRACK
+        return Step(target, flight, describe(seen), decision.why, note=note.rstrip("; "))
+    target = Fate.DROPPED if decision.verdict is Verdict.DENY else Stage.CONNTRACK
+    rule = decision.decided_by
+    return Step(target, flight, describe(seen), decision.why, rule.name, rule.rule, note.rstrip("; "))
+
+
+def seen_by_raw(ip: IP) -> Seen:
+    return Seen(ip.version, ip.source, ip.destination, transport_of(ip))
+
+
+def describe(seen: Seen) -> str:
+    """The packet in one line: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
+    addresses = f"{seen.source} > {seen.destination}"
+    return f"{addresses} {_describe_transport(seen.transport)}"
+
+
+def _describe_transport(transport: Transport | None) -> str:
+    if transport is None:
+        return "of unknown protocol"
+    name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}")
+    return f"{name} {transport.ports[0]} > {transport.ports[1]}" if transport.ports else name
+
+
+def always(following: Node, what: str) -> Callable[[Flight, World], Step]:
+    """The check of a stage that lets every packet through."""
+
+    def check(flight: Flight, world: World) -> Step:
+        return Step(following, flight, what, "passes")
+
+    return check

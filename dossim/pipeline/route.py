@@ -1,0 +1,209 @@
+"""Routing: for this host, for another, or nowhere. Stage ``route``.
+
+``net/ipv4/route.c`` (``ip_route_input_rcu``, ``ip_route_input_slow``), ``net/ipv4/fib_frontend.c``
+(``fib_validate_source``), ``net/ipv4/ip_forward.c``; for IPv6 ``net/ipv6/ip6_input.c`` (``ip6_mc_input``) and
+``ip6_output.c`` (``ip6_forward``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network, ip_address
+
+from dossim.disposition import Fate
+from dossim.host import Host
+from dossim.packet.fields import IPV4_HEADER, IPv4, IPv6, LinkType
+from dossim.pipeline.options4 import why_bad_options
+from dossim.pipeline.reassembly import Whole
+from dossim.pipeline.stages import Destination, Flight, Step, World
+from enforcer.policy.resources import IPAddress
+from enforcer.words import Stage
+
+ALL_HOSTS = IPv4Address("224.0.0.1")
+LIMITED_BROADCAST = IPv4Address("255.255.255.255")
+NO_ADDRESS = IPv4Address("0.0.0.0")
+ALL_NODES = IPv6Address("ff02::1")
+ALL_ROUTERS = IPv6Address("ff02::2")
+SOLICITED_NODE = IPv6Network("ff02::1:ff00:0/104")
+LEAST_MTU6 = 1280
+
+STRICT = 1  # rp_filter
+
+
+def check(flight: Flight, world: World) -> Step:
+    ip = flight.ip
+    assert ip is not None, "only IP packets get here"
+    if isinstance(ip, IPv4):
+        step = _route4(flight, ip, world.host)
+        if ip.header_length > IPV4_HEADER and step.to is not Fate.DROPPED:
+            why = why_bad_options(ip.options, world.host)
+            return _drop(flight, "IP options", why) if why else step
+        return step
+    return _route6(flight, ip, world.host)
+
+
+# -- IPv4 --------------------------------------------------------------------------------------------------------------
+
+
+def _route4(flight: Flight, ip: IPv4, host: Host) -> Step:
+    """``ip_route_input_rcu`` and ``ip_route_input_slow``, in their order."""
+    source, destination = ip.source, ip.destination
+    if destination.is_multicast:
+        return _multicast4(flight, ip, host)
+    if source.is_multicast or source == LIMITED_BROADCAST:
+        return _martian_source(flight, source, "multicast or broadcast source")
+    if destination == LIMITED_BROADCAST or source == destination == NO_ADDRESS:
+        return _broadcast(flight, ip, host)
+    if source == NO_ADDRESS:
+        return _martian_source(flight, source, "no address, and not to the limited broadcast")
+    if destination == NO_ADDRESS or destination.is_loopback:
+        return _drop(flight, f"destination {destination}", "martian destination")
+    if source.is_loopback:
+        return _martian_source(flight, source, "loopback source from outside")
+    if destination in broadcasts(host):
+        return _broadcast(flight, ip, host)
+    why = _why_bad_source(source, host)
+    if destination in own(host):
+        return _martian_source(flight, source, why) if why else _deliver(flight, Destination.LOCAL, destination)
+    if not host.forward:
+        return _drop(flight, f"destination {destination}", "not an address of this host, and forwarding is off")
+    return _martian_source(flight, source, why) if why else _forward4(flight, ip, host)
+
+
+def _multicast4(flight: Flight, ip: IPv4, host: Host) -> Step:
+    """A host is member of 224.0.0.1 alone. ``ip_mc_validate_source``."""
+    if ip.destination != ALL_HOSTS:
+        return _drop(flight, f"destination {ip.destination}", "a group this host has not joined")
+    if ip.source.is_multicast or ip.source == LIMITED_BROADCAST or ip.source.is_loopback:
+        return _martian_source(flight, ip.source, "multicast, broadcast or loopback source")
+    why = "" if ip.source == NO_ADDRESS else _why_bad_source(ip.source, host)
+    if why:
+        return _martian_source(flight, ip.source, why)
+    return _deliver(flight, Destination.MULTICAST, ip.destination)
+
+
+def _broadcast(flight: Flight, ip: IPv4, host: Host) -> Step:
+    why = "" if ip.source == NO_ADDRESS else _why_bad_source(ip.source, host)
+    if why:
+        return _martian_source(flight, ip.source, why)
+    return _deliver(flight, Destination.BROADCAST, ip.destination)
+
+
+def _why_bad_source(source: IPv4Address, host: Host) -> str:
+    """``fib_validate_source``: why the source cannot be; "" when it can.
+
+    The default route leads out of the interface the packet came in by, so only networks behind ``inside`` can fail the
+    reverse path filter, and they pass the loose one.
+    """
+    if source in own(host):
+        return "an own address"
+    if not host.rp_filter:
+        return ""
+    if source in broadcasts(host):
+        return "a broadcast address"
+    has_address = any(address.version == 4 for address in host.addresses)
+    if leads_inside(source, host) and (host.rp_filter == STRICT or not has_address):
+        return f"the way back is by {host.inside} (rp_filter {host.rp_filter})"
+    return ""
+
+
+def _forward4(flight: Flight, ip: IPv4, host: Host) -> Step:
+    """``ip_forward`` up to its hook."""
+    looked_at = f"destination {ip.destination}, TTL {ip.ttl}, {len(ip.octets)} octets"
+    if flight.link_type is not LinkType.HOST:
+        return _drop(flight, looked_at, f"a {flight.link_type} frame is not forwarded")
+    if ip.ttl <= 1:
+        return _drop(flight, looked_at, "TTL exceeded")
+    # The parts of a reassembled datagram need to fit, not the datagram (ip_exceeds_mtu: frag_max_size, ignore_df).
+    largest = flight.reassembly.largest if isinstance(flight.reassembly, Whole) else len(ip.octets)
+    if ip.dont_fragment and largest > host.mtu:
+        return _drop(flight, looked_at, f"larger than the MTU ({host.mtu}) and not to be fragmented")
+    return Step(Stage.FILTER_FORWARD, flight, looked_at, f"to another host, by {_way_out(ip.destination, host)}")
+
+
+# -- IPv6 --------------------------------------------------------------------------------------------------------------
+
+
+def _route6(flight: Flight, ip: IPv6, host: Host) -> Step:
+    destination = ip.destination
+    if destination.is_multicast:
+        if destination in joined(host):
+            return _deliver(flight, Destination.MULTICAST, destination)
+        return _drop(flight, f"destination {destination}", "a group this host has not joined")
+    if destination in own(host):
+        return _deliver(flight, Destination.LOCAL, destination)
+    if destination in anycasts(host):
+        return _deliver(flight, Destination.ANYCAST, destination)
+    if not host.forward:
+        return _drop(flight, f"destination {destination}", "not an address of this host, and forwarding is off")
+    return _forward6(flight, ip, host)
+
+
+def _forward6(flight: Flight, ip: IPv6, host: Host) -> Step:
+    """``ip6_forward`` up to its hook. The source is looked at only on the way to another interface."""
+    looked_at = f"destination {ip.destination}, hop limit {ip.hop_limit}, {len(ip.octets)} octets"
+    if flight.link_type is not LinkType.HOST:
+        return _drop(flight, looked_at, f"a {flight.link_type} frame is not forwarded")
+    if ip.hop_limit <= 1:
+        return _drop(flight, looked_at, "hop limit exceeded")
+    if leads_inside(ip.destination, host) and (ip.source.is_unspecified or ip.source.is_link_local):
+        return _drop(flight, f"source {ip.source}", "must not leave its link")
+    largest = flight.reassembly.largest if isinstance(flight.reassembly, Whole) else len(ip.octets)
+    mtu = max(host.mtu, LEAST_MTU6)
+    if min(len(ip.octets), largest) > mtu:
+        return _drop(flight, looked_at, f"larger than the MTU ({mtu})")
+    return Step(Stage.FILTER_FORWARD, flight, looked_at, f"to another host, by {_way_out(ip.destination, host)}")
+
+
+def joined(host: Host) -> set[IPv6Address]:
+    """The groups a host is member of: all nodes, the solicited-node groups of its addresses, all routers if it is
+    one.
+    """
+    addresses = {address for address in own(host) | anycasts(host) if isinstance(address, IPv6Address)}
+    groups = {IPv6Address(int(SOLICITED_NODE.network_address) | int(address) & 0xFFFFFF) for address in addresses}
+    return groups | {ALL_NODES} | ({ALL_ROUTERS} if host.forward else set())
+
+
+def anycasts(host: Host) -> set[IPAddress]:
+    """The subnet-router anycast addresses of a router (RFC 4291, 2.6.1; ``addrconf_join_anycast``)."""
+    if not host.forward:
+        return set()
+    own6 = [address for address in host.addresses if isinstance(address, IPv6Interface)]
+    return {address.network.network_address for address in own6 if address.network.prefixlen < 127}
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def own(host: Host) -> set[IPAddress]:
+    return {address.ip for address in host.addresses}
+
+
+def broadcasts(host: Host) -> set[IPAddress]:
+    """The broadcast address of each own subnet; prefixes of 31 and 32 have none (``fib_add_ifaddr``)."""
+    subnets = [address.network for address in host.addresses]
+    return {ip_address(net.broadcast_address) for net in subnets if net.version == 4 and net.prefixlen < 31}
+
+
+def leads_inside(address: IPAddress, host: Host) -> bool:
+    """Whether the way to an address is by the inside interface: the longest prefix decides, own subnets are outside."""
+    inside = [net.prefixlen for net in host.routes if address in net]
+    outside = [item.network.prefixlen for item in host.addresses if address in item.network]
+    return max(inside, default=-1) > max(outside, default=-1)
+
+
+def _way_out(destination: IPAddress, host: Host) -> str:
+    return host.inside if leads_inside(destination, host) else host.interface
+
+
+def _deliver(flight: Flight, kind: Destination, destination: IPAddress) -> Step:
+    local = replace(flight, destination=kind)
+    return Step(Stage.FILTER_INPUT, local, f"destination {destination}", f"for this host: {kind}")
+
+
+def _martian_source(flight: Flight, source: IPAddress, why: str) -> Step:
+    return _drop(flight, f"source {source}", f"martian source: {why}")
+
+
+def _drop(flight: Flight, looked_at: str, why: str) -> Step:
+    return Step(Fate.DROPPED, flight, looked_at, why)

@@ -1,0 +1,215 @@
+"""What the transport makes of a packet for this host. Stage ``socket``; whether anybody listens changes nothing.
+
+``net/ipv4/tcp_ipv4.c`` (``tcp_v4_rcv``), ``udp.c`` (``__udp4_lib_rcv``), ``icmp.c`` (``icmp_rcv``);
+``net/ipv6/udp.c``, ``icmp.c``, ``ip6_input.c`` (``ip6_protocol_deliver_rcu``), ``exthdrs.c`` (``ipv6_rthdr_rcv``),
+``reassembly.c`` (``ipv6_frag_rcv``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dossim.disposition import Fate
+from dossim.host import Host, Listener
+from dossim.packet.fields import (
+    DESTINATION,
+    EXTENSION_HEADERS,
+    FRAGMENT,
+    FRAGMENT_HEADER,
+    HOP_BY_HOP,
+    ICMP,
+    ICMPV6,
+    IP,
+    IPV6_HEADER,
+    NO_NEXT,
+    PROTOCOL_NAMES,
+    ROUTING,
+    TCP,
+    TCP_HEADER,
+    UDP,
+    UDP_HEADER,
+    UDPLITE,
+    IPv4,
+    IPv6,
+    LinkType,
+    Transport,
+)
+from dossim.packet.parse import extension_length, internet_checksum, number, transport_checksum_ok, transport_of
+from dossim.pipeline.options6 import why_bad_options
+from dossim.pipeline.reassembly import Whole
+from dossim.pipeline.stages import Destination, Flight, Step, World
+
+# Routing header types that a host refuses unless told otherwise (rpl_seg_enabled, seg6_enabled).
+SEGMENT_ROUTING = (3, 4)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the transport gets: the octets behind all IP headers, and how they came."""
+
+    ip: IP
+    octets: bytes
+    link_type: LinkType
+
+
+def check(flight: Flight, world: World) -> Step:
+    ip = flight.ip
+    assert ip is not None, "only IP packets get here"
+    transport = transport_of(ip) if isinstance(ip, IPv4) else _behind_extension_headers(ip, flight)
+    if isinstance(transport, str):
+        return Step(Fate.DROPPED, flight, "extension headers", transport)
+    name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}") if transport else "packet"
+    if transport is None or (transport.protocol, ip.version) not in _HANDLERS:
+        return Step(Fate.DELIVERED, flight, name, "no handler is looked at: the host answers or ignores it")
+    segment = Segment(ip, transport.octets, flight.link_type)
+    why = _HANDLERS[transport.protocol, ip.version](segment)
+    if why:
+        return Step(Fate.DROPPED, flight, f"{name} header and checksum", why)
+    return Step(Fate.DELIVERED, flight, f"{name} header and checksum", _who_listens(transport, world.host))
+
+
+def _who_listens(transport: Transport, host: Host) -> str:
+    if transport.ports is None:
+        return "handled by the host"
+    listens = Listener(transport.protocol, transport.ports[1]) in host.listen
+    return "a socket listens" if listens else "nobody listens"
+
+
+# -- TCP, UDP ----------------------------------------------------------------------------------------------------------
+
+
+def _why_bad_tcp(segment: Segment) -> str:
+    """``tcp_v4_rcv``, ``tcp_v6_rcv``."""
+    octets = segment.octets
+    if segment.link_type is not LinkType.HOST:
+        return f"TCP in a {segment.link_type} frame"
+    if len(octets) < TCP_HEADER:
+        return "TCP header cut short"
+    data_offset = (octets[12] >> 4) * 4
+    if data_offset < TCP_HEADER or data_offset > len(octets):
+        return f"TCP data offset {data_offset}"
+    return "" if transport_checksum_ok(segment.ip, TCP, octets) else "bad TCP checksum"
+
+
+def _why_bad_udp4(segment: Segment) -> str:
+    """``__udp4_lib_rcv``. A checksum of 0 is none."""
+    length, why = _udp_length(segment.octets, zero_means_all=False)
+    if why:
+        return why
+    octets = segment.octets[:length]
+    has_checksum = number(octets, 6, 2) != 0
+    return "bad UDP checksum" if has_checksum and not transport_checksum_ok(segment.ip, UDP, octets) else ""
+
+
+def _why_bad_udp6(segment: Segment) -> str:
+    """``__udp6_lib_rcv``. There must be a checksum."""
+    length, why = _udp_length(segment.octets, zero_means_all=True)
+    if why:
+        return why
+    octets = segment.octets[:length]
+    if not number(octets, 6, 2):
+        return "UDP over IPv6 without checksum"
+    return "" if transport_checksum_ok(segment.ip, UDP, octets) else "bad UDP checksum"
+
+
+def _udp_length(octets: bytes, *, zero_means_all: bool) -> tuple[int, str]:
+    """How much of the packet is the datagram, or why it is none."""
+    if len(octets) < UDP_HEADER:
+        return 0, "UDP header cut short"
+    length = number(octets, 4, 2)
+    if length == 0 and zero_means_all:  # a jumbogram
+        length = len(octets)
+    if length < UDP_HEADER or length > len(octets):
+        return 0, f"UDP length {length} of {len(octets)} octets"
+    return length, ""
+
+
+def _why_bad_udplite(segment: Segment) -> str:
+    """``udplite_checksum_init`` (``include/net/udplite.h``): a checksum over the stated part, 0 meaning all."""
+    octets = segment.octets
+    if len(octets) < UDP_HEADER:
+        return "UDP-Lite header cut short"
+    covered = number(octets, 4, 2) or len(octets)
+    if not UDP_HEADER <= covered <= len(octets):
+        return f"UDP-Lite coverage {covered} of {len(octets)} octets"
+    if not number(octets, 6, 2):
+        return "UDP-Lite without checksum"
+    is_good = transport_checksum_ok(segment.ip, UDPLITE, octets[:covered], length=len(octets))
+    return "" if is_good else "bad UDP-Lite checksum"
+
+
+# -- ICMP --------------------------------------------------------------------------------------------------------------
+
+
+def _why_bad_icmp(segment: Segment) -> str:
+    """``icmp_rcv``: what it makes of a message with a good checksum is its own affair."""
+    return "" if internet_checksum(segment.octets) == 0 else "bad ICMP checksum"
+
+
+def _why_bad_icmpv6(segment: Segment) -> str:
+    """``icmpv6_rcv``, likewise."""
+    return "" if transport_checksum_ok(segment.ip, ICMPV6, segment.octets) else "bad ICMPv6 checksum"
+
+
+_HANDLERS: dict[tuple[int, int], Callable[[Segment], str]] = {
+    (TCP, 4): _why_bad_tcp,
+    (TCP, 6): _why_bad_tcp,
+    (UDP, 4): _why_bad_udp4,
+    (UDP, 6): _why_bad_udp6,
+    (UDPLITE, 4): _why_bad_udplite,
+    (UDPLITE, 6): _why_bad_udplite,
+    (ICMP, 4): _why_bad_icmp,
+    (ICMPV6, 6): _why_bad_icmpv6,
+}
+
+
+# -- IPv6 extension headers --------------------------------------------------------------------------------------------
+
+
+def _behind_extension_headers(ip: IPv6, flight: Flight) -> Transport | str | None:
+    """The transport; why a header got the packet dropped; None at a header that nobody handles.
+
+    A hop-by-hop header is handled at the start only, and was at ``ip-input``. Authentication has no handler.
+    """
+    octets, kind, at = ip.octets, ip.next_header, IPV6_HEADER
+    if kind == HOP_BY_HOP:
+        kind, at = octets[at], at + extension_length(kind, octets[at + 1])
+    has_been_fragment = isinstance(flight.reassembly, Whole)
+    while kind in (DESTINATION, ROUTING, FRAGMENT):
+        why = _why_bad_header(ip, kind, at, flight, has_been_fragment=has_been_fragment)
+        if why:
+            return why
+        has_been_fragment |= kind == FRAGMENT
+        kind, at = octets[at], at + extension_length(kind, octets[at + 1])
+    if kind == NO_NEXT:
+        return "no next header"
+    return None if kind in EXTENSION_HEADERS else Transport(kind, at, octets[at:])
+
+
+def _why_bad_header(ip: IPv6, kind: int, at: int, flight: Flight, *, has_been_fragment: bool) -> str:
+    if kind == DESTINATION:
+        return why_bad_options(ip, at, hop_by_hop=False)
+    if kind == ROUTING:
+        return _why_bad_routing(ip, at, flight)
+    return _why_bad_fragment(ip, at, has_been_fragment=has_been_fragment)
+
+
+def _why_bad_routing(ip: IPv6, at: int, flight: Flight) -> str:
+    """``ipv6_rthdr_rcv``: only a header whose route is at its end is passed over."""
+    octets = ip.octets
+    if len(octets) < at + 8 or len(octets) < at + extension_length(ROUTING, octets[at + 1]):
+        return "routing header is longer than the packet"
+    if flight.destination is Destination.MULTICAST or flight.link_type is not LinkType.HOST:
+        return "routing header to a group"
+    kind, segments_left = octets[at + 2], octets[at + 3]
+    if kind in SEGMENT_ROUTING or segments_left:
+        return f"routing header of type {kind} with {segments_left} segments left"
+    return ""
+
+
+def _why_bad_fragment(ip: IPv6, at: int, *, has_been_fragment: bool) -> str:
+    """``ipv6_frag_rcv``: what defragmentation left alone; only a fragment that is the whole datagram is passed over."""
+    if has_been_fragment or ip.payload_length == 0 or len(ip.octets) < at + FRAGMENT_HEADER:
+        return "misplaced or cut fragment header"
+    return "malformed fragment" if number(ip.octets, at + 2, 2) & 0xFFF9 else ""

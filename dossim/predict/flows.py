@@ -1,0 +1,233 @@
+"""Flows: what rules and routing look at, for many ordinary packets of one IP version.
+
+Ordinary packets are untagged, whole (no fragment), with an IPv4 header without options or an IPv6 header without extension
+headers: nearly all of a flood. Everything else takes the scalar way (:mod:`dossim.predict.odd`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.packet.columns import U32, U64, Bool, Columns, IPv4Columns, IPv6Columns, Octets
+from dossim.packet.fields import (
+    EXTENSION_HEADERS,
+    ICMP,
+    ICMP_HEADER,
+    ICMPV6,
+    PORT_PROTOCOLS,
+    PORTS_LENGTH,
+    SCTP,
+    TCP,
+    TCP_HEADER,
+    UDP,
+    UDP_HEADER,
+)
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import IPNetwork
+
+I64 = npt.NDArray[np.int64]
+
+HEADER_LENGTHS = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12}
+_IP4_LENGTH, _IP6_LENGTH = 20, 40
+_FRAGMENT_MASK = 0x3FFF  # more-fragments flag and offset
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """One address per row: ``low`` alone for IPv4 (uint32), ``high`` and ``low`` halves for IPv6 (uint64)."""
+
+    version: int
+    low: U32 | U64
+    high: U64 | None = None
+
+    def among(self, nets: Nets) -> Bool:
+        """Which are in a set of CIDRs."""
+        if self.high is None:
+            return nets.contains4(self.low.astype(np.uint32, copy=False))
+        return nets.contains6(self.high, self.low.astype(np.uint64, copy=False))
+
+    def within(self, net: IPNetwork) -> Bool:
+        """Which are in one CIDR; none when it is of the other family."""
+        if net.version != self.version:
+            return np.zeros(len(self.low), np.bool_)
+        if net.prefixlen == 0:
+            return np.ones(len(self.low), np.bool_)
+        return self.among(Nets.of([net]))
+
+    def equal(self, value: int) -> Bool:
+        if self.high is None:
+            return np.asarray(self.low == np.uint32(value), np.bool_)
+        return np.asarray(
+            (self.high == np.uint64(value >> 64)) & (self.low == np.uint64(value & 0xFFFFFFFFFFFFFFFF)), np.bool_
+        )
+
+    def take(self, rows: I64 | Bool) -> Addresses:
+        return Addresses(self.version, self.low[rows], None if self.high is None else self.high[rows])
+
+
+@dataclass(frozen=True)
+class Flows:
+    """``number`` is each row's packet; ``at`` where its transport starts in the capture's data.
+
+    ``length`` is the transport's as the IP header says, ``present`` as much of it as the frame holds. ``protocol`` is -1 where
+    IPv6 extension headers break off. ``sport``, ``dport`` are -1 without four octets of a protocol that has ports;
+    ``icmp_type``, ``icmp_code`` -1 without a whole ICMP header; a ``later_fragment`` has neither and is not too short.
+    """
+
+    version: int
+    octets: Octets
+    number: I64
+    group: Bool
+    source: Addresses
+    destination: Addresses
+    protocol: I64
+    hops: I64
+    dont_fragment: Bool
+    size: I64
+    at: I64
+    length: I64
+    present: I64
+    sport: I64
+    dport: I64
+    icmp_type: I64
+    icmp_code: I64
+    later_fragment: Bool
+    whole_header: Bool  # all of a TCP, UDP or SCTP header is there
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def take(self, rows: I64 | Bool) -> Flows:
+        """Only these rows."""
+        return Flows(
+            self.version,
+            self.octets,
+            *(
+                getattr(self, name).take(rows) if name in ("source", "destination") else getattr(self, name)[rows]
+                for name in _PER_ROW
+            ),
+        )
+
+    def renumbered(self, first: int) -> Flows:
+        """The same flows, numbered from ``first``."""
+        return replace(self, number=self.number + first)
+
+
+_PER_ROW = (
+    *("number", "group", "source", "destination", "protocol", "hops", "dont_fragment", "size"),
+    *("at", "length", "present", "sport", "dport", "icmp_type", "icmp_code", "later_fragment", "whole_header"),
+)
+
+
+def ordinary4(columns: Columns) -> Flows:
+    """The ordinary IPv4 packets; a total length beyond the frame is still ordinary (captures are cut)."""
+    four, links = columns.ipv4, columns.links
+    plain = (
+        (links.tags[four.rows] == 0)
+        & (four.version == 4)
+        & (four.header_length == _IP4_LENGTH)
+        & (four.available >= _IP4_LENGTH)
+        & (four.total_length >= _IP4_LENGTH)
+        & (four.fragment & _FRAGMENT_MASK == 0)
+    )
+    return _flows4(columns, four, np.flatnonzero(plain))
+
+
+def ordinary6(columns: Columns) -> Flows:
+    """The ordinary IPv6 packets."""
+    six, links = columns.ipv6, columns.links
+    plain = (
+        (links.tags[six.rows] == 0)
+        & (six.version == 6)
+        & (six.available >= _IP6_LENGTH)
+        & (six.payload_length > 0)
+        & ~np.isin(six.next_header, list(EXTENSION_HEADERS))
+    )
+    return _flows6(columns, six, np.flatnonzero(plain))
+
+
+def _flows4(columns: Columns, four: IPv4Columns, rows: I64) -> Flows:
+    return _flows(
+        columns,
+        version=4,
+        number=four.rows[rows],
+        source=Addresses(4, four.source[rows]),
+        destination=Addresses(4, four.destination[rows]),
+        protocol=four.protocol[rows],
+        hops=four.ttl[rows],
+        dont_fragment=(four.fragment[rows] & 0x4000).astype(np.bool_),
+        at=four.start[rows] + _IP4_LENGTH,
+        length=four.total_length[rows] - _IP4_LENGTH,
+        available=four.available[rows] - _IP4_LENGTH,
+        size=four.total_length[rows],
+    )
+
+
+def _flows6(columns: Columns, six: IPv6Columns, rows: I64) -> Flows:
+    return _flows(
+        columns,
+        version=6,
+        number=six.rows[rows],
+        source=Addresses(6, six.source[1][rows], six.source[0][rows]),
+        destination=Addresses(6, six.destination[1][rows], six.destination[0][rows]),
+        protocol=six.next_header[rows],
+        hops=six.hop_limit[rows],
+        dont_fragment=np.ones(len(rows), np.bool_),  # routers never fragment IPv6
+        at=six.start[rows] + _IP6_LENGTH,
+        length=six.payload_length[rows],
+        available=six.available[rows] - _IP6_LENGTH,
+        size=six.payload_length[rows] + _IP6_LENGTH,
+    )
+
+
+def _flows(
+    columns: Columns,
+    *,
+    version: int,
+    number: I64,
+    source: Addresses,
+    destination: Addresses,
+    protocol: I64,
+    hops: I64,
+    dont_fragment: Bool,
+    at: I64,
+    length: I64,
+    available: I64,
+    size: I64,
+) -> Flows:
+    octets = columns.octets
+    present = np.minimum(length, available)
+    has_ports = np.isin(protocol, list(PORT_PROTOCOLS)) & (present >= PORTS_LENGTH)
+    has_icmp = np.isin(protocol, (ICMP, ICMPV6)) & (present >= ICMP_HEADER)
+    return Flows(
+        version=version,
+        octets=octets,
+        number=number,
+        group=columns.links.group[number],
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        hops=hops,
+        dont_fragment=dont_fragment,
+        size=size,
+        at=at,
+        length=length,
+        present=present,
+        sport=np.where(has_ports, octets.u16(at), -1),
+        dport=np.where(has_ports, octets.u16(at + 2), -1),
+        icmp_type=np.where(has_icmp, octets.u8(at), -1),
+        icmp_code=np.where(has_icmp, octets.u8(at + 1), -1),
+        later_fragment=np.zeros(len(number), np.bool_),
+        whole_header=whole_headers(protocol, present),
+    )
+
+
+def whole_headers(protocol: I64, present: I64) -> Bool:
+    """Where the XDP program reads ports: all of the transport header is there."""
+    whole = np.zeros(len(protocol), np.bool_)
+    for number, length in HEADER_LENGTHS.items():
+        whole |= (protocol == number) & (present >= length)
+    return whole

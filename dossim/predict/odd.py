@@ -1,0 +1,165 @@
+"""Packets that are not ordinary, one by one: tags, fragments, options, extension headers, groups, forwarding, other protocols.
+
+The kernel's part (header checks, defragmentation, routing, transport) is the model that ``explain`` walks as well; what the
+policy does is evaluated here from the compiled RuleTable, by the same code as for ordinary packets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dossim.disposition import Fate
+from dossim.host import Host
+from dossim.packet.capture import Capture
+from dossim.packet.columns import Octets
+from dossim.packet.fields import IP, ICMP, ICMP_HEADER, ICMPV6, Transport
+from dossim.packet.parse import parse, transport_of
+from dossim.pipeline import ip_input, route, transport
+from dossim.pipeline.reassembly import Lost, Whole, reassemble
+from dossim.pipeline.stages import Flight, Step, World
+from dossim.pipeline.xdp import HEADER_LENGTHS, known_transport, readable_ip
+from dossim.predict import xdp
+from dossim.predict.flows import Addresses, Flows
+from dossim.predict.prediction import Draft
+from dossim.predict.rules import decide
+from enforcer.plan import InterfacePlan
+from enforcer.words import STAGE_OF_MODE, Stage
+
+_LOW = (1 << 64) - 1
+Asked = tuple[int, IP, Transport | None]
+
+
+def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, host: Host, draft: Draft) -> None:
+    """Decide these packets in the draft. They are walked together, because a fragment's fate is its datagram's."""
+    world = World.without_policy(host)
+    flights = {int(number): Flight(parse(capture.frame(int(number)))) for number in numbers}
+    _xdp(flights, plan, draft)
+    _each(flights, Stage.IP_INPUT, ip_input.check, world, draft)
+    _defrag(flights, draft)
+    _raw(flights, plan, draft)
+    _each(flights, Stage.ROUTE, route.check, world, draft, stop=_forwarded)
+    _each(flights, Stage.SOCKET, transport.check, world, draft)
+
+
+def _each(
+    flights: dict[int, Flight],
+    stage: Stage,
+    check: Callable[[Flight, World], Step],
+    world: World,
+    draft: Draft,
+    *,
+    stop: Callable[[Step], Step] = lambda step: step,
+) -> None:
+    """Run one stage's check on every flight; those that end here leave ``flights``."""
+    for number, flight in list(flights.items()):
+        step = stop(check(flight, world))
+        flights[number] = step.flight
+        if isinstance(step.to, Fate):
+            del flights[number]
+            if step.to is Fate.DROPPED:
+                draft.drop(number, stage, step.result)
+            else:
+                draft.end(number, step.to, step.result)
+
+
+def _forwarded(step: Step) -> Step:
+    """Nothing behind routing drops what is forwarded."""
+    return replace(step, to=Fate.FORWARDED) if step.to is Stage.FILTER_FORWARD else step
+
+
+def _xdp(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
+    if plan.mode is None or not plan.xdp_entries:
+        return
+    asked: list[Asked] = []
+    for number, flight in flights.items():
+        ip = readable_ip(flight.packet.link)
+        if ip is not None:
+            asked.append((number, ip, known_transport(ip)))
+    for flows in _flows(asked):
+        for number, entry in zip(flows.number.tolist(), xdp.drops(flows, plan.table, plan.xdp_entries), strict=True):
+            if entry >= 0:
+                del flights[number]
+                draft.drop(number, STAGE_OF_MODE[plan.mode], "", int(entry))
+
+
+def _defrag(flights: dict[int, Flight], draft: Draft) -> None:
+    fates = reassemble((number, flight.ip) for number, flight in sorted(flights.items()) if flight.ip is not None)
+    for number, fate in fates.items():
+        if isinstance(fate, Lost):
+            del flights[number]
+            draft.drop(number, Stage.DEFRAG, fate.reason)
+        elif isinstance(fate, Whole):
+            flights[number] = replace(flights[number], ip=fate.datagram, reassembly=fate)
+
+
+def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
+    asked = [(number, flight.ip, transport_of(flight.ip)) for number, flight in flights.items() if flight.ip is not None]
+    for flows in _flows(asked):
+        decisions = decide(flows, plan.table)
+        for row, number in enumerate(flows.number.tolist()):
+            if decisions.unreadable[row]:
+                del flights[number]
+                draft.drop(number, Stage.RAW, "too short for a rule that asks for ports, ICMP type or protocol")
+            elif decisions.denied_by[row] >= 0:
+                del flights[number]
+                draft.drop(number, Stage.RAW, "", int(decisions.denied_by[row]))
+
+
+def _flows(asked: Sequence[Asked]) -> list[Flows]:
+    """The same packets as columns, per IP version."""
+    by_version: Mapping[int, list[Asked]] = {4: [], 6: []}
+    for item in asked:
+        by_version[item[1].version].append(item)
+    return [_columns(version, items) for version, items in by_version.items() if items]
+
+
+def _columns(version: int, asked: Sequence[Asked]) -> Flows:
+    transports = [found for _, _, found in asked]
+    zeros = np.zeros(len(asked), np.int64)
+    ports = [(-1, -1) if found is None else found.ports or (-1, -1) for found in transports]
+    icmp = [_icmp(found) for found in transports]
+    return Flows(
+        version=version,
+        octets=Octets(np.zeros(16, np.uint8)),
+        number=np.array([number for number, _, _ in asked], np.int64),
+        group=zeros.astype(np.bool_),
+        source=_addresses(version, [int(ip.source) for _, ip, _ in asked]),
+        destination=_addresses(version, [int(ip.destination) for _, ip, _ in asked]),
+        protocol=np.array([-1 if found is None else found.protocol for found in transports], np.int64),
+        hops=zeros,
+        dont_fragment=zeros.astype(np.bool_),
+        size=zeros,
+        at=zeros,
+        length=zeros,
+        present=zeros,
+        sport=np.array([sport for sport, _ in ports], np.int64),
+        dport=np.array([dport for _, dport in ports], np.int64),
+        icmp_type=np.array([kind for kind, _ in icmp], np.int64),
+        icmp_code=np.array([code for _, code in icmp], np.int64),
+        later_fragment=np.array([bool(found and found.fragment_offset) for found in transports], np.bool_),
+        whole_header=np.array([_is_whole(found) for found in transports], np.bool_),
+    )
+
+
+def _addresses(version: int, values: Sequence[int]) -> Addresses:
+    if version == 4:
+        return Addresses(4, np.array(values, np.uint32))
+    high = np.array([value >> 64 for value in values], np.uint64)
+    return Addresses(6, np.array([value & _LOW for value in values], np.uint64), high)
+
+
+def _icmp(found: Transport | None) -> tuple[int, int]:
+    """Type and code, -1 where they cannot be read."""
+    if found is None or found.protocol not in (ICMP, ICMPV6) or found.fragment_offset:
+        return -1, -1
+    return (found.octets[0], found.octets[1]) if len(found.octets) >= ICMP_HEADER else (-1, -1)
+
+
+def _is_whole(found: Transport | None) -> bool:
+    if found is None or found.fragment_offset:
+        return False
+    least = HEADER_LENGTHS.get(found.protocol)
+    return least is not None and len(found.octets) >= least

@@ -1,0 +1,193 @@
+"""Ordinary packets, all at once: whole IPv4 and IPv6 packets to an own address, or to one that is nobody's here.
+
+Which packets are ordinary is decided before anything else (:func:`is_ordinary4`, :func:`is_ordinary6`); all others take the
+scalar way of :mod:`dossim.predict.odd`, through the same kernel model that ``explain`` walks. The order of checks is the
+kernel's: docs/packet-fates.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.host import Host
+from dossim.packet.columns import Bool, Octets, checksum_valid
+from dossim.packet.fields import ICMP, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, UDPLITE
+from dossim.predict import xdp
+from dossim.predict.flows import Addresses, Flows
+from dossim.predict.prediction import Draft
+from dossim.predict.rules import decide
+from enforcer.plan import InterfacePlan
+from enforcer.policy.nets import Nets
+from enforcer.words import STAGE_OF_MODE, Stage
+
+I64 = npt.NDArray[np.int64]
+
+_LOOPBACK = Nets.of(["127.0.0.0/8"])
+_GROUPS = Nets.of(["224.0.0.0/4"])
+_ALL_HOSTS, _LIMITED_BROADCAST = 0xE0000001, 0xFFFFFFFF
+# ip6_rcv_core() refuses these: the loopback address and multicast sources. Multicast destinations are not ordinary.
+_NO_SOURCE6 = Nets.of(["::1/128", "ff00::/8"])
+
+
+def is_ordinary4(flows: Flows, host: Host) -> Bool:
+    """To an own address; or, on a host that does not forward, to one that is neither own, nor broadcast, nor joined."""
+    own = _own(flows.destination, host)
+    ordinary = own if host.forward else own | ~_special_destination(flows, host)
+    ordinary &= flows.protocol != UDPLITE
+    if host.rp_filter:
+        ordinary &= ~_filtered_source(flows.source, host)
+    return ordinary
+
+
+def is_ordinary6(flows: Flows, host: Host) -> Bool:
+    """To an own address."""
+    return np.asarray(_own(flows.destination, host) & (flows.protocol != UDPLITE), np.bool_)
+
+
+def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft) -> None:
+    """Decide these flows in the draft, stage by stage; each stage sees what the one before let through."""
+    flows = _xdp(flows, plan, draft)
+    flows = _ip_input(flows, draft)
+    flows = _raw(flows, plan, draft)
+    flows = _route(flows, host, draft)
+    _socket(flows, draft)
+
+
+def _xdp(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
+    if plan.mode is None or not plan.xdp_entries:
+        return flows
+    dropped_by = xdp.drops(flows, plan.table, plan.xdp_entries)
+    dropped = dropped_by >= 0
+    draft.drop(flows.number[dropped], STAGE_OF_MODE[plan.mode], "", dropped_by[dropped])
+    return flows.take(~dropped)
+
+
+def _ip_input(flows: Flows, draft: Draft) -> Flows:
+    cut = flows.present < flows.length
+    draft.drop(flows.number[cut], Stage.IP_INPUT, "the packet is longer than the frame")
+    bad = ~cut & (_bad_source6(flows) if flows.version == 6 else ~_header_checksum_valid(flows))
+    reason = "loopback or multicast source" if flows.version == 6 else "bad IP header checksum"
+    draft.drop(flows.number[bad], Stage.IP_INPUT, reason)
+    return flows.take(~cut & ~bad)
+
+
+def _bad_source6(flows: Flows) -> Bool:
+    return flows.source.among(_NO_SOURCE6)
+
+
+def _header_checksum_valid(flows: Flows) -> Bool:
+    """Ten words that sum up to all ones (``ip_fast_csum``); ordinary headers have no options."""
+    total = np.zeros(len(flows), np.int64)
+    for word in range(-20, 0, 2):
+        total += flows.octets.u16(flows.at + word)
+    total = (total & 0xFFFF) + (total >> 16)
+    return np.asarray((total & 0xFFFF) + (total >> 16) == 0xFFFF, np.bool_)
+
+
+def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
+    decisions = decide(flows, plan.table)
+    denied = decisions.denied_by >= 0
+    draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
+    draft.drop(flows.number[decisions.unreadable], Stage.RAW, "too short for a rule that asks for ports or ICMP type")
+    return flows.take(~denied & ~decisions.unreadable)
+
+
+def _route(flows: Flows, host: Host, draft: Draft) -> Flows:
+    if flows.version == 6:
+        return flows  # ordinary IPv6 is for us, whatever its source
+    martian = (
+        flows.source.among(_GROUPS)
+        | flows.source.among(_LOOPBACK)
+        | flows.source.equal(0)
+        | flows.source.equal(_LIMITED_BROADCAST)
+    )
+    own = _own(flows.destination, host)
+    martian |= own & _own(flows.source, host)
+    draft.drop(flows.number[martian], Stage.ROUTE, "martian source")
+    elsewhere = ~martian & ~own
+    draft.drop(flows.number[elsewhere], Stage.ROUTE, "not an address of this host, and forwarding is off")
+    return flows.take(~martian & ~elsewhere)
+
+
+def _socket(flows: Flows, draft: Draft) -> None:
+    """Delivered, unless the transport refuses it; whether anybody listens makes no difference."""
+    tcp = flows.protocol == TCP
+    udp = flows.protocol == UDP
+    icmp = flows.protocol == (ICMP if flows.version == 4 else ICMPV6)
+    draft.drop(flows.number[tcp & flows.group], Stage.SOCKET, "TCP in a broadcast or multicast frame")
+    _tcp(flows.take(tcp & ~flows.group), draft)
+    _udp(flows.take(udp), draft)
+    checked = flows.take(icmp)
+    bad = ~_checksum_valid(checked, checked.length, with_addresses=flows.version == 6)
+    draft.drop(checked.number[bad], Stage.SOCKET, "bad ICMP checksum")
+
+
+def _tcp(flows: Flows, draft: Draft) -> None:
+    data_offset = (flows.octets.u8(flows.at + 12) >> 4) * 4
+    malformed = (flows.length < TCP_HEADER) | (data_offset < TCP_HEADER) | (data_offset > flows.length)
+    draft.drop(flows.number[malformed], Stage.SOCKET, "TCP header cut short or of impossible length")
+    flows = flows.take(~malformed)
+    bad = ~_checksum_valid(flows, flows.length, with_addresses=True)
+    draft.drop(flows.number[bad], Stage.SOCKET, "bad TCP checksum")
+
+
+def _udp(flows: Flows, draft: Draft) -> None:
+    length = flows.octets.u16(flows.at + 4)
+    if flows.version == 6:
+        length = np.where(length == 0, flows.length, length)
+    malformed = (flows.length < UDP_HEADER) | (length < UDP_HEADER) | (length > flows.length)
+    draft.drop(flows.number[malformed], Stage.SOCKET, "UDP header cut short or of impossible length")
+    flows, length = flows.take(~malformed), length[~malformed]
+    without = flows.octets.u16(flows.at + 6) == 0
+    if flows.version == 6:
+        draft.drop(flows.number[without], Stage.SOCKET, "UDP over IPv6 without checksum")
+    flows, length = flows.take(~without), length[~without]
+    bad = ~_checksum_valid(flows, length, with_addresses=True)
+    draft.drop(flows.number[bad], Stage.SOCKET, "bad UDP checksum")
+
+
+def _checksum_valid(flows: Flows, length: I64, *, with_addresses: bool) -> Bool:
+    initial = np.zeros(len(flows), np.int64)
+    if with_addresses:
+        initial = _pseudo_header(flows.octets, flows) + length + flows.protocol
+    return checksum_valid(flows.octets.data, flows.at, length, initial)
+
+
+def _pseudo_header(octets: Octets, flows: Flows) -> I64:
+    """The sum of the words of both addresses: they stand right in front of the transport."""
+    total = np.zeros(len(flows), np.int64)
+    for word in range(-8 if flows.version == 4 else -32, 0, 2):
+        total += octets.u16(flows.at + word)
+    return total
+
+
+def _own(addresses: Addresses, host: Host) -> Bool:
+    held = np.zeros(len(addresses.low), np.bool_)
+    for address in host.addresses:
+        if address.version == addresses.version:
+            held |= addresses.equal(int(address.ip))
+    return held
+
+
+def _subnet_broadcasts(addresses: Addresses, host: Host) -> Bool:
+    held = np.zeros(len(addresses.low), np.bool_)
+    for address in host.addresses:
+        if address.version == 4 and address.network.prefixlen < 31:
+            held |= addresses.equal(int(address.network.broadcast_address))
+    return held
+
+
+def _special_destination(flows: Flows, host: Host) -> Bool:
+    """Broadcasts and the joined group, and 0.0.0.0, which is a broadcast from 0.0.0.0."""
+    destination = flows.destination
+    special = destination.equal(_LIMITED_BROADCAST) | destination.equal(_ALL_HOSTS) | destination.equal(0)
+    return special | _subnet_broadcasts(destination, host)
+
+
+def _filtered_source(source: Addresses, host: Host) -> Bool:
+    """Sources that rp_filter may refuse: broadcasts, and those whose way back is by the inside interface."""
+    held = _subnet_broadcasts(source, host)
+    for network in host.routes:
+        held |= source.within(network)
+    return held

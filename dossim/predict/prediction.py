@@ -1,0 +1,98 @@
+"""Prediction: where each packet of a capture ends, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.disposition import Disposition, Fate
+from enforcer.policy.ruletable import Entry
+from enforcer.words import Stage
+
+FATES = tuple(Fate)
+STAGES = tuple(Stage)
+NO_STAGE = 255
+NO_ENTRY = -1
+FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
+STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 where no stage dropped it.
+
+    ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 where no entry dropped it; ``reason`` (uint16) indexes
+    ``reasons``.
+    """
+
+    fate: npt.NDArray[np.uint8]
+    stage: npt.NDArray[np.uint8]
+    entry: npt.NDArray[np.int32]
+    reason: npt.NDArray[np.uint16]
+    entries: tuple[Entry, ...]
+    reasons: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.fate)
+
+    def disposition(self, packet: int) -> Disposition:
+        """What becomes of one packet; packets count from 0."""
+        code, index = int(self.stage[packet]), int(self.entry[packet])
+        return Disposition(
+            FATES[self.fate[packet]],
+            None if code == NO_STAGE else STAGES[code],
+            None if index == NO_ENTRY else self.entries[index].name,
+            self.reasons[self.reason[packet]],
+        )
+
+    def totals(self) -> dict[str, int]:
+        """Packets per stage they are dropped at, in packet order, then per fate; words without packets are left out."""
+        dropped = self.fate == FATE_CODE[Fate.DROPPED]
+        per_stage = np.bincount(self.stage[dropped], minlength=len(STAGES))
+        totals = {str(stage): int(per_stage[code]) for stage, code in STAGE_CODE.items()}
+        for fate in (Fate.DELIVERED, Fate.FORWARDED):
+            totals[str(fate)] = int((self.fate == FATE_CODE[fate]).sum())
+        return {word: count for word, count in totals.items() if count}
+
+    def entry_counts(self) -> dict[str, int]:
+        """Packets each entry drops, of those that drop any."""
+        counts = np.bincount(self.entry[self.entry >= 0], minlength=len(self.entries))
+        return {entry.name: int(count) for entry, count in zip(self.entries, counts, strict=True) if count}
+
+
+class Draft:
+    """A prediction while it is made: rows are decided once, by packet number."""
+
+    def __init__(self, packets: int) -> None:
+        self.fate = np.full(packets, FATE_CODE[Fate.DELIVERED], np.uint8)
+        self.stage = np.full(packets, NO_STAGE, np.uint8)
+        self.entry = np.full(packets, NO_ENTRY, np.int32)
+        self.reason = np.zeros(packets, np.uint16)
+        self._reasons: dict[str, int] = {"": 0}
+
+    def drop(
+        self,
+        rows: npt.NDArray[np.int64] | int,
+        stage: Stage,
+        reason: str = "",
+        entry: npt.NDArray[np.int32] | int = NO_ENTRY,
+    ) -> None:
+        """These packets are dropped at a stage; ``entry`` is one index or one per row."""
+        self.fate[rows] = FATE_CODE[Fate.DROPPED]
+        self.stage[rows] = STAGE_CODE[stage]
+        self.entry[rows] = entry
+        self.reason[rows] = self._code(reason)
+
+    def end(self, row: int, fate: Fate, reason: str = "") -> None:
+        """One packet is delivered or forwarded."""
+        self.fate[row] = FATE_CODE[fate]
+        self.reason[row] = self._code(reason)
+
+    def finish(self, entries: tuple[Entry, ...]) -> Prediction:
+        return Prediction(self.fate, self.stage, self.entry, self.reason, entries, tuple(self._reasons))
+
+    def _code(self, reason: str) -> int:
+        return self._reasons.setdefault(reason, min(len(self._reasons), 0xFFFF))

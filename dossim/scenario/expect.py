@@ -1,0 +1,136 @@
+"""Expectations held against a prediction, or against what a drill observed. Pure.
+
+The same arrays describe both: a fate and a stage per packet, 255 where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.disposition import Fate
+from dossim.drill.results import DrillResult, PredictResult
+from dossim.predict.prediction import FATE_CODE, STAGE_CODE
+from dossim.scenario.model import ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation, Scenario
+from dossim.scenario.traffic import LabelledCapture
+from enforcer.errors import Position
+from enforcer.mode import ModeChoice
+from enforcer.policy.resources import NOWHERE
+from enforcer.words import Stage
+
+SHOWN = 10  # packets that are named when an expectation fails
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One expectation and what was found. ``holds`` None: nothing here could tell, and ``found`` says why.
+
+    ``packets`` are the first ones that ended otherwise.
+    """
+
+    expectation: str
+    holds: bool | None
+    found: str
+    position: Position = NOWHERE
+    packets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How packets ended: as predicted or as observed. ``entries`` are packets dropped per entry."""
+
+    fate: npt.NDArray[np.uint8]
+    stage: npt.NDArray[np.uint8]
+    entries: Mapping[str, int]
+    conntrack_entries: int | None
+
+
+def ends_of(result: PredictResult) -> Ends:
+    """What was observed when it was a drill, else what was predicted."""
+    if not isinstance(result, DrillResult):
+        prediction = result.prediction
+        return Ends(prediction.fate, prediction.stage, prediction.entry_counts(), None)
+    rows = result.verification.entries
+    counted = {row.entry: row.predicted if row.observed is None else row.observed for row in rows}
+    return Ends(result.observations.fate, result.observations.stage, counted, result.conntrack_entries)
+
+
+def evaluate(
+    scenario: Scenario, mode: ModeChoice, traffic: LabelledCapture, result: PredictResult
+) -> tuple[Outcome, ...]:
+    """An outcome for each expectation that concerns the mode; first, for a drill, whether predicted == observed."""
+    ends = ends_of(result)
+    concerned = [item for item in scenario.expect if not item.modes or mode in item.modes]
+    agreement = [_agreement(result)] if isinstance(result, DrillResult) else []
+    return (*agreement, *(_evaluate(item, traffic, ends) for item in concerned))
+
+
+def _agreement(result: DrillResult) -> Outcome:
+    verification = result.verification
+    wrong = [
+        f"{row.entry}: predicted {row.predicted:,}, counted {row.observed:,}"
+        for row in verification.entries
+        if row.observed not in (None, row.predicted)
+    ]
+    parts = [f"{verification.matched:,} of {verification.packets:,} packets"]
+    parts += [f"{verification.mismatched:,} mismatched"] if verification.mismatched else []
+    parts += [f"{verification.unobserved:,} unobserved"] if verification.unobserved else []
+    packets = tuple(item.packet for item in verification.mismatches[:SHOWN])
+    return Outcome("predicted == observed", verification.agrees, "; ".join(parts + wrong), packets=packets)
+
+
+def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) -> Outcome:
+    match expectation:
+        case PacketExpectation():
+            return _packets(expectation, traffic, ends)
+        case EntryExpectation():
+            dropped = ends.entries.get(expectation.entry, 0)
+            holds = expectation.packets.hold(dropped)
+            return Outcome(str(expectation), holds, f"{dropped:,} packets", expectation.position)
+        case ConntrackExpectation():
+            return _conntrack(expectation, ends)
+        case _:
+            assert_never(expectation)
+
+
+def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: Ends) -> Outcome:
+    concerned = traffic.having(expectation.label)
+    right = concerned & ended_so(expectation, ends)
+    total, count = int(concerned.sum()), int(right.sum())
+    if not total:
+        return Outcome(str(expectation), False, "no packet has this label", expectation.position)
+    holds = expectation.share.hold(count / total)
+    # Too many as expected is shown by those; too few by the others.
+    shown = concerned & ~right if expectation.share.at_least is not None else right
+    packets = () if holds else tuple(int(packet) for packet in np.flatnonzero(shown)[:SHOWN])
+    return Outcome(str(expectation), holds, f"{count:,} of {total:,} packets", expectation.position, packets)
+
+
+def ended_so(expectation: PacketExpectation, ends: Ends) -> npt.NDArray[np.bool_]:
+    """Which packets ended as expected."""
+    same = ends.fate == FATE_CODE[expectation.fate]
+    if expectation.stage is not None:
+        same &= ends.stage == STAGE_CODE[expectation.stage]
+    if expectation.at_or_before is not None:
+        same &= np.isin(ends.stage, _up_to(expectation.at_or_before))
+    return np.asarray(same, np.bool_)
+
+
+def _up_to(last: Stage) -> list[int]:
+    """Codes of the stages up to and including one, in the order packets meet them."""
+    return [code for code in STAGE_CODE.values() if code <= STAGE_CODE[last]]
+
+
+def _conntrack(expectation: ConntrackExpectation, ends: Ends) -> Outcome:
+    if ends.conntrack_entries is None:
+        return Outcome(str(expectation), None, "only a drill can tell", expectation.position)
+    holds = expectation.entries.hold(ends.conntrack_entries)
+    return Outcome(str(expectation), holds, f"{ends.conntrack_entries:,} entries", expectation.position)
+
+
+assert list(STAGE_CODE) == list(Stage), "codes follow the order in which packets meet the stages"
+assert set(FATE_CODE) == set(Fate)

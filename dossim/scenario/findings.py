@@ -1,0 +1,95 @@
+"""InvalidScenario, and how a place in a parsed YAML document becomes a line and a column."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dossim.errors import ScenarioError
+from enforcer.errors import Finding, Position
+from enforcer.policy.nodes import Fieldset, Items, Node
+
+Step = str | int
+
+
+class InvalidScenario(ScenarioError):
+    """A scenario file is not one. ``findings`` has everything that is wrong with it, in file order."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+class Marks:
+    """Where the nodes of one document stand."""
+
+    def __init__(self, path: Path | str, root: Node) -> None:
+        self._path = str(path)
+        self._root = root
+
+    def position(self, steps: Iterable[Step]) -> Position:
+        """Where the value at ``steps`` begins; a step that is not in the document ends the walk at its parent."""
+        return self._place(self._walk(steps))
+
+    def key(self, steps: Iterable[Step], name: str) -> Position:
+        """Where the key ``name`` of the mapping at ``steps`` stands; the mapping's own place when it has none."""
+        node = self._walk(steps)
+        return self._place(node.keys.get(name, node) if isinstance(node, Fieldset) else node)
+
+    def finding(self, steps: Sequence[Step], message: str) -> Finding:
+        return Finding(self.position(steps), field_of(steps), message)
+
+    def _walk(self, steps: Iterable[Step]) -> Node:
+        node = self._root
+        for step in steps:
+            if isinstance(node, Fieldset) and step in node.fields:
+                node = node.fields[str(step)]
+            elif isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
+                node = node.items[step]
+            else:
+                break
+        return node
+
+    def _place(self, node: Node) -> Position:
+        return Position(self._path, node.line or 1, node.column or 1)
+
+
+def plain(node: Node) -> Any:
+    """The document as plain data, for the schema."""
+    if isinstance(node, Fieldset):
+        return {name: plain(value) for name, value in node.fields.items()}
+    return [plain(item) for item in node.items] if isinstance(node, Items) else node.value
+
+
+def repeated_keys(node: Node, marks: Marks, steps: tuple[Step, ...] = ()) -> Iterator[Finding]:
+    """A key written twice in one mapping: YAML libraries differ in which one wins."""
+    if isinstance(node, Fieldset):
+        for again, first in node.repeated:
+            place = Position(marks.position(()).path, again.line, again.column)
+            yield Finding(
+                place, field_of([*steps, str(again.value)]), f"written twice; the first is in line {first.line}"
+            )
+        for name, value in node.fields.items():
+            yield from repeated_keys(value, marks, (*steps, name))
+    elif isinstance(node, Items):
+        for number, item in enumerate(node.items):
+            yield from repeated_keys(item, marks, (*steps, number))
+
+
+def field_of(steps: Iterable[Step]) -> str:
+    """``traffic[0].count`` for the steps ``traffic``, 0, ``count``."""
+    text = ""
+    for step in steps:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """``; did you mean 'count'?`` when one of the known words is near, else all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(word), names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

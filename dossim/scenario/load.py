@@ -1,0 +1,135 @@
+"""load_scenario: a ``*.scenario.yaml`` file -> Scenario, or everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.scenario.findings import InvalidScenario, Marks, did_you_mean, plain, repeated_keys
+from dossim.scenario.model import CaptureTraffic, EntryExpectation, GeneratedTraffic, Scenario
+from dossim.scenario.policy import read_policy
+from dossim.scenario.read import Reader
+from dossim.scenario.schema import schema_findings
+from dossim.scenario.situation import destinations_of, situation_of
+from dossim.scenario.traffic import missing_destination
+from enforcer.errors import EnforcerError, Finding, Position, UsageError
+from enforcer.policy.nodes import DocumentFault, Node, from_text
+
+SUFFIX = ".scenario.yaml"
+SUFFIXES = (SUFFIX, ".scenario.yml")
+
+
+def load_scenario(path: str | os.PathLike[str]) -> Scenario:
+    """The scenario of a file, its policy loaded and everything checked that needs no capture.
+
+    Raises InvalidScenario with all findings, those of the policy files included.
+    """
+    file = Path(path)
+    document = _read_document(file)
+    resources, policy, findings = read_policy(file, document.root, document.marks)
+    findings += repeated_keys(document.root, document.marks)
+    faults = schema_findings(document.data, document.marks)
+    if faults:
+        raise InvalidScenario(_in_order(findings + faults))
+    reader = Reader(file, document.data, document.marks)
+    scenario = Scenario(
+        name=document.data["name"],
+        path=file,
+        resources=resources,
+        traffic=reader.traffic(),
+        description=document.data.get("description", ""),
+        policy=policy,
+        host=reader.host(),
+        modes=reader.modes(),
+        slow=document.data.get("slow", False),
+    )
+    scenario = replace(scenario, expect=reader.expectations([row.label for row in scenario.traffic]))
+    findings += reader.findings or ([] if findings else _situation_findings(scenario, document.marks))
+    if findings:
+        raise InvalidScenario(_in_order(findings))
+    return scenario
+
+
+def scenario_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The scenario files among files and directories, those of directories in order of name.
+
+    Raises UsageError for a path that does not exist, or when there is none at all.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or directory")
+        within = sorted(item for suffix in SUFFIXES for item in path.rglob(f"*{suffix}"))
+        found.extend(within if path.is_dir() else [path])
+    if not found:
+        raise UsageError(f"no *{SUFFIX} files in {', '.join(map(str, paths))}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Document:
+    root: Node
+    data: Any
+    marks: Marks
+
+
+def _read_document(file: Path) -> _Document:
+    try:
+        documents = list(from_text(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InvalidScenario([Finding(Position(str(file)), "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidScenario([Finding(Position(str(file)), "", "not text: it is not UTF-8")]) from error
+    except DocumentFault as fault:
+        raise InvalidScenario([Finding(Position(str(file), fault.line, fault.column), "", fault.message)]) from fault
+    if len(documents) != 1:
+        message = f"expected one YAML document, found {len(documents)}; each scenario is a file of its own"
+        raise InvalidScenario([Finding(Position(str(file)), "", message)])
+    return _Document(documents[0], plain(documents[0]), Marks(file, documents[0]))
+
+
+def _situation_findings(scenario: Scenario, marks: Marks) -> list[Finding]:
+    """What only shows when policy, host and traffic come together."""
+    try:
+        situation = situation_of(scenario, scenario.modes[0])
+    except UsageError as error:
+        return [marks.finding(("host",), str(error))]
+    return _destination_findings(scenario, situation) + _entry_findings(scenario, situation)
+
+
+def _destination_findings(scenario: Scenario, situation: Situation) -> list[Finding]:
+    if not situation.host.addresses and any(isinstance(row, CaptureTraffic) for row in scenario.traffic):
+        return []  # the captures will tell the host's addresses
+    destinations = destinations_of(situation)
+    return [
+        Finding(row.position, f"traffic[{number}]", message)
+        for number, row in enumerate(scenario.traffic)
+        if isinstance(row, GeneratedTraffic) and (message := missing_destination(row, destinations))
+    ]
+
+
+def _entry_findings(scenario: Scenario, situation: Situation) -> list[Finding]:
+    """Expectations of entries that the policy does not have."""
+    wanted = [(n, row) for n, row in enumerate(scenario.expect) if isinstance(row, EntryExpectation)]
+    if not wanted:
+        return []
+    try:
+        plan = plan_for(situation, lab_facts(situation.host))
+    except EnforcerError as error:
+        return [Finding(Position(str(scenario.path)), "policy", str(error))]
+    names = [entry.name for entry in plan.table.ingress]
+    return [
+        Finding(
+            row.position, f"expect[{number}].entry", f"no entry is called {row.entry!r}{did_you_mean(row.entry, names)}"
+        )
+        for number, row in wanted
+        if row.entry not in names
+    ]
+
+
+def _in_order(findings: Sequence[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.position)

@@ -1,0 +1,63 @@
+"""The resources of a scenario: those of the files it names and those written in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from dossim.scenario.findings import Marks
+from dossim.scenario.inline import text_of
+from enforcer.errors import Finding, PolicyError
+from enforcer.policy.load import load, load_text
+from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
+from enforcer.policy.resources import NetworkSet, Resource, Resources
+
+
+def read_policy(path: Path, root: Node, marks: Marks) -> tuple[Resources, tuple[str, ...], list[Finding]]:
+    """The resources, the files they came from, and what is wrong with them; nothing when the document lists none."""
+    listed = root.fields.get("policy") if isinstance(root, Fieldset) else None
+    items = listed.items if isinstance(listed, Items) else []
+    files = [str(path.parent / str(item.value)) for item in items if isinstance(item, Scalar)]
+    inline = [item for item in items if isinstance(item, Fieldset)]
+    parts, findings = _load_all(path, files, inline)
+    resources = merge(parts)
+    findings += [marks.finding(("policy",), message) for message in _repeated(resources)]
+    return resources, (*files, *([str(path)] if inline else [])), findings
+
+
+def _load_all(path: Path, files: Sequence[str], inline: Sequence[Node]) -> tuple[list[Resources], list[Finding]]:
+    """All that can be loaded, and why the rest cannot. Files are loaded together: the loader sees repetitions."""
+    parts: list[Resources] = []
+    findings: list[Finding] = []
+    try:
+        parts.append(load(files))
+    except PolicyError as error:
+        findings.extend(error.findings)
+    for node in inline:
+        try:
+            parts.append(load_text(text_of(node), str(path)))
+        except PolicyError as error:
+            findings.extend(error.findings)
+    return parts, findings
+
+
+def merge(parts: Iterable[Resources]) -> Resources:
+    """All resources of all parts, in order."""
+    listed = list(parts)
+    names = [field.name for field in fields(Resources)]
+    return Resources(**{name: tuple(item for part in listed for item in getattr(part, name)) for name in names})
+
+
+def _repeated(resources: Resources) -> Iterator[str]:
+    """Resources that are there twice, once in a file and once inline or twice inline."""
+    every: list[Resource] = [item for field in fields(Resources) if field.name != "skipped"
+                             for item in getattr(resources, field.name)]  # fmt: skip
+    count = Counter(_key(item) for item in every)
+    yield from (f"two resources are {key}" for key, times in count.items() if times > 1)
+
+
+def _key(item: Resource) -> str:
+    namespace = f"{item.namespace}/" if isinstance(item, NetworkSet) else ""
+    return f"{type(item).__name__} {namespace}{item.name}"

@@ -1,0 +1,69 @@
+"""A scenario run in one of its modes: predicted only, or drilled on the running kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from dossim.drill import DrillResult, PredictResult, Situation, drill_capture, predict_capture
+from dossim.drill.run import Progress
+from dossim.packet.capture import Capture, concat, read_capture
+from dossim.scenario.expect import Outcome, evaluate
+from dossim.scenario.model import CaptureTraffic, Scenario
+from dossim.scenario.situation import destinations_of, situation_of
+from dossim.scenario.traffic import LabelledCapture, build_traffic
+from enforcer.mode import ModeChoice
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """``result`` is a DrillResult when it was drilled: then outcomes are about what was observed."""
+
+    scenario: Scenario
+    choice: ModeChoice
+    traffic: LabelledCapture
+    result: PredictResult
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def drilled(self) -> bool:
+        return isinstance(self.result, DrillResult)
+
+    @property
+    def holds(self) -> bool:
+        """Nothing that could be told is otherwise than expected."""
+        return all(outcome.holds is not False for outcome in self.outcomes)
+
+
+class ScenarioRunner:
+    """Runs one scenario; its traffic is built once for all modes."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+
+    def predict(self, choice: ModeChoice) -> ScenarioResult:
+        """Without privilege: what would become of each packet."""
+        return self._result(choice, predict_capture(self.traffic.capture, self._situation(choice)))
+
+    def drill(self, choice: ModeChoice, *, progress: Progress | None = None) -> ScenarioResult:
+        """On the running kernel. Raises what :func:`drill_capture` raises."""
+        return self._result(choice, drill_capture(self.traffic.capture, self._situation(choice), progress=progress))
+
+    @cached_property
+    def traffic(self) -> LabelledCapture:
+        """The scenario's traffic. Raises CaptureError, PacketError or ScenarioError."""
+        destinations = destinations_of(self._situation(self.scenario.modes[0]))
+        return build_traffic(self.scenario.traffic, destinations, path=str(self.scenario.path))
+
+    @cached_property
+    def _recorded(self) -> Capture | None:
+        """The scenario's captures, which tell the host's addresses when nothing else does."""
+        paths = [row.path for row in self.scenario.traffic if isinstance(row, CaptureTraffic)]
+        return concat(read_capture(path) for path in paths) if paths else None
+
+    def _situation(self, choice: ModeChoice) -> Situation:
+        return situation_of(self.scenario, choice, self._recorded)
+
+    def _result(self, choice: ModeChoice, result: PredictResult) -> ScenarioResult:
+        outcomes = evaluate(self.scenario, choice, self.traffic, result)
+        return ScenarioResult(self.scenario, choice, self.traffic, result, outcomes)

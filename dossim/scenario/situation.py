@@ -1,0 +1,35 @@
+"""The situation of a scenario in one of its modes, and whom its generators send to. Pure."""
+
+from __future__ import annotations
+
+from dossim.drill.situation import Situation, situation_for
+from dossim.packet.capture import Capture
+from dossim.scenario.model import Scenario
+from enforcer.mode import ModeChoice
+from enforcer.policy.resources import IPAddress
+
+
+def situation_of(scenario: Scenario, choice: ModeChoice, capture: Capture | None = None) -> Situation:
+    """``capture`` tells the host's addresses when neither the scenario nor its policy does."""
+    host = scenario.host
+    return situation_for(
+        scenario.resources,
+        capture=capture,
+        choice=choice,
+        node=host.node,
+        interface=host.interface,
+        addresses=host.addresses,
+        forward=host.forward,
+        routes=host.routes,
+        listen=host.listen,
+        rp_filter=host.rp_filter,
+        mtu=host.mtu,
+    )
+
+
+def destinations_of(situation: Situation) -> dict[int, IPAddress]:
+    """The host's first address of each IP version."""
+    first: dict[int, IPAddress] = {}
+    for address in situation.host.addresses:
+        first.setdefault(address.version, address.ip)
+    return first

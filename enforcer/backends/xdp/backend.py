@@ -1,0 +1,111 @@
+"""XdpBackend: a BackendDriver through BPF links, maps and pins.
+
+Acts in the network namespace of the calling thread and keeps nothing open: a killed agent leaves its programs
+enforcing, and the next one goes on from the pins. Interfaces do not depend on each other: one that is refused changes
+nothing for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.backends.base import ApplyResult, EntryCount
+from enforcer.backends.xdp import generation
+from enforcer.backends.xdp.apply import Refused, reconcile, wanted_for
+from enforcer.backends.xdp.layout import Pins, all_pins
+from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
+from enforcer.backends.xdp.render import render
+from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
+from enforcer.kernel.netlink import InterfaceState, interfaces
+from enforcer.kernel.netns import current_inode
+from enforcer.plan import InterfacePlan, Plan
+
+
+@dataclass(frozen=True)
+class XdpBackend:
+    """Enforces plans in XDP. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises.
+
+    Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
+    alone, as raw then does (``ipv6Support: false``).
+    """
+
+    pin_root: Path = PIN_ROOT
+    ipv6: bool = True
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
+        """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
+
+        Raises PrivilegeError without the capabilities; what the kernel refuses an interface is in the result.
+        """
+        plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
+        changes = self._make_room(dry_run=dry_run) if plans else []
+        changes += self._release(keep={item.interface for item in plans}, dry_run=dry_run)
+        states = {state.name: state for state in interfaces()} if plans else {}
+        refused: dict[str, str] = {}
+        for item in plans:
+            try:
+                changes += self._apply_one(item, states.get(item.interface), dry_run=dry_run)
+            except Refused as error:
+                refused[item.interface] = str(error)
+        return ApplyResult(tuple(changes), refused)
+
+    def counters(self) -> tuple[EntryCount, ...]:
+        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it."""
+        return tuple(
+            count
+            for pins, installed in read_all(self.pin_root)
+            if installed.manifest.namespace == current_inode()
+            for count in entry_counts(pins, installed)
+        )
+
+    def status(self) -> tuple[Installed, ...]:
+        """What holds a program of ours to an interface of this namespace now."""
+        here = current_inode()
+        found = (installed for _, installed in read_all(self.pin_root))
+        return tuple(item for item in found if item.is_attached and item.manifest.namespace == here)
+
+    def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Removes what is ours from these interfaces, or from all of this namespace, and what dead ones left."""
+        return tuple(self._release(only=interfaces))
+
+    def _apply_one(self, plan: InterfacePlan, state: InterfaceState | None, *, dry_run: bool) -> list[str]:
+        assert plan.mode is not None
+        if state is None:
+            raise Refused(f"there is no interface {plan.interface}")
+        wanted = wanted_for(state, plan.mode, render(plan, ipv6=self.ipv6), namespace=current_inode())
+        return reconcile(Pins.of(self.pin_root, plan.interface), wanted, dry_run=dry_run)
+
+    def _make_room(self, *, dry_run: bool) -> list[str]:
+        """See to it that there is a BPF file system to pin in."""
+        if MOUNT_POINT not in self.pin_root.parents or is_bpffs(MOUNT_POINT):
+            return []
+        if not dry_run:
+            ensure_bpffs()
+        return [f"mounted the BPF file system on {MOUNT_POINT}"]
+
+    def _release(
+        self, *, keep: Collection[str] = (), only: Collection[str] | None = None, dry_run: bool = False
+    ) -> list[str]:
+        """Remove the pins of this namespace, and of interfaces that are gone, but for those to keep."""
+        changes = []
+        for pins in all_pins(self.pin_root):
+            if pins.interface in keep or (only is not None and pins.interface not in only):
+                continue
+            installed = read_installed(pins)
+            if installed and installed.is_attached and installed.manifest.namespace != current_inode():
+                continue
+            if not dry_run:
+                generation.remove(pins)
+            gone = "" if installed and installed.is_attached else " (what was left of it)"
+            changes.append(f"{pins.interface}: detached{gone}")
+        if not dry_run:
+            self._tidy()
+        return changes
+
+    def _tidy(self) -> None:
+        """Remove the directories that hold nothing any more."""
+        for path in (Pins.of(self.pin_root, "any").directory.parent, self.pin_root):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()

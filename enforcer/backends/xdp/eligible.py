@@ -1,0 +1,26 @@
+"""Which entries the XDP program can decide: deny lists by source address. Pure."""
+
+from __future__ import annotations
+
+from enforcer.policy.ruletable import Entry
+from enforcer.words import Action, Direction
+
+
+def why_not(entry: Entry) -> str:
+    """Why XDP cannot decide this entry, the first reason if there are several; "" when it can."""
+    return next((reason for holds, reason in _obstacles(entry) if holds), "")
+
+
+def _obstacles(entry: Entry) -> tuple[tuple[bool, str], ...]:
+    source, destination = entry.source, entry.destination
+    return (
+        (entry.direction is not Direction.INGRESS, "XDP sees received packets only"),
+        (entry.action is not Action.DENY, f"XDP only drops; the action is {entry.action}"),
+        (entry.protocol is not None or entry.not_protocol is not None, "matches on protocol"),
+        (entry.icmp is not None or entry.not_icmp is not None, "matches on ICMP type"),
+        (bool(source.ports or source.not_ports), "matches on source port"),
+        (bool(destination.ports or destination.not_ports), "matches on destination port"),
+        (bool(destination.nets or destination.not_nets or destination.ip_set), "matches on destination address"),
+        (bool(source.not_nets), "matches on sources outside of nets"),
+        (bool(source.nets and source.ip_set), "matches on sources that are in nets and in a set"),
+    )

@@ -1,0 +1,234 @@
+"""The ``enforcer`` command: a thin edge around Enforcer, Agent and probes. It acts in the network namespace it runs in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+import enforcer
+from enforcer.cli_support import CommandGroup, emit, output_option, require_privilege, verbose_option, warn
+from enforcer.mode import ModeChoice
+
+if TYPE_CHECKING:
+    from enforcer.apply import Enforcer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATASTORES = ("files",)
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(enforcer.__version__, prog_name="enforcer")
+@verbose_option
+def main() -> None:
+    """Enforce Calico's untracked policy (doNotTrack) at the earliest point each interface of this host supports.
+
+    Acts in the network namespace it is started in. Exit codes: 0 done, 2 bad usage or policy, 3 this host lacks
+    something, 4 a bug.
+
+    \b
+    Example:
+      enforcer probe                        what could each interface do?
+      enforcer apply -f policy/ --dry-run   what would be enforced where, and why not earlier?
+      enforcer apply -f policy/             do it
+    """
+
+
+def node_option(command: Command) -> Command:
+    return click.option(
+        "--node",
+        default=lambda: os.uname().nodename,
+        show_default="the host name",
+        help="The node whose HostEndpoints are ours.",
+    )(command)
+
+
+def mode_option(command: Command) -> Command:
+    return click.option(
+        "--mode",
+        type=click.Choice([str(choice) for choice in ModeChoice]),
+        default=str(ModeChoice.AUTO),
+        show_default=True,
+        help="XDP mode: the earliest there is, one by name (an error where it is not possible), or raw for none.",
+    )(command)
+
+
+def pin_root_option(command: Command) -> Command:
+    return click.option(
+        "--pin-root",
+        type=click.Path(path_type=Path),
+        envvar="ENFORCER_PIN_ROOT",
+        default=None,
+        help="Directory of the BPF file system to pin in; each network namespace has its own by default.",
+    )(command)
+
+
+def files_option(*, help_text: str) -> Callable[[Command], Command]:
+    kind = click.Path(exists=True, path_type=Path)
+    return click.option(
+        "-f", "--file", "files", type=kind, multiple=True, required=True, metavar="PATH", help=help_text
+    )
+
+
+@main.command()
+@click.argument("interfaces", nargs=-1, metavar="[IFACE]...")
+@node_option
+@output_option
+@verbose_option
+def probe(interfaces: tuple[str, ...], node: str, output: str) -> None:
+    """Ask what interfaces support: yes, no, or cannot tell, and why. All of them when none is named.
+
+    An interface without an XDP program gets one for a moment, which passes every packet.
+
+    \b
+    Example:
+      enforcer probe eth0 eth1 -o json
+    """
+    from enforcer.apply import probe_named
+    from enforcer.facts_view import facts_as_dict, print_facts
+
+    require_privilege("probing interfaces")
+    facts = probe_named(node, interfaces)
+    emit(facts_as_dict(facts), output, lambda console: print_facts(facts, console))
+
+
+@main.command()
+@files_option(help_text="A file or directory of resources; may be repeated, and more may follow as arguments.")
+@click.argument("more", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@mode_option
+@node_option
+@pin_root_option
+@output_option
+@verbose_option
+def apply(
+    files: tuple[Path, ...],
+    more: tuple[Path, ...],
+    dry_run: bool,
+    mode: str,
+    node: str,
+    pin_root: Path | None,
+    output: str,
+) -> None:
+    """Put the desired state into the kernel, once. Doing it again changes nothing.
+
+    \b
+    Example:
+      enforcer apply -f policy/ --dry-run
+      enforcer apply -f endpoints.yaml deny-list.yaml --mode native --node jasper
+    """
+    from enforcer.plan_view import applied_as_dict, print_applied
+    from enforcer.policy.load import load
+
+    resources = load([*files, *more])
+    require_privilege("enforcing policy")
+    applied = _enforcer(node, pin_root, mode).apply(resources, dry_run=dry_run)
+    for warning in applied.warnings:
+        warn(warning)
+    data = applied_as_dict(applied, dry_run=dry_run)
+    emit(data, output, lambda console: print_applied(applied, console, dry_run=dry_run))
+
+
+@main.command()
+@files_option(help_text="A directory (or file) of resources to watch; may be repeated.")
+@click.option("--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Where policy is.")
+@click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel when stopped.")
+@mode_option
+@node_option
+@pin_root_option
+@verbose_option
+def run(
+    files: tuple[Path, ...], datastore: str, detach_on_exit: bool, mode: str, node: str, pin_root: Path | None
+) -> None:
+    """Keep the kernel as the datastore says: watch, apply, resync. Logs to stderr.
+
+    Policy that is wrong never replaces policy that is right. SIGHUP reads everything again; SIGTERM stops, and leaves
+    the policy in the kernel, so that a restart opens no hole.
+
+    \b
+    Example:
+      enforcer run -f /etc/enforcer --node jasper
+    """
+    from enforcer import log
+    from enforcer.agent import Agent
+    from enforcer.datastore.files import FileStore
+
+    require_privilege("enforcing policy")
+    log.setup()
+    Agent(FileStore(files), _enforcer(node, pin_root, mode), detach_on_exit=detach_on_exit).run()
+
+
+@main.command()
+@pin_root_option
+@output_option
+@verbose_option
+def status(pin_root: Path | None, output: str) -> None:
+    """Show per interface what is enforced now, at which stage, how full it is, and what it dropped.
+
+    Reads the kernel: it does not matter who applied the policy, or when.
+
+    \b
+    Example:
+      enforcer status -o yaml
+    """
+    from enforcer.status_view import print_status, status_as_dict
+
+    require_privilege("reading BPF maps and the raw table")
+    found = _enforcer("", pin_root).status()
+    emit(status_as_dict(found), output, lambda console: print_status(found, console))
+
+
+@main.command()
+@pin_root_option
+@output_option
+@verbose_option
+def counters(pin_root: Path | None, output: str) -> None:
+    """Show the packets and bytes each entry matched, at each stage it is enforced at.
+
+    \b
+    Example:
+      enforcer counters -o json
+    """
+    from enforcer.status_view import counters_as_dict, print_counters
+
+    require_privilege("reading BPF maps and the raw table")
+    found = _enforcer("", pin_root).counters()
+    emit(counters_as_dict(found), output, lambda console: print_counters(found, console))
+
+
+@main.command()
+@click.argument("interfaces", nargs=-1, metavar="[IFACE]...")
+@pin_root_option
+@output_option
+@verbose_option
+def detach(interfaces: tuple[str, ...], pin_root: Path | None, output: str) -> None:
+    """Remove what is ours from these interfaces, or from all; and nothing else.
+
+    \b
+    Example:
+      enforcer detach eth1
+    """
+    require_privilege("removing policy")
+    removed = _enforcer("", pin_root).detach(interfaces or None)
+    emit({"schema": "enforcer/detach/v1", "removed": list(removed)}, output, lambda console: _say(removed, console))
+
+
+def _enforcer(node: str, pin_root: Path | None, mode: str = ModeChoice.AUTO) -> Enforcer:
+    from enforcer.apply import Enforcer, default_pin_root
+
+    return Enforcer(node, pin_root=pin_root or default_pin_root(), choice=ModeChoice(mode))
+
+
+def _say(removed: Sequence[str], console: Console) -> None:
+    for line in removed or ("nothing of ours was there",):
+        console.print(Text(line), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Host facts for the eye and for programs: what each interface answers to each XDP mode, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.words import Mode
+
+SCHEMA = "enforcer/probe/v1"
+
+
+def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
+    """The facts as JSON can say them."""
+    return {
+        "schema": SCHEMA,
+        "node": facts.node,
+        "kernel": facts.kernel,
+        "backends": {str(backend): _probe_as_dict(probe) for backend, probe in facts.backends.items()},
+        "interfaces": [_interface_as_dict(item) for item in facts.interfaces],
+    }
+
+
+def print_facts(facts: HostFacts, console: Console) -> None:
+    """One line for each interface, then the reason of each answer that is not a yes."""
+    console.print(Text(f"kernel {facts.kernel}"), soft_wrap=True)
+    for backend, probe in facts.backends.items():
+        console.print(Text(f"raw table through {backend}: {_sentence(probe)}"), soft_wrap=True)
+    table = Table("interface", "driver", "mtu", *map(str, Mode), box=None, pad_edge=False, header_style="dim")
+    for item in facts.interfaces:
+        answers = [str(item.modes[mode].answer) if mode in item.modes else "not asked" for mode in Mode]
+        table.add_row(*map(Text, (item.name, item.driver or "-", str(item.mtu), *answers)))
+    console.print(table)
+    for item in facts.interfaces:
+        for mode, probe in item.modes.items():
+            if probe.reason:
+                console.print(Text(f"{item.name} {mode}: {_sentence(probe)}"), soft_wrap=True)
+
+
+def _sentence(probe: Probe) -> str:
+    return f"{probe.answer}: {probe.reason}" if probe.reason else str(probe.answer)
+
+
+def _probe_as_dict(probe: Probe) -> dict[str, str]:
+    return {"answer": str(probe.answer), "reason": probe.reason}
+
+
+def _interface_as_dict(item: InterfaceFacts) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "index": item.index,
+        "driver": item.driver,
+        "mtu": item.mtu,
+        "addresses": [str(address) for address in item.addresses],
+        "modes": {str(mode): _probe_as_dict(probe) for mode, probe in item.modes.items()},
+        "foreign_xdp": item.foreign_xdp,
+    }

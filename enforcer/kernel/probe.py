@@ -1,0 +1,142 @@
+"""HostFacts from the running kernel: every XDP mode of every interface is asked, and answers yes, no or cannot tell.
+
+An interface without a program gets one that passes everything, through a BPF link, and loses it at once: no other
+answer counts every condition (driver, MTU, queues, privilege). Drivers that rebuild their rings for native XDP pause
+for that moment. An interface that has a program is not disturbed; what it has and what its driver announces answers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from enforcer.errors import HostError, KernelError
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.kernel.bpf import BpfObject, attach_xdp, program_name
+from enforcer.kernel.features import announces_native_xdp
+from enforcer.kernel.netlink import InterfaceState, interfaces
+from enforcer.kernel.xdp import load_pass_program, why_refused
+from enforcer.words import Answer, Backend, Mode
+
+OBJECT = Path(__file__).parent.parent / "_bpf" / "xdp_untracked.bpf.o"
+PROGRAM = "xdp_untracked"
+
+_NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
+
+T = TypeVar("T")
+BackendProbes = Mapping[Backend, Callable[[], Probe]]
+
+
+def probe_host(
+    node: str, interfaces_wanted: Sequence[str] | None = None, *, backends: BackendProbes | None = None
+) -> HostFacts:
+    """Facts of these interfaces (None: all) of the calling thread's namespace, and what each backend's probe says.
+
+    An interface that does not exist is left out.
+    """
+    states = [item for item in interfaces() if interfaces_wanted is None or item.name in interfaces_wanted]
+    return HostFacts(
+        node=node,
+        kernel=os.uname().release,
+        interfaces=tuple(_facts(state) for state in states),
+        backends={backend: probe() for backend, probe in (backends or {}).items()},
+    )
+
+
+def foreign_xdp(state: InterfaceState) -> str:
+    """Describes a program on the interface that is not the enforcer's by its name; "" when there is none."""
+    for item in state.xdp:
+        name = program_name(item.prog_id)
+        if name != PROGRAM:
+            return f"program id {item.prog_id} ({name or 'no name'}), {item.mode}"
+    return ""
+
+
+def _facts(state: InterfaceState) -> InterfaceFacts:
+    foreign = _or_unknown(lambda: foreign_xdp(state))
+    return InterfaceFacts(
+        name=state.name,
+        index=state.index,
+        driver=state.driver,
+        mtu=state.mtu,
+        addresses=state.addresses,
+        modes=_modes(state, foreign),
+        foreign_xdp=foreign if isinstance(foreign, str) else "",
+    )
+
+
+def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
+    if isinstance(foreign, Probe):  # whose program it is could not be asked
+        return dict.fromkeys(Mode, foreign)
+    if foreign:
+        return dict.fromkeys(Mode, Probe(Answer.NO, f"{state.name} has a foreign XDP {foreign}"))
+    ask = {Mode.OFFLOAD: _offload, Mode.NATIVE: _native, Mode.GENERIC: _generic}
+    return {mode: ask[mode](state) for mode in Mode}
+
+
+def _native(state: InterfaceState) -> Probe:
+    if not state.xdp:
+        return _try_to_attach(state, Mode.NATIVE)
+    if any(item.mode is Mode.NATIVE for item in state.xdp):
+        return Probe(Answer.YES)
+    announced = announces_native_xdp(state.index)
+    if announced is None:
+        return Probe(
+            Answer.UNKNOWN, "our program is attached in another mode, and this kernel cannot be asked (Linux 6.3)"
+        )
+    return Probe(Answer.YES) if announced else Probe(Answer.NO, "the driver announces no native XDP")
+
+
+def _generic(state: InterfaceState) -> Probe:
+    """With a program of ours attached: generic XDP is the kernel's, not the driver's, so every interface has it."""
+    return Probe(Answer.YES) if state.xdp else _try_to_attach(state, Mode.GENERIC)
+
+
+def _offload(state: InterfaceState) -> Probe:
+    """Loads the real program for the device, which attaches nothing."""
+    if any(item.mode is Mode.OFFLOAD for item in state.xdp):
+        return Probe(Answer.YES)
+
+    def load() -> Probe:
+        with BpfObject(OBJECT) as obj:
+            try:
+                obj.bind_to_device(PROGRAM, state.index)
+                obj.load()
+            except KernelError as error:
+                if error.errno in _NO_PRIVILEGE:
+                    raise
+                return Probe(Answer.NO, "the device takes no XDP program with the maps a deny list needs")
+        return Probe(Answer.YES)
+
+    return _or_unknown(load)
+
+
+def _try_to_attach(state: InterfaceState, mode: Mode) -> Probe:
+    def attach() -> Probe:
+        fd = load_pass_program()
+        try:
+            attach_xdp(fd, state.index, mode).close()
+        except KernelError as error:
+            if error.errno in _NO_PRIVILEGE:
+                raise
+            return Probe(Answer.NO, why_refused(mode, error, mtu=state.mtu))
+        finally:
+            os.close(fd)
+        return Probe(Answer.YES)
+
+    return _or_unknown(attach)
+
+
+def _or_unknown(ask: Callable[[], T]) -> T | Probe:
+    """The answer, or why there is none: without privilege nothing is learned, without libbpf there is no XDP here."""
+    try:
+        return ask()
+    except KernelError as error:
+        if error.errno in _NO_PRIVILEGE:
+            return Probe(Answer.UNKNOWN, "asking needs CAP_NET_ADMIN and CAP_BPF (root)")
+        return Probe(Answer.NO, str(error))
+    except HostError as error:
+        return Probe(Answer.NO, str(error))

@@ -1,0 +1,21 @@
+"""Waiting until the kernel has stopped using what was replaced."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+_SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, "ppc64le": 365}
+_MEMBARRIER_CMD_GLOBAL = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def wait_for_readers() -> None:
+    """Return when every program run that began before the call has ended: an XDP run is an RCU read-side section.
+
+    ``membarrier(2)`` with CMD_GLOBAL is ``synchronize_rcu()`` (kernel/sched/membarrier.c). Where it is refused
+    (nohz_full) runs of microseconds may still be under way, and what they count may be missed.
+    """
+    number = _SYS_MEMBARRIER.get(platform.machine())
+    if number is not None:
+        _libc.syscall(number, _MEMBARRIER_CMD_GLOBAL, 0, 0)

@@ -1,0 +1,259 @@
+"""Documents as nodes that know where they stand: YAML text or plain data in, one tree out.
+
+Scalars resolve as Calico's own YAML library does (``sigs.k8s.io/yaml``: ``yes`` and ``on`` are booleans, ``0644`` is
+octal, ``1:30`` is a string). The composer keeps its own stack and takes an alias only after all of what it names, so
+that no document, however deep or knotted, can exhaust the interpreter's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+
+DEPTH_MAX = 100
+
+# libyaml where the wheel has it: ten times as fast, the same events.
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+class DocumentFault(Exception):
+    """Text that is no YAML, or data that no YAML could hold. Line and column count from 1; 0 when unknown."""
+
+    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(message)
+        self.message, self.line, self.column = message, line, column
+
+
+@dataclass(slots=True)
+class Scalar:
+    value: str | int | float | bool | None
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        match self.value:
+            case None:
+                return "nothing"
+            case bool():
+                return f"the boolean {str(self.value).lower()}"
+            case str():
+                return f"the string {shown(self.value)}"
+        return f"the number {self.value}"
+
+
+@dataclass(slots=True)
+class Items:
+    items: list[Node]
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return "a list"
+
+
+@dataclass(slots=True)
+class Fieldset:
+    """A mapping. ``keys`` has the key nodes; ``repeated`` each key written again, with its first occurrence."""
+
+    fields: dict[str, Node]
+    keys: dict[str, Scalar]
+    repeated: list[tuple[Scalar, Scalar]]
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return "a mapping"
+
+
+Node = Scalar | Items | Fieldset
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text quoted for a message, shortened in the middle of nowhere rather than filling the screen."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r}…"
+
+
+# --- plain data ---------------------------------------------------------------------------------------------------
+
+
+def from_data(data: object, depth: int = 0) -> Node:
+    """The tree of JSON-like data; it has no positions. Raises DocumentFault on what JSON cannot hold."""
+    if depth > DEPTH_MAX:
+        raise DocumentFault(f"nested deeper than {DEPTH_MAX} levels")
+    if data is None or isinstance(data, (str, int, float, bool)):
+        return Scalar(data)
+    if isinstance(data, Mapping):
+        keys = {str(key): Scalar(str(key)) for key in data}
+        return Fieldset({str(key): from_data(value, depth + 1) for key, value in data.items()}, keys, [])
+    if isinstance(data, Sequence) and not isinstance(data, (bytes, bytearray)):
+        return Items([from_data(item, depth + 1) for item in data])
+    raise DocumentFault(f"found a {type(data).__name__}; expected what JSON can hold")
+
+
+# --- YAML text ----------------------------------------------------------------------------------------------------
+
+
+def from_text(text: str) -> Iterator[Node]:
+    """The documents of a YAML text (JSON is YAML), in order; empty ones are left out.
+
+    Raises DocumentFault at the first fault, after having given the documents before it.
+    """
+    try:
+        yield from _documents(text)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise DocumentFault(
+            f"found the character {chr(error.character)!r}, which YAML does not allow", line, column
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise DocumentFault(f"not YAML: {what}", *((mark.line + 1, mark.column + 1) if mark else (0, 0))) from error
+    except UnicodeEncodeError as error:
+        raise DocumentFault("not text: it holds characters that no encoding has") from error
+
+
+def _documents(text: str) -> Iterator[Node]:
+    composer = _Composer()
+    for event in yaml.parse(text, Loader=_Loader):
+        root = composer.take(event)
+        if root is not None and not (isinstance(root, Scalar) and root.value is None):
+            yield root
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come yet; ``parts`` alternates key and value for a mapping."""
+
+    event: yaml.CollectionStartEvent
+    parts: list[Node] = field(default_factory=list)
+
+
+class _Composer:
+    def __init__(self) -> None:
+        self._open: list[_Open] = []
+        self._anchors: dict[str, Node] = {}
+
+    def take(self, event: yaml.Event) -> Node | None:
+        """Eat one event; a root node when it completes a document."""
+        if isinstance(event, yaml.ScalarEvent):
+            return self._done(_scalar(event), event.anchor)
+        if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+            self._open.append(_Open(event))
+            if len(self._open) > DEPTH_MAX:
+                raise _fault(event, f"nested deeper than {DEPTH_MAX} levels")
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            closed = self._open.pop()
+            node = _mapping(closed) if isinstance(event, yaml.MappingEndEvent) else _sequence(closed)
+            return self._done(node, closed.event.anchor)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise _fault(event, f"the alias *{event.anchor} names nothing that is complete before it")
+            return self._done(self._anchors[event.anchor], None)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._anchors = {}
+        return None
+
+    def _done(self, node: Node, anchor: str | None) -> Node | None:
+        if anchor is not None:
+            self._anchors[anchor] = node
+        if not self._open:
+            return node
+        self._open[-1].parts.append(node)
+        return None
+
+
+def _fault(event: yaml.Event | yaml.CollectionStartEvent, message: str) -> DocumentFault:
+    return DocumentFault(message, *_place(event))
+
+
+def _place(event: yaml.Event | yaml.CollectionStartEvent) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
+
+
+def _sequence(closed: _Open) -> Items:
+    return Items(closed.parts, *_place(closed.event))
+
+
+def _mapping(closed: _Open) -> Fieldset:
+    node = Fieldset({}, {}, [], *_place(closed.event))
+    merged: list[Node] = []
+    for key, value in zip(closed.parts[::2], closed.parts[1::2], strict=True):
+        if not isinstance(key, Scalar):
+            raise DocumentFault(f"a field name must be a string, found {key}", key.line, key.column)
+        if key.value == "<<":
+            merged += value.items if isinstance(value, Items) else [value]
+            continue
+        name = _key(key)
+        if name in node.fields:
+            node.repeated.append((key, node.keys[name]))
+            continue
+        node.fields[name], node.keys[name] = value, key
+    for other in merged:
+        _merge(node, other)
+    return node
+
+
+def _key(key: Scalar) -> str:
+    return str(key.value).lower() if key.value is None or isinstance(key.value, bool) else str(key.value)
+
+
+def _merge(node: Fieldset, other: Node) -> None:
+    """``<<``: fields of another mapping, where the mapping itself has none of that name."""
+    if not isinstance(other, Fieldset):
+        raise DocumentFault(f"'<<' merges a mapping, found {other}", other.line, other.column)
+    for name, value in other.fields.items():
+        if name not in node.fields:
+            node.fields[name], node.keys[name] = value, other.keys[name]
+
+
+_CORE = "tag:yaml.org,2002:"
+_PLAIN_TAGS = {_CORE + name for name in ("int", "float", "bool", "null")}
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+}
+_FLOATS = {
+    f"{sign}.{word}": f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")
+} | dict.fromkeys((".nan", ".NaN", ".NAN"), "nan")
+_INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9][0-9_]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NUMERIC_START = frozenset("0123456789+-.")
+_DIGITS_MAX = 400  # no number of a resource is longer; Python refuses to convert far longer ones
+
+
+def _scalar(event: yaml.ScalarEvent) -> Scalar:
+    line, column = _place(event)
+    text, tag = event.value, event.tag
+    value: str | int | float | bool | None = text
+    if tag is None or tag == "!":
+        if tag is None and not event.style:
+            value = resolve(text)
+    elif tag in _PLAIN_TAGS:
+        value = resolve(text)
+    elif tag != _CORE + "str":
+        raise _fault(event, f"the tag {shown(tag)} has no place in a resource")
+    return Scalar(value, line, column)
+
+
+def resolve(text: str) -> str | int | float | bool | None:
+    """What an unquoted scalar means."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _NUMERIC_START or len(text) > _DIGITS_MAX:
+        return text
+    if _INTEGER.fullmatch(text):
+        digits = text.replace("_", "")
+        unsigned = digits.lstrip("+-")
+        if unsigned.isdigit() and unsigned[0] == "0" and len(unsigned) > 1:
+            return int(digits, 8) if not set(unsigned) & set("89") else float(digits)
+        return int(digits, 0)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return float(_FLOATS[text]) if text in _FLOATS else text

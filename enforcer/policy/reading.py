@@ -1,0 +1,233 @@
+"""Reading nodes into values while collecting everything that is wrong: the frame all readers of resources share.
+
+A reader is a function from a Cursor (a node, its field path, the report) to a value. It raises Refused when its own
+value cannot be had; whoever asked for the value reports that and goes on with a default, so one pass finds every fault
+of a document.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from enforcer.errors import Finding, Position
+from enforcer.policy.nodes import Fieldset, Items, Node, Scalar, shown
+from enforcer.policy.resources import NOWHERE
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+@dataclass
+class Report:
+    """The findings of one document source. ``lines`` are its source lines, empty for plain data."""
+
+    path: str
+    lines: Sequence[str] = ()
+    findings: list[Finding] = field(default_factory=list)
+
+    def position(self, node: Node) -> Position:
+        return Position(self.path, node.line, node.column)
+
+    def add(self, position: Position, where: str, message: str, context: str = "") -> None:
+        self.findings.append(Finding(position, where, message, context))
+
+
+class Refused(Exception):
+    """A value that cannot be had; becomes a finding."""
+
+    def __init__(self, at: Cursor, message: str, *, position: Position | None = None, context: str = "") -> None:
+        super().__init__(message)
+        self.at, self.message, self.context = at, message, context
+        self.position = position or at.position
+
+    def report(self) -> None:
+        self.at.report.add(self.position, self.at.field, self.message, self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A node in its document: where it stands and what it is called (``spec.ingress[0].action``)."""
+
+    report: Report
+    node: Node
+    field: str = ""
+
+    @property
+    def position(self) -> Position:
+        return self.report.position(self.node)
+
+    def fault(self, message: str) -> None:
+        """Report something wrong here and go on."""
+        Refused(self, message).report()
+
+    def child(self, name: str, node: Node) -> Cursor:
+        return Cursor(self.report, node, f"{self.field}.{name}" if self.field else name)
+
+    def down(self, *path: str) -> Cursor:
+        """The place of a field within; that of the last mapping there is when it is absent."""
+        at = self
+        for name in path:
+            inner = at.node.fields.get(name) if isinstance(at.node, Fieldset) else None
+            at = at.child(name, at.node if inner is None else inner)
+        return at
+
+    def items(self) -> Iterator[Cursor]:
+        """The items of a list."""
+        if not isinstance(self.node, Items):
+            raise Refused(self, f"expected a list, found {self.node}")
+        for index, item in enumerate(self.node.items):
+            yield Cursor(self.report, item, f"{self.field}[{index}]")
+
+
+Reader = Callable[[Cursor], T]
+
+ABSENT = "this field is required and absent"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a resource of any kind has in its metadata."""
+
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    position: Position = NOWHERE
+    namespace: str = "default"
+
+
+def attempt(read: Reader[T], at: Cursor, default: D) -> T | D:
+    """What the reader makes of it, or the default after reporting why not."""
+    try:
+        return read(at)
+    except Refused as refused:
+        refused.report()
+        return default
+
+
+class Fields:
+    """The fields of a mapping. Unknown and repeated ones are reported at once; null counts as absent."""
+
+    def __init__(self, at: Cursor, known: Collection[str]) -> None:
+        if not isinstance(at.node, Fieldset):
+            raise Refused(at, f"expected a mapping, found {at.node}")
+        self.at = at
+        self._node = at.node
+        report_repeated(at)
+        for name in self._node.fields.keys() - set(known):
+            at.child(name, self._node.keys[name]).fault(f"unknown field{hint(name, known)}")
+
+    def __contains__(self, name: str) -> bool:
+        node = self._node.fields.get(name)
+        return node is not None and not (isinstance(node, Scalar) and node.value is None)
+
+    def cursor(self, *path: str) -> Cursor:
+        """The place of a field, or of one within it."""
+        return self.at.down(*path)
+
+    def has_items(self, name: str) -> bool:
+        """Whether the field is a list with something in it."""
+        node = self._node.fields.get(name)
+        return isinstance(node, Items) and bool(node.items)
+
+    def get(self, name: str, read: Reader[T], default: D) -> T | D:
+        """The field's value; the default when absent, or (reported) when refused."""
+        return attempt(read, self.cursor(name), default) if name in self else default
+
+    def need(self, name: str, read: Reader[T], default: D) -> T | D:
+        """Like :meth:`get` for a field that must be there."""
+        if name not in self:
+            self.cursor(name).fault(ABSENT)
+        return self.get(name, read, default)
+
+
+def report_repeated(at: Cursor) -> None:
+    """A field written twice in one mapping: the second is a fault, YAML libraries differ in which one wins."""
+    if isinstance(at.node, Fieldset):
+        for again, first in at.node.repeated:
+            at.child(str(again.value), again).fault(f"written twice; the first is in line {first.line}")
+
+
+def hint(name: str, known: Collection[str], opening: str = "; did you mean ") -> str:
+    """The nearest of the known names as the end of a sentence, "" when none is near."""
+    folded = {item.lower(): item for item in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    return f"{opening}{folded[near[0]]!r}?" if near else ""
+
+
+# --- readers of plain values ----------------------------------------------------------------------------------------
+
+
+def string(at: Cursor) -> str:
+    value = at.node.value if isinstance(at.node, Scalar) else None
+    if isinstance(value, str):
+        return value
+    if value is not None:
+        written = str(value).lower() if isinstance(value, bool) else str(value)
+        raise Refused(at, f"expected a string, found {at.node}; put it in quotes: '{written}'")
+    raise Refused(at, f"expected a string, found {at.node}")
+
+
+def boolean(at: Cursor) -> bool:
+    if isinstance(at.node, Scalar) and isinstance(at.node.value, bool):
+        return at.node.value
+    unquoted = "; write it without quotes" if isinstance(at.node, Scalar) and at.node.value in ("true", "false") else ""
+    raise Refused(at, f"expected true or false, found {at.node}{unquoted}")
+
+
+def number(at: Cursor) -> float:
+    value = at.node.value if isinstance(at.node, Scalar) else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf"):
+        return float(value)
+    raise Refused(at, f"expected a number, found {at.node}")
+
+
+def integer(first: int, last: int) -> Reader[int]:
+    """Reads a whole number of ``first..last``."""
+
+    def read(at: Cursor) -> int:
+        value = at.node.value if isinstance(at.node, Scalar) else None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Refused(at, f"expected a whole number of {first}..{last}, found {at.node}")
+        if not first <= value <= last:
+            raise Refused(at, f"{value} is outside {first}..{last}")
+        return value
+
+    return read
+
+
+def one_of(*words: str) -> Reader[str]:
+    """Reads one of the words, in exactly this case."""
+
+    def read(at: Cursor) -> str:
+        text = string(at)
+        if text not in words:
+            raise Refused(at, f"expected {' or '.join(words)}, found {shown(text)}{hint(text, words)}")
+        return text
+
+    return read
+
+
+def list_of(read: Reader[T], *, most: int | None = None, unique: bool = False) -> Reader[tuple[T, ...]]:
+    """Reads a list; faulty items are reported and left out."""
+
+    def read_list(at: Cursor) -> tuple[T, ...]:
+        values: list[T] = []
+        cursors = list(at.items())
+        if most is not None and len(cursors) > most:
+            at.fault(f"{len(cursors)} items; at most {most} are allowed")
+        for item in cursors:
+            try:
+                value = read(item)
+            except Refused as refused:
+                refused.report()
+                continue
+            if unique and value in values:
+                item.fault(f"{value!s} is listed twice")
+            values.append(value)
+        return tuple(values)
+
+    return read_list

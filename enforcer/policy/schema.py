@@ -1,0 +1,113 @@
+"""The closed lists of Calico's v3 API that validation walks: API groups, kinds, protocols, field names."""
+
+from __future__ import annotations
+
+API_VERSIONS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
+LIST_API_VERSIONS = (*API_VERSIONS, "v1")
+
+# Kinds Calico has and untracked policy does not depend on.
+OTHER_KINDS = frozenset(
+    {
+        "BGPConfiguration",
+        "BGPFilter",
+        "BGPPeer",
+        "BlockAffinity",
+        "CalicoNodeStatus",
+        "ClusterInformation",
+        "ExternalNetwork",
+        "IPAMBlock",
+        "IPAMConfig",
+        "IPAMConfiguration",
+        "IPAMHandle",
+        "IPPool",
+        "IPReservation",
+        "KubeControllersConfiguration",
+        "NetworkPolicy",
+        "Node",
+        "Profile",
+        "QoSPolicy",
+        "StagedGlobalNetworkPolicy",
+        "StagedKubernetesNetworkPolicy",
+        "StagedNetworkPolicy",
+        "WorkloadEndpoint",
+    }
+)
+
+PROTOCOLS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
+PORT_PROTOCOLS = (6, 17, 132)  # those whose rules may name port numbers
+
+DOCUMENT = ("apiVersion", "kind", "metadata", "spec", "status")
+LIST = ("apiVersion", "kind", "metadata", "items")
+METADATA = (
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+HOST_ENDPOINT = ("node", "interfaceName", "expectedIPs", "profiles", "ports")
+ENDPOINT_PORT = ("name", "protocol", "port")
+NETWORK_SET = ("nets",)
+POLICY = (
+    "tier",
+    "order",
+    "ingress",
+    "egress",
+    "selector",
+    "types",
+    "doNotTrack",
+    "preDNAT",
+    "applyOnForward",
+    "serviceAccountSelector",
+    "namespaceSelector",
+    "performanceHints",
+)
+RULE = (
+    "action",
+    "ipVersion",
+    "protocol",
+    "notProtocol",
+    "icmp",
+    "notICMP",
+    "source",
+    "destination",
+    "http",
+    "metadata",
+)
+ICMP = ("type", "code")
+ENTITY = (
+    "nets",
+    "notNets",
+    "selector",
+    "notSelector",
+    "namespaceSelector",
+    "ports",
+    "notPorts",
+    "serviceAccounts",
+    "services",
+)
+SERVICE_ACCOUNTS = ("names", "selector")
+SERVICES = ("name", "namespace")
+HTTP = ("methods", "paths")
+HTTP_PATH = ("exact", "prefix")
+RULE_METADATA = ("annotations",)
+TIER = ("order", "defaultAction")
+PROTO_PORT = ("protocol", "port", "net")
+
+# Tiers whose order and default action are fixed (``tier.go``).
+RESERVED_TIERS = {
+    "default": (1_000_000.0, "Deny"),
+    "kube-admin": (1_000.0, "Pass"),
+    "kube-baseline": (10_000_000.0, "Pass"),
+}
+TIER_ORDER = 1_000_000.0  # what Calico writes into a tier that has none (``resources/tier.go``)

@@ -1,0 +1,229 @@
+"""From a document to a resource: one reader per kind, all of Calico's checks (``validator/v3/validator.go``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enforcer.errors import Position
+from enforcer.policy import schema, values
+from enforcer.policy.nets import Nets
+from enforcer.policy.nodes import Fieldset, shown
+from enforcer.policy.reading import (
+    ABSENT,
+    Cursor,
+    Fields,
+    Identity,
+    Reader,
+    Refused,
+    boolean,
+    hint,
+    integer,
+    list_of,
+    number,
+    one_of,
+    string,
+)
+from enforcer.policy.resources import (
+    EndpointPort,
+    GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    HostEndpoint,
+    NetworkSet,
+    Resource,
+    Tier,
+)
+from enforcer.policy.validate_felix import felix_configuration
+from enforcer.policy.validate_rule import rule
+from enforcer.words import Action, Direction
+
+NAMESPACE_LABEL = "projectcalico.org/namespace"
+RULES_MAX = 1024
+
+DNS_NAME = values.name()
+
+SpecReader = Callable[[Cursor, Identity], Resource]
+
+
+def host_endpoint(at: Cursor, base: Identity) -> HostEndpoint:
+    spec = Fields(at, schema.HOST_ENDPOINT)
+    found = HostEndpoint(
+        base.name,
+        base.labels,
+        base.position,
+        node=spec.need("node", values.name(), ""),
+        interface_name=spec.get("interfaceName", values.interface_name, ""),
+        expected_ips=tuple(dict.fromkeys(spec.get("expectedIPs", list_of(values.address), ()))),
+        profiles=spec.get("profiles", list_of(values.name()), ()),
+        ports=spec.get("ports", list_of(_endpoint_port), ()),
+    )
+    if "interfaceName" not in spec and "expectedIPs" not in spec:
+        at.fault("needs interfaceName, expectedIPs or both; found neither")
+    return found
+
+
+def _endpoint_port(at: Cursor) -> EndpointPort:
+    fields = Fields(at, schema.ENDPOINT_PORT)
+    port = EndpointPort(
+        fields.need("name", values.endpoint_port_name, ""),
+        fields.need("protocol", values.protocol, values.Protocol(6)).number,
+        fields.need("port", integer(1, values.PORT_MAX), 1),
+    )
+    if port.protocol not in schema.PORT_PROTOCOLS:
+        fields.cursor("protocol").fault("this protocol has no ports; expected TCP, UDP or SCTP")
+    return port
+
+
+def global_network_set(at: Cursor, base: Identity) -> GlobalNetworkSet:
+    nets = Fields(at, schema.NETWORK_SET).get("nets", values.net_set, Nets())
+    return GlobalNetworkSet(base.name, base.labels, base.position, nets=nets)
+
+
+def network_set(at: Cursor, base: Identity) -> NetworkSet:
+    nets = Fields(at, schema.NETWORK_SET).get("nets", values.net_set, Nets())
+    return NetworkSet(base.name, base.labels, base.position, namespace=base.namespace, nets=nets)
+
+
+def tier(at: Cursor, base: Identity) -> Tier:
+    spec = Fields(at, schema.TIER)
+    order, action = schema.RESERVED_TIERS.get(base.name, (schema.TIER_ORDER, str(Action.DENY)))
+    found = Tier(
+        base.name,
+        base.labels,
+        base.position,
+        order=spec.get("order", number, order),
+        default_action=Action(spec.get("defaultAction", one_of("Deny", "Pass"), action)),
+    )
+    if base.name in schema.RESERVED_TIERS and (found.order, str(found.default_action)) != (order, action):
+        at.fault(f"the tier {base.name!r} is reserved: its order is {order:.0f} and its defaultAction {action}")
+    return found
+
+
+def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
+    spec = Fields(at, schema.POLICY)
+    ingress = spec.get("ingress", list_of(rule(Direction.INGRESS), most=RULES_MAX), ())
+    egress = spec.get("egress", list_of(rule(Direction.EGRESS), most=RULES_MAX), ())
+    written = spec.get("types", list_of(one_of("Ingress", "Egress"), unique=True), ())
+    found = GlobalNetworkPolicy(
+        base.name,
+        base.labels,
+        base.position,
+        tier=spec.get("tier", values.name(values.DNS_LABEL, 63), "default"),
+        order=spec.get("order", number, None),
+        selector=spec.get("selector", values.selector(), ""),
+        types=written or _types(spec),
+        ingress=ingress,
+        egress=egress,
+        do_not_track=spec.get("doNotTrack", boolean, False),
+        pre_dnat=spec.get("preDNAT", boolean, False),
+        apply_on_forward=spec.get("applyOnForward", boolean, False),
+        namespace_selector=spec.get("namespaceSelector", values.selector(), ""),
+        service_account_selector=spec.get("serviceAccountSelector", values.selector(), ""),
+    )
+    spec.get("performanceHints", list_of(one_of("AssumeNeededOnEveryNode"), unique=True), ())
+    _check_policy(spec, found, written)
+    return found
+
+
+def _types(spec: Fields) -> tuple[str, ...]:
+    """Types of a policy that does not say: those it has rules for, Ingress when it has none."""
+    egress = spec.has_items("egress")
+    ingress = spec.has_items("ingress") or not egress
+    return tuple(word for word, there in (("Ingress", ingress), ("Egress", egress)) if there)
+
+
+def _check_policy(spec: Fields, found: GlobalNetworkPolicy, written: tuple[str, ...]) -> None:
+    if found.do_not_track and found.pre_dnat:
+        spec.cursor("preDNAT").fault("cannot be true together with doNotTrack: true")
+    if found.pre_dnat and spec.has_items("egress"):
+        spec.cursor("egress").fault("a policy with preDNAT: true cannot have egress rules")
+    if found.pre_dnat and "Egress" in written:
+        spec.cursor("types").fault("a policy with preDNAT: true cannot have the type Egress")
+    for name, set_ in (("doNotTrack", found.do_not_track), ("preDNAT", found.pre_dnat)):
+        if set_ and not found.apply_on_forward:
+            spec.cursor(name).fault("requires applyOnForward: true")
+
+
+# --- the frame of every document --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a kind: the reader of its spec, its names, and whether it lives in a namespace."""
+
+    spec: SpecReader
+    name: Reader[str] = DNS_NAME
+    namespaced: bool = False
+    spec_required: bool = False
+    refused_labels: tuple[str, ...] = ()
+
+
+KINDS = {
+    "HostEndpoint": Kind(host_endpoint, spec_required=True),
+    "GlobalNetworkSet": Kind(global_network_set, refused_labels=(NAMESPACE_LABEL,)),
+    "NetworkSet": Kind(network_set, namespaced=True, refused_labels=(NAMESPACE_LABEL,)),
+    "GlobalNetworkPolicy": Kind(policy, values.name(values.POLICY_NAME)),
+    "Tier": Kind(tier, values.name(values.DNS_LABEL, 63)),
+    "FelixConfiguration": Kind(felix_configuration),
+}
+
+
+def resource(at: Cursor, kind_name: str) -> Resource:
+    """The resource of a document whose kind is one of KINDS. What is wrong with it is reported, never raised."""
+    kind = KINDS[kind_name]
+    document = Fields(at, schema.DOCUMENT)
+    identity = document.need("metadata", lambda where: _identity(where, at.position, kind, kind_name), Identity())
+    blank = Resource(identity.name, identity.labels, identity.position)
+    if "spec" in document:
+        return document.get("spec", lambda where: kind.spec(where, identity), blank)
+    if kind.spec_required:
+        document.cursor("spec").fault(ABSENT)
+        return blank
+    empty = Fieldset({}, {}, [], at.node.line, at.node.column)
+    return kind.spec(at.child("spec", empty), identity)
+
+
+def _identity(at: Cursor, position: Position, kind: Kind, kind_name: str) -> Identity:
+    metadata = Fields(at, schema.METADATA)
+    name = metadata.need("name", kind.name, "")
+    labels: dict[str, str] = metadata.get("labels", values.labels, {})
+    metadata.get("annotations", values.check_annotations, None)
+    if "namespace" in metadata and not kind.namespaced:
+        metadata.cursor("namespace").fault(f"a {kind_name} belongs to no namespace; leave the field out")
+    for label in kind.refused_labels:
+        if label in labels:
+            metadata.cursor("labels", label).fault("this label is Calico's own and cannot be set")
+    namespace = metadata.get("namespace", values.name(), "default") if kind.namespaced else ""
+    return Identity(name, labels, position, namespace)
+
+
+def kind_of(at: Cursor, implied: str = "") -> str:
+    """The kind a document says it is; the items of a typed list need not say.
+
+    Raises Refused when the document says none, or one of no API known here.
+    """
+    if not isinstance(at.node, Fieldset):
+        raise Refused(at, f"expected a resource with apiVersion, kind, metadata and spec, found {at.node}")
+    if implied and not {"kind", "apiVersion"} & at.node.fields.keys():
+        return implied
+    version, kind = (_said(at, name) for name in ("apiVersion", "kind"))
+    known = [*KINDS, *schema.OTHER_KINDS]
+    expected = schema.LIST_API_VERSIONS if is_list(kind) else schema.API_VERSIONS
+    if version not in expected:
+        raise Refused(at.down("apiVersion"), f"expected {' or '.join(expected)}, found {shown(version)}")
+    if not is_list(kind) and kind not in known:
+        raise Refused(at.down("kind"), f"{shown(kind)} is no kind of Calico's{hint(kind, known)}")
+    return kind
+
+
+def is_list(kind: str) -> bool:
+    """Whether a kind holds items: List, or one of Calico's kinds with List behind it."""
+    item = kind.removesuffix("List")
+    return kind == "List" or (item != kind and (item in KINDS or item in schema.OTHER_KINDS))
+
+
+def _said(at: Cursor, name: str) -> str:
+    where = at.down(name)
+    if where.node is at.node:
+        raise Refused(where, f"{ABSENT}; a resource begins with apiVersion: {schema.API_VERSIONS[0]} and its kind")
+    return string(where)

@@ -1,0 +1,189 @@
+"""Rules: their fields, and what may not stand together in one (``policy_common.go``, ``validator/v3/validator.go``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from enforcer.policy import schema, values
+from enforcer.policy.reading import Cursor, Fields, Reader, Refused, integer, list_of, one_of, string
+from enforcer.policy.resources import EntityRule, IcmpMatch, IPNetwork, NamedPort, Rule
+from enforcer.policy.values import Protocol
+from enforcer.words import Action, Direction
+
+NETS_MAX = 256
+PORTS_MAX = 50
+ICMP_FAMILY = {"ICMP": 4, "ICMPv6": 6}
+
+
+def rule(direction: Direction) -> Reader[Rule]:
+    """Reads a rule of an ingress or egress list of a GlobalNetworkPolicy."""
+
+    def read(at: Cursor) -> Rule:
+        fields = Fields(at, schema.RULE)
+        protocol = fields.get("protocol", values.protocol, None)
+        not_protocol = fields.get("notProtocol", values.protocol, None)
+        found = Rule(
+            action=Action(fields.need("action", one_of(*map(str, Action)), str(Action.DENY))),
+            ip_version=fields.get("ipVersion", _ip_version, None),
+            protocol=protocol.number if protocol else None,
+            not_protocol=not_protocol.number if not_protocol else None,
+            icmp=fields.get("icmp", _icmp, None),
+            not_icmp=fields.get("notICMP", _icmp, None),
+            source=fields.get("source", _entity, EntityRule()),
+            destination=fields.get("destination", _entity, EntityRule()),
+            http=fields.get("http", _http, None),
+            position=at.position,
+        )
+        fields.get("metadata", _metadata, None)
+        _check_icmp(fields, found, protocol, not_protocol)
+        _check_http(fields, found, protocol, direction)
+        _check_families(fields, found)
+        _check_ports(fields, found)
+        _check_services(fields, found, direction)
+        return found
+
+    return read
+
+
+def _ip_version(at: Cursor) -> int:
+    version = integer(4, 6)(at)
+    if version == 5:
+        raise Refused(at, "expected 4 or 6, found 5")
+    return version
+
+
+def _icmp(at: Cursor) -> IcmpMatch:
+    fields = Fields(at, schema.ICMP)
+    if "code" in fields and "type" not in fields:
+        fields.cursor("code").fault("an ICMP code needs a type beside it")
+    return IcmpMatch(fields.get("type", integer(0, 254), None), fields.get("code", integer(0, 255), None))
+
+
+def _entity(at: Cursor) -> EntityRule:
+    fields = Fields(at, schema.ENTITY)
+    ports = list_of(values.port, most=PORTS_MAX)
+    found = EntityRule(
+        nets=fields.get("nets", list_of(values.strict_net, most=NETS_MAX), ()),
+        not_nets=fields.get("notNets", list_of(values.negated_net, most=NETS_MAX), ()),
+        selector=fields.get("selector", values.selector(), ""),
+        not_selector=fields.get("notSelector", values.selector(), ""),
+        namespace_selector=fields.get("namespaceSelector", values.selector(global_allowed=True), ""),
+        ports=fields.get("ports", ports, ()),
+        not_ports=fields.get("notPorts", ports, ()),
+        service_accounts=fields.get("serviceAccounts", _service_accounts, None),
+        services=fields.get("services", _services, None),
+    )
+    if "services" in fields:
+        for name in ("namespaceSelector", "serviceAccounts", "selector", "notSelector", "nets", "notNets"):
+            if name in fields:
+                fields.cursor(name).fault("cannot stand beside services; a service brings its own addresses")
+    return found
+
+
+def _service_accounts(at: Cursor) -> Mapping[str, object]:
+    fields = Fields(at, schema.SERVICE_ACCOUNTS)
+    return {
+        "names": fields.get("names", list_of(values.name()), ()),
+        "selector": fields.get("selector", values.selector(), ""),
+    }
+
+
+def _services(at: Cursor) -> Mapping[str, object]:
+    fields = Fields(at, schema.SERVICES)
+    return {"name": fields.need("name", values.name(), ""), "namespace": fields.get("namespace", values.name(), "")}
+
+
+def _http(at: Cursor) -> Mapping[str, object]:
+    fields = Fields(at, schema.HTTP)
+    return {
+        "methods": fields.get("methods", list_of(string, unique=True), ()),
+        "paths": fields.get("paths", list_of(_http_path), ()),
+    }
+
+
+def _http_path(at: Cursor) -> Mapping[str, str]:
+    fields = Fields(at, schema.HTTP_PATH)
+    found = {name: fields.get(name, string, "") for name in schema.HTTP_PATH}
+    given = {name: text for name, text in found.items() if text}
+    if len(given) != 1:
+        at.fault("expected either exact or prefix, found " + ("both" if given else "neither"))
+    for name, text in given.items():
+        if not text.startswith("/") or set(text) & set("? #"):
+            fields.cursor(name).fault(
+                f"expected a path that begins with '/' without '?', '#' and blanks, found {text!r}"
+            )
+    return given
+
+
+def _metadata(at: Cursor) -> None:
+    Fields(at, schema.RULE_METADATA).get("annotations", values.check_annotations, None)
+
+
+def _check_icmp(fields: Fields, found: Rule, protocol: Protocol | None, not_protocol: Protocol | None) -> None:
+    for name in ("icmp", "notICMP"):
+        if name in fields and (protocol is None or protocol.name not in ICMP_FAMILY):
+            fields.cursor(name).fault("needs protocol: ICMP or protocol: ICMPv6 beside it")
+    for name, written in (("protocol", protocol), ("notProtocol", not_protocol)):
+        family = ICMP_FAMILY.get(written.name) if written else None
+        if written and family and found.ip_version not in (None, family):
+            fields.cursor("ipVersion").fault(
+                f"{name}: {written.name} is of IP version {family}, found {found.ip_version}"
+            )
+
+
+def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, direction: Direction) -> None:
+    if "http" not in fields:
+        return
+    at = fields.cursor("http")
+    if protocol and protocol.name != "TCP":
+        at.fault("needs protocol: TCP, or none")
+    if found.action is not Action.ALLOW:
+        at.fault(f"may stand only in an Allow rule, found {found.action}")
+    if direction is Direction.EGRESS:
+        at.fault("may not stand in an egress rule")
+
+
+def _check_families(fields: Fields, found: Rule) -> None:
+    """All nets of a rule are of one IP version, which is the rule's."""
+    expected = found.ip_version
+    for side, name, nets in _nets(found):
+        for version in sorted({net.version for net in nets}):
+            if expected is None:
+                expected = version
+            elif version != expected:
+                why = "the rule's ipVersion is" if found.ip_version else "other nets of the rule are of version"
+                at = fields.cursor(side, name)
+                at.fault(
+                    f"has IPv{version} nets, and {why} {expected}; a rule is of one IP version, so write two rules"
+                )
+
+
+def _nets(found: Rule) -> Iterator[tuple[str, str, tuple[IPNetwork, ...]]]:
+    for side, entity in (("source", found.source), ("destination", found.destination)):
+        yield side, "nets", entity.nets
+        yield side, "notNets", entity.not_nets
+
+
+def _check_ports(fields: Fields, found: Rule) -> None:
+    """Port numbers need a protocol that has ports; a name brings its protocol along."""
+    if found.protocol in schema.PORT_PROTOCOLS:
+        return
+    for side, entity in (("source", found.source), ("destination", found.destination)):
+        for name, ports in (("ports", entity.ports), ("notPorts", entity.not_ports)):
+            numbers = [port for port in ports if not isinstance(port, NamedPort)]
+            if numbers or (ports and found.protocol is not None):
+                fields.cursor(side, name).fault("needs protocol: TCP, UDP or SCTP in the rule")
+
+
+def _check_services(fields: Fields, found: Rule, direction: Direction) -> None:
+    right, wrong = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
+    services = {"source": found.source.services, "destination": found.destination.services}
+    if services[wrong] is not None:
+        fields.cursor(wrong, "services").fault(f"may stand only in the {right} of an {direction} rule")
+    allowed = services[right]
+    if allowed is not None and not allowed["namespace"]:
+        fields.cursor(right, "services").fault("needs a namespace, because a GlobalNetworkPolicy is in none")
+    if services["destination"] is not None:
+        for name, ports in (("ports", found.destination.ports), ("notPorts", found.destination.not_ports)):
+            if ports:
+                fields.cursor("destination", name).fault("cannot stand beside services, which bring their own ports")

@@ -1,0 +1,76 @@
+"""Status and counters for the eye and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enforcer.backends.base import EntryCount
+from enforcer.status import InterfaceStatus
+
+NOTHING = "nothing is enforced in this network namespace"
+
+
+def status_as_dict(statuses: Sequence[InterfaceStatus]) -> dict[str, Any]:
+    """The status as JSON can say it."""
+    return {"schema": "enforcer/status/v1", "interfaces": [_interface_as_dict(item) for item in statuses]}
+
+
+def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
+    """The counters as JSON can say them."""
+    return {"schema": "enforcer/counters/v1", "counters": [_count_as_dict(count) for count in counts]}
+
+
+def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
+    """For each interface a line, its capacities, and its counters."""
+    if not statuses:
+        console.print(NOTHING)
+    for item in statuses:
+        how = f"XDP {item.mode}, then raw" if item.mode else "no XDP"
+        line = f"{item.interface}: enforced at {item.stage} ({how}), {len(item.entries)} entries"
+        console.print(Text(line, style="bold"), soft_wrap=True)
+        for fill in item.fills:
+            console.print(Text(f"  {fill.stage}: {fill.holder} holds {fill.used:,} of {fill.limit:,}"), soft_wrap=True)
+        print_counters(item.counts, console)
+
+
+def print_counters(counts: Sequence[EntryCount], console: Console) -> None:
+    """One table of all counters."""
+    if not counts:
+        console.print(NOTHING)
+        return
+    table = Table("interface", "entry", "stage", box=None, pad_edge=False, header_style="dim")
+    table.add_column("packets", justify="right")
+    table.add_column("bytes", justify="right")
+    for count in counts:
+        cells = (count.interface, count.entry, count.stage, count.packets, count.bytes)
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    console.print(table)
+
+
+def _interface_as_dict(item: InterfaceStatus) -> dict[str, Any]:
+    return {
+        "interface": item.interface,
+        "mode": item.mode and str(item.mode),
+        "stage": str(item.stage),
+        "entries": list(item.entries),
+        "capacity": [
+            {"holder": fill.holder, "stage": str(fill.stage), "used": fill.used, "limit": fill.limit}
+            for fill in item.fills
+        ],
+        "counters": [_count_as_dict(count) for count in item.counts],
+    }
+
+
+def _count_as_dict(count: EntryCount) -> dict[str, Any]:
+    return {
+        "interface": count.interface,
+        "entry": count.entry,
+        "stage": str(count.stage),
+        "packets": count.packets,
+        "bytes": count.bytes,
+    }

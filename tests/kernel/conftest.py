@@ -1,0 +1,95 @@
+"""Network namespaces of our own for tests that talk to the kernel: made anew for each test, removed whatever happens."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute, netns
+
+from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs
+from enforcer.kernel.netns import entered
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class NetnsPair:
+    """Two namespaces and a veth pair: ``eth0`` in the host's, ``wire0`` in the peer's. Nothing else lives there."""
+
+    name: str
+
+    HOST_INTERFACE = "eth0"
+    PEER_INTERFACE = "wire0"
+
+    @property
+    def host_name(self) -> str:
+        return f"{self.name}-host"
+
+    @property
+    def peer_name(self) -> str:
+        return f"{self.name}-peer"
+
+    @contextmanager
+    def host(self) -> Iterator[None]:
+        """The calling thread inside the host's namespace."""
+        with entered(Path("/run/netns") / self.host_name):
+            yield
+
+    @contextmanager
+    def peer(self) -> Iterator[None]:
+        """The calling thread inside the peer's namespace."""
+        with entered(Path("/run/netns") / self.peer_name):
+            yield
+
+    def make_veth(self, near: str, far: str, *, mtu: int = 1500) -> None:
+        """Another veth pair, from the host (``near``) to the peer (``far``), both ends up."""
+        with self.host(), IPRoute() as ip:
+            ip.link("add", ifname=near, kind="veth", mtu=mtu, peer={"ifname": far, "net_ns_fd": self.peer_name, "mtu": mtu})
+            ip.link("set", index=ip.link_lookup(ifname=near)[0], state="up")
+        with self.peer(), IPRoute() as ip:
+            ip.link("set", index=ip.link_lookup(ifname=far)[0], state="up")
+
+    def remove_link(self, name: str) -> None:
+        """Delete an interface of the host, and with it its peer."""
+        with self.host(), IPRoute() as ip:
+            ip.link("del", index=ip.link_lookup(ifname=name)[0])
+
+
+@pytest.fixture
+def netns_pair() -> Iterator[NetnsPair]:
+    """A :class:`NetnsPair` under a name no other test has; IPv6 is off, so that nobody speaks unasked."""
+    pair = NetnsPair(f"enftest-{os.getpid()}-{next(_numbers)}")
+    with ExitStack() as stack:
+        for name, enter in ((pair.host_name, pair.host), (pair.peer_name, pair.peer)):
+            netns.create(name)
+            stack.callback(netns.remove, name)
+            with enter():
+                Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        pair.make_veth(pair.HOST_INTERFACE, pair.PEER_INTERFACE)
+        yield pair
+
+
+@pytest.fixture
+def pin_root() -> Iterator[Path]:
+    """A directory to pin below, on a BPF file system, which the test leaves empty or absent."""
+    ensure_bpffs()
+    path = MOUNT_POINT / f"enftest-{os.getpid()}-{next(_numbers)}"
+    yield path
+    left = sorted(str(item.relative_to(path)) for item in path.rglob("*")) if path.exists() else []
+    _remove(path)
+    assert not left, f"left behind: {left}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for item in path.iterdir():
+            _remove(item)
+        path.rmdir()
+    elif path.exists():
+        path.unlink()
