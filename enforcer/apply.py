@@ -12,6 +12,7 @@ then the refusal is raised.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +69,6 @@ class Enforcer:
         self.choice = choice
         self._pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
-        self._xdp = XdpBackend(pin_root)
         self._memory = Memory()
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
@@ -86,7 +86,8 @@ class Enforcer:
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
             render(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW), raw.settings)
             wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root))
-            settled = settle(wish, self._xdp, self._memory, dry_run=dry_run)
+            xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support)
+            settled = settle(wish, xdp, self._memory, dry_run=dry_run)
             result = raw.apply(settled.plan, dry_run=dry_run)
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
@@ -97,12 +98,16 @@ class Enforcer:
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry matched at each stage: XDP first, then raw, which sees what XDP let pass."""
-        return (*self._xdp.counters(), *IptablesBackend().counters())
+        return (*XdpBackend(self._pin_root).counters(), *IptablesBackend().counters())
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock():
-            return (*self._xdp.detach(interfaces), *IptablesBackend().detach(interfaces))
+            removed = (*XdpBackend(self._pin_root).detach(interfaces), *IptablesBackend().detach(interfaces))
+        if self._pin_root.parent == PIN_ROOT:
+            with suppress(OSError):  # not there, or in use for other namespaces
+                PIN_ROOT.rmdir()
+        return removed
 
     def status(self) -> tuple[InterfaceStatus, ...]:
         """What is enforced now, whoever applied it."""

@@ -1,4 +1,4 @@
-"""The ``enforcer`` command: a thin edge around Enforcer, Agent and probes. It acts in the network namespace it runs in."""
+"""The ``enforcer`` command: a thin edge around Enforcer and Agent. Acts in the network namespace it is started in."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import IptablesBackend, installed_chains
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.read import set_names, without_interfaces
-from enforcer.backends.iptables.rules import FAMILIES, Chain, Rule
+from enforcer.backends.iptables.rules import FAMILIES, Chain
+from enforcer.backends.xdp import XdpBackend
 from enforcer.backends.xdp.layout import Pins
-from enforcer.backends.xdp.read import Installed, entry_counts, read_all
+from enforcer.backends.xdp.read import Installed, entry_counts
 from enforcer.kernel.maps import Map
-from enforcer.kernel.netns import current_inode
 from enforcer.words import STAGE_OF_MODE, Mode, Stage
 
 
@@ -54,34 +54,27 @@ class InterfaceStatus:
 def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
     """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in."""
     modes: dict[str, Mode | None] = dict.fromkeys(count.interface for count in IptablesBackend().counters())
-    return modes | {item.interface: item.mode for _, item in _attached(pin_root)}
+    return modes | {item.interface: item.mode for item in XdpBackend(pin_root).status()}
 
 
 def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:
     """The status of every interface that has something of ours, by name."""
-    attached = {item.interface: (pins, item) for pins, item in _attached(pin_root)}
+    attached = {item.interface: item for item in XdpBackend(pin_root).status()}
     raw = IptablesBackend().counters()
     names = sorted({count.interface for count in raw} | attached.keys())
     raw_fills = _raw_fills(names)
-    return tuple(_status(name, attached.get(name), raw, raw_fills[name]) for name in names)
+    return tuple(_status(Pins.of(pin_root, name), attached.get(name), raw, raw_fills[name]) for name in names)
 
 
 def _status(
-    name: str, attached: tuple[Pins, Installed] | None, raw: Sequence[EntryCount], raw_fills: Sequence[Fill]
+    pins: Pins, installed: Installed | None, raw: Sequence[EntryCount], raw_fills: Sequence[Fill]
 ) -> InterfaceStatus:
+    name = pins.interface
     in_raw = [count for count in raw if count.interface == name]
-    if attached is None:
+    if installed is None:
         return InterfaceStatus(name, None, tuple(in_raw), tuple(raw_fills))
-    pins, installed = attached
     counts = (*entry_counts(pins, installed), *in_raw)
     return InterfaceStatus(name, installed.mode, counts, (*_xdp_fills(pins, installed), *raw_fills))
-
-
-def _attached(pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
-    here = current_inode()
-    for pins, installed in read_all(pin_root):
-        if installed.manifest.namespace == here and installed.is_attached:
-            yield pins, installed
 
 
 def _xdp_fills(pins: Pins, installed: Installed) -> Iterator[Fill]:
@@ -113,7 +106,5 @@ def _raw_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
 
 
 def _chains_of(interface: str, interfaces: Sequence[str], chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
-    others = {
-        rule.in_interface or rule.out_interface for chain in chains for rule in chain.rules if isinstance(rule, Rule)
-    }
-    return without_interfaces(chains, frozenset({*interfaces, *others} - {interface, ""}))
+    """The chains of one interface only."""
+    return without_interfaces(chains, frozenset(interfaces) - {interface})

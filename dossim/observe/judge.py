@@ -89,7 +89,7 @@ class _Verdict:
 def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping[int, str]) -> Observations:
     """Observations of all packets. ``datagram_of`` gives each fragment's datagram key; ``unsent`` why a frame was not sent."""
     sources = _with_datagram_ends(journeys, datagram_of)
-    fields = journeys[["checkpoints", "end", "reason", "location"]][sources]
+    fields = journeys[_JUDGED][sources]
     kinds, kind_of = np.unique(fields, return_inverse=True)
     symbols = resolve(int(value) for value in np.unique(kinds["location"]))
     verdicts = [_judge_one(kind, symbols) for kind in kinds]
@@ -105,19 +105,26 @@ def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping
 
 
 _FINAL = int(Checkpoint.INPUT_LAST | Checkpoint.POSTROUTING)
+_JUDGED = ["checkpoints", "end", "reason", "location"]
 
 
 def open_packets(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
-    """Packets whose end is not known yet: neither freed nor handed to a transport nor sent on, nor their datagram."""
-    waiting = np.flatnonzero(_is_open(journeys))
+    """Packets whose end is not known yet; a consumed buffer is no end where XDP may have copied it."""
+    waiting = _undecided(journeys, np.arange(len(journeys)))
     if not any(int(packet) in datagram_of for packet in waiting):
         return waiting
     sources = _with_datagram_ends(journeys, datagram_of)
-    return waiting[_is_open(journeys[sources[waiting]])]
+    return waiting[np.isin(sources[waiting], _undecided(journeys, sources[waiting]))]
 
 
-def _is_open(journeys: Journeys) -> npt.NDArray[np.bool_]:
-    return np.asarray((journeys["end"] == End.NONE) & (journeys["checkpoints"] & _FINAL == 0), np.bool_)
+def _undecided(journeys: Journeys, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those of the packets whose own record proves no fate. Nearly all are ruled out without being judged."""
+    records = journeys[packets]
+    packets = packets[(records["checkpoints"] & _FINAL == 0) & (records["end"] != End.KFREE)]
+    kinds, kind_of = np.unique(journeys[_JUDGED][packets], return_inverse=True)
+    symbols = resolve(int(value) for value in np.unique(kinds["location"]))
+    is_open = np.array([_judge_one(kind, symbols).fate is None for kind in kinds], np.bool_)
+    return packets[is_open[kind_of]]
 
 
 def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:

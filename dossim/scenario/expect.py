@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +92,6 @@ def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) ->
             return Outcome(str(expectation), holds, f"{dropped:,} packets", expectation.position)
         case ConntrackExpectation():
             return _conntrack(expectation, ends)
-        case _:
-            assert_never(expectation)
 
 
 def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: Ends) -> Outcome:

@@ -1,8 +1,8 @@
 """Scapy expressions as data: ``IP(src="203.0.113.9", dst="10.10.10.10")/TCP(dport=80)`` -> frames. No code is ever run.
 
 Only what describes a packet is understood: layers by name with their fields, ``/``, numbers, strings, bytes, lists,
-tuples, and ``*`` to repeat a string. What the expression leaves out and Scapy would take from this machine (addresses, next
-hops) is filled in or asked for, so that the same text means the same frame everywhere.
+tuples, and ``*`` to repeat a string. What the expression leaves out and Scapy would take from this machine (addresses,
+next hops) is filled in or asked for, so that the same text means the same frame everywhere.
 """
 
 from __future__ import annotations

@@ -199,6 +199,5 @@ def _in_order(report: Report) -> list[Finding]:
 
 
 def _pointed(report: Report, fault: DocumentFault) -> str:
-    if not 0 < fault.line <= len(report.lines):
-        return ""
-    return f"{report.lines[fault.line - 1].expandtabs(1).rstrip()}\n{' ' * (fault.column - 1)}^"
+    line = report.lines[fault.line - 1].expandtabs(1).rstrip() if 0 < fault.line <= len(report.lines) else ""
+    return f"{line}\n{' ' * (fault.column - 1)}^" if line else ""
