@@ -24,6 +24,7 @@
 /* Only the members that are read; CO-RE relocates them to the running kernel's layout. */
 struct sk_buff {
 	unsigned char *head;
+	unsigned char *data;
 	__u16 mac_header;
 	unsigned long _nfct;
 	unsigned int len;
@@ -51,17 +52,21 @@ static __always_inline struct journey *journey_of(struct sk_buff *skb)
 {
 	__u16 mac_header = BPF_CORE_READ(skb, mac_header);
 	unsigned char *head = BPF_CORE_READ(skb, head);
-	struct ether_source source;
+	struct ether_addresses addresses;
+	struct journey *journey;
 	__u32 number;
 
 	if (!head || mac_header == MAC_HEADER_UNSET)
 		return 0;
-	if (bpf_probe_read_kernel(&source, sizeof(source), head + mac_header + ETHER_SOURCE_OFFSET))
+	if (bpf_probe_read_kernel(&addresses, sizeof(addresses), head + mac_header))
 		return 0;
-	if (source.tag_be != bpf_htons(drill_tag))
+	if (addresses.tag_be != bpf_htons(drill_tag))
 		return 0;
-	number = (__u32)bpf_ntohs(source.number_be[0]) << 16 | bpf_ntohs(source.number_be[1]);
-	return bpf_map_lookup_elem(&journeys, &number);
+	number = (__u32)bpf_ntohs(addresses.number_be[0]) << 16 | bpf_ntohs(addresses.number_be[1]);
+	journey = bpf_map_lookup_elem(&journeys, &number);
+	if (journey && addresses.destination[0] & 1)
+		journey->checkpoints |= CHECKPOINT_GROUP;
+	return journey;
 }
 
 /* One packet is handled by one CPU at a time, so plain stores do. */
@@ -80,9 +85,21 @@ static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpo
 		journey->checkpoints |= CHECKPOINT_TRACKED;
 }
 
+/* Meaningful where TCP freed it: whether what is left is shorter than the header it claims to have. */
+static __always_inline int lacks_tcp_header(struct sk_buff *skb, __u32 length)
+{
+	__u8 data_offset = 0;
+
+	if (length < TCP_HEADER_LEN)
+		return 1;
+	bpf_probe_read_kernel(&data_offset, sizeof(data_offset), BPF_CORE_READ(skb, data) + TCP_DATA_OFFSET);
+	return (__u32)(data_offset >> 4) * 4 > length;
+}
+
 static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void *location, __u32 reason)
 {
 	struct journey *journey = journey_of(skb);
+	__u32 length = BPF_CORE_READ(skb, len);
 
 	if (!journey)
 		return;
@@ -90,8 +107,10 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 	journey->location = (__u64)location;
 	journey->reason = reason;
 	journey->end = end;
-	if (BPF_CORE_READ(skb, len) < UDP_HEADER_LEN)
-		journey->checkpoints |= CHECKPOINT_SHORT;
+	if (lacks_tcp_header(skb, length))
+		journey->checkpoints |= CHECKPOINT_NO_TCP;
+	if (length < UDP_HEADER_LEN)
+		journey->checkpoints |= CHECKPOINT_NO_UDP;
 	if (journey->ends != 0xff)
 		journey->ends++;
 }

@@ -11,8 +11,7 @@ then the refusal is raised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,14 +20,14 @@ from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.render import render
 from enforcer.backends.xdp import XdpBackend
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
-from enforcer.facts import HostFacts
-from enforcer.kernel.bpffs import PIN_ROOT
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.netlink import interfaces as netlink_interfaces
-from enforcer.kernel.netns import current_inode
 from enforcer.kernel.probe import probe_host
 from enforcer.lock import namespace_lock
 from enforcer.memory import Memory
 from enforcer.mode import ModeChoice
+from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
 from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import compile_table
 from enforcer.policy.endpoint import ANY_INTERFACE
@@ -36,7 +35,9 @@ from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
 from enforcer.settle import Wish, settle
 from enforcer.status import InterfaceStatus, enforced_modes, read_status
-from enforcer.words import Backend
+from enforcer.words import Answer, Backend, Mode
+
+_NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface is not there"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Applied:
 class Enforcer:
     """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
 
+    ``pin_root`` is where BPF objects are pinned; by default each network namespace has a directory of its own.
+
     Keeps no sockets: every call acts in the network namespace its thread is in then.
     """
 
@@ -61,13 +64,13 @@ class Enforcer:
         self,
         node: str,
         *,
-        pin_root: Path = PIN_ROOT,
+        pin_root: Path | None = None,
         choice: ModeChoice = ModeChoice.AUTO,
         interfaces: Sequence[str] | None = None,
     ) -> None:
         self.node = node
         self.choice = choice
-        self._pin_root = pin_root
+        self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._memory = Memory()
 
@@ -79,20 +82,24 @@ class Enforcer:
         """
         felix = resources.felix_for(self.node)
         raw = IptablesBackend(settings_of(felix))
-        tables = self._tables(resources)
+        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support)
         with namespace_lock():
             self._memory.begin(resources)
-            facts = self._facts(tables, felix)
+            present = {item.name: item for item in netlink_interfaces()}
+            tables = self._tables(resources, present)
+            facts = self._facts(tables, present, felix)
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
             render(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW), raw.settings)
-            wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root))
-            xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support)
+            absent = frozenset(table.interface for table in tables) - present.keys()
+            wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent)
             settled = settle(wish, xdp, self._memory, dry_run=dry_run)
             result = raw.apply(settled.plan, dry_run=dry_run)
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
-        warnings = [*_warnings(self.node, resources, tables), *settled.warnings]
+        warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
+        if any(item.mode for item in settled.plan.interfaces):
+            warnings += filter(None, [pins_are_fleeting()])
         changes = (*settled.changes, *result.changes)
         return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
 
@@ -104,24 +111,28 @@ class Enforcer:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock():
             removed = (*XdpBackend(self._pin_root).detach(interfaces), *IptablesBackend().detach(interfaces))
-        if self._pin_root.parent == PIN_ROOT:
-            with suppress(OSError):  # not there, or in use for other namespaces
-                PIN_ROOT.rmdir()
+        remove_if_empty(self._pin_root)
         return removed
 
     def status(self) -> tuple[InterfaceStatus, ...]:
         """What is enforced now, whoever applied it."""
         return read_status(self._pin_root)
 
-    def _tables(self, resources: Resources) -> list[RuleTable]:
-        """The table of each interface that is there and has an endpoint with untracked entries."""
+    @property
+    def _pin_root(self) -> Path:
+        return self._given_pin_root or default_pin_root()
+
+    def _tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[RuleTable]:
+        """The table of each interface that has an endpoint with untracked entries, there or named by its endpoint."""
+        named = {item.interface_name for item in resources.host_endpoints if item.node == self.node}
         tables: list[RuleTable] = []
         unsupported: dict[str, None] = {}  # interfaces share policies, and so their faults: each is said once
-        for item in netlink_interfaces():
-            if self._interfaces is not None and item.name not in self._interfaces:
+        for name in (*present, *sorted(named - present.keys() - {"", ANY_INTERFACE})):
+            if self._interfaces is not None and name not in self._interfaces:
                 continue
+            addresses = present[name].addresses if name in present else ()
             try:
-                table = compile_table(resources, node=self.node, interface=item.name, addresses=item.addresses)
+                table = compile_table(resources, node=self.node, interface=name, addresses=addresses)
             except UnsupportedRuleError as error:
                 unsupported |= dict.fromkeys(str(error).splitlines())
                 continue
@@ -131,23 +142,17 @@ class Enforcer:
             raise UnsupportedRuleError("\n".join(unsupported))
         return tables
 
-    def _facts(self, tables: Sequence[RuleTable], felix: FelixConfiguration) -> HostFacts:
+    def _facts(
+        self, tables: Sequence[RuleTable], present: Mapping[str, InterfaceState], felix: FelixConfiguration
+    ) -> HostFacts:
         """What this host supports, as far as it matters: probing is not free, so nothing is asked in vain."""
         if not tables:
             return HostFacts(self.node)
-        asked = {table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)}
-        facts = self._memory.facts(self.node, [state for state in netlink_interfaces() if state.name in asked])
-        return replace(facts, backends={**facts.backends, Backend.IPTABLES: probe(ipv6=felix.ipv6_support)})
-
-
-def default_pin_root() -> Path:
-    """Where to pin for the calling thread's network namespace: interfaces of different namespaces share names."""
-    try:
-        initial = Path("/proc/1/ns/net").stat().st_ino
-    except PermissionError:
-        return PIN_ROOT
-    here = current_inode()
-    return PIN_ROOT if here == initial else PIN_ROOT / f"netns-{here}"
+        names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
+        facts = self._memory.facts(self.node, [present[name] for name in names if name in present])
+        absent = tuple(InterfaceFacts(name, modes=_NOT_THERE) for name in names if name not in present)
+        backends = {**facts.backends, Backend.IPTABLES: probe(ipv6=felix.ipv6_support)}
+        return replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
 
 
 def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
@@ -175,16 +180,15 @@ def _fallbacks(plan: Plan) -> Iterator[str]:
             yield f"{item.interface}: not {mode}: {reason}"
 
 
-def _warnings(node: str, resources: Resources, tables: Sequence[RuleTable]) -> Iterator[str]:
-    """What keeps a policy from being enforced, yet is no error: a wrong node name, an interface that is not there."""
+def _warnings(node: str, resources: Resources, plan: Plan, absent: Collection[str]) -> Iterator[str]:
+    """What the author may not have meant, although it is no error: a wrong node name, an interface not there."""
     mine = [item for item in resources.host_endpoints if item.node == node]
     if not mine:
         nodes = ", ".join(sorted({item.node for item in resources.host_endpoints})) or "none at all"
         yield f"no HostEndpoint is of node {node} (there are some of: {nodes}); nothing is enforced; see --node"
-    present = {item.name for item in netlink_interfaces()}
-    for item in mine:
-        name = item.interface_name
-        if name not in ("", ANY_INTERFACE) and name not in present:
-            yield f"HostEndpoint {item.name}: interface {name} is not there; it is enforced once it appears"
-    if mine and not tables:
+    elif not plan.interfaces:
         yield f"no untracked policy (doNotTrack: true) selects a HostEndpoint of node {node}; nothing is enforced"
+    for name in absent:
+        yield f"interface {name} is not there; raw is ready for it, XDP follows when it appears"
+    if resources.skipped:
+        yield f"kinds that are not acted on: {', '.join(resources.skipped)}"

@@ -220,9 +220,9 @@ def detach(interfaces: tuple[str, ...], pin_root: Path | None, output: str) -> N
 
 
 def _enforcer(node: str, pin_root: Path | None, mode: str = ModeChoice.AUTO) -> Enforcer:
-    from enforcer.apply import Enforcer, default_pin_root
+    from enforcer.apply import Enforcer
 
-    return Enforcer(node, pin_root=pin_root or default_pin_root(), choice=ModeChoice(mode))
+    return Enforcer(node, pin_root=pin_root, choice=ModeChoice(mode))
 
 
 def _say(removed: Sequence[str], console: Console) -> None:

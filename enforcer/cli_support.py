@@ -26,7 +26,8 @@ BUG = 4
 DEBUG_VARIABLES = ("ENFORCER_DEBUG", "DOSSIM_DEBUG")
 _WIDE = 4096  # columns where nobody looks: lines are for programs then, and must not be broken
 
-_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39  # linux/capability.h
+# linux/capability.h. CAP_SYS_ADMIN for BPF_PROG_GET_FD_BY_ID: whose program is it that is on an interface?
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -97,16 +98,14 @@ def warn(message: str) -> None:
 
 
 def require_privilege(doing: str) -> None:
-    """Raises PrivilegeError unless the process may load BPF programs and change netfilter."""
+    """Raises PrivilegeError unless the process may load BPF programs, name those of others, and change netfilter."""
     capabilities = _effective_capabilities()
-    if capabilities >> _CAP_SYS_ADMIN & 1 and capabilities >> _CAP_NET_ADMIN & 1:
-        return
-    if capabilities >> _CAP_BPF & 1 and capabilities >> _CAP_NET_ADMIN & 1:
-        return
-    raise PrivilegeError(
-        f"{doing} needs CAP_NET_ADMIN and CAP_BPF; run as root (sudo), "
-        "or use 'dossim plan', which needs no privilege, to see what would be enforced where"
-    )
+    missing = [name for name, number in _CAPABILITIES.items() if not capabilities >> number & 1]
+    if missing:
+        raise PrivilegeError(
+            f"{doing} needs {' and '.join(missing)}; run as root (sudo), "
+            "or use 'dossim plan', which needs no privilege, to see what would be enforced where"
+        )
 
 
 def _effective_capabilities() -> int:

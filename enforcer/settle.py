@@ -18,13 +18,18 @@ from enforcer.words import Mode
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be enforced, on what host. ``present`` are the interfaces enforced before, with their XDP mode."""
+    """What is to be enforced, on what host.
+
+    ``enforced`` are the interfaces enforced before, with their XDP mode. ``absent`` are not there: raw is made ready
+    for them, whatever mode was asked for, so that they are protected from their first packet on.
+    """
 
     tables: Sequence[RuleTable]
     facts: HostFacts
     felix: FelixConfiguration
     choice: ModeChoice
-    present: Mapping[str, Mode | None]
+    enforced: Mapping[str, Mode | None]
+    absent: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -57,8 +62,9 @@ def plan_for(wish: Wish, memory: Memory) -> Settlement:
     planned: list[InterfacePlan] = []
     impossible: dict[str, str] = {}
     for table in wish.tables:
+        choice = ModeChoice.AUTO if table.interface in wish.absent else wish.choice
         try:
-            planned += make_plan([table], facts, felix=wish.felix, choice=wish.choice).interfaces
+            planned += make_plan([table], facts, felix=wish.felix, choice=choice).interfaces
         except UnsupportedKernelError as error:
             impossible[table.interface] = str(error)
             planned += _as_it_is(table, facts, wish)
@@ -66,9 +72,9 @@ def plan_for(wish: Wish, memory: Memory) -> Settlement:
 
 
 def _as_it_is(table: RuleTable, facts: HostFacts, wish: Wish) -> tuple[InterfacePlan, ...]:
-    if table.interface not in wish.present:
+    if table.interface not in wish.enforced:
         return ()
-    for choice in (ModeChoice.of(wish.present[table.interface]), ModeChoice.RAW):
+    for choice in (ModeChoice.of(wish.enforced[table.interface]), ModeChoice.RAW):
         try:
             return make_plan([table], facts, felix=wish.felix, choice=choice).interfaces
         except UnsupportedKernelError:

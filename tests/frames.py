@@ -1,4 +1,5 @@
-"""Hypothesis strategies for frames: sound, mutated, cut short, fragmented. Addresses and ports are few, so that rules hit.
+"""Hypothesis strategies for frames: sound, mutated, cut short, fragmented. Addresses and ports are few, so that rules
+hit.
 
 Frames are put together from octets, not with Scapy: properties need tens of thousands of them.
 """
@@ -32,9 +33,12 @@ ODD_DESTINATIONS6 = (
 PORTS = (22, 53, 67, 68, 80, 9, 179, 6443, 1024, 2379)
 PROTOCOLS = (6, 17, 1, 58, 132, 136, 2, 33, 47, 253, 0, 51, 59)
 EXTENSIONS = (0, 43, 44, 51, 60)
+ODD_ETHERTYPES = (0x88B5, 0x0026, 0x8100, 0x0800, 0x86DD)
 
 
-def ethernet(payload: bytes, ethertype: int, *, destination: bytes = MAC, tags: Sequence[tuple[int, int]] = ()) -> bytes:
+def ethernet(
+    payload: bytes, ethertype: int, *, destination: bytes = MAC, tags: Sequence[tuple[int, int]] = ()
+) -> bytes:
     """A frame; ``tags`` are (type, id)."""
     front = destination + bytes.fromhex("020000000000")
     for tag_type, tag_id in tags:
@@ -56,7 +60,9 @@ def ipv4(
     return bytes(header) + payload
 
 
-def ipv6(payload: bytes, *, source: str, destination: str, next_header: int, hop_limit: int = 64, tos: int = 0) -> bytes:
+def ipv6(
+    payload: bytes, *, source: str, destination: str, next_header: int, hop_limit: int = 64, tos: int = 0
+) -> bytes:
     """An IPv6 packet."""
     head = (6 << 28 | tos << 20).to_bytes(4, "big") + len(payload).to_bytes(2, "big") + bytes([next_header, hop_limit])
     return head + IPv6Address(source).packed + IPv6Address(destination).packed + payload
@@ -104,8 +110,8 @@ def packets4(draw: st.DrawFn) -> bytes:
         source=source,
         destination=destination,
         protocol=protocol,
-        options=draw(_mostly((b"",), (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4), b"\x94\x04\0\0"))),
-        ident=draw(st.integers(0, 2)),
+        options=draw(_mostly((b"",), (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4),
+        b"\x94\x04\0\0"))), ident=draw(st.integers(0, 2)),
         fragment=draw(_mostly((0,), (0x4000, 0x2000, 0x2002, 3, 0x1FFF))),
         ttl=draw(_mostly((64,), (0, 1, 2))),
     )
@@ -135,7 +141,8 @@ def _extension(draw: st.DrawFn, kind: int, following: int) -> bytes:
         return bytes([following, 0, draw(st.sampled_from((0, 2, 3, 4))), draw(st.sampled_from((0, 1)))]) + bytes(4)
     if kind == 51:
         return bytes([following, 4]) + bytes(22)
-    options = draw(_mostly((b"\1\4" + bytes(4),), (b"\5\2\0\0\1\0", b"\xc2\4" + bytes(4), b"\x1e\4" + bytes(4), bytes(6))))
+    unusual = (b"\5\2\0\0\1\0", b"\xc2\4" + bytes(4), b"\x1e\4" + bytes(4), b"\x5e\4" + bytes(4), bytes(6))
+    options = draw(_mostly((b"\1\4" + bytes(4),), unusual))
     return bytes([following, draw(_mostly((0,), (1, 40)))]) + options
 
 
@@ -198,7 +205,7 @@ def frames(draw: st.DrawFn) -> bytes:
     elif kind == "arp":
         payload, ethertype = bytes.fromhex("0001080006040001") + bytes(16) + IPv4Address(ME4).packed, 0x0806
     else:
-        payload, ethertype = draw(st.binary(max_size=40)), draw(st.sampled_from((0x88B5, 0x0026, 0x8100, 0x0800, 0x86DD)))
+        payload, ethertype = draw(st.binary(max_size=40)), draw(st.sampled_from(ODD_ETHERTYPES))
     tags = draw(_mostly((), (0x8100, 0x88A8)).flatmap(_tags))
     destination = draw(_mostly((MAC,), (BROADCAST_MAC, GROUP_MAC)))
     return draw(_damaged(ethernet(payload, ethertype, destination=destination, tags=tags)))

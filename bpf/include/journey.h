@@ -19,7 +19,9 @@ enum checkpoint {
 	CHECKPOINT_FORWARD_FIRST = 1 << 9,
 	CHECKPOINT_FORWARD_LAST = 1 << 10,
 	CHECKPOINT_POSTROUTING = 1 << 11, /* POSTROUTING last: leaves by another interface */
-	CHECKPOINT_SHORT = 1 << 14,	  /* freed with less than a UDP header left */
+	CHECKPOINT_GROUP = 1 << 12,	  /* the frame's destination is a group address */
+	CHECKPOINT_NO_TCP = 1 << 13,	  /* freed with less than its TCP header left */
+	CHECKPOINT_NO_UDP = 1 << 14,	  /* freed with less than a UDP header left */
 	CHECKPOINT_TRACKED = 1 << 15,	  /* skb->_nfct was set at some checkpoint */
 };
 
@@ -41,14 +43,16 @@ struct journey {
 
 _Static_assert(sizeof(struct journey) == 32, "dossim/observe/journey.py reads records of 32 bytes");
 
-#define ETHER_SOURCE_OFFSET 6
+#define TCP_HEADER_LEN 20
+#define TCP_DATA_OFFSET 12
 #define UDP_HEADER_LEN 8
 
-struct ether_source {
+struct ether_addresses {
+	__u8 destination[6];
 	__be16 tag_be;
 	__be16 number_be[2];
 };
 
-_Static_assert(sizeof(struct ether_source) == 6, "an Ethernet address");
+_Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
 
 #endif

@@ -35,8 +35,14 @@ class Checkpoint(IntFlag):
     FORWARD_FIRST = 1 << 9
     FORWARD_LAST = 1 << 10
     POSTROUTING = 1 << 11
-    SHORT = 1 << 14  # not a place: freed with less than a UDP header left
-    TRACKED = 1 << 15  # not a place: conntrack knew the packet
+    # Not places, but what is known of the packet:
+    GROUP = 1 << 12  # the frame's destination is a group address
+    NO_TCP = 1 << 13  # freed with less than its TCP header left
+    NO_UDP = 1 << 14  # freed with less than a UDP header left
+    TRACKED = 1 << 15  # conntrack knew it
+
+
+PLACES = tuple(checkpoint for checkpoint in Checkpoint if checkpoint <= Checkpoint.POSTROUTING)
 
 
 class End(IntEnum):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.disposition import Disposition, Fate
-from dossim.observe.journey import Checkpoint, End
+from dossim.observe.journey import PLACES, Checkpoint, End
 from dossim.observe.observer import Journeys
 from dossim.observe.symbols import drop_reasons, resolve
 from enforcer.words import Stage
@@ -32,8 +32,14 @@ MALFORMED = frozenset(
 )
 # Handlers of control messages free those they have no use for with all kinds of reasons; only the checksum is a refusal.
 CONTROL_HANDLERS = frozenset({"icmp_rcv", "icmpv6_rcv", "igmp_rcv"})
-# UDP frees a datagram for a group that no socket has joined without a reason of its own (__udp4_lib_mcast_deliver).
-UDP_HANDLERS = frozenset({"__udp4_lib_rcv", "__udp6_lib_rcv"})
+# Where freeing without a reason is a refusal only for a packet of which one of these is known. UDP does so for a group
+# that no socket has joined (__udp4_lib_mcast_deliver), TCP for a segment that a half-open connection has no use for.
+_REFUSED_BY = {
+    "__udp4_lib_rcv": Checkpoint.NO_UDP,
+    "__udp6_lib_rcv": Checkpoint.NO_UDP,
+    "tcp_v4_rcv": Checkpoint.NO_TCP | Checkpoint.GROUP,
+    "tcp_v6_rcv": Checkpoint.NO_TCP | Checkpoint.GROUP,
+}
 # Freed by defragmentation itself, not by what happened to the datagram later.
 DEFRAG_REASONS = frozenset({"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"})
 DEFRAG_PLACES = ("inet_frag_rbtree_purge", "inet_frag_destroy", "ip_expire", "ip_frag_queue", "ip_defrag", "nf_ct_frag6_")
@@ -54,12 +60,16 @@ _LOST_AFTER = (
 
 @dataclass(frozen=True)
 class Observations:
-    """One observation per packet: ``fate`` and ``stage`` index Fate and Stage (255: none), ``evidence`` the sentences."""
+    """One observation per packet: ``fate`` and ``stage`` index Fate and Stage (255: none).
+
+    ``evidence_index`` indexes ``sentences``; ``absorbed`` fragments share the end of the datagram they became part of.
+    """
 
     fate: npt.NDArray[np.uint8]
     stage: npt.NDArray[np.uint8]
     evidence_index: npt.NDArray[np.int32]
     sentences: tuple[str, ...]
+    absorbed: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -101,7 +111,8 @@ def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping
         fate[packet] = stage[packet] = NONE
         evidence[packet] = len(sentences)
         sentences.append(f"not sent: {why}")
-    return Observations(fate, stage, evidence, tuple(sentences))
+    absorbed = sources != np.arange(len(journeys))
+    return Observations(fate, stage, evidence, tuple(sentences), absorbed)
 
 
 _FINAL = int(Checkpoint.INPUT_LAST | Checkpoint.POSTROUTING)
@@ -110,6 +121,7 @@ _JUDGED = ["checkpoints", "end", "reason", "location"]
 
 def open_packets(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
     """Packets whose end is not known yet; a consumed buffer is no end where XDP may have copied it."""
+    journeys = np.array(journeys)  # the kernel goes on writing
     waiting = _undecided(journeys, np.arange(len(journeys)))
     if not any(int(packet) in datagram_of for packet in waiting):
         return waiting
@@ -172,7 +184,7 @@ def _judge_one(kind: np.void, symbols: Mapping[int, str]) -> _Verdict:
 def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[Fate | None, Stage | None]:
     if Checkpoint.POSTROUTING in checkpoints:
         # Nobody answers for neighbours in a lab: a packet that waits for one in vain was forwarded all the same.
-        lost = end is End.KFREE and not reason.startswith("NEIGH_")
+        lost = end is End.KFREE and not (place.startswith("neigh_") or reason.startswith("NEIGH_"))
         return (Fate.DROPPED, Stage.EGRESS) if lost else (Fate.FORWARDED, None)
     if Checkpoint.INPUT_LAST in checkpoints:
         return _after_input(checkpoints, end, place, reason)
@@ -197,7 +209,7 @@ def _after_input(checkpoints: Checkpoint, end: End, place: str, reason: str) -> 
         return Fate.DROPPED, Stage.CONNTRACK
     if place in CONTROL_HANDLERS and reason != "ICMP_CSUM":
         return Fate.DELIVERED, None
-    if place in UDP_HANDLERS and reason == "NOT_SPECIFIED" and Checkpoint.SHORT not in checkpoints:
+    if reason == "NOT_SPECIFIED" and not checkpoints & _REFUSED_BY.get(place, checkpoints):
         return Fate.DELIVERED, None
     return (Fate.DROPPED, Stage.SOCKET) if reason in MALFORMED else (Fate.DELIVERED, None)
 
@@ -212,11 +224,7 @@ def _before_hooks(end: End, place: str) -> tuple[Fate, Stage | None]:
 
 
 def _sentence(checkpoints: Checkpoint, end: End, place: str, reason: str) -> str:
-    passed = [
-        checkpoint.name.lower()
-        for checkpoint in Checkpoint
-        if checkpoint in checkpoints and checkpoint.name and checkpoint not in (Checkpoint.TRACKED, Checkpoint.SHORT)
-    ]
+    passed = [str(place.name).lower() for place in PLACES if place in checkpoints]
     path = f"last checkpoint {passed[-1]}" if passed else "no checkpoint"
     tracked = ", tracked" if Checkpoint.TRACKED in checkpoints else ""
     match end:

@@ -1,7 +1,7 @@
 """Capture: the frames of a pcap or pcapng file (plain or gzip), as one byte array and an offset per frame.
 
-Frames are always Ethernet: other link types get a header on reading (:mod:`dossim.packet.linktype`). Reading keeps the octets
-as they are and judges nothing but the file's own structure.
+Frames are always Ethernet: other link types get a header on reading (:mod:`dossim.packet.linktype`). Reading keeps the
+octets as they are and judges nothing but the file's own structure.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import os
 import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ PADDING = 256
 class Capture:
     """``data`` holds all frames; frame i is ``data[offset[i] : offset[i] + length[i]]``.
 
-    ``data`` uint8, with PADDING zero octets behind the last frame; ``offset`` int64[N], ``length`` int32[N] (captured octets),
-    ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk.
+    ``data`` uint8, with PADDING zero octets behind the last frame; ``offset`` int64[N], ``length`` int32[N] (captured
+    octets), ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk.
     """
 
     path: str
@@ -105,7 +106,7 @@ def _read(name: str) -> bytes:
 def _unzip(name: str, raw: bytes) -> bytes:
     try:
         return gzip.decompress(raw)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise CaptureError(f"{name}: the gzip data is damaged: {error}; copy the file again") from error
 
 

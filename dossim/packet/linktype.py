@@ -1,7 +1,7 @@
 """Link types other than Ethernet: their frames get an Ethernet header, so that the rest of the project knows one kind.
 
-Numbers and layouts: https://www.tcpdump.org/linktypes.html. The destination is a group address where the original header says
-broadcast or multicast, all zero otherwise (the replayer puts the victim's there); the source is zero.
+Numbers and layouts: https://www.tcpdump.org/linktypes.html. The destination is a group address where the original
+header says broadcast or multicast, all zero otherwise (the replayer puts the victim's there); the source is zero.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def read(name: str, octets: bytes) -> Records:
     """Where the packets are. Raises CaptureError at the first record that is cut short or impossible."""
     magic, order = _magic(octets)
     if len(octets) < _HEADER:
-        raise CaptureError(f"{name}: the file header is cut short: needs {_HEADER} bytes, {len(octets)} are there")
+        raise CaptureError(
+            f"{name}: the file header is cut short: needs {_HEADER} bytes, {len(octets)} are there; copy the file again"
+        )
     (link,) = struct.unpack_from(f"{order}I", octets, 20)
     starts = _walk(name, octets, order, _RECORD_HEADER[magic])
     at = np.array(starts, np.int64)
@@ -76,16 +78,20 @@ def _walk(name: str, octets: bytes, order: str, header: int) -> list[int]:
 
 
 def _cut(name: str, record: int, at: int, needs: int, left: int) -> CaptureError:
+    keep = f", or keep what is whole with 'editcap -r IN OUT 1-{record}'" if record else ""
     return CaptureError(
         f"{name}: record {record} at byte {at} is cut short: needs {needs} bytes, {left} are left; "
-        f"copy the file again, or keep what is whole with 'editcap -r IN OUT 1-{record}'"
+        f"copy the file again{keep}"
     )
 
 
 def _word(octets: np.ndarray, at: np.ndarray, order: str) -> np.ndarray:
     """32-bit words at any offsets, as int64."""
     shifts = (0, 8, 16, 24) if order == "<" else (24, 16, 8, 0)
-    return sum((octets[at + i].astype(np.int64) << shift for i, shift in enumerate(shifts)), np.zeros(len(at), np.int64))
+    value = np.zeros(len(at), np.int64)
+    for i, shift in enumerate(shifts):
+        value |= octets[at + i].astype(np.int64) << shift
+    return value
 
 
 assert sys.maxsize > 1 << 32, "offsets are 64-bit"

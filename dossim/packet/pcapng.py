@@ -1,4 +1,4 @@
-"""The pcapng file format (draft-ietf-opsawg-pcapng): sections, interfaces, enhanced, simple and obsolete packet blocks."""
+"""The pcapng file format (draft-ietf-opsawg-pcapng): sections, interfaces; enhanced, simple and obsolete packets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dossim.packet.records import Records
 _SECTION, _INTERFACE, _PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _OPTION_END, _OPTION_TSRESOL, _OPTION_TSOFFSET = 0, 9, 14
+_LAST_NS = (1 << 63) - 1  # in the year 2262
 
 
 def is_pcapng(octets: bytes) -> bool:
@@ -95,6 +96,8 @@ class _Reader:
             code, size = self.unpack("HH", option)
             if code == _OPTION_END:
                 break
+            if option + 4 + size > behind:
+                raise self.fail(at, f"its option {code} claims {size} bytes, {behind - option - 4} are left in it")
             if code == _OPTION_TSRESOL and size >= 1:
                 value = self.octets[option + 4]
                 ticks = 1 << (value & 0x7F) if value & 0x80 else 10**value
@@ -129,10 +132,13 @@ class _Reader:
         if start + captured > behind:
             raise self.fail(at, f"it claims {captured} bytes of packet, {behind - start} are in it")
         interface = self.interfaces[number]
+        timestamp_ns = interface.offset_s * 10**9 + ticks * 10**9 // interface.ticks_per_s
+        if not -_LAST_NS <= timestamp_ns <= _LAST_NS:
+            raise self.fail(at, f"its time is {timestamp_ns // 10**9} s after 1970")
         self.offset.append(start)
         self.length.append(captured)
         self.link.append(interface.link)
-        self.timestamp_ns.append(interface.offset_s * 10**9 + ticks * 10**9 // interface.ticks_per_s)
+        self.timestamp_ns.append(timestamp_ns)
 
 
 def read(name: str, octets: bytes) -> Records:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Records:
-    """Per packet: ``offset`` into the file (int64), captured ``length`` (int32), ``link`` type, ``timestamp_ns`` (int64)."""
+    """Per packet: ``offset`` into the file (int64), captured ``length`` and ``link`` type (int32), ``timestamp_ns``."""
 
     offset: npt.NDArray[np.int64]
     length: npt.NDArray[np.int32]

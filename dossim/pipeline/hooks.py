@@ -19,7 +19,7 @@ def check_defrag(flight: Flight, world: World) -> Step:
     match flight.reassembly:
         case Lost(reason):
             return Step(Fate.DROPPED, flight, "fragment", reason)
-        case Whole(datagram, parts, _):
+        case Whole(datagram=datagram, parts=parts):
             what = f"part {parts[0]}" if len(parts) == 1 else "parts " + ", ".join(map(str, parts))
             whole = replace(flight, ip=datagram)
             return Step(Stage.RAW, whole, "fragment", f"reassembled of {what}", note="one datagram from here on")

@@ -33,11 +33,14 @@ class Lost:
 @dataclass(frozen=True)
 class Whole:
     """Part of a datagram that became whole. ``parts`` are the numbers of its fragments in order of arrival, the last of
-    which completed it; ``largest`` the size of the largest, IP header included."""
+    which completed it; ``largest`` the size of the largest, IP header included; ``transport_at`` where in the datagram
+    that begins which had been fragmented.
+    """
 
     datagram: IP
     parts: tuple[int, ...]
     largest: int
+    transport_at: int
 
 
 Reassembly = Untouched | Lost | Whole
@@ -153,7 +156,8 @@ class _Defragmenter:
         elif not queue.is_ecn_valid:
             self._kill(key, "fragments with contradicting ECN")
         else:
-            whole = Whole(datagram, tuple(queue.members), queue.largest)
+            transport_at = len(datagram.octets) - queue.length
+            whole = Whole(datagram, tuple(queue.members), queue.largest, transport_at)
             self._fates |= dict.fromkeys(queue.members, whole)
             del self._queues[key]
 

@@ -22,6 +22,7 @@ from enforcer.words import Stage
 ALL_HOSTS = IPv4Address("224.0.0.1")
 LIMITED_BROADCAST = IPv4Address("255.255.255.255")
 NO_ADDRESS = IPv4Address("0.0.0.0")
+LOOPBACK_ADDRESS = IPv4Address("127.0.0.1")  # the loopback interface has it
 ALL_NODES = IPv6Address("ff02::1")
 ALL_ROUTERS = IPv6Address("ff02::2")
 SOLICITED_NODE = IPv6Network("ff02::1:ff00:0/104")
@@ -95,12 +96,12 @@ def _why_bad_source(source: IPv4Address, host: Host) -> str:
     The default route leads out of the interface the packet came in by, so only networks behind ``inside`` can fail the
     reverse path filter, and they pass the loose one.
     """
-    if source in own(host):
+    if source in own(host) or source == LOOPBACK_ADDRESS:
         return "an own address"
     if not host.rp_filter:
         return ""
-    if source in broadcasts(host):
-        return "a broadcast address"
+    if source in broadcasts(host) or source.is_loopback:
+        return "a broadcast or loopback address"
     has_address = any(address.version == 4 for address in host.addresses)
     if leads_inside(source, host) and (host.rp_filter == STRICT or not has_address):
         return f"the way back is by {host.inside} (rp_filter {host.rp_filter})"

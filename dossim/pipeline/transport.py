@@ -103,13 +103,14 @@ def _why_bad_udp4(segment: Segment) -> str:
 
 
 def _why_bad_udp6(segment: Segment) -> str:
-    """``__udp6_lib_rcv``. There must be a checksum."""
+    """``__udp6_lib_rcv``. Who listens refuses a datagram without checksum; where nobody does, that is what is said first."""
     length, why = _udp_length(segment.octets, zero_means_all=True)
     if why:
         return why
     octets = segment.octets[:length]
     if not number(octets, 6, 2):
-        return "UDP over IPv6 without checksum"
+        is_refused = _listens(UDP, number(octets, 2, 2), segment.host)
+        return "UDP over IPv6 without checksum" if is_refused else ""
     return "" if transport_checksum_ok(segment.ip, UDP, octets) else "bad UDP checksum"
 
 
@@ -170,12 +171,17 @@ _HANDLERS: dict[tuple[int, int], Callable[[Segment], str]] = {
 def _behind_extension_headers(ip: IPv6, flight: Flight) -> Transport | str | None:
     """The transport; why a header got the packet dropped; None at a header that nobody handles.
 
-    A hop-by-hop header is handled at the start only, and was at ``ip-input``. Authentication has no handler.
+    A hop-by-hop header is handled at the start of a received packet only, and was at ``ip-input``. Authentication has
+    no handler.
     """
     octets, kind, at = ip.octets, ip.next_header, IPV6_HEADER
-    if kind == HOP_BY_HOP:
+    received = flight.packet.ip
+    if isinstance(received, IPv6) and received.next_header == HOP_BY_HOP:
         kind, at = octets[at], at + extension_length(kind, octets[at + 1])
     has_been_fragment = isinstance(flight.reassembly, Whole)
+    if isinstance(flight.reassembly, Whole):
+        # nf_ct_frag6_reasm moves the transport header there, whatever headers were in front of the fragment header.
+        at = flight.reassembly.transport_at
     while kind in (DESTINATION, ROUTING, FRAGMENT):
         why = _why_bad_header(ip, kind, at, flight, has_been_fragment=has_been_fragment)
         if why:

@@ -51,7 +51,7 @@ def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft
     flows = _ip_input(flows, draft)
     flows = _raw(flows, plan, draft)
     flows = _route(flows, host, draft)
-    _socket(flows, draft)
+    _socket(flows, host, draft)
 
 
 def _xdp(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
@@ -110,14 +110,14 @@ def _route(flows: Flows, host: Host, draft: Draft) -> Flows:
     return flows.take(~martian & ~elsewhere)
 
 
-def _socket(flows: Flows, draft: Draft) -> None:
-    """Delivered, unless the transport refuses it; whether anybody listens makes no difference."""
+def _socket(flows: Flows, host: Host, draft: Draft) -> None:
+    """Delivered, unless the transport refuses it."""
     tcp = flows.protocol == TCP
     udp = flows.protocol == UDP
     icmp = flows.protocol == (ICMP if flows.version == 4 else ICMPV6)
     draft.drop(flows.number[tcp & flows.group], Stage.SOCKET, "TCP in a broadcast or multicast frame")
     _tcp(flows.take(tcp & ~flows.group), draft)
-    _udp(flows.take(udp), draft)
+    _udp(flows.take(udp), host, draft)
     checked = flows.take(icmp)
     bad = ~_checksum_valid(checked, checked.length, with_addresses=flows.version == 6)
     draft.drop(checked.number[bad], Stage.SOCKET, "bad ICMP checksum")
@@ -132,7 +132,7 @@ def _tcp(flows: Flows, draft: Draft) -> None:
     draft.drop(flows.number[bad], Stage.SOCKET, "bad TCP checksum")
 
 
-def _udp(flows: Flows, draft: Draft) -> None:
+def _udp(flows: Flows, host: Host, draft: Draft) -> None:
     length = flows.octets.u16(flows.at + 4)
     if flows.version == 6:
         length = np.where(length == 0, flows.length, length)
@@ -140,8 +140,9 @@ def _udp(flows: Flows, draft: Draft) -> None:
     draft.drop(flows.number[malformed], Stage.SOCKET, "UDP header cut short or of impossible length")
     flows, length = flows.take(~malformed), length[~malformed]
     without = flows.octets.u16(flows.at + 6) == 0
-    if flows.version == 6:
-        draft.drop(flows.number[without], Stage.SOCKET, "UDP over IPv6 without checksum")
+    if flows.version == 6:  # refused by who listens; without a listener that is what is said first
+        refused = without & np.isin(flows.dport, [item.port for item in host.listen if item.protocol == UDP])
+        draft.drop(flows.number[refused], Stage.SOCKET, "UDP over IPv6 without checksum")
     flows, length = flows.take(~without), length[~without]
     bad = ~_checksum_valid(flows, length, with_addresses=True)
     draft.drop(flows.number[bad], Stage.SOCKET, "bad UDP checksum")

@@ -42,7 +42,7 @@ def _failsafe(flows: Flows, table: RuleTable) -> Bool:
     passes = np.zeros(len(flows), np.bool_)
     for port, failsafes in ((flows.dport, table.failsafe_inbound), (flows.sport, table.failsafe_outbound)):
         for protocol, wanted in _ports_by_protocol(failsafes).items():
-            passes |= flows.protocol < 0
+            passes |= flows.protocol <= 0  # 0 stands for an unknown protocol in the program's failsafe map
             passes |= (flows.protocol == protocol) & (~flows.whole_header | np.isin(port, wanted))
     return passes
 

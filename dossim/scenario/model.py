@@ -98,6 +98,9 @@ class Bounds:
         return " and ".join(f"{word} {value:,g}" for word, value in ends if value is not None)
 
 
+_SHARES = {Bounds(1.0, 1.0): "all", Bounds(0.0, 0.0): "none"}
+
+
 @dataclass(frozen=True)
 class PacketExpectation:
     """A share of the packets with this label (None: of all) ends with this fate, and where."""
@@ -112,7 +115,7 @@ class PacketExpectation:
 
     def __str__(self) -> str:
         where = f" at {self.stage}" if self.stage else f" at or before {self.at_or_before}" if self.at_or_before else ""
-        return f"{self.label or 'all'}: {self.fate}{where}, share {self.share}"
+        return f"{self.label or 'all packets'}: {_SHARES.get(self.share) or f'a share of {self.share}'} {self.fate}{where}"
 
 
 @dataclass(frozen=True)

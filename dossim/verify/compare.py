@@ -39,7 +39,7 @@ def verify(
         unobserved=int(observations.unobserved.sum()),
         unpredicted=0,  # every packet has a prediction: the model is total
         stages=_stage_counts(prediction, observations, matched),
-        entries=_entry_rows(prediction, entries, counters),
+        entries=_entry_rows(prediction, entries, _in_packets(counters, prediction, observations, entries)),
         mismatches=tuple(
             Mismatch(
                 packet=int(packet),
@@ -87,6 +87,16 @@ def _in_packet_order() -> list[tuple[int, str]]:
     indexed = list(enumerate(_COLUMNS))
     fates = len(Fate) - 1
     return indexed[fates:] + indexed[:fates]
+
+
+def _in_packets(
+    counters: Mapping[str, int], prediction: Prediction, observations: Observations, entries: tuple[Entry, ...]
+) -> Mapping[str, int]:
+    """Counters in packets: raw counts a reassembled datagram once, its other fragments are added as they were observed."""
+    raw = tuple(Stage).index(Stage.RAW)
+    more = observations.absorbed & (observations.stage == raw) & (prediction.entry >= 0)
+    added = np.bincount(prediction.entry[more], minlength=len(entries))
+    return {entry.name: counters.get(entry.name, 0) + int(added[index]) for index, entry in enumerate(entries)}
 
 
 def _entry_rows(

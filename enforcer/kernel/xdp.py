@@ -26,6 +26,9 @@ _REASONS = {
 }
 
 
+_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP"}  # Python calls the same number ENOTSUP; the kernel does not
+
+
 class _ProgLoadOpts(ctypes.Structure):
     """The beginning of ``struct bpf_prog_load_opts`` (libbpf's bpf.h)."""
 
@@ -52,7 +55,7 @@ def load_pass_program() -> int:
 
 def why_refused(mode: Mode, error: KernelError, *, mtu: int) -> str:
     """A sentence for people about an attachment that failed, with the kernel's own word behind it."""
-    name = errno.errorcode.get(error.errno, str(error.errno))
+    name = _NAMES.get(error.errno) or errno.errorcode.get(error.errno, str(error.errno))
     if error.errno == errno.EINVAL and not kernel_at_least(5, 9):
         return f"XDP needs BPF link (Linux 5.9); this host runs {os.uname().release}"
     reason = _REASONS.get(error.errno, f"the kernel refused {mode} XDP")

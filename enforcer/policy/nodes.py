@@ -200,7 +200,10 @@ def _mapping(closed: _Open) -> Fieldset:
 
 
 def _key(key: Scalar) -> str:
-    return str(key.value).lower() if key.value is None or isinstance(key.value, bool) else str(key.value)
+    """A key as JSON would have it."""
+    if isinstance(key.value, str):
+        return key.value
+    return "null" if key.value is None else str(key.value).lower()
 
 
 def _merge(node: Fieldset, other: Node) -> None:

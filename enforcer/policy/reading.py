@@ -126,10 +126,10 @@ class Fields:
         """The place of a field, or of one within it."""
         return self.at.down(*path)
 
-    def has_items(self, name: str) -> bool:
-        """Whether the field is a list with something in it."""
+    def says(self, name: str) -> bool:
+        """Whether the field is there and is not an empty list or string: a faulty value says something too."""
         node = self._node.fields.get(name)
-        return isinstance(node, Items) and bool(node.items)
+        return bool(node.items) if isinstance(node, Items) else name in self and getattr(node, "value", None) != ""
 
     def get(self, name: str, read: Reader[T], default: D) -> T | D:
         """The field's value; the default when absent, or (reported) when refused."""

@@ -57,7 +57,7 @@ def host_endpoint(at: Cursor, base: Identity) -> HostEndpoint:
         profiles=spec.get("profiles", list_of(values.name()), ()),
         ports=spec.get("ports", list_of(_endpoint_port), ()),
     )
-    if "interfaceName" not in spec and "expectedIPs" not in spec:
+    if not (spec.says("interfaceName") or spec.says("expectedIPs")):
         at.fault("needs interfaceName, expectedIPs or both; found neither")
     return found
 
@@ -127,15 +127,15 @@ def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
 
 def _types(spec: Fields) -> tuple[str, ...]:
     """Types of a policy that does not say: those it has rules for, Ingress when it has none."""
-    egress = spec.has_items("egress")
-    ingress = spec.has_items("ingress") or not egress
+    egress = spec.says("egress")
+    ingress = spec.says("ingress") or not egress
     return tuple(word for word, there in (("Ingress", ingress), ("Egress", egress)) if there)
 
 
 def _check_policy(spec: Fields, found: GlobalNetworkPolicy, written: tuple[str, ...]) -> None:
     if found.do_not_track and found.pre_dnat:
         spec.cursor("preDNAT").fault("cannot be true together with doNotTrack: true")
-    if found.pre_dnat and spec.has_items("egress"):
+    if found.pre_dnat and spec.says("egress"):
         spec.cursor("egress").fault("a policy with preDNAT: true cannot have egress rules")
     if found.pre_dnat and "Egress" in written:
         spec.cursor("types").fault("a policy with preDNAT: true cannot have the type Egress")

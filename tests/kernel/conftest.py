@@ -1,4 +1,4 @@
-"""Network namespaces of our own for tests that talk to the kernel: made anew for each test, removed whatever happens."""
+"""Network namespaces for tests that talk to the kernel: made anew for each test, removed whatever happens."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class NetnsPair:
     def make_veth(self, near: str, far: str, *, mtu: int = 1500) -> None:
         """Another veth pair, from the host (``near``) to the peer (``far``), both ends up."""
         with self.host(), IPRoute() as ip:
-            ip.link("add", ifname=near, kind="veth", mtu=mtu, peer={"ifname": far, "net_ns_fd": self.peer_name, "mtu": mtu})
+            ip.link(
+                "add", ifname=near, kind="veth", mtu=mtu, peer={"ifname": far, "net_ns_fd": self.peer_name, "mtu": mtu}
+            )
             ip.link("set", index=ip.link_lookup(ifname=near)[0], state="up")
         with self.peer(), IPRoute() as ip:
             ip.link("set", index=ip.link_lookup(ifname=far)[0], state="up")

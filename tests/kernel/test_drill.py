@@ -21,7 +21,7 @@ from dossim.packet.capture import Capture, read_capture
 from enforcer.mode import ModeChoice
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from tests.frames import frames
+from tests.odd_frames import frames
 
 pytestmark = pytest.mark.needs_root
 

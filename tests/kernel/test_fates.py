@@ -91,6 +91,13 @@ def with_option(option: bytes) -> bytes:
 # sentence -> (frame, expected column); rows of several frames share a sentence and are numbered.
 ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "a SYN to a listening socket": [(SYN, "delivered")],
+    "a SYN and a segment the half-open connection has no use for": [
+        (E / IP(src=PEER, dst=ME) / TCP(sport=2000, dport=80, seq=1, flags="S"), "delivered"),
+        (E / IP(src=PEER, dst=ME) / TCP(sport=2000, dport=80, seq=9, flags="FPU"), "delivered"),
+        (E / IP(src=PEER, dst=ME) / TCP(sport=2000, dport=80, seq=1, flags="S"), "delivered"),
+        (E / IP(src=PEER, dst=ME) / TCP(sport=2000, dport=80, seq=2, ack=7, flags="A"), "delivered"),
+        (E / IP(src=PEER, dst=ME) / TCP(sport=2000, dport=80, seq=2, flags="R"), "delivered"),
+    ],
     "a SYN to a port where nothing listens": [(E / IP(src=PEER, dst=ME) / TCP(dport=81), "delivered")],
     "an ACK to a listening socket": [(E / IP(src=PEER, dst=ME) / TCP(dport=80, flags="A"), "delivered")],
     "UDP to a listening socket": [(DATAGRAM, "delivered")],
@@ -249,6 +256,9 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "UDP with a bad checksum where nothing listens": [(E / IP(src=PEER, dst=ME) / UDP(dport=2, chksum=1) / Raw(b"odd"), "socket")],
     "UDP without a checksum": [(E / IP(src=PEER, dst=ME) / UDP(dport=9, chksum=0) / Raw(b"odd"), "delivered")],
     "UDP over IPv6 without a checksum": [(E / IPv6(src=PEER6, dst=ME6) / UDP(dport=9, chksum=0) / Raw(b"odd"), "socket")],
+    "UDP over IPv6 without a checksum where nothing listens": [
+        (E / IPv6(src=PEER6, dst=ME6) / UDP(dport=2, chksum=0) / Raw(b"odd"), "delivered")
+    ],
     "UDP over IPv6 with a bad checksum": [(E / IPv6(src=PEER6, dst=ME6) / UDP(dport=9, chksum=1) / Raw(b"odd"), "socket")],
     "ICMP with a bad checksum": [(E / IP(src=PEER, dst=ME) / ICMP(chksum=1), "socket")],
     "ICMPv6 with a bad checksum": [(E / IPv6(src=PEER6, dst=ME6) / ICMPv6EchoRequest(cksum=1), "socket")],

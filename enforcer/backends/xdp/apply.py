@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.generation import program_digest
 from enforcer.backends.xdp.layout import PROGRAM, Pins
 from enforcer.backends.xdp.manifest import Manifest
-from enforcer.backends.xdp.read import Installed, read_installed
+from enforcer.backends.xdp.read import Installed, link_info, read_installed
 from enforcer.backends.xdp.render import MapContent, XdpTable
 from enforcer.errors import KernelError, PrivilegeError
-from enforcer.kernel.bpf import Link, attach_xdp, open_pinned, program_name
+from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_name
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.xdp import why_refused
@@ -57,6 +57,10 @@ class Difference:
     removed: tuple[bytes, ...] = ()
     changed: int = 0  # how many of ``put`` replace a value
 
+    @property
+    def added(self) -> int:
+        return len(self.put) - self.changed
+
 
 def wanted_for(state: InterfaceState, mode: Mode, table: XdpTable, *, namespace: int) -> Wanted:
     """The desired state of an interface, as values."""
@@ -76,15 +80,17 @@ def reconcile(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
     with _kernel_refusals():
         if not dry_run:
             generation.settle(pins)
-        installed = read_installed(pins)
-        _respect_others(installed, wanted)
-        if installed is None or not _is_live(installed, wanted.state):
+        installed, link = read_installed(pins), link_info(pins.link)
+        _respect_others(installed, link, wanted)
+        mode = _live_mode(link, wanted.state)
+        if mode is None:
             return _attach(pins, wanted, dry_run=dry_run)
-        if installed.mode is not wanted.mode:
-            return _move(pins, installed, wanted, dry_run=dry_run)
-        if _same_shape(pins, installed, wanted):
-            return _update_in_place(pins, wanted, dry_run=dry_run)
-        return _swap(pins, wanted, dry_run=dry_run)
+        if mode is not wanted.mode:
+            return _move(pins, mode, wanted, dry_run=dry_run)
+        changes = _changes_in_place(pins, wanted) if installed and _same_shape(installed, wanted) else None
+        if changes is None:
+            return _swap(pins, wanted, dry_run=dry_run)
+        return _change_in_place(pins, wanted, changes, dry_run=dry_run)
 
 
 def difference(name: str, actual: dict[bytes, bytes], content: MapContent) -> Difference:
@@ -110,45 +116,32 @@ def _kernel_refusals() -> Iterator[None]:
         raise Refused(str(error)) from error
 
 
-def _respect_others(installed: Installed | None, wanted: Wanted) -> None:
+def _respect_others(installed: Installed | None, link: LinkInfo | None, wanted: Wanted) -> None:
     """Refuse when a program that we did not attach is there, or the pins belong to a living interface elsewhere."""
     if installed and installed.is_attached and installed.manifest.namespace != wanted.manifest.namespace:
         raise Refused(
             f"the pins of {wanted.state.name} belong to an enforcer in another network namespace; "
             "give each namespace a pin root of its own"
         )
-    ours = installed.link.prog_id if installed and installed.link else 0
     for item in wanted.state.xdp:
-        if item.prog_id != ours:
+        if link is None or item.prog_id != link.prog_id:
             which = f"id {item.prog_id} ({program_name(item.prog_id) or 'no name'})"
             raise Refused(f"{wanted.state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
 
 
-def _is_live(installed: Installed, state: InterfaceState) -> bool:
-    """Whether the pinned link holds its program to this very interface (one made anew has another index)."""
-    link = installed.link
-    return link is not None and link.ifindex == state.index and any(item.prog_id == link.prog_id for item in state.xdp)
+def _live_mode(link: LinkInfo | None, state: InterfaceState) -> Mode | None:
+    """How the pinned link holds its program to this very interface, which one made anew is not; None: not at all."""
+    if link is None or link.ifindex != state.index:
+        return None
+    return next((item.mode for item in state.xdp if item.prog_id == link.prog_id), None)
 
 
-def _same_shape(pins: Pins, installed: Installed, wanted: Wanted) -> bool:
+def _same_shape(installed: Installed, wanted: Wanted) -> bool:
     """Whether the maps' contents are all that may differ."""
     now, then = installed.manifest, wanted.manifest
     if installed.link is None or installed.link.prog_id != installed.prog_id:
         return False  # somebody pointed our link at another program
-    if (now.entries, now.program, now.pass_tagged) != (then.entries, then.program, then.pass_tagged):
-        return False
-    return all(
-        _room(pins, name) >= len(content)
-        for name, content in (("deny4", wanted.table.deny4), ("deny6", wanted.table.deny6))
-    )
-
-
-def _room(pins: Pins, name: str) -> int:
-    try:
-        with Map.open_pinned(pins.directory / name) as pinned:
-            return pinned.max_entries
-    except FileNotFoundError:
-        return -1
+    return (now.entries, now.program, now.pass_tagged) == (then.entries, then.program, then.pass_tagged)
 
 
 def _attach(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
@@ -181,7 +174,7 @@ def _swap(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
     return [f"{wanted.state.name}: policy replaced ({wanted.size})"]
 
 
-def _move(pins: Pins, installed: Installed, wanted: Wanted, *, dry_run: bool) -> list[str]:
+def _move(pins: Pins, old: Mode, wanted: Wanted, *, dry_run: bool) -> list[str]:
     if not dry_run:
         generation.build(pins, wanted.table, wanted.manifest, wanted.state.index)
         generation.remove_link(pins)
@@ -189,10 +182,11 @@ def _move(pins: Pins, installed: Installed, wanted: Wanted, *, dry_run: bool) ->
             _hold(pins, pins.next / PROGRAM, wanted.mode, wanted.state)
         except BaseException:
             generation.discard_next(pins)
-            _hold(pins, pins.directory / PROGRAM, installed.mode, wanted.state)  # as it was
+            with suppress(FileNotFoundError):  # its pin was lost
+                _hold(pins, pins.directory / PROGRAM, old, wanted.state)  # as it was
             raise
         generation.finish(pins)
-    return [f"{wanted.state.name}: moved from {installed.mode} to {wanted.mode} mode ({wanted.size})"]
+    return [f"{wanted.state.name}: moved from {old} to {wanted.mode} mode ({wanted.size})"]
 
 
 def _hold(pins: Pins, program: Path, mode: Mode, state: InterfaceState) -> None:
@@ -209,19 +203,29 @@ def _hold(pins: Pins, program: Path, mode: Mode, state: InterfaceState) -> None:
         os.close(fd)
 
 
-def _update_in_place(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
+def _changes_in_place(pins: Pins, wanted: Wanted) -> list[Difference] | None:
+    """What to change in the pinned maps; None when one is lost, or has no room for the new beside the old."""
     table = wanted.table
     contents = {"deny4": table.deny4, "deny6": table.deny6, "failsafe": table.failsafe}
-    changes = [_difference_of(pins, name, content) for name, content in contents.items()]
+    changes = []
+    for name, content in contents.items():
+        try:
+            with Map.open_pinned(pins.directory / name) as pinned:
+                actual = dict(pinned.items())
+                room = pinned.max_entries - len(actual)
+        except FileNotFoundError:
+            return None
+        changes.append(difference(name, actual, content))
+        if changes[-1].added > room:
+            return None
+    return changes if (pins.directory / "counters").exists() else None
+
+
+def _change_in_place(pins: Pins, wanted: Wanted, changes: list[Difference], *, dry_run: bool) -> list[str]:
     if not dry_run:
         for change in changes:
             _execute(pins, change)
     return [f"{wanted.state.name}: {sentence}" for sentence in _sentences(changes)]
-
-
-def _difference_of(pins: Pins, name: str, content: MapContent) -> Difference:
-    with Map.open_pinned(pins.directory / name) as pinned:
-        return difference(name, dict(pinned.items()), content)
 
 
 def _execute(pins: Pins, change: Difference) -> None:
@@ -238,7 +242,7 @@ def _sentences(changes: list[Difference]) -> Iterator[str]:
         parts = [
             f"{count} {verb}"
             for count, verb in (
-                (len(change.put) - change.changed, "added"),
+                (change.added, "added"),
                 (change.changed, "changed"),
                 (len(change.removed), "removed"),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def read_counts(pins: Pins, manifest: Manifest) -> Counts:
     """Packets and bytes of each entry since it is enforced on this interface, earlier generations included."""
     carried = manifest.carried or {}
     totals = {name: carried.get(name, (0, 0)) for name in manifest.entries}
-    with Map.open_pinned(pins.directory / "counters") as counters:
+    with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:  # the pin may be lost
         for index, name in enumerate(manifest.entries):
             packets, size = totals[name]
             for value in counters.lookup_percpu(struct.pack("=I", index)):

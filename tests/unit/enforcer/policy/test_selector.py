@@ -185,7 +185,7 @@ def test_what_fits_the_api_does_not_exhaust_the_stack(text: str, empty_matches: 
 
 def test_what_nests_deeper_than_the_api_allows_is_refused() -> None:
     with pytest.raises(SelectorError, match="nested deeper than 400 levels"):
-        parse("!(" * 20_000 + "has(a)" + ")" * 20_000)
+        parse("!(" * 2_000 + "has(a)" + ")" * 2_000)
 
 
 def test_conjunction_folds_a_negated_selector_into_a_positive_one() -> None:

@@ -1,0 +1,118 @@
+"""The pipeline as a drawing: where its nodes and edges stand and how many packets took each. Pure.
+
+Nodes and edges are those of :mod:`dossim.pipeline.graph`; only places are decided here. Packets are counted where they
+ended; what passed a node is what ended behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dossim.disposition import Fate
+from dossim.pipeline.graph import EDGES
+from dossim.pipeline.stages import Node
+from dossim.report.view import View
+from enforcer.words import Stage
+
+STEP, WIDTH, HEIGHT = 108, 88, 34
+_TOP, _UPPER, _LOWER = 62, 30, 106
+_SPINE = (
+    Stage.NIC_OFFLOAD, Stage.DRIVER, Stage.GENERIC, Stage.IP_INPUT, Stage.DEFRAG,
+    Stage.RAW, Stage.CONNTRACK, Stage.MANGLE, Stage.NAT, Stage.ROUTE,
+)  # fmt: skip
+_LOCAL: tuple[Node, ...] = (Stage.FILTER_INPUT, Stage.SOCKET, Fate.DELIVERED)
+_AWAY: tuple[Node, ...] = (Stage.FILTER_FORWARD, Stage.EGRESS, Fate.FORWARDED)
+
+PLACES: Mapping[Node, tuple[int, int]] = {
+    **{node: (STEP * at, _TOP + 6) for at, node in enumerate(_SPINE)},
+    **{node: (STEP * (len(_SPINE) + at), _UPPER) for at, node in enumerate(_LOCAL)},
+    **{node: (STEP * (len(_SPINE) + at), _LOWER) for at, node in enumerate(_AWAY)},
+}
+
+
+@dataclass(frozen=True)
+class Box:
+    """``dropped`` packets ended here; ``ended`` too, but well. ``enforcing``: entries of the policy are enforced here."""
+
+    name: str
+    gloss: str
+    x: int
+    y: int
+    dropped: int
+    ended: int
+    enforcing: bool
+    is_fate: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """An edge; ``width`` says which share of all packets took it, 0 for none."""
+
+    path: str
+    packets: int
+    width: float
+    condition: str
+
+
+@dataclass(frozen=True)
+class Diagram:
+    boxes: tuple[Box, ...]
+    lines: tuple[Line, ...]
+    width: int = STEP * (len(_SPINE) + len(_LOCAL)) - (STEP - WIDTH) + 2
+    height: int = 176
+
+
+def diagram(view: View) -> Diagram:
+    """The drawing of one result; of what was observed, where there was an observer."""
+    ended = {row.word: row.predicted if row.observed is None else row.observed for row in view.stages}
+    enforcing = {row.stage for row in view.entries}
+    boxes = tuple(_box(node, ended.get(str(node), 0), enforcing) for node in PLACES)
+    return Diagram(boxes, tuple(_lines(ended, view.packets)))
+
+
+def _box(node: Node, ended: int, enforcing: set[str]) -> Box:
+    from dossim.report.view import GLOSS
+
+    fate = isinstance(node, Fate)
+    x, y = PLACES[node]
+    return Box(
+        str(node), GLOSS[str(node)], x, y, 0 if fate else ended, ended if fate else 0, str(node) in enforcing, fate
+    )
+
+
+def _lines(ended: Mapping[str, int], packets: int) -> Iterator[Line]:
+    for edge in EDGES:
+        if edge.target is Fate.DROPPED:
+            continue  # shown below the box
+        count = _passing(edge.source, edge.target, ended)
+        yield Line(_path(edge.source, edge.target), count, _width(count, packets), edge.condition)
+
+
+def _passing(source: Node, target: Node, ended: Mapping[str, int]) -> int:
+    """Packets that took an edge: those that ended at its target or behind. ARP's short cut is not told apart."""
+    if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):
+        return 0
+    behind = next(lane[lane.index(target) :] for lane in (_SPINE, _LOCAL, _AWAY) if target in lane)
+    if target in _SPINE:
+        behind = (*behind, *_LOCAL, *_AWAY)
+    return sum(ended.get(str(node), 0) for node in behind)
+
+
+def _width(count: int, packets: int) -> float:
+    return round(1.5 + 6.5 * count / packets, 1) if count and packets else 0
+
+
+def _path(source: Node, target: Node) -> str:
+    """From the right side of one box to the left side of the other; the short cut of ARP goes above everything."""
+    (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
+    start, end, middle = x1 + WIDTH, x2, HEIGHT // 2
+    if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):
+        return f"M{x1 + WIDTH // 2},{y1} C{x1 + WIDTH},8 {x1 + 2 * WIDTH},8 {x1 + 3 * WIDTH},8 H{x2 - WIDTH} C{x2},8 {x2 + WIDTH // 2},8 {x2 + WIDTH // 2},{y2}"
+    if y1 == y2:
+        return f"M{start},{y1 + middle} H{end}"
+    bend = (start + end) // 2
+    return f"M{start},{y1 + middle} C{bend},{y1 + middle} {bend},{y2 + middle} {end},{y2 + middle}"
+
+
+assert set(PLACES) == {*Stage, Fate.DELIVERED, Fate.FORWARDED}, "every node of the graph has a place"

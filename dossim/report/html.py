@@ -1,0 +1,41 @@
+"""One self-contained HTML page: no scripts, no fonts, nothing fetched; light or dark as the reader's system is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from dossim.report.diagram import HEIGHT, WIDTH, diagram
+from dossim.report.view import View
+from enforcer import __version__
+
+
+def html(views: Sequence[View], *, title: str) -> str:
+    """The page of one or more results."""
+    return _template().render(
+        title=title,
+        views=views,
+        version=__version__,
+        holds=all(view.holds for view in views),
+        drilled=all(view.drilled for view in views),
+        diagram=diagram,
+        box_width=WIDTH,
+        box_height=HEIGHT,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("dossim.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["seconds"] = lambda value: f"{value:.3f} s" if value < 10 else f"{value:.1f} s"
+    environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f} %" if whole else ""
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,106 @@
+"""JSON for machines: ``dossim/predict/v1``, ``dossim/drill/v1``, and ``dossim/run/v1`` around them.
+
+Fields may be added within a version; none is removed or changes its meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dossim.disposition import Disposition
+from dossim.report.view import EntryRow, View
+from dossim.scenario.expect import Outcome
+from dossim.verify import Mismatch
+
+PREDICT = "dossim/predict/v1"
+DRILL = "dossim/drill/v1"
+RUN = "dossim/run/v1"
+
+
+def dumps(data: Any) -> str:
+    """The text that files and stdout get."""
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_dict(view: View) -> dict[str, Any]:
+    """A prediction or a drill."""
+    capture = {"path": view.capture, "sha256": view.sha256, "packets": view.packets}
+    if not view.drilled:
+        return {
+            "schema": PREDICT,
+            "capture": capture,
+            "host": {"interface": view.interface, "mode": view.mode},
+            "packets": view.packets,
+            "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
+            "entries": [_entry(row, observed=False) for row in view.entries],
+            "timings_s": dict(view.timings_s),
+        }
+    return {
+        "schema": DRILL,
+        "capture": capture,
+        "host": {"kernel": view.kernel, "interface": view.interface, "driver": view.driver, "mode": view.mode},
+        "packets": view.packets,
+        "matched": view.matched,
+        "mismatched": view.mismatched,
+        "unobserved": view.unobserved,
+        "unpredicted": view.unpredicted,
+        "stages": {
+            row.word: {"predicted": row.predicted, "observed": row.observed, "matched": row.matched}
+            for row in view.stages
+        },
+        "entries": [_entry(row, observed=True) for row in view.entries],
+        "mismatches": [_mismatch(item) for item in view.mismatches],
+        "conntrack_entries": view.conntrack_entries,
+        "timings_s": dict(view.timings_s),
+    }
+
+
+def run_as_dict(items: Sequence[tuple[str, View]]) -> dict[str, Any]:
+    """A run of scenarios: (path, view) for each scenario and mode."""
+    return {
+        "schema": RUN,
+        "holds": all(view.holds for _, view in items),
+        "items": [
+            {
+                "scenario": view.title,
+                "path": path,
+                "mode": view.choice,
+                "drilled": view.drilled,
+                "holds": view.holds,
+                "outcomes": [_outcome(outcome) for outcome in view.outcomes],
+                "result": as_dict(view),
+            }
+            for path, view in items
+        ],
+    }
+
+
+def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:
+    found = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
+    return found | ({"observed": row.observed} if observed else {})
+
+
+def _mismatch(item: Mismatch) -> dict[str, Any]:
+    observed = {"fate": None, "stage": None} if item.observed is None else _ending(item.observed)
+    return {
+        "packet": item.packet,
+        "summary": item.summary,
+        "predicted": _ending(item.predicted) | {"entry": item.predicted.entry},
+        "observed": observed | {"evidence": item.evidence},
+    }
+
+
+def _ending(disposition: Disposition) -> dict[str, str | None]:
+    return {"fate": str(disposition.fate), "stage": disposition.stage and str(disposition.stage)}
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "expectation": outcome.expectation,
+        "holds": outcome.holds,
+        "found": outcome.found,
+        "line": outcome.position.line or None,
+        "packets": list(outcome.packets),
+    }

@@ -1,0 +1,60 @@
+"""Results on a terminal: one table of stages, the verdict, and the lines of YAML that did the dropping."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
+from dossim.report.view import StageRow, View
+
+_MARK = {True: ("held   ", "green"), False: ("FAILED ", "red bold"), None: ("untold ", "yellow")}
+
+
+def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
+    """Everything a person wants to know first; the rest is in JSON and HTML."""
+    console.print(Text(view.title, style="bold"), soft_wrap=True)
+    console.print(Text(_where(view), style="dim"), soft_wrap=True)
+    console.print(_stage_table(view))
+    for outcome in view.outcomes:
+        word, style = _MARK[outcome.holds]
+        line = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"
+        console.print(Text.assemble((word, style), line), soft_wrap=True)
+    for line in mismatch_lines(view, shown=shown):
+        console.print(Text(line, style="red"), soft_wrap=True)
+    console.print(Text(view.verdict, style=_verdict_style(view)), soft_wrap=True)
+    for line in blocked_lines(view):
+        console.print(Text(line), soft_wrap=True)
+    console.print()
+
+
+def _where(view: View) -> str:
+    host = f"node {view.node}, interface {view.interface}"
+    mode = f"mode {view.mode}" if view.choice in ("", view.mode) else f"mode {view.mode} (asked for: {view.choice})"
+    kernel = f", Linux {view.kernel}" if view.kernel else ""
+    return f"{host}, {mode}{kernel}"
+
+
+def _stage_table(view: View) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage")
+    for name in ("predicted", "observed", "matched") if view.drilled else ("predicted",):
+        table.add_column(name, justify="right")
+    table.add_column("", style="dim")
+    for row in view.stages:
+        table.add_row(*_cells(row, drilled=view.drilled), escape(row.gloss))
+    return table
+
+
+def _cells(row: StageRow, *, drilled: bool) -> list[Text]:
+    style = "" if row.agrees else "red"
+    counts = (row.predicted, row.observed or 0, row.matched or 0) if drilled else (row.predicted,)
+    return [Text(row.word, style=style), *(Text(f"{count:,}", style=style) for count in counts)]
+
+
+def _verdict_style(view: View) -> str:
+    if not view.drilled:
+        return "yellow"
+    return "green bold" if view.agrees else "red bold"

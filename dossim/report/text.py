@@ -1,0 +1,58 @@
+"""Sentences that terminal, pytest and JUnit share. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dossim.report.view import View
+from dossim.scenario.expect import Outcome
+from dossim.verify import Mismatch
+
+SHOWN = 10
+
+
+def failure_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
+    """What did not hold, expectation by expectation, then the first mismatches."""
+    for outcome in view.outcomes:
+        if outcome.holds is False:
+            yield outcome_line(outcome)
+    if not view.agrees and not view.outcomes:
+        yield view.verdict
+    yield from mismatch_lines(view, shown=shown)
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """``scenario.yaml:12: attack: dropped at or before raw, share 1: found 1,998 of 2,000 packets``."""
+    where = f"{outcome.position.path}:{outcome.position.line}: " if outcome.position.line else ""
+    numbers = ", ".join(map(str, outcome.packets))
+    others = f" (packets that ended otherwise: {numbers})" if numbers else ""
+    return f"{where}expected {outcome.expectation}; found {outcome.found}{others}"
+
+
+def mismatch_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
+    """The first mismatches, one line each for packet, prediction and observation."""
+    for item in view.mismatches[:shown]:
+        yield from _mismatch(item)
+    wrong = view.mismatched + view.unobserved
+    if wrong > shown:
+        yield f"... {wrong - shown:,} more"
+
+
+def _mismatch(item: Mismatch) -> Iterator[str]:
+    yield f"packet {item.packet}: {item.summary}"
+    yield f"  predicted {item.predicted}"
+    seen = "unobserved" if item.observed is None else _without_reason(item)
+    yield f"  observed  {seen}: {item.evidence}"
+
+
+def _without_reason(item: Mismatch) -> str:
+    assert item.observed is not None
+    stage = item.observed.stage
+    return f"{item.observed.fate} at {stage}" if stage else str(item.observed.fate)
+
+
+def blocked_lines(view: View) -> Iterator[str]:
+    """For each entry that dropped packets the sentence that names the line of YAML. Dropping is what it is for."""
+    blocked = "blocked, as expected, by" if view.drilled else "would be blocked by"
+    for row in view.blocking:
+        yield f"{row.dropped:,} packets {blocked} {row.entry} ({row.source}) at {row.stage}"

@@ -1,0 +1,263 @@
+"""View: what every report shows of a prediction, a drill or a scenario, as plain values. Pure.
+
+The formats differ only in how they put it; what is counted, and how, is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.disposition import Fate
+from dossim.drill.results import DrillResult, PredictResult
+from dossim.predict.prediction import FATES, STAGES
+from dossim.scenario.expect import Outcome
+from dossim.scenario.run import ScenarioResult
+from dossim.verify import Mismatch
+from enforcer.errors import Position
+from enforcer.policy.resources import Resources
+from enforcer.words import Action, Stage
+
+UNOBSERVED = "unobserved"
+
+# What a stage is, for readers who do not know our words.
+GLOSS: Mapping[str, str] = {
+    "nic-offload": "NIC hardware, XDP offload",
+    "driver": "NIC driver, XDP native",
+    "generic": "kernel, XDP generic",
+    "ip-input": "header checks, before netfilter",
+    "defrag": "reassembly of fragments, -400",
+    "raw": "iptables raw, -300",
+    "conntrack": "connection tracking, -200",
+    "mangle": "iptables mangle",
+    "nat": "iptables nat",
+    "route": "routing: martians, not for us, no route",
+    "filter-input": "iptables filter INPUT",
+    "filter-forward": "iptables filter FORWARD",
+    "socket": "malformed for its transport",
+    "egress": "on its way out",
+    "delivered": "reached the host's transport",
+    "forwarded": "left towards another host",
+}
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """Packets that ended at a stage or with a fate; ``observed`` and ``matched`` are None without a drill."""
+
+    word: str
+    predicted: int
+    observed: int | None = None
+    matched: int | None = None
+
+    @property
+    def is_drop(self) -> bool:
+        return self.word in {str(stage) for stage in Stage}
+
+    @property
+    def gloss(self) -> str:
+        return GLOSS[self.word]
+
+    @property
+    def agrees(self) -> bool:
+        return self.matched is None or self.predicted == self.observed == self.matched
+
+
+@dataclass(frozen=True)
+class EntryRow:
+    """An entry of the table: where it is enforced, why not earlier, and the packets it dropped."""
+
+    entry: str
+    source: str
+    action: str
+    stage: str
+    reason: str
+    predicted: int
+    observed: int | None = None
+
+    @property
+    def dropped(self) -> int:
+        """As observed, where there was an observer."""
+        return self.predicted if self.observed is None else self.observed
+
+
+@dataclass(frozen=True)
+class View:
+    """One result. The second half is what a drill adds; ``matrix`` counts packets by (predicted, observed) word."""
+
+    title: str
+    capture: str
+    sha256: str
+    packets: int
+    mode: str
+    choice: str
+    interface: str
+    node: str
+    stages: tuple[StageRow, ...]
+    entries: tuple[EntryRow, ...]
+    timings_s: Mapping[str, float]
+    policy: tuple[str, ...]
+    mode_reasons: tuple[tuple[str, str], ...]
+    description: str = ""
+    outcomes: tuple[Outcome, ...] = ()
+
+    drilled: bool = False
+    agrees: bool = True
+    kernel: str = ""
+    driver: str = ""
+    matched: int = 0
+    mismatched: int = 0
+    unobserved: int = 0
+    unpredicted: int = 0
+    mismatches: tuple[Mismatch, ...] = ()
+    matrix: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    conntrack_entries: int | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Predicted == observed, and every expectation that could be evaluated holds."""
+        return self.agrees and all(outcome.holds is not False for outcome in self.outcomes)
+
+    @property
+    def verdict(self) -> str:
+        """The one sentence that says whether prediction and kernel agree."""
+        packets = f"{self.packets:,} packets"
+        if not self.drilled:
+            return f"{packets}: predicted only; nothing was enforced, replayed or observed"
+        if self.agrees:
+            return f"{packets}: predicted == observed"
+        parts = [f"{self.mismatched:,} mismatched"] if self.mismatched else []
+        parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
+        parts += [] if parts else ["an entry counted other packets than predicted"]
+        return f"{packets}: predicted != observed: {', '.join(parts)}"
+
+    @property
+    def blocking(self) -> tuple[EntryRow, ...]:
+        """The entries that dropped packets, most packets first."""
+        rows = [row for row in self.entries if row.action == Action.DENY and row.dropped]
+        return tuple(sorted(rows, key=lambda row: -row.dropped))
+
+    @property
+    def matrix_words(self) -> tuple[list[str], list[str]]:
+        """The rows (predicted) and columns (observed) of the matrix, in packet order."""
+        rows, columns = ({pair[side] for pair in self.matrix} for side in (0, 1))
+        order = [*WORDS, UNOBSERVED]
+        shared = [word for word in order if word in rows | columns]
+        return [word for word in shared if word != UNOBSERVED], shared
+
+
+# In packet order: where packets drop, then how else they end.
+WORDS: tuple[str, ...] = (*map(str, STAGES), *(str(fate) for fate in FATES if fate is not Fate.DROPPED))
+
+
+def view_of(result: PredictResult, *, title: str = "") -> View:
+    """The view of a prediction or a drill."""
+    host = result.situation.host
+    view = View(
+        title=title or result.capture.path,
+        capture=result.capture.path,
+        sha256=result.capture.sha256,
+        packets=len(result.capture),
+        mode=result.mode,
+        choice=str(result.situation.choice),
+        interface=host.interface,
+        node=host.node,
+        stages=tuple(StageRow(word, count) for word, count in result.prediction.totals().items()),
+        entries=_entry_rows(result, result.prediction.entry_counts(), {}),
+        timings_s=dict(result.timings_s),
+        policy=_policy_files(result),
+        mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
+    )
+    return _with_drill(view, result) if isinstance(result, DrillResult) else view
+
+
+def view_of_scenario(item: ScenarioResult) -> View:
+    """The view of a scenario in one mode, its expectations included."""
+    scenario = item.scenario
+    return replace(
+        view_of(item.result, title=scenario.name),
+        description=scenario.description,
+        outcomes=item.outcomes,
+        policy=scenario.policy,
+        choice=str(item.choice),
+    )
+
+
+def _with_drill(view: View, result: DrillResult) -> View:
+    found = result.verification
+    predicted = {row.entry: row.predicted for row in found.entries}
+    observed = {row.entry: row.observed for row in found.entries if row.observed is not None}
+    return replace(
+        view,
+        drilled=True,
+        agrees=found.agrees,
+        kernel=result.kernel,
+        driver=result.driver,
+        stages=tuple(StageRow(word, c.predicted, c.observed, c.matched) for word, c in found.stages.items()),
+        entries=_entry_rows(result, predicted, observed),
+        matched=found.matched,
+        mismatched=found.mismatched,
+        unobserved=found.unobserved,
+        unpredicted=found.unpredicted,
+        mismatches=found.mismatches,
+        matrix=_matrix(result),
+        conntrack_entries=result.conntrack_entries,
+    )
+
+
+def _entry_rows(
+    result: PredictResult, predicted: Mapping[str, int], observed: Mapping[str, int]
+) -> tuple[EntryRow, ...]:
+    """Every ingress entry, in evaluation order; those without packets too, because that they have none is news."""
+    planned = {item.entry.name: item for item in result.plan.entries}
+    drilled = isinstance(result, DrillResult)
+    return tuple(
+        EntryRow(
+            entry=entry.name,
+            source=source_of(entry.position),
+            action=str(entry.action),
+            stage=str(planned[entry.name].stage) if entry.name in planned else "",
+            reason=planned[entry.name].reason if entry.name in planned else "",
+            predicted=predicted.get(entry.name, 0),
+            observed=observed.get(entry.name, 0) if drilled else None,
+        )
+        for entry in result.plan.table.ingress
+    )
+
+
+def source_of(position: Position) -> str:
+    """``file:line``, which is what people look for."""
+    return f"{position.path}:{position.line}" if position.line else position.path
+
+
+def _policy_files(result: PredictResult) -> tuple[str, ...]:
+    """The files that the resources came from, in order, without repetition."""
+    resources = result.situation.resources
+    every = [item for name in _KINDS for item in getattr(resources, name)]
+    return tuple(dict.fromkeys(item.position.path for item in every))
+
+
+_KINDS = tuple(item.name for item in fields(Resources) if item.name != "skipped")
+
+
+def _matrix(result: DrillResult) -> Mapping[tuple[str, str], int]:
+    predicted = _words(result.prediction.fate, result.prediction.stage)
+    observed = _words(result.observations.fate, result.observations.stage)
+    pairs, counts = np.unique(predicted * (len(WORDS) + 1) + observed, return_counts=True)
+    names = [*WORDS, UNOBSERVED]
+    return {
+        (names[pair // (len(WORDS) + 1)], names[pair % (len(WORDS) + 1)]): int(count)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
+    }
+
+
+def _words(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """For each packet the index into WORDS of how it ended; one beyond the last without evidence."""
+    index = np.full(len(fate), len(WORDS), np.int64)
+    for code, item in enumerate(FATES):
+        here = fate == code
+        index[here] = stage[here] if item is Fate.DROPPED else WORDS.index(str(item))
+    return np.minimum(index, len(WORDS))

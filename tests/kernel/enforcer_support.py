@@ -1,0 +1,191 @@
+"""Policy, traffic and a running agent for tests of the whole enforcer."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from tests.kernel.conftest import NetnsPair
+
+NODE = "jasper"
+VICTIM = "10.0.0.1"
+PORT = 9
+DENIED, ALLOWED = "203.0.113.7", "198.51.100.9"
+DEADLINE_S = 20.0
+
+
+def endpoint(interface: str = "eth0", *, node: str = NODE) -> str:
+    return (
+        "{apiVersion: projectcalico.org/v3, kind: HostEndpoint, "
+        f"metadata: {{name: {node}-{interface}, labels: {{role: edge}}}}, "
+        f"spec: {{node: {node}, interfaceName: {interface}}}}}"
+    )
+
+
+def deny_list(*cidrs: str) -> str:
+    return (
+        "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: bots, labels: {deny: all}}, "
+        f"spec: {{nets: [{', '.join(cidrs)}]}}}}"
+    )
+
+
+def felix(**settings: object) -> str:
+    spec = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    return f"{{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}"
+
+
+DENY_BOTS = '{action: Deny, source: {selector: "deny == \'all\'"}}'
+DENY_UDP = "{action: Deny, protocol: UDP, destination: {ports: [7]}}"
+
+
+def policy(*rules: str) -> str:
+    return (
+        "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: dos}, "
+        "spec: {selector: role == 'edge', doNotTrack: true, applyOnForward: true, types: [Ingress], "
+        f"ingress: [{', '.join(rules or (DENY_BOTS, DENY_UDP))}]}}}}"
+    )
+
+
+def documents(*parts: str) -> str:
+    """YAML of these documents; the usual ones without any."""
+    return "\n---\n".join(parts or (endpoint(), deny_list("203.0.113.0/24"), policy())) + "\n"
+
+
+def frame(source: str) -> bytes:
+    layers = Ether(src="02:00:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / IP(src=source, dst=VICTIM) / UDP(dport=PORT)
+    return bytes(layers / source.encode())
+
+
+class Traffic:
+    """Sends from the peer; whoever is not dropped on the way reaches a UDP socket of the host."""
+
+    def __init__(self, sender: socket.socket, receiver: socket.socket) -> None:
+        self._sender = sender
+        self._receiver = receiver
+        self._stop = threading.Event()
+
+    def arrivals(self, *sources: str) -> list[str]:
+        """Which of these sources' packets arrive; the last must be let through, so that the end is known."""
+        for source in sources:
+            self._sender.send(frame(source))
+        found: list[str] = []
+        while not found or found[-1] != sources[-1]:
+            found.append(self._receiver.recv(2048).decode())
+        return found
+
+    @contextmanager
+    def flood(self, source: str) -> Iterator[None]:
+        """Packets without end from one source, by a thread."""
+        packet = frame(source)
+
+        def send() -> None:
+            while not self._stop.wait(0.0005):
+                self._sender.send(packet)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+
+@contextmanager
+def traffic(pair: NetnsPair) -> Iterator[Traffic]:
+    """Gives the host's eth0 an address, and a listener on it."""
+    with pair.host():
+        for name in ("all", "eth0"):
+            Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("0")
+        with IPRoute() as ip:
+            ip.addr("add", index=ip.link_lookup(ifname="eth0")[0], address=VICTIM, prefixlen=24)
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        receiver.bind(("0.0.0.0", PORT))
+        receiver.settimeout(DEADLINE_S)
+    with pair.peer():
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        sender.bind(("wire0", 0))
+    with receiver, sender:
+        yield Traffic(sender, receiver)
+
+
+class Agent:
+    """``enforcer run`` as a process of its own, and what it says."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def expect(self, text: str) -> str:
+        """The next line that contains the text; lines before it are read past."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                line = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            assert line is not None, f"no line with {text!r} in:\n{''.join(self.lines)}"
+            self.lines.append(line)
+            if text in line:
+                return line
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal, read what is left, return the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=DEADLINE_S)
+        self._thread.join(timeout=DEADLINE_S)
+        while (line := self._queue.get()) is not None:
+            self.lines.append(line)
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self._queue.put(line)
+        self._queue.put(None)
+
+
+def command(pair: NetnsPair, *words: str) -> list[str]:
+    """``enforcer`` in the host's namespace. Not with 'ip netns exec', which would hide the BPF file system."""
+    return ["nsenter", f"--net=/run/netns/{pair.host_name}", sys.executable, "-m", "enforcer.cli", *words]
+
+
+@contextmanager
+def agent(pair: NetnsPair, pin_root: Path, store: Path, *words: str, **environment: str) -> Iterator[Agent]:
+    """An agent that has put its policy into the kernel once; killed afterwards, if it still runs."""
+    process = subprocess.Popen(
+        command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    running = Agent(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()
+
+
+def run(pair: NetnsPair, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """One command of ``enforcer`` in the host's namespace."""
+    return subprocess.run(command(pair, *words), capture_output=True, text=True, check=False, timeout=60)

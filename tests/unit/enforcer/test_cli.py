@@ -1,0 +1,197 @@
+"""The enforcer command: exit codes, errors in words, help with examples. What it does to a kernel is tested there."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from enforcer import cli_support
+from enforcer.cli import main
+from enforcer.cli_support import CommandGroup, console_for, emit
+from enforcer.errors import Finding, InternalError, KernelError, PolicyError, Position, PrivilegeError, UsageError
+
+COMMANDS = ("probe", "apply", "run", "status", "counters", "detach")
+POLICY = """\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: dos}
+spec: {selector: all(), doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]}
+"""
+
+
+def enforcer(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "dos.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def unprivileged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_support, "_effective_capabilities", lambda: 0)
+
+
+def test_every_command_is_listed_with_a_sentence() -> None:
+    result = enforcer("--help")
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command: str) -> None:
+    result = enforcer(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:\n    enforcer {command}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        pytest.param(["aply"], "No such command 'aply'", id="a command that is none"),
+        pytest.param(["apply"], "Missing option '-f'", id="no policy"),
+        pytest.param(["apply", "-f", "/nowhere.yaml"], "does not exist", id="a policy that is not there"),
+        pytest.param(["apply", "-f", "/", "--mode", "fast"], "'fast' is not one of", id="a mode that is none"),
+        pytest.param(["run", "-f", "/", "--datastore", "paper"], "'paper' is not", id="a datastore that is none"),
+        pytest.param(["status", "-o", "xml"], "'xml' is not one of", id="a format that is none"),
+    ],
+)
+def test_bad_usage_ends_with_2(words: list[str], says: str) -> None:
+    result = enforcer(*words)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_bad_policy_ends_with_2_and_all_findings_before_privilege_is_asked_for(policy: Path) -> None:
+    policy.write_text(POLICY.replace("applyOnForward: true, ", "").replace("all()", "has("))
+    result = enforcer("apply", "-f", str(policy))
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert all(line.startswith(f"error: {policy}:4:") for line in errors)
+
+
+@pytest.mark.usefixtures("unprivileged")
+@pytest.mark.parametrize("words", [["probe"], ["status"], ["counters"], ["detach"], ["apply", "-f"], ["run", "-f"]])
+def test_without_privilege_every_command_ends_with_3_and_the_way_out(words: list[str], policy: Path) -> None:
+    result = enforcer(*words, *([str(policy)] if "-f" in words else []))
+    assert result.exit_code == 3
+    assert "needs CAP_NET_ADMIN and CAP_SYS_ADMIN; run as root" in result.stderr
+
+
+# -- the frame both commands share ------------------------------------------------------------------------------------
+
+
+def frame(error: BaseException | None = None, *, code: int | None = None) -> CommandGroup:
+    @click.group(cls=CommandGroup)
+    def group() -> None: ...
+
+    @group.command()
+    @click.option("-v", "--verbose", is_flag=True)
+    @click.pass_context
+    def act(context: click.Context, verbose: bool) -> None:
+        if error:
+            raise error
+        if code is not None:
+            context.exit(code)
+
+    return group  # type: ignore[return-value]
+
+
+FINDINGS = [Finding(Position("a.yaml", 3, 7), "spec.nets[0]", "no CIDR"), Finding(Position("b.yaml"), "", "empty")]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        pytest.param(UsageError("no interface x"), 2, "error: no interface x\n", id="usage"),
+        pytest.param(
+            PolicyError(FINDINGS), 2, "error: a.yaml:3:7: spec.nets[0]: no CIDR\nerror: b.yaml: empty\n", id="policy"
+        ),
+        pytest.param(PrivilegeError("run as root"), 3, "error: run as root\n", id="host"),
+        pytest.param(InternalError("1 is 2"), 4, "error: 1 is 2\n", id="bug that was foreseen"),
+        pytest.param(KeyboardInterrupt(), 130, "\ninterrupted\n", id="control-c"),
+    ],
+)
+def test_errors_become_exit_codes_and_sentences(error: BaseException, code: int, says: str) -> None:
+    result = CliRunner().invoke(frame(error), ["act"])
+    assert (result.exit_code, result.stderr) == (code, says)
+    assert "Traceback" not in result.output
+
+
+def test_a_bug_ends_with_4_and_shows_its_traceback_only_when_asked() -> None:
+    quiet, loud = (CliRunner().invoke(frame(ZeroDivisionError("oh")), ["act", *more]) for more in ([], ["-v"]))
+    assert quiet.exit_code == loud.exit_code == 4
+    assert "ZeroDivisionError: oh" in quiet.stderr
+    assert "this is a bug" in quiet.stderr
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+
+
+def test_a_kernels_whole_answer_is_shown_when_asked() -> None:
+    error = KernelError("load x: R2 invalid", number=22, log="1: line\n2: line")
+    quiet, loud = (CliRunner().invoke(frame(error), ["act", *more]) for more in ([], ["-v"]))
+    assert quiet.stderr == "error: load x: R2 invalid: EINVAL (Invalid argument)\n"
+    assert loud.stderr == quiet.stderr + "1: line\n2: line\n"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_command_may_end_with_a_code_of_its_own(code: int) -> None:
+    assert CliRunner().invoke(frame(code=code), ["act"]).exit_code == code
+
+
+def test_json_and_yaml_hold_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"b": [1, None], "a": {"text": "x: y"}}
+    emit(data, "json", lambda console: None)
+    assert json.loads(capsys.readouterr().out) == data
+    emit(data, "yaml", lambda console: None)
+    assert capsys.readouterr().out == "b:\n- 1\n- null\na:\n  text: 'x: y'\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "no_color", "coloured"),
+    [
+        pytest.param(Terminal(), False, True, id="a terminal"),
+        pytest.param(Terminal(), True, False, id="a terminal, and NO_COLOR"),
+        pytest.param(io.StringIO(), False, False, id="no terminal"),
+    ],
+)
+def test_colours_are_for_terminals(
+    stream: io.StringIO, no_color: bool, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    console_for(stream).print("[red]text[/red]")
+    assert ("\x1b[31m" in stream.getvalue()) is coloured
+
+
+def test_lines_for_programs_are_not_broken() -> None:
+    stream = io.StringIO()
+    console_for(stream).print("x" * 500)
+    assert stream.getvalue() == "x" * 500 + "\n"
+
+
+def test_help_imports_nothing_that_needs_libbpf_or_netlink() -> None:
+    script = "import sys, enforcer.cli; print([m for m in sys.modules if m.startswith(('pyroute2', 'iptc', 'numpy'))])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

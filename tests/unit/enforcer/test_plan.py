@@ -1,0 +1,235 @@
+"""make_plan as a table: what a policy and a host's answers come to, and the sentences that say why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_network
+
+import pytest
+
+from enforcer.errors import UnsupportedKernelError
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.mode import ModeChoice
+from enforcer.plan import InterfacePlan, Plan, make_plan, wants_xdp
+from enforcer.plan_view import plan_as_dict, stages_of
+from enforcer.policy.resources import UDP, FelixConfiguration
+from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
+
+YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "the driver has none"), Probe(Answer.UNKNOWN, "no privilege")
+EVERYTHING = {Mode.OFFLOAD: YES, Mode.NATIVE: YES, Mode.GENERIC: YES}
+VETH = {Mode.OFFLOAD: NO, Mode.NATIVE: YES, Mode.GENERIC: YES}
+OLD_NIC = {Mode.OFFLOAD: NO, Mode.NATIVE: NO, Mode.GENERIC: YES}
+
+FELIX = FelixConfiguration("default")
+GENERIC_ALLOWED = FelixConfiguration("default", generic_xdp_enabled=True)
+XDP_OFF = FelixConfiguration("default", xdp_enabled=False, generic_xdp_enabled=True)
+
+
+def deny(number: int, **fields: object) -> Entry:
+    source = AddressMatch(nets=(ip_network("203.0.113.0/24"),))
+    return Entry(**{"name": f"gnp/x ingress[{number}]", "action": Action.DENY, "source": source} | fields)  # type: ignore[arg-type]
+
+
+EARLY = deny(0)
+BY_PORT = deny(1, protocol=UDP)
+ALLOW = deny(1, action=Action.ALLOW)
+LATE = deny(2)
+EGRESS = deny(0, name="gnp/x egress[0]", direction=Direction.EGRESS)
+
+
+def table(*ingress: Entry, egress: tuple[Entry, ...] = (), endpoint: str | None = "jasper-eth0") -> RuleTable:
+    return RuleTable("eth0", endpoint, ingress, egress)
+
+
+def facts(modes: Mapping[Mode, Probe], *, foreign: str = "", raw: Probe = YES) -> HostFacts:
+    interface = InterfaceFacts("eth0", 2, modes=modes, foreign_xdp=foreign)
+    return HostFacts("jasper", interfaces=(interface,), backends={Backend.IPTABLES: raw})
+
+
+def plan_of(
+    rules: RuleTable,
+    host: HostFacts,
+    *,
+    felix: FelixConfiguration = FELIX,
+    choice: ModeChoice = ModeChoice.AUTO,
+) -> InterfacePlan:
+    (item,) = make_plan([rules], host, felix=felix, choice=choice).interfaces
+    return item
+
+
+@pytest.mark.parametrize(
+    ("modes", "felix", "mode"),
+    [
+        pytest.param(EVERYTHING, FELIX, Mode.OFFLOAD, id="hardware comes first"),
+        pytest.param(VETH, FELIX, Mode.NATIVE, id="then the driver"),
+        pytest.param(OLD_NIC, FELIX, None, id="generic is not taken unasked"),
+        pytest.param(OLD_NIC, GENERIC_ALLOWED, Mode.GENERIC, id="genericXDPEnabled allows generic"),
+        pytest.param(VETH, GENERIC_ALLOWED, Mode.NATIVE, id="genericXDPEnabled does not prefer generic"),
+        pytest.param(EVERYTHING, XDP_OFF, None, id="xdpEnabled false switches all of XDP off"),
+        pytest.param(VETH | {Mode.NATIVE: UNKNOWN}, FELIX, Mode.NATIVE, id="what a probe cannot tell is tried"),
+        pytest.param({}, FELIX, Mode.OFFLOAD, id="so is what was not probed"),
+    ],
+)
+def test_auto_takes_the_earliest_mode_that_may_work(
+    modes: Mapping[Mode, Probe], felix: FelixConfiguration, mode: Mode | None
+) -> None:
+    assert plan_of(table(EARLY), facts(modes), felix=felix).mode is mode
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_mode_asked_for_by_name_is_taken_whatever_the_configuration_says(mode: Mode) -> None:
+    plan = plan_of(table(EARLY), facts(EVERYTHING), felix=XDP_OFF, choice=ModeChoice.of(mode))
+    assert plan.mode is mode
+    earlier = list(Mode)[: list(Mode).index(mode)]
+    assert plan.mode_reasons == tuple((item, f"mode '{mode}' was asked for") for item in earlier)
+
+
+def test_a_mode_asked_for_by_name_is_tried_when_the_probe_cannot_tell() -> None:
+    assert plan_of(table(EARLY), facts({Mode.NATIVE: UNKNOWN}), choice=ModeChoice.NATIVE).mode is Mode.NATIVE
+
+
+def test_raw_asked_for_by_name_means_no_xdp() -> None:
+    plan = plan_of(table(EARLY), facts(EVERYTHING), choice=ModeChoice.RAW)
+    assert plan.mode is None
+    assert plan.entries[0].reason == "offload, native, generic: mode 'raw' was asked for"
+
+
+@pytest.mark.parametrize(
+    ("modes", "felix", "auto"),
+    [
+        pytest.param(OLD_NIC, FELIX, "raw", id="auto would choose raw"),
+        pytest.param(OLD_NIC, GENERIC_ALLOWED, "generic", id="auto would choose generic"),
+    ],
+)
+def test_a_mode_that_is_refused_is_an_error_that_names_the_way_out(
+    modes: Mapping[Mode, Probe], felix: FelixConfiguration, auto: str
+) -> None:
+    with pytest.raises(UnsupportedKernelError) as caught:
+        plan_of(table(EARLY), facts(modes), felix=felix, choice=ModeChoice.NATIVE)
+    expected = f"eth0: mode 'native' is not possible: the driver has none. Mode 'auto' would choose {auto}"
+    assert str(caught.value) == expected
+
+
+def test_every_interface_that_refuses_is_named_at_once() -> None:
+    tables = [table(EARLY), RuleTable("eth1", "jasper-eth1", (EARLY,))]
+    host = HostFacts("jasper", interfaces=tuple(InterfaceFacts(name, modes=OLD_NIC) for name in ("eth0", "eth1")))
+    with pytest.raises(UnsupportedKernelError, match=r"eth0: mode.*\neth1: mode"):
+        make_plan(tables, host, felix=FELIX, choice=ModeChoice.NATIVE)
+
+
+def test_a_foreign_program_stays_and_raw_enforces() -> None:
+    plan = plan_of(table(EARLY), facts(EVERYTHING, foreign="program id 7 (katran), native"))
+    why = "another XDP program is there and stays: program id 7 (katran), native"
+    assert plan.mode is None
+    assert plan.mode_reasons == tuple((mode, why) for mode in Mode)
+    assert (plan.entries[0].stage, plan.entries[0].reason) == (Stage.RAW, f"offload, native, generic: {why}")
+
+
+def test_a_foreign_program_refuses_a_mode_asked_for_by_name() -> None:
+    with pytest.raises(UnsupportedKernelError, match="katran"):
+        plan_of(table(EARLY), facts(EVERYTHING, foreign="program id 7 (katran)"), choice=ModeChoice.NATIVE)
+
+
+@pytest.mark.parametrize(
+    ("entries", "stages", "reasons"),
+    [
+        pytest.param((EARLY,), ["driver"], ["offload: the driver has none"], id="one that XDP can decide"),
+        pytest.param(
+            (EARLY, BY_PORT),
+            ["driver", "raw"],
+            ["offload: the driver has none", "matches on protocol"],
+            id="one that it can, then one that it cannot",
+        ),
+        pytest.param(
+            (EARLY, BY_PORT, LATE),
+            ["driver", "raw", "raw"],
+            [
+                "offload: the driver has none",
+                "matches on protocol",
+                "after gnp/x ingress[1], which XDP cannot decide",
+            ],
+            id="nothing behind one that it cannot",
+        ),
+        pytest.param(
+            (EARLY, ALLOW, BY_PORT),
+            ["driver", "raw", "raw"],
+            ["offload: the driver has none", "XDP only drops; the action is Allow", "matches on protocol"],
+            id="an obstacle of one's own comes before that of another",
+        ),
+    ],
+)
+def test_xdp_gets_the_longest_run_it_can_decide(
+    entries: tuple[Entry, ...], stages: list[str], reasons: list[str]
+) -> None:
+    plan = plan_of(table(*entries), facts(VETH))
+    assert [str(item.stage) for item in plan.entries] == stages
+    assert [item.reason for item in plan.entries] == reasons
+    assert plan.xdp_entries == entries[: stages.count("driver")]
+
+
+def test_without_an_entry_for_it_there_is_no_program_and_no_complaint_about_modes() -> None:
+    plan = plan_of(table(BY_PORT, LATE), facts(OLD_NIC), choice=ModeChoice.NATIVE)
+    assert plan.mode is None
+    assert plan.xdp_entries == ()
+    assert plan.mode_reasons == tuple((mode, "matches on protocol") for mode in Mode)
+
+
+def test_at_the_earliest_stage_there_is_there_is_nothing_to_explain() -> None:
+    plan = plan_of(table(EARLY), facts(EVERYTHING))
+    assert (plan.entries[0].stage, plan.entries[0].reason) == (Stage.NIC_OFFLOAD, "")
+
+
+def test_egress_is_raws() -> None:
+    plan = plan_of(table(EARLY, egress=(EGRESS,)), facts(VETH))
+    assert stages_of(plan) == {Stage.DRIVER: [EARLY.name], Stage.RAW: [EGRESS.name]}
+    assert plan.entries[1].reason == "XDP sees received packets only"
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        pytest.param(table(EARLY, endpoint=None), id="no endpoint governs it"),
+        pytest.param(table(), id="no untracked entries"),
+    ],
+)
+def test_interfaces_with_nothing_to_enforce_are_left_out(left_out: RuleTable) -> None:
+    assert make_plan([left_out], facts(VETH, raw=NO), felix=FELIX) == Plan("jasper", ())
+
+
+def test_without_a_raw_table_nothing_is_planned() -> None:
+    with pytest.raises(UnsupportedKernelError, match="no raw table that could hold the policy: the driver has none"):
+        plan_of(table(EARLY), facts(VETH, raw=NO))
+
+
+@pytest.mark.parametrize(
+    ("rules", "felix", "choice", "wanted"),
+    [
+        pytest.param(table(EARLY), FELIX, ModeChoice.AUTO, True, id="an entry for XDP"),
+        pytest.param(table(BY_PORT, LATE), FELIX, ModeChoice.AUTO, False, id="none that comes first"),
+        pytest.param(table(EARLY), XDP_OFF, ModeChoice.AUTO, False, id="XDP switched off"),
+        pytest.param(table(EARLY), XDP_OFF, ModeChoice.NATIVE, True, id="switched off, but asked for by name"),
+        pytest.param(table(EARLY), FELIX, ModeChoice.RAW, False, id="raw asked for"),
+    ],
+)
+def test_interfaces_are_only_asked_about_xdp_when_the_answer_matters(
+    rules: RuleTable, felix: FelixConfiguration, choice: ModeChoice, wanted: bool
+) -> None:
+    assert wants_xdp(rules, felix=felix, choice=choice) is wanted
+
+
+def test_a_plan_as_json_names_every_entry_every_stage_and_every_reason() -> None:
+    plan = make_plan([table(EARLY, BY_PORT)], facts(VETH), felix=FELIX)
+    (interface,) = plan_as_dict(plan)["interfaces"]
+    assert interface["mode"] == "native"
+    assert interface["modes_not_used"] == [{"mode": "offload", "reason": "the driver has none"}]
+    assert interface["stages"] == {"driver": [EARLY.name], "raw": [BY_PORT.name]}
+    assert [(item["entry"], item["stage"], item["reason"]) for item in interface["entries"]] == [
+        (EARLY.name, "driver", "offload: the driver has none"),
+        (BY_PORT.name, "raw", "matches on protocol"),
+    ]
+
+
+def test_every_mode_has_a_choice_and_every_choice_a_mode_or_none() -> None:
+    assert [choice.mode for choice in ModeChoice] == [None, *Mode, None]
+    assert [ModeChoice.of(mode) for mode in (*Mode, None)] == [choice for choice in ModeChoice if choice != "auto"]
