@@ -51,6 +51,7 @@ class Segment:
     ip: IP
     octets: bytes
     link_type: LinkType
+    host: Host
 
 
 def check(flight: Flight, world: World) -> Step:
@@ -62,7 +63,7 @@ def check(flight: Flight, world: World) -> Step:
     name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}") if transport else "packet"
     if transport is None or (transport.protocol, ip.version) not in _HANDLERS:
         return Step(Fate.DELIVERED, flight, name, "no handler is looked at: the host answers or ignores it")
-    segment = Segment(ip, transport.octets, flight.link_type)
+    segment = Segment(ip, transport.octets, flight.link_type, world.host)
     why = _HANDLERS[transport.protocol, ip.version](segment)
     if why:
         return Step(Fate.DROPPED, flight, f"{name} header and checksum", why)
@@ -109,7 +110,7 @@ def _why_bad_udp6(segment: Segment) -> str:
         return why
     octets = segment.octets[:length]
     if not number(octets, 6, 2):
-        is_refused = _listens(UDP, number(octets, 2, 2), segment.host)
+        is_refused = Listener(UDP, number(octets, 2, 2)) in segment.host.listen
         return "UDP over IPv6 without checksum" if is_refused else ""
     return "" if transport_checksum_ok(segment.ip, UDP, octets) else "bad UDP checksum"
 

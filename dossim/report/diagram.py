@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dossim.disposition import Fate
 from dossim.pipeline.graph import EDGES
 from dossim.pipeline.stages import Node
-from dossim.report.view import View
+from dossim.report.view import GLOSS, View
 from enforcer.words import Stage
 
 STEP, WIDTH, HEIGHT = 108, 88, 34
@@ -33,7 +33,7 @@ PLACES: Mapping[Node, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Box:
-    """``dropped`` packets ended here; ``ended`` too, but well. ``enforcing``: entries of the policy are enforced here."""
+    """``dropped`` packets ended here; ``ended`` too, but well. ``enforcing``: the policy has entries here."""
 
     name: str
     gloss: str
@@ -72,8 +72,6 @@ def diagram(view: View) -> Diagram:
 
 
 def _box(node: Node, ended: int, enforcing: set[str]) -> Box:
-    from dossim.report.view import GLOSS
-
     fate = isinstance(node, Fate)
     x, y = PLACES[node]
     return Box(
@@ -108,7 +106,8 @@ def _path(source: Node, target: Node) -> str:
     (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
     start, end, middle = x1 + WIDTH, x2, HEIGHT // 2
     if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):
-        return f"M{x1 + WIDTH // 2},{y1} C{x1 + WIDTH},8 {x1 + 2 * WIDTH},8 {x1 + 3 * WIDTH},8 H{x2 - WIDTH} C{x2},8 {x2 + WIDTH // 2},8 {x2 + WIDTH // 2},{y2}"
+        above, x3 = f"M{x1 + WIDTH // 2},{y1} C{x1 + WIDTH},8 {x1 + 2 * WIDTH},8 {x1 + 3 * WIDTH},8", x2 + WIDTH // 2
+        return f"{above} H{x2 - WIDTH} C{x2},8 {x3},8 {x3},{y2}"
     if y1 == y2:
         return f"M{start},{y1 + middle} H{end}"
     bend = (start + end) // 2

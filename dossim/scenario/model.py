@@ -115,7 +115,8 @@ class PacketExpectation:
 
     def __str__(self) -> str:
         where = f" at {self.stage}" if self.stage else f" at or before {self.at_or_before}" if self.at_or_before else ""
-        return f"{self.label or 'all packets'}: {_SHARES.get(self.share) or f'a share of {self.share}'} {self.fate}{where}"
+        share = _SHARES.get(self.share) or f"a share of {self.share}"
+        return f"{self.label or 'all packets'}: {share} {self.fate}{where}"
 
 
 @dataclass(frozen=True)

@@ -88,14 +88,14 @@ def policy_selector(policy: GlobalNetworkPolicy) -> str:
     Labels of namespaces and service accounts are an endpoint's labels with a prefix. A HostEndpoint has none of them,
     so such a selector keeps it only by what it says of missing labels.
     """
-    text = policy.selector
+    text = policy.selector.strip()
     for own, prefix, everything in (
         (policy.namespace_selector, "pcns.", f"has({NAMESPACE_LABEL})"),
         (policy.service_account_selector, "pcsa.", f"has({SERVICE_ACCOUNT_LABEL})"),
     ):
         if own.strip():
             scope = parse(own).with_prefix(prefix).canonical
-            text = f"({text}) && {scope}" if text.strip() else scope
+            text = f"({text}) && {scope}" if text else scope
             text = text.replace("all()", everything)  # in the policy's own selector too, as Calico does
     return text
 

@@ -16,7 +16,8 @@ import pytest
 from enforcer.backends.xdp.generation import OBJECT, XDP_PROGRAM, fill
 from enforcer.backends.xdp.render import XdpTable, render
 from enforcer.errors import KernelError
-from enforcer.kernel.bpf import BpfObject, test_run
+from enforcer.kernel import bpf
+from enforcer.kernel.bpf import BpfObject
 from enforcer.kernel.maps import Map
 from enforcer.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.nets import Nets
@@ -69,7 +70,7 @@ class Program:
 
     def run(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
-        verdict, out, _ = test_run(self.fd, frame)
+        verdict, out, _ = bpf.test_run(self.fd, frame)
         assert out == frame
         return verdict
 
@@ -309,7 +310,7 @@ def test_a_malformed_hop_by_hop_header_is_decided_by_the_entries_where_there_are
 def test_a_frame_shorter_than_an_ethernet_header_cannot_be_sent(program: Program, length: int) -> None:
     """The first row of docs/packet-fates.md: the kernel refuses to make one (bpf_test_init, net/bpf/test_run.c)."""
     with pytest.raises(KernelError, match="EINVAL"):
-        test_run(program.fd, bytes(length))
+        bpf.test_run(program.fd, bytes(length))
 
 
 # -- failsafes -----------------------------------------------------------------------------------------------------
@@ -468,7 +469,6 @@ def test_eight_extension_headers_are_followed_and_nine_are_in_doubt(program: Pro
 
 
 def test_the_longest_extension_headers_are_followed(program: Program) -> None:
-    """Seven of 2,048 bytes; the frame must fit the page that BPF_PROG_TEST_RUN gives, so one at a time too."""
     long = options(TCP, size=2048)
     check(program, ether(IPV6, ipv6(long + tcp(dport=22), next_header=DESTINATION)), dropped_by=None)
     check(program, ether(IPV6, ipv6(long + tcp(dport=80), next_header=DESTINATION)), dropped_by=0)

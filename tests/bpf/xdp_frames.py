@@ -87,7 +87,7 @@ def ipv6(
 
 def options(following: int, *, size: int = 8) -> bytes:
     """A hop-by-hop, routing or destination options header of ``size`` bytes; its options are padding."""
-    return struct.pack("!BBBB", following, size // 8 - 1, 1, size - 4) + bytes(size - 4)
+    return struct.pack("!BB", following, size // 8 - 1).ljust(size, b"\0")
 
 
 def authentication(following: int, *, size: int = 24) -> bytes:

@@ -65,7 +65,7 @@ def documents(*parts: str) -> str:
 
 
 def frame(source: str) -> bytes:
-    layers = Ether(src="02:00:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / IP(src=source, dst=VICTIM) / UDP(dport=PORT)
+    layers = Ether(src="02:00:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / IP(src=source, dst=VICTIM) / UDP(sport=40000, dport=PORT)
     return bytes(layers / source.encode())
 
 
@@ -186,6 +186,10 @@ def agent(pair: NetnsPair, pin_root: Path, store: Path, *words: str, **environme
         process.stderr.close()
 
 
-def run(pair: NetnsPair, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """One command of ``enforcer`` in the host's namespace."""
-    return subprocess.run(command(pair, *words), capture_output=True, text=True, check=False, timeout=60)
+def run(
+    pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """One command of ``enforcer`` in the host's namespace, started by another command (setpriv) if one is given."""
+    enter, interpreter = command(pair, *words)[:2], command(pair, *words)[2:]
+    words = [*enter, *through, *interpreter]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

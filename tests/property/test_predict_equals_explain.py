@@ -54,7 +54,8 @@ def both(policy: Resources, host: Host, choice: ModeChoice, frames: Sequence[byt
     return [(d.fate, d.stage, d.entry) for d in predicted], [(d.fate, d.stage, d.entry) for d in explained]
 
 
-@settings(max_examples=700, suppress_health_check=list(HealthCheck))
+# Some eight packets an example: thousands of (policy, packet) pairs in a few seconds; nightly as many as its profile says.
+@settings(max_examples=max(400, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.sampled_from(CHOICES), captures())
 def test_predict_equals_explain(policy: Resources, host: Host, choice: ModeChoice, frames: list[bytes]) -> None:
     predicted, explained = both(policy, host, choice, frames)
@@ -79,4 +80,4 @@ def test_random_captures_end_everywhere() -> None:
     collect()
     expected = {f"{stage} by an entry" for stage in ("nic-offload", "driver", "generic", "raw")}
     expected |= {"ip-input", "defrag", "raw", "route", "socket", "delivered", "forwarded"}
-    assert not [end for end in sorted(expected) if ends[end] < 3], dict(ends)
+    assert not [end for end in sorted(expected) if not ends[end]], dict(ends)

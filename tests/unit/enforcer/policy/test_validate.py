@@ -154,7 +154,7 @@ ACCEPTED: list[tuple[str, str, str, str]] = [
     ("HostEndpoint", "the widest interface name", "{name: a.b-c}", "{node: a.b, interfaceName: 'a_b.c-d.e_f.g-h'}"),
     ("HostEndpoint", "addresses alone", "{name: x}", "{node: a, expectedIPs: ['10.0.0.1', 'fd00::1']}"),
     ("HostEndpoint", "ports by name and number", "{name: x}",
-     "{node: a, interfaceName: '*', ports: [{name: ssh, protocol: 6, port: 22}, {name: a-1, protocol: SCTP, port: 1}]}"),
+     "{node: a, interfaceName: '*', ports: [{name: ssh, protocol: 6, port: 22}, {name: a, protocol: SCTP, port: 1}]}"),
     ("GlobalNetworkSet", "no spec fields", "{name: x}", "{}"),
     ("GlobalNetworkSet", "null for a list", "{name: x, labels: }", "{nets: }"),
     ("GlobalNetworkSet", "an empty label value, a prefix", LABELS % "a.b/C_d.e: '', f: X", "{}"),

@@ -125,7 +125,8 @@ def test_calico_accepts(text: str) -> None:
 
 def test_a_rule_is_read_whole() -> None:
     found = rule("""{action: Log, ipVersion: 4, protocol: TCP, notProtocol: '17', notICMP: ,
-        source: {nets: [10.0.0.0/8], notNets: [10.1.0.0/16], selector: has(a), notSelector: has(b), namespaceSelector: all()},
+        source: {nets: [10.0.0.0/8], notNets: [10.1.0.0/16], selector: has(a), notSelector: has(b),
+         namespaceSelector: all()},
         destination: {ports: [80, '443', '1000:2000', http, 1e3, 0x10], notPorts: ['5:5']}}""")
     assert (found.action, found.ip_version, found.protocol, found.not_protocol) == (Action.LOG, 4, 6, 17)
     assert found.source.nets == (ip_network("10.0.0.0/8"),)

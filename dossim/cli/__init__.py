@@ -1,0 +1,38 @@
+"""The ``dossim`` command: one module for each verb, which imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import click
+
+import dossim
+from dossim.cli.drill import drill
+from dossim.cli.explain import explain
+from dossim.cli.plan import plan
+from dossim.cli.predict import predict
+from dossim.cli.run import run
+from dossim.cli.selector import selector
+from dossim.cli.validate import validate
+from enforcer.cli_support import CommandGroup, verbose_option
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(dossim.__version__, prog_name="dossim")
+@verbose_option
+def main() -> None:
+    """Predict where a host drops each packet under Calico's untracked policy, and prove it on the running kernel.
+
+    Exit codes: 0 done and everything agrees, 1 a mismatch or failed expectation, 2 bad usage or input, 3 this host
+    lacks something, 4 a bug.
+
+    \b
+    Example:
+      dossim validate policies/ scenarios/
+      dossim explain -p policies/ 'IP(src="203.0.113.9")/TCP(dport=80)'
+      dossim predict attack.pcap -p policies/
+      sudo dossim drill attack.pcap -p policies/ --html report.html
+      sudo dossim run scenarios/
+    """
+
+
+for command in (validate, plan, selector, explain, predict, drill, run):
+    main.add_command(command)

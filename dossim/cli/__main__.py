@@ -1,0 +1,5 @@
+"""``python -m dossim.cli``."""
+
+from dossim.cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""Options that several verbs share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from enforcer.errors import UsageError
+from enforcer.mode import ModeChoice
+
+if TYPE_CHECKING:
+    from dossim.drill import Situation
+    from dossim.packet.capture import Capture
+    from enforcer.policy.resources import Resources
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+STDOUT = "-"
+EXISTING = click.Path(exists=True, path_type=Path)
+OUTPUT = click.Path(allow_dash=True, dir_okay=False)
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What the command line says about the host; the rest comes from the policy and the capture."""
+
+    policy: tuple[Path, ...]
+    node: str | None
+    interface: str | None
+    address: tuple[str, ...]
+    forward: bool
+    listen: tuple[str, ...]
+
+    def resources(self) -> Resources:
+        """The policy. Raises PolicyError with every finding."""
+        from enforcer.policy.load import load
+
+        return load(self.policy)
+
+    def situation(self, resources: Resources, *, capture: Capture | None, mode: str) -> Situation:
+        """Raises UsageError when the policy leaves a choice that only the user can make."""
+        from ipaddress import ip_interface
+
+        from dossim.drill import situation_for
+        from dossim.scenario.read import listener
+
+        return situation_for(
+            resources,
+            capture=capture,
+            choice=ModeChoice(mode),
+            node=self.node,
+            interface=self.interface,
+            addresses=_each("--address", self.address, ip_interface),
+            forward=self.forward,
+            listen=_each("--listen", self.listen, listener),
+        )
+
+
+def policy_option(command: Command) -> Command:
+    return click.option(
+        "-p",
+        "--policy",
+        type=EXISTING,
+        multiple=True,
+        required=True,
+        metavar="PATH",
+        help="A file or directory of Calico resources; may be repeated.",
+    )(command)
+
+
+def host_options(command: Command) -> Command:
+    """--policy and everything about the host; the command gets them as one :class:`HostOptions` named ``host``."""
+    options = (
+        policy_option,
+        click.option("--node", help="The node, when the policy has HostEndpoints of several."),
+        click.option("--interface", help="The interface the packets arrive at; default: that of the HostEndpoint."),
+        click.option(
+            "--address",
+            multiple=True,
+            metavar="CIDR",
+            help="An address of the host, may be repeated; default: the HostEndpoint's expectedIPs, else the most "
+            "frequent destination.",
+        ),
+        click.option("--forward", is_flag=True, help="The host forwards packets that are not its own."),
+        click.option("--listen", multiple=True, metavar="udp/PORT", help="A port it listens on; may be repeated."),
+    )
+
+    def wrapped(**given: Any) -> Any:
+        names = HostOptions.__dataclass_fields__
+        host = HostOptions(**{name: given.pop(name) for name in names})
+        return command(host=host, **given)
+
+    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
+    # Parameters that decorators below have put on the command so far must not be lost.
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    result: Any = wrapped
+    for option in reversed(options):
+        result = option(result)
+    return result  # type: ignore[no-any-return]
+
+
+def mode_option(command: Command) -> Command:
+    return click.option(
+        "--mode",
+        type=click.Choice([str(choice) for choice in ModeChoice]),
+        default=str(ModeChoice.AUTO),
+        show_default=True,
+        help="XDP mode: the earliest there is, one by name, or raw for none.",
+    )(command)
+
+
+def output_file(name: str, what: str) -> Callable[[Command], Command]:
+    """``--NAME FILE``."""
+    return click.option(f"--{name}", f"{name}_file", type=OUTPUT, metavar="FILE", help=f"{what}; - is stdout.")
+
+
+def write(path: str, text: str) -> None:
+    """Write a report to a file, or to stdout for ``-``. Raises UsageError when the file cannot be written."""
+    if path == STDOUT:
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def takes_stdout(files: Sequence[str | None]) -> bool:
+    """Whether one of the reports goes to stdout, which it then has for itself."""
+    wanted = [path for path in files if path == STDOUT]
+    if len(wanted) > 1:
+        raise UsageError("only one report can go to stdout (-)")
+    return bool(wanted)
+
+
+T = TypeVar("T")
+
+
+def _each(option: str, texts: Sequence[str], read: Callable[[str], T]) -> tuple[T, ...]:
+    try:
+        return tuple(read(text) for text in texts)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error

@@ -1,0 +1,206 @@
+"""``enforcer run`` as a process: it follows its files and the host's interfaces, and nothing it survives opens a hole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enforcer.apply import Enforcer
+from enforcer.words import Mode
+from tests.kernel.conftest import NetnsPair
+from tests.kernel.enforcer_support import (
+    ALLOWED,
+    DEADLINE_S,
+    DENIED,
+    NODE,
+    agent,
+    deny_list,
+    documents,
+    endpoint,
+    policy,
+    run,
+    traffic,
+)
+
+pytestmark = pytest.mark.needs_root
+
+APPLIED = 'msg="policy is in the kernel"'
+BROKEN = "still enforcing the last good policy"
+STOPPED = "stopping; the policy stays in the kernel"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    directory = tmp_path / "policy"
+    directory.mkdir()
+    write(directory, documents())
+    return directory
+
+
+@pytest.fixture
+def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
+    """The pair; afterwards everything is detached."""
+    yield netns_pair
+    with netns_pair.host():
+        Enforcer(NODE, pin_root=pin_root).detach()
+
+
+def write(store: Path, text: str) -> None:
+    """Replaces the file as an editor does: at no moment is half of it there."""
+    scratch = store.parent / "scratch"
+    scratch.write_text(text)
+    scratch.replace(store / "dos.yaml")
+
+
+def modes(pair: NetnsPair, pin_root: Path) -> dict[str, Mode | None]:
+    with pair.host():
+        return {item.interface: item.mode for item in Enforcer(NODE, pin_root=pin_root).status()}
+
+
+def test_an_edit_is_live_and_said(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+        write(store, documents(endpoint(), deny_list("198.51.100.0/24"), policy()))
+        running.expect(APPLIED)
+        assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
+
+
+def test_broken_policy_is_said_once_and_the_last_good_one_stays(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        write(store, documents().replace("doNotTrack", "doNotTrak"))
+        line = running.expect(BROKEN)
+        assert "level=error" in line
+        assert f"{store}/dos.yaml:5:" in line
+        assert "doNotTrak" in line
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+        running.process.send_signal(signal.SIGHUP)  # read again, still broken: nothing new to say
+        write(store, documents(endpoint(), deny_list("198.51.100.0/24"), policy()))
+        running.expect(APPLIED)
+        assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
+        running.end(signal.SIGTERM)
+        assert sum(BROKEN in line for line in running.lines) == 1
+
+
+def test_a_rule_that_cannot_be_enforced_does_not_replace_policy_that_can(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        write(store, documents(endpoint(), policy("{action: Deny, protocol: TCP, destination: {ports: [web]}}")))
+        assert "named port" in running.expect("policy cannot be enforced; the last good one stays")
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_stopping_leaves_the_policy_and_says_so(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        assert running.end(signal.SIGTERM) == 0
+        assert STOPPED in running.lines[-1]
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_stopping_removes_the_policy_when_told_to(netns_pair: NetnsPair, pin_root: Path, store: Path) -> None:
+    with agent(netns_pair, pin_root, store, "--detach-on-exit") as running:
+        running.expect(APPLIED)
+        assert running.end(signal.SIGINT) == 0
+    assert "the policy is removed" in running.lines[-1]
+    assert modes(netns_pair, pin_root) == {}
+    assert not pin_root.exists()
+
+
+def test_a_killed_agent_leaves_no_gap_and_the_next_takes_over(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire:
+        with agent(host, pin_root, store) as first:
+            first.expect(APPLIED)
+            with wire.flood(DENIED):
+                assert first.end(signal.SIGKILL) == -signal.SIGKILL
+                with agent(host, pin_root, store) as second:
+                    assert "changes=0" in second.expect(APPLIED)
+                    write(store, documents(endpoint(), deny_list("203.0.113.0/24", "192.0.2.0/24"), policy()))
+                    second.expect(APPLIED)
+                    assert second.end(signal.SIGTERM) == 0
+        assert wire.arrivals(ALLOWED) == [ALLOWED]
+
+
+def test_an_agent_that_starts_on_broken_policy_keeps_what_is_in_the_kernel(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store) as first:
+        first.expect(APPLIED)
+        first.end(signal.SIGTERM)
+        write(store, "kind: [")
+        with agent(host, pin_root, store) as second:
+            second.expect("what is in the kernel stays as it is")
+            assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+            write(store, documents())
+            second.expect(APPLIED)
+
+
+def test_an_interface_is_enforced_as_soon_as_it_appears(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    write(store, documents(endpoint(), endpoint("eth1"), deny_list("203.0.113.0/24"), policy()))
+    with agent(host, pin_root, store) as running:
+        running.expect("interface eth1 is not there")
+        assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "eth1": None}
+        host.make_veth("eth1", "wire1")
+        running.expect(APPLIED)
+        assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "eth1": Mode.NATIVE}
+        host.remove_link("eth1")
+        running.expect(APPLIED)
+        assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "eth1": None}
+
+
+def test_what_somebody_else_removed_is_put_back_at_the_next_resync(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    intervals = "xdpRefreshInterval: 1s, ipsetsRefreshInterval: 1s, iptablesRefreshInterval: 1s"
+    settings = f"{{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {{name: default}}, spec: {{{intervals}}}}}"
+    write(store, documents(endpoint(), deny_list("203.0.113.0/24"), policy(), settings))
+    with agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        with host.host():
+            assert Enforcer(NODE, pin_root=pin_root).detach()
+        running.expect(APPLIED)
+    assert modes(host, pin_root) == {"eth0": Mode.NATIVE}
+
+
+def test_a_mode_that_is_refused_is_said_once_and_tried_again(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    write(store, documents(endpoint(), endpoint("lo"), deny_list("203.0.113.0/24"), policy()))
+    with agent(host, pin_root, store, "--mode", "native") as running:
+        assert "lo: mode 'native' is not possible" in running.expect("not everything is enforced; trying again")
+        assert modes(host, pin_root) == {"eth0": Mode.NATIVE}
+        write(store, documents())
+        running.expect("recovered: everything is enforced again")
+        running.end(signal.SIGTERM)
+    assert sum("not possible" in line for line in running.lines) == 1
+
+
+def test_systemd_is_told_what_it_wants_to_know(host: NetnsPair, pin_root: Path, store: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE_S)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        with agent(host, pin_root, store, **environment) as running:
+            wanted = {b"STATUS=enforcing on 1 interfaces", b"READY=1", b"WATCHDOG=1"}
+            while wanted:
+                wanted.discard(manager.recv(4096))
+            running.end(signal.SIGTERM)
+        while manager.recv(4096) != b"STOPPING=1":
+            pass
+
+
+def test_without_a_first_pass_that_is_privileged_the_command_ends_with_3(
+    netns_pair: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    words = ["run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root)]
+    dropped = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
+    assert os.geteuid() == 0
+    done = run(netns_pair, words, through=dropped)
+    assert done.returncode == 3
+    assert "needs CAP_NET_ADMIN" in done.stderr

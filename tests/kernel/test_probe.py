@@ -1,0 +1,175 @@
+"""Probes and netlink: what interfaces say of themselves, three-valued, without disturbing what is attached."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from enforcer.backends.xdp import XdpBackend
+from enforcer.facts import Probe
+from enforcer.kernel import netlink
+from enforcer.kernel.bpf import attach_xdp, program_info
+from enforcer.kernel.features import announces_native_xdp
+from enforcer.kernel.netlink import InterfaceState, XdpState, interface, interfaces
+from enforcer.kernel.probe import probe_host
+from enforcer.kernel.xdp import load_pass_program
+from enforcer.words import Answer, Backend, Mode
+from tests.kernel.conftest import NetnsPair
+from tests.kernel.test_xdp_backend import plan_of
+
+pytestmark = pytest.mark.needs_root
+
+OFFLOAD_NO = Probe(Answer.NO, "the device takes no XDP program with the maps a deny list needs")
+YES = Probe(Answer.YES)
+
+
+def modes_of(name: str) -> dict[Mode, Probe]:
+    facts = probe_host("jasper", [name]).interface(name)
+    assert facts is not None
+    return dict(facts.modes)
+
+
+# -- netlink -------------------------------------------------------------------------------------------------------
+
+
+def test_interfaces_have_name_mtu_driver_and_addresses(netns_pair: NetnsPair) -> None:
+    with netns_pair.host():
+        with IPRoute() as ip:
+            ip.addr("add", index=ip.link_lookup(ifname="eth0")[0], address="10.10.10.10", prefixlen=24)
+        assert [item.name for item in interfaces()] == ["lo", "eth0"]
+        eth0 = interface("eth0")
+        assert eth0 is not None
+        assert (eth0.driver, eth0.mtu, eth0.addresses, eth0.xdp) == ("veth", 1500, (ip_address("10.10.10.10"),), ())
+        assert interface("eth1") is None
+
+
+@pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC])
+def test_an_attached_program_is_seen_with_its_mode(netns_pair: NetnsPair, mode: Mode) -> None:
+    with netns_pair.host():
+        before = interface("eth0")
+        assert before is not None
+        fd = load_pass_program()
+        with attach_xdp(fd, before.index, mode):
+            during = interface("eth0")
+            assert during is not None
+            assert during.xdp == (XdpState(mode, program_info(fd).id),)
+        os.close(fd)
+        assert interface("eth0") == before
+
+
+def test_asking_takes_milliseconds(netns_pair: NetnsPair) -> None:
+    with netns_pair.host():
+        interfaces()
+        begin = time.perf_counter()
+        interfaces()
+        assert time.perf_counter() - begin < 0.05
+
+
+class Link(dict[str, object]):
+    """What pyroute2 gives for an interface, as far as it is read; this machine's kernel has no VLAN interfaces."""
+
+
+def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
+    eth0 = Link(index=2, ifname="eth0", mtu=1500)
+    eth1 = Link(index=3, ifname="eth1", mtu=1500)
+    vlan = Link(index=4, ifname="eth0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
+    elsewhere = Link(index=5, ifname="eth1.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
+    macvlan = Link(index=6, ifname="mac0", mtu=1500, link=3, linkinfo={"kind": "macvlan"})
+    states = netlink._states([eth0, eth1], [eth0, eth1, vlan, elsewhere, macvlan], [])
+    assert states == [
+        InterfaceState("eth0", 2, 1500, has_vlans=True),
+        InterfaceState("eth1", 3, 1500, has_vlans=False),
+    ]
+
+
+def test_drivers_announce_what_they_have(netns_pair: NetnsPair) -> None:
+    with netns_pair.host():
+        states = {item.name: item.index for item in interfaces()}
+        assert announces_native_xdp(states["eth0"]) is True
+        assert announces_native_xdp(states["lo"]) is False
+        assert announces_native_xdp(999) is None
+
+
+# -- probes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_veth_has_native_and_generic_xdp_and_no_hardware(netns_pair: NetnsPair) -> None:
+    with netns_pair.host():
+        assert modes_of("eth0") == {Mode.OFFLOAD: OFFLOAD_NO, Mode.NATIVE: YES, Mode.GENERIC: YES}
+        eth0 = interface("eth0")
+        assert eth0 is not None
+        assert not eth0.xdp  # the probe's program is gone
+
+
+def test_a_driver_without_native_xdp_says_no_and_why(netns_pair: NetnsPair) -> None:
+    with netns_pair.host():
+        assert modes_of("lo")[Mode.NATIVE] == Probe(Answer.NO, "the driver has no native XDP (EOPNOTSUPP)")
+        assert modes_of("lo")[Mode.GENERIC] == YES
+
+
+@pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC])
+def test_our_own_program_is_not_disturbed_and_the_answers_stay(
+    netns_pair: NetnsPair, pin_root: Path, mode: Mode
+) -> None:
+    backend = XdpBackend(pin_root)
+    with netns_pair.host():
+        without = modes_of("eth0")
+        backend.apply(plan_of(["10.0.0.0/8"], mode=mode))
+        before = interface("eth0")
+        assert modes_of("eth0") == without
+        assert interface("eth0") == before
+        backend.detach()
+
+
+def test_generic_xdp_of_ours_does_not_hide_that_there_is_no_native(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend = XdpBackend(pin_root)
+    with netns_pair.host():
+        backend.apply(plan_of(["10.0.0.0/8"], mode=Mode.GENERIC, interface="lo"))
+        assert modes_of("lo")[Mode.NATIVE] == Probe(Answer.NO, "the driver announces no native XDP")
+        backend.detach()
+
+
+def test_a_foreign_program_is_no_to_every_mode_and_named(netns_pair: NetnsPair) -> None:
+    with netns_pair.host():
+        eth0 = interface("eth0")
+        assert eth0 is not None
+        fd = load_pass_program()
+        with attach_xdp(fd, eth0.index, Mode.NATIVE):
+            name = f"program id {program_info(fd).id} (enforcer_probe), native"
+            facts = probe_host("jasper", ["eth0"]).interface("eth0")
+            assert facts is not None
+            assert facts.foreign_xdp == name
+            assert set(facts.modes.values()) == {Probe(Answer.NO, f"eth0 has a foreign XDP {name}")}
+        os.close(fd)
+
+
+def test_only_the_interfaces_asked_for_are_probed_and_backends_answer_for_themselves(netns_pair: NetnsPair) -> None:
+    raw = Probe(Answer.NO, "no ip_tables")
+    with netns_pair.host():
+        facts = probe_host("jasper", ["eth0", "eth7"], backends={Backend.IPTABLES: lambda: raw})
+        assert [item.name for item in facts.interfaces] == ["eth0"]
+        assert facts.backends == {Backend.IPTABLES: raw}
+        assert facts.kernel == os.uname().release
+        assert [item.name for item in probe_host("jasper").interfaces] == ["lo", "eth0"]
+        assert probe_host("jasper", []).interfaces == ()
+
+
+def test_without_privilege_nothing_is_learned() -> None:
+    """In a namespace of its own, as a user who is nobody."""
+    script = """
+import os
+from enforcer.kernel.probe import probe_host
+os.setgid(65534); os.setuid(65534)
+facts, = probe_host("jasper", ["lo"]).interfaces
+print(*sorted({f"{probe.answer}: {probe.reason}" for probe in facts.modes.values()}), sep="\\n")
+"""
+    command = ["unshare", "--net", sys.executable, "-c", script]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert answer.stdout == "cannot tell: asking needs CAP_NET_ADMIN and CAP_BPF (root)\n"

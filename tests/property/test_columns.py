@@ -1,0 +1,67 @@
+"""Columns never raise, and agree with the scalar reading of every frame, whatever its octets."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dossim.packet.capture import Capture
+from dossim.packet.columns import Columns, checksum_valid, parse_columns
+from dossim.packet.fields import IPv4, IPv6
+from dossim.packet.parse import internet_checksum, parse
+from tests import frames as frame
+
+anything = st.lists(st.one_of(frame.frames(), st.binary(max_size=80)), max_size=5)
+
+
+@given(anything)
+def test_columns_say_what_the_scalar_parser_says(found: list[bytes]) -> None:
+    columns = parse_columns(Capture.from_frames(found))
+    rows4 = {int(number): row for row, number in enumerate(columns.ipv4.rows)}
+    rows6 = {int(number): row for row, number in enumerate(columns.ipv6.rows)}
+    for number, octets in enumerate(found):
+        packet = parse(octets)
+        if packet.link is None or columns.links.cut[number]:
+            assert columns.links.cut[number]
+            assert number not in rows4
+            assert number not in rows6
+            continue
+        assert columns.links.ethertype[number] == packet.link.ethertype
+        assert columns.links.tags[number] == len(packet.link.tags)
+        assert columns.links.other_host[number] == any(tag.id for tag in packet.link.tags)
+        assert columns.links.group[number] == bool(packet.link.destination[0] & 1)
+        if isinstance(packet.network, IPv4):
+            _assert_ipv4(columns, rows4[number], packet.network)
+        elif isinstance(packet.network, IPv6):
+            _assert_ipv6(columns, rows6[number], packet.network)
+
+
+def _assert_ipv4(columns: Columns, row: int, ip: IPv4) -> None:
+    four = columns.ipv4
+    flags = ip.dont_fragment * 0x4000 | ip.more_fragments * 0x2000
+    assert four.available[row] == len(ip.octets)
+    assert (four.version[row], four.header_length[row]) == (ip.version, ip.header_length)
+    assert (four.total_length[row], four.ident[row]) == (ip.total_length, ip.ident)
+    assert four.fragment[row] & 0x7FFF == flags | ip.offset // 8
+    assert (four.ttl[row], four.protocol[row]) == (ip.ttl, ip.protocol)
+    assert (four.source[row], four.destination[row]) == (int(ip.source), int(ip.destination))
+
+
+def _assert_ipv6(columns: Columns, row: int, ip: IPv6) -> None:
+    six = columns.ipv6
+    assert six.available[row] == len(ip.octets)
+    assert (six.version[row], six.payload_length[row]) == (ip.version, ip.payload_length)
+    assert (six.next_header[row], six.hop_limit[row]) == (ip.next_header, ip.hop_limit)
+    for (high, low), address in ((six.source, ip.source), (six.destination, ip.destination)):
+        assert int(high[row]) << 64 | int(low[row]) == int(address)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 0xFFFF)), max_size=6), st.binary(max_size=3))
+def test_checksums_of_stretches_are_those_of_their_octets(stretches: list[tuple[bytes, int]], front: bytes) -> None:
+    data = np.frombuffer(front + b"".join(octets for octets, _ in stretches) + bytes(8), np.uint8)
+    length = np.array([len(octets) for octets, _ in stretches], np.int64)
+    start = len(front) + np.cumsum(length) - length
+    initial = np.array([word for _, word in stretches], np.int64)
+    expected = [internet_checksum(word.to_bytes(2, "big"), octets) == 0 for octets, word in stretches]
+    assert checksum_valid(data, start, length, initial).tolist() == expected
