@@ -6,11 +6,11 @@
  *
  *  - a failsafe port passes whatever net the failsafe is restricted to: raw looks at the net;
  *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame and inside what the IP
- *    header says is the packet. Unknown (later fragments, short packets) they might be a failsafe's, if the protocol
- * has any;
+ *    header says is the packet. Unknown ports (later fragments, short packets) might be a failsafe's, if the protocol
+ *    has any; an unknown protocol might be a failsafe's, if there is any;
  *  - a fragment is decided on its own; raw decides the same source once more, for the whole datagram;
  *  - IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) pass: it will drop
- * them. Those it refuses for their checksum or a length beyond the frame are dropped here when an entry says so.
+ *    them. Those it refuses for their checksum or a length beyond the frame are dropped here when an entry says so.
  *
  * docs/packet-fates.md has a row for each of these. It compiles with clang (libbpf) and on the host with bcc.
  */
@@ -198,7 +198,7 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *cursor, __u8 next,
 					     struct transport *transport)
 {
-	__u64 offset = cursor->at - (void *)(long)ctx->data; /* 64 bits wide, or its bound is lost on the verifier */
+	__u64 offset = cursor->at - (void *)(long)ctx->data; /* 64 bits: the verifier loses the bound of fewer */
 	int i;
 
 	for (i = 0; i < MAX_EXTENSIONS && is_extension(next); i++) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -142,9 +143,15 @@ def apply(
 @mode_option
 @node_option
 @pin_root_option
-@verbose_option
+@click.option("-v", "--verbose", is_flag=True, help="Log every single change, and show details of errors.")
 def run(
-    files: tuple[Path, ...], datastore: str, detach_on_exit: bool, mode: str, node: str, pin_root: Path | None
+    files: tuple[Path, ...],
+    datastore: str,
+    detach_on_exit: bool,
+    mode: str,
+    node: str,
+    pin_root: Path | None,
+    verbose: bool,
 ) -> None:
     """Keep the kernel as the datastore says: watch, apply, resync. Logs to stderr.
 
@@ -160,8 +167,9 @@ def run(
     from enforcer.datastore.files import FileStore
 
     require_privilege("enforcing policy")
-    log.setup()
-    Agent(FileStore(files), _enforcer(node, pin_root, mode), detach_on_exit=detach_on_exit).run()
+    log.setup(logging.DEBUG if verbose else logging.INFO)
+    store = {"files": FileStore}[datastore](files)
+    Agent(store, _enforcer(node, pin_root, mode), detach_on_exit=detach_on_exit).run()
 
 
 @main.command()

@@ -5,8 +5,14 @@ from __future__ import annotations
 import random
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
-from scapy.layers.inet6 import fragment6
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    fragment6,
+)
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
@@ -18,7 +24,17 @@ DESTINATIONS4 = (
     *("10.10.10.10",) * 12, "10.10.10.255", "10.10.10.99", "255.255.255.255", "224.0.0.1", "224.0.0.251", "127.0.0.1",
     "0.0.0.0", "192.0.2.5", "198.51.100.1",
 )  # fmt: skip
-SOURCES6 = ("2001:db8::7", "2001:db8:bad::1", "fd00::10", "fd00::77", "::1", "::", "ff02::5", "fe80::9", "2001:db8:5::9")
+SOURCES6 = (
+    "2001:db8::7",
+    "2001:db8:bad::1",
+    "fd00::10",
+    "fd00::77",
+    "::1",
+    "::",
+    "ff02::5",
+    "fe80::9",
+    "2001:db8:5::9",
+)
 DESTINATIONS6 = (*("fd00::10",) * 12, "ff02::1", "ff02::fb", "ff01::1", "::1", "fd00::99", "2001:db8:5::5", "::")
 PORTS = (9, 22, 53, 67, 68, 80, 81, 123, 443, 2379, 6666, 6667, 40000)
 MACS = (*("06:00:00:00:00:01",) * 12, "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "33:33:00:00:00:01")
@@ -58,7 +74,7 @@ def _packet(rng: random.Random, ident: int) -> Packet:
         return ether / Raw(rng.randbytes(rng.randrange(64)))
     if kind < 0.7:
         return ether / _ip(rng, ident) / _transport(rng)
-    return ether / _ip6(rng) / _transport(rng, six=True)
+    return ether / _ip6(rng, ident) / _transport(rng, six=True)
 
 
 def _ip(rng: random.Random, ident: int) -> Packet:
@@ -72,10 +88,10 @@ def _ip(rng: random.Random, ident: int) -> Packet:
     )
 
 
-def _ip6(rng: random.Random) -> Packet:
+def _ip6(rng: random.Random, ident: int) -> Packet:
     packet: Packet = IPv6(src=rng.choice(SOURCES6), dst=rng.choice(DESTINATIONS6), hlim=rng.choice((0, 1, 2, 64)))
     for _ in range(rng.choice((0,) * 6 + (1, 2))):
-        packet = packet / rng.choice((IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(id=rng.randrange(9))))
+        packet = packet / rng.choice((IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(id=ident // 40)))
     return packet
 
 
@@ -84,11 +100,16 @@ def _transport(rng: random.Random, *, six: bool = False) -> Packet:
     sport, dport = rng.choice(PORTS), rng.choice(PORTS)
     kind = rng.randrange(10)
     if kind < 4:
-        return TCP(sport=sport, dport=dport, flags=rng.choice(("S", "A", "SA", "R", "PA", "", "FPU")), **_bad_sum(rng)) / payload
+        return (
+            TCP(sport=sport, dport=dport, flags=rng.choice(("S", "A", "SA", "R", "PA", "", "FPU")), **_bad_sum(rng))
+            / payload
+        )
     if kind < 8:
         return UDP(sport=sport, dport=dport, **_bad_sum(rng)) / payload
     if kind == 8:
-        return (ICMPv6EchoRequest() if six else ICMP(type=rng.choice((0, 3, 8, 11, 200)), code=rng.randrange(4))) / payload
+        return (
+            ICMPv6EchoRequest() if six else ICMP(type=rng.choice((0, 3, 8, 11, 200)), code=rng.randrange(4))
+        ) / payload
     return payload
 
 

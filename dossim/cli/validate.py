@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,24 +19,55 @@ BAD_INPUT = 2
 @click.argument("paths", nargs=-1, required=True, type=EXISTING, metavar="PATH...")
 @verbose_option
 def validate(paths: tuple[Path, ...]) -> int:
-    """Check resources and scenario files; print every finding. Exits with 2 when there is one.
+    """Check resources and scenario files; print every finding, and exit with 2 when there is one.
 
-    A directory stands for its resource files, taken together, and its *.scenario.yaml files. A scenario's policy is
-    checked with it, and so is every resource file that a scenario names.
+    The resource files of a directory are taken together, as -p would take them; in a directory with scenarios, which
+    name their policy themselves, each is checked on its own.
 
     \b
     Example:
       dossim validate policies/ scenarios/
     """
-    findings: dict[str, None] = {}
-    checked = 0
-    for finding in _check(paths):
-        checked += finding is None
-        if finding is not None:
-            findings.setdefault(finding)
+    findings: dict[str, None] = {}  # a policy that two scenarios share is wrong once
+    checks = [check for path in paths for check in _checks(path)]
+    for check in checks:
+        findings.update(dict.fromkeys(_findings(check)))
     for line in findings:
         click.echo(line)
     if findings:
         return BAD_INPUT
-    click.echo(f"{checked} {'file' if checked == 1 else 'files'}: nothing wrong")
+    click.echo(f"{len(checks)} checked: nothing wrong")
     return 0
+
+
+def _checks(path: Path) -> Iterator[Callable[[], object]]:
+    """What has to be loaded; each raises what is wrong."""
+    from dossim.scenario.load import SUFFIXES, load_scenario
+    from enforcer.policy.load import load
+
+    if not path.is_dir():
+        yield partial(load_scenario, path) if path.name.endswith(SUFFIXES) else partial(load, [path])
+        return
+    scenarios = sorted(item for suffix in SUFFIXES for item in path.rglob(f"*{suffix}"))
+    yield from (partial(load_scenario, item) for item in scenarios)
+    if scenarios:
+        yield from (partial(load, [item]) for item in _resource_files(path))
+    else:
+        yield partial(load, [path])
+
+
+def _resource_files(folder: Path) -> Iterator[Path]:
+    from dossim.scenario.load import SUFFIXES
+    from enforcer.policy.load import SUFFIXES as RESOURCE_SUFFIXES
+
+    for item in sorted(folder.rglob("*")):
+        if item.name.endswith(RESOURCE_SUFFIXES) and not item.name.endswith(SUFFIXES):
+            yield item
+
+
+def _findings(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except EnforcerError as error:
+        return [str(finding) for finding in getattr(error, "findings", ())] or [str(error)]
+    return []

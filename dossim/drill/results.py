@@ -15,7 +15,7 @@ from dossim.verify.verification import Verification
 from enforcer.plan import InterfacePlan
 
 if TYPE_CHECKING:
-    from dossim.observe.judge import Observations
+    from dossim.observe.judgement import Observations
 
 
 @dataclass(frozen=True)

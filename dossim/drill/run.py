@@ -23,6 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 _POLL_S = 0.01
 _QUIET_S = 0.25  # without news for this long, what has not ended is not going to
+_FRAGMENT_TIMEOUT_S = 2  # outlasts a stall of a busy machine between two fragments
 _SLOWEST_REPLAY_PPS = 1000  # fragment timeouts allow for a replay as slow as this
 
 
@@ -51,7 +52,7 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
     report = progress or (lambda phase, done, total: None)
     frames = [capture.frame(number) for number in range(len(capture))]
     fragments = datagram_keys(capture)
-    fragment_timeout_s = 1 + widest_datagram(fragments) // _SLOWEST_REPLAY_PPS
+    fragment_timeout_s = _FRAGMENT_TIMEOUT_S + widest_datagram(fragments) // _SLOWEST_REPLAY_PPS
     lab = Lab(host, mtu=max(map(len, frames), default=0), fragment_timeout_s=fragment_timeout_s)
     with watch.phase("lab"):
         lab.__enter__()
@@ -107,7 +108,9 @@ def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
 
 
 def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
-    """Wait until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their timeout)."""
+    """Wait until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
+    timeout).
+    """
     left = count_open()
     last_news = time.monotonic()
     while left and time.monotonic() - last_news < longest_s:

@@ -70,16 +70,16 @@ def situation_for(
 def _only_node(resources: Resources) -> str:
     nodes = sorted({item.node for item in resources.host_endpoints})
     if len(nodes) > 1:
-        raise UsageError(f"the policy has HostEndpoints of {len(nodes)} nodes ({', '.join(nodes)}); choose one with --node")
+        found = f"{len(nodes)} nodes ({', '.join(nodes)})"
+        raise UsageError(f"the policy has HostEndpoints of {found}; choose one with --node")
     return nodes[0] if nodes else os.uname().nodename
 
 
 def _only_interface(endpoints: Sequence[HostEndpoint], node: str) -> str:
     names = sorted({item.interface_name for item in endpoints} - {"", ANY_INTERFACE})
     if len(names) > 1:
-        raise UsageError(
-            f"node {node} has HostEndpoints for {len(names)} interfaces ({', '.join(names)}); choose one with --interface"
-        )
+        found = f"{len(names)} interfaces ({', '.join(names)})"
+        raise UsageError(f"node {node} has HostEndpoints for {found}; choose one with --interface")
     return names[0] if names else "eth0"
 
 

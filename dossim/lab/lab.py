@@ -46,8 +46,8 @@ _RECEIVE_BUFFER_BYTES = 64 << 20
 class Lab:
     """A context manager: entering builds the host, leaving removes every trace of it.
 
-    ``mtu`` is the largest layer-3 packet that will be sent (at least the host's own MTU); ``fragment_timeout_s`` how long
-    the victim waits for missing fragments. Raises PrivilegeError without root.
+    ``mtu`` is the largest layer-3 packet that will be sent (at least the host's own MTU); ``fragment_timeout_s`` how
+    long the victim waits for missing fragments. Raises PrivilegeError without root.
     """
 
     def __init__(self, host: Host, *, mtu: int = 0, fragment_timeout_s: int = 1) -> None:
@@ -96,7 +96,9 @@ class Lab:
             yield
 
     def quiet_offloads(self) -> None:
-        """Switch GRO off: attaching native XDP to a veth switches it on, and it would merge packets (and their numbers)."""
+        """Switch GRO off: attaching native XDP to a veth switches it on, and it would merge packets (and their
+        numbers).
+        """
         with self.victim():
             ethtool.set_gro(self.host.interface, on=False)
 

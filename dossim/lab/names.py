@@ -1,7 +1,7 @@
 """Names of a lab's namespaces and pins, and what dead labs left behind.
 
-A lab's name carries its owner's process id and start time, so that the next lab can tell a dead owner from a living one even
-when the id was reused. Whatever a killed drill leaves (namespaces, pins) is removed by :func:`reap`.
+A lab's name carries its owner's process id and start time, so that the next lab can tell a dead owner from a living
+one even when the id was reused. Whatever a killed drill leaves (namespaces, pins) is removed by :func:`reap`.
 """
 
 from __future__ import annotations

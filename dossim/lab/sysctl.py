@@ -49,7 +49,7 @@ def quiet_peer() -> None:
 
 def quiet_victim(host: Host, *, fragment_timeout_s: int) -> None:
     """As the host is described; ``fragment_timeout_s`` is how long an incomplete datagram waits."""
-    write(_QUIET | _FRAGMENTS | {name: fragment_timeout_s for name in _FRAGMENT_TIMEOUTS})
+    write(_QUIET | _FRAGMENTS | dict.fromkeys(_FRAGMENT_TIMEOUTS, fragment_timeout_s))
     write(
         {
             "ipv4/ip_forward": int(host.forward),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 
 import numpy as np
+import numpy.typing as npt
 
 JOURNEY = np.dtype(
     [
@@ -18,6 +19,9 @@ JOURNEY = np.dtype(
     ]
 )
 assert JOURNEY.itemsize == 32, "bpf/include/journey.h asserts the same"
+
+
+Journeys = npt.NDArray[np.void]  # of JOURNEY, one per packet
 
 
 class Checkpoint(IntFlag):

@@ -1,8 +1,8 @@
 """Observer: runs ``bpf/skb_drop.bpf.c`` around a replay and hands out its records.
 
-Checkpoints are netfilter links in the namespace the thread is in when :meth:`Observer.attach` is called (the victim's); the
-tracing programs see the whole machine and keep to packets that carry this drill's tag. Nothing is pinned: whatever
-happens to the process, the kernel takes every program away with it.
+Checkpoints are netfilter links in the namespace the thread is in when :meth:`Observer.attach` is called (the
+victim's); the tracing programs see the whole machine and keep to packets that carry this drill's tag. Nothing is
+pinned: whatever happens to the process, the kernel takes every program away with it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 
-from dossim.observe.journey import JOURNEY
+from dossim.observe.journey import JOURNEY, Journeys
 from enforcer.errors import KernelError, UnsupportedKernelError
 from enforcer.kernel.bpf import BpfObject, attach_netfilter
 
@@ -46,7 +45,6 @@ CHECKPOINTS = (
     ("postrouting", POSTROUTING, LAST),
 )
 
-Journeys = npt.NDArray[np.void]
 
 class Observer:
     """A context manager that has the programs loaded; ``journeys`` is the live record of ``packets`` packets.
@@ -71,7 +69,8 @@ class Observer:
                 obj.set_program_type(name, BPF_PROG_TYPE_NETFILTER, BPF_NETFILTER)
             _load(obj)
             self._object = obj
-            self._memory = obj.map("journeys").mmap()
+            with obj.map("journeys") as journeys:
+                self._memory = journeys.mmap()
             self.journeys = np.frombuffer(self._memory, JOURNEY, count=self._packets)
             self._stack = stack.pop_all()
         return self

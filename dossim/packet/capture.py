@@ -53,9 +53,7 @@ class Capture:
     def part(self, start: int, stop: int) -> Capture:
         """Frames ``start`` to ``stop`` (not included), sharing the data."""
         cut = slice(start, stop)
-        return Capture(
-            self.path, self.sha256, self.data, self.offset[cut], self.length[cut], self.timestamp_ns[cut]
-        )
+        return Capture(self.path, self.sha256, self.data, self.offset[cut], self.length[cut], self.timestamp_ns[cut])
 
     @classmethod
     def from_frames(cls, frames: Iterable[bytes], path: str = "<generated>") -> Capture:
@@ -80,9 +78,7 @@ class Capture:
 
 def concat(captures: Iterable[Capture], path: str = "<generated>") -> Capture:
     """All frames of all captures, in order."""
-    return Capture.from_frames(
-        (capture.frame(number) for capture in captures for number in range(len(capture))), path
-    )
+    return Capture.from_frames((capture.frame(number) for capture in captures for number in range(len(capture))), path)
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:

@@ -1,7 +1,8 @@
 """Columns: the headers of many frames at once, as numpy arrays; the vectorised twin of :mod:`dossim.packet.parse`.
 
-Nothing raises and nothing is judged. What a header says is only meaningful where the frame is long enough: each table knows how
-many octets were ``available``. Reading past a frame's end yields octets of the next one, never an error (Capture pads).
+Nothing raises and nothing is judged. What a header says is only meaningful where the frame is long enough: each table
+knows how many octets were ``available``. Reading past a frame's end yields octets of the next one, never an error
+(Capture pads).
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Octets:
 class Links:
     """Layer 2 of every frame. ``ethertype`` and ``start`` are behind all VLAN tags.
 
-    ``cut``: too short for its Ethernet header or a tag. ``other_host``: a tag names a VLAN (id not 0); ``other_type`` is then the
-    ethertype right behind that tag. ``end`` is the frame's end; all positions index Capture.data.
+    ``cut``: too short for its Ethernet header or a tag. ``other_host``: a tag names a VLAN (id not 0); ``other_type``
+    is then the ethertype right behind that tag. ``end`` is the frame's end; all positions index Capture.data.
     """
 
     group: Bool
@@ -69,7 +70,9 @@ class Links:
 
 @dataclass(frozen=True)
 class IPv4Columns:
-    """IPv4 headers of the frames ``rows``. ``available`` octets from ``start`` to the frame's end; lengths in octets."""
+    """IPv4 headers of the frames ``rows``. ``available`` octets from ``start`` to the frame's end; lengths in
+    octets.
+    """
 
     rows: I64
     start: I64

@@ -6,9 +6,12 @@ import struct
 import sys
 
 import numpy as np
+import numpy.typing as npt
 
 from dossim.errors import CaptureError
 from dossim.packet.records import Records
+
+I64 = npt.NDArray[np.int64]
 
 _HEADER = 24
 _MICROSECONDS, _NANOSECONDS, _MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
@@ -42,12 +45,10 @@ def read(name: str, octets: bytes) -> Records:
     (link,) = struct.unpack_from(f"{order}I", octets, 20)
     starts = _walk(name, octets, order, _RECORD_HEADER[magic])
     at = np.array(starts, np.int64)
-    words = np.frombuffer(octets, np.uint8)
-    seconds = _word(words, at, order)
-    fraction = _word(words, at + 4, order)
+    seconds, fraction, captured, _ = _header_words(octets, at, order)
     return Records(
         offset=at + _RECORD_HEADER[magic],
-        length=_word(words, at + 8, order).astype(np.int32),
+        length=captured.astype(np.int32),
         link=np.full(len(at), link & 0xFFFF, np.int32),  # the upper bits tell about frame check sequences
         timestamp_ns=seconds * 1_000_000_000 + fraction * _UNIT_NS[magic],
     )
@@ -85,13 +86,13 @@ def _cut(name: str, record: int, at: int, needs: int, left: int) -> CaptureError
     )
 
 
-def _word(octets: np.ndarray, at: np.ndarray, order: str) -> np.ndarray:
-    """32-bit words at any offsets, as int64."""
-    shifts = (0, 8, 16, 24) if order == "<" else (24, 16, 8, 0)
-    value = np.zeros(len(at), np.int64)
-    for i, shift in enumerate(shifts):
-        value |= octets[at + i].astype(np.int64) << shift
-    return value
+def _header_words(octets: bytes, at: I64, order: str) -> I64:
+    """The four words that a record header begins with, as int64[4, N]; ``at`` are offsets of whole headers."""
+    if not len(at):
+        return np.empty((4, 0), np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(octets, np.uint8), 16)
+    words: I64 = windows[at].view(f"{order}u4").T.astype(np.int64)
+    return words
 
 
 assert sys.maxsize > 1 << 32, "offsets are 64-bit"

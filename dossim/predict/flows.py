@@ -1,7 +1,7 @@
 """Flows: what rules and routing look at, for many ordinary packets of one IP version.
 
-Ordinary packets are untagged, whole (no fragment), with an IPv4 header without options or an IPv6 header without extension
-headers: nearly all of a flood. Everything else takes the scalar way (:mod:`dossim.predict.odd`).
+Ordinary packets are untagged, whole (no fragment), with an IPv4 header without options or an IPv6 header without
+extension headers: nearly all of a flood. Everything else takes the scalar way (:mod:`dossim.predict.odd`).
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ class Addresses:
 class Flows:
     """``number`` is each row's packet; ``at`` where its transport starts in the capture's data.
 
-    ``length`` is the transport's as the IP header says, ``present`` as much of it as the frame holds. ``protocol`` is -1 where
-    IPv6 extension headers break off. ``sport``, ``dport`` are -1 without four octets of a protocol that has ports;
-    ``icmp_type``, ``icmp_code`` -1 without a whole ICMP header; a ``later_fragment`` has neither and is not too short.
+    ``length`` is the transport's as the IP header says, ``present`` as much of it as the frame holds. ``protocol`` is
+    -1 where IPv6 extension headers break off. ``sport``, ``dport`` are -1 without four octets of a protocol that has
+    ports; ``icmp_type``, ``icmp_code`` -1 without a whole ICMP header; a ``later_fragment`` has neither and is not
+    too short.
     """
 
     version: int
@@ -102,6 +103,8 @@ class Flows:
 
     def take(self, rows: I64 | Bool) -> Flows:
         """Only these rows."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self  # the usual case in a flood: a stage that drops nothing
         return Flows(
             self.version,
             self.octets,

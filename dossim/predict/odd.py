@@ -1,7 +1,8 @@
-"""Packets that are not ordinary, one by one: tags, fragments, options, extension headers, groups, forwarding, other protocols.
+"""Packets that are not ordinary, one by one: tags, fragments, options, extension headers, groups, forwarding, other
+protocols.
 
-The kernel's part (header checks, defragmentation, routing, transport) is the model that ``explain`` walks as well; what the
-policy does is evaluated here from the compiled RuleTable, by the same code as for ordinary packets.
+The kernel's part (header checks, defragmentation, routing, transport) is the model that ``explain`` walks as well;
+what the policy does is evaluated here from the compiled RuleTable, by the same code as for ordinary packets.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dossim.disposition import Fate
 from dossim.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import Octets
-from dossim.packet.fields import IP, ICMP, ICMP_HEADER, ICMPV6, Transport
+from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, IP, Transport
 from dossim.packet.parse import parse, transport_of
 from dossim.pipeline import ip_input, route, transport
 from dossim.pipeline.reassembly import Lost, Whole, reassemble
@@ -96,7 +97,9 @@ def _defrag(flights: dict[int, Flight], draft: Draft) -> None:
 
 
 def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
-    asked = [(number, flight.ip, transport_of(flight.ip)) for number, flight in flights.items() if flight.ip is not None]
+    asked = [
+        (number, flight.ip, transport_of(flight.ip)) for number, flight in flights.items() if flight.ip is not None
+    ]
     for flows in _flows(asked):
         decisions = decide(flows, plan.table)
         for row, number in enumerate(flows.number.tolist()):

@@ -1,8 +1,8 @@
 """Ordinary packets, all at once: whole IPv4 and IPv6 packets to an own address, or to one that is nobody's here.
 
-Which packets are ordinary is decided before anything else (:func:`is_ordinary4`, :func:`is_ordinary6`); all others take the
-scalar way of :mod:`dossim.predict.odd`, through the same kernel model that ``explain`` walks. The order of checks is the
-kernel's: docs/packet-fates.md.
+Which packets are ordinary is decided before anything else (:func:`is_ordinary4`, :func:`is_ordinary6`); all others
+take the scalar way of :mod:`dossim.predict.odd`, through the same kernel model that ``explain`` walks. The order of
+checks is the kernel's: docs/packet-fates.md.
 """
 
 from __future__ import annotations

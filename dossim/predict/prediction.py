@@ -24,8 +24,8 @@ STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 class Prediction:
     """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 where no stage dropped it.
 
-    ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 where no entry dropped it; ``reason`` (uint16) indexes
-    ``reasons``.
+    ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 where no entry dropped it; ``reason`` (uint16)
+    indexes ``reasons``.
     """
 
     fate: npt.NDArray[np.uint8]

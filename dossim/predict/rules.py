@@ -1,7 +1,7 @@
 """The RuleTable on columns: which entry decides each packet in raw.
 
-Conditions are asked in the order netfilter asks them, because a packet too short for a question is dropped there and then
-("hotdrop": ``xt_multiport.c``, ``xt_icmp``): literal nets and protocol, then sets, then ports, then ICMP.
+Conditions are asked in the order netfilter asks them, because a packet too short for a question is dropped there and
+then ("hotdrop": ``xt_multiport.c``, ``xt_icmp``): literal nets and protocol, then sets, then ports, then ICMP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ FAMILY_OF_ICMP = {ICMP: 4, ICMPV6: 6}
 
 @dataclass(frozen=True)
 class Decisions:
-    """``denied_by`` is the index of the denying entry, -1 for none; ``unreadable`` packets were too short for a rule."""
+    """``denied_by`` is the index of the denying entry, -1 for none; ``unreadable`` packets were too short for a
+    rule.
+    """
 
     denied_by: I32
     unreadable: Bool
@@ -60,9 +62,7 @@ def decide(flows: Flows, table: RuleTable) -> Decisions:
     return Decisions(denied_by, unreadable)
 
 
-def _failsafes(
-    flows: Flows, failsafes: Sequence[Failsafe], port: I64, undecided: Bool, unreadable: Bool
-) -> None:
+def _failsafes(flows: Flows, failsafes: Sequence[Failsafe], port: I64, undecided: Bool, unreadable: Bool) -> None:
     """Take flows that a failsafe lets go on, or that are too short to tell, out of ``undecided``."""
     for failsafe in failsafes:
         asked = undecided.copy()

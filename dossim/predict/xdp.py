@@ -1,4 +1,6 @@
-"""The XDP program on columns (``bpf/xdp_untracked.bpf.c``): failsafes pass, then the first entry with the source drops."""
+"""The XDP program on columns (``bpf/xdp_untracked.bpf.c``): failsafes pass, then the first entry with the source
+drops.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, RuleTable
 
 I32 = npt.NDArray[np.int32]
+
 
 def drops(flows: Flows, table: RuleTable, entries: Sequence[Entry]) -> I32:
     """The index (in the table) of the entry that drops each flow in XDP, -1 where it passes."""

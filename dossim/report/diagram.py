@@ -15,7 +15,7 @@ from dossim.pipeline.stages import Node
 from dossim.report.view import GLOSS, View
 from enforcer.words import Stage
 
-STEP, WIDTH, HEIGHT = 108, 88, 34
+STEP, WIDTH, HEIGHT = 110, 94, 34
 _TOP, _UPPER, _LOWER = 62, 30, 106
 _SPINE = (
     Stage.NIC_OFFLOAD, Stage.DRIVER, Stage.GENERIC, Stage.IP_INPUT, Stage.DEFRAG,

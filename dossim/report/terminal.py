@@ -10,7 +10,7 @@ from rich.text import Text
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
 from dossim.report.view import StageRow, View
 
-_MARK = {True: ("held   ", "green"), False: ("FAILED ", "red bold"), None: ("untold ", "yellow")}
+_MARK = {True: ("held    ", "green"), False: ("FAILED  ", "red bold"), None: ("unknown ", "yellow")}
 
 
 def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:

@@ -35,7 +35,7 @@ def frame_of(expression: str, destinations: Destinations) -> bytes:
     """The one frame an expression describes. Raises PacketError, with a caret below the fault where it can be shown."""
     frames = frames_of(expression, destinations)
     if len(frames) != 1:
-        raise PacketError(f"{expression}: describes {len(frames)} packets; give one")
+        raise ExpressionError(expression, f"describes {len(frames)} packets; give one")
     return frames[0]
 
 
@@ -45,9 +45,9 @@ def frames_of(expression: str, destinations: Destinations) -> list[bytes]:
     try:
         return [bytes(_completed(item, destinations)) for item in islice(iter(packet), MOST_PACKETS)]
     except PacketError as error:
-        raise PacketError(f"{expression}: {error}") from None
+        raise ExpressionError(expression, str(error)) from None
     except Exception as error:  # Scapy raises whatever a field's encoder meets: struct.error, TypeError, OSError ...
-        raise PacketError(f"{expression}: Scapy cannot build it: {error}") from error
+        raise ExpressionError(expression, f"Scapy cannot build it: {error}") from error
 
 
 def parse_expression(expression: str) -> Packet:
@@ -55,16 +55,23 @@ def parse_expression(expression: str) -> Packet:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except SyntaxError as error:
-        raise PacketError(
-            f"{expression}: not a packet: {error.msg}{_caret(expression, (error.offset or 1) - 1)}"
-        ) from None
+        raise ExpressionError(expression, f"not a packet: {error.msg}", (error.offset or 1) - 1) from None
     try:
         value = _value(tree.body)
     except _Fault as fault:
-        raise PacketError(f"{expression}: {fault}{_caret(expression, fault.column)}") from None
+        raise ExpressionError(expression, str(fault), fault.column) from None
     if not isinstance(value, Packet):
-        raise PacketError(f'{expression}: not a packet; write one like IP(src="203.0.113.9")/TCP(dport=80)')
+        raise ExpressionError(expression, 'not a packet; write one like IP(src="203.0.113.9")/TCP(dport=80)')
     return value
+
+
+class ExpressionError(PacketError):
+    """Text that describes no packet; ``findings`` has it as one piece, with the caret where one helps."""
+
+    def __init__(self, expression: str, message: str, column: int | None = None) -> None:
+        caret = "" if column is None else _caret(expression, column)
+        self.findings = (f"{expression}: {message}{caret}",)
+        super().__init__(self.findings[0])
 
 
 class _Fault(Exception):

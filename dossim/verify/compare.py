@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.disposition import Fate
-from dossim.observe.judge import NONE, Observations
+from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
 from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
 from enforcer.policy.ruletable import Entry
@@ -92,7 +92,9 @@ def _in_packet_order() -> list[tuple[int, str]]:
 def _in_packets(
     counters: Mapping[str, int], prediction: Prediction, observations: Observations, entries: tuple[Entry, ...]
 ) -> Mapping[str, int]:
-    """Counters in packets: raw counts a reassembled datagram once, its other fragments are added as they were observed."""
+    """Counters in packets: raw counts a reassembled datagram once, its other fragments are added as they were
+    observed.
+    """
     raw = tuple(Stage).index(Stage.RAW)
     more = observations.absorbed & (observations.stage == raw) & (prediction.entry >= 0)
     added = np.bincount(prediction.entry[more], minlength=len(entries))

@@ -157,7 +157,7 @@ class LinkInfo:
 
 
 class Link:
-    """An attachment. It lives while a descriptor is open or it is pinned."""
+    """An attachment. It lives while a descriptor is open or it is pinned; a Link that is dropped closes its own."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -182,6 +182,9 @@ class Link:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def info(self) -> LinkInfo:
         """``struct bpf_link_info``: type, id and program id, then for XDP the interface."""

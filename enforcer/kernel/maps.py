@@ -23,14 +23,15 @@ _UNSUPPORTED = {
 
 
 class Map:
-    """A map; keys and values are bytes of ``key_size`` and ``value_size``. Owns its descriptor."""
+    """A map; keys and values are bytes of ``key_size`` and ``value_size``. Owns its descriptor like a file object."""
+
+    fd = -1
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         buffer = ctypes.create_string_buffer(64)
         length = ctypes.c_uint32(len(buffer))
         if libbpf().bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(length)) < 0:
-            os.close(fd)
             raise KernelError("read map info", number=ctypes.get_errno())
         # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags
         facts: tuple[int, ...] = struct.unpack_from("=IIIII", buffer)
@@ -63,6 +64,9 @@ class Map:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def pin(self, path: Path) -> None:
         from enforcer.kernel.bpf import pin

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from enforcer.backends.xdp.render import MapContent
-from tests.bpf.test_xdp_untracked import LISTS, chain, loaded, table_of
 from tests.bpf.xdp_frames import (
     DESTINATION,
     FRAGMENT,
@@ -22,6 +21,7 @@ from tests.bpf.xdp_frames import (
     UDP,
     UNLISTED4,
     VLAN,
+    chain,
     ether,
     fragment6,
     ipv4,
@@ -29,6 +29,7 @@ from tests.bpf.xdp_frames import (
     tcp,
     udp,
 )
+from tests.bpf.xdp_program import LISTS, loaded, table_of
 
 pytestmark = pytest.mark.needs_root
 

@@ -97,3 +97,11 @@ def authentication(following: int, *, size: int = 24) -> bytes:
 def fragment6(following: int, *, offset: int = 0, more: bool = True) -> bytes:
     """``offset`` in 8 bytes."""
     return struct.pack("!BBHI", following, 0, offset << 3 | more, 9)
+
+
+def chain(*kinds: int, last: int = TCP, payload: bytes = b"") -> bytes:
+    """An IPv6 packet with these extension headers in front of its transport."""
+    following = [*kinds[1:], last]
+    make = {AUTHENTICATION: authentication, FRAGMENT: fragment6}
+    headers = b"".join(make.get(kind, options)(after) for kind, after in zip(kinds, following, strict=True))
+    return ether(IPV6, ipv6(headers + payload, next_header=kinds[0] if kinds else last))

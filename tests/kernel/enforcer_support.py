@@ -44,10 +44,12 @@ def deny_list(*cidrs: str) -> str:
 
 def felix(**settings: object) -> str:
     spec = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    return f"{{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}"
+    return (
+        f"{{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}"
+    )
 
 
-DENY_BOTS = '{action: Deny, source: {selector: "deny == \'all\'"}}'
+DENY_BOTS = "{action: Deny, source: {selector: \"deny == 'all'\"}}"
 DENY_UDP = "{action: Deny, protocol: UDP, destination: {ports: [7]}}"
 
 
@@ -65,7 +67,11 @@ def documents(*parts: str) -> str:
 
 
 def frame(source: str) -> bytes:
-    layers = Ether(src="02:00:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / IP(src=source, dst=VICTIM) / UDP(sport=40000, dport=PORT)
+    layers = (
+        Ether(src="02:00:00:00:00:02", dst="ff:ff:ff:ff:ff:ff")
+        / IP(src=source, dst=VICTIM)
+        / UDP(sport=40000, dport=PORT)
+    )
     return bytes(layers / source.encode())
 
 
@@ -186,9 +192,7 @@ def agent(pair: NetnsPair, pin_root: Path, store: Path, *words: str, **environme
         process.stderr.close()
 
 
-def run(
-    pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
+def run(pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """One command of ``enforcer`` in the host's namespace, started by another command (setpriv) if one is given."""
     enter, interpreter = command(pair, *words)[:2], command(pair, *words)[2:]
     words = [*enter, *through, *interpreter]

@@ -198,6 +198,12 @@ def test_a_map_that_is_not_mappable_says_so(hash_map: Map) -> None:
         hash_map.mmap()
 
 
+def test_a_dropped_map_closes_its_descriptor() -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    Map.create(ARRAY, "test", key_size=4, value_size=4, max_entries=1)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 # -- pins ----------------------------------------------------------------------------------------------------------
 
 

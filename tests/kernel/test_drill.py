@@ -136,13 +136,24 @@ def state() -> dict[str, object]:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     return {
-        "namespaces": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else [],
+        "namespaces": labs(names.NETNS_DIR),
         "links": re.sub(r"\s+", " ", said("ip", "-o", "link")),
-        "pins": sorted(str(path) for path in names.PIN_ROOT.rglob("*")) if names.PIN_ROOT.is_dir() else [],
+        "pins": labs(names.PIN_ROOT),
         "raw": re.sub(r"\[\d+:\d+\]|#.*", "", said("iptables-legacy-save") + said("ip6tables-legacy-save")),
         "sets": said("ipset", "list", "-name"),
         "descriptors": len(os.listdir("/proc/self/fd")),
     }
+
+
+def labs(directory: Path) -> list[str]:
+    """What labs of this process and of dead ones have there; other drills may be at work on this machine."""
+    found = os.listdir(directory) if directory.is_dir() else []
+    mine = [name for name in found if name.startswith("dossim-")]
+    return sorted(name for name in mine if name.split("-")[1] == str(os.getpid()) or not _lives(name))
+
+
+def _lives(name: str) -> bool:
+    return Path("/proc", name.split("-")[1]).exists()
 
 
 def bpf_objects() -> int:
@@ -192,7 +203,9 @@ def test_a_drill_killed_in_the_middle_leaves_nothing_after_the_next(tmp_path: Pa
         "def stop(phase, done, total):\n    print(phase, flush=True); time.sleep(60)\n"
         "drill_capture(capture, situation, progress=stop)"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout
     assert child.stdout.readline() == "replay\n"
     child.send_signal(signal.SIGKILL)

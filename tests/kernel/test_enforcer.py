@@ -180,7 +180,9 @@ def test_an_interface_without_the_mode_asked_for_is_an_error_and_nothing_is_left
 def test_what_was_enforced_stays_enforced_when_another_mode_is_refused(detached: NetnsPair, pin_root: Path) -> None:
     apply(detached, pin_root, choice=ModeChoice.GENERIC)
     with pytest.raises(UnsupportedKernelError, match="mode 'offload'"):
-        apply(detached, pin_root, documents(endpoint(), deny_list("198.51.100.0/24"), policy()), choice=ModeChoice.OFFLOAD)
+        apply(
+            detached, pin_root, documents(endpoint(), deny_list("198.51.100.0/24"), policy()), choice=ModeChoice.OFFLOAD
+        )
     with detached.host():
         (status,) = Enforcer(NODE, pin_root=pin_root).status()
     assert status.mode is Mode.GENERIC
@@ -290,7 +292,7 @@ def test_policy_that_enforces_nothing_here_is_said_to(
 
 
 def test_probing_an_interface_that_is_not_there_is_a_usage_error(netns_pair: NetnsPair) -> None:
-    with netns_pair.host(), pytest.raises(UsageError, match="no interface eth9 .* there are lo, eth0"):
+    with netns_pair.host(), pytest.raises(UsageError, match=r"no interface eth9 .* there are lo, eth0"):
         probe_named(NODE, ["eth9"])
 
 

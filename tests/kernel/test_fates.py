@@ -126,8 +126,12 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "an ARP reply": [(E / ARP(op=2, psrc=PEER, pdst=ME), "delivered")],
     "a cut ARP request": [(cut(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 30), "ip-input")],
     "ARP over IEEE 802": [(patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 14, b"\0\6"), "delivered")],
-    "ARP of another hardware": [(patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 14, b"\0\7"), "ip-input")],
-    "ARP of another protocol": [(patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 16, b"\x86\xdd"), "ip-input")],
+    "ARP of another hardware": [
+        (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 14, b"\0\7"), "ip-input")
+    ],
+    "ARP of another protocol": [
+        (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 16, b"\x86\xdd"), "ip-input")
+    ],
     "ARP with hardware addresses of 8 octets": [
         (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME) / Raw(bytes(8)), 18, b"\x08"), "ip-input")
     ],
@@ -135,8 +139,12 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
         (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 19, b"\x03"), "ip-input")
     ],
     "an ARP opcode nobody knows": [(Ether(dst=BROADCAST) / ARP(op=9, psrc=PEER, pdst=ME), "ip-input")],
-    "an ARP request for a multicast address": [(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst="224.0.0.1"), "ip-input")],
-    "an ARP request for a loopback address": [(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst="127.0.0.1"), "ip-input")],
+    "an ARP request for a multicast address": [
+        (Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst="224.0.0.1"), "ip-input")
+    ],
+    "an ARP request for a loopback address": [
+        (Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst="127.0.0.1"), "ip-input")
+    ],
     "an ARP probe": [(Ether(dst=BROADCAST) / ARP(op=1, psrc="0.0.0.0", pdst=ME), "delivered")],
     "a gratuitous ARP": [(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=PEER), "delivered")],
     # IPv4 header
@@ -167,45 +175,55 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "IPv6 with next header none": [(E / IPv6(src=PEER6, dst=ME6, nh=59), "socket")],
     # fragments
     "all fragments of a datagram": [
-        (fragment(0, 24, more=True, ident=1), "delivered"), (fragment(24, 24, more=False, ident=1), "delivered"),
+        (fragment(0, 24, more=True, ident=1), "delivered"),
+        (fragment(24, 24, more=False, ident=1), "delivered"),
     ],
     "all fragments, last first": [
-        (fragment(24, 24, more=False, ident=2), "delivered"), (fragment(0, 24, more=True, ident=2), "delivered"),
+        (fragment(24, 24, more=False, ident=2), "delivered"),
+        (fragment(0, 24, more=True, ident=2), "delivered"),
     ],
     "three fragments in disorder": [
-        (fragment(16, 16, more=True, ident=3), "delivered"), (fragment(32, 16, more=False, ident=3), "delivered"),
+        (fragment(16, 16, more=True, ident=3), "delivered"),
+        (fragment(32, 16, more=False, ident=3), "delivered"),
         (fragment(0, 16, more=True, ident=3), "delivered"),
     ],
     "a first fragment alone": [(fragment(0, 24, more=True, ident=4), "defrag")],
     "a last fragment alone": [(fragment(24, 24, more=False, ident=5), "defrag")],
     "a fragment sent twice": [
-        (fragment(0, 24, more=True, ident=6), "delivered"), (fragment(0, 24, more=True, ident=6), "defrag"),
+        (fragment(0, 24, more=True, ident=6), "delivered"),
+        (fragment(0, 24, more=True, ident=6), "defrag"),
         (fragment(24, 24, more=False, ident=6), "delivered"),
     ],
     "overlapping fragments": [
-        (fragment(0, 24, more=True, ident=7), "defrag"), (fragment(16, 24, more=True, ident=7), "defrag"),
+        (fragment(0, 24, more=True, ident=7), "defrag"),
+        (fragment(16, 24, more=True, ident=7), "defrag"),
         (fragment(40, 8, more=False, ident=7), "defrag"),
     ],
     "two different ends": [
-        (fragment(24, 24, more=False, ident=8), "defrag"), (fragment(48, 8, more=False, ident=8), "defrag"),
+        (fragment(24, 24, more=False, ident=8), "defrag"),
+        (fragment(48, 8, more=False, ident=8), "defrag"),
     ],
     "data behind the end": [
-        (fragment(24, 24, more=False, ident=9), "defrag"), (fragment(48, 8, more=True, ident=9), "defrag"),
+        (fragment(24, 24, more=False, ident=9), "defrag"),
+        (fragment(48, 8, more=True, ident=9), "defrag"),
     ],
     "a fragment beyond 65,535 octets": [
         (E / IP(src=PEER, dst=ME, id=10, frag=8190, proto=17) / Raw(b"f" * 64), "defrag"),
     ],
     "a fragment without data": [(fragment(24, 0, more=False, ident=11), "defrag")],
     "the same id for a second datagram": [
-        (fragment(0, 24, more=True, ident=12), "delivered"), (fragment(24, 24, more=False, ident=12), "delivered"),
-        (fragment(0, 24, more=True, ident=12), "delivered"), (fragment(24, 24, more=False, ident=12), "delivered"),
+        (fragment(0, 24, more=True, ident=12), "delivered"),
+        (fragment(24, 24, more=False, ident=12), "delivered"),
+        (fragment(0, 24, more=True, ident=12), "delivered"),
+        (fragment(24, 24, more=False, ident=12), "delivered"),
     ],
     "an IPv6 atomic fragment": [
         (E / IPv6(src=PEER6, dst=ME6) / IPv6ExtHdrFragment(id=1, nh=17) / UDP(dport=9) / Raw(b"x"), "delivered")
     ],
     "an IPv6 first fragment alone": [(fragment6(0, 24, more=True, ident=2), "defrag")],
     "overlapping IPv6 fragments": [
-        (fragment6(0, 24, more=True, ident=3), "defrag"), (fragment6(16, 24, more=True, ident=3), "defrag"),
+        (fragment6(0, 24, more=True, ident=3), "defrag"),
+        (fragment6(16, 24, more=True, ident=3), "defrag"),
     ],
     "an IPv6 fragment of a length that is no multiple of 8": [(fragment6(0, 21, more=True, ident=4), "socket")],
     # routing
@@ -228,7 +246,9 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "DHCP from 0.0.0.0": [(Ether(dst=BROADCAST) / ip(src="0.0.0.0", dst="255.255.255.255")[IP], "delivered")],
     "UDP to the subnet's broadcast": [(Ether(dst=BROADCAST) / ip(dst="10.10.10.255")[IP], "delivered")],
     "UDP to the subnet's zero address": [(ip(dst="10.10.10.0"), "route")],
-    "TCP to the subnet's broadcast": [(Ether(dst=BROADCAST) / IP(src=PEER, dst="10.10.10.255") / TCP(dport=80), "socket")],
+    "TCP to the subnet's broadcast": [
+        (Ether(dst=BROADCAST) / IP(src=PEER, dst="10.10.10.255") / TCP(dport=80), "socket")
+    ],
     "TCP to us in a broadcast frame": [(Ether(dst=BROADCAST) / SYN[IP], "socket")],
     "UDP to us in a broadcast frame": [(Ether(dst=BROADCAST) / DATAGRAM[IP], "delivered")],
     "to another address": [(ip(dst="198.51.100.1"), "route")],
@@ -237,15 +257,22 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "to the all-nodes group": [(Ether(dst="33:33:00:00:00:01") / ip6(dst="ff02::1")[IPv6], "delivered")],
     "to another IPv6 group": [(Ether(dst="33:33:00:00:00:fb") / ip6(dst="ff02::fb")[IPv6], "route")],
     "a neighbour solicitation": [
-        (Ether(dst="33:33:ff:00:00:10") / IPv6(src=PEER6, dst="ff02::1:ff00:10", hlim=255) / ICMPv6ND_NS(tgt=ME6), "delivered")
+        (
+            Ether(dst="33:33:ff:00:00:10") / IPv6(src=PEER6, dst="ff02::1:ff00:10", hlim=255) / ICMPv6ND_NS(tgt=ME6),
+            "delivered",
+        )
     ],
     "from an own IPv6 address": [(ip6(src=ME6), "delivered")],
     "from the unspecified IPv6 address": [(ip6(src="::"), "delivered")],
     "TTL 1 to us": [(ip(ttl=1), "delivered")],
     "TTL 0 to us": [(ip(ttl=0), "delivered")],
     "hop limit 0 to us": [(ip6(hlim=0), "delivered")],
-    "with the record-route option": [(E / IP(src=PEER, dst=ME, options=[IPOption_RR(routers=["0.0.0.0"])]) / UDP(dport=9), "delivered")],
-    "with a source route": [(E / IP(src=PEER, dst=ME, options=[IPOption_LSRR(routers=[PEER])]) / UDP(dport=9), "route")],
+    "with the record-route option": [
+        (E / IP(src=PEER, dst=ME, options=[IPOption_RR(routers=["0.0.0.0"])]) / UDP(dport=9), "delivered")
+    ],
+    "with a source route": [
+        (E / IP(src=PEER, dst=ME, options=[IPOption_LSRR(routers=[PEER])]) / UDP(dport=9), "route")
+    ],
     "with a malformed option": [(with_option(b"\x07\x01\x00\x00"), "route")],
     "with an unknown option": [(with_option(b"\x9e\x04\x00\x00"), "delivered")],
     "with only padding for options": [(with_option(b"\x01\x01\x01\x00"), "delivered")],
@@ -253,13 +280,19 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "TCP with a bad checksum": [(E / IP(src=PEER, dst=ME) / TCP(dport=80, chksum=1), "socket")],
     "TCP with a bad checksum where nothing listens": [(E / IP(src=PEER, dst=ME) / TCP(dport=81, chksum=1), "socket")],
     "UDP with a bad checksum": [(E / IP(src=PEER, dst=ME) / UDP(dport=9, chksum=1) / Raw(b"odd"), "socket")],
-    "UDP with a bad checksum where nothing listens": [(E / IP(src=PEER, dst=ME) / UDP(dport=2, chksum=1) / Raw(b"odd"), "socket")],
+    "UDP with a bad checksum where nothing listens": [
+        (E / IP(src=PEER, dst=ME) / UDP(dport=2, chksum=1) / Raw(b"odd"), "socket")
+    ],
     "UDP without a checksum": [(E / IP(src=PEER, dst=ME) / UDP(dport=9, chksum=0) / Raw(b"odd"), "delivered")],
-    "UDP over IPv6 without a checksum": [(E / IPv6(src=PEER6, dst=ME6) / UDP(dport=9, chksum=0) / Raw(b"odd"), "socket")],
+    "UDP over IPv6 without a checksum": [
+        (E / IPv6(src=PEER6, dst=ME6) / UDP(dport=9, chksum=0) / Raw(b"odd"), "socket")
+    ],
     "UDP over IPv6 without a checksum where nothing listens": [
         (E / IPv6(src=PEER6, dst=ME6) / UDP(dport=2, chksum=0) / Raw(b"odd"), "delivered")
     ],
-    "UDP over IPv6 with a bad checksum": [(E / IPv6(src=PEER6, dst=ME6) / UDP(dport=9, chksum=1) / Raw(b"odd"), "socket")],
+    "UDP over IPv6 with a bad checksum": [
+        (E / IPv6(src=PEER6, dst=ME6) / UDP(dport=9, chksum=1) / Raw(b"odd"), "socket")
+    ],
     "ICMP with a bad checksum": [(E / IP(src=PEER, dst=ME) / ICMP(chksum=1), "socket")],
     "ICMPv6 with a bad checksum": [(E / IPv6(src=PEER6, dst=ME6) / ICMPv6EchoRequest(cksum=1), "socket")],
     "TCP cut inside its header": [(E / IP(src=PEER, dst=ME, proto=6) / Raw(b"\x04\x00\x00\x50" + b"\0" * 8), "socket")],
@@ -267,7 +300,9 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "TCP with data offset 4": [(E / IP(src=PEER, dst=ME) / TCP(dport=80, dataofs=4), "socket")],
     "TCP with data offset beyond its end": [(E / IP(src=PEER, dst=ME) / TCP(dport=80, dataofs=15), "socket")],
     "UDP cut inside its header": [(E / IP(src=PEER, dst=ME, proto=17) / Raw(b"\x04\x00\x00\x09"), "socket")],
-    "UDP longer than its packet": [(E / IP(src=PEER, dst=ME) / UDP(dport=9, len=100, chksum=0) / Raw(b"odd"), "socket")],
+    "UDP longer than its packet": [
+        (E / IP(src=PEER, dst=ME) / UDP(dport=9, len=100, chksum=0) / Raw(b"odd"), "socket")
+    ],
     "UDP with length 4": [(E / IP(src=PEER, dst=ME) / UDP(dport=9, len=4, chksum=0) / Raw(b"odd"), "socket")],
     "UDP to a group, bad checksum": [
         (Ether(dst=BROADCAST) / IP(src=PEER, dst="10.10.10.255") / UDP(dport=2, chksum=1) / Raw(b"x" * 200), "socket")
@@ -275,13 +310,22 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "UDP to a group that somebody listens to, bad checksum": [
         (Ether(dst=BROADCAST) / IP(src=PEER, dst="10.10.10.255") / UDP(dport=9, chksum=1) / Raw(b"x" * 69), "socket")
     ],
-    "ICMP cut inside its header, good checksum": [(E / IP(src=PEER, dst=ME, proto=1) / Raw(b"\x08\x00\xf7\xff"), "delivered")],
+    "ICMP cut inside its header, good checksum": [
+        (E / IP(src=PEER, dst=ME, proto=1) / Raw(b"\x08\x00\xf7\xff"), "delivered")
+    ],
     "an ICMP error about nothing": [(E / IP(src=PEER, dst=ME) / ICMP(type=3, code=3), "delivered")],
     "ICMP without a byte": [(E / IP(src=PEER, dst=ME, proto=1), "socket")],
     "a broadcast ping": [(Ether(dst=BROADCAST) / IP(src=PEER, dst="10.10.10.255") / ICMP(), "delivered")],
     "IGMP": [(E / IP(src=PEER, dst=ME, proto=2) / Raw(b"\x16\x00\x08\x00\xe1\xff\xff\xff"), "delivered")],
-    "IGMP with a bad checksum": [(E / IP(src=PEER, dst=ME, proto=2) / Raw(b"\x16\x00\x00\x01\xe1\x00\x00\x01"), "delivered")],
-    "IGMP query": [(Ether(dst="01:00:5e:00:00:01") / IP(src=PEER, dst="224.0.0.1", proto=2) / Raw(b"\x11\x64\xee\x9b\0\0\0\0"), "delivered")],
+    "IGMP with a bad checksum": [
+        (E / IP(src=PEER, dst=ME, proto=2) / Raw(b"\x16\x00\x00\x01\xe1\x00\x00\x01"), "delivered")
+    ],
+    "IGMP query": [
+        (
+            Ether(dst="01:00:5e:00:00:01") / IP(src=PEER, dst="224.0.0.1", proto=2) / Raw(b"\x11\x64\xee\x9b\0\0\0\0"),
+            "delivered",
+        )
+    ],
     "SCTP": [(E / IP(src=PEER, dst=ME, proto=132) / Raw(b"x" * 12), "delivered")],
     "GRE": [(E / IP(src=PEER, dst=ME, proto=47) / Raw(b"\0\0\x08\0" + bytes(IP())), "delivered")],
     "IP in IP": [(E / IP(src=PEER, dst=ME, proto=4) / IP(src=PEER, dst=ME) / UDP(), "delivered")],

@@ -22,7 +22,7 @@ from enforcer.kernel.probe import probe_host
 from enforcer.kernel.xdp import load_pass_program
 from enforcer.words import Answer, Backend, Mode
 from tests.kernel.conftest import NetnsPair
-from tests.kernel.test_xdp_backend import plan_of
+from tests.kernel.xdp_support import plan_of
 
 pytestmark = pytest.mark.needs_root
 
@@ -77,15 +77,14 @@ class Link(dict[str, object]):
 
 
 def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
-    eth0 = Link(index=2, ifname="eth0", mtu=1500)
-    eth1 = Link(index=3, ifname="eth1", mtu=1500)
-    vlan = Link(index=4, ifname="eth0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
-    elsewhere = Link(index=5, ifname="eth1.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
+    below, other = Link(index=2, ifname="below0", mtu=1500), Link(index=3, ifname="other0", mtu=1500)
+    vlan = Link(index=4, ifname="below0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
+    elsewhere = Link(index=5, ifname="other0.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
     macvlan = Link(index=6, ifname="mac0", mtu=1500, link=3, linkinfo={"kind": "macvlan"})
-    states = netlink._states([eth0, eth1], [eth0, eth1, vlan, elsewhere, macvlan], [])
+    states = netlink._states([below, other], [below, other, vlan, elsewhere, macvlan], [])
     assert states == [
-        InterfaceState("eth0", 2, 1500, has_vlans=True),
-        InterfaceState("eth1", 3, 1500, has_vlans=False),
+        InterfaceState("below0", 2, 1500, has_vlans=True),
+        InterfaceState("other0", 3, 1500, has_vlans=False),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enforcer.policy.ruletable import Entry
+from enforcer.policy.ruletable import AddressMatch, Entry
 from enforcer.words import Action, Direction
 
 
@@ -20,7 +20,12 @@ def _obstacles(entry: Entry) -> tuple[tuple[bool, str], ...]:
         (entry.icmp is not None or entry.not_icmp is not None, "matches on ICMP type"),
         (bool(source.ports or source.not_ports), "matches on source port"),
         (bool(destination.ports or destination.not_ports), "matches on destination port"),
-        (bool(destination.nets or destination.not_nets or destination.ip_set), "matches on destination address"),
+        (_has_address(destination), "matches on destination address"),
         (bool(source.not_nets), "matches on sources outside of nets"),
+        (source.not_ip_set is not None, "matches on sources outside of a set"),
         (bool(source.nets and source.ip_set), "matches on sources that are in nets and in a set"),
     )
+
+
+def _has_address(match: AddressMatch) -> bool:
+    return bool(match.nets or match.not_nets) or match.ip_set is not None or match.not_ip_set is not None

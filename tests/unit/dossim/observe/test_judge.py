@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from dossim.disposition import Fate
-from dossim.observe import judge as judge_module
 from dossim.observe.journey import JOURNEY, Checkpoint, End
-from dossim.observe.judge import Observations, judge
+from dossim.observe.judgement import Observations, judge
 from enforcer.words import Stage
 
 REASONS = {2: "NOT_SPECIFIED", 3: "NO_SOCKET", 6: "TCP_CSUM", 12: "NETFILTER_DROP", 95: "FRAG_REASM_TIMEOUT"}
@@ -36,8 +35,8 @@ IN = ROUTED | C.INPUT_FIRST | C.INPUT_LAST
 
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_module, "drop_reasons", lambda: REASONS)
-    monkeypatch.setattr(judge_module, "resolve", lambda addresses: SYMBOLS)
+    monkeypatch.setattr("dossim.observe.judgement.drop_reasons", lambda: REASONS)
+    monkeypatch.setattr("dossim.observe.judgement.resolve", lambda addresses: SYMBOLS)
 
 
 def journey(
@@ -57,9 +56,19 @@ ROWS = {
     "ARP consumed": (C.RECEIVE, End.CONSUME, "arp_process", "", "delivered"),
     "dropped between -399 and -299": (HOOKS | C.POST_DEFRAG, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "raw"),
     "dropped between -299 and -199": (RAW_PASSED, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "conntrack"),
-    "dropped between -199 and -149": (RAW_PASSED | C.POST_CONNTRACK, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "mangle"),
+    "dropped between -199 and -149": (
+        RAW_PASSED | C.POST_CONNTRACK,
+        End.KFREE,
+        "nf_hook_slow",
+        "NETFILTER_DROP",
+        "mangle",
+    ),
     "dropped behind -149": (
-        RAW_PASSED | C.POST_CONNTRACK | C.POST_MANGLE, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "nat",
+        RAW_PASSED | C.POST_CONNTRACK | C.POST_MANGLE,
+        End.KFREE,
+        "nf_hook_slow",
+        "NETFILTER_DROP",
+        "nat",
     ),
     "no route": (ROUTED, End.KFREE, "ip_error", "NOT_SPECIFIED", "route"),
     "filtered on input": (ROUTED | C.INPUT_FIRST, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "filter-input"),

@@ -102,7 +102,9 @@ def test_xdp_decides_denials_by_source(entry: Entry) -> None:
         (Entry("e", Action.DENY, destination=AddressMatch(nets=NETS)), "matches on destination address"),
         (Entry("e", Action.DENY, destination=AddressMatch(not_nets=NETS)), "matches on destination address"),
         (Entry("e", Action.DENY, destination=AddressMatch(ip_set="s:1")), "matches on destination address"),
+        (Entry("e", Action.DENY, destination=AddressMatch(not_ip_set="s:1")), "matches on destination address"),
         (Entry("e", Action.DENY, source=AddressMatch(not_nets=NETS)), "matches on sources outside of nets"),
+        (Entry("e", Action.DENY, source=AddressMatch(not_ip_set="s:1")), "matches on sources outside of a set"),
         (
             Entry("e", Action.DENY, source=AddressMatch(nets=NETS, ip_set="s:1")),
             "matches on sources that are in nets and in a set",

@@ -1,7 +1,8 @@
 """judge: from what the kernel recorded of each packet to what became of it.
 
-The furthest checkpoint says between which two hooks the packet was lost; the place it was freed and the drop reason tell
-apart what happens between the same two. A packet without evidence of its end has no observation: nothing is guessed.
+The furthest checkpoint says between which two hooks the packet was lost; the place it was freed and the drop reason
+tell apart what happens between the same two. A packet without evidence of its end has no observation: nothing is
+guessed.
 
 A fragment taken in by a datagram has no life of its own behind defragmentation; its end is the datagram's. The
 datagram is the one with the same (source, destination, id) that left defragmentation first after the fragment came in.
@@ -16,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.disposition import Disposition, Fate
-from dossim.observe.journey import PLACES, Checkpoint, End
-from dossim.observe.observer import Journeys
+from dossim.observe.journey import PLACES, Checkpoint, End, Journeys
 from dossim.observe.symbols import drop_reasons, resolve
 from enforcer.words import Stage
 
@@ -27,10 +27,20 @@ NONE = 255
 
 # The transport refused these itself; any other end behind LOCAL_IN means the packet reached it.
 MALFORMED = frozenset(
-    {"NOT_SPECIFIED", "TCP_CSUM", "UDP_CSUM", "ICMP_CSUM", "PKT_TOO_SMALL", "PKT_TOO_BIG", "IP_INHDR", "IPV6_BAD_EXTHDR"}
+    {
+        "NOT_SPECIFIED",
+        "TCP_CSUM",
+        "UDP_CSUM",
+        "ICMP_CSUM",
+        "PKT_TOO_SMALL",
+        "PKT_TOO_BIG",
+        "IP_INHDR",
+        "IPV6_BAD_EXTHDR",
+    }
     | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "UNHANDLED_PROTO"}
 )
-# Handlers of control messages free those they have no use for with all kinds of reasons; only the checksum is a refusal.
+# Handlers of control messages free those they have no use for with all kinds of reasons; only the checksum is a
+# refusal.
 CONTROL_HANDLERS = frozenset({"icmp_rcv", "icmpv6_rcv", "igmp_rcv"})
 # Where freeing without a reason is a refusal only for a packet of which one of these is known. UDP does so for a group
 # that no socket has joined (__udp4_lib_mcast_deliver), TCP for a segment that a half-open connection has no use for.
@@ -42,7 +52,14 @@ _REFUSED_BY = {
 }
 # Freed by defragmentation itself, not by what happened to the datagram later.
 DEFRAG_REASONS = frozenset({"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"})
-DEFRAG_PLACES = ("inet_frag_rbtree_purge", "inet_frag_destroy", "ip_expire", "ip_frag_queue", "ip_defrag", "nf_ct_frag6_")
+DEFRAG_PLACES = (
+    "inet_frag_rbtree_purge",
+    "inet_frag_destroy",
+    "ip_expire",
+    "ip_frag_queue",
+    "ip_defrag",
+    "nf_ct_frag6_",
+)
 
 # Checkpoints in order with the stage that a packet dies in when it passed this one and not the next.
 _LOST_AFTER = (
@@ -97,7 +114,9 @@ class _Verdict:
 
 
 def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping[int, str]) -> Observations:
-    """Observations of all packets. ``datagram_of`` gives each fragment's datagram key; ``unsent`` why a frame was not sent."""
+    """Observations of all packets. ``datagram_of`` gives each fragment's datagram key; ``unsent`` why a frame was
+    not sent.
+    """
     sources = _with_datagram_ends(journeys, datagram_of)
     fields = journeys[_JUDGED][sources]
     kinds, kind_of = np.unique(fields, return_inverse=True)

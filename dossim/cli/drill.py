@@ -1,0 +1,65 @@
+"""``dossim drill``: a capture replayed against the real enforcer, every packet verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dossim.cli.options import EXISTING, HostOptions, host_options, mode_option, output_file, takes_stdout, write
+from dossim.cli.progress import progress
+from enforcer.cli_support import emit, output_option, verbose_option
+
+FINDINGS = 1
+
+
+@click.command()
+@click.argument("capture", type=EXISTING)
+@host_options
+@mode_option
+@output_file("json", "Write the result as JSON")
+@output_file("junit", "Write the result as JUnit XML")
+@output_file("html", "Write a report for a browser")
+@output_option
+@verbose_option
+def drill(
+    capture: Path,
+    host: HostOptions,
+    mode: str,
+    json_file: str | None,
+    junit_file: str | None,
+    html_file: str | None,
+    output: str,
+) -> int:
+    """Replay CAPTURE against the real enforcer in a namespace; compare where each packet ended with the prediction.
+
+    Needs root. Nothing outside of its own namespaces is touched, and nothing is left behind. Exits with 1 when the
+    kernel did otherwise than predicted.
+
+    \b
+    Example:
+      sudo dossim drill attack.pcap -p policies/ --mode native --html report.html
+    """
+    from dossim.drill import drill_capture
+    from dossim.packet.capture import read_capture
+    from dossim.report.html import html
+    from dossim.report.json import as_dict, dumps
+    from dossim.report.junit import junit
+    from dossim.report.terminal import print_view
+    from dossim.report.view import view_of
+
+    alone = takes_stdout([json_file, junit_file, html_file])
+    read = read_capture(capture)
+    situation = host.situation(host.resources(), capture=read, mode=mode)
+    with progress(capture.name) as tell:
+        result = drill_capture(read, situation, progress=tell)
+    view = view_of(result)
+    if not alone:
+        emit(as_dict(view), output, lambda console: print_view(view, console))
+    if json_file:
+        write(json_file, dumps(as_dict(view)))
+    if junit_file:
+        write(junit_file, junit([(str(capture), view)]))
+    if html_file:
+        write(html_file, html([view], title=f"Drill of {capture.name}"))
+    return 0 if view.holds else FINDINGS

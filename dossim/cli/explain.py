@@ -1,0 +1,149 @@
+"""``dossim explain``: one packet's way through the pipeline, hop by hop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dossim.cli.options import HostOptions, host_options, mode_option
+from enforcer.cli_support import emit, output_option, verbose_option
+from enforcer.errors import UsageError
+
+if TYPE_CHECKING:
+    from dossim.drill import Situation
+    from dossim.packet.capture import Capture
+    from dossim.pipeline import Hop, Trace
+    from enforcer.errors import Position
+
+SCHEMA = "dossim/explain/v1"
+
+
+@click.command()
+@host_options
+@mode_option
+@click.argument("packet")
+@output_option
+@verbose_option
+def explain(host: HostOptions, mode: str, packet: str, output: str) -> None:
+    """Show one packet's way through the pipeline, and the entry and line of YAML that decided.
+
+    PACKET is a Scapy expression, whose destination may be left out, or CAPTURE#N: packet N of a capture, counted from
+    0 as in all of dossim's reports (Wireshark counts from 1).
+
+    \b
+    Example:
+      dossim explain -p policies/ 'IP(src="203.0.113.9")/TCP(dport=80)'
+      dossim explain -p policies/ attack.pcap#1730
+    """
+    from dossim.packet.summary import summary
+
+    frame, trace = explained(host, mode, packet)
+    data = trace_as_dict(summary(frame), trace)
+    emit(data, output, lambda console: _print(data["packet"], trace, console))
+
+
+def explained(host: HostOptions, mode: str, packet: str) -> tuple[bytes, Trace]:
+    """The frame and its way. Raises PacketError, CaptureError or UsageError for a PACKET that is none."""
+    chosen = re.fullmatch(r"(.+)#(\d+)", packet)
+    if chosen and "(" not in chosen[1]:
+        return _of_capture(host, mode, chosen[1], int(chosen[2]))
+    if "(" not in packet and Path(packet).exists():
+        raise UsageError(f"{packet}: which packet? Write {packet}#0 for the first")
+    return _of_expression(host, mode, packet)
+
+
+def _of_capture(host: HostOptions, mode: str, path: str, number: int) -> tuple[bytes, Trace]:
+    from dossim.packet.capture import read_capture
+
+    capture = read_capture(path)
+    if number >= len(capture):
+        held = f"holds {len(capture):,} packets, 0 to {len(capture) - 1}" if len(capture) else "holds no packet"
+        raise UsageError(f"{path}#{number}: the capture {held}")
+    situation = host.situation(host.resources(), capture=capture, mode=mode)
+    numbers = _related(capture, number)
+    frames = [capture.frame(index) for index in numbers]
+    return capture.frame(number), _explainer(situation).explain_packet_of(frames, numbers.index(number))
+
+
+def _related(capture: Capture, number: int) -> list[int]:
+    """The packet, and with a fragment all that may be of its datagram: no other packet has a say in its fate."""
+    from dossim.packet.fragments import datagram_keys
+
+    keys = datagram_keys(capture)
+    return [index for index, key in keys.items() if key == keys[number]] if number in keys else [number]
+
+
+def _of_expression(host: HostOptions, mode: str, expression: str) -> tuple[bytes, Trace]:
+    from dossim.packet.capture import Capture
+    from dossim.scenario.expression import frame_of
+    from dossim.scenario.situation import destinations_of
+
+    resources = host.resources()
+    situation = host.situation(resources, capture=None, mode=mode)
+    frame = frame_of(expression, destinations_of(situation))
+    if not situation.host.addresses:  # then the packet's destination is the host
+        situation = host.situation(resources, capture=Capture.from_frames([frame]), mode=mode)
+    return frame, _explainer(situation).explain(frame)
+
+
+def _explainer(situation: Situation) -> Any:
+    from dossim.drill import lab_facts, plan_for
+    from dossim.pipeline import Explainer
+
+    mode = plan_for(situation, lab_facts(situation.host)).mode
+    return Explainer(situation.resources, situation.host, mode=mode)
+
+
+def trace_as_dict(packet: str, trace: Trace) -> dict[str, Any]:
+    """The trace as JSON can say it."""
+    ended = trace.disposition
+    return {
+        "schema": SCHEMA,
+        "packet": packet,
+        "fate": str(ended.fate),
+        "stage": ended.stage and str(ended.stage),
+        "entry": ended.entry,
+        "reason": ended.reason,
+        "hops": [_hop_as_dict(hop) for hop in trace.hops],
+    }
+
+
+def _hop_as_dict(hop: Hop) -> Mapping[str, Any]:
+    return {
+        "stage": str(hop.stage),
+        "looked_at": hop.looked_at,
+        "result": hop.result,
+        "entry": hop.entry,
+        "source": hop.position and str(hop.position),
+        "note": hop.note,
+    }
+
+
+def _print(packet: str, trace: Trace, console: Console) -> None:
+    console.print(Text(packet, style="bold"), soft_wrap=True)
+    table = Table("stage", "looked at", "result", box=None, pad_edge=False, header_style="dim")
+    for hop in trace.hops[:-1]:
+        result = f"{hop.result}\n{hop.note}" if hop.note else hop.result
+        table.add_row(*(Text(text) for text in (str(hop.stage), hop.looked_at, result)))
+    console.print(table)
+    blocked = " (blocked, as the policy says)" if trace.disposition.entry else ""
+    console.print(Text(f"{trace.disposition}{blocked}", style="bold"), soft_wrap=True)
+    for hop in trace.hops:
+        if hop.position is not None and hop.entry:
+            console.print(Text(f"  {hop.entry}: {hop.position}{_line_of(hop.position)}"), soft_wrap=True)
+
+
+def _line_of(position: Position) -> str:
+    """The line of YAML itself, where the file can still be read."""
+    try:
+        lines = Path(position.path).read_text(encoding="utf-8").splitlines()
+        return f"\n    {lines[position.line - 1]}"
+    except (OSError, UnicodeDecodeError, IndexError):
+        return ""

@@ -1,0 +1,105 @@
+"""``dossim plan``: per interface and stage the entries enforced there, and why not earlier."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dossim.cli.options import EXISTING, mode_option, policy_option
+from enforcer.cli_support import console_for, verbose_option
+from enforcer.mode import ModeChoice
+
+if TYPE_CHECKING:
+    from enforcer.facts import HostFacts
+    from enforcer.plan import Plan
+    from enforcer.policy.resources import Resources
+
+FORMATS = ("text", "json", "mermaid", "dot")
+ASSUMED = "note: no --host given: assuming interfaces with native and generic XDP and without offload"
+
+
+@click.command()
+@policy_option
+@click.option(
+    "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
+)
+@click.option("--node", help="The node; default: the one in FACTS, or the only one that has HostEndpoints.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
+)
+@mode_option
+@verbose_option
+def plan(policy: tuple[Path, ...], facts_file: Path | None, node: str | None, form: str, mode: str) -> None:
+    """Say which stage of each interface enforces which entries, and the reason for every fallback.
+
+    Mermaid and dot draw the packet pipeline with the entries at the stages that enforce them.
+
+    \b
+    Example:
+      enforcer probe -o yaml > jasper.yaml        (on the host, as root)
+      dossim plan -p policies/ --host jasper.yaml
+    """
+    from dossim.cli.facts import read_facts
+    from enforcer.policy.load import load
+
+    resources = load(policy)
+    if facts_file is None:
+        click.echo(ASSUMED, err=True)
+        facts = _assumed_facts(resources, node)
+    else:
+        facts = read_facts(facts_file)
+    print_as(form, plan_of(resources, facts, node or facts.node, mode))
+
+
+def plan_of(resources: Resources, facts: HostFacts, node: str, mode: str) -> Plan:
+    """The plan of all interfaces in the facts."""
+    from dataclasses import replace
+
+    from enforcer.plan import make_plan
+    from enforcer.policy.compile import compile_table
+
+    tables = [
+        compile_table(resources, node=node, interface=item.name, addresses=item.addresses) for item in facts.interfaces
+    ]
+    felix = resources.felix_for(node)
+    return make_plan(tables, replace(facts, node=node), felix=felix, choice=ModeChoice(mode))
+
+
+def print_as(form: str, plan: Plan) -> None:
+    """Print a plan in one of FORMATS."""
+    from enforcer.plan_view import plan_as_dict, print_plan
+
+    if form == "text":
+        print_plan(plan, console_for(sys.stdout))
+    elif form == "json":
+        click.echo(json.dumps(plan_as_dict(plan), indent=2))
+    else:
+        from dossim.cli.drawing import as_dot, as_mermaid
+
+        click.echo(as_mermaid(plan) if form == "mermaid" else as_dot(plan), nl=False)
+
+
+def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:
+    """Facts of every interface that a HostEndpoint of the node names, as capable as common network cards are."""
+    from dossim.drill import situation_for
+    from dossim.drill.situation import ANY_INTERFACE
+    from enforcer.facts import HostFacts, InterfaceFacts, Probe
+    from enforcer.words import Answer, Backend, Mode
+
+    node = node or situation_for(resources, capture=None, interface="any").host.node
+    named = {item.interface_name for item in resources.host_endpoints if item.node == node} - {"", ANY_INTERFACE}
+    addresses = {address for item in resources.host_endpoints if item.node == node for address in item.expected_ips}
+    modes = {
+        Mode.OFFLOAD: Probe(Answer.NO, "assumed, as few cards can; a probe would tell"),
+        Mode.NATIVE: Probe(Answer.YES),
+        Mode.GENERIC: Probe(Answer.YES),
+    }
+    interfaces = tuple(
+        InterfaceFacts(name, addresses=tuple(sorted(addresses, key=str)), modes=modes)
+        for name in sorted(named) or ["eth0"]
+    )
+    return HostFacts(node, interfaces=interfaces, backends={Backend.IPTABLES: Probe(Answer.YES)})

@@ -1,0 +1,118 @@
+"""``dossim predict``: where every packet of a capture would end. Needs no privilege."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dossim.cli.options import (
+    EXISTING,
+    HostOptions,
+    host_options,
+    mode_option,
+    output_file,
+    takes_stdout,
+    write,
+)
+from enforcer.cli_support import emit, output_option, verbose_option
+from enforcer.errors import HostError
+
+if TYPE_CHECKING:
+    from dossim.drill import PredictResult
+
+COLUMNS = ("packet", "fate", "stage", "entry", "reason")
+
+
+@click.command()
+@click.argument("capture", type=EXISTING)
+@host_options
+@mode_option
+@click.option(
+    "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
+)
+@output_file("json", "Write the totals as JSON")
+@output_file("csv", "Write one row for each packet")
+@output_file("parquet", "The same as Parquet (needs pyarrow)")
+@output_option
+@verbose_option
+def predict(
+    capture: Path,
+    host: HostOptions,
+    mode: str,
+    facts_file: Path | None,
+    json_file: str | None,
+    csv_file: str | None,
+    parquet_file: str | None,
+    output: str,
+) -> None:
+    """Say where each packet of CAPTURE (pcap or pcapng, also gzipped) would end, and by which entry.
+
+    Without --host the interface is taken to have native and generic XDP and no offload.
+
+    \b
+    Example:
+      dossim predict attack.pcap -p policies/
+      dossim predict attack.pcap -p policies/ --mode raw --csv packets.csv
+    """
+    from dossim.cli.facts import read_facts
+    from dossim.drill import predict_capture
+    from dossim.packet.capture import read_capture
+    from dossim.report.json import as_dict, dumps
+    from dossim.report.terminal import print_view
+    from dossim.report.view import view_of
+
+    alone = takes_stdout([json_file, csv_file])
+    if parquet_file:
+        _require_pyarrow()
+    read = read_capture(capture)
+    situation = host.situation(host.resources(), capture=read, mode=mode)
+    result = predict_capture(read, situation, facts=read_facts(facts_file) if facts_file else None)
+    view = view_of(result)
+    if json_file:
+        write(json_file, dumps(as_dict(view)))
+    if csv_file:
+        write(csv_file, as_csv(result))
+    if parquet_file:
+        write_parquet(result, parquet_file)
+    if not alone:
+        emit(as_dict(view), output, lambda console: print_view(view, console))
+
+
+def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
+    """One row of COLUMNS for each packet; empty where there is nothing to say."""
+    for packet in range(len(result.capture)):
+        ended = result.prediction.disposition(packet)
+        yield packet, str(ended.fate), str(ended.stage or ""), ended.entry or "", ended.reason
+
+
+def as_csv(result: PredictResult) -> str:
+    """All rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows(result))
+    return text.getvalue()
+
+
+def write_parquet(result: PredictResult, path: str) -> None:
+    """All rows as a Parquet file. Raises HostError without pyarrow."""
+    _require_pyarrow()
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    columns = list(zip(*rows(result), strict=True)) or [()] * len(COLUMNS)
+    table = pyarrow.table(dict(zip(COLUMNS, columns, strict=True)))
+    parquet.write_table(table, sys.stdout.buffer if path == "-" else path)
+
+
+def _require_pyarrow() -> None:
+    if find_spec("pyarrow") is None:
+        raise HostError(
+            "--parquet needs the package pyarrow, which is not installed; pip install pyarrow, or use --csv"
+        )

@@ -1,0 +1,33 @@
+"""Progress bars: on stderr, only on a terminal, only for what takes longer than a moment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dossim.drill.run import Progress
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress | None]:
+    """What a drill tells how far it is; None when nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, object] = {}
+
+        def tell(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(f"{title}: {phase}", total=total)
+            bars.update(tasks[phase], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield tell

@@ -1,0 +1,145 @@
+"""``dossim run``: scenario files, each in each of its modes; the same items that pytest collects."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dossim.cli.options import EXISTING, output_file, takes_stdout, write
+from dossim.cli.progress import progress
+from enforcer.cli_support import console_for, emit, output_option, verbose_option, warn
+from enforcer.errors import PrivilegeError, UsageError
+from enforcer.mode import ModeChoice
+
+if TYPE_CHECKING:
+    from dossim.report.view import View
+    from dossim.scenario import Scenario, ScenarioResult, ScenarioRunner
+    from enforcer.errors import Finding
+
+FINDINGS, LACKING = 1, 3
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=EXISTING, metavar="PATH...")
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice([str(choice) for choice in ModeChoice]),
+    multiple=True,
+    help="Only these of the modes a scenario lists; may be repeated.",
+)
+@click.option("--predict-only", is_flag=True, help="The prediction half alone, which needs no root.")
+@output_file("json", "Write the results as JSON")
+@output_file("junit", "Write the results as JUnit XML")
+@output_file("html", "Write a report for a browser")
+@output_option
+@verbose_option
+def run(
+    paths: tuple[Path, ...],
+    modes: tuple[str, ...],
+    predict_only: bool,
+    json_file: str | None,
+    junit_file: str | None,
+    html_file: str | None,
+    output: str,
+) -> int:
+    """Run scenario files, or all *.scenario.yaml of directories: drill each in each of its modes.
+
+    Without root only the prediction half runs; that is said, and the command exits with 3 unless --predict-only asked
+    for it.
+
+    \b
+    Example:
+      sudo dossim run scenarios/ --html report.html
+      dossim run scenarios/syn-flood.scenario.yaml --predict-only
+    """
+    from dossim.report.html import html
+    from dossim.report.json import dumps, run_as_dict
+    from dossim.report.junit import junit
+
+    alone = takes_stdout([json_file, junit_file, html_file])
+    scenarios = _load_all(paths)
+    quiet = alone or output != "table"
+    session = Session(drills=not predict_only, quiet=quiet)
+    items = [item for scenario in scenarios for item in session.run(scenario, modes)]
+    if not items:
+        raise UsageError(f"no scenario here has the mode {' or '.join(modes)}")
+    if not alone and quiet:
+        emit(run_as_dict(items), output, lambda console: None)
+    if json_file:
+        write(json_file, dumps(run_as_dict(items)))
+    if junit_file:
+        write(junit_file, junit(items))
+    if html_file:
+        title = scenarios[0].name if len(scenarios) == 1 else f"{len(scenarios)} scenarios"
+        write(html_file, html([view for _, view in items], title=title))
+    _say_where([json_file, junit_file, html_file], items, quiet=quiet)
+    if not all(view.holds for _, view in items):
+        return FINDINGS
+    return LACKING if session.lacking else 0
+
+
+class Session:
+    """Runs scenarios one after the other, printing each result; ``lacking`` says why drills were left out."""
+
+    def __init__(self, *, drills: bool, quiet: bool) -> None:
+        self.lacking = ""
+        self._drills = drills
+        self._quiet = quiet
+
+    def run(self, scenario: Scenario, modes: Sequence[str]) -> Iterator[tuple[str, View]]:
+        """(path, view) of each of the scenario's modes that is wanted."""
+        from dossim.report.terminal import print_view
+        from dossim.report.view import view_of_scenario
+        from dossim.scenario import ScenarioRunner
+
+        runner = ScenarioRunner(scenario)
+        for choice in scenario.modes:
+            if modes and str(choice) not in modes:
+                continue
+            view = view_of_scenario(self._run_one(runner, choice))
+            if not self._quiet:
+                print_view(view, console_for(sys.stdout))
+            yield str(scenario.path), view
+
+    def _run_one(self, runner: ScenarioRunner, choice: ModeChoice) -> ScenarioResult:
+        if self._drills and not self.lacking:
+            try:
+                with progress(f"{runner.scenario.path.name} [{choice}]") as tell:
+                    return runner.drill(choice, progress=tell)
+            except PrivilegeError as error:
+                self.lacking = str(error)
+                warn(f"predicting only; left out: enforcement, replay and observation, because {error}")
+        return runner.predict(choice)
+
+
+def _load_all(paths: Sequence[Path]) -> list[Scenario]:
+    """All scenarios. Raises InvalidScenario with the findings of all files."""
+    from dossim.scenario import InvalidScenario, load_scenario, scenario_files
+
+    scenarios: list[Scenario] = []
+    findings: list[Finding] = []
+    for path in scenario_files(paths):
+        try:
+            scenarios.append(load_scenario(path))
+        except InvalidScenario as error:
+            findings.extend(error.findings)
+    if findings:
+        raise InvalidScenario(list(dict.fromkeys(findings)))
+    return scenarios
+
+
+def _say_where(files: Sequence[str | None], items: Sequence[tuple[str, View]], *, quiet: bool) -> None:
+    if quiet:
+        return
+    if len(items) > 1:
+        held = sum(view.holds for _, view in items)
+        drilled = sum(view.drilled for _, view in items)
+        click.echo(f"{len(items)} items: {held} held, {len(items) - held} failed; {drilled} drilled")
+    for path in files:
+        if path:
+            click.echo(f"report: {Path(path).resolve()}")

@@ -1,0 +1,132 @@
+"""pytest collects ``*.scenario.yaml``: one item for each mode of each scenario.
+
+Loaded at the start of every pytest run where dossim is installed, so nothing heavy is imported before there is a
+scenario. An item drills on the running kernel. Where that cannot be, it runs the prediction half: that fails, or the
+item is skipped with the reason; it never passes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from dossim.report.view import View
+    from dossim.scenario import ScenarioResult, ScenarioRunner
+    from enforcer.mode import ModeChoice
+
+SUFFIXES = (".scenario.yaml", ".scenario.yml")
+MARKERS = (
+    "needs_root: needs CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF",
+    "needs_xdp_native: needs an interface with native XDP (veth has it since Linux 4.19)",
+    "slow: takes longer than a few seconds",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    if file_path.name.endswith(SUFFIXES):
+        return ScenarioFile.from_parent(parent, path=file_path)
+    return None
+
+
+class ScenarioFile(pytest.File):
+    """One scenario file."""
+
+    def collect(self) -> Iterator[ScenarioItem]:
+        """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
+        from dossim.scenario import ScenarioRunner, load_scenario
+        from enforcer.errors import EnforcerError
+
+        try:
+            scenario = load_scenario(_relative(self.path, self.config.invocation_params.dir))
+        except EnforcerError as error:
+            raise self.CollectError(str(error)) from None
+        runner = ScenarioRunner(scenario)
+        for mode in scenario.modes:
+            yield ScenarioItem.from_parent(self, name=str(mode), runner=runner, mode=mode)
+
+
+class ScenarioItem(pytest.Item):
+    """A scenario in one mode."""
+
+    def __init__(self, *, runner: ScenarioRunner, mode: ModeChoice, **given: Any) -> None:
+        super().__init__(**given)
+        self._runner = runner
+        self._mode = mode
+        self.add_marker(pytest.mark.needs_root)
+        if str(mode) == "native":
+            self.add_marker(pytest.mark.needs_xdp_native)
+        if runner.scenario.slow:
+            self.add_marker(pytest.mark.slow)
+
+    def runtest(self) -> None:
+        """Raises ScenarioFailed; skips when only the prediction half could be run, and held."""
+        from dossim.report.view import view_of_scenario
+        from enforcer.errors import PrivilegeError, UnsupportedKernelError
+
+        result, why_not = self._drill((PrivilegeError, UnsupportedKernelError))
+        view = view_of_scenario(result)
+        self._record(view)
+        if not view.holds:
+            raise ScenarioFailed(view)
+        if not view.drilled:
+            pytest.skip(f"prediction half held; {why_not}")
+
+    def _drill(self, unable: tuple[type[Exception], ...]) -> tuple[ScenarioResult, str]:
+        """The drill, or the prediction and why there was no drill."""
+        from enforcer.errors import PrivilegeError
+
+        try:
+            return self._runner.drill(self._mode), ""
+        except unable as error:
+            needs = "drill needs root" if isinstance(error, PrivilegeError) else "no drill on this host"
+            return self._runner.predict(self._mode), f"{needs}: {error}"
+
+    def _record(self, view: View) -> None:
+        """What JUnit and other reporters show as properties."""
+        self.user_properties.append(("scenario", view.title))
+        self.user_properties.append(("half", "drill" if view.drilled else "prediction"))
+        for name in ("packets", "matched", "mismatched", "unobserved"):
+            self.user_properties.append((name, getattr(view, name)))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """What did not hold, without our own frames; a traceback only for what is a bug."""
+        from enforcer.errors import EnforcerError, InternalError
+
+        if isinstance(excinfo.value, ScenarioFailed):
+            return excinfo.value.report()
+        if isinstance(excinfo.value, EnforcerError) and not isinstance(excinfo.value, InternalError):
+            return f"{type(excinfo.value).__name__}: {excinfo.value}"
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self._runner.scenario.name} [{self._mode}]"
+
+
+class ScenarioFailed(AssertionError):
+    """An expectation of a scenario did not hold."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view.verdict)
+        self._view = view
+
+    def report(self) -> str:
+        """The verdict, each failed expectation, and the first mismatches."""
+        from dossim.report.text import failure_lines
+
+        return "\n".join([self._view.verdict, *failure_lines(self._view)])
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    """The path as the user would write it."""
+    relative = Path(os.path.relpath(path, folder))
+    return path if relative.parts[:1] == ("..",) else relative

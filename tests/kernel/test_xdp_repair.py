@@ -1,0 +1,201 @@
+"""The XDP backend after accidents: every half state a killed agent or a meddler leaves is put right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from enforcer.backends.xdp import XdpBackend, generation
+from enforcer.backends.xdp.layout import Pins
+from enforcer.kernel.bpf import Link
+from enforcer.kernel.maps import Map
+from enforcer.kernel.xdp import load_pass_program
+from enforcer.plan import Plan
+from tests.kernel.conftest import NetnsPair
+from tests.kernel.xdp_support import (
+    counts,
+    passes,
+    plan_of,
+    state_of,
+    udp_from,
+    wait_until,
+)
+
+pytestmark = pytest.mark.needs_root
+
+
+def test_an_element_removed_by_hand_comes_back(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24", "10.0.0.0/8"])
+    with netns_pair.host():
+        backend.apply(plan)
+        with Map.open_pinned(Pins.of(pin_root, "eth0").directory / "deny4") as deny4:
+            deny4.delete(next(iter(deny4.keys())))
+        assert backend.apply(plan).changes == ("eth0: IPv4 deny list: 1 added",)
+        backend.detach()
+
+
+def test_an_interface_made_anew_under_its_old_name_is_attached_again(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
+    with netns_pair.host():
+        backend.apply(plan)
+    netns_pair.remove_link("eth0")
+    netns_pair.make_veth("eth0", "wire0")
+    with netns_pair.host():
+        assert backend.status() == ()
+        assert backend.apply(plan).changes == ("eth0: attached in native mode (1 entry, 1 CIDR)",)
+        assert backend.apply(plan).changes == ()
+    assert not passes(netns_pair, udp_from("203.0.113.1"))
+    with netns_pair.host():
+        assert backend.detach() == ("eth0: detached",)
+
+
+def test_the_pins_of_an_interface_that_is_gone_are_removed(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend = XdpBackend(pin_root)
+    with netns_pair.host():
+        backend.apply(plan_of(["203.0.113.0/24"]))
+    netns_pair.remove_link("eth0")
+    with netns_pair.host():
+        assert backend.apply(Plan("jasper", ())).changes == ("eth0: detached (what was left of it)",)
+    assert not pin_root.exists()
+
+
+def test_a_link_detached_by_hand_is_attached_again(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
+    with netns_pair.host():
+        backend.apply(plan)
+        with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+            link.detach()
+        assert backend.apply(plan).changes == ("eth0: attached in native mode (1 entry, 1 CIDR)",)
+        backend.detach()
+
+
+def test_a_link_pointed_at_another_program_is_pointed_back(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
+    with netns_pair.host():
+        backend.apply(plan)
+        fd = load_pass_program()
+        with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+            link.update(fd)
+        os.close(fd)
+        assert backend.apply(plan).changes == ("eth0: policy replaced (1 entry, 1 CIDR)",)
+    assert not passes(netns_pair, udp_from("203.0.113.1"))
+    with netns_pair.host():
+        backend.detach()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of the backend may run after it."""
+
+
+# Where an agent can die while it takes a new generation live: after the n-th step that the kernel sees.
+STEPS = ["wait_for_readers", "_carry_counts", "replace0", "replace3", "replace5", "rmdir"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_agent_killed_while_it_finishes_is_finished_by_the_next(
+    netns_pair: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"], ["198.51.100.0/24"])
+    with netns_pair.host():
+        backend.apply(plan_of(["203.0.113.0/24"]))
+    assert not passes(netns_pair, udp_from("203.0.113.1"))
+    with netns_pair.host():
+        with monkeypatch.context() as patch:
+            _die_at(step, patch)
+            with pytest.raises(Killed):
+                backend.apply(plan)
+        assert backend.apply(plan).changes == ()
+        assert not Pins.of(pin_root, "eth0").next.exists()
+        assert counts(backend) == {"deny0": 1, "deny1": 0}
+    assert not passes(netns_pair, udp_from("198.51.100.1"))
+    with netns_pair.host():
+        backend.detach()
+
+
+def _die_at(step: str, patch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    if step == "rmdir":
+        patch.setattr(Path, "rmdir", die)
+    elif step.startswith("replace"):
+        left = int(step.removeprefix("replace"))
+        replace = os.replace
+
+        def replace_some(source: Path, target: Path) -> None:
+            nonlocal left
+            if not left:
+                raise Killed
+            left -= 1
+            replace(source, target)
+
+        patch.setattr(os, "replace", replace_some)
+    else:
+        patch.setattr(generation, step, die)
+
+
+@pytest.mark.parametrize("pieces", [["deny4"], ["deny4", "deny6", "failsafe", "counters", "manifest"]])
+def test_a_generation_that_was_never_completed_is_discarded(
+    netns_pair: NetnsPair, pin_root: Path, pieces: list[str]
+) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
+    pins = Pins.of(pin_root, "eth0")
+    with netns_pair.host():
+        backend.apply(plan)
+        pins.next.mkdir()
+        for piece in pieces:
+            with Map.open_pinned(pins.directory / piece) as target:
+                target.pin(pins.next / piece)
+        assert backend.apply(plan).changes == ()
+        assert not pins.next.exists()
+        backend.detach()
+
+
+@pytest.mark.parametrize("lost", ["link", "prog", "manifest", "deny4", "counters"])
+def test_a_lost_pin_is_repaired(netns_pair: NetnsPair, pin_root: Path, lost: str) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
+    with netns_pair.host():
+        backend.apply(plan)
+        (Pins.of(pin_root, "eth0").directory / lost).unlink()
+        if lost == "link":  # the kernel detaches in a worker
+            wait_until(lambda: not state_of().xdp)
+        backend.counters()
+        assert not backend.apply(plan).refused
+        assert backend.apply(plan).changes == ()
+    assert not passes(netns_pair, udp_from("203.0.113.1"))
+    with netns_pair.host():
+        backend.detach()
+
+
+def test_maps_without_a_link_are_replaced(netns_pair: NetnsPair, pin_root: Path) -> None:
+    backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
+    with netns_pair.host():
+        backend.apply(plan)
+        generation.remove_link(Pins.of(pin_root, "eth0"))
+        assert not state_of().xdp
+        assert backend.apply(plan).changes == ("eth0: attached in native mode (1 entry, 1 CIDR)",)
+        backend.detach()
+
+
+def test_a_killed_agent_leaves_its_program_enforcing(netns_pair: NetnsPair, pin_root: Path) -> None:
+    agent = """
+import os, signal, sys
+from pathlib import Path
+from enforcer.backends.xdp import XdpBackend
+from tests.kernel.xdp_support import plan_of
+assert not XdpBackend(Path(sys.argv[1])).apply(plan_of(["203.0.113.0/24"])).refused
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with netns_pair.host():
+        killed = subprocess.run([sys.executable, "-c", agent, pin_root], check=False, cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL
+    assert not passes(netns_pair, udp_from("203.0.113.1"))
+    with netns_pair.host():
+        assert counts(XdpBackend(pin_root)) == {"deny0": 1}
+        assert XdpBackend(pin_root).apply(plan_of(["203.0.113.0/24"])).changes == ()
+        XdpBackend(pin_root).detach()

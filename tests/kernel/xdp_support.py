@@ -1,0 +1,119 @@
+"""What the XDP backend's tests share: plans, a look at the kernel, and a frame sent to see whether it passes."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from enforcer.backends.xdp import XdpBackend
+from enforcer.backends.xdp.layout import Pins
+from enforcer.backends.xdp.read import pinned_program
+from enforcer.kernel.maps import Map
+from enforcer.kernel.netlink import InterfaceState, interface
+from enforcer.plan import InterfacePlan, Plan, PlannedEntry
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import Failsafe
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.words import STAGE_OF_MODE, Action, Backend, Mode, Stage
+from tests.kernel.conftest import NetnsPair
+
+SENTINEL_TYPE = 0x88B5  # IEEE 802 local experimental
+
+
+def plan_of(
+    *lists: Sequence[str], mode: Mode | None = Mode.NATIVE, interface: str = "eth0", failsafe: tuple[Failsafe, ...] = ()
+) -> Plan:
+    """A plan with one deny entry for each list of CIDRs, named ``deny0``, ``deny1``."""
+    return Plan("jasper", (interface_plan(*lists, mode=mode, interface=interface, failsafe=failsafe),))
+
+
+def interface_plan(
+    *lists: Sequence[str], mode: Mode | None, interface: str, failsafe: tuple[Failsafe, ...] = (), prefix: str = "deny"
+) -> InterfacePlan:
+    sets = {f"s:{number}": IpSet(f"s:{number}", "", Nets.of(cidrs)) for number, cidrs in enumerate(lists)}
+    entries = tuple(
+        Entry(f"{prefix}{number}", Action.DENY, source=AddressMatch(ip_set=f"s:{number}"))
+        for number in range(len(lists))
+    )
+    table = RuleTable(interface, "hep", entries, failsafe_inbound=failsafe, sets=sets)
+    stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
+    return InterfacePlan(table, mode, Backend.IPTABLES, tuple(PlannedEntry(entry, stage) for entry in entries))
+
+
+def state_of(name: str = "eth0") -> InterfaceState:
+    state = interface(name)
+    assert state is not None
+    return state
+
+
+def counts(backend: XdpBackend) -> dict[str, int]:
+    return {item.entry: item.packets for item in backend.counters()}
+
+
+def pinned_ids(pins: Pins) -> dict[str, int]:
+    """Ids of the program and the maps pinned for an interface: another id is another object."""
+    ids = {}
+    for path in pins.directory.iterdir():
+        if path.name == "prog":
+            ids["prog"] = pinned_program(path) or 0
+        elif path.name != "link":
+            with Map.open_pinned(path) as found:
+                ids[path.name] = found.id
+    return ids
+
+
+def exists(kind: str, number: int) -> bool:
+    """Whether the machine still has a program ("prog") or map ("map") of that id."""
+    return (
+        subprocess.run(["bpftool", kind, "show", "id", str(number)], capture_output=True, check=False).returncode == 0
+    )
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """What the kernel does in a worker is done within seconds."""
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
+def wait_until_gone(ids: dict[str, int]) -> None:
+    """The kernel frees after a grace period, in a worker."""
+    wait_until(lambda: not any(exists("prog" if name == "prog" else "map", number) for name, number in ids.items()))
+
+
+def udp_from(source: str, *, dport: int = 9) -> bytes:
+    return bytes(
+        Ether(src="02:00:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / IP(src=source, dst="10.0.0.1") / UDP(dport=dport)
+    )
+
+
+@contextmanager
+def sniffer(pair: NetnsPair, name: str = "eth0") -> Iterator[socket.socket]:
+    """Sees what XDP lets pass: a tap gets frames after generic XDP as well."""
+    with pair.host():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        sock.bind((name, 3))
+    with sock:
+        sock.settimeout(5)
+        yield sock
+
+
+def passes(pair: NetnsPair, frame: bytes, *, near: str = "eth0", far: str = "wire0") -> bool:
+    """Whether a frame gets through; one that nobody decides on is sent behind it and waited for."""
+    sentinel = b"\xff" * 6 + b"\x02\0\0\0\0\x02" + SENTINEL_TYPE.to_bytes(2, "big") + bytes(46)
+    with sniffer(pair, near) as ears:
+        with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
+            mouth.bind((far, 0))
+            mouth.send(frame)
+            mouth.send(sentinel)
+        seen = False
+        while (heard := ears.recv(4096)) != sentinel:
+            seen = seen or heard == frame
+        return seen

@@ -1,0 +1,106 @@
+"""Prediction: what it counts and says, and that neither the size of a capture nor its order of packets matters."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+
+import numpy as np
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import ARP, Ether
+
+import dossim.predict
+from dossim.disposition import Disposition, Fate
+from dossim.host import Host
+from dossim.packet.capture import Capture
+from dossim.predict import Prediction, predict
+from enforcer.plan import InterfacePlan, PlannedEntry
+from enforcer.policy.nets import Nets
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.words import STAGE_OF_MODE, Action, Backend, Mode, Stage
+
+ME = "10.10.10.10"
+HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"),))
+DENY = Entry("gnp/dos ingress[0]", Action.DENY, source=AddressMatch(ip_set="s:bad"))
+IDLE = Entry("gnp/dos ingress[1]", Action.DENY, source=AddressMatch(ip_set="s:none"))
+SETS = {
+    "s:bad": IpSet("s:bad", "deny", Nets.of(["203.0.113.0/24"])),
+    "s:none": IpSet("s:none", "none", Nets()),
+}
+
+
+def plan(mode: Mode | None) -> InterfacePlan:
+    stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
+    table = RuleTable("eth0", "hep", (DENY, IDLE), sets=SETS)
+    return InterfacePlan(table, mode, Backend.IPTABLES, (PlannedEntry(DENY, stage), PlannedEntry(IDLE, stage)))
+
+
+def frame(source: str, destination: str = ME, **fields: object) -> bytes:
+    return bytes(Ether(dst="06:00:00:00:00:01") / IP(src=source, dst=destination, **fields) / TCP())
+
+
+MIXED = [
+    frame("203.0.113.7"),
+    frame("8.8.8.8"),
+    frame("203.0.113.8"),
+    frame("127.0.0.1"),
+    frame("8.8.8.8", chksum=1),
+    frame("8.8.8.8", frag=3),
+    bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=ME)),
+]
+
+
+def predicted(frames: list[bytes], mode: Mode | None = None) -> Prediction:
+    return predict(Capture.from_frames(frames), plan(mode), HOST)
+
+
+def test_what_becomes_of_each_packet() -> None:
+    prediction = predicted(MIXED)
+    assert len(prediction) == len(MIXED)
+    first, last = prediction.disposition(0), prediction.disposition(6)
+    assert (first.fate, first.stage, first.entry) == (Fate.DROPPED, Stage.RAW, DENY.name)
+    assert str(first) == f"dropped at raw by {DENY.name}"
+    assert (last.fate, last.stage, last.entry) == (Fate.DELIVERED, None, None)
+    assert prediction.disposition(4).agrees(Disposition(Fate.DROPPED, Stage.IP_INPUT))
+
+
+def test_the_columns() -> None:
+    prediction = predicted(MIXED)
+    fates, stages = tuple(Fate), tuple(Stage)
+    assert prediction.fate.dtype == prediction.stage.dtype == np.uint8
+    assert prediction.entry.dtype == np.int32
+    assert fates[prediction.fate[0]] is Fate.DROPPED
+    assert stages[prediction.stage[0]] is Stage.RAW
+    assert (prediction.stage[1], prediction.entry[1]) == (255, -1)
+
+
+def test_totals_are_in_packet_order_and_leave_nothing_out() -> None:
+    totals = predicted(MIXED, Mode.NATIVE).totals()
+    assert list(totals.items()) == [("driver", 2), ("ip-input", 1), ("defrag", 1), ("route", 1), ("delivered", 2)]
+    assert sum(totals.values()) == len(MIXED)
+
+
+@pytest.mark.parametrize("mode", [Mode.NATIVE, None], ids=str)
+def test_entries_without_drops_are_not_counted(mode: Mode | None) -> None:
+    assert predicted(MIXED, mode).entry_counts() == {DENY.name: 2}
+
+
+def test_a_capture_without_packets() -> None:
+    prediction = predicted([])
+    assert (len(prediction), prediction.totals(), prediction.entry_counts()) == (0, {}, {})
+
+
+def test_the_reason_says_why_the_kernel_dropped_it() -> None:
+    assert "checksum" in predicted(MIXED).disposition(4).reason
+    assert "martian" in predicted(MIXED).disposition(3).reason
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fragments of one datagram may lie in different blocks."""
+    frames = [*MIXED, frame("8.8.8.8", flags="MF", id=9, len=36), *MIXED, frame("8.8.8.8", frag=2, id=9), *MIXED]
+    whole = predicted(frames)
+    monkeypatch.setattr(dossim.predict, "_BLOCK", 4)
+    parts = predicted(frames)
+    for column in ("fate", "stage", "entry"):
+        assert np.array_equal(getattr(parts, column), getattr(whole, column))
+    assert [parts.disposition(n) for n in range(len(parts))] == [whole.disposition(n) for n in range(len(whole))]

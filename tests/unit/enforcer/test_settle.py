@@ -1,0 +1,139 @@
+"""settle with a driver that refuses: each refusal rules out one mode of one interface, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_network
+
+import pytest
+
+from enforcer.backends.base import ApplyResult, EntryCount
+from enforcer.errors import KernelError
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.memory import Memory
+from enforcer.mode import ModeChoice
+from enforcer.plan import Plan
+from enforcer.policy.resources import FelixConfiguration, Resources
+from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.settle import Settlement, Wish, settle
+from enforcer.words import Action, Answer, Mode
+
+ENTRY = Entry("gnp/x ingress[0]", Action.DENY, source=AddressMatch(nets=(ip_network("203.0.113.0/24"),)))
+TABLES = tuple(RuleTable(name, f"jasper-{name}", (ENTRY,)) for name in ("eth0", "eth1"))
+MODES = {Mode.OFFLOAD: Probe(Answer.NO, "no hardware"), Mode.NATIVE: Probe(Answer.YES), Mode.GENERIC: Probe(Answer.YES)}
+FACTS = HostFacts("jasper", interfaces=tuple(InterfaceFacts(table.interface, 2, modes=MODES) for table in TABLES))
+FELIX = FelixConfiguration("default", generic_xdp_enabled=True)
+
+
+class Refusing:
+    """A BackendDriver that lets an interface have any mode but those named for it."""
+
+    def __init__(
+        self, refused: Mapping[str, tuple[Mode, ...]] | None = None, *, error: KernelError | None = None
+    ) -> None:
+        self._refused = refused or {}
+        self._error = error
+        self.passes: list[dict[str, Mode | None]] = []
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
+        self.passes.append({item.interface: item.mode for item in plan.interfaces})
+        if self._error:
+            raise self._error
+        refused = {
+            item.interface: "no room" for item in plan.interfaces if item.mode in self._refused.get(item.interface, ())
+        }
+        return ApplyResult(changes=(f"pass {len(self.passes)}",), refused=refused)
+
+    def counters(self) -> tuple[EntryCount, ...]:
+        return ()
+
+    def detach(self, interfaces: object = None) -> tuple[str, ...]:
+        return ()
+
+
+def settled(
+    driver: Refusing,
+    *,
+    choice: ModeChoice = ModeChoice.AUTO,
+    enforced: Mapping[str, Mode | None] | None = None,
+    absent: frozenset[str] = frozenset(),
+    memory: Memory | None = None,
+) -> Settlement:
+    wish = Wish(TABLES, FACTS, FELIX, choice, enforced or {}, absent)
+    return settle(wish, driver, memory or Memory(), dry_run=False)
+
+
+def modes(settlement: Settlement) -> dict[str, Mode | None]:
+    return {item.interface: item.mode for item in settlement.plan.interfaces}
+
+
+@pytest.mark.parametrize(
+    ("refused", "ends"),
+    [
+        pytest.param({}, {"eth0": Mode.NATIVE, "eth1": Mode.NATIVE}, id="nothing refused"),
+        pytest.param({"eth0": (Mode.NATIVE,)}, {"eth0": Mode.GENERIC, "eth1": Mode.NATIVE}, id="one mode of one"),
+        pytest.param(
+            {"eth0": (Mode.NATIVE, Mode.GENERIC), "eth1": (Mode.NATIVE,)},
+            {"eth0": None, "eth1": Mode.GENERIC},
+            id="every mode of one, one of the other",
+        ),
+    ],
+)
+def test_auto_goes_on_to_the_next_mode_of_that_interface_alone(
+    refused: Mapping[str, tuple[Mode, ...]], ends: dict[str, Mode | None]
+) -> None:
+    driver = Refusing(refused)
+    settlement = settled(driver)
+    assert modes(settlement) == ends
+    assert driver.passes[-1] == ends
+    assert settlement.impossible == {}
+    assert settlement.changes == [f"pass {number + 1}" for number in range(len(driver.passes))]
+
+
+def test_the_reason_of_the_kernel_becomes_the_reason_of_the_plan() -> None:
+    (first, _) = settled(Refusing({"eth0": (Mode.NATIVE,)})).plan.interfaces
+    assert first.mode_reasons == (
+        (Mode.OFFLOAD, "no hardware"),
+        (Mode.NATIVE, "refused when attaching: no room"),
+    )
+
+
+def test_a_driver_that_cannot_work_at_all_leaves_everything_to_raw() -> None:
+    settlement = settled(Refusing(error=KernelError("libbpf.so.1: not found; apt install libbpf1")))
+    assert modes(settlement) == {"eth0": None, "eth1": None}
+    assert settlement.warnings == ["XDP: libbpf.so.1: not found; apt install libbpf1"]
+
+
+@pytest.mark.parametrize(
+    ("enforced", "ends"),
+    [
+        pytest.param({}, {"eth1": Mode.NATIVE}, id="was not enforced: left out"),
+        pytest.param({"eth0": None}, {"eth0": None, "eth1": Mode.NATIVE}, id="was in raw: stays in raw"),
+        pytest.param(
+            {"eth0": Mode.GENERIC}, {"eth0": Mode.GENERIC, "eth1": Mode.NATIVE}, id="was in generic: stays there"
+        ),
+    ],
+)
+def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
+    enforced: Mapping[str, Mode | None], ends: dict[str, Mode | None]
+) -> None:
+    settlement = settled(Refusing({"eth0": (Mode.NATIVE,)}), choice=ModeChoice.NATIVE, enforced=enforced)
+    assert modes(settlement) == ends
+    assert list(settlement.impossible) == ["eth0"]
+    assert "refused when attaching: no room" in settlement.impossible["eth0"]
+
+
+def test_an_interface_that_is_not_there_is_no_obstacle_to_a_mode_asked_for_by_name() -> None:
+    settlement = settled(Refusing(), choice=ModeChoice.GENERIC, absent=frozenset({"eth0"}))
+    assert settlement.impossible == {}
+    assert modes(settlement)["eth1"] is Mode.GENERIC
+
+
+def test_a_refusal_is_remembered_for_these_resources_and_tried_again_for_others() -> None:
+    memory, resources = Memory(), Resources()
+    memory.begin(resources)
+    settled(Refusing({"eth0": (Mode.NATIVE,)}), memory=memory)
+    memory.begin(resources)
+    assert modes(settled(Refusing(), memory=memory))["eth0"] is Mode.GENERIC
+    memory.begin(Resources())
+    assert modes(settled(Refusing(), memory=memory))["eth0"] is Mode.NATIVE
