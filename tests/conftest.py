@@ -1,7 +1,7 @@
 """The skip policy and the Hypothesis profiles shared by all tests.
 
-A skip is a claim: only the missing privilege and the missing captures skip, saying so. In CI (root, on a kernel that has
-everything) a test marked ``needs_root`` never skips.
+A skip is a claim: only the missing privilege and the missing captures skip, saying so. In CI (root, on a kernel that
+has everything) a test marked ``needs_root`` never skips.
 """
 
 from __future__ import annotations

@@ -110,8 +110,10 @@ def packets4(draw: st.DrawFn) -> bytes:
         source=source,
         destination=destination,
         protocol=protocol,
-        options=draw(_mostly((b"",), (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4),
-        b"\x94\x04\0\0"))), ident=draw(st.integers(0, 2)),
+        options=draw(
+            _mostly((b"",), (b"\x01", b"\x07\x07\x04" + bytes(4), b"\x83\x07\x04" + bytes(4), b"\x94\x04\0\0"))
+        ),
+        ident=draw(st.integers(0, 2)),
         fragment=draw(_mostly((0,), (0x4000, 0x2000, 0x2002, 3, 0x1FFF))),
         ttl=draw(_mostly((64,), (0, 1, 2))),
     )

@@ -5,13 +5,7 @@ from __future__ import annotations
 import click
 
 import dossim
-from dossim.cli.drill import drill
-from dossim.cli.explain import explain
-from dossim.cli.plan import plan
-from dossim.cli.predict import predict
-from dossim.cli.run import run
-from dossim.cli.selector import selector
-from dossim.cli.validate import validate
+from dossim.cli import drill, explain, plan, predict, run, selector, validate
 from enforcer.cli_support import CommandGroup, verbose_option
 
 
@@ -34,5 +28,13 @@ def main() -> None:
     """
 
 
-for command in (validate, plan, selector, explain, predict, drill, run):
+for command in (
+    validate.validate,
+    plan.plan,
+    selector.selector,
+    explain.explain,
+    predict.predict,
+    drill.drill,
+    run.run,
+):
     main.add_command(command)

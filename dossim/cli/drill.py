@@ -6,14 +6,23 @@ from pathlib import Path
 
 import click
 
-from dossim.cli.options import EXISTING, HostOptions, host_options, mode_option, output_file, takes_stdout, write
+from dossim.cli.options import (
+    EXISTING,
+    HostOptions,
+    PolicyCommand,
+    host_options,
+    mode_option,
+    output_file,
+    takes_stdout,
+    write,
+)
 from dossim.cli.progress import progress
 from enforcer.cli_support import emit, output_option, verbose_option
 
 FINDINGS = 1
 
 
-@click.command()
+@click.command(cls=PolicyCommand)
 @click.argument("capture", type=EXISTING)
 @host_options
 @mode_option

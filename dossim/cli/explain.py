@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dossim.cli.options import HostOptions, host_options, mode_option
+from dossim.cli.options import HostOptions, PolicyCommand, host_options, mode_option
 from enforcer.cli_support import emit, output_option, verbose_option
 from enforcer.errors import UsageError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = "dossim/explain/v1"
 
 
-@click.command()
+@click.command(cls=PolicyCommand)
 @host_options
 @mode_option
 @click.argument("packet")

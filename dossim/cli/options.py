@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,15 +60,52 @@ class HostOptions:
         )
 
 
+class PolicyCommand(click.Command):
+    """A command whose ``-p`` takes several paths at once, as a shell's globs give them: ``-p policies/*.yaml CAPTURE``.
+
+    Of the words behind ``-p PATH``, as many are paths of policy as there are more words than the command has arguments.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._with_repeated_option(args))
+
+    def _with_repeated_option(self, args: list[str]) -> list[str]:
+        takes_value = {
+            name: not option.is_flag
+            for option in self.params
+            if isinstance(option, click.Option)
+            for name in option.opts
+        }
+        words = [at for at, _ in _words(args, takes_value)]
+        surplus = len(words) - sum(isinstance(parameter, click.Argument) for parameter in self.params)
+        extra = [at for at, behind_policy in _words(args, takes_value) if behind_policy][: max(surplus, 0)]
+        return [part for at, arg in enumerate(args) for part in (("-p", arg) if at in extra else (arg,))]
+
+
+def _words(args: Sequence[str], takes_value: Mapping[str, bool]) -> Iterator[tuple[int, bool]]:
+    """Where the arguments that belong to no option are, and whether they follow ``-p PATH`` without a gap."""
+    at, behind_policy = 0, False
+    while at < len(args):
+        if args[at] == "--":
+            yield from ((rest, False) for rest in range(at + 1, len(args)))
+            return
+        if args[at].startswith("-") and args[at] != STDOUT:
+            behind_policy = args[at] in ("-p", "--policy")
+            at += 1 + takes_value.get(args[at], False)
+            continue
+        yield at, behind_policy
+        at += 1
+
+
 def policy_option(command: Command) -> Command:
     return click.option(
         "-p",
         "--policy",
-        type=EXISTING,
+        type=click.Path(exists=True, allow_dash=True, path_type=Path),
         multiple=True,
         required=True,
-        metavar="PATH",
-        help="A file or directory of Calico resources; may be repeated.",
+        metavar="PATH...",
+        help="Files and directories of Calico resources; - is stdin.",
     )(command)
 
 

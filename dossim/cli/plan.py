@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, mode_option, policy_option
+from dossim.cli.options import EXISTING, PolicyCommand, mode_option, policy_option
 from enforcer.cli_support import console_for, verbose_option
 from enforcer.mode import ModeChoice
 
@@ -22,7 +22,7 @@ FORMATS = ("text", "json", "mermaid", "dot")
 ASSUMED = "note: no --host given: assuming interfaces with native and generic XDP and without offload"
 
 
-@click.command()
+@click.command(cls=PolicyCommand)
 @policy_option
 @click.option(
     "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."

@@ -16,6 +16,7 @@ import click
 from dossim.cli.options import (
     EXISTING,
     HostOptions,
+    PolicyCommand,
     host_options,
     mode_option,
     output_file,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 COLUMNS = ("packet", "fate", "stage", "entry", "reason")
 
 
-@click.command()
+@click.command(cls=PolicyCommand)
 @click.argument("capture", type=EXISTING)
 @host_options
 @mode_option

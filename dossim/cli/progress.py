@@ -18,6 +18,7 @@ def progress(title: str) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
@@ -27,7 +28,7 @@ def progress(title: str) -> Iterator[Progress | None]:
 
         def tell(phase: str, done: int, total: int) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(f"{title}: {phase}", total=total)
+                tasks[phase] = bars.add_task(escape(f"{title}: {phase}"), total=total)
             bars.update(tasks[phase], completed=done, total=total)  # type: ignore[arg-type]
 
         yield tell

@@ -15,11 +15,13 @@ from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.mode import ModeChoice
 from enforcer.plan import InterfacePlan, Plan, make_plan
 from enforcer.policy.compile import compile_table
+from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.resources import HostEndpoint, IPNetwork, Resources
 from enforcer.policy.ruletable import RuleTable
 from enforcer.words import Answer, Backend, Mode
 
 ANY_INTERFACE = "*"
+_NAME_MAX = 15  # IFNAMSIZ without its terminating zero
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,18 @@ def situation_for(
 ) -> Situation:
     """The situation a user means who names only a policy and a capture.
 
-    Node and interface come from the HostEndpoints; addresses from their expectedIPs, else from the capture's most frequent
-    destination of each family. Raises UsageError when the policy leaves a choice that only the user can make.
+    Node and interface come from the HostEndpoints; addresses from their expectedIPs, else from the capture's most
+    frequent destination of each family. Raises UsageError when the policy leaves a choice that only the user can make.
     """
-    node = node or _only_node(resources)
+    asked_for_interface = interface is not None
+    node = _node(resources, node)
     endpoints = [item for item in resources.host_endpoints if item.node == node]
-    interface = interface or _only_interface(endpoints, node)
+    interface = _named(interface) if interface is not None else _only_interface(endpoints, node)
     own = tuple(addresses) or _expected(endpoints, interface)
     if not own and capture is not None:
         own = tuple(ip_interface(address) for address in main_destinations(capture))
+    if asked_for_interface and endpoints:
+        _require_governed(resources, endpoints, node, interface, own)
     host = Host(
         node=node,
         interface=interface,
@@ -67,12 +72,35 @@ def situation_for(
     return Situation(resources, host, choice)
 
 
-def _only_node(resources: Resources) -> str:
+def _node(resources: Resources, node: str | None) -> str:
     nodes = sorted({item.node for item in resources.host_endpoints})
+    if node is not None:
+        if nodes and node not in nodes:
+            raise UsageError(f"--node {node}: the policy has no HostEndpoint of that node, only of {', '.join(nodes)}")
+        return node
     if len(nodes) > 1:
         found = f"{len(nodes)} nodes ({', '.join(nodes)})"
         raise UsageError(f"the policy has HostEndpoints of {found}; choose one with --node")
     return nodes[0] if nodes else os.uname().nodename
+
+
+def _named(interface: str) -> str:
+    """The name, if the kernel would have it (``dev_valid_name``)."""
+    if not 0 < len(interface) <= _NAME_MAX or interface in (".", "..") or set(interface) & set("/: \t\n"):
+        raise UsageError(
+            f"--interface {interface}: not the name of an interface; "
+            f"1 to {_NAME_MAX} characters without '/', ':' and spaces would be right"
+        )
+    return interface
+
+
+def _require_governed(
+    resources: Resources, endpoints: Sequence[HostEndpoint], node: str, interface: str, own: Sequence[IPInterface]
+) -> None:
+    addresses = [address.ip for address in own]
+    if governing_endpoint(resources, node=node, interface=interface, addresses=addresses) is None:
+        known = ", ".join(sorted({item.interface_name or str(item.expected_ips[0]) for item in endpoints}))
+        raise UsageError(f"--interface {interface}: no HostEndpoint of node {node} governs it; they are for {known}")
 
 
 def _only_interface(endpoints: Sequence[HostEndpoint], node: str) -> str:

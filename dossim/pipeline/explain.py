@@ -74,9 +74,7 @@ class Explainer:
         to_defrag = [list(self._walk(Flight(parse(frame)), START)) for frame in frames]
         arrivals = [(number, steps[-1].flight.ip) for number, steps in enumerate(to_defrag)]
         fates = reassemble(
-            (number, ip)
-            for number, ip in arrivals
-            if ip is not None and to_defrag[number][-1].to is Stage.DEFRAG
+            (number, ip) for number, ip in arrivals if ip is not None and to_defrag[number][-1].to is Stage.DEFRAG
         )
         traces = []
         for number, steps in enumerate(to_defrag):

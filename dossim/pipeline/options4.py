@@ -56,6 +56,11 @@ def _is_timestamp(body: bytes, host: Host) -> bool:
     return pointer + room <= len(body)
 
 
+def _is_known_label(body: bytes, host: Host) -> bool:
+    """A security label is of a domain, and a host knows none until netlabelctl tells it (``cipso_v4_validate``)."""
+    return False
+
+
 def _is_router_alert(body: bytes, host: Host) -> bool:
     return len(body) >= 4
 
@@ -66,4 +71,5 @@ _CHECKS: dict[int, Callable[[bytes, Host], bool]] = {
     LOOSE_ROUTE: _is_route,
     STRICT_ROUTE: _is_route,
     ROUTER_ALERT: _is_router_alert,
+    CIPSO: _is_known_label,
 }

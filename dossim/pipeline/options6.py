@@ -7,7 +7,7 @@ from __future__ import annotations
 from dossim.packet.fields import IPV6_HEADER, IPv6
 from dossim.packet.parse import number
 
-PAD1, PADN, ROUTER_ALERT, IOAM, JUMBO = 0x00, 0x01, 0x05, 0x31, 0xC2
+PAD1, PADN, ROUTER_ALERT, CALIPSO, IOAM, JUMBO = 0x00, 0x01, 0x05, 0x07, 0x31, 0xC2
 MAX_PADDING = 7
 MAX_OPTIONS = 8  # net.ipv6.max_hbh_opts_number, max_dst_opts_number
 
@@ -46,6 +46,8 @@ def _why_bad_option(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
     kind, length = ip.octets[at], ip.octets[at + 1]
     if hop_by_hop and kind == ROUTER_ALERT:
         return "" if length == 2 else "malformed router alert"
+    if hop_by_hop and kind == CALIPSO:
+        return "security label of a domain this host does not know"
     if hop_by_hop and kind == IOAM:
         return "misaligned IOAM option" if at % 4 else ""
     if hop_by_hop and kind == JUMBO:

@@ -40,6 +40,9 @@ from dossim.pipeline.options6 import why_bad_options
 from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Destination, Flight, Step, World
 
+GROUPS = (Destination.BROADCAST, Destination.MULTICAST)
+# Up to this length a checksum is verified at once, not only when somebody takes the data (CHECKSUM_BREAK, skbuff.h).
+CHECKSUM_BREAK = 76
 # Routing header types that a host refuses unless told otherwise (rpl_seg_enabled, seg6_enabled).
 SEGMENT_ROUTING = (3, 4)
 
@@ -51,6 +54,7 @@ class Segment:
     ip: IP
     octets: bytes
     link_type: LinkType
+    is_for_group: bool
     host: Host
 
 
@@ -63,7 +67,7 @@ def check(flight: Flight, world: World) -> Step:
     name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}") if transport else "packet"
     if transport is None or (transport.protocol, ip.version) not in _HANDLERS:
         return Step(Fate.DELIVERED, flight, name, "no handler is looked at: the host answers or ignores it")
-    segment = Segment(ip, transport.octets, flight.link_type, world.host)
+    segment = Segment(ip, transport.octets, flight.link_type, flight.destination in GROUPS, world.host)
     why = _HANDLERS[transport.protocol, ip.version](segment)
     if why:
         return Step(Fate.DROPPED, flight, f"{name} header and checksum", why)
@@ -104,14 +108,18 @@ def _why_bad_udp4(segment: Segment) -> str:
 
 
 def _why_bad_udp6(segment: Segment) -> str:
-    """``__udp6_lib_rcv``. Who listens refuses a datagram without checksum; where nobody does, that is what is said first."""
+    """``__udp6_lib_rcv``. Who listens refuses a datagram without checksum; where nobody does, that is what is said
+    first.
+
+    Groups are delivered to those who would take it, which is nobody.
+    """
     length, why = _udp_length(segment.octets, zero_means_all=True)
     if why:
         return why
     octets = segment.octets[:length]
     if not number(octets, 6, 2):
         is_refused = Listener(UDP, number(octets, 2, 2)) in segment.host.listen
-        return "UDP over IPv6 without checksum" if is_refused else ""
+        return "UDP over IPv6 without checksum" if is_refused and not segment.is_for_group else ""
     return "" if transport_checksum_ok(segment.ip, UDP, octets) else "bad UDP checksum"
 
 
@@ -128,7 +136,11 @@ def _udp_length(octets: bytes, *, zero_means_all: bool) -> tuple[int, str]:
 
 
 def _why_bad_udplite(segment: Segment) -> str:
-    """``udplite_checksum_init`` (``include/net/udplite.h``): a checksum over the stated part, 0 meaning all."""
+    """``udplite_checksum_init`` (``include/net/udplite.h``): a checksum over the stated part, 0 meaning all.
+
+    Nobody listens here; but for IPv4 unicast that is found before the checksum of a longer datagram is. (With UDP
+    conntrack has looked at the checksum already.)
+    """
     octets = segment.octets
     if len(octets) < UDP_HEADER:
         return "UDP-Lite header cut short"
@@ -137,8 +149,9 @@ def _why_bad_udplite(segment: Segment) -> str:
         return f"UDP-Lite coverage {covered} of {len(octets)} octets"
     if not number(octets, 6, 2):
         return "UDP-Lite without checksum"
+    is_verified = covered == len(octets) <= CHECKSUM_BREAK or (segment.ip.version == 4 and not segment.is_for_group)
     is_good = transport_checksum_ok(segment.ip, UDPLITE, octets[:covered], length=len(octets))
-    return "" if is_good else "bad UDP-Lite checksum"
+    return "bad UDP-Lite checksum" if is_verified and not is_good else ""
 
 
 # -- ICMP --------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
 from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Stage
+from enforcer.words import Action, Stage
 
 SHOWN = 100  # mismatches listed; all are counted
 
@@ -98,7 +98,11 @@ def _in_packets(
     raw = tuple(Stage).index(Stage.RAW)
     more = observations.absorbed & (observations.stage == raw) & (prediction.entry >= 0)
     added = np.bincount(prediction.entry[more], minlength=len(entries))
-    return {entry.name: counters.get(entry.name, 0) + int(added[index]) for index, entry in enumerate(entries)}
+    return {
+        entry.name: counters.get(entry.name, 0) + int(added[index])
+        for index, entry in enumerate(entries)
+        if entry.action is Action.DENY  # the others count what they let pass
+    }
 
 
 def _entry_rows(

@@ -54,7 +54,8 @@ def both(policy: Resources, host: Host, choice: ModeChoice, frames: Sequence[byt
     return [(d.fate, d.stage, d.entry) for d in predicted], [(d.fate, d.stage, d.entry) for d in explained]
 
 
-# Some eight packets an example: thousands of (policy, packet) pairs in a few seconds; nightly as many as its profile says.
+# Some eight packets an example: thousands of (policy, packet) pairs in a few seconds; nightly, as many as its profile
+# says.
 @settings(max_examples=max(400, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.sampled_from(CHOICES), captures())
 def test_predict_equals_explain(policy: Resources, host: Host, choice: ModeChoice, frames: list[bytes]) -> None:

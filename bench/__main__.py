@@ -1,0 +1,14 @@
+"""``./run bench``: every measurement behind docs/performance.md, one after the other."""
+
+from __future__ import annotations
+
+from bench import bench_drill, bench_predict
+
+
+def main() -> None:
+    bench_predict.main()
+    bench_drill.main()
+
+
+if __name__ == "__main__":
+    main()

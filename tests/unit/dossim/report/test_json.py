@@ -1,0 +1,57 @@
+"""JSON: the contract's fields, and nothing that a program would trip over."""
+
+from __future__ import annotations
+
+import json
+
+from dossim.disposition import Fate
+from dossim.report.json import as_dict, dumps, run_as_dict
+from dossim.report.view import view_of_scenario
+from tests.unit.dossim.fabricated import scenario_result
+
+
+def test_a_drill_has_the_fields_of_the_contract() -> None:
+    result = as_dict(view_of_scenario(scenario_result()))
+    assert result["schema"] == "dossim/drill/v1"
+    assert set(result["capture"]) == {"path", "sha256", "packets"}
+    assert result["host"] == {"kernel": "6.18.0", "interface": "eth0", "driver": "veth", "mode": "native"}
+    assert (result["packets"], result["matched"], result["mismatched"]) == (2000, 2000, 0)
+    assert (result["unobserved"], result["unpredicted"]) == (0, 0)
+    assert result["stages"] == {"driver": {"predicted": 2000, "observed": 2000, "matched": 2000}}
+    (entry,) = result["entries"]
+    assert entry["entry"] == "gnp/dos-mitigation ingress[0]"
+    assert entry["source"].endswith("scenarios/policies/how-to.yaml:36")
+    assert (entry["predicted"], entry["observed"]) == (2000, 2000)
+    assert result["mismatches"] == []
+    assert "predict" in result["timings_s"]
+
+
+def test_a_prediction_is_the_same_without_the_observed_half() -> None:
+    result = as_dict(view_of_scenario(scenario_result(drill=False)))
+    assert result["schema"] == "dossim/predict/v1"
+    assert result["stages"] == {"driver": {"predicted": 2000}}
+    assert not {"matched", "mismatched", "unobserved", "mismatches"} & set(result)
+    assert "observed" not in result["entries"][0]
+
+
+def test_a_mismatch_says_both_sides_and_the_evidence() -> None:
+    view = view_of_scenario(scenario_result(otherwise={3: (Fate.DELIVERED, None), 5: None}))
+    result = as_dict(view)
+    assert (result["matched"], result["mismatched"], result["unobserved"]) == (1998, 1, 1)
+    assert result["matched"] + result["mismatched"] + result["unobserved"] == result["packets"]
+    wrong, lost = result["mismatches"]
+    assert wrong["packet"] == 3
+    assert wrong["predicted"] == {"fate": "dropped", "stage": "driver", "entry": "gnp/dos-mitigation ingress[0]"}
+    assert (wrong["observed"]["fate"], wrong["observed"]["stage"]) == ("delivered", None)
+    assert lost["observed"] == {"fate": None, "stage": None, "evidence": "not freed; no checkpoint"}
+
+
+def test_a_run_says_what_held_and_what_nobody_could_tell() -> None:
+    views = [view_of_scenario(scenario_result()), view_of_scenario(scenario_result(drill=False))]
+    run = json.loads(dumps(run_as_dict([("a.scenario.yaml", view) for view in views])))
+    assert run["schema"] == "dossim/run/v1"
+    assert run["holds"] is True
+    drill, prediction = run["items"]
+    assert (drill["drilled"], prediction["drilled"]) == (True, False)
+    assert [outcome["holds"] for outcome in prediction["outcomes"]] == [True, True, None]
+    assert prediction["result"]["schema"] == "dossim/predict/v1"

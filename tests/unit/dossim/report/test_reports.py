@@ -1,0 +1,144 @@
+"""Terminal, JUnit and HTML: the same facts, each in its own way."""
+
+from __future__ import annotations
+
+import io
+import re
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from dossim.disposition import Fate
+from dossim.pipeline.graph import EDGES
+from dossim.report.diagram import PLACES, diagram
+from dossim.report.html import html
+from dossim.report.junit import junit
+from dossim.report.terminal import print_view
+from dossim.report.view import GLOSS, View, view_of_scenario
+from enforcer.mode import ModeChoice
+from enforcer.words import Stage
+from tests.unit.dossim.fabricated import scenario_result
+
+
+@pytest.fixture(scope="module")
+def held() -> View:
+    return view_of_scenario(scenario_result())
+
+
+@pytest.fixture(scope="module")
+def failed() -> View:
+    return view_of_scenario(scenario_result(otherwise={3: (Fate.DELIVERED, None), 5: None}))
+
+
+@pytest.fixture(scope="module")
+def predicted() -> View:
+    return view_of_scenario(scenario_result(drill=False))
+
+
+def printed(view: View) -> str:
+    stream = io.StringIO()
+    print_view(view, Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def test_the_verdict_and_the_line_that_dropped(held: View) -> None:
+    text = printed(held)
+    assert "2,000 packets: predicted == observed" in text
+    assert re.search(
+        r"2,000 packets blocked, as expected, by gnp/dos-mitigation ingress\[0\] \(\S*how-to\.yaml:36\)", text
+    )
+    assert re.search(r"driver +2,000 +2,000 +2,000", text)
+
+
+def test_a_disagreement_is_shown_with_its_evidence(failed: View) -> None:
+    text = printed(failed)
+    assert "predicted != observed: 1 mismatched, 1 unobserved" in text
+    assert "packet 3: a packet <3>" in text
+    assert "predicted dropped at driver by gnp/dos-mitigation ingress[0]" in text
+    assert "observed  delivered: kfree_skb in nowhere" in text
+    assert "observed  unobserved: not freed" in text
+    assert "FAILED" in text
+
+
+def test_a_prediction_never_claims_to_be_more(predicted: View) -> None:
+    text = printed(predicted)
+    assert "predicted only; nothing was enforced, replayed or observed" in text
+    assert "would be blocked by" in text
+    assert "observed" not in text.splitlines()[2]
+    assert "unknown conntrack entries" in text
+
+
+def cases(text: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(text).iter("testcase"))
+
+
+def test_junit_counts_what_was_only_predicted_as_skipped(held: View, failed: View, predicted: View) -> None:
+    text = junit([("a.scenario.yaml", view) for view in (held, failed, predicted)])
+    suite = ElementTree.fromstring(text).find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
+    passed, failing, skipped = cases(text)
+    assert passed.find("failure") is None
+    assert passed.find("skipped") is None
+    failure = failing.find("failure")
+    assert failure is not None
+    assert failure.text is not None
+    assert "packet 3" in failure.text
+    assert skipped.find("skipped") is not None
+
+
+def test_junit_survives_what_xml_cannot_hold(held: View) -> None:
+    from dataclasses import replace
+
+    (case,) = cases(junit([("a\x00b.yaml", replace(held, title="bell \x07 <&>"))]))
+    assert case.get("name") == "bell \N{REPLACEMENT CHARACTER} <&> [native]"
+
+
+def test_html_is_self_contained(held: View) -> None:
+    page = html([held], title="A <drill>")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "A &lt;drill&gt;" in page
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|@import|url\(""", page)
+    assert "<script" not in page
+
+
+def test_html_shows_matrix_entries_and_mismatches(failed: View) -> None:
+    page = html([failed], title="x")
+    assert "Predicted × observed" in page
+    assert re.search(r'class="n hit">1,998<', page)
+    assert len(re.findall(r'class="n miss">1<', page)) == 2
+    assert "how-to.yaml:36" in page
+    assert "a packet &lt;3&gt;" in page
+
+
+def test_html_of_several_begins_with_a_summary(held: View, failed: View, predicted: View) -> None:
+    page = html([held, failed, predicted], title="x")
+    assert "3 results" in page
+    assert page.count('class="card"') == 4
+    assert "predicted only" in page
+
+
+def test_the_matrix_adds_up(failed: View) -> None:
+    assert sum(failed.matrix.values()) == failed.packets
+    assert failed.matrix[("driver", "delivered")] == 1
+    assert failed.matrix[("driver", "unobserved")] == 1
+    assert failed.matrix_words == (["driver", "delivered"], ["driver", "delivered", "unobserved"])
+
+
+def test_every_ending_has_a_gloss_and_a_place() -> None:
+    words = {str(stage) for stage in Stage} | {str(Fate.DELIVERED), str(Fate.FORWARDED)}
+    assert set(GLOSS) == words
+    assert {str(node) for node in PLACES} == words
+
+
+def test_the_drawing_counts_what_passed(held: View) -> None:
+    drawing = diagram(view_of_scenario(scenario_result("forwarded", ModeChoice.RAW, drill=False)))
+    assert len(drawing.lines) == sum(edge.target is not Fate.DROPPED for edge in EDGES)
+    boxes = {box.name: box for box in drawing.boxes}
+    assert (boxes["raw"].dropped, boxes["raw"].enforcing) == (1000, True)
+    assert boxes["forwarded"].ended == 100
+    counts = {line.condition: line.packets for line in drawing.lines}
+    assert counts["no fragment, or its datagram is whole"] == 1100
+    assert counts["for this host"] == 0
+    assert counts["for another host, and forwarding is on"] == 100

@@ -1,0 +1,115 @@
+"""Expectations: what holds, what fails and is shown, and what only a drill can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from dossim.disposition import Fate
+from dossim.packet.capture import Capture
+from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
+from dossim.scenario.expect import Ends, Outcome, _evaluate
+from dossim.scenario.model import Bounds, ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation
+from dossim.scenario.traffic import LabelledCapture
+from enforcer.mode import ModeChoice
+from enforcer.words import Stage
+from tests.unit.dossim.fabricated import holding, scenario_result
+
+# Ten packets: seven of the attack, of which one got through, and three others.
+FATES = [Fate.DROPPED] * 6 + [Fate.DELIVERED] * 4
+STAGES = [Stage.DRIVER] * 4 + [Stage.RAW, Stage.ROUTE] + [None] * 4
+TRAFFIC = LabelledCapture(
+    Capture.from_frames([bytes(60)] * 10), ("attack", "ok"), np.array([0] * 7 + [1] * 3, np.uint16)
+)
+
+
+def ends(entries: Mapping[str, int] | None = None, tracked: int | None = None) -> Ends:
+    stages = [NO_STAGE if stage is None else STAGE_CODE[stage] for stage in STAGES]
+    fates = [FATE_CODE[fate] for fate in FATES]
+    return Ends(np.array(fates, np.uint8), np.array(stages, np.uint8), entries or {}, tracked)
+
+
+def outcome(expectation: Expectation, **given: object) -> Outcome:
+    return _evaluate(expectation, TRAFFIC, ends(**given))  # type: ignore[arg-type]
+
+
+DROPPED = Fate.DROPPED
+ROWS = [
+    ("all of a label", PacketExpectation(Fate.DELIVERED, "ok"), True),
+    ("all of a label, but one", PacketExpectation(DROPPED, "attack"), False),
+    ("a share at its bound", PacketExpectation(DROPPED, "attack", share=Bounds(6 / 7, None)), True),
+    ("a share beyond its bound", PacketExpectation(DROPPED, "attack", share=Bounds(0.9, None)), False),
+    ("at most a share", PacketExpectation(Fate.DELIVERED, "attack", share=Bounds(None, 0.2)), True),
+    ("more than at most", PacketExpectation(Fate.DELIVERED, "attack", share=Bounds(None, 0.1)), False),
+    ("none", PacketExpectation(Fate.FORWARDED, share=Bounds(0.0, 0.0)), True),
+    ("exactly at a stage", PacketExpectation(DROPPED, "attack", Stage.DRIVER, share=Bounds(4 / 7, 4 / 7)), True),
+    (
+        "up to a stage, itself included",
+        PacketExpectation(DROPPED, at_or_before=Stage.RAW, share=Bounds(0.5, 0.5)),
+        True,
+    ),
+    ("up to an earlier stage", PacketExpectation(DROPPED, at_or_before=Stage.DEFRAG, share=Bounds(0.4, 0.4)), True),
+    ("a label no packet has", PacketExpectation(DROPPED, "ok", share=Bounds(0.0, 0.0)), True),
+]
+
+
+@pytest.mark.parametrize(("expectation", "holds"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_packets(expectation: PacketExpectation, holds: bool) -> None:
+    assert outcome(expectation).holds is holds
+
+
+def test_a_failure_names_the_packets_that_ended_otherwise() -> None:
+    assert outcome(PacketExpectation(DROPPED, "attack")).packets == (6,)
+    assert outcome(PacketExpectation(Fate.DELIVERED, "attack", share=Bounds(None, 0.1))).packets == (6,)
+    assert outcome(PacketExpectation(DROPPED, "attack")).found == "6 of 7 packets"
+
+
+def test_entries() -> None:
+    expectation = EntryExpectation("gnp/x ingress[0]", Bounds(5, 5))
+    assert outcome(expectation, entries={"gnp/x ingress[0]": 5}).holds is True
+    assert outcome(expectation, entries={"gnp/x ingress[0]": 6}).holds is False
+    assert outcome(expectation).holds is False
+
+
+def test_conntrack_is_known_only_after_a_drill() -> None:
+    expectation = ConntrackExpectation(Bounds(None, 3))
+    assert outcome(expectation).holds is None
+    assert outcome(expectation, tracked=3).holds is True
+    assert outcome(expectation, tracked=4).holds is False
+
+
+def test_expectations_read_as_sentences() -> None:
+    assert str(PacketExpectation(DROPPED, "a", at_or_before=Stage.RAW)) == "a: all dropped at or before raw"
+    assert str(PacketExpectation(DROPPED, share=Bounds(0.5, None))) == "all packets: a share of at least 0.5 dropped"
+    assert str(EntryExpectation("e", Bounds(2000, 2000))) == "e drops 2,000 packets"
+    assert str(ConntrackExpectation(Bounds(1, 60))) == "conntrack entries: at least 1 and at most 60"
+
+
+def test_a_prediction_is_held_against_what_can_be_predicted() -> None:
+    result = scenario_result(drill=False)
+    assert not result.drilled
+    assert result.holds
+    assert holding(result.outcomes) == [True, True, None]
+
+
+def test_a_drill_is_expected_to_agree_without_being_told() -> None:
+    result = scenario_result()
+    assert result.holds
+    assert result.outcomes[0].expectation == "predicted == observed"
+    assert holding(result.outcomes) == [True, True, True, True]
+
+
+@pytest.mark.parametrize("ending", [(Fate.DELIVERED, None), None], ids=["mismatched", "unobserved"])
+def test_one_packet_is_enough_to_fail(ending: tuple[Fate, None] | None) -> None:
+    result = scenario_result(otherwise={17: ending})
+    assert not result.holds
+    assert result.outcomes[0].holds is False
+    assert result.outcomes[0].packets == (17,)
+
+
+def test_only_expectations_of_the_mode_count() -> None:
+    for mode, stage in ((ModeChoice.NATIVE, "driver"), (ModeChoice.RAW, "raw")):
+        (about_packets, *_) = scenario_result(mode=mode, drill=False).outcomes
+        assert about_packets.expectation == f"attack: all dropped at {stage}"

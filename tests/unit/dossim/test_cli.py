@@ -1,0 +1,357 @@
+"""The ``dossim`` command as its users meet it: output, exit codes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dossim.cli import main
+from dossim.cli.facts import facts_from_dict
+from dossim.packet.capture import Capture
+from dossim.scenario.generate import generate
+from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
+from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.facts_view import facts_as_dict
+from enforcer.words import Answer, Backend, Mode
+
+ROOT = Path(__file__).parents[3]
+SCENARIOS = ROOT / "scenarios"
+HOW_TO = str(SCENARIOS / "policies" / "how-to.yaml")
+
+
+def dossim(*words: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words], input=stdin)
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """Twelve SYNs: ten of deny-listed sources, two of others."""
+    frames = [
+        frame
+        for count, source in ((10, "203.0.113.0/24"), (2, "198.51.100.0/24"))
+        for frame in generate(
+            GeneratedTraffic("x", Generator.SYN_FLOOD, Parameters(count=count, sources=(ip_network(source),))),
+            {4: ip_address("10.10.10.10")},
+        )
+    ]
+    path = tmp_path / "flood.pcap"
+    Capture.from_frames(frames).write(path)
+    return path
+
+
+VERBS = ("validate", "plan", "selector", "explain", "predict", "drill", "run")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    result = dossim(verb, "--help")
+    assert result.exit_code == 0
+    assert f"dossim {verb}" in result.stdout.split("Example:")[1]
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    heavy = ("numpy", "scapy", "networkx", "jinja2", "jsonschema")
+    code = f"import sys, dossim.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+# --- validate ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_valid() -> None:
+    result = dossim("validate", SCENARIOS)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_findings_are_lines_that_editors_understand(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: a}\nspec: {order: x}\n")
+    scenario = tmp_path / "bad.scenario.yaml"
+    scenario.write_text("name: x\npolicy: [bad.yaml]\ntraffic: []\n")
+    result = dossim("validate", tmp_path)
+    assert result.exit_code == 2
+    lines = result.stdout.splitlines()
+    assert f"{scenario}:3:10: traffic: expected a list of captures and generators, found nothing" in lines
+    assert sum(line.startswith(f"{bad}:4:") for line in lines) == 1, "shared findings are listed once"
+
+
+# --- selector ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer"), [(["a=b"], "true"), (["a=c"], "false"), ([], "false"), (["a="], "false")]
+)
+def test_a_selector_says_true_or_false(labels: list[str], answer: str) -> None:
+    result = dossim("selector", "a == 'b'", *labels)
+    assert result.exit_code == 0
+    first, canonical, uid = result.stdout.splitlines()
+    assert (first, canonical) == (answer, 'canonical: a == "b"')
+    assert uid.startswith("uid: s:")
+
+
+def test_a_selector_that_is_none_is_pointed_at() -> None:
+    result = dossim("selector", "a == ")
+    assert result.exit_code == 2
+    message, text, caret = result.stderr.splitlines()
+    assert "expected a string after '=='" in message
+    assert (text, caret) == ("a == ", "     ^")
+
+
+def test_labels_are_key_and_value() -> None:
+    result = dossim("selector", "all()", "a")
+    assert (result.exit_code, result.stderr) == (2, "error: expected KEY=VALUE, found 'a'\n")
+
+
+def test_a_batch_is_answered_line_by_line() -> None:
+    questions = [
+        {"selector": "a == 'b'", "labels": {"a": "b"}},
+        {"selector": "a == 'b'"},
+        {"selector": "a =="},
+        {"labels": {}},
+        {"selector": "all()", "labels": {"a": 1}},
+    ]
+    text = "".join(json.dumps(question) + "\n" for question in questions) + "nonsense\n"
+    result = dossim("selector", "--batch", stdin=text)
+    assert result.exit_code == 0
+    yes, no, fault, *others = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (yes["match"], yes["canonical"], no["match"]) == (True, 'a == "b"', False)
+    assert fault == {"error": "expected a string after '==', found end of input", "column": 5}
+    assert [set(answer) for answer in others] == [{"error", "column"}] * 3
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+FACTS = HostFacts(
+    "jasper",
+    kernel="6.18.0",
+    backends={Backend.IPTABLES: Probe(Answer.YES)},
+    interfaces=(
+        InterfaceFacts(
+            "eth0",
+            index=2,
+            driver="e1000",
+            addresses=(ip_address("10.10.10.10"), ip_address("fe80::1")),
+            modes={
+                Mode.OFFLOAD: Probe(Answer.NO, "no such hardware"),
+                Mode.NATIVE: Probe(Answer.NO, "e1000 has no native XDP"),
+                Mode.GENERIC: Probe(Answer.UNKNOWN, "not asked"),
+            },
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    path = tmp_path / "facts.yaml"
+    path.write_text(json.dumps(facts_as_dict(FACTS)))
+    return path
+
+
+def test_facts_survive_the_way_through_a_file() -> None:
+    assert facts_from_dict(facts_as_dict(FACTS)) == FACTS
+
+
+def test_a_plan_without_facts_says_what_it_assumes() -> None:
+    result = dossim("plan", "-p", HOW_TO)
+    assert result.exit_code == 0
+    assert "no --host given" in result.stderr
+    assert "driver" in result.stdout
+
+
+def test_a_plan_gives_the_reason_of_every_fallback(facts: Path) -> None:
+    result = dossim("plan", "-p", HOW_TO, "--host", facts)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "raw only" in result.stdout
+    assert "not native: e1000 has no native XDP" in result.stdout
+
+
+def test_a_plan_as_json(facts: Path) -> None:
+    plan = json.loads(dossim("plan", "-p", HOW_TO, "--host", facts, "--format", "json").stdout)
+    assert plan["interfaces"][0]["entries"][0]["stage"] == "raw"
+
+
+@pytest.mark.parametrize(("form", "line"), [
+    ("mermaid", '    raw["<b>raw</b><br/>eth0: Deny gnp/dos-mitigation ingress[0]"]:::enforcing'),
+    ("dot", '    "raw" [penwidth=3, label="raw\\neth0: Deny gnp/dos-mitigation ingress[0]"];'),
+])  # fmt: skip
+def test_a_plan_as_a_drawing(facts: Path, form: str, line: str) -> None:
+    assert line in dossim("plan", "-p", HOW_TO, "--host", facts, "--format", form).stdout.splitlines()
+
+
+def test_facts_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("interfaces: 3\n")
+    result = dossim("plan", "-p", HOW_TO, "--host", path)
+    assert result.exit_code == 2
+    assert "not the output of 'enforcer probe -o yaml'" in result.stderr
+
+
+def test_a_mode_that_is_not_possible_is_the_host_s_lack(facts: Path) -> None:
+    result = dossim("plan", "-p", HOW_TO, "--host", facts, "--mode", "native")
+    assert result.exit_code == 3
+    assert "mode 'native' is not possible: e1000 has no native XDP" in result.stderr
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_packet_is_explained_down_to_the_line_of_yaml() -> None:
+    result = dossim("explain", "-p", HOW_TO, 'IP(src="203.0.113.9")/TCP(dport=80)')
+    assert result.exit_code == 0
+    assert "dropped at driver by gnp/dos-mitigation ingress[0] (blocked, as the policy says)" in result.stdout
+    assert "how-to.yaml:36" in result.stdout
+    assert "- action: Deny" in result.stdout
+
+
+def test_a_packet_is_explained_as_json() -> None:
+    packet = 'IP(src="203.0.113.9")/UDP(sport=53, dport=9)'
+    found = json.loads(dossim("explain", "-p", HOW_TO, packet, "--mode", "raw", "-o", "json").stdout)
+    assert (found["schema"], found["fate"], found["entry"]) == ("dossim/explain/v1", "delivered", None)
+    assert "failsafe udp/53" in next(hop["result"] for hop in found["hops"] if hop["stage"] == "raw")
+
+
+def test_packets_of_a_capture_count_from_0(capture: Path) -> None:
+    assert "203.0.113." in dossim("explain", "-p", HOW_TO, f"{capture}#0").stdout
+    last = dossim("explain", "-p", HOW_TO, f"{capture}#11")
+    assert "198.51.100." in last.stdout
+    assert last.stdout.rstrip().endswith("delivered")
+
+
+@pytest.mark.parametrize(("packet", "message"), [
+    ("{capture}#12", "the capture holds 12 packets, 0 to 11"),
+    ("{capture}", "which packet? Write {capture}#0 for the first"),
+    ("missing.pcap#0", "missing.pcap: cannot be read"),
+    ('IPP(src="1.2.3.4")', "did you mean 'IP'?"),
+    ("17", "not a packet"),
+])  # fmt: skip
+def test_a_packet_that_is_none(capture: Path, packet: str, message: str) -> None:
+    result = dossim("explain", "-p", HOW_TO, packet.format(capture=capture))
+    assert result.exit_code == 2
+    assert message.format(capture=capture) in result.stderr
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_prediction_names_the_entry_and_its_line(capture: Path) -> None:
+    result = dossim("predict", capture, "-p", HOW_TO)
+    assert result.exit_code == 0
+    assert "12 packets: predicted only" in result.stdout
+    assert "10 packets would be blocked by gnp/dos-mitigation ingress[0]" in result.stdout
+
+
+def test_json_has_stdout_for_itself(capture: Path) -> None:
+    found = json.loads(dossim("predict", capture, "-p", HOW_TO, "--json", "-").stdout)
+    assert found["stages"] == {"driver": {"predicted": 10}, "delivered": {"predicted": 2}}
+
+
+def test_csv_has_a_row_for_each_packet(capture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "packets.csv"
+    assert dossim("predict", capture, "-p", HOW_TO, "--mode", "raw", "--csv", path).exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert [row["packet"] for row in rows] == [str(number) for number in range(12)]
+    assert [row["stage"] for row in rows] == ["raw"] * 10 + [""] * 2
+    assert rows[0]["entry"] == "gnp/dos-mitigation ingress[0]"
+
+
+def test_facts_of_the_host_decide_the_stage(capture: Path, facts: Path) -> None:
+    found = json.loads(dossim("predict", capture, "-p", HOW_TO, "--host", facts, "-o", "json").stdout)
+    assert found["host"]["mode"] == "raw"
+
+
+def test_parquet_without_its_package_says_so(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dossim.cli.predict.find_spec", lambda name: None)
+    result = dossim("predict", capture, "-p", HOW_TO, "--parquet", "x.parquet")
+    assert result.exit_code == 3
+    assert "pyarrow" in result.stderr
+
+
+def test_two_reports_cannot_share_stdout(capture: Path) -> None:
+    result = dossim("predict", capture, "-p", HOW_TO, "--json", "-", "--csv", "-")
+    assert (result.exit_code, result.stderr) == (2, "error: only one report can go to stdout (-)\n")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--address", "here"], "--address: 'here' does not appear to be"),
+    (["--listen", "9"], "--listen: expected udp/PORT or tcp/PORT"),
+    (["--mode", "fast"], "'fast' is not one of"),
+])  # fmt: skip
+def test_options_that_make_no_sense(capture: Path, options: list[str], message: str) -> None:
+    result = dossim("predict", capture, "-p", HOW_TO, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_file_that_is_no_capture() -> None:
+    result = dossim("predict", HOW_TO, "-p", HOW_TO)
+    assert result.exit_code == 2
+    assert "not a capture" in result.stderr
+
+
+def test_host_options_reach_the_host(capture: Path) -> None:
+    result = dossim("predict", capture, "-p", HOW_TO, "--address", "10.9.9.9/24", "--mode", "raw", "-o", "json")
+    assert json.loads(result.stdout)["stages"] == {"raw": {"predicted": 10}, "route": {"predicted": 2}}
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_predictions(tmp_path: Path) -> None:
+    path = SCENARIOS / "syn-flood.scenario.yaml"
+    html = tmp_path / "deep" / "report.html"
+    result = dossim("run", path, "--predict-only", "--mode", "raw", "--html", html)
+    assert result.exit_code == 0
+    assert "attack: all dropped at raw: 2,000 of 2,000 packets" in result.stdout
+    assert result.stdout.rstrip().endswith(f"report: {html}")
+    assert html.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_failed_expectation_is_exit_1(tmp_path: Path) -> None:
+    path = tmp_path / "x.scenario.yaml"
+    text = (SCENARIOS / "syn-flood.scenario.yaml").read_text().replace("policies/", f"{SCENARIOS}/policies/")
+    path.write_text(text.replace("fate: dropped, stage: raw", "fate: delivered"))
+    result = dossim("run", path, "--predict-only", "--mode", "raw")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+    assert f"{path}:" in result.stdout
+
+
+def test_without_privilege_the_run_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from enforcer.errors import PrivilegeError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PrivilegeError("creating a network namespace needs CAP_SYS_ADMIN; run as root")
+
+    monkeypatch.setattr("dossim.scenario.run.drill_capture", refuse)
+    result = dossim("run", SCENARIOS / "syn-flood.scenario.yaml")
+    assert result.exit_code == 3
+    assert result.stderr.count("left out: enforcement, replay and observation") == 1
+    assert "3 items: 3 held, 0 failed; 0 drilled" in result.stdout
+
+
+def test_a_run_as_json_is_nothing_else() -> None:
+    result = dossim("run", SCENARIOS / "syn-flood.scenario.yaml", "--predict-only", "-o", "json")
+    assert [item["mode"] for item in json.loads(result.stdout)["items"]] == ["native", "generic", "raw"]
+
+
+def test_a_mode_that_no_scenario_has() -> None:
+    result = dossim("run", SCENARIOS / "demo.scenario.yaml", "--predict-only", "--mode", "raw")
+    assert (result.exit_code, result.stderr) == (2, "error: no scenario here has the mode raw\n")
+
+
+def test_all_findings_of_all_scenarios_come_at_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.scenario.yaml").write_text("name: x\n")
+    result = dossim("run", tmp_path)
+    assert result.exit_code == 2
+    assert len([line for line in result.stderr.splitlines() if "is missing" in line]) == 4
