@@ -59,9 +59,8 @@ def main() -> None:
         medians = {phase: statistics.median(spent) for phase, spent in phases.items()}
         shown = "  ".join(f"{phase} {spent:.3f}" for phase, spent in medians.items())
         rate = PACKETS / medians["replay"]
-        print(
-            f"drill {mode}, {PACKETS:,} packets: {sum(medians.values()):.2f} s ({shown}); {rate:,.0f} packets/s replayed"
-        )
+        whole = sum(medians.values())
+        print(f"drill {mode}, {PACKETS:,} packets: {whole:.2f} s ({shown}); {rate:,.0f} packets/s replayed")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import click
 
 from dossim.cli.options import EXISTING, PolicyCommand, mode_option, policy_option
 from enforcer.cli_support import console_for, verbose_option
+from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice
 
 if TYPE_CHECKING:
@@ -85,12 +87,11 @@ def print_as(form: str, plan: Plan) -> None:
 
 def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:
     """Facts of every interface that a HostEndpoint of the node names, as capable as common network cards are."""
-    from dossim.drill import situation_for
     from dossim.drill.situation import ANY_INTERFACE
     from enforcer.facts import HostFacts, InterfaceFacts, Probe
     from enforcer.words import Answer, Backend, Mode
 
-    node = node or situation_for(resources, capture=None, interface="any").host.node
+    node = node or _only_node(resources)
     named = {item.interface_name for item in resources.host_endpoints if item.node == node} - {"", ANY_INTERFACE}
     addresses = {address for item in resources.host_endpoints if item.node == node for address in item.expected_ips}
     modes = {
@@ -103,3 +104,12 @@ def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:
         for name in sorted(named) or ["eth0"]
     )
     return HostFacts(node, interfaces=interfaces, backends={Backend.IPTABLES: Probe(Answer.YES)})
+
+
+def _only_node(resources: Resources) -> str:
+    nodes = sorted({item.node for item in resources.host_endpoints})
+    if len(nodes) > 1:
+        raise UsageError(
+            f"the policy has HostEndpoints of {len(nodes)} nodes ({', '.join(nodes)}); choose one with --node"
+        )
+    return nodes[0] if nodes else os.uname().nodename

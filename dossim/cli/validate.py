@@ -45,8 +45,8 @@ def _checks(path: Path) -> Iterator[Callable[[], object]]:
     from dossim.scenario.load import SUFFIXES, load_scenario
     from enforcer.policy.load import load
 
-    if not path.is_dir():
-        yield partial(load_scenario, path) if path.name.endswith(SUFFIXES) else partial(load, [path])
+    if path.is_file() and path.name.endswith(SUFFIXES):
+        yield partial(load_scenario, path)
         return
     scenarios = sorted(item for suffix in SUFFIXES for item in path.rglob(f"*{suffix}"))
     yield from (partial(load_scenario, item) for item in scenarios)

@@ -1,0 +1,65 @@
+"""explain answers for every frame: it never raises, always ends in a fate, and walks only along edges of the graph."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dossim.disposition import Fate
+from dossim.host import Host
+from dossim.packet.parse import parse
+from dossim.pipeline import Explainer, Trace, pipeline_graph
+from dossim.pipeline.graph import START
+from enforcer.policy.resources import Resources
+from enforcer.words import Mode
+from tests.frames import captures
+from tests.strategies import hosts, resources
+
+GRAPH = pipeline_graph()
+MODES = st.sampled_from((None, *Mode))
+# Random octets behind an IP ethertype get further than random octets.
+NOISE = st.one_of(
+    st.binary(max_size=120),
+    st.tuples(st.sampled_from((b"\x08\x00\x45", b"\x86\xdd\x60")), st.binary(max_size=120)).map(
+        lambda parts: bytes(12) + parts[0] + parts[1]
+    ),
+)
+
+
+def assert_total(trace: Trace) -> None:
+    nodes = [hop.stage for hop in trace.hops]
+    assert nodes[0] is START
+    assert isinstance(nodes[-1], Fate)
+    assert all(GRAPH.has_edge(*pair) for pair in pairwise(nodes))
+    assert all(hop.looked_at and hop.result for hop in trace.hops[:-1])
+    disposition = trace.disposition
+    assert disposition.fate is nodes[-1]
+    assert (disposition.stage is nodes[-2]) is (disposition.fate is Fate.DROPPED)
+    assert disposition.entry is None or disposition.fate is Fate.DROPPED
+    assert disposition.reason
+
+
+@settings(suppress_health_check=list(HealthCheck))
+@given(resources(), hosts(), MODES, captures())
+def test_frames_of_any_kind(policy: Resources, host: Host, mode: Mode | None, frames: list[bytes]) -> None:
+    for trace in Explainer(policy, host, mode=mode).explain_capture(frames):
+        assert_total(trace)
+
+
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@given(NOISE, hosts())
+def test_noise(frame: bytes, host: Host) -> None:
+    assert parse(frame).frame == frame
+    assert_total(Explainer(Resources(), host, mode=None).explain(frame))
+
+
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@given(resources(), hosts(), MODES, captures(max_size=3), st.data())
+def test_one_packet_of_a_capture_is_explained_as_with_all(
+    policy: Resources, host: Host, mode: Mode | None, frames: list[bytes], data: st.DataObject
+) -> None:
+    number = data.draw(st.integers(0, len(frames) - 1))
+    explainer = Explainer(policy, host, mode=mode)
+    assert explainer.explain_packet_of(frames, number) == explainer.explain_capture(frames)[number]

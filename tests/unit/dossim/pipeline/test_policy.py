@@ -1,0 +1,325 @@
+"""Untracked policy as ``explain`` evaluates it: who is governed, in what order rules are asked, and what each action
+does.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+
+from dossim.disposition import Disposition
+from dossim.host import Host
+from dossim.pipeline import Explainer, Trace
+from enforcer.errors import Position, UnsupportedRuleError
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import (
+    EntityRule,
+    Failsafe,
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    HostEndpoint,
+    IcmpMatch,
+    NamedPort,
+    NetworkSet,
+    PortRange,
+    Resources,
+    Rule,
+    Tier,
+)
+from enforcer.words import Action, Stage
+from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+
+HOST = Host("jasper", addresses=(ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")))
+LISTED, OTHER, LISTED6, OTHER6 = "203.0.113.7", "8.8.8.8", "2001:db8:bad::1", "2600::1"
+SET = GlobalNetworkSet("bad", labels={"list": "deny"}, nets=Nets.of(["203.0.113.0/24", "2001:db8:bad::/48"]))
+ENDPOINT = HostEndpoint("jasper-eth0", labels={"role": "host"}, node="jasper", interface_name="eth0")
+NO_FAILSAFES = FelixConfiguration("default", failsafe_inbound=(), failsafe_outbound=())
+TCP, UDP, ICMP, SCTP = 6, 17, 1, 132
+
+DENY_LISTED = Rule(Action.DENY, source=EntityRule(selector="list == 'deny'"))
+ANY = Rule(Action.DENY)
+
+
+def packet(source: str = LISTED, *, protocol: int = TCP, sport: int = 1024, dport: int = 80, cut: int | None = None) -> bytes:
+    """A packet to the host; ``cut`` leaves so many octets of its transport header."""
+    destination = ME6 if ":" in source else ME4
+    octets = segment(protocol, source, destination, (sport, dport), b"")[:cut]
+    if ":" in source:
+        return ethernet(ipv6(octets, source=source, destination=destination, next_header=protocol), 0x86DD)
+    return ethernet(ipv4(octets, source=source, destination=destination, protocol=protocol), 0x0800)
+
+
+def policy(name: str, *rules: Rule, **fields: Any) -> GlobalNetworkPolicy:
+    return GlobalNetworkPolicy(name, ingress=rules, do_not_track=True, apply_on_forward=True, **fields)
+
+
+def resources(*policies: GlobalNetworkPolicy, **fields: Any) -> Resources:
+    usual: dict[str, Any] = {
+        "host_endpoints": (ENDPOINT,),
+        "global_network_sets": (SET,),
+        "felix_configurations": (NO_FAILSAFES,),
+    }
+    return Resources(policies=policies, **usual | fields)
+
+
+def trace(given: Resources, frame: bytes) -> Trace:
+    return Explainer(given, HOST, mode=None).explain(frame)
+
+
+def end(given: Resources, frame: bytes) -> Disposition:
+    return trace(given, frame).disposition
+
+
+def denied_by(given: Resources, frame: bytes) -> str | None:
+    return end(given, frame).entry
+
+
+# -- which rules apply -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "applies"),
+    [
+        pytest.param({}, True, id="an untracked ingress policy"),
+        pytest.param({"do_not_track": False}, False, id="a tracked one"),
+        pytest.param({"types": ("Egress",)}, False, id="one of egress only"),
+        pytest.param({"types": ("Ingress", "Egress")}, True, id="one of both directions"),
+        pytest.param({"selector": "role == 'host'"}, True, id="one that selects the endpoint"),
+        pytest.param({"selector": "role == 'other'"}, False, id="one that selects others"),
+        pytest.param({"selector": "!has(absent)"}, True, id="one that selects by a missing label"),
+    ],
+)
+def test_a_policy_applies_to_the_endpoints_it_selects(fields: dict[str, Any], applies: bool) -> None:
+    made = GlobalNetworkPolicy("p", **{"ingress": (ANY,), "do_not_track": True} | fields)
+    assert (denied_by(resources(made), packet()) == "gnp/p ingress[0]") is applies
+
+
+def endpoint(name: str, **fields: Any) -> HostEndpoint:
+    return HostEndpoint(name, **{"node": "jasper", "interface_name": "eth0", "labels": {"is": name}} | fields)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "governing"),
+    [
+        pytest.param([endpoint("b"), endpoint("a")], "a", id="the smaller name of two that match"),
+        pytest.param([endpoint("a", node="opal"), endpoint("b")], "b", id="not one of another node"),
+        pytest.param([endpoint("a", interface_name="eth1"), endpoint("b")], "b", id="not one of another interface"),
+        pytest.param(
+            [endpoint("a", interface_name="", expected_ips=(ip_address(ME4),)), endpoint("b")],
+            "a", id="one by its address, named before",
+        ),
+        pytest.param(
+            [endpoint("a", interface_name="eth1", expected_ips=(ip_address(ME4),)), endpoint("b")],
+            "b", id="no address of an endpoint that names another interface",
+        ),
+        pytest.param([endpoint("a", interface_name="*"), endpoint("b")], "b", id="a specific one before the wildcard"),
+        pytest.param([endpoint("b", interface_name="*"), endpoint("a", interface_name="*")], "a", id="a wildcard"),
+        pytest.param([endpoint("a", interface_name="", expected_ips=(ip_address(OTHER),))], None, id="none"),
+    ],
+)  # fmt: skip
+def test_the_governing_endpoint(endpoints: list[HostEndpoint], governing: str | None) -> None:
+    made = [policy(item.name, ANY, selector=f"is == '{item.name}'") for item in endpoints]
+    found = denied_by(resources(*made, host_endpoints=tuple(endpoints)), packet())
+    assert found == (f"gnp/{governing} ingress[0]" if governing else None)
+
+
+# -- order -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tiers"),
+    [
+        pytest.param({"order": 1.0}, {"order": 2.0}, (), id="the lower order"),
+        pytest.param({"order": 9.0}, {"order": None}, (), id="an order before none"),
+        pytest.param({"order": 1.0}, {"order": 1.0}, (), id="the name between equal orders"),
+        pytest.param({"order": -1.0}, {"order": 0.0}, (), id="negative orders"),
+        pytest.param({"tier": "z"}, {"tier": "y"}, (Tier("z", order=1.0), Tier("y", order=2.0)), id="the tier's order"),
+        pytest.param({"tier": "y"}, {"tier": "z"}, (Tier("z"), Tier("y")), id="the tier's name between none and none"),
+        pytest.param({"tier": "z"}, {"tier": "default"}, (Tier("z", order=999_999.0),), id="default is at a million"),
+        pytest.param({"tier": "default"}, {"tier": "z"}, (Tier("z", order=1_000_001.0),), id="and before what is behind"),
+        pytest.param({"tier": "z"}, {"tier": "absent"}, (Tier("z"),), id="a tier that exists before one that does not"),
+        pytest.param({"tier": "y", "order": 9.0}, {"tier": "z", "order": 1.0}, (Tier("y", order=1.0), Tier("z", order=2.0)),
+                     id="the tier before the policy's order"),
+    ],
+)  # fmt: skip
+def test_policies_are_asked_in_order(first: dict[str, Any], second: dict[str, Any], tiers: tuple[Tier, ...]) -> None:
+    for given in ((("a", first), ("b", second)), (("b", second), ("a", first))):
+        made = resources(*(policy(name, ANY, **fields) for name, fields in given), tiers=tiers)
+        assert denied_by(made, packet()) == "gnp/a ingress[0]"
+
+
+def test_rules_are_asked_as_written_and_the_entry_knows_its_place() -> None:
+    placed = Rule(Action.DENY, position=Position("dos.yaml", 12, 5))
+    found = trace(resources(policy("p", Rule(Action.LOG), placed)), packet())
+    hop = next(hop for hop in found.hops if hop.stage is Stage.RAW)
+    assert (hop.entry, str(hop.position)) == ("gnp/p ingress[1]", "dos.yaml:12:5")
+    assert "logged by gnp/p ingress[0]" in hop.note
+
+
+# -- actions -----------------------------------------------------------------------------------------------------------
+
+SECOND_TIER = (Tier("first", order=1.0), Tier("second", order=2.0))
+
+
+@pytest.mark.parametrize(
+    ("policies", "entry"),
+    [
+        pytest.param([policy("a", ANY)], "gnp/a ingress[0]", id="Deny drops"),
+        pytest.param([policy("a", Rule(Action.ALLOW), ANY)], None, id="Allow ends it"),
+        pytest.param([policy("a", Rule(Action.ALLOW), tier="first"), policy("b", ANY, tier="second")], None,
+                     id="Allow ends it for all tiers"),
+        pytest.param([policy("a", Rule(Action.LOG), ANY)], "gnp/a ingress[1]", id="Log goes on"),
+        pytest.param([policy("a", Rule(Action.PASS), ANY), policy("b", ANY)], None,
+                     id="Pass skips the rest of its tier, other policies too"),
+        pytest.param([policy("a", Rule(Action.PASS), ANY, tier="first"), policy("b", ANY, tier="second")],
+                     "gnp/b ingress[0]", id="Pass goes on with the next tier"),
+        pytest.param([policy("a", DENY_LISTED, tier="first")], "gnp/a ingress[0]", id="a match"),
+        pytest.param([policy("a", Rule(Action.DENY, protocol=UDP), tier="first")], None,
+                     id="no match goes on, tracked, whatever the tier's default action"),
+    ],
+)  # fmt: skip
+def test_actions(policies: list[GlobalNetworkPolicy], entry: str | None) -> None:
+    assert denied_by(resources(*policies, tiers=SECOND_TIER), packet()) == entry
+
+
+# -- matches -----------------------------------------------------------------------------------------------------------
+
+
+def nets(*texts: str) -> tuple[Any, ...]:
+    return tuple(map(ip_network, texts))
+
+
+@pytest.mark.parametrize(
+    ("fields", "matching", "other"),
+    [
+        pytest.param({"protocol": UDP}, packet(protocol=UDP), packet(), id="protocol"),
+        pytest.param({"not_protocol": UDP}, packet(), packet(protocol=UDP), id="not protocol"),
+        pytest.param({"ip_version": 4}, packet(), packet(LISTED6), id="IP version"),
+        pytest.param({"protocol": ICMP}, packet(protocol=ICMP), packet(LISTED6, protocol=ICMP), id="ICMP is IPv4's"),
+        pytest.param({"source": EntityRule(nets=nets("203.0.113.0/24"))}, packet(), packet(OTHER), id="source net"),
+        pytest.param({"source": EntityRule(nets=nets("8.0.0.0/8", "203.0.113.0/24"))}, packet(), packet("9.9.9.9"),
+                     id="one of two source nets"),
+        pytest.param({"source": EntityRule(not_nets=nets("8.0.0.0/8"))}, packet(), packet(OTHER), id="source not in net"),
+        pytest.param({"source": EntityRule(not_nets=nets("8.0.0.0/8"))}, packet(), packet(LISTED6),
+                     id="a negated net makes the rule its family's"),
+        pytest.param({"destination": EntityRule(nets=nets(f"{ME4}/32"))}, packet(), packet(LISTED6), id="destination net"),
+        pytest.param({"source": EntityRule(selector="list == 'deny'")}, packet(), packet(OTHER), id="selector"),
+        pytest.param({"source": EntityRule(selector="list == 'deny'")}, packet(LISTED6), packet(OTHER6), id="selector, IPv6"),
+        pytest.param({"source": EntityRule(not_selector="list == 'deny'")}, packet(OTHER), packet(),
+                     id="notSelector alone matches whom nobody knows"),
+        pytest.param({"source": EntityRule(selector="has(list)", not_selector="list == 'x'")}, packet(), packet(OTHER),
+                     id="notSelector beside a selector narrows it"),
+        pytest.param({"source": EntityRule(selector="list == 'deny'", nets=nets("203.0.113.0/25"))},
+                     packet(), packet("203.0.113.200"), id="selector and net, both"),
+        pytest.param({"source": EntityRule(selector="role == 'peer'")}, packet("192.0.2.1"), packet("192.0.2.2"),
+                     id="expected addresses of another node's endpoint"),
+        pytest.param({"source": EntityRule(namespace_selector="all()")}, packet("198.51.100.1"), packet(),
+                     id="sets of a namespace"),
+        pytest.param({"source": EntityRule(selector="has(list)", namespace_selector="global()")},
+                     packet(), packet("198.51.100.1"), id="sets of no namespace"),
+        pytest.param({"protocol": TCP, "destination": EntityRule(ports=(PortRange(80, 90),))},
+                     packet(dport=90), packet(dport=91), id="destination ports"),
+        pytest.param({"protocol": TCP, "source": EntityRule(ports=(PortRange(1, 1), PortRange(5, 5)))},
+                     packet(sport=5), packet(sport=4), id="source ports"),
+        pytest.param({"protocol": TCP, "destination": EntityRule(not_ports=(PortRange(80, 90),))},
+                     packet(dport=79), packet(dport=80), id="not ports"),
+        pytest.param({"protocol": SCTP, "destination": EntityRule(ports=(PortRange(80, 80),))},
+                     packet(protocol=SCTP), packet(protocol=SCTP, dport=81), id="SCTP ports"),
+        pytest.param({"protocol": ICMP, "icmp": IcmpMatch(8)}, packet(protocol=ICMP, sport=8),
+                     packet(protocol=ICMP, sport=0), id="ICMP type"),
+        pytest.param({"protocol": ICMP, "icmp": IcmpMatch(8, 1)}, packet(protocol=ICMP, sport=8, dport=1),
+                     packet(protocol=ICMP, sport=8, dport=0), id="ICMP code"),
+        pytest.param({"protocol": ICMP, "not_icmp": IcmpMatch(8)}, packet(protocol=ICMP, sport=0),
+                     packet(protocol=ICMP, sport=8), id="not ICMP type"),
+    ],
+)  # fmt: skip
+def test_matches(fields: dict[str, Any], matching: bytes, other: bytes) -> None:
+    peer = HostEndpoint("opal", labels={"role": "peer"}, node="opal", expected_ips=(ip_address("192.0.2.1"),))
+    namespaced = NetworkSet("n", labels={"list": "deny"}, namespace="web", nets=Nets.of(["198.51.100.0/24"]))
+    made = resources(
+        policy("p", Rule(Action.DENY, **fields)), host_endpoints=(ENDPOINT, peer), network_sets=(namespaced,)
+    )
+    assert (denied_by(made, matching), denied_by(made, other)) == ("gnp/p ingress[0]", None)
+
+
+PORT_RULE = Rule(Action.ALLOW, protocol=TCP, destination=EntityRule(ports=(PortRange(443, 443),)))
+OTHER_PORT_RULE = Rule(Action.ALLOW, protocol=TCP, source=EntityRule(nets=nets("8.0.0.0/8")),
+                       destination=EntityRule(ports=(PortRange(443, 443),)))  # fmt: skip
+ICMP_RULE = Rule(Action.ALLOW, protocol=ICMP, icmp=IcmpMatch(8))
+
+
+@pytest.mark.parametrize(
+    ("rule", "frame", "dropped"),
+    [
+        pytest.param(PORT_RULE, packet(cut=3), True, id="three octets of TCP at a rule about ports"),
+        pytest.param(PORT_RULE, packet(cut=4), False, id="four octets: xt_multiport needs no more"),
+        pytest.param(PORT_RULE, packet(protocol=UDP, cut=3), False, id="another protocol is not asked"),
+        pytest.param(OTHER_PORT_RULE, packet(cut=3), False, id="another source is not asked"),
+        pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=7), True, id="seven octets of ICMP at a rule about its type"),
+        pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=8), False, id="eight octets"),
+        pytest.param(Rule(Action.ALLOW, protocol=ICMP), packet(protocol=ICMP, cut=1), False, id="a rule about ICMP alone"),
+        pytest.param(
+            Rule(Action.ALLOW, protocol=TCP),
+            ethernet(ipv6(b"\x11", source=LISTED6, destination=ME6, next_header=60), 0x86DD),
+            True, id="IPv6 headers that break off, at a rule about the protocol",
+        ),
+        pytest.param(
+            Rule(Action.LOG),
+            ethernet(ipv6(b"\x11", source=LISTED6, destination=ME6, next_header=60), 0x86DD),
+            False, id="IPv6 headers that break off, at a rule about nothing",
+        ),
+    ],
+)  # fmt: skip
+def test_too_short_for_the_question_is_dropped_by_no_entry(rule: Rule, frame: bytes, dropped: bool) -> None:
+    found = end(resources(policy("p", rule)), frame)
+    assert (found.stage is Stage.RAW, found.entry) == (dropped, None)
+    if dropped:
+        assert "cannot be evaluated" in found.reason
+
+
+# -- failsafes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inbound", "outbound", "frame", "passes"),
+    [
+        pytest.param([Failsafe(TCP, 22)], [], packet(dport=22), True, id="inbound, by destination port"),
+        pytest.param([Failsafe(TCP, 22)], [], packet(sport=22), False, id="inbound, not by source port"),
+        pytest.param([Failsafe(TCP, 22)], [], packet(dport=22, protocol=UDP), False, id="of its protocol only"),
+        pytest.param([], [Failsafe(UDP, 53)], packet(sport=53, protocol=UDP), True, id="answers to outbound, by source port"),
+        pytest.param([], [Failsafe(UDP, 53)], packet(dport=53, protocol=UDP), False, id="not by destination port"),
+        pytest.param([Failsafe(TCP, 22, ip_network("203.0.113.0/24"))], [], packet(dport=22), True, id="from its net"),
+        pytest.param([Failsafe(TCP, 22, ip_network("8.0.0.0/8"))], [], packet(dport=22), False, id="not from others"),
+        pytest.param([Failsafe(TCP, 22, ip_network("8.0.0.0/8"))], [], packet(LISTED6, dport=22), False, id="nor IPv6"),
+        pytest.param([Failsafe(TCP, 22)], [], packet(LISTED6, dport=22), True, id="IPv6 too"),
+    ],
+)
+def test_failsafes(inbound: list[Failsafe], outbound: list[Failsafe], frame: bytes, passes: bool) -> None:
+    felix = FelixConfiguration("default", failsafe_inbound=tuple(inbound), failsafe_outbound=tuple(outbound))
+    found = denied_by(resources(policy("p", ANY), felix_configurations=(felix,)), frame)
+    assert found == (None if passes else "gnp/p ingress[0]")
+
+
+def test_without_a_rule_failsafes_are_not_looked_at() -> None:
+    """Only an interface with untracked ingress policy has chains in raw."""
+    made = resources(felix_configurations=())
+    assert end(made, packet(cut=3)).stage is Stage.SOCKET
+    assert end(resources(policy("p", Rule(Action.LOG)), felix_configurations=()), packet(cut=3)).stage is Stage.RAW
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": EntityRule(ports=(NamedPort("http"),)), "protocol": TCP},
+        {"destination": EntityRule(services={"name": "s"})},
+        {"source": EntityRule(service_accounts={"names": ["a"]})},
+        {"source": EntityRule(namespace_selector="color == 'red'")},
+        {"http": {"methods": ["GET"]}},
+    ],
+)
+def test_what_one_packet_cannot_tell_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedRuleError, match=r"gnp/p ingress\[0\]"):
+        Explainer(resources(policy("p", Rule(Action.ALLOW, **fields))), HOST, mode=None)
