@@ -5,7 +5,6 @@ Everything a command prints on purpose goes to stdout; everything else, errors a
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -15,8 +14,8 @@ from functools import partial
 from typing import IO, Any, TypeVar
 
 import click
+import yaml
 from rich.console import Console
-from ruamel.yaml import YAML
 
 from enforcer.errors import EnforcerError, KernelError, PrivilegeError
 from enforcer.words import Word
@@ -164,9 +163,5 @@ def _report_bug(error: BaseException, *, verbose: bool) -> None:
 
 
 def _yaml(data: Any) -> str:
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared None, read as bool
-    stream = io.StringIO()
-    writer.dump(data, stream)
-    return stream.getvalue()
+    # Our words are str enums: as JSON they are plain strings, which is what YAML shall show too.
+    return str(yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, allow_unicode=True))

@@ -7,8 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+import yaml
 
 from enforcer.errors import UsageError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
@@ -21,9 +20,9 @@ _ANSWERS = {True: Answer.YES, False: Answer.NO} | {str(answer): answer for answe
 def read_facts(path: Path) -> HostFacts:
     """The facts in a file. Raises UsageError saying what is missing or wrong."""
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return facts_from_dict(data)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: not the output of 'enforcer probe -o yaml': {_why(error)}") from error

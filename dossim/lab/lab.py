@@ -41,6 +41,7 @@ _BEHIND = {socket.AF_INET: "169.254.1.2", socket.AF_INET6: "fe80::2"}
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; not in Python's socket module
 _RECEIVE_BUFFER_BYTES = 64 << 20
+_LARGEST_MTU = 65535  # ETH_MAX_MTU
 
 
 class Lab:
@@ -56,7 +57,7 @@ class Lab:
         self.pin_root = names.pin_root(self.name)
         self.peer_name = f"{self.name}-peer"
         self.victim_name = f"{self.name}-victim"
-        self._mtu = max(mtu, host.mtu)
+        self._mtu = min(max(mtu, host.mtu), _LARGEST_MTU)
         self._fragment_timeout_s = fragment_timeout_s
         self._stack = ExitStack()
         self._listeners: list[socket.socket] = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from scapy.layers.l2 import Ether
 from enforcer.backends.xdp import XdpBackend
 from enforcer.backends.xdp.layout import Pins
 from enforcer.backends.xdp.read import pinned_program
+from enforcer.kernel.libbpf import libbpf
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netlink import InterfaceState, interface
 from enforcer.plan import InterfacePlan, Plan, PlannedEntry
@@ -70,9 +71,10 @@ def pinned_ids(pins: Pins) -> dict[str, int]:
 
 def exists(kind: str, number: int) -> bool:
     """Whether the machine still has a program ("prog") or map ("map") of that id."""
-    return (
-        subprocess.run(["bpftool", kind, "show", "id", str(number)], capture_output=True, check=False).returncode == 0
-    )
+    fd = getattr(libbpf(), f"bpf_{kind}_get_fd_by_id")(number)
+    if fd >= 0:
+        os.close(fd)
+    return bool(fd >= 0)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -43,7 +43,9 @@ DENY_LISTED = Rule(Action.DENY, source=EntityRule(selector="list == 'deny'"))
 ANY = Rule(Action.DENY)
 
 
-def packet(source: str = LISTED, *, protocol: int = TCP, sport: int = 1024, dport: int = 80, cut: int | None = None) -> bytes:
+def packet(
+    source: str = LISTED, *, protocol: int = TCP, sport: int = 1024, dport: int = 80, cut: int | None = None
+) -> bytes:
     """A packet to the host; ``cut`` leaves so many octets of its transport header."""
     destination = ME6 if ":" in source else ME4
     octets = segment(protocol, source, destination, (sport, dport), b"")[:cut]
@@ -289,7 +291,9 @@ def test_too_short_for_the_question_is_dropped_by_no_entry(rule: Rule, frame: by
         pytest.param([Failsafe(TCP, 22)], [], packet(dport=22), True, id="inbound, by destination port"),
         pytest.param([Failsafe(TCP, 22)], [], packet(sport=22), False, id="inbound, not by source port"),
         pytest.param([Failsafe(TCP, 22)], [], packet(dport=22, protocol=UDP), False, id="of its protocol only"),
-        pytest.param([], [Failsafe(UDP, 53)], packet(sport=53, protocol=UDP), True, id="answers to outbound, by source port"),
+        pytest.param(
+            [], [Failsafe(UDP, 53)], packet(sport=53, protocol=UDP), True, id="answers to outbound, by source port"
+        ),
         pytest.param([], [Failsafe(UDP, 53)], packet(dport=53, protocol=UDP), False, id="not by destination port"),
         pytest.param([Failsafe(TCP, 22, ip_network("203.0.113.0/24"))], [], packet(dport=22), True, id="from its net"),
         pytest.param([Failsafe(TCP, 22, ip_network("8.0.0.0/8"))], [], packet(dport=22), False, id="not from others"),
