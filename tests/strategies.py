@@ -161,6 +161,8 @@ def policies(draw: st.DrawFn, number: int) -> GlobalNetworkPolicy:
         egress=tuple(draw(st.lists(rules(), max_size=1))),
         do_not_track=untracked,
         apply_on_forward=untracked,
+        namespace_selector=draw(st.sampled_from((*[""] * 12, "all()", "global()", "!has(x)", "has(x)"))),
+        service_account_selector=draw(st.sampled_from((*[""] * 20, "all()", "!has(x)"))),
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dossim.packet.fields import Transport
 from dossim.pipeline.governing import governing_endpoint
 from dossim.pipeline.matching import Answer, Seen, failsafe_matches, require_expressible, rule_matches
-from dossim.pipeline.selection import Selection
+from dossim.pipeline.selection import NAMESPACE, Selection
 from enforcer.policy.resources import (
     Failsafe,
     FelixConfiguration,
@@ -158,7 +158,22 @@ def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
 
 
 def _applies_to(policy: GlobalNetworkPolicy, endpoint: HostEndpoint) -> bool:
-    return parse(policy.selector.strip()).evaluate(endpoint.labels)
+    """Selectors of namespaces and service accounts see no labels: a HostEndpoint is in none.
+
+    Beside them all() asks for a namespace or a service account to begin with, in the policy's own selector as well
+    (``globalnetworkpolicyprocessor.go`` replaces the word wherever it stands).
+    """
+    own = policy.selector.strip()
+    scopes = [text.strip() for text in (policy.namespace_selector, policy.service_account_selector) if text.strip()]
+    if not scopes:
+        return parse(own).evaluate(endpoint.labels)
+    if not all(parse(_without_all(text)).evaluate({}) for text in scopes):
+        return False
+    return not own or parse(_without_all(own)).evaluate(endpoint.labels)
+
+
+def _without_all(text: str) -> str:
+    return parse(text).canonical.replace("all()", f"has({NAMESPACE})")
 
 
 def _unreadable(transport: Transport | None) -> str:

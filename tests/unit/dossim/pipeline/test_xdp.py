@@ -28,13 +28,16 @@ NET = EntityRule(nets=(ip_network("203.0.113.0/24"),))
 FOUR = Rule(Action.DENY, source=NET)
 SIX = Rule(Action.DENY, source=EntityRule(nets=(ip_network("2001:db8::/32"),)))
 SOURCE, SOURCE6 = "203.0.113.7", "2001:db8::7"
-SSH = FelixConfiguration(
-    "default", failsafe_inbound=(Failsafe(6, 22, ip_network("8.0.0.0/8")),), failsafe_outbound=(Failsafe(17, 53),)
+# Their nets are not those of the packets here, so raw denies whatever XDP passes.
+FAILSAFES = FelixConfiguration(
+    "default",
+    failsafe_inbound=(Failsafe(6, 22, ip_network("8.0.0.0/8")),),
+    failsafe_outbound=(Failsafe(17, 53, ip_network("2600::/16")),),
 )
 NONE = FelixConfiguration("default", failsafe_inbound=(), failsafe_outbound=())
 
 
-def resources(*rules: Rule, felix: FelixConfiguration = SSH) -> Resources:
+def resources(*rules: Rule, felix: FelixConfiguration = FAILSAFES) -> Resources:
     return Resources(
         host_endpoints=(HostEndpoint("h", node="jasper", interface_name="eth0"),),
         policies=(GlobalNetworkPolicy("p", ingress=rules, do_not_track=True),),
@@ -42,7 +45,7 @@ def resources(*rules: Rule, felix: FelixConfiguration = SSH) -> Resources:
     )
 
 
-def stage(frame: bytes, *, felix: FelixConfiguration = SSH, mode: Mode | None = Mode.NATIVE) -> Stage | None:
+def stage(frame: bytes, *, felix: FelixConfiguration = FAILSAFES, mode: Mode | None = Mode.NATIVE) -> Stage | None:
     return Explainer(resources(FOUR, SIX, felix=felix), HOST, mode=mode).explain(frame).disposition.stage
 
 
@@ -76,6 +79,8 @@ def test_each_mode_drops_at_its_stage(mode: Mode | None, expected: Stage) -> Non
     assert stage(four(tcp(1024, 80), 6), mode=mode) is expected
 
 
+# Destination options without any, followed by UDP or by the next of their kind.
+TO_UDP, TO_OPTIONS = bytes([17, 0, 1, 4, 0, 0, 0, 0]), bytes([60, 0, 1, 4, 0, 0, 0, 0])
 DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_INPUT
 
 
@@ -99,12 +104,10 @@ DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_
         pytest.param(four(tcp(1024, 80) + b"x", 6)[:-1], DRIVER, id="longer than the frame, behind the header"),
         pytest.param(six(udp6(1024, 80), 17), DRIVER, id="UDP over IPv6"),
         pytest.param(six(udp6(53, 80), 17), RAW, id="from an outbound failsafe's port"),
-        pytest.param(six(bytes([17, 0, 1, 4, 0, 0, 0, 0]) + udp6(1024, 80), 60), DRIVER, id="behind an extension header"),
-        pytest.param(six(bytes([17, 0, 1, 4, 0, 0, 0, 0]) + udp6(53, 80), 60), RAW, id="a failsafe behind one"),
-        pytest.param(six(bytes([60, 0, 1, 4, 0, 0, 0, 0]) * 7 + bytes([17, 0, 1, 4, 0, 0, 0, 0]) + udp6(1, 2), 60),
-                     DRIVER, id="behind eight extension headers"),
-        pytest.param(six(bytes([60, 0, 1, 4, 0, 0, 0, 0]) * 8 + bytes([17, 0, 1, 4, 0, 0, 0, 0]) + udp6(1, 2), 60),
-                     RAW, id="behind nine it is not looked"),
+        pytest.param(six(TO_UDP + udp6(1024, 80), 60), DRIVER, id="behind an extension header"),
+        pytest.param(six(TO_UDP + udp6(53, 80), 60), RAW, id="a failsafe behind one"),
+        pytest.param(six(TO_OPTIONS * 7 + TO_UDP + udp6(1, 2), 60), DRIVER, id="behind eight extension headers"),
+        pytest.param(six(TO_OPTIONS * 8 + TO_UDP + udp6(1, 2), 60), RAW, id="behind nine it is not looked"),
         pytest.param(six(b"\x11\0\1\4", 60), RAW, id="extension headers that break off"),
         pytest.param(six(bytes([17, 0, 0, 8, 0, 0, 0, 1]) + bytes(8), 44), DEFRAG, id="a later UDP fragment over IPv6"),
         pytest.param(six(bytes([58, 0, 0, 8, 0, 0, 0, 1]) + bytes(8), 44), DRIVER, id="a later ICMPv6 fragment"),
