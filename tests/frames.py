@@ -94,7 +94,8 @@ def _checked(protocol: int, source: str, destination: str, octets: bytes, at: in
 def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, bytes]:
     protocol = draw(st.one_of(st.sampled_from((6, 17)), st.sampled_from(PROTOCOLS)))
     ports = draw(st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)))
-    octets = segment(protocol, source, destination, ports, draw(st.binary(max_size=24)))
+    data = draw(_mostly((b"",), (bytes(1300),))) + draw(st.binary(max_size=24))
+    octets = segment(protocol, source, destination, ports, data)
     if draw(st.integers(0, 5)) == 0:
         octets = octets[: draw(st.integers(0, len(octets)))]
     return protocol, octets

@@ -70,7 +70,7 @@ def hosts() -> st.SearchStrategy[Host]:
         routes=st.sampled_from(((), (ip_network("192.0.2.0/24"), ip_network("2001:db8:5::/64")))),
         listen=st.just((Listener(6, 80), Listener(17, 9))),
         rp_filter=st.sampled_from((0, 0, 0, 1, 2)),
-        mtu=st.sampled_from((1500, 1500, 60)),
+        mtu=st.sampled_from((1500, 1500, 1280)),
     )
 
 

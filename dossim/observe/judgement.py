@@ -50,7 +50,8 @@ _REFUSED_BY = {
     "tcp_v4_rcv": Checkpoint.NO_TCP | Checkpoint.GROUP,
     "tcp_v6_rcv": Checkpoint.NO_TCP | Checkpoint.GROUP,
 }
-# Freed by defragmentation itself, not by what happened to the datagram later.
+# Freed by defragmentation itself, not by what happened to the datagram later (whose parts skb_release_data frees); the
+# IPv6 hook has the caller of all hooks free what it refuses.
 DEFRAG_REASONS = frozenset({"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"})
 DEFRAG_PLACES = (
     "inet_frag_rbtree_purge",
@@ -59,6 +60,7 @@ DEFRAG_PLACES = (
     "ip_frag_queue",
     "ip_defrag",
     "nf_ct_frag6_",
+    "nf_hook_slow",
 )
 
 # Checkpoints in order with the stage that a packet dies in when it passed this one and not the next.

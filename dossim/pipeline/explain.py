@@ -14,7 +14,7 @@ from dossim.host import Host
 from dossim.packet.parse import parse
 from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
-from dossim.pipeline.reassembly import reassemble
+from dossim.pipeline.reassembly import Whole, reassemble
 from dossim.pipeline.stages import Check, Flight, Node, Step, World
 from enforcer.errors import Position
 from enforcer.policy.resources import Resources
@@ -71,18 +71,15 @@ class Explainer:
         """All frames, in order of arrival: as far as defragmentation, where those that got there meet, and on from
         there.
         """
-        to_defrag = [list(self._walk(Flight(parse(frame)), START)) for frame in frames]
-        arrivals = [(number, steps[-1].flight.ip) for number, steps in enumerate(to_defrag)]
-        fates = reassemble(
-            (number, ip) for number, ip in arrivals if ip is not None and to_defrag[number][-1].to is Stage.DEFRAG
-        )
-        traces = []
-        for number, steps in enumerate(to_defrag):
-            if number in fates:
-                flight = replace(steps[-1].flight, reassembly=fates[number])
-                steps += self._walk(flight, Stage.DEFRAG)
-            traces.append(_trace(steps))
-        return traces
+        walked = [list(self._walk(Flight(parse(frame)), START)) for frame in frames]
+        arrived = {n: steps[-1].flight for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
+        fates = reassemble((number, flight.ip) for number, flight in arrived.items() if flight.ip is not None)
+        for number, flight in arrived.items():
+            fate = fates[number]
+            # A datagram is received as its first part was: for this host or for a group.
+            head = arrived[fate.head] if isinstance(fate, Whole) else flight
+            walked[number] += self._walk(replace(head, passed=flight.passed, reassembly=fate), Stage.DEFRAG)
+        return [_trace(steps) for steps in walked]
 
     def _walk(self, flight: Flight, node: Node) -> Iterator[Step]:
         """Step by step, to a fate or to the door of defragmentation."""

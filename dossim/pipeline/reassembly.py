@@ -33,12 +33,14 @@ class Lost:
 @dataclass(frozen=True)
 class Whole:
     """Part of a datagram that became whole. ``parts`` are the numbers of its fragments in order of arrival, the last of
-    which completed it; ``largest`` the size of the largest, IP header included; ``transport_at`` where in the datagram
-    that begins which had been fragmented.
+    which completed it; ``head`` is the number of the first by offset, whose headers, the link's included, the datagram
+    has. ``largest`` is the size of the largest, IP header included; ``transport_at`` where in the datagram that begins
+    which had been fragmented.
     """
 
     datagram: IP
     parts: tuple[int, ...]
+    head: int
     largest: int
     transport_at: int
 
@@ -69,6 +71,7 @@ class _Queue:
     runs: list[list[int]] = field(default_factory=list)
     first: IP | None = None
     first6: Fragment6 | None = None
+    head: int = -1
     has_last: bool = False
     length: int = 0
     meat: int = 0
@@ -157,7 +160,7 @@ class _Defragmenter:
             self._kill(key, "fragments with contradicting ECN")
         else:
             transport_at = len(datagram.octets) - queue.length
-            whole = Whole(datagram, tuple(queue.members), queue.largest, transport_at)
+            whole = Whole(datagram, tuple(queue.members), queue.head, queue.largest, transport_at)
             self._fates |= dict.fromkeys(queue.members, whole)
             del self._queues[key]
 
@@ -226,7 +229,7 @@ def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
     if ip.dont_fragment:
         queue.largest_unfragmentable = max(queue.largest_unfragmentable, size)
     if ip.offset == 0:
-        queue.first = ip
+        queue.first, queue.head = ip, number
     return ""
 
 
@@ -259,7 +262,7 @@ def _queue6(queue: _Queue, number: int, ip: IPv6, fragment: Fragment6) -> str:
     size = IPV6_HEADER + ip.payload_length
     queue.add(number, fragment.offset, fragment.data, ecn_bits=ip.traffic_class, size=size)
     if fragment.offset == 0:
-        queue.first, queue.first6 = ip, fragment
+        queue.first, queue.first6, queue.head = ip, fragment, number
     return ""
 
 

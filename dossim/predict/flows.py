@@ -85,9 +85,6 @@ class Flows:
     source: Addresses
     destination: Addresses
     protocol: I64
-    hops: I64
-    dont_fragment: Bool
-    size: I64
     at: I64
     length: I64
     present: I64
@@ -120,7 +117,7 @@ class Flows:
 
 
 _PER_ROW = (
-    *("number", "group", "source", "destination", "protocol", "hops", "dont_fragment", "size"),
+    *("number", "group", "source", "destination", "protocol"),
     *("at", "length", "present", "sport", "dport", "icmp_type", "icmp_code", "later_fragment", "whole_header"),
 )
 
@@ -160,12 +157,9 @@ def _flows4(columns: Columns, four: IPv4Columns, rows: I64) -> Flows:
         source=Addresses(4, four.source[rows]),
         destination=Addresses(4, four.destination[rows]),
         protocol=four.protocol[rows],
-        hops=four.ttl[rows],
-        dont_fragment=(four.fragment[rows] & 0x4000).astype(np.bool_),
         at=four.start[rows] + _IP4_LENGTH,
         length=four.total_length[rows] - _IP4_LENGTH,
         available=four.available[rows] - _IP4_LENGTH,
-        size=four.total_length[rows],
     )
 
 
@@ -177,12 +171,9 @@ def _flows6(columns: Columns, six: IPv6Columns, rows: I64) -> Flows:
         source=Addresses(6, six.source[1][rows], six.source[0][rows]),
         destination=Addresses(6, six.destination[1][rows], six.destination[0][rows]),
         protocol=six.next_header[rows],
-        hops=six.hop_limit[rows],
-        dont_fragment=np.ones(len(rows), np.bool_),  # routers never fragment IPv6
         at=six.start[rows] + _IP6_LENGTH,
         length=six.payload_length[rows],
         available=six.available[rows] - _IP6_LENGTH,
-        size=six.payload_length[rows] + _IP6_LENGTH,
     )
 
 
@@ -194,12 +185,9 @@ def _flows(
     source: Addresses,
     destination: Addresses,
     protocol: I64,
-    hops: I64,
-    dont_fragment: Bool,
     at: I64,
     length: I64,
     available: I64,
-    size: I64,
 ) -> Flows:
     octets = columns.octets
     present = np.minimum(length, available)
@@ -213,9 +201,6 @@ def _flows(
         source=source,
         destination=destination,
         protocol=protocol,
-        hops=hops,
-        dont_fragment=dont_fragment,
-        size=size,
         at=at,
         length=length,
         present=present,

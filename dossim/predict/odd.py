@@ -93,7 +93,7 @@ def _defrag(flights: dict[int, Flight], draft: Draft) -> None:
             del flights[number]
             draft.drop(number, Stage.DEFRAG, fate.reason)
         elif isinstance(fate, Whole):
-            flights[number] = replace(flights[number], ip=fate.datagram, reassembly=fate)
+            flights[number] = replace(flights[fate.head], ip=fate.datagram, reassembly=fate)
 
 
 def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
@@ -132,9 +132,6 @@ def _columns(version: int, asked: Sequence[Asked]) -> Flows:
         source=_addresses(version, [int(ip.source) for _, ip, _ in asked]),
         destination=_addresses(version, [int(ip.destination) for _, ip, _ in asked]),
         protocol=np.array([-1 if found is None else found.protocol for found in transports], np.int64),
-        hops=zeros,
-        dont_fragment=zeros.astype(np.bool_),
-        size=zeros,
         at=zeros,
         length=zeros,
         present=zeros,

@@ -122,6 +122,15 @@ def test_a_fragment_of_a_later_datagram_with_the_same_id_is_not_mixed_up() -> No
     assert observations.disposition(2) is None, "no datagram left defragmentation after it came"
 
 
+def test_a_fragment_that_the_ipv6_hook_refuses_is_no_part_of_the_datagram() -> None:
+    observations = judged(
+        journey(HOOKS, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", came_ns=1),
+        journey(IN, End.KFREE, "tcp_v4_rcv", "NO_SOCKET", came_ns=2, left_ns=2),
+        datagrams={0: "a", 1: "a"},
+    )
+    assert observations.disposition(0).stage is Stage.DEFRAG  # type: ignore[union-attr]
+
+
 def test_a_frame_that_was_not_sent_is_unobserved_and_says_why() -> None:
     records = np.zeros(2, JOURNEY)
     observations = judge(records, {}, {1: "too short"})

@@ -328,3 +328,17 @@ def test_the_parts_of_a_datagram_need_to_fit_not_the_datagram(step: int, expecte
     ]  # fmt: skip
     traces = Explainer(Resources(), ROUTER, mode=None).explain_capture(frames)
     assert {trace.disposition.column for trace in traces} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"), [(E, TO_ALL, "delivered"), (TO_ALL, E, "socket"), (TO_ALL, TO_ALL, "socket")]
+)
+def test_a_datagram_is_received_as_its_first_part_was(first: Packet, last: Packet, expected: str) -> None:
+    """TCP in a broadcast frame is refused (``skb_morph`` takes the first part's packet type)."""
+    data = bytes(four() / SYN / Raw(bytes(12)))[20:]
+    frames = [
+        bytes(last / four(id=1, proto=6, frag=2) / Raw(data[16:])),
+        bytes(first / four(id=1, proto=6, flags="MF") / Raw(data[:16])),
+    ]
+    traces = Explainer(Resources(), HOST, mode=None).explain_capture(frames)
+    assert {trace.disposition.column for trace in traces} == {expected}
