@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
-from dossim.packet.fields import EXTENSION_HEADERS, FRAGMENT, IPv4, IPv6
-from dossim.packet.parse import extension_length, number, parse
+from dossim.packet.fields import EXTENSION_HEADERS, IPV6_HEADER, IPv4, IPv6
+from dossim.packet.fragment6 import find_fragment6
+from dossim.packet.parse import parse
 
 _FRAGMENT_MASK = 0x3FFF
 
@@ -41,9 +43,9 @@ def _key(frame: bytes) -> Hashable | None:
 
 
 def _key6(ip: IPv6) -> Hashable | None:
-    kind, at = ip.next_header, 40
-    while kind in EXTENSION_HEADERS and len(ip.octets) >= at + 8:
-        if kind == FRAGMENT:
-            return (6, ip.source, ip.destination, number(ip.octets, at + 4, 4))
-        kind, at = ip.octets[at], at + extension_length(kind, ip.octets[at + 1])
-    return None
+    """None as well for the fragments that defragmentation leaves to the stack (``nf_ct_frag6_gather``)."""
+    trimmed = replace(ip, octets=ip.octets[: IPV6_HEADER + ip.payload_length])
+    fragment = find_fragment6(trimmed)
+    if fragment is None or (fragment.more and len(fragment.data) % 8):
+        return None
+    return (6, ip.source, ip.destination, fragment.ident)

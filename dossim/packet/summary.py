@@ -10,4 +10,7 @@ def summary(frame: bytes) -> str:
     from scapy.layers.l2 import Ether
 
     assert IPv6  # registers the layers that Ether dissects into
-    return str(Ether(frame).summary())
+    try:
+        return str(Ether(frame).summary())
+    except Exception:  # whatever a layer of Scapy's raises over a frame that is cut or patched
+        return f"frame of {len(frame)} bytes: {frame[:32].hex(' ')}"

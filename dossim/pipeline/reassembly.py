@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from dossim.packet.fields import IP, IPV6_HEADER, IPv4, IPv6
+from dossim.packet.fragment6 import Fragment6, find_fragment6
 from dossim.packet.parse import internet_checksum, parse_ipv4, parse_ipv6
-from dossim.pipeline.fragment6 import Fragment6, find_fragment6
 
 MAX_DATAGRAM = 65535  # IPv4: the whole datagram; IPv6: the payload
 TIMEOUT = "reassembly timeout: fragments are missing"
