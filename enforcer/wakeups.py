@@ -6,6 +6,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -45,13 +46,21 @@ class Wakeups:
         self._pending = Woken()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._links = LinkEvents()
+        # The kernel may hand a signal to any thread (watchfiles has some of its own); Python's handlers run in the main
+        # thread, which would sleep on. What Python writes here, in whichever thread, wakes it.
+        self._signalled, self._signals = socket.socketpair()
+        self._signalled.setblocking(False)
+        self._signals.setblocking(False)
         self._selector = selectors.DefaultSelector()
+        self._selector.register(self._signalled, selectors.EVENT_READ)
         self._selector.register(self._event, selectors.EVENT_READ)
         self._selector.register(self._links, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._watch_store, name="datastore", daemon=True)
         self._handlers: dict[int, Any] = {}
+        self._earlier_wakeup = -1
 
     def __enter__(self) -> Wakeups:
+        self._earlier_wakeup = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
         for number in (*_STOP_SIGNALS, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, self._on_signal)
         self._thread.start()
@@ -63,8 +72,11 @@ class Wakeups:
         self._stopping.set()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._earlier_wakeup)
         self._thread.join()
         self._selector.close()
+        self._signalled.close()
+        self._signals.close()
         self._links.__exit__(kind, error, trace)
         os.close(self._event)
 
@@ -95,6 +107,8 @@ class Wakeups:
             if key.fileobj is self._links:
                 self._links.drain()
                 self._pending.links = True
+            elif key.fileobj is self._signalled:
+                self._signalled.recv(4096)  # its handler has run or runs now, and says more through the event
             else:
                 os.eventfd_read(self._event)
         return bool(ready)

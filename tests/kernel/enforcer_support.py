@@ -154,7 +154,13 @@ class Agent:
     def end(self, number: signal.Signals) -> int:
         """Send a signal, read what is left, return the exit code."""
         self.process.send_signal(number)
-        code = self.process.wait(timeout=DEADLINE_S)
+        try:
+            code = self.process.wait(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler then says where every thread is
+            self._thread.join(timeout=DEADLINE_S)
+            said = "".join(line or "" for line in iter(self._queue.get, None))
+            raise AssertionError(f"still running {DEADLINE_S} s after {number.name}:\n{said}") from None
         self._thread.join(timeout=DEADLINE_S)
         while (line := self._queue.get()) is not None:
             self.lines.append(line)
@@ -179,7 +185,7 @@ def agent(pair: NetnsPair, pin_root: Path, store: Path, *words: str, **environme
         command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words),
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
     )
     running = Agent(process)
     try:
