@@ -113,10 +113,3 @@ def test_the_thread_is_back_where_it_was() -> None:
         with lab.victim():
             assert os.readlink("/proc/thread-self/ns/net") != own
         assert os.readlink("/proc/thread-self/ns/net") == own
-
-
-def test_set_up_and_tear_down_are_quick_enough_to_run_before_every_test() -> None:
-    started = time.process_time()
-    with Lab(HOST):
-        pass
-    assert time.process_time() - started < 1.0, "CPU time, not wall time: the machine is shared"
