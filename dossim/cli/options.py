@@ -133,11 +133,11 @@ def host_options(command: Command) -> Command:
 
     wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
     # Parameters that decorators below have put on the command so far must not be lost.
-    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
     result: Any = wrapped
     for option in reversed(options):
         result = option(result)
-    return result  # type: ignore[no-any-return]
+    return result  # type: ignore[no-any-return]  # decorated: still a command
 
 
 def mode_option(command: Command) -> Command:

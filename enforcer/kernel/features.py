@@ -37,7 +37,7 @@ def announces_native_xdp(ifindex: int) -> bool | None:
     return None if features is None else bool(features & _NETDEV_XDP_ACT_BASIC)
 
 
-class _NetdevSocket(GenericNetlinkSocket):  # type: ignore[misc]
+class _NetdevSocket(GenericNetlinkSocket):  # type: ignore[misc]  # pyroute2 ships no types
     def __init__(self) -> None:
         super().__init__()
         self.bind("netdev", _DevMessage)
