@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 _POLL_S = 0.01
-_QUIET_S = 0.25  # without news for this long, what has not ended is not going to
+_QUIET_S = 2.0  # without news for this long, what has not ended is not going to
+_TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the machine is busy or was paused
 _FRAGMENT_TIMEOUT_S = 2  # outlasts a stall of a busy machine between two fragments
 _SLOWEST_REPLAY_PPS = 1000  # fragment timeouts allow for a replay as slow as this
 
@@ -70,7 +71,7 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
                 sender = ScapySender(tag=tag, seen=observer.seen)
                 unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
             with watch.phase("observe"):
-                longest_s = fragment_timeout_s + 1.0 if fragments else _QUIET_S
+                longest_s = fragment_timeout_s + _TIMER_SLACK_S if fragments else _QUIET_S
                 _settle(lambda: len(open_packets(observer.journeys, fragments)), lab, longest_s)
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
@@ -110,15 +111,16 @@ def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
 def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
     """Wait until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
     timeout).
+
+    Time is counted in polls, not by the clock: a machine that was paused has not had the time to end anything. Only a
+    packet that never ends makes a drill wait this long, so patience costs nothing where all is well.
     """
-    left = count_open()
-    last_news = time.monotonic()
-    while left and time.monotonic() - last_news < longest_s:
+    left, quiet_s = count_open(), 0.0
+    while left and quiet_s < longest_s:
         time.sleep(_POLL_S)
         lab.drain()
         now = count_open()
-        if now != left:
-            left, last_news = now, time.monotonic()
+        left, quiet_s = (now, 0.0) if now != left else (left, quiet_s + _POLL_S)
 
 
 def _drops(enforcer: Enforcer) -> dict[str, int]:

@@ -140,6 +140,15 @@ class Tier(Resource):
 
 
 @dataclass(frozen=True)
+class Profile(Resource):
+    """``labels_to_apply`` are inherited by the endpoints that name the profile; its rules take no part in untracked
+    policy. The profile ``kns.<namespace>`` hands its labels to the namespace's NetworkSets.
+    """
+
+    labels_to_apply: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Failsafe:
     """A port that untracked policy never closes. ``net`` None: any address of either family."""
 
@@ -221,6 +230,7 @@ class Resources:
     network_sets: tuple[NetworkSet, ...] = ()
     policies: tuple[GlobalNetworkPolicy, ...] = ()
     tiers: tuple[Tier, ...] = ()
+    profiles: tuple[Profile, ...] = ()
     felix_configurations: tuple[FelixConfiguration, ...] = ()
     skipped: tuple[str, ...] = ()
 

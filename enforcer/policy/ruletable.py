@@ -1,9 +1,8 @@
 """RuleTable: what one interface enforces, after selectors are resolved. The contract between compiler and backends.
 
 The compiler promises: entries are in evaluation order (tier, policy order, name, rule index); every ``ip_set`` and
-``not_ip_set`` of an entry
-is a key of ``sets``; every entry names the policy, rule and position it came from. Nobody changes a table: a new
-desired state is a new table.
+``not_ip_set`` of an entry is a key of ``sets``, every named port a key of ``port_sets``; every entry names the policy,
+rule and position it came from. Nobody changes a table: a new desired state is a new table.
 
 Evaluation (reference: Calico raw table, ``felix/rules/endpoints.go:422-781``), for one packet:
 
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 
 from enforcer.errors import Position
 from enforcer.policy.nets import Nets
-from enforcer.policy.resources import NOWHERE, Failsafe, IcmpMatch, IPNetwork, PortRange
+from enforcer.policy.resources import NOWHERE, Failsafe, IcmpMatch, IPAddress, IPNetwork, PortRange
 from enforcer.words import Action, Direction
 
 
@@ -35,8 +34,28 @@ class IpSet:
 
 
 @dataclass(frozen=True)
+class PortSet:
+    """What a named port stands for: the (address, port) pairs of one protocol, at one side of a packet.
+
+    The pairs are those of HostEndpoints that have a port of this name and protocol and that the rule's own selector
+    selects. ``id`` is Calico's (``felix/calc/rule_scanner.go``: ``n:...``). ipset matches them as
+    ``hash:ip,port`` does: a packet too short for its TCP (20 octets), UDP (8) or SCTP (12) header, or a later fragment,
+    has no port and is in no set, so that a negated match holds for it.
+    """
+
+    id: str
+    name: str
+    protocol: int
+    members: tuple[tuple[IPAddress, int], ...]
+
+
+@dataclass(frozen=True)
 class AddressMatch:
-    """One side of a packet. Each field that is set must hold; an empty tuple or None is not looked at."""
+    """One side of a packet. Each field that is set must hold; an empty tuple or None is not looked at.
+
+    A port matches when ``ports`` or ``named_ports`` hold it (either is enough), and neither ``not_ports`` nor
+    ``not_named_ports`` do.
+    """
 
     nets: tuple[IPNetwork, ...] = ()
     not_nets: tuple[IPNetwork, ...] = ()
@@ -44,6 +63,8 @@ class AddressMatch:
     not_ip_set: str | None = None
     ports: tuple[PortRange, ...] = ()
     not_ports: tuple[PortRange, ...] = ()
+    named_ports: tuple[str, ...] = ()
+    not_named_ports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,3 +98,4 @@ class RuleTable:
     failsafe_inbound: tuple[Failsafe, ...] = ()
     failsafe_outbound: tuple[Failsafe, ...] = ()
     sets: Mapping[str, IpSet] = field(default_factory=dict)
+    port_sets: Mapping[str, PortSet] = field(default_factory=dict)

@@ -20,6 +20,7 @@ def _obstacles(entry: Entry) -> tuple[tuple[bool, str], ...]:
         (entry.icmp is not None or entry.not_icmp is not None, "matches on ICMP type"),
         (bool(source.ports or source.not_ports), "matches on source port"),
         (bool(destination.ports or destination.not_ports), "matches on destination port"),
+        (any(_named(side) for side in (source, destination)), "matches on a named port"),
         (_has_address(destination), "matches on destination address"),
         (bool(source.not_nets), "matches on sources outside of nets"),
         (source.not_ip_set is not None, "matches on sources outside of a set"),
@@ -29,3 +30,7 @@ def _obstacles(entry: Entry) -> tuple[tuple[bool, str], ...]:
 
 def _has_address(match: AddressMatch) -> bool:
     return bool(match.nets or match.not_nets) or match.ip_set is not None or match.not_ip_set is not None
+
+
+def _named(match: AddressMatch) -> bool:
+    return bool(match.named_ports or match.not_named_ports)
