@@ -115,8 +115,21 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 		journey->ends++;
 }
 
+/*
+ * Each event has two programs. The kernel does not run a tracing program on a processor where it is running already
+ * (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: what a timer or a received packet then
+ * frees on that processor, hundreds of fragments perhaps, would go unseen. The second program sees what the first one
+ * missed, and the first what interrupted the second. Both write the same.
+ */
 SEC("tp_btf/netif_receive_skb")
 int BPF_PROG(on_receive, struct sk_buff *skb)
+{
+	record_checkpoint(skb, CHECKPOINT_RECEIVE);
+	return 0;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int BPF_PROG(on_receive_too, struct sk_buff *skb)
 {
 	record_checkpoint(skb, CHECKPOINT_RECEIVE);
 	return 0;
@@ -129,8 +142,22 @@ int BPF_PROG(on_kfree, struct sk_buff *skb, void *location, __u32 reason)
 	return 0;
 }
 
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_kfree_too, struct sk_buff *skb, void *location, __u32 reason)
+{
+	record_end(skb, END_KFREE, location, reason);
+	return 0;
+}
+
 SEC("tp_btf/consume_skb")
 int BPF_PROG(on_consume, struct sk_buff *skb, void *location)
+{
+	record_end(skb, END_CONSUME, location, 0);
+	return 0;
+}
+
+SEC("tp_btf/consume_skb")
+int BPF_PROG(on_consume_too, struct sk_buff *skb, void *location)
 {
 	record_end(skb, END_CONSUME, location, 0);
 	return 0;

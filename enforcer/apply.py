@@ -29,7 +29,7 @@ from enforcer.memory import Memory
 from enforcer.mode import ModeChoice
 from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
 from enforcer.plan import Plan, make_plan, wants_xdp
-from enforcer.policy.compile import compile_table
+from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
@@ -73,6 +73,7 @@ class Enforcer:
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._memory = Memory()
+        self._compiler = Compiler()
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
         """Make the kernel enforce the resources; doing it again changes nothing.
@@ -132,7 +133,7 @@ class Enforcer:
                 continue
             addresses = present[name].addresses if name in present else ()
             try:
-                table = compile_table(resources, node=self.node, interface=name, addresses=addresses)
+                table = self._compiler.compile(resources, node=self.node, interface=name, addresses=addresses)
             except UnsupportedRuleError as error:
                 unsupported |= dict.fromkeys(str(error).splitlines())
                 continue

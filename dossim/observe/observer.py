@@ -28,7 +28,8 @@ INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 LAST = INT_MAX - 2
 PREROUTING, LOCAL_IN, FORWARD, POSTROUTING = 0, 1, 2, 4
 
-TRACEPOINTS = ("on_receive", "on_kfree", "on_consume")
+# Two for each event: one may be interrupted by what only the other sees then (bpf/skb_drop.bpf.c).
+TRACEPOINTS = ("on_receive", "on_receive_too", "on_kfree", "on_kfree_too", "on_consume", "on_consume_too")
 
 # Program, hook, priority. The kernel reserves the first and the last priority itself.
 CHECKPOINTS = (

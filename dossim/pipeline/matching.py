@@ -6,8 +6,9 @@ dropped there and then ("hotdrop"), and only if it gets as far as that question:
 1. addresses written as one net, then the protocol (``ip_tables.c: ip_packet_match``, ``ip6_tables.c:
    ip6_packet_match``: an IPv6 packet whose extension headers break off has no protocol);
 2. selectors and lists of nets (``xt_set``);
-3. ports (``xt_multiport.c``: four octets must be there) and ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight
-   octets). A later fragment has neither, and matches no rule that asks.
+3. port numbers (``xt_multiport.c``: four octets must be there), then named ports (``xt_set``, ``hash:ip,port``), then
+   ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight octets). A later fragment has neither ports nor type, and
+   matches no rule that asks for a number; it has no named port either, so "not that named port" holds for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, PORT_PROTOCOLS, Transport
+from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, PORT_PROTOCOLS, SCTP, TCP, UDP, Transport
 from dossim.pipeline.selection import Selection
 from enforcer.errors import UnsupportedRuleError
 from enforcer.policy.resources import (
@@ -29,10 +30,10 @@ from enforcer.policy.resources import (
     PortRange,
     Rule,
 )
-from enforcer.policy.selector import parse
-from enforcer.words import Word
+from enforcer.words import Direction, Word
 
 FAMILY_OF_PROTOCOL = {ICMP: 4, ICMPV6: 6}
+NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # octets of the header that ipset wants to see whole
 
 
 class Answer(Word):
@@ -60,15 +61,18 @@ def rule_matches(rule: Rule, seen: Seen, selection: Selection) -> Answer:
     return next((answer for answer in answers if answer is not Answer.YES), Answer.YES)
 
 
-def failsafe_matches(failsafe: Failsafe, seen: Seen, *, outbound: bool) -> Answer:
-    """Inbound: by destination port; outbound: the answers, by source port. The net is the remote side's in both."""
-    if failsafe.net is not None and seen.source not in failsafe.net:
+def failsafe_matches(failsafe: Failsafe, seen: Seen, *, direction: Direction, answers: bool) -> Answer:
+    """A failsafe of the packet's own direction is known by its destination port; one of the other direction by the
+    source port of its ``answers``. The net is the remote side's in both.
+    """
+    remote = seen.source if direction is Direction.INGRESS else seen.destination
+    if failsafe.net is not None and remote not in failsafe.net:
         return Answer.NO
     if seen.transport is None:
         return Answer.UNREADABLE
     if seen.transport.protocol != failsafe.protocol:
         return Answer.NO
-    return _port(seen.transport, 0 if outbound else 1, lambda port: port == failsafe.port)
+    return _port(seen.transport, 0 if answers else 1, lambda port: port == failsafe.port)
 
 
 # -- conditions, in order ----------------------------------------------------------------------------------------------
@@ -107,15 +111,15 @@ def _addresses(rule: Rule, seen: Seen, selection: Selection) -> Answer:
 
 
 def _ports(rule: Rule, seen: Seen, selection: Selection) -> Answer:
-    for side, entity in enumerate((rule.source, rule.destination)):
-        if not entity.ports and not entity.not_ports:
-            continue
+    """Whether port numbers can be read, if the rule asks for any, and both sides' ports are what it asks for."""
+    sides = (rule.source, rule.destination)
+    if any(_ranges(entity.ports) or _ranges(entity.not_ports) for entity in sides):
         if seen.transport is None:
             return Answer.UNREADABLE
-        answer = _port(seen.transport, side, lambda port, entity=entity: _port_wanted(entity, port))  # type: ignore[misc]
-        if answer is not Answer.YES:
-            return answer
-    return Answer.YES
+        readable = _port(seen.transport, 0, lambda port: True)
+        if readable is not Answer.YES:
+            return readable
+    return _answer(all(_port_wanted(rule, side, seen, selection) for side in (0, 1)))
 
 
 def _icmp(rule: Rule, seen: Seen, selection: Selection) -> Answer:
@@ -169,12 +173,37 @@ def _port(transport: Transport, side: int, wanted: Callable[[int], bool]) -> Ans
     return _answer(wanted(transport.ports[side]))
 
 
-def _port_wanted(entity: EntityRule, port: int) -> bool:
-    return (not entity.ports or _in_ports(port, entity.ports)) and not _in_ports(port, entity.not_ports)
+def _port_wanted(rule: Rule, side: int, seen: Seen, selection: Selection) -> bool:
+    """Whether one side's port is one of those wanted, by number or by name, and none of those unwanted."""
+    entity, address = ((rule.source, seen.source), (rule.destination, seen.destination))[side]
+    number = seen.transport.ports[side] if seen.transport is not None and seen.transport.ports is not None else None
+
+    def is_among(ports: Sequence[Port]) -> bool:
+        if number is not None and any(number in item for item in _ranges(ports)):
+            return True
+        named = [item.name for item in ports if isinstance(item, NamedPort)]
+        return any(_is_named(rule, entity, name, seen, address, side, selection) for name in named)
+
+    return (not entity.ports or is_among(entity.ports)) and not is_among(entity.not_ports)
 
 
-def _in_ports(port: int, ports: Sequence[Port]) -> bool:
-    return any(port in item for item in ports if isinstance(item, PortRange))
+def _is_named(
+    rule: Rule, entity: EntityRule, name: str, seen: Seen, address: IPAddress, side: int, selection: Selection
+) -> bool:
+    """Whether one side is the named port of an endpoint. The whole transport header must be there
+    (``ip_set_getport.c``).
+    """
+    protocol = rule.protocol if rule.protocol in (UDP, SCTP) else TCP
+    found = seen.transport
+    if found is None or found.protocol != protocol or found.ports is None:
+        return False
+    if len(found.octets) < NAMED_PORT_HEADER[protocol]:
+        return False
+    return selection.has_port(entity, name, protocol, address, found.ports[side])
+
+
+def _ranges(ports: Sequence[Port]) -> list[PortRange]:
+    return [item for item in ports if isinstance(item, PortRange)]
 
 
 def _asks(icmp: IcmpMatch | None) -> bool:
@@ -186,15 +215,10 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
 
 
 def require_expressible(name: str, rule: Rule) -> None:
-    """Raises UnsupportedRuleError for a rule that asks what nobody knows of a single received packet."""
+    """Raises UnsupportedRuleError for a rule that asks what nobody knows of a single packet."""
     for side in (rule.source, rule.destination):
-        foreign_scope = side.namespace_selector.strip() and parse(side.namespace_selector.strip()).canonical not in (
-            "all()",
-            "global()",
-        )
-        named = any(isinstance(port, NamedPort) for port in (*side.ports, *side.not_ports))
-        if named or foreign_scope or side.services is not None or side.service_accounts is not None or rule.http:
+        if side.services is not None or side.service_accounts is not None or rule.http:
             raise UnsupportedRuleError(
-                f"{rule.position}: {name}: untracked policy cannot be explained with named ports, services, "
-                "service accounts, namespaces by label, or HTTP; give addresses and numbers"
+                f"{rule.position}: {name}: untracked policy cannot be explained with services, service accounts "
+                "or HTTP; give addresses and ports"
             )

@@ -1,4 +1,4 @@
-"""Untracked ingress policy of one interface, evaluated straight from the resources: the reference for the raw table.
+"""Untracked policy of one interface and direction, evaluated straight from the resources: the reference for raw.
 
 Written to be read beside Calico's documents, and independent of ``enforcer.policy.compile``: it shares with it only the
 selector language and the address sets. Semantics: ``felix/calc/policy_sorter.go`` (order), ``felix/rules/endpoints.go``
@@ -8,13 +8,13 @@ selector language and the address sets. Semantics: ``felix/calc/policy_sorter.go
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dossim.packet.fields import Transport
 from dossim.pipeline.governing import governing_endpoint
 from dossim.pipeline.matching import Answer, Seen, failsafe_matches, require_expressible, rule_matches
-from dossim.pipeline.selection import NAMESPACE, Selection
+from dossim.pipeline.selection import NAMESPACE, Selection, labels_of
 from enforcer.policy.resources import (
     Failsafe,
     FelixConfiguration,
@@ -25,11 +25,12 @@ from enforcer.policy.resources import (
     Rule,
 )
 from enforcer.policy.selector import parse
-from enforcer.words import Action, Word
+from enforcer.words import Action, Direction, Word
 
 DEFAULT_TIER = "default"
 DEFAULT_TIER_ORDER = 1_000_000.0
 GLOBAL_NETWORK_POLICY = "gnp"
+SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
 
 
 class Verdict(Word):
@@ -62,7 +63,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Policy:
-    """``rules`` are all untracked ingress rules of the interface in evaluation order; without any, nothing is
+    """``rules`` are all untracked rules of the interface and direction in evaluation order; without any, nothing is
     enforced.
     """
 
@@ -70,16 +71,25 @@ class Policy:
     rules: tuple[NamedRule, ...]
     felix: FelixConfiguration
     selection: Selection
+    direction: Direction = Direction.INGRESS
 
     @classmethod
-    def of(cls, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress]) -> Policy:
+    def of(
+        cls,
+        resources: Resources,
+        *,
+        node: str,
+        interface: str,
+        addresses: Sequence[IPAddress],
+        direction: Direction = Direction.INGRESS,
+    ) -> Policy:
         """The policy of a node's interface. Raises UnsupportedRuleError for rules that no untracked policy can have."""
         felix = resources.felix_for(node)
         endpoint = governing_endpoint(resources.host_endpoints, felix, node, interface, addresses)
-        rules = tuple(_ingress_rules(resources, endpoint)) if endpoint else ()
+        rules = tuple(_rules_of(resources, endpoint, direction)) if endpoint else ()
         for item in rules:
             require_expressible(item.name, item.rule)
-        return cls(endpoint, rules, felix, Selection(resources))
+        return cls(endpoint, rules, felix, Selection(resources), direction)
 
     @classmethod
     def none(cls) -> Policy:
@@ -89,29 +99,40 @@ class Policy:
     def decide(self, seen: Seen) -> Decision:
         """Failsafes first; then the rules in order. The first that matches and is no Log decides."""
         if not self.rules:
-            return Decision(Verdict.GO_ON, "no untracked ingress policy applies to the interface")
+            return Decision(Verdict.GO_ON, f"no untracked {self.direction} policy applies to the interface")
         failsafe = self._failsafe(seen)
         if failsafe is not None:
             return failsafe
         return self._rules(seen)
 
     def _failsafe(self, seen: Seen) -> Decision | None:
-        """Inbound failsafes by destination port, answers to outbound ones by source port."""
-        for failsafe, outbound in self.failsafes():
-            match failsafe_matches(failsafe, seen, outbound=outbound):
+        """Failsafes of this direction by destination port, answers to those of the other by source port."""
+        for failsafe, answers in self.failsafes():
+            match failsafe_matches(failsafe, seen, direction=self.direction, answers=answers):
                 case Answer.YES:
-                    return Decision(Verdict.GO_ON, f"{describe_failsafe(failsafe, outbound=outbound)} applies")
+                    return Decision(Verdict.GO_ON, f"{self.describe(failsafe, answers=answers)} applies")
                 case Answer.UNREADABLE:
-                    asked = describe_failsafe(failsafe, outbound=outbound)
+                    asked = self.describe(failsafe, answers=answers)
                     return Decision(Verdict.UNREADABLE, f"{asked} cannot be evaluated: {_unreadable(seen.transport)}")
         return None
 
     def failsafes(self) -> Iterator[tuple[Failsafe, bool]]:
-        """Each failsafe, and whether it is an outbound one, whose answers come from its port."""
-        for failsafe in self.felix.failsafe_inbound:
+        """Each failsafe, and whether it is one of the other direction, whose answers come from its port."""
+        own, other = self.felix.failsafe_inbound, self.felix.failsafe_outbound
+        if self.direction is Direction.EGRESS:
+            own, other = other, own
+        for failsafe in own:
             yield failsafe, False
-        for failsafe in self.felix.failsafe_outbound:
+        for failsafe in other:
             yield failsafe, True
+
+    def describe(self, failsafe: Failsafe, *, answers: bool) -> str:
+        """A failsafe as an operator knows it: ``failsafe tcp/22``."""
+        name = {6: "tcp", 17: "udp", 132: "sctp"}.get(failsafe.protocol, str(failsafe.protocol))
+        ingress = self.direction is Direction.INGRESS
+        net = f" {'from' if ingress else 'to'} {failsafe.net}" if failsafe.net else ""
+        other = f" ({'outbound' if ingress else 'inbound'}, its answers)" if answers else ""
+        return f"failsafe {name}/{failsafe.port}{net}{other}"
 
     def _rules(self, seen: Seen) -> Decision:
         passed_tiers: set[str] = set()
@@ -137,12 +158,13 @@ class Policy:
         return Decision(Verdict.GO_ON, "no rule decides", logged=tuple(logged))
 
 
-def _ingress_rules(resources: Resources, endpoint: HostEndpoint) -> Iterator[NamedRule]:
+def _rules_of(resources: Resources, endpoint: HostEndpoint, direction: Direction) -> Iterator[NamedRule]:
+    labels = labels_of(endpoint, resources)
     for policy in _in_order(resources):
-        if "Ingress" not in policy.types or not _applies_to(policy, endpoint):
+        if str(direction).capitalize() not in policy.types or not _applies_to(policy, labels):
             continue
-        for index, rule in enumerate(policy.ingress):
-            yield NamedRule(f"{GLOBAL_NETWORK_POLICY}/{policy.name} ingress[{index}]", policy.tier, rule)
+        for index, rule in enumerate(policy.ingress if direction is Direction.INGRESS else policy.egress):
+            yield NamedRule(f"{GLOBAL_NETWORK_POLICY}/{policy.name} {direction}[{index}]", policy.tier, rule)
 
 
 def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
@@ -157,33 +179,24 @@ def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
     return sorted((policy for policy in resources.policies if policy.do_not_track), key=place)
 
 
-def _applies_to(policy: GlobalNetworkPolicy, endpoint: HostEndpoint) -> bool:
-    """Selectors of namespaces and service accounts see no labels: a HostEndpoint is in none.
+def _applies_to(policy: GlobalNetworkPolicy, labels: Mapping[str, str]) -> bool:
+    """Selectors of namespaces and service accounts look at labels with a prefix, which only a profile gives to a host.
 
     Beside them all() asks for a namespace or a service account to begin with, in the policy's own selector as well
-    (``globalnetworkpolicyprocessor.go`` replaces the word wherever it stands).
+    (``globalnetworkpolicyprocessor.go`` replaces the word wherever it stands by then).
     """
-    own = policy.selector.strip()
-    scopes = [text.strip() for text in (policy.namespace_selector, policy.service_account_selector) if text.strip()]
-    if not scopes:
-        return parse(own).evaluate(endpoint.labels)
-    if not all(parse(_without_all(text)).evaluate({}) for text in scopes):
-        return False
-    return not own or parse(_without_all(own)).evaluate(endpoint.labels)
-
-
-def _without_all(text: str) -> str:
-    return parse(text).canonical.replace("all()", f"has({NAMESPACE})")
+    asked = [policy.selector.strip()]
+    for scope, prefix, label in (
+        (policy.namespace_selector, "pcns.", NAMESPACE),
+        (policy.service_account_selector, "pcsa.", SERVICE_ACCOUNT),
+    ):
+        if scope.strip():
+            asked.append(parse(scope).with_prefix(prefix).canonical)
+            asked = [text.replace("all()", f"has({label})") for text in asked]
+    return all(parse(text).evaluate(labels) for text in asked)
 
 
 def _unreadable(transport: Transport | None) -> str:
     if transport is None:
         return "the IPv6 extension headers end before they name a protocol"
     return f"protocol {transport.protocol} with a header of {len(transport.octets)} octets"
-
-
-def describe_failsafe(failsafe: Failsafe, *, outbound: bool) -> str:
-    """A failsafe as an operator knows it: ``failsafe tcp/22``."""
-    name = {6: "tcp", 17: "udp", 132: "sctp"}.get(failsafe.protocol, str(failsafe.protocol))
-    net = f" from {failsafe.net}" if failsafe.net else ""
-    return f"failsafe {name}/{failsafe.port}{net}" + (" (outbound, its answers)" if outbound else "")

@@ -1,19 +1,31 @@
-"""Which addresses a rule's selectors stand for: those of all network sets and HostEndpoints whose labels they match.
+"""Which addresses and ports a rule's selectors and named ports stand for, by the labels of what Calico knows.
 
 ``felix/labelindex/named_port_index.go``: GlobalNetworkSets, NetworkSets (with the label that names their namespace),
-and the expectedIPs of the HostEndpoints of *all* nodes. Workloads are not known here.
+and the expectedIPs of the HostEndpoints of *all* nodes. Workloads are not known here. The second reading of it in this
+project: the compiler has its own, and the two must not share a mistake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from enforcer.policy.nets import Nets
-from enforcer.policy.resources import EntityRule, IPAddress, Resources
+from enforcer.policy.resources import EndpointPort, EntityRule, HostEndpoint, IPAddress, Profile, Resources
 from enforcer.policy.selector import parse
 
 NAMESPACE = "projectcalico.org/namespace"
+
+
+@dataclass(frozen=True)
+class Addressed:
+    """Something with labels that has addresses, and perhaps named ports."""
+
+    labels: Mapping[str, str]
+    nets: Nets
+    addresses: tuple[IPAddress, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
 
 
 class Selection:
@@ -32,17 +44,27 @@ class Selection:
         if not has_selector(entity):
             return True
         if entity.selector.strip() or entity.namespace_selector.strip():
-            asked = (entity.selector.strip(), entity.not_selector.strip(), entity.namespace_selector.strip())
-            return any(nets.contains(address) for nets in self._selected(*asked))
-        return not any(nets.contains(address) for nets in self._selected(entity.not_selector.strip(), "", ""))
+            return any(item.nets.contains(address) for item in self._selected(*_asked(entity)))
+        return not any(item.nets.contains(address) for item in self._selected(entity.not_selector.strip(), "", ""))
 
-    def _select(self, selector: str, not_selector: str, namespace_selector: str) -> tuple[Nets, ...]:
+    def has_port(self, entity: EntityRule, name: str, protocol: int, address: IPAddress, port: int) -> bool:
+        """Whether an endpoint that the entity's selectors select has a port of this name and protocol there.
+
+        A notSelector narrows it only beside another selector: alone it is a match of its own.
+        """
+        asked = _asked(entity)
+        if not (entity.selector.strip() or entity.namespace_selector.strip()):
+            asked = ("", "", "")
+        wanted = EndpointPort(name, protocol, port)
+        return any(address in item.addresses and wanted in item.ports for item in self._selected(*asked))
+
+    def _select(self, selector: str, not_selector: str, namespace_selector: str) -> tuple[Addressed, ...]:
         return tuple(
-            nets
-            for labels, nets in self._addressed
-            if parse(selector).evaluate(labels)
-            and not (not_selector and parse(not_selector).evaluate(labels))
-            and _in_scope(namespace_selector, labels)
+            item
+            for item in self._addressed
+            if parse(selector).evaluate(item.labels)
+            and not (not_selector and parse(not_selector).evaluate(item.labels))
+            and _in_scope(namespace_selector, item.labels)
         )
 
 
@@ -50,18 +72,44 @@ def has_selector(entity: EntityRule) -> bool:
     return bool(entity.selector.strip() or entity.not_selector.strip() or entity.namespace_selector.strip())
 
 
+def inherited(own: Mapping[str, str], names: Sequence[str], profiles: Sequence[Profile]) -> Mapping[str, str]:
+    """Labels with those of the profiles of these names: an own label wins, then that of the first profile."""
+    sources = [own]
+    for name in names:
+        sources += [item.labels_to_apply for item in profiles if item.name == name]
+    return {key: value for labels in reversed(sources) for key, value in labels.items()}
+
+
+def labels_of(endpoint: HostEndpoint, resources: Resources) -> Mapping[str, str]:
+    """A HostEndpoint's labels with those of its profiles."""
+    return inherited(endpoint.labels, endpoint.profiles, resources.profiles)
+
+
+def _asked(entity: EntityRule) -> tuple[str, str, str]:
+    return entity.selector.strip(), entity.not_selector.strip(), entity.namespace_selector.strip()
+
+
 def _in_scope(namespace_selector: str, labels: Mapping[str, str]) -> bool:
-    """all() means "has a namespace" and global() "has none" (``updateprocessors/rules.go``); no others get here."""
+    """all() means "has a namespace" and global() "has none" (``updateprocessors/rules.go``); any other selector looks
+    at the namespace's labels, which stand among the item's own with a prefix.
+    """
     if not namespace_selector:
         return True
-    wants_namespace = parse(namespace_selector).canonical == "all()"
-    return (NAMESPACE in labels) is wants_namespace
+    canonical = parse(namespace_selector).canonical
+    if canonical in ("all()", "global()"):
+        return (NAMESPACE in labels) is (canonical == "all()")
+    asked = parse(namespace_selector).with_prefix("pcns.").canonical
+    for word, meaning in (("all()", f"has({NAMESPACE})"), ("global()", f"!has({NAMESPACE})")):
+        asked = asked.replace(word, meaning)
+    return parse(asked).evaluate(labels)
 
 
-def _addressed(resources: Resources) -> Iterator[tuple[Mapping[str, str], Nets]]:
+def _addressed(resources: Resources) -> Iterator[Addressed]:
     for item in resources.global_network_sets:
-        yield item.labels, item.nets
+        yield Addressed(item.labels, item.nets)
     for namespaced in resources.network_sets:
-        yield {**namespaced.labels, NAMESPACE: namespaced.namespace}, namespaced.nets
+        own = {**namespaced.labels, NAMESPACE: namespaced.namespace}
+        yield Addressed(inherited(own, [f"kns.{namespaced.namespace}"], resources.profiles), namespaced.nets)
     for endpoint in resources.host_endpoints:
-        yield endpoint.labels, Nets.of(endpoint.expected_ips)
+        nets = Nets.of(endpoint.expected_ips)
+        yield Addressed(labels_of(endpoint, resources), nets, endpoint.expected_ips, endpoint.ports)

@@ -34,7 +34,7 @@ from dossim.packet.fields import (
 )
 from dossim.packet.parse import extension_length, number, parse_ipv4, parse_ipv6
 from dossim.pipeline.matching import Answer, Seen, rule_matches
-from dossim.pipeline.policy import NamedRule, Policy, describe_failsafe
+from dossim.pipeline.policy import NamedRule, Policy
 from dossim.pipeline.selection import has_selector
 from dossim.pipeline.stages import Flight, Node, Step, World
 from enforcer.policy.resources import Failsafe, Rule
@@ -138,20 +138,20 @@ def _first_match(held: tuple[NamedRule, ...], ip: IP, world: World) -> NamedRule
 def _possible_failsafe(policy: Policy, ip: IP) -> str:
     """Why a failsafe might apply; "" when none can. The net of a failsafe is left to raw."""
     transport = known_transport(ip)
-    for failsafe, outbound in policy.failsafes():
+    for failsafe, answers in policy.failsafes():
         if transport is None:
             return "its protocol cannot be known here, and there are failsafes"
         if failsafe.protocol != transport.protocol:
             continue
         if not _are_ports_known(transport):
             return f"its ports cannot be known here, and there are failsafes of protocol {transport.protocol}"
-        if _is_port(failsafe, transport, outbound=outbound):
-            return f"{describe_failsafe(failsafe, outbound=outbound)} applies"
+        if _is_port(failsafe, transport, answers=answers):
+            return f"{policy.describe(failsafe, answers=answers)} applies"
     return ""
 
 
-def _is_port(failsafe: Failsafe, transport: Transport, *, outbound: bool) -> bool:
-    return transport.ports is not None and transport.ports[0 if outbound else 1] == failsafe.port
+def _is_port(failsafe: Failsafe, transport: Transport, *, answers: bool) -> bool:
+    return transport.ports is not None and transport.ports[0 if answers else 1] == failsafe.port
 
 
 def _are_ports_known(transport: Transport) -> bool:

@@ -17,8 +17,8 @@ from dossim.packet.fields import ICMP, ICMPV6
 from dossim.predict.flows import Addresses, Flows
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action
+from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
+from enforcer.words import Action, Direction
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -28,46 +28,59 @@ FAMILY_OF_ICMP = {ICMP: 4, ICMPV6: 6}
 
 @dataclass(frozen=True)
 class Decisions:
-    """``denied_by`` is the index of the denying entry, -1 for none; ``unreadable`` packets were too short for a
-    rule.
+    """``denied_by`` and ``allowed_by`` are the index of the deciding entry, -1 for none; ``unreadable`` packets were
+    too short for a rule.
     """
 
     denied_by: I32
+    allowed_by: I32
     unreadable: Bool
 
 
-def decide(flows: Flows, table: RuleTable) -> Decisions:
-    """What the table's ingress side does with each flow."""
+def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGRESS) -> Decisions:
+    """What one side of the table does with each flow."""
+    entries = table.ingress if direction is Direction.INGRESS else table.egress
     denied_by = np.full(len(flows), -1, np.int32)
+    allowed_by = np.full(len(flows), -1, np.int32)
     unreadable = np.zeros(len(flows), np.bool_)
-    if not table.ingress:
-        return Decisions(denied_by, unreadable)
+    if not entries:
+        return Decisions(denied_by, allowed_by, unreadable)
     undecided = np.ones(len(flows), np.bool_)
-    _failsafes(flows, table.failsafe_inbound, flows.dport, undecided, unreadable)
-    _failsafes(flows, table.failsafe_outbound, flows.sport, undecided, unreadable)
+    for failsafes, port in _failsafes_of(flows, table, direction):
+        remote = flows.source if direction is Direction.INGRESS else flows.destination
+        _failsafes(flows, failsafes, port, remote, undecided, unreadable)
     passed: dict[str, Bool] = {}
-    for index, entry in enumerate(table.ingress):
+    for index, entry in enumerate(entries):
         asked = undecided & ~passed.get(entry.tier, np.False_)
         if not asked.any():
             continue
-        matched, short = _match(flows, entry, table.sets, asked)
+        matched, short = _match(flows, entry, table, asked)
         unreadable |= short
         undecided &= ~short
         if entry.action is Action.PASS:
             passed[entry.tier] = passed.get(entry.tier, np.zeros(len(flows), np.bool_)) | matched
         elif entry.action is not Action.LOG:
             undecided &= ~matched
-            if entry.action is Action.DENY:
-                denied_by[matched] = index
-    return Decisions(denied_by, unreadable)
+            (denied_by if entry.action is Action.DENY else allowed_by)[matched] = index
+    return Decisions(denied_by, allowed_by, unreadable)
 
 
-def _failsafes(flows: Flows, failsafes: Sequence[Failsafe], port: I64, undecided: Bool, unreadable: Bool) -> None:
+def _failsafes_of(flows: Flows, table: RuleTable, direction: Direction) -> list[tuple[Sequence[Failsafe], I64]]:
+    """The failsafes of this direction with the destination port, those of the other with the source port."""
+    own, other = table.failsafe_inbound, table.failsafe_outbound
+    if direction is Direction.EGRESS:
+        own, other = other, own
+    return [(own, flows.dport), (other, flows.sport)]
+
+
+def _failsafes(
+    flows: Flows, failsafes: Sequence[Failsafe], port: I64, remote: Addresses, undecided: Bool, unreadable: Bool
+) -> None:
     """Take flows that a failsafe lets go on, or that are too short to tell, out of ``undecided``."""
     for failsafe in failsafes:
         asked = undecided.copy()
         if failsafe.net is not None:
-            asked &= flows.source.within(failsafe.net)
+            asked &= remote.within(failsafe.net)
         same = asked & (flows.protocol == failsafe.protocol)
         short = (asked & (flows.protocol < 0)) | (same & _too_short(flows, port))
         unreadable |= short
@@ -78,7 +91,7 @@ def _too_short(flows: Flows, field: I64) -> Bool:
     return np.asarray((field < 0) & ~flows.later_fragment, np.bool_)
 
 
-def _match(flows: Flows, entry: Entry, sets: Mapping[str, IpSet], asked: Bool) -> tuple[Bool, Bool]:
+def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[Bool, Bool]:
     """Which of the asked flows match, and which are too short to tell."""
     short = np.zeros(len(flows), np.bool_)
     if _other_family(entry, flows.version):
@@ -92,12 +105,12 @@ def _match(flows: Flows, entry: Entry, sets: Mapping[str, IpSet], asked: Bool) -
         short |= broken
         matched &= _protocol(flows, entry)
     for match, addresses in sides:
-        matched &= _address(match, addresses, sets)
-    for match, port in ((entry.source, flows.sport), (entry.destination, flows.dport)):
-        if match.ports or match.not_ports:
-            short |= matched & _too_short(flows, port)
-            matched &= _in_ranges(port, match.ports, default=True) & ~_in_ranges(port, match.not_ports, default=False)
-            matched &= port >= 0
+        matched &= _address(match, addresses, table)
+    if any(match.ports or match.not_ports for match, _ in sides):  # one side's port is as readable as the other's
+        short |= matched & _too_short(flows, flows.sport)
+        matched &= flows.sport >= 0
+    for (match, addresses), port in zip(sides, (flows.sport, flows.dport), strict=True):
+        matched &= _port(flows, match, addresses, port, table.port_sets)
     for icmp, negated in ((entry.icmp, False), (entry.not_icmp, True)):
         if icmp is not None and icmp.type is not None:
             short |= matched & _too_short(flows, flows.icmp_type)
@@ -133,26 +146,43 @@ def _protocol(flows: Flows, entry: Entry) -> Bool:
     return held
 
 
-def _address(match: AddressMatch, addresses: Addresses, sets: Mapping[str, IpSet]) -> Bool:
+def _address(match: AddressMatch, addresses: Addresses, table: RuleTable) -> Bool:
     held = np.ones(len(addresses.low), np.bool_)
     if match.nets:
         held &= addresses.among(Nets.of(match.nets))
     if match.not_nets:
         held &= ~addresses.among(Nets.of(match.not_nets))
     if match.ip_set is not None:
-        held &= addresses.among(sets[match.ip_set].nets)
+        held &= addresses.among(table.sets[match.ip_set].nets)
     if match.not_ip_set is not None:
-        held &= ~addresses.among(sets[match.not_ip_set].nets)
+        held &= ~addresses.among(table.sets[match.not_ip_set].nets)
     return held
 
 
-def _in_ranges(port: I64, ranges: Sequence[PortRange], *, default: bool) -> Bool:
-    if not ranges:
-        return np.full(len(port), default, np.bool_)
+def _port(flows: Flows, match: AddressMatch, addresses: Addresses, port: I64, port_sets: Mapping[str, PortSet]) -> Bool:
+    """Which have a port that is wanted, by number or by name, and not one that is unwanted."""
+
+    def among(ranges: Sequence[PortRange], names: Sequence[str]) -> Bool:
+        held = np.zeros(len(port), np.bool_)
+        for item in ranges:
+            held |= (port >= item.first) & (port <= item.last)
+        for name in names:
+            held |= _named(flows, addresses, port, port_sets[name])
+        return held
+
+    unwanted = among(match.not_ports, match.not_named_ports)
+    if not match.ports and not match.named_ports:
+        return ~unwanted
+    return np.asarray(among(match.ports, match.named_ports) & ~unwanted, np.bool_)
+
+
+def _named(flows: Flows, addresses: Addresses, port: I64, port_set: PortSet) -> Bool:
+    """Which have their address and port in a named port's set; ipset wants to see the whole transport header."""
     held = np.zeros(len(port), np.bool_)
-    for item in ranges:
-        held |= (port >= item.first) & (port <= item.last)
-    return held
+    for address, number in port_set.members:
+        if address.version == addresses.version:
+            held |= addresses.equal(int(address)) & (port == number)
+    return np.asarray(held & flows.whole_header & (flows.protocol == port_set.protocol), np.bool_)
 
 
 def _icmp(flows: Flows, icmp: IcmpMatch) -> Bool:

@@ -109,6 +109,8 @@ class Nets:
             yield IPv6Network((high << 64 | low, length))
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         if not isinstance(other, Nets):
             return NotImplemented
         return (

@@ -11,10 +11,14 @@ import pytest
 
 from dossim.disposition import Disposition
 from dossim.host import Host
+from dossim.packet.fields import Transport
 from dossim.pipeline import Explainer, Trace
+from dossim.pipeline.matching import Seen
+from dossim.pipeline.policy import Policy, Verdict
 from enforcer.errors import Position, UnsupportedRuleError
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import (
+    EndpointPort,
     EntityRule,
     Failsafe,
     FelixConfiguration,
@@ -25,11 +29,12 @@ from enforcer.policy.resources import (
     NamedPort,
     NetworkSet,
     PortRange,
+    Profile,
     Resources,
     Rule,
     Tier,
 )
-from enforcer.words import Action, Stage
+from enforcer.words import Action, Direction, Stage
 from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 
 HOST = Host("jasper", addresses=(ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")))
@@ -321,13 +326,140 @@ def test_without_a_rule_failsafes_are_not_looked_at() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"source": EntityRule(ports=(NamedPort("http"),)), "protocol": TCP},
         {"destination": EntityRule(services={"name": "s"})},
         {"source": EntityRule(service_accounts={"names": ["a"]})},
-        {"source": EntityRule(namespace_selector="color == 'red'")},
         {"http": {"methods": ["GET"]}},
     ],
 )
 def test_what_one_packet_cannot_tell_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedRuleError, match=r"gnp/p ingress\[0\]"):
         Explainer(resources(policy("p", Rule(Action.ALLOW, **fields))), HOST, mode=None)
+
+
+# -- named ports, profiles, namespaces ---------------------------------------------------------------------------------
+
+SERVED = HostEndpoint(
+    "served",
+    {"role": "host"},
+    node="jasper",
+    interface_name="eth0",
+    expected_ips=(ip_address(ME4), ip_address(ME6)),
+    ports=(EndpointPort("http", TCP, 80), EndpointPort("http", UDP, 8080), EndpointPort("admin", TCP, 443)),
+)
+HTTP = EntityRule(ports=(NamedPort("http"),))
+NOT_HTTP = EntityRule(not_ports=(NamedPort("http"),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "matching", "other"),
+    [
+        pytest.param({"destination": HTTP}, packet(dport=80), packet(dport=8080), id="without a protocol it is TCP's"),
+        pytest.param({"destination": HTTP}, packet(dport=80), packet(dport=80, protocol=UDP), id="and not UDP's"),
+        pytest.param(
+            {"destination": HTTP, "protocol": UDP},
+            packet(dport=8080, protocol=UDP),
+            packet(dport=80, protocol=UDP),
+            id="UDP's where the rule says so",
+        ),
+        pytest.param({"destination": HTTP}, packet(LISTED6, dport=80), packet(LISTED6, dport=443), id="IPv6"),
+        pytest.param({"destination": HTTP}, packet(cut=20), packet(cut=19), id="the whole TCP header must be there"),
+        pytest.param({"destination": NOT_HTTP}, packet(cut=19), packet(cut=20), id="else it is no named port"),
+        pytest.param(
+            {"destination": NOT_HTTP}, packet(dport=80, protocol=UDP), packet(), id="nor is another protocol's"
+        ),
+        pytest.param(
+            {"destination": EntityRule(ports=(NamedPort("http"), PortRange(443, 443))), "protocol": TCP},
+            packet(dport=443),
+            packet(dport=444),
+            id="a number beside it",
+        ),
+        pytest.param(
+            {"destination": EntityRule(ports=(NamedPort("http"), NamedPort("admin"))), "protocol": TCP},
+            packet(dport=443),
+            packet(dport=444),
+            id="a name beside it",
+        ),
+        pytest.param(
+            {"destination": EntityRule(ports=(PortRange(1, 999),), not_ports=(NamedPort("http"),)), "protocol": TCP},
+            packet(dport=81),
+            packet(dport=80),
+            id="a name taken out of a range",
+        ),
+        pytest.param({"source": HTTP}, packet(ME4, sport=80), packet(sport=80), id="the source's endpoint"),
+    ],
+)
+def test_named_ports(fields: dict[str, Any], matching: bytes, other: bytes) -> None:
+    given = resources(policy("p", Rule(Action.DENY, **fields)), host_endpoints=(SERVED,))
+    assert [denied_by(given, matching), denied_by(given, other)] == ["gnp/p ingress[0]", None]
+
+
+def test_a_number_is_asked_before_a_name() -> None:
+    """Four octets must be there for it, so that a packet with fewer is dropped by the question, and not by the rule."""
+    both = EntityRule(ports=(NamedPort("http"), PortRange(443, 443)))
+    given = resources(policy("p", Rule(Action.DENY, protocol=TCP, destination=both)), host_endpoints=(SERVED,))
+    ended = end(given, packet(cut=3))
+    assert (ended.stage, ended.entry) == (Stage.RAW, None)
+    assert denied_by(given, packet(dport=443, cut=4)) == "gnp/p ingress[0]"
+
+
+def test_labels_come_from_profiles_too() -> None:
+    endpoint = HostEndpoint(
+        "jasper-eth0", {"role": "host"}, node="jasper", interface_name="eth0", profiles=("edge", "late")
+    )
+    profiles = (
+        Profile("late", labels_to_apply={"site": "late"}),
+        Profile("edge", labels_to_apply={"role": "edge", "site": "lab"}),
+    )
+    for selector, applies in (("site == 'lab'", True), ("role == 'host'", True), ("role == 'edge'", False)):
+        given = resources(policy("p", ANY, selector=selector), host_endpoints=(endpoint,), profiles=profiles)
+        assert denied_by(given, packet()) == ("gnp/p ingress[0]" if applies else None)
+
+
+def test_a_namespace_is_selected_by_the_labels_of_its_profile() -> None:
+    listed = NetworkSet("n", namespace="web", nets=Nets.of(["203.0.113.0/24"]))
+    profiles = (Profile("kns.web", labels_to_apply={"pcns.env": "prod"}),)
+    for scope, applies in (("env == 'prod'", True), ("env == 'test'", False), ("has(env) && all()", True)):
+        rule = Rule(Action.DENY, source=EntityRule(namespace_selector=scope))
+        given = resources(policy("p", rule), network_sets=(listed,), global_network_sets=(), profiles=profiles)
+        assert denied_by(given, packet()) == ("gnp/p ingress[0]" if applies else None), scope
+
+
+# -- egress ------------------------------------------------------------------------------------------------------------
+
+
+def egress(*rules: Rule, **felix: Any) -> Policy:
+    given = resources(
+        policy("p", ANY, egress=rules, types=("Ingress", "Egress")),
+        felix_configurations=(
+            FelixConfiguration("default", **({"failsafe_inbound": (), "failsafe_outbound": ()} | felix)),
+        ),
+    )
+    addresses = [ip_address(ME4)]
+    return Policy.of(given, node="jasper", interface="eth0", addresses=addresses, direction=Direction.EGRESS)
+
+
+def sent(destination: str, *, sport: int = 1024, dport: int = 80) -> Seen:
+    octets = sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + bytes(16)
+    return Seen(4, ip_address(ME4), ip_address(destination), Transport(TCP, 20, octets))
+
+
+def test_egress_rules_are_asked_of_what_is_sent() -> None:
+    found = egress(Rule(Action.DENY, destination=EntityRule(selector="list == 'deny'"))).decide(sent(LISTED))
+    assert (found.verdict, found.decided_by and found.decided_by.name) == (Verdict.DENY, "gnp/p egress[0]")
+    allowed = egress(Rule(Action.DENY, source=EntityRule(selector="list == 'deny'"))).decide(sent(LISTED))
+    assert allowed.verdict is Verdict.GO_ON
+
+
+def test_outbound_failsafes_by_destination_port_and_answers_to_inbound_ones_by_source_port() -> None:
+    away = ip_network("203.0.113.0/24")
+    rules = egress(
+        ANY, failsafe_outbound=(Failsafe(TCP, 53, away),), failsafe_inbound=(Failsafe(TCP, 22, away),)
+    )  # fmt: skip
+    goes_on = {"dport 53": sent(LISTED, dport=53), "sport 22": sent(LISTED, sport=22)}
+    denied = {
+        "dport 22": sent(LISTED, dport=22),
+        "sport 53": sent(LISTED, sport=53),
+        "elsewhere": sent(OTHER, dport=53),
+    }
+    assert {name for name, seen in goes_on.items() if rules.decide(seen).verdict is Verdict.GO_ON} == set(goes_on)
+    assert {name for name, seen in denied.items() if rules.decide(seen).verdict is Verdict.DENY} == set(denied)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from enforcer.errors import Position, UnsupportedRuleError
-from enforcer.policy.compile import compile_table, ordered_policies
+from enforcer.policy.compile import Compiler, compile_table, ordered_policies
 from enforcer.policy.load import load_text
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import (
+    EndpointPort,
     EntityRule,
     Failsafe,
     FelixConfiguration,
@@ -22,11 +25,12 @@ from enforcer.policy.resources import (
     NamedPort,
     NetworkSet,
     PortRange,
+    Profile,
     Resources,
     Rule,
     Tier,
 )
-from enforcer.policy.ruletable import AddressMatch, RuleTable
+from enforcer.policy.ruletable import AddressMatch, IpSet, RuleTable
 from enforcer.policy.selector import parse
 from enforcer.words import Action, Direction
 from tests.unit.enforcer.policy.documents import HOW_TO
@@ -53,6 +57,7 @@ def table(*items: Any, interface: str = "eth0", addresses: tuple[str, ...] = ())
         of(NetworkSet),
         of(GlobalNetworkPolicy),
         of(Tier),
+        of(Profile),
         of(FelixConfiguration),
     )
     return compile_table(
@@ -251,17 +256,147 @@ def test_failsafes_are_those_of_the_node() -> None:
     assert table(gnp("a"), default, own).failsafe_outbound == ()
 
 
+# --- profiles and named ports -----------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_inherits_labels_from_its_profiles_its_own_and_the_first_profiles_win() -> None:
+    endpoint = HostEndpoint(
+        "a", {"own": "1"}, node="jasper", interface_name="eth1", profiles=("first", "second", "not-there")
+    )
+    first = Profile("first", labels_to_apply={"own": "2", "shared": "first"})
+    second = Profile("second", labels_to_apply={"shared": "second", "more": "second"})
+    other = Profile("other", labels_to_apply={"more": "other"})
+    wanted = gnp("p", selector="own == '1' && shared == 'first' && more == 'second'")
+    assert names(table(endpoint, first, second, other, wanted, interface="eth1")) == ["gnp/p ingress[0]"]
+    assert names(table(endpoint, first, other, wanted, interface="eth1")) == []
+
+
+def test_a_namespace_is_selected_by_the_labels_of_its_profile() -> None:
+    items = (
+        NetworkSet("inside", namespace="web", nets=Nets.of(["198.51.100.0/24"])),
+        NetworkSet("outside", namespace="db", nets=Nets.of(["192.0.2.0/24"])),
+        GlobalNetworkSet("global", nets=Nets.of(["203.0.113.0/24"])),
+        Profile("kns.web", labels_to_apply={"pcns.env": "prod"}),
+        Profile("kns.db", labels_to_apply={"pcns.env": "test", "env": "prod"}),
+    )
+
+    def members(scope: str) -> set[str]:
+        found = table(*items, gnp("p", Rule(Action.DENY, source=EntityRule(namespace_selector=scope))))
+        (ip_set,) = found.sets.values()
+        return set(ip_set.members)
+
+    assert members("env == 'prod'") == {"ns/web/inside"}
+    assert members("has(env)") == {"ns/web/inside", "ns/db/outside"}
+    assert members("env != 'prod'") == {"ns/db/outside", "gns/global"}
+    assert members("all()") == {"ns/web/inside", "ns/db/outside"}
+    assert members("global()") == {"gns/global"}
+
+
+WEB = HostEndpoint(
+    "web",
+    {"role": "web"},
+    node="opal",
+    interface_name="eth0",
+    expected_ips=(ip_address("192.0.2.1"), ip_address("2001:db8::1")),
+    ports=(EndpointPort("http", 6, 80), EndpointPort("http", 17, 8080), EndpointPort("admin", 6, 22)),
+)
+
+
+def named(protocol: int | None = None, **entity: Any) -> RuleTable:
+    return table(WEB, gnp("p", Rule(Action.DENY, protocol=protocol, destination=EntityRule(**entity))))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port"), [(None, 80), (6, 80), (17, 8080), (132, None)], ids=["unsaid is TCP", "TCP", "UDP", "none"]
+)
+def test_a_named_port_stands_for_the_endpoints_that_have_it(protocol: int | None, port: int | None) -> None:
+    found = named(protocol, ports=(NamedPort("http"),))
+    ((identity, port_set),) = found.port_sets.items()
+    assert found.ingress[0].destination == AddressMatch(named_ports=(identity,))
+    assert port_set.protocol == (protocol or 6)
+    assert port_set.members == (tuple((address, port) for address in WEB.expected_ips) if port else ())
+
+
+def test_the_id_of_a_named_port_is_calicos() -> None:
+    digest = hashlib.sha224(f"n:{parse('all()').uid},tcp,http".encode()).digest()
+    assert list(named(ports=(NamedPort("http"),)).port_sets) == [
+        "n:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    ]
+
+
+def test_a_named_port_takes_the_selectors_place_unless_there_are_numbers_too() -> None:
+    alone = named(ports=(NamedPort("http"),), selector="role == 'web'").ingress[0].destination
+    assert alone.ip_set is None
+    assert len(alone.named_ports) == 1
+    both = named(6, ports=(NamedPort("http"), PortRange(1, 2)), selector="role == 'web'").ingress[0].destination
+    assert both.ip_set == parse("role == 'web'").uid
+    assert both.named_ports == alone.named_ports
+    assert both.ports == (PortRange(1, 2),)
+
+
+def test_a_named_port_is_looked_for_where_the_selector_looks() -> None:
+    def count(**entity: Any) -> list[int]:
+        return [len(item.members) for item in named(ports=(NamedPort("http"),), **entity).port_sets.values()]
+
+    assert count(selector="role == 'db'") == [0]
+    assert count(selector="role == 'web'", not_selector="role == 'web'") == [0]
+    assert count(not_selector="role == 'web'") == [2]  # a match of its own, which the rule has besides
+
+
+def test_a_negated_named_port() -> None:
+    found = named(not_ports=(NamedPort("http"), NamedPort("http"), NamedPort("nowhere"))).ingress[0].destination
+    assert len(found.not_named_ports) == 2
+    assert found.ports == found.not_ports == found.named_ports == ()
+
+
+# --- compiling again --------------------------------------------------------------------------------------------------
+
+
+def test_only_what_depends_on_a_changed_set_is_put_together_again() -> None:
+    def state(*cidrs: str) -> Resources:
+        sets = (
+            GlobalNetworkSet("one", {"list": "one"}, nets=Nets.of(cidrs)),
+            GlobalNetworkSet("two", {"list": "two"}, nets=Nets.of(["198.51.100.0/24"])),
+            GlobalNetworkSet("three", {"list": "three"}, nets=Nets.of(["192.0.2.0/24"])),
+        )
+        rules = [
+            Rule(Action.DENY, source=EntityRule(selector=text))
+            for text in ("list == 'one'", "list == 'two'", "list in {'one', 'two'}", "list in {'two', 'three'}")
+        ]
+        return Resources((ENDPOINT,), sets, policies=(gnp("p", *rules),))
+
+    compiler = Compiler()
+
+    def compiled(resources: Resources) -> list[IpSet]:
+        found = compiler.compile(resources, node="jasper", interface="eth0")
+        assert found == compile_table(resources, node="jasper", interface="eth0")
+        return [found.sets[entry.source.ip_set or ""] for entry in found.ingress]
+
+    before = compiled(state("203.0.113.0/24"))
+    same = compiled(state("203.0.113.0/24"))
+    assert [new is old for new, old in zip(same, before, strict=True)] == [True, True, True, True]
+    after = compiled(state("203.0.113.0/25"))
+    assert [new is old for new, old in zip(after, before, strict=True)] == [False, True, False, True]
+    assert after[0].nets == Nets.of(["203.0.113.0/25"])
+
+
+def test_a_set_that_gains_or_loses_a_member_is_put_together_again() -> None:
+    one = GlobalNetworkSet("one", {"list": "deny"}, nets=Nets.of(["203.0.113.0/24"]))
+    two = GlobalNetworkSet("two", {"list": "deny"}, nets=Nets.of(["198.51.100.0/24"]))
+    policy = gnp("p", Rule(Action.DENY, source=EntityRule(selector="list == 'deny'")))
+    compiler = Compiler()
+    for sets in ((one,), (one, two), (two,), (), (one, two)):
+        found = compiler.compile(Resources((ENDPOINT,), sets, policies=(policy,)), node="jasper", interface="eth0")
+        (ip_set,) = found.sets.values()
+        assert ip_set.nets == Nets.union([item.nets for item in sets])
+
+
 # --- what cannot be expressed -----------------------------------------------------------------------------------------
 
 UNSUPPORTED: list[tuple[str, Rule, str]] = [
-    ("a named port", Rule(Action.DENY, source=EntityRule(ports=(NamedPort("http"),))),
-     "source.ports: the named port 'http'"),
-    ("a negated one", Rule(Action.DENY, destination=EntityRule(not_ports=(NamedPort("x"),))), "destination.notPorts"),
     ("services", Rule(Action.DENY, source=EntityRule(services={"name": "a"})), "source.services"),
     ("service accounts", Rule(Action.DENY, source=EntityRule(service_accounts={"names": ()})),
      "source.serviceAccounts"),
-    ("namespaces by label", Rule(Action.DENY, source=EntityRule(namespace_selector="a == 'b'")),
-     "only all() and global()"),
     ("http", Rule(Action.ALLOW, http={}), "http: "),
 ]  # fmt: skip
 
