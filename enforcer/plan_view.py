@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from enforcer.plan import InterfacePlan, Plan, PlannedEntry
+from enforcer.policy.ruletable import TrackedPolicy
 from enforcer.words import STAGE_OF_MODE, Stage
 
 if TYPE_CHECKING:  # plans are shown on hosts where nothing can be applied
@@ -35,6 +36,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         for mode, reason in item.mode_reasons:
             console.print(Text(f"  not {mode}: {reason}"), soft_wrap=True)
         console.print(_entry_table(item))
+        for tracked in item.table.tracked:
+            console.print(Text(f"  {_not_enforced(tracked)} ({tracked.position})"), soft_wrap=True)
 
 
 def stages_of(plan: InterfacePlan) -> dict[Stage, list[str]]:
@@ -54,7 +57,16 @@ def _interface_as_dict(plan: InterfacePlan) -> dict[str, Any]:
         "modes_not_used": [{"mode": str(mode), "reason": reason} for mode, reason in plan.mode_reasons],
         "stages": {str(stage): names for stage, names in stages_of(plan).items()},
         "entries": [_entry_as_dict(item) for item in plan.entries],
+        "tracked": [
+            {"policy": item.name, "hooks": list(item.hooks), "source": str(item.position)}
+            for item in plan.table.tracked
+        ],
     }
+
+
+def _not_enforced(tracked: TrackedPolicy) -> str:
+    where = ", ".join(tracked.hooks)
+    return f"{tracked.name} is tracked policy: Calico enforces it at {where}; here it is neither enforced nor predicted"
 
 
 def _entry_as_dict(item: PlannedEntry) -> dict[str, Any]:

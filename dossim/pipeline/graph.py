@@ -24,14 +24,20 @@ CHECKS: dict[Stage, Check] = {
     Stage.IP_INPUT: ip_input.check,
     Stage.DEFRAG: hooks.check_defrag,
     Stage.RAW: hooks.check_raw,
-    Stage.CONNTRACK: hooks.always(Stage.MANGLE, "connection table"),
-    Stage.MANGLE: hooks.always(Stage.NAT, "mangle PREROUTING"),
-    Stage.NAT: hooks.always(Stage.ROUTE, "nat PREROUTING"),
+    Stage.CONNTRACK: hooks.passing(
+        Stage.CONNTRACK, Stage.MANGLE, "connection table", untracked="not tracked (NOTRACK in raw)"
+    ),
+    Stage.MANGLE: hooks.passing(
+        Stage.MANGLE, Stage.NAT, "mangle PREROUTING", untracked="accepted at once: it has the accept mark"
+    ),
+    Stage.NAT: hooks.passing(Stage.NAT, Stage.ROUTE, "nat PREROUTING", untracked="no NAT without connection tracking"),
     Stage.ROUTE: route.check,
-    Stage.FILTER_INPUT: hooks.always(Stage.SOCKET, "filter INPUT"),
-    Stage.FILTER_FORWARD: hooks.always(Stage.EGRESS, "filter FORWARD"),
+    Stage.FILTER_INPUT: hooks.passing(
+        Stage.FILTER_INPUT, Stage.SOCKET, "filter INPUT", untracked="accepted at once: it has the accept mark"
+    ),
+    Stage.FILTER_FORWARD: hooks.passing(Stage.FILTER_FORWARD, Stage.EGRESS, "filter FORWARD"),
     Stage.SOCKET: transport.check,
-    Stage.EGRESS: hooks.always(Fate.FORWARDED, "POSTROUTING"),
+    Stage.EGRESS: hooks.passing(Stage.EGRESS, Fate.FORWARDED, "POSTROUTING"),
 }
 
 EDGES = (

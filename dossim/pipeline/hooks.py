@@ -38,6 +38,7 @@ def check_raw(flight: Flight, world: World) -> Step:
         return Step(target, flight, describe(seen), decision.why, note=note.rstrip("; "))
     target = Fate.DROPPED if decision.verdict is Verdict.DENY else Stage.CONNTRACK
     rule = decision.decided_by
+    flight = replace(flight, untracked=decision.verdict is Verdict.ALLOW)
     return Step(target, flight, describe(seen), decision.why, rule.name, rule.rule, note.rstrip("; "))
 
 
@@ -58,10 +59,17 @@ def _describe_transport(transport: Transport | None) -> str:
     return f"{name} {transport.ports[0]} > {transport.ports[1]}" if transport.ports else name
 
 
-def always(following: Node, what: str) -> Callable[[Flight, World], Step]:
-    """The check of a stage that lets every packet through."""
+def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[Flight, World], Step]:
+    """The check of a stage that lets every packet through; ``untracked`` says what it does with one that was allowed.
+
+    Calico's tracked policy, which it asks at some of these stages, is not modelled: a note names what would be asked.
+    """
 
     def check(flight: Flight, world: World) -> Step:
-        return Step(following, flight, what, "passes")
+        if flight.untracked and untracked:
+            return Step(following, flight, what, untracked)
+        asked = ", ".join(world.policy.tracked.get(stage, ()))
+        note = f"Calico would ask {asked} here: tracked policy, not modelled" if asked else ""
+        return Step(following, flight, what, "passes", note=note)
 
     return check

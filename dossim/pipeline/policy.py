@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dossim.packet.fields import Transport
 from dossim.pipeline.governing import governing_endpoint
@@ -25,7 +25,7 @@ from enforcer.policy.resources import (
     Rule,
 )
 from enforcer.policy.selector import parse
-from enforcer.words import Action, Direction, Word
+from enforcer.words import Action, Direction, Stage, Word
 
 DEFAULT_TIER = "default"
 DEFAULT_TIER_ORDER = 1_000_000.0
@@ -72,6 +72,7 @@ class Policy:
     felix: FelixConfiguration
     selection: Selection
     direction: Direction = Direction.INGRESS
+    tracked: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)  # policies Calico would ask there
 
     @classmethod
     def of(
@@ -89,7 +90,8 @@ class Policy:
         rules = tuple(_rules_of(resources, endpoint, direction)) if endpoint else ()
         for item in rules:
             require_expressible(item.name, item.rule)
-        return cls(endpoint, rules, felix, Selection(resources), direction)
+        tracked = _tracked(resources, endpoint) if endpoint else {}
+        return cls(endpoint, rules, felix, Selection(resources), direction, tracked)
 
     @classmethod
     def none(cls) -> Policy:
@@ -165,6 +167,19 @@ def _rules_of(resources: Resources, endpoint: HostEndpoint, direction: Direction
             continue
         for index, rule in enumerate(policy.ingress if direction is Direction.INGRESS else policy.egress):
             yield NamedRule(f"{GLOBAL_NETWORK_POLICY}/{policy.name} {direction}[{index}]", policy.tier, rule)
+
+
+def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[str, ...]]:
+    """The policies that Calico asks about received packets behind conntrack, and where: they are not modelled."""
+    labels, found = labels_of(endpoint, resources), dict[Stage, tuple[str, ...]]()
+    for policy in resources.policies:
+        if policy.do_not_track or not _applies_to(policy, labels):
+            continue
+        stages = [Stage.MANGLE] if policy.pre_dnat else [Stage.FILTER_INPUT] * ("Ingress" in policy.types)
+        stages += [Stage.FILTER_FORWARD] if policy.apply_on_forward and not policy.pre_dnat else []
+        for stage in stages:
+            found[stage] = (*found.get(stage, ()), f"{GLOBAL_NETWORK_POLICY}/{policy.name}")
+    return found
 
 
 def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:

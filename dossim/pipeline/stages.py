@@ -49,7 +49,8 @@ class Flight:
     """One packet on its way: what was received, and what the stages behind it found out.
 
     ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed``
-    says why an earlier stage that could have dropped it did not.
+    says why an earlier stage that could have dropped it did not. ``untracked``: an Allow has taken it out of connection
+    tracking and marked it as accepted.
     """
 
     packet: Packet
@@ -58,6 +59,7 @@ class Flight:
     reassembly: Reassembly | None = None
     destination: Destination | None = None
     passed: str = ""
+    untracked: bool = False
 
 
 @dataclass(frozen=True)

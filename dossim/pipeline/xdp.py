@@ -107,7 +107,8 @@ def _no_match(policy: Policy, held: tuple[NamedRule, ...]) -> str:
     if len(held) == len(policy.rules):
         return "no rule names its source"
     stopper = policy.rules[len(held)]
-    own = f"none of the {len(held)} rules held here names its source"
+    own = f"{'the one rule' if len(held) == 1 else f'none of the {len(held)} rules'} held here "
+    own += "does not name its source" if len(held) == 1 else "names its source"
     return f"{own}; {stopper.name} is left to raw: {why_not(stopper.rule)}"
 
 

@@ -35,6 +35,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "packets": view.packets,
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
+            "tracked": list(view.tracked),
             "timings_s": dict(view.timings_s),
         }
     return {
@@ -51,6 +52,7 @@ def as_dict(view: View) -> dict[str, Any]:
             for row in view.stages
         },
         "entries": [_entry(row, observed=True) for row in view.entries],
+        "tracked": list(view.tracked),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
         "timings_s": dict(view.timings_s),

@@ -27,6 +27,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     console.print(Text(view.verdict, style=_verdict_style(view)), soft_wrap=True)
     for line in blocked_lines(view):
         console.print(Text(line), soft_wrap=True)
+    if view.scope:
+        console.print(Text(view.scope, style="yellow"), soft_wrap=True)
     console.print()
 
 

@@ -101,6 +101,9 @@ class View:
     timings_s: Mapping[str, float]
     policy: tuple[str, ...]
     mode_reasons: tuple[tuple[str, str], ...]
+    tracked: tuple[
+        str, ...
+    ] = ()  # policies for the interface that act behind conntrack: neither enforced nor predicted
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
 
@@ -133,6 +136,13 @@ class View:
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
         parts += [] if parts else ["an entry counted other packets than predicted"]
         return f"{packets}: predicted != observed: {', '.join(parts)}"
+
+    @property
+    def scope(self) -> str:
+        """What of the policy is left out, "" for nothing."""
+        if not self.tracked:
+            return ""
+        return f"not modelled, because Calico enforces it behind conntrack: {', '.join(self.tracked)} (tracked policy)"
 
     @property
     def blocking(self) -> tuple[EntryRow, ...]:
@@ -170,6 +180,7 @@ def view_of(result: PredictResult, *, title: str = "") -> View:
         timings_s=dict(result.timings_s),
         policy=_policy_files(result),
         mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
+        tracked=tuple(item.name for item in result.plan.table.tracked),
     )
     return _with_drill(view, result) if isinstance(result, DrillResult) else view
 

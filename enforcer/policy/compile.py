@@ -1,7 +1,8 @@
 """compile_table: Resources -> RuleTable of one interface. Pure; every entry keeps where it came from.
 
 Order (``felix/calc/policy_sorter.go``): tiers that exist before those that do not, by order (none last), then name;
-policies by order (none last), then name; rules as written. Only policies with doNotTrack take part.
+policies by order (none last), then name; rules as written. Only policies with doNotTrack make entries; the others that
+select the endpoint are named as tracked.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
 from enforcer.words import Direction
 
@@ -57,7 +58,8 @@ class Compiler:
             return RuleTable(interface)
         self._take(resources)
         labels = endpoint_labels(endpoint, {item.name: item for item in resources.profiles})
-        policies = [item for item in self._policies if parse(policy_selector(item)).evaluate(labels)]
+        selecting = [item for item in self._policies if parse(policy_selector(item)).evaluate(labels)]
+        policies = [item for item in selecting if item.do_not_track]
         entries = _Entries(self._membership)
         ingress = tuple(entries.of(policies, Direction.INGRESS))
         egress = tuple(entries.of(policies, Direction.EGRESS))
@@ -71,6 +73,7 @@ class Compiler:
             failsafe_outbound=felix.failsafe_outbound,
             sets=entries.sets,
             port_sets=entries.port_sets,
+            tracked=tuple(_tracked(item) for item in selecting if not item.do_not_track),
         )
 
     def _take(self, resources: Resources) -> None:
@@ -88,7 +91,7 @@ def compile_table(resources: Resources, *, node: str, interface: str, addresses:
 
 
 def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
-    """Untracked policies in evaluation order."""
+    """All policies in the order in which those of a kind (untracked, tracked) are evaluated."""
     tiers = {DEFAULT_TIER.name: DEFAULT_TIER} | {tier.name: tier for tier in resources.tiers}
 
     def rank(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:
@@ -101,7 +104,18 @@ def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
             policy.name,
         )
 
-    return sorted((item for item in resources.policies if item.do_not_track), key=rank)
+    return sorted(resources.policies, key=rank)
+
+
+def _tracked(policy: GlobalNetworkPolicy) -> TrackedPolicy:
+    if policy.pre_dnat:
+        hooks = ["mangle PREROUTING"]
+    else:
+        hooks = [
+            hook for kind, hook in (("Ingress", "filter INPUT"), ("Egress", "filter OUTPUT")) if kind in policy.types
+        ]
+        hooks += ["filter FORWARD"] if policy.apply_on_forward else []
+    return TrackedPolicy(f"gnp/{policy.name}", tuple(hooks), policy.position)
 
 
 class _Entries:

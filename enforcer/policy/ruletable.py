@@ -88,6 +88,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class TrackedPolicy:
+    """A policy that selects the endpoint and acts behind conntrack: read and checked, neither enforced nor predicted.
+
+    ``hooks`` are where Calico would enforce it, in the kernel's words: ``mangle PREROUTING`` for preDNAT, else ``filter
+    INPUT`` and ``filter OUTPUT``, with applyOnForward ``filter FORWARD`` too (``felix/calc/event_sequencer.go``).
+    """
+
+    name: str
+    hooks: tuple[str, ...]
+    position: Position = NOWHERE
+
+
+@dataclass(frozen=True)
 class RuleTable:
     """The untracked entries of one interface. ``endpoint`` is the governing HostEndpoint, None if there is none."""
 
@@ -99,3 +112,4 @@ class RuleTable:
     failsafe_outbound: tuple[Failsafe, ...] = ()
     sets: Mapping[str, IpSet] = field(default_factory=dict)
     port_sets: Mapping[str, PortSet] = field(default_factory=dict)
+    tracked: tuple[TrackedPolicy, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from enforcer.errors import Position, UnsupportedRuleError
-from enforcer.policy.compile import Compiler, compile_table, ordered_policies
+from enforcer.policy.compile import Compiler, compile_table
 from enforcer.policy.load import load_text
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import (
@@ -424,6 +424,22 @@ def test_rules_of_policies_that_do_not_apply_are_not_asked() -> None:
     assert names(table(gnp("a", Rule(Action.ALLOW, http={}), do_not_track=False), gnp("b"))) == ["gnp/b ingress[0]"]
 
 
-def test_ordered_policies_are_the_untracked_ones() -> None:
-    resources = Resources(policies=(gnp("b"), gnp("a"), gnp("c", do_not_track=False)))
-    assert [policy.name for policy in ordered_policies(resources)] == ["a", "b"]
+def test_tracked_policies_that_select_the_endpoint_are_named_with_the_hooks_calico_enforces_them_at() -> None:
+    def tracked(name: str, **fields: Any) -> GlobalNetworkPolicy:
+        return gnp(name, **{"do_not_track": False, "apply_on_forward": False} | fields)
+
+    found = table(
+        gnp("untracked"),
+        tracked("d", types=("Egress",)),
+        tracked("c", apply_on_forward=True, types=("Ingress", "Egress")),
+        tracked("b", pre_dnat=True, apply_on_forward=True),
+        tracked("a"),
+        tracked("other", selector="role == 'db'"),
+    )
+    assert {item.name: item.hooks for item in found.tracked} == {
+        "gnp/a": ("filter INPUT",),
+        "gnp/b": ("mangle PREROUTING",),
+        "gnp/c": ("filter INPUT", "filter OUTPUT", "filter FORWARD"),
+        "gnp/d": ("filter OUTPUT",),
+    }
+    assert names(found) == ["gnp/untracked ingress[0]"]
