@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bench import bench_drill, bench_predict
+from bench import bench_compile, bench_drill, bench_predict
 
 
 def main() -> None:
+    bench_compile.main()
     bench_predict.main()
     bench_drill.main()
 

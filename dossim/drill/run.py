@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
@@ -67,12 +68,13 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
             lab.quiet_offloads()
             with watch.phase("predict"):
                 prediction = predict(capture, plan, host)
-            with watch.phase("replay"), lab.peer():
-                sender = ScapySender(tag=tag, seen=observer.seen)
-                unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
-            with watch.phase("observe"):
-                longest_s = fragment_timeout_s + _TIMER_SLACK_S if fragments else _QUIET_S
-                _settle(lambda: len(open_packets(observer.journeys, fragments)), lab, longest_s)
+            with _one_processor():
+                with watch.phase("replay"), lab.peer():
+                    sender = ScapySender(tag=tag, seen=observer.seen)
+                    unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
+                with watch.phase("observe"):
+                    longest_s = fragment_timeout_s + _TIMER_SLACK_S if fragments else _QUIET_S
+                    _settle(lambda: len(open_packets(observer.journeys, fragments)), lab, longest_s)
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
                 tracked = lab.conntrack_entries()
@@ -108,19 +110,32 @@ def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
     report("replay", done, total)
 
 
+@contextmanager
+def _one_processor() -> Iterator[None]:
+    """The calling thread stays on the processor it is on. Fragment timers run where their fragments came in, so they
+    interrupt this thread while it waits, and no other (docs/kernel-notes.md: events that no tracing program sees).
+    """
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
-    """Wait until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
+    """Wait, awake, until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
     timeout).
 
-    Time is counted in polls, not by the clock: a machine that was paused has not had the time to end anything. Only a
-    packet that never ends makes a drill wait this long, so patience costs nothing where all is well.
+    Time is counted in polls of at most ``_POLL_S``, not by the clock: a machine that was paused has not had the time to
+    end anything. Only a packet that never ends makes a drill wait this long, so patience costs nothing where all is
+    well.
     """
-    left, quiet_s = count_open(), 0.0
+    left, quiet_s, before = count_open(), 0.0, time.monotonic()
     while left and quiet_s < longest_s:
-        time.sleep(_POLL_S)
         lab.drain()
-        now = count_open()
-        left, quiet_s = (now, 0.0) if now != left else (left, quiet_s + _POLL_S)
+        now, before, passed_s = count_open(), time.monotonic(), min(time.monotonic() - before, _POLL_S)
+        left, quiet_s = (now, 0.0) if now != left else (left, quiet_s + passed_s)
 
 
 def _drops(enforcer: Enforcer) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -142,3 +143,11 @@ def test_the_drawing_counts_what_passed(held: View) -> None:
     assert counts["no fragment, or its datagram is whole"] == 1100
     assert counts["for this host"] == 0
     assert counts["for another host, and forwarding is on"] == 100
+
+
+def test_what_is_left_out_is_said(predicted: View) -> None:
+    assert predicted.scope == ""
+    partial = replace(predicted, tracked=("gnp/a", "gnp/b"))
+    said = "not modelled, because Calico enforces it behind conntrack: gnp/a, gnp/b (tracked policy)"
+    assert said in printed(partial)
+    assert said in html([partial], title="t")
