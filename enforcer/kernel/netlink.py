@@ -11,7 +11,7 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -48,6 +48,8 @@ class InterfaceState:
     """One interface. ``xdp`` has every program attached, earliest mode first.
 
     ``has_vlans``: VLAN interfaces of this namespace sit on it, so the stack takes tagged packets for theirs.
+    ``taken_by``: who takes its packets before IP sees them (``bridge br0``, ``macvlan mv0``); "" for nobody. Netfilter
+    then never sees a packet as received by this interface.
     """
 
     name: str
@@ -57,6 +59,7 @@ class InterfaceState:
     addresses: tuple[IPAddress, ...] = ()
     xdp: tuple[XdpState, ...] = ()
     has_vlans: bool = False
+    taken_by: str = ""
 
 
 def interfaces() -> list[InterfaceState]:
@@ -81,7 +84,9 @@ def _socket() -> Any:
 
 
 def _states(wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any]) -> list[InterfaceState]:
+    links = list(links)
     carriers = {link.get("link") for link in links if _is_vlan(link)}
+    takers = dict(_takers(links))
     by_index: dict[int, list[IPAddress]] = {}
     for item in addresses:
         by_index.setdefault(item["index"], []).append(ip_address(item.get("local") or item.get("address")))
@@ -95,9 +100,28 @@ def _states(wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any
                 addresses=tuple(by_index.get(link["index"], ())),
                 xdp=_xdp(link.get("xdp")),
                 has_vlans=link["index"] in carriers,
+                taken_by=takers.get(link["index"], ""),
             )
             for link in wanted
         ]
+
+
+# Devices with an rx_handler (net/core/dev.c), which has a packet before any protocol: those that rule others, and those
+# that sit on another. A VRF is no such device: netfilter sees its packets as the ruled interface's first.
+_RULERS = ("bridge", "bond", "team", "openvswitch")
+_LODGERS = ("macvlan", "macvtap", "ipvlan", "ipvtap")
+
+
+def _takers(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
+    """The index of each interface whose packets another takes, and which."""
+    names = {link["index"]: link.get("ifname") for link in links}
+    for link in links:
+        info = link.get("linkinfo")
+        kind, slave_kind = (info.get("kind"), info.get("slave_kind")) if info else (None, None)
+        if slave_kind in _RULERS:
+            yield link["index"], f"{slave_kind} {names.get(link.get('master'), '')}".rstrip()
+        if kind in _LODGERS and link.get("link_netnsid") is None and link.get("link"):
+            yield link.get("link"), f"{kind} {link.get('ifname')}"
 
 
 def _is_vlan(link: Any) -> bool:

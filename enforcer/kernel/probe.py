@@ -73,6 +73,9 @@ def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
         return dict.fromkeys(Mode, foreign)
     if foreign:
         return dict.fromkeys(Mode, Probe(Answer.NO, f"{state.name} has a foreign XDP {foreign}"))
+    if state.taken_by:  # netfilter is the reference: what raw does not see there, XDP must not drop there
+        reason = f"{state.taken_by} takes its packets before raw could see them as {state.name}'s"
+        return dict.fromkeys(Mode, Probe(Answer.NO, reason))
     ask = {Mode.OFFLOAD: _offload, Mode.NATIVE: _native, Mode.GENERIC: _generic}
     return {mode: ask[mode](state) for mode in Mode}
 

@@ -80,11 +80,11 @@ def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
     below, other = Link(index=2, ifname="below0", mtu=1500), Link(index=3, ifname="other0", mtu=1500)
     vlan = Link(index=4, ifname="below0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
     elsewhere = Link(index=5, ifname="other0.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
-    macvlan = Link(index=6, ifname="mac0", mtu=1500, link=3, linkinfo={"kind": "macvlan"})
-    states = netlink._states([below, other], [below, other, vlan, elsewhere, macvlan], [])
+    ipvlan = Link(index=6, ifname="iv0", mtu=1500, link=3, linkinfo={"kind": "ipvlan"})
+    states = netlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [])
     assert states == [
         InterfaceState("below0", 2, 1500, has_vlans=True),
-        InterfaceState("other0", 3, 1500, has_vlans=False),
+        InterfaceState("other0", 3, 1500, has_vlans=False, taken_by="ipvlan iv0"),
     ]
 
 
@@ -94,6 +94,27 @@ def test_drivers_announce_what_they_have(netns_pair: NetnsPair) -> None:
         assert announces_native_xdp(states["eth0"]) is True
         assert announces_native_xdp(states["lo"]) is False
         assert announces_native_xdp(999) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "relation"),
+    [("br0", "bridge", "master"), ("mv0", "macvlan", "link")],
+    ids=["a port of a bridge", "below a macvlan"],
+)
+def test_an_interface_whose_packets_another_takes_gets_no_xdp(
+    netns_pair: NetnsPair, name: str, kind: str, relation: str
+) -> None:
+    with netns_pair.host():
+        with IPRoute() as ip:
+            below = ip.link_lookup(ifname="eth0")[0]
+            if relation == "link":
+                ip.link("add", ifname=name, kind=kind, link=below)
+            else:
+                ip.link("add", ifname=name, kind=kind)
+                ip.link("set", index=below, master=ip.link_lookup(ifname=name)[0])
+        reason = f"{kind} {name} takes its packets before raw could see them as eth0's"
+        assert set(modes_of("eth0").values()) == {Probe(Answer.NO, reason)}
+        assert modes_of(name)[Mode.GENERIC] == YES
 
 
 # -- probes --------------------------------------------------------------------------------------------------------
