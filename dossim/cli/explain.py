@@ -28,38 +28,40 @@ SCHEMA = "dossim/explain/v1"
 @click.command(cls=PolicyCommand)
 @host_options
 @mode_option
+@click.option("--egress", is_flag=True, help="The host sends the packet: what egress policy makes of it (raw OUTPUT).")
 @click.argument("packet")
 @output_option
 @verbose_option
-def explain(host: HostOptions, mode: str, packet: str, output: str) -> None:
+def explain(host: HostOptions, mode: str, egress: bool, packet: str, output: str) -> None:
     """Show one packet's way through the pipeline, and the entry and line of YAML that decided.
 
-    PACKET is a Scapy expression, whose destination may be left out, or CAPTURE#N: packet N of a capture, counted from
-    0 as in all of dossim's reports (Wireshark counts from 1).
+    PACKET is a Scapy expression, whose destination (with --egress: source) may be left out, or CAPTURE#N: packet N of
+    a capture, counted from 0 as in all of dossim's reports (Wireshark counts from 1).
 
     \b
     Example:
       dossim explain -p policies/ 'IP(src="203.0.113.9")/TCP(dport=80)'
       dossim explain -p policies/ attack.pcap#1730
+      dossim explain -p policies/ --egress 'IP(dst="203.0.113.9")/UDP(dport=53)'
     """
     from dossim.packet.summary import summary
 
-    frame, trace = explained(host, mode, packet)
+    frame, trace = explained(host, mode, packet, egress=egress)
     data = trace_as_dict(summary(frame), trace)
     emit(data, output, lambda console: _print(data["packet"], trace, console))
 
 
-def explained(host: HostOptions, mode: str, packet: str) -> tuple[bytes, Trace]:
+def explained(host: HostOptions, mode: str, packet: str, *, egress: bool = False) -> tuple[bytes, Trace]:
     """The frame and its way. Raises PacketError, CaptureError or UsageError for a PACKET that is none."""
     chosen = re.fullmatch(r"(.+)#(\d+)", packet)
     if chosen and "(" not in chosen[1]:
-        return _of_capture(host, mode, chosen[1], int(chosen[2]))
+        return _of_capture(host, mode, chosen[1], int(chosen[2]), egress=egress)
     if "(" not in packet and Path(packet).exists():
         raise UsageError(f"{packet}: which packet? Write {packet}#0 for the first")
-    return _of_expression(host, mode, packet)
+    return _of_expression(host, mode, packet, egress=egress)
 
 
-def _of_capture(host: HostOptions, mode: str, path: str, number: int) -> tuple[bytes, Trace]:
+def _of_capture(host: HostOptions, mode: str, path: str, number: int, *, egress: bool) -> tuple[bytes, Trace]:
     from dossim.packet.capture import read_capture
 
     capture = read_capture(path)
@@ -67,6 +69,8 @@ def _of_capture(host: HostOptions, mode: str, path: str, number: int) -> tuple[b
         held = f"holds {len(capture):,} packets, 0 to {len(capture) - 1}" if len(capture) else "holds no packet"
         raise UsageError(f"{path}#{number}: the capture {held}")
     situation = host.situation(host.resources(), capture=capture, mode=mode)
+    if egress:
+        return capture.frame(number), _sent(situation, capture.frame(number))
     numbers = _related(capture, number)
     frames = [capture.frame(index) for index in numbers]
     return capture.frame(number), _explainer(situation).explain_packet_of(frames, numbers.index(number))
@@ -80,17 +84,26 @@ def _related(capture: Capture, number: int) -> list[int]:
     return [index for index, key in keys.items() if key == keys[number]] if number in keys else [number]
 
 
-def _of_expression(host: HostOptions, mode: str, expression: str) -> tuple[bytes, Trace]:
+def _of_expression(host: HostOptions, mode: str, expression: str, *, egress: bool) -> tuple[bytes, Trace]:
     from dossim.packet.capture import Capture
     from dossim.scenario.expression import frame_of
     from dossim.scenario.situation import destinations_of
 
     resources = host.resources()
     situation = host.situation(resources, capture=None, mode=mode)
+    if egress:
+        frame = frame_of(expression, {}, sources=destinations_of(situation))
+        return frame, _sent(situation, frame)
     frame = frame_of(expression, destinations_of(situation))
     if not situation.host.addresses:  # then the packet's destination is the host
         situation = host.situation(resources, capture=Capture.from_frames([frame]), mode=mode)
     return frame, _explainer(situation).explain(frame)
+
+
+def _sent(situation: Situation, frame: bytes) -> Trace:
+    from dossim.pipeline.egress import SentExplainer
+
+    return SentExplainer.of(situation.resources, situation.host).explain(frame)
 
 
 def _explainer(situation: Situation) -> Any:
@@ -134,10 +147,17 @@ def _print(packet: str, trace: Trace, console: Console) -> None:
         table.add_row(*(Text(text) for text in (str(hop.stage), hop.looked_at, result)))
     console.print(table)
     blocked = " (blocked, as the policy says)" if trace.disposition.entry else ""
-    console.print(Text(f"{trace.disposition}{blocked}", style="bold"), soft_wrap=True)
+    console.print(Text(f"{_ending(trace)}{blocked}", style="bold"), soft_wrap=True)
     for hop in trace.hops:
         if hop.position is not None and hop.entry:
             console.print(Text(f"  {hop.entry}: {hop.position}{_line_of(hop.position)}"), soft_wrap=True)
+
+
+def _ending(trace: Trace) -> str:
+    """A packet that leaves counts as forwarded; who sent it calls it sent."""
+    from dossim.pipeline.egress import SENT
+
+    return SENT if trace.disposition.reason == SENT else str(trace.disposition)
 
 
 def _line_of(position: Position) -> str:

@@ -170,13 +170,14 @@ def _rules_of(resources: Resources, endpoint: HostEndpoint, direction: Direction
 
 
 def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[str, ...]]:
-    """The policies that Calico asks about received packets behind conntrack, and where: they are not modelled."""
+    """The policies that Calico asks behind conntrack, and where: they are not modelled. EGRESS is filter OUTPUT."""
     labels, found = labels_of(endpoint, resources), dict[Stage, tuple[str, ...]]()
     for policy in resources.policies:
         if policy.do_not_track or not _applies_to(policy, labels):
             continue
         stages = [Stage.MANGLE] if policy.pre_dnat else [Stage.FILTER_INPUT] * ("Ingress" in policy.types)
         stages += [Stage.FILTER_FORWARD] if policy.apply_on_forward and not policy.pre_dnat else []
+        stages += [Stage.EGRESS] if "Egress" in policy.types else []
         for stage in stages:
             found[stage] = (*found.get(stage, ()), f"{GLOBAL_NETWORK_POLICY}/{policy.name}")
     return found

@@ -11,6 +11,7 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from scapy.config import conf
@@ -31,19 +32,24 @@ _REGISTERS_LAYERS = (dns, inet, inet6, isakmp, l2, ntp, sctp, snmp, vxlan)
 Destinations = Mapping[int, IPAddress]  # the host's first address, by IP version
 
 
-def frame_of(expression: str, destinations: Destinations) -> bytes:
-    """The one frame an expression describes. Raises PacketError, with a caret below the fault where it can be shown."""
-    frames = frames_of(expression, destinations)
+def frame_of(expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})) -> bytes:
+    """The one frame an expression describes. Raises PacketError, with a caret below the fault where it can be shown.
+
+    ``destinations`` and ``sources`` are what an address that is left out stands for.
+    """
+    frames = frames_of(expression, destinations, sources=sources)
     if len(frames) != 1:
         raise ExpressionError(expression, f"describes {len(frames)} packets; give one")
     return frames[0]
 
 
-def frames_of(expression: str, destinations: Destinations) -> list[bytes]:
+def frames_of(
+    expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})
+) -> list[bytes]:
     """Every frame an expression describes; Ethernet is put in front where it is missing."""
     packet = parse_expression(expression)
     try:
-        return [bytes(_completed(item, destinations)) for item in islice(iter(packet), MOST_PACKETS)]
+        return [bytes(_completed(item, destinations, sources)) for item in islice(iter(packet), MOST_PACKETS)]
     except PacketError as error:
         raise ExpressionError(expression, str(error)) from None
     except Exception as error:  # Scapy raises whatever a field's encoder meets: struct.error, TypeError, OSError ...
@@ -161,7 +167,7 @@ def layers() -> Mapping[str, type[Packet]]:
     return {kind.__name__: kind for kind in conf.layers}
 
 
-def _completed(packet: Packet, destinations: Destinations) -> Packet:
+def _completed(packet: Packet, destinations: Destinations, sources: Destinations) -> Packet:
     """The packet with an Ethernet header and with every address that Scapy would otherwise take from this machine."""
     if not isinstance(packet, l2.Ether):
         packet = l2.Ether() / packet
@@ -170,7 +176,7 @@ def _completed(packet: Packet, destinations: Destinations) -> Packet:
     for layer, version in ((inet.IP, 4), (inet6.IPv6, 6)):
         if layer in packet:
             _fill(packet[layer], "dst", destinations.get(version))
-            _fill(packet[layer], "src", None)
+            _fill(packet[layer], "src", sources.get(version))
     if l2.ARP in packet:
         _fill(packet[l2.ARP], "hwsrc", OUTSIDE_MAC)
         _fill(packet[l2.ARP], "pdst", destinations.get(4))

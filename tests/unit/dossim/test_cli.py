@@ -213,6 +213,57 @@ def test_a_packet_is_explained_down_to_the_line_of_yaml() -> None:
     assert "- action: Deny" in result.stdout
 
 
+EGRESS = """
+kind: List
+apiVersion: v1
+items:
+  - apiVersion: projectcalico.org/v3
+    kind: HostEndpoint
+    metadata: {name: h, labels: {role: edge}}
+    spec: {node: jasper, interfaceName: eth0, expectedIPs: [10.10.10.10]}
+  - apiVersion: projectcalico.org/v3
+    kind: GlobalNetworkPolicy
+    metadata: {name: out}
+    spec:
+      doNotTrack: true
+      applyOnForward: true
+      types: [Egress]
+      egress:
+        - {action: Log}
+        - {action: Deny, destination: {nets: [203.0.113.0/24]}}
+        - {action: Allow, protocol: UDP}
+  - apiVersion: projectcalico.org/v3
+    kind: GlobalNetworkPolicy
+    metadata: {name: tracked}
+    spec: {types: [Egress], egress: [{action: Allow}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("packet", "said"),
+    [
+        ('IP(dst="203.0.113.9")/TCP(dport=80)', ["dropped at raw by gnp/out egress[1]", "<stdin>:18:11"]),
+        (
+            'IP(dst="8.8.8.8")/UDP(dport=99, sport=9)',
+            ["not tracked", "accept mark", "sent", "logged by gnp/out egress[0]"],
+        ),
+        ('IP(dst="8.8.8.8")/TCP(dport=99)', ["no rule decides", "Calico would ask gnp/tracked here", "sent"]),
+        ('IP(dst="203.0.113.9")/UDP(dport=53)', ["failsafe udp/53 applies", "sent"]),
+        ('IPv6(src="fd00::1", dst="2001:db8::1")/UDP(dport=9, sport=9)', ["not tracked", "sent"]),
+    ],
+)
+def test_a_packet_the_host_sends_is_explained(packet: str, said: list[str]) -> None:
+    result = dossim("explain", "-p", "-", "--egress", packet, stdin=EGRESS)
+    assert result.exit_code == 0, result.output
+    assert [text for text in said if text not in result.stdout] == []
+
+
+def test_what_raw_output_never_sees_is_not_explained() -> None:
+    result = dossim("explain", "-p", "-", "--egress", 'ARP(psrc="10.0.0.1", pdst="10.0.0.2")', stdin=EGRESS)
+    assert result.exit_code == 2
+    assert "not an IP packet" in result.stderr
+
+
 def test_a_packet_is_explained_as_json() -> None:
     packet = 'IP(src="203.0.113.9")/UDP(sport=53, dport=9)'
     found = json.loads(dossim("explain", "-p", HOW_TO, packet, "--mode", "raw", "-o", "json").stdout)

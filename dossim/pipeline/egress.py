@@ -1,0 +1,81 @@
+"""What raw OUTPUT does with a packet the host sends: untracked egress policy, hop by hop.
+
+A short way beside the graph, which is that of received packets: ``raw`` (OUTPUT, -300), ``conntrack`` and what is left,
+``egress``. No XDP program sees what is sent, and no other stage of the model drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dossim.disposition import Disposition, Fate
+from dossim.host import Host
+from dossim.packet.parse import parse
+from dossim.pipeline.explain import Hop, Trace
+from dossim.pipeline.hooks import describe, seen_by_raw
+from dossim.pipeline.policy import Decision, Policy, Verdict
+from enforcer.errors import UsageError
+from enforcer.policy.resources import Resources
+from enforcer.words import Direction, Stage
+
+SENT = "sent"
+
+
+@dataclass(frozen=True)
+class SentExplainer:
+    """Explains packets that leave by ``host.interface``. Made of rules untracked policy cannot have, it raises
+    UnsupportedRuleError.
+    """
+
+    policy: Policy
+
+    @classmethod
+    def of(cls, resources: Resources, host: Host) -> SentExplainer:
+        addresses = [address.ip for address in host.addresses]
+        return cls(
+            Policy.of(
+                resources, node=host.node, interface=host.interface, addresses=addresses, direction=Direction.EGRESS
+            )
+        )
+
+    def explain(self, frame: bytes) -> Trace:
+        """One packet, given as the frame that would leave. Raises UsageError for one that is not IP."""
+        ip = parse(frame).ip
+        if ip is None:
+            raise UsageError("not an IP packet: raw OUTPUT never sees it, so there is nothing to explain")
+        seen = seen_by_raw(ip)
+        decision = self.policy.decide(seen)
+        note = f"logged by {', '.join(decision.logged)}" if decision.logged else ""
+        rule = decision.decided_by
+        entry, position = (rule.name, rule.rule.position) if rule else (None, None)
+        hop = Hop(Stage.RAW, describe(seen), decision.why, entry, position, note)
+        ended = _disposition(decision)
+        return Trace((hop, *self._behind_raw(decision), Hop(ended.fate, "", str(ended))), ended)
+
+    def _behind_raw(self, decision: Decision) -> tuple[Hop, ...]:
+        match decision.verdict:
+            case Verdict.DENY | Verdict.UNREADABLE:
+                return ()
+            case Verdict.ALLOW:
+                accepted = "accepted at once: it has the accept mark"
+                return (
+                    Hop(Stage.CONNTRACK, "connection table", "not tracked (NOTRACK in raw)"),
+                    Hop(Stage.EGRESS, "filter OUTPUT", accepted),
+                )
+            case Verdict.GO_ON:
+                return (
+                    Hop(Stage.CONNTRACK, "connection table", "passes"),
+                    Hop(Stage.EGRESS, "filter OUTPUT", "passes", note=self._not_modelled()),
+                )
+
+    def _not_modelled(self) -> str:
+        asked = ", ".join(self.policy.tracked.get(Stage.EGRESS, ()))
+        return f"Calico would ask {asked} here: tracked policy, not modelled" if asked else ""
+
+
+def _disposition(decision: Decision) -> Disposition:
+    """A packet that leaves counts as forwarded: it left the POSTROUTING hook."""
+    if decision.verdict in (Verdict.DENY, Verdict.UNREADABLE):
+        entry = decision.decided_by.name if decision.decided_by else None
+        return Disposition(Fate.DROPPED, Stage.RAW, entry, entry or decision.why)
+    return Disposition(Fate.FORWARDED, reason=SENT)
