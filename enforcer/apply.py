@@ -172,6 +172,7 @@ def settings_of(felix: FelixConfiguration) -> Settings:
         mark_mask=felix.iptables_mark_mask,
         log_prefix=felix.log_prefix,
         ipv6=felix.ipv6_support,
+        max_set_size=felix.max_ipset_size,
     )
 
 

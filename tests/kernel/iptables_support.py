@@ -16,23 +16,19 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
+import pytest
 from pyroute2.netns import setns
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from enforcer.plan import InterfacePlan, Plan
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import Failsafe, IPNetwork, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Direction
+from enforcer.backends.iptables.rules import TABLES
 
 INTERFACE = "eth0"
+VICTIM, PEER = {4: "10.10.10.10", 6: "2001:db8:1::10"}, {4: "10.10.10.1", 6: "2001:db8:1::1"}
 VICTIM_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 DEADLINE_S = 5.0
 SENTINEL_PROTOCOL = 200  # of no test's traffic
@@ -60,6 +56,17 @@ class Wire:
 
     victim: str
     peer: str
+
+    def address(self) -> None:
+        """Both ends get addresses and know each other's."""
+        for space, device, own, other, mac in (
+            (self.victim, INTERFACE, VICTIM, PEER, PEER_MAC),
+            (self.peer, "peer0", PEER, VICTIM, VICTIM_MAC),
+        ):
+            for version, length in ((4, "24"), (6, "64")):
+                nodad = ("nodad",) if version == 6 else ()
+                run("ip", "-n", space, "addr", "add", f"{own[version]}/{length}", "dev", device, *nodad)
+                run("ip", "-n", space, "neigh", "add", other[version], "lladdr", mac, "dev", device, "nud", "permanent")
 
     @contextmanager
     def inside(self, name: str = "") -> Iterator[None]:
@@ -151,8 +158,46 @@ def wire() -> Iterator[Wire]:
         yield Wire(victim, peer)
 
 
+@pytest.fixture(name="cable")
+def cable_fixture() -> Iterator[Wire]:
+    """A wire for one test."""
+    with wire() as found:
+        yield found
+
+
+@pytest.fixture(name="inside")
+def inside_fixture() -> Iterator[str]:
+    """The test runs in a fresh namespace."""
+    with namespace() as name, entered(name):
+        yield name
+
+
+def saved(version: int, *options: str, table: str = "raw") -> list[str]:
+    """What iptables-save says of a table, without its dates. Asking makes the table."""
+    lines = run(SAVE[version], "-t", table, *options).splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def all_tables() -> list[str]:
+    """What iptables-save says of all tables there are, none of them made by asking."""
+    lines = [line for version in (4, 6) for line in run(SAVE[version]).splitlines()]
+    return [line for line in lines if not line.startswith("#")]
+
+
+def everything() -> list[str]:
+    """All tables something of ours can be in, made where they were not, and all sets."""
+    for item in TABLES:
+        saved(item.version, table=item.name)
+    sets = [line for line in run("ipset", "save").splitlines() if line]
+    creates = [line.split(" hashsize")[0] for line in sets if line.startswith("create")]
+    return [*all_tables(), *sorted(creates), *sorted(line for line in sets if line.startswith("add"))]
+
+
 def add_counting_rules(*, conntrack: bool = False) -> None:
-    """Foreign rules that count; ``conntrack`` adds one for untracked packets, which turns connection tracking on."""
+    """Foreign rules that count, in raw behind our hook and in mangle before it, where an allowed packet is accepted.
+
+    ``conntrack`` adds one for untracked packets, which turns connection tracking on.
+    """
     for version in (4, 6):
         for table, comment, match in (
             ("raw", "tail", ()),
@@ -161,51 +206,7 @@ def add_counting_rules(*, conntrack: bool = False) -> None:
             *([("mangle", "untracked", ("-m", "conntrack", "--ctstate", "UNTRACKED"))] if conntrack else []),
         ):
             rule = ("-i", INTERFACE, *match, "-m", "comment", "--comment", comment)
-            run(IPTABLES[version], "-w", "-t", table, "-A", "PREROUTING", *rule)
-
-
-# --- plans --------------------------------------------------------------------------------------------
-
-
-def entry(
-    index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match: Any
-) -> Entry:
-    return Entry(f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match)
-
-
-def nets(*cidrs: str) -> tuple[IPNetwork, ...]:
-    return tuple(ip_network(cidr) for cidr in cidrs)
-
-
-def ports(*numbers: int | tuple[int, int]) -> tuple[PortRange, ...]:
-    return tuple(PortRange(item, item) if isinstance(item, int) else PortRange(*item) for item in numbers)
-
-
-def source(*cidrs: str) -> AddressMatch:
-    return AddressMatch(nets=nets(*cidrs))
-
-
-def dport(*numbers: int | tuple[int, int]) -> AddressMatch:
-    return AddressMatch(ports=ports(*numbers))
-
-
-def ip_set(set_id: str, members: Sequence[str] | Nets) -> IpSet:
-    return IpSet(set_id, f"{set_id} == 'true'", members if isinstance(members, Nets) else Nets.of(members))
-
-
-def table(
-    *ingress: Entry,
-    interface: str = INTERFACE,
-    egress: tuple[Entry, ...] = (),
-    inbound: tuple[Failsafe, ...] = (),
-    outbound: tuple[Failsafe, ...] = (),
-    sets: Sequence[IpSet] = (),
-) -> RuleTable:
-    return RuleTable(interface, "hep", ingress, egress, inbound, outbound, {item.id: item for item in sets})
-
-
-def plan(*tables: RuleTable) -> Plan:
-    return Plan("node", tuple(InterfacePlan(item, None, Backend.IPTABLES, ()) for item in tables))
+            run(IPTABLES[version], "-w", "-t", table, "-A" if table == "raw" else "-I", "PREROUTING", *rule)
 
 
 # --- packets ------------------------------------------------------------------------------------------

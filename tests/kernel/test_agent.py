@@ -93,8 +93,8 @@ def test_a_rule_that_cannot_be_enforced_does_not_replace_policy_that_can(
 ) -> None:
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
-        write(store, documents(endpoint(), policy("{action: Deny, protocol: TCP, destination: {ports: [web]}}")))
-        assert "named port" in running.expect("policy cannot be enforced; the last good one stays")
+        write(store, documents(endpoint(), policy("{action: Deny, source: {services: {name: web, namespace: shop}}}")))
+        assert "services" in running.expect("policy cannot be enforced; the last good one stays")
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
 

@@ -257,9 +257,9 @@ def test_a_foreign_program_stays_and_raw_enforces_with_the_reason(detached: Netn
 
 
 def test_a_rule_that_cannot_be_enforced_is_named_and_nothing_is_changed(netns_pair: NetnsPair, pin_root: Path) -> None:
-    named_port = "{action: Deny, protocol: TCP, destination: {ports: [web]}}"
-    with pytest.raises(UnsupportedRuleError, match=r"gnp/dos ingress\[1\].*named port 'web'"):
-        apply(netns_pair, pin_root, documents(endpoint(), BOTS, policy(DENY_BOTS, named_port)))
+    service = "{action: Deny, source: {services: {name: web, namespace: shop}}}"
+    with pytest.raises(UnsupportedRuleError, match=r"gnp/dos ingress\[1\].*source.services"):
+        apply(netns_pair, pin_root, documents(endpoint(), BOTS, policy(DENY_BOTS, service)))
     assert is_clean(netns_pair, pin_root)
 
 

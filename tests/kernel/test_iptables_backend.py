@@ -6,7 +6,7 @@ import fcntl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,76 +14,35 @@ import pytest
 from enforcer.backends.iptables import IptablesBackend, Settings, installed_chains, probe
 from enforcer.backends.iptables import table as raw_module
 from enforcer.backends.iptables.blob import SetIndex, encode
-from enforcer.backends.iptables.render import render
-from enforcer.backends.iptables.rules import Rule, Verdict, save_line
-from enforcer.errors import HostError
-from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND, IcmpMatch
+from enforcer.backends.iptables.rules import TABLES, Rule, TableId, TableName, Verdict, save_line
+from enforcer.errors import UnsupportedRuleError
 from enforcer.policy.ruletable import AddressMatch
-from enforcer.words import Action, Answer, Direction
-from tests.kernel.iptables_support import (
-    SAVE,
-    dport,
-    entered,
+from enforcer.words import Answer
+from tests.kernel.iptables_plans import (
+    ALLOW,
+    BACKEND,
+    DENY,
+    FAILSAFES,
+    FROM_LIST,
+    RAW4,
+    RICH,
     entry,
     ip_set,
-    namespace,
-    nets,
     plan,
-    ports,
-    run,
-    source,
+    rendered,
     table,
+)
+from tests.kernel.iptables_support import (
+    all_tables,
+    entered,
+    everything,
+    inside_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
+    namespace,
+    run,
+    saved,
 )
 
 pytestmark = pytest.mark.needs_root
-
-ALLOW, DENY, LOG, PASS = Action.ALLOW, Action.DENY, Action.LOG, Action.PASS
-BACKEND = IptablesBackend()
-
-DENY_LIST = ip_set("s:deny", ["203.0.113.0/24", "198.51.100.7", "2001:db8:bad::/48"])
-FROM_LIST = AddressMatch(ip_set="s:deny")
-FAILSAFES = {"inbound": DEFAULT_FAILSAFE_INBOUND, "outbound": DEFAULT_FAILSAFE_OUTBOUND}
-
-# One of everything a rule can hold.
-RICH = table(
-    entry(0, LOG, tier="security", protocol=17),
-    entry(1, PASS, tier="security", source=source("192.0.2.0/24")),
-    entry(2, DENY, tier="security", source=FROM_LIST),
-    entry(3, DENY, tier="security", protocol=6, destination=dport(80, (8000, 8080))),
-    entry(4, DENY, tier="security", protocol=17, destination=AddressMatch(not_ports=ports(*range(1, 60, 2)))),
-    entry(5, DENY, tier="security", protocol=132, source=dport(*range(1, 60, 2))),
-    entry(0, ALLOW, source=AddressMatch(nets=nets("10.0.0.0/8"), not_nets=nets("10.1.0.0/16"))),
-    entry(1, DENY, source=source("10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0")),
-    entry(2, DENY, not_protocol=6, destination=AddressMatch(not_nets=nets("10.0.0.0/8"))),
-    entry(3, DENY, not_protocol=6, destination=AddressMatch(not_nets=nets("2001:db8::/32"))),
-    entry(4, DENY, protocol=253),
-    entry(5, DENY, protocol=1, icmp=IcmpMatch(8, 0)),
-    entry(6, DENY, protocol=58, not_icmp=IcmpMatch(128)),
-    entry(7, DENY, protocol=136, policy="quo'te\"d-" + "x" * 250),
-    egress=(entry(0, DENY, direction=Direction.EGRESS, destination=FROM_LIST),),
-    sets=[DENY_LIST],
-    **FAILSAFES,
-)
-
-
-@pytest.fixture
-def inside() -> Iterator[str]:
-    """The test runs in a fresh namespace."""
-    with namespace() as name, entered(name):
-        yield name
-
-
-def saved(version: int, *options: str) -> list[str]:
-    """What iptables-save says of raw, without its dates."""
-    lines = run(SAVE[version], "-t", "raw", *options).splitlines()
-    return [line for line in lines if not line.startswith("#")]
-
-
-def everything() -> list[str]:
-    sets = [line for line in run("ipset", "save").splitlines() if line]
-    creates = [line.split(" hashsize")[0] for line in sets if line.startswith("create")]
-    return [*saved(4), *saved(6), *sorted(creates), *sorted(line for line in sets if line.startswith("add"))]
-
 
 # --- what is programmed -------------------------------------------------------------------------------
 
@@ -91,7 +50,7 @@ def everything() -> list[str]:
 @pytest.mark.parametrize("version", [4, 6])
 def test_iptables_save_reads_exactly_what_was_rendered(inside: str, version: int) -> None:
     BACKEND.apply(plan(RICH))
-    chains = render(plan(RICH), Settings()).chains[version]
+    chains = rendered(plan(RICH))[TableId(version, TableName.RAW)]
     expected = {save_line(chain.name, rule, version) for chain in chains for rule in chain.rules}
     found = {line for line in saved(version) if line.startswith("-A enf-")}
     assert found == expected
@@ -102,8 +61,9 @@ def test_iptables_save_reads_exactly_what_was_rendered(inside: str, version: int
 
 def test_read_back_is_what_was_rendered(inside: str) -> None:
     BACKEND.apply(plan(RICH))
-    for version, chains in render(plan(RICH), Settings()).chains.items():
-        assert {chain.name: chain for chain in installed_chains(version)} == {chain.name: chain for chain in chains}
+    for place, chains in rendered(plan(RICH)).items():
+        found = {chain.name: chain for chain in installed_chains(place.version, place.name)}
+        assert found == {chain.name: chain for chain in chains}
 
 
 def test_applying_again_changes_nothing(inside: str) -> None:
@@ -115,7 +75,8 @@ def test_applying_again_changes_nothing(inside: str) -> None:
 
 def test_a_dry_run_says_what_apply_does_and_does_nothing(inside: str) -> None:
     announced = BACKEND.apply(plan(RICH), dry_run=True)
-    assert everything() == ["*raw", ":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", "COMMIT"] * 2
+    assert all_tables() == []
+    assert run("ipset", "list", "-n") == ""
     assert BACKEND.apply(plan(RICH)) == announced
     other = plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", ["10.0.0.0/8"])]))
     before = everything()
@@ -128,7 +89,7 @@ def test_a_plan_without_entries_makes_no_table(inside: str) -> None:
     assert BACKEND.apply(plan(table(**FAILSAFES))).changes == ()
     assert BACKEND.counters() == ()
     assert BACKEND.detach() == ()
-    assert not any(raw_module.exists(version) for version in (4, 6))
+    assert not any(map(raw_module.exists, TABLES))
 
 
 @pytest.mark.parametrize("mode", ["insert", "append"])
@@ -171,6 +132,26 @@ def test_a_thread_acts_in_its_own_namespace(inside: str) -> None:
         assert installed_chains(4) == ()
         with entered(other):
             assert installed_chains(4)
+
+
+def test_a_set_beyond_maxipsetsize_changes_nothing(inside: str) -> None:
+    with pytest.raises(UnsupportedRuleError, match=r"selector s:deny == 'true': it has 2 IPv4 members.* may have 1;"):
+        IptablesBackend(Settings(max_set_size=1)).apply(plan(RICH))
+    assert all_tables() == []
+    assert run("ipset", "list", "-n") == ""
+
+
+def test_a_set_has_room_for_maxipsetsize_members(inside: str) -> None:
+    backend = IptablesBackend(Settings(max_set_size=2))
+    wanted = [
+        plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", members)]))
+        for members in (["10.0.0.0/8", "11.0.0.0/8"], ["12.0.0.0/8", "13.0.0.0/8"])
+    ]
+    backend.apply(wanted[0])
+    assert run("ipset", "list", "-t").count("maxelem 2 ") == 2  # one for each family
+    backend.apply(wanted[1])  # on the way it holds all four
+    assert "Number of entries: 2" in run("ipset", "list", "-t")
+    assert backend.apply(wanted[1]).changes == ()
 
 
 # --- what is left alone -------------------------------------------------------------------------------
@@ -241,73 +222,24 @@ def test_detach_of_an_interface_leaves_the_others(inside: str) -> None:
     assert BACKEND.apply(plan(other)).changes == ()
 
 
-# --- repair -------------------------------------------------------------------------------------------
-
-SET4, SET6 = (spec.name for spec in render(plan(RICH), Settings()).sets if len(spec.nets) == 3 and not spec.lenient)
-
-HAND_EDITS = {
-    "a rule deleted": "iptables-legacy -t raw -D enf-pi-eth0/security 3",
-    "a rule added": "iptables-legacy -t raw -I enf-pi-eth0/security 2 -s 10.9.9.9 -j ACCEPT",
-    "a rule of an extension we never use": "iptables-legacy -t raw -I enf-fh-eth0 -m ttl --ttl-eq 3 -j ACCEPT",
-    "rules out of order": "iptables-legacy -t raw -R enf-fh-eth0 1 -j enf-pi-eth0/security",
-    "a chain emptied": "ip6tables-legacy -t raw -F enf-fh-eth0",
-    "a chain of ours nobody asked for": "iptables-legacy -t raw -N enf-stray",
-    "unhooked": "iptables-legacy -t raw -D PREROUTING -j enf-PREROUTING",
-    "hooked twice": "iptables-legacy -t raw -A OUTPUT -j enf-OUTPUT",
-    "hooked under a condition": "iptables-legacy -t raw -R PREROUTING 1 -p tcp -j enf-PREROUTING",
-    "hooked elsewhere": "iptables-legacy -t raw -A OUTPUT -j enf-fh-eth0",
-    "a member removed": f"ipset del {SET4} 203.0.113.0/24",
-    "a member added": f"ipset add {SET6} 2001:db8::1",
-    "a member excepted": f"ipset add {SET4} 203.0.113.9/32 nomatch",
-    "all members removed": f"ipset flush {SET4}",
-    "a stray set": "ipset create enf4-stray hash:ip",
-    "everything gone": "iptables-legacy -t raw -F",
-}
+@pytest.mark.parametrize("mode", ["insert", "append"])
+def test_detach_of_an_interface_leaves_hooks_where_they_are(inside: str, mode: str) -> None:
+    for name in ("raw", "mangle"):
+        run("iptables-legacy", "-t", name, "-A", "PREROUTING", "-p", "tcp")
+    backend = IptablesBackend(Settings(insert_mode=mode))
+    other = table(entry(0, ALLOW), interface="eth1")
+    backend.apply(plan(RICH, other))
+    hooks = [line for line in all_tables() if line.startswith("-A PREROUTING")]
+    assert IptablesBackend().detach(["eth0"])  # which knows of no settings
+    assert [line for line in all_tables() if line.startswith("-A PREROUTING")] == hooks
+    assert backend.apply(plan(other)).changes == ()
 
 
-@pytest.mark.parametrize("edit", HAND_EDITS)
-def test_a_change_by_hand_is_repaired(inside: str, edit: str) -> None:
-    BACKEND.apply(plan(RICH))
-    before = everything()
-    run(*HAND_EDITS[edit].split())
-    assert everything() != before
-    assert BACKEND.apply(plan(RICH)).changes
-    assert everything() == before
-    assert BACKEND.apply(plan(RICH)).changes == ()
-
-
-def test_a_hook_that_is_no_longer_first_is_moved_back(inside: str) -> None:
-    BACKEND.apply(plan(RICH))
-    run("iptables-legacy", "-t", "raw", "-I", "PREROUTING", "-j", "ACCEPT")
-    assert BACKEND.apply(plan(RICH)).changes == ("raw IPv4: chain PREROUTING: hooked to enf-PREROUTING",)
-    hooks = [line for line in saved(4) if line.startswith("-A PREROUTING")]
-    assert hooks == ["-A PREROUTING -j enf-PREROUTING", "-A PREROUTING -j ACCEPT"]
-
-
-@pytest.mark.parametrize(
-    "options", ["timeout 1000", "counters", "comment", "maxelem 2"], ids=lambda options: f"made with {options}"
-)
-def test_a_set_with_other_options_is_rebuilt_under_the_rules_that_use_it(inside: str, options: str) -> None:
-    run("ipset", "create", SET4, "hash:net", "family", "inet", *options.split())
-    BACKEND.apply(plan(RICH))
-    assert f"create {SET4} hash:net family inet" in everything()
-    assert BACKEND.apply(plan(RICH)).changes == ()
-
-
-def test_a_set_of_another_type_is_refused_by_name(inside: str) -> None:
-    run("ipset", "create", SET4, "hash:ip")
-    with pytest.raises(HostError, match=rf"{SET4} is of type hash:ip.*enforcer detach"):
-        BACKEND.apply(plan(RICH))
-    BACKEND.detach()
-    assert BACKEND.apply(plan(RICH)).changes
-
-
-def test_a_pass_cut_short_is_finished_by_the_next(inside: str) -> None:
-    scratch = f"{SET4[:5]}~{SET4[5:]}"
-    run("ipset", "create", scratch, "hash:net")
-    run("ipset", "create", SET4, "hash:net", "maxelem", "2")
-    BACKEND.apply(plan(RICH))
-    assert scratch not in run("ipset", "list", "-n").split()
+def test_detach_of_an_interface_does_not_hook_what_somebody_unhooked(inside: str) -> None:
+    BACKEND.apply(plan(RICH, table(entry(0, ALLOW), interface="eth1")))
+    run("iptables-legacy", "-t", "raw", "-D", "PREROUTING", "-j", "enf-PREROUTING")
+    assert BACKEND.detach(["eth0"])
+    assert not [line for line in saved(4) if line.startswith("-A PREROUTING")]
 
 
 # --- the host -----------------------------------------------------------------------------------------
@@ -331,19 +263,19 @@ def in_namespace(name: str, action: Callable[[], object]) -> None:
 
 
 def test_a_table_changed_behind_our_back_is_read_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, calls = raw_module.RawTable.commit, list[int]()
+    commit, calls = raw_module.KernelTable.commit, list[str]()
 
-    def late_commit(self: raw_module.RawTable) -> None:
-        calls.append(self.version)
-        if len(calls) == 1:  # a program that does not take the lock comes first
-            with raw_module.raw_table(4) as foreign:
+    def late_commit(self: raw_module.KernelTable) -> None:
+        calls.append(str(self.id))
+        if calls.count("raw IPv4") == 1 and self.id == RAW4:  # a program that does not take the lock comes first
+            with raw_module.kernel_table(RAW4) as foreign:
                 foreign.insert("PREROUTING", 0, encode(Rule(Verdict.RETURN, protocol=6), 4, SetIndex({})))
                 commit(foreign)
         commit(self)
 
-    monkeypatch.setattr(raw_module.RawTable, "commit", late_commit)
+    monkeypatch.setattr(raw_module.KernelTable, "commit", late_commit)
     BACKEND.apply(plan(RICH))
-    assert calls == [4, 4, 6]
+    assert calls == ["mangle IPv4", "filter IPv4", "raw IPv4", "raw IPv4", "raw IPv6"]
     assert "-A PREROUTING -p tcp -j RETURN" in saved(4)
     assert BACKEND.apply(plan(RICH)).changes == ()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,42 +11,36 @@ from enforcer.backends.iptables import IptablesBackend, Settings
 from enforcer.backends.iptables.ipset import IpSets, ipsets
 from enforcer.backends.iptables.members import members_of
 from enforcer.backends.iptables.render import render
-from enforcer.backends.iptables.table import RawTable
+from enforcer.backends.iptables.table import KernelTable
 from enforcer.policy.nets import Nets
-from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND
 from enforcer.policy.ruletable import AddressMatch, RuleTable
-from enforcer.words import Action
+from tests.kernel.iptables_plans import (
+    ALLOW,
+    BACKEND,
+    DENY,
+    DENY_LIST,
+    FAILSAFES,
+    FROM_LIST,
+    entry,
+    ip_set,
+    plan,
+    port_set,
+    source,
+    table,
+)
 from tests.kernel.iptables_support import (
     LISTED,
     OTHER,
     Wire,
     add_counting_rules,
-    entry,
+    cable_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
     frames,
-    ip_set,
-    plan,
     run,
-    source,
-    table,
     udp,
     v4,
-    wire,
 )
 
 pytestmark = pytest.mark.needs_root
-
-ALLOW, DENY, LOG, PASS = Action.ALLOW, Action.DENY, Action.LOG, Action.PASS
-BACKEND = IptablesBackend()
-
-DENY_LIST = ip_set("s:deny", ["203.0.113.0/24", "198.51.100.7", "2001:db8:bad::/48"])
-FROM_LIST = AddressMatch(ip_set="s:deny")
-FAILSAFES = {"inbound": DEFAULT_FAILSAFE_INBOUND, "outbound": DEFAULT_FAILSAFE_OUTBOUND}
-
-
-@pytest.fixture
-def cable() -> Iterator[Wire]:
-    with wire() as found:
-        yield found
 
 
 def big_nets(count: int) -> Nets:
@@ -89,12 +82,27 @@ def moving(denied_by: str) -> RuleTable:
     return table(*rules, sets=[ip_set(name, members[name]) for name in actions])
 
 
+def moving_port(denied_by: str) -> RuleTable:
+    """The victim's port 9 is in one of two named ports that are denied, one before and one behind an allowed one."""
+    victim = ("10.10.10.10", 9)
+    members = {name: [("10.0.0.1", 80), *([victim] if name == denied_by else [])] for name in ("first", "last")}
+    members["allow"] = [("10.0.0.1", 80), *([victim] if denied_by == "first" else [])]
+    actions = {"first": DENY, "allow": ALLOW, "last": DENY}
+    rules = [
+        entry(i, action, destination=AddressMatch(named_ports=(f"n:{name}",)))
+        for i, (name, action) in enumerate(actions.items())
+    ]
+    return table(*rules, port_sets=[port_set(name, *members[name], protocol=17) for name in actions])
+
+
 @pytest.mark.parametrize("small", [False, True], ids=["in place", "through a swap"])
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         pytest.param(moving("s:first"), moving("s:last"), id="leaves the first deny list and the allow list"),
         pytest.param(moving("s:last"), moving("s:first"), id="enters the first deny list and the allow list"),
+        pytest.param(moving_port("first"), moving_port("last"), id="leaves the first named port and the allowed one"),
+        pytest.param(moving_port("last"), moving_port("first"), id="enters the first named port and the allowed one"),
         pytest.param(
             table(entry(0, DENY, source=FROM_LIST), sets=[DENY_LIST]),
             table(entry(1, DENY, source=source(LISTED)), entry(2, DENY, protocol=253), **FAILSAFES),
@@ -118,14 +126,15 @@ def test_what_both_plans_drop_is_dropped_after_every_step_between(
 
         monkeypatch.setattr(kind, name, then_send)
 
+    backend = IptablesBackend(Settings(insert_mode="append"))  # so that what we accept in mangle is counted before
     with cable.inside():
-        BACKEND.apply(plan(before))
+        backend.apply(plan(before))
         add_counting_rules()
         if small:
             shrink_sets()
-        for kind, name in ((IpSets, "_change"), (IpSets, "swap"), (IpSets, "destroy"), (RawTable, "commit")):
+        for kind, name in ((IpSets, "_change"), (IpSets, "swap"), (IpSets, "destroy"), (KernelTable, "commit")):
             watched(kind, name)
-        assert BACKEND.apply(plan(after)).changes
+        assert backend.apply(plan(after)).changes
         monkeypatch.undo()
     assert len(steps) > 2
     assert ("swap" in steps) == (small and "_change" in steps)
@@ -140,7 +149,7 @@ def shrink_sets() -> None:
             continue
         lines = run("ipset", "save", name).replace(f" {name} ", " small ").splitlines()
         size = max(len(lines) - 1, 1)
-        create = f"create small hash:net family inet maxelem {size}"
+        create = f"create small {lines[0].split()[2]} family inet maxelem {size}"
         run("ipset", "restore", text="\n".join([create, *lines[1:], ""]))
         run("ipset", "swap", "small", name)
         run("ipset", "destroy", "small")

@@ -2,60 +2,51 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-
 import pytest
 from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from scapy.packet import Packet, Raw
 
-from enforcer.backends.iptables import IptablesBackend
-from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND, Failsafe, IcmpMatch
+from enforcer.policy.resources import Failsafe, IcmpMatch
 from enforcer.policy.ruletable import AddressMatch, Entry
-from enforcer.words import Action, Direction, Stage
+from enforcer.words import Stage
+from tests.kernel.iptables_plans import (
+    ALLOW,
+    BACKEND,
+    DENY,
+    DENY_LIST,
+    FAILSAFES,
+    FROM_LIST,
+    LOG,
+    PASS,
+    dport,
+    entry,
+    ip_set,
+    nets,
+    plan,
+    ports,
+    source,
+    table,
+)
 from tests.kernel.iptables_support import (
     IPTABLES,
     LISTED,
     LISTED6,
     OTHER,
     OTHER6,
-    PEER_MAC,
-    SAVE,
     Wire,
     add_counting_rules,
-    dport,
-    entry,
+    cable_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
     frames,
-    ip_set,
-    nets,
     pieces,
-    plan,
-    ports,
     run,
-    source,
-    table,
     tcp,
     udp,
     v4,
     v6,
-    wire,
 )
 
 pytestmark = pytest.mark.needs_root
-
-ALLOW, DENY, LOG, PASS = Action.ALLOW, Action.DENY, Action.LOG, Action.PASS
-BACKEND = IptablesBackend()
-
-DENY_LIST = ip_set("s:deny", ["203.0.113.0/24", "198.51.100.7", "2001:db8:bad::/48"])
-FROM_LIST = AddressMatch(ip_set="s:deny")
-FAILSAFES = {"inbound": DEFAULT_FAILSAFE_INBOUND, "outbound": DEFAULT_FAILSAFE_OUTBOUND}
-
-
-@pytest.fixture
-def cable() -> Iterator[Wire]:
-    with wire() as found:
-        yield found
 
 
 DENY_ALL = entry(0, DENY)
@@ -217,22 +208,6 @@ def test_other_interfaces_are_not_touched(cable: Wire) -> None:
         add_counting_rules()
     cable.send(4, frames(v4(OTHER, udp(9))))
     assert cable.count(4, "raw", "tail") == 1
-
-
-def test_egress_is_enforced_in_output(cable: Wire) -> None:
-    deny = entry(0, DENY, direction=Direction.EGRESS, protocol=17, destination=dport(9))
-    with cable.inside():
-        run("ip", "addr", "add", "10.10.10.10/24", "dev", "eth0")
-        run("ip", "neigh", "add", "10.10.10.1", "lladdr", PEER_MAC, "dev", "eth0", "nud", "permanent")
-        BACKEND.apply(plan(table(egress=(deny,), **FAILSAFES)))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            with pytest.raises(PermissionError):  # what a local sender is told of a packet dropped in OUTPUT
-                sender.sendto(b"x", ("10.10.10.1", 9))
-            for port in (10, 53):
-                sender.sendto(b"x", ("10.10.10.1", port))
-        (count,) = BACKEND.counters()
-        assert (count.entry, count.packets) == (deny.name, 1)
-        assert "-A PREROUTING" not in run(SAVE[4], "-t", "raw")
 
 
 def test_failsafe_nets_are_of_the_other_side_and_of_one_family(cable: Wire) -> None:

@@ -1,4 +1,4 @@
-"""Untracked policy in the raw table of legacy iptables.
+"""Untracked policy in the tables of legacy iptables: enforced in raw, what it allows accepted in mangle and filter.
 
 ``render`` (pure) turns a plan into chains and sets, with ``match`` for the sides of an entry; ``blob`` and ``members``
 (pure) know the kernel's bytes; ``table`` and ``ipset`` are the doors to the kernel; ``read``, ``sets`` and ``apply``

@@ -1,7 +1,9 @@
-"""Brings the raw tables of both families to a rendered state, by the smallest change, in one commit each.
+"""Brings the tables of both families to a rendered state, by the smallest change, in one commit each.
 
 What is there is read back from the kernel every time; nothing is remembered. Only rules that differ are written, so all
 others keep their counters, and so does everything that is not ours. Applying a state that is there changes nothing.
+
+What honours the accept mark is in place before raw sets it, and goes when raw sets it no more.
 """
 
 from __future__ import annotations
@@ -9,36 +11,60 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 
+from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.blob import SetIndex, encode
 from enforcer.backends.iptables.names import is_our_chain
 from enforcer.backends.iptables.read import read_chain, read_chains
-from enforcer.backends.iptables.render import HOOKS, Settings
-from enforcer.backends.iptables.rules import FAMILIES, Chain, Jump, OpaqueRule, Rule
-from enforcer.backends.iptables.table import RawTable, TableChangedError, exists, raw_table, xtables_lock
+from enforcer.backends.iptables.rules import TABLES, Chain, Jump, OpaqueRule, Rule, TableId, TableName
+from enforcer.backends.iptables.table import KernelTable, TableChangedError, exists, kernel_table, xtables_lock
 
 _ATTEMPTS = 5
 
-# What a family's chains are to become, given what they are.
-Wish = Callable[[int, tuple[Chain, ...]], tuple[Chain, ...]]
+# What a table's chains are to become, given what they are.
+Wish = Callable[[TableId, tuple[Chain, ...]], tuple[Chain, ...]]
 
 
-def apply_chains(wish: Wish, sets: SetIndex, settings: Settings, *, dry_run: bool) -> list[str]:
-    """Makes our chains what ``wish`` says, in both families; returns what changed."""
+def apply_chains(wish: Wish, sets: SetIndex, *, insert_mode: str | None, dry_run: bool = False) -> list[str]:
+    """Makes our chains what ``wish`` says, in all tables; returns what changed.
+
+    ``insert_mode``: whether our chains are hooked before or after what else is there; None leaves hooks where they are.
+    A table that this namespace does not have yet is made only to hold something.
+    """
     changes: list[str] = []
-    for version in FAMILIES:
-        if exists(version) or wish(version, ()):
-            changes += _apply_family(version, wish, sets, settings, dry_run)
+    for table in sorted(TABLES, key=lambda table: _turn(table, wish)):
+        if exists(table):
+            changes += _apply_table(table, wish, sets, insert_mode, dry_run)
+        elif wanted := wish(table, ()):
+            changes += _announce(table, wanted) if dry_run else _apply_table(table, wish, sets, insert_mode, dry_run)
     return changes
 
 
-def _apply_family(version: int, wish: Wish, sets: SetIndex, settings: Settings, dry_run: bool) -> list[str]:
+def _turn(table: TableId, wish: Wish) -> int:
+    """Before raw comes what is to be there, after raw what is to go."""
+    if table.name is TableName.RAW:
+        return 1
+    return 0 if wish(table, ()) else 2
+
+
+def _announce(table: TableId, wanted: Sequence[Chain]) -> list[str]:
+    """What changes in a table that is not there: to look at it would make it."""
+    names = {chain.name for chain in wanted}
+    changes = [f"chain {chain.name}: created with {len(chain.rules)} rules" for chain in wanted]
+    changes += [_hooked(builtin, base) for builtin, base in HOOKS[table.name].items() if base in names]
+    return [f"{table}: {change}" for change in changes]
+
+
+def _hooked(builtin: str, base: str) -> str:
+    return f"chain {builtin}: hooked to {base}"
+
+
+def _apply_table(table: TableId, wish: Wish, sets: SetIndex, insert_mode: str | None, dry_run: bool) -> list[str]:
     for attempt in range(_ATTEMPTS):
         try:
-            with xtables_lock(), raw_table(version) as table:
-                edit = _Edit(table, sets, settings)
-                changes = edit.run(wish)
+            with xtables_lock(), kernel_table(table) as snapshot:
+                changes = _Edit(snapshot, sets, insert_mode).run(wish)
                 if changes and not dry_run:
-                    table.commit()
+                    snapshot.commit()
                 return changes
         except TableChangedError:  # by a program that does not take the lock
             if attempt == _ATTEMPTS - 1:
@@ -49,25 +75,25 @@ def _apply_family(version: int, wish: Wish, sets: SetIndex, settings: Settings, 
 class _Edit:
     """Changes one snapshot of a table, in memory."""
 
-    def __init__(self, table: RawTable, sets: SetIndex, settings: Settings) -> None:
+    def __init__(self, table: KernelTable, sets: SetIndex, insert_mode: str | None) -> None:
         self.table = table
         self.sets = sets
-        self.settings = settings
+        self.insert_mode = insert_mode
 
     def run(self, wish: Wish) -> list[str]:
         """Returns a sentence for each change made."""
         actual = {chain.name: chain for chain in read_chains(self.table, self.sets)}
-        wanted = {chain.name: chain for chain in wish(self.table.version, tuple(actual.values()))}
+        wanted = {chain.name: chain for chain in wish(self.table.id, tuple(actual.values()))}
         changes: list[str] = []
         for name in wanted.keys() - actual.keys():
             self.table.create_chain(name)  # all of them before the rules that jump to them
         for name, chain in wanted.items():
             present = actual[name].rules if name in actual else ()
             changes += self._rules(name, present, chain.rules, created=name not in actual)
-        for builtin, base in HOOKS.items():
+        for builtin, base in HOOKS[self.table.id.name].items():
             changes += self._hook(builtin, base if base in wanted else None)
         changes += self._remove([chain for name, chain in actual.items() if name not in wanted])
-        return [f"raw IPv{self.table.version}: {change}" for change in changes]
+        return [f"{self.table.id}: {change}" for change in changes]
 
     def _rules(
         self, chain: str, present: Sequence[Rule | OpaqueRule], wanted: Sequence[Rule | OpaqueRule], *, created: bool
@@ -91,20 +117,22 @@ class _Edit:
         return encode(rule, self.table.version, self.sets)
 
     def _hook(self, builtin: str, base: str | None) -> list[str]:
-        """Makes ``base`` the only chain of ours the built-in one leads to, first or last of its rules."""
+        """Makes ``base`` the only chain of ours the built-in one leads to, where the insert mode says."""
+        if base is not None and self.insert_mode is None:
+            return []
         rules = [item.rule for item in read_chain(self.table, builtin, self.sets)]
         ours = [position for position, rule in enumerate(rules) if _leads_to_us(rule)]
         others = len(rules) - len(ours)
-        position = 0 if self.settings.insert_mode == "insert" else others
-        wanted = None if base is None else Rule(Jump(base))
-        if [rules[at] for at in ours] == ([wanted] if wanted else []) and (not ours or ours == [position]):
+        position = 0 if self.insert_mode == "insert" else others
+        wanted = [] if base is None else [Rule(Jump(base))]
+        if [rules[at] for at in ours] == wanted and (not ours or ours == [position]):
             return []
         for at in reversed(ours):
             self.table.delete(builtin, at)
-        if wanted is None:
+        if base is None:
             return [f"chain {builtin}: unhooked"]
-        self.table.insert(builtin, position, self._encoded(wanted))
-        return [f"chain {builtin}: hooked to {base}"]
+        self.table.insert(builtin, position, self._encoded(Rule(Jump(base))))
+        return [_hooked(builtin, base)]
 
     def _remove(self, chains: Sequence[Chain]) -> list[str]:
         """Empties and deletes chains. One that a foreign rule jumps to stays, empty: that rule then does nothing."""

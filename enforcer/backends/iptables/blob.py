@@ -20,6 +20,7 @@ from enforcer.backends.iptables.rules import (
     IcmpType,
     Jump,
     Log,
+    MarkMatch,
     Match,
     NoTrack,
     OpaqueRule,
@@ -72,6 +73,7 @@ class _Extension:
 
 _MULTIPORT = _Extension(b"multiport", 1, struct.Struct("=BB15H15sB"))  # side, count, ports, range starts, inverted
 _SET = _Extension(b"set", 4, struct.Struct("=HBB4xQB7xQB7xI4x"))  # index, dimension, flags, counter matches, flags
+_MARK_MATCH = _Extension(b"mark", 1, struct.Struct("=IIB3x"))  # mark, mask, inverted
 _ICMP = {4: _Extension(b"icmp", 0, struct.Struct("=BBBB")), 6: _Extension(b"icmp6", 0, struct.Struct("=BBBB"))}
 _COMMENT = _Extension(b"comment", 0, struct.Struct("=256s"))
 
@@ -81,7 +83,8 @@ _CT = _Extension(b"CT", 2, struct.Struct("=HHII16s32s4xQ"))  # flags, ..., and a
 _LOG = _Extension(b"LOG", 0, struct.Struct("=BB30s"))  # level, flags, prefix
 
 _MULTIPORT_SIDE = {Side.SOURCE: 0, Side.DESTINATION: 1}
-_SET_INVERTED, _SET_SOURCE = 0x01, 0x02  # IPSET_INV_MATCH, IPSET_DIM_ONE_SRC
+# IPSET_INV_MATCH, and IPSET_DIM_ONE_SRC with IPSET_DIM_TWO_SRC by the number of dimensions
+_SET_INVERTED, _SET_SOURCE = 0x01, {1: 0x02, 2: 0x06}
 _CT_NOTRACK = 0x01
 
 
@@ -207,9 +210,12 @@ def _unpack_net(address: bytes, mask: bytes, version: int) -> IPNetwork | None:
 
 def _pack_match(match: Match, version: int, sets: SetIndex) -> bytes:
     match match:
-        case SetMatch(name, side, inverted):
-            flags = (_SET_SOURCE if side is Side.SOURCE else 0) | (_SET_INVERTED if inverted else 0)
-            return _SET.pack(sets.number[name], 1, flags, 0, 0, 0, 0, 0)
+        case SetMatch(name, side, inverted, port):
+            dimension = 2 if port else 1
+            flags = (_SET_SOURCE[dimension] if side is Side.SOURCE else 0) | (_SET_INVERTED if inverted else 0)
+            return _SET.pack(sets.number[name], dimension, flags, 0, 0, 0, 0, 0)
+        case MarkMatch(value, mask):
+            return _MARK_MATCH.pack(value, mask, False)
         case PortsMatch(side, ports, inverted):
             slots, starts = _port_slots(ports)
             numbers = slots + [0] * (15 - len(slots))
@@ -235,9 +241,12 @@ def _port_slots(ports: Iterable[PortRange]) -> tuple[list[int], list[int]]:
 def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Match:
     """A guess that :func:`decode` proves by encoding it again. ValueError for an extension we never use."""
     if name == _SET.name:
-        index, _, flags = _SET.layout.unpack_from(body)[:3]
-        side = Side.SOURCE if flags & _SET_SOURCE else Side.DESTINATION
-        return SetMatch(sets.name[index], side, bool(flags & _SET_INVERTED))
+        index, dimension, flags = _SET.layout.unpack_from(body)[:3]
+        side = Side.SOURCE if flags & ~_SET_INVERTED else Side.DESTINATION
+        return SetMatch(sets.name[index], side, bool(flags & _SET_INVERTED), dimension == 2)
+    if name == _MARK_MATCH.name:
+        value, mask, _ = _MARK_MATCH.layout.unpack_from(body)
+        return MarkMatch(value, mask)
     if name == _MULTIPORT.name:
         flag, count, *numbers, starts, inverted = _MULTIPORT.layout.unpack_from(body)
         side = Side.SOURCE if flag == _MULTIPORT_SIDE[Side.SOURCE] else Side.DESTINATION

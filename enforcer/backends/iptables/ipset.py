@@ -34,10 +34,9 @@ from pyroute2.netlink.nfnetlink.ipset import (
 )
 
 from enforcer.backends.iptables.members import Members, none_of, pack, parse
+from enforcer.backends.iptables.rules import SetType
 from enforcer.errors import KernelError, PrivilegeError, UnsupportedKernelError
 
-SET_TYPE = "hash:net"
-MIN_MAXELEM = 1_048_576
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
 _BUCKET_LOAD = 4  # members a bucket should start with; the kernel's buckets hold up to 12
 
@@ -52,7 +51,7 @@ _NESTED, _NET_BYTEORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
 _RECEIVE_BYTES = 1 << 16
 
 _REASONS = {
-    IPSET_ERR_FIND_TYPE: "the kernel has no such set type (CONFIG_IP_SET_HASH_NET, module ip_set_hash_net)",
+    IPSET_ERR_FIND_TYPE: "the kernel has no such set type (CONFIG_IP_SET_HASH_NET, CONFIG_IP_SET_HASH_IPPORT)",
     IPSET_ERR_BUSY: "a rule refers to it",
     IPSET_ERR_TYPE_MISMATCH: "the sets are of different types",
     IPSET_ERR_EXIST: "it exists with other options",
@@ -91,13 +90,13 @@ class IpSets:
             messages = list(self._control.list(flags=IPSET_FLAG_LIST_HEADER))
         return {header.name: header for header in map(_header, messages)}
 
-    def create(self, name: str, version: int, size: int) -> None:
-        """An empty set with room for ``size`` members."""
+    def create(self, name: str, kind: SetType, version: int, size: int, *, limit: int) -> None:
+        """An empty set made for ``size`` members, with room for ``limit`` if that is more."""
         buckets = 1 << max(size // _BUCKET_LOAD - 1, 0).bit_length()
         hashsize = min(max(buckets, _MIN_HASHSIZE), _MAX_HASHSIZE)
-        maxelem = max(size, MIN_MAXELEM)
+        maxelem = max(size, limit)
         with _as_kernel_error(f"create ipset {name}"):
-            self._control.create(name, stype=SET_TYPE, family=FAMILY[version], maxelem=maxelem, hashsize=hashsize)
+            self._control.create(name, stype=str(kind), family=FAMILY[version], maxelem=maxelem, hashsize=hashsize)
 
     def destroy(self, name: str) -> None:
         """Raises SetBusyError while a rule refers to the set."""
@@ -109,25 +108,29 @@ class IpSets:
         with _as_kernel_error(f"swap ipsets {name} and {other}"):
             self._control.swap(name, other)
 
-    def add(self, name: str, version: int, members: Members) -> None:
-        self._change(IPSET_CMD_ADD, name, version, members)
+    def add(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
+        self._change(IPSET_CMD_ADD, name, version, members, kind)
 
-    def delete(self, name: str, version: int, members: Members) -> None:
-        self._change(IPSET_CMD_DEL, name, version, members)
+    def delete(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
+        self._change(IPSET_CMD_DEL, name, version, members, kind)
 
     def members(self, name: str, version: int) -> Members | None:
-        """All members, sorted; None if one of them is not a plain prefix."""
+        """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
         attributes = _attribute(_ATTR_PROTOCOL, bytes([_PROTOCOL])) + _attribute(_ATTR_SETNAME, name.encode() + b"\0")
         self._send(IPSET_CMD_LIST, NLM_F_REQUEST | NLM_F_DUMP, version, attributes)
-        parts = [parse(data, version) for data in self._replies(f"list ipset {name}")]
-        found = [part for part in parts if part is not None]
-        return np.unique(np.concatenate([none_of(version), *found])) if len(found) == len(parts) else None
+        replies = [data for data in self._replies(f"list ipset {name}") if data]
+        for kind in SetType:
+            parts = [parse(data, version, kind) for data in replies]
+            found = [part for part in parts if part is not None]
+            if len(found) == len(parts):
+                return np.unique(np.concatenate([none_of(version, kind), *found]))
+        return None
 
-    def _change(self, command: int, name: str, version: int, members: Members) -> None:
+    def _change(self, command: int, name: str, version: int, members: Members, kind: SetType) -> None:
         """Adds or deletes; what is there already, or not there any more, is no error (no NLM_F_EXCL)."""
         fixed = _attribute(_ATTR_PROTOCOL, bytes([_PROTOCOL])) + _attribute(_ATTR_SETNAME, name.encode() + b"\0")
         fixed += _attribute(_ATTR_LINENO | _NET_BYTEORDER, bytes(4))  # demanded of a message with an ADT
-        for piece in pack(members, version):
+        for piece in pack(members, version, kind):
             attributes = fixed + _attribute(_ATTR_ADT | _NESTED, piece)
             self._send(command, NLM_F_REQUEST | NLM_F_ACK, version, attributes)
             for _ in self._replies(f"change the members of ipset {name}"):

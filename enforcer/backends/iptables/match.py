@@ -1,21 +1,41 @@
-"""From one side of an entry to what a single raw rule can match. Pure.
+"""From one side of an entry to what raw rules can match. Pure.
 
 A rule has room for one literal net on each side; more than one, or one beside a negated one, become an ipset named by
 its content. Ports come 15 to a multiport match, and all matches of a rule must hold. So a longer list is turned round:
 a port is in the list if it is in no part of the list's complement, which any number of negated matches can say.
+
+Named ports are ipsets of address, protocol and port. A port may be wanted by number *or* by name, which no single rule
+can say: that side has two alternatives, numbers first. They overlap, and need not be disjoint where the first rule that
+matches decides the packet; after a Log evaluation goes on, so there the second excludes what the first matches.
+
+Numbers and names differ for a packet whose port cannot be read. multiport drops it there and then when it is not a
+fragment and fewer than four octets of transport are there ("hotdrop"), and never matches a later fragment, negated or
+not. A set just does not hold it (TCP below 20 octets, UDP 8, SCTP 12, later fragments), so that a negated set match
+holds. Numbers are asked before names in every rule, and the first rule of an entry asks for all numbers the entry has:
+so **an entry with any port number drops what is too short for multiport and never matches a later fragment, whatever
+names it has besides**; one with names only treats both as packets without a port.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from enforcer.backends.iptables.names import set_name
-from enforcer.backends.iptables.rules import PORT_SLOTS, Match, PortsMatch, SetMatch, SetSpec, Side
+from enforcer.backends.iptables.rules import (
+    PORT_SLOTS,
+    Match,
+    PortMember,
+    PortsMatch,
+    SetMatch,
+    SetSpec,
+    SetType,
+    Side,
+)
 from enforcer.errors import InternalError
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import IPNetwork, PortRange
-from enforcer.policy.ruletable import Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
 from enforcer.words import Action
 
 ICMP, ICMPV6 = 1, 58
@@ -32,14 +52,33 @@ class SetRegistry:
 
     def selector(self, item: IpSet, version: int, *, lenient: bool) -> str:
         """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
-        identity = f"lenient\n{item.id}" if lenient else item.id
-        return self._add(SetSpec(set_name(version, identity.encode()), version, item.nets, lenient))
+        name = set_name(version, _identity([item.id], lenient=lenient))
+        return self._add(SetSpec(name, version, item.nets, lenient, origin=f"selector {item.selector}"))
+
+    def named_ports(self, items: Sequence[PortSet], version: int, *, lenient: bool) -> str:
+        """The name of the set of all these named ports together; it does not depend on their members either."""
+        by_id = {item.id: item for item in sorted(items, key=lambda item: item.id)}
+        members = {
+            PortMember(address, item.protocol, port): None for item in by_id.values() for address, port in item.members
+        }
+        origin = "named ports " + ", ".join(sorted({item.name for item in items}))
+        identity = _identity(list(by_id), lenient=lenient)
+        return self._add(
+            SetSpec(
+                set_name(version, identity),
+                version,
+                lenient=lenient,
+                type=SetType.IP_PORT,
+                ports=tuple(members),
+                origin=origin,
+            )
+        )
 
     def literal(self, nets: Iterable[IPNetwork], version: int) -> str:
         """The name of a set with just these nets. It depends on the nets: other nets are another set."""
         members = Nets.of(nets)
         identity = "literal\n" + "\n".join(str(net) for net in members)
-        return self._add(SetSpec(set_name(version, identity.encode()), version, members))
+        return self._add(SetSpec(set_name(version, identity.encode()), version, members, origin="a list of nets"))
 
     def _add(self, spec: SetSpec) -> str:
         known = self._specs.setdefault(spec.name, spec)
@@ -51,14 +90,29 @@ class SetRegistry:
         return tuple(self._specs.values())
 
 
+def _identity(ids: Sequence[str], *, lenient: bool) -> bytes:
+    return "\n".join(["lenient", *ids] if lenient else ids).encode()
+
+
+@dataclass(frozen=True)
+class PortTest:
+    """What is asked of a port, numbers first; all of it must hold."""
+
+    numbers: tuple[Match, ...] = ()
+    names: tuple[Match, ...] = ()
+
+    def __add__(self, other: PortTest) -> PortTest:
+        return PortTest(self.numbers + other.numbers, self.names + other.names)
+
+
 @dataclass(frozen=True)
 class SideMatch:
-    """What one side of a packet must be: at most one literal net, and matches."""
+    """What one side of a packet must be: at most one literal net, matches, and one of the port tests."""
 
     net: IPNetwork | None = None
     inverted: bool = False
     sets: tuple[Match, ...] = ()
-    ports: tuple[Match, ...] = field(default=())
+    ports: tuple[PortTest, ...] = (PortTest(),)
 
 
 def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetRegistry) -> SideMatch:
@@ -67,13 +121,12 @@ def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetR
     nets, not_nets = _of_family(match.nets, version), _of_family(match.not_nets, version)
     found: list[Match] = []
     literal: IPNetwork | None = None
+    lenient = _lets_go(entry)
     if match.ip_set is not None:
-        lenient = entry.action in (Action.ALLOW, Action.PASS)
         found.append(SetMatch(sets.selector(table.sets[match.ip_set], version, lenient=lenient), side))
     if match.not_ip_set is not None:
         # Denying what is not in the set is the other way round: a larger set matches less.
-        lenient = entry.action not in (Action.ALLOW, Action.PASS)
-        name = sets.selector(table.sets[match.not_ip_set], version, lenient=lenient)
+        name = sets.selector(table.sets[match.not_ip_set], version, lenient=not lenient)
         found.append(SetMatch(name, side, inverted=True))
     if len(nets) == 1:
         literal = nets[0]
@@ -86,8 +139,44 @@ def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetR
         found.append(SetMatch(sets.literal(not_nets, version), side, inverted=True))
     if literal is not None and literal.prefixlen == 0:
         literal = None  # every address; a negated one does not get here
-    ports = (*port_matches(side, match.ports), *_negated_ports(side, match.not_ports))
+    ports = _port_tests(side, match, entry, _NamedPorts(side, table, version, sets))
     return SideMatch(literal, inverted and literal is not None, tuple(found), ports)
+
+
+@dataclass(frozen=True)
+class _NamedPorts:
+    """Makes set matches of named ports."""
+
+    side: Side
+    table: RuleTable
+    version: int
+    sets: SetRegistry
+
+    def match(self, ids: Sequence[str], *, lenient: bool, inverted: bool = False) -> tuple[Match, ...]:
+        if not ids:
+            return ()
+        items = [self.table.port_sets[item] for item in ids]
+        name = self.sets.named_ports(items, self.version, lenient=lenient)
+        return (SetMatch(name, self.side, inverted, port=True),)
+
+
+def _port_tests(side: Side, match: AddressMatch, entry: Entry, named: _NamedPorts) -> tuple[PortTest, ...]:
+    """The alternatives for the port of one side, never none."""
+    lenient = _lets_go(entry)
+    wanted: list[PortTest] = []
+    if match.ports:
+        wanted.append(PortTest(numbers=port_matches(side, match.ports)))
+    if match.named_ports:
+        others = _negated_ports(side, match.ports) if entry.action is Action.LOG else ()
+        wanted.append(PortTest(others, named.match(match.named_ports, lenient=lenient)))
+    unwanted = PortTest(
+        _negated_ports(side, match.not_ports), named.match(match.not_named_ports, lenient=not lenient, inverted=True)
+    )
+    return tuple(item + unwanted for item in wanted or [PortTest()])
+
+
+def _lets_go(entry: Entry) -> bool:
+    return entry.action in (Action.ALLOW, Action.PASS)
 
 
 def cannot_match(entry: Entry, version: int) -> bool:

@@ -1,18 +1,21 @@
-"""Members of a hash:net set as sorted arrays, and as the netlink attributes the kernel has for them. Pure.
+"""Members of an ipset as sorted arrays, and as the netlink attributes the kernel has for them. Pure.
 
-A member is a byte string: the address in network order, then the prefix length, 5 bytes for IPv4 and 17 for IPv6. The
-length is never 0 (hash:net has no /0: it is stored as its two halves), so numpy's stripping of trailing NUL bytes
-loses nothing, and byte order is the order of prefixes.
+A member is a byte string: the address in network order, then for hash:net the prefix length (one byte), for
+hash:ip,port the port in network order and the protocol (three bytes). The last byte is never 0 (hash:net has no /0: it
+is stored as its two halves; protocol 0 has no ports), so numpy's stripping of trailing NUL bytes loses nothing, and
+byte order is the order of prefixes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.backends.iptables.rules import PortMember, SetSpec, SetType
 from enforcer.policy.nets import Nets
 
 Members = npt.NDArray[np.bytes_]
@@ -20,11 +23,34 @@ _Bytes = npt.NDArray[np.uint8]
 
 _ADDRESS_BYTES = {4: 4, 6: 16}
 _ATTRIBUTE_LIMIT = 0xFFF8  # an attribute's length is 16 bits, aligned to 4
+_HEADER_BYTES = 4  # struct nlattr: length (header included, padding not) and type, in the host's byte order
 
 # struct nlattr types (linux/netfilter/ipset/ip_set.h) with NLA_F_NESTED or NLA_F_NET_BYTEORDER as libipset sets them
-_DATA, _IP, _CIDR = 7 | 0x8000, 1 | 0x8000, 3
+_DATA, _IP, _CIDR, _PORT, _PROTO = 7 | 0x8000, 1 | 0x8000, 3, 4 | 0x4000, 7
 _IPADDR = {4: 1 | 0x4000, 6: 2 | 0x4000}
 _TYPE_MASK = 0x3FFF
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An attribute behind the address: its name here, its type, and how many bytes it has."""
+
+    name: str
+    type: int
+    width: int
+
+
+_VALUES = {
+    SetType.NET: (_Value("cidr", _CIDR, 1),),
+    SetType.IP_PORT: (_Value("port", _PORT, 2), _Value("proto", _PROTO, 1)),
+}
+
+
+def wanted_members(spec: SetSpec) -> Members:
+    """The members a set must have."""
+    if spec.type is SetType.IP_PORT:
+        return port_members_of(spec.ports, spec.version)
+    return members_of(spec.nets, spec.version)
 
 
 def members_of(nets: Nets, version: int) -> Members:
@@ -39,8 +65,18 @@ def members_of(nets: Nets, version: int) -> Members:
     return np.unique(_members(_halved(rows)))
 
 
-def none_of(version: int) -> Members:
-    return np.empty(0, f"S{_ADDRESS_BYTES[version] + 1}")
+def port_members_of(ports: Iterable[PortMember], version: int) -> Members:
+    """The pairs of one family as set members, sorted, without duplicates."""
+    rows = [
+        item.address.packed + item.port.to_bytes(2, "big") + bytes([item.protocol])
+        for item in ports
+        if item.address.version == version
+    ]
+    return np.unique(np.array(rows, none_of(version, SetType.IP_PORT).dtype))
+
+
+def none_of(version: int, kind: SetType = SetType.NET) -> Members:
+    return np.empty(0, f"S{_ADDRESS_BYTES[version] + sum(value.width for value in _VALUES[kind])}")
 
 
 def difference(left: Members, right: Members) -> Members:
@@ -56,61 +92,62 @@ def intersection(left: Members, right: Members) -> Members:
     return np.intersect1d(left, right, assume_unique=True)
 
 
-def pack(members: Members, version: int) -> Iterator[bytes]:
+def pack(members: Members, version: int, kind: SetType = SetType.NET) -> Iterator[bytes]:
     """The members as IPSET_ATTR_DATA attributes, cut so that each piece fits an IPSET_ATTR_ADT."""
-    rows = np.ascontiguousarray(members).view(np.uint8).reshape(-1, _ADDRESS_BYTES[version] + 1)
-    records = np.zeros(len(rows), _record(version))
-    template = _template(version)
-    for name in template.dtype.names or ():
-        records[name] = template[name]
-    records["address"] = rows[:, :-1]
-    records["length"] = rows[:, -1]
+    rows = np.ascontiguousarray(members).view(np.uint8).reshape(-1, none_of(version, kind).itemsize)
+    records = np.zeros(len(rows), _record(version, kind))
+    for name, number in _template(version, kind).items():
+        records[name] = number
+    start = 0
+    for name, width in _fields(version, kind):
+        records[name] = rows[:, start : start + width]
+        start += width
     step = _ATTRIBUTE_LIMIT // records.itemsize
-    for start, stop in pairwise([*range(0, len(records), step), len(records)]):
-        yield records[start:stop].tobytes()
+    for first, last in pairwise([*range(0, len(records), step), len(records)]):
+        yield records[first:last].tobytes()
 
 
-def parse(data: bytes, version: int) -> Members | None:
+def parse(data: bytes, version: int, kind: SetType = SetType.NET) -> Members | None:
     """The members of the content of an IPSET_ATTR_ADT, in its order.
 
-    None if a member is anything but a plain prefix (it has a timeout, a comment or "nomatch"): then it is none of ours.
+    None if a member is anything but a plain one (it has a timeout, a comment or "nomatch"): then it is none of ours.
     """
-    layout = _record(version)
+    layout = _record(version, kind)
     if len(data) % layout.itemsize:
         return None
     records = np.frombuffer(data, layout)
-    template = _template(version)
-    for name in template.dtype.names or ():
+    for name, number in _template(version, kind).items():
         mask = _TYPE_MASK if name.endswith("_type") else 0xFFFF
-        if np.any((records[name] & mask) != (template[name] & mask)):
+        if np.any((records[name] & mask) != (number & mask)):
             return None
-    return _members(np.column_stack([records["address"], records["length"]]))
+    return _members(np.column_stack([records[name] for name, _ in _fields(version, kind)]))
 
 
-def _record(version: int) -> np.dtype[np.void]:
-    """IPSET_ATTR_DATA { IPSET_ATTR_IP { IPADDR_IPV4 or _IPV6 }, IPSET_ATTR_CIDR }; every size is a multiple of 4."""
-    return np.dtype(
-        [
-            *_HEADERS[:6],
-            ("address", np.uint8, (_ADDRESS_BYTES[version],)),
-            *_HEADERS[6:],
-            ("length", np.uint8),
-            ("padding", np.uint8, (3,)),
-        ]
-    )
+def _fields(version: int, kind: SetType) -> list[tuple[str, int]]:
+    """What a member is made of, in order: names of a record's fields, and their bytes."""
+    return [("address", _ADDRESS_BYTES[version]), *((value.name, value.width) for value in _VALUES[kind])]
 
 
-# struct nlattr: length (header included, padding not) and type, in the host's byte order
-_HEADERS = [(f"{name}_{part}", np.uint16) for name in ("data", "ip", "ipaddr", "cidr") for part in ("size", "type")]
+def _record(version: int, kind: SetType) -> np.dtype[np.void]:
+    """IPSET_ATTR_DATA { IPSET_ATTR_IP { IPADDR_IPV4 or _IPV6 }, and an attribute for each value }, each padded to 4."""
+    layout: list[tuple[str, type[np.uint8]] | tuple[str, type[np.uint16]] | tuple[str, type[np.uint8], tuple[int]]] = []
+    for name, width in (("data", 0), ("ip", 0), *_fields(version, kind)):
+        layout += [(f"{name}_size", np.uint16), (f"{name}_type", np.uint16)]
+        if width:
+            layout += [(name, np.uint8, (width,)), (f"{name}_padding", np.uint8, (-width % 4,))]
+    return np.dtype(layout)
 
 
-def _template(version: int) -> npt.NDArray[np.void]:
+def _template(version: int, kind: SetType) -> dict[str, int]:
     """The headers of a record, which are the same for all."""
     address = _ADDRESS_BYTES[version]
-    sizes = (_record(version).itemsize, 8 + address, 4 + address, 5)
-    types = (_DATA, _IP, _IPADDR[version], _CIDR)
-    values = tuple(value for pair in zip(sizes, types, strict=True) for value in pair)
-    return np.array(values, np.dtype(_HEADERS))
+    attributes = {
+        "data": (_record(version, kind).itemsize, _DATA),
+        "ip": (2 * _HEADER_BYTES + address, _IP),
+        "address": (_HEADER_BYTES + address, _IPADDR[version]),
+    }
+    attributes |= {value.name: (_HEADER_BYTES + value.width, value.type) for value in _VALUES[kind]}
+    return {f"{name}_{part}": pair[at] for name, pair in attributes.items() for at, part in enumerate(("size", "type"))}
 
 
 def _members(rows: _Bytes) -> Members:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from enforcer.backends.iptables.ipset import ipsets
-from enforcer.backends.iptables.table import raw_table
+from enforcer.backends.iptables.rules import TableId, TableName
+from enforcer.backends.iptables.table import kernel_table
 from enforcer.errors import HostError, PrivilegeError
 from enforcer.facts import Probe
 from enforcer.words import Answer
@@ -36,7 +37,7 @@ def _try(part: Callable[[], None]) -> Probe:
 
 
 def _open_raw(version: int) -> None:
-    with raw_table(version):
+    with kernel_table(TableId(version, TableName.RAW)):
         pass
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enforcer.backends.base import EntryCount
-from enforcer.backends.iptables import table as raw
+from enforcer.backends.iptables import table as kernel
 from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
-from enforcer.backends.iptables.names import is_our_chain
+from enforcer.backends.iptables.names import ALLOW_CHAIN, is_our_chain
 from enforcer.backends.iptables.render import WAYS
 from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch
 from enforcer.words import Direction, Stage
@@ -21,7 +21,7 @@ class CountedRule:
     bytes: int
 
 
-def read_chain(table: raw.RawTable, chain: str, sets: SetIndex) -> list[CountedRule]:
+def read_chain(table: kernel.KernelTable, chain: str, sets: SetIndex) -> list[CountedRule]:
     """The rules of a chain, with their counters, in order."""
     return [
         CountedRule(decode(rule, table.version, sets), *counters_of(rule.blob, table.version))
@@ -29,7 +29,7 @@ def read_chain(table: raw.RawTable, chain: str, sets: SetIndex) -> list[CountedR
     ]
 
 
-def read_chains(table: raw.RawTable, sets: SetIndex) -> tuple[Chain, ...]:
+def read_chains(table: kernel.KernelTable, sets: SetIndex) -> tuple[Chain, ...]:
     """All chains of ours."""
     return tuple(
         Chain(name, tuple(item.rule for item in read_chain(table, name, sets)))
@@ -38,8 +38,18 @@ def read_chains(table: raw.RawTable, sets: SetIndex) -> tuple[Chain, ...]:
     )
 
 
-def read_counters(table: raw.RawTable, sets: SetIndex) -> Iterator[EntryCount]:
-    """A count for each entry in this family: found by following the jumps from each interface's dispatch rule."""
+def read_counters(table: kernel.KernelTable, sets: SetIndex) -> tuple[EntryCount, ...]:
+    """A count for each entry in this family: the sum over all rules with its comment."""
+    counts: dict[tuple[str, str], EntryCount] = {}
+    for item in _rule_counts(table, sets):
+        place = (item.interface, item.entry)
+        known = counts.get(place)
+        counts[place] = plus(known, item) if known else item
+    return tuple(counts.values())
+
+
+def _rule_counts(table: kernel.KernelTable, sets: SetIndex) -> Iterator[EntryCount]:
+    """A count for each rule of an entry: found by following the jumps from each interface's dispatch rule."""
     names = table.chain_names()
     chains = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
     for way in WAYS:
@@ -50,6 +60,11 @@ def read_counters(table: raw.RawTable, sets: SetIndex) -> Iterator[EntryCount]:
                 for item in _below(dispatch.rule.target.chain, chains):
                     if isinstance(item.rule, Rule) and item.rule.comment:
                         yield EntryCount(interface, item.rule.comment, Stage.RAW, item.packets, item.bytes)
+
+
+def plus(count: EntryCount, other: EntryCount) -> EntryCount:
+    """Both counts of one entry together."""
+    return replace(count, packets=count.packets + other.packets, bytes=count.bytes + other.bytes)
 
 
 def _below(chain: str, chains: Mapping[str, list[CountedRule]]) -> Iterator[CountedRule]:
@@ -66,10 +81,19 @@ def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) ->
     for way in WAYS:
         base = by_name.get(way.base)
         rules = tuple(rule for rule in base.rules if not _dispatches(rule, interfaces)) if base else ()
-        if rules:
+        if any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in rules):  # else to no interface
             kept |= {name: by_name[name] for name in _reachable(rules, by_name)}
             kept[way.base] = Chain(way.base, rules)
     return tuple(kept.values())
+
+
+def allowing(chains: tuple[Chain, ...]) -> frozenset[Direction]:
+    """The directions in which the chains of a raw table let something through untracked."""
+    by_name = {chain.name: chain for chain in chains}
+    bases = {way.direction: by_name.get(way.base) for way in WAYS}
+    return frozenset(
+        direction for direction, base in bases.items() if base and ALLOW_CHAIN in _reachable(base.rules, by_name)
+    )
 
 
 def set_names(chains: tuple[Chain, ...]) -> set[str]:

@@ -1,27 +1,43 @@
-"""From a Plan to the chains and sets that enforce it in raw. Pure.
+"""From a Plan to the chains and sets that enforce it. Pure.
 
 Every entry of every interface is rendered, whatever XDP does with it. Layout, in each family's raw table::
 
-    PREROUTING ── enf-PREROUTING ── -i eth0 -g enf-fh-eth0 ─┬─ enf-fsi-eth0         failsafes: ACCEPT
-                                                            ├─ enf-pi-eth0/default  one chain for each tier
-                                                            └─ enf-pi-eth0/...
-    OUTPUT     ── enf-OUTPUT     ── -o eth0 -g enf-th-eth0 ─┴─ the same with enf-fso- and enf-po-
+    PREROUTING ── enf-PREROUTING ─┬─ clear the accept mark
+                                  └─ -i eth0 -g enf-fh-eth0 ─┬─ enf-fsi-eth0         failsafes: ACCEPT
+                                                             ├─ enf-pi-eth0/default  one chain for each tier
+                                                             └─ enf-pi-eth0/...
+    OUTPUT     ── enf-OUTPUT ... -o eth0 -g enf-th-eth0 ─────┴─ the same with enf-fso- and enf-po-
 
-**An entry is one rule**, so the rule's counter is the entry's: Deny is DROP; Allow goes to ``enf-allow`` (accept mark,
+**An entry is one rule**, or several with the same comment where a port may match by number or by name; a packet counts
+in one of them, so the sum of their counters is the entry's. Deny is DROP; Allow goes to ``enf-allow`` (accept mark,
 no tracking, ACCEPT); Pass is RETURN, which leaves the tier's chain and so skips the rest of the tier; Log is LOG. Who
 reaches the end of ``enf-fh-eth0`` goes on with the next rule of PREROUTING, tracked. An interface without entries in a
 direction has no chains there. Of Calico's mark bits only *accept* is needed: tiers being chains, the others are not.
+
+Where an Allow is rendered, its mark is honoured in the tables behind raw: see :mod:`enforcer.backends.iptables.accept`.
+The mark is cleared for every packet of every interface, because a packet taken out of a tunnel keeps that of the outer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
-from enforcer.backends.iptables.match import SetRegistry, cannot_match, port_matches, side_of, unsupported
+from enforcer.backends.iptables.accept import accept_chains
+from enforcer.backends.iptables.match import (
+    PortTest,
+    SetRegistry,
+    SideMatch,
+    cannot_match,
+    port_matches,
+    side_of,
+    unsupported,
+)
 from enforcer.backends.iptables.names import ALLOW_CHAIN, ChainKind, chain_name
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
+    DEFAULT_MAX_SET_SIZE,
     FAMILIES,
     Chain,
     Comment,
@@ -34,6 +50,8 @@ from enforcer.backends.iptables.rules import (
     SetMark,
     SetSpec,
     Side,
+    TableId,
+    TableName,
     Target,
     Verdict,
 )
@@ -48,12 +66,16 @@ LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 
 @dataclass(frozen=True)
 class Settings:
-    """What FelixConfiguration says about raw; defaults are Felix's. ``insert_mode`` is "insert" or "append"."""
+    """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
+
+    ``max_set_size``: a set that needs more members of one family than this is refused.
+    """
 
     insert_mode: str = "insert"
     mark_mask: int = 0xFFFF0000
     log_prefix: str = "calico-packet"
     ipv6: bool = True
+    max_set_size: int = DEFAULT_MAX_SET_SIZE
 
     @property
     def accept_mark(self) -> int:
@@ -63,9 +85,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rendering:
-    """The desired state: per family its chains, referred-to chains first; and the sets they name."""
+    """The desired state: per table its chains, referred-to chains first, if there are any; and the sets they name."""
 
-    chains: dict[int, tuple[Chain, ...]]
+    chains: dict[TableId, tuple[Chain, ...]]
     sets: tuple[SetSpec, ...]
 
 
@@ -100,34 +122,56 @@ WAYS = (
     ),
 )
 
-# Built-in chain -> the chain of ours it is hooked to.
-HOOKS = {"PREROUTING": "enf-PREROUTING", "OUTPUT": "enf-OUTPUT"}
-
 
 def render(plan: Plan, settings: Settings) -> Rendering:
     """The state that enforces every interface of the plan whose raw backend is iptables.
 
-    Raises UnsupportedRuleError naming every entry the raw table cannot express; then nothing is rendered.
+    Raises UnsupportedRuleError naming every entry the raw table cannot express and every set that is too large; then
+    nothing is rendered.
     """
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.IPTABLES]
     entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
-    problems = dict.fromkeys(problem for entry in entries for problem in unsupported(entry))
+    problems = dict.fromkeys(
+        problem for entry in entries for problem in (*unsupported(entry), *_unmarked(entry, settings))
+    )
     if problems:
         raise UnsupportedRuleError("\n".join(problems))
     sets = SetRegistry()
-    families = FAMILIES if settings.ipv6 else FAMILIES[:1]
-    chains = {version: tuple(_Family(version, settings, sets).chains(tables)) for version in families}
-    return Rendering(chains, sets.specs())
+    chains: dict[TableId, tuple[Chain, ...]] = {}
+    for version in FAMILIES if settings.ipv6 else FAMILIES[:1]:
+        family = _Family(version, settings, sets)
+        chains[TableId(version, TableName.RAW)] = tuple(family.chains(tables))
+        accepting = accept_chains(family.allowing, settings.accept_mark)
+        chains |= {TableId(version, name): found for name, found in accepting.items()}
+    _require_small(sets.specs(), settings.max_set_size)
+    return Rendering({table: found for table, found in chains.items() if found}, sets.specs())
+
+
+def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
+    """Without a bit to set, every packet would have the accept mark."""
+    if entry.action is Action.ALLOW and not settings.accept_mark:
+        yield f"iptables cannot enforce {entry.name}: Allow sets a mark, and iptablesMarkMask is 0; give it a bit"
+
+
+def _require_small(specs: Iterable[SetSpec], limit: int) -> None:
+    problems = [
+        f"iptables cannot enforce {spec.origin}: it has {len(spec):,} IPv{spec.version} members, and an ipset may have "
+        f"{limit:,}; raise maxIpsetSize in the FelixConfiguration, or divide it among several rules"
+        for spec in specs
+        if len(spec) > limit
+    ]
+    if problems:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
 
 
 @dataclass
 class _Family:
-    """Renders one family's table."""
+    """Renders one family's raw table. ``allowing``: the directions in which it has an Allow."""
 
     version: int
     settings: Settings
     sets: SetRegistry
-    allow_used: bool = field(default=False, init=False)
+    allowing: set[Direction] = field(default_factory=set, init=False)
 
     def chains(self, tables: Iterable[RuleTable]) -> list[Chain]:
         chains: list[Chain] = []
@@ -140,8 +184,8 @@ class _Family:
                 chains += own
                 dispatch.append(_dispatch_rule(table.interface, way, own[-1].name))
             if dispatch:
-                chains.append(Chain(way.base, tuple(dispatch)))
-        return [self._allow_chain(), *chains] if self.allow_used else chains
+                chains.append(Chain(way.base, (Rule(SetMark(0, self.settings.accept_mark)), *dispatch)))
+        return [self._allow_chain(), *chains] if self.allowing else chains
 
     def _allow_chain(self) -> Chain:
         mark = self.settings.accept_mark
@@ -152,14 +196,11 @@ class _Family:
         failsafe = Chain(chain_name(way.failsafe, table.interface), tuple(self._failsafes(table, way)))
         tiers: dict[str, list[Rule]] = {}
         for entry in _entries(table, way):
-            rule = self._entry_rule(entry, table)
-            tiers.setdefault(entry.tier, []).extend([] if rule is None else [rule])
+            tiers.setdefault(entry.tier, []).extend(self._entry_rules(entry, table))
         below = [failsafe] if failsafe.rules else []
         below += [Chain(chain_name(way.tier, table.interface, tier), tuple(rules)) for tier, rules in tiers.items()]
-        # A stale accept mark (of a tunnel, or set by a local socket) must not count as ours.
-        first = Rule(SetMark(0, self.settings.accept_mark))
-        jumps = (Rule(Jump(chain.name)) for chain in below)
-        return [*below, Chain(chain_name(way.endpoint, table.interface), (first, *jumps))]
+        jumps = tuple(Rule(Jump(chain.name)) for chain in below)
+        return [*below, Chain(chain_name(way.endpoint, table.interface), jumps)]
 
     def _failsafes(self, table: RuleTable, way: _Way) -> Iterable[Rule]:
         """ACCEPT for the direction's own failsafes by destination port, for answers to the other's by source port."""
@@ -177,12 +218,18 @@ class _Family:
                         matches=tuple(port_matches(side, ports)),
                     )
 
-    def _entry_rule(self, entry: Entry, table: RuleTable) -> Rule | None:
-        """The entry's rule in this family; None where it has no meaning or can match no packet."""
+    def _entry_rules(self, entry: Entry, table: RuleTable) -> list[Rule]:
+        """The entry's rules in this family; none where it has no meaning or can match no packet."""
         if cannot_match(entry, self.version):
-            return None
+            return []
         source = side_of(Side.SOURCE, entry, table, self.version, self.sets)
         destination = side_of(Side.DESTINATION, entry, table, self.version, self.sets)
+        return [
+            self._entry_rule(entry, source, destination, one + other)
+            for one, other in product(source.ports, destination.ports)
+        ]
+
+    def _entry_rule(self, entry: Entry, source: SideMatch, destination: SideMatch, ports: PortTest) -> Rule:
         return Rule(
             self._target(entry),
             source=source.net,
@@ -191,12 +238,13 @@ class _Family:
             not_destination=destination.inverted,
             protocol=entry.not_protocol if entry.protocol is None else entry.protocol,
             not_protocol=entry.protocol is None and entry.not_protocol is not None,
-            # Addresses before ports: multiport drops a packet too short to have ports, so it sees as few as can be.
+            # Addresses before port numbers: multiport drops a packet too short to have ports, so it sees as few as can
+            # be. Names after numbers: what multiport drops does not depend on them.
             matches=(
                 *source.sets,
                 *destination.sets,
-                *source.ports,
-                *destination.ports,
+                *ports.numbers,
+                *ports.names,
                 *_icmp_matches(entry.icmp, inverted=False),
                 *_icmp_matches(entry.not_icmp, inverted=True),
                 *comments(entry.name),
@@ -208,7 +256,7 @@ class _Family:
             case Action.DENY:
                 return Verdict.DROP
             case Action.ALLOW:
-                self.allow_used = True
+                self.allowing.add(entry.direction)
                 return Jump(ALLOW_CHAIN, goto=True)
             case Action.PASS:
                 return Verdict.RETURN

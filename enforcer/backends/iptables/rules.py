@@ -1,4 +1,4 @@
-"""Values of the raw table: rules, chains, sets, and the text ``iptables-save`` has for them. Pure.
+"""Values of a legacy table: rules, chains, sets, and the text ``iptables-save`` has for them. Pure.
 
 A :class:`Rule` says everything the kernel compares and does, so that two equal rules are one rule to the kernel.
 Families are told apart by the table a rule is in: ``IcmpType`` means ICMP in the IPv4 table, ICMPv6 in the other.
@@ -6,13 +6,35 @@ Families are told apart by the table a rule is in: ``IcmpType`` means ICMP in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enforcer.policy.nets import Nets
-from enforcer.policy.resources import IPNetwork, PortRange
+from enforcer.policy.resources import IPAddress, IPNetwork, PortRange
 from enforcer.words import Word
 
 FAMILIES = (4, 6)
+
+
+class TableName(Word):
+    """The legacy tables something of ours can be in."""
+
+    RAW = "raw"
+    MANGLE = "mangle"
+    FILTER = "filter"
+
+
+@dataclass(frozen=True)
+class TableId:
+    """One family's table of a name."""
+
+    version: int
+    name: TableName
+
+    def __str__(self) -> str:
+        return f"{self.name} IPv{self.version}"
+
+
+TABLES = tuple(TableId(version, name) for version in FAMILIES for name in TableName)
 
 # Names iptables-save has for protocol numbers; any other number is printed as it is.
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
@@ -63,11 +85,23 @@ Target = Verdict | Jump | SetMark | NoTrack | Log
 
 @dataclass(frozen=True)
 class SetMatch:
-    """The address of one side is (not) in an ipset."""
+    """The address of one side is (not) in an ipset; with ``port``, the address with protocol and port.
+
+    A packet whose port cannot be read is in no set with ports, so that an inverted match holds for it.
+    """
 
     set_name: str
     side: Side
     inverted: bool = False
+    port: bool = False
+
+
+@dataclass(frozen=True)
+class MarkMatch:
+    """The packet's mark, as far as ``mask`` goes, is ``value``."""
+
+    value: int
+    mask: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +127,7 @@ class Comment:
     text: str
 
 
-Match = SetMatch | PortsMatch | IcmpType | Comment
+Match = SetMatch | MarkMatch | PortsMatch | IcmpType | Comment
 
 PORT_SLOTS = 15  # XT_MULTI_PORTS
 COMMENT_LENGTH = 255  # XT_MAX_COMMENT_LEN less the NUL
@@ -101,7 +135,7 @@ COMMENT_LENGTH = 255  # XT_MAX_COMMENT_LEN less the NUL
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the raw table. A match that is absent or None is not looked at."""
+    """One rule of a table. A match that is absent or None is not looked at."""
 
     target: Target
     in_interface: str = ""
@@ -134,20 +168,43 @@ class Chain:
     rules: tuple[Rule | OpaqueRule, ...]
 
 
+DEFAULT_MAX_SET_SIZE = 1_048_576  # Felix's maxIpsetSize
+
+
+class SetType(Word):
+    NET = "hash:net"
+    IP_PORT = "hash:ip,port"
+
+
+@dataclass(frozen=True)
+class PortMember:
+    """A member of a set of type hash:ip,port."""
+
+    address: IPAddress
+    protocol: int
+    port: int
+
+
 @dataclass(frozen=True)
 class SetSpec:
-    """An ipset of type hash:net that must hold exactly the prefixes ``nets`` has of one family.
+    """An ipset that must hold exactly the prefixes ``nets`` has of one family, or those ``ports`` of the family.
 
     ``lenient``: matching it lets a packet go (Allow, Pass); a set of a Deny entry is not. No set is both, so that it is
-    known in which order members may come and go without letting a packet slip through.
+    known in which order members may come and go without letting a packet slip through. ``origin`` is what errors call
+    it: the selector or the named ports it stands for.
     """
 
     name: str
     version: int
-    nets: Nets
+    nets: Nets = field(default_factory=Nets)
     lenient: bool = False
+    type: SetType = SetType.NET
+    ports: tuple[PortMember, ...] = ()
+    origin: str = ""
 
     def __len__(self) -> int:
+        if self.type is SetType.IP_PORT:
+            return sum(item.address.version == self.version for item in self.ports)
         return len(self.nets.net4) if self.version == 4 else len(self.nets.net6)
 
 
@@ -179,8 +236,11 @@ def _option(option: str, value: str, inverted: bool) -> list[str]:
 
 def _match_words(match: Match, version: int) -> list[str]:
     match match:
-        case SetMatch(name, side, inverted):
-            return ["-m", "set", *_option("--match-set", f"{name} {side}", inverted)]
+        case SetMatch(name, side, inverted, port):
+            sides = f"{side},{side}" if port else str(side)
+            return ["-m", "set", *_option("--match-set", f"{name} {sides}", inverted)]
+        case MarkMatch(mark, mask):
+            return ["-m", "mark", "--mark", f"0x{mark:x}/0x{mask:x}"]
         case PortsMatch(side, ports, inverted):
             option = "--sports" if side is Side.SOURCE else "--dports"
             return ["-m", "multiport", *_option(option, ",".join(port_text(item) for item in ports), inverted)]

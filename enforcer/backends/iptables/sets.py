@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from enforcer.backends.iptables.blob import SetIndex
-from enforcer.backends.iptables.ipset import SET_TYPE, IpSets, SetBusyError, SetHeader
-from enforcer.backends.iptables.members import Members, difference, intersection, members_of, union
+from enforcer.backends.iptables.ipset import IpSets, SetBusyError, SetHeader
+from enforcer.backends.iptables.members import Members, difference, intersection, union, wanted_members
 from enforcer.backends.iptables.names import is_our_set, scratch_name
-from enforcer.backends.iptables.rules import SetSpec
+from enforcer.backends.iptables.rules import DEFAULT_MAX_SET_SIZE, SetSpec
 from enforcer.errors import HostError
 
 _UNMADE_INDEX = 0xFFFF  # IPSET_INVALID_ID: no set of the kernel has it
@@ -24,10 +24,13 @@ _UNMADE_INDEX = 0xFFFF  # IPSET_INVALID_ID: no set of the kernel has it
 
 @dataclass
 class SetSync:
-    """One pass over the sets of a namespace. ``dry_run``: finds the changes, makes none."""
+    """One pass over the sets of a namespace. ``dry_run``: finds the changes, makes none. ``limit``: what a new set has
+    room for, unless it needs more on the way from its old members to its new ones.
+    """
 
     sets: IpSets
     dry_run: bool = False
+    limit: int = DEFAULT_MAX_SET_SIZE
     changes: list[str] = field(default_factory=list)
     _later: list[Callable[[], None]] = field(default_factory=list)
 
@@ -35,7 +38,7 @@ class SetSync:
         """Before the commit: every wanted set exists, and is as strict as its old and its new members together."""
         headers = self.sets.headers()
         for spec in wanted:
-            members = members_of(spec.nets, spec.version)
+            members = wanted_members(spec)
             if spec.name in headers:
                 self._update(spec, members, headers[spec.name])
             else:
@@ -59,9 +62,9 @@ class SetSync:
         return SetIndex(unmade | numbers)
 
     def _update(self, spec: SetSpec, members: Members, header: SetHeader) -> None:
-        if (header.type, header.version) != (SET_TYPE, spec.version):
+        if (header.type, header.version) != (spec.type, spec.version):
             raise HostError(
-                f"ipset {spec.name} is of type {header.type} for IPv{header.version}, not {SET_TYPE} for "
+                f"ipset {spec.name} is of type {header.type} for IPv{header.version}, not {spec.type} for "
                 f"IPv{spec.version}: somebody else made it; 'enforcer detach' removes it"
             )
         present = self.sets.members(spec.name, spec.version)
@@ -80,7 +83,7 @@ class SetSync:
             if len(members):
                 self.changes.append(f"ipset {spec.name}: {len(members)} members {verb}")
                 if not self.dry_run:
-                    act(spec.name, spec.version, members)
+                    act(spec.name, spec.version, members, spec.type)
 
     def _rebuild(self, spec: SetSpec, members: Members, between: Members) -> None:
         self.changes.append(f"ipset {spec.name}: rebuilt with {len(between)} members")
@@ -95,8 +98,9 @@ class SetSync:
 
     def _build(self, name: str, spec: SetSpec, members: Members, *, room: int = 0) -> None:
         if not self.dry_run:
-            self.sets.create(name, spec.version, max(len(members), room))
-            self.sets.add(name, spec.version, members)
+            size = max(len(members), room)
+            self.sets.create(name, spec.type, spec.version, size, limit=self.limit)
+            self.sets.add(name, spec.version, members, spec.type)
 
     def _destroy(self, name: str) -> None:
         if not self.dry_run:

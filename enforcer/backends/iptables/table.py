@@ -1,8 +1,9 @@
-"""The door to the raw table: python-iptables' binding of libiptc, one handle for one snapshot.
+"""The door to the legacy tables: python-iptables' binding of libiptc, one handle for one snapshot.
 
 libiptc reads a whole table, lets it be changed in memory, and replaces it in one system call; rules that were not
-touched keep their counters. A handle belongs to the network namespace of the thread that opened it, and python-iptables
-keeps handles in a class-wide cache. So each :class:`RawTable` has a handle of its own, closed before the call returns.
+touched keep their counters. A handle belongs to the network namespace of the thread that opened it, and
+python-iptables keeps handles in a class-wide cache. So each :class:`KernelTable` has a handle of its own, closed before
+the call returns.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from enforcer.backends.iptables.blob import KernelRule
+from enforcer.backends.iptables.rules import TableId
 from enforcer.errors import HostError, KernelError, PrivilegeError, UnsupportedKernelError
 
 _TABLE_NAMES = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
@@ -29,12 +31,16 @@ class TableChangedError(KernelError):
     """Somebody else replaced the table between our snapshot and our commit. Take a new snapshot and try again."""
 
 
-class RawTable:
-    """A snapshot of one family's raw table. Changes stay in memory until :meth:`commit`."""
+class KernelTable:
+    """A snapshot of one table. Changes stay in memory until :meth:`commit`."""
 
-    def __init__(self, version: int) -> None:
-        self.version = version
-        self._table = _open(version)
+    def __init__(self, table: TableId) -> None:
+        self.id = table
+        self._table = _open(table)
+
+    @property
+    def version(self) -> int:
+        return self.id.version
 
     def close(self) -> None:
         self._table.close()
@@ -71,7 +77,7 @@ class RawTable:
     def delete(self, chain: str, position: int) -> None:
         # python-iptables binds iptc_delete_num_entry but has no method for it.
         if self._table._iptc.iptc_delete_num_entry(chain.encode(), position, self._table._handle) != 1:
-            raise KernelError(f"raw table, IPv{self.version}: cannot delete rule {position} of {chain}")
+            raise KernelError(f"{self.id}: cannot delete rule {position} of {chain}")
 
     def commit(self) -> None:
         """Puts the changed table into the kernel, whole. Raises TableChangedError if the kernel's is a newer one."""
@@ -82,7 +88,7 @@ class RawTable:
             # The kernel compares the number of rules it has with the number we read (xt_replace_table).
             changed = os.strerror(errno.EAGAIN) in str(error)
             kind = TableChangedError if changed else KernelError
-            raise kind(f"raw table, IPv{self.version}: the kernel refused the new rules: {_reason(error)}") from error
+            raise kind(f"{self.id}: the kernel refused the new rules: {_reason(error)}") from error
 
     def _keep_policy_counters(self) -> None:
         """libiptc (1.8.9: ``__iptcc_p_del_policy``) marks the counters of chain policies to be zeroed by any commit."""
@@ -94,24 +100,24 @@ class RawTable:
         try:
             function(*arguments)
         except _iptc().IPTCError as error:
-            raise KernelError(f"raw table, IPv{self.version}: cannot {what}: {_reason(error)}") from error
+            raise KernelError(f"{self.id}: cannot {what}: {_reason(error)}") from error
 
 
 @contextmanager
-def raw_table(version: int) -> Iterator[RawTable]:
-    """A fresh snapshot of the raw table in the calling thread's network namespace."""
-    table = RawTable(version)
+def kernel_table(table: TableId) -> Iterator[KernelTable]:
+    """A fresh snapshot of a table in the calling thread's network namespace."""
+    snapshot = KernelTable(table)
     try:
-        yield table
+        yield snapshot
     finally:
-        table.close()
+        snapshot.close()
 
 
-def exists(version: int) -> bool:
-    """Whether this namespace has a raw table yet. Opening one makes it, so who only looks asks first."""
+def exists(table: TableId) -> bool:
+    """Whether this namespace has the table yet. Opening one makes it, so who only looks asks first."""
     try:
-        with open(_TABLE_NAMES[version], encoding="ascii") as names:
-            return "raw" in names.read().split()
+        with open(_TABLE_NAMES[table.version], encoding="ascii") as names:
+            return str(table.name) in names.read().split()
     except FileNotFoundError:
         return False  # ip_tables itself is not there
     except PermissionError as error:
@@ -146,25 +152,28 @@ def _lock(descriptor: int, path: str) -> None:
             return
 
 
-def _open(version: int) -> Any:
+def _open(table: TableId) -> Any:
     module = _iptc()
-    kind = module.Table if version == 4 else module.Table6
-    table = object.__new__(kind)  # kind(...) would answer from a cache filled in whatever namespace came first
-    table._handle = None  # close() looks at it, also where _init fails
+    kind = module.Table if table.version == 4 else module.Table6
+    snapshot = object.__new__(kind)  # kind(...) would answer from a cache filled in whatever namespace came first
+    snapshot._handle = None  # close() looks at it, also where _init fails
     try:
-        table._init("raw", False)
+        snapshot._init(str(table.name), False)
     except module.IPTCError as error:
-        raise _open_error(version, error) from error
-    return table
+        raise _open_error(table, error) from error
+    return snapshot
 
 
-def _open_error(version: int, error: Exception) -> HostError:
+def _open_error(table: TableId, error: Exception) -> HostError:
     reason = _reason(error)
     if "ermission denied" in reason or "not permitted" in reason:
-        return PrivilegeError("reading the iptables raw table needs CAP_NET_ADMIN and CAP_NET_RAW; run as root")
+        return PrivilegeError(
+            f"reading the iptables {table.name} table needs CAP_NET_ADMIN and CAP_NET_RAW; run as root"
+        )
+    six = "6" * (table.version == 6)
     return UnsupportedKernelError(
-        f"the kernel has no legacy raw table for IPv{version} ({reason}); it needs CONFIG_IP{'6' * (version == 6)}"
-        f"_NF_RAW and the module {'ip6table_raw' if version == 6 else 'iptable_raw'}, or use backend nftables"
+        f"the kernel has no legacy {table.name} table for IPv{table.version} ({reason}); it needs "
+        f"CONFIG_IP{six}_NF_{str(table.name).upper()} and the module ip{six}table_{table.name}"
     )
 
 

@@ -1,22 +1,21 @@
-"""The kernel's bytes of rules and of set members: what is written is what is read, and all else is left opaque."""
+"""The kernel's bytes of rules: what is written is what is read, and all else is left opaque."""
 
 from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Network, IPv6Network
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.backends.iptables.blob import KernelRule, SetIndex, counters_of, decode, encode, without_counters
-from enforcer.backends.iptables.members import difference, members_of, none_of, pack, parse
 from enforcer.backends.iptables.rules import (
     Comment,
     IcmpType,
     Jump,
     Log,
+    MarkMatch,
     NoTrack,
     OpaqueRule,
     PortsMatch,
@@ -26,7 +25,6 @@ from enforcer.backends.iptables.rules import (
     Side,
     Verdict,
 )
-from enforcer.policy.nets import Nets
 from enforcer.policy.resources import PortRange
 
 SETS = SetIndex({"enf4-a": 0, "enf4-b": 7})
@@ -38,7 +36,8 @@ port_ranges = st.builds(
     lambda one, other: PortRange(min(one, other), max(one, other)), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)
 )
 matches = st.one_of(
-    st.builds(SetMatch, st.sampled_from(["enf4-a", "enf4-b"]), st.sampled_from(Side), st.booleans()),
+    st.builds(SetMatch, st.sampled_from(["enf4-a", "enf4-b"]), st.sampled_from(Side), st.booleans(), st.booleans()),
+    st.builds(MarkMatch, st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF)),
     st.builds(
         PortsMatch, st.sampled_from(Side), st.lists(port_ranges, min_size=1, max_size=7).map(tuple), st.booleans()
     ),
@@ -146,6 +145,22 @@ def test_a_match_we_do_not_know_is_opaque(name: bytes, why: str) -> None:
     assert isinstance(decode(as_read(changed, rule), 4, SETS), OpaqueRule), why
 
 
+def test_an_inverted_mark_is_opaque() -> None:
+    rule = Rule(Verdict.ACCEPT, matches=(MarkMatch(1, 1),))
+    blob = encode(rule, 4, SETS)
+    inverted = blob[:152] + b"\x01" + blob[153:]  # after the header, the extension's 32 bytes, mark and mask
+    assert decode(as_read(blob, rule), 4, SETS) == rule
+    assert isinstance(decode(as_read(inverted, rule), 4, SETS), OpaqueRule)
+
+
+def test_a_set_asked_for_source_address_and_destination_port_is_opaque() -> None:
+    rule = Rule(Verdict.DROP, matches=(SetMatch("enf4-b", Side.SOURCE, port=True),))
+    blob = encode(rule, 4, SETS)
+    assert blob[144:148] == struct.pack("=HBB", 7, 2, 0x06)  # index, dimensions, flags
+    mixed = blob[:147] + b"\x02" + blob[148:]
+    assert isinstance(decode(as_read(mixed, rule), 4, SETS), OpaqueRule)
+
+
 def test_a_set_without_a_name_is_opaque_and_an_unknown_one_cannot_be_written() -> None:
     rule = Rule(Verdict.DROP, matches=(SetMatch("enf4-b", Side.SOURCE),))
     read = as_read(encode(rule, 4, SETS), rule)
@@ -166,52 +181,3 @@ def test_header_sizes_are_the_kernels() -> None:
     for version, size in HEADER_SIZE.items():
         standard_target = 40
         assert len(encode(Rule(Verdict.DROP), version, SETS)) == size + standard_target
-
-
-# --- members of sets ------------------------------------------------------------------------------
-
-cidrs = {4: networks(4).map(str), 6: networks(6).map(str)}
-
-
-@pytest.mark.parametrize("version", [4, 6])
-@given(data=st.data())
-def test_members_are_read_as_they_were_written(version: int, data: st.DataObject) -> None:
-    members = members_of(Nets.of(data.draw(st.lists(cidrs[version], max_size=30))), version)
-    packed = list(pack(members, version))
-    parsed = [parse(piece, version) for piece in packed]
-    assert all(piece is not None for piece in parsed)
-    assert np.array_equal(np.concatenate([none_of(version), *parsed]), members)
-
-
-def test_a_message_holds_no_more_than_an_attribute_can() -> None:
-    nets = Nets(np.arange(10_000, dtype=np.uint32), np.full(10_000, 32, np.uint8))
-    pieces = list(pack(members_of(nets, 4), 4))
-    assert len(pieces) > 1
-    assert all(len(piece) < 1 << 16 for piece in pieces)
-
-
-@pytest.mark.parametrize(
-    ("version", "everything", "halves"),
-    [(4, "0.0.0.0/0", ["0.0.0.0/1", "128.0.0.0/1"]), (6, "::/0", ["::/1", "8000::/1"])],
-)
-def test_everything_is_stored_as_its_halves(version: int, everything: str, halves: list[str]) -> None:
-    assert np.array_equal(members_of(Nets.of([everything]), version), members_of(Nets.of(halves), version))
-
-
-def test_members_of_the_other_family_are_left_out() -> None:
-    nets = Nets.of(["10.0.0.0/8", "2001:db8::/32"])
-    assert [len(members_of(nets, version)) for version in (4, 6)] == [1, 1]
-
-
-def test_a_member_with_an_option_is_not_a_plain_prefix() -> None:
-    (piece,) = pack(members_of(Nets.of(["10.0.0.0/8"]), 4), 4)
-    flags = struct.pack("=HHI", 8, 8 | 0x4000, 0x04000000)  # IPSET_ATTR_CADT_FLAGS: nomatch
-    with_flags = struct.pack("=HH", len(piece) + len(flags), 7 | 0x8000) + piece[4:] + flags
-    assert parse(with_flags, 4) is None
-    assert parse(piece + with_flags, 4) is None
-
-
-def test_difference() -> None:
-    left, right = (members_of(Nets.of(cidrs), 4) for cidrs in (["10.0.0.0/8", "10.0.0.0/9"], ["10.0.0.0/9"]))
-    assert np.array_equal(difference(left, right), members_of(Nets.of(["10.0.0.0/8"]), 4))
-    assert not len(difference(right, left))

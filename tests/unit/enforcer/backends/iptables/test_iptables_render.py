@@ -6,24 +6,18 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from enforcer.backends.iptables.match import port_matches
-from enforcer.backends.iptables.names import CHAIN_LENGTH, SET_LENGTH, ChainKind, chain_name, scratch_name, set_name
-from enforcer.backends.iptables.render import Rendering, Settings, comments, render
+from enforcer.backends.iptables.render import Rendering, Settings, render
 from enforcer.backends.iptables.rules import (
-    COMMENT_LENGTH,
-    PORT_SLOTS,
-    Comment,
     Log,
-    PortsMatch,
-    Rule,
-    Side,
+    SetSpec,
+    SetType,
+    TableId,
+    TableName,
     save_line,
 )
 from enforcer.errors import InternalError, UnsupportedRuleError
@@ -36,13 +30,27 @@ from enforcer.policy.resources import (
     IcmpMatch,
     PortRange,
 )
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
 from enforcer.words import Action, Backend, Direction
 
 REFERENCE = Path(__file__).parent / "reference"
 
 DENY_LIST = IpSet("s:dos", "dos-deny-list == 'true'", Nets.of(["203.0.113.0/24", "0.0.0.0/0", "2001:db8:bad::/48"]))
+RAW4 = TableId(4, TableName.RAW)
 OTHER_LIST = IpSet("s:partner", "partner == 'true'", Nets.of(["198.51.100.0/24"]))
+
+
+def port_set(name: str, *members: tuple[str, int], protocol: int = 6) -> PortSet:
+    return PortSet(f"n:{name}", name, protocol, tuple((ip_address(address), port) for address, port in members))
+
+
+PORT_SETS = (
+    port_set("web", ("10.0.0.1", 80), ("2001:db8::1", 80)),
+    port_set("admin", ("10.0.0.1", 8443), ("10.0.0.2", 8443)),
+    port_set("dns", ("10.0.0.1", 53), protocol=17),
+    port_set("nobody"),
+)
+WEB = AddressMatch(named_ports=("n:web",))
 
 
 def entry(index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match):
@@ -59,7 +67,8 @@ def ports(*numbers: int | tuple[int, int]) -> tuple[PortRange, ...]:
 
 def table(interface: str, *ingress: Entry, egress: tuple[Entry, ...] = (), inbound=(), outbound=()) -> RuleTable:
     sets = {item.id: item for item in (DENY_LIST, OTHER_LIST)}
-    return RuleTable(interface, "hep", ingress, egress, inbound, outbound, sets)
+    port_sets = {item.id: item for item in PORT_SETS}
+    return RuleTable(interface, "hep", ingress, egress, inbound, outbound, sets, port_sets)
 
 
 def plan(*tables: RuleTable, backend: Backend = Backend.IPTABLES) -> Plan:
@@ -148,6 +157,54 @@ PLANS = {
         ),
         Settings(),
     ),
+    "named-ports": (  # by number or by name is two rules, disjoint for Log; a set of Deny and one of Allow are two
+        plan(
+            table(
+                "eth0",
+                entry(0, Action.DENY, destination=WEB),
+                entry(1, Action.DENY, protocol=6, destination=AddressMatch(named_ports=("n:web", "n:admin"))),
+                entry(2, Action.DENY, protocol=6, destination=AddressMatch(named_ports=("n:admin", "n:web"))),
+                entry(3, Action.ALLOW, source=FROM_DENY_LIST, destination=WEB),
+                entry(4, Action.DENY, destination=AddressMatch(not_named_ports=("n:web",))),
+                entry(5, Action.DENY, protocol=6, destination=AddressMatch(ports=ports(22), named_ports=("n:web",))),
+                entry(6, Action.LOG, protocol=6, destination=AddressMatch(ports=ports(22), named_ports=("n:web",))),
+                entry(
+                    7,
+                    Action.LOG,
+                    protocol=6,
+                    source=AddressMatch(ports=ports((1, 9)), named_ports=("n:admin",)),
+                    destination=AddressMatch(ports=ports(22), named_ports=("n:web",), not_ports=ports(23)),
+                ),
+                entry(
+                    8,
+                    Action.PASS,
+                    protocol=6,
+                    source=AddressMatch(not_named_ports=("n:nobody",)),
+                    destination=AddressMatch(not_ports=ports(22), not_named_ports=("n:web",)),
+                ),
+                entry(9, Action.DENY, protocol=17, destination=AddressMatch(named_ports=("n:dns",))),
+                entry(10, Action.DENY, destination=AddressMatch(named_ports=("n:nobody",))),
+            )
+        ),
+        Settings(),
+    ),
+    "allow-egress": (  # of one family, so the other's mangle and filter tables are not touched
+        plan(
+            table(
+                "eth0",
+                entry(0, Action.DENY),
+                egress=(
+                    entry(
+                        0,
+                        Action.ALLOW,
+                        direction=Direction.EGRESS,
+                        destination=AddressMatch(nets=nets("2001:db8::/32")),
+                    ),
+                ),
+            )
+        ),
+        Settings(),
+    ),
     "ipv6-off": (plan(table("eth0", entry(0, Action.DENY, source=FROM_DENY_LIST))), Settings(ipv6=False)),
     "nothing": (plan(table("eth0", inbound=DEFAULT_FAILSAFE_INBOUND)), Settings()),
     "another-backend": (plan(table("eth0", entry(0, Action.DENY)), backend=Backend.NFTABLES), Settings()),
@@ -156,29 +213,58 @@ PLANS = {
 
 def text_of(rendering: Rendering) -> str:
     lines: list[str] = []
-    for version, chains in rendering.chains.items():
-        lines.append(f"# IPv{version}")
-        lines += [save_line(chain.name, rule, version) for chain in chains for rule in chain.rules]
+    for table_id, chains in rendering.chains.items():
+        lines.append(f"# {table_id}")
+        lines += [save_line(chain.name, rule, table_id.version) for chain in chains for rule in chain.rules]
     lines.append("# sets")
-    lines += [f"{item.name} {item.nets}" for item in rendering.sets]
+    lines += [f"{item.name} {item.nets if item.type is SetType.NET else ports_text(item)}" for item in rendering.sets]
     return "\n".join(lines) + "\n"
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_rendered_as_reviewed(name: str) -> None:
-    path = REFERENCE / f"iptables-{name}.txt"
+    path = REFERENCE / f"{name}.txt"
     text = text_of(render(*PLANS[name]))
     if os.environ.get("UPDATE_REFERENCE"):
         path.write_text(text)
     assert text == path.read_text()
 
 
-@pytest.mark.parametrize("name", PLANS)
+def ports_text(spec: SetSpec) -> str:
+    return f"[{', '.join(f'{item.address},{item.protocol}:{item.port}' for item in spec.ports)}]"
+
+
+@pytest.mark.parametrize("name", sorted(PLANS.keys() - {"named-ports"}))
 def test_each_entry_is_at_most_one_rule_in_each_family(name: str) -> None:
     wanted, settings = PLANS[name]
     for chains in render(wanted, settings).chains.values():
         named = [(chain.name, rule.comment) for chain in chains for rule in chain.rules if rule.comment]
         assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize(
+    ("limit", "too_many"),
+    [
+        pytest.param(3, [], id="as many as fit"),
+        pytest.param(2, ["n:web"], id="one more, named ports"),
+        pytest.param(1, ["n:web", "s:dos"], id="two of them"),
+    ],
+)
+def test_a_set_beyond_the_limit_is_refused_by_name_with_both_numbers(limit: int, too_many: list[str]) -> None:
+    both = AddressMatch(named_ports=("n:web", "n:admin"))
+    wanted = plan(table("eth0", entry(0, Action.DENY, source=FROM_DENY_LIST, destination=both)))
+    sentences = {
+        "s:dos": f"selector dos-deny-list == 'true': it has 2 IPv4 members, and an ipset may have {limit}; raise max",
+        "n:web": f"named ports admin, web: it has 3 IPv4 members, and an ipset may have {limit}; raise maxIpsetSize",
+    }
+    if not too_many:
+        assert render(wanted, Settings(max_set_size=limit)).sets
+        return
+    with pytest.raises(UnsupportedRuleError) as caught:
+        render(wanted, Settings(max_set_size=limit))
+    assert [name for name, sentence in sentences.items() if sentence in str(caught.value)] == sorted(
+        too_many, reverse=True
+    )
 
 
 def test_chains_come_after_the_chains_they_jump_to() -> None:
@@ -213,74 +299,19 @@ def test_what_raw_cannot_say_is_refused_with_every_such_entry(bad: Entry, senten
     assert "ingress[1]" not in str(caught.value)
 
 
+def test_allow_without_a_mark_to_set_is_refused_because_every_packet_would_have_it() -> None:
+    settings = Settings(mark_mask=0)
+    with pytest.raises(UnsupportedRuleError, match=r"ingress\[1\]: Allow sets a mark, and iptablesMarkMask is 0"):
+        render(plan(table("eth0", entry(0, Action.DENY), entry(1, Action.ALLOW))), settings)
+    assert render(plan(table("eth0", entry(0, Action.DENY))), settings).chains
+
+
 def test_tables_that_disagree_on_a_set_are_a_bug() -> None:
     one = table("eth0", entry(0, Action.DENY, source=FROM_DENY_LIST))
     changed = IpSet("s:dos", DENY_LIST.selector, Nets.of(["10.0.0.0/8"]))
     other = RuleTable("eth1", "hep", one.ingress, sets={"s:dos": changed})
     with pytest.raises(InternalError, match="disagree"):
         render(plan(one, other), Settings())
-
-
-# --- names ----------------------------------------------------------------------------------------
-
-
-@given(st.sampled_from(ChainKind), st.text("abc-/", min_size=1, max_size=15), st.text("abc-", max_size=260))
-def test_chain_names_fit_and_are_stable(kind: ChainKind, interface: str, tier: str) -> None:
-    name = chain_name(kind, interface, tier)
-    assert len(name) <= CHAIN_LENGTH
-    assert name == chain_name(kind, interface, tier)
-
-
-def test_long_names_that_differ_at_the_end_stay_apart() -> None:
-    first, second = (chain_name(ChainKind.TIER_IN, "eth0", "x" * 40 + end) for end in "ab")
-    assert first != second
-
-
-@pytest.mark.parametrize("version", [4, 6])
-def test_set_names_fit_and_show_whose_they_are(version: int) -> None:
-    name = set_name(version, b"s:some-selector")
-    assert name.startswith(f"enf{version}-")
-    assert scratch_name(name).startswith(f"enf{version}-")
-    assert len(scratch_name(name)) <= SET_LENGTH
-    assert scratch_name(name) != name
-
-
-# --- ports ----------------------------------------------------------------------------------------
-
-port_ranges = st.builds(
-    lambda one, other: PortRange(min(one, other), max(one, other)), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)
-)
-single_ports = st.builds(lambda port: PortRange(port, port), st.integers(0, 0xFFFF))
-
-
-def holds(matches: tuple[PortsMatch, ...], port: int) -> bool:
-    return all(any(port in item for item in match.ports) != match.inverted for match in matches)
-
-
-@given(st.lists(port_ranges | single_ports, min_size=1, max_size=50), st.data())
-def test_port_matches_hold_for_exactly_the_ports_of_the_list(listed: list[PortRange], data: st.DataObject) -> None:
-    matches = port_matches(Side.SOURCE, listed)
-    assert matches
-    edges = {edge for item in listed for edge in (item.first - 1, item.first, item.last, item.last + 1)}
-    for port in {*edges, 0, 0xFFFF, data.draw(st.integers(0, 0xFFFF))} - {-1, 0x10000}:
-        assert holds(matches, port) == any(port in item for item in listed)
-    for match in matches:
-        assert 0 < sum(1 if item.first == item.last else 2 for item in match.ports) <= PORT_SLOTS
-
-
-@pytest.mark.parametrize(("count", "rules"), [(0, 0), (15, 1), (16, 2)], ids=["none", "as many as fit", "one more"])
-def test_ports_beyond_the_slots_of_one_match(count: int, rules: int) -> None:
-    assert len(port_matches(Side.SOURCE, ports(*range(10, 10 + 3 * count, 3)))) == (rules if count < 16 else 3)
-
-
-# --- texts ----------------------------------------------------------------------------------------
-
-
-@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=600))
-def test_a_comment_of_any_length_is_read_back_whole(text: str) -> None:
-    matches = comments(text)
-    assert Rule(Log("x"), matches=tuple(matches)).comment == text
-    assert all(isinstance(item, Comment) and len(item.text.encode()) <= COMMENT_LENGTH for item in matches)
 
 
 @pytest.mark.parametrize(
@@ -296,5 +327,5 @@ def test_a_comment_of_any_length_is_read_back_whole(text: str) -> None:
 )
 def test_log_prefix(template: str, prefix: str) -> None:
     rendering = render(plan(table("eth0", entry(0, Action.LOG))), Settings(log_prefix=template))
-    targets = [rule.target for chain in rendering.chains[4] for rule in chain.rules]
+    targets = [rule.target for chain in rendering.chains[RAW4] for rule in chain.rules]
     assert Log(prefix) in targets

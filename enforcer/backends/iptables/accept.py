@@ -1,0 +1,51 @@
+"""What an Allow needs behind raw: its accept mark takes a packet through the tables that come later. Pure.
+
+A packet that is not tracked matches no ``--ctstate ESTABLISHED`` of a host's firewall, so an Allow in raw alone would
+not let it in. Where some entry of a direction is an Allow, these accept whatever carries the mark, as Felix does
+(``felix/rules/static.go``), in the family of that entry::
+
+    ingress   mangle PREROUTING ── enf-PREROUTING ── mark set: ACCEPT
+              filter INPUT      ── enf-INPUT      ── mark set: ACCEPT
+    egress    filter OUTPUT     ── enf-OUTPUT     ── mark set: ACCEPT
+
+filter FORWARD is left alone. Felix skips only its own forward policy of host endpoints there, and still asks that of
+workloads; neither is ours, so a forwarded packet meets whatever firewall the host has for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from enforcer.backends.iptables.rules import Chain, MarkMatch, Rule, TableName, Verdict
+from enforcer.words import Direction
+
+# For each table, built-in chain -> the chain of ours it is hooked to.
+HOOKS = {
+    TableName.RAW: {"PREROUTING": "enf-PREROUTING", "OUTPUT": "enf-OUTPUT"},
+    TableName.MANGLE: {"PREROUTING": "enf-PREROUTING"},
+    TableName.FILTER: {"INPUT": "enf-INPUT", "OUTPUT": "enf-OUTPUT"},
+}
+
+_BUILTIN_CHAINS = {
+    (TableName.MANGLE, Direction.INGRESS): "PREROUTING",
+    (TableName.FILTER, Direction.INGRESS): "INPUT",
+    (TableName.FILTER, Direction.EGRESS): "OUTPUT",
+}
+
+
+def accept_chains(allowing: Collection[Direction], mark: int) -> dict[TableName, tuple[Chain, ...]]:
+    """The chains behind raw when entries of these directions are Allow."""
+    rule = Rule(Verdict.ACCEPT, matches=(MarkMatch(mark, mark),))
+    return {
+        name: tuple(Chain(chain, (rule,)) for chain in accept_chain_names(name, allowing))
+        for name in (TableName.MANGLE, TableName.FILTER)
+    }
+
+
+def accept_chain_names(name: TableName, allowing: Collection[Direction]) -> list[str]:
+    """What the chains of a table that these directions need are called."""
+    return [
+        HOOKS[name][builtin]
+        for (table, direction), builtin in _BUILTIN_CHAINS.items()
+        if table is name and direction in allowing
+    ]
