@@ -1,0 +1,35 @@
+"""The network of a test, made anew for each one and removed whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from enforcer.mode import ModeChoice
+from enforcer.words import Stage
+from tests.conformance.topology import Network
+
+STAGES = {ModeChoice.NATIVE: Stage.DRIVER, ModeChoice.GENERIC: Stage.GENERIC, ModeChoice.RAW: Stage.RAW}
+
+
+@pytest.fixture(params=list(STAGES), ids=str)
+def choice(request: pytest.FixtureRequest) -> ModeChoice:
+    """The mode every enforcer of the network is asked for; a test that does not ask gets auto, hence native."""
+    found: ModeChoice = request.param
+    return found
+
+
+@pytest.fixture
+def stage(choice: ModeChoice) -> Stage:
+    """Where a deny list drops in this mode."""
+    return STAGES[choice]
+
+
+@pytest.fixture
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A :class:`Network`; once its enforcers are detached nothing of theirs may be left."""
+    asked = request.getfixturevalue("choice") if "choice" in request.fixturenames else ModeChoice.AUTO
+    with Network(asked) as found:
+        yield found
+        assert found.detach() == []

@@ -1,0 +1,268 @@
+"""Calico's XDP test (``felix/fv/xdp_test.go``), X1 to X17 of docs/conformance.md, over TCP and UDP.
+
+There the set-up is: hosts with HostEndpoints, normal policy that allows everything, and an untracked policy that denies
+a set. Normal policy is not ours, so its part is played by nobody.
+"""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from enforcer.backends.xdp.layout import Pins
+from enforcer.kernel.maps import Map
+from enforcer.mode import ModeChoice
+from enforcer.words import Stage
+from tests.conformance.daemon import daemon
+from tests.conformance.documents import DENY_LISTED, endpoint, failsafe, felix, network_set, policy
+from tests.conformance.flows import Flow, assert_blocked, assert_reached, wait_until
+from tests.conformance.topology import Document, Host, Network
+
+pytestmark = pytest.mark.needs_root
+
+ENTRY = "gnp/xdpf ingress[0]"
+IN_XDP = pytest.mark.parametrize("choice", [ModeChoice.NATIVE, ModeChoice.GENERIC], indirect=True, ids=str)
+DEFAULT_FAILSAFES = [failsafe("tcp", 22), failsafe("udp", 68)]
+
+
+@pytest.fixture(params=["tcp", "udp"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def setting(network: Network, protocol: str) -> list[Document]:
+    """What is there before the untracked policy: the HostEndpoints, and <protocol>:1234 as an inbound failsafe."""
+    hosts = (network.client, network.server)
+    return [
+        felix(failsafeInboundHostPorts=[*DEFAULT_FAILSAFES, failsafe(protocol, 1234)]),
+        *(endpoint(host) for host in hosts),
+    ]
+
+
+def both(network: Network, protocol: str | int, **more: int) -> list[Flow]:
+    return [Flow(network.client, network.server, protocol, port, **more) for port in (8055, 8056)]
+
+
+def deny4(host: Host) -> Path:
+    return Pins.of(host.pin_root, "eth0").directory / "deny4"
+
+
+def key(cidr: str) -> bytes:
+    """The LPM key of a prefix: its length in the machine's order, the address as on the wire."""
+    base, length = cidr.split("/")
+    return int(length).to_bytes(4, sys.byteorder) + IPv4Address(base).packed
+
+
+def holds(host: Host, cidr: str) -> bool:
+    """Whether the XDP map has exactly this prefix."""
+    with Map.open_pinned(deny4(host)) as trie:
+        return key(cidr) in set(trie.keys())
+
+
+def test_x1_without_policy_everybody_reaches(network: Network, protocol: str, setting: list[Document]) -> None:
+    """Differs: in Calico a HostEndpoint without any policy is closed; that default belongs to normal policy."""
+    assert network.server.apply(setting).changes == ()
+    assert_reached(*both(network, protocol), Flow(network.client, network.server, protocol, 1234))
+
+
+def test_x2_without_untracked_policy_there_is_no_program(
+    network: Network, protocol: str, choice: ModeChoice, setting: list[Document]
+) -> None:
+    server = network.server
+    for _ in range(2):
+        assert server.apply([*setting, network_set("10.65.0.2/32")]).changes == ()
+        assert server.xdp() == ()
+        assert server.run("ipset", "list", "-name") == ""
+
+
+@IN_XDP
+def test_x3_the_policy_brings_a_program_and_it_stays_the_same(
+    network: Network, protocol: str, choice: ModeChoice, setting: list[Document]
+) -> None:
+    server = network.server
+    server.apply([*setting, policy(DENY_LISTED)])  # no set yet
+    (first,) = server.xdp()
+    assert str(first.mode) == str(choice)
+    server.apply([*setting, policy(DENY_LISTED), network_set("10.65.0.9")])
+    assert server.apply([*setting, policy(DENY_LISTED), network_set("10.65.0.9")]).changes == ()
+    assert server.xdp() == (first,)
+    assert_reached(*both(network, protocol))
+
+
+@IN_XDP
+def test_x4_without_the_policy_the_program_goes_and_stays_away(
+    network: Network, protocol: str, choice: ModeChoice, setting: list[Document]
+) -> None:
+    server = network.server
+    server.apply([*setting, policy(DENY_LISTED)])
+    assert server.xdp()
+    for _ in range(2):
+        server.apply(setting)
+        assert server.xdp() == ()
+
+
+def test_x5_a_set_of_the_servers_own_address_leaves_the_client_alone(
+    network: Network, protocol: str, choice: ModeChoice, setting: list[Document]
+) -> None:
+    server = network.server
+    server.apply([*setting, policy(DENY_LISTED), network_set(f"{server.address()}/32")])
+    assert_reached(*both(network, protocol))
+
+
+@pytest.fixture
+def denied(network: Network, protocol: str, setting: list[Document]) -> list[Document]:
+    """The client's address is in the set, and that is in the kernel."""
+    documents = [*setting, policy(DENY_LISTED), network_set(f"{network.client.address()}/32")]
+    network.server.apply(documents)
+    return documents
+
+
+def test_x6_a_raw_protocol_with_one_byte_is_dropped(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    """And raw counts nothing where XDP drops: only one stage may have counted."""
+    assert_blocked(Flow(network.client, network.server, 254), by=ENTRY, at=stage)
+
+
+def test_x6_a_raw_protocol_with_one_byte_of_somebody_else_passes(
+    network: Network, protocol: str, choice: ModeChoice, denied: list[Document]
+) -> None:
+    """Differs: Calico's program drops every frame shorter than 42 bytes, whoever sent it; such frames pass here."""
+    assert_reached(Flow(network.external, network.server, 254))
+
+
+def test_x7_the_source_port_of_an_inbound_failsafe_is_blocked(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    assert_blocked(*both(network, protocol, sport=1234), by=ENTRY, at=stage)
+
+
+@pytest.mark.parametrize(("protocol", "sport"), [("tcp", 6443), ("udp", 53)], indirect=["protocol"])
+def test_x7_the_source_port_of_an_outbound_failsafe_passes(
+    network: Network, protocol: str, choice: ModeChoice, sport: int, denied: list[Document]
+) -> None:
+    """Differs: Calico's XDP knows no source ports and drops what its raw table lets pass; XDP only accelerates here."""
+    assert_reached(*both(network, protocol, sport=sport))
+
+
+def test_x8_ping_is_dropped(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    assert_blocked(Flow(network.client, network.server, "icmp"), by=ENTRY, at=stage)
+
+
+@IN_XDP
+def test_x9_the_map_has_the_clients_address(
+    network: Network, protocol: str, choice: ModeChoice, denied: list[Document]
+) -> None:
+    """The map says so, and so does status, which Calico has nothing like."""
+    assert holds(network.server, "10.65.0.2/32")
+    with network.server.inside():
+        (status,) = network.server.enforcers[choice].status()
+    assert {fill.holder: fill.used for fill in status.fills if fill.holder.startswith("deny")} == {
+        "deny4": 1,
+        "deny6": 0,
+    }
+
+
+def test_x10_x11_both_ports_are_blocked_at_one_stage_only(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
+    assert {at for (at, _), packets in network.server.counts().items() if packets} == {stage}
+
+
+def test_x12_the_failsafe_port_stays_open(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    assert_reached(Flow(network.client, network.server, protocol, 1234))
+    assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
+
+
+def test_x13_without_the_policy_everything_is_open(
+    network: Network, protocol: str, choice: ModeChoice, setting: list[Document], denied: list[Document]
+) -> None:
+    network.server.apply(setting)
+    assert_reached(*both(network, protocol), Flow(network.client, network.server, 254))
+
+
+@IN_XDP
+def test_x14_an_element_removed_by_hand_comes_back_with_the_next_pass(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    server = network.server
+    with Map.open_pinned(deny4(server)) as trie:
+        trie.delete(key("10.65.0.2/32"))
+    # Calico is open until then; here raw has every entry as well.
+    assert_blocked(*both(network, protocol), by=ENTRY, at=Stage.RAW)
+    assert server.apply(denied).changes == ("eth0: IPv4 deny list: 1 added",)
+    assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
+
+
+@IN_XDP
+def test_x14_the_daemon_puts_an_element_back_by_itself(
+    network: Network, choice: ModeChoice, stage: Stage, tmp_path: Path
+) -> None:
+    """Calico: within 20 s at a refresh interval of 10 s."""
+    server = network.server
+    flow = Flow(network.client, server)
+    documents = [endpoint(server), felix(xdpRefreshInterval="200ms"), policy(DENY_LISTED), network_set("10.65.0.2")]
+    with daemon(server, documents, tmp_path):
+        wait_until(lambda: deny4(server).exists() and holds(server, "10.65.0.2/32"), "the daemon enforces nothing")
+        with Map.open_pinned(deny4(server)) as trie:
+            trie.delete(key("10.65.0.2/32"))
+        wait_until(lambda: holds(server, "10.65.0.2/32"), "the element did not come back")
+        assert_blocked(flow, by=ENTRY, at=stage)
+
+
+@IN_XDP
+def test_x15_nobody_takes_the_program_off_with_ip_link(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    """Differs, for the better: Calico's program goes and comes back within 20 s; the kernel protects a BPF link."""
+    server = network.server
+    before = server.xdp()
+    kind = {ModeChoice.NATIVE: "xdpdrv", ModeChoice.GENERIC: "xdpgeneric"}[choice]
+    for word in ("xdp", kind):
+        server.attempt("ip", "link", "set", "eth0", word, "off")
+    assert server.xdp() == before
+    assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
+
+
+@IN_XDP
+def test_x15_a_program_lost_with_its_pin_comes_back(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
+) -> None:
+    server = network.server
+    Pins.of(server.pin_root, "eth0").link.unlink()
+    wait_until(lambda: server.xdp() == (), "the program is still there without its link")
+    assert_blocked(*both(network, protocol), by=ENTRY, at=Stage.RAW)
+    server.apply(denied)
+    assert [str(item.mode) for item in server.xdp()] == [str(choice)]
+    assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
+
+
+@IN_XDP
+def test_x16_a_changed_set_is_in_the_map(
+    network: Network, protocol: str, choice: ModeChoice, setting: list[Document], denied: list[Document]
+) -> None:
+    server = network.server
+    server.apply([*setting, policy(DENY_LISTED), network_set("1.2.3.4")])
+    assert holds(server, "1.2.3.4/32")
+    assert not holds(server, "10.65.0.2/32")
+    assert_reached(*both(network, protocol))
+
+
+def test_x17_a_net_with_host_bits_blocks(
+    network: Network, protocol: str, choice: ModeChoice, stage: Stage, setting: list[Document]
+) -> None:
+    server = network.server
+    server.apply([*setting, policy(DENY_LISTED), network_set("10.65.0.2/8")])
+    assert choice is ModeChoice.RAW or holds(server, "10.0.0.0/8")
+    assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
+    assert_reached(Flow(network.client, server, protocol, 1234))

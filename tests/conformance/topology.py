@@ -1,0 +1,259 @@
+"""A small network of hosts, each a network namespace with an enforcer of its own.
+
+::
+
+    server 10.65.0.1   client 10.65.0.2   external 10.65.0.9      fd65:: with the same last number
+        eth0               eth0                eth0
+          └──────────── bridge of the namespace "switch" ─┘
+
+Neighbours are permanent and nobody has link-local addresses, so that only the tests speak. Everything is removed again,
+whatever happens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute, netns
+
+from enforcer.apply import Applied, Enforcer
+from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs
+from enforcer.kernel.netlink import XdpState, interface
+from enforcer.kernel.netns import entered
+from enforcer.mode import ModeChoice
+from enforcer.policy.load import load_documents
+from enforcer.words import Stage
+from tests.conformance.echo import EchoServers
+
+NETNS = Path("/run/netns")
+LAN = {"server": 1, "client": 2, "external": 9}
+_QUIET = {
+    "net/ipv6/conf/default/addr_gen_mode": "1",  # no link-local address, hence no router solicitations
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/conf/default/accept_ra": "0",
+}
+_numbers = itertools.count()
+
+Document = Mapping[str, Any]
+Counts = Counter[tuple[Stage, str]]
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host. ``name`` is its node name; ``number`` the last part of its addresses in ``subnet``."""
+
+    name: str
+    namespace: str
+    pin_root: Path
+    number: int
+    choice: ModeChoice = ModeChoice.AUTO
+    subnet: int = 65
+    enforcers: dict[ModeChoice, Enforcer] = field(default_factory=dict, compare=False, repr=False)
+
+    def address(self, family: int = 4) -> str:
+        return address(self.number, family, self.subnet)
+
+    @property
+    def mac(self) -> str:
+        return mac(self.number, self.subnet)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """The calling thread inside this host."""
+        with entered(NETNS / self.namespace):
+            yield
+
+    def apply(self, documents: Sequence[Document], *, choice: ModeChoice | None = None) -> Applied:
+        """One pass of this host's enforcer; the same process for all passes of a mode."""
+        wanted = choice or self.choice
+        enforcer = self.enforcers.setdefault(wanted, Enforcer(self.name, pin_root=self.pin_root, choice=wanted))
+        resources = load_documents(documents)
+        with self.inside():
+            return enforcer.apply(resources)
+
+    def counts(self) -> Counts:
+        """Packets that each entry matched, by stage, over all interfaces."""
+        with self.inside():
+            found = Enforcer(self.name, pin_root=self.pin_root).counters()
+        counts: Counts = Counter()
+        for item in found:
+            counts[item.stage, item.entry] += item.packets
+        return counts
+
+    def xdp(self, name: str = "eth0") -> tuple[XdpState, ...]:
+        """The XDP programs on an interface, whoever put them there."""
+        with self.inside():
+            state = interface(name)
+        assert state is not None
+        return state.xdp
+
+    def run(self, *command: str) -> str:
+        """A command's output, inside this host."""
+        done = self.attempt(*command)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def attempt(self, *command: str) -> subprocess.CompletedProcess[str]:
+        with self.inside():
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    def sysctl(self, name: str, value: str = "") -> str:
+        """Read a setting of this namespace, or write it."""
+        path = Path("/proc/sys") / name
+        with self.inside():
+            if value:
+                path.write_text(value)
+            return path.read_text().strip()
+
+    def detach(self) -> None:
+        with self.inside():
+            Enforcer(self.name, pin_root=self.pin_root).detach()
+
+
+def address(number: int, family: int = 4, subnet: int = 65) -> str:
+    return f"10.{subnet}.0.{number}" if family == 4 else f"fd{subnet}::{number}"
+
+
+def mac(number: int, subnet: int = 65) -> str:
+    return f"02:00:00:00:{subnet:02d}:{number:02d}"
+
+
+class Network:
+    """The hosts, wired together. A context manager; ``choice`` is the mode their enforcers are asked for."""
+
+    def __init__(self, choice: ModeChoice = ModeChoice.AUTO) -> None:
+        self.choice = choice
+        self.name = f"enfconf-{os.getpid()}-{next(_numbers)}"
+        self.pin_root = MOUNT_POINT / self.name
+        self.echo = EchoServers()
+        self.hosts: dict[str, Host] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Network:
+        with ExitStack() as stack:
+            ensure_bpffs()
+            stack.callback(_remove, self.pin_root)
+            self._stack = stack
+            self._new_namespace("switch")
+            with entered(NETNS / f"{self.name}-switch"), IPRoute() as ip:
+                # With snooping the bridge announces itself to 224.0.0.106 (net/bridge/br_multicast.c).
+                ip.link("add", ifname="br0", kind="bridge", br_mcast_snooping=0)
+                ip.link("set", index=ip.link_lookup(ifname="br0")[0], state="up")
+            for name, number in LAN.items():
+                self._add(name, number)
+            for host in self.hosts.values():
+                self._connect(host)
+            stack.enter_context(self.echo)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def server(self) -> Host:
+        return self.hosts["server"]
+
+    @property
+    def client(self) -> Host:
+        return self.hosts["client"]
+
+    @property
+    def external(self) -> Host:
+        return self.hosts["external"]
+
+    def add_behind(self, gateway: Host, near: str, name: str) -> Host:
+        """A host of its own subnet, 10.66.0.0/24, behind the interface ``near`` of the gateway, which forwards."""
+        host = self._add(name, 2, subnet=66)
+        with gateway.inside(), IPRoute() as ip:
+            _veth(ip, near, "eth0", host.namespace, address=mac(1, 66))
+        _configure(host, "eth0", host.number, 66)
+        _configure(gateway, near, 1, 66)
+        _know(host, "eth0", {address(1, family, 66): mac(1, 66) for family in (4, 6)})
+        _know(gateway, near, {host.address(family): host.mac for family in (4, 6)})
+        with host.inside(), IPRoute() as ip:
+            for family, everything in ((4, "0.0.0.0/0"), (6, "::/0")):
+                ip.route("add", dst=everything, gateway=address(1, family, 66))
+        for neighbour in (self.client, self.external):
+            with neighbour.inside(), IPRoute() as ip:
+                for family, net in ((4, "10.66.0.0/24"), (6, "fd66::/64")):
+                    ip.route("add", dst=net, gateway=gateway.address(family))
+        gateway.sysctl("net/ipv4/ip_forward", "1")
+        gateway.sysctl("net/ipv6/conf/all/forwarding", "1")
+        self.echo.serve(host)
+        return host
+
+    def detach(self) -> list[str]:
+        """Detach every enforcer; what is still pinned, which should be nothing."""
+        for host in self.hosts.values():
+            host.detach()
+        return [str(path) for path in self.pin_root.rglob("*") if not path.is_dir()] if self.pin_root.exists() else []
+
+    def _new_namespace(self, name: str) -> str:
+        full = f"{self.name}-{name}"
+        netns.create(full)
+        self._stack.callback(netns.remove, full)
+        with entered(NETNS / full):
+            for setting, value in _QUIET.items():
+                (Path("/proc/sys") / setting).write_text(value)
+        return full
+
+    def _add(self, name: str, number: int, *, subnet: int = 65) -> Host:
+        host = Host(name, self._new_namespace(name), self.pin_root / name, number, self.choice, subnet)
+        self.hosts[name] = host
+        with host.inside(), IPRoute() as ip:
+            ip.link("set", index=1, state="up")
+        return host
+
+    def _connect(self, host: Host) -> None:
+        with entered(NETNS / f"{self.name}-switch"), IPRoute() as ip:
+            (bridge,) = ip.link_lookup(ifname="br0")
+            port = _veth(ip, host.name, "eth0", host.namespace)
+            ip.link("set", index=port, master=bridge)
+        _configure(host, "eth0", host.number, 65)
+        others = [item for item in self.hosts.values() if item is not host]
+        _know(host, "eth0", {item.address(family): item.mac for item in others for family in (4, 6)})
+        self.echo.serve(host)
+
+
+def _veth(ip: Any, near: str, far: str, far_namespace: str, **near_options: str) -> int:
+    ip.link("add", ifname=near, kind="veth", peer={"ifname": far, "net_ns_fd": far_namespace}, **near_options)
+    index: int = ip.link_lookup(ifname=near)[0]
+    ip.link("set", index=index, state="up")
+    return index
+
+
+def _configure(host: Host, name: str, number: int, subnet: int) -> None:
+    """Up, with an address of each family and without reverse path filter."""
+    with host.inside(), IPRoute() as ip:
+        (index,) = ip.link_lookup(ifname=name)
+        ip.link("set", index=index, address=mac(number, subnet), state="up")
+        ip.addr("add", index=index, address=address(number, 4, subnet), prefixlen=24)
+        ip.addr("add", index=index, address=address(number, 6, subnet), prefixlen=64)
+    for which in ("all", name):
+        host.sysctl(f"net/ipv4/conf/{which}/rp_filter", "0")
+
+
+def _know(host: Host, name: str, neighbours: Mapping[str, str]) -> None:
+    """Permanent neighbour entries."""
+    with host.inside(), IPRoute() as ip:
+        (index,) = ip.link_lookup(ifname=name)
+        for found, lladdr in neighbours.items():
+            ip.neigh("add", dst=found, lladdr=lladdr, ifindex=index, state=0x80)  # NUD_PERMANENT
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for item in path.iterdir():
+            _remove(item)
+        path.rmdir()
+    elif path.exists():
+        path.unlink()
