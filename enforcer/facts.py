@@ -19,7 +19,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class InterfaceFacts:
-    """One interface. ``modes`` holds a probe for each XDP mode; ``addresses`` are those configured on it.
+    """One interface. ``modes`` holds a probe for each XDP mode; ``addresses`` are those configured on it, ``gateways``
+    the next hops of routes that leave by it.
 
     ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
     """
@@ -31,6 +32,7 @@ class InterfaceFacts:
     addresses: tuple[IPAddress, ...] = ()
     modes: Mapping[Mode, Probe] = field(default_factory=dict)
     foreign_xdp: str = ""
+    gateways: tuple[IPAddress, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def _interface_as_dict(item: InterfaceFacts) -> dict[str, Any]:
         "driver": item.driver,
         "mtu": item.mtu,
         "addresses": [str(address) for address in item.addresses],
+        "gateways": [str(address) for address in item.gateways],
         "modes": {str(mode): _probe_as_dict(probe) for mode, probe in item.modes.items()},
         "foreign_xdp": item.foreign_xdp,
     }

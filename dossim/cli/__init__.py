@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dossim
-from dossim.cli import drill, explain, plan, predict, run, selector, validate
+from dossim.cli import drill, explain, lint, plan, predict, run, selector, validate
 from enforcer.cli_support import CommandGroup, verbose_option
 
 
@@ -21,6 +21,7 @@ def main() -> None:
     \b
     Example:
       dossim validate policies/ scenarios/
+      dossim lint policies/
       dossim explain -p policies/ 'IP(src="203.0.113.9")/TCP(dport=80)'
       dossim predict attack.pcap -p policies/
       sudo dossim drill attack.pcap -p policies/ --html report.html
@@ -30,6 +31,7 @@ def main() -> None:
 
 for command in (
     validate.validate,
+    lint.lint,
     plan.plan,
     selector.selector,
     explain.explain,

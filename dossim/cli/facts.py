@@ -47,6 +47,7 @@ def _interface(item: Mapping[str, Any]) -> InterfaceFacts:
         addresses=tuple(ip_address(text) for text in item.get("addresses", ())),
         modes={Mode(name): _probe(answer) for name, answer in item.get("modes", {}).items()},
         foreign_xdp=item.get("foreign_xdp", ""),
+        gateways=tuple(ip_address(text) for text in item.get("gateways", ())),
     )
 
 

@@ -42,6 +42,7 @@ _BEHIND = {socket.AF_INET: "169.254.1.2", socket.AF_INET6: "fe80::2"}
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; not in Python's socket module
 _RECEIVE_BUFFER_BYTES = 64 << 20
 _LARGEST_MTU = 65535  # ETH_MAX_MTU
+_LEAST_MTU6 = 1280  # IPV6_MIN_MTU
 
 
 class Lab:
@@ -148,6 +149,8 @@ class Lab:
 
     def _configure(self, ip: IPRoute) -> None:
         outside = _index(ip, self.host.interface)
+        # Forwarding looks at the interface's IPv6 MTU and not at the route's (ip6_dst_mtu_maybe_forward).
+        sysctl.write({f"ipv6/conf/{self.host.interface}/mtu": max(self.host.mtu, _LEAST_MTU6)})
         for address in self.host.addresses:
             flags = {"flags": 0x02} if isinstance(address, IPv6Interface) else {}  # IFA_F_NODAD
             ip.addr("add", index=outside, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)

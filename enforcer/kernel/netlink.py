@@ -69,6 +69,19 @@ def interfaces() -> list[InterfaceState]:
     return _states(links, links, addresses)
 
 
+def gateways() -> dict[int, tuple[IPAddress, ...]]:
+    """The next hops of all routes, by the index of the interface they are reached by."""
+    found: dict[int, dict[IPAddress, None]] = {}
+    with _socket() as ip:
+        for route in ip.get_routes():
+            for hop in (route, *(route.get("multipath") or ())):
+                index = hop.get("oif")
+                for text in (hop.get("gateway"), (hop.get("via") or {}).get("addr")):
+                    if index is not None and text:
+                        found.setdefault(index, {})[ip_address(text)] = None
+    return {index: tuple(addresses) for index, addresses in found.items()}
+
+
 def interface(name: str) -> InterfaceState | None:
     """The interface of that name, None when there is none."""
     return next((item for item in interfaces() if item.name == name), None)

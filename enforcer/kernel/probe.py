@@ -17,8 +17,9 @@ from enforcer.errors import HostError, KernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.kernel.bpf import BpfObject, attach_xdp, program_name
 from enforcer.kernel.features import announces_native_xdp
-from enforcer.kernel.netlink import InterfaceState, interfaces
+from enforcer.kernel.netlink import InterfaceState, gateways, interfaces
 from enforcer.kernel.xdp import load_pass_program, why_refused
+from enforcer.policy.resources import IPAddress
 from enforcer.words import Answer, Backend, Mode
 
 OBJECT = Path(__file__).parent.parent / "_bpf" / "xdp_untracked.bpf.o"
@@ -38,10 +39,11 @@ def probe_host(
     An interface that does not exist is left out.
     """
     states = [item for item in interfaces() if interfaces_wanted is None or item.name in interfaces_wanted]
+    hops = gateways()
     return HostFacts(
         node=node,
         kernel=os.uname().release,
-        interfaces=tuple(_facts(state) for state in states),
+        interfaces=tuple(_facts(state, hops.get(state.index, ())) for state in states),
         backends={backend: probe() for backend, probe in (backends or {}).items()},
     )
 
@@ -55,7 +57,7 @@ def foreign_xdp(state: InterfaceState) -> str:
     return ""
 
 
-def _facts(state: InterfaceState) -> InterfaceFacts:
+def _facts(state: InterfaceState, hops: tuple[IPAddress, ...]) -> InterfaceFacts:
     foreign = _or_unknown(lambda: foreign_xdp(state))
     return InterfaceFacts(
         name=state.name,
@@ -65,6 +67,7 @@ def _facts(state: InterfaceState) -> InterfaceFacts:
         addresses=state.addresses,
         modes=_modes(state, foreign),
         foreign_xdp=foreign if isinstance(foreign, str) else "",
+        gateways=hops,
     )
 
 

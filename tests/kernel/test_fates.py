@@ -363,6 +363,10 @@ FORWARDED: dict[str, list[tuple[Packet | bytes, str]]] = {
     "larger than the MTU": [(ip(dst=BEHIND) / Raw(b"x" * 1600), "forwarded")],
     "larger than the MTU, not to be fragmented": [(ip(dst=BEHIND, flags="DF") / Raw(b"x" * 1600), "route")],
     "larger than the MTU over IPv6": [(ip6(dst=BEHIND6) / Raw(b"x" * 1600), "route")],
+    "larger than the MTU over IPv6, back out of the same interface": [(ip6(dst="2600::1") / Raw(b"x" * 1600), "route")],
+    "an IPv6 fragment larger than the MTU and alone": [
+        (E / IPv6(src=PEER6, dst="2600::1") / IPv6ExtHdrFragment() / UDP(dport=2) / Raw(b"x" * 1600), "route")
+    ],
     "with a bad UDP checksum": [(E / IP(src=PEER, dst=BEHIND) / UDP(dport=2, chksum=1) / Raw(b"x"), "forwarded")],
     "in a broadcast frame": [(Ether(dst=BROADCAST) / ip(dst=BEHIND)[IP], "route")],
     "to us": [(ip(), "delivered")],

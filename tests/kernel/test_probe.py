@@ -117,6 +117,18 @@ def test_an_interface_whose_packets_another_takes_gets_no_xdp(
         assert modes_of(name)[Mode.GENERIC] == YES
 
 
+def test_gateways_are_the_next_hops_by_an_interface(netns_pair: NetnsPair) -> None:
+    with netns_pair.host(), IPRoute() as ip:
+        index = ip.link_lookup(ifname="eth0")[0]
+        ip.addr("add", index=index, address="192.0.2.1", prefixlen=24)
+        ip.route("add", dst="default", gateway="192.0.2.254")
+        hops = [{"hops": 0, "gateway": f"192.0.2.{n}", "oif": index} for n in (252, 253)]
+        ip.route("add", dst="198.51.100.0/24", multipath=hops)
+        facts = probe_host("jasper", ["eth0"]).interface("eth0")
+        assert facts is not None
+        assert set(facts.gateways) == {ip_address(f"192.0.2.{n}") for n in (252, 253, 254)}
+
+
 # -- probes --------------------------------------------------------------------------------------------------------
 
 

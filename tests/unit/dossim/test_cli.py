@@ -47,7 +47,7 @@ def capture(tmp_path: Path) -> Path:
     return path
 
 
-VERBS = ("validate", "plan", "selector", "explain", "predict", "drill", "run")
+VERBS = ("validate", "lint", "plan", "selector", "explain", "predict", "drill", "run")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -140,6 +140,7 @@ FACTS = HostFacts(
             index=2,
             driver="e1000",
             addresses=(ip_address("10.10.10.10"), ip_address("fe80::1")),
+            gateways=(ip_address("10.10.10.1"),),
             modes={
                 Mode.OFFLOAD: Probe(Answer.NO, "no such hardware"),
                 Mode.NATIVE: Probe(Answer.NO, "e1000 has no native XDP"),

@@ -38,7 +38,10 @@ NOT_ON_A_HOST = {"scapy", "networkx", "pytest", "hypothesis", "jinja2", "jsonsch
 PURE = [
     "enforcer/plan.py",
     "enforcer/policy/compile.py",
+    "enforcer/policy/labels.py",
+    "enforcer/policy/members.py",
     "enforcer/policy/selector.py",
+    "dossim/lint",
     "dossim/predict",
     "dossim/pipeline",
 ]

@@ -1,0 +1,106 @@
+"""``dossim lint``: what of a valid policy does nothing, or other than it says, as ``file:line:column: ...``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dossim.cli.options import EXISTING
+from enforcer.cli_support import verbose_option
+from enforcer.errors import UsageError
+
+if TYPE_CHECKING:
+    from dossim.lint import Finding
+    from enforcer.policy.resources import Resources
+
+FORMATS = ("text", "json", "sarif")
+LEVELS = ("error", "warning", "note")
+FAILING = LEVELS[:2]
+FOUND = 1
+
+
+@click.command()
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    metavar="PATH...",
+)
+@click.option(
+    "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
+)
+@click.option("--node", help="The node; default: every node that has HostEndpoints.")
+@click.option(
+    "--level", type=click.Choice(LEVELS), default="note", show_default=True, help="The least level to report."
+)
+@click.option(
+    "-o", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
+)
+@verbose_option
+def lint(paths: tuple[Path, ...], facts_file: Path | None, node: str | None, level: str, form: str) -> int:
+    """Find entries that never act, selectors and sets without use, deny lists that hurt, and what is not done early.
+
+    PATH is a file or directory of Calico resources, all taken together; - is stdin. Exits with 1 when there is an error
+    or a warning, with 0 when there are only notes. The rules: docs/lint.md.
+
+    \b
+    Example:
+      dossim lint policies/
+      dossim lint policies/ --host jasper.yaml --level warning --format sarif > lint.sarif
+    """
+    from dataclasses import replace
+
+    from dossim import lint as linter
+    from dossim.cli.facts import read_facts
+    from enforcer.policy.load import load
+
+    resources = load(paths)
+    facts = read_facts(facts_file) if facts_file is not None else None
+    _require_known(resources, node)
+    if facts is not None and node is not None:
+        facts = replace(facts, node=node)
+    found = linter.lint(resources, node=node, facts=facts, read_text=_text_of)
+    found = [item for item in found if LEVELS.index(item.level) <= LEVELS.index(level)]
+    _print(found, form)
+    click.echo(_totals(found), err=True)
+    return FOUND if any(item.level in FAILING for item in found) else 0
+
+
+def _require_known(resources: Resources, node: str | None) -> None:
+    nodes = sorted({item.node for item in resources.host_endpoints})
+    if node is not None and node not in nodes:
+        known = f"only of {', '.join(nodes)}" if nodes else "nor of any other"
+        raise UsageError(f"--node {node}: the policy has no HostEndpoint of that node, {known}")
+
+
+def _text_of(path: str) -> str:
+    """Once more what was loaded; nothing for stdin, which can be read only once."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _print(found: Sequence[Finding], form: str) -> None:
+    import dossim
+    from dossim.lint import as_json, as_sarif
+
+    if form == "json":
+        click.echo(json.dumps(as_json(found), indent=2))
+    elif form == "sarif":
+        click.echo(json.dumps(as_sarif(found, dossim.__version__), indent=2))
+    else:
+        for item in found:
+            click.echo(str(item))
+
+
+def _totals(found: Sequence[Finding]) -> str:
+    count = Counter(str(item.level) for item in found)
+    parts = [f"{count[level]:,} {level}{'s' * (count[level] != 1)}" for level in LEVELS if count[level]]
+    return ", ".join(parts) or "nothing found"

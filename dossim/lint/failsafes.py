@@ -1,0 +1,87 @@
+"""Failsafes as boxes: what no untracked entry of a table is ever asked about. Pure.
+
+Of a packet's own direction a failsafe is known by the destination port, of the other by the source port, from which its
+answers come; its net is the remote side's in both (``felix/rules/static.go``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dossim.lint.boxes import ALL_PORTS, ALL_PROTOCOLS, Box
+from dossim.lint.ranges import Ranges
+from enforcer.policy.resources import Failsafe
+from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.words import Direction
+
+_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
+
+
+@dataclass(frozen=True)
+class Bypass:
+    """A failsafe of one direction; ``answers`` when it lets in what comes back."""
+
+    failsafe: Failsafe
+    direction: Direction
+    answers: bool
+
+    def __str__(self) -> str:
+        name = _NAMES.get(self.failsafe.protocol, str(self.failsafe.protocol))
+        net = f" {'from' if self.direction is Direction.INGRESS else 'to'} {self.failsafe.net}"
+        return f"{name}/{self.failsafe.port}{net if self.failsafe.net else ''}"
+
+    @property
+    def setting(self) -> str:
+        inbound = (self.direction is Direction.INGRESS) is not self.answers
+        return "failsafeInboundHostPorts" if inbound else "failsafeOutboundHostPorts"
+
+    def box(self, version: int) -> Box:
+        port = 1 << self.failsafe.port
+        net = self.failsafe.net
+        remote = Ranges.full(version) if net is None else Ranges.of([net], version)
+        own = Ranges.full(version)
+        ingress = self.direction is Direction.INGRESS
+        return Box(
+            version=version,
+            source=remote if ingress else own,
+            destination=own if ingress else remote,
+            protocols=1 << self.failsafe.protocol,
+            source_ports=port if self.answers else ALL_PORTS,
+            destination_ports=ALL_PORTS if self.answers else port,
+            reads_ports=True,
+        )
+
+
+def bypasses(table: RuleTable, direction: Direction) -> list[Bypass]:
+    """The failsafes that entries of a direction never see the packets of."""
+    own, other = table.failsafe_inbound, table.failsafe_outbound
+    if direction is Direction.EGRESS:
+        own, other = other, own
+    return [Bypass(item, direction, False) for item in own] + [Bypass(item, direction, True) for item in other]
+
+
+def bypassing(entry: Entry, boxes: Sequence[Box], all_of_them: Sequence[Bypass]) -> tuple[list[Bypass], bool]:
+    """The failsafes whose ports an entry itself names, and whether they leave it nothing at all."""
+    named = [item for item in all_of_them if _names_port(entry, item)]
+    found = [item for item in named if any(item.box(box.version).meets(box) for box in boxes)]
+    return found, bool(found) and all(_is_covered(box, found) for box in boxes)
+
+
+def _names_port(entry: Entry, item: Bypass) -> bool:
+    side = entry.source if item.answers else entry.destination
+    return entry.protocol == item.failsafe.protocol and any(item.failsafe.port in ports for ports in side.ports)
+
+
+def _is_covered(box: Box, found: Sequence[Bypass]) -> bool:
+    """Whether failsafes take all of a box: all of its ports, each from all of its addresses."""
+    if not box.reads_ports or box.protocols == ALL_PROTOCOLS or not box.exact:
+        return False
+    covers = [item for item in found if _wide_enough(item.box(box.version), box)]
+    by_destination = sum({1 << item.failsafe.port for item in covers if not item.answers})
+    by_source = sum({1 << item.failsafe.port for item in covers if item.answers})
+    return not box.destination_ports & ~by_destination or not box.source_ports & ~by_source
+
+
+def _wide_enough(own: Box, box: Box) -> bool:
+    return not box.protocols & ~own.protocols and box.source <= own.source and box.destination <= own.destination

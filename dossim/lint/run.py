@@ -1,0 +1,76 @@
+"""lint: every finding about some resources, in the order of their places. Pure: files are read by who calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from dossim.lint.addresses import own_address_denied, owners_of
+from dossim.lint.allowed import TrackedPolicies, allowed_earlier
+from dossim.lint.early import not_early
+from dossim.lint.entries import dead_entries, partly_bypassed
+from dossim.lint.finding import Finding, Level, RuleId
+from dossim.lint.members import Members, ReadText
+from dossim.lint.sets import overlapping, policies_for_nobody, rules_for_nobody, unused_sets, uses_of
+from dossim.lint.tables import Governed, governed_tables
+from enforcer.facts import HostFacts
+from enforcer.policy.compile import DEFAULT_TIER
+from enforcer.policy.resources import Resources
+from enforcer.policy.ruletable import Entry
+
+
+def lint(
+    resources: Resources,
+    *,
+    node: str | None = None,
+    facts: HostFacts | None = None,
+    read_text: ReadText = lambda path: "",
+) -> list[Finding]:
+    """What is wrong, or worth knowing; for one node, else for every node that has a HostEndpoint.
+
+    ``facts`` say what interfaces their node has; ``read_text`` gives the text of a file again, "" if it cannot: with
+    it findings name the line of a CIDR instead of that of its set. Raises UnsupportedRuleError as compiling does.
+    """
+    nodes = [node] if node is not None else sorted({item.node for item in resources.host_endpoints})
+    members = Members.of(resources, read_text)
+    tables = governed_tables(resources, nodes, facts)
+    dead = dead_entries(tables)
+    of_tables = _of_tables(resources, tables, facts, members, dead)
+    found = [*_of_resources(resources, members), *dead.values(), *of_tables]
+    return sorted(dict.fromkeys(found), key=lambda item: (item.position, item.level.rank, item.rule, item.message))
+
+
+def _of_resources(resources: Resources, members: Members) -> Iterator[Finding]:
+    uses = uses_of(resources, members)
+    yield from tiers_missing(resources)
+    yield from policies_for_nobody(resources)
+    yield from rules_for_nobody(resources, uses)
+    yield from unused_sets(resources, members, uses)
+    yield from overlapping(members, uses)
+
+
+def _of_tables(
+    resources: Resources,
+    tables: Sequence[Governed],
+    facts: HostFacts | None,
+    members: Members,
+    dead: Collection[Entry],
+) -> Iterator[Finding]:
+    owners = owners_of(resources, facts)
+    tracked = TrackedPolicies(resources)
+    for governed in tables:
+        yield from partly_bypassed(governed, dead)
+        yield from own_address_denied(governed, owners, members)
+        yield from allowed_earlier(governed, tracked.table(governed), dead)
+        yield from not_early(governed, dead)
+
+
+def tiers_missing(resources: Resources) -> Iterator[Finding]:
+    """tier-missing; the tier ``default`` is there without being written."""
+    known = {DEFAULT_TIER.name, *(item.name for item in resources.tiers)}
+    for policy in resources.policies:
+        if policy.tier not in known:
+            message = (
+                f"gnp/{policy.name}: no Tier resource defines its tier {policy.tier!r}, "
+                f"so it is evaluated after the tiers that exist ({', '.join(sorted(known))})"
+            )
+            yield Finding(RuleId.TIER_MISSING, Level.WARNING, policy.position, message)

@@ -1,0 +1,189 @@
+"""What lint says of an entry is true of packets: one that it calls shadowed, unreachable or bypassed decides none.
+
+``explain`` is the judge: it evaluates the resources, and shares neither the compiled table nor lint's boxes. Policies
+of any kind meet captures of any kind; and policies whose rules hardly differ, where a wrong comparison would show, meet
+every packet that their rules can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address, ip_network
+from itertools import product
+
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from dossim.host import Host
+from dossim.lint import Finding, Level, RuleId, lint
+from dossim.packet.fields import Transport
+from dossim.pipeline import Explainer
+from dossim.pipeline.matching import Seen
+from dossim.pipeline.policy import Policy
+from enforcer.facts import HostFacts, InterfaceFacts
+from enforcer.mode import ModeChoice
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import (
+    EndpointPort,
+    EntityRule,
+    Failsafe,
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    HostEndpoint,
+    IcmpMatch,
+    NamedPort,
+    PortRange,
+    Resources,
+    Rule,
+    Tier,
+)
+from enforcer.words import Action
+from tests.frames import ME4, captures
+from tests.strategies import INTERFACE, NODE, hosts, resources
+
+DEAD = (RuleId.SHADOWED, RuleId.UNREACHABLE)
+MODES = (ModeChoice.RAW, ModeChoice.NATIVE)
+
+
+def dead_entries(found: list[Finding]) -> set[str]:
+    """The names of entries that are said never to decide."""
+    wholly_bypassed = [item for item in found if item.rule is RuleId.FAILSAFE and item.level is Level.ERROR]
+    without_effect = [item for item in found if item.message.endswith("so the entry matches nothing")]
+    said = [item for item in found if item.rule in DEAD] + wholly_bypassed + without_effect
+    return {" ".join(item.message.split()[:2]).rstrip(":") for item in said}
+
+
+# --- any policy, any capture ------------------------------------------------------------------------------------------
+
+
+def facts_of(host: Host) -> HostFacts:
+    addresses = tuple(address.ip for address in host.addresses)
+    return HostFacts(host.node, interfaces=(InterfaceFacts(host.interface, addresses=addresses),))
+
+
+@settings(max_examples=max(200, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(resources(), hosts(), st.booleans(), st.sampled_from(MODES), captures())
+def test_dead_entries_decide_no_packet(
+    policy: Resources, host: Host, is_probed: bool, choice: ModeChoice, frames: list[bytes]
+) -> None:
+    dead = dead_entries(lint(policy, node=host.node, facts=facts_of(host) if is_probed else None))
+    note(f"dead: {sorted(dead)}")
+    for trace in Explainer(policy, host, mode=choice.mode).explain_capture(frames):
+        decided = {hop.entry for hop in trace.hops} | {trace.disposition.entry}
+        assert not decided & dead
+
+
+# --- rules that hardly differ, and every packet they can tell apart ---------------------------------------------------
+
+WEB = NamedPort("web")
+NETS = [(), (ip_network("10.0.0.0/31"),), (ip_network("10.0.0.0/32"), ip_network("10.0.0.1/32"))]
+PORTS = [(), (PortRange(1, 2),), (PortRange(1, 1),), (PortRange(0, 65535),), (WEB,), (WEB, PortRange(1, 1))]
+ICMP = [None, IcmpMatch(), IcmpMatch(3), IcmpMatch(3, 1)]
+
+
+def few(*usual: object, odd: object) -> st.SearchStrategy[object]:
+    """One of ``odd`` one time out of five."""
+    assert isinstance(odd, list)
+    return st.integers(0, 4).flatmap(lambda n: st.sampled_from(odd) if n == 4 else st.sampled_from(usual))
+
+
+@st.composite
+def sides(draw: st.DrawFn, *, has_ports: bool) -> EntityRule:
+    nets, not_nets = draw(few((), odd=NETS)), draw(few((), odd=NETS[:2]))
+    selector, not_selector = draw(few("", odd=["has(a)", "a == 'no'"])), draw(few("", odd=["has(a)"]))
+    ports = (draw(few((), odd=PORTS)), draw(few((), odd=PORTS))) if has_ports else ((), ())
+    return EntityRule(nets, not_nets, selector, not_selector, ports=ports[0], not_ports=ports[1])  # type: ignore[arg-type]
+
+
+@st.composite
+def close_rules(draw: st.DrawFn) -> Rule:
+    protocol = draw(st.sampled_from((None, 6, 6, 1)))
+    has_ports = protocol == 6
+    return Rule(
+        draw(st.sampled_from((Action.DENY, Action.DENY, Action.ALLOW, Action.PASS, Action.LOG))),
+        ip_version=draw(st.sampled_from((None, None, None, 4))),
+        protocol=protocol,
+        not_protocol=draw(st.sampled_from((None, None, None, 6, 17))),
+        icmp=draw(st.sampled_from(ICMP)) if protocol == 1 else None,
+        not_icmp=draw(st.sampled_from(ICMP)) if protocol == 1 else None,
+        source=draw(sides(has_ports=has_ports)),
+        destination=draw(sides(has_ports=has_ports)),
+    )
+
+
+@st.composite
+def close_resources(draw: st.DrawFn) -> Resources:
+    policies = tuple(
+        GlobalNetworkPolicy(
+            f"p{number}",
+            tier=draw(st.sampled_from(("default", "security"))),
+            do_not_track=True,
+            apply_on_forward=True,
+            ingress=tuple(draw(st.lists(close_rules(), min_size=1, max_size=4))),
+        )
+        for number in range(draw(st.integers(1, 3)))
+    )
+    net = draw(st.sampled_from((None, ip_network("10.0.0.0/32"))))
+    failsafes = draw(st.sampled_from(((), (), (Failsafe(6, 1, net),))))
+    ports = (EndpointPort("web", 6, 2),)
+    return Resources(
+        host_endpoints=(HostEndpoint("h", {"a": "h"}, node=NODE, interface_name=INTERFACE, ports=ports,
+                                     expected_ips=(ip_address("10.0.0.0"),)),),
+        global_network_sets=(GlobalNetworkSet("s", {"a": "s"}, nets=Nets.of(["10.0.0.1", "fd00::1"])),),
+        policies=policies,
+        tiers=(Tier("security", order=1.0),),
+        felix_configurations=(FelixConfiguration("default", failsafe_inbound=failsafes, failsafe_outbound=()),),
+    )  # fmt: skip
+
+
+def _transports() -> list[Transport]:
+    """TCP with ports, too short, and a later fragment; likewise ICMP; and another protocol."""
+    ports = [bytes([0, source, 0, destination, *bytes(16)]) for source, destination in product((1, 2, 3), repeat=2)]
+    kinds = [bytes([kind, code, *bytes(6)]) for kind, code in ((3, 1), (3, 0), (8, 0))]
+    whole = [Transport(6, 20, octets) for octets in ports] + [Transport(1, 20, octets) for octets in kinds]
+    later = [Transport(protocol, 20, bytes(8), fragment_offset=8) for protocol in (6, 1)]
+    short = [Transport(6, 20, ports[0][:12]), Transport(6, 20, bytes(2)), Transport(1, 20, bytes(2))]
+    return [*whole, *later, *short, Transport(17, 20, bytes(8))]
+
+
+ADDRESSES = [tuple(map(ip_address, texts)) for texts in (("10.0.0.0", "10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2"))]
+PACKETS = [
+    Seen(source.version, source, destination, transport)
+    for addresses in ADDRESSES
+    for source, destination, transport in product(addresses, addresses, _transports())
+]
+
+
+@settings(max_examples=max(150, settings().max_examples), suppress_health_check=list(HealthCheck), deadline=None)
+@given(close_resources())
+def test_dead_entries_decide_none_of_all_packets_there_are(policy: Resources) -> None:
+    dead = dead_entries(lint(policy))
+    if not dead:
+        return
+    note(f"dead: {sorted(dead)}")
+    judge = Policy.of(policy, node=NODE, interface=INTERFACE, addresses=[ip_address(ME4)])
+    for seen in PACKETS:
+        decision = judge.decide(seen)
+        assert decision.decided_by is None or decision.decided_by.name not in dead, seen
+        assert not set(decision.logged) & dead, seen
+
+
+# --- is the drawing worth its time? -----------------------------------------------------------------------------------
+
+
+def test_random_policies_have_dead_entries() -> None:
+    """Every kind of dead entry is drawn, and entries that do decide."""
+    seen: Counter[object] = Counter()
+
+    @settings(max_examples=200, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(resources(), hosts(), captures())
+    def collect(policy: Resources, host: Host, frames: list[bytes]) -> None:
+        found = lint(policy, node=host.node, facts=facts_of(host))
+        seen.update(item.rule for item in found)
+        traces = Explainer(policy, host, mode=None).explain_capture(frames)
+        seen["decided"] += any(hop.entry for trace in traces for hop in trace.hops)
+
+    collect()
+    wanted = {*DEAD, RuleId.SELECTS_NOTHING, RuleId.ALLOWED_EARLIER, RuleId.PASS, "decided"}
+    assert not [kind for kind in wanted if not seen[kind]], dict(seen)
