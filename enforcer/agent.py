@@ -2,8 +2,11 @@
 
 * A change in the datastore, of the host's interfaces, or a refresh interval gone by starts a pass. Passes change
   nothing that is right already.
-* Wrong policy never replaces good policy: the last good state stays enforced, and the log says so. (Felix treats an
-  invalid object as deleted, ``felix/calc/validation_filter.go``.)
+* A faulty object never replaces a good one: its last good version stays enforced, all other objects follow their
+  files, and the log says each fault once, with what becomes of it (``policy/tolerant.py``).
+* An agent that starts on faulty objects has no good version of them and enforces the rest, as Calico does; when there
+  is no rest, what is in the kernel stays as it is.
+* Policy that no backend can enforce does not replace policy that is enforced.
 * A pass that fails is tried again, at growing intervals; each distinct error is logged once.
 * Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole.
 """
@@ -15,11 +18,12 @@ import time
 
 from enforcer.apply import Applied, Enforcer
 from enforcer.datastore.base import DataStore
-from enforcer.errors import EnforcerError, PolicyError, PrivilegeError, UnsupportedRuleError
+from enforcer.errors import EnforcerError, Finding, PolicyError, PrivilegeError, UnsupportedRuleError
 from enforcer.kernel.netlink import interfaces
 from enforcer.log import event
 from enforcer.policy.endpoint import is_host_interface
 from enforcer.policy.resources import Resources
+from enforcer.policy.tolerant import Fault, Loaded
 from enforcer.systemd import notify, watchdog_interval_s
 from enforcer.wakeups import Wakeups, Woken
 from enforcer.words import STAGE_OF_MODE, Stage
@@ -43,6 +47,7 @@ class Agent:
         self._retry_s = 0.0  # 0: the last pass went well
         self._due_s: float | None = None  # when the next pass is to be, on the monotonic clock
         self._said: set[str] = set()  # problems and warnings logged since they last were none
+        self._faults: frozenset[Fault] = frozenset()  # what was wrong with what was read last
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises PrivilegeError when the process may not do this at all."""
@@ -66,14 +71,33 @@ class Agent:
             self._enforce()
 
     def _read(self) -> None:
-        """Take what the datastore has now, unless there is something wrong with it."""
+        """Take what the datastore has now: what is right of it, and of the rest the last good version."""
         try:
-            self._wanted = self._store.snapshot()
+            loaded = self._store.snapshot(self._wanted or Resources())
         except EnforcerError as error:
-            kept = "still enforcing the last good policy" if self._wanted else "what is in the kernel stays as it is"
-            self._complain(f"policy not accepted; {kept}", error)
+            self._complain("the datastore cannot be read; what is enforced stays", error)
+            return
+        self._tell_faults(loaded)
+        if self._wanted is None and loaded.faults and loaded.empty:
+            self._say(logging.ERROR, "nothing of the policy could be read; what is in the kernel stays as it is")
         else:
+            self._wanted = loaded.resources
+
+    def _tell_faults(self, loaded: Loaded) -> None:
+        """Say what is newly wrong, and when nothing is any more."""
+        if not loaded.faults:
             self._said.clear()
+            if self._faults:
+                event(logging.INFO, "healthy again: everything in the policy is accepted")
+        for fault in loaded.faults:
+            if fault not in self._faults:
+                event(logging.ERROR, "policy not accepted", problem=_first_line(fault.finding), outcome=fault.outcome)
+        self._faults = frozenset(loaded.faults)
+        if loaded.faults:
+            notify(f"STATUS={self._ailing()}")
+
+    def _ailing(self) -> str:
+        return f"{len(self._faults)} faults in the policy, see the log" if self._faults else ""
 
     def _enforce(self) -> None:
         if self._wanted is None:
@@ -106,8 +130,10 @@ class Agent:
         self._good = self._wanted
         if applied.changes or new:
             _tell(applied)
+            doing = f"enforcing on {len(applied.plan.interfaces)} interfaces"
+            notify("STATUS=" + "; ".join(filter(None, [doing, self._ailing()])))
         for warning in applied.warnings:
-            self._warn(warning)
+            self._say(logging.WARNING, warning)
 
     def _next_pass_s(self) -> float | None:
         """When the next pass is due if nothing happens, on the monotonic clock; None: never."""
@@ -132,10 +158,10 @@ class Agent:
             self._said.add(problem)
             event(logging.ERROR, message, problem=problem)
 
-    def _warn(self, warning: str) -> None:
-        if warning not in self._said:
-            self._said.add(warning)
-            event(logging.WARNING, warning)
+    def _say(self, level: int, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            event(level, message)
 
     def _leave(self, why: str) -> None:
         notify("STOPPING=1")
@@ -151,7 +177,7 @@ def _alive() -> None:
 
 
 def _tell(applied: Applied) -> None:
-    """A line for each interface, and one of all together for systemctl status."""
+    """A line for each interface, and one of all together."""
     plans = applied.plan.interfaces
     for change in applied.changes:
         event(logging.DEBUG, change)
@@ -167,10 +193,13 @@ def _tell(applied: Applied) -> None:
             not_earlier="; ".join(f"{mode}: {reason}" for mode, reason in item.mode_reasons) or "-",
         )
     event(logging.INFO, "policy is in the kernel", interfaces=len(plans), changes=len(applied.changes))
-    notify(f"STATUS=enforcing on {len(plans)} interfaces")
 
 
 def _one_line(error: EnforcerError) -> str:
     if isinstance(error, PolicyError):
-        return "; ".join(str(finding).splitlines()[0] for finding in error.findings)
+        return "; ".join(_first_line(finding) for finding in error.findings)
     return "; ".join(str(error).splitlines())
+
+
+def _first_line(finding: Finding) -> str:
+    return str(finding).partition("\n")[0]

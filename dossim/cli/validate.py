@@ -8,18 +8,20 @@ from pathlib import Path
 
 import click
 
-from dossim.cli.options import EXISTING
 from enforcer.cli_support import verbose_option
 from enforcer.errors import EnforcerError
 
 BAD_INPUT = 2
+EXISTING_OR_STDIN = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=EXISTING, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=EXISTING_OR_STDIN, metavar="PATH...")
 @verbose_option
 def validate(paths: tuple[Path, ...]) -> int:
     """Check resources and scenario files; print every finding, and exit with 2 when there is one.
+
+    '-' is standard input, which holds resources.
 
     The resource files of a directory are taken together, as -p would take them; in a directory with scenarios, which
     name their policy themselves, each is checked on its own.

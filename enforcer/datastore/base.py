@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from enforcer.policy.resources import Resources
+from enforcer.policy.tolerant import Loaded
 
 
 class DataStore(Protocol):
-    def snapshot(self) -> Resources:
-        """Everything in the store, validated. Raises PolicyError with all findings when any of it is wrong."""
+    def snapshot(self, last_good: Resources) -> Loaded:
+        """Everything in the store, validated object by object: a faulty one is as ``last_good`` has it, or left out.
+
+        ``last_good`` is what the last snapshot gave, empty for the first. Raises EnforcerError only when the store
+        itself cannot be read.
+        """
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """One item whenever a new snapshot may differ from the last one taken; ends when ``stop`` is set.

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
+from enforcer.policy.tolerant import Loaded, load_tolerant
 
 _LOOK_EVERY_S = 1.0
 _STEP_MS = 50
@@ -30,10 +30,10 @@ class FileStore:
         self._paths = tuple(paths)
         self._seen: Fingerprint = ()
 
-    def snapshot(self) -> Resources:
-        """All resources in the files. Raises PolicyError with every finding."""
+    def snapshot(self, last_good: Resources) -> Loaded:
+        """All resources in the files, faulty ones as ``last_good`` has them."""
         self._seen = self._fingerprint()  # before reading: a change during it then counts as one after it
-        return load(self._paths)
+        return load_tolerant(self._paths, last_good)
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """An item whenever the files are no longer those of the last snapshot."""

@@ -160,11 +160,11 @@ def hint(name: str, known: Collection[str], opening: str = "; did you mean ") ->
 
 
 def string(at: Cursor) -> str:
-    value = at.node.value if isinstance(at.node, Scalar) else None
-    if isinstance(value, str):
-        return value
-    if value is not None:
-        written = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(at.node, Scalar) and isinstance(at.node.value, str):
+        return at.node.value
+    if isinstance(at.node, Scalar) and at.node.value is not None:
+        plain = str(at.node.value)
+        written = at.node.written or (plain.lower() if isinstance(at.node.value, bool) else plain)
         raise Refused(at, f"expected a string, found {at.node}; put it in quotes: '{written}'")
     raise Refused(at, f"expected a string, found {at.node}")
 
@@ -212,14 +212,14 @@ def one_of(*words: str) -> Reader[str]:
 
 
 def list_of(read: Reader[T], *, most: int | None = None, unique: bool = False) -> Reader[tuple[T, ...]]:
-    """Reads a list; faulty items are reported and left out."""
+    """Reads a list; faulty items are reported and left out, and those beyond ``most`` not looked at."""
 
     def read_list(at: Cursor) -> tuple[T, ...]:
         values: list[T] = []
         cursors = list(at.items())
         if most is not None and len(cursors) > most:
             at.fault(f"{len(cursors)} items; at most {most} are allowed")
-        for item in cursors:
+        for item in cursors[:most]:
             try:
                 value = read(item)
             except Refused as refused:

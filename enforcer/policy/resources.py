@@ -201,6 +201,18 @@ class FelixConfiguration(Resource):
     chain_insert_mode: str = "insert"
     ipv6_support: bool = True
     log_prefix: str = "calico-packet"
+    log_action_rate_limit: str = ""  # such as "10/minute"; "": none
+    log_action_rate_limit_burst: int = 5
+    iptables_filter_deny_action: str = "Drop"  # or "Reject", which the raw table cannot do
+    iptables_filter_allow_action: str = "Accept"  # or "Return"
+    iptables_mangle_allow_action: str = "Accept"  # or "Return"
+    default_endpoint_to_host_action: str = "Drop"  # or "Accept", "Return"
+    disable_conntrack_invalid_check: bool = False
+    iptables_backend: str = "Auto"  # or "Legacy", "NFT"
+    nftables_mode: str = "Auto"  # or "Enabled", "Disabled"
+    bpf_enabled: bool = False
+    bpf_attach_type: str = "Netkit"  # or "TC", "TCX"
+    bpf_map_size_ipsets: int = 1_048_576
     written: frozenset[str] = frozenset()  # the fields above that a document sets
 
     def overridden_by(self, other: FelixConfiguration) -> FelixConfiguration:

@@ -14,6 +14,7 @@ OTHER_KINDS = frozenset(
         "BlockAffinity",
         "CalicoNodeStatus",
         "ClusterInformation",
+        "DatastoreMigration",
         "ExternalNetwork",
         "IPAMBlock",
         "IPAMConfig",
@@ -24,7 +25,6 @@ OTHER_KINDS = frozenset(
         "KubeControllersConfiguration",
         "NetworkPolicy",
         "Node",
-        "Profile",
         "QoSPolicy",
         "StagedGlobalNetworkPolicy",
         "StagedKubernetesNetworkPolicy",
@@ -43,6 +43,7 @@ METADATA = (
     "namespace",
     "labels",
     "annotations",
+    "clusterName",
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
@@ -102,6 +103,7 @@ HTTP = ("methods", "paths")
 HTTP_PATH = ("exact", "prefix")
 RULE_METADATA = ("annotations",)
 TIER = ("order", "defaultAction")
+PROFILE = ("ingress", "egress", "labelsToApply")
 PROTO_PORT = ("protocol", "port", "net")
 
 # Tiers whose order and default action are fixed (``tier.go``).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enforcer.errors import Position
 from enforcer.policy import schema, values
@@ -26,10 +26,12 @@ from enforcer.policy.reading import (
 )
 from enforcer.policy.resources import (
     EndpointPort,
+    FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
     HostEndpoint,
     NetworkSet,
+    Profile,
     Resource,
     Tier,
 )
@@ -41,6 +43,7 @@ NAMESPACE_LABEL = "projectcalico.org/namespace"
 RULES_MAX = 1024
 
 DNS_NAME = values.name()
+TIER_NAME = values.name(values.DNS_LABEL, 63)
 
 SpecReader = Callable[[Cursor, Identity], Resource]
 
@@ -99,6 +102,15 @@ def tier(at: Cursor, base: Identity) -> Tier:
     return found
 
 
+def profile(at: Cursor, base: Identity) -> Profile:
+    """Its rules are checked as any rule; where a policy's services and HTTP matches may stand, Calico does not ask."""
+    spec = Fields(at, schema.PROFILE)
+    for name in ("ingress", "egress"):
+        spec.get(name, list_of(rule(None)), ())
+    labels: dict[str, str] = spec.get("labelsToApply", values.labels, {})
+    return Profile(base.name, base.labels, base.position, labels_to_apply=labels)
+
+
 def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
     spec = Fields(at, schema.POLICY)
     ingress = spec.get("ingress", list_of(rule(Direction.INGRESS), most=RULES_MAX), ())
@@ -108,7 +120,7 @@ def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
         base.name,
         base.labels,
         base.position,
-        tier=spec.get("tier", values.name(values.DNS_LABEL, 63), "default"),
+        tier=spec.get("tier", TIER_NAME, "default") if spec.says("tier") else "default",
         order=spec.get("order", number, None),
         selector=spec.get("selector", values.selector(), ""),
         types=written or _types(spec),
@@ -149,8 +161,9 @@ def _check_policy(spec: Fields, found: GlobalNetworkPolicy, written: tuple[str, 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a kind: the reader of its spec, its names, and whether it lives in a namespace."""
+    """What is known of a kind: its class, the reader of its spec, its names, whether it lives in a namespace."""
 
+    made: type[Resource]
     spec: SpecReader
     name: Reader[str] = DNS_NAME
     namespaced: bool = False
@@ -159,21 +172,27 @@ class Kind:
 
 
 KINDS = {
-    "HostEndpoint": Kind(host_endpoint, spec_required=True),
-    "GlobalNetworkSet": Kind(global_network_set, refused_labels=(NAMESPACE_LABEL,)),
-    "NetworkSet": Kind(network_set, namespaced=True, refused_labels=(NAMESPACE_LABEL,)),
-    "GlobalNetworkPolicy": Kind(policy, values.name(values.POLICY_NAME)),
-    "Tier": Kind(tier, values.name(values.DNS_LABEL, 63)),
-    "FelixConfiguration": Kind(felix_configuration),
+    "HostEndpoint": Kind(HostEndpoint, host_endpoint, spec_required=True),
+    "GlobalNetworkSet": Kind(GlobalNetworkSet, global_network_set, refused_labels=(NAMESPACE_LABEL,)),
+    "NetworkSet": Kind(NetworkSet, network_set, namespaced=True, refused_labels=(NAMESPACE_LABEL,)),
+    "GlobalNetworkPolicy": Kind(GlobalNetworkPolicy, policy, values.name(values.POLICY_NAME)),
+    "Tier": Kind(Tier, tier, TIER_NAME),
+    "Profile": Kind(Profile, profile),
+    "FelixConfiguration": Kind(FelixConfiguration, felix_configuration),
 }
 
 
 def resource(at: Cursor, kind_name: str) -> Resource:
-    """The resource of a document whose kind is one of KINDS. What is wrong with it is reported, never raised."""
+    """The resource of a document whose kind is one of KINDS, a blank one where there is no reading its spec.
+
+    What is wrong with it is reported, never raised.
+    """
     kind = KINDS[kind_name]
     document = Fields(at, schema.DOCUMENT)
     identity = document.need("metadata", lambda where: _identity(where, at.position, kind, kind_name), Identity())
-    blank = Resource(identity.name, identity.labels, identity.position)
+    blank = kind.made(identity.name, identity.labels, identity.position)
+    if isinstance(blank, NetworkSet):
+        blank = replace(blank, namespace=identity.namespace)
     if "spec" in document:
         return document.get("spec", lambda where: kind.spec(where, identity), blank)
     if kind.spec_required:

@@ -1,7 +1,7 @@
-"""FelixConfiguration: the fields that bear on untracked policy, read and checked; all others pass unread.
+"""FelixConfiguration: the fields that bear on untracked policy, read and checked (``felix/config/config_params.go``).
 
-Felix has some two hundred fields and each release adds more, so an unknown one is no fault here, unless it is a slip of
-the pen for one that is read: ``xdpEnabeld`` would silently leave XDP as it was.
+All other fields Felix has are known by name (``felix_fields``). As in Felix, an empty string leaves the default, and
+``none`` switches a setting of text off.
 """
 
 from __future__ import annotations
@@ -11,12 +11,36 @@ from dataclasses import replace
 from typing import Any
 
 from enforcer.policy import schema, values
-from enforcer.policy.nodes import Fieldset, shown
+from enforcer.policy.felix_fields import UNREAD
+from enforcer.policy.nodes import Scalar, shown
 from enforcer.policy.reading import Cursor, Fields, Identity, Reader, Refused, boolean, integer, list_of, one_of, string
+from enforcer.policy.regexp import Unportable, check
 from enforcer.policy.resources import Failsafe, FelixConfiguration
 
 WORD_MAX = 0xFFFFFFFF
 COUNT_MAX = 2**31 - 1
+BURST_MAX = 9999
+# Felix marks packets as accepted, passed on, seen, from an endpoint, and keeps a bit to calculate with.
+MARK_BITS = 5
+
+_INTERFACE = re.compile(r"[a-zA-Z0-9_-]{1,15}")
+_LOG_PREFIX = re.compile(r"[a-zA-Z0-9%: /_-]*")
+_RATE = re.compile(r"[1-9][0-9]{0,3}/(second|minute|hour|day)")
+# One failsafe as Felix's file and environment have it: 22, tcp:22, udp:10.0.0.0/8:53, udp:[fd00::/8]:53
+_FAILSAFE = re.compile(r"(?:(tcp|udp):(?:([^\[\]:]+):)?)?(?:\[([^\]]+)\]:)?([0-9]{1,9})", re.IGNORECASE)
+
+
+# --- failsafes ------------------------------------------------------------------------------------------------------
+
+
+def _failsafes(at: Cursor) -> tuple[Failsafe, ...] | None:
+    """A list, or all in one string as Felix's configuration file has them."""
+    if not (isinstance(at.node, Scalar) and isinstance(at.node.value, str)):
+        return list_of(_failsafe)(at)
+    text = at.node.value
+    if text.lower() == "none":
+        return ()
+    return tuple(_written_failsafe(at, part.strip()) for part in text.split(",") if part.strip()) if text else None
 
 
 def _failsafe(at: Cursor) -> Failsafe:
@@ -33,53 +57,131 @@ def _optional_net(at: Cursor) -> Any:
     return values.lenient_net(at) if string(at) else None
 
 
-def _names(at: Cursor) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in string(at).split(",")) if part)
+def _written_failsafe(at: Cursor, text: str) -> Failsafe:
+    found = _FAILSAFE.fullmatch(text)
+    if not found or (found[2] and found[3]):
+        raise Refused(
+            at, f"expected failsafes such as 'tcp:22,udp:10.0.0.0/8:53,udp:[fd00::/8]:53' or none, found {shown(text)}"
+        )
+    net, port = found[2] or found[3], int(found[4])
+    if port > values.PORT_MAX:
+        raise Refused(at, f"{port} is outside 0..{values.PORT_MAX}")
+    where = Cursor(at.report, Scalar(net, at.node.line, at.node.column), at.field)
+    within = values.lenient_net(where) if net else None
+    return Failsafe(schema.PROTOCOLS[(found[1] or "tcp").upper()], port, within)
 
 
-def _exclusions(at: Cursor) -> tuple[str, ...]:
-    found = _names(at)
-    for part in found:
-        if len(part) > 1 and part.startswith("/") and part.endswith("/"):
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def _word(*words: str) -> Reader[str | None]:
+    """Reads one of the words in any case, as the schema and Felix do; "" is the default."""
+
+    def read(at: Cursor) -> str | None:
+        text = string(at)
+        found = next((word for word in words if word.lower() == text.lower()), None)
+        if text and found is None:
+            raise Refused(at, f"expected {' or '.join(words)}, found {shown(text)}")
+        return found
+
+    return read
+
+
+def _insert_mode(at: Cursor) -> str | None:
+    return _word("insert", "append")(at)
+
+
+def _prefixes(at: Cursor) -> tuple[str, ...] | None:
+    parts = tuple(string(at).split(","))
+    if parts == ("",):
+        return None
+    for part in parts:
+        if not _INTERFACE.fullmatch(part):
+            raise Refused(at, f"expected names of 1..15 letters, digits, '_', '-', joined by ',', found {shown(part)}")
+    if parts in (("none",), ("None",)):
+        raise Refused(at, "Felix cannot do without a prefix of workload interfaces")
+    return parts
+
+
+def _exclusions(at: Cursor) -> tuple[str, ...] | None:
+    text = string(at)
+    if text.lower() in ("", "none"):
+        return () if text else None
+    parts = tuple(text.split(","))
+    for part in parts:
+        if re.fullmatch(r"/\S+/", part):
             try:
-                re.compile(part[1:-1])
-            except re.error as error:
+                check(part[1:-1])
+            except Unportable as error:
                 raise Refused(at, f"{shown(part)} is no regular expression: {error}") from error
-    return found
+        elif not _INTERFACE.fullmatch(part):
+            raise Refused(
+                at,
+                "expected interface names of 1..15 letters, digits, '_', '-', or /expressions/, joined by ',', "
+                f"found {shown(part)}; Felix would leave its default",
+            )
+    return parts
 
 
-def _insert_mode(at: Cursor) -> str:
-    text = string(at).lower()
-    if text not in ("", "insert", "append"):
-        raise Refused(at, f"expected insert or append, found {shown(text)}")
-    return text or "insert"
+def _log_prefix(at: Cursor) -> str | None:
+    text = string(at)
+    if not _LOG_PREFIX.fullmatch(text):
+        raise Refused(at, f"expected letters, digits, blanks and '%', ':', '/', '_', '-', found {shown(text)}")
+    return "" if text.lower() == "none" else text or None
 
 
-# API field -> (field of FelixConfiguration, its reader)
+def _rate(at: Cursor) -> str | None:
+    text = string(at)
+    if text and not _RATE.fullmatch(text):
+        raise Refused(at, f"expected 1..9999 per second, minute, hour or day, as '10/minute', found {shown(text)}")
+    return text or None
+
+
+def _mark_mask(at: Cursor) -> int:
+    mask = integer(0, WORD_MAX)(at)
+    if mask.bit_count() < MARK_BITS:
+        raise Refused(at, f"{mask:#x} has {mask.bit_count()} bits; Felix needs {MARK_BITS}")
+    return mask
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+_allow = _word("Accept", "Return")
+
+# API field -> (field of FelixConfiguration, its reader; None: as if the field were not there)
 FIELDS: dict[str, tuple[str, Reader[Any]]] = {
     "xdpEnabled": ("xdp_enabled", boolean),
     "genericXDPEnabled": ("generic_xdp_enabled", boolean),
     "xdpRefreshInterval": ("xdp_refresh_interval_s", values.duration_s),
-    "failsafeInboundHostPorts": ("failsafe_inbound", list_of(_failsafe)),
-    "failsafeOutboundHostPorts": ("failsafe_outbound", list_of(_failsafe)),
-    "interfacePrefix": ("interface_prefix", _names),
+    "failsafeInboundHostPorts": ("failsafe_inbound", _failsafes),
+    "failsafeOutboundHostPorts": ("failsafe_outbound", _failsafes),
+    "interfacePrefix": ("interface_prefix", _prefixes),
     "interfaceExclude": ("interface_exclude", _exclusions),
-    "iptablesMarkMask": ("iptables_mark_mask", integer(0, WORD_MAX)),
+    "iptablesMarkMask": ("iptables_mark_mask", _mark_mask),
     "maxIpsetSize": ("max_ipset_size", integer(1, COUNT_MAX)),
     "ipsetsRefreshInterval": ("ipsets_refresh_interval_s", values.duration_s),
     "iptablesRefreshInterval": ("iptables_refresh_interval_s", values.duration_s),
     "chainInsertMode": ("chain_insert_mode", _insert_mode),
     "ipv6Support": ("ipv6_support", boolean),
-    "logPrefix": ("log_prefix", string),
+    "logPrefix": ("log_prefix", _log_prefix),
+    "logActionRateLimit": ("log_action_rate_limit", _rate),
+    "logActionRateLimitBurst": ("log_action_rate_limit_burst", integer(0, BURST_MAX)),
+    "iptablesFilterDenyAction": ("iptables_filter_deny_action", _word("Drop", "Reject")),
+    "iptablesFilterAllowAction": ("iptables_filter_allow_action", _allow),
+    "iptablesMangleAllowAction": ("iptables_mangle_allow_action", _allow),
+    "defaultEndpointToHostAction": ("default_endpoint_to_host_action", _word("Drop", "Accept", "Return")),
+    "disableConntrackInvalidCheck": ("disable_conntrack_invalid_check", boolean),
+    "iptablesBackend": ("iptables_backend", _word("Auto", "Legacy", "NFT")),
+    "nftablesMode": ("nftables_mode", one_of("Auto", "Enabled", "Disabled")),
+    "bpfEnabled": ("bpf_enabled", boolean),
+    "bpfAttachType": ("bpf_attach_type", one_of("TC", "TCX", "Netkit")),
+    "bpfMapSizeIPSets": ("bpf_map_size_ipsets", integer(1, COUNT_MAX)),
 }
-# Felix fields within one slip of a field above.
-NEIGHBOURS = frozenset({"nftablesMarkMask", "nftablesRefreshInterval"})
 
 
 def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
     """Reads a ``spec``; ``written`` names what it sets, as ``node.<name>`` overrides ``default`` field by field."""
-    present = at.node.fields.keys() if isinstance(at.node, Fieldset) else ()
-    spec = Fields(at, {*FIELDS, *(name for name in present if not _slip_for(name))})
+    spec = Fields(at, {*FIELDS, *UNREAD})
     found: dict[str, Any] = {}
     for api_name, (name, read) in FIELDS.items():
         value = spec.get(api_name, read, None)
@@ -87,25 +189,3 @@ def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
             found[name] = value
     blank = FelixConfiguration(base.name, base.labels, base.position, written=frozenset(found))
     return replace(blank, **found)
-
-
-def _slip_for(name: str) -> str | None:
-    """The field above that this one is one slip away from."""
-    if name in FIELDS or name in NEIGHBOURS:
-        return None
-    return next((known for known in FIELDS if _one_slip(name, known)), None)
-
-
-def _one_slip(one: str, other: str) -> bool:
-    """Equal but for case, one letter too many, too few or wrong, or two neighbours swapped."""
-    one, other = one.lower(), other.lower()
-    start = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
-    if start is None:
-        return abs(len(one) - len(other)) <= 1
-    rest, tail = one[start:], other[start:]
-    return (
-        rest[1:] == tail
-        or rest == tail[1:]
-        or rest[1:] == tail[1:]
-        or (rest[:2] == tail[:2][::-1] and rest[2:] == tail[2:])
-    )

@@ -15,8 +15,8 @@ PORTS_MAX = 50
 ICMP_FAMILY = {"ICMP": 4, "ICMPv6": 6}
 
 
-def rule(direction: Direction) -> Reader[Rule]:
-    """Reads a rule of an ingress or egress list of a GlobalNetworkPolicy."""
+def rule(direction: Direction | None) -> Reader[Rule]:
+    """Reads a rule of an ingress or egress list of a GlobalNetworkPolicy, or (None) of either list of a Profile."""
 
     def read(at: Cursor) -> Rule:
         fields = Fields(at, schema.RULE)
@@ -46,9 +46,9 @@ def rule(direction: Direction) -> Reader[Rule]:
 
 
 def _ip_version(at: Cursor) -> int:
-    version = integer(4, 6)(at)
-    if version == 5:
-        raise Refused(at, "expected 4 or 6, found 5")
+    version = integer(0, 255)(at)
+    if version not in (4, 6):
+        raise Refused(at, f"expected 4 or 6, found {version}")
     return version
 
 
@@ -75,7 +75,7 @@ def _entity(at: Cursor) -> EntityRule:
     )
     if "services" in fields:
         for name in ("namespaceSelector", "serviceAccounts", "selector", "notSelector", "nets", "notNets"):
-            if name in fields:
+            if fields.says(name):
                 fields.cursor(name).fault("cannot stand beside services; a service brings its own addresses")
     return found
 
@@ -131,7 +131,7 @@ def _check_icmp(fields: Fields, found: Rule, protocol: Protocol | None, not_prot
             )
 
 
-def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, direction: Direction) -> None:
+def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, direction: Direction | None) -> None:
     if "http" not in fields:
         return
     at = fields.cursor("http")
@@ -175,14 +175,15 @@ def _check_ports(fields: Fields, found: Rule) -> None:
                 fields.cursor(side, name).fault("needs protocol: TCP, UDP or SCTP in the rule")
 
 
-def _check_services(fields: Fields, found: Rule, direction: Direction) -> None:
-    right, wrong = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
+def _check_services(fields: Fields, found: Rule, direction: Direction | None) -> None:
     services = {"source": found.source.services, "destination": found.destination.services}
-    if services[wrong] is not None:
-        fields.cursor(wrong, "services").fault(f"may stand only in the {right} of an {direction} rule")
-    allowed = services[right]
-    if allowed is not None and not allowed["namespace"]:
-        fields.cursor(right, "services").fault("needs a namespace, because a GlobalNetworkPolicy is in none")
+    if direction is not None:
+        right, wrong = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
+        if services[wrong] is not None:
+            fields.cursor(wrong, "services").fault(f"may stand only in the {right} of an {direction} rule")
+        allowed = services[right]
+        if allowed is not None and not allowed["namespace"]:
+            fields.cursor(right, "services").fault("needs a namespace, because a GlobalNetworkPolicy is in none")
     if services["destination"] is not None:
         for name, ports in (("ports", found.destination.ports), ("notPorts", found.destination.not_ports)):
             if ports:

@@ -255,12 +255,16 @@ def _selector_fault(at: Cursor, text: str, error: SelectorError) -> Refused:
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_MAX_S = 2**63 / 1e9  # Go counts nanoseconds
 
 
 def duration_s(at: Cursor) -> float:
     """A duration such as ``90s`` or ``1m30s``, in seconds."""
-    text = string(at)
+    text = at.node.value if isinstance(at.node, Scalar) and isinstance(at.node.value, str) else ""
     parts = _DURATION.findall(text)
     if text != "0" and (not parts or "".join(amount + unit for amount, unit in parts) != text):
-        raise Refused(at, f"expected a duration such as '90s' or '1m30s', found {shown(text)}")
-    return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+        raise Refused(at, f"expected a duration such as '90s' or '1m30s', found {at.node}")
+    seconds = sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+    if seconds >= _DURATION_MAX_S:
+        raise Refused(at, f"{shown(text)} is longer than the longest duration, 292 years")
+    return seconds

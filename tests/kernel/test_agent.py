@@ -30,7 +30,8 @@ from tests.kernel.enforcer_support import (
 pytestmark = pytest.mark.needs_root
 
 APPLIED = 'msg="policy is in the kernel"'
-BROKEN = "still enforcing the last good policy"
+BROKEN = 'msg="policy not accepted"'
+HEALTHY = "healthy again"
 STOPPED = "stopping; the policy stays in the kernel"
 
 
@@ -52,9 +53,13 @@ def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
 
 def write(store: Path, text: str) -> None:
     """Replaces the file as an editor does: at no moment is half of it there."""
-    scratch = store.parent / "scratch"
+    replace(store / "dos.yaml", text)
+
+
+def replace(file: Path, text: str) -> None:
+    scratch = file.parent.parent / "scratch"
     scratch.write_text(text)
-    scratch.replace(store / "dos.yaml")
+    scratch.replace(file)
 
 
 def modes(pair: NetnsPair, pin_root: Path) -> dict[str, Mode | None]:
@@ -71,7 +76,9 @@ def test_an_edit_is_live_and_said(host: NetnsPair, pin_root: Path, store: Path) 
         assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
 
 
-def test_broken_policy_is_said_once_and_the_last_good_one_stays(host: NetnsPair, pin_root: Path, store: Path) -> None:
+def test_a_faulty_object_is_said_once_and_its_last_good_version_stays(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
         write(store, documents().replace("doNotTrack", "doNotTrak"))
@@ -79,13 +86,48 @@ def test_broken_policy_is_said_once_and_the_last_good_one_stays(host: NetnsPair,
         assert "level=error" in line
         assert f"{store}/dos.yaml:5:" in line
         assert "doNotTrak" in line
+        assert "GlobalNetworkPolicy dos stays as it last was" in line
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
         running.process.send_signal(signal.SIGHUP)  # read again, still broken: nothing new to say
+        running.expect(APPLIED)
         write(store, documents(endpoint(), deny_list("198.51.100.0/24"), policy()))
+        running.expect(HEALTHY)
         running.expect(APPLIED)
         assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
         running.end(signal.SIGTERM)
         assert sum(BROKEN in line for line in running.lines) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["kind: [", policy().replace("Deny", "Reject"), policy().replace("name: dos", "name: Dos")],
+    ids=["a file that is no YAML", "a faulty policy", "a policy without a name"],
+)
+def test_a_fault_in_one_file_does_not_hold_up_a_change_in_another(
+    host: NetnsPair, pin_root: Path, store: Path, broken: str
+) -> None:
+    write(store, documents(endpoint(), policy()))
+    (store / "list.yaml").write_text(deny_list("203.0.113.0/24"))
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        write(store, documents(endpoint(), broken))
+        running.expect(BROKEN)
+        running.expect(APPLIED)
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+        replace(store / "list.yaml", deny_list("198.51.100.0/24"))
+        running.expect(APPLIED)
+        assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
+
+
+def test_an_agent_that_starts_on_a_fault_enforces_what_is_right(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    write(store, documents(endpoint(), deny_list("203.0.113.0/24"), policy()))
+    (store / "other.yaml").write_text(deny_list("198.51.100.0/33").replace("bots", "others"))
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        line = running.expect(BROKEN)
+        assert "level=error" in line
+        assert "GlobalNetworkSet others is left out: there is no good version of it" in line
+        running.expect(APPLIED)
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
 
 def test_a_rule_that_cannot_be_enforced_does_not_replace_policy_that_can(

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from enforcer.datastore.files import FileStore
-from enforcer.errors import PolicyError
 from enforcer.lock import namespace_lock
 from enforcer.log import LineFormatter
+from enforcer.policy.resources import Resources
 from enforcer.systemd import notify, watchdog_interval_s
 
 SET = """\
@@ -69,7 +69,7 @@ def watchers() -> Iterator[list[Watcher]]:
 
 
 def names(store: FileStore) -> list[str]:
-    return [item.name for item in store.snapshot().global_network_sets]
+    return [item.name for item in store.snapshot(Resources()).resources.global_network_sets]
 
 
 @pytest.mark.parametrize("what", ["written", "replaced", "added", "removed", "directory"])
@@ -106,7 +106,7 @@ def test_a_store_notices_when_a_file_is(directory: Path, watchers: list[Watcher]
 
 def test_a_change_between_snapshot_and_watching_is_not_missed(directory: Path, watchers: list[Watcher]) -> None:
     store = FileStore([directory])
-    store.snapshot()
+    store.snapshot(Resources())
     (directory / "a.yaml").write_text(SET.format("changed"))
     watchers.append(Watcher(store))
     assert watchers[0].sees_a_change()
@@ -114,7 +114,7 @@ def test_a_change_between_snapshot_and_watching_is_not_missed(directory: Path, w
 
 def test_a_single_file_is_watched_through_its_replacement(directory: Path, watchers: list[Watcher]) -> None:
     store = FileStore([directory / "a.yaml"])
-    store.snapshot()
+    store.snapshot(Resources())
     watchers.append(Watcher(store))
     scratch = directory.parent / "scratch"
     scratch.write_text(SET.format("b"))
@@ -124,8 +124,8 @@ def test_a_single_file_is_watched_through_its_replacement(directory: Path, watch
 
 
 def test_an_empty_directory_is_a_finding_not_an_empty_policy(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="no file here ends in"):
-        FileStore([tmp_path]).snapshot()
+    (finding,) = FileStore([tmp_path]).snapshot(Resources()).findings
+    assert "no file here ends in" in finding.message
 
 
 # -- log --------------------------------------------------------------------------------------------------------------

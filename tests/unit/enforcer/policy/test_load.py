@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from enforcer.errors import PolicyError, Position
+from enforcer.policy import schema
 from enforcer.policy.load import load, load_documents, load_node, load_text
 from enforcer.policy.nets import Nets
 from enforcer.policy.nodes import from_text
+from enforcer.policy.validate import KINDS
 from enforcer.words import Action
 from tests.unit.enforcer.policy.documents import HOW_TO, document, faults, findings
 
@@ -124,8 +126,8 @@ def test_aliases_and_merge_keys() -> None:
 
 def test_other_kinds_are_named_once_and_skipped() -> None:
     other = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {anything: [goes]}\n"
-    resources = load_text("---\n".join([other, SET, other, other.replace("IPPool", "Profile")]))
-    assert resources.skipped == ("IPPool", "Profile")
+    resources = load_text("---\n".join([other, SET, other, other.replace("IPPool", "StagedGlobalNetworkPolicy")]))
+    assert resources.skipped == ("IPPool", "StagedGlobalNetworkPolicy")
     assert len(resources.global_network_sets) == 1
 
 
@@ -221,6 +223,58 @@ def test_a_name_taken_twice_names_the_first_place(tmp_path: Path) -> None:
 def test_the_same_name_in_another_namespace_or_kind_is_another_resource() -> None:
     sets = [document("NetworkSet", "nets: []", f"{{name: x, namespace: {space}}}") for space in ("a", "b")]
     assert len(load_text("---\n".join([*sets, SET])).network_sets) == 2
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r", "\x85", "\u2028"], ids=["CRLF", "CR", "NEL", "LS"])
+def test_lines_are_counted_as_yaml_counts_them(ending: str) -> None:
+    text = document("GlobalNetworkPolicy", "order: 5\nselector: a ==", "{name: x}").replace("\n", ending)
+    (finding,) = findings(text)
+    assert (finding.position.line, finding.position.column) == (6, 17)
+    assert finding.context == "  selector: a ==\n" + " " * 16 + "^"
+
+
+BOMBS = [
+    ("lists", "".join(f"{'l' * n}: &{'l' * n} [{','.join(['*' + 'l' * (n - 1)] * 50 if n > 1 else ['x'] * 50)}]\n"
+                      for n in range(1, 9))),
+    ("rules", document("GlobalNetworkPolicy", "ingress:\n- &r {action: Deny, source: {nets: [" + "10.0.0.0/8," * 9_000
+                       + "]}}\n" + "- *r\n" * 5_000)),
+    ("documents", "apiVersion: v1\nkind: List\nitems:\n- &d {apiVersion: projectcalico.org/v3, kind: Tier, metadata: "
+     "{name: a, labels: {" + ", ".join(f"a{n}: b" for n in range(2_000)) + "}}}\n" + "- *d\n" * 20_000),
+    ("merges", "a: &a {" + ", ".join(f"a{n}: b" for n in range(5_000)) + "}\nb:\n" + "- {<<: *a}\n" * 5_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [row[1] for row in BOMBS], ids=[row[0] for row in BOMBS])
+def test_aliases_that_multiply_are_refused_before_anything_walks_them(text: str) -> None:
+    (finding,) = findings(text)
+    assert finding.message.startswith("aliases make ")
+    assert finding.position.line
+
+
+def test_aliases_within_reason_are_none_of_that() -> None:
+    nets = ", ".join(f"10.{n}.0.0/16" for n in range(200))
+    rules = "".join("- {action: Deny, source: {nets: *n}}\n" for _ in range(60))
+    text = document("GlobalNetworkPolicy", f"ingress:\n- {{action: Log, source: {{nets: &n [{nets}]}}}}\n{rules}")
+    assert {len(rule.source.nets) for rule in load_text(text).policies[0].ingress} == {200}
+
+
+@pytest.mark.parametrize("version", schema.API_VERSIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_stands_in_both_forms_of_list(kind: str, version: str) -> None:
+    spec = {"node": "a", "interfaceName": "eth0"} if kind == "HostEndpoint" else {}
+    item = {"metadata": {"name": "x"}, "spec": spec}
+    typed = {"apiVersion": version, "kind": f"{kind}List", "metadata": {}, "items": [item]}
+    plain = {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": version, "kind": kind, **item}]}
+    assert load_documents([typed]) == load_documents([plain]) == load_documents([plain["items"][0]])  # type: ignore[index]
+
+
+def test_all_findings_of_standard_input_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "---\n".join([document("GlobalNetworkSet", "nets: [x, y]"), document("Tier", "order: z")])
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+    with pytest.raises(PolicyError) as caught:
+        load(["-"])
+    places = [str(finding.position) for finding in caught.value.findings]
+    assert places == ["<stdin>:5:10", "<stdin>:5:13", "<stdin>:11:10"]
 
 
 def test_ten_thousand_cidrs_take_no_time() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from enforcer.errors import Position
 from enforcer.policy import schema
+from enforcer.policy.felix_fields import UNREAD
 from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, Failsafe, FelixConfiguration
 from enforcer.policy.validate import KINDS
 from enforcer.policy.validate_felix import FIELDS
@@ -34,7 +35,7 @@ REFUSED: list[tuple[str, str, str, str, str, str]] = [
     ("GlobalNetworkSet", "a boolean as label", LABELS % "a: true", "{}", "metadata.labels.a",
      "expected a string, found the boolean true; put it in quotes: 'true'"),
     ("GlobalNetworkSet", "yes is a boolean too", LABELS % "a: yes", "{}", "metadata.labels.a",
-     "found the boolean true"),
+     "found the boolean true; put it in quotes: 'yes'"),
     ("GlobalNetworkSet", "a blank in a label value", LABELS % "a: b c", "{}", "metadata.labels.a",
      "expected a label value"),
     ("GlobalNetworkSet", "a label value of 64", LABELS % ("a: " + "b" * 64), "{}", "metadata.labels.a", "0..63"),
@@ -125,7 +126,7 @@ REFUSED: list[tuple[str, str, str, str, str, str]] = [
     ("FelixConfiguration", "a failsafe without port", "{name: default}",
      "{failsafeOutboundHostPorts: [{protocol: TCP}]}", "spec.failsafeOutboundHostPorts[0].port", "required and absent"),
     ("FelixConfiguration", "a duration without unit", "{name: default}", "{xdpRefreshInterval: 90}",
-     "spec.xdpRefreshInterval", "put it in quotes"),
+     "spec.xdpRefreshInterval", "such as '90s' or '1m30s', found the number 90"),
     ("FelixConfiguration", "a duration of days", "{name: default}", "{xdpRefreshInterval: 1d}",
      "spec.xdpRefreshInterval",
      "such as '90s'"),
@@ -169,6 +170,8 @@ ACCEPTED: list[tuple[str, str, str, str]] = [
     ("GlobalNetworkPolicy", "a selector of 1024", "{name: x}", "{selector: 'has(" + "a" * 500 + ")" + " " * 519 + "'}"),
     ("FelixConfiguration", "fields of other concerns", "{name: default}",
      "{bpfLogLevel: Info, nftablesRefreshInterval: 90s, nftablesMarkMask: 0xff, floatingIPs: Enabled}"),
+    ("FelixConfiguration", "empty strings", "{name: default}",
+     "{logPrefix: '', interfaceExclude: '', failsafeInboundHostPorts: '', iptablesFilterDenyAction: ''}"),
 ]  # fmt: skip
 
 
@@ -255,9 +258,21 @@ FELIX: list[tuple[str, str, str, Any]] = [
     ("failsafes replace the defaults", "failsafeInboundHostPorts: [{protocol: UDP, port: 53, net: 10.1.2.3/8}]",
      "failsafe_inbound", (Failsafe(17, 53, ip_network("10.0.0.0/8")),)),
     ("an absent protocol is TCP", "failsafeInboundHostPorts: [{port: 22}]", "failsafe_inbound", (Failsafe(6, 22),)),
+    ("failsafes in one string", "failsafeInboundHostPorts: 'tcp:22, udp:10.1.2.3/8:53,UDP:[fd00::1/8]:53,[::1]:80,81,'",
+     "failsafe_inbound", (Failsafe(6, 22), Failsafe(17, 53, ip_network("10.0.0.0/8")),
+                          Failsafe(17, 53, ip_network("fd00::/8")), Failsafe(6, 80, ip_network("::1")),
+                          Failsafe(6, 81))),
+    ("none is no failsafes", "failsafeInboundHostPorts: None", "failsafe_inbound", ()),
+    ("an empty string leaves the defaults", "failsafeInboundHostPorts: ''", "failsafe_inbound",
+     DEFAULT_FAILSAFE_INBOUND),
+    ("none is no log prefix", "logPrefix: none", "log_prefix", ""),
+    ("none excludes no interface", "interfaceExclude: none", "interface_exclude", ()),
+    ("words in any case", "iptablesFilterDenyAction: REJECT", "iptables_filter_deny_action", "Reject"),
+    ("an empty word", "iptablesBackend: ''", "iptables_backend", "Auto"),
+    ("a rate", "logActionRateLimit: 10/minute", "log_action_rate_limit", "10/minute"),
     ("an empty list is no failsafes", "failsafeOutboundHostPorts: []", "failsafe_outbound", ()),
     ("null leaves the defaults", "failsafeInboundHostPorts: ", "failsafe_inbound", DEFAULT_FAILSAFE_INBOUND),
-    ("prefixes are a comma list", "interfacePrefix: 'cali, tap'", "interface_prefix", ("cali", "tap")),
+    ("prefixes are a comma list", "interfacePrefix: 'cali,tap'", "interface_prefix", ("cali", "tap")),
     ("exclusions with an expression", "interfaceExclude: '/^kube/,veth1'", "interface_exclude", ("/^kube/", "veth1")),
     ("a duration", "xdpRefreshInterval: 1m30s500ms", "xdp_refresh_interval_s", 90.5),
     ("zero switches off", "xdpRefreshInterval: '0'", "xdp_refresh_interval_s", 0),
@@ -276,6 +291,35 @@ def test_felix_fields(spec: str, name: str, value: object) -> None:
 def test_every_felix_field_has_a_reader() -> None:
     own = set(FelixConfiguration.__dataclass_fields__) - {"name", "labels", "position", "written"}
     assert {name for name, _ in FIELDS.values()} == own
+
+
+def test_the_defaults_are_felixs() -> None:
+    found = FelixConfiguration("")
+    assert (found.log_action_rate_limit, found.log_action_rate_limit_burst) == ("", 5)
+    assert (found.iptables_filter_deny_action, found.default_endpoint_to_host_action) == ("Drop", "Drop")
+    assert (found.iptables_filter_allow_action, found.iptables_mangle_allow_action) == ("Accept", "Accept")
+    assert (found.iptables_backend, found.nftables_mode) == ("Auto", "Auto")
+    assert (found.bpf_enabled, found.bpf_attach_type, found.bpf_map_size_ipsets) == (False, "Netkit", 1_048_576)
+    assert not found.disable_conntrack_invalid_check
+
+
+def test_every_other_field_of_felix_passes_unread_whatever_it_holds() -> None:
+    assert len(UNREAD) > 150
+    assert not UNREAD & FIELDS.keys()
+    spec = "\n".join(f"{name}: [any, {{thing: 1}}]" for name in sorted(UNREAD))
+    blank = accepted(document("FelixConfiguration", spec, "{name: default}")).felix_configurations[0]
+    assert blank == FelixConfiguration("default", position=Position("x.yaml", 1, 1))
+
+
+def test_profiles_hold_their_labels_and_check_their_rules() -> None:
+    spec = "{labelsToApply: {pcns.a: b}, ingress: [{action: Allow}], egress: [{action: Pass, http: }]}"
+    (profile,) = accepted(document("Profile", spec, "{name: kns.default, labels: {own: c}}")).profiles
+    assert (profile.name, profile.labels, profile.labels_to_apply) == ("kns.default", {"own": "c"}, {"pcns.a": "b"})
+    (fault,) = faults(document("Profile", "{ingress: [{action: deny}]}"))
+    assert fault == (
+        "spec.ingress[0].action",
+        "expected Allow or Deny or Log or Pass, found 'deny'; did you mean 'Deny'?",
+    )
 
 
 def test_a_nodes_configuration_overrides_the_default_one_field_by_field() -> None:

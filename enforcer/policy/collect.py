@@ -1,0 +1,242 @@
+"""What was read, source by source: each document with its resource, what is wrong with it, and what is wrong around it.
+
+The collector only reads. What becomes of a load with faults is its caller's to say: all or nothing (``load``), or the
+last good version of what is faulty (``tolerant``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from enforcer.errors import Finding, Position
+from enforcer.policy import schema
+from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text
+from enforcer.policy.reading import Cursor, Fields, Refused, Report
+from enforcer.policy.resources import (
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    HostEndpoint,
+    NetworkSet,
+    Profile,
+    Resource,
+    Resources,
+    Tier,
+)
+from enforcer.policy.validate import KINDS, is_list, kind_of, resource
+
+SUFFIXES = (".yaml", ".yml", ".json")
+SCENARIO_SUFFIXES = (".scenario.yaml", ".scenario.yml")
+STDIN = "-"
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts as one
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What names an object: there is one of each. ``namespace`` is "" for kinds that belong to none."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def key_of(item: Resource) -> Key:
+    return Key(type(item).__name__, item.namespace if isinstance(item, NetworkSet) else "", item.name)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A resource as far as it could be read. It is sound without findings, and known when its name could be read.
+
+    ``several``: its fields repeat, so it is two documents without a ``---`` between them, and the second has no name.
+    """
+
+    key: Key
+    resource: Resource
+    findings: tuple[Finding, ...]
+    several: bool = False
+
+    @property
+    def known(self) -> bool:
+        return bool(self.key.name)
+
+
+@dataclass
+class Source:
+    """A file, or text from elsewhere.
+
+    ``around`` are the findings of no document that can be named: of the file, of a list, of a kind; ``seconds`` those
+    of documents whose name is taken.
+    """
+
+    report: Report
+    documents: list[Document] = field(default_factory=list)
+    around: list[Finding] = field(default_factory=list)
+    seconds: list[Finding] = field(default_factory=list)
+    unreadable: bool = False  # as a whole: what it holds is not known, though some of it was read
+
+    @property
+    def path(self) -> str:
+        return self.report.path
+
+    def fault(self, position: Position, message: str, context: str = "") -> None:
+        """Something wrong with the source as a whole."""
+        self.unreadable = True
+        self.report.add(position, "", message, context)
+        self.around.append(self.report.findings[-1])
+
+
+@dataclass
+class Collector:
+    """Reads sources one after another."""
+
+    sources: list[Source] = field(default_factory=list)
+    skipped: dict[str, None] = field(default_factory=dict)
+    _first: dict[Key, Position] = field(default_factory=dict)
+
+    def source(self, path: str, lines: Sequence[str] = ()) -> Source:
+        self.sources.append(Source(Report(path, lines)))
+        return self.sources[-1]
+
+    def read_paths(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        """Files, directories (their *.yaml, *.yml and *.json, at any depth) and ``-``, each file once."""
+        seen: set[str] = set()
+        for given in [os.fspath(path) for path in paths]:
+            for path in self._files(given):
+                identity = path if path == STDIN else os.path.realpath(path)
+                if identity not in seen:
+                    seen.add(identity)
+                    self.read_file(path)
+
+    def _files(self, given: str) -> list[str]:
+        if given == STDIN or not os.path.isdir(given):
+            return [given]
+        files = list(_within(given))
+        if not files:
+            self.source(given).fault(Position(given), f"no file here ends in {', '.join(SUFFIXES)}")
+        return files
+
+    def read_file(self, path: str) -> None:
+        shown = "<stdin>" if path == STDIN else path
+        try:
+            content = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
+            text = content.decode("utf-8-sig")
+        except OSError as error:
+            self.source(shown).fault(Position(shown), f"cannot be read: {error.strerror or error}")
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            column = error.start - error.object.rfind(b"\n", 0, error.start)
+            message = f"not text: byte {error.object[error.start]:#04x} is not UTF-8"
+            self.source(shown).fault(Position(shown, line, column), message)
+        else:
+            self.read_text(text, shown)
+
+    def read_text(self, text: str, path: str) -> None:
+        source = self.source(path, _LINE_BREAK.split(text))
+        empty = True
+        try:
+            for root in from_text(text):
+                empty = False
+                self.read_document(source, Cursor(source.report, root))
+        except DocumentFault as fault:
+            source.fault(Position(path, fault.line, fault.column), fault.message, _pointed(source.report, fault))
+        else:
+            if empty:
+                source.fault(
+                    Position(path), "holds no resource; expected YAML or JSON documents with apiVersion and kind"
+                )
+
+    def read_document(self, source: Source, at: Cursor, implied: str = "", *, within_list: bool = False) -> None:
+        """A resource, a List of them, or a plain sequence of them."""
+        before = len(source.report.findings)
+        try:
+            if isinstance(at.node, Items) and not within_list:
+                for item in at.items():
+                    self.read_document(source, item, within_list=True)
+                return
+            kind = kind_of(at, implied)
+            if is_list(kind):
+                self._read_list(source, at, kind, within_list=within_list)
+            elif kind in KINDS:
+                self._keep(source, at, resource(at, kind), before)
+            else:
+                self.skipped[kind] = None
+        except Refused as refused:
+            refused.report()
+            source.around += source.report.findings[-1:]
+
+    def _read_list(self, source: Source, at: Cursor, kind: str, *, within_list: bool) -> None:
+        if within_list:
+            raise Refused(at.down("kind"), "a list within a list")
+        before = len(source.report.findings)
+        document = Fields(at, schema.LIST)
+        source.around += source.report.findings[before:]
+        if "items" not in document:
+            return
+        for item in document.cursor("items").items():
+            self.read_document(source, item, kind.removesuffix("List"), within_list=True)
+
+    def _keep(self, source: Source, at: Cursor, found: Resource, before: int) -> None:
+        """Note a document; a second one of a name is a finding and nothing more."""
+        key = key_of(found)
+        if key.name and key in self._first:
+            message = f"a second {key.kind} named {key.name!r}; the first is at {self._first[key]}"
+            at.down("metadata", "name").fault(message)
+            source.seconds += source.report.findings[before:]
+            return
+        self._first.setdefault(key, at.position)
+        several = isinstance(at.node, Fieldset) and bool(at.node.repeated)
+        source.documents.append(Document(key, found, tuple(source.report.findings[before:]), several))
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All of them: the sources in the order read, each from top to bottom."""
+        return [finding for source in self.sources for finding in sorted_findings(source.report.findings)]
+
+    def resources(self, items: Iterable[Resource]) -> Resources:
+        """These items, kind by kind, and the kinds skipped."""
+        found = list(items)
+        return Resources(
+            host_endpoints=_all(found, HostEndpoint),
+            global_network_sets=_all(found, GlobalNetworkSet),
+            network_sets=_all(found, NetworkSet),
+            policies=_all(found, GlobalNetworkPolicy),
+            tiers=_all(found, Tier),
+            profiles=_all(found, Profile),
+            felix_configurations=_all(found, FelixConfiguration),
+            skipped=tuple(self.skipped),
+        )
+
+
+def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.position)
+
+
+def _all(items: Sequence[Resource], kind: type[R]) -> tuple[R, ...]:
+    return tuple(item for item in items if isinstance(item, kind))
+
+
+def _within(directory: str) -> Iterator[str]:
+    # Hidden names are skipped because a mounted ConfigMap holds its files twice, once below "..data".
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.endswith(SUFFIXES) and not name.startswith(".") and not name.endswith(SCENARIO_SUFFIXES):
+                yield os.path.join(folder, name)
+
+
+def _pointed(report: Report, fault: DocumentFault) -> str:
+    line = report.lines[fault.line - 1].expandtabs(1).rstrip() if 0 < fault.line <= len(report.lines) else ""
+    return f"{line}\n{' ' * (fault.column - 1)}^" if line else ""

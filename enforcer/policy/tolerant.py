@@ -1,0 +1,152 @@
+"""Resources from files some of which are faulty: every object that is right, and the last good version of the others.
+
+Felix treats an invalid object as deleted (``felix/calc/validation_filter.go``), so that a slip in a deny list opens the
+door. Here a faulty object keeps its last good version, one that never was good is left out, and all others follow
+their files, so that a fault in one file does not hold up a change in another:
+
+* A document that can be named, by kind and name, stands for its object: the last good version of that stays.
+* A file that cannot be read or parsed keeps all the objects last read from it. Nothing of it is taken, not even what
+  stands before the fault: half a file may be the half without the exceptions.
+* A document that cannot be named may be any object: the file keeps those it had and has no more.
+* Of two documents of one name the first counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from enforcer.errors import Finding
+from enforcer.policy.collect import Collector, Document, Key, Source, key_of, sorted_findings
+from enforcer.policy.resources import Resource, Resources
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong, and what is enforced all the same."""
+
+    finding: Finding
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """``kept`` names the objects that stay as they last were; ``left_out`` those there is no good version of, and
+    files of which something is missing that has no name.
+    """
+
+    resources: Resources
+    faults: tuple[Fault, ...] = ()
+    kept: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing at all to enforce or to configure."""
+        return not any(_items(self.resources))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(fault.finding for fault in self.faults)
+
+
+def load_tolerant(paths: Sequence[str | os.PathLike[str]], last_good: Resources) -> Loaded:
+    """The resources of files and directories as ``load`` finds them; faulty ones as ``last_good`` has them."""
+    collector = Collector()
+    collector.read_paths(paths)
+    merge = _Merge(last_good)
+    for source in collector.sources:
+        merge.take_documents(source)
+    for source in collector.sources:  # when all that is in any file is known: an object may have moved
+        merge.keep_the_rest(source)
+    return Loaded(
+        collector.resources(merge.items.values()),
+        tuple(merge.faults_in_order(collector.sources)),
+        tuple(merge.kept),
+        tuple(merge.left_out),
+    )
+
+
+@dataclass
+class _Merge:
+    last_good: Resources
+    items: dict[Key, Resource] = field(default_factory=dict)
+    kept: dict[str, None] = field(default_factory=dict)
+    left_out: dict[str, None] = field(default_factory=dict)
+    _outcomes: dict[Finding, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._good = {key_of(item): item for item in _items(self.last_good)}
+
+    def take_documents(self, source: Source) -> None:
+        """The objects a source names."""
+        self._outcomes |= dict.fromkeys(source.seconds, "only the first counts")
+        if source.unreadable:
+            return
+        for document in source.documents:
+            if document.findings:
+                self._replace(document)
+            else:
+                self.items[document.key] = document.resource
+
+    def _replace(self, document: Document) -> None:
+        if not document.known:
+            return
+        last = self._good.get(document.key)
+        if last is None:
+            self.left_out[str(document.key)] = None
+            outcome = f"{document.key} is left out: there is no good version of it"
+        else:
+            self.kept[str(document.key)] = None
+            self.items[document.key] = last
+            outcome = f"{document.key} stays as it last was"
+        self._outcomes |= dict.fromkeys(document.findings, outcome)
+
+    def keep_the_rest(self, source: Source) -> None:
+        """The objects a source had, where it does not say whether it still has them."""
+        unnamed = [finding for item in source.documents if not item.known or item.several for finding in item.findings]
+        if source.unreadable:
+            unnamed += [finding for item in source.documents for finding in item.findings]
+        if not (unnamed or source.around):
+            return
+        named = {document.key for document in source.documents if document.known and not source.unreadable}
+        kept = []
+        for key, item in self._good.items():
+            if _is_from(item, source.path) and key not in self.items and key not in named:
+                self.items[key] = item
+                self.kept[str(key)] = None
+                kept.append(str(key))
+        if not kept:
+            self.left_out[source.path] = None
+        outcome = _outcome(source, kept)
+        for finding in (*unnamed, *source.around):
+            said = self._outcomes.get(finding)
+            self._outcomes[finding] = f"{said}; {outcome}" if said else outcome
+
+    def faults_in_order(self, sources: Iterable[Source]) -> Iterator[Fault]:
+        for source in sources:
+            for finding in sorted_findings(source.report.findings):
+                yield Fault(finding, self._outcomes[finding])
+
+
+def _outcome(source: Source, kept: Sequence[str]) -> str:
+    what = "this file" if source.unreadable else "this document"
+    if not kept:
+        return f"nothing of {what} is enforced"
+    return f"as {'it' if source.unreadable else 'the file'} last was, these stay: {', '.join(kept)}"
+
+
+def _is_from(item: Resource, path: str) -> bool:
+    """Whether the item was read from the file, or from one below the directory."""
+    return item.position.path == path or item.position.path.startswith(os.path.join(path, ""))
+
+
+def _items(resources: Resources) -> Iterator[Resource]:
+    yield from resources.host_endpoints
+    yield from resources.global_network_sets
+    yield from resources.network_sets
+    yield from resources.policies
+    yield from resources.tiers
+    yield from resources.profiles
+    yield from resources.felix_configurations

@@ -1,0 +1,53 @@
+"""Policies, without their rules: what is accepted beside what is refused."""
+
+from __future__ import annotations
+
+from tests.unit.enforcer.policy.rows import Row
+
+POLICIES = [
+    Row("GlobalNetworkPolicy", "tier", "{tier: ''}", "{tier: Edge}",
+        "5:10: spec.tier: 'Edge' is no name here; use lower case letters, digits, '-', beginning and ending with "
+        "a letter or digit"),
+    Row("GlobalNetworkPolicy", "order", "{order: -1.5e2}", "{order: '10'}",
+        "5:11: spec.order: expected a number, found the string '10'"),
+    Row("GlobalNetworkPolicy", "no order", "{order: null}", "{order: [1]}",
+        "5:11: spec.order: expected a number, found a list"),
+    Row("GlobalNetworkPolicy", "selector", "{selector: \"a in {'b'} && !has(c)\"}", "{selector: \"a in 'b'\"}",
+        "5:20: spec.selector: expected '{' after 'in', found string 'b'"),
+    Row("GlobalNetworkPolicy", "its length", "{selector: 'has(a)~1018* ~'}", "{selector: 'has(a)~1019* ~'}",
+        "5:14: spec.selector: a selector of 1025 characters; at most 1024 are allowed"),
+    Row("GlobalNetworkPolicy", "global() in selector", "{selector: has(global)}", "{selector: global()}",
+        "5:14: spec.selector: global() may stand only in the namespaceSelector of a rule"),
+    Row("GlobalNetworkPolicy", "global() in namespaceSelector", "{namespaceSelector: all()}",
+        "{namespaceSelector: global()}",
+        "5:23: spec.namespaceSelector: global() may stand only in the namespaceSelector of a rule"),
+    Row("GlobalNetworkPolicy", "global() in serviceAccountSelector", "{serviceAccountSelector: has(a)}",
+        "{serviceAccountSelector: 'has(a) || global()'}",
+        "5:28: spec.serviceAccountSelector: global() may stand only in the namespaceSelector of a rule"),
+    Row("GlobalNetworkPolicy", "types", "{types: [Egress, Ingress]}", "{types: [Egress, Egress]}",
+        "5:20: spec.types[1]: Egress is listed twice"),
+    Row("GlobalNetworkPolicy", "a type's case", "{types: [Ingress]}", "{types: [ingress]}",
+        "5:12: spec.types[0]: expected Ingress or Egress, found 'ingress'; did you mean 'Ingress'?"),
+    Row("GlobalNetworkPolicy", "doNotTrack and applyOnForward", "{doNotTrack: true, applyOnForward: true}",
+        "{doNotTrack: true}", "5:16: spec.doNotTrack: requires applyOnForward: true"),
+    Row("GlobalNetworkPolicy", "preDNAT and applyOnForward", "{preDNAT: true, applyOnForward: true}",
+        "{preDNAT: true, applyOnForward: false}", "5:13: spec.preDNAT: requires applyOnForward: true"),
+    Row("GlobalNetworkPolicy", "doNotTrack and preDNAT", "{doNotTrack: false, preDNAT: true, applyOnForward: true}",
+        "{doNotTrack: true, preDNAT: true, applyOnForward: true}",
+        "5:31: spec.preDNAT: cannot be true together with doNotTrack: true"),
+    Row("GlobalNetworkPolicy", "preDNAT and egress rules", "{preDNAT: true, applyOnForward: true, egress: []}",
+        "{preDNAT: true, applyOnForward: true, egress: [{action: Deny}]}",
+        "5:49: spec.egress: a policy with preDNAT: true cannot have egress rules"),
+    Row("GlobalNetworkPolicy", "preDNAT and Egress", "{preDNAT: true, applyOnForward: true, types: [Ingress]}",
+        "{preDNAT: true, applyOnForward: true, types: [Egress]}",
+        "5:48: spec.types: a policy with preDNAT: true cannot have the type Egress"),
+    Row("GlobalNetworkPolicy", "egress rules of untracked policy",
+        "{doNotTrack: true, applyOnForward: true, egress: [{action: Deny}]}",
+        "{doNotTrack: true, applyOnForward: true, egress: {action: Deny}}",
+        "5:52: spec.egress: expected a list, found a mapping"),
+    Row("GlobalNetworkPolicy", "a boolean", "{applyOnForward: on}", "{applyOnForward: 'on'}",
+        "5:20: spec.applyOnForward: expected true or false, found the string 'on'"),
+    Row("GlobalNetworkPolicy", "performanceHints", "{performanceHints: [AssumeNeededOnEveryNode]}",
+        "{performanceHints: [AssumeNeededOnEveryNode, AssumeNeededOnEveryNode]}",
+        "5:48: spec.performanceHints[1]: AssumeNeededOnEveryNode is listed twice"),
+]  # fmt: skip
