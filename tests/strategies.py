@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dossim.host import Host, Listener
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import (
+    EndpointPort,
     EntityRule,
     Failsafe,
     FelixConfiguration,
@@ -23,8 +24,11 @@ from enforcer.policy.resources import (
     GlobalNetworkSet,
     HostEndpoint,
     IcmpMatch,
+    NamedPort,
     NetworkSet,
+    Port,
     PortRange,
+    Profile,
     Resources,
     Rule,
     Tier,
@@ -48,6 +52,9 @@ NETS6 = ("2001:db8::/32", "2001:db8::7/128", "2001:db8:bad::/48", "fd00::/64", "
 EXPECTED_IPS = (ME4, ME6, "192.0.2.33", "fd00::77")
 FEW_NETS4, FEW_NETS6 = NETS4[:5], NETS6[:5]
 ENTITY_PARTS = ("nets", "not_nets", "selector", "not_selector", "scope", "ports")
+NAMESPACES = ("all()", "global()", "env == 'prod'", "has(env)", "env != 'prod'")
+PORT_NAMES = ("http", "dns", "nowhere")
+PROFILES = ("edge", "site", "nowhere")
 TIERS = ("default", "security", "absent")
 ORDERS = (None, 1.0, 2.0, 10.0)
 
@@ -83,8 +90,15 @@ def nets(pool: Sequence[str], *, max_size: int = 3) -> st.SearchStrategy[tuple[A
     return some.map(lambda found: tuple(map(ip_network, found)))
 
 
-def ports() -> st.SearchStrategy[PortRange]:
+def port_ranges() -> st.SearchStrategy[PortRange]:
     return st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)).map(lambda pair: PortRange(min(pair), max(pair)))
+
+
+def ports(*, by_number: bool, max_size: int) -> st.SearchStrategy[tuple[Port, ...]]:
+    """Ports of one side: names, and where the protocol has ports numbers too."""
+    names: st.SearchStrategy[Port] = st.sampled_from(PORT_NAMES).map(NamedPort)
+    one = st.one_of(port_ranges(), port_ranges(), names) if by_number else names
+    return st.lists(one, max_size=max_size, unique=True).map(tuple)
 
 
 def failsafes() -> st.SearchStrategy[tuple[Failsafe, ...]]:
@@ -112,10 +126,10 @@ def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool) -> Ent
     if "not_selector" in parts:
         fields["not_selector"] = draw(st.sampled_from(SELECTORS))
     if "scope" in parts:
-        fields["namespace_selector"] = draw(st.sampled_from(("all()", "global()")))
-    if "ports" in parts and has_ports:
-        fields["ports"] = tuple(draw(st.lists(ports(), max_size=2)))
-        fields["not_ports"] = tuple(draw(st.lists(ports(), max_size=1)))
+        fields["namespace_selector"] = draw(st.sampled_from(NAMESPACES))
+    if "ports" in parts:
+        fields["ports"] = draw(ports(by_number=has_ports, max_size=2))
+        fields["not_ports"] = draw(ports(by_number=has_ports, max_size=1))
     return EntityRule(**fields)
 
 
@@ -177,7 +191,24 @@ def host_endpoints(draw: st.DrawFn, number: int) -> HostEndpoint:
         node=draw(st.sampled_from(nodes)),
         interface_name=draw(st.sampled_from(interfaces)),
         expected_ips=tuple(map(ip_address, sorted(draw(st.sets(st.sampled_from(EXPECTED_IPS)))))),
+        profiles=tuple(draw(st.lists(st.sampled_from(PROFILES), max_size=2))),
+        ports=tuple(draw(st.lists(endpoint_ports(), max_size=3))),
     )
+
+
+def endpoint_ports() -> st.SearchStrategy[EndpointPort]:
+    names, protocols = st.sampled_from(PORT_NAMES[:2]), st.sampled_from((6, 6, 17, 132))
+    return st.builds(EndpointPort, names, protocols, st.sampled_from(PORTS))
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> tuple[Profile, ...]:
+    """Those that endpoints name, and that of the one namespace, whose labels have a prefix."""
+    found = [Profile(name, labels_to_apply=draw(labels())) for name in PROFILES[:2]]
+    if draw(st.booleans()):
+        env = draw(st.sampled_from(("prod", "test")))
+        found.append(Profile("kns.web", labels_to_apply={"pcns.env": env, **draw(labels())}))
+    return tuple(found)
 
 
 @st.composite
@@ -198,5 +229,6 @@ def resources(draw: st.DrawFn) -> Resources:
         ),
         policies=tuple(draw(policies(n)) for n in range(draw(st.integers(1, 4)))),
         tiers=tuple(Tier(name, order=draw(st.sampled_from(ORDERS))) for name in sorted(some_tiers)),
+        profiles=draw(profiles()),
         felix_configurations=draw(st.sampled_from(((), (felix,), (felix,), (felix,)))),
     )

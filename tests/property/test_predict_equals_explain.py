@@ -25,9 +25,13 @@ from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
 from enforcer.words import Answer, Backend, Mode
 from tests.frames import captures
+from tests.reach import reach
 from tests.strategies import hosts, resources
 
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
+
+# Pairs of resources and a packet; the nightly profile has examples for many more.
+LEAST_PAIRS = 200_000 if settings().max_examples >= 100_000 else 2_000
 
 Row = tuple[Fate, object, str | None]
 
@@ -54,25 +58,34 @@ def both(policy: Resources, host: Host, choice: ModeChoice, frames: Sequence[byt
     return [(d.fate, d.stage, d.entry) for d in predicted], [(d.fate, d.stage, d.entry) for d in explained]
 
 
-# Some eight packets an example: thousands of (policy, packet) pairs in a few seconds; nightly, as many as its profile
-# says.
-@settings(max_examples=max(400, settings().max_examples), suppress_health_check=list(HealthCheck))
-@given(resources(), hosts(), st.sampled_from(CHOICES), captures())
-def test_predict_equals_explain(policy: Resources, host: Host, choice: ModeChoice, frames: list[bytes]) -> None:
-    predicted, explained = both(policy, host, choice, frames)
-    for number, frame in enumerate(frames):
-        note(f"{number}: {frame.hex()}")
-    assert predicted == explained
+def test_predict_equals_explain() -> None:
+    """On random captures, and on the packets that reach every entry."""
+    pairs = 0
+
+    @settings(max_examples=max(250, settings().max_examples), suppress_health_check=list(HealthCheck))
+    @given(resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 9))
+    def agree(policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], seed: int) -> None:
+        nonlocal pairs
+        frames = [*reach(plan_for(policy, host, choice).table, host, seed).frames, *others]
+        predicted, explained = both(policy, host, choice, frames)
+        for number, frame in enumerate(frames):
+            note(f"{number}: {frame.hex()}")
+        assert predicted == explained
+        pairs += len(frames)
+
+    agree()
+    assert pairs >= LEAST_PAIRS
 
 
 def test_random_captures_end_everywhere() -> None:
     """What the property draws is worth its time: policy drops at every stage that enforces, and packets get through."""
     ends: Counter[object] = Counter()
 
-    @settings(max_examples=300, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=500, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), st.sampled_from(CHOICES), captures())
-    def collect(policy: Resources, host: Host, choice: ModeChoice, frames: list[bytes]) -> None:
+    def collect(policy: Resources, host: Host, choice: ModeChoice, others: list[bytes]) -> None:
         plan = plan_for(policy, host, choice)
+        frames = [*reach(plan.table, host).frames, *others]
         for trace in Explainer(policy, host, mode=plan.mode).explain_capture(frames):
             end = trace.disposition
             ends[end.column] += 1

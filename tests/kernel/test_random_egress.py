@@ -1,0 +1,135 @@
+"""Random egress policies: what the host sends, through raw OUTPUT of the running kernel.
+
+Packets leave by raw sockets inside the lab's victim. No observer is needed: each rule counts what it decided, and the
+counters are compared with the decisions of both witnesses.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, note, settings
+
+from dossim.host import Host
+from dossim.lab import Lab
+from dossim.packet.capture import Capture
+from dossim.packet.columns import parse_columns
+from dossim.packet.parse import parse
+from dossim.pipeline.hooks import seen_by_raw
+from dossim.pipeline.policy import Policy, Verdict
+from dossim.predict.flows import ordinary4, ordinary6
+from dossim.predict.rules import decide
+from enforcer.apply import Enforcer
+from enforcer.mode import ModeChoice
+from enforcer.policy.compile import compile_table
+from enforcer.policy.resources import Resources
+from enforcer.policy.ruletable import RuleTable
+from enforcer.words import Action, Direction
+from tests.kernel.iptables_support import IPTABLES, run
+from tests.reach import sent
+from tests.strategies import hosts, resources
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
+
+EXAMPLES = 60
+ETHERNET = bytes(12)
+ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
+DECIDING = (Action.DENY, Action.ALLOW)
+
+
+def destination(packet: bytes) -> IPv4Address | IPv6Address:
+    return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+
+
+def leaves(packet: bytes, host: Host) -> bool:
+    """Whether the host sends it by the interface: it has an address of the family, and the packet is for another."""
+    to = destination(packet)
+    special = to.is_multicast or to.is_loopback or to.is_unspecified or to.is_link_local or to.is_reserved
+    near = any(to in address.network for address in host.addresses)
+    return not special and not near and any(address.version == to.version for address in host.addresses)
+
+
+def send(packets: Sequence[bytes], host: Host) -> None:
+    with ExitStack() as stack:
+        sockets = {
+            version: stack.enter_context(socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
+            for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6))
+        }
+        for raw in sockets.values():
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, host.interface.encode())
+        for packet in packets:
+            with suppress(PermissionError):  # what raw OUTPUT drops is EPERM to its sender
+                sockets[packet[0] >> 4].sendto(packet, (str(destination(packet)), 0))
+
+
+def explained(policy: Resources, host: Host, packets: Sequence[bytes]) -> Counter[str]:
+    """Packets that each Deny or Allow decides, by ``explain``'s evaluation of the resources."""
+    addresses = [address.ip for address in host.addresses]
+    rules = Policy.of(policy, node=host.node, interface=host.interface, addresses=addresses, direction=Direction.EGRESS)
+    found: Counter[str] = Counter()
+    for packet in packets:
+        ip = parse(ETHERNET + ETHERTYPE[packet[0] >> 4] + packet).ip
+        assert ip is not None
+        decision = rules.decide(seen_by_raw(ip))
+        if decision.verdict in (Verdict.DENY, Verdict.ALLOW) and decision.decided_by:
+            found[decision.decided_by.name] += 1
+    return found
+
+
+def predicted(table: RuleTable, packets: Sequence[bytes]) -> Counter[str]:
+    """The same by the vectorised evaluation of the compiled table."""
+    columns = parse_columns(Capture.from_frames([ETHERNET + ETHERTYPE[packet[0] >> 4] + packet for packet in packets]))
+    found: Counter[str] = Counter()
+    for flows in (ordinary4(columns), ordinary6(columns)):
+        decisions = decide(flows, table, Direction.EGRESS)
+        for by in (decisions.denied_by, decisions.allowed_by):
+            found.update(table.egress[at].name for at in by[by >= 0].tolist())
+    return found
+
+
+def counted(policy: Resources, host: Host, packets: Sequence[bytes]) -> Counter[str]:
+    """What the kernel's rules of Deny and Allow count while the packets are sent."""
+    with Lab(host) as lab, lab.victim():
+        enforcer = Enforcer(host.node, pin_root=lab.pin_root, choice=ModeChoice.RAW, interfaces=[host.interface])
+        plan = enforcer.apply(policy).plan.interface(host.interface)
+        assert plan is not None
+        deciding = {entry.name for entry in plan.table.egress if entry.action in DECIDING}
+        # The host's own reports of the groups it is in come when they come: they must not reach the entries.
+        run(IPTABLES[6], "-w", "-t", "raw", "-I", "OUTPUT", "-d", "ff02::/16", "-j", "DROP")
+        before = {count.entry: count.packets for count in enforcer.counters()}
+        send(packets, host)
+        after = {count.entry: count.packets for count in enforcer.counters()}
+        enforcer.detach()
+    return Counter({name: after[name] - before[name] for name in deciding if after.get(name, 0) > before.get(name, 0)})
+
+
+def test_raw_output_does_what_was_predicted() -> None:
+    decided: Counter[str] = Counter()
+
+    @settings(
+        max_examples=max(EXAMPLES, settings().max_examples // 100),
+        derandomize=True,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(resources(), hosts())
+    def drill(policy: Resources, host: Host) -> None:
+        addresses = [address.ip for address in host.addresses]
+        table = compile_table(policy, node=host.node, interface=host.interface, addresses=addresses)
+        assume(table.egress)
+        packets = [packet for packet in sent(table) if leaves(packet, host)]
+        assume(packets)
+        expected = explained(policy, host, packets)
+        note(str([packet.hex() for packet in packets]))
+        assert predicted(table, packets) == expected
+        assert counted(policy, host, packets) == expected
+        decided.update(policies=1, packets=len(packets), decided=sum(expected.values()))
+
+    drill()
+    assert decided["policies"] >= EXAMPLES
+    assert decided["packets"] > decided["decided"] > decided["packets"] / 10, decided

@@ -1,0 +1,64 @@
+"""XDP drops ⊆ raw drops: what is dropped early is what raw drops, by the same entry; all else ends as without XDP.
+
+Asked of both witnesses. The exceptions are packets that die between XDP and raw (bad headers, fragments that stay
+incomplete): raw never sees them, so XDP may drop them by their source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from dossim.disposition import Disposition, Fate
+from dossim.host import Host
+from dossim.packet.capture import Capture
+from dossim.pipeline import Explainer
+from dossim.predict import predict
+from enforcer.mode import ModeChoice
+from enforcer.policy.resources import Resources
+from enforcer.words import STAGE_OF_MODE, Mode, Stage
+from tests.frames import captures
+from tests.property.test_predict_equals_explain import plan_for
+from tests.reach import reach
+from tests.strategies import hosts, resources
+
+EARLY = {STAGE_OF_MODE[mode] for mode in Mode}
+BEFORE_RAW = {Stage.IP_INPUT, Stage.DEFRAG}
+
+Witness = Callable[[Resources, Host, ModeChoice, Sequence[bytes]], list[Disposition]]
+
+
+def explained(policy: Resources, host: Host, choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
+    mode = plan_for(policy, host, choice).mode
+    return [trace.disposition for trace in Explainer(policy, host, mode=mode).explain_capture(frames)]
+
+
+def predicted(policy: Resources, host: Host, choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
+    prediction = predict(Capture.from_frames(frames), plan_for(policy, host, choice), host)
+    return [prediction.disposition(number) for number in range(len(frames))]
+
+
+def assert_within(witness: Witness, policy: Resources, host: Host, choice: ModeChoice, frames: list[bytes]) -> None:
+    early = witness(policy, host, choice, frames)
+    raw = witness(policy, host, ModeChoice.RAW, frames)
+    for frame, with_xdp, without in zip(frames, early, raw, strict=True):
+        note(f"{frame.hex()}: {with_xdp} with XDP, {without} without")
+        if with_xdp.stage not in EARLY:
+            same_entry = with_xdp.entry == without.entry
+            # A fragment dropped early leaves its datagram incomplete: the others are lost with it, as they would be.
+            assert (with_xdp.agrees(without) and same_entry) or with_xdp.stage is Stage.DEFRAG
+            continue
+        assert without.fate is Fate.DROPPED
+        assert without.stage in BEFORE_RAW or (without.stage is Stage.RAW and without.entry == with_xdp.entry)
+
+
+@settings(max_examples=max(150, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(resources(), hosts(), st.sampled_from([ModeChoice.NATIVE, ModeChoice.GENERIC]), captures(), st.integers(0, 9))
+def test_xdp_drops_nothing_that_raw_would_not(
+    policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], seed: int
+) -> None:
+    frames = [*reach(plan_for(policy, host, choice).table, host, seed).frames, *others]
+    assert_within(explained, policy, host, choice, frames)
+    assert_within(predicted, policy, host, choice, frames)
