@@ -18,6 +18,7 @@ from pathlib import Path
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.render import render
+from enforcer.backends.iptables.rules import TableName
 from enforcer.backends.xdp import XdpBackend
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
@@ -173,7 +174,16 @@ def settings_of(felix: FelixConfiguration) -> Settings:
         log_prefix=felix.log_prefix,
         ipv6=felix.ipv6_support,
         max_set_size=felix.max_ipset_size,
+        accepting=frozenset(_accepting(felix)),
     )
+
+
+def _accepting(felix: FelixConfiguration) -> Iterator[TableName]:
+    """The tables where an allow action of Accept, and not Return, makes the accept mark count."""
+    if felix.iptables_mangle_allow_action.lower() == "accept":
+        yield TableName.MANGLE
+    if felix.iptables_filter_allow_action.lower() == "accept":
+        yield TableName.FILTER
 
 
 def _fallbacks(plan: Plan) -> Iterator[str]:

@@ -230,6 +230,19 @@ def test_tables_are_made_only_for_what_goes_into_them(
     assert not [line for line in all_tables() if "enf-" in line]
 
 
+@pytest.mark.parametrize("name", [TableName.MANGLE, TableName.FILTER], ids=str)
+def test_a_table_told_to_return_has_no_chain_of_ours(inside: str, name: TableName) -> None:
+    both = plan(table(ALLOW_9, egress=(ALLOW_9_OUT,)))
+    every = frozenset({TableName.MANGLE, TableName.FILTER})
+    IptablesBackend(Settings()).apply(both)
+    assert installed_chains(4, name)
+    returning = IptablesBackend(Settings(accepting=every - {name}))
+    assert returning.apply(both).changes
+    assert not installed_chains(4, name)
+    assert all(installed_chains(4, other) for other in every - {name})
+    assert not returning.apply(both).changes
+
+
 def test_forward_is_left_alone(inside: str) -> None:
     BACKEND.apply(plan(WHOLE))
     assert not [line for line in all_tables() if "FORWARD" in line and line.startswith("-A")]

@@ -68,7 +68,8 @@ LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 class Settings:
     """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
 
-    ``max_set_size``: a set that needs more members of one family than this is refused.
+    ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables behind
+    raw that accept what an Allow has marked; in others it meets the host's own rules.
     """
 
     insert_mode: str = "insert"
@@ -76,6 +77,7 @@ class Settings:
     log_prefix: str = "calico-packet"
     ipv6: bool = True
     max_set_size: int = DEFAULT_MAX_SET_SIZE
+    accepting: frozenset[TableName] = frozenset({TableName.MANGLE, TableName.FILTER})
 
     @property
     def accept_mark(self) -> int:
@@ -142,7 +144,7 @@ def render(plan: Plan, settings: Settings) -> Rendering:
         family = _Family(version, settings, sets)
         chains[TableId(version, TableName.RAW)] = tuple(family.chains(tables))
         accepting = accept_chains(family.allowing, settings.accept_mark)
-        chains |= {TableId(version, name): found for name, found in accepting.items()}
+        chains |= {TableId(version, name): found for name, found in accepting.items() if name in settings.accepting}
     _require_small(sets.specs(), settings.max_set_size)
     return Rendering({table: found for table, found in chains.items() if found}, sets.specs())
 
