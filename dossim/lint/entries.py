@@ -100,7 +100,7 @@ def _idle_pass(item: Boxed, later: Sequence[Boxed]) -> Finding | None:
     if any(other.entry.tier == entry.tier and may_meet(item, other) for other in later):
         return None
     message = f"{entry.name} passes over nothing: no later untracked entry of tier {entry.tier!r} can match its packets"
-    return Finding(RuleId.PASS, Level.WARNING, entry.position, message)
+    return Finding(RuleId.PASS, Level.NOTE, entry.position, message)
 
 
 # -- failsafes ---------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         RuleId.PASS,
-        Level.WARNING,
+        Level.NOTE,
         "A Pass entry skips nothing: no later entry of its tier could match the packet.",
         "Remove the entry, or put it before those it is to skip.",
     ),
