@@ -4,8 +4,8 @@
   nothing that is right already.
 * A faulty object never replaces a good one: its last good version stays enforced, all other objects follow their
   files, and the log says each fault once, with what becomes of it (``policy/tolerant.py``).
-* An agent that starts on faulty objects has no good version of them and enforces the rest, as Calico does; when there
-  is no rest, what is in the kernel stays as it is.
+* An agent that starts on faulty objects has the good version its store kept of an earlier run, if it did. Otherwise it
+  enforces the rest, as Calico does; when there is no rest, what is in the kernel stays as it is.
 * Policy that no backend can enforce does not replace policy that is enforced.
 * A pass that fails is tried again, at growing intervals; each distinct error is logged once.
 * Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole.

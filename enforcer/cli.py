@@ -139,6 +139,11 @@ def apply(
 @main.command()
 @files_option(help_text="A directory (or file) of resources to watch; may be repeated.")
 @click.option("--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Where policy is.")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the last good policy is kept for a restart; default: $STATE_DIRECTORY, else /var/lib/enforcer.",
+)
 @click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel when stopped.")
 @mode_option
 @node_option
@@ -147,6 +152,7 @@ def apply(
 def run(
     files: tuple[Path, ...],
     datastore: str,
+    state_dir: Path | None,
     detach_on_exit: bool,
     mode: str,
     node: str,
@@ -155,8 +161,8 @@ def run(
 ) -> None:
     """Keep the kernel as the datastore says: watch, apply, resync. Logs to stderr.
 
-    Policy that is wrong never replaces policy that is right. SIGHUP reads everything again; SIGTERM stops, and leaves
-    the policy in the kernel, so that a restart opens no hole.
+    An object that is wrong never replaces one that is right, not even over a restart. SIGHUP reads everything again;
+    SIGTERM stops, and leaves the policy in the kernel, so that a restart opens no hole.
 
     \b
     Example:
@@ -165,10 +171,11 @@ def run(
     from enforcer import log
     from enforcer.agent import Agent
     from enforcer.datastore.files import FileStore
+    from enforcer.datastore.lastgood import state_directory
 
     require_privilege("enforcing policy")
     log.setup(logging.DEBUG if verbose else logging.INFO)
-    store = {"files": FileStore}[datastore](files)
+    store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
     Agent(store, _enforcer(node, pin_root, mode), detach_on_exit=detach_on_exit).run()
 
 

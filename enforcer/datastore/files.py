@@ -7,6 +7,7 @@ inotify, nor when a directory is replaced as a whole (as Kubernetes does with a 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from watchfiles import watch
 
+from enforcer.datastore.lastgood import LastGood
+from enforcer.log import event
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
 
@@ -24,16 +27,42 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 class FileStore:
-    """A DataStore over paths that need not exist yet when it is made."""
+    """A DataStore over paths that need not exist yet when it is made.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    With a ``state`` directory the first snapshot has faulty objects as they were in the last one of an earlier run in
+    which nothing was wrong.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, state: Path | None = None) -> None:
         self._paths = tuple(paths)
         self._seen: Fingerprint = ()
+        self._saved: Fingerprint | None = None
+        self._last_good = LastGood(state, paths) if state else None
+        self._is_first = True
 
     def snapshot(self, last_good: Resources) -> Loaded:
         """All resources in the files, faulty ones as ``last_good`` has them."""
         self._seen = self._fingerprint()  # before reading: a change during it then counts as one after it
-        return load_tolerant(self._paths, last_good)
+        loaded = load_tolerant(self._paths, last_good)
+        if self._last_good is None:
+            return loaded
+        if loaded.faults and self._is_first:
+            loaded = load_tolerant(self._paths, self._last_good.read())
+        self._is_first = False
+        if not loaded.faults:
+            self._save(self._last_good, loaded.files)
+        return loaded
+
+    def _save(self, last_good: LastGood, files: Sequence[str]) -> None:
+        """Keep the files of a snapshot without faults."""
+        if self._saved == self._seen:
+            return
+        try:
+            if last_good.save(files, unchanged=lambda: self._fingerprint() == self._seen):
+                self._saved = self._seen
+        except (OSError, UnicodeDecodeError) as error:
+            event(logging.WARNING, "the last good policy cannot be kept on disk for a restart", problem=str(error))
+            self._saved = self._seen
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """An item whenever the files are no longer those of the last snapshot."""

@@ -33,13 +33,14 @@ class Fault:
 @dataclass(frozen=True)
 class Loaded:
     """``kept`` names the objects that stay as they last were; ``left_out`` those there is no good version of, and
-    files of which something is missing that has no name.
+    files of which something is missing that has no name. ``files`` are all that were read.
     """
 
     resources: Resources
     faults: tuple[Fault, ...] = ()
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -65,6 +66,7 @@ def load_tolerant(paths: Sequence[str | os.PathLike[str]], last_good: Resources)
         tuple(merge.faults_in_order(collector.sources)),
         tuple(merge.kept),
         tuple(merge.left_out),
+        tuple(source.path for source in collector.sources),
     )
 
 

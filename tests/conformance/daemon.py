@@ -17,6 +17,7 @@ def daemon(host: Host, documents: Sequence[Document], folder: Path) -> Iterator[
     """Runs in the host's namespace until the block ends, and must then end well."""
     (folder / "policy.json").write_text(json.dumps(list(documents)))
     words = ["-f", str(folder), "--node", host.name, "--pin-root", str(host.pin_root), "--mode", str(host.choice)]
+    words += ["--state-dir", f"{folder}.state"]
     process = subprocess.Popen(
         ["nsenter", f"--net=/run/netns/{host.namespace}", sys.executable, "-m", "enforcer.cli", "run", *words],
         stderr=subprocess.PIPE,

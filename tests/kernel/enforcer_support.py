@@ -185,7 +185,7 @@ def agent(pair: NetnsPair, pin_root: Path, store: Path, *words: str, **environme
         command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words),
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", "STATE_DIRECTORY": f"{store}.state", **environment},
     )
     running = Agent(process)
     try:

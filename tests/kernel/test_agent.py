@@ -178,7 +178,7 @@ def test_an_agent_that_starts_on_broken_policy_keeps_what_is_in_the_kernel(
         first.expect(APPLIED)
         first.end(signal.SIGTERM)
         write(store, "kind: [")
-        with agent(host, pin_root, store) as second:
+        with agent(host, pin_root, store, STATE_DIRECTORY=f"{store}.lost") as second:
             second.expect("what is in the kernel stays as it is")
             assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
             write(store, documents())
@@ -220,6 +220,19 @@ def test_a_mode_that_is_refused_is_said_once_and_tried_again(host: NetnsPair, pi
         running.expect("recovered: everything is enforced again")
         running.end(signal.SIGTERM)
     assert sum("not possible" in line for line in running.lines) == 1
+
+
+def test_a_restart_while_a_deny_list_is_faulty_keeps_the_list(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire:
+        with agent(host, pin_root, store) as running:
+            running.expect(APPLIED)
+            running.end(signal.SIGTERM)
+        write(store, documents(endpoint(), deny_list("203.0.113.0/33"), policy()))
+        with agent(host, pin_root, store) as running:
+            assert "GlobalNetworkSet bots stays as it last was" in running.expect(BROKEN)
+            running.expect(APPLIED)
+            assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+            running.end(signal.SIGTERM)
 
 
 def test_systemd_is_told_what_it_wants_to_know(host: NetnsPair, pin_root: Path, store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""What an agent knows of faulty objects when it starts: the last state without a fault, kept on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from enforcer.datastore.files import FileStore
+from enforcer.datastore.lastgood import LastGood, state_directory
+from enforcer.policy.resources import Resources
+
+ENDPOINT = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge}
+spec: {node: jasper, interfaceName: eth0}
+"""
+BOTS = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: bots}
+spec: {nets: [%s]}
+"""
+NOTHING = Resources()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "policy"
+    path.mkdir()
+    write(path, "endpoint.yaml", ENDPOINT)
+    write(path, "bots.yaml", BOTS % "203.0.113.0/24")
+    return path
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+
+
+def nets(store: FileStore) -> list[str]:
+    return [str(net) for item in store.snapshot(NOTHING).resources.global_network_sets for net in item.nets]
+
+
+def test_a_new_store_has_the_last_good_version_of_an_object_that_is_faulty_now(folder: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert nets(FileStore([folder], state=state)) == ["203.0.113.0/24"]
+    write(folder, "bots.yaml", BOTS % "203.0.113.0/33")
+    again = FileStore([folder], state=state).snapshot(NOTHING)
+    assert again.kept == ("GlobalNetworkSet bots",)
+    assert "GlobalNetworkSet bots stays as it last was" in again.faults[0].outcome
+    assert [str(net) for item in again.resources.global_network_sets for net in item.nets] == ["203.0.113.0/24"]
+    assert nets(FileStore([folder])) == [], "a store without state knows nothing of it"
+
+
+def test_the_state_kept_is_the_newest_without_a_fault(folder: Path, tmp_path: Path) -> None:
+    store = FileStore([folder], state=tmp_path)
+    for cidrs in ("203.0.113.0/24", "198.51.100.0/24, 192.0.2.0/24", "192.0.2.0/99"):
+        write(folder, "bots.yaml", BOTS % cidrs)
+        store.snapshot(NOTHING)
+    assert nets(FileStore([folder], state=tmp_path)) == ["192.0.2.0/24", "198.51.100.0/24"]
+
+
+def test_what_was_removed_since_stays_removed(folder: Path, tmp_path: Path) -> None:
+    FileStore([folder], state=tmp_path).snapshot(NOTHING)
+    (folder / "bots.yaml").unlink()
+    write(folder, "endpoint.yaml", ENDPOINT.replace("eth0", "no/name"))
+    again = FileStore([folder], state=tmp_path).snapshot(NOTHING)
+    assert again.kept == ("HostEndpoint edge",)
+    assert again.resources.global_network_sets == ()
+
+
+def test_only_the_first_snapshot_looks_at_what_was_kept(folder: Path, tmp_path: Path) -> None:
+    store = FileStore([folder], state=tmp_path)
+    good = store.snapshot(NOTHING).resources
+    write(folder, "bots.yaml", BOTS % "bad")
+    assert nets(store) == []
+    assert store.snapshot(good).kept == ("GlobalNetworkSet bots",)
+
+
+def test_other_paths_have_a_state_of_their_own(folder: Path, tmp_path: Path) -> None:
+    FileStore([folder], state=tmp_path / "state").snapshot(NOTHING)
+    assert LastGood(tmp_path / "state", [folder]).read().host_endpoints
+    assert LastGood(tmp_path / "state", [tmp_path]).read() == NOTHING
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99, "files": []}', '{"version": 1, "files": [{}]}'])
+def test_a_state_that_cannot_be_read_is_none(folder: Path, tmp_path: Path, text: str) -> None:
+    FileStore([folder], state=tmp_path / "state").snapshot(NOTHING)
+    (kept,) = (tmp_path / "state").iterdir()
+    kept.write_text(text)
+    assert LastGood(tmp_path / "state", [folder]).read() == NOTHING
+
+
+def test_files_that_changed_meanwhile_are_not_kept(folder: Path, tmp_path: Path) -> None:
+    last_good = LastGood(tmp_path, [folder])
+    files = [str(folder / "endpoint.yaml")]
+    assert not last_good.save(files, unchanged=lambda: False)
+    assert last_good.read() == NOTHING
+    assert last_good.save(files, unchanged=lambda: True)
+    assert [item.name for item in last_good.read().host_endpoints] == ["edge"]
+
+
+def test_a_state_that_cannot_be_kept_stops_nothing(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = FileStore([folder], state=tmp_path / "file")
+    assert nets(store) == nets(store) == ["203.0.113.0/24"]
+    assert caplog.text.count("cannot be kept on disk") == 1
+
+
+def test_services_say_where_their_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "STATE_DIRECTORY", "/var/lib/somewhere")
+    assert state_directory() == Path("/var/lib/somewhere")
+    monkeypatch.delitem(os.environ, "STATE_DIRECTORY")
+    assert state_directory() == Path("/var/lib/enforcer")
