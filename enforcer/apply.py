@@ -18,7 +18,7 @@ from pathlib import Path
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.render import render
-from enforcer.backends.iptables.rules import TableName
+from enforcer.backends.iptables.rules import UNITS, Limit, TableName
 from enforcer.backends.xdp import XdpBackend
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
@@ -175,7 +175,19 @@ def settings_of(felix: FelixConfiguration) -> Settings:
         ipv6=felix.ipv6_support,
         max_set_size=felix.max_ipset_size,
         accepting=frozenset(_accepting(felix)),
+        log_limit=_log_limit(felix),
     )
+
+
+def _log_limit(felix: FelixConfiguration) -> Limit | None:
+    """``10/minute`` as the kernel counts it. The kernel has no room for the credit of more than a day, nor for none."""
+    if not felix.log_action_rate_limit:
+        return None
+    count, _, unit = felix.log_action_rate_limit.partition("/")
+    scale = next(item.period for item in UNITS if unit.startswith(item.name))
+    period = scale // int(count)
+    room = max(UNITS[0].period // period, 1)
+    return Limit(period, min(max(felix.log_action_rate_limit_burst, 1), room))
 
 
 def _accepting(felix: FelixConfiguration) -> Iterator[TableName]:

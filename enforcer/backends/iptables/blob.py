@@ -19,6 +19,7 @@ from enforcer.backends.iptables.rules import (
     Comment,
     IcmpType,
     Jump,
+    Limit,
     Log,
     MarkMatch,
     Match,
@@ -75,6 +76,7 @@ _MULTIPORT = _Extension(b"multiport", 1, struct.Struct("=BB15H15sB"))  # side, c
 _SET = _Extension(b"set", 4, struct.Struct("=HBB4xQB7xQB7xI4x"))  # index, dimension, flags, counter matches, flags
 _MARK_MATCH = _Extension(b"mark", 1, struct.Struct("=IIB3x"))  # mark, mask, inverted
 _ICMP = {4: _Extension(b"icmp", 0, struct.Struct("=BBBB")), 6: _Extension(b"icmp6", 0, struct.Struct("=BBBB"))}
+_LIMIT = _Extension(b"limit", 0, struct.Struct("=II32x"))  # period, burst, and what only the kernel uses
 _COMMENT = _Extension(b"comment", 0, struct.Struct("=256s"))
 
 _STANDARD = struct.Struct("=i4x")  # the verdict; libiptc fills it in from the name
@@ -214,6 +216,8 @@ def _pack_match(match: Match, version: int, sets: SetIndex) -> bytes:
             dimension = 2 if port else 1
             flags = (_SET_SOURCE[dimension] if side is Side.SOURCE else 0) | (_SET_INVERTED if inverted else 0)
             return _SET.pack(sets.number[name], dimension, flags, 0, 0, 0, 0, 0)
+        case Limit(period, burst):
+            return _LIMIT.pack(period, burst)
         case MarkMatch(value, mask):
             return _MARK_MATCH.pack(value, mask, False)
         case PortsMatch(side, ports, inverted):
@@ -244,6 +248,9 @@ def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Mat
         index, dimension, flags = _SET.layout.unpack_from(body)[:3]
         side = Side.SOURCE if flags & ~_SET_INVERTED else Side.DESTINATION
         return SetMatch(sets.name[index], side, bool(flags & _SET_INVERTED), dimension == 2)
+    if name == _LIMIT.name:
+        period, burst = _LIMIT.layout.unpack_from(body)
+        return Limit(period, burst)
     if name == _MARK_MATCH.name:
         value, mask, _ = _MARK_MATCH.layout.unpack_from(body)
         return MarkMatch(value, mask)

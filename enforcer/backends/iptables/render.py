@@ -43,6 +43,7 @@ from enforcer.backends.iptables.rules import (
     Comment,
     IcmpType,
     Jump,
+    Limit,
     Log,
     Match,
     NoTrack,
@@ -69,7 +70,8 @@ class Settings:
     """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
 
     ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables behind
-    raw that accept what an Allow has marked; in others it meets the host's own rules.
+    raw that accept what an Allow has marked; in others it meets the host's own rules. ``log_limit``: how much Log
+    entries may log, each by itself.
     """
 
     insert_mode: str = "insert"
@@ -78,6 +80,7 @@ class Settings:
     ipv6: bool = True
     max_set_size: int = DEFAULT_MAX_SET_SIZE
     accepting: frozenset[TableName] = frozenset({TableName.MANGLE, TableName.FILTER})
+    log_limit: Limit | None = None
 
     @property
     def accept_mark(self) -> int:
@@ -249,9 +252,15 @@ class _Family:
                 *ports.names,
                 *_icmp_matches(entry.icmp, inverted=False),
                 *_icmp_matches(entry.not_icmp, inverted=True),
+                *self._limits(entry),
                 *comments(entry.name),
             ),
         )
+
+    def _limits(self, entry: Entry) -> list[Match]:
+        """Last of all: only what would be logged is to use up what may be."""
+        limit = self.settings.log_limit
+        return [limit] if limit is not None and entry.action is Action.LOG else []
 
     def _target(self, entry: Entry) -> Target:
         match entry.action:

@@ -127,7 +127,27 @@ class Comment:
     text: str
 
 
-Match = SetMatch | MarkMatch | PortsMatch | IcmpType | Comment
+@dataclass(frozen=True)
+class Limit:
+    """One packet a ``period`` (ten thousandths of a second) on average matches, ``burst`` at once (``xt_limit.c``)."""
+
+    period: int
+    burst: int
+
+
+Match = SetMatch | MarkMatch | PortsMatch | IcmpType | Limit | Comment
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of time as iptables calls it; ``period`` in ten thousandths of a second (XT_LIMIT_SCALE)."""
+
+    name: str
+    period: int
+
+
+UNITS = (Unit("day", 864_000_000), Unit("hour", 36_000_000), Unit("min", 600_000), Unit("sec", 10_000))
+DEFAULT_BURST = 5
 
 PORT_SLOTS = 15  # XT_MULTI_PORTS
 COMMENT_LENGTH = 255  # XT_MAX_COMMENT_LEN less the NUL
@@ -248,8 +268,21 @@ def _match_words(match: Match, version: int) -> list[str]:
             value = str(icmp_type) if code is None else f"{icmp_type}/{code}"
             name, option = ("icmp", "--icmp-type") if version == 4 else ("icmp6", "--icmpv6-type")
             return ["-m", name, *_option(option, value, inverted)]
+        case Limit(period, burst):
+            shown = [] if burst == DEFAULT_BURST else ["--limit-burst", str(burst)]
+            return ["-m", "limit", "--limit", _rate_text(period), *shown]
         case Comment(text):
             return ["-m", "comment", "--comment", _quoted(text)]
+
+
+def _rate_text(period: int) -> str:
+    """As iptables prints a rate: in the largest unit that comes out even, or nearly (``libxt_limit.c: print_rate``)."""
+    shown = UNITS[0]
+    for unit in UNITS[1:]:
+        if period > unit.period or unit.period // period < unit.period % period:
+            break
+        shown = unit
+    return f"{shown.period // period}/{shown.name}"
 
 
 def _target_words(target: Target) -> list[str]:

@@ -14,6 +14,7 @@ from enforcer.backends.iptables.rules import (
     Comment,
     IcmpType,
     Jump,
+    Limit,
     Log,
     MarkMatch,
     NoTrack,
@@ -37,6 +38,7 @@ port_ranges = st.builds(
 )
 matches = st.one_of(
     st.builds(SetMatch, st.sampled_from(["enf4-a", "enf4-b"]), st.sampled_from(Side), st.booleans(), st.booleans()),
+    st.builds(Limit, st.integers(1, 864_000_000), st.integers(1, 9999)),
     st.builds(MarkMatch, st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF)),
     st.builds(
         PortsMatch, st.sampled_from(Side), st.lists(port_ranges, min_size=1, max_size=7).map(tuple), st.booleans()
