@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT.parent / "shared" / "pcaps"
 
-# Deadlines measure the machine, not the code; the machine is shared.
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=100_000)
+# Deadlines measure the machine, not the code; the machine is shared. A run answers the same for the same tree: the same
+# examples each time. The nightly profile looks for new ones.
+settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", parent=settings.get_profile("default"), derandomize=False, max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

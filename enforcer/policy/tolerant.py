@@ -40,7 +40,7 @@ class Loaded:
     faults: tuple[Fault, ...] = ()
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def empty(self) -> bool:
