@@ -112,11 +112,12 @@ def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
 
 @contextmanager
 def _one_processor() -> Iterator[None]:
-    """The calling thread stays on the processor it is on. Fragment timers run where their fragments came in, so they
-    interrupt this thread while it waits, and no other (docs/kernel-notes.md: events that no tracing program sees).
+    """The calling thread stays on one processor; drills of several processes take different ones. Fragment timers run
+    where their fragments came in, so they interrupt this thread while it waits, and no other (docs/kernel-notes.md:
+    events that no tracing program sees).
     """
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
+    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
     try:
         yield
     finally:
