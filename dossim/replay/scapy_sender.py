@@ -29,10 +29,14 @@ _DEADLINE_S = 2.0
 Progress = Callable[[int], None]
 
 
+# The observer sees the whole machine, so two drills at a time need two tags, also where somebody has seeded random.
+_RANDOM = random.SystemRandom()
+
+
 def new_tag() -> int:
     """Two octets that mark one drill's packets: locally administered unicast, unlike any address of the lab."""
-    first = random.choice([octet for octet in range(0x02, 0x100, 4) if octet != 0x06])
-    return first << 8 | random.randrange(0x100)
+    first = _RANDOM.choice([octet for octet in range(0x02, 0x100, 4) if octet != 0x06])
+    return first << 8 | _RANDOM.randrange(0x100)
 
 
 class ScapySender:
