@@ -28,10 +28,11 @@ HOST = Host(
 )
 
 
-def leftovers() -> set[str]:
-    """Namespaces and pins of labs, of any process."""
+def leftovers(pid: int | None = None) -> set[str]:
+    """Namespaces and pins of the labs of a process (None: this one); others may have labs at the same time."""
+    mine = f"dossim-{pid or os.getpid()}-"
     directories = (names.NETNS_DIR, names.PIN_ROOT)
-    return {str(item) for path in directories if path.is_dir() for item in path.iterdir() if "dossim-" in item.name}
+    return {str(item) for path in directories if path.is_dir() for item in path.iterdir() if mine in item.name}
 
 
 def test_a_lab_has_the_addresses_routes_and_listeners_of_its_host() -> None:
@@ -82,7 +83,6 @@ def test_a_lab_that_fails_while_it_is_built_leaves_nothing_behind() -> None:
 
 
 def test_what_a_killed_drill_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    before = leftovers()
     code = (
         "import time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\n"
         "with Lab(HOST): print('up', flush=True); time.sleep(60)"
@@ -91,14 +91,14 @@ def test_what_a_killed_drill_left_is_removed_by_the_next(tmp_path: Path) -> None
     child = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
     assert child.stdout
     assert child.stdout.readline() == "up\n"
-    assert len(leftovers() - before) == 2
+    assert len(leftovers(child.pid)) == 2
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert len(leftovers() - before) == 2, "a killed process cannot clean up"
+    assert len(leftovers(child.pid)) == 2, "a killed process cannot clean up"
     with Lab(HOST):
         pass
-    assert leftovers() == before
+    assert leftovers(child.pid) == set()
 
 
 def test_a_living_lab_is_not_reaped() -> None:
