@@ -56,6 +56,7 @@ NAMESPACES = ("all()", "global()", "env == 'prod'", "has(env)", "env != 'prod'")
 PORT_NAMES = ("http", "dns", "nowhere")
 PROFILES = ("edge", "site", "nowhere")
 TIERS = ("default", "security", "absent")
+DEFAULT_TIER = Tier("default", order=1_000_000.0)
 ORDERS = (None, 1.0, 2.0, 10.0)
 
 
@@ -112,8 +113,11 @@ def failsafes() -> st.SearchStrategy[tuple[Failsafe, ...]]:
 
 
 @st.composite
-def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool) -> EntityRule:
-    """One side of a rule. A side is empty, or says one to three things."""
+def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool | None) -> EntityRule:
+    """One side of a rule: empty, or saying one to three things.
+
+    ``has_ports``: whether the protocol has ports; with False they are matched by name only, with None not at all.
+    """
     parts = draw(st.sets(st.sampled_from(ENTITY_PARTS), max_size=2))
     pool = NETS6 if family == 6 else NETS4
     fields: dict[str, Any] = {}
@@ -127,7 +131,7 @@ def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool) -> Ent
         fields["not_selector"] = draw(st.sampled_from(SELECTORS))
     if "scope" in parts:
         fields["namespace_selector"] = draw(st.sampled_from(NAMESPACES))
-    if "ports" in parts:
+    if "ports" in parts and has_ports is not None:
         fields["ports"] = draw(ports(by_number=has_ports, max_size=2))
         fields["not_ports"] = draw(ports(by_number=has_ports, max_size=1))
     return EntityRule(**fields)
@@ -145,7 +149,8 @@ def rules(draw: st.DrawFn) -> Rule:
     is_icmp = protocol in (1, 58)
     family = {1: 4, 58: 6}.get(protocol or 0) or draw(st.sampled_from((None, 4, 6)))
     icmp = st.sampled_from((None, IcmpMatch(8), IcmpMatch(8, 0), IcmpMatch(3, 1), IcmpMatch(2), IcmpMatch()))
-    sides = entity_rules(family=family, has_ports=protocol in (6, 17, 132))
+    has_ports = None if protocol not in (None, 6, 17, 132) else protocol is not None
+    sides = entity_rules(family=family, has_ports=has_ports)
     return Rule(
         draw(st.sampled_from(Action)),
         ip_version=draw(st.sampled_from((None, family))),
@@ -175,7 +180,7 @@ def policies(draw: st.DrawFn, number: int) -> GlobalNetworkPolicy:
         egress=tuple(draw(st.lists(rules(), max_size=1))),
         do_not_track=untracked,
         apply_on_forward=untracked,
-        namespace_selector=draw(st.sampled_from((*[""] * 12, "all()", "global()", "!has(x)", "has(x)"))),
+        namespace_selector=draw(st.sampled_from((*[""] * 12, "all()", "!has(x)", "has(x)"))),
         service_account_selector=draw(st.sampled_from((*[""] * 20, "all()", "!has(x)"))),
     )
 
@@ -185,12 +190,13 @@ def host_endpoints(draw: st.DrawFn, number: int) -> HostEndpoint:
     """The first (number 0) usually governs the interface; others may take it away."""
     nodes = (NODE,) if number == 0 else (NODE, "opal")
     interfaces = (*[INTERFACE] * 4, "*", "") if number == 0 else (INTERFACE, "", "*", "eth1")
+    expected = draw(st.sets(st.sampled_from(EXPECTED_IPS)))
     return HostEndpoint(
         f"h{draw(st.integers(0, 9))}{number}",
         labels=draw(labels()),
         node=draw(st.sampled_from(nodes)),
-        interface_name=draw(st.sampled_from(interfaces)),
-        expected_ips=tuple(map(ip_address, sorted(draw(st.sets(st.sampled_from(EXPECTED_IPS)))))),
+        interface_name=draw(st.sampled_from(interfaces if expected else [name for name in interfaces if name])),
+        expected_ips=tuple(map(ip_address, sorted(expected))),
         profiles=tuple(draw(st.lists(st.sampled_from(PROFILES), max_size=2))),
         ports=tuple(draw(st.lists(endpoint_ports(), max_size=3))),
     )
@@ -212,12 +218,23 @@ def profiles(draw: st.DrawFn) -> tuple[Profile, ...]:
 
 
 @st.composite
+def tiers(draw: st.DrawFn) -> tuple[Tier, ...]:
+    """Those that exist: the default one written or not, another before or behind it or level with it, or none."""
+    security = st.builds(Tier, st.just("security"), order=st.sampled_from((1.0, 10.0, 1_000_000.0, 2_000_000.0)))
+    return (*draw(st.sampled_from(((), (DEFAULT_TIER,)))), *draw(st.lists(security, max_size=1)))
+
+
+@st.composite
 def resources(draw: st.DrawFn) -> Resources:
     """Everything the policy of :data:`NODE` may consist of."""
     set_nets = st.lists(st.sampled_from(NETS4 + NETS6), max_size=4).map(Nets.of)
-    felix = FelixConfiguration("default", failsafe_inbound=draw(failsafes()), failsafe_outbound=draw(failsafes()))
+    felix = FelixConfiguration(
+        "default",
+        failsafe_inbound=draw(failsafes()),
+        failsafe_outbound=draw(failsafes()),
+        written=frozenset({"failsafe_inbound", "failsafe_outbound"}),
+    )
     some_sets = range(draw(st.integers(0, 3)))
-    some_tiers = draw(st.sets(st.sampled_from(TIERS[:2])))
     return Resources(
         host_endpoints=tuple(draw(host_endpoints(n)) for n in range(draw(st.integers(1, 3)))),
         global_network_sets=tuple(
@@ -228,7 +245,7 @@ def resources(draw: st.DrawFn) -> Resources:
             for n in range(draw(st.integers(0, 1)))
         ),
         policies=tuple(draw(policies(n)) for n in range(draw(st.integers(1, 4)))),
-        tiers=tuple(Tier(name, order=draw(st.sampled_from(ORDERS))) for name in sorted(some_tiers)),
+        tiers=draw(tiers()),
         profiles=draw(profiles()),
         felix_configurations=draw(st.sampled_from(((), (felix,), (felix,), (felix,)))),
     )

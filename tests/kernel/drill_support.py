@@ -1,0 +1,25 @@
+"""What a drill must have shown, and its observations as another witness's answers."""
+
+from __future__ import annotations
+
+from dossim.disposition import Disposition
+from dossim.drill import DrillResult
+
+
+def assert_as_predicted(result: DrillResult) -> None:
+    """Every packet was observed where it was predicted, and every entry counted what it was to count."""
+    wrong = [
+        f"{result.mode}: packet {mismatch.packet} {result.capture.frame(mismatch.packet).hex()}: "
+        f"predicted {mismatch.predicted}, observed {mismatch.observed}: {mismatch.evidence}"
+        for mismatch in result.verification.mismatches
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert result.verification.agrees, result.verification.entries
+
+
+def ends(result: DrillResult) -> list[Disposition]:
+    """Where each packet was seen to end; which entry it was, only the counters say."""
+    assert result.observations is not None
+    found = [result.observations.disposition(number) for number in range(len(result.capture))]
+    assert None not in found, f"unobserved: {[number for number, end in enumerate(found) if end is None]}"
+    return [end for end in found if end is not None]

@@ -1,0 +1,37 @@
+"""Documents of :mod:`tests.dump` say what the resources say; so a counter-example's file is the example."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enforcer.policy.load import load_documents, load_text
+from enforcer.policy.resources import FelixConfiguration, Resources
+from enforcer.policy.validate_felix import FIELDS
+from tests.dump import as_text, documents
+from tests.strategies import resources
+
+
+@given(resources())
+def test_what_is_dumped_loads_as_the_same_resources(policy: Resources) -> None:
+    assert load_documents(documents(policy)) == policy
+
+
+@given(resources())
+def test_the_text_says_what_the_documents_say(policy: Resources) -> None:
+    """Positions differ: the text has lines."""
+    loaded = load_text(as_text(documents(policy)))
+    assert documents(loaded) == documents(policy)
+
+
+@given(st.sets(st.sampled_from(sorted(name for name, _ in FIELDS.values()))))
+def test_a_field_of_felix_is_written_where_it_was(written: set[str]) -> None:
+    felix = FelixConfiguration("default", written=frozenset(written - {"log_action_rate_limit"}))
+    policy = Resources(felix_configurations=(felix,))
+    assert load_documents(documents(policy)) == policy
+    other = Resources(
+        felix_configurations=(replace(felix, failsafe_inbound=(), written=frozenset({"failsafe_inbound"})),)
+    )
+    assert load_documents(documents(other)) == other
