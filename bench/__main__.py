@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from bench import bench_compile, bench_drill, bench_predict
+import sys
+
+from bench import bench_compile, bench_drill, bench_predict, bench_tables, bench_xdp
 
 
 def main() -> None:
     bench_compile.main()
     bench_predict.main()
     bench_drill.main()
+    bench_tables.main()
+    bench_xdp.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

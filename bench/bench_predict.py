@@ -80,7 +80,7 @@ def deny_list(sources: U32, mode: Mode | None) -> InterfacePlan:
         sets={"s:deny": IpSet("s:deny", "dos-deny-list == 'true'", nets)},
     )
     stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
-    return InterfacePlan(table, mode, Backend.IPTABLES, (PlannedEntry(deny, stage),))
+    return InterfacePlan(table, mode, Backend.IPTABLES, (PlannedEntry(deny, stage),), held=1 if mode else 0)
 
 
 def best_s(work: Callable[[], object]) -> float:

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * Drops packets of deny-listed sources before the kernel spends anything on them.
+ * Decides the untracked ingress policy of an interface before the kernel spends anything on a packet.
+ *
+ * Every entry of the policy is a bit (abi.h). Each field of a packet is looked up once and yields the row of entries
+ * whose condition on it holds; the rows are ANDed, and the lowest bit left is the first entry that matches. The source
+ * comes first: where no entry that drops is left, the packet passes without another look.
  *
  * The reference is the raw table: this program may drop only what raw would drop, and passes in doubt. In particular:
  *
- *  - a failsafe port passes whatever net the failsafe is restricted to: raw looks at the net;
  *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame and inside what the IP
- *    header says is the packet. Unknown ports (later fragments, short packets) might be a failsafe's, if the protocol
- *    has any; an unknown protocol might be a failsafe's, if there is any;
- *  - a fragment is decided on its own; raw decides the same source once more, for the whole datagram;
+ *    header says is the packet; an ICMP type when its 8 octets are. Where the first entry that could match asks for
+ *    something unknown, the packet passes;
+ *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole datagram;
+ *  - what a later IPv6 fragment says of its protocol counts for nothing: the first fragment's does after reassembly;
  *  - IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) pass: it will drop
  *    them. Those it refuses for their checksum or a length beyond the frame are dropped here when an entry says so.
  *
@@ -16,143 +20,175 @@
  */
 #include "toolchain.h"
 #include "abi.h"
-#include "wire.h"
+#include "parse.h"
 
-#define MAX_VLAN_TAGS 2
 #define MAX_EXTENSIONS 8
 /* Ethernet, VLAN tags, IPv6 and the longest extension headers (the longest of one: 2,048 bytes). */
 #define MAX_HEADERS (14 + 4 * MAX_VLAN_TAGS + 40 + 2048 * MAX_EXTENSIONS)
-#define NO_LIMIT 0xffffffff
 
 /* Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them. */
 SETTING(__u32, multi_buffer);
 /* Not 0: VLAN interfaces sit on this one, so tagged packets are theirs and not the policy's of this interface. */
 SETTING(__u32, pass_tagged);
+/* How many words of a row are in use: 1, 2 or 8. */
+SETTING(__u32, row_words);
+/* Not 0: some entry asks for destination addresses, for named ports, or has the action Pass. */
+SETTING(__u32, ask_destination);
+SETTING(__u32, ask_named);
+SETTING(__u32, may_skip);
+/* Not 0: some entry may drop sources that no list holds. */
+SETTING(__u32, drop_unlisted);
 
-/* Sizes are those of the deny list and the policy; user space sets them before loading. */
-LPM_MAP(deny4, struct lpm4_key, __u32, 1024);
-LPM_MAP(deny6, struct lpm6_key, __u32, 1024);
-HASH_MAP(failsafe, struct failsafe_key, __u8, 1024);
+/* Sizes are those of the policy and the deny lists; user space sets them before loading. */
+MMAPABLE_ARRAY_MAP(root4, struct root, 1);
+MMAPABLE_ARRAY_MAP(lists4, struct chunk, 1);
+MMAPABLE_ARRAY_MAP(root6, struct root, 1);
+MMAPABLE_ARRAY_MAP(nodes6, struct node6, 1);
+MMAPABLE_ARRAY_MAP(buckets6, struct chunk, 1);
+MMAPABLE_ARRAY_MAP(lists6, struct chunk, 1);
+ARRAY_MAP(address_rows, struct address_rows, 1);
+ARRAY_MAP(protocols, struct row, PROTOCOLS);
+ARRAY_MAP(port_pages, struct port_page, PORT_DIRECTORIES);
+ARRAY_MAP(port_rows, struct port_rows, 1);
+HASH_MAP(named, struct named_key, struct port_rows, 1);
+ARRAY_MAP(policy, struct policy, 1);
+ARRAY_MAP(tiers, struct row, 1);
 PERCPU_ARRAY_MAP(entry_counters, struct entry_count, 64);
 
-static __always_inline __u32 *lookup_deny4(struct lpm4_key *key)
+static __always_inline struct root *find_root4(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
-	return deny4.lookup(key);
+	return root4.lookup(key);
 #else
-	return bpf_map_lookup_elem(&deny4, key);
+	return bpf_map_lookup_elem(&root4, key);
 #endif
 }
 
-static __always_inline __u32 *lookup_deny6(struct lpm6_key *key)
+static __always_inline struct chunk *find_lists4(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
-	return deny6.lookup(key);
+	return lists4.lookup(key);
 #else
-	return bpf_map_lookup_elem(&deny6, key);
+	return bpf_map_lookup_elem(&lists4, key);
 #endif
 }
 
-static __always_inline __u8 *lookup_failsafe(struct failsafe_key *key)
+static __always_inline struct root *find_root6(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
-	return failsafe.lookup(key);
+	return root6.lookup(key);
 #else
-	return bpf_map_lookup_elem(&failsafe, key);
+	return bpf_map_lookup_elem(&root6, key);
 #endif
 }
 
-static __always_inline struct entry_count *lookup_counter(__u32 *entry)
+static __always_inline struct node6 *find_nodes6(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
-	return entry_counters.lookup(entry);
+	return nodes6.lookup(key);
 #else
-	return bpf_map_lookup_elem(&entry_counters, entry);
+	return bpf_map_lookup_elem(&nodes6, key);
 #endif
 }
+
+static __always_inline struct chunk *find_buckets6(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return buckets6.lookup(key);
+#else
+	return bpf_map_lookup_elem(&buckets6, key);
+#endif
+}
+
+static __always_inline struct chunk *find_lists6(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return lists6.lookup(key);
+#else
+	return bpf_map_lookup_elem(&lists6, key);
+#endif
+}
+
+static __always_inline struct address_rows *find_address_rows(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return address_rows.lookup(key);
+#else
+	return bpf_map_lookup_elem(&address_rows, key);
+#endif
+}
+
+static __always_inline struct row *find_protocols(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return protocols.lookup(key);
+#else
+	return bpf_map_lookup_elem(&protocols, key);
+#endif
+}
+
+static __always_inline struct port_page *find_port_pages(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return port_pages.lookup(key);
+#else
+	return bpf_map_lookup_elem(&port_pages, key);
+#endif
+}
+
+static __always_inline struct port_rows *find_port_rows(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return port_rows.lookup(key);
+#else
+	return bpf_map_lookup_elem(&port_rows, key);
+#endif
+}
+
+static __always_inline struct port_rows *find_named(struct named_key *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return named.lookup(key);
+#else
+	return bpf_map_lookup_elem(&named, key);
+#endif
+}
+
+static __always_inline struct policy *find_policy(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return policy.lookup(key);
+#else
+	return bpf_map_lookup_elem(&policy, key);
+#endif
+}
+
+static __always_inline struct row *find_tiers(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return tiers.lookup(key);
+#else
+	return bpf_map_lookup_elem(&tiers, key);
+#endif
+}
+
+static __always_inline struct entry_count *find_entry_counters(__u32 *key)
+{
+#ifdef TOOLCHAIN_BCC
+	return entry_counters.lookup(key);
+#else
+	return bpf_map_lookup_elem(&entry_counters, key);
+#endif
+}
+
+/* Keeps the compiler from seeing through arithmetic that stands for a branch, and making one of it. */
+#define OPAQUE(value) asm volatile("" : "+r"(value))
 
 static __always_inline __u32 frame_length(struct xdp_md *ctx)
 {
-#ifndef TOOLCHAIN_BCC
 	if (multi_buffer)
 		return bpf_xdp_get_buff_len(ctx);
-#endif
 	return ctx->data_end - ctx->data;
-}
-
-/* Where parsing stands. `left` is what the IP header says remains of the packet; the frame may end earlier. */
-struct cursor {
-	void *at;
-	void *end;
-	__u32 left;
-};
-
-/* What is known of the transport. protocol FAILSAFE_ANY_PROTOCOL: not even that. */
-struct transport {
-	__u8 protocol;
-	__u8 has_ports;
-	struct port_pair ports;
-};
-
-/* Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order), 0 to pass the frame.
- */
-static __always_inline __u16 parse_link(struct cursor *cursor)
-{
-	struct ethernet_header *ethernet = cursor->at;
-	__u16 type;
-	int i;
-
-	if ((void *)(ethernet + 1) > cursor->end)
-		return 0;
-	type = BE16(ethernet->type_be);
-	cursor->at = ethernet + 1;
-	for (i = 0; i < MAX_VLAN_TAGS; i++) {
-		struct vlan_tag *tag = cursor->at;
-
-		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ)
-			break;
-		if ((void *)(tag + 1) > cursor->end)
-			return 0;
-		if (pass_tagged && BE16(tag->control_be) & VLAN_ID_MASK)
-			return 0;
-		type = BE16(tag->type_be);
-		cursor->at = tag + 1;
-	}
-	return type;
-}
-
-static __always_inline __u32 transport_length(__u8 protocol)
-{
-	switch (protocol) {
-	case PROTOCOL_TCP:
-		return TCP_HEADER_LENGTH;
-	case PROTOCOL_UDP:
-		return UDP_HEADER_LENGTH;
-	case PROTOCOL_SCTP:
-		return SCTP_HEADER_LENGTH;
-	default:
-		return 0;
-	}
-}
-
-/* xt_tcp, xt_udp and xt_sctp want the whole header as well; without it they drop the packet ("hotdrop"). */
-static __always_inline void parse_ports(struct cursor *cursor, struct transport *transport)
-{
-	__u32 length = transport_length(transport->protocol);
-	struct port_pair *ports = cursor->at;
-
-	if (!length || length > cursor->left || cursor->at + length > cursor->end)
-		return;
-	if ((void *)(ports + 1) > cursor->end) /* implied, but the verifier lost the sum */
-		return;
-	transport->ports = *ports;
-	transport->has_ports = 1;
-}
-
-static __always_inline int is_extension(__u8 next)
-{
-	return next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_FRAGMENT ||
-	       next == NEXT_AUTHENTICATION || next == NEXT_DESTINATION;
 }
 
 static __always_inline __u32 extension_length(__u8 kind, __u8 length)
@@ -168,7 +204,7 @@ static __always_inline __u32 extension_length(__u8 kind, __u8 length)
 }
 
 /*
- * One extension header: what follows it, how long it is, whether it says that this is a later fragment. 0: cut short.
+ * One extension header: what follows it, how long it is, whether it says that this is a fragment. 0: cut short.
  *
  * A function with its own frame and an opaque result: inlined, the verifier follows every combination of eight headers
  * (656,000 instructions of the million it allows, on Linux 6.18). Global functions need Linux 5.6.
@@ -176,6 +212,7 @@ static __always_inline __u32 extension_length(__u8 kind, __u8 length)
 #define STEP_NEXT(step) ((step)&0xff)
 #define STEP_LENGTH(step) (((step) >> 8) & 0xfff)
 #define STEP_LATER_FRAGMENT (1U << 31)
+#define STEP_FIRST_FRAGMENT (1U << 30)
 
 SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 {
@@ -191,28 +228,32 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 	step = extension->next | extension_length(kind, extension->length) << 8;
 	if (kind == NEXT_FRAGMENT && BE16(extension->fragment_be) & IPV6_FRAGMENT_OFFSET_MASK)
 		step |= STEP_LATER_FRAGMENT;
+	else if (kind == NEXT_FRAGMENT && BE16(extension->fragment_be) & IPV6_MORE_FRAGMENTS)
+		step |= STEP_FIRST_FRAGMENT;
 	return step;
 }
 
-/* Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it cannot. */
+/*
+ * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it cannot, and in fragments
+ * whose own word for it is not what raw will see.
+ */
 static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *cursor, __u8 next,
 					     struct transport *transport)
 {
 	__u64 offset = cursor->at - (void *)(long)ctx->data; /* 64 bits: the verifier loses the bound of fewer */
+	int behind = 0; /* behind headers that reassembly does not leave in front */
 	int i;
 
-	for (i = 0; i < MAX_EXTENSIONS && is_extension(next); i++) {
+	for (i = 0; i < MAX_EXTENSIONS && is_extension(next) && next != NEXT_AUTHENTICATION; i++) {
 		__u32 step = extension_step(ctx, offset, next);
 		__u32 length = STEP_LENGTH(step);
 
-		if (!length || length > cursor->left)
+		if (!length || length > cursor->left || step & STEP_LATER_FRAGMENT)
 			return;
+		if (step & STEP_FIRST_FRAGMENT && behind)
+			return;
+		behind |= i || next != NEXT_HOP_BY_HOP;
 		next = STEP_NEXT(step);
-		if (step & STEP_LATER_FRAGMENT) {
-			if (!is_extension(next))
-				transport->protocol = next;
-			return;
-		}
 		offset += length;
 		cursor->left -= length;
 	}
@@ -220,103 +261,437 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 		return;
 	transport->protocol = next;
 	cursor->at = (void *)(long)ctx->data + offset;
-	parse_ports(cursor, transport);
+	parse_transport(cursor, PROTOCOL_ICMPV6, 0, transport);
 }
 
-static __always_inline int is_failsafe(__u8 protocol, __u8 side, __be16 port_be)
+/*
+ * The last of 2 << kind segments whose start is not above the key. Without branches on what is found: they could not be
+ * foreseen, and would cost more than the whole search. (Masks of all ones would do as well as shifts and products, but
+ * Linux 6.18 follows both values of a mask.)
+ */
+static __always_inline __u32 class_of4(__u32 address)
 {
-	struct failsafe_key key = {.port_be = port_be, .protocol = protocol, .side = side};
+	__u32 element = 0, word, step, at, above = ~(address & 0xffff);
+	struct root *root = find_root4(&element);
+	struct chunk *chunk;
+	int i;
 
-	return lookup_failsafe(&key) != 0;
+	if (!root)
+		return 0;
+	word = root->word[address >> 16];
+	if (WORD_KIND(word) == WORD_LEAF)
+		return word & 0xffff;
+	element = WORD_REST(word) >> (CHUNK_SHIFT - 4);
+	chunk = find_lists4(&element);
+	if (!chunk)
+		return 0;
+	at = word << 4;
+	step = WORD_KIND(word) + 2; /* half of the list is 1 << step octets */
+	for (i = 0; i <= LARGEST_KIND4; i++) {
+		__u32 start = *(__u32 *)((void *)chunk + ((at + (1U << step)) & (CHUNK_OCTETS - 4))) >> 16;
+		__u32 go = (start + above) >> 31; /* 1 where it is not above the key */
+
+		OPAQUE(go);
+		at += go << step;
+		if (--step < 2)
+			break;
+	}
+	return *(__u32 *)((void *)chunk + (at & (CHUNK_OCTETS - 4))) & 0xffff;
 }
 
-static __always_inline int may_be_failsafe(const struct transport *transport)
+static __always_inline __u32 search6(__u32 word, __u64 key)
 {
-	if (!transport->has_ports)
-		return is_failsafe(transport->protocol, FAILSAFE_ANY, 0);
-	return is_failsafe(transport->protocol, FAILSAFE_INBOUND, transport->ports.destination_be) ||
-	       is_failsafe(transport->protocol, FAILSAFE_RETURN, transport->ports.source_be);
+	__u32 kind = WORD_KIND(word), element, offset, step, at = 0;
+	struct chunk *chunk;
+	int i;
+
+	element = WORD_REST(word) >> (CHUNK_SHIFT - 6);
+	offset = (WORD_REST(word) << 6) & (CHUNK_OCTETS - 1);
+	chunk = find_lists6(&element);
+	if (!chunk)
+		return 0;
+	step = kind + 3; /* half of the starts are 1 << step octets */
+	for (i = 0; i <= LARGEST_KIND6; i++) {
+		__u64 start = *(__u64 *)((void *)chunk + ((offset + at + (1U << step)) & (CHUNK_OCTETS - 8)));
+		__u64 above = ((~key & start) | ((~key | start) & (key - start))) >> 63; /* key < start */
+		__u32 go = 1 - (__u32)above;
+
+		OPAQUE(go);
+		at += go << step;
+		if (--step < 3)
+			break;
+	}
+	return *(__u32 *)((void *)chunk + ((offset + (16U << kind) + at / 2) & (CHUNK_OCTETS - 4)));
 }
 
-/* The one place that drops. What cannot be counted for its entry is not dropped. */
-static __always_inline int drop(__u32 entry, __u32 bytes)
+static __always_inline __u32 bucket6(__u32 number, __u64 key)
 {
-	struct entry_count *count = lookup_counter(&entry);
+	struct node6 *node = find_nodes6(&number);
+	struct chunk *chunk;
+	__u64 at;
+	__u32 element;
+
+	if (!node)
+		return 0;
+	if (key < node->low)
+		return node->below;
+	at = (key - node->low) >> (node->shift & 63);
+	if (at > node->last)
+		at = node->last;
+	at += node->base;
+	element = at >> (CHUNK_SHIFT - 2);
+	chunk = find_buckets6(&element);
+	if (!chunk)
+		return 0;
+	return *(__u32 *)((void *)chunk + ((at << 2) & (CHUNK_OCTETS - 4)));
+}
+
+/* A function with its own frame, so that the verifier walks it once. */
+SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
+{
+	__u32 element = 0, word;
+	struct root *root = find_root6(&element);
+	__u64 key = high;
+	int i;
+
+	if (!root)
+		return 0;
+	word = root->word[high >> 48];
+	for (i = 0; i < MAX_STEPS6; i++) {
+		if (WORD_KIND(word) == WORD_LEAF)
+			return word & 0xffff;
+		if (WORD_KIND(word) == WORD_NODE) {
+			word = bucket6(WORD_REST(word), key);
+		} else {
+			word = search6(word, key);
+			key = low;
+		}
+	}
+	return 0;
+}
+
+/*
+ * The one place that drops. What cannot be counted for its entry is not dropped. `length` is what the IP header says;
+ * the frame may end earlier, but asking how long it is costs a call, so only if its first part is too short.
+ */
+static __always_inline int drop(struct xdp_md *ctx, __u32 entry, __u32 at, __u32 length)
+{
+	struct entry_count *count = find_entry_counters(&entry);
+	__u32 first_part = ctx->data_end - ctx->data - at;
 
 	if (!count)
 		return XDP_PASS;
+	if (length > first_part)
+		length = smaller(length, frame_length(ctx) - at);
 	count->packets++;
-	count->bytes += bytes;
+	count->bytes += length;
 	return XDP_DROP;
 }
 
-static __always_inline __u32 smaller(__u32 a, __u32 b)
+/* How many zeros stand below the lowest one, by counting ones in parallel: clang 14 has no __builtin_ctzll for BPF. */
+static __always_inline __u32 lowest_bit(__u64 word)
 {
-	return a < b ? a : b;
+	__u64 below = (word & -word) - 1;
+
+	below -= below >> 1 & 0x5555555555555555;
+	below = (below & 0x3333333333333333) + (below >> 2 & 0x3333333333333333);
+	below = (below + (below >> 4)) & 0x0f0f0f0f0f0f0f0f;
+	return below * 0x0101010101010101 >> 56;
+}
+
+/* In front of loops over the words of a row: eight of them at once would need more stack than two functions have. */
+#define EACH_WORD _Pragma("clang loop unroll(disable)")
+
+/* The number of the first bit, MAX_BITS for none. Without branches, which the verifier would follow in all combinations. */
+static __always_inline __u32 first_bit(const __u64 *left, const int words)
+{
+	__u64 word = left[words - 1], index = words - 1;
+	int i;
+
+	EACH_WORD
+	for (i = words - 2; i >= 0; i--) {
+		__u64 negative = -left[i], any;
+
+		OPAQUE(negative);
+		any = (left[i] | negative) >> 63; /* 1 or 0 */
+		OPAQUE(any);
+		word = left[i] * any + word * (1 - any);
+		index = i * any + index * (1 - any);
+	}
+	return word ? index * 64 + lowest_bit(word) : MAX_BITS;
+}
+
+static __always_inline int has_bit(const struct row *row, __u32 bit)
+{
+	return row->word[bit / 64 & (ROW_WORDS - 1)] >> (bit & 63) & 1;
+}
+
+static __always_inline struct port_rows *rows_of(__u32 directory, __u16 number)
+{
+	struct port_page *page = find_port_pages(&directory);
+	__u32 next;
+
+	if (!page)
+		return 0;
+	next = page->next[number >> 8];
+	page = find_port_pages(&next);
+	if (!page)
+		return 0;
+	next = page->next[number & 0xff];
+	return find_port_rows(&next);
+}
+
+static __always_inline void keep_ports(__u64 *left, const int words, struct port_rows *by_number, struct port_rows *by_name)
+{
+	int i;
+
+	EACH_WORD
+	for (i = 0; i < words; i++) {
+		__u64 wanted = by_number->wanted.word[i], unwanted = 0;
+
+		if (ask_named) {
+			unwanted = by_number->unwanted.word[i];
+			if (by_name) {
+				wanted |= by_name->wanted.word[i];
+				unwanted |= by_name->unwanted.word[i];
+			}
+		}
+		left[i] &= wanted & ~unwanted;
+	}
+}
+
+static __always_inline int keep_side(__u64 *left, const int words, __u32 directory, __u16 port, struct named_key *key)
+{
+	struct port_rows *by_number = rows_of(directory, port), *by_name = 0;
+
+	if (!by_number)
+		return 0;
+	if (key) {
+		key->port_be = BE16(port);
+		by_name = find_named(key);
+	}
+	keep_ports(left, words, by_number, by_name);
+	return 1;
+}
+
+/*
+ * What is known of a packet, in two numbers, because the verifier takes nothing else for a function that it is to walk
+ * only once (pointers since Linux 5.12).
+ */
+#define KNOWN(transport, family, at) ((transport)->protocol | (transport)->kind << 9 | (family) << 12 | (at) << 16)
+#define KNOWN_PROTOCOL(known) ((known)&0x1ff)
+#define KNOWN_KIND(known) ((known) >> 9 & 7)
+#define KNOWN_FAMILY(known) ((known) >> 12 & 15)
+#define KNOWN_AT(known) ((known) >> 16 & 31) /* where the IP header is: at most 22 */
+#define PAIR(first, second) ((__u32)(first) << 16 | (second))
+#define FIRST(pair) ((pair) >> 16)
+#define SECOND(pair) ((pair)&0xffff)
+
+/* Puts the addresses of both sides where named ports are looked up. 0: the header is not there, which cannot be. */
+static __always_inline int named_keys(struct xdp_md *ctx, __u32 known, struct named_key *source,
+				      struct named_key *destination)
+{
+	void *at = (void *)(long)ctx->data + KNOWN_AT(known), *end = (void *)(long)ctx->data_end;
+
+	source->protocol = destination->protocol = KNOWN_PROTOCOL(known);
+	source->family = destination->family = KNOWN_FAMILY(known);
+	destination->side = SIDE_DESTINATION;
+	if (source->family == 4) {
+		struct ipv4_header *ip = at;
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		source->address[0] = ip->source_be;
+		destination->address[0] = ip->destination_be;
+	} else {
+		struct ipv6_header *ip = at;
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		__builtin_memcpy(source->address, ip->source_be, sizeof(ip->source_be));
+		__builtin_memcpy(destination->address, ip->destination_be, sizeof(ip->destination_be));
+	}
+	return 1;
+}
+
+static __always_inline int keep_both_sides(struct xdp_md *ctx, __u32 known, __u32 ports, __u64 *left, const int words)
+{
+	struct named_key source = {}, destination = {};
+
+	if (!ask_named)
+		return keep_side(left, words, PORTS_SOURCE, FIRST(ports), 0) &&
+		       keep_side(left, words, PORTS_DESTINATION, SECOND(ports), 0);
+	if (!named_keys(ctx, known, &source, &destination))
+		return 0;
+	return keep_side(left, words, PORTS_SOURCE, FIRST(ports), &source) &&
+	       keep_side(left, words, PORTS_DESTINATION, SECOND(ports), &destination);
+}
+
+static __always_inline int keep_class(__u64 *left, const int words, __u32 known, __u32 class, int side)
+{
+	struct address_rows *rows = find_address_rows(&class);
+	struct row *row;
+	int i;
+
+	if (!rows)
+		return 0;
+	if (KNOWN_FAMILY(known) == 4)
+		row = side == SIDE_SOURCE ? &rows->source4 : &rows->destination4;
+	else
+		row = side == SIDE_SOURCE ? &rows->source6 : &rows->destination6;
+	EACH_WORD
+	for (i = 0; i < words; i++)
+		left[i] &= row->word[i];
+	return 1;
+}
+
+/* The first entry that could match decides. `words` is a constant, so that short rows stay in registers. */
+static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length,
+				      const int words)
+{
+	__u32 element = 0, protocol = KNOWN_PROTOCOL(known), kind = KNOWN_KIND(known);
+	struct row *by_protocol = find_protocols(&protocol), *doubt = 0;
+	struct policy *policy = find_policy(&element);
+	__u64 left[ROW_WORDS];
+	int i, turn;
+
+	if (!by_protocol || !policy)
+		return XDP_PASS;
+	EACH_WORD
+	for (i = 0; i < words; i++)
+		left[i] = by_protocol->word[i];
+	if (!keep_class(left, words, known, FIRST(classes), SIDE_SOURCE))
+		return XDP_PASS;
+	if (ask_destination && !keep_class(left, words, known, SECOND(classes), SIDE_DESTINATION))
+		return XDP_PASS;
+	if (protocol == PROTOCOL_UNKNOWN) {
+		doubt = &policy->ask_protocol;
+		EACH_WORD
+		for (i = 0; i < words; i++)
+			left[i] |= doubt->word[i];
+	} else if (kind == TRANSPORT_PORTS) {
+		if (!keep_both_sides(ctx, known, ports, left, words))
+			return XDP_PASS;
+	} else if (kind == TRANSPORT_NO_PORTS) {
+		doubt = &policy->ask_ports;
+	} else {
+		EACH_WORD
+		for (i = 0; i < words; i++)
+			left[i] &= policy->portless.word[i];
+		if (kind == TRANSPORT_NO_ICMP)
+			doubt = &policy->ask_icmp;
+		if (kind == TRANSPORT_ICMP &&
+		    !keep_side(left, words, KNOWN_FAMILY(known) == 4 ? PORTS_ICMP : PORTS_ICMPV6, FIRST(ports), 0))
+			return XDP_PASS;
+	}
+	for (turn = 0; turn <= MAX_SKIPS; turn++) {
+		__u32 bit = first_bit(left, words);
+		struct row *tier;
+
+		if (bit == MAX_BITS)
+			return XDP_PASS;
+		if (doubt && has_bit(doubt, bit))
+			return XDP_PASS;
+		if (has_bit(&policy->deny, bit))
+			return drop(ctx, bit, KNOWN_AT(known), length);
+		if (!may_skip || !has_bit(&policy->skip, bit))
+			return XDP_PASS;
+		tier = find_tiers(&bit);
+		if (!tier)
+			return XDP_PASS;
+		EACH_WORD
+		for (i = 0; i < words; i++)
+			left[i] &= tier->word[i];
+	}
+	return XDP_PASS;
+}
+
+SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length)
+{
+	if (row_words == 1)
+		return verdict_of(ctx, classes, known, ports, length, 1);
+	if (row_words == 2)
+		return verdict_of(ctx, classes, known, ports, length, 2);
+	return verdict_of(ctx, classes, known, ports, length, ROW_WORDS);
+}
+
+/* The ordinary policy is decided without a call. */
+static __always_inline int verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length)
+{
+	if (row_words == 1 && !may_skip && !ask_named)
+		return verdict_of(ctx, classes, known, ports, length, 1);
+	return long_verdict(ctx, classes, known, ports, length);
+}
+
+/* Whether any entry that drops could match a packet from this class of sources. */
+static __always_inline int may_drop(__u32 class, int family)
+{
+	struct address_rows *rows = find_address_rows(&class);
+	__u32 element = 0;
+	struct policy *policy = find_policy(&element);
+	struct row *row;
+	__u64 left;
+	int i;
+
+	if (!class && !drop_unlisted)
+		return 0;
+	if (!rows || !policy)
+		return 0;
+	row = family == 4 ? &rows->source4 : &rows->source6;
+	left = row->word[0] & policy->deny.word[0];
+	if (row_words > 1) {
+		for (i = 1; i < ROW_WORDS; i++)
+			left |= row->word[i] & policy->deny.word[i];
+	}
+	return left != 0;
 }
 
 static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor)
 {
 	struct ipv4_header *ip = cursor->at;
-	struct lpm4_key key = {.prefix_length = 32};
 	struct transport transport = {};
-	__u32 available = frame_length(ctx) - (__u32)(cursor->at - (void *)(long)ctx->data);
-	__u32 header_length, total_length, *entry;
+	__u32 at = cursor->at - (void *)(long)ctx->data;
+	__u32 length = parse_ipv4(cursor), source, destination = 0;
 
-	if ((void *)(ip + 1) > cursor->end)
-		return XDP_PASS;
-	header_length = (ip->version_and_length & 0xf) * 4;
-	total_length = BE16(ip->total_length_be);
-	if (ip->version_and_length >> 4 != 4 || header_length < sizeof(*ip) || total_length < header_length)
-		return XDP_PASS;
-	if (cursor->at + header_length > cursor->end)
+	if (!length)
 		return XDP_PASS;
 
-	key.address = ip->source_be;
-	entry = lookup_deny4(&key);
-	if (!entry)
+	source = class_of4(BE32(ip->source_be));
+	if (!may_drop(source, 4))
 		return XDP_PASS;
+	if (ask_destination)
+		destination = class_of4(BE32(ip->destination_be));
 
 	transport.protocol = ip->protocol;
-	cursor->at += header_length;
-	cursor->left = total_length - header_length;
-	if (!(BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK))
-		parse_ports(cursor, &transport);
-	if (may_be_failsafe(&transport))
-		return XDP_PASS;
-	return drop(*entry, smaller(total_length, available));
+	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK, &transport);
+	return verdict(ctx, PAIR(source, destination), KNOWN(&transport, 4, at),
+		       PAIR(transport.source, transport.destination), length);
 }
 
-/* How long the packet is behind its header. A jumbogram says 0 there and the truth in its hop-by-hop header. */
-static __always_inline __u32 ipv6_payload_length(const struct ipv6_header *ip)
+static __always_inline __u64 half_address(const __be32 *words)
 {
-	__u32 length = BE16(ip->payload_length_be);
-
-	return length || ip->next != NEXT_HOP_BY_HOP ? length : NO_LIMIT - sizeof(*ip);
+	return (__u64)BE32(words[0]) << 32 | BE32(words[1]);
 }
 
 static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor)
 {
 	struct ipv6_header *ip = cursor->at;
-	struct lpm6_key key = {.prefix_length = 128};
-	struct transport transport = {.protocol = FAILSAFE_ANY_PROTOCOL};
-	__u32 available = frame_length(ctx) - (__u32)(cursor->at - (void *)(long)ctx->data);
-	__u32 *entry;
+	struct transport transport = {.protocol = PROTOCOL_UNKNOWN};
+	__u32 at = cursor->at - (void *)(long)ctx->data;
+	__u32 length = parse_ipv6(cursor), source, destination = 0;
 
-	if ((void *)(ip + 1) > cursor->end || ip->version_and_class >> 4 != 6)
+	if (!length)
 		return XDP_PASS;
 
-	__builtin_memcpy(key.address, ip->source_be, sizeof(key.address));
-	entry = lookup_deny6(&key);
-	if (!entry)
+	source = class_of6(half_address(ip->source_be), half_address(ip->source_be + 2));
+	if (!may_drop(source, 6))
 		return XDP_PASS;
+	if (ask_destination)
+		destination = class_of6(half_address(ip->destination_be), half_address(ip->destination_be + 2));
 
-	cursor->at = ip + 1;
-	cursor->left = ipv6_payload_length(ip);
 	parse_extensions(ctx, cursor, ip->next, &transport);
-	if (may_be_failsafe(&transport))
-		return XDP_PASS;
-	return drop(*entry, smaller(ipv6_payload_length(ip) + sizeof(*ip), available));
+	return verdict(ctx, PAIR(source, destination), KNOWN(&transport, 6, at),
+		       PAIR(transport.source, transport.destination), length);
 }
 
 /* The name of the program as tools show it, at most 15 characters: xdp_untracked. */
@@ -328,7 +703,7 @@ int xdp_untracked(struct xdp_md *ctx)
 		.end = (void *)(long)ctx->data_end,
 	};
 
-	switch (parse_link(&cursor)) {
+	switch (parse_link(&cursor, pass_tagged)) {
 	case ETHERTYPE_IPV4:
 		return decide_ipv4(ctx, &cursor);
 	case ETHERTYPE_IPV6:

@@ -17,26 +17,32 @@ from pathlib import Path
 
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import IptablesBackend, Settings, probe
-from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.rules import UNITS, Limit, TableName
+from enforcer.backends.nftables import NftablesBackend
+from enforcer.backends.nftables import Settings as NftSettings
+from enforcer.backends.nftables import probe as probe_nftables
+from enforcer.backends.nftables.rules import RateLimit
+from enforcer.backends.raw import RawBackends
 from enforcer.backends.xdp import XdpBackend
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.netlink import interfaces as netlink_interfaces
 from enforcer.kernel.probe import probe_host
+from enforcer.kernel.toolchain import require
 from enforcer.lock import namespace_lock
 from enforcer.memory import Memory
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
 from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
+from enforcer.rawchoice import asked_for
 from enforcer.settle import Wish, settle
 from enforcer.status import InterfaceStatus, enforced_modes, read_status
-from enforcer.words import Answer, Backend, Mode
+from enforcer.words import Action, Answer, Backend, Mode, Toolchain
 
 _NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface is not there"))
 
@@ -57,6 +63,7 @@ class Enforcer:
     """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
 
     ``pin_root`` is where BPF objects are pinned; by default each network namespace has a directory of its own.
+    ``toolchain`` says who compiles the XDP program, ``raw`` which netfilter holds the raw part.
 
     Keeps no sockets: every call acts in the network namespace its thread is in then.
     """
@@ -68,9 +75,13 @@ class Enforcer:
         pin_root: Path | None = None,
         choice: ModeChoice = ModeChoice.AUTO,
         interfaces: Sequence[str] | None = None,
+        toolchain: Toolchain = Toolchain.LIBBPF,
+        raw: RawChoice = RawChoice.AUTO,
     ) -> None:
         self.node = node
         self.choice = choice
+        self.toolchain = toolchain
+        self.raw = raw
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._memory = Memory()
@@ -82,23 +93,26 @@ class Enforcer:
         Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
         this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
         """
+        if self.choice is not ModeChoice.RAW:
+            require(self.toolchain)
         felix = resources.felix_for(self.node)
-        raw = IptablesBackend(settings_of(felix))
-        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support)
+        raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
+        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain)
         with namespace_lock():
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
             tables = self._tables(resources, present)
             facts = self._facts(tables, present, felix)
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
-            render(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW), raw.settings)
+            raw.check(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw))
             absent = frozenset(table.interface for table in tables) - present.keys()
-            wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent)
+            wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent, self.raw)
             settled = settle(wish, xdp, self._memory, dry_run=dry_run)
             result = raw.apply(settled.plan, dry_run=dry_run)
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
+        warnings += _unheard(settled.plan, felix.iptables_mark_mask)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting()])
@@ -107,12 +121,12 @@ class Enforcer:
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry matched at each stage: XDP first, then raw, which sees what XDP let pass."""
-        return (*XdpBackend(self._pin_root).counters(), *IptablesBackend().counters())
+        return (*XdpBackend(self._pin_root).counters(), *RawBackends().counters())
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock():
-            removed = (*XdpBackend(self._pin_root).detach(interfaces), *IptablesBackend().detach(interfaces))
+            removed = (*XdpBackend(self._pin_root).detach(interfaces), *RawBackends().detach(interfaces))
         remove_if_empty(self._pin_root)
         return removed
 
@@ -153,7 +167,7 @@ class Enforcer:
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
         facts = self._memory.facts(self.node, [present[name] for name in names if name in present])
         absent = tuple(InterfaceFacts(name, modes=_NOT_THERE) for name in names if name not in present)
-        backends = {**facts.backends, Backend.IPTABLES: probe(ipv6=felix.ipv6_support)}
+        backends = {**facts.backends, **_probe_raw(felix, self.raw)}
         return replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
 
 
@@ -163,7 +177,35 @@ def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
     missing = [name for name in interfaces if name not in present]
     if missing:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
-    return probe_host(node, list(interfaces) or None, backends={Backend.IPTABLES: probe})
+    backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
+    return probe_host(node, list(interfaces) or None, backends=backends)
+
+
+def _unheard(plan: Plan, mask: int) -> Iterator[str]:
+    """Where an Allow reaches less far than its author may think."""
+    allowing = [
+        item.interface
+        for item in plan.interfaces
+        if item.raw_backend is Backend.NFTABLES
+        and any(entry.action is Action.ALLOW for entry in (*item.table.ingress, *item.table.egress))
+    ]
+    if allowing:
+        mark = f"{mask & -mask:#x}"
+        yield (
+            f"Allow on {', '.join(allowing)}: nftables cannot accept for the tables of others; a firewall of this host "
+            f"that drops what is not tracked needs 'meta mark & {mark} == {mark} accept'"
+        )
+
+
+def _probe_raw(felix: FelixConfiguration, choice: RawChoice) -> dict[Backend, Probe]:
+    """What the raw backends answer that matter: that asked for; else nftables only where iptables is not."""
+    wanted, _ = asked_for(felix, choice)
+    found: dict[Backend, Probe] = {}
+    if wanted is not Backend.NFTABLES:
+        found[Backend.IPTABLES] = probe(ipv6=felix.ipv6_support)
+    if wanted is Backend.NFTABLES or (wanted is None and found[Backend.IPTABLES].answer is Answer.NO):
+        found[Backend.NFTABLES] = probe_nftables(ipv6=felix.ipv6_support)
+    return found
 
 
 def settings_of(felix: FelixConfiguration) -> Settings:
@@ -177,6 +219,28 @@ def settings_of(felix: FelixConfiguration) -> Settings:
         accepting=frozenset(_accepting(felix)),
         log_limit=_log_limit(felix),
     )
+
+
+def nft_settings_of(felix: FelixConfiguration) -> NftSettings:
+    """What the configuration says about the tables of nf_tables. Hooks have no first or last place there, and nothing
+    of ours could accept for the host's own tables (docs/nftables.md), so fewer fields have a meaning.
+    """
+    return NftSettings(
+        mark_mask=felix.iptables_mark_mask,
+        log_prefix=felix.log_prefix,
+        ipv6=felix.ipv6_support,
+        max_set_size=felix.max_ipset_size,
+        log_limit=_rate_limit(felix),
+    )
+
+
+def _rate_limit(felix: FelixConfiguration) -> RateLimit | None:
+    """``10/minute`` as nf_tables counts it, which has no burst of none."""
+    if not felix.log_action_rate_limit:
+        return None
+    count, _, unit = felix.log_action_rate_limit.partition("/")
+    seconds = next(item.period for item in UNITS if unit.startswith(item.name)) // UNITS[-1].period
+    return RateLimit(int(count), seconds, max(felix.log_action_rate_limit_burst, 1))
 
 
 def _log_limit(felix: FelixConfiguration) -> Limit | None:

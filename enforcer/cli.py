@@ -14,7 +14,8 @@ from rich.text import Text
 
 import enforcer
 from enforcer.cli_support import CommandGroup, emit, output_option, require_privilege, verbose_option, warn
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
+from enforcer.words import Toolchain
 
 if TYPE_CHECKING:
     from enforcer.apply import Enforcer
@@ -57,6 +58,27 @@ def mode_option(command: Command) -> Command:
         default=str(ModeChoice.AUTO),
         show_default=True,
         help="XDP mode: the earliest there is, one by name (an error where it is not possible), or raw for none.",
+    )(command)
+
+
+def raw_backend_option(command: Command) -> Command:
+    return click.option(
+        "--raw-backend",
+        type=click.Choice([str(choice) for choice in RawChoice]),
+        default=str(RawChoice.AUTO),
+        show_default=True,
+        help="Where the raw part is: as the FelixConfiguration says, else legacy iptables where the host has it; or "
+        "one by name.",
+    )(command)
+
+
+def toolchain_option(command: Command) -> Command:
+    return click.option(
+        "--toolchain",
+        type=click.Choice([str(toolchain) for toolchain in Toolchain]),
+        default=str(Toolchain.LIBBPF),
+        show_default=True,
+        help="The XDP program: compiled ahead of time and loaded with libbpf, or compiled on this host by bcc.",
     )(command)
 
 
@@ -104,6 +126,8 @@ def probe(interfaces: tuple[str, ...], node: str, output: str) -> None:
 @click.argument("more", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @mode_option
+@raw_backend_option
+@toolchain_option
 @node_option
 @pin_root_option
 @output_option
@@ -113,6 +137,8 @@ def apply(
     more: tuple[Path, ...],
     dry_run: bool,
     mode: str,
+    raw_backend: str,
+    toolchain: str,
     node: str,
     pin_root: Path | None,
     output: str,
@@ -129,7 +155,7 @@ def apply(
 
     resources = load([*files, *more])
     require_privilege("enforcing policy")
-    applied = _enforcer(node, pin_root, mode).apply(resources, dry_run=dry_run)
+    applied = _enforcer(node, pin_root, mode, toolchain, raw_backend).apply(resources, dry_run=dry_run)
     for warning in applied.warnings:
         warn(warning)
     data = applied_as_dict(applied, dry_run=dry_run)
@@ -146,6 +172,8 @@ def apply(
 )
 @click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel when stopped.")
 @mode_option
+@raw_backend_option
+@toolchain_option
 @node_option
 @pin_root_option
 @click.option("-v", "--verbose", is_flag=True, help="Log every single change, and show details of errors.")
@@ -155,6 +183,8 @@ def run(
     state_dir: Path | None,
     detach_on_exit: bool,
     mode: str,
+    raw_backend: str,
+    toolchain: str,
     node: str,
     pin_root: Path | None,
     verbose: bool,
@@ -176,7 +206,7 @@ def run(
     require_privilege("enforcing policy")
     log.setup(logging.DEBUG if verbose else logging.INFO)
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
-    Agent(store, _enforcer(node, pin_root, mode), detach_on_exit=detach_on_exit).run()
+    Agent(store, _enforcer(node, pin_root, mode, toolchain, raw_backend), detach_on_exit=detach_on_exit).run()
 
 
 @main.command()
@@ -234,10 +264,18 @@ def detach(interfaces: tuple[str, ...], pin_root: Path | None, output: str) -> N
     emit({"schema": "enforcer/detach/v1", "removed": list(removed)}, output, lambda console: _say(removed, console))
 
 
-def _enforcer(node: str, pin_root: Path | None, mode: str = ModeChoice.AUTO) -> Enforcer:
+def _enforcer(
+    node: str,
+    pin_root: Path | None,
+    mode: str = ModeChoice.AUTO,
+    toolchain: str = Toolchain.LIBBPF,
+    raw: str = RawChoice.AUTO,
+) -> Enforcer:
     from enforcer.apply import Enforcer
 
-    return Enforcer(node, pin_root=pin_root, choice=ModeChoice(mode))
+    return Enforcer(
+        node, pin_root=pin_root, choice=ModeChoice(mode), toolchain=Toolchain(toolchain), raw=RawChoice(raw)
+    )
 
 
 def _say(removed: Sequence[str], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""ModeChoice: what a user may ask for, and the XDP modes it leaves to consider. Pure."""
+"""ModeChoice and RawChoice: what a user may ask for, and the XDP modes it leaves to consider. Pure."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ class ModeChoice(Word):
     def of(cls, mode: Mode | None) -> ModeChoice:
         """The choice that leads to this mode; RAW for none."""
         return cls.RAW if mode is None else cls(mode.value)
+
+
+class RawChoice(Word):
+    """What holds the raw part. AUTO asks the FelixConfiguration, then the host; the others are that or an error."""
+
+    AUTO = "auto"
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"

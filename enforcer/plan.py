@@ -1,23 +1,25 @@
 """Plan: which stage of an interface enforces which entries, and why not an earlier one. Pure.
 
 XDP only accelerates: every entry is in raw as well, so what XDP leaves alone raw still decides (Calico does the same).
-An entry is *enforced at* the earliest stage that can drop its packets; its ``reason`` says why no earlier stage does.
+An entry is *enforced at* the earliest stage that can do what it says; its ``reason`` says why no earlier stage does.
 
-:func:`make_plan` decides. XDP gets the longest run of entries, from the first, that it can decide: were one left out, a
-packet it allows could be dropped by one behind it.
+:func:`make_plan` decides. XDP holds the longest run of entries, from the first, that it can: were one left out, a
+packet it allows could be dropped by one behind it. Of those it holds, XDP drops for the Deny ones, and passes what
+others match to raw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from enforcer.backends.xdp.eligible import why_not
+from enforcer.backends.xdp.eligible import held, obstacles, why_raw
 from enforcer.errors import UnsupportedKernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.rawchoice import raw_backend
 from enforcer.words import STAGE_OF_MODE, Answer, Backend, Mode, Stage
 
 Reasons = tuple[tuple[Mode, str], ...]
@@ -32,13 +34,18 @@ class PlannedEntry:
 
 @dataclass(frozen=True)
 class InterfacePlan:
-    """``mode`` None: no XDP here. ``mode_reasons`` says, for each mode not used that is earlier, why not."""
+    """``mode`` None: no XDP here. ``mode_reasons`` says, for each mode not used that is earlier, why not.
+
+    ``held`` is how many ingress entries, from the first, the XDP program holds; ``raw_reason`` why this raw backend.
+    """
 
     table: RuleTable
     mode: Mode | None
     raw_backend: Backend
     entries: tuple[PlannedEntry, ...]
     mode_reasons: Reasons = ()
+    held: int = 0
+    raw_reason: str = ""
 
     @property
     def interface(self) -> str:
@@ -47,7 +54,7 @@ class InterfacePlan:
     @property
     def xdp_entries(self) -> tuple[Entry, ...]:
         """What the XDP program holds: a prefix of the table's ingress entries."""
-        return tuple(item.entry for item in self.entries if item.stage is not Stage.RAW)
+        return self.table.ingress[: self.held]
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ def make_plan(
     *,
     felix: FelixConfiguration,
     choice: ModeChoice = ModeChoice.AUTO,
+    raw: RawChoice = RawChoice.AUTO,
 ) -> Plan:
     """The plan of every interface that has an endpoint and untracked entries; others are left out.
 
@@ -72,30 +80,26 @@ def make_plan(
     A probe that cannot tell is no obstacle: attaching will tell.
     """
     governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
-    if governed:
-        _require_raw(facts)
+    if not governed:
+        return Plan(facts.node, ())
+    backend, why = raw_backend(facts, felix, raw)
     impossible = [reason for table in governed for reason in _impossible(table, facts, felix, choice)]
     if impossible:
         raise UnsupportedKernelError("\n".join(impossible))
-    return Plan(facts.node, tuple(_plan_interface(table, facts, felix, choice) for table in governed))
+    planned = (_plan_interface(table, facts, felix, choice) for table in governed)
+    return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned))
 
 
 def wants_xdp(table: RuleTable, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:
     """Whether what an interface says of XDP can make a difference to its plan."""
     if choice is ModeChoice.RAW or (choice is ModeChoice.AUTO and not felix.xdp_enabled):
         return False
-    return _xdp_length(_obstacles(table)) > 0
-
-
-def _require_raw(facts: HostFacts) -> None:
-    raw = facts.backends.get(Backend.IPTABLES)
-    if raw is not None and raw.answer is Answer.NO:
-        raise UnsupportedKernelError(f"this host has no raw table that could hold the policy: {raw.reason}")
+    return held(table) > 0
 
 
 def _impossible(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> list[str]:
     """The sentence that refuses the mode asked for; none where it is possible, or has nothing to do."""
-    if choice.mode is None or not _xdp_length(_obstacles(table)):
+    if choice.mode is None or not held(table, choice.mode):
         return []
     answer = _answer(_interface(table, facts), choice.mode)
     if answer.answer is not Answer.NO:
@@ -108,24 +112,29 @@ def _impossible(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, c
 
 
 def _plan_interface(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> InterfacePlan:
-    obstacles = _obstacles(table)
-    length = _xdp_length(obstacles)
-    if length:
-        mode, reasons = _choose(_interface(table, facts), felix, choice)
+    reasons: Reasons
+    if held(table):
+        mode, reasons = _choose(table, _interface(table, facts), felix, choice)
     else:
-        mode, reasons = None, tuple((mode, obstacles[0]) for mode in Mode) if obstacles else ()
-    planned = tuple(
-        PlannedEntry(entry, *_place(at, length, obstacles, mode, reasons)) for at, entry in enumerate(table.ingress)
-    )
-    planned += tuple(PlannedEntry(entry, Stage.RAW, why_not(entry)) for entry in table.egress)
-    return InterfacePlan(table, mode, Backend.IPTABLES, planned, reasons)
+        mode, reasons = None, tuple((mode, _why_idle(table)) for mode in Mode) if table.ingress else ()
+    run = held(table, mode) if mode else 0
+    blocked = obstacles(table, mode)
+    planned = tuple(_place(entry, at < run, blocked[at], mode, reasons) for at, entry in enumerate(table.ingress))
+    planned += tuple(PlannedEntry(entry, Stage.RAW, "XDP sees received packets only") for entry in table.egress)
+    return InterfacePlan(table, mode, Backend.IPTABLES, planned, reasons, run)
 
 
-def _place(at: int, length: int, obstacles: Sequence[str], mode: Mode | None, reasons: Reasons) -> tuple[Stage, str]:
-    """Where the ingress entry number ``at`` is enforced, and why not earlier."""
-    if at >= length:
-        return Stage.RAW, obstacles[at]
-    return STAGE_OF_MODE[mode] if mode else Stage.RAW, _sentence(reasons)
+def _why_idle(table: RuleTable, mode: Mode | None = None) -> str:
+    """Why XDP has nothing to do for a table that has entries."""
+    return next(filter(None, obstacles(table, mode)), "no entry that XDP could drop for")
+
+
+def _place(entry: Entry, is_held: bool, blocked: str, mode: Mode | None, reasons: Reasons) -> PlannedEntry:
+    """Where an ingress entry is enforced, and why not earlier. ``blocked``: why XDP does not hold it, "" if it does."""
+    if mode is None or not is_held:
+        return PlannedEntry(entry, Stage.RAW, blocked or _sentence(reasons))
+    raw = why_raw(entry)
+    return PlannedEntry(entry, Stage.RAW, raw) if raw else PlannedEntry(entry, STAGE_OF_MODE[mode], _sentence(reasons))
 
 
 def _sentence(reasons: Reasons) -> str:
@@ -136,27 +145,15 @@ def _sentence(reasons: Reasons) -> str:
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in modes.items())
 
 
-def _obstacles(table: RuleTable) -> list[str]:
-    """For each ingress entry why XDP cannot decide it; "" where it can. One obstacle stops all entries behind it."""
-    found: list[str] = []
-    stopper = ""
-    for entry in table.ingress:
-        own = why_not(entry)
-        found.append(own or stopper)
-        if own and not stopper:
-            stopper = f"after {entry.name}, which XDP cannot decide"
-    return found
-
-
-def _xdp_length(obstacles: Sequence[str]) -> int:
-    return next((at for at, obstacle in enumerate(obstacles) if obstacle), len(obstacles))
-
-
-def _choose(interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice) -> tuple[Mode | None, Reasons]:
+def _choose(
+    table: RuleTable, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice
+) -> tuple[Mode | None, Reasons]:
     """The mode, and for each earlier one why not."""
     reasons: list[tuple[Mode, str]] = []
     for mode in Mode:
         reason = _why_not_mode(mode, interface, felix, choice)
+        if not reason and not held(table, mode):
+            reason = _why_idle(table, mode)
         if not reason:
             return mode, tuple(reasons)
         reasons.append((mode, reason))

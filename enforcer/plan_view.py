@@ -54,6 +54,7 @@ def _interface_as_dict(plan: InterfacePlan) -> dict[str, Any]:
         "endpoint": plan.table.endpoint,
         "mode": plan.mode and str(plan.mode),
         "raw_backend": str(plan.raw_backend),
+        "raw_backend_reason": plan.raw_reason,
         "modes_not_used": [{"mode": str(mode), "reason": reason} for mode, reason in plan.mode_reasons],
         "stages": {str(stage): names for stage, names in stages_of(plan).items()},
         "entries": [_entry_as_dict(item) for item in plan.entries],
@@ -82,7 +83,11 @@ def _entry_as_dict(item: PlannedEntry) -> dict[str, Any]:
 
 def _heading(plan: InterfacePlan) -> str:
     where = f"{STAGE_OF_MODE[plan.mode]} (XDP {plan.mode}), then raw" if plan.mode else "raw only"
-    return f"{plan.interface}: HostEndpoint {plan.table.endpoint}, enforced at {where} ({plan.raw_backend})"
+    return f"{plan.interface}: HostEndpoint {plan.table.endpoint}, enforced at {where} ({_raw(plan)})"
+
+
+def _raw(plan: InterfacePlan) -> str:
+    return f"{plan.raw_backend}: {plan.raw_reason}" if plan.raw_reason else str(plan.raw_backend)
 
 
 def _entry_table(plan: InterfacePlan) -> Table:

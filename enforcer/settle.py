@@ -9,7 +9,7 @@ from enforcer.backends.base import ApplyResult, BackendDriver
 from enforcer.errors import HostError, UnsupportedKernelError
 from enforcer.facts import HostFacts, InterfaceFacts
 from enforcer.memory import Memory
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.plan import InterfacePlan, Plan, make_plan
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import RuleTable
@@ -30,6 +30,7 @@ class Wish:
     choice: ModeChoice
     enforced: Mapping[str, Mode | None]
     absent: frozenset[str] = frozenset()
+    raw: RawChoice = RawChoice.AUTO
 
 
 @dataclass
@@ -64,7 +65,7 @@ def plan_for(wish: Wish, memory: Memory) -> Settlement:
     for table in wish.tables:
         choice = ModeChoice.AUTO if table.interface in wish.absent else wish.choice
         try:
-            planned += make_plan([table], facts, felix=wish.felix, choice=choice).interfaces
+            planned += make_plan([table], facts, felix=wish.felix, choice=choice, raw=wish.raw).interfaces
         except UnsupportedKernelError as error:
             impossible[table.interface] = str(error)
             planned += _as_it_is(table, facts, wish)
@@ -76,7 +77,7 @@ def _as_it_is(table: RuleTable, facts: HostFacts, wish: Wish) -> tuple[Interface
         return ()
     for choice in (ModeChoice.of(wish.enforced[table.interface]), ModeChoice.RAW):
         try:
-            return make_plan([table], facts, felix=wish.felix, choice=choice).interfaces
+            return make_plan([table], facts, felix=wish.felix, choice=choice, raw=wish.raw).interfaces
         except UnsupportedKernelError:
             continue
     return ()

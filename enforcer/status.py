@@ -5,40 +5,52 @@ Read from pins, chains and ipsets alone, so it does not matter which process put
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from enforcer.backends.base import EntryCount
-from enforcer.backends.iptables import IptablesBackend, installed_chains
+from enforcer.backends.iptables import installed_chains
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.read import set_names, without_interfaces
 from enforcer.backends.iptables.rules import FAMILIES, Chain
+from enforcer.backends.nftables import installed
+from enforcer.backends.nftables import read as nft
+from enforcer.backends.raw import RawBackends, raw_backends_of
 from enforcer.backends.xdp import XdpBackend
-from enforcer.backends.xdp.layout import Pins
+from enforcer.backends.xdp.addresses import open_tables
+from enforcer.backends.xdp.eligible import MAX_BITS
+from enforcer.backends.xdp.layout import Pins, TablePins
 from enforcer.backends.xdp.read import Installed, entry_counts
-from enforcer.kernel.maps import Map
-from enforcer.words import STAGE_OF_MODE, Mode, Stage
+from enforcer.kernel.nft import nftables
+from enforcer.words import STAGE_OF_MODE, Backend, Mode, Stage
 
 
 @dataclass(frozen=True)
 class Fill:
-    """A set of prefixes: how many it holds and can hold. ``holder`` is a pinned map or an ipset."""
+    """A set of prefixes: how many it holds and can hold, None: as many as there is memory for. ``holder`` is a pinned
+    map, an ipset or a set of nftables.
+    """
 
     holder: str
     stage: Stage
     used: int
-    limit: int
+    limit: int | None
 
 
 @dataclass(frozen=True)
 class InterfaceStatus:
-    """``mode`` None: no XDP. ``counts`` has an entry once for each stage it is at, XDP before raw."""
+    """``mode`` None: no XDP. ``counts`` has an entry once for each stage it is at, XDP before raw.
+    ``raw_backend`` None: nothing in raw.
+    """
 
     interface: str
     mode: Mode | None
     counts: tuple[EntryCount, ...]
     fills: tuple[Fill, ...]
+    raw_backend: Backend | None = None
 
     @property
     def stage(self) -> Stage:
@@ -53,35 +65,51 @@ class InterfaceStatus:
 
 def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
     """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in."""
-    modes: dict[str, Mode | None] = dict.fromkeys(count.interface for count in IptablesBackend().counters())
+    modes: dict[str, Mode | None] = dict.fromkeys(raw_backends_of())
     return modes | {item.interface: item.mode for item in XdpBackend(pin_root).status()}
 
 
 def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:
     """The status of every interface that has something of ours, by name."""
     attached = {item.interface: item for item in XdpBackend(pin_root).status()}
-    raw = IptablesBackend().counters()
+    raw = RawBackends().counters()
+    backends = raw_backends_of()
     names = sorted({count.interface for count in raw} | attached.keys())
-    raw_fills = _raw_fills(names)
-    return tuple(_status(Pins.of(pin_root, name), attached.get(name), raw, raw_fills[name]) for name in names)
+    fills = {Backend.IPTABLES: _raw_fills, Backend.NFTABLES: _nft_fills}
+    found = {backend: fill(names) for backend, fill in fills.items() if backend in backends.values()}
+    return tuple(
+        replace(
+            _status(pin_root, name, attached.get(name), raw, _of(name, found)),
+            raw_backend=backends.get(name),
+        )
+        for name in names
+    )
+
+
+def _of(name: str, found: Mapping[Backend, Mapping[str, Sequence[Fill]]]) -> list[Fill]:
+    return [fill for fills in found.values() for fill in fills.get(name, ())]
 
 
 def _status(
-    pins: Pins, installed: Installed | None, raw: Sequence[EntryCount], raw_fills: Sequence[Fill]
+    pin_root: Path, name: str, installed: Installed | None, raw: Sequence[EntryCount], raw_fills: Sequence[Fill]
 ) -> InterfaceStatus:
-    name = pins.interface
     in_raw = [count for count in raw if count.interface == name]
     if installed is None:
         return InterfaceStatus(name, None, tuple(in_raw), tuple(raw_fills))
-    counts = (*entry_counts(pins, installed), *in_raw)
-    return InterfaceStatus(name, installed.mode, counts, (*_xdp_fills(pins, installed), *raw_fills))
+    counts = (*entry_counts(Pins.of(pin_root, name), installed), *in_raw)
+    return InterfaceStatus(name, installed.mode, counts, (*_xdp_fills(pin_root, installed), *raw_fills))
 
 
-def _xdp_fills(pins: Pins, installed: Installed) -> Iterator[Fill]:
-    for name in ("deny4", "deny6"):
-        with Map.open_pinned(pins.directory / name) as trie:
-            used = sum(1 for _ in trie.items())
-            yield Fill(name, STAGE_OF_MODE[installed.mode], used, trie.max_entries)
+def _xdp_fills(pin_root: Path, installed: Installed) -> Iterator[Fill]:
+    """Entries (and failsafes), and the stretches of addresses that some list holds: bounded by memory alone."""
+    stage = STAGE_OF_MODE[installed.mode]
+    yield Fill("XDP entries", stage, len(installed.manifest.entries), MAX_BITS)
+    tables = open_tables(TablePins.of(pin_root, installed.manifest.namespace))
+    if tables is not None:
+        with tables:
+            said = tables.classified
+            yield Fill("XDP IPv4 ranges", stage, int(np.count_nonzero(said.segments4.cls)), None)
+            yield Fill("XDP IPv6 ranges", stage, int(np.count_nonzero(said.segments6.cls)), None)
 
 
 def _raw_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
@@ -103,6 +131,21 @@ def _raw_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
         ]
         for interface in interfaces
     }
+
+
+def _nft_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
+    """For each interface the sets of nftables that its chains ask. A set that several ask is read once."""
+    fills: dict[str, list[Fill]] = {interface: [] for interface in interfaces}
+    with nftables() as door:
+        for table in installed():
+            counted: dict[str, Fill] = {}
+            for interface in interfaces:
+                for name in sorted(nft.set_names(nft.only_interface(table, interface)) & table.sets.keys()):
+                    if name not in counted and (kind := nft.type_of(table.sets[name])):
+                        members = nft.read_members(door, table.family, name, kind)
+                        counted[name] = Fill(f"set {name}", Stage.RAW, 0 if members is None else len(members), None)
+                    fills[interface] += [counted[name]] if name in counted else []
+    return fills
 
 
 def _chains_of(interface: str, interfaces: Sequence[str], chains: tuple[Chain, ...]) -> tuple[Chain, ...]:

@@ -30,11 +30,13 @@ def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
     if not statuses:
         console.print(NOTHING)
     for item in statuses:
-        how = f"XDP {item.mode}, then raw" if item.mode else "no XDP"
+        raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
+        how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
         line = f"{item.interface}: enforced at {item.stage} ({how}), {len(item.entries)} entries"
         console.print(Text(line, style="bold"), soft_wrap=True)
         for fill in item.fills:
-            console.print(Text(f"  {fill.stage}: {fill.holder} holds {fill.used:,} of {fill.limit:,}"), soft_wrap=True)
+            limit = "" if fill.limit is None else f" of {fill.limit:,}"
+            console.print(Text(f"  {fill.stage}: {fill.holder} holds {fill.used:,}{limit}"), soft_wrap=True)
         print_counters(item.counts, console)
 
 
@@ -57,6 +59,7 @@ def _interface_as_dict(item: InterfaceStatus) -> dict[str, Any]:
         "interface": item.interface,
         "mode": item.mode and str(item.mode),
         "stage": str(item.stage),
+        "raw_backend": item.raw_backend and str(item.raw_backend),
         "entries": list(item.entries),
         "capacity": [
             {"holder": fill.holder, "stage": str(fill.stage), "used": fill.used, "limit": fill.limit}

@@ -68,6 +68,13 @@ class Backend(Word):
     NFTABLES = "nftables"
 
 
+class Toolchain(Word):
+    """What makes the XDP program of its one source."""
+
+    LIBBPF = "libbpf"  # clang, ahead of time; libbpf loads the object
+    BCC = "bcc"  # on this host
+
+
 class Answer(Word):
     """What a probe can say. Only YES and NO are facts about the host."""
 

@@ -139,7 +139,7 @@ def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool | None)
 
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
-    """A rule of any kind; two of three are plain deny lists, as real ones are, which XDP can hold."""
+    """A rule of any kind; two of three are plain deny lists, as real ones are, which devices can hold too."""
     if draw(st.integers(0, 2)):
         family = draw(st.sampled_from((4, 6)))
         listed = EntityRule(nets=draw(nets(FEW_NETS4 if family == 4 else FEW_NETS6, max_size=2)))

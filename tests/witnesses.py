@@ -10,7 +10,7 @@ from dossim.packet.capture import Capture
 from dossim.pipeline import Explainer
 from dossim.predict import predict
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.plan import InterfacePlan, make_plan
 from enforcer.policy.compile import compile_table
 from enforcer.policy.resources import Resources
@@ -28,7 +28,7 @@ def table_of(policy: Resources, host: Host) -> RuleTable:
     return compile_table(policy, node=host.node, interface=host.interface, addresses=addresses)
 
 
-def plan_for(policy: Resources, host: Host, choice: ModeChoice) -> InterfacePlan:
+def plan_for(policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice = RawChoice.IPTABLES) -> InterfacePlan:
     """The plan on a host whose interface can do everything."""
     modes = {mode: Probe(Answer.YES) for mode in Mode}
     addresses = tuple(address.ip for address in host.addresses)
@@ -37,17 +37,22 @@ def plan_for(policy: Resources, host: Host, choice: ModeChoice) -> InterfacePlan
         interfaces=(InterfaceFacts(host.interface, addresses=addresses, modes=modes),),
         backends={Backend.IPTABLES: Probe(Answer.YES)},
     )
-    plan = make_plan([table_of(policy, host)], facts, felix=policy.felix_for(host.node), choice=choice)
+    plan = make_plan([table_of(policy, host)], facts, felix=policy.felix_for(host.node), choice=choice, raw=raw)
     return plan.interface(host.interface) or InterfacePlan(RuleTable(host.interface), None, Backend.IPTABLES, ())
 
 
-def explained(policy: Resources, host: Host, choice: ModeChoice, frames: Frames) -> list[Disposition]:
-    mode = plan_for(policy, host, choice).mode
-    return [trace.disposition for trace in Explainer(policy, host, mode=mode).explain_capture(frames)]
+def explained(
+    policy: Resources, host: Host, choice: ModeChoice, frames: Frames, raw: RawChoice = RawChoice.IPTABLES
+) -> list[Disposition]:
+    plan = plan_for(policy, host, choice, raw)
+    explainer = Explainer(policy, host, mode=plan.mode, raw_backend=plan.raw_backend)
+    return [trace.disposition for trace in explainer.explain_capture(frames)]
 
 
-def predicted(policy: Resources, host: Host, choice: ModeChoice, frames: Frames) -> list[Disposition]:
-    prediction = predict(Capture.from_frames(frames), plan_for(policy, host, choice), host)
+def predicted(
+    policy: Resources, host: Host, choice: ModeChoice, frames: Frames, raw: RawChoice = RawChoice.IPTABLES
+) -> list[Disposition]:
+    prediction = predict(Capture.from_frames(frames), plan_for(policy, host, choice, raw), host)
     return [prediction.disposition(number) for number in range(len(frames))]
 
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * What xdp_untracked.bpf.c and enforcer/backends/xdp/render.py share: keys and values of its maps.
+ * What xdp_untracked.bpf.c shares with enforcer/backends/xdp: keys and values of its maps.
  *
  * Integers are in the machine's byte order unless their type or name says otherwise (__be16, __be32). Any change here
  * is a new version of the pin directory: ABI_VERSION in enforcer/backends/xdp/layout.py.
@@ -10,43 +10,138 @@
 
 #include <linux/types.h>
 
-/* deny4, deny6: source prefix -> index of the first entry that drops it. prefix_length comes first (lpm_trie.c). */
-struct lpm4_key {
-	__u32 prefix_length;
-	__be32 address;
+/*
+ * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, the failsafes in front; a row says
+ * for which of them one condition holds. Bit number n is bit n % 64 of word n / 64.
+ */
+#define MAX_BITS 512
+#define MAX_SKIPS 16 /* Pass entries that one packet may meet */
+#define ROW_WORDS (MAX_BITS / 64)
+
+struct row {
+	__u64 word[ROW_WORDS];
 };
 
-_Static_assert(sizeof(struct lpm4_key) == 8, "4 + 4, no padding");
+_Static_assert(sizeof(struct row) == 64, "one cache line");
 
-struct lpm6_key {
-	__u32 prefix_length;
-	__be32 address[4];
+/* policy: the one element says what each bit is and asks for. */
+struct policy {
+	struct row deny;	 /* drops */
+	struct row skip;	 /* Pass: the rest of its tier is skipped */
+	struct row ask_protocol; /* asks for the protocol, or anything behind it (ports, ICMP) */
+	struct row ask_ports;	 /* asks for ports, by number or name, negated or not */
+	struct row ask_icmp;	 /* asks for the ICMP type */
+	struct row portless;	 /* may hold for a protocol that has no ports */
 };
 
-_Static_assert(sizeof(struct lpm6_key) == 20, "4 + 16, no padding");
+_Static_assert(sizeof(struct policy) == 384, "six rows");
+
+/* tiers: number of a bit of policy.skip -> the bits that are left once it holds: those of other tiers. */
+/* (value: struct row) */
+
+/* address_rows: class of addresses -> the bits whose condition on that side holds, by family. */
+struct address_rows {
+	struct row source4;
+	struct row destination4;
+	struct row source6;
+	struct row destination6;
+};
+
+/* protocols: protocol number -> the bits whose protocol condition holds; PROTOCOL_UNKNOWN: all. */
+#define PROTOCOL_UNKNOWN 256
+#define PROTOCOLS 257
 
 /*
- * failsafe: a set; the value means nothing. Besides the ports themselves it holds, with side FAILSAFE_ANY and port 0,
- * each protocol that has a port, and protocol FAILSAFE_ANY_PROTOCOL when there is any port at all: the questions that
- * are left to ask when a packet's ports, or even its protocol, cannot be known.
+ * port_pages: two levels from a 16-bit number to the number of its port_rows element. Pages 0 to 3 are directories:
+ * high octet -> page; any other page: low octet -> element. For ICMP the high octet is the type, the low one the code.
  */
-enum failsafe_side {
-	FAILSAFE_INBOUND = 0, /* port is the destination's: traffic to this host */
-	FAILSAFE_RETURN = 1,  /* port is the source's: answers to traffic of this host */
-	FAILSAFE_ANY = 2,
+enum port_directory {
+	PORTS_SOURCE = 0,
+	PORTS_DESTINATION = 1,
+	PORTS_ICMP = 2,	  /* type and code of ICMP */
+	PORTS_ICMPV6 = 3, /* type and code of ICMPv6 */
+	PORT_DIRECTORIES = 4,
 };
 
-#define FAILSAFE_ANY_PROTOCOL 0 /* IPPROTO_HOPOPTS: never the protocol of a transport */
+struct port_page {
+	__u16 next[256];
+};
 
-struct failsafe_key {
+/*
+ * port_rows, and named (which adds to it for the address at that side): a side's condition on ports holds for
+ * (wanted | named.wanted) & ~(unwanted | named.unwanted). An entry without named ports has all of its answer in wanted.
+ */
+struct port_rows {
+	struct row wanted;
+	struct row unwanted;
+};
+
+/* named: what named ports stand for. */
+enum side {
+	SIDE_SOURCE = 0,
+	SIDE_DESTINATION = 1,
+};
+
+struct named_key {
+	__be32 address[4]; /* IPv4: in the first word, the others 0 */
 	__be16 port_be;
 	__u8 protocol;
-	__u8 side; /* enum failsafe_side */
+	__u8 side;   /* enum side */
+	__u8 family; /* 4 or 6 */
+	__u8 pad[3];
 };
 
-_Static_assert(sizeof(struct failsafe_key) == 4, "2 + 1 + 1, no padding");
+_Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
 
-/* entry_counters: index of an entry -> what it dropped, per CPU. Bytes are those of IP packets, as iptables counts. */
+/*
+ * Addresses to classes. A word says what is known so far: its highest 4 bits are the kind.
+ *   WORD_LEAF            the class, in the lowest 16 bits
+ *   1 ... 14             a list of 2 << kind segments, at the offset of the lowest 28 bits: IPv4 in 16 octets,
+ *                        IPv6 in 64 octets
+ *   WORD_NODE (IPv6)     the node of that number
+ * A list is sorted by start and padded to its size with its last start (largest possible start) and the last value, so that
+ * "the last segment whose start is not above the key" is right wherever the padding is. Its first start is not above any
+ * key that leads to it. No list crosses a chunk.
+ *
+ * IPv4: root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the lower 16 bits of the address.
+ *
+ * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a stretch of keys over buckets:
+ * buckets6[base + min((key - low) >> shift, last)] is the next word, for key >= low; below it: `below`, a word.
+ * A list is 2 << kind starts (__u64), then as many words (__u32). A word *found in a list* is either the class, or leads
+ * on with the last 64 bits of the address as the key (nodes and lists as before; there a list's words are classes).
+ * At most MAX_STEPS6 nodes and lists are visited; beyond that the class is 0.
+ */
+#define WORD_KIND(word) ((word) >> 28)
+#define WORD_REST(word) ((word)&0x0fffffff)
+#define WORD_LEAF 0
+#define WORD_NODE 15
+#define SEGMENT4(start, class) ((__u32)(start) << 16 | (class))
+#define CHUNK_SHIFT 18
+#define CHUNK_OCTETS (1 << CHUNK_SHIFT) /* of lists4, buckets6 and lists6: a map element */
+#define LARGEST_KIND4 15	   /* 65,536 segments of 4 octets: a chunk */
+#define LARGEST_KIND6 13	   /* 16,384 segments of 12 octets */
+#define MAX_STEPS6 12
+
+struct root {
+	__u32 word[1 << 16];
+};
+
+struct chunk {
+	__u8 octet[CHUNK_OCTETS];
+};
+
+struct node6 {
+	__u64 low;
+	__u32 below;
+	__u32 base; /* number of the first bucket; buckets are __u32 words, 65,536 to a chunk */
+	__u32 last; /* number of buckets - 1 */
+	__u32 shift;
+	__u32 pad[2];
+};
+
+_Static_assert(sizeof(struct node6) == 32, "half a cache line");
+
+/* entry_counters: number of a bit -> what it dropped, per CPU. Bytes are those of IP packets, as iptables counts. */
 struct entry_count {
 	__u64 packets;
 	__u64 bytes;

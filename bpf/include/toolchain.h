@@ -4,7 +4,8 @@
  *
  * A map's declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a function's body),
  * so each map has one accessor function with a body for each toolchain. bcc takes only what is declared with its
- * own macros, and only the functions of one file: headers of ours hold types and macros alone.
+ * own macros, and rewrites only the source itself: functions in headers of ours use no map. To it a setting is a macro,
+ * whose name nothing else may have.
  */
 #ifndef TOOLCHAIN_H
 #define TOOLCHAIN_H
@@ -20,6 +21,9 @@
 #define HASH_MAP(name, key_type, value_type, entries) BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
 #define LPM_MAP(name, key_type, value_type, entries)                                                                   \
 	BPF_F_TABLE("lpm_trie", key_type, value_type, name, entries, BPF_F_NO_PREALLOC)
+#define ARRAY_MAP(name, value_type, entries) BPF_TABLE("array", __u32, value_type, name, entries)
+#define MMAPABLE_ARRAY_MAP(name, value_type, entries)                                                                  \
+	BPF_F_TABLE("array", __u32, value_type, name, entries, BPF_F_MMAPABLE)
 #define PERCPU_ARRAY_MAP(name, value_type, entries) BPF_TABLE("percpu_array", __u32, value_type, name, entries)
 
 #else
@@ -44,6 +48,9 @@
 	DECLARE_MAP(name, BPF_MAP_TYPE_HASH, key_type, value_type, entries, 0)
 #define LPM_MAP(name, key_type, value_type, entries)                                                                   \
 	DECLARE_MAP(name, BPF_MAP_TYPE_LPM_TRIE, key_type, value_type, entries, BPF_F_NO_PREALLOC)
+#define ARRAY_MAP(name, value_type, entries) DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, 0)
+#define MMAPABLE_ARRAY_MAP(name, value_type, entries)                                                                  \
+	DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, BPF_F_MMAPABLE)
 #define PERCPU_ARRAY_MAP(name, value_type, entries)                                                                    \
 	DECLARE_MAP(name, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, value_type, entries, 0)
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* Headers as they are on the wire: only what the XDP program reads. Fields named _be are big endian. */
+/*
+ * Headers as they are on the wire: only what the XDP programs read. Fields named _be are big endian. None is packed: IP
+ * headers lie at a multiple of 4 octets, or the machine does not mind (where it does, drivers align them: NET_IP_ALIGN).
+ */
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -7,8 +10,10 @@
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define BE16(value) __builtin_bswap16(value)
+#define BE32(value) __builtin_bswap32(value)
 #else
 #define BE16(value) (value)
+#define BE32(value) (value)
 #endif
 
 #define ETHERTYPE_IPV4 0x0800
@@ -20,7 +25,7 @@ struct ethernet_header {
 	__u8 destination[6];
 	__u8 source[6];
 	__be16 type_be;
-} __attribute__((packed));
+};
 
 _Static_assert(sizeof(struct ethernet_header) == 14, "RFC 894");
 
@@ -29,7 +34,7 @@ _Static_assert(sizeof(struct ethernet_header) == 14, "RFC 894");
 struct vlan_tag {
 	__be16 control_be; /* priority, drop eligible, id */
 	__be16 type_be;
-} __attribute__((packed));
+};
 
 _Static_assert(sizeof(struct vlan_tag) == 4, "802.1Q");
 
@@ -46,7 +51,7 @@ struct ipv4_header {
 	__be16 checksum_be;
 	__be32 source_be;
 	__be32 destination_be;
-} __attribute__((packed));
+};
 
 _Static_assert(sizeof(struct ipv4_header) == 20, "RFC 791");
 
@@ -58,7 +63,7 @@ struct ipv6_header {
 	__u8 hop_limit;
 	__be32 source_be[4];
 	__be32 destination_be[4];
-} __attribute__((packed));
+};
 
 _Static_assert(sizeof(struct ipv6_header) == 40, "RFC 8200");
 
@@ -70,20 +75,24 @@ _Static_assert(sizeof(struct ipv6_header) == 40, "RFC 8200");
 #define NEXT_DESTINATION 60
 
 #define IPV6_FRAGMENT_OFFSET_MASK 0xfff8
+#define IPV6_MORE_FRAGMENTS 1
 
 struct ipv6_extension {
 	__u8 next;
 	__u8 length; /* in 8 bytes without the first 8; authentication: in 4 bytes without the first 8 */
 	__be16 fragment_be;
 	__be32 rest_be;
-} __attribute__((packed));
+};
 
 _Static_assert(sizeof(struct ipv6_extension) == 8, "the least an extension header has");
 
+#define PROTOCOL_ICMP 1
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
+#define PROTOCOL_ICMPV6 58
 #define PROTOCOL_SCTP 132
 
+#define ICMP_HEADER_LENGTH 8 /* as xt_icmp wants to see */
 #define TCP_HEADER_LENGTH 20
 #define UDP_HEADER_LENGTH 8
 #define SCTP_HEADER_LENGTH 12
@@ -92,7 +101,7 @@ _Static_assert(sizeof(struct ipv6_extension) == 8, "the least an extension heade
 struct port_pair {
 	__be16 source_be;
 	__be16 destination_be;
-} __attribute__((packed));
+};
 
 _Static_assert(sizeof(struct port_pair) == 4, "RFC 768, 9293, 9260");
 

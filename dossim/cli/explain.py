@@ -101,17 +101,19 @@ def _of_expression(host: HostOptions, mode: str, expression: str, *, egress: boo
 
 
 def _sent(situation: Situation, frame: bytes) -> Trace:
+    from dossim.drill import lab_facts, plan_for
     from dossim.pipeline.egress import SentExplainer
 
-    return SentExplainer.of(situation.resources, situation.host).explain(frame)
+    plan = plan_for(situation, lab_facts(situation.host))
+    return SentExplainer.of(situation.resources, situation.host, plan.raw_backend).explain(frame)
 
 
 def _explainer(situation: Situation) -> Any:
     from dossim.drill import lab_facts, plan_for
     from dossim.pipeline import Explainer
 
-    mode = plan_for(situation, lab_facts(situation.host)).mode
-    return Explainer(situation.resources, situation.host, mode=mode)
+    plan = plan_for(situation, lab_facts(situation.host))
+    return Explainer(situation.resources, situation.host, mode=plan.mode, raw_backend=plan.raw_backend)
 
 
 def trace_as_dict(packet: str, trace: Trace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from enforcer.errors import UsageError
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 
 if TYPE_CHECKING:
     from dossim.drill import Situation
@@ -34,6 +34,7 @@ class HostOptions:
     address: tuple[str, ...]
     forward: bool
     listen: tuple[str, ...]
+    raw_backend: str = str(RawChoice.AUTO)
 
     def resources(self) -> Resources:
         """The policy. Raises PolicyError with every finding."""
@@ -52,6 +53,7 @@ class HostOptions:
             resources,
             capture=capture,
             choice=ModeChoice(mode),
+            raw=RawChoice(self.raw_backend),
             node=self.node,
             interface=self.interface,
             addresses=_each("--address", self.address, ip_interface),
@@ -124,6 +126,7 @@ def host_options(command: Command) -> Command:
         ),
         click.option("--forward", is_flag=True, help="The host forwards packets that are not its own."),
         click.option("--listen", multiple=True, metavar="udp/PORT", help="A port it listens on; may be repeated."),
+        raw_backend_option,
     )
 
     def wrapped(**given: Any) -> Any:
@@ -147,6 +150,16 @@ def mode_option(command: Command) -> Command:
         default=str(ModeChoice.AUTO),
         show_default=True,
         help="XDP mode: the earliest there is, one by name, or raw for none.",
+    )(command)
+
+
+def raw_backend_option(command: Command) -> Command:
+    return click.option(
+        "--raw-backend",
+        type=click.Choice([str(choice) for choice in RawChoice]),
+        default=str(RawChoice.AUTO),
+        show_default=True,
+        help="What holds the raw part: as the FelixConfiguration says, or one by name.",
     )(command)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, PolicyCommand, mode_option, policy_option
+from dossim.cli.options import EXISTING, PolicyCommand, mode_option, policy_option, raw_backend_option
 from enforcer.cli_support import console_for, verbose_option
 from enforcer.errors import UsageError
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 
 if TYPE_CHECKING:
     from enforcer.facts import HostFacts
@@ -34,8 +34,11 @@ ASSUMED = "note: no --host given: assuming interfaces with native and generic XD
     "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
 )
 @mode_option
+@raw_backend_option
 @verbose_option
-def plan(policy: tuple[Path, ...], facts_file: Path | None, node: str | None, form: str, mode: str) -> None:
+def plan(
+    policy: tuple[Path, ...], facts_file: Path | None, node: str | None, form: str, mode: str, raw_backend: str
+) -> None:
     """Say which stage of each interface enforces which entries, and the reason for every fallback.
 
     Mermaid and dot draw the packet pipeline with the entries at the stages that enforce them.
@@ -54,10 +57,10 @@ def plan(policy: tuple[Path, ...], facts_file: Path | None, node: str | None, fo
         facts = _assumed_facts(resources, node)
     else:
         facts = read_facts(facts_file)
-    print_as(form, plan_of(resources, facts, node or facts.node, mode))
+    print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend))
 
 
-def plan_of(resources: Resources, facts: HostFacts, node: str, mode: str) -> Plan:
+def plan_of(resources: Resources, facts: HostFacts, node: str, mode: str, raw: str = "auto") -> Plan:
     """The plan of all interfaces in the facts."""
     from dataclasses import replace
 
@@ -68,7 +71,7 @@ def plan_of(resources: Resources, facts: HostFacts, node: str, mode: str) -> Pla
         compile_table(resources, node=node, interface=item.name, addresses=item.addresses) for item in facts.interfaces
     ]
     felix = resources.felix_for(node)
-    return make_plan(tables, replace(facts, node=node), felix=felix, choice=ModeChoice(mode))
+    return make_plan(tables, replace(facts, node=node), felix=felix, choice=ModeChoice(mode), raw=RawChoice(raw))
 
 
 def print_as(form: str, plan: Plan) -> None:

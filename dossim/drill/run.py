@@ -60,7 +60,13 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
         lab.__enter__()
     try:
         with Observer(len(frames), tag=tag) as observer:
-            enforcer = Enforcer(host.node, pin_root=lab.pin_root, choice=situation.choice, interfaces=[host.interface])
+            enforcer = Enforcer(
+                host.node,
+                pin_root=lab.pin_root,
+                choice=situation.choice,
+                interfaces=[host.interface],
+                raw=situation.raw,
+            )
             with watch.phase("enforce"), lab.victim():
                 plan = outside_plan(enforcer.apply(situation.resources).plan, host)
             with watch.phase("observe"), lab.victim():

@@ -12,7 +12,7 @@ from dossim.packet.capture import Capture
 from dossim.packet.columns import main_destinations
 from enforcer.errors import UsageError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.plan import InterfacePlan, Plan, make_plan
 from enforcer.policy.compile import compile_table
 from enforcer.policy.endpoint import governing_endpoint
@@ -21,6 +21,7 @@ from enforcer.policy.ruletable import RuleTable
 from enforcer.words import Answer, Backend, Mode
 
 ANY_INTERFACE = "*"
+_RAW = (Backend.IPTABLES, Backend.NFTABLES)
 _NAME_MAX = 15  # IFNAMSIZ without its terminating zero
 
 
@@ -29,6 +30,7 @@ class Situation:
     resources: Resources
     host: Host
     choice: ModeChoice = ModeChoice.AUTO
+    raw: RawChoice = RawChoice.AUTO
 
 
 def situation_for(
@@ -36,6 +38,7 @@ def situation_for(
     *,
     capture: Capture | None,
     choice: ModeChoice = ModeChoice.AUTO,
+    raw: RawChoice = RawChoice.AUTO,
     node: str | None = None,
     interface: str | None = None,
     addresses: Sequence[IPInterface] = (),
@@ -69,7 +72,7 @@ def situation_for(
         rp_filter=rp_filter,
         mtu=mtu,
     )
-    return Situation(resources, host, choice)
+    return Situation(resources, host, choice, raw)
 
 
 def _node(resources: Resources, node: str | None) -> str:
@@ -132,7 +135,7 @@ def lab_facts(host: Host) -> HostFacts:
         addresses=tuple(address.ip for address in host.addresses),
         modes=modes,
     )
-    return HostFacts(host.node, interfaces=(interface,), backends={Backend.IPTABLES: Probe(Answer.YES)})
+    return HostFacts(host.node, interfaces=(interface,), backends=dict.fromkeys(_RAW, Probe(Answer.YES)))
 
 
 def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
@@ -141,7 +144,7 @@ def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
     addresses = [address.ip for address in host.addresses]
     table = compile_table(situation.resources, node=host.node, interface=host.interface, addresses=addresses)
     felix = situation.resources.felix_for(host.node)
-    plan = make_plan([table], facts, felix=felix, choice=situation.choice)
+    plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw)
     return outside_plan(plan, host)
 
 

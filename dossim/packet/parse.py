@@ -116,20 +116,29 @@ def parse_ipv6(octets: bytes) -> IPv6 | None:
     )
 
 
-def transport_of(ip: IP) -> Transport | None:
-    """What the packet carries; None when its extension headers end before they name it."""
+def transport_of(ip: IP, *, behind_authentication: bool = True) -> Transport | None:
+    """What the packet carries; None when its extension headers end before they name it.
+
+    Without ``behind_authentication`` an IPv6 authentication header is itself what is carried, as nftables has it.
+    """
     if isinstance(ip, IPv4):
         return Transport(ip.protocol, ip.header_length, ip.payload, ip.offset)
-    return _behind_extension_headers(ip)
+    return _behind_extension_headers(ip, EXTENSION_HEADERS if behind_authentication else _UNAUTHENTICATED)
 
 
-def _behind_extension_headers(ip: IPv6) -> Transport | None:
-    """As ip6tables looks for it: ``ipv6_find_hdr`` with target -1 (``net/ipv6/exthdrs_core.c``).
+_UNAUTHENTICATED = EXTENSION_HEADERS - {AUTHENTICATION}
+
+
+def _behind_extension_headers(ip: IPv6, passed: frozenset[int]) -> Transport | None:
+    """As ip6tables looks for it: ``ipv6_find_hdr`` with target -1 (``net/ipv6/exthdrs_core.c``); nftables asks it to
+    stop at an authentication header (``nf_tables_ipv6.h``: IP6_FH_F_AUTH), if two octets of that are there.
 
     A header needs to be there only as far as it is read, so the transport may begin beyond the end of the packet.
     """
     octets, kind, at = ip.octets, ip.next_header, IPV6_HEADER
     while kind in EXTENSION_HEADERS and kind != NO_NEXT:
+        if kind not in passed and len(octets) >= at + 2:
+            break
         if len(octets) < at + (4 if kind in (ROUTING, FRAGMENT) else 2):
             return None
         following = octets[at]

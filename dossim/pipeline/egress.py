@@ -16,7 +16,7 @@ from dossim.pipeline.hooks import describe, seen_by_raw
 from dossim.pipeline.policy import Decision, Policy, Verdict
 from enforcer.errors import UsageError
 from enforcer.policy.resources import Resources
-from enforcer.words import Direction, Stage
+from enforcer.words import Backend, Direction, Stage
 
 SENT = "sent"
 
@@ -28,14 +28,16 @@ class SentExplainer:
     """
 
     policy: Policy
+    raw_backend: Backend = Backend.IPTABLES
 
     @classmethod
-    def of(cls, resources: Resources, host: Host) -> SentExplainer:
+    def of(cls, resources: Resources, host: Host, raw_backend: Backend = Backend.IPTABLES) -> SentExplainer:
         addresses = [address.ip for address in host.addresses]
         return cls(
             Policy.of(
                 resources, node=host.node, interface=host.interface, addresses=addresses, direction=Direction.EGRESS
-            )
+            ),
+            raw_backend,
         )
 
     def explain(self, frame: bytes) -> Trace:
@@ -43,7 +45,7 @@ class SentExplainer:
         ip = parse(frame).ip
         if ip is None:
             raise UsageError("not an IP packet: raw OUTPUT never sees it, so there is nothing to explain")
-        seen = seen_by_raw(ip)
+        seen = seen_by_raw(ip, self.raw_backend)
         decision = self.policy.decide(seen)
         note = f"logged by {', '.join(decision.logged)}" if decision.logged else ""
         rule = decision.decided_by

@@ -18,7 +18,7 @@ from dossim.pipeline.reassembly import Whole, reassemble
 from dossim.pipeline.stages import Check, Flight, Node, Step, World
 from enforcer.errors import Position
 from enforcer.policy.resources import Resources
-from enforcer.words import Mode, Stage
+from enforcer.words import Backend, Mode, Stage
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,18 @@ class Trace:
 
 
 class Explainer:
-    """Explains packets that arrive at ``host.interface``. ``mode`` is how XDP is attached there, None when it is not.
+    """Explains packets that arrive at ``host.interface``. ``mode`` is how XDP is attached there, None when it is not;
+    ``raw_backend`` what holds the raw part.
 
     Raises UnsupportedRuleError when made of rules that untracked policy cannot have.
     """
 
-    def __init__(self, resources: Resources, host: Host, *, mode: Mode | None) -> None:
+    def __init__(
+        self, resources: Resources, host: Host, *, mode: Mode | None, raw_backend: Backend = Backend.IPTABLES
+    ) -> None:
         addresses = [address.ip for address in host.addresses]
         policy = Policy.of(resources, node=host.node, interface=host.interface, addresses=addresses)
-        self._world = World(policy, host, mode)
+        self._world = World(policy, host, mode, raw_backend)
         graph = pipeline_graph()
         self._checks: dict[Node, Check] = dict(graph.nodes(data="check"))
         self._edges = frozenset(graph.edges)

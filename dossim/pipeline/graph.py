@@ -42,11 +42,11 @@ CHECKS: dict[Stage, Check] = {
 
 EDGES = (
     Edge(Stage.NIC_OFFLOAD, Stage.DRIVER, "not offloaded, or in doubt"),
-    Edge(Stage.NIC_OFFLOAD, Fate.DROPPED, "offloaded, and an entry denies the source"),
+    Edge(Stage.NIC_OFFLOAD, Fate.DROPPED, "offloaded, and an entry denies it"),
     Edge(Stage.DRIVER, Stage.GENERIC, "no native XDP, or in doubt"),
-    Edge(Stage.DRIVER, Fate.DROPPED, "native XDP, and an entry denies the source"),
+    Edge(Stage.DRIVER, Fate.DROPPED, "native XDP, and an entry denies it"),
     Edge(Stage.GENERIC, Stage.IP_INPUT, "no generic XDP, or in doubt"),
-    Edge(Stage.GENERIC, Fate.DROPPED, "generic XDP, and an entry denies the source"),
+    Edge(Stage.GENERIC, Fate.DROPPED, "generic XDP, and an entry denies it"),
     Edge(Stage.IP_INPUT, Stage.DEFRAG, "sound IPv4 or IPv6 header"),
     Edge(Stage.IP_INPUT, Fate.DELIVERED, "ARP"),
     Edge(Stage.IP_INPUT, Fate.DROPPED, "malformed header, another host's, or no handler"),

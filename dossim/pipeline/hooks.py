@@ -12,7 +12,7 @@ from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Verdict
 from dossim.pipeline.reassembly import Lost, Whole
 from dossim.pipeline.stages import Flight, Node, Step, World
-from enforcer.words import Stage
+from enforcer.words import Backend, Stage
 
 
 def check_defrag(flight: Flight, world: World) -> Step:
@@ -29,7 +29,7 @@ def check_defrag(flight: Flight, world: World) -> Step:
 
 def check_raw(flight: Flight, world: World) -> Step:
     assert flight.ip is not None, "only IP packets get here"
-    seen = seen_by_raw(flight.ip)
+    seen = seen_by_raw(flight.ip, world.raw_backend)
     decision = world.policy.decide(seen)
     logged = f"logged by {', '.join(decision.logged)}; " if decision.logged else ""
     note = logged + flight.passed
@@ -42,8 +42,10 @@ def check_raw(flight: Flight, world: World) -> Step:
     return Step(target, flight, describe(seen), decision.why, rule.name, rule.rule, note.rstrip("; "))
 
 
-def seen_by_raw(ip: IP) -> Seen:
-    return Seen(ip.version, ip.source, ip.destination, transport_of(ip))
+def seen_by_raw(ip: IP, backend: Backend) -> Seen:
+    """What rules see of a packet; of all questions they ask, only this answer differs between the raw backends."""
+    transport = transport_of(ip, behind_authentication=backend is not Backend.NFTABLES)
+    return Seen(ip.version, ip.source, ip.destination, transport)
 
 
 def describe(seen: Seen) -> str:

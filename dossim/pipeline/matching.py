@@ -61,6 +61,18 @@ def rule_matches(rule: Rule, seen: Seen, selection: Selection) -> Answer:
     return next((answer for answer in answers if answer is not Answer.YES), Answer.YES)
 
 
+def is_of_family(rule: Rule, version: int) -> bool:
+    """A rule is of the family that is written, or that its nets or its ICMP protocol are of
+    (``FilterRuleToIPVersion``).
+    """
+    lists = [nets for side in (rule.source, rule.destination) for nets in (side.nets, side.not_nets) if nets]
+    if rule.ip_version not in (None, version):
+        return False
+    if any(not _of_family(nets, version) for nets in lists):
+        return False
+    return FAMILY_OF_PROTOCOL.get(rule.protocol or 0) in (None, version)
+
+
 def failsafe_matches(failsafe: Failsafe, seen: Seen, *, direction: Direction, answers: bool) -> Answer:
     """A failsafe of the packet's own direction is known by its destination port; one of the other direction by the
     source port of its ``answers``. The net is the remote side's in both.
@@ -79,16 +91,7 @@ def failsafe_matches(failsafe: Failsafe, seen: Seen, *, direction: Direction, an
 
 
 def _family(rule: Rule, seen: Seen, selection: Selection) -> Answer:
-    """A rule is of the family that is written, or that its nets or its ICMP protocol are of
-    (``FilterRuleToIPVersion``).
-    """
-    lists = [nets for side in (rule.source, rule.destination) for nets in (side.nets, side.not_nets) if nets]
-    if rule.ip_version not in (None, seen.version):
-        return Answer.NO
-    if any(not _of_family(nets, seen.version) for nets in lists):
-        return Answer.NO
-    own = FAMILY_OF_PROTOCOL.get(rule.protocol or 0)
-    return _answer(own in (None, seen.version))
+    return _answer(is_of_family(rule, seen.version))
 
 
 def _single_nets(rule: Rule, seen: Seen, selection: Selection) -> Answer:

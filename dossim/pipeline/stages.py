@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from dossim.disposition import Fate
 from dossim.host import Host
 from dossim.packet.fields import IP, LinkType, Packet
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.reassembly import Reassembly
+from dossim.pipeline.xdp_held import Held, held_rules
 from enforcer.errors import Position
 from enforcer.policy.resources import Rule
-from enforcer.words import Mode, Stage, Word
+from enforcer.words import Backend, Mode, Stage, Word
 
 Node = Stage | Fate
 
@@ -37,6 +39,12 @@ class World:
     policy: Policy
     host: Host
     mode: Mode | None
+    raw_backend: Backend = Backend.IPTABLES
+
+    @cached_property
+    def held(self) -> Held:
+        """What the XDP program holds of the policy."""
+        return Held(()) if self.mode is None else held_rules(self.policy, self.mode)
 
     @classmethod
     def without_policy(cls, host: Host) -> World:

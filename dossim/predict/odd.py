@@ -21,13 +21,13 @@ from dossim.packet.parse import parse, transport_of
 from dossim.pipeline import ip_input, route, transport
 from dossim.pipeline.reassembly import Lost, Whole, reassemble
 from dossim.pipeline.stages import Flight, Step, World
-from dossim.pipeline.xdp import HEADER_LENGTHS, known_transport, readable_ip
+from dossim.pipeline.xdp_headers import PORT_HEADERS, known_behind, readable_ip
 from dossim.predict import xdp
 from dossim.predict.flows import Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
 from enforcer.plan import InterfacePlan
-from enforcer.words import STAGE_OF_MODE, Stage
+from enforcer.words import STAGE_OF_MODE, Backend, Mode, Stage
 
 _LOW = (1 << 64) - 1
 Asked = tuple[int, IP, Transport | None]
@@ -78,9 +78,9 @@ def _xdp(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
     for number, flight in flights.items():
         ip = readable_ip(flight.packet.link)
         if ip is not None:
-            asked.append((number, ip, known_transport(ip)))
+            asked.append((number, ip, known_behind(ip, by_device=plan.mode is Mode.OFFLOAD).transport))
     for flows in _flows(asked):
-        for number, entry in zip(flows.number.tolist(), xdp.drops(flows, plan.table, plan.xdp_entries), strict=True):
+        for number, entry in zip(flows.number.tolist(), xdp.drops(flows, plan), strict=True):
             if entry >= 0:
                 del flights[number]
                 draft.drop(number, STAGE_OF_MODE[plan.mode], "", int(entry))
@@ -97,8 +97,11 @@ def _defrag(flights: dict[int, Flight], draft: Draft) -> None:
 
 
 def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
+    behind = plan.raw_backend is not Backend.NFTABLES
     asked = [
-        (number, flight.ip, transport_of(flight.ip)) for number, flight in flights.items() if flight.ip is not None
+        (number, flight.ip, transport_of(flight.ip, behind_authentication=behind))
+        for number, flight in flights.items()
+        if flight.ip is not None
     ]
     for flows in _flows(asked):
         decisions = decide(flows, plan.table)
@@ -161,5 +164,5 @@ def _icmp(found: Transport | None) -> tuple[int, int]:
 def _is_whole(found: Transport | None) -> bool:
     if found is None or found.fragment_offset:
         return False
-    least = HEADER_LENGTHS.get(found.protocol)
+    least = PORT_HEADERS.get(found.protocol)
     return least is not None and len(found.octets) >= least

@@ -57,7 +57,7 @@ def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft
 def _xdp(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     if plan.mode is None or not plan.xdp_entries:
         return flows
-    dropped_by = xdp.drops(flows, plan.table, plan.xdp_entries)
+    dropped_by = xdp.drops(flows, plan)
     dropped = dropped_by >= 0
     draft.drop(flows.number[dropped], STAGE_OF_MODE[plan.mode], "", dropped_by[dropped])
     return flows.take(~dropped)

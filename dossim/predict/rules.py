@@ -94,7 +94,7 @@ def _too_short(flows: Flows, field: I64) -> Bool:
 def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[Bool, Bool]:
     """Which of the asked flows match, and which are too short to tell."""
     short = np.zeros(len(flows), np.bool_)
-    if _other_family(entry, flows.version):
+    if is_of_other_family(entry, flows.version):
         return short, short
     sides = ((entry.source, flows.source), (entry.destination, flows.destination))
     matched = asked.copy()
@@ -103,18 +103,18 @@ def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[B
         for match, addresses in sides:
             broken &= _single_net(match, addresses)
         short |= broken
-        matched &= _protocol(flows, entry)
+        matched &= protocol_matches(flows, entry)
     for match, addresses in sides:
-        matched &= _address(match, addresses, table)
+        matched &= address_matches(match, addresses, table)
     if any(match.ports or match.not_ports for match, _ in sides):  # one side's port is as readable as the other's
         short |= matched & _too_short(flows, flows.sport)
         matched &= flows.sport >= 0
     for (match, addresses), port in zip(sides, (flows.sport, flows.dport), strict=True):
-        matched &= _port(flows, match, addresses, port, table.port_sets)
+        matched &= port_matches(flows, match, addresses, port, table.port_sets)
     for icmp, negated in ((entry.icmp, False), (entry.not_icmp, True)):
         if icmp is not None and icmp.type is not None:
             short |= matched & _too_short(flows, flows.icmp_type)
-            matched &= (_icmp(flows, icmp) != negated) & (flows.icmp_type >= 0)
+            matched &= (icmp_matches(flows, icmp) != negated) & (flows.icmp_type >= 0)
     return matched, short
 
 
@@ -127,7 +127,7 @@ def _single_net(match: AddressMatch, addresses: Addresses) -> Bool:
     return ~addresses.within(not_nets[0]) if len(not_nets) == 1 else np.ones(len(addresses.low), np.bool_)
 
 
-def _other_family(entry: Entry, version: int) -> bool:
+def is_of_other_family(entry: Entry, version: int) -> bool:
     """Whether an entry is not for this IP version: written so, or all of one of its lists of nets is of the other."""
     if entry.ip_version not in (None, version):
         return True
@@ -137,7 +137,7 @@ def _other_family(entry: Entry, version: int) -> bool:
     return any(all(net.version != version for net in nets) for nets in lists)
 
 
-def _protocol(flows: Flows, entry: Entry) -> Bool:
+def protocol_matches(flows: Flows, entry: Entry) -> Bool:
     held = np.asarray(flows.protocol >= 0, np.bool_)
     if entry.protocol is not None:
         held &= flows.protocol == entry.protocol
@@ -146,7 +146,7 @@ def _protocol(flows: Flows, entry: Entry) -> Bool:
     return held
 
 
-def _address(match: AddressMatch, addresses: Addresses, table: RuleTable) -> Bool:
+def address_matches(match: AddressMatch, addresses: Addresses, table: RuleTable) -> Bool:
     held = np.ones(len(addresses.low), np.bool_)
     if match.nets:
         held &= addresses.among(Nets.of(match.nets))
@@ -159,7 +159,9 @@ def _address(match: AddressMatch, addresses: Addresses, table: RuleTable) -> Boo
     return held
 
 
-def _port(flows: Flows, match: AddressMatch, addresses: Addresses, port: I64, port_sets: Mapping[str, PortSet]) -> Bool:
+def port_matches(
+    flows: Flows, match: AddressMatch, addresses: Addresses, port: I64, port_sets: Mapping[str, PortSet]
+) -> Bool:
     """Which have a port that is wanted, by number or by name, and not one that is unwanted."""
 
     def among(ranges: Sequence[PortRange], names: Sequence[str]) -> Bool:
@@ -185,6 +187,6 @@ def _named(flows: Flows, addresses: Addresses, port: I64, port_set: PortSet) -> 
     return np.asarray(held & flows.whole_header & (flows.protocol == port_set.protocol), np.bool_)
 
 
-def _icmp(flows: Flows, icmp: IcmpMatch) -> Bool:
+def icmp_matches(flows: Flows, icmp: IcmpMatch) -> Bool:
     held = flows.icmp_type == icmp.type
     return np.asarray(held if icmp.code is None else held & (flows.icmp_code == icmp.code), np.bool_)

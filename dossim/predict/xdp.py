@@ -1,57 +1,110 @@
-"""The XDP program on columns (``bpf/xdp_untracked.bpf.c``): failsafes pass, then the first entry with the source
-drops.
+"""The XDP programs on columns (``bpf/xdp_untracked.bpf.c``): which entry drops each flow before the kernel sees it.
+
+An entry *may* match a flow when nothing known of it contradicts that; it is in *doubt* when it asks for something
+unknown. The first that may decides: a Deny without doubt drops, a Pass without doubt takes the rest of its tier out,
+and in every other case the flow passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.packet.columns import Bool
-from dossim.predict.flows import Flows
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import Failsafe
+from dossim.packet.fields import ICMP, ICMPV6
+from dossim.predict.flows import HEADER_LENGTHS, Flows
+from dossim.predict.rules import address_matches, icmp_matches, is_of_other_family, port_matches, protocol_matches
+from enforcer.plan import InterfacePlan
+from enforcer.policy.resources import IPNetwork
 from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.words import Action, Mode
 
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+_ICMP_OF = {4: ICMP, 6: ICMPV6}
 
 
-def drops(flows: Flows, table: RuleTable, entries: Sequence[Entry]) -> I32:
+def drops(flows: Flows, plan: InterfacePlan) -> I32:
     """The index (in the table) of the entry that drops each flow in XDP, -1 where it passes."""
+    unknown = _Unknown(flows, by_device=plan.mode is Mode.OFFLOAD)
     dropped_by = np.full(len(flows), -1, np.int32)
-    undecided = ~_failsafe(flows, table)
-    index_of = {entry.name: index for index, entry in enumerate(table.ingress)}
-    for entry in entries:
-        if entry.ip_version not in (None, flows.version):
+    undecided = ~_failsafes(flows, plan, unknown)
+    skipped: dict[str, Bool] = {}
+    for index, entry in enumerate(plan.xdp_entries):
+        asked = undecided & ~skipped.get(entry.tier, np.False_)
+        if not asked.any() or is_of_other_family(entry, flows.version):
             continue
-        matched = undecided & _source(flows, entry, table)
-        dropped_by[matched] = index_of[entry.name]
-        undecided &= ~matched
+        may, doubt = _match(flows, entry, plan.table, asked, unknown)
+        sure = may & ~doubt
+        if entry.action is Action.PASS:
+            skipped[entry.tier] = skipped.get(entry.tier, np.zeros(len(flows), np.bool_)) | sure
+            undecided &= ~(may & doubt)
+            continue
+        undecided &= ~may
+        if entry.action is Action.DENY:
+            dropped_by[sure] = index
     return dropped_by
 
 
-def _source(flows: Flows, entry: Entry, table: RuleTable) -> Bool:
-    if entry.source.nets:
-        return flows.source.among(Nets.of(entry.source.nets))
-    if entry.source.ip_set is not None:
-        return flows.source.among(table.sets[entry.source.ip_set].nets)
-    return np.ones(len(flows), np.bool_)
+class _Unknown:
+    """Where a packet has something that the program cannot know. For a device, protocol 0 stands for any."""
+
+    def __init__(self, flows: Flows, *, by_device: bool) -> None:
+        self.protocol: Bool = np.asarray(flows.protocol < (1 if by_device else 0), np.bool_)
+        has_ports = np.isin(flows.protocol, list(HEADER_LENGTHS))
+        self.ports: Bool = np.asarray(has_ports & ~flows.whole_header, np.bool_)
+        has_type = flows.protocol == _ICMP_OF[flows.version]
+        self.icmp_type: Bool = np.asarray(has_type & (flows.icmp_type < 0), np.bool_)
 
 
-def _failsafe(flows: Flows, table: RuleTable) -> Bool:
-    """What a failsafe may apply to: its net is raw's to look at, and without ports any failsafe of the protocol may."""
+def _failsafes(flows: Flows, plan: InterfacePlan, unknown: _Unknown) -> Bool:
+    """What a failsafe lets pass, or might. A device does not look at its net."""
     passes = np.zeros(len(flows), np.bool_)
-    for port, failsafes in ((flows.dport, table.failsafe_inbound), (flows.sport, table.failsafe_outbound)):
-        for protocol, wanted in _ports_by_protocol(failsafes).items():
-            passes |= flows.protocol <= 0  # 0 stands for an unknown protocol in the program's failsafe map
-            passes |= (flows.protocol == protocol) & (~flows.whole_header | np.isin(port, wanted))
+    for port, (protocol, net), ports in _grouped(flows, plan.table):
+        may = (flows.protocol == protocol) & (unknown.ports | (flows.whole_header & np.isin(port, ports)))
+        if net is not None and plan.mode is not Mode.OFFLOAD:
+            may &= flows.source.within(net)
+        passes |= may
+        if net is None or net.version == flows.version or plan.mode is Mode.OFFLOAD:
+            passes |= unknown.protocol
     return passes
 
 
-def _ports_by_protocol(failsafes: Sequence[Failsafe]) -> dict[int, list[int]]:
-    ports: dict[int, list[int]] = {}
-    for failsafe in failsafes:
-        ports.setdefault(failsafe.protocol, []).append(failsafe.port)
-    return ports
+def _grouped(flows: Flows, table: RuleTable) -> Iterator[tuple[I64, tuple[int, IPNetwork | None], list[int]]]:
+    """The column that a group of failsafes looks at, their protocol and net, and their ports."""
+    for column, failsafes in ((flows.dport, table.failsafe_inbound), (flows.sport, table.failsafe_outbound)):
+        groups: dict[tuple[int, IPNetwork | None], list[int]] = {}
+        for item in failsafes:
+            groups.setdefault((item.protocol, item.net), []).append(item.port)
+        for about, ports in groups.items():
+            yield column, about, ports
+
+
+def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _Unknown) -> tuple[Bool, Bool]:
+    """Which of the asked flows an entry of their family may match, and where it asks for something unknown."""
+    sides = ((entry.source, flows.source, flows.sport), (entry.destination, flows.destination, flows.dport))
+    asks_protocol = entry.protocol is not None or entry.not_protocol is not None
+    asks_ports = any(side.ports or side.not_ports or side.named_ports or side.not_named_ports for side, _, _ in sides)
+    asks_icmp = ((entry.icmp, False), (entry.not_icmp, True))
+    types = [(icmp, negated) for icmp, negated in asks_icmp if icmp is not None and icmp.type is not None]
+    may, doubt = asked.copy(), np.zeros(len(flows), np.bool_)
+    if asks_protocol:
+        may &= protocol_matches(flows, entry)
+    for side, addresses, _ in sides:
+        may &= address_matches(side, addresses, table)
+    if asks_ports:
+        for side, addresses, port in sides:
+            readable = np.where(flows.whole_header, port, -1)
+            may &= port_matches(flows, side, addresses, readable, table.port_sets) | unknown.ports
+        doubt |= unknown.ports
+    for icmp, negated in types:
+        may &= (icmp_matches(flows, icmp) != negated) | unknown.icmp_type
+        doubt |= unknown.icmp_type
+    if asks_protocol or asks_ports or types:
+        # raw asks for the protocol before it looks into sets, and drops there, by no entry, what has none to show.
+        may |= asked & unknown.protocol
+        doubt |= unknown.protocol
+    return may, doubt

@@ -14,12 +14,29 @@ from types import TracebackType
 from enforcer.errors import KernelError
 from enforcer.kernel.libbpf import libbpf
 
+BPF_MAP_TYPE_ARRAY = 2
+BPF_F_MMAPABLE = 1 << 10
+
 _PERCPU_TYPES = {5, 6, 10, 21}  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 _UNSUPPORTED = {
     errno.EINVAL,
     errno.EOPNOTSUPP,
     524,
 }  # 524: ENOTSUPP, which the kernel leaks for missing batch operations
+
+
+class _MapCreateOpts(ctypes.Structure):
+    """The beginning of ``struct bpf_map_create_opts`` (libbpf's bpf.h)."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
 
 
 class Map:
@@ -38,9 +55,12 @@ class Map:
         self.type, self.id, self.key_size, self.value_size, self.max_entries = facts
 
     @classmethod
-    def create(cls, kind: int, name: str, *, key_size: int, value_size: int, max_entries: int) -> Map:
+    def create(cls, kind: int, name: str, *, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> Map:
         """A new map of a type (``enum bpf_map_type``); tools show the first 15 characters of its name."""
-        fd = libbpf().bpf_map_create(kind, name.encode(), key_size, value_size, max_entries, None)
+        options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
+        fd = libbpf().bpf_map_create(
+            kind, name.encode(), key_size, value_size, max_entries, ctypes.byref(options) if flags else None
+        )
         if fd < 0:
             raise KernelError(f"create map {name}", number=-fd)
         return cls(fd)
@@ -142,6 +162,10 @@ class Map:
             value = self.lookup(key)
             if value is not None:
                 yield key, value
+
+    def values(self) -> bytes:
+        """The values of an array, in order."""
+        return b"".join(value for _, value in self.items())
 
     def mmap(self, *, writable: bool = False) -> mmap.mmap:
         """The values of a BPF_F_MMAPABLE array in memory; each is rounded up to 8 bytes."""

@@ -10,20 +10,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from enforcer.errors import HostError, KernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.kernel.bpf import BpfObject, attach_xdp, program_name
+from enforcer.kernel.bpf import attach_xdp, program_name
 from enforcer.kernel.features import announces_native_xdp
 from enforcer.kernel.netlink import InterfaceState, gateways, interfaces
+from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
+from enforcer.kernel.offload import why_no_offload
+from enforcer.kernel.toolchain import PROGRAM
 from enforcer.kernel.xdp import load_pass_program, why_refused
 from enforcer.policy.resources import IPAddress
 from enforcer.words import Answer, Backend, Mode
 
-OBJECT = Path(__file__).parent.parent / "_bpf" / "xdp_untracked.bpf.o"
-PROGRAM = "xdp_untracked"
+_OURS = (PROGRAM, OFFLOAD_PROGRAM)
 
 _NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
 
@@ -52,7 +53,7 @@ def foreign_xdp(state: InterfaceState) -> str:
     """Describes a program on the interface that is not the enforcer's by its name; "" when there is none."""
     for item in state.xdp:
         name = program_name(item.prog_id)
-        if name != PROGRAM:
+        if name not in _OURS:
             return f"program id {item.prog_id} ({name or 'no name'}), {item.mode}"
     return ""
 
@@ -102,20 +103,13 @@ def _generic(state: InterfaceState) -> Probe:
 
 
 def _offload(state: InterfaceState) -> Probe:
-    """Loads the real program for the device, which attaches nothing."""
+    """Loads the very program for the device, which attaches nothing."""
     if any(item.mode is Mode.OFFLOAD for item in state.xdp):
         return Probe(Answer.YES)
 
     def load() -> Probe:
-        with BpfObject(OBJECT) as obj:
-            try:
-                obj.bind_to_device(PROGRAM, state.index)
-                obj.load()
-            except KernelError as error:
-                if error.errno in _NO_PRIVILEGE:
-                    raise
-                return Probe(Answer.NO, "the device takes no XDP program with the maps a deny list needs")
-        return Probe(Answer.YES)
+        reason = why_no_offload(state.index)
+        return Probe(Answer.NO, reason) if reason else Probe(Answer.YES)
 
     return _or_unknown(load)
 

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import threading
 
 _SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, "ppc64le": 365}
 _MEMBARRIER_CMD_GLOBAL = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+_fence = threading.Lock()
+
+
+def store_fence() -> None:
+    """What was stored in mapped memory before the call is seen before what is stored after it, on every processor.
+
+    Leaving a lock orders the stores before it, taking it again those behind.
+    """
+    with _fence:
+        pass
+    with _fence:
+        pass
 
 
 def wait_for_readers() -> None:

@@ -1,16 +1,21 @@
-"""One source, two toolchains: what bcc compiles on this host decides as the prebuilt object does."""
+"""One source, two toolchains: what bcc compiles on this host decides and counts as the prebuilt object does."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from enforcer.backends.xdp.render import MapContent
+from dossim.host import Host
+from enforcer.backends.xdp.eligible import held
+from enforcer.errors import HostError
+from enforcer.kernel.toolchain import require
+from enforcer.plan import InterfacePlan
+from enforcer.policy.resources import Resources
+from enforcer.words import Toolchain
 from tests.bpf.xdp_frames import (
     DESTINATION,
     FRAGMENT,
@@ -29,12 +34,14 @@ from tests.bpf.xdp_frames import (
     tcp,
     udp,
 )
-from tests.bpf.xdp_program import LISTS, loaded, table_of
+from tests.bpf.xdp_program import LISTS, plan_for, program_for, table_of
+from tests.counterexample import kept
+from tests.frames import captures
+from tests.reach import reach
+from tests.strategies import hosts, resources
+from tests.witnesses import table_of as compiled
 
 pytestmark = pytest.mark.needs_root
-
-ROOT = Path(__file__).parents[2]
-PYTHON = Path("/usr/bin/python3")  # bcc is Debian's package for Debian's interpreter
 
 FRAMES = [
     ether(IPV4, ipv4()),
@@ -53,68 +60,42 @@ FRAMES = [
 ]
 
 
-def linux_headers() -> tuple[Path, Path]:
-    """(build, source) of the running kernel's headers, else of any that is installed; skips when there are none.
-
-    The program needs no kernel structure, so another kernel's headers do; bcc cannot do without any.
-    """
-    own = Path("/lib/modules") / os.uname().release
-    if (own / "build").exists():
-        return own / "build", own / "source" if (own / "source").exists() else own / "build"
-    for build in sorted(Path("/usr/src").glob("linux-headers-*")):
-        if (build / "Makefile").exists() and "common" not in build.name:
-            common = sorted(Path("/usr/src").glob(f"{build.name.rpartition('-')[0]}-common"))
-            return build, common[0] if common else build
-    pytest.skip("no kernel headers: apt-get install linux-headers-amd64 (or -arm64)")
+@pytest.fixture(scope="module", autouse=True)
+def _bcc() -> None:
+    try:
+        require(Toolchain.BCC)
+    except HostError as error:
+        pytest.skip(str(error))
 
 
-@pytest.fixture
-def bcc() -> list[str]:
-    """The command that runs a script with bcc and headers where bcc looks for them: /lib/modules/<release>/.
-
-    They are put there in a mount namespace of the child's, so the host is as before. Skips when bcc is not installed.
-    """
-    if not PYTHON.exists() or subprocess.run([PYTHON, "-c", "import bcc"], capture_output=True, check=False).returncode:
-        pytest.skip("no bcc: apt-get install python3-bpfcc")
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare: apt-get install util-linux")
-    build, source = linux_headers()
-    script = """
-set -e
-modules=/lib/modules/$(uname -r)
-if [ ! -e "$modules/build" ]; then
-    mount -t tmpfs none /lib/modules
-    mkdir "$modules"
-    ln -s "$1" "$modules/build"
-    ln -s "$2" "$modules/source"
-fi
-shift 2
-exec "$@"
-"""
-    return ["unshare", "--mount", "sh", "-c", script, "sh", str(build), str(source), str(PYTHON)]
-
-
-def hexed(content: MapContent) -> list[tuple[str, str]]:
-    return [(key.hex(), value.hex()) for key, value in content.items()]
+def answers(
+    plan: InterfacePlan, frames: Sequence[bytes], toolchain: Toolchain, *, pass_tagged: bool
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Verdicts, and packets and bytes of each entry."""
+    with program_for(plan, pass_tagged=pass_tagged, toolchain=toolchain) as program:
+        return [program.run(frame) for frame in frames], program.counts()
 
 
 @pytest.mark.parametrize("pass_tagged", [False, True])
-def test_both_toolchains_decide_and_count_alike(bcc: list[str], pass_tagged: bool) -> None:
-    table = table_of(*LISTS)
-    job = {
-        "source": str(ROOT / "bpf" / "xdp_untracked.bpf.c"),
-        "include": str(ROOT / "bpf" / "include"),
-        "pass_tagged": pass_tagged,
-        "maps": {"deny4": hexed(table.deny4), "deny6": hexed(table.deny6), "failsafe": hexed(table.failsafe)},
-        "frames": [frame.hex() for frame in FRAMES],
-        "entries": len(table.entries),
-    }
-    child = [*bcc, str(Path(__file__).parent / "bcc_child.py")]
-    answer = subprocess.run(child, input=json.dumps(job), capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    for program in loaded(table, pass_tagged=pass_tagged):
-        verdicts = [program.run(frame) for frame in FRAMES]
-        packets = [count for count, _ in program.counts()]
-    assert json.loads(answer.stdout) == {"verdicts": verdicts, "packets": packets}
-    assert packets[0] > 0
-    assert packets[1] > 0
+def test_both_toolchains_decide_and_count_alike(pass_tagged: bool) -> None:
+    by_libbpf, by_bcc = (answers(table_of(*LISTS), FRAMES, item, pass_tagged=pass_tagged) for item in Toolchain)
+    assert by_bcc == by_libbpf
+    assert all(packets for packets, _ in by_bcc[1])
+
+
+@pytest.mark.slow
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@given(resources(), hosts(), captures(), st.integers(0, 9), st.booleans())
+def test_both_toolchains_decide_and_count_alike_whatever_the_policy(
+    policy: Resources, host: Host, others: list[bytes], seed: int, pass_tagged: bool
+) -> None:
+    """Each new combination of settings is compiled anew, so few policies are drawn."""
+    table = compiled(policy, host)
+    run = held(table)
+    if not run:
+        return
+    frames = [frame for frame in (*reach(table, host, seed).frames, *others) if len(frame) >= 14]
+    plan = plan_for(replace(table, ingress=table.ingress[:run]))
+    with kept("found-toolchains", policy, host, frames):
+        by_libbpf, by_bcc = (answers(plan, frames, item, pass_tagged=pass_tagged) for item in Toolchain)
+        assert by_bcc == by_libbpf

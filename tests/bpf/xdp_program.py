@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from enforcer.backends.xdp.generation import OBJECT, XDP_PROGRAM, fill
-from enforcer.backends.xdp.render import XdpTable, render
+from enforcer.backends.xdp import generation
+from enforcer.backends.xdp.addresses import make_tables
+from enforcer.backends.xdp.contents import contents_of
+from enforcer.backends.xdp.rows import atoms, render
+from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel import bpf
-from enforcer.kernel.bpf import BpfObject
 from enforcer.kernel.maps import Map
 from enforcer.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Mode, Stage
+from enforcer.words import Action, Backend, Mode, Stage, Toolchain
 from tests.bpf.xdp_frames import (
     TCP,
     UDP,
@@ -29,10 +32,11 @@ COUNT = struct.Struct("=QQ")
 
 @dataclass(frozen=True)
 class Program:
-    """The loaded program with its counters."""
+    """The loaded program with its counters. ``names`` are those of the bits, "" for failsafes."""
 
     fd: int
     counters: Map
+    names: tuple[str, ...]
 
     def run(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
@@ -41,11 +45,15 @@ class Program:
         return verdict
 
     def counts(self) -> list[tuple[int, int]]:
-        """(packets, bytes) of each entry, summed over the CPUs."""
+        """(packets, bytes) of each entry, summed over the CPUs; failsafes, which never count, are left out."""
         found = []
-        for index in range(self.counters.max_entries):
+        for index, name in enumerate(self.names):
             values = [COUNT.unpack(value) for value in self.counters.lookup_percpu(struct.pack("=I", index))]
-            found.append((sum(packets for packets, _ in values), sum(size for _, size in values)))
+            count = (sum(packets for packets, _ in values), sum(size for _, size in values))
+            if name:
+                found.append(count)
+            else:
+                assert count == (0, 0)
         return found
 
 
@@ -55,25 +63,36 @@ INBOUND, OUTBOUND = (Failsafe(TCP, 22),), (Failsafe(UDP, 53),)
 
 def table_of(
     *lists: list[str], inbound: tuple[Failsafe, ...] = INBOUND, outbound: tuple[Failsafe, ...] = OUTBOUND
-) -> XdpTable:
+) -> InterfacePlan:
     sets = {f"s:{number}": IpSet(f"s:{number}", "", Nets.of(nets)) for number, nets in enumerate(lists)}
     entries = tuple(Entry(name, Action.DENY, source=AddressMatch(ip_set=name)) for name in sets)
-    table = RuleTable("eth0", "hep", entries, failsafe_inbound=inbound, failsafe_outbound=outbound, sets=sets)
-    planned = tuple(PlannedEntry(entry, Stage.DRIVER) for entry in entries)
-    return render(InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, planned))
+    return plan_for(RuleTable("eth0", "hep", entries, failsafe_inbound=inbound, failsafe_outbound=outbound, sets=sets))
 
 
-def loaded(table: XdpTable, *, pass_tagged: bool = False) -> Iterator[Program]:
-    with BpfObject(OBJECT) as obj:
-        obj.set_const("multi_buffer", 1)
-        obj.set_const("pass_tagged", int(pass_tagged))
-        obj.resize_map("entry_counters", len(table.entries))
-        obj.load()
-        for name, content in (("deny4", table.deny4), ("deny6", table.deny6), ("failsafe", table.failsafe)):
-            with obj.map(name) as target:
-                fill(target, content)
-        with obj.map("entry_counters") as counters:
-            yield Program(obj.program(XDP_PROGRAM).fd, counters)
+def plan_for(table: RuleTable) -> InterfacePlan:
+    """A plan that holds all of a table in native XDP."""
+    planned = tuple(PlannedEntry(entry, Stage.DRIVER) for entry in table.ingress)
+    return InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, planned, held=len(table.ingress))
+
+
+@contextmanager
+def program_for(
+    plan: InterfacePlan, *, pass_tagged: bool = False, toolchain: Toolchain = Toolchain.LIBBPF
+) -> Iterator[Program]:
+    """The program as the backend loads it for a plan, attached to nothing."""
+    rows = render(plan)
+    classified = classify(atoms(plan))
+    with make_tables(classified) as tables:
+        capacity = tables.manifest.capacity
+        contents = contents_of(plan, rows, classified.members, capacity, pass_tagged=pass_tagged, ipv6=True)
+        loaded = generation.load(contents, tables.maps, toolchain)
+        with loaded.obj as obj, obj.map("entry_counters") as counters:
+            yield Program(obj.program(loaded.program).fd, counters, rows.names)
+
+
+def loaded(table: InterfacePlan, *, pass_tagged: bool = False) -> Iterator[Program]:
+    with program_for(table, pass_tagged=pass_tagged) as program:
+        yield program
 
 
 def check(program: Program, frame: bytes, *, dropped_by: int | None) -> None:

@@ -10,10 +10,12 @@ import random
 from collections.abc import Callable
 from ipaddress import ip_network
 
+import numpy as np
 import pytest
 
-from enforcer.backends.xdp.layout import Pins
-from enforcer.kernel.maps import Map
+from enforcer.backends.xdp.addresses import open_tables
+from enforcer.backends.xdp.layout import TablePins
+from enforcer.kernel.netns import current_inode
 from enforcer.mode import ModeChoice
 from enforcer.words import Stage
 from tests.conformance.documents import DENY_LISTED, endpoint, namespaced_set, network_set, policy
@@ -215,8 +217,13 @@ def _assert_state(server: Host, choice: ModeChoice, sets: dict[int, list[str]]) 
         groups.setdefault(number % POLICIES, set()).update(_full(net) for net in nets)
     assert sorted(map(sorted, in_ipsets.values())) == sorted(map(sorted, groups.values()))
     if choice is not ModeChoice.RAW:
-        with Map.open_pinned(Pins.of(server.pin_root, "eth0").directory / "deny4") as trie:
-            assert len(dict(trie.items())) == len(set().union(*groups.values()))
+        with server.inside():
+            tables = open_tables(TablePins.of(server.pin_root, current_inode()))
+        assert tables is not None
+        with tables:
+            held4 = tables.classified.segments4
+            listed = int(np.diff(held4.start.astype(np.int64), append=1 << 32)[held4.cls != 0].sum())
+        assert listed == sum(ip_network(net).num_addresses for net in set().union(*groups.values()))
 
 
 def _full(net: str) -> str:

@@ -39,6 +39,11 @@ SENTINEL = {
         6: IPv6(src="2001:db8:ffff::1", dst="2001:db8:ffff::2", nh=SENTINEL_PROTOCOL) / Raw(b"sentinel"),
     }.items()
 }
+CATCH_SENTINEL = {  # where a packet comes in, before any table of those under test
+    version: f"table netdev sentinel {{ chain catch {{ type filter hook ingress device {INTERFACE} priority -500; "
+    f"{match} {SENTINEL_PROTOCOL} counter drop; }}; }}"
+    for version, match in {4: "ip protocol", 6: "ip6 nexthdr"}.items()
+}
 SAVE = {4: "iptables-legacy-save", 6: "ip6tables-legacy-save"}
 IPTABLES = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 
@@ -76,17 +81,24 @@ class Wire:
 
     def send(self, version: int, frames: Sequence[bytes]) -> None:
         """Sends to the victim, and returns when the victim has handled them all."""
-        comment = uuid.uuid4().hex
-        rule = ("PREROUTING", "-p", str(SENTINEL_PROTOCOL), "-m", "comment", "--comment", comment, "-j", "DROP")
         with self.inside():
-            run(IPTABLES[version], "-w", "-t", "raw", "-I", *rule)
+            run("nft", "-f", "-", text=CATCH_SENTINEL[version])
         try:
             self._send([*frames, SENTINEL[version]])
             # Packets of one processor are handled in order: the ones before the sentinel have met their end.
-            assert self.await_count(version, "raw", comment, 1) == 1
+            assert self._await_sentinel(), "the sentinel did not arrive"
         finally:
             with self.inside():
-                run(IPTABLES[version], "-w", "-t", "raw", "-D", *rule)
+                run("nft", "delete", "table", "netdev", "sentinel")
+
+    def _await_sentinel(self) -> bool:
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            with self.inside():
+                if "packets 1 " in run("nft", "list", "table", "netdev", "sentinel"):
+                    return True
+            time.sleep(0.005)
+        return False
 
     def _send(self, frames: Sequence[bytes]) -> None:
         processors = os.sched_getaffinity(0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.errors import HostError, KernelError
-from enforcer.kernel import bpf, libbpf
+from enforcer.kernel import libbpf
 from enforcer.kernel.bpf import (
     BpfObject,
     Link,
@@ -27,9 +27,10 @@ from enforcer.kernel.bpf import (
 )
 from enforcer.kernel.bpffs import ensure_bpffs, is_bpffs
 from enforcer.kernel.maps import Map
-from enforcer.kernel.probe import OBJECT
+from enforcer.kernel.toolchain import OBJECT
 from enforcer.kernel.xdp import load_pass_program
 from enforcer.words import Mode
+from tests.bpf.xdp_program import program_for, table_of
 from tests.kernel.conftest import NetnsPair
 
 pytestmark = pytest.mark.needs_root
@@ -120,25 +121,21 @@ def test_without_libbpf_the_package_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_constant_that_is_set_decides() -> None:
     tagged = b"\xff" * 12 + bytes([0x81, 0, 0, 5, 8, 0, 0x45, 0, 0, 20, *bytes(16)]) + bytes(30)
     verdicts = []
-    for pass_tagged in (0, 1):
-        with BpfObject(OBJECT) as obj:
-            obj.set_const("pass_tagged", pass_tagged)
-            obj.load()
-            with obj.map("deny4") as deny4:
-                deny4.update(bytes(8), bytes(4))  # 0.0.0.0/0
-            verdicts.append(bpf.test_run(obj.program("xdp_untracked").fd, tagged)[0])
+    for pass_tagged in (False, True):
+        with program_for(table_of(["0.0.0.0/0"], inbound=(), outbound=()), pass_tagged=pass_tagged) as program:
+            verdicts.append(program.run(tagged))
     assert verdicts == [1, 2]
 
 
 def test_a_map_can_be_resized_before_loading_and_reused() -> None:
     with BpfObject(OBJECT) as first:
-        first.resize_map("failsafe", 7)
+        first.resize_map("named", 7)
         first.load()
-        with first.map("failsafe") as original, BpfObject(OBJECT) as second:
+        with first.map("named") as original, BpfObject(OBJECT) as second:
             assert original.max_entries == 7
-            second.reuse_map("failsafe", original.fd)
+            second.reuse_map("named", original.fd)
             second.load()
-            with second.map("failsafe") as reused:
+            with second.map("named") as reused:
                 assert reused.id == original.id
 
 
@@ -173,13 +170,13 @@ def test_batches_do_what_single_elements_do(hash_map: Map) -> None:
     hash_map.delete_batch(b"", 0)
 
 
-def test_batches_work_on_maps_of_any_size(loaded: BpfObject) -> None:
-    with loaded.map("deny4") as deny4:
-        keys = [struct.pack("=I", 32) + bytes([10, 0, number >> 8, number & 255]) for number in range(1000)]
-        deny4.update_batch(b"".join(keys), bytes(4 * len(keys)), len(keys))
-        assert {key for key, _ in deny4.items()} == set(keys)
-        deny4.delete_batch(b"".join(keys), len(keys))
-        assert list(deny4.items()) == []
+def test_batches_work_on_maps_of_any_size() -> None:
+    with Map.create(HASH, "test", key_size=4, value_size=4, max_entries=10_000) as large:
+        keys = [struct.pack("=I", number) for number in range(10_000)]
+        large.update_batch(b"".join(keys), bytes(4 * len(keys)), len(keys))
+        assert {key for key, _ in large.items()} == set(keys)
+        large.delete_batch(b"".join(keys), len(keys))
+        assert list(large.items()) == []
 
 
 def test_a_full_map_says_so(hash_map: Map) -> None:

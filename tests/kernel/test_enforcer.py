@@ -95,8 +95,7 @@ def detached(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
 @pytest.mark.parametrize("choice", STAGES)
 def test_policy_drops_at_the_stage_the_plan_says(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
     applied = apply(detached, pin_root, choice=choice)
-    first, second = only(applied).entries
-    assert (first.stage, second.stage) == (STAGES[choice], Stage.RAW)
+    assert [item.stage for item in only(applied).entries] == [STAGES[choice]] * 2
     with traffic(detached) as wire:
         assert wire.arrivals(DENIED, DENIED, ALLOWED) == [ALLOWED]
     assert drops(detached, pin_root) == {STAGES[choice]: 2}
@@ -162,7 +161,10 @@ def test_policy_without_a_place_in_xdp_disturbs_no_driver(
 ) -> None:
     asked: list[Sequence[str]] = []
     monkeypatch.setattr("enforcer.memory.probe_host", lambda node, names: asked.append(names) or HostFacts(node))
-    assert only(apply(detached, pin_root, documents(endpoint(), BOTS, policy(DENY_UDP)))).mode is None
+    assert (
+        only(apply(detached, pin_root, documents(endpoint(), BOTS, policy("{action: Allow, protocol: UDP}")))).mode
+        is None
+    )
     assert asked == [[]]
 
 
@@ -311,10 +313,15 @@ def test_the_command_applies_reports_and_detaches(netns_pair: NetnsPair, pin_roo
     assert (status["interface"], status["mode"], status["stage"]) == ("eth0", "native", "driver")
     assert status["entries"] == ["gnp/dos ingress[0]", "gnp/dos ingress[1]"]
     fills = {fill["holder"].split("-")[0]: (fill["used"], fill["limit"]) for fill in status["capacity"]}
-    assert fills["deny4"] == (1, 65536)
+    assert fills["XDP IPv4 ranges"] == (1, None)
     assert fills["ipset enf4"][0] == 1
     counters = json.loads(run(netns_pair, ["counters", *pins, "-o", "json"]).stdout)["counters"]
-    assert [(item["stage"], item["packets"]) for item in counters] == [("driver", 1), ("raw", 0), ("raw", 0)]
+    assert [(item["stage"], item["packets"]) for item in counters] == [
+        ("driver", 1),
+        ("driver", 0),
+        ("raw", 0),
+        ("raw", 0),
+    ]
     assert run(netns_pair, ["detach", *pins]).returncode == 0
     assert is_clean(netns_pair, pin_root)
 

@@ -14,8 +14,10 @@ import pytest
 from enforcer.backends.iptables import IptablesBackend, Settings, installed_chains, probe
 from enforcer.backends.iptables import table as raw_module
 from enforcer.backends.iptables.blob import SetIndex, encode
-from enforcer.backends.iptables.rules import TABLES, Rule, TableId, TableName, Verdict, save_line
+from enforcer.backends.iptables.rules import Rule, TableId, TableName, Verdict, save_line
+from enforcer.backends.nftables import probe as probe_nftables
 from enforcer.errors import UnsupportedRuleError
+from enforcer.facts import Probe
 from enforcer.policy.ruletable import AddressMatch
 from enforcer.words import Answer
 from tests.kernel.iptables_plans import (
@@ -35,11 +37,15 @@ from tests.kernel.iptables_plans import (
 from tests.kernel.iptables_support import (
     all_tables,
     entered,
-    everything,
     inside_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
     namespace,
     run,
     saved,
+)
+from tests.kernel.raw_support import (
+    RawDriver,
+    raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
+    ruleset,
 )
 
 pytestmark = pytest.mark.needs_root
@@ -66,30 +72,29 @@ def test_read_back_is_what_was_rendered(inside: str) -> None:
         assert found == {chain.name: chain for chain in chains}
 
 
-def test_applying_again_changes_nothing(inside: str) -> None:
-    assert BACKEND.apply(plan(RICH)).changes
-    before = everything()
-    assert BACKEND.apply(plan(RICH)).changes == ()
-    assert everything() == before
+def test_applying_again_changes_nothing(raw: RawDriver, inside: str) -> None:
+    assert raw.backend.apply(raw.plan(RICH)).changes
+    before = raw.everything()
+    assert raw.backend.apply(raw.plan(RICH)).changes == ()
+    assert raw.everything() == before
 
 
-def test_a_dry_run_says_what_apply_does_and_does_nothing(inside: str) -> None:
-    announced = BACKEND.apply(plan(RICH), dry_run=True)
-    assert all_tables() == []
-    assert run("ipset", "list", "-n") == ""
-    assert BACKEND.apply(plan(RICH)) == announced
-    other = plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", ["10.0.0.0/8"])]))
-    before = everything()
-    announced = BACKEND.apply(other, dry_run=True)
-    assert everything() == before
-    assert BACKEND.apply(other) == announced
+def test_a_dry_run_says_what_apply_does_and_does_nothing(raw: RawDriver, inside: str) -> None:
+    announced = raw.backend.apply(raw.plan(RICH), dry_run=True)
+    assert raw.ours() == []
+    assert raw.backend.apply(raw.plan(RICH)) == announced
+    other = raw.plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", ["10.0.0.0/8"])]))
+    before = raw.everything()
+    announced = raw.backend.apply(other, dry_run=True)
+    assert raw.everything() == before
+    assert raw.backend.apply(other) == announced
 
 
-def test_a_plan_without_entries_makes_no_table(inside: str) -> None:
-    assert BACKEND.apply(plan(table(**FAILSAFES))).changes == ()
-    assert BACKEND.counters() == ()
-    assert BACKEND.detach() == ()
-    assert not any(map(raw_module.exists, TABLES))
+def test_a_plan_without_entries_makes_no_table(raw: RawDriver, inside: str) -> None:
+    assert raw.backend.apply(raw.plan(table(**FAILSAFES))).changes == ()
+    assert raw.backend.counters() == ()
+    assert raw.backend.detach() == ()
+    assert raw.ours() == []
 
 
 @pytest.mark.parametrize("mode", ["insert", "append"])
@@ -102,43 +107,42 @@ def test_the_hook_is_where_the_insert_mode_says(inside: str, mode: str) -> None:
     assert backend.apply(plan(RICH)).changes == ()
 
 
-def test_namespaces_of_one_process_are_kept_apart() -> None:
+def test_namespaces_of_one_process_are_kept_apart(raw: RawDriver) -> None:
     other = table(entry(0, DENY, protocol=253))
     with namespace() as first, namespace() as second:
         with entered(first):
-            BACKEND.apply(plan(RICH))
-            alone = everything()
+            raw.backend.apply(raw.plan(RICH))
+            alone = raw.everything()
         with entered(second):
-            BACKEND.apply(plan(other))
-            assert [item.entry for item in BACKEND.counters()] == ["gnp/edge ingress[0]"]
+            raw.backend.apply(raw.plan(other))
+            assert [item.entry for item in raw.backend.counters()] == ["gnp/edge ingress[0]"]
         with entered(first):
-            assert everything() == alone
-            assert BACKEND.apply(plan(RICH)).changes == ()
-            BACKEND.detach()
+            assert raw.everything() == alone
+            assert raw.backend.apply(raw.plan(RICH)).changes == ()
+            raw.backend.detach()
         with entered(second):
-            assert BACKEND.apply(plan(other)).changes == ()
+            assert raw.backend.apply(raw.plan(other)).changes == ()
 
 
-def test_a_thread_acts_in_its_own_namespace(inside: str) -> None:
+def test_a_thread_acts_in_its_own_namespace(raw: RawDriver, inside: str) -> None:
     with namespace() as other:
 
         def apply_there() -> None:
             with entered(other):
-                BACKEND.apply(plan(RICH))
+                raw.backend.apply(raw.plan(RICH))
 
         thread = threading.Thread(target=apply_there)
         thread.start()
         thread.join()
-        assert installed_chains(4) == ()
+        assert raw.ours() == []
         with entered(other):
-            assert installed_chains(4)
+            assert raw.ours()
 
 
-def test_a_set_beyond_maxipsetsize_changes_nothing(inside: str) -> None:
+def test_a_set_beyond_maxipsetsize_changes_nothing(raw: RawDriver, inside: str) -> None:
     with pytest.raises(UnsupportedRuleError, match=r"selector s:deny == 'true': it has 2 IPv4 members.* may have 1;"):
-        IptablesBackend(Settings(max_set_size=1)).apply(plan(RICH))
-    assert all_tables() == []
-    assert run("ipset", "list", "-n") == ""
+        raw.configured(max_ipset_size=1).apply(raw.plan(RICH))
+    assert raw.ours() == []
 
 
 def test_a_set_has_room_for_maxipsetsize_members(inside: str) -> None:
@@ -201,25 +205,25 @@ def test_a_foreign_rule_that_uses_what_is_ours_does_no_harm(inside: str) -> None
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
-def test_detach_leaves_nothing(inside: str) -> None:
-    clean = everything()
-    BACKEND.apply(plan(RICH))
-    assert BACKEND.detach()
-    assert everything() == clean
-    assert BACKEND.detach() == ()
+def test_detach_leaves_nothing(raw: RawDriver, inside: str) -> None:
+    clean = raw.everything()
+    raw.backend.apply(raw.plan(RICH))
+    assert raw.backend.detach()
+    assert raw.everything() == clean
+    assert raw.backend.detach() == ()
 
 
-def test_detach_of_an_interface_leaves_the_others(inside: str) -> None:
+def test_detach_of_an_interface_leaves_the_others(raw: RawDriver, inside: str) -> None:
     other_set = ip_set("s:other", ["192.0.2.1"])
     other = table(entry(0, DENY, source=AddressMatch(ip_set="s:other")), interface="eth1", sets=[other_set])
-    BACKEND.apply(plan(other))
-    alone = everything()
-    BACKEND.apply(plan(RICH, other))
-    assert everything() != alone
-    assert BACKEND.detach(["eth0"])
-    assert everything() == alone
-    assert BACKEND.detach(["eth0"]) == ()
-    assert BACKEND.apply(plan(other)).changes == ()
+    raw.backend.apply(raw.plan(other))
+    alone = raw.everything()
+    raw.backend.apply(raw.plan(RICH, other))
+    assert raw.everything() != alone
+    assert raw.backend.detach(["eth0"])
+    assert raw.everything() == alone
+    assert raw.backend.detach(["eth0"]) == ()
+    assert raw.backend.apply(raw.plan(other)).changes == ()
 
 
 @pytest.mark.parametrize("mode", ["insert", "append"])
@@ -280,23 +284,30 @@ def test_a_table_changed_behind_our_back_is_read_again(inside: str, monkeypatch:
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
-def test_probe_says_yes_here(inside: str) -> None:
-    assert probe().answer is Answer.YES
+@pytest.mark.parametrize("ask", [probe, probe_nftables], ids=["iptables", "nftables"])
+def test_probe_says_yes_here_and_leaves_nothing(inside: str, ask: Callable[[], Probe]) -> None:
+    assert ask().answer is Answer.YES
+    assert ruleset() == []
+    assert not any("enf" in line for line in all_tables())
 
 
 UNPRIVILEGED = """
-from enforcer.backends.iptables import IptablesBackend, probe
+from enforcer.backends.{0} import {1} as Backend, probe
 from enforcer.errors import PrivilegeError
 print(probe())
 try:
-    IptablesBackend().detach()
+    Backend().detach()
 except PrivilegeError as error:
     print(error, error.exit_code)
 """
 
 
-def test_without_privilege_the_probe_cannot_tell_and_the_error_says_what_is_needed() -> None:
-    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", UNPRIVILEGED]
+@pytest.mark.parametrize(
+    "names", [("iptables", "IptablesBackend"), ("nftables", "NftablesBackend")], ids=lambda n: n[0]
+)
+def test_without_privilege_the_probe_cannot_tell_and_the_error_says_what_is_needed(names: tuple[str, str]) -> None:
+    script = UNPRIVILEGED.format(*names)
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert "cannot tell" in done.stdout, done.stderr
     assert "CAP_NET_ADMIN" in done.stdout

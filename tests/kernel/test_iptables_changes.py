@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 
 import numpy as np
@@ -12,11 +14,16 @@ from enforcer.backends.iptables.ipset import IpSets, ipsets
 from enforcer.backends.iptables.members import members_of
 from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.table import KernelTable
+from enforcer.backends.nftables import Settings as NftSettings
+from enforcer.backends.nftables.read import read_members
+from enforcer.backends.nftables.render import render as render_nft
+from enforcer.kernel.nft import Family, nftables
+from enforcer.plan import Plan
 from enforcer.policy.nets import Nets
 from enforcer.policy.ruletable import AddressMatch, RuleTable
+from enforcer.words import Backend
 from tests.kernel.iptables_plans import (
     ALLOW,
-    BACKEND,
     DENY,
     DENY_LIST,
     FAILSAFES,
@@ -34,10 +41,15 @@ from tests.kernel.iptables_support import (
     Wire,
     add_counting_rules,
     cable_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
+    entered,
     frames,
     run,
     udp,
     v4,
+)
+from tests.kernel.raw_support import (
+    RawDriver,
+    raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
 
 pytestmark = pytest.mark.needs_root
@@ -50,24 +62,36 @@ def big_nets(count: int) -> Nets:
     )
 
 
-def test_a_hundred_thousand_prefixes(cable: Wire) -> None:
+def test_a_hundred_thousand_prefixes(raw: RawDriver, cable: Wire) -> None:
     many = ip_set("s:deny", big_nets(100_000))
-    wanted = plan(table(entry(0, DENY, source=FROM_LIST), sets=[many]))
+    wanted = raw.plan(table(entry(0, DENY, source=FROM_LIST), sets=[many]))
     with cable.inside():
         started = time.monotonic()
-        BACKEND.apply(wanted)
+        raw.backend.apply(wanted)
         applied = time.monotonic()
-        assert BACKEND.apply(wanted).changes == ()
+        assert raw.backend.apply(wanted).changes == ()
         resynced = time.monotonic()
-        name = next(spec.name for spec in render(wanted, Settings()).sets if spec.version == 4)
-        with ipsets() as sets:
-            assert np.array_equal(sets.members(name, 4), members_of(many.nets, 4))
-        assert run("ipset", "list", "-t", name).count("Number of entries: 100000") == 1
+        assert_holds_all(raw.word, wanted, many.nets)
+        raw.backend.apply(raw.plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", big_nets(99_999))])))
+        one_less = time.monotonic()
     cable.send(4, frames(v4("1.0.1.9", udp(9)) + v4(OTHER, udp(9))))
     with cable.inside():
-        assert BACKEND.counters()[0].packets == 1
+        assert raw.backend.counters()[0].packets == 1
     assert applied - started < 5  # seconds; measured 0.1
     assert resynced - applied < 5
+    assert one_less - resynced < 5
+
+
+def assert_holds_all(backend: Backend, wanted: Plan, nets: Nets) -> None:
+    if backend is Backend.NFTABLES:
+        (spec,) = (item for item in render_nft(wanted, NftSettings())[0].sets if len(item.members) == 100_000)
+        with nftables() as door:
+            assert np.array_equal(read_members(door, Family.IP, spec.name, spec.type), spec.members)
+        return
+    name = next(spec.name for spec in render(wanted, Settings()).sets if spec.version == 4)
+    with ipsets() as sets:
+        assert np.array_equal(sets.members(name, 4), members_of(nets, 4))
+    assert run("ipset", "list", "-t", name).count("Number of entries: 100000") == 1
 
 
 def moving(denied_by: str) -> RuleTable:
@@ -95,8 +119,7 @@ def moving_port(denied_by: str) -> RuleTable:
     return table(*rules, port_sets=[port_set(name, *members[name], protocol=17) for name in actions])
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["in place", "through a swap"])
-@pytest.mark.parametrize(
+TRANSITIONS = pytest.mark.parametrize(
     ("before", "after"),
     [
         pytest.param(moving("s:first"), moving("s:last"), id="leaves the first deny list and the allow list"),
@@ -110,6 +133,49 @@ def moving_port(denied_by: str) -> RuleTable:
         ),
     ],
 )
+
+
+@TRANSITIONS
+def test_what_both_plans_drop_is_dropped_under_fire(
+    raw: RawDriver, cable: Wire, before: RuleTable, after: RuleTable
+) -> None:
+    """Packets come all the time; the two plans take turns."""
+    with cable.inside():
+        raw.backend.apply(raw.plan(before))
+        run("nft", "-f", "-", text=AFTER_RAW)
+    stop = threading.Event()
+    packets, sent = frames(v4(LISTED, udp(9))), [0]
+
+    def fire() -> None:
+        with entered(cable.peer), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("peer0", 0))
+            while not stop.is_set():
+                sender.send(packets[0])
+                sent[0] += 1
+
+    thread = threading.Thread(target=fire)
+    thread.start()
+    try:
+        with cable.inside():
+            for _ in range(10):
+                for wanted in (after, before):
+                    assert raw.backend.apply(raw.plan(wanted)).changes
+    finally:
+        stop.set()
+        thread.join()
+    cable.send(4, [])
+    assert sent[0] > 1000
+    with cable.inside():
+        assert "packets 0 " in run("nft", "list", "table", "ip", "after")
+
+
+AFTER_RAW = f"""table ip after {{ chain came {{
+    type filter hook prerouting priority -299; iifname "eth0" ip saddr {LISTED} counter; }}; }}
+"""
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["in place", "through a swap"])
+@TRANSITIONS
 def test_what_both_plans_drop_is_dropped_after_every_step_between(
     cable: Wire, monkeypatch: pytest.MonkeyPatch, before: RuleTable, after: RuleTable, small: bool
 ) -> None:

@@ -13,7 +13,6 @@ from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
 from enforcer.words import Action, Direction
 from tests.kernel.iptables_plans import (
     ALLOW,
-    BACKEND,
     DENY,
     FAILSAFES,
     LOG,
@@ -22,7 +21,6 @@ from tests.kernel.iptables_plans import (
     entry,
     ip_set,
     nets,
-    plan,
     port_set,
     table,
 )
@@ -35,6 +33,10 @@ from tests.kernel.iptables_support import (
     entered,
     run,
     saved,
+)
+from tests.kernel.raw_support import (
+    RawDriver,
+    raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
 
 pytestmark = pytest.mark.needs_root
@@ -105,16 +107,18 @@ ROWS = [
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("wanted", "packet", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_what_the_host_sends(
-    cable: Wire, wanted: RuleTable, packet: dict[str, int], expected: bool, version: int
+    raw: RawDriver, cable: Wire, wanted: RuleTable, packet: dict[str, int], expected: bool, version: int
 ) -> None:
     cable.address()
     with cable.inside():
-        BACKEND.apply(plan(wanted))
+        raw.backend.apply(raw.plan(wanted))
     assert leaves(cable, version, **packet) == expected
 
 
 @pytest.mark.parametrize(("version", "other"), [(4, 6), (6, 4)])
-def test_the_net_of_a_failsafe_is_that_of_the_peer_and_of_one_family(cable: Wire, version: int, other: int) -> None:
+def test_the_net_of_a_failsafe_is_that_of_the_peer_and_of_one_family(
+    raw: RawDriver, cable: Wire, version: int, other: int
+) -> None:
     cable.address()
     outbound = (
         Failsafe(17, 53, ip_network(EVERY_PEER[version])),
@@ -122,31 +126,31 @@ def test_the_net_of_a_failsafe_is_that_of_the_peer_and_of_one_family(cable: Wire
     )
     inbound = (Failsafe(17, 68, ip_network(EVERY_PEER[version])),)
     with cable.inside():
-        BACKEND.apply(plan(table(egress=(DENY_ALL,), outbound=outbound, inbound=inbound)))
+        raw.backend.apply(raw.plan(table(egress=(DENY_ALL,), outbound=outbound, inbound=inbound)))
     assert [leaves(cable, version, port) for port in (53, 54)] == [True, False]
     assert leaves(cable, version, 9, sport=68)
     assert not leaves(cable, other, 53)
     assert not leaves(cable, other, 9, sport=68)
 
 
-def test_a_drop_counts_for_its_entry_and_ingress_is_not_touched(cable: Wire) -> None:
+def test_a_drop_counts_for_its_entry_and_ingress_is_not_touched(raw: RawDriver, cable: Wire) -> None:
     cable.address()
     deny = out(0, DENY, protocol=17, destination=AddressMatch(nets=nets(f"{PEER[4]}/32"), ports=dport(9).ports))
     with cable.inside():
-        BACKEND.apply(plan(table(egress=(deny,), outbound=DEFAULT_FAILSAFE_OUTBOUND)))
+        raw.backend.apply(raw.plan(table(egress=(deny,), outbound=DEFAULT_FAILSAFE_OUTBOUND)))
         assert not [line for line in saved(4) if line.startswith("-A PREROUTING")]
     assert not leaves(cable, 4, 9)
     assert leaves(cable, 4, 10)
     with cable.inside():
-        assert [(item.entry, item.packets) for item in BACKEND.counters()] == [(deny.name, 1)]
+        assert [(item.entry, item.packets) for item in raw.backend.counters()] == [(deny.name, 1)]
         assert not any("REJECT" in line for line in all_tables())
 
 
-def test_egress_entries_see_nothing_of_what_is_received(cable: Wire) -> None:
+def test_egress_entries_see_nothing_of_what_is_received(raw: RawDriver, cable: Wire) -> None:
     """Nor of what stays on the host: it goes out by ``lo``."""
     cable.address()
     with cable.inside():
-        BACKEND.apply(plan(ALL_BUT_FAILSAFES))
+        raw.backend.apply(raw.plan(ALL_BUT_FAILSAFES))
         run("ip", "link", "set", "lo", "up")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
             receiver.bind((VICTIM[4], 9))

@@ -7,6 +7,7 @@ import pytest
 from enforcer.apply import settings_of
 from enforcer.backends.iptables import IptablesBackend
 from enforcer.policy.resources import FelixConfiguration
+from enforcer.words import Backend
 from tests.kernel.iptables_plans import DENY, LOG, entry, plan, table
 from tests.kernel.iptables_support import (
     OTHER,
@@ -14,14 +15,20 @@ from tests.kernel.iptables_support import (
     cable_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
     frames,
     inside_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
+    run,
     saved,
     udp,
     v4,
 )
+from tests.kernel.raw_support import (
+    RawDriver,
+    raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
+)
 
 pytestmark = pytest.mark.needs_root
 
-LOGGED = plan(table(entry(0, LOG, protocol=17), entry(1, DENY, protocol=17)))
+TABLE = table(entry(0, LOG, protocol=17), entry(1, DENY, protocol=17))
+LOGGED = plan(TABLE)
 
 RATES = [
     ("10/second", 5, "-m limit --limit 10/sec"),
@@ -55,11 +62,40 @@ def test_without_a_rate_nothing_is_limited(inside: str) -> None:
     assert not [line for line in saved(4) if "-m limit" in line]
 
 
-def test_what_is_beyond_the_rate_is_not_logged_and_goes_on(cable: Wire) -> None:
+def test_what_is_beyond_the_rate_is_not_logged_and_goes_on(raw: RawDriver, cable: Wire) -> None:
+    limited = raw.configured(log_action_rate_limit="1/day", log_action_rate_limit_burst=1)
     with cable.inside():
-        backend("1/day", 1).apply(LOGGED)
+        limited.apply(raw.plan(TABLE))
     cable.send(4, frames(v4(OTHER, udp(9)) * 10))
     with cable.inside():
-        counts = {count.entry: count.packets for count in backend("1/day", 1).counters()}
-        backend("").detach()
+        counts = {count.entry: count.packets for count in limited.counters()}
+        limited.detach()
     assert counts == {"gnp/edge ingress[0]": 1, "gnp/edge ingress[1]": 10}
+
+
+NFT_RATES = [
+    ("10/second", 5, "limit rate 10/second"),
+    ("10/minute", 7, "limit rate 10/minute burst 7 packets"),
+    ("3/hour", 5, "limit rate 3/hour"),
+    ("2/day", 0, "limit rate 2/day burst 1 packets"),
+]
+
+
+@pytest.mark.parametrize(("rate", "burst", "match"), NFT_RATES)
+def test_a_rate_is_what_nft_calls_it_and_is_read_back_as_it_is(inside: str, rate: str, burst: int, match: str) -> None:
+    raw = RawDriver(Backend.NFTABLES)
+    limited = raw.configured(log_action_rate_limit=rate, log_action_rate_limit_burst=burst)
+    assert limited.apply(raw.plan(TABLE)).changes
+    (line,) = [line for line in run("nft", "list", "table", "ip", "enforcer").splitlines() if " log " in line]
+    assert match in line
+    assert not limited.apply(raw.plan(TABLE)).changes
+
+
+PREFIXES = [("calico-packet", "calico-packet: "), ("%t/%n", "default/edge: "), ("x" * 40, "x" * 27 + ": ")]
+
+
+@pytest.mark.parametrize(("template", "prefix"), PREFIXES)
+def test_the_prefix_is_that_of_iptables(inside: str, template: str, prefix: str) -> None:
+    raw = RawDriver(Backend.NFTABLES)
+    raw.configured(log_prefix=template).apply(raw.plan(TABLE))
+    assert f'log prefix "{prefix}" level notice' in run("nft", "list", "table", "ip", "enforcer")

@@ -11,15 +11,13 @@ from scapy.packet import Packet, Raw
 
 from enforcer.plan import Plan
 from enforcer.policy.ruletable import AddressMatch, Entry
-from enforcer.words import Action
+from enforcer.words import Action, Backend
 from tests.kernel.iptables_plans import (
     ALLOW,
-    BACKEND,
     DENY,
     LOG,
     PASS,
     entry,
-    plan,
     port_set,
     ports,
     source,
@@ -31,7 +29,6 @@ from tests.kernel.iptables_support import (
     Wire,
     add_counting_rules,
     cable_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
-    everything,
     frames,
     inside_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
     run,
@@ -39,6 +36,10 @@ from tests.kernel.iptables_support import (
     udp,
     v4,
     v6,
+)
+from tests.kernel.raw_support import (
+    RawDriver,
+    raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
 
 pytestmark = pytest.mark.needs_root
@@ -149,15 +150,15 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("item", "packets", "seen"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_named_port(cable: Wire, item: Entry, packets: list[Packet], seen: tuple[int, int]) -> None:
+def test_named_port(raw: RawDriver, cable: Wire, item: Entry, packets: list[Packet], seen: tuple[int, int]) -> None:
     with cable.inside():
-        BACKEND.apply(plan(table(item, port_sets=PORT_SETS)))
+        raw.backend.apply(raw.plan(table(item, port_sets=PORT_SETS)))
         add_counting_rules()
     version = packets[0].version
     cable.send(version, frames(packets))
     with cable.inside():
-        (count,) = BACKEND.counters()
-    assert (count.packets, cable.count(version, "raw", "tail")) == seen
+        (count,) = raw.backend.counters()
+    assert (count.packets, cable.count(version, "mangle", "mangle")) == seen
 
 
 BOTH_WAYS = {
@@ -168,61 +169,68 @@ BOTH_WAYS = {
 
 
 @pytest.mark.parametrize("action", [LOG, PASS, ALLOW, DENY])
-def test_a_packet_counts_once_whichever_of_number_and_name_it_matches(cable: Wire, action: Action) -> None:
+def test_a_packet_counts_once_whichever_of_number_and_name_it_matches(
+    raw: RawDriver, cable: Wire, action: Action
+) -> None:
     with cable.inside():
-        BACKEND.apply(plan(table(entry(0, action, **BOTH_WAYS), port_sets=PORT_SETS)))
+        raw.backend.apply(raw.plan(table(entry(0, action, **BOTH_WAYS), port_sets=PORT_SETS)))
     matching = [(22, 7), (22, 40000), (80, 7), (80, 40000), (8443, 7), (8443, 40000)]  # 80 is both number and name
     others = [(22, 101), (81, 7), (8444, 40000)]
     cable.send(4, frames([packet for dst, src in matching + others for packet in v4(OTHER, tcp(dst, sport=src))]))
     with cable.inside():
-        assert [(item.entry, item.packets) for item in BACKEND.counters()] == [("gnp/edge ingress[0]", len(matching))]
+        assert [(item.entry, item.packets) for item in raw.backend.counters()] == [
+            ("gnp/edge ingress[0]", len(matching))
+        ]
 
 
 # --- members ------------------------------------------------------------------------------------------
 
 
-def web_at(*members: tuple[str, int]) -> Plan:
-    return plan(table(WEB, entry(1, ALLOW, destination=named("web")), port_sets=[port_set("web", *members)]))
+def web_at(raw: RawDriver, *members: tuple[str, int]) -> Plan:
+    return raw.plan(table(WEB, entry(1, ALLOW, destination=named("web")), port_sets=[port_set("web", *members)]))
 
 
-def test_other_members_are_another_set_of_members_under_the_same_rules(inside: str) -> None:
+def test_other_members_are_another_set_of_members_under_the_same_rules(raw: RawDriver, inside: str) -> None:
     before, after = [(VICTIM, 80), (VICTIM6, 80)], [(VICTIM, 80), (VICTIM, 81)]
-    BACKEND.apply(web_at(*before))
-    announced = BACKEND.apply(web_at(*after), dry_run=True).changes
-    assert BACKEND.apply(web_at(*after)).changes == announced
-    assert len(announced) == 4  # a member more and one less, each in the set of Deny and in that of Allow
-    assert all(change.startswith("ipset enf") for change in announced)
-    assert BACKEND.apply(web_at(*after)).changes == ()
-    listed = [line.split(" ", 2)[2] for line in run("ipset", "save").splitlines() if line.startswith("add")]
-    assert listed.count("10.10.10.10,tcp:81") == 2
-    assert BACKEND.detach()
-    assert run("ipset", "list", "-n") == ""
+    raw.backend.apply(web_at(raw, *before))
+    announced = raw.backend.apply(web_at(raw, *after), dry_run=True).changes
+    assert raw.backend.apply(web_at(raw, *after)).changes == announced
+    # A member more and one less; of ipsets there is one for Deny and one for Allow.
+    assert len(announced) == (4 if raw.word is Backend.IPTABLES else 2)
+    assert all("set enf" in change for change in announced)
+    assert raw.backend.apply(web_at(raw, *after)).changes == ()
+    member = {Backend.IPTABLES: "10.10.10.10,tcp:81", Backend.NFTABLES: '["10.10.10.10", "tcp", 81]'}[raw.word]
+    assert " ".join(raw.everything()).count(member) == len(announced) // 2
+    assert raw.backend.detach()
+    assert not any("enf" in line for line in raw.everything())
 
 
-def test_a_thousand_pairs_of_each_protocol_and_family(inside: str) -> None:
+def test_a_thousand_pairs_of_each_protocol_and_family(raw: RawDriver, inside: str) -> None:
     members = [
         (f"{net}{host}", port) for net in ("10.0.0.", "2001:db8::") for host in range(100) for port in range(1, 11)
     ]
-    wanted = plan(table(WEB, port_sets=[port_set("web", *members)]))
-    BACKEND.apply(wanted)
-    assert run("ipset", "list", "-t").count("Number of entries: 1000") == 2
-    assert BACKEND.apply(wanted).changes == ()
+    wanted = raw.plan(table(WEB, port_sets=[port_set("web", *members)]))
+    changes = raw.backend.apply(wanted).changes
+    assert sum("created with 1000 members" in change for change in changes) == 2
+    assert raw.backend.apply(wanted).changes == ()
 
 
 HAND_EDITS = {
-    "a member removed": "ipset del {} 10.10.10.10,tcp:80",
-    "a member added": "ipset add {} 10.10.10.10,udp:80",
-    "all members removed": "ipset flush {}",
+    "a member removed": ("ipset del {} 10.10.10.10,tcp:80", "delete element ip enforcer {} { 10.10.10.10 . tcp . 80 }"),
+    "a member added": ("ipset add {} 10.10.10.10,udp:80", "add element ip enforcer {} { 10.10.10.10 . udp . 80 }"),
+    "all members removed": ("ipset flush {}", "flush set ip enforcer {}"),
 }
 
 
 @pytest.mark.parametrize("edit", HAND_EDITS)
-def test_a_change_by_hand_is_repaired(inside: str, edit: str) -> None:
-    wanted = plan(table(WEB, port_sets=PORT_SETS))
-    BACKEND.apply(wanted)
-    before = everything()
-    name = next(item for item in run("ipset", "list", "-n").split() if item.startswith("enf4"))
-    run(*HAND_EDITS[edit].format(name).split())
-    assert everything() != before
-    assert BACKEND.apply(wanted).changes
-    assert everything() == before
+def test_a_change_by_hand_is_repaired(raw: RawDriver, inside: str, edit: str) -> None:
+    wanted = raw.plan(table(WEB, port_sets=PORT_SETS))
+    raw.backend.apply(wanted)
+    before = raw.everything()
+    words = (word.rstrip(":") for line in before for word in line.split())
+    name = next(word for word in words if word.startswith("enf4"))
+    ipset, nft = (command.replace("{}", name, 1) for command in HAND_EDITS[edit])
+    run(*ipset.split()) if raw.word is Backend.IPTABLES else run("nft", "-f", "-", text=nft)
+    assert raw.everything() != before
+    assert raw.backend.apply(wanted).changes
+    assert raw.everything() == before

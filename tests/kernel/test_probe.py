@@ -26,7 +26,7 @@ from tests.kernel.xdp_support import plan_of
 
 pytestmark = pytest.mark.needs_root
 
-OFFLOAD_NO = Probe(Answer.NO, "the device takes no XDP program with the maps a deny list needs")
+OFFLOAD_NO = Probe(Answer.NO, "the driver runs no XDP programs in hardware (EINVAL)")
 YES = Probe(Answer.YES)
 
 
@@ -144,6 +144,23 @@ def test_a_driver_without_native_xdp_says_no_and_why(netns_pair: NetnsPair) -> N
     with netns_pair.host():
         assert modes_of("lo")[Mode.NATIVE] == Probe(Answer.NO, "the driver has no native XDP (EOPNOTSUPP)")
         assert modes_of("lo")[Mode.GENERIC] == YES
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("veth", "EINVAL"), ("tuntap", "EINVAL"), ("bridge", "EOPNOTSUPP"), ("ifb", "EOPNOTSUPP")],
+    ids=["XDP in the driver", "XDP in tun", "no XDP", "no XDP in ifb"],
+)
+def test_drivers_without_hardware_for_xdp_say_so_in_the_kernels_word(
+    netns_pair: NetnsPair, kind: str, word: str
+) -> None:
+    with netns_pair.host():
+        with IPRoute() as ip:
+            if kind != "veth":
+                ip.link("add", ifname="t0", kind=kind, **({"mode": "tap"} if kind == "tuntap" else {}))
+        name = "eth0" if kind == "veth" else "t0"
+        reason = f"the driver runs no XDP programs in hardware ({word})"
+        assert modes_of(name)[Mode.OFFLOAD] == Probe(Answer.NO, reason)
 
 
 @pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC])

@@ -25,12 +25,12 @@ from dossim.pipeline.policy import Policy, Verdict
 from dossim.predict.flows import ordinary4, ordinary6
 from dossim.predict.rules import decide
 from enforcer.apply import Enforcer
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.policy.compile import compile_table
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Action, Direction
-from tests.kernel.iptables_support import IPTABLES, run
+from enforcer.words import Action, Backend, Direction
+from tests.kernel.iptables_support import run
 from tests.reach import sent
 from tests.strategies import hosts, resources
 
@@ -39,6 +39,9 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 EXAMPLES = 60
 ETHERNET = bytes(12)
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
+NO_REPORTS = """table ip6 quiet { chain output {
+    type filter hook output priority -500; ip6 daddr ff02::/16 drop; }; }
+"""
 DECIDING = (Action.DENY, Action.ALLOW)
 
 
@@ -67,7 +70,7 @@ def send(packets: Sequence[bytes], host: Host) -> None:
                 sockets[packet[0] >> 4].sendto(packet, (str(destination(packet)), 0))
 
 
-def explained(policy: Resources, host: Host, packets: Sequence[bytes]) -> Counter[str]:
+def explained(policy: Resources, host: Host, packets: Sequence[bytes], backend: Backend) -> Counter[str]:
     """Packets that each Deny or Allow decides, by ``explain``'s evaluation of the resources."""
     addresses = [address.ip for address in host.addresses]
     rules = Policy.of(policy, node=host.node, interface=host.interface, addresses=addresses, direction=Direction.EGRESS)
@@ -75,7 +78,7 @@ def explained(policy: Resources, host: Host, packets: Sequence[bytes]) -> Counte
     for packet in packets:
         ip = parse(ETHERNET + ETHERTYPE[packet[0] >> 4] + packet).ip
         assert ip is not None
-        decision = rules.decide(seen_by_raw(ip))
+        decision = rules.decide(seen_by_raw(ip, backend))
         if decision.verdict in (Verdict.DENY, Verdict.ALLOW) and decision.decided_by:
             found[decision.decided_by.name] += 1
     return found
@@ -92,15 +95,21 @@ def predicted(table: RuleTable, packets: Sequence[bytes]) -> Counter[str]:
     return found
 
 
-def counted(policy: Resources, host: Host, packets: Sequence[bytes]) -> Counter[str]:
+def counted(policy: Resources, host: Host, packets: Sequence[bytes], backend: Backend) -> Counter[str]:
     """What the kernel's rules of Deny and Allow count while the packets are sent."""
     with Lab(host) as lab, lab.victim():
-        enforcer = Enforcer(host.node, pin_root=lab.pin_root, choice=ModeChoice.RAW, interfaces=[host.interface])
+        enforcer = Enforcer(
+            host.node,
+            pin_root=lab.pin_root,
+            choice=ModeChoice.RAW,
+            interfaces=[host.interface],
+            raw=RawChoice(backend.value),
+        )
         plan = enforcer.apply(policy).plan.interface(host.interface)
         assert plan is not None
         deciding = {entry.name for entry in plan.table.egress if entry.action in DECIDING}
         # The host's own reports of the groups it is in come when they come: they must not reach the entries.
-        run(IPTABLES[6], "-w", "-t", "raw", "-I", "OUTPUT", "-d", "ff02::/16", "-j", "DROP")
+        run("nft", "-f", "-", text=NO_REPORTS)
         before = {count.entry: count.packets for count in enforcer.counters()}
         send(packets, host)
         after = {count.entry: count.packets for count in enforcer.counters()}
@@ -108,7 +117,8 @@ def counted(policy: Resources, host: Host, packets: Sequence[bytes]) -> Counter[
     return Counter({name: after[name] - before[name] for name in deciding if after.get(name, 0) > before.get(name, 0)})
 
 
-def test_raw_output_does_what_was_predicted() -> None:
+@pytest.mark.parametrize("backend", [Backend.IPTABLES, Backend.NFTABLES], ids=str)
+def test_raw_output_does_what_was_predicted(backend: Backend) -> None:
     decided: Counter[str] = Counter()
 
     @settings(
@@ -124,10 +134,10 @@ def test_raw_output_does_what_was_predicted() -> None:
         assume(table.egress)
         packets = [packet for packet in sent(table) if leaves(packet, host)]
         assume(packets)
-        expected = explained(policy, host, packets)
+        expected = explained(policy, host, packets, backend)
         note(str([packet.hex() for packet in packets]))
         assert predicted(table, packets) == expected
-        assert counted(policy, host, packets) == expected
+        assert counted(policy, host, packets, backend) == expected
         decided.update(policies=1, packets=len(packets), decided=sum(expected.values()))
 
     drill()

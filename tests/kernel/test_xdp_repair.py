@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from enforcer.backends.xdp import XdpBackend, generation
-from enforcer.backends.xdp.layout import Pins
+from enforcer.backends.xdp.layout import Pins, TablePins
 from enforcer.kernel.bpf import Link
 from enforcer.kernel.maps import Map
+from enforcer.kernel.netns import current_inode
 from enforcer.kernel.xdp import load_pass_program
 from enforcer.plan import Plan
 from tests.kernel.conftest import NetnsPair
@@ -33,9 +35,13 @@ def test_an_element_removed_by_hand_comes_back(netns_pair: NetnsPair, pin_root: 
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24", "10.0.0.0/8"])
     with netns_pair.host():
         backend.apply(plan)
-        with Map.open_pinned(Pins.of(pin_root, "eth0").directory / "deny4") as deny4:
-            deny4.delete(next(iter(deny4.keys())))
-        assert backend.apply(plan).changes == ("eth0: IPv4 deny list: 1 added",)
+        with Map.open_pinned(TablePins.of(pin_root, current_inode()).directory / "root4") as root4:
+            words = np.frombuffer(root4.mmap(writable=True), np.uint32)
+            words[10 << 8] = 0
+            del words
+        assert backend.apply(plan).changes == ("eth0: address lists changed in place (1 entry, 2 CIDRs)",)
+    assert not passes(netns_pair, udp_from("10.0.0.1"))
+    with netns_pair.host():
         backend.detach()
 
 
@@ -93,7 +99,7 @@ class Killed(BaseException):
 
 
 # Where an agent can die while it takes a new generation live: after the n-th step that the kernel sees.
-STEPS = ["wait_for_readers", "_carry_counts", "replace0", "replace3", "replace5", "rmdir"]
+STEPS = ["wait_for_readers", "_carry_counts", *(f"replace{done}" for done in range(17)), "rmdir0", "rmdir1"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -121,25 +127,24 @@ def _die_at(step: str, patch: pytest.MonkeyPatch) -> None:
     def die(*_: object) -> None:
         raise Killed
 
-    if step == "rmdir":
-        patch.setattr(Path, "rmdir", die)
-    elif step.startswith("replace"):
-        left = int(step.removeprefix("replace"))
-        replace = os.replace
+    name = step.rstrip("0123456789")
+    if name in ("rmdir", "replace"):
+        owner = Path if name == "rmdir" else os
+        left, real = int(step.removeprefix(name)), getattr(owner, name)
 
-        def replace_some(source: Path, target: Path) -> None:
+        def some(*paths: Path) -> None:
             nonlocal left
             if not left:
                 raise Killed
             left -= 1
-            replace(source, target)
+            real(*paths)
 
-        patch.setattr(os, "replace", replace_some)
+        patch.setattr(owner, name, some)
     else:
         patch.setattr(generation, step, die)
 
 
-@pytest.mark.parametrize("pieces", [["deny4"], ["deny4", "deny6", "failsafe", "counters", "manifest"]])
+@pytest.mark.parametrize("pieces", [["policy"], ["policy", "tiers", "rows", "named", "counters", "manifest"]])
 def test_a_generation_that_was_never_completed_is_discarded(
     netns_pair: NetnsPair, pin_root: Path, pieces: list[str]
 ) -> None:
@@ -156,7 +161,7 @@ def test_a_generation_that_was_never_completed_is_discarded(
         backend.detach()
 
 
-@pytest.mark.parametrize("lost", ["link", "prog", "manifest", "deny4", "counters"])
+@pytest.mark.parametrize("lost", ["link", "prog", "manifest", "policy", "rows", "counters"])
 def test_a_lost_pin_is_repaired(netns_pair: NetnsPair, pin_root: Path, lost: str) -> None:
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
     with netns_pair.host():

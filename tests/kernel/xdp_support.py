@@ -44,7 +44,8 @@ def interface_plan(
     )
     table = RuleTable(interface, "hep", entries, failsafe_inbound=failsafe, sets=sets)
     stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
-    return InterfacePlan(table, mode, Backend.IPTABLES, tuple(PlannedEntry(entry, stage) for entry in entries))
+    planned = tuple(PlannedEntry(entry, stage) for entry in entries)
+    return InterfacePlan(table, mode, Backend.IPTABLES, planned, held=len(entries) if mode else 0)
 
 
 def state_of(name: str = "eth0") -> InterfaceState:

@@ -6,21 +6,26 @@ compiler, the planner or the vectorised code would show.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dossim.host import Host
-from enforcer.mode import ModeChoice
+from enforcer.mode import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
 from tests.counterexample import kept
+from tests.frame_strategies import random_frames
 from tests.frames import captures
 from tests.reach import reach
 from tests.strategies import hosts, resources
 from tests.witnesses import differences, explained, predicted, table_of
 
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
+BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
+
+AIMED = 60  # random frames an example, aimed at its table
 
 # Pairs of resources and a packet; the nightly profile has examples for many more.
 LEAST_PAIRS = 200_000 if settings().max_examples >= 100_000 else 2_000
@@ -32,12 +37,19 @@ def test_predict_equals_explain() -> None:
 
     # Some fifty frames an example: a tenth of the nightly profile's examples are more than enough pairs.
     @settings(max_examples=max(250, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
-    @given(resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 9))
-    def agree(policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], seed: int) -> None:
+    @given(resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 9), st.sampled_from(BACKENDS))
+    def agree(
+        policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], seed: int, raw: RawChoice
+    ) -> None:
         nonlocal pairs
-        frames = [*reach(table_of(policy, host), host, seed, beside=None).frames, *others]
+        table = table_of(policy, host)
+        frames = [
+            *reach(table, host, seed, beside=None).frames,
+            *random_frames(table, random.Random(seed), AIMED),
+            *others,
+        ]
         with kept("found-predict-and-explain", policy, host, frames):
-            ends = (predicted(policy, host, choice, frames), explained(policy, host, choice, frames))
+            ends = (predicted(policy, host, choice, frames, raw), explained(policy, host, choice, frames, raw))
             assert not differences(*ends)
         pairs += len(frames)
 

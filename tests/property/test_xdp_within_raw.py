@@ -1,38 +1,89 @@
 """XDP drops ⊆ raw drops: what is dropped early is what raw drops, by the same entry; all else ends as without XDP.
 
-Asked of both witnesses. Some packets die between XDP and raw (bad headers, fragments that stay incomplete): raw never
-sees them, so XDP may drop them by their source.
+Asked of both witnesses, with either backend of raw. Some packets die between XDP and raw (bad headers, fragments that
+stay incomplete): raw never sees them, so XDP may drop them by their source.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from functools import partial
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dossim.disposition import Disposition, Fate
 from dossim.host import Host
-from enforcer.mode import ModeChoice
-from enforcer.policy.resources import Resources
-from enforcer.words import Stage
+from enforcer.mode import ModeChoice, RawChoice
+from enforcer.policy.resources import EntityRule, NamedPort, Resources, Rule
+from enforcer.words import Action, Stage
 from tests.counterexample import kept
+from tests.frame_strategies import random_frames
 from tests.frames import captures
 from tests.reach import reach
 from tests.strategies import hosts, resources
+from tests.unit.dossim.xdp_decisions import (
+    BROKEN6,
+    HOST,
+    MORE,
+    TCP,
+    authentication,
+    four,
+    nets,
+    piece,
+    policy,
+    six,
+    transport,
+)
 from tests.witnesses import breaches_of, explained, predicted, table_of
+
+CHOICES = (ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
+BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
+AIMED = 60  # random frames an example, aimed at its table
 
 
 @settings(max_examples=max(150, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
-@given(resources(), hosts(), st.sampled_from([ModeChoice.NATIVE, ModeChoice.GENERIC]), captures(), st.integers(0, 9))
+@given(resources(), hosts(), st.sampled_from(CHOICES), st.sampled_from(BACKENDS), captures(), st.integers(0, 9))
 def test_xdp_drops_nothing_that_raw_would_not(
-    policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], seed: int
+    policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice, others: list[bytes], seed: int
 ) -> None:
-    frames = [*reach(table_of(policy, host), host, seed).frames, *others]
+    table = table_of(policy, host)
+    frames = [*reach(table, host, seed).frames, *random_frames(table, random.Random(seed), AIMED), *others]
     with kept("found-xdp-within-raw", policy, host, frames):
         for witness in (explained, predicted):
-            assert not breaches_of(partial(witness, policy, host), choice, frames)
+            assert not breaches_of(partial(witness, policy, host, raw=raw), choice, frames)
+
+
+# What was found where the program takes less for certain than it could read.
+HTTP = EntityRule(ports=(NamedPort("http"),))
+TCP_HEADER = transport(TCP, dport=80, size=20)
+COUNTEREXAMPLES = {
+    "TCP's header ends in octets that the kernel cuts off, and the whole datagram is too short for a named port": (
+        policy(Rule(Action.DENY, destination=HTTP)),
+        [four(TCP_HEADER, TCP, fragment=MORE), four(TCP_HEADER[16:18], TCP, fragment=2)],
+    ),
+    "raw drops broken headers at an entry that asks for the protocol, before it looks into the entry's set": (
+        policy(Rule(Action.DENY, protocol=TCP, source=nets("fd00::/64", "2600::/16")), Rule(Action.DENY)),
+        [BROKEN6],
+    ),
+    "so it does to a datagram whose first part broke off": (
+        policy(Rule(Action.ALLOW, protocol=TCP, source=EntityRule(selector="role == 'db'")), Rule(Action.DENY)),
+        [six(piece(60) + bytes([60, 1, 1, 4, 0, 0, 0, 0]), 44), six(piece(60, offset=8, more=False) + b"\x06", 44)],
+    ),
+    "nftables does not look behind an authentication header": (
+        policy(Rule(Action.DENY, protocol=TCP)),
+        [six(authentication(TCP) + transport(TCP), 51)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", BACKENDS, ids=str)
+@pytest.mark.parametrize(("told", "frames"), COUNTEREXAMPLES.values(), ids=COUNTEREXAMPLES)
+def test_where_it_was_not_so(told: Resources, frames: list[bytes], raw: RawChoice) -> None:
+    for witness in (explained, predicted):
+        assert not breaches_of(partial(witness, told, HOST, raw=raw), ModeChoice.NATIVE, frames)
 
 
 DENIED = Disposition(Fate.DROPPED, Stage.RAW, "a")

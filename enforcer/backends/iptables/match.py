@@ -209,7 +209,7 @@ def port_matches(side: Side, ports: Sequence[PortRange]) -> tuple[Match, ...]:
     """Matches that hold together exactly for the ports given; none for no ports."""
     if not ports:
         return ()
-    for form in (ports, _merged(ports)):
+    for form in (ports, merged_ports(ports)):
         if sum(map(_slots, form)) <= PORT_SLOTS:
             return (PortsMatch(side, tuple(form)),)
     return _negated_ports(side, _complement(ports))
@@ -230,7 +230,7 @@ def _chunks(ports: Sequence[PortRange]) -> Iterator[tuple[PortRange, ...]]:
         yield tuple(chunk)
 
 
-def _merged(ports: Sequence[PortRange]) -> list[PortRange]:
+def merged_ports(ports: Sequence[PortRange]) -> list[PortRange]:
     """The same ports in as few ranges as can be, ascending."""
     merged: list[PortRange] = []
     for item in sorted(ports, key=lambda item: item.first):
@@ -245,7 +245,7 @@ def _complement(ports: Sequence[PortRange]) -> list[PortRange]:
     """The ports of 0..65535 in none of the ranges, ascending."""
     gaps: list[PortRange] = []
     start = 0
-    for item in _merged(ports):
+    for item in merged_ports(ports):
         if item.first > start:
             gaps.append(PortRange(start, item.first - 1))
         start = item.last + 1

@@ -97,7 +97,7 @@ class Rendering:
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """One direction: its names, and which side of a packet the failsafes' addresses are on."""
 
     direction: Direction
@@ -109,7 +109,7 @@ class _Way:
 
 
 WAYS = (
-    _Way(
+    Way(
         Direction.INGRESS,
         "enf-PREROUTING",
         ChainKind.FROM_HOST_ENDPOINT,
@@ -117,7 +117,7 @@ WAYS = (
         ChainKind.TIER_IN,
         Side.SOURCE,
     ),
-    _Way(
+    Way(
         Direction.EGRESS,
         "enf-OUTPUT",
         ChainKind.TO_HOST_ENDPOINT,
@@ -183,7 +183,7 @@ class _Family:
         for way in WAYS:
             dispatch: list[Rule] = []
             for table in tables:
-                if not _entries(table, way):
+                if not entries_of(table, way):
                     continue
                 own = self._endpoint_chains(table, way)
                 chains += own
@@ -196,24 +196,24 @@ class _Family:
         mark = self.settings.accept_mark
         return Chain(ALLOW_CHAIN, (Rule(SetMark(mark, mark)), Rule(NoTrack()), Rule(Verdict.ACCEPT)))
 
-    def _endpoint_chains(self, table: RuleTable, way: _Way) -> list[Chain]:
+    def _endpoint_chains(self, table: RuleTable, way: Way) -> list[Chain]:
         """The chains of one interface and direction, its entry point last."""
         failsafe = Chain(chain_name(way.failsafe, table.interface), tuple(self._failsafes(table, way)))
         tiers: dict[str, list[Rule]] = {}
-        for entry in _entries(table, way):
+        for entry in entries_of(table, way):
             tiers.setdefault(entry.tier, []).extend(self._entry_rules(entry, table))
         below = [failsafe] if failsafe.rules else []
         below += [Chain(chain_name(way.tier, table.interface, tier), tuple(rules)) for tier, rules in tiers.items()]
         jumps = tuple(Rule(Jump(chain.name)) for chain in below)
         return [*below, Chain(chain_name(way.endpoint, table.interface), jumps)]
 
-    def _failsafes(self, table: RuleTable, way: _Way) -> Iterable[Rule]:
+    def _failsafes(self, table: RuleTable, way: Way) -> Iterable[Rule]:
         """ACCEPT for the direction's own failsafes by destination port, for answers to the other's by source port."""
         own, other = table.failsafe_inbound, table.failsafe_outbound
         if way.direction is Direction.EGRESS:
             own, other = other, own
         for side, failsafes in ((Side.DESTINATION, own), (Side.SOURCE, other)):
-            for sample, ports in _grouped(failsafes):
+            for sample, ports in grouped(failsafes):
                 if sample.net is None or sample.net.version == self.version:
                     yield Rule(
                         Verdict.ACCEPT,
@@ -272,7 +272,7 @@ class _Family:
             case Action.PASS:
                 return Verdict.RETURN
             case Action.LOG:
-                return Log(_log_prefix(self.settings.log_prefix, entry))
+                return Log(log_prefix(self.settings.log_prefix, entry))
 
 
 def comments(text: str) -> list[Match]:
@@ -285,17 +285,17 @@ def comments(text: str) -> list[Match]:
     return [Comment(chunk) for chunk in chunks]
 
 
-def _entries(table: RuleTable, way: _Way) -> tuple[Entry, ...]:
+def entries_of(table: RuleTable, way: Way) -> tuple[Entry, ...]:
     return table.ingress if way.direction is Direction.INGRESS else table.egress
 
 
-def _dispatch_rule(interface: str, way: _Way, chain: str) -> Rule:
+def _dispatch_rule(interface: str, way: Way, chain: str) -> Rule:
     if way.direction is Direction.INGRESS:
         return Rule(Jump(chain, goto=True), in_interface=interface)
     return Rule(Jump(chain, goto=True), out_interface=interface)
 
 
-def _grouped(failsafes: Iterable[Failsafe]) -> list[tuple[Failsafe, tuple[PortRange, ...]]]:
+def grouped(failsafes: Iterable[Failsafe]) -> list[tuple[Failsafe, tuple[PortRange, ...]]]:
     """Failsafes that differ only in the port, as one of them and all their ports."""
     groups: dict[tuple[int, object], list[Failsafe]] = {}
     for item in failsafes:
@@ -307,7 +307,7 @@ def _icmp_matches(icmp: IcmpMatch | None, *, inverted: bool) -> list[Match]:
     return [] if icmp is None or icmp.type is None else [IcmpType(icmp.type, icmp.code, inverted)]
 
 
-def _log_prefix(template: str, entry: Entry) -> str:
+def log_prefix(template: str, entry: Entry) -> str:
     """Felix's specifiers filled in (``felix/rules/policy.go``), cut to what the LOG target can hold."""
     values = {"%t": entry.tier, "%k": "gnp", "%n": entry.policy, "%p": entry.policy}
     for specifier, value in values.items():

@@ -1,9 +1,12 @@
-"""Reconciling one interface: what is there, what is wanted, the smallest step between, done without a gap.
+"""Reconciling interfaces: what is there, what is wanted, the smallest step between, done without a gap.
 
-*In place* when only CIDRs or failsafe ports differ: adding and changing before removing, so that what stays listed is
-dropped throughout. *Swap* when the entries or the program differ: a new generation is filled beside the old and the
-link is pointed at it. *Attach* when nothing of ours is live. *Move* to another mode has a gap, as the kernel has no
-two modes at once; raw has every entry and covers it.
+First the address tables, which all interfaces share. When nothing but the members of sets differs, they are changed
+*in place*. When policies differ too, new tables are built aside, and each interface moves to its new policy and the
+new tables in one step: had it the one without the other, a packet that both states drop could pass.
+
+Then each interface. *Swap* when the policy, the program or the tables differ: a new generation is filled beside the
+old and the link is pointed at it. *Attach* when nothing of ours is live. *Move* to another mode has a gap, as the
+kernel has no two modes at once; raw has every entry and covers it.
 """
 
 from __future__ import annotations
@@ -16,17 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.backends.xdp import generation
-from enforcer.backends.xdp.generation import program_digest
-from enforcer.backends.xdp.layout import PROGRAM, Pins
+from enforcer.backends.xdp.addresses import AddressTables
+from enforcer.backends.xdp.generation import Contents, Elements, Loaded
+from enforcer.backends.xdp.layout import MAPS, PROGRAM, Pins
 from enforcer.backends.xdp.manifest import Manifest
+from enforcer.backends.xdp.offload import OFFLOAD_MAPS, OffloadTable, load_offload
 from enforcer.backends.xdp.read import Installed, link_info, read_installed
-from enforcer.backends.xdp.render import MapContent, XdpTable
 from enforcer.errors import KernelError, PrivilegeError
 from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_name
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netlink import InterfaceState
+from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
 from enforcer.kernel.xdp import why_refused
-from enforcer.words import Mode
+from enforcer.words import Mode, Toolchain
 
 
 class Refused(Exception):
@@ -35,79 +40,76 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one interface shall have."""
+    """What one interface shall have; ``classes`` of addresses there are, ``size`` says it in words."""
 
     state: InterfaceState
     mode: Mode
-    table: XdpTable
+    contents: Contents | OffloadTable
     manifest: Manifest
-
-    @property
-    def size(self) -> str:
-        prefixes = len(self.table.deny4) + len(self.table.deny6)
-        return f"{_many(len(self.table.entries), 'entry', 'entries')}, {_many(prefixes, 'CIDR', 'CIDRs')}"
+    toolchain: Toolchain
+    classes: frozenset[int]
+    size: str
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What to do to a pinned map so that it holds the wanted content."""
-
-    name: str
-    put: tuple[tuple[bytes, bytes], ...] = ()
-    removed: tuple[bytes, ...] = ()
-    changed: int = 0  # how many of ``put`` replace a value
-
-    @property
-    def added(self) -> int:
-        return len(self.put) - self.changed
-
-
-def wanted_for(state: InterfaceState, mode: Mode, table: XdpTable, *, namespace: int) -> Wanted:
-    """The desired state of an interface, as values."""
-    manifest = Manifest(
-        interface=state.name,
-        namespace=namespace,
-        mode=mode,
-        program=program_digest(),
-        pass_tagged=state.has_vlans,
-        entries=table.entries,
-    )
-    return Wanted(state, mode, table, manifest)
+def is_kept(pins: Pins, wanted: Wanted) -> bool:
+    """Whether the interface has what is wanted, but for what the tables say of addresses."""
+    with kernel_refusals():
+        generation.settle(pins)
+        installed, link = read_installed(pins), link_info(pins.link)
+        return (
+            installed is not None
+            and _live_mode(link, wanted.state) is wanted.mode
+            and _same_shape(installed, wanted)
+            and _same_maps(pins, wanted)
+        )
 
 
-def reconcile(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
-    """Make the interface enforce what is wanted; sentences for what was (or would be) changed. Raises Refused."""
-    with _kernel_refusals():
+def check(pins: Pins, state: InterfaceState, namespace: int) -> None:
+    """Raises Refused when a program that we did not attach is there, or the pins belong to a living interface
+    elsewhere.
+    """
+    with kernel_refusals():
+        _respect_others(read_installed(pins), link_info(pins.link), state, namespace)
+
+
+def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_run: bool) -> list[str]:
+    """Make the interface enforce what is wanted; sentences for what was (or would be) changed. Raises Refused.
+
+    ``tables`` None: they would be built anew, in a dry run; or the program, a device's, reads none.
+    """
+    with kernel_refusals():
         if not dry_run:
             generation.settle(pins)
         installed, link = read_installed(pins), link_info(pins.link)
-        _respect_others(installed, link, wanted)
+        _respect_others(installed, link, wanted.state, wanted.manifest.namespace)
         mode = _live_mode(link, wanted.state)
+        if mode is wanted.mode and installed and _same_shape(installed, wanted) and _same_maps(pins, wanted):
+            return []
+        if not dry_run:
+            generation.build(pins, _load(wanted, tables), wanted.manifest)
         if mode is None:
             return _attach(pins, wanted, dry_run=dry_run)
         if mode is not wanted.mode:
             return _move(pins, mode, wanted, dry_run=dry_run)
-        changes = _changes_in_place(pins, wanted) if installed and _same_shape(installed, wanted) else None
-        if changes is None:
-            return _swap(pins, wanted, dry_run=dry_run)
-        return _change_in_place(pins, wanted, changes, dry_run=dry_run)
+        return _swap(pins, wanted, dry_run=dry_run)
 
 
-def difference(name: str, actual: dict[bytes, bytes], content: MapContent) -> Difference:
-    """The smallest change from what a map holds to what it should. Pure."""
-    put: list[tuple[bytes, bytes]] = []
-    changed = 0
-    left = dict(actual)
-    for key, value in content.items():
-        present = left.pop(key, None)
-        if present != value:
-            put.append((key, value))
-            changed += present is not None
-    return Difference(name, tuple(put), tuple(left), changed)
+def put_rows(pins: Pins, number: int, rows: bytes) -> None:
+    """Say of a new class of addresses what it means to this interface, before any address is of it."""
+    with Map.open_pinned(pins.directory / "rows") as target:
+        generation.put_elements(target, Elements(len(rows), rows), first=number)
+
+
+def _load(wanted: Wanted, tables: AddressTables | None) -> Loaded:
+    if isinstance(wanted.contents, OffloadTable):
+        return Loaded(load_offload(wanted.contents, wanted.state.index), OFFLOAD_PROGRAM, OFFLOAD_MAPS)
+    assert tables is not None
+    return generation.load(wanted.contents, tables.maps, wanted.toolchain)
 
 
 @contextmanager
-def _kernel_refusals() -> Iterator[None]:
+def kernel_refusals() -> Iterator[None]:
+    """KernelErrors as what they mean here: PrivilegeError, or Refused."""
     try:
         yield
     except KernelError as error:
@@ -116,17 +118,17 @@ def _kernel_refusals() -> Iterator[None]:
         raise Refused(str(error)) from error
 
 
-def _respect_others(installed: Installed | None, link: LinkInfo | None, wanted: Wanted) -> None:
+def _respect_others(installed: Installed | None, link: LinkInfo | None, state: InterfaceState, namespace: int) -> None:
     """Refuse when a program that we did not attach is there, or the pins belong to a living interface elsewhere."""
-    if installed and installed.is_attached and installed.manifest.namespace != wanted.manifest.namespace:
+    if installed and installed.is_attached and installed.manifest.namespace != namespace:
         raise Refused(
-            f"the pins of {wanted.state.name} belong to an enforcer in another network namespace; "
+            f"the pins of {state.name} belong to an enforcer in another network namespace; "
             "give each namespace a pin root of its own"
         )
-    for item in wanted.state.xdp:
+    for item in state.xdp:
         if link is None or item.prog_id != link.prog_id:
             which = f"id {item.prog_id} ({program_name(item.prog_id) or 'no name'})"
-            raise Refused(f"{wanted.state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
+            raise Refused(f"{state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
 
 
 def _live_mode(link: LinkInfo | None, state: InterfaceState) -> Mode | None:
@@ -137,17 +139,43 @@ def _live_mode(link: LinkInfo | None, state: InterfaceState) -> Mode | None:
 
 
 def _same_shape(installed: Installed, wanted: Wanted) -> bool:
-    """Whether the maps' contents are all that may differ."""
+    """Whether it is the wanted program, with the wanted policy, reading the tables at hand."""
     now, then = installed.manifest, wanted.manifest
     if installed.link is None or installed.link.prog_id != installed.prog_id:
         return False  # somebody pointed our link at another program
-    return (now.entries, now.program, now.pass_tagged) == (then.entries, then.program, then.pass_tagged)
+    return (now.program, now.policy, now.tables, now.pass_tagged, now.entries) == (
+        then.program,
+        then.policy,
+        then.tables,
+        then.pass_tagged,
+        then.entries,
+    )
+
+
+def _same_maps(pins: Pins, wanted: Wanted) -> bool:
+    """Whether the maps hold what they should: somebody may have changed them by hand."""
+    contents = wanted.contents
+    if isinstance(contents, OffloadTable):
+        return True  # read back from a device, they would cost what they save
+    try:
+        for name in MAPS:
+            with Map.open_pinned(pins.directory / name) as pinned:
+                if name == "rows":
+                    now = Elements(contents.arrays[name].size, pinned.values())
+                    if any(now.one(number) != contents.arrays[name].one(number) for number in wanted.classes):
+                        return False
+                elif name in contents.arrays and pinned.values() != contents.arrays[name].data:
+                    return False
+                if name in contents.hashes and dict(pinned.items()) != contents.hash_items(name):
+                    return False
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _attach(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
     sentence = f"{wanted.state.name}: attached in {wanted.mode} mode ({wanted.size})"
     if not dry_run:
-        generation.build(pins, wanted.table, wanted.manifest, wanted.state.index)
         generation.remove_link(pins)  # to an interface that is gone
         try:
             _hold(pins, pins.next / PROGRAM, wanted.mode, wanted.state)
@@ -160,7 +188,6 @@ def _attach(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
 
 def _swap(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
     if not dry_run:
-        generation.build(pins, wanted.table, wanted.manifest, wanted.state.index)
         fd = open_pinned(pins.next / PROGRAM)
         try:
             with Link.open_pinned(pins.link) as link:
@@ -176,7 +203,6 @@ def _swap(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
 
 def _move(pins: Pins, old: Mode, wanted: Wanted, *, dry_run: bool) -> list[str]:
     if not dry_run:
-        generation.build(pins, wanted.table, wanted.manifest, wanted.state.index)
         generation.remove_link(pins)
         try:
             _hold(pins, pins.next / PROGRAM, wanted.mode, wanted.state)
@@ -201,56 +227,3 @@ def _hold(pins: Pins, program: Path, mode: Mode, state: InterfaceState) -> None:
         raise Refused(why_refused(mode, error, mtu=state.mtu)) from error
     finally:
         os.close(fd)
-
-
-def _changes_in_place(pins: Pins, wanted: Wanted) -> list[Difference] | None:
-    """What to change in the pinned maps; None when one is lost, or has no room for the new beside the old."""
-    table = wanted.table
-    contents = {"deny4": table.deny4, "deny6": table.deny6, "failsafe": table.failsafe}
-    changes = []
-    for name, content in contents.items():
-        try:
-            with Map.open_pinned(pins.directory / name) as pinned:
-                actual = dict(pinned.items())
-                room = pinned.max_entries - len(actual)
-        except FileNotFoundError:
-            return None
-        changes.append(difference(name, actual, content))
-        if changes[-1].added > room:
-            return None
-    return changes if (pins.directory / "counters").exists() else None
-
-
-def _change_in_place(pins: Pins, wanted: Wanted, changes: list[Difference], *, dry_run: bool) -> list[str]:
-    if not dry_run:
-        for change in changes:
-            _execute(pins, change)
-    return [f"{wanted.state.name}: {sentence}" for sentence in _sentences(changes)]
-
-
-def _execute(pins: Pins, change: Difference) -> None:
-    """Put before removing: a packet that both lists hold finds an element at every moment."""
-    with Map.open_pinned(pins.directory / change.name) as pinned:
-        keys, values = (b"".join(part) for part in zip(*change.put, strict=True)) if change.put else (b"", b"")
-        pinned.update_batch(keys, values, len(change.put))
-        pinned.delete_batch(b"".join(change.removed), len(change.removed))
-
-
-def _sentences(changes: list[Difference]) -> Iterator[str]:
-    words = {"deny4": "IPv4 deny list", "deny6": "IPv6 deny list", "failsafe": "failsafe ports"}
-    for change in changes:
-        parts = [
-            f"{count} {verb}"
-            for count, verb in (
-                (change.added, "added"),
-                (change.changed, "changed"),
-                (len(change.removed), "removed"),
-            )
-            if count
-        ]
-        if parts:
-            yield f"{words[change.name]}: {', '.join(parts)}"
-
-
-def _many(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"

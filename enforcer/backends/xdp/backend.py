@@ -1,8 +1,8 @@
 """XdpBackend: a BackendDriver through BPF links, maps and pins.
 
 Acts in the network namespace of the calling thread and keeps nothing open: a killed agent leaves its programs
-enforcing, and the next one goes on from the pins. Interfaces do not depend on each other: one that is refused changes
-nothing for the others.
+enforcing, and the next one goes on from the pins. Interfaces share the address tables and nothing else: one that is
+refused changes nothing for the others.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from pathlib import Path
 
 from enforcer.backends.base import ApplyResult, EntryCount
 from enforcer.backends.xdp import generation
-from enforcer.backends.xdp.apply import Refused, reconcile, wanted_for
-from enforcer.backends.xdp.layout import Pins, all_pins
+from enforcer.backends.xdp.converge import Settings, converge
+from enforcer.backends.xdp.layout import TablePins, all_pins, remove_directory, version_of
 from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
-from enforcer.backends.xdp.render import render
 from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
-from enforcer.kernel.netlink import InterfaceState, interfaces
 from enforcer.kernel.netns import current_inode
-from enforcer.plan import InterfacePlan, Plan
+from enforcer.plan import Plan
+from enforcer.words import Toolchain
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,12 @@ class XdpBackend:
     """Enforces plans in XDP. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises.
 
     Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
-    alone, as raw then does (``ipv6Support: false``).
+    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program.
     """
 
     pin_root: Path = PIN_ROOT
     ipv6: bool = True
+    toolchain: Toolchain = Toolchain.LIBBPF
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
@@ -42,14 +42,11 @@ class XdpBackend:
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._release(keep={item.interface for item in plans}, dry_run=dry_run)
-        states = {state.name: state for state in interfaces()} if plans else {}
-        refused: dict[str, str] = {}
-        for item in plans:
-            try:
-                changes += self._apply_one(item, states.get(item.interface), dry_run=dry_run)
-            except Refused as error:
-                refused[item.interface] = str(error)
-        return ApplyResult(tuple(changes), refused)
+        settings = Settings(self.ipv6, self.toolchain, dry_run)
+        result = converge(self.pin_root, plans, settings)
+        if not dry_run:
+            self._tidy()
+        return ApplyResult((*changes, *result.changes), result.refused)
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it."""
@@ -68,14 +65,9 @@ class XdpBackend:
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours from these interfaces, or from all of this namespace, and what dead ones left."""
-        return tuple(self._release(only=interfaces))
-
-    def _apply_one(self, plan: InterfacePlan, state: InterfaceState | None, *, dry_run: bool) -> list[str]:
-        assert plan.mode is not None
-        if state is None:
-            raise Refused(f"there is no interface {plan.interface}")
-        wanted = wanted_for(state, plan.mode, render(plan, ipv6=self.ipv6), namespace=current_inode())
-        return reconcile(Pins.of(self.pin_root, plan.interface), wanted, dry_run=dry_run)
+        changes = tuple(self._release(only=interfaces))
+        self._tidy()
+        return changes
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
         """See to it that there is a BPF file system to pin in."""
@@ -100,12 +92,14 @@ class XdpBackend:
                 generation.remove(pins)
             gone = "" if installed and installed.is_attached else " (what was left of it)"
             changes.append(f"{pins.interface}: detached{gone}")
-        if not dry_run:
-            self._tidy()
         return changes
 
     def _tidy(self) -> None:
-        """Remove the directories that hold nothing any more."""
-        for path in (Pins.of(self.pin_root, "any").directory.parent, self.pin_root):
+        """Remove the address tables that no interface reads any more, and the directories that hold nothing."""
+        here = current_inode()
+        if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
+            remove_directory(TablePins.of(self.pin_root, here).directory)
+        version = version_of(self.pin_root)
+        for path in (version / "interfaces", version / "tables", version, self.pin_root):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

@@ -1,4 +1,4 @@
-"""A generation: maps and program of one interface, built beside the one in force and put in its place.
+"""A generation: the program and the maps of one interface, built beside those in force and put in their place.
 
 The order makes every moment a state the next pass can go on from. Building: pinned under ``next/``, the program last.
 Going live: the link is attached or swapped, one step for the kernel. Finishing: what the old generation counted is
@@ -9,66 +9,97 @@ any other to be discarded (:func:`settle`).
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-from contextlib import ExitStack, suppress
-from functools import cache
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
 from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import GENERATION, MANIFEST, MAPS, PROGRAM, Pins
+from enforcer.backends.xdp.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, generation, remove_directory
 from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.read import link_info, pinned_program, read_counts, read_installed
-from enforcer.backends.xdp.render import MapContent, XdpTable
 from enforcer.errors import KernelError
-from enforcer.kernel.bpf import BPF_F_XDP_HAS_FRAGS, BpfObject, Link, pin
+from enforcer.kernel.bpf import BPF_F_XDP_HAS_FRAGS, Link, pin
 from enforcer.kernel.maps import Map
 from enforcer.kernel.rcu import wait_for_readers
-from enforcer.words import Mode
-
-OBJECT = Path(__file__).parents[2] / "_bpf" / "xdp_untracked.bpf.o"
-XDP_PROGRAM = "xdp_untracked"
-
-_SMALLEST_TRIE = 1 << 16
+from enforcer.kernel.toolchain import PROGRAM as XDP_PROGRAM
+from enforcer.kernel.toolchain import XdpObject, open_xdp
+from enforcer.words import Toolchain
 
 
-def capacity_for(prefixes: int) -> int:
-    """Elements a trie is made for: twice what it holds, so that a list can grow in place. Costs nothing until used."""
-    return max(_SMALLEST_TRIE, 1 << (2 * prefixes - 1).bit_length())
+@dataclass(frozen=True)
+class Elements:
+    """Elements of one size, concatenated."""
+
+    size: int
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data) // self.size
+
+    def one(self, number: int) -> Elements:
+        return Elements(self.size, self.data[number * self.size : (number + 1) * self.size])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self.data[at : at + self.size] for at in range(0, len(self.data), self.size))
 
 
-@cache
-def program_digest() -> str:
-    """Of the BPF object at hand: another one means another program is wanted."""
-    try:
-        return hashlib.sha256(OBJECT.read_bytes()).hexdigest()
-    except FileNotFoundError as error:
-        raise KernelError(f"{OBJECT}: no such BPF object; build it with 'make -C bpf' (needs clang)") from error
+@dataclass(frozen=True)
+class Contents:
+    """What one interface's program is loaded with. ``arrays`` and ``hashes`` by pinned name: an array's elements in
+    order, a hash's keys and values. ``entries`` are those of the counters.
+    """
+
+    settings: Mapping[str, int]
+    arrays: Mapping[str, Elements]
+    hashes: Mapping[str, tuple[Elements, Elements]]
+    entries: int
+
+    def hash_items(self, name: str) -> dict[bytes, bytes]:
+        keys, values = self.hashes[name]
+        return dict(zip(keys, values, strict=True))
 
 
-def build(pins: Pins, table: XdpTable, manifest: Manifest, ifindex: int) -> None:
-    """Load, fill and pin a new generation under ``next/``. KernelError leaves nothing there."""
+@dataclass(frozen=True)
+class Loaded:
+    """A program in the kernel with its maps filled, to be pinned. ``maps``: pinned name -> the map's name in it."""
+
+    obj: XdpObject
+    program: str
+    maps: Mapping[str, str]
+
+
+def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
+    """Pin a new generation under ``next/``, and close what it was loaded with. KernelError leaves nothing there."""
     discard_next(pins)
     pins.next.mkdir(parents=True)
     try:
-        with ExitStack() as stack:
-            obj = stack.enter_context(_load(table, manifest, ifindex))
-            for pinned, name in MAPS.items():
+        with loaded.obj as obj:
+            for pinned, name in loaded.maps.items():
                 with obj.map(name) as target:
-                    fill(target, _content(table, pinned))
                     target.pin(pins.next / pinned)
             with manifests.create(manifest) as holder:
                 holder.pin(pins.next / MANIFEST)
-            pin(obj.program(XDP_PROGRAM).fd, pins.next / PROGRAM)
+            pin(obj.program(loaded.program).fd, pins.next / PROGRAM)
     except BaseException:
         discard_next(pins)
         raise
 
 
-def fill(target: Map, content: MapContent | None) -> None:
+def fill(target: Map, contents: Contents, pinned: str) -> None:
     """Put contents into a map that is empty."""
-    if content:
-        target.update_batch(content.keys, content.values, len(content))
+    if pinned in contents.arrays:
+        put_elements(target, contents.arrays[pinned])
+    elif pinned in contents.hashes:
+        keys, values = contents.hashes[pinned]
+        target.update_batch(keys.data, values.data, len(keys))
+
+
+def put_elements(target: Map, elements: Elements, first: int = 0) -> None:
+    """Write elements of an array, from number ``first`` on."""
+    keys = b"".join(number.to_bytes(4, sys.byteorder) for number in range(first, first + len(elements)))
+    target.update_batch(keys, elements.data, len(elements))
 
 
 def settle(pins: Pins) -> None:
@@ -86,22 +117,28 @@ def finish(pins: Pins) -> None:
     """Move the generation that is live already from ``next/`` to its place, and with it what the old one counted."""
     wait_for_readers()  # from here on nobody counts in the old maps
     _carry_counts(pins)
-    for name in GENERATION:
+    manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
+    assert manifest is not None
+    wanted = generation(manifest.mode)
+    for name in wanted:
         with suppress(FileNotFoundError):  # moved before the agent was killed
             os.replace(pins.next / name, pins.directory / name)
     pins.next.rmdir()
+    for path in pins.directory.iterdir():
+        if path.name not in (*wanted, pins.link.name):  # of another kind of program
+            path.unlink()
 
 
 def discard_next(pins: Pins) -> None:
     """Remove a generation that did not go live."""
-    _remove_directory(pins.next)
+    remove_directory(pins.next)
 
 
 def remove(pins: Pins) -> None:
     """Detach and remove everything of an interface: the link first, so that no program runs without its maps."""
     remove_link(pins)
     discard_next(pins)
-    _remove_directory(pins.directory)
+    remove_directory(pins.directory)
 
 
 def remove_link(pins: Pins) -> None:
@@ -123,44 +160,44 @@ def _carry_counts(pins: Pins) -> None:
         manifests.write(holder, new.with_carried(counts))
 
 
-def _content(table: XdpTable, pinned: str) -> MapContent | None:
-    return {"deny4": table.deny4, "deny6": table.deny6, "failsafe": table.failsafe}.get(pinned)
-
-
-def _load(table: XdpTable, manifest: Manifest, ifindex: int) -> BpfObject:
-    """The loaded object; without multi-buffer frames where the kernel does not know them (before Linux 5.18)."""
+def load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain = Toolchain.LIBBPF) -> Loaded:
+    """The program reading these tables; without multi-buffer frames where the kernel has none (before Linux 5.18)."""
     try:
-        return _load_with(table, manifest, ifindex, multi_buffer=True)
+        return _load(contents, tables, toolchain, multi_buffer=True)
     except KernelError as first:
         if first.errno != errno.EINVAL:
             raise
         try:
-            return _load_with(table, manifest, ifindex, multi_buffer=False)
+            return _load(contents, tables, toolchain, multi_buffer=False)
         except KernelError:
             raise first from None
 
 
-def _load_with(table: XdpTable, manifest: Manifest, ifindex: int, *, multi_buffer: bool) -> BpfObject:
-    obj = BpfObject(OBJECT)
+def _load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain, *, multi_buffer: bool) -> Loaded:
+    obj = open_xdp(toolchain)
     try:
-        obj.set_const("pass_tagged", int(manifest.pass_tagged))
+        for name, value in contents.settings.items():
+            obj.set_const(name, value)
         obj.set_const("multi_buffer", int(multi_buffer))
         if not multi_buffer:
             obj.clear_program_flags(XDP_PROGRAM, BPF_F_XDP_HAS_FRAGS)
-        obj.resize_map("deny4", capacity_for(len(table.deny4)))
-        obj.resize_map("deny6", capacity_for(len(table.deny6)))
-        obj.resize_map("entry_counters", max(1, len(table.entries)))
-        if manifest.mode is Mode.OFFLOAD:
-            obj.bind_to_device(XDP_PROGRAM, ifindex)
+        for pinned, name in MAPS.items():
+            obj.resize_map(name, _size(contents, pinned))
+        for name in TABLES:
+            obj.reuse_map(name, tables[name].fd)
         obj.load()
+        for pinned, name in MAPS.items():
+            with obj.map(name) as target:
+                fill(target, contents, pinned)
     except BaseException:
         obj.close()
         raise
-    return obj
+    return Loaded(obj, XDP_PROGRAM, MAPS)
 
 
-def _remove_directory(path: Path) -> None:
-    if path.is_dir():
-        for item in path.iterdir():
-            item.unlink()
-        path.rmdir()
+def _size(contents: Contents, pinned: str) -> int:
+    if pinned in contents.arrays:
+        return max(1, len(contents.arrays[pinned]))
+    if pinned in contents.hashes:
+        return max(1, len(contents.hashes[pinned][0]))
+    return max(1, contents.entries)

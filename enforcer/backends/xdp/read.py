@@ -75,9 +75,11 @@ def pinned_program(path: Path) -> int | None:
 def read_counts(pins: Pins, manifest: Manifest) -> Counts:
     """Packets and bytes of each entry since it is enforced on this interface, earlier generations included."""
     carried = manifest.carried or {}
-    totals = {name: carried.get(name, (0, 0)) for name in manifest.entries}
+    totals = {name: carried.get(name, (0, 0)) for name in manifest.entries if name}
     with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:  # the pin may be lost
         for index, name in enumerate(manifest.entries):
+            if not name:  # a failsafe drops nothing
+                continue
             packets, size = totals[name]
             for value in counters.lookup_percpu(struct.pack("=I", index)):
                 more_packets, more_size = _COUNT.unpack(value)

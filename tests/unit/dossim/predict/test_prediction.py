@@ -32,7 +32,8 @@ SETS = {
 def plan(mode: Mode | None) -> InterfacePlan:
     stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
     table = RuleTable("eth0", "hep", (DENY, IDLE), sets=SETS)
-    return InterfacePlan(table, mode, Backend.IPTABLES, (PlannedEntry(DENY, stage), PlannedEntry(IDLE, stage)))
+    planned = (PlannedEntry(DENY, stage), PlannedEntry(IDLE, stage))
+    return InterfacePlan(table, mode, Backend.IPTABLES, planned, held=2 if mode else 0)
 
 
 def frame(source: str, destination: str = ME, **fields: object) -> bytes:

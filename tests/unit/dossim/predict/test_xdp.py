@@ -35,7 +35,7 @@ def columns(packets: list[Packet | bytes], mode: Mode | None, *entries: Entry, f
     table = RuleTable("eth0", "hep", entries, (), INBOUND * failsafes, OUTBOUND * failsafes, SETS)
     stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
     planned = tuple(PlannedEntry(entry, stage) for entry in entries)
-    plan = InterfacePlan(table, mode, Backend.IPTABLES, planned)
+    plan = InterfacePlan(table, mode, Backend.IPTABLES, planned, held=len(entries) if mode else 0)
     prediction = predict(Capture.from_frames(map(bytes, packets)), plan, HOST)
     return [prediction.disposition(number).column for number in range(len(packets))]
 
@@ -78,13 +78,13 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     "an IPv6 length beyond the frame": (six(SYN, plen=1000), "driver"),
     # failsafes
     "to an inbound failsafe": (four(TCP(dport=22)), "delivered"),
-    "to one whose net is another: passed, dropped by raw": (four(UDP(sport=1024, dport=68)), "raw"),
+    "to one whose net is another": (four(UDP(sport=1024, dport=68)), "driver"),
     "from an outbound failsafe": (six(UDP(sport=53, dport=9)), "delivered"),
     "a failsafe's port of another protocol": (four(UDP(sport=1024, dport=22)), "driver"),
     "a TCP header of 19 octets: passed": (four(Raw(bytes(SYN)[:19]), proto=6), "raw"),
     "a UDP header of 7 octets: passed": (four(Raw(bytes(DATAGRAM)[:7]), proto=17), "raw"),
     "SCTP of one octet, no failsafe of SCTP": (four(Raw(b"x"), proto=132), "driver"),
-    "protocol 0 stands for an unknown one: passed": (four(Raw(b"x" * 20), proto=0), "raw"),
+    "protocol 0": (four(Raw(b"x" * 20), proto=0), "driver"),
     "a cut capture with ports: they are in the frame": (bytes(four(SYN / Raw(b"x" * 40)))[:54], "driver"),
     "a cut capture without: passed": (bytes(four(SYN / Raw(b"x" * 40)))[:53], "ip-input"),
     # layer 2 and headers
@@ -105,7 +105,9 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     "a later fragment, failsafes of its protocol: passed": (four(Raw(b"x" * 8), frag=1, proto=17), "defrag"),
     "a later fragment of another protocol": (four(Raw(b"x" * 8), frag=1, proto=1), "driver"),
     "a later IPv6 fragment: passed": (six(IPv6ExtHdrFragment(offset=1, nh=17) / Raw(b"x" * 8)), "defrag"),
-    "a later IPv6 fragment of another protocol": (six(IPv6ExtHdrFragment(offset=1, nh=58) / Raw(b"x" * 8)), "driver"),
+    "a later IPv6 fragment that says another protocol: passed": (
+        six(IPv6ExtHdrFragment(offset=1, nh=58) / Raw(b"x" * 8)), "defrag"
+    ),
     "a later IPv6 one of more headers: passed": (six(IPv6ExtHdrFragment(offset=1, nh=60) / Raw(b"x" * 8)), "defrag"),
     # extension headers
     "behind a hop-by-hop header": (six(IPv6ExtHdrHopByHop() / SYN), "driver"),
@@ -161,7 +163,7 @@ def test_the_first_entry_with_the_source_is_counted() -> None:
     entries = (narrow, LISTED)
     table = RuleTable("eth0", "hep", entries, sets=SETS)
     planned = tuple(PlannedEntry(entry, Stage.DRIVER) for entry in entries)
-    plan = InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, planned)
+    plan = InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, planned, held=len(entries))
     frames = [bytes(four(SYN, src=source)) for source in (BAD, "203.0.113.8", BAD)]
     prediction = predict(Capture.from_frames(frames), plan, HOST)
     assert prediction.entry.tolist() == [0, 1, 0]

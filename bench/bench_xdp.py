@@ -1,0 +1,157 @@
+"""The XDP data path beside its peers: ``./run bench`` or ``.venv/bin/python -m bench.bench_xdp [--quick] [--capacity]``.
+
+Frames are live frames, from 65,536 sources, through a veth pair into the contender: the time for a frame is that of
+generating and sending it and of what becomes of it. What is reported is the time *above* a program that only parses.
+Contenders take turns, a slice at a time; figures are medians over the rounds. Misses: the programs are compiled with
+another verdict for what they pass, so that no stack is paid for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import numpy as np
+
+from bench import contenders, extras, xdp_report
+from bench.cidrs import POOL, misses4, nets4, nets6, sources4, sources6
+from bench.contenders import Running, Unable
+from bench.traffic import Traffic, traffic
+from enforcer.policy.nets import Nets
+
+SIZES = (1, 100, 1_000, 10_000, 100_000, 1_000_000)
+QUICK = (100, 10_000, 100_000)
+IN_STACK_MOST = 100_000  # CIDRs for peers that take minutes to load more
+ROUNDS, SLICE = 9, 1_500_000
+XDP = {"ours": contenders.ours, "lpm-trie": contenders.calico_shape}
+IN_STACK = {
+    "nft-netdev": contenders.nft_netdev,
+    "nft-raw": contenders.nft_raw,
+    "ipset-raw": contenders.ipset_raw,
+}
+Start = Callable[[Traffic, ExitStack, Nets, bool], Running]
+Figures = dict[str, dict[str, object]]
+
+
+def measure(
+    wire: Traffic, starts: Mapping[str, Start], base: tuple[str, Start], nets: Nets, *, misses: bool, version: int = 4
+) -> Figures:
+    """Nanoseconds a frame of each contender, and above the base; or why there is none."""
+    figures: Figures = {}
+    with ExitStack() as stack:
+        running: dict[str, Running] = {}
+        for name, start in (base, *starts.items()):
+            try:
+                running[name] = start(wire, stack, nets, misses)
+            except (Unable, OSError) as error:
+                figures[name] = {"unable": str(error)}
+        times: dict[str, list[float]] = {name: [] for name in running}
+        for _ in range(ROUNDS):
+            for name, item in running.items():
+                wire.send(item.pair, SLICE // 20, version=version)  # warms caches that the one before has taken
+                times[name].append(wire.send(item.pair, SLICE, version=version))
+        floor = statistics.median(times[base[0]])
+        for name, found in times.items():
+            middle = statistics.median(found)
+            figures[name] = {
+                "ns": round(middle, 1),
+                "above_ns": round(middle - floor, 1),
+                "spread_ns": round(statistics.quantiles(found, n=4)[2] - statistics.quantiles(found, n=4)[0], 1),
+                "load_s": round(running[name].load_s, 3),
+                "memory": running[name].memory,
+            }
+    return figures
+
+
+def hits(wire: Traffic, size: int) -> Figures:
+    nets = nets4(size)
+    wire.sources4(sources4(nets))
+    return measure(wire, XDP, ("parse-only", contenders.parse_only), nets, misses=False)
+
+
+def hits_of_addresses(wire: Traffic, size: int) -> Figures:
+    """Single addresses, as xdp-filter takes no others."""
+    nets = nets4(4 * size)
+    nets = Nets(nets.net4[:size], np.full(size, 32, np.uint8))
+    wire.sources4(sources4(nets))
+    starts = {**XDP, "xdp-filter": contenders.xdp_filter}
+    return measure(wire, starts, ("parse-only", contenders.parse_only), nets, misses=False)
+
+
+def misses(wire: Traffic, size: int) -> Figures:
+    nets = nets4(size)
+    wire.sources4(misses4(nets))
+    return measure(wire, XDP, ("parse-only", contenders.parse_only), nets, misses=True)
+
+
+def hits6(wire: Traffic, size: int, *, clustered: bool) -> Figures:
+    nets = nets6(size, clustered=clustered)
+    wire.sources6(sources6(nets))
+    return measure(wire, XDP, ("parse-only", contenders.parse_only), nets, misses=False, version=6)
+
+
+def in_stack(wire: Traffic, size: int) -> Figures:
+    nets = nets4(size)
+    wire.sources4(sources4(nets))
+    return measure(wire, IN_STACK, ("empty stack", contenders.empty_stack), nets, misses=False)
+
+
+def run(*, quick: bool, capacity: bool) -> dict[str, object]:
+    sizes = QUICK if quick else SIZES
+    found: dict[str, dict[str, Figures]] = {kind: {} for kind in xdp_report.KINDS}
+    with traffic() as wire:
+        for size in sizes:
+            _say(f"{size:,} CIDRs")
+            found["hit"][str(size)] = hits(wire, size)
+            if size <= contenders.FILTER_MOST:
+                found["addresses"][str(size)] = hits_of_addresses(wire, size)
+            found["miss"][str(size)] = misses(wire, size)
+            if size >= 100:
+                found["hit6"][str(size)] = hits6(wire, size, clustered=False)
+                found["hit6-clustered"][str(size)] = hits6(wire, size, clustered=True)
+            if size <= (10_000 if quick else IN_STACK_MOST):
+                found["in-stack"][str(size)] = in_stack(wire, size)
+        more = extras.measure(wire, ROUNDS, SLICE, quick=quick, capacity=capacity)
+    return {
+        "schema": "dossim/bench-xdp/v1",
+        "host": {"kernel": platform.release(), "cpu": _cpu(), "cpus": os.cpu_count()},
+        "pool": {"sources": POOL, "octets4": 4 * POOL, "octets6": 16 * POOL},
+        "rounds": ROUNDS,
+        "frames": SLICE,
+        **found,
+        **more,
+    }
+
+
+def _cpu() -> str:
+    with open("/proc/cpuinfo") as lines:
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _say(text: str) -> None:
+    print(f"== {text}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="bench.bench_xdp", description="The XDP data path beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="three sizes instead of six")
+    parser.add_argument("--capacity", action="store_true", help="load 10,000,000 CIDRs as well")
+    given = parser.parse_args(arguments)
+    if os.geteuid() != 0:
+        print("bench.bench_xdp: needs root, for namespaces and XDP; left out", file=sys.stderr)
+        return
+    started = time.monotonic()
+    result = run(quick=given.quick, capacity=given.capacity)
+    xdp_report.write(result, "xdp-quick" if given.quick else "xdp")
+    xdp_report.show(result)
+    _say(f"{time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Live frames through veth pairs, one pair and one receiving namespace for each contender, so that none meets another's
+traffic or rules.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pyroute2 import IPRoute, netns
+
+from enforcer.kernel import bpf
+from enforcer.kernel.bpf import BpfObject, Link, attach_xdp
+from enforcer.kernel.libbpf import libbpf
+from enforcer.kernel.netns import entered
+from enforcer.words import Mode
+
+PROGRAMS = Path(__file__).parent / "programs"
+BPF = Path(__file__).parents[1] / "bpf"
+NETNS = Path("/run/netns")
+BATCH = 64
+_LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
+
+_ETHERNET = bytes.fromhex("020000000001020000000002")
+_UDP = struct.pack("!HHHH", 1234, 9999, 8 + 18, 0) + bytes(18)
+
+
+def frame4() -> bytes:
+    """UDP to a port that no failsafe has; 60 octets, with the checksum that a stack wants of the first source."""
+    header = bytearray(struct.pack("!BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0, 0x0A0A0A0A))
+    return _ETHERNET + b"\x08\x00" + bytes(header) + _UDP
+
+
+def frame6() -> bytes:
+    """The same over IPv6."""
+    header = struct.pack("!IHBB", 0x60000000, len(_UDP), 17, 64) + bytes(16) + bytes(15) + b"\x0a"
+    return _ETHERNET + b"\x86\xdd" + header + _UDP
+
+
+def compiled(source: Path, target: Path, *, misses: bool = False) -> Path:
+    """An object of a program, as bpf/Makefile makes it; with ``misses`` what it would pass it drops."""
+    machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
+    include = ["-I", str(BPF / "include"), "-I", f"/usr/include/{machine}-linux-gnu"]
+    before = ["-include", str(PROGRAMS / "misses.h")] if misses else []
+    words = ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", *include, *before, "-c", str(source)]
+    subprocess.run([*words, "-o", str(target)], check=True)
+    return target
+
+
+@dataclass
+class Pair:
+    """A veth pair: the generator's end, and the contender's in its own namespace."""
+
+    namespace: str
+    near: int
+    far: int
+    _links: list[Link] = field(default_factory=list)
+
+    def attach(self, program_fd: int) -> Link:
+        """A program at the receiving end, in native mode."""
+        with entered(NETNS / self.namespace):
+            link = attach_xdp(program_fd, self.far, Mode.NATIVE)
+        self._links.append(link)
+        return link
+
+
+class Traffic:
+    """The sending side. A context manager: what it made is gone behind it."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._name = f"bench-{os.getpid()}"
+        self._pairs = 0
+
+    def __enter__(self) -> Traffic:
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        self.sender = self._namespace("sender")
+        self.objects = {}
+        for misses in (False, True):
+            path = compiled(PROGRAMS / "traffic.bpf.c", self.directory / f"traffic{misses}.bpf.o", misses=misses)
+            self.objects[misses] = self._stack.enter_context(BpfObject(path))
+            self.objects[misses].load()
+        generator = self.objects[False]
+        self._pool4 = np.frombuffer(generator.map("pool4").mmap(writable=True), np.uint32)
+        self._pool6 = np.frombuffer(generator.map("pool6").mmap(writable=True), np.uint64)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _namespace(self, name: str) -> str:
+        full = f"{self._name}-{name}"
+        netns.create(full)
+        self._stack.callback(netns.remove, full)
+        return full
+
+    def pair(self) -> Pair:
+        """A new pair, with a program at the sending end, without which veth takes no frames."""
+        self._pairs += 1
+        far = self._namespace(f"far{self._pairs}")
+        name = f"wire{self._pairs}"
+        with entered(NETNS / self.sender), IPRoute() as ip:
+            ip.link("add", ifname=name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": far})
+            near = ip.link_lookup(ifname=name)[0]
+            ip.link("set", index=near, state="up")
+            self._stack.enter_context(attach_xdp(self.program("pass"), near, Mode.NATIVE))
+        with entered(NETNS / far), IPRoute() as ip:
+            for file in ("all", "default"):
+                Path(f"/proc/sys/net/ipv6/conf/{file}/disable_ipv6").write_text("1")
+            index = ip.link_lookup(ifname="eth0")[0]
+            ip.link("set", index=index, state="up")
+        return Pair(far, near, index)
+
+    def program(self, name: str, *, misses: bool = False) -> int:
+        return self.objects[misses].program(name).fd
+
+    def sources4(self, sources: npt.NDArray[np.uint32]) -> None:
+        """What the generator sends from, from now on."""
+        self._pool4[: len(sources)] = sources.astype(">u4").view(np.uint32)
+
+    def sources6(self, sources: npt.NDArray[np.uint64]) -> None:
+        self._pool6[: 2 * len(sources)] = sources.astype(">u8").view(np.uint64).reshape(-1)
+
+    def send(self, pair: Pair, frames: int, *, version: int) -> float:
+        """Send so many frames; nanoseconds for each, from sending to its end at the other side."""
+        frame = frame4() if version == 4 else frame6()
+        data = ctypes.create_string_buffer(frame, len(frame))
+        context = ctypes.create_string_buffer(struct.pack("=IIIIII", 0, len(frame), 0, pair.near, 0, 0), 24)
+        opts = bpf._TestRunOpts(
+            sz=ctypes.sizeof(bpf._TestRunOpts),
+            data_in=ctypes.addressof(data),
+            data_size_in=len(frame),
+            ctx_in=ctypes.addressof(context),
+            ctx_size_in=24,
+            repeat=frames,
+            flags=_LIVE_FRAMES,
+            batch_size=BATCH,
+        )
+        program = self.program(f"generate{version}")
+        with entered(NETNS / self.sender):
+            started = time.perf_counter()
+            result = libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts))
+            elapsed = time.perf_counter() - started
+        if result < 0:
+            raise OSError(-result, "send live frames")
+        return elapsed / frames * 1e9
+
+
+@contextmanager
+def traffic() -> Iterator[Traffic]:
+    with Traffic() as found:
+        yield found

@@ -1,0 +1,137 @@
+"""The figures of bench_xdp as JSON, as plots, and as a table of what was to be reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+MEBI = 1 << 20
+KINDS = ("hit", "addresses", "miss", "hit6", "hit6-clustered", "in-stack")
+# CIDRs -> how many times cheaper than the trie a hit is to be.
+CHEAPER = {"100": 4, "10000": 4, "100000": 4, "1000000": 8}
+
+Row = tuple[str, str, str, bool | None]  # what, goal, found, reached
+
+
+def write(result: Mapping[str, Any], name: str) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, name)
+
+
+def rows(result: Mapping[str, Any]) -> Iterator[Row]:
+    """Each goal, and whether it is reached; None where it was not measured."""
+    missed = {size: above(found, "ours") for size, found in result["miss"].items()}
+    worst = max((value for value in missed.values() if value is not None), default=None)
+    yield _row("miss, above parse-only, the worst of all sizes", 10, worst, "ns")
+    for size, goal in CHEAPER.items():
+        yield _cheaper(result["hit"].get(size), int(size), goal)
+    yield _row("64 entries with protocols and ports, above one", 25, result["entries"]["above_one_entry_ns"], "ns")
+    for kind, name in (("hit6", "mixed"), ("hit6-clustered", "in one /32")):
+        yield _ratio6(result["hit"], result[kind], name)
+    load = result["load"]
+    if load["cidrs"] >= 1_000_000:
+        yield _row(f"load {load['cidrs']:,} CIDRs, call to enforced", 0.5, load["load_s"], "s")
+    yield _row(f"add one CIDR to {load['cidrs']:,}, call to enforced", 1, load["add_one_ms"], "ms")
+    for family, octets in result["memory"].items():
+        yield _row(f"memory of 100,000 {family} CIDRs", 16, round(octets / MEBI, 1), "MB")
+    capacity = result.get("capacity")
+    yield (
+        "capacity",
+        "10,000,000 CIDRs",
+        f"{capacity['cidrs']:,} in {capacity['load_s']} s" if capacity else "not measured (--capacity)",
+        True if capacity else None,
+    )
+
+
+def above(found: Mapping[str, Any] | None, name: str) -> float | None:
+    """What a contender costs above the base, in ns a frame."""
+    value = (found or {}).get(name, {}).get("above_ns")
+    return float(value) if value is not None else None
+
+
+def _row(what: str, goal: float, found: float | None, unit: str) -> Row:
+    if found is None:
+        return what, f"at most {goal} {unit}", "not measured", None
+    return what, f"at most {goal} {unit}", f"{found} {unit}", found <= goal
+
+
+def _cheaper(found: Mapping[str, Any] | None, size: int, goal: int) -> Row:
+    own, trie = above(found, "ours"), above(found, "lpm-trie")
+    what = f"hit in {size:,} CIDRs, cheaper than an LPM trie"
+    if own is None or trie is None:
+        return what, f"{goal} times", "not measured", None
+    ratio = trie / max(own, 0.1)
+    return what, f"{goal} times", f"{ratio:.1f} times (+{own:.0f} ns, trie +{trie:.0f} ns)", ratio >= goal
+
+
+def _ratio6(four: Mapping[str, Any], six: Mapping[str, Any], name: str) -> Row:
+    what = f"IPv6 hit ({name}) to IPv4 hit, 100,000 CIDRs"
+    own, other = above(six.get("100000"), "ours"), above(four.get("100000"), "ours")
+    if own is None or other is None:
+        return what, "at most 2 times", "not measured", None
+    return what, "at most 2 times", f"{own / other:.1f} times (+{own:.0f} ns)", own <= 2 * other
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """All figures, then the goals."""
+    console = Console()
+    host, pool = result["host"], result["pool"]
+    console.print(f"Linux {host['kernel']}, {host['cpu']}; {pool['sources']:,} sources in {pool['octets4']:,} octets")
+    for kind in KINDS:
+        table = Table(title=f"{kind}: ns a frame above the first, medians of {result['rounds']} rounds")
+        found = result[kind]
+        names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+        table.add_column("CIDRs", justify="right")
+        for name in names:
+            table.add_column(name, justify="right")
+        for size, figures in found.items():
+            table.add_row(f"{int(size):,}", *(_cell(figures.get(name)) for name in names))
+        console.print(table)
+    goals = Table(title="goals")
+    for column in ("what", "goal", "found", ""):
+        goals.add_column(column)
+    for what, goal, value, reached in rows(result):
+        goals.add_row(what, goal, value, {True: "reached", False: "not reached", None: ""}[reached])
+    console.print(goals)
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    if "unable" in figure:
+        return str(figure["unable"])
+    return (
+        f"{figure['ns']:.0f}" if not figure["above_ns"] else f"+{figure['above_ns']:.0f} (±{figure['spread_ns']:.0f})"
+    )
+
+
+def plot(result: Mapping[str, Any], name: str) -> None:
+    """Hits and misses over the size of the list, as PNG and SVG. Without matplotlib there are none."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), sharey=True, layout="constrained")
+    titles = {"hit": "IPv4 hits", "miss": "IPv4 misses", "hit6": "IPv6 hits"}
+    for axis, (kind, title) in zip(axes, titles.items(), strict=True):
+        for contender, style in (("ours", "o-"), ("lpm-trie", "s--")):
+            points = [(int(size), above(found, contender)) for size, found in result[kind].items()]
+            points = [(size, value) for size, value in points if value is not None]
+            axis.plot(*zip(*points, strict=True), style, label=contender)
+        axis.set(title=title, xscale="log", yscale="symlog", xlabel="CIDRs in the list")
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].set_ylabel("ns a frame above parse-only")
+    axes[0].legend()
+    for suffix in ("png", "svg"):
+        figure.savefig(RESULTS / f"{name}.{suffix}", dpi=110)
+    pyplot.close(figure)

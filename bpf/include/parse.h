@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+/*
+ * Reading a frame from its Ethernet header to its transport: functions that use no map, for every XDP program here.
+ *
+ * IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) are not read: their
+ * frames pass. docs/packet-fates.md has a row for each.
+ */
+#ifndef PARSE_H
+#define PARSE_H
+
+#include "wire.h"
+
+#define MAX_VLAN_TAGS 2
+#define NO_LIMIT 0xffffffff
+
+/* Where parsing stands. `left` is what the IP header says remains of the packet; the frame may end earlier. */
+struct cursor {
+	void *at;
+	void *end;
+	__u32 left;
+};
+
+/* What a packet says behind its addresses, as far as it can be known. */
+enum transport_kind {
+	TRANSPORT_PORTLESS, /* the protocol has neither ports nor types */
+	TRANSPORT_PORTS,    /* source and destination port are known */
+	TRANSPORT_NO_PORTS, /* the protocol has ports, this packet does not show them */
+	TRANSPORT_ICMP,	    /* type and code are known */
+	TRANSPORT_NO_ICMP,
+};
+
+struct transport {
+	__u32 protocol;
+	__u32 kind;   /* enum transport_kind */
+	__u16 source; /* of ICMP: type << 8 | code */
+	__u16 destination;
+};
+
+/*
+ * Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order), 0 to pass the frame:
+ * cut short, or with `pass_vlans` of a VLAN.
+ */
+static __always_inline __u16 parse_link(struct cursor *cursor, int pass_vlans)
+{
+	struct ethernet_header *ethernet = cursor->at;
+	__u16 type;
+	int i;
+
+	if ((void *)(ethernet + 1) > cursor->end)
+		return 0;
+	type = BE16(ethernet->type_be);
+	cursor->at = ethernet + 1;
+	for (i = 0; i < MAX_VLAN_TAGS; i++) {
+		struct vlan_tag *tag = cursor->at;
+
+		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ)
+			break;
+		if ((void *)(tag + 1) > cursor->end)
+			return 0;
+		if (pass_vlans && BE16(tag->control_be) & VLAN_ID_MASK)
+			return 0;
+		type = BE16(tag->type_be);
+		cursor->at = tag + 1;
+	}
+	return type;
+}
+
+/* Moves over an IPv4 header. Returns the length of the packet with it, 0 for a header that is not sound. */
+static __always_inline __u32 parse_ipv4(struct cursor *cursor)
+{
+	struct ipv4_header *ip = cursor->at;
+	__u32 header_length, total_length;
+
+	if ((void *)(ip + 1) > cursor->end)
+		return 0;
+	header_length = (ip->version_and_length & 0xf) * 4;
+	total_length = BE16(ip->total_length_be);
+	if (ip->version_and_length >> 4 != 4 || header_length < sizeof(*ip) || total_length < header_length)
+		return 0;
+	if (cursor->at + header_length > cursor->end)
+		return 0;
+	cursor->at += header_length;
+	cursor->left = total_length - header_length;
+	if (BE16(ip->fragment_be) & 0x2000)
+		cursor->left &= ~7U;
+	return total_length;
+}
+
+/* As parse_ipv4(). A jumbogram says 0 in its header and the truth in its hop-by-hop header: it has no limit here. */
+static __always_inline __u32 parse_ipv6(struct cursor *cursor)
+{
+	struct ipv6_header *ip = cursor->at;
+
+	if ((void *)(ip + 1) > cursor->end || ip->version_and_class >> 4 != 6)
+		return 0;
+	cursor->at = ip + 1;
+	cursor->left = BE16(ip->payload_length_be);
+	if (!cursor->left && ip->next == NEXT_HOP_BY_HOP)
+		cursor->left = NO_LIMIT - sizeof(*ip);
+	return cursor->left + sizeof(*ip);
+}
+
+static __always_inline int is_extension(__u8 next)
+{
+	return next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_FRAGMENT ||
+	       next == NEXT_AUTHENTICATION || next == NEXT_DESTINATION;
+}
+
+/* How much of its header must be there for ports or an ICMP type to be known; 0: it has neither. */
+static __always_inline __u32 transport_length(__u8 protocol, __u8 icmp)
+{
+	if (protocol == icmp)
+		return ICMP_HEADER_LENGTH;
+	switch (protocol) {
+	case PROTOCOL_TCP:
+		return TCP_HEADER_LENGTH;
+	case PROTOCOL_UDP:
+		return UDP_HEADER_LENGTH;
+	case PROTOCOL_SCTP:
+		return SCTP_HEADER_LENGTH;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * `icmp` is the number of ICMP in this family. A later fragment shows nothing of its transport header. xt_tcp, xt_udp
+ * and xt_sctp want the whole header as well; without it they drop the packet ("hotdrop").
+ */
+static __always_inline void parse_transport(struct cursor *cursor, __u8 icmp, int later, struct transport *transport)
+{
+	__u32 length = transport_length(transport->protocol, icmp);
+	int is_icmp = transport->protocol == icmp;
+	struct port_pair *ports = cursor->at;
+
+	transport->kind = TRANSPORT_PORTLESS;
+	if (!length)
+		return;
+	transport->kind = is_icmp ? TRANSPORT_NO_ICMP : TRANSPORT_NO_PORTS;
+	if (later || length > cursor->left || cursor->at + length > cursor->end)
+		return;
+	if ((void *)(ports + 1) > cursor->end) /* implied, but the verifier lost the sum */
+		return;
+	transport->kind = is_icmp ? TRANSPORT_ICMP : TRANSPORT_PORTS;
+	transport->source = BE16(ports->source_be);
+	transport->destination = BE16(ports->destination_be);
+}
+
+static __always_inline __u32 smaller(__u32 a, __u32 b)
+{
+	return a < b ? a : b;
+}
+
+#endif

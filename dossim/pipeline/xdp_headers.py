@@ -1,0 +1,153 @@
+"""What an XDP program reads of a frame (``bpf/include/parse.h``), and what it leaves unknown.
+
+A program sees single frames, before defragmentation and without anything the kernel would check first. What raw would
+see differently counts as unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dossim.packet.fields import (
+    AUTHENTICATION,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    EXTENSION_HEADERS,
+    FRAGMENT,
+    FRAGMENT_HEADER,
+    HOP_BY_HOP,
+    ICMP,
+    ICMP_HEADER,
+    ICMPV6,
+    IP,
+    IPV4_HEADER,
+    IPV6_HEADER,
+    NO_NEXT,
+    SCTP,
+    TCP,
+    TCP_HEADER,
+    UDP,
+    UDP_HEADER,
+    Ethernet,
+    IPv4,
+    IPv6,
+    Transport,
+)
+from dossim.packet.parse import extension_length, number, parse_ipv4, parse_ipv6
+from enforcer.words import Word
+
+MAX_TAGS = 2
+MAX_EXTENSION_HEADERS = 8
+# Without the whole header the ports are unknown; those of other protocols are not read.
+PORT_HEADERS = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12}
+ICMP_OF = {4: ICMP, 6: ICMPV6}
+
+
+class Missing(Word):
+    """What a packet has and a program cannot know of it."""
+
+    PROTOCOL = "protocol"
+    PORTS = "ports"
+    ICMP_TYPE = "ICMP type"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known behind the addresses. ``transport`` None: nothing. ``missing`` None: all there is; ``why`` not."""
+
+    transport: Transport | None
+    missing: Missing | None = None
+    why: str = ""
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """Source and destination port, where they are known."""
+        if self.transport is None or self.missing or self.transport.protocol not in PORT_HEADERS:
+            return None
+        return self.transport.ports
+
+
+def readable_ip(link: Ethernet | None) -> IP | None:
+    """The IP header of a frame, where it is sound enough to decide on. Two VLAN tags are looked behind."""
+    if link is None or len(link.tags) > MAX_TAGS:
+        return None
+    if link.ethertype == ETHERTYPE_IPV4:
+        ip4 = parse_ipv4(link.payload)
+        return ip4 if ip4 is not None and _is_sound4(ip4) else None
+    if link.ethertype == ETHERTYPE_IPV6:
+        ip6 = parse_ipv6(link.payload)
+        return ip6 if ip6 is not None and ip6.version == 6 else None
+    return None
+
+
+def _is_sound4(ip: IPv4) -> bool:
+    """A total length beyond the frame and a wrong checksum are no obstacle: whatever raw never sees may be dropped."""
+    return ip.version == 4 and IPV4_HEADER <= ip.header_length <= min(ip.total_length, len(ip.octets))
+
+
+def known_behind(ip: IP, *, by_device: bool) -> Known:
+    """What is known behind the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less."""
+    if isinstance(ip, IPv4):
+        if by_device and ip.protocol == 0:
+            return Known(None, Missing.PROTOCOL, "protocol 0 stands for any in a device")
+        return _known(4, _transport4(ip))
+    if by_device and ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT:
+        return Known(None, Missing.PROTOCOL, "a device does not look behind extension headers")
+    found = _behind_extension_headers(ip)
+    return _known(6, found) if isinstance(found, Transport) else Known(None, Missing.PROTOCOL, found)
+
+
+def _known(version: int, transport: Transport) -> Known:
+    if transport.protocol == ICMP_OF[version]:
+        missing, least = Missing.ICMP_TYPE, ICMP_HEADER
+    else:
+        missing, least = Missing.PORTS, PORT_HEADERS.get(transport.protocol, 0)
+    if not least:
+        return Known(transport)
+    if transport.fragment_offset:
+        return Known(transport, missing, "later fragment")
+    there = len(transport.octets)
+    return Known(transport) if there >= least else Known(transport, missing, f"{there} of {least} octets of its header")
+
+
+def _transport4(ip: IPv4) -> Transport:
+    """A fragment that is not the last is cut to a multiple of eight octets (``ip_frag_queue``): what is beyond, raw
+    may never see.
+    """
+    end = ip.total_length
+    if ip.more_fragments:
+        end -= (end - ip.header_length) % 8
+    return Transport(ip.protocol, ip.header_length, ip.octets[ip.header_length : end], ip.offset)
+
+
+def _behind_extension_headers(ip: IPv6) -> Transport | str:
+    """``parse_extensions()``: at most eight headers, each with its first eight octets there and its length in the
+    packet; or why the protocol is not known.
+
+    What a later fragment says of it counts for nothing, because reassembly takes the first one's word. Where headers
+    other than hop-by-hop stand in front of the fragment header, Linux misreads what it has reassembled. Behind an
+    authentication header iptables looks and nftables does not.
+    """
+    is_jumbogram = ip.payload_length == 0 and ip.next_header == HOP_BY_HOP
+    end = len(ip.octets) if is_jumbogram else IPV6_HEADER + ip.payload_length
+    octets, kind, at = ip.octets[:end], ip.next_header, IPV6_HEADER
+    kinds: list[int] = []
+    while kind in EXTENSION_HEADERS and kind != NO_NEXT:
+        if len(kinds) == MAX_EXTENSION_HEADERS:
+            return f"more than {MAX_EXTENSION_HEADERS} extension headers"
+        if kind == AUTHENTICATION:
+            return "authentication header"
+        if len(octets) < at + FRAGMENT_HEADER:
+            return "its extension headers break off"
+        if kind == FRAGMENT:
+            field = number(octets, at + 2, 2)
+            if field & 0xFFF8:
+                return "later fragment"
+            if field & 1 and kinds not in ([], [HOP_BY_HOP]):
+                return "first fragment behind extension headers"
+        kinds.append(kind)
+        following, at = octets[at], at + extension_length(kind, octets[at + 1])
+        if at > end and not is_jumbogram:
+            return "its extension headers break off"
+        kind = following
+    return Transport(kind, at, octets[at:])

@@ -1,0 +1,182 @@
+"""Expressions by what they ask or do. Pure.
+
+Registers: every question loads what it asks about into the first one and compares it there; a concatenated key fills
+those that follow. An expression that cannot load (a header that is not there) ends the rule: it does not match.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from enforcer.backends.iptables.rules import Side
+from enforcer.backends.nftables.rules import Code, Expr, RateLimit, Verdict
+from enforcer.policy.resources import IPNetwork, PortRange
+
+# enum nft_registers, as the kernel shows them: whole registers of 16 octets by one number, parts of four by another
+_VERDICT_REGISTER, _FIRST = 0, 1
+_KEY_REGISTERS = {4: (1, 9, 10), 6: (1, 2, 13)}  # address, protocol, port
+# enum nft_payload_bases
+_NETWORK, _TRANSPORT = 1, 2
+# enum nft_meta_keys
+_META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 16, 3, 6, 7
+# enum nft_cmp_ops
+_EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5
+_INTERFACE_LENGTH = 16  # IFNAMSIZ
+
+_ADDRESS_AT = {(4, Side.SOURCE): 12, (4, Side.DESTINATION): 16, (6, Side.SOURCE): 8, (6, Side.DESTINATION): 24}
+_ADDRESS_BYTES = {4: 4, 6: 16}
+_PORT_AT = {Side.SOURCE: 0, Side.DESTINATION: 2}
+_PORT_BYTES = 2
+_FRAGMENT_HEADER, _FRAGMENT_AT, _FRAGMENT_MASK = 44, 2, 0xFFF8
+_IP_FRAGMENT_AT, _IP_FRAGMENT_MASK = 6, 0x1FFF
+_LOG_LEVEL_NOTICE = 5
+
+COUNTER = Expr("counter")
+NOTRACK = Expr("notrack")
+
+
+def _be(value: int, size: int) -> bytes:
+    return value.to_bytes(size, "big")
+
+
+def _host(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
+
+
+def _payload(base: int, at: int, size: int, register: int = _FIRST) -> Expr:
+    return Expr("payload", ((1, register), (2, base), (3, at), (4, size)))
+
+
+def _meta(key: int, register: int = _FIRST) -> Expr:
+    return Expr("meta", ((1, register), (2, key)))
+
+
+def _compare(data: bytes, operation: int = _EQUAL) -> Expr:
+    return Expr("cmp", ((1, _FIRST), (2, operation), (3, data)))
+
+
+def _is(data: bytes, *, inverted: bool) -> Expr:
+    return _compare(data, _NOT_EQUAL if inverted else _EQUAL)
+
+
+def _masked(mask: bytes, flip: bytes) -> Expr:
+    return Expr("bitwise", ((1, _FIRST), (2, _FIRST), (3, len(mask)), (4, mask), (5, flip)))
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+def interface(name: str, *, received: bool) -> tuple[Expr, ...]:
+    """Comes in, or goes out, by this interface."""
+    padded = name.encode().ljust(_INTERFACE_LENGTH, b"\0")
+    return _meta(_META_IN if received else _META_OUT), _compare(padded)
+
+
+def net(side: Side, network: IPNetwork, *, inverted: bool = False) -> tuple[Expr, ...]:
+    """The address of one side is (not) in a net. Every address is in one of length 0."""
+    version, size = network.version, _ADDRESS_BYTES[network.version]
+    load = _payload(_NETWORK, _ADDRESS_AT[version, side], size)
+    compare = _is(network.network_address.packed, inverted=inverted)
+    if network.prefixlen == network.max_prefixlen:
+        return load, compare
+    return load, _masked(network.netmask.packed, bytes(size)), compare
+
+
+def address_in(side: Side, version: int, set_name: str, *, inverted: bool = False) -> tuple[Expr, ...]:
+    load = _payload(_NETWORK, _ADDRESS_AT[version, side], _ADDRESS_BYTES[version])
+    return load, _lookup(set_name, inverted=inverted)
+
+
+def protocol(number: int, *, inverted: bool = False) -> tuple[Expr, ...]:
+    return _meta(_META_PROTOCOL_L4), _is(_be(number, 1), inverted=inverted)
+
+
+def port(side: Side, ports: PortRange, *, inverted: bool = False) -> tuple[Expr, ...]:
+    """The port of one side is (not) in one range."""
+    load = _payload(_TRANSPORT, _PORT_AT[side], _PORT_BYTES)
+    if ports.first == ports.last:
+        return load, _is(_be(ports.first, _PORT_BYTES), inverted=inverted)
+    bounds = (3, _be(ports.first, _PORT_BYTES)), (4, _be(ports.last, _PORT_BYTES))
+    return load, Expr("range", ((1, _FIRST), (2, int(inverted)), *bounds))
+
+
+def port_in(side: Side, set_name: str, *, inverted: bool = False) -> tuple[Expr, ...]:
+    return _payload(_TRANSPORT, _PORT_AT[side], _PORT_BYTES), _lookup(set_name, inverted=inverted)
+
+
+def named_port_in(side: Side, version: int, set_name: str) -> tuple[Expr, ...]:
+    """Address, protocol and port of one side are a member."""
+    address, transport, number = _KEY_REGISTERS[version]
+    return (
+        _payload(_NETWORK, _ADDRESS_AT[version, side], _ADDRESS_BYTES[version], address),
+        _meta(_META_PROTOCOL_L4, transport),
+        _payload(_TRANSPORT, _PORT_AT[side], _PORT_BYTES, number),
+        _lookup(set_name, inverted=False),
+    )
+
+
+def icmp(kind: int, code: int | None, *, inverted: bool = False) -> tuple[Expr, ...]:
+    data = bytes([kind] if code is None else [kind, code])
+    return _payload(_TRANSPORT, 0, len(data)), _is(data, inverted=inverted)
+
+
+def protocol_is_known() -> tuple[Expr, ...]:
+    """Holds unless IPv6 extension headers break off."""
+    return _meta(_META_PROTOCOL_L4), _compare(bytes(1), _AT_LEAST)
+
+
+def transport_has(octets: int) -> tuple[Expr, ...]:
+    """Holds when so much of the transport is there; never for a later fragment. Goes before every question about it.
+
+    A load of 1, 2 or 4 octets takes the middle of a later fragment for its header (``nft_payload_fast_eval``, seen on
+    6.18); one of 3 octets does not (``nft_payload_eval``).
+    """
+    size = 3
+    return _payload(_TRANSPORT, octets - size, size), _compare(bytes(size), _AT_LEAST)
+
+
+def later_fragment(version: int) -> tuple[Expr, ...]:
+    mask = _be(_IP_FRAGMENT_MASK if version == 4 else _FRAGMENT_MASK, 2)
+    if version == 4:
+        load = _payload(_NETWORK, _IP_FRAGMENT_AT, len(mask))
+    else:
+        where = (2, _FRAGMENT_HEADER), (3, _FRAGMENT_AT), (4, len(mask)), (5, 0), (6, 0)
+        load = Expr("exthdr", ((1, _FIRST), *where))
+    return load, _masked(mask, bytes(2)), _compare(bytes(2), _NOT_EQUAL)
+
+
+def marked(mark: int, *, inverted: bool = False) -> tuple[Expr, ...]:
+    """All bits of the mark are (not) set; one bit, in other words."""
+    return _meta(_META_MARK), _masked(_host(mark), bytes(4)), _compare(_host(0 if inverted else mark))
+
+
+def _lookup(set_name: str, *, inverted: bool) -> Expr:
+    return Expr("lookup", ((1, set_name), (2, _FIRST), (5, int(inverted))))
+
+
+# --- deeds ------------------------------------------------------------------------------------------------------------
+
+
+def verdict(code: Code, chain: str = "") -> Expr:
+    return Expr("immediate", ((1, _VERDICT_REGISTER), (2, Verdict(code, chain))))
+
+
+def set_mark(mark: int, *, on: bool) -> tuple[Expr, ...]:
+    """Bits of the mark are set or cleared; the others stay."""
+    change = _masked(_host(~mark & 0xFFFFFFFF), _host(mark if on else 0))
+    return _meta(_META_MARK), change, Expr("meta", ((2, _META_MARK), (3, _FIRST)))
+
+
+def log(prefix: str) -> Expr:
+    return Expr("log", ((2, prefix), (5, _LOG_LEVEL_NOTICE)))
+
+
+def limit(rate: RateLimit) -> Expr:
+    return Expr("limit", ((1, rate.count), (2, rate.unit_s), (3, rate.burst), (4, 0), (5, 0)))
+
+
+def jumps(exprs: Sequence[Expr]) -> str:
+    """The chain that a rule leads to; "" where it leads to none."""
+    last = exprs[-1].get(2) if exprs and exprs[-1].name == "immediate" else None
+    return last.chain if isinstance(last, Verdict) else ""

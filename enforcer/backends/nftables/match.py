@@ -1,0 +1,198 @@
+"""From one entry to the questions of its rules. Pure.
+
+The order of questions is that of iptables raw, because a packet that is too short for one is dropped there and then
+(docs/raw-table.md), and here as well: single nets, protocol, sets of addresses, port numbers, named ports, ICMP type.
+nf_tables itself knows no such drop: an expression that cannot load ends the rule, and the packet goes on. So a rule in
+front of the entry's own asks for as much as iptables would, and jumps to a chain that drops what cannot be read.
+
+A negated named port holds for a packet without a readable port, which no single rule can say. So what *is* in the set
+gets the accept mark first, the entry's rule asks that the mark is not there, and a rule behind it takes it off again.
+Nothing else can have set it by then: it is cleared before anything is asked, and what an Allow marks asks no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from enforcer.backends.iptables.match import ICMP, ICMPV6
+from enforcer.backends.iptables.names import set_name
+from enforcer.backends.iptables.rules import Side
+from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.members import named_members, net_members, port_members
+from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Expr, SetSpec
+from enforcer.errors import InternalError
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import IcmpMatch, IPNetwork, PortRange
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.words import Action
+
+Exprs = tuple[Expr, ...]
+
+PORTS_OCTETS, ICMP_OCTETS = 4, 8  # what xt_multiport and xt_icmp want to see
+NAMED_PORT_OCTETS = {6: 20, 17: 8, 132: 12}  # what ipset wants to see of TCP, UDP and SCTP (ip_set_getport.c)
+
+
+class SetRegistry:
+    """The sets of one family that the rules rendered so far refer to."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self._specs: dict[str, SetSpec] = {}
+        self._sources: dict[str, object] = {}
+
+    def selector(self, item: IpSet) -> str:
+        """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
+        name = set_name(self.version, item.id.encode())
+        if self._is_new(name, item.nets):
+            members = net_members(item.nets, self.version)
+            self._specs[name] = SetSpec(name, NETS[self.version], members, f"selector {item.selector}")
+        return name
+
+    def named_ports(self, items: Sequence[PortSet]) -> str:
+        """The name of the set of all these named ports together; it does not depend on their members either."""
+        by_id = {item.id: item for item in sorted(items, key=lambda item: item.id)}
+        name = set_name(self.version, "\n".join(by_id).encode())
+        if self._is_new(name, by_id):
+            origin = "named ports " + ", ".join(sorted({item.name for item in items}))
+            members = named_members(by_id.values(), self.version)
+            self._specs[name] = SetSpec(name, NAMED_PORTS[self.version], members, origin)
+        return name
+
+    def literal(self, nets: Sequence[IPNetwork]) -> str:
+        """The name of a set with just these nets. It depends on the nets: other nets are another set."""
+        found = Nets.of(nets)
+        name = set_name(self.version, ("literal\n" + "\n".join(str(net) for net in found)).encode())
+        if self._is_new(name, found):
+            self._specs[name] = SetSpec(name, NETS[self.version], net_members(found, self.version), "a list of nets")
+        return name
+
+    def ports(self, ports: Sequence[PortRange]) -> str:
+        """The name of a set with just these port numbers, likewise."""
+        members = port_members(ports)
+        name = set_name(self.version, b"ports\n" + members.tobytes())
+        if self._is_new(name, None):
+            self._specs[name] = SetSpec(name, PORTS, members, "a list of ports")
+        return name
+
+    def _is_new(self, name: str, source: object) -> bool:
+        if name not in self._specs:
+            self._sources[name] = source
+            return True
+        if self._sources[name] != source:
+            raise InternalError(f"one selector has two sets of members ({name}): the tables of a plan disagree")
+        return False
+
+    def specs(self) -> tuple[SetSpec, ...]:
+        return tuple(self._specs.values())
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What an entry asks, in parts: ``nets`` and ``protocol`` first, then ``sets``; then one of ``alternatives``
+    (ports, ICMP). ``marking`` are questions, one of which must *not* hold: see this module's beginning.
+    """
+
+    nets: Exprs
+    protocol: Exprs
+    sets: Exprs
+    alternatives: tuple[Exprs, ...]
+    marking: tuple[Exprs, ...]
+    asks_numbers: bool
+    asks_icmp: bool
+
+
+def questions_of(entry: Entry, table: RuleTable, sets: SetRegistry) -> Questions:
+    """All that an entry asks, for one family."""
+    sides = ((Side.SOURCE, entry.source), (Side.DESTINATION, entry.destination))
+    per_side = [_port_alternatives(side, match, entry, table, sets) for side, match in sides]
+    icmp = (*_icmp(entry.icmp, inverted=False), *_icmp(entry.not_icmp, inverted=True))
+    nets, addresses = zip(*(_addresses(side, match, table, sets) for side, match in sides), strict=True)
+    return Questions(
+        nets=tuple(item for part in nets for item in part),
+        protocol=_protocol(entry),
+        sets=tuple(item for part in addresses for item in part),
+        alternatives=tuple((*one, *other, *icmp) for one, other in product(*per_side)),
+        marking=tuple(item for side, match in sides for item in _unwanted_names(side, match, table, sets)),
+        asks_numbers=any(match.ports or match.not_ports for _, match in sides),
+        asks_icmp=bool(icmp),
+    )
+
+
+def _protocol(entry: Entry) -> Exprs:
+    asked: Exprs = ()
+    if entry.protocol is not None:
+        asked += expr.protocol(entry.protocol)
+    if entry.protocol is None and entry.not_protocol is not None:
+        asked += expr.protocol(entry.not_protocol, inverted=True)
+    return asked
+
+
+def _addresses(side: Side, match: AddressMatch, table: RuleTable, sets: SetRegistry) -> tuple[Exprs, Exprs]:
+    """The questions after single nets, as iptables would have them in its rules, and those after sets."""
+    nets = [net for net in match.nets if net.version == sets.version]
+    not_nets = [net for net in match.not_nets if net.version == sets.version]
+    single: Exprs = ()
+    found: Exprs = ()
+    if match.ip_set is not None:
+        found += expr.address_in(side, sets.version, sets.selector(table.sets[match.ip_set]))
+    if match.not_ip_set is not None:
+        name = sets.selector(table.sets[match.not_ip_set])
+        found += expr.address_in(side, sets.version, name, inverted=True)
+    if len(nets) > 1:
+        found += expr.address_in(side, sets.version, sets.literal(nets))
+    elif nets and nets[0].prefixlen:
+        single += expr.net(side, nets[0])
+    if len(not_nets) == 1 and len(nets) != 1:
+        single += expr.net(side, not_nets[0], inverted=True)
+    elif not_nets:
+        found += expr.address_in(side, sets.version, sets.literal(not_nets), inverted=True)
+    return single, found
+
+
+def port_numbers(side: Side, ports: Sequence[PortRange], sets: SetRegistry, *, inverted: bool = False) -> Exprs:
+    """The port of one side is (not) one of these; nothing is asked for no ports."""
+    if not ports:
+        return ()
+    readable = expr.transport_has(PORTS_OCTETS)
+    if len(ports) == 1:
+        return readable + expr.port(side, ports[0], inverted=inverted)
+    return readable + expr.port_in(side, sets.ports(ports), inverted=inverted)
+
+
+def _port_alternatives(
+    side: Side, match: AddressMatch, entry: Entry, table: RuleTable, sets: SetRegistry
+) -> list[Exprs]:
+    """What may hold of the port of one side, never nothing. They may overlap where the first that holds decides; after
+    a Log evaluation goes on, so there what is asked by name is none of the numbers.
+    """
+    unwanted = port_numbers(side, match.not_ports, sets, inverted=True)
+    wanted: list[Exprs] = []
+    if match.ports:
+        wanted.append(port_numbers(side, match.ports, sets))
+    others = port_numbers(side, match.ports, sets, inverted=True) if entry.action is Action.LOG else ()
+    wanted += [others + names for names in _named(side, match.named_ports, table, sets)]
+    return [item + unwanted for item in wanted or [()]]
+
+
+def _unwanted_names(side: Side, match: AddressMatch, table: RuleTable, sets: SetRegistry) -> Iterator[Exprs]:
+    yield from _named(side, match.not_named_ports, table, sets)
+
+
+def _named(side: Side, ids: Sequence[str], table: RuleTable, sets: SetRegistry) -> Iterator[Exprs]:
+    """For each protocol of these named ports: it is the packet's, its header is there, and the port is in the set."""
+    items = [table.port_sets[item] for item in ids]
+    for protocol in dict.fromkeys(item.protocol for item in items):
+        name = sets.named_ports([item for item in items if item.protocol == protocol])
+        whole = expr.transport_has(NAMED_PORT_OCTETS[protocol])
+        yield (*expr.protocol(protocol), *whole, *expr.named_port_in(side, sets.version, name))
+
+
+def _icmp(icmp: IcmpMatch | None, *, inverted: bool) -> Exprs:
+    if icmp is None or icmp.type is None:
+        return ()
+    return (*expr.transport_has(ICMP_OCTETS), *expr.icmp(icmp.type, icmp.code, inverted=inverted))
+
+
+__all__ = ["ICMP", "ICMPV6", "ICMP_OCTETS", "PORTS_OCTETS", "Questions", "SetRegistry", "port_numbers", "questions_of"]

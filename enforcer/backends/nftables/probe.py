@@ -1,0 +1,60 @@
+"""What of the nftables backend works in this namespace."""
+
+from __future__ import annotations
+
+from enforcer.backends.iptables.rules import Side
+from enforcer.backends.nftables import blob, expr
+from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule
+from enforcer.errors import HostError, PrivilegeError
+from enforcer.facts import Probe
+from enforcer.kernel.nft import Message, NfTables, nftables, text
+from enforcer.words import Answer
+
+_TABLE, _CHAIN, _SET = "enforcer-probe", "probe", "probe"
+_NEW_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _CREATE = 0, 3, 6, 9, 0x400
+_BEFORE_CONNTRACK = Hook(0, -300)
+
+
+def probe(*, ipv6: bool = True) -> Probe:
+    """Whether nf_tables can hold our tables: a transaction with one of everything is prepared, and given up.
+
+    NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
+    """
+    try:
+        with nftables() as door:
+            for version in (4, 6) if ipv6 else (4,):
+                _try(door, version)
+    except PrivilegeError as error:
+        return Probe(Answer.UNKNOWN, str(error))
+    except HostError as error:
+        return Probe(Answer.NO, str(error))
+    return Probe(Answer.YES)
+
+
+def _try(door: NfTables, version: int) -> None:
+    """One of everything that a table of ours may hold; the kernel takes it, or says what is missing, and forgets it."""
+    family = FAMILY_OF[version]
+    rule = Rule(
+        (
+            *expr.interface("probe", received=True),
+            *expr.address_in(Side.SOURCE, version, _SET),
+            *expr.later_fragment(version),
+            *expr.transport_has(4),
+            *expr.set_mark(1, on=True),
+            expr.limit(RateLimit(1, 1, 1)),
+            expr.COUNTER,
+            expr.log("probe: "),
+            expr.NOTRACK,
+            expr.verdict(Code.ACCEPT),
+        )
+    )
+    chain = text(blob.CHAIN_TABLE, _TABLE) + text(blob.CHAIN_NAME, _CHAIN) + blob.encode_hook(_BEFORE_CONNTRACK)
+    made = text(blob.SET_TABLE, _TABLE) + text(blob.SET_NAME, _SET) + blob.encode_set(NETS[version], 1)
+    holder = text(blob.RULE_TABLE, _TABLE) + text(blob.RULE_CHAIN, _CHAIN)
+    commands = (
+        (_NEW_TABLE, text(blob.TABLE_NAME, _TABLE), "a table"),
+        (_NEW_SET, made, "a set of intervals"),
+        (_NEW_CHAIN, chain, "a chain in prerouting"),
+        (_NEW_RULE, holder + blob.encode_rule(rule), "a rule"),
+    )
+    door.check([Message(kind, family, body, f"nftables {family}: {what}", _CREATE) for kind, body, what in commands])

@@ -1,0 +1,156 @@
+"""What is in the kernel now, as the values :mod:`render` makes; and what can be told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from enforcer.backends.base import EntryCount
+from enforcer.backends.iptables.render import WAYS
+from enforcer.backends.nftables import blob, expr, members
+from enforcer.backends.nftables.blob import ReadRule, ReadSet
+from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType
+from enforcer.kernel.nft import Family, NfTables, string, text
+from enforcer.words import Direction, Stage
+
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
+_ANONYMOUS = 0x1  # NFT_SET_ANONYMOUS: it goes with its rule
+_INTERFACE_DATA = 3  # NFTA_CMP_DATA
+
+INTERVAL_TYPES = (NETS[4], NETS[6], PORTS)
+SET_TYPES = (*INTERVAL_TYPES, *NAMED_PORTS.values())
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """Our table of one family. ``strange``: why it holds what no table of ours does; "" when it does not.
+
+    ``rules`` has every chain there is, in order of its rules.
+    """
+
+    family: Family
+    present: bool = False
+    strange: str = ""
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    rules: Mapping[str, Sequence[ReadRule]] = field(default_factory=dict)
+    sets: Mapping[str, ReadSet] = field(default_factory=dict)
+
+
+def read_table(door: NfTables, family: Family) -> ReadTable:
+    """The table as it is, without the members of its sets."""
+    what = f"read table {family} {TABLE}"
+    tables = {name: rest for name, *rest in map(blob.decode_table, door.dump(_GET_TABLE, family, what=what))}
+    if TABLE not in tables:
+        return ReadTable(family)
+    flags, use = tables[TABLE]
+    found = [blob.decode_chain(item) for item in door.dump(_GET_CHAIN, family, what=what)]
+    chains = [chain for table, chain in found if table == TABLE]
+    sets = [item for table, item in map(blob.decode_set, _of_table(door, _GET_SET, family)) if table == TABLE]
+    known = {chain.name: chain for chain in chains if chain is not None}
+    rules: dict[str, list[ReadRule]] = {name: [] for name in known}
+    for item in map(blob.decode_rule, _of_table(door, _GET_RULE, family)):
+        rules.setdefault(item.chain, []).append(item)
+    strange = "it is switched off" if flags else ""
+    if len(known) < len(chains):
+        strange = "a base chain of another kind is in it"
+    elif use != len(chains) + len(sets):
+        strange = "something else than chains and sets is in it"
+    named = {item.name: item for item in sets if not item.flags & _ANONYMOUS}
+    return ReadTable(family, True, strange, known, rules, named)
+
+
+def _of_table(door: NfTables, command: int, family: Family) -> list[bytes]:
+    return door.dump(command, family, text(blob.SET_TABLE, TABLE), what=f"read table {family} {TABLE}")
+
+
+def read_members(door: NfTables, family: Family, name: str, kind: SetType) -> Members | None:
+    """All members of a set, sorted; None if one of them is none that we could have written."""
+    asked = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
+    replies = door.dump(_GET_ELEMENTS, family, asked, what=f"list set {name}")
+    return members.parse((part for reply in replies for part in blob.element_lists(reply)), kind)
+
+
+def type_of(item: ReadSet) -> SetType | None:
+    return next((kind for kind in SET_TYPES if item.is_of(kind)), None)
+
+
+# --- what can be told from it -----------------------------------------------------------------------------------------
+
+
+def read_counters(table: ReadTable) -> list[EntryCount]:
+    """A count for each entry in this family: the sum over all rules with its name."""
+    counts: dict[tuple[str, str], EntryCount] = {}
+    for way in WAYS:
+        for dispatch in table.rules.get(way.base, ()):
+            for item in _below(_target(dispatch), table):
+                for name, counted in named_rules(table.rules.get(_target(item), ())):
+                    place = (interface_of(dispatch), name)
+                    known = counts.get(place, EntryCount(*place, Stage.RAW, 0, 0))
+                    packets, octets = known.packets + counted.packets, known.bytes + counted.bytes
+                    counts[place] = EntryCount(*place, Stage.RAW, packets, octets)
+    return list(counts.values())
+
+
+def named_rules(rules: Sequence[ReadRule]) -> Iterator[tuple[str, ReadRule]]:
+    """The rules of entries with their names. One too long for a comment begins in rules in front that do nothing."""
+    begin = ""
+    for item in rules:
+        if item.rule is None:
+            continue
+        if item.rule.exprs and begin + item.rule.comment:
+            yield begin + item.rule.comment, item
+        begin = "" if item.rule.exprs else begin + item.rule.comment
+
+
+def _below(chain: str, table: ReadTable) -> Sequence[ReadRule]:
+    return table.rules.get(chain, ()) if chain else ()
+
+
+def _target(item: ReadRule) -> str:
+    return expr.jumps(item.rule.exprs) if item.rule else ""
+
+
+def interface_of(item: ReadRule) -> str:
+    """The interface a rule of a base chain is for; "" for one that is for none."""
+    if item.rule is None or not _target(item) or len(item.rule.exprs) < 2:
+        return ""
+    compared = item.rule.exprs[1].get(_INTERFACE_DATA)
+    return string(compared) if isinstance(compared, bytes) else ""
+
+
+def without_interfaces(table: ReadTable, interfaces: frozenset[str]) -> dict[str, list[Rule | None]]:
+    """The rules of the chains that remain when these interfaces are dispatched to no more; none for no interface."""
+    kept: dict[str, list[Rule | None]] = {}
+    for way in WAYS:
+        rules = [item for item in table.rules.get(way.base, ()) if interface_of(item) not in interfaces]
+        if any(map(interface_of, rules)):
+            kept[way.base] = [item.rule for item in rules]
+            for name in _reachable(rules, table):
+                kept[name] = [item.rule for item in table.rules[name]]
+    return kept
+
+
+def only_interface(table: ReadTable, interface: str) -> dict[str, list[Rule | None]]:
+    """The rules of the chains that one interface's packets can get to."""
+    others = {interface_of(item) for way in WAYS for item in table.rules.get(way.base, ())} - {interface, ""}
+    return without_interfaces(table, frozenset(others))
+
+
+def set_names(chains: Mapping[str, Sequence[Rule | None]]) -> set[str]:
+    """The sets that rules of the chains ask."""
+    exprs = [item for rules in chains.values() for rule in rules if rule for item in rule.exprs]
+    return {str(item.get(1)) for item in exprs if item.name == "lookup"}
+
+
+def _reachable(rules: Sequence[ReadRule], table: ReadTable, seen: frozenset[str] = frozenset()) -> list[str]:
+    """Names of the chains the rules lead to."""
+    found: list[str] = []
+    for name in dict.fromkeys(map(_target, rules)):
+        if name in table.rules and name not in seen:
+            found += [name, *_reachable(table.rules[name], table, seen | {name})]
+    return list(dict.fromkeys(found))
+
+
+def directions_of(table: ReadTable) -> frozenset[Direction]:
+    """The directions in which an interface is enforced."""
+    return frozenset(way.direction for way in WAYS if any(map(interface_of, table.rules.get(way.base, ()))))

@@ -1,0 +1,240 @@
+"""From a Plan to the tables, chains and sets that enforce it. Pure.
+
+One table ``enforcer`` in each family, ``ip`` and ``ip6``: so a packet of one family never meets a rule of the other,
+and ``ipv6Support: false`` is the absence of a table. The layout is that of iptables raw, chain for chain::
+
+    hook prerouting, priority -300: enf-PREROUTING ─┬─ clear the accept mark
+                                                    └─ iifname eth0 goto enf-fh-eth0 ─┬─ enf-fsi-eth0
+                                                                                      ├─ enf-pi-eth0/default
+                                                                                      └─ enf-pi-eth0/...
+    hook output, priority -300: enf-OUTPUT ... oifname eth0 goto enf-th-eth0 ─────────┴─ likewise
+
+Deny is drop; Allow goes to ``enf-allow`` (accept mark, notrack, accept); Pass is return; Log is log. The rules of an
+entry bear its name and one counter each. Rules without a name ask whether a packet can be read (``match``).
+
+What iptables drops because it cannot be read is dropped here in ``enf-unread-...``. A failsafe that asks everybody has
+asked for all entries behind it: with Calico's failsafes no entry needs such a rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from enforcer.backends.iptables.match import PORT_PROTOCOLS, cannot_match, unsupported
+from enforcer.backends.iptables.names import ALLOW_CHAIN, chain_name
+from enforcer.backends.iptables.render import WAYS, Way, entries_of, grouped, log_prefix
+from enforcer.backends.iptables.rules import Side
+from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.match import (
+    ICMP_OCTETS,
+    PORTS_OCTETS,
+    Exprs,
+    Questions,
+    SetRegistry,
+    port_numbers,
+    questions_of,
+)
+from enforcer.backends.nftables.rules import COMMENT_LENGTH, FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
+from enforcer.errors import UnsupportedRuleError
+from enforcer.plan import Plan
+from enforcer.policy.resources import Failsafe, PortRange
+from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.words import Action, Backend, Direction
+
+RAW_PRIORITY = -300
+_HOOKS = {Direction.INGRESS: Hook(0, RAW_PRIORITY), Direction.EGRESS: Hook(3, RAW_PRIORITY)}  # NF_INET_*
+
+NO_PROTOCOL, NO_PORTS, NO_ICMP = "enf-unread-protocol", "enf-unread-ports", "enf-unread-icmp"
+
+
+def render(plan: Plan, settings: Settings) -> tuple[Table, ...]:
+    """Both families' tables with every interface of the plan whose raw backend is nftables; empty ones are to go.
+
+    Raises UnsupportedRuleError naming every entry that cannot be expressed and every set that is too large.
+    """
+    tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.NFTABLES]
+    entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
+    problems = [problem for entry in entries for problem in (*_unsupported(entry), *_unmarked(entry, settings))]
+    if problems:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+    found = [_Family(version, settings).table(tables if version == 4 or settings.ipv6 else []) for version in FAMILY_OF]
+    _require_small(found, settings.max_set_size)
+    return tuple(found)
+
+
+def _unsupported(entry: Entry) -> Iterator[str]:
+    return (problem.replace("iptables", "nftables", 1) for problem in unsupported(entry))
+
+
+def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
+    if settings.accept_mark:
+        return
+    if entry.action is Action.ALLOW:
+        yield f"nftables cannot enforce {entry.name}: Allow sets a mark, and the mark mask is 0; give it a bit"
+    if entry.source.not_named_ports or entry.destination.not_named_ports:
+        yield f"nftables cannot enforce {entry.name}: a negated named port needs a mark, and the mark mask is 0"
+
+
+def _require_small(tables: Iterable[Table], limit: int) -> None:
+    problems = [
+        f"nftables cannot enforce {spec.origin}: it has {len(spec.members):,} IPv{version} members, and a set may have "
+        f"{limit:,}; raise maxIpsetSize in the FelixConfiguration, or divide it among several rules"
+        for version, table in zip(FAMILY_OF, tables, strict=True)
+        for spec in table.sets
+        if len(spec.members) > limit
+    ]
+    if problems:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+
+
+@dataclass
+class _Family:
+    """Renders one family's table. ``helpers``: the chains that several interfaces share, by name, once needed."""
+
+    version: int
+    settings: Settings
+    helpers: dict[str, Chain] = field(default_factory=dict, init=False)
+    sets: SetRegistry = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sets = SetRegistry(self.version)
+
+    def table(self, tables: Iterable[RuleTable]) -> Table:
+        chains = [chain for way in WAYS for chain in self._way(list(tables), way)]
+        return Table(FAMILY_OF[self.version], (*self.helpers.values(), *chains), self.sets.specs())
+
+    def _way(self, tables: Iterable[RuleTable], way: Way) -> list[Chain]:
+        """All chains of a direction, the base chain last; none where no interface has an entry."""
+        chains: list[Chain] = []
+        dispatch: list[Rule] = []
+        for table in tables:
+            if entries_of(table, way):
+                own = _Endpoint(self, table, way).chains()
+                chains += own
+                asked = expr.interface(table.interface, received=way.direction is Direction.INGRESS)
+                dispatch.append(Rule((*asked, expr.verdict(Code.GOTO, own[-1].name))))
+        if not dispatch:
+            return []
+        mark = self.settings.accept_mark
+        clear = [Rule(expr.set_mark(mark, on=False))] if mark else []
+        return [*chains, Chain(way.base, (*clear, *dispatch), _HOOKS[way.direction])]
+
+    def allow(self) -> Expr:
+        """To the chain that lets a packet go untracked."""
+        done = (*expr.set_mark(self.settings.accept_mark, on=True), expr.NOTRACK, expr.verdict(Code.ACCEPT))
+        self.helpers.setdefault(ALLOW_CHAIN, Chain(ALLOW_CHAIN, (Rule(done),)))
+        return expr.verdict(Code.GOTO, ALLOW_CHAIN)
+
+    def ask(self, name: str) -> Expr:
+        """To the chain that drops what cannot be read, and returns for everything else."""
+        goes_on = {
+            NO_PROTOCOL: [expr.protocol_is_known()],
+            NO_PORTS: [expr.transport_has(PORTS_OCTETS), expr.later_fragment(self.version)],
+            NO_ICMP: [expr.transport_has(ICMP_OCTETS), expr.later_fragment(self.version)],
+        }[name]
+        rules = [Rule((*asked, expr.verdict(Code.RETURN))) for asked in goes_on]
+        self.helpers.setdefault(name, Chain(name, (*rules, Rule((expr.verdict(Code.DROP),)))))
+        return expr.verdict(Code.JUMP, name)
+
+
+@dataclass
+class _Endpoint:
+    """Renders the chains of one interface and direction. ``asked``: what has been asked of every packet by then, as
+    (chain that drops, protocol); None for any protocol.
+    """
+
+    family: _Family
+    interface: RuleTable
+    way: Way
+    asked: set[tuple[str, int | None]] = field(default_factory=set, init=False)
+
+    def chains(self) -> list[Chain]:
+        """Its entry point last."""
+        name, way = self.interface.interface, self.way
+        failsafes = tuple(self._failsafes())
+        tiers: dict[str, list[Rule]] = {}
+        for entry in entries_of(self.interface, way):
+            tiers.setdefault(entry.tier, []).extend(self._entry(entry))
+        below = [Chain(chain_name(way.failsafe, name), failsafes)] if failsafes else []
+        below += [Chain(chain_name(way.tier, name, tier), tuple(rules)) for tier, rules in tiers.items()]
+        jumps = tuple(Rule((expr.verdict(Code.JUMP, chain.name),)) for chain in below)
+        return [*below, Chain(chain_name(way.endpoint, name), jumps)]
+
+    def _failsafes(self) -> Iterator[Rule]:
+        """Accept for the direction's own failsafes by destination port, for answers to the other's by source port."""
+        own, other = self.interface.failsafe_inbound, self.interface.failsafe_outbound
+        if self.way.direction is Direction.EGRESS:
+            own, other = other, own
+        for side, failsafes in ((Side.DESTINATION, own), (Side.SOURCE, other)):
+            for sample, ports in grouped(failsafes):
+                if sample.net is None or sample.net.version == self.family.version:
+                    yield from self._failsafe(side, sample, ports)
+
+    def _failsafe(self, side: Side, sample: Failsafe, ports: tuple[PortRange, ...]) -> Iterator[Rule]:
+        everybody = sample.net is None or not sample.net.prefixlen
+        remote = () if everybody or sample.net is None else expr.net(self.way.remote, sample.net)
+        transport = expr.protocol(sample.protocol)
+        yield from self._readable(NO_PROTOCOL, None, remote)
+        yield from self._readable(NO_PORTS, sample.protocol, remote + transport)
+        if everybody:
+            self.asked |= {(NO_PROTOCOL, None), (NO_PORTS, sample.protocol)}
+        number = port_numbers(side, ports, self.family.sets)
+        yield Rule((*remote, *transport, *number, expr.verdict(Code.ACCEPT)))
+
+    def _readable(self, chain: str, protocol: int | None, who: Exprs) -> Iterator[Rule]:
+        """What cannot be read is dropped, of those packets; no rule where all have been asked already, or all can."""
+        never_fails = chain == NO_PROTOCOL and self.family.version == 4
+        if not never_fails and (chain, protocol) not in self.asked:
+            yield Rule((*who, self.family.ask(chain)))
+
+    def _entry(self, entry: Entry) -> Iterator[Rule]:
+        """The entry's rules in this family; none where it has no meaning or can match no packet."""
+        if cannot_match(entry, self.family.version):
+            return
+        found = questions_of(entry, self.interface, self.family.sets)
+        yield from self._unreadable(entry, found)
+        mark = self.family.settings.accept_mark
+        for unwanted in found.marking:
+            yield Rule((*unwanted, *expr.set_mark(mark, on=True)))
+        unmarked = expr.marked(mark, inverted=True) if found.marking else ()
+        for alternative in found.alternatives:
+            asked = (*found.nets, *found.protocol, *found.sets, *alternative, *unmarked)
+            yield from _named(entry.name, (*asked, *self._deed(entry)))
+        if found.marking:
+            yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
+
+    def _unreadable(self, entry: Entry, found: Questions) -> Iterator[Rule]:
+        """In front of an entry's rules: what iptables drops of the packets that come so far in them."""
+        if found.protocol:
+            yield from self._readable(NO_PROTOCOL, None, found.nets)
+        who = found.nets + found.protocol + found.sets
+        if found.asks_numbers and entry.protocol in PORT_PROTOCOLS:
+            yield from self._readable(NO_PORTS, entry.protocol, who)
+        if found.asks_icmp:
+            yield from self._readable(NO_ICMP, entry.protocol, who)
+
+    def _deed(self, entry: Entry) -> Exprs:
+        match entry.action:
+            case Action.DENY:
+                return (expr.COUNTER, expr.verdict(Code.DROP))
+            case Action.ALLOW:
+                return (expr.COUNTER, self.family.allow())
+            case Action.PASS:
+                return (expr.COUNTER, expr.verdict(Code.RETURN))
+            case Action.LOG:
+                rate = self.family.settings.log_limit
+                # Only what would be logged is to use up what may be, and only what is logged counts.
+                limited = () if rate is None else (expr.limit(rate),)
+                return (*limited, expr.COUNTER, expr.log(log_prefix(self.family.settings.log_prefix, entry)))
+
+
+def _named(name: str, exprs: Exprs) -> Iterator[Rule]:
+    """The rule with its entry's name. What a comment has no room for is that of rules in front, which do nothing."""
+    chunks = [""]
+    for char in name:
+        if len((chunks[-1] + char).encode()) > COMMENT_LENGTH:
+            chunks.append("")
+        chunks[-1] += char
+    yield from (Rule((), chunk) for chunk in chunks[:-1])
+    yield Rule(exprs, chunks[-1])

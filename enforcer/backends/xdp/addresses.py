@@ -1,0 +1,228 @@
+"""The address tables in the kernel: built aside, or changed in place while programs read them.
+
+One set of tables serves all interfaces of a network namespace. Programs hold on to the maps they were loaded with, so
+tables that were replaced live on until the last interface has moved to the new ones.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from enforcer.backends.xdp import manifest as manifests
+from enforcer.backends.xdp.layout import MANIFEST, TABLE_PINS, TABLES, TablePins, remove_directory
+from enforcer.backends.xdp.manifest import TableManifest
+from enforcer.backends.xdp.tables.classes import Classified
+from enforcer.backends.xdp.tables.forest6 import NODE6
+from enforcer.backends.xdp.tables.image4 import build4, read4
+from enforcer.backends.xdp.tables.image6 import build6
+from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass
+from enforcer.backends.xdp.tables.read6 import read6
+from enforcer.errors import KernelError
+from enforcer.kernel.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
+from enforcer.kernel.rcu import store_fence
+
+U32 = npt.NDArray[np.uint32]
+
+PAGE = 1 << 18  # octets of a map element of lists and buckets (PAGE_OCTETS)
+ROOT = 4 << 16
+MOST_CLASSES = 1 << 16
+_LEAST_CLASSES = 64
+
+
+@dataclass
+class AddressTables:
+    """The six maps, and what they say. Owns their descriptors; ``close`` it, or use it in a ``with``."""
+
+    maps: dict[str, Map]
+    manifest: TableManifest
+    classified: Classified
+    _views: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+
+    def __enter__(self) -> AddressTables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def id(self) -> int:
+        """What programs that read these tables are known by: the id of root4."""
+        return self.maps["root4"].id
+
+    @property
+    def numbers(self) -> Mapping[frozenset[str], int]:
+        """The number of each class, for the next classification to keep."""
+        return {members: number for number, members in self.manifest.members.items()}
+
+    def live(self) -> Live:
+        """The one that changes these tables in place."""
+        return Live(self._arrays(), self.manifest.members, most_classes=self.manifest.capacity)
+
+    def change(self, manifest: Path, classified: Classified, new_class: NewClass) -> bool:
+        """Make the tables say this, while programs read them; False, and nothing said of addresses, without room.
+
+        ``new_class`` is told of each class before any address is of it, and the pinned ``manifest`` as well.
+        """
+        with Map.open_pinned(manifest) as holder:
+            try:
+                announce = self._announcing(holder, new_class)
+                self.live().replace(classified, new_class=announce, fence=store_fence)
+            except Full:
+                return False
+        return True
+
+    def edit(self, live: Live, manifest: Path, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
+        """Change some CIDRs of atoms; False when no address got another class. KernelError without room."""
+        with Map.open_pinned(manifest) as holder:
+            try:
+                return live.change(changes, new_class=self._announcing(holder, new_class), fence=store_fence)
+            except Full as error:
+                raise KernelError(f"the address tables are full: {error}; apply a plan to make larger ones") from error
+
+    def _announcing(self, holder: Map, new_class: NewClass) -> NewClass:
+        def announce(number: int, members: frozenset[str]) -> None:
+            known = replace(self.manifest, members={**self.manifest.members, number: members})
+            if not manifests.write_tables(holder, known):
+                raise Full("there is no room to write down what the classes are")
+            self.manifest = known
+            new_class(number, members)
+
+        return announce
+
+    def _arrays(self) -> Arrays:
+        root4, lists4, root6, buckets6, lists6 = (
+            _words(self._views[name]) for name in ("root4", "lists4", "root6", "buckets6", "lists6")
+        )
+        return Arrays(root4, lists4, root6, self._views["nodes6"].view(NODE6), buckets6, lists6)
+
+    def close(self) -> None:
+        self._views.clear()
+        for item in self.maps.values():
+            item.close()
+
+
+def open_tables(pins: TablePins) -> AddressTables | None:
+    """The tables in force; None when there are none, or something is not as it must be."""
+    manifest = manifests.read_tables(pins.directory / MANIFEST)
+    if manifest is None:
+        return None
+    with ExitStack() as stack:
+        try:
+            maps = {name: stack.enter_context(Map.open_pinned(pins.directory / name)) for name in TABLES}
+        except (FileNotFoundError, KernelError):
+            return None
+        if tuple(maps[name].id for name in TABLES) != manifest.maps:
+            return None
+        views = {name: _view(item) for name, item in maps.items()}
+        try:
+            segments4 = read4(_words(views["root4"]), _words(views["lists4"]))
+            segments6 = read6(
+                _words(views["root6"]), views["nodes6"].view(NODE6), _words(views["buckets6"]), _words(views["lists6"])
+            )
+        except ValueError:
+            return None
+        stack.pop_all()
+        return AddressTables(maps, manifest, Classified(manifest.members, segments4, segments6), views)
+
+
+def build_tables(pins: TablePins, classified: Classified) -> AddressTables:
+    """New tables, pinned under ``next/`` until :func:`finish_tables`. KernelError leaves nothing there."""
+    discard_next(pins)
+    pins.next.mkdir(parents=True)
+    tables = None
+    try:
+        tables = make_tables(classified)
+        for name, item in tables.maps.items():
+            item.pin(pins.next / name)
+        with manifests.create_tables(tables.manifest) as holder:
+            holder.pin(pins.next / MANIFEST)
+    except BaseException:
+        if tables:
+            tables.close()
+        discard_next(pins)
+        raise
+    return tables
+
+
+def make_tables(classified: Classified) -> AddressTables:
+    """New tables that live as long as they are open, or something reads them."""
+    image4, image6 = build4(classified.segments4), build6(classified.segments6)
+    contents: dict[str, npt.NDArray[np.generic]] = {
+        "root4": image4.root,
+        "lists4": image4.lists,
+        "root6": image6.root,
+        "nodes6": image6.nodes,
+        "buckets6": image6.buckets,
+        "lists6": image6.lists,
+    }
+    with ExitStack() as stack:
+        maps, views = {}, {}
+        for name in TABLES:
+            data = np.ascontiguousarray(contents[name]).view(np.uint8).reshape(-1)
+            maps[name] = stack.enter_context(_create(name, len(data)))
+            views[name] = _view(maps[name])
+            views[name][: len(data)] = data
+        manifest = TableManifest(
+            tuple(maps[name].id for name in TABLES), _capacity_for(classified), dict(classified.members)
+        )
+        stack.pop_all()
+        return AddressTables(maps, manifest, classified, views)
+
+
+def settle_tables(pins: TablePins, used: Collection[int]) -> None:
+    """Finish or discard what a killed agent left half-way. ``used``: ids of the tables that interfaces read."""
+    manifest = manifests.read_tables(pins.next / MANIFEST)
+    if manifest is not None and manifest.maps[0] in used:
+        finish_tables(pins)
+    else:
+        discard_next(pins)
+
+
+def finish_tables(pins: TablePins) -> None:
+    """Put the tables under ``next/`` in force, now that interfaces read them. The manifest comes last."""
+    for name in TABLE_PINS:
+        with suppress(FileNotFoundError):  # moved before the agent was killed
+            os.replace(pins.next / name, pins.directory / name)
+    pins.next.rmdir()
+
+
+def discard_next(pins: TablePins) -> None:
+    remove_directory(pins.next)
+
+
+def _capacity_for(classified: Classified) -> int:
+    """Classes the interfaces' rows have room for: twice what there are, so that sets can come to overlap in place."""
+    most = max(classified.members) + 1
+    return min(MOST_CLASSES, max(_LEAST_CLASSES, 1 << (2 * most - 1).bit_length()))
+
+
+def _create(name: str, octets: int) -> Map:
+    """A map for that many octets; lists, nodes and buckets with room for half as many again, and a page at least."""
+    if name in ("root4", "root6"):
+        return _array(name, ROOT, 1)
+    size = NODE6.itemsize if name == "nodes6" else PAGE
+    least = 1024 if name == "nodes6" else 1
+    return _array(name, size, max(least, -(-octets * 3 // (2 * size))))
+
+
+def _array(name: str, value_size: int, max_entries: int) -> Map:
+    return Map.create(
+        BPF_MAP_TYPE_ARRAY, name, key_size=4, value_size=value_size, max_entries=max_entries, flags=BPF_F_MMAPABLE
+    )
+
+
+def _view(item: Map) -> npt.NDArray[np.uint8]:
+    mapped: mmap.mmap = item.mmap(writable=True)
+    return np.frombuffer(mapped, np.uint8, count=item.value_size * item.max_entries)
+
+
+def _words(view: npt.NDArray[np.uint8]) -> U32:
+    return view.view(np.uint32)

@@ -1,0 +1,249 @@
+"""All interfaces of a plan: which address tables serve them, and what each is to have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from enforcer.backends.base import ApplyResult
+from enforcer.backends.xdp import addresses, generation
+from enforcer.backends.xdp.addresses import AddressTables
+from enforcer.backends.xdp.apply import Refused, Wanted, check, is_kept, kernel_refusals, put_rows, reconcile
+from enforcer.backends.xdp.contents import contents_of
+from enforcer.backends.xdp.generation import Contents
+from enforcer.backends.xdp.layout import MANIFEST, Pins, TablePins
+from enforcer.backends.xdp.manifest import Manifest, Members
+from enforcer.backends.xdp.offload import OffloadTable, TooManyLengthsError, render_offload
+from enforcer.backends.xdp.read import read_all
+from enforcer.backends.xdp.rows import XdpRows, address_rows, atoms, render
+from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
+from enforcer.kernel.netlink import InterfaceState
+from enforcer.kernel.netlink import interfaces as netlink_interfaces
+from enforcer.kernel.netns import current_inode
+from enforcer.kernel.offload import OBJECT as OFFLOAD_OBJECT
+from enforcer.kernel.toolchain import program_digest
+from enforcer.plan import InterfacePlan
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import NOWHERE
+from enforcer.words import Mode, Toolchain
+
+
+@dataclass(frozen=True)
+class _Target:
+    """An interface that is to have a policy: how it is now, and what the policy is as bit vectors."""
+
+    pins: Pins
+    plan: InterfacePlan
+    state: InterfaceState
+    rows: XdpRows | OffloadTable
+
+    @property
+    def size(self) -> str:
+        cidrs = sum(_length(nets) for nets in atoms(self.plan).values())
+        return f"{_many(len(self.plan.xdp_entries), 'entry', 'entries')}, {_many(cidrs, 'CIDR', 'CIDRs')}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not come from the plan."""
+
+    ipv6: bool = True
+    toolchain: Toolchain = Toolchain.LIBBPF
+    dry_run: bool = False
+
+
+@dataclass
+class _Pass:
+    """What one pass over all interfaces has done so far. ``targets`` read address tables, ``devices`` do not."""
+
+    pin_root: Path
+    settings: Settings
+    targets: list[_Target] = field(default_factory=list)
+    devices: list[_Target] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pins(self) -> TablePins:
+        return TablePins.of(self.pin_root, current_inode())
+
+    def wanted(self, target: _Target, tables: AddressTables | None, members: Members | None = None) -> Wanted:
+        """What the interface shall have when these are the tables; None: tables that are not there yet."""
+        held = members or (tables.manifest.members if tables else {0: frozenset()})
+        return _wanted(target, self.settings, held, tables)
+
+    def reconcile(self, target: _Target, tables: AddressTables | None) -> None:
+        try:
+            wanted = self.wanted(target, tables)
+            self.changes += reconcile(target.pins, wanted, tables, dry_run=self.settings.dry_run)
+        except Refused as error:
+            self.refused[target.state.name] = str(error)
+
+
+def converge(pin_root: Path, plans: Sequence[InterfacePlan], settings: Settings) -> ApplyResult:
+    """Make every interface enforce its plan; what cannot be is in the result."""
+    if not plans:
+        return ApplyResult()
+    work = _Pass(pin_root, settings)
+    _look(work, plans)
+    for target in work.devices:
+        work.reconcile(target, None)
+    try:
+        with kernel_refusals():
+            _converge(work)
+    except (Refused, TooManyClasses) as error:
+        work.refused |= {target.state.name: str(error) for target in work.targets}
+    return ApplyResult(tuple(work.changes), work.refused)
+
+
+def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
+    """Find the interfaces, and leave out those that cannot be had."""
+    states = {state.name: state for state in netlink_interfaces()}
+    for plan in plans:
+        pins, state = Pins.of(work.pin_root, plan.interface), states.get(plan.interface)
+        try:
+            if state is None:
+                raise Refused(f"there is no interface {plan.interface}")
+            if not work.settings.dry_run:
+                with kernel_refusals():
+                    generation.settle(pins)
+            check(pins, state, current_inode())
+            if plan.mode is Mode.OFFLOAD:
+                table = render_offload(plan, pass_tagged=state.has_vlans, ipv6=work.settings.ipv6)
+                work.devices.append(_Target(pins, plan, state, table))
+            else:
+                work.targets.append(_Target(pins, plan, state, render(plan, ipv6=work.settings.ipv6)))
+        except (Refused, TooManyLengthsError) as error:
+            work.refused[plan.interface] = str(error)
+
+
+def _converge(work: _Pass) -> None:
+    if not work.targets:
+        return
+    if not work.settings.dry_run:
+        _settle(work)
+    live = addresses.open_tables(work.pins)
+    try:
+        asked = _asked(work.targets)
+        classified = classify(asked, live.numbers if live else None)
+        if live and (_says(live.classified, classified) or _change_in_place(work, live, classified)):
+            for target in work.targets:
+                work.reconcile(target, live)
+        elif work.settings.dry_run:
+            for target in work.targets:
+                work.reconcile(target, None)
+        else:
+            _rebuild(work, classified)
+    finally:
+        if live:
+            live.close()
+
+
+def _rebuild(work: _Pass, classified: Classified) -> None:
+    """Move every interface to new tables. They come into force if any did, else they are gone again."""
+    with addresses.build_tables(work.pins, classified) as built:
+        try:
+            for target in work.targets:
+                work.reconcile(target, built)
+        finally:
+            _settle(work)
+
+
+def _settle(work: _Pass) -> None:
+    addresses.settle_tables(work.pins, {installed.manifest.tables for _, installed in read_all(work.pin_root)})
+
+
+def _asked(targets: Iterable[_Target]) -> dict[str, Nets]:
+    asked: dict[str, Nets] = {}
+    for target in targets:
+        asked |= atoms(target.plan)
+    return asked
+
+
+def _says(now: Classified, then: Classified) -> bool:
+    """Whether tables say of every address what they should."""
+    pairs = (
+        (now.segments4.start, then.segments4.start),
+        (now.segments4.cls, then.segments4.cls),
+        (now.segments6.high, then.segments6.high),
+        (now.segments6.low, then.segments6.low),
+        (now.segments6.cls, then.segments6.cls),
+    )
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _change_in_place(work: _Pass, live: AddressTables, classified: Classified) -> bool:
+    """Change the tables under running programs, if nothing else differs; False when that cannot be."""
+    if max(classified.members) >= live.manifest.capacity:
+        return False
+    kept = [work.wanted(target, live) for target in work.targets]
+    if not all(is_kept(target.pins, wanted) for target, wanted in zip(work.targets, kept, strict=True)):
+        return False
+
+    def announce(number: int, members: frozenset[str]) -> None:
+        for target in work.targets:
+            put_rows(target.pins, number, address_rows(target.plan, {number: members}, ipv6=work.settings.ipv6))
+
+    if not work.settings.dry_run and not live.change(work.pins.directory / MANIFEST, classified, announce):
+        return False
+    work.changes += [f"{target.state.name}: address lists changed in place ({target.size})" for target in work.targets]
+    return True
+
+
+def _wanted(target: _Target, settings: Settings, members: Members, tables: AddressTables | None) -> Wanted:
+    plan, rows = target.plan, target.rows
+    assert plan.mode is not None
+    contents: Contents | OffloadTable
+    if isinstance(rows, OffloadTable):
+        contents, names, policy, program = rows, rows.entries, _digest(sorted(rows.maps.items())), _offload_program()
+    else:
+        contents = contents_of(
+            plan,
+            rows,
+            members,
+            tables.manifest.capacity if tables else 1,
+            pass_tagged=target.state.has_vlans,
+            ipv6=settings.ipv6,
+        )
+        names, policy, program = rows.names, _policy_digest(plan, settings), program_digest(settings.toolchain)
+    manifest = Manifest(
+        interface=target.state.name,
+        namespace=current_inode(),
+        mode=plan.mode,
+        program=program,
+        policy=policy,
+        tables=tables.id if tables else 0,
+        pass_tagged=target.state.has_vlans,
+        entries=names,
+    )
+    return Wanted(target.state, plan.mode, contents, manifest, settings.toolchain, frozenset(members), target.size)
+
+
+@cache
+def _offload_program() -> str:
+    return hashlib.sha256(OFFLOAD_OBJECT.read_bytes()).hexdigest()
+
+
+def _policy_digest(plan: InterfacePlan, settings: Settings) -> str:
+    """Of everything that decides, but for the members of sets; where an entry is written does not matter."""
+    entries = [replace(entry, position=NOWHERE) for entry in plan.xdp_entries]
+    table = plan.table
+    ports = sorted(table.port_sets.items())
+    return _digest((entries, table.failsafe_inbound, table.failsafe_outbound, ports, settings.ipv6))
+
+
+def _digest(said: object) -> str:
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _length(nets: Nets) -> int:
+    return len(nets.net4) + len(nets.len6)
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"

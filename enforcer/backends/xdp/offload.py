@@ -1,0 +1,231 @@
+"""Source deny lists in the hardware of an interface: from an InterfacePlan to the maps of bpf/xdp_offload.bpf.c.
+
+A device has hash maps and no tries: one look-up for each prefix length that occurs, the longest first. The first entry
+that applies to a source is the lowest number over all prefixes that cover it, so each prefix is given that minimum,
+and the longest that covers a source has the answer. :func:`render_offload` is pure, :func:`load_offload` the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from enforcer.errors import HostError, KernelError
+from enforcer.kernel.bpf import BpfObject
+from enforcer.kernel.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
+from enforcer.plan import InterfacePlan
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import Failsafe
+from enforcer.policy.ruletable import Entry, IpSet
+
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+# bpf/include/offload.h
+MAX_LENGTHS6 = 32
+SIDE_INBOUND, SIDE_RETURN, SIDE_ANY = range(3)
+ANY_PROTOCOL = 0
+NET4 = np.dtype([("length", "=u4"), ("address", ">u4")])
+NET6 = np.dtype([("length", "=u4"), ("high", ">u8"), ("low", ">u8")])
+FAILSAFE_PORT = np.dtype([("port", ">u2"), ("protocol", "u1"), ("side", "u1")])
+
+# Pinned name -> the map's name in the program.
+OFFLOAD_MAPS = {
+    **{name: name for name in ("settings", "lengths4", "lengths6", "deny4", "deny6", "failsafe")},
+    "counters": "entry_counters",
+}
+
+_FULL6 = (1 << 128) - 1
+_LOW = (1 << 64) - 1
+_EVERYWHERE = {4: Nets.of(["0.0.0.0/0"]), 6: Nets.of(["::/0"]), None: Nets.of(["0.0.0.0/0", "::/0"])}
+
+
+class TooManyLengthsError(HostError):
+    """The program for devices has no room for so many prefix lengths."""
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What a map is filled with: keys and values, each concatenated, and how many."""
+
+    keys: bytes
+    values: bytes
+    count: int
+
+
+@dataclass(frozen=True)
+class OffloadTable:
+    """The maps of one interface, by name. ``entries[i]`` is the name behind number ``i`` in deny maps and counters."""
+
+    entries: tuple[str, ...]
+    maps: Mapping[str, Filling]
+
+
+def render_offload(plan: InterfacePlan, *, pass_tagged: bool = False, ipv6: bool = True) -> OffloadTable:
+    """The maps that enforce the XDP entries of a plan. ``ipv6`` False leaves IPv6 alone, as raw then does.
+
+    Raises TooManyLengthsError.
+    """
+    sources = [_source(entry, plan.table.sets) for entry in plan.xdp_entries]
+    deny4, deny6 = _deny4(sources), _deny6(sources if ipv6 else [])
+    lengths6 = _lengths(deny6["key"]["length"])
+    if len(lengths6) > MAX_LENGTHS6:
+        raise TooManyLengthsError(
+            f"{plan.interface}: IPv6 sources of {len(lengths6)} different prefix lengths; "
+            f"the program for the device looks up {MAX_LENGTHS6} at most"
+        )
+    maps = {
+        "settings": _array(np.array([pass_tagged], np.uint32)),
+        "lengths4": _array(_masks4(_lengths(deny4["key"]["length"]))),
+        "lengths6": _array(_masks6(lengths6)),
+        "deny4": _hash(deny4["key"], deny4["entry"]),
+        "deny6": _hash(deny6["key"], deny6["entry"]),
+        "failsafe": _failsafe(plan.table.failsafe_inbound, plan.table.failsafe_outbound),
+    }
+    return OffloadTable(tuple(entry.name for entry in plan.xdp_entries), maps)
+
+
+def load_offload(table: OffloadTable, ifindex: int | None) -> BpfObject:
+    """The loaded object with its maps filled, for the device of an interface; None: for this host, as tests do.
+
+    The caller pins ``OFFLOAD_MAPS`` and the program ``PROGRAM``, and closes it. KernelError says what was refused.
+    """
+    obj = BpfObject(OBJECT)
+    try:
+        for name, filling in table.maps.items():
+            obj.resize_map(name, max(1, filling.count))
+        obj.resize_map("entry_counters", max(1, len(table.entries)))
+        _load(obj, ifindex)
+        for name, filling in table.maps.items():
+            with obj.map(name) as target:
+                target.update_batch(filling.keys, filling.values, filling.count)
+    except BaseException:
+        obj.close()
+        raise
+    return obj
+
+
+def _load(obj: BpfObject, ifindex: int | None) -> None:
+    if ifindex is None:
+        return obj.load()
+    obj.bind_to_device(PROGRAM, ifindex)
+    try:
+        return obj.load()
+    except KernelError as error:
+        if error.errno in NO_PRIVILEGE:
+            raise
+        raise KernelError(refusal(error), log=error.log) from error
+
+
+def _source(entry: Entry, sets: Mapping[str, IpSet]) -> Nets:
+    """The sources an entry drops, of the families it applies to."""
+    if entry.source.ip_set is not None:
+        nets = sets[entry.source.ip_set].nets
+    elif entry.source.nets:
+        nets = Nets.of(entry.source.nets)
+    else:
+        return _EVERYWHERE[entry.ip_version]
+    if entry.ip_version == 4:
+        return Nets(nets.net4, nets.len4)
+    if entry.ip_version == 6:
+        return Nets(net6=nets.net6, len6=nets.len6)
+    return nets
+
+
+def _deny4(sources: Sequence[Nets]) -> npt.NDArray[np.void]:
+    network = np.concatenate([np.empty(0, np.uint32), *(nets.net4 for nets in sources)]).astype(np.uint64)
+    length = np.concatenate([np.empty(0, np.uint8), *(nets.len4 for nets in sources)]).astype(np.uint64)
+    entry = _entry_numbers([len(nets.net4) for nets in sources])
+    order = np.lexsort((entry, length, network))  # by network, then shortest prefix, then first entry
+    network, length, entry = network[order], length[order], entry[order]
+    first = _firsts(network, length)
+    network, length, entry = network[first], length[first], entry[first]
+    if len(sources) > 1:
+        last = network | np.uint64(0xFFFFFFFF) >> length
+        entry = _lowest_covering(network.tolist(), last.tolist(), entry)
+    deny = np.empty(len(network), [("key", NET4), ("entry", "=u4")])
+    deny["key"]["length"], deny["key"]["address"], deny["entry"] = length, network, entry
+    return deny
+
+
+def _deny6(sources: Sequence[Nets]) -> npt.NDArray[np.void]:
+    network = np.concatenate([np.empty((0, 2), np.uint64), *(nets.net6 for nets in sources)])
+    length = np.concatenate([np.empty(0, np.uint8), *(nets.len6 for nets in sources)]).astype(np.uint64)
+    entry = _entry_numbers([len(nets.net6) for nets in sources])
+    high, low = network[:, 0], network[:, 1]
+    order = np.lexsort((entry, length, low, high))
+    high, low, length, entry = high[order], low[order], length[order], entry[order]
+    first = _firsts(high, low, length)
+    high, low, length, entry = high[first], low[first], length[first], entry[first]
+    if len(sources) > 1:
+        networks = [top << 64 | bottom for top, bottom in zip(high.tolist(), low.tolist(), strict=True)]
+        lasts = [net | _FULL6 >> bits for net, bits in zip(networks, length.tolist(), strict=True)]
+        entry = _lowest_covering(networks, lasts, entry)
+    deny = np.empty(len(length), [("key", NET6), ("entry", "=u4")])
+    deny["key"]["length"], deny["key"]["high"], deny["key"]["low"], deny["entry"] = length, high, low, entry
+    return deny
+
+
+def _entry_numbers(lengths: Sequence[int]) -> U32:
+    return np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)
+
+
+def _firsts(*columns: U64) -> npt.NDArray[np.bool_]:
+    """Where a row differs from the one before it in any column; rows are sorted."""
+    first = np.ones(len(columns[0]), np.bool_)
+    first[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return first
+
+
+def _lowest_covering(networks: Sequence[int], lasts: Sequence[int], entries: U32) -> U32:
+    """For each prefix the lowest entry over itself and all that cover it; prefixes sorted, covering ones first.
+
+    Prefixes nest or are disjoint, so those that cover the current one are a stack, and its top knows the minimum.
+    """
+    result: list[int] = []
+    ends: list[int] = []
+    minima: list[int] = []
+    for network, last, entry in zip(networks, lasts, entries.tolist(), strict=True):
+        while ends and ends[-1] < network:
+            ends.pop()
+            minima.pop()
+        lowest = min(entry, minima[-1]) if minima else entry
+        ends.append(last)
+        minima.append(lowest)
+        result.append(lowest)
+    return np.array(result, np.uint32)
+
+
+def _lengths(column: U32) -> list[int]:
+    """The lengths that occur, the longest first."""
+    return sorted(set(column.tolist()), reverse=True)
+
+
+def _masks4(lengths: Sequence[int]) -> npt.NDArray[np.void]:
+    return np.array([(length, 0xFFFFFFFF >> length ^ 0xFFFFFFFF) for length in lengths or [0]], NET4)
+
+
+def _masks6(lengths: Sequence[int]) -> npt.NDArray[np.void]:
+    masks = [(length, _FULL6 >> length ^ _FULL6) for length in lengths or [0]]
+    return np.array([(length, mask >> 64, mask & _LOW) for length, mask in masks], NET6)
+
+
+def _array(values: npt.NDArray[np.generic]) -> Filling:
+    return Filling(np.arange(len(values), dtype=np.uint32).tobytes(), values.tobytes(), len(values))
+
+
+def _hash(keys: npt.NDArray[np.void], entries: U32) -> Filling:
+    return Filling(keys.tobytes(), entries.tobytes(), len(keys))
+
+
+def _failsafe(inbound: Iterable[Failsafe], outbound: Iterable[Failsafe]) -> Filling:
+    """Ports that pass, whatever their net: which net a packet is from is left to raw (XDP passes in doubt)."""
+    ports = {(item.port, item.protocol, SIDE_INBOUND) for item in inbound}
+    ports |= {(item.port, item.protocol, SIDE_RETURN) for item in outbound}
+    ports |= {(0, protocol, SIDE_ANY) for _, protocol, _ in ports}
+    if ports:
+        ports.add((0, ANY_PROTOCOL, SIDE_ANY))
+    return Filling(np.array(sorted(ports), FAILSAFE_PORT).tobytes(), b"\1" * len(ports), len(ports))

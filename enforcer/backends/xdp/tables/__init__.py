@@ -1,0 +1,11 @@
+"""Address tables: from sets of CIDRs to the words that the XDP program follows.
+
+Their format is bpf/include/abi.h, "Addresses to classes".
+
+::
+
+    atoms ──classes──► segments ──image4, image6──► words ──live──► the same words, changed while programs read them
+                                  read6 (read4) ◄──
+
+Pure: numpy arrays in, numpy arrays out. The caller maps the kernel's memory and waits for grace periods.
+"""

@@ -1,0 +1,221 @@
+"""What changes of the function from addresses to classes, and where: nothing outside its ranges.
+
+A change of an atom is worked out from what its CIDRs say within the ranges, found by binary search, and from the
+classes in force there, which know the other atoms.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from enforcer.backends.xdp.tables.classes import MOST_CLASSES, Members
+from enforcer.backends.xdp.tables.keys import (
+    U32,
+    Bool,
+    Keys,
+    behind,
+    distinct,
+    first_of_equals,
+    ranges4,
+    ranges6,
+    within,
+)
+from enforcer.backends.xdp.tables.room import Full
+from enforcer.policy.nets import Nets
+
+# From so many ranges on, all CIDRs of the atom are swept once; below, each range is searched for by itself.
+_MANY_RANGES = 64
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Other classes within disjoint sorted ranges ``[first, last]``.
+
+    ``edges``: where they may begin or end, those of the ranges included. ``values(points, old)``: the new classes of
+    points within the ranges.
+    """
+
+    first: Keys
+    last: Keys
+    edges: Keys
+    values: Callable[[Keys, U32], U32]
+
+    def applied(self, start: Keys, value: U32, unit_first: Keys, unit_last: Keys) -> tuple[Keys, U32]:
+        """Segments of some units (stretches that each begin with a segment), with the edit made."""
+        edges = self.edges[within(unit_first, unit_last, self.edges)]
+        points = distinct(np.concatenate([start, edges]))
+        old = value[np.searchsorted(start, points, side="right") - 1]
+        inside = np.flatnonzero(within(self.first, self.last, points))
+        old[inside] = self.values(points[inside], old[inside])
+        keep = first_of_equals(old)
+        keep[np.searchsorted(points, unit_first)] = True
+        return points[keep], old[keep]
+
+
+@dataclass
+class Registry:
+    """The classes in force, and new ones that a change under way needs. Full beyond ``most`` numbers."""
+
+    members: dict[int, Members]
+    most: int = MOST_CLASSES
+    new: dict[int, Members] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.numbers = {members: number for number, members in self.members.items()}
+        self._next = 0
+
+    def number(self, members: Members) -> int:
+        """The number of a class; a new one gets the lowest that is free."""
+        found = self.numbers.get(members)
+        if found is not None:
+            return found
+        while self._next in self.members or self._next in self.new:
+            self._next += 1
+        if self._next >= self.most:
+            raise Full(f"classes: there is room for {self.most}")
+        self.new[self._next] = members
+        self.numbers[members] = self._next
+        return self._next
+
+    def moved(self, number: int, atom: str, *, holds: bool) -> int:
+        """The class of addresses of a class once the atom holds them, or does not."""
+        members = self.new[number] if number in self.new else self.members[number]
+        return self.number(members | {atom} if holds else members - {atom})
+
+    def keep(self, numbers: Container[int]) -> None:
+        """Of the new classes, only these are needed."""
+        for number in [number for number in self.new if number not in numbers]:
+            del self.numbers[self.new.pop(number)]
+            self._next = min(self._next, number)
+
+    def commit(self) -> None:
+        self.members.update(self.new)
+        self.new = {}
+
+    def forget(self) -> None:
+        """The change is not made: its new classes are none."""
+        self.keep(())
+
+
+def atom_edit(registry: Registry, atom: str, nets: Nets, changed: Nets, *, version: int) -> Edit | None:
+    """The edit for an atom that has these ``nets`` now, of which those in ``changed`` were added or removed.
+
+    None when nothing of that IP version has changed.
+    """
+    ranges = ranges4 if version == 4 else ranges6
+    first, last = ranges(changed)
+    if not len(first):
+        return None
+    covered = ranges(nets if len(first) > _MANY_RANGES else _near(nets, changed, version))
+    edges = np.concatenate([first, behind(last), *_edges_within(first, last, *covered)])
+
+    def values(points: Keys, old: U32) -> U32:
+        return _moved(registry, atom, old, within(*covered, points))
+
+    return Edit(first, last, edges, values)
+
+
+def _edges_within(first: Keys, last: Keys, covered_first: Keys, covered_last: Keys) -> tuple[Keys, Keys]:
+    edges = behind(covered_last)
+    return covered_first[within(first, last, covered_first)], edges[within(first, last, edges)]
+
+
+def _moved(registry: Registry, atom: str, old: U32, holds: Bool) -> U32:
+    pair = old.astype(np.int64) << 1 | holds
+    pairs = distinct(pair)
+    moved = [registry.moved(item >> 1, atom, holds=bool(item & 1)) for item in pairs.tolist()]
+    return np.array(moved, np.uint32)[np.searchsorted(pairs, pair)]
+
+
+def step_edit(first: Keys, last: Keys, start: Keys, value: U32) -> Edit:
+    """The edit to the segments ``value[i]`` from ``start[i]`` on, within ranges."""
+    edges = np.concatenate([first, behind(last), start[within(first, last, start)]])
+    return Edit(first, last, edges, lambda points, _: value[np.searchsorted(start, points, side="right") - 1])
+
+
+# --- what of many CIDRs matters to a few ranges ---
+
+
+def _near(nets: Nets, changed: Nets, version: int) -> Nets:
+    """CIDRs that say of each address in ``changed`` whether ``nets`` holds it."""
+    column = _Column4(nets) if version == 4 else _Column6(nets)
+    wanted = _Column4(changed) if version == 4 else _Column6(changed)
+    parts, end = [], -1
+    for at in range(len(wanted)):
+        network, length = wanted.row(at)
+        if network <= end:
+            continue  # within the one before
+        end = network | column.hosts(length)
+        if column.covers(network, length):
+            parts.append(wanted.slice(at, at + 1))
+        else:
+            begin = bisect_right(column.rows, (network, length), key=column.row)
+            parts.append(column.slice(begin, bisect_right(column.rows, (end, column.bits), key=column.row)))
+    return Nets(
+        np.concatenate([part.net4 for part in parts]),
+        np.concatenate([part.len4 for part in parts]),
+        np.concatenate([part.net6 for part in parts]),
+        np.concatenate([part.len6 for part in parts]),
+    )
+
+
+class _Column:
+    """The prefixes of one family, by number; sorted by (network, length)."""
+
+    bits: int
+    rows: range
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, at: int) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def slice(self, begin: int, end: int) -> Nets:
+        raise NotImplementedError
+
+    def hosts(self, length: int) -> int:
+        return (1 << self.bits - length) - 1
+
+    def covers(self, network: int, length: int) -> bool:
+        """Whether a prefix is one of these, or within one."""
+        while True:
+            at = bisect_right(self.rows, (network, length), key=self.row) - 1
+            if at < 0:
+                return False
+            net, found = self.row(at)
+            if found <= length and not (net ^ network) & ~self.hosts(found):
+                return True
+            # One that holds it begins no later than the one found, so it holds that as well: their common prefix.
+            length = self.bits - (net ^ network).bit_length()
+            network &= ~self.hosts(length)
+
+
+class _Column4(_Column):
+    bits = 32
+
+    def __init__(self, nets: Nets) -> None:
+        self.nets, self.rows = nets, range(len(nets.net4))
+
+    def row(self, at: int) -> tuple[int, int]:
+        return int(self.nets.net4[at]), int(self.nets.len4[at])
+
+    def slice(self, begin: int, end: int) -> Nets:
+        return Nets(self.nets.net4[begin:end], self.nets.len4[begin:end])
+
+
+class _Column6(_Column):
+    bits = 128
+
+    def __init__(self, nets: Nets) -> None:
+        self.nets, self.rows = nets, range(len(nets.net6))
+
+    def row(self, at: int) -> tuple[int, int]:
+        return int(self.nets.net6[at, 0]) << 64 | int(self.nets.net6[at, 1]), int(self.nets.len6[at])
+
+    def slice(self, begin: int, end: int) -> Nets:
+        return Nets(net6=self.nets.net6[begin:end], len6=self.nets.len6[begin:end])

@@ -1,0 +1,165 @@
+"""IPv4: segments to the words of root4 and lists4, and back.
+
+``root[address >> 16]`` is a class or leads to a list of the segments of that /16. Lists lie in order of size, largest
+first, so that each is aligned to its size: no list crosses a page, none of at most 16 segments a cache line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from enforcer.backends.xdp.tables.classes import Segments4
+from enforcer.backends.xdp.tables.keys import U16, U32, Int, first_of_equals, flat_ranges, last_of_equals
+from enforcer.backends.xdp.tables.words import (
+    LARGEST_KIND4,
+    LEAF,
+    MOST_CLASS,
+    PAGE_WORDS,
+    ROOT_WORDS,
+    UNIT4,
+    NotOurs,
+    kinds_for,
+    kinds_of,
+    list_words,
+    rests_of,
+    whole_pages,
+)
+
+_SHIFT = np.uint32(16)
+_LOW = np.uint32(0xFFFF)
+_UNIT_WORDS = UNIT4 // 4
+
+
+@dataclass(frozen=True)
+class Image4:
+    """``root``: uint32[65536]; ``lists``: uint32, whole pages, one at least."""
+
+    root: U32
+    lists: U32
+
+
+@dataclass(frozen=True)
+class Chunks4:
+    """Segments of some /16s, one after the other: the first of the ``count[i]`` of ``chunk[i]`` starts with it."""
+
+    chunk: Int
+    count: Int
+    start: U32
+    cls: U16
+
+
+def build4(segments: Segments4) -> Image4:
+    """The tables for these segments."""
+    chunks = _chunked(segments)
+    kinds = list_kinds4(chunks)
+    units = np.where(kinds == LEAF, 0, list_units4(kinds))
+    order = np.argsort(-units, kind="stable")
+    offsets = np.empty_like(units)
+    offsets[order] = np.cumsum(units[order]) - units[order]
+    lists = np.zeros(whole_pages(int(units.sum()) * _UNIT_WORDS), np.uint32)
+    words, at, values = encode4(chunks, kinds, offsets)
+    lists[at] = values
+    return Image4(words, lists)
+
+
+def list_kinds4(chunks: Chunks4) -> Int:
+    """What kind of word each chunk needs: LEAF, or a list's."""
+    return np.where(chunks.count == 1, LEAF, kinds_for(chunks.count))
+
+
+def list_units4(kinds: Int) -> Int:
+    """How many times 16 octets lists of these kinds take."""
+    return np.left_shift(1, kinds) >> 1
+
+
+def encode4(chunks: Chunks4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
+    """Words of the root, and what to write in the lists: ``(words[chunks], places, values)``.
+
+    ``offsets[i]``: where the list of chunk i lies, in units of 16 octets; not read for a leaf.
+    """
+    first = np.cumsum(chunks.count) - chunks.count
+    words = np.where(kinds == LEAF, chunks.cls[first].astype(np.uint32), list_words(kinds, offsets))
+    listed = np.flatnonzero(kinds != LEAF)
+    size = np.left_shift(2, kinds[listed])
+    count = chunks.count[listed]
+    segments = (chunks.start << _SHIFT) | chunks.cls
+    if len(listed) < len(kinds):
+        segments = segments[flat_ranges(first[listed], count)]
+    # Each list is its segments, then its last one again and again.
+    repeats = np.ones(len(segments), np.int64)
+    repeats[np.cumsum(count) - 1] += size - count
+    return words, flat_ranges(offsets[listed] * _UNIT_WORDS, size), np.repeat(segments, repeats)
+
+
+def _chunked(segments: Segments4) -> Chunks4:
+    """All /16s: a segment that goes on into the next /16 starts there anew."""
+    borders = np.arange(ROOT_WORDS, dtype=np.uint32) << _SHIFT
+    at = np.searchsorted(segments.start, borders, side="right") - 1
+    missing = segments.start[at] != borders
+    start = np.insert(segments.start, at[missing] + 1, borders[missing])
+    cls = np.insert(segments.cls, at[missing] + 1, segments.cls[at[missing]])
+    count = np.bincount((start >> _SHIFT).astype(np.int64), minlength=ROOT_WORDS)
+    return Chunks4(np.arange(ROOT_WORDS), count, start, cls)
+
+
+def read4(root: U32, lists: U32) -> Segments4:
+    """The segments that the tables say. NotOurs (a ValueError) for what neither builds nor changes leave there."""
+    if len(root) != ROOT_WORDS:
+        raise NotOurs(f"root4: expected {ROOT_WORDS} words, found {len(root)}")
+    chunks = decode4(root, lists, np.arange(ROOT_WORDS))
+    changes = first_of_equals(chunks.cls)
+    return Segments4(chunks.start[changes], chunks.cls[changes])
+
+
+def decode4(root: U32, lists: U32, chunk: Int) -> Chunks4:
+    """The segments of some /16s (sorted numbers), neighbours differing. NotOurs as for :func:`read4`."""
+    words = np.ascontiguousarray(root[chunk])  # once: programs never write, but a copy cannot change underfoot
+    kinds = kinds_of(words)
+    leaf = kinds == LEAF
+    size = np.where(leaf, 1, np.left_shift(2, kinds))
+    begin = np.where(leaf, 0, rests_of(words) * _UNIT_WORDS)
+    if (words[leaf] > MOST_CLASS).any():
+        raise NotOurs("root4: a class beyond 65,535")
+    if (begin % size != 0).any() or (begin[~leaf] + size[~leaf] > len(lists)).any():
+        raise NotOurs("root4: a list that is not within the pages, or not aligned to its size")
+    if size.sum() > len(lists) + len(words):
+        raise NotOurs("root4: lists that overlap")
+    first = np.cumsum(size) - size
+    entries = lists[flat_ranges(begin, size)] if len(lists) else np.zeros(int(size.sum()), np.uint32)
+    entries[first[leaf]] = words[leaf]
+    if (entries[first] > MOST_CLASS).any():
+        raise NotOurs("lists4: a list that does not start with 0")
+    return _decoded(chunk, size, entries)
+
+
+def _decoded(chunk: Int, size: Int, entries: U32) -> Chunks4:
+    base = np.repeat(chunk.astype(np.uint32) << _SHIFT, size)
+    start, cls = base | entries >> _SHIFT, (entries & _LOW).astype(np.uint16)
+    if (start[1:] < start[:-1]).any():
+        raise NotOurs("lists4: a list that is not sorted")
+    keep = last_of_equals(start)
+    start, cls, owner = start[keep], cls[keep], np.repeat(np.arange(len(chunk)), size)[keep]
+    keep = first_of_equals(owner) | first_of_equals(cls)
+    return Chunks4(chunk, np.bincount(owner[keep], minlength=len(chunk)), start[keep], cls[keep])
+
+
+def lookup4(root: U32, lists: U32, addresses: U32) -> U16:
+    """The classes of addresses (host order), word for word as the program finds them."""
+    words = root[addresses >> _SHIFT]
+    kinds, low = kinds_of(words), addresses & _LOW
+    leaf = kinds == LEAF
+    page = rests_of(words) * _UNIT_WORDS // PAGE_WORDS * PAGE_WORDS
+    offset = rests_of(words) * _UNIT_WORDS % PAGE_WORDS
+    outside = ~leaf & (page >= len(lists))  # the map has no such element
+    page[leaf | outside] = 0
+    lists = lists if len(lists) else np.zeros(PAGE_WORDS, np.uint32)
+    at = np.zeros(len(words), np.int64)
+    step = np.left_shift(1, kinds)
+    for _ in range(LARGEST_KIND4 + 1):
+        there = lists[page + (offset + at + step) % PAGE_WORDS]
+        at += np.where(there >> _SHIFT <= low, step, 0)
+        step >>= 1
+    found = lists[page + (offset + at) % PAGE_WORDS] & _LOW
+    return np.where(outside, 0, np.where(leaf, words & _LOW, found)).astype(np.uint16)

@@ -1,0 +1,165 @@
+"""IPv6: segments to the words of root6, nodes6, buckets6 and lists6, and the program's way through them.
+
+``root[first 16 bits]`` leads to the segments of that /16, by the first 64 bits of the address. Where segments differ
+within one value of these, that value leads on to the last 64 bits: a *tail*. A table of prefixes up to /64 has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from enforcer.backends.xdp.tables.classes import Segments6
+from enforcer.backends.xdp.tables.forest6 import MOST_NODES, NODE6, Forest6
+from enforcer.backends.xdp.tables.keys import U16, U32, U64, Int, first_of_equals
+from enforcer.backends.xdp.tables.read6 import CHUNK_SHIFT, Rows6, read6
+from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Fill, Fresh, Rooms6
+from enforcer.backends.xdp.tables.words import (
+    LEAF,
+    MAX_STEPS6,
+    NODE,
+    PAGE_WORDS,
+    ROOT_WORDS,
+    UNIT6,
+    kinds_of,
+    rests_of,
+    whole_pages,
+)
+
+__all__ = ["NODE6", "Image6", "Rows6", "build6", "lookup6", "read6", "top_rows"]
+
+_LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LEAST_NODES = 8
+
+
+@dataclass(frozen=True)
+class Image6:
+    """``root``: uint32[65536]; ``nodes``: NODE6[n]; ``buckets``, ``lists``: uint32, whole pages, one at least."""
+
+    root: U32
+    nodes: npt.NDArray[Any]
+    buckets: U32
+    lists: U32
+
+
+def build6(segments: Segments6) -> Image6:
+    """The tables for these segments."""
+    first = np.arange(ROOT_WORDS, dtype=np.uint64) << CHUNK_SHIFT
+    nodes, buckets, lists = Fresh(), Fresh(), Fresh()
+    rooms = Rooms6(nodes, buckets, lists)
+    rows = _chunked(segments, first)
+    rows = top_rows(rows, first, first | (_LAST >> np.uint64(16)), rooms)
+    begin = np.searchsorted(rows.high, first)
+    root = Forest6(rows.high, rows.value, rooms).words(
+        begin, np.append(begin[1:], len(rows.high)), np.full(ROOT_WORDS, MOST_NODES)
+    )
+    return Image6(
+        root,
+        _filled(rooms.fills.get("nodes6", []), max(nodes.used, _LEAST_NODES) * NODE6.itemsize // 4).view(NODE6),
+        _filled(rooms.fills.get("buckets6", []), whole_pages(buckets.used * BUCKET_UNIT)),
+        _filled(rooms.fills.get("lists6", []), whole_pages(lists.used * UNIT6 // 4)),
+    )
+
+
+def _filled(fills: list[Fill], words: int) -> U32:
+    array = np.zeros(words, np.uint32)
+    for fill in fills:
+        fill.write(array)
+    return array
+
+
+def _chunked(segments: Segments6, first: U64) -> Rows6:
+    """The segments, and each /16's start as well."""
+    at = np.searchsorted(segments.high, first, side="left")  # the first segment not below first << 64, ...
+    inner = np.minimum(at, len(segments) - 1)
+    missing = (at == len(segments)) | (segments.high[inner] != first) | (segments.low[inner] != 0)
+    at = at[missing]
+    cls = segments.cls.astype(np.uint32)
+    return Rows6(  # ... so the one before holds there
+        np.insert(segments.high, at, first[missing]),
+        np.insert(segments.low, at, np.uint64(0)),
+        np.insert(cls, at, cls[at - 1]),
+    )
+
+
+def top_rows(rows: Rows6, first: U64, last: U64, rooms: Rooms6) -> Rows6:
+    """The rows of the high half alone (each ``low`` 0), with the words of tails that are made for the others.
+
+    ``first`` and ``last``: the stretches of ``high`` that the rows cover; each has a row at its start.
+    """
+    if not rows.low.any():
+        return rows
+    rows = _led(rows)
+    group = np.flatnonzero(first_of_equals(rows.high))
+    end = np.append(group[1:], len(rows.high))
+    tail = end - group > 1
+    words = Forest6(rows.low, rows.value, rooms).words(group[tail], end[tail], np.full(int(tail.sum()), MOST_NODES))
+    high, value = rows.high[group], rows.value[group]
+    value[tail] = words
+    # What holds at the end of a tail's /64 holds on behind it, unless something starts there or the stretch ends.
+    ends = last[np.searchsorted(first, high, side="right") - 1]
+    goes_on = tail & (high != ends)
+    goes_on[:-1] &= high[1:] != high[:-1] + np.uint64(1)
+    at = np.flatnonzero(goes_on)
+    return Rows6(
+        np.insert(high, at + 1, high[at] + np.uint64(1)),
+        np.zeros(len(high) + len(at), np.uint64),
+        np.insert(value, at + 1, rows.value[end[at] - 1]),
+    )
+
+
+def _led(rows: Rows6) -> Rows6:
+    """The rows, and one at the start of each /64 that another row starts within."""
+    at = np.flatnonzero(first_of_equals(rows.high) & (rows.low != 0))
+    return Rows6(
+        np.insert(rows.high, at, rows.high[at]),
+        np.insert(rows.low, at, np.uint64(0)),
+        np.insert(rows.value, at, rows.value[at - 1]),
+    )
+
+
+def lookup6(image: Image6, high: U64, low: U64) -> U16:
+    """The classes of addresses (two halves, host order), word for word as the program finds them."""
+    words, key = image.root[(high >> CHUNK_SHIFT).astype(np.int64)], high.copy()
+    found = np.zeros(len(high), np.uint32)
+    left = np.arange(len(high))
+    for _ in range(MAX_STEPS6):
+        leaf = kinds_of(words[left]) == LEAF
+        found[left[leaf]] = words[left[leaf]] & np.uint32(0xFFFF)
+        left = left[~leaf]
+        if not len(left):
+            break
+        is_node = kinds_of(words[left]) == NODE
+        nodes, lists = left[is_node], left[~is_node]
+        words[nodes] = _bucket(image, rests_of(words[nodes]), key[nodes])
+        words[lists] = _search(image.lists, words[lists], key[lists])
+        key[lists] = low[lists]
+    return found.astype(np.uint16)
+
+
+def _bucket(image: Image6, number: Int, key: U64) -> U32:
+    there = number < len(image.nodes)
+    node = image.nodes[np.where(there, number, 0)]
+    at = np.minimum((key - node["low"]) >> (node["shift"].astype(np.uint64) & np.uint64(63)), node["last"])
+    at = at.astype(np.int64) + node["base"]
+    inside = at < len(image.buckets)
+    word = np.where(inside, image.buckets[np.where(inside, at, 0)], np.uint32(0))
+    return np.where(there, np.where(key < node["low"], node["below"], word), np.uint32(0))
+
+
+def _search(lists: U32, words: U32, key: U64) -> U32:
+    kinds, rest = kinds_of(words), rests_of(words)
+    element, offset = rest // (PAGE_WORDS // 16), rest % (PAGE_WORDS // 16) * 16
+    there = element < len(lists) // PAGE_WORDS
+    page = np.where(there, element, 0) * PAGE_WORDS
+    starts = lists.view(np.uint64)
+    at, step = np.zeros(len(words), np.int64), np.left_shift(1, kinds)
+    while step.any():
+        start = starts[(page + (offset + 2 * (at + step)) % PAGE_WORDS) // 2]
+        at += np.where(start <= key, step, 0)
+        step >>= 1
+    value = lists[page + (offset + np.left_shift(4, kinds) + at) % PAGE_WORDS]
+    return np.where(there, value, np.uint32(0))

@@ -1,0 +1,69 @@
+"""Changing the IPv4 tables in force: whole /16s, each with one store to its word of the root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from enforcer.backends.xdp.tables.allocator import Allocator
+from enforcer.backends.xdp.tables.edits import Edit
+from enforcer.backends.xdp.tables.image4 import Chunks4, decode4, encode4, list_kinds4, list_units4
+from enforcer.backends.xdp.tables.keys import U32, Int, Keys, counts_of, distinct, flat_ranges
+from enforcer.backends.xdp.tables.patch import Patch, Points, Taking, changed_units
+from enforcer.backends.xdp.tables.room import Blocks, Fill
+from enforcer.backends.xdp.tables.words import LEAF, PAGE_WORDS, ROOT_WORDS, UNIT4, NotOurs, kinds_of, rests_of
+
+_SHIFT = np.uint32(16)
+_UNIT_WORDS = UNIT4 // 4
+
+
+def allocator4(root: U32, lists: U32) -> Allocator:
+    """Knows which lists the root leads to. NotOurs when they overlap or are not there."""
+    words = np.array(root)
+    if len(words) != ROOT_WORDS:
+        raise NotOurs(f"root4: expected {ROOT_WORDS} words, found {len(words)}")
+    return Allocator("lists4", len(lists) // PAGE_WORDS * PAGE_WORDS // _UNIT_WORDS, [_blocks(words)])
+
+
+def _blocks(words: U32) -> Blocks:
+    listed = words[kinds_of(words) != LEAF]
+    return Blocks(rests_of(listed), list_units4(kinds_of(listed)))
+
+
+def plan4(
+    root: U32, lists: U32, allocator: Allocator, edits: Sequence[Edit], first: Keys, last: Keys, patch: Patch
+) -> None:
+    """Add to the patch what makes these edits, all of them within the ranges ``[first, last]``. Raises Full."""
+    begin = (first >> _SHIFT).astype(np.int64)
+    chunk = distinct(flat_ranges(begin, (last >> _SHIFT).astype(np.int64) - begin + 1))
+    old = decode4(root, lists, chunk)
+    unit_first = chunk.astype(np.uint32) << _SHIFT
+    start, value = old.start, old.cls.astype(np.uint32)
+    for edit in edits:
+        start, value = edit.applied(start, value, unit_first, unit_first | np.uint32(0xFFFF))
+    patch.classes.update(distinct(value).tolist())
+    at = changed_units(unit_first, (old.start, old.cls), (start, value))
+    if len(at):
+        new = _chunks(chunk, at, start, value)
+        patch.freed["lists4"] = [_blocks(root[new.chunk])]
+        _encode(new, allocator, patch)
+
+
+def _chunks(chunk: Int, at: Int, start: U32, value: U32) -> Chunks4:
+    first = np.searchsorted(start, chunk.astype(np.uint32) << _SHIFT)
+    count = counts_of(first, len(start))
+    if len(at) < len(chunk):
+        rows = flat_ranges(first[at], count[at])
+        start, value, count, chunk = start[rows], value[rows], count[at], chunk[at]
+    return Chunks4(chunk, count, start, value.astype(np.uint16))
+
+
+def _encode(chunks: Chunks4, allocator: Allocator, patch: Patch) -> None:
+    kinds = list_kinds4(chunks)
+    listed = kinds != LEAF
+    offsets = np.zeros_like(kinds)
+    offsets[listed] = Taking(allocator, patch).take(list_units4(kinds[listed]))
+    words, places, values = encode4(chunks, kinds, offsets)
+    patch.fills["lists4"] = [Fill(places, values[:, None])]
+    patch.points["root4"] = [Points(chunks.chunk, words)]

@@ -1,0 +1,225 @@
+"""Which words of IPv6 tables a change must replace: the deepest that cover all of it, and as little else as can be.
+
+From the root through nodes to the buckets that ranges touch; through a list only where the whole change of that list
+is within one tail that it has. A word found so is a *slot*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from enforcer.backends.xdp.tables.forest6 import MOST_NODES
+from enforcer.backends.xdp.tables.keys import U32, U64, Bool, Int, Keys, first_of_equals, flat_ranges, halves6
+from enforcer.backends.xdp.tables.read6 import CHUNK_SHIFT, Items6
+from enforcer.backends.xdp.tables.room import NODE_WORDS
+from enforcer.backends.xdp.tables.words import LEAF, NODE, kinds_of, rests_of
+
+ARRAYS = ("root6", "buckets6", "nodes6", "lists6")  # a slot is in one of these, by number
+ROOT, BUCKETS, NODES, LISTS = range(4)
+_BELOW = 2  # the word of a node that says what is below its first bucket
+_LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
+_CHUNK = _LAST >> np.uint64(16)
+
+
+@dataclass(frozen=True)
+class Slots6:
+    """Words in force: ``index[i]`` of array ``array[i]``, what it says for which keys; how many nodes may nest."""
+
+    array: Int
+    index: Int
+    items: Items6
+    nodes: Int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, at: npt.NDArray[Any]) -> Slots6:
+        return Slots6(self.array[at], self.index[at], self.items[at], self.nodes[at])
+
+    @classmethod
+    def of(cls, parts: Sequence[Slots6]) -> Slots6:
+        names = [item.name for item in fields(cls) if item.name != "items"]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(items=Items6.of([part.items for part in parts]), **columns)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Slots, each with one range ``[first, last]`` of keys (of the half the slot is for) that it overlaps."""
+
+    slots: Slots6
+    owner: Int  # number of the range
+    slot: Int  # number of the slot, so that those with several ranges are known
+
+    def __getitem__(self, at: npt.NDArray[Any]) -> _Pairs:
+        return _Pairs(self.slots[at], self.owner[at], self.slot[at])
+
+
+@dataclass(frozen=True)
+class Ranges6:
+    """Disjoint sorted ranges of addresses, by halves."""
+
+    first_high: U64
+    first_low: U64
+    last_high: U64
+    last_low: U64
+
+    @classmethod
+    def of(cls, first: Keys, last: Keys) -> Ranges6:
+        return cls(*halves6(first), *halves6(last))
+
+    def touch(self, high: U64) -> Bool:
+        """Which values of the high half some address of the ranges has."""
+        at = np.searchsorted(self.first_high, high, side="right") - 1
+        return np.asarray((at >= 0) & (self.last_high[np.maximum(at, 0)] >= high), np.bool_)
+
+    def keys(self, owner: Int, items: Items6) -> tuple[U64, U64]:
+        """The first and last key of ranges, of the half that the items are for, within the items' keys."""
+        first = np.where(items.is_tail, self.first_low[owner], self.first_high[owner])
+        last = np.where(items.is_tail, self.last_low[owner], self.last_high[owner])
+        # A range that goes beyond a tail's one value of the high half reaches to the end of its low half.
+        first[items.is_tail & (self.first_high[owner] < items.high)] = 0
+        last[items.is_tail & (self.last_high[owner] > items.high)] = _LAST
+        return np.maximum(first, items.first), np.minimum(last, items.last)
+
+
+@dataclass(frozen=True)
+class Descent6:
+    """The way from the root to the slots of a change."""
+
+    root: U32
+    nodes: npt.NDArray[Any]
+    buckets: U32
+    lists: U32
+    ranges: Ranges6
+    ceilings: tuple[tuple[int, int], ...] = ()  # slots (array, index) to go no deeper than
+
+    def slots(self) -> Slots6:
+        """The slots, in the order of addresses, none within what another leads to."""
+        slots = Slots6.of([pairs[stays & first_of_equals(pairs.slot)].slots for pairs, stays in self._levels()])
+        high = np.where(slots.items.is_tail, slots.items.high, slots.items.first)
+        low = np.where(slots.items.is_tail, slots.items.first, np.uint64(0))
+        return slots[np.lexsort((low, high))]
+
+    def path(self) -> list[Slots6]:
+        """The slots that lead to a single address, the root's first."""
+        return [pairs.slots for pairs, _ in self._levels()]
+
+    def _levels(self) -> Iterator[tuple[_Pairs, Bool]]:
+        """Level by level the words on the way, and which of them are slots of the change."""
+        pairs = self._start()
+        while len(pairs.owner):
+            stays = self._stays(pairs)
+            yield pairs, stays
+            pairs = pairs[~stays]
+            kinds = kinds_of(pairs.slots.items.word)
+            pairs = _joined(self._into_nodes(pairs[kinds == NODE]), self._into_tails(pairs[kinds != NODE]))
+
+    def _start(self) -> _Pairs:
+        begin = (self.ranges.first_high >> CHUNK_SHIFT).astype(np.int64)
+        count = (self.ranges.last_high >> CHUNK_SHIFT).astype(np.int64) - begin + 1
+        index = flat_ranges(begin, count)
+        first = index.astype(np.uint64) << CHUNK_SHIFT
+        slots = Slots6(
+            np.full(len(index), ROOT),
+            index,
+            Items6.top(self.root[index], first, first | _CHUNK),
+            np.full(len(index), MOST_NODES),
+        )
+        return _numbered(slots, np.repeat(np.arange(len(begin)), count))
+
+    def _stays(self, pairs: _Pairs) -> Bool:
+        """Which slots the change goes no deeper than: decided for all ranges of a slot alike."""
+        items = pairs.slots.items
+        kinds = kinds_of(items.word)
+        first, last = self.ranges.keys(pairs.owner, items)
+        whole = (first == items.first) & (last == items.last)
+        ends = np.where(kinds == NODE, whole, True)
+        listed = np.flatnonzero((kinds != NODE) & (kinds != LEAF) & ~items.is_tail & (first == last))
+        if len(listed):
+            _, word = self._entries(items.word[listed], first[listed])
+            ends[listed] = kinds_of(word) == LEAF
+        for array, index in self.ceilings:
+            ends |= (pairs.slots.array == array) & (pairs.slots.index == index)
+        blocked = np.zeros(int(pairs.slot[-1]) + 1, np.bool_)
+        blocked[pairs.slot[ends]] = True
+        return blocked[pairs.slot]
+
+    def _into_nodes(self, pairs: _Pairs) -> _Pairs:
+        items = pairs.slots.items
+        number = rests_of(items.word)
+        node = self.nodes[number]
+        low, shift, last = node["low"], node["shift"].astype(np.uint64), node["last"].astype(np.uint64)
+        range_first, range_last = self.ranges.keys(pairs.owner, items)
+        below = np.flatnonzero(range_first < low)
+        reach = range_last >= low
+        begin = np.minimum((np.maximum(range_first, low) - low) >> shift, last)
+        end = np.where(reach, np.minimum((np.maximum(range_last, low) - low) >> shift, last), begin)
+        count = np.where(reach, (end - begin).astype(np.int64) + 1, 0)
+        owner = np.repeat(np.arange(len(number)), count)
+        at = flat_ranges(begin.astype(np.int64), count).astype(np.uint64)
+        index = node["base"].astype(np.int64)[owner] + at.astype(np.int64)
+        start = low[owner] + (at << shift[owner])
+        stop = items.last[owner]
+        inner = at < last[owner]
+        stop[inner] = start[inner] + (np.uint64(1) << shift[owner][inner]) - np.uint64(1)
+        left = pairs.slots.nodes - 1
+        bucket = Slots6(
+            np.full(len(index), BUCKETS),
+            index,
+            Items6(self.buckets[index], start, stop, items.high[owner], items.is_tail[owner]),
+            left[owner],
+        )
+        under = Slots6(
+            np.full(len(below), NODES),
+            number[below] * NODE_WORDS + _BELOW,
+            Items6(
+                node["below"][below],
+                items.first[below],
+                low[below] - np.uint64(1),
+                items.high[below],
+                items.is_tail[below],
+            ),
+            left[below],
+        )
+        return _numbered(Slots6.of([bucket, under]), np.concatenate([pairs.owner[owner], pairs.owner[below]]))
+
+    def _into_tails(self, pairs: _Pairs) -> _Pairs:
+        key, _ = self.ranges.keys(pairs.owner, pairs.slots.items)
+        index, word = self._entries(pairs.slots.items.word, key)
+        count = len(key)
+        items = Items6(word, np.zeros(count, np.uint64), np.full(count, _LAST), key, np.ones(count, np.bool_))
+        return _numbered(Slots6(np.full(count, LISTS), index, items, np.full(count, MOST_NODES)), pairs.owner)
+
+    def _entries(self, words: U32, key: U64) -> tuple[Int, U32]:
+        """What programs find in lists for these keys: the index of the word, and the word.
+
+        Padding repeats the last segment, and programs find the last of equals: that one word is all to be stored.
+        """
+        kinds, offset = kinds_of(words), rests_of(words)
+        starts = self.lists.view(np.uint64)
+        at, step = np.zeros(len(words), np.int64), np.left_shift(1, kinds)
+        while step.any():
+            at += np.where(starts[offset * 8 + np.minimum(at + step, (2 << kinds) - 1)] <= key, step, 0)
+            step >>= 1
+        index = offset * 16 + np.left_shift(4, kinds) + at
+        return index, self.lists[index]
+
+
+def _numbered(slots: Slots6, owner: Int) -> _Pairs:
+    """The pairs in an order in which those of a slot are neighbours, and the slots numbered."""
+    order = np.lexsort((slots.index, slots.array))
+    slots, owner = slots[order], owner[order]
+    new = first_of_equals(slots.index) | first_of_equals(slots.array)
+    return _Pairs(slots, owner, np.cumsum(new) - 1)
+
+
+def _joined(one: _Pairs, two: _Pairs) -> _Pairs:
+    if not len(one.owner) or not len(two.owner):
+        return one if len(one.owner) else two
+    return _numbered(Slots6.of([one.slots, two.slots]), np.concatenate([one.owner, two.owner]))

@@ -1,0 +1,54 @@
+"""Which netfilter holds the raw part of a plan: what may be asked for, and what is taken. Pure.
+
+Both backends enforce the same. Legacy iptables is taken where the host has its tables, because there an Allow reaches
+further: it lets a packet pass the host's own firewall, if that is in legacy tables too (docs/nftables.md).
+"""
+
+from __future__ import annotations
+
+from enforcer.errors import UnsupportedKernelError
+from enforcer.facts import HostFacts
+from enforcer.mode import RawChoice
+from enforcer.policy.resources import FelixConfiguration
+from enforcer.words import Answer, Backend
+
+
+def asked_for(felix: FelixConfiguration, choice: RawChoice) -> tuple[Backend | None, str]:
+    """The backend asked for by name and by whom; None where nobody did."""
+    if choice is not RawChoice.AUTO:
+        return Backend(choice.value), f"raw backend '{choice}' was asked for"
+    if felix.nftables_mode == "Enabled":
+        return Backend.NFTABLES, "nftablesMode: Enabled"
+    if felix.iptables_backend.lower() == "nft":
+        return Backend.NFTABLES, "iptablesBackend: NFT"
+    if felix.nftables_mode == "Disabled":
+        return Backend.IPTABLES, "nftablesMode: Disabled"
+    if felix.iptables_backend.lower() == "legacy":
+        return Backend.IPTABLES, "iptablesBackend: Legacy"
+    return None, ""
+
+
+def raw_backend(facts: HostFacts, felix: FelixConfiguration, choice: RawChoice) -> tuple[Backend, str]:
+    """The backend and why. A probe that cannot tell is no obstacle, nor one that nobody made of iptables.
+
+    Raises UnsupportedKernelError when the host answers NO to the one asked for by name, or to both.
+    """
+    wanted, why = asked_for(felix, choice)
+    if wanted is not None:
+        if refused := _refusal(facts, wanted):
+            raise UnsupportedKernelError(f"{wanted} is not possible on this host ({why}): {refused}")
+        return wanted, why
+    refused = _refusal(facts, Backend.IPTABLES)
+    if not refused:
+        return Backend.IPTABLES, "this host has the legacy tables"
+    other = _refusal(facts, Backend.NFTABLES) if Backend.NFTABLES in facts.backends else "not probed"
+    if other:
+        raise UnsupportedKernelError(
+            f"this host has no raw table that could hold the policy: {refused}; nor nftables: {other}"
+        )
+    return Backend.NFTABLES, f"this host has no legacy tables: {refused}"
+
+
+def _refusal(facts: HostFacts, backend: Backend) -> str:
+    probe = facts.backends.get(backend)
+    return (probe.reason or "no") if probe is not None and probe.answer is Answer.NO else ""

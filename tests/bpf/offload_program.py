@@ -1,0 +1,163 @@
+"""The program for devices, loaded on this host, and what it should do with a frame: one frame, one source at a time."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from enforcer.backends.xdp.eligible import held
+from enforcer.backends.xdp.offload import load_offload, render_offload
+from enforcer.kernel import bpf
+from enforcer.kernel.maps import Map
+from enforcer.kernel.offload import PROGRAM
+from enforcer.plan import InterfacePlan, PlannedEntry
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import Failsafe
+from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.words import Action, Backend, Mode, Stage
+from tests.bpf.xdp_frames import (
+    AUTHENTICATION,
+    DESTINATION,
+    FRAGMENT,
+    HOP_BY_HOP,
+    IPV4,
+    IPV6,
+    QINQ,
+    ROUTING,
+    SCTP,
+    TCP,
+    UDP,
+    VLAN,
+)
+
+XDP_DROP, XDP_PASS = 1, 2
+COUNT = struct.Struct("=QQ")
+PORTED = {TCP: 20, UDP: 8, SCTP: 12}
+EXTENSIONS = {HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION}
+
+
+@dataclass(frozen=True)
+class Program:
+    """The loaded program with its counters."""
+
+    fd: int
+    counters: Map
+
+    def run(self, frame: bytes) -> int:
+        """The verdict; the frame must come out as it went in."""
+        verdict, out, _ = bpf.test_run(self.fd, frame)
+        assert out == frame
+        return verdict
+
+    def counts(self) -> list[tuple[int, int]]:
+        """(packets, bytes) of each entry."""
+        values = (self.counters.lookup(struct.pack("=I", at)) for at in range(self.counters.max_entries))
+        return [COUNT.unpack(value or b"") for value in values]
+
+    def dropped_by(self, frame: bytes) -> int | None:
+        """The number of the entry that drops it, None when it passes; what counted must say the same."""
+        before = self.counts()
+        verdict = self.run(frame)
+        counted = [at for at, (old, new) in enumerate(zip(before, self.counts(), strict=True)) if old != new]
+        assert verdict == (XDP_DROP if counted else XDP_PASS)
+        assert len(counted) <= 1
+        return counted[0] if counted else None
+
+
+def plan_of(table: RuleTable) -> InterfacePlan:
+    """The plan in offload mode: the entries from the first that a device holds."""
+    run = held(table, Mode.OFFLOAD)
+    planned = tuple(PlannedEntry(entry, Stage.NIC_OFFLOAD) for entry in table.ingress[:run])
+    return InterfacePlan(table, Mode.OFFLOAD, Backend.IPTABLES, planned, held=run)
+
+
+def deny_lists(
+    *lists: Sequence[str],
+    inbound: tuple[Failsafe, ...] = (Failsafe(TCP, 22),),
+    outbound: tuple[Failsafe, ...] = (Failsafe(UDP, 53),),
+) -> RuleTable:
+    sets = {f"s:{number}": IpSet(f"s:{number}", "", Nets.of(nets)) for number, nets in enumerate(lists)}
+    entries = tuple(Entry(name, Action.DENY, source=AddressMatch(ip_set=name)) for name in sets)
+    return RuleTable("eth0", "hep", entries, failsafe_inbound=inbound, failsafe_outbound=outbound, sets=sets)
+
+
+@contextmanager
+def loaded(table: RuleTable, *, pass_tagged: bool = False) -> Iterator[Program]:
+    rendered = render_offload(plan_of(table), pass_tagged=pass_tagged)
+    with load_offload(rendered, None) as obj, obj.map("entry_counters") as counters:
+        yield Program(obj.program(PROGRAM).fd, counters)
+
+
+def expected(table: RuleTable, frame: bytes, *, pass_tagged: bool = False) -> int | None:
+    """Which entry drops a frame, by walking headers and entries; None: it passes."""
+    kind, packet = _behind_tags(frame, pass_tagged=pass_tagged)
+    read = {IPV4: _read4, IPV6: _read6}.get(kind)
+    found = read(packet) if read else None
+    if found is None:
+        return None
+    source, protocol, ports = found
+    if _may_be_failsafe(table, protocol, ports):
+        return None
+    return next((at for at, entry in enumerate(plan_of(table).xdp_entries) if _lists(table, entry, source)), None)
+
+
+Transport = tuple[IPv4Address | IPv6Address, "int | None", "tuple[int, int] | None"]
+
+
+def _behind_tags(frame: bytes, *, pass_tagged: bool) -> tuple[int, bytes]:
+    """Type and packet; type 0 for a frame that nothing is done about."""
+    at = 12
+    for _ in range(2):
+        kind = int.from_bytes(frame[at : at + 2], "big")
+        if kind not in (VLAN, QINQ):
+            break
+        if len(frame) < at + 6 or (pass_tagged and int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF):
+            return 0, b""
+        at += 4
+    return int.from_bytes(frame[at : at + 2], "big"), frame[at + 2 :]
+
+
+def _read4(packet: bytes) -> Transport | None:
+    """Source, protocol and ports of a sound packet; None for what of those cannot be known."""
+    if len(packet) < 20:
+        return None
+    header, total = packet[0] % 16 * 4, int.from_bytes(packet[2:4], "big")
+    if packet[0] >> 4 != 4 or header < 20 or header > total or header > len(packet):
+        return None
+    later = int.from_bytes(packet[6:8], "big") & 0x1FFF
+    ports = None if later else _ports(packet[9], packet[header:total])
+    return ip_address(packet[12:16]), packet[9] or None, ports
+
+
+def _read6(packet: bytes) -> Transport | None:
+    if len(packet) < 40 or packet[0] >> 4 != 6:
+        return None
+    source, following = ip_address(packet[8:24]), packet[6]
+    if following in EXTENSIONS:
+        return source, None, None
+    return source, following, _ports(following, packet[40 : 40 + int.from_bytes(packet[4:6], "big")])
+
+
+def _ports(protocol: int, payload: bytes) -> tuple[int, int] | None:
+    if protocol not in PORTED or len(payload) < PORTED[protocol]:
+        return None
+    return int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
+
+
+def _may_be_failsafe(table: RuleTable, protocol: int | None, ports: tuple[int, int] | None) -> bool:
+    failsafes = [*((item, 1) for item in table.failsafe_inbound), *((item, 0) for item in table.failsafe_outbound)]
+    return any(
+        protocol is None or (item.protocol == protocol and (ports is None or ports[side] == item.port))
+        for item, side in failsafes
+    )
+
+
+def _lists(table: RuleTable, entry: Entry, source: IPv4Address | IPv6Address) -> bool:
+    if entry.ip_version not in (None, source.version):
+        return False
+    if entry.source.ip_set is not None:
+        return table.sets[entry.source.ip_set].nets.contains(source)
+    return not entry.source.nets or any(source in net for net in entry.source.nets)

@@ -1,0 +1,89 @@
+"""The third witness of the XDP stage, the program itself: it drops what explain and predict say, for the same entries.
+
+The program is loaded with what the backend renders for the plan, and runs in ``BPF_PROG_TEST_RUN``: no interface, no
+kernel behind it. Frames are aimed at the policy (:mod:`tests.frame_strategies`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dossim.disposition import Disposition
+from dossim.host import Host
+from enforcer.mode import ModeChoice
+from enforcer.plan import InterfacePlan
+from enforcer.policy.resources import Resources
+from enforcer.words import Stage
+from tests.bpf.xdp_program import XDP_DROP, program_for
+from tests.counterexample import kept
+from tests.frame_strategies import SHORTEST, random_frames
+from tests.frames import captures
+from tests.reach import reach
+from tests.strategies import hosts, resources
+from tests.unit.dossim import xdp_decisions
+from tests.unit.dossim.xdp_decisions import Row
+from tests.unit.dossim.xdp_rows import ROWS
+from tests.witnesses import explained, plan_for, predicted, table_of
+
+pytestmark = pytest.mark.needs_root
+
+AIMED = 400  # frames an example
+LEAST_FRAMES = 50_000
+
+
+def test_the_program_drops_what_both_witnesses_say() -> None:
+    """Over so many frames, of which some thousands are dropped, by entries of every kind."""
+    frames_asked, dropped = 0, 0
+
+    @settings(max_examples=max(250, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+    @given(resources(), hosts(), captures(), st.integers(0, 1 << 32))
+    def agree(policy: Resources, host: Host, others: list[bytes], seed: int) -> None:
+        nonlocal frames_asked, dropped
+        plan = plan_for(policy, host, ModeChoice.NATIVE)
+        if plan.mode is None:
+            return
+        table = table_of(policy, host)
+        frames = [*random_frames(table, random.Random(seed), AIMED), *reach(table, host, seed).frames, *others]
+        frames = [frame for frame in frames if len(frame) >= SHORTEST]
+        with kept("found-xdp-program", policy, host, frames):
+            entries = dropped_by(explained(policy, host, ModeChoice.NATIVE, frames))
+            assert dropped_by(predicted(policy, host, ModeChoice.NATIVE, frames)) == entries
+            assert program_differs(plan, frames, entries) == []
+        frames_asked += len(frames)
+        dropped += len(frames) - entries.count(None)
+
+    agree()
+    assert frames_asked >= LEAST_FRAMES
+    assert dropped >= LEAST_FRAMES // 50
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.sentence for row in ROWS])
+def test_every_row_of_the_table(row: Row) -> None:
+    plan = plan_for(row.policy, xdp_decisions.HOST, ModeChoice.NATIVE)
+    assert program_differs(plan, [row.frame], [row.entry]) == []
+
+
+def dropped_by(ends: Sequence[Disposition]) -> list[str | None]:
+    """For each frame the entry that XDP drops it for; None: it passes."""
+    return [end.entry if end.stage is Stage.DRIVER else None for end in ends]
+
+
+def program_differs(plan: InterfacePlan, frames: Sequence[bytes], entries: Sequence[str | None]) -> list[str]:
+    """Where the loaded program does other than said: frame by frame, then what it counted for each entry."""
+    with program_for(plan) as program:
+        verdicts = [program.run(frame) == XDP_DROP for frame in frames]
+        names = (name for name in program.names if name)
+        counted = {name: packets for name, (packets, _) in zip(names, program.counts(), strict=True) if packets}
+    found = [
+        f"frame {number}: {'dropped' if drop else 'passed'} by the program, said: {entry} ({frame.hex()})"
+        for number, (drop, entry, frame) in enumerate(zip(verdicts, entries, frames, strict=True))
+        if drop is not (entry is not None)
+    ]
+    said = Counter(entry for entry in entries if entry is not None)
+    return found + ([] if found or counted == said else [f"counted {counted}, said {dict(said)}"])

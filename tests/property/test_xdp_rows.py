@@ -1,0 +1,164 @@
+"""The XDP program's maps, read as the program reads them, answer what walking the entries one by one does.
+
+The walk is written here from what an entry means; a thing that is not known makes an entry doubtful, and XDP passes
+what it doubts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from enforcer.backends.xdp.contents import contents_of
+from enforcer.backends.xdp.eligible import held
+from enforcer.backends.xdp.rows import atoms, render
+from enforcer.plan import InterfacePlan
+from enforcer.policy.nets import Nets
+from enforcer.policy.resources import Failsafe, IcmpMatch, IPAddress, IPNetwork, PortRange
+from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
+from enforcer.words import Action, Backend, Mode
+from tests.ruletables import ADDRESSES, Packet, packets, rule_tables
+from tests.unit.enforcer.backends.xdp_twin import Twin
+
+NO, DOUBT, YES = "no", "doubt", "yes"
+
+# The number counts, although the name beside it stands for nothing.
+NAMED_FOR_NOTHING = RuleTable(
+    "eth0",
+    "endpoint",
+    (
+        Entry(
+            "entry0",
+            Action.DENY,
+            protocol=6,
+            destination=AddressMatch(not_ports=(PortRange(22, 22),), not_named_ports=("n:none",)),
+        ),
+    ),
+    port_sets={"n:none": PortSet("n:none", "none", 6, ())},
+)
+
+
+@st.composite
+def rule_tables_and_packets(draw: st.DrawFn) -> tuple[RuleTable, list[Packet]]:
+    table = draw(rule_tables())
+    return table, draw(st.lists(packets(table.ingress[-8:]), min_size=1, max_size=20))
+
+
+@settings(max_examples=max(300, settings().max_examples // 4), suppress_health_check=list(HealthCheck))
+@given(rule_tables_and_packets(), st.booleans())
+@example((NAMED_FOR_NOTHING, [Packet(ADDRESSES[4][0], ADDRESSES[4][1], 6, (1, 22))]), True)
+def test_the_maps_answer_what_walking_the_entries_does(drawn: tuple[RuleTable, list[Packet]], ipv6: bool) -> None:
+    table, sent = drawn
+    plan = InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, (), held=held(table))
+    if not plan.held:
+        return
+    asked = atoms(plan)
+    addresses = {address for packet in sent for address in (packet.source, packet.destination)}
+    member_of = {
+        address: frozenset(name for name, nets in asked.items() if nets.contains(address)) for address in addresses
+    }
+    numbers = {members: at for at, members in enumerate(dict.fromkeys([frozenset(), *member_of.values()]))}
+    rows = render(plan, ipv6=ipv6)
+    classes = {number: members for members, number in numbers.items()}
+    twin = Twin(contents_of(plan, rows, classes, len(classes) + 1, pass_tagged=False, ipv6=ipv6))
+    for packet in sent:
+        source, destination = (numbers[member_of[address]] for address in (packet.source, packet.destination))
+        bit = twin.dropped_by(packet, source, destination)
+        walked = None if packet.family == 6 and not ipv6 else walk(table, plan.held, packet)
+        assert (None if bit is None else rows.names[bit]) == walked, packet
+
+
+def walk(table: RuleTable, held: int, packet: Packet) -> str | None:
+    """The entry that drops a packet in XDP, which holds the first ``held`` ingress entries."""
+    if any(answer != NO for answer in failsafes(table, packet)):
+        return None
+    skipped: set[str] = set()
+    for entry in table.ingress[:held]:
+        answer = NO if entry.tier in skipped else ask(entry, packet, table)
+        if answer == YES and entry.action is Action.PASS:
+            skipped.add(entry.tier)
+        elif answer != NO:
+            return entry.name if answer == YES and entry.action is Action.DENY else None
+    return None
+
+
+def failsafes(table: RuleTable, packet: Packet) -> Iterator[str]:
+    for side, items in ((1, table.failsafe_inbound), (0, table.failsafe_outbound)):
+        for item in items:
+            yield failsafe(item, side, packet)
+
+
+def failsafe(item: Failsafe, side: int, packet: Packet) -> str:
+    if item.net is not None and not among(packet.source, [item.net]):
+        return NO
+    if packet.protocol not in (None, item.protocol):
+        return NO
+    if packet.protocol is None or packet.ports is None:
+        return DOUBT
+    return YES if packet.ports[side] == item.port else NO
+
+
+def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
+    """Whether an entry matches: no, if anything that is known says so; in doubt, if it asks for what is not."""
+    sides = ((entry.source, packet.source), (entry.destination, packet.destination))
+    if is_of_another_family(entry, packet.family) or not all(address_holds(*side, table) for side in sides):
+        return NO
+    asks_ports = any(
+        side.ports or side.not_ports or side.named_ports or side.not_named_ports
+        for side in (entry.source, entry.destination)
+    )
+    icmp = [(item, wanted) for item, wanted in ((entry.icmp, True), (entry.not_icmp, False)) if item is not None]
+    if packet.protocol is None:
+        asks = entry.protocol is not None or entry.not_protocol is not None or asks_ports or icmp
+        return DOUBT if asks else YES
+    if packet.protocol == entry.not_protocol or entry.protocol not in (None, packet.protocol):
+        return NO
+    typed = [(item, wanted) for item, wanted in icmp if item.type is not None]
+    if packet.protocol in (6, 17, 132):
+        if packet.ports is None:
+            return DOUBT if asks_ports else YES
+        ends = zip((entry.source, entry.destination), (packet.source, packet.destination), packet.ports, strict=True)
+        return YES if all(port_holds(*end, packet.protocol, table) for end in ends) else NO
+    if any(side.ports or side.named_ports for side in (entry.source, entry.destination)):
+        return NO
+    if typed and packet.icmp is None:
+        return DOUBT
+    return YES if all(icmp_holds(item, packet.icmp) == wanted for item, wanted in typed) else NO
+
+
+def is_of_another_family(entry: Entry, family: int) -> bool:
+    if entry.ip_version not in (None, family) or {1: 4, 58: 6}.get(entry.protocol or 0, family) != family:
+        return True
+    lists = [nets for side in (entry.source, entry.destination) for nets in (side.nets, side.not_nets) if nets]
+    return any(all(net.version != family for net in nets) for nets in lists)
+
+
+def address_holds(match: AddressMatch, address: IPAddress, table: RuleTable) -> bool:
+    return (
+        (not match.nets or among(address, match.nets))
+        and not among(address, match.not_nets)
+        and (match.ip_set is None or among(address, table.sets[match.ip_set].nets))
+        and (match.not_ip_set is None or not among(address, table.sets[match.not_ip_set].nets))
+    )
+
+
+def among(address: IPAddress, nets: Iterable[IPNetwork] | Nets) -> bool:
+    return any(address in net for net in nets)
+
+
+def port_holds(match: AddressMatch, address: IPAddress, port: int, protocol: int, table: RuleTable) -> bool:
+    def listed(ranges: tuple[PortRange, ...], names: tuple[str, ...]) -> bool:
+        sets = (table.port_sets[name] for name in names)
+        return any(port in item for item in ranges) or any(
+            item.protocol == protocol and (address, port) in item.members for item in sets
+        )
+
+    wanted = listed(match.ports, match.named_ports) or not (match.ports or match.named_ports)
+    return wanted and not listed(match.not_ports, match.not_named_ports)
+
+
+def icmp_holds(item: IcmpMatch, found: tuple[int, int] | None) -> bool:
+    assert found is not None
+    return item.type == found[0] and item.code in (None, found[1])

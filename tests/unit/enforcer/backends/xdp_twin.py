@@ -1,0 +1,121 @@
+"""The XDP program's decision in Python, for tests: it reads the maps' octets as bpf/include/abi.h lays them out.
+
+It follows ``may_drop()`` and ``verdict_of()`` of bpf/xdp_untracked.bpf.c step by step, and knows nothing of how the
+maps came about. Addresses are given as classes, because looking those up is another matter.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from enforcer.backends.xdp.generation import Contents, Elements
+from tests.ruletables import Packet
+
+ROW = struct.Struct("=8Q")
+POLICY = ("deny", "skip", "ask_protocol", "ask_ports", "ask_icmp", "portless")
+SOURCE, DESTINATION, ICMP, ICMPV6 = range(4)  # enum port_directory; the first two are enum side as well
+PROTOCOL_UNKNOWN = 256
+MAX_SKIPS = 16
+WITH_PORTS = (6, 17, 132)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The program, loaded with contents."""
+
+    contents: Contents
+
+    def dropped_by(self, packet: Packet, source: int, destination: int) -> int | None:
+        """The bit that drops a packet whose addresses are of these classes; None: it passes."""
+        if not source and not self._setting("drop_unlisted"):
+            return None
+        if not self._address_row(source, SOURCE, packet.family) & self._policy("deny"):
+            return None
+        left = self._row("protocols", PROTOCOL_UNKNOWN if packet.protocol is None else packet.protocol)
+        left &= self._address_row(source, SOURCE, packet.family)
+        if self._setting("ask_destination"):
+            left &= self._address_row(destination, DESTINATION, packet.family)
+        doubt = 0
+        if packet.protocol is None:
+            doubt = self._policy("ask_protocol")
+        elif packet.protocol in WITH_PORTS:
+            if packet.ports is None:
+                doubt = self._policy("ask_ports")
+            else:
+                left &= self._ports(packet, SOURCE) & self._ports(packet, DESTINATION)
+        else:
+            left &= self._policy("portless")
+            if packet.protocol == {4: 1, 6: 58}[packet.family]:
+                if packet.icmp is None:
+                    doubt = self._policy("ask_icmp")
+                else:
+                    kind, code = packet.icmp
+                    left &= self._pair(ICMP if packet.family == 4 else ICMPV6, kind << 8 | code)[0]
+        return self._first(left & self._words(), doubt)
+
+    def _first(self, left: int, doubt: int) -> int | None:
+        for _ in range(MAX_SKIPS + 1):
+            bit = (left & -left).bit_length() - 1
+            if bit < 0 or doubt >> bit & 1:
+                return None
+            if self._policy("deny") >> bit & 1:
+                return bit
+            if not self._setting("may_skip") or not self._policy("skip") >> bit & 1:
+                return None
+            left &= self._row("tiers", bit)
+        return None
+
+    def _ports(self, packet: Packet, side: int) -> int:
+        assert packet.ports is not None
+        wanted, unwanted = self._pair(side, packet.ports[side])
+        if not self._setting("ask_named"):
+            return wanted
+        address = (packet.source, packet.destination)[side]
+        key = address.packed.ljust(16, b"\0") + struct.pack("!H", packet.ports[side])
+        key += bytes([packet.protocol or 0, side, packet.family, 0, 0, 0])
+        found = dict(zip(*self.contents.hashes["named"], strict=True)).get(key)
+        named = _pair_of(found) if found else (0, 0)
+        return (wanted | named[0]) & ~(unwanted | named[1])
+
+    def _pair(self, directory: int, number: int) -> tuple[int, int]:
+        """The row of port_rows that a directory of port_pages leads to."""
+        page = self._page(directory)[number >> 8]
+        assert page > ICMPV6, "directories lead to pages, not to directories"
+        return _pair_of(_element(self.contents.arrays["port_rows"], self._page(page)[number & 0xFF]))
+
+    def _page(self, number: int) -> tuple[int, ...]:
+        return struct.unpack("=256H", _element(self.contents.arrays["port_pages"], number))
+
+    def _address_row(self, number: int, side: int, family: int) -> int:
+        place = (side if family == 4 else 2 + side) * ROW.size
+        return _row_of(_element(self.contents.arrays["rows"], number)[place : place + ROW.size])
+
+    def _policy(self, field: str) -> int:
+        place = POLICY.index(field) * ROW.size
+        return _row_of(_element(self.contents.arrays["policy"], 0)[place : place + ROW.size])
+
+    def _row(self, name: str, number: int) -> int:
+        return _row_of(_element(self.contents.arrays[name], number))
+
+    def _words(self) -> int:
+        """The bits of the words that the program looks at."""
+        return (1 << 64 * self._setting("row_words")) - 1
+
+    def _setting(self, name: str) -> int:
+        settings: Mapping[str, int] = self.contents.settings
+        return settings[name]
+
+
+def _element(elements: Elements, number: int) -> bytes:
+    assert 0 <= number < len(elements), "a lookup beyond the map"
+    return elements.data[number * elements.size : (number + 1) * elements.size]
+
+
+def _row_of(octets: bytes) -> int:
+    return sum(word << 64 * at for at, word in enumerate(ROW.unpack(octets)))
+
+
+def _pair_of(octets: bytes) -> tuple[int, int]:
+    return _row_of(octets[: ROW.size]), _row_of(octets[ROW.size :])

@@ -1,0 +1,88 @@
+"""Which raw backend a plan takes: who asks, what the host answers, and the sentences that say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from enforcer.errors import UnsupportedKernelError
+from enforcer.facts import HostFacts, Probe
+from enforcer.mode import RawChoice
+from enforcer.policy.load import load_text
+from enforcer.policy.resources import FelixConfiguration
+from enforcer.rawchoice import raw_backend
+from enforcer.words import Answer, Backend
+
+YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "no such table"), Probe(Answer.UNKNOWN, "needs root")
+IPTABLES, NFTABLES = Backend.IPTABLES, Backend.NFTABLES
+BOTH = {IPTABLES: YES, NFTABLES: YES}
+LEGACY_GONE = {IPTABLES: NO, NFTABLES: YES}
+
+ROWS = [
+    ("legacy tables are there", {}, RawChoice.AUTO, BOTH, IPTABLES, "this host has the legacy tables"),
+    ("they are not", {}, RawChoice.AUTO, LEGACY_GONE, NFTABLES, "this host has no legacy tables: no such table"),
+    ("nobody knows", {}, RawChoice.AUTO, {IPTABLES: UNKNOWN}, IPTABLES, "this host has the legacy tables"),
+    ("nobody asked", {}, RawChoice.AUTO, {}, IPTABLES, "this host has the legacy tables"),
+    ("nftablesMode", {"nftables_mode": "Enabled"}, RawChoice.AUTO, BOTH, NFTABLES, "nftablesMode: Enabled"),
+    ("iptablesBackend", {"iptables_backend": "NFT"}, RawChoice.AUTO, BOTH, NFTABLES, "iptablesBackend: NFT"),
+    ("in small letters", {"iptables_backend": "nft"}, RawChoice.AUTO, BOTH, NFTABLES, "iptablesBackend: NFT"),
+    ("Disabled", {"nftables_mode": "Disabled"}, RawChoice.AUTO, BOTH, IPTABLES, "nftablesMode: Disabled"),
+    ("Legacy", {"iptables_backend": "Legacy"}, RawChoice.AUTO, BOTH, IPTABLES, "iptablesBackend: Legacy"),
+    (
+        "either is enough",
+        {"iptables_backend": "NFT", "nftables_mode": "Disabled"},
+        RawChoice.AUTO,
+        BOTH,
+        NFTABLES,
+        "iptablesBackend: NFT",
+    ),
+    (
+        "the command line overrides both",
+        {"iptables_backend": "NFT", "nftables_mode": "Enabled"},
+        RawChoice.IPTABLES,
+        BOTH,
+        IPTABLES,
+        "raw backend 'iptables' was asked for",
+    ),
+    ("nftables by name", {}, RawChoice.NFTABLES, BOTH, NFTABLES, "raw backend 'nftables' was asked for"),
+    ("by name, not probed", {}, RawChoice.NFTABLES, {}, NFTABLES, "raw backend 'nftables' was asked for"),
+]
+
+
+def facts(backends: dict[Backend, Probe]) -> HostFacts:
+    return HostFacts("jasper", backends=backends)
+
+
+@pytest.mark.parametrize(
+    ("fields", "choice", "backends", "expected", "why"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
+def test_which_backend(
+    fields: dict[str, str], choice: RawChoice, backends: dict[Backend, Probe], expected: Backend, why: str
+) -> None:
+    felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]
+    assert raw_backend(facts(backends), felix, choice) == (expected, why)
+
+
+REFUSED = [
+    (
+        {"nftables_mode": "Enabled"},
+        RawChoice.AUTO,
+        "nftables is not possible on this host .nftablesMode: Enabled.: no su",
+    ),
+    ({}, RawChoice.NFTABLES, "nftables is not possible on this host .raw backend 'nftables' was asked for.: no such"),
+    ({}, RawChoice.AUTO, "no raw table that could hold the policy: no such table; nor nftables: no such table"),
+    ({"iptables_backend": "Legacy"}, RawChoice.AUTO, "iptables is not possible on this host .iptablesBackend: Legacy"),
+]
+
+
+@pytest.mark.parametrize(("fields", "choice", "message"), REFUSED)
+def test_what_the_host_has_not_is_refused(fields: dict[str, str], choice: RawChoice, message: str) -> None:
+    felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedKernelError, match=message):
+        raw_backend(facts({IPTABLES: NO, NFTABLES: NO}), felix, choice)
+
+
+def test_the_words_of_the_yaml_are_understood() -> None:
+    text = "{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: default}, spec: {%s}}"
+    for spec, expected in (("iptablesBackend: nft", NFTABLES), ("nftablesMode: Enabled", NFTABLES), ("", IPTABLES)):
+        felix = load_text(text % spec).felix_for("jasper")
+        assert raw_backend(facts(BOTH), felix, RawChoice.AUTO)[0] is expected
