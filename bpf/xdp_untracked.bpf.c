@@ -234,8 +234,8 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 }
 
 /*
- * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it cannot, and in fragments
- * whose own word for it is not what raw will see.
+ * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it cannot, in fragments whose
+ * own word for it is not what raw will see, and behind an authentication header, where only iptables looks.
  */
 static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *cursor, __u8 next,
 					     struct transport *transport)
@@ -565,6 +565,7 @@ static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 k
 	if (ask_destination && !keep_class(left, words, known, SECOND(classes), SIDE_DESTINATION))
 		return XDP_PASS;
 	if (protocol == PROTOCOL_UNKNOWN) {
+		/* Whatever their addresses: raw asks for the protocol before it looks into sets, and drops what has none. */
 		doubt = &policy->ask_protocol;
 		EACH_WORD
 		for (i = 0; i < words; i++)

@@ -81,8 +81,8 @@ static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 		return 0;
 	cursor->at += header_length;
 	cursor->left = total_length - header_length;
-	if (BE16(ip->fragment_be) & 0x2000)
-		cursor->left &= ~7U;
+	if (BE16(ip->fragment_be) & IPV4_MORE_FRAGMENTS)
+		cursor->left &= ~7U; /* ip_frag_queue() cuts the rest off: raw may never see it */
 	return total_length;
 }
 

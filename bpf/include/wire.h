@@ -39,6 +39,7 @@ struct vlan_tag {
 _Static_assert(sizeof(struct vlan_tag) == 4, "802.1Q");
 
 #define IPV4_FRAGMENT_OFFSET_MASK 0x1fff
+#define IPV4_MORE_FRAGMENTS 0x2000
 
 struct ipv4_header {
 	__u8 version_and_length; /* 4 bits each; the length in 4 bytes */

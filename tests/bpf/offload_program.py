@@ -127,8 +127,10 @@ def _read4(packet: bytes) -> Transport | None:
     header, total = packet[0] % 16 * 4, int.from_bytes(packet[2:4], "big")
     if packet[0] >> 4 != 4 or header < 20 or header > total or header > len(packet):
         return None
-    later = int.from_bytes(packet[6:8], "big") & 0x1FFF
-    ports = None if later else _ports(packet[9], packet[header:total])
+    fragment = int.from_bytes(packet[6:8], "big")
+    if fragment & 0x2000:
+        total -= (total - header) % 8
+    ports = None if fragment & 0x1FFF else _ports(packet[9], packet[header:total])
     return ip_address(packet[12:16]), packet[9] or None, ports
 
 

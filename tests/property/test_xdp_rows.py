@@ -91,6 +91,8 @@ def failsafes(table: RuleTable, packet: Packet) -> Iterator[str]:
 
 
 def failsafe(item: Failsafe, side: int, packet: Packet) -> str:
+    if packet.protocol is None and (item.net is None or item.net.version == packet.family):
+        return DOUBT  # as below
     if item.net is not None and not among(packet.source, [item.net]):
         return NO
     if packet.protocol not in (None, item.protocol):
@@ -103,16 +105,19 @@ def failsafe(item: Failsafe, side: int, packet: Packet) -> str:
 def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
     """Whether an entry matches: no, if anything that is known says so; in doubt, if it asks for what is not."""
     sides = ((entry.source, packet.source), (entry.destination, packet.destination))
-    if is_of_another_family(entry, packet.family) or not all(address_holds(*side, table) for side in sides):
+    if is_of_another_family(entry, packet.family):
         return NO
     asks_ports = any(
         side.ports or side.not_ports or side.named_ports or side.not_named_ports
         for side in (entry.source, entry.destination)
     )
     icmp = [(item, wanted) for item, wanted in ((entry.icmp, True), (entry.not_icmp, False)) if item is not None]
+    if packet.protocol is None and (entry.protocol is not None or entry.not_protocol is not None or asks_ports or icmp):
+        return DOUBT  # whatever its addresses: raw asks for the protocol before it looks into sets
+    if not all(address_holds(*side, table) for side in sides):
+        return NO
     if packet.protocol is None:
-        asks = entry.protocol is not None or entry.not_protocol is not None or asks_ports or icmp
-        return DOUBT if asks else YES
+        return YES
     if packet.protocol == entry.not_protocol or entry.protocol not in (None, packet.protocol):
         return NO
     typed = [(item, wanted) for item, wanted in icmp if item.type is not None]

@@ -153,6 +153,7 @@ def _sides(entry: Entry) -> tuple[AddressMatch, AddressMatch]:
 
 
 def _asks_protocol(entry: Entry) -> bool:
+    """Only IPv6 hides its protocol; the program takes these for possible whatever their addresses say."""
     asks = entry.protocol is not None or entry.not_protocol is not None
     asks = asks or _asks_ports(entry) or entry.icmp is not None or entry.not_icmp is not None
     return asks and is_of(entry, 6)

@@ -40,6 +40,7 @@ class Twin:
         doubt = 0
         if packet.protocol is None:
             doubt = self._policy("ask_protocol")
+            left |= doubt
         elif packet.protocol in WITH_PORTS:
             if packet.ports is None:
                 doubt = self._policy("ask_ports")
