@@ -1,4 +1,4 @@
-"""not-early: entries that only the raw table enforces, and why. Pure."""
+"""not-early: Deny entries for received packets that only the raw table enforces, and why. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from dossim.lint.tables import Governed
 from enforcer.facts import HostFacts, Probe
 from enforcer.plan import make_plan
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Answer, Backend, Mode, Stage
+from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
+
+
+# What is taken of an interface that nobody probed: a driver that does XDP, and no hardware that does.
+_USUAL = {mode: Probe(Answer.NO, "not known here") if mode is Mode.OFFLOAD else Probe(Answer.YES) for mode in Mode}
 
 
 def not_early(governed: Governed, dead: Collection[Entry]) -> Iterator[Finding]:
-    """An interface that nobody probed is taken to be capable of everything: what is late then is so by its policy.
+    """An interface that nobody probed is taken to be capable of XDP: what is late then is so by its policy.
 
-    Of ``dead`` entries, which never act, nothing is said.
+    Allow, Log and Pass act in raw by what they say, and so do all entries for what the host sends: no word of those.
+    Nor of ``dead`` entries, which never act.
     """
     interface = governed.interface
     if not interface.modes:
-        interface = replace(interface, modes={mode: Probe(Answer.YES) for mode in Mode})
+        interface = replace(interface, modes=_USUAL)
     facts = HostFacts(governed.node, interfaces=(interface,), backends={Backend.IPTABLES: Probe(Answer.YES)})
     for planned in make_plan([governed.table], facts, felix=governed.felix).interfaces:
         for item in planned.entries:
-            if item.stage is Stage.RAW and item.entry not in dead:
-                message = f"{item.entry.name} is enforced in raw, not by XDP: {item.reason}"
-                yield Finding(RuleId.NOT_EARLY, Level.NOTE, item.entry.position, message)
+            entry = item.entry
+            drops = entry.action is Action.DENY and entry.direction is Direction.INGRESS
+            if drops and item.stage is Stage.RAW and entry not in dead:
+                message = f"{entry.name} is enforced in raw, not by XDP: {item.reason}"
+                yield Finding(RuleId.NOT_EARLY, Level.NOTE, entry.position, message)

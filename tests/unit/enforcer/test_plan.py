@@ -12,7 +12,7 @@ from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.mode import ModeChoice
 from enforcer.plan import InterfacePlan, Plan, make_plan, wants_xdp
 from enforcer.plan_view import plan_as_dict, stages_of
-from enforcer.policy.resources import UDP, FelixConfiguration
+from enforcer.policy.resources import UDP, FelixConfiguration, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
 from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
 
@@ -20,6 +20,9 @@ YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "the driver has none"), P
 EVERYTHING = {Mode.OFFLOAD: YES, Mode.NATIVE: YES, Mode.GENERIC: YES}
 VETH = {Mode.OFFLOAD: NO, Mode.NATIVE: YES, Mode.GENERIC: YES}
 OLD_NIC = {Mode.OFFLOAD: NO, Mode.NATIVE: NO, Mode.GENERIC: YES}
+
+NO_OFFLOAD = "offload: the driver has none"
+DCCP = "XDP does not read the ports of protocol 33"
 
 FELIX = FelixConfiguration("default")
 GENERIC_ALLOWED = FelixConfiguration("default", generic_xdp_enabled=True)
@@ -33,6 +36,7 @@ def deny(number: int, **fields: object) -> Entry:
 
 EARLY = deny(0)
 BY_PORT = deny(1, protocol=UDP)
+UNREAD = deny(1, protocol=33, destination=AddressMatch(ports=(PortRange(53, 53),)))  # DCCP
 ALLOW = deny(1, action=Action.ALLOW)
 LATE = deny(2)
 EGRESS = deny(0, name="gnp/x egress[0]", direction=Direction.EGRESS)
@@ -134,27 +138,26 @@ def test_a_foreign_program_refuses_a_mode_asked_for_by_name() -> None:
 @pytest.mark.parametrize(
     ("entries", "stages", "reasons"),
     [
-        pytest.param((EARLY,), ["driver"], ["offload: the driver has none"], id="one that XDP can decide"),
+        pytest.param((EARLY, BY_PORT), ["driver"] * 2, [NO_OFFLOAD] * 2, id="all that it can decide"),
         pytest.param(
-            (EARLY, BY_PORT),
-            ["driver", "raw"],
-            ["offload: the driver has none", "matches on protocol"],
-            id="one that it can, then one that it cannot",
+            (EARLY, ALLOW, LATE),
+            ["driver", "raw", "driver"],
+            [NO_OFFLOAD, "XDP lets its packets pass; only raw accepts untracked", NO_OFFLOAD],
+            id="an Allow is held, and acts in raw",
         ),
         pytest.param(
-            (EARLY, BY_PORT, LATE),
+            (EARLY, UNREAD), ["driver", "raw"], [NO_OFFLOAD, DCCP], id="one that it can, then one that it cannot"
+        ),
+        pytest.param(
+            (EARLY, UNREAD, LATE),
             ["driver", "raw", "raw"],
-            [
-                "offload: the driver has none",
-                "matches on protocol",
-                "after gnp/x ingress[1], which XDP cannot decide",
-            ],
+            [NO_OFFLOAD, DCCP, "after gnp/x ingress[1], which XDP does not hold"],
             id="nothing behind one that it cannot",
         ),
         pytest.param(
-            (EARLY, ALLOW, BY_PORT),
+            (EARLY, UNREAD, UNREAD),
             ["driver", "raw", "raw"],
-            ["offload: the driver has none", "XDP only drops; the action is Allow", "matches on protocol"],
+            [NO_OFFLOAD, DCCP, DCCP],
             id="an obstacle of one's own comes before that of another",
         ),
     ],
@@ -165,14 +168,57 @@ def test_xdp_gets_the_longest_run_it_can_decide(
     plan = plan_of(table(*entries), facts(VETH))
     assert [str(item.stage) for item in plan.entries] == stages
     assert [item.reason for item in plan.entries] == reasons
-    assert plan.xdp_entries == entries[: stages.count("driver")]
+    assert plan.xdp_entries == entries[: entries.index(UNREAD) if UNREAD in entries else None]
 
 
 def test_without_an_entry_for_it_there_is_no_program_and_no_complaint_about_modes() -> None:
-    plan = plan_of(table(BY_PORT, LATE), facts(OLD_NIC), choice=ModeChoice.NATIVE)
+    plan = plan_of(table(UNREAD, LATE), facts(OLD_NIC), choice=ModeChoice.NATIVE)
     assert plan.mode is None
     assert plan.xdp_entries == ()
-    assert plan.mode_reasons == tuple((mode, "matches on protocol") for mode in Mode)
+    assert plan.mode_reasons == tuple((mode, DCCP) for mode in Mode)
+
+
+@pytest.mark.parametrize(
+    ("entries", "modes", "mode", "reasons"),
+    [
+        pytest.param((EARLY, LATE), EVERYTHING, Mode.OFFLOAD, (), id="a device that holds all comes first"),
+        pytest.param(
+            (EARLY, BY_PORT, LATE),
+            EVERYTHING,
+            Mode.NATIVE,
+            ((Mode.OFFLOAD, "holds 1 of 3 entries; native holds 3"),),
+            id="the driver, when it holds more than the device",
+        ),
+        pytest.param(
+            (EARLY, BY_PORT),
+            EVERYTHING | {Mode.NATIVE: NO},
+            Mode.OFFLOAD,
+            (),
+            id="a device that holds some, when the driver has nothing",
+        ),
+        pytest.param(
+            (BY_PORT,),
+            EVERYTHING,
+            Mode.NATIVE,
+            ((Mode.OFFLOAD, "matches on protocol"),),
+            id="the driver, when the device would hold nothing",
+        ),
+    ],
+)
+def test_auto_takes_the_mode_that_holds_most(
+    entries: tuple[Entry, ...],
+    modes: Mapping[Mode, Probe],
+    mode: Mode,
+    reasons: tuple[tuple[Mode, str], ...],
+) -> None:
+    plan = plan_of(table(*entries), facts(modes))
+    assert (plan.mode, plan.mode_reasons) == (mode, reasons)
+
+
+def test_an_allow_alone_is_no_reason_for_a_program() -> None:
+    plan = plan_of(table(ALLOW), facts(VETH))
+    assert plan.mode is None
+    assert plan.mode_reasons == tuple((mode, "no entry that XDP could drop for") for mode in Mode)
 
 
 def test_at_the_earliest_stage_there_is_there_is_nothing_to_explain() -> None:
@@ -206,7 +252,7 @@ def test_without_a_raw_table_nothing_is_planned() -> None:
     ("rules", "felix", "choice", "wanted"),
     [
         pytest.param(table(EARLY), FELIX, ModeChoice.AUTO, True, id="an entry for XDP"),
-        pytest.param(table(BY_PORT, LATE), FELIX, ModeChoice.AUTO, False, id="none that comes first"),
+        pytest.param(table(UNREAD, LATE), FELIX, ModeChoice.AUTO, False, id="none that comes first"),
         pytest.param(table(EARLY), XDP_OFF, ModeChoice.AUTO, False, id="XDP switched off"),
         pytest.param(table(EARLY), XDP_OFF, ModeChoice.NATIVE, True, id="switched off, but asked for by name"),
         pytest.param(table(EARLY), FELIX, ModeChoice.RAW, False, id="raw asked for"),
@@ -219,14 +265,14 @@ def test_interfaces_are_only_asked_about_xdp_when_the_answer_matters(
 
 
 def test_a_plan_as_json_names_every_entry_every_stage_and_every_reason() -> None:
-    plan = make_plan([table(EARLY, BY_PORT)], facts(VETH), felix=FELIX)
+    plan = make_plan([table(EARLY, UNREAD)], facts(VETH), felix=FELIX)
     (interface,) = plan_as_dict(plan)["interfaces"]
     assert interface["mode"] == "native"
     assert interface["modes_not_used"] == [{"mode": "offload", "reason": "the driver has none"}]
-    assert interface["stages"] == {"driver": [EARLY.name], "raw": [BY_PORT.name]}
+    assert interface["stages"] == {"driver": [EARLY.name], "raw": [UNREAD.name]}
     assert [(item["entry"], item["stage"], item["reason"]) for item in interface["entries"]] == [
         (EARLY.name, "driver", "offload: the driver has none"),
-        (BY_PORT.name, "raw", "matches on protocol"),
+        (UNREAD.name, "raw", DCCP),
     ]
 
 
