@@ -12,7 +12,6 @@ from enforcer.plan import make_plan
 from enforcer.policy.ruletable import Entry
 from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
 
-
 # What is taken of an interface that nobody probed: a driver that does XDP, and no hardware that does.
 _USUAL = {mode: Probe(Answer.NO, "not known here") if mode is Mode.OFFLOAD else Probe(Answer.YES) for mode in Mode}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from enforcer.backends.iptables.ipset import IpSets, ipsets
 from enforcer.backends.iptables.members import members_of
 from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.table import KernelTable
+from enforcer.backends.nftables import NftablesBackend
 from enforcer.backends.nftables import Settings as NftSettings
 from enforcer.backends.nftables.read import read_members
 from enforcer.backends.nftables.render import render as render_nft
-from enforcer.kernel.nft import Family, nftables
+from enforcer.kernel.nft import Family, Message, NfTables, nftables
 from enforcer.plan import Plan
 from enforcer.policy.nets import Nets
 from enforcer.policy.ruletable import AddressMatch, RuleTable
@@ -206,6 +208,34 @@ def test_what_both_plans_drop_is_dropped_after_every_step_between(
     assert ("swap" in steps) == (small and "_change" in steps)
     cable.send(4, [])
     assert cable.count(4, "mangle", "mangle") == 0
+
+
+@TRANSITIONS
+def test_what_both_plans_drop_is_dropped_after_every_transaction_between(
+    cable: Wire, monkeypatch: pytest.MonkeyPatch, before: RuleTable, after: RuleTable
+) -> None:
+    commit, commits = NfTables.commit, list[int]()
+
+    def then_send(self: NfTables, messages: list[Message], generation: int) -> None:
+        commit(self, messages, generation)
+        commits.append(generation)
+        cable._send(frames(v4(LISTED, udp(9))))
+
+    backend = NftablesBackend()
+    with cable.inside():
+        backend.apply(nft_plan(before))
+        run("nft", "-f", "-", text=AFTER_RAW)
+        monkeypatch.setattr(NfTables, "commit", then_send)
+        assert backend.apply(nft_plan(after)).changes
+        monkeypatch.undo()
+    assert len(commits) > 1, "rules and members are not changed in one"
+    cable.send(4, [])
+    with cable.inside():
+        assert "packets 0 " in run("nft", "list", "table", "ip", "after")
+
+
+def nft_plan(rules: RuleTable) -> Plan:
+    return Plan("node", tuple(replace(item, raw_backend=Backend.NFTABLES) for item in plan(rules).interfaces))
 
 
 def shrink_sets() -> None:

@@ -52,7 +52,7 @@ class SetRegistry:
 
     def selector(self, item: IpSet, version: int, *, lenient: bool) -> str:
         """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
-        name = set_name(version, _identity([item.id], lenient=lenient))
+        name = set_name(version, set_identity([item.id], lenient=lenient))
         return self._add(SetSpec(name, version, item.nets, lenient, origin=f"selector {item.selector}"))
 
     def named_ports(self, items: Sequence[PortSet], version: int, *, lenient: bool) -> str:
@@ -62,7 +62,7 @@ class SetRegistry:
             PortMember(address, item.protocol, port): None for item in by_id.values() for address, port in item.members
         }
         origin = "named ports " + ", ".join(sorted({item.name for item in items}))
-        identity = _identity(list(by_id), lenient=lenient)
+        identity = set_identity(list(by_id), lenient=lenient)
         return self._add(
             SetSpec(
                 set_name(version, identity),
@@ -90,7 +90,8 @@ class SetRegistry:
         return tuple(self._specs.values())
 
 
-def _identity(ids: Sequence[str], *, lenient: bool) -> bytes:
+def set_identity(ids: Sequence[str], *, lenient: bool) -> bytes:
+    """What names a set: whose members it has, and which of two sets with these members it is."""
     return "\n".join(["lenient", *ids] if lenient else ids).encode()
 
 
@@ -121,7 +122,7 @@ def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetR
     nets, not_nets = _of_family(match.nets, version), _of_family(match.not_nets, version)
     found: list[Match] = []
     literal: IPNetwork | None = None
-    lenient = _lets_go(entry)
+    lenient = lets_go(entry)
     if match.ip_set is not None:
         found.append(SetMatch(sets.selector(table.sets[match.ip_set], version, lenient=lenient), side))
     if match.not_ip_set is not None:
@@ -162,7 +163,7 @@ class _NamedPorts:
 
 def _port_tests(side: Side, match: AddressMatch, entry: Entry, named: _NamedPorts) -> tuple[PortTest, ...]:
     """The alternatives for the port of one side, never none."""
-    lenient = _lets_go(entry)
+    lenient = lets_go(entry)
     wanted: list[PortTest] = []
     if match.ports:
         wanted.append(PortTest(numbers=port_matches(side, match.ports)))
@@ -175,7 +176,7 @@ def _port_tests(side: Side, match: AddressMatch, entry: Entry, named: _NamedPort
     return tuple(item + unwanted for item in wanted or [PortTest()])
 
 
-def _lets_go(entry: Entry) -> bool:
+def lets_go(entry: Entry) -> bool:
     return entry.action in (Action.ALLOW, Action.PASS)
 
 

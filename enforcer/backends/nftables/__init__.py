@@ -2,7 +2,7 @@
 
 ``render`` (pure) turns a plan into tables, with ``match`` for what an entry asks and ``expr`` for the words of the
 kernel; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kernel.nft` is the door; ``read`` and ``apply``
-reconcile in one transaction; ``backend`` is what others use.
+reconcile, rules in one transaction; ``backend`` is what others use.
 """
 
 from enforcer.backends.nftables.backend import NftablesBackend, installed

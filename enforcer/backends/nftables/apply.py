@@ -1,11 +1,16 @@
-"""Brings our tables to a rendered state by the smallest change, all of it in one transaction.
+"""Brings our tables to a rendered state by the smallest change.
 
 What is there is read back from the kernel every time, but for members of sets that nobody can have changed. Only rules
-that differ are written, so all others keep their counters; of a set only the members that differ. A packet sees the old
-rules and members or the new ones, never some of each.
+that differ are written, so all others keep their counters; of a set only the members that differ.
+
+All rules change in one transaction. Members cannot change in the same: a packet goes through the rules of the
+generation it met, but a set is looked up in the generation of that instant, and what is new in one is found there only
+some time after the rules are (net/netfilter/nf_tables_api.c: nf_tables_commit). So, as with ipsets, sets get *stricter*
+in a transaction before that of the rules and *more lenient* in one behind it, and no packet is under way from one to
+the next. What the old and the new plan both drop stays dropped.
 
 A table that holds what none of ours can (somebody made a map in it, or another kind of base chain) is made anew, in the
-same transaction.
+transaction of the rules.
 """
 
 from __future__ import annotations
@@ -16,15 +21,19 @@ from difflib import SequenceMatcher
 
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.blob import ReadRule
-from enforcer.backends.nftables.members import difference, pack
+from enforcer.backends.nftables.members import between, difference, pack
 from enforcer.backends.nftables.read import ReadTable, read_members, read_table
-from enforcer.backends.nftables.rules import TABLE, Chain, Members, Rule, SetSpec, SetType, Table
+from enforcer.backends.nftables.rules import TABLE, Chain, Members, Rule, SetSpec, Table
 from enforcer.kernel.nft import Family, Message, NfTables, RulesetChangedError, be64, nftables, text
+from enforcer.kernel.rcu import wait_for_readers
 
 _NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _DELETE_CHAIN = 0, 2, 3, 5
 _NEW_RULE, _DELETE_RULE, _NEW_SET, _DELETE_SET, _NEW_ELEMENTS, _DELETE_ELEMENTS = 6, 8, 9, 11, 12, 14
 _CREATE, _APPEND = 0x400, 0x800
 _ATTEMPTS = 10
+
+# The transactions of an edit, in their order.
+_STRICTER, _RULES, _LENIENT = range(3)
 
 SetId = tuple[Family, str]
 Rules = Mapping[str, Sequence[Rule | None]]
@@ -32,13 +41,13 @@ Rules = Mapping[str, Sequence[Rule | None]]
 
 @dataclass
 class Edit:
-    """A transaction in the making: its commands, and a sentence for each change.
+    """Transactions in the making: their commands, and a sentence for each change.
 
     ``known`` members need not be read; ``seen`` are those there will be, for who comes next.
     """
 
     door: NfTables
-    messages: list[Message] = field(default_factory=list)
+    stages: tuple[list[Message], ...] = field(default_factory=lambda: ([], [], []))
     changes: list[str] = field(default_factory=list)
     known: Mapping[SetId, Members] = field(default_factory=dict)
     seen: dict[SetId, Members] = field(default_factory=dict)
@@ -46,6 +55,7 @@ class Edit:
     def to_table(self, wanted: Table) -> None:
         """Our table of a family becomes this one, or goes."""
         actual = read_table(self.door, wanted.family)
+        first = _STRICTER
         if not wanted.wanted:
             self.remove(actual)
             return
@@ -53,10 +63,12 @@ class Edit:
             self._say(wanted.family, f"table {TABLE}: made anew, because {why}")
             self._send(wanted.family, _DELETE_TABLE, text(blob.TABLE_NAME, TABLE), f"delete table {TABLE}")
             actual = ReadTable(wanted.family)
+            first = _RULES
         if not actual.present:
-            self._send(wanted.family, _NEW_TABLE, text(blob.TABLE_NAME, TABLE), f"create table {TABLE}", _CREATE)
+            body = text(blob.TABLE_NAME, TABLE)
+            self._send(wanted.family, _NEW_TABLE, body, f"create table {TABLE}", _CREATE, stage=first)
         for number, spec in enumerate(wanted.sets):
-            self._set(wanted.family, number + 1, spec, actual)
+            self._set(wanted.family, number + 1, spec, actual, first)
         for chain in wanted.chains:
             if chain.name not in actual.chains:
                 self._create(wanted.family, chain)
@@ -75,7 +87,7 @@ class Edit:
             self._send(actual.family, _DELETE_CHAIN, body, f"delete chain {name}")
             self._say(actual.family, f"chain {name}: deleted")
         for name in sorted(actual.sets.keys() - set(keep_sets)):
-            self._send(actual.family, _DELETE_SET, _of_set(name), f"delete set {name}")
+            self._send(actual.family, _DELETE_SET, _of_set(name), f"delete set {name}", stage=_LENIENT)
             self._say(actual.family, f"set {name}: deleted")
 
     def remove(self, actual: ReadTable) -> None:
@@ -127,13 +139,13 @@ class Edit:
         what = f"add a rule to chain {chain}" + (f" ({rule.comment})" if rule.comment else "")
         self._send(family, _NEW_RULE, body, what, _CREATE | (0 if before else _APPEND))
 
-    def _set(self, family: Family, number: int, spec: SetSpec, actual: ReadTable) -> None:
+    def _set(self, family: Family, number: int, spec: SetSpec, actual: ReadTable, first: int) -> None:
         """A set that is there gets and loses what differs; one with members we never write is filled anew."""
         self.seen[family, spec.name] = spec.members
         if spec.name not in actual.sets:
             body = _of_set(spec.name) + blob.encode_set(spec.type, number)
-            self._send(family, _NEW_SET, body, f"create set {spec.name}", _CREATE)
-            self._elements(family, _NEW_ELEMENTS, spec.name, spec.type, spec.members)
+            self._send(family, _NEW_SET, body, f"create set {spec.name}", _CREATE, stage=first)
+            self._elements(family, _NEW_ELEMENTS, spec, spec.members, first)
             self._say(family, f"set {spec.name}: created with {len(spec.members)} members")
             return
         present = self.known.get((family, spec.name))
@@ -141,27 +153,35 @@ class Edit:
             present = read_members(self.door, family, spec.name, spec.type)
         if present is None:
             body = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, spec.name)
-            self._send(family, _DELETE_ELEMENTS, body, f"empty set {spec.name}")
-            self._elements(family, _NEW_ELEMENTS, spec.name, spec.type, spec.members)
+            self._send(family, _DELETE_ELEMENTS, body, f"empty set {spec.name}", stage=first)
+            self._elements(family, _NEW_ELEMENTS, spec, spec.members, first)
             self._say(family, f"set {spec.name}: filled anew with {len(spec.members)} members")
             return
-        # Deleted before added: an interval may grow into what another leaves.
-        for members, verb, command in (
-            (difference(present, spec.members), "deleted", _DELETE_ELEMENTS),
-            (difference(spec.members, present), "added", _NEW_ELEMENTS),
+        stricter = between(present, spec.members, spec.type, lenient=spec.lenient)
+        self._members(family, spec, present, stricter, _STRICTER)
+        self._members(family, spec, stricter, spec.members, _LENIENT)
+        for members, verb in (
+            (difference(present, spec.members), "deleted"),
+            (difference(spec.members, present), "added"),
         ):
             if len(members):
-                self._elements(family, command, spec.name, spec.type, members)
                 self._say(family, f"set {spec.name}: {len(members)} members {verb}")
 
-    def _elements(self, family: Family, command: int, name: str, kind: SetType, members: Members) -> None:
-        fixed = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
-        for piece in pack(members, kind):
-            body = fixed + blob.elements(piece)
-            self._send(family, command, body, f"change the members of set {name}", _CREATE)
+    def _members(self, family: Family, spec: SetSpec, old: Members, new: Members, stage: int) -> None:
+        """Deleted before added: an interval may grow into what another leaves."""
+        self._elements(family, _DELETE_ELEMENTS, spec, difference(old, new), stage)
+        self._elements(family, _NEW_ELEMENTS, spec, difference(new, old), stage)
 
-    def _send(self, family: Family, command: int, body: bytes, what: str, flags: int = 0) -> None:
-        self.messages.append(Message(command, family, body, f"nftables {family}: {what}", flags))
+    def _elements(self, family: Family, command: int, spec: SetSpec, members: Members, stage: int) -> None:
+        fixed = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, spec.name)
+        for piece in pack(members, spec.type):
+            body = fixed + blob.elements(piece)
+            self._send(family, command, body, f"change the members of set {spec.name}", _CREATE, stage=stage)
+
+    def _send(
+        self, family: Family, command: int, body: bytes, what: str, flags: int = 0, *, stage: int = _RULES
+    ) -> None:
+        self.stages[stage].append(Message(command, family, body, f"nftables {family}: {what}", flags))
 
     def _say(self, family: Family, change: str) -> None:
         self.changes.append(f"nftables {family}: {change}")
@@ -189,8 +209,8 @@ _MEMORY = _Memory()
 
 
 def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str]:
-    """One transaction with everything ``edit`` puts into it; returns what changed. Read again when somebody else
-    changed the ruleset meanwhile.
+    """What ``edit`` puts into its transactions, one after the other; returns what changed. Read again, and what is left
+    of the change made again, when somebody else changed the ruleset meanwhile.
     """
     with nftables() as door:
         for attempt in range(_ATTEMPTS):
@@ -198,16 +218,26 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str
                 generation = door.generation()
                 draft = Edit(door, known=_MEMORY.recall(door.namespace, generation))
                 edit(draft)
-                if draft.messages and not dry_run:
-                    door.commit(draft.messages, generation)
-                    generation += 1  # which was nobody else's: a commit names the one it follows
-                if not (draft.messages and dry_run):
+                stages = [messages for messages in draft.stages if messages]
+                if not dry_run:
+                    generation += _commit(door, stages, generation)
+                if not (stages and dry_run):
                     _MEMORY.keep(door.namespace, generation, draft.seen)
                 return draft.changes
             except RulesetChangedError:
                 if attempt == _ATTEMPTS - 1:
                     raise
     raise AssertionError("unreachable")
+
+
+def _commit(door: NfTables, stages: Sequence[Sequence[Message]], generation: int) -> int:
+    """Commit them in turn, each when no packet is on its way through what was before; how many there were."""
+    for number, messages in enumerate(stages):
+        if number:
+            wait_for_readers()
+        # Whose generation is one more than that of the one before, unless somebody else came between.
+        door.commit(messages, generation + number)
+    return len(stages)
 
 
 def _misfit(actual: ReadTable, wanted: Table) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from enforcer.backends.iptables.match import ICMP, ICMPV6
+from enforcer.backends.iptables.match import ICMP, ICMPV6, lets_go, set_identity
 from enforcer.backends.iptables.names import set_name
 from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import expr
@@ -42,22 +42,22 @@ class SetRegistry:
         self._specs: dict[str, SetSpec] = {}
         self._sources: dict[str, object] = {}
 
-    def selector(self, item: IpSet) -> str:
+    def selector(self, item: IpSet, *, lenient: bool) -> str:
         """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
-        name = set_name(self.version, item.id.encode())
+        name = set_name(self.version, set_identity([item.id], lenient=lenient))
         if self._is_new(name, item.nets):
             members = net_members(item.nets, self.version)
-            self._specs[name] = SetSpec(name, NETS[self.version], members, f"selector {item.selector}")
+            self._specs[name] = SetSpec(name, NETS[self.version], members, f"selector {item.selector}", lenient)
         return name
 
-    def named_ports(self, items: Sequence[PortSet]) -> str:
+    def named_ports(self, items: Sequence[PortSet], *, lenient: bool) -> str:
         """The name of the set of all these named ports together; it does not depend on their members either."""
         by_id = {item.id: item for item in sorted(items, key=lambda item: item.id)}
-        name = set_name(self.version, "\n".join(by_id).encode())
+        name = set_name(self.version, set_identity(list(by_id), lenient=lenient))
         if self._is_new(name, by_id):
             origin = "named ports " + ", ".join(sorted({item.name for item in items}))
             members = named_members(by_id.values(), self.version)
-            self._specs[name] = SetSpec(name, NAMED_PORTS[self.version], members, origin)
+            self._specs[name] = SetSpec(name, NAMED_PORTS[self.version], members, origin, lenient)
         return name
 
     def literal(self, nets: Sequence[IPNetwork]) -> str:
@@ -106,15 +106,22 @@ class Questions:
 def questions_of(entry: Entry, table: RuleTable, sets: SetRegistry) -> Questions:
     """All that an entry asks, for one family."""
     sides = ((Side.SOURCE, entry.source), (Side.DESTINATION, entry.destination))
+    lenient = lets_go(entry)
     per_side = [_port_alternatives(side, match, entry, table, sets) for side, match in sides]
     icmp = (*_icmp(entry.icmp, inverted=False), *_icmp(entry.not_icmp, inverted=True))
-    nets, addresses = zip(*(_addresses(side, match, table, sets) for side, match in sides), strict=True)
+    nets, addresses = zip(
+        *(_addresses(side, match, table, sets, lenient=lenient) for side, match in sides), strict=True
+    )
     return Questions(
         nets=tuple(item for part in nets for item in part),
         protocol=_protocol(entry),
         sets=tuple(item for part in addresses for item in part),
         alternatives=tuple((*one, *other, *icmp) for one, other in product(*per_side)),
-        marking=tuple(item for side, match in sides for item in _unwanted_names(side, match, table, sets)),
+        marking=tuple(
+            item
+            for side, match in sides
+            for item in _named(side, match.not_named_ports, table, sets, lenient=not lenient)
+        ),
         asks_numbers=any(match.ports or match.not_ports for _, match in sides),
         asks_icmp=bool(icmp),
     )
@@ -129,16 +136,19 @@ def _protocol(entry: Entry) -> Exprs:
     return asked
 
 
-def _addresses(side: Side, match: AddressMatch, table: RuleTable, sets: SetRegistry) -> tuple[Exprs, Exprs]:
+def _addresses(
+    side: Side, match: AddressMatch, table: RuleTable, sets: SetRegistry, *, lenient: bool
+) -> tuple[Exprs, Exprs]:
     """The questions after single nets, as iptables would have them in its rules, and those after sets."""
     nets = [net for net in match.nets if net.version == sets.version]
     not_nets = [net for net in match.not_nets if net.version == sets.version]
     single: Exprs = ()
     found: Exprs = ()
     if match.ip_set is not None:
-        found += expr.address_in(side, sets.version, sets.selector(table.sets[match.ip_set]))
+        found += expr.address_in(side, sets.version, sets.selector(table.sets[match.ip_set], lenient=lenient))
     if match.not_ip_set is not None:
-        name = sets.selector(table.sets[match.not_ip_set])
+        # Denying what is not in the set is the other way round: a larger set matches less.
+        name = sets.selector(table.sets[match.not_ip_set], lenient=not lenient)
         found += expr.address_in(side, sets.version, name, inverted=True)
     if len(nets) > 1:
         found += expr.address_in(side, sets.version, sets.literal(nets))
@@ -172,19 +182,16 @@ def _port_alternatives(
     if match.ports:
         wanted.append(port_numbers(side, match.ports, sets))
     others = port_numbers(side, match.ports, sets, inverted=True) if entry.action is Action.LOG else ()
-    wanted += [others + names for names in _named(side, match.named_ports, table, sets)]
+    named = _named(side, match.named_ports, table, sets, lenient=lets_go(entry))
+    wanted += [others + names for names in named]
     return [item + unwanted for item in wanted or [()]]
 
 
-def _unwanted_names(side: Side, match: AddressMatch, table: RuleTable, sets: SetRegistry) -> Iterator[Exprs]:
-    yield from _named(side, match.not_named_ports, table, sets)
-
-
-def _named(side: Side, ids: Sequence[str], table: RuleTable, sets: SetRegistry) -> Iterator[Exprs]:
+def _named(side: Side, ids: Sequence[str], table: RuleTable, sets: SetRegistry, *, lenient: bool) -> Iterator[Exprs]:
     """For each protocol of these named ports: it is the packet's, its header is there, and the port is in the set."""
     items = [table.port_sets[item] for item in ids]
     for protocol in dict.fromkeys(item.protocol for item in items):
-        name = sets.named_ports([item for item in items if item.protocol == protocol])
+        name = sets.named_ports([item for item in items if item.protocol == protocol], lenient=lenient)
         whole = expr.transport_has(NAMED_PORT_OCTETS[protocol])
         yield (*expr.protocol(protocol), *whole, *expr.named_port_in(side, sets.version, name))
 

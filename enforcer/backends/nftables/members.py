@@ -76,6 +76,35 @@ def difference(left: Members, right: Members) -> Members:
     return np.setdiff1d(left, right, assume_unique=True)
 
 
+def between(present: Members, wanted: Members, kind: SetType, *, lenient: bool) -> Members:
+    """The members on the way from some to others: of both, or, of a lenient set, of neither alone.
+
+    Where intervals overlap, what they have together is one interval, or what they share; others stay as they are.
+    """
+    common = np.intersect1d(present, wanted, assume_unique=True)
+    gone, came = difference(present, wanted), difference(wanted, present)
+    if kind.interval:
+        return np.union1d(common, _covered(gone, came, kind, 2 if lenient else 1))
+    return common if lenient else np.union1d(present, wanted)
+
+
+def _covered(one: Members, other: Members, kind: SetType, times: int) -> Members:
+    """The intervals that so many of two lists of disjoint intervals cover."""
+    rows = _rows(np.concatenate([one, other]), none_of(kind).itemsize)
+    starts, ends = (_joined([rows[:, half]], kind) for half in np.split(np.arange(rows.shape[1]), 2))
+    is_open = ends == b""
+    keys = np.unique(np.concatenate([starts, ends[~is_open]]))
+    changes = np.zeros(len(keys) + 1, np.int64)
+    np.add.at(changes, np.searchsorted(keys, starts), 1)
+    np.add.at(changes, np.where(is_open, len(keys), np.searchsorted(keys, ends)), -1)
+    # From each key to the next one, the last to the end of the address space.
+    inside = np.concatenate([[False], np.cumsum(changes[:-1]) >= times, [False]])
+    edges = np.diff(inside.astype(np.int8))
+    closing = np.append(keys, np.zeros(1, keys.dtype))[edges == -1]
+    opening = keys[edges[:-1] == 1]
+    return _records(np.column_stack([_rows(opening, kind.key_bytes), _rows(closing, kind.key_bytes)]))
+
+
 def pack(members: Members, kind: SetType) -> Iterator[bytes]:
     """The members as element lists, cut so that each fits an attribute."""
     rows = _rows(members, none_of(kind).itemsize)

@@ -111,12 +111,15 @@ NAMED_PORTS = {
 class SetSpec:
     """A set that must hold exactly ``members``: sorted; keys, or for intervals first key and the one behind the last,
     which is empty (all NUL) where the interval goes to the end. ``origin`` is what errors call it.
+
+    ``lenient``: matching it lets a packet go (Allow, Pass), or not matching it has it dropped; no set is both.
     """
 
     name: str
     type: SetType
     members: Members
     origin: str = ""
+    lenient: bool = False
 
 
 @dataclass(frozen=True)
