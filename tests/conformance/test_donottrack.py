@@ -99,7 +99,7 @@ def test_6_deny_in_the_place_of_allow_ends_both_directions(closed: Network, fami
     enforce(closed, untracked(one, other, ingress=deny), untracked(other, one))
     assert_one_direction_is_no_connection(closed, family)
     flow = Flow(other, one, "tcp", PLAIN, family=family)
-    assert_blocked(flow, by="gnp/server-1 ingress[0]", at=Stage.RAW)
+    assert_blocked(flow, by="gnp/server-1 ingress[0]", at=Stage.DRIVER)
 
 
 def test_one_direction_alone_drops_nothing_by_itself(network: Network, family: int) -> None:

@@ -50,13 +50,13 @@ def test_deny_of_a_named_port_closes_that_port_only(network: Network, family: in
     rule = {"action": "Deny", "protocol": "TCP", "destination": {"ports": ["hepport"]}}
     documents = [endpoint(server, ports=[HEPPORT]), policy(rule)]
     server.apply(documents)
-    assert_blocked(Flow(client, server, "tcp", 8055, family=family), by="gnp/xdpf ingress[0]", at=Stage.RAW)
+    assert_blocked(Flow(client, server, "tcp", 8055, family=family), by="gnp/xdpf ingress[0]", at=Stage.DRIVER)
     assert_reached(
         Flow(client, server, "tcp", 8056, family=family),
         Flow(client, server, "udp", 8055, family=family),  # the name is of a TCP port
     )
     server.apply([endpoint(server, ports=[{**HEPPORT, "port": 8056}]), policy(rule)])
-    assert_blocked(Flow(client, server, "tcp", 8056, family=family), by="gnp/xdpf ingress[0]", at=Stage.RAW)
+    assert_blocked(Flow(client, server, "tcp", 8056, family=family), by="gnp/xdpf ingress[0]", at=Stage.DRIVER)
     assert_reached(Flow(client, server, "tcp", 8055, family=family))
 
 
@@ -78,6 +78,6 @@ def test_a_named_port_means_that_of_the_host_that_has_it(network: Network) -> No
     ]
     for host in (server, client):
         host.apply(documents)
-    assert_blocked(Flow(client, server, "tcp", 8055), by="gnp/xdpf ingress[0]", at=Stage.RAW)
-    assert_blocked(Flow(server, client, "tcp", 8056), by="gnp/xdpf ingress[0]", at=Stage.RAW)
+    assert_blocked(Flow(client, server, "tcp", 8055), by="gnp/xdpf ingress[0]", at=Stage.DRIVER)
+    assert_blocked(Flow(server, client, "tcp", 8056), by="gnp/xdpf ingress[0]", at=Stage.DRIVER)
     assert_reached(Flow(client, server, "tcp", 8056), Flow(server, client, "tcp", 8055))

@@ -36,7 +36,7 @@ def test_deny_of_one_protocol_only(network: Network, interface: str) -> None:
     """Calico's converse, a policy that lets only 253 through, is normal policy."""
     server, client = network.server, network.client
     server.apply([endpoint(server, interface=interface), policy({"action": "Deny", "protocol": 253})])
-    assert_blocked(Flow(client, server, 253), by=ENTRY, at=Stage.RAW)
+    assert_blocked(Flow(client, server, 253), by=ENTRY, at=Stage.DRIVER)
     assert_reached(*(Flow(client, server, protocol) for protocol in (254, "tcp", "udp", "icmp")))
 
 
@@ -46,7 +46,7 @@ def test_allow_of_one_protocol_before_deny_of_all(network: Network, interface: s
     server.apply([endpoint(server, interface=interface), policy(allow, deny)])
     assert_reached(Flow(client, server, 253))
     others = [Flow(client, server, protocol) for protocol in (254, "tcp", "udp", "icmp")]
-    assert_blocked(*others, by="gnp/xdpf ingress[1]", at=Stage.RAW)
+    assert_blocked(*others, by="gnp/xdpf ingress[1]", at=Stage.DRIVER)
 
 
 def test_policy_is_of_its_own_host_only(network: Network, interface: str) -> None:

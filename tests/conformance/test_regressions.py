@@ -48,7 +48,9 @@ def test_a_deny_action_of_reject_never_reaches_raw(network: Network, choice: Mod
 # -- tiers -------------------------------------------------------------------------------------------------------
 
 
-def test_a_deny_of_the_second_tier_does_not_beat_an_allow_of_the_first(network: Network, choice: ModeChoice) -> None:
+def test_a_deny_of_the_second_tier_does_not_beat_an_allow_of_the_first(
+    network: Network, choice: ModeChoice, stage: Stage
+) -> None:
     """Calico accelerates the first policy of each tier, so XDP drops what tier one allows."""
     server, client, external = network.server, network.client, network.external
     allow = {"action": "Allow", "source": {"nets": [f"{client.address()}/32"]}}
@@ -63,7 +65,7 @@ def test_a_deny_of_the_second_tier_does_not_beat_an_allow_of_the_first(network: 
         ]
     )
     assert_reached(Flow(client, server, "tcp"), Flow(client, server, "udp"))
-    assert_blocked(Flow(external, server), by="gnp/second.deny ingress[0]", at=Stage.RAW)
+    assert_blocked(Flow(external, server), by="gnp/second.deny ingress[0]", at=stage)
 
 
 def test_two_tiers_of_deny_are_both_enforced(network: Network, choice: ModeChoice, stage: Stage) -> None:
@@ -119,14 +121,14 @@ def test_more_members_than_calicos_map_holds(network: Network, choice: ModeChoic
 # -- failsafes ---------------------------------------------------------------------------------------------------
 
 
-def test_a_failsafe_with_a_net_is_open_to_that_net_only(network: Network, choice: ModeChoice) -> None:
-    """Calico's XDP ignores the net and so passes everybody on that port to raw's own judgement; the end is the same."""
+def test_a_failsafe_with_a_net_is_open_to_that_net_only(network: Network, choice: ModeChoice, stage: Stage) -> None:
+    """Calico's XDP ignores the net and so passes everybody on that port to raw's own judgement."""
     server, client, external = network.server, network.client, network.external
     documents = [endpoint(server), policy(DENY_LISTED), network_set("10.65.0.0/24")]
     only_client = failsafe("tcp", 1234, net=f"{client.address()}/32")
     server.apply([*documents, felix(failsafeInboundHostPorts=[only_client])])
     assert_reached(Flow(client, server, "tcp", 1234))
-    assert_blocked(Flow(external, server, "tcp", 1234), by=ENTRY, at=Stage.RAW)
+    assert_blocked(Flow(external, server, "tcp", 1234), by=ENTRY, at=stage)
 
 
 def test_a_failsafe_taken_back_is_closed(network: Network, choice: ModeChoice, stage: Stage) -> None:

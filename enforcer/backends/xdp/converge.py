@@ -145,13 +145,14 @@ def _converge(work: _Pass) -> None:
 
 
 def _rebuild(work: _Pass, classified: Classified) -> None:
-    """Move every interface to new tables. They come into force if any did, else they are gone again."""
+    """Move every interface to new tables. They come into force if any did, else they are gone again.
+
+    After an unexpected end the next pass finds out: an interface may have moved already, and not know it yet.
+    """
     with addresses.build_tables(work.pins, classified) as built:
-        try:
-            for target in work.targets:
-                work.reconcile(target, built)
-        finally:
-            _settle(work)
+        for target in work.targets:
+            work.reconcile(target, built)
+    _settle(work)
 
 
 def _settle(work: _Pass) -> None:
