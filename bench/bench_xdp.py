@@ -1,9 +1,10 @@
-"""The XDP data path beside its peers: ``./run bench`` or ``.venv/bin/python -m bench.bench_xdp [--quick] [--capacity]``.
+"""The XDP data path beside its peers: ``./run bench``, or ``.venv/bin/python -m bench.bench_xdp --help``.
 
-Frames are live frames, from 65,536 sources, through a veth pair into the contender: the time for a frame is that of
-generating and sending it and of what becomes of it. What is reported is the time *above* a program that only parses.
-Contenders take turns, a slice at a time; figures are medians over the rounds. Misses: the programs are compiled with
-another verdict for what they pass, so that no stack is paid for.
+Two ways, both from 65,536 sources. *Live frames* go through a veth pair into the contender: the time for a frame is
+that of generating and sending it and of what becomes of it. *Test runs* (``BPF_PROG_TEST_RUN``) are those of the
+program alone, over one frame that gets another source each time. What is reported is the time *above* a program that
+only parses. Contenders take turns, a slice at a time; figures are medians over the rounds. Misses: the programs are
+compiled with another verdict for what they pass, so that no stack is paid for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -28,7 +29,7 @@ from enforcer.policy.nets import Nets
 SIZES = (1, 100, 1_000, 10_000, 100_000, 1_000_000)
 QUICK = (100, 10_000, 100_000)
 IN_STACK_MOST = 100_000  # CIDRs for peers that take minutes to load more
-ROUNDS, SLICE = 9, 1_500_000
+ROUNDS, SLICE, RUNS = 9, 1_500_000, 3_000_000  # frames of a slice: live ones, and those of test runs
 XDP = {"ours": contenders.ours, "lpm-trie": contenders.calico_shape}
 IN_STACK = {
     "nft-netdev": contenders.nft_netdev,
@@ -51,22 +52,39 @@ def measure(
                 running[name] = start(wire, stack, nets, misses)
             except (Unable, OSError) as error:
                 figures[name] = {"unable": str(error)}
-        times: dict[str, list[float]] = {name: [] for name in running}
+        live: dict[str, list[float]] = {name: [] for name in running}
+        runs: dict[str, list[float]] = {name: [] for name, item in running.items() if item.program is not None}
         for _ in range(ROUNDS):
             for name, item in running.items():
                 wire.send(item.pair, SLICE // 20, version=version)  # warms caches that the one before has taken
-                times[name].append(wire.send(item.pair, SLICE, version=version))
-        floor = statistics.median(times[base[0]])
-        for name, found in times.items():
-            middle = statistics.median(found)
+                live[name].append(wire.send(item.pair, SLICE, version=version))
+            for name in runs:
+                program = running[name].program
+                assert program is not None
+                wire.run(program, RUNS // 20, version=version)
+                runs[name].append(wire.run(program, RUNS, version=version))
+        for name, item in running.items():
             figures[name] = {
-                "ns": round(middle, 1),
-                "above_ns": round(middle - floor, 1),
-                "spread_ns": round(statistics.quantiles(found, n=4)[2] - statistics.quantiles(found, n=4)[0], 1),
-                "load_s": round(running[name].load_s, 3),
-                "memory": running[name].memory,
+                **_summary(live[name], live[base[0]]),
+                **(
+                    {f"run_{key}": value for key, value in _summary(runs[name], runs[base[0]]).items()}
+                    if name in runs
+                    else {}
+                ),
+                "load_s": round(item.load_s, 3),
+                "memory": item.memory,
             }
     return figures
+
+
+def _summary(times: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """The median, what it is above that of the base, and how far the middle half of the times lie apart."""
+    lower, middle, upper = statistics.quantiles(times, n=4)
+    return {
+        "ns": round(middle, 1),
+        "above_ns": round(middle - statistics.median(base), 1),
+        "spread_ns": round(upper - lower, 1),
+    }
 
 
 def hits(wire: Traffic, size: int) -> Figures:
@@ -123,7 +141,7 @@ def run(*, quick: bool, capacity: bool) -> dict[str, object]:
         "host": {"kernel": platform.release(), "cpu": _cpu(), "cpus": os.cpu_count()},
         "pool": {"sources": POOL, "octets4": 4 * POOL, "octets6": 16 * POOL},
         "rounds": ROUNDS,
-        "frames": SLICE,
+        "frames": {"live": SLICE, "test run": RUNS},
         **found,
         **more,
     }

@@ -39,11 +39,15 @@ class Unable(Exception):
 
 @dataclass
 class Running:
-    """A contender at work on its own pair. ``load_s``: from the call until it filters."""
+    """A contender at work on its own pair. ``load_s``: from the call until it filters.
+
+    ``program``: descriptor of the XDP program that is all of it, if one is.
+    """
 
     pair: Pair
     load_s: float
     memory: int | None = None
+    program: int | None = None
 
 
 def plan_of(nets: Nets, *entries: Entry, interface: str = "eth0") -> InterfacePlan:
@@ -62,8 +66,9 @@ def plan_of(nets: Nets, *entries: Entry, interface: str = "eth0") -> InterfacePl
 
 def parse_only(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> Running:
     pair = traffic.pair()
-    stack.enter_context(pair.attach(traffic.program("parse_only", misses=misses)))
-    return Running(pair, 0.0)
+    program = traffic.program("parse_only", misses=misses)
+    stack.enter_context(pair.attach(program))
+    return Running(pair, 0.0, program=program)
 
 
 def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: InterfacePlan | None = None) -> Running:
@@ -81,8 +86,9 @@ def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: Int
         loaded = generation.load(contents, tables.maps)
     stack.enter_context(loaded.obj)
     pair = traffic.pair()
-    stack.enter_context(pair.attach(loaded.obj.program(loaded.program).fd))
-    return Running(pair, time.perf_counter() - started, memory_of(tables))
+    program = loaded.obj.program(loaded.program).fd
+    stack.enter_context(pair.attach(program))
+    return Running(pair, time.perf_counter() - started, memory_of(tables), program)
 
 
 def memory_of(tables: AddressTables) -> int:
@@ -109,8 +115,9 @@ def calico_shape(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -
             memory += memlock(trie)
         stack.callback(_emptied, obj, name, keys)
     pair = traffic.pair()
-    stack.enter_context(pair.attach(traffic.program("calico_shape", misses=misses)))
-    return Running(pair, time.perf_counter() - started, memory)
+    program = traffic.program("calico_shape", misses=misses)
+    stack.enter_context(pair.attach(program))
+    return Running(pair, time.perf_counter() - started, memory, program)
 
 
 def _emptied(obj: generation.XdpObject, name: str, keys: np.ndarray) -> None:  # type: ignore[type-arg]

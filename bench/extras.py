@@ -70,7 +70,7 @@ def memory(wire: Traffic, nets: Nets) -> int:
 
 
 def load(wire: Traffic, count: int) -> dict[str, float]:
-    """The backend's whole pass: from the call until an interface filters, then one CIDR more, and the next whole list."""
+    """The backend's whole pass: from the call until an interface filters, then one CIDR more, then the same again."""
     ensure_bpffs()
     pin_root = MOUNT_POINT / f"bench-{wire.sender}"
     pair, nets = wire.pair(), nets4(count)

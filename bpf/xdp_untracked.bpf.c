@@ -40,27 +40,29 @@ SETTING(__u32, may_skip);
 SETTING(__u32, drop_unlisted);
 
 /* Sizes are those of the policy and the deny lists; user space sets them before loading. */
-MMAPABLE_ARRAY_MAP(root4, struct root, 1);
+VARIABLE_MAP(root4, struct root);
 MMAPABLE_ARRAY_MAP(lists4, struct chunk, 1);
-MMAPABLE_ARRAY_MAP(root6, struct root, 1);
+VARIABLE_MAP(root6, struct root);
 MMAPABLE_ARRAY_MAP(nodes6, struct node6, 1);
 MMAPABLE_ARRAY_MAP(buckets6, struct chunk, 1);
 MMAPABLE_ARRAY_MAP(lists6, struct chunk, 1);
+VARIABLE_MAP(policy, struct policy);
 ARRAY_MAP(address_rows, struct address_rows, 1);
 ARRAY_MAP(protocols, struct row, PROTOCOLS);
-ARRAY_MAP(port_pages, struct port_page, PORT_DIRECTORIES);
+ARRAY_MAP(port_pages, struct port_page, 1);
 ARRAY_MAP(port_rows, struct port_rows, 1);
 HASH_MAP(named, struct named_key, struct port_rows, 1);
-ARRAY_MAP(policy, struct policy, 1);
 ARRAY_MAP(tiers, struct row, 1);
 PERCPU_ARRAY_MAP(entry_counters, struct entry_count, 64);
 
-static __always_inline struct root *find_root4(__u32 *key)
+static __always_inline struct root *find_root4(void)
 {
 #ifdef TOOLCHAIN_BCC
-	return root4.lookup(key);
+	__u32 only = 0;
+
+	return root4.lookup(&only);
 #else
-	return bpf_map_lookup_elem(&root4, key);
+	return &root4;
 #endif
 }
 
@@ -73,12 +75,14 @@ static __always_inline struct chunk *find_lists4(__u32 *key)
 #endif
 }
 
-static __always_inline struct root *find_root6(__u32 *key)
+static __always_inline struct root *find_root6(void)
 {
 #ifdef TOOLCHAIN_BCC
-	return root6.lookup(key);
+	__u32 only = 0;
+
+	return root6.lookup(&only);
 #else
-	return bpf_map_lookup_elem(&root6, key);
+	return &root6;
 #endif
 }
 
@@ -154,12 +158,14 @@ static __always_inline struct port_rows *find_named(struct named_key *key)
 #endif
 }
 
-static __always_inline struct policy *find_policy(__u32 *key)
+static __always_inline struct policy *find_policy(void)
 {
 #ifdef TOOLCHAIN_BCC
-	return policy.lookup(key);
+	__u32 only = 0;
+
+	return policy.lookup(&only);
 #else
-	return bpf_map_lookup_elem(&policy, key);
+	return &policy;
 #endif
 }
 
@@ -271,8 +277,8 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
  */
 static __always_inline __u32 class_of4(__u32 address)
 {
-	__u32 element = 0, word, step, at, above = ~(address & 0xffff);
-	struct root *root = find_root4(&element);
+	__u32 element, word, step, at, above = ~(address & 0xffff);
+	struct root *root = find_root4();
 	struct chunk *chunk;
 	int i;
 
@@ -349,8 +355,8 @@ static __always_inline __u32 bucket6(__u32 number, __u64 key)
 /* A function with its own frame, so that the verifier walks it once. */
 SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 {
-	__u32 element = 0, word;
-	struct root *root = find_root6(&element);
+	struct root *root = find_root6();
+	__u32 word;
 	__u64 key = high;
 	int i;
 
@@ -426,18 +432,19 @@ static __always_inline int has_bit(const struct row *row, __u32 bit)
 	return row->word[bit / 64 & (ROW_WORDS - 1)] >> (bit & 63) & 1;
 }
 
-static __always_inline struct port_rows *rows_of(__u32 directory, __u16 number)
+static __always_inline struct port_rows *rows_of(struct port_directory *directory, __u16 number)
 {
-	struct port_page *page = find_port_pages(&directory);
-	__u32 next;
+	__u32 next = directory->next[number >> 8];
 
-	if (!page)
-		return 0;
-	next = page->next[number >> 8];
-	page = find_port_pages(&next);
-	if (!page)
-		return 0;
-	next = page->next[number & 0xff];
+	if (next & PORT_PAGE) {
+		struct port_page *page;
+
+		next &= ~PORT_PAGE;
+		page = find_port_pages(&next);
+		if (!page)
+			return 0;
+		next = page->next[number & 0xff];
+	}
 	return find_port_rows(&next);
 }
 
@@ -460,7 +467,8 @@ static __always_inline void keep_ports(__u64 *left, const int words, struct port
 	}
 }
 
-static __always_inline int keep_side(__u64 *left, const int words, __u32 directory, __u16 port, struct named_key *key)
+static __always_inline int keep_side(__u64 *left, const int words, struct port_directory *directory, __u16 port,
+				     struct named_key *key)
 {
 	struct port_rows *by_number = rows_of(directory, port), *by_name = 0;
 
@@ -514,22 +522,22 @@ static __always_inline int named_keys(struct xdp_md *ctx, __u32 known, struct na
 	return 1;
 }
 
-static __always_inline int keep_both_sides(struct xdp_md *ctx, __u32 known, __u32 ports, __u64 *left, const int words)
+static __always_inline int keep_both_sides(struct xdp_md *ctx, struct policy *policy, __u32 known, __u32 ports,
+					   __u64 *left, const int words)
 {
+	struct port_directory *from = &policy->ports[PORTS_SOURCE], *to = &policy->ports[PORTS_DESTINATION];
 	struct named_key source = {}, destination = {};
 
 	if (!ask_named)
-		return keep_side(left, words, PORTS_SOURCE, FIRST(ports), 0) &&
-		       keep_side(left, words, PORTS_DESTINATION, SECOND(ports), 0);
+		return keep_side(left, words, from, FIRST(ports), 0) && keep_side(left, words, to, SECOND(ports), 0);
 	if (!named_keys(ctx, known, &source, &destination))
 		return 0;
-	return keep_side(left, words, PORTS_SOURCE, FIRST(ports), &source) &&
-	       keep_side(left, words, PORTS_DESTINATION, SECOND(ports), &destination);
+	return keep_side(left, words, from, FIRST(ports), &source) &&
+	       keep_side(left, words, to, SECOND(ports), &destination);
 }
 
-static __always_inline int keep_class(__u64 *left, const int words, __u32 known, __u32 class, int side)
+static __always_inline int keep_class(__u64 *left, const int words, __u32 known, struct address_rows *rows, int side)
 {
-	struct address_rows *rows = find_address_rows(&class);
 	struct row *row;
 	int i;
 
@@ -546,12 +554,12 @@ static __always_inline int keep_class(__u64 *left, const int words, __u32 known,
 }
 
 /* The first entry that could match decides. `words` is a constant, so that short rows stay in registers. */
-static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length,
-				      const int words)
+static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *from, struct address_rows *to,
+				      __u32 known, __u32 ports, __u32 length, const int words)
 {
-	__u32 element = 0, protocol = KNOWN_PROTOCOL(known), kind = KNOWN_KIND(known);
+	__u32 protocol = KNOWN_PROTOCOL(known), kind = KNOWN_KIND(known);
 	struct row *by_protocol = find_protocols(&protocol), *doubt = 0;
-	struct policy *policy = find_policy(&element);
+	struct policy *policy = find_policy();
 	__u64 left[ROW_WORDS];
 	int i, turn;
 
@@ -560,9 +568,9 @@ static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 k
 	EACH_WORD
 	for (i = 0; i < words; i++)
 		left[i] = by_protocol->word[i];
-	if (!keep_class(left, words, known, FIRST(classes), SIDE_SOURCE))
+	if (!keep_class(left, words, known, from, SIDE_SOURCE))
 		return XDP_PASS;
-	if (ask_destination && !keep_class(left, words, known, SECOND(classes), SIDE_DESTINATION))
+	if (ask_destination && !keep_class(left, words, known, to, SIDE_DESTINATION))
 		return XDP_PASS;
 	if (protocol == PROTOCOL_UNKNOWN) {
 		/* Whatever their addresses: raw asks for the protocol before it looks into sets, and drops what has none. */
@@ -571,7 +579,7 @@ static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 k
 		for (i = 0; i < words; i++)
 			left[i] |= doubt->word[i];
 	} else if (kind == TRANSPORT_PORTS) {
-		if (!keep_both_sides(ctx, known, ports, left, words))
+		if (!keep_both_sides(ctx, policy, known, ports, left, words))
 			return XDP_PASS;
 	} else if (kind == TRANSPORT_NO_PORTS) {
 		doubt = &policy->ask_ports;
@@ -582,7 +590,8 @@ static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 k
 		if (kind == TRANSPORT_NO_ICMP)
 			doubt = &policy->ask_icmp;
 		if (kind == TRANSPORT_ICMP &&
-		    !keep_side(left, words, KNOWN_FAMILY(known) == 4 ? PORTS_ICMP : PORTS_ICMPV6, FIRST(ports), 0))
+		    !keep_side(left, words, &policy->ports[KNOWN_FAMILY(known) == 4 ? PORTS_ICMP : PORTS_ICMPV6],
+			       FIRST(ports), 0))
 			return XDP_PASS;
 	}
 	for (turn = 0; turn <= MAX_SKIPS; turn++) {
@@ -609,33 +618,37 @@ static __always_inline int verdict_of(struct xdp_md *ctx, __u32 classes, __u32 k
 
 SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length)
 {
+	__u32 source = FIRST(classes), destination = SECOND(classes);
+	struct address_rows *from = find_address_rows(&source), *to = find_address_rows(&destination);
+
 	if (row_words == 1)
-		return verdict_of(ctx, classes, known, ports, length, 1);
+		return verdict_of(ctx, from, to, known, ports, length, 1);
 	if (row_words == 2)
-		return verdict_of(ctx, classes, known, ports, length, 2);
-	return verdict_of(ctx, classes, known, ports, length, ROW_WORDS);
+		return verdict_of(ctx, from, to, known, ports, length, 2);
+	return verdict_of(ctx, from, to, known, ports, length, ROW_WORDS);
 }
 
-/* The ordinary policy is decided without a call. */
-static __always_inline int verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length)
+/* The ordinary policy is decided without a call. `from`: what the class of the source means. */
+static __always_inline int verdict(struct xdp_md *ctx, struct address_rows *from, __u32 classes, __u32 known,
+				   __u32 ports, __u32 length)
 {
-	if (row_words == 1 && !may_skip && !ask_named)
-		return verdict_of(ctx, classes, known, ports, length, 1);
+	if (row_words == 1 && !ask_destination && !may_skip && !ask_named)
+		return verdict_of(ctx, from, 0, known, ports, length, 1);
 	return long_verdict(ctx, classes, known, ports, length);
 }
 
-/* Whether any entry that drops could match a packet from this class of sources. */
-static __always_inline int may_drop(__u32 class, int family)
+/* What a class of sources means, if any entry that drops could match a packet from it; else 0. */
+static __always_inline struct address_rows *may_drop(__u32 class, int family)
 {
-	struct address_rows *rows = find_address_rows(&class);
-	__u32 element = 0;
-	struct policy *policy = find_policy(&element);
+	struct address_rows *rows;
+	struct policy *policy = find_policy();
 	struct row *row;
 	__u64 left;
 	int i;
 
 	if (!class && !drop_unlisted)
 		return 0;
+	rows = find_address_rows(&class);
 	if (!rows || !policy)
 		return 0;
 	row = family == 4 ? &rows->source4 : &rows->source6;
@@ -644,13 +657,14 @@ static __always_inline int may_drop(__u32 class, int family)
 		for (i = 1; i < ROW_WORDS; i++)
 			left |= row->word[i] & policy->deny.word[i];
 	}
-	return left != 0;
+	return left ? rows : 0;
 }
 
 static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor)
 {
 	struct ipv4_header *ip = cursor->at;
 	struct transport transport = {};
+	struct address_rows *from;
 	__u32 at = cursor->at - (void *)(long)ctx->data;
 	__u32 length = parse_ipv4(cursor), source, destination = 0;
 
@@ -658,14 +672,15 @@ static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor
 		return XDP_PASS;
 
 	source = class_of4(BE32(ip->source_be));
-	if (!may_drop(source, 4))
+	from = may_drop(source, 4);
+	if (!from)
 		return XDP_PASS;
 	if (ask_destination)
 		destination = class_of4(BE32(ip->destination_be));
 
 	transport.protocol = ip->protocol;
 	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK, &transport);
-	return verdict(ctx, PAIR(source, destination), KNOWN(&transport, 4, at),
+	return verdict(ctx, from, PAIR(source, destination), KNOWN(&transport, 4, at),
 		       PAIR(transport.source, transport.destination), length);
 }
 
@@ -678,6 +693,7 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 {
 	struct ipv6_header *ip = cursor->at;
 	struct transport transport = {.protocol = PROTOCOL_UNKNOWN};
+	struct address_rows *from;
 	__u32 at = cursor->at - (void *)(long)ctx->data;
 	__u32 length = parse_ipv6(cursor), source, destination = 0;
 
@@ -685,13 +701,14 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 		return XDP_PASS;
 
 	source = class_of6(half_address(ip->source_be), half_address(ip->source_be + 2));
-	if (!may_drop(source, 6))
+	from = may_drop(source, 6);
+	if (!from)
 		return XDP_PASS;
 	if (ask_destination)
 		destination = class_of6(half_address(ip->destination_be), half_address(ip->destination_be + 2));
 
 	parse_extensions(ctx, cursor, ip->next, &transport);
-	return verdict(ctx, PAIR(source, destination), KNOWN(&transport, 6, at),
+	return verdict(ctx, from, PAIR(source, destination), KNOWN(&transport, 6, at),
 		       PAIR(transport.source, transport.destination), length);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * The generator and the contenders of bench/xdp that are a few lines each. Frames are live frames of BPF_PROG_TEST_RUN:
- * their headers are in the template, only the source address changes from frame to frame.
+ * The generator, and those of the contenders of bench/bench_xdp.py that are a few lines. The headers of all frames are
+ * in a template; only the source address changes from frame to frame.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -32,7 +32,7 @@ MAP(pool4, BPF_MAP_TYPE_ARRAY, __u32, struct pool4, 1, BPF_F_MMAPABLE);
 MAP(pool6, BPF_MAP_TYPE_ARRAY, __u32, struct pool6, 1, BPF_F_MMAPABLE);
 MAP(turn, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);
 
-SEC("xdp") int generate4(struct xdp_md *ctx)
+static __always_inline int from_next4(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 zero = 0;
@@ -45,7 +45,7 @@ SEC("xdp") int generate4(struct xdp_md *ctx)
 	return XDP_TX;
 }
 
-SEC("xdp") int generate6(struct xdp_md *ctx)
+static __always_inline int from_next6(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 zero = 0, at;
@@ -60,8 +60,35 @@ SEC("xdp") int generate6(struct xdp_md *ctx)
 	return XDP_TX;
 }
 
+SEC("xdp.frags") int generate4(struct xdp_md *ctx)
+{
+	return from_next4(ctx);
+}
+
+SEC("xdp.frags") int generate6(struct xdp_md *ctx)
+{
+	return from_next6(ctx);
+}
+
+/* For BPF_PROG_TEST_RUN, which runs one frame again and again: from another source each time. */
+MAP(contender, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, 1, 0);
+
+SEC("xdp.frags") int mixed4(struct xdp_md *ctx)
+{
+	if (from_next4(ctx) == XDP_TX)
+		bpf_tail_call(ctx, &contender, 0);
+	return XDP_ABORTED;
+}
+
+SEC("xdp.frags") int mixed6(struct xdp_md *ctx)
+{
+	if (from_next6(ctx) == XDP_TX)
+		bpf_tail_call(ctx, &contender, 0);
+	return XDP_ABORTED;
+}
+
 /* Everything that reads the source address pays this. */
-SEC("xdp") int parse_only(struct xdp_md *ctx)
+SEC("xdp.frags") int parse_only(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u16 type;
@@ -76,7 +103,7 @@ SEC("xdp") int parse_only(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-SEC("xdp") int pass(struct xdp_md *ctx)
+SEC("xdp.frags") int pass(struct xdp_md *ctx)
 {
 	return XDP_PASS;
 }
@@ -103,7 +130,7 @@ static __always_inline int is_failsafe(__u8 protocol, __u16 port_be)
 	return bpf_map_lookup_elem(&failsafe, &key) != 0;
 }
 
-SEC("xdp") int calico_shape(struct xdp_md *ctx)
+SEC("xdp.frags") int calico_shape(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 

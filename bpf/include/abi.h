@@ -24,6 +24,29 @@ struct row {
 
 _Static_assert(sizeof(struct row) == 64, "one cache line");
 
+/*
+ * Two levels from a 16-bit number to the number of its port_rows element. A directory has for each high octet that number,
+ * or PORT_PAGE and the number of a page of port_pages; a page has it for each low octet. For ICMP the high octet is the
+ * type, the low one the code.
+ */
+enum {
+	PORTS_SOURCE = 0,
+	PORTS_DESTINATION = 1,
+	PORTS_ICMP = 2,	  /* type and code of ICMP */
+	PORTS_ICMPV6 = 3, /* type and code of ICMPv6 */
+	PORT_DIRECTORIES = 4,
+};
+
+#define PORT_PAGE (1U << 31)
+
+struct port_directory {
+	__u32 next[256];
+};
+
+struct port_page {
+	__u16 next[256];
+};
+
 /* policy: the one element says what each bit is and asks for. */
 struct policy {
 	struct row deny;	 /* drops */
@@ -32,9 +55,10 @@ struct policy {
 	struct row ask_ports;	 /* asks for ports, by number or name, negated or not */
 	struct row ask_icmp;	 /* asks for the ICMP type */
 	struct row portless;	 /* may hold for a protocol that has no ports */
+	struct port_directory ports[PORT_DIRECTORIES];
 };
 
-_Static_assert(sizeof(struct policy) == 384, "six rows");
+_Static_assert(sizeof(struct policy) == 384 + 4096, "six rows, four directories");
 
 /* tiers: number of a bit of policy.skip -> the bits that are left once it holds: those of other tiers. */
 /* (value: struct row) */
@@ -50,22 +74,6 @@ struct address_rows {
 /* protocols: protocol number -> the bits whose protocol condition holds; PROTOCOL_UNKNOWN: all. */
 #define PROTOCOL_UNKNOWN 256
 #define PROTOCOLS 257
-
-/*
- * port_pages: two levels from a 16-bit number to the number of its port_rows element. Pages 0 to 3 are directories:
- * high octet -> page; any other page: low octet -> element. For ICMP the high octet is the type, the low one the code.
- */
-enum port_directory {
-	PORTS_SOURCE = 0,
-	PORTS_DESTINATION = 1,
-	PORTS_ICMP = 2,	  /* type and code of ICMP */
-	PORTS_ICMPV6 = 3, /* type and code of ICMPv6 */
-	PORT_DIRECTORIES = 4,
-};
-
-struct port_page {
-	__u16 next[256];
-};
 
 /*
  * port_rows, and named (which adds to it for the address at that side): a side's condition on ports holds for

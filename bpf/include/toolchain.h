@@ -2,7 +2,7 @@
 /*
  * One source, two toolchains: clang with libbpf (ahead of time) and bcc (on the host, which defines BCC_SEC).
  *
- * A map's declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a function's body),
+ * The only element of a map is a variable to libbpf, so that reading it is no look-up. A map's declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a function's body),
  * so each map has one accessor function with a body for each toolchain. bcc takes only what is declared with its
  * own macros, and rewrites only the source itself: functions in headers of ours use no map. To it a setting is a macro,
  * whose name nothing else may have.
@@ -24,6 +24,7 @@
 #define ARRAY_MAP(name, value_type, entries) BPF_TABLE("array", __u32, value_type, name, entries)
 #define MMAPABLE_ARRAY_MAP(name, value_type, entries)                                                                  \
 	BPF_F_TABLE("array", __u32, value_type, name, entries, BPF_F_MMAPABLE)
+#define VARIABLE_MAP(name, value_type) MMAPABLE_ARRAY_MAP(name, value_type, 1)
 #define PERCPU_ARRAY_MAP(name, value_type, entries) BPF_TABLE("percpu_array", __u32, value_type, name, entries)
 
 #else
@@ -51,6 +52,8 @@
 #define ARRAY_MAP(name, value_type, entries) DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, 0)
 #define MMAPABLE_ARRAY_MAP(name, value_type, entries)                                                                  \
 	DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, BPF_F_MMAPABLE)
+/* An array map of this one element, called ".bss.<name>". */
+#define VARIABLE_MAP(name, value_type) value_type name SEC(".bss." #name)
 #define PERCPU_ARRAY_MAP(name, value_type, entries)                                                                    \
 	DECLARE_MAP(name, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, value_type, entries, 0)
 

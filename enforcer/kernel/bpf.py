@@ -117,7 +117,9 @@ class BpfObject:
         return int(found)
 
     def _find_map(self, name: str) -> int:
-        found = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
+        """The map of that name, or of the variable of that name (bpf/include/toolchain.h: VARIABLE_MAP)."""
+        names = (name.encode(), f".bss.{name}".encode())
+        found = next(filter(None, (self._lib.bpf_object__find_map_by_name(self._object, item) for item in names)), 0)
         assert found, f"{self._path.name} has no map {name}"
         return int(found)
 

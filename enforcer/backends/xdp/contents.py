@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enforcer.backends.xdp.generation import Contents, Elements
 from enforcer.backends.xdp.manifest import Members
+from enforcer.backends.xdp.ports import PAGE
 from enforcer.backends.xdp.rows import ROW, XdpRows, address_rows, row_octets
 from enforcer.plan import InterfacePlan
 
@@ -23,12 +24,13 @@ def contents_of(
         "may_skip": int(rows.may_skip),
         "drop_unlisted": int(rows.drops_unlisted),
     }
+    policy = rows.policy + rows.ports.directories.tobytes()
     arrays = {
-        "policy": Elements(6 * ROW, rows.policy),
+        "policy": Elements(len(policy), policy),
         "tiers": Elements(ROW, rows.tiers),
         "rows": rows_of_classes(plan, members, capacity, ipv6=ipv6),
         "protocols": Elements(ROW, rows.protocols),
-        "port_pages": Elements(512, rows.ports.pages.tobytes()),
+        "port_pages": Elements(2 * PAGE, rows.ports.pages.tobytes()),
         "port_rows": Elements(2 * ROW, b"".join(map(_pair, rows.ports.rows))),
     }
     named = rows.ports.named

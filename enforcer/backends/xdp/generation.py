@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, generation, remove_directory
+from enforcer.backends.xdp.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation, remove_directory
 from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.read import link_info, pinned_program, read_counts, read_installed
 from enforcer.errors import KernelError
@@ -182,7 +182,8 @@ def _load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain, *
         if not multi_buffer:
             obj.clear_program_flags(XDP_PROGRAM, BPF_F_XDP_HAS_FRAGS)
         for pinned, name in MAPS.items():
-            obj.resize_map(name, _size(contents, pinned))
+            if name not in VARIABLES:
+                obj.resize_map(name, _size(contents, pinned))
         for name in TABLES:
             obj.reuse_map(name, tables[name].fd)
         obj.load()

@@ -38,6 +38,8 @@ MAPS = {
     "named": "named",
     "counters": "entry_counters",
 }
+# Those that are a variable of the program, and so of the size declared.
+VARIABLES = ("policy",)
 MANIFEST = "manifest"
 PROGRAM = "prog"
 TABLE_PINS = (*TABLES, MANIFEST)  # complete when the manifest is pinned, so it comes last

@@ -1,4 +1,4 @@
-"""Ports and ICMP types as bit vectors: two levels of pages, rows, and what named ports stand for. Pure."""
+"""Ports and ICMP types as bit vectors: directories, pages, rows, and what named ports stand for. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy.typing as npt
 from enforcer.policy.resources import IcmpMatch, IPAddress, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet
 
-DIRECTORIES = 4  # source, destination, ICMP, ICMPv6: enum port_directory
 NUMBERS = 1 << 16
 PAGE = 256
+PORT_PAGE = 1 << 31  # a directory leads to a page, and not to a row
 _NAMED_KEY = struct.Struct("=16sHBBB3x")  # struct named_key
 SIDE_SOURCE, SIDE_DESTINATION = 0, 1
 
 U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Pair = tuple[int, int]  # wanted, unwanted: rows
@@ -31,8 +32,11 @@ class TooManyPorts(ValueError):
 
 @dataclass(frozen=True)
 class Ports:
-    """``pages``: uint16[n, 256], directories first; ``rows``: (wanted, unwanted) by number; ``named`` by key."""
+    """``directories``: uint32[4, 256] (source, destination, ICMP, ICMPv6); ``pages``: uint16[n, 256], at least one;
+    ``rows``: (wanted, unwanted) by number; ``named`` by key.
+    """
 
+    directories: U32
     pages: U16
     rows: tuple[Pair, ...]
     named: Mapping[bytes, Pair]
@@ -49,7 +53,7 @@ class _Numbering:
         return self.rows.setdefault(pair, len(self.rows))
 
     def page(self, page: U16) -> int:
-        return self.pages.setdefault(page.tobytes(), DIRECTORIES + len(self.pages))
+        return self.pages.setdefault(page.tobytes(), len(self.pages))
 
 
 def ports_of(entries: Sequence[Entry], port_sets: Mapping[str, PortSet]) -> Ports:
@@ -58,13 +62,14 @@ def ports_of(entries: Sequence[Entry], port_sets: Mapping[str, PortSet]) -> Port
     source = _directory([entry.source for entry in entries], numbering)
     destination = _directory([entry.destination for entry in entries], numbering)
     icmp = _icmp_directory(entries, numbering)
-    if max(len(numbering.rows), DIRECTORIES + len(numbering.pages)) > NUMBERS:
+    if len(numbering.rows) > NUMBERS:
         raise TooManyPorts(f"ports that differ in {len(numbering.rows)} ways; XDP holds {NUMBERS}")
-    pages = [source, destination, icmp, icmp, *(np.frombuffer(page, np.uint16) for page in numbering.pages)]
-    return Ports(np.stack(pages), tuple(numbering.rows), _named(entries, port_sets))
+    pages = [np.frombuffer(page, np.uint16) for page in numbering.pages or [bytes(2 * PAGE)]]
+    directories = np.stack([source, destination, icmp, icmp])
+    return Ports(directories, np.stack(pages), tuple(numbering.rows), _named(entries, port_sets))
 
 
-def _directory(sides: Sequence[AddressMatch], numbering: _Numbering) -> U16:
+def _directory(sides: Sequence[AddressMatch], numbering: _Numbering) -> U32:
     ranges = [item for side in sides for item in (*side.ports, *side.not_ports)]
     ends = {0, *(item.first for item in ranges), *(item.last + 1 for item in ranges)} - {NUMBERS}
     cuts = np.array(sorted(ends))  # between two of them no answer changes
@@ -96,7 +101,7 @@ def _holds(ranges: Sequence[PortRange], ports: I64) -> Bool:
     return np.asarray(change.cumsum()[:-1] > 0, np.bool_)
 
 
-def _icmp_directory(entries: Sequence[Entry], numbering: _Numbering) -> U16:
+def _icmp_directory(entries: Sequence[Entry], numbering: _Numbering) -> U32:
     """By type and code. One serves both families: an entry's protocol says whose types it means."""
     asked = {icmp.type for entry in entries for icmp in (entry.icmp, entry.not_icmp) if icmp and icmp.type is not None}
     other = numbering.row(_icmp_pair(entries, None, 0))
@@ -126,9 +131,13 @@ def _icmp_pair(entries: Sequence[Entry], kind: int | None, code: int | None) -> 
     return wanted, 0
 
 
-def _paged(numbers: npt.NDArray[np.int64], numbering: _Numbering) -> U16:
-    pages = numbers.reshape(PAGE, PAGE) % NUMBERS
-    return np.array([numbering.page(page.astype(np.uint16)) for page in pages], np.uint32).astype(np.uint16)
+def _paged(numbers: npt.NDArray[np.int64], numbering: _Numbering) -> U32:
+    """A directory. Where a high octet has one row for all low ones it leads there, which spares a look-up."""
+    pages = numbers.reshape(PAGE, PAGE)
+    found = pages[:, 0].astype(np.uint32)
+    for high in np.flatnonzero((pages != pages[:, :1]).any(axis=1)).tolist():
+        found[high] = PORT_PAGE | numbering.page(pages[high].astype(np.uint16))
+    return found
 
 
 def _named(entries: Sequence[Entry], port_sets: Mapping[str, PortSet]) -> dict[bytes, Pair]:

@@ -81,10 +81,12 @@ class Twin:
         return (wanted | named[0]) & ~(unwanted | named[1])
 
     def _pair(self, directory: int, number: int) -> tuple[int, int]:
-        """The row of port_rows that a directory of port_pages leads to."""
-        page = self._page(directory)[number >> 8]
-        assert page > ICMPV6, "directories lead to pages, not to directories"
-        return _pair_of(_element(self.contents.arrays["port_rows"], self._page(page)[number & 0xFF]))
+        """The row of port_rows that a directory leads to, perhaps by a page."""
+        directories = struct.unpack_from("=1024I", self.contents.arrays["policy"].data, len(POLICY) * ROW.size)
+        found = directories[256 * directory + (number >> 8)]
+        if found >> 31:
+            found = self._page(found & 0x7FFFFFFF)[number & 0xFF]
+        return _pair_of(_element(self.contents.arrays["port_rows"], found))
 
     def _page(self, number: int) -> tuple[int, ...]:
         return struct.unpack("=256H", _element(self.contents.arrays["port_pages"], number))
