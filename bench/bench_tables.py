@@ -57,7 +57,15 @@ def arrays_of(image4: Image4, image6: Image6) -> Arrays:
         return result
 
     nodes = np.concatenate([image6.nodes, np.zeros(max(1024, len(image6.nodes) // 2), image6.nodes.dtype)])
-    return Arrays(image4.root, longer(image4.lists), image6.root, nodes, longer(image6.buckets), longer(image6.lists))
+    return Arrays(
+        image4.sieve,
+        image4.root,
+        longer(image4.lists),
+        image6.root,
+        nodes,
+        longer(image6.buckets),
+        longer(image6.lists),
+    )
 
 
 def median_change_us(live: Live, nets: Nets, changes: list[Nets]) -> float:
@@ -102,7 +110,7 @@ def _read(arrays: Arrays) -> None:
 
 def _octets(found: Classified, image4: Image4, image6: Image6) -> int:
     if len(found.segments4) > 1:
-        return image4.root.nbytes + image4.lists.nbytes
+        return image4.sieve.nbytes + image4.root.nbytes + image4.lists.nbytes
     return sum(array.nbytes for array in (image6.root, image6.nodes, image6.buckets, image6.lists))
 
 

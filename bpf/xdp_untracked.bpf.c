@@ -40,6 +40,7 @@ SETTING(__u32, may_skip);
 SETTING(__u32, drop_unlisted);
 
 /* Sizes are those of the policy and the deny lists; user space sets them before loading. */
+VARIABLE_MAP(sieve4, struct sieve);
 VARIABLE_MAP(root4, struct root);
 MMAPABLE_ARRAY_MAP(lists4, struct chunk, 1);
 VARIABLE_MAP(root6, struct root);
@@ -54,6 +55,17 @@ ARRAY_MAP(port_rows, struct port_rows, 1);
 HASH_MAP(named, struct named_key, struct port_rows, 1);
 ARRAY_MAP(tiers, struct row, 1);
 PERCPU_ARRAY_MAP(entry_counters, struct entry_count, 64);
+
+static __always_inline struct sieve *find_sieve4(void)
+{
+#ifdef TOOLCHAIN_BCC
+	__u32 only = 0;
+
+	return sieve4.lookup(&only);
+#else
+	return &sieve4;
+#endif
+}
 
 static __always_inline struct root *find_root4(void)
 {
@@ -278,11 +290,14 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 static __always_inline __u32 class_of4(__u32 address)
 {
 	__u32 element, word, step, at, above = ~(address & 0xffff);
+	struct sieve *sieve = find_sieve4();
 	struct root *root = find_root4();
 	struct chunk *chunk;
 	int i;
 
-	if (!root)
+	if (!sieve || !root)
+		return 0;
+	if (!(sieve->word[address >> 15] >> (address >> 10 & 31) & 1))
 		return 0;
 	word = root->word[address >> 16];
 	if (WORD_KIND(word) == WORD_LEAF)

@@ -111,7 +111,8 @@ _Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
  * "the last segment whose start is not above the key" is right wherever the padding is. Its first start is not above any
  * key that leads to it. No list crosses a chunk.
  *
- * IPv4: root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the lower 16 bits of the address.
+ * IPv4: bit (address >> 10) % 32 of sieve4[address >> 15] is 0 where no address of that /22 has a class but 0, and nothing
+ * else needs to be looked up: of large lists most misses touch nothing but this bit. root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the lower 16 bits of the address.
  *
  * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a stretch of keys over buckets:
  * buckets6[base + min((key - low) >> shift, last)] is the next word, for key >= low; below it: `below`, a word.
@@ -132,6 +133,10 @@ _Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
 
 struct root {
 	__u32 word[1 << 16];
+};
+
+struct sieve {
+	__u32 word[1 << 17];
 };
 
 struct chunk {

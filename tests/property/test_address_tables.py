@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enforcer.backends.xdp.tables.classes import Classified, classify
-from enforcer.backends.xdp.tables.image4 import build4, lookup4, read4
+from enforcer.backends.xdp.tables.image4 import build4, holds4, lookup4, read4
 from enforcer.backends.xdp.tables.image6 import Image6, build6, lookup6
 from enforcer.backends.xdp.tables.keys import keys6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live
@@ -90,7 +90,7 @@ class Probe:
 
     def classes(self, arrays: Arrays) -> npt.NDArray[np.uint16]:
         if self.version == 4:
-            return lookup4(arrays.root4, arrays.lists4, self._four)
+            return lookup4(arrays.sieve4, arrays.root4, arrays.lists4, self._four)
         return lookup6(Image6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6), self._high, self._low)
 
     def expected(self, sets: Sets) -> list[frozenset[str]]:
@@ -104,6 +104,7 @@ def arrays_of(found: Classified, spare: int = SPARE) -> Arrays:
         return np.concatenate([array, np.full(spare, 0xDEADBEEF, np.uint32)])
 
     return Arrays(
+        image4.sieve,
         image4.root,
         longer(image4.lists),
         image6.root,
@@ -142,6 +143,7 @@ def test_built_tables_say_what_the_cidrs_say_and_are_read_back(sets: Sets) -> No
         numbers = probe.classes(arrays).tolist()
         assert [found.members[number] for number in numbers] == probe.expected(sets)
     four = read4(arrays.root4, arrays.lists4)
+    assert holds4(arrays.sieve4, four)
     six = read6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6)
     assert four.start.tolist() == found.segments4.start.tolist()
     assert four.cls.tolist() == found.segments4.cls.tolist()
@@ -245,6 +247,7 @@ def assert_like_new(live: Live, state: Sets) -> None:
     numbers = {item: number for number, item in live.members.items()}
     wanted = classify({name: packed(items) for name, items in state.items()}, numbers)
     segments4, segments6 = live.segments()
+    assert live.arrays.sieve4.tolist() == build4(segments4).sieve.tolist()
     assert segments4.start.tolist() == wanted.segments4.start.tolist()
     assert segments4.cls.tolist() == wanted.segments4.cls.tolist()
     assert keys6(segments6.high, segments6.low).tolist() == keys6(wanted.segments6.high, wanted.segments6.low).tolist()

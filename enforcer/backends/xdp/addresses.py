@@ -21,7 +21,7 @@ from enforcer.backends.xdp.layout import MANIFEST, TABLE_PINS, TABLES, TablePins
 from enforcer.backends.xdp.manifest import TableManifest
 from enforcer.backends.xdp.tables.classes import Classified
 from enforcer.backends.xdp.tables.forest6 import NODE6
-from enforcer.backends.xdp.tables.image4 import build4, read4
+from enforcer.backends.xdp.tables.image4 import build4, holds4, read4
 from enforcer.backends.xdp.tables.image6 import build6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass
 from enforcer.backends.xdp.tables.read6 import read6
@@ -32,14 +32,13 @@ from enforcer.kernel.rcu import store_fence
 U32 = npt.NDArray[np.uint32]
 
 PAGE = 1 << 18  # octets of a map element of lists and buckets (PAGE_OCTETS)
-ROOT = 4 << 16
 MOST_CLASSES = 1 << 16
 _LEAST_CLASSES = 64
 
 
 @dataclass
 class AddressTables:
-    """The six maps, and what they say. Owns their descriptors; ``close`` it, or use it in a ``with``."""
+    """The maps, and what they say. Owns their descriptors; ``close`` it, or use it in a ``with``."""
 
     maps: dict[str, Map]
     manifest: TableManifest
@@ -54,8 +53,8 @@ class AddressTables:
 
     @property
     def id(self) -> int:
-        """What programs that read these tables are known by: the id of root4."""
-        return self.maps["root4"].id
+        """What programs that read these tables know them by: the id of the first map."""
+        return self.maps[TABLES[0]].id
 
     @property
     def numbers(self) -> Mapping[frozenset[str], int]:
@@ -98,10 +97,8 @@ class AddressTables:
         return announce
 
     def _arrays(self) -> Arrays:
-        root4, lists4, root6, buckets6, lists6 = (
-            _words(self._views[name]) for name in ("root4", "lists4", "root6", "buckets6", "lists6")
-        )
-        return Arrays(root4, lists4, root6, self._views["nodes6"].view(NODE6), buckets6, lists6)
+        words = {name: _words(view) for name, view in self._views.items() if name != "nodes6"}
+        return Arrays(nodes6=self._views["nodes6"].view(NODE6), **words)
 
     def close(self) -> None:
         self._views.clear()
@@ -128,6 +125,8 @@ def open_tables(pins: TablePins) -> AddressTables | None:
                 _words(views["root6"]), views["nodes6"].view(NODE6), _words(views["buckets6"]), _words(views["lists6"])
             )
         except ValueError:
+            return None
+        if not holds4(_words(views["sieve4"]), segments4):
             return None
         stack.pop_all()
         return AddressTables(maps, manifest, Classified(manifest.members, segments4, segments6), views)
@@ -156,6 +155,7 @@ def make_tables(classified: Classified) -> AddressTables:
     """New tables that live as long as they are open, or something reads them."""
     image4, image6 = build4(classified.segments4), build6(classified.segments6)
     contents: dict[str, npt.NDArray[np.generic]] = {
+        "sieve4": image4.sieve,
         "root4": image4.root,
         "lists4": image4.lists,
         "root6": image6.root,
@@ -206,8 +206,8 @@ def _capacity_for(classified: Classified) -> int:
 
 def _create(name: str, octets: int) -> Map:
     """A map for that many octets; lists, nodes and buckets with room for half as many again, and a page at least."""
-    if name in ("root4", "root6"):
-        return _array(name, ROOT, 1)
+    if name in ("sieve4", "root4", "root6"):
+        return _array(name, octets, 1)
     size = NODE6.itemsize if name == "nodes6" else PAGE
     least = 1024 if name == "nodes6" else 1
     return _array(name, size, max(least, -(-octets * 3 // (2 * size))))

@@ -2,7 +2,7 @@
 
 ::
 
-    <pin root>/v2/tables/<namespace>/root4 lists4 root6 nodes6 buckets6 lists6 manifest
+    <pin root>/v2/tables/<namespace>/sieve4 root4 lists4 root6 ... manifest
                                      next/...               the same, while new ones are built
     <pin root>/v2/interfaces/<interface>/link               holds the program to the interface
                                          prog ... manifest  the program, and the maps that are its own
@@ -26,7 +26,7 @@ from enforcer.words import Mode
 ABI_VERSION = 2
 
 # Maps that interfaces share; names are those of the program.
-TABLES = ("root4", "lists4", "root6", "nodes6", "buckets6", "lists6")
+TABLES = ("sieve4", "root4", "lists4", "root6", "nodes6", "buckets6", "lists6")
 # Maps of one interface: pinned name -> the map's name in the program.
 MAPS = {
     "policy": "policy",

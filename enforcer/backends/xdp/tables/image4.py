@@ -1,7 +1,8 @@
-"""IPv4: segments to the words of root4 and lists4, and back.
+"""IPv4: segments to the words of sieve4, root4 and lists4, and back.
 
-``root[address >> 16]`` is a class or leads to a list of the segments of that /16. Lists lie in order of size, largest
-first, so that each is aligned to its size: no list crosses a page, none of at most 16 segments a cache line.
+The sieve has a bit for each /22: whether any of its addresses is of another class than 0. ``root[address >> 16]`` is a
+class or leads to a list of the segments of that /16. Lists lie in order of size, largest first, so that each is aligned
+to its size: no list crosses a page, none of at most 16 segments a cache line.
 """
 
 from __future__ import annotations
@@ -29,13 +30,17 @@ from enforcer.backends.xdp.tables.words import (
 
 _SHIFT = np.uint32(16)
 _LOW = np.uint32(0xFFFF)
+_BLOCK = np.uint32(10)  # a /22, as a shift
+_EVERY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_HALF = np.uint64(32)
 _UNIT_WORDS = UNIT4 // 4
 
 
 @dataclass(frozen=True)
 class Image4:
-    """``root``: uint32[65536]; ``lists``: uint32, whole pages, one at least."""
+    """``sieve``: uint32[131072]; ``root``: uint32[65536]; ``lists``: uint32, whole pages, one at least."""
 
+    sieve: U32
     root: U32
     lists: U32
 
@@ -61,7 +66,23 @@ def build4(segments: Segments4) -> Image4:
     lists = np.zeros(whole_pages(int(units.sum()) * _UNIT_WORDS), np.uint32)
     words, at, values = encode4(chunks, kinds, offsets)
     lists[at] = values
-    return Image4(words, lists)
+    return Image4(sieve4(chunks), words, lists)
+
+
+def sieve4(chunks: Chunks4) -> U32:
+    """Two words of the sieve for each chunk. Bit b of word w is of the addresses from ``w << 15 | b << 10`` on."""
+    first = np.cumsum(chunks.count) - chunks.count
+    last = np.append(chunks.start[1:], np.uint32(0)) - np.uint32(1)  # of a /16's last segment: all ones below
+    low, high = ((at & _LOW) >> _BLOCK for at in (chunks.start, last))
+    blocks = (_EVERY << low.astype(np.uint64)) & (_EVERY >> (np.uint64(63) - high))
+    bits = np.bitwise_or.reduceat(np.where(chunks.cls != 0, blocks, np.uint64(0)), first)
+    return np.column_stack([bits, bits >> _HALF]).astype(np.uint32).reshape(-1)
+
+
+def holds4(sieve: U32, segments: Segments4) -> bool:
+    """Whether a sieve lets through all that has a class. What lets through more is what a change left half-way."""
+    wanted = sieve4(_chunked(segments))
+    return len(sieve) == len(wanted) and not (wanted & ~sieve).any()
 
 
 def list_kinds4(chunks: Chunks4) -> Int:
@@ -145,8 +166,13 @@ def _decoded(chunk: Int, size: Int, entries: U32) -> Chunks4:
     return Chunks4(chunk, np.bincount(owner[keep], minlength=len(chunk)), start[keep], cls[keep])
 
 
-def lookup4(root: U32, lists: U32, addresses: U32) -> U16:
+def lookup4(sieve: U32, root: U32, lists: U32, addresses: U32) -> U16:
     """The classes of addresses (host order), word for word as the program finds them."""
+    passed = sieve[addresses >> np.uint32(15)] >> (addresses >> _BLOCK & np.uint32(31)) & np.uint32(1)
+    return np.where(passed, _lookup(root, lists, addresses), 0).astype(np.uint16)
+
+
+def _lookup(root: U32, lists: U32, addresses: U32) -> U16:
     words = root[addresses >> _SHIFT]
     kinds, low = kinds_of(words), addresses & _LOW
     leaf = kinds == LEAF

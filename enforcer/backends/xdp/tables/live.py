@@ -34,8 +34,11 @@ Fence = Callable[[], None]
 
 @dataclass(frozen=True)
 class Arrays:
-    """What programs read: uint32, but ``nodes6`` NODE6. The roots have 65,536 words, lists and buckets whole pages."""
+    """What programs read: uint32, but ``nodes6`` NODE6. The sieve has 131,072 words, the roots have 65,536, lists and
+    buckets whole pages.
+    """
 
+    sieve4: U32
     root4: U32
     lists4: U32
     root6: U32
@@ -47,6 +50,7 @@ class Arrays:
     def words(self) -> dict[str, U32]:
         """All as words, by name; the same memory."""
         return {
+            "sieve4": self.sieve4,
             "root4": self.root4,
             "lists4": self.lists4,
             "root6": self.root6,
@@ -154,7 +158,8 @@ class Live:
         patch, arrays = Patch(), self.arrays
         try:
             if len(ranges_4[0]):
-                plan4(arrays.root4, arrays.lists4, self._allocators["lists4"], edits4, *ranges_4, patch)
+                allocator = self._allocators["lists4"]
+                plan4(arrays.sieve4, arrays.root4, arrays.lists4, allocator, edits4, *ranges_4, patch)
             if len(ranges_6[0]):
                 plan6(
                     arrays.root6,

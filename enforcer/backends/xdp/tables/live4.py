@@ -1,4 +1,7 @@
-"""Changing the IPv4 tables in force: whole /16s, each with one store to its word of the root."""
+"""Changing the IPv4 tables in force: whole /16s, each with one store to its word of the root.
+
+The sieve lets through what has a class before or after, from before that store until behind it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 
 from enforcer.backends.xdp.tables.allocator import Allocator
 from enforcer.backends.xdp.tables.edits import Edit
-from enforcer.backends.xdp.tables.image4 import Chunks4, decode4, encode4, list_kinds4, list_units4
+from enforcer.backends.xdp.tables.image4 import Chunks4, decode4, encode4, list_kinds4, list_units4, sieve4
 from enforcer.backends.xdp.tables.keys import U32, Int, Keys, counts_of, distinct, flat_ranges
 from enforcer.backends.xdp.tables.patch import Patch, Points, Taking, changed_units
 from enforcer.backends.xdp.tables.room import Blocks, Fill
@@ -32,7 +35,14 @@ def _blocks(words: U32) -> Blocks:
 
 
 def plan4(
-    root: U32, lists: U32, allocator: Allocator, edits: Sequence[Edit], first: Keys, last: Keys, patch: Patch
+    sieve: U32,
+    root: U32,
+    lists: U32,
+    allocator: Allocator,
+    edits: Sequence[Edit],
+    first: Keys,
+    last: Keys,
+    patch: Patch,
 ) -> None:
     """Add to the patch what makes these edits, all of them within the ranges ``[first, last]``. Raises Full."""
     begin = (first >> _SHIFT).astype(np.int64)
@@ -48,6 +58,7 @@ def plan4(
         new = _chunks(chunk, at, start, value)
         patch.freed["lists4"] = [_blocks(root[new.chunk])]
         _encode(new, allocator, patch)
+        _sift(sieve, new, patch)
 
 
 def _chunks(chunk: Int, at: Int, start: U32, value: U32) -> Chunks4:
@@ -67,3 +78,14 @@ def _encode(chunks: Chunks4, allocator: Allocator, patch: Patch) -> None:
     words, places, values = encode4(chunks, kinds, offsets)
     patch.fills["lists4"] = [Fill(places, values[:, None])]
     patch.points["root4"] = [Points(chunks.chunk, words)]
+
+
+def _sift(sieve: U32, chunks: Chunks4, patch: Patch) -> None:
+    """What is to be let through is so before any word leads there; what no more is, not until none does."""
+    at = flat_ranges(2 * chunks.chunk, np.full(len(chunks.chunk), 2))
+    old, new = sieve[at], sieve4(chunks)
+    more, fewer = np.flatnonzero(new & ~old), np.flatnonzero(old & ~new)
+    if len(more):
+        patch.fills["sieve4"] = [Fill(at[more], (old | new)[more][:, None])]
+    if len(fewer):
+        patch.points["sieve4"] = [Points(at[fewer], new[fewer])]

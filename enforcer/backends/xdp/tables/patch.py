@@ -25,7 +25,9 @@ class Points:
 
 @dataclass
 class Patch:
-    """``fills``: blocks that no word leads to yet. ``points``: the words that lead to them. By name of the array."""
+    """``fills``: blocks that no word leads to yet. ``points``: the words that lead to them. By name of the array, in
+    the order in which they are written.
+    """
 
     fills: dict[str, list[Fill]] = field(default_factory=dict)
     points: dict[str, list[Points]] = field(default_factory=dict)

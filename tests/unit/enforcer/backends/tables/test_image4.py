@@ -42,13 +42,13 @@ def test_lookups_find_the_class_and_reading_gives_the_segments_back(name: str) -
     assert brute.same(read4(image.root, image.lists), segments)
     addresses = brute.array4(brute.edges_of(TABLES[name], 32))
     expected = segments.cls[np.searchsorted(segments.start, addresses, side="right") - 1]
-    assert np.array_equal(lookup4(image.root, image.lists, addresses), expected)
+    assert np.array_equal(lookup4(image.sieve, image.root, image.lists, addresses), expected)
 
 
 def test_classes_up_to_the_highest_are_told_apart() -> None:
     segments = Segments4(np.array([0, 1, 65536], np.uint32), np.array([65535, 0, 65534], np.uint16))
     image = build4(segments)
-    assert lookup4(image.root, image.lists, brute.array4([0, 1, 65535, 65536, 1 << 31])).tolist() == [
+    assert lookup4(image.sieve, image.root, image.lists, brute.array4([0, 1, 65535, 65536, 1 << 31])).tolist() == [
         65535, 0, 0, 65534, 65534]  # fmt: skip
 
 
@@ -66,6 +66,8 @@ def test_the_abi_spells_a_small_list_so() -> None:
     assert image.root[0x0A01] == 1 << 28
     assert image.lists[:4].tolist() == [0, 0x0200 << 16 | 1, 0x0300 << 16, 0x0300 << 16]
     assert not image.root[:0x0A01].any()
+    assert np.flatnonzero(image.sieve).tolist() == [0x0A01 << 1]
+    assert image.sieve[0x0A01 << 1] == 1  # the first /22 of the /16
 
 
 def test_memory() -> None:
@@ -121,4 +123,6 @@ def test_random_garbage_is_refused_or_read_without_another_error() -> None:
 
 def test_a_lookup_in_a_page_that_is_not_there_finds_class_0() -> None:
     root = np.full(1 << 16, word(1, PAGE_OCTETS // 16), np.uint32)
-    assert lookup4(root, np.ones(PAGE_WORDS, np.uint32), brute.array4([5])).tolist() == [0]
+    assert lookup4(
+        np.full(1 << 17, 0xFFFFFFFF, np.uint32), root, np.ones(PAGE_WORDS, np.uint32), brute.array4([5])
+    ).tolist() == [0]

@@ -29,6 +29,7 @@ def live_of(atoms: Mapping[str, Nets], *, pages: int = 1, most_classes: int = 1 
     image4, image6 = build4(found.segments4), build6(found.segments6)
     spare = np.zeros(pages * PAGE_WORDS, np.uint32)
     arrays = Arrays(
+        image4.sieve,
         image4.root,
         np.concatenate([image4.lists, spare]),
         image6.root,
@@ -42,7 +43,7 @@ def live_of(atoms: Mapping[str, Nets], *, pages: int = 1, most_classes: int = 1 
 def members_at(live: Live, address: int, bits: int) -> frozenset[str]:
     arrays = live.arrays
     if bits == 32:
-        return live.members[int(lookup4(arrays.root4, arrays.lists4, brute.array4([address]))[0])]
+        return live.members[int(lookup4(arrays.sieve4, arrays.root4, arrays.lists4, brute.array4([address]))[0])]
     image = Image6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6)
     return live.members[int(lookup6(image, *brute.arrays6([address]))[0])]
 
@@ -102,7 +103,12 @@ def test_only_the_chunks_that_change_are_stored_to() -> None:
     live = live_of({"a": LISTED})
     ranges = Nets.of(["10.0.0.0/14"])
     patch = live.plan({"a": Changed(LISTED | Nets.of(["10.3.0.0/16"]), ranges)})
-    assert list(patch.stores()) == [("root4", 0x0A03, 1)]
+    every = 0xFFFFFFFF
+    assert list(patch.stores()) == [
+        ("sieve4", 2 * 0x0A03, every),
+        ("sieve4", 2 * 0x0A03 + 1, every),
+        ("root4", 0x0A03, 1),
+    ]
     live.drop(patch)
 
 
