@@ -28,7 +28,7 @@ class Manifest:
     """One generation of one interface.
 
     ``namespace`` is the inode of the network namespace; ``program`` the digest of the BPF object; ``policy`` that of
-    the entries; ``tables`` the id of the address tables it reads; ``entries[i]`` the name of bit ``i``, "" for a failsafe.
+    the entries; ``tables`` the id of the address tables it reads; ``entries[i]`` bit ``i``'s name, "" for a failsafe.
     ``carried`` has packets and bytes counted by earlier generations, None until they are known.
     """
 
