@@ -232,19 +232,24 @@ def status(pin_root: Path | None, output: str) -> None:
 @main.command()
 @pin_root_option
 @output_option
+@click.option("--per-cpu", is_flag=True, help="Show which processors counted how many packets.")
 @verbose_option
-def counters(pin_root: Path | None, output: str) -> None:
+def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
     """Show the packets and bytes each entry matched, at each stage it is enforced at.
 
+    They are kept across changes of policy and restarts. XDP counts on each processor by itself; JSON and YAML always
+    say how much on which.
+
     \b
-    Example:
+    Examples:
+      enforcer counters --per-cpu
       enforcer counters -o json
     """
     from enforcer.status_view import counters_as_dict, print_counters
 
     require_privilege("reading BPF maps and the raw table")
     found = _enforcer("", pin_root).counters()
-    emit(counters_as_dict(found), output, lambda console: print_counters(found, console))
+    emit(counters_as_dict(found), output, lambda console: print_counters(found, console, per_cpu=per_cpu))
 
 
 @main.command()

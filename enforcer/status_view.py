@@ -40,16 +40,22 @@ def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
         print_counters(item.counts, console)
 
 
-def print_counters(counts: Sequence[EntryCount], console: Console) -> None:
-    """One table of all counters."""
+def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: bool = False) -> None:
+    """One table of all counters; ``per_cpu`` with the packets of each processor that counted any."""
     if not counts:
         console.print(NOTHING)
         return
     table = Table("interface", "entry", "stage", box=None, pad_edge=False, header_style="dim")
     table.add_column("packets", justify="right")
     table.add_column("bytes", justify="right")
+    if per_cpu:
+        table.add_column("packets by processor, since the last change of policy")
     for count in counts:
-        cells = (count.interface, count.entry, count.stage, count.packets, count.bytes)
+        cells = [count.interface, count.entry, count.stage, count.packets, count.bytes]
+        if per_cpu:
+            cells.append(
+                ", ".join(f"{cpu}: {packets}" for cpu, (packets, _) in enumerate(count.cpus) if packets) or "-"
+            )
         table.add_row(*(Text(str(cell)) for cell in cells))
     console.print(table)
 
@@ -76,4 +82,5 @@ def _count_as_dict(count: EntryCount) -> dict[str, Any]:
         "stage": str(count.stage),
         "packets": count.packets,
         "bytes": count.bytes,
+        "cpus": [{"packets": packets, "bytes": size} for packets, size in count.cpus],
     }

@@ -16,13 +16,18 @@ from enforcer.words import Stage
 
 @dataclass(frozen=True)
 class EntryCount:
-    """How many packets and bytes one entry has matched at one stage of one interface since it is enforced there."""
+    """How many packets and bytes one entry has matched at one stage of one interface since it is enforced there.
+
+    ``cpus``: (packets, bytes) of each processor, by number, since the program at work was loaded; none at stages that
+    do not count by processor.
+    """
 
     interface: str
     entry: str
     stage: Stage
     packets: int
     bytes: int
+    cpus: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

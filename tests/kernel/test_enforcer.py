@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -322,6 +323,10 @@ def test_the_command_applies_reports_and_detaches(netns_pair: NetnsPair, pin_roo
         ("raw", 0),
         ("raw", 0),
     ]
+    assert [len(item["cpus"]) > 0 for item in counters] == [True, True, False, False]
+    assert [sum(cpu["packets"] for cpu in item["cpus"]) for item in counters] == [1, 0, 0, 0]
+    shown = run(netns_pair, ["counters", *pins, "--per-cpu"]).stdout
+    assert re.search(r"gnp/dos ingress\[0\] +driver +1 +\d+ +\d+: 1\b", shown)
     assert run(netns_pair, ["detach", *pins]).returncode == 0
     assert is_clean(netns_pair, pin_root)
 

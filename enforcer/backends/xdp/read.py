@@ -75,17 +75,22 @@ def pinned_program(path: Path) -> int | None:
 def read_counts(pins: Pins, manifest: Manifest) -> Counts:
     """Packets and bytes of each entry since it is enforced on this interface, earlier generations included."""
     carried = manifest.carried or {}
-    totals = {name: carried.get(name, (0, 0)) for name in manifest.entries if name}
-    with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:  # the pin may be lost
-        for index, name in enumerate(manifest.entries):
-            if not name:  # a failsafe drops nothing
-                continue
-            packets, size = totals[name]
-            for value in counters.lookup_percpu(struct.pack("=I", index)):
-                more_packets, more_size = _COUNT.unpack(value)
-                packets, size = packets + more_packets, size + more_size
-            totals[name] = packets, size
+    totals = {}
+    for name, cpus in _read_cpus(pins, manifest).items():
+        parts = [carried.get(name, (0, 0)), *cpus]
+        totals[name] = sum(packets for packets, _ in parts), sum(size for _, size in parts)
     return totals
+
+
+def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int], ...]]:
+    """What each processor has counted of each entry in this generation; nothing where the pin is lost."""
+    found: dict[str, tuple[tuple[int, int], ...]] = {name: () for name in manifest.entries if name}
+    with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:
+        for index, name in enumerate(manifest.entries):
+            if name:  # a failsafe drops nothing
+                values = counters.lookup_percpu(struct.pack("=I", index))
+                found[name] = tuple((packets, size) for packets, size in map(_COUNT.unpack, values))
+    return found
 
 
 def read_all(pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
@@ -99,5 +104,6 @@ def read_all(pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
 def entry_counts(pins: Pins, installed: Installed) -> Iterator[EntryCount]:
     """One count for each entry, in evaluation order."""
     stage = STAGE_OF_MODE[installed.mode]
+    cpus = _read_cpus(pins, installed.manifest)
     for name, (packets, size) in read_counts(pins, installed.manifest).items():
-        yield EntryCount(installed.interface, name, stage, packets, size)
+        yield EntryCount(installed.interface, name, stage, packets, size, cpus[name])
