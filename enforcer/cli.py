@@ -241,9 +241,8 @@ def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
     say how much on which.
 
     \b
-    Examples:
+    Example:
       enforcer counters --per-cpu
-      enforcer counters -o json
     """
     from enforcer.status_view import counters_as_dict, print_counters
 
