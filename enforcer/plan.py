@@ -3,10 +3,10 @@
 XDP only accelerates: every entry is in raw as well, so what XDP leaves alone raw still decides (Calico does the same).
 An entry is *enforced at* the earliest stage that can do what it says; its ``reason`` says why no earlier stage does.
 
-:func:`make_plan` decides. Of the modes an interface has, that one is taken which holds most, the earliest of equals: a
-device holds source deny lists only, and what it does not hold is better left to the driver than to raw. XDP holds the
-longest run of entries, from the first, that it can: were one left out, a packet it allows could be dropped by one
-behind it. Of those it holds, XDP drops for the Deny ones, and passes what others match to raw.
+:func:`make_plan` decides. The earliest mode is taken that an interface has, but the driver before hardware that holds
+less: a device holds source deny lists only, and what it does not hold is better left to the driver than to raw. XDP
+holds the longest run of entries, from the first, that it can: were one left out, a packet it allows could be dropped by
+one behind it. Of those it holds, XDP drops for the Deny ones, and passes what others match to raw.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _sentence(reasons: Reasons) -> str:
 def _choose(
     table: RuleTable, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice
 ) -> tuple[Mode | None, Reasons]:
-    """The mode that holds most, the earliest of equals; and for each earlier one why not."""
+    """The mode, and for each earlier one why not. Of hardware and driver the one that holds more, else generic."""
     reasons: dict[Mode, str] = {}
     held_by: dict[Mode, int] = {}
     for mode in Mode:
@@ -158,9 +158,11 @@ def _choose(
             held_by[mode] = held(table, mode)
             reason = "" if held_by[mode] else _why_idle(table, mode)
         reasons[mode] = reason
-    # max() returns the first of equals, and Mode is in the order of the packet's way.
-    best = max(held_by, key=held_by.__getitem__, default=None)
-    if best is None or not held_by[best]:
+    # max() returns the first of equals.
+    best = max((Mode.OFFLOAD, Mode.NATIVE), key=lambda mode: held_by.get(mode, 0))
+    if not held_by.get(best):
+        best = Mode.GENERIC
+    if not held_by.get(best):
         return None, tuple(reasons.items())
     for mode in held_by:
         reasons[mode] = (

@@ -41,7 +41,7 @@ def test_the_program_drops_what_both_witnesses_say() -> None:
     """Over so many frames, of which some thousands are dropped, by entries of every kind."""
     frames_asked, dropped = 0, 0
 
-    @settings(max_examples=max(250, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=max(300, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), captures(), st.integers(0, 1 << 32))
     def agree(policy: Resources, host: Host, others: list[bytes], seed: int) -> None:
         nonlocal frames_asked, dropped

@@ -17,7 +17,8 @@ from enforcer.words import Answer, Mode
 from tests.unit.dossim.lint.policies import ENDPOINT, net_set, policy
 
 POLICIES = Path(__file__).parents[3] / "scenarios" / "policies"
-FAULTY = ENDPOINT + policy("action: Allow", "action: Deny")
+# A note (failsafes go past the first entry) and an error.
+FAULTY = ENDPOINT + policy('action: Deny, source: {nets: ["8.8.8.8/32"]}', "action: Allow", "action: Deny")
 
 
 def dossim(*words: object, stdin: str | None = None) -> Result:
@@ -35,7 +36,7 @@ def test_findings_are_lines_and_their_number_is_on_stderr() -> None:
     result = dossim("lint", "-", "--level", "error", stdin=FAULTY)
     assert result.exit_code == 1
     assert result.stdout == (
-        "<stdin>:18:7: error: gnp/p ingress[1] (Deny) never acts: gnp/p ingress[0] (Allow, <stdin>:17:7) decides every "
+        "<stdin>:19:7: error: gnp/p ingress[2] (Deny) never acts: gnp/p ingress[1] (Allow, <stdin>:18:7) decides every "
         "packet it matches [shadowed-entry]\n"
     )
     assert result.stderr == "1 error\n"

@@ -194,7 +194,7 @@ def test_without_an_entry_for_it_there_is_no_program_and_no_complaint_about_mode
             EVERYTHING | {Mode.NATIVE: NO},
             Mode.OFFLOAD,
             (),
-            id="a device that holds some, when the driver has nothing",
+            id="a device that holds some before generic, when the driver has nothing",
         ),
         pytest.param(
             (BY_PORT,),
