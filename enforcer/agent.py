@@ -26,7 +26,7 @@ from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Fault, Loaded
 from enforcer.systemd import notify, watchdog_interval_s
 from enforcer.wakeups import Wakeups, Woken
-from enforcer.words import STAGE_OF_MODE, Stage
+from enforcer.words import Stage
 
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 60.0
@@ -187,7 +187,7 @@ def _tell(applied: Applied) -> None:
             "enforced",
             interface=item.interface,
             endpoint=item.table.endpoint,
-            stage=STAGE_OF_MODE[item.mode] if item.mode else Stage.RAW,
+            stage=item.early or Stage.RAW,
             entries=len(item.entries),
             entries_in_xdp=len(item.xdp_entries),
             not_earlier="; ".join(f"{mode}: {reason}" for mode, reason in item.mode_reasons) or "-",

@@ -1,8 +1,9 @@
 """Enforcer: one pass from resources to the kernel of the calling thread's network namespace, and the way back.
 
-Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw. No order
-opens a hole, because XDP and raw each drop at every moment what the old and the new policy both drop. XDP goes first so
-that new deny entries bite as early as they can, and so that a refusal to attach is known before raw is touched.
+Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw; then
+netdev ingress, if asked for. No order opens a hole, because XDP and raw each drop at every moment what the old and the
+new policy both drop. XDP goes first so that new deny entries bite as early as they can, and so that a refusal to attach
+is known before raw is touched.
 
 An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
 left where it is: in the mode it has, with the new policy, or untouched if it had none. All other interfaces are done;
@@ -18,6 +19,9 @@ from pathlib import Path
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.rules import UNITS, Limit, TableName
+from enforcer.backends.netdev import NetdevBackend
+from enforcer.backends.netdev import installed as netdev_installed
+from enforcer.backends.netdev import probe as probe_netdev
 from enforcer.backends.nftables import NftablesBackend
 from enforcer.backends.nftables import Settings as NftSettings
 from enforcer.backends.nftables import probe as probe_nftables
@@ -28,7 +32,7 @@ from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageE
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.netlink import interfaces as netlink_interfaces
-from enforcer.kernel.probe import probe_host
+from enforcer.kernel.probe import netdev_ingress, probe_host
 from enforcer.kernel.toolchain import require
 from enforcer.lock import namespace_lock
 from enforcer.memory import Memory
@@ -44,6 +48,7 @@ from enforcer.settle import Wish, settle
 from enforcer.status import InterfaceStatus, enforced_modes, read_status
 from enforcer.words import Action, Answer, Backend, Mode, Toolchain
 
+_UNASKED = Probe(Answer.UNKNOWN, "not probed")
 _NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface is not there"))
 
 
@@ -63,7 +68,8 @@ class Enforcer:
     """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
 
     ``pin_root`` is where BPF objects are pinned; by default each network namespace has a directory of its own.
-    ``toolchain`` says who compiles the XDP program, ``raw`` which netfilter holds the raw part.
+    ``toolchain`` says who compiles the XDP program, ``raw`` which netfilter holds the raw part. ``netdev``: where there
+    is no XDP, nf_tables drops at netdev ingress.
 
     Keeps no sockets: every call acts in the network namespace its thread is in then.
     """
@@ -77,11 +83,13 @@ class Enforcer:
         interfaces: Sequence[str] | None = None,
         toolchain: Toolchain = Toolchain.LIBBPF,
         raw: RawChoice = RawChoice.AUTO,
+        netdev: bool = False,
     ) -> None:
         self.node = node
         self.choice = choice
         self.toolchain = toolchain
         self.raw = raw
+        self.netdev = netdev
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._memory = Memory()
@@ -97,6 +105,7 @@ class Enforcer:
             require(self.toolchain)
         felix = resources.felix_for(self.node)
         raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
+        netdev = NetdevBackend(nft_settings_of(felix))
         xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain)
         with namespace_lock():
             self._memory.begin(resources)
@@ -104,11 +113,16 @@ class Enforcer:
             tables = self._tables(resources, present)
             facts = self._facts(tables, present, felix)
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
-            raw.check(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw))
+            latest = make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev)
+            raw.check(latest)
+            netdev.check(latest)
             absent = frozenset(table.interface for table in tables) - present.keys()
-            wish = Wish(tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent, self.raw)
+            wish = Wish(
+                tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent, self.raw, self.netdev
+            )
             settled = settle(wish, xdp, self._memory, dry_run=dry_run)
             result = raw.apply(settled.plan, dry_run=dry_run)
+            early = netdev.apply(settled.plan, dry_run=dry_run)
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
@@ -116,17 +130,18 @@ class Enforcer:
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting()])
-        changes = (*settled.changes, *result.changes)
+        changes = (*settled.changes, *result.changes, *early.changes)
         return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry matched at each stage: XDP first, then raw, which sees what XDP let pass."""
-        return (*XdpBackend(self._pin_root).counters(), *RawBackends().counters())
+        """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
+        return (*XdpBackend(self._pin_root).counters(), *NetdevBackend().counters(), *RawBackends().counters())
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock():
-            removed = (*XdpBackend(self._pin_root).detach(interfaces), *RawBackends().detach(interfaces))
+            early = (*XdpBackend(self._pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
+            removed = (*early, *RawBackends().detach(interfaces))
         remove_if_empty(self._pin_root)
         return removed
 
@@ -168,7 +183,8 @@ class Enforcer:
         facts = self._memory.facts(self.node, [present[name] for name in names if name in present])
         absent = tuple(InterfaceFacts(name, modes=_NOT_THERE) for name in names if name not in present)
         backends = {**facts.backends, **_probe_raw(felix, self.raw)}
-        return replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
+        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
+        return _with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
 
 
 def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
@@ -179,6 +195,19 @@ def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
     backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
     return probe_host(node, list(interfaces) or None, backends=backends)
+
+
+def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState]) -> HostFacts:
+    """The facts with what matters to netdev ingress: nf_tables, and who takes an interface's packets before raw."""
+    answers = {name: netdev_ingress(present[name]) if name in present else _NOT_THERE[Mode.GENERIC] for name in names}
+    interfaces = tuple(
+        replace(facts.interface(name) or InterfaceFacts(name), netdev_ingress=answer)
+        for name, answer in answers.items()
+    )
+    backends = dict(facts.backends)
+    if facts.backends.get(Backend.NFTABLES, _UNASKED).answer is not Answer.NO and netdev_installed() is None:
+        backends[Backend.NFTABLES] = probe_netdev()
+    return replace(facts, interfaces=interfaces, backends=backends)
 
 
 def _unheard(plan: Plan, mask: int) -> Iterator[str]:

@@ -72,6 +72,14 @@ def raw_backend_option(command: Command) -> Command:
     )(command)
 
 
+def netdev_ingress_option(command: Command) -> Command:
+    return click.option(
+        "--netdev-ingress",
+        is_flag=True,
+        help="Where there is no XDP, drop right behind the driver all the same, in nf_tables (an error without it).",
+    )(command)
+
+
 def toolchain_option(command: Command) -> Command:
     return click.option(
         "--toolchain",
@@ -127,6 +135,7 @@ def probe(interfaces: tuple[str, ...], node: str, output: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @mode_option
 @raw_backend_option
+@netdev_ingress_option
 @toolchain_option
 @node_option
 @pin_root_option
@@ -138,6 +147,7 @@ def apply(
     dry_run: bool,
     mode: str,
     raw_backend: str,
+    netdev_ingress: bool,
     toolchain: str,
     node: str,
     pin_root: Path | None,
@@ -155,7 +165,8 @@ def apply(
 
     resources = load([*files, *more])
     require_privilege("enforcing policy")
-    applied = _enforcer(node, pin_root, mode, toolchain, raw_backend).apply(resources, dry_run=dry_run)
+    driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
+    applied = driver.apply(resources, dry_run=dry_run)
     for warning in applied.warnings:
         warn(warning)
     data = applied_as_dict(applied, dry_run=dry_run)
@@ -173,6 +184,7 @@ def apply(
 @click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel when stopped.")
 @mode_option
 @raw_backend_option
+@netdev_ingress_option
 @toolchain_option
 @node_option
 @pin_root_option
@@ -184,6 +196,7 @@ def run(
     detach_on_exit: bool,
     mode: str,
     raw_backend: str,
+    netdev_ingress: bool,
     toolchain: str,
     node: str,
     pin_root: Path | None,
@@ -206,7 +219,8 @@ def run(
     require_privilege("enforcing policy")
     log.setup(logging.DEBUG if verbose else logging.INFO)
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
-    Agent(store, _enforcer(node, pin_root, mode, toolchain, raw_backend), detach_on_exit=detach_on_exit).run()
+    driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
+    Agent(store, driver, detach_on_exit=detach_on_exit).run()
 
 
 @main.command()
@@ -274,11 +288,18 @@ def _enforcer(
     mode: str = ModeChoice.AUTO,
     toolchain: str = Toolchain.LIBBPF,
     raw: str = RawChoice.AUTO,
+    *,
+    netdev: bool = False,
 ) -> Enforcer:
     from enforcer.apply import Enforcer
 
     return Enforcer(
-        node, pin_root=pin_root, choice=ModeChoice(mode), toolchain=Toolchain(toolchain), raw=RawChoice(raw)
+        node,
+        pin_root=pin_root,
+        choice=ModeChoice(mode),
+        toolchain=Toolchain(toolchain),
+        raw=RawChoice(raw),
+        netdev=netdev,
     )
 
 

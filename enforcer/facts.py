@@ -23,6 +23,8 @@ class InterfaceFacts:
     the next hops of routes that leave by it.
 
     ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
+    ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
+    nf_tables.
     """
 
     name: str
@@ -33,6 +35,7 @@ class InterfaceFacts:
     modes: Mapping[Mode, Probe] = field(default_factory=dict)
     foreign_xdp: str = ""
     gateways: tuple[IPAddress, ...] = ()
+    netdev_ingress: Probe = Probe(Answer.UNKNOWN, "not probed")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.words import Mode
+from enforcer.words import Answer, Mode, Stage
 
 SCHEMA = "enforcer/probe/v1"
 
@@ -39,6 +39,8 @@ def print_facts(facts: HostFacts, console: Console) -> None:
         for mode, probe in item.modes.items():
             if probe.reason:
                 console.print(Text(f"{item.name} {mode}: {_sentence(probe)}"), soft_wrap=True)
+        if item.netdev_ingress.answer is Answer.NO:
+            console.print(Text(f"{item.name} {Stage.NETDEV_INGRESS}: {_sentence(item.netdev_ingress)}"), soft_wrap=True)
 
 
 def _sentence(probe: Probe) -> str:
@@ -59,4 +61,5 @@ def _interface_as_dict(item: InterfaceFacts) -> dict[str, Any]:
         "gateways": [str(address) for address in item.gateways],
         "modes": {str(mode): _probe_as_dict(probe) for mode, probe in item.modes.items()},
         "foreign_xdp": item.foreign_xdp,
+        "netdev_ingress": _probe_as_dict(item.netdev_ingress),
     }

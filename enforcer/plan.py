@@ -7,6 +7,9 @@ An entry is *enforced at* the earliest stage that can do what it says; its ``rea
 less: a device holds source deny lists only, and what it does not hold is better left to the driver than to raw. XDP
 holds the longest run of entries, from the first, that it can: were one left out, a packet it allows could be dropped by
 one behind it. Of those it holds, XDP drops for the Deny ones, and passes what others match to raw.
+
+Where netdev ingress is asked for, an interface without XDP has its packets dropped in a chain of nf_tables right behind
+the driver: the same run of entries, by the same law.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.mode import ModeChoice, RawChoice
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import Entry, RuleTable
-from enforcer.rawchoice import raw_backend
+from enforcer.rawchoice import raw_backend, require_netdev
 from enforcer.words import STAGE_OF_MODE, Answer, Backend, Mode, Stage
 
 Reasons = tuple[tuple[Mode, str], ...]
@@ -37,7 +40,8 @@ class PlannedEntry:
 class InterfacePlan:
     """``mode`` None: no XDP here. ``mode_reasons`` says, for each mode not used that is earlier, why not.
 
-    ``held`` is how many ingress entries, from the first, the XDP program holds; ``raw_reason`` why this raw backend.
+    ``held`` is how many ingress entries, from the first, the early stage holds: the XDP program, or where there is none
+    the chains of ``netdev`` ingress. ``raw_reason`` says why this raw backend.
     """
 
     table: RuleTable
@@ -47,15 +51,28 @@ class InterfacePlan:
     mode_reasons: Reasons = ()
     held: int = 0
     raw_reason: str = ""
+    netdev: bool = False
 
     @property
     def interface(self) -> str:
         return self.table.interface
 
     @property
-    def xdp_entries(self) -> tuple[Entry, ...]:
-        """What the XDP program holds: a prefix of the table's ingress entries."""
+    def early(self) -> Stage | None:
+        """The stage before raw that drops; None where there is none."""
+        if self.mode:
+            return STAGE_OF_MODE[self.mode]
+        return Stage.NETDEV_INGRESS if self.netdev else None
+
+    @property
+    def early_entries(self) -> tuple[Entry, ...]:
+        """What the early stage holds: a prefix of the table's ingress entries."""
         return self.table.ingress[: self.held]
+
+    @property
+    def xdp_entries(self) -> tuple[Entry, ...]:
+        """The same of the XDP program alone."""
+        return self.early_entries if self.mode else ()
 
 
 @dataclass(frozen=True)
@@ -74,20 +91,24 @@ def make_plan(
     felix: FelixConfiguration,
     choice: ModeChoice = ModeChoice.AUTO,
     raw: RawChoice = RawChoice.AUTO,
+    netdev: bool = False,
 ) -> Plan:
     """The plan of every interface that has an endpoint and untracked entries; others are left out.
 
-    Raises UnsupportedKernelError when an interface answers NO to the mode asked for by name, or there is no raw table.
+    ``netdev``: where there is no XDP, netdev ingress is asked for. Raises UnsupportedKernelError when an interface
+    answers NO to the mode asked for by name, there is no raw table, or no nf_tables for netdev ingress.
     A probe that cannot tell is no obstacle: attaching will tell.
     """
     governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
     if not governed:
         return Plan(facts.node, ())
     backend, why = raw_backend(facts, felix, raw)
+    if netdev:
+        require_netdev(facts)
     impossible = [reason for table in governed for reason in _impossible(table, facts, felix, choice)]
     if impossible:
         raise UnsupportedKernelError("\n".join(impossible))
-    planned = (_plan_interface(table, facts, felix, choice) for table in governed)
+    planned = (_plan_interface(table, facts, felix, choice, netdev=netdev) for table in governed)
     return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned))
 
 
@@ -112,17 +133,27 @@ def _impossible(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, c
     ]
 
 
-def _plan_interface(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> InterfacePlan:
+def _plan_interface(
+    table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice, *, netdev: bool = False
+) -> InterfacePlan:
     reasons: Reasons
     if held(table):
         mode, reasons = _choose(table, _interface(table, facts), felix, choice)
     else:
         mode, reasons = None, tuple((mode, _why_idle(table)) for mode in Mode) if table.ingress else ()
-    run = held(table, mode) if mode else 0
+    answer = _interface(table, facts).netdev_ingress
+    possible = netdev and mode is None and answer.answer is not Answer.NO
+    run = held(table, mode) if mode or possible else 0
+    plan = InterfacePlan(table, mode, Backend.IPTABLES, (), reasons, run, netdev=possible and run > 0)
+    why_not = _sentence(reasons)
+    if netdev and mode is None and answer.answer is Answer.NO:
+        why_not += f"; {Stage.NETDEV_INGRESS}: {answer.reason}"
     blocked = obstacles(table, mode)
-    planned = tuple(_place(entry, at < run, blocked[at], mode, reasons) for at, entry in enumerate(table.ingress))
-    planned += tuple(PlannedEntry(entry, Stage.RAW, "XDP sees received packets only") for entry in table.egress)
-    return InterfacePlan(table, mode, Backend.IPTABLES, planned, reasons, run)
+    planned = tuple(_place(entry, at, blocked[at], plan, why_not) for at, entry in enumerate(table.ingress))
+    planned += tuple(
+        PlannedEntry(entry, Stage.RAW, f"{_holder(plan)} sees received packets only") for entry in table.egress
+    )
+    return replace(plan, entries=planned)
 
 
 def _why_idle(table: RuleTable, mode: Mode | None = None) -> str:
@@ -130,12 +161,17 @@ def _why_idle(table: RuleTable, mode: Mode | None = None) -> str:
     return next(filter(None, obstacles(table, mode)), "no entry that XDP could drop for")
 
 
-def _place(entry: Entry, is_held: bool, blocked: str, mode: Mode | None, reasons: Reasons) -> PlannedEntry:
+def _place(entry: Entry, at: int, blocked: str, plan: InterfacePlan, why_not: str) -> PlannedEntry:
     """Where an ingress entry is enforced, and why not earlier. ``blocked``: why XDP does not hold it, "" if it does."""
-    if mode is None or not is_held:
-        return PlannedEntry(entry, Stage.RAW, blocked or _sentence(reasons))
-    raw = why_raw(entry)
-    return PlannedEntry(entry, Stage.RAW, raw) if raw else PlannedEntry(entry, STAGE_OF_MODE[mode], _sentence(reasons))
+    if plan.early is None or at >= plan.held:
+        return PlannedEntry(entry, Stage.RAW, blocked.replace("XDP", _holder(plan)) or why_not)
+    raw = why_raw(entry, _holder(plan))
+    return PlannedEntry(entry, Stage.RAW, raw) if raw else PlannedEntry(entry, plan.early, why_not)
+
+
+def _holder(plan: InterfacePlan) -> str:
+    """What the early stage is called in a reason."""
+    return "netdev ingress" if plan.netdev else "XDP"
 
 
 def _sentence(reasons: Reasons) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from enforcer.plan import InterfacePlan, Plan, PlannedEntry
 from enforcer.policy.ruletable import TrackedPolicy
-from enforcer.words import STAGE_OF_MODE, Stage
+from enforcer.words import Stage
 
 if TYPE_CHECKING:  # plans are shown on hosts where nothing can be applied
     from enforcer.apply import Applied
@@ -53,6 +53,7 @@ def _interface_as_dict(plan: InterfacePlan) -> dict[str, Any]:
         "interface": plan.interface,
         "endpoint": plan.table.endpoint,
         "mode": plan.mode and str(plan.mode),
+        "netdev_ingress": plan.netdev,
         "raw_backend": str(plan.raw_backend),
         "raw_backend_reason": plan.raw_reason,
         "modes_not_used": [{"mode": str(mode), "reason": reason} for mode, reason in plan.mode_reasons],
@@ -82,7 +83,9 @@ def _entry_as_dict(item: PlannedEntry) -> dict[str, Any]:
 
 
 def _heading(plan: InterfacePlan) -> str:
-    where = f"{STAGE_OF_MODE[plan.mode]} (XDP {plan.mode}), then raw" if plan.mode else "raw only"
+    where = f"{plan.early}, then raw" if plan.early else "raw only"
+    if plan.mode:
+        where = f"{plan.early} (XDP {plan.mode}), then raw"
     return f"{plan.interface}: HostEndpoint {plan.table.endpoint}, enforced at {where} ({_raw(plan)})"
 
 

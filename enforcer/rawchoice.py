@@ -10,7 +10,7 @@ from enforcer.errors import UnsupportedKernelError
 from enforcer.facts import HostFacts
 from enforcer.mode import RawChoice
 from enforcer.policy.resources import FelixConfiguration
-from enforcer.words import Answer, Backend
+from enforcer.words import Answer, Backend, Stage
 
 
 def asked_for(felix: FelixConfiguration, choice: RawChoice) -> tuple[Backend | None, str]:
@@ -47,6 +47,15 @@ def raw_backend(facts: HostFacts, felix: FelixConfiguration, choice: RawChoice) 
             f"this host has no raw table that could hold the policy: {refused}; nor nftables: {other}"
         )
     return Backend.NFTABLES, f"this host has no legacy tables: {refused}"
+
+
+def require_netdev(facts: HostFacts) -> None:
+    """Netdev ingress is a part of nf_tables, whatever holds the raw part. Raises UnsupportedKernelError without it."""
+    if refused := _refusal(facts, Backend.NFTABLES):
+        raise UnsupportedKernelError(
+            f"{Stage.NETDEV_INGRESS} was asked for and is not possible on this host: {refused}; "
+            "without --netdev-ingress raw drops everything"
+        )
 
 
 def _refusal(facts: HostFacts, backend: Backend) -> str:

@@ -31,6 +31,7 @@ class Wish:
     enforced: Mapping[str, Mode | None]
     absent: frozenset[str] = frozenset()
     raw: RawChoice = RawChoice.AUTO
+    netdev: bool = False
 
 
 @dataclass
@@ -65,11 +66,15 @@ def plan_for(wish: Wish, memory: Memory) -> Settlement:
     for table in wish.tables:
         choice = ModeChoice.AUTO if table.interface in wish.absent else wish.choice
         try:
-            planned += make_plan([table], facts, felix=wish.felix, choice=choice, raw=wish.raw).interfaces
+            planned += _make_plan(table, facts, wish, choice).interfaces
         except UnsupportedKernelError as error:
             impossible[table.interface] = str(error)
             planned += _as_it_is(table, facts, wish)
     return Settlement(Plan(facts.node, tuple(planned)), impossible=impossible)
+
+
+def _make_plan(table: RuleTable, facts: HostFacts, wish: Wish, choice: ModeChoice) -> Plan:
+    return make_plan([table], facts, felix=wish.felix, choice=choice, raw=wish.raw, netdev=wish.netdev)
 
 
 def _as_it_is(table: RuleTable, facts: HostFacts, wish: Wish) -> tuple[InterfacePlan, ...]:
@@ -77,7 +82,7 @@ def _as_it_is(table: RuleTable, facts: HostFacts, wish: Wish) -> tuple[Interface
         return ()
     for choice in (ModeChoice.of(wish.enforced[table.interface]), ModeChoice.RAW):
         try:
-            return make_plan([table], facts, felix=wish.felix, choice=choice, raw=wish.raw).interfaces
+            return _make_plan(table, facts, wish, choice).interfaces
         except UnsupportedKernelError:
             continue
     return ()

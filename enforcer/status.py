@@ -5,7 +5,7 @@ Read from pins, chains and ipsets alone, so it does not matter which process put
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from enforcer.backends.iptables import installed_chains
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.read import set_names, without_interfaces
 from enforcer.backends.iptables.rules import FAMILIES, Chain
+from enforcer.backends.netdev import NetdevBackend, fills_of
+from enforcer.backends.netdev import installed as netdev_installed
 from enforcer.backends.nftables import installed
 from enforcer.backends.nftables import read as nft
 from enforcer.backends.raw import RawBackends, raw_backends_of
@@ -42,8 +44,8 @@ class Fill:
 
 @dataclass(frozen=True)
 class InterfaceStatus:
-    """``mode`` None: no XDP. ``counts`` has an entry once for each stage it is at, XDP before raw.
-    ``raw_backend`` None: nothing in raw.
+    """``mode`` None: no XDP. ``counts`` has an entry once for each stage it is at, earlier stages first.
+    ``raw_backend`` None: nothing in raw. ``netdev``: nf_tables drops at netdev ingress.
     """
 
     interface: str
@@ -51,11 +53,14 @@ class InterfaceStatus:
     counts: tuple[EntryCount, ...]
     fills: tuple[Fill, ...]
     raw_backend: Backend | None = None
+    netdev: bool = False
 
     @property
     def stage(self) -> Stage:
         """The earliest stage that enforces anything here."""
-        return STAGE_OF_MODE[self.mode] if self.mode else Stage.RAW
+        if self.mode:
+            return STAGE_OF_MODE[self.mode]
+        return Stage.NETDEV_INGRESS if self.netdev else Stage.RAW
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -72,32 +77,35 @@ def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
 def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:
     """The status of every interface that has something of ours, by name."""
     attached = {item.interface: item for item in XdpBackend(pin_root).status()}
-    raw = RawBackends().counters()
+    counts = (*NetdevBackend().counters(), *RawBackends().counters())
     backends = raw_backends_of()
-    names = sorted({count.interface for count in raw} | attached.keys())
+    names = sorted({count.interface for count in counts} | attached.keys())
     fills = {Backend.IPTABLES: _raw_fills, Backend.NFTABLES: _nft_fills}
-    found = {backend: fill(names) for backend, fill in fills.items() if backend in backends.values()}
+    found = [_netdev_fills(names)]
+    found += [fill(names) for backend, fill in fills.items() if backend in backends.values()]
+    at_netdev = {count.interface for count in counts if count.stage is Stage.NETDEV_INGRESS}
     return tuple(
         replace(
-            _status(pin_root, name, attached.get(name), raw, _of(name, found)),
+            _status(pin_root, name, attached.get(name), counts, _of(name, found)),
             raw_backend=backends.get(name),
+            netdev=name in at_netdev,
         )
         for name in names
     )
 
 
-def _of(name: str, found: Mapping[Backend, Mapping[str, Sequence[Fill]]]) -> list[Fill]:
-    return [fill for fills in found.values() for fill in fills.get(name, ())]
+def _of(name: str, found: Sequence[Mapping[str, Sequence[Fill]]]) -> list[Fill]:
+    return [fill for fills in found for fill in fills.get(name, ())]
 
 
 def _status(
-    pin_root: Path, name: str, installed: Installed | None, raw: Sequence[EntryCount], raw_fills: Sequence[Fill]
+    pin_root: Path, name: str, installed: Installed | None, others: Sequence[EntryCount], fills: Sequence[Fill]
 ) -> InterfaceStatus:
-    in_raw = [count for count in raw if count.interface == name]
+    behind = [count for count in others if count.interface == name]
     if installed is None:
-        return InterfaceStatus(name, None, tuple(in_raw), tuple(raw_fills))
-    counts = (*entry_counts(Pins.of(pin_root, name), installed), *in_raw)
-    return InterfaceStatus(name, installed.mode, counts, (*_xdp_fills(pin_root, installed), *raw_fills))
+        return InterfaceStatus(name, None, tuple(behind), tuple(fills))
+    counts = (*entry_counts(Pins.of(pin_root, name), installed), *behind)
+    return InterfaceStatus(name, installed.mode, counts, (*_xdp_fills(pin_root, installed), *fills))
 
 
 def _xdp_fills(pin_root: Path, installed: Installed) -> Iterator[Fill]:
@@ -134,17 +142,34 @@ def _raw_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
 
 
 def _nft_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
-    """For each interface the sets of nftables that its chains ask. A set that several ask is read once."""
+    """For each interface the sets of nftables that its chains ask."""
     fills: dict[str, list[Fill]] = {interface: [] for interface in interfaces}
+    for table in installed():
+        asked = {name: nft.set_names(nft.only_interface(table, name)) & table.sets.keys() for name in interfaces}
+        for interface, found in _set_fills(table, asked, Stage.RAW).items():
+            fills[interface] += found
+    return fills
+
+
+def _netdev_fills(interfaces: Sequence[str]) -> dict[str, list[Fill]]:
+    """The same for netdev ingress; nothing where it is not."""
+    table = netdev_installed()
+    if table is None:
+        return {}
+    return _set_fills(table, {name: fills_of(table, name) for name in interfaces}, Stage.NETDEV_INGRESS)
+
+
+def _set_fills(table: nft.ReadTable, asked: Mapping[str, Set[str]], stage: Stage) -> dict[str, list[Fill]]:
+    """The sets of a table that each interface asks. A set that several ask is read once."""
+    fills: dict[str, list[Fill]] = {interface: [] for interface in asked}
+    counted: dict[str, Fill] = {}
     with nftables() as door:
-        for table in installed():
-            counted: dict[str, Fill] = {}
-            for interface in interfaces:
-                for name in sorted(nft.set_names(nft.only_interface(table, interface)) & table.sets.keys()):
-                    if name not in counted and (kind := nft.type_of(table.sets[name])):
-                        members = nft.read_members(door, table.family, name, kind)
-                        counted[name] = Fill(f"set {name}", Stage.RAW, 0 if members is None else len(members), None)
-                    fills[interface] += [counted[name]] if name in counted else []
+        for interface, names in asked.items():
+            for name in sorted(names):
+                if name not in counted and (kind := nft.type_of(table.sets[name])):
+                    members = nft.read_members(door, table.family, name, kind)
+                    counted[name] = Fill(f"set {name}", stage, 0 if members is None else len(members), None)
+                fills[interface] += [counted[name]] if name in counted else []
     return fills
 
 

@@ -32,6 +32,8 @@ def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
     for item in statuses:
         raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
         how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
+        if item.netdev and not item.mode:
+            how = f"no XDP, but nftables, then {raw}"
         line = f"{item.interface}: enforced at {item.stage} ({how}), {len(item.entries)} entries"
         console.print(Text(line, style="bold"), soft_wrap=True)
         for fill in item.fills:

@@ -49,6 +49,7 @@ class Stage(Word):
     NIC_OFFLOAD = "nic-offload"
     DRIVER = "driver"
     GENERIC = "generic"
+    NETDEV_INGRESS = "netdev-ingress"  # -300 of a hook of its own
     IP_INPUT = "ip-input"
     DEFRAG = "defrag"  # -400
     RAW = "raw"  # -300

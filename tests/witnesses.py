@@ -1,4 +1,4 @@
-"""The two witnesses that need no kernel, asked alike, and the law that XDP only accelerates."""
+"""The two witnesses that need no kernel, asked alike, and the law that XDP and netdev ingress only accelerate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
 from enforcer.words import STAGE_OF_MODE, Answer, Backend, Mode, Stage
 
-EARLY = frozenset(STAGE_OF_MODE[mode] for mode in Mode)
+EARLY = frozenset(STAGE_OF_MODE[mode] for mode in Mode) | {Stage.NETDEV_INGRESS}
 BEFORE_RAW = frozenset({Stage.IP_INPUT, Stage.DEFRAG})
 
 Frames = Sequence[bytes]
@@ -28,7 +28,14 @@ def table_of(policy: Resources, host: Host) -> RuleTable:
     return compile_table(policy, node=host.node, interface=host.interface, addresses=addresses)
 
 
-def plan_for(policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice = RawChoice.IPTABLES) -> InterfacePlan:
+def plan_for(
+    policy: Resources,
+    host: Host,
+    choice: ModeChoice,
+    raw: RawChoice = RawChoice.IPTABLES,
+    *,
+    netdev: bool = False,
+) -> InterfacePlan:
     """The plan on a host whose interface can do everything."""
     modes = {mode: Probe(Answer.YES) for mode in Mode}
     addresses = tuple(address.ip for address in host.addresses)
@@ -37,22 +44,35 @@ def plan_for(policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice =
         interfaces=(InterfaceFacts(host.interface, addresses=addresses, modes=modes),),
         backends={Backend.IPTABLES: Probe(Answer.YES)},
     )
-    plan = make_plan([table_of(policy, host)], facts, felix=policy.felix_for(host.node), choice=choice, raw=raw)
+    felix = policy.felix_for(host.node)
+    plan = make_plan([table_of(policy, host)], facts, felix=felix, choice=choice, raw=raw, netdev=netdev)
     return plan.interface(host.interface) or InterfacePlan(RuleTable(host.interface), None, Backend.IPTABLES, ())
 
 
 def explained(
-    policy: Resources, host: Host, choice: ModeChoice, frames: Frames, raw: RawChoice = RawChoice.IPTABLES
+    policy: Resources,
+    host: Host,
+    choice: ModeChoice,
+    frames: Frames,
+    raw: RawChoice = RawChoice.IPTABLES,
+    *,
+    netdev: bool = False,
 ) -> list[Disposition]:
-    plan = plan_for(policy, host, choice, raw)
-    explainer = Explainer(policy, host, mode=plan.mode, raw_backend=plan.raw_backend)
+    plan = plan_for(policy, host, choice, raw, netdev=netdev)
+    explainer = Explainer(policy, host, mode=plan.mode, raw_backend=plan.raw_backend, netdev=plan.netdev)
     return [trace.disposition for trace in explainer.explain_capture(frames)]
 
 
 def predicted(
-    policy: Resources, host: Host, choice: ModeChoice, frames: Frames, raw: RawChoice = RawChoice.IPTABLES
+    policy: Resources,
+    host: Host,
+    choice: ModeChoice,
+    frames: Frames,
+    raw: RawChoice = RawChoice.IPTABLES,
+    *,
+    netdev: bool = False,
 ) -> list[Disposition]:
-    prediction = predict(Capture.from_frames(frames), plan_for(policy, host, choice, raw), host)
+    prediction = predict(Capture.from_frames(frames), plan_for(policy, host, choice, raw, netdev=netdev), host)
     return [prediction.disposition(number) for number in range(len(frames))]
 
 

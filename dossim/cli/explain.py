@@ -113,7 +113,9 @@ def _explainer(situation: Situation) -> Any:
     from dossim.pipeline import Explainer
 
     plan = plan_for(situation, lab_facts(situation.host))
-    return Explainer(situation.resources, situation.host, mode=plan.mode, raw_backend=plan.raw_backend)
+    return Explainer(
+        situation.resources, situation.host, mode=plan.mode, raw_backend=plan.raw_backend, netdev=plan.netdev
+    )
 
 
 def trace_as_dict(packet: str, trace: Trace) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def _interface(item: Mapping[str, Any]) -> InterfaceFacts:
         modes={Mode(name): _probe(answer) for name, answer in item.get("modes", {}).items()},
         foreign_xdp=item.get("foreign_xdp", ""),
         gateways=tuple(ip_address(text) for text in item.get("gateways", ())),
+        netdev_ingress=_probe(item["netdev_ingress"])
+        if "netdev_ingress" in item
+        else InterfaceFacts("").netdev_ingress,
     )
 
 

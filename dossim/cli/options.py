@@ -35,6 +35,7 @@ class HostOptions:
     forward: bool
     listen: tuple[str, ...]
     raw_backend: str = str(RawChoice.AUTO)
+    netdev_ingress: bool = False
 
     def resources(self) -> Resources:
         """The policy. Raises PolicyError with every finding."""
@@ -54,6 +55,7 @@ class HostOptions:
             capture=capture,
             choice=ModeChoice(mode),
             raw=RawChoice(self.raw_backend),
+            netdev=self.netdev_ingress,
             node=self.node,
             interface=self.interface,
             addresses=_each("--address", self.address, ip_interface),
@@ -127,6 +129,7 @@ def host_options(command: Command) -> Command:
         click.option("--forward", is_flag=True, help="The host forwards packets that are not its own."),
         click.option("--listen", multiple=True, metavar="udp/PORT", help="A port it listens on; may be repeated."),
         raw_backend_option,
+        netdev_ingress_option,
     )
 
     def wrapped(**given: Any) -> Any:
@@ -160,6 +163,12 @@ def raw_backend_option(command: Command) -> Command:
         default=str(RawChoice.AUTO),
         show_default=True,
         help="What holds the raw part: as the FelixConfiguration says, or one by name.",
+    )(command)
+
+
+def netdev_ingress_option(command: Command) -> Command:
+    return click.option(
+        "--netdev-ingress", is_flag=True, help="Where there is no XDP, nf_tables drops at netdev ingress."
     )(command)
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, PolicyCommand, mode_option, policy_option, raw_backend_option
+from dossim.cli.options import (
+    EXISTING,
+    PolicyCommand,
+    mode_option,
+    netdev_ingress_option,
+    policy_option,
+    raw_backend_option,
+)
 from enforcer.cli_support import console_for, verbose_option
 from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
@@ -35,9 +42,16 @@ ASSUMED = "note: no --host given: assuming interfaces with native and generic XD
 )
 @mode_option
 @raw_backend_option
+@netdev_ingress_option
 @verbose_option
 def plan(
-    policy: tuple[Path, ...], facts_file: Path | None, node: str | None, form: str, mode: str, raw_backend: str
+    policy: tuple[Path, ...],
+    facts_file: Path | None,
+    node: str | None,
+    form: str,
+    mode: str,
+    raw_backend: str,
+    netdev_ingress: bool,
 ) -> None:
     """Say which stage of each interface enforces which entries, and the reason for every fallback.
 
@@ -57,10 +71,12 @@ def plan(
         facts = _assumed_facts(resources, node)
     else:
         facts = read_facts(facts_file)
-    print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend))
+    print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress))
 
 
-def plan_of(resources: Resources, facts: HostFacts, node: str, mode: str, raw: str = "auto") -> Plan:
+def plan_of(
+    resources: Resources, facts: HostFacts, node: str, mode: str, raw: str = "auto", *, netdev: bool = False
+) -> Plan:
     """The plan of all interfaces in the facts."""
     from dataclasses import replace
 
@@ -71,7 +87,8 @@ def plan_of(resources: Resources, facts: HostFacts, node: str, mode: str, raw: s
         compile_table(resources, node=node, interface=item.name, addresses=item.addresses) for item in facts.interfaces
     ]
     felix = resources.felix_for(node)
-    return make_plan(tables, replace(facts, node=node), felix=felix, choice=ModeChoice(mode), raw=RawChoice(raw))
+    facts = replace(facts, node=node)
+    return make_plan(tables, facts, felix=felix, choice=ModeChoice(mode), raw=RawChoice(raw), netdev=netdev)
 
 
 def print_as(form: str, plan: Plan) -> None:

@@ -66,6 +66,7 @@ def drill_capture(capture: Capture, situation: Situation, *, progress: Progress 
                 choice=situation.choice,
                 interfaces=[host.interface],
                 raw=situation.raw,
+                netdev=situation.netdev,
             )
             with watch.phase("enforce"), lab.victim():
                 plan = outside_plan(enforcer.apply(situation.resources).plan, host)

@@ -31,6 +31,7 @@ class Situation:
     host: Host
     choice: ModeChoice = ModeChoice.AUTO
     raw: RawChoice = RawChoice.AUTO
+    netdev: bool = False
 
 
 def situation_for(
@@ -39,6 +40,7 @@ def situation_for(
     capture: Capture | None,
     choice: ModeChoice = ModeChoice.AUTO,
     raw: RawChoice = RawChoice.AUTO,
+    netdev: bool = False,
     node: str | None = None,
     interface: str | None = None,
     addresses: Sequence[IPInterface] = (),
@@ -72,7 +74,7 @@ def situation_for(
         rp_filter=rp_filter,
         mtu=mtu,
     )
-    return Situation(resources, host, choice, raw)
+    return Situation(resources, host, choice, raw, netdev)
 
 
 def _node(resources: Resources, node: str | None) -> str:
@@ -144,7 +146,7 @@ def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
     addresses = [address.ip for address in host.addresses]
     table = compile_table(situation.resources, node=host.node, interface=host.interface, addresses=addresses)
     felix = situation.resources.felix_for(host.node)
-    plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw)
+    plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw, netdev=situation.netdev)
     return outside_plan(plan, host)
 
 

@@ -216,7 +216,7 @@ def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[F
             freed = end is End.KFREE or (stage is Stage.DEFRAG and _freed_by_defrag(place, reason))
             return (Fate.DROPPED, stage) if freed else (None, None)
     if Checkpoint.RECEIVE in checkpoints:
-        return _before_hooks(end, place)
+        return _before_hooks(end, place, reason)
     if end is End.KFREE and "xdp" in place:
         return Fate.DROPPED, Stage.DRIVER
     return None, None
@@ -235,12 +235,16 @@ def _after_input(checkpoints: Checkpoint, end: End, place: str, reason: str) -> 
     return (Fate.DROPPED, Stage.SOCKET) if reason in MALFORMED else (Fate.DELIVERED, None)
 
 
-def _before_hooks(end: End, place: str) -> tuple[Fate, Stage | None]:
-    """Left the driver but reached no netfilter hook: generic XDP, header checks, or a protocol without hooks (ARP)."""
+def _before_hooks(end: End, place: str, reason: str) -> tuple[Fate, Stage | None]:
+    """Left the driver but reached no hook of IP: generic XDP, netdev ingress, header checks, or a protocol without
+    hooks (ARP). Netfilter has no other hook there that drops.
+    """
     if end is End.CONSUME:
         return Fate.DELIVERED, None
     if "xdp" in place:
         return Fate.DROPPED, Stage.GENERIC
+    if reason == "NETFILTER_DROP":
+        return Fate.DROPPED, Stage.NETDEV_INGRESS
     return Fate.DROPPED, Stage.IP_INPUT
 
 

@@ -47,17 +47,23 @@ class Trace:
 
 class Explainer:
     """Explains packets that arrive at ``host.interface``. ``mode`` is how XDP is attached there, None when it is not;
-    ``raw_backend`` what holds the raw part.
+    ``raw_backend`` what holds the raw part; ``netdev`` whether netdev ingress drops where there is no XDP.
 
     Raises UnsupportedRuleError when made of rules that untracked policy cannot have.
     """
 
     def __init__(
-        self, resources: Resources, host: Host, *, mode: Mode | None, raw_backend: Backend = Backend.IPTABLES
+        self,
+        resources: Resources,
+        host: Host,
+        *,
+        mode: Mode | None,
+        raw_backend: Backend = Backend.IPTABLES,
+        netdev: bool = False,
     ) -> None:
         addresses = [address.ip for address in host.addresses]
         policy = Policy.of(resources, node=host.node, interface=host.interface, addresses=addresses)
-        self._world = World(policy, host, mode, raw_backend)
+        self._world = World(policy, host, mode, raw_backend, netdev)
         graph = pipeline_graph()
         self._checks: dict[Node, Check] = dict(graph.nodes(data="check"))
         self._edges = frozenset(graph.edges)

@@ -10,7 +10,7 @@ import re
 import networkx as nx
 
 from dossim.disposition import Fate
-from dossim.pipeline import hooks, ip_input, route, transport
+from dossim.pipeline import hooks, ip_input, netdev, route, transport
 from dossim.pipeline.stages import Check, Edge, Node
 from dossim.pipeline.xdp import xdp_check
 from enforcer.words import Stage
@@ -20,7 +20,8 @@ START = Stage.NIC_OFFLOAD
 CHECKS: dict[Stage, Check] = {
     Stage.NIC_OFFLOAD: xdp_check(Stage.NIC_OFFLOAD, Stage.DRIVER),
     Stage.DRIVER: xdp_check(Stage.DRIVER, Stage.GENERIC),
-    Stage.GENERIC: xdp_check(Stage.GENERIC, Stage.IP_INPUT),
+    Stage.GENERIC: xdp_check(Stage.GENERIC, Stage.NETDEV_INGRESS),
+    Stage.NETDEV_INGRESS: netdev.check,
     Stage.IP_INPUT: ip_input.check,
     Stage.DEFRAG: hooks.check_defrag,
     Stage.RAW: hooks.check_raw,
@@ -45,8 +46,10 @@ EDGES = (
     Edge(Stage.NIC_OFFLOAD, Fate.DROPPED, "offloaded, and an entry denies it"),
     Edge(Stage.DRIVER, Stage.GENERIC, "no native XDP, or in doubt"),
     Edge(Stage.DRIVER, Fate.DROPPED, "native XDP, and an entry denies it"),
-    Edge(Stage.GENERIC, Stage.IP_INPUT, "no generic XDP, or in doubt"),
+    Edge(Stage.GENERIC, Stage.NETDEV_INGRESS, "no generic XDP, or in doubt"),
     Edge(Stage.GENERIC, Fate.DROPPED, "generic XDP, and an entry denies it"),
+    Edge(Stage.NETDEV_INGRESS, Stage.IP_INPUT, "no chain of ours, or in doubt"),
+    Edge(Stage.NETDEV_INGRESS, Fate.DROPPED, "a chain of ours, and an entry denies it"),
     Edge(Stage.IP_INPUT, Stage.DEFRAG, "sound IPv4 or IPv6 header"),
     Edge(Stage.IP_INPUT, Fate.DELIVERED, "ARP"),
     Edge(Stage.IP_INPUT, Fate.DROPPED, "malformed header, another host's, or no handler"),

@@ -34,17 +34,22 @@ class Destination(Word):
 
 @dataclass(frozen=True)
 class World:
-    """What all packets of a capture meet. ``mode`` None: no XDP program on the interface."""
+    """What all packets of a capture meet. ``mode`` None: no XDP program on the interface. ``netdev``: netdev ingress in
+    its place.
+    """
 
     policy: Policy
     host: Host
     mode: Mode | None
     raw_backend: Backend = Backend.IPTABLES
+    netdev: bool = False
 
     @cached_property
     def held(self) -> Held:
-        """What the XDP program holds of the policy."""
-        return Held(()) if self.mode is None else held_rules(self.policy, self.mode)
+        """What the XDP program holds of the policy; netdev ingress holds what a driver's program would."""
+        if self.mode is None:
+            return held_rules(self.policy, Mode.NATIVE) if self.netdev else Held(())
+        return held_rules(self.policy, self.mode)
 
     @classmethod
     def without_policy(cls, host: Host) -> World:

@@ -49,21 +49,22 @@ def _check(stage: Stage, following: Stage, flight: Flight, world: World) -> Step
         return Step(following, flight, "the interface", "no XDP program here", note=note)
     ip = readable_ip(flight.packet.link)
     if ip is None:
-        return _pass(stage, following, flight, "the frame", "no IP header that can be decided on")
+        return passed(stage, following, flight, "the frame", "no IP header that can be decided on")
     known = known_behind(ip, by_device=world.mode is Mode.OFFLOAD)
     seen = Seen(ip.version, ip.source, ip.destination, known.transport)
-    denied_by, why = _decide(seen, known, world)
+    denied_by, why = decide(seen, known, world)
     if denied_by is None:
-        return _pass(stage, following, flight, _describe(seen, known), why)
+        return passed(stage, following, flight, describe(seen, known), why)
     target: Node = Fate.DROPPED
-    return Step(target, flight, _describe(seen, known), why, denied_by.name, denied_by.rule)
+    return Step(target, flight, describe(seen, known), why, denied_by.name, denied_by.rule)
 
 
-def _pass(stage: Stage, following: Stage, flight: Flight, looked_at: str, why: str) -> Step:
+def passed(stage: Stage, following: Stage, flight: Flight, looked_at: str, why: str) -> Step:
+    """The step of an early stage that leaves a packet to raw."""
     return Step(following, replace(flight, passed=f"{stage} passed it: {why}"), looked_at, "passes", note=why)
 
 
-def _decide(seen: Seen, known: Known, world: World) -> tuple[NamedRule | None, str]:
+def decide(seen: Seen, known: Known, world: World) -> tuple[NamedRule | None, str]:
     """The rule that denies the packet, None when it passes; and why."""
     policy = world.policy
     doubt = f"its {known.missing} cannot be known here ({known.why})"
@@ -177,7 +178,7 @@ def _without_ports(side: EntityRule) -> EntityRule:
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
-def _describe(seen: Seen, known: Known) -> str:
+def describe(seen: Seen, known: Known) -> str:
     """What was looked at: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
     addresses = f"{seen.source} > {seen.destination}"
     if known.transport is None:

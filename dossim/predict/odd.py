@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,9 +17,9 @@ from dossim.disposition import Fate
 from dossim.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import Octets
-from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, IP, Transport
+from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet, Transport
 from dossim.packet.parse import parse, transport_of
-from dossim.pipeline import ip_input, route, transport
+from dossim.pipeline import ip_input, netdev_headers, route, transport
 from dossim.pipeline.reassembly import Lost, Whole, reassemble
 from dossim.pipeline.stages import Flight, Step, World
 from dossim.pipeline.xdp_headers import PORT_HEADERS, known_behind, readable_ip
@@ -27,7 +28,7 @@ from dossim.predict.flows import Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
 from enforcer.plan import InterfacePlan
-from enforcer.words import STAGE_OF_MODE, Backend, Mode, Stage
+from enforcer.words import Backend, Mode, Stage
 
 _LOW = (1 << 64) - 1
 Asked = tuple[int, IP, Transport | None]
@@ -37,7 +38,7 @@ def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, h
     """Decide these packets in the draft. They are walked together, because a fragment's fate is its datagram's."""
     world = World.without_policy(host)
     flights = {int(number): Flight(parse(capture.frame(int(number)))) for number in numbers}
-    _xdp(flights, plan, draft)
+    _early(flights, plan, draft)
     _each(flights, Stage.IP_INPUT, ip_input.check, world, draft)
     _defrag(flights, draft)
     _raw(flights, plan, draft)
@@ -71,19 +72,33 @@ def _forwarded(step: Step) -> Step:
     return replace(step, to=Fate.FORWARDED) if step.to is Stage.FILTER_FORWARD else step
 
 
-def _xdp(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
-    if plan.mode is None or not plan.xdp_entries:
+def _early(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
+    if plan.early is None or not plan.early_entries:
         return
-    asked: list[Asked] = []
-    for number, flight in flights.items():
-        ip = readable_ip(flight.packet.link)
-        if ip is not None:
-            asked.append((number, ip, known_behind(ip, by_device=plan.mode is Mode.OFFLOAD).transport))
-    for flows in _flows(asked):
+    read = _netdev if plan.early is Stage.NETDEV_INGRESS else partial(_xdp, by_device=plan.mode is Mode.OFFLOAD)
+    found = [(number, read(flight.packet.link)) for number, flight in flights.items()]
+    for flows in _flows([(number, *item) for number, item in found if item is not None]):
         for number, entry in zip(flows.number.tolist(), xdp.drops(flows, plan), strict=True):
             if entry >= 0:
                 del flights[number]
-                draft.drop(number, STAGE_OF_MODE[plan.mode], "", int(entry))
+                draft.drop(number, plan.early, "", int(entry))
+
+
+def _xdp(link: Ethernet | None, *, by_device: bool) -> tuple[IP, Transport | None] | None:
+    """What a program knows of a frame; None where it decides nothing."""
+    ip = readable_ip(link)
+    return None if ip is None else (ip, known_behind(ip, by_device=by_device).transport)
+
+
+def _netdev(link: Ethernet | None) -> tuple[IP, Transport | None] | None:
+    """The same of netdev ingress. A transport that is not known to be whole is shown without an octet."""
+    ip = netdev_headers.sound_ip(link)
+    if ip is None:
+        return None
+    known = netdev_headers.known_behind(ip)
+    if known.transport is None or known.missing is None:
+        return ip, known.transport
+    return ip, replace(known.transport, octets=b"")
 
 
 def _defrag(flights: dict[int, Flight], draft: Draft) -> None:

@@ -19,7 +19,7 @@ from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
 from enforcer.plan import InterfacePlan
 from enforcer.policy.nets import Nets
-from enforcer.words import STAGE_OF_MODE, Stage
+from enforcer.words import Stage
 
 I64 = npt.NDArray[np.int64]
 
@@ -47,19 +47,21 @@ def is_ordinary6(flows: Flows, host: Host) -> Bool:
 
 def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft) -> None:
     """Decide these flows in the draft, stage by stage; each stage sees what the one before let through."""
-    flows = _xdp(flows, plan, draft)
+    flows = _early(flows, plan, draft)
     flows = _ip_input(flows, draft)
     flows = _raw(flows, plan, draft)
     flows = _route(flows, host, draft)
     _socket(flows, host, draft)
 
 
-def _xdp(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
-    if plan.mode is None or not plan.xdp_entries:
+def _early(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
+    if plan.early is None or not plan.early_entries:
         return flows
     dropped_by = xdp.drops(flows, plan)
     dropped = dropped_by >= 0
-    draft.drop(flows.number[dropped], STAGE_OF_MODE[plan.mode], "", dropped_by[dropped])
+    if plan.early is Stage.NETDEV_INGRESS:
+        dropped &= flows.present >= flows.length  # nf_tables looks at no packet that is longer than its frame
+    draft.drop(flows.number[dropped], plan.early, "", dropped_by[dropped])
     return flows.take(~dropped)
 
 

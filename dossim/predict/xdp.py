@@ -1,4 +1,5 @@
 """The XDP programs on columns (``bpf/xdp_untracked.bpf.c``): which entry drops each flow before the kernel sees it.
+The chains of netdev ingress decide by the same law, of what they know of a flow.
 
 An entry *may* match a flow when nothing known of it contradicts that; it is in *doubt* when it asks for something
 unknown. The first that may decides: a Deny without doubt drops, a Pass without doubt takes the rest of its tier out,
@@ -28,12 +29,12 @@ _ICMP_OF = {4: ICMP, 6: ICMPV6}
 
 
 def drops(flows: Flows, plan: InterfacePlan) -> I32:
-    """The index (in the table) of the entry that drops each flow in XDP, -1 where it passes."""
+    """The index (in the table) of the entry that drops each flow in the early stage, -1 where it passes."""
     unknown = _Unknown(flows, by_device=plan.mode is Mode.OFFLOAD)
     dropped_by = np.full(len(flows), -1, np.int32)
     undecided = ~_failsafes(flows, plan, unknown)
     skipped: dict[str, Bool] = {}
-    for index, entry in enumerate(plan.xdp_entries):
+    for index, entry in enumerate(plan.early_entries):
         asked = undecided & ~skipped.get(entry.tier, np.False_)
         if not asked.any() or is_of_other_family(entry, flows.version):
             continue

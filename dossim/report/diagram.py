@@ -18,7 +18,7 @@ from enforcer.words import Stage
 STEP, WIDTH, HEIGHT = 110, 94, 34
 _TOP, _UPPER, _LOWER = 62, 30, 106
 _SPINE = (
-    Stage.NIC_OFFLOAD, Stage.DRIVER, Stage.GENERIC, Stage.IP_INPUT, Stage.DEFRAG,
+    Stage.NIC_OFFLOAD, Stage.DRIVER, Stage.GENERIC, Stage.NETDEV_INGRESS, Stage.IP_INPUT, Stage.DEFRAG,
     Stage.RAW, Stage.CONNTRACK, Stage.MANGLE, Stage.NAT, Stage.ROUTE,
 )  # fmt: skip
 _LOCAL: tuple[Node, ...] = (Stage.FILTER_INPUT, Stage.SOCKET, Fate.DELIVERED)

@@ -28,6 +28,7 @@ GLOSS: Mapping[str, str] = {
     "nic-offload": "NIC hardware, XDP offload",
     "driver": "NIC driver, XDP native",
     "generic": "kernel, XDP generic",
+    "netdev-ingress": "nftables netdev ingress, -300",
     "ip-input": "header checks, before netfilter",
     "defrag": "reassembly of fragments, -400",
     "raw": "iptables raw, -300",

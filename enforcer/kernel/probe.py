@@ -69,7 +69,18 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...]) -> InterfaceFacts
         modes=_modes(state, foreign),
         foreign_xdp=foreign if isinstance(foreign, str) else "",
         gateways=hops,
+        netdev_ingress=netdev_ingress(state),
     )
+
+
+def netdev_ingress(state: InterfaceState) -> Probe:
+    """Whether nf_tables may drop what the interface receives; nothing needs to be tried for that."""
+    return Probe(Answer.NO, why_taken(state)) if state.taken_by else Probe(Answer.YES)
+
+
+def why_taken(state: InterfaceState) -> str:
+    """Netfilter is the reference: what raw does not see there must not be dropped there."""
+    return f"{state.taken_by} takes its packets before raw could see them as {state.name}'s"
 
 
 def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
@@ -77,9 +88,8 @@ def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
         return dict.fromkeys(Mode, foreign)
     if foreign:
         return dict.fromkeys(Mode, Probe(Answer.NO, f"{state.name} has a foreign XDP {foreign}"))
-    if state.taken_by:  # netfilter is the reference: what raw does not see there, XDP must not drop there
-        reason = f"{state.taken_by} takes its packets before raw could see them as {state.name}'s"
-        return dict.fromkeys(Mode, Probe(Answer.NO, reason))
+    if state.taken_by:
+        return dict.fromkeys(Mode, Probe(Answer.NO, why_taken(state)))
     ask = {Mode.OFFLOAD: _offload, Mode.NATIVE: _native, Mode.GENERIC: _generic}
     return {mode: ask[mode](state) for mode in Mode}
 

@@ -28,6 +28,7 @@ class ChainKind(str, Enum):
     FAILSAFE_OUT = "enf-fso-"
     TIER_IN = "enf-pi-"
     TIER_OUT = "enf-po-"
+    NETDEV = "enf-nd-"
 
 
 def chain_name(kind: ChainKind, *parts: str) -> str:

@@ -43,7 +43,8 @@ Rules = Mapping[str, Sequence[Rule | None]]
 class Edit:
     """Transactions in the making: their commands, and a sentence for each change.
 
-    ``known`` members need not be read; ``seen`` are those there will be, for who comes next.
+    ``known`` members need not be read; ``seen`` are those there will be, for who comes next. Families that are not
+    ``touched`` keep the members that are known of them.
     """
 
     door: NfTables
@@ -51,6 +52,12 @@ class Edit:
     changes: list[str] = field(default_factory=list)
     known: Mapping[SetId, Members] = field(default_factory=dict)
     seen: dict[SetId, Members] = field(default_factory=dict)
+    touched: set[Family] = field(default_factory=set)
+
+    @property
+    def remembered(self) -> dict[SetId, Members]:
+        """What is known of sets when all of this is done."""
+        return {about: found for about, found in self.known.items() if about[0] not in self.touched} | self.seen
 
     def to_table(self, wanted: Table) -> None:
         """Our table of a family becomes this one, or goes."""
@@ -77,6 +84,7 @@ class Edit:
 
     def to_rules(self, actual: ReadTable, wanted: Rules, keep_sets: Iterable[str]) -> None:
         """The chains that are to be have these rules; the others go, and the sets that are not to be kept."""
+        self.touched.add(actual.family)
         for name, rules in wanted.items():
             self._rules(actual.family, name, actual.rules.get(name, ()), rules, created=name not in actual.chains)
         gone = [name for name in actual.chains if name not in wanted]
@@ -92,6 +100,7 @@ class Edit:
 
     def remove(self, actual: ReadTable) -> None:
         """The whole table goes, if it is there."""
+        self.touched.add(actual.family)
         if actual.present:
             self._send(actual.family, _DELETE_TABLE, text(blob.TABLE_NAME, TABLE), f"delete table {TABLE}")
             self._say(actual.family, f"table {TABLE}: deleted")
@@ -222,7 +231,7 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str
                 if not dry_run:
                     generation += _commit(door, stages, generation)
                 if not (stages and dry_run):
-                    _MEMORY.keep(door.namespace, generation, draft.seen)
+                    _MEMORY.keep(door.namespace, generation, draft.remembered)
                 return draft.changes
             except RulesetChangedError:
                 if attempt == _ATTEMPTS - 1:

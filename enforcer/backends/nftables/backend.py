@@ -38,7 +38,7 @@ class NftablesBackend:
         """Packets and bytes each entry matched, both families together."""
         merged: list[EntryCount] = []
         for table in installed():
-            _merge(merged, read_counters(table))
+            merge(merged, read_counters(table))
         return tuple(merged)
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def installed() -> tuple[ReadTable, ...]:
     return tuple(table for table in found if table.present)
 
 
-def _merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
+def merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
     """Adds one family's counts to the other's, keeping the order of both: no packet meets entries of both families."""
     places = {(item.interface, item.entry): item for item in into}
     at = 0

@@ -17,9 +17,9 @@ from enforcer.policy.resources import IPNetwork, PortRange
 _VERDICT_REGISTER, _FIRST = 0, 1
 _KEY_REGISTERS = {4: (1, 9, 10), 6: (1, 2, 13)}  # address, protocol, port
 # enum nft_payload_bases
-_NETWORK, _TRANSPORT = 1, 2
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 # enum nft_meta_keys
-_META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 16, 3, 6, 7
+_META_PROTOCOL, _META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 1, 16, 3, 6, 7
 # enum nft_cmp_ops
 _EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5
 _INTERFACE_LENGTH = 16  # IFNAMSIZ
@@ -31,6 +31,11 @@ _PORT_BYTES = 2
 _FRAGMENT_HEADER, _FRAGMENT_AT, _FRAGMENT_MASK = 44, 2, 0xFFF8
 _IP_FRAGMENT_AT, _IP_FRAGMENT_MASK = 6, 0x1FFF
 _LOG_LEVEL_NOTICE = 5
+_ETHERTYPES, _TAGS, _ETHERTYPE_AT = {4: 0x0800, 6: 0x86DD}, (0x8100, 0x88A8), 12
+_PLAIN_IP4, _IP4_OCTETS = 0x45, 20  # version 4, a header of five words
+_TOTAL_LENGTH_AT, _PAYLOAD_LENGTH_AT, _NEXT_HEADER_AT = 2, 4, 6
+_MORE_FRAGMENTS = 0x2000
+_FRAGMENT_UNIT = 8  # a fragment that is not the last is cut to a multiple of so many octets (ip_frag_queue)
 
 COUNTER = Expr("counter")
 NOTRACK = Expr("notrack")
@@ -144,6 +149,43 @@ def later_fragment(version: int) -> tuple[Expr, ...]:
         where = (2, _FRAGMENT_HEADER), (3, _FRAGMENT_AT), (4, len(mask)), (5, 0), (6, 0)
         load = Expr("exthdr", ((1, _FIRST), *where))
     return load, _masked(mask, bytes(2)), _compare(bytes(2), _NOT_EQUAL)
+
+
+def of_family(version: int) -> tuple[Expr, ...]:
+    """What the driver, or the outer tag, says the packet is."""
+    return _meta(_META_PROTOCOL), _compare(_be(_ETHERTYPES[version], 2))
+
+
+def tagged() -> tuple[tuple[Expr, ...], ...]:
+    """The frame has a VLAN tag, one question for each kind; the kernel has taken it off, but shows it in its place
+    (``nft_payload_copy_vlan``).
+    """
+    load = _payload(_LINK, _ETHERTYPE_AT, 2)
+    return tuple((load, _compare(_be(kind, 2))) for kind in _TAGS)
+
+
+def next_header(kind: int) -> tuple[Expr, ...]:
+    """What the IPv6 header says that follows it."""
+    return _payload(_NETWORK, _NEXT_HEADER_AT, 1), _compare(_be(kind, 1))
+
+
+def whole_transport(version: int, octets: int) -> tuple[tuple[Expr, ...], ...]:
+    """So many octets of the transport are there by the length in the IP header, behind a header without options, in no
+    later fragment; if one of these holds. Octets in the frame prove nothing: they may be padding behind the packet.
+    """
+    if version == 6:
+        return ((_payload(_NETWORK, _PAYLOAD_LENGTH_AT, 2), _compare(_be(octets, 2), _AT_LEAST)),)
+    first = octets + -octets % _FRAGMENT_UNIT
+    found = [_whole4(first, _IP_FRAGMENT_MASK)]
+    return (*found, _whole4(octets, _IP_FRAGMENT_MASK | _MORE_FRAGMENTS)) if first > octets else tuple(found)
+
+
+def _whole4(octets: int, none_of: int) -> tuple[Expr, ...]:
+    return (
+        *(_payload(_NETWORK, 0, 1), _compare(_be(_PLAIN_IP4, 1))),
+        *(_payload(_NETWORK, _IP_FRAGMENT_AT, 2), _masked(_be(none_of, 2), bytes(2)), _compare(bytes(2))),
+        *(_payload(_NETWORK, _TOTAL_LENGTH_AT, 2), _compare(_be(_IP4_OCTETS + octets, 2), _AT_LEAST)),
+    )
 
 
 def marked(mark: int, *, inverted: bool = False) -> tuple[Expr, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import blob, expr
-from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule
+from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
 from enforcer.errors import HostError, PrivilegeError
 from enforcer.facts import Probe
-from enforcer.kernel.nft import Message, NfTables, nftables, text
+from enforcer.kernel.nft import Family, Message, NfTables, nftables, text
 from enforcer.words import Answer
 
 _TABLE, _CHAIN, _SET = "enforcer-probe", "probe", "probe"
@@ -15,15 +17,23 @@ _NEW_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _CREATE = 0, 3, 6, 9, 0x400
 _BEFORE_CONNTRACK = Hook(0, -300)
 
 
+Sample = tuple[Family, Hook, SetType, Rule]
+
+
 def probe(*, ipv6: bool = True) -> Probe:
     """Whether nf_tables can hold our tables: a transaction with one of everything is prepared, and given up.
 
     NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
     """
+    return try_out([_sample(version) for version in ((4, 6) if ipv6 else (4,))])
+
+
+def try_out(samples: Sequence[Sample]) -> Probe:
+    """The same for any tables: each with a hook, a set, and a rule that may ask the set ``probe``."""
     try:
         with nftables() as door:
-            for version in (4, 6) if ipv6 else (4,):
-                _try(door, version)
+            for sample in samples:
+                _try(door, sample)
     except PrivilegeError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostError as error:
@@ -31,9 +41,8 @@ def probe(*, ipv6: bool = True) -> Probe:
     return Probe(Answer.YES)
 
 
-def _try(door: NfTables, version: int) -> None:
-    """One of everything that a table of ours may hold; the kernel takes it, or says what is missing, and forgets it."""
-    family = FAMILY_OF[version]
+def _sample(version: int) -> Sample:
+    """One of everything that a table of ours may hold."""
     rule = Rule(
         (
             *expr.interface("probe", received=True),
@@ -48,8 +57,14 @@ def _try(door: NfTables, version: int) -> None:
             expr.verdict(Code.ACCEPT),
         )
     )
-    chain = text(blob.CHAIN_TABLE, _TABLE) + text(blob.CHAIN_NAME, _CHAIN) + blob.encode_hook(_BEFORE_CONNTRACK)
-    made = text(blob.SET_TABLE, _TABLE) + text(blob.SET_NAME, _SET) + blob.encode_set(NETS[version], 1)
+    return FAMILY_OF[version], _BEFORE_CONNTRACK, NETS[version], rule
+
+
+def _try(door: NfTables, sample: Sample) -> None:
+    """The kernel takes it, or says what is missing, and forgets it."""
+    family, hook, kind, rule = sample
+    chain = text(blob.CHAIN_TABLE, _TABLE) + text(blob.CHAIN_NAME, _CHAIN) + blob.encode_hook(hook)
+    made = text(blob.SET_TABLE, _TABLE) + text(blob.SET_NAME, _SET) + blob.encode_set(kind, 1)
     holder = text(blob.RULE_TABLE, _TABLE) + text(blob.RULE_CHAIN, _CHAIN)
     commands = (
         (_NEW_TABLE, text(blob.TABLE_NAME, _TABLE), "a table"),

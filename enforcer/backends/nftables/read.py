@@ -82,8 +82,8 @@ def read_counters(table: ReadTable) -> list[EntryCount]:
     counts: dict[tuple[str, str], EntryCount] = {}
     for way in WAYS:
         for dispatch in table.rules.get(way.base, ()):
-            for item in _below(_target(dispatch), table):
-                for name, counted in named_rules(table.rules.get(_target(item), ())):
+            for item in _below(target(dispatch), table):
+                for name, counted in named_rules(table.rules.get(target(item), ())):
                     place = (interface_of(dispatch), name)
                     known = counts.get(place, EntryCount(*place, Stage.RAW, 0, 0))
                     packets, octets = known.packets + counted.packets, known.bytes + counted.bytes
@@ -106,13 +106,14 @@ def _below(chain: str, table: ReadTable) -> Sequence[ReadRule]:
     return table.rules.get(chain, ()) if chain else ()
 
 
-def _target(item: ReadRule) -> str:
+def target(item: ReadRule) -> str:
+    """The chain a rule leads to; "" for one that leads to none."""
     return expr.jumps(item.rule.exprs) if item.rule else ""
 
 
 def interface_of(item: ReadRule) -> str:
     """The interface a rule of a base chain is for; "" for one that is for none."""
-    if item.rule is None or not _target(item) or len(item.rule.exprs) < 2:
+    if item.rule is None or not target(item) or len(item.rule.exprs) < 2:
         return ""
     compared = item.rule.exprs[1].get(_INTERFACE_DATA)
     return string(compared) if isinstance(compared, bytes) else ""
@@ -125,7 +126,7 @@ def without_interfaces(table: ReadTable, interfaces: frozenset[str]) -> dict[str
         rules = [item for item in table.rules.get(way.base, ()) if interface_of(item) not in interfaces]
         if any(map(interface_of, rules)):
             kept[way.base] = [item.rule for item in rules]
-            for name in _reachable(rules, table):
+            for name in reachable(rules, table):
                 kept[name] = [item.rule for item in table.rules[name]]
     return kept
 
@@ -142,12 +143,12 @@ def set_names(chains: Mapping[str, Sequence[Rule | None]]) -> set[str]:
     return {str(item.get(1)) for item in exprs if item.name == "lookup"}
 
 
-def _reachable(rules: Sequence[ReadRule], table: ReadTable, seen: frozenset[str] = frozenset()) -> list[str]:
+def reachable(rules: Sequence[ReadRule], table: ReadTable, seen: frozenset[str] = frozenset()) -> list[str]:
     """Names of the chains the rules lead to."""
     found: list[str] = []
-    for name in dict.fromkeys(map(_target, rules)):
+    for name in dict.fromkeys(map(target, rules)):
         if name in table.rules and name not in seen:
-            found += [name, *_reachable(table.rules[name], table, seen | {name})]
+            found += [name, *reachable(table.rules[name], table, seen | {name})]
     return list(dict.fromkeys(found))
 
 

@@ -200,7 +200,7 @@ class _Endpoint:
         unmarked = expr.marked(mark, inverted=True) if found.marking else ()
         for alternative in found.alternatives:
             asked = (*found.nets, *found.protocol, *found.sets, *alternative, *unmarked)
-            yield from _named(entry.name, (*asked, *self._deed(entry)))
+            yield from named(entry.name, (*asked, *self._deed(entry)))
         if found.marking:
             yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
 
@@ -229,7 +229,7 @@ class _Endpoint:
                 return (*limited, expr.COUNTER, expr.log(log_prefix(self.family.settings.log_prefix, entry)))
 
 
-def _named(name: str, exprs: Exprs) -> Iterator[Rule]:
+def named(name: str, exprs: Exprs) -> Iterator[Rule]:
     """The rule with its entry's name. What a comment has no room for is that of rules in front, which do nothing."""
     chunks = [""]
     for char in name:

@@ -17,9 +17,9 @@ MAX_PORT_ROWS = 1 << 16  # a row's number has 16 bits
 PROTOCOLS_WITH_PORTS = (6, 17, 132)  # whose ports the programs read
 
 _RAW_ONLY = {
-    Action.ALLOW: "XDP lets its packets pass; only raw accepts untracked",
-    Action.LOG: "XDP lets its packets pass; only raw logs",
-    Action.PASS: "XDP skips the rest of the tier; raw does too",
+    Action.ALLOW: "lets its packets pass; only raw accepts untracked",
+    Action.LOG: "lets its packets pass; only raw logs",
+    Action.PASS: "skips the rest of the tier; raw does too",
 }
 
 
@@ -43,9 +43,10 @@ def held(table: RuleTable, mode: Mode | None = None) -> int:
     return run if any(entry.action is Action.DENY for entry in table.ingress[:run]) else 0
 
 
-def why_raw(entry: Entry) -> str:
-    """Why a held entry acts in raw all the same; "" for those that drop."""
-    return _RAW_ONLY.get(entry.action, "")
+def why_raw(entry: Entry, holder: str = "XDP") -> str:
+    """Why an entry that ``holder`` holds acts in raw all the same; "" for those that drop."""
+    reason = _RAW_ONLY.get(entry.action)
+    return f"{holder} {reason}" if reason else ""
 
 
 def failsafe_entries(table: RuleTable) -> tuple[Entry, ...]:

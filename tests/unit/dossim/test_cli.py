@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -203,7 +204,43 @@ def test_a_mode_that_is_not_possible_is_the_host_s_lack(facts: Path) -> None:
     assert "mode 'native' is not possible: e1000 has no native XDP" in result.stderr
 
 
+def test_netdev_ingress_is_planned_where_it_is_asked_for(facts: Path) -> None:
+    result = dossim("plan", "-p", HOW_TO, "--host", facts, "--netdev-ingress")
+    assert result.exit_code == 0
+    assert "enforced at netdev-ingress, then raw (iptables: " in result.stdout
+    assert "netdev-ingress" not in dossim("plan", "-p", HOW_TO, "--host", facts).stdout
+
+
+def test_what_a_host_says_of_netdev_ingress_is_read_back(tmp_path: Path) -> None:
+    """Facts of an older enforcer say nothing of it, which is no obstacle."""
+    taken = replace(FACTS.interfaces[0], netdev_ingress=Probe(Answer.NO, "bridge br0 takes its packets"))
+    data = facts_as_dict(replace(FACTS, interfaces=(taken,)))
+    assert facts_from_dict(data).interfaces == (taken,)
+    del data["interfaces"][0]["netdev_ingress"]
+    assert facts_from_dict(data) == FACTS
+    (tmp_path / "taken.json").write_text(json.dumps(facts_as_dict(replace(FACTS, interfaces=(taken,)))))
+    result = dossim("plan", "-p", HOW_TO, "--host", tmp_path / "taken.json", "--netdev-ingress")
+    assert "netdev-ingress: bridge br0 takes its packets" in result.stdout
+
+
+def test_a_host_without_nf_tables_lacks_netdev_ingress(tmp_path: Path) -> None:
+    without = replace(FACTS, backends={**FACTS.backends, Backend.NFTABLES: Probe(Answer.NO, "no such module")})
+    (tmp_path / "without.json").write_text(json.dumps(facts_as_dict(without)))
+    words = ("plan", "-p", HOW_TO, "--host", tmp_path / "without.json")
+    result = dossim(*words, "--netdev-ingress")
+    assert result.exit_code == 3
+    assert "netdev-ingress was asked for and is not possible on this host: no such module" in result.stderr
+    assert dossim(*words).exit_code == 0
+
+
 # --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_packet_is_explained_at_netdev_ingress() -> None:
+    packet = 'IP(src="203.0.113.9")/TCP(dport=80)'
+    result = dossim("explain", "-p", HOW_TO, packet, "--mode", "raw", "--netdev-ingress")
+    assert result.exit_code == 0
+    assert "dropped at netdev-ingress by gnp/dos-mitigation ingress[0] (blocked, as the policy says)" in result.stdout
 
 
 def test_a_packet_is_explained_down_to_the_line_of_yaml() -> None:

@@ -57,8 +57,9 @@ def plan_of(
     *,
     felix: FelixConfiguration = FELIX,
     choice: ModeChoice = ModeChoice.AUTO,
+    netdev: bool = False,
 ) -> InterfacePlan:
-    (item,) = make_plan([rules], host, felix=felix, choice=choice).interfaces
+    (item,) = make_plan([rules], host, felix=felix, choice=choice, netdev=netdev).interfaces
     return item
 
 
@@ -279,3 +280,79 @@ def test_a_plan_as_json_names_every_entry_every_stage_and_every_reason() -> None
 def test_every_mode_has_a_choice_and_every_choice_a_mode_or_none() -> None:
     assert [choice.mode for choice in ModeChoice] == [None, *Mode, None]
     assert [ModeChoice.of(mode) for mode in (*Mode, None)] == [choice for choice in ModeChoice if choice != "auto"]
+
+
+# --- netdev ingress ---------------------------------------------------------------------------------------------------
+
+NO_NFTABLES = Probe(Answer.NO, "the kernel has no such part of nf_tables")
+
+
+def chained(rules: RuleTable, answer: Probe = UNKNOWN, **more: object) -> InterfacePlan:
+    """The plan of an interface without XDP that answers this to netdev ingress, which is asked for."""
+    interface = InterfaceFacts("eth0", 2, modes=dict.fromkeys(Mode, NO), netdev_ingress=answer)
+    return plan_of(rules, HostFacts("jasper", interfaces=(interface,)), **{"netdev": True, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answer", [YES, UNKNOWN], ids=["it may", "nobody knows"])
+def test_netdev_ingress_takes_what_xdp_would(answer: Probe) -> None:
+    plan = chained(table(EARLY, ALLOW, LATE, egress=(EGRESS,)), answer)
+    assert (plan.mode, plan.early, plan.held, plan.xdp_entries) == (None, Stage.NETDEV_INGRESS, 3, ())
+    assert plan.early_entries == (EARLY, ALLOW, LATE)
+    assert [(item.stage, item.reason) for item in plan.entries] == [
+        (Stage.NETDEV_INGRESS, "offload, native, generic: the driver has none"),
+        (Stage.RAW, "netdev ingress lets its packets pass; only raw accepts untracked"),
+        (Stage.NETDEV_INGRESS, "offload, native, generic: the driver has none"),
+        (Stage.RAW, "netdev ingress sees received packets only"),
+    ]
+    assert plan_as_dict(Plan("jasper", (plan,)))["interfaces"][0]["netdev_ingress"] is True
+
+
+def test_it_is_not_taken_unasked() -> None:
+    assert chained(table(EARLY), YES, netdev=False).early is None
+
+
+def test_where_there_is_xdp_it_is_not_taken() -> None:
+    plan = plan_of(table(EARLY), facts(VETH), netdev=True)
+    assert (plan.mode, plan.netdev, plan.early) == (Mode.NATIVE, False, Stage.DRIVER)
+
+
+def test_where_raw_was_asked_for_by_name_it_is() -> None:
+    assert plan_of(table(EARLY), facts(VETH), choice=ModeChoice.RAW, netdev=True).netdev
+
+
+def test_the_run_ends_where_that_of_xdp_would() -> None:
+    plan = chained(table(EARLY, UNREAD, LATE))
+    assert plan.early_entries == (EARLY,)
+    assert [item.reason for item in plan.entries[1:]] == [
+        DCCP.replace("XDP", "netdev ingress"),
+        f"after {UNREAD.name}, which netdev ingress does not hold",
+    ]
+
+
+def test_without_a_deny_there_is_no_chain() -> None:
+    assert not chained(table(ALLOW)).netdev
+
+
+def test_an_interface_whose_packets_are_taken_says_so() -> None:
+    plan = chained(table(EARLY), Probe(Answer.NO, "bridge br0 takes them"))
+    assert (plan.netdev, plan.held) == (False, 0)
+    assert plan.entries[0].reason == (
+        "offload, native, generic: the driver has none; netdev-ingress: bridge br0 takes them"
+    )
+
+
+@pytest.mark.parametrize("modes", [OLD_NIC, VETH], ids=["where it would be used", "where it would not"])
+def test_a_host_without_nftables_is_an_error(modes: Mapping[Mode, Probe]) -> None:
+    host = HostFacts(
+        "jasper",
+        interfaces=(InterfaceFacts("eth0", modes=modes),),
+        backends={Backend.IPTABLES: YES, Backend.NFTABLES: NO_NFTABLES},
+    )
+    with pytest.raises(UnsupportedKernelError) as caught:
+        plan_of(table(EARLY), host, netdev=True)
+    assert str(caught.value) == (
+        "netdev-ingress was asked for and is not possible on this host: the kernel has no such part of nf_tables; "
+        "without --netdev-ingress raw drops everything"
+    )
+    assert caught.value.exit_code == 3
+    assert plan_of(table(EARLY), host).netdev is False

@@ -23,6 +23,7 @@ SYMBOLS = {
     8: "ip_expire",
     9: "skb_release_data",
     10: "ip_error",
+    11: "nft_do_chain",
 }
 PLACE = {name: address for address, name in SYMBOLS.items()}
 
@@ -52,6 +53,8 @@ def judged(*rows: tuple[int, ...], datagrams: dict[int, object] | None = None) -
 ROWS = {
     "freed in the driver's XDP": (C(0), End.KFREE, "veth_xdp_rcv_skb", "NOT_SPECIFIED", "driver"),
     "freed in generic XDP": (C.RECEIVE, End.KFREE, "do_xdp_generic", "NOT_SPECIFIED", "generic"),
+    "freed by a chain in front of IP": (C.RECEIVE, End.KFREE, "nft_do_chain", "NETFILTER_DROP", "netdev-ingress"),
+    "freed by its hook's caller": (C.RECEIVE, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "netdev-ingress"),
     "freed by the header checks": (C.RECEIVE, End.KFREE, "ip_rcv_core", "NOT_SPECIFIED", "ip-input"),
     "ARP consumed": (C.RECEIVE, End.CONSUME, "arp_process", "", "delivered"),
     "dropped between -399 and -299": (HOOKS | C.POST_DEFRAG, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "raw"),
