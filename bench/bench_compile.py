@@ -1,4 +1,4 @@
-"""How long a large policy takes to compile: ``.venv/bin/python -m bench.bench_compile [POLICIES SETS CIDRS]``.
+"""How long a large policy takes to compile: ``.venv/bin/python -m bench.bench_compile``.
 
 Each policy denies what one selector of its own selects: one set, or all of them; no two selectors are spelt alike. The
 sets hold CIDRS CIDRs each. Measured is CPU time in one process, and the memory it had at most: the resources included,
@@ -8,7 +8,6 @@ which it has to have anyway.
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -75,7 +74,7 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def main() -> None:
-    policies, sets, cidrs = (int(word) for word in sys.argv[1:4]) if len(sys.argv) > 3 else (POLICIES, SETS, CIDRS)
+    policies, sets, cidrs = POLICIES, SETS, CIDRS
     state = resources(policies, sets, cidrs)
     compiler = Compiler()
 

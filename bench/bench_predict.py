@@ -1,4 +1,4 @@
-"""How many packets a second one core reads and predicts: ``.venv/bin/python bench/bench_predict.py [PACKETS]``.
+"""How many packets a second one core reads and predicts: ``.venv/bin/python -m bench.bench_predict``.
 
 The capture is made here: a SYN flood with correct checksums, half of it from 37,000 deny-listed sources, the other half
 from anywhere. What counts is the CPU time of the best of some runs: the machine is shared.
@@ -6,7 +6,6 @@ from anywhere. What counts is the CPU time of the best of some runs: the machine
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -105,23 +104,22 @@ def check(prediction: Prediction, mode: Mode | None) -> None:
 
 
 def main() -> None:
-    packets = int(sys.argv[1]) if len(sys.argv) > 1 else PACKETS
     sources = np.unique(np.random.default_rng(2).integers(1 << 24, 127 << 24, size=SOURCES, dtype=np.uint32))
-    print(f"{packets:,} SYNs of {len(_FRAME)} octets, {len(sources):,} deny-listed sources, best of {RUNS} runs")
+    print(f"{PACKETS:,} SYNs of {len(_FRAME)} octets, {len(sources):,} deny-listed sources, best of {RUNS} runs")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flood.pcap"
-        syn_flood(packets, sources).write(path)
+        syn_flood(PACKETS, sources).write(path)
         read_s = best_s(lambda: read_capture(path))
         capture = read_capture(path)
-    report("read", packets, read_s)
-    report("columns", packets, best_s(lambda: parse_columns(capture)))
+    report("read", PACKETS, read_s)
+    report("columns", PACKETS, best_s(lambda: parse_columns(capture)))
     for mode in (Mode.NATIVE, None):
         plan = deny_list(sources, mode)
         check(predict(capture, plan, HOST), mode)
         predict_s = best_s(lambda plan=plan: predict(capture, plan, HOST))  # type: ignore[misc]
         name = mode or "raw"
-        report(f"predict, {name}", packets, predict_s)
-        report(f"read and predict, {name}", packets, read_s + predict_s)
+        report(f"predict, {name}", PACKETS, predict_s)
+        report(f"read and predict, {name}", PACKETS, read_s + predict_s)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ _UDP = struct.pack("!HHHH", 1234, 9999, 8 + 18, 0) + bytes(18)
 
 
 def frame4() -> bytes:
-    """UDP to a port that no failsafe has; 60 octets, with the checksum that a stack wants of the first source."""
+    """UDP to a port that no failsafe has; 60 octets. Source and checksum of the header come from the generator."""
     header = bytearray(struct.pack("!BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0, 0x0A0A0A0A))
     return _ETHERNET + b"\x08\x00" + bytes(header) + _UDP
 
@@ -120,6 +120,7 @@ class Traffic:
             for file in ("all", "default"):
                 Path(f"/proc/sys/net/ipv6/conf/{file}/disable_ipv6").write_text("1")
             index = ip.link_lookup(ifname="eth0")[0]
+            ip.link("set", index=index, address=_ETHERNET[:6].hex(":"))  # or IP would not look at the frames
             ip.link("set", index=index, state="up")
         return Pair(far, near, index)
 

@@ -94,6 +94,11 @@ def _family(rule: Rule, seen: Seen, selection: Selection) -> Answer:
     return _answer(is_of_family(rule, seen.version))
 
 
+def _no_contradiction(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+    """What can hold for no packet is no rule of netfilter's: it asks nothing, not even whether a packet is readable."""
+    return _answer(rule.protocol is None or rule.protocol != rule.not_protocol)
+
+
 def _single_nets(rule: Rule, seen: Seen, selection: Selection) -> Answer:
     """What a rule has room for besides its sets: one net of each side, or one negated net."""
     return _answer(_single_net(rule.source, seen.source) and _single_net(rule.destination, seen.destination))
@@ -138,7 +143,7 @@ def _icmp(rule: Rule, seen: Seen, selection: Selection) -> Answer:
     return _answer(all(_is_icmp(icmp, *found) is not negated for icmp, negated in wanted if icmp))
 
 
-_CONDITIONS: tuple[Condition, ...] = (_family, _single_nets, _protocol, _addresses, _ports, _icmp)
+_CONDITIONS: tuple[Condition, ...] = (_family, _no_contradiction, _single_nets, _protocol, _addresses, _ports, _icmp)
 
 
 # -- their parts -------------------------------------------------------------------------------------------------------

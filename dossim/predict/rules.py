@@ -94,7 +94,9 @@ def _too_short(flows: Flows, field: I64) -> Bool:
 def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[Bool, Bool]:
     """Which of the asked flows match, and which are too short to tell."""
     short = np.zeros(len(flows), np.bool_)
-    if is_of_other_family(entry, flows.version):
+    # What can hold for no packet at all is no rule of netfilter's, so nothing is too short for it.
+    contradicts = entry.protocol is not None and entry.protocol == entry.not_protocol
+    if contradicts or is_of_other_family(entry, flows.version):
         return short, short
     sides = ((entry.source, flows.source), (entry.destination, flows.destination))
     matched = asked.copy()

@@ -151,6 +151,13 @@ def test_packets_that_cannot_be_read(name: str, raw: RawChoice) -> None:
 
 
 @BACKENDS
+def test_an_entry_that_contradicts_itself_drops_nothing_for_being_short(raw: RawChoice) -> None:
+    contradiction = {"protocol": "TCP", "notProtocol": "TCP", "destination": {"ports": [80]}}
+    result = drilled(policy(contradiction), ODD, raw)
+    assert Stage.RAW not in result.verification.stages
+
+
+@BACKENDS
 def test_all_entries_at_once(raw: RawChoice) -> None:
     drilled(policy(*RULES.values()), frames(20261124, 3000), raw)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import platform
+import re
 import struct
 
 import pytest
@@ -19,14 +21,16 @@ pytestmark = pytest.mark.needs_root
 OBJECTS = sorted(path.resolve() for folder in (OBJECT.parent, OBSERVER.parent) for path in folder.glob("*.bpf.o"))
 SWITCHES = ("ask_destination", "ask_named", "may_skip", "drop_unlisted", "pass_tagged", "multi_buffer")
 ROW_WORDS = (1, 2, 8)
+RUNNING = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
 # kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_INSNS of kernels before 5.2; it is 1,000,000 since.
 LIMIT = 131_072
 _VERIFIED_INSNS = 216  # struct bpf_prog_info, Linux 5.16
 
 
-def verified(fd: int) -> int:
-    """Instructions the verifier walked through."""
-    return int(struct.unpack_from("=I", info_by_fd(fd, _VERIFIED_INSNS + 8), _VERIFIED_INSNS)[0])
+def is_within_limit(fd: int) -> bool:
+    """Whether the verifier walked through few instructions; older kernels do not say through how many."""
+    walked = struct.unpack_from("=I", info_by_fd(fd, _VERIFIED_INSNS + 8), _VERIFIED_INSNS)[0]
+    return 0 < walked < LIMIT or RUNNING < (5, 16)
 
 
 def test_these_are_all_objects_there_are() -> None:
@@ -36,30 +40,31 @@ def test_these_are_all_objects_there_are() -> None:
 
 @pytest.mark.parametrize("row_words", ROW_WORDS)
 def test_the_program_of_the_host_with_all_settings(row_words: int) -> None:
-    worst = 0
     for switches in itertools.product((0, 1), repeat=len(SWITCHES)):
         settings = dict(zip(SWITCHES, switches, strict=True)) | {"row_words": row_words}
+        if settings["multi_buffer"] and RUNNING < (5, 18):
+            continue
         with BpfObject(OBJECT) as obj:
             for name, value in settings.items():
                 obj.set_const(name, value)
             if not settings["multi_buffer"]:
                 obj.clear_program_flags(PROGRAM, BPF_F_XDP_HAS_FRAGS)
             obj.load()
-            worst = max(worst, verified(obj.program(PROGRAM).fd))
-    assert 0 < worst < LIMIT
+            assert is_within_limit(obj.program(PROGRAM).fd), settings
 
 
 def test_the_program_of_devices() -> None:
     """Loaded for this host: a device has the same verifier, and its driver's own checks after it."""
     with BpfObject(OFFLOAD) as obj:
         obj.load()
-        assert 0 < verified(obj.program(OFFLOAD_PROGRAM).fd) < LIMIT
+        assert is_within_limit(obj.program(OFFLOAD_PROGRAM).fd)
 
 
+@pytest.mark.skipif(RUNNING < (6, 4), reason="netfilter programs are of Linux 6.4")
 def test_the_programs_of_the_observer() -> None:
     with BpfObject(OBSERVER) as obj:
         for name, _, _ in CHECKPOINTS:
             obj.set_program_type(name, BPF_PROG_TYPE_NETFILTER, BPF_NETFILTER)
         obj.load()
         for name in (*TRACEPOINTS, *(name for name, _, _ in CHECKPOINTS)):
-            assert 0 < verified(obj.program(name).fd) < LIMIT
+            assert is_within_limit(obj.program(name).fd)

@@ -34,6 +34,8 @@ class Lists:
         self._pin_root, self._ipv6 = pin_root, ipv6
         self._plans: list[InterfacePlan] = [item for item in plan.interfaces if item.mode and item.xdp_entries]
         self._nets = {atom: nets for item in self._plans for atom, nets in atoms(item).items()}
+        # What was added since: to put it in order among millions takes longer than to enforce it.
+        self._added: dict[str, list[Nets]] = {}
         self._pins = TablePins.of(pin_root, current_inode())
         tables = open_tables(self._pins)
         if tables is None:
@@ -55,12 +57,14 @@ class Lists:
         added = Nets.of(cidrs)
         # What else the set holds says nothing of these addresses any more.
         changed = self._change(ip_set, Changed(added, added))
-        self._nets[ip_set] = self._nets[ip_set] | added
+        self._added.setdefault(ip_set, []).append(added)
         return changed
 
     def remove(self, ip_set: str, cidrs: Iterable[str]) -> bool:
         """Remove CIDRs that the set has; False when others of it still hold all of their addresses."""
         removed = Nets.of(cidrs)
+        if added := self._added.pop(ip_set, []):
+            self._nets[ip_set] = Nets.union([self._nets[ip_set], *added])
         left = _without(self._nets[ip_set], removed)
         changed = self._change(ip_set, Changed(left, removed))
         self._nets[ip_set] = left

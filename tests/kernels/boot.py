@@ -1,0 +1,151 @@
+"""Other kernels: ``./run kernels [RELEASE]...`` boots Debian's in QEMU and runs the tests of the XDP programs there.
+
+Each guest has this machine's root directory as its own, read-only below a layer in its memory, so that the same Python,
+the same objects and the same tests run on another kernel. Without KVM everything is emulated: some minutes a kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+CACHE = PROJECT / ".kernels"
+MIRROR, SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
+TESTS = (
+    "tests/kernel/test_verifier.py",
+    "tests/bpf/test_xdp_untracked.py",
+    "tests/bpf/test_xdp_transport.py",
+    "tests/kernel/test_bond.py",
+)
+LIMIT_S = 1500
+PASSED = "guest: passed"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A Debian release whose kernel is booted: where its packages are listed, and how its kernel's begin."""
+
+    name: str
+    suite: str
+    mirror: str
+    package: str
+
+
+RELEASES = {
+    item.name: item
+    for item in (
+        Release("5.10", "bullseye-security", SECURITY, r"linux-image-5\.10\.0-\d+-amd64"),
+        Release("6.1", "bookworm-security", SECURITY, r"linux-image-6\.1\.0-\d+-amd64"),
+        Release("6.12", "trixie", MIRROR, r"linux-image-6\.12\.[\w.+]+-amd64"),
+    )
+}
+
+
+def newest(release: Release) -> str:
+    """The address of the release's newest kernel package."""
+    index = f"{release.mirror}/dists/{release.suite}/main/binary-amd64/Packages.xz"
+    with urllib.request.urlopen(index, timeout=60) as reply:
+        text = lzma.decompress(reply.read()).decode()
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", block, re.MULTILINE))
+        if re.fullmatch(release.package, fields.get("Package", "")):
+            found.append((tuple(map(int, re.findall(r"\d+", fields["Version"]))), fields["Filename"]))
+    if not found:
+        raise SystemExit(f"{index} lists no {release.package}")
+    return f"{release.mirror}/{max(found)[1]}"
+
+
+def unpacked(release: Release) -> Path:
+    """A directory with the kernel package's files; fetched once, and again when there is a newer one."""
+    address = newest(release)
+    folder = CACHE / address.rsplit("/", 1)[1].removesuffix(".deb")
+    if not (folder / "boot").is_dir():
+        CACHE.mkdir(exist_ok=True)
+        package = CACHE / "package.deb"
+        with urllib.request.urlopen(address, timeout=60) as reply, package.open("wb") as target:
+            shutil.copyfileobj(reply, target)
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+        package.unlink()
+    return folder
+
+
+def initramfs(folder: Path) -> Path:
+    """busybox, the kernel's modules, and what is to be done (init.sh)."""
+    root, target = folder / "initramfs", folder / "initramfs.cpio"
+    shutil.rmtree(root, ignore_errors=True)
+    for name in ("bin", "sbin", "proc", "sys", "dev", "host", "layer", "root"):
+        (root / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    shutil.copytree(folder / "lib/modules", root / "lib/modules")
+    (version,) = (item.name for item in (root / "lib/modules").iterdir())
+    subprocess.run(["/bin/busybox", "depmod", "-b", root, version], check=True)
+    for applet in ("sh", "mount", "mkdir", "chroot", "poweroff", "echo", "cat", "sleep"):
+        (root / "bin" / applet).symlink_to("busybox")
+    for applet in ("modprobe", "insmod"):
+        (root / "sbin" / applet).symlink_to("../bin/busybox")
+    shutil.copy(HERE / "init.sh", root / "init")
+    (root / "init").chmod(0o755)
+    with target.open("wb") as output:
+        names = subprocess.run(["find", "."], cwd=root, check=True, capture_output=True).stdout
+        subprocess.run(["/bin/busybox", "cpio", "-o", "-H", "newc"], cwd=root, input=names, stdout=output, check=True)
+    shutil.rmtree(root)
+    return target
+
+
+def boot(folder: Path, python: str, tests: list[str]) -> bool:
+    """Whether the tests passed there."""
+    (kernel,) = (folder / "boot").glob("vmlinuz-*")
+    todo = folder / "todo"
+    todo.write_text(f"cd {PROJECT} && {python} -m pytest -q -rs -p no:cacheprovider {' '.join(tests)}\n")
+    words = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
+    words += ["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "3G", "-kernel", str(kernel)]
+    words += ["-initrd", str(initramfs(folder)), "-append", f"console=ttyS0 quiet panic=-1 todo={todo}"]
+    words += ["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"]
+    if os.access("/dev/kvm", os.W_OK):
+        words.append("-enable-kvm")
+    passed = False
+    print(f"  {kernel.name}", flush=True)
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, errors="replace"
+    ) as guest:
+        assert guest.stdout
+        limit = threading.Timer(LIMIT_S, guest.kill)
+        limit.start()
+        try:
+            for line in guest.stdout:
+                print(f"  {line}", end="", flush=True)
+                passed |= PASSED in line
+        finally:
+            limit.cancel()
+            guest.kill()
+    return passed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="run kernels", description=__doc__)
+    parser.add_argument("releases", nargs="*", choices=[*RELEASES, []], metavar="RELEASE", help=", ".join(RELEASES))
+    parser.add_argument("--tests", nargs="+", default=list(TESTS), help="what pytest is to run there")
+    given = parser.parse_args()
+    failed = []
+    for name in given.releases or list(RELEASES):
+        print(f"== Linux {name}", flush=True)
+        if not boot(unpacked(RELEASES[name]), sys.executable, given.tests):
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"failed on Linux {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
