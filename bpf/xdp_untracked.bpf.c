@@ -26,7 +26,7 @@
 /* Ethernet, VLAN tags, IPv6 and the longest extension headers (the longest of one: 2,048 bytes). */
 #define MAX_HEADERS (14 + 4 * MAX_VLAN_TAGS + 40 + 2048 * MAX_EXTENSIONS)
 
-/* Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them. */
+/* Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them (BPF_F_XDP_HAS_FRAGS). */
 SETTING(__u32, multi_buffer);
 /* Not 0: VLAN interfaces sit on this one, so tagged packets are theirs and not the policy's of this interface. */
 SETTING(__u32, pass_tagged);
@@ -449,8 +449,10 @@ static __always_inline int has_bit(const struct row *row, __u32 bit)
 
 static __always_inline struct port_rows *rows_of(struct port_directory *directory, __u16 number)
 {
-	__u32 next = directory->next[number >> 8];
+	__u32 high = number >> 8, next;
 
+	OPAQUE(high); /* or the compiler leaves out the bound, which Linux 6.1 forgets of a number on the stack */
+	next = directory->next[high & 0xff];
 	if (next & PORT_PAGE) {
 		struct port_page *page;
 
@@ -728,7 +730,7 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 }
 
 /* The name of the program as tools show it, at most 15 characters: xdp_untracked. */
-PROGRAM("xdp.frags")
+PROGRAM("xdp")
 int xdp_untracked(struct xdp_md *ctx)
 {
 	struct cursor cursor = {

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from enforcer.errors import KernelError
 from enforcer.kernel.bcc_compile import compile_source
-from enforcer.kernel.bpf import BPF_F_XDP_HAS_FRAGS, Program
+from enforcer.kernel.bpf import Program
 from enforcer.kernel.maps import Map
 from enforcer.kernel.progload import load_xdp
 
@@ -28,7 +28,7 @@ class BccObject:
         self._settings: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._maps: dict[str, Map] = {}
-        self._flags = BPF_F_XDP_HAS_FRAGS
+        self._flags = 0
         self._fd = -1
 
     def __enter__(self) -> BccObject:
@@ -59,10 +59,10 @@ class BccObject:
         """Use an existing map (a pinned one) instead of creating it."""
         self._maps[name] = Map(os.dup(fd))
 
-    def clear_program_flags(self, name: str, flags: int) -> None:
-        """Drop load flags the kernel does not know."""
+    def set_program_flags(self, name: str, flags: int) -> None:
+        """Load with these flags."""
         assert name == self._name
-        self._flags &= ~flags
+        self._flags = flags
 
     def load(self) -> None:
         """Compile, create the maps that are not given, load. HostError when this host has no bcc, KernelError with the

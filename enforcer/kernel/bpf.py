@@ -81,11 +81,9 @@ class BpfObject:
         _check(self._lib.bpf_program__set_type(program, program_type), f"set type of {name}")
         _check(self._lib.bpf_program__set_expected_attach_type(program, attach_type), f"set attach type of {name}")
 
-    def clear_program_flags(self, name: str, flags: int) -> None:
-        """Drop load flags the kernel does not know."""
-        program = self._find_program(name)
-        kept = self._lib.bpf_program__flags(program) & ~flags
-        _check(self._lib.bpf_program__set_flags(program, kept), f"set flags of {name}")
+    def set_program_flags(self, name: str, flags: int) -> None:
+        """Load with these flags. (Those that libbpf takes from a section's name it does not give up again.)"""
+        _check(self._lib.bpf_program__set_flags(self._find_program(name), flags), f"set flags of {name}")
 
     def bind_to_device(self, name: str, ifindex: int) -> None:
         """Load a program, and all maps of the object, for the hardware of one interface."""

@@ -23,7 +23,6 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "bpf_program__set_expected_attach_type": ([_VOID, _INT], _INT),
     "bpf_program__set_flags": ([_VOID, _U32], _INT),
     "bpf_program__set_ifindex": ([_VOID, _U32], None),
-    "bpf_program__flags": ([_VOID], _U32),
     "bpf_program__fd": ([_VOID], _INT),
     "bpf_program__attach": ([_VOID], _VOID),
     "bpf_link__fd": ([_VOID], _INT),

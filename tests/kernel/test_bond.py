@@ -13,6 +13,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from enforcer.backends.xdp import XdpBackend
 from enforcer.kernel.netlink import interface
+from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import counts, plan_of, state_of, udp_from, wait_until
 
@@ -61,13 +62,13 @@ def test_what_comes_in_on_any_slave_is_dropped_and_counted_once(bonded: NetnsPai
     backend = XdpBackend(pin_root)
     with bonded.host():
         assert not backend.apply(plan_of([f"{LISTED}/32"], interface="bond0")).refused
-        (program,) = (item.prog_id for item in state_of("bond0").xdp)
-        assert [item.prog_id for name in ("slave0", "slave1") for item in state_of(name).xdp] == [program] * 2
+        assert [item.mode for item in state_of("bond0").xdp] == [Mode.NATIVE]
     for number in (0, 1):
         send(bonded, f"port{number}", udp_from(LISTED), udp_from(OTHER), udp_from(LISTED))
     with bonded.host():
         wait_until(lambda: counts(backend) == {"deny0": 4})
         assert backend.apply(plan_of([f"{LISTED}/32"], interface="bond0")).changes == ()
+        backend.detach()
 
 
 @pytest.mark.skipif(RUNNING < SINCE, reason=f"bonds take XDP since Linux {'.'.join(map(str, SINCE))}")
@@ -83,6 +84,7 @@ def test_a_slave_that_joins_later_has_the_program_too(bonded: NetnsPair, pin_roo
     send(bonded, "port2", udp_from(LISTED))
     with bonded.host():
         wait_until(lambda: counts(backend) == {"deny0": 1})
+        backend.detach()
 
 
 @pytest.mark.skipif(RUNNING >= SINCE, reason="bonds take XDP on this kernel")

@@ -47,8 +47,8 @@ def test_the_program_of_the_host_with_all_settings(row_words: int) -> None:
         with BpfObject(OBJECT) as obj:
             for name, value in settings.items():
                 obj.set_const(name, value)
-            if not settings["multi_buffer"]:
-                obj.clear_program_flags(PROGRAM, BPF_F_XDP_HAS_FRAGS)
+            if settings["multi_buffer"]:
+                obj.set_program_flags(PROGRAM, BPF_F_XDP_HAS_FRAGS)
             obj.load()
             assert is_within_limit(obj.program(PROGRAM).fd), settings
 

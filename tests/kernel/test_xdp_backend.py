@@ -106,7 +106,7 @@ def test_a_mode_the_kernel_refuses_is_refused_in_words(netns_pair: NetnsPair, pi
 
 
 def test_an_mtu_beyond_a_page_is_no_obstacle_to_native_mode(netns_pair: NetnsPair, pin_root: Path) -> None:
-    """The program takes multi-buffer frames (section xdp.frags, Linux 5.18); veth refuses others above 3,520 or so."""
+    """The program takes multi-buffer frames (Linux 5.18); veth refuses others above 3,520 or so."""
     netns_pair.make_veth("big0", "bigwire0", mtu=9000)
     with netns_pair.host():
         assert not XdpBackend(pin_root).apply(plan_of(["10.0.0.0/8"], interface="big0")).refused

@@ -113,7 +113,8 @@ def kernel_refusals() -> Iterator[None]:
     try:
         yield
     except KernelError as error:
-        if error.errno in (errno.EPERM, errno.EACCES):
+        # The verifier says EACCES as well, and why.
+        if error.errno == errno.EPERM or (error.errno == errno.EACCES and not error.log):
             raise PrivilegeError(f"XDP needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run as root ({error})") from error
         raise Refused(str(error)) from error
 

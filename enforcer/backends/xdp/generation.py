@@ -179,8 +179,8 @@ def _load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain, *
         for name, value in contents.settings.items():
             obj.set_const(name, value)
         obj.set_const("multi_buffer", int(multi_buffer))
-        if not multi_buffer:
-            obj.clear_program_flags(XDP_PROGRAM, BPF_F_XDP_HAS_FRAGS)
+        if multi_buffer:
+            obj.set_program_flags(XDP_PROGRAM, BPF_F_XDP_HAS_FRAGS)
         for pinned, name in MAPS.items():
             if name not in VARIABLES:
                 obj.resize_map(name, _size(contents, pinned))
