@@ -90,10 +90,11 @@ def initramfs(folder: Path) -> Path:
     for name in ("bin", "sbin", "proc", "sys", "dev", "host", "layer", "root"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
-    (version,) = (item.name for item in (folder / "lib/modules").iterdir())
+    modules = next(path for path in (folder / "lib/modules", folder / "usr/lib/modules") if path.is_dir())
+    (version,) = (item.name for item in modules.iterdir())
     for name in MODULES:
-        for item in (folder / "lib/modules" / version / "kernel").glob(name):
-            target_item = root / item.relative_to(folder)
+        for item in (modules / version / "kernel").glob(name):
+            target_item = root / "lib/modules" / item.relative_to(modules)
             target_item.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if item.is_dir() else shutil.copy)(item, target_item)
     subprocess.run(["/bin/busybox", "depmod", "-b", root, version], check=True)
