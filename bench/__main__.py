@@ -8,6 +8,7 @@ from bench import bench_compile, bench_drill, bench_predict, bench_tables, bench
 
 
 def main() -> None:
+    bench_xdp.parsed(sys.argv[1:])  # what is wrong with them is said at once
     bench_compile.main()
     bench_predict.main()
     bench_drill.main()

@@ -161,11 +161,15 @@ def _say(text: str) -> None:
     print(f"== {text}", file=sys.stderr, flush=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="bench.bench_xdp", description="The XDP data path beside its peers.")
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="The XDP data path beside its peers.")
     parser.add_argument("--quick", action="store_true", help="three sizes instead of six")
     parser.add_argument("--capacity", action="store_true", help="load 10,000,000 CIDRs as well")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = parsed(arguments)
     if os.geteuid() != 0:
         _say("bench_xdp needs root, for namespaces and XDP: left out")
         return
