@@ -55,6 +55,8 @@ def syn_flood(packets: int, sources: U32) -> Capture:
         data=np.concatenate([frames.ravel(), np.zeros(PADDING, np.uint8)]),
         offset=np.arange(packets, dtype=np.int64) * size,
         length=np.full(packets, size, np.int32),
+        wire_length=np.full(packets, size, np.int32),
+        record=np.arange(packets, dtype=np.int64),
         timestamp_ns=np.arange(packets, dtype=np.int64) * 1000,
     )
 

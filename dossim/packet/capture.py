@@ -11,8 +11,8 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,11 @@ PADDING = 256
 class Capture:
     """``data`` holds all frames; frame i is ``data[offset[i] : offset[i] + length[i]]``.
 
-    ``data`` uint8, with PADDING zero octets behind the last frame; ``offset`` int64[N], ``length`` int32[N] (captured
-    octets), ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk.
+    ``data`` uint8, with PADDING zero bytes behind the last frame; ``offset`` int64[N]; ``length`` int32[N], captured
+    bytes; ``wire_length`` int32[N], bytes on the wire, more than ``length`` where the capture was cut (a snapshot
+    length); ``record`` int64[N], the packet's number in the file, from 0: others may have been skipped before it;
+    ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk. ``skipped`` counts what the
+    file holds that is no received packet, by what it is; ``warnings`` are sentences about the file.
     """
 
     path: str
@@ -40,7 +43,11 @@ class Capture:
     data: npt.NDArray[np.uint8]
     offset: npt.NDArray[np.int64]
     length: npt.NDArray[np.int32]
+    wire_length: npt.NDArray[np.int32]
+    record: npt.NDArray[np.int64]
     timestamp_ns: npt.NDArray[np.int64]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -53,7 +60,14 @@ class Capture:
     def part(self, start: int, stop: int) -> Capture:
         """Frames ``start`` to ``stop`` (not included), sharing the data."""
         cut = slice(start, stop)
-        return Capture(self.path, self.sha256, self.data, self.offset[cut], self.length[cut], self.timestamp_ns[cut])
+        return replace(
+            self,
+            offset=self.offset[cut],
+            length=self.length[cut],
+            wire_length=self.wire_length[cut],
+            record=self.record[cut],
+            timestamp_ns=self.timestamp_ns[cut],
+        )
 
     @classmethod
     def from_frames(cls, frames: Iterable[bytes], path: str = "<generated>") -> Capture:
@@ -64,7 +78,8 @@ class Capture:
         octets = b"".join(kept)
         data = np.frombuffer(octets + bytes(PADDING), np.uint8)
         digest = hashlib.sha256(octets).hexdigest()
-        return cls(path, digest, data, offset, length, np.arange(len(kept), dtype=np.int64) * 1000)
+        number = np.arange(len(kept), dtype=np.int64)
+        return cls(path, digest, data, offset, length, length, number, number * 1000)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a pcap file with nanosecond timestamps."""
@@ -73,7 +88,7 @@ class Capture:
             for number in range(len(self)):
                 frame = self.frame(number)
                 seconds, nanoseconds = divmod(int(self.timestamp_ns[number]), 1_000_000_000)
-                file.write(struct.pack("<IIII", seconds, nanoseconds, len(frame), len(frame)) + frame)
+                file.write(struct.pack("<IIII", seconds, nanoseconds, len(frame), self.wire_length[number]) + frame)
 
 
 def concat(captures: Iterable[Capture], path: str = "<generated>") -> Capture:
@@ -87,9 +102,11 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     raw = _read(name)
     octets = _unzip(name, raw) if raw[:2] == _GZIP else raw
     records = _records(name, octets)
-    data, offset, length = linktype.as_ethernet(name, octets, records)
+    data, offset, length, wire_length = linktype.as_ethernet(name, octets, records)
     padded = np.concatenate([data, np.zeros(PADDING, np.uint8)])
-    return Capture(name, hashlib.sha256(raw).hexdigest(), padded, offset, length, records.timestamp_ns)
+    digest = hashlib.sha256(raw).hexdigest()
+    number = np.arange(len(offset), dtype=np.int64)
+    return Capture(name, digest, padded, offset, length, wire_length, number, records.timestamp_ns)
 
 
 def _read(name: str) -> bytes:

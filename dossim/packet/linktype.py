@@ -24,11 +24,11 @@ _ETHERTYPE_OF_VERSION = {4: b"\x08\x00", 6: b"\x86\xdd"}
 # SLL packet types: to us, broadcast, multicast, to somebody else, from us.
 _DESTINATION = {1: _BROADCAST, 2: _GROUP}
 
-Columns = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32]]
+Columns = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
 
 def as_ethernet(name: str, octets: bytes, records: Records) -> Columns:
-    """``(data, offset, length)`` of the records as Ethernet frames; Ethernet files are not copied."""
+    """``(data, offset, length, wire_length)`` of the records as Ethernet frames; Ethernet files are not copied."""
     kinds = set(np.unique(records.link).tolist())
     unknown = kinds - _RAW - {ETHERNET, _NULL, _LOOP, _IPV4, _IPV6, _LINUX_SLL, _LINUX_SLL2}
     if unknown:
@@ -38,14 +38,15 @@ def as_ethernet(name: str, octets: bytes, records: Records) -> Columns:
         )
     data = np.frombuffer(octets, np.uint8)
     if kinds <= {ETHERNET}:
-        return data, records.offset, records.length
+        return data, records.offset, records.length, records.wire_length
     frames = [
         _reframed(int(link), octets[start : start + size])
         for link, start, size in zip(records.link, records.offset.tolist(), records.length.tolist(), strict=True)
     ]
     length = np.array([len(frame) for frame in frames], np.int32)
     offset = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])[:-1].astype(np.int64)
-    return np.frombuffer(b"".join(frames), np.uint8), offset, length
+    wire_length = records.wire_length + (length - records.length)  # the header that was put in front counts as well
+    return np.frombuffer(b"".join(frames), np.uint8), offset, length, wire_length
 
 
 def _reframed(link: int, packet: bytes) -> bytes:

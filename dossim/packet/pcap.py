@@ -45,10 +45,11 @@ def read(name: str, octets: bytes) -> Records:
     (link,) = struct.unpack_from(f"{order}I", octets, 20)
     starts = _walk(name, octets, order, _RECORD_HEADER[magic])
     at = np.array(starts, np.int64)
-    seconds, fraction, captured, _ = _header_words(octets, at, order)
+    seconds, fraction, captured, original = _header_words(octets, at, order)
     return Records(
         offset=at + _RECORD_HEADER[magic],
         length=captured.astype(np.int32),
+        wire_length=np.clip(original, captured, LARGEST_PACKET).astype(np.int32),
         link=np.full(len(at), link & 0xFFFF, np.int32),  # the upper bits tell about frame check sequences
         timestamp_ns=seconds * 1_000_000_000 + fraction * _UNIT_NS[magic],
     )

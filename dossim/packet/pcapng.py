@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dossim.errors import CaptureError
+from dossim.packet.pcap import LARGEST_PACKET
 from dossim.packet.records import Records
 
 _SECTION, _INTERFACE, _PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
@@ -36,6 +37,7 @@ class _Reader:
     interfaces: list[_Interface] = field(default_factory=list)
     offset: list[int] = field(default_factory=list)
     length: list[int] = field(default_factory=list)
+    wire_length: list[int] = field(default_factory=list)
     link: list[int] = field(default_factory=list)
     timestamp_ns: list[int] = field(default_factory=list)
 
@@ -52,6 +54,7 @@ class _Reader:
         return Records(
             np.array(self.offset, np.int64),
             np.array(self.length, np.int32),
+            np.array(self.wire_length, np.int64).clip(0, LARGEST_PACKET).astype(np.int32),
             np.array(self.link, np.int32),
             np.array(self.timestamp_ns, np.int64),
         )
@@ -109,14 +112,14 @@ class _Reader:
     def _enhanced(self, at: int, body: int, behind: int) -> None:
         if behind - body < 20:
             raise self.fail(at, "a packet block without its fields")
-        number, high, low, captured, _ = self.unpack("IIIII", body)
-        self._keep(at, number, body + 20, captured, behind, high << 32 | low)
+        number, high, low, captured, original = self.unpack("IIIII", body)
+        self._keep(at, number, body + 20, (captured, original), behind, high << 32 | low)
 
     def _obsolete(self, at: int, body: int, behind: int) -> None:
         if behind - body < 20:
             raise self.fail(at, "a packet block without its fields")
-        number, _, high, low, captured, _ = self.unpack("HHIIII", body)
-        self._keep(at, number, body + 20, captured, behind, high << 32 | low)
+        number, _, high, low, captured, original = self.unpack("HHIIII", body)
+        self._keep(at, number, body + 20, (captured, original), behind, high << 32 | low)
 
     def _simple(self, at: int, body: int, behind: int) -> None:
         if behind - body < 4:
@@ -124,9 +127,10 @@ class _Reader:
         (original,) = self.unpack("I", body)
         limit = self.interfaces[0].snaplen if self.interfaces else 0
         captured = min(original, limit or original, behind - body - 4)
-        self._keep(at, 0, body + 4, captured, behind, 0)
+        self._keep(at, 0, body + 4, (captured, original), behind, 0)
 
-    def _keep(self, at: int, number: int, start: int, captured: int, behind: int, ticks: int) -> None:
+    def _keep(self, at: int, number: int, start: int, lengths: tuple[int, int], behind: int, ticks: int) -> None:
+        captured, original = lengths
         if number >= len(self.interfaces):
             raise self.fail(at, f"it names interface {number}, {len(self.interfaces)} are described")
         if start + captured > behind:
@@ -137,6 +141,7 @@ class _Reader:
             raise self.fail(at, f"its time is {timestamp_ns // 10**9} s after 1970")
         self.offset.append(start)
         self.length.append(captured)
+        self.wire_length.append(max(captured, original))
         self.link.append(interface.link)
         self.timestamp_ns.append(timestamp_ns)
 

@@ -10,9 +10,12 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Records:
-    """Per packet: ``offset`` into the file (int64), captured ``length`` and ``link`` type (int32), ``timestamp_ns``."""
+    """Per packet: ``offset`` into the file (int64), captured ``length``, ``wire_length`` and ``link`` type (int32),
+    ``timestamp_ns``. Lengths are in bytes; ``wire_length`` is what the record says the packet had on the wire.
+    """
 
     offset: npt.NDArray[np.int64]
     length: npt.NDArray[np.int32]
+    wire_length: npt.NDArray[np.int32]
     link: npt.NDArray[np.int32]
     timestamp_ns: npt.NDArray[np.int64]

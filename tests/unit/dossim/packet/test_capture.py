@@ -275,3 +275,19 @@ def test_real_captures(captures: Path, name: str, packets: int) -> None:
     assert len(capture) == packets
     assert (capture.length >= 14).all()
     assert (capture.timestamp_ns > 0).all()
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_cut_packet_keeps_its_length_on_the_wire(write: Write, order: str) -> None:
+    header = struct.pack(f"{order}IHHiIII", MICROSECONDS, 2, 4, 0, 0, 20, ETHERNET)
+    path = write(header + struct.pack(f"{order}IIII", 0, 0, 20, 1514) + bytes(20))
+    capture = read_capture(path)
+    assert (capture.length.tolist(), capture.wire_length.tolist(), capture.record.tolist()) == ([20], [1514], [0])
+    capture.part(0, 1).write(path)
+    assert read_capture(path).wire_length.tolist() == [1514]
+
+
+def test_a_header_put_in_front_counts_on_the_wire(write: Write) -> None:
+    header = struct.pack("<IHHiIII", MICROSECONDS, 2, 4, 0, 0, 20, RAW)
+    capture = read_capture(write(header + struct.pack("<IIII", 0, 0, 20, 60) + b"\x45" + bytes(19)))
+    assert (capture.length.tolist(), capture.wire_length.tolist()) == ([34], [74])
