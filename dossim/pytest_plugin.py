@@ -34,8 +34,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
     if file_path.name.endswith(SUFFIXES):
-        return ScenarioFile.from_parent(parent, path=file_path)
+        return ScenarioFile.from_parent(parent, path=file_path, nodeid=_node_id(file_path, parent))
     return None
+
+
+def _node_id(path: Path, parent: pytest.Collector) -> str | None:
+    """None leaves it to pytest, which prints file names as they are: not one that a terminal would act on."""
+    from enforcer.printable import printable
+
+    relative = os.path.relpath(path, parent.config.rootpath)
+    return None if printable(relative) == relative else printable(relative)
 
 
 class ScenarioFile(pytest.File):
@@ -45,11 +53,12 @@ class ScenarioFile(pytest.File):
         """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
         from dossim.scenario import ScenarioRunner, load_scenario
         from enforcer.errors import EnforcerError
+        from enforcer.printable import printable_lines
 
         try:
             scenario = load_scenario(_relative(self.path, self.config.invocation_params.dir))
         except EnforcerError as error:
-            raise self.CollectError(str(error)) from None
+            raise self.CollectError(printable_lines(error)) from None
         runner = ScenarioRunner(scenario)
         for mode in scenario.modes:
             yield ScenarioItem.from_parent(self, name=str(mode), runner=runner, mode=mode)
@@ -72,6 +81,7 @@ class ScenarioItem(pytest.Item):
         """Raises ScenarioFailed; skips when only the prediction half could be run, and held."""
         from dossim.report.view import view_of_scenario
         from enforcer.errors import PrivilegeError, UnsupportedKernelError
+        from enforcer.printable import printable
 
         result, why_not = self._drill((PrivilegeError, UnsupportedKernelError))
         view = view_of_scenario(result)
@@ -79,7 +89,7 @@ class ScenarioItem(pytest.Item):
         if not view.holds:
             raise ScenarioFailed(view)
         if not view.drilled:
-            pytest.skip(f"prediction half held; {why_not}")
+            pytest.skip(printable(f"prediction half held; {why_not}"))
 
     def _drill(self, unable: tuple[type[Exception], ...]) -> tuple[ScenarioResult, str]:
         """The drill, or the prediction and why there was no drill."""
@@ -93,7 +103,9 @@ class ScenarioItem(pytest.Item):
 
     def _record(self, view: View) -> None:
         """What JUnit and other reporters show as properties."""
-        self.user_properties.append(("scenario", view.title))
+        from enforcer.printable import printable
+
+        self.user_properties.append(("scenario", printable(view.title)))
         self.user_properties.append(("half", "drill" if view.drilled else "prediction"))
         for name in ("packets", "matched", "mismatched", "unobserved"):
             self.user_properties.append((name, getattr(view, name)))
@@ -101,15 +113,18 @@ class ScenarioItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """What did not hold, without our own frames; a traceback only for what is a bug."""
         from enforcer.errors import EnforcerError, InternalError
+        from enforcer.printable import printable_lines
 
         if isinstance(excinfo.value, ScenarioFailed):
             return excinfo.value.report()
         if isinstance(excinfo.value, EnforcerError) and not isinstance(excinfo.value, InternalError):
-            return f"{type(excinfo.value).__name__}: {excinfo.value}"
+            return printable_lines(f"{type(excinfo.value).__name__}: {excinfo.value}")
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, 0, f"{self._runner.scenario.name} [{self._mode}]"
+        from enforcer.printable import printable
+
+        return Path(printable(self.path)), 0, printable(f"{self._runner.scenario.name} [{self._mode}]")
 
 
 class ScenarioFailed(AssertionError):
@@ -122,8 +137,9 @@ class ScenarioFailed(AssertionError):
     def report(self) -> str:
         """The verdict, each failed expectation, and the first mismatches."""
         from dossim.report.text import failure_lines
+        from enforcer.printable import printable
 
-        return "\n".join([self._view.verdict, *failure_lines(self._view)])
+        return "\n".join([printable(self._view.verdict), *failure_lines(self._view)])
 
 
 def _relative(path: Path, folder: Path) -> Path:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 import enforcer
-from enforcer.cli_support import CommandGroup, emit, output_option, require_privilege, verbose_option, warn
+from enforcer.cli_support import CommandGroup, emit, line, output_option, require_privilege, verbose_option, warn
 from enforcer.mode import ModeChoice, RawChoice
 from enforcer.words import Toolchain
 
@@ -304,8 +303,8 @@ def _enforcer(
 
 
 def _say(removed: Sequence[str], console: Console) -> None:
-    for line in removed or ("nothing of ours was there",):
-        console.print(Text(line), soft_wrap=True)
+    for each in removed or ("nothing of ours was there",):
+        console.print(line(each), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What both commands share: exit codes, errors as one line each, output as table, JSON or YAML, colours or none.
 
-Everything a command prints on purpose goes to stdout; everything else, errors and progress, to stderr.
+Everything a command prints on purpose goes to stdout; everything else, errors and progress, to stderr. Nothing is
+printed but through here (``echo``, ``emit``, ``console_for``), where what a terminal would act on is escaped.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,14 +18,19 @@ from typing import IO, Any, TypeVar
 
 import click
 import yaml
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.text import Text
 
 from enforcer.errors import EnforcerError, KernelError, PrivilegeError
+from enforcer.printable import printable, printable_json, printable_lines
 from enforcer.words import Word
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 BUG = 4
 DEBUG_VARIABLES = ("ENFORCER_DEBUG", "DOSSIM_DEBUG")
+_YAML_COMMAND = re.compile(r"#(?=#[A-Za-z]*\[)")  # see printable
 _WIDE = 4096  # columns where nobody looks: lines are for programs then, and must not be broken
 
 # linux/capability.h. CAP_SYS_ADMIN for BPF_PROG_GET_FD_BY_ID: whose program is it that is on an interface?
@@ -73,10 +81,19 @@ def verbose_option(command: Command) -> Command:
     )(command)
 
 
+def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text of one or more lines."""
+    click.echo(printable_lines(text), err=err, nl=nl)
+
+
+def echo_json(data: Any) -> None:
+    click.echo(printable_json(json.dumps(data, indent=2)))
+
+
 def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
     """Print ``data`` as JSON or YAML, or let ``as_table`` print it for people."""
     if output == OutputFormat.JSON:
-        click.echo(json.dumps(data, indent=2))
+        echo_json(data)
     elif output == OutputFormat.YAML:
         click.echo(_yaml(data), nl=False)
     else:
@@ -84,16 +101,50 @@ def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
 
 
 def console_for(stream: IO[str]) -> Console:
-    """A console without colours and line breaks where the stream is no terminal; NO_COLOR is obeyed by rich itself."""
+    """A console without colours and line breaks where the stream is no terminal; NO_COLOR is obeyed by rich itself.
+
+    No text is read as markup: it may be anybody's.
+    """
     terminal = stream.isatty()
-    return Console(
-        file=stream, highlight=False, force_terminal=terminal, width=None if terminal else _WIDE, emoji=False
+    console = Console(
+        file=stream,
+        highlight=False,
+        markup=False,
+        force_terminal=terminal,
+        width=None if terminal else _WIDE,
+        emoji=False,
     )
+    console.push_render_hook(_Printable())
+    return console
+
+
+def line(text: object, style: str = "") -> Text:
+    """Text that stays on one line, for a console or a cell of its tables."""
+    return Text(printable(text), style=style)
+
+
+class _Printable(RenderHook):
+    """A render hook: escapes all text on its way to the screen, whoever forgot to."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_PrintableRenderable(item) for item in renderables]
+
+
+class _PrintableRenderable:
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._inner)
 
 
 def warn(message: str) -> None:
     """A line on stderr that is not an error."""
-    click.echo(f"warning: {message}", err=True)
+    echo(f"warning: {printable(message)}", err=True)
 
 
 def require_privilege(doing: str) -> None:
@@ -129,7 +180,9 @@ def _report(error: BaseException, *, verbose: bool) -> int:
             click.echo("interrupted", err=True)
             return INTERRUPTED
         case click.ClickException():
-            error.show()
+            shown = io.StringIO()
+            error.show(file=shown)
+            echo(shown.getvalue(), err=True, nl=False)
             return error.exit_code
         case EnforcerError():
             _report_known(error, verbose=verbose)
@@ -145,23 +198,39 @@ def _report_known(error: EnforcerError, *, verbose: bool) -> None:
     """``error:`` before the first line of each finding; a finding's source lines follow as they are."""
     findings = getattr(error, "findings", ())
     lines = [str(finding) for finding in findings] or str(error).splitlines() or [type(error).__name__]
-    for line in lines:
-        click.echo(f"error: {line}", err=True)
+    for each in lines:
+        echo(f"error: {each}", err=True)
     log = error.log if isinstance(error, KernelError) else ""
     if verbose and log:
-        click.echo(log, err=True)
+        echo(log, err=True)
 
 
 def _report_bug(error: BaseException, *, verbose: bool) -> None:
     where = traceback.extract_tb(error.__traceback__)
     place = f" ({where[-1].filename}:{where[-1].lineno})" if where else ""
-    click.echo(f"error: {type(error).__name__}: {error}{place}: this is a bug; please report it", err=True)
+    echo(f"error: {type(error).__name__}: {error}{place}: this is a bug; please report it", err=True)
     if verbose:
-        traceback.print_exception(error)
+        echo("".join(traceback.format_exception(error)), err=True, nl=False)
     else:
-        click.echo("run again with -v for the traceback", err=True)
+        echo("run again with -v for the traceback", err=True)
+
+
+class _YamlDumper(yaml.SafeDumper):
+    """PyYAML takes the controls of bidirectional text for printable; between double quotes all can be escaped."""
+
+
+def _represent_text(dumper: _YamlDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if printable(text) == text else '"')
+
+
+_YamlDumper.add_representer(str, _represent_text)
 
 
 def _yaml(data: Any) -> str:
     # Our words are str enums: as JSON they are plain strings, which is what YAML shall show too.
-    return str(yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, allow_unicode=True))
+    plain = json.loads(json.dumps(data))
+    text = str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    if printable_lines(text) == text:
+        return text
+    escaped = yaml.dump(plain, Dumper=_YamlDumper, sort_keys=False, allow_unicode=False, width=sys.maxsize)
+    return _YAML_COMMAND.sub(r"\\x23", escaped)

@@ -23,6 +23,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from enforcer.printable import printable, printable_lines
+
 
 @dataclass(frozen=True, order=True)
 class Position:
@@ -49,8 +51,8 @@ class Finding:
 
     def __str__(self) -> str:
         field = f"{self.field}: " if self.field else ""
-        text = f"{self.position}: {field}{self.message}"
-        return f"{text}\n{self.context}" if self.context else text
+        text = printable(f"{self.position}: {field}{self.message}")
+        return f"{text}\n{printable_lines(self.context)}" if self.context else text
 
 
 class EnforcerError(Exception):

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from enforcer.cli_support import line
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.words import Answer, Mode, Stage
 
@@ -27,20 +27,20 @@ def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
 
 def print_facts(facts: HostFacts, console: Console) -> None:
     """One line for each interface, then the reason of each answer that is not a yes."""
-    console.print(Text(f"kernel {facts.kernel}"), soft_wrap=True)
+    console.print(line(f"kernel {facts.kernel}"), soft_wrap=True)
     for backend, probe in facts.backends.items():
-        console.print(Text(f"raw table through {backend}: {_sentence(probe)}"), soft_wrap=True)
+        console.print(line(f"raw table through {backend}: {_sentence(probe)}"), soft_wrap=True)
     table = Table("interface", "driver", "mtu", *map(str, Mode), box=None, pad_edge=False, header_style="dim")
     for item in facts.interfaces:
         answers = [str(item.modes[mode].answer) if mode in item.modes else "not asked" for mode in Mode]
-        table.add_row(*map(Text, (item.name, item.driver or "-", str(item.mtu), *answers)))
+        table.add_row(*map(line, (item.name, item.driver or "-", str(item.mtu), *answers)))
     console.print(table)
     for item in facts.interfaces:
         for mode, probe in item.modes.items():
             if probe.reason:
-                console.print(Text(f"{item.name} {mode}: {_sentence(probe)}"), soft_wrap=True)
+                console.print(line(f"{item.name} {mode}: {_sentence(probe)}"), soft_wrap=True)
         if item.netdev_ingress.answer is Answer.NO:
-            console.print(Text(f"{item.name} {Stage.NETDEV_INGRESS}: {_sentence(item.netdev_ingress)}"), soft_wrap=True)
+            console.print(line(f"{item.name} {Stage.NETDEV_INGRESS}: {_sentence(item.netdev_ingress)}"), soft_wrap=True)
 
 
 def _sentence(probe: Probe) -> str:

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from enforcer.printable import printable_json
+
 logger = logging.getLogger("enforcer")
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@*+")
@@ -48,4 +50,4 @@ class LineFormatter(logging.Formatter):
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if text and set(text) <= _PLAIN else json.dumps(text, ensure_ascii=False)
+    return text if text and set(text) <= _PLAIN else printable_json(json.dumps(text, ensure_ascii=False))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from enforcer.cli_support import line
 from enforcer.plan import InterfacePlan, Plan, PlannedEntry
 from enforcer.policy.ruletable import TrackedPolicy
 from enforcer.words import Stage
@@ -30,14 +30,14 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 def print_plan(plan: Plan, console: Console) -> None:
     """One table for each interface; a sentence when there is none."""
     if not plan.interfaces:
-        console.print(f"node {plan.node}: no interface has untracked policy; nothing to enforce", soft_wrap=True)
+        console.print(line(f"node {plan.node}: no interface has untracked policy; nothing to enforce"), soft_wrap=True)
     for item in plan.interfaces:
-        console.print(Text(_heading(item), style="bold"), soft_wrap=True)
+        console.print(line(_heading(item), style="bold"), soft_wrap=True)
         for mode, reason in item.mode_reasons:
-            console.print(Text(f"  not {mode}: {reason}"), soft_wrap=True)
+            console.print(line(f"  not {mode}: {reason}"), soft_wrap=True)
         console.print(_entry_table(item))
         for tracked in item.table.tracked:
-            console.print(Text(f"  {_not_enforced(tracked)} ({tracked.position})"), soft_wrap=True)
+            console.print(line(f"  {_not_enforced(tracked)} ({tracked.position})"), soft_wrap=True)
 
 
 def stages_of(plan: InterfacePlan) -> dict[Stage, list[str]]:
@@ -98,7 +98,7 @@ def _entry_table(plan: InterfacePlan) -> Table:
     for item in plan.entries:
         entry = item.entry
         cells = (entry.name, entry.action, item.stage, item.reason or "-", entry.position)
-        table.add_row(*(Text(str(cell)) for cell in cells))
+        table.add_row(*(line(str(cell)) for cell in cells))
     return table
 
 
@@ -119,4 +119,4 @@ def print_applied(applied: Applied, console: Console, *, dry_run: bool) -> None:
     if not applied.changes:
         console.print("nothing to change: the kernel is as it should be", soft_wrap=True)
     for change in applied.changes:
-        console.print(Text(f"{'would change' if dry_run else 'changed'}: {change}"), soft_wrap=True)
+        console.print(line(f"{'would change' if dry_run else 'changed'}: {change}"), soft_wrap=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from enforcer.backends.base import EntryCount
+from enforcer.cli_support import line
 from enforcer.status import InterfaceStatus
 
 NOTHING = "nothing is enforced in this network namespace"
@@ -34,11 +34,11 @@ def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
         how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
         if item.netdev and not item.mode:
             how = f"no XDP, but nftables, then {raw}"
-        line = f"{item.interface}: enforced at {item.stage} ({how}), {len(item.entries)} entries"
-        console.print(Text(line, style="bold"), soft_wrap=True)
+        heading = f"{item.interface}: enforced at {item.stage} ({how}), {len(item.entries)} entries"
+        console.print(line(heading, style="bold"), soft_wrap=True)
         for fill in item.fills:
             limit = "" if fill.limit is None else f" of {fill.limit:,}"
-            console.print(Text(f"  {fill.stage}: {fill.holder} holds {fill.used:,}{limit}"), soft_wrap=True)
+            console.print(line(f"  {fill.stage}: {fill.holder} holds {fill.used:,}{limit}"), soft_wrap=True)
         print_counters(item.counts, console)
 
 
@@ -58,7 +58,7 @@ def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: b
             cells.append(
                 ", ".join(f"{cpu}: {packets}" for cpu, (packets, _) in enumerate(count.cpus) if packets) or "-"
             )
-        table.add_row(*(Text(str(cell)) for cell in cells))
+        table.add_row(*(line(str(cell)) for cell in cells))
     console.print(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dossim.cli.options import HostOptions, PolicyCommand, host_options, mode_option
-from enforcer.cli_support import emit, output_option, verbose_option
+from enforcer.cli_support import emit, line, output_option, verbose_option
 from enforcer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -144,17 +144,19 @@ def _hop_as_dict(hop: Hop) -> Mapping[str, Any]:
 
 
 def _print(packet: str, trace: Trace, console: Console) -> None:
-    console.print(Text(packet, style="bold"), soft_wrap=True)
+    console.print(line(packet, "bold"), soft_wrap=True)
     table = Table("stage", "looked at", "result", box=None, pad_edge=False, header_style="dim")
     for hop in trace.hops[:-1]:
-        result = f"{hop.result}\n{hop.note}" if hop.note else hop.result
-        table.add_row(*(Text(text) for text in (str(hop.stage), hop.looked_at, result)))
+        result = Text("\n").join(line(text) for text in (hop.result, hop.note) if text)
+        table.add_row(line(hop.stage), line(hop.looked_at), result)
     console.print(table)
     blocked = " (blocked, as the policy says)" if trace.disposition.entry else ""
-    console.print(Text(f"{_ending(trace)}{blocked}", style="bold"), soft_wrap=True)
+    console.print(line(f"{_ending(trace)}{blocked}", "bold"), soft_wrap=True)
     for hop in trace.hops:
         if hop.position is not None and hop.entry:
-            console.print(Text(f"  {hop.entry}: {hop.position}{_line_of(hop.position)}"), soft_wrap=True)
+            console.print(line(f"  {hop.entry}: {hop.position}"), soft_wrap=True)
+            for source in _line_of(hop.position):
+                console.print(line(f"    {source}"), soft_wrap=True)
 
 
 def _ending(trace: Trace) -> str:
@@ -164,10 +166,9 @@ def _ending(trace: Trace) -> str:
     return SENT if trace.disposition.reason == SENT else str(trace.disposition)
 
 
-def _line_of(position: Position) -> str:
+def _line_of(position: Position) -> Sequence[str]:
     """The line of YAML itself, where the file can still be read."""
     try:
-        lines = Path(position.path).read_text(encoding="utf-8").splitlines()
-        return f"\n    {lines[position.line - 1]}"
-    except (OSError, UnicodeDecodeError, IndexError):
-        return ""
+        return Path(position.path).read_text(encoding="utf-8").splitlines()[position.line - 1 : position.line]
+    except (OSError, UnicodeDecodeError):
+        return ()

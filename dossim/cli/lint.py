@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dossim.cli.options import EXISTING
-from enforcer.cli_support import verbose_option
+from enforcer.cli_support import echo, echo_json, verbose_option
 from enforcer.errors import UsageError
+from enforcer.printable import printable
 
 if TYPE_CHECKING:
     from dossim.lint import Finding
@@ -68,7 +68,7 @@ def lint(paths: tuple[Path, ...], facts_file: Path | None, node: str | None, lev
     found = linter.lint(resources, node=node, facts=facts, read_text=_text_of)
     found = [item for item in found if LEVELS.index(item.level) <= LEVELS.index(level)]
     _print(found, form)
-    click.echo(_totals(found), err=True)
+    echo(_totals(found), err=True)
     return FOUND if any(item.level in FAILING for item in found) else 0
 
 
@@ -92,12 +92,12 @@ def _print(found: Sequence[Finding], form: str) -> None:
     from dossim.lint import as_json, as_sarif
 
     if form == "json":
-        click.echo(json.dumps(as_json(found), indent=2))
+        echo_json(as_json(found))
     elif form == "sarif":
-        click.echo(json.dumps(as_sarif(found, dossim.__version__), indent=2))
+        echo_json(as_sarif(found, dossim.__version__))
     else:
         for item in found:
-            click.echo(str(item))
+            echo(printable(item))
 
 
 def _totals(found: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from enforcer.cli_support import echo
 from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
 
@@ -180,7 +181,7 @@ def output_file(name: str, what: str) -> Callable[[Command], Command]:
 def write(path: str, text: str) -> None:
     """Write a report to a file, or to stdout for ``-``. Raises UsageError when the file cannot be written."""
     if path == STDOUT:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from dossim.cli.options import (
     policy_option,
     raw_backend_option,
 )
-from enforcer.cli_support import console_for, verbose_option
+from enforcer.cli_support import console_for, echo, echo_json, verbose_option
 from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
 
@@ -67,7 +66,7 @@ def plan(
 
     resources = load(policy)
     if facts_file is None:
-        click.echo(ASSUMED, err=True)
+        echo(ASSUMED, err=True)
         facts = _assumed_facts(resources, node)
     else:
         facts = read_facts(facts_file)
@@ -98,11 +97,11 @@ def print_as(form: str, plan: Plan) -> None:
     if form == "text":
         print_plan(plan, console_for(sys.stdout))
     elif form == "json":
-        click.echo(json.dumps(plan_as_dict(plan), indent=2))
+        echo_json(plan_as_dict(plan))
     else:
         from dossim.cli.drawing import as_dot, as_mermaid
 
-        click.echo(as_mermaid(plan) if form == "mermaid" else as_dot(plan), nl=False)
+        echo(as_mermaid(plan) if form == "mermaid" else as_dot(plan), nl=False)
 
 
 def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:

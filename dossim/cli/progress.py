@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from enforcer.printable import printable
+
 if TYPE_CHECKING:
     from dossim.drill.run import Progress
 
@@ -28,7 +30,7 @@ def progress(title: str) -> Iterator[Progress | None]:
 
         def tell(phase: str, done: int, total: int) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(escape(f"{title}: {phase}"), total=total)
+                tasks[phase] = bars.add_task(escape(printable(f"{title}: {phase}")), total=total)
             bars.update(tasks[phase], completed=done, total=total)  # type: ignore[arg-type]
 
         yield tell

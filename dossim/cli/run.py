@@ -11,9 +11,10 @@ import click
 
 from dossim.cli.options import EXISTING, output_file, takes_stdout, write
 from dossim.cli.progress import progress
-from enforcer.cli_support import console_for, emit, output_option, verbose_option, warn
+from enforcer.cli_support import console_for, echo, emit, output_option, verbose_option, warn
 from enforcer.errors import PrivilegeError, UsageError
 from enforcer.mode import ModeChoice
+from enforcer.printable import printable
 
 if TYPE_CHECKING:
     from dossim.report.view import View
@@ -139,7 +140,7 @@ def _say_where(files: Sequence[str | None], items: Sequence[tuple[str, View]], *
     if len(items) > 1:
         held = sum(view.holds for _, view in items)
         drilled = sum(view.drilled for _, view in items)
-        click.echo(f"{len(items)} items: {held} held, {len(items) - held} failed; {drilled} drilled")
+        echo(f"{len(items)} items: {held} held, {len(items) - held} failed; {drilled} drilled")
     for path in files:
         if path:
-            click.echo(f"report: {Path(path).resolve()}")
+            echo(printable(f"report: {Path(path).resolve()}"))

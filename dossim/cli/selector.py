@@ -10,8 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from enforcer.cli_support import emit, output_option, verbose_option
+from enforcer.cli_support import emit, line, output_option, verbose_option
 from enforcer.errors import UsageError
+from enforcer.printable import printable_json
 
 
 @click.command()
@@ -42,9 +43,9 @@ def selector(expression: str | None, labels: tuple[str, ...], batch: bool, outpu
 
 def answer_lines() -> None:
     """One line out for each line in, at once: the other end may wait for it."""
-    for line in sys.stdin:
-        if line.strip():
-            sys.stdout.write(json.dumps(_answer_line(line), ensure_ascii=False) + "\n")
+    for question in sys.stdin:
+        if question.strip():
+            sys.stdout.write(printable_json(json.dumps(_answer_line(question), ensure_ascii=False)) + "\n")
             sys.stdout.flush()
 
 
@@ -102,6 +103,6 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _print(answer: Mapping[str, Any], console: Console) -> None:
-    console.print(str(answer["match"]).lower(), soft_wrap=True, markup=False)
-    console.print(f"canonical: {answer['canonical']}", soft_wrap=True, markup=False)
-    console.print(f"uid: {answer['uid']}", soft_wrap=True, markup=False)
+    console.print(line(str(answer["match"]).lower()), soft_wrap=True)
+    console.print(line(f"canonical: {answer['canonical']}"), soft_wrap=True)
+    console.print(line(f"uid: {answer['uid']}"), soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from enforcer.cli_support import verbose_option
+from enforcer.cli_support import echo, verbose_option
 from enforcer.errors import EnforcerError
 
 BAD_INPUT = 2
@@ -35,10 +35,10 @@ def validate(paths: tuple[Path, ...]) -> int:
     for check in checks:
         findings.update(dict.fromkeys(_findings(check)))
     for line in findings:
-        click.echo(line)
+        echo(line)
     if findings:
         return BAD_INPUT
-    click.echo(f"{len(checks)} checked: nothing wrong")
+    echo(f"{len(checks)} checked: nothing wrong")
     return 0
 
 

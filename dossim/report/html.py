@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from dossim.report.diagram import HEIGHT, WIDTH, diagram
 from dossim.report.view import View
 from enforcer import __version__
+from enforcer.printable import printable_lines
 
 
 def html(views: Sequence[View], *, title: str) -> str:
@@ -26,12 +28,18 @@ def html(views: Sequence[View], *, title: str) -> str:
     )
 
 
+def _printable(value: object) -> object:
+    """A value before it is written into the page; HTML cannot hold most control characters either."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("dossim.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -13,6 +13,7 @@ from dossim.disposition import Disposition
 from dossim.report.view import EntryRow, View
 from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
+from enforcer.printable import printable_json
 
 PREDICT = "dossim/predict/v1"
 DRILL = "dossim/drill/v1"
@@ -21,7 +22,7 @@ RUN = "dossim/run/v1"
 
 def dumps(data: Any) -> str:
     """The text that files and stdout get."""
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return printable_json(json.dumps(data, indent=2, ensure_ascii=False)) + "\n"
 
 
 def as_dict(view: View) -> dict[str, Any]:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
 from dossim.report.view import StageRow, View
+from enforcer.cli_support import line
 
 _MARK = {True: ("held    ", "green"), False: ("FAILED  ", "red bold"), None: ("unknown ", "yellow")}
 
 
 def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     """Everything a person wants to know first; the rest is in JSON and HTML."""
-    console.print(Text(view.title, style="bold"), soft_wrap=True)
-    console.print(Text(_where(view), style="dim"), soft_wrap=True)
+    console.print(line(view.title, "bold"), soft_wrap=True)
+    console.print(line(_where(view), "dim"), soft_wrap=True)
     console.print(_stage_table(view))
     for outcome in view.outcomes:
         word, style = _MARK[outcome.holds]
-        line = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"
-        console.print(Text.assemble((word, style), line), soft_wrap=True)
-    for line in mismatch_lines(view, shown=shown):
-        console.print(Text(line, style="red"), soft_wrap=True)
-    console.print(Text(view.verdict, style=_verdict_style(view)), soft_wrap=True)
-    for line in blocked_lines(view):
-        console.print(Text(line), soft_wrap=True)
+        found = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"
+        console.print(Text.assemble((word, style), line(found)), soft_wrap=True)
+    for text in mismatch_lines(view, shown=shown):
+        console.print(line(text, "red"), soft_wrap=True)
+    console.print(line(view.verdict, _verdict_style(view)), soft_wrap=True)
+    for text in blocked_lines(view):
+        console.print(line(text), soft_wrap=True)
     if view.scope:
-        console.print(Text(view.scope, style="yellow"), soft_wrap=True)
+        console.print(line(view.scope, "yellow"), soft_wrap=True)
     console.print()
 
 
@@ -46,7 +46,7 @@ def _stage_table(view: View) -> Table:
         table.add_column(name, justify="right")
     table.add_column("", style="dim")
     for row in view.stages:
-        table.add_row(*_cells(row, drilled=view.drilled), escape(row.gloss))
+        table.add_row(*_cells(row, drilled=view.drilled), row.gloss)
     return table
 
 

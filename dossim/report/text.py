@@ -1,4 +1,4 @@
-"""Sentences that terminal, pytest and JUnit share. Pure."""
+"""Sentences that terminal, pytest and JUnit share, each fit to print on one line. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dossim.report.view import View
 from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
+from enforcer.printable import printable
 
 SHOWN = 10
 
@@ -15,7 +16,7 @@ def failure_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
     """What did not hold, expectation by expectation, then the first mismatches."""
     for outcome in view.outcomes:
         if outcome.holds is False:
-            yield outcome_line(outcome)
+            yield printable(outcome_line(outcome))
     if not view.agrees and not view.outcomes:
         yield view.verdict
     yield from mismatch_lines(view, shown=shown)
@@ -32,7 +33,7 @@ def outcome_line(outcome: Outcome) -> str:
 def mismatch_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
     """The first mismatches, one line each for packet, prediction and observation."""
     for item in view.mismatches[:shown]:
-        yield from _mismatch(item)
+        yield from map(printable, _mismatch(item))
     wrong = view.mismatched + view.unobserved
     if wrong > shown:
         yield f"... {wrong - shown:,} more"
@@ -55,4 +56,4 @@ def blocked_lines(view: View) -> Iterator[str]:
     """For each entry that dropped packets the sentence that names the line of YAML. Dropping is what it is for."""
     blocked = "blocked, as expected, by" if view.drilled else "would be blocked by"
     for row in view.blocking:
-        yield f"{row.dropped:,} packets {blocked} {row.entry} ({row.source}) at {row.stage}"
+        yield printable(f"{row.dropped:,} packets {blocked} {row.entry} ({row.source}) at {row.stage}")

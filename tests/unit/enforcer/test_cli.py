@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from enforcer import cli_support
 from enforcer.cli import main
-from enforcer.cli_support import CommandGroup, console_for, emit
+from enforcer.cli_support import CommandGroup, console_for, emit, line
 from enforcer.errors import Finding, InternalError, KernelError, PolicyError, Position, PrivilegeError, UsageError
 
 COMMANDS = ("probe", "apply", "run", "status", "counters", "detach")
@@ -181,7 +181,7 @@ def test_colours_are_for_terminals(
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    console_for(stream).print("[red]text[/red]")
+    console_for(stream).print(line("text", "red"))
     assert ("\x1b[31m" in stream.getvalue()) is coloured
 
 
