@@ -2,34 +2,39 @@
 
 Only what describes a packet is understood: layers by name with their fields, ``/``, numbers, strings, bytes, lists,
 tuples, and ``*`` to repeat a string. What the expression leaves out and Scapy would take from this machine (addresses,
-next hops) is filled in or asked for, so that the same text means the same frame everywhere.
+next hops) is filled in or asked for, so that the same text means the same frame everywhere. Expressions come with pull
+requests: their size, depth and number of packets are bounded, and nothing is looked up.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
+from scapy import packet as base
 from scapy.config import conf
-from scapy.layers import dns, inet, inet6, isakmp, l2, ntp, sctp, snmp, vxlan
+from scapy.layers import dns, inet, inet6, ipsec, isakmp, l2, ntp, sctp, snmp, vxlan
 from scapy.packet import Packet
 
 from dossim.errors import PacketError
+from dossim.scenario import addresses
+from dossim.scenario.budget import DEFAULT, Budget, Exceeded
+from dossim.scenario.complete import Destinations, completed, left_out
+from dossim.scenario.expand import count, expanded, layers_of
 from dossim.scenario.findings import did_you_mean
-from dossim.scenario.template import HOST_MAC, OUTSIDE_MAC
-from enforcer.policy.nets import parse_cidr
-from enforcer.policy.resources import IPAddress
+from dossim.scenario.offline import LookupRefused, offline
+from dossim.scenario.syntax import ONLY, SyntaxFault, tree_of
+from enforcer.printable import printable
 
 MOST_PACKETS = 65_536  # one expression may stand for many packets: IP(src="203.0.113.0/24")
+FRAME_MAX = 65_549  # an IP packet of 65,535 bytes behind an Ethernet header; nothing sends a longer one
+_HEADERS_MAX = 8 * MOST_PACKETS  # what there is to build, in layers
 _LONGEST_PAYLOAD = 65_535
-_ADDRESS_FIELDS = {"IP": ("src", "dst"), "IPv6": ("src", "dst"), "ARP": ("psrc", "pdst")}
-_REGISTERS_LAYERS = (dns, inet, inet6, isakmp, l2, ntp, sctp, snmp, vxlan)
-
-Destinations = Mapping[int, IPAddress]  # the host's first address, by IP version
+_SHOWN = 200
+_REGISTERS_LAYERS = (base, dns, inet, inet6, ipsec, isakmp, l2, ntp, sctp, snmp, vxlan)
 
 
 def frame_of(expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})) -> bytes:
@@ -37,33 +42,56 @@ def frame_of(expression: str, destinations: Destinations, *, sources: Destinatio
 
     ``destinations`` and ``sources`` are what an address that is left out stands for.
     """
-    frames = frames_of(expression, destinations, sources=sources)
-    if len(frames) != 1:
-        raise ExpressionError(expression, f"describes {len(frames)} packets; give one")
-    return frames[0]
+    packet = parse_expression(expression)
+    if (number := _count(expression, packet)) != 1:
+        raise ExpressionError(expression, f"describes {number:,} packets; give one")
+    return next(_frames(expression, packet, destinations, sources))
 
 
 def frames_of(
-    expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})
+    expression: str,
+    destinations: Destinations,
+    *,
+    sources: Destinations = MappingProxyType({}),
+    times: int = 1,
+    budget: Budget | None = None,
 ) -> list[bytes]:
-    """Every frame an expression describes; Ethernet is put in front where it is missing."""
+    """Every frame an expression describes; Ethernet is put in front where it is missing.
+
+    The frames will be taken ``times`` times from the budget. Raises PacketError, also for more packets than may be.
+    """
     packet = parse_expression(expression)
+    budget = budget or Budget(DEFAULT)
+    frames: list[bytes] = []
     try:
-        return [bytes(_completed(item, destinations, sources)) for item in islice(iter(packet), MOST_PACKETS)]
-    except PacketError as error:
+        budget.describe(_count(expression, packet))
+        for frame in _frames(expression, packet, destinations, sources):
+            budget.take(times, times * len(frame))
+            frames.append(frame)
+    except Exceeded as error:
         raise ExpressionError(expression, str(error)) from None
-    except Exception as error:  # Scapy raises whatever a field's encoder meets: struct.error, TypeError, OSError ...
-        raise ExpressionError(expression, f"Scapy cannot build it: {error}") from error
+    return frames
+
+
+def count_of(expression: str) -> int:
+    """How many packets an expression describes; none is built. Raises PacketError, also for more than may be."""
+    return _count(expression, parse_expression(expression))
+
+
+def defaults_of(expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})) -> str:
+    """What the expression does not say although policy matches on it, and what was taken; "" for nothing."""
+    packet = parse_expression(expression)
+    with offline():
+        return left_out(packet, completed(packet, destinations, sources))
 
 
 def parse_expression(expression: str) -> Packet:
     """The packet an expression describes, as written. Raises PacketError."""
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except SyntaxError as error:
-        raise ExpressionError(expression, f"not a packet: {error.msg}", (error.offset or 1) - 1) from None
-    try:
-        value = _value(tree.body)
+        with offline():
+            value = _value(tree_of(expression.strip()))
+    except SyntaxFault as fault:
+        raise ExpressionError(expression, str(fault), fault.column) from None
     except _Fault as fault:
         raise ExpressionError(expression, str(fault), fault.column) from None
     if not isinstance(value, Packet):
@@ -72,11 +100,17 @@ def parse_expression(expression: str) -> Packet:
 
 
 class ExpressionError(PacketError):
-    """Text that describes no packet; ``findings`` has it as one piece, with the caret where one helps."""
+    """Text that describes no packet.
+
+    ``message`` is the sentence alone, ``context`` the expression with a caret below the fault where one helps;
+    ``findings`` has all as one piece.
+    """
 
     def __init__(self, expression: str, message: str, column: int | None = None) -> None:
-        caret = "" if column is None else _caret(expression, column)
-        self.findings = (f"{expression}: {message}{caret}",)
+        self.message = printable(_shortened(message))
+        self.context = "" if column is None else _caret(expression, column)
+        text = f"{printable(_shortened(expression))}: {self.message}"
+        self.findings = (f"{text}\n{self.context}" if self.context else text,)
         super().__init__(self.findings[0])
 
 
@@ -84,8 +118,54 @@ class _Fault(Exception):
     """Something in an expression that does not describe a packet."""
 
     def __init__(self, node: ast.expr, message: str) -> None:
-        self.column = node.col_offset
+        self.column = node.col_offset if node.lineno == 1 else None
         super().__init__(message)
+
+
+def _count(expression: str, packet: Packet) -> int:
+    try:
+        number = count(packet)
+        headers = number * sum(1 for _ in layers_of(packet))
+    except (TypeError, ValueError, RecursionError, ArithmeticError) as error:
+        raise ExpressionError(expression, f"Scapy cannot build it: {error}") from None
+    if number > MOST_PACKETS:
+        raise ExpressionError(expression, f"describes {_number(number)} packets; at most {MOST_PACKETS:,} are built")
+    if headers > _HEADERS_MAX:
+        raise ExpressionError(
+            expression, f"describes {number:,} packets with {headers:,} headers; at most {_HEADERS_MAX:,} are built"
+        )
+    if number < 1:
+        raise ExpressionError(expression, "describes no packet: an empty list or range")
+    return number
+
+
+def _number(value: int) -> str:
+    return f"{value:,}" if value < 1 << 128 else "more than 2^128"
+
+
+def _frames(expression: str, packet: Packet, destinations: Destinations, sources: Destinations) -> Iterator[bytes]:
+    packets = _each(expression, packet, destinations, sources)
+    while True:
+        with offline():
+            frame = next(packets, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _each(expression: str, packet: Packet, destinations: Destinations, sources: Destinations) -> Iterator[bytes]:
+    try:
+        for item in expanded(completed(packet, destinations, sources)):
+            frame = bytes(item)
+            if len(frame) > FRAME_MAX:
+                raise PacketError(f"describes a frame of {len(frame):,} bytes; at most {FRAME_MAX:,} can be sent")
+            yield frame
+    except PacketError as error:
+        raise ExpressionError(expression, str(error)) from None
+    except LookupRefused as error:
+        raise ExpressionError(expression, str(error)) from None
+    except Exception as error:  # Scapy raises whatever a field's encoder meets: struct.error, TypeError, OSError ...
+        raise ExpressionError(expression, f"Scapy cannot build it: {error}") from error
 
 
 def _value(node: ast.expr) -> Any:
@@ -104,7 +184,7 @@ def _value(node: ast.expr) -> Any:
             return _repeated(node)
         case ast.Call():
             return _layer(node)
-    raise _Fault(node, "only layers, '/', numbers, strings, lists and tuples may be used")
+    raise _Fault(node, ONLY)
 
 
 def _stacked(node: ast.BinOp) -> Packet:
@@ -113,7 +193,10 @@ def _stacked(node: ast.BinOp) -> Packet:
         raise _Fault(node.left, "expected a layer before '/'")
     if not isinstance(right, (Packet, str, bytes)):
         raise _Fault(node.right, "expected a layer or a payload after '/'")
-    return left / right
+    try:
+        return left / right
+    except Exception as error:  # as in _each
+        raise _Fault(node.right, f"Scapy cannot build it: {error}") from error
 
 
 def _repeated(node: ast.BinOp) -> str | bytes:
@@ -121,8 +204,10 @@ def _repeated(node: ast.BinOp) -> str | bytes:
     if not isinstance(text, (str, bytes)) or not isinstance(times, int):
         raise _Fault(node, "'*' repeats a string: 'x' * 100")
     if len(text) * times > _LONGEST_PAYLOAD:
-        raise _Fault(node, f"a payload of {len(text) * times:,} octets; at most {_LONGEST_PAYLOAD:,} fit into a packet")
-    return text * times
+        raise _Fault(
+            node, f"a payload of {_number(len(text) * times)} bytes; at most {_LONGEST_PAYLOAD:,} fit into a packet"
+        )
+    return text * max(times, 0)
 
 
 def _layer(node: ast.Call) -> Packet:
@@ -131,7 +216,7 @@ def _layer(node: ast.Call) -> Packet:
     kind = layers().get(node.func.id)
     if kind is None:
         raise _Fault(node, f"no layer is called {node.func.id!r}{did_you_mean(node.func.id, layers())}")
-    fields = {item.name for item in kind.fields_desc}
+    fields = {item.name: item for item in kind.fields_desc}
     for keyword in node.keywords:
         if keyword.arg is None or keyword.arg not in fields:
             raise _Fault(
@@ -139,59 +224,36 @@ def _layer(node: ast.Call) -> Packet:
             )
     arguments = [_value(item) for item in node.args]
     if len(arguments) > 1 or not all(isinstance(item, (str, bytes)) for item in arguments):
-        raise _Fault(node, f"{node.func.id} takes its octets, or fields by name")
-    given = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
-    _check_addresses(node, given)
+        raise _Fault(node, f"{node.func.id} takes its bytes, or fields by name")
+    given = {str(word.arg): _field(node.func.id, fields[str(word.arg)], word.value) for word in node.keywords}
     try:
         return kind(*arguments, **given)
-    except Exception as error:  # as in frames_of
+    except LookupRefused as error:
+        raise _Fault(node, str(error)) from None
+    except Exception as error:  # as in _each
         raise _Fault(node, f"Scapy cannot build it: {error}") from error
 
 
-def _check_addresses(node: ast.Call, given: Mapping[str, Any]) -> None:
-    """Anything but an address would be looked up as a host name."""
-    assert isinstance(node.func, ast.Name)
-    for name in _ADDRESS_FIELDS.get(node.func.id, ()):
-        values = given.get(name, ())
-        for value in values if isinstance(values, (list, tuple)) else (values,):
-            try:
-                parse_cidr(str(value))
-            except ValueError as error:
-                raise _Fault(node, f"{name}: {error}") from None
+def _field(layer: str, field: Any, node: ast.expr) -> Any:
+    try:
+        return addresses.read(layer, field, _value(node))
+    except ValueError as error:
+        raise _Fault(node, f"{field.name}: {error}") from None
 
 
 @cache
 def layers() -> Mapping[str, type[Packet]]:
-    """Every layer that may be named."""
-    assert _REGISTERS_LAYERS
-    return {kind.__name__: kind for kind in conf.layers}
+    """Every layer that may be named, whatever else of Scapy is loaded."""
+    known = {module.__name__ for module in _REGISTERS_LAYERS}
+    return {kind.__name__: kind for kind in conf.layers if kind.__module__ in known}
 
 
-def _completed(packet: Packet, destinations: Destinations, sources: Destinations) -> Packet:
-    """The packet with an Ethernet header and with every address that Scapy would otherwise take from this machine."""
-    if not isinstance(packet, l2.Ether):
-        packet = l2.Ether() / packet
-    _fill(packet, "dst", HOST_MAC)
-    _fill(packet, "src", OUTSIDE_MAC)
-    for layer, version in ((inet.IP, 4), (inet6.IPv6, 6)):
-        if layer in packet:
-            _fill(packet[layer], "dst", destinations.get(version))
-            _fill(packet[layer], "src", sources.get(version))
-    if l2.ARP in packet:
-        _fill(packet[l2.ARP], "hwsrc", OUTSIDE_MAC)
-        _fill(packet[l2.ARP], "pdst", destinations.get(4))
-        _fill(packet[l2.ARP], "psrc", None)
-    return packet
-
-
-def _fill(layer: Packet, name: str, value: object) -> None:
-    if name in layer.fields:
-        return
-    if value is None:
-        raise PacketError(f"{layer.name}: {name} is missing; without it the packet would depend on this machine")
-    setattr(layer, name, str(value))
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _caret(expression: str, column: int) -> str:
-    lead = len(expression) - len(expression.lstrip())
-    return f"\n  {expression}\n  {' ' * (column + lead)}^"
+    at = column + len(expression) - len(expression.lstrip())
+    if at > _SHOWN:
+        return ""
+    return f"  {printable(_shortened(expression))}\n  {' ' * len(printable(expression[:at]))}^"

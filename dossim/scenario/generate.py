@@ -16,6 +16,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
+from dossim.scenario.budget import LARGE, Budget, size_of
 from dossim.scenario.expression import frames_of
 from dossim.scenario.fragment import fragments_of
 from dossim.scenario.model import GeneratedTraffic, Generator, LeaveOut, Parameters, Ports
@@ -31,8 +32,9 @@ Destinations = Mapping[int, IPAddress]  # by IP version
 class Draw:
     """The random choices of one row of traffic, and packet templates with its TTL, tags and sizes."""
 
-    def __init__(self, parameters: Parameters, destinations: Destinations, seed: str) -> None:
+    def __init__(self, parameters: Parameters, destinations: Destinations, seed: str, budget: Budget) -> None:
         self.parameters = parameters
+        self.budget = budget
         self.destinations = destinations
         self._random = random.Random(seed)
         self.template = cache(self._template)
@@ -67,9 +69,16 @@ class Draw:
         return Raw(bytes(at & 0xFF for at in range(size)))
 
 
-def generate(traffic: GeneratedTraffic, destinations: Destinations, *, row: int = 0) -> list[bytes]:
-    """The frames of one row of traffic. ``destinations`` are the host's first addresses; ``row`` varies the seed."""
-    draw = Draw(traffic.parameters, destinations, f"{traffic.generator}/{traffic.parameters.seed}/{row}")
+def generate(
+    traffic: GeneratedTraffic, destinations: Destinations, *, row: int = 0, budget: Budget | None = None
+) -> list[bytes]:
+    """The frames of one row of traffic. ``destinations`` are the host's first addresses; ``row`` varies the seed.
+
+    Raises Exceeded (or PacketError, for an expression) before more is built than the budget allows.
+    """
+    budget = budget or Budget(LARGE)
+    budget.take(*size_of(traffic))
+    draw = Draw(traffic.parameters, destinations, f"{traffic.generator}/{traffic.parameters.seed}/{row}", budget)
     return list(GENERATORS[traffic.generator](draw))
 
 
@@ -172,8 +181,9 @@ def _arp(draw: Draw) -> Iterator[bytes]:
 
 def _scapy(draw: Draw) -> Iterator[bytes]:
     """``count`` times whatever the expression describes."""
-    frames = frames_of(draw.parameters.packet, draw.destinations)
-    for _ in range(draw.parameters.count):
+    count = draw.parameters.count
+    frames = frames_of(draw.parameters.packet, draw.destinations, times=count, budget=draw.budget)
+    for _ in range(count):
         yield from frames
 
 

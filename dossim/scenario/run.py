@@ -8,6 +8,7 @@ from functools import cached_property
 from dossim.drill import DrillResult, PredictResult, Situation, drill_capture, predict_capture
 from dossim.drill.run import Progress
 from dossim.packet.capture import Capture, concat, read_capture
+from dossim.scenario.budget import DEFAULT, Limits
 from dossim.scenario.expect import Outcome, evaluate
 from dossim.scenario.model import CaptureTraffic, Scenario
 from dossim.scenario.situation import destinations_of, situation_of
@@ -38,8 +39,9 @@ class ScenarioResult:
 class ScenarioRunner:
     """Runs one scenario; its traffic is built once for all modes."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, *, limits: Limits = DEFAULT) -> None:
         self.scenario = scenario
+        self._limits = limits
 
     def predict(self, choice: ModeChoice) -> ScenarioResult:
         """Without privilege: what would become of each packet."""
@@ -53,7 +55,7 @@ class ScenarioRunner:
     def traffic(self) -> LabelledCapture:
         """The scenario's traffic. Raises CaptureError, PacketError or ScenarioError."""
         destinations = destinations_of(self._situation(self.scenario.modes[0]))
-        return build_traffic(self.scenario.traffic, destinations, path=str(self.scenario.path))
+        return build_traffic(self.scenario.traffic, destinations, path=str(self.scenario.path), limits=self._limits)
 
     @cached_property
     def _recorded(self) -> Capture | None:

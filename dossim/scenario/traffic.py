@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dossim.errors import ScenarioError
 from dossim.packet.capture import Capture, read_capture
+from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits
 from dossim.scenario.generate import Destinations, generate
 from dossim.scenario.model import CaptureTraffic, GeneratedTraffic, Traffic
 
@@ -29,10 +30,16 @@ class LabelledCapture:
         return np.asarray(self.label_of == self.labels.index(label), np.bool_)
 
 
-def build_traffic(rows: Sequence[Traffic], destinations: Destinations, *, path: str) -> LabelledCapture:
-    """All rows interleaved evenly, each in its own order. ``destinations`` are the host's, by IP version."""
+def build_traffic(
+    rows: Sequence[Traffic], destinations: Destinations, *, path: str, limits: Limits = DEFAULT
+) -> LabelledCapture:
+    """All rows interleaved evenly, each in its own order. ``destinations`` are the host's, by IP version.
+
+    Raises ScenarioError for more packets or bytes than the limits allow.
+    """
+    budget = Budget(limits)
     labels = tuple(dict.fromkeys(row.label for row in rows))
-    parts = [_frames(row, destinations, number) for number, row in enumerate(rows)]
+    parts = [_frames(row, destinations, number, budget) for number, row in enumerate(rows)]
     label_of_row = np.array([labels.index(row.label) for row in rows], np.uint16)
     row_of, place = _places([len(part) for part in parts])
     order = np.argsort(place, kind="stable")
@@ -48,12 +55,16 @@ def _places(lengths: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     return row_of, np.concatenate(place)
 
 
-def _frames(row: Traffic, destinations: Destinations, number: int) -> list[bytes]:
-    if isinstance(row, CaptureTraffic):
-        capture = read_capture(row.path)
-        return [capture.frame(index) for index in range(len(capture))]
-    _require_destinations(row, destinations)
-    return generate(row, destinations, row=number)
+def _frames(row: Traffic, destinations: Destinations, number: int, budget: Budget) -> list[bytes]:
+    try:
+        if isinstance(row, CaptureTraffic):
+            capture = read_capture(row.path)
+            budget.take(len(capture), int(capture.length.sum(dtype=np.int64)))
+            return [capture.frame(index) for index in range(len(capture))]
+        _require_destinations(row, destinations)
+        return generate(row, destinations, row=number, budget=budget)
+    except Exceeded as error:
+        raise ScenarioError(f"{row.position}: traffic[{number}]: {error}") from None
 
 
 def _require_destinations(row: GeneratedTraffic, destinations: Destinations) -> None:

@@ -19,10 +19,9 @@ HOST = {4: ip_address("10.10.10.10"), 6: ip_address("fd00::10")}
 
 
 def test_an_expression_is_the_packet_scapy_builds() -> None:
-    frame = frame_of('IP(src="203.0.113.9", dst="10.10.10.10") / TCP(dport=80, flags="FPU")', HOST)
-    wanted = (
-        Ether(dst=HOST_MAC, src=OUTSIDE_MAC) / IP(src="203.0.113.9", dst="10.10.10.10") / TCP(dport=80, flags="FPU")
-    )
+    frame = frame_of('IP(src="203.0.113.9", dst="10.10.10.10") / TCP(sport=20, dport=80, flags="FPU")', HOST)
+    link = Ether(dst=HOST_MAC, src=OUTSIDE_MAC)
+    wanted = link / IP(src="203.0.113.9", dst="10.10.10.10") / TCP(sport=20, dport=80, flags="FPU")
     assert frame == bytes(wanted)
 
 

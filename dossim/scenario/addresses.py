@@ -1,0 +1,81 @@
+"""Addresses in packet expressions, read before Scapy sees them: to Scapy anything else is a host name to look up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scapy.base_classes import Net
+from scapy.fields import FieldListField, IP6Field, IPField, MultipleTypeField
+from scapy.layers.inet6 import IP6ListField
+from scapy.utils6 import Net6
+
+from enforcer.policy.nets import parse_cidr
+
+# Whose addresses may be of either version, as another field says.
+_EITHER = {("ARP", "psrc"), ("ARP", "pdst")}
+_SHOWN = 60
+
+
+class _Network4(Net):  # type: ignore[misc]  # Scapy has no types
+    """A network whose address was read already: Scapy's own asks the resolver, for numbers too."""
+
+    @classmethod
+    def name2addr(cls, name: str) -> str:
+        return name
+
+
+class _Network6(Net6):  # type: ignore[misc]
+    @classmethod
+    def name2addr(cls, name: str) -> str:
+        return name
+
+
+def read(layer: str, field: Any, value: Any) -> Any:
+    """The value as Scapy's field takes it without asking anybody; any other field's value as it is.
+
+    Raises ValueError with what was found instead of an address.
+    """
+    while not isinstance(field, MultipleTypeField) and hasattr(field, "fld"):
+        field = field.fld
+    if (layer, field.name) in _EITHER:
+        return _address(value, (4, 6), alone=False)
+    alone = isinstance(field, (FieldListField, IP6ListField))
+    kind = field.field if isinstance(field, FieldListField) else field
+    if isinstance(kind, IPField):
+        return _address(value, (4,), alone=alone)
+    if isinstance(kind, (IP6Field, IP6ListField)):
+        return _address(value, (6,), alone=alone)
+    return value
+
+
+def _address(value: Any, versions: tuple[int, ...], *, alone: bool) -> Any:
+    """An address, a network, ``(first, last)``, or a list of these; ``alone``: addresses only."""
+    if isinstance(value, list):
+        return [_address(item, versions, alone=alone) for item in value]
+    if isinstance(value, tuple) and len(value) == 2 and not alone:
+        version, first = _single(value[0], versions)
+        _, last = _single(value[1], (version,))
+        return (_Network6 if version == 6 else _Network4)(first, last)
+    text = str(value)
+    version, _, _ = _parsed(value)
+    if version not in versions:
+        raise ValueError(f"expected an IPv{versions[0]} address, found {text!r}")
+    if "/" not in text:
+        return text
+    if alone:
+        raise ValueError(f"expected an IPv{version} address, found the network {text!r}")
+    return (_Network6 if version == 6 else _Network4)(text)
+
+
+def _single(value: Any, versions: tuple[int, ...]) -> tuple[int, str]:
+    version, _, _ = _parsed(value)
+    if version not in versions or "/" in str(value):
+        raise ValueError(f"expected an IPv{versions[0]} address, found {str(value)!r}")
+    return version, str(value)
+
+
+def _parsed(value: Any) -> tuple[int, int, int]:
+    text = str(value)
+    if len(text) > _SHOWN:
+        raise ValueError(f"expected an IP address or CIDR, found {text[:_SHOWN]!r}…")
+    return parse_cidr(text)

@@ -1,0 +1,100 @@
+"""What a packet expression leaves out: filled in the same way on every machine, and said where it bears on policy.
+
+Scapy takes addresses from this machine's routes and asks the network for MAC addresses; its default ports are services
+(UDP is from and to 53, TCP from 20). A source port of 53 is that of a DNS server's answer, which Calico's outbound
+failsafes let in. Who leaves the source port out means any client, so it is an ephemeral one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from scapy.fields import SourceIP6Field, SourceIPField
+from scapy.layers import inet, inet6, l2, sctp
+from scapy.layers.l2 import DestMACField, SourceMACField
+from scapy.packet import Packet
+
+from dossim.errors import PacketError
+from dossim.scenario.expand import every_layer, layers_of
+from dossim.scenario.template import HOST_MAC, OUTSIDE_MAC
+from enforcer.policy.resources import IPAddress
+
+EPHEMERAL_PORT = 49152  # the first of the dynamic ports, RFC 6335
+
+Destinations = Mapping[int, IPAddress]  # the host's first address, by IP version
+
+_TRANSPORTS = (inet.TCP, inet.UDP, sctp.SCTP)
+# What policy matches on, and a packet of Scapy's has without being told.
+_MATCHED = {
+    inet.TCP: ("sport", "dport", "flags"),
+    inet.UDP: ("sport", "dport"),
+    sctp.SCTP: ("sport", "dport"),
+    inet.ICMP: ("type",),
+}
+
+
+def completed(packet: Packet, destinations: Destinations, sources: Destinations) -> Packet:
+    """The packet with an Ethernet header and with everything that Scapy would otherwise take from this machine.
+
+    Raises PacketError naming what cannot be filled in.
+    """
+    packet = packet.copy() if isinstance(packet, l2.Ether) else l2.Ether() / packet
+    for layer in every_layer(packet):
+        if isinstance(layer, inet.IP):
+            _fill(layer, "dst", destinations.get(4))
+            _fill(layer, "src", sources.get(4))
+        elif isinstance(layer, inet6.IPv6):
+            _fill(layer, "dst", destinations.get(6))
+            _fill(layer, "src", sources.get(6))
+        elif isinstance(layer, l2.ARP):
+            _fill(layer, "hwsrc", OUTSIDE_MAC)
+            _fill(layer, "pdst", destinations.get(4))
+            _fill(layer, "psrc", None)
+        _fill_link(layer)
+    transport = _transport(packet)
+    if transport is not None:
+        _fill(transport, "sport", EPHEMERAL_PORT)
+    return packet
+
+
+def left_out(written: Packet, packet: Packet) -> str:
+    """What policy matches on and ``written`` does not say, with the value in ``packet``; "" for nothing."""
+    said = {
+        (type(layer), name) for layer in layers_of(written) for name, value in layer.fields.items() if value is not None
+    }
+    parts = [
+        f"{layer.name} {name} {layer.getfieldval(name)}"
+        for layer in layers_of(packet)
+        for name in _MATCHED.get(type(layer), ())
+        if (type(layer), name) not in said
+    ]
+    return ", ".join(parts)
+
+
+def _transport(packet: Packet) -> Packet | None:
+    """The first transport header; not one that an ICMP error quotes, which the receiver had sent."""
+    return next((layer for layer in layers_of(packet) if type(layer) in _TRANSPORTS), None)
+
+
+def _fill_link(layer: Packet) -> None:
+    """The MAC addresses of any layer that Scapy would ask the network for."""
+    for field in _fields(layer):
+        if isinstance(field, DestMACField):
+            _fill(layer, field.name, HOST_MAC)
+        elif isinstance(field, SourceMACField):
+            _fill(layer, field.name, OUTSIDE_MAC)
+        elif isinstance(field, (SourceIPField, SourceIP6Field)):
+            _fill(layer, field.name, None)
+
+
+def _fields(layer: Packet) -> Iterator[object]:
+    for field in layer.fields_desc:
+        yield getattr(field, "fld", field)
+
+
+def _fill(layer: Packet, name: str, value: object) -> None:
+    if layer.fields.get(name) is not None:
+        return
+    if value is None:
+        raise PacketError(f"{layer.name}: {name} is missing; without it the packet would depend on this machine")
+    layer.setfieldval(name, value if isinstance(value, int) else str(value))

@@ -1,0 +1,77 @@
+"""While packets are built nothing is looked up and nothing is sent.
+
+Scapy resolves: a text that is no address becomes a host name (``socket.getaddrinfo``), a missing MAC address an ARP
+request. Whether a library does such a thing shows only in the interpreter's audit events (PEP 578), which it cannot go
+round; an exception from the hook stops the call.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+_LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"})
+_OTHERS = frozenset({
+    *("socket.__new__", "socket.connect", "socket.sendto", "socket.sendmsg"),
+    *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"),
+})  # fmt: skip
+
+_here = threading.local()
+
+
+class LookupRefused(Exception):
+    """Something wanted to know the address of a host name."""
+
+
+class NetworkRefused(Exception):
+    """Something wanted to use the network or to start a process."""
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within, in this thread, LookupRefused or NetworkRefused is raised where the network would be used."""
+    _install()
+    before = getattr(_here, "offline", False)
+    scapy = logging.getLogger("scapy")
+    level = scapy.level
+    _here.offline = True
+    scapy.setLevel(logging.CRITICAL)  # it logs what it then raises, as it is
+    try:
+        yield
+    finally:
+        _here.offline = before
+        scapy.setLevel(level)
+
+
+@cache
+def _install() -> None:
+    """Hooks stay until the interpreter ends; there is one."""
+    sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not getattr(_here, "offline", False):
+        return
+    if event in _LOOKUPS and not _is_numeric(arguments[0] if arguments else None):
+        name = arguments[0] if arguments else ""
+        raise LookupRefused(f"expected an IP address or CIDR, found {str(name)[:60]!r}; names are not looked up")
+    if event in _OTHERS:
+        raise NetworkRefused("it would use the network of this machine")
+
+
+def _is_numeric(host: object) -> bool:
+    """getaddrinfo reads an address without asking anybody."""
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, str(text))
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
