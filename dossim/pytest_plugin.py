@@ -27,6 +27,22 @@ MARKERS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dossim", "scenario files")
+    group.addoption(
+        "--dossim-allow-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="scenarios may name files below this directory too, besides their own and rootdir; may be repeated",
+    )
+    group.addoption(
+        "--dossim-allow-large", action="store_true", help="scenarios may describe as many packets as memory holds"
+    )
+    what = "directories below which scenarios may name files too"
+    parser.addini("dossim_allow_path", what, type="paths")  # type: ignore[maybe-unrecognized-str-typeform]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
@@ -52,14 +68,21 @@ class ScenarioFile(pytest.File):
     def collect(self) -> Iterator[ScenarioItem]:
         """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
         from dossim.scenario import ScenarioRunner, load_scenario
+        from dossim.scenario.budget import DEFAULT, LARGE
         from enforcer.errors import EnforcerError
         from enforcer.printable import printable_lines
 
+        limits = LARGE if self.config.getoption("--dossim-allow-large") else DEFAULT
         try:
-            scenario = load_scenario(_relative(self.path, self.config.invocation_params.dir))
+            scenario = load_scenario(
+                _relative(self.path, self.config.invocation_params.dir),
+                root=self.config.rootpath,
+                allow=_allowed(self.config),
+                limits=limits,
+            )
         except EnforcerError as error:
             raise self.CollectError(printable_lines(error)) from None
-        runner = ScenarioRunner(scenario)
+        runner = ScenarioRunner(scenario, limits=limits)
         for mode in scenario.modes:
             yield ScenarioItem.from_parent(self, name=str(mode), runner=runner, mode=mode)
 
@@ -140,6 +163,11 @@ class ScenarioFailed(AssertionError):
         from enforcer.printable import printable
 
         return "\n".join([printable(self._view.verdict), *failure_lines(self._view)])
+
+
+def _allowed(config: pytest.Config) -> list[Path]:
+    """The directories of the command line and of the ini file."""
+    return [*map(Path, config.getoption("--dossim-allow-path")), *config.getini("dossim_allow_path")]
 
 
 def _relative(path: Path, folder: Path) -> Path:

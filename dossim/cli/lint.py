@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING
+from dossim.cli.options import EXISTING, allow_path_option, require_below
 from enforcer.cli_support import echo, echo_json, verbose_option
 from enforcer.errors import UsageError
 from enforcer.printable import printable
@@ -42,8 +42,16 @@ FOUND = 1
 @click.option(
     "-o", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
 )
+@allow_path_option
 @verbose_option
-def lint(paths: tuple[Path, ...], facts_file: Path | None, node: str | None, level: str, form: str) -> int:
+def lint(
+    paths: tuple[Path, ...],
+    facts_file: Path | None,
+    node: str | None,
+    level: str,
+    form: str,
+    allow_path: tuple[Path, ...],
+) -> int:
     """Find entries that never act, selectors and sets without use, deny lists that hurt, and what is not done early.
 
     PATH is a file or directory of Calico resources, all taken together; - is stdin. Exits with 1 when there is an error
@@ -60,6 +68,9 @@ def lint(paths: tuple[Path, ...], facts_file: Path | None, node: str | None, lev
     from dossim.cli.facts import read_facts
     from enforcer.policy.load import load
 
+    for path in paths:
+        if path.is_dir():
+            require_below(path, (path, *allow_path))
     resources = load(paths)
     facts = read_facts(facts_file) if facts_file is not None else None
     _require_known(resources, node)

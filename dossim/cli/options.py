@@ -16,6 +16,7 @@ from enforcer.mode import ModeChoice, RawChoice
 if TYPE_CHECKING:
     from dossim.drill import Situation
     from dossim.packet.capture import Capture
+    from dossim.scenario.budget import Limits
     from enforcer.policy.resources import Resources
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -171,6 +172,55 @@ def netdev_ingress_option(command: Command) -> Command:
     return click.option(
         "--netdev-ingress", is_flag=True, help="Where there is no XDP, nf_tables drops at netdev ingress."
     )(command)
+
+
+@dataclass(frozen=True)
+class UntrustedOptions:
+    """What scenario files may do besides what anybody's may."""
+
+    allow_path: tuple[Path, ...]
+    allow_large: bool
+
+    @property
+    def limits(self) -> Limits:
+        from dossim.scenario.budget import DEFAULT, LARGE
+
+        return LARGE if self.allow_large else DEFAULT
+
+
+def untrusted_options(command: Command) -> Command:
+    """--allow-path and --allow-large; the command gets them as one :class:`UntrustedOptions` named ``untrusted``."""
+
+    def wrapped(*, allow_path: tuple[Path, ...], allow_large: bool, **given: Any) -> Any:
+        return command(untrusted=UntrustedOptions(allow_path, allow_large), **given)
+
+    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
+    # As in host_options.
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
+    large = click.option("--allow-large", is_flag=True, help="Scenarios may describe as many packets as memory holds.")
+    result: Any = allow_path_option(large(wrapped))
+    return result  # type: ignore[no-any-return]  # decorated: still a command
+
+
+def allow_path_option(command: Command) -> Command:
+    return click.option(
+        "--allow-path",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        multiple=True,
+        metavar="DIR",
+        help="Files below this directory may be read too, when a scenario names them or a symbolic link leads to them; "
+        "may be repeated.",
+    )(command)
+
+
+def require_below(path: Path, folders: Sequence[Path]) -> None:
+    """Refuse resource files that symbolic links lead out of the directory they were found in. Raises UsageError."""
+    from dossim.scenario.confine import Confinement, Outside
+
+    try:
+        Confinement.below(folders).require_resources(path)
+    except Outside as error:
+        raise UsageError(str(error)) from error
 
 
 def output_file(name: str, what: str) -> Callable[[Command], Command]:

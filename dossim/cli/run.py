@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, output_file, takes_stdout, write
+from dossim.cli.options import EXISTING, UntrustedOptions, output_file, takes_stdout, untrusted_options, write
 from dossim.cli.progress import progress
 from enforcer.cli_support import console_for, echo, emit, output_option, verbose_option, warn
 from enforcer.errors import PrivilegeError, UsageError
@@ -19,6 +19,7 @@ from enforcer.printable import printable
 if TYPE_CHECKING:
     from dossim.report.view import View
     from dossim.scenario import Scenario, ScenarioResult, ScenarioRunner
+    from dossim.scenario.budget import Limits
     from enforcer.errors import Finding
 
 FINDINGS, LACKING = 1, 3
@@ -34,6 +35,7 @@ FINDINGS, LACKING = 1, 3
     help="Only these of the modes a scenario lists; may be repeated.",
 )
 @click.option("--predict-only", is_flag=True, help="The prediction half alone, which needs no root.")
+@untrusted_options
 @output_file("json", "Write the results as JSON")
 @output_file("junit", "Write the results as JUnit XML")
 @output_file("html", "Write a report for a browser")
@@ -43,12 +45,16 @@ def run(
     paths: tuple[Path, ...],
     modes: tuple[str, ...],
     predict_only: bool,
+    untrusted: UntrustedOptions,
     json_file: str | None,
     junit_file: str | None,
     html_file: str | None,
     output: str,
 ) -> int:
     """Run scenario files, or all *.scenario.yaml of directories: drill each in each of its modes.
+
+    A scenario may name files below its own directory or below the PATH that was searched for it, and describe 1,000,000
+    packets of 256 MiB.
 
     Without root only the prediction half runs; that is said, and the command exits with 3 unless --predict-only asked
     for it.
@@ -63,9 +69,9 @@ def run(
     from dossim.report.junit import junit
 
     alone = takes_stdout([json_file, junit_file, html_file])
-    scenarios = _load_all(paths)
+    scenarios = _load_all(paths, untrusted)
     quiet = alone or output != "table"
-    session = Session(drills=not predict_only, quiet=quiet)
+    session = Session(drills=not predict_only, quiet=quiet, limits=untrusted.limits)
     items = [item for scenario in scenarios for item in session.run(scenario, modes)]
     if not items:
         raise UsageError(f"no scenario here has the mode {' or '.join(modes)}")
@@ -87,10 +93,11 @@ def run(
 class Session:
     """Runs scenarios one after the other, printing each result; ``lacking`` says why drills were left out."""
 
-    def __init__(self, *, drills: bool, quiet: bool) -> None:
+    def __init__(self, *, drills: bool, quiet: bool, limits: Limits) -> None:
         self.lacking = ""
         self._drills = drills
         self._quiet = quiet
+        self._limits = limits
 
     def run(self, scenario: Scenario, modes: Sequence[str]) -> Iterator[tuple[str, View]]:
         """(path, view) of each of the scenario's modes that is wanted."""
@@ -98,7 +105,7 @@ class Session:
         from dossim.report.view import view_of_scenario
         from dossim.scenario import ScenarioRunner
 
-        runner = ScenarioRunner(scenario)
+        runner = ScenarioRunner(scenario, limits=self._limits)
         for choice in scenario.modes:
             if modes and str(choice) not in modes:
                 continue
@@ -118,15 +125,15 @@ class Session:
         return runner.predict(choice)
 
 
-def _load_all(paths: Sequence[Path]) -> list[Scenario]:
+def _load_all(paths: Sequence[Path], untrusted: UntrustedOptions) -> list[Scenario]:
     """All scenarios. Raises InvalidScenario with the findings of all files."""
-    from dossim.scenario import InvalidScenario, load_scenario, scenario_files
+    from dossim.scenario import InvalidScenario, load_scenario, rooted_scenarios
 
     scenarios: list[Scenario] = []
     findings: list[Finding] = []
-    for path in scenario_files(paths):
+    for path, root in rooted_scenarios(paths):
         try:
-            scenarios.append(load_scenario(path))
+            scenarios.append(load_scenario(path, root=root, allow=untrusted.allow_path, limits=untrusted.limits))
         except InvalidScenario as error:
             findings.extend(error.findings)
     if findings:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 
+from dossim.cli.options import UntrustedOptions, require_below, untrusted_options
 from enforcer.cli_support import echo, verbose_option
 from enforcer.errors import EnforcerError
 
@@ -17,8 +18,9 @@ EXISTING_OR_STDIN = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=EXISTING_OR_STDIN, metavar="PATH...")
+@untrusted_options
 @verbose_option
-def validate(paths: tuple[Path, ...]) -> int:
+def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
     """Check resources and scenario files; print every finding, and exit with 2 when there is one.
 
     '-' is standard input, which holds resources.
@@ -31,7 +33,7 @@ def validate(paths: tuple[Path, ...]) -> int:
       dossim validate policies/ scenarios/
     """
     findings: dict[str, None] = {}  # a policy that two scenarios share is wrong once
-    checks = [check for path in paths for check in _checks(path)]
+    checks = [check for path in paths for check in _checks(path, untrusted)]
     for check in checks:
         findings.update(dict.fromkeys(_findings(check)))
     for line in findings:
@@ -42,29 +44,33 @@ def validate(paths: tuple[Path, ...]) -> int:
     return 0
 
 
-def _checks(path: Path) -> Iterator[Callable[[], object]]:
+def _checks(path: Path, untrusted: UntrustedOptions) -> Iterator[Callable[[], object]]:
     """What has to be loaded; each raises what is wrong."""
-    from dossim.scenario.load import SUFFIXES, load_scenario
-    from enforcer.policy.load import load
-
-    if path.is_file() and path.name.endswith(SUFFIXES):
-        yield partial(load_scenario, path)
-        return
-    scenarios = sorted(item for suffix in SUFFIXES for item in path.rglob(f"*{suffix}"))
-    yield from (partial(load_scenario, item) for item in scenarios)
-    if scenarios:
-        yield from (partial(load, [item]) for item in _resource_files(path))
-    else:
-        yield partial(load, [path])
-
-
-def _resource_files(folder: Path) -> Iterator[Path]:
-    from dossim.scenario.load import SUFFIXES
+    from dossim.scenario.load import SUFFIXES, files_below, load_scenario
     from enforcer.policy.load import SUFFIXES as RESOURCE_SUFFIXES
 
-    for item in sorted(folder.rglob("*")):
+    scenario: Callable[..., object] = partial(load_scenario, allow=untrusted.allow_path, limits=untrusted.limits)
+    if not path.is_dir():
+        yield partial(scenario, path) if path.name.endswith(SUFFIXES) else partial(_load, path)
+        return
+    files = files_below(path)
+    scenarios = [item for item in files if item.name.endswith(SUFFIXES)]
+    yield from (partial(scenario, item, root=path) for item in scenarios)
+    if not scenarios:
+        yield partial(_load, path, (path, *untrusted.allow_path))
+        return
+    for item in files:
         if item.name.endswith(RESOURCE_SUFFIXES) and not item.name.endswith(SUFFIXES):
-            yield item
+            yield partial(_load, item, (path, *untrusted.allow_path))
+
+
+def _load(path: Path, below: Sequence[Path] = ()) -> object:
+    """The resources of a path, which must be ``below`` these directories, unless there are none."""
+    from enforcer.policy.load import load
+
+    if below:
+        require_below(path, below)
+    return load([path])
 
 
 def _findings(check: Callable[[], object]) -> list[str]:

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.errors import PacketError
+from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits, size_of
+from dossim.scenario.confine import Confinement, Outside, Unreadable, read_text
+from dossim.scenario.expression import ExpressionError, count_of
 from dossim.scenario.findings import InvalidScenario, Marks, did_you_mean, plain, repeated_keys
-from dossim.scenario.model import CaptureTraffic, EntryExpectation, GeneratedTraffic, Scenario
+from dossim.scenario.model import CaptureTraffic, EntryExpectation, GeneratedTraffic, Generator, Scenario
 from dossim.scenario.policy import read_policy
 from dossim.scenario.read import Reader
 from dossim.scenario.schema import schema_findings
@@ -23,19 +27,27 @@ SUFFIX = ".scenario.yaml"
 SUFFIXES = (SUFFIX, ".scenario.yml")
 
 
-def load_scenario(path: str | os.PathLike[str]) -> Scenario:
+def load_scenario(
+    path: str | os.PathLike[str],
+    *,
+    root: Path | None = None,
+    allow: Sequence[Path] = (),
+    limits: Limits = DEFAULT,
+) -> Scenario:
     """The scenario of a file, its policy loaded and everything checked that needs no capture.
 
-    Raises InvalidScenario with all findings, those of the policy files included.
+    The files it names must be below its folder, below ``root`` (the folder that was searched for scenarios) or below
+    one of ``allow``. Raises InvalidScenario with all findings, those of the policy files included.
     """
     file = Path(path)
-    document = _read_document(file)
-    resources, policy, findings = read_policy(file, document.root, document.marks)
+    confined = Confinement.of(file, root=root, allow=allow)
+    document = _read_document(file, confined)
+    resources, policy, findings = read_policy(file, document.root, document.marks, confined)
     findings += repeated_keys(document.root, document.marks)
     faults = schema_findings(document.data, document.marks)
     if faults:
         raise InvalidScenario(_in_order(findings + faults))
-    reader = Reader(file, document.data, document.marks)
+    reader = Reader(file, document.data, document.marks, confined)
     scenario = Scenario(
         name=document.data["name"],
         path=file,
@@ -48,7 +60,8 @@ def load_scenario(path: str | os.PathLike[str]) -> Scenario:
         slow=document.data.get("slow", False),
     )
     scenario = replace(scenario, expect=reader.expectations([row.label for row in scenario.traffic]))
-    findings += reader.findings or ([] if findings else _situation_findings(scenario, document.marks))
+    findings += reader.findings or _size_findings(scenario, limits)
+    findings += [] if findings else _situation_findings(scenario, document.marks)
     if findings:
         raise InvalidScenario(_in_order(findings))
     return scenario
@@ -57,17 +70,34 @@ def load_scenario(path: str | os.PathLike[str]) -> Scenario:
 def scenario_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The scenario files among files and directories, those of directories in order of name.
 
-    Raises UsageError for a path that does not exist, or when there is none at all.
+    Raises UsageError for a path that does not exist or cannot be read, or when there is none at all.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
+    return [file for file, _ in rooted_scenarios(paths)]
+
+
+def rooted_scenarios(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path | None]]:
+    """The scenario files as :func:`scenario_files` has them, each with the directory that was searched for it."""
+    given = [Path(path) for path in paths]
+    found: list[tuple[Path, Path | None]] = []
+    for path in given:
         if not path.exists():
             raise UsageError(f"{path}: no such file or directory")
-        within = sorted(item for suffix in SUFFIXES for item in path.rglob(f"*{suffix}"))
-        found.extend(within if path.is_dir() else [path])
+        if path.is_dir():
+            found.extend((item, path) for item in files_below(path) if item.name.endswith(SUFFIXES))
+        else:
+            found.append((path, None))
     if not found:
-        raise UsageError(f"no *{SUFFIX} files in {', '.join(map(str, paths))}")
+        raise UsageError(f"no *{SUFFIX} files in {', '.join(map(str, given))}")
     return found
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a directory at any depth, in order of name. Raises UsageError where one cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    return sorted(Path(where, name) for where, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 @dataclass(frozen=True)
@@ -77,19 +107,41 @@ class _Document:
     marks: Marks
 
 
-def _read_document(file: Path) -> _Document:
+def _read_document(file: Path, confined: Confinement) -> _Document:
     try:
-        documents = list(from_text(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InvalidScenario([Finding(Position(str(file)), "", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise InvalidScenario([Finding(Position(str(file)), "", "not text: it is not UTF-8")]) from error
+        confined.require(file)
+        documents = list(from_text(read_text(file)))
+    except Outside as error:  # a symbolic link
+        raise InvalidScenario([Finding(Position(str(file)), "", f"leads to {error}")]) from error
+    except Unreadable as error:
+        raise InvalidScenario([Finding(Position(str(file)), "", str(error))]) from error
     except DocumentFault as fault:
         raise InvalidScenario([Finding(Position(str(file), fault.line, fault.column), "", fault.message)]) from fault
     if len(documents) != 1:
         message = f"expected one YAML document, found {len(documents)}; each scenario is a file of its own"
         raise InvalidScenario([Finding(Position(str(file)), "", message)])
     return _Document(documents[0], plain(documents[0]), Marks(file, documents[0]))
+
+
+def _size_findings(scenario: Scenario, limits: Limits) -> list[Finding]:
+    """The row with which the generated traffic becomes more than may be; captures are counted when they are read."""
+    budget = Budget(limits)
+    for number, row in enumerate(scenario.traffic):
+        if not isinstance(row, GeneratedTraffic):
+            continue
+        try:
+            described = _described(row)
+            budget.describe(described)
+            budget.take(described * row.parameters.count, 0)
+            budget.take(*size_of(row))
+        except (Exceeded, PacketError) as error:
+            message = error.message if isinstance(error, ExpressionError) else str(error)
+            return [Finding(row.position, f"traffic[{number}]", message)]
+    return []
+
+
+def _described(row: GeneratedTraffic) -> int:
+    return count_of(row.parameters.packet) if row.generator is Generator.SCAPY else 0
 
 
 def _situation_findings(scenario: Scenario, marks: Marks) -> list[Finding]:

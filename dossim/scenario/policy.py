@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from dossim.scenario.confine import Confinement, Outside, Unreadable, read_text
 from dossim.scenario.findings import Marks
 from dossim.scenario.inline import text_of
-from enforcer.errors import Finding, PolicyError
+from enforcer.errors import Finding, PolicyError, Position
 from enforcer.policy.load import load, load_text
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
 from enforcer.policy.resources import NetworkSet, Resource, Resources
 
+_KIND = re.compile(r"^[ \t-]*[\"']?kind[\"']?[ \t]*:|[{,]\s*[\"']?kind[\"']?\s*:", re.MULTILINE)
+_KIND_WITHIN = 64 << 20
 
-def read_policy(path: Path, root: Node, marks: Marks) -> tuple[Resources, tuple[str, ...], list[Finding]]:
+
+def read_policy(
+    path: Path, root: Node, marks: Marks, confined: Confinement
+) -> tuple[Resources, tuple[str, ...], list[Finding]]:
     """The resources, the files they came from, and what is wrong with them; nothing when the document lists none."""
     listed = root.fields.get("policy") if isinstance(root, Fieldset) else None
     items = listed.items if isinstance(listed, Items) else []
-    files = [str(path.parent / str(item.value)) for item in items if isinstance(item, Scalar)]
+    files, refused = _files(path, items, marks, confined)
     inline = [item for item in items if isinstance(item, Fieldset)]
     parts, findings = _load_all(path, files, inline)
+    findings += refused
     resources = merge(parts)
     findings += [marks.finding(("policy",), message) for message in _repeated(resources)]
     return resources, (*files, *([str(path)] if inline else [])), findings
+
+
+def _files(path: Path, items: Sequence[Node], marks: Marks, confined: Confinement) -> tuple[list[str], list[Finding]]:
+    """The files and folders that the scenario names and may name, and why not the others."""
+    files: list[str] = []
+    findings: list[Finding] = []
+    for number, item in enumerate(items):
+        if not isinstance(item, Scalar) or not isinstance(item.value, str):
+            continue  # a resource, or a finding of the schema
+        file = path.parent / item.value
+        try:
+            confined.require_resources(file)
+        except (Outside, OSError, ValueError) as error:
+            findings.append(marks.finding(("policy", number), str(error)))
+        else:
+            files.append(str(file))
+    return files, findings
 
 
 def _load_all(path: Path, files: Sequence[str], inline: Sequence[Node]) -> tuple[list[Resources], list[Finding]]:
@@ -34,13 +59,32 @@ def _load_all(path: Path, files: Sequence[str], inline: Sequence[Node]) -> tuple
     try:
         parts.append(load(files))
     except PolicyError as error:
-        findings.extend(error.findings)
+        findings.extend(_quoting_little(error.findings))
     for node in inline:
         try:
             parts.append(load_text(text_of(node), str(path)))
         except PolicyError as error:
             findings.extend(error.findings)
     return parts, findings
+
+
+def _quoting_little(findings: Sequence[Finding]) -> list[Finding]:
+    """Of a file without any resource only that: it may be any file, and a finding quotes what it finds."""
+    holding = {path: _holds_resources(Path(path)) for path in {finding.position.path for finding in findings}}
+    message = "holds no Calico resource; expected YAML or JSON documents with apiVersion and kind"
+    kept = [
+        finding if holding[finding.position.path] else Finding(Position(finding.position.path), "", message)
+        for finding in findings
+    ]
+    return list(dict.fromkeys(kept))
+
+
+def _holds_resources(file: Path) -> bool:
+    """Whether a resource can be meant; a file that cannot be read has nothing to quote."""
+    try:
+        return _KIND.search(read_text(file, _KIND_WITHIN)) is not None
+    except Unreadable:
+        return True
 
 
 def merge(parts: Iterable[Resources]) -> Resources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from dossim.disposition import Fate
 from dossim.errors import PacketError
 from dossim.host import Listener
+from dossim.scenario.confine import Confinement, Outside
+from dossim.scenario.expression import ExpressionError, parse_expression
 from dossim.scenario.findings import Marks, Step, did_you_mean
 from dossim.scenario.model import (
     Bounds,
@@ -42,8 +44,9 @@ _PROTOCOLS = {"tcp": TCP, "udp": UDP}
 class Reader:
     """Reads the parts of one document; ``findings`` collects what is wrong with them."""
 
-    def __init__(self, path: Path, document: Mapping[str, Any], marks: Marks) -> None:
+    def __init__(self, path: Path, document: Mapping[str, Any], marks: Marks, confined: Confinement) -> None:
         self._folder = path.parent
+        self._confined = confined
         self._document = document
         self._marks = marks
         self.findings: list[Finding] = []
@@ -78,12 +81,19 @@ class Reader:
     def _row(self, steps: Steps, row: Mapping[str, Any]) -> Traffic:
         position = self._marks.position(steps)
         if "capture" in row:
-            path = self._folder / row["capture"]
-            if not path.is_file():
-                self.fault((*steps, "capture"), f"no such file: {path}")
-            return CaptureTraffic(row["label"], path, position)
+            return CaptureTraffic(row["label"], self._capture((*steps, "capture"), row["capture"]), position)
         parameters = self._parameters(steps, row)
         return GeneratedTraffic(row["label"], Generator(row["generate"]), parameters, position)
+
+    def _capture(self, steps: Steps, name: str) -> Path:
+        path = self._folder / name
+        try:
+            self._confined.require(path)
+            if not path.is_file():
+                self.fault(steps, f"no such file: {path}")
+        except (Outside, ValueError, OSError) as error:  # ValueError: a NUL in the name
+            self.fault(steps, str(error))
+        return path
 
     def _parameters(self, steps: Steps, row: Mapping[str, Any]) -> Parameters:
         read: dict[str, Callable[[Steps, Any], Any]] = {
@@ -123,10 +133,11 @@ class Reader:
         return self._each(steps, as_list(value), port_range)
 
     def _expression(self, steps: Steps, text: str) -> str:
-        # Scapy is needed only for this; it takes longer to import than all scenarios take to read.
-        from dossim.scenario.expression import parse_expression
-
-        self._try(steps, text, parse_expression)
+        try:
+            parse_expression(text)
+        except ExpressionError as error:
+            place = self._marks.finding(steps, error.message)
+            self.findings.append(replace(place, context=error.context))
         return text
 
     # --- expectations -----------------------------------------------------------------------------------------------

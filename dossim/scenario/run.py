@@ -7,12 +7,12 @@ from functools import cached_property
 
 from dossim.drill import DrillResult, PredictResult, Situation, drill_capture, predict_capture
 from dossim.drill.run import Progress
-from dossim.packet.capture import Capture, concat, read_capture
-from dossim.scenario.budget import DEFAULT, Limits
+from dossim.packet.capture import Capture, concat
+from dossim.scenario.budget import DEFAULT, Budget, Limits
 from dossim.scenario.expect import Outcome, evaluate
 from dossim.scenario.model import CaptureTraffic, Scenario
 from dossim.scenario.situation import destinations_of, situation_of
-from dossim.scenario.traffic import LabelledCapture, build_traffic
+from dossim.scenario.traffic import LabelledCapture, build_traffic, capture_of
 from enforcer.mode import ModeChoice
 
 
@@ -59,9 +59,12 @@ class ScenarioRunner:
 
     @cached_property
     def _recorded(self) -> Capture | None:
-        """The scenario's captures, which tell the host's addresses when nothing else does."""
-        paths = [row.path for row in self.scenario.traffic if isinstance(row, CaptureTraffic)]
-        return concat(read_capture(path) for path in paths) if paths else None
+        """The scenario's captures, which tell the host's addresses when nothing else does. Raises ScenarioError."""
+        rows = [row for row in self.scenario.traffic if isinstance(row, CaptureTraffic)]
+        if self.scenario.host.addresses or not rows:
+            return None
+        budget = Budget(self._limits)
+        return concat(capture_of(row, budget) for row in rows)
 
     def _situation(self, choice: ModeChoice) -> Situation:
         return situation_of(self.scenario, choice, self._recorded)

@@ -56,15 +56,24 @@ def _places(lengths: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def _frames(row: Traffic, destinations: Destinations, number: int, budget: Budget) -> list[bytes]:
+    if isinstance(row, CaptureTraffic):
+        capture = capture_of(row, budget)
+        return [capture.frame(index) for index in range(len(capture))]
+    _require_destinations(row, destinations)
     try:
-        if isinstance(row, CaptureTraffic):
-            capture = read_capture(row.path)
-            budget.take(len(capture), int(capture.length.sum(dtype=np.int64)))
-            return [capture.frame(index) for index in range(len(capture))]
-        _require_destinations(row, destinations)
         return generate(row, destinations, row=number, budget=budget)
     except Exceeded as error:
-        raise ScenarioError(f"{row.position}: traffic[{number}]: {error}") from None
+        raise ScenarioError(f"{row.position}: {error}") from None
+
+
+def capture_of(row: CaptureTraffic, budget: Budget) -> Capture:
+    """The capture of a row. Raises CaptureError, or ScenarioError for more than the budget allows."""
+    capture = read_capture(row.path)
+    try:
+        budget.take(len(capture), int(capture.length.sum(dtype=np.int64)))
+    except Exceeded as error:
+        raise ScenarioError(f"{row.position}: {error}") from None
+    return capture
 
 
 def _require_destinations(row: GeneratedTraffic, destinations: Destinations) -> None:

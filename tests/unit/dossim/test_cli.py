@@ -409,7 +409,7 @@ def test_a_failed_expectation_is_exit_1(tmp_path: Path) -> None:
     path = tmp_path / "x.scenario.yaml"
     text = (SCENARIOS / "syn-flood.scenario.yaml").read_text().replace("policies/", f"{SCENARIOS}/policies/")
     path.write_text(text.replace("fate: dropped, stage: raw", "fate: delivered"))
-    result = dossim("run", path, "--predict-only", "--mode", "raw")
+    result = dossim("run", path, "--predict-only", "--mode", "raw", "--allow-path", SCENARIOS)
     assert result.exit_code == 1
     assert "FAILED" in result.stdout
     assert f"{path}:" in result.stdout

@@ -53,7 +53,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
         pytester.makeconftest(kernel.replace("{otherwise}", otherwise))
         policy = ROOT / "scenarios" / "policies" / "how-to.yaml"
         pytester.path.joinpath("it.scenario.yaml").write_text(SCENARIO.format(policy=policy, fate=fate))
-        return pytester.runpytest_subprocess("-p", "dossim", "-ra", *options)
+        return pytester.runpytest_subprocess("-p", "dossim", "-ra", f"--dossim-allow-path={policy.parent}", *options)
 
     return run
 

@@ -65,7 +65,7 @@ def findings(folder: Path, text: str) -> list[str]:
 
 def test_the_contract_s_example_is_read_as_written(tmp_path: Path) -> None:
     (tmp_path / "dns.pcap").write_bytes(b"")
-    scenario = load_scenario(write(tmp_path, CONTRACT))
+    scenario = load_scenario(write(tmp_path, CONTRACT), allow=[HOW_TO.parent])
     assert scenario.name == "deny-listed NTP reflection is dropped in the driver"
     assert scenario.modes == (ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.RAW)
     assert (scenario.host.node, scenario.host.interface) == ("jasper", "eth0")
@@ -85,7 +85,7 @@ def test_the_contract_s_example_is_read_as_written(tmp_path: Path) -> None:
 
 def test_expectations_are_read_as_written(tmp_path: Path) -> None:
     (tmp_path / "dns.pcap").write_bytes(b"")
-    dropped, delivered, conntrack, entry = load_scenario(write(tmp_path, CONTRACT)).expect
+    dropped, delivered, conntrack, entry = load_scenario(write(tmp_path, CONTRACT), allow=[HOW_TO.parent]).expect
     assert isinstance(dropped, PacketExpectation)
     assert (dropped.fate, dropped.at_or_before, dropped.share) == (Fate.DROPPED, Stage.RAW, Bounds(1.0, 1.0))
     assert dropped.position.line == 10

@@ -1,0 +1,142 @@
+"""Which files a scenario may name: those below its own folder, and below folders that its user allows.
+
+Scenarios come with pull requests. A path in one must not read what only the machine that runs it can see, nor print of
+it in an error message; neither must a symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.policy.load import SUFFIXES
+
+ALLOW_PATH = "--allow-path"
+FILE_MAX_BYTES = 4 << 20  # of a scenario file; resources inline are meant for a few
+
+_ENTRIES_MAX = 10_000
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFDIR: "a directory",
+}
+
+
+class Outside(Exception):
+    """A path that the scenario may not name; the sentence says what would be right."""
+
+
+class Unreadable(Exception):
+    """A file that cannot be taken; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """``roots`` are real paths of folders; everything below them may be read."""
+
+    roots: tuple[str, ...]
+
+    @classmethod
+    def of(cls, scenario: Path, *, root: Path | None = None, allow: Iterable[Path] = ()) -> Confinement:
+        """Of a scenario file: its folder, ``root`` where the file is below it, and the folders allowed besides.
+
+        ``root`` is the folder that the user gave to be searched for scenarios; never the whole file system.
+        """
+        folder = os.path.realpath(scenario.parent)
+        roots = [folder, *(os.path.realpath(path) for path in allow)]
+        if root is not None:
+            real = os.path.realpath(root)
+            if real != os.path.dirname(real) and _is_below(folder, real):
+                roots.append(real)
+        return cls(tuple(roots))
+
+    @classmethod
+    def below(cls, folders: Iterable[Path]) -> Confinement:
+        """To these folders and nothing else."""
+        return cls(tuple(os.path.realpath(folder) for folder in folders))
+
+    def require(self, path: Path) -> None:
+        """Raises Outside for a path that leads elsewhere, symbolic links followed."""
+        real = os.path.realpath(path)
+        if not any(_is_below(real, root) for root in self.roots):
+            raise Outside(
+                f"{path}: is outside {self.roots[0]}, where it may be read from; "
+                f"{ALLOW_PATH} {os.path.dirname(real)} would allow it"
+            )
+
+    def require_resources(self, path: Path) -> None:
+        """The same for a file of resources or a folder of them, and all that is below it. Raises Outside."""
+        for number, item in enumerate(_resource_files(path)):
+            if number > _ENTRIES_MAX:
+                raise Outside(f"{path}: more than {_ENTRIES_MAX:,} files and folders; name the files")
+            self.require(item)
+        real = os.path.realpath(path)
+        if not os.path.isdir(real) and not real.endswith(SUFFIXES):
+            raise Outside(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, or a folder of such files")
+
+
+def read_text(path: Path, most: int = FILE_MAX_BYTES) -> str:
+    """The text of a regular file. Raises Unreadable; does not wait for a FIFO's writer or a device."""
+    try:
+        _require_regular(os.stat(path), most)  # before opening: that alone does things to some devices
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb") as file:
+            _require_regular(os.fstat(descriptor), most)
+            content = file.read(most + 1)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise Unreadable(f"cannot be read: {error}") from error
+    if len(content) > most:
+        raise Unreadable(_too_large(most))
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable("not text: it is not UTF-8") from error
+
+
+def _require_regular(status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        found = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise Unreadable(f"not a regular file but {found}")
+    if status.st_size > most:
+        raise Unreadable(_too_large(most))
+
+
+def _too_large(most: int) -> str:
+    return f"larger than {most >> 20} MiB; a scenario names its captures and policy rather than holding them"
+
+
+def _resource_files(path: Path) -> Iterator[Path]:
+    """The path, and what is below a folder: each folder, and each file that would be read as resources."""
+    yield path
+    seen: set[str] = set()
+    to_read = [path] if path.is_dir() else []
+    while to_read:
+        folder = to_read.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _entries(folder):
+            if entry.is_dir():
+                yield entry
+                to_read.append(entry)
+            elif entry.name.endswith(SUFFIXES):
+                yield entry
+
+
+def _entries(folder: Path) -> Sequence[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return ()  # reading the policy says why
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(os.path.join(root, ""))
