@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def explain(host: HostOptions, mode: str, egress: bool, packet: str, output: str
     """Show one packet's way through the pipeline, and the entry and line of YAML that decided.
 
     PACKET is a Scapy expression, whose destination (with --egress: source) may be left out, or CAPTURE#N: packet N of
-    a capture, counted from 0 as in all of dossim's reports (Wireshark counts from 1).
+    a capture, counted from 0 as in all of dossim's reports (Wireshark counts from 1). A source port that is left out is
+    an ephemeral one; what policy matches on and the expression does not say is named in the output.
 
     \b
     Example:
@@ -46,17 +48,20 @@ def explain(host: HostOptions, mode: str, egress: bool, packet: str, output: str
     """
     from dossim.packet.summary import summary
 
-    frame, trace = explained(host, mode, packet, egress=egress)
-    data = trace_as_dict(summary(frame), trace)
-    emit(data, output, lambda console: _print(data["packet"], trace, console))
+    frame, trace, assumed = explained(host, mode, packet, egress=egress)
+    data = trace_as_dict(summary(frame), trace, assumed)
+    emit(data, output, lambda console: _print(data["packet"], trace, assumed, console))
 
 
-def explained(host: HostOptions, mode: str, packet: str, *, egress: bool = False) -> tuple[bytes, Trace]:
-    """The frame and its way. Raises PacketError, CaptureError or UsageError for a PACKET that is none."""
-    chosen = re.fullmatch(r"(.+)#(\d+)", packet)
+def explained(host: HostOptions, mode: str, packet: str, *, egress: bool = False) -> tuple[bytes, Trace, Sequence[str]]:
+    """The frame, its way, and what of the frame an expression left open.
+
+    Raises PacketError, CaptureError or UsageError for a PACKET that is none.
+    """
+    chosen = re.fullmatch(r"(.+)#([0-9]{1,12})", packet)
     if chosen and "(" not in chosen[1]:
-        return _of_capture(host, mode, chosen[1], int(chosen[2]), egress=egress)
-    if "(" not in packet and Path(packet).exists():
+        return *_of_capture(host, mode, chosen[1], int(chosen[2]), egress=egress), ()
+    if "(" not in packet and os.path.exists(packet):  # False for what no file can be called
         raise UsageError(f"{packet}: which packet? Write {packet}#0 for the first")
     return _of_expression(host, mode, packet, egress=egress)
 
@@ -84,20 +89,22 @@ def _related(capture: Capture, number: int) -> list[int]:
     return [index for index, key in keys.items() if key == keys[number]] if number in keys else [number]
 
 
-def _of_expression(host: HostOptions, mode: str, expression: str, *, egress: bool) -> tuple[bytes, Trace]:
+def _of_expression(
+    host: HostOptions, mode: str, expression: str, *, egress: bool
+) -> tuple[bytes, Trace, Sequence[str]]:
     from dossim.packet.capture import Capture
-    from dossim.scenario.expression import frame_of
+    from dossim.scenario.expression import assumed_in, frame_of
     from dossim.scenario.situation import destinations_of
 
     resources = host.resources()
     situation = host.situation(resources, capture=None, mode=mode)
     if egress:
         frame = frame_of(expression, {}, sources=destinations_of(situation))
-        return frame, _sent(situation, frame)
+        return frame, _sent(situation, frame), assumed_in(expression)
     frame = frame_of(expression, destinations_of(situation))
     if not situation.host.addresses:  # then the packet's destination is the host
         situation = host.situation(resources, capture=Capture.from_frames([frame]), mode=mode)
-    return frame, _explainer(situation).explain(frame)
+    return frame, _explainer(situation).explain(frame), assumed_in(expression)
 
 
 def _sent(situation: Situation, frame: bytes) -> Trace:
@@ -118,12 +125,13 @@ def _explainer(situation: Situation) -> Any:
     )
 
 
-def trace_as_dict(packet: str, trace: Trace) -> dict[str, Any]:
-    """The trace as JSON can say it."""
+def trace_as_dict(packet: str, trace: Trace, assumed: Sequence[str] = ()) -> dict[str, Any]:
+    """The trace as JSON can say it; ``assumed`` are fields that the expression left open, with their values."""
     ended = trace.disposition
     return {
         "schema": SCHEMA,
         "packet": packet,
+        "assumed": list(assumed),
         "fate": str(ended.fate),
         "stage": ended.stage and str(ended.stage),
         "entry": ended.entry,
@@ -143,8 +151,10 @@ def _hop_as_dict(hop: Hop) -> Mapping[str, Any]:
     }
 
 
-def _print(packet: str, trace: Trace, console: Console) -> None:
+def _print(packet: str, trace: Trace, assumed: Sequence[str], console: Console) -> None:
     console.print(line(packet, "bold"), soft_wrap=True)
+    if assumed:
+        console.print(line(f"not in the expression, so assumed: {', '.join(assumed)}", "yellow"), soft_wrap=True)
     table = Table("stage", "looked at", "result", box=None, pad_edge=False, header_style="dim")
     for hop in trace.hops[:-1]:
         result = Text("\n").join(line(text) for text in (hop.result, hop.note) if text)

@@ -9,6 +9,7 @@ from scapy.fields import FieldListField, IP6Field, IPField, MultipleTypeField
 from scapy.layers.inet6 import IP6ListField
 from scapy.utils6 import Net6
 
+from dossim.scenario.offline import is_numeric, refuse_name
 from enforcer.policy.nets import parse_cidr
 
 # Whose addresses may be of either version, as another field says.
@@ -16,18 +17,19 @@ _EITHER = {("ARP", "psrc"), ("ARP", "pdst")}
 _SHOWN = 60
 
 
-class _Network4(Net):  # type: ignore[misc]  # Scapy has no types
-    """A network whose address was read already: Scapy's own asks the resolver, for numbers too."""
+_resolve = Net.name2addr
 
-    @classmethod
-    def name2addr(cls, name: str) -> str:
+
+def _name2addr(cls: type[Net], name: str) -> str:
+    """Scapy's, which asks the resolver for addresses too; they are what they are, and nobody is asked offline."""
+    if is_numeric(name):
         return name
+    refuse_name(name)
+    return str(_resolve.__func__(cls, name))
 
 
-class _Network6(Net6):  # type: ignore[misc]
-    @classmethod
-    def name2addr(cls, name: str) -> str:
-        return name
+# Some fields are addresses or names depending on others (the data of a DNS record): Scapy decides, then comes here.
+Net.name2addr = classmethod(_name2addr)
 
 
 def read(layer: str, field: Any, value: Any) -> Any:
@@ -55,7 +57,7 @@ def _address(value: Any, versions: tuple[int, ...], *, alone: bool) -> Any:
     if isinstance(value, tuple) and len(value) == 2 and not alone:
         version, first = _single(value[0], versions)
         _, last = _single(value[1], (version,))
-        return (_Network6 if version == 6 else _Network4)(first, last)
+        return (Net6 if version == 6 else Net)(first, last)
     text = str(value)
     version, _, _ = _parsed(value)
     if version not in versions:
@@ -64,7 +66,7 @@ def _address(value: Any, versions: tuple[int, ...], *, alone: bool) -> Any:
         return text
     if alone:
         raise ValueError(f"expected an IPv{version} address, found the network {text!r}")
-    return (_Network6 if version == 6 else _Network4)(text)
+    return (Net6 if version == 6 else Net)(text)
 
 
 def _single(value: Any, versions: tuple[int, ...]) -> tuple[int, str]:

@@ -25,11 +25,11 @@ Destinations = Mapping[int, IPAddress]  # the host's first address, by IP versio
 
 _TRANSPORTS = (inet.TCP, inet.UDP, sctp.SCTP)
 # What policy matches on, and a packet of Scapy's has without being told.
+_PORTS = {"sport": "source port", "dport": "destination port"}
 _MATCHED = {
-    inet.TCP: ("sport", "dport", "flags"),
-    inet.UDP: ("sport", "dport"),
-    sctp.SCTP: ("sport", "dport"),
-    inet.ICMP: ("type",),
+    **dict.fromkeys(_TRANSPORTS, _PORTS),
+    inet.TCP: {**_PORTS, "flags": "flags"},
+    inet.ICMP: {"type": "type", "code": "code"},
 }
 
 
@@ -57,18 +57,16 @@ def completed(packet: Packet, destinations: Destinations, sources: Destinations)
     return packet
 
 
-def left_out(written: Packet, packet: Packet) -> str:
-    """What policy matches on and ``written`` does not say, with the value in ``packet``; "" for nothing."""
-    said = {
-        (type(layer), name) for layer in layers_of(written) for name, value in layer.fields.items() if value is not None
-    }
-    parts = [
-        f"{layer.name} {name} {layer.getfieldval(name)}"
-        for layer in layers_of(packet)
-        for name in _MATCHED.get(type(layer), ())
-        if (type(layer), name) not in said
+def assumed(packet: Packet) -> list[str]:
+    """What policy matches on and the packet, as written, does not say, with the value that it is built with."""
+    headers = [layer for layer in layers_of(packet) if type(layer) in _MATCHED]
+    first = _transport(packet)
+    return [
+        f"{layer.name} {word} {EPHEMERAL_PORT if layer is first and name == 'sport' else layer.getfieldval(name)}"
+        for layer in headers
+        for name, word in _MATCHED[type(layer)].items()
+        if layer.fields.get(name) is None
     ]
-    return ", ".join(parts)
 
 
 def _transport(packet: Packet) -> Packet | None:

@@ -22,7 +22,7 @@ from scapy.packet import Packet
 from dossim.errors import PacketError
 from dossim.scenario import addresses
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded
-from dossim.scenario.complete import Destinations, completed, left_out
+from dossim.scenario.complete import Destinations, assumed, completed
 from dossim.scenario.expand import count, expanded, layers_of
 from dossim.scenario.findings import did_you_mean
 from dossim.scenario.offline import LookupRefused, offline
@@ -78,11 +78,13 @@ def count_of(expression: str) -> int:
     return _count(expression, parse_expression(expression))
 
 
-def defaults_of(expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})) -> str:
-    """What the expression does not say although policy matches on it, and what was taken; "" for nothing."""
-    packet = parse_expression(expression)
+def assumed_in(expression: str) -> list[str]:
+    """What policy matches on and the expression does not say, with what is taken: ``UDP source port 49152``.
+
+    Addresses are left out: they show in every summary of the packet.
+    """
     with offline():
-        return left_out(packet, completed(packet, destinations, sources))
+        return assumed(parse_expression(expression))
 
 
 def parse_expression(expression: str) -> Packet:

@@ -9,9 +9,12 @@ from typing import Any
 
 from dossim.errors import ScenarioError
 from enforcer.errors import Finding, Position
-from enforcer.policy.nodes import Fieldset, Items, Node
+from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
 
 Step = str | int
+
+_WORD = 100  # no name is longer, and finding the nearest takes the square of it
+_NAMED = 40
 
 
 class InvalidScenario(ScenarioError):
@@ -57,7 +60,9 @@ class Marks:
 
 
 def plain(node: Node) -> Any:
-    """The document as plain data, for the schema."""
+    """The document as plain data, for the schema; 5.0 is the whole number 5, as in JSON."""
+    if isinstance(node, Scalar) and isinstance(node.value, float) and node.value.is_integer():
+        return int(node.value)
     if isinstance(node, Fieldset):
         return {name: plain(value) for name, value in node.fields.items()}
     return [plain(item) for item in node.items] if isinstance(node, Items) else node.value
@@ -89,7 +94,8 @@ def field_of(steps: Iterable[Step]) -> str:
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """``; did you mean 'count'?`` when one of the known words is near, else all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(word), names, n=1)
+    near = difflib.get_close_matches(str(word), names, n=1) if len(str(word)) <= _WORD else []
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"; known: {', '.join(names[:_NAMED])}{more}" if names else ""

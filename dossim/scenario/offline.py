@@ -58,14 +58,19 @@ def _install() -> None:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if not getattr(_here, "offline", False):
         return
-    if event in _LOOKUPS and not _is_numeric(arguments[0] if arguments else None):
-        name = arguments[0] if arguments else ""
-        raise LookupRefused(f"expected an IP address or CIDR, found {str(name)[:60]!r}; names are not looked up")
+    if event in _LOOKUPS:
+        refuse_name(arguments[0] if arguments else "")
     if event in _OTHERS:
         raise NetworkRefused("it would use the network of this machine")
 
 
-def _is_numeric(host: object) -> bool:
+def refuse_name(host: object) -> None:
+    """Raises LookupRefused within :func:`offline` for what is no address."""
+    if getattr(_here, "offline", False) and not is_numeric(host):
+        raise LookupRefused(f"expected an IP address or CIDR, found {str(host)[:60]!r}; names are not looked up")
+
+
+def is_numeric(host: object) -> bool:
     """getaddrinfo reads an address without asking anybody."""
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     for family in (socket.AF_INET, socket.AF_INET6):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,6 +181,10 @@ class Reader:
             self.fault((*steps, "at-or-before"), "give stage or at-or-before, not both")
 
     def _bounds(self, steps: Steps, value: Any) -> Bounds:
+        given = value if isinstance(value, dict) else {"": value}
+        for name, number in given.items():
+            if not isfinite(number):
+                self.fault((*steps, name) if name else steps, f"expected a number, found {number}")
         if not isinstance(value, dict):
             return Bounds(value, value)
         bounds = Bounds(value.get("at-least"), value.get("at-most"))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 
 from dossim.scenario.findings import Marks, did_you_mean, field_of
 from enforcer.errors import Finding
+
+FINDINGS_MAX = 100
+_SHOWN = 60
 
 
 @cache
@@ -23,14 +29,38 @@ def schema() -> Mapping[str, Any]:
 
 def schema_findings(document: Any, marks: Marks) -> list[Finding]:
     """Everything in which the document departs from the schema, in file order."""
-    found = [finding for error in _validator().iter_errors(document) for finding in _findings(error, marks)]
+    found = [
+        finding
+        for error in islice(_validator().iter_errors(document), FINDINGS_MAX)
+        for finding in islice(_findings(error, marks), FINDINGS_MAX)
+    ]
     # A field that two branches of the schema know is complained of twice.
-    return sorted(set(found), key=lambda finding: finding.position)
+    found = sorted(set(found), key=lambda finding: finding.position)
+    if len(found) >= FINDINGS_MAX:
+        found[FINDINGS_MAX:] = [
+            marks.finding((), f"more than {FINDINGS_MAX} findings; those after these are not shown")
+        ]
+    return found
 
 
 @cache
 def _validator() -> Any:
-    return Draft202012Validator(dict(schema()))
+    own = extend(Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items})
+    return own(dict(schema()))
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """All of the text: the library searches within it, and to Python ``$`` is before a last line feed too."""
+    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
+        yield ValidationError(f"does not match {pattern}")
+
+
+def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """The library compares each item with each where they cannot be sorted."""
+    if wanted and isinstance(instance, list):
+        texts = [json.dumps(item, sort_keys=True, default=str) for item in instance]
+        if len(set(texts)) < len(texts):
+            yield ValidationError("an item is there twice")
 
 
 def _findings(error: Any, marks: Marks) -> Iterator[Finding]:
@@ -53,6 +83,12 @@ def _findings(error: Any, marks: Marks) -> Iterator[Finding]:
             )
         case "uniqueItems":
             yield marks.finding(steps, "an item is there twice")
+        case "maxItems":
+            yield marks.finding(steps, f"{len(error.instance):,} items; at most {error.validator_value:,} are read")
+        case "maxLength":
+            yield marks.finding(
+                steps, f"{len(error.instance):,} characters; at most {error.validator_value:,} are read"
+            )
         case "minItems" | "minProperties":
             yield marks.finding(steps, f"expected {error.schema.get('title', 'something')}, found nothing")
         case _:
@@ -68,5 +104,7 @@ def _near(error: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value as the file spells it, shortened."""
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, (list, dict)) and len(value) > _SHOWN:
+        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value):,}"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
