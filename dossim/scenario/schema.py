@@ -29,17 +29,12 @@ def schema() -> Mapping[str, Any]:
 
 def schema_findings(document: Any, marks: Marks) -> list[Finding]:
     """Everything in which the document departs from the schema, in file order."""
-    found = [
-        finding
-        for error in islice(_validator().iter_errors(document), FINDINGS_MAX)
-        for finding in islice(_findings(error, marks), FINDINGS_MAX)
-    ]
+    errors = list(islice(_validator().iter_errors(document), FINDINGS_MAX + 1))
+    each = [finding for error in errors for finding in islice(_findings(error, marks), FINDINGS_MAX)]
     # A field that two branches of the schema know is complained of twice.
-    found = sorted(set(found), key=lambda finding: finding.position)
-    if len(found) >= FINDINGS_MAX:
-        found[FINDINGS_MAX:] = [
-            marks.finding((), f"more than {FINDINGS_MAX} findings; those after these are not shown")
-        ]
+    found = sorted(dict.fromkeys(each), key=lambda finding: finding.position)
+    if len(errors) > FINDINGS_MAX or len(found) > FINDINGS_MAX:
+        found[FINDINGS_MAX:] = [marks.finding((), f"more than {FINDINGS_MAX} findings; the others are not shown")]
     return found
 
 

@@ -244,3 +244,28 @@ def test_a_folder_without_scenarios_is_a_mistake(tmp_path: Path) -> None:
 def test_every_shipped_scenario_is_valid(path: Path) -> None:
     scenario = load_scenario(path)
     assert scenario.expect, "a scenario that expects nothing shows nothing"
+
+
+@pytest.mark.parametrize("share", [".nan", ".inf", "{at-least: .nan}"])
+def test_a_share_is_a_number(tmp_path: Path, share: str) -> None:
+    text = f"{SMALL}expect: [{{label: attack, fate: dropped, share: {share}}}]\n"
+    assert "expect[0].share" in findings(tmp_path, text)[0]
+
+
+@pytest.mark.parametrize("value", ["0x_", "0b_", "0o_", "1e999", "'0'", "1" * 399, "9" * 5000])
+def test_odd_numbers_are_findings(tmp_path: Path, value: str) -> None:
+    assert "traffic[0].count: expected" in findings(tmp_path, SMALL.replace("count: 1", f"count: {value}"))[0]
+
+
+def test_a_whole_number_with_a_point_is_one(tmp_path: Path) -> None:
+    (row,) = load_scenario(write(tmp_path, SMALL.replace("count: 1", "count: 3.0"))).traffic
+    assert isinstance(row, GeneratedTraffic)
+    assert type(row.parameters.count) is int
+
+
+def test_a_fault_in_an_expression_is_pointed_at(tmp_path: Path) -> None:
+    row = "{generate: scapy, label: attack, packet: 'IP(src=\"1.2.3.4\")/TPC()'}"
+    (finding,) = findings(tmp_path, f"name: x\npolicy: []\ntraffic: [{row}]\n")
+    first, text, caret = finding.splitlines()
+    assert first == "3:52: traffic[0].packet: no layer is called 'TPC'; did you mean 'TCP'?"
+    assert text[caret.index("^") :].startswith("TPC()")

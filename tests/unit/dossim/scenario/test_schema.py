@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import fields
+from importlib import import_module
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from dossim.disposition import Fate
+from dossim.scenario.findings import Marks, plain
 from dossim.scenario.generate import GENERATORS
 from dossim.scenario.model import Generator, LeaveOut, Parameters
-from dossim.scenario.schema import schema
+from dossim.scenario.schema import FINDINGS_MAX, schema, schema_findings
 from enforcer.mode import ModeChoice
+from enforcer.policy.nodes import from_data
 from enforcer.words import Stage
 
 
@@ -57,3 +62,71 @@ def test_closed_sets_are_the_code_s() -> None:
     leave_out = properties_of("fragments")["leave-out"]
     assert isinstance(leave_out, dict)
     assert set(leave_out["enum"]) == {str(word) for word in LeaveOut}
+
+
+def found_in(document: object) -> list[str]:
+    root = from_data(document)
+    return [str(finding) for finding in schema_findings(plain(root), Marks("x.yaml", root))]
+
+
+SMALL = {
+    "name": "x",
+    "policy": [],
+    "traffic": [{"generate": "syn-flood", "count": 1, "sources": "203.0.113.1", "label": "a"}],
+}
+BEYOND = [
+    ({"name": "x" * 301}, "301 characters; at most 300"),
+    ({"policy": ["a"] * 1001}, "1,001 items; at most 1,000"),
+    ({"traffic": [{}] * 257}, "257 items; at most 256"),
+    ({"traffic": [SMALL["traffic"][0] | {"label": "a\n"}]}, "expected a label"),  # type: ignore[index]
+    ({"traffic": [SMALL["traffic"][0] | {"seed": 10**30}]}, "expected a number"),  # type: ignore[index]
+    ({"traffic": [SMALL["traffic"][0] | {"sources": ["a"] * 10_001}]}, "expected an IP address"),  # type: ignore[index]
+    ({"expect": [{"entry": "x", "packets": 10**400}]}, "a number, or at-least"),
+    ({"modes": [{}] * 100_000}, "100,000 items; at most 4"),
+    ({"modes": ["raw", "raw"]}, "an item is there twice"),
+]
+
+
+@pytest.mark.parametrize(("fields_given", "message"), BEYOND)
+def test_every_list_text_and_number_has_an_end(fields_given: dict[str, object], message: str) -> None:
+    found = found_in({**SMALL, **fields_given})
+    assert any(message in finding for finding in found)
+    assert all(len(finding) < 500 for finding in found)
+    assert len(found) <= FINDINGS_MAX + 1
+
+
+def test_a_few_findings_stand_for_many() -> None:
+    found = found_in({**SMALL, "traffic": [{"generate": "x", "label": n} for n in range(250)]})
+    assert 10 < len(found) <= FINDINGS_MAX + 1
+    assert "x.yaml:1:1: more than 100 findings; the others are not shown" in found
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    assert found_in({**SMALL, "traffic": [SMALL["traffic"][0] | {"count": 5.0}]}) == []  # type: ignore[index]
+
+
+def patterns(node: object) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["pattern"]} if isinstance(node.get("pattern"), str) else set()
+        return own.union(*map(patterns, node.values()))
+    return set().union(*map(patterns, node)) if isinstance(node, list) else set()
+
+
+@pytest.mark.parametrize("pattern", sorted(patterns(schema())))
+def test_no_pattern_has_two_ways_to_the_same_text(pattern: str) -> None:
+    """One repetition after another of the same characters, or one within another, would be tried in all divisions."""
+    # What re itself reads patterns with.
+    parser = import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+
+    def repeats(parsed: object) -> list[bool]:
+        found = []
+        for name, argument in parsed:  # type: ignore[attr-defined]
+            if str(name) == "MAX_REPEAT":
+                found.append(bool(repeats(argument[2])))
+            elif str(name) == "SUBPATTERN":
+                found += repeats(argument[3])
+        return found
+
+    found = repeats(parser.parse(pattern))
+    assert not any(found)
+    assert re.fullmatch(pattern, "a" * 100_000 + "!") is None
