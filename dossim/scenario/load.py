@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dossim.scenario.findings import InvalidScenario, Marks, did_you_mean, plain
 from dossim.scenario.model import CaptureTraffic, EntryExpectation, GeneratedTraffic, Generator, Scenario
 from dossim.scenario.policy import read_policy
 from dossim.scenario.read import Reader
-from dossim.scenario.schema import schema_findings
+from dossim.scenario.schema import FINDINGS_MAX, schema_findings
 from dossim.scenario.situation import destinations_of, situation_of
 from dossim.scenario.traffic import missing_destination
 from enforcer.errors import EnforcerError, Finding, Position, UsageError
@@ -43,7 +44,7 @@ def load_scenario(
     confined = Confinement.of(file, root=root, allow=allow)
     document = _read_document(file, confined)
     resources, policy, findings = read_policy(file, document.root, document.marks, confined)
-    findings += repeated_keys(document.root, document.marks)
+    findings += islice(repeated_keys(document.root, document.marks), FINDINGS_MAX)
     faults = schema_findings(document.data, document.marks)
     if faults:
         raise InvalidScenario(_in_order(findings + faults))
