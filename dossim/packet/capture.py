@@ -35,7 +35,8 @@ class Capture:
     bytes; ``wire_length`` int32[N], bytes on the wire, more than ``length`` where the capture was cut (a snapshot
     length); ``record`` int64[N], the packet's number in the file, from 0: others may have been skipped before it;
     ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk. ``skipped`` counts what the
-    file holds that is no received packet, by what it is; ``warnings`` are sentences about the file.
+    file holds that is no received packet, by what it is; ``warnings`` are sentences about the file. ``link_types``
+    counts its packets, those skipped included, by the name of their link type.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Capture:
     timestamp_ns: npt.NDArray[np.int64]
     skipped: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    link_types: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)
