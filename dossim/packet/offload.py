@@ -1,4 +1,4 @@
-"""Checksums that were left to hardware: packets captured before their checksum was computed, or after it was taken away.
+"""Checksums left to hardware: packets captured before their checksum was computed, or after it was taken away.
 
 Linux leaves the plain sum of the pseudo header in the field (CHECKSUM_PARTIAL: ``__tcp_v4_send_check``,
 ``udp4_hwcsum``) and the device completes it. Packets that GRO merged have it too (``tcp_gro_complete``), and so have
