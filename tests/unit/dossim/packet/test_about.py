@@ -27,10 +27,10 @@ def test_everything_that_is_to_be_known() -> None:
         wire_length=np.array([len(ORDINARY), 1514, len(ZERO)], np.int32),
         skipped={"sent by the host (SLL outgoing)": 1200},
         warnings=("x.pcap: cut",),
-        link_types={"EN10MB": 2, "LINUX_SLL": 1201},
+        link_types={"ETHERNET": 2, "LINUX_SLL": 1201},
     )
     assert describe(capture, [ip_address("192.0.2.2")]) == [
-        "3 packets (2 EN10MB, 1,201 LINUX_SLL).",
+        "3 packets (2 ETHERNET, 1,201 LINUX_SLL).",
         "1 packet cut by the snapshot length: what is decided behind the cut is not known.",
         "1,200 packets left out: sent by the host (SLL outgoing).",
         "1 packet from an address of the host itself: sent, it seems, not received.",
