@@ -59,7 +59,13 @@ def as_ethernet(name: str, octets: bytearray, records: Records, *, skip_unknown:
     rows = np.flatnonzero(received)
     length, wire_length = _without_fcs(records, rows)
     frames = Frames(
-        np.frombuffer(octets, np.uint8), records.offset[rows], length, wire_length, rows, dict(+skipped), dict(by_name)
+        np.frombuffer(octets, np.uint8),
+        records.offset[rows],
+        length,
+        wire_length,
+        rows,
+        _by_count(skipped),
+        dict(by_name),
     )
     return frames if set(links.tolist()) <= {ETHERNET} else _reframed(octets, records, frames)
 
@@ -70,6 +76,11 @@ def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
         f"{name}: of {total:,} packets, {kinds} cannot be read; --skip-unknown-link-types leaves them out. Ethernet, "
         "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI), NFLOG would be right"
     )
+
+
+def _by_count(skipped: Counter[str]) -> dict[str, int]:
+    """The most frequent first."""
+    return dict(sorted((+skipped).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -100,5 +111,5 @@ def _reframed(octets: bytearray, records: Records, frames: Frames) -> Frames:
         length=reframer.length[kept],
         wire_length=reframer.wire_length[kept],
         record=frames.record[kept],
-        skipped=dict(reframer.skipped),
+        skipped=_by_count(reframer.skipped),
     )

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 # More than any packet in a capture has: libpcap's MAXIMUM_SNAPLEN, Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD.
 LARGEST_PACKET = 262_144
-# A length on the wire may be anything in 32 bits; more than this is no length of a packet, whatever follows from it.
-LONGEST_ON_THE_WIRE = 1 << 30
+# A length on the wire may be anything in 32 bits. No packet has more than this (GSO_MAX_SIZE of Linux is 8 * 65,535):
+# then only that it is longer than what was captured matters.
+LONGEST_ON_THE_WIRE = 1 << 20
 LAST_S = 9_223_372_035  # what fits into int64 nanoseconds: the year 2262
 
 RECEIVED, SENT, OTHER_HOST, BROKEN = range(4)
