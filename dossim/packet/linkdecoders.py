@@ -108,7 +108,13 @@ class Reframer:
             return rows
         left = [rows[~long_enough]]
         for group in groups:
-            part = DECODERS[link](self._packet(int(group[0])))
+            packet = self._packet(int(group[0]))
+            try:
+                # Only what they agree in, so that nothing else can decide.
+                part = DECODERS[link](packet._replace(octets=packet.octets[: decided_by[-1] + 1]))
+            except (IndexError, struct.error):
+                left.append(group)
+                continue
             if isinstance(part, str):
                 self._leave_out(group, part)
             elif part.start > decided_by[-1] + 1 or int.from_bytes(part.header[12:], "big") < _FIRST_ETHERTYPE:

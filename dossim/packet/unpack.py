@@ -1,7 +1,7 @@
 """Compressed captures: gzip, bzip2, xz, zstd and lz4, unpacked piece by piece, so that nothing unpacks into all memory.
 
-Data that are cut short are read up to there; data that are damaged are refused, because then the checksum of the
-format says that any byte may be another.
+Data that are cut short are read up to there; data that are damaged are refused, because a checksum that does not fit
+says that any byte may be another. (zstd and lz4 have a checksum only where they were written with it.)
 """
 
 from __future__ import annotations
