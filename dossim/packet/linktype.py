@@ -18,6 +18,7 @@ from dossim.packet.linkdecoders import DECODERS, ETHERNET, PPI, RADIOTAP, Refram
 from dossim.packet.linknames import link_name, link_name_and_number
 from dossim.packet.records import CAUSES, RECEIVED, Records
 
+_MOST_KINDS = 40
 _OWN_FCS = (RADIOTAP, PPI)  # these say themselves whether there is a check sequence
 
 
@@ -54,33 +55,34 @@ def as_ethernet(name: str, octets: bytearray, records: Records, *, skip_unknown:
         )
         if not skip_unknown:
             raise _unknown(name, found, len(records))
-        skipped.update({f"of link type {link_name_and_number(link)}": count for link, count in found.items()})
+        skipped.update({f"of {link_name_and_number(link)}": count for link, count in found.items()})
         received &= ~unknown
     rows = np.flatnonzero(received)
     length, wire_length = _without_fcs(records, rows)
-    frames = Frames(
-        np.frombuffer(octets, np.uint8),
-        records.offset[rows],
-        length,
-        wire_length,
-        rows,
-        _by_count(skipped),
-        dict(by_name),
+    frames = Frames(np.frombuffer(octets, np.uint8), records.offset[rows], length, wire_length, rows, skipped, by_name)
+    if not set(links.tolist()) <= {ETHERNET}:
+        frames = _reframed(octets, records, frames)
+    return replace(
+        frames, skipped=_by_count(frames.skipped, "of other kinds"), link_types=_by_count(by_name, "other link types")
     )
-    return frames if set(links.tolist()) <= {ETHERNET} else _reframed(octets, records, frames)
 
 
 def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
-    kinds = ", ".join(f"{count:,} of {link_name_and_number(link)}" for link, count in found.items())
+    kinds = ", ".join(f"{count:,} of {link_name_and_number(link)}" for link, count in list(found.items())[:_MOST_KINDS])
+    kinds += ", …" if len(found) > _MOST_KINDS else ""
     return CaptureError(
         f"{name}: of {total:,} packets, {kinds} cannot be read; --skip-unknown-link-types leaves them out. Ethernet, "
         "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI), NFLOG would be right"
     )
 
 
-def _by_count(skipped: Counter[str]) -> dict[str, int]:
-    """The most frequent first."""
-    return dict(sorted((+skipped).items(), key=lambda item: (-item[1], item[0])))
+def _by_count(found: Mapping[str, int], others: str) -> dict[str, int]:
+    """The most frequent first; a file made to have thousands of kinds has the rest in one."""
+    kinds = sorted(((kind, count) for kind, count in found.items() if count), key=lambda item: (-item[1], item[0]))
+    named = dict(kinds[:_MOST_KINDS])
+    if len(kinds) > _MOST_KINDS:
+        named[others] = sum(count for _, count in kinds[_MOST_KINDS:])
+    return named
 
 
 def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -111,5 +113,5 @@ def _reframed(octets: bytearray, records: Records, frames: Frames) -> Frames:
         length=reframer.length[kept],
         wire_length=reframer.wire_length[kept],
         record=frames.record[kept],
-        skipped=_by_count(reframer.skipped),
+        skipped=reframer.skipped,
     )

@@ -96,7 +96,8 @@ def linux_sll2(packet: Packet) -> Result:
 
 def _cooked(name: str, packet: Packet, kind: int, hardware: int, protocol: int, start: int) -> Result:
     if kind not in _GROUPS:
-        return f"{_NOT_RECEIVED.get(kind, 'no received packet')} ({name} packet type {kind})"
+        known = kind in _NOT_RECEIVED
+        return f"{_NOT_RECEIVED[kind]} ({name} packet type {kind})" if known else f"{name}, another packet type"
     if hardware == _ARPHRD_NETLINK:
         return f"netlink message ({name})"
     if hardware == _ARPHRD_RADIOTAP:

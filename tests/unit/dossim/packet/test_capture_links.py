@@ -196,6 +196,7 @@ LEFT_OUT: dict[str, tuple[int, bytes, str]] = {
     "SLL, looped back": (
         113, struct.pack(">HHH8sH", 5, 1, 6, b"", 0x800), "looped back to the host itself (SLL packet type 5)",
     ),
+    "SLL, unknown": (113, struct.pack(">HHH8sH", 9, 1, 6, b"", 0x800) + IPV4, "SLL, another packet type"),
     "SLL, netlink": (113, struct.pack(">HHH8sH", 0, 824, 0, b"", 0) + bytes(16), "netlink message (SLL)"),
     "NULL, AppleTalk": (0, b"\x10\0\0\0" + bytes(20), "BSD loopback, another address family"),
     "LCP": (9, b"\xff\x03\xc0\x21\x01", "PPP LCP"),
@@ -289,9 +290,23 @@ def test_link_types_that_are_not_read_are_named(write: Write) -> None:
     with pytest.raises(CaptureError, match=r"of 3 packets, 3 of USB_LINUX_MMAPPED \(link type 220\) cannot be read"):
         read_capture(path)
     capture = read_capture(path, Reading(skip_unknown=True))
-    assert (len(capture), capture.skipped) == (0, {"of link type USB_LINUX_MMAPPED (link type 220)": 3})
+    assert (len(capture), capture.skipped) == (0, {"of USB_LINUX_MMAPPED (link type 220)": 3})
     with pytest.raises(CaptureError, match="1 of link type 9999 cannot be read"):
         read_capture(write(pcap([bytes(64)], 9999)))
+
+
+def test_thousands_of_kinds_are_not_all_named(write: Write) -> None:
+    octets = pcapng(1)
+    for number in range(100):
+        octets += pcapng(30_000 + number, *[(bytes(4), b"")] * (2 if number == 50 else 1))
+    path = write(octets)
+    capture = read_capture(path, Reading(skip_unknown=True))
+    assert (len(capture.skipped), len(capture.link_types), capture.link_types["other link types"]) == (41, 41, 60)
+    assert next(iter(capture.skipped.items())) == ("of link type 30050", 2)
+    assert capture.skipped["of other kinds"] == 60
+    with pytest.raises(CaptureError) as refused:
+        read_capture(path)
+    assert len(str(refused.value)) < 3000
 
 
 def test_an_unknown_link_type_is_no_reason_where_its_packets_are_left_out_anyway(write: Write) -> None:
