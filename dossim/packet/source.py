@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,12 +119,15 @@ def _limit(wanted: int | None) -> Limit:
 
 
 def _available_memory() -> int | None:
-    """MemAvailable of /proc/meminfo in bytes; None where it is not told."""
-    try:
+    """What this process may still take in bytes, by the host and by its control group; None where neither tells."""
+    found = []
+    with suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    # Of a container, which sees its own group there. What it has taken is mostly page cache, which is no loss.
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(found, default=None)
 
 
 def _opened(name: str, *, any_file: bool) -> tuple[Iterator[bytes], Callable[[], None]]:

@@ -6,9 +6,11 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import numpy as np
+import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
+from dossim.packet import about
 from dossim.packet.about import describe
 from dossim.packet.capture import Capture
 
@@ -39,3 +41,10 @@ def test_everything_that_is_to_be_known() -> None:
         "1 packet with 0 for the checksum of the IPv4 header, as before hardware sets it.",
         "x.pcap: cut",
     ]
+
+
+def test_large_captures_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = describe(Capture.from_frames([ZERO, ORDINARY] * 7), [ip_address("192.0.2.2")])
+    monkeypatch.setattr(about, "_PART", 3)
+    assert describe(Capture.from_frames([ZERO, ORDINARY] * 7), [ip_address("192.0.2.2")]) == whole
+    assert "7 packets without a complete" in whole[2]
