@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Interface, IPv6Network
 from types import TracebackType
 
-import iptc
 from pyroute2 import IPRoute, netns
 
 from dossim.host import Host, Listener
 from dossim.lab import ethtool, names, sysctl
+from dossim.lab.python_iptables import python_iptables
 from enforcer.errors import PrivilegeError
 from enforcer.kernel.netns import entered
 from enforcer.policy.resources import UDP
@@ -187,6 +187,7 @@ def _route(ip: IPRoute, family: int, destination: str, gateway: str, index: int,
 
 def _track_connections() -> None:
     """The rule every firewalled host has; conntrack and defragmentation run in a namespace once a rule needs them."""
+    iptc = python_iptables()
     for family in (iptc.Table, iptc.Table6):
         table = family(family.FILTER)
         table.refresh()  # python-iptables caches tables by name: the handle may be another namespace's
