@@ -37,7 +37,7 @@ from enforcer.kernel.toolchain import require
 from enforcer.lock import namespace_lock
 from enforcer.memory import Memory
 from enforcer.mode import ModeChoice, RawChoice
-from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
+from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty, why_untrusted
 from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE
@@ -128,6 +128,8 @@ class Enforcer:
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
         warnings += _unheard(settled.plan, felix.iptables_mark_mask)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
+        if self.choice is not ModeChoice.RAW and settled.plan.interfaces:
+            warnings += filter(None, [why_untrusted(self._pin_root)])
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting()])
         changes = (*settled.changes, *result.changes, *early.changes)
@@ -180,21 +182,26 @@ class Enforcer:
         if not tables:
             return HostFacts(self.node)
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
-        facts = self._memory.facts(self.node, [present[name] for name in names if name in present])
+        states = [present[name] for name in names if name in present]
+        facts = self._memory.facts(self.node, states, XdpBackend(self._pin_root).programs())
         absent = tuple(InterfaceFacts(name, modes=_NOT_THERE) for name in names if name not in present)
         backends = {**facts.backends, **_probe_raw(felix, self.raw)}
         facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
         return _with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
 
 
-def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
-    """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there."""
+def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None = None) -> HostFacts:
+    """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there.
+
+    What is pinned below ``pin_root`` is known to be ours.
+    """
     present = [item.name for item in netlink_interfaces()]
     missing = [name for name in interfaces if name not in present]
     if missing:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
     backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
-    return probe_host(node, list(interfaces) or None, backends=backends)
+    ours = XdpBackend(pin_root or default_pin_root()).programs()
+    return probe_host(node, list(interfaces) or None, backends=backends, ours=ours)
 
 
 def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState]) -> HostFacts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+from enforcer.directories import UntrustedDirectoryError, check_tree
 from enforcer.kernel.bpffs import PIN_ROOT
 from enforcer.kernel.netns import current_inode
 
@@ -17,8 +19,18 @@ def default_pin_root() -> Path:
 
 def remove_if_empty(pin_root: Path) -> None:
     """Remove the directory above the default pin roots once no namespace has one."""
-    if pin_root.parent == PIN_ROOT and PIN_ROOT.is_dir() and not any(PIN_ROOT.iterdir()):
-        PIN_ROOT.rmdir()
+    if pin_root.parent == PIN_ROOT:
+        with suppress(OSError):  # it holds another namespace's, or is not there
+            PIN_ROOT.rmdir()
+
+
+def why_untrusted(pin_root: Path) -> str:
+    """Why nothing may be pinned there; "" when it may, or the directory is not there yet."""
+    try:
+        check_tree(pin_root)
+    except UntrustedDirectoryError as error:
+        return f"no XDP: {error}"
+    return ""
 
 
 def pins_are_fleeting() -> str:

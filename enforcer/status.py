@@ -6,6 +6,7 @@ Read from pins, chains and ipsets alone, so it does not matter which process put
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.eligible import MAX_BITS
 from enforcer.backends.xdp.layout import Pins, TablePins
 from enforcer.backends.xdp.read import Installed, entry_counts
+from enforcer.directories import UntrustedDirectoryError
 from enforcer.kernel.nft import nftables
 from enforcer.words import STAGE_OF_MODE, Backend, Mode, Stage
 
@@ -69,9 +71,14 @@ class InterfaceStatus:
 
 
 def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
-    """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in."""
+    """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in.
+
+    Pins that others can change say nothing: applying XDP then refuses, and says why.
+    """
     modes: dict[str, Mode | None] = dict.fromkeys(raw_backends_of())
-    return modes | {item.interface: item.mode for item in XdpBackend(pin_root).status()}
+    with suppress(UntrustedDirectoryError):
+        modes |= {item.interface: item.mode for item in XdpBackend(pin_root).status()}
+    return modes
 
 
 def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from enforcer.backends.iptables.blob import KernelRule
 from enforcer.backends.iptables.rules import TableId
 from enforcer.errors import HostError, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.kernel.libiptc import TABLE_NAMES, IptcError, Snapshot, request_tables
+from enforcer.log import event
 
 _LOCK_PATH = "/run/xtables.lock"
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_POLL_S = 0.02
+_NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class TableChangedError(KernelError):
@@ -120,17 +124,31 @@ def exists(table: TableId) -> bool:
 
 @contextmanager
 def xtables_lock() -> Iterator[None]:
-    """Excludes iptables and everything else that takes its lock: reading and replacing a table is not one step."""
+    """Excludes iptables and everything else that takes its lock: reading and replacing a table is not one step.
+
+    Where there is no lock and none can be made, nobody who looks there has one either; that is not worth going without
+    raw.
+    """
     path = os.environ.get("XTABLES_LOCKFILE", _LOCK_PATH)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise HostError(f"{path}: cannot open the lock iptables uses: {error.strerror}") from error
+        if error.errno not in _NO_ROOM:
+            raise HostError(f"{path}: cannot open the lock iptables uses: {error.strerror}") from error
+        _tell(path, error.strerror)
+        yield
+        return
     try:
         _lock(descriptor, path)
         yield
     finally:
         os.close(descriptor)
+
+
+@cache
+def _tell(path: str, problem: str) -> None:
+    """Once is enough."""
+    event(logging.WARNING, "the lock iptables uses cannot be made; going without it", lock=path, problem=problem)
 
 
 def _lock(descriptor: int, path: str) -> None:

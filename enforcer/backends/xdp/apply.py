@@ -26,7 +26,7 @@ from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, OffloadTable, load_offload
 from enforcer.backends.xdp.read import Installed, link_info, read_installed
 from enforcer.errors import KernelError, PrivilegeError
-from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_name
+from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_words
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
@@ -109,9 +109,11 @@ def _load(wanted: Wanted, tables: AddressTables | None) -> Loaded:
 
 @contextmanager
 def kernel_refusals() -> Iterator[None]:
-    """KernelErrors as what they mean here: PrivilegeError, or Refused."""
+    """KernelErrors as what they mean here: PrivilegeError, or Refused; and what bpffs refuses (it may be read-only)."""
     try:
         yield
+    except OSError as error:
+        raise Refused(f"{error.filename or 'the BPF file system'}: {error.strerror or error}") from error
     except KernelError as error:
         # The verifier says EACCES as well, and why.
         if error.errno == errno.EPERM or (error.errno == errno.EACCES and not error.log):
@@ -128,7 +130,7 @@ def _respect_others(installed: Installed | None, link: LinkInfo | None, state: I
         )
     for item in state.xdp:
         if link is None or item.prog_id != link.prog_id:
-            which = f"id {item.prog_id} ({program_name(item.prog_id) or 'no name'})"
+            which = program_words(item.prog_id)
             raise Refused(f"{state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
 
 

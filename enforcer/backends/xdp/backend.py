@@ -7,15 +7,19 @@ refused changes nothing for the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer import directories
 from enforcer.backends.base import ApplyResult, EntryCount
 from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.converge import Settings, converge
-from enforcer.backends.xdp.layout import TablePins, all_pins, remove_directory, version_of
+from enforcer.backends.xdp.layout import TablePins, all_pins, version_of
 from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
+from enforcer.directories import UntrustedDirectoryError
+from enforcer.errors import KernelError
 from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
 from enforcer.kernel.netns import current_inode
 from enforcer.plan import Plan
@@ -37,8 +41,14 @@ class XdpBackend:
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
 
-        Raises PrivilegeError without the capabilities; what the kernel refuses an interface is in the result.
+        Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned;
+        what the kernel refuses an interface is in the result.
         """
+        with _bpffs_errors():
+            return self._apply(plan, dry_run=dry_run)
+
+    def _apply(self, plan: Plan, *, dry_run: bool) -> ApplyResult:
+        directories.check_tree(self.pin_root)
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._release(keep={item.interface for item in plans}, dry_run=dry_run)
@@ -49,7 +59,11 @@ class XdpBackend:
         return ApplyResult((*changes, *result.changes), result.refused)
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it."""
+        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it.
+
+        Raises UntrustedDirectoryError when others can change what is pinned, as do ``status`` and ``detach``.
+        """
+        directories.check_tree(self.pin_root)
         return tuple(
             count
             for pins, installed in read_all(self.pin_root)
@@ -59,14 +73,25 @@ class XdpBackend:
 
     def status(self) -> tuple[Installed, ...]:
         """What holds a program of ours to an interface of this namespace now."""
+        directories.check_tree(self.pin_root)
         here = current_inode()
         found = (installed for _, installed in read_all(self.pin_root))
         return tuple(item for item in found if item.is_attached and item.manifest.namespace == here)
 
+    def programs(self) -> frozenset[int]:
+        """The ids of the programs that our links hold, in whichever namespace. Of links others can change, none."""
+        try:
+            directories.check_tree(self.pin_root)
+        except UntrustedDirectoryError:
+            return frozenset()
+        return frozenset(item.link.prog_id for _, item in read_all(self.pin_root) if item.link is not None)
+
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours from these interfaces, or from all of this namespace, and what dead ones left."""
-        changes = tuple(self._release(only=interfaces))
-        self._tidy()
+        with _bpffs_errors():
+            directories.check_tree(self.pin_root)
+            changes = tuple(self._release(only=interfaces))
+            self._tidy()
         return changes
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
@@ -98,8 +123,19 @@ class XdpBackend:
         """Remove the address tables that no interface reads any more, and the directories that hold nothing."""
         here = current_inode()
         if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
-            remove_directory(TablePins.of(self.pin_root, here).directory)
+            directories.remove_tree(TablePins.of(self.pin_root, here).directory)
         version = version_of(self.pin_root)
         for path in (version / "interfaces", version / "tables", version, self.pin_root):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+@contextmanager
+def _bpffs_errors() -> Iterator[None]:
+    """What the BPF file system refuses (it may be read-only), as KernelError."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(
+            f"{error.filename or 'the BPF file system'}: cannot be changed", number=error.errno or 0
+        ) from error
