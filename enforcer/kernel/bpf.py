@@ -297,7 +297,7 @@ def pin(fd: int, path: Path) -> None:
 
 
 def open_pinned(path: Path) -> int:
-    """A new descriptor of what is pinned. FileNotFoundError when nothing is; PrivilegeError, which is another answer."""
+    """A new descriptor of what is pinned. FileNotFoundError when nothing is, PrivilegeError when it cannot be known."""
     fd = libbpf().bpf_obj_get(os.fsencode(path))
     if fd < 0:
         if fd == -errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
