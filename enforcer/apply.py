@@ -131,7 +131,7 @@ class Enforcer:
         if self.choice is not ModeChoice.RAW and settled.plan.interfaces:
             warnings += filter(None, [why_untrusted(self._pin_root)])
         if any(item.mode for item in settled.plan.interfaces):
-            warnings += filter(None, [pins_are_fleeting()])
+            warnings += filter(None, [pins_are_fleeting(self._pin_root)])
         changes = (*settled.changes, *result.changes, *early.changes)
         return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
 
