@@ -2,139 +2,193 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
+from enforcer import lock
+from enforcer.apply import Applied, Enforcer
+from enforcer.lock import namespace_lock
+from enforcer.policy.load import load_text
+from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
-from tests.kernel.enforcer_support import ALLOWED, DENIED, NODE, documents, run, traffic
+from tests.kernel.enforcer_support import ALLOWED, DENIED, NODE, deny_list, documents, endpoint, policy, traffic
+from tests.kernel.forked import (
+    CAP_BPF,
+    CAP_NET_ADMIN,
+    CAP_NET_RAW,
+    CAP_PERFMON,
+    MS_BIND,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SHARED,
+    MS_SLAVE,
+    enter,
+    forked,
+    keep_capabilities,
+    mount,
+    own_mounts,
+    unmount,
+)
 
 pytestmark = pytest.mark.needs_root
 
-# In a mount namespace of its own, which the kernel takes down with the last process in it.
-ALONE = ["unshare", "--mount", "--propagation", "private", "sh", "-ec"]
-IN_VAIN = "the BPF file system on /sys/fs/bpf is mounted in this mount namespace alone"
-UNPRIVILEGED = "setpriv --bounding-set=-all,+net_admin,+net_raw,+bpf,+perfmon --inh-caps=-all"
+BPFFS = "/sys/fs/bpf"
+NOT_KEPT = f"the BPF file system on {BPFFS} is mounted in this mount namespace alone"
+NEW = "198.51.100.77"
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> Path:
-    file = tmp_path / "dos.yaml"
-    file.write_text(documents())
-    return file
-
-
-def prepared(script: str) -> list[str]:
-    """The words that prepare a mount namespace and then start a command in it."""
-    return [*ALONE, f'{script}; exec "$@"', "sh"]
-
-
-@pytest.mark.parametrize(
-    ("script", "warned"),
-    [
-        pytest.param("mount -t bpf bpf /sys/fs/bpf", True, id="mounted inside"),
-        pytest.param("true", False, id="the host's"),
-        pytest.param(
-            f"mount --make-rshared /; exec unshare --mount --propagation slave sh -ec 'mount -t bpf bpf /sys/fs/bpf; "
-            f'exec {UNPRIVILEGED} "$@"\' sh "$@"',
-            True,
-            id="mounted inside, and the first process cannot be looked at",
-        ),
-        pytest.param(
-            f'mount --make-rshared /; exec unshare --mount --propagation slave {UNPRIVILEGED} "$@"',
-            False,
-            id="the host's, and the first process cannot be looked at",
-        ),
-        pytest.param(f'exec {UNPRIVILEGED} "$@"', False, id="nothing can be told"),
-    ],
-)
-def test_pins_that_will_not_stay_are_warned_of(
-    netns_pair: NetnsPair, pin_root: Path, policy: Path, script: str, warned: bool
-) -> None:
-    words = ["apply", "-f", str(policy), "--node", NODE, "--pin-root", str(pin_root)]
-    done = run(netns_pair, words, through=prepared(script))
-    assert done.returncode == 0, done.stderr
-    assert (IN_VAIN in done.stderr) is warned
+def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
+    """The pair; afterwards everything is detached."""
+    yield netns_pair
     with netns_pair.host():
         Enforcer(NODE, pin_root=pin_root).detach()
 
 
+def a_pass(host: NetnsPair, pin_root: Path, prepare: Callable[[], None], text: str = "") -> Applied:
+    """What a pass does in a mount namespace that was prepared for it."""
+
+    def act() -> Applied:
+        own_mounts()
+        enter(host.host_name)
+        prepare()
+        return Enforcer(NODE, pin_root=pin_root).apply(load_text(text or documents()))
+
+    return forked(act)
+
+
+def mode_of(done: Applied) -> Mode | None:
+    (plan,) = done.plan.interfaces
+    return plan.mode
+
+
+def as_a_service() -> None:
+    """Without the privilege to look at the first process."""
+    keep_capabilities(CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON)
+
+
+def slave() -> None:
+    """As a service manager has it: what the host mounts appears here too."""
+    mount("none", "/", "", MS_SHARED | MS_REC)
+    own_mounts(MS_SLAVE)
+
+
+def own_bpffs() -> None:
+    mount("bpf", BPFFS, "bpf")
+
+
+def in_turn(*steps: Callable[[], None]) -> Callable[[], None]:
+    def act() -> None:
+        for step in steps:
+            step()
+
+    return act
+
+
 @pytest.mark.parametrize(
-    ("script", "says"),
+    ("prepare", "warned"),
     [
-        pytest.param("mount -o remount,bind,ro /sys/fs/bpf", "EROFS", id="a BPF file system that is read-only"),
+        pytest.param(own_bpffs, True, id="mounted inside"),
+        pytest.param(in_turn(), False, id="the host's"),
+        pytest.param(in_turn(slave, own_bpffs, as_a_service), True, id="mounted inside, seen by a service"),
+        pytest.param(in_turn(slave, as_a_service), False, id="the host's, seen by a service"),
+        pytest.param(as_a_service, False, id="it cannot be told"),
+    ],
+)
+def test_pins_that_will_not_stay_are_warned_of(
+    host: NetnsPair, pin_root: Path, prepare: Callable[[], None], warned: bool
+) -> None:
+    done = a_pass(host, pin_root, prepare)
+    assert mode_of(done) is Mode.NATIVE
+    assert any(NOT_KEPT in warning for warning in done.warnings) is warned
+
+
+def read_only_bpffs() -> None:
+    mount("none", BPFFS, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
+def no_bpffs() -> None:
+    unmount(BPFFS)
+    as_a_service()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        pytest.param(read_only_bpffs, "EROFS", id="a BPF file system that is read-only"),
         pytest.param(
-            f'umount /sys/fs/bpf; exec {UNPRIVILEGED} "$@"',
-            "there is no BPF file system on /sys/fs/bpf, and mounting it needs CAP_SYS_ADMIN",
+            no_bpffs,
+            f"there is no BPF file system on {BPFFS}, and mounting it needs CAP_SYS_ADMIN",
             id="none, and no privilege to mount one",
         ),
     ],
 )
 def test_raw_is_in_place_where_nothing_can_be_pinned(
-    netns_pair: NetnsPair, pin_root: Path, policy: Path, script: str, says: str
+    host: NetnsPair, pin_root: Path, prepare: Callable[[], None], says: str
 ) -> None:
-    words = ["apply", "-f", str(policy), "--node", NODE, "--pin-root", str(pin_root)]
-    done = run(netns_pair, words, through=prepared(script))
-    assert done.returncode == 0, done.stderr
-    assert "enforced at raw" in done.stdout
-    assert says in done.stdout
-    with traffic(netns_pair) as wire:
+    done = a_pass(host, pin_root, prepare)
+    assert mode_of(done) is None
+    assert says in dict(done.plan.interfaces[0].mode_reasons)[Mode.NATIVE]
+    with traffic(host) as wire:
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
 
-def test_what_is_pinned_already_is_enforced_further_where_nothing_can_be_changed(
-    netns_pair: NetnsPair, pin_root: Path, policy: Path
-) -> None:
-    words = ["apply", "-f", str(policy), "--node", NODE, "--pin-root", str(pin_root)]
-    assert run(netns_pair, words).returncode == 0
-    policy.write_text(documents().replace("203.0.113.0/24", "203.0.112.0/23"))
-    try:
-        done = run(netns_pair, words, through=prepared("mount -o remount,bind,ro /sys/fs/bpf"))
-        assert done.returncode == 0, done.stderr
-        with traffic(netns_pair) as wire:
-            assert wire.arrivals(DENIED, "203.0.112.9", ALLOWED) == [ALLOWED]
-    finally:
-        with netns_pair.host():
-            Enforcer(NODE, pin_root=pin_root).detach()
+def test_a_change_is_enforced_where_pins_cannot_be_changed(host: NetnsPair, pin_root: Path) -> None:
+    with host.host():
+        Enforcer(NODE, pin_root=pin_root).apply(load_text(documents()))
+    parts = (endpoint(), policy(), deny_list("203.0.113.0/24", f"{NEW}/32"))
+    a_pass(host, pin_root, read_only_bpffs, documents(*parts))
+    with traffic(host) as wire:
+        assert wire.arrivals(DENIED, NEW, ALLOWED) == [ALLOWED]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param("mount -t tmpfs -o ro none /run", id="read-only"),
-        pytest.param("mount -t tmpfs -o size=4k,nr_inodes=1 none /run", id="full"),
-        pytest.param("mount -t tmpfs -o size=4k none /run; mkdir /run/enforcer; mount -o remount,ro /run", id="later"),
-    ],
-)
-def test_a_run_without_room_is_no_obstacle(netns_pair: NetnsPair, pin_root: Path, policy: Path, script: str) -> None:
-    words = ["apply", "-f", str(policy), "--node", NODE, "--pin-root", str(pin_root)]
-    done = run(netns_pair, words, through=prepared(script))
-    assert done.returncode == 0, done.stderr
-    assert "enforced at driver" in done.stdout
-    assert "the lock's file cannot be made; the network namespace is locked instead" in done.stderr
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
+def read_only_run() -> None:
+    mount("none", "/run", "tmpfs", MS_RDONLY)
 
 
-LOCKED_TWICE = """
-import os, sys, threading
-from pathlib import Path
-from enforcer.lock import namespace_lock
-inside, most = [], []
-def work():
-    for _ in range(50):
-        with namespace_lock(Path("/run/enforcer")):
-            inside.append(1); most.append(len(inside)); inside.pop()
-threads = [threading.Thread(target=work) for _ in range(4)]
-[thread.start() for thread in threads]; [thread.join() for thread in threads]
-print(set(most), len(most))
-"""
+def full_run() -> None:
+    mount("none", "/run", "tmpfs", 0, "size=4k,nr_inodes=1")
 
 
-def test_passes_do_not_overlap_without_a_file_either(netns_pair: NetnsPair) -> None:
-    words = [*prepared("mount -t tmpfs -o ro none /run"), sys.executable, "-c", LOCKED_TWICE]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stdout == "{1} 200\n"
+def run_that_became_read_only() -> None:
+    mount("none", "/run", "tmpfs")
+    Path("/run/enforcer").mkdir()
+    mount("none", "/run", "", MS_REMOUNT | MS_RDONLY)
+
+
+@pytest.mark.parametrize("prepare", [read_only_run, full_run, run_that_became_read_only])
+def test_a_run_without_room_is_no_obstacle(host: NetnsPair, pin_root: Path, prepare: Callable[[], None]) -> None:
+    assert mode_of(a_pass(host, pin_root, prepare)) is Mode.NATIVE
+    with traffic(host) as wire:
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_passes_do_not_overlap_without_a_file_either(host: NetnsPair, caplog: pytest.LogCaptureFixture) -> None:
+    def act() -> tuple[set[int], int, list[str]]:
+        own_mounts()
+        read_only_run()
+        inside: list[int] = []
+        overlaps: list[int] = []
+
+        def work() -> None:
+            for _ in range(50):
+                with namespace_lock(lock.DIRECTORY):
+                    inside.append(1)
+                    overlaps.append(len(inside))
+                    inside.pop()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        return set(overlaps), len(overlaps), said
+
+    overlaps, count, said = forked(act)
+    assert (overlaps, count) == ({1}, 200)
+    assert sum("the network namespace is locked instead" in line for line in said) == 1
