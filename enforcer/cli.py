@@ -215,8 +215,11 @@ def run(
     from enforcer.agent import Agent
     from enforcer.datastore.files import FileStore
     from enforcer.datastore.lastgood import state_directory
+    from enforcer.directories import is_there
 
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    if state_dir is not None:
+        is_there(state_dir)  # an error now is better than none for whoever asks for this one
     log.setup(logging.DEBUG if verbose else logging.INFO)
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)

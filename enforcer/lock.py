@@ -1,7 +1,8 @@
 """One pass at a time: two enforcers must not interleave their changes to one network namespace.
 
-The lock is a file that only root can open. Where none can be made, as with a full or read-only /run, it is the network
-namespace itself: its inode takes a flock(2) too, of anybody who is in there, which is why it is the second choice.
+The lock is a file that only root can open. Where none can be made, as with a full or read-only /run, or others could
+take it away, it is the network namespace itself: its inode takes a flock(2) too, but of anybody who is in there, which
+is why it is the second choice.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from enforcer import directories
-from enforcer.errors import KernelError, PrivilegeError
+from enforcer.errors import HostError, PrivilegeError
 from enforcer.kernel.netns import OWN, current_inode
 from enforcer.log import event
 
@@ -25,10 +26,7 @@ DIRECTORY = Path("/run/enforcer")
 
 @contextmanager
 def namespace_lock(directory: Path = DIRECTORY) -> Iterator[None]:
-    """Holds the lock of the calling thread's network namespace; waits for whoever has it. Leaves no file behind.
-
-    Raises UntrustedDirectoryError when somebody else could take the lock's file away.
-    """
+    """Holds the lock of the calling thread's network namespace; waits for whoever has it. Leaves no file behind."""
     path = directory / f"netns-{current_inode()}.lock"
     descriptor = _acquire(path)
     try:
@@ -57,13 +55,14 @@ def _acquire(path: Path) -> int:
 
 
 def _open(path: Path) -> int | None:
-    """The lock's file, None when none can be made."""
+    """The lock's file, None when there can be none, or it could be taken away."""
     try:
         with directories.opened(path.parent, 0o755) as folder:
             return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-    except (KernelError, OSError) as error:
-        if error.errno in (errno.EPERM, errno.EACCES):
-            raise PrivilegeError(f"{path}: cannot be opened ({os.strerror(error.errno)}); run as root") from error
+    except (HostError, OSError) as error:
+        number = getattr(error, "errno", 0)
+        if number in (errno.EPERM, errno.EACCES):
+            raise PrivilegeError(f"{path}: cannot be opened ({os.strerror(number)}); run as root") from error
         _tell(str(error))
         return None
 
@@ -71,7 +70,7 @@ def _open(path: Path) -> int | None:
 @cache
 def _tell(problem: str) -> None:
     """Once is enough."""
-    event(logging.WARNING, "the lock's file cannot be made; the network namespace is locked instead", problem=problem)
+    event(logging.WARNING, "there can be no lock file; the network namespace is locked instead", problem=problem)
 
 
 def _is_current(path: Path, descriptor: int) -> bool:

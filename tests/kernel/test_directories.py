@@ -6,6 +6,7 @@ The links are planted by another user, on a BPF file system that everybody may w
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import stat
 import tempfile
@@ -249,12 +250,14 @@ def test_state_that_others_can_write_is_not_read(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_lock_is_taken_where_others_can_write(
+def test_no_lock_is_made_where_others_can_write(
     shared: Path, precious: Path, shape: Callable[[Path, Path], None]
 ) -> None:
     shape(shared / "lock", precious)
-    with pytest.raises(UntrustedDirectoryError, match=str(shared)), namespace_lock(shared / "lock"):
-        pass
+    with namespace_lock(shared / "lock"):
+        assert not list(shared.glob("lock/*.lock"))
+        with open("/proc/thread-self/ns/net") as namespace, pytest.raises(BlockingIOError):
+            fcntl.flock(namespace, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert sorted(path.name for path in precious.iterdir()) == ["below", "prog"]
 
 
@@ -285,3 +288,15 @@ def test_a_file_is_no_directory(shared: Path) -> None:
     (shared / "file").write_text("")
     with pytest.raises(HostError, match="not a directory"):
         directories.make(shared / "file")
+
+
+def test_a_state_directory_that_is_asked_for_has_to_be_safe(netns_pair: NetnsPair, shared: Path) -> None:
+    file = shared.parent / "dos.yaml"
+    file.write_text(documents())
+    open_to_all(shared / "state", shared)
+    done = run(netns_pair, ["run", "-f", str(file), "--node", NODE, "--state-dir", str(shared / "state")])
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"error: {shared / 'state'}: owned by root, mode 0777: others can change what is in it; it has to be owned by "
+        "root and writable by nobody else (0755 or 0700)\n"
+    )
