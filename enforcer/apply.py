@@ -37,7 +37,7 @@ from enforcer.kernel.toolchain import require
 from enforcer.lock import namespace_lock
 from enforcer.memory import Memory
 from enforcer.mode import ModeChoice, RawChoice
-from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty, why_untrusted
+from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
 from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE
@@ -128,8 +128,6 @@ class Enforcer:
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
         warnings += _unheard(settled.plan, felix.iptables_mark_mask)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
-        if self.choice is not ModeChoice.RAW and settled.plan.interfaces:
-            warnings += filter(None, [why_untrusted(self._pin_root)])
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting(self._pin_root)])
         changes = (*settled.changes, *result.changes, *early.changes)

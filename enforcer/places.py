@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.directories import UntrustedDirectoryError, check_tree
 from enforcer.kernel.bpffs import PIN_ROOT
 from enforcer.kernel.netns import current_inode
 
@@ -24,15 +23,6 @@ def remove_if_empty(pin_root: Path) -> None:
     if pin_root.parent == PIN_ROOT:
         with suppress(OSError):  # it holds another namespace's, or is not there
             PIN_ROOT.rmdir()
-
-
-def why_untrusted(pin_root: Path) -> str:
-    """Why nothing may be pinned there; "" when it may, or the directory is not there yet."""
-    try:
-        check_tree(pin_root)
-    except UntrustedDirectoryError as error:
-        return f"no XDP: {error}"
-    return ""
 
 
 def pins_are_fleeting(pin_root: Path) -> str:

@@ -27,7 +27,7 @@ from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.eligible import MAX_BITS
 from enforcer.backends.xdp.layout import Pins, TablePins
 from enforcer.backends.xdp.read import Installed, entry_counts
-from enforcer.directories import UntrustedDirectoryError
+from enforcer.errors import HostError
 from enforcer.kernel.nft import nftables
 from enforcer.words import STAGE_OF_MODE, Backend, Mode, Stage
 
@@ -73,10 +73,10 @@ class InterfaceStatus:
 def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
     """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in.
 
-    Pins that others can change say nothing: applying XDP then refuses, and says why.
+    Pins that others can change, or that cannot be read, say nothing: applying XDP then refuses, and says why.
     """
     modes: dict[str, Mode | None] = dict.fromkeys(raw_backends_of())
-    with suppress(UntrustedDirectoryError):
+    with suppress(HostError):
         modes |= {item.interface: item.mode for item in XdpBackend(pin_root).status()}
     return modes
 

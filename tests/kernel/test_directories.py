@@ -300,3 +300,23 @@ def test_a_state_directory_that_is_asked_for_has_to_be_safe(netns_pair: NetnsPai
         f"error: {shared / 'state'}: owned by root, mode 0777: others can change what is in it; it has to be owned by "
         "root and writable by nobody else (0755 or 0700)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        pytest.param("elsewhere/pins", "not on a BPF file system", id="another file system"),
+        pytest.param("file", "not a directory", id="a file"),
+        pytest.param("file/pins", "not a directory", id="below a file"),
+    ],
+)
+def test_raw_enforces_where_pins_cannot_be(netns_pair: NetnsPair, tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "file").write_text("")
+    with netns_pair.host():
+        (plan,) = Enforcer(NODE, pin_root=tmp_path / name).apply(load_text(documents())).plan.interfaces
+        assert plan.mode is None
+        assert f"{tmp_path}" in plan.mode_reasons[1][1]
+        assert says in plan.mode_reasons[1][1]
+    with traffic(netns_pair) as wire:
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

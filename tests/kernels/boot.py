@@ -23,6 +23,7 @@ TESTS = (
     "tests/bpf/test_xdp_untracked.py",
     "tests/bpf/test_xdp_transport.py",
     "tests/kernel/test_bond.py",
+    "tests/kernel/test_libiptc.py",
 )
 # What the guest mounts its root with, and what the tests ask the kernel for.
 MODULES = ("fs/9p", "fs/netfs", "fs/fscache", "fs/overlayfs", "net", "lib", "crypto", "drivers/virtio",

@@ -18,8 +18,7 @@ from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.converge import Settings, converge
 from enforcer.backends.xdp.layout import TablePins, all_pins, version_of
 from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
-from enforcer.directories import UntrustedDirectoryError
-from enforcer.errors import KernelError
+from enforcer.errors import HostError, KernelError
 from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
 from enforcer.kernel.netns import current_inode
 from enforcer.plan import Plan
@@ -82,7 +81,7 @@ class XdpBackend:
         """The ids of the programs that our links hold, in whichever namespace. Of links others can change, none."""
         try:
             directories.check_tree(self.pin_root)
-        except UntrustedDirectoryError:
+        except HostError:
             return frozenset()
         return frozenset(item.link.prog_id for _, item in read_all(self.pin_root) if item.link is not None)
 
@@ -95,8 +94,13 @@ class XdpBackend:
         return changes
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
-        """See to it that there is a BPF file system to pin in."""
+        """See to it that there is a BPF file system to pin in. HostError where pins are to be elsewhere."""
         if MOUNT_POINT not in self.pin_root.parents or is_bpffs(MOUNT_POINT):
+            there = next(path for path in (self.pin_root, *self.pin_root.absolute().parents) if path.exists())
+            if not is_bpffs(there):
+                raise HostError(
+                    f"{self.pin_root}: not on a BPF file system; pins have to be below one, such as {MOUNT_POINT}"
+                )
             return []
         if not dry_run:
             ensure_bpffs()
