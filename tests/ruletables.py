@@ -56,7 +56,8 @@ class Packet:
 def packets(draw: st.DrawFn, aims: Sequence[Entry] = (Entry("", Action.DENY),)) -> Packet:
     """A packet of the kind that one of the entries asks for, mostly. Only IPv6 hides its protocol."""
     aim = draw(st.sampled_from(aims))
-    family = FAMILY_OF_ICMP.get(aim.protocol or 0) or aim.ip_version or draw(st.sampled_from((4, 6)))
+    usual = FAMILY_OF_ICMP.get(aim.protocol or 0)
+    family = draw(st.sampled_from((usual, usual, aim.ip_version))) or draw(st.sampled_from((4, 6)))
     address, port = st.sampled_from(ADDRESSES[family]), st.sampled_from(PORTS)
     protocols = [*PROTOCOLS, *[aim.protocol] * 8] if aim.protocol is not None else PROTOCOLS
     asked = [

@@ -55,7 +55,7 @@ ENTITY_PARTS = ("nets", "not_nets", "selector", "not_selector", "scope", "ports"
 NAMESPACES = ("all()", "global()", "env == 'prod'", "has(env)", "env != 'prod'")
 PORT_NAMES = ("http", "dns", "nowhere")
 PROFILES = ("edge", "site", "nowhere")
-TIERS = ("default", "security", "absent")
+TIERS = ("default", "security", "absent", "kube-admin", "kube-baseline")  # the last two exist without a document
 DEFAULT_TIER = Tier("default", order=1_000_000.0)
 ORDERS = (None, 1.0, 2.0, 10.0)
 
@@ -146,14 +146,18 @@ def rules(draw: st.DrawFn) -> Rule:
         selected = EntityRule(selector=draw(st.sampled_from(SELECTORS[1:])))
         return Rule(draw(_mostly_deny()), source=draw(st.sampled_from((listed, selected))))
     protocol = draw(st.sampled_from((None, None, 6, 17, 1, 58, 132, 253)))
-    is_icmp = protocol in (1, 58)
-    family = {1: 4, 58: 6}.get(protocol or 0) or draw(st.sampled_from((None, 4, 6)))
+    family = draw(st.sampled_from((None, 4, 6)))
+    # By the name ICMP or ICMPv6 a rule is of its family; by the number of either, unless it matches on types.
+    of_icmp = {1: 4, 58: 6}.get(protocol or 0)
+    by_name = of_icmp is not None and draw(st.booleans())
+    family = of_icmp if by_name else family
+    is_icmp = of_icmp is not None and family in (None, of_icmp)
     icmp = st.sampled_from((None, IcmpMatch(8), IcmpMatch(8, 0), IcmpMatch(3, 1), IcmpMatch(2), IcmpMatch()))
     has_ports = None if protocol not in (None, 6, 17, 132) else protocol is not None
     sides = entity_rules(family=family, has_ports=has_ports)
     return Rule(
         draw(st.sampled_from(Action)),
-        ip_version=draw(st.sampled_from((None, family))),
+        ip_version=family if by_name else draw(st.sampled_from((None, family))),
         protocol=protocol,
         not_protocol=draw(st.sampled_from((None, None, 6, 17))),
         icmp=draw(icmp) if is_icmp else None,
@@ -171,7 +175,9 @@ def _mostly_deny() -> st.SearchStrategy[Action]:
 def policies(draw: st.DrawFn, number: int) -> GlobalNetworkPolicy:
     untracked = draw(st.integers(0, 9)) > 0
     return GlobalNetworkPolicy(
-        f"p{draw(st.integers(0, 9))}{number}",
+        draw(
+            st.sampled_from((f"p{number}", f"p-{number}", f"p{number}-", f"p.{number}", f"p0-{number}", f"p0.{number}"))
+        ),
         tier=draw(st.sampled_from(TIERS)),
         order=draw(st.sampled_from(ORDERS)),
         selector=draw(st.sampled_from((*["all()", ""] * 8, *SELECTORS))),

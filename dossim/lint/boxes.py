@@ -161,11 +161,13 @@ class Space:
 
 
 def families(entry: Entry) -> Iterator[int]:
-    """The families an entry is of: that which is written, and of which all its nets and its ICMP protocol are."""
+    """The families an entry is of: that which is written, and of which all its nets and its ICMP types are."""
     sides = entry.source, entry.destination
     lists: list[tuple[IPNetwork, ...]] = [nets for side in sides for nets in (side.nets, side.not_nets) if nets]
     for version in FAMILIES:
-        if entry.ip_version not in (None, version) or ICMP_FAMILY.get(entry.protocol or 0, version) != version:
+        if entry.ip_version not in (None, version):
+            continue
+        if (_asks(entry.icmp) or _asks(entry.not_icmp)) and ICMP_FAMILY.get(entry.protocol or 0) != version:
             continue
         if all(any(net.version == version for net in nets) for nets in lists):
             yield version

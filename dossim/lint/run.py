@@ -13,7 +13,7 @@ from dossim.lint.members import Members, ReadText
 from dossim.lint.sets import overlapping, policies_for_nobody, rules_for_nobody, unused_sets, uses_of
 from dossim.lint.tables import Governed, governed_tables
 from enforcer.facts import HostFacts
-from enforcer.policy.compile import DEFAULT_TIER
+from enforcer.policy.compile import BUILT_IN_TIERS
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import Entry
 
@@ -65,8 +65,8 @@ def _of_tables(
 
 
 def tiers_missing(resources: Resources) -> Iterator[Finding]:
-    """tier-missing; the tier ``default`` is there without being written."""
-    known = {DEFAULT_TIER.name, *(item.name for item in resources.tiers)}
+    """tier-missing; Calico's own tiers are there without being written."""
+    known = {*BUILT_IN_TIERS, *(item.name for item in resources.tiers)}
     for policy in resources.policies:
         if policy.tier not in known:
             message = (

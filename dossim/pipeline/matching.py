@@ -62,15 +62,15 @@ def rule_matches(rule: Rule, seen: Seen, selection: Selection) -> Answer:
 
 
 def is_of_family(rule: Rule, version: int) -> bool:
-    """A rule is of the family that is written, or that its nets or its ICMP protocol are of
-    (``FilterRuleToIPVersion``).
+    """A rule is of the family that is written, or that its nets are of (``FilterRuleToIPVersion``), or the ICMP whose
+    types it matches on.
     """
     lists = [nets for side in (rule.source, rule.destination) for nets in (side.nets, side.not_nets) if nets]
     if rule.ip_version not in (None, version):
         return False
     if any(not _of_family(nets, version) for nets in lists):
         return False
-    return FAMILY_OF_PROTOCOL.get(rule.protocol or 0) in (None, version)
+    return not (_asks(rule.icmp) or _asks(rule.not_icmp)) or FAMILY_OF_PROTOCOL.get(rule.protocol or 0) == version
 
 
 def failsafe_matches(failsafe: Failsafe, seen: Seen, *, direction: Direction, answers: bool) -> Answer:
@@ -198,16 +198,15 @@ def _port_wanted(rule: Rule, side: int, seen: Seen, selection: Selection) -> boo
 def _is_named(
     rule: Rule, entity: EntityRule, name: str, seen: Seen, address: IPAddress, side: int, selection: Selection
 ) -> bool:
-    """Whether one side is the named port of an endpoint. The whole transport header must be there
-    (``ip_set_getport.c``).
+    """Whether one side is the named port of an endpoint, of the rule's protocol or, without one, of any
+    (``felix/calc/rule_scanner.go``). The whole transport header must be there (``ip_set_getport.c``).
     """
-    protocol = rule.protocol if rule.protocol in (UDP, SCTP) else TCP
     found = seen.transport
-    if found is None or found.protocol != protocol or found.ports is None:
+    if found is None or found.protocol not in NAMED_PORT_HEADER or found.ports is None:
         return False
-    if len(found.octets) < NAMED_PORT_HEADER[protocol]:
+    if rule.protocol not in (None, found.protocol) or len(found.octets) < NAMED_PORT_HEADER[found.protocol]:
         return False
-    return selection.has_port(entity, name, protocol, address, found.ports[side])
+    return selection.has_port(entity, name, found.protocol, address, found.ports[side])
 
 
 def _ranges(ports: Sequence[Port]) -> list[PortRange]:

@@ -28,7 +28,8 @@ from enforcer.policy.selector import parse
 from enforcer.words import Action, Direction, Stage, Word
 
 DEFAULT_TIER = "default"
-DEFAULT_TIER_ORDER = 1_000_000.0
+# Calico makes these tiers itself (``libcalico-go/lib/clientv3/client.go``).
+TIER_ORDERS = {DEFAULT_TIER: 1_000_000.0, "kube-admin": 1_000.0, "kube-baseline": 10_000_000.0}
 GLOBAL_NETWORK_POLICY = "gnp"
 SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
 
@@ -184,13 +185,14 @@ def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[
 
 
 def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
-    """Tiers that exist first, then by order with none last, then by name; within a tier the policies likewise."""
-    orders = {DEFAULT_TIER: DEFAULT_TIER_ORDER}
-    orders |= {tier.name: math.inf if tier.order is None else tier.order for tier in resources.tiers}
+    """Tiers that exist first, then by order with none last, then by name; within a tier the policies likewise, their
+    names compared as the beginning of ``name/namespace/kind``.
+    """
+    orders = TIER_ORDERS | {tier.name: math.inf if tier.order is None else tier.order for tier in resources.tiers}
 
     def place(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:
         own_order = math.inf if policy.order is None else policy.order
-        return policy.tier not in orders, orders.get(policy.tier, math.inf), policy.tier, own_order, policy.name
+        return policy.tier not in orders, orders.get(policy.tier, math.inf), policy.tier, own_order, policy.name + "/"
 
     return sorted((policy for policy in resources.policies if policy.do_not_track), key=place)
 

@@ -130,10 +130,13 @@ def _single_net(match: AddressMatch, addresses: Addresses) -> Bool:
 
 
 def is_of_other_family(entry: Entry, version: int) -> bool:
-    """Whether an entry is not for this IP version: written so, or all of one of its lists of nets is of the other."""
+    """Whether an entry is not for this IP version: written so, or its ICMP types or all of one of its lists of nets are
+    of the other.
+    """
     if entry.ip_version not in (None, version):
         return True
-    if FAMILY_OF_ICMP.get(entry.protocol or 0, version) != version:
+    types = any(icmp is not None and icmp.type is not None for icmp in (entry.icmp, entry.not_icmp))
+    if types and FAMILY_OF_ICMP.get(entry.protocol or 0) != version:
         return True
     lists = (nets for side in (entry.source, entry.destination) for nets in (side.nets, side.not_nets) if nets)
     return any(all(net.version != version for net in nets) for nets in lists)

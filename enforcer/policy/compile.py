@@ -1,8 +1,9 @@
 """compile_table: Resources -> RuleTable of one interface. Pure; every entry keeps where it came from.
 
 Order (``felix/calc/policy_sorter.go``): tiers that exist before those that do not, by order (none last), then name;
-policies by order (none last), then name; rules as written. Only policies with doNotTrack make entries; the others that
-select the endpoint are named as tracked.
+policies by order (none last), then name, namespace and kind; rules as written. The tiers ``default``, ``kube-admin``
+and ``kube-baseline`` always exist. Only policies with doNotTrack make entries; the others that select the endpoint are
+named as tracked.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from enforcer.errors import UnsupportedRuleError
+from enforcer.policy import schema
 from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.labels import endpoint_labels, policy_selector, rule_selectors
 from enforcer.policy.members import Membership
@@ -28,11 +30,13 @@ from enforcer.policy.resources import (
 )
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
-from enforcer.words import Direction
+from enforcer.words import Action, Direction
 
-TCP, UDP, SCTP = 6, 17, 132
-ICMP_FAMILY = {1: 4, 58: 6}  # protocol -> the only IP version it belongs to
-DEFAULT_TIER = Tier("default", order=1_000_000.0)
+ICMP_FAMILY = {1: 4, 58: 6}  # protocol -> the only IP version whose ICMP types it has
+BUILT_IN_TIERS = {
+    name: Tier(name, order=order, default_action=Action(action))
+    for name, (order, action) in schema.RESERVED_TIERS.items()
+}  # Calico makes them (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
 
 
 class Compiler:
@@ -92,7 +96,7 @@ def compile_table(resources: Resources, *, node: str, interface: str, addresses:
 
 def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
     """All policies in the order in which those of a kind (untracked, tracked) are evaluated."""
-    tiers = {DEFAULT_TIER.name: DEFAULT_TIER} | {tier.name: tier for tier in resources.tiers}
+    tiers = BUILT_IN_TIERS | {tier.name: tier for tier in resources.tiers}
 
     def rank(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:
         tier = tiers.get(policy.tier)
@@ -101,7 +105,7 @@ def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
             math.inf if tier is None or tier.order is None else tier.order,
             policy.tier,
             math.inf if policy.order is None else policy.order,
-            policy.name,
+            f"{policy.name}//GlobalNetworkPolicy",  # "name/namespace/kind": "-" and "." come before "/"
         )
 
     return sorted(resources.policies, key=rank)
@@ -184,21 +188,32 @@ class _Entries:
         return found.id
 
     def _port_sets_of(self, names: Sequence[str], selector: str, protocol: int | None) -> tuple[str, ...]:
-        """The ids of named ports' sets. A rule without UDP or SCTP means TCP's (``felix/calc/rule_scanner.go``)."""
-        number = protocol if protocol in (UDP, SCTP) else TCP
-        found = [self._membership.port_set(parse(selector), name, number) for name in names]
-        self.port_sets |= {item.id: item for item in found}
-        return tuple(dict.fromkeys(item.id for item in found))
+        """The ids of named ports' sets. Without a protocol the rule means the ports of that name of every protocol
+        (``felix/calc/rule_scanner.go``: ProtocolAny); a set is of one, so there is a set for each that has members.
+        """
+        parsed = parse(selector)
+        found: dict[str, PortSet] = {}
+        for name in names:
+            numbers = schema.PORT_PROTOCOLS if protocol is None else (protocol,)
+            sets = [self._membership.port_set(parsed, name, number) for number in numbers]
+            found |= {item.id: item for item in [item for item in sets if item.members] or sets[:1]}
+        self.port_sets |= found
+        return tuple(found)
 
 
 def _ip_version(rule: Rule) -> int | None:
-    """The family of a rule: written, or that of its nets (validation allows no mixture) or its ICMP protocol."""
+    """The family of a rule: written (as that of a protocol's name), or that of its nets (validation allows no mixture),
+    or that of the ICMP whose types it matches on.
+    """
     if rule.ip_version:
         return rule.ip_version
     nets: list[IPNetwork] = [
         *rule.source.nets, *rule.source.not_nets, *rule.destination.nets, *rule.destination.not_nets
     ]  # fmt: skip
-    return nets[0].version if nets else ICMP_FAMILY.get(rule.protocol or 0)
+    if nets:
+        return nets[0].version
+    types = any(icmp is not None and icmp.type is not None for icmp in (rule.icmp, rule.not_icmp))
+    return ICMP_FAMILY.get(rule.protocol or 0) if types else None
 
 
 def _ranges(ports: Sequence[Port]) -> tuple[PortRange, ...]:

@@ -64,7 +64,9 @@ class EntityRule:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. ``protocol`` numbers follow IANA; ``ip_version`` is 4, 6 or None."""
+    """One rule. ``protocol`` numbers follow IANA. ``ip_version`` is 4, 6 or None: as written, or of the *name* ICMP or
+    ICMPv6 where the protocol is written so (``felix/calc/rule_convert.go``, ipVersionToProtoIPVersion).
+    """
 
     action: Action
     ip_version: int | None = None

@@ -38,7 +38,8 @@ class PortSet:
     """What a named port stands for: the (address, port) pairs of one protocol, at one side of a packet.
 
     The pairs are those of HostEndpoints that have a port of this name and protocol and that the rule's own selector
-    selects. ``id`` is Calico's (``felix/calc/rule_scanner.go``: ``n:...``). ipset matches them as
+    selects. A rule without protocol names such a set for each protocol that has ports. ``id`` is Calico's
+    (``felix/calc/rule_scanner.go``: ``n:...``). ipset matches them as
     ``hash:ip,port`` does: a packet too short for its TCP (20 octets), UDP (8) or SCTP (12) header, or a later fragment,
     has no port and is in no set, so that a negated match holds for it.
     """

@@ -24,7 +24,7 @@ def rule(direction: Direction | None) -> Reader[Rule]:
         not_protocol = fields.get("notProtocol", values.protocol, None)
         found = Rule(
             action=Action(fields.need("action", one_of(*map(str, Action)), str(Action.DENY))),
-            ip_version=fields.get("ipVersion", _ip_version, None),
+            ip_version=fields.get("ipVersion", _ip_version, ICMP_FAMILY.get(protocol.name) if protocol else None),
             protocol=protocol.number if protocol else None,
             not_protocol=not_protocol.number if not_protocol else None,
             icmp=fields.get("icmp", _icmp, None),

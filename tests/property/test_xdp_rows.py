@@ -134,7 +134,8 @@ def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
 
 
 def is_of_another_family(entry: Entry, family: int) -> bool:
-    if entry.ip_version not in (None, family) or {1: 4, 58: 6}.get(entry.protocol or 0, family) != family:
+    typed = any(item is not None and item.type is not None for item in (entry.icmp, entry.not_icmp))
+    if entry.ip_version not in (None, family) or (typed and {1: 4, 58: 6}.get(entry.protocol or 0) != family):
         return True
     lists = [nets for side in (entry.source, entry.destination) for nets in (side.nets, side.not_nets) if nets]
     return any(all(net.version != family for net in nets) for nets in lists)

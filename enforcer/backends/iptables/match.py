@@ -191,7 +191,7 @@ def cannot_match(entry: Entry, version: int) -> bool:
         entry.ip_version not in (None, version)
         or any(not _of_family(nets, version) for nets in lists)
         or any(net.version == version and net.prefixlen == 0 for side in sides for net in side.not_nets)
-        or (_asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version])
+        or (asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version])
         or (entry.protocol is not None and entry.protocol == entry.not_protocol)
     )
 
@@ -202,7 +202,7 @@ def unsupported(entry: Entry) -> Iterator[str]:
     has_ports = any(side.ports or side.not_ports for side in sides)
     if has_ports and entry.protocol not in PORT_PROTOCOLS:
         yield f"iptables cannot enforce {entry.name}: it matches ports, but no protocol that has ports; add one"
-    if _asks_icmp_type(entry) and entry.protocol not in (ICMP, ICMPV6):
+    if asks_icmp_type(entry) and entry.protocol not in (ICMP, ICMPV6):
         yield f"iptables cannot enforce {entry.name}: it matches an ICMP type without 'protocol: ICMP' or 'ICMPv6'"
 
 
@@ -261,5 +261,5 @@ def _of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
     return [net for net in nets if net.version == version]
 
 
-def _asks_icmp_type(entry: Entry) -> bool:
+def asks_icmp_type(entry: Entry) -> bool:
     return any(icmp is not None and icmp.type is not None for icmp in (entry.icmp, entry.not_icmp))

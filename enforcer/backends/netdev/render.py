@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from enforcer.backends.iptables.match import ICMP_OF_FAMILY, cannot_match
+from enforcer.backends.iptables.match import ICMP_OF_FAMILY, asks_icmp_type, cannot_match
 from enforcer.backends.iptables.names import ChainKind, chain_name
 from enforcer.backends.iptables.render import grouped
 from enforcer.backends.iptables.rules import Side
@@ -231,9 +231,8 @@ def _deed(action: Action) -> Exprs:
 
 
 def _is_of_other_family(entry: Entry, version: int) -> bool:
-    """Written so, or by its nets, or its ICMP protocol."""
-    others = {number for family, number in ICMP_OF_FAMILY.items() if family != version}
-    if entry.ip_version not in (None, version) or entry.protocol in others:
+    """Written so, or by its nets, or its ICMP types."""
+    if entry.ip_version not in (None, version) or (asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version]):
         return True
     lists: Sequence[Sequence[object]] = [
         [net for net in nets if net.version == version]

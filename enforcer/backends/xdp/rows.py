@@ -106,8 +106,12 @@ def address_rows(plan: InterfacePlan, members: Members, *, ipv6: bool = True) ->
 
 
 def is_of(entry: Entry, version: int) -> bool:
-    """Whether an entry is for an IP version: not written otherwise, and none of its lists is all of the other's."""
-    if entry.ip_version not in (None, version) or FAMILY_OF_ICMP.get(entry.protocol or 0, version) != version:
+    """Whether an entry is for an IP version: not written otherwise, and neither its ICMP types nor all of one of its
+    lists are the other's.
+    """
+    if entry.ip_version not in (None, version):
+        return False
+    if _asks_icmp(entry) and FAMILY_OF_ICMP.get(entry.protocol or 0) != version:
         return False
     lists = (nets for side in (entry.source, entry.destination) for nets in (side.nets, side.not_nets) if nets)
     return all(any(net.version == version for net in nets) for nets in lists)

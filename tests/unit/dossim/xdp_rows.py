@@ -178,7 +178,9 @@ TYPES = [
     Row("ICMPv6", policy(Rule(DENY, protocol=ICMPV6, icmp=IcmpMatch(128))), six(icmp(128), ICMPV6), 0),
     Row("ICMPv6, another type", policy(Rule(DENY, protocol=ICMPV6, icmp=IcmpMatch(128))), six(icmp(129), ICMPV6), None,
         NO_RULE),
-    Row("ICMP over IPv6", policy(Rule(DENY, protocol=ICMP)), six(icmp(8), ICMP), None, NO_RULE),
+    Row("protocol 1 by number over IPv6", policy(Rule(DENY, protocol=ICMP)), six(icmp(8), ICMP), 0),
+    Row("ICMP by name over IPv6", policy(Rule(DENY, ip_version=4, protocol=ICMP)), six(icmp(8), ICMP), None, NO_RULE),
+    Row("an ICMP type over IPv6", ECHO, six(icmp(8), ICMP), None, NO_RULE),
 ]  # fmt: skip
 
 ACTIONS = [

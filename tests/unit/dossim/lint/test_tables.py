@@ -180,5 +180,8 @@ def test_a_tier_that_is_not_there() -> None:
     given = ENDPOINT, policy("action: Deny", tier="security")
     (finding,) = of_rule(findings(*given), RuleId.TIER_MISSING)
     assert (finding.level, finding.position.line) == (Level.WARNING, 7)
-    assert "'security', so it is evaluated after the tiers that exist (default)" in finding.message
+    assert (
+        "'security', so it is evaluated after the tiers that exist (default, kube-admin, kube-baseline)"
+        in finding.message
+    )
     assert not of_rule(findings(*given, tier), RuleId.TIER_MISSING)

@@ -149,6 +149,9 @@ def test_the_governing_endpoint(endpoints: list[HostEndpoint], governing: str | 
         pytest.param({"tier": "z"}, {"tier": "default"}, (Tier("z", order=999_999.0),), id="default is at a million"),
         pytest.param({"tier": "default"}, {"tier": "z"}, (Tier("z", order=1_000_001.0),), id="and before a later one"),
         pytest.param({"tier": "z"}, {"tier": "absent"}, (Tier("z"),), id="a tier that exists before one that does not"),
+        pytest.param({"tier": "kube-admin"}, {"tier": "default"}, (), id="kube-admin is there without a document"),
+        pytest.param({"tier": "default"}, {"tier": "kube-baseline"}, (), id="and kube-baseline, after default"),
+        pytest.param({"tier": "kube-baseline"}, {"tier": "absent"}, (), id="but before one that does not exist"),
         pytest.param({"tier": "y", "order": 9.0}, {"tier": "z", "order": 1.0},
                      (Tier("y", order=1.0), Tier("z", order=2.0)), id="the tier before the policy's order"),
     ],
@@ -157,6 +160,13 @@ def test_policies_are_asked_in_order(first: dict[str, Any], second: dict[str, An
     for given in ((("a", first), ("b", second)), (("b", second), ("a", first))):
         made = resources(*(policy(name, ANY, **fields) for name, fields in given), tiers=tiers)
         assert denied_by(made, packet()) == "gnp/a ingress[0]"
+
+
+@pytest.mark.parametrize("first", ["dos-x", "dos.x"])
+def test_a_name_that_begins_with_another_comes_before_it(first: str) -> None:
+    """Calico compares "name/namespace/kind", and "-" and "." come before "/"."""
+    made = resources(*(policy(name, ANY) for name in ("dos", first)))
+    assert denied_by(made, packet()) == f"gnp/{first} ingress[0]"
 
 
 def test_rules_are_asked_as_written_and_the_entry_knows_its_place() -> None:
@@ -206,7 +216,10 @@ def nets(*texts: str) -> tuple[Any, ...]:
         pytest.param({"protocol": UDP}, packet(protocol=UDP), packet(), id="protocol"),
         pytest.param({"not_protocol": UDP}, packet(), packet(protocol=UDP), id="not protocol"),
         pytest.param({"ip_version": 4}, packet(), packet(LISTED6), id="IP version"),
-        pytest.param({"protocol": ICMP}, packet(protocol=ICMP), packet(LISTED6, protocol=ICMP), id="ICMP is IPv4's"),
+        pytest.param({"protocol": ICMP}, packet(LISTED6, protocol=ICMP), packet(protocol=UDP),
+                     id="protocol 1 by number is of both families"),
+        pytest.param({"protocol": ICMP, "icmp": IcmpMatch(8)}, packet(protocol=ICMP, sport=8),
+                     packet(LISTED6, protocol=ICMP, sport=8), id="ICMP types are IPv4's"),
         pytest.param({"source": EntityRule(nets=nets("203.0.113.0/24"))}, packet(), packet(OTHER), id="source net"),
         pytest.param({"source": EntityRule(nets=nets("8.0.0.0/8", "203.0.113.0/24"))}, packet(), packet("9.9.9.9"),
                      id="one of two source nets"),
@@ -353,8 +366,19 @@ NOT_HTTP = EntityRule(not_ports=(NamedPort("http"),))
 @pytest.mark.parametrize(
     ("fields", "matching", "other"),
     [
-        pytest.param({"destination": HTTP}, packet(dport=80), packet(dport=8080), id="without a protocol it is TCP's"),
-        pytest.param({"destination": HTTP}, packet(dport=80), packet(dport=80, protocol=UDP), id="and not UDP's"),
+        pytest.param({"destination": HTTP}, packet(dport=80), packet(dport=8080), id="TCP's without a protocol"),
+        pytest.param(
+            {"destination": HTTP},
+            packet(dport=8080, protocol=UDP),
+            packet(dport=80, protocol=UDP),
+            id="and UDP's without a protocol",
+        ),
+        pytest.param(
+            {"destination": HTTP, "protocol": TCP},
+            packet(dport=80),
+            packet(dport=8080, protocol=UDP),
+            id="only TCP's where the rule says so",
+        ),
         pytest.param(
             {"destination": HTTP, "protocol": UDP},
             packet(dport=8080, protocol=UDP),

@@ -221,15 +221,21 @@ ONE_ENTRY = [
     ),
     pytest.param(
         deny(protocol=ICMP),
-        [ping(8), packet(protocol=ICMP, ports=None)],
-        [packet(), packet6(ICMP, ports=None)],
-        id="ICMP is of IPv4",
+        [ping(8), packet(protocol=ICMP, ports=None), packet6(ICMP, ports=None)],
+        [packet(), UNKNOWN],
+        id="protocol 1 by number",
     ),
     pytest.param(
         deny(protocol=ICMPV6),
+        [packet6(ICMPV6, ports=None), packet(protocol=ICMPV6, ports=None)],
+        [packet(), UNKNOWN],
+        id="protocol 58 by number",
+    ),
+    pytest.param(
+        deny(protocol=ICMPV6, ip_version=6),
         [packet6(ICMPV6, ports=None)],
         [packet(protocol=ICMPV6, ports=None), UNKNOWN],
-        id="ICMPv6 is of IPv6",
+        id="ICMPv6 by name",
     ),
     pytest.param(
         deny(protocol=ICMP, icmp=IcmpMatch(8)),

@@ -103,6 +103,11 @@ ORDERS: list[tuple[str, list[Any], list[str]]] = [
     ("a tier without order after those with one", [gnp("a", tier="n"), gnp("b", tier="t"), Tier("n"), Tier("t",
      order=2e6)],
      ["b", "a"]),
+    ("a name that begins with another: '-' and '.' are before '/'",
+     [gnp("dos"), gnp("dos-x"), gnp("dos.x"), gnp("dos0")], ["dos-x", "dos.x", "dos", "dos0"]),
+    ("kube-admin and kube-baseline are there without a document",
+     [gnp("a"), gnp("b", tier="kube-baseline"), gnp("c", tier="kube-admin"), gnp("d", tier="no")],
+     ["c", "a", "b", "d"]),
     ("tiers that are not defined last, by name", [gnp("a", tier="no"), gnp("b", tier="na"), gnp("c", tier="n"),
      Tier("n")],
      ["c", "b", "a"]),
@@ -306,26 +311,37 @@ def named(protocol: int | None = None, **entity: Any) -> RuleTable:
     return table(WEB, gnp("p", Rule(Action.DENY, protocol=protocol, destination=EntityRule(**entity))))
 
 
-@pytest.mark.parametrize(
-    ("protocol", "port"), [(None, 80), (6, 80), (17, 8080), (132, None)], ids=["unsaid is TCP", "TCP", "UDP", "none"]
-)
+@pytest.mark.parametrize(("protocol", "port"), [(6, 80), (17, 8080), (132, None)], ids=["TCP", "UDP", "none"])
 def test_a_named_port_stands_for_the_endpoints_that_have_it(protocol: int | None, port: int | None) -> None:
     found = named(protocol, ports=(NamedPort("http"),))
     ((identity, port_set),) = found.port_sets.items()
     assert found.ingress[0].destination == AddressMatch(named_ports=(identity,))
-    assert port_set.protocol == (protocol or 6)
+    assert port_set.protocol == protocol
     assert port_set.members == (tuple((address, port) for address in WEB.expected_ips) if port else ())
+
+
+def test_a_named_port_without_protocol_is_that_of_every_protocol() -> None:
+    found = named(ports=(NamedPort("http"),))
+    assert [(item.protocol, {port for _, port in item.members}) for item in found.port_sets.values()] == [
+        (6, {80}),
+        (17, {8080}),
+    ]
+    assert found.ingress[0].destination == AddressMatch(named_ports=tuple(found.port_sets))
+    only_tcp = named(ports=(NamedPort("admin"),))
+    assert [item.protocol for item in only_tcp.port_sets.values()] == [6]
+    nobody = named(ports=(NamedPort("nowhere"),))
+    assert [(item.protocol, item.members) for item in nobody.port_sets.values()] == [(6, ())]
 
 
 def test_the_id_of_a_named_port_is_calicos() -> None:
     digest = hashlib.sha224(f"n:{parse('all()').uid},tcp,http".encode()).digest()
-    assert list(named(ports=(NamedPort("http"),)).port_sets) == [
+    assert list(named(6, ports=(NamedPort("http"),)).port_sets) == [
         "n:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
     ]
 
 
 def test_a_named_port_takes_the_selectors_place_unless_there_are_numbers_too() -> None:
-    alone = named(ports=(NamedPort("http"),), selector="role == 'web'").ingress[0].destination
+    alone = named(6, ports=(NamedPort("http"),), selector="role == 'web'").ingress[0].destination
     assert alone.ip_set is None
     assert len(alone.named_ports) == 1
     both = named(6, ports=(NamedPort("http"), PortRange(1, 2)), selector="role == 'web'").ingress[0].destination
@@ -336,7 +352,7 @@ def test_a_named_port_takes_the_selectors_place_unless_there_are_numbers_too() -
 
 def test_a_named_port_is_looked_for_where_the_selector_looks() -> None:
     def count(**entity: Any) -> list[int]:
-        return [len(item.members) for item in named(ports=(NamedPort("http"),), **entity).port_sets.values()]
+        return [len(item.members) for item in named(6, ports=(NamedPort("http"),), **entity).port_sets.values()]
 
     assert count(selector="role == 'db'") == [0]
     assert count(selector="role == 'web'", not_selector="role == 'web'") == [0]
@@ -344,7 +360,7 @@ def test_a_named_port_is_looked_for_where_the_selector_looks() -> None:
 
 
 def test_a_negated_named_port() -> None:
-    found = named(not_ports=(NamedPort("http"), NamedPort("http"), NamedPort("nowhere"))).ingress[0].destination
+    found = named(6, not_ports=(NamedPort("http"), NamedPort("http"), NamedPort("nowhere"))).ingress[0].destination
     assert len(found.not_named_ports) == 2
     assert found.ports == found.not_ports == found.named_ports == ()
 

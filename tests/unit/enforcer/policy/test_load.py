@@ -165,7 +165,7 @@ NO_DOCUMENT: list[tuple[str, str, int, int, str]] = [
     ("an alias within what it names", "a: &a [*a]\n", 1, 8, "the alias *a names nothing that is complete"),
     ("a foreign tag", "a: !!python/name:os.system x\n", 1, 4, "has no place in a resource"),
     ("a mapping as key", "? {a: b}\n: c\n", 1, 3, "a field name must be a string, found a mapping"),
-    ("deeper than 100 levels", "[" * 200_000, 1, 101, "nested deeper than 100 levels"),
+    ("deeper than 100 levels", "[\n" * 200, 101, 1, "nested deeper than 100 levels"),
     ("deeper than 100 levels in blocks", "- " * 200_000, 1, 201, "nested deeper than 100 levels"),
     ("a string", "hello\n", 1, 1, "expected a resource with apiVersion, kind, metadata and spec, found the string"),
     ("no apiVersion", "kind: Tier\n", 1, 1, "this field is required and absent"),
