@@ -140,7 +140,7 @@ class Agent:
         if self._wanted is None:
             return None
         felix = self._wanted.felix_for(self._enforcer.node)
-        intervals = (felix.xdp_refresh_interval_s, felix.ipsets_refresh_interval_s, felix.iptables_refresh_interval_s)
+        intervals = (felix.xdp_refresh_interval_s, felix.ipsets_refresh_interval_s, felix.table_refresh_interval_s)
         wanted = [interval for interval in (*intervals, self._retry_s) if interval > 0]  # 0 switches one off
         return time.monotonic() + min(wanted) if wanted else None
 

@@ -126,7 +126,7 @@ class Enforcer:
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
-        warnings += _unheard(settled.plan, felix.iptables_mark_mask)
+        warnings += _unheard(settled.plan, nft_settings_of(felix).mark_mask)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting(self._pin_root)])
@@ -260,7 +260,7 @@ def nft_settings_of(felix: FelixConfiguration) -> NftSettings:
     of ours could accept for the host's own tables (docs/nftables.md), so fewer fields have a meaning.
     """
     return NftSettings(
-        mark_mask=felix.iptables_mark_mask,
+        mark_mask=felix.nftables_mark_mask if felix.nftables_settings else felix.iptables_mark_mask,
         log_prefix=felix.log_prefix,
         ipv6=felix.ipv6_support,
         max_set_size=felix.max_ipset_size,
@@ -312,5 +312,12 @@ def _warnings(node: str, resources: Resources, plan: Plan, absent: Collection[st
         yield f"no untracked policy (doNotTrack: true) selects a HostEndpoint of node {node}; nothing is enforced"
     for name in absent:
         yield f"interface {name} is not there; raw is ready for it, XDP follows when it appears"
+    for item in resources.felix_unknown(node):
+        yield (
+            f"FelixConfiguration {item.name} is not applied: no Node resource gives the labels of node {node}, which "
+            f"its nodeSelector ({item.node_selector}) looks at; add one"
+        )
+    for note in resources.notes:
+        yield str(note)
     if resources.skipped:
         yield f"kinds that are not acted on: {', '.join(resources.skipped)}"

@@ -127,7 +127,7 @@ def _starts(resources: Resources) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for kind in (
         resources.host_endpoints, resources.global_network_sets, resources.network_sets, resources.policies,
-        resources.tiers, resources.profiles, resources.felix_configurations,
+        resources.tiers, resources.profiles, resources.felix_configurations, resources.nodes,
     ):  # fmt: skip
         for item in kind:
             found.setdefault(item.position.path, []).append(item.position.line)

@@ -5,9 +5,9 @@ The second reading of that code in this project: the first serves the compiler, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from enforcer.policy.regexp import found_in
 from enforcer.policy.resources import FelixConfiguration, HostEndpoint, IPAddress
 
 EVERY_INTERFACE = "*"
@@ -42,7 +42,7 @@ def _is_no_host_interface(interface: str, felix: FelixConfiguration) -> bool:
         return True
     for pattern in felix.interface_exclude:
         if len(pattern) > 1 and pattern[0] == pattern[-1] == "/":
-            if re.search(pattern[1:-1], interface):
+            if found_in(pattern[1:-1], interface):
                 return True
         elif pattern == interface:
             return True

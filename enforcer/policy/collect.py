@@ -24,6 +24,7 @@ from enforcer.policy.resources import (
     GlobalNetworkSet,
     HostEndpoint,
     NetworkSet,
+    Node,
     Profile,
     Resource,
     Resources,
@@ -216,7 +217,9 @@ class Collector:
             tiers=_all(found, Tier),
             profiles=_all(found, Profile),
             felix_configurations=_all(found, FelixConfiguration),
+            nodes=_all(found, Node),
             skipped=tuple(self.skipped),
+            notes=tuple(note for source in self.sources for note in source.report.notes),
         )
 
 

@@ -8,9 +8,9 @@ expands to every host interface but the loopback.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from enforcer.policy.regexp import found_in
 from enforcer.policy.resources import FelixConfiguration, HostEndpoint, IPAddress, Resources
 
 ANY_INTERFACE = "*"
@@ -45,7 +45,7 @@ def is_host_interface(interface: str, felix: FelixConfiguration) -> bool:
 
 def _excludes(pattern: str, interface: str) -> bool:
     if len(pattern) > 1 and pattern.startswith("/") and pattern.endswith("/"):
-        return re.search(pattern[1:-1], interface) is not None
+        return found_in(pattern[1:-1], interface)
     return pattern == interface
 
 

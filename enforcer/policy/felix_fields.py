@@ -1,42 +1,80 @@
-"""The fields of Calico's FelixConfigurationSpec that do not bear on untracked policy: known by name, passed unread.
+"""The fields of Calico's FelixConfigurationSpec by name and type, and what an unknown name most likely is.
 
-Calico v3.32's, with those earlier releases had: a cluster's own file is never refused for a field of another concern,
-and a slip of the pen (``xdpEnabeld``) never leaves a setting silently as it was.
+The list is generated from Calico's own definition (``tools/felix_fields.py``) and states its version. A cluster's file
+is never refused for a field of another concern, a newer Calico's included; and a slip of the pen (``xdpEnabeld``) never
+leaves a setting silently as it was.
 """
 
 from __future__ import annotations
 
-_NAMES = """
-allowIPIPPacketsFromWorkloads allowVXLANPacketsFromWorkloads awsSrcDstCheck bpfConnectTimeLoadBalancing
-bpfConnectTimeLoadBalancingEnabled bpfConntrackLogLevel bpfConntrackMode bpfConntrackTimeouts bpfCTLBLogFilter
-bpfDataIfacePattern bpfDisableGROForIfaces bpfDisableUnprivileged bpfDSROptoutCIDRs bpfEnforceRPF
-bpfExcludeCIDRsFromNAT bpfExportBufferSizeMB bpfExternalServiceMode bpfExtToServiceConnmark
-bpfForceTrackPacketsFromIfaces bpfHostConntrackBypass bpfHostNetworkedNATWithoutCTLB bpfJITHardening
-bpfKubeProxyEndpointSlicesEnabled bpfKubeProxyHealthzPort bpfKubeProxyIptablesCleanupEnabled bpfKubeProxyMinSyncPeriod
-bpfL3IfacePattern bpfLogFilters bpfLogLevel bpfMaglevMaxEndpointsPerService bpfMaglevMaxServices bpfMapSizeConntrack
-bpfMapSizeConntrackCleanupQueue bpfMapSizeConntrackScaling bpfMapSizeIfState bpfMapSizeNATAffinity
-bpfMapSizeNATBackend bpfMapSizeNATFrontend bpfMapSizePerCpuConntrack bpfMapSizeRoute bpfPolicyDebugEnabled
-bpfProfiling bpfPSNATPorts bpfRedirectToPeer cgroupV2Path dataplaneDriver dataplaneWatchdogTimeout
-debugDisableLogDropping debugHost debugMemoryProfilePath debugPort debugSimulateCalcGraphHangAfter
-debugSimulateDataplaneApplyDelay debugSimulateDataplaneHangAfter deviceRouteProtocol deviceRouteSourceAddress
-deviceRouteSourceAddressIPv6 endpointReportingDelay endpointReportingEnabled endpointStatusPathPrefix
-externalNodesList featureDetectOverride featureGates floatingIPs flowLogsCollectorDebugTrace flowLogsFlushInterval
-flowLogsGoldmaneServer flowLogsLocalReporter flowLogsPolicyEvaluationMode goGCThreshold goMaxProcs goMemoryLimitMB
-healthEnabled healthHost healthPort healthTimeoutOverrides interfaceRefreshInterval ipForwarding ipipEnabled ipipMTU
-iptablesLockFilePath iptablesLockProbeInterval iptablesLockTimeout iptablesNATOutgoingInterfaceFilter
-iptablesPostWriteCheckInterval ipv4ElevatedRoutePriority ipv4NormalRoutePriority ipv6ElevatedRoutePriority
-ipv6NormalRoutePriority istioAmbientMode istioDSCPMark kubeNodePortRanges liveMigrationRouteConvergenceTime
-logDebugFilenameRegex logFilePath logSeverityFile logSeverityScreen logSeveritySys metadataAddr metadataPort
-mtuIfacePattern natOutgoingAddress natOutgoingExclusions natPortRange netlinkTimeout nftablesFilterAllowAction
-nftablesFilterDenyAction nftablesMangleAllowAction nftablesMarkMask nftablesRefreshInterval openstackRegion
-policySyncPathPrefix programClusterRoutes prometheusGoMetricsEnabled prometheusMetricsCAFile prometheusMetricsCertFile
-prometheusMetricsClientAuth prometheusMetricsEnabled prometheusMetricsHost prometheusMetricsKeyFile
-prometheusMetricsPort prometheusProcessMetricsEnabled prometheusWireGuardMetricsEnabled removeExternalRoutes
-reportingInterval reportingTTL requireMTUFile routeRefreshInterval routeSource routeSyncDisabled routeTableRange
-routeTableRanges serviceLoopPrevention sidecarAccelerationEnabled usageReportingEnabled usageReportingInitialDelay
-usageReportingInterval useInternalDataplaneDriver vxlanEnabled vxlanMTU vxlanMTUV6 vxlanPort vxlanVNI
-windowsManageFirewallRules wireguardEnabled wireguardEnabledV6 wireguardHostEncryptionEnabled wireguardInterfaceName
-wireguardInterfaceNameV6 wireguardKeepAlive wireguardListeningPort wireguardListeningPortV6 wireguardMTU
-wireguardMTUV6 wireguardRoutingRulePriority wireguardThreadingEnabled workloadSourceSpoofing
-"""
-UNREAD = frozenset(_NAMES.split())
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from importlib import resources
+
+_DATA = json.loads(resources.files("enforcer.policy").joinpath("felix_fields.json").read_text(encoding="utf-8"))
+CALICO: str = _DATA["calico"]
+TYPES: dict[str, str] = _DATA["fields"]
+
+# Fields that earlier releases had.
+EARLIER = ("bpfKubeProxyEndpointSlicesEnabled", "iptablesLockFilePath", "iptablesLockTimeout")
+KNOWN = frozenset({*TYPES, *EARLIER})
+
+# Fields that only Calico Enterprise has, by how they begin.
+_ENTERPRISE = re.compile(
+    r"(capture|dns(Cache|ExtraTTL|Logs|Packets|Policy|Trusted)|dropActionOverride|egress(Gateway|IP)|externalNetwork|"
+    r"flowLogs(Dynamic|Enable|File|Max|NetworkSet)|ipsec|kubeMasqueradeBit|l7Logs|nfNetlinkBufSize|prometheusReporter|"
+    r"statsDump|syslogReporter|tproxy|waf|windows(DNS|FlowLogs|Network|StatsDump))"
+)
+
+_SLIPS = 2  # letters left out, added, exchanged or changed
+_NEAR = 0.85  # difflib's ratio, of names that matter here
+
+
+def is_enterprise(name: str) -> bool:
+    return name not in KNOWN and _ENTERPRISE.match(name) is not None
+
+
+def misspelt(name: str, mattering: Iterable[str]) -> str:
+    """The known field an unknown name is a slip of, "" where it is none; nearer is looked for among ``mattering``.
+
+    A known name with a word behind it (``wireguardMTUV6``) or of the other family (``nftablesMarkMask``) is no slip, as
+    Calico names its fields.
+    """
+    folded = {known.lower(): known for known in KNOWN}
+    if name.lower() in folded:
+        return folded[name.lower()]
+    near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.8)
+    for known in (folded[item] for item in near):
+        if slips_between(name.lower(), known.lower()) <= _SLIPS and not _is_own(name, known):
+            return known
+    matter = {known.lower(): known for known in mattering if not _is_own(name, known)}
+    close = difflib.get_close_matches(name.lower(), matter, n=1, cutoff=_NEAR)
+    return matter[close[0]] if close else ""
+
+
+def _is_own(name: str, known: str) -> bool:
+    """Whether a name differs from a known one as the names of two fields do."""
+    longer, shorter = (name, known) if name.startswith(known) else (known, name)
+    if longer.startswith(shorter) and re.match(r"[A-Z]\w", longer[len(shorter) :]):
+        return longer is name or longer.endswith("V6")
+    return any(name.replace(one, other, 1) == known for one, other in _FAMILIES)
+
+
+_PAIRS = (("iptables", "nftables"), ("ipv4", "ipv6"), ("Inbound", "Outbound"))
+_FAMILIES = (*_PAIRS, *((other, one) for one, other in _PAIRS))
+
+
+def slips_between(one: str, other: str) -> int:
+    """Letters to leave out, add, change, or exchange with the next (optimal string alignment distance)."""
+    rows = [list(range(len(other) + 1))]
+    for at, letter in enumerate(one, 1):
+        row = [at]
+        for column, against in enumerate(other, 1):
+            best = min(rows[-1][column] + 1, row[-1] + 1, rows[-1][column - 1] + (letter != against))
+            if at > 1 and column > 1 and letter == other[column - 2] and one[at - 2] == against:
+                best = min(best, rows[-2][column - 2] + 1)
+            row.append(best)
+        rows.append(row)
+    return rows[-1][-1]

@@ -27,6 +27,7 @@ class Report:
     path: str
     lines: Sequence[str] = ()
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)  # what is passed, and worth to be named
 
     def position(self, node: Node) -> Position:
         return Position(self.path, node.line, node.column)
@@ -63,6 +64,10 @@ class Cursor:
         """Report something wrong here and go on."""
         Refused(self, message).report()
 
+    def note(self, message: str) -> None:
+        """Report something that is no fault and is not acted on."""
+        self.report.notes.append(Finding(self.position, self.field, message))
+
     def child(self, name: str, node: Node) -> Cursor:
         return Cursor(self.report, node, f"{self.field}.{name}" if self.field else name)
 
@@ -84,6 +89,7 @@ class Cursor:
 
 Reader = Callable[[Cursor], T]
 
+UNKNOWN_MAX = 50  # fields of one mapping that are named one by one; looking for a known name beside each takes time
 ABSENT = "this field is required and absent"
 
 
@@ -95,6 +101,8 @@ class Identity:
     labels: Mapping[str, str] = field(default_factory=dict)
     position: Position = NOWHERE
     namespace: str = "default"
+    annotations: Mapping[str, Cursor] = field(default_factory=dict)
+    created: str = ""
 
 
 def attempt(read: Reader[T], at: Cursor, default: D) -> T | D:
@@ -115,8 +123,11 @@ class Fields:
         self.at = at
         self._node = at.node
         report_repeated(at)
-        for name in self._node.fields.keys() - set(known):
+        unknown = sorted(self._node.fields.keys() - set(known))
+        for name in unknown[:UNKNOWN_MAX]:
             at.child(name, self._node.keys[name]).fault(f"unknown field{hint(name, known)}")
+        if len(unknown) > UNKNOWN_MAX:
+            at.fault(f"{len(unknown)} unknown fields; these are the first {UNKNOWN_MAX}")
 
     def __contains__(self, name: str) -> bool:
         node = self._node.fields.get(name)

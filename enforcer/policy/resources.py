@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from enforcer.errors import Position
+from enforcer.errors import Finding, Position
 from enforcer.policy.nets import Nets
+from enforcer.policy.selector import parse
 from enforcer.words import Action
 
 IPAddress = IPv4Address | IPv6Address
@@ -200,6 +201,11 @@ class FelixConfiguration(Resource):
     max_ipset_size: int = 1_048_576
     ipsets_refresh_interval_s: float = 90.0
     iptables_refresh_interval_s: float = 180.0
+    nftables_mark_mask: int = 0xFFFF0000
+    nftables_refresh_interval_s: float = 180.0
+    nftables_filter_deny_action: str = "Drop"  # or "Reject"
+    nftables_filter_allow_action: str = "Accept"  # or "Return"
+    nftables_mangle_allow_action: str = "Accept"  # or "Return"
     chain_insert_mode: str = "insert"
     ipv6_support: bool = True
     log_prefix: str = "calico-packet"
@@ -216,12 +222,32 @@ class FelixConfiguration(Resource):
     bpf_attach_type: str = "Netkit"  # or "TC", "TCX"
     bpf_map_size_ipsets: int = 1_048_576
     written: frozenset[str] = frozenset()  # the fields above that a document sets
+    node_selector: str = ""  # the nodes it is for, where its name does not say so
+    created: str = ""  # metadata.creationTimestamp, in UTC
+
+    @property
+    def nftables_settings(self) -> bool:
+        """Whether in nf_tables Felix's nftables settings count, not the iptables ones: unless it runs iptables-nft."""
+        return self.nftables_mode == "Enabled" or (
+            self.nftables_mode != "Disabled" and self.iptables_backend.lower() != "nft"
+        )
+
+    @property
+    def table_refresh_interval_s(self) -> float:
+        """How often the raw part is looked at; where either backend may hold it, as often as the one more often
+        looked at. 0: never (``config_params.go``, TableRefreshInterval).
+        """
+        if self.nftables_mode == "Enabled":
+            return self.nftables_refresh_interval_s
+        if not self.nftables_settings or self.iptables_backend.lower() == "legacy":
+            return self.iptables_refresh_interval_s
+        either = (self.iptables_refresh_interval_s, self.nftables_refresh_interval_s)
+        return min((interval for interval in either if interval > 0), default=0.0)
 
     def overridden_by(self, other: FelixConfiguration) -> FelixConfiguration:
         """This configuration with every field that the other sets (writes, or has other than Felix's default)."""
-        names = (
-            {item.name for item in fields(FelixConfiguration)} - {item.name for item in fields(Resource)} - {"written"}
-        )
+        names = {item.name for item in fields(FelixConfiguration)} - {item.name for item in fields(Resource)}
+        names -= {"written", "node_selector", "created"}
         blank = FelixConfiguration("")
         changed = {name for name in names if getattr(other, name) != getattr(blank, name)} | other.written
         values = {name: getattr(other, name) for name in changed}
@@ -236,8 +262,15 @@ class FelixConfiguration(Resource):
 
 
 @dataclass(frozen=True)
+class Node(Resource):
+    """A node of the cluster, for its labels: a FelixConfiguration's nodeSelector selects it by them."""
+
+
+@dataclass(frozen=True)
 class Resources:
-    """Everything loaded, per kind, in file order. ``skipped`` names kinds Calico has that we do not act on."""
+    """Everything loaded, per kind, in file order. ``skipped`` names kinds Calico has that we do not act on; ``notes``
+    are what was read and passed, and is worth to be named: fields and files that enforce nothing.
+    """
 
     host_endpoints: tuple[HostEndpoint, ...] = ()
     global_network_sets: tuple[GlobalNetworkSet, ...] = ()
@@ -246,13 +279,36 @@ class Resources:
     tiers: tuple[Tier, ...] = ()
     profiles: tuple[Profile, ...] = ()
     felix_configurations: tuple[FelixConfiguration, ...] = ()
+    nodes: tuple[Node, ...] = ()
     skipped: tuple[str, ...] = ()
+    notes: tuple[Finding, ...] = field(default=(), compare=False)
 
     def felix_for(self, node: str) -> FelixConfiguration:
-        """What a node runs with: Felix's defaults, then ``default``, then ``node.<name>``, field by field."""
+        """What a node runs with: Felix's defaults, then ``default``, then the oldest whose nodeSelector selects the
+        node, then ``node.<name>``, field by field (``felix/calc/config_batcher.go``).
+        """
         found = FelixConfiguration("default")
-        for name in ("default", f"node.{node}"):
-            for item in self.felix_configurations:
-                if item.name == name:
-                    found = found.overridden_by(item)
+        by_name = {item.name: item for item in self.felix_configurations}
+        for item in (by_name.get("default"), self._selecting(node), by_name.get(f"node.{node}")):
+            if item is not None:
+                found = found.overridden_by(item)
         return found
+
+    def _selecting(self, node: str) -> FelixConfiguration | None:
+        labels = next((item.labels for item in self.nodes if item.name == node), None)
+        found = [item for item in self.felix_configurations if item.node_selector and _selects(item, labels)]
+        return min(found, key=lambda item: (item.created, item.name), default=None)
+
+    def felix_unknown(self, node: str) -> tuple[FelixConfiguration, ...]:
+        """The FelixConfigurations of which nobody can tell whether they are for the node, as its labels are not known:
+        they are taken not to be.
+        """
+        if any(item.name == node for item in self.nodes):
+            return ()
+        return tuple(item for item in self.felix_configurations if item.node_selector and not _selects(item, None))
+
+
+def _selects(item: FelixConfiguration, labels: Mapping[str, str] | None) -> bool:
+    """Whether a nodeSelector selects a node; of a node of unknown labels only all() is known to."""
+    selector = parse(item.node_selector)
+    return selector.canonical == "all()" if labels is None else selector.evaluate(labels)

@@ -24,7 +24,6 @@ OTHER_KINDS = frozenset(
         "IPReservation",
         "KubeControllersConfiguration",
         "NetworkPolicy",
-        "Node",
         "QoSPolicy",
         "StagedGlobalNetworkPolicy",
         "StagedKubernetesNetworkPolicy",

@@ -152,3 +152,4 @@ def _items(resources: Resources) -> Iterator[Resource]:
     yield from resources.tiers
     yield from resources.profiles
     yield from resources.felix_configurations
+    yield from resources.nodes

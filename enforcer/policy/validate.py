@@ -31,6 +31,7 @@ from enforcer.policy.resources import (
     GlobalNetworkSet,
     HostEndpoint,
     NetworkSet,
+    Node,
     Profile,
     Resource,
     Tier,
@@ -156,6 +157,11 @@ def _check_policy(spec: Fields, found: GlobalNetworkPolicy, written: tuple[str, 
             spec.cursor(name).fault("requires applyOnForward: true")
 
 
+def node(at: Cursor, base: Identity) -> Node:
+    """Calico's Node or Kubernetes' own, whose labels are the same; nothing else of it matters here."""
+    return Node(base.name, base.labels, base.position)
+
+
 # --- the frame of every document --------------------------------------------------------------------------------------
 
 
@@ -179,6 +185,7 @@ KINDS = {
     "Tier": Kind(Tier, tier, TIER_NAME),
     "Profile": Kind(Profile, profile),
     "FelixConfiguration": Kind(FelixConfiguration, felix_configuration),
+    "Node": Kind(Node, node),
 }
 
 
@@ -207,13 +214,23 @@ def _identity(at: Cursor, position: Position, kind: Kind, kind_name: str) -> Ide
     name = metadata.need("name", kind.name, "")
     labels: dict[str, str] = metadata.get("labels", values.labels, {})
     metadata.get("annotations", values.check_annotations, None)
+    annotations = metadata.cursor("annotations")
+    noted = annotations.node.fields if "annotations" in metadata and isinstance(annotations.node, Fieldset) else {}
     if "namespace" in metadata and not kind.namespaced:
         metadata.cursor("namespace").fault(f"a {kind_name} belongs to no namespace; leave the field out")
     for label in kind.refused_labels:
         if label in labels:
             metadata.cursor("labels", label).fault("this label is Calico's own and cannot be set")
     namespace = metadata.get("namespace", values.name(), "default") if kind.namespaced else ""
-    return Identity(name, labels, position, namespace)
+    created = metadata.get("creationTimestamp", values.timestamp, "") if kind.made is FelixConfiguration else ""
+    return Identity(
+        name,
+        labels,
+        position,
+        namespace,
+        annotations={key: annotations.child(key, node) for key, node in noted.items()},
+        created=created,
+    )
 
 
 def kind_of(at: Cursor, implied: str = "") -> str:
@@ -227,7 +244,7 @@ def kind_of(at: Cursor, implied: str = "") -> str:
         return implied
     version, kind = (_said(at, name) for name in ("apiVersion", "kind"))
     known = [*KINDS, *schema.OTHER_KINDS]
-    expected = schema.LIST_API_VERSIONS if is_list(kind) else schema.API_VERSIONS
+    expected = schema.LIST_API_VERSIONS if is_list(kind) or kind == "Node" else schema.API_VERSIONS
     if version not in expected:
         raise Refused(at.down("apiVersion"), f"expected {' or '.join(expected)}, found {shown(version)}")
     if not is_list(kind) and kind not in known:

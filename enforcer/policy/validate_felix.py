@@ -1,20 +1,34 @@
 """FelixConfiguration: the fields that bear on untracked policy, read and checked (``felix/config/config_params.go``).
 
-All other fields Felix has are known by name (``felix_fields``). As in Felix, an empty string leaves the default, and
-``none`` switches a setting of text off.
+All other fields Felix has are known by name and type (``felix_fields``). As in Felix, an empty string leaves the
+default, ``none`` switches a setting of text off, and an annotation ``config.projectcalico.org/NAME`` overrides the spec
+(``felix_annotations``).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from enforcer.policy import schema, values
-from enforcer.policy.felix_fields import UNREAD
-from enforcer.policy.nodes import Scalar, shown
-from enforcer.policy.reading import Cursor, Fields, Identity, Reader, Refused, boolean, integer, list_of, one_of, string
-from enforcer.policy.regexp import Unportable, check
+from enforcer.policy import felix_fields, schema, values
+from enforcer.policy.felix_annotations import overrides
+from enforcer.policy.nodes import Fieldset, Items, Scalar, shown
+from enforcer.policy.reading import (
+    UNKNOWN_MAX,
+    Cursor,
+    Fields,
+    Identity,
+    Reader,
+    Refused,
+    boolean,
+    integer,
+    list_of,
+    one_of,
+    string,
+)
+from enforcer.policy.regexp import NoExpression, check
 from enforcer.policy.resources import Failsafe, FelixConfiguration
 
 WORD_MAX = 0xFFFFFFFF
@@ -45,7 +59,7 @@ def _failsafes(at: Cursor) -> tuple[Failsafe, ...] | None:
 
 def _failsafe(at: Cursor) -> Failsafe:
     fields = Fields(at, schema.PROTO_PORT)
-    protocol = fields.get("protocol", one_of("TCP", "UDP", "SCTP"), "TCP")
+    protocol = fields.get("protocol", _word("TCP", "UDP", "SCTP"), None) or "TCP"  # Felix lowers their case
     return Failsafe(
         schema.PROTOCOLS[protocol],
         fields.need("port", integer(0, values.PORT_MAX), 0),
@@ -87,10 +101,6 @@ def _word(*words: str) -> Reader[str | None]:
     return read
 
 
-def _insert_mode(at: Cursor) -> str | None:
-    return _word("insert", "append")(at)
-
-
 def _prefixes(at: Cursor) -> tuple[str, ...] | None:
     parts = tuple(string(at).split(","))
     if parts == ("",):
@@ -112,7 +122,7 @@ def _exclusions(at: Cursor) -> tuple[str, ...] | None:
         if re.fullmatch(r"/\S+/", part):
             try:
                 check(part[1:-1])
-            except Unportable as error:
+            except NoExpression as error:
                 raise Refused(at, f"{shown(part)} is no regular expression: {error}") from error
         elif not _INTERFACE.fullmatch(part):
             raise Refused(
@@ -148,7 +158,8 @@ def _mark_mask(at: Cursor) -> int:
 
 _allow = _word("Accept", "Return")
 
-# API field -> (field of FelixConfiguration, its reader; None: as if the field were not there)
+# API field -> (field of FelixConfiguration, its reader; None: as if the field were not there). Felix's own names for
+# them, which annotations have, are the same but for the case.
 FIELDS: dict[str, tuple[str, Reader[Any]]] = {
     "xdpEnabled": ("xdp_enabled", boolean),
     "genericXDPEnabled": ("generic_xdp_enabled", boolean),
@@ -161,7 +172,12 @@ FIELDS: dict[str, tuple[str, Reader[Any]]] = {
     "maxIpsetSize": ("max_ipset_size", integer(1, COUNT_MAX)),
     "ipsetsRefreshInterval": ("ipsets_refresh_interval_s", values.duration_s),
     "iptablesRefreshInterval": ("iptables_refresh_interval_s", values.duration_s),
-    "chainInsertMode": ("chain_insert_mode", _insert_mode),
+    "nftablesMarkMask": ("nftables_mark_mask", _mark_mask),
+    "nftablesRefreshInterval": ("nftables_refresh_interval_s", values.duration_s),
+    "nftablesFilterDenyAction": ("nftables_filter_deny_action", _word("Drop", "Reject")),
+    "nftablesFilterAllowAction": ("nftables_filter_allow_action", _allow),
+    "nftablesMangleAllowAction": ("nftables_mangle_allow_action", _allow),
+    "chainInsertMode": ("chain_insert_mode", _word("insert", "append")),
     "ipv6Support": ("ipv6_support", boolean),
     "logPrefix": ("log_prefix", _log_prefix),
     "logActionRateLimit": ("log_action_rate_limit", _rate),
@@ -179,13 +195,70 @@ FIELDS: dict[str, tuple[str, Reader[Any]]] = {
 }
 
 
+NODE_SELECTOR = "nodeSelector"
+
+
 def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
     """Reads a ``spec``; ``written`` names what it sets, as ``node.<name>`` overrides ``default`` field by field."""
-    spec = Fields(at, {*FIELDS, *UNREAD})
+    names = at.node.fields.keys() if isinstance(at.node, Fieldset) else ()
+    spec = Fields(at, {*felix_fields.KNOWN, *_passed(at, names)})
     found: dict[str, Any] = {}
     for api_name, (name, read) in FIELDS.items():
         value = spec.get(api_name, read, None)
         if value is not None:
             found[name] = value
+    for api_name, value in overrides(base.annotations, {name: read for name, (_, read) in FIELDS.items()}):
+        found[FIELDS[api_name][0]] = value
+    for api_name in felix_fields.TYPES.keys() - FIELDS.keys():
+        spec.get(api_name, _of_type(felix_fields.TYPES[api_name]), None)
     blank = FelixConfiguration(base.name, base.labels, base.position, written=frozenset(found))
-    return replace(blank, **found)
+    return replace(blank, node_selector=_node_selector(spec, base.name), created=base.created, **found)
+
+
+def _passed(at: Cursor, names: Iterable[str]) -> Iterator[str]:
+    """The fields that are not known here and are no slip of the pen: named, and passed."""
+    for name in sorted(set(names) - felix_fields.KNOWN)[:UNKNOWN_MAX]:
+        where = at.down(name)
+        if felix_fields.is_enterprise(name):
+            where.note("a field of Calico Enterprise; passed, nothing here depends on it")
+            yield name
+        elif not felix_fields.misspelt(name, FIELDS):
+            known = f"Calico {felix_fields.CALICO} has {len(felix_fields.TYPES)} fields"
+            where.note(f"not known here ({known}, and none of this name); passed, nothing here depends on it")
+            yield name
+
+
+def _node_selector(spec: Fields, name: str) -> str:
+    """The nodes that a FelixConfiguration is for which is neither ``default`` nor one node's."""
+    if NODE_SELECTOR in spec and (name == "default" or name.startswith("node.")):
+        spec.cursor(NODE_SELECTOR).fault(f"may not be set in {name!r}, which says by its name which nodes it is for")
+    return spec.get(NODE_SELECTOR, values.selector(), "")
+
+
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "boolean": ("true or false", lambda value: isinstance(value, bool)),
+    "integer": ("a whole number", lambda value: _is_whole(value)),
+    "number": ("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)),
+    "string": ("a string", lambda value: isinstance(value, str)),
+    "int-or-string": ("a whole number or a string", lambda value: isinstance(value, str) or _is_whole(value)),
+}
+
+
+def _is_whole(value: object) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+
+
+def _of_type(kind: str) -> Reader[None]:
+    """Checks the type of a field that is not read otherwise."""
+
+    def read(at: Cursor) -> None:
+        if kind in ("array", "object"):
+            wanted = "a list" if kind == "array" else "a mapping"
+            holds = isinstance(at.node, Items if kind == "array" else Fieldset)
+        else:
+            wanted, is_of = _TYPES[kind]
+            holds = isinstance(at.node, Scalar) and is_of(at.node.value)
+        if not holds:
+            raise Refused(at, f"expected {wanted}, found {at.node}")
+
+    return read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from enforcer.errors import Position
@@ -109,6 +110,26 @@ def _check_label(at: Cursor) -> str:
 
 def _check_annotation(at: Cursor) -> str:
     return string(at)
+
+
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d)")
+
+
+def timestamp(at: Cursor) -> str:
+    """An RFC 3339 time, in UTC, so that texts sort as times do."""
+    text = string(at)
+    found = _TIMESTAMP.fullmatch(text)
+    try:
+        when = (
+            datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3].upper().replace('Z', '+00:00')}") if found else None
+        )
+        return when.astimezone(timezone.utc).isoformat() if when else _no_timestamp(at, text)
+    except (ValueError, OverflowError):
+        return _no_timestamp(at, text)
+
+
+def _no_timestamp(at: Cursor, text: str) -> str:
+    raise Refused(at, f"expected a time such as '2026-01-31T12:00:00Z', found {shown(text)}")
 
 
 # --- addresses ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ METADATA = [
     Row("Tier", "the length of a tier's name", "{}", "{}",
         "3:18: metadata.name: a name of 64 characters; at most 63 are allowed", good_metadata="{name: ~63*a~}",
         bad_metadata="{name: ~64*a~}"),
+    Row("Node", "a node's name", "{anything: [1]}", "{}",
+        "3:18: metadata.name: 'Jasper' is no name here; use lower case letters, digits, '-' and '.', beginning and "
+        "ending with a letter or digit", good_metadata="{name: jasper.example}", bad_metadata="{name: Jasper}"),
     Row("Profile", "a profile's name", "{}", "{}",
         "3:18: metadata.name: 'projectcalico.org/default-allow' is no name here; use lower case letters, digits, "
         "'-' and '.', beginning and ending with a letter or digit", good_metadata="{name: kns.default}",

@@ -169,7 +169,7 @@ def test_an_object_may_move_to_another_file_while_its_old_one_is_broken(folder: 
     assert loaded.kept == ("GlobalNetworkPolicy dos",)
 
 
-@pytest.mark.parametrize("spec", ["{nonsense: 1}", "[1]", "nothing"], ids=["a slip", "a list", "a string"])
+@pytest.mark.parametrize("spec", ["{xdpEnabeld: 1}", "[1]", "nothing"], ids=["a slip", "a list", "a string"])
 def test_every_kind_stays(folder: Folder, spec: str) -> None:
     kinds = {
         "HostEndpoint": "{node: a, interfaceName: eth0}",
