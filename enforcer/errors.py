@@ -55,6 +55,13 @@ class Finding:
         return f"{text}\n{printable_lines(self.context)}" if self.context else text
 
 
+@dataclass(frozen=True)
+class Note(Finding):
+    """Something that is no fault: it is passed, and worth to be named. ``kind`` says what it is, for programs."""
+
+    kind: str = ""
+
+
 class EnforcerError(Exception):
     """Root of the tree."""
 

@@ -174,6 +174,8 @@ class Collector:
                 self._keep(source, at, resource(at, kind), before)
             else:
                 self.skipped[kind] = None
+                if kind in schema.ENTERPRISE_KINDS:
+                    at.down("kind").note(f"{kind} is a kind of Calico Enterprise's; it is not acted on here")
         except Refused as refused:
             refused.report()
             source.around += source.report.findings[-1:]

@@ -22,11 +22,13 @@ Bool = npt.NDArray[np.bool_]
 
 _FULL6 = (1 << 128) - 1
 _LOW = (1 << 64) - 1
+_MAPPED, _IPV4 = 0xFFFF, (1 << 32) - 1  # the 96 bits before an IPv4-mapped address, and those that it has
 
 
 def parse_cidr(text: str) -> tuple[int, int, int]:
     """``(version, network, prefix length)`` of a CIDR or bare address; host bits are masked off, as Calico's sets do.
 
+    An IPv4-mapped address (``::ffff:203.0.113.9``, as dual-stack daemons log them) is the IPv4 address, as Go reads it.
     Raises ValueError with what was found when the text is neither.
     """
     address, slash, length_text = text.partition("/")
@@ -36,11 +38,14 @@ def parse_cidr(text: str) -> tuple[int, int, int]:
         value = int.from_bytes(socket.inet_pton(family, address), "big")
     except (OSError, ValueError):  # ValueError: NUL or other characters that no address has
         raise ValueError(f"expected an IP address or CIDR, found {text!r}") from None
+    mapped = version == 6 and value >> 32 == _MAPPED
     if not slash:
-        return version, value, bits
+        return (4, value & _IPV4, 32) if mapped else (version, value, bits)
     if not (length_text.isascii() and length_text.isdigit() and len(length_text) <= 3) or int(length_text) > bits:
         raise ValueError(f"expected a prefix length of 0..{bits}, found {length_text!r} in {text!r}")
     length = int(length_text)
+    if mapped and length >= 96:
+        version, value, bits, length = 4, value & _IPV4, 32, length - 96
     return version, value >> (bits - length) << (bits - length), length
 
 

@@ -8,11 +8,12 @@ of a document.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from enforcer.errors import Finding, Position
+from enforcer.errors import Finding, Note, Position
+from enforcer.policy import schema
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar, shown
 from enforcer.policy.resources import NOWHERE
 
@@ -27,7 +28,7 @@ class Report:
     path: str
     lines: Sequence[str] = ()
     findings: list[Finding] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)  # what is passed, and worth to be named
+    notes: list[Note] = field(default_factory=list)  # what is passed, and worth to be named
 
     def position(self, node: Node) -> Position:
         return Position(self.path, node.line, node.column)
@@ -64,9 +65,9 @@ class Cursor:
         """Report something wrong here and go on."""
         Refused(self, message).report()
 
-    def note(self, message: str) -> None:
-        """Report something that is no fault and is not acted on."""
-        self.report.notes.append(Finding(self.position, self.field, message))
+    def note(self, message: str, kind: str = "") -> None:
+        """Report something that is no fault."""
+        self.report.notes.append(Note(self.position, self.field, message, kind=kind))
 
     def child(self, name: str, node: Node) -> Cursor:
         return Cursor(self.report, node, f"{self.field}.{name}" if self.field else name)
@@ -125,7 +126,11 @@ class Fields:
         report_repeated(at)
         unknown = sorted(self._node.fields.keys() - set(known))
         for name in unknown[:UNKNOWN_MAX]:
-            at.child(name, self._node.keys[name]).fault(f"unknown field{hint(name, known)}")
+            where = at.child(name, self._node.keys[name])
+            if name in schema.ENTERPRISE_FIELDS:
+                where.fault("a field of Calico Enterprise; Calico itself has none of this name")
+            else:
+                where.fault(f"unknown field{hint(name, known)}")
         if len(unknown) > UNKNOWN_MAX:
             at.fault(f"{len(unknown)} unknown fields; these are the first {UNKNOWN_MAX}")
 
@@ -222,12 +227,23 @@ def one_of(*words: str) -> Reader[str]:
     return read
 
 
-def list_of(read: Reader[T], *, most: int | None = None, unique: bool = False) -> Reader[tuple[T, ...]]:
-    """Reads a list; faulty items are reported and left out, and those beyond ``most`` not looked at."""
+DUPLICATE = "duplicate"
+DUPLICATES_NAMED = 3
+
+
+def list_of(
+    read: Reader[T], *, most: int | None = None, unique: bool = False, is_set: bool = False
+) -> Reader[tuple[T, ...]]:
+    """Reads a list; faulty items are reported and left out, and those beyond ``most`` not looked at.
+
+    ``is_set``: a list of type set in Calico's definitions, of which Kubernetes refuses duplicates; a note here.
+    """
 
     def read_list(at: Cursor) -> tuple[T, ...]:
         values: list[T] = []
         cursors = list(at.items())
+        if is_set:
+            note_duplicates(cursors)
         if most is not None and len(cursors) > most:
             at.fault(f"{len(cursors)} items; at most {most} are allowed")
         for item in cursors[:most]:
@@ -242,3 +258,19 @@ def list_of(read: Reader[T], *, most: int | None = None, unique: bool = False) -
         return tuple(values)
 
     return read_list
+
+
+def note_duplicates(cursors: Iterable[Cursor]) -> None:
+    """Name the first items of a list that are there twice, letter for letter, and how many there are."""
+    seen: set[str] = set()
+    again: list[tuple[Cursor, str]] = []
+    for item in cursors:
+        text = item.node.value if isinstance(item.node, Scalar) else None
+        if isinstance(text, str):
+            if text in seen:
+                again.append((item, text))
+            seen.add(text)
+    for item, text in again[:DUPLICATES_NAMED]:
+        more = f" (and {len(again) - DUPLICATES_NAMED} more items)" if len(again) > DUPLICATES_NAMED else ""
+        message = f"{shown(text)} is listed twice{more}; Kubernetes refuses the whole object, Calico's own API takes it"
+        item.note(message, DUPLICATE)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from enforcer.errors import Finding, Position
+from enforcer.errors import Note, Position
 from enforcer.policy.nets import Nets
 from enforcer.policy.selector import parse
 from enforcer.words import Action
@@ -281,7 +281,7 @@ class Resources:
     felix_configurations: tuple[FelixConfiguration, ...] = ()
     nodes: tuple[Node, ...] = ()
     skipped: tuple[str, ...] = ()
-    notes: tuple[Finding, ...] = field(default=(), compare=False)
+    notes: tuple[Note, ...] = field(default=(), compare=False)
 
     def felix_for(self, node: str) -> FelixConfiguration:
         """What a node runs with: Felix's defaults, then ``default``, then the oldest whose nodeSelector selects the

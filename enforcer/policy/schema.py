@@ -32,6 +32,30 @@ OTHER_KINDS = frozenset(
     }
 )
 
+# Kinds and fields that Calico Enterprise has beyond Calico's: named as such, never called unknown.
+ENTERPRISE_KINDS = frozenset(
+    {
+        "AlertException",
+        "BFDConfiguration",
+        "DeepPacketInspection",
+        "EgressGatewayPolicy",
+        "GlobalAlert",
+        "GlobalAlertTemplate",
+        "GlobalReport",
+        "GlobalReportType",
+        "GlobalThreatFeed",
+        "LicenseKey",
+        "ManagedCluster",
+        "PacketCapture",
+        "PolicyRecommendationScope",
+        "RemoteClusterConfiguration",
+        "SecurityEventWebhook",
+        "UISettings",
+        "UISettingsGroup",
+    }
+)
+ENTERPRISE_FIELDS = frozenset({"allowedEgressDomains", "domains", "egressGateway"})
+
 PROTOCOLS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 PORT_PROTOCOLS = (6, 17, 132)  # those whose rules may name port numbers
 

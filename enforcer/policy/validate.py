@@ -40,6 +40,7 @@ from enforcer.policy.validate_felix import felix_configuration
 from enforcer.policy.validate_rule import rule
 from enforcer.words import Action, Direction
 
+PORT_BY_NUMBER = "host-endpoint-port-by-number"
 NAMESPACE_LABEL = "projectcalico.org/namespace"
 RULES_MAX = 1024
 
@@ -57,8 +58,8 @@ def host_endpoint(at: Cursor, base: Identity) -> HostEndpoint:
         base.position,
         node=spec.need("node", values.name(), ""),
         interface_name=spec.get("interfaceName", values.interface_name, ""),
-        expected_ips=tuple(dict.fromkeys(spec.get("expectedIPs", list_of(values.address), ()))),
-        profiles=spec.get("profiles", list_of(values.name()), ()),
+        expected_ips=tuple(dict.fromkeys(spec.get("expectedIPs", list_of(values.address, is_set=True), ()))),
+        profiles=spec.get("profiles", list_of(values.name(), is_set=True), ()),
         ports=spec.get("ports", list_of(_endpoint_port), ()),
     )
     if not (spec.says("interfaceName") or spec.says("expectedIPs")):
@@ -68,11 +69,18 @@ def host_endpoint(at: Cursor, base: Identity) -> HostEndpoint:
 
 def _endpoint_port(at: Cursor) -> EndpointPort:
     fields = Fields(at, schema.ENDPOINT_PORT)
+    protocol = fields.need("protocol", values.protocol, values.Protocol(6))
     port = EndpointPort(
         fields.need("name", values.endpoint_port_name, ""),
-        fields.need("protocol", values.protocol, values.Protocol(6)).number,
+        protocol.number,
         fields.need("port", integer(1, values.PORT_MAX), 1),
     )
+    if port.protocol in schema.PORT_PROTOCOLS and "protocol" in fields and protocol.name not in schema.PROTOCOLS:
+        name = next(name for name, number in schema.PROTOCOLS.items() if number == port.protocol)
+        fields.cursor("protocol").note(
+            f"a protocol by number: the API takes it, and Felix takes the whole HostEndpoint for missing; write {name}",
+            PORT_BY_NUMBER,
+        )
     if port.protocol not in schema.PORT_PROTOCOLS:
         fields.cursor("protocol").fault("this protocol has no ports; expected TCP, UDP or SCTP")
     return port
@@ -90,16 +98,21 @@ def network_set(at: Cursor, base: Identity) -> NetworkSet:
 
 def tier(at: Cursor, base: Identity) -> Tier:
     spec = Fields(at, schema.TIER)
-    order, action = schema.RESERVED_TIERS.get(base.name, (schema.TIER_ORDER, str(Action.DENY)))
     found = Tier(
         base.name,
         base.labels,
         base.position,
-        order=spec.get("order", number, order),
-        default_action=Action(spec.get("defaultAction", one_of("Deny", "Pass"), action)),
+        order=spec.get("order", number, schema.TIER_ORDER),
+        default_action=Action(spec.get("defaultAction", one_of("Deny", "Pass"), str(Action.DENY))),
     )
-    if base.name in schema.RESERVED_TIERS and (found.order, str(found.default_action)) != (order, action):
-        at.fault(f"the tier {base.name!r} is reserved: its order is {order:.0f} and its defaultAction {action}")
+    order, action = schema.RESERVED_TIERS.get(base.name, (found.order, str(found.default_action)))
+    if (found.order, str(found.default_action)) != (order, action):
+        absent = f"; write both, as absent ones are {schema.TIER_ORDER:.0f} and Deny in every tier"
+        known = "order" in spec and "defaultAction" in spec
+        at.fault(
+            f"the tier {base.name!r} is reserved: its order is {order:.0f} and its defaultAction {action}"
+            + ("" if known or base.name == "default" else absent)
+        )
     return found
 
 
@@ -121,7 +134,7 @@ def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
         base.name,
         base.labels,
         base.position,
-        tier=spec.get("tier", TIER_NAME, "default") if spec.says("tier") else "default",
+        tier=spec.get("tier", _tier_name, "default"),
         order=spec.get("order", number, None),
         selector=spec.get("selector", values.selector(), ""),
         types=written or _types(spec),
@@ -136,6 +149,11 @@ def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
     spec.get("performanceHints", list_of(one_of("AssumeNeededOnEveryNode"), unique=True), ())
     _check_policy(spec, found, written)
     return found
+
+
+def _tier_name(at: Cursor) -> str:
+    """ "" is the default tier."""
+    return TIER_NAME(at) if string(at) else "default"
 
 
 def _types(spec: Fields) -> tuple[str, ...]:
@@ -243,7 +261,7 @@ def kind_of(at: Cursor, implied: str = "") -> str:
     if implied and not {"kind", "apiVersion"} & at.node.fields.keys():
         return implied
     version, kind = (_said(at, name) for name in ("apiVersion", "kind"))
-    known = [*KINDS, *schema.OTHER_KINDS]
+    known = [*KINDS, *schema.OTHER_KINDS, *schema.ENTERPRISE_KINDS]
     expected = schema.LIST_API_VERSIONS if is_list(kind) or kind == "Node" else schema.API_VERSIONS
     if version not in expected:
         raise Refused(at.down("apiVersion"), f"expected {' or '.join(expected)}, found {shown(version)}")
@@ -255,7 +273,8 @@ def kind_of(at: Cursor, implied: str = "") -> str:
 def is_list(kind: str) -> bool:
     """Whether a kind holds items: List, or one of Calico's kinds with List behind it."""
     item = kind.removesuffix("List")
-    return kind == "List" or (item != kind and (item in KINDS or item in schema.OTHER_KINDS))
+    known = item in KINDS or item in schema.OTHER_KINDS or item in schema.ENTERPRISE_KINDS
+    return kind == "List" or (item != kind and known)
 
 
 def _said(at: Cursor, name: str) -> str:

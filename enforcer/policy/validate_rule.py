@@ -13,6 +13,7 @@ from enforcer.words import Action, Direction
 NETS_MAX = 256
 PORTS_MAX = 50
 ICMP_FAMILY = {"ICMP": 4, "ICMPv6": 6}
+ICMP_NAMES = {1: "ICMP", 58: "ICMPv6"}
 
 
 def rule(direction: Direction | None) -> Reader[Rule]:
@@ -63,8 +64,8 @@ def _entity(at: Cursor) -> EntityRule:
     fields = Fields(at, schema.ENTITY)
     ports = list_of(values.port, most=PORTS_MAX)
     found = EntityRule(
-        nets=fields.get("nets", list_of(values.strict_net, most=NETS_MAX), ()),
-        not_nets=fields.get("notNets", list_of(values.negated_net, most=NETS_MAX), ()),
+        nets=fields.get("nets", list_of(values.strict_net, most=NETS_MAX, is_set=True), ()),
+        not_nets=fields.get("notNets", list_of(values.negated_net, most=NETS_MAX, is_set=True), ()),
         selector=fields.get("selector", values.selector(), ""),
         not_selector=fields.get("notSelector", values.selector(), ""),
         namespace_selector=fields.get("namespaceSelector", values.selector(global_allowed=True), ""),
@@ -83,7 +84,7 @@ def _entity(at: Cursor) -> EntityRule:
 def _service_accounts(at: Cursor) -> Mapping[str, object]:
     fields = Fields(at, schema.SERVICE_ACCOUNTS)
     return {
-        "names": fields.get("names", list_of(values.name()), ()),
+        "names": fields.get("names", list_of(values.name(), is_set=True), ()),
         "selector": fields.get("selector", values.selector(), ""),
     }
 
@@ -121,21 +122,29 @@ def _metadata(at: Cursor) -> None:
 
 def _check_icmp(fields: Fields, found: Rule, protocol: Protocol | None, not_protocol: Protocol | None) -> None:
     for name in ("icmp", "notICMP"):
-        if name in fields and (protocol is None or protocol.name not in ICMP_FAMILY):
+        if name in fields and _icmp_name(protocol) not in ICMP_FAMILY:
             fields.cursor(name).fault("needs protocol: ICMP or protocol: ICMPv6 beside it")
+    if "ipVersion" not in fields:
+        return
     for name, written in (("protocol", protocol), ("notProtocol", not_protocol)):
-        family = ICMP_FAMILY.get(written.name) if written else None
-        if written and family and found.ip_version not in (None, family):
-            fields.cursor("ipVersion").fault(
-                f"{name}: {written.name} is of IP version {family}, found {found.ip_version}"
-            )
+        icmp = _icmp_name(written)
+        family = ICMP_FAMILY.get(icmp)
+        if family and found.ip_version not in (None, family):
+            fields.cursor("ipVersion").fault(f"{name}: {icmp} is of IP version {family}, found {found.ip_version}")
+
+
+def _icmp_name(protocol: Protocol | None) -> str:
+    """ICMP or ICMPv6, written so or by number; a number in quotes is neither to Calico."""
+    if protocol is None:
+        return ""
+    return protocol.name or ICMP_NAMES.get(protocol.number, "")
 
 
 def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, direction: Direction | None) -> None:
     if "http" not in fields:
         return
     at = fields.cursor("http")
-    if protocol and protocol.name != "TCP":
+    if protocol and protocol not in (Protocol(6, "TCP"), Protocol(6)):
         at.fault("needs protocol: TCP, or none")
     if found.action is not Action.ALLOW:
         at.fault(f"may stand only in an Allow rule, found {found.action}")
@@ -145,13 +154,13 @@ def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, directio
 
 def _check_families(fields: Fields, found: Rule) -> None:
     """All nets of a rule are of one IP version, which is the rule's."""
-    expected = found.ip_version
+    expected = found.ip_version if "ipVersion" in fields else None
     for side, name, nets in _nets(found):
         for version in sorted({net.version for net in nets}):
             if expected is None:
                 expected = version
             elif version != expected:
-                why = "the rule's ipVersion is" if found.ip_version else "other nets of the rule are of version"
+                why = "the rule's ipVersion is" if "ipVersion" in fields else "other nets of the rule are of version"
                 at = fields.cursor(side, name)
                 at.fault(
                     f"has IPv{version} nets, and {why} {expected}; a rule is of one IP version, so write two rules"

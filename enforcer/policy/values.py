@@ -11,7 +11,18 @@ from enforcer.errors import Position
 from enforcer.policy import schema
 from enforcer.policy.nets import Nets, parse_cidr
 from enforcer.policy.nodes import Fieldset, Items, Scalar, shown
-from enforcer.policy.reading import Cursor, Reader, Refused, attempt, hint, integer, list_of, report_repeated, string
+from enforcer.policy.reading import (
+    Cursor,
+    Reader,
+    Refused,
+    attempt,
+    hint,
+    integer,
+    list_of,
+    note_duplicates,
+    report_repeated,
+    string,
+)
 from enforcer.policy.resources import IPAddress, IPNetwork, NamedPort, Port, PortRange
 from enforcer.policy.selector import SelectorError, parse
 
@@ -27,8 +38,7 @@ DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 POLICY_NAME = re.compile(rf"({_LABEL}\.)?{_LABEL}")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
-_PORT_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
-_ENDPOINT_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 def name(pattern: re.Pattern[str] = DNS_SUBDOMAIN, most: int = 253) -> Reader[str]:
@@ -60,8 +70,9 @@ def interface_name(at: Cursor) -> str:
 
 
 def endpoint_port_name(at: Cursor) -> str:
+    """A port name as Kubernetes has it."""
     text = string(at)
-    if not _ENDPOINT_PORT_NAME.fullmatch(text):
+    if not _PORT_NAME.fullmatch(text):
         raise Refused(at, f"expected a port name of 1..15 lower case letters, digits and '-', found {shown(text)}")
     return text
 
@@ -180,6 +191,8 @@ def net_set(at: Cursor) -> Nets:
         values = [item.value if isinstance(item, Scalar) else None for item in at.node.items]
         try:
             if all(type(value) is str for value in values):
+                if len(set(values)) < len(values):
+                    note_duplicates(at.items())
                 return Nets.of(values)  # type: ignore[arg-type]  # just checked
         except ValueError:
             pass  # the slow way knows where
@@ -191,7 +204,7 @@ def net_set(at: Cursor) -> Nets:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol as written. Calico ties ICMP and HTTP matches to the *name*: protocol 1 is not ICMP there."""
+    """A protocol as written. ``name`` is the text where it is one, be it a number in quotes."""
 
     number: int
     name: str = ""
@@ -206,6 +219,7 @@ def protocol(at: Cursor) -> Protocol:
             known = ", ".join(schema.PROTOCOLS)
             raise Refused(at, f"expected {known} or a number, found {shown(text)}{hint(text, schema.PROTOCOLS)}")
         at = Cursor(at.report, Scalar(int(text[:9]), at.node.line, at.node.column), at.field)
+        return Protocol(integer(1, 255)(at), text)
     return Protocol(integer(1, 255)(at))
 
 
@@ -224,9 +238,22 @@ def port(at: Cursor) -> Port:
             raise Refused(at, f"the range {shown(text)} ends before it begins; would be right: '{high}:{low}'")
         return PortRange(low, high)
     if not _PORT_NAME.fullmatch(text):
-        dash = "; a range is written with ':'" if colon or "-" in text else ""
-        raise Refused(at, f"expected a port number, a range 'first:last' or a port name, found {shown(text)}{dash}")
+        raise Refused(
+            at,
+            "expected a port number, a range 'first:last' or a port name of 1..15 lower case letters, digits and '-', "
+            f"one letter at least, found {shown(text)}{_meant_by_port(text)}",
+        )
     return NamedPort(text)
+
+
+def _meant_by_port(text: str) -> str:
+    """What would be right, for what is written in other places: ``30000-32767``, ``80,443``."""
+    if "," in text:
+        return "; several ports are several items of the list"
+    first, _, last = text.strip().partition("-")
+    if _digits(first) and (_digits(last) or not last):
+        return f"; would be right: '{first}:{last}'" if last else f"; would be right: {first}"
+    return "; a range is written with ':'" if ":" in text else ""
 
 
 def _digits(text: str) -> bool:

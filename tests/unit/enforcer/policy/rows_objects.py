@@ -125,10 +125,11 @@ TIERS = [
     Row("Tier", "the default tier's action", "{defaultAction: Deny}", "{defaultAction: Pass}",
         "5:3: spec: the tier 'default' is reserved: its order is 1000000 and its defaultAction Deny",
         good_metadata="{name: default}", bad_metadata="{name: default}"),
-    Row("Tier", "kube-admin", "{order: 1000, defaultAction: Pass}", "{defaultAction: Deny}",
-        "5:3: spec: the tier 'kube-admin' is reserved: its order is 1000 and its defaultAction Pass",
+    Row("Tier", "kube-admin", "{order: 1000, defaultAction: Pass}", "{}",
+        "5:3: spec: the tier 'kube-admin' is reserved: its order is 1000 and its defaultAction Pass; write both, as "
+        "absent ones are 1000000 and Deny in every tier",
         good_metadata="{name: kube-admin}", bad_metadata="{name: kube-admin}"),
-    Row("Tier", "kube-baseline", "{order: 10000000}", "{order: 1000}",
+    Row("Tier", "kube-baseline", "{order: 10000000, defaultAction: Pass}", "{order: 1000, defaultAction: Pass}",
         "5:3: spec: the tier 'kube-baseline' is reserved: its order is 10000000 and its defaultAction Pass",
         good_metadata="{name: kube-baseline}", bad_metadata="{name: kube-baseline}"),
 ]  # fmt: skip

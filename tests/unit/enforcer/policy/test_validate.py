@@ -158,7 +158,7 @@ ACCEPTED: list[tuple[str, str, str, str]] = [
     ("GlobalNetworkSet", "an empty label value, a prefix", LABELS % "a.b/C_d.e: '', f: X", "{}"),
     ("NetworkSet", "a namespace", "{name: x, namespace: team}", "{nets: [10.1.2.3/8, '::1']}"),
     ("Tier", "the default tier as it is", "{name: default}", "{order: 1000000, defaultAction: Deny}"),
-    ("Tier", "kube-admin left to its defaults", "{name: kube-admin}", "{}"),
+    ("Tier", "kube-admin in full", "{name: kube-admin}", "{order: 1000, defaultAction: Pass}"),
     ("GlobalNetworkPolicy", "one dot in the name", "{name: default.x}", "{}"),
     ("GlobalNetworkPolicy", "a tier that is not defined", "{name: x}", "{tier: nowhere}"),
     ("GlobalNetworkPolicy", "egress, Pass and Log untracked in a tier", "{name: x}",
@@ -236,11 +236,10 @@ def test_defaults_of_a_policy_and_of_tiers() -> None:
     policy = accepted(document("GlobalNetworkPolicy", "{}")).policies[0]
     assert (policy.tier, policy.order, policy.selector) == ("default", None, "")
     assert (policy.do_not_track, policy.pre_dnat, policy.apply_on_forward) == (False, False, False)
-    tiers = "---\n".join(document("Tier", "{}", f"{{name: {name}}}") for name in ("a", "kube-admin", "kube-baseline"))
+    tiers = "---\n".join(document("Tier", "{}", f"{{name: {name}}}") for name in ("a", "default"))
     assert [(tier.order, tier.default_action) for tier in accepted(tiers).tiers] == [
         (1_000_000, Action.DENY),
-        (1_000, Action.PASS),
-        (10_000_000, Action.PASS),
+        (1_000_000, Action.DENY),
     ]
 
 

@@ -28,7 +28,7 @@ REFUSED: list[tuple[str, str, str, str, str]] = [
     ("ICMP code without type", "{action: Deny, protocol: ICMP, notICMP: {code: 3}}", "ingress", "notICMP.code",
      "needs a type"),
     ("icmp without protocol", "{action: Deny, icmp: {type: 8}}", "ingress", "icmp", "needs protocol: ICMP"),
-    ("icmp with protocol 1 by number", "{action: Deny, protocol: 1, icmp: {type: 8}}", "ingress", "icmp",
+    ("icmp with a protocol in quotes", "{action: Deny, protocol: '1', icmp: {type: 8}}", "ingress", "icmp",
      "needs protocol"),
     ("ICMP in IPv6", "{action: Deny, protocol: ICMP, ipVersion: 6}", "ingress", "ipVersion",
      "of IP version 4, found 6"),
@@ -103,7 +103,10 @@ def test_calico_refuses(text: str, direction: str, field: str, message: str) -> 
 
 
 ACCEPTED = [
-    ("named ports without protocol", "{action: Deny, source: {ports: [http], notPorts: [a.b_c]}}"),
+    ("icmp with protocol 58 by number", "{action: Deny, protocol: 58, icmp: {type: 8}}"),
+    ("ICMP by name and nets of IPv6", "{action: Deny, protocol: ICMP, source: {nets: ['fd00::/8']}}"),
+    ("HTTP with protocol 6 by number", "{action: Allow, protocol: 6, http: {}}"),
+    ("named ports without protocol", "{action: Deny, source: {ports: [http], notPorts: [a-b-c]}}"),
     ("ports with a protocol by number", "{action: Deny, protocol: 132, source: {ports: [1]}}"),
     ("host bits in no net", "{action: Deny, source: {nets: [10.0.0.0/24, 10.0.0.1/32]}}"),
     ("everything", "{action: Deny, source: {nets: [0.0.0.0/0]}}"),
