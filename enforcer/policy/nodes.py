@@ -1,12 +1,14 @@
 """Documents as nodes that know where they stand: YAML text or plain data in, one tree out.
 
 Scalars resolve as Calico's own YAML library does (``sigs.k8s.io/yaml``: ``yes`` and ``on`` are booleans, ``0644`` is
-octal, ``1:30`` is a string). The composer keeps its own stack and takes an alias only after all of what it names, so
-that no document, however deep or knotted, can exhaust the interpreter's.
+octal, ``1:30`` is a string; what looks like a number and is none that 64 bits hold, ``0x_`` or one of 400 digits, is a
+string too). The composer keeps its own stack and takes an alias only after all of what it names, so that no document,
+however deep or knotted, can exhaust the interpreter's. Sizes have limits, each with its sentence.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,10 @@ from dataclasses import dataclass, field
 import yaml
 
 DEPTH_MAX = 100
+TEXT_MAX = 256 * 1024 * 1024  # characters; ten million CIDRs take fewer
+NODES_MAX = 10_000_000  # of a text, aliases followed
+DOCUMENTS_MAX = 100_000
+SCALAR_MAX = 1024 * 1024  # characters; an annotation may have 256 KiB
 
 # libyaml where the wheel has it: ten times as fast, the same events.
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -86,9 +92,15 @@ def from_data(data: object, depth: int = 0) -> Node:
     """The tree of JSON-like data; it has no positions. Raises DocumentFault on what JSON cannot hold."""
     if depth > DEPTH_MAX:
         raise DocumentFault(f"nested deeper than {DEPTH_MAX} levels")
+    if isinstance(data, int) and not _INT_MIN <= data <= _INT_MAX:
+        raise DocumentFault("a number that 64 bits do not hold")
     if data is None or isinstance(data, (str, int, float, bool)):
         return Scalar(data)
     if isinstance(data, Mapping):
+        if not all(
+            isinstance(key, str) or key is None or isinstance(key, (bool, float)) or _is_word(key) for key in data
+        ):
+            raise DocumentFault("found a field name that is no string")
         keys = {str(key): Scalar(str(key)) for key in data}
         return Fieldset({str(key): from_data(value, depth + 1) for key, value in data.items()}, keys, [])
     if isinstance(data, Sequence) and not isinstance(data, (bytes, bytearray)):
@@ -104,18 +116,22 @@ def from_text(text: str) -> Iterator[Node]:
 
     Raises DocumentFault at the first fault, after having given the documents before it.
     """
+    if len(text) > TEXT_MAX:
+        raise DocumentFault(f"a text of {len(text):,} characters; at most {TEXT_MAX:,} are read")
     try:
         yield from _documents(text)
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        raise DocumentFault(
-            f"found the character {chr(error.character)!r}, which YAML does not allow", line, column
-        ) from error
+        found = error.character if isinstance(error.character, int) else -1
+        character = f"the character {chr(found)!r}" if 0 <= found <= 0x10FFFF else "a character"
+        raise DocumentFault(f"found {character}, which YAML does not allow", line, column) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise DocumentFault(f"not YAML: {what}", *((mark.line + 1, mark.column + 1) if mark else (0, 0))) from error
+    except yaml.YAMLError as error:
+        raise DocumentFault(f"not YAML: {error}") from error
     except UnicodeEncodeError as error:
         raise DocumentFault("not text: it holds characters that no encoding has") from error
 
@@ -141,16 +157,20 @@ class _Composer:
     def __init__(self) -> None:
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int]] = {}  # with the number of nodes each stands for
+        self._documents = 0
+        self._before = 0  # nodes of the documents before this one
         self._nodes = 0  # of this document, aliases followed
         self._aliased = 0  # those of them that aliases brought
 
     def take(self, event: yaml.Event) -> Node | None:
         """Eat one event; a root node when it completes a document."""
         if isinstance(event, yaml.ScalarEvent):
-            self._nodes += 1
+            self._count(event)
+            if len(event.value) > SCALAR_MAX:
+                raise _fault(event, f"a text of {len(event.value):,} characters; at most {SCALAR_MAX:,} are allowed")
             return self._done(_scalar(event), event.anchor, 1)
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
-            self._nodes += 1
+            self._count(event)
             self._open.append(_Open(event))
             if len(self._open) > DEPTH_MAX:
                 raise _fault(event, f"nested deeper than {DEPTH_MAX} levels")
@@ -165,8 +185,17 @@ class _Composer:
             self._count_alias(event, weight)
             return self._done(named, None, weight)
         elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > DOCUMENTS_MAX:
+                raise _fault(event, f"more than {DOCUMENTS_MAX:,} documents in one text")
+            self._before += self._nodes
             self._anchors, self._nodes, self._aliased = {}, 0, 0
         return None
+
+    def _count(self, event: yaml.Event, weight: int = 1) -> None:
+        self._nodes += weight
+        if self._before + self._nodes > NODES_MAX:
+            raise _fault(event, f"more than {NODES_MAX:,} values in one text")
 
     def _done(self, node: Node, anchor: str | None, weight: int) -> Node | None:
         if anchor is not None:
@@ -179,7 +208,7 @@ class _Composer:
 
     def _count_alias(self, event: yaml.AliasEvent, weight: int) -> None:
         """Refuse a document that a few aliases blow up, before anything walks it."""
-        self._nodes += weight
+        self._count(event, weight)
         self._aliased += weight
         if self._aliased > _ALIASED_FREE and self._aliased > _aliased_share(self._nodes) * self._nodes:
             raise _fault(event, f"aliases make {self._nodes} values of {self._nodes - self._aliased} written ones")
@@ -257,6 +286,7 @@ _INTEGER = re.compile(r"[-+]?(0[xX]_*[0-9a-fA-F][0-9a-fA-F_]*|0[oO]_*[0-7][0-7_]
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NUMERIC_START = frozenset("0123456789+-.")
 _DIGITS_MAX = 400  # no number of a resource is longer; Python refuses to convert far longer ones
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
 def _scalar(event: yaml.ScalarEvent) -> Scalar:
@@ -280,11 +310,27 @@ def resolve(text: str) -> str | int | float | bool | None:
     if text[0] not in _NUMERIC_START or "/" in text or len(text) > _DIGITS_MAX:
         return text  # a CIDR, most of the time
     if _INTEGER.fullmatch(text):
-        digits = text.replace("_", "")
-        unsigned = digits.lstrip("+-")
-        if unsigned.isdigit() and unsigned[0] == "0" and len(unsigned) > 1:
-            return int(digits, 8) if not set(unsigned) & set("89") else float(digits)
-        return int(digits, 0)
+        whole = _integer(text.replace("_", ""))
+        return text if whole is None else whole
     if _FLOAT.fullmatch(text):
-        return float(text)
+        value = float(text)
+        return value if math.isfinite(value) else text
     return float(_FLOATS[text]) if text in _FLOATS else text
+
+
+def _integer(digits: str) -> int | float | None:
+    """A whole number as Go reads it: of 64 bits, else the nearest float, else none."""
+    unsigned = digits.lstrip("+-")
+    is_octal = unsigned.isdigit() and unsigned[0] == "0" and len(unsigned) > 1 and not set(unsigned) & set("89")
+    try:
+        value = int(digits, 8 if is_octal else 10 if unsigned.isdigit() else 0)
+    except ValueError:  # "0x" and nothing behind it
+        return None
+    if _INT_MIN <= value <= _INT_MAX and (is_octal or unsigned[0] != "0" or not unsigned.isdigit() or value == 0):
+        return value
+    number = float(digits) if unsigned.isdigit() else math.inf
+    return number if math.isfinite(number) else None
+
+
+def _is_word(key: object) -> bool:
+    return isinstance(key, int) and _INT_MIN <= key <= _INT_MAX

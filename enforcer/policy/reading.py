@@ -91,6 +91,7 @@ class Cursor:
 Reader = Callable[[Cursor], T]
 
 UNKNOWN_MAX = 50  # fields of one mapping that are named one by one; looking for a known name beside each takes time
+NAME_MAX = 100  # no word known here is longer
 ABSENT = "this field is required and absent"
 
 
@@ -167,6 +168,8 @@ def report_repeated(at: Cursor) -> None:
 
 def hint(name: str, known: Collection[str], opening: str = "; did you mean ") -> str:
     """The nearest of the known names as the end of a sentence, "" when none is near."""
+    if len(name) > NAME_MAX:
+        return ""
     folded = {item.lower(): item for item in known}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
     return f"{opening}{folded[near[0]]!r}?" if near else ""
