@@ -77,8 +77,11 @@ class InterfacePlan:
 
 @dataclass(frozen=True)
 class Plan:
+    """``idle`` are the tables of the interfaces whose endpoint only tracked policies select: nothing to enforce."""
+
     node: str
     interfaces: tuple[InterfacePlan, ...]
+    idle: tuple[RuleTable, ...] = ()
 
     def interface(self, name: str) -> InterfacePlan | None:
         return next((item for item in self.interfaces if item.interface == name), None)
@@ -100,8 +103,9 @@ def make_plan(
     A probe that cannot tell is no obstacle: attaching will tell.
     """
     governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
+    idle = tuple(table for table in tables if table.tracked and not (table.ingress or table.egress))
     if not governed:
-        return Plan(facts.node, ())
+        return Plan(facts.node, (), idle)
     backend, why = raw_backend(facts, felix, raw)
     if netdev:
         require_netdev(facts)
@@ -109,7 +113,7 @@ def make_plan(
     if impossible:
         raise UnsupportedKernelError("\n".join(impossible))
     planned = (_plan_interface(table, facts, felix, choice, netdev=netdev) for table in governed)
-    return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned))
+    return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned), idle)
 
 
 def wants_xdp(table: RuleTable, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:

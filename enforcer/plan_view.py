@@ -9,7 +9,7 @@ from rich.table import Table
 
 from enforcer.cli_support import line
 from enforcer.plan import InterfacePlan, Plan, PlannedEntry
-from enforcer.policy.ruletable import TrackedPolicy
+from enforcer.policy.ruletable import RuleTable, TrackedPolicy
 from enforcer.words import Stage
 
 if TYPE_CHECKING:  # plans are shown on hosts where nothing can be applied
@@ -24,6 +24,10 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "schema": SCHEMA,
         "node": plan.node,
         "interfaces": [_interface_as_dict(item) for item in plan.interfaces],
+        "idle": [
+            {"interface": table.interface, "endpoint": table.endpoint, "tracked": _tracked_as_dicts(table)}
+            for table in plan.idle
+        ],
     }
 
 
@@ -36,8 +40,16 @@ def print_plan(plan: Plan, console: Console) -> None:
         for mode, reason in item.mode_reasons:
             console.print(line(f"  not {mode}: {reason}"), soft_wrap=True)
         console.print(_entry_table(item))
-        for tracked in item.table.tracked:
-            console.print(line(f"  {_not_enforced(tracked)} ({tracked.position})"), soft_wrap=True)
+        _print_tracked(item.table, console)
+    for table in plan.idle:
+        heading = f"{table.interface}: HostEndpoint {table.endpoint}, without untracked policy"
+        console.print(line(heading, style="bold"), soft_wrap=True)
+        _print_tracked(table, console)
+
+
+def _print_tracked(table: RuleTable, console: Console) -> None:
+    for tracked in table.tracked:
+        console.print(line(f"  {_not_enforced(tracked)} ({tracked.position})"), soft_wrap=True)
 
 
 def stages_of(plan: InterfacePlan) -> dict[Stage, list[str]]:
@@ -59,11 +71,12 @@ def _interface_as_dict(plan: InterfacePlan) -> dict[str, Any]:
         "modes_not_used": [{"mode": str(mode), "reason": reason} for mode, reason in plan.mode_reasons],
         "stages": {str(stage): names for stage, names in stages_of(plan).items()},
         "entries": [_entry_as_dict(item) for item in plan.entries],
-        "tracked": [
-            {"policy": item.name, "hooks": list(item.hooks), "source": str(item.position)}
-            for item in plan.table.tracked
-        ],
+        "tracked": _tracked_as_dicts(plan.table),
     }
+
+
+def _tracked_as_dicts(table: RuleTable) -> list[dict[str, Any]]:
+    return [{"policy": item.name, "hooks": list(item.hooks), "source": str(item.position)} for item in table.tracked]
 
 
 def _not_enforced(tracked: TrackedPolicy) -> str:

@@ -70,6 +70,14 @@ def plan(
         facts = _assumed_facts(resources, node)
     else:
         facts = read_facts(facts_file)
+    for note in resources.notes:
+        click.echo(f"note: {note}", err=True)
+    for item in resources.felix_unknown(node or facts.node):
+        click.echo(
+            f"note: {item.position}: FelixConfiguration {item.name} is not applied: no Node resource gives the labels "
+            f"of node {node or facts.node}, which its nodeSelector looks at",
+            err=True,
+        )
     print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress))
 
 

@@ -23,6 +23,8 @@ EXISTING_OR_STDIN = click.Path(exists=True, allow_dash=True, path_type=Path)
 def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
     """Check resources and scenario files; print every finding, and exit with 2 when there is one.
 
+    What is passed and worth to be named (fields of a newer Calico, address lists, which enforce nothing) is a note.
+
     '-' is standard input, which holds resources.
 
     The resource files of a directory are taken together, as -p would take them; in a directory with scenarios, which
@@ -33,11 +35,16 @@ def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
       dossim validate policies/ scenarios/
     """
     findings: dict[str, None] = {}  # a policy that two scenarios share is wrong once
+    notes: dict[str, None] = {}
     checks = [check for path in paths for check in _checks(path, untrusted)]
     for check in checks:
-        findings.update(dict.fromkeys(_findings(check)))
+        wrong, named = _checked(check)
+        findings.update(dict.fromkeys(wrong))
+        notes.update(dict.fromkeys(named))
     for line in findings:
         echo(line)
+    for line in notes:
+        echo(f"note: {line}")
     if findings:
         return BAD_INPUT
     echo(f"{len(checks)} checked: nothing wrong")
@@ -73,9 +80,10 @@ def _load(path: Path, below: Sequence[Path] = ()) -> object:
     return load([path])
 
 
-def _findings(check: Callable[[], object]) -> list[str]:
+def _checked(check: Callable[[], object]) -> tuple[list[str], list[str]]:
+    """What is wrong, and what is passed and worth to be named."""
     try:
-        check()
+        found = check()
     except EnforcerError as error:
-        return [str(finding) for finding in getattr(error, "findings", ())] or [str(error)]
-    return []
+        return [str(finding) for finding in getattr(error, "findings", ())] or [str(error)], []
+    return [], [str(note) for note in getattr(getattr(found, "resources", found), "notes", ())]

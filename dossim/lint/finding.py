@@ -37,6 +37,12 @@ class RuleId(Word):
     NOT_EARLY = "not-early"
     PASS = "pass-without-effect"
     TIER_MISSING = "tier-missing"
+    NEIGHBOURS = "neighbour-discovery-denied"
+    DUPLICATE = "duplicate-nets"
+    PORT_BY_NUMBER = "host-endpoint-port-by-number"
+    FEED = "feed-not-enforced"
+    FELIX = "felix-configuration-not-applied"
+    PASSED = "passed-unread"
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,42 @@ RULES: tuple[Rule, ...] = (
         Level.WARNING,
         "A policy belongs to a tier that no Tier resource defines.",
         "Add the Tier resource, with the order it is meant to have.",
+    ),
+    Rule(
+        RuleId.NEIGHBOURS,
+        Level.WARNING,
+        "A Deny takes the packets of IPv6 neighbour discovery.",
+        "Allow the ICMPv6 types 133 to 136 in an earlier entry.",
+    ),
+    Rule(
+        RuleId.DUPLICATE,
+        Level.WARNING,
+        "A list of type set holds an item twice: Kubernetes refuses the whole object, Calico's own API takes it.",
+        "Remove the second one.",
+    ),
+    Rule(
+        RuleId.PORT_BY_NUMBER,
+        Level.ERROR,
+        "A HostEndpoint's port has its protocol by number: Felix takes the whole HostEndpoint for missing.",
+        "Write TCP, UDP or SCTP.",
+    ),
+    Rule(
+        RuleId.FEED,
+        Level.WARNING,
+        "A file is an address list and no resource: it enforces nothing.",
+        "Write its CIDRs into spec.nets of a GlobalNetworkSet that a rule selects, or keep the file elsewhere.",
+    ),
+    Rule(
+        RuleId.FELIX,
+        Level.WARNING,
+        "A FelixConfiguration is not applied to a node it may be meant for, or to any.",
+        "Name it default or node.NODE, give it a nodeSelector, or add the Node resources with their labels.",
+    ),
+    Rule(
+        RuleId.PASSED,
+        Level.NOTE,
+        "A field or kind that is not known here, or is Calico Enterprise's, is passed.",
+        "Nothing, if nothing here was meant to depend on it.",
     ),
 )
 

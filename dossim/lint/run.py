@@ -10,12 +10,16 @@ from dossim.lint.early import not_early
 from dossim.lint.entries import dead_entries, partly_bypassed
 from dossim.lint.finding import Finding, Level, RuleId
 from dossim.lint.members import Members, ReadText
+from dossim.lint.neighbours import discovery_denied
 from dossim.lint.sets import overlapping, policies_for_nobody, rules_for_nobody, unused_sets, uses_of
 from dossim.lint.tables import Governed, governed_tables
 from enforcer.facts import HostFacts
 from enforcer.policy.compile import BUILT_IN_TIERS
+from enforcer.policy.feeds import FEED
+from enforcer.policy.reading import DUPLICATE
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import Entry
+from enforcer.policy.validate import PORT_BY_NUMBER
 
 
 def lint(
@@ -35,7 +39,7 @@ def lint(
     tables = governed_tables(resources, nodes, facts)
     dead = dead_entries(tables)
     of_tables = _of_tables(resources, tables, facts, members, dead)
-    found = [*_of_resources(resources, members), *dead.values(), *of_tables]
+    found = [*_of_resources(resources, members), *dead.values(), *of_tables, *not_applied(resources, nodes)]
     return sorted(dict.fromkeys(found), key=lambda item: (item.position, item.level.rank, item.rule, item.message))
 
 
@@ -46,6 +50,7 @@ def _of_resources(resources: Resources, members: Members) -> Iterator[Finding]:
     yield from rules_for_nobody(resources, uses)
     yield from unused_sets(resources, members, uses)
     yield from overlapping(members, uses)
+    yield from noted(resources)
 
 
 def _of_tables(
@@ -62,6 +67,39 @@ def _of_tables(
         yield from own_address_denied(governed, owners, members)
         yield from allowed_earlier(governed, tracked.table(governed), dead)
         yield from not_early(governed, dead)
+        yield from discovery_denied(governed)
+
+
+_OF_NOTE = {
+    DUPLICATE: (RuleId.DUPLICATE, Level.WARNING),
+    PORT_BY_NUMBER: (RuleId.PORT_BY_NUMBER, Level.ERROR),
+    FEED: (RuleId.FEED, Level.WARNING),
+}
+
+
+def noted(resources: Resources) -> Iterator[Finding]:
+    """What the loader passed and named."""
+    for note in resources.notes:
+        rule, level = _OF_NOTE.get(note.kind, (RuleId.PASSED, Level.NOTE))
+        where = f"{note.field}: " if note.field else ""
+        yield Finding(rule, level, note.position, where + note.message)
+
+
+def not_applied(resources: Resources, nodes: Sequence[str]) -> Iterator[Finding]:
+    """felix-configuration-not-applied: of no node, or of one whose labels are not known."""
+    for item in resources.felix_configurations:
+        if item.name != "default" and not item.name.startswith("node.") and not item.node_selector:
+            message = (
+                f"FelixConfiguration {item.name} is of no node: neither default nor node.NODE, and no nodeSelector"
+            )
+            yield Finding(RuleId.FELIX, Level.WARNING, item.position, message)
+    for node in nodes:
+        for item in resources.felix_unknown(node):
+            message = (
+                f"FelixConfiguration {item.name} is not applied to node {node}: no Node resource gives its labels, "
+                f"which the nodeSelector ({item.node_selector}) looks at"
+            )
+            yield Finding(RuleId.FELIX, Level.WARNING, item.position, message)
 
 
 def tiers_missing(resources: Resources) -> Iterator[Finding]:

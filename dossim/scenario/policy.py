@@ -96,7 +96,7 @@ def merge(parts: Iterable[Resources]) -> Resources:
 
 def _repeated(resources: Resources) -> Iterator[str]:
     """Resources that are there twice, once in a file and once inline or twice inline."""
-    every: list[Resource] = [item for field in fields(Resources) if field.name != "skipped"
+    every: list[Resource] = [item for field in fields(Resources) if field.name not in ("skipped", "notes")
                              for item in getattr(resources, field.name)]  # fmt: skip
     count = Counter(_key(item) for item in every)
     yield from (f"two resources are {key}" for key, times in count.items() if times > 1)

@@ -11,11 +11,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from enforcer.errors import Finding, Position
+from enforcer.errors import Finding, Note, Position
 from enforcer.policy import schema
+from enforcer.policy.feeds import FEED, Feed, peek, recognised
 from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text
 from enforcer.policy.reading import Cursor, Fields, Refused, Report
 from enforcer.policy.resources import (
@@ -35,6 +37,7 @@ from enforcer.policy.validate import KINDS, is_list, kind_of, resource
 SUFFIXES = (".yaml", ".yml", ".json")
 SCENARIO_SUFFIXES = (".scenario.yaml", ".scenario.yml")
 STDIN = "-"
+OTHERS_MAX = 1000  # files of other names that are looked into
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts as one
 
@@ -86,11 +89,17 @@ class Source:
     documents: list[Document] = field(default_factory=list)
     around: list[Finding] = field(default_factory=list)
     seconds: list[Finding] = field(default_factory=list)
+    feed: Note | None = None  # an address list, and no resources
     unreadable: bool = False  # as a whole: what it holds is not known, though some of it was read
 
     @property
     def path(self) -> str:
         return self.report.path
+
+    def note_feed(self, feed: Feed) -> None:
+        """The source is an address list: no fault, and nothing that is enforced."""
+        self.feed = Note(Position(self.path, feed.line, 1), "", feed.sentence, kind=FEED)
+        self.report.notes.append(self.feed)
 
     def fault(self, position: Position, message: str, context: str = "") -> None:
         """Something wrong with the source as a whole."""
@@ -125,9 +134,16 @@ class Collector:
         if given == STDIN or not os.path.isdir(given):
             return [given]
         files = list(_within(given))
+        self._name_feeds(given)
         if not files:
             self.source(given).fault(Position(given), f"no file here ends in {', '.join(SUFFIXES)}")
         return files
+
+    def _name_feeds(self, directory: str) -> None:
+        """Address lists beside the resources, which are not read for their names."""
+        for path in islice(_others_within(directory), OTHERS_MAX):
+            if feed := peek(path):
+                self.source(path).note_feed(feed)
 
     def read_file(self, path: str) -> None:
         shown = "<stdin>" if path == STDIN else path
@@ -145,6 +161,9 @@ class Collector:
             self.read_text(text, shown)
 
     def read_text(self, text: str, path: str) -> None:
+        if feed := recognised(text):
+            self.source(path).note_feed(feed)
+            return
         source = self.source(path, _LINE_BREAK.split(text))
         empty = True
         try:
@@ -240,6 +259,17 @@ def _within(directory: str) -> Iterator[str]:
         for name in sorted(names):
             if name.endswith(SUFFIXES) and not name.startswith(".") and not name.endswith(SCENARIO_SUFFIXES):
                 yield os.path.join(folder, name)
+
+
+def _others_within(directory: str) -> Iterator[str]:
+    """All other files that are not hidden."""
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (
+            os.path.join(folder, name)
+            for name in sorted(names)
+            if not name.startswith((".", "_")) and not name.endswith(SUFFIXES)
+        )
 
 
 def _pointed(report: Report, fault: DocumentFault) -> str:

@@ -107,6 +107,9 @@ class _Merge:
 
     def keep_the_rest(self, source: Source) -> None:
         """The objects a source had, where it does not say whether it still has them."""
+        if source.feed is not None and self._good_of(source.path):
+            # Resources overwritten with an address list: a slip, which must not lift what they had denied.
+            source.fault(source.feed.position, source.feed.message)
         unnamed = [finding for item in source.documents if not item.known or item.several for finding in item.findings]
         if source.unreadable:
             unnamed += [finding for item in source.documents for finding in item.findings]
@@ -125,6 +128,9 @@ class _Merge:
         for finding in (*unnamed, *source.around):
             said = self._outcomes.get(finding)
             self._outcomes[finding] = f"{said}; {outcome}" if said else outcome
+
+    def _good_of(self, path: str) -> bool:
+        return any(_is_from(item, path) for item in self._good.values())
 
     def faults_in_order(self, sources: Iterable[Source]) -> Iterator[Fault]:
         for source in sources:

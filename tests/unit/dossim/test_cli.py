@@ -68,6 +68,15 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 # --- validate ---------------------------------------------------------------------------------------------------------
 
 
+def test_validate_names_an_address_list_and_takes_it_for_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "drop.txt").write_text("; a list\n198.51.100.0/25 ; X1\n")
+    (tmp_path / "tier.yaml").write_text("apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t}\n")
+    result = dossim("validate", tmp_path)
+    assert result.exit_code == 0
+    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, no resource of Calico's: it enforces" in result.stdout
+    assert dossim("validate", tmp_path / "drop.txt").exit_code == 0
+
+
 def test_what_is_shipped_is_valid() -> None:
     result = dossim("validate", SCENARIOS)
     assert (result.exit_code, result.stderr) == (0, "")

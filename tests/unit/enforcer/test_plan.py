@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from ipaddress import ip_network
 
 import pytest
+from rich.console import Console
 
 from enforcer.errors import UnsupportedKernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.mode import ModeChoice
 from enforcer.plan import InterfacePlan, Plan, make_plan, wants_xdp
-from enforcer.plan_view import plan_as_dict, stages_of
+from enforcer.plan_view import plan_as_dict, print_plan, stages_of
 from enforcer.policy.resources import UDP, FelixConfiguration, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable, TrackedPolicy
 from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
 
 YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "the driver has none"), Probe(Answer.UNKNOWN, "no privilege")
@@ -356,3 +358,16 @@ def test_a_host_without_nftables_is_an_error(modes: Mapping[Mode, Probe]) -> Non
     )
     assert caught.value.exit_code == 3
     assert plan_of(table(EARLY), host).netdev is False
+
+
+def test_an_endpoint_that_only_tracked_policy_selects_is_named() -> None:
+    tracked = RuleTable("eth0", "hep", tracked=(TrackedPolicy("gnp/web", ("filter INPUT",)),))
+    plan = make_plan([tracked], facts(VETH), felix=FELIX)
+    assert plan == Plan("jasper", (), (tracked,))
+    (item,) = plan_as_dict(plan)["idle"]
+    assert (item["interface"], item["endpoint"], item["tracked"][0]["policy"]) == ("eth0", "hep", "gnp/web")
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(plan, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "no interface has untracked policy" in said
+    assert "gnp/web is tracked policy: Calico enforces it at filter INPUT; here it is neither enforced nor" in said

@@ -1,0 +1,142 @@
+"""Address lists that operators paste beside their policy: what they are, and why they enforce nothing.
+
+Recognised by their lines, whatever the file is called: CIDRs and addresses (FireHOL netset, Spamhaus DROP), ranges,
+addresses with masks, ``ipset save``, nft sets, tables whose columns hold addresses, and JSON without apiVersion
+(Spamhaus DROP's line by line, cloud providers' as one document).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from enforcer.policy.nets import parse_cidr
+
+FEED = "feed"  # the kind of the note
+PEEK = 64 * 1024  # bytes looked at of a file that is none of ours
+_LINES = 200  # looked at to recognise a list
+_COMMENT = re.compile(r"\s*(?:[#;].*|//.*)?$")
+_BEHIND = re.compile(r"\s*(?:[#;]|//).*$")
+_IPSET = re.compile(r"(?:create|add|-N|-A)\s+\S+\s+(\S+)")
+_QUOTED = re.compile(r'"([0-9a-fA-F.:/-]{2,64})"')
+_NFT = re.compile(r"(?:#!.*nft|(?:add |create )?(?:table|set|element|flush)\b.*)")
+
+
+@dataclass(frozen=True)
+class Feed:
+    """``what`` it is; ``first`` is its first entry as CIDRs. ``line`` counts from 1."""
+
+    what: str
+    first: str
+    line: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.what}, no resource of Calico's: it enforces nothing; to have it enforced, write its CIDRs into a "
+            "resource that a rule selects: {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: "
+            f"{{name: NAME, labels: {{KEY: VALUE}}}}, spec: {{nets: [{self.first}, ...]}}}}"
+        )
+
+
+def recognised(text: str) -> Feed | None:
+    """The feed a text is, None for anything else; what has an apiVersion is none."""
+    lines = [(at, line.strip()) for at, line in enumerate(text[:PEEK].splitlines(), 1) if not _COMMENT.match(line)]
+    if len(text) > PEEK:
+        lines = lines[:-1]  # cut in the middle
+    if not lines or "apiVersion" in text:
+        return None
+    at, first = lines[0]
+    some = [line for _, line in lines[:_LINES]]
+    if first[0] in "{[" and (cidrs := _of_json(text, some)):
+        return Feed("a list of addresses in JSON", cidrs, at)
+    if any(_IPSET.match(line) for line in some) and all(_IPSET.match(line) for line in some):
+        added = [found[1] for line in some if line.startswith(("add", "-A")) and (found := _IPSET.match(line))]
+        return Feed("an ipset as 'ipset save' prints it", next(filter(None, map(cidrs_of, added)), "..."), at)
+    if _NFT.match(first) and "elements" in text[:PEEK]:
+        entries = re.split(r"[\s,{}]+", text[:PEEK].partition("elements")[2])
+        return Feed("an nftables set", next(filter(None, map(cidrs_of, entries)), "..."), at)
+    return _of_lines(lines[0], some)
+
+
+def _of_lines(first: tuple[int, str], some: list[str]) -> Feed | None:
+    """A list of which every line has an address; a first line of column names is let pass."""
+    at, line = first
+    if not _entry(line) and len(some) > 1 and "," in line and ":" not in line:
+        some, line = some[1:], some[1]
+    entries = [_entry(item) for item in some]
+    if not all(entries):
+        return None
+    return Feed("a list of addresses", entries[0], at)
+
+
+def _entry(line: str) -> str:
+    """The CIDRs of the address in a line: alone, as an item of a list, after a name, or in a column. "" without any."""
+    bare = _BEHIND.sub("", line).removeprefix("- ").strip().replace(" - ", "-")
+    if found := cidrs_of(bare.strip("\"',")):
+        return found
+    if ": " in bare or bare.endswith(":"):
+        return ""  # YAML
+    columns = [column.strip().strip("\"'") for column in re.split(r"[,\t|]|\s+", bare)]
+    named = bare.rpartition(":")[2] if "-" in bare.rpartition(":")[2] else ""  # PeerGuardian: name:first-last
+    return next(filter(None, map(cidrs_of, [*columns[:6], named])), "")
+
+
+def cidrs_of(text: str) -> str:
+    """An address, CIDR, range or address with mask as CIDRs, the first few; "" for anything else."""
+    try:
+        first, dash, last = text.partition("-")
+        if dash:
+            ends = ipaddress.ip_address(first.strip()), ipaddress.ip_address(last.strip())
+            nets = ipaddress.summarize_address_range(*ends)
+            return ", ".join(str(net) for net, _ in zip(nets, range(3), strict=False))
+        if re.fullmatch(r"[0-9.]+/[0-9]+\.[0-9.]+", text):
+            return str(ipaddress.ip_network(text, strict=False))
+        if "." not in text and text.count(":") < 2:
+            return ""  # a number is no address
+        version, value, length = parse_cidr(text)
+        return str((ipaddress.IPv4Network if version == 4 else ipaddress.IPv6Network)((value, length)))
+    except (ValueError, TypeError):
+        return ""
+
+
+def _of_json(text: str, lines: list[str]) -> str:
+    """The first address in JSON, which is one document or one a line."""
+    try:
+        documents = [json.loads(text)]
+    except (ValueError, RecursionError):
+        try:
+            documents = [json.loads(line) for line in lines]
+        except (ValueError, RecursionError):
+            documents = _QUOTED.findall(text[:PEEK]) if len(text) > PEEK else []  # only the beginning is here
+    return next(filter(None, map(cidrs_of, _strings(documents))), "")
+
+
+def _strings(tree: object, depth: int = 0) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, (list, dict)) and depth < 20:
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from _strings(item, depth + 1)
+
+
+def peek(path: str) -> Feed | None:
+    """The feed that a file beside the resources is; only regular files are looked into, and only their beginning."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        text = os.read(handle, PEEK + 4).decode("utf-8-sig", errors="ignore")
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None if "\0" in text else recognised(text)
