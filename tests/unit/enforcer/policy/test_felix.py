@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,3 +227,8 @@ def test_nftables_has_settings_of_its_own(mode: str, backend: str, mark: int, in
     assert nft_settings_of(found).mark_mask == mark
     assert settings_of(found).mark_mask == 0x0FFF0000
     assert found.table_refresh_interval_s == interval
+
+
+def test_the_documents_state_the_version_and_the_number_of_fields() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "resources.md").read_text(encoding="utf-8")
+    assert f"All {len(TYPES)} fields of Calico {CALICO} are known" in page
