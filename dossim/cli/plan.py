@@ -71,9 +71,9 @@ def plan(
     else:
         facts = read_facts(facts_file)
     for note in resources.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     for item in resources.felix_unknown(node or facts.node):
-        click.echo(
+        echo(
             f"note: {item.position}: FelixConfiguration {item.name} is not applied: no Node resource gives the labels "
             f"of node {node or facts.node}, which its nodeSelector looks at",
             err=True,
