@@ -1,13 +1,14 @@
 """Enforcer: one pass from resources to the kernel of the calling thread's network namespace, and the way back.
 
 Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw; then
-netdev ingress, if asked for. No order opens a hole, because XDP and raw each drop at every moment what the old and the
-new policy both drop. XDP goes first so that new deny entries bite as early as they can, and so that a refusal to attach
-is known before raw is touched.
+netdev ingress, if asked for; last of all XDP lets go of interfaces that are to have none. No order opens a hole,
+because XDP and raw each drop at every moment what the old and the new policy both drop. XDP goes first so that new deny
+entries take effect as early as they can, and so that a refusal to attach is known before raw is touched.
 
 An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
-left where it is: in the mode it has, with the new policy, or untouched if it had none. All other interfaces are done;
-then the refusal is raised.
+left in the mode it has, with the new policy, or in raw if it had none; then the refusal is raised. Where the XDP part
+fails as a whole, what it enforces stays, raw is applied, and the failure is raised. Where raw fails, XDP lets go of
+nothing.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ from enforcer.policy.endpoint import ANY_INTERFACE
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
 from enforcer.rawchoice import asked_for
-from enforcer.settle import Wish, settle
-from enforcer.status import InterfaceStatus, enforced_modes, read_status
+from enforcer.settle import Settlement, Wish, failure, settle, without_xdp
+from enforcer.status import InterfaceStatus, read_status
 from enforcer.words import Action, Answer, Backend, Mode, Toolchain
 
 _UNASKED = Probe(Answer.UNKNOWN, "not probed")
@@ -101,28 +102,27 @@ class Enforcer:
         Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
         this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
         """
-        if self.choice is not ModeChoice.RAW:
-            require(self.toolchain)
         felix = resources.felix_for(self.node)
         raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
         netdev = NetdevBackend(nft_settings_of(felix))
-        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain)
+        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
         with namespace_lock():
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
             tables = self._tables(resources, present)
+            absent = frozenset(table.interface for table in tables) - present.keys()
             facts = self._facts(tables, present, felix)
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
             latest = make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev)
             raw.check(latest)
             netdev.check(latest)
-            absent = frozenset(table.interface for table in tables) - present.keys()
-            wish = Wish(
-                tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent, self.raw, self.netdev
-            )
-            settled = settle(wish, xdp, self._memory, dry_run=dry_run)
+            wish = Wish(tables, facts, felix, self.choice, {}, absent, self.raw, self.netdev)
+            settled = self._settle(wish, xdp, dry_run=dry_run)
             result = raw.apply(settled.plan, dry_run=dry_run)
             early = netdev.apply(settled.plan, dry_run=dry_run)
+            released = [] if settled.failed else self._release(settled, xdp, dry_run=dry_run)
+        if settled.failed:
+            raise settled.failed
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
@@ -130,8 +130,25 @@ class Enforcer:
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting()])
-        changes = (*settled.changes, *result.changes, *early.changes)
+        changes = (*settled.changes, *result.changes, *early.changes, *released)
         return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
+
+    def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
+        """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
+        try:
+            wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
+            if self.choice is not ModeChoice.RAW:
+                require(self.toolchain)
+        except Exception as error:
+            return without_xdp(wish, error)
+        return settle(wish, xdp, self._memory, dry_run=dry_run)
+
+    def _release(self, settled: Settlement, xdp: XdpBackend, *, dry_run: bool) -> list[str]:
+        try:
+            return xdp.release(settled.plan, dry_run=dry_run)
+        except Exception as error:
+            settled.failed = failure(error)
+            return []
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
@@ -181,7 +198,9 @@ class Enforcer:
             return HostFacts(self.node)
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
         facts = self._memory.facts(self.node, [present[name] for name in names if name in present])
-        absent = tuple(InterfaceFacts(name, modes=_NOT_THERE) for name in names if name not in present)
+        absent = tuple(
+            InterfaceFacts(table.interface, modes=_NOT_THERE) for table in tables if table.interface not in present
+        )
         backends = {**facts.backends, **_probe_raw(felix, self.raw)}
         facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
         return _with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts

@@ -68,12 +68,6 @@ class InterfaceStatus:
         return tuple(dict.fromkeys(count.entry for count in self.counts))
 
 
-def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
-    """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in."""
-    modes: dict[str, Mode | None] = dict.fromkeys(raw_backends_of())
-    return modes | {item.interface: item.mode for item in XdpBackend(pin_root).status()}
-
-
 def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:
     """The status of every interface that has something of ours, by name."""
     attached = {item.interface: item for item in XdpBackend(pin_root).status()}

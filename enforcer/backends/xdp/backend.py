@@ -27,26 +27,38 @@ class XdpBackend:
     """Enforces plans in XDP. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises.
 
     Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
-    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program.
+    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program. ``lets_go`` False:
+    ``apply`` lets go of no interface, which is left to ``release``, once something else enforces there.
     """
 
     pin_root: Path = PIN_ROOT
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
+    lets_go: bool = True
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
 
-        Raises PrivilegeError without the capabilities; what the kernel refuses an interface is in the result.
+        Raises PrivilegeError without the capabilities, KernelError or OSError where the host has no descriptors, memory
+        or writable BPF file system left; what the kernel refuses an interface is in the result.
         """
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
-        changes += self._release(keep={item.interface for item in plans}, dry_run=dry_run)
+        if self.lets_go:
+            changes += self.release(plan, dry_run=dry_run)
         settings = Settings(self.ipv6, self.toolchain, dry_run)
         result = converge(self.pin_root, plans, settings)
         if not dry_run:
             self._tidy()
         return ApplyResult((*changes, *result.changes), result.refused)
+
+    def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
+        """Let go of what the plan has no XDP for; sentences for what was (or would be) detached."""
+        keep = {item.interface for item in plan.interfaces if item.mode is not None and item.xdp_entries}
+        changes = self._release(keep=keep, dry_run=dry_run)
+        if not dry_run:
+            self._tidy()
+        return changes
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it."""
