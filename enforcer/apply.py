@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.backends.base import EntryCount
+from enforcer.backends.detect import host_rules
 from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.rules import UNITS, Limit, TableName
 from enforcer.backends.netdev import NetdevBackend
@@ -30,7 +31,7 @@ from enforcer.backends.nftables.rules import RateLimit
 from enforcer.backends.raw import RawBackends
 from enforcer.backends.xdp import XdpBackend
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.netlink import interfaces as netlink_interfaces
 from enforcer.kernel.probe import netdev_ingress, probe_host
@@ -41,10 +42,10 @@ from enforcer.mode import ModeChoice, RawChoice
 from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
 from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import Compiler
-from enforcer.policy.endpoint import ANY_INTERFACE
+from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.rawchoice import asked_for
+from enforcer.rawchoice import asked_for, detected
 from enforcer.settle import Settlement, Wish, failure, settle, without_xdp
 from enforcer.status import InterfaceStatus, read_status
 from enforcer.words import Action, Answer, Backend, Mode, Toolchain
@@ -95,6 +96,7 @@ class Enforcer:
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._memory = Memory()
         self._compiler = Compiler()
+        self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
         """Make the kernel enforce the resources; doing it again changes nothing.
@@ -109,7 +111,7 @@ class Enforcer:
         with namespace_lock():
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
-            tables = self._tables(resources, present)
+            tables = self._tables(self._with_kernel_names(resources, present), present)
             absent = frozenset(table.interface for table in tables) - present.keys()
             facts = self._facts(tables, present, felix)
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
@@ -126,7 +128,7 @@ class Enforcer:
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
-        warnings += _unheard(settled.plan, felix.iptables_mark_mask)
+        warnings += _unheard(settled.plan, felix.iptables_mark_mask, facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting()])
@@ -166,6 +168,15 @@ class Enforcer:
         """What is enforced now, whoever applied it."""
         return read_status(self._pin_root)
 
+    def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
+        """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
+        names = {other: item.name for item in present.values() for other in item.alternative_names}
+        known, known_names, renamed = self._renamed
+        if known is not resources or known_names != names:
+            renamed = with_kernel_names(resources, names)
+            self._renamed = (resources, names, renamed)
+        return renamed
+
     @property
     def _pin_root(self) -> Path:
         return self._given_pin_root or default_pin_root()
@@ -201,19 +212,24 @@ class Enforcer:
         absent = tuple(
             InterfaceFacts(table.interface, modes=_NOT_THERE) for table in tables if table.interface not in present
         )
-        backends = {**facts.backends, **_probe_raw(felix, self.raw)}
-        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
+        rules = host_rules()
+        backends = {**facts.backends, **_probe_raw(felix, self.raw, rules)}
+        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends, rules=rules)
         return _with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
 
 
 def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
     """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there."""
-    present = [item.name for item in netlink_interfaces()]
-    missing = [name for name in interfaces if name not in present]
+    states = netlink_interfaces()
+    present = [item.name for item in states]
+    names = {name: item.name for item in states for name in (*item.alternative_names, item.name)}
+    missing = [name for name in interfaces if name not in names]
     if missing:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
     backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
-    return probe_host(node, list(interfaces) or None, backends=backends)
+    return replace(
+        probe_host(node, [names[name] for name in interfaces] or None, backends=backends), rules=host_rules()
+    )
 
 
 def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState]) -> HostFacts:
@@ -229,30 +245,36 @@ def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, I
     return replace(facts, interfaces=interfaces, backends=backends)
 
 
-def _unheard(plan: Plan, mask: int) -> Iterator[str]:
+def _unheard(plan: Plan, mask: int, rules: HostRules) -> Iterator[str]:
     """Where an Allow reaches less far than its author may think."""
-    allowing = [
-        item.interface
-        for item in plan.interfaces
-        if item.raw_backend is Backend.NFTABLES
-        and any(entry.action is Action.ALLOW for entry in (*item.table.ingress, *item.table.egress))
-    ]
-    if allowing:
-        mark = f"{mask & -mask:#x}"
+    allowing: dict[Backend, list[str]] = {}
+    for item in plan.interfaces:
+        if any(entry.action is Action.ALLOW for entry in (*item.table.ingress, *item.table.egress)):
+            allowing.setdefault(item.raw_backend, []).append(item.interface)
+    mark = f"'meta mark & {mask & -mask:#x} == {mask & -mask:#x} accept'"
+    if names := allowing.get(Backend.NFTABLES):
         yield (
-            f"Allow on {', '.join(allowing)}: nftables cannot accept for the tables of others; a firewall of this host "
-            f"that drops what is not tracked needs 'meta mark & {mark} == {mark} accept'"
+            f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this host "
+            f"that drops what is not tracked needs {mark}"
+        )
+    if (names := allowing.get(Backend.IPTABLES)) and rules.nft:
+        yield (
+            f"Allow on {', '.join(names)}: legacy iptables cannot accept for nf_tables, where this host has "
+            f"{rules.nft} rules of its own; what they drop of untracked packets needs {mark} there"
         )
 
 
-def _probe_raw(felix: FelixConfiguration, choice: RawChoice) -> dict[Backend, Probe]:
-    """What the raw backends answer that matter: that asked for; else nftables only where iptables is not."""
+def _probe_raw(felix: FelixConfiguration, choice: RawChoice, rules: HostRules) -> dict[Backend, Probe]:
+    """What the raw backends answer that matter: the one asked for, else where the host's rules are; the other one only
+    where it is not to be had. (Asking iptables makes its tables.)
+    """
     wanted, _ = asked_for(felix, choice)
-    found: dict[Backend, Probe] = {}
-    if wanted is not Backend.NFTABLES:
-        found[Backend.IPTABLES] = probe(ipv6=felix.ipv6_support)
-    if wanted is Backend.NFTABLES or (wanted is None and found[Backend.IPTABLES].answer is Answer.NO):
-        found[Backend.NFTABLES] = probe_nftables(ipv6=felix.ipv6_support)
+    probes = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
+    first = wanted or detected(rules)[0]
+    found = {first: probes[first](ipv6=felix.ipv6_support)}
+    if wanted is None and found[first].answer is Answer.NO:
+        other = next(backend for backend in probes if backend is not first)
+        found[other] = probes[other](ipv6=felix.ipv6_support)
     return found
 
 

@@ -69,6 +69,7 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...]) -> InterfaceFacts
         modes=_modes(state, foreign),
         foreign_xdp=foreign if isinstance(foreign, str) else "",
         gateways=hops,
+        alternative_names=state.alternative_names,
         netdev_ingress=netdev_ingress(state),
     )
 

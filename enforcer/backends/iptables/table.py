@@ -48,6 +48,10 @@ class KernelTable:
     def chain_names(self) -> list[str]:
         return [chain.name for chain in self._table.chains]
 
+    def drops_by_policy(self, chain: str) -> bool:
+        """Whether it is a built-in chain that drops what no rule decides on."""
+        return bool(self._table.builtin_chain(chain)) and self._table.get_policy(chain)[0].name == "DROP"
+
     def rules(self, chain: str) -> list[KernelRule]:
         return list(self._rules(chain))
 

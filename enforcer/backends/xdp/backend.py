@@ -14,9 +14,10 @@ from pathlib import Path
 from enforcer.backends.base import ApplyResult, EntryCount
 from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.converge import Settings, converge
-from enforcer.backends.xdp.layout import TablePins, all_pins, remove_directory, version_of
+from enforcer.backends.xdp.layout import Pins, TablePins, all_pins, remove_directory, version_of
 from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
 from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
+from enforcer.kernel.netlink import interfaces
 from enforcer.kernel.netns import current_inode
 from enforcer.plan import Plan
 from enforcer.words import Toolchain
@@ -44,6 +45,7 @@ class XdpBackend:
         """
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
+        changes += self._follow_names(dry_run=dry_run)
         if self.lets_go:
             changes += self.release(plan, dry_run=dry_run)
         settings = Settings(self.ipv6, self.toolchain, dry_run)
@@ -88,6 +90,21 @@ class XdpBackend:
         if not dry_run:
             ensure_bpffs()
         return [f"mounted the BPF file system on {MOUNT_POINT}"]
+
+    def _follow_names(self, *, dry_run: bool) -> list[str]:
+        """Give the pins of an interface that was renamed its new name: its program stays where it is."""
+        called = {state.index: state.name for state in interfaces()}
+        changes = []
+        for pins, installed in list(read_all(self.pin_root)):
+            name = called.get(installed.link.ifindex) if installed.link else None
+            if name in (None, pins.interface) or installed.manifest.namespace != current_inode():
+                continue
+            changes.append(f"{pins.interface}: is called {name} now")
+            if not dry_run:
+                target = Pins.of(self.pin_root, str(name))
+                generation.remove(target)
+                pins.directory.rename(target.directory)
+        return changes
 
     def _release(
         self, *, keep: Collection[str] = (), only: Collection[str] | None = None, dry_run: bool = False
