@@ -7,6 +7,7 @@ is left as it is in the kernel, and raw goes on without it.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -161,8 +162,21 @@ def _learn(
     return unexpected, is_new
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of an error hold: maps half made are descriptors and memory that raw may be in need of."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def failure(error: Exception) -> EnforcerError:
     """The error to end with. What the system refused (OSError, no thread, no memory) is the host's, all else ours."""
+    _let_go(error)
+    if isinstance(error, KernelError):
+        refused = KernelError(f"XDP: {error}; raw has all of the policy", log=error.log)
+        refused.errno = error.errno
+        refused.__cause__ = error
+        return refused
     if isinstance(error, EnforcerError):
         return error
     if isinstance(error, (OSError, MemoryError)) or "can't start new thread" in str(error):
