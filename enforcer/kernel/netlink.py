@@ -18,6 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from enforcer.errors import KernelError
 from enforcer.kernel import device
 from enforcer.kernel.device import Device
+from enforcer.kernel.elsewhere import uppers_elsewhere
 from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
 from enforcer.policy.resources import IPAddress
 from enforcer.words import Mode
@@ -88,7 +89,15 @@ def interfaces() -> list[InterfaceState]:
     """All interfaces, by index."""
     with _socket() as ip:
         links, addresses = list(ip.get_links()), list(ip.get_addr())
-    return _states(links, links, addresses, device.look(link["index"] for link in links))
+    return _states(links, links, addresses, _devices(links))
+
+
+def _devices(links: Iterable[Any]) -> dict[int, Device]:
+    """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found."""
+    if device.can_look():
+        return device.look(link["index"] for link in links)
+    found = uppers_elsewhere()
+    return {index: Device(kind in _UPPERS, kind == "vlan") for index, (kind, _) in found.items()}
 
 
 def gateways() -> dict[int, tuple[IPAddress, ...]]:

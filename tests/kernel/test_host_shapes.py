@@ -27,6 +27,7 @@ from scapy.packet import Packet
 from enforcer.apply import Applied, Enforcer
 from enforcer.errors import UnsupportedKernelError
 from enforcer.facts import Probe
+from enforcer.kernel import device
 from enforcer.kernel.device import can_look
 from enforcer.kernel.netlink import interface
 from enforcer.kernel.netns import entered
@@ -191,16 +192,10 @@ SHAPES = [
 MODES = [ModeChoice.NATIVE, ModeChoice.GENERIC]
 
 
-def sits_elsewhere(shape: Shape) -> bool:
-    return shape.where != "here"
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_its_packets_are_its_own(detached: NetnsPair, pin_root: Path, container: str, shape: Shape) -> None:
     """Also where nobody asked for XDP by name: probe says why there is none, and raw has all of the policy."""
     where = shape.put(detached, container)
-    if sits_elsewhere(shape) and not can_look():
-        pytest.skip("before Linux 6.2 nothing tells of interfaces in other network namespaces")
     answers = probed(detached)
     assert {answer.answer for answer in answers.values()} == {Answer.NO}
     reason = answers[Mode.NATIVE].reason
@@ -232,6 +227,32 @@ def test_whoever_comes_later_loses_no_packet(
     with pytest.raises(UnsupportedKernelError, match="is not possible"):
         apply(detached, pin_root, choice)
     assert attached(detached) == []  # and raw has the policy
+
+
+@pytest.mark.parametrize("where", ["moved", "made elsewhere"])
+def test_they_are_found_where_the_kernel_cannot_be_asked(
+    detached: NetnsPair, container: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on kernels before Linux 6.2: in each namespace that has a name or a process."""
+    monkeypatch.setattr(device, "can_look", lambda: False)
+    assert {answer.answer for mode, answer in probed(detached).items() if mode is not Mode.OFFLOAD} == {Answer.YES}
+    Shape("macvlan", where).put(detached, container)
+    answers = probed(detached)
+    assert {answer.answer for answer in answers.values()} == {Answer.NO}
+    assert "in another network namespace" in answers[Mode.NATIVE].reason
+
+
+def test_netdev_ingress_passes_what_is_for_a_macvlan_that_comes_later(
+    detached: NetnsPair, pin_root: Path, container: str
+) -> None:
+    with detached.host():
+        enforcer = Enforcer(NODE, pin_root=pin_root, choice=ModeChoice.RAW, netdev=True)
+        assert stage_of(enforcer.apply(load_text(RESOURCES))) is Stage.NETDEV_INGRESS
+    where = Shape("macvlan", "made elsewhere").put(detached, container)
+    with listening(where, "up0", "10.0.0.5") as ears:
+        assert arrivals(detached, ears, mac_of(where, "up0"), "10.0.0.5") == [LISTED, PARTNER]
+    with detached.host():
+        assert stage_of(enforcer.apply(load_text(RESOURCES))) is None  # raw alone
 
 
 def test_what_is_gone_again_is_no_obstacle(detached: NetnsPair, pin_root: Path, container: str) -> None:
