@@ -19,7 +19,7 @@ _KEY_REGISTERS = {4: (1, 9, 10), 6: (1, 2, 13)}  # address, protocol, port
 # enum nft_payload_bases
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 # enum nft_meta_keys
-_META_PACKET_TYPE, _PACKET_OTHERHOST = 10, 3  # NFT_META_PKTTYPE; linux/if_packet.h
+_META_PACKET_TYPE, _PACKET_OTHERHOST = 19, 3  # NFT_META_PKTTYPE; linux/if_packet.h
 _META_PROTOCOL, _META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 1, 16, 3, 6, 7
 # enum nft_cmp_ops
 _EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5
