@@ -41,8 +41,10 @@ def raw_backend(facts: HostFacts, felix: FelixConfiguration, choice: RawChoice) 
         return wanted, why
     refused = _refusal(facts, Backend.IPTABLES)
     where, why = detected(facts.rules)
-    if where is Backend.NFTABLES and Backend.NFTABLES in facts.backends and not _refusal(facts, Backend.NFTABLES):
-        return Backend.NFTABLES, why
+    if where is Backend.NFTABLES:
+        if not (no_nft := _refusal(facts, Backend.NFTABLES)):
+            return Backend.NFTABLES, why
+        why = f"{why}, which cannot hold ours: {no_nft}"
     if not refused:
         return Backend.IPTABLES, why
     other = _refusal(facts, Backend.NFTABLES) if Backend.NFTABLES in facts.backends else "not probed"

@@ -126,10 +126,12 @@ def listening(where: str, name: str, address: str) -> Iterator[socket.socket]:
         yield ears
 
 
-def arrivals(pair: NetnsPair, ears: socket.socket, destination: str, to: str, *tags: Packet) -> list[str]:
+def arrivals(
+    pair: NetnsPair, ears: socket.socket, destination: str, to: str, *tags: Packet, through: str = "wire0"
+) -> list[str]:
     """The sources that arrive of a listed one and one that is let through, which is the end."""
     with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
-        mouth.bind(("wire0", 0))
+        mouth.bind((through, 0))
         for source in (LISTED, PARTNER):
             mouth.send(frame(destination, source, to, *tags))
     found: list[str] = []
@@ -253,6 +255,25 @@ def test_netdev_ingress_passes_what_is_for_a_macvlan_that_comes_later(
         assert arrivals(detached, ears, mac_of(where, "up0"), "10.0.0.5") == [LISTED, PARTNER]
     with detached.host():
         assert stage_of(enforcer.apply(load_text(RESOURCES))) is None  # raw alone
+
+
+@pytest.mark.parametrize("choice", MODES, ids=str)
+def test_a_tag_beside_the_frame_is_not_overlooked(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
+    """As a VLAN interface sends it over veth: the program sees a frame without a tag."""
+    with detached.peer(), IPRoute() as ip:
+        try:
+            ip.link("add", ifname="tagged0", kind="vlan", link=ip.link_lookup(ifname="wire0")[0], vlan_id=5)
+        except NetlinkError as error:
+            pytest.skip(f"Linux {platform.release()} has no VLAN interfaces: {error}")
+        ip.link("set", index=ip.link_lookup(ifname="tagged0")[0], state="up")
+    if not can_look():
+        pytest.skip("before Linux 6.2 a program does not know of VLAN interfaces that come later")
+    assert stage_of(apply(detached, pin_root, choice)) is not None
+    where = Shape("vlan", options=(("vlan_id", 5),)).put(detached, "")
+    with listening(where, "up0", "10.0.0.5") as ears:
+        assert arrivals(detached, ears, mac_of(where, "up0"), "10.0.0.5", through="tagged0") == [LISTED, PARTNER]
+    with pytest.raises(UnsupportedKernelError, match="VLAN interface up0 is on it"):
+        apply(detached, pin_root, choice)
 
 
 def test_what_is_gone_again_is_no_obstacle(detached: NetnsPair, pin_root: Path, container: str) -> None:
