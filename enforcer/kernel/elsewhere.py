@@ -48,9 +48,10 @@ def _others() -> Iterator[Path]:
 def _sitting_on(namespace: int) -> dict[int, tuple[str, str]]:
     """Of the links of the thread's namespace those on a link of another, given by a descriptor."""
     with IPRoute() as ip:
+        links = list(ip.get_links())  # which gives the namespaces that they mention their ids
         known = (ip.get_netnsid(fd=namespace) or {}).get("nsid")
         found = {}
-        for link in ip.get_links():
+        for link in links:
             info = link.get("linkinfo")
             kind = info.get("kind") if info else None
             if kind and link.get("link") and known is not None and link.get("link_netnsid") == known:
