@@ -21,14 +21,17 @@ from enforcer.kernel.netns import current_inode, entered
 _NAMED = Path("/run/netns")
 
 
-def uppers_elsewhere() -> dict[int, tuple[str, str]]:
-    """By the index of the lower interface, kind and name of one that sits on it in another namespace."""
-    found: dict[int, tuple[str, str]] = {}
+def uppers_elsewhere() -> dict[int, set[str]]:
+    """By the index of an interface, the kinds of those in other namespaces that name it as their link. A veth names its
+    peer, tunnels what they go out by: kinds that take no packets are among them.
+    """
+    found: dict[int, set[str]] = {}
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for path in _others():
             with suppress(OSError, KernelError, NetlinkError), entered(path):
-                found |= _sitting_on(own)
+                for index, kind in _links_to(own):
+                    found.setdefault(index, set()).add(kind)
     finally:
         os.close(own)
     return found
@@ -45,15 +48,15 @@ def _others() -> Iterator[Path]:
                 yield path
 
 
-def _sitting_on(namespace: int) -> dict[int, tuple[str, str]]:
-    """Of the links of the thread's namespace those on a link of another, given by a descriptor."""
+def _links_to(namespace: int) -> list[tuple[int, str]]:
+    """Index and kind: the links of the thread's namespace to one of another, given by a descriptor."""
     with IPRoute() as ip:
         links = list(ip.get_links())  # which gives the namespaces that they mention their ids
         known = (ip.get_netnsid(fd=namespace) or {}).get("nsid")
-        found = {}
+        found = []
         for link in links:
             info = link.get("linkinfo")
             kind = info.get("kind") if info else None
             if kind and link.get("link") and known is not None and link.get("link_netnsid") == known:
-                found[link.get("link")] = (str(kind), str(link.get("ifname")))
+                found.append((link.get("link"), str(kind)))
         return found

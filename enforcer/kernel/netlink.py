@@ -97,7 +97,7 @@ def _devices(links: Iterable[Any]) -> dict[int, Device]:
     if device.can_look():
         return device.look(link["index"] for link in links)
     found = uppers_elsewhere()
-    return {index: Device(kind in _UPPERS, kind == "vlan") for index, (kind, _) in found.items()}
+    return {index: Device(not kinds.isdisjoint(_UPPERS), "vlan" in kinds) for index, kinds in found.items()}
 
 
 def gateways() -> dict[int, tuple[IPAddress, ...]]:
