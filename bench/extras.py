@@ -13,7 +13,7 @@ from bench.cidrs import nets4, nets6, sources4
 from bench.traffic import NETNS, Traffic
 from enforcer.backends.xdp import XdpBackend
 from enforcer.backends.xdp.lists import Lists
-from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs
+from enforcer.kernel.bpffs import ensure_bpffs
 from enforcer.kernel.netns import entered
 from enforcer.plan import Plan
 from enforcer.policy.nets import Nets
@@ -72,7 +72,7 @@ def memory(wire: Traffic, nets: Nets) -> int:
 def load(wire: Traffic, count: int) -> dict[str, float]:
     """The backend's whole pass: from the call until an interface filters, then one CIDR more, then the same again."""
     ensure_bpffs()
-    pin_root = MOUNT_POINT / f"bench-{wire.sender}"
+    pin_root = wire.pin_root()
     pair, nets = wire.pair(), nets4(count)
     backend = XdpBackend(pin_root)
     found: dict[str, float] = {"cidrs": count}

@@ -6,20 +6,23 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute
 
+from dossim.lab import names
+from dossim.lab.signals import held, unwinding
 from enforcer.kernel import bpf
 from enforcer.kernel.bpf import BpfObject, Link, attach_xdp
 from enforcer.kernel.libbpf import libbpf
@@ -81,13 +84,23 @@ class Traffic:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._name = f"bench-{os.getpid()}"
         self._pairs = 0
 
     def __enter__(self) -> Traffic:
-        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        names.reap()
+        with ExitStack() as stack:
+            stack.enter_context(unwinding())
+            self._stack = stack
+            self._build()
+            self._stack = stack.pop_all()
+        return self
+
+    def _build(self) -> None:
+        with held():
+            self.directory = names.scratch(names.new_name())
+            self._stack.callback(shutil.rmtree, self.directory)
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        self.sender = self._namespace("sender")
+        self.sender = self._namespace()
         self.objects = {}
         for misses in (False, True):
             path = compiled(PROGRAMS / "traffic.bpf.c", self.directory / f"traffic{misses}.bpf.o", misses=misses)
@@ -96,21 +109,28 @@ class Traffic:
         generator = self.objects[False]
         self._pool4 = np.frombuffer(generator.map("pool4").mmap(writable=True), np.uint32)
         self._pool6 = np.frombuffer(generator.map("pool6").mmap(writable=True), np.uint64)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
-    def _namespace(self, name: str) -> str:
-        full = f"{self._name}-{name}"
-        netns.create(full)
-        self._stack.callback(netns.remove, full)
-        return full
+    def _namespace(self) -> str:
+        """A namespace of a name that the next run knows for ours, should this one be killed."""
+        name = names.new_name()
+        names.make_namespace(name, self._stack)
+        return name
+
+    def pin_root(self) -> Path:
+        """Where to pin, likewise."""
+        name = names.new_name()
+        self._stack.callback(names.remove_pins, name)
+        return names.pin_root(name)
 
     def pair(self) -> Pair:
         """A new pair, with a program at the sending end, without which veth takes no frames."""
         self._pairs += 1
-        far = self._namespace(f"far{self._pairs}")
+        far = self._namespace()
         name = f"wire{self._pairs}"
         with entered(NETNS / self.sender), IPRoute() as ip:
             ip.link("add", ifname=name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": far})

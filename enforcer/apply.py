@@ -14,6 +14,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from enforcer.backends.nftables import probe as probe_nftables
 from enforcer.backends.nftables.rules import RateLimit
 from enforcer.backends.raw import RawBackends
 from enforcer.backends.xdp import XdpBackend
+from enforcer.directories import UntrustedDirectoryError
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.kernel.netlink import InterfaceState
@@ -131,14 +133,15 @@ class Enforcer:
         warnings += _unheard(settled.plan, felix.iptables_mark_mask, facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
-            warnings += filter(None, [pins_are_fleeting()])
+            warnings += filter(None, [pins_are_fleeting(self._pin_root)])
         changes = (*settled.changes, *result.changes, *early.changes, *released)
         return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
 
     def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
         """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
         try:
-            wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
+            with suppress(UntrustedDirectoryError):  # applying XDP refuses then, and says why
+                wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
             if self.choice is not ModeChoice.RAW:
                 require(self.toolchain)
         except Exception as error:
@@ -148,6 +151,8 @@ class Enforcer:
     def _release(self, settled: Settlement, xdp: XdpBackend, *, dry_run: bool) -> list[str]:
         try:
             return xdp.release(settled.plan, dry_run=dry_run)
+        except UntrustedDirectoryError:  # a warning says so
+            return []
         except Exception as error:
             settled.failed = failure(error)
             return []
@@ -208,7 +213,8 @@ class Enforcer:
         if not tables:
             return HostFacts(self.node)
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
-        facts = self._memory.facts(self.node, [present[name] for name in names if name in present])
+        states = [present[name] for name in names if name in present]
+        facts = self._memory.facts(self.node, states, XdpBackend(self._pin_root).programs())
         absent = tuple(
             InterfaceFacts(table.interface, modes=_NOT_THERE) for table in tables if table.interface not in present
         )
@@ -218,8 +224,11 @@ class Enforcer:
         return _with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
 
 
-def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
-    """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there."""
+def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None = None) -> HostFacts:
+    """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there.
+
+    What is pinned below ``pin_root`` is known to be ours.
+    """
     states = netlink_interfaces()
     present = [item.name for item in states]
     names = {name: item.name for item in states for name in (*item.alternative_names, item.name)}
@@ -227,9 +236,9 @@ def probe_named(node: str, interfaces: Sequence[str] = ()) -> HostFacts:
     if missing:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
     backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
-    return replace(
-        probe_host(node, [names[name] for name in interfaces] or None, backends=backends), rules=host_rules()
-    )
+    ours = XdpBackend(pin_root or default_pin_root()).programs()
+    facts = probe_host(node, [names[name] for name in interfaces] or None, backends=backends, ours=ours)
+    return replace(facts, rules=host_rules())
 
 
 def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState]) -> HostFacts:

@@ -109,9 +109,10 @@ def files_option(*, help_text: str) -> Callable[[Command], Command]:
 @main.command()
 @click.argument("interfaces", nargs=-1, metavar="[IFACE]...")
 @node_option
+@pin_root_option
 @output_option
 @verbose_option
-def probe(interfaces: tuple[str, ...], node: str, output: str) -> None:
+def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output: str) -> None:
     """Ask what interfaces support: yes, no, or cannot tell, and why. All of them when none is named.
 
     An interface without an XDP program gets one for a moment, which passes every packet.
@@ -123,8 +124,8 @@ def probe(interfaces: tuple[str, ...], node: str, output: str) -> None:
     from enforcer.apply import probe_named
     from enforcer.facts_view import facts_as_dict, print_facts
 
-    require_privilege("probing interfaces")
-    facts = probe_named(node, interfaces)
+    require_privilege("probing interfaces", xdp=True)
+    facts = probe_named(node, interfaces, pin_root)
     emit(facts_as_dict(facts), output, lambda console: print_facts(facts, console))
 
 
@@ -163,7 +164,7 @@ def apply(
     from enforcer.policy.load import load
 
     resources = load([*files, *more])
-    require_privilege("enforcing policy")
+    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
     applied = driver.apply(resources, dry_run=dry_run)
     for warning in applied.warnings:
@@ -214,8 +215,11 @@ def run(
     from enforcer.agent import Agent
     from enforcer.datastore.files import FileStore
     from enforcer.datastore.lastgood import state_directory
+    from enforcer.directories import is_there
 
-    require_privilege("enforcing policy")
+    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    if state_dir is not None:
+        is_there(state_dir)  # an error now is better than none for whoever asks for this one
     log.setup(logging.DEBUG if verbose else logging.INFO)
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
@@ -237,7 +241,7 @@ def status(pin_root: Path | None, output: str) -> None:
     """
     from enforcer.status_view import print_status, status_as_dict
 
-    require_privilege("reading BPF maps and the raw table")
+    require_privilege("reading BPF maps and the raw table", xdp=False)
     found = _enforcer("", pin_root).status()
     emit(status_as_dict(found), output, lambda console: print_status(found, console))
 
@@ -259,7 +263,7 @@ def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
     """
     from enforcer.status_view import counters_as_dict, print_counters
 
-    require_privilege("reading BPF maps and the raw table")
+    require_privilege("reading BPF maps and the raw table", xdp=False)
     found = _enforcer("", pin_root).counters()
     emit(counters_as_dict(found), output, lambda console: print_counters(found, console, per_cpu=per_cpu))
 
@@ -276,7 +280,7 @@ def detach(interfaces: tuple[str, ...], pin_root: Path | None, output: str) -> N
     Example:
       enforcer detach eth1
     """
-    require_privilege("removing policy")
+    require_privilege("removing policy", xdp=False)
     removed = _enforcer("", pin_root).detach(interfaces or None)
     emit({"schema": "enforcer/detach/v1", "removed": list(removed)}, output, lambda console: _say(removed, console))
 

@@ -33,8 +33,11 @@ DEBUG_VARIABLES = ("ENFORCER_DEBUG", "DOSSIM_DEBUG")
 _YAML_COMMAND = re.compile(r"#(?=#[A-Za-z]*\[)")  # see printable
 _WIDE = 4096  # columns where nobody looks: lines are for programs then, and must not be broken
 
-# linux/capability.h. CAP_SYS_ADMIN for BPF_PROG_GET_FD_BY_ID: whose program is it that is on an interface?
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+# linux/capability.h. Netlink, XDP and the options of netfilter need the first; the socket of libiptc the second.
+_NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+# Loading programs that compute with pointers. A kernel before 5.8 has neither, and CAP_SYS_ADMIN in their place.
+_BPF = {"CAP_BPF": 39, "CAP_PERFMON": 38}
+_SYS_ADMIN = 21
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -147,15 +150,20 @@ def warn(message: str) -> None:
     echo(f"warning: {printable(message)}", err=True)
 
 
-def require_privilege(doing: str) -> None:
-    """Raises PrivilegeError unless the process may load BPF programs, name those of others, and change netfilter."""
-    capabilities = _effective_capabilities()
-    missing = [name for name, number in _CAPABILITIES.items() if not capabilities >> number & 1]
+def require_privilege(doing: str, *, xdp: bool) -> None:
+    """Raises PrivilegeError unless the process may change netfilter, and with ``xdp`` load BPF programs."""
+    held = _effective_capabilities()
+    wanted = _NETWORK | _BPF if xdp and not held >> _SYS_ADMIN & 1 else _NETWORK
+    missing = [name for name, number in wanted.items() if not held >> number & 1]
     if missing:
         raise PrivilegeError(
-            f"{doing} needs {' and '.join(missing)}; run as root (sudo), "
+            f"{doing} needs {_enumerated(missing)}; run as root (sudo), "
             "or use 'dossim plan', which needs no privilege, to see what would be enforced where"
         )
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _effective_capabilities() -> int:

@@ -1,16 +1,24 @@
-"""One pass at a time: two enforcers must not interleave their changes to one network namespace."""
+"""One pass at a time: two enforcers must not interleave their changes to one network namespace.
+
+The lock is a file that only root can open. Where none can be made, as with a full or read-only /run, or others could
+take it away, it is the network namespace itself: its inode takes a flock(2) too, but of anybody who is in there, which
+is why it is the second choice.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-from enforcer.errors import PrivilegeError
-from enforcer.kernel.netns import current_inode
+from enforcer import directories
+from enforcer.errors import HostError, PrivilegeError
+from enforcer.kernel.netns import OWN, current_inode
 from enforcer.log import event
 
 DIRECTORY = Path("/run/enforcer")
@@ -24,33 +32,49 @@ def namespace_lock(directory: Path = DIRECTORY) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if _is_current(path, descriptor):
+            with suppress(OSError):  # /run may be read-only by now
+                path.unlink()
         os.close(descriptor)
 
 
 def _acquire(path: Path) -> int:
     while True:
         descriptor = _open(path)
+        is_file = descriptor is not None
+        if descriptor is None:
+            descriptor = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             event(logging.INFO, "waiting for another enforcer to finish its pass", lock=path)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _is_current(path, descriptor):
+        if not is_file or _is_current(path, descriptor):
             return descriptor
         os.close(descriptor)  # its holder removed the file: the lock is now another file of that name
 
 
-def _open(path: Path) -> int:
+def _open(path: Path) -> int | None:
+    """The lock's file, None when there can be none, or it could be taken away."""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except PermissionError as error:
-        raise PrivilegeError(f"{path}: cannot be opened ({error.strerror}); run as root") from error
+        with directories.opened(path.parent, 0o755) as folder:
+            return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    except (HostError, OSError) as error:
+        number = getattr(error, "errno", 0)
+        if number in (errno.EPERM, errno.EACCES):
+            raise PrivilegeError(f"{path}: cannot be opened ({os.strerror(number)}); run as root") from error
+        _tell(str(error))
+        return None
+
+
+@cache
+def _tell(problem: str) -> None:
+    """Once is enough."""
+    event(logging.WARNING, "there can be no lock file; the network namespace is locked instead", problem=problem)
 
 
 def _is_current(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
+    except OSError:
         return False

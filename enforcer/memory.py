@@ -7,7 +7,7 @@ every resync. A refused mode would be tried, and something else be detached for 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
@@ -41,10 +41,13 @@ class Memory:
             self._resources = resources
             self._refused.clear()
 
-    def facts(self, node: str, states: Sequence[InterfaceState]) -> HostFacts:
-        """Facts of these interfaces. One that looks as it did when it was probed is not disturbed again."""
+    def facts(self, node: str, states: Sequence[InterfaceState], ours: Collection[int] = ()) -> HostFacts:
+        """Facts of these interfaces. One that looks as it did when it was probed is not disturbed again.
+
+        ``ours``: the ids of programs that are known to be ours.
+        """
         unknown = [state.name for state in states if state not in self._probed]
-        found = probe_host(node, unknown)
+        found = probe_host(node, unknown, ours=ours)
         by_name = {item.name: item for item in found.interfaces}
         fresh = {state: by_name[state.name] for state in states if state.name in by_name}
         known = {state: self._probed[state] for state in states if state in self._probed}

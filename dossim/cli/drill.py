@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dossim.cli.options import (
-    EXISTING,
+    CAPTURE,
     HostOptions,
     PolicyCommand,
+    capture_options,
     host_options,
     mode_option,
+    open_capture,
     output_file,
     takes_stdout,
     write,
@@ -19,12 +22,16 @@ from dossim.cli.options import (
 from dossim.cli.progress import progress
 from enforcer.cli_support import emit, output_option, verbose_option
 
+if TYPE_CHECKING:
+    from dossim.packet.capture import Reading
+
 FINDINGS = 1
 
 
 @click.command(cls=PolicyCommand)
-@click.argument("capture", type=EXISTING)
+@click.argument("capture", type=CAPTURE)
 @host_options
+@capture_options
 @mode_option
 @output_file("json", "Write the result as JSON")
 @output_file("junit", "Write the result as JUnit XML")
@@ -34,6 +41,7 @@ FINDINGS = 1
 def drill(
     capture: Path,
     host: HostOptions,
+    reading: Reading,
     mode: str,
     json_file: str | None,
     junit_file: str | None,
@@ -41,6 +49,8 @@ def drill(
     output: str,
 ) -> int:
     """Replay CAPTURE against the real enforcer in a namespace; compare where each packet ended with the prediction.
+
+    CAPTURE is pcap or pcapng, also compressed; - is stdin.
 
     Needs root. Nothing outside of its own namespaces is touched, and nothing is left behind. Exits with 1 when the
     kernel did otherwise than predicted.
@@ -50,7 +60,6 @@ def drill(
       sudo dossim drill attack.pcap -p policies/ --mode native --html report.html
     """
     from dossim.drill import drill_capture
-    from dossim.packet.capture import read_capture
     from dossim.report.html import html
     from dossim.report.json import as_dict, dumps
     from dossim.report.junit import junit
@@ -58,9 +67,10 @@ def drill(
     from dossim.report.view import view_of
 
     alone = takes_stdout([json_file, junit_file, html_file])
-    read = read_capture(capture)
+    read = open_capture(capture, reading, host)
+    name = Path(read.path).name
     situation = host.situation(host.resources(), capture=read, mode=mode)
-    with progress(capture.name) as tell:
+    with progress(name) as tell:
         result = drill_capture(read, situation, progress=tell)
     view = view_of(result)
     if not alone:
@@ -68,7 +78,7 @@ def drill(
     if json_file:
         write(json_file, dumps(as_dict(view)))
     if junit_file:
-        write(junit_file, junit([(str(capture), view)]))
+        write(junit_file, junit([(read.path, view)]))
     if html_file:
-        write(html_file, html([view], title=f"Drill of {capture.name}"))
+        write(html_file, html([view], title=f"Drill of {name}"))
     return 0 if view.holds else FINDINGS

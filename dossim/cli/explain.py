@@ -13,13 +13,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dossim.cli.options import HostOptions, PolicyCommand, host_options, mode_option
+from dossim.cli.options import (
+    STDOUT,
+    HostOptions,
+    PolicyCommand,
+    capture_options,
+    host_options,
+    mode_option,
+    open_capture,
+)
 from enforcer.cli_support import emit, line, output_option, verbose_option
 from enforcer.errors import UsageError
 
 if TYPE_CHECKING:
     from dossim.drill import Situation
-    from dossim.packet.capture import Capture
+    from dossim.packet.capture import Capture, Reading
     from dossim.pipeline import Hop, Trace
     from enforcer.errors import Position
 
@@ -28,17 +36,19 @@ SCHEMA = "dossim/explain/v1"
 
 @click.command(cls=PolicyCommand)
 @host_options
+@capture_options
 @mode_option
 @click.option("--egress", is_flag=True, help="The host sends the packet: what egress policy makes of it (raw OUTPUT).")
 @click.argument("packet")
 @output_option
 @verbose_option
-def explain(host: HostOptions, mode: str, egress: bool, packet: str, output: str) -> None:
+def explain(host: HostOptions, reading: Reading, mode: str, egress: bool, packet: str, output: str) -> None:
     """Show one packet's way through the pipeline, and the entry and line of YAML that decided.
 
     PACKET is a Scapy expression, whose destination (with --egress: source) may be left out, or CAPTURE#N: packet N of
-    a capture, counted from 0 as in all of dossim's reports (Wireshark counts from 1). A source port that is left out is
-    an ephemeral one; what policy matches on and the expression does not say is named in the output.
+    a capture, counted from 0 as in all of dossim's reports (Wireshark counts from 1), also those that are left out;
+    /dev/stdin#N reads the capture from stdin. A source port that is left out is an ephemeral one; what policy matches
+    on and the expression does not say is named in the output.
 
     \b
     Example:
@@ -48,37 +58,51 @@ def explain(host: HostOptions, mode: str, egress: bool, packet: str, output: str
     """
     from dossim.packet.summary import summary
 
-    frame, trace, assumed = explained(host, mode, packet, egress=egress)
+    frame, trace, assumed = explained(host, mode, packet, reading, egress=egress)
     data = trace_as_dict(summary(frame), trace, assumed)
     emit(data, output, lambda console: _print(data["packet"], trace, assumed, console))
 
 
-def explained(host: HostOptions, mode: str, packet: str, *, egress: bool = False) -> tuple[bytes, Trace, Sequence[str]]:
+def explained(
+    host: HostOptions, mode: str, packet: str, reading: Reading, *, egress: bool = False
+) -> tuple[bytes, Trace, Sequence[str]]:
     """The frame, its way, and what of the frame an expression left open.
 
     Raises PacketError, CaptureError or UsageError for a PACKET that is none.
     """
     chosen = re.fullmatch(r"(.+)#([0-9]{1,12})", packet)
     if chosen and "(" not in chosen[1]:
-        return *_of_capture(host, mode, chosen[1], int(chosen[2]), egress=egress), ()
-    if "(" not in packet and os.path.exists(packet):  # False for what no file can be called
+        return *_of_capture(host, mode, chosen[1], int(chosen[2]), reading, egress=egress), ()
+    if "(" not in packet and (packet == STDOUT or os.path.exists(packet)):  # False for what no file can be called
         raise UsageError(f"{packet}: which packet? Write {packet}#0 for the first")
     return _of_expression(host, mode, packet, egress=egress)
 
 
-def _of_capture(host: HostOptions, mode: str, path: str, number: int, *, egress: bool) -> tuple[bytes, Trace]:
-    from dossim.packet.capture import read_capture
-
-    capture = read_capture(path)
-    if number >= len(capture):
-        held = f"holds {len(capture):,} packets, 0 to {len(capture) - 1}" if len(capture) else "holds no packet"
-        raise UsageError(f"{path}#{number}: the capture {held}")
+def _of_capture(
+    host: HostOptions, mode: str, path: str, record: int, reading: Reading, *, egress: bool
+) -> tuple[bytes, Trace]:
+    capture = open_capture(path, reading, host)
+    number = _place(capture, path, record)
     situation = host.situation(host.resources(), capture=capture, mode=mode)
     if egress:
         return capture.frame(number), _sent(situation, capture.frame(number))
     numbers = _related(capture, number)
     frames = [capture.frame(index) for index in numbers]
     return capture.frame(number), _explainer(situation).explain_packet_of(frames, numbers.index(number))
+
+
+def _place(capture: Capture, path: str, record: int) -> int:
+    """Where packet ``record`` of the file is among those that were read. Raises UsageError if it is not."""
+    number = int(capture.record.searchsorted(record))
+    if number < len(capture) and capture.record[number] == record:
+        return number
+    held = sum(capture.link_types.values())
+    if record < held and capture.skipped:
+        left_out = ", ".join(f"{count:,} {kind}" for kind, count in capture.skipped.items())
+        raise UsageError(f"{path}#{record}: the packet is one of those left out: {left_out}")
+    raise UsageError(
+        f"{path}#{record}: the capture {f'holds {held:,} packets, 0 to {held - 1}' if held else 'holds no packet'}"
+    )
 
 
 def _related(capture: Capture, number: int) -> list[int]:

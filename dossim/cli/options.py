@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from enforcer.mode import ModeChoice, RawChoice
 
 if TYPE_CHECKING:
     from dossim.drill import Situation
-    from dossim.packet.capture import Capture
+    from dossim.packet.capture import Capture, Reading
     from dossim.scenario.budget import Limits
     from enforcer.policy.resources import Resources
 
@@ -23,6 +24,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 STDOUT = "-"
 EXISTING = click.Path(exists=True, path_type=Path)
+CAPTURE = click.Path(exists=True, allow_dash=True, path_type=Path)
 OUTPUT = click.Path(allow_dash=True, dir_okay=False)
 
 
@@ -64,6 +66,52 @@ class HostOptions:
             forward=self.forward,
             listen=_each("--listen", self.listen, listener),
         )
+
+
+def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """A number of bytes, with K, M, G or T for powers of 1024."""
+    if text is None:
+        return None
+    read = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if read is None or not int(read[1]):
+        raise click.BadParameter(
+            f"{text!r} is no size; a number of bytes, or as 500M or 4G, would be right", ctx, param
+        )
+    return int(read[1]) << 10 * " KMGT".index(read[2].upper() or " ")
+
+
+def capture_options(command: Command) -> Command:
+    """How a CAPTURE is read; the command gets it as one :class:`~dossim.packet.capture.Reading` named ``reading``."""
+    options = (
+        click.option(
+            "--skip-unknown-link-types",
+            is_flag=True,
+            help="Leave out packets of link types that cannot be read, instead of refusing the capture.",
+        ),
+        click.option(
+            "--max-size",
+            callback=_size,
+            metavar="SIZE",
+            help="The most bytes a capture may unpack to, as 500M or 4G; default: 2G, at most half of the memory.",
+        ),
+    )
+
+    def wrapped(skip_unknown_link_types: bool, max_size: int | None, **given: Any) -> Any:
+        from dossim.packet.capture import Reading
+
+        reading = Reading(max_size=max_size, any_file=True, skip_unknown=skip_unknown_link_types)
+        return command(reading=reading, **given)
+
+    return _decorated(command, wrapped, options)
+
+
+def open_capture(path: Path | str, reading: Reading, host: HostOptions) -> Capture:
+    """Read the CAPTURE of a command line. Raises CaptureError, and UsageError when stdin is wanted twice."""
+    from dossim.packet.capture import read_capture
+
+    if str(path) == STDOUT and Path(STDOUT) in host.policy:
+        raise UsageError("the policy and the capture cannot both come from stdin (-)")
+    return read_capture(path, reading)
 
 
 class PolicyCommand(click.Command):
@@ -139,6 +187,11 @@ def host_options(command: Command) -> Command:
         host = HostOptions(**{name: given.pop(name) for name in names})
         return command(host=host, **given)
 
+    return _decorated(command, wrapped, options)
+
+
+def _decorated(command: Command, wrapped: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> Command:
+    """``wrapped`` in place of the command, with these options before those it has."""
     wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
     # Parameters that decorators below have put on the command so far must not be lost.
     wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own

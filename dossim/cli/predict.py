@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from dossim.cli.options import (
+    CAPTURE,
     EXISTING,
     HostOptions,
     PolicyCommand,
+    capture_options,
     host_options,
     mode_option,
+    open_capture,
     output_file,
     takes_stdout,
     write,
@@ -28,13 +31,15 @@ from enforcer.errors import HostError
 
 if TYPE_CHECKING:
     from dossim.drill import PredictResult
+    from dossim.packet.capture import Reading
 
 COLUMNS = ("packet", "fate", "stage", "entry", "reason")
 
 
 @click.command(cls=PolicyCommand)
-@click.argument("capture", type=EXISTING)
+@click.argument("capture", type=CAPTURE)
 @host_options
+@capture_options
 @mode_option
 @click.option(
     "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
@@ -47,6 +52,7 @@ COLUMNS = ("packet", "fate", "stage", "entry", "reason")
 def predict(
     capture: Path,
     host: HostOptions,
+    reading: Reading,
     mode: str,
     facts_file: Path | None,
     json_file: str | None,
@@ -54,7 +60,7 @@ def predict(
     parquet_file: str | None,
     output: str,
 ) -> None:
-    """Say where each packet of CAPTURE (pcap or pcapng, also gzipped) would end, and by which entry.
+    """Say where each packet of CAPTURE (pcap or pcapng, also compressed; - is stdin) would end, and by which entry.
 
     Without --host the interface is taken to have native and generic XDP and no offload.
 
@@ -62,10 +68,10 @@ def predict(
     Example:
       dossim predict attack.pcap -p policies/
       dossim predict attack.pcap -p policies/ --mode raw --csv packets.csv
+      tcpdump -r attack.pcap -w - 'dst host 192.0.2.1' | dossim predict - -p policies/
     """
     from dossim.cli.facts import read_facts
     from dossim.drill import predict_capture
-    from dossim.packet.capture import read_capture
     from dossim.report.json import as_dict, dumps
     from dossim.report.terminal import print_view
     from dossim.report.view import view_of
@@ -73,7 +79,7 @@ def predict(
     alone = takes_stdout([json_file, csv_file])
     if parquet_file:
         _require_pyarrow()
-    read = read_capture(capture)
+    read = open_capture(capture, reading, host)
     situation = host.situation(host.resources(), capture=read, mode=mode)
     result = predict_capture(read, situation, facts=read_facts(facts_file) if facts_file else None)
     view = view_of(result)

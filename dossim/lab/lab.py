@@ -19,11 +19,12 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Interface, IPv6Network
 from types import TracebackType
 
-import iptc
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute
 
 from dossim.host import Host, Listener
 from dossim.lab import ethtool, names, sysctl
+from dossim.lab.python_iptables import python_iptables
+from dossim.lab.signals import unwinding
 from enforcer.errors import PrivilegeError
 from enforcer.kernel.netns import entered
 from enforcer.policy.resources import UDP
@@ -71,10 +72,10 @@ class Lab:
             )
         names.reap()
         with ExitStack() as stack:
+            stack.enter_context(unwinding())
             stack.callback(names.remove_pins, self.name)
             for name in (self.peer_name, self.victim_name):
-                netns.create(name)
-                stack.callback(netns.remove, name)
+                names.make_namespace(name, stack)
             self._build()
             stack.callback(self._close_listeners)
             self._stack = stack.pop_all()
@@ -83,7 +84,7 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     @contextmanager
     def victim(self) -> Iterator[None]:
@@ -187,6 +188,7 @@ def _route(ip: IPRoute, family: int, destination: str, gateway: str, index: int,
 
 def _track_connections() -> None:
     """The rule every firewalled host has; conntrack and defragmentation run in a namespace once a rule needs them."""
+    iptc = python_iptables()
     for family in (iptc.Table, iptc.Table6):
         table = family(family.FILTER)
         table.refresh()  # python-iptables caches tables by name: the handle may be another namespace's

@@ -1,7 +1,8 @@
 """Names of a lab's namespaces and pins, and what dead labs left behind.
 
 A lab's name carries its owner's process id and start time, so that the next lab can tell a dead owner from a living
-one even when the id was reused. Whatever a killed drill leaves (namespaces, pins) is removed by :func:`reap`.
+one even when the id was reused. Whatever a killed drill leaves (namespaces, pins, temporary files) is removed by
+:func:`reap`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import itertools
 import os
 import re
 import shutil
-from contextlib import suppress
+import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pyroute2 import netns
+
+from dossim.lab.signals import held
 
 PREFIX = "dossim"
 NETNS_DIR = Path("/run/netns")
@@ -33,10 +37,17 @@ def pin_root(name: str) -> Path:
     return PIN_ROOT / name
 
 
+def make_namespace(name: str, stack: ExitStack) -> None:
+    """A network namespace, which the stack removes; no signal comes in between."""
+    with held():
+        netns.create(name)
+        stack.callback(netns.remove, name)
+
+
 def reap() -> tuple[str, ...]:
-    """Remove namespaces and pins whose owner is gone; the names of what was removed."""
+    """Remove namespaces, pins and temporary files whose owner is gone; the names of what was removed."""
     removed = []
-    for directory, remove in ((NETNS_DIR, netns.remove), (PIN_ROOT, remove_pins)):
+    for directory, remove in ((NETNS_DIR, netns.remove), (PIN_ROOT, remove_pins), (_temporary(), _remove_scratch)):
         for name in sorted(_names_in(directory)):
             if not _alive(name):
                 with suppress(OSError):  # another drill may be reaping the same
@@ -51,6 +62,21 @@ def remove_pins(name: str) -> None:
         shutil.rmtree(pin_root(name))
     with suppress(OSError):  # not empty: other labs are at work
         PIN_ROOT.rmdir()
+
+
+def scratch(name: str) -> Path:
+    """A directory for temporary files, which is removed with the rest should its owner be killed."""
+    path = _temporary() / name
+    path.mkdir(mode=0o700)
+    return path
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir())
+
+
+def _remove_scratch(name: str) -> None:
+    shutil.rmtree(_temporary() / name)
 
 
 def _names_in(directory: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Capture: the frames of a pcap or pcapng file (plain or gzip), as one byte array and an offset per frame.
+"""Capture: the frames of a pcap or pcapng file, as one byte array and an offset per frame.
 
 Frames are always Ethernet: other link types get a header on reading (:mod:`dossim.packet.linktype`). Reading keeps the
 octets as they are and judges nothing but the file's own structure.
@@ -6,25 +6,26 @@ octets as they are and judges nothing but the file's own structure.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import struct
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.errors import CaptureError
 from dossim.packet import linktype, pcap, pcapng
+from dossim.packet.linkdecoders import ETHERNET
 from dossim.packet.records import Records
+from dossim.packet.source import PADDING, Content, Reading, display_name, read_source
 
-_GZIP = b"\x1f\x8b"
-# Columns are gathered without looking whether a frame is that long; this is what they may read past the last one.
-PADDING = 256
+# Regular files alone, as for what a scenario names.
+FILE = Reading()
+
+__all__ = ["PADDING", "Capture", "Reading", "concat", "read_capture"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Capture:
     bytes; ``wire_length`` int32[N], bytes on the wire, more than ``length`` where the capture was cut (a snapshot
     length); ``record`` int64[N], the packet's number in the file, from 0: others may have been skipped before it;
     ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk. ``skipped`` counts what the
-    file holds that is no received packet, by what it is; ``warnings`` are sentences about the file.
+    file holds that is no received packet, by what it is; ``warnings`` are sentences about the file. ``link_types``
+    counts its packets, those skipped included, by the name of their link type.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Capture:
     timestamp_ns: npt.NDArray[np.int64]
     skipped: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    link_types: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -84,49 +87,69 @@ class Capture:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a pcap file with nanosecond timestamps."""
         with open(path, "wb") as file:
-            file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, linktype.ETHERNET))
+            file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, ETHERNET))
             for number in range(len(self)):
                 frame = self.frame(number)
                 seconds, nanoseconds = divmod(int(self.timestamp_ns[number]), 1_000_000_000)
+                seconds = min(max(seconds, 0), 0xFFFF_FFFF)  # the format has no others
                 file.write(struct.pack("<IIII", seconds, nanoseconds, len(frame), self.wire_length[number]) + frame)
 
 
 def concat(captures: Iterable[Capture], path: str = "<generated>") -> Capture:
-    """All frames of all captures, in order."""
-    return Capture.from_frames((capture.frame(number) for capture in captures for number in range(len(capture))), path)
+    """All frames of all captures, in order, with what is known about them."""
+    parts = list(captures)
+    joined = Capture.from_frames((part.frame(number) for part in parts for number in range(len(part))), path)
+    skipped, link_types = Counter[str](), Counter[str]()
+    for part in parts:
+        skipped.update(part.skipped)
+        link_types.update(part.link_types)
+    return replace(
+        joined,
+        wire_length=np.concatenate([part.wire_length for part in parts] or [joined.wire_length]),
+        skipped=dict(skipped),
+        warnings=tuple(warning for part in parts for warning in part.warnings),
+        link_types=dict(link_types),
+    )
 
 
-def read_capture(path: str | os.PathLike[str]) -> Capture:
-    """Read a pcap or pcapng file. Raises CaptureError saying where the file is wrong and what would be right."""
+def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Capture:
+    """Read a pcap or pcapng file, compressed or not. Raises CaptureError saying where the file is wrong and what would
+    be right.
+
+    A file that is cut short, or damaged after its first packets, is read up to there; ``Capture.warnings`` say so.
+    """
     name = os.fspath(path)
-    raw = _read(name)
-    octets = _unzip(name, raw) if raw[:2] == _GZIP else raw
-    records = _records(name, octets)
-    data, offset, length, wire_length = linktype.as_ethernet(name, octets, records)
-    padded = np.concatenate([data, np.zeros(PADDING, np.uint8)])
-    digest = hashlib.sha256(raw).hexdigest()
-    number = np.arange(len(offset), dtype=np.int64)
-    return Capture(name, digest, padded, offset, length, wire_length, number, records.timestamp_ns)
-
-
-def _read(name: str) -> bytes:
+    shown = display_name(name)
+    content = read_source(name, reading)
     try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise CaptureError(f"{name}: cannot be read: {error.strerror}") from error
+        records = _records(shown, content)
+        frames = linktype.as_ethernet(shown, content.octets, records, skip_unknown=reading.skip_unknown)
+    except MemoryError as error:
+        raise CaptureError(f"{shown}: its packets do not fit into memory; a part of it would be right") from error
+    frames.data.flags.writeable = False
+    return Capture(
+        path=shown,
+        sha256=content.sha256,
+        data=frames.data,
+        offset=frames.offset,
+        length=frames.length,
+        wire_length=frames.wire_length,
+        record=frames.record,
+        timestamp_ns=records.timestamp_ns[frames.record],
+        skipped=frames.skipped,
+        warnings=(*content.warnings, *records.warnings),
+        link_types=frames.link_types,
+    )
 
 
-def _unzip(name: str, raw: bytes) -> bytes:
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise CaptureError(f"{name}: the gzip data is damaged: {error}; copy the file again") from error
-
-
-def _records(name: str, octets: bytes) -> Records:
+def _records(name: str, content: Content) -> Records:
+    octets = content.octets
     if pcap.is_pcap(octets):
-        return pcap.read(name, octets)
+        return pcap.read(name, content)
     if pcapng.is_pcapng(octets):
-        return pcapng.read(name, octets)
-    found = f"it begins with {octets[:4].hex(' ')}" if octets else "it is empty"
-    raise CaptureError(f"{name}: not a capture, {found}; a pcap or pcapng file (also gzipped) would be right")
+        return pcapng.read(name, content)
+    found = f"it begins with {octets[: min(content.size, 4)].hex(' ')}" if content.size else "it is empty"
+    raise CaptureError(
+        f"{name}: not a capture, {found}; a pcap or pcapng file (also compressed: gzip, bzip2, xz, zstd, lz4) would be "
+        "right"
+    )

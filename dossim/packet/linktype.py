@@ -1,64 +1,117 @@
-"""Link types other than Ethernet: their frames get an Ethernet header, so that the rest of the project knows one kind.
+"""Link types other than Ethernet: their packets get an Ethernet header, so that the rest of the project knows one kind.
 
-Numbers and layouts: https://www.tcpdump.org/linktypes.html. The destination is a group address where the original
-header says broadcast or multicast, all zero otherwise (the replayer puts the victim's there); the source is zero.
+What is no received packet for IP (sent by the host, to another host, management frames, …) is left out and counted by
+what it is.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.errors import CaptureError
-from dossim.packet.records import Records
+from dossim.packet.linkdecoders import DECODERS, ETHERNET, PPI, RADIOTAP, Reframer
+from dossim.packet.linknames import link_name, link_name_and_number
+from dossim.packet.records import CAUSES, RECEIVED, Records
 
-ETHERNET = 1
-_NULL, _LOOP = 0, 108
-_RAW = {12, 14, 101}
-_IPV4, _IPV6 = 228, 229
-_LINUX_SLL, _LINUX_SLL2 = 113, 276
-
-_UNICAST, _GROUP, _BROADCAST = bytes(6), b"\x01" + bytes(5), b"\xff" * 6
-_SOURCE = bytes(6)
-_ETHERTYPE_OF_VERSION = {4: b"\x08\x00", 6: b"\x86\xdd"}
-# SLL packet types: to us, broadcast, multicast, to somebody else, from us.
-_DESTINATION = {1: _BROADCAST, 2: _GROUP}
-
-Columns = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]
+_MOST_KINDS = 40
+_OWN_FCS = (RADIOTAP, PPI)  # these say themselves whether there is a check sequence
 
 
-def as_ethernet(name: str, octets: bytes, records: Records) -> Columns:
-    """``(data, offset, length, wire_length)`` of the records as Ethernet frames; Ethernet files are not copied."""
-    kinds = set(np.unique(records.link).tolist())
-    unknown = kinds - _RAW - {ETHERNET, _NULL, _LOOP, _IPV4, _IPV6, _LINUX_SLL, _LINUX_SLL2}
-    if unknown:
-        raise CaptureError(
-            f"{name}: link type {min(unknown)} is not known here; Ethernet, raw IP, Linux cooked (SLL, SLL2) or "
-            f"BSD loopback would be right"
+@dataclass(frozen=True)
+class Frames:
+    """Ethernet frames: ``data`` with PADDING zero bytes at its end, and columns as Capture has them."""
+
+    data: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int32]
+    wire_length: npt.NDArray[np.int32]
+    record: npt.NDArray[np.int64]
+    skipped: Mapping[str, int]
+    link_types: Mapping[str, int]
+
+
+def as_ethernet(name: str, octets: bytearray, records: Records, *, skip_unknown: bool = False) -> Frames:
+    """The received packets as Ethernet frames; those that are Ethernet already are not copied, if all are.
+
+    Raises CaptureError for packets of link types that are not read, unless ``skip_unknown`` leaves them out.
+    """
+    links, counts = np.unique(records.link, return_counts=True)
+    by_name = Counter[str]()
+    for link, count in zip(links.tolist(), counts.tolist(), strict=True):
+        by_name[link_name(link)] += count
+    skipped = Counter[str]()
+    for cause, kind in CAUSES.items():
+        skipped[kind] = int(np.count_nonzero(records.cause == cause))
+    received = records.cause == RECEIVED
+    unknown = received & ~np.isin(records.link, list(DECODERS))
+    if unknown.any():
+        found = dict(
+            zip(*(part.tolist() for part in np.unique(records.link[unknown], return_counts=True)), strict=True)
         )
-    data = np.frombuffer(octets, np.uint8)
-    if kinds <= {ETHERNET}:
-        return data, records.offset, records.length, records.wire_length
-    frames = [
-        _reframed(int(link), octets[start : start + size])
-        for link, start, size in zip(records.link, records.offset.tolist(), records.length.tolist(), strict=True)
-    ]
-    length = np.array([len(frame) for frame in frames], np.int32)
-    offset = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])[:-1].astype(np.int64)
-    wire_length = records.wire_length + (length - records.length)  # the header that was put in front counts as well
-    return np.frombuffer(b"".join(frames), np.uint8), offset, length, wire_length
+        if not skip_unknown:
+            raise _unknown(name, found, len(records))
+        skipped.update({f"of {link_name_and_number(link)}": count for link, count in found.items()})
+        received &= ~unknown
+    rows = np.flatnonzero(received)
+    length, wire_length = _without_fcs(records, rows)
+    frames = Frames(np.frombuffer(octets, np.uint8), records.offset[rows], length, wire_length, rows, skipped, by_name)
+    if not set(links.tolist()) <= {ETHERNET}:
+        frames = _reframed(octets, records, frames)
+    return replace(
+        frames, skipped=_by_count(frames.skipped, "of other kinds"), link_types=_by_count(by_name, "other link types")
+    )
 
 
-def _reframed(link: int, packet: bytes) -> bytes:
-    if link == ETHERNET:
-        return packet
-    if link == _LINUX_SLL:
-        return _DESTINATION.get(packet[1] if len(packet) > 1 else 0, _UNICAST) + _SOURCE + packet[14:]
-    if link == _LINUX_SLL2:
-        kind = packet[10] if len(packet) > 10 else 0
-        return _DESTINATION.get(kind, _UNICAST) + _SOURCE + packet[:2] + packet[20:]
-    if link in (_NULL, _LOOP):
-        packet = packet[4:]
-    version = packet[0] >> 4 if packet else 4
-    ethertype = _ETHERTYPE_OF_VERSION.get({_IPV4: 4, _IPV6: 6}.get(link, version), b"\x08\x00")
-    return _UNICAST + _SOURCE + ethertype + packet
+def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
+    kinds = ", ".join(f"{count:,} of {link_name_and_number(link)}" for link, count in list(found.items())[:_MOST_KINDS])
+    kinds += ", …" if len(found) > _MOST_KINDS else ""
+    return CaptureError(
+        f"{name}: of {total:,} packets, {kinds} cannot be read; --skip-unknown-link-types leaves them out. Ethernet, "
+        "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI), NFLOG would be right"
+    )
+
+
+def _by_count(found: Mapping[str, int], others: str) -> dict[str, int]:
+    """The most frequent first; a file made to have thousands of kinds has the rest in one."""
+    kinds = sorted(((kind, count) for kind, count in found.items() if count), key=lambda item: (-item[1], item[0]))
+    named = dict(kinds[:_MOST_KINDS])
+    if len(kinds) > _MOST_KINDS:
+        named[others] = sum(count for _, count in kinds[_MOST_KINDS:])
+    return named
+
+
+def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Captured and original length without the frame check sequence, where the file says that there is one."""
+    fcs = np.where(np.isin(records.link[rows], _OWN_FCS), 0, records.fcs[rows]).astype(np.int32)
+    wire_length = np.maximum(records.wire_length[rows] - fcs, 0)
+    return np.minimum(records.length[rows], wire_length), wire_length
+
+
+def _reframed(octets: bytearray, records: Records, frames: Frames) -> Frames:
+    """The same with every packet as an Ethernet frame."""
+    reframer = Reframer(
+        octets,
+        frames.offset,
+        frames.length,
+        frames.wire_length,
+        records.big_endian[frames.record],
+        np.ones(len(frames.record), np.bool_),
+        Counter(frames.skipped),
+    )
+    links = records.link[frames.record]
+    for link in np.unique(links).tolist():
+        reframer.run(link, np.flatnonzero(links == link))
+    kept = reframer.kept
+    return replace(
+        frames,
+        offset=reframer.at[kept],
+        length=reframer.length[kept],
+        wire_length=reframer.wire_length[kept],
+        record=frames.record[kept],
+        skipped=reframer.skipped,
+    )

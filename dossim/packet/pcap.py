@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import sys
+from array import array
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.errors import CaptureError
-from dossim.packet.records import Records
+from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, RECEIVED, Records, before, nanoseconds
+from dossim.packet.source import Content
 
 I64 = npt.NDArray[np.int64]
 
@@ -17,17 +19,16 @@ _HEADER = 24
 _MICROSECONDS, _NANOSECONDS, _MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 _UNIT_NS = {_MICROSECONDS: 1000, _NANOSECONDS: 1, _MODIFIED: 1000}
 _RECORD_HEADER = {_MICROSECONDS: 16, _NANOSECONDS: 16, _MODIFIED: 24}
-LARGEST_PACKET = 1 << 22  # 4 MiB: more than any snapshot length in use; beyond it the file is damaged
+_FCS_PRESENT = 0x0400_0000  # in the word of the link type; its length is in the upper four bits, in 16-bit words
+_STEP = 1 << 24
 
 
-def is_pcap(octets: bytes) -> bool:
+def is_pcap(octets: bytes | bytearray) -> bool:
     return _magic(octets)[0] in _UNIT_NS
 
 
-def _magic(octets: bytes) -> tuple[int, str]:
+def _magic(octets: bytes | bytearray) -> tuple[int, str]:
     """The magic number and the struct byte order that makes it one."""
-    if len(octets) < 4:
-        return 0, "<"
     for order in "<>":
         (magic,) = struct.unpack_from(f"{order}I", octets)
         if magic in _UNIT_NS:
@@ -35,59 +36,87 @@ def _magic(octets: bytes) -> tuple[int, str]:
     return 0, "<"
 
 
-def read(name: str, octets: bytes) -> Records:
-    """Where the packets are. Raises CaptureError at the first record that is cut short or impossible."""
+def read(name: str, content: Content) -> Records:
+    """Where the packets are, up to the first record that is cut short or impossible: then there is a warning.
+
+    Raises CaptureError where the file header is cut short, or the first record is impossible already.
+    """
+    octets = content.octets
     magic, order = _magic(octets)
-    if len(octets) < _HEADER:
+    if content.size < _HEADER:
         raise CaptureError(
-            f"{name}: the file header is cut short: needs {_HEADER} bytes, {len(octets)} are there; copy the file again"
+            f"{name}: the file header is cut short: needs {_HEADER} bytes, {content.size} are there; "
+            f"copy the file again"
         )
     (link,) = struct.unpack_from(f"{order}I", octets, 20)
-    starts = _walk(name, octets, order, _RECORD_HEADER[magic])
-    at = np.array(starts, np.int64)
+    header = _RECORD_HEADER[magic]
+    starts, behind = _walk(name, content, order, header)
+    at = np.frombuffer(starts, np.int64)
     seconds, fraction, captured, original = _header_words(octets, at, order)
-    return Records(
-        offset=at + _RECORD_HEADER[magic],
+    ns, _ = nanoseconds(seconds, fraction * _UNIT_NS[magic])
+    count = len(at)
+    records = Records(
+        offset=at + header,
         length=captured.astype(np.int32),
-        wire_length=np.clip(original, captured, LARGEST_PACKET).astype(np.int32),
-        link=np.full(len(at), link & 0xFFFF, np.int32),  # the upper bits tell about frame check sequences
-        timestamp_ns=seconds * 1_000_000_000 + fraction * _UNIT_NS[magic],
+        wire_length=np.clip(original, captured, LONGEST_ON_THE_WIRE).astype(np.int32),
+        link=np.full(count, link & 0xFFFF, np.int32),
+        timestamp_ns=ns,
+        fcs=np.full(count, (link >> 28) * 2 if link & _FCS_PRESENT else 0, np.uint8),
+        cause=np.full(count, RECEIVED, np.uint8),
+        big_endian=np.full(count, order == ">", np.bool_),
     )
+    return _up_to_damage(name, content, records, captured, behind, header)
 
 
-def _walk(name: str, octets: bytes, order: str, header: int) -> list[int]:
-    """Offset of each record; a plain loop, because each record says where the next begins (0.1 µs each)."""
+def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[int], int]:
+    """Offset of each record whose header is there, and where the next would be.
+
+    A plain loop, because each record says where the next begins (0.1 µs each).
+    """
     captured = struct.Struct(f"{order}I").unpack_from
-    starts: list[int] = []
+    octets, most = content.octets, content.limit.packets
+    starts = array("q")
     append = starts.append
-    at, end = _HEADER, len(octets)
-    try:
-        while at < end:
+    at, end = _HEADER, content.size - header
+    stop = 0
+    while at <= end:
+        stop = min(stop + _STEP, end)
+        while at <= stop:
             (length,) = captured(octets, at + 8)
             append(at)
             at += header + length
-    except struct.error:
-        raise _cut(name, len(starts), at, header, end - at) from None
-    if at > end:
-        last = starts[-1]
-        (length,) = captured(octets, last + 8)
-        if length > LARGEST_PACKET:
-            raise CaptureError(
-                f"{name}: record {len(starts) - 1} at byte {last} claims {length:,} bytes; the file is damaged there"
-            )
-        raise _cut(name, len(starts) - 1, last, header + length, end - last)
-    return starts
+        if len(starts) > most:
+            raise content.limit.too_many(name)
+    return starts, at
 
 
-def _cut(name: str, record: int, at: int, needs: int, left: int) -> CaptureError:
-    keep = f", or keep what is whole with 'editcap -r IN OUT 1-{record}'" if record else ""
-    return CaptureError(
-        f"{name}: record {record} at byte {at} is cut short: needs {needs} bytes, {left} are left; "
-        f"copy the file again{keep}"
+def _up_to_damage(name: str, content: Content, records: Records, captured: I64, behind: int, header: int) -> Records:
+    """The records before the first that is impossible or cut short."""
+    impossible = np.flatnonzero(captured > LARGEST_PACKET)
+    if len(impossible):
+        number = int(impossible[0])
+        at = int(records.offset[number]) - header
+        what = f"{name}: record {number} at byte {at} claims {int(captured[number]):,} bytes"
+        if not number:
+            raise CaptureError(f"{what}, no packet has more than {LARGEST_PACKET:,}; the file is damaged")
+        return records.first(number, f"{what}: the file is damaged there; {before(number)}")
+    if behind > content.size:
+        number = len(records) - 1
+        at = int(records.offset[number]) - header
+        return records.first(number, _cut(name, number, at, header + int(captured[number]), content.size))
+    if behind < content.size:
+        return records.first(len(records), _cut(name, len(records), behind, header, content.size))
+    return records
+
+
+def _cut(name: str, record: int, at: int, needs: int, size: int) -> str:
+    return (
+        f"{name}: record {record} at byte {at} is cut short: needs {needs} bytes, {size - at} are left; "
+        f"{before(record)}"
     )
 
 
-def _header_words(octets: bytes, at: I64, order: str) -> I64:
+def _header_words(octets: bytearray, at: I64, order: str) -> I64:
     """The four words that a record header begins with, as int64[4, N]; ``at`` are offsets of whole headers."""
     if not len(at):
         return np.empty((4, 0), np.int64)

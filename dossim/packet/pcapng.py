@@ -1,151 +1,161 @@
-"""The pcapng file format (draft-ietf-opsawg-pcapng): sections, interfaces; enhanced, simple and obsolete packets."""
+"""The pcapng file format (draft-ietf-opsawg-pcapng): sections, interfaces; enhanced, simple and obsolete packets.
+
+Blocks are walked one by one, because each says where the next begins; packets are decoded all at once
+(:mod:`dossim.packet.pcapng_packets`).
+"""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from dossim.errors import CaptureError
-from dossim.packet.pcap import LARGEST_PACKET
-from dossim.packet.records import Records
+from dossim.packet.pcapng_packets import (
+    ENHANCED,
+    OBSOLETE,
+    SIMPLE,
+    SMALLEST_ENHANCED,
+    SMALLEST_SIMPLE,
+    Interfaces,
+    Packets,
+    decoded,
+)
+from dossim.packet.records import Records, before
+from dossim.packet.source import Content
 
-_SECTION, _INTERFACE, _PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
+_SECTION, _INTERFACE = 0x0A0D0D0A, 1
+_SECTION_OCTETS = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
-_OPTION_END, _OPTION_TSRESOL, _OPTION_TSOFFSET = 0, 9, 14
-_LAST_NS = (1 << 63) - 1  # in the year 2262
+_SMALLEST = 12
+# libpcap and Wireshark take larger blocks for damage; one of these at the end of a file is no block cut short.
+_LARGEST_BLOCK = 16 << 20
+_OPTION_END, _OPTION_TSRESOL, _OPTION_FCSLEN, _OPTION_TSOFFSET = 0, 9, 13, 14
 
 
-def is_pcapng(octets: bytes) -> bool:
-    return octets[:4] == struct.pack("<I", _SECTION)
+def is_pcapng(octets: bytes | bytearray) -> bool:
+    return octets[:4] == _SECTION_OCTETS
 
 
-@dataclass(frozen=True)
-class _Interface:
-    link: int
-    snaplen: int
-    ticks_per_s: int = 1_000_000
-    offset_s: int = 0
+class _Stop(Exception):
+    """What is wrong with the block: nothing behind it can be read. ``damaged``: more than cut short."""
+
+    def __init__(self, what: str, *, damaged: bool = True) -> None:
+        super().__init__(what)
+        self.damaged = damaged
+
+
+def read(name: str, content: Content) -> Records:
+    """Where the packets are, up to the first block that is cut short or impossible: then there is a warning.
+
+    Raises CaptureError where the section header is cut short or none, or no packet comes before a damaged block.
+    """
+    walk = _Walk(content)
+    at, stop = walk.run(name)
+    records, bad = decoded(name, content, walk.packets, walk.interfaces)
+    if bad is not None:
+        at, stop = bad.at, _Stop(bad.what)
+    if stop is None:
+        return records
+    if not at:
+        raise CaptureError(f"{name}: the file header is no section header of pcapng: {stop}; copy the file again")
+    if stop.damaged and not len(records):
+        raise CaptureError(f"{name}: block at byte {at}: {stop}; the file is damaged there, copy it again")
+    damaged = "the file is damaged there; " if stop.damaged else ""
+    return records.first(len(records), f"{name}: block at byte {at}: {stop}; {damaged}{before(len(records))}")
 
 
 @dataclass
-class _Reader:
-    name: str
-    octets: bytes
+class _Walk:
+    content: Content
     order: str = "<"
-    interfaces: list[_Interface] = field(default_factory=list)
-    offset: list[int] = field(default_factory=list)
-    length: list[int] = field(default_factory=list)
-    wire_length: list[int] = field(default_factory=list)
-    link: list[int] = field(default_factory=list)
-    timestamp_ns: list[int] = field(default_factory=list)
+    packets: Packets = field(default_factory=Packets)
+    interfaces: Interfaces = field(default_factory=Interfaces)
 
-    def unpack(self, form: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + form, self.octets, at)
+    def run(self, name: str) -> tuple[int, _Stop | None]:
+        """Collect packets and interfaces; where it stopped, and why if that is not the end."""
+        octets, end, most = self.content.octets, self.content.size, self.content.limit.packets
+        append = self.packets.at.append
+        at = blocks = 0
+        head = struct.Struct("<II").unpack_from
+        try:
+            while at + _SMALLEST <= end:
+                kind, size = head(octets, at)
+                if kind == ENHANCED and size >= SMALLEST_ENHANCED and not size & 3 and at + size <= end:
+                    append(at)
+                elif kind == _SECTION:
+                    self._section(at)
+                    head = struct.Struct(f"{self.order}II").unpack_from
+                    size = self._checked(at, head(octets, at)[1], 28)
+                else:
+                    self._other(at, kind, self._checked(at, size, _SMALLEST))
+                at += size
+                blocks += 1
+                if blocks > most:
+                    raise self.content.limit.too_many(name)
+            if at < end:
+                raise _Stop(f"it is cut short: a block needs {_SMALLEST} bytes, {end - at} are left", damaged=False)
+        except _Stop as stop:
+            return at, stop
+        return at, None
 
-    def fail(self, at: int, what: str) -> CaptureError:
-        return CaptureError(f"{self.name}: block at byte {at}: {what}; the file is damaged there, copy it again")
+    def _unpack(self, form: str, at: int) -> tuple[int, ...]:
+        return struct.unpack_from(self.order + form, self.content.octets, at)
 
-    def read(self) -> Records:
-        at, end = 0, len(self.octets)
-        while at < end:
-            at = self._block(at, end)
-        return Records(
-            np.array(self.offset, np.int64),
-            np.array(self.length, np.int32),
-            np.array(self.wire_length, np.int64).clip(0, LARGEST_PACKET).astype(np.int32),
-            np.array(self.link, np.int32),
-            np.array(self.timestamp_ns, np.int64),
-        )
-
-    def _block(self, at: int, end: int) -> int:
-        """Read one block; the offset of the next."""
-        if end - at < 12:
-            raise self.fail(at, f"it is cut short: a block needs 12 bytes, {end - at} are left")
-        if self.octets[at : at + 4] == b"\x0a\x0d\x0d\x0a":
-            self._section(at)
-        kind, size = self.unpack("II", at)
-        if size < 12 or size % 4:
-            raise self.fail(at, f"its length is {size}, a multiple of 4 from 12 up would be right")
-        if at + size > end:
-            raise self.fail(at, f"it is cut short: needs {size} bytes, {end - at} are left")
-        body, behind = at + 8, at + size - 4
-        if kind == _ENHANCED:
-            self._enhanced(at, body, behind)
-        elif kind == _SIMPLE:
-            self._simple(at, body, behind)
-        elif kind == _PACKET:
-            self._obsolete(at, body, behind)
-        elif kind == _INTERFACE:
-            self._interface(at, body, behind)
-        return at + size
+    def _checked(self, at: int, size: int, smallest: int) -> int:
+        """The size of a block that is all there."""
+        if size < smallest or size % 4:
+            raise _Stop(f"its length is {size}, a multiple of 4 from {smallest} up would be right")
+        if at + size > self.content.size:
+            raise _Stop(
+                f"it is cut short: needs {size:,} bytes, {self.content.size - at:,} are left",
+                damaged=size > _LARGEST_BLOCK,
+            )
+        (again,) = self._unpack("I", at + size - 4)
+        if again != size:
+            raise _Stop(f"its length is {size} at its begin and {again} at its end")
+        return size
 
     def _section(self, at: int) -> None:
-        (little,) = struct.unpack_from("<I", self.octets, at + 8)
-        (big,) = struct.unpack_from(">I", self.octets, at + 8)
-        if _BYTE_ORDER_MAGIC not in (little, big):
-            raise self.fail(at, f"no byte-order magic, found {little:#x}")
-        self.order = "<" if little == _BYTE_ORDER_MAGIC else ">"
-        self.interfaces = []
+        for order in "<>":
+            (magic,) = struct.unpack_from(f"{order}I", self.content.octets, at + 8)
+            if magic == _BYTE_ORDER_MAGIC:
+                self.order = order
+                self.interfaces.new_section()
+                self.packets.mark(self.interfaces, big_endian=order == ">")
+                return
+        raise _Stop(f"no byte-order magic, found {self.content.octets[at + 8 : at + 12].hex(' ')}")
 
-    def _interface(self, at: int, body: int, behind: int) -> None:
+    def _other(self, at: int, kind: int, size: int) -> None:
+        if (kind in (ENHANCED, OBSOLETE) and size < SMALLEST_ENHANCED) or (kind == SIMPLE and size < SMALLEST_SIMPLE):
+            raise _Stop("a packet block without its fields")
+        if kind in (SIMPLE, OBSOLETE):
+            self.packets.add_odd(at, kind)
+        elif kind == _INTERFACE:
+            self._interface(at + 8, at + size - 4)
+            self.packets.mark(self.interfaces, big_endian=self.order == ">")
+
+    def _interface(self, body: int, behind: int) -> None:
         if behind - body < 8:
-            raise self.fail(at, "an interface description without link type and snapshot length")
-        link, _, snaplen = self.unpack("HHI", body)
-        ticks, offset_s = 1_000_000, 0
+            raise _Stop("an interface description without link type and snapshot length")
+        link, _, snaplen = self._unpack("HHI", body)
+        resolution, offset_s, fcs = 6, 0, 0
         option = body + 8
         while option + 4 <= behind:
-            code, size = self.unpack("HH", option)
+            code, size = self._unpack("HH", option)
             if code == _OPTION_END:
                 break
             if option + 4 + size > behind:
-                raise self.fail(at, f"its option {code} claims {size} bytes, {behind - option - 4} are left in it")
+                raise _Stop(f"its option {code} claims {size} bytes, {behind - option - 4} are left in it")
             if code == _OPTION_TSRESOL and size >= 1:
-                value = self.octets[option + 4]
-                ticks = 1 << (value & 0x7F) if value & 0x80 else 10**value
+                resolution = self.content.octets[option + 4]
+            if code == _OPTION_FCSLEN and size >= 1:
+                fcs = _fcs_bytes(self.content.octets[option + 4])
             if code == _OPTION_TSOFFSET and size >= 8:
-                (offset_s,) = self.unpack("q", option + 4)
+                (offset_s,) = self._unpack("q", option + 4)
             option += 4 + (size + 3) // 4 * 4
-        self.interfaces.append(_Interface(link, snaplen, ticks, offset_s))
-
-    def _enhanced(self, at: int, body: int, behind: int) -> None:
-        if behind - body < 20:
-            raise self.fail(at, "a packet block without its fields")
-        number, high, low, captured, original = self.unpack("IIIII", body)
-        self._keep(at, number, body + 20, (captured, original), behind, high << 32 | low)
-
-    def _obsolete(self, at: int, body: int, behind: int) -> None:
-        if behind - body < 20:
-            raise self.fail(at, "a packet block without its fields")
-        number, _, high, low, captured, original = self.unpack("HHIIII", body)
-        self._keep(at, number, body + 20, (captured, original), behind, high << 32 | low)
-
-    def _simple(self, at: int, body: int, behind: int) -> None:
-        if behind - body < 4:
-            raise self.fail(at, "a packet block without its fields")
-        (original,) = self.unpack("I", body)
-        limit = self.interfaces[0].snaplen if self.interfaces else 0
-        captured = min(original, limit or original, behind - body - 4)
-        self._keep(at, 0, body + 4, (captured, original), behind, 0)
-
-    def _keep(self, at: int, number: int, start: int, lengths: tuple[int, int], behind: int, ticks: int) -> None:
-        captured, original = lengths
-        if number >= len(self.interfaces):
-            raise self.fail(at, f"it names interface {number}, {len(self.interfaces)} are described")
-        if start + captured > behind:
-            raise self.fail(at, f"it claims {captured} bytes of packet, {behind - start} are in it")
-        interface = self.interfaces[number]
-        timestamp_ns = interface.offset_s * 10**9 + ticks * 10**9 // interface.ticks_per_s
-        if not -_LAST_NS <= timestamp_ns <= _LAST_NS:
-            raise self.fail(at, f"its time is {timestamp_ns // 10**9} s after 1970")
-        self.offset.append(start)
-        self.length.append(captured)
-        self.wire_length.append(max(captured, original))
-        self.link.append(interface.link)
-        self.timestamp_ns.append(timestamp_ns)
+        self.interfaces.add(link, snaplen, resolution, offset_s, fcs)
 
 
-def read(name: str, octets: bytes) -> Records:
-    """Where the packets are. Raises CaptureError at the first block that is cut short or impossible."""
-    return _Reader(name, octets).read()
+def _fcs_bytes(stated: int) -> int:
+    """The draft says bits, its example is 4, and writers and Wireshark take it for bytes: 4 and 32 are the same."""
+    return stated // 8 if stated >= 16 else stated

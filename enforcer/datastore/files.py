@@ -16,6 +16,7 @@ from pathlib import Path
 from watchfiles import watch
 
 from enforcer.datastore.lastgood import LastGood
+from enforcer.errors import HostError
 from enforcer.log import event
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
@@ -60,7 +61,7 @@ class FileStore:
         try:
             if last_good.save(files, unchanged=lambda: self._fingerprint() == self._seen):
                 self._saved = self._seen
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, HostError, UnicodeDecodeError) as error:
             event(logging.WARNING, "the last good policy cannot be kept on disk for a restart", problem=str(error))
             self._saved = self._seen
 

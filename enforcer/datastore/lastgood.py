@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from enforcer import directories
+from enforcer.errors import HostError
 from enforcer.policy.collect import Collector
 from enforcer.policy.resources import Resources
 
@@ -35,12 +37,13 @@ class LastGood:
     def save(self, files: Sequence[str], *, unchanged: Callable[[], bool]) -> bool:
         """Keep these files as they are, unless they are not any more what was found to be good; whether they are kept.
 
-        Raises OSError or UnicodeDecodeError when they cannot be read or kept; then the older state stays.
+        Raises OSError or UnicodeDecodeError when they cannot be read or kept, HostError when others can write where
+        they would be; then the older state stays.
         """
         texts = [{"path": path, "text": Path(path).read_bytes().decode("utf-8-sig")} for path in files]
         if not unchanged():
             return False
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directories.make(self._file.parent)
         with NamedTemporaryFile("w", encoding="utf-8", dir=self._file.parent, prefix=".", delete=False) as new:
             json.dump({"version": _VERSION, "files": texts}, new)
             new.flush()
@@ -49,11 +52,15 @@ class LastGood:
         return True
 
     def read(self) -> Resources:
-        """The objects of the state kept, each as if it were read from its file; none when there is no such state."""
+        """The objects of the state kept, each as if it were read from its file; none when there is no such state.
+
+        What others can write is no state of ours.
+        """
         try:
+            directories.is_there(self._file.parent)
             kept = json.loads(self._file.read_text(encoding="utf-8"))
             texts = [(item["path"], item["text"]) for item in kept["files"] if kept["version"] == _VERSION]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, HostError, ValueError, KeyError, TypeError):
             return Resources()
         collector = Collector()
         for path, text in texts:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from enforcer.errors import KernelError
+from enforcer.errors import KernelError, PrivilegeError
 from enforcer.kernel.libbpf import libbpf, log_lines
 from enforcer.kernel.maps import Map
 from enforcer.words import Mode
@@ -279,15 +279,21 @@ def program_info(fd: int) -> ProgramInfo:
     return ProgramInfo(number, raw[64:80].rstrip(b"\0").decode())
 
 
-def program_name(program_id: int) -> str:
-    """The name of a loaded program, "" when it is gone."""
+def program_name(program_id: int) -> str | None:
+    """The name of a loaded program, "" when it is gone; None without CAP_SYS_ADMIN, which naming it needs."""
     fd = libbpf().bpf_prog_get_fd_by_id(program_id)
     if fd < 0:
-        return ""
+        return None if fd == -errno.EPERM else ""
     try:
         return program_info(fd).name
     finally:
         os.close(fd)
+
+
+def program_words(program_id: int) -> str:
+    """A program by its id and name, as far as it has one that may be read."""
+    name = program_name(program_id)
+    return f"id {program_id} ({'its name needs CAP_SYS_ADMIN' if name is None else name or 'no name'})"
 
 
 def info_by_fd(fd: int, size: int) -> bytes:
@@ -304,9 +310,11 @@ def pin(fd: int, path: Path) -> None:
 
 
 def open_pinned(path: Path) -> int:
-    """A new descriptor of what is pinned. FileNotFoundError when nothing is."""
+    """A new descriptor of what is pinned. FileNotFoundError when nothing is, PrivilegeError when it cannot be known."""
     fd = libbpf().bpf_obj_get(os.fsencode(path))
     if fd < 0:
+        if fd == -errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
+            raise PrivilegeError(f"{path}: opening what is pinned needs CAP_BPF; run as root")
         if fd == -errno.ENOENT or not path.exists():
             raise FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
         raise KernelError(f"open {path}", number=-fd)

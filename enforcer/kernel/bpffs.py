@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -21,8 +22,11 @@ def ensure_bpffs(mount_point: Path = MOUNT_POINT) -> bool:
         return False
     if _libc.mount(b"bpf", os.fsencode(mount_point), b"bpf", 0, b"mode=0700"):
         number = ctypes.get_errno()
-        if os.geteuid():
-            raise PrivilegeError(f"mounting the BPF file system on {mount_point} needs CAP_SYS_ADMIN; run as root")
+        if number == errno.EPERM:
+            raise PrivilegeError(
+                f"there is no BPF file system on {mount_point}, and mounting it needs CAP_SYS_ADMIN: "
+                f"'mount -t bpf bpf {mount_point}' on the host, as systemd does at boot"
+            )
         raise KernelError(f"mount the BPF file system on {mount_point}", number=number)
     return True
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from enforcer.errors import KernelError
 
 _CLONE_NEWNET = 0x40000000
-_OWN = "/proc/thread-self/ns/net"
+OWN = "/proc/thread-self/ns/net"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -23,7 +23,7 @@ def entered(namespace: Path | str) -> Iterator[None]:
     Raises FileNotFoundError when there is no such namespace, KernelError when the kernel refuses. A thread that cannot
     go back must not go on, whatever it does next would happen to the wrong network: the process ends.
     """
-    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    own = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -40,12 +40,12 @@ def entered(namespace: Path | str) -> Iterator[None]:
 
 def current_inode() -> int:
     """The inode that identifies the calling thread's network namespace."""
-    return os.stat(_OWN).st_ino
+    return os.stat(OWN).st_ino
 
 
 def _go_back(own: int) -> None:
     try:
-        _setns(own, _OWN)
+        _setns(own, OWN)
     except KernelError as error:
         print(f"cannot return to the own network namespace, giving up: {error}", file=sys.stderr, flush=True)
         os._exit(4)

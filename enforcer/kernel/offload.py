@@ -32,13 +32,17 @@ def why_no_offload(ifindex: int) -> str:
     """
     try:
         os.close(load_pass_program(ifindex))
-        with BpfObject(OBJECT) as obj:
-            obj.bind_to_device(PROGRAM, ifindex)
-            obj.load()
     except KernelError as error:
         if error.errno in NO_PRIVILEGE:
             raise
         return refusal(error)
+    try:
+        with BpfObject(OBJECT) as obj:
+            obj.bind_to_device(PROGRAM, ifindex)
+            obj.load()
+    except KernelError as error:
+        # Of all that is done here only this asks for it (kernel/bpf/offload.c, bpf_map_offload_map_alloc).
+        return "maps of a device need CAP_SYS_ADMIN" if error.errno == errno.EPERM else refusal(error)
     return ""
 
 

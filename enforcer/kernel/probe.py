@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from enforcer.errors import HostError, KernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.kernel.bpf import attach_xdp, program_name
+from enforcer.kernel.bpf import attach_xdp, program_name, program_words
 from enforcer.kernel.features import announces_native_xdp
 from enforcer.kernel.netlink import LINK_TYPES, InterfaceState, gateways, interfaces
 from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
@@ -33,33 +33,39 @@ BackendProbes = Mapping[Backend, Callable[[], Probe]]
 
 
 def probe_host(
-    node: str, interfaces_wanted: Sequence[str] | None = None, *, backends: BackendProbes | None = None
+    node: str,
+    interfaces_wanted: Sequence[str] | None = None,
+    *,
+    backends: BackendProbes | None = None,
+    ours: Collection[int] = (),
 ) -> HostFacts:
     """Facts of these interfaces (None: all) of the calling thread's namespace, and what each backend's probe says.
 
-    An interface that does not exist is left out.
+    ``ours``: the ids of programs that are known to be ours. An interface that does not exist is left out.
     """
     states = [item for item in interfaces() if interfaces_wanted is None or item.name in interfaces_wanted]
     hops = gateways()
     return HostFacts(
         node=node,
         kernel=os.uname().release,
-        interfaces=tuple(_facts(state, hops.get(state.index, ())) for state in states),
+        interfaces=tuple(_facts(state, hops.get(state.index, ()), ours) for state in states),
         backends={backend: probe() for backend, probe in (backends or {}).items()},
     )
 
 
-def foreign_xdp(state: InterfaceState) -> str:
-    """Describes a program on the interface that is not the enforcer's by its name; "" when there is none."""
+def foreign_xdp(state: InterfaceState, ours: Collection[int] = ()) -> str:
+    """Describes a program on the interface that is not the enforcer's by id or name; "" when there is none.
+
+    The name of a program needs CAP_SYS_ADMIN: without it what is ours is known by its id alone, from our pins.
+    """
     for item in state.xdp:
-        name = program_name(item.prog_id)
-        if name not in _OURS:
-            return f"program id {item.prog_id} ({name or 'no name'}), {item.mode}"
+        if item.prog_id not in ours and program_name(item.prog_id) not in _OURS:
+            return f"program {program_words(item.prog_id)}, {item.mode}"
     return ""
 
 
-def _facts(state: InterfaceState, hops: tuple[IPAddress, ...]) -> InterfaceFacts:
-    foreign = _or_unknown(lambda: foreign_xdp(state))
+def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[int]) -> InterfaceFacts:
+    foreign = _or_unknown(lambda: foreign_xdp(state, ours))
     return InterfaceFacts(
         name=state.name,
         index=state.index,

@@ -179,10 +179,16 @@ def command(pair: NetnsPair, *words: str) -> list[str]:
 
 
 @contextmanager
-def agent(pair: NetnsPair, pin_root: Path, store: Path, *words: str, **environment: str) -> Iterator[Agent]:
-    """An agent that has put its policy into the kernel once; killed afterwards, if it still runs."""
+def agent(
+    pair: NetnsPair, pin_root: Path, store: Path, *words: str, through: Sequence[str] = (), **environment: str
+) -> Iterator[Agent]:
+    """An agent that has put its policy into the kernel once; killed afterwards, if it still runs.
+
+    ``through`` is a command that starts it.
+    """
+    started = command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words)
     process = subprocess.Popen(
-        command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words),
+        [*started[:2], *through, *started[2:]],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONFAULTHANDLER": "1", "STATE_DIRECTORY": f"{store}.state", **environment},

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +17,14 @@ from bench import bench_xdp, contenders
 from bench.bench_xdp import XDP
 from bench.cidrs import misses4, nets4, sources4
 from bench.traffic import Traffic, frame4, traffic
+from dossim.lab import names
 from enforcer.kernel.bpf import test_run as run_once
 
 pytestmark = pytest.mark.needs_root
 
 XDP_DROP, XDP_PASS = 1, 2
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +59,37 @@ def test_every_contender_gets_figures(wire: Traffic, monkeypatch: pytest.MonkeyP
         wire, bench_xdp.IN_STACK, ("empty stack", contenders.empty_stack), nets, misses=False, frames=2_000
     )
     assert all("ns" in figure or "unable" in figure for figure in others.values())
+
+
+def started() -> subprocess.Popen[str]:
+    """The whole measurement, as ``./run bench`` starts it, once there are pairs of interfaces."""
+    words = [sys.executable, "-u", "-m", "bench.bench_xdp", "--quick"]
+    bench = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + DEADLINE_S
+    while len(left_of(bench)) < 5:
+        assert bench.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline, "it makes no namespaces"
+        time.sleep(0.05)
+    return bench
+
+
+def left_of(bench: subprocess.Popen[str]) -> set[str]:
+    """Namespaces, pins and temporary files."""
+    folders = (names.NETNS_DIR, names.PIN_ROOT, Path(tempfile.gettempdir()))
+    return {str(path) for folder in folders for path in folder.glob(f"{names.PREFIX}-{bench.pid}-*")}
+
+
+def test_ended_by_sigterm_it_leaves_nothing() -> None:
+    bench = started()
+    bench.send_signal(signal.SIGTERM)
+    assert bench.wait(timeout=DEADLINE_S) == -signal.SIGTERM
+    assert left_of(bench) == set()
+
+
+def test_what_a_killed_one_left_is_removed_by_the_next() -> None:
+    bench = started()
+    bench.kill()
+    bench.wait()
+    assert left_of(bench)
+    with traffic():
+        assert left_of(bench) == set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +167,7 @@ def test_policy_without_a_place_in_xdp_disturbs_no_driver(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Sequence[str]] = []
-    monkeypatch.setattr("enforcer.memory.probe_host", lambda node, names: asked.append(names) or HostFacts(node))
+    monkeypatch.setattr("enforcer.memory.probe_host", lambda node, names, ours: asked.append(names) or HostFacts(node))
     assert (
         only(apply(detached, pin_root, documents(endpoint(), BOTS, policy("{action: Allow, protocol: UDP}")))).mode
         is None
@@ -215,8 +215,8 @@ def test_one_interfaces_refusal_is_nothing_to_the_others(detached: NetnsPair, pi
 def nothing_is_known(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Probes that cannot tell: only attaching will."""
 
-    def cannot_tell(node: str, names: Sequence[str]) -> HostFacts:
-        facts = probe_host(node, names)
+    def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
+        facts = probe_host(node, names, ours=ours)
         modes = {mode: Probe(Answer.UNKNOWN, "not asked") for mode in Mode}
         return replace(facts, interfaces=tuple(replace(item, modes=modes) for item in facts.interfaces))
 

@@ -113,3 +113,19 @@ def test_the_thread_is_back_where_it_was() -> None:
         with lab.victim():
             assert os.readlink("/proc/thread-self/ns/net") != own
         assert os.readlink("/proc/thread-self/ns/net") == own
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_drill_that_is_told_to_end_leaves_nothing_and_ends_as_any_process(number: signal.Signals) -> None:
+    code = (
+        "import time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\n"
+        "with Lab(HOST): print('up', flush=True); time.sleep(60)"
+    )
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline() == "up\n"
+    child.send_signal(number)
+    assert child.wait(timeout=60) == -number
+    child.stdout.close()
+    assert leftovers(child.pid) == set()

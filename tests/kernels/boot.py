@@ -7,26 +7,24 @@ the same objects and the same tests run on another kernel. It is emulated, which
 from __future__ import annotations
 
 import argparse
-import lzma
-import re
 import shutil
 import subprocess
 import sys
 import threading
-import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
+
+from packages import Release, unpacked
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 CACHE = PROJECT / ".kernels"
-MIRROR, SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
 TESTS = (
     "tests/kernel/test_verifier.py",
     "tests/bpf/test_xdp_untracked.py",
     "tests/bpf/test_xdp_transport.py",
     "tests/kernel/test_bond.py",
     "tests/kernel/test_host_shapes.py",
+    "tests/kernel/test_libiptc.py",
 )
 # What the guest mounts its root with, and what the tests ask the kernel for.
 MODULES = ("fs/9p", "fs/netfs", "fs/fscache", "fs/overlayfs", "net", "lib", "crypto", "drivers/virtio",
@@ -36,53 +34,14 @@ LIMIT_S = 1500
 PASSED = "guest: passed"
 
 
-@dataclass(frozen=True)
-class Release:
-    """A Debian release whose kernel is booted: where its packages are listed, and how its kernel's begin."""
-
-    name: str
-    suite: str
-    mirror: str
-    package: str
-
-
 RELEASES = {
     item.name: item
     for item in (
-        Release("5.10", "bullseye-security", SECURITY, r"linux-image-5\.10\.0-\d+-amd64"),
-        Release("6.1", "bookworm-security", SECURITY, r"linux-image-6\.1\.0-\d+-amd64"),
-        Release("6.12", "trixie", MIRROR, r"linux-image-6\.12\.[\w.+]+-amd64"),
+        Release("5.10", "debian-security", "bullseye-security", r"linux-image-5\.10\.0-\d+-amd64"),
+        Release("6.1", "debian-security", "bookworm-security", r"linux-image-6\.1\.0-\d+-amd64"),
+        Release("6.12", "debian", "trixie", r"linux-image-6\.12\.[\d.]+(\+deb13)?-amd64"),
     )
 }
-
-
-def newest(release: Release) -> str:
-    """The address of the release's newest kernel package."""
-    index = f"{release.mirror}/dists/{release.suite}/main/binary-amd64/Packages.xz"
-    with urllib.request.urlopen(index, timeout=60) as reply:
-        text = lzma.decompress(reply.read()).decode()
-    found = []
-    for block in text.split("\n\n"):
-        fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", block, re.MULTILINE))
-        if re.fullmatch(release.package, fields.get("Package", "")):
-            found.append((tuple(map(int, re.findall(r"\d+", fields["Version"]))), fields["Filename"]))
-    if not found:
-        raise SystemExit(f"{index} lists no {release.package}")
-    return f"{release.mirror}/{max(found)[1]}"
-
-
-def unpacked(release: Release) -> Path:
-    """A directory with the kernel package's files; fetched once, and again when there is a newer one."""
-    address = newest(release)
-    folder = CACHE / address.rsplit("/", 1)[1].removesuffix(".deb")
-    if not (folder / "boot").is_dir():
-        CACHE.mkdir(exist_ok=True)
-        package = CACHE / "package.deb"
-        with urllib.request.urlopen(address, timeout=60) as reply, package.open("wb") as target:
-            shutil.copyfileobj(reply, target)
-        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
-        package.unlink()
-    return folder
 
 
 def initramfs(folder: Path) -> Path:
@@ -164,7 +123,7 @@ def main() -> None:
     failed = []
     for name in given.releases or list(RELEASES):
         print(f"== Linux {name}", flush=True)
-        if not boot(unpacked(RELEASES[name]), sys.executable, given.tests, kvm=given.kvm):
+        if not boot(unpacked(RELEASES[name], CACHE), sys.executable, given.tests, kvm=given.kvm):
             failed.append(name)
     if failed:
         raise SystemExit(f"failed on Linux {', '.join(failed)}")

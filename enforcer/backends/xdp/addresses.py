@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from enforcer import directories
 from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import MANIFEST, TABLE_PINS, TABLES, TablePins, remove_directory
+from enforcer.backends.xdp.layout import MANIFEST, TABLE_PINS, TABLES, TablePins
 from enforcer.backends.xdp.manifest import TableManifest
 from enforcer.backends.xdp.tables.classes import Classified
 from enforcer.backends.xdp.tables.forest6 import NODE6
@@ -135,7 +136,7 @@ def open_tables(pins: TablePins) -> AddressTables | None:
 def build_tables(pins: TablePins, classified: Classified) -> AddressTables:
     """New tables, pinned under ``next/`` until :func:`finish_tables`. KernelError leaves nothing there."""
     discard_next(pins)
-    pins.next.mkdir(parents=True)
+    directories.make(pins.next)
     tables = None
     try:
         tables = make_tables(classified)
@@ -195,7 +196,7 @@ def finish_tables(pins: TablePins) -> None:
 
 
 def discard_next(pins: TablePins) -> None:
-    remove_directory(pins.next)
+    directories.remove_tree(pins.next)
 
 
 def _capacity_for(classified: Classified) -> int:

@@ -26,7 +26,7 @@ from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, OffloadTable, load_offload
 from enforcer.backends.xdp.read import Installed, link_info, read_installed
 from enforcer.errors import KernelError, PrivilegeError
-from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_name
+from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_words
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
@@ -135,7 +135,7 @@ def _respect_others(installed: Installed | None, link: LinkInfo | None, state: I
         )
     for item in state.xdp:
         if link is None or item.prog_id != link.prog_id:
-            which = f"id {item.prog_id} ({program_name(item.prog_id) or 'no name'})"
+            which = program_words(item.prog_id)
             raise Refused(f"{state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
 
 

@@ -7,15 +7,18 @@ refused changes nothing for the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer import directories
 from enforcer.backends.base import ApplyResult, EntryCount
 from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.converge import Settings, converge
-from enforcer.backends.xdp.layout import Pins, TablePins, all_pins, remove_directory, version_of
+from enforcer.backends.xdp.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
+from enforcer.errors import HostError, KernelError
 from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
 from enforcer.kernel.netlink import interfaces
 from enforcer.kernel.netns import current_inode
@@ -40,9 +43,15 @@ class XdpBackend:
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
 
-        Raises PrivilegeError without the capabilities, KernelError or OSError where the host has no descriptors, memory
-        or writable BPF file system left; what the kernel refuses an interface is in the result.
+        Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned,
+        KernelError where the host has no descriptors, memory or writable BPF file system left; what the kernel refuses
+        an interface is in the result.
         """
+        with _bpffs_errors():
+            return self._apply(plan, dry_run=dry_run)
+
+    def _apply(self, plan: Plan, *, dry_run: bool) -> ApplyResult:
+        directories.check_tree(self.pin_root)
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._follow_names(dry_run=dry_run)
@@ -57,13 +66,19 @@ class XdpBackend:
     def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
         """Let go of what the plan has no XDP for; sentences for what was (or would be) detached."""
         keep = {item.interface for item in plan.interfaces if item.mode is not None and item.xdp_entries}
-        changes = self._release(keep=keep, dry_run=dry_run)
-        if not dry_run:
-            self._tidy()
+        with _bpffs_errors():
+            directories.check_tree(self.pin_root)
+            changes = self._release(keep=keep, dry_run=dry_run)
+            if not dry_run:
+                self._tidy()
         return changes
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it."""
+        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it.
+
+        Raises UntrustedDirectoryError when others can change what is pinned, as do ``status`` and ``detach``.
+        """
+        directories.check_tree(self.pin_root)
         return tuple(
             count
             for pins, installed in read_all(self.pin_root)
@@ -73,19 +88,35 @@ class XdpBackend:
 
     def status(self) -> tuple[Installed, ...]:
         """What holds a program of ours to an interface of this namespace now."""
+        directories.check_tree(self.pin_root)
         here = current_inode()
         found = (installed for _, installed in read_all(self.pin_root))
         return tuple(item for item in found if item.is_attached and item.manifest.namespace == here)
 
+    def programs(self) -> frozenset[int]:
+        """The ids of the programs that our links hold, in whichever namespace. Of links others can change, none."""
+        try:
+            directories.check_tree(self.pin_root)
+        except HostError:
+            return frozenset()
+        return frozenset(item.link.prog_id for _, item in read_all(self.pin_root) if item.link is not None)
+
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours from these interfaces, or from all of this namespace, and what dead ones left."""
-        changes = tuple(self._release(only=interfaces))
-        self._tidy()
+        with _bpffs_errors():
+            directories.check_tree(self.pin_root)
+            changes = tuple(self._release(only=interfaces))
+            self._tidy()
         return changes
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
-        """See to it that there is a BPF file system to pin in."""
+        """See to it that there is a BPF file system to pin in. HostError where pins are to be elsewhere."""
         if MOUNT_POINT not in self.pin_root.parents or is_bpffs(MOUNT_POINT):
+            there = next(path for path in (self.pin_root, *self.pin_root.absolute().parents) if path.exists())
+            if not is_bpffs(there):
+                raise HostError(
+                    f"{self.pin_root}: not on a BPF file system; pins have to be below one, such as {MOUNT_POINT}"
+                )
             return []
         if not dry_run:
             ensure_bpffs()
@@ -127,8 +158,19 @@ class XdpBackend:
         """Remove the address tables that no interface reads any more, and the directories that hold nothing."""
         here = current_inode()
         if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
-            remove_directory(TablePins.of(self.pin_root, here).directory)
+            directories.remove_tree(TablePins.of(self.pin_root, here).directory)
         version = version_of(self.pin_root)
         for path in (version / "interfaces", version / "tables", version, self.pin_root):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+@contextmanager
+def _bpffs_errors() -> Iterator[None]:
+    """What the BPF file system refuses (it may be read-only), as KernelError."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(
+            f"{error.filename or 'the BPF file system'}: cannot be changed", number=error.errno or 0
+        ) from error

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from enforcer import directories
 from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation, remove_directory
+from enforcer.backends.xdp.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation
 from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.read import link_info, pinned_program, read_counts, read_installed
 from enforcer.errors import KernelError
@@ -73,7 +74,7 @@ class Loaded:
 def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
     """Pin a new generation under ``next/``, and close what it was loaded with. KernelError leaves nothing there."""
     discard_next(pins)
-    pins.next.mkdir(parents=True)
+    directories.make(pins.next)
     try:
         with loaded.obj as obj:
             for pinned, name in loaded.maps.items():
@@ -131,14 +132,14 @@ def finish(pins: Pins) -> None:
 
 def discard_next(pins: Pins) -> None:
     """Remove a generation that did not go live."""
-    remove_directory(pins.next)
+    directories.remove_tree(pins.next)
 
 
 def remove(pins: Pins) -> None:
     """Detach and remove everything of an interface: the link first, so that no program runs without its maps."""
     remove_link(pins)
     discard_next(pins)
-    remove_directory(pins.directory)
+    directories.remove_tree(pins.directory)
 
 
 def remove_link(pins: Pins) -> None:

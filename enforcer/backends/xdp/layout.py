@@ -102,14 +102,3 @@ def all_pins(pin_root: Path) -> Iterator[Pins]:
 def quoted(interface: str) -> str:
     """A file name for an interface: bpffs refuses dots (kernel/bpf/inode.c, bpf_lookup), which eth0.100 has."""
     return re.sub(r"[%.]", lambda found: f"%{ord(found[0]):02X}", interface)
-
-
-def remove_directory(path: Path) -> None:
-    """Remove a directory of pins, and those below it."""
-    if path.is_dir():
-        for item in path.iterdir():
-            if item.is_dir():
-                remove_directory(item)
-            else:
-                item.unlink()
-        path.rmdir()

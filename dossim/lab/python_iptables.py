@@ -1,0 +1,94 @@
+"""python-iptables, imported without what it does by itself: running gcc, ld, ldconfig and modprobe.
+
+It looks for its C libraries with ``ctypes.util.find_library``, which runs the compiler that stands first on ``$PATH``,
+and follows a link of a library's name in the current directory. A drill runs as root, perhaps in a checkout that
+somebody else wrote. So its module ``iptc.util``, of which it uses three functions, is ours: libraries by their sonames
+from where the dynamic linker looks, and its own wrapper from beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import sys
+import sysconfig
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from enforcer.errors import HostError
+from enforcer.kernel.libiptc import request_tables
+
+_SONAMES = {"xtables": ("libxtables.so", 12), "ip4tc": ("libip4tc.so", 2), "ip6tc": ("libip6tc.so", 2)}
+_WRAPPER = "xtwrapper"
+_EXTENSIONS = "XTABLES_LIBDIR"  # python-iptables runs ldconfig where it is not set
+_TABLES = {"ip_tables": 4, "ip6_tables": 6}
+
+
+@cache
+def python_iptables() -> Any:
+    """The module ``iptc``. HostError naming the package when a library is missing."""
+    kept = os.environ.get(_EXTENSIONS)
+    os.environ[_EXTENSIONS] = _extensions()
+    sys.modules["iptc.util"] = _util()
+    try:
+        return importlib.import_module("iptc")
+    except Exception as error:  # each missing library shows as another exception: AttributeError, OSError, XTablesError
+        raise HostError(
+            f"python-iptables cannot load libiptc or libxtables ({error}); install the Debian package 'iptables'"
+        ) from error
+    finally:
+        os.environ.pop(_EXTENSIONS)
+        if kept is not None:
+            os.environ[_EXTENSIONS] = kept
+
+
+def _util() -> ModuleType:
+    module: Any = ModuleType("iptc.util")
+    module.find_library, module.find_libc, module.load_kernel = _find_library, _find_libc, _load_kernel
+    return module  # type: ignore[no-any-return]
+
+
+def _find_library(*names: str) -> tuple[ctypes.CDLL | None, int | None]:
+    """The first of these libraries that is there, and its version."""
+    for name in names:
+        if name == _WRAPPER:
+            return ctypes.CDLL(str(_wrapper()), mode=ctypes.RTLD_GLOBAL), 0
+        if name in _SONAMES:
+            stem, version = _SONAMES[name]
+            with suppress(OSError):
+                return ctypes.CDLL(f"{stem}.{version}", mode=ctypes.RTLD_GLOBAL), version
+    return None, None
+
+
+def _find_libc() -> ctypes.CDLL:
+    return ctypes.CDLL("libc.so.6", mode=ctypes.RTLD_GLOBAL)
+
+
+def _load_kernel(name: str, exc_if_failed: bool = False) -> None:
+    request_tables(_TABLES[name])
+
+
+def _wrapper() -> Path:
+    """``libxtwrapper``, which python-iptables is installed with, beside its package."""
+    spec = importlib.util.find_spec("iptc")
+    assert spec
+    assert spec.origin
+    return Path(spec.origin).parents[1] / f"libxtwrapper{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def _extensions() -> str:
+    """Where iptables has its matches and targets (``xtables`` in the directory of libraries)."""
+    given = os.environ.get(_EXTENSIONS)
+    if given:
+        return given
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    folders = (Path("/usr/lib") / multiarch, Path("/usr/lib64"), Path("/usr/lib"), Path("/lib") / multiarch)
+    found = [folder / "xtables" for folder in folders if (folder / "xtables").is_dir()]
+    if not found:
+        raise HostError(f"no directory of iptables' matches and targets; {_EXTENSIONS} may name one")
+    return str(found[0])

@@ -1,0 +1,186 @@
+"""Where a capture's bytes come from: a file, a pipe or stdin, plain or compressed, never more than a limit of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dossim.errors import CaptureError
+from dossim.packet.unpack import compression_of, unpacked
+
+STDIN = "-"
+# Columns are gathered without looking whether a frame is that long; this is what they may read past the last one.
+PADDING = 256
+LIMIT = 2 << 30
+_CHUNK = 1 << 18
+# What a packet costs at least in the arrays about it, wherever it ends: tiny records must not be free.
+PACKET_COST = 64
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a capture is read.
+
+    ``max_size`` in bytes, unpacked; None: LIMIT, or half of the memory that is available if that is less.
+    ``any_file`` also takes stdin (``-``), pipes and devices: for what the user names on a command line.
+    ``skip_unknown`` leaves out packets of link types that are not read, else they are an error.
+    """
+
+    max_size: int | None = None
+    any_file: bool = False
+    skip_unknown: bool = False
+
+
+@dataclass(frozen=True)
+class Limit:
+    """``size`` in bytes; ``why`` tells where the number comes from."""
+
+    size: int
+    why: str
+
+    @property
+    def packets(self) -> int:
+        return self.size // PACKET_COST
+
+    def exceeded(self, name: str, packed: str = "") -> CaptureError:
+        return CaptureError(
+            f"{name}: {f'the {packed} data unpack to' if packed else 'the capture has'} more than {_size(self.size)}, "
+            f"{self.why}; a larger --max-size, or a part of it (editcap -c) would be right"
+        )
+
+    def too_many(self, name: str) -> CaptureError:
+        return CaptureError(
+            f"{name}: more than {self.packets:,} packets, the most for {_size(self.size)} ({PACKET_COST} bytes each), "
+            f"{self.why}; a larger --max-size, or a part of it (editcap -c) would be right"
+        )
+
+
+@dataclass(frozen=True)
+class Content:
+    """``octets`` are the unpacked ``size`` bytes and PADDING zero bytes; ``sha256`` is of the bytes as they came."""
+
+    octets: bytearray
+    size: int
+    sha256: str
+    limit: Limit
+    warnings: tuple[str, ...] = ()
+
+
+def read_source(name: str, reading: Reading) -> Content:
+    """Read and unpack. Raises CaptureError for what cannot be read, is damaged, too large, or no regular file."""
+    limit = _limit(reading.max_size)
+    chunks, close = _opened(name, any_file=reading.any_file)
+    shown = display_name(name)
+    digest = hashlib.sha256()
+    octets, warnings = bytearray(), list[str]()
+    try:
+        first, chunks = _peeked(_hashed(chunks, digest.update, limit, shown))
+        packed = compression_of(first)
+        for part in unpacked(shown, packed, chunks, warnings.append) if packed else chunks:
+            if len(octets) + len(part) > limit.size:
+                raise limit.exceeded(shown, packed)
+            octets += part
+        size = len(octets)
+        octets += bytes(PADDING)
+    except OSError as error:
+        raise CaptureError(f"{shown}: cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise CaptureError(
+            f"{shown}: {_size(len(octets))} were read, more does not fit into memory; a smaller capture would be right"
+        ) from error
+    finally:
+        close()
+    return Content(octets, size, digest.hexdigest(), limit, tuple(warnings))
+
+
+def display_name(name: str) -> str:
+    return "stdin" if name == STDIN else name
+
+
+def _limit(wanted: int | None) -> Limit:
+    if wanted is not None:
+        return Limit(wanted, "the limit that --max-size sets")
+    available = _available_memory()
+    if available is not None and available // 2 < LIMIT:
+        return Limit(available // 2, "half of the memory that is available here")
+    return Limit(LIMIT, "the limit unless --max-size sets another")
+
+
+def _available_memory() -> int | None:
+    """What this process may still take in bytes, by the host and by its control group; None where neither tells."""
+    found = []
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    # Of a container, which sees its own group there. What it has taken is mostly page cache, which is no loss.
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(found, default=None)
+
+
+def _opened(name: str, *, any_file: bool) -> tuple[Iterator[bytes], Callable[[], None]]:
+    """The bytes in chunks, and what closes them. Raises CaptureError."""
+    if name == STDIN and any_file:
+        return _stdin(), lambda: None
+    try:
+        # Without O_NONBLOCK a named pipe that nobody writes to would be waited for.
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if any_file else os.O_NONBLOCK))
+    except (OSError, ValueError) as error:
+        raise CaptureError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    kind = _KINDS.get(stat.S_IFMT(os.fstat(descriptor).st_mode))
+    if kind and not any_file:
+        os.close(descriptor)
+        raise CaptureError(f"{name}: {kind} is not read here; a regular file would be right")
+    return iter(lambda: os.read(descriptor, _CHUNK), b""), lambda: os.close(descriptor)
+
+
+def _stdin() -> Iterator[bytes]:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise CaptureError("stdin: it is closed; a capture is read from there for -")
+    if stream.isatty():
+        raise CaptureError("stdin: it is a terminal; pipe a capture into it, as with 'zcat x.pcap.gz | dossim ... -'")
+    return iter(lambda: stream.read1(_CHUNK), b"")
+
+
+def _hashed(chunks: Iterator[bytes], update: Callable[[bytes], None], limit: Limit, name: str) -> Iterator[bytes]:
+    came = 0
+    for chunk in chunks:
+        came += len(chunk)
+        if came > limit.size:
+            raise limit.exceeded(name)
+        update(chunk)
+        yield chunk
+
+
+def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, enough for any magic number, and all chunks; a pipe gives as few at a time as it likes."""
+    first = b""
+    while len(first) < 16 and (chunk := next(chunks, b"")):
+        first += chunk
+
+    def everything() -> Iterator[bytes]:
+        if first:
+            yield first
+        yield from chunks
+
+    return first, everything()
+
+
+def _size(count: int) -> str:
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):.4g} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,130 @@
+"""Compressed captures: gzip, bzip2, xz, zstd and lz4, unpacked piece by piece, so that nothing unpacks into all memory.
+
+Data that are cut short are read up to there; data that are damaged are refused, because a checksum that does not fit
+says that any byte may be another. (zstd and lz4 have a checksum only where they were written with it.)
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from typing import Protocol
+
+import lz4.frame
+
+from dossim.errors import CaptureError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_PIECE = 1 << 20
+# xz and zstd name in their headers what memory they want; 128 MiB is what every level of both needs at most
+# (zstd refuses larger windows without --long as well).
+_XZ_MEMORY, _ZSTD_WINDOW_LOG = 192 << 20, 27
+_LONGEST_MAGIC = 6
+
+
+class _Decompressor(Protocol):
+    """What bz2, lzma, zstd and lz4 have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decompressor with the manners of the others."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        piece = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self.needs_input = len(piece) < max_length
+        return piece
+
+
+_MAKE: dict[str, Callable[[], _Decompressor]] = {
+    "gzip": _Gzip,
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
+    "zstd": lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}),
+    "lz4": lz4.frame.LZ4FrameDecompressor,
+}
+# EOFError, RuntimeError and OSError are how lz4 and bz2 say that data are invalid.
+_DAMAGED = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, RuntimeError, EOFError, ValueError)
+
+
+def compression_of(first: bytes) -> str:
+    """What the first bytes of a file are compressed with; "" for none of the above."""
+    if first[:2] == b"\x1f\x8b":
+        return "gzip"
+    if first[:3] == b"BZh":
+        return "bzip2"
+    if first[:6] == b"\xfd7zXZ\0":
+        return "xz"
+    if first[:4] == b"\x04\x22\x4d\x18":
+        return "lz4"
+    # pzstd begins with a skippable frame
+    return "zstd" if first[:4] == b"\x28\xb5\x2f\xfd" or (first[1:4] == b"\x2a\x4d\x18" and first[0] >> 4 == 5) else ""
+
+
+def unpacked(name: str, kind: str, chunks: Iterator[bytes], warn: Callable[[str], None]) -> Iterator[bytes]:
+    """Pieces of what ``chunks`` unpack to, of at most 1 MiB each; all members (streams, frames) one after the other.
+
+    Raises CaptureError for damaged data; ``warn`` gets a sentence where they are cut short, or followed by others.
+    """
+    try:
+        rest = yield from _member(kind, b"", chunks)
+        while rest is not None:
+            rest = _next_member(rest, chunks)
+            if not rest:
+                return
+            if compression_of(rest) != kind:
+                warn(f"{name}: something else follows the {kind} data; it was not read")
+                return
+            rest = yield from _member(kind, rest, chunks)
+    except _DAMAGED as error:
+        raise CaptureError(f"{name}: the {kind} data are damaged: {error}; copy the file again") from error
+    warn(f"{name}: the {kind} data are cut short; what they hold up to there was read")
+
+
+def _member(kind: str, data: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, bytes | None]:
+    """Pieces of one member; returns what follows it, None where the input ends before it does."""
+    decompressor = _MAKE[kind]()
+    while not decompressor.eof:
+        if decompressor.needs_input and not data:
+            data = next(chunks, b"")
+            if not data:
+                return None
+        piece = decompressor.decompress(data, _PIECE)
+        data = b""
+        if piece:
+            yield piece
+    return decompressor.unused_data or b""
+
+
+def _next_member(rest: bytes, chunks: Iterator[bytes]) -> bytes:
+    """What follows a member, without the zeros that tapes and xz pad with; enough of it to know what it is."""
+    rest = rest.lstrip(b"\0")
+    while len(rest) < _LONGEST_MAGIC and (chunk := next(chunks, b"")):
+        rest = (rest + chunk).lstrip(b"\0")
+    return rest

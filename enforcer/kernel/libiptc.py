@@ -1,0 +1,202 @@
+"""libiptc through ctypes: one handle is one snapshot of one table of the legacy iptables. Nothing here has an opinion.
+
+libiptc (iptables ``libiptc/libiptc.c``) reads a whole table, lets it be changed in memory, and replaces it in one
+``setsockopt``. Its functions return 1 for success, else 0 with errno set, which its own ``strerror`` puts into words.
+
+The libraries are loaded by their sonames, so that the dynamic linker alone decides where they are. No child process:
+modules that the kernel does not have yet it is made to load itself (:func:`request_tables`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from enforcer.errors import HostError, KernelError
+
+_SONAMES = {4: "libip4tc.so.2", 6: "libip6tc.so.2"}  # iptables 1.8.3 and newer
+_PREFIX = {4: "iptc", 6: "ip6tc"}
+
+_HANDLE = ctypes.c_void_p
+_TEXT = ctypes.c_char_p
+_INT = ctypes.c_int
+_ENTRY = ctypes.c_void_p  # struct ipt_entry, struct ip6t_entry
+_NEXT_OFFSET = {4: 90, 6: 142}  # of next_offset in them (linux/netfilter_ipv4/ip_tables.h, ipv6/ip6_tables.h)
+
+
+class _Counters(ctypes.Structure):
+    """``struct xt_counters``: packets and bytes."""
+
+    _fields_ = (("packets", ctypes.c_uint64), ("bytes", ctypes.c_uint64))
+
+
+_SIGNATURES: dict[str, tuple[list[Any], Any]] = {
+    "init": ([_TEXT], _HANDLE),
+    "free": ([_HANDLE], None),
+    "commit": ([_HANDLE], _INT),
+    "strerror": ([_INT], _TEXT),
+    "first_chain": ([_HANDLE], _TEXT),
+    "next_chain": ([_HANDLE], _TEXT),
+    "builtin": ([_TEXT, _HANDLE], _INT),
+    "create_chain": ([_TEXT, _HANDLE], _INT),
+    "delete_chain": ([_TEXT, _HANDLE], _INT),
+    "get_policy": ([_TEXT, ctypes.POINTER(_Counters), _HANDLE], _TEXT),
+    "set_policy": ([_TEXT, _TEXT, ctypes.POINTER(_Counters), _HANDLE], _INT),
+    "first_rule": ([_TEXT, _HANDLE], _ENTRY),
+    "next_rule": ([_ENTRY, _HANDLE], _ENTRY),
+    "get_target": ([_ENTRY, _HANDLE], _TEXT),
+    "insert_entry": ([_TEXT, _ENTRY, ctypes.c_uint, _HANDLE], _INT),
+    "delete_num_entry": ([_TEXT, ctypes.c_uint, _HANDLE], _INT),
+}
+
+
+class IptcError(KernelError):
+    """libiptc, or the kernel behind it, refused. ``errno`` is the number, ``reason`` libiptc's words for it."""
+
+    def __init__(self, what: str, reason: str, number: int) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.errno = number
+        self.reason = reason
+
+
+class Snapshot:
+    """A table as it is now, in the calling thread's network namespace. ``close`` it. Raises IptcError."""
+
+    def __init__(self, version: int, table: str) -> None:
+        self._version = version
+        self._functions = _functions(version)
+        self._handle: int | None = self._functions["init"](table.encode())
+        if not self._handle:
+            raise self._error(f"open table {table}")
+
+    def close(self) -> None:
+        if self._handle:
+            self._functions["free"](self._handle)
+            self._handle = None
+
+    def chains(self) -> Iterator[str]:
+        name = self._call("first_chain")
+        while name:
+            yield name.decode()
+            name = self._call("next_chain")
+
+    def is_builtin(self, chain: str) -> bool:
+        return bool(self._call("builtin", chain.encode()))
+
+    def rules(self, chain: str) -> Iterator[tuple[bytes, str]]:
+        """Each rule's bytes, and the name of its target."""
+        entry = self._call("first_rule", chain.encode())
+        while entry:
+            size = ctypes.c_uint16.from_address(entry + _NEXT_OFFSET[self._version]).value
+            target = self._call("get_target", entry) or b""
+            yield ctypes.string_at(entry, size), target.decode()
+            entry = self._call("next_rule", entry)
+
+    def create_chain(self, chain: str) -> None:
+        self._change(f"create chain {chain}", "create_chain", chain.encode())
+
+    def delete_chain(self, chain: str) -> None:
+        self._change(f"delete chain {chain}", "delete_chain", chain.encode())
+
+    def insert(self, chain: str, position: int, blob: bytes) -> None:
+        """Insert before the rule at ``position``, which counts from 0."""
+        self._change(f"insert a rule into {chain}", "insert_entry", chain.encode(), _aligned(blob), position)
+
+    def delete(self, chain: str, position: int) -> None:
+        self._change(f"delete rule {position} of {chain}", "delete_num_entry", chain.encode(), position)
+
+    def policy(self, chain: str) -> str:
+        """What a built-in chain does with a packet that no rule decides on: ``ACCEPT`` or ``DROP``."""
+        found: bytes = self._call("get_policy", chain.encode(), ctypes.byref(_Counters())) or b""
+        return found.decode()
+
+    def keep_policy(self, chain: str) -> None:
+        """Set a built-in chain's policy and counters to what they are."""
+        counters = _Counters()
+        policy = self._call("get_policy", chain.encode(), ctypes.byref(counters))
+        self._change(f"keep the policy of {chain}", "set_policy", chain.encode(), policy, ctypes.byref(counters))
+
+    def commit(self) -> None:
+        self._change("commit", "commit")
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        assert self._handle, "the snapshot is closed"
+        return self._functions[name](*arguments, self._handle)
+
+    def _change(self, what: str, name: str, *arguments: object) -> None:
+        if self._call(name, *arguments) != 1:
+            raise self._error(what)
+
+    def _error(self, what: str) -> IptcError:
+        number = ctypes.get_errno()
+        said: bytes = self._functions["strerror"](number) or b""
+        return IptcError(what, said.decode(errors="replace"), number)
+
+
+def _aligned(blob: bytes) -> Any:
+    """The bytes of a rule where a structure may begin: libiptc copies them, and reads their lengths first."""
+    words = (ctypes.c_uint64 * -(-len(blob) // 8))()
+    ctypes.memmove(words, blob, len(blob))
+    return words
+
+
+@cache
+def _functions(version: int) -> dict[str, Any]:
+    """libiptc's functions for a family. HostError naming the package when it is missing."""
+    try:
+        library = ctypes.CDLL(_SONAMES[version], use_errno=True)
+    except OSError as error:
+        package = _SONAMES[version].replace(".so.", "")
+        raise HostError(
+            f"{_SONAMES[version]} cannot be loaded; install the package iptables, or {package} (1.8.3 or newer)"
+        ) from error
+    functions = {}
+    for name, (arguments, result) in _SIGNATURES.items():
+        function = getattr(library, f"{_PREFIX[version]}_{name}")
+        function.argtypes, function.restype = arguments, result
+        functions[name] = function
+    return functions
+
+
+_NETLINK_NETFILTER = 12
+_COMPAT_GET = 11 << 8  # NFNL_SUBSYS_NFT_COMPAT, NFNL_MSG_COMPAT_GET
+_ATTR_NAME, _ATTR_REVISION, _ATTR_TYPE = 1, 2, 3  # NFTA_COMPAT_*
+_HEADER = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
+_ATTRIBUTE = struct.Struct("=HH")
+_REQUEST_ACK = 0x5
+_TIMEOUT_S = 10.0
+# ip_tables and ip6_tables are also known by the one match that is built into each (MODULE_ALIAS in net/ipv4/netfilter/
+# ip_tables.c and net/ipv6/netfilter/ip6_tables.c).
+_BUILT_IN = {4: (socket.AF_INET, b"icmp\0"), 6: (socket.AF_INET6, b"icmp6\0")}
+TABLE_NAMES = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
+"""A namespace's tables, in files that are there once ip_tables or ip6_tables is loaded."""
+
+
+def request_tables(version: int) -> None:
+    """Make the kernel load ip_tables or ip6_tables, where it is a module that is not loaded yet.
+
+    Asked whether it has a match, the kernel loads the module that has it, by itself (``nfnl_compat_get_rcu`` in
+    net/netfilter/nft_compat.c): unlike modprobe this needs CAP_NET_ADMIN alone. The modules of single tables the kernel
+    loads when they are opened. Best effort: what is missing then shows when a table is opened.
+    """
+    if os.path.exists(TABLE_NAMES[version]):
+        return
+    family, name = _BUILT_IN[version]
+    body = _attribute(_ATTR_NAME, name) + _attribute(_ATTR_REVISION, bytes(4)) + _attribute(_ATTR_TYPE, bytes(4))
+    message = _HEADER.pack(_HEADER.size + len(body), _COMPAT_GET, _REQUEST_ACK, 1, 0, family, 0, 0) + body
+    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as channel:
+        channel.settimeout(_TIMEOUT_S)
+        channel.bind((0, 0))
+        channel.send(message)
+        channel.recv(1 << 16)
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    size = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(size, kind) + payload + bytes(-size % 4)

@@ -1,0 +1,131 @@
+"""CAPTURE on a command line: a file, stdin or a pipe; link types, limits, and numbers of packets."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from dossim.cli import main
+
+ROOT = Path(__file__).parents[3]
+HOW_TO = str(ROOT / "scenarios" / "policies" / "how-to.yaml")
+HOST = ["-p", HOW_TO, "--address", "10.10.10.10/24"]
+ETHERNET, SLL, USER0 = 1, 113, 147
+PACKETS = [bytes(IP(src=f"203.0.113.{last}", dst="10.10.10.10") / UDP()) for last in range(1, 5)]
+
+
+def pcap(packets: list[bytes], link: int = ETHERNET) -> bytes:
+    records = b"".join(struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet for packet in packets)
+    return struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link) + records
+
+
+FLOOD = pcap([bytes(Ether() / IP(packet)) for packet in PACKETS])
+# The second and the third are not received: sent by the host, to another.
+COOKED = pcap(
+    [
+        struct.pack(">HHH8sH", kind, 1, 6, b"", 0x800) + packet
+        for kind, packet in zip((0, 4, 3, 0), PACKETS, strict=True)
+    ],
+    SLL,
+)
+
+
+def dossim(*words: object, stdin: bytes | str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words], input=stdin)
+
+
+def predicted(*words: object, stdin: bytes | None = None) -> int:
+    """How many packets a prediction was about."""
+    result = dossim("predict", *words, *HOST, "--json", "-", stdin=stdin)
+    assert (result.exit_code, result.stderr) == (0, "")
+    packets = json.loads(result.stdout)["packets"]
+    assert isinstance(packets, int)
+    return packets
+
+
+@pytest.mark.parametrize("octets", [FLOOD, gzip.compress(FLOOD)], ids=["plain", "gzip"])
+def test_a_capture_from_stdin(octets: bytes) -> None:
+    assert predicted("-", stdin=octets) == 4
+
+
+def test_a_capture_from_a_pipe_that_has_a_name() -> None:
+    """As bash's <(zcat x.pcap.gz) and zsh's, and as - from another program."""
+    program = [sys.executable, "-m", "dossim.cli"]
+    words = " ".join(HOST)
+    for capture in ("<(printf %s $OCTETS | base64 -d)", "- < <(printf %s $OCTETS | base64 -d)"):
+        done = subprocess.run(
+            ["bash", "-c", f"{' '.join(program)} predict {words} --json - {capture}"],
+            env={**os.environ, "OCTETS": base64.b64encode(FLOOD).decode()},
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["packets"] == 4
+
+
+def test_stdin_is_there_once(tmp_path: Path) -> None:
+    result = dossim("predict", "-", "-p", "-", stdin=FLOOD)
+    assert result.exit_code == 2
+    assert "the policy and the capture cannot both come from stdin (-)" in result.stderr
+
+
+def test_a_link_type_that_is_not_read_is_named_and_left_out_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "user.pcap"
+    path.write_bytes(pcap(PACKETS, USER0))
+    refused = dossim("predict", path, *HOST)
+    assert refused.exit_code == 2
+    assert "of 4 packets, 4 of USER0 (link type 147) cannot be read; --skip-unknown-link-types leaves" in refused.stderr
+    assert predicted(path, "--skip-unknown-link-types") == 0
+
+
+@pytest.mark.parametrize(("size", "fits"), [("1k", True), ("500", True), ("250", False), ("1M", True), ("2GiB", True)])
+def test_a_limit_of_size(tmp_path: Path, size: str, fits: bool) -> None:
+    path = tmp_path / "x.pcap.gz"
+    path.write_bytes(gzip.compress(FLOOD))
+    if fits:
+        assert predicted(path, "--max-size", size) == 4
+        return
+    refused = dossim("predict", path, *HOST, "--max-size", size)
+    assert refused.exit_code == 2
+    assert f"the gzip data unpack to more than {size} bytes, the limit that --max-size sets" in refused.stderr
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "2X", "", "1.5G", "G"])
+def test_what_is_no_size(tmp_path: Path, size: str) -> None:
+    path = tmp_path / "x.pcap"
+    path.write_bytes(FLOOD)
+    refused = dossim("predict", path, *HOST, "--max-size", size)
+    assert refused.exit_code == 2
+    assert "is no size; a number of bytes, or as 500M or 4G, would be right" in refused.stderr
+
+
+def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cooked.pcap"
+    path.write_bytes(COOKED)
+    for number, source in ((0, "203.0.113.1"), (3, "203.0.113.4")):
+        result = dossim("explain", *HOST, f"{path}#{number}")
+        assert result.exit_code == 0
+        assert source in result.stdout
+    left_out = dossim("explain", *HOST, f"{path}#1")
+    assert left_out.exit_code == 2
+    assert "#1: the packet is one of those left out: 1 sent by the host (SLL packet type 4), 1 to" in left_out.stderr
+    beyond = dossim("explain", *HOST, f"{path}#4")
+    assert "#4: the capture holds 4 packets, 0 to 3" in beyond.stderr
+
+
+def test_a_packet_of_stdin_is_explained() -> None:
+    result = dossim("explain", *HOST, "--", "-#2", stdin=FLOOD)
+    assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
+    assert "-: which packet? Write -#0 for the first" in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
