@@ -7,6 +7,7 @@ is left as it is in the kernel, and raw goes on without it.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,7 +66,7 @@ def settle(wish: Wish, driver: BackendDriver, memory: Memory, *, dry_run: bool) 
     for _ in range(1 + len(Mode) * len(wish.tables)):
         settlement = plan_for(wish, memory, ruled_out)
         try:
-            result = _apply(driver, settlement.plan, dry_run=dry_run)
+            result = _apply(driver, settlement.plan, wish, dry_run=dry_run)
         except Exception as error:
             return without_xdp(wish, error, changes)
         changes += result.changes
@@ -126,16 +127,18 @@ def _without_modes(facts: HostFacts, ruled_out: Mapping[str, Mapping[Mode, str]]
     return replace(facts, interfaces=tuple(corrected.values()))
 
 
-def _apply(driver: BackendDriver, plan: Plan, *, dry_run: bool) -> ApplyResult:
+def _apply(driver: BackendDriver, plan: Plan, wish: Wish, *, dry_run: bool) -> ApplyResult:
     """A driver that cannot work at all on this host refuses every interface that wants it.
 
-    What the kernel refused, or a privilege that lacks, is no such answer: it is raised.
+    What the kernel refused is no such answer, nor a privilege that lacks: it is raised. But where XDP enforces nothing
+    yet, so that nothing could be taken away, nowhere to pin and no privilege are: raw alone is this host's.
     """
     try:
         return driver.apply(plan, dry_run=dry_run)
-    except (KernelError, PrivilegeError):
-        raise
     except HostError as error:
+        number = error.errno if isinstance(error, KernelError) else 0
+        if isinstance(error, (KernelError, PrivilegeError)) and (wish.enforced or number not in (0, errno.EROFS)):
+            raise
         wanting = [item.interface for item in plan.interfaces if item.mode]
         return ApplyResult(refused=dict.fromkeys(wanting or ["XDP"], str(error)))
 
