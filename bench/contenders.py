@@ -12,11 +12,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from bench.traffic import BPF, NETNS, Pair, Traffic, compiled
+from bench.traffic import BPF, NETNS, OWN_ADDRESS, Pair, Traffic, compiled
 from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.addresses import AddressTables, make_tables
 from enforcer.backends.xdp.contents import contents_of
 from enforcer.backends.xdp.layout import TABLES
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.backends.xdp.rows import atoms, render
 from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel import toolchain
@@ -73,19 +74,23 @@ def parse_only(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> 
 
 def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: InterfacePlan | None = None) -> Running:
     """The enforcer's program and tables; for misses compiled anew with another verdict for what it passes."""
+    pair = traffic.pair()
     started = time.perf_counter()
     plan = plan or plan_of(nets)
     classified = classify(atoms(plan))
     tables = stack.enter_context(make_tables(classified))
     rows = render(plan)
-    contents = contents_of(plan, rows, classified.members, tables.manifest.capacity, pass_tagged=False, ipv6=True)
-    obj = toolchain.OBJECT
+    contents = contents_of(
+        plan, rows, classified.members, tables.manifest.capacity, receiver=Receiver(OWN_ADDRESS, pair.far), ipv6=True
+    )
+    obj = toolchain.prebuilt()
     if misses:
-        obj = compiled(BPF / "xdp_untracked.bpf.c", traffic.directory / "xdp_untracked.bpf.o", misses=True)
-    with patch.object(toolchain, "OBJECT", obj):
+        watching = ("-DWATCH_DEVICE",) if obj == toolchain.WATCHING else ()
+        source, target = BPF / "xdp_untracked.bpf.c", traffic.directory / "xdp_untracked.bpf.o"
+        obj = compiled(source, target, *watching, misses=True)
+    with patch.object(toolchain, "prebuilt", lambda: obj):
         loaded = generation.load(contents, tables.maps)
     stack.enter_context(loaded.obj)
-    pair = traffic.pair()
     program = loaded.obj.program(loaded.program).fd
     stack.enter_context(pair.attach(program))
     return Running(pair, time.perf_counter() - started, memory_of(tables), program)

@@ -35,7 +35,8 @@ NETNS = Path("/run/netns")
 BATCH = 64
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 
-_ETHERNET = bytes.fromhex("020000000001020000000002")
+OWN_ADDRESS = bytes.fromhex("020000000001")
+_ETHERNET = OWN_ADDRESS + bytes.fromhex("020000000002")
 _UDP = struct.pack("!HHHH", 1234, 9999, 8 + 18, 0) + bytes(18)
 
 
@@ -51,13 +52,13 @@ def frame6() -> bytes:
     return _ETHERNET + b"\x86\xdd" + header + _UDP
 
 
-def compiled(source: Path, target: Path, *, misses: bool = False) -> Path:
+def compiled(source: Path, target: Path, *defines: str, misses: bool = False) -> Path:
     """An object of a program, as bpf/Makefile makes it; with ``misses`` what it would pass it drops."""
     machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
     include = ["-I", str(BPF / "include"), "-I", f"/usr/include/{machine}-linux-gnu"]
     before = ["-include", str(PROGRAMS / "misses.h")] if misses else []
-    words = ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", *include, *before, "-c", str(source)]
-    subprocess.run([*words, "-o", str(target)], check=True)
+    words = ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", *defines, *include, *before, "-c"]
+    subprocess.run([*words, str(source), "-o", str(target)], check=True)
     return target
 
 
@@ -140,7 +141,7 @@ class Traffic:
             for file in ("all", "default"):
                 Path(f"/proc/sys/net/ipv6/conf/{file}/disable_ipv6").write_text("1")
             index = ip.link_lookup(ifname="eth0")[0]
-            ip.link("set", index=index, address=_ETHERNET[:6].hex(":"))  # or IP would not look at the frames
+            ip.link("set", index=index, address=OWN_ADDRESS.hex(":"))  # or IP would not look at the frames
             ip.link("set", index=index, state="up")
         return Pair(far, near, index)
 

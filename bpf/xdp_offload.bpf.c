@@ -150,9 +150,11 @@ int xdp_offload(struct xdp_md *ctx)
 	__u32 element = 0;
 	struct offload_settings *found = bpf_map_lookup_elem(&settings, &element);
 
-	if (!found)
+	if (!found || cursor.at + sizeof(struct ethernet_header) > cursor.end)
 		return XDP_PASS;
-	switch (parse_link(&cursor, found->pass_tagged != 0)) {
+	if (!is_received(cursor.at, found->own_address_first, found->own_address_last))
+		return XDP_PASS;
+	switch (parse_link(&cursor)) {
 	case ETHERTYPE_IPV4:
 		return decide_ipv4(&cursor);
 	case ETHERTYPE_IPV6:

@@ -13,6 +13,8 @@
  *    something unknown, the packet passes;
  *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole datagram;
  *  - what a later IPv6 fragment says of its protocol counts for nothing: the first fragment's does after reassembly;
+ *  - what is addressed to another interface (a macvlan on this one), or has the tag of a VLAN, passes. Compiled with
+ *    WATCH_DEVICE it looks at the interface itself before it drops, and passes all packets while others take them;
  *  - IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) pass: it will drop
  *    them. Those it refuses for their checksum or a length beyond the frame are dropped here when an entry says so.
  *
@@ -21,6 +23,9 @@
 #include "toolchain.h"
 #include "abi.h"
 #include "parse.h"
+#ifdef WATCH_DEVICE
+#include "device.h"
+#endif
 
 #define MAX_EXTENSIONS 8
 /* Ethernet, VLAN tags, IPv6 and the longest extension headers (the longest of one: 2,048 bytes). */
@@ -28,8 +33,12 @@
 
 /* Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them (BPF_F_XDP_HAS_FRAGS). */
 SETTING(__u32, multi_buffer);
-/* Not 0: VLAN interfaces sit on this one, so tagged packets are theirs and not the policy's of this interface. */
-SETTING(__u32, pass_tagged);
+/* The interface's own address: its first 4 bytes and the other 2, as they lie in memory. */
+SETTING(__u32, own_address_first);
+SETTING(__u32, own_address_last);
+/* The interface's index, and whether VLAN tags are always in the frame; only the object that watches it reads them. */
+SETTING(__u32, own_device);
+SETTING(__u32, tags_in_frame);
 /* How many words of a row are in use: 1, 2 or 8. */
 SETTING(__u32, row_words);
 /* Not 0: some entry asks for destination addresses, for named ports, or has the action Pass. */
@@ -391,6 +400,22 @@ SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 	return 0;
 }
 
+/* Whether raw would see the frame as received by this interface. Only of frames to drop: all others pass anyway. */
+static __always_inline int is_own(struct xdp_md *ctx)
+{
+	struct ethernet_header *ethernet = (void *)(long)ctx->data;
+
+	if ((void *)(ethernet + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	if (!is_received(ethernet, own_address_first, own_address_last))
+		return 0;
+#ifdef WATCH_DEVICE
+	return !own_device || !is_shared(ctx, own_device, tags_in_frame);
+#else
+	return 1;
+#endif
+}
+
 /*
  * The one place that drops. What cannot be counted for its entry is not dropped. `length` is what the IP header says;
  * the frame may end earlier, but asking how long it is costs a call, so only if its first part is too short.
@@ -398,9 +423,11 @@ SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 static __always_inline int drop(struct xdp_md *ctx, __u32 entry, __u32 at, __u32 length)
 {
 	struct entry_count *count = find_entry_counters(&entry);
-	__u32 first_part = ctx->data_end - ctx->data - at;
+	__u64 first_part = (long)ctx->data_end - (long)ctx->data;
 
-	if (!count)
+	OPAQUE(first_part); /* or the compiler subtracts in 32 bits, which the verifier refuses of pointers */
+	first_part -= at;
+	if (!count || !is_own(ctx))
 		return XDP_PASS;
 	if (length > first_part)
 		length = smaller(length, frame_length(ctx) - at);
@@ -738,7 +765,7 @@ int xdp_untracked(struct xdp_md *ctx)
 		.end = (void *)(long)ctx->data_end,
 	};
 
-	switch (parse_link(&cursor, pass_tagged)) {
+	switch (parse_link(&cursor)) {
 	case ETHERTYPE_IPV4:
 		return decide_ipv4(ctx, &cursor);
 	case ETHERTYPE_IPV6:

@@ -147,9 +147,7 @@ class Agent:
     def _links_now(self) -> Links:
         """What matters of the host's interfaces; those of workloads come and go all the time and do not."""
         felix = (self._wanted or Resources()).felix_for(self._enforcer.node)
-        return frozenset(
-            (item.name, item.index, item.addresses) for item in interfaces() if is_host_interface(item.name, felix)
-        )
+        return frozenset(item.shape for item in interfaces() if is_host_interface(item.name, felix))
 
     def _complain(self, message: str, error: EnforcerError) -> None:
         problem = _one_line(error)

@@ -1,22 +1,25 @@
 """Enforcer: one pass from resources to the kernel of the calling thread's network namespace, and the way back.
 
 Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw; then
-netdev ingress, if asked for. No order opens a hole, because XDP and raw each drop at every moment what the old and the
-new policy both drop. XDP goes first so that new deny entries bite as early as they can, and so that a refusal to attach
-is known before raw is touched.
+netdev ingress, if asked for; last of all XDP lets go of interfaces that are to have none. No order opens a hole,
+because XDP and raw each drop at every moment what the old and the new policy both drop. XDP goes first so that new deny
+entries take effect as early as they can, and so that a refusal to attach is known before raw is touched.
 
 An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
-left where it is: in the mode it has, with the new policy, or untouched if it had none. All other interfaces are done;
-then the refusal is raised.
+left in the mode it has, with the new policy, or in raw if it had none; then the refusal is raised. Where the XDP part
+fails as a whole, what it enforces stays, raw is applied, and the failure is raised. Where raw fails, XDP lets go of
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.backends.base import EntryCount
+from enforcer.backends.detect import host_rules
 from enforcer.backends.iptables import IptablesBackend, Settings, probe
 from enforcer.backends.iptables.rules import UNITS, Limit, TableName
 from enforcer.backends.netdev import NetdevBackend
@@ -28,8 +31,9 @@ from enforcer.backends.nftables import probe as probe_nftables
 from enforcer.backends.nftables.rules import RateLimit
 from enforcer.backends.raw import RawBackends
 from enforcer.backends.xdp import XdpBackend
+from enforcer.directories import UntrustedDirectoryError
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.kernel.netlink import InterfaceState
 from enforcer.kernel.netlink import interfaces as netlink_interfaces
 from enforcer.kernel.probe import netdev_ingress, probe_host
@@ -40,12 +44,12 @@ from enforcer.mode import ModeChoice, RawChoice
 from enforcer.places import default_pin_root, pins_are_fleeting, remove_if_empty
 from enforcer.plan import Plan, make_plan, wants_xdp
 from enforcer.policy.compile import Compiler
-from enforcer.policy.endpoint import ANY_INTERFACE
+from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.rawchoice import asked_for
-from enforcer.settle import Wish, settle
-from enforcer.status import InterfaceStatus, enforced_modes, read_status
+from enforcer.rawchoice import asked_for, detected
+from enforcer.settle import Settlement, Wish, failure, settle, without_xdp
+from enforcer.status import InterfaceStatus, read_status
 from enforcer.words import Action, Answer, Backend, Mode, Toolchain
 
 _UNASKED = Probe(Answer.UNKNOWN, "not probed")
@@ -94,6 +98,7 @@ class Enforcer:
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self._memory = Memory()
         self._compiler = Compiler()
+        self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
         """Make the kernel enforce the resources; doing it again changes nothing.
@@ -101,37 +106,56 @@ class Enforcer:
         Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
         this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
         """
-        if self.choice is not ModeChoice.RAW:
-            require(self.toolchain)
         felix = resources.felix_for(self.node)
         raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
         netdev = NetdevBackend(nft_settings_of(felix))
-        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain)
+        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
         with namespace_lock():
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
-            tables = self._tables(resources, present)
+            tables = self._tables(self._with_kernel_names(resources, present), present)
+            absent = frozenset(table.interface for table in tables) - present.keys()
             facts = self._facts(tables, present, felix)
             # Raw holds every entry: what it cannot say is refused while nothing is changed yet.
             latest = make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev)
             raw.check(latest)
             netdev.check(latest)
-            absent = frozenset(table.interface for table in tables) - present.keys()
-            wish = Wish(
-                tables, facts, felix, self.choice, enforced_modes(self._pin_root), absent, self.raw, self.netdev
-            )
-            settled = settle(wish, xdp, self._memory, dry_run=dry_run)
+            wish = Wish(tables, facts, felix, self.choice, {}, absent, self.raw, self.netdev)
+            settled = self._settle(wish, xdp, dry_run=dry_run)
             result = raw.apply(settled.plan, dry_run=dry_run)
             early = netdev.apply(settled.plan, dry_run=dry_run)
+            released = [] if settled.failed else self._release(settled, xdp, dry_run=dry_run)
+        if settled.failed:
+            raise settled.failed
         if settled.impossible:
             raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
-        warnings += _unheard(settled.plan, nft_settings_of(felix).mark_mask)
+        warnings += _unheard(settled.plan, nft_settings_of(felix).mark_mask, facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
             warnings += filter(None, [pins_are_fleeting(self._pin_root)])
-        changes = (*settled.changes, *result.changes, *early.changes)
+        changes = (*settled.changes, *result.changes, *early.changes, *released)
         return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
+
+    def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
+        """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
+        try:
+            with suppress(UntrustedDirectoryError):  # applying XDP refuses then, and says why
+                wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
+            if self.choice is not ModeChoice.RAW:
+                require(self.toolchain)
+        except Exception as error:
+            return without_xdp(wish, error)
+        return settle(wish, xdp, self._memory, dry_run=dry_run)
+
+    def _release(self, settled: Settlement, xdp: XdpBackend, *, dry_run: bool) -> list[str]:
+        try:
+            return xdp.release(settled.plan, dry_run=dry_run)
+        except UntrustedDirectoryError:  # a warning says so
+            return []
+        except Exception as error:
+            settled.failed = failure(error)
+            return []
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
@@ -148,6 +172,15 @@ class Enforcer:
     def status(self) -> tuple[InterfaceStatus, ...]:
         """What is enforced now, whoever applied it."""
         return read_status(self._pin_root)
+
+    def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
+        """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
+        names = {other: item.name for item in present.values() for other in item.alternative_names}
+        known, known_names, renamed = self._renamed
+        if known is not resources or known_names != names:
+            renamed = with_kernel_names(resources, names)
+            self._renamed = (resources, names, renamed)
+        return renamed
 
     @property
     def _pin_root(self) -> Path:
@@ -182,9 +215,12 @@ class Enforcer:
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
         states = [present[name] for name in names if name in present]
         facts = self._memory.facts(self.node, states, XdpBackend(self._pin_root).programs())
-        absent = tuple(InterfaceFacts(name, modes=_NOT_THERE) for name in names if name not in present)
-        backends = {**facts.backends, **_probe_raw(felix, self.raw)}
-        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends)
+        absent = tuple(
+            InterfaceFacts(table.interface, modes=_NOT_THERE) for table in tables if table.interface not in present
+        )
+        rules = host_rules()
+        backends = {**facts.backends, **_probe_raw(felix, self.raw, rules)}
+        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends, rules=rules)
         return _with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
 
 
@@ -193,13 +229,16 @@ def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None
 
     What is pinned below ``pin_root`` is known to be ours.
     """
-    present = [item.name for item in netlink_interfaces()]
-    missing = [name for name in interfaces if name not in present]
+    states = netlink_interfaces()
+    present = [item.name for item in states]
+    names = {name: item.name for item in states for name in (*item.alternative_names, item.name)}
+    missing = [name for name in interfaces if name not in names]
     if missing:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
     backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
     ours = XdpBackend(pin_root or default_pin_root()).programs()
-    return probe_host(node, list(interfaces) or None, backends=backends, ours=ours)
+    facts = probe_host(node, [names[name] for name in interfaces] or None, backends=backends, ours=ours)
+    return replace(facts, rules=host_rules())
 
 
 def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState]) -> HostFacts:
@@ -215,30 +254,36 @@ def _with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, I
     return replace(facts, interfaces=interfaces, backends=backends)
 
 
-def _unheard(plan: Plan, mask: int) -> Iterator[str]:
+def _unheard(plan: Plan, mask: int, rules: HostRules) -> Iterator[str]:
     """Where an Allow reaches less far than its author may think."""
-    allowing = [
-        item.interface
-        for item in plan.interfaces
-        if item.raw_backend is Backend.NFTABLES
-        and any(entry.action is Action.ALLOW for entry in (*item.table.ingress, *item.table.egress))
-    ]
-    if allowing:
-        mark = f"{mask & -mask:#x}"
+    allowing: dict[Backend, list[str]] = {}
+    for item in plan.interfaces:
+        if any(entry.action is Action.ALLOW for entry in (*item.table.ingress, *item.table.egress)):
+            allowing.setdefault(item.raw_backend, []).append(item.interface)
+    mark = f"'meta mark & {mask & -mask:#x} == {mask & -mask:#x} accept'"
+    if names := allowing.get(Backend.NFTABLES):
         yield (
-            f"Allow on {', '.join(allowing)}: nftables cannot accept for the tables of others; a firewall of this host "
-            f"that drops what is not tracked needs 'meta mark & {mark} == {mark} accept'"
+            f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this host "
+            f"that drops what is not tracked needs {mark}"
+        )
+    if (names := allowing.get(Backend.IPTABLES)) and rules.nft:
+        yield (
+            f"Allow on {', '.join(names)}: legacy iptables cannot accept for nf_tables, where this host has "
+            f"{rules.nft} rules of its own; what they drop of untracked packets needs {mark} there"
         )
 
 
-def _probe_raw(felix: FelixConfiguration, choice: RawChoice) -> dict[Backend, Probe]:
-    """What the raw backends answer that matter: that asked for; else nftables only where iptables is not."""
+def _probe_raw(felix: FelixConfiguration, choice: RawChoice, rules: HostRules) -> dict[Backend, Probe]:
+    """What the raw backends answer that matter: the one asked for, else where the host's rules are; the other one only
+    where it is not to be had. (Asking iptables makes its tables.)
+    """
     wanted, _ = asked_for(felix, choice)
-    found: dict[Backend, Probe] = {}
-    if wanted is not Backend.NFTABLES:
-        found[Backend.IPTABLES] = probe(ipv6=felix.ipv6_support)
-    if wanted is Backend.NFTABLES or (wanted is None and found[Backend.IPTABLES].answer is Answer.NO):
-        found[Backend.NFTABLES] = probe_nftables(ipv6=felix.ipv6_support)
+    probes = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
+    first = wanted or detected(rules)[0]
+    found = {first: probes[first](ipv6=felix.ipv6_support)}
+    if wanted is None and found[first].answer is Answer.NO:
+        other = next(backend for backend in probes if backend is not first)
+        found[other] = probes[other](ipv6=felix.ipv6_support)
     return found
 
 

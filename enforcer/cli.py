@@ -66,7 +66,7 @@ def raw_backend_option(command: Command) -> Command:
         type=click.Choice([str(choice) for choice in RawChoice]),
         default=str(RawChoice.AUTO),
         show_default=True,
-        help="Where the raw part is: as the FelixConfiguration says, else legacy iptables where the host has it; or "
+        help="Where the raw part is: as the FelixConfiguration says, else where the host's own rules are; or "
         "one by name.",
     )(command)
 

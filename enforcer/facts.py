@@ -22,6 +22,8 @@ class InterfaceFacts:
     """One interface. ``modes`` holds a probe for each XDP mode; ``addresses`` are those configured on it, ``gateways``
     the next hops of routes that leave by it.
 
+    ``alternative_names``: what else the interface is called (``ip link property``), also by a HostEndpoint.
+
     ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
     ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
     nf_tables.
@@ -35,7 +37,19 @@ class InterfaceFacts:
     modes: Mapping[Mode, Probe] = field(default_factory=dict)
     foreign_xdp: str = ""
     gateways: tuple[IPAddress, ...] = ()
+    alternative_names: tuple[str, ...] = ()
     netdev_ingress: Probe = Probe(Answer.UNKNOWN, "not probed")
+
+
+@dataclass(frozen=True)
+class HostRules:
+    """How many rules of the host itself, not ours, are in legacy tables and in nf_tables, and which of the two
+    Kubernetes uses, if any.
+    """
+
+    legacy: int = 0
+    nft: int = 0
+    kubernetes: Backend | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,7 @@ class HostFacts:
     kernel: str = ""
     interfaces: tuple[InterfaceFacts, ...] = ()
     backends: Mapping[Backend, Probe] = field(default_factory=dict)
+    rules: HostRules = HostRules()
 
     def interface(self, name: str) -> InterfaceFacts | None:
         return next((item for item in self.interfaces if item.name == name), None)

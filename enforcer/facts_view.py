@@ -9,6 +9,7 @@ from rich.table import Table
 
 from enforcer.cli_support import line
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.rawchoice import detected
 from enforcer.words import Answer, Mode, Stage
 
 SCHEMA = "enforcer/probe/v1"
@@ -20,6 +21,7 @@ def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
         "schema": SCHEMA,
         "node": facts.node,
         "kernel": facts.kernel,
+        "host_rules": {"iptables": facts.rules.legacy, "nftables": facts.rules.nft},
         "backends": {str(backend): _probe_as_dict(probe) for backend, probe in facts.backends.items()},
         "interfaces": [_interface_as_dict(item) for item in facts.interfaces],
     }
@@ -30,6 +32,8 @@ def print_facts(facts: HostFacts, console: Console) -> None:
     console.print(line(f"kernel {facts.kernel}"), soft_wrap=True)
     for backend, probe in facts.backends.items():
         console.print(line(f"raw table through {backend}: {_sentence(probe)}"), soft_wrap=True)
+    where, why = detected(facts.rules)
+    console.print(line(f"raw backend where none is asked for: {where}: {why}"), soft_wrap=True)
     table = Table("interface", "driver", "mtu", *map(str, Mode), box=None, pad_edge=False, header_style="dim")
     for item in facts.interfaces:
         answers = [str(item.modes[mode].answer) if mode in item.modes else "not asked" for mode in Mode]
@@ -55,6 +59,7 @@ def _interface_as_dict(item: InterfaceFacts) -> dict[str, Any]:
     return {
         "name": item.name,
         "index": item.index,
+        "alternative_names": list(item.alternative_names),
         "driver": item.driver,
         "mtu": item.mtu,
         "addresses": [str(address) for address in item.addresses],

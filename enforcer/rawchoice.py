@@ -1,13 +1,14 @@
 """Which netfilter holds the raw part of a plan: what may be asked for, and what is taken. Pure.
 
-Both backends enforce the same. Legacy iptables is taken where the host has its tables, because there an Allow reaches
-further: it lets a packet pass the host's own firewall, if that is in legacy tables too (docs/nftables.md).
+Both backends enforce the same. Where nobody asks for one, ours go where the host's own rules are, as Felix's do; in a
+draw to legacy iptables, because there an Allow reaches further: it lets a packet pass the host's own firewall, if that
+is in legacy tables too (docs/nftables.md).
 """
 
 from __future__ import annotations
 
 from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import HostFacts
+from enforcer.facts import HostFacts, HostRules
 from enforcer.mode import RawChoice
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.words import Answer, Backend, Stage
@@ -39,14 +40,31 @@ def raw_backend(facts: HostFacts, felix: FelixConfiguration, choice: RawChoice) 
             raise UnsupportedKernelError(f"{wanted} is not possible on this host ({why}): {refused}")
         return wanted, why
     refused = _refusal(facts, Backend.IPTABLES)
+    where, why = detected(facts.rules)
+    if where is Backend.NFTABLES:
+        if not (no_nft := _refusal(facts, Backend.NFTABLES)):
+            return Backend.NFTABLES, why
+        why = f"{why}, which cannot hold ours: {no_nft}"
     if not refused:
-        return Backend.IPTABLES, "this host has the legacy tables"
+        return Backend.IPTABLES, why
     other = _refusal(facts, Backend.NFTABLES) if Backend.NFTABLES in facts.backends else "not probed"
     if other:
         raise UnsupportedKernelError(
             f"this host has no raw table that could hold the policy: {refused}; nor nftables: {other}"
         )
     return Backend.NFTABLES, f"this host has no legacy tables: {refused}"
+
+
+def detected(rules: HostRules) -> tuple[Backend, str]:
+    """Where the host's own rules are, and how that is known (Felix's ``DetectBackend``)."""
+    if rules.kubernetes is Backend.NFTABLES:
+        return Backend.NFTABLES, "Kubernetes uses nf_tables on this host"
+    if rules.kubernetes is Backend.IPTABLES:
+        return Backend.IPTABLES, "Kubernetes uses the legacy tables on this host"
+    if rules.nft > rules.legacy:
+        beside = f"; legacy tables have {rules.legacy}" if rules.legacy else ""
+        return Backend.NFTABLES, f"this host has its own rules in nf_tables ({rules.nft}{beside})"
+    return Backend.IPTABLES, "this host has the legacy tables"
 
 
 def require_netdev(facts: HostFacts) -> None:

@@ -6,7 +6,6 @@ Read from pins, chains and ipsets alone, so it does not matter which process put
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.eligible import MAX_BITS
 from enforcer.backends.xdp.layout import Pins, TablePins
 from enforcer.backends.xdp.read import Installed, entry_counts
-from enforcer.errors import HostError
+from enforcer.kernel.netlink import interfaces
 from enforcer.kernel.nft import nftables
 from enforcer.words import STAGE_OF_MODE, Backend, Mode, Stage
 
@@ -48,6 +47,9 @@ class Fill:
 class InterfaceStatus:
     """``mode`` None: no XDP. ``counts`` has an entry once for each stage it is at, earlier stages first.
     ``raw_backend`` None: nothing in raw. ``netdev``: nf_tables drops at netdev ingress.
+
+    ``present``: there is an interface of that name; rules of raw and of netdev ingress, which go by names, meet no
+    packet without. ``attached_to``: the name that the interface the XDP program is on has now.
     """
 
     interface: str
@@ -56,29 +58,22 @@ class InterfaceStatus:
     fills: tuple[Fill, ...]
     raw_backend: Backend | None = None
     netdev: bool = False
+    present: bool = True
+    attached_to: str = ""
 
     @property
-    def stage(self) -> Stage:
-        """The earliest stage that enforces anything here."""
+    def stage(self) -> Stage | None:
+        """The earliest stage that enforces anything here; None where none does, because there is no such interface."""
         if self.mode:
             return STAGE_OF_MODE[self.mode]
+        if not self.present:
+            return None
         return Stage.NETDEV_INGRESS if self.netdev else Stage.RAW
 
     @property
     def entries(self) -> tuple[str, ...]:
         """The entries enforced, each once."""
         return tuple(dict.fromkeys(count.entry for count in self.counts))
-
-
-def enforced_modes(pin_root: Path) -> dict[str, Mode | None]:
-    """The interfaces that something of ours is on in this network namespace, and the XDP mode it is attached in.
-
-    Pins that others can change, or that cannot be read, say nothing: applying XDP then refuses, and says why.
-    """
-    modes: dict[str, Mode | None] = dict.fromkeys(raw_backends_of())
-    with suppress(HostError):
-        modes |= {item.interface: item.mode for item in XdpBackend(pin_root).status()}
-    return modes
 
 
 def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:
@@ -91,14 +86,22 @@ def read_status(pin_root: Path) -> tuple[InterfaceStatus, ...]:
     found = [_netdev_fills(names)]
     found += [fill(names) for backend, fill in fills.items() if backend in backends.values()]
     at_netdev = {count.interface for count in counts if count.stage is Stage.NETDEV_INGRESS}
+    called = {item.index: item.name for item in interfaces()}
     return tuple(
         replace(
             _status(pin_root, name, attached.get(name), counts, _of(name, found)),
             raw_backend=backends.get(name),
             netdev=name in at_netdev,
+            present=name in called.values(),
+            attached_to=_holder(attached.get(name), called),
         )
         for name in names
     )
+
+
+def _holder(installed: Installed | None, called: Mapping[int, str]) -> str:
+    """What the interface that a program is on is called now."""
+    return called.get(installed.link.ifindex, "") if installed and installed.link else ""
 
 
 def _of(name: str, found: Sequence[Mapping[str, Sequence[Fill]]]) -> list[Fill]:

@@ -30,16 +30,30 @@ def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
     if not statuses:
         console.print(NOTHING)
     for item in statuses:
-        raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
-        how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
-        if item.netdev and not item.mode:
-            how = f"no XDP, but nftables, then {raw}"
-        heading = f"{item.interface}: enforced at {item.stage} ({how}), {len(item.entries)} entries"
-        console.print(line(heading, style="bold"), soft_wrap=True)
+        console.print(line(_heading(item), style="bold"), soft_wrap=True)
         for fill in item.fills:
             limit = "" if fill.limit is None else f" of {fill.limit:,}"
             console.print(line(f"  {fill.stage}: {fill.holder} holds {fill.used:,}{limit}"), soft_wrap=True)
         print_counters(item.counts, console)
+
+
+def _heading(item: InterfaceStatus) -> str:
+    """What is, and not what was wanted: rules that go by a name meet no packet where there is no such interface."""
+    entries = f"{len(item.entries)} entries"
+    raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
+    if item.stage is None:
+        return f"{item.interface}: not there, nothing is enforced ({raw} is ready for it), {entries}"
+    if item.mode and item.attached_to and item.attached_to != item.interface:
+        return (
+            f"{item.interface}: is called {item.attached_to} now; enforced at {item.stage} (XDP {item.mode}) there, "
+            f"and not in raw, {entries}"
+        )
+    how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
+    if item.mode and not item.raw_backend:
+        how = f"XDP {item.mode}, nothing in raw"
+    if item.netdev and not item.mode:
+        how = f"no XDP, but nftables, then {raw}"
+    return f"{item.interface}: enforced at {item.stage} ({how}), {entries}"
 
 
 def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: bool = False) -> None:
@@ -66,7 +80,9 @@ def _interface_as_dict(item: InterfaceStatus) -> dict[str, Any]:
     return {
         "interface": item.interface,
         "mode": item.mode and str(item.mode),
-        "stage": str(item.stage),
+        "stage": item.stage and str(item.stage),
+        "present": item.present,
+        "attached_to": item.attached_to or None,
         "raw_backend": item.raw_backend and str(item.raw_backend),
         "entries": list(item.entries),
         "capacity": [

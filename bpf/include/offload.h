@@ -70,7 +70,9 @@ _Static_assert(sizeof(struct failsafe_port) == 4, "2 + 1 + 1, no padding");
 
 /* settings: one element. */
 struct offload_settings {
-	__u32 pass_tagged; /* not 0: VLAN interfaces sit on this one, so tagged packets are theirs */
+	/* The interface's own address: its first 4 bytes and the other 2, as they lie in memory. */
+	__u32 own_address_first;
+	__u32 own_address_last;
 };
 
 #endif

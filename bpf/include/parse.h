@@ -37,10 +37,22 @@ struct transport {
 };
 
 /*
- * Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order), 0 to pass the frame:
- * cut short, or with `pass_vlans` of a VLAN.
+ * Whether raw would see a frame with this destination as the interface's own, which is what eth_type_trans() compares:
+ * broadcasts and multicasts, and of all other addresses its own alone. `first` are the first 4 bytes of that, `last` the
+ * others, as they lie in memory.
  */
-static __always_inline __u16 parse_link(struct cursor *cursor, int pass_vlans)
+static __always_inline int is_received(const struct ethernet_header *ethernet, __u32 first, __u32 last)
+{
+	if (ethernet->destination[0] & 1)
+		return 1;
+	return *(const __u32 *)ethernet->destination == first && *(const __u16 *)(ethernet->destination + 4) == last;
+}
+
+/*
+ * Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order), 0 to pass the frame:
+ * cut short, or of a VLAN, whose packets raw sees as those of the VLAN's interface or, without one, not at all.
+ */
+static __always_inline __u16 parse_link(struct cursor *cursor)
 {
 	struct ethernet_header *ethernet = cursor->at;
 	__u16 type;
@@ -57,7 +69,7 @@ static __always_inline __u16 parse_link(struct cursor *cursor, int pass_vlans)
 			break;
 		if ((void *)(tag + 1) > cursor->end)
 			return 0;
-		if (pass_vlans && BE16(tag->control_be) & VLAN_ID_MASK)
+		if (BE16(tag->control_be) & VLAN_ID_MASK)
 			return 0;
 		type = BE16(tag->type_be);
 		cursor->at = tag + 1;

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from enforcer.errors import UsageError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.words import Answer, Backend, Mode
 
 # YAML 1.1 tools write yes and no as booleans.
@@ -33,6 +33,7 @@ def facts_from_dict(data: Mapping[str, Any]) -> HostFacts:
     return HostFacts(
         node=data["node"],
         kernel=data.get("kernel", ""),
+        rules=HostRules(*(data.get("host_rules", {}).get(name, 0) for name in ("iptables", "nftables"))),
         backends={Backend(name): _probe(answer) for name, answer in data.get("backends", {}).items()},
         interfaces=tuple(_interface(item) for item in data["interfaces"]),
     )
@@ -46,6 +47,7 @@ def _interface(item: Mapping[str, Any]) -> InterfaceFacts:
         mtu=item.get("mtu", 1500),
         addresses=tuple(ip_address(text) for text in item.get("addresses", ())),
         modes={Mode(name): _probe(answer) for name, answer in item.get("modes", {}).items()},
+        alternative_names=tuple(item.get("alternative_names", ())),
         foreign_xdp=item.get("foreign_xdp", ""),
         gateways=tuple(ip_address(text) for text in item.get("gateways", ())),
         netdev_ingress=_probe(item["netdev_ingress"])

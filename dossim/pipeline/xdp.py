@@ -49,7 +49,8 @@ def _check(stage: Stage, following: Stage, flight: Flight, world: World) -> Step
         return Step(following, flight, "the interface", "no XDP program here", note=note)
     ip = readable_ip(flight.packet.link)
     if ip is None:
-        return passed(stage, following, flight, "the frame", "no IP header that can be decided on")
+        why = "tagged for a VLAN, or no IP header that can be decided on"
+        return passed(stage, following, flight, "the frame", why)
     known = known_behind(ip, by_device=world.mode is Mode.OFFLOAD)
     seen = Seen(ip.version, ip.source, ip.destination, known.transport)
     denied_by, why = decide(seen, known, world)

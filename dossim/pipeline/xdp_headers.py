@@ -68,8 +68,8 @@ class Known:
 
 
 def readable_ip(link: Ethernet | None) -> IP | None:
-    """The IP header of a frame, where it is sound enough to decide on. Two VLAN tags are looked behind."""
-    if link is None or len(link.tags) > MAX_TAGS:
+    """The IP header of a frame, where it is sound enough to decide on. Two tags that name no VLAN are looked behind."""
+    if link is None or len(link.tags) > MAX_TAGS or any(tag.id for tag in link.tags):
         return None
     if link.ethertype == ETHERTYPE_IPV4:
         ip4 = parse_ipv4(link.payload)

@@ -236,8 +236,17 @@ class _TestRunOpts(ctypes.Structure):
     )
 
 
-def test_run(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:  # noqa: PT028 - not a test
-    """Run an XDP program on one frame: ``(return value, frame afterwards, ns per run)``."""
+def test_run(
+    program_fd: int,
+    frame: bytes,
+    repeat: int = 1,  # noqa: PT028 - not a test
+    *,
+    ifindex: int = 0,  # noqa: PT028
+) -> tuple[int, bytes, int]:
+    """Run an XDP program on one frame: ``(return value, frame afterwards, ns per run)``.
+
+    With the index of an interface, as if it had received the frame in its first queue.
+    """
     data_in = ctypes.create_string_buffer(frame, len(frame))
     data_out = ctypes.create_string_buffer(len(frame) + 256)
     opts = _TestRunOpts(
@@ -248,6 +257,10 @@ def test_run(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes
         data_size_out=len(data_out),
         repeat=repeat,
     )
+    if ifindex:  # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+        context = struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0)
+        ctx_in = ctypes.create_string_buffer(context, len(context))
+        opts.ctx_in, opts.ctx_size_in = ctypes.addressof(ctx_in), len(context)
     _check(libbpf().bpf_prog_test_run_opts(program_fd, ctypes.byref(opts)), "test run")
     return opts.retval, data_out.raw[: opts.data_size_out], opts.duration
 

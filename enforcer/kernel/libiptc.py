@@ -111,6 +111,11 @@ class Snapshot:
     def delete(self, chain: str, position: int) -> None:
         self._change(f"delete rule {position} of {chain}", "delete_num_entry", chain.encode(), position)
 
+    def policy(self, chain: str) -> str:
+        """What a built-in chain does with a packet that no rule decides on: ``ACCEPT`` or ``DROP``."""
+        found: bytes = self._call("get_policy", chain.encode(), ctypes.byref(_Counters())) or b""
+        return found.decode()
+
     def keep_policy(self, chain: str) -> None:
         """Set a built-in chain's policy and counters to what they are."""
         counters = _Counters()

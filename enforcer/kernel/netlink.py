@@ -6,12 +6,8 @@ between calls.
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import fcntl
 import socket
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -20,12 +16,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from enforcer.errors import KernelError
+from enforcer.kernel import device
+from enforcer.kernel.device import Device
+from enforcer.kernel.elsewhere import uppers_elsewhere
+from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
 from enforcer.policy.resources import IPAddress
 from enforcer.words import Mode
-
-_SIOCETHTOOL = 0x8946  # linux/sockios.h
-_ETHTOOL_GDRVINFO = 0x3  # linux/ethtool.h
-_DRVINFO = struct.Struct("=I32s160x")  # struct ethtool_drvinfo
 
 # IFLA_XDP_ATTACHED says which one, or "multi"; each mode has an attribute with the program's id (linux/if_link.h).
 _PROGRAM_OF_MODE = {
@@ -43,13 +39,26 @@ class XdpState:
     prog_id: int
 
 
+# include/uapi/linux/if_arp.h: those whose frames begin with an Ethernet header, and the names of the commonest others.
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
+LINK_TYPES = {
+    32: "InfiniBand", 512: "PPP", 519: "raw IP", 768: "IPIP", 769: "IPv6 tunnel", 776: "SIT", 778: "GRE", 801: "802.11",
+    823: "GRE over IPv6", 65534: "none, as of tun and WireGuard",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class InterfaceState:
     """One interface. ``xdp`` has every program attached, earliest mode first.
 
-    ``has_vlans``: VLAN interfaces of this namespace sit on it, so the stack takes tagged packets for theirs.
-    ``taken_by``: who takes its packets before IP sees them (``bridge br0``, ``macvlan mv0``); "" for nobody. Netfilter
-    then never sees a packet as received by this interface.
+    ``link_type`` is its ARPHRD number, ``address`` its link-layer address, ``alternative_names`` what else it is
+    called.
+
+    ``vlans``: which VLAN interfaces are on it, in whatever network namespace ("" for none). ``tags_in_frame``: the tags
+    of VLANs are known to be in the frames it hands up, not beside them.
+
+    ``taken_by``: who takes its packets before IP sees them (``bridge br0``, ``macvlan mv0``), in whatever network
+    namespace; "" for nobody. Netfilter then never sees a packet as received by this interface.
     """
 
     name: str
@@ -58,15 +67,37 @@ class InterfaceState:
     driver: str = ""
     addresses: tuple[IPAddress, ...] = ()
     xdp: tuple[XdpState, ...] = ()
-    has_vlans: bool = False
+    link_type: int = ARPHRD_ETHER
+    address: bytes = b""
+    alternative_names: tuple[str, ...] = ()
+    vlans: str = ""
+    tags_in_frame: bool = False
     taken_by: str = ""
+
+    @property
+    def has_ethernet(self) -> bool:
+        return self.link_type in (ARPHRD_ETHER, ARPHRD_LOOPBACK)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What a plan is made of; a change of what is attached is none of it."""
+        names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.taken_by)
+        return (self.name, self.index, self.addresses, self.link_type, self.address, names, *on_it)
 
 
 def interfaces() -> list[InterfaceState]:
     """All interfaces, by index."""
     with _socket() as ip:
         links, addresses = list(ip.get_links()), list(ip.get_addr())
-    return _states(links, links, addresses)
+    return _states(links, links, addresses, _devices(links))
+
+
+def _devices(links: Iterable[Any]) -> dict[int, Device]:
+    """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found."""
+    if device.can_look():
+        return device.look(link["index"] for link in links)
+    found = uppers_elsewhere()
+    return {index: Device(not kinds.isdisjoint(_UPPERS), "vlan" in kinds) for index, kinds in found.items()}
 
 
 def gateways() -> dict[int, tuple[IPAddress, ...]]:
@@ -83,8 +114,8 @@ def gateways() -> dict[int, tuple[IPAddress, ...]]:
 
 
 def interface(name: str) -> InterfaceState | None:
-    """The interface of that name, None when there is none."""
-    return next((item for item in interfaces() if item.name == name), None)
+    """The interface of that name, which may be an alternative one; None when there is none."""
+    return next((item for item in interfaces() if name in (item.name, *item.alternative_names)), None)
 
 
 def _socket() -> Any:
@@ -96,33 +127,64 @@ def _socket() -> Any:
         raise KernelError("open a netlink socket", number=error.code) from error
 
 
-def _states(wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any]) -> list[InterfaceState]:
+def _states(
+    wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any], devices: Mapping[int, Device]
+) -> list[InterfaceState]:
     links = list(links)
-    carriers = {link.get("link") for link in links if _is_vlan(link)}
-    takers = dict(_takers(links))
+    upper = _Upper.of(links)
     by_index: dict[int, list[IPAddress]] = {}
     for item in addresses:
         by_index.setdefault(item["index"], []).append(ip_address(item.get("local") or item.get("address")))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        return [
-            InterfaceState(
-                name=link.get("ifname"),
-                index=link["index"],
-                mtu=link.get("mtu") or 0,
-                driver=_driver(sock, link.get("ifname")),
-                addresses=tuple(by_index.get(link["index"], ())),
-                xdp=_xdp(link.get("xdp")),
-                has_vlans=link["index"] in carriers,
-                taken_by=takers.get(link["index"], ""),
-            )
-            for link in wanted
-        ]
+        return [_state(link, sock, by_index.get(link["index"], ()), upper, devices) for link in wanted]
 
 
-# Devices with an rx_handler (net/core/dev.c), which has a packet before any protocol: those that rule others, and those
-# that sit on another. A VRF is no such device: netfilter sees its packets as the ruled interface's first.
-_RULERS = ("bridge", "bond", "team", "openvswitch")
-_LODGERS = ("macvlan", "macvtap", "ipvlan", "ipvtap")
+def _state(
+    link: Any, sock: socket.socket, addresses: Iterable[IPAddress], upper: _Upper, devices: Mapping[int, Device]
+) -> InterfaceState:
+    index, name = link["index"], link.get("ifname")
+    seen = devices.get(index, Device(taken=False, vlans=False))
+    driver = driver_of(sock, name)
+    return InterfaceState(
+        name=name,
+        index=index,
+        mtu=link.get("mtu") or 0,
+        driver=driver,
+        addresses=tuple(addresses),
+        xdp=_xdp(link.get("xdp")),
+        link_type=link.get("ifi_type"),
+        address=bytes.fromhex((link.get("address") or "").replace(":", "")),
+        alternative_names=_alternative_names(link),
+        vlans=upper.vlans.get(index) or (_VLAN_ELSEWHERE if seen.vlans else ""),
+        tags_in_frame=_kind(link) is None and tags_stay_in_frames(sock, name),
+        taken_by=upper.takers.get(index) or (_TAKER_ELSEWHERE if seen.taken else ""),
+    )
+
+
+# Devices with an rx_handler (net/core/dev.c), which has a packet before any protocol, or with one of their own: those
+# that master others, and those that sit on another. A VRF is no such device: netfilter sees its packets as received by
+# the slave first. (batman-adv takes its own ethertype alone.)
+_MASTERS = ("bridge", "bond", "team", "openvswitch")
+_UPPERS = ("macvlan", "macvtap", "ipvlan", "ipvtap", "macsec", "hsr", "dsa", "rmnet")
+_TAKER_ELSEWHERE = "an interface in another network namespace, such as a macvlan or ipvlan,"
+_VLAN_ELSEWHERE = "a VLAN interface in another network namespace"
+
+
+@dataclass(frozen=True)
+class _Upper:
+    """What this namespace's links say of who sits on which: by the index of the lower one, in words."""
+
+    takers: Mapping[int, str]
+    vlans: Mapping[int, str]
+
+    @classmethod
+    def of(cls, links: Iterable[Any]) -> _Upper:
+        links = list(links)
+        vlans: dict[int, str] = {}
+        for link in links:
+            if _kind(link) == "vlan" and _lower(link):
+                vlans.setdefault(_lower(link), f"VLAN interface {link.get('ifname')}")
+        return cls(dict(_takers(links)), vlans)
 
 
 def _takers(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
@@ -130,17 +192,26 @@ def _takers(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
     names = {link["index"]: link.get("ifname") for link in links}
     for link in links:
         info = link.get("linkinfo")
-        kind, slave_kind = (info.get("kind"), info.get("slave_kind")) if info else (None, None)
-        if slave_kind in _RULERS:
+        slave_kind = info.get("slave_kind") if info else None
+        if slave_kind in _MASTERS:
             yield link["index"], f"{slave_kind} {names.get(link.get('master'), '')}".rstrip()
-        if kind in _LODGERS and link.get("link_netnsid") is None and link.get("link"):
-            yield link.get("link"), f"{kind} {link.get('ifname')}"
+        if _kind(link) in _UPPERS and _lower(link):
+            yield _lower(link), f"{_kind(link)} {link.get('ifname')}"
 
 
-def _is_vlan(link: Any) -> bool:
-    """A VLAN interface whose carrier is in this namespace (``link_netnsid`` says it is in another)."""
+def _kind(link: Any) -> str | None:
     info = link.get("linkinfo")
-    return bool(info and info.get("kind") == "vlan" and link.get("link_netnsid") is None)
+    return info.get("kind") if info else None
+
+
+def _lower(link: Any) -> int:
+    """The index of what the link sits on; 0 for nothing, or something in another namespace (``link_netnsid``)."""
+    return (link.get("link") or 0) if link.get("link_netnsid") is None else 0
+
+
+def _alternative_names(link: Any) -> tuple[str, ...]:
+    properties = link.get("prop_list")
+    return tuple(properties.get_attrs("IFLA_ALT_IFNAME")) if properties else ()
 
 
 def _xdp(attribute: Any) -> tuple[XdpState, ...]:
@@ -148,17 +219,3 @@ def _xdp(attribute: Any) -> tuple[XdpState, ...]:
         return ()
     found = ((mode, attribute.get_attr(name)) for mode, name in _PROGRAM_OF_MODE.items())
     return tuple(XdpState(mode, prog_id) for mode, prog_id in found if prog_id)
-
-
-def _driver(sock: socket.socket, name: str) -> str:
-    """The driver's name as ethtool shows it; "" where the device has none to tell (lo, some tunnels)."""
-    buffer = ctypes.create_string_buffer(_DRVINFO.pack(_ETHTOOL_GDRVINFO, b""), _DRVINFO.size)
-    request = struct.pack("16sP16x", name.encode(), ctypes.addressof(buffer))
-    try:
-        fcntl.ioctl(sock, _SIOCETHTOOL, request)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.ENODEV, errno.EPERM):
-            return ""
-        raise KernelError(f"{name}: read the driver's name", number=error.errno or 0) from error
-    _, driver = _DRVINFO.unpack(buffer.raw)
-    return str(driver.split(b"\0")[0].decode(errors="replace"))

@@ -49,11 +49,13 @@ class Family(Word):
 
     IP = "ip"
     IP6 = "ip6"
+    INET = "inet"
     NETDEV = "netdev"
 
     @property
     def number(self) -> int:
-        return {Family.IP: socket.AF_INET, Family.IP6: socket.AF_INET6, Family.NETDEV: 5}[self]
+        numbers = {Family.IP: socket.AF_INET, Family.IP6: socket.AF_INET6, Family.INET: 1, Family.NETDEV: 5}
+        return int(numbers[self])
 
 
 class RulesetChangedError(KernelError):

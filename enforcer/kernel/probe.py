@@ -16,7 +16,7 @@ from enforcer.errors import HostError, KernelError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.kernel.bpf import attach_xdp, program_name, program_words
 from enforcer.kernel.features import announces_native_xdp
-from enforcer.kernel.netlink import InterfaceState, gateways, interfaces
+from enforcer.kernel.netlink import LINK_TYPES, InterfaceState, gateways, interfaces
 from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
 from enforcer.kernel.offload import why_no_offload
 from enforcer.kernel.toolchain import PROGRAM
@@ -75,6 +75,7 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[
         modes=_modes(state, foreign),
         foreign_xdp=foreign if isinstance(foreign, str) else "",
         gateways=hops,
+        alternative_names=state.alternative_names,
         netdev_ingress=netdev_ingress(state),
     )
 
@@ -82,6 +83,22 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[
 def netdev_ingress(state: InterfaceState) -> Probe:
     """Whether nf_tables may drop what the interface receives; nothing needs to be tried for that."""
     return Probe(Answer.NO, why_taken(state)) if state.taken_by else Probe(Answer.YES)
+
+
+def why_not_shape(state: InterfaceState) -> str:
+    """Why no mode of XDP would drop only what raw drops, whatever the driver can; "" where there is no such reason."""
+    if not state.has_ethernet:
+        known = LINK_TYPES.get(state.link_type)
+        kind = f"{state.link_type} ({known})" if known else str(state.link_type)
+        return f"its packets have no Ethernet header (link type {kind}), which the XDP program would read"
+    if state.taken_by:
+        return why_taken(state)
+    if state.vlans and not state.tags_in_frame:
+        return (
+            f"{state.vlans} is on it, and tags are not in its frames when XDP sees them (rx-vlan-offload): "
+            f"whose a packet is would not be known; 'ethtool -K {state.name} rxvlan off' changes that for network cards"
+        )
+    return ""
 
 
 def why_taken(state: InterfaceState) -> str:
@@ -94,8 +111,8 @@ def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
         return dict.fromkeys(Mode, foreign)
     if foreign:
         return dict.fromkeys(Mode, Probe(Answer.NO, f"{state.name} has a foreign XDP {foreign}"))
-    if state.taken_by:
-        return dict.fromkeys(Mode, Probe(Answer.NO, why_taken(state)))
+    if shape := why_not_shape(state):
+        return dict.fromkeys(Mode, Probe(Answer.NO, shape))
     ask = {Mode.OFFLOAD: _offload, Mode.NATIVE: _native, Mode.GENERIC: _generic}
     return {mode: ask[mode](state) for mode in Mode}
 

@@ -1,7 +1,8 @@
 """The XDP program of untracked policy from either toolchain: one source, the same maps, the same use.
 
-libbpf loads an object that clang compiled ahead of time (CO-RE is not needed: the program reads no kernel structure).
-bcc compiles the source on the host. Both are opened, adjusted, loaded and used by the same calls.
+libbpf loads an object that clang compiled ahead of time: from Linux 6.2 on one that looks at the interface itself
+before it drops (bpf/include/device.h), else one that reads no kernel structure. bcc compiles the source on the host,
+always without that look. All are opened, adjusted, loaded and used by the same calls.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from enforcer.errors import KernelError
 from enforcer.kernel.bcc_compile import require_bcc
 from enforcer.kernel.bcc_object import BccObject
 from enforcer.kernel.bpf import BpfObject, Program
+from enforcer.kernel.device import can_look
 from enforcer.kernel.maps import Map
 from enforcer.words import Toolchain
 
 _FILES = Path(__file__).parent.parent / "_bpf"
 OBJECT = _FILES / "xdp_untracked.bpf.o"
+WATCHING = _FILES / "xdp_watching.bpf.o"
 SOURCE = _FILES / "source" / "xdp_untracked.bpf.c"
 PROGRAM = "xdp_untracked"
 
@@ -57,7 +60,12 @@ class XdpObject(Protocol):
 
 def open_xdp(toolchain: Toolchain = Toolchain.LIBBPF) -> XdpObject:
     """The program, not loaded yet. The caller closes it."""
-    return BccObject(SOURCE, PROGRAM) if toolchain is Toolchain.BCC else BpfObject(OBJECT)
+    return BccObject(SOURCE, PROGRAM) if toolchain is Toolchain.BCC else BpfObject(prebuilt())
+
+
+def prebuilt() -> Path:
+    """The object that is loaded where nothing is compiled on the host."""
+    return WATCHING if can_look() else OBJECT
 
 
 def require(toolchain: Toolchain) -> None:
@@ -66,13 +74,16 @@ def require(toolchain: Toolchain) -> None:
         require_bcc()
 
 
-@cache
 def program_digest(toolchain: Toolchain = Toolchain.LIBBPF) -> str:
     """Of what the program is made of: with another one, another program is wanted."""
+    if toolchain is Toolchain.LIBBPF:
+        return _digest(prebuilt())
+    return f"{toolchain} {_digest(SOURCE, *sorted((SOURCE.parent / 'include').glob('*.h')))}"
+
+
+@cache
+def _digest(*files: Path) -> str:
     try:
-        if toolchain is Toolchain.LIBBPF:
-            return hashlib.sha256(OBJECT.read_bytes()).hexdigest()
-        files = [SOURCE, *sorted((SOURCE.parent / "include").glob("*.h"))]
-        return f"{toolchain} {hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()}"
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     except FileNotFoundError as error:
         raise KernelError(f"{error.filename}: not there; 'make -C bpf' builds it (needs clang)") from error

@@ -8,7 +8,8 @@ expands to every host interface but the loopback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from enforcer.policy.regexp import found_in
 from enforcer.policy.resources import FelixConfiguration, HostEndpoint, IPAddress, Resources
@@ -34,6 +35,19 @@ def governing_endpoint(
     if interface != LOOPBACK:
         specific = specific or [item for item in mine if item.interface_name == ANY_INTERFACE]
     return min(specific, key=lambda item: item.name, default=None)
+
+
+def with_kernel_names(resources: Resources, names: Mapping[str, str]) -> Resources:
+    """The resources with each interfaceName that is an alternative name (``ip link property add altname``) replaced by
+    the interface's own, ``names[alternative]``; the very same object where there is none.
+    """
+    if not any(item.interface_name in names for item in resources.host_endpoints):
+        return resources
+    endpoints = (
+        replace(item, interface_name=names.get(item.interface_name, item.interface_name))
+        for item in resources.host_endpoints
+    )
+    return replace(resources, host_endpoints=tuple(endpoints))
 
 
 def is_host_interface(interface: str, felix: FelixConfiguration) -> bool:

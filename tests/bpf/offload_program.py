@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from enforcer.backends.xdp.eligible import held
 from enforcer.backends.xdp.offload import load_offload, render_offload
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.kernel import bpf
 from enforcer.kernel.maps import Map
 from enforcer.kernel.offload import PROGRAM
@@ -25,6 +26,7 @@ from tests.bpf.xdp_frames import (
     HOP_BY_HOP,
     IPV4,
     IPV6,
+    OWN,
     QINQ,
     ROUTING,
     SCTP,
@@ -39,6 +41,9 @@ PORTED = {TCP: 20, UDP: 8, SCTP: 12}
 EXTENSIONS = {HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION}
 
 
+RECEIVER = Receiver(OWN)
+
+
 @dataclass(frozen=True)
 class Program:
     """The loaded program with its counters."""
@@ -47,6 +52,10 @@ class Program:
     counters: Map
 
     def run(self, frame: bytes) -> int:
+        """The verdict on a frame that is replayed: one to a single host is to this one."""
+        return self.run_as_it_is(frame if frame[0] & 1 else OWN + frame[6:])
+
+    def run_as_it_is(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
         verdict, out, _ = bpf.test_run(self.fd, frame)
         assert out == frame
@@ -85,15 +94,15 @@ def deny_lists(
 
 
 @contextmanager
-def loaded(table: RuleTable, *, pass_tagged: bool = False) -> Iterator[Program]:
-    rendered = render_offload(plan_of(table), pass_tagged=pass_tagged)
+def loaded(table: RuleTable) -> Iterator[Program]:
+    rendered = render_offload(plan_of(table), receiver=RECEIVER)
     with load_offload(rendered, None) as obj, obj.map("entry_counters") as counters:
         yield Program(obj.program(PROGRAM).fd, counters)
 
 
-def expected(table: RuleTable, frame: bytes, *, pass_tagged: bool = False) -> int | None:
+def expected(table: RuleTable, frame: bytes) -> int | None:
     """Which entry drops a frame, by walking headers and entries; None: it passes."""
-    kind, packet = _behind_tags(frame, pass_tagged=pass_tagged)
+    kind, packet = _behind_tags(frame)
     read = {IPV4: _read4, IPV6: _read6}.get(kind)
     found = read(packet) if read else None
     if found is None:
@@ -107,14 +116,14 @@ def expected(table: RuleTable, frame: bytes, *, pass_tagged: bool = False) -> in
 Transport = tuple[IPv4Address | IPv6Address, "int | None", "tuple[int, int] | None"]
 
 
-def _behind_tags(frame: bytes, *, pass_tagged: bool) -> tuple[int, bytes]:
+def _behind_tags(frame: bytes) -> tuple[int, bytes]:
     """Type and packet; type 0 for a frame that nothing is done about."""
     at = 12
     for _ in range(2):
         kind = int.from_bytes(frame[at : at + 2], "big")
         if kind not in (VLAN, QINQ):
             break
-        if len(frame) < at + 6 or (pass_tagged and int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF):
+        if len(frame) < at + 6 or int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF:
             return 0, b""
         at += 4
     return int.from_bytes(frame[at : at + 2], "big"), frame[at + 2 :]

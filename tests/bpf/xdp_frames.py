@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 
-ETHERNET = b"\x06\0\0\0\0\x01" + b"\x02\0\0\0\0\x02"
+OWN, OTHER, GROUP = b"\x06\0\0\0\0\x01", b"\x06\0\0\0\0\x02", b"\x01\0\x5e\0\0\x01"
+ETHERNET = OWN + b"\x02\0\0\0\0\x02"
 IPV4, IPV6, ARP, VLAN, QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
 ICMP, TCP, UDP, AUTHENTICATION, ICMPV6, SCTP = 1, 6, 17, 51, 58, 132
 HOP_BY_HOP, ROUTING, FRAGMENT, NONE, DESTINATION = 0, 43, 44, 59, 60

@@ -12,6 +12,7 @@ import pytest
 from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.addresses import make_tables
 from enforcer.backends.xdp.contents import contents_of
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.backends.xdp.rows import atoms, render
 from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel import bpf
@@ -21,10 +22,7 @@ from enforcer.policy.nets import Nets
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
 from enforcer.words import Action, Backend, Mode, Stage, Toolchain
-from tests.bpf.xdp_frames import (
-    TCP,
-    UDP,
-)
+from tests.bpf.xdp_frames import OWN, TCP, UDP
 
 XDP_DROP, XDP_PASS = 1, 2
 COUNT = struct.Struct("=QQ")
@@ -39,6 +37,10 @@ class Program:
     names: tuple[str, ...]
 
     def run(self, frame: bytes) -> int:
+        """The verdict on a frame that is replayed: one to a single host is to this one (``scapy_sender``)."""
+        return self.run_as_it_is(frame if frame[0] & 1 else OWN + frame[6:])
+
+    def run_as_it_is(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
         verdict, out, _ = bpf.test_run(self.fd, frame)
         assert out == frame
@@ -57,6 +59,7 @@ class Program:
         return found
 
 
+RECEIVER = Receiver(OWN)
 LISTS = (["203.0.113.0/24", "2001:db8:bad::/48"], ["203.0.113.128/25", "198.51.100.0/24"])
 INBOUND, OUTBOUND = (Failsafe(TCP, 22),), (Failsafe(UDP, 53),)
 
@@ -77,21 +80,21 @@ def plan_for(table: RuleTable) -> InterfacePlan:
 
 @contextmanager
 def program_for(
-    plan: InterfacePlan, *, pass_tagged: bool = False, toolchain: Toolchain = Toolchain.LIBBPF
+    plan: InterfacePlan, *, receiver: Receiver = RECEIVER, toolchain: Toolchain = Toolchain.LIBBPF
 ) -> Iterator[Program]:
     """The program as the backend loads it for a plan, attached to nothing."""
     rows = render(plan)
     classified = classify(atoms(plan))
     with make_tables(classified) as tables:
         capacity = tables.manifest.capacity
-        contents = contents_of(plan, rows, classified.members, capacity, pass_tagged=pass_tagged, ipv6=True)
+        contents = contents_of(plan, rows, classified.members, capacity, receiver=receiver, ipv6=True)
         loaded = generation.load(contents, tables.maps, toolchain)
         with loaded.obj as obj, obj.map("entry_counters") as counters:
             yield Program(obj.program(loaded.program).fd, counters, rows.names)
 
 
-def loaded(table: InterfacePlan, *, pass_tagged: bool = False) -> Iterator[Program]:
-    with program_for(table, pass_tagged=pass_tagged) as program:
+def loaded(table: InterfacePlan) -> Iterator[Program]:
+    with program_for(table) as program:
         yield program
 
 

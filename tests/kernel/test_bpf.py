@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.errors import HostError, KernelError
 from enforcer.kernel import libbpf
 from enforcer.kernel.bpf import (
@@ -30,6 +31,7 @@ from enforcer.kernel.maps import Map
 from enforcer.kernel.toolchain import OBJECT
 from enforcer.kernel.xdp import load_pass_program
 from enforcer.words import Mode
+from tests.bpf.xdp_frames import OTHER, OWN
 from tests.bpf.xdp_program import program_for, table_of
 from tests.kernel.conftest import NetnsPair
 
@@ -119,11 +121,12 @@ def test_without_libbpf_the_package_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_constant_that_is_set_decides() -> None:
-    tagged = b"\xff" * 12 + bytes([0x81, 0, 0, 5, 8, 0, 0x45, 0, 0, 20, *bytes(16)]) + bytes(30)
+    frame = OWN + bytes(6) + bytes([8, 0, 0x45, 0, 0, 20, *bytes(16)]) + bytes(30)
     verdicts = []
-    for pass_tagged in (False, True):
-        with program_for(table_of(["0.0.0.0/0"], inbound=(), outbound=()), pass_tagged=pass_tagged) as program:
-            verdicts.append(program.run(tagged))
+    for address in (OWN, OTHER):
+        table = table_of(["0.0.0.0/0"], inbound=(), outbound=())
+        with program_for(table, receiver=Receiver(address)) as program:
+            verdicts.append(program.run_as_it_is(frame))
     assert verdicts == [1, 2]
 
 

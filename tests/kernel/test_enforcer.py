@@ -76,6 +76,12 @@ def drops(pair: NetnsPair, pin_root: Path) -> dict[Stage, int]:
     return {count.stage: count.packets for count in counts if count.entry == "gnp/dos ingress[0]" and count.packets}
 
 
+def in_raw(pair: NetnsPair, pin_root: Path) -> list[str]:
+    """The interfaces that are enforced in raw and nowhere else."""
+    with pair.host():
+        return [item.interface for item in Enforcer(NODE, pin_root=pin_root).status() if item.mode is None]
+
+
 def is_clean(pair: NetnsPair, pin_root: Path) -> bool:
     """Whether nothing of ours is left in the host's namespace, nor pinned."""
     with pair.host():
@@ -172,12 +178,12 @@ def test_policy_without_a_place_in_xdp_disturbs_no_driver(
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_interface_without_the_mode_asked_for_is_an_error_and_nothing_is_left(
-    netns_pair: NetnsPair, pin_root: Path
+def test_an_interface_without_the_mode_asked_for_is_an_error_and_raw_enforces(
+    detached: NetnsPair, pin_root: Path
 ) -> None:
     with pytest.raises(UnsupportedKernelError, match=r"lo: mode 'native' is not possible: .*'auto' would choose raw"):
-        apply(netns_pair, pin_root, LOOPBACK, choice=ModeChoice.NATIVE)
-    assert is_clean(netns_pair, pin_root)
+        apply(detached, pin_root, LOOPBACK, choice=ModeChoice.NATIVE)
+    assert in_raw(detached, pin_root) == ["lo"]
 
 
 def test_what_was_enforced_stays_enforced_when_another_mode_is_refused(detached: NetnsPair, pin_root: Path) -> None:
@@ -200,7 +206,8 @@ def test_one_interfaces_refusal_is_nothing_to_the_others(detached: NetnsPair, pi
     assert "eth0" not in str(caught.value)
     with detached.host():
         assert [(item.interface, item.mode) for item in Enforcer(NODE, pin_root=pin_root).status()] == [
-            ("eth0", Mode.NATIVE)
+            ("eth0", Mode.NATIVE),
+            ("lo", None),
         ]
 
 
@@ -233,12 +240,12 @@ def test_a_mode_refused_at_attaching_is_planned_again_and_remembered(
         assert only(again) == plan
 
 
-def test_a_mode_asked_for_by_name_and_refused_at_attaching_leaves_nothing(
-    netns_pair: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mode_asked_for_by_name_and_refused_at_attaching_leaves_raw(
+    detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with nothing_is_known(monkeypatch), pytest.raises(UnsupportedKernelError, match="refused when attaching"):
-        apply(netns_pair, pin_root, LOOPBACK, choice=ModeChoice.NATIVE)
-    assert is_clean(netns_pair, pin_root)
+        apply(detached, pin_root, LOOPBACK, choice=ModeChoice.NATIVE)
+    assert in_raw(detached, pin_root) == ["lo"]
 
 
 def test_a_foreign_program_stays_and_raw_enforces_with_the_reason(detached: NetnsPair, pin_root: Path) -> None:
@@ -339,6 +346,8 @@ def test_the_command_ends_with_3_when_a_mode_is_refused(netns_pair: NetnsPair, p
     assert refused.stdout == ""
     assert refused.stderr.startswith("error: lo: mode 'native' is not possible: ")
     assert refused.stderr.count("\n") == 1
+    assert in_raw(netns_pair, pin_root) == ["lo"]
+    assert run(netns_pair, ["detach", "--pin-root", str(pin_root)]).returncode == 0
     assert is_clean(netns_pair, pin_root)
 
 

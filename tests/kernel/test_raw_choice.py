@@ -19,6 +19,7 @@ from tests.kernel.enforcer_support import (
     ALLOWED,
     DENIED,
     NODE,
+    PORT,
     deny_list,
     documents,
     endpoint,
@@ -112,6 +113,58 @@ def test_an_allow_is_warned_of(netns_pair: NetnsPair, pin_root: Path) -> None:
         enforcer = Enforcer(NODE, pin_root=pin_root, choice=ModeChoice.RAW, raw=RawChoice.NFTABLES)
         applied = enforcer.apply(load_text(documents(endpoint(), deny_list("203.0.113.0/24"), allowing)))
     assert [line for line in applied.warnings if "'meta mark & 0x10000 == 0x10000 accept'" in line]
+    detach(netns_pair, pin_root)
+
+
+ALLOWING = (
+    endpoint(),
+    deny_list("203.0.113.0/24"),
+    policy(f"{{action: Allow, protocol: UDP, destination: {{ports: [{PORT}]}}}}"),
+)
+FIREWALLS = {
+    "iptables-nft": ["iptables-nft -P INPUT DROP"],
+    "nft": ["nft add table inet fw", "nft add chain inet fw in { type filter hook input priority 0; policy drop; }"],
+    "Kubernetes": ["iptables-nft -t mangle -N KUBE-KUBELET-CANARY", "iptables-legacy -A FORWARD -j DROP"],
+}
+
+
+@pytest.mark.parametrize("firewall", FIREWALLS)
+def test_ours_go_where_the_hosts_firewall_is(netns_pair: NetnsPair, pin_root: Path, firewall: str) -> None:
+    """And no legacy table is made on the way. Our own rules do not count: the next pass stays there."""
+    with netns_pair.host():
+        for line in FIREWALLS[firewall]:
+            command(*line.split(" ", 4 if line.startswith("nft add chain") else -1))
+    for _ in range(2):
+        (item,) = apply(netns_pair, pin_root).plan.interfaces
+        assert item.raw_backend is Backend.NFTABLES
+    assert held_by(netns_pair) == {Backend.NFTABLES}
+    detach(netns_pair, pin_root)
+
+
+def test_a_legacy_firewall_keeps_ours(netns_pair: NetnsPair, pin_root: Path) -> None:
+    with netns_pair.host():
+        command("iptables-legacy", "-A", "INPUT", "-j", "ACCEPT")
+        command("iptables-nft", "-A", "INPUT", "-j", "ACCEPT")
+    for _ in range(2):
+        (item,) = apply(netns_pair, pin_root).plan.interfaces
+        assert item.raw_backend is Backend.IPTABLES
+    detach(netns_pair, pin_root)
+
+
+@pytest.mark.parametrize("raw", [RawChoice.AUTO, RawChoice.IPTABLES], ids=str)
+def test_an_allow_that_does_not_reach_is_warned_of_and_what_is_said_helps(
+    netns_pair: NetnsPair, pin_root: Path, raw: RawChoice
+) -> None:
+    with netns_pair.host():
+        command("iptables-nft", "-P", "INPUT", "DROP")
+        enforcer = Enforcer(NODE, pin_root=pin_root, choice=ModeChoice.RAW, raw=raw)
+        warnings = enforcer.apply(load_text(documents(*ALLOWING))).warnings
+    (warning,) = [item for item in warnings if item.startswith("Allow on eth0: ")]
+    assert "'meta mark & 0x10000 == 0x10000 accept'" in warning
+    with netns_pair.host():
+        command("iptables-nft", "-I", "INPUT", "-m", "mark", "--mark", "0x10000/0x10000", "-j", "ACCEPT")
+    with traffic(netns_pair) as packets:
+        assert packets.arrivals(ALLOWED) == [ALLOWED]
     detach(netns_pair, pin_root)
 
 

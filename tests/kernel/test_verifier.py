@@ -6,24 +6,29 @@ import itertools
 import platform
 import re
 import struct
+from pathlib import Path
 
 import pytest
 
 from dossim.observe.observer import BPF_NETFILTER, BPF_PROG_TYPE_NETFILTER, CHECKPOINTS, TRACEPOINTS
 from dossim.observe.observer import OBJECT as OBSERVER
 from enforcer.kernel.bpf import BPF_F_XDP_HAS_FRAGS, BpfObject, info_by_fd
+from enforcer.kernel.device import OBJECT as LOOK
+from enforcer.kernel.device import PROGRAM as LOOK_PROGRAM
+from enforcer.kernel.device import can_look
 from enforcer.kernel.offload import OBJECT as OFFLOAD
 from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
-from enforcer.kernel.toolchain import OBJECT, PROGRAM
+from enforcer.kernel.toolchain import OBJECT, PROGRAM, WATCHING
 
 pytestmark = pytest.mark.needs_root
 
 OBJECTS = sorted(path.resolve() for folder in (OBJECT.parent, OBSERVER.parent) for path in folder.glob("*.bpf.o"))
-SWITCHES = ("ask_destination", "ask_named", "may_skip", "drop_unlisted", "pass_tagged", "multi_buffer")
+SWITCHES = ("ask_destination", "ask_named", "may_skip", "drop_unlisted", "tags_in_frame", "multi_buffer")
 ROW_WORDS = (1, 2, 8)
 RUNNING = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
 # kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_INSNS of kernels before 5.2; it is 1,000,000 since.
 LIMIT = 131_072
+LOOKS_SINCE = (6, 2)  # bpf_cast_to_kern_ctx()
 _VERIFIED_INSNS = 216  # struct bpf_prog_info, Linux 5.16
 
 
@@ -35,22 +40,35 @@ def is_within_limit(fd: int) -> bool:
 
 def test_these_are_all_objects_there_are() -> None:
     """An object without a test of its own below would be a gap."""
-    assert sorted(path.resolve() for path in (OBJECT, OFFLOAD, OBSERVER)) == OBJECTS
+    tested = (OBJECT, WATCHING, LOOK, OFFLOAD, OBSERVER)
+    assert sorted(path.resolve() for path in tested) == OBJECTS
 
 
 @pytest.mark.parametrize("row_words", ROW_WORDS)
-def test_the_program_of_the_host_with_all_settings(row_words: int) -> None:
+@pytest.mark.parametrize("path", [OBJECT, WATCHING], ids=["plain", "watching"])
+def test_the_program_of_the_host_with_all_settings(path: Path, row_words: int) -> None:
+    if path == WATCHING and RUNNING < LOOKS_SINCE:
+        pytest.skip("programs look at interfaces since Linux 6.2")
     for switches in itertools.product((0, 1), repeat=len(SWITCHES)):
-        settings = dict(zip(SWITCHES, switches, strict=True)) | {"row_words": row_words}
+        settings = dict(zip(SWITCHES, switches, strict=True)) | {"row_words": row_words, "own_device": 1}
         if settings["multi_buffer"] and RUNNING < (5, 18):
             continue
-        with BpfObject(OBJECT) as obj:
+        with BpfObject(path) as obj:
             for name, value in settings.items():
                 obj.set_const(name, value)
             if settings["multi_buffer"]:
                 obj.set_program_flags(PROGRAM, BPF_F_XDP_HAS_FRAGS)
             obj.load()
             assert is_within_limit(obj.program(PROGRAM).fd), settings
+
+
+def test_the_program_that_looks_at_an_interface() -> None:
+    """Where it is refused nothing falls back silently: since Linux 6.2 it must be there."""
+    assert can_look() == (RUNNING >= LOOKS_SINCE)
+    if can_look():
+        with BpfObject(LOOK) as obj:
+            obj.load()
+            assert is_within_limit(obj.program(LOOK_PROGRAM).fd)
 
 
 def test_the_program_of_devices() -> None:

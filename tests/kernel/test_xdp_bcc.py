@@ -15,7 +15,7 @@ from enforcer.kernel import bcc_compile
 from enforcer.kernel.toolchain import require
 from enforcer.mode import ModeChoice
 from enforcer.policy.load import load_text
-from enforcer.words import STAGE_OF_MODE, Mode, Toolchain
+from enforcer.words import STAGE_OF_MODE, Mode, Stage, Toolchain
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import NODE, documents
 from tests.kernel.xdp_support import counts, passes, pinned_ids, plan_of, state_of, udp_from
@@ -92,14 +92,15 @@ def test_another_toolchain_is_another_program_swapped_in_with_its_counters(
 
 
 @pytest.mark.usefixtures("without_bcc")
-def test_without_bcc_nothing_is_changed_and_it_is_said_what_to_install(netns_pair: NetnsPair, pin_root: Path) -> None:
+def test_without_bcc_raw_enforces_and_it_is_said_what_to_install(netns_pair: NetnsPair, pin_root: Path) -> None:
     resources = load_text(documents())
     with netns_pair.host():
         enforcer = Enforcer(NODE, pin_root=pin_root, toolchain=Toolchain.BCC)
         with pytest.raises(HostError, match="python3-bpfcc"):
             enforcer.apply(resources)
         assert not state_of().xdp
-        assert enforcer.counters() == ()
+        assert {item.stage for item in enforcer.counters()} == {Stage.RAW}
+        enforcer.detach()
 
 
 @pytest.mark.usefixtures("without_bcc")
@@ -118,5 +119,7 @@ def test_the_command_says_so_and_ends_with_3(
     path.write_text(documents())
     with netns_pair.host(), pytest.raises(SystemExit) as ended:
         main(["apply", "-f", str(path), "--node", NODE, "--toolchain", "bcc"])
+    with netns_pair.host():
+        assert Enforcer(NODE).detach()
     assert ended.value.code == 3
     assert "error: bcc is not installed for /nowhere/python3; install it" in capsys.readouterr().err

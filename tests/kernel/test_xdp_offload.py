@@ -13,6 +13,7 @@ from enforcer.backends.xdp.layout import Pins
 from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, load_offload, render_offload
 from enforcer.backends.xdp.read import read_counts, read_installed
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.kernel import bpf
 from enforcer.kernel.bpf import open_pinned
 from enforcer.kernel.offload import PROGRAM
@@ -46,8 +47,8 @@ def test_its_generation_is_pinned_and_its_counters_are_read(pin_root: Path) -> N
     """On this host: no device is at hand."""
     pins = Pins.of(pin_root, "eth0")
     (plan,) = plan_of(["203.0.113.0/24"], ["198.51.100.0/24"], mode=Mode.OFFLOAD).interfaces
-    table = render_offload(plan)
-    manifest = Manifest("eth0", 0, Mode.OFFLOAD, "digest", "policy", 0, False, table.entries)
+    table = render_offload(plan, receiver=Receiver(bytes(6)))
+    manifest = Manifest("eth0", 0, Mode.OFFLOAD, "digest", "policy", 0, "", table.entries)
     generation.build(pins, Loaded(load_offload(table, None), PROGRAM, OFFLOAD_MAPS), manifest)
     frame = udp_from("198.51.100.1")
     fd = open_pinned(pins.next / "prog")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from enforcer.backends.xdp.contents import contents_of
 from enforcer.backends.xdp.eligible import held
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.backends.xdp.rows import atoms, render
 from enforcer.plan import InterfacePlan
 from enforcer.policy.nets import Nets
@@ -62,7 +63,7 @@ def test_the_maps_answer_what_walking_the_entries_does(drawn: tuple[RuleTable, l
     numbers = {members: at for at, members in enumerate(dict.fromkeys([frozenset(), *member_of.values()]))}
     rows = render(plan, ipv6=ipv6)
     classes = {number: members for members, number in numbers.items()}
-    twin = Twin(contents_of(plan, rows, classes, len(classes) + 1, pass_tagged=False, ipv6=ipv6))
+    twin = Twin(contents_of(plan, rows, classes, len(classes) + 1, receiver=Receiver(bytes(6)), ipv6=ipv6))
     for packet in sent:
         source, destination = (numbers[member_of[address]] for address in (packet.source, packet.destination))
         bit = twin.dropped_by(packet, source, destination)

@@ -52,6 +52,10 @@ class KernelTable:
     def chain_names(self) -> list[str]:
         return list(self._table.chains())
 
+    def drops_by_policy(self, chain: str) -> bool:
+        """Whether it is a built-in chain that drops what no rule decides on."""
+        return self._table.is_builtin(chain) and self._table.policy(chain) == "DROP"
+
     def rules(self, chain: str) -> list[KernelRule]:
         return [KernelRule(blob, target) for blob, target in self._table.rules(chain)]
 

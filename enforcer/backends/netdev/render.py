@@ -2,7 +2,7 @@
 
 One table ``netdev enforcer`` for both families, a base chain for each interface::
 
-    hook ingress device eth0, priority -300: enf-nd-eth0 ─┬─ tagged: on to raw
+    hook ingress device eth0, priority -300: enf-nd-eth0 ─┬─ tagged, or for another interface: on to raw
                                                           ├─ sound IPv4 header: goto enf-nd-4/eth0
                                                           └─ sound IPv6 header: goto enf-nd-6/eth0
     enf-nd-4/eth0 ─┬─ failsafes: on to raw
@@ -76,7 +76,7 @@ def _unmarked(plan: InterfacePlan, settings: Settings) -> Iterator[str]:
 
 def _interface(plan: InterfacePlan, families: Iterable[_Family]) -> Iterator[Chain]:
     """All chains of an interface, its base chain last."""
-    rules = [Rule((*asked, _ON_TO_RAW)) for asked in expr.tagged()]
+    rules = [Rule((*asked, _ON_TO_RAW)) for asked in (*expr.tagged(), expr.for_another_host())]
     for family in families:
         *below, entry_point = _Endpoint(family, plan).chains()
         yield from (*below, entry_point)

@@ -19,6 +19,7 @@ _KEY_REGISTERS = {4: (1, 9, 10), 6: (1, 2, 13)}  # address, protocol, port
 # enum nft_payload_bases
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 # enum nft_meta_keys
+_META_PACKET_TYPE, _PACKET_OTHERHOST = 19, 3  # NFT_META_PKTTYPE; linux/if_packet.h
 _META_PROTOCOL, _META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 1, 16, 3, 6, 7
 # enum nft_cmp_ops
 _EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5
@@ -162,6 +163,11 @@ def tagged() -> tuple[tuple[Expr, ...], ...]:
     """
     load = _payload(_LINK, _ETHERTYPE_AT, 2)
     return tuple((load, _compare(_be(kind, 2))) for kind in _TAGS)
+
+
+def for_another_host() -> tuple[Expr, ...]:
+    """The frame is addressed to another interface (``eth_type_trans``), a macvlan on this one for example."""
+    return _meta(_META_PACKET_TYPE), _compare(bytes([_PACKET_OTHERHOST]))
 
 
 def next_header(kind: int) -> tuple[Expr, ...]:

@@ -107,17 +107,22 @@ def _load(wanted: Wanted, tables: AddressTables | None) -> Loaded:
     return generation.load(wanted.contents, tables.maps, wanted.toolchain)
 
 
+# What says nothing of the interface: the process or the host has run out of something. It may be there again soon, and
+# is no reason to take away what is enforced.
+_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EAGAIN, errno.EIO, errno.EINTR)
+
+
 @contextmanager
 def kernel_refusals() -> Iterator[None]:
-    """KernelErrors as what they mean here: PrivilegeError, or Refused; and what bpffs refuses (it may be read-only)."""
+    """KernelErrors as what they mean here: PrivilegeError, Refused, or themselves where the host has run out."""
     try:
         yield
-    except OSError as error:
-        raise Refused(f"{error.filename or 'the BPF file system'}: {error.strerror or error}") from error
     except KernelError as error:
         # The verifier says EACCES as well, and why.
         if error.errno == errno.EPERM or (error.errno == errno.EACCES and not error.log):
             raise PrivilegeError(f"XDP needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run as root ({error})") from error
+        if error.errno in _OUT_OF:
+            raise
         raise Refused(str(error)) from error
 
 
@@ -146,11 +151,11 @@ def _same_shape(installed: Installed, wanted: Wanted) -> bool:
     now, then = installed.manifest, wanted.manifest
     if installed.link is None or installed.link.prog_id != installed.prog_id:
         return False  # somebody pointed our link at another program
-    return (now.program, now.policy, now.tables, now.pass_tagged, now.entries) == (
+    return (now.program, now.policy, now.tables, now.receiver, now.entries) == (
         then.program,
         then.policy,
         then.tables,
-        then.pass_tagged,
+        then.receiver,
         then.entries,
     )
 
@@ -222,11 +227,16 @@ def _hold(pins: Pins, program: Path, mode: Mode, state: InterfaceState) -> None:
     """Attach a pinned program and pin the link. Until it is pinned, a crash detaches it again."""
     fd = open_pinned(program)
     try:
-        with attach_xdp(fd, state.index, mode) as link:
+        with _attached(fd, mode, state) as link:
             link.pin(pins.link)
-    except KernelError as error:
-        if error.errno in (errno.EPERM, errno.EACCES):
-            raise
-        raise Refused(why_refused(mode, error, mtu=state.mtu)) from error
     finally:
         os.close(fd)
+
+
+def _attached(program: int, mode: Mode, state: InterfaceState) -> Link:
+    try:
+        return attach_xdp(program, state.index, mode)
+    except KernelError as error:
+        if error.errno in (errno.EPERM, errno.EACCES, errno.EMFILE, errno.ENFILE):
+            raise
+        raise Refused(why_refused(mode, error, mtu=state.mtu)) from error

@@ -16,10 +16,11 @@ from enforcer import directories
 from enforcer.backends.base import ApplyResult, EntryCount
 from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.converge import Settings, converge
-from enforcer.backends.xdp.layout import TablePins, all_pins, version_of
+from enforcer.backends.xdp.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
 from enforcer.errors import HostError, KernelError
 from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
+from enforcer.kernel.netlink import interfaces
 from enforcer.kernel.netns import current_inode
 from enforcer.plan import Plan
 from enforcer.words import Toolchain
@@ -30,18 +31,21 @@ class XdpBackend:
     """Enforces plans in XDP. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises.
 
     Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
-    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program.
+    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program. ``lets_go`` False:
+    ``apply`` lets go of no interface, which is left to ``release``, once something else enforces there.
     """
 
     pin_root: Path = PIN_ROOT
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
+    lets_go: bool = True
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
 
-        Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned;
-        what the kernel refuses an interface is in the result.
+        Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned,
+        KernelError where the host has no descriptors, memory or writable BPF file system left; what the kernel refuses
+        an interface is in the result.
         """
         with _bpffs_errors():
             return self._apply(plan, dry_run=dry_run)
@@ -50,12 +54,24 @@ class XdpBackend:
         directories.check_tree(self.pin_root)
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
-        changes += self._release(keep={item.interface for item in plans}, dry_run=dry_run)
+        changes += self._follow_names(dry_run=dry_run)
+        if self.lets_go:
+            changes += self.release(plan, dry_run=dry_run)
         settings = Settings(self.ipv6, self.toolchain, dry_run)
         result = converge(self.pin_root, plans, settings)
         if not dry_run:
             self._tidy()
         return ApplyResult((*changes, *result.changes), result.refused)
+
+    def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
+        """Let go of what the plan has no XDP for; sentences for what was (or would be) detached."""
+        keep = {item.interface for item in plan.interfaces if item.mode is not None and item.xdp_entries}
+        with _bpffs_errors():
+            directories.check_tree(self.pin_root)
+            changes = self._release(keep=keep, dry_run=dry_run)
+            if not dry_run:
+                self._tidy()
+        return changes
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it.
@@ -105,6 +121,21 @@ class XdpBackend:
         if not dry_run:
             ensure_bpffs()
         return [f"mounted the BPF file system on {MOUNT_POINT}"]
+
+    def _follow_names(self, *, dry_run: bool) -> list[str]:
+        """Give the pins of an interface that was renamed its new name: its program stays where it is."""
+        called = {state.index: state.name for state in interfaces()}
+        changes = []
+        for pins, installed in list(read_all(self.pin_root)):
+            name = called.get(installed.link.ifindex) if installed.link else None
+            if name in (None, pins.interface) or installed.manifest.namespace != current_inode():
+                continue
+            changes.append(f"{pins.interface}: is called {name} now")
+            if not dry_run:
+                target = Pins.of(self.pin_root, str(name))
+                generation.remove(target)
+                pins.directory.rename(target.directory)
+        return changes
 
     def _release(
         self, *, keep: Collection[str] = (), only: Collection[str] | None = None, dry_run: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enforcer.backends.xdp.generation import Contents, Elements
 from enforcer.backends.xdp.manifest import Members
 from enforcer.backends.xdp.ports import PAGE
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.backends.xdp.rows import ROW, XdpRows, address_rows, row_octets
 from enforcer.plan import InterfacePlan
 
@@ -13,11 +14,11 @@ NAMED_KEY = 24
 
 
 def contents_of(
-    plan: InterfacePlan, rows: XdpRows, members: Members, capacity: int, *, pass_tagged: bool, ipv6: bool
+    plan: InterfacePlan, rows: XdpRows, members: Members, capacity: int, *, receiver: Receiver, ipv6: bool
 ) -> Contents:
     """``members`` are the classes of addresses there are, ``capacity`` how many there may come to be."""
     settings = {
-        "pass_tagged": int(pass_tagged),
+        **receiver.settings,
         "row_words": rows.words,
         "ask_destination": int(rows.asks_destination),
         "ask_named": int(rows.asks_named),

@@ -20,6 +20,7 @@ from enforcer.backends.xdp.layout import MANIFEST, Pins, TablePins
 from enforcer.backends.xdp.manifest import Manifest, Members
 from enforcer.backends.xdp.offload import OffloadTable, TooManyLengthsError, render_offload
 from enforcer.backends.xdp.read import read_all
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.backends.xdp.rows import XdpRows, address_rows, atoms, render
 from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
 from enforcer.kernel.netlink import InterfaceState
@@ -114,7 +115,7 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
                     generation.settle(pins)
             check(pins, state, current_inode())
             if plan.mode is Mode.OFFLOAD:
-                table = render_offload(plan, pass_tagged=state.has_vlans, ipv6=work.settings.ipv6)
+                table = render_offload(plan, receiver=Receiver.of(state), ipv6=work.settings.ipv6)
                 work.devices.append(_Target(pins, plan, state, table))
             else:
                 work.targets.append(_Target(pins, plan, state, render(plan, ipv6=work.settings.ipv6)))
@@ -208,7 +209,7 @@ def _wanted(target: _Target, settings: Settings, members: Members, tables: Addre
             rows,
             members,
             tables.manifest.capacity if tables else 1,
-            pass_tagged=target.state.has_vlans,
+            receiver=Receiver.of(target.state),
             ipv6=settings.ipv6,
         )
         names, policy, program = rows.names, _policy_digest(plan, settings), program_digest(settings.toolchain)
@@ -219,7 +220,7 @@ def _wanted(target: _Target, settings: Settings, members: Members, tables: Addre
         program=program,
         policy=policy,
         tables=tables.id if tables else 0,
-        pass_tagged=target.state.has_vlans,
+        receiver=str(Receiver.of(target.state)),
         entries=names,
     )
     return Wanted(target.state, plan.mode, contents, manifest, settings.toolchain, frozenset(members), target.size)

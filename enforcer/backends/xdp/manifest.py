@@ -28,8 +28,9 @@ class Manifest:
     """One generation of one interface.
 
     ``namespace`` is the inode of the network namespace; ``program`` the digest of the BPF object; ``policy`` that of
-    the entries; ``tables`` the id of the address tables it reads; ``entries[i]`` bit ``i``'s name, "" for a failsafe.
-    ``carried`` has packets and bytes counted by earlier generations, None until they are known.
+    the entries; ``tables`` the id of the address tables it reads; ``receiver`` which frames it takes for its own;
+    ``entries[i]`` bit ``i``'s name, "" for a failsafe. ``carried`` has packets and bytes counted by earlier
+    generations, None until they are known.
     """
 
     interface: str
@@ -38,7 +39,7 @@ class Manifest:
     program: str
     policy: str
     tables: int
-    pass_tagged: bool
+    receiver: str
     entries: tuple[str, ...]
     carried: Counts | None = None
 
@@ -75,6 +76,8 @@ def read(path: Path) -> Manifest | None:
     """The manifest pinned there; None when there is none, or none that can be read."""
     try:
         fields = _decode(path)
+        if fields.pop("pass_tagged", None) is not None:  # of an agent whose program looked at no address
+            fields["receiver"] = ""
         fields["mode"] = Mode(fields["mode"])
         fields["entries"] = tuple(fields["entries"])
         if fields["carried"] is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.errors import HostError, KernelError
 from enforcer.kernel.bpf import BpfObject
 from enforcer.kernel.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
@@ -30,6 +31,7 @@ SIDE_INBOUND, SIDE_RETURN, SIDE_ANY = range(3)
 ANY_PROTOCOL = 0
 NET4 = np.dtype([("length", "=u4"), ("address", ">u4")])
 NET6 = np.dtype([("length", "=u4"), ("high", ">u8"), ("low", ">u8")])
+SETTINGS = np.dtype([("own_address_first", "=u4"), ("own_address_last", "=u4")])
 FAILSAFE_PORT = np.dtype([("port", ">u2"), ("protocol", "u1"), ("side", "u1")])
 
 # Pinned name -> the map's name in the program.
@@ -64,7 +66,7 @@ class OffloadTable:
     maps: Mapping[str, Filling]
 
 
-def render_offload(plan: InterfacePlan, *, pass_tagged: bool = False, ipv6: bool = True) -> OffloadTable:
+def render_offload(plan: InterfacePlan, *, receiver: Receiver, ipv6: bool = True) -> OffloadTable:
     """The maps that enforce the XDP entries of a plan. ``ipv6`` False leaves IPv6 alone, as raw then does.
 
     Raises TooManyLengthsError.
@@ -78,7 +80,7 @@ def render_offload(plan: InterfacePlan, *, pass_tagged: bool = False, ipv6: bool
             f"the program for the device looks up {MAX_LENGTHS6} at most"
         )
     maps = {
-        "settings": _array(np.array([pass_tagged], np.uint32)),
+        "settings": _array(np.array([tuple(receiver.address_settings.values())], SETTINGS)),
         "lengths4": _array(_masks4(_lengths(deny4["key"]["length"]))),
         "lengths6": _array(_masks6(lengths6)),
         "deny4": _hash(deny4["key"], deny4["entry"]),

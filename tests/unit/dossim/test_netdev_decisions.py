@@ -65,6 +65,8 @@ LESS = {
     "an authentication header: nftables does not look behind it": HEADERS,
     "not those headers of another's source": NOT_SOUND,
     "behind two tags": NOT_SOUND,
+    "a VLAN's": NOT_SOUND,
+    "a VLAN's in a priority tag": NOT_SOUND,
     "options": "its ports cannot be known here (IP options)",
 }
 

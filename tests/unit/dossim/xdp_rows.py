@@ -272,7 +272,10 @@ UNKNOWN_PROTOCOL = [
 ]  # fmt: skip
 
 FRAMES = [
-    Row("behind two tags", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x88A8, 5), (0x8100, 6))), 0),
+    Row("behind two tags", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x88A8, 0), (0x8100, 0xE000))), 0),
+    Row("a VLAN's", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x8100, 5),)), None, "tagged for a VLAN"),
+    Row("a VLAN's in a priority tag", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x88A8, 0), (0x8100, 6))),
+        None, "tagged for a VLAN"),
     Row("behind three", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x8100, 0),) * 3), None, "no IP header"),
     Row("not IP", policy(WHOLE), ethernet(bytes(40), 0x88B5), None, "no IP header"),
     Row("19 octets of IPv4", policy(WHOLE), tcp()[: 14 + 19], None, "no IP header"),

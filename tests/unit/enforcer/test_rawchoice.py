@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import HostFacts, Probe
+from enforcer.facts import HostFacts, HostRules, Probe
 from enforcer.mode import RawChoice
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import FelixConfiguration
@@ -48,8 +48,11 @@ ROWS = [
 ]
 
 
-def facts(backends: dict[Backend, Probe]) -> HostFacts:
-    return HostFacts("jasper", backends=backends)
+NO_RULES = HostRules()
+
+
+def facts(backends: dict[Backend, Probe], rules: HostRules = NO_RULES) -> HostFacts:
+    return HostFacts("jasper", backends=backends, rules=rules)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,33 @@ def test_which_backend(
 ) -> None:
     felix = FelixConfiguration("default", **fields)  # type: ignore[arg-type]
     assert raw_backend(facts(backends), felix, choice) == (expected, why)
+
+
+# Felix's DetectBackend: Kubernetes' mark, else more rules, in a draw the legacy tables.
+DETECTED = [
+    ("no rules anywhere", HostRules(), BOTH, IPTABLES, "this host has the legacy tables"),
+    ("nf_tables has some", HostRules(nft=3), BOTH, NFTABLES, "this host has its own rules in nf_tables (3)"),
+    ("a draw", HostRules(legacy=2, nft=2), BOTH, IPTABLES, "this host has the legacy tables"),
+    ("legacy has more", HostRules(legacy=3, nft=2), BOTH, IPTABLES, "this host has the legacy tables"),
+    ("nf_tables has more", HostRules(legacy=1, nft=2), BOTH, NFTABLES,
+        "this host has its own rules in nf_tables (2; legacy tables have 1)"),
+    ("Kubernetes in nf_tables", HostRules(legacy=9, nft=2, kubernetes=NFTABLES), BOTH, NFTABLES,
+        "Kubernetes uses nf_tables on this host"),
+    ("Kubernetes in legacy", HostRules(legacy=2, nft=9, kubernetes=IPTABLES), BOTH, IPTABLES,
+        "Kubernetes uses the legacy tables on this host"),
+    ("what nf_tables there is cannot hold ours", HostRules(nft=3), {IPTABLES: YES, NFTABLES: NO}, IPTABLES,
+        "this host has its own rules in nf_tables (3), which cannot hold ours: no such table"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rules", "backends", "expected", "why"), [row[1:] for row in DETECTED], ids=[row[0] for row in DETECTED]
+)
+def test_ours_go_where_the_hosts_rules_are(
+    rules: HostRules, backends: dict[Backend, Probe], expected: Backend, why: str
+) -> None:
+    felix = FelixConfiguration("default")
+    assert raw_backend(facts(backends, rules), felix, RawChoice.AUTO) == (expected, why)
 
 
 REFUSED = [

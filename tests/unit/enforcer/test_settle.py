@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from ipaddress import ip_network
 
 import pytest
 
 from enforcer.backends.base import ApplyResult, EntryCount
-from enforcer.errors import KernelError
+from enforcer.errors import HostError, InternalError, KernelError, PrivilegeError
 from enforcer.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.memory import Memory
 from enforcer.mode import ModeChoice
@@ -29,7 +30,7 @@ class Refusing:
     """A BackendDriver that lets an interface have any mode but those named for it."""
 
     def __init__(
-        self, refused: Mapping[str, tuple[Mode, ...]] | None = None, *, error: KernelError | None = None
+        self, refused: Mapping[str, tuple[Mode, ...]] | None = None, *, error: Exception | None = None
     ) -> None:
         self._refused = refused or {}
         self._error = error
@@ -99,7 +100,7 @@ def test_the_reason_of_the_kernel_becomes_the_reason_of_the_plan() -> None:
 
 
 def test_a_driver_that_cannot_work_at_all_leaves_everything_to_raw() -> None:
-    settlement = settled(Refusing(error=KernelError("libbpf.so.1: not found; apt install libbpf1")))
+    settlement = settled(Refusing(error=HostError("libbpf.so.1: not found; apt install libbpf1")))
     assert modes(settlement) == {"eth0": None, "eth1": None}
     assert settlement.warnings == ["XDP: libbpf.so.1: not found; apt install libbpf1"]
 
@@ -107,7 +108,7 @@ def test_a_driver_that_cannot_work_at_all_leaves_everything_to_raw() -> None:
 @pytest.mark.parametrize(
     ("enforced", "ends"),
     [
-        pytest.param({}, {"eth1": Mode.NATIVE}, id="was not enforced: left out"),
+        pytest.param({}, {"eth0": None, "eth1": Mode.NATIVE}, id="was not enforced: raw at least"),
         pytest.param({"eth0": None}, {"eth0": None, "eth1": Mode.NATIVE}, id="was in raw: stays in raw"),
         pytest.param(
             {"eth0": Mode.GENERIC}, {"eth0": Mode.GENERIC, "eth1": Mode.NATIVE}, id="was in generic: stays there"
@@ -137,3 +138,58 @@ def test_a_refusal_is_remembered_for_these_resources_and_tried_again_for_others(
     assert modes(settled(Refusing(), memory=memory))["eth0"] is Mode.GENERIC
     memory.begin(Resources())
     assert modes(settled(Refusing(), memory=memory))["eth0"] is Mode.NATIVE
+
+
+# -- it ends, and raw is for all ---------------------------------------------------------------------------------------
+
+
+class NeverContent:
+    """A driver that refuses whatever it is given, also what was not asked of it."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
+        self.passes += 1
+        return ApplyResult(refused={item.interface: "no" for item in plan.interfaces} | {"nowhere": "no"})
+
+    def counters(self) -> tuple[EntryCount, ...]:
+        return ()
+
+    def detach(self, interfaces: object = None) -> tuple[str, ...]:
+        return ()
+
+
+@pytest.mark.parametrize("choice", ModeChoice)
+@pytest.mark.parametrize("facts", [FACTS, HostFacts("jasper")], ids=["interfaces known", "nothing known"])
+@pytest.mark.parametrize("absent", [frozenset(), frozenset({"eth0"}), frozenset({"eth0", "eth1"})], ids=str)
+def test_it_ends_whatever_is_asked_for_known_and_refused(
+    choice: ModeChoice, facts: HostFacts, absent: frozenset[str]
+) -> None:
+    driver = NeverContent()
+    wish = Wish(TABLES, facts, FELIX, choice, {}, absent)
+    settlement = settle(wish, driver, Memory(), dry_run=False)
+    assert driver.passes <= 1 + len(Mode) * len(TABLES)
+    assert modes(settlement) == {"eth0": None, "eth1": None}
+    assert settlement.warnings
+
+
+FAILURES = [
+    (KernelError("create a map", number=errno.EMFILE), KernelError),
+    (PrivilegeError("XDP needs CAP_BPF"), PrivilegeError),
+    (OSError(errno.EROFS, "Read-only file system"), HostError),
+    (RuntimeError("can't start new thread"), HostError),
+    (MemoryError(), HostError),
+    (ValueError("a bug"), InternalError),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), FAILURES, ids=lambda item: getattr(item, "__name__", repr(item)))
+def test_an_xdp_part_that_fails_leaves_the_modes_as_they_are_and_the_rest_to_raw(
+    error: Exception, kind: type[Exception]
+) -> None:
+    driver = Refusing(error=error)
+    settlement = settled(driver, enforced={"eth1": Mode.GENERIC})
+    assert len(driver.passes) == 1  # nothing is tried that might take away what is enforced
+    assert modes(settlement) == {"eth0": None, "eth1": Mode.GENERIC}
+    assert type(settlement.failed) is kind

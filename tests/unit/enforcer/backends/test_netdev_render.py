@@ -65,7 +65,7 @@ def test_an_interface_has_a_base_chain_on_its_device_and_chains_for_each_family(
     assert list(chains) == ["enf-nd-4/eth0/default", "enf-nd-4/eth0", "enf-nd-6/eth0/default", "enf-nd-6/eth0",
                             "enf-nd-eth0"]  # fmt: skip
     assert [chain.hook for chain in found.chains] == [None] * 4 + [Hook(0, -300, "eth0")]
-    assert deeds(chains["enf-nd-eth0"].rules) == ["accept", "accept", "enf-nd-4/eth0", "enf-nd-6/eth0"]
+    assert deeds(chains["enf-nd-eth0"].rules) == ["accept"] * 3 + ["enf-nd-4/eth0", "enf-nd-6/eth0"]
     assert deeds(chains["enf-nd-4/eth0"].rules) == ["enf-nd-4/eth0/default"]
     assert sorted(spec.name[:5] for spec in found.sets) == ["enf4-", "enf6-"]
 

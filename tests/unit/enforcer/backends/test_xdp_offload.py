@@ -12,15 +12,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from enforcer.backends.xdp.offload import MAX_LENGTHS6, Filling, OffloadTable, TooManyLengthsError, render_offload
+from enforcer.backends.xdp import offload
+from enforcer.backends.xdp.offload import MAX_LENGTHS6, Filling, OffloadTable, TooManyLengthsError
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import TCP, UDP, Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
 from enforcer.words import Action, Backend, Mode, Stage
 
+RECEIVER = Receiver(bytes.fromhex("060000000001"))
 Net = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+
+
+def render_offload(plan: InterfacePlan, *, ipv6: bool = True) -> OffloadTable:
+    return offload.render_offload(plan, receiver=RECEIVER, ipv6=ipv6)
 
 
 def plan_of(
@@ -192,10 +199,9 @@ def test_a_hundred_thousand_prefixes_in_two_entries_take_less_than_a_second() ->
 # -- settings and failsafes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pass_tagged", [False, True])
-def test_settings_stand_in_a_map(pass_tagged: bool) -> None:
-    settings = render_offload(plan_of([]), pass_tagged=pass_tagged).maps["settings"]
-    assert list(elements(settings)) == [(bytes(4), struct.pack("=I", pass_tagged))]
+def test_the_address_stands_in_a_map() -> None:
+    settings = render_offload(plan_of([])).maps["settings"]
+    assert list(elements(settings)) == [(bytes(4), RECEIVER.address + bytes(2))]
 
 
 def test_failsafes_are_kept_by_side_and_with_the_questions_left_when_ports_are_unknown() -> None:

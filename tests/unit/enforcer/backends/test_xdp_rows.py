@@ -15,6 +15,7 @@ import pytest
 from enforcer.backends.xdp.contents import contents_of
 from enforcer.backends.xdp.eligible import held
 from enforcer.backends.xdp.ports import PORT_PAGE
+from enforcer.backends.xdp.receiver import Receiver
 from enforcer.backends.xdp.rows import ROW, address_rows, atoms, render
 from enforcer.plan import InterfacePlan
 from enforcer.policy.nets import Nets
@@ -46,7 +47,7 @@ def dropped_by(plan: InterfacePlan, packet: Packet, *, ipv6: bool = True) -> str
     member_of = [frozenset(name for name, nets in atoms(plan).items() if nets.contains(item)) for item in addresses]
     classes = dict(enumerate(dict.fromkeys([frozenset(), *member_of])))
     rows = render(plan, ipv6=ipv6)
-    twin = Twin(contents_of(plan, rows, classes, len(classes), pass_tagged=False, ipv6=ipv6))
+    twin = Twin(contents_of(plan, rows, classes, len(classes), receiver=Receiver(bytes(6)), ipv6=ipv6))
     source, destination = (list(classes.values()).index(members) for members in member_of)
     bit = twin.dropped_by(packet, source, destination)
     return None if bit is None else rows.names[bit]
