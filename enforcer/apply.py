@@ -12,6 +12,7 @@ then the refusal is raised.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +93,7 @@ class Enforcer:
         self.netdev = netdev
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
+        self.stopping = threading.Event()  # set: another enforcer's pass is no longer waited for
         self._memory = Memory()
         self._compiler = Compiler()
 
@@ -107,7 +109,7 @@ class Enforcer:
         raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
         netdev = NetdevBackend(nft_settings_of(felix))
         xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain)
-        with namespace_lock():
+        with namespace_lock(stopping=self.stopping):
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
             tables = self._tables(resources, present)
@@ -139,7 +141,7 @@ class Enforcer:
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
-        with namespace_lock():
+        with namespace_lock(stopping=self.stopping):
             early = (*XdpBackend(self._pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
             removed = (*early, *RawBackends().detach(interfaces))
         remove_if_empty(self._pin_root)
