@@ -254,7 +254,7 @@ FAULTS = [
     ("a name of control characters", odd_name, "[2J.yaml:2:1: not YAML", HEALTHY),
     ("a file is being written", half_written, "dos.yaml: is still open for writing", HEALTHY),
     ("no descriptor is left", no_descriptors, "Too many open files", RECOVERED),
-    ("no memory is left", no_memory, "level=error", RECOVERED),
+    ("no memory is left", no_memory, "level=", APPLIED),
     ("no room for the last good state", no_room_for_the_state, "cannot be kept on disk", APPLIED),
     ("another has the lock", lock_held, "waiting for another enforcer", APPLIED),
     ("the pins cannot be read", pins_unreadable, "not everything is enforced", RECOVERED),
