@@ -7,97 +7,162 @@
 * An agent that starts on faulty objects has the good version its store kept of an earlier run, if it did. Otherwise it
   enforces the rest, as Calico does; when there is no rest, what is in the kernel stays as it is.
 * Policy that no backend can enforce does not replace policy that is enforced.
-* A pass that fails is tried again, at growing intervals; each distinct error is logged once.
-* Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole.
+* A pass that fails, with whatever exception, is tried again, at growing intervals; each distinct error is logged once,
+  with its traceback at level debug. Only a first pass without privilege ends the agent.
+* Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole. A pass that
+  does not end in time is left where it is; the next agent finishes it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from enforcer.agent_log import AgentLog
 from enforcer.apply import Applied, Enforcer
 from enforcer.datastore.base import DataStore
-from enforcer.errors import EnforcerError, Finding, PolicyError, PrivilegeError, UnsupportedRuleError
+from enforcer.ending import end_within, never_mind
+from enforcer.errors import HostError, PolicyError, PrivilegeError, UnsupportedRuleError
 from enforcer.kernel.netlink import interfaces
 from enforcer.log import event
 from enforcer.policy.endpoint import is_host_interface
 from enforcer.policy.resources import Resources
-from enforcer.policy.tolerant import Fault, Loaded
+from enforcer.policy.tolerant import Loaded
 from enforcer.systemd import notify, watchdog_interval_s
 from enforcer.wakeups import Wakeups, Woken
-from enforcer.words import Stage
 
-_FIRST_RETRY_S = 1.0
-_LAST_RETRY_S = 60.0
+_STOP_WITHIN_S = 1.5
+_DETACH_WITHIN_S = 30.0
 
 Links = frozenset[tuple[object, ...]]
 
 
+class BackOff:
+    """How long to wait before the next attempt; 0 while attempts go well."""
+
+    FIRST_S, LAST_S = 1.0, 60.0
+
+    def __init__(self) -> None:
+        self.wait_s = 0.0
+
+    def failed(self) -> None:
+        self.wait_s = min(max(self.wait_s * 2, self.FIRST_S), self.LAST_S)
+
+    def went_well(self) -> None:
+        self.wait_s = 0.0
+
+
 class Agent:
-    """Runs in the main thread and acts in its network namespace."""
+    """Waits in the main thread, and works in its network namespace."""
 
     def __init__(self, store: DataStore, enforcer: Enforcer, *, detach_on_exit: bool = False) -> None:
         self._store = store
         self._enforcer = enforcer
         self._detach_on_exit = detach_on_exit
+        self._log = AgentLog()
+        self._started = False  # the first pass is over
+        self._read_last: Resources | None = None  # by the last snapshot
         self._wanted: Resources | None = None  # the newest that could be read
         self._good: Resources | None = None  # the newest that is enforced
+        self._earlier: Resources | None = None  # what was enforced in an earlier run, once it was asked for
         self._links: Links = frozenset()
-        self._retry_s = 0.0  # 0: the last pass went well
+        self._reading = BackOff()
+        self._enforcing = BackOff()
         self._due_s: float | None = None  # when the next pass is to be, on the monotonic clock
-        self._said: set[str] = set()  # problems and warnings logged since they last were none
-        self._faults: frozenset[Fault] = frozenset()  # what was wrong with what was read last
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT. Raises PrivilegeError when the process may not do this at all."""
+        """Work until SIGTERM or SIGINT. Raises PrivilegeError when the process may not do this at all, and HostError
+        when the policy was to be removed at the end and could not be.
+        """
         event(logging.INFO, "watching", store=self._store.describe(), node=self._enforcer.node)
-        with Wakeups(self._store) as wakeups:
+        try:
+            with self._wakeups() as wakeups:
+                self._begin(wakeups)
+                notify("READY=1")
+                while not wakeups.stopped_by:
+                    self._turn(wakeups)
+                self._leave(wakeups.stopped_by)
+        finally:
+            never_mind()
+
+    def _wakeups(self) -> Wakeups:
+        """What to wait with; without descriptors for it, later."""
+        while True:
+            try:
+                return Wakeups(self._store, on_stop=self._on_stop)
+            except OSError as error:
+                self._log.complain("cannot start; trying again", error)
+                time.sleep(BackOff.FIRST_S)
+
+    def _begin(self, wakeups: Wakeups) -> None:
+        """The first pass."""
+        try:
+            wakeups.work(self._start)
+        except PrivilegeError:
+            raise
+        except Exception as error:
+            self._go_on_after(error)
+        self._started = True
+
+    def _turn(self, wakeups: Wakeups) -> None:
+        """Wait, and do what is to be done."""
+        try:
+            woken = wakeups.wait(self._due_s, every_s=watchdog_interval_s(), tick=_alive)
+            if not woken.stop:
+                wakeups.work(lambda: self._react(woken))
+        except Exception as error:
+            self._go_on_after(error)
+
+    def _go_on_after(self, error: Exception) -> None:
+        """Whatever it is: an agent that ends enforces nothing new. What was to be done may not have been."""
+        self._log.complain("the agent's own loop failed; going on", error)
+        self._reading.failed()
+        self._due_s = self._next_pass_s()
+        time.sleep(BackOff.FIRST_S)
+
+    # -- in a thread of its own ----------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._surviving(self._reading, "the policy cannot be read; what is enforced stays"):
             self._read()
+        with self._surviving(self._enforcing, "not everything is enforced; trying again"):
             self._enforce()
-            notify("READY=1")
-            woken = Woken()
-            while not woken.stop:
-                woken = wakeups.wait(self._due_s, every_s=watchdog_interval_s(), tick=_alive)
-                if not woken.stop:
-                    self._react(woken)
-        self._leave(woken.stop)
 
     def _react(self, woken: Woken) -> None:
-        if woken.policy or woken.resync:
-            self._read()
-        due = not woken.any
-        if due or woken.policy or woken.resync or self._links_now() != self._links:
-            self._enforce()
+        if woken.policy or woken.resync or self._reading.wait_s:
+            with self._surviving(self._reading, "the policy cannot be read; what is enforced stays"):
+                self._read()
+        with self._surviving(self._enforcing, "not everything is enforced; trying again"):
+            if not woken.any or woken.policy or woken.resync or self._links_now() != self._links:
+                self._enforce()
+
+    @contextmanager
+    def _surviving(self, back_off: BackOff, message: str) -> Iterator[None]:
+        """Whatever is raised inside is logged, and tried again; but a lack of privilege at the start."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, PrivilegeError) and not self._started:
+                raise
+            back_off.failed()
+            if not self._enforcer.stopping.is_set():
+                self._log.complain(message, error)
+        self._due_s = self._next_pass_s()
 
     def _read(self) -> None:
         """Take what the datastore has now: what is right of it, and of the rest the last good version."""
-        try:
-            loaded = self._store.snapshot(self._wanted or Resources())
-        except EnforcerError as error:
-            self._complain("the datastore cannot be read; what is enforced stays", error)
-            return
-        self._tell_faults(loaded)
+        loaded = self._store.snapshot(self._wanted or Resources())
+        self._reading.went_well()
+        self._log.tell_faults(loaded)
+        self._take(loaded)
+
+    def _take(self, loaded: Loaded) -> None:
         if self._wanted is None and loaded.faults and loaded.empty:
-            self._say(logging.ERROR, "nothing of the policy could be read; what is in the kernel stays as it is")
+            self._log.say(logging.ERROR, "nothing of the policy could be read; what is in the kernel stays as it is")
         else:
-            self._wanted = loaded.resources
-
-    def _tell_faults(self, loaded: Loaded) -> None:
-        """Say what is newly wrong, and when nothing is any more."""
-        if not loaded.faults:
-            self._said.clear()
-            if self._faults:
-                event(logging.INFO, "healthy again: everything in the policy is accepted")
-        for fault in loaded.faults:
-            if fault not in self._faults:
-                event(logging.ERROR, "policy not accepted", problem=_first_line(fault.finding), outcome=fault.outcome)
-        self._faults = frozenset(loaded.faults)
-        if loaded.faults:
-            notify(f"STATUS={self._ailing()}")
-
-    def _ailing(self) -> str:
-        return f"{len(self._faults)} faults in the policy, see the log" if self._faults else ""
+            self._wanted = self._read_last = loaded.resources
 
     def _enforce(self) -> None:
         if self._wanted is None:
@@ -105,43 +170,61 @@ class Agent:
         try:
             self._links = self._links_now()
             applied = self._enforcer.apply(self._wanted)
-        except PrivilegeError:
+        except (UnsupportedRuleError, PolicyError) as error:  # the author's to mend: trying again is no use
+            self._log.complain("policy cannot be enforced; the last good one stays", error)
+            self._enforcing.went_well()
+            self._wanted = self._stand_in(self._wanted)
+        except (HostError, OSError, MemoryError):  # the surroundings: more of it may be enforced later
             raise
-        except EnforcerError as error:
-            self._failed(error)
+        except Exception:
+            self._stand_in(self._wanted)
+            raise
         else:
             self._succeeded(applied)
-        self._due_s = self._next_pass_s()
 
-    def _failed(self, error: EnforcerError) -> None:
-        if isinstance(error, (UnsupportedRuleError, PolicyError)):  # the author's to mend: trying again is no use
-            self._complain("policy cannot be enforced; the last good one stays", error)
-            self._wanted = self._good
-        else:
-            self._retry_s = min(max(self._retry_s * 2, _FIRST_RETRY_S), _LAST_RETRY_S)
-            self._complain("not everything is enforced; trying again", error)
+    def _stand_in(self, failed: Resources) -> Resources | None:
+        """Enforce the last good policy in place of one that cannot be: of this run, else of an earlier one."""
+        if self._good is None and self._earlier is None:
+            self._earlier = self._store.last_good()
+        good = self._good or self._earlier
+        if good is None or good is failed or good == Resources():
+            return self._good
+        try:
+            applied = self._enforcer.apply(good)
+        except Exception as error:
+            self._log.complain("the last good policy cannot be enforced either", error)
+            return self._good
+        if self._good is None or applied.changes:
+            self._log.tell(applied)
+        self._good = good
+        return good
 
     def _succeeded(self, applied: Applied) -> None:
-        if self._retry_s:
-            event(logging.INFO, "recovered: everything is enforced again")
-            self._said.clear()
-        self._retry_s = 0.0
+        if self._enforcing.wait_s:
+            self._log.recovered()
+        self._enforcing.went_well()
         new = self._wanted is not self._good
         self._good = self._wanted
+        if new:
+            self._log.forget()
         if applied.changes or new:
-            _tell(applied)
-            doing = f"enforcing on {len(applied.plan.interfaces)} interfaces"
-            notify("STATUS=" + "; ".join(filter(None, [doing, self._ailing()])))
+            self._log.tell(applied)
         for warning in applied.warnings:
-            self._say(logging.WARNING, warning)
+            self._log.say(logging.WARNING, warning)
+        if self._good is self._read_last:
+            self._store.keep()
 
     def _next_pass_s(self) -> float | None:
         """When the next pass is due if nothing happens, on the monotonic clock; None: never."""
-        if self._wanted is None:
-            return None
-        felix = self._wanted.felix_for(self._enforcer.node)
-        intervals = (felix.xdp_refresh_interval_s, felix.ipsets_refresh_interval_s, felix.table_refresh_interval_s)
-        wanted = [interval for interval in (*intervals, self._retry_s) if interval > 0]  # 0 switches one off
+        intervals = [self._reading.wait_s, self._enforcing.wait_s]
+        if self._wanted is not None:
+            felix = self._wanted.felix_for(self._enforcer.node)
+            intervals += (
+                felix.xdp_refresh_interval_s,
+                felix.ipsets_refresh_interval_s,
+                felix.table_refresh_interval_s,
+            )
+        wanted = [interval for interval in intervals if interval > 0]  # 0 switches one off
         return time.monotonic() + min(wanted) if wanted else None
 
     def _links_now(self) -> Links:
@@ -149,55 +232,29 @@ class Agent:
         felix = (self._wanted or Resources()).felix_for(self._enforcer.node)
         return frozenset(item.shape for item in interfaces() if is_host_interface(item.name, felix))
 
-    def _complain(self, message: str, error: EnforcerError) -> None:
-        problem = _one_line(error)
-        notify(f"STATUS={message}: {problem}")
-        if problem not in self._said:
-            self._said.add(problem)
-            event(logging.ERROR, message, problem=problem)
+    # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _say(self, level: int, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            event(level, message)
+    def _on_stop(self, signal_name: str) -> None:
+        """A signal handler: from now on nothing is waited for, and the process ends in time whatever it is at."""
+        self._enforcer.stopping.set()
+        end_within(
+            _STOP_WITHIN_S,
+            code=HostError.exit_code if self._detach_on_exit else 0,
+            message="stopped before what was going on had ended; the policy stays in the kernel as it is, and the next "
+            "pass finishes it",
+        )
 
     def _leave(self, why: str) -> None:
         notify("STOPPING=1")
         if not self._detach_on_exit:
             event(logging.INFO, "stopping; the policy stays in the kernel ('enforcer detach' removes it)", signal=why)
             return
+        end_within(
+            _DETACH_WITHIN_S, code=HostError.exit_code, message="stopped before all of the policy could be removed"
+        )
         removed = self._enforcer.detach()
         event(logging.INFO, "stopping; the policy is removed", signal=why, removed=len(removed))
 
 
 def _alive() -> None:
     notify("WATCHDOG=1")
-
-
-def _tell(applied: Applied) -> None:
-    """A line for each interface, and one of all together."""
-    plans = applied.plan.interfaces
-    for change in applied.changes:
-        event(logging.DEBUG, change)
-    for item in plans:
-        event(
-            logging.INFO,
-            "enforced",
-            interface=item.interface,
-            endpoint=item.table.endpoint,
-            stage=item.early or Stage.RAW,
-            entries=len(item.entries),
-            entries_in_xdp=len(item.xdp_entries),
-            not_earlier="; ".join(f"{mode}: {reason}" for mode, reason in item.mode_reasons) or "-",
-        )
-    event(logging.INFO, "policy is in the kernel", interfaces=len(plans), changes=len(applied.changes))
-
-
-def _one_line(error: EnforcerError) -> str:
-    if isinstance(error, PolicyError):
-        return "; ".join(_first_line(finding) for finding in error.findings)
-    return "; ".join(str(error).splitlines())
-
-
-def _first_line(finding: Finding) -> str:
-    return str(finding).partition("\n")[0]

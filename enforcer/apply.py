@@ -13,6 +13,7 @@ nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class Enforcer:
         self.netdev = netdev
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
+        self.stopping = threading.Event()  # set: another enforcer's pass is no longer waited for
         self._memory = Memory()
         self._compiler = Compiler()
         self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
@@ -110,7 +112,7 @@ class Enforcer:
         raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
         netdev = NetdevBackend(nft_settings_of(felix))
         xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
-        with namespace_lock():
+        with namespace_lock(stopping=self.stopping):
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
             tables = self._tables(self._with_kernel_names(resources, present), present)
@@ -163,7 +165,7 @@ class Enforcer:
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
-        with namespace_lock():
+        with namespace_lock(stopping=self.stopping):
             early = (*XdpBackend(self._pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
             removed = (*early, *RawBackends().detach(interfaces))
         remove_if_empty(self._pin_root)

@@ -99,8 +99,8 @@ def pin_root_option(command: Command) -> Command:
     )(command)
 
 
-def files_option(*, help_text: str) -> Callable[[Command], Command]:
-    kind = click.Path(exists=True, path_type=Path)
+def files_option(*, help_text: str, must_exist: bool = True) -> Callable[[Command], Command]:
+    kind = click.Path(exists=must_exist, path_type=Path)
     return click.option(
         "-f", "--file", "files", type=kind, multiple=True, required=True, metavar="PATH", help=help_text
     )
@@ -174,7 +174,7 @@ def apply(
 
 
 @main.command()
-@files_option(help_text="A directory (or file) of resources to watch; may be repeated.")
+@files_option(help_text="A directory (or file) of resources to watch; may be repeated.", must_exist=False)
 @click.option("--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Where policy is.")
 @click.option(
     "--state-dir",
@@ -217,11 +217,12 @@ def run(
     from enforcer.datastore.lastgood import state_directory
     from enforcer.directories import is_there
 
-    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     if state_dir is not None:
         is_there(state_dir)  # an error now is better than none for whoever asks for this one
-    log.setup(logging.DEBUG if verbose else logging.INFO)
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
+    store.require_something()
+    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    log.setup(logging.DEBUG if verbose else logging.INFO)
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
     Agent(store, driver, detach_on_exit=detach_on_exit).run()
 

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import logging
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,12 +25,18 @@ from enforcer.log import event
 
 DIRECTORY = Path("/run/enforcer")
 
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.05
+_PATIENCE_AT_THE_END_S = 0.5
+
 
 @contextmanager
-def namespace_lock(directory: Path = DIRECTORY) -> Iterator[None]:
-    """Holds the lock of the calling thread's network namespace; waits for whoever has it. Leaves no file behind."""
+def namespace_lock(directory: Path = DIRECTORY, *, stopping: threading.Event | None = None) -> Iterator[None]:
+    """Holds the lock of the calling thread's network namespace; waits for whoever has it. Leaves no file behind.
+
+    Raises HostError when the lock is still held by another a moment after ``stopping`` was set.
+    """
     path = directory / f"netns-{current_inode()}.lock"
-    descriptor = _acquire(path)
+    descriptor = _acquire(path, stopping)
     try:
         yield
     finally:
@@ -38,20 +46,40 @@ def namespace_lock(directory: Path = DIRECTORY) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, stopping: threading.Event | None) -> int:
     while True:
         descriptor = _open(path)
         is_file = descriptor is not None
         if descriptor is None:
             descriptor = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            event(logging.INFO, "waiting for another enforcer to finish its pass", lock=path)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _wait_for(descriptor, path, stopping)
+        except BaseException:
+            os.close(descriptor)
+            raise
         if not is_file or _is_current(path, descriptor):
             return descriptor
         os.close(descriptor)  # its holder removed the file: the lock is now another file of that name
+
+
+def _wait_for(descriptor: int, name: Path | str, stopping: threading.Event | None) -> None:
+    """Polls: a thread that sleeps in flock(2) hears nothing, and no other can wake it."""
+    pause_s = _FIRST_PAUSE_S
+    give_up_s: float | None = None
+    said = False
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if not said:
+            event(logging.INFO, "waiting for another enforcer to finish its pass", lock=name)
+            said = True
+        if stopping is not None and stopping.is_set():
+            give_up_s = give_up_s or time.monotonic() + _PATIENCE_AT_THE_END_S
+            if time.monotonic() >= give_up_s:
+                raise HostError(f"{name}: held by another enforcer, and there is no time left to wait for it")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
 
 def _open(path: Path) -> int | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from enforcer.printable import printable_json
 
@@ -18,16 +19,52 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 def setup(level: int = logging.INFO) -> None:
     """Send the project's log to stderr; with the time, unless journald adds it."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(LineFormatter(with_time="JOURNAL_STREAM" not in os.environ))
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
 
 
-def event(level: int, message: str, **fields: object) -> None:
-    """Log one event with its facts."""
-    logger.log(level, "%s", message, extra={"fields": fields})
+def event(level: int, message: str, *, error: BaseException | None = None, **fields: object) -> None:
+    """Log one event with its facts, and with the traceback of an error."""
+    logger.log(level, "%s", message, exc_info=error, extra={"fields": fields})
+
+
+def last_words(message: str) -> None:
+    """Log a warning, if that can be done at once: no lock is waited for, and no reader."""
+    record = logger.makeRecord(logger.name, logging.WARNING, "", 0, "%s", (message,), None)
+    for handler in logger.handlers:
+        if isinstance(handler, _Handler) and handler.is_ready(wait_s=0.0):
+            os.write(handler.stream.fileno(), f"{handler.format(record)}\n".encode(errors="backslashreplace"))
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # the class is generic in its stubs only
+    """Does not wait for ever for a reader that has stopped reading: the line is left out, and the next one says so."""
+
+    _WAIT_S = 2.0
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.is_ready(wait_s=0.0 if self._lost else self._WAIT_S):
+            self._lost += 1
+            return
+        if self._lost:
+            record.fields = {**getattr(record, "fields", {}), "lines_lost_before": self._lost}
+            self._lost = 0
+        super().emit(record)
+
+    def is_ready(self, *, wait_s: float) -> bool:
+        """Whether a line can be written now or within that time."""
+        try:
+            poll = select.poll()  # select(2) takes no descriptor above 1023
+            poll.register(self.stream.fileno(), select.POLLOUT)
+            return bool(poll.poll(wait_s * 1000))
+        except (OSError, ValueError, AttributeError):
+            return True  # no such stream: writing to it does not wait either
 
 
 class LineFormatter(logging.Formatter):

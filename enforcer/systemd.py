@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import socket
 
+_STATE_MAX_CHARS = 2000  # a status is for people to read, and a datagram has an end
+
 
 def notify(*states: str) -> None:
-    """Send states such as ``READY=1`` and ``STATUS=...``. A service manager that does not listen is no error."""
+    """Send states such as ``READY=1`` and ``STATUS=...``. A service manager that does not listen is no error.
+
+    A line break would begin a state of its own, and names of files may hold one: control characters are escaped.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]  # the abstract namespace
+    text = "\n".join(map(_escaped, states)).encode()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto("\n".join(states).encode(), address)
-    except OSError:
+            sock.sendto(text, socket.MSG_DONTWAIT, address)
+    except (OSError, ValueError):
         return
 
 
@@ -24,6 +30,11 @@ def watchdog_interval_s() -> float | None:
     """How often ``WATCHDOG=1`` is to be sent: half of what systemd allows; None when it does not watch this process."""
     allowed_us = os.environ.get("WATCHDOG_USEC", "")
     watched = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    if not allowed_us.isdigit() or watched != str(os.getpid()):
+    if not (allowed_us.isascii() and allowed_us.isdigit()) or watched != str(os.getpid()):
         return None
     return int(allowed_us) / 2_000_000
+
+
+def _escaped(state: str) -> str:
+    """The state as text that UTF-8 can hold, on one line."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in state[:_STATE_MAX_CHARS])

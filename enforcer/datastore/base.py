@@ -18,6 +18,12 @@ class DataStore(Protocol):
         itself cannot be read.
         """
 
+    def keep(self) -> None:
+        """The last snapshot is enforced: remember it for a later run, unless something was wrong with it."""
+
+    def last_good(self) -> Resources:
+        """What :meth:`keep` remembered in an earlier run; empty when nothing was."""
+
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """One item whenever a new snapshot may differ from the last one taken; ends when ``stop`` is set.
 

@@ -1,8 +1,11 @@
 """Resources in YAML files: named one by one, or all below a directory.
 
-inotify (watchfiles) makes changes quick to notice; what counts is whether any file's identity, size or time differs
+inotify (watchfiles) makes changes quick to notice; what counts is whether any file's identity, size or times differ
 from what the last snapshot was taken of. So nothing is missed between two snapshots, nor on file systems without
 inotify, nor when a directory is replaced as a whole (as Kubernetes does with a mounted ConfigMap).
+
+What cannot be read is not gone (``policy/paths.py``), and a file that is still being written is not taken
+(``writers.py``): both are as they last were.
 """
 
 from __future__ import annotations
@@ -10,77 +13,178 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from watchfiles import watch
 
 from enforcer.datastore.lastgood import LastGood
-from enforcer.errors import HostError
+from enforcer.datastore.writers import SETTLE_S, Writers
+from enforcer.errors import HostError, UsageError
 from enforcer.log import event
+from enforcer.policy import paths as policy_paths
+from enforcer.policy.paths import Identity, UnreadableError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
 
 _LOOK_EVERY_S = 1.0
 _STEP_MS = 50
+_FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 
-Fingerprint = tuple[tuple[str, int, int, int], ...]
+_WRITTEN = (
+    "is still open for writing, or was changed in place a moment ago: not taken yet; rename(2) a whole file there"
+)
+_UNMOUNTED = "was a mount point and is none now; mount it again, or remove the directory with what was in it"
+_ATTEMPTS = 4
+
+# How each file looks, or why it cannot be taken.
+Fingerprint = dict[str, Identity | str]
 
 
 class FileStore:
     """A DataStore over paths that need not exist yet when it is made.
 
-    With a ``state`` directory the first snapshot has faulty objects as they were in the last one of an earlier run in
-    which nothing was wrong.
+    With a ``state`` directory the first snapshot has faulty objects as they were in the last one of an earlier run that
+    had no fault and was enforced.
     """
 
     def __init__(self, paths: Sequence[Path], *, state: Path | None = None) -> None:
-        self._paths = tuple(paths)
-        self._seen: Fingerprint = ()
+        self._paths = tuple(Path(path).absolute() for path in paths)
+        self._kept = LastGood(state, self._paths) if state else None
+        self._writers = Writers()
+        self._seen: Fingerprint = {}  # by the last snapshot
+        self._taken: dict[str, Identity] = {}  # how each file looked when it was last read
+        self._folders: frozenset[str] = frozenset()
+        self._mount_points: frozenset[str] = frozenset()  # among the folders
+        self._mounted: frozenset[str] = frozenset()  # those of earlier snapshots, as long as the folder is there
+        self._good: tuple[Fingerprint, Sequence[str]] | None = None  # the last snapshot, if it had no fault
         self._saved: Fingerprint | None = None
-        self._last_good = LastGood(state, paths) if state else None
+        self._save_problem = ""
         self._is_first = True
+        self._is_deaf = False
+        self._retry_s = 0.0  # 0: everything could be read
+        self._retry_at_s = 0.0
+        if self._kept:
+            self._kept.clean()
+
+    def require_something(self) -> None:
+        """Raises UsageError for a path that is not there, unless an earlier run knew it: it may be back soon."""
+        missing = [path for path in self._paths if _is_missing(path)]
+        if missing and self.last_good() == Resources():
+            raise UsageError(f"{missing[0]}: does not exist")
 
     def snapshot(self, last_good: Resources) -> Loaded:
         """All resources in the files, faulty ones as ``last_good`` has them."""
-        self._seen = self._fingerprint()  # before reading: a change during it then counts as one after it
-        loaded = load_tolerant(self._paths, last_good)
-        if self._last_good is None:
-            return loaded
-        if loaded.faults and self._is_first:
-            loaded = load_tolerant(self._paths, self._last_good.read())
+        if self._is_first and self._kept is not None:
+            loaded = self._load(last_good)
+            if loaded.faults:
+                loaded = self._load(self._kept.read())
+        else:
+            loaded = self._load(last_good)
         self._is_first = False
-        if not loaded.faults:
-            self._save(self._last_good, loaded.files)
+        self._retry_s = min(max(self._retry_s * 2, _FIRST_RETRY_S), _LAST_RETRY_S) if loaded.again else 0.0
+        self._retry_at_s = time.monotonic() + self._retry_s
         return loaded
 
-    def _save(self, last_good: LastGood, files: Sequence[str]) -> None:
-        """Keep the files of a snapshot without faults."""
-        if self._saved == self._seen:
+    def last_good(self) -> Resources:
+        """What an earlier run kept; empty when there is no such state."""
+        return self._kept.read() if self._kept else Resources()
+
+    def keep(self) -> None:
+        """Keep the files of the last snapshot on disk, if nothing was wrong with them, and they still are the same."""
+        if self._kept is None or self._good is None or self._saved == self._good[0]:
             return
+        looks, files = self._good
         try:
-            if last_good.save(files, unchanged=lambda: self._fingerprint() == self._seen):
-                self._saved = self._seen
-        except (OSError, HostError, UnicodeDecodeError) as error:
-            event(logging.WARNING, "the last good policy cannot be kept on disk for a restart", problem=str(error))
-            self._saved = self._seen
+            if self._kept.save(files, unchanged=lambda: self._fingerprint() == looks):
+                self._saved, self._save_problem = looks, ""
+        except (OSError, HostError, UnicodeDecodeError, UnreadableError) as error:
+            if self._fingerprint() != looks:
+                return  # other files by now, and a snapshot of them is due
+            if str(error) != self._save_problem:
+                event(logging.WARNING, "the last good policy cannot be kept on disk for a restart", problem=str(error))
+            self._save_problem = str(error)
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
-        """An item whenever the files are no longer those of the last snapshot."""
+        """An item whenever the files are no longer those of the last snapshot, and are at rest."""
         while not stop.is_set():
             for _ in self._ticks(stop):
-                if self._fingerprint() != self._seen:
+                if self._has_changed() or self._is_retry_due():
                     yield
 
     def describe(self) -> str:
         return ", ".join(str(path) for path in self._paths)
 
+    def _load(self, last_good: Resources) -> Loaded:
+        """Read everything, without what is being written, before reading or during it."""
+        looks = self._settled()
+        changing: set[str] = set()  # during reading, and again
+        for attempt in range(_ATTEMPTS):
+            written = self._at_work(looks) | changing
+            self._seen = _as_seen(looks, written)
+            lost = dict.fromkeys(sorted(self._mounted - self._mount_points & self._folders), _UNMOUNTED)
+            loaded = load_tolerant(self._paths, last_good, read=partial(_read, without=written), lost=lost)
+            now = self._fingerprint()
+            changed = {path for path, look in now.items() if look != looks.get(path)} - written
+            if not changed or attempt == _ATTEMPTS - 1:
+                break
+            looks = now
+            changing |= changed if attempt else set()
+        not_taken = written | changed
+        taken = {path: look for path, look in looks.items() if not isinstance(look, str) and path not in not_taken}
+        self._taken = {path: self._taken[path] for path in not_taken if path in self._taken} | taken
+        self._good = None if loaded.faults else (looks, loaded.files)
+        self._mounted = self._mounted & (self._folders | looks.keys()) | self._mount_points
+        return loaded
+
+    def _settled(self) -> Fingerprint:
+        """How the files look once those changed in place a moment ago had the time to come to rest."""
+        until_s = time.monotonic() + SETTLE_S
+        while True:
+            looks = self._fingerprint()
+            settling = any(
+                self._writers.is_settling(path, look, self._taken.get(path))
+                for path, look in looks.items()
+                if not isinstance(look, str)
+            )
+            if not settling or time.monotonic() >= until_s:
+                return looks
+            time.sleep(_STEP_MS / 1000)
+
+    def _has_changed(self) -> bool:
+        """Whether a new snapshot may differ. A file that is being written has not changed yet, for a while."""
+        looks, seen = self._fingerprint(), self._seen
+        if self._is_first:
+            return False  # nothing was read yet that could differ
+        changed = {path: look for path, look in looks.items() if seen.get(path) != look}
+        self._writers.note({path: look for path, look in changed.items() if not isinstance(look, str)})
+        for path in self._at_work(changed):
+            if seen.get(path) == _WRITTEN or not self._writers.is_late(path):
+                del changed[path]
+        return bool(changed) or bool(seen.keys() - looks.keys())
+
+    def _at_work(self, looks: Fingerprint) -> set[str]:
+        return {
+            path
+            for path, look in looks.items()
+            if not isinstance(look, str) and self._writers.is_at_work(path, look, self._taken.get(path))
+        }
+
+    def _is_retry_due(self) -> bool:
+        if not self._retry_s or time.monotonic() < self._retry_at_s:
+            return False
+        self._retry_at_s = time.monotonic() + self._retry_s  # should the snapshot not come
+        return True
+
     def _ticks(self, stop: threading.Event) -> Iterator[None]:
         """Now, on each file system event, and at least every so often."""
         yield
+        folders = self._folders
         try:
             for _ in watch(
-                *self._watchable(),
+                *sorted(folders),
                 watch_filter=None,
                 stop_event=stop,
                 debounce=_STEP_MS,
@@ -88,30 +192,53 @@ class FileStore:
                 rust_timeout=int(_LOOK_EVERY_S * 1000),
                 yield_on_timeout=True,
                 raise_interrupt=False,
+                recursive=False,  # each directory with files of ours is among them
             ):
                 yield
-        except (OSError, RuntimeError):  # nothing to watch (yet, or any more), or out of inotify watches
+                if self._folders != folders:
+                    return
+        except (OSError, RuntimeError) as error:  # nothing to watch (yet, or any more), or out of inotify watches
+            if not (self._is_deaf or isinstance(error, FileNotFoundError)):
+                event(logging.WARNING, "no inotify: looking for changes every second instead", problem=str(error))
+                self._is_deaf = True
             stop.wait(_LOOK_EVERY_S)
 
-    def _watchable(self) -> set[Path]:
-        """Directories: a file that an editor replaces would be lost from sight."""
-        return {path if path.is_dir() else path.absolute().parent for path in self._paths}
-
     def _fingerprint(self) -> Fingerprint:
-        found = (_identity(file) for path in self._paths for file in _files(path))
-        return tuple(sorted(identity for identity in found if identity))
+        looks: Fingerprint = {}
+        folders: set[str] = set()
+        mount_points: set[str] = set()
+        for given in map(str, self._paths):
+            tree = policy_paths.find(given)
+            looks |= dict(tree.faults)
+            looks |= {file: _look(file) for file in tree.files}
+            folders |= set(tree.folders or [os.path.dirname(given)])
+            mount_points |= tree.mount_points()
+        self._folders, self._mount_points = frozenset(folders), frozenset(mount_points)
+        return looks
 
 
-def _files(path: Path) -> Iterator[str]:
-    if not path.is_dir():
-        yield str(path)
-    for folder, _, names in os.walk(path):
-        yield from (os.path.join(folder, name) for name in names)
-
-
-def _identity(file: str) -> tuple[str, int, int, int] | None:
+def _is_missing(path: Path) -> bool:
     try:
-        status = os.stat(file)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
     except OSError:
-        return None
-    return (file, status.st_ino, status.st_size, status.st_mtime_ns)
+        return False  # that will be said
+    return False
+
+
+def _as_seen(looks: Fingerprint, written: Collection[str]) -> Fingerprint:
+    return {path: _WRITTEN if path in written else look for path, look in looks.items()}
+
+
+def _look(file: str) -> Identity | str:
+    try:
+        return policy_paths.identity_of(file)
+    except OSError as error:
+        return policy_paths.cannot_read(error)
+
+
+def _read(path: str, *, without: Collection[str]) -> bytes:
+    if path in without:
+        raise UnreadableError(_WRITTEN)
+    return policy_paths.read(path)

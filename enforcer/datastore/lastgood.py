@@ -6,20 +6,29 @@ deny list is faulty would take the list out of the kernel.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from enforcer import directories
 from enforcer.errors import HostError
-from enforcer.policy.collect import Collector
+from enforcer.log import event
+from enforcer.policy import paths as policy_paths
 from enforcer.policy.resources import Resources
+from enforcer.policy.tolerant import TolerantCollector
 
 DEFAULT_DIRECTORY = Path("/var/lib/enforcer")
 _VERSION = 1
+_MAX_BYTES = 1 << 30
+_SCRATCH_PREFIX = ".last-good-"
+_EARLIER_SCRATCH = re.compile(r"\.[a-z0-9_]{8}")  # as an earlier version named them
+_BEGINNING = f'{{"version": {_VERSION}, "files": ['.encode()
 
 
 def state_directory() -> Path:
@@ -32,24 +41,45 @@ class LastGood:
 
     def __init__(self, directory: Path, paths: Sequence[Path]) -> None:
         identity = "\n".join(str(path.absolute()) for path in paths)
-        self._file = directory / f"last-good-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]
+        self._file = directory / f"last-good-{name}.json"
+        self._scratch = directory / f"{_SCRATCH_PREFIX}{name}-"
 
     def save(self, files: Sequence[str], *, unchanged: Callable[[], bool]) -> bool:
         """Keep these files as they are, unless they are not any more what was found to be good; whether they are kept.
 
-        Raises OSError or UnicodeDecodeError when they cannot be read or kept, HostError when others can write where
-        they would be; then the older state stays.
+        Raises OSError, UnreadableError or UnicodeDecodeError when they cannot be read or kept, HostError when others
+        can write where they would be; then the older state stays.
         """
-        texts = [{"path": path, "text": Path(path).read_bytes().decode("utf-8-sig")} for path in files]
+        texts = [{"path": path, "text": policy_paths.read(path).decode("utf-8-sig")} for path in files]
         if not unchanged():
             return False
         directories.make(self._file.parent)
-        with NamedTemporaryFile("w", encoding="utf-8", dir=self._file.parent, prefix=".", delete=False) as new:
-            json.dump({"version": _VERSION, "files": texts}, new)
-            new.flush()
-            os.fsync(new.fileno())
-        os.replace(new.name, self._file)
+        self.clean()
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=self._file.parent, prefix=self._scratch.name, delete=False
+        ) as new:
+            try:
+                fcntl.flock(new, fcntl.LOCK_EX)
+                json.dump({"version": _VERSION, "files": texts}, new)
+                new.flush()
+                os.fsync(new.fileno())
+                os.replace(new.name, self._file)
+            except BaseException:
+                os.unlink(new.name)
+                raise
         return True
+
+    def clean(self) -> None:
+        """Remove what a process that was killed while it saved left behind."""
+        try:
+            if not directories.is_there(self._file.parent):
+                return
+            for item in self._file.parent.iterdir():
+                if item.name.startswith(self._scratch.name) or _EARLIER_SCRATCH.fullmatch(item.name):
+                    _remove_left(item)
+        except (OSError, HostError):
+            return  # it does not matter enough to be an error; saving says what is wrong with the directory
 
     def read(self) -> Resources:
         """The objects of the state kept, each as if it were read from its file; none when there is no such state.
@@ -58,12 +88,56 @@ class LastGood:
         """
         try:
             directories.is_there(self._file.parent)
-            kept = json.loads(self._file.read_text(encoding="utf-8"))
-            texts = [(item["path"], item["text"]) for item in kept["files"] if kept["version"] == _VERSION]
-        except (OSError, HostError, ValueError, KeyError, TypeError):
+            texts = _texts(json.loads(policy_paths.read(str(self._file), limit_bytes=_MAX_BYTES).decode("utf-8")))
+        except FileNotFoundError:
             return Resources()
-        collector = Collector()
+        except (
+            OSError,
+            HostError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+            policy_paths.UnreadableError,
+        ) as error:
+            problem = f"{type(error).__name__}: {error}"
+            event(logging.WARNING, "the last good policy cannot be read: ignored", file=self._file, problem=problem)
+            return Resources()
+        collector = TolerantCollector()
         for path, text in texts:
             collector.read_text(text, path)
-        sound = [item for source in collector.sources for item in source.documents if not item.findings]
+        sound = [
+            item
+            for source in collector.sources
+            if not source.unreadable
+            for item in source.documents
+            if not item.findings
+        ]
         return collector.resources(item.resource for item in sound)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove a scratch file that nobody writes to any more."""
+    if path.is_symlink() or not path.is_file():
+        return
+    with path.open("rb") as file:
+        if not _BEGINNING.startswith(file.read(len(_BEGINNING))):
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        path.unlink(missing_ok=True)
+
+
+def _texts(kept: object) -> list[tuple[str, str]]:
+    """The paths and texts of a state. Raises ValueError for one that is no such thing."""
+    match kept:
+        case {"version": version, "files": list(files)} if version == _VERSION and type(version) is int:
+            texts = [(item.get("path"), item.get("text")) for item in files if isinstance(item, dict)]
+            good = [(path, text) for path, text in texts if isinstance(path, str) and isinstance(text, str)]
+            if len(good) == len(files):
+                return good
+        case {"version": version} if version != _VERSION:
+            raise ValueError(f"version {version!r}, expected {_VERSION}")
+    raise ValueError("not a list of paths and texts")

@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 from enforcer.errors import Finding, Note, Position
-from enforcer.policy import schema
+from enforcer.policy import paths, schema
 from enforcer.policy.feeds import FEED, Feed, peek, recognised
 from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text
+from enforcer.policy.paths import SCENARIO_SUFFIXES, SUFFIXES, UnreadableError
 from enforcer.policy.reading import Cursor, Fields, Refused, Report
 from enforcer.policy.resources import (
     FelixConfiguration,
@@ -34,8 +33,8 @@ from enforcer.policy.resources import (
 )
 from enforcer.policy.validate import KINDS, is_list, kind_of, resource
 
-SUFFIXES = (".yaml", ".yml", ".json")
-SCENARIO_SUFFIXES = (".scenario.yaml", ".scenario.yml")
+__all__ = ["SCENARIO_SUFFIXES", "STDIN", "SUFFIXES", "Collector", "Document", "Key", "Source"]
+
 STDIN = "-"
 OTHERS_MAX = 1000  # files of other names that are looked into
 
@@ -91,6 +90,7 @@ class Source:
     seconds: list[Finding] = field(default_factory=list)
     feed: Note | None = None  # an address list, and no resources
     unreadable: bool = False  # as a whole: what it holds is not known, though some of it was read
+    again: bool = False  # it could not be opened; trying again may help without any change of it
 
     @property
     def path(self) -> str:
@@ -110,48 +110,53 @@ class Source:
 
 @dataclass
 class Collector:
-    """Reads sources one after another."""
+    """Reads sources one after another. ``read`` gives the content of a file, as ``paths.read`` does."""
 
     sources: list[Source] = field(default_factory=list)
     skipped: dict[str, None] = field(default_factory=dict)
+    read: Callable[[str], bytes] = paths.read
     _first: dict[Key, Position] = field(default_factory=dict)
 
     def source(self, path: str, lines: Sequence[str] = ()) -> Source:
         self.sources.append(Source(Report(path, lines)))
         return self.sources[-1]
 
-    def read_paths(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+    def read_paths(self, given: Sequence[str | os.PathLike[str]]) -> None:
         """Files, directories (their *.yaml, *.yml and *.json, at any depth) and ``-``, each file once."""
         seen: set[str] = set()
-        for given in [os.fspath(path) for path in paths]:
-            for path in self._files(given):
-                identity = path if path == STDIN else os.path.realpath(path)
+        for path in [os.fspath(path) for path in given]:
+            for file in self._files(path):
+                identity = file if file == STDIN else os.path.realpath(file)
                 if identity not in seen:
                     seen.add(identity)
-                    self.read_file(path)
+                    self.read_file(file)
 
     def _files(self, given: str) -> list[str]:
-        if given == STDIN or not os.path.isdir(given):
+        if given == STDIN:
             return [given]
-        files = list(_within(given))
-        self._name_feeds(given)
-        if not files:
+        tree = paths.find(given)
+        for path, message in tree.faults:
+            self._unreadable(path, message)
+        self._name_feeds(tree.others)
+        if not (tree.files or tree.faults):
             self.source(given).fault(Position(given), f"no file here ends in {', '.join(SUFFIXES)}")
-        return files
+        return tree.files
 
-    def _name_feeds(self, directory: str) -> None:
+    def _name_feeds(self, others: Sequence[str]) -> None:
         """Address lists beside the resources, which are not read for their names."""
-        for path in islice(_others_within(directory), OTHERS_MAX):
-            if feed := peek(path):
+        for path in others[:OTHERS_MAX]:
+            if not os.path.basename(path).startswith("_") and (feed := peek(path)):
                 self.source(path).note_feed(feed)
 
     def read_file(self, path: str) -> None:
         shown = "<stdin>" if path == STDIN else path
         try:
-            content = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
+            content = _stdin() if path == STDIN else self.read(path)
             text = content.decode("utf-8-sig")
         except OSError as error:
-            self.source(shown).fault(Position(shown), f"cannot be read: {error.strerror or error}")
+            self._unreadable(shown, paths.cannot_read(error))
+        except UnreadableError as error:
+            self.source(shown).fault(Position(shown), str(error))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             column = error.start - error.object.rfind(b"\n", 0, error.start)
@@ -159,6 +164,12 @@ class Collector:
             self.source(shown).fault(Position(shown, line, column), message)
         else:
             self.read_text(text, shown)
+
+    def _unreadable(self, path: str, message: str) -> None:
+        """Nothing is known of what is at or below the path, now: it may be readable later without having changed."""
+        source = self.source(path)
+        source.fault(Position(path), message)
+        source.again = True
 
     def read_text(self, text: str, path: str) -> None:
         if feed := recognised(text):
@@ -244,32 +255,18 @@ class Collector:
         )
 
 
+def _stdin() -> bytes:
+    content = sys.stdin.buffer.read(paths.FILE_MAX_BYTES + 1)
+    paths.require_size(len(content))
+    return content
+
+
 def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.position)
 
 
 def _all(items: Sequence[Resource], kind: type[R]) -> tuple[R, ...]:
     return tuple(item for item in items if isinstance(item, kind))
-
-
-def _within(directory: str) -> Iterator[str]:
-    # Hidden names are skipped because a mounted ConfigMap holds its files twice, once below "..data".
-    for folder, folders, names in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.endswith(SUFFIXES) and not name.startswith(".") and not name.endswith(SCENARIO_SUFFIXES):
-                yield os.path.join(folder, name)
-
-
-def _others_within(directory: str) -> Iterator[str]:
-    """All other files that are not hidden."""
-    for folder, folders, names in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            os.path.join(folder, name)
-            for name in sorted(names)
-            if not name.startswith((".", "_")) and not name.endswith(SUFFIXES)
-        )
 
 
 def _pointed(report: Report, fault: DocumentFault) -> str:

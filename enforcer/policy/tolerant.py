@@ -14,10 +14,12 @@ their files, so that a fault in one file does not hold up a change in another:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from enforcer.errors import Finding
+from enforcer.errors import Finding, Position
+from enforcer.policy import paths as policy_paths
 from enforcer.policy.collect import Collector, Document, Key, Source, key_of, sorted_findings
 from enforcer.policy.resources import Resource, Resources
 
@@ -34,6 +36,9 @@ class Fault:
 class Loaded:
     """``kept`` names the objects that stay as they last were; ``left_out`` those there is no good version of, and
     files of which something is missing that has no name. ``files`` are all that were read.
+
+    ``again``: something could not be opened or read, which may go by without any change of the files. ``crashes`` are
+    the exceptions that no text should raise, each of them a bug of ours and a fault of its file.
     """
 
     resources: Resources
@@ -41,6 +46,8 @@ class Loaded:
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=(), compare=False)
+    again: bool = field(default=False, compare=False)
+    crashes: tuple[Exception, ...] = field(default=(), compare=False)
 
     @property
     def empty(self) -> bool:
@@ -52,10 +59,22 @@ class Loaded:
         return tuple(fault.finding for fault in self.faults)
 
 
-def load_tolerant(paths: Sequence[str | os.PathLike[str]], last_good: Resources) -> Loaded:
-    """The resources of files and directories as ``load`` finds them; faulty ones as ``last_good`` has them."""
-    collector = Collector()
+def load_tolerant(
+    paths: Sequence[str | os.PathLike[str]],
+    last_good: Resources,
+    *,
+    read: Callable[[str], bytes] = policy_paths.read,
+    lost: Mapping[str, str] | None = None,
+) -> Loaded:
+    """The resources of files and directories as ``load`` finds them; faulty ones as ``last_good`` has them.
+
+    ``read`` gives a file's content, or raises what ``paths.read`` does. ``lost`` says of directories why what is in
+    them now is not all that should be.
+    """
+    collector = TolerantCollector(read=read)
     collector.read_paths(paths)
+    for path, message in (lost or {}).items():
+        collector.source(path).fault(Position(path), message)
     merge = _Merge(last_good)
     for source in collector.sources:
         merge.take_documents(source)
@@ -67,7 +86,35 @@ def load_tolerant(paths: Sequence[str | os.PathLike[str]], last_good: Resources)
         tuple(merge.kept),
         tuple(merge.left_out),
         tuple(source.path for source in collector.sources),
+        any(source.again for source in collector.sources),
+        tuple(collector.crashes),
     )
+
+
+@dataclass
+class TolerantCollector(Collector):
+    """A collector to which an exception that no file should raise is a fault of that file, and of no other."""
+
+    crashes: list[Exception] = field(default_factory=list)
+
+    def read_file(self, path: str) -> None:
+        with self._on_its_own(path):
+            super().read_file(path)
+
+    def read_text(self, text: str, path: str) -> None:
+        with self._on_its_own(path):
+            super().read_text(text, path)
+
+    @contextmanager
+    def _on_its_own(self, path: str) -> Iterator[None]:
+        begun = len(self.sources)
+        try:
+            yield
+        except Exception as error:
+            source = self.sources[-1] if len(self.sources) > begun else self.source(path)
+            source.fault(Position(path), f"cannot be taken: {type(error).__name__}: {error}")
+            source.again = True  # there may be more memory, or more descriptors, next time
+            self.crashes.append(error)
 
 
 @dataclass

@@ -182,13 +182,10 @@ def command(pair: NetnsPair, *words: str) -> list[str]:
 def agent(
     pair: NetnsPair, pin_root: Path, store: Path, *words: str, through: Sequence[str] = (), **environment: str
 ) -> Iterator[Agent]:
-    """An agent that has put its policy into the kernel once; killed afterwards, if it still runs.
-
-    ``through`` is a command that starts it.
-    """
-    started = command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words)
+    """A running agent, started by another command (setpriv) if one is given; killed afterwards, if it still runs."""
+    run_it = command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words)
     process = subprocess.Popen(
-        [*started[:2], *through, *started[2:]],
+        [*run_it[:2], *through, *run_it[2:]],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONFAULTHANDLER": "1", "STATE_DIRECTORY": f"{store}.state", **environment},

@@ -62,6 +62,11 @@ def replace(file: Path, text: str) -> None:
     scratch.replace(file)
 
 
+def detach(pair: NetnsPair, pin_root: Path) -> None:
+    with pair.host():
+        Enforcer(NODE, pin_root=pin_root).detach()
+
+
 def modes(pair: NetnsPair, pin_root: Path) -> dict[str, Mode | None]:
     with pair.host():
         return {item.interface: item.mode for item in Enforcer(NODE, pin_root=pin_root).status()}
@@ -233,6 +238,60 @@ def test_a_restart_while_a_deny_list_is_faulty_keeps_the_list(host: NetnsPair, p
             running.expect(APPLIED)
             assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
             running.end(signal.SIGTERM)
+
+
+def test_a_restart_while_a_directory_cannot_be_read_keeps_what_is_in_it(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    (store / "more").mkdir()
+    (store / "more" / "list.yaml").write_text(deny_list("198.51.100.0/24").replace("bots", "others"))
+    with traffic(host) as wire:
+        with agent(host, pin_root, store) as running:
+            running.expect(APPLIED)
+            running.end(signal.SIGTERM)
+        detach(host, pin_root)  # as a reboot does
+        (store / "more").chmod(0)
+        through = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        with agent(host, pin_root, store, through=through) as running:
+            assert "these stay: GlobalNetworkSet others" in running.expect(f"{store}/more: cannot be read")
+            running.expect(APPLIED)
+            assert wire.arrivals(DENIED, ALLOWED, "192.0.2.1") == ["192.0.2.1"]
+            (store / "more").chmod(0o755)
+            running.expect(HEALTHY)
+
+
+def test_a_restart_on_policy_that_cannot_be_enforced_enforces_the_last_good_one(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    with traffic(host) as wire:
+        with agent(host, pin_root, store) as running:
+            running.expect(APPLIED)
+            running.end(signal.SIGTERM)
+        detach(host, pin_root)
+        write(store, documents(endpoint(), policy("{action: Deny, source: {services: {name: web, namespace: shop}}}")))
+        for _ in range(2):  # it is still the last good one, though it is not what was read last
+            with agent(host, pin_root, store) as running:
+                running.expect("policy cannot be enforced; the last good one stays")
+                running.expect(APPLIED)
+                assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+                running.end(signal.SIGTERM)
+
+
+def test_a_directory_that_never_was_there_is_bad_usage(netns_pair: NetnsPair, pin_root: Path, tmp_path: Path) -> None:
+    words = ["run", "-f", str(tmp_path / "nowhere"), "--state-dir", str(tmp_path), "--pin-root", str(pin_root)]
+    done = run(netns_pair, words)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/nowhere: does not exist\n")
+
+
+def test_a_directory_that_is_gone_at_the_start_is_as_it_last_was(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        running.end(signal.SIGTERM)
+    store.rename(store.with_name("aside"))
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect("cannot be read: No such file")
+        running.expect(APPLIED)
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
 
 def test_systemd_is_told_what_it_wants_to_know(host: NetnsPair, pin_root: Path, store: Path, tmp_path: Path) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from enforcer.datastore.files import FileStore
+from enforcer.errors import HostError
 from enforcer.lock import namespace_lock
 from enforcer.log import LineFormatter
 from enforcer.policy.resources import Resources
+from enforcer.policy.tolerant import Loaded
 from enforcer.systemd import notify, watchdog_interval_s
+from enforcer.wakeups import Wakeups
 
 SET = """\
 apiVersion: projectcalico.org/v3
@@ -163,6 +169,26 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, addres
     notify("READY=1")
 
 
+def test_a_state_is_one_line_whatever_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify("STATUS=caf\udce9\nMAINPID=1\x1b", "READY=1")
+        assert manager.recv(100) == rb"STATUS=caf\udce9\nMAINPID=1\x1b" + b"\nREADY=1"
+        notify("STATUS=" + "x" * (1 << 20))
+        assert len(manager.recv(1 << 20)) < 1 << 12
+
+
+def test_a_service_manager_that_does_not_read_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for _ in range(10_000):  # more than any queue holds (net.unix.max_dgram_qlen)
+            notify("WATCHDOG=1")
+
+
 @pytest.mark.parametrize(
     ("usec", "pid", "expected"),
     [
@@ -203,3 +229,132 @@ def test_passes_never_overlap_and_no_lock_is_left_behind(tmp_path: Path) -> None
         thread.join(timeout=DEADLINE_S)
     assert overlaps == [1] * 200
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_is_not_waited_for_when_the_process_is_to_end(tmp_path: Path) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    with (
+        namespace_lock(tmp_path),
+        pytest.raises(HostError, match="held by another enforcer"),
+        namespace_lock(tmp_path, stopping=stopping),
+    ):
+        pass
+    with namespace_lock(tmp_path, stopping=stopping):
+        assert list(tmp_path.iterdir())
+
+
+def test_without_room_for_a_lock_file_passes_do_not_overlap_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    (tmp_path / "file").write_text("")
+    nowhere = tmp_path / "file" / "below"  # ENOTDIR, where a full or read-only file system says ENOSPC or EROFS
+    with (
+        namespace_lock(nowhere),
+        pytest.raises(HostError, match="held by another enforcer"),
+        namespace_lock(nowhere, stopping=stopping),
+    ):
+        pass
+    with namespace_lock(nowhere):
+        pass
+    assert caplog.text.count("there can be no lock file") == 1
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+class Quiet:
+    """A store in which nothing changes."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.fails = False
+
+    def snapshot(self, last_good: Resources) -> Loaded:
+        return Loaded(last_good)
+
+    def keep(self) -> None:
+        pass
+
+    def last_good(self) -> Resources:
+        return Resources()
+
+    def changes(self, stop: threading.Event) -> Iterator[None]:
+        self.begun.release()
+        if self.fails:
+            self.fails = False
+            raise SystemError("foreign code panicked")
+        yield
+        stop.wait()
+
+    def describe(self) -> str:
+        return "nothing"
+
+
+def unused(signal_name: str) -> None:
+    raise AssertionError(signal_name)
+
+
+def test_without_a_thread_the_work_is_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = _thread.start_new_thread
+
+    def refused(function: object, arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = Quiet()
+    monkeypatch.setattr(_thread, "start_new_thread", refused)
+    done: list[int] = []
+    with Wakeups(store, on_stop=unused) as wakeups:
+        wakeups.work(lambda: done.append(1))
+        assert done == [1]
+        assert wakeups.wait(None, every_s=None, tick=lambda: None).policy, "read again, as changes are not heard of"
+        monkeypatch.setattr(_thread, "start_new_thread", start)
+        wakeups.work(lambda: done.append(2))
+        woken = wakeups.wait(None, every_s=None, tick=lambda: None)
+        assert woken.policy
+        assert store.begun.acquire(timeout=DEADLINE_S), "watching begins when there are threads again"
+    assert done == [1, 2]
+    assert caplog.text.count("no thread of its own for a pass") == 1
+
+
+def test_a_thread_that_dies_before_it_begins_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does without memory for its first frame."""
+    monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: 0)
+    monkeypatch.setattr("enforcer.helper._BEGINS_WITHIN_S", 0.01)
+    done: list[int] = []
+    with Wakeups(Quiet(), on_stop=unused) as wakeups:
+        wakeups.work(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_what_the_work_raises_is_raised() -> None:
+    def work() -> None:
+        raise RecursionError("too deep")
+
+    with Wakeups(Quiet(), on_stop=unused) as wakeups, pytest.raises(RecursionError, match="too deep"):
+        wakeups.work(work)
+
+
+def test_watching_that_fails_begins_anew(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("enforcer.wakeups._REPAIR_EVERY_S", 0.1)
+    store = Quiet()
+    store.fails = True
+    with Wakeups(store, on_stop=unused) as wakeups:
+        assert wakeups.wait(time.monotonic() + DEADLINE_S, every_s=None, tick=lambda: None).policy
+    assert caplog.text.count("watching for changes of the policy failed; beginning anew") == 1
+
+
+def test_a_signal_is_heard_while_work_goes_on() -> None:
+    heard = threading.Event()
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard.wait(DEADLINE_S)
+
+    with Wakeups(Quiet(), on_stop=lambda name: heard.set()) as wakeups:
+        wakeups.work(work)
+        assert wakeups.stopped_by == "SIGTERM"

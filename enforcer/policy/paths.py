@@ -1,0 +1,188 @@
+"""Finding and opening the files that a path stands for. What cannot be looked at is a fault, never nothing.
+
+``os.walk`` and ``Path.is_dir`` take a directory that cannot be read for an empty one. For a deny list that is the
+difference between keeping and lifting it, so each entry of a directory is looked at here, and each refusal is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+SUFFIXES = (".yaml", ".yml", ".json")
+SCENARIO_SUFFIXES = (".scenario.yaml", ".scenario.yml")
+
+FILE_MAX_BYTES = 64 << 20  # a GlobalNetworkSet of two million CIDRs has 40 MB
+FOLDERS_MAX = 10_000
+
+_CHUNK_BYTES = 1 << 20
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFDIR: "a directory",
+}
+
+Identity = tuple[int, int, int, int, int]
+
+
+class UnreadableError(Exception):
+    """A file that cannot be taken as it is now; the sentence says why."""
+
+
+@dataclass
+class Tree:
+    """What is below a path: ``files`` to read in order, the ``folders`` they are in, and what could not be looked at.
+    ``others`` are the files of other names, which nothing is read from.
+
+    ``faults`` are pairs of a path and a sentence. Nothing is known of what is at or below such a path. ``devices`` says
+    which file system (``st_dev``) a folder is of.
+    """
+
+    files: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    devices: dict[str, int] = field(default_factory=dict)
+
+    def mount_points(self) -> set[str]:
+        """The folders that are of another file system than the one they are in."""
+        return {path for path, device in self.devices.items() if device != self._device_above(path)}
+
+    def _device_above(self, path: str) -> int:
+        return self.devices.get(os.path.dirname(path), self.devices[path])
+
+
+def find(given: str) -> Tree:
+    """The files of a directory at any depth, or the file itself.
+
+    Hidden names and scenario files are left out. Symbolic links are followed, to directories too, as Kubernetes mounts
+    the folders of a ConfigMap; each directory is read once, so that a loop ends.
+    """
+    tree = Tree()
+    try:
+        status = os.stat(given)
+    except OSError:
+        tree.files.append(given)  # opening it says what is wrong
+        return tree
+    if not stat.S_ISDIR(status.st_mode):
+        tree.files.append(given)
+        return tree
+    seen: set[tuple[int, int]] = set()
+    to_read = [given]
+    while to_read:
+        folder = to_read.pop()
+        if _is_new(folder, seen, tree):
+            to_read += reversed(list(_entries(folder, tree)))
+        if len(seen) > FOLDERS_MAX:
+            tree.faults.append((given, f"more than {FOLDERS_MAX} directories; does a symbolic link lead out of it?"))
+            return tree
+    return tree
+
+
+def identity_of(path: str) -> Identity:
+    """What differs after any change of a file or directory. Raises OSError.
+
+    The time of the last status change (ctime) is in it because nobody can set it back, as they can mtime.
+    """
+    return identity(os.stat(path))
+
+
+def identity(status: os.stat_result) -> Identity:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def read(path: str, *, limit_bytes: int = FILE_MAX_BYTES) -> bytes:
+    """A regular file as a whole. Raises OSError, or UnreadableError for what is no such file or is not at rest.
+
+    Neither waits for a writer of a FIFO nor for a device, and takes no more memory than the limit.
+    """
+    _require_regular(os.stat(path), limit_bytes)  # before opening: that alone does things to some devices
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        before = os.fstat(descriptor)
+        _require_regular(before, limit_bytes)
+        content = _content(descriptor, limit_bytes)
+        if identity(before) != identity(os.fstat(descriptor)):
+            raise UnreadableError("changed while it was read; replace files with rename(2), so that no half is seen")
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int, limit_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while part := os.read(descriptor, _CHUNK_BYTES):
+        parts.append(part)
+        size += len(part)
+        require_size(size, limit_bytes)
+    return b"".join(parts)
+
+
+def _require_regular(status: os.stat_result, limit_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        found = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise UnreadableError(f"not a regular file but {found}")
+    require_size(status.st_size, limit_bytes)
+
+
+def require_size(size_bytes: int, limit_bytes: int = FILE_MAX_BYTES) -> None:
+    """Raises UnreadableError for more than the limit."""
+    if size_bytes > limit_bytes:
+        raise UnreadableError(f"larger than {limit_bytes >> 20} MiB; split it into several files")
+
+
+def _is_new(folder: str, seen: set[tuple[int, int]], tree: Tree) -> bool:
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        tree.faults.append((folder, cannot_read(error)))
+        return False
+    key = (status.st_dev, status.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    tree.devices[folder] = status.st_dev
+    return True
+
+
+def _entries(folder: str, tree: Tree) -> Iterator[str]:
+    """Adds the files of one directory; gives the directories in it."""
+    tree.folders.append(folder)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return  # removed since its name was read
+    except OSError as error:
+        tree.faults.append((folder, cannot_read(error)))
+        return
+    for entry in entries:
+        if entry.name.startswith("."):  # a mounted ConfigMap holds its files twice, once below "..data"
+            continue
+        try:
+            is_folder = stat.S_ISDIR(entry.stat().st_mode)
+        except OSError as error:
+            if not _is_gone(entry, error):
+                tree.faults.append((entry.path, cannot_read(error)))
+            continue
+        if is_folder:
+            yield entry.path
+        elif not entry.name.endswith(SUFFIXES):
+            tree.others.append(entry.path)
+        elif not entry.name.endswith(SCENARIO_SUFFIXES):
+            tree.files.append(entry.path)
+
+
+def _is_gone(entry: os.DirEntry[str], error: OSError) -> bool:
+    """Whether an entry was removed since; a link that leads nowhere may have led to a directory, and is a fault."""
+    return error.errno == errno.ENOENT and not os.path.lexists(entry.path)
+
+
+def cannot_read(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"

@@ -1,0 +1,171 @@
+"""The agent's passes: whatever is raised in one, the agent goes on, and what was enforced last is enforced again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from enforcer.agent import Agent, BackOff
+from enforcer.apply import Applied, Enforcer
+from enforcer.errors import InternalError, KernelError, PrivilegeError, UnsupportedRuleError
+from enforcer.plan import Plan
+from enforcer.policy.load import load_text
+from enforcer.policy.resources import Resources
+from enforcer.policy.tolerant import Loaded
+from enforcer.wakeups import Woken
+
+SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}"
+FIRST, SECOND, KEPT = (load_text(SET % name) for name in ("first", "second", "kept"))
+CHANGE = Woken(policy=True)
+
+
+class Store:
+    """Gives what it is told to, or raises it."""
+
+    def __init__(self, now: Resources | BaseException = FIRST, kept: Resources | None = None) -> None:
+        self.now = now
+        self.kept = kept or Resources()
+        self.keeps: list[Resources | BaseException] = []
+
+    def snapshot(self, last_good: Resources) -> Loaded:
+        if isinstance(self.now, BaseException):
+            raise self.now
+        return Loaded(self.now)
+
+    def keep(self) -> None:
+        self.keeps.append(self.now)
+
+    def last_good(self) -> Resources:
+        return self.kept
+
+    def changes(self, stop: threading.Event) -> Iterator[None]:
+        yield from ()
+
+    def describe(self) -> str:
+        return "a list"
+
+
+class FailingEnforcer(Enforcer):
+    """Notes what it is to enforce, and fails for some of it: no text is known that makes the real one fail so."""
+
+    def __init__(self, **fails: BaseException) -> None:
+        super().__init__("jasper")
+        self.fails = fails
+        self.applied: list[str] = []
+
+    def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
+        (name,) = (item.name for item in resources.global_network_sets)
+        if name in self.fails:
+            raise self.fails[name]
+        self.applied.append(name)
+        return Applied(Plan("jasper", ()))
+
+
+UNEXPECTED = [
+    ValueError("invalid literal for int() with base 0: '0x_'"),
+    OverflowError("int too large to convert to float"),
+    RecursionError("maximum recursion depth exceeded"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    RuntimeError("can't start new thread"),
+    InternalError("a disagreement"),
+]
+SURROUNDINGS = [
+    MemoryError(),
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.EIO, "Input/output error"),
+    PrivilegeError("not any more"),
+    KernelError("attaching", number=errno.EBUSY),
+    SystemExit(1),
+    KeyboardInterrupt(),
+]
+
+
+def started(store: Store, enforcer: Enforcer) -> Agent:
+    agent = Agent(store, enforcer)
+    agent._start()
+    agent._started = True
+    return agent
+
+
+@pytest.mark.parametrize("error", [*UNEXPECTED, *SURROUNDINGS], ids=lambda error: type(error).__name__)
+def test_nothing_that_is_raised_when_reading_ends_it(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    enforcer, store = FailingEnforcer(), Store()
+    agent = started(store, enforcer)
+    store.now = error
+    for _ in range(3):
+        agent._react(CHANGE)
+    assert enforcer.applied == ["first"] * 4, "what was read last is enforced again"
+    assert caplog.text.count("the policy cannot be read; what is enforced stays") == 1
+    store.now = SECOND
+    agent._react(Woken())
+    assert enforcer.applied[-1] == "second", "reading was due again without a change"
+
+
+@pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
+def test_what_no_pass_should_raise_leaves_the_last_good_policy(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    enforcer, store = FailingEnforcer(second=error), Store()
+    agent = started(store, enforcer)
+    store.now = SECOND
+    agent._react(CHANGE)
+    agent._react(Woken())
+    assert enforcer.applied == ["first", "first", "first"]
+    assert caplog.text.count("not everything is enforced; trying again") == 1
+    assert caplog.text.count("Traceback") == (not isinstance(error, InternalError))
+    assert store.keeps == [FIRST], "what is not enforced is not kept"
+    enforcer.fails.clear()
+    agent._react(Woken())
+    assert enforcer.applied[-1] == "second"
+    assert "recovered: everything is enforced again" in caplog.text
+    assert store.keeps == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("error", SURROUNDINGS, ids=lambda error: type(error).__name__)
+def test_what_the_host_lacks_is_waited_for(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    enforcer, store = FailingEnforcer(), Store()
+    agent = started(store, enforcer)
+    enforcer.fails["first"] = error
+    for _ in range(3):
+        agent._react(CHANGE)
+    enforcer.fails.clear()
+    agent._react(Woken())
+    assert enforcer.applied == ["first", "first"]
+    assert caplog.text.count("not everything is enforced; trying again") == 1
+
+
+def test_without_privilege_at_the_start_it_ends() -> None:
+    with pytest.raises(PrivilegeError):
+        Agent(Store(), FailingEnforcer(first=PrivilegeError("run as root")))._start()
+
+
+@pytest.mark.parametrize(
+    "error", [UnsupportedRuleError("services"), *UNEXPECTED], ids=lambda error: type(error).__name__
+)
+def test_at_the_start_the_last_good_policy_of_an_earlier_run_stands_in(error: BaseException) -> None:
+    enforcer, store = FailingEnforcer(first=error), Store(kept=KEPT)
+    agent = started(store, enforcer)
+    agent._react(Woken())
+    assert enforcer.applied == ["kept", "kept"]
+    assert store.keeps == []
+    store.now = SECOND
+    agent._react(CHANGE)
+    assert enforcer.applied[-1] == "second"
+    assert store.keeps == [SECOND]
+
+
+def test_attempts_become_seldom_but_never_stop() -> None:
+    back_off = BackOff()
+    waits = []
+    for _ in range(9):
+        back_off.failed()
+        waits.append(back_off.wait_s)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    back_off.went_well()
+    assert back_off.wait_s == 0
