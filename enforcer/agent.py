@@ -9,6 +9,7 @@
 * Policy that no backend can enforce does not replace policy that is enforced.
 * A pass that fails, with whatever exception, is tried again, at growing intervals; each distinct error is logged once,
   with its traceback at level debug. Only a first pass without privilege ends the agent.
+* What somebody else takes away or changes is noticed, said and put back (``guard.py``, ``repairs.py``).
 * Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole. A pass that
   does not end in time is left where it is; the next agent finishes it.
 """
@@ -24,12 +25,14 @@ from enforcer.agent_log import AgentLog
 from enforcer.apply import Applied, Enforcer
 from enforcer.datastore.base import DataStore
 from enforcer.ending import end_within, never_mind
-from enforcer.errors import HostError, PolicyError, PrivilegeError, UnsupportedRuleError
+from enforcer.errors import EnforcerError, HostError, PolicyError, PrivilegeError, UnsupportedRuleError
+from enforcer.guard import Guard
 from enforcer.kernel.netlink import interfaces
 from enforcer.log import event
 from enforcer.policy.endpoint import is_host_interface
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
+from enforcer.repairs import Repairs
 from enforcer.systemd import notify, watchdog_interval_s
 from enforcer.wakeups import Wakeups, Woken
 
@@ -67,6 +70,7 @@ class Agent:
         self._wanted: Resources | None = None  # the newest that could be read
         self._good: Resources | None = None  # the newest that is enforced
         self._earlier: Resources | None = None  # what was enforced in an earlier run, once it was asked for
+        self._repairs = Repairs(None)
         self._links: Links = frozenset()
         self._reading = BackOff()
         self._enforcing = BackOff()
@@ -78,7 +82,7 @@ class Agent:
         """
         event(logging.INFO, "watching", store=self._store.describe(), node=self._enforcer.node)
         try:
-            with self._wakeups() as wakeups:
+            with self._wakeups() as wakeups, self._guard(wakeups):
                 self._begin(wakeups)
                 notify("READY=1")
                 while not wakeups.stopped_by:
@@ -106,10 +110,25 @@ class Agent:
             self._go_on_after(error)
         self._started = True
 
+    @contextmanager
+    def _guard(self, wakeups: Wakeups) -> Iterator[None]:
+        """Notice what others take away; where this host has no means for that now, the resync has to find it."""
+        try:
+            guard = Guard(self._enforcer.pin_root)
+        except (OSError, EnforcerError) as error:
+            self._log.complain("cannot watch for changes by others; the resync will find them", error)
+            yield
+            return
+        with guard:
+            self._repairs = Repairs(guard)
+            wakeups.also_wait_for(guard.sources())
+            yield
+
     def _turn(self, wakeups: Wakeups) -> None:
         """Wait, and do what is to be done."""
         try:
-            woken = wakeups.wait(self._due_s, every_s=watchdog_interval_s(), tick=_alive)
+            until = min(filter(None, (self._due_s, self._repairs.due_s)), default=None)
+            woken = wakeups.wait(until, every_s=watchdog_interval_s(), tick=_alive)
             if not woken.stop:
                 wakeups.work(lambda: self._react(woken))
         except Exception as error:
@@ -135,7 +154,8 @@ class Agent:
             with self._surviving(self._reading, "the policy cannot be read; what is enforced stays"):
                 self._read()
         with self._surviving(self._enforcing, "not everything is enforced; trying again"):
-            if not woken.any or woken.policy or woken.resync or self._links_now() != self._links:
+            due = self._repairs.are_due(woken=woken.losses) or not woken.any
+            if due or woken.policy or woken.resync or self._links_now() != self._links:
                 self._enforce()
 
     @contextmanager
@@ -169,7 +189,7 @@ class Agent:
             return
         try:
             self._links = self._links_now()
-            applied = self._enforcer.apply(self._wanted)
+            applied = self._apply(self._wanted)
         except (UnsupportedRuleError, PolicyError) as error:  # the author's to mend: trying again is no use
             self._log.complain("policy cannot be enforced; the last good one stays", error)
             self._enforcing.went_well()
@@ -182,6 +202,9 @@ class Agent:
         else:
             self._succeeded(applied)
 
+    def _apply(self, resources: Resources) -> Applied:
+        return self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
+
     def _stand_in(self, failed: Resources) -> Resources | None:
         """Enforce the last good policy in place of one that cannot be: of this run, else of an earlier one."""
         if self._good is None and self._earlier is None:
@@ -190,7 +213,7 @@ class Agent:
         if good is None or good is failed or good == Resources():
             return self._good
         try:
-            applied = self._enforcer.apply(good)
+            applied = self._apply(good)
         except Exception as error:
             self._log.complain("the last good policy cannot be enforced either", error)
             return self._good

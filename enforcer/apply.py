@@ -6,9 +6,9 @@ because XDP and raw each drop at every moment what the old and the new policy bo
 entries take effect as early as they can, and so that a refusal to attach is known before raw is touched.
 
 An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
-left in the mode it has, with the new policy, or in raw if it had none; then the refusal is raised. Where the XDP part
-fails as a whole, what it enforces stays, raw is applied, and the failure is raised. Where raw fails, XDP lets go of
-nothing.
+left in the mode it has, with the new policy, or in raw if it had none; then the refusal is raised, with what was done.
+Where the XDP part fails as a whole, what it enforces stays, raw is applied, and the failure is raised. Where raw fails,
+XDP lets go of nothing.
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ class Applied:
     warnings: tuple[str, ...] = ()
 
 
+class ModeRefusedError(UnsupportedKernelError):
+    """An interface refuses the mode asked for by name. Everything else was done: ``applied`` says what."""
+
+    def __init__(self, message: str, applied: Applied) -> None:
+        super().__init__(message)
+        self.applied = applied
+
+
 class Enforcer:
     """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
 
@@ -111,7 +119,7 @@ class Enforcer:
         felix = resources.felix_for(self.node)
         raw = RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft_settings_of(felix)))
         netdev = NetdevBackend(nft_settings_of(felix))
-        xdp = XdpBackend(self._pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
+        xdp = XdpBackend(self.pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
         with namespace_lock(stopping=self.stopping):
             self._memory.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
@@ -129,15 +137,16 @@ class Enforcer:
             released = [] if settled.failed else self._release(settled, xdp, dry_run=dry_run)
         if settled.failed:
             raise settled.failed
-        if settled.impossible:
-            raise UnsupportedKernelError("\n".join(settled.impossible.values()))
         warnings = [*_warnings(self.node, resources, settled.plan, absent), *settled.warnings]
         warnings += _unheard(settled.plan, nft_settings_of(felix).mark_mask, facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         if any(item.mode for item in settled.plan.interfaces):
-            warnings += filter(None, [pins_are_fleeting(self._pin_root)])
+            warnings += filter(None, [pins_are_fleeting(self.pin_root)])
         changes = (*settled.changes, *result.changes, *early.changes, *released)
-        return Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
+        applied = Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
+        if settled.impossible:
+            raise ModeRefusedError("\n".join(settled.impossible.values()), applied)
+        return applied
 
     def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
         """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
@@ -161,19 +170,19 @@ class Enforcer:
 
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
-        return (*XdpBackend(self._pin_root).counters(), *NetdevBackend().counters(), *RawBackends().counters())
+        return (*XdpBackend(self.pin_root).counters(), *NetdevBackend().counters(), *RawBackends().counters())
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock(stopping=self.stopping):
-            early = (*XdpBackend(self._pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
+            early = (*XdpBackend(self.pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
             removed = (*early, *RawBackends().detach(interfaces))
-        remove_if_empty(self._pin_root)
+        remove_if_empty(self.pin_root)
         return removed
 
     def status(self) -> tuple[InterfaceStatus, ...]:
         """What is enforced now, whoever applied it."""
-        return read_status(self._pin_root)
+        return read_status(self.pin_root)
 
     def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
         """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
@@ -185,7 +194,8 @@ class Enforcer:
         return renamed
 
     @property
-    def _pin_root(self) -> Path:
+    def pin_root(self) -> Path:
+        """Where BPF objects are pinned."""
         return self._given_pin_root or default_pin_root()
 
     def _tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[RuleTable]:
@@ -216,7 +226,7 @@ class Enforcer:
             return HostFacts(self.node)
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
         states = [present[name] for name in names if name in present]
-        facts = self._memory.facts(self.node, states, XdpBackend(self._pin_root).programs())
+        facts = self._memory.facts(self.node, states, XdpBackend(self.pin_root).programs())
         absent = tuple(
             InterfaceFacts(table.interface, modes=_NOT_THERE) for table in tables if table.interface not in present
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from rich.console import Console
 
 import enforcer
 from enforcer.cli_support import CommandGroup, emit, line, output_option, require_privilege, verbose_option, warn
+from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
 from enforcer.words import Toolchain
 
@@ -133,6 +135,7 @@ def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output:
 @files_option(help_text="A file or directory of resources; may be repeated, and more may follow as arguments.")
 @click.argument("more", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--force", is_flag=True, help="Even where an agent runs, which puts its own policy back.")
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
@@ -145,6 +148,7 @@ def apply(
     files: tuple[Path, ...],
     more: tuple[Path, ...],
     dry_run: bool,
+    force: bool,
     mode: str,
     raw_backend: str,
     netdev_ingress: bool,
@@ -154,6 +158,9 @@ def apply(
     output: str,
 ) -> None:
     """Put the desired state into the kernel, once. Doing it again changes nothing.
+
+    Where an agent runs ('enforcer run'), it keeps the kernel as its own policy says: this is refused then (exit code
+    2), unless with --dry-run.
 
     \b
     Example:
@@ -165,6 +172,8 @@ def apply(
 
     resources = load([*files, *more])
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    if not dry_run:
+        _beside_agent("what is applied here is replaced by its policy", force=force)
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
     applied = driver.apply(resources, dry_run=dry_run)
     for warning in applied.warnings:
@@ -204,8 +213,9 @@ def run(
 ) -> None:
     """Keep the kernel as the datastore says: watch, apply, resync. Logs to stderr.
 
-    An object that is wrong never replaces one that is right, not even over a restart. SIGHUP reads everything again;
-    SIGTERM stops, and leaves the policy in the kernel, so that a restart opens no hole.
+    An object that is wrong never replaces one that is right, not even over a restart. What somebody else takes away is
+    put back within seconds, and said. SIGHUP reads everything again; SIGTERM stops, and leaves the policy in the
+    kernel, so that a restart opens no hole. A second agent in the same network namespace is refused (exit code 3).
 
     \b
     Example:
@@ -213,6 +223,7 @@ def run(
     """
     from enforcer import log
     from enforcer.agent import Agent
+    from enforcer.agent_lock import AgentRecord, agent_lock
     from enforcer.datastore.files import FileStore
     from enforcer.datastore.lastgood import state_directory
     from enforcer.directories import is_there
@@ -224,7 +235,9 @@ def run(
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     log.setup(logging.DEBUG if verbose else logging.INFO)
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
-    Agent(store, driver, detach_on_exit=detach_on_exit).run()
+    record = AgentRecord(os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), node, store.describe())
+    with agent_lock(record):
+        Agent(store, driver, detach_on_exit=detach_on_exit).run()
 
 
 @main.command()
@@ -234,17 +247,18 @@ def run(
 def status(pin_root: Path | None, output: str) -> None:
     """Show per interface what is enforced now, at which stage, how full it is, and what it dropped.
 
-    Reads the kernel: it does not matter who applied the policy, or when.
+    Reads the kernel: it does not matter who applied the policy, or when. Says whether an agent runs.
 
     \b
     Example:
       enforcer status -o yaml
     """
+    from enforcer.agent_lock import running_agent
     from enforcer.status_view import print_status, status_as_dict
 
     require_privilege("reading BPF maps and the raw table", xdp=False)
-    found = _enforcer("", pin_root).status()
-    emit(status_as_dict(found), output, lambda console: print_status(found, console))
+    found, agent = _enforcer("", pin_root).status(), running_agent()
+    emit(status_as_dict(found, agent), output, lambda console: print_status(found, console, agent))
 
 
 @main.command()
@@ -271,19 +285,37 @@ def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
 
 @main.command()
 @click.argument("interfaces", nargs=-1, metavar="[IFACE]...")
+@click.option("--force", is_flag=True, help="Even where an agent runs, which puts everything back.")
 @pin_root_option
 @output_option
 @verbose_option
-def detach(interfaces: tuple[str, ...], pin_root: Path | None, output: str) -> None:
+def detach(interfaces: tuple[str, ...], force: bool, pin_root: Path | None, output: str) -> None:
     """Remove what is ours from these interfaces, or from all; and nothing else.
+
+    Where an agent runs ('enforcer run'), it would put everything back: this is refused then (exit code 2). Stop the
+    agent first.
 
     \b
     Example:
       enforcer detach eth1
     """
     require_privilege("removing policy", xdp=False)
+    _beside_agent("what is removed here is put back", force=force)
     removed = _enforcer("", pin_root).detach(interfaces or None)
     emit({"schema": "enforcer/detach/v1", "removed": list(removed)}, output, lambda console: _say(removed, console))
+
+
+def _beside_agent(consequence: str, *, force: bool) -> None:
+    """Raises UsageError where an agent runs, which would undo what is asked for; with ``force`` warns of it."""
+    from enforcer.agent_lock import running_agent
+
+    agent = running_agent()
+    if agent is None:
+        return
+    message = f"{agent} runs in this network namespace: {consequence} within seconds"
+    if not force:
+        raise UsageError(f"{message}; stop it first ('systemctl stop enforcer', or SIGTERM), or say --force")
+    warn(message)
 
 
 def _enforcer(

@@ -9,6 +9,7 @@
     ├─ HostError               3  this host lacks something
     │  ├─ PrivilegeError
     │  ├─ UnsupportedKernelError
+    │  ├─ AgentRunsError          another agent has this network namespace
     │  └─ KernelError             the kernel refused; ``log`` keeps its whole answer
     └─ InternalError           4  our own bug
 
@@ -101,6 +102,10 @@ class PrivilegeError(HostError):
 
 
 class UnsupportedKernelError(HostError):
+    pass
+
+
+class AgentRunsError(HostError):
     pass
 
 

@@ -40,7 +40,7 @@ def namespace_lock(directory: Path = DIRECTORY, *, stopping: threading.Event | N
     try:
         yield
     finally:
-        if _is_current(path, descriptor):
+        if is_current(path, descriptor):
             with suppress(OSError):  # /run may be read-only by now
                 path.unlink()
         os.close(descriptor)
@@ -48,7 +48,7 @@ def namespace_lock(directory: Path = DIRECTORY, *, stopping: threading.Event | N
 
 def _acquire(path: Path, stopping: threading.Event | None) -> int:
     while True:
-        descriptor = _open(path)
+        descriptor = open_lock_file(path)
         is_file = descriptor is not None
         if descriptor is None:
             descriptor = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
@@ -57,7 +57,7 @@ def _acquire(path: Path, stopping: threading.Event | None) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        if not is_file or _is_current(path, descriptor):
+        if not is_file or is_current(path, descriptor):
             return descriptor
         os.close(descriptor)  # its holder removed the file: the lock is now another file of that name
 
@@ -82,7 +82,7 @@ def _wait_for(descriptor: int, name: Path | str, stopping: threading.Event | Non
         pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
 
-def _open(path: Path) -> int | None:
+def open_lock_file(path: Path) -> int | None:
     """The lock's file, None when there can be none, or it could be taken away."""
     try:
         with directories.opened(path.parent, 0o755) as folder:
@@ -101,7 +101,7 @@ def _tell(problem: str) -> None:
     event(logging.WARNING, "there can be no lock file; the network namespace is locked instead", problem=problem)
 
 
-def _is_current(path: Path, descriptor: int) -> bool:
+def is_current(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:

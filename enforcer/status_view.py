@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from enforcer.agent_lock import AgentRecord
 from enforcer.backends.base import EntryCount
 from enforcer.cli_support import line
 from enforcer.status import InterfaceStatus
 
+NO_AGENT = "no agent runs: what is changed by others stays changed"
 NOTHING = "nothing is enforced in this network namespace"
 
 
-def status_as_dict(statuses: Sequence[InterfaceStatus]) -> dict[str, Any]:
-    """The status as JSON can say it."""
-    return {"schema": "enforcer/status/v1", "interfaces": [_interface_as_dict(item) for item in statuses]}
+def status_as_dict(statuses: Sequence[InterfaceStatus], agent: AgentRecord | None = None) -> dict[str, Any]:
+    """The status as JSON can say it; ``agent`` is the one that runs in this network namespace."""
+    return {
+        "schema": "enforcer/status/v1",
+        "agent": asdict(agent) if agent else None,
+        "interfaces": [_interface_as_dict(item) for item in statuses],
+    }
 
 
 def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
@@ -25,8 +32,9 @@ def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
     return {"schema": "enforcer/counters/v1", "counters": [_count_as_dict(count) for count in counts]}
 
 
-def print_status(statuses: Sequence[InterfaceStatus], console: Console) -> None:
-    """For each interface a line, its capacities, and its counters."""
+def print_status(statuses: Sequence[InterfaceStatus], console: Console, agent: AgentRecord | None = None) -> None:
+    """Whether an agent runs; for each interface a line, its capacities, and its counters."""
+    console.print(line(f"{agent} keeps it so" if agent else NO_AGENT), soft_wrap=True)
     if not statuses:
         console.print(NOTHING)
     for item in statuses:

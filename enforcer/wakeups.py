@@ -13,12 +13,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
 from enforcer.datastore.base import DataStore
+from enforcer.guard import Source
 from enforcer.helper import Helper, Worker
 from enforcer.kernel.link_events import LinkEvents
 from enforcer.log import event
@@ -36,11 +37,12 @@ class Woken:
     stop: str = ""  # the signal's name
     policy: bool = False
     links: bool = False
+    losses: bool = False  # somebody took away or changed what is enforced
     resync: bool = False  # SIGHUP
 
     @property
     def any(self) -> bool:
-        return bool(self.stop) or self.policy or self.links or self.resync
+        return bool(self.stop) or self.policy or self.links or self.losses or self.resync
 
 
 class Wakeups:
@@ -102,6 +104,11 @@ class Wakeups:
         self._signals.close()
         self._close_links()
         os.close(self._event)
+
+    def also_wait_for(self, sources: Iterable[Source]) -> None:
+        """What tells of changes by others. Whoever made the sources closes them, when nobody waits any more."""
+        for source in sources:
+            self._selector.register(source, selectors.EVENT_READ)
 
     @property
     def stopped_by(self) -> str:
@@ -168,6 +175,8 @@ class Wakeups:
         for key, _ in ready:
             if key.fileobj is self._links:
                 self._drain_links()
+            elif isinstance(key.fileobj, Source):
+                self._pending.losses |= key.fileobj.ready()
             elif key.fileobj is self._signalled:
                 self._signalled.recv(4096)  # its handler has run or runs now, and says more through the event
             else:

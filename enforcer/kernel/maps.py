@@ -167,6 +167,11 @@ class Map:
         """The values of an array, in order."""
         return b"".join(value for _, value in self.items())
 
+    def image(self) -> bytes:
+        """All keys and values in one piece, in the kernel's order: to see whether anything changed, and cheaply."""
+        batches = self._batches()
+        return b"".join(part for batch in (self.items() if batches is None else batches) for part in batch)
+
     def mmap(self, *, writable: bool = False) -> mmap.mmap:
         """The values of a BPF_F_MMAPABLE array in memory; each is rounded up to 8 bytes."""
         size = self._rounded() * self.max_entries
@@ -176,9 +181,20 @@ class Map:
 
     def _lookup_batches(self) -> list[tuple[bytes, bytes]] | None:
         """Everything by batch look-up, None where the kernel has none for this type of map."""
+        batches = self._batches()
+        if batches is None:
+            return None
+        return [
+            pair
+            for keys, values in batches
+            for pair in zip(_cut(keys, self.key_size), _cut(values, self.value_size), strict=True)
+        ]
+
+    def _batches(self) -> list[tuple[bytes, bytes]] | None:
+        """The same, the keys of a batch in one piece, and its values."""
         if self.type in _PERCPU_TYPES:
             return None
-        size = 4096
+        size = min(4096, self.max_entries)
         keys = ctypes.create_string_buffer(self.key_size * size)
         values = ctypes.create_string_buffer(self.value_size * size)
         cursor = ctypes.create_string_buffer(max(self.key_size, 8))
@@ -190,13 +206,7 @@ class Map:
             if result < 0 and -result != errno.ENOENT:
                 return None
             got = count.value
-            found.extend(
-                zip(
-                    _cut(keys.raw[: got * self.key_size], self.key_size),
-                    _cut(values.raw[: got * self.value_size], self.value_size),
-                    strict=True,
-                )
-            )
+            found.append((keys.raw[: got * self.key_size], values.raw[: got * self.value_size]))
             if result < 0 or not got:
                 return found
             start = cursor

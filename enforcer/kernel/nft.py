@@ -38,6 +38,9 @@ _ACK_TLVS, _ACK_CAPPED = 0x200, 0x100  # NLM_F_ACK_TLVS, NLM_F_CAPPED
 _ACK_MESSAGE = 1  # NLMSGERR_ATTR_MSG
 
 _HEADER = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
+
+# Ports of the sockets this process opened: what the kernel tells everybody of a transaction names its author by port.
+own_ports: set[int] = set()
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 17
 _SPARE_BYTES = 1 << 16
@@ -211,6 +214,7 @@ def nftables() -> Iterator[NfTables]:
         channel.bind((0, 0))
         channel.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         channel.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        own_ports.add(channel.getsockname()[0])
         yield NfTables(channel)
 
 

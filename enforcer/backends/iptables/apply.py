@@ -121,7 +121,7 @@ class _Edit:
         if base is not None and self.insert_mode is None:
             return []
         rules = [item.rule for item in read_chain(self.table, builtin, self.sets)]
-        ours = [position for position, rule in enumerate(rules) if _leads_to_us(rule)]
+        ours = [position for position, rule in enumerate(rules) if leads_to_us(rule)]
         others = len(rules) - len(ours)
         position = 0 if self.insert_mode == "insert" else others
         wanted = [] if base is None else [Rule(Jump(base))]
@@ -144,6 +144,6 @@ class _Edit:
         return changes + [f"chain {chain.name}: emptied" for chain in chains if not deleted[chain.name] and chain.rules]
 
 
-def _leads_to_us(rule: Rule | OpaqueRule) -> bool:
+def leads_to_us(rule: Rule | OpaqueRule) -> bool:
     target = rule.target.chain if isinstance(rule, Rule) and isinstance(rule.target, Jump) else rule.target
     return is_our_chain(str(target))

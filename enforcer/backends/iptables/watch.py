@@ -1,0 +1,249 @@
+"""Looks at what is in legacy iptables and ipset, cheap enough for each second, and says what somebody changed.
+
+Neither tells anybody of its changes, as nf_tables does. Of a table the shape is read each time. What costs more is read
+as often as it may: the headers of sets, with the numbers of members, each second or two; the rules themselves, and the
+members, each second where they are few, about every 100 s where there are 100,000. Only when a table differs are our
+chains taken out of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import socket
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from pyroute2.netlink import NETLINK_NETFILTER, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
+from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_LIST, IPSET_FLAG_LIST_HEADER
+
+from enforcer.backends.iptables.accept import HOOKS
+from enforcer.backends.iptables.apply import leads_to_us
+from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.names import is_our_chain, is_our_set
+from enforcer.backends.iptables.read import read_chain, read_chains
+from enforcer.backends.iptables.rules import TABLES, TableId
+from enforcer.backends.iptables.sets import SetSync
+from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.errors import KernelError
+from enforcer.kernel.pace import Pace
+from enforcer.kernel.xtables import TableSocket, TableState
+
+_MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
+_ATTRIBUTE = struct.Struct("=HH")
+_PROTOCOL, _SETNAME, _TYPENAME, _FLAGS, _DATA, _ADT, _INDEX = 1, 2, 3, 6, 7, 8, 11  # linux/netfilter/ipset/ip_set.h
+_ELEMENTS, _REFERENCES = 24, 25
+_NESTED, _NET_BYTEORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
+_VERSION = 6  # of ipset's protocol: the oldest that has all we use
+_RECEIVE_BYTES = 1 << 16
+# To say how many members a set has, the kernel walks its buckets (net/netfilter/ipset/ip_set_hash_gen.h:
+# ``mtype_head``, ``mtype_ahash_memsize``): 2 ms for 100,000.
+_HEADER_SHARE = 1 / 500
+
+# What a chain holds, by its name, and of a built-in one where it jumps to us: first or not, last or not.
+_Ours = Mapping[str, tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the kernel says of a set without its members, but for how many rules refer to it."""
+
+    members: int
+    rest: tuple[object, ...]
+
+    @classmethod
+    def of(cls, attributes: Mapping[int, bytes]) -> _Header:
+        data = dict(_attributes(attributes.get(_DATA, b"")))
+        members = int.from_bytes(data.pop(_ELEMENTS, b""), "big")
+        data.pop(_REFERENCES, None)
+        return cls(members, (attributes.get(_TYPENAME), attributes.get(_INDEX), tuple(data.items())))
+
+
+@dataclass
+class _Table:
+    """One table as it was after the last pass. ``ours`` is worked out from ``state`` by libiptc."""
+
+    id: TableId
+    socket: TableSocket
+    state: TableState
+    ours: _Ours
+
+    def losses(self, pace: Pace) -> Iterator[str]:
+        state = self.socket.shape()
+        if state.shape == self.state.shape:
+            if not any(self.ours.values()) or not pace.is_due():
+                return
+            with pace.measured():
+                state = self.socket.read()
+            if state == self.state:
+                return
+        self.state, before = self.socket.read(), self.ours
+        self.ours = _ours(self.id)
+        yield from (f"iptables {self.id}: {loss}" for loss in _differences(before, self.ours))
+
+
+class IptablesWatch:
+    """What is ours in the tables and sets of the network namespace it was made in. ``close`` it."""
+
+    def __init__(self) -> None:
+        self._tables: dict[TableId, _Table] = {}
+        self._sets: Mapping[str, _Header] = {}
+        self._members: dict[str, bytes] = {}  # a digest of each set's, the one read longest ago first
+        self._turn = 0  # which table's rules are to be read first
+        self._table_pace, self._set_pace, self._header_pace = Pace(), Pace(), Pace(_HEADER_SHARE)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+
+    def close(self) -> None:
+        self._close_tables()
+        self._socket.close()
+
+    def remember(self) -> None:
+        """What is there now is what is to be there."""
+        present = [table for table in TABLES if exists(table)]
+        if set(present) != self._tables.keys():
+            self._close_tables()
+        for table in present:
+            known = self._tables.get(table)
+            sock = known.socket if known else TableSocket(table.version, str(table.name))
+            self._tables[table] = _Table(table, sock, sock.read(), _ours(table))
+        self._sets = self._headers()
+        self._members = {name: self._digest(name) for name in self._sets}
+
+    def losses(self) -> list[str]:
+        """A sentence for each thing of ours that is not as it was; each is said once. Raises KernelError."""
+        found: list[str] = []
+        self._turn += 1
+        tables = list(self._tables.values())
+        for table in tables[self._turn % len(tables) :] + tables[: self._turn % len(tables)] if tables else ():
+            if exists(table.id):
+                found += table.losses(self._table_pace)
+            else:
+                self._tables.pop(table.id).socket.close()
+                found.append(f"iptables {table.id}: the table is gone")
+        return found + self._set_losses()
+
+    def _set_losses(self) -> list[str]:
+        if not self._header_pace.is_due():
+            return []
+        with self._header_pace.measured():
+            before, self._sets = self._sets, self._headers()
+        names = sorted(before.keys() | self._sets.keys())
+        changed = [name for name in names if before.get(name) != self._sets.get(name)]
+        found = [_set_loss(name, before.get(name), self._sets.get(name)) for name in changed]
+        return found + [f"ipset {name}: as many members as before, but others" for name in self._exchanged(changed)]
+
+    def _exchanged(self, known: Collection[str]) -> Iterator[str]:
+        """Sets whose members are others, as many as may be looked at now. Those known to differ wait for the pass."""
+        for name in known:
+            self._members.pop(name, None)
+        for name in list(self._members):
+            if not self._set_pace.is_due():
+                return
+            before = self._members.pop(name)
+            with self._set_pace.measured():
+                self._members[name] = self._digest(name)
+            if self._members[name] != before:
+                yield name
+
+    def _close_tables(self) -> None:
+        for table in self._tables.values():
+            table.socket.close()
+        self._tables = {}
+
+    def _headers(self) -> dict[str, _Header]:
+        """For each set of ours what the kernel says of it without its members."""
+        found: dict[str, _Header] = {}
+        for attributes in self._list(_attribute(_FLAGS | _NET_BYTEORDER, IPSET_FLAG_LIST_HEADER.to_bytes(4, "big"))):
+            name = attributes.get(_SETNAME, b"").rstrip(b"\0").decode(errors="replace")
+            if is_our_set(name):
+                found[name] = _Header.of(attributes)
+        return found
+
+    def _digest(self, name: str) -> bytes:
+        """Of the members of a set, in the kernel's order, which stays as long as nobody changes any."""
+        digest = hashlib.blake2b()
+        try:
+            for attributes in self._list(_attribute(_SETNAME, name.encode() + b"\0")):
+                digest.update(attributes.get(_ADT, b""))
+        except KernelError as error:
+            if error.errno != errno.ENOENT:  # it went just now
+                raise
+        return digest.digest()
+
+    def _list(self, asked: bytes) -> Iterator[dict[int, bytes]]:
+        """The attributes of each message of an answer."""
+        body = _attribute(_PROTOCOL, bytes([_VERSION])) + asked
+        kind = NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST
+        header = _MESSAGE.pack(_MESSAGE.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0, socket.AF_INET, 0, 0)
+        self._socket.send(header + body)
+        while True:
+            data = self._socket.recv(_RECEIVE_BYTES)
+            while data:
+                size, kind, _, _ = struct.unpack_from("=IHHI", data)
+                message, data = data[:size], data[(size + 3) & ~3 :]
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    (failed,) = struct.unpack_from("=i", message, 16)
+                    if failed:
+                        raise KernelError("look at the ipsets", number=-failed)
+                    return
+                yield dict(_attributes(message[_MESSAGE.size :]))
+
+
+def _ours(table: TableId) -> _Ours:
+    with ipsets() as conn:
+        sets = SetSync(conn).index()
+    with kernel_table(table) as snapshot:
+        found: dict[str, tuple[object, ...]] = {chain.name: chain.rules for chain in read_chains(snapshot, sets)}
+        for builtin in HOOKS[table.name]:
+            rules = [item.rule for item in read_chain(snapshot, builtin, sets)]
+            last = len(rules) - 1
+            found[builtin] = tuple((rule, at == 0, at == last) for at, rule in enumerate(rules) if leads_to_us(rule))
+    return found
+
+
+def _differences(before: _Ours, now: _Ours) -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if old is None:
+            yield f"chain {name} came in"
+        elif new is None:
+            yield f"chain {name} is gone, with {len(old)} rules"
+        elif not is_our_chain(name):
+            yield f"chain {name}: its jump to our chain is {'gone' if old and not new else 'another, or elsewhere'}"
+        else:
+            gone = sum(rule not in new for rule in old)
+            added = sum(rule not in old for rule in new)
+            yield (
+                f"chain {name}: {gone} of {len(old)} rules are gone, {added} others came in"
+                if gone or added
+                else (f"chain {name}: its {len(old)} rules are in another order, or not as often")
+            )
+
+
+def _set_loss(name: str, old: _Header | None, new: _Header | None) -> str:
+    if new is None:
+        return f"ipset {name} is gone, with {old.members if old else 0} members"
+    if old is None:
+        return f"ipset {name} came in"
+    if old.members == new.members:
+        return f"ipset {name} was changed or exchanged; it has {new.members} members as before"
+    return f"ipset {name}: {new.members} members, {old.members} before"
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(data)
+        if size < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : size]
+        data = data[(size + 3) & ~3 :]

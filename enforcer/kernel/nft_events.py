@@ -1,0 +1,159 @@
+"""What others do to some tables of nf_tables, as the kernel tells it to who listens (NFNLGRP_NFTABLES).
+
+Each object that a transaction changed is told, then the generation it made, with the process that did it
+(net/netfilter/nf_tables_api.c: ``nf_tables_commit``, ``nf_tables_fill_gen_info``). Our own transactions are told as
+well, with the port of the socket that sent them.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from enforcer.errors import UnsupportedKernelError
+from enforcer.kernel.nft import attributes, own_ports, string
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_GROUP = 7  # NFNLGRP_NFTABLES
+_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_SO_RCVBUFFORCE = 33
+_ROOM_BYTES = 4 << 20  # a flushed set is told member by member
+_RECEIVE_BYTES = 1 << 18
+_NEW_GENERATION = 15
+_PROCESS_ID, _PROCESS_NAME = 2, 3  # NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+
+# Commands (linux/netfilter/nf_tables.h, enum nf_tables_msg_types): new, delete, and destroy of Linux 6.3.
+_TABLE, _CHAIN, _RULE, _SET, _ELEMENTS = "table", "chain", "rules", "set", "elements"
+_NEW = {0: _TABLE, 3: _CHAIN, 6: _RULE, 9: _SET, 12: _ELEMENTS}
+_GONE = {2: _TABLE, 5: _CHAIN, 8: _RULE, 11: _SET, 14: _ELEMENTS}
+_GONE |= {26: _TABLE, 27: _CHAIN, 28: _RULE, 29: _SET, 30: _ELEMENTS}
+_TABLE_ATTRIBUTE = 1  # of every kind
+_NAME_ATTRIBUTE = {_CHAIN: 3, _RULE: 2, _SET: 2, _ELEMENTS: 2}  # a rule's chain, an element's set
+_ELEMENT_LIST, _ELEMENT_FLAGS = 3, 3
+_INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
+_DELETED = "deleted"
+
+_About = tuple[str, str, str, str]  # which table, what in it, its name, what was done
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one transaction did: a sentence for each thing, and by whom (``nft (pid 4711)``, "" where unknown).
+
+    Without ``what`` there was more than the kernel could tell, by whomever: look, and compare.
+    """
+
+    what: tuple[str, ...]
+    by: str
+
+
+class NftEvents:
+    """A descriptor that is readable after any transaction. Made in a network namespace, it stays in it."""
+
+    def __init__(self, table: str) -> None:
+        """``table``: only what concerns tables of this name, whatever their family."""
+        self._table = table
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        except OSError as error:
+            raise UnsupportedKernelError("the kernel has no nfnetlink (CONFIG_NETFILTER_NETLINK)") from error
+        self._socket.bind((0, 0))
+        self._joined = False
+        self._found: Counter[_About] = Counter()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def listen(self) -> None:
+        """From now on. Not before nf_tables is used: the kernel loads it for who listens."""
+        if not self._joined:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+            self._joined = True
+
+    def changes(self) -> list[Change]:
+        """What others did since the last call."""
+        done: list[Change] = []
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return done
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                done.append(Change((), ""))
+                continue
+            done += self._take(data)
+
+    def _take(self, data: bytes) -> list[Change]:
+        done: list[Change] = []
+        at = 0
+        while at + 20 <= len(data):
+            size, kind, _, _, port = struct.unpack_from("=IHHII", data, at)
+            if size < 20:
+                break
+            if kind >> 8 == _SUBSYSTEM and port not in own_ports:
+                done += self._message(kind & 0xFF, data[at + 16], data[at + 20 : at + size])
+            at += (size + 3) & ~3
+        return done
+
+    def _message(self, command: int, family: int, body: bytes) -> list[Change]:
+        if command == _NEW_GENERATION:
+            found, self._found = self._found, Counter()
+            return [Change(tuple(_sentences(found)), _author(body))] if found else []
+        parts = dict(attributes(body))
+        if string(parts.get(_TABLE_ATTRIBUTE, b"")) == self._table:
+            what = _NEW.get(command) or _GONE.get(command) or "something else"
+            name = string(parts.get(_NAME_ATTRIBUTE.get(what, 0), b""))
+            where = f"{_FAMILIES.get(family, family)} {self._table}"
+            verb = _DELETED if command in _GONE else "added or changed"
+            self._found[where, what, name, verb] += _elements(parts) if what == _ELEMENTS else 1
+        return []
+
+
+def _elements(parts: dict[int, bytes]) -> int:
+    """How many members a message tells of; an interval is one, though it has an element where it ends as well."""
+    elements = (dict(attributes(item)) for _, item in attributes(parts.get(_ELEMENT_LIST, b"")))
+    return sum(int.from_bytes(item.get(_ELEMENT_FLAGS, b""), "big") & _INTERVAL_END == 0 for item in elements)
+
+
+def _sentences(found: Mapping[_About, int]) -> Iterator[str]:
+    """One for each thing; of a table that went as a whole only one, with what was in it."""
+    gone = {where for where, what, _, verb in found if (what, verb) == (_TABLE, _DELETED)}
+    for where in sorted(gone):
+        parts = {about: count for about, count in found.items() if about[0] == where and about[3] == _DELETED}
+        chains, rules, sets = (
+            sum(n for about, n in parts.items() if about[1] == what) for what in (_CHAIN, _RULE, _SET)
+        )
+        yield f"nftables table {where}: deleted, with {chains} chains, {rules} rules and {sets} sets"
+    for about, count in found.items():
+        if about[0] not in gone:
+            yield _sentence(*about, count)
+
+
+def _sentence(where: str, what: str, name: str, verb: str, count: int) -> str:
+    match what:
+        case "table":
+            return f"nftables table {where}: {verb}"
+        case "rules":
+            return f"nftables table {where}: {count} rules of chain {name} {verb}"
+        case "elements":
+            return f"nftables table {where}: {count} members of set {name} {verb}"
+    return f"nftables table {where}: {f'{what} {name}'.strip()} {verb}"
+
+
+def _author(body: bytes) -> str:
+    parts = dict(attributes(body))
+    name = string(parts.get(_PROCESS_NAME, b""))
+    return f"{name} (pid {int.from_bytes(parts.get(_PROCESS_ID, b''), 'big')})" if name else ""

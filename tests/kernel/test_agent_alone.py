@@ -1,0 +1,101 @@
+"""A running agent and the commands beside it: who would undo the other's work is told so, and refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enforcer.apply import Enforcer
+from tests.kernel.conftest import NetnsPair
+from tests.kernel.enforcer_support import NODE, Agent, agent, deny_list, documents, endpoint, policy, run
+
+pytestmark = pytest.mark.needs_root
+
+APPLIED = 'msg="policy is in the kernel"'
+
+
+class Peer(NetnsPair):
+    """The same pair, seen from the other end."""
+
+    @property
+    def host_name(self) -> str:
+        return self.peer_name
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    directory = tmp_path / "policy"
+    directory.mkdir()
+    (directory / "dos.yaml").write_text(documents(endpoint(), deny_list("203.0.113.0/24"), policy()))
+    return directory
+
+
+@pytest.fixture
+def running(netns_pair: NetnsPair, pin_root: Path, store: Path) -> Iterator[Agent]:
+    """An agent that has put its policy into the kernel; what it enforced is detached afterwards."""
+    with agent(netns_pair, pin_root, store, "--mode", "raw") as started:
+        started.expect(APPLIED)
+        yield started
+    with netns_pair.host():
+        Enforcer(NODE, pin_root=pin_root).detach()
+
+
+def test_commands_beside_an_agent_say_that_it_runs(
+    netns_pair: NetnsPair, pin_root: Path, store: Path, running: Agent
+) -> None:
+    here = ["--pin-root", str(pin_root)]
+    who = f"an agent (pid {running.process.pid}, since 20"
+    status = run(netns_pair, ["status", *here])
+    assert status.stdout.startswith(who)
+    assert json.loads(run(netns_pair, ["status", "-o", "json", *here]).stdout)["agent"]["pid"] == running.process.pid
+
+    refused = run(netns_pair, ["detach", *here])
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: {who}")
+    assert "stop it first" in refused.stderr
+    assert "--force" in refused.stderr
+
+    other = store.parent / "other.yaml"
+    other.write_text(documents(endpoint(), deny_list("198.51.100.0/24"), policy()))
+    words = ["-f", str(other), "--node", NODE, "--mode", "raw", *here]
+    refused = run(netns_pair, ["apply", *words])
+    assert refused.returncode == 2
+    assert who in refused.stderr
+    assert run(netns_pair, ["apply", "--dry-run", *words]).returncode == 0
+
+    forced = run(netns_pair, ["detach", "--force", *here])
+    assert forced.returncode == 0
+    assert f"warning: {who}" in forced.stderr
+    running.expect("somebody took away or changed what is enforced")
+    running.expect("everything is in the kernel again")
+
+    forced = run(netns_pair, ["apply", "--force", *words])
+    assert forced.returncode == 0
+    running.expect("somebody took away or changed what is enforced")
+    running.expect("everything is in the kernel again")
+
+    running.end(signal.SIGTERM)
+    assert run(netns_pair, ["status", *here]).stdout.startswith("no agent runs")
+    assert run(netns_pair, ["detach", *here]).returncode == 0
+
+
+def test_a_second_agent_in_the_namespace_is_refused_and_one_in_another_is_not(
+    netns_pair: NetnsPair, pin_root: Path, store: Path, running: Agent
+) -> None:
+    words = ["run", "-f", str(store), "--node", "onyx", "--mode", "raw", "--pin-root", str(pin_root)]
+    second = run(netns_pair, words)
+    assert second.returncode == 3
+    assert f"pid {running.process.pid}" in second.stderr
+    assert f"node {NODE}" in second.stderr
+    elsewhere = Peer(netns_pair.name)
+    (store / "dos.yaml").write_text(documents(endpoint("wire0"), deny_list("203.0.113.0/24"), policy()))
+    with agent(elsewhere, Path(f"{pin_root}-peer"), store, "--mode", "raw") as third:
+        third.expect(APPLIED)
+        assert third.end(signal.SIGTERM) == 0
+    with elsewhere.host():
+        Enforcer(NODE, pin_root=pin_root).detach()
+    assert running.process.poll() is None

@@ -1,0 +1,324 @@
+"""What others take away from beside a running agent comes back at once, is named, and is not fought over for ever.
+
+All intervals of resync are an hour, so whatever comes back was noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enforcer.apply import Enforcer
+from enforcer.backends.xdp.layout import Pins, TablePins
+from enforcer.kernel.bpf import Link
+from enforcer.kernel.maps import Map
+from enforcer.kernel.netns import current_inode
+from enforcer.kernel.xdp import load_pass_program
+from enforcer.words import Mode
+from tests.kernel.conftest import NetnsPair
+from tests.kernel.enforcer_support import (
+    ALLOWED,
+    DEADLINE_S,
+    DENIED,
+    NODE,
+    agent,
+    deny_list,
+    documents,
+    endpoint,
+    felix,
+    policy,
+    traffic,
+)
+from tests.kernel.xdp_support import pinned_ids, state_of
+
+pytestmark = pytest.mark.needs_root
+
+APPLIED = 'msg="policy is in the kernel"'
+AGAIN = "everything is in the kernel again"
+NOTICED = "somebody took away or changed what is enforced"
+SELDOM = felix(xdpRefreshInterval="1h", ipsetsRefreshInterval="1h", iptablesRefreshInterval="1h")
+NETS = ("203.0.113.0/24", "192.0.2.7/32", "10.9.0.0/16")
+LISTED = documents(endpoint(), deny_list(*NETS), policy(), SELDOM)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    directory = tmp_path / "policy"
+    directory.mkdir()
+    (directory / "dos.yaml").write_text(LISTED)
+    return directory
+
+
+@pytest.fixture
+def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
+    """The pair; afterwards everything is detached."""
+    yield netns_pair
+    with netns_pair.host():
+        Enforcer(NODE, pin_root=pin_root).detach()
+
+
+def shell(line: str) -> str:
+    """One command line's output, in the namespace of the calling thread."""
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # a test's own
+    assert done.returncode == 0, f"{line}: {done.stderr}"
+    return done.stdout
+
+
+def legacy() -> list[str]:
+    """Rules, chains and members of the calling thread's namespace, without counters, room, seeds and order."""
+    lines = shell("iptables-legacy-save; ip6tables-legacy-save; ipset save").splitlines()
+    return sorted(re.split(r" \[| hashsize ", line)[0] for line in lines if not line.startswith("#"))
+
+
+def nftables() -> list[str]:
+    """The ruleset, without counters and handles; tables come in the order they were made in."""
+    return sorted(shell("nft -s list ruleset").splitlines())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {DEADLINE_S} s"
+        time.sleep(0.05)
+
+
+@contextmanager
+def line_of(name: str) -> Iterator[None]:
+    """Says which line of a table of cases a failure is of."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{name}: {error}") from error
+
+
+SET4 = "$(ipset list -n | grep '^enf4-' | head -1)"
+LEGACY = {
+    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules are gone"),
+    "the jump deleted": ("iptables-legacy -t raw -D PREROUTING 1", "raw IPv4: chain PREROUTING: its jump to our chain"),
+    "a jump in front of ours": (
+        "ip6tables-legacy -t raw -I PREROUTING -j ACCEPT",
+        "raw IPv6: chain PREROUTING: its jump to our chain is another, or elsewhere",
+    ),
+    "a rule replaced by one of the same size": (
+        "iptables-legacy -t raw -R enf-fh-eth0 2 -j RETURN",
+        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules are gone, 1 others came in",
+    ),
+    "a set flushed": (f"ipset flush {SET4}", ": 0 members, 3 before"),
+    "a member deleted": (f"ipset del {SET4} 192.0.2.7", ": 2 members, 3 before"),
+    "a member exchanged": (
+        f"set={SET4}; printf 'del %s 203.0.113.0/24\\nadd %s 10.10.0.0/16\\n' $set $set | ipset restore",
+        "as many members as before, but others",
+    ),
+    "a set destroyed": (
+        f"set={SET4}; iptables-legacy -t raw -F && ipset destroy $set",
+        "is gone, with 3 members",
+    ),
+    "a set swapped away": (
+        f"set={SET4}; ipset create other hash:net && ipset swap $set other && ipset destroy other",
+        ": 0 members, 3 before",
+    ),
+    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray came in"),
+}
+
+
+def test_what_is_taken_from_legacy_tables_and_ipsets_comes_back(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store, "--mode", "raw") as running:
+        running.expect(APPLIED)
+        with host.host():
+            before = legacy()
+        for name, (command, named) in LEGACY.items():
+            with line_of(name):
+                with host.host():
+                    shell(command)
+                line = running.expect(named)
+                assert "level=warning" in line
+                assert NOTICED in line
+                running.expect(AGAIN)
+                with host.host():
+                    shell("ip6tables-legacy -t raw -D PREROUTING -j ACCEPT || true")
+                    until(lambda: legacy() == before)
+                assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+NFT_SET4 = "$(nft list sets | grep -o 'enf4-[0-9a-f]*' | tail -1)"
+NFT = {
+    "the ruleset flushed": ("nft flush ruleset", "nftables table ip enforcer: deleted, with 5 chains"),
+    "a table deleted": ("nft delete table ip6 enforcer", "nftables table ip6 enforcer: deleted, with"),
+    "the table of netdev ingress deleted": ("nft delete table netdev enforcer", "table netdev enforcer: deleted, with"),
+    "a chain of netdev ingress flushed": (
+        "nft flush chain netdev enforcer enf-nd-eth0",
+        "nftables table netdev enforcer: 4 rules of chain enf-nd-eth0 deleted",
+    ),
+    "a chain flushed": (
+        "nft flush chain ip enforcer enf-PREROUTING",
+        "nftables table ip enforcer: 2 rules of chain enf-PREROUTING deleted",
+    ),
+    "a rule inserted": (
+        "nft insert rule ip enforcer enf-PREROUTING accept",
+        "nftables table ip enforcer: 1 rules of chain enf-PREROUTING added or changed",
+    ),
+    "a member deleted": (f"nft delete element ip enforcer {NFT_SET4} '{{ 192.0.2.7 }}'", "1 members of set enf4-"),
+    "a table switched off": (
+        "nft 'add table ip enforcer { flags dormant; }'",
+        "nftables table ip enforcer: added or changed",
+    ),
+}
+
+
+def test_what_is_taken_from_nftables_comes_back_and_the_taker_is_named(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    words = ("--mode", "raw", "--raw-backend", "nftables", "--netdev-ingress")
+    with traffic(host) as wire, agent(host, pin_root, store, *words) as running:
+        running.expect(APPLIED)
+        with host.host():
+            before = nftables()
+        for name, (command, named) in NFT.items():
+            with line_of(name):
+                with host.host():
+                    shell(command)
+                line = running.expect(named)
+                assert "level=warning" in line
+                assert NOTICED in line
+                assert 'by="nft (pid ' in line
+                running.expect(AGAIN)
+                with host.host():
+                    until(lambda: nftables() == before)
+                assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_what_others_do_in_tables_of_theirs_and_what_the_agent_does_itself_is_no_loss(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    with agent(host, pin_root, store, "--mode", "raw", "--raw-backend", "nftables") as running:
+        running.expect(APPLIED)
+        with host.host():
+            shell("nft add table ip other; nft add chain ip other c; nft add rule ip other c accept; nft flush ruleset")
+        running.expect(APPLIED)
+        scratch = store.parent / "scratch"
+        scratch.write_text(documents(endpoint(), deny_list("198.51.100.0/24"), policy(), SELDOM))
+        scratch.replace(store / "dos.yaml")
+        running.expect(APPLIED)
+        with host.host():
+            shell("nft delete table ip6 enforcer")
+        running.expect("table ip6 enforcer: deleted")
+    assert not any("table ip other" in line for line in running.lines)
+    assert sum(NOTICED in line for line in running.lines) == 3  # both tables flushed, one deleted
+
+
+def detach_link(pin_root: Path) -> None:
+    """As ``bpftool link detach`` does."""
+    with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+        link.detach()
+
+
+def point_elsewhere(pin_root: Path) -> None:
+    fd = load_pass_program()
+    with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+        link.update(fd)
+    os.close(fd)
+
+
+def empty_an_address_table(pin_root: Path) -> None:
+    with Map.open_pinned(TablePins.of(pin_root, current_inode()).directory / "root4") as root4:
+        words = np.frombuffer(root4.mmap(writable=True), np.uint32)
+        words[:] = 0
+        del words
+
+
+def empty_rows(pin_root: Path) -> None:
+    with Map.open_pinned(Pins.of(pin_root, "eth0").directory / "rows") as rows:
+        for key in list(rows.keys()):
+            rows.update(key, bytes(rows.value_size))
+
+
+def detach_all(pin_root: Path) -> None:
+    shell(f"{sys.executable} -m enforcer.cli detach --force --pin-root {pin_root}")
+
+
+XDP: dict[str, tuple[Callable[[Path], None], str]] = {
+    "the link detached": (detach_link, "eth0: the XDP program was detached"),
+    "another program": (point_elsewhere, "was pointed at another XDP program"),
+    "an address table written to": (empty_an_address_table, "XDP address tables: maps were written to: root4"),
+    "a map of the interface written to": (empty_rows, "eth0: XDP: maps were written to: rows"),
+    "detached by force": (detach_all, "eth0: the XDP program was detached"),
+}
+
+
+def test_what_is_taken_from_xdp_comes_back(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        for name, (take_away, named) in XDP.items():
+            with line_of(name):
+                with host.host():
+                    take_away(pin_root)
+                line = running.expect(named)
+                assert "level=warning" in line
+                assert NOTICED in line
+                running.expect(AGAIN)
+                with host.host():
+                    assert [item.mode for item in Enforcer(NODE, pin_root=pin_root).status()] == [Mode.NATIVE]
+                assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+@pytest.mark.parametrize("removed", ["link", "everything"])
+def test_a_removed_pin_is_put_back_and_nothing_was_ever_detached(
+    host: NetnsPair, pin_root: Path, store: Path, removed: str
+) -> None:
+    pins = Pins.of(pin_root, "eth0")
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        with host.host():
+            with Link.open_pinned(pins.link) as link:
+                before = link.info(), pinned_ids(pins), state_of().xdp
+            shell(f"rm {pins.link}" if removed == "link" else f"rm -r {pin_root}")
+            assert state_of().xdp == before[2]
+            until(pins.link.exists)
+        assert "nothing was detached" in running.expect("eth0: XDP: pins removed: link")
+        with host.host():
+            until(lambda: (pins.directory / "prog").exists())
+            with Link.open_pinned(pins.link) as link:
+                assert (link.info(), pinned_ids(pins), state_of().xdp) == before
+            assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_who_keeps_taking_it_away_is_not_fought_at_full_speed(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with agent(host, pin_root, store, "--mode", "raw", "--raw-backend", "nftables") as running:
+        running.expect(APPLIED)
+        with host.host():
+            other = subprocess.Popen(
+                ["sh", "-c", "while :; do nft delete table ip enforcer 2>/dev/null; sleep 0.05; done"]
+            )
+        try:
+            line = running.expect("taken away 8 times in")
+        finally:
+            other.kill()
+            other.wait()
+        assert "level=error" in line
+        assert "table ip enforcer: deleted" in line
+        running.expect(AGAIN)
+        with host.host():
+            until(lambda: "table ip enforcer" in shell("nft list tables"))
+
+
+def test_what_only_the_resync_finds_is_said_as_well(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    """What we wrote down of a program enforces nothing, so nobody looks at it each second."""
+    often = felix(xdpRefreshInterval="1s", ipsetsRefreshInterval="1s", iptablesRefreshInterval="1s")
+    (store / "dos.yaml").write_text(documents(endpoint(), deny_list(*NETS), policy(), often))
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        with host.host(), Map.open_pinned(Pins.of(pin_root, "eth0").directory / "manifest") as manifest:
+            manifest.update(bytes(4), bytes(manifest.value_size))
+        line = running.expect("put back what somebody took away or changed")
+        assert "level=warning" in line
+        assert "eth0: policy replaced" in line
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
