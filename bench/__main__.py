@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import bench_compile, bench_drill, bench_predict, bench_tables, bench_xdp
+from bench import bench_compile, bench_drill, bench_guard, bench_predict, bench_tables, bench_xdp
 
 
 def main() -> None:
@@ -13,6 +13,7 @@ def main() -> None:
     bench_predict.main()
     bench_drill.main()
     bench_tables.main()
+    bench_guard.main()
     bench_xdp.main(sys.argv[1:])
 
 
