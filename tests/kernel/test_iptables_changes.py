@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -68,20 +67,13 @@ def test_a_hundred_thousand_prefixes(raw: RawDriver, cable: Wire) -> None:
     many = ip_set("s:deny", big_nets(100_000))
     wanted = raw.plan(table(entry(0, DENY, source=FROM_LIST), sets=[many]))
     with cable.inside():
-        started = time.monotonic()
         raw.backend.apply(wanted)
-        applied = time.monotonic()
         assert raw.backend.apply(wanted).changes == ()
-        resynced = time.monotonic()
         assert_holds_all(raw.word, wanted, many.nets)
         raw.backend.apply(raw.plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", big_nets(99_999))])))
-        one_less = time.monotonic()
     cable.send(4, frames(v4("1.0.1.9", udp(9)) + v4(OTHER, udp(9))))
     with cable.inside():
         assert raw.backend.counters()[0].packets == 1
-    assert applied - started < 5  # seconds; measured 0.1
-    assert resynced - applied < 5
-    assert one_less - resynced < 5
 
 
 def assert_holds_all(backend: Backend, wanted: Plan, nets: Nets) -> None:
