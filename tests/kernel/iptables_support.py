@@ -30,7 +30,7 @@ from enforcer.backends.iptables.rules import TABLES
 INTERFACE = "eth0"
 VICTIM, PEER = {4: "10.10.10.10", 6: "2001:db8:1::10"}, {4: "10.10.10.1", 6: "2001:db8:1::1"}
 VICTIM_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 SENTINEL_PROTOCOL = 200  # of no test's traffic
 SENTINEL = {
     version: bytes(Ether(src=PEER_MAC, dst=VICTIM_MAC) / packet)

@@ -18,7 +18,7 @@ from enforcer.policy.resources import Resources
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}\n"
 WHOLE = f"{SET % 'a'}---\n{SET % 'b'}"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
