@@ -1,7 +1,7 @@
 """Disposition: what becomes of one packet, predicted or observed.
 
 Two dispositions agree when fate and stage are the same. ``reason`` is for people: the entry's name when an entry
-dropped it, otherwise a short phrase of why the kernel did.
+dropped it, otherwise a short phrase of why the kernel did, or of why nobody can say.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ class Fate(Word):
 
     DELIVERED: reached a transport socket, or would have but none listens (also ARP and ICMP handled by the host).
     FORWARDED: left the POSTROUTING hook towards another interface.
+    UNDETERMINED: the bytes that are there do not decide it (predicted only).
+    NOT_SENDABLE: no device sends or receives such a frame (predicted only).
     """
 
     DELIVERED = "delivered"
     FORWARDED = "forwarded"
     DROPPED = "dropped"
+    UNDETERMINED = "undetermined"
+    NOT_SENDABLE = "not-sendable"
+
+
+# What is no end of a packet in a kernel, and counts neither as matched nor for an expectation.
+OPEN_FATES = (Fate.UNDETERMINED, Fate.NOT_SENDABLE)
 
 
 @dataclass(frozen=True)
 class Disposition:
-    """``stage`` is set exactly when the packet was dropped; ``entry`` when a policy entry dropped it."""
+    """``stage`` is where the packet was dropped, or the first stage whose answer is not known of an undetermined one;
+    ``entry`` is set when a policy entry dropped it.
+    """
 
     fate: Fate
     stage: Stage | None = None
@@ -41,6 +51,10 @@ class Disposition:
         return self.fate is other.fate and self.stage is other.stage
 
     def __str__(self) -> str:
+        if self.fate is Fate.UNDETERMINED:
+            return f"undetermined from {self.stage} on ({self.reason})"
+        if self.fate is Fate.NOT_SENDABLE:
+            return f"not sendable ({self.reason})"
         if self.fate is not Fate.DROPPED:
             return str(self.fate)
         by = f" by {self.entry}" if self.entry else f" ({self.reason})" if self.reason else ""

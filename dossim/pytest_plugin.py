@@ -130,7 +130,7 @@ class ScenarioItem(pytest.Item):
 
         self.user_properties.append(("scenario", printable(view.title)))
         self.user_properties.append(("half", "drill" if view.drilled else "prediction"))
-        for name in ("packets", "matched", "mismatched", "unobserved"):
+        for name in ("packets", "matched", "mismatched", "unobserved", "undetermined", "not_sendable"):
             self.user_properties.append((name, getattr(view, name)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

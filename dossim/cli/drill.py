@@ -25,7 +25,7 @@ from enforcer.cli_support import emit, output_option, verbose_option
 if TYPE_CHECKING:
     from dossim.packet.capture import Reading
 
-FINDINGS = 1
+FINDINGS, LACKING = 1, 3
 
 
 @click.command(cls=PolicyCommand)
@@ -53,13 +53,13 @@ def drill(
     CAPTURE is pcap or pcapng, also compressed; - is stdin.
 
     Needs root. Nothing outside of its own namespaces is touched, and nothing is left behind. Exits with 1 when the
-    kernel did otherwise than predicted.
+    kernel did otherwise than predicted, with 3 when the machine was too busy to see every packet's end.
 
     \b
     Example:
       sudo dossim drill attack.pcap -p policies/ --mode native --html report.html
     """
-    from dossim.drill import drill_capture
+    from dossim.drill import drill_capture, every
     from dossim.report.html import html
     from dossim.report.json import as_dict, dumps
     from dossim.report.junit import junit
@@ -71,7 +71,7 @@ def drill(
     name = Path(read.path).name
     situation = host.situation(host.resources(), capture=read, mode=mode)
     with progress(name) as tell:
-        result = drill_capture(read, situation, progress=tell)
+        result = drill_capture(read, situation, progress=tell, recorded=every(read))
     view = view_of(result)
     if not alone:
         emit(as_dict(view), output, lambda console: print_view(view, console))
@@ -81,4 +81,6 @@ def drill(
         write(junit_file, junit([(read.path, view)]))
     if html_file:
         write(html_file, html([view], title=f"Drill of {name}"))
+    if view.is_lack_of_time:
+        return LACKING
     return 0 if view.holds else FINDINGS

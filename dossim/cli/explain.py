@@ -81,13 +81,17 @@ def explained(
 def _of_capture(
     host: HostOptions, mode: str, path: str, record: int, reading: Reading, *, egress: bool
 ) -> tuple[bytes, Trace]:
+    from dossim.drill.judged import every, judged
+    from dossim.packet.cut import frame_on_wire
+
     capture = open_capture(path, reading, host)
     number = _place(capture, path, record)
     situation = host.situation(host.resources(), capture=capture, mode=mode)
     if egress:
         return capture.frame(number), _sent(situation, capture.frame(number))
+    capture = judged(capture, every(capture)).capture
     numbers = _related(capture, number)
-    frames = [capture.frame(index) for index in numbers]
+    frames = [frame_on_wire(capture, index) for index in numbers]
     return capture.frame(number), _explainer(situation).explain_packet_of(frames, numbers.index(number))
 
 
@@ -106,11 +110,32 @@ def _place(capture: Capture, path: str, record: int) -> int:
 
 
 def _related(capture: Capture, number: int) -> list[int]:
-    """The packet, and with a fragment all that may be of its datagram: no other packet has a say in its fate."""
+    """The packet, and with a fragment all that may be of its datagram: no other packet has a say in its fate.
+
+    Of a packet that the capture cut it may not be known whether it is one.
+    """
+    from dossim.packet.cut import frame_on_wire
+    from dossim.pipeline.cut import possible_datagrams
+
+    mine = possible_datagrams(frame_on_wire(capture, number))
+    if mine is None:
+        return [number]
+    keys = {index: possible_datagrams(frame_on_wire(capture, index)) for index in _perhaps_fragments(capture)}
+    return sorted({number} | {index for index, key in keys.items() if key is not None and _may_meet(key, mine)})
+
+
+def _perhaps_fragments(capture: Capture) -> list[int]:
+    """All fragments, and all that the capture cut."""
     from dossim.packet.fragments import datagram_keys
 
-    keys = datagram_keys(capture)
-    return [index for index, key in keys.items() if key == keys[number]] if number in keys else [number]
+    cut = (capture.wire_length > capture.length).nonzero()[0].tolist()
+    return sorted({*datagram_keys(capture), *cut})
+
+
+def _may_meet(key: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether one datagram can have both keys, or beginnings of keys."""
+    known = min(len(key), len(other))
+    return key[:known] == other[:known]
 
 
 def _of_expression(

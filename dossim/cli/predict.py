@@ -71,7 +71,7 @@ def predict(
       tcpdump -r attack.pcap -w - 'dst host 192.0.2.1' | dossim predict - -p policies/
     """
     from dossim.cli.facts import read_facts
-    from dossim.drill import predict_capture
+    from dossim.drill import every, predict_capture
     from dossim.report.json import as_dict, dumps
     from dossim.report.terminal import print_view
     from dossim.report.view import view_of
@@ -81,7 +81,8 @@ def predict(
         _require_pyarrow()
     read = open_capture(capture, reading, host)
     situation = host.situation(host.resources(), capture=read, mode=mode)
-    result = predict_capture(read, situation, facts=read_facts(facts_file) if facts_file else None)
+    facts = read_facts(facts_file) if facts_file else None
+    result = predict_capture(read, situation, facts=facts, recorded=every(read))
     view = view_of(result)
     if json_file:
         write(json_file, dumps(as_dict(view)))
@@ -94,10 +95,16 @@ def predict(
 
 
 def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
-    """One row of COLUMNS for each packet; empty where there is nothing to say."""
+    """One row of COLUMNS for each packet, with its number in the file; empty where there is nothing to say."""
     for packet in range(len(result.capture)):
         ended = result.prediction.disposition(packet)
-        yield packet, str(ended.fate), str(ended.stage or ""), ended.entry or "", ended.reason
+        yield (
+            int(result.capture.record[packet]),
+            str(ended.fate),
+            str(ended.stage or ""),
+            ended.entry or "",
+            ended.reason,
+        )
 
 
 def as_csv(result: PredictResult) -> str:

@@ -85,8 +85,9 @@ def run(
         title = scenarios[0].name if len(scenarios) == 1 else f"{len(scenarios)} scenarios"
         write(html_file, html([view for _, view in items], title=title))
     _say_where([json_file, junit_file, html_file], items, quiet=quiet)
-    if not all(view.holds for _, view in items):
-        return FINDINGS
+    failed = [view for _, view in items if not view.holds]
+    if failed:
+        return LACKING if all(view.is_lack_of_time for view in failed) else FINDINGS
     return LACKING if session.lacking else 0
 
 

@@ -1,5 +1,6 @@
 """A capture predicted, or drilled: lab, enforcer, replay, observation and verification in one go."""
 
+from dossim.drill.judged import every as every
 from dossim.drill.results import DrillResult as DrillResult
 from dossim.drill.results import PredictResult as PredictResult
 from dossim.drill.run import drill_capture as drill_capture

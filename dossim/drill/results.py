@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictResult:
+    """``about`` are sentences on what the capture is, and on what is judged in its place."""
+
     capture: Capture
     situation: Situation
     plan: InterfacePlan
     prediction: Prediction
     timings_s: Mapping[str, float]
+    about: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def mode(self) -> str:
@@ -34,13 +37,16 @@ class PredictResult:
 
 @dataclass(frozen=True)
 class DrillResult(PredictResult):
-    """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's."""
+    """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's. ``busy`` is a
+    sentence when the machine was too busy for some of the packets: those are unobserved.
+    """
 
     verification: Verification
     observations: Observations
     conntrack_entries: int
     kernel: str
     driver: str
+    busy: str = ""
 
 
 @dataclass

@@ -3,152 +3,156 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from dossim.drill.judged import ZERO, Judged, judged
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
-from dossim.drill.situation import Situation, lab_facts, outside_plan, plan_for
+from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.packet.about import describe
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
-from dossim.predict import predict
+from dossim.predict import Prediction, predict
 from enforcer.facts import HostFacts
 
 if TYPE_CHECKING:
-    from dossim.lab import Lab
-    from enforcer.apply import Enforcer
+    from collections.abc import Hashable, Mapping
+
+    from dossim.drill.attempt import Attempt
+    from dossim.observe import Observations
 
 Progress = Callable[[str, int, int], None]
+Recorded = npt.NDArray[np.bool_] | None
 
-_POLL_S = 0.01
-_QUIET_S = 2.0  # without news for this long, what has not ended is not going to
-_TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the machine is busy or was paused
 _FRAGMENT_TIMEOUT_S = 2  # outlasts a stall of a busy machine between two fragments
-_SLOWEST_REPLAY_PPS = 1000  # fragment timeouts allow for a replay as slow as this
+_USUAL_REPLAY_PPS = 1000  # what the first timeout allows for; the second one is what was measured
+_ATTEMPTS = 3
 
 
-def predict_capture(capture: Capture, situation: Situation, *, facts: HostFacts | None = None) -> PredictResult:
-    """Where each packet would end. ``facts`` of the real host, if known; else those of the lab's veth."""
+def predict_capture(
+    capture: Capture, situation: Situation, *, facts: HostFacts | None = None, recorded: Recorded = None
+) -> PredictResult:
+    """Where each packet would end. ``facts`` of the real host, if known; else those of the lab's veth. ``recorded``
+    says which packets were captured, rather than made: their checksums may be incomplete (:mod:`dossim.drill.judged`).
+    """
     watch = Stopwatch()
     with watch.phase("predict"):
         plan = plan_for(situation, facts or lab_facts(situation.host))
-        prediction = predict(capture, plan, situation.host)
-    return PredictResult(capture, situation, plan, prediction, watch.seconds)
+        instead = judged(capture, recorded)
+        prediction = _predict(instead, lambda it: predict(it, plan, situation.host))
+    about = _about(capture, instead, situation, drilled=False)
+    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
 
 
-def drill_capture(capture: Capture, situation: Situation, *, progress: Progress | None = None) -> DrillResult:
+def _predict(instead: Judged, ask: Callable[[Capture], Prediction]) -> Prediction:
+    return ask(instead.capture).with_reason(instead.zero, ZERO)
+
+
+def _about(capture: Capture, instead: Judged, situation: Situation, *, drilled: bool) -> tuple[str, ...]:
+    sentences = describe(capture, [address.ip for address in situation.host.addresses])
+    if instead.completed:
+        sent = " and replayed" if drilled else ""
+        sentences.append(f"{instead.completed:,} packets are judged{sent} with the checksum that hardware gave them.")
+    if instead.zero.any():
+        sentences.append(
+            f"{int(instead.zero.sum()):,} packets have a checksum of 0, and nobody knows whether the wire had it too."
+        )
+    if instead.padded and drilled:
+        sentences.append(
+            f"{instead.padded:,} packets that the capture cut are replayed with zeros in place of the rest."
+        )
+    return tuple(sentences)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """An attempt's observations, held against what was predicted for what was sent. ``late`` packets are those of which
+    the kernel may have given up a datagram because the replay was too slow.
+    """
+
+    attempt: Attempt
+    prediction: Prediction
+    sent: Prediction
+    observations: Observations
+    late: Mapping[int, str]
+    longest_s: float
+
+
+def drill_capture(
+    capture: Capture, situation: Situation, *, progress: Progress | None = None, recorded: Recorded = None
+) -> DrillResult:
     """Replay a capture against the real enforcer and verify every packet; leaves nothing behind, even when it raises.
 
+    Packets that the capture cut are sent with zeros in place of what is missing. When the replay was too slow for the
+    kernel's patience with fragments it is repeated with more, by what was measured; what is late even so is unobserved.
     Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce, UnsupportedRuleError for a
     rule that cannot be enforced. ``progress`` is told (phase, done, total).
     """
-    from dossim.lab import Lab
-    from dossim.observe import Observer, judge, open_packets
-    from dossim.replay import ScapySender, new_tag
+    from dossim.drill.load import longer_timeout_s
     from dossim.verify import verify
-    from enforcer.apply import Enforcer
 
-    host, watch, tag = situation.host, Stopwatch(), new_tag()
+    watch = Stopwatch()
     report = progress or (lambda phase, done, total: None)
-    frames = [capture.frame(number) for number in range(len(capture))]
-    fragments = datagram_keys(capture)
-    fragment_timeout_s = _FRAGMENT_TIMEOUT_S + widest_datagram(fragments) // _SLOWEST_REPLAY_PPS
-    lab = Lab(host, mtu=max(map(len, frames), default=0), fragment_timeout_s=fragment_timeout_s)
-    with watch.phase("lab"):
-        lab.__enter__()
-    try:
-        with Observer(len(frames), tag=tag) as observer:
-            enforcer = Enforcer(
-                host.node,
-                pin_root=lab.pin_root,
-                choice=situation.choice,
-                interfaces=[host.interface],
-                raw=situation.raw,
-                netdev=situation.netdev,
-            )
-            with watch.phase("enforce"), lab.victim():
-                plan = outside_plan(enforcer.apply(situation.resources).plan, host)
-            with watch.phase("observe"), lab.victim():
-                observer.attach()
-            lab.quiet_offloads()
-            with watch.phase("predict"):
-                prediction = predict(capture, plan, host)
-            with _one_processor():
-                with watch.phase("replay"), lab.peer():
-                    sender = ScapySender(tag=tag, seen=observer.seen)
-                    unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
-                with watch.phase("observe"):
-                    longest_s = fragment_timeout_s + _TIMER_SLACK_S if fragments else _QUIET_S
-                    _settle(lambda: len(open_packets(observer.journeys, fragments)), lab, longest_s)
-            with watch.phase("enforce"), lab.victim():
-                counters = _drops(enforcer)
-                tracked = lab.conntrack_entries()
-                enforcer.detach()
-    finally:
-        with watch.phase("lab"):
-            lab.__exit__(None, None, None)
+    instead = judged(capture, recorded)
+    fragments = datagram_keys(instead.sent)
+    timeout_s = _FRAGMENT_TIMEOUT_S + widest_datagram(fragments) // _USUAL_REPLAY_PPS
+    for _ in range(_ATTEMPTS):
+        found = _attempt(instead, situation, fragments, timeout_s, watch, report)
+        if not found.late:
+            break
+        timeout_s = longer_timeout_s(found.longest_s)
+    attempt = found.attempt
     with watch.phase("verify"):
-        observations = judge(observer.journeys, fragments, unsent)
         verification = verify(
-            prediction,
-            observations,
-            entries=plan.table.ingress,
-            counters=counters,
-            summary=lambda number: summary(frames[number]),
+            found.prediction,
+            found.observations,
+            entries=attempt.plan.table.ingress,
+            counters=attempt.counters,
+            summary=lambda number: summary(capture.frame(number)),
+            sent=found.sent,
+            record=lambda number: int(capture.record[number]),
         )
     return DrillResult(
         capture=capture,
         situation=situation,
-        plan=plan,
-        prediction=prediction,
+        plan=attempt.plan,
+        prediction=found.prediction,
         timings_s=watch.seconds,
+        about=_about(capture, instead, situation, drilled=True),
         verification=verification,
-        observations=observations,
-        conntrack_entries=tracked,
+        observations=found.observations,
+        conntrack_entries=attempt.tracked,
         kernel=os.uname().release,
         driver="veth",
+        busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
     )
 
 
-def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
-    lab.drain()
-    report("replay", done, total)
+def _attempt(
+    instead: Judged,
+    situation: Situation,
+    fragments: Mapping[int, Hashable],
+    timeout_s: int,
+    watch: Stopwatch,
+    report: Progress,
+) -> _Judgement:
+    from dossim.drill.attempt import replay_once
+    from dossim.drill.load import overdue
+    from dossim.observe import judge
 
-
-@contextmanager
-def _one_processor() -> Iterator[None]:
-    """The calling thread stays on one processor; drills of several processes take different ones. Fragment timers run
-    where their fragments came in, so they interrupt this thread while it waits, and no other (docs/kernel-notes.md:
-    events that no tracing program sees).
-    """
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
-def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
-    """Wait, awake, until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
-    timeout).
-
-    Time is counted in polls of at most ``_POLL_S``, not by the clock: a machine that was paused has not had the time to
-    end anything. Only a packet that never ends makes a drill wait this long, so patience costs nothing where all is
-    well.
-    """
-    left, quiet_s, before = count_open(), 0.0, time.monotonic()
-    while left and quiet_s < longest_s:
-        lab.drain()
-        now, before, passed_s = count_open(), time.monotonic(), min(time.monotonic() - before, _POLL_S)
-        left, quiet_s = (now, 0.0) if now != left else (left, quiet_s + passed_s)
-
-
-def _drops(enforcer: Enforcer) -> dict[str, int]:
-    """Packets per entry, over all stages: what XDP drops raw never sees."""
-    packets: dict[str, int] = {}
-    for count in enforcer.counters():
-        packets[count.entry] = packets.get(count.entry, 0) + count.packets
-    return packets
+    attempt = replay_once(instead.sent, situation, fragments, timeout_s, watch, report)
+    with watch.phase("predict"):
+        prediction = _predict(instead, lambda it: predict(it, attempt.plan, situation.host))
+        differs = instead.capture is not instead.sent and not prediction.is_determined.all()
+        sent = predict(instead.sent, attempt.plan, situation.host) if differs else prediction
+    with watch.phase("verify"):
+        observations = judge(attempt.journeys, fragments, attempt.unsent)
+        late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
+        wrong = (sent.fate != observations.fate) | (sent.stage != observations.stage)
+        late = {packet: why for packet, why in late.items() if wrong[packet]}
+    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)

@@ -10,8 +10,9 @@ datagram is the one with the same (source, destination, id) that left defragment
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +41,10 @@ MALFORMED = frozenset(
     | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "UNHANDLED_PROTO"}
 )
 # Handlers of control messages free those they have no use for with all kinds of reasons; only the checksum is a
-# refusal.
+# refusal. Those of PIM and of tunnels are there or not as the kernel was built, and free without a reason whatever no
+# multicast router or tunnel takes: it reached them all the same, as it does a kernel without them.
 CONTROL_HANDLERS = frozenset({"icmp_rcv", "icmpv6_rcv", "igmp_rcv"})
+CONTROL_HANDLERS |= {"pim_rcv", "pim6_rcv", "gre_rcv", "l2tp_ip_recv", "l2tp_ip6_recv"}
 # Where freeing without a reason is a refusal only for a packet of which one of these is known. UDP does so for a group
 # that no socket has joined (__udp4_lib_mcast_deliver), TCP for a segment that a half-open connection has no use for.
 _REFUSED_BY = {
@@ -104,6 +107,18 @@ class Observations:
         stage = None if self.stage[packet] == NONE else STAGES[self.stage[packet]]
         return Disposition(FATES[self.fate[packet]], stage, reason=self.evidence(packet))
 
+    def without(self, packets: Mapping[int, str]) -> Observations:
+        """The same, but for these packets, which count as unobserved; each with the reason."""
+        if not packets:
+            return self
+        fate, stage, index = self.fate.copy(), self.stage.copy(), self.evidence_index.copy()
+        sentences = list(self.sentences)
+        for packet, why in packets.items():
+            fate[packet] = stage[packet] = NONE
+            index[packet] = len(sentences)
+            sentences.append(f"{why}; {self.evidence(packet)}")
+        return replace(self, fate=fate, stage=stage, evidence_index=index, sentences=tuple(sentences))
+
     def evidence(self, packet: int) -> str:
         return self.sentences[int(self.evidence_index[packet])]
 
@@ -164,18 +179,18 @@ def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -
     """For each packet the packet whose record tells its end: itself, or the datagram it was reassembled into."""
     sources = np.arange(len(journeys))
     symbols = resolve(int(value) for value in np.unique(journeys["location"]))
-    completed: dict[object, list[int]] = {}
-    for packet, key in datagram_of.items():
-        if journeys["post_defrag_ns"][packet]:
-            completed.setdefault(key, []).append(packet)
+    completed: dict[object, list[tuple[int, int]]] = {}
+    left_ns = journeys["post_defrag_ns"]
+    for packet in sorted((packet for packet in datagram_of if left_ns[packet]), key=left_ns.__getitem__):
+        completed.setdefault(datagram_of[packet], []).append((int(left_ns[packet]), packet))
     reasons = drop_reasons()
     for packet, key in datagram_of.items():
-        if not _absorbed(journeys[packet], symbols, reasons):
+        later = completed.get(key, [])
+        if not later or not _absorbed(journeys[packet], symbols, reasons):
             continue
-        arrived = journeys["pre_defrag_ns"][packet]
-        later = [other for other in completed.get(key, ()) if journeys["post_defrag_ns"][other] >= arrived]
-        if later:
-            sources[packet] = min(later, key=lambda other: journeys["post_defrag_ns"][other])
+        first = bisect_left(later, (int(journeys["pre_defrag_ns"][packet]), -1))
+        if first < len(later):
+            sources[packet] = later[first][1]
     return sources
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
+from dossim.packet.cut import CutError
 from enforcer.words import Word
 
 ETHER_HEADER = 14
@@ -162,6 +164,22 @@ class Transport:
         if self.protocol not in PORT_PROTOCOLS or self.fragment_offset or len(self.octets) < PORTS_LENGTH:
             return None
         return int.from_bytes(self.octets[:2], "big"), int.from_bytes(self.octets[2:4], "big")
+
+
+class HiddenTransport(Transport):
+    """What an IPv6 packet carries whose extension headers the capture cut: whatever is asked of it raises CutError."""
+
+    def __init__(self) -> None:
+        """Without any value."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OF_TRANSPORT:
+            raise CutError
+        return super().__getattribute__(name)
+
+
+_OF_TRANSPORT = frozenset({"protocol", "offset", "octets", "fragment_offset", "ports"})
+HIDDEN = HiddenTransport()
 
 
 @dataclass(frozen=True)

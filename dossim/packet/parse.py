@@ -1,13 +1,15 @@
 """parse: the octets of one frame -> a Packet. Scalar and literal; the vectorised twin is :mod:`dossim.packet.columns`.
 
 Nothing here raises, whatever the octets are, and nothing is judged: a wrong version, length or checksum is read as it
-stands. The functions below :func:`parse` read parts, for those who have only a part (a reassembled datagram).
+stands. The functions below :func:`parse` read parts, for those who have only a part (a reassembled datagram). Only
+frames that the capture cut (:mod:`dossim.packet.cut`) raise CutError, where a header is read that is not there.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
+from dossim.packet.cut import CutError, visible
 from dossim.packet.fields import (
     ARP_HEADER,
     AUTHENTICATION,
@@ -19,6 +21,7 @@ from dossim.packet.fields import (
     EXTENSION_HEADERS,
     FRAGMENT,
     FRAGMENT_HEADER,
+    HIDDEN,
     IP,
     IPV4_HEADER,
     IPV6_HEADER,
@@ -36,18 +39,25 @@ from dossim.packet.fields import (
 
 
 def parse(frame: bytes) -> Packet:
-    """A frame as far as it can be read."""
+    """A frame as far as it can be read. Raises CutError where the capture cut it inside its Ethernet header."""
     link = parse_ethernet(frame)
     if link is None:
         return Packet(frame)
-    if link.ethertype == ETHERTYPE_ARP:
-        return Packet(frame, link, parse_arp(link.payload))
     ip: IP | None = None
+    try:
+        if link.ethertype == ETHERTYPE_ARP:
+            return Packet(frame, link, parse_arp(link.payload))
+        ip = parse_ip(link)
+        return Packet(frame, link, ip, None if ip is None else transport_of(ip))
+    except CutError:
+        return Packet(frame, link, ip)
+
+
+def parse_ip(link: Ethernet) -> IP | None:
+    """The IP header behind an Ethernet header; None without one."""
     if link.ethertype == ETHERTYPE_IPV4:
-        ip = parse_ipv4(link.payload)
-    elif link.ethertype == ETHERTYPE_IPV6:
-        ip = parse_ipv6(link.payload)
-    return Packet(frame, link, ip, None if ip is None else transport_of(ip))
+        return parse_ipv4(link.payload)
+    return parse_ipv6(link.payload) if link.ethertype == ETHERTYPE_IPV6 else None
 
 
 def parse_ethernet(frame: bytes) -> Ethernet | None:
@@ -126,6 +136,14 @@ def transport_of(ip: IP, *, behind_authentication: bool = True) -> Transport | N
     return _behind_extension_headers(ip, EXTENSION_HEADERS if behind_authentication else _UNAUTHENTICATED)
 
 
+def seen_transport(ip: IP, *, behind_authentication: bool = True) -> Transport | None:
+    """The same for who may never ask: where the capture cut extension headers, only the question raises CutError."""
+    try:
+        return transport_of(ip, behind_authentication=behind_authentication)
+    except CutError:
+        return HIDDEN
+
+
 _UNAUTHENTICATED = EXTENSION_HEADERS - {AUTHENTICATION}
 
 
@@ -165,7 +183,7 @@ def number(octets: bytes, at: int, length: int) -> int:
 
 def internet_checksum(*parts: bytes) -> int:
     """RFC 1071 over the parts, each of even length but the last. 0 over data that holds its own correct checksum."""
-    octets = b"".join(parts)
+    octets = b"".join(map(visible, parts))
     if len(octets) % 2:
         octets += b"\0"
     # The sum of 16-bit words and the number as a whole leave the same remainder: 2**16 leaves 1.
@@ -185,7 +203,15 @@ def transport_checksum_ok(ip: IP, protocol: int, covered: bytes, *, length: int 
 
     ``length`` is the segment's when the checksum covers only part of it (UDP-Lite).
     """
-    length = len(covered) if length is None else length
+    return internet_checksum(_pseudo_header(ip, protocol, len(covered) if length is None else length), covered) == 0
+
+
+def transport_checksum(ip: IP, protocol: int, segment: bytes) -> int:
+    """What belongs into the checksum field of a TCP or UDP segment, in which it is 0."""
+    return internet_checksum(_pseudo_header(ip, protocol, len(segment)), segment) or 0xFFFF
+
+
+def _pseudo_header(ip: IP, protocol: int, length: int) -> bytes:
     width = 2 if isinstance(ip, IPv4) else 4
     numbers = (length % (1 << 8 * width)).to_bytes(width, "big") + protocol.to_bytes(width, "big")
-    return internet_checksum(ip.source.packed + ip.destination.packed + numbers, covered) == 0
+    return ip.source.packed + ip.destination.packed + numbers

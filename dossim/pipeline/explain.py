@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dossim.disposition import Disposition, Fate
+from dossim.disposition import OPEN_FATES, Disposition, Fate
 from dossim.host import Host
+from dossim.packet.cut import CutError, captured_length, why_not_sendable
+from dossim.packet.fields import IP, Packet
 from dossim.packet.parse import parse
+from dossim.pipeline.cut import cut_at, possible_datagrams, why_open
 from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
-from dossim.pipeline.reassembly import Whole, reassemble
+from dossim.pipeline.reassembly import Perhaps, Whole, reassemble
 from dossim.pipeline.stages import Check, Flight, Node, Step, World
 from enforcer.errors import Position
 from enforcer.policy.resources import Resources
@@ -39,7 +42,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Trace:
-    """The whole way. Consecutive hops are edges of the graph."""
+    """The whole way. Consecutive hops are edges of the graph, but for the last of a packet whose end is open."""
 
     hops: tuple[Hop, ...]
     disposition: Disposition
@@ -80,25 +83,62 @@ class Explainer:
         """All frames, in order of arrival: as far as defragmentation, where those that got there meet, and on from
         there.
         """
-        walked = [list(self._walk(Flight(parse(frame)), START)) for frame in frames]
+        walked = [self._received(frame) for frame in frames]
         arrived = {n: steps[-1].flight for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
-        fates = reassemble((number, flight.ip) for number, flight in arrived.items() if flight.ip is not None)
+        fates = reassemble(_arrivals(frames, walked))
+        # The parts of a datagram go one way from here on, but for what is noted of each.
+        together: dict[tuple[int, str], list[Step]] = {}
         for number, flight in arrived.items():
             fate = fates[number]
             # A datagram is received as its first part was: for this host or for a group.
             head = arrived[fate.head] if isinstance(fate, Whole) else flight
-            walked[number] += self._walk(replace(head, passed=flight.passed, reassembly=fate), Stage.DEFRAG)
+            key = (id(fate), flight.passed) if isinstance(fate, Whole) else (-1 - number, "")
+            if key not in together:
+                together[key] = list(self._walk(replace(head, passed=flight.passed, reassembly=fate), Stage.DEFRAG))
+            walked[number] += together[key]
         return [_trace(steps) for steps in walked]
+
+    def _received(self, frame: bytes) -> list[Step]:
+        """A frame's way as far as defragmentation."""
+        why = why_not_sendable(frame, len(frame))
+        if why:
+            return [Step(Fate.NOT_SENDABLE, Flight(Packet(frame)), "the frame", why)]
+        try:
+            flight = Flight(parse(frame))
+        except CutError:
+            flight = Flight(Packet(frame))
+            why = cut_at(captured_length(frame), len(frame), "its Ethernet header is not whole")
+            return [Step(Fate.UNDETERMINED, flight, "the frame", why)]
+        return list(self._walk(flight, START))
 
     def _walk(self, flight: Flight, node: Node) -> Iterator[Step]:
         """Step by step, to a fate or to the door of defragmentation."""
         while not isinstance(node, Fate):
-            step = self._checks[node](flight, self._world)
-            assert (node, step.to) in self._edges, f"{node} leads to {step.to}, which is no edge of the graph"
+            step = self._step(flight, node)
+            known = step.to in OPEN_FATES or (node, step.to) in self._edges
+            assert known, f"{node} leads to {step.to}, which is no edge of the graph"
             yield step
             flight, node = step.flight, step.to
             if node is Stage.DEFRAG:
                 return
+
+    def _step(self, flight: Flight, stage: Stage) -> Step:
+        try:
+            return self._checks[stage](flight, self._world)
+        except CutError:
+            return Step(Fate.UNDETERMINED, flight, "what the capture has of it", why_open(stage, flight))
+
+
+def _arrivals(frames: Sequence[bytes], walked: Sequence[Sequence[Step]]) -> Iterator[tuple[int, IP | Perhaps]]:
+    """What comes to defragmentation, and what might have come."""
+    for number, steps in enumerate(walked):
+        last = steps[-1]
+        if last.to is Stage.DEFRAG and last.flight.ip is not None:
+            yield number, last.flight.ip
+        elif last.to is Fate.UNDETERMINED:
+            prefix = possible_datagrams(frames[number])
+            if prefix is not None:
+                yield number, Perhaps(prefix)
 
 
 def _trace(steps: Sequence[Step]) -> Trace:
@@ -114,7 +154,9 @@ def _trace(steps: Sequence[Step]) -> Trace:
 
 
 def _disposition(fate: Fate, stage: Node, last: Step) -> Disposition:
+    assert isinstance(stage, Stage), "every walk ends behind a stage"
+    if fate is Fate.UNDETERMINED:
+        return Disposition(fate, stage, reason=last.result)
     if fate is not Fate.DROPPED:
         return Disposition(fate, reason=last.result)
-    assert isinstance(stage, Stage), "only stages drop"
     return Disposition(fate, stage, last.entry, last.entry or last.result)

@@ -9,7 +9,7 @@ import re
 
 import networkx as nx
 
-from dossim.disposition import Fate
+from dossim.disposition import OPEN_FATES, Fate
 from dossim.pipeline import hooks, ip_input, netdev, route, transport
 from dossim.pipeline.stages import Check, Edge, Node
 from dossim.pipeline.xdp import xdp_check
@@ -75,7 +75,7 @@ def pipeline_graph() -> nx.DiGraph:
     """The graph. Nodes of stages have the attribute ``check``, edges ``condition``."""
     graph = nx.DiGraph()
     graph.add_nodes_from((stage, {"check": check}) for stage, check in CHECKS.items())
-    graph.add_nodes_from(Fate)
+    graph.add_nodes_from(fate for fate in Fate if fate not in OPEN_FATES)  # those are no ways a kernel takes
     graph.add_edges_from((edge.source, edge.target, {"condition": edge.condition}) for edge in EDGES)
     return graph
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dossim.disposition import Fate
+from dossim.packet.cut import CutError
 from dossim.packet.fields import IP, PROTOCOL_NAMES, Transport
-from dossim.packet.parse import transport_of
+from dossim.packet.parse import seen_transport
 from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Verdict
-from dossim.pipeline.reassembly import Lost, Whole
+from dossim.pipeline.reassembly import Lost, Open, Whole
 from dossim.pipeline.stages import Flight, Node, Step, World
 from enforcer.words import Backend, Stage
 
@@ -20,11 +21,23 @@ def check_defrag(flight: Flight, world: World) -> Step:
         case Lost(reason):
             return Step(Fate.DROPPED, flight, "fragment", reason)
         case Whole(datagram=datagram, parts=parts):
-            what = f"part {parts[0]}" if len(parts) == 1 else "parts " + ", ".join(map(str, parts))
+            what = _listed(parts)
             whole = replace(flight, ip=datagram)
             return Step(Stage.RAW, whole, "fragment", f"reassembled of {what}", note="one datagram from here on")
+        case Open(reason):
+            return Step(Fate.UNDETERMINED, flight, "fragment", reason)
         case _:
             return Step(Stage.RAW, flight, "fragment fields", "nothing to reassemble")
+
+
+_LISTED = 20  # parts of a datagram; it can have thousands, and each of them is told
+
+
+def _listed(parts: tuple[int, ...]) -> str:
+    if len(parts) == 1:
+        return f"part {parts[0]}"
+    more = f" and {len(parts) - _LISTED} more" if len(parts) > _LISTED else ""
+    return "parts " + ", ".join(map(str, parts[:_LISTED])) + more
 
 
 def check_raw(flight: Flight, world: World) -> Step:
@@ -44,14 +57,17 @@ def check_raw(flight: Flight, world: World) -> Step:
 
 def seen_by_raw(ip: IP, backend: Backend) -> Seen:
     """What rules see of a packet; of all questions they ask, only this answer differs between the raw backends."""
-    transport = transport_of(ip, behind_authentication=backend is not Backend.NFTABLES)
+    transport = seen_transport(ip, behind_authentication=backend is not Backend.NFTABLES)
     return Seen(ip.version, ip.source, ip.destination, transport)
 
 
 def describe(seen: Seen) -> str:
     """The packet in one line: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
     addresses = f"{seen.source} > {seen.destination}"
-    return f"{addresses} {_describe_transport(seen.transport)}"
+    try:
+        return f"{addresses} {_describe_transport(seen.transport)}"
+    except CutError:
+        return f"{addresses}, cut by the capture"
 
 
 def _describe_transport(transport: Transport | None) -> str:

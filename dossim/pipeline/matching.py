@@ -184,10 +184,12 @@ def _port(transport: Transport, side: int, wanted: Callable[[int], bool]) -> Ans
 def _port_wanted(rule: Rule, side: int, seen: Seen, selection: Selection) -> bool:
     """Whether one side's port is one of those wanted, by number or by name, and none of those unwanted."""
     entity, address = ((rule.source, seen.source), (rule.destination, seen.destination))[side]
-    number = seen.transport.ports[side] if seen.transport is not None and seen.transport.ports is not None else None
 
     def is_among(ports: Sequence[Port]) -> bool:
-        if number is not None and any(number in item for item in _ranges(ports)):
+        ranges = _ranges(ports)
+        # What no range asks for is not read: the capture may have cut it.
+        found = seen.transport.ports if ranges and seen.transport is not None else None
+        if found is not None and any(found[side] in item for item in ranges):
             return True
         named = [item.name for item in ports if isinstance(item, NamedPort)]
         return any(_is_named(rule, entity, name, seen, address, side, selection) for name in named)
@@ -202,11 +204,13 @@ def _is_named(
     (``felix/calc/rule_scanner.go``). The whole transport header must be there (``ip_set_getport.c``).
     """
     found = seen.transport
-    if found is None or found.protocol not in NAMED_PORT_HEADER or found.ports is None:
+    if found is None or found.protocol not in NAMED_PORT_HEADER or found.fragment_offset:
         return False
     if rule.protocol not in (None, found.protocol) or len(found.octets) < NAMED_PORT_HEADER[found.protocol]:
         return False
-    return selection.has_port(entity, name, found.protocol, address, found.ports[side])
+    numbers = selection.ports_named(entity, name, found.protocol, address)
+    # What no endpoint gives a name to is not read: the capture may have cut it.
+    return bool(numbers) and found.ports is not None and found.ports[side] in numbers
 
 
 def _ranges(ports: Sequence[Port]) -> list[PortRange]:

@@ -7,15 +7,22 @@ Models ``net/ipv4/ip_fragment.c`` (``ip_frag_queue``), ``net/ipv6/netfilter/nf_c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dossim.packet.cut import CutError, joined
 from dossim.packet.fields import IP, IPV6_HEADER, IPv4, IPv6
 from dossim.packet.fragment6 import Fragment6, find_fragment6
 from dossim.packet.parse import internet_checksum, parse_ipv4, parse_ipv6
 
 MAX_DATAGRAM = 65535  # IPv4: the whole datagram; IPv6: the payload
 TIMEOUT = "reassembly timeout: fragments are missing"
+OPEN = "the capture cut a packet that may be part of its datagram"
+OPEN_ITSELF = "cut by the capture: whether it is a fragment, and of what datagram, is not known"
+
+# A datagram's key (version, source, destination, id, ...), or the beginning of one, for all datagrams of such a key.
+Key = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,20 @@ class Lost:
     """Dropped at defrag."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Open:
+    """Nobody knows: a packet that the capture cut may have been part of its datagram, or it is that packet."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Perhaps:
+    """A packet of which it is not known whether it comes this far as a fragment of one of these datagrams."""
+
+    prefix: Key
 
 
 @dataclass(frozen=True)
@@ -45,30 +66,33 @@ class Whole:
     transport_at: int
 
 
-Reassembly = Untouched | Lost | Whole
+Reassembly = Untouched | Lost | Open | Whole
 
 
-def reassemble(arrivals: Iterable[tuple[int, IP]]) -> dict[int, Reassembly]:
-    """What becomes of each numbered packet, fed in order of arrival."""
+def reassemble(arrivals: Iterable[tuple[int, IP | Perhaps]]) -> dict[int, Reassembly]:
+    """What becomes of each numbered packet, fed in order of arrival. A Perhaps is not among the answers."""
     defragmenter = _Defragmenter()
-    for number, ip in arrivals:
-        if isinstance(ip, IPv4):
-            defragmenter.take4(number, ip)
+    for number, arrived in arrivals:
+        if isinstance(arrived, Perhaps):
+            defragmenter.doubt(arrived.prefix)
+        elif isinstance(arrived, IPv4):
+            defragmenter.take4(number, arrived)
         else:
-            defragmenter.take6(number, ip)
+            defragmenter.take6(number, arrived)
     return defragmenter.finish()
 
 
 @dataclass
 class _Queue:
-    """``struct inet_frag_queue``. ``runs`` are disjoint ``[start, end)`` in ascending order.
+    """``struct inet_frag_queue``. ``starts`` and ``ends`` are those of the runs, disjoint and in ascending order.
 
-    ``length`` is the datagram's, as far as known; ``tail_end`` the end of the fragment that lies furthest behind.
+    ``length`` is the datagram's, as far as known.
     """
 
     members: list[int] = field(default_factory=list)
     pieces: dict[int, bytes] = field(default_factory=dict)
-    runs: list[list[int]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     first: IP | None = None
     first6: Fragment6 | None = None
     head: int = -1
@@ -85,7 +109,7 @@ class _Queue:
 
     @property
     def payload(self) -> bytes:
-        return b"".join(self.pieces[offset] for offset in sorted(self.pieces))
+        return joined(self.pieces[offset] for offset in sorted(self.pieces))
 
     @property
     def is_ecn_valid(self) -> bool:
@@ -113,19 +137,22 @@ class _Queue:
         Within one run of fragments that arrived in order, whatever is there already is a duplicate, wherever it was
         cut.
         """
-        if not self.runs or end > self.runs[-1][1]:
-            if self.runs and offset < self.runs[-1][1]:
+        if not self.ends or end > self.ends[-1]:
+            if self.ends and offset < self.ends[-1]:
                 return "overlap"
-            if self.runs and offset == self.runs[-1][1]:
-                self.runs[-1][1] = end
+            if self.ends and offset == self.ends[-1]:
+                self.ends[-1] = end
             else:
-                self.runs.append([offset, end])
+                self.starts.append(offset)
+                self.ends.append(end)
             return ""
-        for start, stop in self.runs:
-            if offset < stop and end > start:
-                return "duplicate" if offset >= start and end <= stop else "overlap"
+        # The first run that ends beyond the fragment's beginning is the first that it can touch.
+        at = bisect_right(self.ends, offset)
+        if end > self.starts[at]:
+            return "duplicate" if offset >= self.starts[at] and end <= self.ends[at] else "overlap"
         # A fragment that fills a hole never joins a run (fragrun_append_to_last knows only the last).
-        self.runs = sorted([*self.runs, [offset, end]])
+        self.starts.insert(at, offset)
+        self.ends.insert(at, end)
         return ""
 
     def add(self, number: int, offset: int, data: bytes, *, ecn_bits: int, size: int) -> None:
@@ -138,8 +165,9 @@ class _Queue:
 
 class _Defragmenter:
     def __init__(self) -> None:
-        self._queues: dict[Hashable, _Queue] = {}
+        self._queues: dict[Key, _Queue] = {}
         self._fates: dict[int, Reassembly] = {}
+        self._open: set[Key] = set()
 
     def finish(self) -> dict[int, Reassembly]:
         """Time passes: what is still waiting is dropped."""
@@ -147,12 +175,26 @@ class _Defragmenter:
             self._kill(key, TIMEOUT)
         return self._fates
 
-    def _kill(self, key: Hashable, reason: str) -> None:
+    def doubt(self, prefix: Key) -> None:
+        """A packet may have come that belongs to one of these datagrams: of none that is not whole yet, or that begins
+        later, anything is known.
+        """
+        if self._is_open(prefix):
+            return
+        self._open.add(prefix)
+        for key in [key for key in self._queues if key[: len(prefix)] == prefix]:
+            for member in self._queues.pop(key).members:
+                self._fates[member] = Open(OPEN)
+
+    def _is_open(self, key: Key) -> bool:
+        return bool(self._open) and any(key[:length] in self._open for length in range(len(key) + 1))
+
+    def _kill(self, key: Key, reason: str) -> None:
         """Drop a queue with all it holds; the next fragment of the datagram opens a new one."""
         for member in self._queues.pop(key).members:
             self._fates[member] = Lost(reason)
 
-    def _complete(self, key: Hashable, datagram: IP | None) -> None:
+    def _complete(self, key: Key, datagram: IP | None) -> None:
         queue = self._queues[key]
         if datagram is None:
             self._kill(key, "datagram too long")
@@ -171,6 +213,9 @@ class _Defragmenter:
             self._fates[number] = Untouched()
             return
         key = (4, ip.source, ip.destination, ip.ident, ip.protocol)
+        if self._is_open(key):
+            self._fates[number] = Open(OPEN)
+            return
         queue = self._queues.setdefault(key, _Queue())
         reason = _queue4(queue, number, ip)
         if reason:
@@ -183,7 +228,12 @@ class _Defragmenter:
     # -- IPv6 ---------------------------------------------------------------------------------------------------------
 
     def take6(self, number: int, ip: IPv6) -> None:
-        fragment = find_fragment6(ip)
+        try:
+            fragment = find_fragment6(ip)
+        except CutError:
+            self._fates[number] = Open(OPEN_ITSELF)
+            self.doubt((6, ip.source, ip.destination))
+            return
         if fragment is None:
             self._fates[number] = Untouched()
             return
@@ -191,6 +241,9 @@ class _Defragmenter:
             self._fates[number] = Lost("IPv6 fragment header cut short")
             return
         key = (6, ip.source, ip.destination, fragment.ident)
+        if self._is_open(key):
+            self._fates[number] = Open(OPEN)
+            return
         queue = self._queues.setdefault(key, _Queue())
         end = fragment.offset + len(fragment.data)
         if end <= MAX_DATAGRAM and fragment.more and end % 8:
@@ -244,7 +297,7 @@ def _datagram4(queue: _Queue) -> IPv4 | None:
     header[6:8] = b"\x40\0" if queue.largest_unfragmentable == queue.largest else b"\0\0"
     header[10:12] = b"\0\0"
     header[10:12] = internet_checksum(bytes(header)).to_bytes(2, "big")
-    return parse_ipv4(bytes(header) + queue.payload)
+    return parse_ipv4(joined([bytes(header), queue.payload]))
 
 
 def _queue6(queue: _Queue, number: int, ip: IPv6, fragment: Fragment6) -> str:
@@ -277,4 +330,4 @@ def _datagram6(queue: _Queue) -> IPv6 | None:
     if payload_length > MAX_DATAGRAM:
         return None
     head[4:6] = payload_length.to_bytes(2, "big")
-    return parse_ipv6(bytes(head) + queue.payload)
+    return parse_ipv6(joined([bytes(head), queue.payload]))

@@ -47,16 +47,21 @@ class Selection:
             return any(item.nets.contains(address) for item in self._selected(*_asked(entity)))
         return not any(item.nets.contains(address) for item in self._selected(entity.not_selector.strip(), "", ""))
 
-    def has_port(self, entity: EntityRule, name: str, protocol: int, address: IPAddress, port: int) -> bool:
-        """Whether an endpoint that the entity's selectors select has a port of this name and protocol there.
+    def ports_named(self, entity: EntityRule, name: str, protocol: int, address: IPAddress) -> set[int]:
+        """The ports of this name and protocol that endpoints have at an address, those the entity's selectors select.
 
         A notSelector narrows it only beside another selector: alone it is a match of its own.
         """
         asked = _asked(entity)
         if not (entity.selector.strip() or entity.namespace_selector.strip()):
             asked = ("", "", "")
-        wanted = EndpointPort(name, protocol, port)
-        return any(address in item.addresses and wanted in item.ports for item in self._selected(*asked))
+        return {
+            port.port
+            for item in self._selected(*asked)
+            if address in item.addresses
+            for port in item.ports
+            if (port.name, port.protocol) == (name, protocol)
+        }
 
     def _select(self, selector: str, not_selector: str, namespace_selector: str) -> tuple[Addressed, ...]:
         return tuple(

@@ -19,6 +19,7 @@ from dossim.packet.fields import (
     FRAGMENT_HEADER,
     HOP_BY_HOP,
     ICMP,
+    ICMP_HEADER,
     ICMPV6,
     IP,
     IPV6_HEADER,
@@ -56,6 +57,7 @@ class Segment:
     link_type: LinkType
     is_for_group: bool
     host: Host
+    is_tracked: bool = True
 
 
 def check(flight: Flight, world: World) -> Step:
@@ -67,7 +69,8 @@ def check(flight: Flight, world: World) -> Step:
     name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}") if transport else "packet"
     if transport is None or (transport.protocol, ip.version) not in _HANDLERS:
         return Step(Fate.DELIVERED, flight, name, "no handler is looked at: the host answers or ignores it")
-    segment = Segment(ip, transport.octets, flight.link_type, flight.destination in GROUPS, world.host)
+    is_for_group = flight.destination in GROUPS
+    segment = Segment(ip, transport.octets, flight.link_type, is_for_group, world.host, not flight.untracked)
     why = _HANDLERS[transport.protocol, ip.version](segment)
     if why:
         return Step(Fate.DROPPED, flight, f"{name} header and checksum", why)
@@ -158,8 +161,13 @@ def _why_bad_udplite(segment: Segment) -> str:
 
 
 def _why_bad_icmp(segment: Segment) -> str:
-    """``icmp_rcv``: what it makes of a message with a good checksum is its own affair."""
-    return "" if internet_checksum(segment.octets) == 0 else "bad ICMP checksum"
+    """``icmp_rcv``: what it makes of a message with a good checksum is its own affair.
+
+    Conntrack looks at the checksum of a whole header first (``icmp_error``), and has summed up the IP header with it
+    (``nf_ip_checksum``): with that, a message of nothing but zeros sums up to all ones, as a good one does.
+    """
+    summed_up = b"\xff\xff" if segment.is_tracked and len(segment.octets) >= ICMP_HEADER else b""
+    return "" if internet_checksum(summed_up, segment.octets) == 0 else "bad ICMP checksum"
 
 
 def _why_bad_icmpv6(segment: Segment) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dossim.disposition import Fate
-from dossim.packet.fields import PROTOCOL_NAMES
+from dossim.packet.cut import CutError
+from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
 from dossim.pipeline.matching import Answer, Seen, is_of_family, rule_matches
 from dossim.pipeline.policy import NamedRule
 from dossim.pipeline.stages import Flight, Node, Step, World
@@ -126,8 +127,13 @@ def _ask(rule: Rule, seen: Seen, known: Known, world: World) -> Match:
     """A rule's answer is raw's where everything it asks for is known; else what is left of it may still say no.
 
     With the protocol unknown that rest is the family alone: raw asks for the protocol before it looks into lists of
-    nets and selectors, and drops there, by no rule, what has none to show.
+    nets and selectors, and drops there, by no rule, what has none to show. Raises CutError where the capture cut what
+    the rule asks for.
     """
+    if not is_of_family(rule, seen.version):
+        return Match.NO
+    if known.transport is HIDDEN and _asks_for(Missing.PROTOCOL, rule):
+        raise CutError
     if known.missing is None or not _asks_for(known.missing, rule):
         return Match.YES if _matches(rule, seen, world) else Match.NO
     if known.missing is Missing.PROTOCOL:
@@ -182,10 +188,13 @@ def _without_ports(side: EntityRule) -> EntityRule:
 def describe(seen: Seen, known: Known) -> str:
     """What was looked at: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
     addresses = f"{seen.source} > {seen.destination}"
-    if known.transport is None:
+    if known.transport is None or known.transport is HIDDEN:
         return f"{addresses}, protocol unknown"
     protocol = known.transport.protocol
     what = f"{addresses} {PROTOCOL_NAMES.get(protocol, f'protocol {protocol}')}"
     if known.missing:
         return f"{what}, {known.missing} unknown"
-    return f"{what} {known.ports[0]} > {known.ports[1]}" if known.ports else what
+    try:
+        return f"{what} {known.ports[0]} > {known.ports[1]}" if known.ports else what
+    except CutError:
+        return f"{what}, cut by the capture"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dossim.packet.cut import CutError
 from dossim.packet.fields import (
     AUTHENTICATION,
     ETHERTYPE_IPV4,
@@ -15,6 +16,7 @@ from dossim.packet.fields import (
     EXTENSION_HEADERS,
     FRAGMENT,
     FRAGMENT_HEADER,
+    HIDDEN,
     HOP_BY_HOP,
     ICMP,
     ICMP_HEADER,
@@ -86,14 +88,20 @@ def _is_sound4(ip: IPv4) -> bool:
 
 
 def known_behind(ip: IP, *, by_device: bool) -> Known:
-    """What is known behind the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less."""
+    """What is known behind the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
+
+    The transport is HIDDEN where the capture cut the extension headers in front of it.
+    """
     if isinstance(ip, IPv4):
         if by_device and ip.protocol == 0:
             return Known(None, Missing.PROTOCOL, "protocol 0 stands for any in a device")
         return _known(4, _transport4(ip))
     if by_device and ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT:
         return Known(None, Missing.PROTOCOL, "a device does not look behind extension headers")
-    found = _behind_extension_headers(ip)
+    try:
+        found = _behind_extension_headers(ip)
+    except CutError:
+        return Known(HIDDEN)
     return _known(6, found) if isinstance(found, Transport) else Known(None, Missing.PROTOCOL, found)
 
 

@@ -19,7 +19,7 @@ _BLOCK = 1 << 17  # packets looked at together: bounds memory, and fits the cach
 
 def predict(capture: Capture, plan: InterfacePlan, host: Host) -> Prediction:
     """Where each packet that arrives at the plan's interface of the host ends."""
-    draft = Draft(len(capture))
+    draft = Draft(capture)
     odd: list[int] = []
     for start in range(0, len(capture), _BLOCK):
         odd.extend(start + number for number in _block(capture.part(start, start + _BLOCK), start, plan, host, draft))
@@ -30,9 +30,14 @@ def predict(capture: Capture, plan: InterfacePlan, host: Host) -> Prediction:
 def _block(capture: Capture, start: int, plan: InterfacePlan, host: Host, draft: Draft) -> list[int]:
     """Decide the ordinary packets of a block; the numbers, within it, of all others."""
     columns = parse_columns(capture)
-    is_odd = np.ones(len(capture), np.bool_)
-    for flows, is_ordinary in ((ordinary4(columns), is_ordinary4), (ordinary6(columns), is_ordinary6)):
-        mine = flows.take(is_ordinary(flows, host))
+    missing = (capture.wire_length - capture.length).astype(np.int64)
+    sendable = draft.is_sendable(start, start + len(capture))
+    is_odd = sendable.copy()
+    for flows, is_ordinary in (
+        (ordinary4(columns, missing), is_ordinary4),
+        (ordinary6(columns, missing), is_ordinary6),
+    ):
+        mine = flows.take(is_ordinary(flows, host) & sendable[flows.number])
         is_odd[mine.number] = False
         predict_ordinary(mine.renumbered(start), plan, host, draft)
     return [int(number) for number in np.flatnonzero(is_odd)]

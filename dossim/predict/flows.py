@@ -30,6 +30,7 @@ from enforcer.policy.resources import IPNetwork
 
 I64 = npt.NDArray[np.int64]
 
+CUT = -2  # a field that the packet has and the capture has not
 HEADER_LENGTHS = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12}
 _IP4_LENGTH, _IP6_LENGTH = 20, 40
 _FRAGMENT_MASK = 0x3FFF  # more-fragments flag and offset
@@ -72,10 +73,11 @@ class Addresses:
 class Flows:
     """``number`` is each row's packet; ``at`` where its transport starts in the capture's data.
 
-    ``length`` is the transport's as the IP header says, ``present`` as much of it as the frame holds. ``protocol`` is
-    -1 where IPv6 extension headers break off. ``sport``, ``dport`` are -1 without four octets of a protocol that has
-    ports; ``icmp_type``, ``icmp_code`` -1 without a whole ICMP header; a ``later_fragment`` has neither and is not
-    too short.
+    ``length`` is the transport's as the IP header says, ``present`` as much of it as the frame held on the wire,
+    ``captured`` as much as is known. ``protocol`` is -1 where IPv6 extension headers break off. ``sport`` and ``dport``
+    are -1 without four bytes of a protocol that has ports; ``icmp_type``, ``icmp_code`` without a whole ICMP header; a
+    ``later_fragment`` has neither and is not too short. Any of them is CUT where the capture cut it. ``untracked``: an
+    Allow has taken it out of connection tracking.
     """
 
     version: int
@@ -94,6 +96,8 @@ class Flows:
     icmp_code: I64
     later_fragment: Bool
     whole_header: Bool  # all of a TCP, UDP or SCTP header is there
+    captured: I64
+    untracked: Bool
 
     def __len__(self) -> int:
         return len(self.number)
@@ -119,11 +123,18 @@ class Flows:
 _PER_ROW = (
     *("number", "group", "source", "destination", "protocol"),
     *("at", "length", "present", "sport", "dport", "icmp_type", "icmp_code", "later_fragment", "whole_header"),
+    *("captured", "untracked"),
+)
+# As much of each transport's header must have been captured for a packet to be ordinary.
+_READ = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12, ICMP: ICMP_HEADER, ICMPV6: ICMP_HEADER} | dict.fromkeys(
+    PORT_PROTOCOLS - {TCP, UDP, SCTP}, PORTS_LENGTH
 )
 
 
-def ordinary4(columns: Columns) -> Flows:
-    """The ordinary IPv4 packets; a total length beyond the frame is still ordinary (captures are cut)."""
+def ordinary4(columns: Columns, missing: I64) -> Flows:
+    """The ordinary IPv4 packets; a total length beyond the frame is still ordinary. Of each frame so many bytes are
+    ``missing`` in the capture; ordinary ones have all headers there.
+    """
     four, links = columns.ipv4, columns.links
     plain = (
         (links.tags[four.rows] == 0)
@@ -133,10 +144,10 @@ def ordinary4(columns: Columns) -> Flows:
         & (four.total_length >= _IP4_LENGTH)
         & (four.fragment & _FRAGMENT_MASK == 0)
     )
-    return _flows4(columns, four, np.flatnonzero(plain))
+    return _with_header(_flows4(columns, four, np.flatnonzero(plain), missing))
 
 
-def ordinary6(columns: Columns) -> Flows:
+def ordinary6(columns: Columns, missing: I64) -> Flows:
     """The ordinary IPv6 packets."""
     six, links = columns.ipv6, columns.links
     plain = (
@@ -146,10 +157,18 @@ def ordinary6(columns: Columns) -> Flows:
         & (six.payload_length > 0)
         & ~np.isin(six.next_header, list(EXTENSION_HEADERS))
     )
-    return _flows6(columns, six, np.flatnonzero(plain))
+    return _with_header(_flows6(columns, six, np.flatnonzero(plain), missing))
 
 
-def _flows4(columns: Columns, four: IPv4Columns, rows: I64) -> Flows:
+def _with_header(flows: Flows) -> Flows:
+    """Those of which all that is read of the transport's header was captured."""
+    read = np.zeros(len(flows), np.int64)
+    for protocol, length in _READ.items():
+        read[flows.protocol == protocol] = length
+    return flows.take(flows.captured >= np.minimum(read, flows.present))
+
+
+def _flows4(columns: Columns, four: IPv4Columns, rows: I64, missing: I64) -> Flows:
     return _flows(
         columns,
         version=4,
@@ -160,10 +179,11 @@ def _flows4(columns: Columns, four: IPv4Columns, rows: I64) -> Flows:
         at=four.start[rows] + _IP4_LENGTH,
         length=four.total_length[rows] - _IP4_LENGTH,
         available=four.available[rows] - _IP4_LENGTH,
+        missing=missing,
     )
 
 
-def _flows6(columns: Columns, six: IPv6Columns, rows: I64) -> Flows:
+def _flows6(columns: Columns, six: IPv6Columns, rows: I64, missing: I64) -> Flows:
     return _flows(
         columns,
         version=6,
@@ -174,6 +194,7 @@ def _flows6(columns: Columns, six: IPv6Columns, rows: I64) -> Flows:
         at=six.start[rows] + _IP6_LENGTH,
         length=six.payload_length[rows],
         available=six.available[rows] - _IP6_LENGTH,
+        missing=missing,
     )
 
 
@@ -188,9 +209,10 @@ def _flows(
     at: I64,
     length: I64,
     available: I64,
+    missing: I64,
 ) -> Flows:
     octets = columns.octets
-    present = np.minimum(length, available)
+    present = np.minimum(length, available + missing[number])
     has_ports = np.isin(protocol, list(PORT_PROTOCOLS)) & (present >= PORTS_LENGTH)
     has_icmp = np.isin(protocol, (ICMP, ICMPV6)) & (present >= ICMP_HEADER)
     return Flows(
@@ -210,6 +232,8 @@ def _flows(
         icmp_code=np.where(has_icmp, octets.u8(at + 1), -1),
         later_fragment=np.zeros(len(number), np.bool_),
         whole_header=whole_headers(protocol, present),
+        captured=np.minimum(length, available),
+        untracked=np.zeros(len(number), np.bool_),
     )
 
 

@@ -7,7 +7,7 @@ what the policy does is evaluated here from the compiled RuleTable, by the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,14 +17,16 @@ from dossim.disposition import Fate
 from dossim.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import Octets
-from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet, Transport
-from dossim.packet.parse import parse, transport_of
+from dossim.packet.cut import CutError, frame_on_wire
+from dossim.packet.fields import HIDDEN, ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet, Transport
+from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline import ip_input, netdev_headers, route, transport
-from dossim.pipeline.reassembly import Lost, Whole, reassemble
+from dossim.pipeline.cut import possible_datagrams, why_open
+from dossim.pipeline.reassembly import Lost, Open, Perhaps, Whole, reassemble
 from dossim.pipeline.stages import Flight, Step, World
 from dossim.pipeline.xdp_headers import PORT_HEADERS, known_behind, readable_ip
 from dossim.predict import xdp
-from dossim.predict.flows import Addresses, Flows
+from dossim.predict.flows import CUT, Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
 from enforcer.plan import InterfacePlan
@@ -37,13 +39,27 @@ Asked = tuple[int, IP, Transport | None]
 def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, host: Host, draft: Draft) -> None:
     """Decide these packets in the draft. They are walked together, because a fragment's fate is its datagram's."""
     world = World.without_policy(host)
-    flights = {int(number): Flight(parse(capture.frame(int(number)))) for number in numbers}
+    frames = {int(number): frame_on_wire(capture, int(number)) for number in numbers}
+    flights = _received(frames, draft)
     _early(flights, plan, draft)
     _each(flights, Stage.IP_INPUT, ip_input.check, world, draft)
-    _defrag(flights, draft)
+    others = _defrag(flights, frames, draft)
     _raw(flights, plan, draft)
     _each(flights, Stage.ROUTE, route.check, world, draft, stop=_forwarded)
     _each(flights, Stage.SOCKET, transport.check, world, draft)
+    for number, first in others.items():
+        draft.copy(first, number)
+
+
+def _received(frames: Mapping[int, bytes], draft: Draft) -> dict[int, Flight]:
+    flights = {}
+    for number, frame in frames.items():
+        try:
+            flights[number] = Flight(parse(frame))
+        except CutError:
+            rows = np.array([number], np.int64)
+            draft.leave_cut(rows, Stage.NIC_OFFLOAD, "its Ethernet header is not whole")
+    return flights
 
 
 def _each(
@@ -57,7 +73,12 @@ def _each(
 ) -> None:
     """Run one stage's check on every flight; those that end here leave ``flights``."""
     for number, flight in list(flights.items()):
-        step = stop(check(flight, world))
+        try:
+            step = stop(check(flight, world))
+        except CutError:
+            del flights[number]
+            draft.leave_open(number, stage, why_open(stage, flight))
+            continue
         flights[number] = step.flight
         if isinstance(step.to, Fate):
             del flights[number]
@@ -76,10 +97,19 @@ def _early(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> Non
     if plan.early is None or not plan.early_entries:
         return
     read = _netdev if plan.early is Stage.NETDEV_INGRESS else partial(_xdp, by_device=plan.mode is Mode.OFFLOAD)
-    found = [(number, read(flight.packet.link)) for number, flight in flights.items()]
-    for flows in _flows([(number, *item) for number, item in found if item is not None]):
+    found: list[Asked] = []
+    for number, flight in list(flights.items()):
+        try:
+            known = read(flight.packet.link)
+        except CutError:
+            draft.leave_open(number, plan.early, why_open(plan.early, flights.pop(number)))
+        else:
+            found += [] if known is None else [(number, *known)]
+    for flows in _flows(found):
         for number, entry in zip(flows.number.tolist(), xdp.drops(flows, plan), strict=True):
-            if entry >= 0:
+            if entry == CUT:
+                draft.leave_open(number, plan.early, why_open(plan.early, flights.pop(number)))
+            elif entry >= 0:
                 del flights[number]
                 draft.drop(number, plan.early, "", int(entry))
 
@@ -101,20 +131,44 @@ def _netdev(link: Ethernet | None) -> tuple[IP, Transport | None] | None:
     return ip, replace(known.transport, octets=b"")
 
 
-def _defrag(flights: dict[int, Flight], draft: Draft) -> None:
-    fates = reassemble((number, flight.ip) for number, flight in sorted(flights.items()) if flight.ip is not None)
-    for number, fate in fates.items():
-        if isinstance(fate, Lost):
-            del flights[number]
-            draft.drop(number, Stage.DEFRAG, fate.reason)
-        elif isinstance(fate, Whole):
-            flights[number] = replace(flights[fate.head], ip=fate.datagram, reassembly=fate)
+def _defrag(flights: dict[int, Flight], frames: Mapping[int, bytes], draft: Draft) -> dict[int, int]:
+    """Of each datagram one part goes on for all; ``{part: the one}`` for the others."""
+    others: dict[int, int] = {}
+    for number, fate in reassemble(_arrivals(flights, frames, draft)).items():
+        match fate:
+            case Whole(head=head) if number != head:
+                others[number] = head
+            case Whole(datagram=datagram):
+                flights[number] = replace(flights[number], ip=datagram, reassembly=fate)
+            case Lost(reason):
+                del flights[number]
+                draft.drop(number, Stage.DEFRAG, reason)
+            case Open(reason):
+                del flights[number]
+                draft.leave_open(number, Stage.DEFRAG, reason)
+    for number in others:
+        del flights[number]
+    return others
+
+
+def _arrivals(
+    flights: Mapping[int, Flight], frames: Mapping[int, bytes], draft: Draft
+) -> Iterator[tuple[int, IP | Perhaps]]:
+    """What comes to defragmentation, and what might have come."""
+    for number in sorted(frames):
+        flight = flights.get(number)
+        if flight is not None and flight.ip is not None:
+            yield number, flight.ip
+        elif draft.is_open(number):
+            prefix = possible_datagrams(frames[number])
+            if prefix is not None:
+                yield number, Perhaps(prefix)
 
 
 def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
     behind = plan.raw_backend is not Backend.NFTABLES
     asked = [
-        (number, flight.ip, transport_of(flight.ip, behind_authentication=behind))
+        (number, flight.ip, seen_transport(flight.ip, behind_authentication=behind))
         for number, flight in flights.items()
         if flight.ip is not None
     ]
@@ -127,6 +181,10 @@ def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
             elif decisions.denied_by[row] >= 0:
                 del flights[number]
                 draft.drop(number, Stage.RAW, "", int(decisions.denied_by[row]))
+            elif decisions.open[row]:
+                draft.leave_open(number, Stage.RAW, why_open(Stage.RAW, flights.pop(number)))
+            elif decisions.allowed_by[row] >= 0:
+                flights[number] = replace(flights[number], untracked=True)
 
 
 def _flows(asked: Sequence[Asked]) -> list[Flows]:
@@ -138,9 +196,9 @@ def _flows(asked: Sequence[Asked]) -> list[Flows]:
 
 
 def _columns(version: int, asked: Sequence[Asked]) -> Flows:
-    transports = [found for _, _, found in asked]
+    transports = [None if found is HIDDEN else found for _, _, found in asked]
     zeros = np.zeros(len(asked), np.int64)
-    ports = [(-1, -1) if found is None else found.ports or (-1, -1) for found in transports]
+    ports = [_ports(found) for found in transports]
     icmp = [_icmp(found) for found in transports]
     return Flows(
         version=version,
@@ -149,7 +207,7 @@ def _columns(version: int, asked: Sequence[Asked]) -> Flows:
         group=zeros.astype(np.bool_),
         source=_addresses(version, [int(ip.source) for _, ip, _ in asked]),
         destination=_addresses(version, [int(ip.destination) for _, ip, _ in asked]),
-        protocol=np.array([-1 if found is None else found.protocol for found in transports], np.int64),
+        protocol=np.array([_protocol(found) for _, _, found in asked], np.int64),
         at=zeros,
         length=zeros,
         present=zeros,
@@ -159,6 +217,8 @@ def _columns(version: int, asked: Sequence[Asked]) -> Flows:
         icmp_code=np.array([code for _, code in icmp], np.int64),
         later_fragment=np.array([bool(found and found.fragment_offset) for found in transports], np.bool_),
         whole_header=np.array([_is_whole(found) for found in transports], np.bool_),
+        captured=zeros,
+        untracked=zeros.astype(np.bool_),
     )
 
 
@@ -169,11 +229,30 @@ def _addresses(version: int, values: Sequence[int]) -> Addresses:
     return Addresses(6, np.array([value & _LOW for value in values], np.uint64), high)
 
 
+def _protocol(found: Transport | None) -> int:
+    if found is None:
+        return -1
+    return CUT if found is HIDDEN else found.protocol
+
+
+def _ports(found: Transport | None) -> tuple[int, int]:
+    """Both ports, -1 where there are none to read."""
+    try:
+        return (-1, -1) if found is None else found.ports or (-1, -1)
+    except CutError:
+        return CUT, CUT
+
+
 def _icmp(found: Transport | None) -> tuple[int, int]:
-    """Type and code, -1 where they cannot be read."""
+    """Type and code, -1 where there are none to read."""
     if found is None or found.protocol not in (ICMP, ICMPV6) or found.fragment_offset:
         return -1, -1
-    return (found.octets[0], found.octets[1]) if len(found.octets) >= ICMP_HEADER else (-1, -1)
+    if len(found.octets) < ICMP_HEADER:
+        return -1, -1
+    try:
+        return found.octets[0], found.octets[1]
+    except CutError:
+        return CUT, CUT
 
 
 def _is_whole(found: Transport | None) -> bool:

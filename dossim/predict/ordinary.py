@@ -7,12 +7,15 @@ checks is the kernel's: docs/packet-fates.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from dossim.host import Host
 from dossim.packet.columns import Bool, Octets, checksum_valid
-from dossim.packet.fields import ICMP, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, UDPLITE
+from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, UDPLITE
+from dossim.pipeline.cut import checksum_unknown
 from dossim.predict import xdp
 from dossim.predict.flows import Addresses, Flows
 from dossim.predict.prediction import Draft
@@ -57,7 +60,7 @@ def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft
 def _early(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     if plan.early is None or not plan.early_entries:
         return flows
-    dropped_by = xdp.drops(flows, plan)
+    dropped_by = xdp.drops(flows, plan)  # nothing that is looked at is cut: ordinary packets have their headers
     dropped = dropped_by >= 0
     if plan.early is Stage.NETDEV_INGRESS:
         dropped &= flows.present >= flows.length  # nf_tables looks at no packet that is longer than its frame
@@ -66,12 +69,12 @@ def _early(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
 
 
 def _ip_input(flows: Flows, draft: Draft) -> Flows:
-    cut = flows.present < flows.length
-    draft.drop(flows.number[cut], Stage.IP_INPUT, "the packet is longer than the frame")
-    bad = ~cut & (_bad_source6(flows) if flows.version == 6 else ~_header_checksum_valid(flows))
+    longer = flows.present < flows.length
+    draft.drop(flows.number[longer], Stage.IP_INPUT, "the packet is longer than the frame")
+    bad = ~longer & (_bad_source6(flows) if flows.version == 6 else ~_header_checksum_valid(flows))
     reason = "loopback or multicast source" if flows.version == 6 else "bad IP header checksum"
     draft.drop(flows.number[bad], Stage.IP_INPUT, reason)
-    return flows.take(~cut & ~bad)
+    return flows.take(~longer & ~bad)
 
 
 def _bad_source6(flows: Flows) -> Bool:
@@ -92,7 +95,7 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     denied = decisions.denied_by >= 0
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
     draft.drop(flows.number[decisions.unreadable], Stage.RAW, "too short for a rule that asks for ports or ICMP type")
-    return flows.take(~denied & ~decisions.unreadable)
+    return replace(flows, untracked=decisions.allowed_by >= 0).take(~denied & ~decisions.unreadable)
 
 
 def _route(flows: Flows, host: Host, draft: Draft) -> Flows:
@@ -120,9 +123,28 @@ def _socket(flows: Flows, host: Host, draft: Draft) -> None:
     draft.drop(flows.number[tcp & flows.group], Stage.SOCKET, "TCP in a broadcast or multicast frame")
     _tcp(flows.take(tcp & ~flows.group), draft)
     _udp(flows.take(udp), host, draft)
-    checked = flows.take(icmp)
-    bad = ~_checksum_valid(checked, checked.length, with_addresses=flows.version == 6)
-    draft.drop(checked.number[bad], Stage.SOCKET, "bad ICMP checksum")
+    _icmp(flows.take(icmp), draft)
+
+
+def _icmp(flows: Flows, draft: Draft) -> None:
+    flows = _covered(flows, flows.length, draft)
+    if flows.version == 6:
+        bad = ~_checksum_valid(flows, flows.length, with_addresses=True)
+    else:  # conntrack has summed up the IP header with it, which makes zeros alone a good sum (nf_ip_checksum)
+        summed_up = ~flows.untracked & (flows.length >= ICMP_HEADER)
+        bad = ~checksum_valid(flows.octets.data, flows.at, flows.length, np.where(summed_up, 0xFFFF, 0))
+    draft.drop(flows.number[bad], Stage.SOCKET, "bad ICMP checksum")
+
+
+def _covered(flows: Flows, length: I64, draft: Draft) -> Flows:
+    """The flows of which all that a checksum covers was captured; the others stay open."""
+    cut = flows.captured < length
+    if not cut.any():
+        return flows
+    for protocol in np.unique(flows.protocol[cut]).tolist():
+        rows = flows.number[cut & (flows.protocol == protocol)]
+        draft.leave_cut(rows, Stage.SOCKET, checksum_unknown(int(protocol)))
+    return flows.take(~cut)
 
 
 def _tcp(flows: Flows, draft: Draft) -> None:
@@ -130,6 +152,7 @@ def _tcp(flows: Flows, draft: Draft) -> None:
     malformed = (flows.length < TCP_HEADER) | (data_offset < TCP_HEADER) | (data_offset > flows.length)
     draft.drop(flows.number[malformed], Stage.SOCKET, "TCP header cut short or of impossible length")
     flows = flows.take(~malformed)
+    flows = _covered(flows, flows.length, draft)
     bad = ~_checksum_valid(flows, flows.length, with_addresses=True)
     draft.drop(flows.number[bad], Stage.SOCKET, "bad TCP checksum")
 
@@ -146,6 +169,8 @@ def _udp(flows: Flows, host: Host, draft: Draft) -> None:
         refused = without & np.isin(flows.dport, [item.port for item in host.listen if item.protocol == UDP])
         draft.drop(flows.number[refused], Stage.SOCKET, "UDP over IPv6 without checksum")
     flows, length = flows.take(~without), length[~without]
+    covered = flows.captured >= length
+    flows, length = _covered(flows, length, draft), length[covered]
     bad = ~_checksum_valid(flows, length, with_addresses=True)
     draft.drop(flows.number[bad], Stage.SOCKET, "bad UDP checksum")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from dossim.disposition import Disposition, Fate
+from dossim.disposition import OPEN_FATES, Disposition, Fate
+from dossim.packet.capture import Capture
+from dossim.packet.cut import ETHERNET_LEAST, ETHERNET_MOST, why_not_sendable
+from dossim.pipeline.cut import cut_at
 from enforcer.policy.ruletable import Entry
 from enforcer.words import Stage
 
@@ -22,7 +25,8 @@ STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 where no stage dropped it.
+    """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 where no stage dropped it; the stage
+    of an undetermined packet is the first whose answer is not known.
 
     ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 where no entry dropped it; ``reason`` (uint16)
     indexes ``reasons``.
@@ -48,14 +52,32 @@ class Prediction:
             self.reasons[self.reason[packet]],
         )
 
+    def with_reason(self, packets: npt.NDArray[np.bool_], reason: str) -> Prediction:
+        """The same, with another reason why some of these packets are undetermined."""
+        mine = packets & (self.fate == FATE_CODE[Fate.UNDETERMINED])
+        if not mine.any():
+            return self
+        reasons = self.reason.copy()
+        reasons[mine] = min(len(self.reasons), 0xFFFF)
+        return replace(self, reason=reasons, reasons=(*self.reasons, reason))
+
     def totals(self) -> dict[str, int]:
         """Packets per stage they are dropped at, in packet order, then per fate; words without packets are left out."""
         dropped = self.fate == FATE_CODE[Fate.DROPPED]
         per_stage = np.bincount(self.stage[dropped], minlength=len(STAGES))
         totals = {str(stage): int(per_stage[code]) for stage, code in STAGE_CODE.items()}
         for fate in (Fate.DELIVERED, Fate.FORWARDED):
-            totals[str(fate)] = int((self.fate == FATE_CODE[fate]).sum())
+            totals[str(fate)] = self.count(fate)
         return {word: count for word, count in totals.items() if count}
+
+    def count(self, fate: Fate) -> int:
+        """Packets with this fate."""
+        return int((self.fate == FATE_CODE[fate]).sum())
+
+    @property
+    def is_determined(self) -> npt.NDArray[np.bool_]:
+        """Which packets have an end that a kernel must agree with."""
+        return np.asarray(~np.isin(self.fate, [FATE_CODE[fate] for fate in OPEN_FATES]), np.bool_)
 
     def entry_counts(self) -> dict[str, int]:
         """Packets each entry drops, of those that drop any."""
@@ -66,12 +88,26 @@ class Prediction:
 class Draft:
     """A prediction while it is made: rows are decided once, by packet number."""
 
-    def __init__(self, packets: int) -> None:
+    def __init__(self, capture: Capture) -> None:
+        packets = len(capture)
+        self._capture = capture
         self.fate = np.full(packets, FATE_CODE[Fate.DELIVERED], np.uint8)
         self.stage = np.full(packets, NO_STAGE, np.uint8)
         self.entry = np.full(packets, NO_ENTRY, np.int32)
         self.reason = np.zeros(packets, np.uint16)
         self._reasons: dict[str, int] = {"": 0}
+        self._find_not_sendable()
+
+    def _find_not_sendable(self) -> None:
+        wire_length = self._capture.wire_length
+        for row in np.flatnonzero((wire_length < ETHERNET_LEAST) | (wire_length > ETHERNET_MOST)).tolist():
+            why = why_not_sendable(self._capture.frame(row), int(wire_length[row]))
+            if why:
+                self.end(row, Fate.NOT_SENDABLE, why)
+
+    def is_sendable(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which of these packets a device can have received."""
+        return np.asarray(self.fate[start:stop] != FATE_CODE[Fate.NOT_SENDABLE], np.bool_)
 
     def drop(
         self,
@@ -85,6 +121,28 @@ class Draft:
         self.stage[rows] = STAGE_CODE[stage]
         self.entry[rows] = entry
         self.reason[rows] = self._code(reason)
+
+    def leave_open(self, rows: npt.NDArray[np.int64] | int, stage: Stage, reason: str) -> None:
+        """Of these packets nobody knows from this stage on."""
+        self.fate[rows] = FATE_CODE[Fate.UNDETERMINED]
+        self.stage[rows] = STAGE_CODE[stage]
+        self.reason[rows] = self._code(reason)
+
+    def leave_cut(self, rows: npt.NDArray[np.int64], stage: Stage, what: str) -> None:
+        """The same of packets that the capture cut; ``what`` is not known of them."""
+        lengths = np.stack([self._capture.length[rows], self._capture.wire_length[rows]], axis=1)
+        pairs, pair_of = np.unique(lengths, axis=0, return_inverse=True)
+        for index, (captured, length) in enumerate(pairs.tolist()):
+            self.leave_open(rows[pair_of.ravel() == index], stage, cut_at(captured, length, what))
+
+    def is_open(self, row: int) -> bool:
+        """Whether a packet was left open."""
+        return bool(self.fate[row] == FATE_CODE[Fate.UNDETERMINED])
+
+    def copy(self, row: int, to: int) -> None:
+        """One packet ends as another does."""
+        for column in (self.fate, self.stage, self.entry, self.reason):
+            column[to] = column[row]
 
     def end(self, row: int, fate: Fate, reason: str = "") -> None:
         """One packet is delivered or forwarded."""

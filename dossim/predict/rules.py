@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dossim.packet.columns import Bool
 from dossim.packet.fields import ICMP, ICMPV6
-from dossim.predict.flows import Addresses, Flows
+from dossim.predict.flows import CUT, Addresses, Flows
 from enforcer.policy.nets import Nets
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
@@ -29,12 +29,13 @@ FAMILY_OF_ICMP = {ICMP: 4, ICMPV6: 6}
 @dataclass(frozen=True)
 class Decisions:
     """``denied_by`` and ``allowed_by`` are the index of the deciding entry, -1 for none; ``unreadable`` packets were
-    too short for a rule.
+    too short for a rule. Of those that are ``open`` the capture cut what a failsafe or an entry matches on.
     """
 
     denied_by: I32
     allowed_by: I32
     unreadable: Bool
+    open: Bool
 
 
 def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGRESS) -> Decisions:
@@ -43,26 +44,28 @@ def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGR
     denied_by = np.full(len(flows), -1, np.int32)
     allowed_by = np.full(len(flows), -1, np.int32)
     unreadable = np.zeros(len(flows), np.bool_)
+    unknown = np.zeros(len(flows), np.bool_)
     if not entries:
-        return Decisions(denied_by, allowed_by, unreadable)
+        return Decisions(denied_by, allowed_by, unreadable, unknown)
     undecided = np.ones(len(flows), np.bool_)
     for failsafes, port in _failsafes_of(flows, table, direction):
         remote = flows.source if direction is Direction.INGRESS else flows.destination
-        _failsafes(flows, failsafes, port, remote, undecided, unreadable)
+        _failsafes(flows, failsafes, port, remote, undecided, unreadable, unknown)
     passed: dict[str, Bool] = {}
     for index, entry in enumerate(entries):
         asked = undecided & ~passed.get(entry.tier, np.False_)
         if not asked.any():
             continue
-        matched, short = _match(flows, entry, table, asked)
+        matched, short, cut = _match(flows, entry, table, asked)
         unreadable |= short
-        undecided &= ~short
+        unknown |= cut
+        undecided &= ~(short | cut)
         if entry.action is Action.PASS:
             passed[entry.tier] = passed.get(entry.tier, np.zeros(len(flows), np.bool_)) | matched
         elif entry.action is not Action.LOG:
             undecided &= ~matched
             (denied_by if entry.action is Action.DENY else allowed_by)[matched] = index
-    return Decisions(denied_by, allowed_by, unreadable)
+    return Decisions(denied_by, allowed_by, unreadable, unknown)
 
 
 def _failsafes_of(flows: Flows, table: RuleTable, direction: Direction) -> list[tuple[Sequence[Failsafe], I64]]:
@@ -74,50 +77,77 @@ def _failsafes_of(flows: Flows, table: RuleTable, direction: Direction) -> list[
 
 
 def _failsafes(
-    flows: Flows, failsafes: Sequence[Failsafe], port: I64, remote: Addresses, undecided: Bool, unreadable: Bool
+    flows: Flows,
+    failsafes: Sequence[Failsafe],
+    port: I64,
+    remote: Addresses,
+    undecided: Bool,
+    unreadable: Bool,
+    unknown: Bool,
 ) -> None:
-    """Take flows that a failsafe lets go on, or that are too short to tell, out of ``undecided``."""
+    """Take flows that a failsafe lets go on, or of which that cannot be told, out of ``undecided``."""
     for failsafe in failsafes:
         asked = undecided.copy()
         if failsafe.net is not None:
             asked &= remote.within(failsafe.net)
         same = asked & (flows.protocol == failsafe.protocol)
-        short = (asked & (flows.protocol < 0)) | (same & _too_short(flows, port))
+        short = (asked & (flows.protocol == -1)) | (same & _too_short(flows, port))
+        cut = (asked & (flows.protocol == CUT)) | (same & (port == CUT))
         unreadable |= short
-        undecided &= ~(short | (same & (port == failsafe.port)))
+        unknown |= cut
+        undecided &= ~(short | cut | (same & (port == failsafe.port)))
 
 
 def _too_short(flows: Flows, field: I64) -> Bool:
-    return np.asarray((field < 0) & ~flows.later_fragment, np.bool_)
+    return np.asarray((field == -1) & ~flows.later_fragment, np.bool_)
 
 
-def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[Bool, Bool]:
-    """Which of the asked flows match, and which are too short to tell."""
-    short = np.zeros(len(flows), np.bool_)
+def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[Bool, Bool, Bool]:
+    """Which of the asked flows match, which are too short to tell, and of which the capture cut what tells."""
+    short, cut = np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     # What can hold for no packet at all is no rule of netfilter's, so nothing is too short for it.
     contradicts = entry.protocol is not None and entry.protocol == entry.not_protocol
     if contradicts or is_of_other_family(entry, flows.version):
-        return short, short
+        return short, short, short
     sides = ((entry.source, flows.source), (entry.destination, flows.destination))
     matched = asked.copy()
     if entry.protocol is not None or entry.not_protocol is not None:
-        broken = matched & (flows.protocol < 0)
+        gets_there = matched.copy()
         for match, addresses in sides:
-            broken &= _single_net(match, addresses)
-        short |= broken
+            gets_there &= _single_net(match, addresses)
+        short |= gets_there & (flows.protocol == -1)
+        cut |= gets_there & (flows.protocol == CUT)
         matched &= protocol_matches(flows, entry)
     for match, addresses in sides:
         matched &= address_matches(match, addresses, table)
+    types = [(icmp, negated) for icmp, negated in _types(entry) if icmp is not None and icmp.type is not None]
+    if types or asks_ports(entry):
+        cut |= matched & (flows.protocol == CUT)
     if any(match.ports or match.not_ports for match, _ in sides):  # one side's port is as readable as the other's
         short |= matched & _too_short(flows, flows.sport)
+        cut |= matched & (flows.sport == CUT)
         matched &= flows.sport >= 0
+    cut |= matched & reads_named_ports(flows, entry, table) & (flows.sport == CUT)
     for (match, addresses), port in zip(sides, (flows.sport, flows.dport), strict=True):
         matched &= port_matches(flows, match, addresses, port, table.port_sets)
-    for icmp, negated in ((entry.icmp, False), (entry.not_icmp, True)):
-        if icmp is not None and icmp.type is not None:
-            short |= matched & _too_short(flows, flows.icmp_type)
-            matched &= (icmp_matches(flows, icmp) != negated) & (flows.icmp_type >= 0)
-    return matched, short
+    for icmp, negated in types:
+        short |= matched & _too_short(flows, flows.icmp_type)
+        cut |= matched & (flows.icmp_type == CUT)
+        matched &= (icmp_matches(flows, icmp) != negated) & (flows.icmp_type >= 0)
+    return matched & ~cut, short & ~cut, cut
+
+
+def _types(entry: Entry) -> tuple[tuple[IcmpMatch | None, bool], ...]:
+    """What is asked of the ICMP type, and whether it is negated."""
+    return (entry.icmp, False), (entry.not_icmp, True)
+
+
+def asks_ports(entry: Entry) -> bool:
+    """Whether an entry matches on a port, by number or by name."""
+    return any(
+        side.ports or side.not_ports or side.named_ports or side.not_named_ports
+        for side in (entry.source, entry.destination)
+    )
 
 
 def _single_net(match: AddressMatch, addresses: Addresses) -> Bool:
@@ -181,6 +211,17 @@ def port_matches(
     if not match.ports and not match.named_ports:
         return ~unwanted
     return np.asarray(among(match.ports, match.named_ports) & ~unwanted, np.bool_)
+
+
+def reads_named_ports(flows: Flows, entry: Entry, table: RuleTable) -> Bool:
+    """Which have an address that has a port of one of the entry's names, so that their port decides."""
+    held = np.zeros(len(flows), np.bool_)
+    for match, addresses in ((entry.source, flows.source), (entry.destination, flows.destination)):
+        for name in (*match.named_ports, *match.not_named_ports):
+            port_set = table.port_sets[name]
+            for address in {address for address, _ in port_set.members if address.version == flows.version}:
+                held |= addresses.equal(int(address)) & (flows.protocol == port_set.protocol)
+    return np.asarray(held & flows.whole_header, np.bool_)
 
 
 def _named(flows: Flows, addresses: Addresses, port: I64, port_set: PortSet) -> Bool:

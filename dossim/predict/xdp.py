@@ -15,8 +15,16 @@ import numpy.typing as npt
 
 from dossim.packet.columns import Bool
 from dossim.packet.fields import ICMP, ICMPV6
-from dossim.predict.flows import HEADER_LENGTHS, Flows
-from dossim.predict.rules import address_matches, icmp_matches, is_of_other_family, port_matches, protocol_matches
+from dossim.predict.flows import CUT, HEADER_LENGTHS, Flows
+from dossim.predict.rules import (
+    address_matches,
+    asks_ports,
+    icmp_matches,
+    is_of_other_family,
+    port_matches,
+    protocol_matches,
+    reads_named_ports,
+)
 from enforcer.plan import InterfacePlan
 from enforcer.policy.resources import IPNetwork
 from enforcer.policy.ruletable import Entry, RuleTable
@@ -29,16 +37,22 @@ _ICMP_OF = {4: ICMP, 6: ICMPV6}
 
 
 def drops(flows: Flows, plan: InterfacePlan) -> I32:
-    """The index (in the table) of the entry that drops each flow in the early stage, -1 where it passes."""
+    """The index (in the table) of the entry that drops each flow in the early stage, -1 where it passes, CUT where the
+    capture cut what tells.
+    """
     unknown = _Unknown(flows, by_device=plan.mode is Mode.OFFLOAD)
     dropped_by = np.full(len(flows), -1, np.int32)
-    undecided = ~_failsafes(flows, plan, unknown)
+    passes, cut = _failsafes(flows, plan, unknown)
+    dropped_by[cut] = CUT
+    undecided = ~passes & ~cut
     skipped: dict[str, Bool] = {}
     for index, entry in enumerate(plan.early_entries):
         asked = undecided & ~skipped.get(entry.tier, np.False_)
         if not asked.any() or is_of_other_family(entry, flows.version):
             continue
-        may, doubt = _match(flows, entry, plan.table, asked, unknown)
+        may, doubt, cut = _match(flows, entry, plan.table, asked, unknown)
+        dropped_by[cut] = CUT
+        undecided &= ~cut
         sure = may & ~doubt
         if entry.action is Action.PASS:
             skipped[entry.tier] = skipped.get(entry.tier, np.zeros(len(flows), np.bool_)) | sure
@@ -54,24 +68,26 @@ class _Unknown:
     """Where a packet has something that the program cannot know. For a device, protocol 0 stands for any."""
 
     def __init__(self, flows: Flows, *, by_device: bool) -> None:
-        self.protocol: Bool = np.asarray(flows.protocol < (1 if by_device else 0), np.bool_)
+        nothing = (flows.protocol == -1) | (by_device & (flows.protocol == 0))
+        self.protocol: Bool = np.asarray(nothing, np.bool_)
         has_ports = np.isin(flows.protocol, list(HEADER_LENGTHS))
         self.ports: Bool = np.asarray(has_ports & ~flows.whole_header, np.bool_)
         has_type = flows.protocol == _ICMP_OF[flows.version]
-        self.icmp_type: Bool = np.asarray(has_type & (flows.icmp_type < 0), np.bool_)
+        self.icmp_type: Bool = np.asarray(has_type & (flows.icmp_type == -1), np.bool_)
 
 
-def _failsafes(flows: Flows, plan: InterfacePlan, unknown: _Unknown) -> Bool:
-    """What a failsafe lets pass, or might. A device does not look at its net."""
-    passes = np.zeros(len(flows), np.bool_)
+def _failsafes(flows: Flows, plan: InterfacePlan, unknown: _Unknown) -> tuple[Bool, Bool]:
+    """What a failsafe lets pass, or might; and where the capture cut what tells. A device does not look at its net."""
+    passes, cut = np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     for port, (protocol, net), ports in _grouped(flows, plan.table):
-        may = (flows.protocol == protocol) & (unknown.ports | (flows.whole_header & np.isin(port, ports)))
+        same = flows.protocol == protocol
         if net is not None and plan.mode is not Mode.OFFLOAD:
-            may &= flows.source.within(net)
-        passes |= may
+            same &= flows.source.within(net)
+        passes |= same & (unknown.ports | (flows.whole_header & np.isin(port, ports)))
+        cut |= (flows.protocol == CUT) | (same & flows.whole_header & (port == CUT))
         if net is None or net.version == flows.version or plan.mode is Mode.OFFLOAD:
             passes |= unknown.protocol
-    return passes
+    return passes, cut
 
 
 def _grouped(flows: Flows, table: RuleTable) -> Iterator[tuple[I64, tuple[int, IPNetwork | None], list[int]]]:
@@ -84,28 +100,36 @@ def _grouped(flows: Flows, table: RuleTable) -> Iterator[tuple[I64, tuple[int, I
             yield column, about, ports
 
 
-def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _Unknown) -> tuple[Bool, Bool]:
-    """Which of the asked flows an entry of their family may match, and where it asks for something unknown."""
+def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _Unknown) -> tuple[Bool, Bool, Bool]:
+    """Which of the asked flows an entry of their family may match, where it asks for something unknown, and where the
+    capture cut what it asks for.
+    """
     sides = ((entry.source, flows.source, flows.sport), (entry.destination, flows.destination, flows.dport))
     asks_protocol = entry.protocol is not None or entry.not_protocol is not None
-    asks_ports = any(side.ports or side.not_ports or side.named_ports or side.not_named_ports for side, _, _ in sides)
+    asks_port = asks_ports(entry)
     asks_icmp = ((entry.icmp, False), (entry.not_icmp, True))
     types = [(icmp, negated) for icmp, negated in asks_icmp if icmp is not None and icmp.type is not None]
-    may, doubt = asked.copy(), np.zeros(len(flows), np.bool_)
+    may, doubt, cut = asked.copy(), np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
+    if asks_protocol or asks_port or types:
+        cut |= asked & (flows.protocol == CUT)
     if asks_protocol:
         may &= protocol_matches(flows, entry)
     for side, addresses, _ in sides:
         may &= address_matches(side, addresses, table)
-    if asks_ports:
+    if asks_port:
+        by_number = any(side.ports or side.not_ports for side, _, _ in sides)
+        read = (by_number & flows.whole_header) | reads_named_ports(flows, entry, table)
+        cut |= may & read & (flows.sport == CUT)
         for side, addresses, port in sides:
             readable = np.where(flows.whole_header, port, -1)
             may &= port_matches(flows, side, addresses, readable, table.port_sets) | unknown.ports
         doubt |= unknown.ports
     for icmp, negated in types:
+        cut |= may & (flows.icmp_type == CUT)
         may &= (icmp_matches(flows, icmp) != negated) | unknown.icmp_type
         doubt |= unknown.icmp_type
-    if asks_protocol or asks_ports or types:
+    if asks_protocol or asks_port or types:
         # raw asks for the protocol before it looks into sets, and drops there, by no entry, what has none to show.
         may |= asked & unknown.protocol
         doubt |= unknown.protocol
-    return may, doubt
+    return may & ~cut, doubt, cut

@@ -33,7 +33,8 @@ def as_dict(view: View) -> dict[str, Any]:
             "schema": PREDICT,
             "capture": capture,
             "host": {"interface": view.interface, "mode": view.mode},
-            "packets": view.packets,
+            "about": list(view.about),
+            **_open(view),
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
@@ -43,11 +44,13 @@ def as_dict(view: View) -> dict[str, Any]:
         "schema": DRILL,
         "capture": capture,
         "host": {"kernel": view.kernel, "interface": view.interface, "driver": view.driver, "mode": view.mode},
-        "packets": view.packets,
+        "about": list(view.about),
+        **_open(view),
         "matched": view.matched,
         "mismatched": view.mismatched,
         "unobserved": view.unobserved,
         "unpredicted": view.unpredicted,
+        "busy": view.busy or None,
         "stages": {
             row.word: {"predicted": row.predicted, "observed": row.observed, "matched": row.matched}
             for row in view.stages
@@ -80,6 +83,17 @@ def run_as_dict(items: Sequence[tuple[str, View]]) -> dict[str, Any]:
     }
 
 
+def _open(view: View) -> dict[str, Any]:
+    """All packets, and those of them without an end that a kernel must agree with; ``skipped`` is beside them."""
+    return {
+        "packets": view.packets,
+        "undetermined": view.undetermined,
+        "not_sendable": view.not_sendable,
+        "skipped": dict(view.skipped),
+        "open": [{"reason": reason, "packets": count} for reason, count in view.open_reasons],
+    }
+
+
 def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:
     found = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
     return found | ({"observed": row.observed} if observed else {})
@@ -89,6 +103,7 @@ def _mismatch(item: Mismatch) -> dict[str, Any]:
     observed = {"fate": None, "stage": None} if item.observed is None else _ending(item.observed)
     return {
         "packet": item.packet,
+        "record": item.record,
         "summary": item.summary,
         "predicted": _ending(item.predicted) | {"entry": item.predicted.entry},
         "observed": observed | {"evidence": item.evidence},

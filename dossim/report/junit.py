@@ -35,8 +35,10 @@ def _case(suite: ElementTree.Element, path: str, view: View) -> None:
         time=f"{sum(view.timings_s.values()):.3f}",
     )
     properties = ElementTree.SubElement(case, "properties")
-    for name in ("packets", "matched", "mismatched", "unobserved", "mode"):
+    for name in ("packets", "matched", "mismatched", "unobserved", "undetermined", "not_sendable", "mode"):
         ElementTree.SubElement(properties, "property", name=name, value=str(getattr(view, name)))
+    for what, count in view.skipped.items():
+        ElementTree.SubElement(properties, "property", name=f"skipped: {printable(what)}", value=str(count))
     if not view.holds:
         failure = ElementTree.SubElement(case, "failure", message=printable(view.verdict))
         failure.text = "\n".join(failure_lines(view))

@@ -17,7 +17,11 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     """Everything a person wants to know first; the rest is in JSON and HTML."""
     console.print(line(view.title, "bold"), soft_wrap=True)
     console.print(line(_where(view), "dim"), soft_wrap=True)
+    for text in view.about:
+        console.print(line(text, "dim"), soft_wrap=True)
     console.print(_stage_table(view))
+    for reason, count in view.open_reasons:
+        console.print(line(f"{count:,} packets {reason}", "yellow"), soft_wrap=True)
     for outcome in view.outcomes:
         word, style = _MARK[outcome.holds]
         found = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"
@@ -25,6 +29,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     for text in mismatch_lines(view, shown=shown):
         console.print(line(text, "red"), soft_wrap=True)
     console.print(line(view.verdict, _verdict_style(view)), soft_wrap=True)
+    if view.busy:
+        console.print(line(view.busy, "yellow bold"), soft_wrap=True)
     for text in blocked_lines(view):
         console.print(line(text), soft_wrap=True)
     if view.scope:
@@ -59,4 +65,6 @@ def _cells(row: StageRow, *, drilled: bool) -> list[Text]:
 def _verdict_style(view: View) -> str:
     if not view.drilled:
         return "yellow"
+    if view.open_counts and view.agrees:
+        return "yellow bold"
     return "green bold" if view.agrees else "red bold"

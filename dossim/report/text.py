@@ -19,6 +19,8 @@ def failure_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
             yield printable(outcome_line(outcome))
     if not view.agrees and not view.outcomes:
         yield view.verdict
+    if view.busy:
+        yield view.busy
     yield from mismatch_lines(view, shown=shown)
 
 
@@ -40,7 +42,8 @@ def mismatch_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
 
 
 def _mismatch(item: Mismatch) -> Iterator[str]:
-    yield f"packet {item.packet}: {item.summary}"
+    in_file = f" (record {item.record} of the file)" if item.record != item.packet else ""
+    yield f"packet {item.packet}{in_file}: {item.summary}"
     yield f"  predicted {item.predicted}"
     seen = "unobserved" if item.observed is None else _without_reason(item)
     yield f"  observed  {seen}: {item.evidence}"

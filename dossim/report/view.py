@@ -5,20 +5,23 @@ The formats differ only in how they put it; what is counted, and how, is decided
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from dossim.disposition import Fate
+from dossim.disposition import OPEN_FATES, Fate
 from dossim.drill.results import DrillResult, PredictResult
+from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
 from dossim.scenario.expect import Outcome
 from dossim.scenario.run import ScenarioResult
 from dossim.verify import Mismatch
 from enforcer.errors import Position
-from enforcer.policy.resources import Resources
+from enforcer.policy.resources import NOWHERE, Resources
 from enforcer.words import Action, Stage
 
 UNOBSERVED = "unobserved"
@@ -107,6 +110,11 @@ class View:
     ] = ()  # policies for the interface that act behind conntrack: neither enforced nor predicted
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
+    about: tuple[str, ...] = ()  # what the capture is, in sentences, before any verdict
+    skipped: Mapping[str, int] = field(default_factory=dict)  # what it holds besides received packets
+    undetermined: int = 0
+    not_sendable: int = 0
+    open_reasons: tuple[tuple[str, int], ...] = ()  # of the undetermined and not sendable packets, with their number
 
     drilled: bool = False
     agrees: bool = True
@@ -119,6 +127,7 @@ class View:
     mismatches: tuple[Mismatch, ...] = ()
     matrix: Mapping[tuple[str, str], int] = field(default_factory=dict)
     conntrack_entries: int | None = None
+    busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
     @property
     def holds(self) -> bool:
@@ -129,14 +138,34 @@ class View:
     def verdict(self) -> str:
         """The one sentence that says whether prediction and kernel agree."""
         packets = f"{self.packets:,} packets"
+        others = "".join(f"; {text}" for text in self.open_counts)
         if not self.drilled:
-            return f"{packets}: predicted only; nothing was enforced, replayed or observed"
+            return f"{packets}: predicted only; nothing was enforced, replayed or observed{others}"
         if self.agrees:
-            return f"{packets}: predicted == observed"
+            of_them = f" for {self.matched:,} of them" if others else ""
+            return f"{packets}: predicted == observed{of_them}{others}"
         parts = [f"{self.mismatched:,} mismatched"] if self.mismatched else []
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
+        if not parts and self.undetermined and not self.matched:
+            return f"{packets}: nothing was shown, because the end of none is determined{others}"
         parts += [] if parts else ["an entry counted other packets than predicted"]
-        return f"{packets}: predicted != observed: {', '.join(parts)}"
+        return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
+
+    @property
+    def open_counts(self) -> list[str]:
+        """How many packets have no end that a kernel must agree with, as phrases; [] when all have."""
+        counted = ((self.undetermined, "undetermined"), (self.not_sendable, "not sendable"))
+        return [f"{count:,} {word}" for count, word in counted if count]
+
+    @property
+    def is_lack_of_time(self) -> bool:
+        """Whether nothing is wrong but that the machine was too busy to see everything."""
+        return bool(self.busy) and not self.mismatched and all(item.holds is not False for item in self.expected)
+
+    @property
+    def expected(self) -> tuple[Outcome, ...]:
+        """The outcomes of what the scenario expects, without the agreement of prediction and kernel."""
+        return tuple(item for item in self.outcomes if item.position != NOWHERE)
 
     @property
     def scope(self) -> str:
@@ -161,7 +190,8 @@ class View:
 
 
 # In packet order: where packets drop, then how else they end.
-WORDS: tuple[str, ...] = (*map(str, STAGES), *(str(fate) for fate in FATES if fate is not Fate.DROPPED))
+ENDS = tuple(fate for fate in FATES if fate not in (Fate.DROPPED, *OPEN_FATES))
+WORDS: tuple[str, ...] = (*map(str, STAGES), *map(str, ENDS))
 
 
 def view_of(result: PredictResult, *, title: str = "") -> View:
@@ -182,8 +212,29 @@ def view_of(result: PredictResult, *, title: str = "") -> View:
         policy=_policy_files(result),
         mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
         tracked=tuple(item.name for item in result.plan.table.tracked),
+        about=result.about,
+        skipped=dict(result.capture.skipped),
+        undetermined=result.prediction.count(Fate.UNDETERMINED),
+        not_sendable=result.prediction.count(Fate.NOT_SENDABLE),
+        open_reasons=_open_reasons(result.prediction),
     )
     return _with_drill(view, result) if isinstance(result, DrillResult) else view
+
+
+def _open_reasons(prediction: Prediction) -> tuple[tuple[str, int], ...]:
+    """Why packets have no end, most packets first, without the numbers of bytes, which differ from packet to packet."""
+    found: Counter[str] = Counter()
+    rows = np.flatnonzero(~prediction.is_determined)
+    keys = np.stack([prediction.fate[rows], prediction.stage[rows], prediction.reason[rows]]).astype(np.int64)
+    if not len(rows):
+        return ()
+    _, first, counts = np.unique(keys, axis=1, return_index=True, return_counts=True)
+    for at, count in zip(first.tolist(), counts.tolist(), strict=True):
+        end = prediction.disposition(int(rows[at]))
+        why = re.sub(r" at [\d,]+ of [\d,]+ bytes", "", end.reason)
+        where = f" from {end.stage} on" if end.stage else ""
+        found[f"{'undetermined' if end.stage else 'not sendable'}{where}: {why}"] += count
+    return tuple(found.most_common())
 
 
 def view_of_scenario(item: ScenarioResult) -> View:
@@ -213,6 +264,9 @@ def _with_drill(view: View, result: DrillResult) -> View:
         matched=found.matched,
         mismatched=found.mismatched,
         unobserved=found.unobserved,
+        undetermined=found.undetermined,
+        not_sendable=found.not_sendable,
+        busy=result.busy,
         unpredicted=found.unpredicted,
         mismatches=found.mismatches,
         matrix=_matrix(result),
@@ -256,8 +310,10 @@ _KINDS = tuple(item.name for item in fields(Resources) if item.name != "skipped"
 
 
 def _matrix(result: DrillResult) -> Mapping[tuple[str, str], int]:
-    predicted = _words(result.prediction.fate, result.prediction.stage)
-    observed = _words(result.observations.fate, result.observations.stage)
+    """Of the packets whose end is determined."""
+    known = result.prediction.is_determined
+    predicted = _words(result.prediction.fate[known], result.prediction.stage[known])
+    observed = _words(result.observations.fate[known], result.observations.stage[known])
     pairs, counts = np.unique(predicted * (len(WORDS) + 1) + observed, return_counts=True)
     names = [*WORDS, UNOBSERVED]
     return {
@@ -269,7 +325,7 @@ def _matrix(result: DrillResult) -> Mapping[tuple[str, str], int]:
 def _words(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """For each packet the index into WORDS of how it ended; one beyond the last without evidence."""
     index = np.full(len(fate), len(WORDS), np.int64)
-    for code, item in enumerate(FATES):
-        here = fate == code
+    for item in (Fate.DROPPED, *ENDS):
+        here = fate == FATES.index(item)
         index[here] = stage[here] if item is Fate.DROPPED else WORDS.index(str(item))
     return np.minimum(index, len(WORDS))

@@ -40,22 +40,31 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ends:
-    """How packets ended: as predicted or as observed. ``entries`` are packets dropped per entry."""
+    """How packets ended: as predicted or as observed. ``entries`` are packets dropped per entry.
+
+    ``determined`` packets alone count for expectations; of the others the stage is the first whose answer is not known.
+    """
 
     fate: npt.NDArray[np.uint8]
     stage: npt.NDArray[np.uint8]
     entries: Mapping[str, int]
     conntrack_entries: int | None
+    determined: npt.NDArray[np.bool_]
+    open_before_routing: int  # undetermined packets that an entry might drop
 
 
 def ends_of(result: PredictResult) -> Ends:
     """What was observed when it was a drill, else what was predicted."""
+    prediction = result.prediction
+    determined = prediction.is_determined
+    is_open = prediction.fate == FATE_CODE[Fate.UNDETERMINED]
+    perhaps = int((is_open & (prediction.stage <= STAGE_CODE[Stage.RAW])).sum())
     if not isinstance(result, DrillResult):
-        prediction = result.prediction
-        return Ends(prediction.fate, prediction.stage, prediction.entry_counts(), None)
+        return Ends(prediction.fate, prediction.stage, prediction.entry_counts(), None, determined, perhaps)
     rows = result.verification.entries
     counted = {row.entry: row.predicted if row.observed is None else row.observed for row in rows}
-    return Ends(result.observations.fate, result.observations.stage, counted, result.conntrack_entries)
+    seen = result.observations
+    return Ends(seen.fate, seen.stage, counted, result.conntrack_entries, determined, perhaps)
 
 
 def evaluate(
@@ -78,6 +87,8 @@ def _agreement(result: DrillResult) -> Outcome:
     parts = [f"{verification.matched:,} of {verification.packets:,} packets"]
     parts += [f"{verification.mismatched:,} mismatched"] if verification.mismatched else []
     parts += [f"{verification.unobserved:,} unobserved"] if verification.unobserved else []
+    parts += [f"{verification.undetermined:,} undetermined"] if verification.undetermined else []
+    parts += [f"{verification.not_sendable:,} not sendable"] if verification.not_sendable else []
     packets = tuple(item.packet for item in verification.mismatches[:SHOWN])
     return Outcome("predicted == observed", verification.agrees, "; ".join(parts + wrong), packets=packets)
 
@@ -87,24 +98,34 @@ def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) ->
         case PacketExpectation():
             return _packets(expectation, traffic, ends)
         case EntryExpectation():
-            dropped = ends.entries.get(expectation.entry, 0)
-            holds = expectation.packets.hold(dropped)
-            return Outcome(str(expectation), holds, f"{dropped:,} packets", expectation.position)
+            return _entry(expectation, ends)
         case ConntrackExpectation():
             return _conntrack(expectation, ends)
 
 
+def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
+    """It holds if it does whatever the packets are that are not determined before or in raw."""
+    dropped, perhaps = ends.entries.get(expectation.entry, 0), ends.open_before_routing
+    holds = expectation.packets.hold(dropped) and expectation.packets.hold(dropped + perhaps)
+    more = f"; of {perhaps:,} more it is undetermined" if perhaps else ""
+    return Outcome(str(expectation), holds, f"{dropped:,} packets{more}", expectation.position)
+
+
 def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: Ends) -> Outcome:
-    concerned = traffic.having(expectation.label)
+    labelled = traffic.having(expectation.label)
+    concerned = labelled & ends.determined
     right = concerned & ended_so(expectation, ends)
     total, count = int(concerned.sum()), int(right.sum())
+    others = int(labelled.sum()) - total
     if not total:
-        return Outcome(str(expectation), False, "no packet has this label", expectation.position)
+        found = f"no packet with this label is determined, of {others:,}" if others else "no packet has this label"
+        return Outcome(str(expectation), False, found, expectation.position)
+    more = f"; {others:,} more are not determined" if others else ""
     holds = expectation.share.hold(count / total)
     # Too many as expected is shown by those; too few by the others.
     shown = concerned & ~right if expectation.share.at_least is not None else right
     packets = () if holds else tuple(int(packet) for packet in np.flatnonzero(shown)[:SHOWN])
-    return Outcome(str(expectation), holds, f"{count:,} of {total:,} packets", expectation.position, packets)
+    return Outcome(str(expectation), holds, f"{count:,} of {total:,} packets{more}", expectation.position, packets)
 
 
 def ended_so(expectation: PacketExpectation, ends: Ends) -> npt.NDArray[np.bool_]:

@@ -45,11 +45,16 @@ class ScenarioRunner:
 
     def predict(self, choice: ModeChoice) -> ScenarioResult:
         """Without privilege: what would become of each packet."""
-        return self._result(choice, predict_capture(self.traffic.capture, self._situation(choice)))
+        traffic = self.traffic
+        return self._result(
+            choice, predict_capture(traffic.capture, self._situation(choice), recorded=traffic.recorded)
+        )
 
     def drill(self, choice: ModeChoice, *, progress: Progress | None = None) -> ScenarioResult:
         """On the running kernel. Raises what :func:`drill_capture` raises."""
-        return self._result(choice, drill_capture(self.traffic.capture, self._situation(choice), progress=progress))
+        traffic, situation = self.traffic, self._situation(choice)
+        result = drill_capture(traffic.capture, situation, progress=progress, recorded=traffic.recorded)
+        return self._result(choice, result)
 
     @cached_property
     def traffic(self) -> LabelledCapture:

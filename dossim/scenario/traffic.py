@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.errors import ScenarioError
-from dossim.packet.capture import Capture, read_capture
+from dossim.packet.capture import Capture, concat, read_capture
+from dossim.packet.cut import LARGEST
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits
 from dossim.scenario.generate import Destinations, generate
 from dossim.scenario.model import CaptureTraffic, GeneratedTraffic, Traffic
@@ -17,11 +18,14 @@ from dossim.scenario.model import CaptureTraffic, GeneratedTraffic, Traffic
 
 @dataclass(frozen=True)
 class LabelledCapture:
-    """``label_of[i]`` is the index into ``labels`` of packet i's label."""
+    """``label_of[i]`` is the index into ``labels`` of packet i's label. A recorded packet keeps the length it had on
+    the wire and its number in its file.
+    """
 
     capture: Capture
     labels: tuple[str, ...]
     label_of: npt.NDArray[np.uint16]
+    recorded: npt.NDArray[np.bool_] | None = None  # which packets come from a capture; the others are generated
 
     def having(self, label: str | None) -> npt.NDArray[np.bool_]:
         """Which packets carry the label; all for None."""
@@ -39,13 +43,14 @@ def build_traffic(
     """
     budget = Budget(limits)
     labels = tuple(dict.fromkeys(row.label for row in rows))
-    parts = [_frames(row, destinations, number, budget) for number, row in enumerate(rows)]
+    parts = [_part(row, destinations, number, budget) for number, row in enumerate(rows)]
     label_of_row = np.array([labels.index(row.label) for row in rows], np.uint16)
     row_of, place = _places([len(part) for part in parts])
     order = np.argsort(place, kind="stable")
-    frames = [frame for part in parts for frame in part]
-    capture = Capture.from_frames((frames[index] for index in order), path=path)
-    return LabelledCapture(capture, labels, label_of_row[row_of[order]])
+    together = replace(concat(parts, path), record=np.concatenate([part.record for part in parts]))
+    capture = reordered(together, order)
+    is_recorded = np.array([isinstance(row, CaptureTraffic) for row in rows], np.bool_)
+    return LabelledCapture(capture, labels, label_of_row[row_of[order]], is_recorded[row_of[order]])
 
 
 def _places(lengths: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -55,22 +60,36 @@ def _places(lengths: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     return row_of, np.concatenate(place)
 
 
-def _frames(row: Traffic, destinations: Destinations, number: int, budget: Budget) -> list[bytes]:
+def reordered(capture: Capture, order: npt.NDArray[np.int64]) -> Capture:
+    """The same packets in another order, a microsecond apart."""
+    return replace(
+        capture,
+        offset=capture.offset[order],
+        length=capture.length[order],
+        wire_length=capture.wire_length[order],
+        record=capture.record[order],
+        timestamp_ns=np.arange(len(capture), dtype=np.int64) * 1000,
+    )
+
+
+def _part(row: Traffic, destinations: Destinations, number: int, budget: Budget) -> Capture:
     if isinstance(row, CaptureTraffic):
-        capture = capture_of(row, budget)
-        return [capture.frame(index) for index in range(len(capture))]
+        return capture_of(row, budget)
     _require_destinations(row, destinations)
     try:
-        return generate(row, destinations, row=number, budget=budget)
+        return Capture.from_frames(generate(row, destinations, row=number, budget=budget))
     except Exceeded as error:
         raise ScenarioError(f"{row.position}: {error}") from None
 
 
 def capture_of(row: CaptureTraffic, budget: Budget) -> Capture:
-    """The capture of a row. Raises CaptureError, or ScenarioError for more than the budget allows."""
+    """The capture of a row. Raises CaptureError, or ScenarioError for more than the budget allows: a drill sends cut
+    packets at their length on the wire.
+    """
     capture = read_capture(row.path)
+    wire_length = np.minimum(np.maximum(capture.wire_length, capture.length), LARGEST)
     try:
-        budget.take(len(capture), int(capture.length.sum(dtype=np.int64)))
+        budget.take(len(capture), int(wire_length.sum(dtype=np.int64)))
     except Exceeded as error:
         raise ScenarioError(f"{row.position}: {error}") from None
     return capture

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from dossim.disposition import Fate
+from dossim.disposition import OPEN_FATES, Fate
 from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
+from dossim.predict.prediction import FATE_CODE
 from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
 from enforcer.policy.ruletable import Entry
 from enforcer.words import Action, Stage
 
 SHOWN = 100  # mismatches listed; all are counted
 
-_COLUMNS = (*(str(fate) for fate in Fate if fate is not Fate.DROPPED), *(str(stage) for stage in Stage))
+_ENDS = tuple(fate for fate in Fate if fate not in (Fate.DROPPED, *OPEN_FATES))
+_COLUMNS = (*(str(fate) for fate in _ENDS), *(str(stage) for stage in Stage))
 
 
 def verify(
@@ -26,41 +28,56 @@ def verify(
     entries: tuple[Entry, ...],
     counters: Mapping[str, int],
     summary: Callable[[int], str],
+    sent: Prediction | None = None,
+    record: Callable[[int], int] = lambda packet: packet,
 ) -> Verification:
-    """Compare all packets. ``counters`` are the enforcer's own drops per entry; ``summary`` describes a packet."""
+    """Compare all packets. ``counters`` are the enforcer's own drops per entry; ``summary`` describes a packet,
+    ``record`` is its number in the file. ``sent`` is the prediction of the frames that were sent, where those differ
+    from the capture's: an undetermined packet's frame must end as that says.
+    """
+    sent = prediction if sent is None else sent
     observed = ~observations.unobserved
-    same = (prediction.fate == observations.fate) & (prediction.stage == observations.stage)
-    matched = same & observed
-    wrong = np.flatnonzero(~matched)[:SHOWN]
+    not_sendable = prediction.fate == FATE_CODE[Fate.NOT_SENDABLE]
+    # What cannot be sent and was seen all the same is a mistake of the model.
+    unseen = ~observed & ~not_sendable
+    determined = prediction.is_determined
+    fate, stage = (
+        np.where(determined, getattr(prediction, column), getattr(sent, column)) for column in ("fate", "stage")
+    )
+    same = observed & (fate == observations.fate) & (stage == observations.stage)
+    matched = same & determined
+    wrong = (observed & ~same) | unseen
     return Verification(
         packets=len(observations),
         matched=int(matched.sum()),
         mismatched=int((observed & ~same).sum()),
-        unobserved=int(observations.unobserved.sum()),
+        unobserved=int(unseen.sum()),
+        undetermined=int((same & ~determined).sum()),
+        not_sendable=int((~observed & not_sendable).sum()),
         unpredicted=0,  # every packet has a prediction: the model is total
         stages=_stage_counts(prediction, observations, matched),
-        entries=_entry_rows(prediction, entries, _in_packets(counters, prediction, observations, entries)),
+        entries=_entry_rows(prediction, entries, _in_packets(counters, prediction, sent, observations, entries)),
         mismatches=tuple(
             Mismatch(
                 packet=int(packet),
+                record=record(int(packet)),
                 summary=summary(int(packet)),
-                predicted=prediction.disposition(int(packet)),
+                predicted=(prediction if determined[packet] else sent).disposition(int(packet)),
                 observed=observations.disposition(int(packet)),
                 evidence=observations.evidence(int(packet)),
             )
-            for packet in wrong
+            for packet in np.flatnonzero(wrong)[:SHOWN]
         ),
     )
 
 
 def _column_of(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Index into _COLUMNS of each packet: its fate, or the stage it was dropped at; -1 without observation."""
-    fates = tuple(Fate)
-    plain = {fates.index(fate): i for i, fate in enumerate(f for f in Fate if f is not Fate.DROPPED)}
+    plain = {FATE_CODE[fate]: i for i, fate in enumerate(_ENDS)}
     column = np.full(len(fate), -1, np.int64)
     for code, index in plain.items():
         column[fate == code] = index
-    dropped = (fate == fates.index(Fate.DROPPED)) & (stage != NONE)
+    dropped = (fate == FATE_CODE[Fate.DROPPED]) & (stage != NONE)
     column[dropped] = len(plain) + stage[dropped].astype(np.int64)
     return column
 
@@ -68,8 +85,9 @@ def _column_of(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt
 def _stage_counts(
     prediction: Prediction, observations: Observations, matched: npt.NDArray[np.bool_]
 ) -> Mapping[str, StageCount]:
+    """Of the packets whose end is determined."""
     predicted = _column_of(prediction.fate, prediction.stage)
-    observed = _column_of(observations.fate, observations.stage)
+    observed = np.where(prediction.is_determined, _column_of(observations.fate, observations.stage), -1)
     counts = {}
     for index, word in _in_packet_order():
         row = StageCount(
@@ -85,19 +103,25 @@ def _stage_counts(
 def _in_packet_order() -> list[tuple[int, str]]:
     """Stages first, as a packet meets them, then the fates."""
     indexed = list(enumerate(_COLUMNS))
-    fates = len(Fate) - 1
+    fates = len(_ENDS)
     return indexed[fates:] + indexed[:fates]
 
 
 def _in_packets(
-    counters: Mapping[str, int], prediction: Prediction, observations: Observations, entries: tuple[Entry, ...]
+    counters: Mapping[str, int],
+    prediction: Prediction,
+    sent: Prediction,
+    observations: Observations,
+    entries: tuple[Entry, ...],
 ) -> Mapping[str, int]:
     """Counters in packets: raw counts a reassembled datagram once, its other fragments are added as they were
-    observed.
+    observed; what an undetermined packet was sent as is taken off.
     """
     raw = tuple(Stage).index(Stage.RAW)
-    more = observations.absorbed & (observations.stage == raw) & (prediction.entry >= 0)
-    added = np.bincount(prediction.entry[more], minlength=len(entries))
+    more = observations.absorbed & (observations.stage == raw) & (sent.entry >= 0)
+    added = np.bincount(sent.entry[more], minlength=len(entries))
+    others = ~prediction.is_determined & (sent.entry >= 0)
+    added -= np.bincount(sent.entry[others], minlength=len(entries))
     return {
         entry.name: counters.get(entry.name, 0) + int(added[index])
         for index, entry in enumerate(entries)

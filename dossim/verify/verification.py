@@ -10,9 +10,12 @@ from dossim.disposition import Disposition
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A packet whose end was not the predicted one. ``packet`` counts from 0; ``summary`` is tcpdump-like."""
+    """A packet whose end was not the predicted one. ``packet`` counts from 0, ``record`` is its number in the capture's
+    file, where others may have been skipped before it; ``summary`` is tcpdump-like.
+    """
 
     packet: int
+    record: int
     summary: str
     predicted: Disposition
     observed: Disposition | None
@@ -30,7 +33,10 @@ class StageCount:
 
 @dataclass(frozen=True)
 class EntryRow:
-    """Packets an entry dropped: predicted, and as the enforcer's own counters say. ``source`` is ``file:line``."""
+    """Packets an entry dropped: predicted, and as the enforcer's own counters say. ``source`` is ``file:line``.
+
+    Packets whose end is undetermined are in neither: what they were sent as is known, and taken off the counter.
+    """
 
     entry: str
     source: str
@@ -40,12 +46,17 @@ class EntryRow:
 
 @dataclass(frozen=True)
 class Verification:
-    """``matched + mismatched + unobserved == packets``. ``mismatches`` lists the first ones, unobserved included."""
+    """``matched + mismatched + unobserved + undetermined + not_sendable == packets``. ``mismatches`` lists the first
+    ones, unobserved included. An undetermined packet ended as the frame that was sent in its place had to, which says
+    nothing of the packet itself; one whose frame did not is mismatched.
+    """
 
     packets: int
     matched: int
     mismatched: int
     unobserved: int
+    undetermined: int
+    not_sendable: int
     unpredicted: int
     stages: Mapping[str, StageCount]
     entries: tuple[EntryRow, ...]
@@ -53,6 +64,11 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Every packet ended as predicted, and every entry dropped as many as predicted."""
+        """No packet ended otherwise than predicted, every end was seen, and every entry dropped as many as predicted.
+
+        A drill of packets of which nothing is determined has shown nothing, and does not agree. That a frame cannot be
+        sent is determined: the kernel refused it, as predicted.
+        """
         counted = all(row.observed in (None, row.predicted) for row in self.entries)
-        return self.matched == self.packets and counted
+        nothing = self.undetermined > 0 and self.matched == 0
+        return not (self.mismatched or self.unobserved or nothing) and counted

@@ -313,6 +313,11 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "ICMP cut inside its header, good checksum": [
         (E / IP(src=PEER, dst=ME, proto=1) / Raw(b"\x08\x00\xf7\xff"), "delivered")
     ],
+    "ICMP of zeros only": [(E / IP(src=PEER, dst=ME, proto=1) / Raw(bytes(8)), "delivered")],
+    "ICMP of zeros only, shorter than its header": [(E / IP(src=PEER, dst=ME, proto=1) / Raw(bytes(7)), "socket")],
+    "PIM": [(E / IP(src=PEER, dst=ME, proto=103) / Raw(b"\x21\0\xde\xff" + bytes(4)), "delivered")],
+    "PIM over IPv6": [(E / IPv6(src=PEER6, dst=ME6, nh=103) / Raw(b"\x21\0\xde\xff" + bytes(4)), "delivered")],
+    "PIM without a byte": [(E / IP(src=PEER, dst=ME, proto=103), "delivered")],
     "an ICMP error about nothing": [(E / IP(src=PEER, dst=ME) / ICMP(type=3, code=3), "delivered")],
     "ICMP without a byte": [(E / IP(src=PEER, dst=ME, proto=1), "socket")],
     "a broadcast ping": [(Ether(dst=BROADCAST) / IP(src=PEER, dst="10.10.10.255") / ICMP(), "delivered")],

@@ -32,7 +32,7 @@ AGREE = """
 import dossim.scenario.run as run
 from dossim.drill import predict_capture
 from tests.unit.dossim.fabricated import drilled
-run.drill_capture = lambda capture, situation, progress=None: drilled(predict_capture(capture, situation), {otherwise})
+run.drill_capture = lambda capture, situation, **options: drilled(predict_capture(capture, situation), {otherwise})
 """
 SHOW_MARKERS = """
 def pytest_collection_modifyitems(items):

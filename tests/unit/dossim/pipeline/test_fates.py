@@ -59,7 +59,7 @@ DATAGRAM = UDP(sport=1024, dport=9) / Raw(b"x" * 20)
 SYN = TCP(sport=1024, dport=80)
 
 LINK = [
-    ("13 octets", bytes(E)[:13], "ip-input"),
+    ("13 octets", bytes(E)[:13], "not-sendable"),
     ("an Ethernet header alone", bytes(E)[:12] + b"\x08\0", "ip-input"),
     ("an 802.3 frame", Dot3(dst=E.dst, src=E.src) / LLC(), "ip-input"),
     ("an unknown ethertype", bytes(E)[:12] + b"\x88\xb5" + bytes(40), "ip-input"),

@@ -41,4 +41,4 @@ def test_every_drop_has_a_reason() -> None:
 
 @pytest.mark.parametrize("size", range(14))
 def test_a_frame_shorter_than_an_ethernet_header(size: int) -> None:
-    assert predicted([bytes(size)], HOST).disposition(0).column == "ip-input"
+    assert predicted([bytes(size)], HOST).disposition(0).column == "not-sendable"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -25,10 +25,18 @@ TRAFFIC = LabelledCapture(
 )
 
 
-def ends(entries: Mapping[str, int] | None = None, tracked: int | None = None) -> Ends:
+def ends(
+    entries: Mapping[str, int] | None = None,
+    tracked: int | None = None,
+    undetermined: Sequence[int] = (),
+    perhaps: int = 0,
+) -> Ends:
+    determined = np.ones(len(FATES), np.bool_)
+    determined[list(undetermined)] = False
     stages = [NO_STAGE if stage is None else STAGE_CODE[stage] for stage in STAGES]
     fates = [FATE_CODE[fate] for fate in FATES]
-    return Ends(np.array(fates, np.uint8), np.array(stages, np.uint8), entries or {}, tracked)
+    columns = np.array(fates, np.uint8), np.array(stages, np.uint8)
+    return Ends(*columns, entries or {}, tracked, determined, perhaps)
 
 
 def outcome(expectation: Expectation, **given: object) -> Outcome:
@@ -113,3 +121,23 @@ def test_only_expectations_of_the_mode_count() -> None:
     for mode, stage in ((ModeChoice.NATIVE, "driver"), (ModeChoice.RAW, "raw")):
         (about_packets, *_) = scenario_result(mode=mode, drill=False).outcomes
         assert about_packets.expectation == f"attack: all dropped at {stage}"
+
+
+def test_only_what_is_determined_counts_and_the_rest_is_said() -> None:
+    expectation = PacketExpectation(DROPPED, "attack")
+    held = outcome(expectation, undetermined=[6])  # the one that got through
+    assert held.holds
+    assert held.found == "6 of 6 packets; 1 more are not determined"
+
+
+def test_nothing_is_held_by_packets_that_are_not_determined() -> None:
+    for share in (Bounds(1.0, 1.0), Bounds(0.0, 0.0), Bounds(None, 0.5)):
+        found = outcome(PacketExpectation(Fate.DELIVERED, "ok", share=share), undetermined=[7, 8, 9])
+        assert found.holds is False
+        assert found.found == "no packet with this label is determined, of 3"
+
+
+@pytest.mark.parametrize(("perhaps", "holds"), [(0, True), (2, True), (3, False)])
+def test_an_entry_holds_whatever_undetermined_packets_are(perhaps: int, holds: bool) -> None:
+    expectation = EntryExpectation("gnp/x ingress[0]", Bounds(5, 7))
+    assert outcome(expectation, entries={"gnp/x ingress[0]": 5}, perhaps=perhaps).holds is holds

@@ -1,0 +1,128 @@
+"""One replay of a capture against the real enforcer: lab, enforcer, replay, observation. Needs root."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dossim.drill.load import Stall, Waiting
+from dossim.drill.results import Stopwatch
+from dossim.drill.situation import Situation, outside_plan
+from dossim.lab import Lab
+from dossim.observe import Observer, open_packets
+from dossim.observe.journey import Journeys
+from dossim.packet.capture import Capture
+from dossim.replay import ScapySender, new_tag
+from enforcer.apply import Enforcer
+from enforcer.plan import InterfacePlan
+
+Progress = Callable[[str, int, int], None]
+
+_POLL_S = 0.01
+_QUIET_S = 2.0  # without news for this long, what has not ended is not going to
+_TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the machine is busy or was paused
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of it. ``counters`` are drops per entry; ``waiting`` is how busy the machine was meanwhile."""
+
+    plan: InterfacePlan
+    journeys: Journeys
+    unsent: Mapping[int, str]
+    counters: Mapping[str, int]
+    tracked: int
+    waiting: Waiting
+
+
+def replay_once(
+    capture: Capture,
+    situation: Situation,
+    fragments: Mapping[int, Hashable],
+    fragment_timeout_s: int,
+    watch: Stopwatch,
+    report: Progress,
+) -> Attempt:
+    """Send all frames of the capture, and wait until each has ended; leaves nothing behind, even when it raises."""
+    host, tag = situation.host, new_tag()
+    frames = [capture.frame(number) for number in range(len(capture))]
+    lab = Lab(host, mtu=max(map(len, frames), default=0), fragment_timeout_s=fragment_timeout_s)
+    with watch.phase("lab"):
+        lab.__enter__()
+    try:
+        with Observer(len(frames), tag=tag) as observer:
+            enforcer = Enforcer(
+                host.node,
+                pin_root=lab.pin_root,
+                choice=situation.choice,
+                interfaces=[host.interface],
+                raw=situation.raw,
+                netdev=situation.netdev,
+            )
+            with watch.phase("enforce"), lab.victim():
+                plan = outside_plan(enforcer.apply(situation.resources).plan, host)
+            with watch.phase("observe"), lab.victim():
+                observer.attach()
+            lab.quiet_offloads()
+            with _one_processor():
+                stall = Stall()
+                with watch.phase("replay"), lab.peer():
+                    sender = ScapySender(tag=tag, seen=observer.seen)
+                    unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
+                with watch.phase("observe"):
+                    longest_s = fragment_timeout_s + _TIMER_SLACK_S if fragments else _QUIET_S
+                    _settle(lambda: len(open_packets(observer.journeys, fragments)) - len(unsent), lab, longest_s)
+                waiting = stall.so_far()
+            with watch.phase("enforce"), lab.victim():
+                counters = _drops(enforcer)
+                tracked = lab.conntrack_entries()
+                enforcer.detach()
+    finally:
+        with watch.phase("lab"):
+            lab.__exit__(None, None, None)
+    return Attempt(plan, observer.journeys, unsent, counters, tracked, waiting)
+
+
+def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
+    lab.drain()
+    report("replay", done, total)
+
+
+@contextmanager
+def _one_processor() -> Iterator[None]:
+    """The calling thread stays on one CPU; drills of several processes take different ones. Fragment timers run where
+    their fragments came in, so they interrupt this thread while it waits, and no other (docs/kernel-notes.md: events
+    that no tracing program sees).
+    """
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
+    """Wait, awake, until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
+    timeout).
+
+    Time is counted in polls of at most ``_POLL_S``, not by the clock: a machine that was paused has not had the time to
+    end anything. Only a packet that never ends makes a drill wait this long, so patience costs nothing where all is
+    well.
+    """
+    left, quiet_s, before = count_open(), 0.0, time.monotonic()
+    while left > 0 and quiet_s < longest_s:
+        lab.drain()
+        now, before, passed_s = count_open(), time.monotonic(), min(time.monotonic() - before, _POLL_S)
+        left, quiet_s = (now, 0.0) if now != left else (left, quiet_s + passed_s)
+
+
+def _drops(enforcer: Enforcer) -> dict[str, int]:
+    """Packets per entry, over all stages: what XDP drops raw never sees."""
+    packets: dict[str, int] = {}
+    for count in enforcer.counters():
+        packets[count.entry] = packets.get(count.entry, 0) + count.packets
+    return packets

@@ -1,0 +1,139 @@
+"""What is judged in place of a capture, and what a drill sends for it: packets as the wire had them.
+
+A recorded packet may have been captured before hardware completed its checksum. What then stands in the field is an
+artefact of the capture; the evidence for that is in the packet (:mod:`dossim.packet.offload`):
+
+- the sum of the pseudo header alone is what Linux leaves there. The packet is judged, and sent, with the checksum that
+  hardware gave it.
+- 0 is what other systems leave there, and what a careless flood sends. From an Ethernet source that leaves pseudo
+  header sums as well it is completed likewise; else nobody knows, and the packet is judged as if cut there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.packet.capture import PADDING, Capture
+from dossim.packet.columns import parse_columns
+from dossim.packet.cut import most_sendable
+from dossim.packet.fields import IP, IPV6_HEADER, TCP, UDP, IPv4
+from dossim.packet.offload import offloaded
+from dossim.packet.parse import parse_ethernet, parse_ip, transport_checksum, transport_of
+
+Bool = npt.NDArray[np.bool_]
+ZERO = "its checksum is 0: bad on the wire, or not computed yet when it was captured"
+_CHECKSUM_AT = {TCP: 16, UDP: 6}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """``capture`` is what is judged, ``whole`` the same with all bytes that there are.
+
+    ``completed`` packets got their checksum. Of those in ``zero`` nobody knows whether it was bad on the wire.
+    """
+
+    capture: Capture
+    whole: Capture
+    zero: Bool
+    completed: int = 0
+
+    @property
+    def padded(self) -> int:
+        """How many packets get zeros for what the capture cut."""
+        return int((self.whole.wire_length > self.whole.length).sum())
+
+    @cached_property
+    def sent(self) -> Capture:
+        """The frames that stand for the capture in a drill, at their length on the wire."""
+        return _at_wire_length(self.whole) if self.padded else self.whole
+
+
+def every(capture: Capture) -> Bool:
+    """All packets of a capture, which then are recorded ones."""
+    return np.ones(len(capture), np.bool_)
+
+
+def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
+    """``recorded`` packets were captured somewhere, the others made for the purpose: those are taken as they are."""
+    zero = np.zeros(len(capture), np.bool_)
+    if recorded is None or not recorded.any():
+        return Judged(capture, capture, zero)
+    rows = np.flatnonzero(offloaded(parse_columns(capture)) & recorded)
+    found = {int(row): place for row in rows if (place := _checksum_place(capture, int(row))) is not None}
+    senders = {_sender(capture, row) for row, place in found.items() if _has_sum(capture, row, place)}
+    patches: dict[int, bytes] = {}
+    cut_at: dict[int, int] = {}
+    for row, place in found.items():
+        if _has_sum(capture, row, place) or _sender(capture, row) in senders:
+            patches[row] = _completed(capture.frame(row), place)
+        else:
+            zero[row], cut_at[row] = True, place
+    completed = _patched(capture, {row: frame for row, frame in patches.items() if frame})
+    length = completed.length.copy()
+    length[list(cut_at)] = list(cut_at.values())
+    return Judged(replace(completed, length=length), completed, zero, len(patches))
+
+
+def _sender(capture: Capture, row: int) -> bytes:
+    return capture.frame(row)[6:12]
+
+
+def _has_sum(capture: Capture, row: int, place: int) -> bool:
+    return any(capture.frame(row)[place : place + 2])
+
+
+def _checksum_place(capture: Capture, row: int) -> int | None:
+    """Where the frame's TCP or UDP checksum stands; None where that cannot be said. A cut packet stays open anyway."""
+    frame = capture.frame(row)
+    link = parse_ethernet(frame)
+    ip = None if link is None else parse_ip(link)
+    transport = None if ip is None else transport_of(ip)
+    if link is None or ip is None or transport is None or capture.wire_length[row] > capture.length[row]:
+        return None
+    at = _CHECKSUM_AT.get(transport.protocol)
+    if at is None or _length(ip) > len(link.payload):
+        return None
+    return len(frame) - len(link.payload) + transport.offset + at
+
+
+def _completed(frame: bytes, place: int) -> bytes:
+    """The frame with the checksum that hardware gave it."""
+    link = parse_ethernet(frame)
+    assert link is not None, "it has a checksum"
+    ip = parse_ip(link)
+    assert ip is not None, "it has a checksum"
+    transport = transport_of(ip)
+    assert transport is not None, "it has a checksum"
+    start = len(frame) - len(link.payload) + transport.offset
+    end = len(frame) - len(link.payload) + _length(ip)
+    segment = frame[start:place] + b"\0\0" + frame[place + 2 : end]
+    checksum = transport_checksum(ip, transport.protocol, segment)
+    return frame[:place] + checksum.to_bytes(2, "big") + frame[place + 2 :]
+
+
+def _length(ip: IP) -> int:
+    return ip.total_length if isinstance(ip, IPv4) else IPV6_HEADER + ip.payload_length
+
+
+def _patched(capture: Capture, patches: dict[int, bytes]) -> Capture:
+    data = capture.data.copy() if patches else capture.data
+    for row, frame in patches.items():
+        start = int(capture.offset[row])
+        data[start : start + len(frame)] = np.frombuffer(frame, np.uint8)
+    return replace(capture, data=data)
+
+
+def _at_wire_length(capture: Capture) -> Capture:
+    frames = []
+    for row in range(len(capture)):
+        frame = capture.frame(row)
+        wanted = min(int(capture.wire_length[row]), most_sendable(frame) + 1)
+        frames.append(frame + bytes(max(wanted - len(frame), 0)))
+    length = np.array([len(frame) for frame in frames], np.int32)
+    offset = (np.cumsum(length, dtype=np.int64) - length).astype(np.int64)
+    data = np.frombuffer(b"".join(frames) + bytes(PADDING), np.uint8)
+    return replace(capture, data=data, offset=offset, length=length)

@@ -1,0 +1,86 @@
+"""How busy the machine was while a drill ran, as the kernel measured it, and what that may have spoilt.
+
+A drill needs the CPU at the right time in one place: all fragments of a datagram must arrive within the kernel's
+timeout. Whether they did is not assumed; the observer's own clock says it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dossim.observe.journey import Journeys
+
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")  # ns on a CPU, ns waiting for one, time slices
+_MUCH = 0.1  # of its time, waited for a CPU, from which on a machine is called busy
+_TICK_S = 0.05  # the kernel's timers may be that early, by their own granularity
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Seconds since a moment, and how many of them this thread waited for a CPU."""
+
+    elapsed_s: float
+    waited_s: float
+
+    @property
+    def is_busy(self) -> bool:
+        return self.waited_s > _MUCH * self.elapsed_s
+
+    def __str__(self) -> str:
+        waited = f"of {self.elapsed_s:.1f} s the drill waited {self.waited_s:.1f} s for a CPU"
+        return f"the machine was too busy: {waited}; run it again when less is running"
+
+
+class Stall:
+    """Measures from when it is made."""
+
+    def __init__(self) -> None:
+        self._started, self._waited = time.monotonic(), _waited_s()
+
+    def so_far(self) -> Waiting:
+        return Waiting(time.monotonic() - self._started, _waited_s() - self._waited)
+
+
+def _waited_s() -> float:
+    """0 on kernels that do not tell (CONFIG_SCHED_INFO)."""
+    try:
+        return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+def spans_s(journeys: Journeys, fragments: Mapping[int, Hashable]) -> dict[Hashable, float]:
+    """How long it took until the last fragment of a key came to defragmentation, from the first one on."""
+    first: dict[Hashable, int] = {}
+    last: dict[Hashable, int] = {}
+    arrived_ns = journeys["pre_defrag_ns"]
+    for packet, key in fragments.items():
+        arrived = int(arrived_ns[packet])
+        if arrived:
+            first[key] = min(arrived, first.get(key, arrived))
+            last[key] = max(arrived, last.get(key, arrived))
+    return {key: (last[key] - first[key]) / 1e9 for key in first}
+
+
+def overdue(journeys: Journeys, fragments: Mapping[int, Hashable], timeout_s: int) -> tuple[dict[int, str], float]:
+    """Fragments of which the kernel may have given up a datagram that the capture completes, each with the reason; and
+    the longest time between two of one key.
+    """
+    spans = spans_s(journeys, fragments)
+    late = {key: span for key, span in spans.items() if span > timeout_s - _TICK_S}
+    return {
+        packet: f"{late[key]:.1f} s passed between the fragments of its datagram, and the kernel waits {timeout_s} s"
+        for packet, key in fragments.items()
+        if key in late and np.any(journeys["pre_defrag_ns"][packet])
+    }, max(spans.values(), default=0.0)
+
+
+def longer_timeout_s(span_s: float) -> int:
+    """A timeout for a machine on which a replay took so long between two fragments: twice that, in whole seconds."""
+    return math.ceil(2 * span_s) + 1

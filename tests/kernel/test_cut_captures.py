@@ -1,0 +1,153 @@
+"""Drills of captures that were cut, of frames no device sends, and of every protocol: counted, and never by mistake."""
+
+from __future__ import annotations
+
+import json
+import random
+from ipaddress import ip_interface
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dossim.cli import main
+from dossim.disposition import Fate
+from dossim.drill import DrillResult, Situation, drill_capture
+from dossim.host import Host, Listener
+from dossim.packet.capture import Capture
+from enforcer.mode import ModeChoice
+from enforcer.policy.load import load_text
+from enforcer.policy.resources import Resources
+from tests.cut_captures import cut_at, random_cuts
+from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+from tests.odd_frames import frames
+
+pytestmark = pytest.mark.needs_root
+
+MODES = (ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.RAW)
+ATTACKER, INNOCENT = "203.0.113.7", "198.51.100.9"
+HOST = Host(
+    node="jasper",
+    addresses=(ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")),
+    listen=(Listener(6, 80), Listener(17, 9)),
+)
+POLICY = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: eth0, labels: {edge: "true"}}
+spec: {node: jasper, interfaceName: eth0, expectedIPs: ["10.10.10.10", "fd00::10"]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: "all()"
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [%s]
+"""
+DENY_ATTACKER = '{action: Deny, source: {nets: ["203.0.113.0/24"]}}'
+
+
+def policy(rule: str = DENY_ATTACKER) -> Resources:
+    return load_text(POLICY % rule)
+
+
+def four(payload: bytes, protocol: int, source: str = INNOCENT) -> bytes:
+    return ethernet(ipv4(payload, source=source, destination=ME4, protocol=protocol), 0x0800)
+
+
+def tcp(source: str) -> bytes:
+    return four(segment(6, source, ME4, (40000, 80), b"x" * 400), 6, source)
+
+
+def counts(result: DrillResult) -> dict[str, int]:
+    found = result.verification
+    names = ("matched", "mismatched", "unobserved", "undetermined", "not_sendable")
+    said = {name: getattr(found, name) for name in names}
+    assert sum(said.values()) == found.packets
+    shown = [f"{item.packet}: {item.predicted}; {item.observed}: {item.evidence}" for item in found.mismatches]
+    assert not shown, "\n".join(shown)
+    return {name: count for name, count in said.items() if count}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_what_a_cut_capture_decides_is_drilled_and_the_rest_is_said(mode: ModeChoice) -> None:
+    """Cut at 96 bytes: the attacker is denied, nobody knows whether the innocent's checksum was right."""
+    whole = [tcp(ATTACKER), tcp(INNOCENT), four(b"x" * 400, 253)]
+    capture = cut_at(whole, [96] * 3)
+    result = drill_capture(capture, Situation(policy(), HOST, mode))
+    assert counts(result) == {"matched": 2, "undetermined": 1}
+    assert [result.prediction.disposition(number).fate for number in range(3)] == [
+        Fate.DROPPED,
+        Fate.UNDETERMINED,
+        Fate.DELIVERED,
+    ]
+    assert result.verification.agrees
+    assert any("zeros in place of the rest" in sentence for sentence in result.about)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_random_cut_frames(mode: ModeChoice) -> None:
+    """What is said of a cut packet holds on the kernel for the frame that is sent in its place."""
+    whole = frames(20261128, 600)
+    capture = cut_at(whole, random_cuts(whole, random.Random(7)))
+    found = counts(drill_capture(capture, Situation(policy(), HOST, mode)))
+    assert found["matched"] > 50
+    assert found["undetermined"] > 50
+
+
+def test_frames_that_no_device_sends() -> None:
+    """Exactly those that the kernel refuses are predicted to be refused."""
+    plain, tagged = ethernet(b"", 0x88B5), ethernet(b"", 0x88B5, tags=((0x8100, 0),))
+    sizes = [(plain, size) for size in (0, 13, 14, 65549, 65550, 70000)]
+    sizes += [(tagged, size) for size in (65549, 65553, 65554)]
+    capture = Capture.from_frames([(head + bytes(size))[:size] for head, size in sizes])
+    result = drill_capture(capture, Situation(policy(), HOST, ModeChoice.NATIVE))
+    assert counts(result) == {"matched": 4, "not_sendable": 5}
+    assert result.verification.agrees
+
+
+def test_every_protocol() -> None:
+    """To the host over both families: without a byte, with four, with zeros, with anything."""
+    rng = random.Random(256)
+    sent = []
+    for protocol in range(256):
+        for payload in (b"", rng.randbytes(4), bytes(64), rng.randbytes(64)):
+            sent.append(four(payload, protocol))
+            packet = ipv6(payload, source="2001:db8::7", destination=ME6, next_header=protocol)
+            sent.append(ethernet(packet, 0x86DD))
+    assert counts(drill_capture(Capture.from_frames(sent), Situation(Resources(), HOST, ModeChoice.RAW))) == {
+        "matched": len(sent)
+    }
+
+
+ZEROS = [(four(bytes(length), 1), length) for length in (4, 7, 8, 9, 64)]
+
+
+@pytest.mark.parametrize("rule", [DENY_ATTACKER, "{action: Allow, protocol: ICMP}"], ids=["tracked", "untracked"])
+def test_icmp_of_zeros_is_good_where_conntrack_has_looked_at_it(rule: str) -> None:
+    result = drill_capture(Capture.from_frames([frame for frame, _ in ZEROS]), Situation(policy(rule), HOST))
+    tracked = rule == DENY_ATTACKER
+    assert counts(result) == {"matched": len(ZEROS)}
+    for number, (_, length) in enumerate(ZEROS):
+        seen = result.observations.disposition(number)
+        assert seen is not None
+        assert seen.column == ("delivered" if tracked and length >= 8 else "socket"), length
+
+
+def test_the_command_counts_each_packet_once(tmp_path: Path) -> None:
+    cut_at([tcp(ATTACKER), tcp(INNOCENT)], [96, 96]).write(tmp_path / "cut.pcap")
+    (tmp_path / "policy.yaml").write_text(POLICY % DENY_ATTACKER)
+    command = ["drill", str(tmp_path / "cut.pcap"), "-p", str(tmp_path / "policy.yaml"), "-o", "json"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert {name: data[name] for name in ("packets", "matched", "undetermined", "not_sendable", "skipped")} == {
+        "packets": 2, "matched": 1, "undetermined": 1, "not_sendable": 0, "skipped": {},
+    }  # fmt: skip
+    assert data["stages"].keys() == {"driver"}
+    cut_at([tcp(INNOCENT)], [96]).write(tmp_path / "cut.pcap")
+    nothing = CliRunner().invoke(main, command)
+    assert nothing.exit_code == 1, "a drill that shows nothing does not pass"

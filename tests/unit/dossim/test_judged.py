@@ -1,0 +1,105 @@
+"""What is judged in place of recorded packets: checksums that hardware completed, and zeros nobody can explain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+import numpy as np
+import pytest
+
+from dossim.disposition import Fate
+from dossim.drill import PredictResult, Situation, every, predict_capture
+from dossim.drill.judged import judged
+from dossim.host import Host, Listener
+from dossim.packet.capture import Capture
+from dossim.packet.parse import internet_checksum
+from enforcer.policy.resources import Resources
+from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+
+HOST = Host("jasper", addresses=(ip_interface(ME4), ip_interface(ME6)), listen=(Listener(17, 53),))
+SOURCES = {4: "203.0.113.7", 6: "2001:db8::7"}
+AT = {6: 16, 17: 6}
+BOTH = pytest.mark.parametrize("version", [4, 6])
+EACH = pytest.mark.parametrize("protocol", [6, 17])
+
+
+def frame(version: int, protocol: int, checksum: int | None, *, sender: bytes = b"\2\0\0\0\0\0") -> bytes:
+    """A packet with this in its checksum field; None: what is right."""
+    source, destination = SOURCES[version], {4: ME4, 6: ME6}[version]
+    octets = segment(protocol, source, destination, (1024, 53), b"some data")
+    at = AT[protocol]
+    if checksum is not None:
+        octets = octets[:at] + checksum.to_bytes(2, "big") + octets[at + 2 :]
+    if version == 4:
+        built = ethernet(ipv4(octets, source=source, destination=destination, protocol=protocol), 0x0800)
+    else:
+        built = ethernet(ipv6(octets, source=source, destination=destination, next_header=protocol), 0x86DD)
+    return built[:6] + sender + built[12:]
+
+
+def pseudo_sum(version: int, protocol: int) -> int:
+    """What Linux leaves in the field for hardware to complete."""
+    length = len(segment(protocol, SOURCES[version], {4: ME4, 6: ME6}[version], (1024, 53), b"some data"))
+    pair = ip_address(SOURCES[version]).packed + ip_address({4: ME4, 6: ME6}[version]).packed
+    return 0xFFFF - internet_checksum(pair + length.to_bytes(4, "big") + protocol.to_bytes(4, "big"))
+
+
+def told(frames: list[bytes], *, recorded: bool = True) -> PredictResult:
+    capture = Capture.from_frames(frames)
+    return predict_capture(capture, Situation(Resources(), HOST), recorded=every(capture) if recorded else None)
+
+
+def fates(result: PredictResult) -> list[Fate]:
+    return [result.prediction.disposition(number).fate for number in range(len(result.capture))]
+
+
+@BOTH
+@EACH
+def test_a_pseudo_header_sum_is_completed_as_hardware_did(version: int, protocol: int) -> None:
+    partial, right = frame(version, protocol, pseudo_sum(version, protocol)), frame(version, protocol, None)
+    assert fates(told([partial, right])) == [Fate.DELIVERED, Fate.DELIVERED]
+    assert fates(told([partial], recorded=False)) == [Fate.DROPPED]  # what somebody made is taken as it is
+    capture = Capture.from_frames([partial])
+    found = judged(capture, every(capture))
+    assert (found.completed, found.sent.frame(0), capture.frame(0)) == (1, right, partial)
+
+
+@BOTH
+@EACH
+def test_a_bad_checksum_stays_bad(version: int, protocol: int) -> None:
+    assert fates(told([frame(version, protocol, 0x1234)])) == [Fate.DROPPED]
+
+
+@BOTH
+def test_a_checksum_of_0_is_undetermined(version: int) -> None:
+    result = told([frame(version, 6, 0)])
+    end = result.prediction.disposition(0)
+    assert end.fate is Fate.UNDETERMINED
+    assert end.reason.startswith("its checksum is 0")
+    assert any("checksum of 0" in sentence for sentence in result.about)
+
+
+@BOTH
+def test_but_not_from_whom_pseudo_header_sums_come_as_well(version: int) -> None:
+    frames = [frame(version, 6, 0), frame(version, 6, pseudo_sum(version, 6))]
+    assert fates(told(frames)) == [Fate.DELIVERED, Fate.DELIVERED]
+    elsewhere = frame(version, 6, 0, sender=b"\2\0\0\0\0\1")
+    assert fates(told([elsewhere, *frames]))[0] is Fate.UNDETERMINED
+
+
+def test_udp_over_ipv4_without_checksum_is_whole() -> None:
+    assert fates(told([frame(4, 17, 0)])) == [Fate.DELIVERED]
+
+
+def test_a_cut_packet_is_sent_at_its_length_and_judged_as_cut() -> None:
+    whole = frame(4, 6, None)
+    capture = replace(Capture.from_frames([whole[:60], whole]), wire_length=np.array([len(whole)] * 2, np.int32))
+    found = judged(capture, every(capture))
+    assert found.sent.frame(0) == whole[:60] + bytes(len(whole) - 60)
+    assert (found.padded, found.capture.length.tolist()) == (1, [60, len(whole)])
+    result = predict_capture(capture, Situation(Resources(), HOST), recorded=every(capture))
+    assert fates(result) == [Fate.UNDETERMINED, Fate.DELIVERED]
+    assert result.prediction.disposition(0).reason == (
+        f"cut by the capture at 60 of {len(whole)} bytes: its TCP checksum is not known"
+    )
