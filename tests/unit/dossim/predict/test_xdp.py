@@ -89,7 +89,7 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     "a cut capture without: passed": (bytes(four(SYN / Raw(b"x" * 40)))[:53], "ip-input"),
     # layer 2 and headers
     "one tag": (E / Dot1Q(vlan=0) / four(SYN)[IP], "driver"),
-    "a tag of a VLAN": (E / Dot1Q(vlan=5) / four(SYN)[IP], "driver"),
+    "a tag of a VLAN: passed": (E / Dot1Q(vlan=5) / four(SYN)[IP], "ip-input"),
     "two tags": (E / Dot1AD(vlan=0) / Dot1Q(vlan=0) / six(SYN)[IPv6], "driver"),
     "three tags: passed": (E / Dot1Q(vlan=0) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / four(SYN)[IP], "raw"),
     "ARP": (E / ARP(psrc=BAD, pdst=ME), "delivered"),
