@@ -97,7 +97,7 @@ DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_
         pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 0),)), DRIVER, id="behind a priority tag"),
         pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 5),)), IP_INPUT, id="tagged for a VLAN"),
         pytest.param(four(tcp(1024, 80), 6, tags=((0x88A8, 0), (0x8100, 0))), DRIVER, id="behind two"),
-        pytest.param(four(tcp(1024, 80), 6, tags=((0x88A8, 0), (0x8100, 6))), IP_INPUT, id="tagged for a VLAN behind another tag"),
+        pytest.param(four(tcp(1024, 80), 6, tags=((0x88A8, 0), (0x8100, 6))), IP_INPUT, id="tagged for a VLAN, inside"),
         pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 0),) * 3), RAW, id="behind three it is not looked"),
         pytest.param(four(tcp(1024, 80), 6)[:-1], IP_INPUT, id="longer than the frame: TCP's header is not all there"),
         pytest.param(four(tcp(1024, 80) + b"x", 6)[:-1], DRIVER, id="longer than the frame, behind the header"),
