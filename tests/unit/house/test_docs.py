@@ -1,0 +1,51 @@
+"""What the pages of docs/ name is there: files, and the tests that hold what docs/reliability.md claims."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?")
+_LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+_PATH = re.compile(
+    r"`((?:dossim|enforcer|bpf|tests|scenarios|bench|packaging)/[\w./-]+\.(?:py|c|h|md|yaml|service|json))`"
+)
+
+
+def names_in(path: Path) -> set[str]:
+    """Every function and class of a test file, methods as ``Class::method``."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
+    return found
+
+
+def claims() -> list[tuple[str, str]]:
+    """(test file, test) of every row of the reliability tables."""
+    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text().splitlines() if line.startswith("| ")]
+    return [(path, name) for line in rows for path, name in _TEST.findall(line)]
+
+
+def test_every_row_of_the_reliability_page_names_a_test_that_is_there() -> None:
+    missing = []
+    for path, name in claims():
+        if not (ROOT / path).is_file() or (name and name not in names_in(ROOT / path)):
+            missing.append(f"{path}::{name}" if name else path)
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    linked = [target for target in _LINK.findall(text) if not (page.parent / target).exists()]
+    named = [target for target in _PATH.findall(text) if not (ROOT / target).exists()]
+    assert not linked + named
