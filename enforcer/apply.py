@@ -32,7 +32,7 @@ from enforcer.backends.nftables import probe as probe_nftables
 from enforcer.backends.nftables.rules import RateLimit
 from enforcer.backends.raw import RawBackends
 from enforcer.backends.xdp import XdpBackend
-from enforcer.directories import UntrustedDirectoryError
+from enforcer.directories import UnusableDirectoryError
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.kernel.netlink import InterfaceState
@@ -151,7 +151,7 @@ class Enforcer:
     def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
         """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
         try:
-            with suppress(UntrustedDirectoryError):  # applying XDP refuses then, and says why
+            with suppress(UnusableDirectoryError):  # applying XDP refuses then, and says why
                 wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
             if self.choice is not ModeChoice.RAW:
                 require(self.toolchain)
@@ -162,7 +162,7 @@ class Enforcer:
     def _release(self, settled: Settlement, xdp: XdpBackend, *, dry_run: bool) -> list[str]:
         try:
             return xdp.release(settled.plan, dry_run=dry_run)
-        except UntrustedDirectoryError:  # a warning says so
+        except UnusableDirectoryError:  # a warning says so
             return []
         except Exception as error:
             settled.failed = failure(error)

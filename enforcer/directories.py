@@ -25,7 +25,11 @@ _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o700
 
 
-class UntrustedDirectoryError(HostError):
+class UnusableDirectoryError(HostError):
+    """What is found under a directory's name is none, or not to be trusted."""
+
+
+class UntrustedDirectoryError(UnusableDirectoryError):
     """Somebody else can change what is in a directory, or what is found under its name."""
 
 
@@ -88,7 +92,7 @@ def _opened(path: Path, make: int | None) -> Iterator[int]:
                 status = os.fstat(below)
             elif not stat.S_ISDIR(status.st_mode):
                 os.close(below)
-                raise HostError(f"{at / name}: not a directory")
+                raise UnusableDirectoryError(f"{at / name}: not a directory")
             os.close(here)
             here, at = below, at / name
         _check_last(at, os.fstat(here))

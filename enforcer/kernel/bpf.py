@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from enforcer.errors import KernelError, PrivilegeError
-from enforcer.kernel.libbpf import libbpf, log_lines
+from enforcer.kernel.libbpf import OpenOptions, libbpf, log_lines
 from enforcer.kernel.maps import Map
 from enforcer.words import Mode
 
@@ -40,7 +40,9 @@ class BpfObject:
         self._path = path
         self._lib = libbpf()
         log_lines.clear()
-        self._object: int | None = self._lib.bpf_object__open_file(os.fsencode(path), None)
+        self._object: int | None = self._lib.bpf_object__open_file(
+            os.fsencode(path), ctypes.byref(OpenOptions.of_this_kernel())
+        )
         if not self._object:
             raise KernelError(f"open {path.name}", number=ctypes.get_errno(), log="\n".join(log_lines))
 

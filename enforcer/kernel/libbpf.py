@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 
 from enforcer.errors import HostError
@@ -57,6 +58,31 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "btf__name_by_offset": ([_VOID, _U32], _TEXT),
     "bpf_object__btf": ([_VOID], _VOID),
 }
+
+KERNEL_BTF = "/sys/kernel/btf/vmlinux"
+
+
+class OpenOptions(ctypes.Structure):
+    """struct bpf_object_open_opts of libbpf 1.0, which later ones only add to."""
+
+    _fields_ = (
+        ("sz", _SIZE),
+        ("object_name", _TEXT),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", _TEXT),
+        ("unused", _U32),
+        ("kconfig", _TEXT),
+        ("btf_custom_path", _TEXT),
+    )
+
+    @classmethod
+    def of_this_kernel(cls) -> OpenOptions:
+        """Structures are looked for in the kernel's own BTF alone. For one that is not there (no VLANs, say) libbpf
+        would go through the BTF of all modules, which needs CAP_SYS_ADMIN, and before 1.2 fails without it.
+        """
+        path = os.fsencode(KERNEL_BTF) if os.path.exists(KERNEL_BTF) else None
+        return cls(sz=ctypes.sizeof(cls), btf_custom_path=path)
+
 
 _PRINT = ctypes.CFUNCTYPE(_INT, _INT, _TEXT, _VOID)
 _LEVEL_DEBUG = 2

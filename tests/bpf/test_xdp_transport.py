@@ -239,7 +239,7 @@ def test_extension_headers(program: Program, frame: bytes, entry: int | None) ->
         pytest.param(ether(IPV4, ipv4(tcp(), protocol=TCP)), 14 + 20 + 20, id="IPv4 TCP"),
         pytest.param(ether(IPV4, ipv4(udp(), protocol=UDP)), 14 + 20 + 8, id="IPv4 UDP"),
         pytest.param(ether(IPV4, ipv4(bytes(8))), 14 + 20, id="IPv4 ICMP"),
-        pytest.param(ether(IPV6, ipv6(tcp(), next_header=TCP), (VLAN, 5)), 18 + 40 + 20, id="IPv6 TCP with a tag"),
+        pytest.param(ether(IPV6, ipv6(tcp(), next_header=TCP), (VLAN, 0)), 18 + 40 + 20, id="IPv6 TCP, priority tag"),
         pytest.param(
             chain(HOP_BY_HOP, FRAGMENT, last=UDP, payload=udp()), 14 + 40 + 8 + 8 + 8, id="IPv6 UDP behind two headers"
         ),

@@ -10,6 +10,7 @@ import pytest
 
 from enforcer import lock
 from enforcer.apply import Applied, Enforcer
+from enforcer.kernel import device
 from enforcer.lock import namespace_lock
 from enforcer.policy.load import load_text
 from enforcer.words import Mode
@@ -105,6 +106,17 @@ def test_pins_that_will_not_stay_are_warned_of(
     done = a_pass(host, pin_root, prepare)
     assert mode_of(done) is Mode.NATIVE
     assert any(NOT_KEPT in warning for warning in done.warnings) is warned
+
+
+def test_looking_at_an_interface_needs_no_sys_admin() -> None:
+    """Also where the kernel lacks a structure (it may have no VLANs), for which libbpf would ask the modules."""
+
+    def act() -> bool:
+        as_a_service()
+        device._loaded.clear()
+        return device.can_look()
+
+    assert forked(act) is device.can_look()
 
 
 def read_only_bpffs() -> None:
