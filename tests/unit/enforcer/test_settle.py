@@ -162,7 +162,11 @@ class NeverContent:
 
 @pytest.mark.parametrize("choice", ModeChoice)
 @pytest.mark.parametrize("facts", [FACTS, HostFacts("jasper")], ids=["interfaces known", "nothing known"])
-@pytest.mark.parametrize("absent", [frozenset(), frozenset({"eth0"}), frozenset({"eth0", "eth1"})], ids=str)
+@pytest.mark.parametrize(
+    "absent",
+    [frozenset(), frozenset({"eth0"}), frozenset({"eth0", "eth1"})],
+    ids=["none absent", "one absent", "both absent"],
+)
 def test_it_ends_whatever_is_asked_for_known_and_refused(
     choice: ModeChoice, facts: HostFacts, absent: frozenset[str]
 ) -> None:
