@@ -22,7 +22,7 @@ from enforcer.policy.resources import Resources
 from tests.frames import ME4, ethernet, ipv4
 from tests.odd_frames import frames
 
-pytestmark = pytest.mark.needs_root
+pytestmark = [pytest.mark.needs_root, pytest.mark.alone]
 
 HOST = Host("jasper", addresses=(ip_interface(f"{ME4}/24"), ip_interface("fd00::10/64")), listen=(Listener(17, 9),))
 SITUATION = Situation(Resources(), HOST, ModeChoice.RAW)
