@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Write enforcer/policy/felix_fields.json: every field of Calico's FelixConfiguration, with its type.
+"""Write enforcer/policy/felix_fields.json: every field of Calico's FelixConfiguration, with what its value may be.
 
-The source is Calico's custom resource definition, ``api/config/crd/projectcalico.org_felixconfigurations.yaml`` of its
-repository, as a path or a URL:
+The sources are, of Calico's repository, its custom resource definition and the Go type, whose ``validate`` tags say
+what the definition does not. Each is a path or a URL:
 
-    tools/felix_fields.py --calico v3.32.0 projectcalico.org_felixconfigurations.yaml
+    tools/felix_fields.py --calico v3.32.0 api/config/crd/projectcalico.org_felixconfigurations.yaml \\
+        api/pkg/apis/projectcalico/v3/felixconfig.go
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,25 @@ import yaml
 
 OUTPUT = Path(__file__).parent.parent / "enforcer" / "policy" / "felix_fields.json"
 
+KEPT = ("type", "enum", "pattern", "minimum", "maximum", "maxLength", "maxItems", "required")
+BOUNDS = {"gte": ("minimum", 0), "gt": ("minimum", 1), "lte": ("maximum", 0), "lt": ("maximum", -1)}
+# Go validators of a whole list, as those of its items, and of a mapping, as those of its keys.
+OF_ITEMS = {"ifaceFilterSlice": "ifaceFilter", "cidrs": "cidr"}
+OF_KEYS = {"bpfLogFilters": "interface"}
+READ = ("interface", "ifaceFilter", "keyValueList", "prometheusHost", "regexp")  # named as they are, in ``is``
+NOTHING = ("omitempty", "dive", "")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="the CustomResourceDefinition: a path or a URL")
-    parser.add_argument("--calico", required=True, metavar="VERSION", help="the version of Calico it is of")
+    parser.add_argument("definition", help="the CustomResourceDefinition: a path or a URL")
+    parser.add_argument("types", help="felixconfig.go: a path or a URL")
+    parser.add_argument("--calico", required=True, metavar="VERSION", help="the version of Calico they are of")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
-    fields = fields_of(yaml.safe_load(read(given.source)))
-    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(kind)}" for name, kind in sorted(fields.items()))
+    fields = fields_of(yaml.safe_load(read(given.definition)))
+    tag(fields, read(given.types))
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(field)}" for name, field in sorted(fields.items()))
     text = f'{{\n"calico": {json.dumps(given.calico)},\n"fields": {{\n{lines}\n}}\n}}\n'
     given.output.write_text(text, encoding="utf-8")
     print(f"{given.output}: {len(fields)} fields of Calico {given.calico}")
@@ -40,20 +52,50 @@ def read(source: str) -> str:
         return str(answer.read().decode("utf-8"))
 
 
-def fields_of(definition: dict[str, Any]) -> dict[str, str]:
-    """Name and type of each field of the spec, of the newest version served."""
+def fields_of(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name and schema of each field of the spec, of the newest version served."""
     if (
         definition.get("kind") != "CustomResourceDefinition"
         or definition["spec"]["names"]["kind"] != "FelixConfiguration"
     ):
         raise SystemExit("not the CustomResourceDefinition of FelixConfiguration")
     schema = definition["spec"]["versions"][-1]["schema"]["openAPIV3Schema"]
-    return {name: type_of(field) for name, field in schema["properties"]["spec"]["properties"].items()}
+    return {name: schema_of(field) for name, field in schema["properties"]["spec"]["properties"].items()}
 
 
-def type_of(field: dict[str, Any]) -> str:
-    """``boolean``, ``integer``, ``number``, ``string``, ``array``, ``object`` or ``int-or-string``."""
-    return "int-or-string" if field.get("x-kubernetes-int-or-string") else str(field["type"])
+def schema_of(field: dict[str, Any]) -> dict[str, Any]:
+    """What a value may be, without the prose. ``type`` may also be ``int-or-string``."""
+    kept = {key: field[key] for key in KEPT if key in field}
+    if field.get("x-kubernetes-int-or-string"):
+        kept["type"] = "int-or-string"
+    if "properties" in field:
+        kept["properties"] = {name: schema_of(inner) for name, inner in field["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if key in field:
+            kept[key] = schema_of(field[key])
+    return kept
+
+
+def tag(fields: dict[str, dict[str, Any]], types: str) -> None:
+    """Add what the ``validate`` tags of FelixConfigurationSpec ask. An empty text that is no pointer is left out."""
+    body = types[types.index("type FelixConfigurationSpec struct {") :].partition("\n}\n")[0]
+    for kind, name, tags in re.findall(r'^\t\w+ +(\S+) +`json:"(\w+)[^`]*?validate:"([^"]*)"', body, re.MULTILINE):
+        field = fields[name]
+        for item in tags.split(","):
+            key, _, value = item.partition("=")
+            if key == "oneof":
+                field["enum"] = value.split() + ([] if kind.startswith("*") else [""])
+            elif key in BOUNDS:
+                bound, more = BOUNDS[key]
+                field[bound] = int(value) + more
+            elif key in OF_ITEMS:
+                field["items"]["is"] = OF_ITEMS[key]
+            elif key in OF_KEYS:
+                field["keys"] = OF_KEYS[key]
+            elif key in READ:
+                field["is"] = key
+            elif key not in NOTHING:
+                raise SystemExit(f"{name}: the tag {item!r} is not known here")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The fields of Calico's FelixConfigurationSpec by name and type, and what an unknown name most likely is.
+"""The fields of Calico's FelixConfigurationSpec by name and schema, and what an unknown name most likely is.
 
 The list is generated from Calico's own definition (``tools/felix_fields.py``) and states its version. A cluster's file
 is never refused for a field of another concern, a newer Calico's included; and a slip of the pen (``xdpEnabeld``) never
@@ -12,10 +12,12 @@ import json
 import re
 from collections.abc import Iterable
 from importlib import resources
+from typing import Any
 
 _DATA = json.loads(resources.files("enforcer.policy").joinpath("felix_fields.json").read_text(encoding="utf-8"))
 CALICO: str = _DATA["calico"]
-TYPES: dict[str, str] = _DATA["fields"]
+SCHEMAS: dict[str, dict[str, Any]] = _DATA["fields"]
+TYPES: dict[str, str] = {name: schema["type"] for name, schema in SCHEMAS.items()}
 
 # Fields that earlier releases had.
 EARLIER = ("bpfKubeProxyEndpointSlicesEnabled", "iptablesLockFilePath", "iptablesLockTimeout")

@@ -1,20 +1,21 @@
 """FelixConfiguration: the fields that bear on untracked policy, read and checked (``felix/config/config_params.go``).
 
-All other fields Felix has are known by name and type (``felix_fields``). As in Felix, an empty string leaves the
-default, ``none`` switches a setting of text off, and an annotation ``config.projectcalico.org/NAME`` overrides the spec
-(``felix_annotations``).
+All other fields Felix has are known by name and by what their values may be (``felix_schema``). As in Felix, an empty
+string leaves the default, ``none`` switches a setting of text off, and an annotation ``config.projectcalico.org/NAME``
+overrides the spec (``felix_annotations``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from enforcer.policy import felix_fields, schema, values
 from enforcer.policy.felix_annotations import overrides
-from enforcer.policy.nodes import Fieldset, Items, Scalar, shown
+from enforcer.policy.felix_schema import of_schema
+from enforcer.policy.nodes import Fieldset, Scalar, shown
 from enforcer.policy.reading import (
     UNKNOWN_MAX,
     Cursor,
@@ -209,8 +210,10 @@ def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
             found[name] = value
     for api_name, value in overrides(base.annotations, {name: read for name, (_, read) in FIELDS.items()}):
         found[FIELDS[api_name][0]] = value
-    for api_name in felix_fields.TYPES.keys() - FIELDS.keys():
-        spec.get(api_name, _of_type(felix_fields.TYPES[api_name]), None)
+    for api_name in sorted(felix_fields.TYPES.keys() - FIELDS.keys() - {NODE_SELECTOR}):
+        spec.get(api_name, of_schema(api_name, felix_fields.SCHEMAS[api_name]), None)
+    if "routeTableRange" in spec and "routeTableRanges" in spec:
+        spec.cursor("routeTableRange").fault("cannot stand beside routeTableRanges; leave it out")
     blank = FelixConfiguration(base.name, base.labels, base.position, written=frozenset(found))
     return replace(blank, node_selector=_node_selector(spec, base.name), created=base.created, **found)
 
@@ -233,32 +236,3 @@ def _node_selector(spec: Fields, name: str) -> str:
     if NODE_SELECTOR in spec and (name == "default" or name.startswith("node.")):
         spec.cursor(NODE_SELECTOR).fault(f"may not be set in {name!r}, which says by its name which nodes it is for")
     return spec.get(NODE_SELECTOR, values.selector(), "")
-
-
-_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "boolean": ("true or false", lambda value: isinstance(value, bool)),
-    "integer": ("a whole number", lambda value: _is_whole(value)),
-    "number": ("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)),
-    "string": ("a string", lambda value: isinstance(value, str)),
-    "int-or-string": ("a whole number or a string", lambda value: isinstance(value, str) or _is_whole(value)),
-}
-
-
-def _is_whole(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
-
-
-def _of_type(kind: str) -> Reader[None]:
-    """Checks the type of a field that is not read otherwise."""
-
-    def read(at: Cursor) -> None:
-        if kind in ("array", "object"):
-            wanted = "a list" if kind == "array" else "a mapping"
-            holds = isinstance(at.node, Items if kind == "array" else Fieldset)
-        else:
-            wanted, is_of = _TYPES[kind]
-            holds = isinstance(at.node, Scalar) and is_of(at.node.value)
-        if not holds:
-            raise Refused(at, f"expected {wanted}, found {at.node}")
-
-    return read

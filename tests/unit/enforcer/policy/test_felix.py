@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from enforcer.apply import nft_settings_of, settings_of
 from enforcer.policy import felix_fields
-from enforcer.policy.felix_fields import CALICO, EARLIER, TYPES, misspelt, slips_between
+from enforcer.policy.felix_fields import CALICO, EARLIER, SCHEMAS, TYPES, misspelt, slips_between
 from enforcer.policy.resources import Failsafe, FelixConfiguration, Resources
 from enforcer.policy.validate_felix import FIELDS
 from tests.unit.enforcer.policy.documents import accepted, document, faults
@@ -17,6 +18,10 @@ from tests.unit.enforcer.policy.documents import accepted, document, faults
 EXAMPLES: dict[str, str] = {
     "boolean": "true", "integer": "7", "number": "1.5", "string": "text", "array": "[]", "object": "{}",
     "int-or-string": "7",
+}  # fmt: skip
+PARTICULAR = {
+    "deviceRouteSourceAddress": "10.0.0.1", "deviceRouteSourceAddressIPv6": "'fd00::1'", "featureGates": "a=b",
+    "featureDetectOverride": "a=true", "natOutgoingAddress": "10.0.0.1",
 }  # fmt: skip
 
 
@@ -33,9 +38,21 @@ def test_every_field_that_matters_is_calicos() -> None:
     assert not TYPES.keys() & set(EARLIER)
 
 
+def example(name: str) -> str:
+    """A value in flow style that the field may have."""
+    schema = SCHEMAS[name]
+    if name in PARTICULAR:
+        return PARTICULAR[name]
+    if "enum" in schema:
+        return f"'{schema['enum'][0]}'"
+    if found := re.match(r"\^\(\?i\)\((\w+)", schema.get("pattern", "")):
+        return f"'{found[1].lower()}'"
+    return "90s" if "(ms|s|" in schema.get("pattern", "") else EXAMPLES[schema["type"]]
+
+
 def test_every_other_field_is_passed_by_its_type() -> None:
-    others = sorted(TYPES.keys() - FIELDS.keys() - {"nodeSelector"})
-    right = "\n".join(f"{name}: {EXAMPLES[TYPES[name]]}" for name in others)
+    others = sorted(TYPES.keys() - FIELDS.keys() - {"nodeSelector", "routeTableRange"})
+    right = "\n".join(f"{name}: {example(name)}" for name in others)
     assert felix(right).felix_configurations[0].written == frozenset()
     wrong = "\n".join(f"{name}: {'{}' if TYPES[name] == 'array' else '[]'}" for name in others)
     assert [where for where, _ in faults(document("FelixConfiguration", wrong, "{name: default}"))] == [
