@@ -21,6 +21,8 @@ NODES_MAX = 10_000_000  # of a text, aliases followed
 DOCUMENTS_MAX = 100_000
 SCALAR_MAX = 1024 * 1024  # characters; an annotation may have 256 KiB
 
+_TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels"
+
 # libyaml where the wheel has it: ten times as fast, the same events.
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -91,7 +93,7 @@ def shown(text: str, most: int = 60) -> str:
 def from_data(data: object, depth: int = 0) -> Node:
     """The tree of JSON-like data; it has no positions. Raises DocumentFault on what JSON cannot hold."""
     if depth > DEPTH_MAX:
-        raise DocumentFault(f"nested deeper than {DEPTH_MAX} levels")
+        raise DocumentFault(_TOO_DEEP)
     if isinstance(data, int) and not _INT_MIN <= data <= _INT_MAX:
         raise DocumentFault("a number that 64 bits do not hold")
     if data is None or isinstance(data, (str, int, float, bool)):
@@ -128,6 +130,8 @@ def from_text(text: str) -> Iterator[Node]:
         raise DocumentFault(f"found {character}, which YAML does not allow", line, column) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "maximum nesting depth" in str(error.problem):  # libyaml 0.2.6 looks further ahead than we count
+            raise DocumentFault(_TOO_DEEP, *((mark.line + 1, mark.column + 1) if mark else (0, 0))) from error
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise DocumentFault(f"not YAML: {what}", *((mark.line + 1, mark.column + 1) if mark else (0, 0))) from error
     except yaml.YAMLError as error:
@@ -173,7 +177,7 @@ class _Composer:
             self._count(event)
             self._open.append(_Open(event))
             if len(self._open) > DEPTH_MAX:
-                raise _fault(event, f"nested deeper than {DEPTH_MAX} levels")
+                raise _fault(event, _TOO_DEEP)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             closed = self._open.pop()
             node = _mapping(closed) if isinstance(event, yaml.MappingEndEvent) else _sequence(closed)

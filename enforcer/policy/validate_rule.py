@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from enforcer.policy import schema, values
+from enforcer.policy.nodes import Items, Node, Scalar
 from enforcer.policy.reading import Cursor, Fields, Reader, Refused, integer, list_of, one_of, string
-from enforcer.policy.resources import EntityRule, IcmpMatch, IPNetwork, NamedPort, Rule
+from enforcer.policy.resources import EntityRule, IcmpMatch, IPNetwork, Rule
 from enforcer.policy.values import Protocol
 from enforcer.words import Action, Direction
 
@@ -122,7 +123,7 @@ def _metadata(at: Cursor) -> None:
 
 def _check_icmp(fields: Fields, found: Rule, protocol: Protocol | None, not_protocol: Protocol | None) -> None:
     for name in ("icmp", "notICMP"):
-        if name in fields and _icmp_name(protocol) not in ICMP_FAMILY:
+        if name in fields and not _is_faulty(fields, "protocol", protocol) and _icmp_name(protocol) not in ICMP_FAMILY:
             fields.cursor(name).fault("needs protocol: ICMP or protocol: ICMPv6 beside it")
     if "ipVersion" not in fields:
         return
@@ -174,14 +175,28 @@ def _nets(found: Rule) -> Iterator[tuple[str, str, tuple[IPNetwork, ...]]]:
 
 
 def _check_ports(fields: Fields, found: Rule) -> None:
-    """Port numbers need a protocol that has ports; a name brings its protocol along."""
-    if found.protocol in schema.PORT_PROTOCOLS:
+    """Port numbers, faulty ones too, need a protocol that has ports; a name brings its protocol along."""
+    if found.protocol in schema.PORT_PROTOCOLS or _is_faulty(fields, "protocol", found.protocol):
         return
-    for side, entity in (("source", found.source), ("destination", found.destination)):
-        for name, ports in (("ports", entity.ports), ("notPorts", entity.not_ports)):
-            numbers = [port for port in ports if not isinstance(port, NamedPort)]
-            if numbers or (ports and found.protocol is not None):
-                fields.cursor(side, name).fault("needs protocol: TCP, UDP or SCTP in the rule")
+    for side in ("source", "destination"):
+        for name in ("ports", "notPorts"):
+            at = fields.cursor(side, name)
+            written = at.node.items[:PORTS_MAX] if isinstance(at.node, Items) else []
+            if any(map(_is_number, written)) or (written and found.protocol is not None):
+                at.fault("needs protocol: TCP, UDP or SCTP in the rule")
+
+
+def _is_number(port: Node) -> bool:
+    """Whether a port is written as a number or a range, right or wrong."""
+    if not isinstance(port, Scalar) or isinstance(port.value, str):
+        text = str(getattr(port, "value", ""))
+        return text[:1].isdigit() and not values.is_port_name(text)
+    return port.value is not None
+
+
+def _is_faulty(fields: Fields, name: str, value: object) -> bool:
+    """Whether a field is there and could not be read, which is reported: nothing follows from it."""
+    return value is None and name in fields
 
 
 def _check_services(fields: Fields, found: Rule, direction: Direction | None) -> None:
@@ -194,6 +209,7 @@ def _check_services(fields: Fields, found: Rule, direction: Direction | None) ->
         if allowed is not None and not allowed["namespace"]:
             fields.cursor(right, "services").fault("needs a namespace, because a GlobalNetworkPolicy is in none")
     if services["destination"] is not None:
-        for name, ports in (("ports", found.destination.ports), ("notPorts", found.destination.not_ports)):
-            if ports:
-                fields.cursor("destination", name).fault("cannot stand beside services, which bring their own ports")
+        for name in ("ports", "notPorts"):
+            at = fields.cursor("destination", name)
+            if isinstance(at.node, Items) and at.node.items:
+                at.fault("cannot stand beside services, which bring their own ports")

@@ -237,13 +237,18 @@ def port(at: Cursor) -> Port:
         if low > high:
             raise Refused(at, f"the range {shown(text)} ends before it begins; would be right: '{high}:{low}'")
         return PortRange(low, high)
-    if not _PORT_NAME.fullmatch(text):
+    if not is_port_name(text):
         raise Refused(
             at,
             "expected a port number, a range 'first:last' or a port name of 1..15 lower case letters, digits and '-', "
             f"one letter at least, found {shown(text)}{_meant_by_port(text)}",
         )
     return NamedPort(text)
+
+
+def is_port_name(text: str) -> bool:
+    """Whether a port's text is a name: ``8080-tcp`` is one, ``30000-32767`` is not."""
+    return _PORT_NAME.fullmatch(text) is not None
 
 
 def _meant_by_port(text: str) -> str:

@@ -187,6 +187,13 @@ def test_what_is_no_document_is_a_finding(text: str, line: int, column: int, mes
     assert message in finding.message
 
 
+@pytest.mark.parametrize("text", ["[" * 101, "[" * 2000, "{a: " * 2000, "? " * 2000, "- " * 2000])
+def test_what_is_too_deep_is_said_so_in_the_same_words_by_every_libyaml(text: str) -> None:
+    """Where it is first seen differs: some look a thousand characters ahead for the colon of a key."""
+    (finding,) = findings(text)
+    assert finding.message == "nested deeper than 100 levels"
+
+
 def test_files_that_cannot_be_read_are_findings_beside_those_of_others(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"a: 1\nb: \xff\n")
     (tmp_path / "empty").mkdir()

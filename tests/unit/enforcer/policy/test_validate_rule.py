@@ -102,6 +102,29 @@ def test_calico_refuses(text: str, direction: str, field: str, message: str) -> 
     assert message in said
 
 
+# What, rule, the fields that are named.
+SEVERAL: list[tuple[str, str, list[str]]] = [
+    ("a faulty port hides nothing", "{action: Deny, destination: {ports: [99999]}}",
+     ["destination.ports[0]", "destination.ports"]),
+    ("a faulty range hides nothing", "{action: Deny, destination: {ports: [http, 30000-32767]}}",
+     ["destination.ports[1]", "destination.ports"]),
+    ("a faulty name is no number", "{action: Deny, destination: {ports: [HTTP, 8080-tcp]}}", ["destination.ports[0]"]),
+    ("a faulty name with ICMP", "{action: Deny, protocol: ICMP, destination: {ports: [HTTP]}}",
+     ["destination.ports[0]", "destination.ports"]),
+    ("a faulty port beside services", "{action: Allow, destination: {%s, ports: [0]}}".replace("%s", SERVICE),
+     ["destination.ports[0]", "destination.ports", "destination.ports"]),
+    ("a misspelt protocol is there all the same", "{action: Deny, protocol: tcp, source: {ports: [53]}}", ["protocol"]),
+    ("so is that of ICMP", "{action: Deny, protocol: icmp, icmp: {type: 8}}", ["protocol"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "fields"), [row[1:] for row in SEVERAL], ids=[row[0] for row in SEVERAL])
+def test_every_finding_of_a_rule_and_no_other(text: str, fields: list[str]) -> None:
+    direction = "egress" if "services" in text else "ingress"
+    found = [where.removeprefix(f"spec.{direction}[0].") for where, _ in faults(policy_text(text, direction))]
+    assert sorted(found) == sorted(fields)
+
+
 ACCEPTED = [
     ("icmp with protocol 58 by number", "{action: Deny, protocol: 58, icmp: {type: 8}}"),
     ("ICMP by name and nets of IPv6", "{action: Deny, protocol: ICMP, source: {nets: ['fd00::/8']}}"),
