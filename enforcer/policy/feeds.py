@@ -24,12 +24,14 @@ _COMMENT = re.compile(r"\s*(?:[#;].*|//.*)?$")
 _BEHIND = re.compile(r"\s*(?:[#;]|//).*$")
 _IPSET = re.compile(r"(?:create|add|-N|-A)\s+\S+\s+(\S+)")
 _QUOTED = re.compile(r'"([0-9a-fA-F.:/-]{2,64})"')
+_YAML = re.compile(r":(\s|$)|^- ")
+_PORT = re.compile(r"\[?(.*?)\]?:[0-9]{1,5}")  # behind an address: 198.51.100.7:443, [2001:db8::7]:443
 _NFT = re.compile(r"(?:#!.*nft|(?:add |create )?(?:table|set|element|flush)\b.*)")
 
 
 @dataclass(frozen=True)
 class Feed:
-    """``what`` it is; ``first`` is its first entry as CIDRs. ``line`` counts from 1."""
+    """``what`` it is; ``first`` is its first entry as CIDRs, "" where it has none. ``line`` counts from 1."""
 
     what: str
     first: str
@@ -37,6 +39,8 @@ class Feed:
 
     @property
     def sentence(self) -> str:
+        if not self.first:
+            return f"{self.what}, no resource of Calico's: it enforces nothing"
         return (
             f"{self.what}, no resource of Calico's: it enforces nothing; to have it enforced, write its CIDRs into a "
             "resource that a rule selects: {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: "
@@ -46,6 +50,8 @@ class Feed:
 
 def recognised(text: str) -> Feed | None:
     """The feed a text is, None for anything else; what has an apiVersion is none."""
+    if len(text) < PEEK and text.startswith(";") and all(_COMMENT.match(line) for line in text[:PEEK].splitlines()):
+        return Feed("an empty list of addresses", "", 1)
     lines = [(at, line.strip()) for at, line in enumerate(text[:PEEK].splitlines(), 1) if not _COMMENT.match(line)]
     if len(text) > PEEK:
         lines = lines[:-1]  # cut in the middle
@@ -65,20 +71,34 @@ def recognised(text: str) -> Feed | None:
 
 
 def _of_lines(first: tuple[int, str], some: list[str]) -> Feed | None:
-    """A list of which every line has an address; a first line of column names is let pass."""
+    """A list of whose lines most have an address, all where one looks like YAML; column names before them are let pass.
+
+    A file of resources that has lost its head must stay a fault.
+    """
     at, line = first
-    if not _entry(line) and len(some) > 1 and "," in line and ":" not in line:
-        some, line = some[1:], some[1]
-    entries = [_entry(item) for item in some]
-    if not all(entries):
+    if not _entry(line) and any(mark in line and mark in "".join(some[1:2]) for mark in ",;\t|"):
+        some = some[1:]
+    entries = list(filter(None, map(_entry, some)))
+    missing = len(some) - len(entries)
+    if not entries or (missing and (2 * missing >= len(some) or any(map(_YAML.search, some)))):
         return None
+    if all(map(_is_nobody, entries)) and any(len(item.split()) > 1 for item in some):
+        return Feed("a hosts file, a list of names", "", at)
     return Feed("a list of addresses", entries[0], at)
+
+
+def _is_nobody(entry: str) -> bool:
+    """Whether an entry is one of those that a hosts file gives to names that are to lead nowhere."""
+    address = ipaddress.ip_interface(entry.partition(",")[0]).ip
+    return address.is_loopback or address.is_unspecified
 
 
 def _entry(line: str) -> str:
     """The CIDRs of the address in a line: alone, as an item of a list, after a name, or in a column. "" without any."""
     bare = _BEHIND.sub("", line).removeprefix("- ").strip().replace(" - ", "-")
     if found := cidrs_of(bare.strip("\"',")):
+        return found
+    if (port := _PORT.fullmatch(bare)) and (found := cidrs_of(port[1])):
         return found
     if ": " in bare or bare.endswith(":"):
         return ""  # YAML
@@ -134,9 +154,11 @@ def peek(path: str) -> Feed | None:
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return None
-        text = os.read(handle, PEEK + 4).decode("utf-8-sig", errors="ignore")
+        octets = os.read(handle, PEEK + 4)
     except OSError:
         return None
     finally:
         os.close(handle)
+    encoding = "utf-16" if octets.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = octets.decode(encoding, errors="ignore")
     return None if "\0" in text else recognised(text)

@@ -36,6 +36,12 @@ FEEDS: list[tuple[str, str, str, str, int]] = [
     ("columns", "198.51.100.0\t198.51.100.255\t24\t900\n", "a list of addresses", "198.51.100.0/32", 1),
     ("a table with names", "seen,address,port\n2026-01-01,198.51.100.7,443\n", "a list of addresses",
      "198.51.100.7/32", 1),
+    ("a table of tabs with names", "Start\tEnd\tNetmask\n198.51.100.0\t198.51.100.255\t24\n", "a list of addresses",
+     "198.51.100.0/32", 1),
+    ("a table of semicolons", "ip;country\n198.51.100.7;XX\n", "a list of addresses", "198.51.100.7/32", 1),
+    ("addresses and ports", "198.51.100.7:443\n[2001:db8::7]:443\n", "a list of addresses", "198.51.100.7/32", 1),
+    ("a line of another kind", "Listed today\n198.51.100.7\n203.0.113.7\n", "a list of addresses",
+     "198.51.100.7/32", 1),
     ("items of YAML", "- 198.51.100.0/25\n- '203.0.113.7'\n", "a list of addresses", "198.51.100.0/25", 1),
     ("a list of JSON", '["198.51.100.0/25", "203.0.113.7"]', "a list of addresses in JSON", "198.51.100.0/25", 1),
     ("a cloud's JSON", json.dumps({"token": "1", "prefixes": [{"region": "x", "net": "198.51.100.0/25"}]}, indent=1),
@@ -56,7 +62,21 @@ def test_a_feed_is_named_and_is_no_fault(text: str, what: str, first: str, line:
     assert found == Resources()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("; A list\n; EOF\n", "an empty list of addresses, no resource of Calico's: it enforces nothing"),
+        ("# names\n127.0.0.1 localhost\n::1 localhost\n0.0.0.0 bad.example\n",
+         "a hosts file, a list of names, no resource of Calico's: it enforces nothing"),
+    ],
+)  # fmt: skip
+def test_a_feed_without_addresses_gives_none_as_example(text: str, message: str) -> None:
+    (note,) = load_text(text, "feed").notes
+    assert note.message == message
+
+
 NO_FEEDS = [
+    "nets:\n- 198.51.100.0/25\n- 203.0.113.7\n- 203.0.113.8\n", "x: y\n198.51.100.7\n198.51.100.8\n",
     "", "# only a comment\n", "hello\n", "1.5\n", "42\n", "a: 198.51.100.0/25\n", "nets:\n- 198.51.100.0/25\n", "[]",
     "{}", '{"a": "b"}', "198.51.100.0/25\nhello\n", "198.51.100.0/33\n", SET, SET + "---\n198.51.100.0/25\n",
     json.dumps({"apiVersion": "projectcalico.org/v3", "kind": "Nonsense", "spec": {"nets": ["198.51.100.0/25"]}}),
@@ -93,6 +113,14 @@ def test_what_is_no_regular_file_is_not_looked_into(tmp_path: Path) -> None:
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
     (tmp_path / "binary.txt").write_bytes(b"198.51.100.0/25\n\0")
     assert not load([tmp_path]).notes
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_a_list_beside_the_resources_is_named_in_whatever_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "set.yaml").write_text(SET)
+    (tmp_path / "drop.txt").write_bytes("198.51.100.0/25\n203.0.113.0/24\n".encode(encoding))
+    (note,) = load([tmp_path]).notes
+    assert "nets: [198.51.100.0/25, ...]" in note.message
 
 
 def test_resources_overwritten_with_a_feed_stay_as_they_last_were(tmp_path: Path) -> None:
