@@ -79,12 +79,15 @@ def schema_of(field: dict[str, Any]) -> dict[str, Any]:
 def tag(fields: dict[str, dict[str, Any]], types: str) -> None:
     """Add what the ``validate`` tags of FelixConfigurationSpec ask. An empty text that is no pointer is left out."""
     body = types[types.index("type FelixConfigurationSpec struct {") :].partition("\n}\n")[0]
-    for kind, name, tags in re.findall(r'^\t\w+ +(\S+) +`json:"(\w+)[^`]*?validate:"([^"]*)"', body, re.MULTILINE):
+    written = r'^\t\w+ +(\S+) +`json:"(\w+)[^`]*?(?:validate:"([^"]*)"[^`]*)?`'
+    for kind, name, tags in re.findall(written, body, re.MULTILINE):
         field = fields[name]
+        if kind == "*metav1.Duration" and "pattern" not in field:
+            field["is"] = "duration"
         for item in tags.split(","):
             key, _, value = item.partition("=")
             if key == "oneof":
-                field["enum"] = value.split() + ([] if kind.startswith("*") else [""])
+                field.setdefault("enum", value.split() + ([] if kind.startswith("*") else [""]))
             elif key in BOUNDS:
                 bound, more = BOUNDS[key]
                 field[bound] = int(value) + more

@@ -135,6 +135,8 @@ _NAMED: dict[str, tuple[str, str]] = {
 def _is(at: Cursor, what: str, text: str) -> None:
     if what == "cidr":
         values.lenient_net(at)
+    elif what == "duration":
+        values.duration_s(at)
     elif what == "regexp":
         try:
             check(text)

@@ -13,6 +13,7 @@ from enforcer.words import Action, Direction
 
 NETS_MAX = 256
 PORTS_MAX = 50
+HTTP_MAX = 20  # methods, and paths
 ICMP_FAMILY = {"ICMP": 4, "ICMPv6": 6}
 ICMP_NAMES = {1: "ICMP", 58: "ICMPv6"}
 
@@ -85,8 +86,8 @@ def _entity(at: Cursor) -> EntityRule:
 def _service_accounts(at: Cursor) -> Mapping[str, object]:
     fields = Fields(at, schema.SERVICE_ACCOUNTS)
     return {
-        "names": fields.get("names", list_of(values.name(), is_set=True), ()),
-        "selector": fields.get("selector", values.selector(), ""),
+        "names": fields.get("names", list_of(string, is_set=True), ()),
+        "selector": fields.get("selector", values.selector(global_allowed=True, most=None), ""),
     }
 
 
@@ -98,8 +99,8 @@ def _services(at: Cursor) -> Mapping[str, object]:
 def _http(at: Cursor) -> Mapping[str, object]:
     fields = Fields(at, schema.HTTP)
     return {
-        "methods": fields.get("methods", list_of(string, unique=True), ()),
-        "paths": fields.get("paths", list_of(_http_path), ()),
+        "methods": fields.get("methods", list_of(string, most=HTTP_MAX, unique=True), ()),
+        "paths": fields.get("paths", list_of(_http_path, most=HTTP_MAX), ()),
     }
 
 

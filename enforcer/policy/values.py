@@ -218,7 +218,7 @@ def protocol(at: Cursor) -> Protocol:
         if not (text.isascii() and text.isdigit()):
             known = ", ".join(schema.PROTOCOLS)
             raise Refused(at, f"expected {known} or a number, found {shown(text)}{hint(text, schema.PROTOCOLS)}")
-        at = Cursor(at.report, Scalar(int(text[:9]), at.node.line, at.node.column), at.field)
+        at = Cursor(at.report, Scalar(_number(text), at.node.line, at.node.column), at.field)
         return Protocol(integer(1, 255)(at), text)
     return Protocol(integer(1, 255)(at))
 
@@ -231,7 +231,7 @@ def port(at: Cursor) -> Port:
     text = at.node.value
     first, colon, last = text.partition(":")
     if _digits(first) and (not colon or _digits(last)):
-        low, high = int(first[:9]), int((last if colon else first)[:9])
+        low, high = _number(first), _number(last if colon else first)
         if not (1 <= low <= PORT_MAX and 1 <= high <= PORT_MAX):
             raise Refused(at, f"{shown(text)} is outside 1..{PORT_MAX}")
         if low > high:
@@ -263,6 +263,11 @@ def _meant_by_port(text: str) -> str:
 
 def _digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def _number(digits: str) -> int:
+    """The number, or one as far outside every range: Python refuses to convert digits without end."""
+    return int(digits.lstrip("0")[:9] or "0")
 
 
 # --- selectors ------------------------------------------------------------------------------------------------------

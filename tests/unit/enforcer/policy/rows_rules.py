@@ -180,9 +180,9 @@ RULES = [
         "5:49: spec.ingress[0].source.services: needs a namespace, because a GlobalNetworkPolicy is in none"),
     Row("GlobalNetworkPolicy", "service accounts",
         "{ingress: [{action: Deny, source: {serviceAccounts: {names: [a.b], selector: has(c)}}}]}",
-        "{ingress: [{action: Deny, source: {serviceAccounts: {names: [A]}}}]}",
-        "5:64: spec.ingress[0].source.serviceAccounts.names[0]: 'A' is no name here; use lower case letters, "
-        "digits, '-' and '.', beginning and ending with a letter or digit"),
+        "{ingress: [{action: Deny, source: {serviceAccounts: {names: [7]}}}]}",
+        "5:64: spec.ingress[0].source.serviceAccounts.names[0]: expected a string, found the number 7; put it in "
+        "quotes: '7'"),
     Row("GlobalNetworkPolicy", "annotations of a rule", "{ingress: [{action: Deny, metadata: {annotations: {a: b}}}]}",
         "{ingress: [{action: Deny, metadata: {labels: {a: b}}}]}",
         "5:40: spec.ingress[0].metadata.labels: unknown field"),

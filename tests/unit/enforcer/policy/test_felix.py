@@ -20,6 +20,7 @@ EXAMPLES: dict[str, str] = {
     "int-or-string": "7",
 }  # fmt: skip
 PARTICULAR = {
+    "dataplaneWatchdogTimeout": "90s", "localSubnetL2ReachabilityRefreshInterval": "90s",
     "deviceRouteSourceAddress": "10.0.0.1", "deviceRouteSourceAddressIPv6": "'fd00::1'", "featureGates": "a=b",
     "featureDetectOverride": "a=true", "natOutgoingAddress": "10.0.0.1",
 }  # fmt: skip

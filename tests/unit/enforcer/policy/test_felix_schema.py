@@ -27,6 +27,8 @@ ROWS: list[tuple[str, str, str]] = [
      "routeRefreshInterval: expected a string, found the number 90"),
     ("{reportingTTL: 90s}", "{reportingTTL: 90sec}", f"reportingTTL: {DURATION} '90sec'"),
     ("{reportingTTL: 0s}", "{reportingTTL: ''}", f"reportingTTL: {DURATION} ''"),
+    ("{dataplaneWatchdogTimeout: 90s}", "{dataplaneWatchdogTimeout: soon}",
+     f"dataplaneWatchdogTimeout: {DURATION} the string 'soon'"),
     ("{bpfConntrackTimeouts: {tcpSynSent: Auto}}", "{bpfConntrackTimeouts: {tcpSynSent: auto}}",
      f"bpfConntrackTimeouts.tcpSynSent: {DURATION} 'auto'"),
     ("{bpfConntrackTimeouts: {udpTimeout: 60s}}", "{bpfConntrackTimeouts: {udpTimeouts: 60s}}",

@@ -18,6 +18,16 @@ CIDRS: list[tuple[str, tuple[int, int, int]]] = [
     ("::", (6, 0, 128)),
     ("2001:DB8::1/32", (6, 0x20010DB8 << 96, 32)),
     ("::/0", (6, 0, 0)),
+    # IPv4-mapped: Go's ParseIP and ParseCIDR give 16 bytes that To4 takes for IPv4, and the mask loses 96 bits.
+    ("::ffff:203.0.113.9", (4, 0xCB007109, 32)),
+    ("::FFFF:cb00:7109", (4, 0xCB007109, 32)),
+    ("::ffff:203.0.113.9/128", (4, 0xCB007109, 32)),
+    ("::ffff:203.0.113.9/120", (4, 0xCB007100, 24)),
+    ("::ffff:203.0.113.9/97", (4, 0x80000000, 1)),
+    ("::ffff:203.0.113.9/96", (4, 0, 0)),
+    ("::ffff:203.0.113.9/95", (6, 0xFFFE << 32, 95)),  # shorter, and it is none any more
+    ("::203.0.113.9", (6, 0xCB007109, 128)),  # IPv4-compatible addresses are IPv6 (RFC 4291, 2.5.5.1)
+    ("64:ff9b::203.0.113.9", (6, 0x64FF9B << 96 | 0xCB007109, 128)),
 ]
 
 

@@ -89,6 +89,8 @@ REFUSED: list[tuple[str, str, str, str, str]] = [
     ("services with ports", "{action: Allow, protocol: TCP, destination: {%s, ports: [80]}}".replace("%s", SERVICE),
      "egress",
      "destination.ports", "bring their own ports"),
+    ("21 methods", "{action: Allow, http: {methods: [%s]}}".replace("%s", ",".join(f"M{i}" for i in range(21))),
+     "ingress", "http.methods", "most 20"),
     ("a string for a rule", "Deny", "ingress", "", "expected a mapping, found the string 'Deny'"),
 ]  # fmt: skip
 
@@ -139,6 +141,10 @@ ACCEPTED = [
     ("an empty icmp", "{action: Deny, protocol: ICMP, icmp: {}}"),
     ("http", "{action: Allow, protocol: TCP, http: {methods: [GET], paths: [{prefix: /a}]}}"),
     ("services", "{action: Allow, source: {services: {name: a, namespace: b}}}"),
+    (
+        "service accounts of any name",
+        "{action: Allow, source: {serviceAccounts: {names: [Default_SA], selector: global()}}}",
+    ),
     ("service accounts", "{action: Allow, source: {serviceAccounts: {names: [a], selector: has(b)}}}"),
     ("annotations", "{action: Deny, metadata: {annotations: {a/B: 'any text'}}}"),
 ]
@@ -169,6 +175,17 @@ def test_a_rule_is_read_whole() -> None:
     )
     assert found.destination.not_ports == (PortRange(5, 5),)
     assert (found.position.line, found.position.column) == (6, 5)
+
+
+def test_leading_zeros_and_numbers_without_end_are_read_as_decimal_numbers() -> None:
+    found = rule("{action: Deny, protocol: '0000000017', source: {ports: ['0000000010', '0000000080:0000000443']}}")
+    assert found.protocol == 17
+    assert found.source.ports == (PortRange(10, 10), PortRange(80, 443))
+    for text in ("9" * 5000, "1" + "0" * 12):
+        ((_, message),) = faults(policy_text(f"{{action: Deny, protocol: TCP, destination: {{ports: ['{text}']}}}}"))
+        assert message.endswith("is outside 1..65535")
+        ((_, message),) = faults(policy_text(f"{{action: Deny, protocol: '{text}'}}"))
+        assert message.endswith("is outside 1..255")
 
 
 def test_icmp_is_read() -> None:
