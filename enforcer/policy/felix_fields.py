@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from importlib import resources
 from typing import Any
 
@@ -38,22 +38,45 @@ def is_enterprise(name: str) -> bool:
     return name not in KNOWN and _ENTERPRISE.match(name) is not None
 
 
-def misspelt(name: str, mattering: Iterable[str]) -> str:
+def misspelt(name: str, mattering: Collection[str]) -> str:
     """The known field an unknown name is a slip of, "" where it is none; nearer is looked for among ``mattering``.
 
     A known name with a word behind it (``wireguardMTUV6``) or of the other family (``nftablesMarkMask``) is no slip, as
     Calico names its fields.
     """
     folded = {known.lower(): known for known in KNOWN}
-    if name.lower() in folded:
-        return folded[name.lower()]
+    plain = re.sub(r"[_.-]", "", name.lower()).removeprefix("felix")  # FELIX_XDPENABLED, as Felix's environment has it
+    if plain in folded:
+        return folded[plain]
+    if name.endswith(("V4", "V6")) and name[:-2] in KNOWN:
+        return ""
     near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.8)
     for known in (folded[item] for item in near):
         if slips_between(name.lower(), known.lower()) <= _SLIPS and not _is_own(name, known):
             return known
     matter = {known.lower(): known for known in mattering if not _is_own(name, known)}
     close = difflib.get_close_matches(name.lower(), matter, n=1, cutoff=_NEAR)
-    return matter[close[0]] if close else ""
+    return matter[close[0]] if close else _of_the_same_words(name, mattering)
+
+
+def _of_the_same_words(name: str, mattering: Collection[str]) -> str:
+    """The field that has the words of a name in another order, or with others that say little: ``failsafeInbound``."""
+    words = _words(name)
+    for known in sorted(mattering):
+        ours = _words(known)
+        telling = ours - _FILLING
+        if words == ours or (len(telling) > 1 and words - _FILLING == telling):
+            return known
+    return ""
+
+
+_FILLING = frozenset({"enable", "host", "interval", "port", "sec"})
+
+
+def _words(name: str) -> frozenset[str]:
+    """The words of a name in lower case, ``enabled``, ``disabled`` and plurals alike."""
+    words = {word.lower().rstrip("s") for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)}
+    return frozenset("enable" if word in ("enabled", "disable", "disabled") else word for word in words)
 
 
 def _is_own(name: str, known: str) -> bool:

@@ -107,6 +107,30 @@ def test_a_name_that_leaves_a_word_out_is_a_slip_where_the_field_matters() -> No
     assert slips_between("abcd", "abdc") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("failsafeHostPortsInbound", "failsafeInboundHostPorts"),
+        ("failsafeInbound", "failsafeInboundHostPorts"),
+        ("outboundFailsafePorts", "failsafeOutboundHostPorts"),
+        ("enableXDP", "xdpEnabled"),
+        ("xdpDisabled", "xdpEnabled"),
+        ("genericXDP", "genericXDPEnabled"),
+        ("excludeInterfaces", "interfaceExclude"),
+        ("xdpRefreshIntervalSecs", "xdpRefreshInterval"),
+        ("FELIX_XDPENABLED", "xdpEnabled"),
+        ("xdp-enabled", "xdpEnabled"),
+    ],
+)
+def test_the_words_of_a_field_that_matters_in_another_order_or_fewer_are_a_slip(name: str, meant: str) -> None:
+    assert misspelt(name, FIELDS) == meant
+
+
+@pytest.mark.parametrize("name", ["failsafeInboundHostPortsV6", "xdpMode", "xdpSampleInterval", "logAction", "v6", ""])
+def test_a_field_of_its_own_is_no_slip(name: str) -> None:
+    assert misspelt(name, FIELDS) == ""
+
+
 # --- annotations ------------------------------------------------------------------------------------------------------
 
 ANNOTATED: list[tuple[str, str, str, Any]] = [
