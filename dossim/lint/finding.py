@@ -40,6 +40,7 @@ class RuleId(Word):
     NEIGHBOURS = "neighbour-discovery-denied"
     DUPLICATE = "duplicate-nets"
     PORT_BY_NUMBER = "host-endpoint-port-by-number"
+    MAPPED_NET = "mapped-net"
     FEED = "feed-not-enforced"
     FELIX = "felix-configuration-not-applied"
     PASSED = "passed-unread"
@@ -145,6 +146,12 @@ RULES: tuple[Rule, ...] = (
         Level.ERROR,
         "A HostEndpoint's port has its protocol by number: Felix takes the whole HostEndpoint for missing.",
         "Write TCP, UDP or SCTP.",
+    ),
+    Rule(
+        RuleId.MAPPED_NET,
+        Level.WARNING,
+        "An IPv4-mapped CIDR (::ffff:0:0/96, in lists of IPv6 bogons) is an IPv4 net to Calico.",
+        "Write the IPv4 net if it is meant, else leave it out: no rule of Calico's can match on such IPv6 packets.",
     ),
     Rule(
         RuleId.FEED,

@@ -20,6 +20,7 @@ from enforcer.policy.reading import DUPLICATE
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import Entry
 from enforcer.policy.validate import PORT_BY_NUMBER
+from enforcer.policy.values import MAPPED_NET
 
 
 def lint(
@@ -73,6 +74,7 @@ def _of_tables(
 _OF_NOTE = {
     DUPLICATE: (RuleId.DUPLICATE, Level.WARNING),
     PORT_BY_NUMBER: (RuleId.PORT_BY_NUMBER, Level.ERROR),
+    MAPPED_NET: (RuleId.MAPPED_NET, Level.WARNING),
     FEED: (RuleId.FEED, Level.WARNING),
 }
 

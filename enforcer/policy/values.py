@@ -29,6 +29,7 @@ from enforcer.policy.selector import SelectorError, parse
 SELECTOR_MAX = 1024
 ANNOTATIONS_MAX_BYTES = 256 * 1024
 PORT_MAX = 65535
+MAPPED_NET = "mapped-net"  # the kind of the note
 
 # --- names and labels -----------------------------------------------------------------------------------------------
 
@@ -159,10 +160,14 @@ def address(at: Cursor) -> IPAddress:
 
 def lenient_net(at: Cursor) -> IPNetwork:
     """A CIDR or bare address; host bits are masked off."""
+    text = string(at)
     try:
-        version, value, length = parse_cidr(string(at))
+        version, value, length = parse_cidr(text)
     except ValueError as error:
         raise Refused(at, str(error)) from None
+    if version == 4 and ":" in text and "/" in text:
+        net = IPv4Network((value, length))
+        at.note(f"{shown(text)} is IPv4-mapped, which Calico reads as {net}; IPv6 packets are not matched", MAPPED_NET)
     return IPv4Network((value, length)) if version == 4 else IPv6Network((value, length))
 
 
@@ -193,7 +198,10 @@ def net_set(at: Cursor) -> Nets:
             if all(type(value) is str for value in values):
                 if len(set(values)) < len(values):
                     note_duplicates(at.items())
-                return Nets.of(values)  # type: ignore[arg-type]  # just checked
+                nets = Nets.of(values)  # type: ignore[arg-type]  # just checked
+                if any("ffff" in str(value).lower() for value in values):
+                    list_of(lenient_net)(at)  # names IPv4-mapped ones
+                return nets
         except ValueError:
             pass  # the slow way knows where
     return Nets.of(list_of(lenient_net)(at))

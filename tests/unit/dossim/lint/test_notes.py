@@ -43,6 +43,25 @@ def test_many_duplicates_are_named_by_the_first() -> None:
     assert "(and 6 more items)" in found[0].message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        net_set("s", "deny", "203.0.113.0/24", "'::FFFF:0:0/96'"),
+        policy("action: Deny, source: {nets: ['::ffff:0:0/96']}"),
+    ],
+    ids=["a set", "a rule"],
+)
+def test_all_of_ipv4_as_lists_of_ipv6_bogons_have_it(text: str) -> None:
+    (finding,) = of_rule(findings(ENDPOINT, text), RuleId.MAPPED_NET)
+    assert finding.level == Level.WARNING
+    assert "is IPv4-mapped, which Calico reads as 0.0.0.0/0" in finding.message
+
+
+def test_an_ipv4_mapped_address_and_other_ipv6_nets_are_no_such_finding() -> None:
+    text = net_set("s", "deny", "'::ffff:203.0.113.9'", "'2001:db8:ffff::/48'", "'::ffff:0:0/95'")
+    assert not of_rule(findings(text), RuleId.MAPPED_NET)
+
+
 @pytest.mark.parametrize("written", ["6", '"17"', "132"])
 def test_an_endpoints_port_by_number(written: str) -> None:
     text = OTHER % f", ports: [{{name: web, protocol: {written}, port: 80}}]"
