@@ -21,6 +21,7 @@ NODES_MAX = 10_000_000  # of a text, aliases followed
 DOCUMENTS_MAX = 100_000
 SCALAR_MAX = 1024 * 1024  # characters; an annotation may have 256 KiB
 
+_NO_TEXT = "not text: it holds characters that no encoding has"
 _TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels"
 
 # libyaml where the wheel has it: ten times as fast, the same events.
@@ -96,18 +97,30 @@ def from_data(data: object, depth: int = 0) -> Node:
         raise DocumentFault(_TOO_DEEP)
     if isinstance(data, int) and not _INT_MIN <= data <= _INT_MAX:
         raise DocumentFault("a number that 64 bits do not hold")
-    if data is None or isinstance(data, (str, int, float, bool)):
+    if isinstance(data, str):
+        return Scalar(_encodable(data))
+    if data is None or isinstance(data, (int, float, bool)):
         return Scalar(data)
     if isinstance(data, Mapping):
         if not all(
             isinstance(key, str) or key is None or isinstance(key, (bool, float)) or _is_word(key) for key in data
         ):
             raise DocumentFault("found a field name that is no string")
-        keys = {str(key): Scalar(str(key)) for key in data}
+        keys = {_encodable(str(key)): Scalar(str(key)) for key in data}
         return Fieldset({str(key): from_data(value, depth + 1) for key, value in data.items()}, keys, [])
     if isinstance(data, Sequence) and not isinstance(data, (bytes, bytearray)):
         return Items([from_data(item, depth + 1) for item in data])
     raise DocumentFault(f"found a {type(data).__name__}; expected what JSON can hold")
+
+
+def _encodable(text: str) -> str:
+    r"""The text; DocumentFault for half a surrogate pair: JSON can write it (``"\ud800"``), and no encoding has it."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DocumentFault(_NO_TEXT) from error
+    return text
 
 
 # --- YAML text ----------------------------------------------------------------------------------------------------
@@ -137,7 +150,7 @@ def from_text(text: str) -> Iterator[Node]:
     except yaml.YAMLError as error:
         raise DocumentFault(f"not YAML: {error}") from error
     except UnicodeEncodeError as error:
-        raise DocumentFault("not text: it holds characters that no encoding has") from error
+        raise DocumentFault(_NO_TEXT) from error
 
 
 def _documents(text: str) -> Iterator[Node]:

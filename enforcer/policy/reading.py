@@ -21,6 +21,9 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
+SOME = 20  # notes of one kind, of what may be in each item of a list
+
+
 @dataclass
 class Report:
     """The findings of one document source. ``lines`` are its source lines, empty for plain data."""
@@ -68,6 +71,12 @@ class Cursor:
     def note(self, message: str, kind: str = "") -> None:
         """Report something that is no fault."""
         self.report.notes.append(Note(self.position, self.field, message, kind=kind))
+
+    def note_some(self, message: str, kind: str) -> None:
+        """Like :meth:`note`, for what a list of a million items may have in each: the first few of a document."""
+        before = sum(note.kind == kind for note in self.report.notes) if len(self.report.notes) < 10 * SOME else SOME
+        if before < SOME:
+            self.note(message + ("; more of these are not named" if before == SOME - 1 else ""), kind)
 
     def child(self, name: str, node: Node) -> Cursor:
         return Cursor(self.report, node, f"{self.field}.{name}" if self.field else name)

@@ -14,6 +14,8 @@ import re2
 # An escape, or a literal stretch, in which a \C would mean nothing.
 _ESCAPES = re.compile(r"\\Q.*?(?:\\E|$)|\\(.)", re.DOTALL)
 
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+
 
 class NoExpression(ValueError):
     """Why a text is no regular expression."""
@@ -25,8 +27,11 @@ def check(pattern: str) -> None:
 
 
 def found_in(pattern: str, text: str) -> bool:
-    """Whether the expression matches anywhere in the text. Raises NoExpression."""
-    return _compiled(pattern).search(text) is not None
+    """Whether the expression matches anywhere in the text. Raises NoExpression.
+
+    What is no character (a byte of an interface's name that is not UTF-8) is U+FFFD, as in Go.
+    """
+    return _compiled(pattern).search(_NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text)) is not None
 
 
 @lru_cache(maxsize=256)

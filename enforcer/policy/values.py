@@ -167,7 +167,8 @@ def lenient_net(at: Cursor) -> IPNetwork:
         raise Refused(at, str(error)) from None
     if version == 4 and ":" in text and "/" in text:
         net = IPv4Network((value, length))
-        at.note(f"{shown(text)} is IPv4-mapped, which Calico reads as {net}; IPv6 packets are not matched", MAPPED_NET)
+        message = f"{shown(text)} is IPv4-mapped, which Calico reads as {net}; IPv6 packets are not matched"
+        at.note_some(message, MAPPED_NET)
     return IPv4Network((value, length)) if version == 4 else IPv6Network((value, length))
 
 

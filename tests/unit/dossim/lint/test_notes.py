@@ -57,6 +57,13 @@ def test_all_of_ipv4_as_lists_of_ipv6_bogons_have_it(text: str) -> None:
     assert "is IPv4-mapped, which Calico reads as 0.0.0.0/0" in finding.message
 
 
+def test_of_many_ipv4_mapped_nets_the_first_are_named() -> None:
+    nets = [f"'::ffff:10.{at // 256}.{at % 256}.0/120'" for at in range(3000)]
+    found = of_rule(findings(net_set("s", "deny", *nets)), RuleId.MAPPED_NET)
+    assert len(found) == 20
+    assert found[-1].message.endswith("; more of these are not named")
+
+
 def test_an_ipv4_mapped_address_and_other_ipv6_nets_are_no_such_finding() -> None:
     text = net_set("s", "deny", "'::ffff:203.0.113.9'", "'2001:db8:ffff::/48'", "'::ffff:0:0/95'")
     assert not of_rule(findings(text), RuleId.MAPPED_NET)

@@ -187,6 +187,18 @@ def test_what_is_no_document_is_a_finding(text: str, line: int, column: int, mes
     assert message in finding.message
 
 
+@pytest.mark.parametrize("spec", [{"bpfLogLevel": "\ud800"}, {"a\ud800": 1}, {"externalNodesList": ["\udfff"]}])
+def test_half_of_a_surrogate_pair_is_no_text(spec: dict[str, object]) -> None:
+    data = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "FelixConfiguration",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }
+    with pytest.raises(PolicyError, match="not text: it holds characters that no encoding has"):
+        load_documents([data])
+
+
 @pytest.mark.parametrize("text", ["[" * 101, "[" * 2000, "{a: " * 2000, "? " * 2000, "- " * 2000])
 def test_what_is_too_deep_is_said_so_in_the_same_words_by_every_libyaml(text: str) -> None:
     """Where it is first seen differs: some look a thousand characters ahead for the colon of a key."""

@@ -53,3 +53,9 @@ def test_no_expression(pattern: str) -> None:
 def test_the_time_is_linear_where_backtracking_takes_for_ever() -> None:
     assert not found_in("^(a+)+$", "a" * 60 + "b")
     assert not found_in("^(a|a?)+$", "a" * 60 + "b")
+
+
+def test_a_byte_of_an_interfaces_name_that_is_no_character_is_the_replacement_character() -> None:
+    name = b"eth\xff".decode("utf-8", "surrogateescape")
+    assert found_in("^eth.$", name)
+    assert not found_in("^eth[a-z]$", name)
