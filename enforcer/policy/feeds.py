@@ -22,6 +22,10 @@ PEEK = 64 * 1024  # bytes looked at of a file that is none of ours
 _LINES = 200  # looked at to recognise a list
 _COMMENT = re.compile(r"\s*(?:[#;].*|//.*)?$")
 _BEHIND = re.compile(r"\s*(?:[#;]|//).*$")
+# What a resource has, be it misspelt or without its head: that is a fault, and no list.
+_RESOURCE = re.compile(
+    r"apiVersion|[\"']?api_?version[\"']?\s*:|[\"'](?:kind|spec|metadata)[\"']\s*:\s*[\"'{]", re.IGNORECASE
+)
 _IPSET = re.compile(r"(?:create|add|-N|-A)\s+\S+\s+(\S+)")
 _QUOTED = re.compile(r'"([0-9a-fA-F.:/-]{2,64})"')
 _YAML = re.compile(r":(\s|$)|^- ")
@@ -49,13 +53,13 @@ class Feed:
 
 
 def recognised(text: str) -> Feed | None:
-    """The feed a text is, None for anything else; what has an apiVersion is none."""
+    """The feed a text is, None for anything else; what looks like a resource is none."""
     if len(text) < PEEK and text.startswith(";") and all(_COMMENT.match(line) for line in text[:PEEK].splitlines()):
         return Feed("an empty list of addresses", "", 1)
     lines = [(at, line.strip()) for at, line in enumerate(text[:PEEK].splitlines(), 1) if not _COMMENT.match(line)]
     if len(text) > PEEK:
         lines = lines[:-1]  # cut in the middle
-    if not lines or "apiVersion" in text:
+    if not lines or "apiVersion" in text or _RESOURCE.search(text[:PEEK]):
         return None
     at, first = lines[0]
     some = [line for _, line in lines[:_LINES]]

@@ -76,6 +76,9 @@ def test_a_feed_without_addresses_gives_none_as_example(text: str, message: str)
 
 
 NO_FEEDS = [
+    '{"apiversion": "projectcalico.org/v3", "nets": ["198.51.100.0/25"]}',
+    '{"kind": "GlobalNetworkSet", "metadata": {"name": "x"}, "spec": {"nets": ["198.51.100.0/25"]}}',
+    '[{"metadata": {"name": "x"}, "spec": {"nets": ["198.51.100.0/25"]}}]',
     "nets:\n- 198.51.100.0/25\n- 203.0.113.7\n- 203.0.113.8\n", "x: y\n198.51.100.7\n198.51.100.8\n",
     "", "# only a comment\n", "hello\n", "1.5\n", "42\n", "a: 198.51.100.0/25\n", "nets:\n- 198.51.100.0/25\n", "[]",
     "{}", '{"a": "b"}', "198.51.100.0/25\nhello\n", "198.51.100.0/33\n", SET, SET + "---\n198.51.100.0/25\n",
