@@ -217,6 +217,8 @@ class Collector:
         document = Fields(at, schema.LIST)
         source.around += source.report.findings[before:]
         if "items" not in document:
+            if len(source.report.findings) == before:  # a file that ends too early; else the field is misspelt
+                raise Refused(document.cursor("items"), "a list needs items; a list of nothing has items: []")
             return
         for item in document.cursor("items").items():
             self.read_document(source, item, kind.removesuffix("List"), within_list=True)

@@ -173,6 +173,9 @@ NO_DOCUMENT: list[tuple[str, str, int, int, str]] = [
     ("another API", "apiVersion: apps/v1\nkind: Tier\n", 1, 13, "expected projectcalico.org/v3 or crd.project"),
     ("a kind misspelled", "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkset\n", 2, 7,
      "did you mean 'GlobalNetworkSet'?"),
+    ("a list that ends too early", "apiVersion: v1\nkind: List\nitems:\n", 3, 7,
+     "a list needs items; a list of nothing has items: []"),
+    ("a list of no items", "apiVersion: v1\nkind: TierList\n", 1, 1, "a list needs items; a list of nothing has items"),
     ("a list within a list", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List}\n", 4, 26,
      "a list within a list"),
 ]  # fmt: skip

@@ -133,6 +133,7 @@ UNNAMED = [
     ("a kind misspelled", policy().replace("Policy", "Polizy")),
     ("another API", policy().replace("projectcalico.org/v3", "apps/v1")),
     ("no mapping", "dos\n"),
+    ("a list that ends too early", "apiVersion: v1\nkind: List\nitems:\n"),
     ("a list with a slip", "apiVersion: v1\nkind: List\nitem: []\n"),
 ]
 
