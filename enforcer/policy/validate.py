@@ -197,9 +197,11 @@ class Kind:
 
 KINDS = {
     "HostEndpoint": Kind(HostEndpoint, host_endpoint, spec_required=True),
-    "GlobalNetworkSet": Kind(GlobalNetworkSet, global_network_set, refused_labels=(NAMESPACE_LABEL,)),
-    "NetworkSet": Kind(NetworkSet, network_set, namespaced=True, refused_labels=(NAMESPACE_LABEL,)),
-    "GlobalNetworkPolicy": Kind(GlobalNetworkPolicy, policy, values.name(values.POLICY_NAME)),
+    "GlobalNetworkSet": Kind(
+        GlobalNetworkSet, global_network_set, spec_required=True, refused_labels=(NAMESPACE_LABEL,)
+    ),
+    "NetworkSet": Kind(NetworkSet, network_set, namespaced=True, spec_required=True, refused_labels=(NAMESPACE_LABEL,)),
+    "GlobalNetworkPolicy": Kind(GlobalNetworkPolicy, policy, values.name(values.POLICY_NAME), spec_required=True),
     "Tier": Kind(Tier, tier, TIER_NAME),
     "Profile": Kind(Profile, profile),
     "FelixConfiguration": Kind(FelixConfiguration, felix_configuration),

@@ -243,11 +243,22 @@ def test_defaults_of_a_policy_and_of_tiers() -> None:
     ]
 
 
-def test_a_spec_may_be_absent_where_nothing_in_it_is_required() -> None:
+ENFORCING = ("HostEndpoint", "GlobalNetworkPolicy", "GlobalNetworkSet", "NetworkSet")
+
+
+def test_a_spec_may_be_absent_where_nothing_is_enforced_by_it() -> None:
     head = "apiVersion: projectcalico.org/v3\nkind: %s\nmetadata: {name: default}\n"
-    for kind in KINDS.keys() - {"HostEndpoint"}:
+    for kind in KINDS.keys() - set(ENFORCING):
         assert accepted(head % kind)
-    assert faults(head % "HostEndpoint") == [("spec", "this field is required and absent")]
+
+
+@pytest.mark.parametrize("kind", ENFORCING)
+@pytest.mark.parametrize("end", ["", "spec:\n"])
+def test_a_document_that_ends_before_its_spec_is_no_empty_one(kind: str, end: str) -> None:
+    head = f"apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: default}}\n"
+    assert faults(head + end) == [("spec", "this field is required and absent")]
+    if kind != "HostEndpoint":
+        assert accepted(head + "spec: {}\n")
 
 
 FELIX: list[tuple[str, str, str, Any]] = [
