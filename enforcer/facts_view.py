@@ -21,7 +21,11 @@ def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
         "schema": SCHEMA,
         "node": facts.node,
         "kernel": facts.kernel,
-        "host_rules": {"iptables": facts.rules.legacy, "nftables": facts.rules.nft},
+        "host_rules": {
+            "iptables": facts.rules.legacy,
+            "nftables": facts.rules.nft,
+            "kubernetes": facts.rules.kubernetes and str(facts.rules.kubernetes),
+        },
         "backends": {str(backend): _probe_as_dict(probe) for backend, probe in facts.backends.items()},
         "interfaces": [_interface_as_dict(item) for item in facts.interfaces],
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,7 +73,11 @@ def explained(
     if chosen and "(" not in chosen[1]:
         return *_of_capture(host, mode, chosen[1], int(chosen[2]), reading, egress=egress), ()
     if "(" not in packet and (packet == STDOUT or os.path.exists(packet)):  # False for what no file can be called
-        raise UsageError(f"{packet}: which packet? Write {packet}#0 for the first")
+        named = "/dev/stdin" if packet == STDOUT else packet
+        raise UsageError(f"{packet}: which packet? Write {named}#0 for the first")
+    path, mark, number = packet.rpartition("#")
+    if mark and "(" not in path and os.path.exists(path):
+        raise UsageError(f"{packet}: expected the number of a packet after '#', found {number!r}; 0 is the first")
     return _of_expression(host, mode, packet, egress=egress)
 
 
@@ -104,9 +107,16 @@ def _place(capture: Capture, path: str, record: int) -> int:
     if record < held and capture.skipped:
         left_out = ", ".join(f"{count:,} {kind}" for kind, count in capture.skipped.items())
         raise UsageError(f"{path}#{record}: the packet is one of those left out: {left_out}")
-    raise UsageError(
-        f"{path}#{record}: the capture {f'holds {held:,} packets, 0 to {held - 1}' if held else 'holds no packet'}"
-    )
+    raise UsageError(f"{path}#{record}: the capture {_numbers(held)}")
+
+
+def _numbers(held: int) -> str:
+    match held:
+        case 0:
+            return "holds no packet"
+        case 1:
+            return "holds one packet, 0"
+    return f"holds {held:,} packets, 0 to {held - 1}"
 
 
 def _related(capture: Capture, number: int) -> list[int]:
@@ -227,7 +237,9 @@ def _ending(trace: Trace) -> str:
 
 def _line_of(position: Position) -> Sequence[str]:
     """The line of YAML itself, where the file can still be read."""
+    from enforcer.policy.paths import UnreadableError, read_text
+
     try:
-        return Path(position.path).read_text(encoding="utf-8").splitlines()[position.line - 1 : position.line]
-    except (OSError, UnicodeDecodeError):
+        return read_text(position.path).splitlines()[position.line - 1 : position.line]
+    except UnreadableError:
         return ()

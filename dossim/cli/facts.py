@@ -2,63 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import ip_address
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import yaml
-
-from enforcer.errors import UsageError
+from enforcer.errors import Finding, Position, UsageError
 from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
-from enforcer.words import Answer, Backend, Mode
+from enforcer.policy import paths
+from enforcer.policy.nodes import DocumentFault, Fieldset, Node, Scalar, from_text
+from enforcer.policy.reading import Cursor, Fields, Refused, Report, integer, list_of, one_of, string
+from enforcer.policy.values import address
+from enforcer.words import Answer, Backend, Mode, Word
 
-# YAML 1.1 tools write yes and no as booleans.
-_ANSWERS = {True: Answer.YES, False: Answer.NO} | {str(answer): answer for answer in Answer}
+FILE_MAX_BYTES = 4 << 20  # a host with ten thousand interfaces has some
+EXPECTED = "the output of 'enforcer probe -o yaml' (or json) would be right"
+
+_COUNT_MAX = 2**63 - 1
+
+Named = TypeVar("Named", bound=Word)
+
+
+class FactsError(UsageError):
+    """A file that holds no facts; ``findings`` says where, what was found and what would be right."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))
 
 
 def read_facts(path: Path) -> HostFacts:
     """The facts in a file. Raises UsageError saying what is missing or wrong."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return facts_from_dict(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: not the output of 'enforcer probe -o yaml': {_why(error)}") from error
+        documents = list(from_text(paths.read_text(str(path), limit_bytes=FILE_MAX_BYTES, instead=EXPECTED)))
+    except paths.UnreadableError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except DocumentFault as fault:
+        place = Position(str(path), fault.line, fault.column)
+        raise FactsError([Finding(place, "", f"{fault.message}; {EXPECTED}")]) from fault
+    if len(documents) != 1:
+        raise UsageError(f"{path}: expected one YAML document, found {len(documents)}; {EXPECTED}")
+    return facts_of(documents[0], str(path))
 
 
-def facts_from_dict(data: Mapping[str, Any]) -> HostFacts:
-    """The inverse of :func:`enforcer.facts_view.facts_as_dict`. Raises what reading wrong data raises."""
+def facts_of(document: Node, path: str) -> HostFacts:
+    """The inverse of :func:`enforcer.facts_view.facts_as_dict`. Raises FactsError with everything that is wrong.
+
+    What is absent was not probed. Fields that are not known here are passed: a newer enforcer may print more.
+    """
+    report = Report(path)
+    at = Cursor(report, document)
+    try:
+        facts = _host(at)
+    except Refused as refused:
+        refused.report()
+    if report.findings:
+        first, *others = report.findings
+        raise FactsError([Finding(first.position, first.field, f"{first.message}; {EXPECTED}"), *others])
+    return facts
+
+
+def _host(at: Cursor) -> HostFacts:
+    fields = _fields(at)
     return HostFacts(
-        node=data["node"],
-        kernel=data.get("kernel", ""),
-        rules=HostRules(*(data.get("host_rules", {}).get(name, 0) for name in ("iptables", "nftables"))),
-        backends={Backend(name): _probe(answer) for name, answer in data.get("backends", {}).items()},
-        interfaces=tuple(_interface(item) for item in data["interfaces"]),
+        node=fields.need("node", _name, ""),
+        kernel=fields.get("kernel", _name, ""),
+        rules=fields.get("host_rules", _rules, HostRules()),
+        backends=dict(fields.get("backends", lambda here: tuple(_probes(here, Backend)), ())),
+        interfaces=fields.need("interfaces", list_of(_interface), ()),
     )
 
 
-def _interface(item: Mapping[str, Any]) -> InterfaceFacts:
+def _interface(at: Cursor) -> InterfaceFacts:
+    fields = _fields(at)
     return InterfaceFacts(
-        name=item["name"],
-        index=item.get("index", 0),
-        driver=item.get("driver", ""),
-        mtu=item.get("mtu", 1500),
-        addresses=tuple(ip_address(text) for text in item.get("addresses", ())),
-        modes={Mode(name): _probe(answer) for name, answer in item.get("modes", {}).items()},
-        alternative_names=tuple(item.get("alternative_names", ())),
-        foreign_xdp=item.get("foreign_xdp", ""),
-        gateways=tuple(ip_address(text) for text in item.get("gateways", ())),
-        netdev_ingress=_probe(item["netdev_ingress"])
-        if "netdev_ingress" in item
-        else InterfaceFacts("").netdev_ingress,
+        name=fields.need("name", _name, ""),
+        index=fields.get("index", integer(0, 2**31 - 1), 0),
+        driver=fields.get("driver", _name, ""),
+        mtu=fields.get("mtu", integer(0, 2**31 - 1), 1500),
+        addresses=fields.get("addresses", list_of(address), ()),
+        modes=dict(fields.get("modes", lambda here: tuple(_probes(here, Mode)), ())),
+        alternative_names=fields.get("alternative_names", list_of(_name), ()),
+        foreign_xdp=fields.get("foreign_xdp", _name, ""),
+        gateways=fields.get("gateways", list_of(address), ()),
+        netdev_ingress=fields.get("netdev_ingress", _probe, InterfaceFacts("").netdev_ingress),
     )
 
 
-def _probe(answer: Mapping[str, Any]) -> Probe:
-    return Probe(_ANSWERS[answer["answer"]], answer.get("reason", ""))
+def _rules(at: Cursor) -> HostRules:
+    fields = _fields(at)
+    return HostRules(
+        legacy=fields.get("iptables", integer(0, _COUNT_MAX), 0),
+        nft=fields.get("nftables", integer(0, _COUNT_MAX), 0),
+        kubernetes=fields.get("kubernetes", lambda here: Backend(one_of(*map(str, Backend))(here)), None),
+    )
 
 
-def _why(error: Exception) -> str:
-    return f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
+def _probes(at: Cursor, names: type[Named]) -> Iterator[tuple[Named, Probe]]:
+    """A probe for each of some names, all of which are words of ours."""
+    fields = Fields(at, [str(name) for name in names])
+    for name in names:
+        if str(name) in fields:
+            yield name, _probe(fields.cursor(str(name)))
+
+
+def _probe(at: Cursor) -> Probe:
+    fields = _fields(at)
+    return Probe(fields.need("answer", _answer, Answer.UNKNOWN), fields.get("reason", _name, ""))
+
+
+def _answer(at: Cursor) -> Answer:
+    """YAML 1.1 has yes and no for booleans."""
+    if isinstance(at.node, Scalar) and isinstance(at.node.value, bool):
+        return Answer.YES if at.node.value else Answer.NO
+    return Answer(one_of(*map(str, Answer))(at))
+
+
+def _name(at: Cursor) -> str:
+    """A string. Interfaces and nodes may be called ``1e3`` or ``y``, which YAML libraries do not agree on."""
+    if isinstance(at.node, Scalar) and not isinstance(at.node.value, str) and at.node.written:
+        return at.node.written
+    return string(at)
+
+
+def _fields(at: Cursor) -> Fields:
+    return Fields(at, at.node.fields if isinstance(at.node, Fieldset) else ())

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, allow_path_option, require_below
+from dossim.cli.options import EXISTING, allow_path_option, require_below, unknown_node
 from enforcer.cli_support import echo, echo_json, verbose_option
 from enforcer.errors import UsageError
 from enforcer.printable import printable
 
 if TYPE_CHECKING:
     from dossim.lint import Finding
-    from enforcer.policy.resources import Resources
 
 FORMATS = ("text", "json", "sarif")
 LEVELS = ("error", "warning", "note")
@@ -73,7 +72,8 @@ def lint(
             require_below(path, (path, *allow_path))
     resources = load(paths)
     facts = read_facts(facts_file) if facts_file is not None else None
-    _require_known(resources, node)
+    if node is not None and (unknown := unknown_node(resources, node)):
+        raise UsageError(unknown)
     if facts is not None and node is not None:
         facts = replace(facts, node=node)
     found = linter.lint(resources, node=node, facts=facts, read_text=_text_of)
@@ -83,18 +83,13 @@ def lint(
     return FOUND if any(item.level in FAILING for item in found) else 0
 
 
-def _require_known(resources: Resources, node: str | None) -> None:
-    nodes = sorted({item.node for item in resources.host_endpoints})
-    if node is not None and node not in nodes:
-        known = f"only of {', '.join(nodes)}" if nodes else "nor of any other"
-        raise UsageError(f"--node {node}: the policy has no HostEndpoint of that node, {known}")
-
-
 def _text_of(path: str) -> str:
     """Once more what was loaded; nothing for stdin, which can be read only once."""
+    from enforcer.policy.paths import UnreadableError, read_text
+
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        return read_text(path)
+    except UnreadableError:
         return ""
 
 

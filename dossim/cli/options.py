@@ -276,19 +276,50 @@ def require_below(path: Path, folders: Sequence[Path]) -> None:
         raise UsageError(str(error)) from error
 
 
+def unknown_node(resources: Resources, node: str) -> str:
+    """A sentence where the policy has no HostEndpoint of the node, "" where it has one."""
+    nodes = sorted({item.node for item in resources.host_endpoints})
+    if node in nodes:
+        return ""
+    known = f"only of {', '.join(nodes)}" if nodes else "nor of any other"
+    return f"--node {node}: the policy has no HostEndpoint of that node, {known}"
+
+
 def output_file(name: str, what: str) -> Callable[[Command], Command]:
     """``--NAME FILE``."""
-    return click.option(f"--{name}", f"{name}_file", type=OUTPUT, metavar="FILE", help=f"{what}; - is stdout.")
+    return click.option(
+        f"--{name}",
+        f"{name}_file",
+        type=OUTPUT,
+        callback=_no_empty_name,
+        metavar="FILE",
+        help=f"{what}; - is stdout.",
+    )
+
+
+def _no_empty_name(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """A variable of a script that is not set is no wish for no report."""
+    if path == "":
+        raise click.BadParameter("an empty file name; a path, or - for stdout, would be right", ctx, param)
+    return path
 
 
 def write(path: str, text: str) -> None:
     """Write a report to a file, or to stdout for ``-``. Raises UsageError when the file cannot be written."""
     if path == STDOUT:
         echo(text, nl=False)
+    else:
+        write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """The same for what is no text."""
+    if path == STDOUT:
+        click.get_binary_stream("stdout").write(content)
         return
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_bytes(content)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 

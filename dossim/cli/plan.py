@@ -16,6 +16,7 @@ from dossim.cli.options import (
     netdev_ingress_option,
     policy_option,
     raw_backend_option,
+    unknown_node,
 )
 from enforcer.cli_support import console_for, echo, echo_json, verbose_option
 from enforcer.errors import UsageError
@@ -70,6 +71,8 @@ def plan(
         facts = _assumed_facts(resources, node)
     else:
         facts = read_facts(facts_file)
+    if node is not None and (unknown := unknown_node(resources, node)):
+        echo(f"note: {unknown}", err=True)
     for note in resources.notes:
         echo(f"note: {note}", err=True)
     for item in resources.felix_unknown(node or facts.node):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from dossim.cli.options import (
     output_file,
     takes_stdout,
     write,
+    write_bytes,
 )
 from enforcer.cli_support import emit, output_option, verbose_option
 from enforcer.errors import HostError
@@ -76,7 +76,7 @@ def predict(
     from dossim.report.terminal import print_view
     from dossim.report.view import view_of
 
-    alone = takes_stdout([json_file, csv_file])
+    alone = takes_stdout([json_file, csv_file, parquet_file])
     if parquet_file:
         _require_pyarrow()
     read = open_capture(capture, reading, host)
@@ -122,7 +122,9 @@ def write_parquet(result: PredictResult, path: str) -> None:
     pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     columns = list(zip(*rows(result), strict=True)) or [()] * len(COLUMNS)
     table = pyarrow.table(dict(zip(COLUMNS, columns, strict=True)))
-    parquet.write_table(table, sys.stdout.buffer if path == "-" else path)
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def _require_pyarrow() -> None:

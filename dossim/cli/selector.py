@@ -56,6 +56,8 @@ def _answer_line(line: str) -> dict[str, Any]:
         question = json.loads(line)
     except ValueError as error:
         return {"error": f"not JSON: {error}", "column": getattr(error, "colno", 1)}
+    except RecursionError:
+        return {"error": "nested too deeply for a selector with labels", "column": 1}
     if not isinstance(question, dict) or not isinstance(question.get("selector"), str):
         return {"error": 'expected {"selector": "...", "labels": {...}}', "column": 1}
     labels = question.get("labels") or {}

@@ -7,32 +7,22 @@ it in an error message; neither must a symbolic link.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.policy.load import SUFFIXES
+from enforcer.policy import paths
+from enforcer.policy.paths import SUFFIXES
 
 ALLOW_PATH = "--allow-path"
 FILE_MAX_BYTES = 4 << 20  # of a scenario file; resources inline are meant for a few
 
 _ENTRIES_MAX = 10_000
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFDIR: "a directory",
-}
+_INSTEAD = "a scenario names its captures and policy rather than holding them"
 
 
 class Outside(Exception):
     """A path that the scenario may not name; the sentence says what would be right."""
-
-
-class Unreadable(Exception):
-    """A file that cannot be taken; the sentence says why."""
 
 
 @dataclass(frozen=True)
@@ -81,35 +71,8 @@ class Confinement:
 
 
 def read_text(path: Path, most: int = FILE_MAX_BYTES) -> str:
-    """The text of a regular file. Raises Unreadable; does not wait for a FIFO's writer or a device."""
-    try:
-        _require_regular(os.stat(path), most)  # before opening: that alone does things to some devices
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
-            _require_regular(os.fstat(descriptor), most)
-            content = file.read(most + 1)
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL in the name
-        raise Unreadable(f"cannot be read: {error}") from error
-    if len(content) > most:
-        raise Unreadable(_too_large(most))
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unreadable("not text: it is not UTF-8") from error
-
-
-def _require_regular(status: os.stat_result, most: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        found = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise Unreadable(f"not a regular file but {found}")
-    if status.st_size > most:
-        raise Unreadable(_too_large(most))
-
-
-def _too_large(most: int) -> str:
-    return f"larger than {most >> 20} MiB; a scenario names its captures and policy rather than holding them"
+    """The text of a regular file. Raises :class:`enforcer.policy.paths.UnreadableError`."""
+    return paths.read_text(str(path), limit_bytes=most, instead=_INSTEAD)
 
 
 def _resource_files(path: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from dossim.drill.situation import Situation, lab_facts, plan_for
 from dossim.errors import PacketError
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits, size_of
-from dossim.scenario.confine import Confinement, Outside, Unreadable, read_text
+from dossim.scenario.confine import Confinement, Outside, read_text
 from dossim.scenario.expression import ExpressionError, count_of
 from dossim.scenario.findings import InvalidScenario, Marks, did_you_mean, plain, repeated_keys
 from dossim.scenario.model import CaptureTraffic, EntryExpectation, GeneratedTraffic, Generator, Scenario
@@ -23,6 +23,7 @@ from dossim.scenario.situation import destinations_of, situation_of
 from dossim.scenario.traffic import missing_destination
 from enforcer.errors import EnforcerError, Finding, Position, UsageError
 from enforcer.policy.nodes import DocumentFault, Node, from_text
+from enforcer.policy.paths import UnreadableError
 
 SUFFIX = ".scenario.yaml"
 SUFFIXES = (SUFFIX, ".scenario.yml")
@@ -114,7 +115,7 @@ def _read_document(file: Path, confined: Confinement) -> _Document:
         documents = list(from_text(read_text(file)))
     except Outside as error:  # a symbolic link
         raise InvalidScenario([Finding(Position(str(file)), "", f"leads to {error}")]) from error
-    except Unreadable as error:
+    except UnreadableError as error:
         raise InvalidScenario([Finding(Position(str(file)), "", str(error))]) from error
     except DocumentFault as fault:
         raise InvalidScenario([Finding(Position(str(file), fault.line, fault.column), "", fault.message)]) from fault

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from dossim.scenario.confine import Confinement, Outside, Unreadable, read_text
+from dossim.scenario.confine import Confinement, Outside, read_text
 from dossim.scenario.findings import Marks
 from dossim.scenario.inline import text_of
 from enforcer.errors import Finding, PolicyError, Position
 from enforcer.policy.load import load, load_text
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
+from enforcer.policy.paths import UnreadableError
 from enforcer.policy.resources import NetworkSet, Resource, Resources
 
 _KIND = re.compile(r"^[ \t-]*[\"']?kind[\"']?[ \t]*:|[{,]\s*[\"']?kind[\"']?\s*:", re.MULTILINE)
@@ -83,7 +84,7 @@ def _holds_resources(file: Path) -> bool:
     """Whether a resource can be meant; a file that cannot be read has nothing to quote."""
     try:
         return _KIND.search(read_text(file, _KIND_WITHIN)) is not None
-    except Unreadable:
+    except UnreadableError:
         return True
 
 

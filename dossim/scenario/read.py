@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
@@ -214,7 +215,7 @@ def as_list(value: Any) -> list[Any]:
 def listener(text: str) -> Listener:
     """``udp/9`` or ``tcp/80``. Raises ValueError."""
     word, _, number = text.partition("/")
-    if word not in _PROTOCOLS or not number.isdigit() or not 1 <= int(number) <= PORT_MAX:
+    if word not in _PROTOCOLS or not re.fullmatch("[0-9]{1,5}", number) or not 1 <= int(number) <= PORT_MAX:
         raise ValueError(f"expected udp/PORT or tcp/PORT with a port of 1..{PORT_MAX}, found {text!r}")
     return Listener(_PROTOCOLS[word], int(number))
 

@@ -137,16 +137,21 @@ class Collector:
         tree = paths.find(given)
         for path, message in tree.faults:
             self._unreadable(path, message)
-        self._name_feeds(tree.others)
+        named = self._name_feeds(tree.others)
         if not (tree.files or tree.faults):
-            self.source(given).fault(Position(given), f"no file here ends in {', '.join(SUFFIXES)}")
+            self.source(given).fault(
+                Position(given), "; ".join([f"no file here ends in {', '.join(SUFFIXES)}", *named])
+            )
         return tree.files
 
-    def _name_feeds(self, others: Sequence[str]) -> None:
-        """Address lists beside the resources, which are not read for their names."""
+    def _name_feeds(self, others: Sequence[str]) -> Sequence[str]:
+        """Address lists beside the resources, which are not read for their names; a sentence about the first."""
+        named: list[str] = []
         for path in others[:OTHERS_MAX]:
             if not os.path.basename(path).startswith("_") and (feed := peek(path)):
                 self.source(path).note_feed(feed)
+                named[:] = named or [f"{path} is {feed.sentence}"]
+        return named
 
     def read_file(self, path: str) -> None:
         shown = "<stdin>" if path == STDIN else path

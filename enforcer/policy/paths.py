@@ -17,6 +17,7 @@ SCENARIO_SUFFIXES = (".scenario.yaml", ".scenario.yml")
 
 FILE_MAX_BYTES = 64 << 20  # a GlobalNetworkSet of two million CIDRs has 40 MB
 FOLDERS_MAX = 10_000
+SPLIT = "split it into several files"
 
 _CHUNK_BYTES = 1 << 20
 _KINDS = {
@@ -96,17 +97,18 @@ def identity(status: os.stat_result) -> Identity:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def read(path: str, *, limit_bytes: int = FILE_MAX_BYTES) -> bytes:
+def read(path: str, *, limit_bytes: int = FILE_MAX_BYTES, instead: str = SPLIT) -> bytes:
     """A regular file as a whole. Raises OSError, or UnreadableError for what is no such file or is not at rest.
 
-    Neither waits for a writer of a FIFO nor for a device, and takes no more memory than the limit.
+    Neither waits for a writer of a FIFO nor for a device, and takes no more memory than the limit. ``instead`` says
+    what would be right in place of a larger one.
     """
-    _require_regular(os.stat(path), limit_bytes)  # before opening: that alone does things to some devices
+    _require_regular(os.stat(path), limit_bytes, instead)  # before opening: that alone does things to some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         before = os.fstat(descriptor)
-        _require_regular(before, limit_bytes)
-        content = _content(descriptor, limit_bytes)
+        _require_regular(before, limit_bytes, instead)
+        content = _content(descriptor, limit_bytes, instead)
         if identity(before) != identity(os.fstat(descriptor)):
             raise UnreadableError("changed while it was read; replace files with rename(2), so that no half is seen")
         return content
@@ -114,27 +116,39 @@ def read(path: str, *, limit_bytes: int = FILE_MAX_BYTES) -> bytes:
         os.close(descriptor)
 
 
-def _content(descriptor: int, limit_bytes: int) -> bytes:
+def read_text(path: str, *, limit_bytes: int = FILE_MAX_BYTES, instead: str = SPLIT) -> str:
+    """The same as text, with or without byte order mark. Raises UnreadableError alone."""
+    try:
+        return read(path, limit_bytes=limit_bytes, instead=instead).decode("utf-8-sig")
+    except OSError as error:
+        raise UnreadableError(cannot_read(error)) from error
+    except UnicodeDecodeError as error:
+        raise UnreadableError("not text: it is not UTF-8") from error
+    except ValueError as error:  # a NUL in the name
+        raise UnreadableError(f"cannot be read: {error}") from error
+
+
+def _content(descriptor: int, limit_bytes: int, instead: str) -> bytes:
     parts: list[bytes] = []
     size = 0
     while part := os.read(descriptor, _CHUNK_BYTES):
         parts.append(part)
         size += len(part)
-        require_size(size, limit_bytes)
+        require_size(size, limit_bytes, instead)
     return b"".join(parts)
 
 
-def _require_regular(status: os.stat_result, limit_bytes: int) -> None:
+def _require_regular(status: os.stat_result, limit_bytes: int, instead: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         found = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise UnreadableError(f"not a regular file but {found}")
-    require_size(status.st_size, limit_bytes)
+    require_size(status.st_size, limit_bytes, instead)
 
 
-def require_size(size_bytes: int, limit_bytes: int = FILE_MAX_BYTES) -> None:
+def require_size(size_bytes: int, limit_bytes: int = FILE_MAX_BYTES, instead: str = SPLIT) -> None:
     """Raises UnreadableError for more than the limit."""
     if size_bytes > limit_bytes:
-        raise UnreadableError(f"larger than {limit_bytes >> 20} MiB; split it into several files")
+        raise UnreadableError(f"larger than {limit_bytes >> 20} MiB; {instead}")
 
 
 def _is_new(folder: str, seen: set[tuple[int, int]], tree: Tree) -> bool:

@@ -14,6 +14,7 @@ LABEL_MAX = 512
 # Evaluation recurses. 1024 characters, which is all the API takes, nest "!(" at most 341 deep.
 DEPTH_MAX = 400
 
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8, and JSON may spell
 _SPACE = re.compile(r"[ \t]*")
 _LABEL = re.compile(r"[a-zA-Z0-9_./-]+")
 _CALL = re.compile(r"(has|all|global)\(")
@@ -58,6 +59,8 @@ class _Token:
 
 def parse_tree(text: str) -> Node:
     """The tree of a selector text; blank is all(). Raises SelectorError."""
+    if wrong := _NO_CHARACTER.search(text):
+        raise SelectorError(text, wrong.start(), f"found {wrong[0]!r}, which is no character: not UTF-8")
     tokens = _Tokenizer(text).tokens()
     if len(tokens) == 1:
         return Constant("all")

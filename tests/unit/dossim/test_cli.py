@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,15 +13,17 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from dossim.cli import main
-from dossim.cli.facts import facts_from_dict
+from dossim.cli.facts import FILE_MAX_BYTES, facts_of, read_facts
 from dossim.packet.capture import Capture
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.facts_view import facts_as_dict
+from enforcer.policy.nodes import from_data
 from enforcer.words import Answer, Backend, Mode
 
 ROOT = Path(__file__).parents[3]
@@ -121,6 +124,21 @@ def test_labels_are_key_and_value() -> None:
     assert (result.exit_code, result.stderr) == (2, "error: expected KEY=VALUE, found 'a'\n")
 
 
+@pytest.mark.parametrize("text", ["a == '\udcff'", "\ud800", "has(a\udcff)"])
+def test_a_selector_that_is_not_utf_8_has_its_column(text: str) -> None:
+    result = dossim("selector", text)
+    assert result.exit_code == 2
+    assert "which is no character: not UTF-8" in result.stderr
+    answer = dossim("selector", "--batch", stdin=json.dumps({"selector": text}) + "\n")
+    assert (answer.exit_code, set(json.loads(answer.stdout))) == (0, {"error", "column"})
+
+
+def test_a_batch_goes_on_after_a_line_that_is_nested_too_deeply() -> None:
+    result = dossim("selector", "--batch", stdin="[" * 200_000 + '\n{"selector": "all()"}\n')
+    assert result.exit_code == 0
+    assert [next(iter(json.loads(line))) for line in result.stdout.splitlines()] == ["error", "match"]
+
+
 def test_a_batch_is_answered_line_by_line() -> None:
     questions = [
         {"selector": "a == 'b'", "labels": {"a": "b"}},
@@ -168,8 +186,8 @@ def facts(tmp_path: Path) -> Path:
     return path
 
 
-def test_facts_survive_the_way_through_a_file() -> None:
-    assert facts_from_dict(facts_as_dict(FACTS)) == FACTS
+def test_facts_survive_the_way_through_a_file(facts: Path) -> None:
+    assert read_facts(facts) == FACTS
 
 
 def test_a_plan_without_facts_says_what_it_assumes() -> None:
@@ -199,12 +217,91 @@ def test_a_plan_as_a_drawing(facts: Path, form: str, line: str) -> None:
     assert line in dossim("plan", "-p", HOW_TO, "--host", facts, "--format", form).stdout.splitlines()
 
 
+def test_a_plan_of_an_unknown_node_says_so() -> None:
+    result = dossim("plan", "-p", HOW_TO, "--node", "jaspr")
+    assert result.exit_code == 0
+    assert "note: --node jaspr: the policy has no HostEndpoint of that node, only of jasper" in result.stderr
+
+
 def test_facts_that_are_none_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("interfaces: 3\n")
     result = dossim("plan", "-p", HOW_TO, "--host", path)
     assert result.exit_code == 2
-    assert "not the output of 'enforcer probe -o yaml'" in result.stderr
+    assert result.stderr.splitlines() == [
+        f"error: {path}:1:1: node: this field is required and absent; "
+        "the output of 'enforcer probe -o yaml' (or json) would be right",
+        f"error: {path}:1:13: interfaces: expected a list, found the number 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 5000,
+        "user: hunter2: {[",
+        "node: x\n---\nnode: y\n",
+        "node: [1]\ninterfaces: []\n",
+        "node: x\ninterfaces: [5]\n",
+        "node: x\ninterfaces: [{name: eth0, mtu: .nan}]\n",
+        "node: x\ninterfaces: [{name: eth0, addresses: [5]}]\n",
+        "node: x\ninterfaces: [{name: eth0, alternative_names: lan}]\n",
+        "node: x\ninterfaces: [{name: eth0, modes: {native: {answer: [1]}}}]\n",
+        "node: x\ninterfaces: [{name: eth0, modes: {natvie: {answer: true}}}]\n",
+        "node: x\nbackends: {iptables: {answer: maybe}}\ninterfaces: []\n",
+        "node: x\nhost_rules: {iptables: many}\ninterfaces: []\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nnode: x\ninterfaces: *b\n",
+    ],
+)
+@pytest.mark.parametrize("verb", [("plan", "-p", HOW_TO), ("lint", HOW_TO)])
+def test_facts_that_are_wrong_are_refused_by_their_place(tmp_path: Path, verb: tuple[object, ...], text: str) -> None:
+    path = tmp_path / "facts.yaml"
+    path.write_text(text)
+    result = dossim(*verb, "--host", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert all(each.startswith(f"error: {path}:") for each in result.stderr.splitlines())
+    assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory", "large", "binary"])
+def test_facts_are_in_a_regular_file_of_some_size(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "facts.yaml"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "directory":
+            path.mkdir()
+        case "large":
+            with path.open("wb") as file:
+                file.truncate(FILE_MAX_BYTES + 1)
+        case "binary":
+            path.write_bytes(b"node: \xff\n")
+    result = dossim("plan", "-p", HOW_TO, "--host", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_facts_name_the_tables_that_kubernetes_uses(tmp_path: Path) -> None:
+    """With them ``plan`` comes to the same raw backend as ``apply`` on the host."""
+    both = {Backend.IPTABLES: Probe(Answer.YES), Backend.NFTABLES: Probe(Answer.YES)}
+    known = replace(FACTS, backends=both, rules=HostRules(legacy=9, nft=1, kubernetes=Backend.NFTABLES))
+    path = tmp_path / "facts.yaml"
+    path.write_text(json.dumps(facts_as_dict(known)))
+    assert read_facts(path) == known
+    assert "(nftables: Kubernetes uses nf_tables" in dossim("plan", "-p", HOW_TO, "--host", path).stdout
+
+
+@pytest.mark.parametrize("name", ["1e3", "y", "0o17", "yes", "null", "1:30", "1_000"])
+def test_facts_of_a_name_that_yaml_libraries_do_not_agree_on(tmp_path: Path, name: str) -> None:
+    """PyYAML, which prints them, quotes less than Calico's library wants."""
+    path = tmp_path / "facts.yaml"
+    named = replace(FACTS, node=name, interfaces=(replace(FACTS.interfaces[0], name=name),))
+    path.write_text(yaml.safe_dump(facts_as_dict(named)))
+    assert read_facts(path) == named
 
 
 def test_a_mode_that_is_not_possible_is_the_host_s_lack(facts: Path) -> None:
@@ -224,9 +321,9 @@ def test_what_a_host_says_of_netdev_ingress_is_read_back(tmp_path: Path) -> None
     """Facts of an older enforcer say nothing of it, which is no obstacle."""
     taken = replace(FACTS.interfaces[0], netdev_ingress=Probe(Answer.NO, "bridge br0 takes its packets"))
     data = facts_as_dict(replace(FACTS, interfaces=(taken,)))
-    assert facts_from_dict(data).interfaces == (taken,)
+    assert facts_of(from_data(data), "facts").interfaces == (taken,)
     del data["interfaces"][0]["netdev_ingress"]
-    assert facts_from_dict(data) == FACTS
+    assert facts_of(from_data(data), "facts") == FACTS
     (tmp_path / "taken.json").write_text(json.dumps(facts_as_dict(replace(FACTS, interfaces=(taken,)))))
     result = dossim("plan", "-p", HOW_TO, "--host", tmp_path / "taken.json", "--netdev-ingress")
     assert "netdev-ingress: bridge br0 takes its packets" in result.stdout
@@ -328,6 +425,7 @@ def test_packets_of_a_capture_count_from_0(capture: Path) -> None:
 @pytest.mark.parametrize(("packet", "message"), [
     ("{capture}#12", "the capture holds 12 packets, 0 to 11"),
     ("{capture}", "which packet? Write {capture}#0 for the first"),
+    ("{capture}#x", "{capture}#x: expected the number of a packet after '#', found 'x'; 0 is the first"),
     ("missing.pcap#0", "missing.pcap: cannot be read"),
     ('IPP(src="1.2.3.4")', "did you mean 'IP'?"),
     ("17", "not a packet"),
@@ -346,6 +444,13 @@ def test_a_prediction_names_the_entry_and_its_line(capture: Path) -> None:
     assert result.exit_code == 0
     assert "12 packets: predicted only" in result.stdout
     assert "10 packets would be blocked by gnp/dos-mitigation ingress[0]" in result.stdout
+
+
+@pytest.mark.parametrize("report", ["--json", "--csv", "--parquet"])
+def test_an_empty_name_is_no_wish_for_no_report(capture: Path, report: str) -> None:
+    result = dossim("predict", capture, "-p", HOW_TO, report, "")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "an empty file name; a path, or - for stdout, would be right" in result.stderr
 
 
 def test_json_has_stdout_for_itself(capture: Path) -> None:
