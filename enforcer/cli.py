@@ -13,7 +13,17 @@ import click
 from rich.console import Console
 
 import enforcer
-from enforcer.cli_support import CommandGroup, emit, line, output_option, require_privilege, verbose_option, warn
+from enforcer.cli_support import (
+    CommandGroup,
+    PathGiven,
+    emit,
+    line,
+    output_option,
+    require_privilege,
+    said,
+    verbose_option,
+    warn,
+)
 from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
 from enforcer.words import Toolchain
@@ -48,6 +58,7 @@ def node_option(command: Command) -> Command:
         "--node",
         default=lambda: os.uname().nodename,
         show_default="the host name",
+        callback=said,
         help="The node whose HostEndpoints are ours.",
     )(command)
 
@@ -94,7 +105,7 @@ def toolchain_option(command: Command) -> Command:
 def pin_root_option(command: Command) -> Command:
     return click.option(
         "--pin-root",
-        type=click.Path(path_type=Path),
+        type=PathGiven(path_type=Path),
         envvar="ENFORCER_PIN_ROOT",
         default=None,
         help="Directory of the BPF file system to pin in; each network namespace has its own by default.",
@@ -102,7 +113,7 @@ def pin_root_option(command: Command) -> Command:
 
 
 def files_option(*, help_text: str, must_exist: bool = True) -> Callable[[Command], Command]:
-    kind = click.Path(exists=must_exist, path_type=Path)
+    kind = PathGiven(exists=must_exist, path_type=Path)
     return click.option(
         "-f", "--file", "files", type=kind, multiple=True, required=True, metavar="PATH", help=help_text
     )
@@ -133,7 +144,7 @@ def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output:
 
 @main.command()
 @files_option(help_text="A file or directory of resources; may be repeated, and more may follow as arguments.")
-@click.argument("more", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
+@click.argument("more", nargs=-1, type=PathGiven(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--force", is_flag=True, help="Even where an agent runs, which puts its own policy back.")
 @mode_option
@@ -187,7 +198,7 @@ def apply(
 @click.option("--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Where policy is.")
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathGiven(file_okay=False, path_type=Path),
     help="Where the last good policy is kept for a restart; default: $STATE_DIRECTORY, else /var/lib/enforcer.",
 )
 @click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel when stopped.")
@@ -264,12 +275,12 @@ def status(pin_root: Path | None, output: str) -> None:
 @main.command()
 @pin_root_option
 @output_option
-@click.option("--per-cpu", is_flag=True, help="Show which processors counted how many packets.")
+@click.option("--per-cpu", is_flag=True, help="Show which CPUs counted how many packets.")
 @verbose_option
 def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
     """Show the packets and bytes each entry matched, at each stage it is enforced at.
 
-    They are kept across changes of policy and restarts. XDP counts on each processor by itself; JSON and YAML always
+    They are kept across changes of policy and restarts. XDP counts on each CPU by itself; JSON and YAML always
     say how much on which.
 
     \b

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import click
 import yaml
@@ -23,6 +23,7 @@ from rich.measure import Measurement
 from rich.segment import Segment
 from rich.text import Text
 
+from enforcer import streams
 from enforcer.errors import EnforcerError, KernelError, PrivilegeError
 from enforcer.printable import printable, printable_json, printable_lines
 from enforcer.words import Word
@@ -57,13 +58,15 @@ class CommandGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click's; in stand-alone mode always ends with SystemExit."""
+        streams.prepare()
         words = list(sys.argv[1:] if args is None else args)
         run = partial(super().main, words, *rest, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
         try:
             result: object = run()
-            sys.stdout.flush()
+            with streams.writing():
+                sys.stdout.flush()
         except BaseException as error:  # whatever it is, it becomes an exit code here
             sys.exit(_report(error, verbose=_wants_details(words)))
         sys.exit(result if isinstance(result, int) else 0)
@@ -84,13 +87,38 @@ def verbose_option(command: Command) -> Command:
     )(command)
 
 
+def said(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """A callback of options: an empty value is a script's variable that is not set, and no wish for the default."""
+    values = value if isinstance(value, tuple) else (value,)
+    if "" in values:
+        raise click.BadParameter("it is empty; leave the option out for its default", ctx, param)
+    return value
+
+
+class PathGiven(click.Path):
+    """A path, which an empty one, to Python the current directory, is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; a path would be right", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print text of one or more lines."""
-    click.echo(printable_lines(text), err=err, nl=nl)
+    with streams.writing():
+        click.echo(printable_lines(text), err=err, nl=nl)
 
 
 def echo_json(data: Any) -> None:
-    click.echo(printable_json(json.dumps(data, indent=2)))
+    with streams.writing():
+        click.echo(printable_json(json.dumps(data, indent=2)))
+
+
+def echo_bytes(content: bytes) -> None:
+    """A report to stdout, in an encoding that it names itself."""
+    with streams.writing():
+        click.echo(content, nl=False)
 
 
 def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
@@ -98,7 +126,8 @@ def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
     if output == OutputFormat.JSON:
         echo_json(data)
     elif output == OutputFormat.YAML:
-        click.echo(_yaml(data), nl=False)
+        with streams.writing():
+            click.echo(_yaml(data), nl=False)
     else:
         as_table(console_for(sys.stdout))
 
@@ -110,7 +139,7 @@ def console_for(stream: IO[str]) -> Console:
     """
     terminal = stream.isatty()
     console = Console(
-        file=stream,
+        file=cast("IO[str]", streams.Output(stream)),
         highlight=False,
         markup=False,
         force_terminal=terminal,
@@ -180,7 +209,16 @@ def _wants_details(words: Sequence[str]) -> bool:
 
 
 def _report(error: BaseException, *, verbose: bool) -> int:
-    """Say what went wrong, and return the exit code."""
+    """Say what went wrong, and return the exit code, also where stderr is full or nobody reads it."""
+    if isinstance(error, (BrokenPipeError, streams.OutputError)):
+        streams.discard_stdout()
+    try:
+        return _said(error, verbose=verbose)
+    except (BrokenPipeError, streams.OutputError):
+        return getattr(error, "exit_code", BUG)
+
+
+def _said(error: BaseException, *, verbose: bool) -> int:
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else 1
@@ -196,7 +234,6 @@ def _report(error: BaseException, *, verbose: bool) -> int:
             _report_known(error, verbose=verbose)
             return error.exit_code
         case BrokenPipeError():  # the reader of our output went away, e.g. head(1)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 1
     _report_bug(error, verbose=verbose)
     return BUG

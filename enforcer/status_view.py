@@ -73,7 +73,7 @@ def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: b
     table.add_column("packets", justify="right")
     table.add_column("bytes", justify="right")
     if per_cpu:
-        table.add_column("packets by processor, since the last change of policy")
+        table.add_column("packets by CPU, since the last change of policy")
     for count in counts:
         cells = [count.interface, count.entry, count.stage, count.packets, count.bytes]
         if per_cpu:

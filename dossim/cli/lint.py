@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dossim.cli.options import EXISTING, allow_path_option, require_below, unknown_node
-from enforcer.cli_support import echo, echo_json, verbose_option
+from enforcer.cli_support import PathGiven, echo, echo_json, said, verbose_option
 from enforcer.errors import UsageError
 from enforcer.printable import printable
 
@@ -28,13 +28,13 @@ FOUND = 1
     "paths",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    type=PathGiven(exists=True, allow_dash=True, path_type=Path),
     metavar="PATH...",
 )
 @click.option(
     "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
 )
-@click.option("--node", help="The node; default: every node that has HostEndpoints.")
+@click.option("--node", callback=said, help="The node; default: every node that has HostEndpoints.")
 @click.option(
     "--level", type=click.Choice(LEVELS), default="note", show_default=True, help="The least level to report."
 )

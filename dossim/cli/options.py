@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from enforcer.cli_support import echo
+from enforcer.cli_support import PathGiven, echo_bytes, said
 from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
+from enforcer.printable import printable_lines
 
 if TYPE_CHECKING:
     from dossim.drill import Situation
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 STDOUT = "-"
-EXISTING = click.Path(exists=True, path_type=Path)
-CAPTURE = click.Path(exists=True, allow_dash=True, path_type=Path)
-OUTPUT = click.Path(allow_dash=True, dir_okay=False)
+EXISTING = PathGiven(exists=True, path_type=Path)
+CAPTURE = PathGiven(exists=True, allow_dash=True, path_type=Path)
+OUTPUT = PathGiven(allow_dash=True, dir_okay=False)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def policy_option(command: Command) -> Command:
     return click.option(
         "-p",
         "--policy",
-        type=click.Path(exists=True, allow_dash=True, path_type=Path),
+        type=PathGiven(exists=True, allow_dash=True, path_type=Path),
         multiple=True,
         required=True,
         metavar="PATH...",
@@ -167,8 +168,10 @@ def host_options(command: Command) -> Command:
     """--policy and everything about the host; the command gets them as one :class:`HostOptions` named ``host``."""
     options = (
         policy_option,
-        click.option("--node", help="The node, when the policy has HostEndpoints of several."),
-        click.option("--interface", help="The interface the packets arrive at; default: that of the HostEndpoint."),
+        click.option("--node", callback=said, help="The node, when the policy has HostEndpoints of several."),
+        click.option(
+            "--interface", callback=said, help="The interface the packets arrive at; default: that of the HostEndpoint."
+        ),
         click.option(
             "--address",
             multiple=True,
@@ -258,7 +261,7 @@ def untrusted_options(command: Command) -> Command:
 def allow_path_option(command: Command) -> Command:
     return click.option(
         "--allow-path",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        type=PathGiven(exists=True, file_okay=False, path_type=Path),
         multiple=True,
         metavar="DIR",
         help="Files below this directory may be read too, when a scenario names them or a symbolic link leads to them; "
@@ -291,31 +294,20 @@ def output_file(name: str, what: str) -> Callable[[Command], Command]:
         f"--{name}",
         f"{name}_file",
         type=OUTPUT,
-        callback=_no_empty_name,
         metavar="FILE",
         help=f"{what}; - is stdout.",
     )
 
 
-def _no_empty_name(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
-    """A variable of a script that is not set is no wish for no report."""
-    if path == "":
-        raise click.BadParameter("an empty file name; a path, or - for stdout, would be right", ctx, param)
-    return path
-
-
 def write(path: str, text: str) -> None:
     """Write a report to a file, or to stdout for ``-``. Raises UsageError when the file cannot be written."""
-    if path == STDOUT:
-        echo(text, nl=False)
-    else:
-        write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, (printable_lines(text) if path == STDOUT else text).encode("utf-8"))
 
 
 def write_bytes(path: str, content: bytes) -> None:
     """The same for what is no text."""
     if path == STDOUT:
-        click.get_binary_stream("stdout").write(content)
+        echo_bytes(content)
         return
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

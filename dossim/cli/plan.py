@@ -18,7 +18,7 @@ from dossim.cli.options import (
     raw_backend_option,
     unknown_node,
 )
-from enforcer.cli_support import console_for, echo, echo_json, verbose_option
+from enforcer.cli_support import console_for, echo, echo_json, said, verbose_option
 from enforcer.errors import UsageError
 from enforcer.mode import ModeChoice, RawChoice
 
@@ -36,7 +36,9 @@ ASSUMED = "note: no --host given: assuming interfaces with native and generic XD
 @click.option(
     "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
 )
-@click.option("--node", help="The node; default: the one in FACTS, or the only one that has HostEndpoints.")
+@click.option(
+    "--node", callback=said, help="The node; default: the one in FACTS, or the only one that has HostEndpoints."
+)
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
 )

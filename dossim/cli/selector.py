@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from enforcer.cli_support import emit, line, output_option, verbose_option
+from enforcer.cli_support import echo_bytes, emit, line, output_option, verbose_option
 from enforcer.errors import UsageError
 from enforcer.printable import printable_json
 
@@ -42,11 +42,13 @@ def selector(expression: str | None, labels: tuple[str, ...], batch: bool, outpu
 
 
 def answer_lines() -> None:
-    """One line out for each line in, at once: the other end may wait for it."""
-    for question in sys.stdin:
+    """One line out for each line in, at once: the other end may wait for it. JSON is UTF-8, whatever the locale."""
+    if sys.stdin is None:
+        raise UsageError("stdin is closed; --batch reads selectors from there")
+    for question in sys.stdin.buffer:
         if question.strip():
-            sys.stdout.write(printable_json(json.dumps(_answer_line(question), ensure_ascii=False)) + "\n")
-            sys.stdout.flush()
+            answer = json.dumps(_answer_line(question.decode("utf-8", "surrogateescape")), ensure_ascii=False)
+            echo_bytes(f"{printable_json(answer)}\n".encode())
 
 
 def _answer_line(line: str) -> dict[str, Any]:

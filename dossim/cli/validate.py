@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from dossim.cli.options import UntrustedOptions, require_below, untrusted_options
-from enforcer.cli_support import echo, verbose_option
+from enforcer.cli_support import PathGiven, echo, verbose_option
 from enforcer.errors import EnforcerError
 
 BAD_INPUT = 2
-EXISTING_OR_STDIN = click.Path(exists=True, allow_dash=True, path_type=Path)
+EXISTING_OR_STDIN = PathGiven(exists=True, allow_dash=True, path_type=Path)
 
 
 @click.command()

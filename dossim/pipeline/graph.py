@@ -42,13 +42,13 @@ CHECKS: dict[Stage, Check] = {
 }
 
 EDGES = (
-    Edge(Stage.NIC_OFFLOAD, Stage.DRIVER, "not offloaded, or in doubt"),
+    Edge(Stage.NIC_OFFLOAD, Stage.DRIVER, "not offloaded, or undetermined"),
     Edge(Stage.NIC_OFFLOAD, Fate.DROPPED, "offloaded, and an entry denies it"),
-    Edge(Stage.DRIVER, Stage.GENERIC, "no native XDP, or in doubt"),
+    Edge(Stage.DRIVER, Stage.GENERIC, "no native XDP, or undetermined"),
     Edge(Stage.DRIVER, Fate.DROPPED, "native XDP, and an entry denies it"),
-    Edge(Stage.GENERIC, Stage.NETDEV_INGRESS, "no generic XDP, or in doubt"),
+    Edge(Stage.GENERIC, Stage.NETDEV_INGRESS, "no generic XDP, or undetermined"),
     Edge(Stage.GENERIC, Fate.DROPPED, "generic XDP, and an entry denies it"),
-    Edge(Stage.NETDEV_INGRESS, Stage.IP_INPUT, "no chain of ours, or in doubt"),
+    Edge(Stage.NETDEV_INGRESS, Stage.IP_INPUT, "no chain of ours, or undetermined"),
     Edge(Stage.NETDEV_INGRESS, Fate.DROPPED, "a chain of ours, and an entry denies it"),
     Edge(Stage.IP_INPUT, Stage.DEFRAG, "sound IPv4 or IPv6 header"),
     Edge(Stage.IP_INPUT, Fate.DELIVERED, "ARP"),

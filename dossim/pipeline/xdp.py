@@ -1,6 +1,6 @@
 """What an XDP program does with a frame (``bpf/xdp_untracked.bpf.c``), from the resources.
 
-It may drop only what raw would drop, and passes in doubt. A failsafe or rule answers *no* when anything known of the
+It may drop only what raw would drop, else it passes. A failsafe or rule answers *no* when anything known of the
 packet contradicts it, else *doubt* when it asks for something unknown, else *yes*. The first that does not say no
 decides: a Deny that says yes drops the frame, a Pass that says yes takes the rest of its tier out, and in every other
 case the frame passes.

@@ -137,7 +137,7 @@ class View:
     @property
     def verdict(self) -> str:
         """The one sentence that says whether prediction and kernel agree."""
-        packets = f"{self.packets:,} packets"
+        packets = f"{self.packets:,} packet{'s' * (self.packets != 1)}"
         others = "".join(f"; {text}" for text in self.open_counts)
         if not self.drilled:
             return f"{packets}: predicted only; nothing was enforced, replayed or observed{others}"

@@ -263,6 +263,8 @@ class Collector:
 
 
 def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise UnreadableError("closed; resources are read from there for -")
     content = sys.stdin.buffer.read(paths.FILE_MAX_BYTES + 1)
     paths.require_size(len(content))
     return content

@@ -224,7 +224,7 @@ def _hash(keys: npt.NDArray[np.void], entries: U32) -> Filling:
 
 
 def _failsafe(inbound: Iterable[Failsafe], outbound: Iterable[Failsafe]) -> Filling:
-    """Ports that pass, whatever their net: which net a packet is from is left to raw (XDP passes in doubt)."""
+    """Ports that pass, whatever their net: which net a packet is from is left to raw (XDP passes what is open)."""
     ports = {(item.port, item.protocol, SIDE_INBOUND) for item in inbound}
     ports |= {(item.port, item.protocol, SIDE_RETURN) for item in outbound}
     ports |= {(0, protocol, SIDE_ANY) for _, protocol, _ in ports}

@@ -450,7 +450,15 @@ def test_a_prediction_names_the_entry_and_its_line(capture: Path) -> None:
 def test_an_empty_name_is_no_wish_for_no_report(capture: Path, report: str) -> None:
     result = dossim("predict", capture, "-p", HOW_TO, report, "")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "an empty file name; a path, or - for stdout, would be right" in result.stderr
+    assert "it is empty; a path would be right" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--node", "--interface"])
+def test_an_empty_name_is_not_the_default(capture: Path, option: str) -> None:
+    result = dossim("predict", capture, "-p", HOW_TO, option, "")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "it is empty; leave the option out for its default" in result.stderr
+    assert dossim("plan", "-p", HOW_TO, "--node", "").exit_code == dossim("lint", "").exit_code == 2
 
 
 def test_json_has_stdout_for_itself(capture: Path) -> None:

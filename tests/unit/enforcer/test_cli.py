@@ -197,3 +197,22 @@ def test_help_imports_nothing_that_needs_libbpf_or_netlink() -> None:
     script = "import sys, enforcer.cli; print([m for m in sys.modules if m.startswith(('pyroute2', 'iptc', 'numpy'))])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("apply", "--node", ""),
+        ("apply", "--pin-root", ""),
+        ("apply", "-f", ""),
+        ("run", "--state-dir", ""),
+        ("run", "-f", ""),
+        ("run", "--node", ""),
+    ],
+)
+def test_what_is_empty_is_neither_the_default_nor_the_current_directory(policy: Path, words: tuple[str, ...]) -> None:
+    """A unit or script that says ``--node "$NODE"`` without one would enforce nothing."""
+    verb, *others = words
+    result = enforcer(verb, "-f", str(policy), *others)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "it is empty; " in result.stderr
