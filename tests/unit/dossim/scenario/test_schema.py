@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import fields
@@ -16,7 +17,7 @@ from dossim.scenario.generate import GENERATORS
 from dossim.scenario.model import Generator, LeaveOut, Parameters
 from dossim.scenario.schema import FINDINGS_MAX, schema, schema_findings
 from enforcer.mode import ModeChoice
-from enforcer.policy.nodes import from_data
+from enforcer.policy.nodes import from_text
 from enforcer.words import Stage
 
 
@@ -65,7 +66,7 @@ def test_closed_sets_are_the_code_s() -> None:
 
 
 def found_in(document: object) -> list[str]:
-    root = from_data(document)
+    root = next(from_text(json.dumps(document)))
     return [str(finding) for finding in schema_findings(plain(root), Marks("x.yaml", root))]
 
 
