@@ -317,11 +317,13 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def takes_stdout(files: Sequence[str | None]) -> bool:
-    """Whether one of the reports goes to stdout, which it then has for itself."""
-    wanted = [path for path in files if path == STDOUT]
-    if len(wanted) > 1:
-        raise UsageError("only one report can go to stdout (-)")
-    return bool(wanted)
+    """Whether one of the reports goes to stdout, which it then has for itself. Raises UsageError for two of one name."""
+    wanted = [path for path in files if path]
+    for path in wanted:
+        if wanted.count(path) > 1:
+            where = "to stdout (-)" if path == STDOUT else f"into {path}"
+            raise UsageError(f"only one report can go {where}")
+    return STDOUT in wanted
 
 
 T = TypeVar("T")

@@ -453,6 +453,13 @@ def test_an_empty_name_is_no_wish_for_no_report(capture: Path, report: str) -> N
     assert "it is empty; a path would be right" in result.stderr
 
 
+def test_two_reports_do_not_go_into_one_file(capture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "both"
+    result = dossim("predict", capture, "-p", HOW_TO, "--json", path, "--csv", path)
+    assert (result.exit_code, path.exists()) == (2, False)
+    assert f"only one report can go into {path}" in result.stderr
+
+
 @pytest.mark.parametrize("option", ["--node", "--interface"])
 def test_an_empty_name_is_not_the_default(capture: Path, option: str) -> None:
     result = dossim("predict", capture, "-p", HOW_TO, option, "")
