@@ -317,7 +317,7 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def takes_stdout(files: Sequence[str | None]) -> bool:
-    """Whether one of the reports goes to stdout, which it then has for itself. Raises UsageError for two of one name."""
+    """Whether a report goes to stdout, which it then has for itself. Raises UsageError for two of one name."""
     wanted = [path for path in files if path]
     for path in wanted:
         if wanted.count(path) > 1:
