@@ -6,7 +6,8 @@
   files, and the log says each fault once, with what becomes of it (``policy/tolerant.py``).
 * An agent that starts on faulty objects has the good version its store kept of an earlier run, if it did. Otherwise it
   enforces the rest, as Calico does; when there is no rest, what is in the kernel stays as it is.
-* Policy that no backend can enforce does not replace policy that is enforced.
+* Policy that no backend can enforce does not replace policy that is enforced. Where there is none to stay (the first
+  start), the policies that cannot be enforced are left out, by name, and all others are enforced.
 * A pass that fails, with whatever exception, is tried again, at growing intervals; each distinct error is logged once,
   with its traceback at level debug. Only a first pass without privilege ends the agent.
 * What somebody else takes away or changes is noticed, said and put back (``guard.py``, ``repairs.py``).
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from enforcer.agent_log import AgentLog
@@ -70,6 +71,7 @@ class Agent:
         self._wanted: Resources | None = None  # the newest that could be read
         self._good: Resources | None = None  # the newest that is enforced
         self._earlier: Resources | None = None  # what was enforced in an earlier run, once it was asked for
+        self._left_out: frozenset[str] = frozenset()  # the policies that the newest enforced is without
         self._repairs = Repairs(None)
         self._links: Links = frozenset()
         self._reading = BackOff()
@@ -191,9 +193,10 @@ class Agent:
             self._links = self._links_now()
             applied = self._apply(self._wanted)
         except (UnsupportedRuleError, PolicyError) as error:  # the author's to mend: trying again is no use
-            self._log.complain("policy cannot be enforced; the last good one stays", error)
             self._enforcing.went_well()
-            self._wanted = self._stand_in(self._wanted)
+            if not self._enforce_rest(self._wanted, error):
+                self._log.complain("policy cannot be enforced; the last good one stays", error)
+                self._wanted = self._stand_in(self._wanted)
         except (HostError, OSError, MemoryError):  # the surroundings: more of it may be enforced later
             raise
         except Exception:
@@ -207,9 +210,7 @@ class Agent:
 
     def _stand_in(self, failed: Resources) -> Resources | None:
         """Enforce the last good policy in place of one that cannot be: of this run, else of an earlier one."""
-        if self._good is None and self._earlier is None:
-            self._earlier = self._store.last_good()
-        good = self._good or self._earlier
+        good = self._good or self._last_good()
         if good is None or good is failed or good == Resources():
             return self._good
         try:
@@ -222,6 +223,41 @@ class Agent:
         self._good = good
         return good
 
+    def _last_good(self) -> Resources:
+        if self._earlier is None:
+            self._earlier = self._store.last_good()
+        return self._earlier
+
+    def _enforce_rest(self, failed: Resources, error: EnforcerError) -> bool:
+        """Enforce all but the policies that cannot be, where that takes nothing away: before anything was enforced, in
+        this run or an earlier one; afterwards as long as no other policy has to be left out. Whether it did.
+        """
+        if self._good is None and self._last_good() != Resources():
+            return False
+        if self._good is not None and not self._left_out:
+            return False
+        rest, refused = self._enforcer.enforceable(failed)
+        if not refused or not any(item.do_not_track for item in rest.policies):
+            return False
+        if self._good is None and self._has_in_kernel(refused):
+            return False
+        if self._good is not None and not refused.keys() <= self._left_out:
+            return False
+        applied = self._apply(rest)
+        if applied.changes or self._good is None:
+            self._log.tell(applied)
+        names = ", ".join(f"GlobalNetworkPolicy {name}" for name in refused)
+        self._log.complain(f"left out, as it cannot be enforced: {names}; all other policies are enforced", error)
+        for warning in applied.warnings:
+            self._log.say(logging.WARNING, warning)
+        self._good, self._wanted, self._left_out = rest, rest, frozenset(refused)
+        return True
+
+    def _has_in_kernel(self, policies: Collection[str]) -> bool:
+        """Whether any of these is enforced, as it was when it could be."""
+        names = {entry.partition(" ")[0] for item in self._enforcer.status() for entry in item.entries}
+        return not names.isdisjoint(f"gnp/{name}" for name in policies)
+
     def _succeeded(self, applied: Applied) -> None:
         if self._enforcing.wait_s:
             self._log.recovered()
@@ -229,6 +265,7 @@ class Agent:
         new = self._wanted is not self._good
         self._good = self._wanted
         if new:
+            self._left_out = frozenset()
             self._log.forget()
         if applied.changes or new:
             self._log.tell(applied)

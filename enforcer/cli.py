@@ -134,8 +134,8 @@ def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output:
     Example:
       enforcer probe eth0 eth1 -o json
     """
-    from enforcer.apply import probe_named
     from enforcer.facts_view import facts_as_dict, print_facts
+    from enforcer.probing import probe_named
 
     require_privilege("probing interfaces", xdp=True)
     facts = probe_named(node, interfaces, pin_root)

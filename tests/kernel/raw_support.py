@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from enforcer.apply import nft_settings_of, settings_of
 from enforcer.backends.base import BackendDriver
 from enforcer.backends.iptables import IptablesBackend
+from enforcer.backends.iptables.settings import settings_of
 from enforcer.backends.nftables import NftablesBackend
+from enforcer.backends.nftables.settings import settings_of as nft_settings_of
 from enforcer.plan import InterfacePlan, Plan
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import RuleTable

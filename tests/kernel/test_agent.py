@@ -33,6 +33,8 @@ APPLIED = 'msg="policy is in the kernel"'
 BROKEN = 'msg="policy not accepted"'
 HEALTHY = "healthy again"
 STOPPED = "stopping; the policy stays in the kernel"
+SERVICES = "{action: Deny, source: {services: {name: web, namespace: shop}}}"
+DENY_OTHERS = "{action: Deny, source: {nets: [192.0.2.0/24]}}"
 
 
 @pytest.fixture
@@ -140,9 +142,47 @@ def test_a_rule_that_cannot_be_enforced_does_not_replace_policy_that_can(
 ) -> None:
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
-        write(store, documents(endpoint(), policy("{action: Deny, source: {services: {name: web, namespace: shop}}}")))
+        write(store, documents(endpoint(), policy(SERVICES)))
         assert "services" in running.expect("policy cannot be enforced; the last good one stays")
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_a_rule_that_cannot_be_enforced_takes_only_its_policy_with_it_at_the_first_start(
+    host: NetnsPair, pin_root: Path, store: Path
+) -> None:
+    """Nothing was enforced before, nor is there a state: all other policies are enforced, and stay and change."""
+    bad = policy(SERVICES, DENY_OTHERS).replace("name: dos", "name: web")
+    write(store, documents(endpoint(), deny_list("203.0.113.0/24"), policy(), bad))
+    with traffic(host) as wire, agent(host, pin_root, store) as running:
+        running.expect(APPLIED)
+        line = running.expect("left out, as it cannot be enforced: GlobalNetworkPolicy web; all other policies are")
+        assert "level=error" in line
+        assert "services" in line
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+        write(store, documents(endpoint(), deny_list("198.51.100.0/24"), policy(), bad))  # and is followed
+        running.expect(APPLIED)
+        assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
+        write(store, documents(endpoint(), deny_list("203.0.113.0/24"), policy(SERVICES), bad))  # one more
+        running.expect("policy cannot be enforced; the last good one stays")
+        assert wire.arrivals(ALLOWED, DENIED) == [DENIED]
+        write(store, documents())
+        running.expect(APPLIED)
+        assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+        running.end(signal.SIGTERM)
+        assert sum("left out, as it cannot be enforced" in line for line in running.lines) == 1
+
+
+def test_a_policy_that_is_in_the_kernel_is_not_left_out(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    """The state of the earlier run is lost; what it enforced is not."""
+    with traffic(host) as wire:
+        with agent(host, pin_root, store) as running:
+            running.expect(APPLIED)
+            running.end(signal.SIGTERM)
+        other = policy(DENY_OTHERS).replace("name: dos", "name: other")
+        write(store, documents(endpoint(), policy(SERVICES), other))
+        with agent(host, pin_root, store, STATE_DIRECTORY=f"{store}.lost") as running:
+            running.expect("policy cannot be enforced; the last good one stays")
+            assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
 
 def test_stopping_leaves_the_policy_and_says_so(host: NetnsPair, pin_root: Path, store: Path) -> None:
@@ -268,7 +308,7 @@ def test_a_restart_on_policy_that_cannot_be_enforced_enforces_the_last_good_one(
             running.expect(APPLIED)
             running.end(signal.SIGTERM)
         detach(host, pin_root)
-        write(store, documents(endpoint(), policy("{action: Deny, source: {services: {name: web, namespace: shop}}}")))
+        write(store, documents(endpoint(), policy(SERVICES)))
         for _ in range(2):  # it is still the last good one, though it is not what was read last
             with agent(host, pin_root, store) as running:
                 running.expect("policy cannot be enforced; the last good one stays")

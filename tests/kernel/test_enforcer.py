@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Applied, Enforcer, probe_named
+from enforcer.apply import Applied, Enforcer
 from enforcer.backends.iptables import installed_chains
 from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
 from enforcer.facts import HostFacts, Probe
@@ -23,6 +23,7 @@ from enforcer.kernel.xdp import load_pass_program
 from enforcer.mode import ModeChoice
 from enforcer.plan import InterfacePlan
 from enforcer.policy.load import load_text
+from enforcer.probing import probe_named
 from enforcer.words import Answer, Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (

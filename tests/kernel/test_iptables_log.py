@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.apply import settings_of
 from enforcer.backends.iptables import IptablesBackend
+from enforcer.backends.iptables.settings import settings_of
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.words import Backend
 from tests.kernel.iptables_plans import DENY, LOG, entry, plan, table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import apply as enforcer_apply
+from enforcer import probing
 from enforcer.apply import Applied, Enforcer
 from enforcer.errors import UnsupportedKernelError
 from enforcer.facts import Probe
@@ -84,7 +84,7 @@ def test_where_legacy_tables_are_absent_it_is_nftables(
     netns_pair: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = Probe(Answer.NO, "no ip_tables in this kernel")
-    monkeypatch.setattr(enforcer_apply, "probe", lambda *, ipv6=True: absent)
+    monkeypatch.setattr(probing, "probe", lambda *, ipv6=True: absent)
     (item,) = apply(netns_pair, pin_root).plan.interfaces
     assert item.raw_backend is Backend.NFTABLES
     assert item.raw_reason == "this host has no legacy tables: no ip_tables in this kernel"

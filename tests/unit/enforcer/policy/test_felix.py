@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from enforcer.apply import nft_settings_of, settings_of
+from enforcer.backends.iptables.settings import settings_of
+from enforcer.backends.nftables.settings import settings_of as nft_settings_of
 from enforcer.policy import felix_fields
 from enforcer.policy.felix_fields import CALICO, EARLIER, SCHEMAS, TYPES, misspelt, slips_between
 from enforcer.policy.resources import Failsafe, FelixConfiguration, Resources

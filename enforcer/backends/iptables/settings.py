@@ -1,0 +1,41 @@
+"""What a FelixConfiguration says about the raw table of iptables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from enforcer.backends.iptables.render import Settings
+from enforcer.backends.iptables.rules import UNITS, Limit, TableName
+from enforcer.policy.resources import FelixConfiguration
+
+
+def settings_of(felix: FelixConfiguration) -> Settings:
+    """What the configuration says about the raw table."""
+    return Settings(
+        insert_mode=felix.chain_insert_mode.lower(),
+        mark_mask=felix.iptables_mark_mask,
+        log_prefix=felix.log_prefix,
+        ipv6=felix.ipv6_support,
+        max_set_size=felix.max_ipset_size,
+        accepting=frozenset(_accepting(felix)),
+        log_limit=_log_limit(felix),
+    )
+
+
+def _log_limit(felix: FelixConfiguration) -> Limit | None:
+    """``10/minute`` as the kernel counts it. The kernel has no room for the credit of more than a day, nor for none."""
+    if not felix.log_action_rate_limit:
+        return None
+    count, _, unit = felix.log_action_rate_limit.partition("/")
+    scale = next(item.period for item in UNITS if unit.startswith(item.name))
+    period = scale // int(count)
+    room = max(UNITS[0].period // period, 1)
+    return Limit(period, min(max(felix.log_action_rate_limit_burst, 1), room))
+
+
+def _accepting(felix: FelixConfiguration) -> Iterator[TableName]:
+    """The tables where an allow action of Accept, and not Return, makes the accept mark count."""
+    if felix.iptables_mangle_allow_action.lower() == "accept":
+        yield TableName.MANGLE
+    if felix.iptables_filter_allow_action.lower() == "accept":
+        yield TableName.FILTER
