@@ -117,7 +117,7 @@ class Guard:
         self._changed = False
 
     def _remember(self) -> None:
-        self._safely(self._xdp.remember)
+        self._safely(lambda: self._notice(map(Loss, self._xdp.remember())))
         if self._iptables:
             self._safely(self._iptables.remember)
 

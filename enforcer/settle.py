@@ -70,7 +70,7 @@ def settle(wish: Wish, driver: BackendDriver, memory: Memory, *, dry_run: bool) 
         except Exception as error:
             return without_xdp(wish, error, changes)
         changes += result.changes
-        unexpected, is_new = _learn(wish, settlement.plan, result.refused, memory, ruled_out)
+        unexpected, is_new = _learn(wish, settlement.plan, result, memory, ruled_out)
         if not is_new:
             settlement.changes = changes
             settlement.warnings = unexpected
@@ -146,14 +146,16 @@ def _apply(driver: BackendDriver, plan: Plan, wish: Wish, *, dry_run: bool) -> A
 def _learn(
     wish: Wish,
     plan: Plan,
-    refused: Mapping[str, str],
+    result: ApplyResult,
     memory: Memory,
     ruled_out: dict[str, dict[Mode, str]],
 ) -> tuple[list[str], bool]:
-    """Remember refused modes. The refusals that rule out none, as sentences; whether any mode is newly ruled out."""
+    """Rule refused modes out, and remember those that the interface refuses. The refusals that rule out none, as
+    sentences; whether any mode is newly ruled out.
+    """
     unexpected: list[str] = []
     is_new = False
-    for name, reason in refused.items():
+    for name, reason in result.refused.items():
         planned = plan.interface(name)
         mode = planned.mode if planned else None
         if mode is None or mode in ruled_out.get(name, {}):
@@ -161,7 +163,8 @@ def _learn(
             continue
         is_new = True
         ruled_out.setdefault(name, {})[mode] = reason
-        memory.refuse(wish.facts.interface(name) or InterfaceFacts(name), mode, reason)
+        if name not in result.foreign:
+            memory.refuse(wish.facts.interface(name) or InterfaceFacts(name), mode, reason)
     return unexpected, is_new
 
 

@@ -35,11 +35,13 @@ class ApplyResult:
     """``changes`` are sentences for people, none when nothing had to change.
 
     ``refused`` says for an interface why the kernel, or a foreign program already there, did not let it be; all the
-    other interfaces are enforced as planned.
+    other interfaces are enforced as planned. ``foreign``: those where it was the program, which says nothing of what
+    the interface can.
     """
 
     changes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    foreign: frozenset[str] = frozenset()
 
 
 class BackendDriver(Protocol):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ import pytest
 
 from enforcer.apply import Enforcer
 from enforcer.backends.xdp.layout import Pins, TablePins
+from enforcer.backends.xdp.watch import XdpWatch
 from enforcer.kernel.bpf import Link
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.xdp import load_pass_program
+from enforcer.policy.load import load_text
 from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
@@ -289,6 +291,23 @@ def test_a_removed_pin_is_put_back_and_nothing_was_ever_detached(
             with Link.open_pinned(pins.link) as link:
                 assert (link.info(), pinned_ids(pins), state_of().xdp) == before
             assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_pins_that_go_during_a_pass_are_put_back_and_the_program_is_no_strangers(
+    host: NetnsPair, pin_root: Path
+) -> None:
+    """The pass itself cannot know the program then; the next one does, and did not remember a refusal."""
+    enforcer, resources = Enforcer(NODE, pin_root=pin_root), load_text(documents())
+    with host.host(), closing(XdpWatch(pin_root)) as watch:
+        assert enforcer.apply(resources).plan.interfaces[0].mode is Mode.NATIVE
+        assert watch.remember() == []
+        before = state_of().xdp
+        shell(f"rm -r {pin_root}")
+        assert enforcer.apply(resources).plan.interfaces[0].mode is None
+        assert "eth0: XDP: pins removed: link" in watch.remember()[0]
+        assert enforcer.apply(resources).plan.interfaces[0].mode is Mode.NATIVE
+        assert state_of().xdp == before
+        assert enforcer.apply(resources).changes == ()
 
 
 def test_who_keeps_taking_it_away_is_not_fought_at_full_speed(host: NetnsPair, pin_root: Path, store: Path) -> None:

@@ -38,6 +38,10 @@ class Refused(Exception):
     """The interface cannot have what is wanted; the sentence says why. An answer for ApplyResult, not an error."""
 
 
+class ForeignProgram(Refused):
+    """A program that we did not attach is there."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What one interface shall have; ``classes`` of addresses there are, ``size`` says it in words."""
@@ -136,7 +140,7 @@ def _respect_others(installed: Installed | None, link: LinkInfo | None, state: I
     for item in state.xdp:
         if link is None or item.prog_id != link.prog_id:
             which = program_words(item.prog_id)
-            raise Refused(f"{state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
+            raise ForeignProgram(f"{state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
 
 
 def _live_mode(link: LinkInfo | None, state: InterfaceState) -> Mode | None:

@@ -61,7 +61,7 @@ class XdpBackend:
         result = converge(self.pin_root, plans, settings)
         if not dry_run:
             self._tidy()
-        return ApplyResult((*changes, *result.changes), result.refused)
+        return ApplyResult((*changes, *result.changes), result.refused, result.foreign)
 
     def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
         """Let go of what the plan has no XDP for; sentences for what was (or would be) detached."""

@@ -13,7 +13,16 @@ import numpy as np
 from enforcer.backends.base import ApplyResult
 from enforcer.backends.xdp import addresses, generation
 from enforcer.backends.xdp.addresses import AddressTables
-from enforcer.backends.xdp.apply import Refused, Wanted, check, is_kept, kernel_refusals, put_rows, reconcile
+from enforcer.backends.xdp.apply import (
+    ForeignProgram,
+    Refused,
+    Wanted,
+    check,
+    is_kept,
+    kernel_refusals,
+    put_rows,
+    reconcile,
+)
 from enforcer.backends.xdp.contents import contents_of
 from enforcer.backends.xdp.generation import Contents
 from enforcer.backends.xdp.layout import MANIFEST, Pins, TablePins
@@ -68,6 +77,7 @@ class _Pass:
     devices: list[_Target] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
 
     @property
     def pins(self) -> TablePins:
@@ -83,7 +93,12 @@ class _Pass:
             wanted = self.wanted(target, tables)
             self.changes += reconcile(target.pins, wanted, tables, dry_run=self.settings.dry_run)
         except Refused as error:
-            self.refused[target.state.name] = str(error)
+            self.refuse(target.state.name, error)
+
+    def refuse(self, interface: str, error: Exception) -> None:
+        self.refused[interface] = str(error)
+        if isinstance(error, ForeignProgram):
+            self.foreign.add(interface)
 
 
 def converge(pin_root: Path, plans: Sequence[InterfacePlan], settings: Settings) -> ApplyResult:
@@ -99,7 +114,7 @@ def converge(pin_root: Path, plans: Sequence[InterfacePlan], settings: Settings)
             _converge(work)
     except (Refused, TooManyClasses) as error:
         work.refused |= {target.state.name: str(error) for target in work.targets}
-    return ApplyResult(tuple(work.changes), work.refused)
+    return ApplyResult(tuple(work.changes), work.refused, frozenset(work.foreign))
 
 
 def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
@@ -120,7 +135,7 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
             else:
                 work.targets.append(_Target(pins, plan, state, render(plan, ipv6=work.settings.ipv6)))
         except (Refused, TooManyLengthsError) as error:
-            work.refused[plan.interface] = str(error)
+            work.refuse(plan.interface, error)
 
 
 def _converge(work: _Pass) -> None:

@@ -117,6 +117,11 @@ class _Attached:
     def is_attached(self) -> bool:
         return self.link.info().ifindex == self.then.ifindex
 
+    def kept(self) -> Iterator[str]:
+        """Pins removed, of a link that holds what it held: put back, and named. A pass detaches what is to go."""
+        if self.link.info() == self.then:
+            yield from self.pinned.pin_again()
+
     def losses(self) -> Iterator[str]:
         now = self.link.info()
         if now.ifindex != self.then.ifindex:
@@ -148,8 +153,17 @@ class XdpWatch:
             self._tables.close()
         self._attached, self._tables = [], None
 
-    def remember(self) -> None:
-        """What is there now is what is to be there."""
+    def remember(self) -> list[str]:
+        """What is there now is what is to be there; but a program that is attached still, and only lost its pins during
+        the pass, is to stay. Sentences as :meth:`losses` has them.
+        """
+        kept = [loss for item in self._attached for loss in item.kept()]
+        if kept and self._tables:
+            kept += self._tables.pin_again()
+        self._look_around()
+        return kept
+
+    def _look_around(self) -> None:
         here = current_inode()
         attached: list[_Attached] = []
         tables: _Pinned | None = None
