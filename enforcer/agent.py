@@ -169,6 +169,7 @@ class Agent:
             if isinstance(error, PrivilegeError) and not self._started:
                 raise
             back_off.failed()
+            self._repairs.put_off()
             if not self._enforcer.stopping.is_set():
                 self._log.complain(message, error)
         self._due_s = self._next_pass_s()

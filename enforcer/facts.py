@@ -25,6 +25,7 @@ class InterfaceFacts:
     ``alternative_names``: what else the interface is called (``ip link property``), also by a HostEndpoint.
 
     ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
+    ``unseen``: why it is not known whether an interface of another network namespace takes its packets.
     ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
     nf_tables.
     """
@@ -38,6 +39,7 @@ class InterfaceFacts:
     foreign_xdp: str = ""
     gateways: tuple[IPAddress, ...] = ()
     alternative_names: tuple[str, ...] = ()
+    unseen: str = ""
     netdev_ingress: Probe = Probe(Answer.UNKNOWN, "not probed")
 
 

@@ -24,6 +24,7 @@ def setup(level: int = logging.INFO) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+    sys.unraisablehook = _freed
 
 
 def event(level: int, message: str, *, error: BaseException | None = None, **fields: object) -> None:
@@ -37,6 +38,14 @@ def last_words(message: str) -> None:
     for handler in logger.handlers:
         if isinstance(handler, _Handler) and handler.is_ready(wait_s=0.0):
             os.write(handler.stream.fileno(), f"{handler.format(record)}\n".encode(errors="backslashreplace"))
+
+
+def _freed(what: sys.UnraisableHookArgs) -> None:
+    """What is raised while an object is freed reaches nobody, and would else be a traceback each time: pyroute2's event
+    loop does that when there was no descriptor for it.
+    """
+    error = what.exc_value if isinstance(what.exc_value, Exception) else None
+    event(logging.DEBUG, "an error while an object was freed", error=error)
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # the class is generic in its stubs only

@@ -220,6 +220,8 @@ def _why_not_mode(mode: Mode, interface: InterfaceFacts, felix: FelixConfigurati
     answer = _answer(interface, mode)
     if answer.answer is Answer.NO:
         return answer.reason
+    if interface.unseen:  # XDP drops only what raw would drop; whoever names a mode answers for that
+        return f"{interface.unseen}; '--mode {mode}' says that there is none"
     if mode is Mode.GENERIC and not felix.generic_xdp_enabled:
         return "not asked for; genericXDPEnabled: true allows it"
     return ""

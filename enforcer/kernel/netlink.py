@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from enforcer.errors import KernelError
 from enforcer.kernel import device
 from enforcer.kernel.device import Device
-from enforcer.kernel.elsewhere import uppers_elsewhere
+from enforcer.kernel.elsewhere import TAKERS, VLANS, possible, uppers_elsewhere
 from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
 from enforcer.policy.resources import IPAddress
 from enforcer.words import Mode
@@ -59,6 +59,8 @@ class InterfaceState:
 
     ``taken_by``: who takes its packets before IP sees them (``bridge br0``, ``macvlan mv0``), in whatever network
     namespace; "" for nobody. Netfilter then never sees a packet as received by this interface.
+
+    ``unseen``: why it is not known whether somebody in another network namespace does, or has a VLAN on it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class InterfaceState:
     vlans: str = ""
     tags_in_frame: bool = False
     taken_by: str = ""
+    unseen: str = ""
 
     @property
     def has_ethernet(self) -> bool:
@@ -81,7 +84,7 @@ class InterfaceState:
     @property
     def shape(self) -> tuple[object, ...]:
         """What a plan is made of; a change of what is attached is none of it."""
-        names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.taken_by)
+        names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.taken_by, self.unseen)
         return (self.name, self.index, self.addresses, self.link_type, self.address, names, *on_it)
 
 
@@ -89,15 +92,17 @@ def interfaces() -> list[InterfaceState]:
     """All interfaces, by index."""
     with _socket() as ip:
         links, addresses = list(ip.get_links()), list(ip.get_addr())
-    return _states(links, links, addresses, _devices(links))
+    return _states(links, links, addresses, *_devices(links))
 
 
-def _devices(links: Iterable[Any]) -> dict[int, Device]:
-    """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found."""
+def _devices(links: Iterable[Any]) -> tuple[dict[int, Device], str]:
+    """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found; and why
+    somebody may not have been found.
+    """
     if device.can_look():
-        return device.look(link["index"] for link in links)
-    found = uppers_elsewhere()
-    return {index: Device(not kinds.isdisjoint(_UPPERS), "vlan" in kinds) for index, kinds in found.items()}
+        return device.look(link["index"] for link in links), ""
+    found, why = uppers_elsewhere()
+    return {index: Device(not kinds.isdisjoint(_UPPERS), "vlan" in kinds) for index, kinds in found.items()}, why
 
 
 def gateways() -> dict[int, tuple[IPAddress, ...]]:
@@ -128,7 +133,7 @@ def _socket() -> Any:
 
 
 def _states(
-    wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any], devices: Mapping[int, Device]
+    wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any], devices: Mapping[int, Device], unseen: str
 ) -> list[InterfaceState]:
     links = list(links)
     upper = _Upper.of(links)
@@ -136,15 +141,21 @@ def _states(
     for item in addresses:
         by_index.setdefault(item["index"], []).append(ip_address(item.get("local") or item.get("address")))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        return [_state(link, sock, by_index.get(link["index"], ()), upper, devices) for link in wanted]
+        return [_state(link, sock, by_index.get(link["index"], ()), upper, devices, unseen) for link in wanted]
 
 
 def _state(
-    link: Any, sock: socket.socket, addresses: Iterable[IPAddress], upper: _Upper, devices: Mapping[int, Device]
+    link: Any,
+    sock: socket.socket,
+    addresses: Iterable[IPAddress],
+    upper: _Upper,
+    devices: Mapping[int, Device],
+    unseen: str,
 ) -> InterfaceState:
     index, name = link["index"], link.get("ifname")
     seen = devices.get(index, Device(taken=False, vlans=False))
     driver = driver_of(sock, name)
+    in_frame = _kind(link) is None and tags_stay_in_frames(sock, name)
     return InterfaceState(
         name=name,
         index=index,
@@ -156,9 +167,20 @@ def _state(
         address=bytes.fromhex((link.get("address") or "").replace(":", "")),
         alternative_names=_alternative_names(link),
         vlans=upper.vlans.get(index) or (_VLAN_ELSEWHERE if seen.vlans else ""),
-        tags_in_frame=_kind(link) is None and tags_stay_in_frames(sock, name),
+        tags_in_frame=in_frame,
         taken_by=upper.takers.get(index) or (_TAKER_ELSEWHERE if seen.taken else ""),
+        unseen=_unseen(unseen, tags_in_frame=in_frame) if link.get("ifi_type") == ARPHRD_ETHER else "",
     )
+
+
+def _unseen(why: str, *, tags_in_frame: bool) -> str:
+    """What nobody can tell of an interface because of ``why``; "" where the kernel has no such interfaces."""
+    if not why:
+        return ""
+    kinds = possible(TAKERS)
+    if not tags_in_frame:
+        kinds += possible(VLANS)
+    return f"a {' or '.join(kinds)} on it in another network namespace would not be known of: {why}" if kinds else ""
 
 
 # Devices with an rx_handler (net/core/dev.c), which has a packet before any protocol, or with one of their own: those

@@ -76,13 +76,16 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[
         foreign_xdp=foreign if isinstance(foreign, str) else "",
         gateways=hops,
         alternative_names=state.alternative_names,
+        unseen=state.unseen,
         netdev_ingress=netdev_ingress(state),
     )
 
 
 def netdev_ingress(state: InterfaceState) -> Probe:
     """Whether nf_tables may drop what the interface receives; nothing needs to be tried for that."""
-    return Probe(Answer.NO, why_taken(state)) if state.taken_by else Probe(Answer.YES)
+    if state.taken_by:
+        return Probe(Answer.NO, why_taken(state))
+    return Probe(Answer.UNKNOWN, state.unseen) if state.unseen else Probe(Answer.YES)
 
 
 def why_not_shape(state: InterfaceState) -> str:
@@ -114,7 +117,13 @@ def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
     if shape := why_not_shape(state):
         return dict.fromkeys(Mode, Probe(Answer.NO, shape))
     ask = {Mode.OFFLOAD: _offload, Mode.NATIVE: _native, Mode.GENERIC: _generic}
-    return {mode: ask[mode](state) for mode in Mode}
+    answers = {mode: ask[mode](state) for mode in Mode}
+    if state.unseen:  # what the driver can is not all there is to know
+        return {
+            mode: Probe(Answer.UNKNOWN, state.unseen) if item.answer is Answer.YES else item
+            for mode, item in answers.items()
+        }
+    return answers
 
 
 def _native(state: InterfaceState) -> Probe:

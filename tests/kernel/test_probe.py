@@ -72,7 +72,7 @@ def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
     vlan = Link(index=4, ifname="below0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
     elsewhere = Link(index=5, ifname="other0.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
     ipvlan = Link(index=6, ifname="iv0", mtu=1500, link=3, linkinfo={"kind": "ipvlan"})
-    states = netlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [], {})
+    states = netlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [], {}, "")
     assert states == [
         InterfaceState("below0", 2, 1500, vlans="VLAN interface below0.5"),
         InterfaceState("other0", 3, 1500, taken_by="ipvlan iv0"),

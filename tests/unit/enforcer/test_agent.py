@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -138,6 +139,20 @@ def test_what_the_host_lacks_is_waited_for(error: BaseException, caplog: pytest.
     agent._react(Woken())
     assert enforcer.applied == ["first", "first"]
     assert caplog.text.count("not everything is enforced; trying again") == 1
+
+
+def test_a_repair_that_fails_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop would turn without end: no descriptor to look at the interfaces is the same for the next turn."""
+
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    agent = started(Store(), FailingEnforcer())
+    monkeypatch.setattr(agent, "_links_now", none_left)
+    agent._react(Woken(losses=True))
+    assert agent._repairs.due_s is None
+    assert agent._due_s is not None
+    assert agent._due_s > time.monotonic() + 0.5
 
 
 def test_without_privilege_at_the_start_it_ends() -> None:
