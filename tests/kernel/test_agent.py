@@ -260,7 +260,7 @@ def test_a_mode_that_is_refused_is_said_once_and_tried_again(host: NetnsPair, pi
     write(store, documents(endpoint(), endpoint("lo"), deny_list("203.0.113.0/24"), policy()))
     with agent(host, pin_root, store, "--mode", "native") as running:
         assert "lo: mode 'native' is not possible" in running.expect("not everything is enforced; trying again")
-        assert modes(host, pin_root) == {"eth0": Mode.NATIVE}
+        assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "lo": None}
         write(store, documents())
         running.expect("recovered: everything is enforced again")
         running.end(signal.SIGTERM)

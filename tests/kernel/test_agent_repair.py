@@ -158,7 +158,7 @@ NFT = {
     "the table of netdev ingress deleted": ("nft delete table netdev enforcer", "table netdev enforcer: deleted, with"),
     "a chain of netdev ingress flushed": (
         "nft flush chain netdev enforcer enf-nd-eth0",
-        "nftables table netdev enforcer: 4 rules of chain enf-nd-eth0 deleted",
+        "nftables table netdev enforcer: 5 rules of chain enf-nd-eth0 deleted",
     ),
     "a chain flushed": (
         "nft flush chain ip enforcer enf-PREROUTING",
