@@ -10,7 +10,8 @@
   start), the policies that cannot be enforced are left out, by name, and all others are enforced.
 * A pass that fails, with whatever exception, is tried again, at growing intervals; each distinct error is logged once,
   with its traceback at level debug. Only a first pass without privilege ends the agent.
-* What somebody else takes away or changes is noticed, said and put back (``guard.py``, ``repairs.py``).
+* What somebody else takes away or changes is noticed, said and put back (``guard.py``, ``repairs.py``); also while
+  reading the policy does not end, as with a file server that does not answer.
 * Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole. A pass that
   does not end in time is left where it is; the next agent finishes it.
 """
@@ -18,6 +19,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ from enforcer.wakeups import Wakeups, Woken
 
 _STOP_WITHIN_S = 1.5
 _DETACH_WITHIN_S = 30.0
+_READ_WITHIN_S = 5.0  # then it is said that it takes longer
 
 Links = frozenset[tuple[object, ...]]
 
@@ -76,6 +79,8 @@ class Agent:
         self._links: Links = frozenset()
         self._reading = BackOff()
         self._enforcing = BackOff()
+        self._passing = threading.Lock()
+        self._reading_since_s: float | None = None
         self._due_s: float | None = None  # when the next pass is to be, on the monotonic clock
 
     def run(self) -> None:
@@ -132,9 +137,26 @@ class Agent:
             until = min(filter(None, (self._due_s, self._repairs.due_s)), default=None)
             woken = wakeups.wait(until, every_s=watchdog_interval_s(), tick=_alive)
             if not woken.stop:
-                wakeups.work(lambda: self._react(woken))
+                wakeups.work(lambda: self._react(woken), meanwhile=self._watch_over)
         except Exception as error:
             self._go_on_after(error)
+
+    def _watch_over(self) -> None:
+        """While another thread reads the policy, which may take for ever: put back what others take away."""
+        since_s, good = self._reading_since_s, self._good
+        if since_s is None or good is None:
+            return
+        _alive()
+        if time.monotonic() >= since_s + _READ_WITHIN_S:
+            self._log.say(logging.ERROR, "reading the policy does not end; what is enforced stays, and is watched over")
+        try:
+            self._repairs.look()
+            if self._repairs.are_due(woken=False) or self._links_now() != self._links:
+                self._links = self._links_now()
+                self._apply(good)
+        except Exception as error:
+            self._repairs.put_off()
+            self._log.complain("not everything is enforced; trying again", error)
 
     def _go_on_after(self, error: Exception) -> None:
         """Whatever it is: an agent that ends enforces nothing new. What was to be done may not have been."""
@@ -176,7 +198,8 @@ class Agent:
 
     def _read(self) -> None:
         """Take what the datastore has now: what is right of it, and of the rest the last good version."""
-        loaded = self._store.snapshot(self._wanted or Resources())
+        with self._reading_files():
+            loaded = self._store.snapshot(self._wanted or Resources())
         self._reading.went_well()
         self._log.tell_faults(loaded)
         self._take(loaded)
@@ -207,7 +230,8 @@ class Agent:
             self._succeeded(applied)
 
     def _apply(self, resources: Resources) -> Applied:
-        return self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
+        with self._passing:
+            return self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
 
     def _stand_in(self, failed: Resources) -> Resources | None:
         """Enforce the last good policy in place of one that cannot be: of this run, else of an earlier one."""
@@ -273,7 +297,16 @@ class Agent:
         for warning in applied.warnings:
             self._log.say(logging.WARNING, warning)
         if self._good is self._read_last:
-            self._store.keep()
+            with self._reading_files():
+                self._store.keep()
+
+    @contextmanager
+    def _reading_files(self) -> Iterator[None]:
+        self._reading_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._reading_since_s = None
 
     def _next_pass_s(self) -> float | None:
         """When the next pass is due if nothing happens, on the monotonic clock; None: never."""

@@ -87,6 +87,12 @@ class Guard:
         timer = Source(self._timer.fileno, self._look)
         return (timer, Source(self._nft.fileno, self._hear)) if self._nft else (timer,)
 
+    def look(self) -> None:
+        """Look at once, where nobody waits for the sources."""
+        with self._lock:
+            self._look_at_all()
+        self._hear()
+
     def noticed(self) -> tuple[Loss, ...]:
         """What is newly gone or changed since the last call."""
         found, self._noticed = self._noticed, {}

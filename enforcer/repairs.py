@@ -83,6 +83,11 @@ class Repairs:
             self.due_s = min(filter(None, (self.due_s, max(self._pauses.not_before_s, time.monotonic()))))
         return self.due_s is not None and time.monotonic() >= self.due_s
 
+    def look(self) -> None:
+        """See now what is gone, where nobody waits for the guard to say so."""
+        if self._guard:
+            self._guard.look()
+
     def put_off(self) -> None:
         """A pass failed: what was due then is tried again with the agent's next attempt, not at once and for ever."""
         if self.due_s is not None and self.due_s <= time.monotonic():

@@ -115,8 +115,8 @@ class Wakeups:
         """The name of the signal that is to end the agent, as soon as there was one."""
         return self._stopped_by
 
-    def work(self, job: Callable[[], None]) -> None:
-        """Have a thread do the job, and wait for it; what it raises is raised.
+    def work(self, job: Callable[[], None], *, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Have a thread do the job, and wait for it; what it raises is raised. ``meanwhile`` is called each second.
 
         Without a thread to be had it is done here: then a signal waits for it.
         """
@@ -127,6 +127,8 @@ class Wakeups:
         worker.begin(job)
         while worker.is_busy():
             self._take_in(self._working.select(1.0))
+            if worker.is_busy() and not self._stopped_by:
+                meanwhile()
         worker.finish()
 
     def _worker_now(self) -> Worker | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ from tests.kernel.enforcer_support import (
     policy,
     traffic,
 )
+from tests.kernel.fuse_support import hanging_file
 from tests.kernel.xdp_support import pinned_ids, state_of
 
 pytestmark = pytest.mark.needs_root
@@ -291,6 +293,21 @@ def test_a_removed_pin_is_put_back_and_nothing_was_ever_detached(
             with Link.open_pinned(pins.link) as link:
                 assert (link.info(), pinned_ids(pins), state_of().xdp) == before
             assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+
+
+def test_what_is_taken_while_reading_does_not_end_comes_back(host: NetnsPair, pin_root: Path, store: Path) -> None:
+    with traffic(host) as wire, agent(host, pin_root, store, "--mode", "raw", "--raw-backend", "nftables") as running:
+        running.expect(APPLIED)
+        with hanging_file(store / "mounted", "list.yaml"):
+            running.process.send_signal(signal.SIGHUP)  # reads everything
+            running.expect("reading the policy does not end")
+            for _ in range(2):
+                with host.host():
+                    shell("nft flush ruleset")
+                assert "table ip enforcer: deleted" in running.expect(NOTICED)
+                running.expect(AGAIN)
+                assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
+            assert running.end(signal.SIGTERM) == 0
 
 
 def test_pins_that_go_during_a_pass_are_put_back_and_the_program_is_no_strangers(
