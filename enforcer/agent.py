@@ -21,16 +21,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from enforcer.agent_log import AgentLog
 from enforcer.apply import Applied, Enforcer
+from enforcer.backoff import BackOff
 from enforcer.datastore.base import DataStore
 from enforcer.ending import end_within, never_mind
 from enforcer.errors import EnforcerError, HostError, PolicyError, PrivilegeError, UnsupportedRuleError
 from enforcer.guard import Guard
 from enforcer.kernel.netlink import interfaces
+from enforcer.leftout import rest_of
 from enforcer.log import event
 from enforcer.policy.endpoint import is_host_interface
 from enforcer.policy.resources import Resources
@@ -44,21 +46,6 @@ _DETACH_WITHIN_S = 30.0
 _READ_WITHIN_S = 5.0  # then it is said that it takes longer
 
 Links = frozenset[tuple[object, ...]]
-
-
-class BackOff:
-    """How long to wait before the next attempt; 0 while attempts go well."""
-
-    FIRST_S, LAST_S = 1.0, 60.0
-
-    def __init__(self) -> None:
-        self.wait_s = 0.0
-
-    def failed(self) -> None:
-        self.wait_s = min(max(self.wait_s * 2, self.FIRST_S), self.LAST_S)
-
-    def went_well(self) -> None:
-        self.wait_s = 0.0
 
 
 class Agent:
@@ -261,13 +248,10 @@ class Agent:
             return False
         if self._good is not None and not self._left_out:
             return False
-        rest, refused = self._enforcer.enforceable(failed)
-        if not refused or not any(item.do_not_track for item in rest.policies):
+        found = rest_of(self._enforcer, failed, without=None if self._good is None else self._left_out)
+        if found is None:
             return False
-        if self._good is None and self._has_in_kernel(refused):
-            return False
-        if self._good is not None and not refused.keys() <= self._left_out:
-            return False
+        rest, refused = found
         applied = self._apply(rest)
         if applied.changes or self._good is None:
             self._log.tell(applied)
@@ -277,11 +261,6 @@ class Agent:
             self._log.say(logging.WARNING, warning)
         self._good, self._wanted, self._left_out = rest, rest, frozenset(refused)
         return True
-
-    def _has_in_kernel(self, policies: Collection[str]) -> bool:
-        """Whether any of these is enforced, as it was when it could be."""
-        names = {entry.partition(" ")[0] for item in self._enforcer.status() for entry in item.entries}
-        return not names.isdisjoint(f"gnp/{name}" for name in policies)
 
     def _succeeded(self, applied: Applied) -> None:
         if self._enforcing.wait_s:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.agent import Agent, BackOff
+from enforcer.agent import Agent
 from enforcer.apply import Applied, Enforcer
+from enforcer.backoff import BackOff
 from enforcer.errors import InternalError, KernelError, PrivilegeError, UnsupportedRuleError
 from enforcer.plan import Plan
 from enforcer.policy.load import load_text
