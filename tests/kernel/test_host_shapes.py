@@ -12,6 +12,7 @@ import platform
 import re
 import socket
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,11 +123,20 @@ def listening(where: str, name: str, address: str) -> Iterator[socket.socket]:
             index = ip.link_lookup(ifname=name)[0]
             ip.addr("add", index=index, address=address, prefixlen=24)
             ip.link("set", index=index, state="up")
+            wait_until_up(ip, index)
         ears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         ears.bind(("0.0.0.0", 9))
         ears.settimeout(20)
     with ears:
         yield ears
+
+
+def wait_until_up(ip: IPRoute, index: int) -> None:
+    """Until the kernel has told everyone of it, which a busy machine does late; a bridge port takes no frame before."""
+    until_s = time.monotonic() + 20
+    while ip.get_links(index)[0].get("operstate") not in ("UP", "UNKNOWN"):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
 
 
 def arrivals(
