@@ -120,6 +120,15 @@ class KernelError(HostError):
         super().__init__(message)
 
 
+# The process or the host has run out of something: it says nothing of what the kernel has, or an interface can.
+RAN_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether the kernel refused for a reason that may be over in a moment."""
+    return isinstance(error, KernelError) and error.errno in RAN_OUT
+
+
 class InternalError(EnforcerError):
     """A disagreement inside the project itself: a bug, to be reported."""
 

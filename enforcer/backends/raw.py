@@ -18,7 +18,7 @@ from enforcer.backends.iptables.rules import TABLES, TableId
 from enforcer.backends.iptables.table import exists, kernel_table
 from enforcer.backends.nftables import NftablesBackend, installed
 from enforcer.backends.nftables.render import render as render_nftables
-from enforcer.errors import HostError, PrivilegeError
+from enforcer.errors import HostError, PrivilegeError, ran_out
 from enforcer.plan import Plan
 from enforcer.words import Backend
 
@@ -72,7 +72,9 @@ def _is_used(backend: Backend) -> bool:
         return any(map(_has_our_chain, filter(exists, TABLES))) or _has_our_set()
     except PrivilegeError:
         raise
-    except HostError:
+    except HostError as error:
+        if ran_out(error):
+            raise
         return False
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from enforcer.errors import KernelError, PrivilegeError, UnsupportedKernelError
+from enforcer.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.words import Word
 
 NESTED, _TYPE_MASK = 0x8000, 0x3FFF
@@ -209,6 +209,8 @@ def nftables() -> Iterator[NfTables]:
     try:
         channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     except OSError as error:
+        if error.errno in RAN_OUT:
+            raise KernelError("open a netlink socket", number=error.errno) from error
         raise UnsupportedKernelError("the kernel has no nfnetlink (CONFIG_NETFILTER_NETLINK)") from error
     with channel:
         channel.bind((0, 0))

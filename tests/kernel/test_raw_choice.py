@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from enforcer import probing
 from enforcer.apply import Applied, Enforcer
-from enforcer.errors import UnsupportedKernelError
+from enforcer.backends.iptables import probe as probe_iptables
+from enforcer.backends.nftables import probe as probe_nftables
+from enforcer.errors import KernelError, UnsupportedKernelError
 from enforcer.facts import Probe
 from enforcer.mode import ModeChoice, RawChoice
 from enforcer.policy.load import load_text
@@ -28,6 +34,7 @@ from tests.kernel.enforcer_support import (
     run,
     traffic,
 )
+from tests.kernel.forked import enter, forked
 from tests.kernel.iptables_support import all_tables
 from tests.kernel.iptables_support import run as command
 from tests.kernel.raw_support import ruleset
@@ -78,6 +85,26 @@ def test_the_policy_is_in_the_backend_asked_for(
         assert detach(netns_pair, pin_root)
         assert held_by(netns_pair) == set()
         assert packets.arrivals(DENIED, ALLOWED) == [DENIED, ALLOWED]
+
+
+@pytest.mark.parametrize("free", range(3))
+@pytest.mark.parametrize("ask", [probe_iptables, probe_nftables])
+def test_no_descriptor_left_is_no_answer(netns_pair: NetnsPair, ask: Callable[[], Probe], free: int) -> None:
+    """Taken for one, it would move everything to the other backend."""
+
+    def act() -> str:
+        enter(netns_pair.host_name)
+        ask()
+        used = [os.dup(0) for _ in range(free + 1)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        for descriptor in used[:free]:
+            os.close(descriptor)
+        try:
+            return str(ask().answer)
+        except KernelError as error:
+            return errno.errorcode[error.errno]
+
+    assert forked(act) in ("EMFILE", "yes")
 
 
 def test_where_legacy_tables_are_absent_it_is_nftables(

@@ -35,7 +35,7 @@ from pyroute2.netlink.nfnetlink.ipset import (
 
 from enforcer.backends.iptables.members import Members, none_of, pack, parse
 from enforcer.backends.iptables.rules import SetType
-from enforcer.errors import KernelError, PrivilegeError, UnsupportedKernelError
+from enforcer.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
 _BUCKET_LOAD = 4  # members a bucket should start with; the kernel's buckets hold up to 12
@@ -164,7 +164,9 @@ def ipsets() -> Iterator[IpSets]:
     with _as_kernel_error("speak with ipset"):
         control = IPSet()
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as bulk:
+        with _as_kernel_error("speak with ipset"):
+            bulk = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        with bulk:
             bulk.bind((0, 0))
             yield IpSets(control, bulk)
     finally:
@@ -202,6 +204,8 @@ def _check(what: str, number: int, cause: Exception | None = None) -> None:
         raise PrivilegeError(f"cannot {what}: needs CAP_NET_ADMIN; run as root") from cause
     if number in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT) and "speak" in what:
         raise UnsupportedKernelError(f"cannot {what}: the kernel has none (CONFIG_IP_SET, module ip_set)") from cause
+    if number in RAN_OUT:
+        raise KernelError(f"cannot {what}", number=number) from cause
     reason = _REASONS.get(number) or (os.strerror(number) if number in errno.errorcode else f"ipset error {number}")
     kind = SetBusyError if number in (IPSET_ERR_BUSY, IPSET_ERR_REFERENCED) else KernelError
     raise kind(f"cannot {what}: {reason}") from cause

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.rules import TableId, TableName
 from enforcer.backends.iptables.table import kernel_table
-from enforcer.errors import HostError, PrivilegeError
+from enforcer.errors import HostError, PrivilegeError, ran_out
 from enforcer.facts import Probe
 from enforcer.words import Answer
 
@@ -32,6 +32,8 @@ def _try(part: Callable[[], None]) -> Probe:
     except PrivilegeError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostError as error:
+        if ran_out(error):  # nothing was learned either, and to ask the other backend would be to move there
+            raise
         return Probe(Answer.NO, str(error))
     return Probe(Answer.YES)
 

@@ -17,7 +17,7 @@ from functools import cache
 
 from enforcer.backends.iptables.blob import KernelRule
 from enforcer.backends.iptables.rules import TableId
-from enforcer.errors import HostError, KernelError, PrivilegeError, UnsupportedKernelError
+from enforcer.errors import RAN_OUT, HostError, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.kernel.libiptc import TABLE_NAMES, IptcError, Snapshot, request_tables
 from enforcer.log import event
 
@@ -173,6 +173,8 @@ def _open_error(table: TableId, error: IptcError) -> HostError:
         return PrivilegeError(
             f"reading the iptables {table.name} table needs CAP_NET_ADMIN and CAP_NET_RAW; run as root"
         )
+    if error.errno in RAN_OUT:
+        return KernelError(f"reading the iptables {table.name} table", number=error.errno)
     six = "6" * (table.version == 6)
     return UnsupportedKernelError(
         f"the kernel has no legacy {table.name} table for IPv{table.version} ({error.reason}); it needs "

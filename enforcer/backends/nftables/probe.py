@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import blob, expr
 from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
-from enforcer.errors import HostError, PrivilegeError
+from enforcer.errors import HostError, PrivilegeError, ran_out
 from enforcer.facts import Probe
 from enforcer.kernel.nft import Family, Message, NfTables, nftables, text
 from enforcer.words import Answer
@@ -37,6 +37,8 @@ def try_out(samples: Sequence[Sample]) -> Probe:
     except PrivilegeError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostError as error:
+        if ran_out(error):  # nothing was learned either, and to ask the other backend would be to move there
+            raise
         return Probe(Answer.NO, str(error))
     return Probe(Answer.YES)
 
