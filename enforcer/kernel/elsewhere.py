@@ -85,7 +85,9 @@ def _may_enter() -> bool:
 def _others() -> Iterator[Path]:
     """A file for each namespace but the caller's."""
     seen = {current_inode()}
-    for path in (*_NAMED.glob("*"), *Path("/proc").glob("[0-9]*/ns/net")):
+    named = sorted(_NAMED.iterdir()) if _NAMED.is_dir() else []
+    of_processes = [Path("/proc", name, "ns/net") for name in os.listdir("/proc") if name.isdigit()]
+    for path in (*named, *of_processes):  # no glob(), which fails when a process ends meanwhile
         try:
             inode = path.stat().st_ino
         except OSError:  # a process that has ended meanwhile, or a kernel thread's
