@@ -25,7 +25,7 @@ from enforcer.backends.xdp.layout import MAPS, PROGRAM, Pins
 from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, OffloadTable, load_offload
 from enforcer.backends.xdp.read import Installed, link_info, read_installed
-from enforcer.errors import KernelError, PrivilegeError
+from enforcer.errors import RAN_OUT, KernelError, PrivilegeError
 from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_words
 from enforcer.kernel.maps import Map
 from enforcer.kernel.netlink import InterfaceState
@@ -113,7 +113,7 @@ def _load(wanted: Wanted, tables: AddressTables | None) -> Loaded:
 
 # What says nothing of the interface: the process or the host has run out of something. It may be there again soon, and
 # is no reason to take away what is enforced.
-_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EAGAIN, errno.EIO, errno.EINTR)
+_OUT_OF = (*RAN_OUT, errno.ENOSPC, errno.EROFS, errno.EIO)
 
 
 @contextmanager
