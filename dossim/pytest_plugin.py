@@ -130,6 +130,7 @@ class ScenarioItem(pytest.Item):
 
         self.user_properties.append(("scenario", printable(view.title)))
         self.user_properties.append(("half", "drill" if view.drilled else "prediction"))
+        self.user_properties.extend(("about", printable(sentence)) for sentence in view.about)
         for name in ("packets", "matched", "mismatched", "unobserved", "undetermined", "not_sendable"):
             self.user_properties.append((name, getattr(view, name)))
 

@@ -21,8 +21,9 @@ from dossim.cli.options import (
     mode_option,
     open_capture,
 )
-from enforcer.cli_support import emit, line, output_option, verbose_option
+from enforcer.cli_support import emit, line, output_option, verbose_option, warn
 from enforcer.errors import UsageError
+from enforcer.words import Stage
 
 if TYPE_CHECKING:
     from dossim.drill import Situation
@@ -84,7 +85,7 @@ def explained(
 def _of_capture(
     host: HostOptions, mode: str, path: str, record: int, reading: Reading, *, egress: bool
 ) -> tuple[bytes, Trace]:
-    from dossim.drill.judged import every, judged
+    from dossim.drill.judged import HEADER, every, judged
     from dossim.packet.cut import frame_on_wire
 
     capture = open_capture(path, reading, host)
@@ -92,10 +93,20 @@ def _of_capture(
     situation = host.situation(host.resources(), capture=capture, mode=mode)
     if egress:
         return capture.frame(number), _sent(situation, capture.frame(number))
-    capture = judged(capture, every(capture)).capture
-    numbers = _related(capture, number)
-    frames = [frame_on_wire(capture, index) for index in numbers]
-    return capture.frame(number), _explainer(situation).explain_packet_of(frames, numbers.index(number))
+    for warning in capture.warnings:
+        warn(warning)
+    instead = judged(capture, every(capture))
+
+    def trace_in(capture: Capture) -> Trace:
+        numbers = _related(capture, number)
+        frames = [frame_on_wire(capture, index) for index in numbers]
+        trace: Trace = _explainer(situation).explain_packet_of(frames, numbers.index(number))
+        return trace
+
+    trace = trace_in(instead.capture)
+    if instead.mended is not None:
+        trace = trace.open_where_other(trace_in(instead.mended), Stage.IP_INPUT, HEADER)
+    return instead.capture.frame(number), trace
 
 
 def _place(capture: Capture, path: str, record: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +72,12 @@ def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> int |
     """A number of bytes, with K, M, G or T for powers of 1024."""
     if text is None:
         return None
-    read = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if read is None or not int(read[1]):
-        raise click.BadParameter(
-            f"{text!r} is no size; a number of bytes, or as 500M or 4G, would be right", ctx, param
-        )
-    return int(read[1]) << 10 * " KMGT".index(read[2].upper() or " ")
+    from dossim.packet.source import size
+
+    try:
+        return size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def capture_options(command: Command) -> Command:

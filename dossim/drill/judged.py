@@ -7,6 +7,9 @@ artefact of the capture; the evidence for that is in the packet (:mod:`dossim.pa
   hardware gave it.
 - 0 is what other systems leave there, and what a careless flood sends. From an Ethernet source that leaves pseudo
   header sums as well it is completed likewise; else nobody knows, and the packet is judged as if cut there.
+- 0 for the checksum of an IPv4 header, or for the total length of a large packet, is what Windows leaves to hardware.
+  From an Ethernet source that leaves pseudo header sums the header's checksum is completed. Else the packet is judged
+  as it stands and with its header completed; where the two end otherwise nobody knows.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from dossim.packet.capture import PADDING, Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.cut import most_sendable
 from dossim.packet.fields import IP, IPV6_HEADER, TCP, UDP, IPv4
-from dossim.packet.offload import offloaded
-from dossim.packet.parse import parse_ethernet, parse_ip, transport_checksum, transport_of
+from dossim.packet.offload import header_offloaded, length_missing, offloaded
+from dossim.packet.parse import internet_checksum, parse_ethernet, parse_ip, transport_checksum, transport_of
 
 Bool = npt.NDArray[np.bool_]
+HEADER = "its IPv4 header is not complete, or it or its datagram was bad on the wire"
 ZERO = "its checksum is 0: bad on the wire, or not computed yet when it was captured"
 _CHECKSUM_AT = {TCP: 16, UDP: 6}
 
@@ -33,13 +37,16 @@ _CHECKSUM_AT = {TCP: 16, UDP: 6}
 class Judged:
     """``capture`` is what is judged, ``whole`` the same with all bytes that there are.
 
-    ``completed`` packets got their checksum. Of those in ``zero`` nobody knows whether it was bad on the wire.
+    ``completed`` packets got their checksum. Of those in ``zero`` nobody knows whether it was bad on the wire. Of
+    ``doubtful`` ones nobody knows whether the IPv4 header was; ``mended`` is the capture with those headers completed.
     """
 
     capture: Capture
     whole: Capture
     zero: Bool
     completed: int = 0
+    doubtful: int = 0
+    mended: Capture | None = None
 
     @property
     def padded(self) -> int:
@@ -62,7 +69,8 @@ def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
     zero = np.zeros(len(capture), np.bool_)
     if recorded is None or not recorded.any():
         return Judged(capture, capture, zero)
-    rows = np.flatnonzero(offloaded(parse_columns(capture)) & recorded)
+    columns = parse_columns(capture)
+    rows = np.flatnonzero(offloaded(columns) & recorded)
     found = {int(row): place for row in rows if (place := _checksum_place(capture, int(row))) is not None}
     senders = {_sender(capture, row) for row, place in found.items() if _has_sum(capture, row, place)}
     patches: dict[int, bytes] = {}
@@ -72,10 +80,19 @@ def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
             patches[row] = _completed(capture.frame(row), place)
         else:
             zero[row], cut_at[row] = True, place
-    completed = _patched(capture, {row: frame for row, frame in patches.items() if frame})
+    headers: dict[int, bytes] = {}
+    for row in np.flatnonzero((header_offloaded(columns) | length_missing(columns)) & recorded).tolist():
+        frame = _with_header(patches.get(row, capture.frame(row)), int(capture.wire_length[row]))
+        if _sender(capture, row) in senders and not _is_length_missing(capture.frame(row)):
+            patches[row] = frame
+        else:
+            headers[row] = frame
+    completed = _patched(capture, patches)
     length = completed.length.copy()
     length[list(cut_at)] = list(cut_at.values())
-    return Judged(replace(completed, length=length), completed, zero, len(patches))
+    shown = replace(completed, length=length)
+    mended = _patched(shown, headers) if headers else None
+    return Judged(shown, completed, zero, len(patches), len(headers), mended)
 
 
 def _sender(capture: Capture, row: int) -> bytes:
@@ -92,7 +109,7 @@ def _checksum_place(capture: Capture, row: int) -> int | None:
     link = parse_ethernet(frame)
     ip = None if link is None else parse_ip(link)
     transport = None if ip is None else transport_of(ip)
-    if link is None or ip is None or transport is None or capture.wire_length[row] > capture.length[row]:
+    if link is None or ip is None or transport is None:
         return None
     at = _CHECKSUM_AT.get(transport.protocol)
     if at is None or _length(ip) > len(link.payload):
@@ -113,6 +130,30 @@ def _completed(frame: bytes, place: int) -> bytes:
     segment = frame[start:place] + b"\0\0" + frame[place + 2 : end]
     checksum = transport_checksum(ip, transport.protocol, segment)
     return frame[:place] + checksum.to_bytes(2, "big") + frame[place + 2 :]
+
+
+def _is_length_missing(frame: bytes) -> bool:
+    link = parse_ethernet(frame)
+    ip = None if link is None else parse_ip(link)
+    return isinstance(ip, IPv4) and ip.total_length == 0
+
+
+def _with_header(frame: bytes, wire_length: int) -> bytes:
+    """The frame with total length and checksum of its IPv4 header, and behind a length that was missing its own."""
+    link = parse_ethernet(frame)
+    assert link is not None, "it has an IPv4 header"
+    ip = parse_ip(link)
+    assert isinstance(ip, IPv4), "it has an IPv4 header"
+    start = len(frame) - len(link.payload)
+    total = ip.total_length or min(wire_length - start, 0xFFFF)
+    header = ip.octets[:2] + total.to_bytes(2, "big") + ip.octets[4:10] + b"\0\0" + ip.octets[12 : ip.header_length]
+    header = header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:]
+    mended = frame[:start] + header + frame[start + ip.header_length :]
+    at = _CHECKSUM_AT.get(ip.protocol)
+    whole = len(mended) >= start + total
+    if ip.total_length or at is None or not whole or total < ip.header_length + 20:
+        return mended
+    return _completed(mended, start + ip.header_length + at)
 
 
 def _length(ip: IP) -> int:

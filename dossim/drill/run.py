@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dossim.drill.judged import ZERO, Judged, judged
+from dossim.counted import counted
+from dossim.drill.judged import HEADER, ZERO, Judged, judged
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
 from dossim.drill.situation import Situation, lab_facts, plan_for
 from dossim.packet.about import describe
@@ -19,6 +20,7 @@ from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
 from dossim.predict import Prediction, predict
 from enforcer.facts import HostFacts
+from enforcer.words import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -50,22 +52,29 @@ def predict_capture(
 
 
 def _predict(instead: Judged, ask: Callable[[Capture], Prediction]) -> Prediction:
-    return ask(instead.capture).with_reason(instead.zero, ZERO)
+    prediction = ask(instead.capture).with_reason(instead.zero, ZERO)
+    if instead.mended is None:
+        return prediction
+    return prediction.open_where_other(ask(instead.mended), Stage.IP_INPUT, HEADER)
 
 
 def _about(capture: Capture, instead: Judged, situation: Situation, *, drilled: bool) -> tuple[str, ...]:
     sentences = describe(capture, [address.ip for address in situation.host.addresses])
     if instead.completed:
         sent = " and replayed" if drilled else ""
-        sentences.append(f"{instead.completed:,} packets are judged{sent} with the checksum that hardware gave them.")
+        packets = counted(instead.completed, "packet is", "packets are")
+        sentences.append(f"{packets} judged{sent} with the checksum that hardware gave them.")
     if instead.zero.any():
         sentences.append(
-            f"{int(instead.zero.sum()):,} packets have a checksum of 0, and nobody knows whether the wire had it too."
+            f"{counted(int(instead.zero.sum()))} with a checksum of 0: nobody knows whether the wire had it too."
+        )
+    if instead.doubtful:
+        sentences.append(
+            f"{counted(instead.doubtful)} with an IPv4 header that may have been completed later: judged both ways."
         )
     if instead.padded and drilled:
-        sentences.append(
-            f"{instead.padded:,} packets that the capture cut are replayed with zeros in place of the rest."
-        )
+        packets = counted(instead.padded)
+        sentences.append(f"{packets} cut by the capture: replayed with zeros in place of the rest.")
     return tuple(sentences)
 
 
@@ -148,8 +157,8 @@ def _attempt(
     attempt = replay_once(instead.sent, situation, fragments, timeout_s, watch, report)
     with watch.phase("predict"):
         prediction = _predict(instead, lambda it: predict(it, attempt.plan, situation.host))
-        differs = instead.capture is not instead.sent and not prediction.is_determined.all()
-        sent = predict(instead.sent, attempt.plan, situation.host) if differs else prediction
+        is_known = prediction.is_determined.all()
+        sent = prediction if is_known else predict(instead.sent, attempt.plan, situation.host)
     with watch.phase("verify"):
         observations = judge(attempt.journeys, fragments, attempt.unsent)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
+from dossim.counted import counted
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.offload import header_offloaded, offloaded, sent_by
@@ -21,19 +22,19 @@ def describe(capture: Capture, addresses: Collection[IPv4Address | IPv6Address] 
     cut = int((capture.wire_length > capture.length).sum())
     sentences = [_contents(capture)]
     if cut:
-        sentences.append(f"{_packets(cut)} cut by the snapshot length: what is decided behind the cut is not known.")
+        sentences.append(f"{counted(cut)} cut by the snapshot length: what is decided behind the cut is not known.")
     for kind, count in capture.skipped.items():
-        sentences.append(f"{_packets(count)} left out: {kind}.")
+        sentences.append(f"{counted(count)} left out: {kind}.")
     if sent:
-        sentences.append(f"{_packets(sent)} from an address of the host itself: sent, it seems, not received.")
+        sentences.append(f"{counted(sent)} from an address of the host itself: sent, it seems, not received.")
     if partial:
         of_host = f", {both:,} of them sent by the host" if both else ""
         sentences.append(
-            f"{_packets(partial)} without a complete TCP, UDP or SCTP checksum{of_host}: as they look "
+            f"{counted(partial)} without a complete TCP, UDP or SCTP checksum{of_host}: as they look "
             "before hardware completes it (checksum offload)."
         )
     if header:
-        sentences.append(f"{_packets(header)} with 0 for the checksum of the IPv4 header, as before hardware sets it.")
+        sentences.append(f"{counted(header)} with 0 for the checksum of the IPv4 header, as before hardware sets it.")
     return [*sentences, *capture.warnings]
 
 
@@ -57,8 +58,4 @@ def _contents(capture: Capture) -> str:
     kinds = ", ".join(
         name if len(capture.link_types) == 1 else f"{count:,} {name}" for name, count in capture.link_types.items()
     )
-    return f"{_packets(len(capture))}{f' ({kinds})' if kinds else ''}."
-
-
-def _packets(count: int) -> str:
-    return f"{count:,} packet{'' if count == 1 else 's'}"
+    return f"{counted(len(capture))}{f' ({kinds})' if kinds else ''}."

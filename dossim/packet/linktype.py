@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from dossim.counted import counted
 from dossim.errors import CaptureError
 from dossim.packet.linkdecoders import DECODERS, ETHERNET, PPI, RADIOTAP, Reframer
 from dossim.packet.linknames import link_name, link_name_and_number
@@ -71,7 +72,8 @@ def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
     kinds = ", ".join(f"{count:,} of {link_name_and_number(link)}" for link, count in list(found.items())[:_MOST_KINDS])
     kinds += ", …" if len(found) > _MOST_KINDS else ""
     return CaptureError(
-        f"{name}: of {total:,} packets, {kinds} cannot be read; --skip-unknown-link-types leaves them out. Ethernet, "
+        f"{name}: of {counted(total)}, {kinds} cannot be read; --skip-unknown-link-types (in a "
+        "scenario: skip-unknown-link-types: true) leaves them out. Ethernet, "
         "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI), NFLOG would be right"
     )
 

@@ -19,6 +19,7 @@ from dossim.packet.fields import DESTINATION, HOP_BY_HOP, IPV4_HEADER, IPV6_HEAD
 _CHECKSUM_AT = {TCP: 16, UDP: 6, SCTP: 8}
 _FRAGMENT_MASK = 0x3FFF
 _MOST_EXTENSIONS = 8
+_ETHERNET_MTU = 1500
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,17 @@ def header_offloaded(columns: Columns) -> Bool:
     )
     mask = np.zeros(len(columns.links.cut), np.bool_)
     mask[four.rows[zero[wrong]]] = True
+    return mask
+
+
+def length_missing(columns: Columns) -> Bool:
+    """bool[N]: an IPv4 packet of TCP or UDP, longer than an Ethernet frame, with 0 for its total length: a send that
+    the device was to cut into segments (Windows leaves the length to it).
+    """
+    four = columns.ipv4
+    whole = (four.version == 4) & (four.header_length >= IPV4_HEADER) & np.isin(four.protocol, (TCP, UDP))
+    mask = np.zeros(len(columns.links.cut), np.bool_)
+    mask[four.rows[whole & (four.total_length == 0) & (four.available > _ETHERNET_MTU)]] = True
     return mask
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ STDIN = "-"
 # Columns are gathered without looking whether a frame is that long; this is what they may read past the last one.
 PADDING = 256
 LIMIT = 2 << 30
+MORE = "a larger --max-size"
 _CHUNK = 1 << 18
 # What a packet costs at least in the arrays about it, wherever it ends: tiny records must not be free.
 PACKET_COST = 64
@@ -33,12 +35,15 @@ _KINDS = {
 class Reading:
     """How a capture is read.
 
-    ``max_size`` in bytes, unpacked; None: LIMIT, or half of the memory that is available if that is less.
+    ``max_size`` in bytes, unpacked; None: LIMIT, or half of the memory that is available if that is less; ``why`` and
+    ``more`` are what an error says of it: where it comes from, and what would allow more.
     ``any_file`` also takes stdin (``-``), pipes and devices: for what the user names on a command line.
     ``skip_unknown`` leaves out packets of link types that are not read, else they are an error.
     """
 
     max_size: int | None = None
+    why: str = "the limit that --max-size sets"
+    more: str = MORE
     any_file: bool = False
     skip_unknown: bool = False
 
@@ -49,6 +54,7 @@ class Limit:
 
     size: int
     why: str
+    more: str = MORE
 
     @property
     def packets(self) -> int:
@@ -57,13 +63,13 @@ class Limit:
     def exceeded(self, name: str, packed: str = "") -> CaptureError:
         return CaptureError(
             f"{name}: {f'the {packed} data unpack to' if packed else 'the capture has'} more than {_size(self.size)}, "
-            f"{self.why}; a larger --max-size, or a part of it (editcap -c) would be right"
+            f"{self.why}; {self.more}, or a part of it (editcap -c) would be right"
         )
 
     def too_many(self, name: str) -> CaptureError:
         return CaptureError(
             f"{name}: more than {self.packets:,} packets, the most for {_size(self.size)} ({PACKET_COST} bytes each), "
-            f"{self.why}; a larger --max-size, or a part of it (editcap -c) would be right"
+            f"{self.why}; {self.more}, or a part of it (editcap -c) would be right"
         )
 
 
@@ -80,7 +86,7 @@ class Content:
 
 def read_source(name: str, reading: Reading) -> Content:
     """Read and unpack. Raises CaptureError for what cannot be read, is damaged, too large, or no regular file."""
-    limit = _limit(reading.max_size)
+    limit = _limit(reading)
     chunks, close = _opened(name, any_file=reading.any_file)
     shown = display_name(name)
     digest = hashlib.sha256()
@@ -109,9 +115,9 @@ def display_name(name: str) -> str:
     return "stdin" if name == STDIN else name
 
 
-def _limit(wanted: int | None) -> Limit:
-    if wanted is not None:
-        return Limit(wanted, "the limit that --max-size sets")
+def _limit(reading: Reading) -> Limit:
+    if reading.max_size is not None:
+        return Limit(reading.max_size, reading.why, reading.more)
     available = _available_memory()
     if available is not None and available // 2 < LIMIT:
         return Limit(available // 2, "half of the memory that is available here")
@@ -177,6 +183,14 @@ def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
         yield from chunks
 
     return first, everything()
+
+
+def size(value: int | str) -> int:
+    """A number of bytes, with K, M, G or T for powers of 1024. Raises ValueError."""
+    read = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+    if read is None or not int(read[1]):
+        raise ValueError(f"{value!r} is no size; a number of bytes, or as 500M or 4G, would be right")
+    return int(read[1]) << 10 * " KMGT".index(read[2].upper() or " ")
 
 
 def _size(count: int) -> str:

@@ -47,6 +47,20 @@ class Trace:
     hops: tuple[Hop, ...]
     disposition: Disposition
 
+    def open_where_other(self, other: Trace, first: Stage, reason: str) -> Trace:
+        """The same, or undetermined if the other one has another end: from the earlier stage of both on, or from
+        ``first`` on where neither has one.
+        """
+        if self.disposition.agrees(other.disposition):
+            return self
+        order = list(Stage)
+        stages = [found.disposition.stage for found in (self, other) if found.disposition.stage is not None]
+        stage = min(stages, key=order.index, default=first)
+        end = Disposition(Fate.UNDETERMINED, stage, reason=reason)
+        way = [hop for hop in self.hops if isinstance(hop.stage, Stage) and order.index(hop.stage) < order.index(stage)]
+        last = Hop(stage, "the packet as it stands and as it may have been", reason)
+        return Trace((*way, last, Hop(Fate.UNDETERMINED, "", str(end))), end)
+
 
 class Explainer:
     """Explains packets that arrive at ``host.interface``. ``mode`` is how XDP is attached there, None when it is not;

@@ -61,6 +61,20 @@ class Prediction:
         reasons[mine] = min(len(self.reasons), 0xFFFF)
         return replace(self, reason=reasons, reasons=(*self.reasons, reason))
 
+    def open_where_other(self, other: Prediction, first: Stage, reason: str) -> Prediction:
+        """The same, but undetermined where the other one has another end: from the earlier stage of both on, or from
+        ``first`` on where neither has one.
+        """
+        rows = np.flatnonzero((self.fate != other.fate) | (self.stage != other.stage))
+        if not len(rows):
+            return self
+        fate, stage, entry, why = self.fate.copy(), self.stage.copy(), self.entry.copy(), self.reason.copy()
+        earlier = np.minimum(self.stage[rows], other.stage[rows])
+        fate[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
+        stage[rows] = np.where(earlier == NO_STAGE, STAGE_CODE[first], earlier)
+        why[rows] = min(len(self.reasons), 0xFFFF)
+        return Prediction(fate, stage, entry, why, self.entries, (*self.reasons, reason))
+
     def totals(self) -> dict[str, int]:
         """Packets per stage they are dropped at, in packet order, then per fate; words without packets are left out."""
         dropped = self.fate == FATE_CODE[Fate.DROPPED]

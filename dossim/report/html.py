@@ -8,6 +8,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from dossim.counted import counted
 from dossim.report.diagram import HEIGHT, WIDTH, diagram
 from dossim.report.view import View
 from enforcer import __version__
@@ -43,6 +44,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["packets"] = counted
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["seconds"] = lambda value: f"{value:.3f} s" if value < 10 else f"{value:.1f} s"
     environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f} %" if whole else ""

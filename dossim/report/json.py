@@ -27,7 +27,12 @@ def dumps(data: Any) -> str:
 
 def as_dict(view: View) -> dict[str, Any]:
     """A prediction or a drill."""
-    capture = {"path": view.capture, "sha256": view.sha256, "packets": view.packets}
+    capture = {
+        "path": view.capture,
+        "sha256": view.sha256,
+        "packets": view.packets,
+        "warnings": list(view.warnings),
+    }
     if not view.drilled:
         return {
             "schema": PREDICT,

@@ -37,6 +37,8 @@ def _case(suite: ElementTree.Element, path: str, view: View) -> None:
     properties = ElementTree.SubElement(case, "properties")
     for name in ("packets", "matched", "mismatched", "unobserved", "undetermined", "not_sendable", "mode"):
         ElementTree.SubElement(properties, "property", name=name, value=str(getattr(view, name)))
+    for sentence in view.about:
+        ElementTree.SubElement(properties, "property", name="about", value=printable(sentence))
     for what, count in view.skipped.items():
         ElementTree.SubElement(properties, "property", name=f"skipped: {printable(what)}", value=str(count))
     if not view.holds:

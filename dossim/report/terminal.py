@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dossim.counted import counted
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
 from dossim.report.view import StageRow, View
 from enforcer.cli_support import line
@@ -18,10 +19,10 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     console.print(line(view.title, "bold"), soft_wrap=True)
     console.print(line(_where(view), "dim"), soft_wrap=True)
     for text in view.about:
-        console.print(line(text, "dim"), soft_wrap=True)
+        console.print(line(text, "yellow" if text in view.warnings else "dim"), soft_wrap=True)
     console.print(_stage_table(view))
     for reason, count in view.open_reasons:
-        console.print(line(f"{count:,} packets {reason}", "yellow"), soft_wrap=True)
+        console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
     for outcome in view.outcomes:
         word, style = _MARK[outcome.holds]
         found = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dossim.counted import counted
 from dossim.report.view import View
 from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
@@ -59,4 +60,4 @@ def blocked_lines(view: View) -> Iterator[str]:
     """For each entry that dropped packets the sentence that names the line of YAML. Dropping is what it is for."""
     blocked = "blocked, as expected, by" if view.drilled else "would be blocked by"
     for row in view.blocking:
-        yield printable(f"{row.dropped:,} packets {blocked} {row.entry} ({row.source}) at {row.stage}")
+        yield printable(f"{counted(row.dropped)} {blocked} {row.entry} ({row.source}) at {row.stage}")

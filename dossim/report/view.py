@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from dossim.counted import counted
 from dossim.disposition import OPEN_FATES, Fate
 from dossim.drill.results import DrillResult, PredictResult
 from dossim.predict import Prediction
@@ -111,6 +112,7 @@ class View:
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
     about: tuple[str, ...] = ()  # what the capture is, in sentences, before any verdict
+    warnings: tuple[str, ...] = ()  # of reading it: cut short, damaged; they are in ``about`` too
     skipped: Mapping[str, int] = field(default_factory=dict)  # what it holds besides received packets
     undetermined: int = 0
     not_sendable: int = 0
@@ -137,7 +139,7 @@ class View:
     @property
     def verdict(self) -> str:
         """The one sentence that says whether prediction and kernel agree."""
-        packets = f"{self.packets:,} packet{'s' * (self.packets != 1)}"
+        packets = counted(self.packets)
         others = "".join(f"; {text}" for text in self.open_counts)
         if not self.drilled:
             return f"{packets}: predicted only; nothing was enforced, replayed or observed{others}"
@@ -213,6 +215,7 @@ def view_of(result: PredictResult, *, title: str = "") -> View:
         mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
         tracked=tuple(item.name for item in result.plan.table.tracked),
         about=result.about,
+        warnings=result.capture.warnings,
         skipped=dict(result.capture.skipped),
         undetermined=result.prediction.count(Fate.UNDETERMINED),
         not_sendable=result.prediction.count(Fate.NOT_SENDABLE),

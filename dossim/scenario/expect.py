@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dossim.counted import counted
 from dossim.disposition import Fate
 from dossim.drill.results import DrillResult, PredictResult
 from dossim.predict.prediction import FATE_CODE, STAGE_CODE
@@ -84,7 +85,7 @@ def _agreement(result: DrillResult) -> Outcome:
         for row in verification.entries
         if row.observed not in (None, row.predicted)
     ]
-    parts = [f"{verification.matched:,} of {verification.packets:,} packets"]
+    parts = [f"{verification.matched:,} of {counted(verification.packets)}"]
     parts += [f"{verification.mismatched:,} mismatched"] if verification.mismatched else []
     parts += [f"{verification.unobserved:,} unobserved"] if verification.unobserved else []
     parts += [f"{verification.undetermined:,} undetermined"] if verification.undetermined else []
@@ -108,7 +109,7 @@ def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
     dropped, perhaps = ends.entries.get(expectation.entry, 0), ends.open_before_routing
     holds = expectation.packets.hold(dropped) and expectation.packets.hold(dropped + perhaps)
     more = f"; of {perhaps:,} more it is undetermined" if perhaps else ""
-    return Outcome(str(expectation), holds, f"{dropped:,} packets{more}", expectation.position)
+    return Outcome(str(expectation), holds, f"{counted(dropped)}{more}", expectation.position)
 
 
 def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: Ends) -> Outcome:
@@ -125,7 +126,7 @@ def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: End
     # Too many as expected is shown by those; too few by the others.
     shown = concerned & ~right if expectation.share.at_least is not None else right
     packets = () if holds else tuple(int(packet) for packet in np.flatnonzero(shown)[:SHOWN])
-    return Outcome(str(expectation), holds, f"{count:,} of {total:,} packets{more}", expectation.position, packets)
+    return Outcome(str(expectation), holds, f"{count:,} of {counted(total)}{more}", expectation.position, packets)
 
 
 def ended_so(expectation: PacketExpectation, ends: Ends) -> npt.NDArray[np.bool_]:
@@ -147,7 +148,7 @@ def _conntrack(expectation: ConntrackExpectation, ends: Ends) -> Outcome:
     if ends.conntrack_entries is None:
         return Outcome(str(expectation), None, "only a drill can tell", expectation.position)
     holds = expectation.entries.hold(ends.conntrack_entries)
-    return Outcome(str(expectation), holds, f"{ends.conntrack_entries:,} entries", expectation.position)
+    return Outcome(str(expectation), holds, counted(ends.conntrack_entries, "entry", "entries"), expectation.position)
 
 
 assert list(STAGE_CODE) == list(Stage), "codes follow the order in which packets meet the stages"

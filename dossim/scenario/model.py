@@ -65,9 +65,13 @@ class Parameters:
 
 @dataclass(frozen=True)
 class CaptureTraffic:
+    """``max_size`` in bytes, unpacked; ``skip_unknown`` leaves out packets of link types that are not read."""
+
     label: str
     path: Path
     position: Position = NOWHERE
+    max_size: int | None = None
+    skip_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class EntryExpectation:
     position: Position = NOWHERE
 
     def __str__(self) -> str:
-        return f"{self.entry} drops {self.packets} packets"
+        return f"{self.entry} drops {self.packets} packet{'' if self.packets == Bounds(1, 1) else 's'}"
 
 
 Expectation = PacketExpectation | ConntrackExpectation | EntryExpectation

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dossim.disposition import Fate
 from dossim.errors import PacketError
 from dossim.host import Listener
+from dossim.packet.source import size
 from dossim.scenario.confine import Confinement, Outside
 from dossim.scenario.expression import ExpressionError, parse_expression
 from dossim.scenario.findings import Marks, Step, did_you_mean
@@ -83,7 +84,13 @@ class Reader:
     def _row(self, steps: Steps, row: Mapping[str, Any]) -> Traffic:
         position = self._marks.position(steps)
         if "capture" in row:
-            return CaptureTraffic(row["label"], self._capture((*steps, "capture"), row["capture"]), position)
+            return CaptureTraffic(
+                row["label"],
+                self._capture((*steps, "capture"), row["capture"]),
+                position,
+                max_size=self._try((*steps, "max-size"), row["max-size"], size) if "max-size" in row else None,
+                skip_unknown=row.get("skip-unknown-link-types", False),
+            )
         parameters = self._parameters(steps, row)
         return GeneratedTraffic(row["label"], Generator(row["generate"]), parameters, position)
 

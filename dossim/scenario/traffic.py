@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.errors import ScenarioError
-from dossim.packet.capture import Capture, concat, read_capture
+from dossim.packet.capture import Capture, Reading, concat, read_capture
 from dossim.packet.cut import LARGEST
-from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits
+from dossim.scenario.budget import ALLOW_LARGE, DEFAULT, LARGE, Budget, Exceeded, Limits
 from dossim.scenario.generate import Destinations, generate
 from dossim.scenario.model import CaptureTraffic, GeneratedTraffic, Traffic
+
+_RECORD = 64  # bytes of a file about one packet: the headers of a pcap or pcapng record, options with little to say
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,26 @@ def capture_of(row: CaptureTraffic, budget: Budget) -> Capture:
     """The capture of a row. Raises CaptureError, or ScenarioError for more than the budget allows: a drill sends cut
     packets at their length on the wire.
     """
-    capture = read_capture(row.path)
+    capture = read_capture(row.path, _reading(row, budget.limits))
     wire_length = np.minimum(np.maximum(capture.wire_length, capture.length), LARGEST)
     try:
         budget.take(len(capture), int(wire_length.sum(dtype=np.int64)))
     except Exceeded as error:
         raise ScenarioError(f"{row.position}: {error}") from None
     return capture
+
+
+def _reading(row: CaptureTraffic, limits: Limits) -> Reading:
+    """What is read of the file at all: more than its packets may be, with what their records take, is not."""
+    most = limits.octets + _RECORD * limits.packets
+    wanted = row.max_size
+    if wanted is not None and (wanted <= most or limits == LARGE):
+        why, more = f"the max-size of {row.position}", "a larger one"
+    elif limits == LARGE:
+        return Reading(skip_unknown=row.skip_unknown)
+    else:
+        wanted, why, more = most, "the most for a scenario", ALLOW_LARGE
+    return Reading(max_size=wanted, why=why, more=more, skip_unknown=row.skip_unknown)
 
 
 def _require_destinations(row: GeneratedTraffic, destinations: Destinations) -> None:

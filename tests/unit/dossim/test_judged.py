@@ -15,6 +15,7 @@ from dossim.host import Host, Listener
 from dossim.packet.capture import Capture
 from dossim.packet.parse import internet_checksum
 from enforcer.policy.resources import Resources
+from enforcer.words import Stage
 from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 
 HOST = Host("jasper", addresses=(ip_interface(ME4), ip_interface(ME6)), listen=(Listener(17, 53),))
@@ -103,3 +104,41 @@ def test_a_cut_packet_is_sent_at_its_length_and_judged_as_cut() -> None:
     assert result.prediction.disposition(0).reason == (
         f"cut by the capture at 60 of {len(whole)} bytes: its TCP checksum is not known"
     )
+
+
+def without(octets: bytes, *, header_checksum: bool = True, total_length: bool = True) -> bytes:
+    """An IPv4 frame with 0 in these fields."""
+    octets = octets if header_checksum else octets[:24] + b"\0\0" + octets[26:]
+    return octets if total_length else octets[:16] + b"\0\0" + octets[18:]
+
+
+def test_a_header_checksum_of_0_confirms_no_drop() -> None:
+    result = told([without(frame(4, 17, None), header_checksum=False)])
+    end = result.prediction.disposition(0)
+    assert (end.fate, end.stage) == (Fate.UNDETERMINED, Stage.IP_INPUT)
+    assert any("judged both ways" in sentence for sentence in result.about)
+    made = told([without(frame(4, 17, None), header_checksum=False)], recorded=False)
+    assert fates(made) == [Fate.DROPPED]
+
+
+def test_it_is_completed_from_whom_pseudo_header_sums_come() -> None:
+    frames = [without(frame(4, 6, pseudo_sum(4, 6)), header_checksum=False)]
+    assert fates(told(frames)) == [Fate.DELIVERED]
+    capture = Capture.from_frames(frames)
+    assert judged(capture, every(capture)).sent.frame(0) == frame(4, 6, None)
+
+
+def test_a_segment_for_hardware_to_cut_confirms_no_drop() -> None:
+    """Windows hands out 0 for the total length of what is larger than a packet."""
+    octets = segment(6, SOURCES[4], ME4, (1024, 53), bytes(3000))
+    large = ethernet(ipv4(octets, source=SOURCES[4], destination=ME4, protocol=6), 0x0800)
+    result = told([without(large, header_checksum=False, total_length=False)])
+    end = result.prediction.disposition(0)
+    assert (end.fate, end.stage) == (Fate.UNDETERMINED, Stage.IP_INPUT)
+
+
+def test_a_checksum_is_completed_where_only_the_padding_was_cut() -> None:
+    partial = frame(4, 6, pseudo_sum(4, 6))
+    padded = replace(Capture.from_frames([partial]), wire_length=np.array([len(partial) + 20], np.int32))
+    result = predict_capture(padded, Situation(Resources(), HOST), recorded=every(padded))
+    assert fates(result) == [Fate.DELIVERED]
