@@ -168,8 +168,8 @@ def bpf_programs() -> set[int]:
     return numbers
 
 
-def own_bpf_programs() -> set[int]:
-    """Those that this process holds, or that its labs have pinned: of others, many come and go."""
+def bpf_programs_of(pid: int | str = "self") -> set[int]:
+    """Those that a process holds, or that the labs of this one and of dead ones have pinned: others come and go."""
     opened = [
         fd
         for lab in labs(names.PIN_ROOT)
@@ -177,7 +177,7 @@ def own_bpf_programs() -> set[int]:
         if pin.is_file() and (fd := libbpf().bpf_obj_get(os.fsencode(pin))) >= 0
     ]
     try:
-        held = "".join(_text(info) for info in Path("/proc/self/fdinfo").iterdir())
+        held = "".join(_text(info) for info in Path(f"/proc/{pid}/fdinfo").iterdir())
     finally:
         for fd in opened:
             os.close(fd)
@@ -206,18 +206,18 @@ def test_a_drill_leaves_nothing_behind(mode: ModeChoice) -> None:
     capture = Capture.from_frames(frames(3, 300))
     situation = situation_for(policy(["203.0.113.0/24"]), capture=capture, choice=mode)
     drill_capture(capture, situation)  # the first use of a table or a set type changes what listings show
-    before, used = state(), set[int]()
-    drill_capture(capture, situation, progress=lambda phase, done, total: used.update(own_bpf_programs()))
+    before, kept, used = state(), bpf_programs_of(), set[int]()
+    drill_capture(capture, situation, progress=lambda phase, done, total: used.update(bpf_programs_of()))
     assert state() == before
-    assert used, "it observes with BPF programs"
-    assert wait_until(lambda: not used & bpf_programs()), "BPF programs are left"
+    assert used - kept, "it observes with BPF programs"
+    assert wait_until(lambda: not (used - kept) & bpf_programs()), "BPF programs are left"
 
 
 def test_a_drill_killed_in_the_middle_leaves_nothing_after_the_next(tmp_path: Path) -> None:
     capture = Capture.from_frames(frames(3, 300))
     situation = situation_for(policy(["203.0.113.0/24"]), capture=capture, choice=ModeChoice.NATIVE)
     drill_capture(capture, situation)
-    before, programs = state(), bpf_objects()
+    before, kept = state(), bpf_programs_of()
     code = (
         "from tests.kernel.test_drill import *\n"
         "capture = Capture.from_frames(frames(3, 300))\n"
@@ -230,13 +230,16 @@ def test_a_drill_killed_in_the_middle_leaves_nothing_after_the_next(tmp_path: Pa
     )
     assert child.stdout
     assert child.stdout.readline() == "replay\n"
+    used = bpf_programs_of(child.pid)
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
+    used |= bpf_programs_of() - kept
+    assert used, "it observed with BPF programs"
     assert state() != before, "it was killed while its lab stood"
     drill_capture(capture, situation)
     assert state() == before
-    assert wait_until(lambda: bpf_objects() <= programs), "BPF programs are left"
+    assert wait_until(lambda: not used & bpf_programs()), "BPF programs are left"
 
 
 def test_an_interrupted_drill_cleans_up() -> None:
