@@ -170,4 +170,4 @@ class Reframer:
         self.octets[at : at + size] = part.header
         self.at[row] = at
         self.length[row] = size + max(min(len(packet.octets), end) - part.start, 0)
-        self.wire_length[row] = size + end - part.start
+        self.wire_length[row] = size + end - part.start + part.missing

@@ -1,4 +1,9 @@
-"""NFLOG: packets that a LOG target or statement handed to nfnetlink_log, as tcpdump reads them from ``-i nflog``."""
+"""NFLOG: packets that a LOG target or statement handed to nfnetlink_log, as tcpdump reads them from ``-i nflog``.
+
+The kernel copies no more of a packet than it was told to (``--nflog-size``, the snapshot length: NFULNL_CFG_MODE), and
+neither it nor libpcap says how much there was: a record cut like that looks whole. But the IP header tells, because IP
+hands no packet to a hook that is shorter than its header says (``ip_rcv_core``, ``ip6_rcv_core``).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from dossim.packet.reframe import IPV4_TYPE, IPV6_TYPE, UNICAST, Packet, Part, R
 
 # <linux/netfilter/nfnetlink_log.h>
 _PACKET_HDR, _IFINDEX_INDEV, _PAYLOAD, _HWTYPE, _HWHEADER = 1, 4, 9, 15, 16
+_IPV4_HEADER, _IPV6_HEADER = 20, 40
 _OUTPUT, _POSTROUTING = 3, 4  # <linux/netfilter.h>: hooks
 _ETHER_HEADER, _ARPHRD_ETHER = 14, 1
 _FAMILIES = {2: IPV4_TYPE, 10: IPV6_TYPE}
@@ -42,8 +48,17 @@ def nflog(packet: Packet) -> Result:
         return "sent by the host (NFLOG hook)"
     if ethertype not in (IPV4_TYPE, IPV6_TYPE):
         return "NFLOG, another protocol than IP"
+    declared = octets[body : at + length]
+    missing = max(_ip_length(ethertype, declared) - (length - 4), 0)
     known = hardware == _ARPHRD_ETHER and len(mac) >= _ETHER_HEADER
     trailer = max(packet.wire - at - length, 0)
     if known:
-        return Part(mac[:12] + ethertype.to_bytes(2, "big"), body, trailer)
-    return ethernet(ethertype, body, UNICAST, trailer)
+        return Part(mac[:12] + ethertype.to_bytes(2, "big"), body, trailer, missing)
+    return ethernet(ethertype, body, UNICAST, trailer)._replace(missing=missing)
+
+
+def _ip_length(ethertype: int, octets: bytes) -> int:
+    """How long an IP packet that begins like this was at least."""
+    if ethertype == IPV4_TYPE:
+        return max(int.from_bytes(octets[2:4], "big") if len(octets) >= 4 else 0, _IPV4_HEADER)
+    return _IPV6_HEADER + (int.from_bytes(octets[4:6], "big") if len(octets) >= 6 else 0)

@@ -35,11 +35,14 @@ class Packet(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The Ethernet frame is ``header`` and the packet from ``start`` on, without its last ``trailer`` bytes."""
+    """The Ethernet frame is ``header`` and the packet from ``start`` on, without its last ``trailer`` bytes; on the
+    wire ``missing`` bytes more, of which the record does not tell.
+    """
 
     header: bytes
     start: int
     trailer: int = 0
+    missing: int = 0
 
 
 Result = Part | str  # str: it is no received packet that IP sees, and why

@@ -326,3 +326,16 @@ def test_many_different_headers_are_decoded_one_by_one(write: Write) -> None:
     capture = read_capture(write(pcap(packets, 0)))
     assert capture.record.tolist() == [2, 10, 23, 24, 28, 30]
     assert capture.skipped == {"BSD loopback, another address family": 2994}
+
+
+@pytest.mark.parametrize("copied", [0, 3, 4, 19, 21, 29, 30])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_nflog_did_not_copy_was_on_the_wire(write: Write, order: str, copied: int) -> None:
+    """``--nflog-size`` and snapshot lengths cut in the kernel, which does not tell; the IP header does."""
+    four = IPV4[:2] + b"\0\x1e" + IPV4[4:] + bytes(10)
+    capture = read_capture(write(pcap([nflog(order, four[:copied])], 239, order=order)))
+    assert (int(capture.length[0]), int(capture.wire_length[0])) == (14 + copied, 14 + (30 if copied > 3 else 20))
+    six = IPV6[:4] + b"\0\x10" + IPV6[6:] + bytes(16)
+    record = nflog(order, six[: copied + 6], protocol=0x86DD, family=10)
+    capture = read_capture(write(pcap([record], 239, order=order)))
+    assert (int(capture.length[0]), int(capture.wire_length[0])) == (20 + copied, 14 + 56)
