@@ -155,7 +155,7 @@ class ScenarioFailed(AssertionError):
     """An expectation of a scenario did not hold."""
 
     def __init__(self, view: View) -> None:
-        super().__init__(view.verdict)
+        super().__init__(view.failure)
         self._view = view
 
     def report(self) -> str:
@@ -163,7 +163,7 @@ class ScenarioFailed(AssertionError):
         from dossim.report.text import failure_lines
         from enforcer.printable import printable
 
-        return "\n".join([printable(self._view.verdict), *failure_lines(self._view)])
+        return "\n".join([printable(self._view.failure), *failure_lines(self._view)])
 
 
 def _allowed(config: pytest.Config) -> list[Path]:

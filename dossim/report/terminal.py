@@ -66,6 +66,6 @@ def _cells(row: StageRow, *, drilled: bool) -> list[Text]:
 def _verdict_style(view: View) -> str:
     if not view.drilled:
         return "yellow"
-    if view.open_counts and view.agrees:
+    if (view.open_counts or not view.packets) and view.agrees:
         return "yellow bold"
     return "green bold" if view.agrees else "red bold"

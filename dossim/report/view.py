@@ -141,6 +141,8 @@ class View:
         """The one sentence that says whether prediction and kernel agree."""
         packets = counted(self.packets)
         others = "".join(f"; {text}" for text in self.open_counts)
+        if not self.packets:
+            return f"{packets}: nothing was {'shown' if self.drilled else 'predicted'}, because there is none"
         if not self.drilled:
             return f"{packets}: predicted only; nothing was enforced, replayed or observed{others}"
         if self.agrees:
@@ -152,6 +154,12 @@ class View:
             return f"{packets}: nothing was shown, because the end of none is determined{others}"
         parts += [] if parts else ["an entry counted other packets than predicted"]
         return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
+
+    @property
+    def failure(self) -> str:
+        """Why it does not hold, in one sentence: expectations may fail where prediction and kernel agree."""
+        failed = sum(outcome.holds is False for outcome in self.expected)
+        return f"{counted(failed, 'expectation')} failed; {self.verdict}" if failed else self.verdict
 
     @property
     def open_counts(self) -> list[str]:

@@ -15,13 +15,21 @@ from dossim.counted import counted
 from dossim.disposition import Fate
 from dossim.drill.results import DrillResult, PredictResult
 from dossim.predict.prediction import FATE_CODE, STAGE_CODE
-from dossim.scenario.model import ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation, Scenario
+from dossim.scenario.model import (
+    Bounds,
+    ConntrackExpectation,
+    EntryExpectation,
+    Expectation,
+    PacketExpectation,
+    Scenario,
+)
 from dossim.scenario.traffic import LabelledCapture
 from enforcer.errors import Position
 from enforcer.mode import ModeChoice
 from enforcer.policy.resources import NOWHERE
 from enforcer.words import Stage
 
+UNSEEN = 255
 SHOWN = 10  # packets that are named when an expectation fails
 
 
@@ -52,6 +60,7 @@ class Ends:
     conntrack_entries: int | None
     determined: npt.NDArray[np.bool_]
     open_before_routing: int  # undetermined packets that an entry might drop
+    undetermined: int  # each may be tracked or not, whatever became of the frame that was sent in its place
 
 
 def ends_of(result: PredictResult) -> Ends:
@@ -59,13 +68,16 @@ def ends_of(result: PredictResult) -> Ends:
     prediction = result.prediction
     determined = prediction.is_determined
     is_open = prediction.fate == FATE_CODE[Fate.UNDETERMINED]
+    undetermined = int(is_open.sum())
     perhaps = int((is_open & (prediction.stage <= STAGE_CODE[Stage.RAW])).sum())
     if not isinstance(result, DrillResult):
-        return Ends(prediction.fate, prediction.stage, prediction.entry_counts(), None, determined, perhaps)
+        return Ends(
+            prediction.fate, prediction.stage, prediction.entry_counts(), None, determined, perhaps, undetermined
+        )
     rows = result.verification.entries
     counted = {row.entry: row.predicted if row.observed is None else row.observed for row in rows}
     seen = result.observations
-    return Ends(seen.fate, seen.stage, counted, result.conntrack_entries, determined, perhaps)
+    return Ends(seen.fate, seen.stage, counted, result.conntrack_entries, determined, perhaps, undetermined)
 
 
 def evaluate(
@@ -121,12 +133,22 @@ def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: End
     if not total:
         found = f"no packet with this label is determined, of {others:,}" if others else "no packet has this label"
         return Outcome(str(expectation), False, found, expectation.position)
+    unseen = int((concerned & (ends.fate == UNSEEN)).sum())
     more = f"; {others:,} more are not determined" if others else ""
-    holds = expectation.share.hold(count / total)
+    more += f"; {unseen:,} of them unobserved" if unseen else ""
+    holds = _share_holds(expectation.share, count / total, (count + unseen) / total)
     # Too many as expected is shown by those; too few by the others.
     shown = concerned & ~right if expectation.share.at_least is not None else right
-    packets = () if holds else tuple(int(packet) for packet in np.flatnonzero(shown)[:SHOWN])
+    packets = () if holds is not False else tuple(int(packet) for packet in np.flatnonzero(shown)[:SHOWN])
     return Outcome(str(expectation), holds, f"{count:,} of {counted(total)}{more}", expectation.position, packets)
+
+
+def _share_holds(share: Bounds, least: float, most: float) -> bool | None:
+    """Whether a share that is between two values is within bounds; None where that depends on which it is."""
+    if share.hold(least) and share.hold(most):
+        return True
+    possible = (share.at_least is None or most >= share.at_least) and (share.at_most is None or least <= share.at_most)
+    return None if possible and least != most else False
 
 
 def ended_so(expectation: PacketExpectation, ends: Ends) -> npt.NDArray[np.bool_]:
@@ -147,8 +169,10 @@ def _up_to(last: Stage) -> list[int]:
 def _conntrack(expectation: ConntrackExpectation, ends: Ends) -> Outcome:
     if ends.conntrack_entries is None:
         return Outcome(str(expectation), None, "only a drill can tell", expectation.position)
-    holds = expectation.entries.hold(ends.conntrack_entries)
-    return Outcome(str(expectation), holds, counted(ends.conntrack_entries, "entry", "entries"), expectation.position)
+    entries, perhaps = ends.conntrack_entries, ends.undetermined
+    holds = expectation.entries.hold(max(entries - perhaps, 0)) and expectation.entries.hold(entries + perhaps)
+    more = f"; of {counted(perhaps, 'more packet')} it is undetermined" if perhaps else ""
+    return Outcome(str(expectation), holds, f"{counted(entries, 'entry', 'entries')}{more}", expectation.position)
 
 
 assert list(STAGE_CODE) == list(Stage), "codes follow the order in which packets meet the stages"

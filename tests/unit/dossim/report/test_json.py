@@ -13,7 +13,7 @@ from tests.unit.dossim.fabricated import scenario_result
 def test_a_drill_has_the_fields_of_the_contract() -> None:
     result = as_dict(view_of_scenario(scenario_result()))
     assert result["schema"] == "dossim/drill/v1"
-    assert set(result["capture"]) == {"path", "sha256", "packets"}
+    assert set(result["capture"]) == {"path", "sha256", "packets", "warnings"}
     assert result["host"] == {"kernel": "6.18.0", "interface": "eth0", "driver": "veth", "mode": "native"}
     assert (result["packets"], result["matched"], result["mismatched"]) == (2000, 2000, 0)
     assert (result["unobserved"], result["unpredicted"]) == (0, 0)

@@ -14,10 +14,12 @@ from dossim.disposition import Fate
 from dossim.pipeline.graph import EDGES
 from dossim.report.diagram import PLACES, diagram
 from dossim.report.html import html
+from dossim.report.json import as_dict
 from dossim.report.junit import junit
 from dossim.report.terminal import print_view
 from dossim.report.view import GLOSS, View, view_of_scenario
 from enforcer.mode import ModeChoice
+from enforcer.policy.resources import NOWHERE
 from enforcer.words import Stage
 from tests.unit.dossim.fabricated import scenario_result
 
@@ -151,3 +153,34 @@ def test_what_is_left_out_is_said(predicted: View) -> None:
     said = "not modelled, because Calico enforces it behind conntrack: gnp/a, gnp/b (tracked policy)"
     assert said in printed(partial)
     assert said in html([partial], title="t")
+
+
+def test_what_is_wrong_with_a_capture_is_in_every_report(held: View) -> None:
+    warning = "x.pcap: record 7 at byte 900 is cut short: needs 60 bytes, 9 are left; the 7 packets before it were read"
+    view = replace(held, about=("1 packet (RAW).", warning), warnings=(warning,))
+    text, page = printed(view), html([view], title="x")
+    for shown in (text, page):
+        assert shown.index("1 packet (RAW).") < shown.index(warning) < shown.index(view.verdict)
+    assert as_dict(view)["capture"]["warnings"] == [warning]
+    (case,) = cases(junit([("a.scenario.yaml", view)]))
+    assert [item.get("value") for item in case.iter("property") if item.get("name") == "about"] == list(view.about)
+
+
+def test_one_packet_is_one_packet(held: View) -> None:
+    view = replace(held, packets=1, not_sendable=1, open_reasons=(("not sendable: too long", 1),))
+    shown = printed(view) + html([view], title="x")
+    assert "1 packet: predicted == observed" in shown
+    assert not re.search(r"\b1 (packets|entries|connections)\b", shown)
+
+
+def test_a_result_without_packets_is_no_agreement(held: View) -> None:
+    assert "nothing was shown" in printed(replace(held, packets=0))
+    assert 'class="verdict good"' not in html([replace(held, packets=0)], title="x")
+
+
+def test_a_failure_says_that_it_is_an_expectation_that_failed(held: View) -> None:
+    outcomes = tuple(replace(item, holds=item.position == NOWHERE) for item in held.outcomes)
+    (case,) = cases(junit([("a.scenario.yaml", replace(held, outcomes=outcomes))]))
+    failure = case.find("failure")
+    assert failure is not None
+    assert re.match(r"\d+ expectations? failed; 2,000 packets: predicted == observed", failure.get("message", ""))

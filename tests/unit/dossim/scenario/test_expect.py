@@ -10,7 +10,7 @@ import pytest
 from dossim.disposition import Fate
 from dossim.packet.capture import Capture
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
-from dossim.scenario.expect import Ends, Outcome, _evaluate
+from dossim.scenario.expect import UNSEEN, Ends, Outcome, _evaluate
 from dossim.scenario.model import Bounds, ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation
 from dossim.scenario.traffic import LabelledCapture
 from enforcer.mode import ModeChoice
@@ -36,7 +36,7 @@ def ends(
     stages = [NO_STAGE if stage is None else STAGE_CODE[stage] for stage in STAGES]
     fates = [FATE_CODE[fate] for fate in FATES]
     columns = np.array(fates, np.uint8), np.array(stages, np.uint8)
-    return Ends(*columns, entries or {}, tracked, determined, perhaps)
+    return Ends(*columns, entries or {}, tracked, determined, perhaps, len(undetermined))
 
 
 def outcome(expectation: Expectation, **given: object) -> Outcome:
@@ -141,3 +141,30 @@ def test_nothing_is_held_by_packets_that_are_not_determined() -> None:
 def test_an_entry_holds_whatever_undetermined_packets_are(perhaps: int, holds: bool) -> None:
     expectation = EntryExpectation("gnp/x ingress[0]", Bounds(5, 7))
     assert outcome(expectation, entries={"gnp/x ingress[0]": 5}, perhaps=perhaps).holds is holds
+
+
+def test_conntrack_entries_are_not_counted_by_what_was_sent_for_cut_packets() -> None:
+    """A cut packet is sent with zeros, and conntrack does not take it for its checksum."""
+    none = ConntrackExpectation(Bounds(0, 0))
+    assert outcome(none, tracked=0).holds is True
+    assert outcome(none, tracked=0, undetermined=[3]).holds is False
+    assert outcome(none, tracked=0, undetermined=[3]).found == "0 entries; of 1 more packet it is undetermined"
+    assert outcome(ConntrackExpectation(Bounds(4, None)), tracked=4, undetermined=[3]).holds is False
+    assert outcome(ConntrackExpectation(Bounds(3, 5)), tracked=4, undetermined=[3]).holds is True
+
+
+@pytest.mark.parametrize(
+    ("fate", "share", "holds"),
+    [
+        (DROPPED, Bounds(1.0, 1.0), False),
+        (DROPPED, Bounds(0.8, None), None),
+        (DROPPED, Bounds(0.0, 0.5), False),
+        (DROPPED, Bounds(5 / 7, 6 / 7), True),
+        (Fate.FORWARDED, Bounds(0.0, 0.0), None),
+    ],
+)
+def test_what_was_not_seen_may_have_ended_either_way(fate: Fate, share: Bounds, holds: bool | None) -> None:
+    """Of the seven packets of the attack five were seen to be dropped, one was delivered, one is unobserved."""
+    seen = ends()
+    seen.fate[0] = seen.stage[0] = UNSEEN
+    assert _evaluate(PacketExpectation(fate, "attack", share=share), TRAFFIC, seen).holds is holds
