@@ -7,13 +7,15 @@ import re
 import sys
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from dossim.disposition import OPEN_FATES, Fate
-from dossim.scenario.findings import Marks, plain
+from dossim.scenario.findings import InvalidScenario, Marks, plain
 from dossim.scenario.generate import GENERATORS
+from dossim.scenario.load import load_scenario
 from dossim.scenario.model import Generator, LeaveOut, Parameters
 from dossim.scenario.schema import FINDINGS_MAX, schema, schema_findings
 from enforcer.mode import ModeChoice
@@ -80,9 +82,9 @@ BEYOND = [
     ({"policy": ["a"] * 1001}, "1,001 items; at most 1,000"),
     ({"traffic": [{}] * 257}, "257 items; at most 256"),
     ({"traffic": [SMALL["traffic"][0] | {"label": "a\n"}]}, "expected a label"),  # type: ignore[index]
-    ({"traffic": [SMALL["traffic"][0] | {"seed": 10**30}]}, "expected a number"),  # type: ignore[index]
+    ({"traffic": [SMALL["traffic"][0] | {"seed": 2**62}]}, "expected a number"),  # type: ignore[index]
     ({"traffic": [SMALL["traffic"][0] | {"sources": ["a"] * 10_001}]}, "expected an IP address"),  # type: ignore[index]
-    ({"expect": [{"entry": "x", "packets": 10**400}]}, "a number, or at-least"),
+    ({"expect": [{"entry": "x", "packets": 10**18}]}, "a number, or at-least"),
     ({"modes": [{}] * 100_000}, "100,000 items; at most 4"),
     ({"modes": ["raw", "raw"]}, "an item is there twice"),
 ]
@@ -94,6 +96,17 @@ def test_every_list_text_and_number_has_an_end(fields_given: dict[str, object], 
     assert any(message in finding for finding in found)
     assert all(len(finding) < 500 for finding in found)
     assert len(found) <= FINDINGS_MAX + 1
+
+
+@pytest.mark.parametrize("number", [10**30, -(10**30), 10**400], ids=["large", "negative", "huge"])
+def test_a_number_beyond_64_bits_is_one_finding(tmp_path: Path, number: int) -> None:
+    file = tmp_path / "x.scenario.yaml"
+    row = f"{{generate: arp, count: 1, sources: 203.0.113.1, label: a, seed: {number}}}"
+    file.write_text(f"name: x\npolicy: []\ntraffic: [{row}]\n")
+    with pytest.raises(InvalidScenario) as caught:
+        load_scenario(file)
+    assert len(caught.value.findings) == 1
+    assert len(str(caught.value)) < 500
 
 
 def test_a_few_findings_stand_for_many() -> None:
