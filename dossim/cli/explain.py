@@ -85,7 +85,7 @@ def explained(
 def _of_capture(
     host: HostOptions, mode: str, path: str, record: int, reading: Reading, *, egress: bool
 ) -> tuple[bytes, Trace]:
-    from dossim.drill.judged import HEADER, every, judged
+    from dossim.drill.judged import HEADER, ZERO, every, judged
     from dossim.packet.cut import frame_on_wire
 
     capture = open_capture(path, reading, host)
@@ -104,6 +104,8 @@ def _of_capture(
         return trace
 
     trace = trace_in(instead.capture)
+    if instead.zero[number]:
+        trace = trace.with_reason(ZERO)
     if instead.mended is not None:
         trace = trace.open_where_other(trace_in(instead.mended), Stage.IP_INPUT, HEADER)
     return instead.capture.frame(number), trace

@@ -30,6 +30,7 @@ from dossim.packet.parse import internet_checksum, parse_ethernet, parse_ip, tra
 Bool = npt.NDArray[np.bool_]
 HEADER = "its IPv4 header is not complete, or it or its datagram was bad on the wire"
 ZERO = "its checksum is 0: bad on the wire, or not computed yet when it was captured"
+NO_SENDER = bytes(6)  # frames made of link types without one: they say nothing about each other
 _CHECKSUM_AT = {TCP: 16, UDP: 6}
 
 
@@ -72,7 +73,7 @@ def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
     columns = parse_columns(capture)
     rows = np.flatnonzero(offloaded(columns) & recorded)
     found = {int(row): place for row in rows if (place := _checksum_place(capture, int(row))) is not None}
-    senders = {_sender(capture, row) for row, place in found.items() if _has_sum(capture, row, place)}
+    senders = {_sender(capture, row) for row, place in found.items() if _has_sum(capture, row, place)} - {NO_SENDER}
     patches: dict[int, bytes] = {}
     cut_at: dict[int, int] = {}
     for row, place in found.items():

@@ -72,8 +72,8 @@ def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
     kinds = ", ".join(f"{count:,} of {link_name_and_number(link)}" for link, count in list(found.items())[:_MOST_KINDS])
     kinds += ", …" if len(found) > _MOST_KINDS else ""
     return CaptureError(
-        f"{name}: of {counted(total)}, {kinds} cannot be read; --skip-unknown-link-types (in a "
-        "scenario: skip-unknown-link-types: true) leaves them out. Ethernet, "
+        f"{name}: of {counted(total)}, {kinds} cannot be read; --skip-unknown-link-types leaves "
+        "them out (in a scenario, skip-unknown-link-types: true). Ethernet, "
         "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI), NFLOG would be right"
     )
 

@@ -47,6 +47,14 @@ class Trace:
     hops: tuple[Hop, ...]
     disposition: Disposition
 
+    def with_reason(self, reason: str) -> Trace:
+        """The same, with another reason why it is undetermined; as it is where it is not."""
+        if self.disposition.fate is not Fate.UNDETERMINED:
+            return self
+        end = replace(self.disposition, reason=reason)
+        *way, last, _ = self.hops
+        return Trace((*way, replace(last, result=reason), Hop(Fate.UNDETERMINED, "", str(end))), end)
+
     def open_where_other(self, other: Trace, first: Stage, reason: str) -> Trace:
         """The same, or undetermined if the other one has another end: from the earlier stage of both on, or from
         ``first`` on where neither has one.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
 from dossim.cli import main
@@ -130,3 +130,36 @@ def test_a_packet_of_stdin_is_explained() -> None:
     assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
     message = "-: which packet? Write /dev/stdin#0 for the first"  # -#0 is no argument but behind --
     assert message in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
+
+    assert "-: which packet? Write -#0 for the first" in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
+
+
+def explained(*words: object) -> dict[str, object]:
+    result = dossim("explain", *words, *HOST, "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, object] = json.loads(result.stdout)
+    return found
+
+
+def test_a_header_that_may_have_been_completed_is_explained_both_ways(tmp_path: Path) -> None:
+    """As predict has it: nobody knows, where the ends differ; what an entry drops either way is dropped."""
+    packets = [
+        bytes(Ether() / IP(src=source, dst="10.10.10.10") / UDP(sport=4444))
+        for source in ("198.51.100.1", "203.0.113.1")
+    ]
+    file = tmp_path / "x.pcap"
+    file.write_bytes(pcap([packet[:24] + b"\0\0" + packet[26:] for packet in packets]))
+    ends = [explained(f"{file}#{number}", "--mode", "native")["fate"] for number in (0, 1)]
+    assert ends == ["undetermined", "dropped"]
+    result = dossim("predict", file, *HOST, "--mode", "native", "--json", "-")
+    assert {"undetermined": 1, "stages": {"driver": {"predicted": 1}}}.items() <= json.loads(result.stdout).items()
+
+
+def test_explain_tells_why_a_checksum_of_0_is_open_and_what_is_wrong_with_the_file(tmp_path: Path) -> None:
+    packet = bytes(Ether() / IP(src="198.51.100.1", dst="10.10.10.10") / TCP(sport=1, dport=2, chksum=0))
+    file = tmp_path / "x.pcap"
+    file.write_bytes(pcap([packet, packet])[:-1])
+    result = dossim("explain", f"{file}#0", *HOST)
+    assert (result.exit_code, "its checksum is 0" in result.stdout) == (0, True)
+    assert "cut by the capture" not in result.stdout
+    assert "record 1 at byte" in result.stderr
