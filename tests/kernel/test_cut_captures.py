@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from dossim.cli import main
 from dossim.disposition import Fate
-from dossim.drill import DrillResult, Situation, drill_capture
+from dossim.drill import DrillResult, Situation, drill_capture, every
 from dossim.host import Host, Listener
 from dossim.packet.capture import Capture
 from enforcer.mode import ModeChoice
@@ -151,3 +151,31 @@ def test_the_command_counts_each_packet_once(tmp_path: Path) -> None:
     cut_at([tcp(INNOCENT)], [96]).write(tmp_path / "cut.pcap")
     nothing = CliRunner().invoke(main, command)
     assert nothing.exit_code == 1, "a drill that shows nothing does not pass"
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_incomplete_headers_and_cut_packets_confirm_nothing(mode: ModeChoice, tmp_path: Path) -> None:
+    """Headers with a checksum of 0, and packets that conntrack does not take with zeros for what was cut: no
+    expectation holds because of what became of the frames that were sent.
+    """
+    whole = [tcp(INNOCENT), tcp(ATTACKER)] * 5
+    headers = Capture.from_frames([frame[:24] + b"\0\0" + frame[26:] for frame in whole])
+    result = drill_capture(headers, Situation(policy(), HOST, mode), recorded=every(headers))
+    held = 0 if mode is ModeChoice.RAW else 5  # raw comes behind the header's checksum
+    assert counts(result) == {"matched": held, "undetermined": 10 - held} if held else {"undetermined": 10}
+    assert result.verification.agrees is bool(held)
+    udp = four(segment(17, INNOCENT, ME4, (40000, 9), b"x" * 400), 17)
+    cut_at([udp] * 8 + [tcp(INNOCENT)], [60] * 8 + [2000]).write(tmp_path / "cut.pcap")
+    (tmp_path / "policy.yaml").write_text(POLICY % DENY_ATTACKER)
+    (tmp_path / "x.scenario.yaml").write_text(
+        "{name: x, policy: [policy.yaml], host: {node: jasper, addresses: [10.10.10.10/24]}, modes: ["
+        + str(mode)
+        + "],"
+        "traffic: [{capture: cut.pcap, label: a}], expect: [{conntrack-entries: {at-most: 5}}, {fate: delivered}]}"
+    )
+    report = tmp_path / "report.json"
+    ran = CliRunner().invoke(main, ["run", str(tmp_path), "--json", str(report)])
+    assert ran.exit_code == 1, ran.output
+    outcomes = json.loads(report.read_text())["items"][0]["outcomes"]
+    assert [item["holds"] for item in outcomes] == [True, False, True]
+    assert "8 more" in outcomes[1]["found"]
