@@ -20,12 +20,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from dossim.errors import CaptureError
 from dossim.packet.capture import PADDING, Capture
 from dossim.packet.columns import parse_columns
-from dossim.packet.cut import most_sendable
+from dossim.packet.cut import LARGEST, most_sendable
 from dossim.packet.fields import IP, IPV6_HEADER, TCP, UDP, IPv4
 from dossim.packet.offload import header_offloaded, length_missing, offloaded
 from dossim.packet.parse import internet_checksum, parse_ethernet, parse_ip, transport_checksum, transport_of
+from dossim.packet.source import Reading, limit_of
 
 Bool = npt.NDArray[np.bool_]
 HEADER = "its IPv4 header is not complete, or it or its datagram was bad on the wire"
@@ -170,6 +172,16 @@ def _patched(capture: Capture, patches: dict[int, bytes]) -> Capture:
 
 
 def _at_wire_length(capture: Capture) -> Capture:
+    """With zeros for what was cut. Raises CaptureError for more than a capture may have: a record of a few bytes can
+    claim 65,549.
+    """
+    most = limit_of(Reading()).size
+    total = int(np.minimum(capture.wire_length, LARGEST).sum(dtype=np.int64))
+    if total > most:
+        raise CaptureError(
+            f"{capture.path}: its packets at their length on the wire take {total:,} bytes; at most {most:,} are sent "
+            "here: a part of it (editcap -c) would be right"
+        )
     frames = []
     for row in range(len(capture)):
         frame = capture.frame(row)

@@ -86,7 +86,7 @@ class Content:
 
 def read_source(name: str, reading: Reading) -> Content:
     """Read and unpack. Raises CaptureError for what cannot be read, is damaged, too large, or no regular file."""
-    limit = _limit(reading)
+    limit = limit_of(reading)
     chunks, close = _opened(name, any_file=reading.any_file)
     shown = display_name(name)
     digest = hashlib.sha256()
@@ -115,7 +115,8 @@ def display_name(name: str) -> str:
     return "stdin" if name == STDIN else name
 
 
-def _limit(reading: Reading) -> Limit:
+def limit_of(reading: Reading) -> Limit:
+    """How much may be read; without a ``max_size`` that depends on the memory that is there now."""
     if reading.max_size is not None:
         return Limit(reading.max_size, reading.why, reading.more)
     available = _available_memory()

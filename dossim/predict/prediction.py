@@ -19,6 +19,9 @@ FATES = tuple(Fate)
 STAGES = tuple(Stage)
 NO_STAGE = 255
 NO_ENTRY = -1
+_MOST_LENGTHS = 200  # pairs of captured and original length in one block that are told apart
+_MOST_REASONS = 60_000  # their number has 16 bits
+_ANOTHER = f"one of more than {_MOST_REASONS:,} reasons, which are not told apart"
 FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
 STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 
@@ -58,7 +61,7 @@ class Prediction:
         if not mine.any():
             return self
         reasons = self.reason.copy()
-        reasons[mine] = min(len(self.reasons), 0xFFFF)
+        reasons[mine] = len(self.reasons)
         return replace(self, reason=reasons, reasons=(*self.reasons, reason))
 
     def open_where_other(self, other: Prediction, first: Stage, reason: str) -> Prediction:
@@ -72,7 +75,7 @@ class Prediction:
         earlier = np.minimum(self.stage[rows], other.stage[rows])
         fate[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
         stage[rows] = np.where(earlier == NO_STAGE, STAGE_CODE[first], earlier)
-        why[rows] = min(len(self.reasons), 0xFFFF)
+        why[rows] = len(self.reasons)
         return Prediction(fate, stage, entry, why, self.entries, (*self.reasons, reason))
 
     def totals(self) -> dict[str, int]:
@@ -146,6 +149,9 @@ class Draft:
         """The same of packets that the capture cut; ``what`` is not known of them."""
         lengths = np.stack([self._capture.length[rows], self._capture.wire_length[rows]], axis=1)
         pairs, pair_of = np.unique(lengths, axis=0, return_inverse=True)
+        if len(pairs) > _MOST_LENGTHS:
+            self.leave_open(rows, stage, f"cut by the capture: {what}")
+            return
         for index, (captured, length) in enumerate(pairs.tolist()):
             self.leave_open(rows[pair_of.ravel() == index], stage, cut_at(captured, length, what))
 
@@ -167,4 +173,6 @@ class Draft:
         return Prediction(self.fate, self.stage, self.entry, self.reason, entries, tuple(self._reasons))
 
     def _code(self, reason: str) -> int:
-        return self._reasons.setdefault(reason, min(len(self._reasons), 0xFFFF))
+        if len(self._reasons) >= _MOST_REASONS:
+            reason = reason if reason in self._reasons else _ANOTHER
+        return self._reasons.setdefault(reason, len(self._reasons))

@@ -11,6 +11,7 @@ import pytest
 from dossim.disposition import Fate
 from dossim.drill import PredictResult, Situation, every, predict_capture
 from dossim.drill.judged import judged
+from dossim.errors import CaptureError
 from dossim.host import Host, Listener
 from dossim.packet.capture import Capture
 from dossim.packet.parse import internet_checksum
@@ -150,3 +151,18 @@ def test_packets_without_an_ethernet_source_say_nothing_about_each_other(version
     nobody = bytes(6)
     partial = frame(version, 6, pseudo_sum(version, 6), sender=nobody)
     assert fates(told([frame(version, 6, 0, sender=nobody), partial])) == [Fate.UNDETERMINED, Fate.DELIVERED]
+
+
+def test_cut_packets_that_claim_more_than_memory_are_not_sent() -> None:
+    one = Capture.from_frames([frame(4, 6, None)[:60]])
+    rows = np.zeros(100_000, np.int64)
+    claims = replace(
+        one,
+        offset=one.offset[rows],
+        length=one.length[rows],
+        wire_length=np.full(len(rows), 65_549, np.int32),
+        record=np.arange(len(rows)),
+        timestamp_ns=one.timestamp_ns[rows],
+    )
+    with pytest.raises(CaptureError, match=r"at their length on the wire take 6,554,900,000 bytes; at most"):
+        assert judged(claims, None).sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface
 
 import numpy as np
@@ -13,7 +14,9 @@ import dossim.predict
 from dossim.disposition import Disposition, Fate
 from dossim.host import Host
 from dossim.packet.capture import Capture
+from dossim.packet.parse import internet_checksum
 from dossim.predict import Prediction, predict
+from dossim.predict.prediction import Draft
 from enforcer.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.nets import Nets
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
@@ -105,3 +108,35 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     for column in ("fate", "stage", "entry"):
         assert np.array_equal(getattr(parts, column), getattr(whole, column))
     assert [parts.disposition(n) for n in range(len(parts))] == [whole.disposition(n) for n in range(len(whole))]
+
+
+def test_many_lengths_on_the_wire_are_one_reason() -> None:
+    """A capture can claim another length for each packet, which nobody reads and which takes its time."""
+    whole = frame("198.51.100.1") + bytes(300)
+    few, many = 20, 3_000
+    for count in (few, many):
+        lengths = np.arange(100, 100 + count, dtype=np.int32)
+        total = [(length - 14).to_bytes(2, "big") for length in lengths.tolist()]
+        frames = [whole[:14] + _header(whole[14:34], part) + whole[34:54] for part in total]
+        capture = replace(Capture.from_frames(frames), wire_length=lengths)
+        prediction = predict(capture, plan(None), HOST)
+        assert prediction.count(Fate.UNDETERMINED) == count
+        assert len({prediction.disposition(packet).reason for packet in range(count)}) == (count if count == few else 1)
+
+
+def _header(octets: bytes, total_length: bytes) -> bytes:
+    header = octets[:2] + total_length + octets[4:10] + bytes(2) + octets[12:]
+    return header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:]
+
+
+def test_more_reasons_than_have_a_number_are_one() -> None:
+    count = 70_000
+    draft = Draft(replace(Capture.from_frames([]), wire_length=np.full(count, 60, np.int32), offset=np.zeros(count)))
+    for packet in range(count):
+        draft.drop(packet, Stage.IP_INPUT, f"reason {packet}")
+    prediction = draft.finish(())
+    assert prediction.disposition(100).reason == "reason 100"
+    assert prediction.disposition(count - 1).reason.startswith("one of more than")
+    draft.leave_open(0, Stage.RAW, "x")
+    named = draft.finish(()).with_reason(np.ones(count, np.bool_), "a reason of its own")
+    assert named.disposition(0).reason == "a reason of its own"
