@@ -28,6 +28,8 @@ struct sk_buff {
 	__u16 mac_header;
 	unsigned long _nfct;
 	unsigned int len;
+	__u8 csum_valid : 1;
+	__u8 csum_complete_sw : 1;
 } __attribute__((preserve_access_index));
 
 struct bpf_nf_ctx {
@@ -111,6 +113,8 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 		journey->checkpoints |= CHECKPOINT_NO_TCP;
 	if (length < UDP_HEADER_LEN)
 		journey->checkpoints |= CHECKPOINT_NO_UDP;
+	if (BPF_CORE_READ_BITFIELD_PROBED(skb, csum_complete_sw) && !BPF_CORE_READ_BITFIELD_PROBED(skb, csum_valid))
+		journey->checkpoints |= CHECKPOINT_BAD_SUM;
 	if (journey->ends != 0xff)
 		journey->ends++;
 }

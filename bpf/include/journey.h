@@ -23,6 +23,7 @@ enum checkpoint {
 	CHECKPOINT_NO_TCP = 1 << 13,	  /* freed with less than its TCP header left */
 	CHECKPOINT_NO_UDP = 1 << 14,	  /* freed with less than a UDP header left */
 	CHECKPOINT_TRACKED = 1 << 15,	  /* skb->_nfct was set at some checkpoint */
+	CHECKPOINT_BAD_SUM = 1 << 16,	  /* freed after the kernel had summed it up, and the sum was wrong */
 };
 
 enum end {

@@ -44,6 +44,7 @@ class Checkpoint(IntFlag):
     NO_TCP = 1 << 13  # freed with less than its TCP header left
     NO_UDP = 1 << 14  # freed with less than a UDP header left
     TRACKED = 1 << 15  # conntrack knew it
+    BAD_SUM = 1 << 16  # freed after the kernel had summed it up (__skb_checksum_complete), and the sum was wrong
 
 
 PLACES = tuple(checkpoint for checkpoint in Checkpoint if checkpoint <= Checkpoint.POSTROUTING)

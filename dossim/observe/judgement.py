@@ -241,6 +241,9 @@ def _after_input(checkpoints: Checkpoint, end: End, place: str, reason: str) -> 
     """Handed to the transport: it ends there, or in a socket's queue, unless the transport found it malformed."""
     if end is not End.KFREE:
         return Fate.DELIVERED, None
+    if place == "__udp6_lib_rcv" and reason == "NO_SOCKET" and Checkpoint.BAD_SUM in checkpoints:
+        # IPv6 has set the reason before it sums up what is longer than 76 bytes; IPv4 says UDP_CSUM.
+        return Fate.DROPPED, Stage.SOCKET
     if reason == "NETFILTER_DROP":  # only conntrack's confirmation comes after the last checkpoint
         return Fate.DROPPED, Stage.CONNTRACK
     if place in CONTROL_HANDLERS and reason != "ICMP_CSUM":

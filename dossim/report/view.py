@@ -159,7 +159,7 @@ class View:
     def failure(self) -> str:
         """Why it does not hold, in one sentence: expectations may fail where prediction and kernel agree."""
         failed = sum(outcome.holds is False for outcome in self.expected)
-        return f"{counted(failed, 'expectation')} failed; {self.verdict}" if failed else self.verdict
+        return f"{counted(failed, 'expectation')} failed; {self.verdict}" if failed and self.agrees else self.verdict
 
     @property
     def open_counts(self) -> list[str]:

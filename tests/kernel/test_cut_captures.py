@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from ipaddress import ip_interface
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,20 @@ def test_incomplete_headers_and_cut_packets_confirm_nothing(mode: ModeChoice, tm
     outcomes = json.loads(report.read_text())["items"][0]["outcomes"]
     assert [item["holds"] for item in outcomes] == [True, False, True]
     assert "8 more" in outcomes[1]["found"]
+
+
+@pytest.mark.parametrize("source", [ATTACKER, INNOCENT])
+def test_udp_with_a_bad_checksum_and_nobody_listening(source: str) -> None:
+    """IPv6 gives the reason NO_SOCKET to what it finds broken only then: untracked, longer than 76 bytes."""
+    six = {ATTACKER: "2001:db8::7", INNOCENT: "2001:db8::9"}[source]
+    sent = []
+    for size, wrong in product((10, 60, 80, 900), (False, True)):
+        udp4, udp6 = (segment(17, a, b, (40000, 7), b"x" * size) for a, b in ((source, ME4), (six, ME6)))
+        udp4, udp6 = (octets[:6] + b"\x12\x34" + octets[8:] if wrong else octets for octets in (udp4, udp6))
+        sent += [four(udp4, 17, source), ethernet(ipv6(udp6, source=six, destination=ME6, next_header=17), 0x86DD)]
+    capture = Capture.from_frames(sent)
+    nets = ("203.0.113.0/24", "2001:db8::7/128")
+    allowed = policy(", ".join(f'{{action: Allow, source: {{nets: ["{net}"]}}}}' for net in nets))
+    result = drill_capture(capture, Situation(allowed, HOST, ModeChoice.RAW))
+    assert counts(result) == {"matched": 16}
+    assert result.verification.stages["socket"].observed == 8
