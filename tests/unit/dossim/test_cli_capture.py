@@ -131,8 +131,6 @@ def test_a_packet_of_stdin_is_explained() -> None:
     message = "-: which packet? Write /dev/stdin#0 for the first"  # -#0 is no argument but behind --
     assert message in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
 
-    assert "-: which packet? Write -#0 for the first" in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
-
 
 def explained(*words: object) -> dict[str, object]:
     result = dossim("explain", *words, *HOST, "-o", "json")
