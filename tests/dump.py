@@ -141,8 +141,10 @@ def _port(port: Port) -> int | str:
 
 
 def _protocol(number: int | None) -> int | str | None:
-    """By name where there is one: an ICMP match wants the protocol by name."""
-    return None if number is None else PROTOCOL_NAMES.get(number, number)
+    """By name where there is one; ICMP by number, because its names say an IP version as well."""
+    if number is None or number in (1, 58):
+        return number
+    return PROTOCOL_NAMES.get(number, number)
 
 
 def _icmp(icmp: IcmpMatch) -> Document:

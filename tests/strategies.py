@@ -176,7 +176,9 @@ def policies(draw: st.DrawFn, number: int) -> GlobalNetworkPolicy:
     untracked = draw(st.integers(0, 9)) > 0
     return GlobalNetworkPolicy(
         draw(
-            st.sampled_from((f"p{number}", f"p-{number}", f"p{number}-", f"p.{number}", f"p0-{number}", f"p0.{number}"))
+            st.sampled_from(
+                (f"p{number}", f"p-{number}", f"p{number}-a", f"p.{number}", f"p0-{number}", f"p0.{number}")
+            )
         ),
         tier=draw(st.sampled_from(TIERS)),
         order=draw(st.sampled_from(ORDERS)),
