@@ -22,7 +22,7 @@ def describe(capture: Capture, addresses: Collection[IPv4Address | IPv6Address] 
     cut = int((capture.wire_length > capture.length).sum())
     sentences = [_contents(capture)]
     if cut:
-        sentences.append(f"{counted(cut)} cut by the snapshot length: what is decided behind the cut is not known.")
+        sentences.append(f"{counted(cut)} cut by the snapshot length: what is decided after the cut is not known.")
     for kind, count in capture.skipped.items():
         sentences.append(f"{counted(count)} left out: {kind}.")
     if sent:

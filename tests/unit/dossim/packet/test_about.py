@@ -33,7 +33,7 @@ def test_everything_that_is_to_be_known() -> None:
     )
     assert describe(capture, [ip_address("192.0.2.2")]) == [
         "3 packets (2 ETHERNET, 1,201 LINUX_SLL).",
-        "1 packet cut by the snapshot length: what is decided behind the cut is not known.",
+        "1 packet cut by the snapshot length: what is decided after the cut is not known.",
         "1,200 packets left out: sent by the host (SLL outgoing).",
         "1 packet from an address of the host itself: sent, it seems, not received.",
         "1 packet without a complete TCP, UDP or SCTP checksum, 1 of them sent by the host: as they look before "
