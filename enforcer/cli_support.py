@@ -211,10 +211,11 @@ def _wants_details(words: Sequence[str]) -> bool:
 def _report(error: BaseException, *, verbose: bool) -> int:
     """Say what went wrong, and return the exit code, also where stderr is full or nobody reads it."""
     if isinstance(error, (BrokenPipeError, streams.OutputError)):
-        streams.discard_stdout()
+        streams.discard(streams.STDOUT)
     try:
         return _said(error, verbose=verbose)
     except (BrokenPipeError, streams.OutputError):
+        streams.discard(streams.STDERR)
         return getattr(error, "exit_code", BUG)
 
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from enforcer.errors import HostError
 
-STDOUT = 1
+STDOUT, STDERR = 1, 2
 
 
 class OutputError(HostError):
@@ -59,7 +59,7 @@ class Output:
         return getattr(self._stream, name)
 
 
-def discard_stdout() -> None:
+def discard(stream: int) -> None:
     """What is still buffered goes nowhere: the interpreter would try again at its end, and fail."""
     with suppress(OSError):  # no descriptors left; then the interpreter says what it says
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

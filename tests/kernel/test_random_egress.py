@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 
@@ -88,7 +89,8 @@ def predicted(table: RuleTable, packets: Sequence[bytes]) -> Counter[str]:
     """The same by the vectorised evaluation of the compiled table."""
     columns = parse_columns(Capture.from_frames([ETHERNET + ETHERTYPE[packet[0] >> 4] + packet for packet in packets]))
     found: Counter[str] = Counter()
-    for flows in (ordinary4(columns), ordinary6(columns)):
+    whole = np.zeros(len(packets), np.int64)
+    for flows in (ordinary4(columns, whole), ordinary6(columns, whole)):
         decisions = decide(flows, table, Direction.EGRESS)
         for by in (decisions.denied_by, decisions.allowed_by):
             found.update(table.egress[at].name for at in by[by >= 0].tolist())
