@@ -22,7 +22,7 @@ from enforcer.policy.resources import Resources
 from tests.frames import ME4, ethernet, ipv4
 from tests.odd_frames import frames
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.alone]
+pytestmark = pytest.mark.needs_root
 
 HOST = Host("jasper", addresses=(ip_interface(f"{ME4}/24"), ip_interface("fd00::10/64")), listen=(Listener(17, 9),))
 SITUATION = Situation(Resources(), HOST, ModeChoice.RAW)
@@ -94,6 +94,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_beside_eight_busy_processes() -> None:
     capture = Capture.from_frames(frames(20261129, 400))
     with busy(8):
