@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from enforcer import directories
@@ -27,6 +26,8 @@ DIRECTORY = Path("/run/enforcer")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.05
 _PATIENCE_AT_THE_END_S = 0.5
+_told: set[str] = set()
+_telling = threading.Lock()
 
 
 @contextmanager
@@ -95,9 +96,12 @@ def open_lock_file(path: Path) -> int | None:
         return None
 
 
-@cache
 def _tell(problem: str) -> None:
-    """Once is enough."""
+    """Once is enough, however many threads find out at the same time."""
+    with _telling:
+        if problem in _told:
+            return
+        _told.add(problem)
     event(logging.WARNING, "there can be no lock file; the network namespace is locked instead", problem=problem)
 
 
