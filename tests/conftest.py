@@ -27,9 +27,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    cache = getattr(item.config, "cache", None)  # -p no:cacheprovider: no place to meet
+    if "PYTEST_XDIST_WORKER" not in os.environ or cache is None:
         return (yield)
-    with turn(item.config.cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
+    with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 
