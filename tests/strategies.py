@@ -139,8 +139,15 @@ def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool | None)
 
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
-    """A rule of any kind; two of three are plain deny lists, as real ones are, which devices can hold too."""
-    if draw(st.integers(0, 2)):
+    """A rule of any kind; two of three are plain deny lists, as real ones are, which devices can hold too.
+
+    One of eighteen is of a named port that some endpoint has: left to chance, hundreds of policies have none.
+    """
+    kind = draw(st.integers(0, 17))
+    if kind == 17:
+        named = EntityRule(selector="all()", ports=(NamedPort(draw(st.sampled_from(PORT_NAMES[:2]))),))
+        return Rule(draw(_mostly_deny()), protocol=draw(st.sampled_from((None, 6, 17, 132))), destination=named)
+    if kind < 12:
         family = draw(st.sampled_from((4, 6)))
         listed = EntityRule(nets=draw(nets(FEW_NETS4 if family == 4 else FEW_NETS6, max_size=2)))
         selected = EntityRule(selector=draw(st.sampled_from(SELECTORS[1:])))

@@ -103,6 +103,7 @@ def test_every_row_of_the_model() -> None:
 @BACKENDS
 def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not(raw: RawChoice) -> None:
     seen: Counter[str] = Counter()
+    tables: set[str] = set()
 
     # A drill cannot be shrunk in reasonable time: an example that fails is kept as it is.
     @settings(
@@ -115,7 +116,10 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
     @given(resources(), hosts(), captures(), st.integers(0, 9))
     def drill(rules: Resources, host: Host, others: list[bytes], seed: int) -> None:
         table = table_of(rules, host)
-        assume(table.ingress)
+        assume(
+            table.ingress and str(table.ingress) not in tables
+        )  # mutations of an example often leave its table alone
+        tables.add(str(table.ingress))
         reached = without_fragments([*reach(table, host, beside=BESIDE).frames, *others])
         odder = without_fragments(random_frames(table, random.Random(seed), AIMED))
         with kept("found-netdev-ingress", rules, host, [*reached, *odder]):
@@ -137,7 +141,7 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
     drill()
     assert seen["policies"] >= EXAMPLES
     assert seen["held"] > EXAMPLES / 5, seen
-    assert seen["early"] > 3 * EXAMPLES, seen
+    assert seen["early"] > 5 * EXAMPLES, seen  # 20 a policy over 200 policies; 7 to 36 in single runs of 20
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -180,13 +180,16 @@ def test_the_backends_differ_behind_an_authentication_header_and_nowhere_else() 
 def test_generated_traffic_through_the_command(mode: ModeChoice, tmp_path: Path) -> None:
     """``dossim drill --raw-backend nftables`` on a flood and what is legitimate."""
     from click.testing import CliRunner
+    from scapy.layers.inet import IP, TCP
     from scapy.layers.l2 import Ether
     from scapy.utils import wrpcap
 
     from dossim.cli import main
 
-    flood = [four(udp(9) + bytes(number % 50), 17) for number in range(500)]
-    wrpcap(str(tmp_path / "flood.pcap"), [Ether(frame) for frame in flood + [four(tcp(81), 6)] * 100])
+    flood = [Ether(four(udp(9) + bytes(number % 50), 17)) for number in range(500)]
+    link = Ether(dst="06:00:00:00:00:01", src="02:00:00:00:00:00")
+    legitimate = link / IP(src="203.0.113.7", dst=ME4) / TCP(sport=40000, dport=81)
+    wrpcap(str(tmp_path / "flood.pcap"), [*flood, *[legitimate] * 100])
     (tmp_path / "policy.yaml").write_text(POLICY % json.dumps([{"action": "Deny", "protocol": "UDP"}]))
     command = ["drill", str(tmp_path / "flood.pcap"), "-p", str(tmp_path / "policy.yaml"), "--mode", str(mode)]
     result = CliRunner().invoke(main, [*command, "--raw-backend", "nftables", "-o", "json"])
