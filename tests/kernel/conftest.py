@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute, netns
 
+from enforcer.apply import Enforcer
+from enforcer.backends import netdev
 from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs
 from enforcer.kernel.netns import entered
+
+NODE = "jasper"
 
 _numbers = itertools.count()
 
@@ -86,6 +90,15 @@ def pin_root() -> Iterator[Path]:
     left = sorted(str(item.relative_to(path)) for item in path.rglob("*")) if path.exists() else []
     _remove(path)
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
+    """The pair; afterwards everything is detached, and no table of ours is left."""
+    yield netns_pair
+    with netns_pair.host():
+        Enforcer(NODE, pin_root=pin_root).detach()
+        assert netdev.installed() is None
 
 
 def _remove(path: Path) -> None:

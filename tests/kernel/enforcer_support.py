@@ -18,13 +18,13 @@ from pyroute2 import IPRoute
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.kernel.conftest import NetnsPair
+from tests.kernel.conftest import NODE, NetnsPair
 
-NODE = "jasper"
 VICTIM = "10.0.0.1"
 PORT = 9
 DENIED, ALLOWED = "203.0.113.7", "198.51.100.9"
 DEADLINE_S = 60.0
+APPLIED = 'msg="policy is in the kernel"'
 
 
 def endpoint(interface: str = "eth0", *, node: str = NODE) -> str:

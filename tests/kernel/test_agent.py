@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
+    APPLIED,
     DEADLINE_S,
     DENIED,
     NODE,
@@ -29,7 +29,6 @@ from tests.kernel.enforcer_support import (
 
 pytestmark = pytest.mark.needs_root
 
-APPLIED = 'msg="policy is in the kernel"'
 BROKEN = 'msg="policy not accepted"'
 HEALTHY = "healthy again"
 STOPPED = "stopping; the policy stays in the kernel"
@@ -43,14 +42,6 @@ def store(tmp_path: Path) -> Path:
     directory.mkdir()
     write(directory, documents())
     return directory
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
 
 
 def write(store: Path, text: str) -> None:

@@ -11,11 +11,9 @@ import pytest
 
 from enforcer.apply import Enforcer
 from tests.kernel.conftest import NetnsPair
-from tests.kernel.enforcer_support import NODE, Agent, agent, deny_list, documents, endpoint, policy, run
+from tests.kernel.enforcer_support import APPLIED, NODE, Agent, agent, deny_list, documents, endpoint, policy, run
 
 pytestmark = pytest.mark.needs_root
-
-APPLIED = 'msg="policy is in the kernel"'
 
 
 class Peer(NetnsPair):

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
+    APPLIED,
     DENIED,
-    NODE,
     Agent,
     Traffic,
     agent,
@@ -36,7 +35,6 @@ from tests.kernel.enforcer_support import (
 
 pytestmark = pytest.mark.needs_root
 
-APPLIED = 'msg="policy is in the kernel"'
 ALSO_DENIED = "192.0.2.7"
 WITHOUT_DAC = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 MORE = deny_list("192.0.2.0/24").replace("bots", "others")
@@ -259,14 +257,6 @@ FAULTS = [
     ("another has the lock", lock_held, "waiting for another enforcer", APPLIED),
     ("the pins cannot be read", pins_unreadable, "not everything is enforced", RECOVERED),
 ]
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
+    APPLIED,
     DEADLINE_S,
     DENIED,
     NODE,
@@ -46,7 +48,6 @@ from tests.kernel.xdp_support import pinned_ids, state_of
 
 pytestmark = pytest.mark.needs_root
 
-APPLIED = 'msg="policy is in the kernel"'
 AGAIN = "everything is in the kernel again"
 NOTICED = "somebody took away or changed what is enforced"
 SELDOM = felix(xdpRefreshInterval="1h", ipsetsRefreshInterval="1h", iptablesRefreshInterval="1h")
@@ -60,14 +61,6 @@ def store(tmp_path: Path) -> Path:
     directory.mkdir()
     (directory / "dos.yaml").write_text(LISTED)
     return directory
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
 
 
 def shell(line: str) -> str:
@@ -134,25 +127,6 @@ LEGACY = {
 }
 
 
-def test_what_is_taken_from_legacy_tables_and_ipsets_comes_back(host: NetnsPair, pin_root: Path, store: Path) -> None:
-    with traffic(host) as wire, agent(host, pin_root, store, "--mode", "raw") as running:
-        running.expect(APPLIED)
-        with host.host():
-            before = legacy()
-        for name, (command, named) in LEGACY.items():
-            with line_of(name):
-                with host.host():
-                    shell(command)
-                line = running.expect(named)
-                assert "level=warning" in line
-                assert NOTICED in line
-                running.expect(AGAIN)
-                with host.host():
-                    shell("ip6tables-legacy -t raw -D PREROUTING -j ACCEPT || true")
-                    until(lambda: legacy() == before)
-                assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
-
-
 NFT_SET4 = "$(nft list sets | grep -o 'enf4-[0-9a-f]*' | tail -1)"
 NFT = {
     "the ruleset flushed": ("nft flush ruleset", "nftables table ip enforcer: deleted, with 5 chains"),
@@ -178,25 +152,49 @@ NFT = {
 }
 
 
-def test_what_is_taken_from_nftables_comes_back_and_the_taker_is_named(
-    host: NetnsPair, pin_root: Path, store: Path
-) -> None:
-    words = ("--mode", "raw", "--raw-backend", "nftables", "--netdev-ingress")
-    with traffic(host) as wire, agent(host, pin_root, store, *words) as running:
+def remove_foreign_jumps() -> None:
+    """What the enforcer leaves alone."""
+    shell("ip6tables-legacy -t raw -D PREROUTING -j ACCEPT || true")
+
+
+@dataclass(frozen=True)
+class Rulesets:
+    """Who keeps a ruleset, what is taken from it with which command, and what the warning says."""
+
+    words: tuple[str, ...]
+    cases: Mapping[str, tuple[str, str]]
+    read: Callable[[], list[str]]
+    says_who: str = ""
+    tidy: Callable[[], None] = lambda: None
+
+
+RULESETS = {
+    "legacy tables and ipsets": Rulesets(("--mode", "raw"), LEGACY, legacy, tidy=remove_foreign_jumps),
+    "nftables": Rulesets(
+        ("--mode", "raw", "--raw-backend", "nftables", "--netdev-ingress"), NFT, nftables, says_who='by="nft (pid '
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULESETS)
+def test_what_is_taken_away_comes_back_and_is_named(name: str, host: NetnsPair, pin_root: Path, store: Path) -> None:
+    rulesets = RULESETS[name]
+    with traffic(host) as wire, agent(host, pin_root, store, *rulesets.words) as running:
         running.expect(APPLIED)
         with host.host():
-            before = nftables()
-        for name, (command, named) in NFT.items():
-            with line_of(name):
+            before = rulesets.read()
+        for taken, (command, named) in rulesets.cases.items():
+            with line_of(taken):
                 with host.host():
                     shell(command)
                 line = running.expect(named)
                 assert "level=warning" in line
                 assert NOTICED in line
-                assert 'by="nft (pid ' in line
+                assert rulesets.says_who in line
                 running.expect(AGAIN)
                 with host.host():
-                    until(lambda: nftables() == before)
+                    rulesets.tidy()
+                    until(lambda: rulesets.read() == before)
                 assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
 

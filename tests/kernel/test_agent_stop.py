@@ -16,6 +16,7 @@ import pytest
 from enforcer.apply import Enforcer
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
+    APPLIED,
     DEADLINE_S,
     NODE,
     Agent,
@@ -30,7 +31,6 @@ from tests.kernel.fuse_support import hanging_file
 
 pytestmark = pytest.mark.needs_root
 
-APPLIED = 'msg="policy is in the kernel"'
 PROMPT_S = 10.0  # two seconds, and what a busy machine takes to let anyone run at all
 
 
@@ -40,14 +40,6 @@ def folder(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "dos.yaml").write_text(documents())
     return path
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
 
 
 def ends_promptly(running: Agent) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from enforcer.words import Answer, Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
+    APPLIED,
     DENIED,
     DENY_BOTS,
     NODE,
@@ -42,17 +42,7 @@ pytestmark = pytest.mark.needs_root
 
 BOTS = deny_list("203.0.113.0/24", "2001:db8::/32")
 ENTRY = "gnp/dos ingress[0]"
-APPLIED = 'msg="policy is in the kernel"'
 BACKENDS = pytest.mark.parametrize("raw", [RawChoice.IPTABLES, RawChoice.NFTABLES], ids=str)
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
-        assert installed() is None
 
 
 def apply(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,14 +40,6 @@ pytestmark = pytest.mark.needs_root
 BPFFS = "/sys/fs/bpf"
 NOT_KEPT = f"the BPF file system on {BPFFS} is mounted in this mount namespace alone"
 NEW = "198.51.100.77"
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
 
 
 def a_pass(host: NetnsPair, pin_root: Path, prepare: Callable[[], None], text: str = "") -> Applied:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from enforcer.words import Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
+    APPLIED,
     DENIED,
     NODE,
     agent,
@@ -38,15 +38,6 @@ pytestmark = pytest.mark.needs_root
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "packaging" / "enforcer.service"
 OTHER = "198.51.100.77"
-APPLIED = 'msg="policy is in the kernel"'
-
-
-@pytest.fixture
-def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached."""
-    yield netns_pair
-    with netns_pair.host():
-        Enforcer(NODE, pin_root=pin_root).detach()
 
 
 def as_unit(*writable: Path) -> list[str]:

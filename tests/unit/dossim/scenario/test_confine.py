@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from dossim.cli import main
 from dossim.scenario import InvalidScenario, load_scenario
-from dossim.scenario.confine import FILE_MAX_BYTES
+from tests.unusable import UNUSABLE
 
 pytest_plugins = ("pytester",)
 
@@ -141,26 +139,10 @@ def test_validate_and_lint_do_not_follow_links_out_of_a_directory(suite: Path, t
         assert "is outside" not in dossim(verb, suite / "policies", "--allow-path", tmp_path).output
 
 
-@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "directory", "large", "binary", "loop"])
+@pytest.mark.parametrize("kind", UNUSABLE)
 def test_only_regular_files_of_some_size_are_scenarios(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "it.scenario.yaml"
-    match kind:
-        case "fifo":
-            os.mkfifo(path)
-        case "socket":
-            with socket.socket(socket.AF_UNIX) as server:
-                server.bind(str(path))
-        case "device":
-            path.symlink_to("/dev/zero")
-        case "directory":
-            path.mkdir()
-        case "large":
-            with path.open("wb") as file:
-                file.truncate(FILE_MAX_BYTES + 1)
-        case "binary":
-            path.write_bytes(b"name: \xff\n")
-        case "loop":
-            path.symlink_to(path)
+    UNUSABLE[kind](path)
     for result in (dossim("run", path), dossim("validate", path)):
         assert result.exit_code == 2
         assert "it.scenario.yaml" in result.output
