@@ -15,8 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action
 from enforcer.policy.compile import Compiler
-from enforcer.policy.nets import Nets
 from enforcer.policy.resources import (
     EntityRule,
     GlobalNetworkPolicy,
@@ -26,7 +27,6 @@ from enforcer.policy.resources import (
     Rule,
 )
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Action
 
 POLICIES, SETS, CIDRS = 1_000, 100, 100_000
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.bench_predict import syn_flood
 from dossim.drill import drill_capture, situation_for
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
 from enforcer.policy.load import load_text
 
 PACKETS, RUNS = 37_841, 3

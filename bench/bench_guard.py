@@ -17,10 +17,10 @@ from pathlib import Path
 from pyroute2 import IPRoute, netns
 
 from bench.bench_compile import nets
-from enforcer.apply import Enforcer
-from enforcer.guard import Guard
+from enforcer.agent.guard import Guard
+from enforcer.enforcement.apply import Enforcer
 from enforcer.kernel.netns import entered
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
 

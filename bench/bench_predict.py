@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dossim.host import Host, Listener
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import PADDING, Capture, read_capture
 from dossim.packet.columns import parse_columns
 from dossim.predict import Prediction, predict
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import STAGE_OF_MODE, Action, Backend, Mode, Stage
 
 PACKETS, SOURCES, RUNS = 1_000_000, 37_000, 3
 VICTIM = "10.10.10.10"

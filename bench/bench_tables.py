@@ -21,7 +21,7 @@ from enforcer.backends.xdp.tables.image4 import Image4, build4, read4
 from enforcer.backends.xdp.tables.image6 import Image6, build6, read6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Live
 from enforcer.backends.xdp.tables.words import PAGE_WORDS
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 T = TypeVar("T")
 

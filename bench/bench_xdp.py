@@ -25,7 +25,7 @@ from bench import contenders, extras, xdp_report
 from bench.cidrs import POOL, misses4, nets4, nets6, sources4, sources6
 from bench.contenders import Running, Unable
 from bench.traffic import Traffic, traffic
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 SIZES = (1, 100, 1_000, 10_000, 100_000, 1_000_000)
 QUICK = (100, 10_000, 100_000)

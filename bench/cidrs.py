@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]

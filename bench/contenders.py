@@ -13,21 +13,21 @@ from unittest.mock import patch
 import numpy as np
 
 from bench.traffic import BPF, NETNS, OWN_ADDRESS, Pair, Traffic, compiled
-from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.addresses import AddressTables, make_tables
-from enforcer.backends.xdp.contents import contents_of
-from enforcer.backends.xdp.layout import TABLES
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.backends.xdp.rows import atoms, render
+from enforcer.backends.xdp.compile.contents import contents_of
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.backends.xdp.compile.rows import atoms, render
+from enforcer.backends.xdp.state import generation
+from enforcer.backends.xdp.state.layout import TABLES
 from enforcer.backends.xdp.tables.classes import classify
-from enforcer.kernel import toolchain
-from enforcer.kernel.maps import Map
+from enforcer.kernel.bpf import toolchain
+from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.netns import entered
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Mode, Stage
 
 FILTER_MOST = 1_000
 SET = "s:deny"

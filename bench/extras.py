@@ -11,15 +11,15 @@ from pathlib import Path
 from bench import contenders
 from bench.cidrs import nets4, nets6, sources4
 from bench.traffic import NETNS, Traffic
-from enforcer.backends.xdp import XdpBackend
+from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.lists import Lists
-from enforcer.kernel.bpffs import ensure_bpffs
+from enforcer.kernel.bpf.bpffs import ensure_bpffs
 from enforcer.kernel.netns import entered
-from enforcer.plan import Plan
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action
+from enforcer.planning.plan import Plan
 from enforcer.policy.resources import IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry
-from enforcer.words import Action
 
 ICMP, TCP, UDP = 1, 6, 17
 LISTED = 10_000

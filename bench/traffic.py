@@ -23,11 +23,11 @@ from pyroute2 import IPRoute
 
 from dossim.lab import names
 from dossim.lab.signals import held, unwinding
-from enforcer.kernel import bpf
-from enforcer.kernel.bpf import BpfObject, Link, attach_xdp
-from enforcer.kernel.libbpf import libbpf
+from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf.libbpf import libbpf
+from enforcer.kernel.bpf.objects import BpfObject, Link, attach_xdp
 from enforcer.kernel.netns import entered
-from enforcer.words import Mode
+from enforcer.model.vocabulary import Mode
 
 PROGRAMS = Path(__file__).parent / "programs"
 BPF = Path(__file__).parents[1] / "bpf"
@@ -160,8 +160,8 @@ class Traffic:
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
         context = ctypes.create_string_buffer(struct.pack("=IIIIII", 0, len(frame), 0, pair.near, 0, 0), 24)
-        opts = bpf._TestRunOpts(
-            sz=ctypes.sizeof(bpf._TestRunOpts),
+        opts = objects._TestRunOpts(
+            sz=ctypes.sizeof(objects._TestRunOpts),
             data_in=ctypes.addressof(data),
             data_size_in=len(frame),
             ctx_in=ctypes.addressof(context),
@@ -179,15 +179,15 @@ class Traffic:
             contender.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
-        opts = bpf._TestRunOpts(
-            sz=ctypes.sizeof(bpf._TestRunOpts),
+        opts = objects._TestRunOpts(
+            sz=ctypes.sizeof(objects._TestRunOpts),
             data_in=ctypes.addressof(data),
             data_size_in=len(frame),
             repeat=frames,
         )
         return self._timed(f"mixed{version}", opts, frames)
 
-    def _timed(self, program: str, opts: bpf._TestRunOpts, frames: int) -> float:
+    def _timed(self, program: str, opts: objects._TestRunOpts, frames: int) -> float:
         """Wall-clock time: what the kernel says itself is in whole nanoseconds."""
         fd = self.program(program)
         started = time.perf_counter()

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from dossim.report.view import View
     from dossim.scenario import ScenarioResult, ScenarioRunner
-    from enforcer.mode import ModeChoice
+    from enforcer.model.choices import ModeChoice
 
 SUFFIXES = (".scenario.yaml", ".scenario.yml")
 MARKERS = (
@@ -56,7 +56,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
 
 def _node_id(path: Path, parent: pytest.Collector) -> str | None:
     """None leaves it to pytest, which prints file names as they are: not one that a terminal would act on."""
-    from enforcer.printable import printable
+    from enforcer.model.printable import printable
 
     relative = os.path.relpath(path, parent.config.rootpath)
     return None if printable(relative) == relative else printable(relative)
@@ -69,8 +69,8 @@ class ScenarioFile(pytest.File):
         """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
         from dossim.scenario import ScenarioRunner, load_scenario
         from dossim.scenario.budget import DEFAULT, LARGE
-        from enforcer.errors import EnforcerError
-        from enforcer.printable import printable_lines
+        from enforcer.model.errors import EnforcerError
+        from enforcer.model.printable import printable_lines
 
         limits = LARGE if self.config.getoption("--dossim-allow-large") else DEFAULT
         try:
@@ -103,8 +103,8 @@ class ScenarioItem(pytest.Item):
     def runtest(self) -> None:
         """Raises ScenarioFailed; skips when only the prediction half could be run, and held."""
         from dossim.report.view import view_of_scenario
-        from enforcer.errors import PrivilegeError, UnsupportedKernelError
-        from enforcer.printable import printable
+        from enforcer.model.errors import PrivilegeError, UnsupportedKernelError
+        from enforcer.model.printable import printable
 
         result, why_not = self._drill((PrivilegeError, UnsupportedKernelError))
         view = view_of_scenario(result)
@@ -116,7 +116,7 @@ class ScenarioItem(pytest.Item):
 
     def _drill(self, unable: tuple[type[Exception], ...]) -> tuple[ScenarioResult, str]:
         """The drill, or the prediction and why there was no drill."""
-        from enforcer.errors import PrivilegeError
+        from enforcer.model.errors import PrivilegeError
 
         try:
             return self._runner.drill(self._mode), ""
@@ -126,7 +126,7 @@ class ScenarioItem(pytest.Item):
 
     def _record(self, view: View) -> None:
         """What JUnit and other reporters show as properties."""
-        from enforcer.printable import printable
+        from enforcer.model.printable import printable
 
         self.user_properties.append(("scenario", printable(view.title)))
         self.user_properties.append(("half", "drill" if view.drilled else "prediction"))
@@ -136,8 +136,8 @@ class ScenarioItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """What did not hold, without our own frames; a traceback only for what is a bug."""
-        from enforcer.errors import EnforcerError, InternalError
-        from enforcer.printable import printable_lines
+        from enforcer.model.errors import EnforcerError, InternalError
+        from enforcer.model.printable import printable_lines
 
         if isinstance(excinfo.value, ScenarioFailed):
             return excinfo.value.report()
@@ -146,7 +146,7 @@ class ScenarioItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        from enforcer.printable import printable
+        from enforcer.model.printable import printable
 
         return Path(printable(self.path)), 0, printable(f"{self._runner.scenario.name} [{self._mode}]")
 
@@ -161,7 +161,7 @@ class ScenarioFailed(AssertionError):
     def report(self) -> str:
         """The verdict, each failed expectation, and the first mismatches."""
         from dossim.report.text import failure_lines
-        from enforcer.printable import printable
+        from enforcer.model.printable import printable
 
         return "\n".join([printable(self._view.failure), *failure_lines(self._view)])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.turns import turn
+from tests.support.turns import turn
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT.parent / "shared" / "pcaps"

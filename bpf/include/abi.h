@@ -3,7 +3,7 @@
  * What xdp_untracked.bpf.c shares with enforcer/backends/xdp: keys and values of its maps.
  *
  * Integers are in the machine's byte order unless their type or name says otherwise (__be16, __be32). Any change here
- * is a new version of the pin directory: ABI_VERSION in enforcer/backends/xdp/layout.py.
+ * is a new version of the pin directory: ABI_VERSION in enforcer/backends/xdp/state/layout.py.
  */
 #ifndef ABI_H
 #define ABI_H

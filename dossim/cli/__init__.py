@@ -6,7 +6,7 @@ import click
 
 import dossim
 from dossim.cli import drill, explain, lint, plan, predict, run, selector, validate
-from enforcer.cli_support import CommandGroup, verbose_option
+from enforcer.cli.support import CommandGroup, verbose_option
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

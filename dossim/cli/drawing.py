@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dossim.pipeline.graph import pipeline_graph, to_dot, to_mermaid
-from enforcer.plan import Plan
-from enforcer.printable import printable
-from enforcer.words import Stage
+from enforcer.model.printable import printable
+from enforcer.model.vocabulary import Stage
+from enforcer.planning.plan import Plan
 
 
 def as_mermaid(plan: Plan) -> str:

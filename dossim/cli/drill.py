@@ -20,7 +20,7 @@ from dossim.cli.options import (
     write,
 )
 from dossim.cli.progress import progress
-from enforcer.cli_support import emit, output_option, verbose_option
+from enforcer.cli.support import emit, output_option, verbose_option
 
 if TYPE_CHECKING:
     from dossim.packet.capture import Reading

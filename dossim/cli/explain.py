@@ -21,15 +21,15 @@ from dossim.cli.options import (
     mode_option,
     open_capture,
 )
-from enforcer.cli_support import emit, line, output_option, verbose_option, warn
-from enforcer.errors import UsageError
-from enforcer.words import Stage
+from enforcer.cli.support import emit, line, output_option, verbose_option, warn
+from enforcer.model.errors import UsageError
+from enforcer.model.vocabulary import Stage
 
 if TYPE_CHECKING:
     from dossim.drill import Situation
     from dossim.packet.capture import Capture, Reading
     from dossim.pipeline import Hop, Trace
-    from enforcer.errors import Position
+    from enforcer.model.errors import Position
 
 SCHEMA = "dossim/explain/v1"
 
@@ -250,7 +250,7 @@ def _ending(trace: Trace) -> str:
 
 def _line_of(position: Position) -> Sequence[str]:
     """The line of YAML itself, where the file can still be read."""
-    from enforcer.policy.paths import UnreadableError, read_text
+    from enforcer.system.files import UnreadableError, read_text
 
     try:
         return read_text(position.path).splitlines()[position.line - 1 : position.line]

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from enforcer.errors import Finding, Position, UsageError
-from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
-from enforcer.policy import paths
+from enforcer.model.errors import Finding, Position, UsageError
+from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Answer, Backend, Mode, Word
 from enforcer.policy.nodes import DocumentFault, Fieldset, Node, Scalar, from_text
 from enforcer.policy.reading import Cursor, Fields, Refused, Report, integer, list_of, one_of, string
 from enforcer.policy.values import address
-from enforcer.words import Answer, Backend, Mode, Word
+from enforcer.system import files
 
 FILE_MAX_BYTES = 4 << 20  # a host with ten thousand interfaces has some
 EXPECTED = "the output of 'enforcer probe -o yaml' (or json) would be right"
@@ -33,8 +33,8 @@ class FactsError(UsageError):
 def read_facts(path: Path) -> HostFacts:
     """The facts in a file. Raises UsageError saying what is missing or wrong."""
     try:
-        documents = list(from_text(paths.read_text(str(path), limit_bytes=FILE_MAX_BYTES, instead=EXPECTED)))
-    except paths.UnreadableError as error:
+        documents = list(from_text(files.read_text(str(path), limit_bytes=FILE_MAX_BYTES, instead=EXPECTED)))
+    except files.UnreadableError as error:
         raise UsageError(f"{path}: {error}") from error
     except DocumentFault as fault:
         place = Position(str(path), fault.line, fault.column)
@@ -45,7 +45,7 @@ def read_facts(path: Path) -> HostFacts:
 
 
 def facts_of(document: Node, path: str) -> HostFacts:
-    """The inverse of :func:`enforcer.facts_view.facts_as_dict`. Raises FactsError with everything that is wrong.
+    """The inverse of :func:`enforcer.cli.facts_view.facts_as_dict`. Raises FactsError with everything that is wrong.
 
     What is absent was not probed. Fields that are not known here are passed: a newer enforcer may print more.
     """

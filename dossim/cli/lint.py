@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dossim.cli.options import EXISTING, allow_path_option, require_below, unknown_node
-from enforcer.cli_support import PathGiven, echo, echo_json, said, verbose_option
-from enforcer.errors import UsageError
-from enforcer.printable import printable
+from enforcer.cli.support import PathGiven, echo, echo_json, said, verbose_option
+from enforcer.model.errors import UsageError
+from enforcer.model.printable import printable
 
 if TYPE_CHECKING:
     from dossim.lint import Finding
@@ -85,7 +85,7 @@ def lint(
 
 def _text_of(path: str) -> str:
     """Once more what was loaded; nothing for stdin, which can be read only once."""
-    from enforcer.policy.paths import UnreadableError, read_text
+    from enforcer.system.files import UnreadableError, read_text
 
     try:
         return read_text(path)

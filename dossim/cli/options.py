@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from enforcer.cli_support import PathGiven, echo_bytes, said
-from enforcer.errors import UsageError
-from enforcer.mode import ModeChoice, RawChoice
-from enforcer.printable import printable_lines
+from enforcer.cli.support import PathGiven, echo_bytes, said
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import UsageError
+from enforcer.model.printable import printable_lines
 
 if TYPE_CHECKING:
     from dossim.drill import Situation

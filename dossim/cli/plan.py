@@ -18,13 +18,13 @@ from dossim.cli.options import (
     raw_backend_option,
     unknown_node,
 )
-from enforcer.cli_support import console_for, echo, echo_json, said, verbose_option
-from enforcer.errors import UsageError
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.cli.support import console_for, echo, echo_json, said, verbose_option
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from enforcer.facts import HostFacts
-    from enforcer.plan import Plan
+    from enforcer.model.facts import HostFacts
+    from enforcer.planning.plan import Plan
     from enforcer.policy.resources import Resources
 
 FORMATS = ("text", "json", "mermaid", "dot")
@@ -92,7 +92,7 @@ def plan_of(
     """The plan of all interfaces in the facts."""
     from dataclasses import replace
 
-    from enforcer.plan import make_plan
+    from enforcer.planning.plan import make_plan
     from enforcer.policy.compile import compile_table
 
     tables = [
@@ -105,7 +105,7 @@ def plan_of(
 
 def print_as(form: str, plan: Plan) -> None:
     """Print a plan in one of FORMATS."""
-    from enforcer.plan_view import plan_as_dict, print_plan
+    from enforcer.cli.plan_view import plan_as_dict, print_plan
 
     if form == "text":
         print_plan(plan, console_for(sys.stdout))
@@ -120,8 +120,8 @@ def print_as(form: str, plan: Plan) -> None:
 def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:
     """Facts of every interface that a HostEndpoint of the node names, as capable as common network cards are."""
     from dossim.drill.situation import ANY_INTERFACE
-    from enforcer.facts import HostFacts, InterfaceFacts, Probe
-    from enforcer.words import Answer, Backend, Mode
+    from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+    from enforcer.model.vocabulary import Answer, Backend, Mode
 
     node = node or _only_node(resources)
     named = {item.interface_name for item in resources.host_endpoints if item.node == node} - {"", ANY_INTERFACE}

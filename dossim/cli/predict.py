@@ -26,8 +26,8 @@ from dossim.cli.options import (
     write,
     write_bytes,
 )
-from enforcer.cli_support import emit, output_option, verbose_option
-from enforcer.errors import HostError
+from enforcer.cli.support import emit, output_option, verbose_option
+from enforcer.model.errors import HostError
 
 if TYPE_CHECKING:
     from dossim.drill import PredictResult

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from enforcer.printable import printable
+from enforcer.model.printable import printable
 
 if TYPE_CHECKING:
     from dossim.drill.run import Progress

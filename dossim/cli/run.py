@@ -11,16 +11,16 @@ import click
 
 from dossim.cli.options import EXISTING, UntrustedOptions, output_file, takes_stdout, untrusted_options, write
 from dossim.cli.progress import progress
-from enforcer.cli_support import console_for, echo, emit, output_option, verbose_option, warn
-from enforcer.errors import PrivilegeError, UsageError
-from enforcer.mode import ModeChoice
-from enforcer.printable import printable
+from enforcer.cli.support import console_for, echo, emit, output_option, verbose_option, warn
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import PrivilegeError, UsageError
+from enforcer.model.printable import printable
 
 if TYPE_CHECKING:
     from dossim.report.view import View
     from dossim.scenario import Scenario, ScenarioResult, ScenarioRunner
     from dossim.scenario.budget import Limits
-    from enforcer.errors import Finding
+    from enforcer.model.errors import Finding
 
 FINDINGS, LACKING = 1, 3
 

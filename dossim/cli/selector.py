@@ -10,9 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from enforcer.cli_support import echo_bytes, emit, line, output_option, verbose_option
-from enforcer.errors import UsageError
-from enforcer.printable import printable_json
+from enforcer.cli.support import echo_bytes, emit, line, output_option, verbose_option
+from enforcer.model.errors import UsageError
+from enforcer.model.printable import printable_json
 
 
 @click.command()

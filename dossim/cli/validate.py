@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from dossim.cli.options import UntrustedOptions, require_below, untrusted_options
-from enforcer.cli_support import PathGiven, echo, verbose_option
-from enforcer.errors import EnforcerError
+from enforcer.cli.support import PathGiven, echo, verbose_option
+from enforcer.model.errors import EnforcerError
 
 BAD_INPUT = 2
 EXISTING_OR_STDIN = PathGiven(exists=True, allow_dash=True, path_type=Path)

@@ -16,8 +16,8 @@ from dossim.observe import Observer, open_packets
 from dossim.observe.journey import Journeys
 from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
-from enforcer.apply import Enforcer
-from enforcer.plan import InterfacePlan
+from enforcer.enforcement.apply import Enforcer
+from enforcer.planning.plan import InterfacePlan
 
 Progress = Callable[[str, int, int], None]
 

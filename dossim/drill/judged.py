@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.capture import PADDING, Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.cut import LARGEST, most_sendable

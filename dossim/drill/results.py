@@ -12,7 +12,7 @@ from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction
 from dossim.verify.verification import Verification
-from enforcer.plan import InterfacePlan
+from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
     from dossim.observe.judgement import Observations

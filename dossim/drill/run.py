@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dossim.counted import counted
 from dossim.drill.judged import HEADER, ZERO, Judged, judged
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
 from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.model.counted import counted
 from dossim.packet.about import describe
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
 from dossim.predict import Prediction, predict
-from enforcer.facts import HostFacts
-from enforcer.words import Stage
+from enforcer.model.facts import HostFacts
+from enforcer.model.vocabulary import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from dossim.host import Host, IPInterface, Listener
+from dossim.model.host import Host, IPInterface, Listener
 from dossim.packet.capture import Capture
 from dossim.packet.columns import main_destinations
-from enforcer.errors import UsageError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.mode import ModeChoice, RawChoice
-from enforcer.plan import InterfacePlan, Plan, make_plan
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import UsageError
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Answer, Backend, Mode
+from enforcer.planning.plan import InterfacePlan, Plan, make_plan
 from enforcer.policy.compile import compile_table
 from enforcer.policy.endpoint import governing_endpoint
-from enforcer.policy.resources import HostEndpoint, IPNetwork, Resources
+from enforcer.policy.resources import HostEndpoint, Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Answer, Backend, Mode
 
 ANY_INTERFACE = "*"
 _RAW = (Backend.IPTABLES, Backend.NFTABLES)

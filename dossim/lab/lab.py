@@ -21,12 +21,12 @@ from types import TracebackType
 
 from pyroute2 import IPRoute
 
-from dossim.host import Host, Listener
 from dossim.lab import ethtool, names, sysctl
 from dossim.lab.python_iptables import python_iptables
 from dossim.lab.signals import unwinding
-from enforcer.errors import PrivilegeError
+from dossim.model.host import Host, Listener
 from enforcer.kernel.netns import entered
+from enforcer.model.errors import PrivilegeError
 from enforcer.policy.resources import UDP
 
 # Locally administered; the replayer's tags never begin with these octets.

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from enforcer.errors import HostError
 from enforcer.kernel.libiptc import request_tables
+from enforcer.model.errors import HostError
 
 _SONAMES = {"xtables": ("libxtables.so", 12), "ip4tc": ("libip4tc.so", 2), "ip6tc": ("libip6tc.so", 2)}
 _WRAPPER = "xtwrapper"

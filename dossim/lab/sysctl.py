@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from dossim.host import Host
+from dossim.model.host import Host
 
 _ROOT = Path("/proc/sys/net")
 

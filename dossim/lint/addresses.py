@@ -16,10 +16,11 @@ from dossim.lint.members import Members
 from dossim.lint.ranges import Ranges, numbers
 from dossim.lint.shadow import Boxed, boxed, takes
 from dossim.lint.tables import Governed
-from enforcer.facts import HostFacts
-from enforcer.policy.resources import IPAddress, Resources
+from enforcer.model.facts import HostFacts
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Action, Direction
+from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Action, Direction
 
 Owners = dict[IPAddress, str]
 

@@ -15,10 +15,10 @@ from dossim.lint.entries import directions
 from dossim.lint.finding import Finding, Level, Related, RuleId
 from dossim.lint.shadow import Boxed, boxed, decided_by, takes
 from dossim.lint.tables import Governed
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.compile import Compiler
 from enforcer.policy.resources import GlobalNetworkPolicy, Resources, Rule
 from enforcer.policy.ruletable import Entry, RuleTable
-from enforcer.words import Action, Direction
 
 UNTRACKED = ", which is untracked and goes past tracked policy"
 

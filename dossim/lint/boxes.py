@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from dossim.lint.ranges import Ranges
 from dossim.packet.fields import PORT_PROTOCOLS
-from enforcer.policy.resources import IcmpMatch, IPNetwork, PortRange
+from enforcer.model.nets import IPNetwork
+from enforcer.policy.resources import IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
 
 ALL_PROTOCOLS = (1 << 256) - 1

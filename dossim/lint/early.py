@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from dossim.lint.finding import Finding, Level, RuleId
 from dossim.lint.tables import Governed
-from enforcer.facts import HostFacts, Probe
-from enforcer.plan import make_plan
+from enforcer.model.facts import HostFacts, Probe
+from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, Stage
+from enforcer.planning.plan import make_plan
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
 
 # What is taken of an interface that nobody probed: a driver that does XDP, and no hardware that does.
 _USUAL = {mode: Probe(Answer.NO, "not known here") if mode is Mode.OFFLOAD else Probe(Answer.YES) for mode in Mode}

@@ -12,8 +12,8 @@ from dossim.lint.finding import Finding, Level, Related, RuleId, some
 from dossim.lint.shadow import Boxed, boxed, decided_by, may_meet
 from dossim.lint.tables import Governed
 from dossim.lint.unreachable import why_unreachable
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Action, Direction
 
 # What keeps an entry of a table from ever acting; None where nothing does.
 Dead = dict[Entry, Finding | None]

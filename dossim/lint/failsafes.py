@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from dossim.lint.boxes import ALL_PORTS, ALL_PROTOCOLS, Box
 from dossim.lint.ranges import Ranges
+from enforcer.model.vocabulary import Direction
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, RuleTable
-from enforcer.words import Direction
 
 _NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 

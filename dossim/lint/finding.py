@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enforcer.errors import Position
-from enforcer.words import Word
+from enforcer.model.errors import Position
+from enforcer.model.vocabulary import Word
 
 
 class Level(Word):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.nets import IPAddress, IPNetwork, Nets
 from enforcer.policy.labels import endpoint_labels, network_set_labels, rule_selectors
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, IPAddress, IPNetwork, Resources, Rule
+from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, Resources, Rule
 from enforcer.policy.ruletable import RuleTable
 from enforcer.policy.selector import parse
 

@@ -15,7 +15,7 @@ from dossim.lint.finding import Finding, Level, RuleId
 from dossim.lint.ranges import Ranges
 from dossim.lint.shadow import boxed, takes
 from dossim.lint.tables import Governed
-from enforcer.words import Action
+from enforcer.model.vocabulary import Action
 
 ICMPV6 = 58
 SOLICITATION, ADVERTISEMENT = 135, 136

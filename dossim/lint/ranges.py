@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import IPNetwork
+from enforcer.model.nets import IPNetwork, Nets
 
 BITS = {4: 32, 6: 128}
 _DTYPE: dict[int, Any] = {4: np.uint64, 6: object}

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dossim.lint.finding import RULES, Finding
-from enforcer.errors import Position
+from enforcer.model.errors import Position
 
 SCHEMA = "dossim/lint/v1"
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -13,7 +13,7 @@ from dossim.lint.members import Members, ReadText
 from dossim.lint.neighbours import discovery_denied
 from dossim.lint.sets import overlapping, policies_for_nobody, rules_for_nobody, unused_sets, uses_of
 from dossim.lint.tables import Governed, governed_tables
-from enforcer.facts import HostFacts
+from enforcer.model.facts import HostFacts
 from enforcer.policy.compile import BUILT_IN_TIERS
 from enforcer.policy.feeds import FEED
 from enforcer.policy.reading import DUPLICATE

@@ -11,9 +11,10 @@ import numpy as np
 from dossim.lint.finding import Finding, Level, Related, RuleId, some
 from dossim.lint.members import Member, Members, rules_of, selectors_of
 from dossim.lint.ranges import Numbers, bounds
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.nets import IPNetwork
 from enforcer.policy.labels import endpoint_labels, policy_selector
-from enforcer.policy.resources import IPNetwork, Resources
+from enforcer.policy.resources import Resources
 from enforcer.policy.selector import parse
 
 EXAMPLES = 3

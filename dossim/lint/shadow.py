@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dossim.lint.boxes import Box, Space
+from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import NOWHERE
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Action
 
 Boxes = Sequence[Box]
 

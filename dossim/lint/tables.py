@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from dossim.lint.boxes import Space
-from enforcer.facts import HostFacts, InterfaceFacts
+from enforcer.model.facts import HostFacts, InterfaceFacts
 from enforcer.policy.compile import Compiler
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import Entry, RuleTable

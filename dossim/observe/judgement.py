@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.disposition import Disposition, Fate
+from dossim.model.disposition import Disposition, Fate
 from dossim.observe.journey import PLACES, Checkpoint, End, Journeys
 from dossim.observe.symbols import drop_reasons, resolve
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 FATES = tuple(Fate)
 STAGES = tuple(Stage)

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from enforcer.errors import UnsupportedKernelError
-from enforcer.kernel.btf import enum_values
+from enforcer.kernel.bpf.btf import enum_values
+from enforcer.model.errors import UnsupportedKernelError
 
 KALLSYMS = Path("/proc/kallsyms")
 

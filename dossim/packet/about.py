@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
-from dossim.counted import counted
+from dossim.model.counted import counted
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.offload import header_offloaded, offloaded, sent_by

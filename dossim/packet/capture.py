@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet import linktype, pcap, pcapng
 from dossim.packet.linkdecoders import ETHERNET
 from dossim.packet.records import Records

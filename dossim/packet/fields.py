@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from dossim.packet.cut import CutError
-from enforcer.words import Word
+from enforcer.model.vocabulary import Word
 
 ETHER_HEADER = 14
 VLAN_TAG = 4

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dossim.packet import reframe, wifi
+from dossim.packet import cooked, reframe, wifi
 from dossim.packet.linknames import link_name
 from dossim.packet.nflog import nflog
 from dossim.packet.reframe import Packet, Part, Result
@@ -47,7 +47,7 @@ _IN_PPI: dict[int, Callable[[Packet], Result]] = {
     104: reframe.c_hdlc,
     IEEE802_11: wifi.ieee802_11,
     108: reframe.loopback,
-    113: reframe.linux_sll,
+    113: cooked.linux_sll,
     119: wifi.prism_or_avs,
     RADIOTAP: wifi.radiotap,
     163: wifi.prism_or_avs,
@@ -57,7 +57,7 @@ _IN_PPI: dict[int, Callable[[Packet], Result]] = {
     228: reframe.ipv4,
     229: reframe.ipv6,
     239: nflog,
-    276: reframe.linux_sll2,
+    276: cooked.linux_sll2,
 }
 DECODERS: Mapping[int, Callable[[Packet], Result]] = {**_IN_PPI, PPI: _ppi}
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.counted import counted
-from dossim.errors import CaptureError
+from dossim.model.counted import counted
+from dossim.model.errors import CaptureError
 from dossim.packet.linkdecoders import DECODERS, ETHERNET, PPI, RADIOTAP, Reframer
 from dossim.packet.linknames import link_name, link_name_and_number
 from dossim.packet.records import CAUSES, RECEIVED, Records

@@ -9,7 +9,7 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, RECEIVED, Records, before, nanoseconds
 from dossim.packet.source import Content
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.pcapng_packets import (
     ENHANCED,
     OBSOLETE,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.unpack import compression_of, unpacked
 
 STDIN = "-"

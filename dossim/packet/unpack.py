@@ -15,7 +15,7 @@ from typing import Protocol
 
 import lz4.frame
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

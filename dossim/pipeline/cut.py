@@ -26,7 +26,7 @@ from dossim.packet.fields import (
 from dossim.packet.fragment6 import find_fragment6
 from dossim.packet.parse import parse_ethernet, parse_ipv4, parse_ipv6, transport_of
 from dossim.pipeline.stages import Flight
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 # Which datagrams a packet may belong to: the beginning of a datagram's key; () may belong to any.
 KeyPrefix = tuple[int | IPv4Address | IPv6Address, ...]

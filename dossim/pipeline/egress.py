@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dossim.disposition import Disposition, Fate
-from dossim.host import Host
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
 from dossim.packet.parse import parse
 from dossim.pipeline.explain import Hop, Trace
 from dossim.pipeline.hooks import describe, seen_by_raw
 from dossim.pipeline.policy import Decision, Policy, Verdict
-from enforcer.errors import UsageError
+from enforcer.model.errors import UsageError
+from enforcer.model.vocabulary import Backend, Direction, Stage
 from enforcer.policy.resources import Resources
-from enforcer.words import Backend, Direction, Stage
 
 SENT = "sent"
 

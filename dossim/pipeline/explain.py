@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dossim.disposition import OPEN_FATES, Disposition, Fate
-from dossim.host import Host
+from dossim.model.disposition import OPEN_FATES, Disposition, Fate
+from dossim.model.host import Host
 from dossim.packet.cut import CutError, captured_length, why_not_sendable
 from dossim.packet.fields import IP, Packet
 from dossim.packet.parse import parse
@@ -19,9 +19,9 @@ from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.reassembly import Perhaps, Whole, reassemble
 from dossim.pipeline.stages import Check, Flight, Node, Step, World
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.vocabulary import Backend, Mode, Stage
 from enforcer.policy.resources import Resources
-from enforcer.words import Backend, Mode, Stage
 
 
 @dataclass(frozen=True)

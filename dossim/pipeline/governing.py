@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from enforcer.model.nets import IPAddress
 from enforcer.policy.regexp import found_in
-from enforcer.policy.resources import FelixConfiguration, HostEndpoint, IPAddress
+from enforcer.policy.resources import FelixConfiguration, HostEndpoint
 
 EVERY_INTERFACE = "*"
 LOOPBACK = "lo"

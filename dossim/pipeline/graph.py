@@ -9,11 +9,11 @@ import re
 
 import networkx as nx
 
-from dossim.disposition import OPEN_FATES, Fate
+from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.pipeline import hooks, ip_input, netdev, route, transport
 from dossim.pipeline.stages import Check, Edge, Node
 from dossim.pipeline.xdp import xdp_check
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 START = Stage.NIC_OFFLOAD
 

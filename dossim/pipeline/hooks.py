@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import IP, PROTOCOL_NAMES, Transport
 from dossim.packet.parse import seen_transport
@@ -13,7 +13,7 @@ from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Verdict
 from dossim.pipeline.reassembly import Lost, Open, Whole
 from dossim.pipeline.stages import Flight, Node, Step, World
-from enforcer.words import Backend, Stage
+from enforcer.model.vocabulary import Backend, Stage
 
 
 def check_defrag(flight: Flight, world: World) -> Step:

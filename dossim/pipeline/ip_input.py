@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv6Address
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.packet.fields import (
     ETHER_HEADER,
     ETHERTYPE_ARP,
@@ -30,7 +30,7 @@ from dossim.packet.fields import (
 from dossim.packet.parse import header_checksum_ok, parse_arp, parse_ipv4, parse_ipv6
 from dossim.pipeline.options6 import jumbo_length, why_bad_hop_by_hop
 from dossim.pipeline.stages import Flight, Step, World
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 ETHERNET_HARDWARE = (1, 6)  # ARPHRD_ETHER, ARPHRD_IEEE802
 ARP_OPERATIONS = (1, 2)  # request, reply

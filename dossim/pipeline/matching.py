@@ -18,19 +18,10 @@ from dataclasses import dataclass
 
 from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, PORT_PROTOCOLS, SCTP, TCP, UDP, Transport
 from dossim.pipeline.selection import Selection
-from enforcer.errors import UnsupportedRuleError
-from enforcer.policy.resources import (
-    EntityRule,
-    Failsafe,
-    IcmpMatch,
-    IPAddress,
-    IPNetwork,
-    NamedPort,
-    Port,
-    PortRange,
-    Rule,
-)
-from enforcer.words import Direction, Word
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.nets import IPAddress, IPNetwork
+from enforcer.model.vocabulary import Direction, Word
+from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Port, PortRange, Rule
 
 FAMILY_OF_PROTOCOL = {ICMP: 4, ICMPV6: 6}
 NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # octets of the header that ipset wants to see whole

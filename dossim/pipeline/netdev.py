@@ -1,4 +1,5 @@
-"""What the chains of netdev ingress do with a packet (``enforcer/backends/netdev/render.py``), from the resources.
+"""What the chains of netdev ingress do with a packet (``enforcer/backends/nftables/netdev/render.py``), from the
+resources.
 
 The law is that of XDP (:mod:`dossim.pipeline.xdp`): the first rule or failsafe that does not say no decides, and only a
 Deny that is sure drops. What is known of a packet is less.
@@ -6,12 +7,12 @@ Deny that is sure drops. What is known of a packet is less.
 
 from __future__ import annotations
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.pipeline.matching import Seen
 from dossim.pipeline.netdev_headers import known_behind, sound_ip
 from dossim.pipeline.stages import Flight, Step, World
 from dossim.pipeline.xdp import decide, describe, passed
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 
 def check(flight: Flight, world: World) -> Step:

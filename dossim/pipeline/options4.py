@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dossim.host import Host
+from dossim.model.host import Host
 
 END, NO_OPERATION = 0, 1
 RECORD_ROUTE, TIMESTAMP, LOOSE_ROUTE, STRICT_ROUTE, ROUTER_ALERT, CIPSO = 7, 68, 131, 137, 148, 134

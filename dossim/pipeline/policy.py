@@ -15,17 +15,10 @@ from dossim.packet.fields import Transport
 from dossim.pipeline.governing import governing_endpoint
 from dossim.pipeline.matching import Answer, Seen, failsafe_matches, require_expressible, rule_matches
 from dossim.pipeline.selection import NAMESPACE, Selection, labels_of
-from enforcer.policy.resources import (
-    Failsafe,
-    FelixConfiguration,
-    GlobalNetworkPolicy,
-    HostEndpoint,
-    IPAddress,
-    Resources,
-    Rule,
-)
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Action, Direction, Stage, Word
+from enforcer.policy.resources import Failsafe, FelixConfiguration, GlobalNetworkPolicy, HostEndpoint, Resources, Rule
 from enforcer.policy.selector import parse
-from enforcer.words import Action, Direction, Stage, Word
 
 DEFAULT_TIER = "default"
 # Calico makes these tiers itself (``libcalico-go/lib/clientv3/client.go``).

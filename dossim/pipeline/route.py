@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network, ip_address
 
-from dossim.disposition import Fate
-from dossim.host import Host
+from dossim.model.disposition import Fate
+from dossim.model.host import Host
 from dossim.packet.fields import IPV4_HEADER, IPv4, IPv6, LinkType
 from dossim.pipeline.options4 import why_bad_options
 from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Destination, Flight, Step, World
-from enforcer.policy.resources import IPAddress
-from enforcer.words import Stage
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Stage
 
 ALL_HOSTS = IPv4Address("224.0.0.1")
 LIMITED_BROADCAST = IPv4Address("255.255.255.255")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import EndpointPort, EntityRule, HostEndpoint, IPAddress, Profile, Resources
+from enforcer.model.nets import IPAddress, Nets
+from enforcer.policy.resources import EndpointPort, EntityRule, HostEndpoint, Profile, Resources
 from enforcer.policy.selector import parse
 
 NAMESPACE = "projectcalico.org/namespace"

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dossim.disposition import Fate
-from dossim.host import Host
+from dossim.model.disposition import Fate
+from dossim.model.host import Host
 from dossim.packet.fields import IP, LinkType, Packet
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.reassembly import Reassembly
 from dossim.pipeline.xdp_held import Held, held_rules
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.vocabulary import Backend, Mode, Stage, Word
 from enforcer.policy.resources import Rule
-from enforcer.words import Backend, Mode, Stage, Word
 
 Node = Stage | Fate
 

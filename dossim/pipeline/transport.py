@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dossim.disposition import Fate
-from dossim.host import Host, Listener
+from dossim.model.disposition import Fate
+from dossim.model.host import Host, Listener
 from dossim.packet.fields import (
     DESTINATION,
     EXTENSION_HEADERS,

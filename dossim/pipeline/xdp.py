@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
 from dossim.pipeline.matching import Answer, Seen, is_of_family, rule_matches
 from dossim.pipeline.policy import NamedRule
 from dossim.pipeline.stages import Flight, Node, Step, World
 from dossim.pipeline.xdp_headers import Known, Missing, known_behind, readable_ip
+from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Mode, Stage, Word
 from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Rule
-from enforcer.words import STAGE_OF_MODE, Action, Mode, Stage, Word
 
 
 class Match(Word):

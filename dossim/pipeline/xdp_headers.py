@@ -36,7 +36,7 @@ from dossim.packet.fields import (
     Transport,
 )
 from dossim.packet.parse import extension_length, number, parse_ipv4, parse_ipv6
-from enforcer.words import Word
+from enforcer.model.vocabulary import Word
 
 MAX_TAGS = 2
 MAX_EXTENSION_HEADERS = 8

@@ -1,7 +1,7 @@
 """Which rules an XDP program holds: the longest run, from the first, that it has room and words for.
 
 Were one left out, a packet it allows could be dropped by one behind it. The second reading of
-``enforcer/backends/xdp/eligible.py`` in this project, from the resources.
+``enforcer/planning/xdp_capability.py`` in this project, from the resources.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from dossim.pipeline.policy import NamedRule, Policy
 from dossim.pipeline.selection import has_selector
 from dossim.pipeline.xdp_headers import PORT_HEADERS
+from enforcer.model.vocabulary import Action, Mode
 from enforcer.policy.resources import PortRange, Rule
-from enforcer.words import Action, Mode
 
 MAX_BITS = 512  # rules, and failsafes of the same side, protocol and net
 MAX_TIERS_LEFT = 16  # by a Pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.predict.flows import ordinary4, ordinary6
@@ -12,7 +12,7 @@ from dossim.predict.odd import predict_odd
 from dossim.predict.ordinary import is_ordinary4, is_ordinary6, predict_ordinary
 from dossim.predict.prediction import Draft
 from dossim.predict.prediction import Prediction as Prediction
-from enforcer.plan import InterfacePlan
+from enforcer.planning.plan import InterfacePlan
 
 _BLOCK = 1 << 17  # packets looked at together: bounds memory, and fits the caches better than a whole capture
 

@@ -25,8 +25,7 @@ from dossim.packet.fields import (
     UDP,
     UDP_HEADER,
 )
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import IPNetwork
+from enforcer.model.nets import IPNetwork, Nets
 
 I64 = npt.NDArray[np.int64]
 

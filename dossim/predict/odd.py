@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from dossim.disposition import Fate
-from dossim.host import Host
+from dossim.model.disposition import Fate
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import Octets
 from dossim.packet.cut import CutError, frame_on_wire
@@ -29,8 +29,8 @@ from dossim.predict import xdp
 from dossim.predict.flows import CUT, Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
-from enforcer.plan import InterfacePlan
-from enforcer.words import Backend, Mode, Stage
+from enforcer.model.vocabulary import Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan
 
 _LOW = (1 << 64) - 1
 Asked = tuple[int, IP, Transport | None]

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.packet.columns import Bool, Octets, checksum_valid
 from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, UDPLITE
 from dossim.pipeline.cut import checksum_unknown
@@ -20,9 +20,9 @@ from dossim.predict import xdp
 from dossim.predict.flows import Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
-from enforcer.plan import InterfacePlan
-from enforcer.policy.nets import Nets
-from enforcer.words import Stage
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Stage
+from enforcer.planning.plan import InterfacePlan
 
 I64 = npt.NDArray[np.int64]
 

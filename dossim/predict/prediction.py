@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.disposition import OPEN_FATES, Disposition, Fate
+from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.packet.capture import Capture
 from dossim.packet.cut import ETHERNET_LEAST, ETHERNET_MOST, why_not_sendable
 from dossim.pipeline.cut import cut_at
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Stage
 
 FATES = tuple(Fate)
 STAGES = tuple(Stage)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from dossim.packet.columns import Bool
 from dossim.packet.fields import ICMP, ICMPV6
 from dossim.predict.flows import CUT, Addresses, Flows
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
-from enforcer.words import Action, Direction
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]

@@ -25,10 +25,10 @@ from dossim.predict.rules import (
     protocol_matches,
     reads_named_ports,
 )
-from enforcer.plan import InterfacePlan
-from enforcer.policy.resources import IPNetwork
+from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Action, Mode
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import Entry, RuleTable
-from enforcer.words import Action, Mode
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]

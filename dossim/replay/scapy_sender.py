@@ -20,7 +20,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from dossim.lab.lab import VICTIM_MAC, WIRE
-from enforcer.errors import HostError
+from enforcer.model.errors import HostError
 
 ETHER_HEADER = 14
 BATCH = 64

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.pipeline.graph import EDGES
 from dossim.pipeline.stages import Node
 from dossim.report.view import GLOSS, View
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 STEP, WIDTH, HEIGHT = 110, 94, 34
 _TOP, _UPPER, _LOWER = 62, 30, 106

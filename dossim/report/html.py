@@ -8,11 +8,11 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from dossim.counted import counted
+from dossim.model.counted import counted
 from dossim.report.diagram import HEIGHT, WIDTH, diagram
 from dossim.report.view import View
 from enforcer import __version__
-from enforcer.printable import printable_lines
+from enforcer.model.printable import printable_lines
 
 
 def html(views: Sequence[View], *, title: str) -> str:

@@ -9,11 +9,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dossim.disposition import Disposition
+from dossim.model.disposition import Disposition
 from dossim.report.view import EntryRow, View
 from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
-from enforcer.printable import printable_json
+from enforcer.model.printable import printable_json
 
 PREDICT = "dossim/predict/v1"
 DRILL = "dossim/drill/v1"

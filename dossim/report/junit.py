@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from dossim.report.text import failure_lines
 from dossim.report.view import View
-from enforcer.printable import printable
+from enforcer.model.printable import printable
 
 
 def junit(items: Sequence[tuple[str, View]], *, suite: str = "dossim") -> str:

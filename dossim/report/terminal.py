@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dossim.counted import counted
+from dossim.model.counted import counted
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
 from dossim.report.view import StageRow, View
-from enforcer.cli_support import line
+from enforcer.cli.support import line
 
 _MARK = {True: ("held    ", "green"), False: ("FAILED  ", "red bold"), None: ("unknown ", "yellow")}
 

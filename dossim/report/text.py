@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dossim.counted import counted
+from dossim.model.counted import counted
 from dossim.report.view import View
 from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
-from enforcer.printable import printable
+from enforcer.model.printable import printable
 
 SHOWN = 10
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.counted import counted
-from dossim.disposition import OPEN_FATES, Fate
 from dossim.drill.results import DrillResult, PredictResult
+from dossim.model.counted import counted
+from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
 from dossim.scenario.expect import Outcome
 from dossim.scenario.run import ScenarioResult
 from dossim.verify import Mismatch
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import NOWHERE, Resources
-from enforcer.words import Action, Stage
 
 UNOBSERVED = "unobserved"
 

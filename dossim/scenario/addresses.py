@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IP6ListField
 from scapy.utils6 import Net6
 
 from dossim.scenario.offline import is_numeric, refuse_name
-from enforcer.policy.nets import parse_cidr
+from enforcer.model.nets import parse_cidr
 
 # Whose addresses may be of either version, as another field says.
 _EITHER = {("ARP", "psrc"), ("ARP", "pdst")}

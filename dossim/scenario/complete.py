@@ -14,10 +14,10 @@ from scapy.layers import inet, inet6, l2, sctp
 from scapy.layers.l2 import DestMACField, SourceMACField
 from scapy.packet import Packet
 
-from dossim.errors import PacketError
+from dossim.model.errors import PacketError
 from dossim.scenario.expand import every_layer, layers_of
 from dossim.scenario.template import HOST_MAC, OUTSIDE_MAC
-from enforcer.policy.resources import IPAddress
+from enforcer.model.nets import IPAddress
 
 EPHEMERAL_PORT = 49152  # the first of the dynamic ports, RFC 6335
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.policy import paths
-from enforcer.policy.paths import SUFFIXES
+from enforcer.system import files
+from enforcer.system.files import SUFFIXES
 
 ALLOW_PATH = "--allow-path"
 FILE_MAX_BYTES = 4 << 20  # of a scenario file; resources inline are meant for a few
@@ -71,8 +71,8 @@ class Confinement:
 
 
 def read_text(path: Path, most: int = FILE_MAX_BYTES) -> str:
-    """The text of a regular file. Raises :class:`enforcer.policy.paths.UnreadableError`."""
-    return paths.read_text(str(path), limit_bytes=most, instead=_INSTEAD)
+    """The text of a regular file. Raises :class:`enforcer.system.files.UnreadableError`."""
+    return files.read_text(str(path), limit_bytes=most, instead=_INSTEAD)
 
 
 def _resource_files(path: Path) -> Iterator[Path]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dossim.counted import counted
-from dossim.disposition import Fate
 from dossim.drill.results import DrillResult, PredictResult
+from dossim.model.counted import counted
+from dossim.model.disposition import Fate
 from dossim.predict.prediction import FATE_CODE, STAGE_CODE
 from dossim.scenario.model import (
     Bounds,
@@ -24,10 +24,10 @@ from dossim.scenario.model import (
     Scenario,
 )
 from dossim.scenario.traffic import LabelledCapture
-from enforcer.errors import Position
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import Position
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import NOWHERE
-from enforcer.words import Stage
 
 UNSEEN = 255
 SHOWN = 10  # packets that are named when an expectation fails

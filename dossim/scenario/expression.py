@@ -19,7 +19,7 @@ from scapy.config import conf
 from scapy.layers import dns, inet, inet6, ipsec, isakmp, l2, ntp, sctp, snmp, vxlan
 from scapy.packet import Packet
 
-from dossim.errors import PacketError
+from dossim.model.errors import PacketError
 from dossim.scenario import addresses
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded
 from dossim.scenario.complete import Destinations, assumed, completed
@@ -27,7 +27,7 @@ from dossim.scenario.expand import count, expanded, layers_of
 from dossim.scenario.findings import did_you_mean
 from dossim.scenario.offline import LookupRefused, offline
 from dossim.scenario.syntax import ONLY, SyntaxFault, tree_of
-from enforcer.printable import printable
+from enforcer.model.printable import printable
 
 MOST_PACKETS = 65_536  # one expression may stand for many packets: IP(src="203.0.113.0/24")
 FRAME_MAX = 65_549  # an IP packet of 65,535 bytes behind an Ethernet header; nothing sends a longer one

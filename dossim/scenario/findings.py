@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dossim.errors import ScenarioError
-from enforcer.errors import Finding, Position
+from dossim.model.errors import ScenarioError
+from enforcer.model.errors import Finding, Position
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
 
 Step = str | int

@@ -21,7 +21,8 @@ from dossim.scenario.expression import frames_of
 from dossim.scenario.fragment import fragments_of
 from dossim.scenario.model import GeneratedTraffic, Generator, LeaveOut, Parameters, Ports
 from dossim.scenario.template import Template, ethernet, u16, u32
-from enforcer.policy.resources import IPAddress, IPNetwork, PortRange
+from enforcer.model.nets import IPAddress, IPNetwork
+from enforcer.policy.resources import PortRange
 
 EPHEMERAL: Ports = (PortRange(32768, 60999),)  # net.ipv4.ip_local_port_range
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dossim.drill.situation import Situation, lab_facts, plan_for
-from dossim.errors import PacketError
+from dossim.model.errors import PacketError
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits, size_of
 from dossim.scenario.confine import Confinement, Outside, read_text
 from dossim.scenario.expression import ExpressionError, count_of
@@ -21,9 +21,9 @@ from dossim.scenario.read import Reader
 from dossim.scenario.schema import FINDINGS_MAX, schema_findings
 from dossim.scenario.situation import destinations_of, situation_of
 from dossim.scenario.traffic import missing_destination
-from enforcer.errors import EnforcerError, Finding, Position, UsageError
+from enforcer.model.errors import EnforcerError, Finding, Position, UsageError
 from enforcer.policy.nodes import DocumentFault, Node, from_text
-from enforcer.policy.paths import UnreadableError
+from enforcer.system.files import UnreadableError
 
 SUFFIX = ".scenario.yaml"
 SUFFIXES = (SUFFIX, ".scenario.yml")

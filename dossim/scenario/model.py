@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from dossim.disposition import Fate
-from dossim.host import IPInterface, Listener
-from enforcer.errors import Position
-from enforcer.mode import ModeChoice
-from enforcer.policy.resources import NOWHERE, IPAddress, IPNetwork, PortRange, Resources
-from enforcer.words import Stage, Word
+from dossim.model.disposition import Fate
+from dossim.model.host import IPInterface, Listener
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import Position
+from enforcer.model.nets import IPAddress, IPNetwork
+from enforcer.model.vocabulary import Stage, Word
+from enforcer.policy.resources import NOWHERE, PortRange, Resources
 
 
 class Generator(Word):

@@ -11,11 +11,11 @@ from pathlib import Path
 from dossim.scenario.confine import Confinement, Outside, read_text
 from dossim.scenario.findings import Marks
 from dossim.scenario.inline import text_of
-from enforcer.errors import Finding, PolicyError, Position
+from enforcer.model.errors import Finding, PolicyError, Position
 from enforcer.policy.load import load, load_text
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
-from enforcer.policy.paths import UnreadableError
 from enforcer.policy.resources import NetworkSet, Resource, Resources
+from enforcer.system.files import UnreadableError
 
 _KIND = re.compile(r"^[ \t-]*[\"']?kind[\"']?[ \t]*:|[{,]\s*[\"']?kind[\"']?\s*:", re.MULTILINE)
 _KIND_WITHIN = 64 << 20

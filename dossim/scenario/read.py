@@ -10,9 +10,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dossim.disposition import Fate
-from dossim.errors import PacketError
-from dossim.host import Listener
+from dossim.model.disposition import Fate
+from dossim.model.errors import PacketError
+from dossim.model.host import Listener
 from dossim.packet.source import size
 from dossim.scenario.confine import Confinement, Outside
 from dossim.scenario.expression import ExpressionError, parse_expression
@@ -32,10 +32,11 @@ from dossim.scenario.model import (
     Ports,
     Traffic,
 )
-from enforcer.errors import Finding
-from enforcer.mode import ModeChoice
-from enforcer.policy.resources import TCP, UDP, IPNetwork, PortRange
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import Finding
+from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Stage
+from enforcer.policy.resources import TCP, UDP, PortRange
 
 T = TypeVar("T")
 Steps = tuple[Step, ...]

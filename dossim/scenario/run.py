@@ -13,7 +13,7 @@ from dossim.scenario.expect import Outcome, evaluate
 from dossim.scenario.model import CaptureTraffic, Scenario
 from dossim.scenario.situation import destinations_of, situation_of
 from dossim.scenario.traffic import LabelledCapture, build_traffic, capture_of
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
 
 
 @dataclass(frozen=True)

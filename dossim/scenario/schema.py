@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from dossim.scenario.findings import Marks, did_you_mean, field_of
-from enforcer.errors import Finding
+from enforcer.model.errors import Finding
 
 FINDINGS_MAX = 100
 _SHOWN = 60

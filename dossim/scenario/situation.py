@@ -5,8 +5,8 @@ from __future__ import annotations
 from dossim.drill.situation import Situation, situation_for
 from dossim.packet.capture import Capture
 from dossim.scenario.model import Scenario
-from enforcer.mode import ModeChoice
-from enforcer.policy.resources import IPAddress
+from enforcer.model.choices import ModeChoice
+from enforcer.model.nets import IPAddress
 
 
 def situation_of(scenario: Scenario, choice: ModeChoice, capture: Capture | None = None) -> Situation:

@@ -12,7 +12,7 @@ from scapy.packet import Packet
 
 from dossim.packet.fields import ETHER_HEADER, ICMP, ICMPV6, IPV4_HEADER, IPV6_HEADER, TCP, UDP, VLAN_TAG
 from dossim.packet.parse import internet_checksum
-from enforcer.policy.resources import IPAddress
+from enforcer.model.nets import IPAddress
 
 HOST_MAC = "02:00:00:00:00:01"  # a replay writes the real one
 OUTSIDE_MAC = "02:00:00:00:00:02"

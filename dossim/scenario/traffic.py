@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.errors import ScenarioError
+from dossim.model.errors import ScenarioError
 from dossim.packet.capture import Capture, Reading, concat, read_capture
 from dossim.packet.cut import LARGEST
 from dossim.scenario.budget import ALLOW_LARGE, DEFAULT, LARGE, Budget, Exceeded, Limits

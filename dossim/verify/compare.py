@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from dossim.disposition import OPEN_FATES, Fate
+from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
 from dossim.predict.prediction import FATE_CODE
 from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
+from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.ruletable import Entry
-from enforcer.words import Action, Stage
 
 SHOWN = 100  # mismatches listed; all are counted
 

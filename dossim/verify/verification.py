@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dossim.disposition import Disposition
+from dossim.model.disposition import Disposition
 
 
 @dataclass(frozen=True)

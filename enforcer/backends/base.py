@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from enforcer.plan import Plan
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
+from enforcer.planning.plan import Plan
 
 
 @dataclass(frozen=True)

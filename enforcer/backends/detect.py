@@ -8,15 +8,15 @@ firewall of nft's own counts as well. Nothing is made by asking: legacy tables t
 
 from __future__ import annotations
 
-from enforcer.backends.iptables.names import is_our_chain
 from enforcer.backends.iptables.rules import TABLES, TableName
 from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.netfilter.names import is_our_chain
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import TABLE
-from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import HostRules
-from enforcer.kernel.nft import Family, NfTables, RulesetChangedError, attributes, nftables, string
-from enforcer.words import Backend
+from enforcer.kernel.nfnetlink import Family, NfTables, RulesetChangedError, attributes, nftables, string
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.facts import HostRules
+from enforcer.model.vocabulary import Backend
 
 _GET_CHAIN, _GET_RULE = 4, 7
 _ATTEMPTS = 5

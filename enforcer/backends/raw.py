@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from enforcer.backends.base import ApplyResult, BackendDriver, EntryCount
 from enforcer.backends.iptables import IptablesBackend
 from enforcer.backends.iptables.ipset import ipsets
-from enforcer.backends.iptables.names import is_our_chain, is_our_set
 from enforcer.backends.iptables.render import render as render_iptables
 from enforcer.backends.iptables.rules import TABLES, TableId
 from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.backends.nftables import NftablesBackend, installed
 from enforcer.backends.nftables.render import render as render_nftables
-from enforcer.errors import HostError, PrivilegeError, ran_out
-from enforcer.plan import Plan
-from enforcer.words import Backend
+from enforcer.model.errors import HostError, PrivilegeError, ran_out
+from enforcer.model.vocabulary import Backend
+from enforcer.planning.plan import Plan
 
 
 @dataclass(frozen=True)

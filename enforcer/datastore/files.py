@@ -22,12 +22,12 @@ from watchfiles import watch
 
 from enforcer.datastore.lastgood import LastGood
 from enforcer.datastore.writers import SETTLE_S, Writers
-from enforcer.errors import HostError, UsageError
-from enforcer.log import event
-from enforcer.policy import paths as policy_paths
-from enforcer.policy.paths import Identity, UnreadableError
+from enforcer.model.errors import HostError, UsageError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
+from enforcer.system import files as policy_paths
+from enforcer.system.files import Identity, UnreadableError
+from enforcer.system.log import event
 
 _LOOK_EVERY_S = 1.0
 _STEP_MS = 50

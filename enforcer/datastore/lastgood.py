@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from enforcer import directories
-from enforcer.errors import HostError
-from enforcer.log import event
-from enforcer.policy import paths as policy_paths
+from enforcer.model.errors import HostError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import TolerantCollector
+from enforcer.system import directories
+from enforcer.system import files as policy_paths
+from enforcer.system.log import event
 
 DEFAULT_DIRECTORY = Path("/var/lib/enforcer")
 _VERSION = 1

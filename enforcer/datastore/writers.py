@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from enforcer.policy.paths import Identity
+from enforcer.system.files import Identity
 
 SETTLE_S = 2.0
 PATIENCE_S = 5.0  # a file at work longer than this is said to be

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.errors import HostError
-from enforcer.kernel.bpf import BpfObject, test_run
+from enforcer.kernel.bpf.objects import BpfObject, test_run
+from enforcer.model.errors import HostError
 
 OBJECT = Path(__file__).parent.parent / "_bpf" / "device_look.bpf.o"
 PROGRAM = "device_look"

@@ -17,8 +17,8 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from enforcer.errors import KernelError
 from enforcer.kernel.netns import current_inode, entered
+from enforcer.model.errors import KernelError
 
 _NAMED = Path("/run/netns")
 _SYS_ADMIN = 1 << 21  # linux/capability.h

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 
-from enforcer.errors import KernelError
+from enforcer.model.errors import KernelError
 
 _SIOCETHTOOL = 0x8946  # linux/sockios.h
 # linux/ethtool.h

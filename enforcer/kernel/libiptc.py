@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from enforcer.errors import HostError, KernelError
+from enforcer.model.errors import HostError, KernelError
 
 _SONAMES = {4: "libip4tc.so.2", 6: "libip6tc.so.2"}  # iptables 1.8.3 and newer
 _PREFIX = {4: "iptc", 6: "ip6tc"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from enforcer.errors import KernelError
+from enforcer.model.errors import KernelError
 
 _CLONE_NEWNET = 0x40000000
 OWN = "/proc/thread-self/ns/net"

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from enforcer.errors import UnsupportedKernelError
-from enforcer.kernel.nft import attributes, own_ports, string
+from enforcer.kernel.nfnetlink import attributes, own_ports, string
+from enforcer.model.errors import UnsupportedKernelError
 
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1

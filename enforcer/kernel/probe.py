@@ -12,17 +12,17 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
-from enforcer.errors import HostError, KernelError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.kernel.bpf import attach_xdp, program_name, program_words
-from enforcer.kernel.features import announces_native_xdp
-from enforcer.kernel.netlink import LINK_TYPES, InterfaceState, gateways, interfaces
-from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
-from enforcer.kernel.offload import why_no_offload
-from enforcer.kernel.toolchain import PROGRAM
-from enforcer.kernel.xdp import load_pass_program, why_refused
-from enforcer.policy.resources import IPAddress
-from enforcer.words import Answer, Backend, Mode
+from enforcer.kernel.bpf.features import announces_native_xdp
+from enforcer.kernel.bpf.objects import attach_xdp, program_name, program_words
+from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
+from enforcer.kernel.bpf.offload import why_no_offload
+from enforcer.kernel.bpf.toolchain import PROGRAM
+from enforcer.kernel.bpf.xdp import load_pass_program, why_refused
+from enforcer.kernel.rtnetlink import LINK_TYPES, InterfaceState, gateways, interfaces
+from enforcer.model.errors import HostError, KernelError
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Answer, Backend, Mode
 
 _OURS = (PROGRAM, OFFLOAD_PROGRAM)
 

@@ -7,7 +7,7 @@ import os
 import struct
 import time
 
-from enforcer.errors import KernelError
+from enforcer.model.errors import KernelError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _ITIMERSPEC = struct.Struct("=4q")  # struct itimerspec on 64-bit: interval and first expiration, seconds and ns

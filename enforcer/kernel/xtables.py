@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.errors import KernelError, PrivilegeError
+from enforcer.model.errors import KernelError, PrivilegeError
 
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_BASE_CTL; IP6T_BASE_CTL is the same
 _NAME_BYTES = 32  # XT_TABLE_MAXNAMELEN

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from enforcer.errors import Finding, Note, Position
-from enforcer.policy import paths, schema
+from enforcer.model.errors import Finding, Note, Position
+from enforcer.policy import schema
 from enforcer.policy.feeds import FEED, Feed, peek, recognised
 from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text
-from enforcer.policy.paths import SCENARIO_SUFFIXES, SUFFIXES, UnreadableError
 from enforcer.policy.reading import Cursor, Fields, Refused, Report
 from enforcer.policy.resources import (
     FelixConfiguration,
@@ -32,6 +31,8 @@ from enforcer.policy.resources import (
     Tier,
 )
 from enforcer.policy.validate import KINDS, is_list, kind_of, resource
+from enforcer.system import files
+from enforcer.system.files import SCENARIO_SUFFIXES, SUFFIXES, UnreadableError
 
 __all__ = ["SCENARIO_SUFFIXES", "STDIN", "SUFFIXES", "Collector", "Document", "Key", "Source"]
 
@@ -110,11 +111,11 @@ class Source:
 
 @dataclass
 class Collector:
-    """Reads sources one after another. ``read`` gives the content of a file, as ``paths.read`` does."""
+    """Reads sources one after another. ``read`` gives the content of a file, as ``files.read`` does."""
 
     sources: list[Source] = field(default_factory=list)
     skipped: dict[str, None] = field(default_factory=dict)
-    read: Callable[[str], bytes] = paths.read
+    read: Callable[[str], bytes] = files.read
     _first: dict[Key, Position] = field(default_factory=dict)
 
     def source(self, path: str, lines: Sequence[str] = ()) -> Source:
@@ -134,7 +135,7 @@ class Collector:
     def _files(self, given: str) -> list[str]:
         if given == STDIN:
             return [given]
-        tree = paths.find(given)
+        tree = files.find(given)
         for path, message in tree.faults:
             self._unreadable(path, message)
         named = self._name_feeds(tree.others)
@@ -159,7 +160,7 @@ class Collector:
             content = _stdin() if path == STDIN else self.read(path)
             text = content.decode("utf-8-sig")
         except OSError as error:
-            self._unreadable(shown, paths.cannot_read(error))
+            self._unreadable(shown, files.cannot_read(error))
         except UnreadableError as error:
             self.source(shown).fault(Position(shown), str(error))
         except UnicodeDecodeError as error:
@@ -265,8 +266,8 @@ class Collector:
 def _stdin() -> bytes:
     if sys.stdin is None:
         raise UnreadableError("closed; resources are read from there for -")
-    content = sys.stdin.buffer.read(paths.FILE_MAX_BYTES + 1)
-    paths.require_size(len(content))
+    content = sys.stdin.buffer.read(files.FILE_MAX_BYTES + 1)
+    files.require_size(len(content))
     return content
 
 

@@ -11,26 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from enforcer.errors import UnsupportedRuleError
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.nets import IPAddress, IPNetwork
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy import schema
 from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.labels import endpoint_labels, policy_selector, rule_selectors
 from enforcer.policy.members import Membership
-from enforcer.policy.resources import (
-    EntityRule,
-    GlobalNetworkPolicy,
-    IPAddress,
-    IPNetwork,
-    NamedPort,
-    Port,
-    PortRange,
-    Resources,
-    Rule,
-    Tier,
-)
+from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, NamedPort, Port, PortRange, Resources, Rule, Tier
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
-from enforcer.words import Action, Direction
 
 ICMP_FAMILY = {1: 4, 58: 6}  # protocol -> the only IP version whose ICMP types it has
 BUILT_IN_TIERS = {

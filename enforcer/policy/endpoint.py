@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from enforcer.model.nets import IPAddress
 from enforcer.policy.regexp import found_in
-from enforcer.policy.resources import FelixConfiguration, HostEndpoint, IPAddress, Resources
+from enforcer.policy.resources import FelixConfiguration, HostEndpoint, Resources
 
 ANY_INTERFACE = "*"
 LOOPBACK = "lo"

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from enforcer.policy.nets import parse_cidr
+from enforcer.model.nets import parse_cidr
 
 FEED = "feed"  # the kind of the note
 PEEK = 64 * 1024  # bytes looked at of a file that is none of ours

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from enforcer.errors import PolicyError, Position
+from enforcer.model.errors import PolicyError, Position
 from enforcer.policy.collect import SCENARIO_SUFFIXES, STDIN, SUFFIXES, Collector
 from enforcer.policy.nodes import DocumentFault, Node, from_data
 from enforcer.policy.reading import Cursor

@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from enforcer.model.nets import IPAddress, Nets
 from enforcer.policy.labels import endpoint_labels, network_set_labels
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import EndpointPort, IPAddress, Resources
+from enforcer.policy.resources import EndpointPort, Resources
 from enforcer.policy.ruletable import IpSet, PortSet
 from enforcer.policy.selector import Selector
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from enforcer.errors import Finding, Note, Position
+from enforcer.model.errors import Finding, Note, Position
 from enforcer.policy import schema
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar, shown
 from enforcer.policy.resources import NOWHERE

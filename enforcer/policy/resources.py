@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from enforcer.errors import Note, Position
-from enforcer.policy.nets import Nets
+from enforcer.model.errors import Note, Position
+from enforcer.model.nets import IPAddress, IPNetwork, Nets
+from enforcer.model.vocabulary import Action
 from enforcer.policy.selector import parse
-from enforcer.words import Action
-
-IPAddress = IPv4Address | IPv6Address
-IPNetwork = IPv4Network | IPv6Network
 
 NOWHERE = Position("<inline>")
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from enforcer.errors import Position
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import NOWHERE, Failsafe, IcmpMatch, IPAddress, IPNetwork, PortRange
-from enforcer.words import Action, Direction
+from enforcer.model.errors import Position
+from enforcer.model.nets import IPAddress, IPNetwork, Nets
+from enforcer.model.vocabulary import Action, Direction
+from enforcer.policy.resources import NOWHERE, Failsafe, IcmpMatch, PortRange
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from enforcer.errors import Finding, Position
-from enforcer.policy import paths as policy_paths
+from enforcer.model.errors import Finding, Position
 from enforcer.policy.collect import Collector, Document, Key, Source, key_of, sorted_findings
 from enforcer.policy.resources import Resource, Resources
+from enforcer.system import files as policy_paths
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy import schema, values
-from enforcer.policy.nets import Nets
 from enforcer.policy.nodes import Fieldset, shown
 from enforcer.policy.reading import (
     ABSENT,
@@ -38,7 +39,6 @@ from enforcer.policy.resources import (
 )
 from enforcer.policy.validate_felix import felix_configuration
 from enforcer.policy.validate_rule import rule
-from enforcer.words import Action, Direction
 
 PORT_BY_NUMBER = "host-endpoint-port-by-number"
 NAMESPACE_LABEL = "projectcalico.org/namespace"

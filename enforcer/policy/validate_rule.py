@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy import schema, values
 from enforcer.policy.nodes import Items, Node, Scalar
 from enforcer.policy.reading import Cursor, Fields, Reader, Refused, integer, list_of, one_of, string
-from enforcer.policy.resources import EntityRule, IcmpMatch, IPNetwork, Rule
+from enforcer.policy.resources import EntityRule, IcmpMatch, Rule
 from enforcer.policy.values import Protocol
-from enforcer.words import Action, Direction
 
 NETS_MAX = 256
 PORTS_MAX = 50

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.nets import IPAddress, IPNetwork, Nets, parse_cidr
 from enforcer.policy import schema
-from enforcer.policy.nets import Nets, parse_cidr
 from enforcer.policy.nodes import Fieldset, Items, Scalar, shown
 from enforcer.policy.reading import (
     Cursor,
@@ -23,7 +23,7 @@ from enforcer.policy.reading import (
     report_repeated,
     string,
 )
-from enforcer.policy.resources import IPAddress, IPNetwork, NamedPort, Port, PortRange
+from enforcer.policy.resources import NamedPort, Port, PortRange
 from enforcer.policy.selector import SelectorError, parse
 
 SELECTOR_MAX = 1024

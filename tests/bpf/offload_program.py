@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from enforcer.backends.xdp.eligible import held
+from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import load_offload, render_offload
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.kernel import bpf
-from enforcer.kernel.maps import Map
-from enforcer.kernel.offload import PROGRAM
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.offload import PROGRAM
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
+from enforcer.planning.xdp_capability import held
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Mode, Stage
 from tests.bpf.xdp_frames import (
     AUTHENTICATION,
     DESTINATION,
@@ -57,7 +57,7 @@ class Program:
 
     def run_as_it_is(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
-        verdict, out, _ = bpf.test_run(self.fd, frame)
+        verdict, out, _ = objects.test_run(self.fd, frame)
         assert out == frame
         return verdict
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.host import Host
-from enforcer.backends.xdp.eligible import held
-from enforcer.errors import HostError
-from enforcer.kernel.toolchain import require
-from enforcer.plan import InterfacePlan
+from dossim.model.host import Host
+from enforcer.kernel.bpf.toolchain import require
+from enforcer.model.errors import HostError
+from enforcer.model.vocabulary import Toolchain
+from enforcer.planning.plan import InterfacePlan
+from enforcer.planning.xdp_capability import held
 from enforcer.policy.resources import Resources
-from enforcer.words import Toolchain
 from tests.bpf.xdp_frames import (
     DESTINATION,
     FRAGMENT,
@@ -35,11 +35,11 @@ from tests.bpf.xdp_frames import (
     udp,
 )
 from tests.bpf.xdp_program import LISTS, plan_for, program_for, table_of
-from tests.counterexample import kept
-from tests.frames import captures
-from tests.reach import reach
-from tests.strategies import hosts, resources
-from tests.witnesses import table_of as compiled
+from tests.support.counterexample import kept
+from tests.support.frames import captures
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import table_of as compiled
 
 pytestmark = pytest.mark.needs_root
 

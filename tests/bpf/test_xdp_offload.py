@@ -11,16 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.disposition import Disposition, Fate
-from dossim.host import Host
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, load_offload, render_offload
-from enforcer.errors import KernelError
-from enforcer.kernel.bpf import BpfObject, info_by_fd
-from enforcer.kernel.offload import OBJECT
-from enforcer.mode import ModeChoice
-from enforcer.policy.nets import Nets
+from enforcer.kernel.bpf.objects import BpfObject, info_by_fd
+from enforcer.kernel.bpf.offload import OBJECT
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import KernelError
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Failsafe, Resources
-from enforcer.words import Stage
 from tests.bpf.offload_program import RECEIVER, XDP_DROP, XDP_PASS, Program, deny_lists, expected, loaded, plan_of
 from tests.bpf.xdp_frames import (
     AUTHENTICATION,
@@ -52,11 +52,11 @@ from tests.bpf.xdp_frames import (
     udp,
 )
 from tests.bpf.xdp_program import LISTS
-from tests.counterexample import kept
-from tests.frames import captures, frames
-from tests.reach import reach
-from tests.strategies import hosts, resources
-from tests.witnesses import breaches, predicted, table_of
+from tests.support.counterexample import kept
+from tests.support.frames import captures, frames
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import breaches, predicted, table_of
 
 pytestmark = pytest.mark.needs_root
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 from enforcer.policy.resources import Failsafe
 from tests.bpf.xdp_frames import (
     AUTHENTICATION,

@@ -11,8 +11,8 @@ import platform
 
 import pytest
 
-from enforcer.errors import KernelError
-from enforcer.kernel import bpf
+from enforcer.kernel.bpf import objects
+from enforcer.model.errors import KernelError
 from tests.bpf.xdp_frames import (
     ARP,
     GROUP,
@@ -210,4 +210,4 @@ def test_a_malformed_hop_by_hop_header_is_decided_by_the_entries_where_there_are
 def test_a_frame_shorter_than_an_ethernet_header_cannot_be_sent(program: Program, length: int) -> None:
     """The first row of docs/packet-fates.md: the kernel refuses to make one (bpf_test_init, net/bpf/test_run.c)."""
     with pytest.raises(KernelError, match="EINVAL"):
-        bpf.test_run(program.fd, bytes(length))
+        objects.test_run(program.fd, bytes(length))

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.addresses import make_tables
-from enforcer.backends.xdp.contents import contents_of
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.backends.xdp.rows import atoms, render
+from enforcer.backends.xdp.compile.contents import contents_of
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.backends.xdp.compile.rows import atoms, render
+from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.tables.classes import classify
-from enforcer.kernel import bpf
-from enforcer.kernel.maps import Map
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf.maps import Map
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Mode, Stage, Toolchain
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Mode, Stage, Toolchain
 from tests.bpf.xdp_frames import OWN, TCP, UDP
 
 XDP_DROP, XDP_PASS = 1, 2
@@ -42,7 +42,7 @@ class Program:
 
     def run_as_it_is(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
-        verdict, out, _ = bpf.test_run(self.fd, frame)
+        verdict, out, _ = objects.test_run(self.fd, frame)
         assert out == frame
         return verdict
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from tests.conformance.topology import Network
 
 STAGES = {ModeChoice.NATIVE: Stage.DRIVER, ModeChoice.GENERIC: Stage.GENERIC, ModeChoice.RAW: Stage.RAW}

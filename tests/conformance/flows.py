@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 from tests.conformance.echo import ANSWER, IPV4_HEADER, REQUEST
 from tests.conformance.topology import Host
 

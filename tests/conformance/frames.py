@@ -8,7 +8,7 @@ from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP, IPOption_Stream_Id
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 from tests.conformance.flows import wait_until
 from tests.conformance.topology import Host
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 from tests.conformance.documents import Rule, endpoint, policy
 from tests.conformance.firewall import chains_of_ours, close, drop_in_mangle, tracked_connections
 from tests.conformance.flows import Flow, assert_blocked, assert_reached, assert_silent

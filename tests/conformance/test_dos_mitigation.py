@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from tests.conformance.documents import endpoint, felix, network_set, policy
 from tests.conformance.flows import Flow, assert_blocked, assert_reached
 from tests.conformance.topology import Document, Network

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from tests.conformance.documents import DENY_LISTED, endpoint, felix, network_set, policy
 from tests.conformance.flows import Flow, assert_blocked, assert_reached
 from tests.conformance.topology import Document, Host, Network

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
-from enforcer.backends.xdp.layout import TablePins
+from enforcer.backends.xdp.state.layout import TablePins
 from enforcer.kernel.netns import current_inode
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from tests.conformance.documents import DENY_LISTED, endpoint, namespaced_set, network_set, policy
 from tests.conformance.flows import Flow, assert_blocked, assert_reached
 from tests.conformance.topology import Document, Host, Network

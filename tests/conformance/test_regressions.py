@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from enforcer.kernel.bpf import attach_xdp
-from enforcer.kernel.netlink import interface
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.mode import ModeChoice
-from enforcer.words import Mode, Stage
+from enforcer.kernel.bpf.objects import attach_xdp
+from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Mode, Stage
 from tests.conformance.documents import (
     DENY_LISTED,
     endpoint,

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
-from enforcer.backends.xdp.layout import Pins, TablePins
-from enforcer.kernel.maps import Map
+from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.netns import current_inode
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from tests.conformance.daemon import daemon
 from tests.conformance.documents import DENY_LISTED, endpoint, failsafe, felix, network_set, policy
 from tests.conformance.flows import Flow, assert_blocked, assert_reached, wait_until

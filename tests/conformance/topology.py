@@ -24,13 +24,13 @@ from typing import Any
 
 from pyroute2 import IPRoute, netns
 
-from enforcer.apply import Applied, Enforcer
-from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs
-from enforcer.kernel.netlink import XdpState, interface
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
 from enforcer.kernel.netns import entered
-from enforcer.mode import ModeChoice
+from enforcer.kernel.rtnetlink import XdpState, interface
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load_documents
-from enforcer.words import Stage
 from tests.conformance.echo import EchoServers
 
 NETNS = Path("/run/netns")

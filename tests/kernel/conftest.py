@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute, netns
 
-from enforcer.apply import Enforcer
-from enforcer.backends import netdev
-from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs
+from enforcer.backends.nftables import netdev
+from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
 from enforcer.kernel.netns import entered
 
 NODE = "jasper"

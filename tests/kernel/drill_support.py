@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dossim.disposition import Disposition
 from dossim.drill import DrillResult
+from dossim.model.disposition import Disposition
 
 
 def assert_as_predicted(result: DrillResult) -> None:

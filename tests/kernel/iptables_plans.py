@@ -9,18 +9,17 @@ from typing import Any
 from enforcer.backends.iptables import IptablesBackend, Settings
 from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.rules import Chain, TableId, TableName
-from enforcer.plan import InterfacePlan, Plan
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import IPNetwork, Nets
+from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.resources import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
     Failsafe,
     IcmpMatch,
-    IPNetwork,
     PortRange,
 )
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
-from enforcer.words import Action, Backend, Direction
 
 
 def entry(

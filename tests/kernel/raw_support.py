@@ -13,10 +13,10 @@ from enforcer.backends.iptables import IptablesBackend
 from enforcer.backends.iptables.settings import settings_of
 from enforcer.backends.nftables import NftablesBackend
 from enforcer.backends.nftables.settings import settings_of as nft_settings_of
-from enforcer.plan import InterfacePlan, Plan
+from enforcer.model.vocabulary import Backend
+from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Backend
 from tests.kernel.iptables_support import all_tables, everything, run
 
 

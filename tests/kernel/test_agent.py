@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
-from enforcer.words import Mode
+from enforcer.enforcement.apply import Enforcer
+from enforcer.model.vocabulary import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,

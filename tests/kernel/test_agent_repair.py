@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enforcer.apply import Enforcer
-from enforcer.backends.xdp.layout import Pins, TablePins
-from enforcer.backends.xdp.watch import XdpWatch
-from enforcer.kernel.bpf import Link
-from enforcer.kernel.maps import Map
+from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.backends.xdp.state.watch import XdpWatch
+from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import Link
+from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.netns import current_inode
-from enforcer.kernel.xdp import load_pass_program
+from enforcer.model.vocabulary import Mode
 from enforcer.policy.load import load_text
-from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,

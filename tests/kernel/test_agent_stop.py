@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
+from enforcer.enforcement.apply import Enforcer
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     APPLIED,

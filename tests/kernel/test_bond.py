@@ -11,9 +11,9 @@ import pytest
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from enforcer.backends.xdp import XdpBackend
-from enforcer.kernel.netlink import interface
-from enforcer.words import Mode
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.vocabulary import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import counts, plan_of, state_of, udp_from, wait_until
 

@@ -13,24 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.errors import HostError, KernelError
-from enforcer.kernel import libbpf
-from enforcer.kernel.bpf import (
-    BpfObject,
-    Link,
-    attach_netfilter,
-    attach_xdp,
-    open_pinned,
-    pin,
-    program_info,
-    program_name,
-)
-from enforcer.kernel.bpffs import ensure_bpffs, is_bpffs
-from enforcer.kernel.maps import Map
-from enforcer.kernel.toolchain import OBJECT
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.words import Mode
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.kernel.bpf import libbpf
+from enforcer.kernel.bpf.bpffs import ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import BpfObject, Link, attach_netfilter, attach_xdp, program_info, program_name
+from enforcer.kernel.bpf.pins import open_pinned, pin
+from enforcer.kernel.bpf.toolchain import OBJECT
+from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.model.errors import HostError, KernelError
+from enforcer.model.vocabulary import Mode
 from tests.bpf.xdp_frames import OTHER, OWN
 from tests.bpf.xdp_program import program_for, table_of
 from tests.kernel.conftest import NetnsPair
@@ -230,7 +222,7 @@ def test_the_bpf_file_system_is_mounted_once() -> None:
     """In a mount namespace of its own, where it is not mounted."""
     script = """
 from pathlib import Path
-from enforcer.kernel.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
 import subprocess
 subprocess.run(["umount", MOUNT_POINT], check=False, capture_output=True)
 assert not is_bpffs(MOUNT_POINT)

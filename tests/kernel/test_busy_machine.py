@@ -13,14 +13,14 @@ import pytest
 
 from dossim.drill import DrillResult, Situation, drill_capture
 from dossim.drill.run import Progress
-from dossim.host import Host, Listener
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from dossim.replay.scapy_sender import BATCH
 from dossim.report.view import view_of
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
 from enforcer.policy.resources import Resources
-from tests.frames import ME4, ethernet, ipv4
-from tests.odd_frames import frames
+from tests.support.frames import ME4, ethernet, ipv4
+from tests.support.odd_frames import frames
 
 pytestmark = pytest.mark.needs_root
 

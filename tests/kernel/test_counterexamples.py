@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dossim.disposition import Disposition
 from dossim.drill import Situation, drill_capture
+from dossim.model.disposition import Disposition
 from dossim.packet.capture import Capture
-from enforcer.mode import ModeChoice
-from tests.counterexample import FOLDER, CounterExample, read
+from enforcer.model.choices import ModeChoice
 from tests.kernel.drill_support import assert_as_predicted, ends
-from tests.witnesses import breaches_of, differences, explained, predicted
+from tests.support.counterexample import FOLDER, CounterExample, read
+from tests.support.witnesses import breaches_of, differences, explained, predicted
 
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 

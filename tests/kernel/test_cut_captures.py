@@ -12,16 +12,16 @@ import pytest
 from click.testing import CliRunner
 
 from dossim.cli import main
-from dossim.disposition import Fate
 from dossim.drill import DrillResult, Situation, drill_capture, every
-from dossim.host import Host, Listener
+from dossim.model.disposition import Fate
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from tests.cut_captures import cut_at, random_cuts
-from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
-from tests.odd_frames import frames
+from tests.support.cut_captures import cut_at, random_cuts
+from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+from tests.support.odd_frames import frames
 
 pytestmark = pytest.mark.needs_root
 

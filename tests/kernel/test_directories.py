@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import directories
-from enforcer.apply import Enforcer
 from enforcer.datastore.lastgood import LastGood
-from enforcer.directories import UntrustedDirectoryError
-from enforcer.errors import HostError
-from enforcer.lock import namespace_lock
+from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.lock import namespace_lock
+from enforcer.model.errors import HostError
+from enforcer.model.vocabulary import Mode
 from enforcer.policy.load import load_text
-from enforcer.words import Mode
+from enforcer.system import directories
+from enforcer.system.directories import UntrustedDirectoryError
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import ALLOWED, DENIED, NODE, documents, run, traffic
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from dossim.drill import DrillResult, Situation, drill_capture, situation_for
-from dossim.host import Host, Listener
 from dossim.lab import names
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture, read_capture
-from enforcer.kernel.libbpf import libbpf
-from enforcer.mode import ModeChoice
+from enforcer.kernel.bpf.libbpf import libbpf
+from enforcer.model.choices import ModeChoice
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from tests.odd_frames import frames
+from tests.support.odd_frames import frames
 
 pytestmark = pytest.mark.needs_root
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Applied, Enforcer
 from enforcer.backends.iptables import installed_chains
-from enforcer.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
-from enforcer.facts import HostFacts, Probe
-from enforcer.kernel.bpf import attach_xdp
-from enforcer.kernel.netlink import interface
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.enforcement.probing import probe_named
+from enforcer.kernel.bpf.objects import attach_xdp
+from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.probe import probe_host
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.mode import ModeChoice
-from enforcer.plan import InterfacePlan
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import UnsupportedKernelError, UnsupportedRuleError, UsageError
+from enforcer.model.facts import HostFacts, Probe
+from enforcer.model.vocabulary import Answer, Mode, Stage
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.load import load_text
-from enforcer.probing import probe_named
-from enforcer.words import Answer, Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
@@ -168,7 +168,9 @@ def test_policy_without_a_place_in_xdp_disturbs_no_driver(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Sequence[str]] = []
-    monkeypatch.setattr("enforcer.memory.probe_host", lambda node, names, ours: asked.append(names) or HostFacts(node))
+    monkeypatch.setattr(
+        "enforcer.enforcement.probe_cache.probe_host", lambda node, names, ours: asked.append(names) or HostFacts(node)
+    )
     assert (
         only(apply(detached, pin_root, documents(endpoint(), BOTS, policy("{action: Allow, protocol: UDP}")))).mode
         is None
@@ -222,7 +224,7 @@ def nothing_is_known(patch: pytest.MonkeyPatch) -> Iterator[None]:
         return replace(facts, interfaces=tuple(replace(item, modes=modes) for item in facts.interfaces))
 
     with patch.context() as context:
-        context.setattr("enforcer.memory.probe_host", cannot_tell)
+        context.setattr("enforcer.enforcement.probe_cache.probe_host", cannot_tell)
         yield
 
 

@@ -17,9 +17,9 @@ from scapy.packet import Packet, Raw
 from scapy.utils import checksum
 
 from dossim.drill import DrillResult, Situation, drill_capture
-from dossim.host import Host, Listener
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
 from enforcer.policy.resources import Resources
 
 pytestmark = pytest.mark.needs_root

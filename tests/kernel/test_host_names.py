@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from enforcer.apply import Applied, Enforcer
-from enforcer.mode import ModeChoice
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Mode, Stage
 from enforcer.policy.load import load_text
-from enforcer.words import Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,

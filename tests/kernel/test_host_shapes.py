@@ -26,18 +26,18 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
-from enforcer.apply import Applied, Enforcer
-from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import Probe
+from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.kernel import device
 from enforcer.kernel.device import can_look
 from enforcer.kernel.elsewhere import TAKERS, possible
-from enforcer.kernel.netlink import interface
 from enforcer.kernel.netns import entered
 from enforcer.kernel.probe import probe_host
-from enforcer.mode import ModeChoice
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer, Mode, Stage
 from enforcer.policy.load import load_text
-from enforcer.words import Answer, Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import NODE, documents, endpoint, felix, policy
 from tests.kernel.forked import CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, enter, forked, keep_capabilities

@@ -15,8 +15,8 @@ from scapy.packet import Packet
 from enforcer.backends.iptables import IptablesBackend, Settings, installed_chains
 from enforcer.backends.iptables import table as tables
 from enforcer.backends.iptables.rules import TABLES, TableName
+from enforcer.model.vocabulary import Direction
 from enforcer.policy.ruletable import AddressMatch, RuleTable
-from enforcer.words import Direction
 from tests.kernel.iptables_plans import (
     ALLOW,
     BACKEND,

@@ -16,10 +16,10 @@ from enforcer.backends.iptables import table as raw_module
 from enforcer.backends.iptables.blob import SetIndex, encode
 from enforcer.backends.iptables.rules import Rule, TableId, TableName, Verdict, save_line
 from enforcer.backends.nftables import probe as probe_nftables
-from enforcer.errors import UnsupportedRuleError
-from enforcer.facts import Probe
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer
 from enforcer.policy.ruletable import AddressMatch
-from enforcer.words import Answer
 from tests.kernel.iptables_plans import (
     ALLOW,
     BACKEND,
@@ -293,7 +293,7 @@ def test_probe_says_yes_here_and_leaves_nothing(inside: str, ask: Callable[[], P
 
 UNPRIVILEGED = """
 from enforcer.backends.{0} import {1} as Backend, probe
-from enforcer.errors import PrivilegeError
+from enforcer.model.errors import PrivilegeError
 print(probe())
 try:
     Backend().detach()

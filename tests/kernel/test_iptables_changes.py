@@ -18,11 +18,11 @@ from enforcer.backends.nftables import NftablesBackend
 from enforcer.backends.nftables import Settings as NftSettings
 from enforcer.backends.nftables.read import read_members
 from enforcer.backends.nftables.render import render as render_nft
-from enforcer.kernel.nft import Family, Message, NfTables, nftables
-from enforcer.plan import Plan
-from enforcer.policy.nets import Nets
+from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Backend
+from enforcer.planning.plan import Plan
 from enforcer.policy.ruletable import AddressMatch, RuleTable
-from enforcer.words import Backend
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,

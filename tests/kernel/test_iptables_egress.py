@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.resources import DEFAULT_FAILSAFE_OUTBOUND, Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
-from enforcer.words import Action, Direction
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,

@@ -6,8 +6,8 @@ import pytest
 
 from enforcer.backends.iptables import IptablesBackend
 from enforcer.backends.iptables.settings import settings_of
+from enforcer.model.vocabulary import Backend
 from enforcer.policy.resources import FelixConfiguration
-from enforcer.words import Backend
 from tests.kernel.iptables_plans import DENY, LOG, entry, plan, table
 from tests.kernel.iptables_support import (
     OTHER,

@@ -9,9 +9,9 @@ from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
-from enforcer.plan import Plan
+from enforcer.model.vocabulary import Action, Backend
+from enforcer.planning.plan import Plan
 from enforcer.policy.ruletable import AddressMatch, Entry
-from enforcer.words import Action, Backend
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,

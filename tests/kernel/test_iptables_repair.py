@@ -6,7 +6,7 @@ import pytest
 
 from enforcer.backends.iptables import Settings
 from enforcer.backends.iptables.render import render
-from enforcer.errors import HostError
+from enforcer.model.errors import HostError
 from tests.kernel.iptables_plans import (
     BACKEND,
     RICH,

@@ -7,9 +7,9 @@ from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from scapy.packet import Packet, Raw
 
+from enforcer.model.vocabulary import Backend, Stage
 from enforcer.policy.resources import Failsafe, IcmpMatch
 from enforcer.policy.ruletable import AddressMatch, Entry
-from enforcer.words import Backend, Stage
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute, NetlinkError
 
-from dossim.host import Host, Listener
 from dossim.lab import Lab, names
 from dossim.lab.lab import VICTIM_MAC
+from dossim.model.host import Host, Listener
 
 pytestmark = pytest.mark.needs_root
 
@@ -84,7 +84,8 @@ def test_a_lab_that_fails_while_it_is_built_leaves_nothing_behind() -> None:
 
 def test_what_a_killed_drill_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
-        "import time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\n"
+        "import signal, time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it for all its children\n"
         "with Lab(HOST): print('up', flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[2]
@@ -118,7 +119,8 @@ def test_the_thread_is_back_where_it_was() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_drill_that_is_told_to_end_leaves_nothing_and_ends_as_any_process(number: signal.Signals) -> None:
     code = (
-        "import time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\n"
+        "import signal, time; from tests.kernel.test_lab import HOST; from dossim.lab import Lab\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it for all its children\n"
         "with Lab(HOST): print('up', flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[2]

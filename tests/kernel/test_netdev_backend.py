@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Applied, Enforcer
-from enforcer.backends.netdev import installed, probe
 from enforcer.backends.nftables import apply as transactions
-from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import Probe
-from enforcer.kernel.bpf import attach_xdp
-from enforcer.kernel.netlink import interface
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.backends.nftables.netdev import installed, probe
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.enforcement.status import InterfaceStatus
+from enforcer.kernel.bpf.objects import attach_xdp
+from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer, Mode, Stage
 from enforcer.policy.load import load_text
-from enforcer.status import InterfaceStatus
-from enforcer.words import Answer, Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
@@ -289,7 +289,7 @@ def test_an_interface_that_is_not_there_has_its_raw_part_ready(host: NetnsPair, 
 def test_a_host_without_it_says_so_and_changes_nothing(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enforcer.probing.probe_netdev", lambda: Probe(Answer.NO, "no such family"))
+    monkeypatch.setattr("enforcer.enforcement.probing.probe_netdev", lambda: Probe(Answer.NO, "no such family"))
     with pytest.raises(UnsupportedKernelError, match=r"netdev-ingress was asked for .* no such family; without"):
         apply(host, pin_root, raw=RawChoice.IPTABLES)
     with host.host():

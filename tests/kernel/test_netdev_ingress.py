@@ -18,24 +18,24 @@ from scapy.utils import wrpcap
 
 from dossim.cli import main
 from dossim.drill import DrillResult, Situation, drill_capture
-from dossim.host import Host, Listener
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
-from enforcer.words import Stage
-from tests.counterexample import kept
-from tests.frame_strategies import random_frames
-from tests.frames import captures
 from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.kernel.test_random_policies import BESIDE, without_fragments
 from tests.kernel.test_raw_fates import ODD, RULES, policy
-from tests.odd_frames import frames
-from tests.reach import reach
-from tests.strategies import hosts, resources
+from tests.support.counterexample import kept
+from tests.support.frame_strategies import random_frames
+from tests.support.frames import captures
+from tests.support.odd_frames import frames
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import breaches, table_of
 from tests.unit.dossim import xdp_decisions
 from tests.unit.dossim.test_netdev_decisions import NETDEV_ROWS
-from tests.witnesses import breaches, table_of
 
 pytestmark = pytest.mark.needs_root
 

@@ -14,12 +14,12 @@ from enforcer.backends.nftables import NftablesBackend, Settings, installed
 from enforcer.backends.nftables import apply as transactions
 from enforcer.backends.nftables.render import render
 from enforcer.backends.raw import RawBackends
-from enforcer.errors import KernelError
-from enforcer.kernel.nft import Message, NfTables
-from enforcer.plan import InterfacePlan, Plan
+from enforcer.kernel.nfnetlink import Message, NfTables
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import Backend, Direction
+from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import AddressMatch, RuleTable
-from enforcer.words import Backend, Direction
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from enforcer.backends.xdp import XdpBackend
-from enforcer.facts import Probe
-from enforcer.kernel import netlink
-from enforcer.kernel.bpf import attach_xdp, program_info
-from enforcer.kernel.features import announces_native_xdp
-from enforcer.kernel.netlink import InterfaceState, XdpState, interface, interfaces
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.kernel import rtnetlink
+from enforcer.kernel.bpf.features import announces_native_xdp
+from enforcer.kernel.bpf.objects import attach_xdp, program_info
+from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.probe import probe_host
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.words import Answer, Backend, Mode
+from enforcer.kernel.rtnetlink import InterfaceState, XdpState, interface, interfaces
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer, Backend, Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import plan_of
 
@@ -72,7 +72,7 @@ def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
     vlan = Link(index=4, ifname="below0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
     elsewhere = Link(index=5, ifname="other0.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
     ipvlan = Link(index=6, ifname="iv0", mtu=1500, link=3, linkinfo={"kind": "ipvlan"})
-    states = netlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [], {}, "")
+    states = rtnetlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [], {}, "")
     assert states == [
         InterfaceState("below0", 2, 1500, vlans="VLAN interface below0.5"),
         InterfaceState("other0", 3, 1500, taken_by="ipvlan iv0"),

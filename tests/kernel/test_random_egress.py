@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 
-from dossim.host import Host
 from dossim.lab import Lab
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.parse import parse
@@ -25,15 +25,15 @@ from dossim.pipeline.hooks import seen_by_raw
 from dossim.pipeline.policy import Policy, Verdict
 from dossim.predict.flows import ordinary4, ordinary6
 from dossim.predict.rules import decide
-from enforcer.apply import Enforcer
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.enforcement.apply import Enforcer
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.vocabulary import Action, Backend, Direction
 from enforcer.policy.compile import compile_table
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Action, Backend, Direction
 from tests.kernel.iptables_support import run
-from tests.reach import sent
-from tests.strategies import hosts, resources
+from tests.support.reach import sent
+from tests.support.strategies import hosts, resources
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 

@@ -16,17 +16,17 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from dossim.drill import DrillResult, Situation, drill_capture
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
-from tests.counterexample import kept
-from tests.frames import captures
 from tests.kernel.drill_support import assert_as_predicted, ends
-from tests.reach import reach
-from tests.strategies import hosts, resources
-from tests.witnesses import breaches, table_of
+from tests.support.counterexample import kept
+from tests.support.frames import captures
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import breaches, table_of
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 

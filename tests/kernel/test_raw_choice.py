@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import probing
-from enforcer.apply import Applied, Enforcer
 from enforcer.backends.iptables import probe as probe_iptables
 from enforcer.backends.nftables import probe as probe_nftables
-from enforcer.errors import KernelError, UnsupportedKernelError
-from enforcer.facts import Probe
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.enforcement import probing
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import KernelError, UnsupportedKernelError
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer, Backend
 from enforcer.policy.load import load_text
-from enforcer.words import Answer, Backend
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,

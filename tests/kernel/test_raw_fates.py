@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from dossim.disposition import Fate
 from dossim.drill import DrillResult, Situation, drill_capture, predict_capture
-from dossim.host import Host, Listener
+from dossim.model.disposition import Fate
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys
 from dossim.predict.prediction import Prediction
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from enforcer.words import Stage
-from tests.frames import ethernet, ipv4, ipv6
 from tests.kernel.drill_support import assert_as_predicted
-from tests.odd_frames import frames
+from tests.support.frames import ethernet, ipv4, ipv6
+from tests.support.odd_frames import frames
 
 pytestmark = pytest.mark.needs_root
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import lock
-from enforcer.apply import Applied, Enforcer
-from enforcer.kernel import device
-from enforcer.lock import namespace_lock
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.kernel import device, lock
+from enforcer.kernel.lock import namespace_lock
+from enforcer.model.vocabulary import Mode
 from enforcer.policy.load import load_text
-from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import ALLOWED, DENIED, NODE, deny_list, documents, endpoint, policy, traffic
 from tests.kernel.forked import (

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
-from enforcer.kernel.bpf import attach_xdp, program_info
-from enforcer.kernel.netlink import interface
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.mode import ModeChoice
-from enforcer.words import Mode, Stage
+from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf.objects import attach_xdp, program_info
+from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,

@@ -12,13 +12,13 @@ import pytest
 
 from dossim.observe.observer import BPF_NETFILTER, BPF_PROG_TYPE_NETFILTER, CHECKPOINTS, TRACEPOINTS
 from dossim.observe.observer import OBJECT as OBSERVER
-from enforcer.kernel.bpf import BPF_F_XDP_HAS_FRAGS, BpfObject, info_by_fd
+from enforcer.kernel.bpf.objects import BPF_F_XDP_HAS_FRAGS, BpfObject, info_by_fd
+from enforcer.kernel.bpf.offload import OBJECT as OFFLOAD
+from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
+from enforcer.kernel.bpf.toolchain import OBJECT, PROGRAM, WATCHING
 from enforcer.kernel.device import OBJECT as LOOK
 from enforcer.kernel.device import PROGRAM as LOOK_PROGRAM
 from enforcer.kernel.device import can_look
-from enforcer.kernel.offload import OBJECT as OFFLOAD
-from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
-from enforcer.kernel.toolchain import OBJECT, PROGRAM, WATCHING
 
 pytestmark = pytest.mark.needs_root
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from enforcer.backends.xdp import XdpBackend
-from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import Pins
-from enforcer.errors import KernelError
-from enforcer.kernel.bpf import attach_xdp, open_pinned, program_info
-from enforcer.kernel.maps import Map
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.plan import Plan
-from enforcer.words import STAGE_OF_MODE, Mode
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.state import manifest as manifests
+from enforcer.backends.xdp.state.layout import Pins
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import attach_xdp, program_info
+from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
+from enforcer.planning.plan import Plan
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import (
     interface_plan,

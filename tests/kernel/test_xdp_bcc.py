@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
-from enforcer.backends.xdp import XdpBackend
-from enforcer.backends.xdp.layout import Pins
-from enforcer.cli import main
-from enforcer.errors import HostError
-from enforcer.kernel import bcc_compile
-from enforcer.kernel.toolchain import require
-from enforcer.mode import ModeChoice
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.state.layout import Pins
+from enforcer.cli.main import main
+from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf import bcc_compile
+from enforcer.kernel.bpf.toolchain import require
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import HostError
+from enforcer.model.vocabulary import STAGE_OF_MODE, Mode, Stage, Toolchain
 from enforcer.policy.load import load_text
-from enforcer.words import STAGE_OF_MODE, Mode, Stage, Toolchain
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import NODE, documents
 from tests.kernel.xdp_support import counts, passes, pinned_ids, plan_of, state_of, udp_from

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.xdp import XdpBackend
-from enforcer.backends.xdp.layout import Pins
-from enforcer.kernel.bpf import Link
-from enforcer.plan import Plan
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.state.layout import Pins
+from enforcer.kernel.bpf.objects import Link
+from enforcer.model.vocabulary import Mode
+from enforcer.planning.plan import Plan
 from enforcer.policy.resources import UDP as UDP_NUMBER
 from enforcer.policy.resources import Failsafe
-from enforcer.words import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import (
     counts,

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.apply import Enforcer
 from enforcer.backends.base import ApplyResult
 from enforcer.backends.raw import RawBackends
-from enforcer.backends.xdp import XdpBackend
-from enforcer.errors import EnforcerError, HostError, InternalError, KernelError
-from enforcer.kernel.netlink import interface
-from enforcer.mode import ModeChoice
-from enforcer.plan import Plan
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.rtnetlink import interface
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import EnforcerError, HostError, InternalError, KernelError
+from enforcer.model.vocabulary import Mode, Stage
+from enforcer.planning.plan import Plan
 from enforcer.policy.load import load_text
-from enforcer.words import Mode, Stage
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,

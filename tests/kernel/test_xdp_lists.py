@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.xdp import XdpBackend
-from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import MANIFEST, Pins, TablePins
+from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.lists import Lists
-from enforcer.errors import KernelError
+from enforcer.backends.xdp.state import manifest as manifests
+from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
 from enforcer.kernel.netns import current_inode
-from enforcer.plan import Plan
-from enforcer.words import Mode
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import Mode
+from enforcer.planning.plan import Plan
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import counts, interface_plan, passes, plan_of, sniffer, udp_from
 

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.xdp import XdpBackend, generation
-from enforcer.backends.xdp.generation import Loaded
-from enforcer.backends.xdp.layout import Pins
-from enforcer.backends.xdp.manifest import Manifest
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, load_offload, render_offload
-from enforcer.backends.xdp.read import read_counts, read_installed
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.kernel import bpf
-from enforcer.kernel.bpf import open_pinned
-from enforcer.kernel.offload import PROGRAM
-from enforcer.words import Mode
+from enforcer.backends.xdp.state import generation
+from enforcer.backends.xdp.state.generation import Loaded
+from enforcer.backends.xdp.state.layout import Pins
+from enforcer.backends.xdp.state.manifest import Manifest
+from enforcer.backends.xdp.state.read import read_counts, read_installed
+from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf.offload import PROGRAM
+from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.model.vocabulary import Mode
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import pinned_ids, plan_of, state_of, udp_from
 
@@ -53,8 +54,8 @@ def test_its_generation_is_pinned_and_its_counters_are_read(pin_root: Path) -> N
     frame = udp_from("198.51.100.1")
     fd = open_pinned(pins.next / "prog")
     try:
-        assert bpf.program_info(fd).name == "xdp_offload"
-        assert [bpf.test_run(fd, frame)[0] for _ in range(3)] == [XDP_DROP] * 3
+        assert objects.program_info(fd).name == "xdp_offload"
+        assert [objects.test_run(fd, frame)[0] for _ in range(3)] == [XDP_DROP] * 3
     finally:
         os.close(fd)
     generation.finish(pins)

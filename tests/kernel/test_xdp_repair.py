@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enforcer.backends.xdp import XdpBackend, generation
-from enforcer.backends.xdp.layout import Pins, TablePins
-from enforcer.kernel.bpf import Link
-from enforcer.kernel.maps import Map
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.state import generation
+from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import Link
+from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.netns import current_inode
-from enforcer.kernel.xdp import load_pass_program
-from enforcer.plan import Plan
+from enforcer.planning.plan import Plan
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.xdp_support import (
     counts,
@@ -191,7 +192,7 @@ def test_a_killed_agent_leaves_its_program_enforcing(netns_pair: NetnsPair, pin_
     agent = """
 import os, signal, sys
 from pathlib import Path
-from enforcer.backends.xdp import XdpBackend
+from enforcer.backends.xdp.backend import XdpBackend
 from tests.kernel.xdp_support import plan_of
 assert not XdpBackend(Path(sys.argv[1])).apply(plan_of(["203.0.113.0/24"])).refused
 os.kill(os.getpid(), signal.SIGKILL)

@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from enforcer.backends.xdp import XdpBackend
-from enforcer.backends.xdp.layout import Pins
-from enforcer.backends.xdp.read import pinned_program
-from enforcer.kernel.libbpf import libbpf
-from enforcer.kernel.maps import Map
-from enforcer.kernel.netlink import InterfaceState, interface
-from enforcer.plan import InterfacePlan, Plan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.state.layout import Pins
+from enforcer.backends.xdp.state.read import pinned_program
+from enforcer.kernel.bpf.libbpf import libbpf
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.rtnetlink import InterfaceState, interface
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, Plan, PlannedEntry
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import STAGE_OF_MODE, Action, Backend, Mode, Stage
 from tests.kernel.conftest import NetnsPair
 
 SENTINEL_TYPE = 0x88B5  # IEEE 802 local experimental

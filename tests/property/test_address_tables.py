@@ -23,7 +23,7 @@ from enforcer.backends.xdp.tables.keys import keys6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live
 from enforcer.backends.xdp.tables.patch import Patch
 from enforcer.backends.xdp.tables.read6 import read6, whole_walk6
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 ANCHORS = {
     4: (0, 0x0A000000, 0x0A00FFFF, 0x0A010000, 0xCB007100, 0xFFFFFFFF),

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.about import describe
 from dossim.packet.capture import Capture, Reading, read_capture
 from dossim.packet.linkdecoders import DECODERS
-from tests.frames import ethernet, ipv4, segment
+from tests.support.frames import ethernet, ipv4, segment
 
 LIMIT = 4 << 20
 MOST_BYTES = 4096

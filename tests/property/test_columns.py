@@ -10,7 +10,7 @@ from dossim.packet.capture import Capture
 from dossim.packet.columns import Columns, checksum_valid, parse_columns
 from dossim.packet.fields import IPv4, IPv6
 from dossim.packet.parse import internet_checksum, parse
-from tests import frames as frame
+from tests.support import frames as frame
 
 anything = st.lists(st.one_of(frame.frames(), st.binary(max_size=80)), max_size=5)
 

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.disposition import Disposition, Fate
-from dossim.host import Host
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.cut import frame_on_wire
 from dossim.pipeline import Explainer
 from dossim.predict import predict
-from enforcer.mode import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
-from tests.cut_captures import cut_at, random_cuts
-from tests.frame_strategies import random_frames
-from tests.frames import captures
-from tests.strategies import hosts, resources
-from tests.witnesses import differences, plan_for, table_of
+from tests.support.cut_captures import cut_at, random_cuts
+from tests.support.frame_strategies import random_frames
+from tests.support.frames import captures
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import differences, plan_for, table_of
 
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)

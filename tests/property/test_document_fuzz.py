@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dossim.lint import lint
-from enforcer.errors import PolicyError, UnsupportedRuleError
+from enforcer.model.errors import PolicyError, UnsupportedRuleError
 from enforcer.policy import nodes
 from enforcer.policy.compile import compile_table
 from enforcer.policy.load import load, load_documents, load_text

@@ -1,4 +1,4 @@
-"""Documents of :mod:`tests.dump` say what the resources say; so a counter-example's file is the example."""
+"""Documents of :mod:`tests.support.dump` say what the resources say; so a counter-example's file is the example."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from enforcer.policy.load import load_documents, load_text
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.validate_felix import FIELDS
-from tests.dump import as_text, documents
-from tests.strategies import resources
+from tests.support.dump import as_text, documents
+from tests.support.strategies import resources
 
 
 @given(resources())

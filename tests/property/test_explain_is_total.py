@@ -7,16 +7,16 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.disposition import Fate
-from dossim.host import Host
+from dossim.model.disposition import Fate
+from dossim.model.host import Host
 from dossim.packet.cut import ETHERNET_LEAST
 from dossim.packet.parse import parse
 from dossim.pipeline import Explainer, Trace, pipeline_graph
 from dossim.pipeline.graph import START
+from enforcer.model.vocabulary import Mode
 from enforcer.policy.resources import Resources
-from enforcer.words import Mode
-from tests.frames import captures
-from tests.strategies import hosts, resources
+from tests.support.frames import captures
+from tests.support.strategies import hosts, resources
 
 GRAPH = pipeline_graph()
 MODES = st.sampled_from((None, *Mode))

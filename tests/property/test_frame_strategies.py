@@ -11,13 +11,13 @@ import pytest
 from dossim.packet.fields import IPv4, IPv6
 from dossim.packet.parse import parse
 from dossim.pipeline.xdp_headers import Missing, known_behind, readable_ip
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import Rule
-from enforcer.words import Action, Stage
-from tests.frame_strategies import SHORTEST, random_frames
+from tests.support.frame_strategies import SHORTEST, random_frames
+from tests.support.witnesses import predicted, table_of
 from tests.unit.dossim.pipeline.test_xdp_held import EVERY_KIND
 from tests.unit.dossim.xdp_decisions import HOST, policy
-from tests.witnesses import predicted, table_of
 
 COUNT = 2000
 RULES = [replace(rule, action=Action.DENY) for rule in EVERY_KIND if rule != Rule(Action.PASS)]

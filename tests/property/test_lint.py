@@ -14,15 +14,16 @@ from itertools import product
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from dossim.host import Host
 from dossim.lint import Finding, Level, RuleId, lint
+from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline import Explainer
 from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Policy
-from enforcer.facts import HostFacts, InterfaceFacts
-from enforcer.mode import ModeChoice
-from enforcer.policy.nets import Nets
+from enforcer.model.choices import ModeChoice
+from enforcer.model.facts import HostFacts, InterfaceFacts
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import (
     EndpointPort,
     EntityRule,
@@ -38,9 +39,8 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from enforcer.words import Action
-from tests.frames import ME4, captures
-from tests.strategies import INTERFACE, NODE, hosts, resources
+from tests.support.frames import ME4, captures
+from tests.support.strategies import INTERFACE, NODE, hosts, resources
 
 DEAD = (RuleId.SHADOWED, RuleId.UNREACHABLE)
 MODES = (ModeChoice.RAW, ModeChoice.NATIVE)

@@ -12,15 +12,15 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.host import Host
-from enforcer.mode import ModeChoice, RawChoice
+from dossim.model.host import Host
+from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
-from tests.counterexample import kept
-from tests.frame_strategies import random_frames
-from tests.frames import captures
-from tests.reach import reach
-from tests.strategies import hosts, resources
-from tests.witnesses import differences, explained, predicted, table_of
+from tests.support.counterexample import kept
+from tests.support.frame_strategies import random_frames
+from tests.support.frames import captures
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import differences, explained, predicted, table_of
 
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)

@@ -1,4 +1,5 @@
-"""The packets of :mod:`tests.reach` reach what can be reached: a search ten times as long finds hardly any more."""
+"""The packets of :mod:`tests.support.reach` reach what can be reached: a search
+ten times as long finds hardly any more."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ from collections import Counter
 
 from hypothesis import HealthCheck, given, settings
 
-from dossim.host import Host
+from dossim.model.host import Host
 from enforcer.policy.resources import Resources
-from tests.reach import CANDIDATES, reach
-from tests.strategies import hosts, resources
-from tests.witnesses import table_of
+from tests.support.reach import CANDIDATES, reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import table_of
 
 
 def test_what_a_long_search_reaches_a_short_one_reaches() -> None:

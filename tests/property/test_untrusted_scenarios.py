@@ -17,11 +17,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dossim.errors import PacketError
+from dossim.model.errors import PacketError
 from dossim.scenario import InvalidScenario, ScenarioRunner, load_scenario
 from dossim.scenario.budget import Budget, Limits
 from dossim.scenario.expression import assumed_in, frames_of, layers
-from enforcer.errors import EnforcerError
+from enforcer.model.errors import EnforcerError
 from tests.unit.enforcer.test_printable import HOSTILE, harmless
 
 ROOT = Path(__file__).parents[2]

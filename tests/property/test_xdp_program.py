@@ -1,7 +1,7 @@
 """The third witness of the XDP stage, the program itself: it drops what explain and predict say, for the same entries.
 
 The program is loaded with what the backend renders for the plan, and runs in ``BPF_PROG_TEST_RUN``: no interface, no
-kernel behind it. Frames are aimed at the policy (:mod:`tests.frame_strategies`).
+kernel behind it. Frames are aimed at the policy (:mod:`tests.support.frame_strategies`).
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.disposition import Disposition
-from dossim.host import Host
-from enforcer.mode import ModeChoice
-from enforcer.plan import InterfacePlan
+from dossim.model.disposition import Disposition
+from dossim.model.host import Host
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.resources import Resources
-from enforcer.words import Stage
 from tests.bpf.xdp_program import XDP_DROP, program_for
-from tests.counterexample import kept
-from tests.frame_strategies import SHORTEST, random_frames
-from tests.frames import captures
-from tests.reach import reach
-from tests.strategies import hosts, resources
+from tests.support.counterexample import kept
+from tests.support.frame_strategies import SHORTEST, random_frames
+from tests.support.frames import captures
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import explained, plan_for, predicted, table_of
 from tests.unit.dossim import xdp_decisions
 from tests.unit.dossim.xdp_decisions import Row
 from tests.unit.dossim.xdp_rows import ROWS
-from tests.witnesses import explained, plan_for, predicted, table_of
 
 pytestmark = pytest.mark.needs_root
 

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from enforcer.backends.xdp.contents import contents_of
-from enforcer.backends.xdp.eligible import held
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.backends.xdp.rows import atoms, render
-from enforcer.plan import InterfacePlan
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import Failsafe, IcmpMatch, IPAddress, IPNetwork, PortRange
+from enforcer.backends.xdp.compile.contents import contents_of
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.backends.xdp.compile.rows import atoms, render
+from enforcer.model.nets import IPAddress, IPNetwork, Nets
+from enforcer.model.vocabulary import Action, Backend, Mode
+from enforcer.planning.plan import InterfacePlan
+from enforcer.planning.xdp_capability import held
+from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
-from enforcer.words import Action, Backend, Mode
-from tests.ruletables import ADDRESSES, Packet, packets, rule_tables
+from tests.support.ruletables import ADDRESSES, Packet, packets, rule_tables
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
 NO, DOUBT, YES = "no", "doubt", "yes"

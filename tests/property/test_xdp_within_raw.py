@@ -14,16 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dossim.disposition import Disposition, Fate
-from dossim.host import Host
-from enforcer.mode import ModeChoice, RawChoice
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import EntityRule, NamedPort, Resources, Rule
-from enforcer.words import Action, Stage
-from tests.counterexample import kept
-from tests.frame_strategies import random_frames
-from tests.frames import captures
-from tests.reach import reach
-from tests.strategies import hosts, resources
+from tests.support.counterexample import kept
+from tests.support.frame_strategies import random_frames
+from tests.support.frames import captures
+from tests.support.reach import reach
+from tests.support.strategies import hosts, resources
+from tests.support.witnesses import breaches_of, explained, predicted, table_of
 from tests.unit.dossim.xdp_decisions import (
     BROKEN6,
     HOST,
@@ -37,7 +38,6 @@ from tests.unit.dossim.xdp_decisions import (
     six,
     transport,
 )
-from tests.witnesses import breaches_of, explained, predicted, table_of
 
 CHOICES = (ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)

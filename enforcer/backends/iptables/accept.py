@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from enforcer.backends.iptables.rules import Chain, MarkMatch, Rule, TableName, Verdict
-from enforcer.words import Direction
+from enforcer.model.vocabulary import Direction
 
 # For each table, built-in chain -> the chain of ours it is hooked to.
 HOOKS = {

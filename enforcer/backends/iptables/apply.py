@@ -13,10 +13,10 @@ from difflib import SequenceMatcher
 
 from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.blob import SetIndex, encode
-from enforcer.backends.iptables.names import is_our_chain
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, Chain, Jump, OpaqueRule, Rule, TableId, TableName
 from enforcer.backends.iptables.table import KernelTable, TableChangedError, exists, kernel_table, xtables_lock
+from enforcer.backends.netfilter.names import is_our_chain
 
 _ATTEMPTS = 5
 

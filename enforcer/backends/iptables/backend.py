@@ -19,7 +19,7 @@ from enforcer.backends.iptables.render import Settings, render
 from enforcer.backends.iptables.rules import FAMILIES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
 from enforcer.backends.iptables.table import exists, kernel_table
-from enforcer.plan import Plan
+from enforcer.planning.plan import Plan
 
 
 @dataclass(frozen=True)

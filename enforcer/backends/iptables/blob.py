@@ -33,7 +33,8 @@ from enforcer.backends.iptables.rules import (
     Target,
     Verdict,
 )
-from enforcer.policy.resources import IPNetwork, PortRange
+from enforcer.model.nets import IPNetwork
+from enforcer.policy.resources import PortRange
 
 _COUNTERS = struct.Struct("=QQ")  # packets, bytes: the last 16 bytes of both headers
 _EXTENSION = struct.Struct("=H29sB")  # struct xt_entry_match and xt_entry_target: size, name, revision

@@ -35,7 +35,7 @@ from pyroute2.netlink.nfnetlink.ipset import (
 
 from enforcer.backends.iptables.members import Members, none_of, pack, parse
 from enforcer.backends.iptables.rules import SetType
-from enforcer.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
+from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
 _BUCKET_LOAD = 4  # members a bucket should start with; the kernel's buckets hold up to 12

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from enforcer.backends.iptables.names import set_name
 from enforcer.backends.iptables.rules import (
     PORT_SLOTS,
     Match,
@@ -32,11 +31,12 @@ from enforcer.backends.iptables.rules import (
     SetType,
     Side,
 )
-from enforcer.errors import InternalError
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import IPNetwork, PortRange
+from enforcer.backends.netfilter.names import set_name
+from enforcer.model.errors import InternalError
+from enforcer.model.nets import IPNetwork, Nets
+from enforcer.model.vocabulary import Action
+from enforcer.policy.resources import PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
-from enforcer.words import Action
 
 ICMP, ICMPV6 = 1, 58
 ICMP_OF_FAMILY = {4: ICMP, 6: ICMPV6}

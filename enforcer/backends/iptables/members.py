@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.iptables.rules import PortMember, SetSpec, SetType
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 Members = npt.NDArray[np.bytes_]
 _Bytes = npt.NDArray[np.uint8]

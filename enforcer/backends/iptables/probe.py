@@ -7,9 +7,9 @@ from collections.abc import Callable
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.rules import TableId, TableName
 from enforcer.backends.iptables.table import kernel_table
-from enforcer.errors import HostError, PrivilegeError, ran_out
-from enforcer.facts import Probe
-from enforcer.words import Answer
+from enforcer.model.errors import HostError, PrivilegeError, ran_out
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer
 
 
 def probe(*, ipv6: bool = True) -> Probe:

@@ -34,7 +34,6 @@ from enforcer.backends.iptables.match import (
     side_of,
     unsupported,
 )
-from enforcer.backends.iptables.names import ALLOW_CHAIN, ChainKind, chain_name
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
     DEFAULT_MAX_SET_SIZE,
@@ -56,11 +55,12 @@ from enforcer.backends.iptables.rules import (
     Target,
     Verdict,
 )
-from enforcer.errors import UnsupportedRuleError
-from enforcer.plan import Plan
+from enforcer.backends.netfilter.names import ALLOW_CHAIN, ChainKind, chain_name
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.planning.plan import Plan
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
-from enforcer.words import Action, Backend, Direction
 
 LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 

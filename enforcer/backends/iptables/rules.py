@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import IPAddress, IPNetwork, PortRange
-from enforcer.words import Word
+from enforcer.model.nets import IPAddress, IPNetwork, Nets
+from enforcer.model.vocabulary import Word
+from enforcer.policy.resources import PortRange
 
 FAMILIES = (4, 6)
 

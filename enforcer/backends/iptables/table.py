@@ -17,9 +17,9 @@ from functools import cache
 
 from enforcer.backends.iptables.blob import KernelRule
 from enforcer.backends.iptables.rules import TableId
-from enforcer.errors import RAN_OUT, HostError, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.kernel.libiptc import TABLE_NAMES, IptcError, Snapshot, request_tables
-from enforcer.log import event
+from enforcer.model.errors import RAN_OUT, HostError, KernelError, PrivilegeError, UnsupportedKernelError
+from enforcer.system.log import event
 
 _LOCK_PATH = "/run/xtables.lock"
 _LOCK_TIMEOUT_S = 30.0

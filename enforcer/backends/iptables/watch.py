@@ -22,14 +22,14 @@ from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_LIST, IPSET_FLAG_LIST_HEA
 from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.apply import leads_to_us
 from enforcer.backends.iptables.ipset import ipsets
-from enforcer.backends.iptables.names import is_our_chain, is_our_set
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, TableId
 from enforcer.backends.iptables.sets import SetSync
 from enforcer.backends.iptables.table import exists, kernel_table
-from enforcer.errors import KernelError
+from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.kernel.pace import Pace
 from enforcer.kernel.xtables import TableSocket, TableState
+from enforcer.model.errors import KernelError
 
 _MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")

@@ -14,8 +14,8 @@ from enforcer.backends.nftables.apply import Edit, transact
 from enforcer.backends.nftables.read import ReadTable, read_counters, read_table, set_names, without_interfaces
 from enforcer.backends.nftables.render import render
 from enforcer.backends.nftables.rules import FAMILY_OF, Settings
-from enforcer.kernel.nft import nftables
-from enforcer.plan import Plan
+from enforcer.kernel.nfnetlink import nftables
+from enforcer.planning.plan import Plan
 
 
 @dataclass(frozen=True)

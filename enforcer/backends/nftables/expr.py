@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables.rules import Code, Expr, RateLimit, Verdict
-from enforcer.policy.resources import IPNetwork, PortRange
+from enforcer.model.nets import IPNetwork
+from enforcer.policy.resources import PortRange
 
 # enum nft_registers, as the kernel shows them: whole registers of 16 octets by one number, parts of four by another
 _VERDICT_REGISTER, _FIRST = 0, 1

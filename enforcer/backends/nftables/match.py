@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from itertools import product
 
 from enforcer.backends.iptables.match import ICMP, ICMPV6, lets_go, set_identity
-from enforcer.backends.iptables.names import set_name
 from enforcer.backends.iptables.rules import Side
+from enforcer.backends.netfilter.names import set_name
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.members import named_members, net_members, port_members
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Expr, SetSpec
-from enforcer.errors import InternalError
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import IcmpMatch, IPNetwork, PortRange
+from enforcer.model.errors import InternalError
+from enforcer.model.nets import IPNetwork, Nets
+from enforcer.model.vocabulary import Action
+from enforcer.policy.resources import IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
-from enforcer.words import Action
 
 Exprs = tuple[Expr, ...]
 

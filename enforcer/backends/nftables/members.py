@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from enforcer.backends.iptables.match import merged_ports
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Members, SetType
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 from enforcer.policy.resources import PortRange
 from enforcer.policy.ruletable import PortSet
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import blob, expr
 from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
-from enforcer.errors import HostError, PrivilegeError, ran_out
-from enforcer.facts import Probe
-from enforcer.kernel.nft import Family, Message, NfTables, nftables, text
-from enforcer.words import Answer
+from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables, text
+from enforcer.model.errors import HostError, PrivilegeError, ran_out
+from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Answer
 
 _TABLE, _CHAIN, _SET = "enforcer-probe", "probe", "probe"
 _NEW_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _CREATE = 0, 3, 6, 9, 0x400

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from enforcer.backends.iptables.match import PORT_PROTOCOLS, cannot_match, unsupported
-from enforcer.backends.iptables.names import ALLOW_CHAIN, chain_name
 from enforcer.backends.iptables.render import WAYS, Way, entries_of, grouped, log_prefix
 from enforcer.backends.iptables.rules import Side
+from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.match import (
     ICMP_OCTETS,
@@ -36,11 +36,11 @@ from enforcer.backends.nftables.match import (
     questions_of,
 )
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
-from enforcer.errors import UnsupportedRuleError
-from enforcer.plan import Plan
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.planning.plan import Plan
 from enforcer.policy.resources import Failsafe, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
-from enforcer.words import Action, Backend, Direction
 
 RAW_PRIORITY = -300
 _HOOKS = {Direction.INGRESS: Hook(0, RAW_PRIORITY), Direction.EGRESS: Hook(3, RAW_PRIORITY)}  # NF_INET_*

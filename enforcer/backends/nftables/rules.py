@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.iptables.rules import DEFAULT_MAX_SET_SIZE
-from enforcer.kernel.nft import Family
+from enforcer.kernel.nfnetlink import Family
 
 TABLE = "enforcer"
 FAMILY_OF = {4: Family.IP, 6: Family.IP6}

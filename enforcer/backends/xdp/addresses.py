@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from enforcer import directories
-from enforcer.backends.xdp import manifest as manifests
-from enforcer.backends.xdp.layout import MANIFEST, TABLE_PINS, TABLES, TablePins
-from enforcer.backends.xdp.manifest import TableManifest
+from enforcer.backends.xdp.state import manifest as manifests
+from enforcer.backends.xdp.state.layout import MANIFEST, TABLE_PINS, TABLES, TablePins
+from enforcer.backends.xdp.state.manifest import TableManifest
 from enforcer.backends.xdp.tables.classes import Classified
 from enforcer.backends.xdp.tables.forest6 import NODE6
 from enforcer.backends.xdp.tables.image4 import build4, holds4, read4
 from enforcer.backends.xdp.tables.image6 import build6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass
 from enforcer.backends.xdp.tables.read6 import read6
-from enforcer.errors import KernelError
-from enforcer.kernel.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
-from enforcer.kernel.rcu import store_fence
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
+from enforcer.kernel.bpf.rcu import store_fence
+from enforcer.model.errors import KernelError
+from enforcer.system import directories
 
 U32 = npt.NDArray[np.uint32]
 

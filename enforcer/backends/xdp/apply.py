@@ -18,20 +18,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.addresses import AddressTables
-from enforcer.backends.xdp.generation import Contents, Elements, Loaded
-from enforcer.backends.xdp.layout import MAPS, PROGRAM, Pins
-from enforcer.backends.xdp.manifest import Manifest
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, OffloadTable, load_offload
-from enforcer.backends.xdp.read import Installed, link_info, read_installed
-from enforcer.errors import RAN_OUT, KernelError, PrivilegeError
-from enforcer.kernel.bpf import Link, LinkInfo, attach_xdp, open_pinned, program_words
-from enforcer.kernel.maps import Map
-from enforcer.kernel.netlink import InterfaceState
-from enforcer.kernel.offload import PROGRAM as OFFLOAD_PROGRAM
-from enforcer.kernel.xdp import why_refused
-from enforcer.words import Mode, Toolchain
+from enforcer.backends.xdp.state import generation
+from enforcer.backends.xdp.state.generation import Contents, Elements, Loaded
+from enforcer.backends.xdp.state.layout import MAPS, PROGRAM, Pins
+from enforcer.backends.xdp.state.manifest import Manifest
+from enforcer.backends.xdp.state.read import Installed, link_info, read_installed
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import Link, LinkInfo, attach_xdp, program_words
+from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
+from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.kernel.bpf.xdp import why_refused
+from enforcer.kernel.rtnetlink import InterfaceState
+from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError
+from enforcer.model.vocabulary import Mode, Toolchain
 
 
 class Refused(Exception):

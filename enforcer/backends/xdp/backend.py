@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer import directories
 from enforcer.backends.base import ApplyResult, EntryCount
-from enforcer.backends.xdp import generation
 from enforcer.backends.xdp.converge import Settings, converge
-from enforcer.backends.xdp.layout import Pins, TablePins, all_pins, version_of
-from enforcer.backends.xdp.read import Installed, entry_counts, read_all, read_installed
-from enforcer.errors import HostError, KernelError
-from enforcer.kernel.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
-from enforcer.kernel.netlink import interfaces
+from enforcer.backends.xdp.state import generation
+from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
+from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
 from enforcer.kernel.netns import current_inode
-from enforcer.plan import Plan
-from enforcer.words import Toolchain
+from enforcer.kernel.rtnetlink import interfaces
+from enforcer.model.errors import HostError, KernelError
+from enforcer.model.vocabulary import Toolchain
+from enforcer.planning.plan import Plan
+from enforcer.system import directories
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from enforcer.backends.base import ApplyResult
-from enforcer.backends.xdp import addresses, generation
+from enforcer.backends.xdp import addresses
 from enforcer.backends.xdp.addresses import AddressTables
 from enforcer.backends.xdp.apply import (
     ForeignProgram,
@@ -23,24 +23,25 @@ from enforcer.backends.xdp.apply import (
     put_rows,
     reconcile,
 )
-from enforcer.backends.xdp.contents import contents_of
-from enforcer.backends.xdp.generation import Contents
-from enforcer.backends.xdp.layout import MANIFEST, Pins, TablePins
-from enforcer.backends.xdp.manifest import Manifest, Members
+from enforcer.backends.xdp.compile.contents import contents_of
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, atoms, render
 from enforcer.backends.xdp.offload import OffloadTable, TooManyLengthsError, render_offload
-from enforcer.backends.xdp.read import read_all
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.backends.xdp.rows import XdpRows, address_rows, atoms, render
+from enforcer.backends.xdp.state import generation
+from enforcer.backends.xdp.state.generation import Contents
+from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
+from enforcer.backends.xdp.state.manifest import Manifest, Members
+from enforcer.backends.xdp.state.read import read_all
 from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
-from enforcer.kernel.netlink import InterfaceState
-from enforcer.kernel.netlink import interfaces as netlink_interfaces
+from enforcer.kernel.bpf.offload import OBJECT as OFFLOAD_OBJECT
+from enforcer.kernel.bpf.toolchain import program_digest
 from enforcer.kernel.netns import current_inode
-from enforcer.kernel.offload import OBJECT as OFFLOAD_OBJECT
-from enforcer.kernel.toolchain import program_digest
-from enforcer.plan import InterfacePlan
-from enforcer.policy.nets import Nets
+from enforcer.kernel.rtnetlink import InterfaceState
+from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Mode, Toolchain
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.resources import NOWHERE
-from enforcer.words import Mode, Toolchain
 
 
 @dataclass(frozen=True)

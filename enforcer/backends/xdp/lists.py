@@ -13,21 +13,21 @@ import numpy as np
 
 from enforcer.backends.xdp.addresses import AddressTables, open_tables
 from enforcer.backends.xdp.apply import put_rows
-from enforcer.backends.xdp.layout import MANIFEST, Pins, TablePins
-from enforcer.backends.xdp.rows import address_rows, atoms
+from enforcer.backends.xdp.compile.rows import address_rows, atoms
+from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
 from enforcer.backends.xdp.tables.live import Changed
-from enforcer.errors import KernelError
+from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.netns import current_inode
-from enforcer.kernel.rcu import wait_for_readers
-from enforcer.plan import InterfacePlan, Plan
-from enforcer.policy.nets import Nets
+from enforcer.model.errors import KernelError
+from enforcer.model.nets import Nets
+from enforcer.planning.plan import InterfacePlan, Plan
 
 
 class Lists:
     """The lists of a plan that XDP enforces in this network namespace. Close it, or use it in a ``with``.
 
-    The only writer: nobody else applies plans meanwhile (:func:`enforcer.lock.namespace_lock`). KernelError when there
-    are no tables in force here, or they have no room left: then apply a plan.
+    The only writer: nobody else applies plans meanwhile (:func:`enforcer.kernel.lock.namespace_lock`). KernelError when
+    there are no tables in force here, or they have no room left: then apply a plan.
     """
 
     def __init__(self, pin_root: Path, plan: Plan, *, ipv6: bool = True) -> None:

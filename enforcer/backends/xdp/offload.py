@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.errors import HostError, KernelError
-from enforcer.kernel.bpf import BpfObject
-from enforcer.kernel.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
-from enforcer.plan import InterfacePlan
-from enforcer.policy.nets import Nets
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.kernel.bpf.objects import BpfObject
+from enforcer.kernel.bpf.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
+from enforcer.model.errors import HostError, KernelError
+from enforcer.model.nets import Nets
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, IpSet
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dossim.disposition import Fate
 from dossim.drill import DrillResult, PredictResult
+from dossim.model.disposition import Fate
 from dossim.observe import Observations
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
 from dossim.scenario import Scenario, ScenarioResult, ScenarioRunner, load_scenario
 from dossim.scenario.expect import evaluate
 from dossim.verify import verify
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 
 ROOT = Path(__file__).parents[3]
 UNOBSERVED = 255

@@ -20,11 +20,11 @@ from dossim.cli.facts import facts_of, read_facts
 from dossim.packet.capture import Capture
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
-from enforcer.facts import HostFacts, HostRules, InterfaceFacts, Probe
-from enforcer.facts_view import facts_as_dict
+from enforcer.cli.facts_view import facts_as_dict
+from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Answer, Backend, Mode
 from enforcer.policy.nodes import from_data
-from enforcer.words import Answer, Backend, Mode
-from tests.unusable import UNUSABLE
+from tests.support.unusable import UNUSABLE
 
 ROOT = Path(__file__).parents[3]
 SCENARIOS = ROOT / "scenarios"
@@ -534,7 +534,7 @@ def test_a_failed_expectation_is_exit_1(tmp_path: Path) -> None:
 
 
 def test_without_privilege_the_run_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from enforcer.errors import PrivilegeError
+    from enforcer.model.errors import PrivilegeError
 
     def refuse(*_: object, **__: object) -> None:
         raise PrivilegeError("creating a network namespace needs CAP_SYS_ADMIN; run as root")

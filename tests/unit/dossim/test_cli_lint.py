@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from dossim.cli import main
 from dossim.cli.lint import LEVELS
 from dossim.lint import Level
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.facts_view import facts_as_dict
-from enforcer.words import Answer, Mode
+from enforcer.cli.facts_view import facts_as_dict
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Answer, Mode
 from tests.unit.dossim.lint.policies import ENDPOINT, net_set, policy
 
 POLICIES = Path(__file__).parents[3] / "scenarios" / "policies"

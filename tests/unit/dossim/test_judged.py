@@ -8,16 +8,16 @@ from ipaddress import ip_address, ip_interface
 import numpy as np
 import pytest
 
-from dossim.disposition import Fate
 from dossim.drill import PredictResult, Situation, every, predict_capture
 from dossim.drill.judged import judged
-from dossim.errors import CaptureError
-from dossim.host import Host, Listener
+from dossim.model.disposition import Fate
+from dossim.model.errors import CaptureError
+from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from dossim.packet.parse import internet_checksum
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
-from enforcer.words import Stage
-from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 
 HOST = Host("jasper", addresses=(ip_interface(ME4), ip_interface(ME6)), listen=(Listener(17, 53),))
 SOURCES = {4: "203.0.113.7", 6: "2001:db8::7"}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.observe.journey import JOURNEY, Checkpoint
 from dossim.observe.judgement import judge, open_packets
 from dossim.packet.capture import Capture
@@ -23,11 +23,11 @@ from dossim.packet.parse import parse_ipv4
 from dossim.pipeline import Explainer
 from dossim.pipeline.reassembly import reassemble
 from dossim.predict import predict
-from enforcer.plan import InterfacePlan
+from enforcer.model.vocabulary import Backend
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Backend
-from tests.frames import ME4, ethernet, ipv4
+from tests.support.frames import ME4, ethernet, ipv4
 
 HOST = Host("jasper", addresses=(ip_interface(ME4),))
 FEW = 150

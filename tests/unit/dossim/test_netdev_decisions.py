@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from dossim.pipeline import Explainer
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Rule, Tier
-from enforcer.words import Stage
-from tests.frames import ME4, ethernet, ipv4
+from tests.support.frames import ME4, ethernet, ipv4
+from tests.support.witnesses import plan_for, predicted
 from tests.unit.dossim.xdp_decisions import (
     ALLOW,
     BAD,
@@ -40,7 +41,6 @@ from tests.unit.dossim.xdp_decisions import (
     untracked,
 )
 from tests.unit.dossim.xdp_rows import ECHO, NO_DOUBT, ROWS, SSH
-from tests.witnesses import plan_for, predicted
 
 HEADERS, NOT_SOUND = "its protocol cannot be known here (extension header)", "tagged, or no IP header"
 # What an XDP program knows, or says in other words: these all go on to raw.

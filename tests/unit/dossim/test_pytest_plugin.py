@@ -23,7 +23,7 @@ slow: true
 # Stand-ins for the kernel: it refuses, it does as predicted, it delivers packet 3.
 REFUSE = """
 import dossim.scenario.run as run
-from enforcer.errors import PrivilegeError
+from enforcer.model.errors import PrivilegeError
 def refuse(*args, **options):
     raise PrivilegeError("creating a network namespace needs CAP_SYS_ADMIN")
 run.drill_capture = refuse

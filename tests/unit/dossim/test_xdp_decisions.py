@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dossim.pipeline import Explainer
-from enforcer.mode import ModeChoice
-from enforcer.words import STAGE_OF_MODE, Mode
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
+from tests.support.witnesses import explained, plan_for, predicted
 from tests.unit.dossim.xdp_decisions import HOST, Row
 from tests.unit.dossim.xdp_rows import DEVICE_ROWS, ROWS
-from tests.witnesses import explained, plan_for, predicted
 
 CHOICE = {Mode.NATIVE: ModeChoice.NATIVE, Mode.GENERIC: ModeChoice.GENERIC, Mode.OFFLOAD: ModeChoice.OFFLOAD}
 CASES = [(Mode.NATIVE, row) for row in ROWS] + [(Mode.OFFLOAD, row) for row in DEVICE_ROWS]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from dossim.host import Host
-from enforcer.policy.nets import Nets
+from dossim.model.host import Host
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import (
     EndpointPort,
     EntityRule,
@@ -25,8 +26,7 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from enforcer.words import Action
-from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 
 HOST = Host("jasper", "eth0", addresses=(ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")))
 BAD, BAD6, GOOD, OTHER = "203.0.113.7", "2001:db8::7", "198.51.100.9", "192.0.2.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, PortRange, Rule, Tier
-from tests.frames import ME4, ethernet, ipv4
+from tests.support.frames import ME4, ethernet, ipv4
 from tests.unit.dossim.xdp_decisions import (
     ALLOW,
     BAD,

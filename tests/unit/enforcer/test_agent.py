@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.agent import Agent
-from enforcer.apply import Applied, Enforcer
-from enforcer.backoff import BackOff
-from enforcer.errors import InternalError, KernelError, PrivilegeError, UnsupportedRuleError
-from enforcer.plan import Plan
+from enforcer.agent.agent import Agent
+from enforcer.agent.backoff import BackOff
+from enforcer.agent.event_loop import Woken
+from enforcer.enforcement.apply import Applied, Enforcer
+from enforcer.model.errors import InternalError, KernelError, PrivilegeError, UnsupportedRuleError
+from enforcer.planning.plan import Plan
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
-from enforcer.wakeups import Woken
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}"
 FIRST, SECOND, KEPT = (load_text(SET % name) for name in ("first", "second", "kept"))

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.agent_lock import AgentRecord, agent_lock, running_agent
-from enforcer.errors import AgentRunsError
+from enforcer.agent.lock import AgentRecord, agent_lock, running_agent
+from enforcer.model.errors import AgentRunsError
 
 ME = AgentRecord(os.getpid(), "2026-01-02T03:04:05Z", "jasper", "/etc/enforcer")
 HOLDER = """
 import sys
 from pathlib import Path
-from enforcer.agent_lock import AgentRecord, agent_lock
+from enforcer.agent.lock import AgentRecord, agent_lock
 with agent_lock(AgentRecord(4711, "2026-01-02T03:04:05Z", "onyx", "/srv/policy"), Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -12,10 +12,18 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from enforcer import cli_support
-from enforcer.cli import main
-from enforcer.cli_support import CommandGroup, console_for, emit, line
-from enforcer.errors import Finding, InternalError, KernelError, PolicyError, Position, PrivilegeError, UsageError
+from enforcer.cli import support
+from enforcer.cli.main import main
+from enforcer.cli.support import CommandGroup, console_for, emit, line
+from enforcer.model.errors import (
+    Finding,
+    InternalError,
+    KernelError,
+    PolicyError,
+    Position,
+    PrivilegeError,
+    UsageError,
+)
 
 COMMANDS = ("probe", "apply", "run", "status", "counters", "detach")
 POLICY = """\
@@ -39,7 +47,7 @@ def policy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unprivileged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_support, "_effective_capabilities", lambda: 0)
+    monkeypatch.setattr(support, "_effective_capabilities", lambda: 0)
 
 
 def test_every_command_is_listed_with_a_sentence() -> None:

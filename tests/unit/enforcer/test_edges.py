@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.agent.event_loop import Wakeups
+from enforcer.agent.systemd import notify, watchdog_interval_s
 from enforcer.datastore.files import FileStore
-from enforcer.errors import HostError
-from enforcer.lock import namespace_lock
-from enforcer.log import LineFormatter
+from enforcer.kernel.lock import namespace_lock
+from enforcer.model.errors import HostError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
-from enforcer.systemd import notify, watchdog_interval_s
-from enforcer.wakeups import Wakeups
+from enforcer.system.log import LineFormatter
 
 SET = """\
 apiVersion: projectcalico.org/v3
@@ -324,7 +324,7 @@ def test_without_a_thread_the_work_is_done_all_the_same(
 def test_a_thread_that_dies_before_it_begins_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one does without memory for its first frame."""
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: 0)
-    monkeypatch.setattr("enforcer.helper._BEGINS_WITHIN_S", 0.01)
+    monkeypatch.setattr("enforcer.agent.helper._BEGINS_WITHIN_S", 0.01)
     done: list[int] = []
     with Wakeups(Quiet(), on_stop=unused) as wakeups:
         wakeups.work(lambda: done.append(1))
@@ -340,7 +340,7 @@ def test_what_the_work_raises_is_raised() -> None:
 
 
 def test_watching_that_fails_begins_anew(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("enforcer.wakeups._REPAIR_EVERY_S", 0.1)
+    monkeypatch.setattr("enforcer.agent.event_loop._REPAIR_EVERY_S", 0.1)
     store = Quiet()
     store.fails = True
     with Wakeups(store, on_stop=unused) as wakeups:

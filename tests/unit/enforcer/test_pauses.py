@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enforcer.repairs import Pauses
+from enforcer.agent.repairs import Pauses
 
 
 class Clock:

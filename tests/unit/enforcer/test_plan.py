@@ -9,14 +9,14 @@ from ipaddress import ip_network
 import pytest
 from rich.console import Console
 
-from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.mode import ModeChoice
-from enforcer.plan import InterfacePlan, Plan, make_plan, wants_xdp
-from enforcer.plan_view import plan_as_dict, print_plan, stages_of
+from enforcer.cli.plan_view import plan_as_dict, print_plan, stages_of
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, Plan, make_plan, wants_xdp
 from enforcer.policy.resources import UDP, FelixConfiguration, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable, TrackedPolicy
-from enforcer.words import Action, Answer, Backend, Direction, Mode, Stage
 
 YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "the driver has none"), Probe(Answer.UNKNOWN, "no privilege")
 EVERYTHING = {Mode.OFFLOAD: YES, Mode.NATIVE: YES, Mode.GENERIC: YES}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from enforcer.cli_support import CommandGroup, console_for, echo, emit, line
-from enforcer.errors import Finding, Position, UsageError
-from enforcer.log import LineFormatter
-from enforcer.printable import printable, printable_json, printable_lines
+from enforcer.cli.support import CommandGroup, console_for, echo, emit, line
+from enforcer.model.errors import Finding, Position, UsageError
+from enforcer.model.printable import printable, printable_json, printable_lines
+from enforcer.system.log import LineFormatter
 
 HOSTILE = {
     "colours": "\x1b[31mred\x1b[0m",
@@ -147,7 +147,7 @@ def test_nothing_is_printed_beside_the_one_door() -> None:
     """The functions of cli_support escape; nothing else writes to a terminal."""
     root = Path(__file__).parents[3]
     doors = {
-        root / "enforcer/cli_support.py",
+        root / "enforcer/cli/support.py",
         root / "dossim/cli/selector.py",  # one line of JSON for each line of stdin
         root / "enforcer/kernel/netns.py",  # what a child process answers its parent
     }

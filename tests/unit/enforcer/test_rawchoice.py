@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.errors import UnsupportedKernelError
-from enforcer.facts import HostFacts, HostRules, Probe
-from enforcer.mode import RawChoice
+from enforcer.model.choices import RawChoice
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.facts import HostFacts, HostRules, Probe
+from enforcer.model.vocabulary import Answer, Backend
+from enforcer.planning.raw_choice import raw_backend
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import FelixConfiguration
-from enforcer.rawchoice import raw_backend
-from enforcer.words import Answer, Backend
 
 YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "no such table"), Probe(Answer.UNKNOWN, "needs root")
 IPTABLES, NFTABLES = Backend.IPTABLES, Backend.NFTABLES

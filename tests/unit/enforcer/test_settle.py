@@ -9,15 +9,15 @@ from ipaddress import ip_network
 import pytest
 
 from enforcer.backends.base import ApplyResult, EntryCount
-from enforcer.errors import HostError, InternalError, KernelError, PrivilegeError
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.memory import Memory
-from enforcer.mode import ModeChoice
-from enforcer.plan import Plan
+from enforcer.enforcement.negotiate import Settlement, Wish, settle
+from enforcer.enforcement.probe_cache import Memory
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import HostError, InternalError, KernelError, PrivilegeError
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Action, Answer, Mode
+from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
-from enforcer.settle import Settlement, Wish, settle
-from enforcer.words import Action, Answer, Mode
 
 ENTRY = Entry("gnp/x ingress[0]", Action.DENY, source=AddressMatch(nets=(ip_network("203.0.113.0/24"),)))
 TABLES = tuple(RuleTable(name, f"jasper-{name}", (ENTRY,)) for name in ("eth0", "eth1"))

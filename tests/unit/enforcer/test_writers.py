@@ -13,8 +13,8 @@ import pytest
 
 from enforcer.datastore.files import FileStore
 from enforcer.datastore.writers import is_open_for_writing
-from enforcer.policy import paths
 from enforcer.policy.resources import Resources
+from enforcer.system import files
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}\n"
 WHOLE = f"{SET % 'a'}---\n{SET % 'b'}"
@@ -199,7 +199,7 @@ def test_without_inotify_changes_are_still_noticed(
 def test_a_fault_that_goes_by_unseen_is_tried_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the disk changes nothing about the file that could be noticed."""
     failing = True
-    real = paths.read
+    real = files.read
 
     def read(path: str) -> bytes:
         if failing:
@@ -207,7 +207,7 @@ def test_a_fault_that_goes_by_unseen_is_tried_again(file: Path, monkeypatch: pyt
         return real(path)
 
     follower = Follower(file.parent)
-    monkeypatch.setattr("enforcer.policy.paths.read", read)
+    monkeypatch.setattr("enforcer.system.files.read", read)
     with follower.following():
         scratch = file.parent.parent / "scratch"
         scratch.write_text(SET % "new")

@@ -25,7 +25,7 @@ from enforcer.backends.xdp.tables.keys import (
     ranges4,
     ranges6,
 )
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 MOST_CLASSES = 1 << 16
 Members = frozenset[str]

@@ -25,7 +25,7 @@ from enforcer.backends.xdp.tables.keys import (
     within,
 )
 from enforcer.backends.xdp.tables.room import Full
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 # From so many ranges on, all CIDRs of the atom are swept once; below, each range is searched for by itself.
 _MANY_RANGES = 64

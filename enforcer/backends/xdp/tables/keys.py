@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]

@@ -24,7 +24,7 @@ from enforcer.backends.xdp.tables.live4 import allocator4, plan4
 from enforcer.backends.xdp.tables.live6 import allocators6, plan6
 from enforcer.backends.xdp.tables.patch import Patch
 from enforcer.backends.xdp.tables.room import Full
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 __all__ = ["Arrays", "Changed", "Full", "Live"]
 

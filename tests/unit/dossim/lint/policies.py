@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dossim.lint import Finding, RuleId, lint
-from enforcer.facts import HostFacts
+from enforcer.model.facts import HostFacts
 from enforcer.policy.load import load_text
 
 HEAD = "---\napiVersion: projectcalico.org/v3\nkind: "

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dossim.lint.ranges import Ranges, numbers
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 BASE = {4: int(ip_network("10.0.0.0/27").network_address), 6: int(ip_network("fd00::/123").network_address)}
 SPACE = range(32)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dossim.lint import RULES, Finding, Level, Related, RuleId, as_json, as_sarif
-from enforcer.errors import Position
+from enforcer.model.errors import Position
 from tests.unit.dossim.lint.policies import ENDPOINT, findings, policy
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "lint.md"

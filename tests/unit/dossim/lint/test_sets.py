@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dossim.lint import Level, RuleId, lint
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action
 from enforcer.policy.load import load_text
-from enforcer.policy.nets import Nets
 from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, GlobalNetworkSet, Resources, Rule
-from enforcer.words import Action
 from tests.unit.dossim.lint.policies import ENDPOINT, HEAD, findings, messages, net_set, of_rule, policy
 
 DENY_LIST = policy("action: Deny, source: {selector: list == 'deny'}")

@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from dossim.lint import Level, RuleId
-from enforcer.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.words import Answer, Mode
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Answer, Mode
 from tests.unit.dossim.lint.policies import ENDPOINT, HEAD, NO_FAILSAFES, findings, messages, net_set, of_rule, policy
 
 DENY_LIST = policy("action: Deny, source: {selector: list == 'deny'}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.observe.journey import JOURNEY, Checkpoint, End
 from dossim.observe.judgement import Observations, judge
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 REASONS = {2: "NOT_SPECIFIED", 3: "NO_SOCKET", 6: "TCP_CSUM", 12: "NETFILTER_DROP", 95: "FRAG_REASM_TIMEOUT"}
 NUMBER = {name: number for number, name in REASONS.items()}

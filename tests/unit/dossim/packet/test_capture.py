@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.capture import PADDING, Capture, concat, read_capture
 
 FRAMES = [bytes(range(at, at + size)) for at, size in ((0, 60), (7, 14), (9, 15), (1, 64))]

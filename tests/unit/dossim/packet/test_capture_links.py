@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet.capture import Capture, Reading, read_capture
 from dossim.packet.linknames import link_name, link_name_and_number
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import lz4.frame
 import pytest
 
-from dossim.errors import CaptureError
+from dossim.model.errors import CaptureError
 from dossim.packet import source
 from dossim.packet.capture import Reading, read_capture
 

@@ -14,10 +14,10 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment, IPv6
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from dossim.host import Host, Listener
+from dossim.model.host import Host, Listener
 from dossim.pipeline import Explainer
 from enforcer.policy.resources import Resources
-from tests.frames import ethernet, ipv4
+from tests.support.frames import ethernet, ipv4
 
 ME, ME6, PEER, PEER6 = "10.10.10.10", "fd00::10", "203.0.113.7", "2001:db8::7"
 BEHIND, BEHIND6 = "192.0.2.5", "2001:db8:5::5"

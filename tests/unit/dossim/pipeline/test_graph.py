@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import networkx as nx
 
-from dossim.disposition import OPEN_FATES, Fate
+from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.pipeline import pipeline_graph, to_dot, to_mermaid
 from dossim.pipeline.graph import START
-from enforcer.words import Stage
+from enforcer.model.vocabulary import Stage
 
 
 def test_every_stage_and_fate_is_a_node_and_can_be_reached() -> None:

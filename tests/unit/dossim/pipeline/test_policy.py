@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from dossim.disposition import Disposition
-from dossim.host import Host
+from dossim.model.disposition import Disposition
+from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline import Explainer, Trace
 from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Policy, Verdict
-from enforcer.errors import Position, UnsupportedRuleError
-from enforcer.policy.nets import Nets
+from enforcer.model.errors import Position, UnsupportedRuleError
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Direction, Stage
 from enforcer.policy.resources import (
     EndpointPort,
     EntityRule,
@@ -34,8 +35,7 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from enforcer.words import Action, Direction, Stage
-from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 
 HOST = Host("jasper", addresses=(ip_interface(f"{ME4}/24"), ip_interface(f"{ME6}/64")))
 LISTED, OTHER, LISTED6, OTHER6 = "203.0.113.7", "8.8.8.8", "2001:db8:bad::1", "2600::1"

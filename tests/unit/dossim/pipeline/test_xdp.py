@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from dossim.pipeline import Explainer
+from enforcer.model.vocabulary import Action, Mode, Stage
 from enforcer.policy.resources import (
     EntityRule,
     Failsafe,
@@ -16,8 +17,7 @@ from enforcer.policy.resources import (
     Resources,
     Rule,
 )
-from enforcer.words import Action, Mode, Stage
-from tests.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
+from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 from tests.unit.dossim.pipeline.test_fates import HOST
 
 NET = EntityRule(nets=(ip_network("203.0.113.0/24"),))

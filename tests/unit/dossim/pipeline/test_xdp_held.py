@@ -10,7 +10,8 @@ import pytest
 from dossim.pipeline import Explainer
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.xdp_held import MAX_BITS, MAX_TIERS_LEFT, Held, held_rules, why_not_offload
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Action, Mode, Stage
 from enforcer.policy.resources import (
     EntityRule,
     Failsafe,
@@ -22,9 +23,8 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from enforcer.words import Action, Mode, Stage
+from tests.support.witnesses import plan_for
 from tests.unit.dossim.xdp_decisions import HOST, nets, policy, ports, resources, tcp, untracked
-from tests.witnesses import plan_for
 
 CHOICE = {Mode.OFFLOAD: ModeChoice.OFFLOAD, Mode.NATIVE: ModeChoice.NATIVE}
 NET = nets("203.0.113.0/24")

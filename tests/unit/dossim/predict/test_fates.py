@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction, predict
-from enforcer.plan import InterfacePlan
+from enforcer.model.vocabulary import Backend
+from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import RuleTable
-from enforcer.words import Backend
 from tests.kernel.test_fates import FORWARDED, HOST, ROUTER, ROWS, numbered
 
 NO_POLICY = InterfacePlan(RuleTable("eth0"), None, Backend.IPTABLES, ())

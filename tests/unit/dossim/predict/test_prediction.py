@@ -11,16 +11,16 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
 import dossim.predict
-from dossim.disposition import Disposition, Fate
-from dossim.host import Host
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.parse import internet_checksum
 from dossim.predict import Prediction, predict
 from dossim.predict.prediction import Draft
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import STAGE_OF_MODE, Action, Backend, Mode, Stage
 
 ME = "10.10.10.10"
 HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"),))

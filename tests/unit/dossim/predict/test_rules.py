@@ -14,14 +14,14 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.predict import predict
-from enforcer.plan import InterfacePlan
-from enforcer.policy.nets import Nets
-from enforcer.policy.resources import Failsafe, IcmpMatch, IPNetwork, PortRange
+from enforcer.model.nets import IPNetwork, Nets
+from enforcer.model.vocabulary import Action, Backend, Stage
+from enforcer.planning.plan import InterfacePlan
+from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Stage
 
 ME, ME6, BAD, GOOD, BAD6, GOOD6 = "10.10.10.10", "fd00::10", "203.0.113.7", "8.8.8.8", "2001:db8::7", "2600::1"
 HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"), ip_interface(f"{ME6}/64")))

@@ -13,14 +13,14 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from dossim.host import Host
+from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.predict import predict
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import STAGE_OF_MODE, Action, Backend, Mode, Stage
 
 ME, ME6, BAD, BAD6 = "10.10.10.10", "fd00::10", "203.0.113.7", "2001:db8::7"
 HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"), ip_interface(f"{ME6}/64")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.report.json import as_dict, dumps, run_as_dict
 from dossim.report.view import view_of_scenario
 from tests.unit.dossim.fabricated import scenario_result

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.pipeline.graph import EDGES
 from dossim.report.diagram import PLACES, diagram
 from dossim.report.html import html
@@ -18,9 +18,9 @@ from dossim.report.json import as_dict
 from dossim.report.junit import junit
 from dossim.report.terminal import print_view
 from dossim.report.view import GLOSS, View, view_of_scenario
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import NOWHERE
-from enforcer.words import Stage
 from tests.unit.dossim.fabricated import scenario_result
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from dossim.cli import main
 from dossim.scenario import InvalidScenario, load_scenario
-from tests.unusable import UNUSABLE
+from tests.support.unusable import UNUSABLE
 
 pytest_plugins = ("pytester",)
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from dossim.disposition import Fate
+from dossim.model.disposition import Fate
 from dossim.packet.capture import Capture
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
 from dossim.scenario.expect import UNSEEN, Ends, Outcome, _evaluate
 from dossim.scenario.model import Bounds, ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation
 from dossim.scenario.traffic import LabelledCapture
-from enforcer.mode import ModeChoice
-from enforcer.words import Stage
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from tests.unit.dossim.fabricated import holding, scenario_result
 
 # Ten packets: seven of the attack, of which one got through, and three others.

@@ -11,7 +11,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
-from dossim.errors import PacketError
+from dossim.model.errors import PacketError
 from dossim.scenario.expression import frame_of, frames_of
 from dossim.scenario.template import HOST_MAC, OUTSIDE_MAC
 

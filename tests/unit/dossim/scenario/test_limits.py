@@ -14,14 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dossim.cli import main
-from dossim.errors import PacketError, ScenarioError
+from dossim.model.errors import PacketError, ScenarioError
 from dossim.packet.capture import Capture
 from dossim.scenario import InvalidScenario, ScenarioRunner, load_scenario
 from dossim.scenario.budget import DEFAULT, LARGE, Budget, Limits, size_of
 from dossim.scenario.expression import MOST_PACKETS, assumed_in, count_of, frame_of, frames_of
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, LeaveOut, Parameters
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
 
 HOST = {4: ip_address("10.10.10.10"), 6: ip_address("fd00::10")}
 UDP = 'IP(src="1.2.3.4")/UDP()'

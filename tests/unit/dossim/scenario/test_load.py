@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dossim.disposition import Fate
-from dossim.host import Listener
+from dossim.model.disposition import Fate
+from dossim.model.host import Listener
 from dossim.scenario import InvalidScenario, load_scenario, scenario_files
 from dossim.scenario.model import (
     Bounds,
@@ -19,10 +19,10 @@ from dossim.scenario.model import (
     Generator,
     PacketExpectation,
 )
-from enforcer.errors import UsageError
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.errors import UsageError
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import PortRange
-from enforcer.words import Stage
 
 ROOT = Path(__file__).parents[4]
 HOW_TO = ROOT / "scenarios" / "policies" / "how-to.yaml"

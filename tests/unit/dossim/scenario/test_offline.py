@@ -17,7 +17,7 @@ from scapy.fields import FieldListField, IP6Field, IPField, MultipleTypeField
 from scapy.layers.inet6 import IP6ListField
 from scapy.layers.l2 import Ether
 
-from dossim.errors import PacketError
+from dossim.model.errors import PacketError
 from dossim.scenario.expression import frame_of, frames_of, layers
 from dossim.scenario.offline import LookupRefused, NetworkRefused, offline
 

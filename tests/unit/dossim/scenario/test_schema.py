@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from dossim.disposition import OPEN_FATES, Fate
+from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.scenario.findings import InvalidScenario, Marks, plain
 from dossim.scenario.generate import GENERATORS
 from dossim.scenario.load import load_scenario
 from dossim.scenario.model import Generator, LeaveOut, Parameters
 from dossim.scenario.schema import FINDINGS_MAX, schema, schema_findings
-from enforcer.mode import ModeChoice
+from enforcer.model.choices import ModeChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.nodes import from_text
-from enforcer.words import Stage
 
 
 def definitions() -> dict[str, dict[str, object]]:

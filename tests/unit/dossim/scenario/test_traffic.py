@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dossim.errors import CaptureError, ScenarioError
+from dossim.model.errors import CaptureError, ScenarioError
 from dossim.packet.capture import Capture
 from dossim.scenario.budget import Limits
 from dossim.scenario.model import CaptureTraffic, GeneratedTraffic, Generator, Parameters
 from dossim.scenario.traffic import build_traffic
-from enforcer.errors import Position
+from enforcer.model.errors import Position
 
 HOST = {4: ip_address("10.10.10.10")}
 

@@ -8,19 +8,19 @@ from ipaddress import ip_interface
 import numpy as np
 import pytest
 
-from dossim.disposition import Fate
 from dossim.drill import Situation, predict_capture
 from dossim.drill.judged import judged
-from dossim.host import Host
+from dossim.model.disposition import Fate
+from dossim.model.host import Host
 from dossim.observe import Observations
 from dossim.packet.capture import Capture
 from dossim.predict import predict
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
 from dossim.verify import Verification, verify
+from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
-from enforcer.words import Stage
-from tests.cut_captures import cut_at
-from tests.frames import ME4, ethernet, ipv4, segment
+from tests.support.cut_captures import cut_at
+from tests.support.frames import ME4, ethernet, ipv4, segment
 
 HOST = Host("jasper", addresses=(ip_interface(ME4),))
 WHOLE = ethernet(

@@ -6,17 +6,17 @@ from ipaddress import ip_network
 
 import pytest
 
-from enforcer.backends.netdev.render import EXTENSION_HEADERS, render
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import decode_rule, encode_rule
+from enforcer.backends.nftables.netdev.render import EXTENSION_HEADERS, render
 from enforcer.backends.nftables.rules import Chain, Code, Expr, Hook, Rule, Settings, Table, Verdict
-from enforcer.backends.xdp.eligible import held
-from enforcer.errors import UnsupportedRuleError
-from enforcer.kernel.nft import Family, attributes, be64, text
-from enforcer.plan import InterfacePlan, Plan
+from enforcer.kernel.nfnetlink import Family, attributes, be64, text
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.vocabulary import Action, Backend
+from enforcer.planning.plan import InterfacePlan, Plan
+from enforcer.planning.xdp_capability import held
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
-from enforcer.words import Action, Backend
 from tests.unit.enforcer.backends.nftables.test_nftables_render import (
     FAILSAFES,
     entry,

@@ -7,11 +7,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from enforcer.backends.xdp.eligible import MAX_BITS, failsafe_entries, held, obstacles, why_not_offload
-from enforcer.backends.xdp.layout import quoted
+from enforcer.backends.xdp.state.layout import quoted
+from enforcer.model.vocabulary import Action, Direction, Mode
+from enforcer.planning.xdp_capability import MAX_BITS, failsafe_entries, held, obstacles, why_not_offload
 from enforcer.policy.resources import TCP, UDP, Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
-from enforcer.words import Action, Direction, Mode
 
 NETS = (ip_network("10.0.0.0/8"),)
 PORT = (PortRange(53, 53),)

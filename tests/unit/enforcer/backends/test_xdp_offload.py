@@ -12,13 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enforcer.backends.xdp import offload
+from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import MAX_LENGTHS6, Filling, OffloadTable, TooManyLengthsError
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Mode, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import TCP, UDP, Failsafe
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
-from enforcer.words import Action, Backend, Mode, Stage
 
 RECEIVER = Receiver(bytes.fromhex("060000000001"))
 Net = IPv4Network | IPv6Network

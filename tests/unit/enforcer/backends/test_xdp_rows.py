@@ -11,17 +11,17 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from enforcer.backends.xdp.contents import contents_of
-from enforcer.backends.xdp.eligible import held
-from enforcer.backends.xdp.ports import PORT_PAGE
-from enforcer.backends.xdp.receiver import Receiver
-from enforcer.backends.xdp.rows import ROW, address_rows, atoms, render
-from enforcer.plan import InterfacePlan
-from enforcer.policy.nets import Nets
+from enforcer.backends.xdp.compile.contents import contents_of
+from enforcer.backends.xdp.compile.ports import PORT_PAGE
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.backends.xdp.compile.rows import ROW, address_rows, atoms, render
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Mode
+from enforcer.planning.plan import InterfacePlan
+from enforcer.planning.xdp_capability import held
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
-from enforcer.words import Action, Backend, Mode
-from tests.ruletables import Packet
+from tests.support.ruletables import Packet
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
 TCP, UDP, SCTP, ICMP, ICMPV6, GRE = 6, 17, 132, 1, 58, 47

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from enforcer.backends.xdp.generation import Contents, Elements
-from tests.ruletables import Packet
+from enforcer.backends.xdp.state.generation import Contents, Elements
+from tests.support.ruletables import Packet
 
 ROW = struct.Struct("=8Q")
 POLICY = ("deny", "skip", "ask_protocol", "ask_ports", "ask_icmp", "portless")

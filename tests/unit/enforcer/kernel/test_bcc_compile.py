@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.errors import HostError
-from enforcer.kernel import bcc_compile
-from enforcer.kernel.bcc_compile import Compiled, require_bcc
+from enforcer.kernel.bpf import bcc_compile
+from enforcer.kernel.bpf.bcc_compile import Compiled, require_bcc
+from enforcer.model.errors import HostError
 
 
 @pytest.fixture(autouse=True)

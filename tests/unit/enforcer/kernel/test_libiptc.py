@@ -7,8 +7,8 @@ import pytest
 from enforcer.backends.iptables import blob
 from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.rules import Rule, Verdict
-from enforcer.errors import HostError
 from enforcer.kernel import libiptc
+from enforcer.model.errors import HostError
 
 
 @pytest.mark.parametrize("version", [4, 6])

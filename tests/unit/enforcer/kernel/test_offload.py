@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from enforcer.errors import KernelError
-from enforcer.kernel.offload import refusal
+from enforcer.kernel.bpf.offload import refusal
+from enforcer.model.errors import KernelError
 
 NO_MAP = """\
 libbpf: Error in bpf_create_map_xattr(deny6):Cannot allocate memory(-12). Retrying without BTF.

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from enforcer.errors import Finding, PolicyError
+from enforcer.model.errors import Finding, PolicyError
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import GlobalNetworkPolicy, Resources, Rule
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from enforcer.errors import Position, UnsupportedRuleError
+from enforcer.model.errors import Position, UnsupportedRuleError
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.compile import Compiler, compile_table
 from enforcer.policy.load import load_text
-from enforcer.policy.nets import Nets
 from enforcer.policy.resources import (
     EndpointPort,
     EntityRule,
@@ -32,7 +33,6 @@ from enforcer.policy.resources import (
 )
 from enforcer.policy.ruletable import AddressMatch, IpSet, RuleTable
 from enforcer.policy.selector import parse
-from enforcer.words import Action, Direction
 from tests.unit.enforcer.policy.documents import HOW_TO
 from tests.unit.enforcer.policy.documents import rule as read_rule
 

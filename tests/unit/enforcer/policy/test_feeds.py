@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.errors import PolicyError
+from enforcer.model.errors import PolicyError
 from enforcer.policy.feeds import FEED, recognised
 from enforcer.policy.load import load, load_text
 from enforcer.policy.resources import Resources

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from enforcer.errors import PolicyError, Position
+from enforcer.model.errors import PolicyError, Position
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action
 from enforcer.policy import schema
 from enforcer.policy.load import load, load_documents, load_node, load_text
-from enforcer.policy.nets import Nets
 from enforcer.policy.nodes import from_text
 from enforcer.policy.validate import KINDS
-from enforcer.words import Action
 from tests.unit.enforcer.policy.documents import HOW_TO, document, faults, findings
 
 SET = document("GlobalNetworkSet", "nets: [10.0.0.0/8]")

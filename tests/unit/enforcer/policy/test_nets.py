@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 import numpy as np
 import pytest
 
-from enforcer.policy.nets import Nets, parse_cidr
+from enforcer.model.nets import Nets, parse_cidr
 
 CIDRS: list[tuple[str, tuple[int, int, int]]] = [
     ("10.1.2.3", (4, 0x0A010203, 32)),

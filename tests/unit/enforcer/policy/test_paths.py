@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.errors import PolicyError
-from enforcer.policy import paths
+from enforcer.model.errors import PolicyError
 from enforcer.policy.load import load
-from enforcer.policy.paths import FILE_MAX_BYTES, find
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import load_tolerant
+from enforcer.system import files
+from enforcer.system.files import FILE_MAX_BYTES, find
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}"
 
@@ -115,7 +115,7 @@ def test_a_path_that_is_too_long_is_a_finding(folder: Path) -> None:
 
 
 def test_a_link_that_leads_out_is_a_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enforcer.policy.paths.FOLDERS_MAX", 3)
+    monkeypatch.setattr("enforcer.system.files.FOLDERS_MAX", 3)
     for number in range(4):
         (folder / f"d{number}").mkdir()
     assert "does a symbolic link lead out of it?" in findings(folder)[0]
@@ -206,7 +206,7 @@ def test_an_exception_from_one_file_is_a_fault_of_that_file_alone(folder: Path) 
     def read(path: str) -> bytes:
         if path.endswith("b.yaml"):
             raise MemoryError
-        return paths.read(path)
+        return files.read(path)
 
     now = load_tolerant([folder], good.resources, read=read)
     assert names(now.resources) == ["a", "b"]

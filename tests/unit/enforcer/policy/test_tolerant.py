@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.errors import PolicyError
+from enforcer.model.errors import PolicyError
+from enforcer.model.nets import Nets
 from enforcer.policy.load import load
-from enforcer.policy.nets import Nets
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
 from tests.unit.enforcer.policy.documents import document

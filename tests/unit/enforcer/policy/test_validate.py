@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from enforcer.errors import Position
+from enforcer.model.errors import Position
+from enforcer.model.vocabulary import Action
 from enforcer.policy import schema
 from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, Failsafe, FelixConfiguration
 from enforcer.policy.validate import KINDS
 from enforcer.policy.validate_felix import FIELDS
-from enforcer.words import Action
 from tests.unit.enforcer.policy.documents import accepted, document, faults, findings
 
 HEP = "{node: jasper, interfaceName: eth0, %s}"

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
+from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import IcmpMatch, NamedPort, PortRange
-from enforcer.words import Action
 from tests.unit.enforcer.policy.documents import faults, policy_text, rule
 
 MANY = "10.0.0.0/8," * 257

@@ -24,7 +24,7 @@ from enforcer.backends.iptables.rules import (
     PortMember,
     SetType,
 )
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 
 def networks(version: int):

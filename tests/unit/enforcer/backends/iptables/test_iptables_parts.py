@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.backends.iptables.match import PortTest, SetRegistry, port_matches, side_of
-from enforcer.backends.iptables.names import CHAIN_LENGTH, SET_LENGTH, ChainKind, chain_name, scratch_name, set_name
 from enforcer.backends.iptables.render import comments
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
@@ -20,9 +19,10 @@ from enforcer.backends.iptables.rules import (
     Rule,
     Side,
 )
+from enforcer.backends.netfilter.names import CHAIN_LENGTH, SET_LENGTH, ChainKind, chain_name, scratch_name, set_name
+from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
-from enforcer.words import Action
 
 
 def ports(*numbers: int | tuple[int, int]) -> tuple[PortRange, ...]:

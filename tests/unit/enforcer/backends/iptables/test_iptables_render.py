@@ -20,9 +20,10 @@ from enforcer.backends.iptables.rules import (
     TableName,
     save_line,
 )
-from enforcer.errors import InternalError, UnsupportedRuleError
-from enforcer.plan import InterfacePlan, Plan
-from enforcer.policy.nets import Nets
+from enforcer.model.errors import InternalError, UnsupportedRuleError
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.resources import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
@@ -31,7 +32,6 @@ from enforcer.policy.resources import (
     PortRange,
 )
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
-from enforcer.words import Action, Backend, Direction
 
 REFERENCE = Path(__file__).parent / "reference"
 

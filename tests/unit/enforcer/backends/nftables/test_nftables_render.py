@@ -14,10 +14,11 @@ from enforcer.backends.nftables.match import SetRegistry
 from enforcer.backends.nftables.members import named_members, net_members, none_of, pack, parse, port_members
 from enforcer.backends.nftables.render import NO_ICMP, NO_PORTS, NO_PROTOCOL, render
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Chain, Rule, Settings, SetType, Table
-from enforcer.errors import InternalError, UnsupportedRuleError
-from enforcer.kernel.nft import attribute, attributes, be64, text
-from enforcer.plan import InterfacePlan, Plan
-from enforcer.policy.nets import Nets
+from enforcer.kernel.nfnetlink import attribute, attributes, be64, text
+from enforcer.model.errors import InternalError, UnsupportedRuleError
+from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.resources import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
@@ -26,7 +27,6 @@ from enforcer.policy.resources import (
     PortRange,
 )
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
-from enforcer.words import Action, Backend, Direction
 
 DENY_LIST = IpSet("s:dos", "dos-deny-list == 'true'", Nets.of(["203.0.113.0/24", "2001:db8:bad::/48"]))
 WEB = PortSet("n:web", "web", 6, ((ip_address("10.0.0.1"), 80), (ip_address("2001:db8::1"), 80)))

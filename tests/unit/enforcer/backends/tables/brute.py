@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.xdp.tables.classes import Segments4, Segments6
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 
 Net = IPv4Network | IPv6Network
 LOW = (1 << 64) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
 LAST6 = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"

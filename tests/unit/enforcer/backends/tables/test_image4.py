@@ -8,7 +8,7 @@ import pytest
 from enforcer.backends.xdp.tables.classes import Segments4, classify
 from enforcer.backends.xdp.tables.image4 import build4, lookup4, read4
 from enforcer.backends.xdp.tables.words import PAGE_OCTETS, PAGE_WORDS, NotOurs
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
 MIXED = {

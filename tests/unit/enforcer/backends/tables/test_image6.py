@@ -12,7 +12,7 @@ from enforcer.backends.xdp.tables.image6 import Image6, build6, lookup6, read6
 from enforcer.backends.xdp.tables.keys import keys6
 from enforcer.backends.xdp.tables.read6 import whole_walk6
 from enforcer.backends.xdp.tables.words import PAGE_OCTETS, PAGE_WORDS, NotOurs
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
 LAST = (1 << 128) - 1

@@ -16,7 +16,7 @@ from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live
 from enforcer.backends.xdp.tables.read6 import Items6
 from enforcer.backends.xdp.tables.slots6 import Ranges6
 from enforcer.backends.xdp.tables.words import PAGE_WORDS, NotOurs
-from enforcer.policy.nets import Nets
+from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
 EMPTY: frozenset[str] = frozenset()

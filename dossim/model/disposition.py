@@ -1,0 +1,61 @@
+"""Disposition: what becomes of one packet, predicted or observed.
+
+Two dispositions agree when fate and stage are the same. ``reason`` is for people: the entry's name when an entry
+dropped it, otherwise a short phrase of why the kernel did, or of why nobody can say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enforcer.model.vocabulary import Stage, Word
+
+
+class Fate(Word):
+    """How a packet ends.
+
+    DELIVERED: reached a transport socket, or would have but none listens (also ARP and ICMP handled by the host).
+    FORWARDED: left the POSTROUTING hook towards another interface.
+    UNDETERMINED: the bytes that are there do not decide it (predicted only).
+    NOT_SENDABLE: no device sends or receives such a frame (predicted only).
+    """
+
+    DELIVERED = "delivered"
+    FORWARDED = "forwarded"
+    DROPPED = "dropped"
+    UNDETERMINED = "undetermined"
+    NOT_SENDABLE = "not-sendable"
+
+
+# What is no end of a packet in a kernel, and counts neither as matched nor for an expectation.
+OPEN_FATES = (Fate.UNDETERMINED, Fate.NOT_SENDABLE)
+
+
+@dataclass(frozen=True)
+class Disposition:
+    """``stage`` is where the packet was dropped, or the first stage whose answer is not known of an undetermined one;
+    ``entry`` is set when a policy entry dropped it.
+    """
+
+    fate: Fate
+    stage: Stage | None = None
+    entry: str | None = None
+    reason: str = ""
+
+    @property
+    def column(self) -> str:
+        """The word that counts it in totals: the stage it was dropped at, else its fate."""
+        return str(self.stage) if self.fate is Fate.DROPPED else str(self.fate)
+
+    def agrees(self, other: Disposition) -> bool:
+        return self.fate is other.fate and self.stage is other.stage
+
+    def __str__(self) -> str:
+        if self.fate is Fate.UNDETERMINED:
+            return f"undetermined from {self.stage} on ({self.reason})"
+        if self.fate is Fate.NOT_SENDABLE:
+            return f"not sendable ({self.reason})"
+        if self.fate is not Fate.DROPPED:
+            return str(self.fate)
+        by = f" by {self.entry}" if self.entry else f" ({self.reason})" if self.reason else ""
+        return f"dropped at {self.stage}{by}"

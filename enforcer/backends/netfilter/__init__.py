@@ -1,0 +1,1 @@
+"""What the backends in netfilter share: iptables, nftables and netdev ingress."""

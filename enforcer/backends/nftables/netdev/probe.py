@@ -1,0 +1,29 @@
+"""Whether nf_tables can hold netdev ingress in this namespace."""
+
+from __future__ import annotations
+
+from enforcer.backends.iptables.rules import Side
+from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.netdev.render import INGRESS_HOOK, PRIORITY
+from enforcer.backends.nftables.probe import try_out
+from enforcer.backends.nftables.rules import NETS, Code, Hook, Rule
+from enforcer.kernel.nfnetlink import Family
+from enforcer.model.facts import Probe
+
+_EVERYWHERE = "lo"  # every namespace has it; no transaction ends, so nothing of it comes to be
+
+
+def probe() -> Probe:
+    """NO when a part of the kernel is missing, UNKNOWN when privilege is. See the probe of nftables."""
+    rule = Rule(
+        (
+            *expr.of_family(4),
+            *expr.protocol_is_known(),
+            *expr.address_in(Side.SOURCE, 4, "probe"),
+            *expr.whole_transport(4, 8)[0],
+            *expr.set_mark(1, on=True),
+            expr.COUNTER,
+            expr.verdict(Code.DROP),
+        )
+    )
+    return try_out([(Family.NETDEV, Hook(INGRESS_HOOK, PRIORITY, _EVERYWHERE), NETS[4], rule)])

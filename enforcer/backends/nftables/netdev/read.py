@@ -1,0 +1,49 @@
+"""What of netdev ingress is in the kernel now, told from our table there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from enforcer.backends.base import EntryCount
+from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.blob import ReadRule
+from enforcer.backends.nftables.read import ReadTable, named_rules, reachable, set_names, target
+from enforcer.backends.nftables.rules import Rule
+from enforcer.model.vocabulary import Stage
+
+
+def devices_of(table: ReadTable) -> dict[str, str]:
+    """The base chain of each interface."""
+    return {chain.hook.device: name for name, chain in table.chains.items() if chain.hook and chain.hook.device}
+
+
+def read_counters(table: ReadTable) -> Iterator[tuple[EntryCount, ...]]:
+    """For each interface and family a count for each Deny: the sum over all rules with its name."""
+    for device, base in devices_of(table).items():
+        for entry_point in _below(table.rules[base], table):
+            counts: dict[str, EntryCount] = {}
+            for rules in _below(entry_point, table):
+                for name, item in named_rules(rules):
+                    if item.rule is not None and expr.COUNTER in item.rule.exprs:
+                        known = counts.get(name, EntryCount(device, name, Stage.NETDEV_INGRESS, 0, 0))
+                        packets, octets = known.packets + item.packets, known.bytes + item.bytes
+                        counts[name] = EntryCount(device, name, Stage.NETDEV_INGRESS, packets, octets)
+            yield tuple(counts.values())
+
+
+def _below(rules: Sequence[ReadRule], table: ReadTable) -> Iterator[Sequence[ReadRule]]:
+    """The rules of each chain that these lead to."""
+    return (table.rules[target(item)] for item in rules if target(item) in table.rules)
+
+
+def without_interfaces(table: ReadTable, interfaces: Collection[str]) -> dict[str, list[Rule | None]]:
+    """The rules of the chains that remain when these interfaces have no base chain any more."""
+    bases = [name for device, name in devices_of(table).items() if device not in interfaces]
+    names = [*bases, *(name for base in bases for name in reachable(table.rules[base], table))]
+    return {name: [item.rule for item in table.rules[name]] for name in dict.fromkeys(names)}
+
+
+def fills_of(table: ReadTable, interface: str) -> set[str]:
+    """The sets that one interface's packets are looked up in."""
+    others = devices_of(table).keys() - {interface}
+    return set_names(without_interfaces(table, others)) & table.sets.keys()

@@ -1,0 +1,243 @@
+"""From a Plan to the table of netdev ingress. Pure.
+
+One table ``netdev enforcer`` for both families, a base chain for each interface::
+
+    hook ingress device eth0, priority -300: enf-nd-eth0 ─┬─ tagged, or for another interface: on to raw
+                                                          ├─ sound IPv4 header: goto enf-nd-4/eth0
+                                                          └─ sound IPv6 header: goto enf-nd-6/eth0
+    enf-nd-4/eth0 ─┬─ failsafes: on to raw
+                   ├─ enf-nd-4/eth0/default
+                   └─ enf-nd-4/eth0/...
+
+To go on to raw is to be accepted here. Deny is drop; Allow and Log let go on to raw, which does what they say; Pass is
+return. In front of a rule that asks for something, packets of which that cannot be known for sure go on to raw as well:
+jumps to ``enf4-doubt-...`` do that, and return for all others. What that is the model says in the same words
+(``dossim/pipeline/netdev.py``), and docs/packet-fates.md in a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from enforcer.backends.iptables.match import ICMP_OF_FAMILY, asks_icmp_type, cannot_match
+from enforcer.backends.iptables.render import grouped
+from enforcer.backends.iptables.rules import Side
+from enforcer.backends.netfilter.names import ChainKind, chain_name
+from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.match import (
+    ICMP_OCTETS,
+    NAMED_PORT_OCTETS,
+    Exprs,
+    Questions,
+    SetRegistry,
+    port_numbers,
+    questions_of,
+)
+from enforcer.backends.nftables.render import named
+from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
+from enforcer.kernel.nfnetlink import Family
+from enforcer.model.errors import UnsupportedRuleError
+from enforcer.model.vocabulary import Action
+from enforcer.planning.plan import InterfacePlan, Plan
+from enforcer.policy.resources import Failsafe, PortRange
+from enforcer.policy.ruletable import Entry
+
+INGRESS_HOOK = 0  # NF_NETDEV_INGRESS
+PRIORITY = -300
+# IPv6 headers that may be in front of a transport (``ipv6_ext_hdr``); 59 is none of them, as nothing follows it.
+EXTENSION_HEADERS = (0, 43, 44, 51, 60)
+WHOLE_HEADERS = NAMED_PORT_OCTETS  # the transports whose ports are read, and where they are known to be there
+
+_ON_TO_RAW = expr.verdict(Code.ACCEPT)
+
+
+def render(plan: Plan, settings: Settings) -> Table:
+    """The table with every interface of the plan that has netdev ingress; an empty one is to go.
+
+    Raises UnsupportedRuleError naming the entries that need a mark where there is none.
+    """
+    plans = [item for item in plan.interfaces if item.netdev]
+    problems = [problem for item in plans for problem in _unmarked(item, settings)]
+    if problems:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+    families = [_Family(version, settings) for version in FAMILY_OF if version == 4 or settings.ipv6]
+    chains = [chain for item in plans for chain in _interface(item, families)]
+    helpers = [chain for family in families for chain in family.helpers.values()]
+    sets = [spec for family in families for spec in family.sets.specs()]
+    return Table(Family.NETDEV, (*helpers, *chains), tuple(sets))
+
+
+def _unmarked(plan: InterfacePlan, settings: Settings) -> Iterator[str]:
+    for entry in plan.early_entries:
+        if not settings.accept_mark and (entry.source.not_named_ports or entry.destination.not_named_ports):
+            yield f"netdev ingress cannot hold {entry.name}: a negated named port needs a mark, and the mark mask is 0"
+
+
+def _interface(plan: InterfacePlan, families: Iterable[_Family]) -> Iterator[Chain]:
+    """All chains of an interface, its base chain last."""
+    rules = [Rule((*asked, _ON_TO_RAW)) for asked in (*expr.tagged(), expr.for_another_host())]
+    for family in families:
+        *below, entry_point = _Endpoint(family, plan).chains()
+        yield from (*below, entry_point)
+        sound = (*expr.of_family(family.version), *expr.protocol_is_known())
+        rules.append(Rule((*sound, expr.verdict(Code.GOTO, entry_point.name))))
+    hook = Hook(INGRESS_HOOK, PRIORITY, plan.interface)
+    yield Chain(chain_name(ChainKind.NETDEV, plan.interface), tuple(rules), hook)
+
+
+@dataclass
+class _Family:
+    """Renders one family. ``helpers``: the chains that several interfaces share, by name, once needed."""
+
+    version: int
+    settings: Settings
+    helpers: dict[str, Chain] = field(default_factory=dict, init=False)
+    sets: SetRegistry = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sets = SetRegistry(self.version)
+
+    def doubt_protocol(self) -> Expr:
+        """To the chain for packets whose transport reassembly or an extension header may change. IPv6 only."""
+        headers = [Rule((*expr.next_header(kind), _ON_TO_RAW)) for kind in EXTENSION_HEADERS]
+        return self._jump(f"enf{self.version}-doubt-protocol", headers)
+
+    def doubt_transport(self, protocol: int, octets: int) -> Expr:
+        """To the chain for packets of a protocol that do not hold, for sure, so many octets of it."""
+        whole = expr.whole_transport(self.version, octets)
+        rules = [Rule((*asked, expr.verdict(Code.RETURN))) for asked in whole]
+        return self._jump(f"enf{self.version}-doubt-{protocol}", [*rules, Rule((_ON_TO_RAW,))])
+
+    def _jump(self, name: str, rules: Iterable[Rule]) -> Expr:
+        self.helpers.setdefault(name, Chain(name, tuple(rules)))
+        return expr.verdict(Code.JUMP, name)
+
+
+@dataclass
+class _Endpoint:
+    """Renders the chains of one interface and family. ``asked``: the protocols of which every packet that comes so far
+    is known to be whole; None when every packet's protocol is known.
+    """
+
+    family: _Family
+    plan: InterfacePlan
+    asked: set[int | None] = field(default_factory=set, init=False)
+
+    def chains(self) -> list[Chain]:
+        """Its entry point last."""
+        place = (str(self.family.version), self.plan.interface)
+        rules = list(self._failsafes())
+        tiers: dict[str, list[Rule]] = {}
+        # Who leaves a tier by a Pass has not met what was asked behind that: each tier begins with the failsafes' word.
+        by_failsafes = frozenset(self.asked)
+        asked: dict[str, set[int | None]] = {}
+        for entry in self.plan.early_entries:
+            self.asked = asked.setdefault(entry.tier, set(by_failsafes))
+            tiers.setdefault(entry.tier, []).extend(self._entry(entry))
+        name = "/".join(place)
+        below = [Chain(chain_name(ChainKind.NETDEV, f"{name}/{tier}"), tuple(found)) for tier, found in tiers.items()]
+        rules += [Rule((expr.verdict(Code.JUMP, chain.name),)) for chain in below]
+        # Questions about negated names count on it, as in raw; raw clears it for every packet anyway.
+        clear = [Rule(expr.set_mark(self._mark, on=False))] if self._marks else []
+        return [*below, Chain(chain_name(ChainKind.NETDEV, name), (*clear, *rules))]
+
+    @property
+    def _mark(self) -> int:
+        return self.family.settings.accept_mark
+
+    @property
+    def _marks(self) -> bool:
+        sides = [side for entry in self.plan.early_entries for side in (entry.source, entry.destination)]
+        return any(side.not_named_ports for side in sides)
+
+    def _failsafes(self) -> Iterator[Rule]:
+        """On to raw: by destination port, and for answers by source port."""
+        table = self.plan.table
+        for side, failsafes in ((Side.DESTINATION, table.failsafe_inbound), (Side.SOURCE, table.failsafe_outbound)):
+            for sample, ports in grouped(failsafes):
+                if sample.net is None or sample.net.version == self.family.version:
+                    yield from self._failsafe(side, sample, ports)
+
+    def _failsafe(self, side: Side, sample: Failsafe, ports: tuple[PortRange, ...]) -> Iterator[Rule]:
+        everybody = sample.net is None or not sample.net.prefixlen
+        remote = () if everybody or sample.net is None else expr.net(Side.SOURCE, sample.net)
+        transport = expr.protocol(sample.protocol)
+        yield from self._doubt_protocol()
+        yield from self._doubt_transport(sample.protocol, WHOLE_HEADERS[sample.protocol], remote, transport)
+        number = port_numbers(side, ports, self.family.sets)
+        yield Rule((*remote, *transport, *number, _ON_TO_RAW))
+
+    def _entry(self, entry: Entry) -> Iterator[Rule]:
+        """The entry's rules in this family; none where it has no meaning, or can match no packet that is known."""
+        if _is_of_other_family(entry, self.family.version):
+            return
+        found = questions_of(entry, self.plan.table, self.family.sets)
+        asks_ports = any(
+            side.ports or side.not_ports or side.named_ports or side.not_named_ports
+            for side in (entry.source, entry.destination)
+        )
+        if found.protocol or asks_ports or found.asks_icmp:
+            yield from self._doubt_protocol()
+        if cannot_match(entry, self.family.version):
+            return
+        yield from self._unknown(entry, found, asks_ports=asks_ports)
+        yield from self._known(entry, found)
+
+    def _unknown(self, entry: Entry, found: Questions, *, asks_ports: bool) -> Iterator[Rule]:
+        """In front of an entry's rules: the packets that it might match, and nobody can tell."""
+        protocols = WHOLE_HEADERS if asks_ports else {}
+        if found.asks_icmp:
+            protocols = {**protocols, ICMP_OF_FAMILY[self.family.version]: ICMP_OCTETS}
+        for protocol, octets in protocols.items():
+            if entry.protocol in (None, protocol) and entry.not_protocol != protocol:
+                asked = found.protocol if entry.protocol else (*found.protocol, *expr.protocol(protocol))
+                yield from self._doubt_transport(protocol, octets, found.nets, asked, found.sets)
+
+    def _known(self, entry: Entry, found: Questions) -> Iterator[Rule]:
+        for unwanted in found.marking:
+            yield Rule((*unwanted, *expr.set_mark(self._mark, on=True)))
+        unmarked = expr.marked(self._mark, inverted=True) if found.marking else ()
+        for alternative in found.alternatives:
+            asked = (*found.nets, *found.protocol, *found.sets, *alternative, *unmarked)
+            yield from named(entry.name, (*asked, *_deed(entry.action)))
+        if found.marking:
+            yield Rule((*expr.marked(self._mark), *expr.set_mark(self._mark, on=False)))
+
+    def _doubt_protocol(self) -> Iterator[Rule]:
+        """Whatever the addresses: raw asks for the protocol before it looks into sets, and drops there by no entry."""
+        if self.family.version == 6 and None not in self.asked:
+            self.asked.add(None)
+            yield Rule((self.family.doubt_protocol(),))
+
+    def _doubt_transport(
+        self, protocol: int, octets: int, nets: Exprs, transport: Exprs, sets: Exprs = ()
+    ) -> Iterator[Rule]:
+        if protocol not in self.asked:
+            if not nets and not sets:
+                self.asked.add(protocol)
+            yield Rule((*nets, *transport, *sets, self.family.doubt_transport(protocol, octets)))
+
+
+def _deed(action: Action) -> Exprs:
+    """What an entry has a matching packet done. Only what drops is counted: raw counts all others."""
+    match action:
+        case Action.DENY:
+            return (expr.COUNTER, expr.verdict(Code.DROP))
+        case Action.PASS:
+            return (expr.verdict(Code.RETURN),)
+        case Action.ALLOW | Action.LOG:
+            return (_ON_TO_RAW,)
+
+
+def _is_of_other_family(entry: Entry, version: int) -> bool:
+    """Written so, or by its nets, or its ICMP types."""
+    if entry.ip_version not in (None, version) or (asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version]):
+        return True
+    lists: Sequence[Sequence[object]] = [
+        [net for net in nets if net.version == version]
+        for side in (entry.source, entry.destination)
+        for nets in (side.nets, side.not_nets)
+        if nets
+    ]
+    return not all(lists)

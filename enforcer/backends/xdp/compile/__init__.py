@@ -1,0 +1,1 @@
+"""From an InterfacePlan to the bytes of the XDP program's maps. Pure."""

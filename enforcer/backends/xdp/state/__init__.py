@@ -1,0 +1,1 @@
+"""How what is enforced lies pinned in the BPF file system, read back and watched."""

@@ -1,0 +1,141 @@
+"""What the pinned maps cannot say of themselves, as JSON in a pinned map of its own: it dies with what it describes.
+
+A new version of the format is a new version of the pin directory (:mod:`enforcer.backends.xdp.state.layout`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from enforcer.kernel.bpf.maps import Map
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import Mode
+
+_BPF_MAP_TYPE_ARRAY = 2
+_KEY = bytes(4)
+_ROOM_PER_ENTRY = 64  # for two 64-bit numbers that may be carried into it later
+
+Counts = Mapping[str, tuple[int, int]]
+Members = Mapping[int, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One generation of one interface.
+
+    ``namespace`` is the inode of the network namespace; ``program`` the digest of the BPF object; ``policy`` that of
+    the entries; ``tables`` the id of the address tables it reads; ``receiver`` which frames it takes for its own;
+    ``entries[i]`` bit ``i``'s name, "" for a failsafe. ``carried`` has packets and bytes counted by earlier
+    generations, None until they are known.
+    """
+
+    interface: str
+    namespace: int
+    mode: Mode
+    program: str
+    policy: str
+    tables: int
+    receiver: str
+    entries: tuple[str, ...]
+    carried: Counts | None = None
+
+    def with_carried(self, counts: Counts) -> Manifest:
+        """Only of entries that there are still: what is gone is not shown anywhere."""
+        return replace(self, carried={name: value for name, value in counts.items() if name in self.entries})
+
+
+@dataclass(frozen=True)
+class TableManifest:
+    """What the numbers in the address tables stand for, and which maps the tables are.
+
+    ``members`` are the atoms of each class; ``capacity`` how many classes the interfaces' rows have room for.
+    """
+
+    maps: tuple[int, ...]
+    capacity: int
+    members: Members
+
+
+def create(manifest: Manifest) -> Map:
+    """A new map that holds the manifest."""
+    data = _encode(manifest)
+    size = len(data) + _ROOM_PER_ENTRY * len(manifest.entries) + sum(len(json.dumps(name)) for name in manifest.entries)
+    return _holder(data, size)
+
+
+def write(holder: Map, manifest: Manifest) -> None:
+    """Put a manifest, which must not have more entries than before, in place of the one in the map."""
+    holder.update(_KEY, _encode(manifest).ljust(holder.value_size, b"\0"))
+
+
+def read(path: Path) -> Manifest | None:
+    """The manifest pinned there; None when there is none, or none that can be read."""
+    try:
+        fields = _decode(path)
+        if fields.pop("pass_tagged", None) is not None:  # of an agent whose program looked at no address
+            fields["receiver"] = ""
+        fields["mode"] = Mode(fields["mode"])
+        fields["entries"] = tuple(fields["entries"])
+        if fields["carried"] is not None:
+            fields["carried"] = {name: (packets, size) for name, (packets, size) in fields["carried"].items()}
+        return Manifest(**fields)
+    except (FileNotFoundError, KernelError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def create_tables(manifest: TableManifest) -> Map:
+    """A new map that holds the manifest of address tables, with room for as many classes again."""
+    data = _encode_tables(manifest)
+    return _holder(data, 4096 + 2 * len(data))
+
+
+def write_tables(holder: Map, manifest: TableManifest) -> bool:
+    """Put a manifest in place of the one in the map; False, and nothing done, when it has no room."""
+    data = _encode_tables(manifest)
+    if len(data) > holder.value_size:
+        return False
+    holder.update(_KEY, data.ljust(holder.value_size, b"\0"))
+    return True
+
+
+def read_tables(path: Path) -> TableManifest | None:
+    """The manifest of the address tables pinned there; None when there is none, or none that can be read."""
+    try:
+        fields = _decode(path)
+        atoms = fields["atoms"]
+        members = {int(number): frozenset(atoms[at] for at in held) for number, held in fields["members"].items()}
+        return TableManifest(tuple(fields["maps"]), fields["capacity"], members)
+    except (FileNotFoundError, KernelError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+
+
+def _holder(data: bytes, size: int) -> Map:
+    holder = Map.create(_BPF_MAP_TYPE_ARRAY, "manifest", key_size=4, value_size=size, max_entries=1)
+    holder.update(_KEY, data.ljust(size, b"\0"))
+    return holder
+
+
+def _decode(path: Path) -> dict[str, Any]:
+    with Map.open_pinned(path) as holder:
+        data = holder.lookup(_KEY) or b""
+    fields = json.loads(data.rstrip(b"\0"))
+    if not isinstance(fields, dict):
+        raise ValueError("not a manifest")
+    return fields
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return json.dumps(asdict(manifest)).encode()
+
+
+def _encode_tables(manifest: TableManifest) -> bytes:
+    """Atoms once, then by number: the list of a rule may be long, and be part of many classes."""
+    atoms = sorted(frozenset().union(*manifest.members.values()))
+    place = {atom: at for at, atom in enumerate(atoms)}
+    members = {number: sorted(place[atom] for atom in held) for number, held in manifest.members.items()}
+    fields = {"maps": manifest.maps, "capacity": manifest.capacity, "atoms": atoms, "members": members}
+    return json.dumps(fields).encode()

@@ -1,0 +1,110 @@
+"""What of ours is in the kernel now, from the pins alone."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.backends.base import EntryCount
+from enforcer.backends.xdp.state import manifest as manifests
+from enforcer.backends.xdp.state.layout import MANIFEST, PROGRAM, Pins, all_pins
+from enforcer.backends.xdp.state.manifest import Counts, Manifest
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import Link, LinkInfo, program_info
+from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
+
+_COUNT = struct.Struct("=QQ")  # struct entry_count
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One interface's generation. ``link`` None: no link is pinned, nothing is attached by us."""
+
+    interface: str
+    manifest: Manifest
+    link: LinkInfo | None
+    prog_id: int
+
+    @property
+    def mode(self) -> Mode:
+        return self.manifest.mode
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its link still holds it to an interface (one that was deleted leaves a link to nothing)."""
+        return self.link is not None and self.link.ifindex != 0
+
+
+def read_installed(pins: Pins) -> Installed | None:
+    """The generation pinned for an interface; None when there is none, or only pieces of one."""
+    manifest = manifests.read(pins.directory / MANIFEST)
+    prog_id = pinned_program(pins.directory / PROGRAM)
+    if manifest is None or prog_id is None:
+        return None
+    return Installed(pins.interface, manifest, link_info(pins.link), prog_id)
+
+
+def link_info(path: Path) -> LinkInfo | None:
+    """What the link pinned there says; None when none is."""
+    try:
+        with Link.open_pinned(path) as link:
+            return link.info()
+    except (FileNotFoundError, KernelError):
+        return None
+
+
+def pinned_program(path: Path) -> int | None:
+    """The id of the program pinned there; None when none is."""
+    try:
+        fd = open_pinned(path)
+    except (FileNotFoundError, KernelError):
+        return None
+    try:
+        return program_info(fd).id
+    except KernelError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_counts(pins: Pins, manifest: Manifest) -> Counts:
+    """Packets and bytes of each entry since it is enforced on this interface, earlier generations included."""
+    carried = manifest.carried or {}
+    totals = {}
+    for name, cpus in _read_cpus(pins, manifest).items():
+        parts = [carried.get(name, (0, 0)), *cpus]
+        totals[name] = sum(packets for packets, _ in parts), sum(size for _, size in parts)
+    return totals
+
+
+def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int], ...]]:
+    """What each processor has counted of each entry in this generation; nothing where the pin is lost."""
+    found: dict[str, tuple[tuple[int, int], ...]] = {name: () for name in manifest.entries if name}
+    with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:
+        for index, name in enumerate(manifest.entries):
+            if name:  # a failsafe drops nothing
+                values = counters.lookup_percpu(struct.pack("=I", index))
+                found[name] = tuple((packets, size) for packets, size in map(_COUNT.unpack, values))
+    return found
+
+
+def read_all(pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
+    """Every complete generation below the root, whichever namespace it is for."""
+    for pins in all_pins(pin_root):
+        installed = read_installed(pins)
+        if installed:
+            yield pins, installed
+
+
+def entry_counts(pins: Pins, installed: Installed) -> Iterator[EntryCount]:
+    """One count for each entry, in evaluation order."""
+    stage = STAGE_OF_MODE[installed.mode]
+    cpus = _read_cpus(pins, installed.manifest)
+    for name, (packets, size) in read_counts(pins, installed.manifest).items():
+        yield EntryCount(installed.interface, name, stage, packets, size, cpus[name])

@@ -1,0 +1,235 @@
+"""Looks at our XDP programs, cheap enough for each second, and keeps attached what only lost its pin.
+
+Everything pinned is held open as well. A link whose pin somebody removed then still holds its program to the interface,
+and is pinned again under its name without a moment of detachment, as are programs and maps; without that, the kernel
+would detach with the last reference. A link that was pointed at another program is pointed back: the next pass could
+not know that program from a stranger's. What was really taken away (a link detached, a map written to) is found, said,
+and left to the next pass.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, TablePins, generation
+from enforcer.backends.xdp.state.read import read_all
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.objects import Link, LinkInfo
+from enforcer.kernel.bpf.pins import open_pinned, pin
+from enforcer.kernel.netns import current_inode
+from enforcer.kernel.pace import Pace
+from enforcer.model.errors import KernelError
+
+_COUNTERS = "counters"  # the program itself writes them
+_DESCRIPTORS = 16  # more than there are pins of an interface
+_LIBC = ctypes.CDLL(None)
+
+
+@dataclass
+class _Content:
+    """A map, and what it held after the last pass. Address tables are mapped into memory, others are read."""
+
+    held: Map
+    view: npt.NDArray[np.uint8] | None
+    then: bytes
+
+    @classmethod
+    def of(cls, held: Map, *, mapped: bool) -> _Content:
+        if not mapped:
+            return cls(held, None, held.image())
+        view = np.frombuffer(held.mmap(), np.uint8, count=held.value_size * held.max_entries)
+        return cls(held, view, view.tobytes())
+
+    def is_same(self) -> bool:
+        if self.view is None:
+            return self.held.image() == self.then
+        return not _LIBC.memcmp(ctypes.c_void_p(self.view.ctypes.data), self.then, ctypes.c_size_t(len(self.then)))
+
+
+@dataclass
+class _Pinned:
+    """A directory of pins: a descriptor of each, and the contents of its maps."""
+
+    what: str
+    directory: Path
+    descriptors: dict[str, int] = field(default_factory=dict)
+    contents: dict[str, _Content] = field(default_factory=dict)
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def hold(self, names: Iterable[str]) -> None:
+        """What is pinned under these names, if anything is."""
+        for name in names:
+            with suppress(FileNotFoundError, KernelError):
+                self.descriptors[name] = open_pinned(self.directory / name)
+                self.stack.callback(os.close, self.descriptors[name])
+
+    def hold_contents(self, names: Iterable[str], *, mapped: bool = False) -> None:
+        """The same of maps, with what is in them."""
+        for name in names:
+            with suppress(FileNotFoundError, KernelError):
+                held = self.stack.enter_context(Map.open_pinned(self.directory / name))
+                self.descriptors[name] = held.fd
+                self.contents[name] = _Content.of(held, mapped=mapped)
+
+    def pin_again(self) -> Iterator[str]:
+        """Pins that were removed are put back, and named."""
+        present = set(os.listdir(self.directory)) if self.directory.is_dir() else set()
+        lost = [name for name in self.descriptors if name not in present]
+        if not lost:
+            return
+        if MOUNT_POINT in self.directory.parents and not is_bpffs(MOUNT_POINT):
+            ensure_bpffs()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name in lost:
+            pin(self.descriptors[name], self.directory / name)
+        yield f"{self.what}: pins removed: {', '.join(lost)}; pinned again, nothing was detached"
+
+    def written(self) -> Iterator[str]:
+        """Maps that do not hold what they held."""
+        changed = [name for name, content in self.contents.items() if not content.is_same()]
+        if changed:
+            yield f"{self.what}: maps were written to: {', '.join(changed)}"
+
+    def close(self) -> None:
+        self.contents.clear()
+        self.stack.close()
+
+
+@dataclass
+class _Attached:
+    """One interface's link as it was after the last pass."""
+
+    interface: str
+    link: Link
+    then: LinkInfo
+    pinned: _Pinned
+
+    @property
+    def is_attached(self) -> bool:
+        return self.link.info().ifindex == self.then.ifindex
+
+    def kept(self) -> Iterator[str]:
+        """Pins removed, of a link that holds what it held: put back, and named. A pass detaches what is to go."""
+        if self.link.info() == self.then:
+            yield from self.pinned.pin_again()
+
+    def losses(self) -> Iterator[str]:
+        now = self.link.info()
+        if now.ifindex != self.then.ifindex:
+            yield f"{self.interface}: the XDP program was detached (BPF link {now.id})"
+        elif now.prog_id != self.then.prog_id:
+            yield f"{self.interface}: BPF link {now.id} was pointed at another XDP program, id {now.prog_id}"
+            self.link.update(self.pinned.descriptors[PROGRAM])
+        else:
+            yield from self.pinned.pin_again()
+
+    def close(self) -> None:
+        self.pinned.close()
+
+
+class XdpWatch:
+    """Our XDP programs in the network namespace it is used in. ``close`` it."""
+
+    def __init__(self, pin_root: Path) -> None:
+        self._pin_root = pin_root
+        self._attached: list[_Attached] = []
+        self._tables: _Pinned | None = None
+        self._pace = Pace()
+        self._turn = 0  # whose contents are to be looked at next
+
+    def close(self) -> None:
+        for item in self._attached:
+            item.close()
+        if self._tables:
+            self._tables.close()
+        self._attached, self._tables = [], None
+
+    def remember(self) -> list[str]:
+        """What is there now is what is to be there; but a program that is attached still, and only lost its pins during
+        the pass, is to stay. Sentences as :meth:`losses` has them.
+        """
+        kept = [loss for item in self._attached for loss in item.kept()]
+        if kept and self._tables:
+            kept += self._tables.pin_again()
+        self._look_around()
+        return kept
+
+    def _look_around(self) -> None:
+        here = current_inode()
+        attached: list[_Attached] = []
+        tables: _Pinned | None = None
+        try:
+            for pins, installed in read_all(self._pin_root):
+                if installed.is_attached and installed.manifest.namespace == here and len(attached) < _most():
+                    with suppress(FileNotFoundError, KernelError):
+                        attached.append(_attached(pins, generation(installed.mode)))
+            tables = _tables(TablePins.of(self._pin_root, here)) if attached else None
+        except BaseException:
+            for item in attached:
+                item.close()
+            raise
+        self.close()  # not before the new ones hold it
+        self._attached, self._tables = attached, tables
+
+    def losses(self, *, at_any_cost: bool = False) -> list[str]:
+        """A sentence for each thing of ours that is not as it was. Raises KernelError, OSError.
+
+        ``at_any_cost``: look into all maps, however long ago that was done last.
+        """
+        found = [loss for item in self._attached for loss in item.losses()]
+        if self._tables and any(item.is_attached for item in self._attached):
+            found += self._tables.pin_again()
+        return found + list(self._written(at_any_cost=at_any_cost))
+
+    def _written(self, *, at_any_cost: bool) -> Iterator[str]:
+        """As many maps as may be looked at now, in turns."""
+        pinned = [item.pinned for item in self._attached if item.is_attached]
+        if pinned and self._tables:
+            pinned.append(self._tables)
+        for _ in pinned:
+            if not self._pace.is_due() and not at_any_cost:
+                return
+            self._turn += 1
+            with self._pace.measured():
+                changed = list(pinned[self._turn % len(pinned)].written())
+            yield from changed
+
+
+def _attached(pins: Pins, names: Sequence[str]) -> _Attached:
+    pinned = _Pinned(f"{pins.interface}: XDP", pins.directory)
+    try:
+        link = pinned.stack.enter_context(Link.open_pinned(pins.link))
+        pinned.descriptors[pins.link.name] = link.fd
+        read = [name for name in names if name in MAPS and name != _COUNTERS]
+        pinned.hold_contents(read)
+        pinned.hold(name for name in names if name not in read)
+        return _Attached(pins.interface, link, link.info(), pinned)
+    except BaseException:
+        pinned.close()
+        raise
+
+
+def _tables(pins: TablePins) -> _Pinned:
+    pinned = _Pinned("XDP address tables", pins.directory)
+    try:
+        pinned.hold_contents(TABLES, mapped=True)
+        pinned.hold([MANIFEST])
+    except BaseException:
+        pinned.close()
+        raise
+    return pinned
+
+
+def _most() -> int:
+    """How many interfaces may be held open: half of the descriptors this process may have are for everything else."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 // _DESCRIPTORS

@@ -1,0 +1,5 @@
+"""``python -m enforcer.cli``."""
+
+from enforcer.cli.main import main
+
+main()

@@ -1,0 +1,112 @@
+"""Status and counters for the eye and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from enforcer.agent.lock import AgentRecord
+from enforcer.backends.base import EntryCount
+from enforcer.cli.support import line
+from enforcer.enforcement.status import InterfaceStatus
+
+NO_AGENT = "no agent runs: what is changed by others stays changed"
+NOTHING = "nothing is enforced in this network namespace"
+
+
+def status_as_dict(statuses: Sequence[InterfaceStatus], agent: AgentRecord | None = None) -> dict[str, Any]:
+    """The status as JSON can say it; ``agent`` is the one that runs in this network namespace."""
+    return {
+        "schema": "enforcer/status/v1",
+        "agent": asdict(agent) if agent else None,
+        "interfaces": [_interface_as_dict(item) for item in statuses],
+    }
+
+
+def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
+    """The counters as JSON can say them."""
+    return {"schema": "enforcer/counters/v1", "counters": [_count_as_dict(count) for count in counts]}
+
+
+def print_status(statuses: Sequence[InterfaceStatus], console: Console, agent: AgentRecord | None = None) -> None:
+    """Whether an agent runs; for each interface a line, its capacities, and its counters."""
+    console.print(line(f"{agent} keeps it so" if agent else NO_AGENT), soft_wrap=True)
+    if not statuses:
+        console.print(NOTHING)
+    for item in statuses:
+        console.print(line(_heading(item), style="bold"), soft_wrap=True)
+        for fill in item.fills:
+            limit = "" if fill.limit is None else f" of {fill.limit:,}"
+            console.print(line(f"  {fill.stage}: {fill.holder} holds {fill.used:,}{limit}"), soft_wrap=True)
+        print_counters(item.counts, console)
+
+
+def _heading(item: InterfaceStatus) -> str:
+    """What is, and not what was wanted: rules that go by a name meet no packet where there is no such interface."""
+    entries = f"{len(item.entries)} entries"
+    raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
+    if item.stage is None:
+        return f"{item.interface}: not there, nothing is enforced ({raw} is ready for it), {entries}"
+    if item.mode and item.attached_to and item.attached_to != item.interface:
+        return (
+            f"{item.interface}: is called {item.attached_to} now; enforced at {item.stage} (XDP {item.mode}) there, "
+            f"and not in raw, {entries}"
+        )
+    how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
+    if item.mode and not item.raw_backend:
+        how = f"XDP {item.mode}, nothing in raw"
+    if item.netdev and not item.mode:
+        how = f"no XDP, but nftables, then {raw}"
+    return f"{item.interface}: enforced at {item.stage} ({how}), {entries}"
+
+
+def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: bool = False) -> None:
+    """One table of all counters; ``per_cpu`` with the packets of each processor that counted any."""
+    if not counts:
+        console.print(NOTHING)
+        return
+    table = Table("interface", "entry", "stage", box=None, pad_edge=False, header_style="dim")
+    table.add_column("packets", justify="right")
+    table.add_column("bytes", justify="right")
+    if per_cpu:
+        table.add_column("packets by CPU, since the last change of policy")
+    for count in counts:
+        cells = [count.interface, count.entry, count.stage, count.packets, count.bytes]
+        if per_cpu:
+            cells.append(
+                ", ".join(f"{cpu}: {packets}" for cpu, (packets, _) in enumerate(count.cpus) if packets) or "-"
+            )
+        table.add_row(*(line(str(cell)) for cell in cells))
+    console.print(table)
+
+
+def _interface_as_dict(item: InterfaceStatus) -> dict[str, Any]:
+    return {
+        "interface": item.interface,
+        "mode": item.mode and str(item.mode),
+        "stage": item.stage and str(item.stage),
+        "present": item.present,
+        "attached_to": item.attached_to or None,
+        "raw_backend": item.raw_backend and str(item.raw_backend),
+        "entries": list(item.entries),
+        "capacity": [
+            {"holder": fill.holder, "stage": str(fill.stage), "used": fill.used, "limit": fill.limit}
+            for fill in item.fills
+        ],
+        "counters": [_count_as_dict(count) for count in item.counts],
+    }
+
+
+def _count_as_dict(count: EntryCount) -> dict[str, Any]:
+    return {
+        "interface": count.interface,
+        "entry": count.entry,
+        "stage": str(count.stage),
+        "packets": count.packets,
+        "bytes": count.bytes,
+        "cpus": [{"packets": packets, "bytes": size} for packets, size in count.cpus],
+    }

@@ -1,0 +1,261 @@
+"""Enforcer: one pass from resources to the kernel of the calling thread's network namespace, and the way back.
+
+Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw; then
+netdev ingress, if asked for; last of all XDP lets go of interfaces that are to have none. No order opens a hole,
+because XDP and raw each drop at every moment what the old and the new policy both drop. XDP goes first so that new deny
+entries take effect as early as they can, and so that a refusal to attach is known before raw is touched.
+
+An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
+left in the mode it has, with the new policy, or in raw if it had none; then the refusal is raised, with what was done.
+Where the XDP part fails as a whole, what it enforces stays, raw is applied, and the failure is raised. Where raw fails,
+XDP lets go of nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from enforcer.backends.base import EntryCount
+from enforcer.backends.detect import host_rules
+from enforcer.backends.iptables import IptablesBackend
+from enforcer.backends.iptables.settings import settings_of
+from enforcer.backends.nftables import NftablesBackend
+from enforcer.backends.nftables.netdev import NetdevBackend
+from enforcer.backends.nftables.settings import settings_of as nft_settings_of
+from enforcer.backends.raw import RawBackends
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.enforcement.negotiate import Settlement, Wish, failure, settle, without_xdp
+from enforcer.enforcement.probe_cache import Memory
+from enforcer.enforcement.probing import NOT_THERE, probe_raw, with_netdev
+from enforcer.enforcement.status import InterfaceStatus, read_status
+from enforcer.enforcement.warnings import unheard, warnings_of
+from enforcer.kernel.bpf.toolchain import require
+from enforcer.kernel.lock import namespace_lock
+from enforcer.kernel.pin_paths import default_pin_root, pins_are_fleeting, remove_if_empty
+from enforcer.kernel.rtnetlink import InterfaceState
+from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import UnsupportedKernelError, UnsupportedRuleError
+from enforcer.model.facts import HostFacts, InterfaceFacts
+from enforcer.model.vocabulary import Toolchain
+from enforcer.planning.plan import Plan, make_plan, wants_xdp
+from enforcer.policy.compile import Compiler
+from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
+from enforcer.policy.resources import FelixConfiguration, Resources
+from enforcer.policy.ruletable import RuleTable
+from enforcer.system.directories import UnusableDirectoryError
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a pass did. ``changes`` is empty when the kernel already was as it should be; ``fallbacks`` say for each
+    interface why earlier modes are not used; ``warnings`` are what the operator may not have meant.
+    """
+
+    plan: Plan
+    changes: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class ModeRefusedError(UnsupportedKernelError):
+    """An interface refuses the mode asked for by name. Everything else was done: ``applied`` says what."""
+
+    def __init__(self, message: str, applied: Applied) -> None:
+        super().__init__(message)
+        self.applied = applied
+
+
+class Enforcer:
+    """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
+
+    ``pin_root`` is where BPF objects are pinned; by default each network namespace has a directory of its own.
+    ``toolchain`` says who compiles the XDP program, ``raw`` which netfilter holds the raw part. ``netdev``: where there
+    is no XDP, nf_tables drops at netdev ingress.
+
+    Keeps no sockets: every call acts in the network namespace its thread is in then.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        *,
+        pin_root: Path | None = None,
+        choice: ModeChoice = ModeChoice.AUTO,
+        interfaces: Sequence[str] | None = None,
+        toolchain: Toolchain = Toolchain.LIBBPF,
+        raw: RawChoice = RawChoice.AUTO,
+        netdev: bool = False,
+    ) -> None:
+        self.node = node
+        self.choice = choice
+        self.toolchain = toolchain
+        self.raw = raw
+        self.netdev = netdev
+        self._given_pin_root = pin_root
+        self._interfaces = None if interfaces is None else frozenset(interfaces)
+        self.stopping = threading.Event()  # set: another enforcer's pass is no longer waited for
+        self._memory = Memory()
+        self._compiler = Compiler()
+        self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
+
+    def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
+        """Make the kernel enforce the resources; doing it again changes nothing.
+
+        Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
+        this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
+        """
+        felix = resources.felix_for(self.node)
+        raw, netdev = _backends(felix)
+        xdp = XdpBackend(self.pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
+        with namespace_lock(stopping=self.stopping):
+            self._memory.begin(resources)
+            present = {item.name: item for item in netlink_interfaces()}
+            tables = self._tables(self._with_kernel_names(resources, present), present)
+            absent = frozenset(table.interface for table in tables) - present.keys()
+            facts = self._facts(tables, present, felix)
+            self._check(tables, facts, felix)
+            wish = Wish(tables, facts, felix, self.choice, {}, absent, self.raw, self.netdev)
+            settled = self._settle(wish, xdp, dry_run=dry_run)
+            result = raw.apply(settled.plan, dry_run=dry_run)
+            early = netdev.apply(settled.plan, dry_run=dry_run)
+            released = [] if settled.failed else self._release(settled, xdp, dry_run=dry_run)
+        if settled.failed:
+            raise settled.failed
+        warnings = [*warnings_of(self.node, resources, settled.plan, absent), *settled.warnings]
+        warnings += unheard(settled.plan, nft_settings_of(felix).mark_mask, facts.rules)
+        warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
+        if any(item.mode for item in settled.plan.interfaces):
+            warnings += filter(None, [pins_are_fleeting(self.pin_root)])
+        changes = (*settled.changes, *result.changes, *early.changes, *released)
+        applied = Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
+        if settled.impossible:
+            raise ModeRefusedError("\n".join(settled.impossible.values()), applied)
+        return applied
+
+    def enforceable(self, resources: Resources) -> tuple[Resources, dict[str, str]]:
+        """The resources without the untracked policies that cannot be enforced, and these by name, with the reason.
+
+        Each is tried for itself, with nothing changed. Raises HostError as :meth:`apply` does.
+        """
+        felix = resources.felix_for(self.node)
+        refused: dict[str, str] = {}
+        with namespace_lock(stopping=self.stopping):
+            present = {item.name: item for item in netlink_interfaces()}
+            renamed = self._with_kernel_names(resources, present)
+            for policy in (item for item in renamed.policies if item.do_not_track):
+                try:
+                    tables = self._tables(replace(renamed, policies=(policy,)), present)
+                    self._check(tables, self._facts(tables, present, felix), felix)
+                except UnsupportedRuleError as error:
+                    refused[policy.name] = str(error)
+        kept = tuple(item for item in resources.policies if item.name not in refused)
+        return replace(resources, policies=kept), refused
+
+    def _check(self, tables: Sequence[RuleTable], facts: HostFacts, felix: FelixConfiguration) -> None:
+        """Raises UnsupportedRuleError. Raw holds every entry: what it cannot say is refused before anything changes."""
+        latest = make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev)
+        for backend in _backends(felix):
+            backend.check(latest)
+
+    def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
+        """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
+        try:
+            with suppress(UnusableDirectoryError):  # applying XDP refuses then, and says why
+                wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
+            if self.choice is not ModeChoice.RAW:
+                require(self.toolchain)
+        except Exception as error:
+            return without_xdp(wish, error)
+        return settle(wish, xdp, self._memory, dry_run=dry_run)
+
+    def _release(self, settled: Settlement, xdp: XdpBackend, *, dry_run: bool) -> list[str]:
+        try:
+            return xdp.release(settled.plan, dry_run=dry_run)
+        except UnusableDirectoryError:  # a warning says so
+            return []
+        except Exception as error:
+            settled.failed = failure(error)
+            return []
+
+    def counters(self) -> tuple[EntryCount, ...]:
+        """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
+        return (*XdpBackend(self.pin_root).counters(), *NetdevBackend().counters(), *RawBackends().counters())
+
+    def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
+        with namespace_lock(stopping=self.stopping):
+            early = (*XdpBackend(self.pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
+            removed = (*early, *RawBackends().detach(interfaces))
+        remove_if_empty(self.pin_root)
+        return removed
+
+    def status(self) -> tuple[InterfaceStatus, ...]:
+        """What is enforced now, whoever applied it."""
+        return read_status(self.pin_root)
+
+    def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
+        """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
+        names = {other: item.name for item in present.values() for other in item.alternative_names}
+        known, known_names, renamed = self._renamed
+        if known is not resources or known_names != names:
+            renamed = with_kernel_names(resources, names)
+            self._renamed = (resources, names, renamed)
+        return renamed
+
+    @property
+    def pin_root(self) -> Path:
+        """Where BPF objects are pinned."""
+        return self._given_pin_root or default_pin_root()
+
+    def _tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[RuleTable]:
+        """The table of each interface that has an endpoint with untracked entries, there or named by its endpoint."""
+        named = {item.interface_name for item in resources.host_endpoints if item.node == self.node}
+        tables: list[RuleTable] = []
+        unsupported: dict[str, None] = {}  # interfaces share policies, and so their faults: each is said once
+        for name in (*present, *sorted(named - present.keys() - {"", ANY_INTERFACE})):
+            if self._interfaces is not None and name not in self._interfaces:
+                continue
+            addresses = present[name].addresses if name in present else ()
+            try:
+                table = self._compiler.compile(resources, node=self.node, interface=name, addresses=addresses)
+            except UnsupportedRuleError as error:
+                unsupported |= dict.fromkeys(str(error).splitlines())
+                continue
+            if table.endpoint is not None and (table.ingress or table.egress):
+                tables.append(table)
+        if unsupported:
+            raise UnsupportedRuleError("\n".join(unsupported))
+        return tables
+
+    def _facts(
+        self, tables: Sequence[RuleTable], present: Mapping[str, InterfaceState], felix: FelixConfiguration
+    ) -> HostFacts:
+        """What this host supports, as far as it matters: probing is not free, so nothing is asked in vain."""
+        if not tables:
+            return HostFacts(self.node)
+        names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
+        states = [present[name] for name in names if name in present]
+        facts = self._memory.facts(self.node, states, XdpBackend(self.pin_root).programs())
+        absent = tuple(
+            InterfaceFacts(table.interface, modes=NOT_THERE) for table in tables if table.interface not in present
+        )
+        rules = host_rules()
+        backends = {**facts.backends, **probe_raw(felix, self.raw, rules)}
+        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends, rules=rules)
+        return with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
+
+
+def _backends(felix: FelixConfiguration) -> tuple[RawBackends, NetdevBackend]:
+    nft = nft_settings_of(felix)
+    return RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft)), NetdevBackend(nft)
+
+
+def _fallbacks(plan: Plan) -> Iterator[str]:
+    for item in plan.interfaces:
+        for mode, reason in item.mode_reasons:
+            yield f"{item.interface}: not {mode}: {reason}"

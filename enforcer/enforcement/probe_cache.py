@@ -1,0 +1,68 @@
+"""What an enforcer remembers between passes: nothing it needs, only what spares the host from being asked again.
+
+Probing attaches a program for a moment, and a driver that rebuilds its rings for that loses packets: too much to do at
+every resync. A refused mode would be tried, and something else be detached for it, again and again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from enforcer.kernel.netns import current_inode
+from enforcer.kernel.probe import probe_host
+from enforcer.kernel.rtnetlink import InterfaceState
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Answer, Mode
+from enforcer.policy.resources import Resources
+
+_FORGET_AFTER_S = 600.0  # whatever stood in the way may be gone by then
+
+
+class Memory:
+    """Valid in one network namespace, and for a while: :meth:`begin` each pass."""
+
+    def __init__(self) -> None:
+        self._inode = 0
+        self._since_s = 0.0
+        self._resources: Resources | None = None
+        self._probed: dict[InterfaceState, InterfaceFacts] = {}
+        self._refused: dict[tuple[str, int], dict[Mode, str]] = {}
+
+    def begin(self, resources: Resources) -> None:
+        """Forget what is old or of another namespace, and refusals of other resources: a smaller set may fit."""
+        inode, now_s = current_inode(), time.monotonic()
+        if inode != self._inode or now_s - self._since_s > _FORGET_AFTER_S:
+            self._inode, self._since_s = inode, now_s
+            self._probed.clear()
+            self._refused.clear()
+        if resources is not self._resources:
+            self._resources = resources
+            self._refused.clear()
+
+    def facts(self, node: str, states: Sequence[InterfaceState], ours: Collection[int] = ()) -> HostFacts:
+        """Facts of these interfaces. One that looks as it did when it was probed is not disturbed again.
+
+        ``ours``: the ids of programs that are known to be ours.
+        """
+        unknown = [state.name for state in states if state not in self._probed]
+        found = probe_host(node, unknown, ours=ours)
+        by_name = {item.name: item for item in found.interfaces}
+        fresh = {state: by_name[state.name] for state in states if state.name in by_name}
+        known = {state: self._probed[state] for state in states if state in self._probed}
+        self._probed = known | fresh
+        return replace(found, interfaces=tuple(self._probed.values()))
+
+    def refuse(self, interface: InterfaceFacts, mode: Mode, reason: str) -> None:
+        """The kernel would not attach this mode."""
+        self._refused.setdefault((interface.name, interface.index), {})[mode] = reason
+
+    def with_refusals(self, facts: HostFacts) -> HostFacts:
+        """The facts, with a NO for each mode that was refused."""
+        return replace(facts, interfaces=tuple(map(self._corrected, facts.interfaces)))
+
+    def _corrected(self, interface: InterfaceFacts) -> InterfaceFacts:
+        refused = self._refused.get((interface.name, interface.index), {})
+        answers = {mode: Probe(Answer.NO, f"refused when attaching: {reason}") for mode, reason in refused.items()}
+        return replace(interface, modes={**interface.modes, **answers})

@@ -1,0 +1,27 @@
+"""Pins: what keeps a program, map or link in the kernel, by a path in the BPF file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from enforcer.kernel.bpf.libbpf import check, libbpf
+from enforcer.model.errors import KernelError, PrivilegeError
+
+
+def pin(fd: int, path: Path) -> None:
+    """Pin a program, map or link below a mounted bpffs."""
+    check(libbpf().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
+
+
+def open_pinned(path: Path) -> int:
+    """A new descriptor of what is pinned. FileNotFoundError when nothing is, PrivilegeError when it cannot be known."""
+    fd = libbpf().bpf_obj_get(os.fsencode(path))
+    if fd < 0:
+        if fd == -errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
+            raise PrivilegeError(f"{path}: opening what is pinned needs CAP_BPF; run as root")
+        if fd == -errno.ENOENT or not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
+        raise KernelError(f"open {path}", number=-fd)
+    return int(fd)

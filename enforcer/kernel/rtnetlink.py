@@ -1,0 +1,243 @@
+"""Interfaces of the calling thread's network namespace as values, by rtnetlink and one ioctl.
+
+Sockets are opened for each call (0.3 ms with pyroute2 0.9) and closed again, so that a thread may change its namespace
+between calls.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from enforcer.kernel import device
+from enforcer.kernel.device import Device
+from enforcer.kernel.elsewhere import TAKERS, VLANS, possible, uppers_elsewhere
+from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
+from enforcer.model.errors import KernelError
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Mode
+
+# IFLA_XDP_ATTACHED says which one, or "multi"; each mode has an attribute with the program's id (linux/if_link.h).
+_PROGRAM_OF_MODE = {
+    Mode.OFFLOAD: "IFLA_XDP_HW_PROG_ID",
+    Mode.NATIVE: "IFLA_XDP_DRV_PROG_ID",
+    Mode.GENERIC: "IFLA_XDP_SKB_PROG_ID",
+}
+
+
+@dataclass(frozen=True)
+class XdpState:
+    """An XDP program on an interface. Netlink does not tell whether a BPF link holds it."""
+
+    mode: Mode
+    prog_id: int
+
+
+# include/uapi/linux/if_arp.h: those whose frames begin with an Ethernet header, and the names of the commonest others.
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
+LINK_TYPES = {
+    32: "InfiniBand", 512: "PPP", 519: "raw IP", 768: "IPIP", 769: "IPv6 tunnel", 776: "SIT", 778: "GRE", 801: "802.11",
+    823: "GRE over IPv6", 65534: "none, as of tun and WireGuard",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InterfaceState:
+    """One interface. ``xdp`` has every program attached, earliest mode first.
+
+    ``link_type`` is its ARPHRD number, ``address`` its link-layer address, ``alternative_names`` what else it is
+    called.
+
+    ``vlans``: which VLAN interfaces are on it, in whatever network namespace ("" for none). ``tags_in_frame``: the tags
+    of VLANs are known to be in the frames it hands up, not beside them.
+
+    ``taken_by``: who takes its packets before IP sees them (``bridge br0``, ``macvlan mv0``), in whatever network
+    namespace; "" for nobody. Netfilter then never sees a packet as received by this interface.
+
+    ``unseen``: why it is not known whether somebody in another network namespace does, or has a VLAN on it.
+    """
+
+    name: str
+    index: int
+    mtu: int
+    driver: str = ""
+    addresses: tuple[IPAddress, ...] = ()
+    xdp: tuple[XdpState, ...] = ()
+    link_type: int = ARPHRD_ETHER
+    address: bytes = b""
+    alternative_names: tuple[str, ...] = ()
+    vlans: str = ""
+    tags_in_frame: bool = False
+    taken_by: str = ""
+    unseen: str = ""
+
+    @property
+    def has_ethernet(self) -> bool:
+        return self.link_type in (ARPHRD_ETHER, ARPHRD_LOOPBACK)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What a plan is made of; a change of what is attached is none of it."""
+        names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.taken_by, self.unseen)
+        return (self.name, self.index, self.addresses, self.link_type, self.address, names, *on_it)
+
+
+def interfaces() -> list[InterfaceState]:
+    """All interfaces, by index."""
+    with _socket() as ip:
+        links, addresses = list(ip.get_links()), list(ip.get_addr())
+    return _states(links, links, addresses, *_devices(links))
+
+
+def _devices(links: Iterable[Any]) -> tuple[dict[int, Device], str]:
+    """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found; and why
+    somebody may not have been found.
+    """
+    if device.can_look():
+        return device.look(link["index"] for link in links), ""
+    found, why = uppers_elsewhere()
+    return {index: Device(not kinds.isdisjoint(_UPPERS), "vlan" in kinds) for index, kinds in found.items()}, why
+
+
+def gateways() -> dict[int, tuple[IPAddress, ...]]:
+    """The next hops of all routes, by the index of the interface they are reached by."""
+    found: dict[int, dict[IPAddress, None]] = {}
+    with _socket() as ip:
+        for route in ip.get_routes():
+            for hop in (route, *(route.get("multipath") or ())):
+                index = hop.get("oif")
+                for text in (hop.get("gateway"), (hop.get("via") or {}).get("addr")):
+                    if index is not None and text:
+                        found.setdefault(index, {})[ip_address(text)] = None
+    return {index: tuple(addresses) for index, addresses in found.items()}
+
+
+def interface(name: str) -> InterfaceState | None:
+    """The interface of that name, which may be an alternative one; None when there is none."""
+    return next((item for item in interfaces() if name in (item.name, *item.alternative_names)), None)
+
+
+def _socket() -> Any:
+    try:
+        return IPRoute()
+    except OSError as error:
+        raise KernelError("open a netlink socket", number=error.errno or 0) from error
+    except NetlinkError as error:
+        raise KernelError("open a netlink socket", number=error.code) from error
+
+
+def _states(
+    wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any], devices: Mapping[int, Device], unseen: str
+) -> list[InterfaceState]:
+    links = list(links)
+    upper = _Upper.of(links)
+    by_index: dict[int, list[IPAddress]] = {}
+    for item in addresses:
+        by_index.setdefault(item["index"], []).append(ip_address(item.get("local") or item.get("address")))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return [_state(link, sock, by_index.get(link["index"], ()), upper, devices, unseen) for link in wanted]
+
+
+def _state(
+    link: Any,
+    sock: socket.socket,
+    addresses: Iterable[IPAddress],
+    upper: _Upper,
+    devices: Mapping[int, Device],
+    unseen: str,
+) -> InterfaceState:
+    index, name = link["index"], link.get("ifname")
+    seen = devices.get(index, Device(taken=False, vlans=False))
+    driver = driver_of(sock, name)
+    in_frame = _kind(link) is None and tags_stay_in_frames(sock, name)
+    return InterfaceState(
+        name=name,
+        index=index,
+        mtu=link.get("mtu") or 0,
+        driver=driver,
+        addresses=tuple(addresses),
+        xdp=_xdp(link.get("xdp")),
+        link_type=link.get("ifi_type"),
+        address=bytes.fromhex((link.get("address") or "").replace(":", "")),
+        alternative_names=_alternative_names(link),
+        vlans=upper.vlans.get(index) or (_VLAN_ELSEWHERE if seen.vlans else ""),
+        tags_in_frame=in_frame,
+        taken_by=upper.takers.get(index) or (_TAKER_ELSEWHERE if seen.taken else ""),
+        unseen=_unseen(unseen, tags_in_frame=in_frame) if link.get("ifi_type") == ARPHRD_ETHER else "",
+    )
+
+
+def _unseen(why: str, *, tags_in_frame: bool) -> str:
+    """What nobody can tell of an interface because of ``why``; "" where the kernel has no such interfaces."""
+    if not why:
+        return ""
+    kinds = possible(TAKERS)
+    if not tags_in_frame:
+        kinds += possible(VLANS)
+    return f"a {' or '.join(kinds)} on it in another network namespace would not be known of: {why}" if kinds else ""
+
+
+# Devices with an rx_handler (net/core/dev.c), which has a packet before any protocol, or with one of their own: those
+# that master others, and those that sit on another. A VRF is no such device: netfilter sees its packets as received by
+# the slave first. (batman-adv takes its own ethertype alone.)
+_MASTERS = ("bridge", "bond", "team", "openvswitch")
+_UPPERS = ("macvlan", "macvtap", "ipvlan", "ipvtap", "macsec", "hsr", "dsa", "rmnet")
+_TAKER_ELSEWHERE = "an interface in another network namespace, such as a macvlan or ipvlan,"
+_VLAN_ELSEWHERE = "a VLAN interface in another network namespace"
+
+
+@dataclass(frozen=True)
+class _Upper:
+    """What this namespace's links say of who sits on which: by the index of the lower one, in words."""
+
+    takers: Mapping[int, str]
+    vlans: Mapping[int, str]
+
+    @classmethod
+    def of(cls, links: Iterable[Any]) -> _Upper:
+        links = list(links)
+        vlans: dict[int, str] = {}
+        for link in links:
+            if _kind(link) == "vlan" and _lower(link):
+                vlans.setdefault(_lower(link), f"VLAN interface {link.get('ifname')}")
+        return cls(dict(_takers(links)), vlans)
+
+
+def _takers(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
+    """The index of each interface whose packets another takes, and which."""
+    names = {link["index"]: link.get("ifname") for link in links}
+    for link in links:
+        info = link.get("linkinfo")
+        slave_kind = info.get("slave_kind") if info else None
+        if slave_kind in _MASTERS:
+            yield link["index"], f"{slave_kind} {names.get(link.get('master'), '')}".rstrip()
+        if _kind(link) in _UPPERS and _lower(link):
+            yield _lower(link), f"{_kind(link)} {link.get('ifname')}"
+
+
+def _kind(link: Any) -> str | None:
+    info = link.get("linkinfo")
+    return info.get("kind") if info else None
+
+
+def _lower(link: Any) -> int:
+    """The index of what the link sits on; 0 for nothing, or something in another namespace (``link_netnsid``)."""
+    return (link.get("link") or 0) if link.get("link_netnsid") is None else 0
+
+
+def _alternative_names(link: Any) -> tuple[str, ...]:
+    properties = link.get("prop_list")
+    return tuple(properties.get_attrs("IFLA_ALT_IFNAME")) if properties else ()
+
+
+def _xdp(attribute: Any) -> tuple[XdpState, ...]:
+    if attribute is None:
+        return ()
+    found = ((mode, attribute.get_attr(name)) for mode, name in _PROGRAM_OF_MODE.items())
+    return tuple(XdpState(mode, prog_id) for mode, prog_id in found if prog_id)

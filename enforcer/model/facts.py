@@ -1,0 +1,66 @@
+"""HostFacts: what is known of a host before a plan is made. Values only; :mod:`enforcer.kernel.probe` fills them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Answer, Backend, Mode
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An answer and why. The reason of a NO or UNKNOWN ends up, word for word, in ``plan`` and ``status``."""
+
+    answer: Answer
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class InterfaceFacts:
+    """One interface. ``modes`` holds a probe for each XDP mode; ``addresses`` are those configured on it, ``gateways``
+    the next hops of routes that leave by it.
+
+    ``alternative_names``: what else the interface is called (``ip link property``), also by a HostEndpoint.
+
+    ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
+    ``unseen``: why it is not known whether an interface of another network namespace takes its packets.
+    ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
+    nf_tables.
+    """
+
+    name: str
+    index: int = 0
+    driver: str = ""
+    mtu: int = 1500
+    addresses: tuple[IPAddress, ...] = ()
+    modes: Mapping[Mode, Probe] = field(default_factory=dict)
+    foreign_xdp: str = ""
+    gateways: tuple[IPAddress, ...] = ()
+    alternative_names: tuple[str, ...] = ()
+    unseen: str = ""
+    netdev_ingress: Probe = Probe(Answer.UNKNOWN, "not probed")
+
+
+@dataclass(frozen=True)
+class HostRules:
+    """How many rules of the host itself, not ours, are in legacy tables and in nf_tables, and which of the two
+    Kubernetes uses, if any.
+    """
+
+    legacy: int = 0
+    nft: int = 0
+    kubernetes: Backend | None = None
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    node: str
+    kernel: str = ""
+    interfaces: tuple[InterfaceFacts, ...] = ()
+    backends: Mapping[Backend, Probe] = field(default_factory=dict)
+    rules: HostRules = HostRules()
+
+    def interface(self, name: str) -> InterfaceFacts | None:
+        return next((item for item in self.interfaces if item.name == name), None)

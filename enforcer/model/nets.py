@@ -1,0 +1,221 @@
+"""Nets: a canonical, immutable set of CIDRs of both families, packed for millions of them.
+
+IPv4 prefixes are two numpy arrays (network as uint32 in host order, length as uint8); IPv6 prefixes an ``(n, 2)``
+uint64 array (high and low half) and lengths. Both are sorted by (network, length) and free of duplicates; covered
+prefixes are kept, because an operator who lists both wants both listed. Membership is a search in merged intervals.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import numpy as np
+import numpy.typing as npt
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+Bool = npt.NDArray[np.bool_]
+
+_FULL6 = (1 << 128) - 1
+_LOW = (1 << 64) - 1
+_MAPPED, _IPV4 = 0xFFFF, (1 << 32) - 1  # the 96 bits before an IPv4-mapped address, and those that it has
+
+
+def parse_cidr(text: str) -> tuple[int, int, int]:
+    """``(version, network, prefix length)`` of a CIDR or bare address; host bits are masked off, as Calico's sets do.
+
+    An IPv4-mapped address (``::ffff:203.0.113.9``, as dual-stack daemons log them) is the IPv4 address, as Go reads it.
+    Raises ValueError with what was found when the text is neither.
+    """
+    address, slash, length_text = text.partition("/")
+    version = 6 if ":" in address else 4
+    family, bits = (socket.AF_INET6, 128) if version == 6 else (socket.AF_INET, 32)
+    try:
+        value = int.from_bytes(socket.inet_pton(family, address), "big")
+    except (OSError, ValueError):  # ValueError: NUL or other characters that no address has
+        raise ValueError(f"expected an IP address or CIDR, found {text!r}") from None
+    mapped = version == 6 and value >> 32 == _MAPPED
+    if not slash:
+        return (4, value & _IPV4, 32) if mapped else (version, value, bits)
+    if not (length_text.isascii() and length_text.isdigit() and len(length_text) <= 3) or int(length_text) > bits:
+        raise ValueError(f"expected a prefix length of 0..{bits}, found {length_text!r} in {text!r}")
+    length = int(length_text)
+    if mapped and length >= 96:
+        version, value, bits, length = 4, value & _IPV4, 32, length - 96
+    return version, value >> (bits - length) << (bits - length), length
+
+
+class Nets:
+    """A set of CIDRs. Build with :meth:`of`; combine with ``|``."""
+
+    __slots__ = ("__dict__", "len4", "len6", "net4", "net6")
+
+    def __init__(
+        self, net4: U32 | None = None, len4: U8 | None = None, net6: U64 | None = None, len6: U8 | None = None
+    ) -> None:
+        self.net4: U32 = np.empty(0, np.uint32) if net4 is None else net4
+        self.len4: U8 = np.empty(0, np.uint8) if len4 is None else len4
+        self.net6: U64 = np.empty((0, 2), np.uint64) if net6 is None else net6
+        self.len6: U8 = np.empty(0, np.uint8) if len6 is None else len6
+
+    @classmethod
+    def of(cls, cidrs: Iterable[str | IPv4Network | IPv6Network | IPv4Address | IPv6Address]) -> Nets:
+        """The set of these CIDRs. Raises ValueError naming the first text that is none."""
+        four: list[tuple[int, int]] = []
+        six: list[tuple[int, int]] = []
+        for item in cidrs:
+            version, network, length = parse_cidr(str(item))
+            (four if version == 4 else six).append((network, length))
+        return cls._pack(four, six)
+
+    @classmethod
+    def _pack(cls, four: list[tuple[int, int]], six: list[tuple[int, int]]) -> Nets:
+        v4 = np.array(sorted(set(four)), np.uint64).reshape(-1, 2)
+        ordered6 = sorted(set(six))
+        net6 = np.array([(net >> 64, net & _LOW) for net, _ in ordered6], np.uint64).reshape(-1, 2)
+        len6 = np.array([length for _, length in ordered6], np.uint8)
+        return cls(v4[:, 0].astype(np.uint32), v4[:, 1].astype(np.uint8), net6, len6)
+
+    def __or__(self, other: Nets) -> Nets:
+        return Nets.union([self, other])
+
+    @classmethod
+    def union(cls, parts: Iterable[Nets]) -> Nets:
+        """All CIDRs of all parts."""
+        parts = list(parts)
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls()
+        net4 = np.concatenate([part.net4 for part in parts])
+        len4 = np.concatenate([part.len4 for part in parts])
+        # np.unique hashes and takes forty times as long on ten million rows.
+        key = net4.astype(np.uint64) << np.uint64(8) | len4
+        key.sort()
+        key = key[_distinct(len(key), key[1:] != key[:-1])]
+        net6 = np.concatenate([part.net6 for part in parts])
+        len6 = np.concatenate([part.len6 for part in parts])
+        order = np.lexsort((len6, net6[:, 1], net6[:, 0]))
+        net6, len6 = net6[order], len6[order]
+        first = _distinct(len(net6), (net6[1:] != net6[:-1]).any(axis=1) | (len6[1:] != len6[:-1]))
+        return cls(
+            (key >> np.uint64(8)).astype(np.uint32), (key & np.uint64(0xFF)).astype(np.uint8), net6[first], len6[first]
+        )
+
+    def __len__(self) -> int:
+        return len(self.net4) + len(self.net6)
+
+    def __iter__(self) -> Iterator[IPv4Network | IPv6Network]:
+        for net, length in zip(self.net4.tolist(), self.len4.tolist(), strict=True):
+            yield IPv4Network((net, length))
+        for (high, low), length in zip(self.net6.tolist(), self.len6.tolist(), strict=True):
+            yield IPv6Network((high << 64 | low, length))
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Nets):
+            return NotImplemented
+        return (
+            np.array_equal(self.net4, other.net4)
+            and np.array_equal(self.len4, other.len4)
+            and np.array_equal(self.net6, other.net6)
+            and np.array_equal(self.len6, other.len6)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.net4.tobytes(), self.len4.tobytes(), self.net6.tobytes(), self.len6.tobytes()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(str(net) for net, _ in zip(self, range(4), strict=False))
+        more = f", ... {len(self)} in all" if len(self) > 4 else ""
+        return f"Nets({shown}{more})"
+
+    @cached_property
+    def intervals4(self) -> tuple[U32, U32]:
+        """Disjoint, sorted ``(first, last)`` address arrays that cover exactly the IPv4 prefixes."""
+        if not len(self.net4):
+            return np.empty(0, np.uint32), np.empty(0, np.uint32)
+        first = self.net4.astype(np.uint64)
+        last = first + (np.uint64(1) << (np.uint64(32) - self.len4.astype(np.uint64))) - np.uint64(1)
+        # Prefixes nest or are disjoint, so one starts a new interval when it begins after all earlier ones ended.
+        ends = np.maximum.accumulate(last)
+        starts = np.concatenate([[True], first[1:] > ends[:-1]])
+        index = np.flatnonzero(starts)
+        stop = np.concatenate([index[1:], [len(first)]]) - 1
+        return first[index].astype(np.uint32), ends[stop].astype(np.uint32)
+
+    @cached_property
+    def _intervals6(self) -> tuple[list[int], list[int]]:
+        firsts: list[int] = []
+        lasts: list[int] = []
+        for (high, low), length in zip(self.net6.tolist(), self.len6.tolist(), strict=True):
+            first = high << 64 | low
+            if lasts and first <= lasts[-1]:
+                continue  # nested in the one before: prefixes never overlap partly
+            firsts.append(first)
+            lasts.append(first | _FULL6 >> length)
+        return firsts, lasts
+
+    @cached_property
+    def intervals6(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_]]:
+        """Like :attr:`intervals4` for IPv6, as 16-byte big-endian strings, which sort as the addresses do."""
+        firsts, lasts = self._intervals6
+        return (
+            np.array([value.to_bytes(16, "big") for value in firsts], "S16"),
+            np.array([value.to_bytes(16, "big") for value in lasts], "S16"),
+        )
+
+    def contains(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether one address is in the set."""
+        return self.covering(address) is not None
+
+    def covering(self, address: IPv4Address | IPv6Address) -> IPv4Network | IPv6Network | None:
+        """The longest prefix of the set that holds the address, or None."""
+        value = int(address)
+        if isinstance(address, IPv4Address):
+            for length in sorted(set(self.len4.tolist()), reverse=True):
+                network = value >> (32 - length) << (32 - length)
+                at = np.searchsorted(self.net4, np.uint32(network))
+                while at < len(self.net4) and self.net4[at] == network:
+                    if self.len4[at] == length:
+                        return IPv4Network((network, length))
+                    at += 1
+            return None
+        return max((net for net in self._networks6 if address in net), key=lambda net: net.prefixlen, default=None)
+
+    @cached_property
+    def _networks6(self) -> tuple[IPv6Network, ...]:
+        return tuple(net for net in self if isinstance(net, IPv6Network))
+
+    def contains4(self, addresses: U32) -> Bool:
+        """Membership of many IPv4 addresses (uint32, host order)."""
+        first, last = self.intervals4
+        if not len(first):
+            return np.zeros(len(addresses), np.bool_)
+        at = np.searchsorted(first, addresses, side="right").astype(np.int64) - 1
+        return np.asarray((at >= 0) & (addresses <= last[at]), np.bool_)
+
+    def contains6(self, high: U64, low: U64) -> Bool:
+        """Membership of many IPv6 addresses (two uint64 halves, host order)."""
+        first, last = self.intervals6
+        if not len(first):
+            return np.zeros(len(high), np.bool_)
+        # numpy compares S16 as if padded with NUL, so stripped trailing zero bytes do not disturb the order.
+        keys = np.column_stack([high, low]).astype(">u8").view("S16").ravel()
+        at = np.searchsorted(first, keys, side="right") - 1
+        return np.asarray((at >= 0) & (keys <= last[at]), np.bool_)
+
+
+def _distinct(count: int, differs: Bool) -> Bool:
+    """Which of ``count`` sorted rows stand first among their equals; ``differs`` compares each with the one before."""
+    first = np.ones(count, np.bool_)
+    first[1:] = differs
+    return first

@@ -1,0 +1,238 @@
+"""Plan: which stage of an interface enforces which entries, and why not an earlier one. Pure.
+
+XDP only accelerates: every entry is in raw as well, so what XDP leaves alone raw still decides (Calico does the same).
+An entry is *enforced at* the earliest stage that can do what it says; its ``reason`` says why no earlier stage does.
+
+:func:`make_plan` decides. The earliest mode is taken that an interface has, but the driver before hardware that holds
+less: a device holds source deny lists only, and what it does not hold is better left to the driver than to raw. XDP
+holds the longest run of entries, from the first, that it can: were one left out, a packet it allows could be dropped by
+one behind it. Of those it holds, XDP drops for the Deny ones, and passes what others match to raw.
+
+Where netdev ingress is asked for, an interface without XDP has its packets dropped in a chain of nf_tables right behind
+the driver: the same run of entries, by the same law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Mode, Stage
+from enforcer.planning.raw_choice import raw_backend, require_netdev
+from enforcer.planning.xdp_capability import held, obstacles, why_raw
+from enforcer.policy.resources import FelixConfiguration
+from enforcer.policy.ruletable import Entry, RuleTable
+
+Reasons = tuple[tuple[Mode, str], ...]
+
+
+@dataclass(frozen=True)
+class PlannedEntry:
+    entry: Entry
+    stage: Stage
+    reason: str = ""  # why not an earlier stage; "" when it is at the earliest there is
+
+
+@dataclass(frozen=True)
+class InterfacePlan:
+    """``mode`` None: no XDP here. ``mode_reasons`` says, for each mode not used that is earlier, why not.
+
+    ``held`` is how many ingress entries, from the first, the early stage holds: the XDP program, or where there is none
+    the chains of ``netdev`` ingress. ``raw_reason`` says why this raw backend.
+    """
+
+    table: RuleTable
+    mode: Mode | None
+    raw_backend: Backend
+    entries: tuple[PlannedEntry, ...]
+    mode_reasons: Reasons = ()
+    held: int = 0
+    raw_reason: str = ""
+    netdev: bool = False
+
+    @property
+    def interface(self) -> str:
+        return self.table.interface
+
+    @property
+    def early(self) -> Stage | None:
+        """The stage before raw that drops; None where there is none."""
+        if self.mode:
+            return STAGE_OF_MODE[self.mode]
+        return Stage.NETDEV_INGRESS if self.netdev else None
+
+    @property
+    def early_entries(self) -> tuple[Entry, ...]:
+        """What the early stage holds: a prefix of the table's ingress entries."""
+        return self.table.ingress[: self.held]
+
+    @property
+    def xdp_entries(self) -> tuple[Entry, ...]:
+        """The same of the XDP program alone."""
+        return self.early_entries if self.mode else ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``idle`` are the tables of the interfaces whose endpoint only tracked policies select: nothing to enforce."""
+
+    node: str
+    interfaces: tuple[InterfacePlan, ...]
+    idle: tuple[RuleTable, ...] = ()
+
+    def interface(self, name: str) -> InterfacePlan | None:
+        return next((item for item in self.interfaces if item.interface == name), None)
+
+
+def make_plan(
+    tables: Sequence[RuleTable],
+    facts: HostFacts,
+    *,
+    felix: FelixConfiguration,
+    choice: ModeChoice = ModeChoice.AUTO,
+    raw: RawChoice = RawChoice.AUTO,
+    netdev: bool = False,
+) -> Plan:
+    """The plan of every interface that has an endpoint and untracked entries; others are left out.
+
+    ``netdev``: where there is no XDP, netdev ingress is asked for. Raises UnsupportedKernelError when an interface
+    answers NO to the mode asked for by name, there is no raw table, or no nf_tables for netdev ingress.
+    A probe that cannot tell is no obstacle: attaching will tell.
+    """
+    governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
+    idle = tuple(table for table in tables if table.tracked and not (table.ingress or table.egress))
+    if not governed:
+        return Plan(facts.node, (), idle)
+    backend, why = raw_backend(facts, felix, raw)
+    if netdev:
+        require_netdev(facts)
+    impossible = [reason for table in governed for reason in _impossible(table, facts, felix, choice)]
+    if impossible:
+        raise UnsupportedKernelError("\n".join(impossible))
+    planned = (_plan_interface(table, facts, felix, choice, netdev=netdev) for table in governed)
+    return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned), idle)
+
+
+def wants_xdp(table: RuleTable, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:
+    """Whether what an interface says of XDP can make a difference to its plan."""
+    if choice is ModeChoice.RAW or (choice is ModeChoice.AUTO and not felix.xdp_enabled):
+        return False
+    return held(table) > 0
+
+
+def _impossible(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> list[str]:
+    """The sentence that refuses the mode asked for; none where it is possible, or has nothing to do."""
+    if choice.mode is None or not held(table, choice.mode):
+        return []
+    answer = _answer(_interface(table, facts), choice.mode)
+    if answer.answer is not Answer.NO:
+        return []
+    auto = _plan_interface(table, facts, felix, ModeChoice.AUTO).mode
+    return [
+        f"{table.interface}: mode '{choice}' is not possible: {answer.reason}. "
+        f"Mode 'auto' would choose {ModeChoice.of(auto)}"
+    ]
+
+
+def _plan_interface(
+    table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice, *, netdev: bool = False
+) -> InterfacePlan:
+    reasons: Reasons
+    if held(table):
+        mode, reasons = _choose(table, _interface(table, facts), felix, choice)
+    else:
+        mode, reasons = None, tuple((mode, _why_idle(table)) for mode in Mode) if table.ingress else ()
+    answer = _interface(table, facts).netdev_ingress
+    possible = netdev and mode is None and answer.answer is not Answer.NO
+    run = held(table, mode) if mode or possible else 0
+    plan = InterfacePlan(table, mode, Backend.IPTABLES, (), reasons, run, netdev=possible and run > 0)
+    why_not = _sentence(reasons)
+    if netdev and mode is None and answer.answer is Answer.NO:
+        why_not += f"; {Stage.NETDEV_INGRESS}: {answer.reason}"
+    blocked = obstacles(table, mode)
+    planned = tuple(_place(entry, at, blocked[at], plan, why_not) for at, entry in enumerate(table.ingress))
+    planned += tuple(
+        PlannedEntry(entry, Stage.RAW, f"{_holder(plan)} sees received packets only") for entry in table.egress
+    )
+    return replace(plan, entries=planned)
+
+
+def _why_idle(table: RuleTable, mode: Mode | None = None) -> str:
+    """Why XDP has nothing to do for a table that has entries."""
+    return next(filter(None, obstacles(table, mode)), "no entry that XDP could drop for")
+
+
+def _place(entry: Entry, at: int, blocked: str, plan: InterfacePlan, why_not: str) -> PlannedEntry:
+    """Where an ingress entry is enforced, and why not earlier. ``blocked``: why XDP does not hold it, "" if it does."""
+    if plan.early is None or at >= plan.held:
+        return PlannedEntry(entry, Stage.RAW, blocked.replace("XDP", _holder(plan)) or why_not)
+    raw = why_raw(entry, _holder(plan))
+    return PlannedEntry(entry, Stage.RAW, raw) if raw else PlannedEntry(entry, plan.early, why_not)
+
+
+def _holder(plan: InterfacePlan) -> str:
+    """What the early stage is called in a reason."""
+    return "netdev ingress" if plan.netdev else "XDP"
+
+
+def _sentence(reasons: Reasons) -> str:
+    """Reasons as one line; modes that share a reason are named together."""
+    modes: dict[str, list[str]] = {}
+    for mode, reason in reasons:
+        modes.setdefault(reason, []).append(str(mode))
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in modes.items())
+
+
+def _choose(
+    table: RuleTable, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice
+) -> tuple[Mode | None, Reasons]:
+    """The mode, and for each earlier one why not. Of hardware and driver the one that holds more, else generic."""
+    reasons: dict[Mode, str] = {}
+    held_by: dict[Mode, int] = {}
+    for mode in Mode:
+        reason = _why_not_mode(mode, interface, felix, choice)
+        if not reason:
+            held_by[mode] = held(table, mode)
+            reason = "" if held_by[mode] else _why_idle(table, mode)
+        reasons[mode] = reason
+    # max() returns the first of equals.
+    best = max((Mode.OFFLOAD, Mode.NATIVE), key=lambda mode: held_by.get(mode, 0))
+    if not held_by.get(best):
+        best = Mode.GENERIC
+    if not held_by.get(best):
+        return None, tuple(reasons.items())
+    for mode in held_by:
+        reasons[mode] = (
+            reasons[mode] or f"holds {held_by[mode]} of {len(table.ingress)} entries; {best} holds {held_by[best]}"
+        )
+    return best, tuple((mode, reasons[mode]) for mode in Mode if list(Mode).index(mode) < list(Mode).index(best))
+
+
+def _why_not_mode(mode: Mode, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice) -> str:
+    """Why a mode is passed over, "" when it is taken. A mode asked for by name overrides the configuration."""
+    if choice is not ModeChoice.AUTO:
+        return "" if mode is choice.mode else f"mode '{choice}' was asked for"
+    if not felix.xdp_enabled:
+        return "switched off by xdpEnabled: false"
+    answer = _answer(interface, mode)
+    if answer.answer is Answer.NO:
+        return answer.reason
+    if interface.unseen:  # XDP drops only what raw would drop; whoever names a mode answers for that
+        return f"{interface.unseen}; '--mode {mode}' says that there is none"
+    if mode is Mode.GENERIC and not felix.generic_xdp_enabled:
+        return "not asked for; genericXDPEnabled: true allows it"
+    return ""
+
+
+def _answer(interface: InterfaceFacts, mode: Mode) -> Probe:
+    """What the interface says to a mode. A foreign program is a NO to all of them: it is never touched."""
+    if interface.foreign_xdp:
+        return Probe(Answer.NO, f"another XDP program is there and stays: {interface.foreign_xdp}")
+    return interface.modes.get(mode, Probe(Answer.UNKNOWN, "not probed"))
+
+
+def _interface(table: RuleTable, facts: HostFacts) -> InterfaceFacts:
+    return facts.interface(table.interface) or InterfaceFacts(table.interface)

@@ -1,0 +1,174 @@
+"""Directories that nobody else can change: for what root trusts when it reads it again, or removes.
+
+A directory is trusted when it is the user's own and nobody else may write to it, and when nobody else can put another
+in its place: each directory above it is the user's or root's, and writable by others only with the sticky bit, as /tmp
+is. The way down is taken with descriptors, one name at a time, and no link of anybody else is followed. So what was
+checked cannot be exchanged afterwards (path_resolution(7), openat(2)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from enforcer.model.errors import HostError, KernelError
+
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVATE = 0o700
+
+
+class UnusableDirectoryError(HostError):
+    """What is found under a directory's name is none, or not to be trusted."""
+
+
+class UntrustedDirectoryError(UnusableDirectoryError):
+    """Somebody else can change what is in a directory, or what is found under its name."""
+
+
+def is_there(path: Path) -> bool:
+    """Whether the directory is there. Raises UntrustedDirectoryError if it is, or something above it, but not ours."""
+    try:
+        with _opened(path, make=None):
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def make(path: Path, mode: int = _PRIVATE) -> None:
+    """Make the directory, and those above it, unless they are there. Raises UntrustedDirectoryError, KernelError."""
+    with opened(path, mode):
+        pass
+
+
+@contextmanager
+def opened(path: Path, mode: int = _PRIVATE) -> Iterator[int]:
+    """A descriptor (O_PATH) of the directory, made if need be. Raises UntrustedDirectoryError, KernelError."""
+    with _opened(path, make=mode) as descriptor:
+        yield descriptor
+
+
+def check_tree(path: Path) -> bool:
+    """Whether the directory is there; raises UntrustedDirectoryError when anything in it is a link or not ours."""
+    if not is_there(path):
+        return False
+    for folder, names, files, descriptor in os.fwalk(path, follow_symlinks=False):
+        for name in (*names, *files):
+            with suppress(FileNotFoundError):  # gone meanwhile
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                _check_inside(Path(folder) / name, status)
+    return True
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and what is in it, if it is there; links are removed, never followed."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+@contextmanager
+def _opened(path: Path, make: int | None) -> Iterator[int]:
+    todo = [*reversed(path.absolute().parts[1:])]
+    here, at, links = os.open("/", _STEP | os.O_DIRECTORY), Path("/"), 0
+    try:
+        while todo:
+            _check_above(at, os.fstat(here))
+            name = todo.pop()
+            below = _step(here, at / name, name, make)
+            status = os.fstat(below)
+            if stat.S_ISLNK(status.st_mode):
+                links += 1
+                target = _target(below, at / name, status, links)
+                os.close(below)
+                todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+                below, name = (os.open("/", _STEP), "/") if target.is_absolute() else (os.dup(here), "")
+                status = os.fstat(below)
+            elif not stat.S_ISDIR(status.st_mode):
+                os.close(below)
+                raise UnusableDirectoryError(f"{at / name}: not a directory")
+            os.close(here)
+            here, at = below, at / name
+        _check_last(at, os.fstat(here))
+        yield here
+    finally:
+        os.close(here)
+
+
+def _step(here: int, path: Path, name: str, make: int | None) -> int:
+    try:
+        return _open_below(here, name, make)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KernelError(
+            f"{path}: cannot be {'opened' if make is None else 'made or opened'}", number=error.errno or 0
+        ) from error
+
+
+def _open_below(here: int, name: str, make: int | None) -> int:
+    try:
+        return os.open(name, _STEP, dir_fd=here)
+    except FileNotFoundError:
+        if make is None:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(name, make, dir_fd=here)
+    return os.open(name, _STEP, dir_fd=here)
+
+
+def _target(link: int, path: Path, status: os.stat_result, links: int) -> Path:
+    if links > _LINKS:
+        raise KernelError(f"{path}: cannot be opened", number=errno.ELOOP)
+    if not _is_trusted(status):
+        raise UntrustedDirectoryError(f"{path}: a link that {_owner(status)} made; it is not followed")
+    return Path(os.readlink("", dir_fd=link))
+
+
+def _check_above(path: Path, status: os.stat_result) -> None:
+    others = status.st_mode & _WRITABLE and not status.st_mode & stat.S_ISVTX
+    if others or not _is_trusted(status):
+        raise UntrustedDirectoryError(
+            f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can exchange what is "
+            f"below it; a directory is needed that only {_name(os.geteuid())} can change, and all above it"
+        )
+
+
+def _check_last(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE:
+        raise UntrustedDirectoryError(
+            f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can change what is in "
+            f"it; it has to be owned by {_name(os.geteuid())} and writable by nobody else (0755 or 0700)"
+        )
+
+
+def _check_inside(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise UntrustedDirectoryError(f"{path}: a link that {_owner(status)} made; remove it, nothing of ours is one")
+    if stat.S_ISDIR(status.st_mode):
+        _check_last(path, status)
+    elif status.st_uid != os.geteuid():
+        raise UntrustedDirectoryError(
+            f"{path}: owned by {_owner(status)}; remove it, what is ours is {_name(os.geteuid())}'s"
+        )
+
+
+def _is_trusted(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid())
+
+
+def _owner(status: os.stat_result) -> str:
+    return _name(status.st_uid)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

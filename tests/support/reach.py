@@ -1,0 +1,239 @@
+"""Packets that reach the entries of a RuleTable: each one's own values and those just beside them.
+
+For every entry and family, candidates are put together at random from what its match says, and ``predict`` tells which
+of them the entry decides. From the first of those, one thing at a time is moved over the edges of the match: addresses
+to the first and last of a net and their neighbours, ports likewise, the protocol and the ICMP type and code to others;
+and on and beside the failsafes. So an entry that can be reached is reached, on both sides of its edges.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from dossim.model.host import Host
+from dossim.packet.capture import Capture
+from dossim.predict import predict
+from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Action, Backend, Direction, Stage
+from enforcer.planning.plan import InterfacePlan, PlannedEntry
+from enforcer.policy.resources import Failsafe, IcmpMatch
+from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from tests.support.frames import ME4, ME6, PORTS, SOURCES4, SOURCES6, ethernet, ipv4, ipv6, segment
+
+CANDIDATES, KEPT_OUTSIDE, BESIDE = 24, 2, 6
+LAST_ADDRESS = {4: (1 << 32) - 1, 6: (1 << 128) - 1}
+USUAL_SOURCES = {4: SOURCES4, 6: SOURCES6}
+ME = {4: ME4, 6: ME6}
+ICMP, ICMPV6 = 1, 58
+ICMP_OF = {4: ICMP, 6: ICMPV6}
+OTHER_PROTOCOL = 253
+
+Values = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a match looks at, of one packet. ``cut``: octets left of the transport header; None: all."""
+
+    version: int
+    source: int
+    destination: int
+    protocol: int
+    ports: tuple[int, int]
+    icmp: tuple[int, int]
+    cut: int | None = None
+
+    def packet(self) -> bytes:
+        source, destination = _address(self.version, self.source), _address(self.version, self.destination)
+        octets = segment(self.protocol, source, destination, self.ports, b"")
+        if self.protocol in (ICMP, ICMPV6):
+            octets = bytes(self.icmp) + octets[2:]
+        octets = octets[: self.cut]
+        if self.version == 6:
+            return ipv6(octets, source=source, destination=destination, next_header=self.protocol)
+        return ipv4(octets, source=source, destination=destination, protocol=self.protocol)
+
+    def frame(self) -> bytes:
+        return ethernet(self.packet(), 0x86DD if self.version == 6 else 0x0800)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Frames, and for each entry the numbers of those that it decides in raw, as ``predict`` has it: with Deny or
+    Allow, or that come to a Log or Pass and match it.
+    """
+
+    frames: tuple[bytes, ...]
+    decided: dict[str, tuple[int, ...]]
+
+
+def reach(
+    table: RuleTable, host: Host, seed: int = 0, *, candidates_each: int = CANDIDATES, beside: int | None = BESIDE
+) -> Reached:
+    """Frames for every ingress entry of the table.
+
+    The candidates are so many for each entry and family; ``beside`` is how many of the points beside its edges are
+    taken, drawn at random; None: all.
+    """
+    rng = random.Random(seed)
+    frames: list[bytes] = []
+    for entry in table.ingress:
+        for version in (4, 6):
+            candidates = [_candidate(rng, entry, table, version) for _ in range(candidates_each)]
+            hits = _decided([point.frame() for point in candidates], table, host, entry)
+            outside = [point for at, point in enumerate(candidates) if at not in hits]
+            chosen = outside[:KEPT_OUTSIDE]
+            if hits:
+                first = candidates[hits[0]]
+                near = list(_beside(rng, first, entry, table))
+                chosen += [first, *(near if beside is None else rng.sample(near, min(beside, len(near))))]
+            frames += [point.frame() for point in chosen]
+    return Reached(tuple(frames), {entry.name: _decided(frames, table, host, entry) for entry in table.ingress})
+
+
+def sent(table: RuleTable, seed: int = 0) -> list[bytes]:
+    """IP packets for every egress entry."""
+    rng = random.Random(seed)
+    return [
+        _candidate(rng, entry, table, version).packet()
+        for entry in table.egress
+        for version in (4, 6)
+        if entry.ip_version in (None, version)
+        for _ in range(4)
+    ]
+
+
+def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry) -> tuple[int, ...]:
+    """The frames that come to the entry in raw and match it: those it drops when its action is Deny."""
+    denying = replace(entry, action=Action.DENY)
+    ingress = tuple(denying if item.name == entry.name else item for item in table.ingress)
+    asked = replace(table, ingress=ingress)
+    plan = InterfacePlan(asked, None, Backend.IPTABLES, tuple(PlannedEntry(item, Stage.RAW) for item in ingress))
+    prediction = predict(Capture.from_frames(frames), plan, host)
+    return tuple(at for at in range(len(frames)) if prediction.disposition(at).entry == entry.name)
+
+
+# --- one packet of an entry's own values ----------------------------------------------------------------------------
+
+
+def _candidate(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> Point:
+    """Own and neighbouring values of the entry, put together at random."""
+    inbound = entry.direction is Direction.INGRESS
+    usual = [int(ip_address(text)) for text in USUAL_SOURCES[version]]
+    mine = [int(ip_address(ME[version]))]
+    return Point(
+        version,
+        _choose_address(rng, entry.source, table, version, usual if inbound else mine),
+        _choose_address(rng, entry.destination, table, version, mine if inbound else usual),
+        _choose_protocol(rng, entry, table, version),
+        (_choose_port(rng, entry.source, table), _choose_port(rng, entry.destination, table)),
+        _choose_icmp(rng, entry),
+        rng.randrange(9) if rng.randrange(16) == 0 else None,
+    )
+
+
+def _choose_address(rng: random.Random, match: AddressMatch, table: RuleTable, version: int, usual: Values) -> int:
+    edges = _address_edges(rng, match, table, version)
+    return rng.choice([*edges, *usual]) if rng.randrange(3) else rng.choice(usual)
+
+
+def _choose_protocol(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> int:
+    wanted = [entry.protocol] if entry.protocol is not None else [6, 17]
+    for match in (entry.source, entry.destination):
+        wanted += [table.port_sets[name].protocol for name in (*match.named_ports, *match.not_named_ports)]
+    return rng.choice(_other_protocols(entry, version)) if rng.randrange(6) == 0 else rng.choice(wanted)
+
+
+def _choose_port(rng: random.Random, match: AddressMatch, table: RuleTable) -> int:
+    return rng.choice(_port_edges(match, table) or PORTS)
+
+
+def _choose_icmp(rng: random.Random, entry: Entry) -> tuple[int, int]:
+    wanted = [icmp for icmp in (entry.icmp, entry.not_icmp) if icmp is not None and icmp.type is not None]
+    chosen = rng.choice(wanted) if wanted else IcmpMatch(8, 0)
+    kind, code = chosen.type or 0, chosen.code or 0
+    return (kind + rng.choice((0, 0, 0, 1))) % 256, (code + rng.choice((0, 0, 1))) % 256
+
+
+# --- the points beside one ------------------------------------------------------------------------------------------
+
+
+def _beside(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
+    """The point with one thing moved to, or over, each edge of the entry and of the failsafes."""
+    yield from (replace(point, source=at) for at in _address_edges(rng, entry.source, table, point.version))
+    yield from (replace(point, destination=at) for at in _address_edges(rng, entry.destination, table, point.version))
+    yield from (replace(point, protocol=other) for other in _other_protocols(entry, point.version))
+    yield from (replace(point, ports=(at, point.ports[1])) for at in _port_edges(entry.source, table))
+    yield from (replace(point, ports=(point.ports[0], at)) for at in _port_edges(entry.destination, table))
+    if point.protocol in (ICMP, ICMPV6):
+        kind, code = point.icmp
+        yield from (replace(point, icmp=(at % 256, code)) for at in (kind - 1, kind + 1))
+        yield from (replace(point, icmp=(kind, at % 256)) for at in (code - 1, code + 1))
+    yield from (replace(point, cut=octets) for octets in (0, 1, 2, 3, 4, 8))
+    own, other = table.failsafe_inbound, table.failsafe_outbound
+    if entry.direction is Direction.EGRESS:
+        own, other = other, own
+    for failsafe in own:
+        for at in _within(_around(failsafe.port, failsafe.port), 0xFFFF):
+            yield from _at_failsafe(point, entry, failsafe, (point.ports[0], at))
+    for failsafe in other:
+        for at in _within(_around(failsafe.port, failsafe.port), 0xFFFF):
+            yield from _at_failsafe(point, entry, failsafe, (at, point.ports[1]))
+
+
+def _at_failsafe(point: Point, entry: Entry, failsafe: Failsafe, ports: tuple[int, int]) -> Iterator[Point]:
+    """With these ports; of a failsafe with a net also from the net's edges."""
+    moved = replace(point, protocol=failsafe.protocol, ports=ports)
+    yield moved
+    if failsafe.net is not None and failsafe.net.version == point.version:
+        for at in _net_edges(failsafe.net):
+            yield replace(moved, source=at) if entry.direction is Direction.INGRESS else replace(moved, destination=at)
+
+
+# --- edges ----------------------------------------------------------------------------------------------------------
+
+
+def _address_edges(rng: random.Random, match: AddressMatch, table: RuleTable, version: int) -> list[int]:
+    """First and last addresses of the match's nets, and the neighbours outside; of a large set some nets."""
+    nets = [net for net in (*match.nets, *match.not_nets) if net.version == version]
+    for name in filter(None, (match.ip_set, match.not_ip_set)):
+        members = [net for net in table.sets[name].nets if net.version == version]
+        nets += rng.sample(members, min(4, len(members)))
+    named = (*match.named_ports, *match.not_named_ports)
+    edges = [edge for net in nets for edge in _net_edges(net)]
+    edges += [
+        int(address) for name in named for address, _ in table.port_sets[name].members if address.version == version
+    ]
+    return list(dict.fromkeys(edges))
+
+
+def _net_edges(net: IPNetwork) -> list[int]:
+    return _within(_around(int(net.network_address), int(net.broadcast_address)), LAST_ADDRESS[net.version])
+
+
+def _port_edges(match: AddressMatch, table: RuleTable) -> list[int]:
+    ranges = [(item.first, item.last) for item in (*match.ports, *match.not_ports)]
+    named = (*match.named_ports, *match.not_named_ports)
+    ranges += [(port, port) for name in named for _, port in table.port_sets[name].members]
+    return _within((edge for item in ranges for edge in _around(*item)), 0xFFFF)
+
+
+def _other_protocols(entry: Entry, version: int) -> list[int]:
+    unwanted = [entry.not_protocol] if entry.not_protocol is not None else []
+    return list(dict.fromkeys([6, 17, 132, ICMP_OF[version], OTHER_PROTOCOL, *unwanted]))
+
+
+def _around(first: int, last: int) -> tuple[int, ...]:
+    return (first - 1, first, last, last + 1)
+
+
+def _within(values: Iterable[int], last: int) -> list[int]:
+    """The values from 0 to ``last``, each once."""
+    return [value for value in dict.fromkeys(values) if 0 <= value <= last]
+
+
+def _address(version: int, value: int) -> str:
+    return str(IPv4Address(value) if version == 4 else IPv6Address(value))
