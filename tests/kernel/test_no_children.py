@@ -42,7 +42,7 @@ def trap(tmp_path: Path) -> Path:
     return folder
 
 
-def watched(pair: NetnsPair, trap: Path, *words: str, module: str = "enforcer.cli") -> subprocess.Popen[str]:
+def watched(pair: NetnsPair, trap: Path, *words: str, module: str = "enforcer.cli.main") -> subprocess.Popen[str]:
     """A command in the host's namespace that says what it starts; the trap is first in its PATH, and where it is."""
     script = WATCHED.replace("MODULE", module)
     return subprocess.Popen(
