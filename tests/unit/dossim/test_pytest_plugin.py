@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         print(f"{item.name}:", *sorted(mark.name for mark in item.iter_markers()))
 """
-DELIVERED = "{3: (__import__('dossim.disposition').disposition.Fate.DELIVERED, None)}"
+DELIVERED = "{3: (__import__('dossim.model.disposition').model.disposition.Fate.DELIVERED, None)}"
 
 Run = Callable[..., pytest.RunResult]
 
