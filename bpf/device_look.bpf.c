@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * Tells who else takes the packets of an interface. Never attached: BPF_PROG_TEST_RUN gives it the interface by index.
- * The answer is the return value; enforcer/kernel/device.py reads it.
+ * Tells who else takes the packets of an interface. Never attached: BPF_PROG_TEST_RUN gives it the
+ * interface by index. The answer is the return value; enforcer/kernel/device.py reads it.
  */
 #include "toolchain.h"
 #include "device.h"

@@ -2,14 +2,17 @@
 /*
  * The observer: where did each numbered packet get to, and where did it end?
  *
- * It knows nothing of the enforcer. Checkpoints (netif_receive_skb and netfilter links between the hooks of interest) say how
- * far a packet came; kfree_skb and consume_skb say where its buffer was freed and why. Everything is written into one
- * record per packet, in an array that user space maps: there is no ring buffer that could overflow.
+ * It knows nothing of the enforcer. Checkpoints (netif_receive_skb and netfilter links between the
+ * hooks of interest) say how far a packet came; kfree_skb and consume_skb say where its buffer was
+ * freed and why. Everything is written into one record per packet, in an array that user space
+ * maps: there is no ring buffer that could overflow.
  *
- * Identity: bytes 2..5 of the Ethernet source address hold the packet's number (big endian), bytes 0..1 hold the tag of
- * this drill. The address is read from skb->head + skb->mac_header, which stays readable until the buffer is freed.
+ * Identity: bytes 2..5 of the Ethernet source address hold the packet's number (big endian), bytes
+ * 0..1 hold the tag of this drill. The address is read from skb->head + skb->mac_header, which
+ * stays readable until the buffer is freed.
  *
- * Netfilter programs need Linux 6.4 (BPF_PROG_TYPE_NETFILTER); the tracepoint with a drop reason needs 5.17.
+ * Netfilter programs need Linux 6.4 (BPF_PROG_TYPE_NETFILTER); the tracepoint with a drop reason
+ * needs 5.17.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -87,25 +90,32 @@ static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpo
 		journey->checkpoints |= CHECKPOINT_TRACKED;
 }
 
-/* Meaningful where TCP freed it: whether what is left is shorter than the header it claims to have. */
+/*
+ * Meaningful where TCP freed it: whether what is left is shorter than the header it claims to have.
+ */
 static __always_inline int lacks_tcp_header(struct sk_buff *skb, __u32 length)
 {
 	__u8 data_offset = 0;
 
 	if (length < TCP_HEADER_LEN)
 		return 1;
-	bpf_probe_read_kernel(&data_offset, sizeof(data_offset), BPF_CORE_READ(skb, data) + TCP_DATA_OFFSET);
+	bpf_probe_read_kernel(&data_offset, sizeof(data_offset),
+			      BPF_CORE_READ(skb, data) + TCP_DATA_OFFSET);
 	return (__u32)(data_offset >> 4) * 4 > length;
 }
 
-static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void *location, __u32 reason)
+static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void *location,
+				       __u32 reason)
 {
 	struct journey *journey = journey_of(skb);
 	__u32 length = BPF_CORE_READ(skb, len);
 
 	if (!journey)
 		return;
-	/* The last end is the true one: a buffer that is copied (native and generic XDP may) is consumed before. */
+	/*
+	 * The last end is the true one: a buffer that is copied (native and generic XDP may) is
+	 * consumed before.
+	 */
 	journey->location = (__u64)location;
 	journey->reason = reason;
 	journey->end = end;
@@ -113,17 +123,19 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 		journey->checkpoints |= CHECKPOINT_NO_TCP;
 	if (length < UDP_HEADER_LEN)
 		journey->checkpoints |= CHECKPOINT_NO_UDP;
-	if (BPF_CORE_READ_BITFIELD_PROBED(skb, csum_complete_sw) && !BPF_CORE_READ_BITFIELD_PROBED(skb, csum_valid))
+	if (BPF_CORE_READ_BITFIELD_PROBED(skb, csum_complete_sw) &&
+	    !BPF_CORE_READ_BITFIELD_PROBED(skb, csum_valid))
 		journey->checkpoints |= CHECKPOINT_BAD_SUM;
 	if (journey->ends != 0xff)
 		journey->ends++;
 }
 
 /*
- * Each event has two programs. The kernel does not run a tracing program on a processor where it is running already
- * (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: what a timer or a received packet then
- * frees on that processor, hundreds of fragments perhaps, would go unseen. The second program sees what the first one
- * missed, and the first what interrupted the second. Both write the same.
+ * Each event has two programs. The kernel does not run a tracing program on a processor where it is
+ * running already (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: what
+ * a timer or a received packet then frees on that processor, hundreds of fragments perhaps, would
+ * go unseen. The second program sees what the first one missed, and the first what interrupted the
+ * second. Both write the same.
  */
 SEC("tp_btf/netif_receive_skb")
 int BPF_PROG(on_receive, struct sk_buff *skb)

@@ -2,15 +2,17 @@
 /*
  * Drops packets of deny-listed sources in a network card that runs BPF itself (Netronome's nfp).
  *
- * The kernel lets a program for a device have array and hash maps that are the device's (kernel/bpf/offload.c,
- * bpf_map_offload_map_alloc), and no direct access to their values, so there are no constants that user space sets
- * (.rodata is such a map); nfp takes no map with flags. So this is less than xdp_untracked.bpf.c:
+ * The kernel lets a program for a device have array and hash maps that are the device's
+ * (kernel/bpf/offload.c, bpf_map_offload_map_alloc), and no direct access to their values, so there
+ * are no constants that user space sets (.rodata is such a map); nfp takes no map with flags. So
+ * this is less than xdp_untracked.bpf.c:
  *
  *  - entries ask for the source alone: one look-up in a hash for each prefix length that occurs;
  *  - settings stand in a map;
  *  - counters are an array that all of the card's threads add to;
  *  - a failsafe port passes whatever net the failsafe is restricted to: raw looks at the net;
- *  - behind IPv6 extension headers nothing is known of the transport: it might be a failsafe's, if there is any.
+ *  - behind IPv6 extension headers nothing is known of the transport: it might be a failsafe's, if
+ *    there is any.
  *
  * As there, it may drop only what raw would drop, and passes in doubt.
  */
@@ -113,7 +115,8 @@ static __always_inline int decide_ipv4(struct cursor *cursor)
 	if (!entry)
 		return XDP_PASS;
 	transport.protocol = ip->protocol;
-	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK, &transport);
+	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK,
+			&transport);
 	if (may_be_failsafe(&transport))
 		return XDP_PASS;
 	return drop(entry, smaller(length, available));

@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * Decides the untracked ingress policy of an interface before the kernel spends anything on a packet.
+ * Decides the untracked ingress policy of an interface before the kernel spends anything on a
+ * packet.
  *
- * Every entry of the policy is a bit (abi.h). Each field of a packet is looked up once and yields the row of entries
- * whose condition on it holds; the rows are ANDed, and the lowest bit left is the first entry that matches. The source
- * comes first: where no entry that drops is left, the packet passes without another look.
+ * Every entry of the policy is a bit (abi.h). Each field of a packet is looked up once and yields
+ * the row of entries whose condition on it holds; the rows are ANDed, and the lowest bit left is
+ * the first entry that matches. The source comes first: where no entry that drops is left, the
+ * packet passes without another look.
  *
- * The reference is the raw table: this program may drop only what raw would drop, and passes in doubt. In particular:
+ * The reference is the raw table: this program may drop only what raw would drop, and passes in
+ * doubt. In particular:
  *
- *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame and inside what the IP
- *    header says is the packet; an ICMP type when its 8 octets are. Where the first entry that could match asks for
- *    something unknown, the packet passes;
- *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole datagram;
- *  - what a later IPv6 fragment says of its protocol counts for nothing: the first fragment's does after reassembly;
- *  - what is addressed to another interface (a macvlan on this one), or has the tag of a VLAN, passes. Compiled with
- *    WATCH_DEVICE it looks at the interface itself before it drops, and passes all packets while others take them;
- *  - IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) pass: it will drop
- *    them. Those it refuses for their checksum or a length beyond the frame are dropped here when an entry says so.
+ *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame
+ *    and inside what the IP header says is the packet; an ICMP type when its 8 octets are. Where
+ *    the first entry that could match asks for something unknown, the packet passes;
+ *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole
+ *    datagram;
+ *  - what a later IPv6 fragment says of its protocol counts for nothing: the first fragment's does
+ *    after reassembly;
+ *  - what is addressed to another interface (a macvlan on this one), or has the tag of a VLAN,
+ *    passes. Compiled with WATCH_DEVICE it looks at the interface itself before it drops, and
+ *    passes all packets while others take them;
+ *  - IP headers that the kernel refuses before raw (cut short, wrong version, impossible length)
+ *    pass: it will drop them. Those it refuses for their checksum or a length beyond the frame are
+ *    dropped here when an entry says so.
  *
- * docs/packet-fates.md has a row for each of these. It compiles with clang (libbpf) and on the host with bcc.
+ * docs/packet-fates.md has a row for each of these. It compiles with clang (libbpf) and on the host
+ * with bcc.
  */
 #include "toolchain.h"
 #include "abi.h"
@@ -31,12 +39,18 @@
 /* Ethernet, VLAN tags, IPv6 and the longest extension headers (the longest of one: 2,048 bytes). */
 #define MAX_HEADERS (14 + 4 * MAX_VLAN_TAGS + 40 + 2048 * MAX_EXTENSIONS)
 
-/* Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them (BPF_F_XDP_HAS_FRAGS). */
+/*
+ * Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them
+ * (BPF_F_XDP_HAS_FRAGS).
+ */
 SETTING(__u32, multi_buffer);
 /* The interface's own address: its first 4 bytes and the other 2, as they lie in memory. */
 SETTING(__u32, own_address_first);
 SETTING(__u32, own_address_last);
-/* The interface's index, and whether VLAN tags are always in the frame; only the object that watches it reads them. */
+/*
+ * The interface's index, and whether VLAN tags are always in the frame; only the object that
+ * watches it reads them.
+ */
 SETTING(__u32, own_device);
 SETTING(__u32, tags_in_frame);
 /* How many words of a row are in use: 1, 2 or 8. */
@@ -208,7 +222,9 @@ static __always_inline struct entry_count *find_entry_counters(__u32 *key)
 #endif
 }
 
-/* Keeps the compiler from seeing through arithmetic that stands for a branch, and making one of it. */
+/*
+ * Keeps the compiler from seeing through arithmetic that stands for a branch, and making one of it.
+ */
 #define OPAQUE(value) asm volatile("" : "+r"(value))
 
 static __always_inline __u32 frame_length(struct xdp_md *ctx)
@@ -231,12 +247,14 @@ static __always_inline __u32 extension_length(__u8 kind, __u8 length)
 }
 
 /*
- * One extension header: what follows it, how long it is, whether it says that this is a fragment. 0: cut short.
+ * One extension header: what follows it, how long it is, whether it says that this is a fragment.
+ * 0: cut short.
  *
- * A function with its own frame and an opaque result: inlined, the verifier follows every combination of eight headers
- * (656,000 instructions of the million it allows, on Linux 6.18). Global functions need Linux 5.6.
+ * A function with its own frame and an opaque result: inlined, the verifier follows every
+ * combination of eight headers (656,000 instructions of the million it allows, on Linux 6.18).
+ * Global functions need Linux 5.6.
  */
-#define STEP_NEXT(step) ((step)&0xff)
+#define STEP_NEXT(step) ((step) & 0xff)
 #define STEP_LENGTH(step) (((step) >> 8) & 0xfff)
 #define STEP_LATER_FRAGMENT (1U << 31)
 #define STEP_FIRST_FRAGMENT (1U << 30)
@@ -261,13 +279,15 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 }
 
 /*
- * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it cannot, in fragments whose
- * own word for it is not what raw will see, and behind an authentication header, where only iptables looks.
+ * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it
+ * cannot, in fragments whose own word for it is not what raw will see, and behind an authentication
+ * header, where only iptables looks.
  */
 static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *cursor, __u8 next,
 					     struct transport *transport)
 {
-	__u64 offset = cursor->at - (void *)(long)ctx->data; /* 64 bits: the verifier loses the bound of fewer */
+	/* 64 bits: the verifier loses the bound of fewer */
+	__u64 offset = cursor->at - (void *)(long)ctx->data;
 	int behind = 0; /* behind headers that reassembly does not leave in front */
 	int i;
 
@@ -292,9 +312,9 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 }
 
 /*
- * The last of 2 << kind segments whose start is not above the key. Without branches on what is found: they could not be
- * foreseen, and would cost more than the whole search. (Masks of all ones would do as well as shifts and products, but
- * Linux 6.18 follows both values of a mask.)
+ * The last of 2 << kind segments whose start is not above the key. Without branches on what is
+ * found: they could not be foreseen, and would cost more than the whole search. (Masks of all ones
+ * would do as well as shifts and products, but Linux 6.18 follows both values of a mask.)
  */
 static __always_inline __u32 class_of4(__u32 address)
 {
@@ -318,7 +338,8 @@ static __always_inline __u32 class_of4(__u32 address)
 	at = word << 4;
 	step = WORD_KIND(word) + 2; /* half of the list is 1 << step octets */
 	for (i = 0; i <= LARGEST_KIND4; i++) {
-		__u32 start = *(__u32 *)((void *)chunk + ((at + (1U << step)) & (CHUNK_OCTETS - 4))) >> 16;
+		__u32 middle = (at + (1U << step)) & (CHUNK_OCTETS - 4);
+		__u32 start = *(__u32 *)((void *)chunk + middle) >> 16;
 		__u32 go = (start + above) >> 31; /* 1 where it is not above the key */
 
 		OPAQUE(go);
@@ -342,8 +363,10 @@ static __always_inline __u32 search6(__u32 word, __u64 key)
 		return 0;
 	step = kind + 3; /* half of the starts are 1 << step octets */
 	for (i = 0; i <= LARGEST_KIND6; i++) {
-		__u64 start = *(__u64 *)((void *)chunk + ((offset + at + (1U << step)) & (CHUNK_OCTETS - 8)));
-		__u64 above = ((~key & start) | ((~key | start) & (key - start))) >> 63; /* key < start */
+		__u32 middle = (offset + at + (1U << step)) & (CHUNK_OCTETS - 8);
+		__u64 start = *(__u64 *)((void *)chunk + middle);
+		/* 1 where key < start */
+		__u64 above = ((~key & start) | ((~key | start) & (key - start))) >> 63;
 		__u32 go = 1 - (__u32)above;
 
 		OPAQUE(go);
@@ -400,7 +423,10 @@ SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 	return 0;
 }
 
-/* Whether raw would see the frame as received by this interface. Only of frames to drop: all others pass anyway. */
+/*
+ * Whether raw would see the frame as received by this interface. Only of frames to drop: all others
+ * pass anyway.
+ */
 static __always_inline int is_own(struct xdp_md *ctx)
 {
 	struct ethernet_header *ethernet = (void *)(long)ctx->data;
@@ -417,15 +443,17 @@ static __always_inline int is_own(struct xdp_md *ctx)
 }
 
 /*
- * The one place that drops. What cannot be counted for its entry is not dropped. `length` is what the IP header says;
- * the frame may end earlier, but asking how long it is costs a call, so only if its first part is too short.
+ * The one place that drops. What cannot be counted for its entry is not dropped. `length` is what
+ * the IP header says; the frame may end earlier, but asking how long it is costs a call, so only if
+ * its first part is too short.
  */
 static __always_inline int drop(struct xdp_md *ctx, __u32 entry, __u32 at, __u32 length)
 {
 	struct entry_count *count = find_entry_counters(&entry);
 	__u64 first_part = (long)ctx->data_end - (long)ctx->data;
 
-	OPAQUE(first_part); /* or the compiler subtracts in 32 bits, which the verifier refuses of pointers */
+	/* or the compiler subtracts in 32 bits, which the verifier refuses of pointers */
+	OPAQUE(first_part);
 	first_part -= at;
 	if (!count || !is_own(ctx))
 		return XDP_PASS;
@@ -436,7 +464,10 @@ static __always_inline int drop(struct xdp_md *ctx, __u32 entry, __u32 at, __u32
 	return XDP_DROP;
 }
 
-/* How many zeros stand below the lowest one, by counting ones in parallel: clang 14 has no __builtin_ctzll for BPF. */
+/*
+ * How many zeros stand below the lowest one, by counting ones in parallel: clang 14 has no
+ * __builtin_ctzll for BPF.
+ */
 static __always_inline __u32 lowest_bit(__u64 word)
 {
 	__u64 below = (word & -word) - 1;
@@ -447,10 +478,16 @@ static __always_inline __u32 lowest_bit(__u64 word)
 	return below * 0x0101010101010101 >> 56;
 }
 
-/* In front of loops over the words of a row: eight of them at once would need more stack than two functions have. */
+/*
+ * In front of loops over the words of a row: eight of them at once would need more stack than two
+ * functions have.
+ */
 #define EACH_WORD _Pragma("clang loop unroll(disable)")
 
-/* The number of the first bit, MAX_BITS for none. Without branches, which the verifier would follow in all combinations. */
+/*
+ * The number of the first bit, MAX_BITS for none. Without branches, which the verifier would follow
+ * in all combinations.
+ */
 static __always_inline __u32 first_bit(const __u64 *left, const int words)
 {
 	__u64 word = left[words - 1], index = words - 1;
@@ -478,7 +515,8 @@ static __always_inline struct port_rows *rows_of(struct port_directory *director
 {
 	__u32 high = number >> 8, next;
 
-	OPAQUE(high); /* or the compiler leaves out the bound, which Linux 6.1 forgets of a number on the stack */
+	/* or the compiler leaves out the bound, which Linux 6.1 forgets of a number on the stack */
+	OPAQUE(high);
 	next = directory->next[high & 0xff];
 	if (next & PORT_PAGE) {
 		struct port_page *page;
@@ -492,7 +530,8 @@ static __always_inline struct port_rows *rows_of(struct port_directory *director
 	return find_port_rows(&next);
 }
 
-static __always_inline void keep_ports(__u64 *left, const int words, struct port_rows *by_number, struct port_rows *by_name)
+static __always_inline void keep_ports(__u64 *left, const int words, struct port_rows *by_number,
+				       struct port_rows *by_name)
 {
 	int i;
 
@@ -511,8 +550,8 @@ static __always_inline void keep_ports(__u64 *left, const int words, struct port
 	}
 }
 
-static __always_inline int keep_side(__u64 *left, const int words, struct port_directory *directory, __u16 port,
-				     struct named_key *key)
+static __always_inline int keep_side(__u64 *left, const int words, struct port_directory *directory,
+				     __u16 port, struct named_key *key)
 {
 	struct port_rows *by_number = rows_of(directory, port), *by_name = 0;
 
@@ -527,19 +566,23 @@ static __always_inline int keep_side(__u64 *left, const int words, struct port_d
 }
 
 /*
- * What is known of a packet, in two numbers, because the verifier takes nothing else for a function that it is to walk
- * only once (pointers since Linux 5.12).
+ * What is known of a packet, in two numbers, because the verifier takes nothing else for a function
+ * that it is to walk only once (pointers since Linux 5.12).
  */
-#define KNOWN(transport, family, at) ((transport)->protocol | (transport)->kind << 9 | (family) << 12 | (at) << 16)
-#define KNOWN_PROTOCOL(known) ((known)&0x1ff)
+#define KNOWN(transport, family, at) \
+	((transport)->protocol | (transport)->kind << 9 | (family) << 12 | (at) << 16)
+#define KNOWN_PROTOCOL(known) ((known) & 0x1ff)
 #define KNOWN_KIND(known) ((known) >> 9 & 7)
 #define KNOWN_FAMILY(known) ((known) >> 12 & 15)
 #define KNOWN_AT(known) ((known) >> 16 & 31) /* where the IP header is: at most 22 */
 #define PAIR(first, second) ((__u32)(first) << 16 | (second))
 #define FIRST(pair) ((pair) >> 16)
-#define SECOND(pair) ((pair)&0xffff)
+#define SECOND(pair) ((pair) & 0xffff)
 
-/* Puts the addresses of both sides where named ports are looked up. 0: the header is not there, which cannot be. */
+/*
+ * Puts the addresses of both sides where named ports are looked up. 0: the header is not there,
+ * which cannot be.
+ */
 static __always_inline int named_keys(struct xdp_md *ctx, __u32 known, struct named_key *source,
 				      struct named_key *destination)
 {
@@ -561,26 +604,30 @@ static __always_inline int named_keys(struct xdp_md *ctx, __u32 known, struct na
 		if ((void *)(ip + 1) > end)
 			return 0;
 		__builtin_memcpy(source->address, ip->source_be, sizeof(ip->source_be));
-		__builtin_memcpy(destination->address, ip->destination_be, sizeof(ip->destination_be));
+		__builtin_memcpy(destination->address, ip->destination_be,
+				 sizeof(ip->destination_be));
 	}
 	return 1;
 }
 
-static __always_inline int keep_both_sides(struct xdp_md *ctx, struct policy *policy, __u32 known, __u32 ports,
-					   __u64 *left, const int words)
+static __always_inline int keep_both_sides(struct xdp_md *ctx, struct policy *policy, __u32 known,
+					   __u32 ports, __u64 *left, const int words)
 {
-	struct port_directory *from = &policy->ports[PORTS_SOURCE], *to = &policy->ports[PORTS_DESTINATION];
+	struct port_directory *from = &policy->ports[PORTS_SOURCE],
+			      *to = &policy->ports[PORTS_DESTINATION];
 	struct named_key source = {}, destination = {};
 
 	if (!ask_named)
-		return keep_side(left, words, from, FIRST(ports), 0) && keep_side(left, words, to, SECOND(ports), 0);
+		return keep_side(left, words, from, FIRST(ports), 0) &&
+		       keep_side(left, words, to, SECOND(ports), 0);
 	if (!named_keys(ctx, known, &source, &destination))
 		return 0;
 	return keep_side(left, words, from, FIRST(ports), &source) &&
 	       keep_side(left, words, to, SECOND(ports), &destination);
 }
 
-static __always_inline int keep_class(__u64 *left, const int words, __u32 known, struct address_rows *rows, int side)
+static __always_inline int keep_class(__u64 *left, const int words, __u32 known,
+				      struct address_rows *rows, int side)
 {
 	struct row *row;
 	int i;
@@ -597,9 +644,13 @@ static __always_inline int keep_class(__u64 *left, const int words, __u32 known,
 	return 1;
 }
 
-/* The first entry that could match decides. `words` is a constant, so that short rows stay in registers. */
-static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *from, struct address_rows *to,
-				      __u32 known, __u32 ports, __u32 length, const int words)
+/*
+ * The first entry that could match decides. `words` is a constant, so that short rows stay in
+ * registers.
+ */
+static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *from,
+				      struct address_rows *to, __u32 known, __u32 ports,
+				      __u32 length, const int words)
 {
 	__u32 protocol = KNOWN_PROTOCOL(known), kind = KNOWN_KIND(known);
 	struct row *by_protocol = find_protocols(&protocol), *doubt = 0;
@@ -617,7 +668,10 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 	if (ask_destination && !keep_class(left, words, known, to, SIDE_DESTINATION))
 		return XDP_PASS;
 	if (protocol == PROTOCOL_UNKNOWN) {
-		/* Whatever their addresses: raw asks for the protocol before it looks into sets, and drops what has none. */
+		/*
+		 * Whatever their addresses: raw asks for the protocol before it looks into sets,
+		 * and drops what has none.
+		 */
 		doubt = &policy->ask_protocol;
 		EACH_WORD
 		for (i = 0; i < words; i++)
@@ -634,7 +688,8 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 		if (kind == TRANSPORT_NO_ICMP)
 			doubt = &policy->ask_icmp;
 		if (kind == TRANSPORT_ICMP &&
-		    !keep_side(left, words, &policy->ports[KNOWN_FAMILY(known) == 4 ? PORTS_ICMP : PORTS_ICMPV6],
+		    !keep_side(left, words,
+			       &policy->ports[KNOWN_FAMILY(known) == 4 ? PORTS_ICMP : PORTS_ICMPV6],
 			       FIRST(ports), 0))
 			return XDP_PASS;
 	}
@@ -660,10 +715,12 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 	return XDP_PASS;
 }
 
-SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports, __u32 length)
+SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u32 ports,
+			    __u32 length)
 {
 	__u32 source = FIRST(classes), destination = SECOND(classes);
-	struct address_rows *from = find_address_rows(&source), *to = find_address_rows(&destination);
+	struct address_rows *from = find_address_rows(&source),
+			    *to = find_address_rows(&destination);
 
 	if (row_words == 1)
 		return verdict_of(ctx, from, to, known, ports, length, 1);
@@ -673,8 +730,8 @@ SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u3
 }
 
 /* The ordinary policy is decided without a call. `from`: what the class of the source means. */
-static __always_inline int verdict(struct xdp_md *ctx, struct address_rows *from, __u32 classes, __u32 known,
-				   __u32 ports, __u32 length)
+static __always_inline int verdict(struct xdp_md *ctx, struct address_rows *from, __u32 classes,
+				   __u32 known, __u32 ports, __u32 length)
 {
 	if (row_words == 1 && !ask_destination && !may_skip && !ask_named)
 		return verdict_of(ctx, from, 0, known, ports, length, 1);
@@ -723,7 +780,8 @@ static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor
 		destination = class_of4(BE32(ip->destination_be));
 
 	transport.protocol = ip->protocol;
-	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK, &transport);
+	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK,
+			&transport);
 	return verdict(ctx, from, PAIR(source, destination), KNOWN(&transport, 4, at),
 		       PAIR(transport.source, transport.destination), length);
 }
@@ -749,7 +807,8 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 	if (!from)
 		return XDP_PASS;
 	if (ask_destination)
-		destination = class_of6(half_address(ip->destination_be), half_address(ip->destination_be + 2));
+		destination = class_of6(half_address(ip->destination_be),
+					half_address(ip->destination_be + 2));
 
 	parse_extensions(ctx, cursor, ip->next, &transport);
 	return verdict(ctx, from, PAIR(source, destination), KNOWN(&transport, 6, at),

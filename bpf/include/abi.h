@@ -2,8 +2,9 @@
 /*
  * What xdp_untracked.bpf.c shares with enforcer/backends/xdp: keys and values of its maps.
  *
- * Integers are in the machine's byte order unless their type or name says otherwise (__be16, __be32). Any change here
- * is a new version of the pin directory: ABI_VERSION in enforcer/backends/xdp/state/layout.py.
+ * Integers are in the machine's byte order unless their type or name says otherwise (__be16,
+ * __be32). Any change here is a new version of the pin directory: ABI_VERSION in
+ * enforcer/backends/xdp/state/layout.py.
  */
 #ifndef ABI_H
 #define ABI_H
@@ -11,8 +12,9 @@
 #include <linux/types.h>
 
 /*
- * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, the failsafes in front; a row says
- * for which of them one condition holds. Bit number n is bit n % 64 of word n / 64.
+ * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, the failsafes
+ * in front; a row says for which of them one condition holds. Bit number n is bit n % 64 of word n
+ * / 64.
  */
 #define MAX_BITS 512
 #define MAX_SKIPS 16 /* Pass entries that one packet may meet */
@@ -25,9 +27,9 @@ struct row {
 _Static_assert(sizeof(struct row) == 64, "one cache line");
 
 /*
- * Two levels from a 16-bit number to the number of its port_rows element. A directory has for each high octet that number,
- * or PORT_PAGE and the number of a page of port_pages; a page has it for each low octet. For ICMP the high octet is the
- * type, the low one the code.
+ * Two levels from a 16-bit number to the number of its port_rows element. A directory has for each
+ * high octet that number, or PORT_PAGE and the number of a page of port_pages; a page has it for
+ * each low octet. For ICMP the high octet is the type, the low one the code.
  */
 enum {
 	PORTS_SOURCE = 0,
@@ -60,7 +62,10 @@ struct policy {
 
 _Static_assert(sizeof(struct policy) == 384 + 4096, "six rows, four directories");
 
-/* tiers: number of a bit of policy.skip -> the bits that are left once it holds: those of other tiers. */
+/*
+ * tiers: number of a bit of policy.skip -> the bits that are left once it holds: those of other
+ * tiers.
+ */
 /* (value: struct row) */
 
 /* address_rows: class of addresses -> the bits whose condition on that side holds, by family. */
@@ -76,8 +81,9 @@ struct address_rows {
 #define PROTOCOLS 257
 
 /*
- * port_rows, and named (which adds to it for the address at that side): a side's condition on ports holds for
- * (wanted | named.wanted) & ~(unwanted | named.unwanted). An entry without named ports has all of its answer in wanted.
+ * port_rows, and named (which adds to it for the address at that side): a side's condition on ports
+ * holds for (wanted | named.wanted) & ~(unwanted | named.unwanted). An entry without named ports
+ * has all of its answer in wanted.
  */
 struct port_rows {
 	struct row wanted;
@@ -104,31 +110,34 @@ _Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
 /*
  * Addresses to classes. A word says what is known so far: its highest 4 bits are the kind.
  *   WORD_LEAF            the class, in the lowest 16 bits
- *   1 ... 14             a list of 2 << kind segments, at the offset of the lowest 28 bits: IPv4 in 16 octets,
- *                        IPv6 in 64 octets
+ *   1 ... 14             a list of 2 << kind segments, at the offset of the lowest 28 bits: IPv4 in
+ *                        16 octets, IPv6 in 64 octets
  *   WORD_NODE (IPv6)     the node of that number
- * A list is sorted by start and padded to its size with its last start (largest possible start) and the last value, so that
- * "the last segment whose start is not above the key" is right wherever the padding is. Its first start is not above any
- * key that leads to it. No list crosses a chunk.
+ * A list is sorted by start and padded to its size with its last start (largest possible start) and
+ * the last value, so that "the last segment whose start is not above the key" is right wherever the
+ * padding is. Its first start is not above any key that leads to it. No list crosses a chunk.
  *
- * IPv4: bit (address >> 10) % 32 of sieve4[address >> 15] is 0 where no address of that /22 has a class but 0, and nothing
- * else needs to be looked up: of large lists most misses touch nothing but this bit. root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the lower 16 bits of the address.
+ * IPv4: bit (address >> 10) % 32 of sieve4[address >> 15] is 0 where no address of that /22 has a
+ * class but 0, and nothing else needs to be looked up: of large lists most misses touch nothing but
+ * this bit. root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the
+ * lower 16 bits of the address.
  *
- * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a stretch of keys over buckets:
- * buckets6[base + min((key - low) >> shift, last)] is the next word, for key >= low; below it: `below`, a word.
- * A list is 2 << kind starts (__u64), then as many words (__u32). A word *found in a list* is either the class, or leads
- * on with the last 64 bits of the address as the key (nodes and lists as before; there a list's words are classes).
- * At most MAX_STEPS6 nodes and lists are visited; beyond that the class is 0.
+ * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a stretch of keys
+ * over buckets: buckets6[base + min((key - low) >> shift, last)] is the next word, for key >= low;
+ * below it: `below`, a word. A list is 2 << kind starts (__u64), then as many words (__u32). A word
+ * *found in a list* is either the class, or leads on with the last 64 bits of the address as the
+ * key (nodes and lists as before; there a list's words are classes). At most MAX_STEPS6 nodes and
+ * lists are visited; beyond that the class is 0.
  */
 #define WORD_KIND(word) ((word) >> 28)
-#define WORD_REST(word) ((word)&0x0fffffff)
+#define WORD_REST(word) ((word) & 0x0fffffff)
 #define WORD_LEAF 0
 #define WORD_NODE 15
 #define SEGMENT4(start, class) ((__u32)(start) << 16 | (class))
 #define CHUNK_SHIFT 18
 #define CHUNK_OCTETS (1 << CHUNK_SHIFT) /* of lists4, buckets6 and lists6: a map element */
-#define LARGEST_KIND4 15	   /* 65,536 segments of 4 octets: a chunk */
-#define LARGEST_KIND6 13	   /* 16,384 segments of 12 octets */
+#define LARGEST_KIND4 15		/* 65,536 segments of 4 octets: a chunk */
+#define LARGEST_KIND6 13		/* 16,384 segments of 12 octets */
 #define MAX_STEPS6 12
 
 struct root {
@@ -154,7 +163,10 @@ struct node6 {
 
 _Static_assert(sizeof(struct node6) == 32, "half a cache line");
 
-/* entry_counters: number of a bit -> what it dropped, per CPU. Bytes are those of IP packets, as iptables counts. */
+/*
+ * entry_counters: number of a bit -> what it dropped, per CPU. Bytes are those of IP packets, as
+ * iptables counts.
+ */
 struct entry_count {
 	__u64 packets;
 	__u64 bytes;

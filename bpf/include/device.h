@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * What the kernel itself says of the interface that a frame came in by (Linux 6.2: bpf_cast_to_kern_ctx).
+ * What the kernel itself says of the interface that a frame came in by (Linux 6.2:
+ * bpf_cast_to_kern_ctx).
  *
- * Who takes an interface's packets may be in any network namespace, and may come at any time: netlink tells of it late or
- * not at all. The kernel's own structure is always right. Its fields are found by CO-RE, and only those read are declared.
+ * Who takes an interface's packets may be in any network namespace, and may come at any time:
+ * netlink tells of it late or not at all. The kernel's own structure is always right. Its fields
+ * are found by CO-RE, and only those read are declared.
  */
 #ifndef DEVICE_H
 #define DEVICE_H
@@ -45,8 +47,9 @@ static __always_inline struct net_device *device_of(struct xdp_md *ctx)
 }
 
 /*
- * Whether another interface takes the packets of this one before raw could see them as this one's: bridge, bond, macvlan,
- * ipvlan, macsec and so on have an rx_handler (net/core/dev.c), a switch has its tags taken off by DSA.
+ * Whether another interface takes the packets of this one before raw could see them as this one's:
+ * bridge, bond, macvlan, ipvlan, macsec and so on have an rx_handler (net/core/dev.c), a switch has
+ * its tags taken off by DSA.
  */
 static __always_inline int is_taken(struct net_device *device)
 {
@@ -67,8 +70,9 @@ static __always_inline int has_vlans(struct net_device *device)
 }
 
 /*
- * Whether a frame may be another interface's. A tag that is in the frame is seen anyway; one that the driver took out is
- * not. The program of a bond runs on its slaves, which are not `own` and are always taken.
+ * Whether a frame may be another interface's. A tag that is in the frame is seen anyway; one that
+ * the driver took out is not. The program of a bond runs on its slaves, which are not `own` and are
+ * always taken.
  */
 static __always_inline int is_shared(struct xdp_md *ctx, int own, int tags_in_frame)
 {

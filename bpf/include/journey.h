@@ -5,7 +5,10 @@
 
 #include <linux/types.h>
 
-/* In the order a packet meets them; the number is the netfilter priority behind which (or before which) it sits. */
+/*
+ * In the order a packet meets them; the number is the netfilter priority behind which (or before
+ * which) it sits.
+ */
 enum checkpoint {
 	CHECKPOINT_RECEIVE = 1 << 0,	    /* left the driver; generic XDP comes after */
 	CHECKPOINT_PRE_DEFRAG = 1 << 1,	    /* PREROUTING -401: passed the header checks */
@@ -23,7 +26,7 @@ enum checkpoint {
 	CHECKPOINT_NO_TCP = 1 << 13,	  /* freed with less than its TCP header left */
 	CHECKPOINT_NO_UDP = 1 << 14,	  /* freed with less than a UDP header left */
 	CHECKPOINT_TRACKED = 1 << 15,	  /* skb->_nfct was set at some checkpoint */
-	CHECKPOINT_BAD_SUM = 1 << 16,	  /* freed after the kernel had summed it up, and the sum was wrong */
+	CHECKPOINT_BAD_SUM = 1 << 16,	  /* freed after the kernel summed it up: wrong */
 };
 
 enum end {
@@ -33,11 +36,14 @@ enum end {
 };
 
 struct journey {
-	__u64 location;	      /* caller of kfree_skb or consume_skb */
-	__u64 pre_defrag_ns;  /* monotonic time at the checkpoint before defragmentation, 0 when not reached */
-	__u64 post_defrag_ns; /* and at the one after it: tells which fragments make up which datagram */
+	__u64 location; /* caller of kfree_skb or consume_skb */
+	/* monotonic time at the checkpoint before defragmentation, 0 when not reached */
+	__u64 pre_defrag_ns;
+	/* and at the one after it: tells which fragments make up which datagram */
+	__u64 post_defrag_ns;
 	__u32 checkpoints;
-	__u16 reason; /* enum skb_drop_reason of the running kernel (its core reasons fit 16 bits) */
+	/* enum skb_drop_reason of the running kernel (its core reasons fit 16 bits) */
+	__u16 reason;
 	__u8 end;
 	__u8 ends; /* how often a buffer of this packet was freed, saturating */
 };

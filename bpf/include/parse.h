@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * Reading a frame from its Ethernet header to its transport: functions that use no map, for every XDP program here.
+ * Reading a frame from its Ethernet header to its transport: functions that use no map, for every
+ * XDP program here.
  *
- * IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) are not read: their
- * frames pass. docs/packet-fates.md has a row for each.
+ * IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) are
+ * not read: their frames pass. docs/packet-fates.md has a row for each.
  */
 #ifndef PARSE_H
 #define PARSE_H
@@ -13,7 +14,10 @@
 #define MAX_VLAN_TAGS 2
 #define NO_LIMIT 0xffffffff
 
-/* Where parsing stands. `left` is what the IP header says remains of the packet; the frame may end earlier. */
+/*
+ * Where parsing stands. `left` is what the IP header says remains of the packet; the frame may end
+ * earlier.
+ */
 struct cursor {
 	void *at;
 	void *end;
@@ -37,20 +41,23 @@ struct transport {
 };
 
 /*
- * Whether raw would see a frame with this destination as the interface's own, which is what eth_type_trans() compares:
- * broadcasts and multicasts, and of all other addresses its own alone. `first` are the first 4 bytes of that, `last` the
- * others, as they lie in memory.
+ * Whether raw would see a frame with this destination as the interface's own, which is what
+ * eth_type_trans() compares: broadcasts and multicasts, and of all other addresses its own alone.
+ * `first` are the first 4 bytes of that, `last` the others, as they lie in memory.
  */
-static __always_inline int is_received(const struct ethernet_header *ethernet, __u32 first, __u32 last)
+static __always_inline int is_received(const struct ethernet_header *ethernet, __u32 first,
+				       __u32 last)
 {
 	if (ethernet->destination[0] & 1)
 		return 1;
-	return *(const __u32 *)ethernet->destination == first && *(const __u16 *)(ethernet->destination + 4) == last;
+	return *(const __u32 *)ethernet->destination == first &&
+	       *(const __u16 *)(ethernet->destination + 4) == last;
 }
 
 /*
- * Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order), 0 to pass the frame:
- * cut short, or of a VLAN, whose packets raw sees as those of the VLAN's interface or, without one, not at all.
+ * Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order),
+ * 0 to pass the frame: cut short, or of a VLAN, whose packets raw sees as those of the VLAN's
+ * interface or, without one, not at all.
  */
 static __always_inline __u16 parse_link(struct cursor *cursor)
 {
@@ -77,7 +84,10 @@ static __always_inline __u16 parse_link(struct cursor *cursor)
 	return type;
 }
 
-/* Moves over an IPv4 header. Returns the length of the packet with it, 0 for a header that is not sound. */
+/*
+ * Moves over an IPv4 header. Returns the length of the packet with it, 0 for a header that is not
+ * sound.
+ */
 static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 {
 	struct ipv4_header *ip = cursor->at;
@@ -87,7 +97,8 @@ static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 		return 0;
 	header_length = (ip->version_and_length & 0xf) * 4;
 	total_length = BE16(ip->total_length_be);
-	if (ip->version_and_length >> 4 != 4 || header_length < sizeof(*ip) || total_length < header_length)
+	if (ip->version_and_length >> 4 != 4 || header_length < sizeof(*ip) ||
+	    total_length < header_length)
 		return 0;
 	if (cursor->at + header_length > cursor->end)
 		return 0;
@@ -98,7 +109,10 @@ static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 	return total_length;
 }
 
-/* As parse_ipv4(). A jumbogram says 0 in its header and the truth in its hop-by-hop header: it has no limit here. */
+/*
+ * As parse_ipv4(). A jumbogram says 0 in its header and the truth in its hop-by-hop header: it has
+ * no limit here.
+ */
 static __always_inline __u32 parse_ipv6(struct cursor *cursor)
 {
 	struct ipv6_header *ip = cursor->at;
@@ -136,10 +150,12 @@ static __always_inline __u32 transport_length(__u8 protocol, __u8 icmp)
 }
 
 /*
- * `icmp` is the number of ICMP in this family. A later fragment shows nothing of its transport header. xt_tcp, xt_udp
- * and xt_sctp want the whole header as well; without it they drop the packet ("hotdrop").
+ * `icmp` is the number of ICMP in this family. A later fragment shows nothing of its transport
+ * header. xt_tcp, xt_udp and xt_sctp want the whole header as well; without it they drop the packet
+ * ("hotdrop").
  */
-static __always_inline void parse_transport(struct cursor *cursor, __u8 icmp, int later, struct transport *transport)
+static __always_inline void parse_transport(struct cursor *cursor, __u8 icmp, int later,
+					    struct transport *transport)
 {
 	__u32 length = transport_length(transport->protocol, icmp);
 	int is_icmp = transport->protocol == icmp;

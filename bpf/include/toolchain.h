@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * One source, two toolchains: clang with libbpf (ahead of time) and bcc (on the host, which defines BCC_SEC).
+ * One source, two toolchains: clang with libbpf (ahead of time) and bcc (on the host, which defines
+ * BCC_SEC).
  *
- * The only element of a map is a variable to libbpf, so that reading it is no look-up. A map's declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a function's body),
- * so each map has one accessor function with a body for each toolchain. bcc takes only what is declared with its
- * own macros, and rewrites only the source itself: functions in headers of ours use no map. To it a setting is a macro,
- * whose name nothing else may have.
+ * The only element of a map is a variable to libbpf, so that reading it is no look-up. A map's
+ * declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a
+ * function's body), so each map has one accessor function with a body for each toolchain. bcc takes
+ * only what is declared with its own macros, and rewrites only the source itself: functions in
+ * headers of ours use no map. To it a setting is a macro, whose name nothing else may have.
  */
 #ifndef TOOLCHAIN_H
 #define TOOLCHAIN_H
@@ -18,14 +20,16 @@
 #define SUBPROGRAM static __always_inline
 /* bcc compiles settings in: -D name=value. */
 #define SETTING(type, name)
-#define HASH_MAP(name, key_type, value_type, entries) BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
-#define LPM_MAP(name, key_type, value_type, entries)                                                                   \
+#define HASH_MAP(name, key_type, value_type, entries) \
+	BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
+#define LPM_MAP(name, key_type, value_type, entries) \
 	BPF_F_TABLE("lpm_trie", key_type, value_type, name, entries, BPF_F_NO_PREALLOC)
 #define ARRAY_MAP(name, value_type, entries) BPF_TABLE("array", __u32, value_type, name, entries)
-#define MMAPABLE_ARRAY_MAP(name, value_type, entries)                                                                  \
+#define MMAPABLE_ARRAY_MAP(name, value_type, entries) \
 	BPF_F_TABLE("array", __u32, value_type, name, entries, BPF_F_MMAPABLE)
 #define VARIABLE_MAP(name, value_type) MMAPABLE_ARRAY_MAP(name, value_type, 1)
-#define PERCPU_ARRAY_MAP(name, value_type, entries) BPF_TABLE("percpu_array", __u32, value_type, name, entries)
+#define PERCPU_ARRAY_MAP(name, value_type, entries) \
+	BPF_TABLE("percpu_array", __u32, value_type, name, entries)
 
 #else
 
@@ -35,26 +39,29 @@
 
 #define PROGRAM(section) SEC(section)
 #define SUBPROGRAM __attribute__((noinline))
-/* Constants that user space sets before loading; the verifier removes what they make unreachable. */
+/*
+ * Constants that user space sets before loading; the verifier removes what they make unreachable.
+ */
 #define SETTING(type, name) const volatile type name
-#define DECLARE_MAP(name, map_type, key_type, value_type, entries, flags)                                              \
-	struct {                                                                                                       \
-		__uint(type, map_type);                                                                                \
-		__uint(max_entries, entries);                                                                          \
-		__uint(map_flags, flags);                                                                              \
-		__type(key, key_type);                                                                                 \
-		__type(value, value_type);                                                                             \
+#define DECLARE_MAP(name, map_type, key_type, value_type, entries, flags) \
+	struct {                                                          \
+		__uint(type, map_type);                                   \
+		__uint(max_entries, entries);                             \
+		__uint(map_flags, flags);                                 \
+		__type(key, key_type);                                    \
+		__type(value, value_type);                                \
 	} name SEC(".maps")
-#define HASH_MAP(name, key_type, value_type, entries)                                                                  \
+#define HASH_MAP(name, key_type, value_type, entries) \
 	DECLARE_MAP(name, BPF_MAP_TYPE_HASH, key_type, value_type, entries, 0)
-#define LPM_MAP(name, key_type, value_type, entries)                                                                   \
+#define LPM_MAP(name, key_type, value_type, entries) \
 	DECLARE_MAP(name, BPF_MAP_TYPE_LPM_TRIE, key_type, value_type, entries, BPF_F_NO_PREALLOC)
-#define ARRAY_MAP(name, value_type, entries) DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, 0)
-#define MMAPABLE_ARRAY_MAP(name, value_type, entries)                                                                  \
+#define ARRAY_MAP(name, value_type, entries) \
+	DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, 0)
+#define MMAPABLE_ARRAY_MAP(name, value_type, entries) \
 	DECLARE_MAP(name, BPF_MAP_TYPE_ARRAY, __u32, value_type, entries, BPF_F_MMAPABLE)
 /* An array map of this one element, called ".bss.<name>". */
 #define VARIABLE_MAP(name, value_type) value_type name SEC(".bss." #name)
-#define PERCPU_ARRAY_MAP(name, value_type, entries)                                                                    \
+#define PERCPU_ARRAY_MAP(name, value_type, entries) \
 	DECLARE_MAP(name, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, value_type, entries, 0)
 
 #endif

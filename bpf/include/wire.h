@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * Headers as they are on the wire: only what the XDP programs read. Fields named _be are big endian. None is packed: IP
- * headers lie at a multiple of 4 octets, or the machine does not mind (where it does, drivers align them: NET_IP_ALIGN).
+ * Headers as they are on the wire: only what the XDP programs read. Fields named _be are big
+ * endian. None is packed: IP headers lie at a multiple of 4 octets, or the machine does not mind
+ * (where it does, drivers align them: NET_IP_ALIGN).
  */
 #ifndef WIRE_H
 #define WIRE_H
@@ -80,7 +81,8 @@ _Static_assert(sizeof(struct ipv6_header) == 40, "RFC 8200");
 
 struct ipv6_extension {
 	__u8 next;
-	__u8 length; /* in 8 bytes without the first 8; authentication: in 4 bytes without the first 8 */
+	/* in 8 bytes without the first 8; authentication: in 4 bytes without the first 8 */
+	__u8 length;
 	__be16 fragment_be;
 	__be32 rest_be;
 };
