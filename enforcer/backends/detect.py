@@ -13,7 +13,8 @@ from enforcer.backends.iptables.table import exists, kernel_table
 from enforcer.backends.netfilter.names import is_our_chain
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import TABLE
-from enforcer.kernel.nfnetlink import Family, NfTables, RulesetChangedError, attributes, nftables, string
+from enforcer.kernel.netlink import attributes, string
+from enforcer.kernel.nfnetlink import Family, NfTables, RulesetChangedError, nftables
 from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostRules
 from enforcer.model.vocabulary import Backend

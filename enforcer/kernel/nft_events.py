@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from enforcer.kernel.nfnetlink import attributes, own_ports, string
+from enforcer.kernel.netlink import NETLINK_NETFILTER, attributes, messages, string
+from enforcer.kernel.nfnetlink import SUBSYSTEM, own_ports
 from enforcer.model.errors import UnsupportedKernelError
 
-_NETLINK_NETFILTER = 12
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _GROUP = 7  # NFNLGRP_NFTABLES
-_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _SO_RCVBUFFORCE = 33
 _ROOM_BYTES = 4 << 20  # a flushed set is told member by member
 _RECEIVE_BYTES = 1 << 18
@@ -61,7 +59,7 @@ class NftEvents:
         self._table = table
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+            self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         except OSError as error:
             raise UnsupportedKernelError("the kernel has no nfnetlink (CONFIG_NETFILTER_NETLINK)") from error
         self._socket.bind((0, 0))
@@ -96,16 +94,11 @@ class NftEvents:
                 continue
             done += self._take(data)
 
-    def _take(self, data: bytes) -> list[Change]:
+    def _take(self, datagram: bytes) -> list[Change]:
         done: list[Change] = []
-        at = 0
-        while at + 20 <= len(data):
-            size, kind, _, _, port = struct.unpack_from("=IHHII", data, at)
-            if size < 20:
-                break
-            if kind >> 8 == _SUBSYSTEM and port not in own_ports:
-                done += self._message(kind & 0xFF, data[at + 16], data[at + 20 : at + size])
-            at += (size + 3) & ~3
+        for message in messages(datagram):
+            if message.kind >> 8 == SUBSYSTEM and message.port not in own_ports:
+                done += self._message(message.kind & 0xFF, message.family, message.attributes)
         return done
 
     def _message(self, command: int, family: int, body: bytes) -> list[Change]:

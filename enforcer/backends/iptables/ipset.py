@@ -1,4 +1,4 @@
-"""The door to ipsets: pyroute2 for single commands, packed netlink messages for members.
+"""A connection to ipset: pyroute2 for single commands, packed netlink messages for members.
 
 Members travel thousands to a message (many IPSET_ATTR_DATA in one IPSET_ATTR_ADT): 100,000 of them are a few dozen
 messages. A set belongs to the network namespace of the calling thread; no socket outlives the ``with`` block.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from pyroute2 import IPSet
-from pyroute2.netlink import NETLINK_NETFILTER, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
 from pyroute2.netlink.nfnetlink.ipset import (
@@ -35,6 +33,20 @@ from pyroute2.netlink.nfnetlink.ipset import (
 
 from enforcer.backends.iptables.members import Members, none_of, pack, parse
 from enforcer.backends.iptables.rules import SetType
+from enforcer.kernel.netlink import (
+    NETLINK_NETFILTER,
+    NLA_F_NET_BYTEORDER,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    attribute,
+    attributes,
+    be32,
+    messages,
+    nested,
+    netfilter_message,
+    text,
+)
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
@@ -42,12 +54,8 @@ _BUCKET_LOAD = 4  # members a bucket should start with; the kernel's buckets hol
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-_MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
-_ATTRIBUTE = struct.Struct("=HH")
-_ERROR = struct.Struct("=i")
 _PROTOCOL = 6  # the oldest that has all we use
 _ATTR_PROTOCOL, _ATTR_SETNAME, _ATTR_ADT, _ATTR_LINENO = 1, 2, 8, 9
-_NESTED, _NET_BYTEORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
 _RECEIVE_BYTES = 1 << 16
 
 _REASONS = {
@@ -116,8 +124,7 @@ class IpSets:
 
     def members(self, name: str, version: int) -> Members | None:
         """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
-        attributes = _attribute(_ATTR_PROTOCOL, bytes([_PROTOCOL])) + _attribute(_ATTR_SETNAME, name.encode() + b"\0")
-        self._send(IPSET_CMD_LIST, NLM_F_REQUEST | NLM_F_DUMP, version, attributes)
+        self._send(IPSET_CMD_LIST, NLM_F_DUMP, version, _of_set(name))
         replies = [data for data in self._replies(f"list ipset {name}") if data]
         for kind in SetType:
             parts = [parse(data, version, kind) for data in replies]
@@ -128,34 +135,32 @@ class IpSets:
 
     def _change(self, command: int, name: str, version: int, members: Members, kind: SetType) -> None:
         """Adds or deletes; what is there already, or not there any more, is no error (no NLM_F_EXCL)."""
-        fixed = _attribute(_ATTR_PROTOCOL, bytes([_PROTOCOL])) + _attribute(_ATTR_SETNAME, name.encode() + b"\0")
-        fixed += _attribute(_ATTR_LINENO | _NET_BYTEORDER, bytes(4))  # demanded of a message with an ADT
+        fixed = _of_set(name) + be32(_ATTR_LINENO | NLA_F_NET_BYTEORDER, 0)  # demanded of a message with an ADT
         for piece in pack(members, version, kind):
-            attributes = fixed + _attribute(_ATTR_ADT | _NESTED, piece)
-            self._send(command, NLM_F_REQUEST | NLM_F_ACK, version, attributes)
+            self._send(command, NLM_F_ACK, version, fixed + nested(_ATTR_ADT, piece))
             for _ in self._replies(f"change the members of ipset {name}"):
                 pass
 
-    def _send(self, command: int, flags: int, version: int, attributes: bytes) -> None:
+    def _send(self, command: int, flags: int, version: int, body: bytes) -> None:
         self._sequence += 1
         kind = NFNL_SUBSYS_IPSET << 8 | command
-        size = _MESSAGE.size + len(attributes)
-        header = _MESSAGE.pack(size, kind, flags, self._sequence, 0, FAMILY[version], 0, 0)
-        self._bulk.send(header + attributes)
+        self._bulk.send(netfilter_message(kind, NLM_F_REQUEST | flags, self._sequence, FAMILY[version], body))
 
     def _replies(self, what: str) -> Iterator[bytes]:
         """The IPSET_ATTR_ADT contents of all answers to the last message. KernelError if the kernel refused it."""
         while True:
-            data = self._bulk.recv(_RECEIVE_BYTES)
-            while data:
-                size, kind, _, sequence = struct.unpack_from("=IHHI", data)
-                message, data = data[:size], data[(size + 3) & ~3 :]
-                if sequence != self._sequence:
+            for message in messages(self._bulk.recv(_RECEIVE_BYTES)):
+                if message.sequence != self._sequence:
                     continue
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    _check(what, -_ERROR.unpack_from(message, 16)[0])
+                if message.ends:
+                    _check(what, message.error)
                     return
-                yield from (body for name, body in _attributes(message[_MESSAGE.size :]) if name == _ATTR_ADT)
+                yield from (body for kind, body in attributes(message.attributes) if kind == _ATTR_ADT)
+
+
+def _of_set(name: str) -> bytes:
+    """The attributes with which a message about a set begins."""
+    return attribute(_ATTR_PROTOCOL, bytes([_PROTOCOL])) + text(_ATTR_SETNAME, name)
 
 
 @contextmanager
@@ -209,15 +214,3 @@ def _check(what: str, number: int, cause: Exception | None = None) -> None:
     reason = _REASONS.get(number) or (os.strerror(number) if number in errno.errorcode else f"ipset error {number}")
     kind = SetBusyError if number in (IPSET_ERR_BUSY, IPSET_ERR_REFERENCED) else KernelError
     raise kind(f"cannot {what}: {reason}") from cause
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        size, kind = _ATTRIBUTE.unpack_from(data)
-        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : size]
-        data = data[(size + 3) & ~3 :]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.iptables.rules import PortMember, SetSpec, SetType
+from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_TYPE_MASK
 from enforcer.model.nets import Nets
 
 Members = npt.NDArray[np.bytes_]
@@ -23,12 +24,11 @@ _Bytes = npt.NDArray[np.uint8]
 
 _ADDRESS_BYTES = {4: 4, 6: 16}
 _ATTRIBUTE_LIMIT = 0xFFF8  # an attribute's length is 16 bits, aligned to 4
-_HEADER_BYTES = 4  # struct nlattr: length (header included, padding not) and type, in the host's byte order
+_HEADER_BYTES = ATTRIBUTE_HEADER.size
 
 # struct nlattr types (linux/netfilter/ipset/ip_set.h) with NLA_F_NESTED or NLA_F_NET_BYTEORDER as libipset sets them
-_DATA, _IP, _CIDR, _PORT, _PROTO = 7 | 0x8000, 1 | 0x8000, 3, 4 | 0x4000, 7
-_IPADDR = {4: 1 | 0x4000, 6: 2 | 0x4000}
-_TYPE_MASK = 0x3FFF
+_DATA, _IP, _CIDR, _PORT, _PROTO = 7 | NLA_F_NESTED, 1 | NLA_F_NESTED, 3, 4 | NLA_F_NET_BYTEORDER, 7
+_IPADDR = {4: 1 | NLA_F_NET_BYTEORDER, 6: 2 | NLA_F_NET_BYTEORDER}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def parse(data: bytes, version: int, kind: SetType = SetType.NET) -> Members | N
         return None
     records = np.frombuffer(data, layout)
     for name, number in _template(version, kind).items():
-        mask = _TYPE_MASK if name.endswith("_type") else 0xFFFF
+        mask = NLA_TYPE_MASK if name.endswith("_type") else 0xFFFF
         if np.any((records[name] & mask) != (number & mask)):
             return None
     return _members(np.column_stack([records[name] for name, _ in _fields(version, kind)]))

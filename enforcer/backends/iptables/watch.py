@@ -11,11 +11,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
-import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from pyroute2.netlink import NETLINK_NETFILTER, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
 from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_LIST, IPSET_FLAG_LIST_HEADER
 
@@ -27,15 +25,24 @@ from enforcer.backends.iptables.rules import TABLES, TableId
 from enforcer.backends.iptables.sets import SetSync
 from enforcer.backends.iptables.table import exists, kernel_table
 from enforcer.backends.netfilter.names import is_our_chain, is_our_set
+from enforcer.kernel.netlink import (
+    NETLINK_NETFILTER,
+    NLA_F_NET_BYTEORDER,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    attribute,
+    attributes,
+    be32,
+    messages,
+    netfilter_message,
+    text,
+)
 from enforcer.kernel.pace import Pace
 from enforcer.kernel.xtables import TableSocket, TableState
 from enforcer.model.errors import KernelError
 
-_MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
-_ATTRIBUTE = struct.Struct("=HH")
 _PROTOCOL, _SETNAME, _TYPENAME, _FLAGS, _DATA, _ADT, _INDEX = 1, 2, 3, 6, 7, 8, 11  # linux/netfilter/ipset/ip_set.h
 _ELEMENTS, _REFERENCES = 24, 25
-_NESTED, _NET_BYTEORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
 _VERSION = 6  # of ipset's protocol: the oldest that has all we use
 _RECEIVE_BYTES = 1 << 16
 # To say how many members a set has, the kernel walks its buckets (net/netfilter/ipset/ip_set_hash_gen.h:
@@ -54,11 +61,11 @@ class _Header:
     rest: tuple[object, ...]
 
     @classmethod
-    def of(cls, attributes: Mapping[int, bytes]) -> _Header:
-        data = dict(_attributes(attributes.get(_DATA, b"")))
+    def of(cls, found: Mapping[int, bytes]) -> _Header:
+        data = dict(attributes(found.get(_DATA, b"")))
         members = int.from_bytes(data.pop(_ELEMENTS, b""), "big")
         data.pop(_REFERENCES, None)
-        return cls(members, (attributes.get(_TYPENAME), attributes.get(_INDEX), tuple(data.items())))
+        return cls(members, (found.get(_TYPENAME), found.get(_INDEX), tuple(data.items())))
 
 
 @dataclass
@@ -156,18 +163,18 @@ class IptablesWatch:
     def _headers(self) -> dict[str, _Header]:
         """For each set of ours what the kernel says of it without its members."""
         found: dict[str, _Header] = {}
-        for attributes in self._list(_attribute(_FLAGS | _NET_BYTEORDER, IPSET_FLAG_LIST_HEADER.to_bytes(4, "big"))):
-            name = attributes.get(_SETNAME, b"").rstrip(b"\0").decode(errors="replace")
+        for about in self._list(be32(_FLAGS | NLA_F_NET_BYTEORDER, IPSET_FLAG_LIST_HEADER)):
+            name = about.get(_SETNAME, b"").rstrip(b"\0").decode(errors="replace")
             if is_our_set(name):
-                found[name] = _Header.of(attributes)
+                found[name] = _Header.of(about)
         return found
 
     def _digest(self, name: str) -> bytes:
         """Of the members of a set, in the kernel's order, which stays as long as nobody changes any."""
         digest = hashlib.blake2b()
         try:
-            for attributes in self._list(_attribute(_SETNAME, name.encode() + b"\0")):
-                digest.update(attributes.get(_ADT, b""))
+            for about in self._list(text(_SETNAME, name)):
+                digest.update(about.get(_ADT, b""))
         except KernelError as error:
             if error.errno != errno.ENOENT:  # it went just now
                 raise
@@ -175,21 +182,15 @@ class IptablesWatch:
 
     def _list(self, asked: bytes) -> Iterator[dict[int, bytes]]:
         """The attributes of each message of an answer."""
-        body = _attribute(_PROTOCOL, bytes([_VERSION])) + asked
-        kind = NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST
-        header = _MESSAGE.pack(_MESSAGE.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0, socket.AF_INET, 0, 0)
-        self._socket.send(header + body)
+        kind, body = NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST, attribute(_PROTOCOL, bytes([_VERSION])) + asked
+        self._socket.send(netfilter_message(kind, NLM_F_REQUEST | NLM_F_DUMP, 1, socket.AF_INET, body))
         while True:
-            data = self._socket.recv(_RECEIVE_BYTES)
-            while data:
-                size, kind, _, _ = struct.unpack_from("=IHHI", data)
-                message, data = data[:size], data[(size + 3) & ~3 :]
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    (failed,) = struct.unpack_from("=i", message, 16)
-                    if failed:
-                        raise KernelError("look at the ipsets", number=-failed)
+            for message in messages(self._socket.recv(_RECEIVE_BYTES)):
+                if message.ends:
+                    if message.error:
+                        raise KernelError("look at the ipsets", number=message.error)
                     return
-                yield dict(_attributes(message[_MESSAGE.size :]))
+                yield dict(attributes(message.attributes))
 
 
 def _ours(table: TableId) -> _Ours:
@@ -233,17 +234,3 @@ def _set_loss(name: str, old: _Header | None, new: _Header | None) -> str:
     if old.members == new.members:
         return f"ipset {name} was changed or exchanged; it has {new.members} members as before"
     return f"ipset {name}: {new.members} members, {old.members} before"
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        size, kind = _ATTRIBUTE.unpack_from(data)
-        if size < _ATTRIBUTE.size:
-            return
-        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : size]
-        data = data[(size + 3) & ~3 :]

@@ -25,7 +25,8 @@ from enforcer.backends.nftables.members import between, difference, pack
 from enforcer.backends.nftables.read import ReadTable, read_members, read_table
 from enforcer.backends.nftables.rules import TABLE, Chain, Members, Rule, SetSpec, Table
 from enforcer.kernel.bpf.rcu import wait_for_readers
-from enforcer.kernel.nfnetlink import Family, Message, NfTables, RulesetChangedError, be64, nftables, text
+from enforcer.kernel.netlink import be64, text
+from enforcer.kernel.nfnetlink import Family, Message, NfTables, RulesetChangedError, nftables
 
 _NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _DELETE_CHAIN = 0, 2, 3, 5
 _NEW_RULE, _DELETE_RULE, _NEW_SET, _DELETE_SET, _NEW_ELEMENTS, _DELETE_ELEMENTS = 6, 8, 9, 11, 12, 14

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, Chain, Code, Expr, Hook, Rule, SetType, Value, Verdict
-from enforcer.kernel.nfnetlink import attribute, attributes, be32, be64, nested, string, text
+from enforcer.kernel.netlink import attribute, attributes, be32, be64, nested, string, text
 
 # NFTA_{TABLE,CHAIN,RULE,SET}_*, as far as used
 TABLE_NAME, TABLE_FLAGS, TABLE_USE = 1, 2, 3

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from enforcer.backends.iptables.match import merged_ports
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Members, SetType
+from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_TYPE_MASK, attribute, be32
 from enforcer.model.nets import Nets
 from enforcer.policy.resources import PortRange
 from enforcer.policy.ruletable import PortSet
@@ -22,11 +23,10 @@ _Bytes = npt.NDArray[np.uint8]
 _Numbers = npt.NDArray[np.int64]
 
 _LIST_LIMIT = 0xFFF8  # an attribute's length is 16 bits, aligned to 4
-_HEADER_BYTES = 4
+_HEADER_BYTES = ATTRIBUTE_HEADER.size
 # struct nlattr types: element of a list, its key, the key's value; with NLA_F_NESTED as libnftnl sets it
 _ELEMENT, _KEY, _VALUE, _FLAGS = 1, 1, 1, 3
-_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
-_INTERVAL_END = (1).to_bytes(4, "big")  # NFT_SET_ELEM_INTERVAL_END
+_INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
 
 
 def none_of(kind: SetType) -> Members:
@@ -126,7 +126,7 @@ def _pieces(records: _Bytes) -> Iterator[bytes]:
 
 def _elements(keys: _Bytes, kind: SetType, *, end: bool = False) -> _Bytes:
     """Each key as an element: NFTA_LIST_ELEM { KEY { VALUE }, and FLAGS where it is an end }."""
-    template = _template(kind, end=end, flag=_NESTED)
+    template = _template(kind, end=end, flag=NLA_F_NESTED)
     records = np.tile(np.frombuffer(template, np.uint8), (len(keys), 1))
     records[:, 3 * _HEADER_BYTES : 3 * _HEADER_BYTES + kind.key_bytes] = keys
     return records
@@ -134,15 +134,8 @@ def _elements(keys: _Bytes, kind: SetType, *, end: bool = False) -> _Bytes:
 
 def _template(kind: SetType, *, end: bool, flag: int) -> bytes:
     """An element with a key of NUL."""
-    padded = kind.key_bytes + -kind.key_bytes % 4
-    flags = _attribute(_HEADER_BYTES + 4, _FLAGS) + _INTERVAL_END if end else b""
-    value = _attribute(_HEADER_BYTES + kind.key_bytes, _VALUE) + bytes(padded)
-    key = _attribute(_HEADER_BYTES + len(value), _KEY | flag) + value
-    return _attribute(_HEADER_BYTES + len(key) + len(flags), _ELEMENT | flag) + key + flags
-
-
-def _attribute(size: int, kind: int) -> bytes:
-    return np.array([size, kind], np.uint16).tobytes()
+    key = attribute(_KEY | flag, attribute(_VALUE, bytes(kind.key_bytes)))
+    return attribute(_ELEMENT | flag, key + (be32(_FLAGS, _INTERVAL_END) if end else b""))
 
 
 def parse(lists: Iterable[bytes], kind: SetType) -> Members | None:
@@ -181,7 +174,9 @@ def _keys(data: bytes, begins: _Numbers, template: _Bytes, kind: SetType) -> _By
     octets = np.frombuffer(data, np.uint8)
     records = octets[begins[:, None] + np.arange(len(template))].copy()
     for at in (0, _HEADER_BYTES):  # the kernel marks nested attributes, or does not, depending on its version
-        records[:, at + 2 : at + 4] = (records[:, at + 2 : at + 4].copy().view(np.uint16) & _TYPE_MASK).view(np.uint8)
+        records[:, at + 2 : at + 4] = (records[:, at + 2 : at + 4].copy().view(np.uint16) & NLA_TYPE_MASK).view(
+            np.uint8
+        )
     fixed = np.ones(len(template), np.bool_)
     where = slice(3 * _HEADER_BYTES, 3 * _HEADER_BYTES + kind.key_bytes)
     fixed[where] = False

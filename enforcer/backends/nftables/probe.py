@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import blob, expr
 from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
-from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables, text
+from enforcer.kernel.netlink import text
+from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Answer

@@ -10,7 +10,8 @@ from enforcer.backends.iptables.render import WAYS
 from enforcer.backends.nftables import blob, expr, members
 from enforcer.backends.nftables.blob import ReadRule, ReadSet
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType
-from enforcer.kernel.nfnetlink import Family, NfTables, string, text
+from enforcer.kernel.netlink import string, text
+from enforcer.kernel.nfnetlink import Family, NfTables
 from enforcer.model.vocabulary import Direction, Stage
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13

@@ -10,7 +10,8 @@ from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import decode_rule, encode_rule
 from enforcer.backends.nftables.netdev.render import EXTENSION_HEADERS, render
 from enforcer.backends.nftables.rules import Chain, Code, Expr, Hook, Rule, Settings, Table, Verdict
-from enforcer.kernel.nfnetlink import Family, attributes, be64, text
+from enforcer.kernel.netlink import attributes, be64, text
+from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend
 from enforcer.planning.plan import InterfacePlan, Plan

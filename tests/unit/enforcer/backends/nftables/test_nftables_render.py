@@ -14,7 +14,7 @@ from enforcer.backends.nftables.match import SetRegistry
 from enforcer.backends.nftables.members import named_members, net_members, none_of, pack, parse, port_members
 from enforcer.backends.nftables.render import NO_ICMP, NO_PORTS, NO_PROTOCOL, render
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Chain, Rule, Settings, SetType, Table
-from enforcer.kernel.nfnetlink import attribute, attributes, be64, text
+from enforcer.kernel.netlink import attribute, attributes, be64, text
 from enforcer.model.errors import InternalError, UnsupportedRuleError
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Direction
