@@ -20,13 +20,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from enforcer.kernel.libiptc import request_tables
+from enforcer.kernel.ip_tables import MODULES, request_module
 from enforcer.model.errors import HostError
 
 _SONAMES = {"xtables": ("libxtables.so", 12), "ip4tc": ("libip4tc.so", 2), "ip6tc": ("libip6tc.so", 2)}
 _WRAPPER = "xtwrapper"
 _EXTENSIONS = "XTABLES_LIBDIR"  # python-iptables runs ldconfig where it is not set
-_TABLES = {"ip_tables": 4, "ip6_tables": 6}
+_VERSIONS = {module: version for version, module in MODULES.items()}
 
 
 @cache
@@ -70,7 +70,7 @@ def _find_libc() -> ctypes.CDLL:
 
 
 def _load_kernel(name: str, exc_if_failed: bool = False) -> None:
-    request_tables(_TABLES[name])
+    request_module(_VERSIONS[name])
 
 
 def _wrapper() -> Path:

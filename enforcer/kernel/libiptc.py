@@ -3,18 +3,14 @@
 libiptc (iptables ``libiptc/libiptc.c``) reads a whole table, lets it be changed in memory, and replaces it in one
 ``setsockopt``. Its functions return 1 for success, else 0 with errno set, which its own ``strerror`` puts into words.
 
-The libraries are loaded by their sonames, so that the dynamic linker alone decides where they are. No child process:
-modules that the kernel does not have yet it is made to load itself (:func:`request_tables`).
+The libraries are loaded by their sonames, so that the dynamic linker alone decides where they are. The kernel's module
+has to be there already (:func:`enforcer.kernel.ip_tables.request_module`).
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-import socket
-import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -162,41 +158,3 @@ def _functions(version: int) -> dict[str, Any]:
         function.argtypes, function.restype = arguments, result
         functions[name] = function
     return functions
-
-
-_NETLINK_NETFILTER = 12
-_COMPAT_GET = 11 << 8  # NFNL_SUBSYS_NFT_COMPAT, NFNL_MSG_COMPAT_GET
-_ATTR_NAME, _ATTR_REVISION, _ATTR_TYPE = 1, 2, 3  # NFTA_COMPAT_*
-_HEADER = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, struct nfgenmsg
-_ATTRIBUTE = struct.Struct("=HH")
-_REQUEST_ACK = 0x5
-_TIMEOUT_S = 10.0
-# ip_tables and ip6_tables are also known by the one match that is built into each (MODULE_ALIAS in net/ipv4/netfilter/
-# ip_tables.c and net/ipv6/netfilter/ip6_tables.c).
-_BUILT_IN = {4: (socket.AF_INET, b"icmp\0"), 6: (socket.AF_INET6, b"icmp6\0")}
-TABLE_NAMES = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
-"""A namespace's tables, in files that are there once ip_tables or ip6_tables is loaded."""
-
-
-def request_tables(version: int) -> None:
-    """Make the kernel load ip_tables or ip6_tables, where it is a module that is not loaded yet.
-
-    Asked whether it has a match, the kernel loads the module that has it, by itself (``nfnl_compat_get_rcu`` in
-    net/netfilter/nft_compat.c): unlike modprobe this needs CAP_NET_ADMIN alone. The modules of single tables the kernel
-    loads when they are opened. Best effort: what is missing then shows when a table is opened.
-    """
-    if os.path.exists(TABLE_NAMES[version]):
-        return
-    family, name = _BUILT_IN[version]
-    body = _attribute(_ATTR_NAME, name) + _attribute(_ATTR_REVISION, bytes(4)) + _attribute(_ATTR_TYPE, bytes(4))
-    message = _HEADER.pack(_HEADER.size + len(body), _COMPAT_GET, _REQUEST_ACK, 1, 0, family, 0, 0) + body
-    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as channel:
-        channel.settimeout(_TIMEOUT_S)
-        channel.bind((0, 0))
-        channel.send(message)
-        channel.recv(1 << 16)
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    size = _ATTRIBUTE.size + len(payload)
-    return _ATTRIBUTE.pack(size, kind) + payload + bytes(-size % 4)

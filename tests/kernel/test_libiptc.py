@@ -8,7 +8,7 @@ import pytest
 
 from enforcer.backends.iptables.rules import TableId, TableName
 from enforcer.backends.iptables.table import kernel_table
-from enforcer.kernel.libiptc import TABLE_NAMES
+from enforcer.kernel.ip_tables import TABLE_NAMES
 from tests.kernel.conftest import NetnsPair
 
 pytestmark = pytest.mark.needs_root

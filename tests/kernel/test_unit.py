@@ -14,6 +14,7 @@ import pytest
 from enforcer.enforcement.apply import Enforcer
 from enforcer.kernel.bpf.objects import attach_xdp, program_info
 from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.kernel.ip_tables import MODULES
 from enforcer.kernel.rtnetlink import interface
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Mode, Stage
@@ -75,6 +76,14 @@ def test_nothing_is_asked_for_that_is_everything() -> None:
     said = settings(UNIT)
     assert said["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON"]
     assert said["ExecStart"][0].startswith("/"), "found by its path, not by $PATH"
+
+
+def test_systemd_loads_the_modules_that_the_service_may_not_ask_for() -> None:
+    said = settings(UNIT)
+    for module in MODULES.values():
+        unit = f"modprobe@{module}.service"
+        assert unit in " ".join(said["Wants"]).split()
+        assert unit in " ".join(said["After"]).split()
 
 
 REFUSED = """

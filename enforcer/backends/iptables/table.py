@@ -17,7 +17,8 @@ from functools import cache
 
 from enforcer.backends.iptables.blob import KernelRule
 from enforcer.backends.iptables.rules import TableId
-from enforcer.kernel.libiptc import TABLE_NAMES, IptcError, Snapshot, request_tables
+from enforcer.kernel.ip_tables import MODULES, TABLE_NAMES, is_loaded, request_module
+from enforcer.kernel.libiptc import IptcError, Snapshot
 from enforcer.model.errors import RAN_OUT, HostError, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.system.log import event
 
@@ -36,7 +37,7 @@ class KernelTable:
 
     def __init__(self, table: TableId) -> None:
         self.id = table
-        request_tables(table.version)
+        request_module(table.version)
         try:
             self._table = Snapshot(table.version, str(table.name))
         except IptcError as error:
@@ -176,6 +177,12 @@ def _open_error(table: TableId, error: IptcError) -> HostError:
     if error.errno in RAN_OUT:
         return KernelError(f"reading the iptables {table.name} table", number=error.errno)
     six = "6" * (table.version == 6)
+    if not is_loaded(table.version):
+        module = MODULES[table.version]
+        return UnsupportedKernelError(
+            f"the kernel has no legacy tables for IPv{table.version}: {module} is not loaded, and this process may not "
+            f"have it loaded; run 'modprobe {module}' (the kernel needs CONFIG_IP{six}_NF_IPTABLES)"
+        )
     return UnsupportedKernelError(
         f"the kernel has no legacy {table.name} table for IPv{table.version} ({error.reason}); it needs "
         f"CONFIG_IP{six}_NF_{str(table.name).upper()} and the module ip{six}table_{table.name}"
