@@ -84,5 +84,5 @@ def _has_our_chain(table: TableId) -> bool:
 
 
 def _has_our_set() -> bool:
-    with ipsets() as door:
-        return any(map(is_our_set, door.headers()))
+    with ipsets() as conn:
+        return any(map(is_our_set, conn.headers()))

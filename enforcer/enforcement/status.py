@@ -173,11 +173,11 @@ def _set_fills(table: nft.ReadTable, asked: Mapping[str, Set[str]], stage: Stage
     """The sets of a table that each interface asks. A set that several ask is read once."""
     fills: dict[str, list[Fill]] = {interface: [] for interface in asked}
     counted: dict[str, Fill] = {}
-    with nftables() as door:
+    with nftables() as conn:
         for interface, names in asked.items():
             for name in sorted(names):
                 if name not in counted and (kind := nft.type_of(table.sets[name])):
-                    members = nft.read_members(door, table.family, name, kind)
+                    members = nft.read_members(conn, table.family, name, kind)
                     counted[name] = Fill(f"set {name}", stage, 0 if members is None else len(members), None)
                 fills[interface] += [counted[name]] if name in counted else []
     return fills

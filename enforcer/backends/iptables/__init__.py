@@ -1,7 +1,7 @@
 """Untracked policy in the tables of legacy iptables: enforced in raw, what it allows accepted in mangle and filter.
 
 ``render`` (pure) turns a plan into chains and sets, with ``match`` for the sides of an entry; ``blob`` and ``members``
-(pure) know the kernel's bytes; ``table`` and ``ipset`` are the doors to the kernel; ``read``, ``sets`` and ``apply``
+(pure) know the kernel's bytes; ``table`` and ``ipset`` speak with the kernel; ``read``, ``sets`` and ``apply``
 reconcile; ``backend`` is what others use.
 """
 

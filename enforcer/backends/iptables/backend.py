@@ -31,8 +31,8 @@ class IptablesBackend:
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
         rendering = render(plan, self.settings)
-        with ipsets() as door:
-            sync = SetSync(door, dry_run, self.settings.max_set_size)
+        with ipsets() as conn:
+            sync = SetSync(conn, dry_run, self.settings.max_set_size)
             sync.prepare(rendering.sets)
             sync.changes += apply_chains(
                 lambda table, _: rendering.chains.get(table, ()),
@@ -45,8 +45,8 @@ class IptablesBackend:
 
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each entry matched in raw, both families together."""
-        with ipsets() as door:
-            sets = SetSync(door).index()
+        with ipsets() as conn:
+            sets = SetSync(conn).index()
         merged: list[EntryCount] = []
         for raw in filter(exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
             with kernel_table(raw) as table:
@@ -55,8 +55,8 @@ class IptablesBackend:
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it. Hooks that are still needed stay where they are."""
-        with ipsets() as door:
-            sync = SetSync(door)
+        with ipsets() as conn:
+            sync = SetSync(conn)
             wish = _Remainder(None if interfaces is None else frozenset(interfaces))
             sync.changes += apply_chains(wish, sync.index(), insert_mode=None)
             sync.finish(keep=set().union(*(set_names(chains) for chains in wish.raw.values())))
@@ -86,8 +86,8 @@ def installed_chains(version: int, name: TableName = TableName.RAW) -> tuple[Cha
     table = TableId(version, name)
     if not exists(table):
         return ()
-    with ipsets() as door:
-        sets = SetSync(door).index()
+    with ipsets() as conn:
+        sets = SetSync(conn).index()
     with kernel_table(table) as snapshot:
         return read_chains(snapshot, sets)
 

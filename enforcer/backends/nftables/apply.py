@@ -48,7 +48,7 @@ class Edit:
     ``touched`` keep the members that are known of them.
     """
 
-    door: NfTables
+    conn: NfTables
     stages: tuple[list[Message], ...] = field(default_factory=lambda: ([], [], []))
     changes: list[str] = field(default_factory=list)
     known: Mapping[SetId, Members] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Edit:
 
     def to_table(self, wanted: Table) -> None:
         """Our table of a family becomes this one, or goes."""
-        actual = read_table(self.door, wanted.family)
+        actual = read_table(self.conn, wanted.family)
         first = _STRICTER
         if not wanted.wanted:
             self.remove(actual)
@@ -160,7 +160,7 @@ class Edit:
             return
         present = self.known.get((family, spec.name))
         if present is None:
-            present = read_members(self.door, family, spec.name, spec.type)
+            present = read_members(self.conn, family, spec.name, spec.type)
         if present is None:
             body = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, spec.name)
             self._send(family, _DELETE_ELEMENTS, body, f"empty set {spec.name}", stage=first)
@@ -222,17 +222,17 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str
     """What ``edit`` puts into its transactions, one after the other; returns what changed. Read again, and what is left
     of the change made again, when somebody else changed the ruleset meanwhile.
     """
-    with nftables() as door:
+    with nftables() as conn:
         for attempt in range(_ATTEMPTS):
             try:
-                generation = door.generation()
-                draft = Edit(door, known=_MEMORY.recall(door.namespace, generation))
+                generation = conn.generation()
+                draft = Edit(conn, known=_MEMORY.recall(conn.namespace, generation))
                 edit(draft)
                 stages = [messages for messages in draft.stages if messages]
                 if not dry_run:
-                    generation += _commit(door, stages, generation)
+                    generation += _commit(conn, stages, generation)
                 if not (stages and dry_run):
-                    _MEMORY.keep(door.namespace, generation, draft.remembered)
+                    _MEMORY.keep(conn.namespace, generation, draft.remembered)
                 return draft.changes
             except RulesetChangedError:
                 if attempt == _ATTEMPTS - 1:
@@ -240,13 +240,13 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str
     raise AssertionError("unreachable")
 
 
-def _commit(door: NfTables, stages: Sequence[Sequence[Message]], generation: int) -> int:
+def _commit(conn: NfTables, stages: Sequence[Sequence[Message]], generation: int) -> int:
     """Commit them in turn, each when no packet is on its way through what was before; how many there were."""
     for number, messages in enumerate(stages):
         if number:
             wait_for_readers()
         # Whose generation is one more than that of the one before, unless somebody else came between.
-        door.commit(messages, generation + number)
+        conn.commit(messages, generation + number)
     return len(stages)
 
 

@@ -46,7 +46,7 @@ class NftablesBackend:
 
         def edit(draft: Edit) -> None:
             for family in FAMILY_OF.values():
-                actual = read_table(draft.door, family)
+                actual = read_table(draft.conn, family)
                 kept = {} if interfaces is None else without_interfaces(actual, frozenset(interfaces))
                 if kept:
                     draft.to_rules(actual, kept, set_names(kept))
@@ -58,8 +58,8 @@ class NftablesBackend:
 
 def installed() -> tuple[ReadTable, ...]:
     """Our tables as the kernel has them now; one that is not there is left out."""
-    with nftables() as door:
-        found = [read_table(door, family) for family in FAMILY_OF.values()]
+    with nftables() as conn:
+        found = [read_table(conn, family) for family in FAMILY_OF.values()]
     return tuple(table for table in found if table.present)
 
 

@@ -32,9 +32,9 @@ def probe(*, ipv6: bool = True) -> Probe:
 def try_out(samples: Sequence[Sample]) -> Probe:
     """The same for any tables: each with a hook, a set, and a rule that may ask the set ``probe``."""
     try:
-        with nftables() as door:
+        with nftables() as conn:
             for sample in samples:
-                _try(door, sample)
+                _try(conn, sample)
     except PrivilegeError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostError as error:
@@ -63,7 +63,7 @@ def _sample(version: int) -> Sample:
     return FAMILY_OF[version], _BEFORE_CONNTRACK, NETS[version], rule
 
 
-def _try(door: NfTables, sample: Sample) -> None:
+def _try(conn: NfTables, sample: Sample) -> None:
     """The kernel takes it, or says what is missing, and forgets it."""
     family, hook, kind, rule = sample
     chain = text(blob.CHAIN_TABLE, _TABLE) + text(blob.CHAIN_NAME, _CHAIN) + blob.encode_hook(hook)
@@ -75,4 +75,4 @@ def _try(door: NfTables, sample: Sample) -> None:
         (_NEW_CHAIN, chain, "a chain in prerouting"),
         (_NEW_RULE, holder + blob.encode_rule(rule), "a rule"),
     )
-    door.check([Message(kind, family, body, f"nftables {family}: {what}", _CREATE) for kind, body, what in commands])
+    conn.check([Message(kind, family, body, f"nftables {family}: {what}", _CREATE) for kind, body, what in commands])

@@ -37,19 +37,19 @@ class ReadTable:
     sets: Mapping[str, ReadSet] = field(default_factory=dict)
 
 
-def read_table(door: NfTables, family: Family) -> ReadTable:
+def read_table(conn: NfTables, family: Family) -> ReadTable:
     """The table as it is, without the members of its sets."""
     what = f"read table {family} {TABLE}"
-    tables = {name: rest for name, *rest in map(blob.decode_table, door.dump(_GET_TABLE, family, what=what))}
+    tables = {name: rest for name, *rest in map(blob.decode_table, conn.dump(_GET_TABLE, family, what=what))}
     if TABLE not in tables:
         return ReadTable(family)
     flags, use = tables[TABLE]
-    found = [blob.decode_chain(item) for item in door.dump(_GET_CHAIN, family, what=what)]
+    found = [blob.decode_chain(item) for item in conn.dump(_GET_CHAIN, family, what=what)]
     chains = [chain for table, chain in found if table == TABLE]
-    sets = [item for table, item in map(blob.decode_set, _of_table(door, _GET_SET, family)) if table == TABLE]
+    sets = [item for table, item in map(blob.decode_set, _of_table(conn, _GET_SET, family)) if table == TABLE]
     known = {chain.name: chain for chain in chains if chain is not None}
     rules: dict[str, list[ReadRule]] = {name: [] for name in known}
-    for item in map(blob.decode_rule, _of_table(door, _GET_RULE, family)):
+    for item in map(blob.decode_rule, _of_table(conn, _GET_RULE, family)):
         rules.setdefault(item.chain, []).append(item)
     strange = "it is switched off" if flags else ""
     if len(known) < len(chains):
@@ -60,14 +60,14 @@ def read_table(door: NfTables, family: Family) -> ReadTable:
     return ReadTable(family, True, strange, known, rules, named)
 
 
-def _of_table(door: NfTables, command: int, family: Family) -> list[bytes]:
-    return door.dump(command, family, text(blob.SET_TABLE, TABLE), what=f"read table {family} {TABLE}")
+def _of_table(conn: NfTables, command: int, family: Family) -> list[bytes]:
+    return conn.dump(command, family, text(blob.SET_TABLE, TABLE), what=f"read table {family} {TABLE}")
 
 
-def read_members(door: NfTables, family: Family, name: str, kind: SetType) -> Members | None:
+def read_members(conn: NfTables, family: Family, name: str, kind: SetType) -> Members | None:
     """All members of a set, sorted; None if one of them is none that we could have written."""
     asked = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
-    replies = door.dump(_GET_ELEMENTS, family, asked, what=f"list set {name}")
+    replies = conn.dump(_GET_ELEMENTS, family, asked, what=f"list set {name}")
     return members.parse((part for reply in replies for part in blob.element_lists(reply)), kind)
 
 

@@ -1,4 +1,4 @@
-"""BPF objects, maps and links as Python values: the project's one door to bpf(2), through libbpf.
+"""BPF objects, programs and links as Python values, through libbpf: handles of what the kernel holds.
 
 Every object owns its file descriptors and closes them once; a pin or an attached link outlives the process. Failures
 are KernelError; a program the verifier refuses keeps the whole log in ``.log`` and shows the line that matters.

@@ -53,7 +53,7 @@ class NetdevBackend:
             return ()
 
         def edit(draft: Edit) -> None:
-            actual = read_table(draft.door, Family.NETDEV)
+            actual = read_table(draft.conn, Family.NETDEV)
             kept = {} if interfaces is None else without_interfaces(actual, frozenset(interfaces))
             if kept:
                 draft.to_rules(actual, kept, set_names(kept))
@@ -66,8 +66,8 @@ class NetdevBackend:
 def installed() -> ReadTable | None:
     """Our table as the kernel has it now; None where it is not there, nor nf_tables."""
     try:
-        with nftables() as door:
-            table = read_table(door, Family.NETDEV)
+        with nftables() as conn:
+            table = read_table(conn, Family.NETDEV)
     except PrivilegeError:
         raise
     except HostError:
