@@ -32,6 +32,13 @@ class Direction(Word):
     EGRESS = "egress"
 
 
+class Side(Word):
+    """Which address and port of a packet; the words are ipset's."""
+
+    SOURCE = "src"
+    DESTINATION = "dst"
+
+
 class Mode(Word):
     """How an XDP program is attached to an interface, earliest first."""
 

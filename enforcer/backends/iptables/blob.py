@@ -29,11 +29,11 @@ from enforcer.backends.iptables.rules import (
     Rule,
     SetMark,
     SetMatch,
-    Side,
     Target,
     Verdict,
 )
 from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Side
 from enforcer.policy.resources import PortRange
 
 _COUNTERS = struct.Struct("=QQ")  # packets, bytes: the last 16 bytes of both headers

@@ -29,70 +29,40 @@ from enforcer.backends.iptables.rules import (
     SetMatch,
     SetSpec,
     SetType,
-    Side,
 )
-from enforcer.backends.netfilter.names import set_name
-from enforcer.model.errors import InternalError
+from enforcer.backends.netfilter import sets as netfilter
+from enforcer.backends.netfilter.entries import lets_go
+from enforcer.backends.netfilter.ports import LAST_PORT, merged_ports
 from enforcer.model.nets import IPNetwork, Nets
-from enforcer.model.vocabulary import Action
+from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.resources import PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
 
-ICMP, ICMPV6 = 1, 58
-ICMP_OF_FAMILY = {4: ICMP, 6: ICMPV6}
-PORT_PROTOCOLS = (6, 17, 33, 132, 136)  # what xt_multiport accepts: TCP, UDP, DCCP, SCTP, UDP-Lite
-LAST_PORT = 0xFFFF
 
-
-class SetRegistry:
-    """The sets that the rules rendered so far refer to."""
-
-    def __init__(self) -> None:
-        self._specs: dict[str, SetSpec] = {}
+class SetRegistry(netfilter.SetRegistry[SetSpec]):
+    """The ipsets that the rules rendered so far refer to."""
 
     def selector(self, item: IpSet, version: int, *, lenient: bool) -> str:
-        """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
-        name = set_name(version, set_identity([item.id], lenient=lenient))
-        return self._add(SetSpec(name, version, item.nets, lenient, origin=f"selector {item.selector}"))
+        name = netfilter.selector_name(item, version, lenient=lenient)
+        origin = netfilter.selector_origin(item)
+        return self._add(name, item.nets, lambda: SetSpec(name, version, item.nets, lenient, origin=origin))
 
     def named_ports(self, items: Sequence[PortSet], version: int, *, lenient: bool) -> str:
-        """The name of the set of all these named ports together; it does not depend on their members either."""
-        by_id = {item.id: item for item in sorted(items, key=lambda item: item.id)}
-        members = {
-            PortMember(address, item.protocol, port): None for item in by_id.values() for address, port in item.members
-        }
-        origin = "named ports " + ", ".join(sorted({item.name for item in items}))
-        identity = set_identity(list(by_id), lenient=lenient)
+        items = netfilter.in_order(items)
+        name = netfilter.named_ports_name(items, version, lenient=lenient)
+        members = {PortMember(address, item.protocol, port): None for item in items for address, port in item.members}
+        origin = netfilter.named_ports_origin(items)
+        ports = tuple(members)
         return self._add(
-            SetSpec(
-                set_name(version, identity),
-                version,
-                lenient=lenient,
-                type=SetType.IP_PORT,
-                ports=tuple(members),
-                origin=origin,
-            )
+            name,
+            ports,
+            lambda: SetSpec(name, version, lenient=lenient, type=SetType.IP_PORT, ports=ports, origin=origin),
         )
 
     def literal(self, nets: Iterable[IPNetwork], version: int) -> str:
-        """The name of a set with just these nets. It depends on the nets: other nets are another set."""
         members = Nets.of(nets)
-        identity = "literal\n" + "\n".join(str(net) for net in members)
-        return self._add(SetSpec(set_name(version, identity.encode()), version, members, origin="a list of nets"))
-
-    def _add(self, spec: SetSpec) -> str:
-        known = self._specs.setdefault(spec.name, spec)
-        if known != spec:
-            raise InternalError(f"one selector has two sets of members ({spec.name}): the tables of a plan disagree")
-        return spec.name
-
-    def specs(self) -> tuple[SetSpec, ...]:
-        return tuple(self._specs.values())
-
-
-def set_identity(ids: Sequence[str], *, lenient: bool) -> bytes:
-    """What names a set: whose members it has, and which of two sets with these members it is."""
-    return "\n".join(["lenient", *ids] if lenient else ids).encode()
+        name = netfilter.literal_name(members, version)
+        return self._add(name, members, lambda: SetSpec(name, version, members, origin=netfilter.LITERAL_ORIGIN))
 
 
 @dataclass(frozen=True)
@@ -176,36 +146,6 @@ def _port_tests(side: Side, match: AddressMatch, entry: Entry, named: _NamedPort
     return tuple(item + unwanted for item in wanted or [PortTest()])
 
 
-def lets_go(entry: Entry) -> bool:
-    return entry.action in (Action.ALLOW, Action.PASS)
-
-
-def cannot_match(entry: Entry, version: int) -> bool:
-    """Whether the entry is not to be rendered for a family (Felix: ``FilterRuleToIPVersion``), or is a contradiction.
-
-    A list of nets, negated or not, that is all of the other family makes the entry one of that family.
-    """
-    sides = (entry.source, entry.destination)
-    lists = [nets for side in sides for nets in (side.nets, side.not_nets) if nets]
-    return (
-        entry.ip_version not in (None, version)
-        or any(not _of_family(nets, version) for nets in lists)
-        or any(net.version == version and net.prefixlen == 0 for side in sides for net in side.not_nets)
-        or (asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version])
-        or (entry.protocol is not None and entry.protocol == entry.not_protocol)
-    )
-
-
-def unsupported(entry: Entry) -> Iterator[str]:
-    """Why the raw table cannot express an entry, a sentence for each fault. The validator lets no such entry pass."""
-    sides = (entry.source, entry.destination)
-    has_ports = any(side.ports or side.not_ports for side in sides)
-    if has_ports and entry.protocol not in PORT_PROTOCOLS:
-        yield f"iptables cannot enforce {entry.name}: it matches ports, but no protocol that has ports; add one"
-    if asks_icmp_type(entry) and entry.protocol not in (ICMP, ICMPV6):
-        yield f"iptables cannot enforce {entry.name}: it matches an ICMP type without 'protocol: ICMP' or 'ICMPv6'"
-
-
 def port_matches(side: Side, ports: Sequence[PortRange]) -> tuple[Match, ...]:
     """Matches that hold together exactly for the ports given; none for no ports."""
     if not ports:
@@ -231,17 +171,6 @@ def _chunks(ports: Sequence[PortRange]) -> Iterator[tuple[PortRange, ...]]:
         yield tuple(chunk)
 
 
-def merged_ports(ports: Sequence[PortRange]) -> list[PortRange]:
-    """The same ports in as few ranges as can be, ascending."""
-    merged: list[PortRange] = []
-    for item in sorted(ports, key=lambda item: item.first):
-        if merged and item.first <= merged[-1].last + 1:
-            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, item.last))
-        else:
-            merged.append(item)
-    return merged
-
-
 def _complement(ports: Sequence[PortRange]) -> list[PortRange]:
     """The ports of 0..65535 in none of the ranges, ascending."""
     gaps: list[PortRange] = []
@@ -259,7 +188,3 @@ def _slots(ports: PortRange) -> int:
 
 def _of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
     return [net for net in nets if net.version == version]
-
-
-def asks_icmp_type(entry: Entry) -> bool:
-    return any(icmp is not None and icmp.type is not None for icmp in (entry.icmp, entry.not_icmp))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import table as kernel
 from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
-from enforcer.backends.iptables.render import WAYS
 from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, is_our_chain
+from enforcer.backends.netfilter.ways import WAYS
 from enforcer.model.vocabulary import Direction, Stage
 
 

@@ -29,14 +29,11 @@ from enforcer.backends.iptables.match import (
     PortTest,
     SetRegistry,
     SideMatch,
-    cannot_match,
     port_matches,
     side_of,
-    unsupported,
 )
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
-    DEFAULT_MAX_SET_SIZE,
     FAMILIES,
     Chain,
     Comment,
@@ -49,20 +46,21 @@ from enforcer.backends.iptables.rules import (
     Rule,
     SetMark,
     SetSpec,
-    Side,
     TableId,
     TableName,
     Target,
     Verdict,
 )
-from enforcer.backends.netfilter.names import ALLOW_CHAIN, ChainKind, chain_name
+from enforcer.backends.netfilter.entries import cannot_match, log_prefix, name_parts, unsupported
+from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
+from enforcer.backends.netfilter.sets import too_large
+from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit
+from enforcer.backends.netfilter.ways import WAYS, Way, failsafe_groups
 from enforcer.model.errors import UnsupportedRuleError
-from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.model.vocabulary import Action, Backend, Direction, Side
 from enforcer.planning.plan import Plan
-from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
+from enforcer.policy.resources import IcmpMatch
 from enforcer.policy.ruletable import Entry, RuleTable
-
-LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Settings:
     @property
     def accept_mark(self) -> int:
         """The lowest bit of the mask, which is the bit Felix gives to *accept*."""
-        return self.mark_mask & -self.mark_mask
+        return accept_bit(self.mark_mask)
 
 
 @dataclass(frozen=True)
@@ -94,38 +92,6 @@ class Rendering:
 
     chains: dict[TableId, tuple[Chain, ...]]
     sets: tuple[SetSpec, ...]
-
-
-@dataclass(frozen=True)
-class Way:
-    """One direction: its names, and which side of a packet the failsafes' addresses are on."""
-
-    direction: Direction
-    base: str
-    endpoint: ChainKind
-    failsafe: ChainKind
-    tier: ChainKind
-    remote: Side
-
-
-WAYS = (
-    Way(
-        Direction.INGRESS,
-        "enf-PREROUTING",
-        ChainKind.FROM_HOST_ENDPOINT,
-        ChainKind.FAILSAFE_IN,
-        ChainKind.TIER_IN,
-        Side.SOURCE,
-    ),
-    Way(
-        Direction.EGRESS,
-        "enf-OUTPUT",
-        ChainKind.TO_HOST_ENDPOINT,
-        ChainKind.FAILSAFE_OUT,
-        ChainKind.TIER_OUT,
-        Side.DESTINATION,
-    ),
-)
 
 
 def render(plan: Plan, settings: Settings) -> Rendering:
@@ -137,7 +103,7 @@ def render(plan: Plan, settings: Settings) -> Rendering:
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.IPTABLES]
     entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
     problems = dict.fromkeys(
-        problem for entry in entries for problem in (*unsupported(entry), *_unmarked(entry, settings))
+        problem for entry in entries for problem in (*unsupported(entry, Backend.IPTABLES), *_unmarked(entry, settings))
     )
     if problems:
         raise UnsupportedRuleError("\n".join(problems))
@@ -159,14 +125,10 @@ def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
 
 
 def _require_small(specs: Iterable[SetSpec], limit: int) -> None:
-    problems = [
-        f"iptables cannot enforce {spec.origin}: it has {len(spec):,} IPv{spec.version} members, and an ipset may have "
-        f"{limit:,}; raise maxIpsetSize in the FelixConfiguration, or divide it among several rules"
-        for spec in specs
-        if len(spec) > limit
-    ]
+    sizes = ((spec.origin, spec.version, len(spec)) for spec in specs)
+    problems = dict.fromkeys(too_large(sizes, limit, backend=Backend.IPTABLES, kind="an ipset"))
     if problems:
-        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+        raise UnsupportedRuleError("\n".join(problems))
 
 
 @dataclass
@@ -183,7 +145,7 @@ class _Family:
         for way in WAYS:
             dispatch: list[Rule] = []
             for table in tables:
-                if not entries_of(table, way):
+                if not way.entries(table):
                     continue
                 own = self._endpoint_chains(table, way)
                 chains += own
@@ -200,7 +162,7 @@ class _Family:
         """The chains of one interface and direction, its entry point last."""
         failsafe = Chain(chain_name(way.failsafe, table.interface), tuple(self._failsafes(table, way)))
         tiers: dict[str, list[Rule]] = {}
-        for entry in entries_of(table, way):
+        for entry in way.entries(table):
             tiers.setdefault(entry.tier, []).extend(self._entry_rules(entry, table))
         below = [failsafe] if failsafe.rules else []
         below += [Chain(chain_name(way.tier, table.interface, tier), tuple(rules)) for tier, rules in tiers.items()]
@@ -209,19 +171,14 @@ class _Family:
 
     def _failsafes(self, table: RuleTable, way: Way) -> Iterable[Rule]:
         """ACCEPT for the direction's own failsafes by destination port, for answers to the other's by source port."""
-        own, other = table.failsafe_inbound, table.failsafe_outbound
-        if way.direction is Direction.EGRESS:
-            own, other = other, own
-        for side, failsafes in ((Side.DESTINATION, own), (Side.SOURCE, other)):
-            for sample, ports in grouped(failsafes):
-                if sample.net is None or sample.net.version == self.version:
-                    yield Rule(
-                        Verdict.ACCEPT,
-                        source=sample.net if way.remote is Side.SOURCE else None,
-                        destination=sample.net if way.remote is Side.DESTINATION else None,
-                        protocol=sample.protocol,
-                        matches=tuple(port_matches(side, ports)),
-                    )
+        for group in failsafe_groups(table, way.direction, self.version):
+            yield Rule(
+                Verdict.ACCEPT,
+                source=group.sample.net if way.remote is Side.SOURCE else None,
+                destination=group.sample.net if way.remote is Side.DESTINATION else None,
+                protocol=group.sample.protocol,
+                matches=port_matches(group.side, group.ports),
+            )
 
     def _entry_rules(self, entry: Entry, table: RuleTable) -> list[Rule]:
         """The entry's rules in this family; none where it has no meaning or can match no packet."""
@@ -276,17 +233,8 @@ class _Family:
 
 
 def comments(text: str) -> list[Match]:
-    """A text of any length as comment matches, cut between characters."""
-    chunks = [""]
-    for char in text:
-        if len((chunks[-1] + char).encode()) > COMMENT_LENGTH:
-            chunks.append("")
-        chunks[-1] += char
-    return [Comment(chunk) for chunk in chunks]
-
-
-def entries_of(table: RuleTable, way: Way) -> tuple[Entry, ...]:
-    return table.ingress if way.direction is Direction.INGRESS else table.egress
+    """A text of any length as comment matches."""
+    return [Comment(part) for part in name_parts(text, COMMENT_LENGTH)]
 
 
 def _dispatch_rule(interface: str, way: Way, chain: str) -> Rule:
@@ -295,21 +243,5 @@ def _dispatch_rule(interface: str, way: Way, chain: str) -> Rule:
     return Rule(Jump(chain, goto=True), out_interface=interface)
 
 
-def grouped(failsafes: Iterable[Failsafe]) -> list[tuple[Failsafe, tuple[PortRange, ...]]]:
-    """Failsafes that differ only in the port, as one of them and all their ports."""
-    groups: dict[tuple[int, object], list[Failsafe]] = {}
-    for item in failsafes:
-        groups.setdefault((item.protocol, item.net), []).append(item)
-    return [(group[0], tuple(PortRange(item.port, item.port) for item in group)) for group in groups.values()]
-
-
 def _icmp_matches(icmp: IcmpMatch | None, *, inverted: bool) -> list[Match]:
     return [] if icmp is None or icmp.type is None else [IcmpType(icmp.type, icmp.code, inverted)]
-
-
-def log_prefix(template: str, entry: Entry) -> str:
-    """Felix's specifiers filled in (``felix/rules/policy.go``), cut to what the LOG target can hold."""
-    values = {"%t": entry.tier, "%k": "gnp", "%n": entry.policy, "%p": entry.policy}
-    for specifier, value in values.items():
-        template = template.replace(specifier, value)
-    return template.encode()[: LOG_PREFIX_LENGTH - 2].decode(errors="ignore") + ": "

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from enforcer.backends.netfilter.settings import UNITS
 from enforcer.model.nets import IPAddress, IPNetwork, Nets
-from enforcer.model.vocabulary import Word
+from enforcer.model.vocabulary import Side, Word
 from enforcer.policy.resources import PortRange
 
 FAMILIES = (4, 6)
@@ -38,11 +39,6 @@ TABLES = tuple(TableId(version, name) for version in FAMILIES for name in TableN
 
 # Names iptables-save has for protocol numbers; any other number is printed as it is.
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
-
-
-class Side(Word):
-    SOURCE = "src"
-    DESTINATION = "dst"
 
 
 class Verdict(Word):
@@ -138,15 +134,6 @@ class Limit:
 Match = SetMatch | MarkMatch | PortsMatch | IcmpType | Limit | Comment
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A unit of time as iptables calls it; ``period`` in ten thousandths of a second (XT_LIMIT_SCALE)."""
-
-    name: str
-    period: int
-
-
-UNITS = (Unit("day", 864_000_000), Unit("hour", 36_000_000), Unit("min", 600_000), Unit("sec", 10_000))
 DEFAULT_BURST = 5
 
 PORT_SLOTS = 15  # XT_MULTI_PORTS
@@ -186,9 +173,6 @@ class OpaqueRule:
 class Chain:
     name: str
     rules: tuple[Rule | OpaqueRule, ...]
-
-
-DEFAULT_MAX_SET_SIZE = 1_048_576  # Felix's maxIpsetSize
 
 
 class SetType(Word):

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import IpSets, SetBusyError, SetHeader
 from enforcer.backends.iptables.members import Members, difference, intersection, union, wanted_members
-from enforcer.backends.iptables.rules import DEFAULT_MAX_SET_SIZE, SetSpec
+from enforcer.backends.iptables.rules import SetSpec
 from enforcer.backends.netfilter.names import is_our_set, scratch_name
+from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE
 from enforcer.model.errors import HostError
 
 _UNMADE_INDEX = 0xFFFF  # IPSET_INVALID_ID: no set of the kernel has it

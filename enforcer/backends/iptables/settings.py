@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from enforcer.backends.iptables.render import Settings
-from enforcer.backends.iptables.rules import UNITS, Limit, TableName
+from enforcer.backends.iptables.rules import Limit, TableName
+from enforcer.backends.netfilter.settings import UNITS, rate_of
 from enforcer.policy.resources import FelixConfiguration
 
 
@@ -26,9 +27,8 @@ def _log_limit(felix: FelixConfiguration) -> Limit | None:
     """``10/minute`` as the kernel counts it. The kernel has no room for the credit of more than a day, nor for none."""
     if not felix.log_action_rate_limit:
         return None
-    count, _, unit = felix.log_action_rate_limit.partition("/")
-    scale = next(item.period for item in UNITS if unit.startswith(item.name))
-    period = scale // int(count)
+    count, unit = rate_of(felix.log_action_rate_limit)
+    period = unit.period // count
     room = max(UNITS[0].period // period, 1)
     return Limit(period, min(max(felix.log_action_rate_limit_burst, 1), room))
 

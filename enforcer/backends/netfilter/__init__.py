@@ -1,1 +1,1 @@
-"""What the backends in netfilter share: iptables, nftables and netdev ingress."""
+"""What the backends of netfilter share: iptables, nftables and netdev ingress. Pure."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables.rules import Code, Expr, RateLimit, Verdict
 from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Side
 from enforcer.policy.resources import PortRange
 
 # enum nft_registers, as the kernel shows them: whole registers of 16 octets by one number, parts of four by another

@@ -16,15 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from enforcer.backends.iptables.match import ICMP, ICMPV6, lets_go, set_identity
-from enforcer.backends.iptables.rules import Side
+from enforcer.backends.netfilter import sets as netfilter
+from enforcer.backends.netfilter.entries import lets_go
 from enforcer.backends.netfilter.names import set_name
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.members import named_members, net_members, port_members
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Expr, SetSpec
-from enforcer.model.errors import InternalError
 from enforcer.model.nets import IPNetwork, Nets
-from enforcer.model.vocabulary import Action
+from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.resources import IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
 
@@ -34,58 +33,40 @@ PORTS_OCTETS, ICMP_OCTETS = 4, 8  # what xt_multiport and xt_icmp want to see
 NAMED_PORT_OCTETS = {6: 20, 17: 8, 132: 12}  # what ipset wants to see of TCP, UDP and SCTP (ip_set_getport.c)
 
 
-class SetRegistry:
+class SetRegistry(netfilter.SetRegistry[SetSpec]):
     """The sets of one family that the rules rendered so far refer to."""
 
     def __init__(self, version: int) -> None:
+        super().__init__()
         self.version = version
-        self._specs: dict[str, SetSpec] = {}
-        self._sources: dict[str, object] = {}
 
     def selector(self, item: IpSet, *, lenient: bool) -> str:
-        """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
-        name = set_name(self.version, set_identity([item.id], lenient=lenient))
-        if self._is_new(name, item.nets):
-            members = net_members(item.nets, self.version)
-            self._specs[name] = SetSpec(name, NETS[self.version], members, f"selector {item.selector}", lenient)
-        return name
+        name = netfilter.selector_name(item, self.version, lenient=lenient)
+        return self._add(name, item.nets, lambda: self._nets(name, item.nets, netfilter.selector_origin(item), lenient))
 
     def named_ports(self, items: Sequence[PortSet], *, lenient: bool) -> str:
-        """The name of the set of all these named ports together; it does not depend on their members either."""
-        by_id = {item.id: item for item in sorted(items, key=lambda item: item.id)}
-        name = set_name(self.version, set_identity(list(by_id), lenient=lenient))
-        if self._is_new(name, by_id):
-            origin = "named ports " + ", ".join(sorted({item.name for item in items}))
-            members = named_members(by_id.values(), self.version)
-            self._specs[name] = SetSpec(name, NAMED_PORTS[self.version], members, origin, lenient)
-        return name
+        items = netfilter.in_order(items)
+        name = netfilter.named_ports_name(items, self.version, lenient=lenient)
+        origin = netfilter.named_ports_origin(items)
+        return self._add(
+            name,
+            items,
+            lambda: SetSpec(name, NAMED_PORTS[self.version], named_members(items, self.version), origin, lenient),
+        )
 
     def literal(self, nets: Sequence[IPNetwork]) -> str:
-        """The name of a set with just these nets. It depends on the nets: other nets are another set."""
         found = Nets.of(nets)
-        name = set_name(self.version, ("literal\n" + "\n".join(str(net) for net in found)).encode())
-        if self._is_new(name, found):
-            self._specs[name] = SetSpec(name, NETS[self.version], net_members(found, self.version), "a list of nets")
-        return name
+        name = netfilter.literal_name(found, self.version)
+        return self._add(name, found, lambda: self._nets(name, found, netfilter.LITERAL_ORIGIN))
 
     def ports(self, ports: Sequence[PortRange]) -> str:
-        """The name of a set with just these port numbers, likewise."""
+        """The name of a set with just these port numbers; other numbers are another set."""
         members = port_members(ports)
         name = set_name(self.version, b"ports\n" + members.tobytes())
-        if self._is_new(name, None):
-            self._specs[name] = SetSpec(name, PORTS, members, "a list of ports")
-        return name
+        return self._add(name, None, lambda: SetSpec(name, PORTS, members, "a list of ports"))
 
-    def _is_new(self, name: str, source: object) -> bool:
-        if name not in self._specs:
-            self._sources[name] = source
-            return True
-        if self._sources[name] != source:
-            raise InternalError(f"one selector has two sets of members ({name}): the tables of a plan disagree")
-        return False
-
-    def specs(self) -> tuple[SetSpec, ...]:
-        return tuple(self._specs.values())
+    def _nets(self, name: str, nets: Nets, origin: str, lenient: bool = False) -> SetSpec:
+        return SetSpec(name, NETS[self.version], net_members(nets, self.version), origin, lenient)
 
 
 @dataclass(frozen=True)
@@ -200,6 +181,3 @@ def _icmp(icmp: IcmpMatch | None, *, inverted: bool) -> Exprs:
     if icmp is None or icmp.type is None:
         return ()
     return (*expr.transport_has(ICMP_OCTETS), *expr.icmp(icmp.type, icmp.code, inverted=inverted))
-
-
-__all__ = ["ICMP", "ICMPV6", "ICMP_OCTETS", "PORTS_OCTETS", "Questions", "SetRegistry", "port_numbers", "questions_of"]

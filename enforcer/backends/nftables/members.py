@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.backends.iptables.match import merged_ports
+from enforcer.backends.netfilter.ports import merged_ports
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Members, SetType
 from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_TYPE_MASK, attribute, be32
 from enforcer.model.nets import Nets

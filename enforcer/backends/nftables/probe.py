@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import blob, expr
 from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
 from enforcer.kernel.netlink import text
 from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 from enforcer.model.facts import Probe
-from enforcer.model.vocabulary import Answer
+from enforcer.model.vocabulary import Answer, Side
 
 _TABLE, _CHAIN, _SET = "enforcer-probe", "probe", "probe"
 _NEW_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _CREATE = 0, 3, 6, 9, 0x400

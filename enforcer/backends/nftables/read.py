@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enforcer.backends.base import EntryCount
-from enforcer.backends.iptables.render import WAYS
+from enforcer.backends.netfilter.ways import WAYS
 from enforcer.backends.nftables import blob, expr, members
 from enforcer.backends.nftables.blob import ReadRule, ReadSet
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType

@@ -21,10 +21,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from enforcer.backends.iptables.match import PORT_PROTOCOLS, cannot_match, unsupported
-from enforcer.backends.iptables.render import WAYS, Way, entries_of, grouped, log_prefix
-from enforcer.backends.iptables.rules import Side
+from enforcer.backends.netfilter.entries import cannot_match, log_prefix, name_parts, unsupported
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
+from enforcer.backends.netfilter.ports import PORT_PROTOCOLS
+from enforcer.backends.netfilter.sets import too_large
+from enforcer.backends.netfilter.ways import WAYS, FailsafeGroup, Way, failsafe_groups
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.match import (
     ICMP_OCTETS,
@@ -39,7 +40,6 @@ from enforcer.backends.nftables.rules import COMMENT_LENGTH, FAMILY_OF, Chain, C
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend, Direction
 from enforcer.planning.plan import Plan
-from enforcer.policy.resources import Failsafe, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
 
 RAW_PRIORITY = -300
@@ -55,16 +55,14 @@ def render(plan: Plan, settings: Settings) -> tuple[Table, ...]:
     """
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.NFTABLES]
     entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
-    problems = [problem for entry in entries for problem in (*_unsupported(entry), *_unmarked(entry, settings))]
+    problems = [
+        problem for entry in entries for problem in (*unsupported(entry, Backend.NFTABLES), *_unmarked(entry, settings))
+    ]
     if problems:
         raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
     found = [_Family(version, settings).table(tables if version == 4 or settings.ipv6 else []) for version in FAMILY_OF]
     _require_small(found, settings.max_set_size)
     return tuple(found)
-
-
-def _unsupported(entry: Entry) -> Iterator[str]:
-    return (problem.replace("iptables", "nftables", 1) for problem in unsupported(entry))
 
 
 def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
@@ -77,15 +75,14 @@ def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
 
 
 def _require_small(tables: Iterable[Table], limit: int) -> None:
-    problems = [
-        f"nftables cannot enforce {spec.origin}: it has {len(spec.members):,} IPv{version} members, and a set may have "
-        f"{limit:,}; raise maxIpsetSize in the FelixConfiguration, or divide it among several rules"
+    sizes = (
+        (spec.origin, version, len(spec.members))
         for version, table in zip(FAMILY_OF, tables, strict=True)
         for spec in table.sets
-        if len(spec.members) > limit
-    ]
+    )
+    problems = dict.fromkeys(too_large(sizes, limit, backend=Backend.NFTABLES, kind="a set"))
     if problems:
-        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
+        raise UnsupportedRuleError("\n".join(problems))
 
 
 @dataclass
@@ -109,7 +106,7 @@ class _Family:
         chains: list[Chain] = []
         dispatch: list[Rule] = []
         for table in tables:
-            if entries_of(table, way):
+            if way.entries(table):
                 own = _Endpoint(self, table, way).chains()
                 chains += own
                 asked = expr.interface(table.interface, received=way.direction is Direction.INGRESS)
@@ -154,7 +151,7 @@ class _Endpoint:
         name, way = self.interface.interface, self.way
         failsafes = tuple(self._failsafes())
         tiers: dict[str, list[Rule]] = {}
-        for entry in entries_of(self.interface, way):
+        for entry in way.entries(self.interface):
             tiers.setdefault(entry.tier, []).extend(self._entry(entry))
         below = [Chain(chain_name(way.failsafe, name), failsafes)] if failsafes else []
         below += [Chain(chain_name(way.tier, name, tier), tuple(rules)) for tier, rules in tiers.items()]
@@ -163,15 +160,11 @@ class _Endpoint:
 
     def _failsafes(self) -> Iterator[Rule]:
         """Accept for the direction's own failsafes by destination port, for answers to the other's by source port."""
-        own, other = self.interface.failsafe_inbound, self.interface.failsafe_outbound
-        if self.way.direction is Direction.EGRESS:
-            own, other = other, own
-        for side, failsafes in ((Side.DESTINATION, own), (Side.SOURCE, other)):
-            for sample, ports in grouped(failsafes):
-                if sample.net is None or sample.net.version == self.family.version:
-                    yield from self._failsafe(side, sample, ports)
+        for group in failsafe_groups(self.interface, self.way.direction, self.family.version):
+            yield from self._failsafe(group)
 
-    def _failsafe(self, side: Side, sample: Failsafe, ports: tuple[PortRange, ...]) -> Iterator[Rule]:
+    def _failsafe(self, group: FailsafeGroup) -> Iterator[Rule]:
+        sample = group.sample
         everybody = sample.net is None or not sample.net.prefixlen
         remote = () if everybody or sample.net is None else expr.net(self.way.remote, sample.net)
         transport = expr.protocol(sample.protocol)
@@ -179,7 +172,7 @@ class _Endpoint:
         yield from self._readable(NO_PORTS, sample.protocol, remote + transport)
         if everybody:
             self.asked |= {(NO_PROTOCOL, None), (NO_PORTS, sample.protocol)}
-        number = port_numbers(side, ports, self.family.sets)
+        number = port_numbers(group.side, group.ports, self.family.sets)
         yield Rule((*remote, *transport, *number, expr.verdict(Code.ACCEPT)))
 
     def _readable(self, chain: str, protocol: int | None, who: Exprs) -> Iterator[Rule]:
@@ -231,10 +224,6 @@ class _Endpoint:
 
 def named(name: str, exprs: Exprs) -> Iterator[Rule]:
     """The rule with its entry's name. What a comment has no room for is that of rules in front, which do nothing."""
-    chunks = [""]
-    for char in name:
-        if len((chunks[-1] + char).encode()) > COMMENT_LENGTH:
-            chunks.append("")
-        chunks[-1] += char
-    yield from (Rule((), chunk) for chunk in chunks[:-1])
-    yield Rule(exprs, chunks[-1])
+    *front, last = name_parts(name, COMMENT_LENGTH)
+    yield from (Rule((), part) for part in front)
+    yield Rule(exprs, last)

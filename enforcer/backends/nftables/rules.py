@@ -13,7 +13,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.backends.iptables.rules import DEFAULT_MAX_SET_SIZE
+from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit
 from enforcer.kernel.nfnetlink import Family
 
 TABLE = "enforcer"
@@ -159,4 +159,4 @@ class Settings:
     @property
     def accept_mark(self) -> int:
         """The lowest bit of the mask, which is the bit Felix gives to *accept*."""
-        return self.mark_mask & -self.mark_mask
+        return accept_bit(self.mark_mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enforcer.backends.iptables.rules import UNITS
+from enforcer.backends.netfilter.settings import UNITS, rate_of
 from enforcer.backends.nftables.rules import RateLimit, Settings
 from enforcer.policy.resources import FelixConfiguration
 
@@ -24,6 +24,5 @@ def _rate_limit(felix: FelixConfiguration) -> RateLimit | None:
     """``10/minute`` as nf_tables counts it, which has no burst of none."""
     if not felix.log_action_rate_limit:
         return None
-    count, _, unit = felix.log_action_rate_limit.partition("/")
-    seconds = next(item.period for item in UNITS if unit.startswith(item.name)) // UNITS[-1].period
-    return RateLimit(int(count), seconds, max(felix.log_action_rate_limit_burst, 1))
+    count, unit = rate_of(felix.log_action_rate_limit)
+    return RateLimit(count, unit.period // UNITS[-1].period, max(felix.log_action_rate_limit_burst, 1))

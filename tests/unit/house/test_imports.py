@@ -27,6 +27,15 @@ LAYERS = {
 # For each package, the project's own packages that it must not import.
 FORBIDDEN = {
     "enforcer": ["dossim"],
+    # Backends of one kind stand side by side; what they share is netfilter's.
+    "enforcer/backends/nftables": ["enforcer.backends.iptables", "enforcer.backends.xdp"],
+    "enforcer/backends/iptables": ["enforcer.backends.nftables", "enforcer.backends.xdp"],
+    "enforcer/backends/xdp": [
+        "enforcer.backends.iptables",
+        "enforcer.backends.nftables",
+        "enforcer.backends.netfilter",
+    ],
+    "enforcer/backends/netfilter": [f"enforcer.backends.{name}" for name in ("iptables", "nftables", "xdp")],
     "dossim/model": ["dossim.packet", "dossim.pipeline", "dossim.predict", "dossim.drill", "dossim.cli"],
     "dossim/packet": ["dossim.pipeline", "dossim.predict", "dossim.lab", "dossim.replay", "dossim.observe"],
     # The reference never sees the compiled table, so that a bug in the compiler cannot hide.
@@ -50,6 +59,7 @@ NOT_ON_A_HOST = {"scapy", "networkx", "pytest", "hypothesis", "jinja2", "jsonsch
 
 # No clock, no I/O, no kernel: one answer on every machine.
 PURE = [
+    "enforcer/backends/netfilter",
     "enforcer/planning",
     "enforcer/policy/compile.py",
     "enforcer/policy/labels.py",

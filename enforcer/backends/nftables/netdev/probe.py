@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enforcer.backends.iptables.rules import Side
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.netdev.render import INGRESS_HOOK, PRIORITY
 from enforcer.backends.nftables.probe import try_out
 from enforcer.backends.nftables.rules import NETS, Code, Hook, Rule
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.facts import Probe
+from enforcer.model.vocabulary import Side
 
 _EVERYWHERE = "lo"  # every namespace has it; no transaction ends, so nothing of it comes to be
 

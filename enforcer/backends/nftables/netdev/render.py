@@ -20,10 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from enforcer.backends.iptables.match import ICMP_OF_FAMILY, asks_icmp_type, cannot_match
-from enforcer.backends.iptables.render import grouped
-from enforcer.backends.iptables.rules import Side
+from enforcer.backends.netfilter.entries import ICMP_OF_FAMILY, asks_icmp_type, cannot_match
 from enforcer.backends.netfilter.names import ChainKind, chain_name
+from enforcer.backends.netfilter.ways import FailsafeGroup, failsafe_groups
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.match import (
     ICMP_OCTETS,
@@ -38,9 +37,8 @@ from enforcer.backends.nftables.render import named
 from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
-from enforcer.model.vocabulary import Action
+from enforcer.model.vocabulary import Action, Direction, Side
 from enforcer.planning.plan import InterfacePlan, Plan
-from enforcer.policy.resources import Failsafe, PortRange
 from enforcer.policy.ruletable import Entry
 
 INGRESS_HOOK = 0  # NF_NETDEV_INGRESS
@@ -153,19 +151,17 @@ class _Endpoint:
 
     def _failsafes(self) -> Iterator[Rule]:
         """On to raw: by destination port, and for answers by source port."""
-        table = self.plan.table
-        for side, failsafes in ((Side.DESTINATION, table.failsafe_inbound), (Side.SOURCE, table.failsafe_outbound)):
-            for sample, ports in grouped(failsafes):
-                if sample.net is None or sample.net.version == self.family.version:
-                    yield from self._failsafe(side, sample, ports)
+        for group in failsafe_groups(self.plan.table, Direction.INGRESS, self.family.version):
+            yield from self._failsafe(group)
 
-    def _failsafe(self, side: Side, sample: Failsafe, ports: tuple[PortRange, ...]) -> Iterator[Rule]:
+    def _failsafe(self, group: FailsafeGroup) -> Iterator[Rule]:
+        sample = group.sample
         everybody = sample.net is None or not sample.net.prefixlen
         remote = () if everybody or sample.net is None else expr.net(Side.SOURCE, sample.net)
         transport = expr.protocol(sample.protocol)
         yield from self._doubt_protocol()
         yield from self._doubt_transport(sample.protocol, WHOLE_HEADERS[sample.protocol], remote, transport)
-        number = port_numbers(side, ports, self.family.sets)
+        number = port_numbers(group.side, group.ports, self.family.sets)
         yield Rule((*remote, *transport, *number, _ON_TO_RAW))
 
     def _entry(self, entry: Entry) -> Iterator[Rule]:

@@ -23,9 +23,9 @@ from enforcer.backends.iptables.rules import (
     Rule,
     SetMark,
     SetMatch,
-    Side,
     Verdict,
 )
+from enforcer.model.vocabulary import Side
 from enforcer.policy.resources import PortRange
 
 SETS = SetIndex({"enf4-a": 0, "enf4-b": 7})

@@ -17,10 +17,9 @@ from enforcer.backends.iptables.rules import (
     Log,
     PortsMatch,
     Rule,
-    Side,
 )
 from enforcer.backends.netfilter.names import CHAIN_LENGTH, SET_LENGTH, ChainKind, chain_name, scratch_name, set_name
-from enforcer.model.vocabulary import Action
+from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.resources import PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
 

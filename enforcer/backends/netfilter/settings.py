@@ -1,0 +1,29 @@
+"""What a FelixConfiguration says, as far as all backends of netfilter read it the same way. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MAX_SET_SIZE = 1_048_576  # Felix's maxIpsetSize
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of time as iptables calls it; ``period`` in ten thousandths of a second (XT_LIMIT_SCALE)."""
+
+    name: str
+    period: int
+
+
+UNITS = (Unit("day", 864_000_000), Unit("hour", 36_000_000), Unit("min", 600_000), Unit("sec", 10_000))
+
+
+def rate_of(text: str) -> tuple[int, Unit]:
+    """``10/minute`` as a count and its unit."""
+    count, _, unit = text.partition("/")
+    return int(count), next(item for item in UNITS if unit.startswith(item.name))
+
+
+def accept_bit(mask: int) -> int:
+    """The lowest bit of a mark mask, which is the bit Felix gives to *accept*."""
+    return mask & -mask
