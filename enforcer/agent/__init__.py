@@ -1,1 +1,1 @@
-"""``enforcer run``: follows its datastore and the kernel, applies again, and puts back what others take away."""
+"""``enforcer run``: watches the datastore and the kernel, applies changes, and restores what other programs remove."""

@@ -1,19 +1,19 @@
-"""Agent: keeps the kernel as the datastore says, until it is told to stop. Desired -> actual, again and again.
+"""Agent: keeps the kernel equal to the datastore until it is stopped. A reconciliation loop, desired -> actual.
 
-* A change in the datastore, of the host's interfaces, or a refresh interval gone by starts a pass. Passes change
-  nothing that is right already.
-* A faulty object never replaces a good one: its last good version stays enforced, all other objects follow their
-  files, and the log says each fault once, with what becomes of it (``policy/tolerant.py``).
-* An agent that starts on faulty objects has the good version its store kept of an earlier run, if it did. Otherwise it
-  enforces the rest, as Calico does; when there is no rest, what is in the kernel stays as it is.
-* Policy that no backend can enforce does not replace policy that is enforced. Where there is none to stay (the first
-  start), the policies that cannot be enforced are left out, by name, and all others are enforced.
-* A pass that fails, with whatever exception, is tried again, at growing intervals; each distinct error is logged once,
-  with its traceback at level debug. Only a first pass without privilege ends the agent.
-* What somebody else takes away or changes is noticed, said and put back (``guard.py``, ``repairs.py``); also while
-  reading the policy does not end, as with a file server that does not answer.
-* Stopping leaves the policy in the kernel, and a new agent takes it over as it is: a restart opens no hole. A pass that
-  does not end in time is left where it is; the next agent finishes it.
+* A change of the datastore or of the host's interfaces, or an expired refresh interval, starts a pass. A pass changes
+  nothing that is already right.
+* A faulty object never replaces a good one: its last good version stays enforced, and all other objects follow their
+  files. Each fault is logged once, with its outcome (``policy/tolerant.py``).
+* An agent that starts with faulty objects takes their last good version from disk, if an earlier run stored one.
+  Otherwise it enforces the rest, as Calico does. If nothing is left, the kernel state stays unchanged.
+* Policy that no backend can enforce does not replace enforced policy. At the first start, where nothing is enforced
+  yet, the policies that cannot be enforced are skipped and logged by name, and all others are enforced.
+* A failed pass is retried with exponential backoff, whatever the exception. Each distinct error is logged once, with
+  its traceback at level debug. Only a first pass without privilege ends the agent.
+* What another program removes or changes is detected, logged and restored (``guard.py``, ``repairs.py``), even while
+  reading the policy hangs, for example on a file server that does not answer.
+* Stopping leaves the policy in the kernel, and the next agent takes it over: a restart leaves no gap. A pass that does
+  not end in time is abandoned; the next agent completes it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from enforcer.agent.backoff import BackOff
-from enforcer.agent.ending import end_within, never_mind
-from enforcer.agent.event_loop import Wakeups, Woken
+from enforcer.agent.event_loop import EventLoop, Events
+from enforcer.agent.exit_deadline import cancel_exit, exit_within
 from enforcer.agent.guard import Guard
-from enforcer.agent.leftout import rest_of
 from enforcer.agent.log import AgentLog
+from enforcer.agent.partial import enforceable_rest
 from enforcer.agent.repairs import Repairs
 from enforcer.agent.systemd import notify, watchdog_interval_s
 from enforcer.datastore.base import DataStore
@@ -43,13 +43,13 @@ from enforcer.system.log import event
 
 _STOP_WITHIN_S = 1.5
 _DETACH_WITHIN_S = 30.0
-_READ_WITHIN_S = 5.0  # then it is said that it takes longer
+_READ_WITHIN_S = 5.0  # a longer read is logged
 
 Links = frozenset[tuple[object, ...]]
 
 
 class Agent:
-    """Waits in the main thread, and works in its network namespace."""
+    """Waits in the main thread and acts in its network namespace."""
 
     def __init__(self, store: DataStore, enforcer: Enforcer, *, detach_on_exit: bool = False) -> None:
         self._store = store
@@ -60,94 +60,96 @@ class Agent:
         self._read_last: Resources | None = None  # by the last snapshot
         self._wanted: Resources | None = None  # the newest that could be read
         self._good: Resources | None = None  # the newest that is enforced
-        self._earlier: Resources | None = None  # what was enforced in an earlier run, once it was asked for
-        self._left_out: frozenset[str] = frozenset()  # the policies that the newest enforced is without
+        self._earlier: Resources | None = None  # enforced by an earlier run; loaded on first use
+        self._left_out: frozenset[str] = frozenset()  # policies missing from what is enforced
         self._repairs = Repairs(None)
         self._links: Links = frozenset()
         self._reading = BackOff()
         self._enforcing = BackOff()
         self._passing = threading.Lock()
         self._reading_since_s: float | None = None
-        self._due_s: float | None = None  # when the next pass is to be, on the monotonic clock
+        self._due_s: float | None = None  # time of the next pass, monotonic clock
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT. Raises PrivilegeError when the process may not do this at all, and HostError
-        when the policy was to be removed at the end and could not be.
+        """Run until SIGTERM or SIGINT. Raises PrivilegeError when the process lacks the privilege, and HostError when
+        the policy should be removed at the end and cannot be.
         """
         event(logging.INFO, "watching", store=self._store.describe(), node=self._enforcer.node)
         try:
-            with self._wakeups() as wakeups, self._guard(wakeups):
-                self._begin(wakeups)
+            with self._open_event_loop() as loop, self._guard(loop):
+                self._first_pass(loop)
                 notify("READY=1")
-                while not wakeups.stopped_by:
-                    self._turn(wakeups)
-                self._leave(wakeups.stopped_by)
+                while not loop.stopped_by:
+                    self._iterate(loop)
+                self._shut_down(loop.stopped_by)
         finally:
-            never_mind()
+            cancel_exit()
 
-    def _wakeups(self) -> Wakeups:
-        """What to wait with; without descriptors for it, later."""
+    def _open_event_loop(self) -> EventLoop:
+        """The event loop; retried while no file descriptors are available."""
         while True:
             try:
-                return Wakeups(self._store, on_stop=self._on_stop)
+                return EventLoop(self._store, on_stop=self._on_stop)
             except OSError as error:
-                self._log.complain("cannot start; trying again", error)
+                self._log.error_once("cannot start; trying again", error)
                 time.sleep(BackOff.FIRST_S)
 
-    def _begin(self, wakeups: Wakeups) -> None:
+    def _first_pass(self, loop: EventLoop) -> None:
         """The first pass."""
         try:
-            wakeups.work(self._start)
+            loop.work(self._start)
         except PrivilegeError:
             raise
         except Exception as error:
-            self._go_on_after(error)
+            self._recover_from(error)
         self._started = True
 
     @contextmanager
-    def _guard(self, wakeups: Wakeups) -> Iterator[None]:
-        """Notice what others take away; where this host has no means for that now, the resync has to find it."""
+    def _guard(self, loop: EventLoop) -> Iterator[None]:
+        """Detect changes by other programs. Where this is impossible now, only the resync finds them."""
         try:
             guard = Guard(self._enforcer.pin_root)
         except (OSError, EnforcerError) as error:
-            self._log.complain("cannot watch for changes by others; the resync will find them", error)
+            self._log.error_once("cannot watch for changes by other programs; the resync finds them", error)
             yield
             return
         with guard:
             self._repairs = Repairs(guard)
-            wakeups.also_wait_for(guard.sources())
+            loop.add_sources(guard.sources())
             yield
 
-    def _turn(self, wakeups: Wakeups) -> None:
-        """Wait, and do what is to be done."""
+    def _iterate(self, loop: EventLoop) -> None:
+        """Wait for events, then handle them."""
         try:
             until = min(filter(None, (self._due_s, self._repairs.due_s)), default=None)
-            woken = wakeups.wait(until, every_s=watchdog_interval_s(), tick=_alive)
-            if not woken.stop:
-                wakeups.work(lambda: self._react(woken), meanwhile=self._watch_over)
+            events = loop.wait(until, every_s=watchdog_interval_s(), tick=_ping_watchdog)
+            if not events.stop:
+                loop.work(lambda: self._react(events), meanwhile=self._repair_while_reading)
         except Exception as error:
-            self._go_on_after(error)
+            self._recover_from(error)
 
-    def _watch_over(self) -> None:
-        """While another thread reads the policy, which may take for ever: put back what others take away."""
+    def _repair_while_reading(self) -> None:
+        """Restore what other programs remove while another thread reads the policy, which may hang."""
         since_s, good = self._reading_since_s, self._good
         if since_s is None or good is None:
             return
-        _alive()
+        _ping_watchdog()
         if time.monotonic() >= since_s + _READ_WITHIN_S:
-            self._log.say(logging.ERROR, "reading the policy does not end; what is enforced stays, and is watched over")
+            self._log.log_once(
+                logging.ERROR, "reading the policy takes too long; the enforced policy stays and is still guarded"
+            )
         try:
             self._repairs.look()
-            if self._repairs.are_due(woken=False) or self._links_now() != self._links:
+            if self._repairs.is_due(notified=False) or self._links_now() != self._links:
                 self._links = self._links_now()
                 self._apply(good)
         except Exception as error:
-            self._repairs.put_off()
-            self._log.complain("not everything is enforced; trying again", error)
+            self._repairs.postpone()
+            self._log.error_once("not everything is enforced; trying again", error)
 
-    def _go_on_after(self, error: Exception) -> None:
-        """Whatever it is: an agent that ends enforces nothing new. What was to be done may not have been."""
-        self._log.complain("the agent's own loop failed; going on", error)
+    def _recover_from(self, error: Exception) -> None:
+        """Continue after any exception: an agent that ends enforces nothing new. The work may be incomplete."""
+        self._log.error_once("the agent's event loop failed; continuing", error)
         self._reading.failed()
         self._due_s = self._next_pass_s()
         time.sleep(BackOff.FIRST_S)
@@ -155,45 +157,45 @@ class Agent:
     # -- in a thread of its own ----------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        with self._surviving(self._reading, "the policy cannot be read; what is enforced stays"):
+        with self._retrying(self._reading, "cannot read the policy; the enforced policy stays"):
             self._read()
-        with self._surviving(self._enforcing, "not everything is enforced; trying again"):
+        with self._retrying(self._enforcing, "not everything is enforced; trying again"):
             self._enforce()
 
-    def _react(self, woken: Woken) -> None:
-        if woken.policy or woken.resync or self._reading.wait_s:
-            with self._surviving(self._reading, "the policy cannot be read; what is enforced stays"):
+    def _react(self, events: Events) -> None:
+        if events.policy or events.resync or self._reading.wait_s:
+            with self._retrying(self._reading, "cannot read the policy; the enforced policy stays"):
                 self._read()
-        with self._surviving(self._enforcing, "not everything is enforced; trying again"):
-            due = self._repairs.are_due(woken=woken.losses) or not woken.any
-            if due or woken.policy or woken.resync or self._links_now() != self._links:
+        with self._retrying(self._enforcing, "not everything is enforced; trying again"):
+            due = self._repairs.is_due(notified=events.losses) or not events.any
+            if due or events.policy or events.resync or self._links_now() != self._links:
                 self._enforce()
 
     @contextmanager
-    def _surviving(self, back_off: BackOff, message: str) -> Iterator[None]:
-        """Whatever is raised inside is logged, and tried again; but a lack of privilege at the start."""
+    def _retrying(self, back_off: BackOff, message: str) -> Iterator[None]:
+        """Log any exception and schedule a retry; only missing privilege at the start is raised."""
         try:
             yield
         except BaseException as error:
             if isinstance(error, PrivilegeError) and not self._started:
                 raise
             back_off.failed()
-            self._repairs.put_off()
+            self._repairs.postpone()
             if not self._enforcer.stopping.is_set():
-                self._log.complain(message, error)
+                self._log.error_once(message, error)
         self._due_s = self._next_pass_s()
 
     def _read(self) -> None:
-        """Take what the datastore has now: what is right of it, and of the rest the last good version."""
+        """Read the datastore: valid objects as they are, faulty ones in their last good version."""
         with self._reading_files():
             loaded = self._store.snapshot(self._wanted or Resources())
-        self._reading.went_well()
-        self._log.tell_faults(loaded)
-        self._take(loaded)
+        self._reading.succeeded()
+        self._log.log_faults(loaded)
+        self._accept(loaded)
 
-    def _take(self, loaded: Loaded) -> None:
+    def _accept(self, loaded: Loaded) -> None:
         if self._wanted is None and loaded.faults and loaded.empty:
-            self._log.say(logging.ERROR, "nothing of the policy could be read; what is in the kernel stays as it is")
+            self._log.log_once(logging.ERROR, "no policy could be read; the kernel state stays unchanged")
         else:
             self._wanted = self._read_last = loaded.resources
 
@@ -203,35 +205,35 @@ class Agent:
         try:
             self._links = self._links_now()
             applied = self._apply(self._wanted)
-        except (UnsupportedRuleError, PolicyError) as error:  # the author's to mend: trying again is no use
-            self._enforcing.went_well()
+        except (UnsupportedRuleError, PolicyError) as error:  # the author must fix it: a retry does not help
+            self._enforcing.succeeded()
             if not self._enforce_rest(self._wanted, error):
-                self._log.complain("policy cannot be enforced; the last good one stays", error)
-                self._wanted = self._stand_in(self._wanted)
-        except (HostError, OSError, MemoryError):  # the surroundings: more of it may be enforced later
+                self._log.error_once("policy cannot be enforced; the last good one stays", error)
+                self._wanted = self._fall_back(self._wanted)
+        except (HostError, OSError, MemoryError):  # the host: more may be enforced later
             raise
         except Exception:
-            self._stand_in(self._wanted)
+            self._fall_back(self._wanted)
             raise
         else:
-            self._succeeded(applied)
+            self._pass_succeeded(applied)
 
     def _apply(self, resources: Resources) -> Applied:
         with self._passing:
             return self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
 
-    def _stand_in(self, failed: Resources) -> Resources | None:
-        """Enforce the last good policy in place of one that cannot be: of this run, else of an earlier one."""
+    def _fall_back(self, failed: Resources) -> Resources | None:
+        """Enforce the last good policy instead of one that cannot be enforced: of this run, else of an earlier one."""
         good = self._good or self._last_good()
         if good is None or good is failed or good == Resources():
             return self._good
         try:
             applied = self._apply(good)
         except Exception as error:
-            self._log.complain("the last good policy cannot be enforced either", error)
+            self._log.error_once("the last good policy cannot be enforced either", error)
             return self._good
         if self._good is None or applied.changes:
-            self._log.tell(applied)
+            self._log.applied(applied)
         self._good = good
         return good
 
@@ -241,40 +243,40 @@ class Agent:
         return self._earlier
 
     def _enforce_rest(self, failed: Resources, error: EnforcerError) -> bool:
-        """Enforce all but the policies that cannot be, where that takes nothing away: before anything was enforced, in
-        this run or an earlier one; afterwards as long as no other policy has to be left out. Whether it did.
+        """Enforce all policies except those that cannot be enforced, if that removes nothing that is enforced: at the
+        first start, and later while no other policy has to be skipped. Returns whether it did.
         """
         if self._good is None and self._last_good() != Resources():
             return False
         if self._good is not None and not self._left_out:
             return False
-        found = rest_of(self._enforcer, failed, without=None if self._good is None else self._left_out)
+        found = enforceable_rest(self._enforcer, failed, without=None if self._good is None else self._left_out)
         if found is None:
             return False
         rest, refused = found
         applied = self._apply(rest)
         if applied.changes or self._good is None:
-            self._log.tell(applied)
+            self._log.applied(applied)
         names = ", ".join(f"GlobalNetworkPolicy {name}" for name in refused)
-        self._log.complain(f"left out, as it cannot be enforced: {names}; all other policies are enforced", error)
+        self._log.error_once(f"cannot be enforced, skipped: {names}; all other policies are enforced", error)
         for warning in applied.warnings:
-            self._log.say(logging.WARNING, warning)
+            self._log.log_once(logging.WARNING, warning)
         self._good, self._wanted, self._left_out = rest, rest, frozenset(refused)
         return True
 
-    def _succeeded(self, applied: Applied) -> None:
+    def _pass_succeeded(self, applied: Applied) -> None:
         if self._enforcing.wait_s:
             self._log.recovered()
-        self._enforcing.went_well()
+        self._enforcing.succeeded()
         new = self._wanted is not self._good
         self._good = self._wanted
         if new:
             self._left_out = frozenset()
             self._log.forget()
         if applied.changes or new:
-            self._log.tell(applied)
+            self._log.applied(applied)
         for warning in applied.warnings:
-            self._log.say(logging.WARNING, warning)
+            self._log.log_once(logging.WARNING, warning)
         if self._good is self._read_last:
             with self._reading_files():
                 self._store.keep()
@@ -288,7 +290,7 @@ class Agent:
             self._reading_since_s = None
 
     def _next_pass_s(self) -> float | None:
-        """When the next pass is due if nothing happens, on the monotonic clock; None: never."""
+        """When the next pass is due without an event, on the monotonic clock; None: never."""
         intervals = [self._reading.wait_s, self._enforcing.wait_s]
         if self._wanted is not None:
             felix = self._wanted.felix_for(self._enforcer.node)
@@ -301,33 +303,34 @@ class Agent:
         return time.monotonic() + min(wanted) if wanted else None
 
     def _links_now(self) -> Links:
-        """What matters of the host's interfaces; those of workloads come and go all the time and do not."""
+        """The state of the host's interfaces that passes depend on. Workload interfaces change all the time and are
+        ignored.
+        """
         felix = (self._wanted or Resources()).felix_for(self._enforcer.node)
         return frozenset(item.shape for item in interfaces() if is_host_interface(item.name, felix))
 
-    # -- the end -------------------------------------------------------------------------------------------------------
+    # -- shutdown ------------------------------------------------------------------------------------------------------
 
     def _on_stop(self, signal_name: str) -> None:
-        """A signal handler: from now on nothing is waited for, and the process ends in time whatever it is at."""
+        """Signal handler: stop waiting, and exit in time whatever the process is doing."""
         self._enforcer.stopping.set()
-        end_within(
+        exit_within(
             _STOP_WITHIN_S,
             code=HostError.exit_code if self._detach_on_exit else 0,
-            message="stopped before what was going on had ended; the policy stays in the kernel as it is, and the next "
-            "pass finishes it",
+            message="stopped during a pass; the policy stays in the kernel, and the next pass completes it",
         )
 
-    def _leave(self, why: str) -> None:
+    def _shut_down(self, why: str) -> None:
         notify("STOPPING=1")
         if not self._detach_on_exit:
             event(logging.INFO, "stopping; the policy stays in the kernel ('enforcer detach' removes it)", signal=why)
             return
-        end_within(
+        exit_within(
             _DETACH_WITHIN_S, code=HostError.exit_code, message="stopped before all of the policy could be removed"
         )
         removed = self._enforcer.detach()
-        event(logging.INFO, "stopping; the policy is removed", signal=why, removed=len(removed))
+        event(logging.INFO, "stopping; the policy was removed", signal=why, removed=len(removed))
 
 
-def _alive() -> None:
+def _ping_watchdog() -> None:
     notify("WATCHDOG=1")

@@ -1,10 +1,10 @@
-"""How long to wait before what failed is tried again."""
+"""Exponential backoff between attempts."""
 
 from __future__ import annotations
 
 
 class BackOff:
-    """How long to wait before the next attempt; 0 while attempts go well."""
+    """The wait before the next attempt: 0 after a success, doubled by each failure up to a minute."""
 
     FIRST_S, LAST_S = 1.0, 60.0
 
@@ -14,5 +14,5 @@ class BackOff:
     def failed(self) -> None:
         self.wait_s = min(max(self.wait_s * 2, self.FIRST_S), self.LAST_S)
 
-    def went_well(self) -> None:
+    def succeeded(self) -> None:
         self.wait_s = 0.0

@@ -1,7 +1,7 @@
-"""What an agent waits for: a signal, a change in the datastore or of the host's interfaces, or a point in time.
+"""The agent's event loop: signals, changes of the datastore and of the host's interfaces, losses, timers.
 
-The main thread does nothing but wait. What takes time (reading, parsing, a pass) is done by a thread of its own, so
-that a signal is heard whatever that is held up by: a lock, a huge file, a file server that is gone.
+The main thread only waits. A worker thread does what takes time (reading, parsing, a pass), so that a signal is handled
+at once whatever blocks the worker: a lock, a huge file, a file server that does not answer.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from enforcer.agent.guard import Source
-from enforcer.agent.helper import Helper, Worker
+from enforcer.agent.threads import Helper, Worker
 from enforcer.datastore.base import DataStore
 from enforcer.kernel.link_events import LinkEvents
 from enforcer.system.log import event
 
 _QUIET_S = 0.1  # editors and 'ip' make changes in bursts: one pass for all of a burst
 _BURST_S = 1.0
-_REPAIR_EVERY_S = 5.0  # what could not be had for want of descriptors, threads or memory is tried again
+_REPAIR_EVERY_S = 5.0  # retry what failed for lack of descriptors, threads or memory
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
-class Woken:
-    """Why a wait ended. Nothing set: its time was up."""
+class Events:
+    """Why a wait ended. Nothing set: a timeout."""
 
     stop: str = ""  # the signal's name
     policy: bool = False
     links: bool = False
-    losses: bool = False  # somebody took away or changed what is enforced
+    losses: bool = False  # another program removed or changed what is enforced
     resync: bool = False  # SIGHUP
 
     @property
@@ -45,10 +45,10 @@ class Woken:
         return bool(self.stop) or self.policy or self.links or self.losses or self.resync
 
 
-class Wakeups:
-    """A context manager; enter and use it in the main thread, since Python runs signal handlers there.
+class EventLoop:
+    """A context manager. Enter and use it in the main thread, where Python runs signal handlers.
 
-    ``on_stop`` is called by the signal handler with the first signal that is to end the agent.
+    The signal handler calls ``on_stop`` on the first signal that stops the agent.
     """
 
     def __init__(self, store: DataStore, *, on_stop: Callable[[str], None]) -> None:
@@ -56,18 +56,18 @@ class Wakeups:
         self._on_stop = on_stop
         self._stopping = threading.Event()
         self._stopped_by = ""
-        self._pending = Woken()
+        self._pending = Events()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._links: LinkEvents | None = None
-        # The kernel may hand a signal to any thread (watchfiles has some of its own); Python's handlers run in the main
-        # thread, which would sleep on. What Python writes here, in whichever thread, wakes it.
+        # The kernel may deliver a signal to any thread (watchfiles has its own). Python runs handlers in the main
+        # thread, which would stay asleep: the byte that Python writes here from any thread wakes it.
         self._signalled, self._signals = socket.socketpair()
         self._signalled.setblocking(False)
         self._signals.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signalled, selectors.EVENT_READ)
         self._selector.register(self._event, selectors.EVENT_READ)
-        # While a thread works, all else is left for later: whoever is told of changes may be in use by that thread.
+        # While the worker runs, other events wait: their handlers may use objects that the worker is using.
         self._working = selectors.DefaultSelector()
         self._working.register(self._signalled, selectors.EVENT_READ)
         self._working.register(self._event, selectors.EVENT_READ)
@@ -77,9 +77,9 @@ class Wakeups:
         self._handlers: dict[int, Any] = {}
         self._earlier_wakeup = -1
         self._repair_at_s = 0.0
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
-    def __enter__(self) -> Wakeups:
+    def __enter__(self) -> EventLoop:
         self._earlier_wakeup = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
         for number in (*_STOP_SIGNALS, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, self._on_signal)
@@ -105,20 +105,19 @@ class Wakeups:
         self._close_links()
         os.close(self._event)
 
-    def also_wait_for(self, sources: Iterable[Source]) -> None:
-        """What tells of changes by others. Whoever made the sources closes them, when nobody waits any more."""
+    def add_sources(self, sources: Iterable[Source]) -> None:
+        """Also wait for changes by other programs. The caller closes the sources after the loop has ended."""
         for source in sources:
             self._selector.register(source, selectors.EVENT_READ)
 
     @property
     def stopped_by(self) -> str:
-        """The name of the signal that is to end the agent, as soon as there was one."""
+        """The name of the signal that stops the agent; "" before there was one."""
         return self._stopped_by
 
     def work(self, job: Callable[[], None], *, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Have a thread do the job, and wait for it; what it raises is raised. ``meanwhile`` is called each second.
-
-        Without a thread to be had it is done here: then a signal waits for it.
+        """Run the job in the worker thread and wait for it; its exception is raised here. ``meanwhile`` is called each
+        second. If no thread can be started the job runs here, and signals wait for its end.
         """
         worker = self._worker_now()
         if worker is None:
@@ -126,7 +125,7 @@ class Wakeups:
             return
         worker.begin(job)
         while worker.is_busy():
-            self._take_in(self._working.select(1.0))
+            self._dispatch(self._working.select(1.0))
             if worker.is_busy() and not self._stopped_by:
                 meanwhile()
         worker.finish()
@@ -137,16 +136,16 @@ class Wakeups:
             try:
                 self._worker = Worker(self._wake)
             except (RuntimeError, MemoryError) as error:
-                self._log_once("no thread of its own for a pass: signals wait for the end of each", error)
+                self._log_once("cannot start a worker thread: signals wait for the end of each pass", error)
         return self._worker
 
     def _wake(self) -> None:
         os.eventfd_write(self._event, 1)
 
-    def wait(self, until_s: float | None, *, every_s: float | None, tick: Callable[[], None]) -> Woken:
-        """Sleep until something happens or the monotonic clock reads ``until_s``; ``tick`` is called each ``every_s``.
+    def wait(self, until_s: float | None, *, every_s: float | None, tick: Callable[[], None]) -> Events:
+        """Sleep until an event or until ``until_s`` on the monotonic clock; ``tick`` is called each ``every_s``.
 
-        A burst of changes is one: the wait goes on until it is over. A stop signal ends it at once.
+        A burst of changes counts as one event: the wait ends after the burst. A stop signal ends it at once.
         """
         first_s: float | None = None
         while True:
@@ -162,30 +161,30 @@ class Wakeups:
             ready = self._select(min(limits, default=None))
             tick()
             if self._pending.stop or (self._pending.any and not ready) or _reached(first_s, _BURST_S):
-                return self._take()
+                return self._take_pending()
             if not self._pending.any and until_s is not None and time.monotonic() >= until_s:
-                return Woken()
+                return Events()
 
     def _select(self, until_s: float | None) -> bool:
-        """Wait, collect what came; whether anything did."""
+        """Wait and collect events; whether there were any."""
         timeout = None if until_s is None else max(0.0, until_s - time.monotonic())
         ready = self._selector.select(timeout)
-        self._take_in(ready)
+        self._dispatch(ready)
         return bool(ready)
 
-    def _take_in(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def _dispatch(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, _ in ready:
             if key.fileobj is self._links:
                 self._drain_links()
             elif isinstance(key.fileobj, Source):
                 self._pending.losses |= key.fileobj.ready()
             elif key.fileobj is self._signalled:
-                self._signalled.recv(4096)  # its handler has run or runs now, and says more through the event
+                self._signalled.recv(4096)  # the signal handler reports through the eventfd
             else:
                 os.eventfd_read(self._event)
 
-    def _take(self) -> Woken:
-        taken, self._pending = self._pending, Woken(stop=self._stopped_by)
+    def _take_pending(self) -> Events:
+        taken, self._pending = self._pending, Events(stop=self._stopped_by)
         return taken
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -198,13 +197,13 @@ class Wakeups:
                 self._on_stop(name)
         os.eventfd_write(self._event, 1)
 
-    # -- what may be missing for a while -------------------------------------------------------------------------------
+    # -- sources that may be missing for a while -----------------------------------------------------------------------
 
     def _is_incomplete(self) -> bool:
         return self._links is None or not self._is_watching
 
     def _repair(self) -> None:
-        """Begin what has not begun or has ended; what changed meanwhile is looked for."""
+        """Start the sources that are not running; look for changes they missed."""
         self._repair_at_s = time.monotonic() + _REPAIR_EVERY_S
         if self._links is None:
             self._open_links()
@@ -214,18 +213,18 @@ class Wakeups:
                 self._watcher = Helper(self._watch_store)
             except (RuntimeError, MemoryError) as error:
                 self._is_watching = False
-                self._log_once("cannot watch for changes of the policy; reading it again and again instead", error)
+                self._log_once("cannot watch the policy for changes; polling it instead", error)
                 self._pending.policy = True
 
     def _open_links(self) -> None:
         try:
             self._links = LinkEvents()
             self._selector.register(self._links, selectors.EVENT_READ)
-            self._pending.links |= bool(self._said)  # there may have been changes
+            self._pending.links |= bool(self._logged)  # there may have been changes
         except OSError as error:
             self._close_links()
             self._pending.links = True
-            self._log_once("cannot watch the interfaces of this host; looking again and again instead", error)
+            self._log_once("cannot watch the interfaces of this host; polling them instead", error)
 
     def _drain_links(self) -> None:
         assert self._links is not None
@@ -233,7 +232,7 @@ class Wakeups:
         try:
             self._links.drain()
         except OSError as error:
-            self._log_once("cannot watch the interfaces of this host; looking again and again instead", error)
+            self._log_once("cannot watch the interfaces of this host; polling them instead", error)
             self._selector.unregister(self._links)
             self._close_links()
 
@@ -247,14 +246,14 @@ class Wakeups:
             for _ in self._store.changes(self._stopping):
                 self._pending.policy = True
                 os.eventfd_write(self._event, 1)
-        except BaseException as error:  # also what foreign code panics with; the wait starts another thread
-            self._log_once("watching for changes of the policy failed; beginning anew", error)
+        except BaseException as error:  # includes panics of Rust code; the next wait starts another thread
+            self._log_once("watching the policy for changes failed; starting again", error)
             self._is_watching = False
             os.eventfd_write(self._event, 1)
 
     def _log_once(self, message: str, error: BaseException) -> None:
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._logged:
+            self._logged.add(message)
             event(logging.ERROR, message, problem=f"{type(error).__name__}: {error}")
 
 

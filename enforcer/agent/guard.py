@@ -1,12 +1,11 @@
-"""Guard: notices within a second when somebody takes away, or changes, what is enforced in this network namespace.
+"""Guard: detects within a second when another program removes or changes what is enforced in this network namespace.
 
-nf_tables tells of every transaction; legacy iptables, ipset and BPF tell nobody, so they are looked at each second
-(docs/performance.md has what that costs). What is noticed is not repaired here but by the next pass, which compares
-everything anyway. The exception is a pin that somebody removed: it is put back at once, for as long as the guard holds
-the link open, its program stays attached.
+nf_tables notifies of every transaction. Legacy iptables, ipset and BPF do not, so they are polled each second
+(docs/performance.md states the cost). The guard does not repair: the next pass does, as it compares everything anyway.
+The exception is a removed pin. It is restored at once; while the guard holds the link open its program stays attached.
 
-What is made different at the same instant as a pass is under way, or without a trace (a member of an ipset exchanged
-for another), is found by the regular resync.
+The resync finds changes that happen during a pass, and changes that leave no trace, such as one ipset member exchanged
+for another.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Loss:
-    """Something of ours that somebody took away or changed, in a sentence, and who did, where that is known."""
+    """What another program removed or changed, in a sentence, and which program, if known."""
 
     what: str
     by: str = ""
@@ -42,7 +41,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Source:
-    """What an event loop waits for: readable when ``ready`` is to be called, which says whether a pass is due."""
+    """A descriptor for the event loop. When it is readable, call ``ready``, which returns whether a pass is due."""
 
     descriptor: Callable[[], int]
     ready: Callable[[], bool]
@@ -52,7 +51,7 @@ class Source:
 
 
 class Guard:
-    """Acts in the network namespace it was made in. ``close`` it, or use it in a ``with``."""
+    """Acts in the network namespace where it was created. A context manager; else call ``close``."""
 
     def __init__(self, pin_root: Path) -> None:
         _allow_descriptors()
@@ -63,10 +62,10 @@ class Guard:
         with suppress(HostError):  # a kernel without nfnetlink has no nf_tables to watch
             self._nft = NftEvents(TABLE)
         self._noticed: dict[str, Loss] = {}
-        self._told: set[str] = set()  # since the last pass
-        self._unable: set[str] = set()  # why something could not be looked at
+        self._reported: set[str] = set()  # since the last pass
+        self._logged_problems: set[str] = set()  # why something could not be checked
         self._lock = threading.Lock()  # a pass may be another thread's
-        self._hearing = threading.Lock()
+        self._draining = threading.Lock()
         self._changed = True
 
     def __enter__(self) -> Guard:
@@ -83,33 +82,33 @@ class Guard:
                 watch.close()
 
     def sources(self) -> tuple[Source, ...]:
-        """To be waited for."""
+        """The descriptors to wait for."""
         timer = Source(self._timer.fileno, self._look)
-        return (timer, Source(self._nft.fileno, self._hear)) if self._nft else (timer,)
+        return (timer, Source(self._nft.fileno, self._drain_nft)) if self._nft else (timer,)
 
     def look(self) -> None:
-        """Look at once, where nobody waits for the sources."""
+        """Check now, while nobody waits for the sources."""
         with self._lock:
             self._look_at_all()
-        self._hear()
+        self._drain_nft()
 
     def noticed(self) -> tuple[Loss, ...]:
-        """What is newly gone or changed since the last call."""
+        """The losses found since the last call."""
         found, self._noticed = self._noticed, {}
         return tuple(found.values())
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Around each pass; what it changes is no loss. It says by :meth:`unchanged` that there was none.
+        """Wrap each pass: its own changes are not losses. It calls :meth:`unchanged` when it made none.
 
-        Looks first, so that what the pass puts back is named whatever it was started by. What was there just before a
-        pass that changed nothing is what is to be there: whatever differs from it came later. After a pass that did
-        change something nobody knows yet whether that is there still; the next pass will.
+        Checks first, so that what the pass restores is reported whatever started the pass. If the pass changes nothing,
+        the state just before it is the reference, and any later difference is a loss. If it changes something, only the
+        next pass shows whether the change persisted.
         """
         with self._lock:
             self._look_at_all(at_any_cost=True)
-            self._hear()
-            self._told.clear()
+            self._drain_nft()
+            self._reported.clear()
             self._remember()
             self._changed = True
             try:
@@ -119,7 +118,7 @@ class Guard:
                     self._remember()
 
     def unchanged(self) -> None:
-        """Within a pass: it found everything as it is to be."""
+        """Within a pass: nothing had to be changed."""
         self._changed = False
 
     def _remember(self) -> None:
@@ -128,13 +127,13 @@ class Guard:
             self._safely(self._iptables.remember)
 
     def watch(self, plan: Plan) -> None:
-        """Within a pass: watch the parts of the kernel that this plan uses. To look at others could load them."""
+        """Within a pass: watch the subsystems that this plan uses. Reading others could load their modules."""
         backends = {item.raw_backend for item in plan.interfaces}
         if self._nft and (Backend.NFTABLES in backends or any(item.netdev for item in plan.interfaces)):
             self._safely(self._nft.listen)
         if Backend.IPTABLES in backends and self._iptables is None:
             self._iptables = IptablesWatch()
-            self._changed = True  # there is nothing to compare with yet
+            self._changed = True  # nothing to compare with yet
         elif Backend.IPTABLES not in backends and self._iptables is not None:
             self._iptables.close()
             self._iptables = None
@@ -142,7 +141,7 @@ class Guard:
     def _look(self) -> bool:
         self._timer.take()
         if not self._lock.acquire(blocking=False):
-            return False  # a pass looks at everything itself
+            return False  # the running pass checks everything itself
         try:
             self._look_at_all()
         finally:
@@ -155,10 +154,10 @@ class Guard:
             iptables = self._iptables
             self._safely(lambda: self._notice(map(Loss, iptables.losses())))
 
-    def _hear(self) -> bool:
+    def _drain_nft(self) -> bool:
         if self._nft is None:
             return False
-        with self._hearing:
+        with self._draining:
             changes = self._nft.changes()
             for change in changes:
                 self._notice(Loss(what, change.by) for what in change.what)
@@ -166,22 +165,24 @@ class Guard:
 
     def _notice(self, losses: Iterable[Loss]) -> None:
         for loss in losses:
-            if loss.what not in self._told:
-                self._told.add(loss.what)
+            if loss.what not in self._reported:
+                self._reported.add(loss.what)
                 self._noticed[loss.what] = loss
 
     def _safely(self, look: Callable[[], None]) -> None:
-        """What cannot be looked at is said once, and left to the regular resync."""
+        """Log once what cannot be checked, and leave it to the resync."""
         try:
             look()
-        except Exception as error:  # whatever it is, it must not keep the agent from its work
-            if str(error) not in self._unable:
-                self._unable.add(str(error))
-                event(logging.WARNING, "cannot watch for changes by others; the resync will find them", problem=error)
+        except Exception as error:  # no exception may stop the agent
+            if str(error) not in self._logged_problems:
+                self._logged_problems.add(str(error))
+                event(
+                    logging.WARNING, "cannot watch for changes by other programs; the resync finds them", problem=error
+                )
 
 
 def _allow_descriptors() -> None:
-    """As many descriptors as this process may have: each interface's pins are held open."""
+    """Raise the soft limit of descriptors to the hard limit: each interface's pins are held open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,10 +1,9 @@
 """One agent at a time in a network namespace.
 
-An agent holds a lock as long as it lives, beside that of each pass (:mod:`enforcer.kernel.lock`), and says in its file
-who it is. The lock is the kernel's and ends with the process, however that ends; a file that nobody has locked says
-nothing, so neither a stale file nor a process number in use again can stand for an agent. It is an open file
-description lock (fcntl(2)), since of those one can ask without taking them for a moment, which would keep an agent that
-starts just then from it.
+An agent holds a lock for its lifetime, in addition to the lock of each pass (:mod:`enforcer.kernel.lock`), and writes
+its identity into the lock file. The kernel releases the lock when the process ends, so neither a stale file nor a
+reused pid is taken for an agent. It is an open file description lock (fcntl(2)): F_OFD_GETLK tests such a lock without
+taking it. Taking it, even briefly, could reject an agent that starts at that moment.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ _UNKNOWN = AgentRecord(0, "?", "?", "?")
 
 @contextmanager
 def agent_lock(record: AgentRecord, directory: Path = DIRECTORY) -> Iterator[None]:
-    """Makes the calling process the agent of the calling thread's network namespace. Leaves no file behind.
+    """Make the calling process the agent of the calling thread's network namespace. Leaves no file behind.
 
-    Raises AgentRunsError when there is one already.
-    Where no file can be made (/run full, or read-only) nobody is excluded, which is said.
+    Raises AgentRunsError when another agent runs. Where no lock file can be created (/run full or read-only) a second
+    agent is not rejected; this is logged.
     """
     path = _agent_path(directory)
     descriptor = _become_agent(path, record)
-    if descriptor is None:  # to enforce matters more than to be alone
-        event(logging.WARNING, "no lock file can be made: another agent here would not be noticed", file=path)
+    if descriptor is None:  # enforcing matters more than being the only agent
+        event(logging.WARNING, "cannot create the lock file: a second agent would not be detected", file=path)
         yield
         return
     try:
@@ -67,7 +66,7 @@ def agent_lock(record: AgentRecord, directory: Path = DIRECTORY) -> Iterator[Non
 
 
 def _become_agent(path: Path, record: AgentRecord) -> int | None:
-    """A descriptor of the file, locked; None where there can be no file. Raises AgentRunsError."""
+    """A descriptor of the locked file; None where the file cannot be created. Raises AgentRunsError."""
     while (descriptor := open_lock_file(path)) is not None:
         try:
             if _try_lock(descriptor):
@@ -78,8 +77,8 @@ def _become_agent(path: Path, record: AgentRecord) -> int | None:
                     return descriptor
             elif running := running_agent(path.parent):  # else it has ended since
                 raise AgentRunsError(
-                    f"{running} enforces in this network namespace already; two would undo each other's work: "
-                    "stop that one first"
+                    f"{running} already enforces in this network namespace; two agents would undo each other's "
+                    f"changes: stop it first"
                 )
         except BaseException:
             os.close(descriptor)
@@ -89,8 +88,8 @@ def _become_agent(path: Path, record: AgentRecord) -> int | None:
 
 
 def running_agent(directory: Path = DIRECTORY) -> AgentRecord | None:
-    """The agent of the calling thread's network namespace, None when none runs. A directory that others can write to
-    tells nothing: no agent has its lock there.
+    """The agent of the calling thread's network namespace, None when none runs. A directory that others can write to is
+    ignored: no agent has its lock there.
     """
     try:
         if not directories.is_there(directory):
@@ -121,13 +120,13 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Whether any other open file has it locked."""
+    """Whether another open file description holds the lock."""
     answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def _decode(data: bytes) -> AgentRecord:
-    """What an agent says of itself; one that has its lock, but has not said it yet, is one all the same."""
+    """The record of an agent; unknown while an agent holds the lock but has not written its record yet."""
     try:
         fields = json.loads(data)
         return AgentRecord(int(fields["pid"]), str(fields["since"]), str(fields["node"]), str(fields["policy"]))

@@ -1,4 +1,4 @@
-"""What an agent tells people: each thing once, on the log and to systemd."""
+"""What an agent reports, each thing once: to the log and to systemd."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from enforcer.system.log import event
 
 
 class AgentLog:
-    """Remembers what was said since everything last was well."""
+    """Remembers what was logged since the last recovery."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
-        self._faults: frozenset[Fault] = frozenset()  # what was wrong with what was read last
+        self._logged: set[str] = set()
+        self._faults: frozenset[Fault] = frozenset()  # of the last read
 
-    def complain(self, message: str, error: BaseException) -> None:
-        """An error, once; the traceback of one that nobody raised on purpose at level debug. Raises nothing."""
-        with suppress(Exception):  # there may be no memory for the words
+    def error_once(self, message: str, error: BaseException) -> None:
+        """Log an error once; an unexpected one with its traceback at level debug. Raises nothing."""
+        with suppress(Exception):  # there may be no memory for the message
             problem = _one_line(error)
             notify(f"STATUS={message}: {problem}")
-            if (said := f"{message}: {problem}") not in self._said:
-                self._said.add(said)
+            if (text := f"{message}: {problem}") not in self._logged:
+                self._logged.add(text)
                 event(logging.ERROR, message, problem=problem)
                 self._trace(error)
 
-    def say(self, level: int, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+    def log_once(self, level: int, message: str) -> None:
+        """A message, once."""
+        if message not in self._logged:
+            self._logged.add(message)
             event(level, message)
 
     def recovered(self) -> None:
@@ -41,26 +42,26 @@ class AgentLog:
         self.forget()
 
     def forget(self) -> None:
-        """All is well: what happens from now on is said anew."""
-        self._said.clear()
+        """Log every message again when it next occurs."""
+        self._logged.clear()
 
-    def tell_faults(self, loaded: Loaded) -> None:
-        """Say what is newly wrong, and when nothing is any more."""
+    def log_faults(self, loaded: Loaded) -> None:
+        """Log new faults, and that the last fault is gone."""
         if self._faults and not loaded.faults:
-            event(logging.INFO, "healthy again: everything in the policy is accepted")
+            event(logging.INFO, "recovered: the whole policy is accepted")
         for fault in loaded.faults:
             if fault not in self._faults:
                 event(logging.ERROR, "policy not accepted", problem=_first_line(fault.finding), outcome=fault.outcome)
         for crash in loaded.crashes:
-            if (problem := _one_line(crash)) not in self._said:
-                self._said.add(problem)
+            if (problem := _one_line(crash)) not in self._logged:
+                self._logged.add(problem)
                 self._trace(crash)
         self._faults = frozenset(loaded.faults)
         if loaded.faults:
-            notify(f"STATUS={self._ailing()}")
+            notify(f"STATUS={self._fault_summary()}")
 
-    def tell(self, applied: Applied) -> None:
-        """A line for each interface, and one of all together."""
+    def applied(self, applied: Applied) -> None:
+        """Log a line for each interface, and a summary."""
         plans = applied.plan.interfaces
         for change in applied.changes:
             event(logging.DEBUG, change)
@@ -75,16 +76,16 @@ class AgentLog:
                 entries_in_xdp=len(item.xdp_entries),
                 not_earlier="; ".join(f"{mode}: {reason}" for mode, reason in item.mode_reasons) or "-",
             )
-        event(logging.INFO, "policy is in the kernel", interfaces=len(plans), changes=len(applied.changes))
+        event(logging.INFO, "policy applied", interfaces=len(plans), changes=len(applied.changes))
         doing = f"enforcing on {len(plans)} interfaces"
-        notify("STATUS=" + "; ".join(filter(None, [doing, self._ailing()])))
+        notify("STATUS=" + "; ".join(filter(None, [doing, self._fault_summary()])))
 
-    def _ailing(self) -> str:
+    def _fault_summary(self) -> str:
         return f"{len(self._faults)} faults in the policy, see the log" if self._faults else ""
 
     def _trace(self, error: BaseException) -> None:
         if not isinstance(error, EnforcerError):
-            event(logging.DEBUG, "where it was raised", error=error)
+            event(logging.DEBUG, "traceback", error=error)
 
 
 def _one_line(error: BaseException) -> str:

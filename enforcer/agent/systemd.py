@@ -1,17 +1,17 @@
-"""What systemd is told by a service of ``Type=notify``, and nothing when there is no systemd (sd_notify(3))."""
+"""sd_notify(3) for a service of ``Type=notify``; without systemd it does nothing."""
 
 from __future__ import annotations
 
 import os
 import socket
 
-_STATE_MAX_CHARS = 2000  # a status is for people to read, and a datagram has an end
+_STATE_MAX_CHARS = 2000  # a status is for people, and datagrams have a maximum size
 
 
 def notify(*states: str) -> None:
-    """Send states such as ``READY=1`` and ``STATUS=...``. A service manager that does not listen is no error.
+    """Send states such as ``READY=1`` and ``STATUS=...``. A service manager that does not listen is not an error.
 
-    A line break would begin a state of its own, and names of files may hold one: control characters are escaped.
+    A line break would start a new state, and file names may contain one: control characters are escaped.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -27,7 +27,7 @@ def notify(*states: str) -> None:
 
 
 def watchdog_interval_s() -> float | None:
-    """How often ``WATCHDOG=1`` is to be sent: half of what systemd allows; None when it does not watch this process."""
+    """The interval between ``WATCHDOG=1``: half of systemd's limit; None when systemd does not watch this process."""
     allowed_us = os.environ.get("WATCHDOG_USEC", "")
     watched = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not (allowed_us.isascii() and allowed_us.isdigit()) or watched != str(os.getpid()):
@@ -36,5 +36,5 @@ def watchdog_interval_s() -> float | None:
 
 
 def _escaped(state: str) -> str:
-    """The state as text that UTF-8 can hold, on one line."""
+    """The state on one line, as valid UTF-8."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in state[:_STATE_MAX_CHARS])

@@ -32,7 +32,7 @@ def event(level: int, message: str, *, error: BaseException | None = None, **fie
     logger.log(level, "%s", message, exc_info=error, extra={"fields": fields})
 
 
-def last_words(message: str) -> None:
+def log_without_blocking(message: str) -> None:
     """Log a warning, if that can be done at once: no lock is waited for, and no reader."""
     record = logger.makeRecord(logger.name, logging.WARNING, "", 0, "%s", (message,), None)
     for handler in logger.handlers:

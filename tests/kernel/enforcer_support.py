@@ -24,7 +24,7 @@ VICTIM = "10.0.0.1"
 PORT = 9
 DENIED, ALLOWED = "203.0.113.7", "198.51.100.9"
 DEADLINE_S = 60.0
-APPLIED = 'msg="policy is in the kernel"'
+APPLIED = 'msg="policy applied"'
 
 
 def endpoint(interface: str = "eth0", *, node: str = NODE) -> str:

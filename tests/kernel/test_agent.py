@@ -30,7 +30,7 @@ from tests.kernel.enforcer_support import (
 pytestmark = pytest.mark.needs_root
 
 BROKEN = 'msg="policy not accepted"'
-HEALTHY = "healthy again"
+HEALTHY = "recovered: the whole policy"
 STOPPED = "stopping; the policy stays in the kernel"
 SERVICES = "{action: Deny, source: {services: {name: web, namespace: shop}}}"
 DENY_OTHERS = "{action: Deny, source: {nets: [192.0.2.0/24]}}"
@@ -146,7 +146,7 @@ def test_a_rule_that_cannot_be_enforced_takes_only_its_policy_with_it_at_the_fir
     write(store, documents(endpoint(), deny_list("203.0.113.0/24"), policy(), bad))
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
-        line = running.expect("left out, as it cannot be enforced: GlobalNetworkPolicy web; all other policies are")
+        line = running.expect("cannot be enforced, skipped: GlobalNetworkPolicy web; all other policies are")
         assert "level=error" in line
         assert "services" in line
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
@@ -160,7 +160,7 @@ def test_a_rule_that_cannot_be_enforced_takes_only_its_policy_with_it_at_the_fir
         running.expect(APPLIED)
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
         running.end(signal.SIGTERM)
-        assert sum("left out, as it cannot be enforced" in line for line in running.lines) == 1
+        assert sum("cannot be enforced, skipped" in line for line in running.lines) == 1
 
 
 def test_a_policy_that_is_in_the_kernel_is_not_left_out(host: NetnsPair, pin_root: Path, store: Path) -> None:
@@ -215,7 +215,7 @@ def test_an_agent_that_starts_on_broken_policy_keeps_what_is_in_the_kernel(
         first.end(signal.SIGTERM)
         write(store, "kind: [")
         with agent(host, pin_root, store, STATE_DIRECTORY=f"{store}.lost") as second:
-            second.expect("what is in the kernel stays as it is")
+            second.expect("the kernel state stays unchanged")
             assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
             write(store, documents())
             second.expect(APPLIED)

@@ -68,13 +68,13 @@ def test_commands_beside_an_agent_say_that_it_runs(
     forced = run(netns_pair, ["detach", "--force", *here])
     assert forced.returncode == 0
     assert f"warning: {who}" in forced.stderr
-    running.expect("somebody took away or changed what is enforced")
-    running.expect("everything is in the kernel again")
+    running.expect("another program removed or changed what is enforced")
+    running.expect("everything is restored")
 
     forced = run(netns_pair, ["apply", "--force", *words])
     assert forced.returncode == 0
-    running.expect("somebody took away or changed what is enforced")
-    running.expect("everything is in the kernel again")
+    running.expect("another program removed or changed what is enforced")
+    running.expect("everything is restored")
 
     running.end(signal.SIGTERM)
     assert run(netns_pair, ["status", *here]).stdout.startswith("no agent runs")

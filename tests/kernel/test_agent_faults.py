@@ -229,7 +229,7 @@ def pins_unreadable(scene: Scene) -> Iterator[None]:
     scene.pin_root.chmod(mode)
 
 
-HEALTHY = "healthy again"
+HEALTHY = "recovered: the whole policy"
 RECOVERED = "recovered: everything is enforced again"
 
 # what is wrong, how it comes about, what the log says of it, what the log says when it is over

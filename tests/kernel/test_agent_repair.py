@@ -48,8 +48,8 @@ from tests.kernel.xdp_support import pinned_ids, state_of
 
 pytestmark = pytest.mark.needs_root
 
-AGAIN = "everything is in the kernel again"
-NOTICED = "somebody took away or changed what is enforced"
+AGAIN = "everything is restored"
+NOTICED = "another program removed or changed what is enforced"
 SELDOM = felix(xdpRefreshInterval="1h", ipsetsRefreshInterval="1h", iptablesRefreshInterval="1h")
 NETS = ("203.0.113.0/24", "192.0.2.7/32", "10.9.0.0/16")
 LISTED = documents(endpoint(), deny_list(*NETS), policy(), SELDOM)
@@ -333,7 +333,7 @@ def test_who_keeps_taking_it_away_is_not_fought_at_full_speed(host: NetnsPair, p
                 ["sh", "-c", "while :; do nft delete table ip enforcer 2>/dev/null; sleep 0.05; done"]
             )
         try:
-            line = running.expect("taken away 8 times in")
+            line = running.expect("removed 8 times in")
         finally:
             other.kill()
             other.wait()
@@ -352,7 +352,7 @@ def test_what_only_the_resync_finds_is_said_as_well(host: NetnsPair, pin_root: P
         running.expect(APPLIED)
         with host.host(), Map.open_pinned(Pins.of(pin_root, "eth0").directory / "manifest") as manifest:
             manifest.update(bytes(4), bytes(manifest.value_size))
-        line = running.expect("put back what somebody took away or changed")
+        line = running.expect("restored what another program removed or changed")
         assert "level=warning" in line
         assert "eth0: policy replaced" in line
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]

@@ -87,10 +87,10 @@ def test_the_agent_starts_no_child(netns_pair: NetnsPair, pin_root: Path, tmp_pa
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if "policy is in the kernel" in line:
+        if "policy applied" in line:
             process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=DEADLINE_S) == 0
-    assert any("policy is in the kernel" in line for line in lines), lines
+    assert any("policy applied" in line for line in lines), lines
     assert not [line for line in lines if line.startswith("CHILD")]
     assert not (trap / "executed").exists()
 

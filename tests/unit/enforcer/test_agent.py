@@ -12,7 +12,7 @@ import pytest
 
 from enforcer.agent.agent import Agent
 from enforcer.agent.backoff import BackOff
-from enforcer.agent.event_loop import Woken
+from enforcer.agent.event_loop import Events
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.model.errors import InternalError, KernelError, PrivilegeError, UnsupportedRuleError
 from enforcer.planning.plan import Plan
@@ -22,7 +22,7 @@ from enforcer.policy.tolerant import Loaded
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}"
 FIRST, SECOND, KEPT = (load_text(SET % name) for name in ("first", "second", "kept"))
-CHANGE = Woken(policy=True)
+CHANGE = Events(policy=True)
 
 
 class Store:
@@ -102,9 +102,9 @@ def test_nothing_that_is_raised_when_reading_ends_it(error: BaseException, caplo
     for _ in range(3):
         agent._react(CHANGE)
     assert enforcer.applied == ["first"] * 4, "what was read last is enforced again"
-    assert caplog.text.count("the policy cannot be read; what is enforced stays") == 1
+    assert caplog.text.count("cannot read the policy; the enforced policy stays") == 1
     store.now = SECOND
-    agent._react(Woken())
+    agent._react(Events())
     assert enforcer.applied[-1] == "second", "reading was due again without a change"
 
 
@@ -117,13 +117,13 @@ def test_what_no_pass_should_raise_leaves_the_last_good_policy(
     agent = started(store, enforcer)
     store.now = SECOND
     agent._react(CHANGE)
-    agent._react(Woken())
+    agent._react(Events())
     assert enforcer.applied == ["first", "first", "first"]
     assert caplog.text.count("not everything is enforced; trying again") == 1
     assert caplog.text.count("Traceback") == (not isinstance(error, InternalError))
     assert store.keeps == [FIRST], "what is not enforced is not kept"
     enforcer.fails.clear()
-    agent._react(Woken())
+    agent._react(Events())
     assert enforcer.applied[-1] == "second"
     assert "recovered: everything is enforced again" in caplog.text
     assert store.keeps == [FIRST, SECOND]
@@ -137,7 +137,7 @@ def test_what_the_host_lacks_is_waited_for(error: BaseException, caplog: pytest.
     for _ in range(3):
         agent._react(CHANGE)
     enforcer.fails.clear()
-    agent._react(Woken())
+    agent._react(Events())
     assert enforcer.applied == ["first", "first"]
     assert caplog.text.count("not everything is enforced; trying again") == 1
 
@@ -150,7 +150,7 @@ def test_a_repair_that_fails_is_not_tried_again_at_once(monkeypatch: pytest.Monk
 
     agent = started(Store(), FailingEnforcer())
     monkeypatch.setattr(agent, "_links_now", none_left)
-    agent._react(Woken(losses=True))
+    agent._react(Events(losses=True))
     assert agent._repairs.due_s is None
     assert agent._due_s is not None
     assert agent._due_s > time.monotonic() + 0.5
@@ -167,7 +167,7 @@ def test_without_privilege_at_the_start_it_ends() -> None:
 def test_at_the_start_the_last_good_policy_of_an_earlier_run_stands_in(error: BaseException) -> None:
     enforcer, store = FailingEnforcer(first=error), Store(kept=KEPT)
     agent = started(store, enforcer)
-    agent._react(Woken())
+    agent._react(Events())
     assert enforcer.applied == ["kept", "kept"]
     assert store.keeps == []
     store.now = SECOND
@@ -183,5 +183,5 @@ def test_attempts_become_seldom_but_never_stop() -> None:
         back_off.failed()
         waits.append(back_off.wait_s)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    back_off.went_well()
+    back_off.succeeded()
     assert back_off.wait_s == 0

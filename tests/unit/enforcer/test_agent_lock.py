@@ -48,7 +48,7 @@ def test_an_agent_is_seen_while_it_holds_the_lock_and_leaves_nothing(tmp_path: P
 
 def test_a_second_agent_is_refused_with_the_first_ones_number(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
-        with pytest.raises(AgentRunsError, match=r"pid 4711, since 2026-01-02T03:04:05Z, node onyx.*stop that one"):
+        with pytest.raises(AgentRunsError, match=r"pid 4711, since 2026-01-02T03:04:05Z, node onyx.*stop it first"):
             agent_lock(ME, tmp_path).__enter__()
         assert other.stdin
         other.stdin.close()

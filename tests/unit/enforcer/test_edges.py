@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.agent.event_loop import Wakeups
+from enforcer.agent.event_loop import EventLoop
 from enforcer.agent.systemd import notify, watchdog_interval_s
 from enforcer.datastore.files import FileStore
 from enforcer.kernel.lock import namespace_lock
@@ -308,26 +308,26 @@ def test_without_a_thread_the_work_is_done_all_the_same(
     store = Quiet()
     monkeypatch.setattr(_thread, "start_new_thread", refused)
     done: list[int] = []
-    with Wakeups(store, on_stop=unused) as wakeups:
-        wakeups.work(lambda: done.append(1))
+    with EventLoop(store, on_stop=unused) as loop:
+        loop.work(lambda: done.append(1))
         assert done == [1]
-        assert wakeups.wait(None, every_s=None, tick=lambda: None).policy, "read again, as changes are not heard of"
+        assert loop.wait(None, every_s=None, tick=lambda: None).policy, "read again, as changes are not heard of"
         monkeypatch.setattr(_thread, "start_new_thread", start)
-        wakeups.work(lambda: done.append(2))
-        woken = wakeups.wait(None, every_s=None, tick=lambda: None)
-        assert woken.policy
+        loop.work(lambda: done.append(2))
+        events = loop.wait(None, every_s=None, tick=lambda: None)
+        assert events.policy
         assert store.begun.acquire(timeout=DEADLINE_S), "watching begins when there are threads again"
     assert done == [1, 2]
-    assert caplog.text.count("no thread of its own for a pass") == 1
+    assert caplog.text.count("cannot start a worker thread") == 1
 
 
 def test_a_thread_that_dies_before_it_begins_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one does without memory for its first frame."""
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: 0)
-    monkeypatch.setattr("enforcer.agent.helper._BEGINS_WITHIN_S", 0.01)
+    monkeypatch.setattr("enforcer.agent.threads._BEGINS_WITHIN_S", 0.01)
     done: list[int] = []
-    with Wakeups(Quiet(), on_stop=unused) as wakeups:
-        wakeups.work(lambda: done.append(1))
+    with EventLoop(Quiet(), on_stop=unused) as loop:
+        loop.work(lambda: done.append(1))
     assert done == [1]
 
 
@@ -335,17 +335,17 @@ def test_what_the_work_raises_is_raised() -> None:
     def work() -> None:
         raise RecursionError("too deep")
 
-    with Wakeups(Quiet(), on_stop=unused) as wakeups, pytest.raises(RecursionError, match="too deep"):
-        wakeups.work(work)
+    with EventLoop(Quiet(), on_stop=unused) as loop, pytest.raises(RecursionError, match="too deep"):
+        loop.work(work)
 
 
 def test_watching_that_fails_begins_anew(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("enforcer.agent.event_loop._REPAIR_EVERY_S", 0.1)
     store = Quiet()
     store.fails = True
-    with Wakeups(store, on_stop=unused) as wakeups:
-        assert wakeups.wait(time.monotonic() + DEADLINE_S, every_s=None, tick=lambda: None).policy
-    assert caplog.text.count("watching for changes of the policy failed; beginning anew") == 1
+    with EventLoop(store, on_stop=unused) as loop:
+        assert loop.wait(time.monotonic() + DEADLINE_S, every_s=None, tick=lambda: None).policy
+    assert caplog.text.count("watching the policy for changes failed; starting again") == 1
 
 
 def test_a_signal_is_heard_while_work_goes_on() -> None:
@@ -355,6 +355,6 @@ def test_a_signal_is_heard_while_work_goes_on() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard.wait(DEADLINE_S)
 
-    with Wakeups(Quiet(), on_stop=lambda name: heard.set()) as wakeups:
-        wakeups.work(work)
-        assert wakeups.stopped_by == "SIGTERM"
+    with EventLoop(Quiet(), on_stop=lambda name: heard.set()) as loop:
+        loop.work(work)
+        assert loop.stopped_by == "SIGTERM"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enforcer.agent.repairs import Pauses
+from enforcer.agent.repairs import RepairPauses
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 
 def test_different_things_may_all_go_at_once() -> None:
-    pauses = Pauses(Clock())
+    pauses = RepairPauses(Clock())
     assert not pauses.count(f"chain {number}" for number in range(100))
     assert not pauses.count(f"chain {number}" for number in range(100))
     assert pauses.not_before_s == 0.0
@@ -22,18 +22,18 @@ def test_different_things_may_all_go_at_once() -> None:
 
 def test_the_same_thing_for_the_eighth_time_within_a_minute_waits() -> None:
     clock = Clock()
-    pauses = Pauses(clock)
+    pauses = RepairPauses(clock)
     for _ in range(7):
         clock.now_s += 1
         assert not pauses.count(["the table"])
     clock.now_s += 1
-    assert pauses.count(["a chain", "the table"]).startswith("taken away 8 times in 7 s: the table. Another program")
+    assert pauses.count(["a chain", "the table"]).startswith("removed 8 times in 7 s: the table. Another program")
     assert pauses.not_before_s == clock.now_s + 2
 
 
 def test_pauses_grow_to_half_a_minute_and_end_after_a_quiet_minute() -> None:
     clock = Clock()
-    pauses = Pauses(clock)
+    pauses = RepairPauses(clock)
     waits = []
     for _ in range(13):
         pauses.count(["the table"])
@@ -47,7 +47,7 @@ def test_pauses_grow_to_half_a_minute_and_end_after_a_quiet_minute() -> None:
 
 def test_what_is_taken_away_now_and_then_is_put_back_at_once() -> None:
     clock = Clock()
-    pauses = Pauses(clock)
+    pauses = RepairPauses(clock)
     for _ in range(50):
         clock.now_s += 20
         assert not pauses.count(["the table"])

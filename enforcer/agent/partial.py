@@ -1,4 +1,4 @@
-"""What of a policy is enforced where some of its policies cannot be, and there is no earlier one to stay."""
+"""The part of a policy that can be enforced when some of it cannot and there is no earlier version to keep."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enforcer.enforcement.apply import Enforcer
 from enforcer.policy.resources import Resources
 
 
-def rest_of(
+def enforceable_rest(
     enforcer: Enforcer, failed: Resources, *, without: frozenset[str] | None
 ) -> tuple[Resources, dict[str, str]] | None:
-    """The resources without the policies that cannot be enforced, and these by name, with the reason. None where to
-    enforce that would take something away, or nothing would be left.
+    """The resources without the policies that cannot be enforced, and those policies by name with the reason. None when
+    enforcing the rest would remove enforced policy, or nothing is left.
 
-    ``without``: the policies that what is enforced now is without already; None where nothing is that is known of.
+    ``without``: the policies already missing from what is enforced; None when nothing is known to be enforced.
     """
     rest, refused = enforcer.enforceable(failed)
     if not refused or not any(item.do_not_track for item in rest.policies):
@@ -25,6 +25,6 @@ def rest_of(
 
 
 def _are_in_kernel(enforcer: Enforcer, policies: Collection[str]) -> bool:
-    """Whether any of these is enforced, as it was when it could be."""
+    """Whether any of these policies is enforced from an earlier run."""
     names = {entry.partition(" ")[0] for item in enforcer.status() for entry in item.entries}
     return not names.isdisjoint(f"gnp/{name}" for name in policies)

@@ -1,7 +1,7 @@
-"""A thread that is known to run, or known not to, also when memory is short.
+"""Threads that report whether they run, even when memory is short.
 
-``threading.Thread.start`` waits without end for a thread that dies before its first line, as it does without memory for
-a frame. Here that is waited for a while, and whether a thread has ended is said by the thread.
+``threading.Thread.start`` blocks for ever when the new thread dies before its first line, as it does without memory for
+a frame. Here the wait has a limit, and each thread reports its own end.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _BEGINS_WITHIN_S = 5.0
 
 
 class Helper:
-    """One thread that runs ``target``. It keeps no process from ending, and is of its maker's network namespace."""
+    """A daemon thread that runs ``target`` in the network namespace of its creator."""
 
     def __init__(self, target: Callable[[], None]) -> None:
-        """Raises RuntimeError when there is no thread to be had."""
+        """Raises RuntimeError when no thread can be started."""
         self._target = target
         self._begun = threading.Event()
         self._ended = threading.Event()
-        self._unwanted = False
+        self._abandoned = False
         _thread.start_new_thread(self._run, ())
         if not self._begun.wait(_BEGINS_WITHIN_S):
-            self._unwanted = True
-            raise RuntimeError("a new thread did not begin")
+            self._abandoned = True
+            raise RuntimeError("a new thread did not start")
 
     def has_ended(self) -> bool:
         return self._ended.is_set()
@@ -36,17 +36,17 @@ class Helper:
     def _run(self) -> None:
         try:
             self._begun.set()
-            if not self._unwanted:
+            if not self._abandoned:
                 self._target()
         finally:
             self._ended.set()
 
 
 class Worker:
-    """A :class:`Helper` that does one job after the other, and calls ``on_end`` after each."""
+    """A :class:`Helper` that runs one job after another and calls ``on_end`` after each."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
-        """Raises RuntimeError when there is no thread to be had."""
+        """Raises RuntimeError when no thread can be started."""
         self._on_end = on_end
         self._job: Callable[[], None] | None = None
         self._todo = threading.Semaphore(0)
@@ -67,7 +67,7 @@ class Worker:
         if self._raised is not None:
             raise self._raised
         if not self._done.is_set():
-            raise MemoryError("the thread of the pass ended before it")
+            raise MemoryError("the worker thread ended before its job")
 
     def has_ended(self) -> bool:
         return self._helper.has_ended()
@@ -82,7 +82,7 @@ class Worker:
             while self._todo.acquire() and (job := self._job) is not None:
                 try:
                     job()
-                except BaseException as error:  # it is for whoever waits for the job
+                except BaseException as error:  # raised again by finish()
                     self._raised = error
                 del job
                 self._done.set()
