@@ -188,7 +188,7 @@ def test_stopping_removes_the_policy_when_told_to(netns_pair: NetnsPair, pin_roo
     with agent(netns_pair, pin_root, store, "--detach-on-exit") as running:
         running.expect(APPLIED)
         assert running.end(signal.SIGINT) == 0
-    assert "the policy is removed" in running.lines[-1]
+    assert "the policy was removed" in running.lines[-1]
     assert modes(netns_pair, pin_root) == {}
     assert not pin_root.exists()
 
