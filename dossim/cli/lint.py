@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dossim.cli.options import EXISTING, allow_path_option, require_below, unknown_node
-from enforcer.cli.support import PathGiven, echo, echo_json, said, verbose_option
+from enforcer.cli.support import NonEmptyPath, echo, echo_json, require_nonempty, verbose_option
 from enforcer.model.errors import UsageError
 from enforcer.model.printable import printable
 
@@ -28,13 +28,13 @@ FOUND = 1
     "paths",
     nargs=-1,
     required=True,
-    type=PathGiven(exists=True, allow_dash=True, path_type=Path),
+    type=NonEmptyPath(exists=True, allow_dash=True, path_type=Path),
     metavar="PATH...",
 )
 @click.option(
     "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
 )
-@click.option("--node", callback=said, help="The node; default: every node that has HostEndpoints.")
+@click.option("--node", callback=require_nonempty, help="The node; default: every node that has HostEndpoints.")
 @click.option(
     "--level", type=click.Choice(LEVELS), default="note", show_default=True, help="The least level to report."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from enforcer.cli.support import PathGiven, echo_bytes, said
+from enforcer.cli.support import NonEmptyPath, echo_bytes, require_nonempty
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.printable import printable_lines
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 STDOUT = "-"
-EXISTING = PathGiven(exists=True, path_type=Path)
-CAPTURE = PathGiven(exists=True, allow_dash=True, path_type=Path)
-OUTPUT = PathGiven(allow_dash=True, dir_okay=False)
+EXISTING = NonEmptyPath(exists=True, path_type=Path)
+CAPTURE = NonEmptyPath(exists=True, allow_dash=True, path_type=Path)
+OUTPUT = NonEmptyPath(allow_dash=True, dir_okay=False)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def policy_option(command: Command) -> Command:
     return click.option(
         "-p",
         "--policy",
-        type=PathGiven(exists=True, allow_dash=True, path_type=Path),
+        type=NonEmptyPath(exists=True, allow_dash=True, path_type=Path),
         multiple=True,
         required=True,
         metavar="PATH...",
@@ -167,9 +167,13 @@ def host_options(command: Command) -> Command:
     """--policy and everything about the host; the command gets them as one :class:`HostOptions` named ``host``."""
     options = (
         policy_option,
-        click.option("--node", callback=said, help="The node, when the policy has HostEndpoints of several."),
         click.option(
-            "--interface", callback=said, help="The interface the packets arrive at; default: that of the HostEndpoint."
+            "--node", callback=require_nonempty, help="The node, when the policy has HostEndpoints of several."
+        ),
+        click.option(
+            "--interface",
+            callback=require_nonempty,
+            help="The interface the packets arrive at; default: that of the HostEndpoint.",
         ),
         click.option(
             "--address",
@@ -260,7 +264,7 @@ def untrusted_options(command: Command) -> Command:
 def allow_path_option(command: Command) -> Command:
     return click.option(
         "--allow-path",
-        type=PathGiven(exists=True, file_okay=False, path_type=Path),
+        type=NonEmptyPath(exists=True, file_okay=False, path_type=Path),
         multiple=True,
         metavar="DIR",
         help="Files below this directory may be read too, when a scenario names them or a symbolic link leads to them; "

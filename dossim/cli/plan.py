@@ -18,7 +18,7 @@ from dossim.cli.options import (
     raw_backend_option,
     unknown_node,
 )
-from enforcer.cli.support import console_for, echo, echo_json, said, verbose_option
+from enforcer.cli.support import console_for, echo, echo_json, require_nonempty, verbose_option
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UsageError
 
@@ -37,7 +37,9 @@ ASSUMED = "note: no --host given: assuming interfaces with native and generic XD
     "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
 )
 @click.option(
-    "--node", callback=said, help="The node; default: the one in FACTS, or the only one that has HostEndpoints."
+    "--node",
+    callback=require_nonempty,
+    help="The node; default: the one in FACTS, or the only one that has HostEndpoints.",
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from dossim.cli.options import UntrustedOptions, require_below, untrusted_options
-from enforcer.cli.support import PathGiven, echo, verbose_option
+from enforcer.cli.support import NonEmptyPath, echo, verbose_option
 from enforcer.model.errors import EnforcerError
 
 BAD_INPUT = 2
-EXISTING_OR_STDIN = PathGiven(exists=True, allow_dash=True, path_type=Path)
+EXISTING_OR_STDIN = NonEmptyPath(exists=True, allow_dash=True, path_type=Path)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Host facts for the eye and for programs: what each interface answers to each XDP mode, and why."""
+"""Host facts as a table and as data: what each interface answers to each XDP mode, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = "enforcer/probe/v1"
 
 
 def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
-    """The facts as JSON can say them."""
+    """The facts as JSON data."""
     return {
         "schema": SCHEMA,
         "node": facts.node,
@@ -32,15 +32,15 @@ def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
 
 
 def print_facts(facts: HostFacts, console: Console) -> None:
-    """One line for each interface, then the reason of each answer that is not a yes."""
+    """One line for each interface, then the reason of each answer other than yes."""
     console.print(line(f"kernel {facts.kernel}"), soft_wrap=True)
     for backend, probe in facts.backends.items():
         console.print(line(f"raw table through {backend}: {_sentence(probe)}"), soft_wrap=True)
     where, why = detected(facts.rules)
-    console.print(line(f"raw backend where none is asked for: {where}: {why}"), soft_wrap=True)
+    console.print(line(f"default raw backend: {where}: {why}"), soft_wrap=True)
     table = Table("interface", "driver", "mtu", *map(str, Mode), box=None, pad_edge=False, header_style="dim")
     for item in facts.interfaces:
-        answers = [str(item.modes[mode].answer) if mode in item.modes else "not asked" for mode in Mode]
+        answers = [str(item.modes[mode].answer) if mode in item.modes else "not probed" for mode in Mode]
         table.add_row(*map(line, (item.name, item.driver or "-", str(item.mtu), *answers)))
     console.print(table)
     for item in facts.interfaces:

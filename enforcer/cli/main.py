@@ -1,4 +1,4 @@
-"""The ``enforcer`` command: a thin edge around Enforcer and Agent. Acts in the network namespace it is started in."""
+"""The ``enforcer`` command: a thin layer over Enforcer and Agent. Acts in the network namespace it is started in."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rich.console import Console
 import enforcer
 from enforcer.cli.support import (
     CommandGroup,
-    PathGiven,
+    NonEmptyPath,
     emit,
     line,
     output_option,
+    require_nonempty,
     require_privilege,
-    said,
     verbose_option,
     warn,
 )
@@ -40,16 +40,16 @@ DATASTORES = ("files",)
 @click.version_option(enforcer.__version__, prog_name="enforcer")
 @verbose_option
 def main() -> None:
-    """Enforce Calico's untracked policy (doNotTrack) at the earliest point each interface of this host supports.
+    """Enforce Calico's untracked policy (doNotTrack) at the earliest stage that each interface of this host supports.
 
-    Acts in the network namespace it is started in. Exit codes: 0 done, 2 bad usage or policy, 3 this host lacks
+    Acts in the network namespace it is started in. Exit codes: 0 success, 2 bad usage or policy, 3 this host lacks
     something, 4 a bug.
 
     \b
     Example:
-      enforcer probe                        what could each interface do?
-      enforcer apply -f policy/ --dry-run   what would be enforced where, and why not earlier?
-      enforcer apply -f policy/             do it
+      enforcer probe                        what does each interface support?
+      enforcer apply -f policy/ --dry-run   what would be enforced at which stage, and why not earlier?
+      enforcer apply -f policy/             enforce it
     """
 
 
@@ -58,8 +58,8 @@ def node_option(command: Command) -> Command:
         "--node",
         default=lambda: os.uname().nodename,
         show_default="the host name",
-        callback=said,
-        help="The node whose HostEndpoints are ours.",
+        callback=require_nonempty,
+        help="Enforce the HostEndpoints of this node.",
     )(command)
 
 
@@ -69,7 +69,8 @@ def mode_option(command: Command) -> Command:
         type=click.Choice([str(choice) for choice in ModeChoice]),
         default=str(ModeChoice.AUTO),
         show_default=True,
-        help="XDP mode: the earliest there is, one by name (an error where it is not possible), or raw for none.",
+        help="XDP mode: auto takes the earliest that works; a mode by name is an error where it does not work; "
+        "raw means no XDP.",
     )(command)
 
 
@@ -79,8 +80,7 @@ def raw_backend_option(command: Command) -> Command:
         type=click.Choice([str(choice) for choice in RawChoice]),
         default=str(RawChoice.AUTO),
         show_default=True,
-        help="Where the raw part is: as the FelixConfiguration says, else where the host's own rules are; or "
-        "one by name.",
+        help="Backend for the raw table. auto: as the FelixConfiguration says, else where the host's own rules are.",
     )(command)
 
 
@@ -88,7 +88,7 @@ def netdev_ingress_option(command: Command) -> Command:
     return click.option(
         "--netdev-ingress",
         is_flag=True,
-        help="Where there is no XDP, drop right behind the driver all the same, in nf_tables (an error without it).",
+        help="On interfaces without XDP, drop at netdev ingress, right after the driver. Requires nf_tables.",
     )(command)
 
 
@@ -98,22 +98,22 @@ def toolchain_option(command: Command) -> Command:
         type=click.Choice([str(toolchain) for toolchain in Toolchain]),
         default=str(Toolchain.LIBBPF),
         show_default=True,
-        help="The XDP program: compiled ahead of time and loaded with libbpf, or compiled on this host by bcc.",
+        help="libbpf loads the XDP program compiled ahead of time; bcc compiles it on this host.",
     )(command)
 
 
 def pin_root_option(command: Command) -> Command:
     return click.option(
         "--pin-root",
-        type=PathGiven(path_type=Path),
+        type=NonEmptyPath(path_type=Path),
         envvar="ENFORCER_PIN_ROOT",
         default=None,
-        help="Directory of the BPF file system to pin in; each network namespace has its own by default.",
+        help="Directory of the BPF file system for pins. Default: one for each network namespace.",
     )(command)
 
 
 def files_option(*, help_text: str, must_exist: bool = True) -> Callable[[Command], Command]:
-    kind = PathGiven(exists=must_exist, path_type=Path)
+    kind = NonEmptyPath(exists=must_exist, path_type=Path)
     return click.option(
         "-f", "--file", "files", type=kind, multiple=True, required=True, metavar="PATH", help=help_text
     )
@@ -126,9 +126,9 @@ def files_option(*, help_text: str, must_exist: bool = True) -> Callable[[Comman
 @output_option
 @verbose_option
 def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output: str) -> None:
-    """Ask what interfaces support: yes, no, or cannot tell, and why. All of them when none is named.
+    """Probe what interfaces support: yes, no or cannot tell, and why. Without arguments, probe all interfaces.
 
-    An interface without an XDP program gets one for a moment, which passes every packet.
+    Briefly attaches an XDP program that passes every packet to each interface without one.
 
     \b
     Example:
@@ -143,10 +143,10 @@ def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output:
 
 
 @main.command()
-@files_option(help_text="A file or directory of resources; may be repeated, and more may follow as arguments.")
-@click.argument("more", nargs=-1, type=PathGiven(exists=True, path_type=Path), metavar="[PATH]...")
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
-@click.option("--force", is_flag=True, help="Even where an agent runs, which puts its own policy back.")
+@files_option(help_text="A file or directory of resources. May be repeated; arguments add more.")
+@click.argument("more", nargs=-1, type=NonEmptyPath(exists=True, path_type=Path), metavar="[PATH]...")
+@click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
+@click.option("--force", is_flag=True, help="Apply even where an agent runs. The agent restores its own policy.")
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
@@ -168,10 +168,10 @@ def apply(
     pin_root: Path | None,
     output: str,
 ) -> None:
-    """Put the desired state into the kernel, once. Doing it again changes nothing.
+    """Apply the policy to the kernel, once. A second run changes nothing.
 
-    Where an agent runs ('enforcer run'), it keeps the kernel as its own policy says: this is refused then (exit code
-    2), unless with --dry-run.
+    Refused where an agent ('enforcer run') runs, as the agent would restore its own policy (exit code 2). --dry-run
+    works there too.
 
     \b
     Example:
@@ -184,7 +184,7 @@ def apply(
     resources = load([*files, *more])
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     if not dry_run:
-        _beside_agent("what is applied here is replaced by its policy", force=force)
+        _require_no_agent("it replaces what is applied here by its own policy", force=force)
     driver = _enforcer(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
     applied = driver.apply(resources, dry_run=dry_run)
     for warning in applied.warnings:
@@ -194,21 +194,23 @@ def apply(
 
 
 @main.command()
-@files_option(help_text="A directory (or file) of resources to watch; may be repeated.", must_exist=False)
-@click.option("--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Where policy is.")
+@files_option(help_text="A directory or file of resources to watch. May be repeated.", must_exist=False)
+@click.option(
+    "--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Kind of datastore."
+)
 @click.option(
     "--state-dir",
-    type=PathGiven(file_okay=False, path_type=Path),
-    help="Where the last good policy is kept for a restart; default: $STATE_DIRECTORY, else /var/lib/enforcer.",
+    type=NonEmptyPath(file_okay=False, path_type=Path),
+    help="Where to store the last good policy for a restart. Default: $STATE_DIRECTORY, else /var/lib/enforcer.",
 )
-@click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel when stopped.")
+@click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel on exit.")
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
 @toolchain_option
 @node_option
 @pin_root_option
-@click.option("-v", "--verbose", is_flag=True, help="Log every single change, and show details of errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every change, and show details of errors.")
 def run(
     files: tuple[Path, ...],
     datastore: str,
@@ -222,11 +224,11 @@ def run(
     pin_root: Path | None,
     verbose: bool,
 ) -> None:
-    """Keep the kernel as the datastore says: watch, apply, resync. Logs to stderr.
+    """Run the agent: watch the datastore, apply changes, resync. Logs to stderr.
 
-    An object that is wrong never replaces one that is right, not even over a restart. What somebody else takes away is
-    put back within seconds, and said. SIGHUP reads everything again; SIGTERM stops, and leaves the policy in the
-    kernel, so that a restart opens no hole. A second agent in the same network namespace is refused (exit code 3).
+    A faulty object never replaces a good one, not even across a restart. What another program removes is restored
+    within seconds, and logged. SIGHUP reads everything again. SIGTERM stops the agent and leaves the policy in the
+    kernel, so that a restart leaves no gap. A second agent in the same network namespace is refused (exit code 3).
 
     \b
     Example:
@@ -240,7 +242,7 @@ def run(
     from enforcer.system.directories import is_there
 
     if state_dir is not None:
-        is_there(state_dir)  # an error now is better than none for whoever asks for this one
+        is_there(state_dir)  # fail now rather than ignore an explicit option
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
     store.require_something()
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
@@ -256,9 +258,9 @@ def run(
 @output_option
 @verbose_option
 def status(pin_root: Path | None, output: str) -> None:
-    """Show per interface what is enforced now, at which stage, how full it is, and what it dropped.
+    """Show for each interface what is enforced now, at which stage, how full its sets are, and what was dropped.
 
-    Reads the kernel: it does not matter who applied the policy, or when. Says whether an agent runs.
+    Reads the kernel: who applied the policy, and when, does not matter. Also shows whether an agent runs.
 
     \b
     Example:
@@ -275,13 +277,13 @@ def status(pin_root: Path | None, output: str) -> None:
 @main.command()
 @pin_root_option
 @output_option
-@click.option("--per-cpu", is_flag=True, help="Show which CPUs counted how many packets.")
+@click.option("--per-cpu", is_flag=True, help="Show the packets of each CPU.")
 @verbose_option
 def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
-    """Show the packets and bytes each entry matched, at each stage it is enforced at.
+    """Show the packets and bytes that each entry matched, at each stage where it is enforced.
 
-    They are kept across changes of policy and restarts. XDP counts on each CPU by itself; JSON and YAML always
-    say how much on which.
+    Counters survive policy changes and restarts. XDP counts for each CPU separately; JSON and YAML always list the
+    CPUs.
 
     \b
     Example:
@@ -296,28 +298,32 @@ def counters(pin_root: Path | None, output: str, per_cpu: bool) -> None:
 
 @main.command()
 @click.argument("interfaces", nargs=-1, metavar="[IFACE]...")
-@click.option("--force", is_flag=True, help="Even where an agent runs, which puts everything back.")
+@click.option("--force", is_flag=True, help="Detach even where an agent runs. The agent restores everything.")
 @pin_root_option
 @output_option
 @verbose_option
 def detach(interfaces: tuple[str, ...], force: bool, pin_root: Path | None, output: str) -> None:
-    """Remove what is ours from these interfaces, or from all; and nothing else.
+    """Remove everything the enforcer made from these interfaces, or from all, and nothing else.
 
-    Where an agent runs ('enforcer run'), it would put everything back: this is refused then (exit code 2). Stop the
-    agent first.
+    Refused where an agent ('enforcer run') runs, as the agent would restore everything (exit code 2). Stop the agent
+    first.
 
     \b
     Example:
       enforcer detach eth1
     """
     require_privilege("removing policy", xdp=False)
-    _beside_agent("what is removed here is put back", force=force)
+    _require_no_agent("it restores what is removed here", force=force)
     removed = _enforcer("", pin_root).detach(interfaces or None)
-    emit({"schema": "enforcer/detach/v1", "removed": list(removed)}, output, lambda console: _say(removed, console))
+    emit(
+        {"schema": "enforcer/detach/v1", "removed": list(removed)},
+        output,
+        lambda console: _print_removed(removed, console),
+    )
 
 
-def _beside_agent(consequence: str, *, force: bool) -> None:
-    """Raises UsageError where an agent runs, which would undo what is asked for; with ``force`` warns of it."""
+def _require_no_agent(consequence: str, *, force: bool) -> None:
+    """Raises UsageError where an agent runs, which would undo the command; with ``force`` only warns."""
     from enforcer.agent.lock import running_agent
 
     agent = running_agent()
@@ -325,7 +331,7 @@ def _beside_agent(consequence: str, *, force: bool) -> None:
         return
     message = f"{agent} runs in this network namespace: {consequence} within seconds"
     if not force:
-        raise UsageError(f"{message}; stop it first ('systemctl stop enforcer', or SIGTERM), or say --force")
+        raise UsageError(f"{message}; stop it first ('systemctl stop enforcer', or SIGTERM), or use --force")
     warn(message)
 
 
@@ -350,6 +356,6 @@ def _enforcer(
     )
 
 
-def _say(removed: Sequence[str], console: Console) -> None:
-    for each in removed or ("nothing of ours was there",):
+def _print_removed(removed: Sequence[str], console: Console) -> None:
+    for each in removed or ("nothing to remove",):
         console.print(line(each), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A plan for the eye and for programs: the same facts as a table and as JSON. Pure but for the console it prints on."""
+"""A plan as a table and as JSON data. Pure except for the console it prints on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = "enforcer/plan/v1"
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON can say it: per interface the mode, the entries of each stage, and every reason."""
+    """The plan as JSON data: for each interface the mode, the entries of each stage, and every reason."""
     return {
         "schema": SCHEMA,
         "node": plan.node,
@@ -53,7 +53,7 @@ def _print_tracked(table: RuleTable, console: Console) -> None:
 
 
 def stages_of(plan: InterfacePlan) -> dict[Stage, list[str]]:
-    """The names of the entries enforced at each stage, earliest stage first; stages without entries are left out."""
+    """The names of the entries enforced at each stage, earliest stage first; stages without entries are omitted."""
     stages: dict[Stage, list[str]] = {}
     for item in plan.entries:
         stages.setdefault(item.stage, []).append(item.entry.name)
@@ -116,7 +116,7 @@ def _entry_table(plan: InterfacePlan) -> Table:
 
 
 def applied_as_dict(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
-    """A pass as JSON can say it. In a dry run ``changes`` are those that would be made."""
+    """A pass as JSON data. In a dry run ``changes`` are those that would be made."""
     return {
         "schema": "enforcer/apply/v1",
         "dry_run": dry_run,
@@ -127,9 +127,9 @@ def applied_as_dict(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
 
 
 def print_applied(applied: Applied, console: Console, *, dry_run: bool) -> None:
-    """The plan, then what was changed for it."""
+    """The plan, then the changes."""
     print_plan(applied.plan, console)
     if not applied.changes:
-        console.print("nothing to change: the kernel is as it should be", soft_wrap=True)
+        console.print("nothing to change: the kernel state is as desired", soft_wrap=True)
     for change in applied.changes:
         console.print(line(f"{'would change' if dry_run else 'changed'}: {change}"), soft_wrap=True)

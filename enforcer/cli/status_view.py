@@ -1,4 +1,4 @@
-"""Status and counters for the eye and for programs."""
+"""Status and counters as tables and as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enforcer.backends.base import EntryCount
 from enforcer.cli.support import line
 from enforcer.enforcement.status import InterfaceStatus
 
-NO_AGENT = "no agent runs: what is changed by others stays changed"
+NO_AGENT = "no agent runs: changes by other programs are not repaired"
 NOTHING = "nothing is enforced in this network namespace"
 
 
@@ -28,13 +28,13 @@ def status_as_dict(statuses: Sequence[InterfaceStatus], agent: AgentRecord | Non
 
 
 def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
-    """The counters as JSON can say them."""
+    """The counters as JSON data."""
     return {"schema": "enforcer/counters/v1", "counters": [_count_as_dict(count) for count in counts]}
 
 
 def print_status(statuses: Sequence[InterfaceStatus], console: Console, agent: AgentRecord | None = None) -> None:
-    """Whether an agent runs; for each interface a line, its capacities, and its counters."""
-    console.print(line(f"{agent} keeps it so" if agent else NO_AGENT), soft_wrap=True)
+    """Whether an agent runs, then for each interface a line, its capacities and its counters."""
+    console.print(line(f"{agent} maintains this state" if agent else NO_AGENT), soft_wrap=True)
     if not statuses:
         console.print(NOTHING)
     for item in statuses:
@@ -46,15 +46,15 @@ def print_status(statuses: Sequence[InterfaceStatus], console: Console, agent: A
 
 
 def _heading(item: InterfaceStatus) -> str:
-    """What is, and not what was wanted: rules that go by a name meet no packet where there is no such interface."""
+    """The actual state, not the desired one: rules with an interface name have no effect without that interface."""
     entries = f"{len(item.entries)} entries"
     raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
     if item.stage is None:
-        return f"{item.interface}: not there, nothing is enforced ({raw} is ready for it), {entries}"
+        return f"{item.interface}: no such interface, nothing is enforced ({raw} is ready for it), {entries}"
     if item.mode and item.attached_to and item.attached_to != item.interface:
         return (
-            f"{item.interface}: is called {item.attached_to} now; enforced at {item.stage} (XDP {item.mode}) there, "
-            f"and not in raw, {entries}"
+            f"{item.interface}: renamed to {item.attached_to}; enforced there at {item.stage} (XDP {item.mode}), "
+            f"not in raw, {entries}"
         )
     how = f"XDP {item.mode}, then {raw}" if item.mode else f"no XDP, {raw}"
     if item.mode and not item.raw_backend:
@@ -65,7 +65,7 @@ def _heading(item: InterfaceStatus) -> str:
 
 
 def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: bool = False) -> None:
-    """One table of all counters; ``per_cpu`` with the packets of each processor that counted any."""
+    """One table of all counters; ``per_cpu`` with the packets of each CPU that counted any."""
     if not counts:
         console.print(NOTHING)
         return

@@ -1,7 +1,7 @@
-"""What both commands share: exit codes, errors as one line each, output as table, JSON or YAML, colours or none.
+"""Shared by both commands: exit codes, errors as one line each, output as table, JSON or YAML, with or without colour.
 
-Everything a command prints on purpose goes to stdout; everything else, errors and progress, to stderr. Nothing is
-printed but through here (``echo``, ``emit``, ``console_for``), where what a terminal would act on is escaped.
+Results go to stdout; errors and progress go to stderr. All output passes through this module (``echo``, ``emit``,
+``console_for``), which escapes what a terminal would interpret.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from enforcer.model.printable import printable, printable_json, printable_lines
 from enforcer.model.vocabulary import Word
 from enforcer.system import streams
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 BUG = 4
 DEBUG_VARIABLES = ("ENFORCER_DEBUG", "DOSSIM_DEBUG")
 _YAML_COMMAND = re.compile(r"#(?=#[A-Za-z]*\[)")  # see printable
-_WIDE = 4096  # columns where nobody looks: lines are for programs then, and must not be broken
+_WIDE = 4096  # columns where stdout is no terminal: programs read the lines, so they must not be wrapped
 
-# linux/capability.h. Netlink, XDP and the options of netfilter need the first; the socket of libiptc the second.
+# linux/capability.h. Netlink, XDP and netfilter's socket options need the first; libiptc's raw socket the second.
 _NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-# Loading programs that compute with pointers. A kernel before 5.8 has neither, and CAP_SYS_ADMIN in their place.
+# For loading programs that use pointer arithmetic. Kernels before 5.8 require CAP_SYS_ADMIN instead.
 _BPF = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _SYS_ADMIN = 21
 
@@ -50,14 +50,14 @@ class OutputFormat(Word):
 
 
 class CommandGroup(click.Group):
-    """A group that ends with the project's exit codes and prints errors without a traceback.
+    """A command group with the project's exit codes, which prints errors without a traceback.
 
-    ``-v`` anywhere on the command line, or one of ``DEBUG_VARIABLES``, brings the traceback of a bug, and the whole
-    answer of a kernel that refused.
+    With ``-v`` anywhere on the command line, or one of ``DEBUG_VARIABLES``, it also prints the traceback of a bug and
+    the kernel's whole log of a rejected operation.
     """
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As click's; in stand-alone mode always ends with SystemExit."""
+        """As click's, but always ends with SystemExit in stand-alone mode."""
         streams.prepare()
         words = list(sys.argv[1:] if args is None else args)
         run = partial(super().main, words, *rest, standalone_mode=False, **extra)
@@ -67,8 +67,8 @@ class CommandGroup(click.Group):
             result: object = run()
             with streams.writing():
                 sys.stdout.flush()
-        except BaseException as error:  # whatever it is, it becomes an exit code here
-            sys.exit(_report(error, verbose=_wants_details(words)))
+        except BaseException as error:  # every exception becomes an exit code here
+            sys.exit(_report(error, verbose=_is_verbose(words)))
         sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -81,26 +81,28 @@ def output_option(command: Command) -> Command:
 
 
 def verbose_option(command: Command) -> Command:
-    """``-v/--verbose``, which :class:`CommandGroup` looks for by itself."""
+    """``-v/--verbose``; :class:`CommandGroup` reads it from the command line."""
     return click.option(
         "-v", "--verbose", is_flag=True, expose_value=False, help="Show details of errors: tracebacks, verifier logs."
     )(command)
 
 
-def said(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """A callback of options: an empty value is a script's variable that is not set, and no wish for the default."""
+def require_nonempty(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Option callback: rejects an empty value. It comes from an unset variable of a script, and does not mean the
+    default.
+    """
     values = value if isinstance(value, tuple) else (value,)
     if "" in values:
-        raise click.BadParameter("it is empty; leave the option out for its default", ctx, param)
+        raise click.BadParameter("empty value; omit the option to use its default", ctx, param)
     return value
 
 
-class PathGiven(click.Path):
-    """A path, which an empty one, to Python the current directory, is not."""
+class NonEmptyPath(click.Path):
+    """A path that is not empty: Python takes an empty path as the current directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("it is empty; a path would be right", param, ctx)
+            self.fail("empty value; expected a path", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -116,7 +118,7 @@ def echo_json(data: Any) -> None:
 
 
 def echo_bytes(content: bytes) -> None:
-    """A report to stdout, in an encoding that it names itself."""
+    """A report to stdout that declares its own encoding."""
     with streams.writing():
         click.echo(content, nl=False)
 
@@ -133,9 +135,9 @@ def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
 
 
 def console_for(stream: IO[str]) -> Console:
-    """A console without colours and line breaks where the stream is no terminal; NO_COLOR is obeyed by rich itself.
+    """A console, without colours and wrapping where the stream is no terminal. rich itself honours NO_COLOR.
 
-    No text is read as markup: it may be anybody's.
+    Markup is off: the text may come from anybody.
     """
     terminal = stream.isatty()
     console = Console(
@@ -156,7 +158,7 @@ def line(text: object, style: str = "") -> Text:
 
 
 class _Printable(RenderHook):
-    """A render hook: escapes all text on its way to the screen, whoever forgot to."""
+    """A render hook that escapes all text, in case the caller did not."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_PrintableRenderable(item) for item in renderables]
@@ -175,12 +177,12 @@ class _PrintableRenderable:
 
 
 def warn(message: str) -> None:
-    """A line on stderr that is not an error."""
+    """Print a warning to stderr."""
     echo(f"warning: {printable(message)}", err=True)
 
 
 def require_privilege(doing: str, *, xdp: bool) -> None:
-    """Raises PrivilegeError unless the process may change netfilter, and with ``xdp`` load BPF programs."""
+    """Raises PrivilegeError unless the process may change netfilter and, with ``xdp``, load BPF programs."""
     held = _effective_capabilities()
     wanted = _NETWORK | _BPF if xdp and not held >> _SYS_ADMIN & 1 else _NETWORK
     missing = [name for name, number in wanted.items() if not held >> number & 1]
@@ -204,22 +206,22 @@ def _effective_capabilities() -> int:
     return 0
 
 
-def _wants_details(words: Sequence[str]) -> bool:
+def _is_verbose(words: Sequence[str]) -> bool:
     return "-v" in words or "--verbose" in words or any(os.environ.get(name) for name in DEBUG_VARIABLES)
 
 
 def _report(error: BaseException, *, verbose: bool) -> int:
-    """Say what went wrong, and return the exit code, also where stderr is full or nobody reads it."""
+    """Print the error and return the exit code, even where stderr is full or has no reader."""
     if isinstance(error, (BrokenPipeError, streams.OutputError)):
         streams.discard(streams.STDOUT)
     try:
-        return _said(error, verbose=verbose)
+        return _print_error(error, verbose=verbose)
     except (BrokenPipeError, streams.OutputError):
         streams.discard(streams.STDERR)
         return getattr(error, "exit_code", BUG)
 
 
-def _said(error: BaseException, *, verbose: bool) -> int:
+def _print_error(error: BaseException, *, verbose: bool) -> int:
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else 1
@@ -234,14 +236,14 @@ def _said(error: BaseException, *, verbose: bool) -> int:
         case EnforcerError():
             _report_known(error, verbose=verbose)
             return error.exit_code
-        case BrokenPipeError():  # the reader of our output went away, e.g. head(1)
+        case BrokenPipeError():  # the reader of our output ended, e.g. head(1)
             return 1
     _report_bug(error, verbose=verbose)
     return BUG
 
 
 def _report_known(error: EnforcerError, *, verbose: bool) -> None:
-    """``error:`` before the first line of each finding; a finding's source lines follow as they are."""
+    """Print each finding after ``error:``, followed by its unchanged source lines."""
     findings = getattr(error, "findings", ())
     lines = [str(finding) for finding in findings] or str(error).splitlines() or [type(error).__name__]
     for each in lines:
@@ -262,7 +264,7 @@ def _report_bug(error: BaseException, *, verbose: bool) -> None:
 
 
 class _YamlDumper(yaml.SafeDumper):
-    """PyYAML takes the controls of bidirectional text for printable; between double quotes all can be escaped."""
+    """PyYAML treats bidirectional control characters as printable; in double quotes they can be escaped."""
 
 
 def _represent_text(dumper: _YamlDumper, text: str) -> yaml.Node:
@@ -273,7 +275,7 @@ _YamlDumper.add_representer(str, _represent_text)
 
 
 def _yaml(data: Any) -> str:
-    # Our words are str enums: as JSON they are plain strings, which is what YAML shall show too.
+    # Our enums are str enums: JSON turns them into plain strings, which YAML shall print too.
     plain = json.loads(json.dumps(data))
     text = str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     if printable_lines(text) == text:

@@ -1,1 +1,1 @@
-"""Where the desired state comes from: one module for each kind of store, all behind ``base.DataStore``."""
+"""Sources of the desired state: one module for each kind of store, behind ``base.DataStore``."""

@@ -1,4 +1,4 @@
-"""What every datastore promises: all resources at one moment, and a sign whenever they may have changed."""
+"""The contract of a datastore: a snapshot of all resources, and a notification when they may have changed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from enforcer.policy.tolerant import Loaded
 
 class DataStore(Protocol):
     def snapshot(self, last_good: Resources) -> Loaded:
-        """Everything in the store, validated object by object: a faulty one is as ``last_good`` has it, or left out.
+        """All resources, validated one by one. A faulty object is taken from ``last_good``, or skipped if it is not
+        there.
 
-        ``last_good`` is what the last snapshot gave, empty for the first. Raises EnforcerError only when the store
-        itself cannot be read.
+        ``last_good`` is the result of the previous snapshot, empty for the first. Raises EnforcerError only when the
+        store itself cannot be read.
         """
 
     def keep(self) -> None:
-        """The last snapshot is enforced: remember it for a later run, unless something was wrong with it."""
+        """The last snapshot is enforced: store it for a later run, unless it had faults."""
 
     def last_good(self) -> Resources:
-        """What :meth:`keep` remembered in an earlier run; empty when nothing was."""
+        """What :meth:`keep` stored in an earlier run; empty if nothing."""
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
-        """One item whenever a new snapshot may differ from the last one taken; ends when ``stop`` is set.
+        """Yields whenever a new snapshot may differ from the last one; ends when ``stop`` is set.
 
-        A change made after a snapshot began is never missed, even if nobody was listening yet. Runs in a thread of its
-        own; a store that cannot be reached is waited for, not an error.
+        A change after the start of a snapshot is never missed, even if nobody was listening yet. Runs in its own
+        thread. An unreachable store is not an error: it is waited for.
         """
 
     def describe(self) -> str:
-        """Where this is, for people."""
+        """The location, for people."""

@@ -1,11 +1,11 @@
-"""Resources in YAML files: named one by one, or all below a directory.
+"""Resources in YAML files: single files, or all files below a directory.
 
-inotify (watchfiles) makes changes quick to notice; what counts is whether any file's identity, size or times differ
-from what the last snapshot was taken of. So nothing is missed between two snapshots, nor on file systems without
-inotify, nor when a directory is replaced as a whole (as Kubernetes does with a mounted ConfigMap).
+inotify (watchfiles) speeds up detection. What decides is whether the identity, size or times of any file differ from
+the last snapshot. So no change is missed: not between two snapshots, not on file systems without inotify, and not when
+a directory is replaced as a whole, as Kubernetes does with a mounted ConfigMap.
 
-What cannot be read is not gone (``policy/paths.py``), and a file that is still being written is not taken
-(``writers.py``): both are as they last were.
+An unreadable file is not a deleted file (``system/files.py``), and a file that is still being written is not read
+(``writers.py``): in both cases the last version stays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from enforcer.datastore.writers import SETTLE_S, Writers
 from enforcer.model.errors import HostError, UsageError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
-from enforcer.system import files as policy_paths
+from enforcer.system import files as system_files
 from enforcer.system.files import Identity, UnreadableError
 from enforcer.system.log import event
 
@@ -33,21 +33,19 @@ _LOOK_EVERY_S = 1.0
 _STEP_MS = 50
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 
-_WRITTEN = (
-    "is still open for writing, or was changed in place a moment ago: not taken yet; rename(2) a whole file there"
-)
-_UNMOUNTED = "was a mount point and is none now; mount it again, or remove the directory with what was in it"
+_WRITTEN = "is still open for writing, or was changed in place a moment ago: not read yet; replace it with rename(2)"
+_UNMOUNTED = "was a mount point and is not mounted now; mount it again, or remove the directory to delete its objects"
 _ATTEMPTS = 4
 
-# How each file looks, or why it cannot be taken.
+# The identity of each file, or why it cannot be read.
 Fingerprint = dict[str, Identity | str]
 
 
 class FileStore:
-    """A DataStore over paths that need not exist yet when it is made.
+    """A DataStore over paths that need not exist yet.
 
-    With a ``state`` directory the first snapshot has faulty objects as they were in the last one of an earlier run that
-    had no fault and was enforced.
+    With a ``state`` directory the first snapshot takes faulty objects from the last snapshot of an earlier run that had
+    no fault and was enforced.
     """
 
     def __init__(self, paths: Sequence[Path], *, state: Path | None = None) -> None:
@@ -55,28 +53,28 @@ class FileStore:
         self._kept = LastGood(state, self._paths) if state else None
         self._writers = Writers()
         self._seen: Fingerprint = {}  # by the last snapshot
-        self._taken: dict[str, Identity] = {}  # how each file looked when it was last read
+        self._taken: dict[str, Identity] = {}  # the identity of each file when last read
         self._folders: frozenset[str] = frozenset()
         self._mount_points: frozenset[str] = frozenset()  # among the folders
-        self._mounted: frozenset[str] = frozenset()  # those of earlier snapshots, as long as the folder is there
+        self._mounted: frozenset[str] = frozenset()  # those of earlier snapshots, while the folder exists
         self._good: tuple[Fingerprint, Sequence[str]] | None = None  # the last snapshot, if it had no fault
         self._saved: Fingerprint | None = None
         self._save_problem = ""
         self._is_first = True
-        self._is_deaf = False
+        self._inotify_failed = False
         self._retry_s = 0.0  # 0: everything could be read
         self._retry_at_s = 0.0
         if self._kept:
             self._kept.clean()
 
     def require_something(self) -> None:
-        """Raises UsageError for a path that is not there, unless an earlier run knew it: it may be back soon."""
+        """Raises UsageError for a missing path, unless an earlier run stored a policy: it may be back soon."""
         missing = [path for path in self._paths if _is_missing(path)]
         if missing and self.last_good() == Resources():
             raise UsageError(f"{missing[0]}: does not exist")
 
     def snapshot(self, last_good: Resources) -> Loaded:
-        """All resources in the files, faulty ones as ``last_good`` has them."""
+        """All resources in the files, faulty ones from ``last_good``."""
         if self._is_first and self._kept is not None:
             loaded = self._load(last_good)
             if loaded.faults:
@@ -89,11 +87,11 @@ class FileStore:
         return loaded
 
     def last_good(self) -> Resources:
-        """What an earlier run kept; empty when there is no such state."""
+        """What an earlier run stored; empty if nothing."""
         return self._kept.read() if self._kept else Resources()
 
     def keep(self) -> None:
-        """Keep the files of the last snapshot on disk, if nothing was wrong with them, and they still are the same."""
+        """Store the files of the last snapshot on disk, if it had no faults and the files are unchanged."""
         if self._kept is None or self._good is None or self._saved == self._good[0]:
             return
         looks, files = self._good
@@ -102,13 +100,13 @@ class FileStore:
                 self._saved, self._save_problem = looks, ""
         except (OSError, HostError, UnicodeDecodeError, UnreadableError) as error:
             if self._fingerprint() != looks:
-                return  # other files by now, and a snapshot of them is due
+                return  # the files have changed: a new snapshot is due
             if str(error) != self._save_problem:
-                event(logging.WARNING, "the last good policy cannot be kept on disk for a restart", problem=str(error))
+                event(logging.WARNING, "cannot store the last good policy on disk for a restart", problem=str(error))
             self._save_problem = str(error)
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
-        """An item whenever the files are no longer those of the last snapshot, and are at rest."""
+        """Yields whenever the files differ from the last snapshot and nobody is writing them."""
         while not stop.is_set():
             for _ in self._ticks(stop):
                 if self._has_changed() or self._is_retry_due():
@@ -118,11 +116,11 @@ class FileStore:
         return ", ".join(str(path) for path in self._paths)
 
     def _load(self, last_good: Resources) -> Loaded:
-        """Read everything, without what is being written, before reading or during it."""
+        """Read everything except files that are being written, before or during the read."""
         looks = self._settled()
         changing: set[str] = set()  # during reading, and again
         for attempt in range(_ATTEMPTS):
-            written = self._at_work(looks) | changing
+            written = self._being_written(looks) | changing
             self._seen = _as_seen(looks, written)
             lost = dict.fromkeys(sorted(self._mounted - self._mount_points & self._folders), _UNMOUNTED)
             loaded = load_tolerant(self._paths, last_good, read=partial(_read, without=written), lost=lost)
@@ -140,7 +138,7 @@ class FileStore:
         return loaded
 
     def _settled(self) -> Fingerprint:
-        """How the files look once those changed in place a moment ago had the time to come to rest."""
+        """The identities of the files, after waiting for those that were changed in place a moment ago."""
         until_s = time.monotonic() + SETTLE_S
         while True:
             looks = self._fingerprint()
@@ -154,32 +152,32 @@ class FileStore:
             time.sleep(_STEP_MS / 1000)
 
     def _has_changed(self) -> bool:
-        """Whether a new snapshot may differ. A file that is being written has not changed yet, for a while."""
+        """Whether a new snapshot may differ. A file that is being written does not count until it is overdue."""
         looks, seen = self._fingerprint(), self._seen
         if self._is_first:
-            return False  # nothing was read yet that could differ
+            return False  # nothing was read yet
         changed = {path: look for path, look in looks.items() if seen.get(path) != look}
         self._writers.note({path: look for path, look in changed.items() if not isinstance(look, str)})
-        for path in self._at_work(changed):
-            if seen.get(path) == _WRITTEN or not self._writers.is_late(path):
+        for path in self._being_written(changed):
+            if seen.get(path) == _WRITTEN or not self._writers.is_overdue(path):
                 del changed[path]
         return bool(changed) or bool(seen.keys() - looks.keys())
 
-    def _at_work(self, looks: Fingerprint) -> set[str]:
+    def _being_written(self, looks: Fingerprint) -> set[str]:
         return {
             path
             for path, look in looks.items()
-            if not isinstance(look, str) and self._writers.is_at_work(path, look, self._taken.get(path))
+            if not isinstance(look, str) and self._writers.is_being_written(path, look, self._taken.get(path))
         }
 
     def _is_retry_due(self) -> bool:
         if not self._retry_s or time.monotonic() < self._retry_at_s:
             return False
-        self._retry_at_s = time.monotonic() + self._retry_s  # should the snapshot not come
+        self._retry_at_s = time.monotonic() + self._retry_s  # in case no snapshot follows
         return True
 
     def _ticks(self, stop: threading.Event) -> Iterator[None]:
-        """Now, on each file system event, and at least every so often."""
+        """Yields now, on each file system event, and at a fixed interval."""
         yield
         folders = self._folders
         try:
@@ -197,10 +195,10 @@ class FileStore:
                 yield
                 if self._folders != folders:
                     return
-        except (OSError, RuntimeError) as error:  # nothing to watch (yet, or any more), or out of inotify watches
-            if not (self._is_deaf or isinstance(error, FileNotFoundError)):
-                event(logging.WARNING, "no inotify: looking for changes every second instead", problem=str(error))
-                self._is_deaf = True
+        except (OSError, RuntimeError) as error:  # nothing to watch, or out of inotify watches
+            if not (self._inotify_failed or isinstance(error, FileNotFoundError)):
+                event(logging.WARNING, "no inotify: polling for changes every second", problem=str(error))
+                self._inotify_failed = True
             stop.wait(_LOOK_EVERY_S)
 
     def _fingerprint(self) -> Fingerprint:
@@ -208,7 +206,7 @@ class FileStore:
         folders: set[str] = set()
         mount_points: set[str] = set()
         for given in map(str, self._paths):
-            tree = policy_paths.find(given)
+            tree = system_files.find(given)
             looks |= dict(tree.faults)
             looks |= {file: _look(file) for file in tree.files}
             folders |= set(tree.folders or [os.path.dirname(given)])
@@ -223,7 +221,7 @@ def _is_missing(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
-        return False  # that will be said
+        return False  # reading it reports the error
     return False
 
 
@@ -233,12 +231,12 @@ def _as_seen(looks: Fingerprint, written: Collection[str]) -> Fingerprint:
 
 def _look(file: str) -> Identity | str:
     try:
-        return policy_paths.identity_of(file)
+        return system_files.identity_of(file)
     except OSError as error:
-        return policy_paths.cannot_read(error)
+        return system_files.cannot_read(error)
 
 
 def _read(path: str, *, without: Collection[str]) -> bytes:
     if path in without:
         raise UnreadableError(_WRITTEN)
-    return policy_paths.read(path)
+    return system_files.read(path)

@@ -1,7 +1,7 @@
-"""The last state of the files in which nothing was wrong, on disk, for an agent that starts when something is.
+"""The last version of the files without faults, on disk, for an agent that starts while a file is faulty.
 
-An agent remembers the last good version of every object as long as it runs. Without this, one that is restarted while a
-deny list is faulty would take the list out of the kernel.
+A running agent remembers the last good version of every object. Without this copy, an agent restarted while a deny list
+is faulty would remove the list from the kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enforcer.model.errors import HostError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import TolerantCollector
 from enforcer.system import directories
-from enforcer.system import files as policy_paths
+from enforcer.system import files as system_files
 from enforcer.system.log import event
 
 DEFAULT_DIRECTORY = Path("/var/lib/enforcer")
@@ -32,12 +32,12 @@ _BEGINNING = f'{{"version": {_VERSION}, "files": ['.encode()
 
 
 def state_directory() -> Path:
-    """Where services keep their state: what systemd says (``StateDirectory=``), else :data:`DEFAULT_DIRECTORY`."""
+    """The state directory: systemd's (``StateDirectory=``), else :data:`DEFAULT_DIRECTORY`."""
     return Path(os.environ.get("STATE_DIRECTORY") or DEFAULT_DIRECTORY)
 
 
 class LastGood:
-    """The texts of some files, under a name of their own for each choice of paths."""
+    """The stored texts of the files, one state file for each list of paths."""
 
     def __init__(self, directory: Path, paths: Sequence[Path]) -> None:
         identity = "\n".join(str(path.absolute()) for path in paths)
@@ -46,12 +46,12 @@ class LastGood:
         self._scratch = directory / f"{_SCRATCH_PREFIX}{name}-"
 
     def save(self, files: Sequence[str], *, unchanged: Callable[[], bool]) -> bool:
-        """Keep these files as they are, unless they are not any more what was found to be good; whether they are kept.
+        """Store these files, if they are unchanged since they were found good; whether they were stored.
 
-        Raises OSError, UnreadableError or UnicodeDecodeError when they cannot be read or kept, HostError when others
-        can write where they would be; then the older state stays.
+        Raises OSError, UnreadableError or UnicodeDecodeError when they cannot be read or stored, and HostError when
+        others can write to the directory. The older state then stays.
         """
-        texts = [{"path": path, "text": policy_paths.read(path).decode("utf-8-sig")} for path in files]
+        texts = [{"path": path, "text": system_files.read(path).decode("utf-8-sig")} for path in files]
         if not unchanged():
             return False
         directories.make(self._file.parent)
@@ -71,7 +71,7 @@ class LastGood:
         return True
 
     def clean(self) -> None:
-        """Remove what a process that was killed while it saved left behind."""
+        """Remove the temporary files of a process that was killed while saving."""
         try:
             if not directories.is_there(self._file.parent):
                 return
@@ -79,16 +79,16 @@ class LastGood:
                 if item.name.startswith(self._scratch.name) or _EARLIER_SCRATCH.fullmatch(item.name):
                     _remove_left(item)
         except (OSError, HostError):
-            return  # it does not matter enough to be an error; saving says what is wrong with the directory
+            return  # not worth an error; saving reports what is wrong with the directory
 
     def read(self) -> Resources:
-        """The objects of the state kept, each as if it were read from its file; none when there is no such state.
+        """The objects of the stored state, as if read from their files; none when there is no state.
 
-        What others can write is no state of ours.
+        A directory that others can write to is not used.
         """
         try:
             directories.is_there(self._file.parent)
-            texts = _texts(json.loads(policy_paths.read(str(self._file), limit_bytes=_MAX_BYTES).decode("utf-8")))
+            texts = _texts(json.loads(system_files.read(str(self._file), limit_bytes=_MAX_BYTES).decode("utf-8")))
         except FileNotFoundError:
             return Resources()
         except (
@@ -98,10 +98,10 @@ class LastGood:
             KeyError,
             TypeError,
             RecursionError,
-            policy_paths.UnreadableError,
+            system_files.UnreadableError,
         ) as error:
             problem = f"{type(error).__name__}: {error}"
-            event(logging.WARNING, "the last good policy cannot be read: ignored", file=self._file, problem=problem)
+            event(logging.WARNING, "cannot read the last good policy: ignored", file=self._file, problem=problem)
             return Resources()
         collector = TolerantCollector()
         for path, text in texts:
@@ -117,7 +117,7 @@ class LastGood:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove a scratch file that nobody writes to any more."""
+    """Remove a temporary file that no process is writing."""
     if path.is_symlink() or not path.is_file():
         return
     with path.open("rb") as file:
@@ -131,7 +131,7 @@ def _remove_left(path: Path) -> None:
 
 
 def _texts(kept: object) -> list[tuple[str, str]]:
-    """The paths and texts of a state. Raises ValueError for one that is no such thing."""
+    """The paths and texts of a state. Raises ValueError for malformed data."""
     match kept:
         case {"version": version, "files": list(files)} if version == _VERSION and type(version) is int:
             texts = [(item.get("path"), item.get("text")) for item in files if isinstance(item, dict)]

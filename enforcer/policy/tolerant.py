@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enforcer.model.errors import Finding, Position
 from enforcer.policy.collect import Collector, Document, Key, Source, key_of, sorted_findings
 from enforcer.policy.resources import Resource, Resources
-from enforcer.system import files as policy_paths
+from enforcer.system import files as system_files
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load_tolerant(
     paths: Sequence[str | os.PathLike[str]],
     last_good: Resources,
     *,
-    read: Callable[[str], bytes] = policy_paths.read,
+    read: Callable[[str], bytes] = system_files.read,
     lost: Mapping[str, str] | None = None,
 ) -> Loaded:
     """The resources of files and directories as ``load`` finds them; faulty ones as ``last_good`` has them.

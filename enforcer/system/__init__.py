@@ -1,1 +1,1 @@
-"""Files, directories, the log and the standard streams of this process, opened and written with distrust."""
+"""Files, directories, log and standard streams of this process. Nothing that others control is trusted."""

@@ -1,9 +1,9 @@
-"""Directories that nobody else can change: for what root trusts when it reads it again, or removes.
+"""Directories that only this user can change, for data that root reads back or removes.
 
-A directory is trusted when it is the user's own and nobody else may write to it, and when nobody else can put another
-in its place: each directory above it is the user's or root's, and writable by others only with the sticky bit, as /tmp
-is. The way down is taken with descriptors, one name at a time, and no link of anybody else is followed. So what was
-checked cannot be exchanged afterwards (path_resolution(7), openat(2)).
+A directory is trusted when this user owns it, nobody else can write to it, and nobody else can replace it: each parent
+belongs to this user or root, and is writable by others only with the sticky bit, like /tmp. Paths are resolved with
+descriptors, one component at a time, and links of other users are not followed. So what was checked cannot be exchanged
+afterwards (path_resolution(7), openat(2)).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _PRIVATE = 0o700
 
 
 class UnusableDirectoryError(HostError):
-    """What is found under a directory's name is none, or not to be trusted."""
+    """The path is not a directory, or not a trusted one."""
 
 
 class UntrustedDirectoryError(UnusableDirectoryError):
-    """Somebody else can change what is in a directory, or what is found under its name."""
+    """Another user can change the directory's content, or replace the directory."""
 
 
 def is_there(path: Path) -> bool:
-    """Whether the directory is there. Raises UntrustedDirectoryError if it is, or something above it, but not ours."""
+    """Whether the directory exists. Raises UntrustedDirectoryError if it, or a parent, is not trusted."""
     try:
         with _opened(path, make=None):
             return True
@@ -43,20 +43,20 @@ def is_there(path: Path) -> bool:
 
 
 def make(path: Path, mode: int = _PRIVATE) -> None:
-    """Make the directory, and those above it, unless they are there. Raises UntrustedDirectoryError, KernelError."""
+    """Create the directory and its parents if missing. Raises UntrustedDirectoryError, KernelError."""
     with opened(path, mode):
         pass
 
 
 @contextmanager
 def opened(path: Path, mode: int = _PRIVATE) -> Iterator[int]:
-    """A descriptor (O_PATH) of the directory, made if need be. Raises UntrustedDirectoryError, KernelError."""
+    """A descriptor (O_PATH) of the directory, created if missing. Raises UntrustedDirectoryError, KernelError."""
     with _opened(path, make=mode) as descriptor:
         yield descriptor
 
 
 def check_tree(path: Path) -> bool:
-    """Whether the directory is there; raises UntrustedDirectoryError when anything in it is a link or not ours."""
+    """Whether the directory exists. Raises UntrustedDirectoryError when anything in it is a link or another user's."""
     if not is_there(path):
         return False
     for folder, names, files, descriptor in os.fwalk(path, follow_symlinks=False):
@@ -68,7 +68,7 @@ def check_tree(path: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and what is in it, if it is there; links are removed, never followed."""
+    """Remove a directory and its content, if it exists. Links are removed, never followed."""
     with suppress(FileNotFoundError):
         shutil.rmtree(path)
 
@@ -127,7 +127,7 @@ def _target(link: int, path: Path, status: os.stat_result, links: int) -> Path:
     if links > _LINKS:
         raise KernelError(f"{path}: cannot be opened", number=errno.ELOOP)
     if not _is_trusted(status):
-        raise UntrustedDirectoryError(f"{path}: a link that {_owner(status)} made; it is not followed")
+        raise UntrustedDirectoryError(f"{path}: a link owned by {_owner(status)}; not followed")
     return Path(os.readlink("", dir_fd=link))
 
 
@@ -135,27 +135,29 @@ def _check_above(path: Path, status: os.stat_result) -> None:
     others = status.st_mode & _WRITABLE and not status.st_mode & stat.S_ISVTX
     if others or not _is_trusted(status):
         raise UntrustedDirectoryError(
-            f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can exchange what is "
-            f"below it; a directory is needed that only {_name(os.geteuid())} can change, and all above it"
+            f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can replace what is "
+            f"below it; use a directory that only {_name(os.geteuid())} can change, as well as all its parents"
         )
 
 
 def _check_last(path: Path, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE:
         raise UntrustedDirectoryError(
-            f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can change what is in "
-            f"it; it has to be owned by {_name(os.geteuid())} and writable by nobody else (0755 or 0700)"
+            f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can change its "
+            f"content; it must be owned by {_name(os.geteuid())} and writable by nobody else (0755 or 0700)"
         )
 
 
 def _check_inside(path: Path, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise UntrustedDirectoryError(f"{path}: a link that {_owner(status)} made; remove it, nothing of ours is one")
+        raise UntrustedDirectoryError(
+            f"{path}: a link owned by {_owner(status)}; remove it, the enforcer creates no links here"
+        )
     if stat.S_ISDIR(status.st_mode):
         _check_last(path, status)
     elif status.st_uid != os.geteuid():
         raise UntrustedDirectoryError(
-            f"{path}: owned by {_owner(status)}; remove it, what is ours is {_name(os.geteuid())}'s"
+            f"{path}: owned by {_owner(status)}; remove it, everything here must be owned by {_name(os.geteuid())}"
         )
 
 

@@ -1,7 +1,7 @@
-"""Finding and opening the files that a path stands for. What cannot be looked at is a fault, never nothing.
+"""Finds and opens the files below a path. What cannot be read is a fault, never treated as empty.
 
-``os.walk`` and ``Path.is_dir`` take a directory that cannot be read for an empty one. For a deny list that is the
-difference between keeping and lifting it, so each entry of a directory is looked at here, and each refusal is kept.
+``os.walk`` and ``Path.is_dir`` treat an unreadable directory as empty. For a deny list that would lift it, so each
+directory entry is examined here and each error is recorded.
 """
 
 from __future__ import annotations
@@ -32,16 +32,15 @@ Identity = tuple[int, int, int, int, int]
 
 
 class UnreadableError(Exception):
-    """A file that cannot be taken as it is now; the sentence says why."""
+    """A file that cannot be used in its present state; the message says why."""
 
 
 @dataclass
 class Tree:
-    """What is below a path: ``files`` to read in order, the ``folders`` they are in, and what could not be looked at.
-    ``others`` are the files of other names, which nothing is read from.
+    """What is below a path: ``files`` to read, in order, the ``folders`` they are in, and what could not be read.
 
-    ``faults`` are pairs of a path and a sentence. Nothing is known of what is at or below such a path. ``devices`` says
-    which file system (``st_dev``) a folder is of.
+    ``others`` are files with other suffixes; they are not read. ``faults`` are pairs of a path and a message: the
+    content at or below such a path is unknown. ``devices`` maps a folder to its file system (``st_dev``).
     """
 
     files: list[str] = field(default_factory=list)
@@ -51,7 +50,7 @@ class Tree:
     devices: dict[str, int] = field(default_factory=dict)
 
     def mount_points(self) -> set[str]:
-        """The folders that are of another file system than the one they are in."""
+        """The folders on another file system than their parent."""
         return {path for path, device in self.devices.items() if device != self._device_above(path)}
 
     def _device_above(self, path: str) -> int:
@@ -61,14 +60,14 @@ class Tree:
 def find(given: str) -> Tree:
     """The files of a directory at any depth, or the file itself.
 
-    Hidden names and scenario files are left out. Symbolic links are followed, to directories too, as Kubernetes mounts
-    the folders of a ConfigMap; each directory is read once, so that a loop ends.
+    Hidden names and scenario files are skipped. Symbolic links are followed, also to directories, as Kubernetes mounts
+    a ConfigMap with such links. Each directory is read once, so that a loop ends.
     """
     tree = Tree()
     try:
         status = os.stat(given)
     except OSError:
-        tree.files.append(given)  # opening it says what is wrong
+        tree.files.append(given)  # opening it reports the error
         return tree
     if not stat.S_ISDIR(status.st_mode):
         tree.files.append(given)
@@ -86,9 +85,9 @@ def find(given: str) -> Tree:
 
 
 def identity_of(path: str) -> Identity:
-    """What differs after any change of a file or directory. Raises OSError.
+    """A value that differs after any change of a file or directory. Raises OSError.
 
-    The time of the last status change (ctime) is in it because nobody can set it back, as they can mtime.
+    It includes ctime because, unlike mtime, it cannot be set back.
     """
     return identity(os.stat(path))
 
@@ -98,26 +97,28 @@ def identity(status: os.stat_result) -> Identity:
 
 
 def read(path: str, *, limit_bytes: int = FILE_MAX_BYTES, instead: str = SPLIT) -> bytes:
-    """A regular file as a whole. Raises OSError, or UnreadableError for what is no such file or is not at rest.
+    """The content of a regular file. Raises OSError, or UnreadableError for other files and files that are changing.
 
-    Neither waits for a writer of a FIFO nor for a device, and takes no more memory than the limit. ``instead`` says
-    what would be right in place of a larger one.
+    Does not block on a FIFO or a device, and uses no more memory than the limit. ``instead`` is the advice printed for
+    a larger file.
     """
-    _require_regular(os.stat(path), limit_bytes, instead)  # before opening: that alone does things to some devices
+    _require_regular(
+        os.stat(path), limit_bytes, instead
+    )  # before opening: open(2) alone has side effects on some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         before = os.fstat(descriptor)
         _require_regular(before, limit_bytes, instead)
         content = _content(descriptor, limit_bytes, instead)
         if identity(before) != identity(os.fstat(descriptor)):
-            raise UnreadableError("changed while it was read; replace files with rename(2), so that no half is seen")
+            raise UnreadableError("changed while it was read; replace files with rename(2), which is atomic")
         return content
     finally:
         os.close(descriptor)
 
 
 def read_text(path: str, *, limit_bytes: int = FILE_MAX_BYTES, instead: str = SPLIT) -> str:
-    """The same as text, with or without byte order mark. Raises UnreadableError alone."""
+    """The content as text, with or without byte order mark. Raises only UnreadableError."""
     try:
         return read(path, limit_bytes=limit_bytes, instead=instead).decode("utf-8-sig")
     except OSError as error:
@@ -166,7 +167,7 @@ def _is_new(folder: str, seen: set[tuple[int, int]], tree: Tree) -> bool:
 
 
 def _entries(folder: str, tree: Tree) -> Iterator[str]:
-    """Adds the files of one directory; gives the directories in it."""
+    """Add the files of one directory; yield its subdirectories."""
     tree.folders.append(folder)
     try:
         with os.scandir(folder) as found:
@@ -194,7 +195,7 @@ def _entries(folder: str, tree: Tree) -> Iterator[str]:
 
 
 def _is_gone(entry: os.DirEntry[str], error: OSError) -> bool:
-    """Whether an entry was removed since; a link that leads nowhere may have led to a directory, and is a fault."""
+    """Whether an entry was removed meanwhile. A dangling link is a fault instead: it may have led to a directory."""
     return error.errno == errno.ENOENT and not os.path.lexists(entry.path)
 
 

@@ -18,7 +18,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def setup(level: int = logging.INFO) -> None:
-    """Send the project's log to stderr; with the time, unless journald adds it."""
+    """Send the log to stderr, with a timestamp unless journald adds it."""
     handler = _Handler(sys.stderr)
     handler.setFormatter(LineFormatter(with_time="JOURNAL_STREAM" not in os.environ))
     logger.handlers[:] = [handler]
@@ -28,12 +28,12 @@ def setup(level: int = logging.INFO) -> None:
 
 
 def event(level: int, message: str, *, error: BaseException | None = None, **fields: object) -> None:
-    """Log one event with its facts, and with the traceback of an error."""
+    """Log one event with its fields, and with the traceback of an error."""
     logger.log(level, "%s", message, exc_info=error, extra={"fields": fields})
 
 
 def log_without_blocking(message: str) -> None:
-    """Log a warning, if that can be done at once: no lock is waited for, and no reader."""
+    """Log a warning if that is possible at once: waits neither for a lock nor for a reader."""
     record = logger.makeRecord(logger.name, logging.WARNING, "", 0, "%s", (message,), None)
     for handler in logger.handlers:
         if isinstance(handler, _Handler) and handler.is_ready(wait_s=0.0):
@@ -41,15 +41,15 @@ def log_without_blocking(message: str) -> None:
 
 
 def _freed(what: sys.UnraisableHookArgs) -> None:
-    """What is raised while an object is freed reaches nobody, and would else be a traceback each time: pyroute2's event
-    loop does that when there was no descriptor for it.
+    """Log exceptions of finalizers at level debug instead of printing tracebacks: pyroute2's event loop raises there
+    when it could not get a descriptor.
     """
     error = what.exc_value if isinstance(what.exc_value, Exception) else None
-    event(logging.DEBUG, "an error while an object was freed", error=error)
+    event(logging.DEBUG, "exception in a finalizer", error=error)
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # the class is generic in its stubs only
-    """Does not wait for ever for a reader that has stopped reading: the line is left out, and the next one says so."""
+    """Does not block for ever on a reader that has stopped reading: it drops the line, and the next line reports it."""
 
     _WAIT_S = 2.0
 
@@ -67,17 +67,17 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # the class is
         super().emit(record)
 
     def is_ready(self, *, wait_s: float) -> bool:
-        """Whether a line can be written now or within that time."""
+        """Whether a line can be written within that time."""
         try:
             poll = select.poll()  # select(2) takes no descriptor above 1023
             poll.register(self.stream.fileno(), select.POLLOUT)
             return bool(poll.poll(wait_s * 1000))
         except (OSError, ValueError, AttributeError):
-            return True  # no such stream: writing to it does not wait either
+            return True  # no such stream: writing to it does not block either
 
 
 class LineFormatter(logging.Formatter):
-    """Writes ``key=value`` pairs; whatever a value holds, it stays on its line."""
+    """Writes ``key=value`` pairs on one line, whatever the values contain."""
 
     def __init__(self, *, with_time: bool) -> None:
         super().__init__()

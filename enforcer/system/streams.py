@@ -1,4 +1,4 @@
-"""stdout and stderr as they may be found: closed, full, of another encoding, or with nobody at the other end."""
+"""Standard output and error when they are closed, full, of another encoding, or without a reader."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ STDOUT, STDERR = 1, 2
 
 
 class OutputError(HostError):
-    """What is printed cannot be written: the file system is full, say."""
+    """The output cannot be written, for example because the file system is full."""
 
 
 def prepare() -> None:
-    """Stand something in for a closed stdout or stderr, and let no character end a command.
+    """Replace a closed stdout or stderr, and make sure that no character raises an encoding error.
 
-    A locale without UTF-8 has no way to say some names; they are written as Python would spell them.
+    Where the locale is not UTF-8, characters that it lacks are written as backslash escapes.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who started us
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+        if stream is None:  # closed by the parent process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open for the life of the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Around whatever prints. Raises OutputError; BrokenPipeError as it is, for that is no fault."""
+    """Wrap all printing. Raises OutputError; BrokenPipeError is passed on, as it is not a fault."""
     try:
         yield
     except BrokenPipeError:
@@ -42,7 +42,7 @@ def writing() -> Iterator[None]:
 
 
 class Output:
-    """A text stream whose faults are OutputError."""
+    """A text stream that raises OutputError."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -60,6 +60,6 @@ class Output:
 
 
 def discard(stream: int) -> None:
-    """What is still buffered goes nowhere: the interpreter would try again at its end, and fail."""
-    with suppress(OSError):  # no descriptors left; then the interpreter says what it says
+    """Discard what is still buffered: the interpreter would fail to flush it at exit."""
+    with suppress(OSError):  # no descriptors left: the interpreter prints its own error
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -253,7 +253,7 @@ FAULTS = [
     ("a file is being written", half_written, "dos.yaml: is still open for writing", HEALTHY),
     ("no descriptor is left", no_descriptors, "not everything is enforced", RECOVERED),
     ("no memory is left", no_memory, "not everything is enforced", RECOVERED),
-    ("no room for the last good state", no_room_for_the_state, "cannot be kept on disk", APPLIED),
+    ("no room for the last good state", no_room_for_the_state, "cannot store the last good policy on disk", APPLIED),
     ("another has the lock", lock_held, "waiting for another enforcer", APPLIED),
     ("the pins cannot be read", pins_unreadable, "not everything is enforced", RECOVERED),
 ]

@@ -170,7 +170,7 @@ def test_the_command_says_which_directory_and_what_would_be_right(
     as_nobody(lambda: root.mkdir(mode=0o755))
     file.write_text(documents())
     words = ["--pin-root", str(root)]
-    sentence = f"{root}: owned by nobody, mode 0755: others can change what is in it; it has to be owned by root"
+    sentence = f"{root}: owned by nobody, mode 0755: others can change its content; it must be owned by root"
     done = run(netns_pair, ["apply", "-f", str(file), "--node", NODE, "--mode", "native", *words])
     assert done.returncode == 3
     assert sentence in done.stderr
@@ -297,8 +297,8 @@ def test_a_state_directory_that_is_asked_for_has_to_be_safe(netns_pair: NetnsPai
     done = run(netns_pair, ["run", "-f", str(file), "--node", NODE, "--state-dir", str(shared / "state")])
     assert done.returncode == 3
     assert done.stderr == (
-        f"error: {shared / 'state'}: owned by root, mode 0777: others can change what is in it; it has to be owned by "
-        "root and writable by nobody else (0755 or 0700)\n"
+        f"error: {shared / 'state'}: owned by root, mode 0777: others can change its content; it must be owned by "
+        f"root and writable by nobody else (0755 or 0700)\n"
     )
 
 

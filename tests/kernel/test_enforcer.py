@@ -220,7 +220,7 @@ def nothing_is_known(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
         facts = probe_host(node, names, ours=ours)
-        modes = {mode: Probe(Answer.UNKNOWN, "not asked") for mode in Mode}
+        modes = {mode: Probe(Answer.UNKNOWN, "not probed") for mode in Mode}
         return replace(facts, interfaces=tuple(replace(item, modes=modes) for item in facts.interfaces))
 
     with patch.context() as context:

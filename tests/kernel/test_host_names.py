@@ -114,10 +114,10 @@ def test_status_says_what_is_of_an_interface_that_was_renamed(
     assert found["present"] is False
     if choice is ModeChoice.RAW:
         assert (found["stage"], found["attached_to"]) == (None, None)
-        assert "eth0: not there, nothing is enforced" in said
+        assert "eth0: no such interface, nothing is enforced" in said
     else:
         assert (found["stage"], found["attached_to"]) == ("driver", "wan0")
-        assert "eth0: is called wan0 now; enforced at driver (XDP native) there, and not in raw" in said
+        assert "eth0: renamed to wan0; enforced there at driver (XDP native), not in raw" in said
 
 
 def test_a_renamed_interface_keeps_its_program_and_counts(detached: NetnsPair, pin_root: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_renamed_interface_keeps_its_program_and_counts(detached: NetnsPair, p
                 ip.addr("add", index=index, address="10.0.0.1", prefixlen=24)
         applied = apply(detached, pin_root, "wan0")
         assert [(item.interface, item.mode) for item in applied.plan.interfaces] == [("wan0", Mode.NATIVE)]
-        assert "eth0: is called wan0 now" in applied.changes
+        assert "eth0: renamed to wan0" in applied.changes
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
     with detached.host():
         enforcer = Enforcer(NODE, pin_root=pin_root)
@@ -147,4 +147,4 @@ def test_status_says_that_an_interface_is_gone(detached: NetnsPair, pin_root: Pa
     (still, gone), said = status(detached, pin_root)
     assert (still["stage"], still["present"]) == ("driver", True)
     assert (gone["stage"], gone["present"], gone["mode"]) == (None, False, None)
-    assert "eth1: not there, nothing is enforced (raw through iptables is ready for it)" in said
+    assert "eth1: no such interface, nothing is enforced (raw through iptables is ready for it)" in said

@@ -130,7 +130,7 @@ class XdpBackend:
             name = called.get(installed.link.ifindex) if installed.link else None
             if name in (None, pins.interface) or installed.manifest.namespace != current_inode():
                 continue
-            changes.append(f"{pins.interface}: is called {name} now")
+            changes.append(f"{pins.interface}: renamed to {name}")
             if not dry_run:
                 target = Pins.of(self.pin_root, str(name))
                 generation.remove(target)

@@ -172,7 +172,7 @@ FACTS = HostFacts(
             modes={
                 Mode.OFFLOAD: Probe(Answer.NO, "no such hardware"),
                 Mode.NATIVE: Probe(Answer.NO, "e1000 has no native XDP"),
-                Mode.GENERIC: Probe(Answer.UNKNOWN, "not asked"),
+                Mode.GENERIC: Probe(Answer.UNKNOWN, "not probed"),
             },
         ),
     ),
@@ -439,7 +439,7 @@ def test_a_prediction_names_the_entry_and_its_line(capture: Path) -> None:
 def test_an_empty_name_is_no_wish_for_no_report(capture: Path, report: str) -> None:
     result = dossim("predict", capture, "-p", HOW_TO, report, "")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "it is empty; a path would be right" in result.stderr
+    assert "is empty; expected a path" in result.stderr
 
 
 def test_two_reports_do_not_go_into_one_file(capture: Path, tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_two_reports_do_not_go_into_one_file(capture: Path, tmp_path: Path) -> N
 def test_an_empty_name_is_not_the_default(capture: Path, option: str) -> None:
     result = dossim("predict", capture, "-p", HOW_TO, option, "")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "it is empty; leave the option out for its default" in result.stderr
+    assert "is empty; omit the option to use its default" in result.stderr
     assert dossim("plan", "-p", HOW_TO, "--node", "").exit_code == dossim("lint", "").exit_code == 2
 
 

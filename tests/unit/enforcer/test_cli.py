@@ -223,4 +223,4 @@ def test_what_is_empty_is_neither_the_default_nor_the_current_directory(policy: 
     verb, *others = words
     result = enforcer(verb, "-f", str(policy), *others)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "it is empty; " in result.stderr
+    assert "empty value; " in result.stderr

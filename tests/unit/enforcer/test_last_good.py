@@ -115,7 +115,7 @@ def test_a_state_that_cannot_be_read_is_none(
     (kept,) = (tmp_path / "state").iterdir()
     kept.write_text(text)
     assert LastGood(tmp_path / "state", [folder]).read() == NOTHING
-    assert caplog.text.count("the last good policy cannot be read: ignored") == 1
+    assert caplog.text.count("cannot read the last good policy: ignored") == 1
 
 
 def test_a_state_in_place_of_which_something_else_is_is_none(folder: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, caplog:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(state.iterdir()) == [kept]
-    assert caplog.text.count("cannot be kept on disk") == 1
+    assert caplog.text.count("cannot store the last good policy on disk") == 1
     assert nets(store) == ["198.51.100.0/24"]
     assert "198.51.100.0/24" in kept.read_text(), "it is tried again"
 
@@ -199,7 +199,7 @@ def test_a_state_that_cannot_be_kept_stops_nothing(
     (tmp_path / "file").write_text("")
     store = FileStore([folder], state=tmp_path / "file")
     assert nets(store) == nets(store) == ["203.0.113.0/24"]
-    assert caplog.text.count("cannot be kept on disk") == 1
+    assert caplog.text.count("cannot store the last good policy on disk") == 1
 
 
 def test_services_say_where_their_state_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_without_inotify_changes_are_still_noticed(
             scratch.write_text(SET % name)
             scratch.replace(file)
             follower.wait_for([name])
-    assert caplog.text.count("no inotify: looking for changes every second instead") == 1
+    assert caplog.text.count("no inotify: polling for changes every second") == 1
 
 
 def test_a_fault_that_goes_by_unseen_is_tried_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
