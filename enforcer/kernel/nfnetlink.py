@@ -14,9 +14,10 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from enforcer.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -79,8 +80,34 @@ class Message:
     flags: int = 0
 
 
+class NfTablesConn(Protocol):
+    """What a reconciler needs of the ruleset of one network namespace: :class:`NfTables`, or a fake of it."""
+
+    @property
+    def namespace(self) -> int:
+        """A number that no other network namespace has or will have; 0 where the kernel has none."""
+
+    def generation(self) -> int:
+        """The number that every change of the ruleset, whoever makes it, raises by one."""
+
+    def dump(self, command: int, family: Family, body: bytes = b"", *, what: str) -> list[bytes]:
+        """The attributes of every object asked for; none where what was asked about is not there."""
+
+    def commit(self, messages: Sequence[Message], generation: int) -> None:
+        """All of these commands at once, or none of them and a KernelError.
+
+        Raises RulesetChangedError when the ruleset is not of this generation any more.
+        """
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """As :meth:`commit`, but all of it is given up in the end."""
+
+
+Connect = Callable[[], AbstractContextManager[NfTablesConn]]
+
+
 class NfTables:
-    """The ruleset of one network namespace."""
+    """The ruleset of one network namespace, over netlink."""
 
     def __init__(self, conn: socket.socket) -> None:
         self._conn = conn
@@ -138,7 +165,7 @@ class NfTables:
             if answer.error:
                 at = answer.sequence - first - 1
                 what = commands[at].what if 0 <= at < len(commands) else "change nf_tables"
-                raise _error(what, answer)
+                raise refusal(what, answer.error, answer.error_message)
 
     def _answers(self) -> Iterator[Received]:
         """Each answer to a command that waits; all of them came before send() returned."""
@@ -161,7 +188,7 @@ class NfTables:
                     raise RulesetChangedError(f"{what}: it changed while it was read", number=errno.EINTR)
                 if message.ends:
                     if message.error:
-                        raise _error(what, message)
+                        raise refusal(what, message.error, message.error_message)
                     return
                 yield message.attributes
 
@@ -197,8 +224,8 @@ def _allow(conn: socket.socket, option: int, size: int) -> None:
         return
 
 
-def _error(what: str, answer: Received) -> Exception:
-    number, reason = answer.error, answer.error_message
+def refusal(what: str, number: int, sentence: str = "") -> Exception:
+    """The error for a number that the kernel answered, and the sentence it said beside it."""
     if number in (errno.EPERM, errno.EACCES):
         return PrivilegeError(f"{what}: needs CAP_NET_ADMIN; run as root (sudo)")
     if number == errno.ERESTART:
@@ -207,4 +234,4 @@ def _error(what: str, answer: Received) -> Exception:
         return UnsupportedKernelError(
             f"{what}: the kernel has no such part of nf_tables (CONFIG_NF_TABLES, CONFIG_NFT_*)"
         )
-    return KernelError(f"{what}: {reason}" if reason else what, number=number)
+    return KernelError(f"{what}: {sentence}" if sentence else what, number=number)

@@ -26,7 +26,7 @@ from enforcer.backends.nftables.read import ReadTable, read_members, read_table
 from enforcer.backends.nftables.rules import TABLE, Chain, Members, Rule, SetSpec, Table
 from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.netlink import be64, text
-from enforcer.kernel.nfnetlink import Family, Message, NfTables, RulesetChangedError, nftables
+from enforcer.kernel.nfnetlink import Connect, Family, Message, NfTablesConn, RulesetChangedError, nftables
 
 _NEW_TABLE, _DELETE_TABLE, _NEW_CHAIN, _DELETE_CHAIN = 0, 2, 3, 5
 _NEW_RULE, _DELETE_RULE, _NEW_SET, _DELETE_SET, _NEW_ELEMENTS, _DELETE_ELEMENTS = 6, 8, 9, 11, 12, 14
@@ -48,7 +48,7 @@ class Edit:
     ``touched`` keep the members that are known of them.
     """
 
-    conn: NfTables
+    conn: NfTablesConn
     stages: tuple[list[Message], ...] = field(default_factory=lambda: ([], [], []))
     changes: list[str] = field(default_factory=list)
     known: Mapping[SetId, Members] = field(default_factory=dict)
@@ -218,11 +218,11 @@ class _Memory:
 _MEMORY = _Memory()
 
 
-def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str]:
+def transact(edit: Callable[[Edit], None], *, dry_run: bool = False, connect: Connect = nftables) -> list[str]:
     """What ``edit`` puts into its transactions, one after the other; returns what changed. Read again, and what is left
     of the change made again, when somebody else changed the ruleset meanwhile.
     """
-    with nftables() as conn:
+    with connect() as conn:
         for attempt in range(_ATTEMPTS):
             try:
                 generation = conn.generation()
@@ -240,7 +240,7 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False) -> list[str
     raise AssertionError("unreachable")
 
 
-def _commit(conn: NfTables, stages: Sequence[Sequence[Message]], generation: int) -> int:
+def _commit(conn: NfTablesConn, stages: Sequence[Sequence[Message]], generation: int) -> int:
     """Commit them in turn, each when no packet is on its way through what was before; how many there were."""
     for number, messages in enumerate(stages):
         if number:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enforcer.backends.nftables import blob, expr
 from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
 from enforcer.kernel.netlink import text
-from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables
+from enforcer.kernel.nfnetlink import Family, Message, NfTablesConn, nftables
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Answer, Side
@@ -62,7 +62,7 @@ def _sample(version: int) -> Sample:
     return FAMILY_OF[version], _BEFORE_CONNTRACK, NETS[version], rule
 
 
-def _try(conn: NfTables, sample: Sample) -> None:
+def _try(conn: NfTablesConn, sample: Sample) -> None:
     """The kernel takes it, or says what is missing, and forgets it."""
     family, hook, kind, rule = sample
     chain = text(blob.CHAIN_TABLE, _TABLE) + text(blob.CHAIN_NAME, _CHAIN) + blob.encode_hook(hook)

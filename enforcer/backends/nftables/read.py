@@ -11,7 +11,7 @@ from enforcer.backends.nftables import blob, expr, members
 from enforcer.backends.nftables.blob import ReadRule, ReadSet
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType
 from enforcer.kernel.netlink import string, text
-from enforcer.kernel.nfnetlink import Family, NfTables
+from enforcer.kernel.nfnetlink import Family, NfTablesConn
 from enforcer.model.vocabulary import Direction, Stage
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
@@ -37,7 +37,7 @@ class ReadTable:
     sets: Mapping[str, ReadSet] = field(default_factory=dict)
 
 
-def read_table(conn: NfTables, family: Family) -> ReadTable:
+def read_table(conn: NfTablesConn, family: Family) -> ReadTable:
     """The table as it is, without the members of its sets."""
     what = f"read table {family} {TABLE}"
     tables = {name: rest for name, *rest in map(blob.decode_table, conn.dump(_GET_TABLE, family, what=what))}
@@ -60,11 +60,11 @@ def read_table(conn: NfTables, family: Family) -> ReadTable:
     return ReadTable(family, True, strange, known, rules, named)
 
 
-def _of_table(conn: NfTables, command: int, family: Family) -> list[bytes]:
+def _of_table(conn: NfTablesConn, command: int, family: Family) -> list[bytes]:
     return conn.dump(command, family, text(blob.SET_TABLE, TABLE), what=f"read table {family} {TABLE}")
 
 
-def read_members(conn: NfTables, family: Family, name: str, kind: SetType) -> Members | None:
+def read_members(conn: NfTablesConn, family: Family, name: str, kind: SetType) -> Members | None:
     """All members of a set, sorted; None if one of them is none that we could have written."""
     asked = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
     replies = conn.dump(_GET_ELEMENTS, family, asked, what=f"list set {name}")

@@ -1,0 +1,10 @@
+"""What the fakes of ``tests/support/fakes`` promise, asked of each fake and of the kernel by the same tests.
+
+Where they differ, the kernel is right.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+EACH = ["fake", pytest.param("kernel", marks=pytest.mark.needs_root)]

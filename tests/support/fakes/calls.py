@@ -1,0 +1,46 @@
+"""What all fakes of the kernel's APIs have in common: every call is noted, and any call can be made to fail.
+
+A call fails *before* it has an effect, as one that the kernel refuses, or *after*, as when the process is killed right
+behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The call with this number, counted from 0, raises ``error()``."""
+
+    number: int
+    error: Callable[[], BaseException]
+    after: bool = False
+
+
+@dataclass
+class Calls:
+    """The calls of a fake in their order. ``observe`` is called after every call that changed something."""
+
+    log: list[str] = field(default_factory=list)
+    fault: Fault | None = None
+    observe: Callable[[str], None] | None = None
+
+    @contextmanager
+    def noted(self, name: str, *, changes: bool = False) -> Iterator[None]:
+        """A call of this name takes place inside the block."""
+        fault = self.fault if self.fault and self.fault.number == len(self.log) else None
+        self.log.append(name)
+        if fault and not fault.after:
+            raise fault.error()
+        yield
+        if changes and self.observe:
+            self.observe(name)
+        if fault:
+            raise fault.error()
+
+
+class Killed(BaseException):
+    """The process ends here: nothing catches it."""
