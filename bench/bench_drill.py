@@ -12,7 +12,8 @@ from collections import defaultdict
 import numpy as np
 
 from bench.bench_predict import syn_flood
-from dossim.drill import drill_capture, situation_for
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import situation_for
 from enforcer.model.choices import ModeChoice
 from enforcer.policy.load import load_text
 

@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from dossim.report.view import View
-    from dossim.scenario import ScenarioResult, ScenarioRunner
+    from dossim.scenario.run import ScenarioResult, ScenarioRunner
     from enforcer.model.choices import ModeChoice
 
 SUFFIXES = (".scenario.yaml", ".scenario.yml")
@@ -67,8 +67,9 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterator[ScenarioItem]:
         """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
-        from dossim.scenario import ScenarioRunner, load_scenario
         from dossim.scenario.budget import DEFAULT, LARGE
+        from dossim.scenario.load import load_scenario
+        from dossim.scenario.run import ScenarioRunner
         from enforcer.model.errors import EnforcerError
         from enforcer.model.printable import printable_lines
 

@@ -1,15 +1,21 @@
-"""The ``dossim`` command: one module for each verb, which imports what it needs only when it runs."""
+"""The ``dossim`` command: one module for each verb, imported when it is asked for."""
 
 from __future__ import annotations
 
 import click
 
 import dossim
-from dossim.cli import drill, explain, lint, plan, predict, run, selector, validate
-from enforcer.cli.support import CommandGroup, verbose_option
+from dossim.cli.needs import SimulatorGroup
+from enforcer.cli.support import verbose_option
+
+VERBS = ("validate", "lint", "plan", "selector", "explain", "predict", "drill", "run")
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=SimulatorGroup,
+    modules=[f"dossim.cli.{verb}" for verb in VERBS],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(dossim.__version__, prog_name="dossim")
 @verbose_option
 def main() -> None:
@@ -27,16 +33,3 @@ def main() -> None:
       sudo dossim drill attack.pcap -p policies/ --html report.html
       sudo dossim run scenarios/
     """
-
-
-for command in (
-    validate.validate,
-    lint.lint,
-    plan.plan,
-    selector.selector,
-    explain.explain,
-    predict.predict,
-    drill.drill,
-    run.run,
-):
-    main.add_command(command)

@@ -59,7 +59,8 @@ def drill(
     Example:
       sudo dossim drill attack.pcap -p policies/ --mode native --html report.html
     """
-    from dossim.drill import drill_capture, every
+    from dossim.drill.judged import every
+    from dossim.drill.run import drill_capture
     from dossim.report.html import html
     from dossim.report.json import as_dict, dumps
     from dossim.report.junit import junit

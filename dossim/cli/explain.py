@@ -21,14 +21,15 @@ from dossim.cli.options import (
     mode_option,
     open_capture,
 )
-from enforcer.cli.support import emit, line, output_option, verbose_option, warn
+from enforcer.cli.console import line
+from enforcer.cli.support import emit, output_option, verbose_option, warn
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Stage
 
 if TYPE_CHECKING:
-    from dossim.drill import Situation
+    from dossim.drill.situation import Situation
     from dossim.packet.capture import Capture, Reading
-    from dossim.pipeline import Hop, Trace
+    from dossim.pipeline.explain import Hop, Trace
     from enforcer.model.errors import Position
 
 SCHEMA = "dossim/explain/v1"
@@ -180,7 +181,7 @@ def _of_expression(
 
 
 def _sent(situation: Situation, frame: bytes) -> Trace:
-    from dossim.drill import lab_facts, plan_for
+    from dossim.drill.situation import lab_facts, plan_for
     from dossim.pipeline.egress import SentExplainer
 
     plan = plan_for(situation, lab_facts(situation.host))
@@ -188,8 +189,8 @@ def _sent(situation: Situation, frame: bytes) -> Trace:
 
 
 def _explainer(situation: Situation) -> Any:
-    from dossim.drill import lab_facts, plan_for
-    from dossim.pipeline import Explainer
+    from dossim.drill.situation import lab_facts, plan_for
+    from dossim.pipeline.explain import Explainer
 
     plan = plan_for(situation, lab_facts(situation.host))
     return Explainer(

@@ -15,7 +15,7 @@ from enforcer.model.errors import UsageError
 from enforcer.model.printable import printable_lines
 
 if TYPE_CHECKING:
-    from dossim.drill import Situation
+    from dossim.drill.situation import Situation
     from dossim.packet.capture import Capture, Reading
     from dossim.scenario.budget import Limits
     from enforcer.policy.resources import Resources
@@ -51,8 +51,8 @@ class HostOptions:
         """Raises UsageError when the policy leaves a choice that only the user can make."""
         from ipaddress import ip_interface
 
-        from dossim.drill import situation_for
-        from dossim.scenario.read import listener
+        from dossim.drill.situation import situation_for
+        from dossim.model.host import listener
 
         return situation_for(
             resources,

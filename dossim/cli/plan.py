@@ -18,7 +18,8 @@ from dossim.cli.options import (
     raw_backend_option,
     unknown_node,
 )
-from enforcer.cli.support import console_for, echo, echo_json, require_nonempty, verbose_option
+from enforcer.cli.console import console_for
+from enforcer.cli.support import echo, echo_json, require_nonempty, verbose_option
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UsageError
 

@@ -30,7 +30,7 @@ from enforcer.cli.support import emit, output_option, verbose_option
 from enforcer.model.errors import HostError
 
 if TYPE_CHECKING:
-    from dossim.drill import PredictResult
+    from dossim.drill.results import PredictResult
     from dossim.packet.capture import Reading
 
 COLUMNS = ("packet", "fate", "stage", "entry", "reason")
@@ -71,7 +71,8 @@ def predict(
       tcpdump -r attack.pcap -w - 'dst host 192.0.2.1' | dossim predict - -p policies/
     """
     from dossim.cli.facts import read_facts
-    from dossim.drill import every, predict_capture
+    from dossim.drill.judged import every
+    from dossim.drill.run import predict_capture
     from dossim.report.json import as_dict, dumps
     from dossim.report.terminal import print_view
     from dossim.report.view import view_of

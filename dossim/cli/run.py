@@ -11,15 +11,17 @@ import click
 
 from dossim.cli.options import EXISTING, UntrustedOptions, output_file, takes_stdout, untrusted_options, write
 from dossim.cli.progress import progress
-from enforcer.cli.support import console_for, echo, emit, output_option, verbose_option, warn
+from enforcer.cli.console import console_for
+from enforcer.cli.support import echo, emit, output_option, verbose_option, warn
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import PrivilegeError, UsageError
 from enforcer.model.printable import printable
 
 if TYPE_CHECKING:
     from dossim.report.view import View
-    from dossim.scenario import Scenario, ScenarioResult, ScenarioRunner
     from dossim.scenario.budget import Limits
+    from dossim.scenario.model import Scenario
+    from dossim.scenario.run import ScenarioResult, ScenarioRunner
     from enforcer.model.errors import Finding
 
 FINDINGS, LACKING = 1, 3
@@ -104,7 +106,7 @@ class Session:
         """(path, view) of each of the scenario's modes that is wanted."""
         from dossim.report.terminal import print_view
         from dossim.report.view import view_of_scenario
-        from dossim.scenario import ScenarioRunner
+        from dossim.scenario.run import ScenarioRunner
 
         runner = ScenarioRunner(scenario, limits=self._limits)
         for choice in scenario.modes:
@@ -128,7 +130,9 @@ class Session:
 
 def _load_all(paths: Sequence[Path], untrusted: UntrustedOptions) -> list[Scenario]:
     """All scenarios. Raises InvalidScenario with the findings of all files."""
-    from dossim.scenario import InvalidScenario, load_scenario, rooted_scenarios
+    from dossim.scenario.find import rooted_scenarios
+    from dossim.scenario.findings import InvalidScenario
+    from dossim.scenario.load import load_scenario
 
     scenarios: list[Scenario] = []
     findings: list[Finding] = []

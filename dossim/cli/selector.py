@@ -10,7 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from enforcer.cli.support import echo_bytes, emit, line, output_option, verbose_option
+from enforcer.cli.console import line
+from enforcer.cli.support import echo_bytes, emit, output_option, verbose_option
 from enforcer.model.errors import UsageError
 from enforcer.model.printable import printable_json
 

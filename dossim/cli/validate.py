@@ -9,8 +9,11 @@ from pathlib import Path
 import click
 
 from dossim.cli.options import UntrustedOptions, require_below, untrusted_options
+from dossim.scenario.find import files_below
 from enforcer.cli.support import NonEmptyPath, echo, verbose_option
 from enforcer.model.errors import EnforcerError
+from enforcer.policy.load import load
+from enforcer.system.files import SCENARIO_SUFFIXES, SUFFIXES
 
 BAD_INPUT = 2
 EXISTING_OR_STDIN = NonEmptyPath(exists=True, allow_dash=True, path_type=Path)
@@ -53,28 +56,28 @@ def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
 
 def _checks(path: Path, untrusted: UntrustedOptions) -> Iterator[Callable[[], object]]:
     """What has to be loaded; each raises what is wrong."""
-    from dossim.scenario.load import SUFFIXES, files_below, load_scenario
-    from enforcer.policy.load import SUFFIXES as RESOURCE_SUFFIXES
-
-    scenario: Callable[..., object] = partial(load_scenario, allow=untrusted.allow_path, limits=untrusted.limits)
     if not path.is_dir():
-        yield partial(scenario, path) if path.name.endswith(SUFFIXES) else partial(_load, path)
+        yield _scenario(path, untrusted) if path.name.endswith(SCENARIO_SUFFIXES) else partial(_load, path)
         return
     files = files_below(path)
-    scenarios = [item for item in files if item.name.endswith(SUFFIXES)]
-    yield from (partial(scenario, item, root=path) for item in scenarios)
+    scenarios = [item for item in files if item.name.endswith(SCENARIO_SUFFIXES)]
+    yield from (_scenario(item, untrusted, root=path) for item in scenarios)
     if not scenarios:
         yield partial(_load, path, (path, *untrusted.allow_path))
         return
     for item in files:
-        if item.name.endswith(RESOURCE_SUFFIXES) and not item.name.endswith(SUFFIXES):
+        if item.name.endswith(SUFFIXES) and not item.name.endswith(SCENARIO_SUFFIXES):
             yield partial(_load, item, (path, *untrusted.allow_path))
+
+
+def _scenario(path: Path, untrusted: UntrustedOptions, *, root: Path | None = None) -> Callable[[], object]:
+    from dossim.scenario.load import load_scenario  # which brings Scapy, and needs the simulator
+
+    return partial(load_scenario, path, root=root, allow=untrusted.allow_path, limits=untrusted.limits)
 
 
 def _load(path: Path, below: Sequence[Path] = ()) -> object:
     """The resources of a path, which must be ``below`` these directories, unless there are none."""
-    from enforcer.policy.load import load
-
     if below:
         require_below(path, below)
     return load([path])

@@ -8,10 +8,15 @@ every Calico host, so defragmentation (-400) and conntrack (-200) run.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
 from enforcer.model.nets import IPNetwork
+from enforcer.policy.resources import TCP, UDP
+from enforcer.policy.values import PORT_MAX
+
+_PROTOCOLS = {"tcp": TCP, "udp": UDP}
 
 IPInterface = IPv4Interface | IPv6Interface
 
@@ -22,6 +27,14 @@ class Listener:
 
     protocol: int
     port: int
+
+
+def listener(text: str) -> Listener:
+    """``udp/9`` or ``tcp/80``. Raises ValueError."""
+    word, _, number = text.partition("/")
+    if word not in _PROTOCOLS or not re.fullmatch("[0-9]{1,5}", number) or not 1 <= int(number) <= PORT_MAX:
+        raise ValueError(f"expected udp/PORT or tcp/PORT with a port of 1..{PORT_MAX}, found {text!r}")
+    return Listener(_PROTOCOLS[word], int(number))
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-import lz4.frame
-
 from dossim.model.errors import CaptureError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _PIECE = 1 << 20
 # xz and zstd name in their headers what memory they want; 128 MiB is what every level of both needs at most
@@ -62,15 +55,57 @@ class _Gzip:
         return piece
 
 
-_MAKE: dict[str, Callable[[], _Decompressor]] = {
-    "gzip": _Gzip,
-    "bzip2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
-    "zstd": lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}),
-    "lz4": lz4.frame.LZ4FrameDecompressor,
-}
 # EOFError, RuntimeError and OSError are how lz4 and bz2 say that data are invalid.
-_DAMAGED = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, RuntimeError, EOFError, ValueError)
+_DAMAGED = (zlib.error, lzma.LZMAError, OSError, RuntimeError, EOFError, ValueError)
+
+
+def _decompressor(kind: str) -> _Decompressor:
+    match kind:
+        case "gzip":
+            return _Gzip()
+        case "bzip2":
+            return bz2.BZ2Decompressor()
+        case "xz":
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
+        case "lz4":
+            import lz4.frame  # of dossim[sim], as is zstd; most captures need neither
+
+            lz4_decompressor: _Decompressor = lz4.frame.LZ4FrameDecompressor()
+            return lz4_decompressor
+        case _:
+            return _Zstd()
+
+
+class _Zstd:
+    """zstd's decompressor, which says as the others do that data are invalid."""
+
+    def __init__(self) -> None:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+
+        self._error = zstd.ZstdError
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        self._zstd: _Decompressor = zstd.ZstdDecompressor(options=options)
+
+    @property
+    def eof(self) -> bool:
+        return self._zstd.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zstd.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return self._zstd.needs_input
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            return self._zstd.decompress(data, max_length)
+        except self._error as error:
+            raise ValueError(str(error)) from error
 
 
 def compression_of(first: bytes) -> str:
@@ -109,7 +144,7 @@ def unpacked(name: str, kind: str, chunks: Iterator[bytes], warn: Callable[[str]
 
 def _member(kind: str, data: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, bytes | None]:
     """Pieces of one member; returns what follows it, None where the input ends before it does."""
-    decompressor = _MAKE[kind]()
+    decompressor = _decompressor(kind)
     while not decompressor.eof:
         if decompressor.needs_input and not data:
             data = next(chunks, b"")

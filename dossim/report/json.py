@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dossim.model.disposition import Disposition
 from dossim.report.view import EntryRow, View
-from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
 from enforcer.model.printable import printable_json
+
+if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.scenario.expect import Outcome
 
 PREDICT = "dossim/predict/v1"
 DRILL = "dossim/drill/v1"

@@ -9,7 +9,7 @@ from rich.text import Text
 from dossim.model.counted import counted
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
 from dossim.report.view import StageRow, View
-from enforcer.cli.support import line
+from enforcer.cli.console import line
 
 _MARK = {True: ("held    ", "green"), False: ("FAILED  ", "red bold"), None: ("unknown ", "yellow")}
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from dossim.model.counted import counted
 from dossim.report.view import View
-from dossim.scenario.expect import Outcome
 from dossim.verify import Mismatch
 from enforcer.model.printable import printable
+
+if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.scenario.expect import Outcome
 
 SHOWN = 10
 

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,14 @@ from dossim.model.counted import counted
 from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
-from dossim.scenario.expect import Outcome
-from dossim.scenario.run import ScenarioResult
 from dossim.verify import Mismatch
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import NOWHERE, Resources
+
+if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.scenario.expect import Outcome
+    from dossim.scenario.run import ScenarioResult
 
 UNOBSERVED = "unobserved"
 

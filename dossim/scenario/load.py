@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,9 +24,6 @@ from dossim.scenario.traffic import missing_destination
 from enforcer.model.errors import EnforcerError, Finding, Position, UsageError
 from enforcer.policy.nodes import DocumentFault, Node, from_text
 from enforcer.system.files import UnreadableError
-
-SUFFIX = ".scenario.yaml"
-SUFFIXES = (SUFFIX, ".scenario.yml")
 
 
 def load_scenario(
@@ -67,39 +64,6 @@ def load_scenario(
     if findings:
         raise InvalidScenario(_in_order(findings))
     return scenario
-
-
-def scenario_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The scenario files among files and directories, those of directories in order of name.
-
-    Raises UsageError for a path that does not exist or cannot be read, or when there is none at all.
-    """
-    return [file for file, _ in rooted_scenarios(paths)]
-
-
-def rooted_scenarios(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path | None]]:
-    """The scenario files as :func:`scenario_files` has them, each with the directory that was searched for it."""
-    given = [Path(path) for path in paths]
-    found: list[tuple[Path, Path | None]] = []
-    for path in given:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or directory")
-        if path.is_dir():
-            found.extend((item, path) for item in files_below(path) if item.name.endswith(SUFFIXES))
-        else:
-            found.append((path, None))
-    if not found:
-        raise UsageError(f"no *{SUFFIX} files in {', '.join(map(str, given))}")
-    return found
-
-
-def files_below(folder: Path) -> list[Path]:
-    """All files of a directory at any depth, in order of name. Raises UsageError where one cannot be read."""
-
-    def refuse(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}")
-
-    return sorted(Path(where, name) for where, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 @dataclass(frozen=True)

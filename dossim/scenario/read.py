@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from dossim.model.disposition import Fate
 from dossim.model.errors import PacketError
-from dossim.model.host import Listener
+from dossim.model.host import listener
 from dossim.packet.source import size
 from dossim.scenario.confine import Confinement, Outside
 from dossim.scenario.expression import ExpressionError, parse_expression
@@ -36,13 +35,11 @@ from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import Finding
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Stage
-from enforcer.policy.resources import TCP, UDP, PortRange
+from enforcer.policy.resources import PortRange
+from enforcer.policy.values import PORT_MAX
 
 T = TypeVar("T")
 Steps = tuple[Step, ...]
-
-PORT_MAX = 65535
-_PROTOCOLS = {"tcp": TCP, "udp": UDP}
 
 
 class Reader:
@@ -218,14 +215,6 @@ class Reader:
 def as_list(value: Any) -> list[Any]:
     """A single value is a list of one."""
     return value if isinstance(value, list) else [value]
-
-
-def listener(text: str) -> Listener:
-    """``udp/9`` or ``tcp/80``. Raises ValueError."""
-    word, _, number = text.partition("/")
-    if word not in _PROTOCOLS or not re.fullmatch("[0-9]{1,5}", number) or not 1 <= int(number) <= PORT_MAX:
-        raise ValueError(f"expected udp/PORT or tcp/PORT with a port of 1..{PORT_MAX}, found {text!r}")
-    return Listener(_PROTOCOLS[word], int(number))
 
 
 def port_range(value: int | str) -> PortRange:

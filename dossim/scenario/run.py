@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from dossim.drill import DrillResult, PredictResult, Situation, drill_capture, predict_capture
-from dossim.drill.run import Progress
+from dossim.drill.results import DrillResult, PredictResult
+from dossim.drill.run import Progress, drill_capture, predict_capture
+from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture, concat
 from dossim.scenario.budget import DEFAULT, Budget, Limits
 from dossim.scenario.expect import Outcome, evaluate

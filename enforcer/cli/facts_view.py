@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from enforcer.cli.support import line
+from enforcer.cli.console import line
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Mode, Stage
 from enforcer.planning.raw_choice import detected

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 
 import enforcer
 from enforcer.cli.support import (
     CommandGroup,
     NonEmptyPath,
     emit,
-    line,
     output_option,
     require_nonempty,
     require_privilege,
@@ -29,6 +27,8 @@ from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Toolchain
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from enforcer.enforcement.apply import Enforcer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -357,5 +357,7 @@ def _enforcer(
 
 
 def _print_removed(removed: Sequence[str], console: Console) -> None:
+    from enforcer.cli.console import line
+
     for each in removed or ("nothing to remove",):
         console.print(line(each), soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from enforcer.cli.support import line
+from enforcer.cli.console import line
 from enforcer.model.vocabulary import Stage
 from enforcer.planning.plan import InterfacePlan, Plan, PlannedEntry
 from enforcer.policy.ruletable import RuleTable, TrackedPolicy

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from enforcer.agent.lock import AgentRecord
 from enforcer.backends.base import EntryCount
-from enforcer.cli.support import line
+from enforcer.cli.console import line
 from enforcer.enforcement.status import InterfaceStatus
 
 NO_AGENT = "no agent runs: changes by other programs are not repaired"

@@ -1,7 +1,7 @@
 """Shared by both commands: exit codes, errors as one line each, output as table, JSON or YAML, with or without colour.
 
-Results go to stdout; errors and progress go to stderr. All output passes through this module (``echo``, ``emit``,
-``console_for``), which escapes what a terminal would interpret.
+Results go to stdout; errors and progress go to stderr. All output passes through this module (``echo``, ``emit``)
+and ``console``, which escape what a terminal would interpret.
 """
 
 from __future__ import annotations
@@ -9,30 +9,26 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import IO, Any, TypeVar, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import yaml
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
-from rich.measure import Measurement
-from rich.segment import Segment
-from rich.text import Text
 
 from enforcer.model.errors import EnforcerError, KernelError, PrivilegeError
 from enforcer.model.printable import printable, printable_json, printable_lines
 from enforcer.model.vocabulary import Word
 from enforcer.system import streams
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 BUG = 4
 DEBUG_VARIABLES = ("ENFORCER_DEBUG", "DOSSIM_DEBUG")
-_YAML_COMMAND = re.compile(r"#(?=#[A-Za-z]*\[)")  # see printable
-_WIDE = 4096  # columns where stdout is no terminal: programs read the lines, so they must not be wrapped
 
 # linux/capability.h. Netlink, XDP and netfilter's socket options need the first; libiptc's raw socket the second.
 _NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -70,6 +66,27 @@ class CommandGroup(click.Group):
         except BaseException as error:  # every exception becomes an exit code here
             sys.exit(_report(error, verbose=_is_verbose(words)))
         sys.exit(result if isinstance(result, int) else 0)
+
+
+class LazyGroup(CommandGroup):
+    """A group that imports the module of a command when the command is asked for.
+
+    ``modules`` names them; each has the command as an attribute of its own last name.
+    """
+
+    def __init__(self, *given: Any, modules: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._modules: Mapping[str, str] = {module.rpartition(".")[2]: module for module in modules}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *self._modules]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = self._modules.get(cmd_name)
+        if module is None:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(module), cmd_name)
+        return command
 
 
 def output_option(command: Command) -> Command:
@@ -128,52 +145,14 @@ def emit(data: Any, output: str, as_table: Callable[[Console], None]) -> None:
     if output == OutputFormat.JSON:
         echo_json(data)
     elif output == OutputFormat.YAML:
+        from enforcer.cli.yaml_output import as_yaml
+
         with streams.writing():
-            click.echo(_yaml(data), nl=False)
+            click.echo(as_yaml(data), nl=False)
     else:
+        from enforcer.cli.console import console_for
+
         as_table(console_for(sys.stdout))
-
-
-def console_for(stream: IO[str]) -> Console:
-    """A console, without colours and wrapping where the stream is no terminal. rich itself honours NO_COLOR.
-
-    Markup is off: the text may come from anybody.
-    """
-    terminal = stream.isatty()
-    console = Console(
-        file=cast("IO[str]", streams.Output(stream)),
-        highlight=False,
-        markup=False,
-        force_terminal=terminal,
-        width=None if terminal else _WIDE,
-        emoji=False,
-    )
-    console.push_render_hook(_Printable())
-    return console
-
-
-def line(text: object, style: str = "") -> Text:
-    """Text that stays on one line, for a console or a cell of its tables."""
-    return Text(printable(text), style=style)
-
-
-class _Printable(RenderHook):
-    """A render hook that escapes all text, in case the caller did not."""
-
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_PrintableRenderable(item) for item in renderables]
-
-
-class _PrintableRenderable:
-    def __init__(self, inner: ConsoleRenderable) -> None:
-        self._inner = inner
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for segment in console.render(self._inner, options):
-            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._inner)
 
 
 def warn(message: str) -> None:
@@ -261,24 +240,3 @@ def _report_bug(error: BaseException, *, verbose: bool) -> None:
         echo("".join(traceback.format_exception(error)), err=True, nl=False)
     else:
         echo("run again with -v for the traceback", err=True)
-
-
-class _YamlDumper(yaml.SafeDumper):
-    """PyYAML treats bidirectional control characters as printable; in double quotes they can be escaped."""
-
-
-def _represent_text(dumper: _YamlDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if printable(text) == text else '"')
-
-
-_YamlDumper.add_representer(str, _represent_text)
-
-
-def _yaml(data: Any) -> str:
-    # Our enums are str enums: JSON turns them into plain strings, which YAML shall print too.
-    plain = json.loads(json.dumps(data))
-    text = str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    if printable_lines(text) == text:
-        return text
-    escaped = yaml.dump(plain, Dumper=_YamlDumper, sort_keys=False, allow_unicode=False, width=sys.maxsize)
-    return _YAML_COMMAND.sub(r"\\x23", escaped)

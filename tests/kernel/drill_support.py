@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dossim.drill import DrillResult
+from dossim.drill.results import DrillResult
 from dossim.model.disposition import Disposition
 
 

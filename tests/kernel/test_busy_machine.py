@@ -11,8 +11,9 @@ from ipaddress import ip_interface
 
 import pytest
 
-from dossim.drill import DrillResult, Situation, drill_capture
-from dossim.drill.run import Progress
+from dossim.drill.results import DrillResult
+from dossim.drill.run import Progress, drill_capture
+from dossim.drill.situation import Situation
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from dossim.replay.scapy_sender import BATCH

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dossim.drill import Situation, drill_capture
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import Situation
 from dossim.model.disposition import Disposition
 from dossim.packet.capture import Capture
 from enforcer.model.choices import ModeChoice

@@ -12,7 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from dossim.cli import main
-from dossim.drill import DrillResult, Situation, drill_capture, every
+from dossim.drill.judged import every
+from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture

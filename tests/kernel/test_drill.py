@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dossim.drill import DrillResult, Situation, drill_capture, situation_for
+from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import Situation, situation_for
 from dossim.lab import names
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture, read_capture

@@ -16,7 +16,9 @@ from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 from scapy.utils import checksum
 
-from dossim.drill import DrillResult, Situation, drill_capture
+from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import Situation
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from enforcer.model.choices import ModeChoice

@@ -17,7 +17,9 @@ from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
 from dossim.cli import main
-from dossim.drill import DrillResult, Situation, drill_capture
+from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import Situation
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from enforcer.model.choices import ModeChoice, RawChoice

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from dossim.drill import DrillResult, Situation, drill_capture
+from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
+from dossim.drill.situation import Situation
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys

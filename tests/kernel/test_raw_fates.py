@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dossim.drill import DrillResult, Situation, drill_capture, predict_capture
+from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture, predict_capture
+from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture

@@ -16,7 +16,7 @@ from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.cut import frame_on_wire
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from dossim.predict import predict
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources

@@ -11,8 +11,8 @@ from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.packet.cut import ETHERNET_LEAST
 from dossim.packet.parse import parse
-from dossim.pipeline import Explainer, Trace, pipeline_graph
-from dossim.pipeline.graph import START
+from dossim.pipeline.explain import Explainer, Trace
+from dossim.pipeline.graph import START, pipeline_graph
 from enforcer.model.vocabulary import Mode
 from enforcer.policy.resources import Resources
 from tests.support.frames import captures

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dossim.lint import Finding, Level, RuleId, lint
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Policy
 from enforcer.model.choices import ModeChoice

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dossim.model.errors import PacketError
-from dossim.scenario import InvalidScenario, ScenarioRunner, load_scenario
 from dossim.scenario.budget import Budget, Limits
 from dossim.scenario.expression import assumed_in, frames_of, layers
+from dossim.scenario.findings import InvalidScenario
+from dossim.scenario.load import load_scenario
+from dossim.scenario.run import ScenarioRunner
 from enforcer.model.errors import EnforcerError
 from tests.unit.enforcer.test_printable import HOSTILE, harmless
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from dossim.predict import predict
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dossim.drill import DrillResult, PredictResult
+from dossim.drill.results import DrillResult, PredictResult
 from dossim.model.disposition import Fate
 from dossim.observe import Observations
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
-from dossim.scenario import Scenario, ScenarioResult, ScenarioRunner, load_scenario
 from dossim.scenario.expect import evaluate
+from dossim.scenario.load import load_scenario
+from dossim.scenario.model import Scenario
+from dossim.scenario.run import ScenarioResult, ScenarioRunner
 from dossim.verify import verify
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Stage

@@ -8,8 +8,10 @@ from ipaddress import ip_address, ip_interface
 import numpy as np
 import pytest
 
-from dossim.drill import PredictResult, Situation, every, predict_capture
-from dossim.drill.judged import judged
+from dossim.drill.judged import every, judged
+from dossim.drill.results import PredictResult
+from dossim.drill.run import predict_capture
+from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.errors import CaptureError
 from dossim.model.host import Host, Listener

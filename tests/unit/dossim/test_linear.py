@@ -20,7 +20,7 @@ from dossim.observe.journey import JOURNEY, Checkpoint
 from dossim.observe.judgement import judge, open_packets
 from dossim.packet.capture import Capture
 from dossim.packet.parse import parse_ipv4
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from dossim.pipeline.reassembly import reassemble
 from dossim.predict import predict
 from enforcer.model.vocabulary import Backend

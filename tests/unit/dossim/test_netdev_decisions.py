@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Rule, Tier

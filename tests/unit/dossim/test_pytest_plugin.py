@@ -30,7 +30,7 @@ run.drill_capture = refuse
 """
 AGREE = """
 import dossim.scenario.run as run
-from dossim.drill import predict_capture
+from dossim.drill.run import predict_capture
 from tests.unit.dossim.fabricated import drilled
 run.drill_capture = lambda capture, situation, **options: drilled(predict_capture(capture, situation), {otherwise})
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
 from tests.support.witnesses import explained, plan_for, predicted

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from enforcer.cli import support
+from enforcer.cli.console import console_for, line
 from enforcer.cli.main import main
-from enforcer.cli.support import CommandGroup, console_for, emit, line
+from enforcer.cli.support import CommandGroup, emit
 from enforcer.model.errors import (
     Finding,
     InternalError,

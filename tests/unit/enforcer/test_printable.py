@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from enforcer.cli.support import CommandGroup, console_for, echo, emit, line
+from enforcer.cli.console import console_for, line
+from enforcer.cli.support import CommandGroup, echo, emit
 from enforcer.model.errors import Finding, Position, UsageError
 from enforcer.model.printable import printable, printable_json, printable_lines
 from enforcer.system.log import LineFormatter

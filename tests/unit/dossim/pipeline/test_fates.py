@@ -15,7 +15,7 @@ from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
 from dossim.model.host import Host, Listener
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from enforcer.policy.resources import Resources
 from tests.support.frames import ethernet, ipv4
 

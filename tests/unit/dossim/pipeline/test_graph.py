@@ -5,8 +5,7 @@ from __future__ import annotations
 import networkx as nx
 
 from dossim.model.disposition import OPEN_FATES, Fate
-from dossim.pipeline import pipeline_graph, to_dot, to_mermaid
-from dossim.pipeline.graph import START
+from dossim.pipeline.graph import START, pipeline_graph, to_dot, to_mermaid
 from enforcer.model.vocabulary import Stage
 
 

@@ -12,7 +12,7 @@ import pytest
 from dossim.model.disposition import Disposition
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
-from dossim.pipeline import Explainer, Trace
+from dossim.pipeline.explain import Explainer, Trace
 from dossim.pipeline.matching import Seen
 from dossim.pipeline.policy import Policy, Verdict
 from enforcer.model.errors import Position, UnsupportedRuleError

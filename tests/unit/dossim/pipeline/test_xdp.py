@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from enforcer.model.vocabulary import Action, Mode, Stage
 from enforcer.policy.resources import (
     EntityRule,

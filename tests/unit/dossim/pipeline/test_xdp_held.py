@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from dossim.pipeline import Explainer
+from dossim.pipeline.explain import Explainer
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.xdp_held import MAX_BITS, MAX_TIERS_LEFT, Held, held_rules, why_not_offload
 from enforcer.model.choices import ModeChoice

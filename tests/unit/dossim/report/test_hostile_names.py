@@ -16,7 +16,8 @@ from dossim.report.html import html
 from dossim.report.json import dumps, run_as_dict
 from dossim.report.junit import junit
 from dossim.report.view import View, view_of_scenario
-from dossim.scenario import ScenarioRunner, load_scenario
+from dossim.scenario.load import load_scenario
+from dossim.scenario.run import ScenarioRunner
 from enforcer.model.choices import ModeChoice
 from tests.unit.dossim.test_pytest_plugin import REFUSE
 from tests.unit.enforcer.test_printable import HOSTILE, harmless

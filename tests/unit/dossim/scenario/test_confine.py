@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dossim.cli import main
-from dossim.scenario import InvalidScenario, load_scenario
+from dossim.scenario.findings import InvalidScenario
+from dossim.scenario.load import load_scenario
 from tests.support.unusable import UNUSABLE
 
 pytest_plugins = ("pytester",)

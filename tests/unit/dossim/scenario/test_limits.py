@@ -16,11 +16,13 @@ from click.testing import CliRunner, Result
 from dossim.cli import main
 from dossim.model.errors import PacketError, ScenarioError
 from dossim.packet.capture import Capture
-from dossim.scenario import InvalidScenario, ScenarioRunner, load_scenario
 from dossim.scenario.budget import DEFAULT, LARGE, Budget, Limits, size_of
 from dossim.scenario.expression import MOST_PACKETS, assumed_in, count_of, frame_of, frames_of
+from dossim.scenario.findings import InvalidScenario
 from dossim.scenario.generate import generate
+from dossim.scenario.load import load_scenario
 from dossim.scenario.model import GeneratedTraffic, Generator, LeaveOut, Parameters
+from dossim.scenario.run import ScenarioRunner
 from enforcer.model.choices import ModeChoice
 
 HOST = {4: ip_address("10.10.10.10"), 6: ip_address("fd00::10")}

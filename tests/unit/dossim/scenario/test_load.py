@@ -9,7 +9,9 @@ import pytest
 
 from dossim.model.disposition import Fate
 from dossim.model.host import Listener
-from dossim.scenario import InvalidScenario, load_scenario, scenario_files
+from dossim.scenario.find import scenario_files
+from dossim.scenario.findings import InvalidScenario
+from dossim.scenario.load import load_scenario
 from dossim.scenario.model import (
     Bounds,
     CaptureTraffic,

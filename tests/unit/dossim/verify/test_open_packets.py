@@ -8,8 +8,9 @@ from ipaddress import ip_interface
 import numpy as np
 import pytest
 
-from dossim.drill import Situation, predict_capture
 from dossim.drill.judged import judged
+from dossim.drill.run import predict_capture
+from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.observe import Observations
