@@ -1,6 +1,6 @@
 """Output for people: tables and lines through rich, escaped on their way to the terminal.
 
-Not part of ``support``: importing rich takes as long as importing the rest of a command line, and JSON does not need it.
+Not part of ``support``: importing rich takes as long as the rest of a command line, and JSON does not need it.
 """
 
 from __future__ import annotations
