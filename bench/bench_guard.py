@@ -47,7 +47,7 @@ def measured(resources: Resources, mode: ModeChoice, raw: RawChoice, seconds: in
     enforcer = Enforcer(NODE, choice=mode, raw=raw)
     looks: list[float] = []
     try:
-        with Guard(enforcer.pin_root) as guard:
+        with Guard(enforcer.backends().drivers) as guard:
             for _ in range(2):  # the second changes nothing
                 with guard.passing():
                     applied = enforcer.apply(resources)

@@ -108,7 +108,7 @@ class Agent:
     def _guard(self, loop: EventLoop) -> Iterator[None]:
         """Detect changes by other programs. Where this is impossible now, only the resync finds them."""
         try:
-            guard = Guard(self._enforcer.pin_root)
+            guard = Guard(self._enforcer.backends().drivers)
         except (OSError, EnforcerError) as error:
             self._log.error_once("cannot watch for changes by other programs; the resync finds them", error)
             yield

@@ -1,8 +1,9 @@
 """Guard: detects within a second when another program removes or changes what is enforced in this network namespace.
 
-nf_tables notifies of every transaction. Legacy iptables, ipset and BPF do not, so they are polled each second
-(docs/performance.md states the cost). The guard does not repair: the next pass does, as it compares everything anyway.
-The exception is a removed pin. It is restored at once; while the guard holds the link open its program stays attached.
+Each backend says how it is watched. nf_tables notifies of every transaction. Legacy iptables, ipset and BPF do not, so
+they are polled each second (docs/performance.md states the cost). The guard does not repair: the next pass does, as it
+compares everything anyway. The exception is a removed pin. It is restored at once; while the watch holds the link open
+its program stays attached.
 
 The resync finds changes that happen during a pass, and changes that leave no trace, such as one ipset member exchanged
 for another.
@@ -13,30 +14,17 @@ from __future__ import annotations
 import logging
 import resource
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-from enforcer.backends.iptables.watch import IptablesWatch
-from enforcer.backends.nftables.rules import TABLE
-from enforcer.backends.xdp.state.watch import XdpWatch
-from enforcer.kernel.nft_events import NftEvents
+from enforcer.backends.base import BackendDriver, Loss, Watch
 from enforcer.kernel.timer import Timer
-from enforcer.model.errors import HostError
-from enforcer.model.vocabulary import Backend
 from enforcer.planning.plan import Plan
 from enforcer.system.log import event
 
 _EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What another program removed or changed, in a sentence, and which program, if known."""
-
-    what: str
-    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,14 +41,16 @@ class Source:
 class Guard:
     """Acts in the network namespace where it was created. A context manager; else call ``close``."""
 
-    def __init__(self, pin_root: Path) -> None:
+    def __init__(self, drivers: Sequence[BackendDriver]) -> None:
         _allow_descriptors()
         self._timer = Timer(_EVERY_S)
-        self._xdp = XdpWatch(pin_root)
-        self._iptables: IptablesWatch | None = None
-        self._nft: NftEvents | None = None
-        with suppress(HostError):  # a kernel without nfnetlink has no nf_tables to watch
-            self._nft = NftEvents(TABLE)
+        self._drivers = drivers
+        self._watches: dict[str, Watch] = {}
+        for driver in drivers:
+            if driver.watched not in self._watches:
+                self._watches[driver.watched] = driver.watch()
+        self._notifying = [watch for watch in self._watches.values() if watch.fileno() >= 0]
+        self._polled = [watch for watch in self._watches.values() if watch.fileno() < 0]
         self._noticed: dict[str, Loss] = {}
         self._reported: set[str] = set()  # since the last pass
         self._logged_problems: set[str] = set()  # why something could not be checked
@@ -76,21 +66,19 @@ class Guard:
 
     def close(self) -> None:
         self._timer.close()
-        self._xdp.close()
-        for watch in (self._iptables, self._nft):
-            if watch:
-                watch.close()
+        for watch in self._watches.values():
+            watch.close()
 
     def sources(self) -> tuple[Source, ...]:
         """The descriptors to wait for."""
-        timer = Source(self._timer.fileno, self._look)
-        return (timer, Source(self._nft.fileno, self._drain_nft)) if self._nft else (timer,)
+        heard = (Source(watch.fileno, self._drain) for watch in self._notifying)
+        return (Source(self._timer.fileno, self._look), *heard)
 
     def look(self) -> None:
         """Check now, while nobody waits for the sources."""
         with self._lock:
             self._look_at_all()
-        self._drain_nft()
+        self._drain()
 
     def noticed(self) -> tuple[Loss, ...]:
         """The losses found since the last call."""
@@ -106,8 +94,8 @@ class Guard:
         next pass shows whether the change persisted.
         """
         with self._lock:
-            self._look_at_all(at_any_cost=True)
-            self._drain_nft()
+            self._look_at_all(thorough=True)
+            self._drain()
             self._reported.clear()
             self._remember()
             self._changed = True
@@ -122,21 +110,17 @@ class Guard:
         self._changed = False
 
     def _remember(self) -> None:
-        self._safely(lambda: self._notice(map(Loss, self._xdp.remember())))
-        if self._iptables:
-            self._safely(self._iptables.remember)
+        for watch in self._watches.values():
+            self._safely(partial(self._notice_of, watch.remember))
 
     def watch(self, plan: Plan) -> None:
         """Within a pass: watch the subsystems that this plan uses. Reading others could load their modules."""
-        backends = {item.raw_backend for item in plan.interfaces}
-        if self._nft and (Backend.NFTABLES in backends or any(item.netdev for item in plan.interfaces)):
-            self._safely(self._nft.listen)
-        if Backend.IPTABLES in backends and self._iptables is None:
-            self._iptables = IptablesWatch()
-            self._changed = True  # nothing to compare with yet
-        elif Backend.IPTABLES not in backends and self._iptables is not None:
-            self._iptables.close()
-            self._iptables = None
+        used = {driver.watched for driver in self._drivers if driver.serves(plan)}
+        for part, watch in self._watches.items():
+            self._safely(partial(self._begin, watch) if part in used else watch.pause)
+
+    def _begin(self, watch: Watch) -> None:
+        self._changed |= watch.begin()
 
     def _look(self) -> bool:
         self._timer.take()
@@ -148,20 +132,21 @@ class Guard:
             self._lock.release()
         return bool(self._noticed)
 
-    def _look_at_all(self, *, at_any_cost: bool = False) -> None:
-        self._safely(lambda: self._notice(map(Loss, self._xdp.losses(at_any_cost=at_any_cost))))
-        if self._iptables:
-            iptables = self._iptables
-            self._safely(lambda: self._notice(map(Loss, iptables.losses())))
+    def _look_at_all(self, *, thorough: bool = False) -> None:
+        for watch in self._polled:
+            self._safely(partial(self._notice_of, partial(watch.losses, thorough=thorough)))
 
-    def _drain_nft(self) -> bool:
-        if self._nft is None:
-            return False
+    def _drain(self) -> bool:
+        untold = False
         with self._draining:
-            changes = self._nft.changes()
-            for change in changes:
-                self._notice(Loss(what, change.by) for what in change.what)
-        return any(not change.what for change in changes) or bool(self._noticed)
+            for watch in self._notifying:
+                losses = list(watch.losses())
+                untold |= any(not loss.what for loss in losses)
+                self._notice(loss for loss in losses if loss.what)
+        return untold or bool(self._noticed)
+
+    def _notice_of(self, look: Callable[[], Iterable[Loss]]) -> None:
+        self._notice(look())
 
     def _notice(self, losses: Iterable[Loss]) -> None:
         for loss in losses:

@@ -26,5 +26,5 @@ def enforceable_rest(
 
 def _are_in_kernel(enforcer: Enforcer, policies: Collection[str]) -> bool:
     """Whether any of these policies is enforced from an earlier run."""
-    names = {entry.partition(" ")[0] for item in enforcer.status() for entry in item.entries}
+    names = {entry.partition(" ")[0] for entry in enforcer.entries()}
     return not names.isdisjoint(f"gnp/{name}" for name in policies)

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from enforcer.agent.guard import Guard, Loss
+from enforcer.agent.guard import Guard
+from enforcer.backends.base import Loss
 from enforcer.enforcement.apply import Applied, ModeRefusedError
 from enforcer.kernel.rtnetlink import interfaces
 from enforcer.planning.plan import Plan

@@ -15,27 +15,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from enforcer.backends.base import EntryCount
-from enforcer.backends.detect import host_rules
-from enforcer.backends.iptables import IptablesBackend
-from enforcer.backends.iptables.settings import settings_of
-from enforcer.backends.nftables import NftablesBackend
-from enforcer.backends.nftables.netdev import NetdevBackend
-from enforcer.backends.nftables.settings import settings_of as nft_settings_of
-from enforcer.backends.raw import RawBackends
-from enforcer.backends.xdp.backend import XdpBackend
-from enforcer.enforcement.negotiate import Settlement, Wish, failure, settle, without_xdp
-from enforcer.enforcement.probe_cache import Memory
-from enforcer.enforcement.probing import NOT_THERE, probe_raw, with_netdev
+from enforcer.backends.base import EntryCount, Setup
+from enforcer.backends.registry import REGISTRY, Backends, Registry
+from enforcer.enforcement.negotiate import ApplyRequest, negotiate_modes, release
+from enforcer.enforcement.probe_cache import ProbeCache
+from enforcer.enforcement.probing import NOT_THERE, host_rules, probe_raw, with_netdev
 from enforcer.enforcement.status import InterfaceStatus, read_status
-from enforcer.enforcement.warnings import unheard, warnings_of
-from enforcer.kernel.bpf.toolchain import require
+from enforcer.enforcement.warnings import warnings_of
 from enforcer.kernel.lock import namespace_lock
-from enforcer.kernel.pin_paths import default_pin_root, pins_are_fleeting, remove_if_empty
+from enforcer.kernel.pin_paths import default_pin_root
 from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
 from enforcer.model.choices import ModeChoice, RawChoice
@@ -47,7 +38,6 @@ from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
-from enforcer.system.directories import UnusableDirectoryError
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Enforcer:
 
     ``pin_root`` is where BPF objects are pinned; by default each network namespace has a directory of its own.
     ``toolchain`` says who compiles the XDP program, ``raw`` which netfilter holds the raw part. ``netdev``: where there
-    is no XDP, nf_tables drops at netdev ingress.
+    is no XDP, nf_tables drops at netdev ingress. ``registry`` names the backends.
 
     Keeps no sockets: every call acts in the network namespace its thread is in then.
     """
@@ -90,6 +80,7 @@ class Enforcer:
         toolchain: Toolchain = Toolchain.LIBBPF,
         raw: RawChoice = RawChoice.AUTO,
         netdev: bool = False,
+        registry: Registry = REGISTRY,
     ) -> None:
         self.node = node
         self.choice = choice
@@ -99,7 +90,8 @@ class Enforcer:
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self.stopping = threading.Event()  # set: another enforcer's pass is no longer waited for
-        self._memory = Memory()
+        self._registry = registry
+        self._probes = ProbeCache()
         self._compiler = Compiler()
         self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
 
@@ -110,31 +102,28 @@ class Enforcer:
         this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
         """
         felix = resources.felix_for(self.node)
-        raw, netdev = _backends(felix)
-        xdp = XdpBackend(self.pin_root, ipv6=felix.ipv6_support, toolchain=self.toolchain, lets_go=False)
+        backends = self.backends(felix)
         with namespace_lock(stopping=self.stopping):
-            self._memory.begin(resources)
+            self._probes.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
             tables = self._tables(self._with_kernel_names(resources, present), present)
             absent = frozenset(table.interface for table in tables) - present.keys()
-            facts = self._facts(tables, present, felix)
-            self._check(tables, facts, felix)
-            wish = Wish(tables, facts, felix, self.choice, {}, absent, self.raw, self.netdev)
-            settled = self._settle(wish, xdp, dry_run=dry_run)
-            result = raw.apply(settled.plan, dry_run=dry_run)
-            early = netdev.apply(settled.plan, dry_run=dry_run)
-            released = [] if settled.failed else self._release(settled, xdp, dry_run=dry_run)
-        if settled.failed:
-            raise settled.failed
-        warnings = [*warnings_of(self.node, resources, settled.plan, absent), *settled.warnings]
-        warnings += unheard(settled.plan, nft_settings_of(felix).mark_mask, facts.rules)
+            facts = self._facts(tables, present, felix, backends)
+            self._check(tables, facts, felix, backends)
+            request = ApplyRequest(tables, facts, felix, self.choice, absent=absent, raw=self.raw, netdev=self.netdev)
+            negotiated = negotiate_modes(request, backends.modes, self._probes, dry_run=dry_run)
+            plan = negotiated.plan
+            result = backends.apply(plan, dry_run=dry_run)
+            release(negotiated, backends.modes, dry_run=dry_run)
+        if negotiated.failed:
+            raise negotiated.failed
+        warnings = [*warnings_of(self.node, resources, plan, absent), *negotiated.warnings]
+        warnings += backends.warnings(plan, facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
-        if any(item.mode for item in settled.plan.interfaces):
-            warnings += filter(None, [pins_are_fleeting(self.pin_root)])
-        changes = (*settled.changes, *result.changes, *early.changes, *released)
-        applied = Applied(settled.plan, changes, tuple(_fallbacks(settled.plan)), tuple(warnings))
-        if settled.impossible:
-            raise ModeRefusedError("\n".join(settled.impossible.values()), applied)
+        changes = (*negotiated.changes, *result.changes, *negotiated.released)
+        applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings))
+        if negotiated.impossible:
+            raise ModeRefusedError("\n".join(negotiated.impossible.values()), applied)
         return applied
 
     def enforceable(self, resources: Resources) -> tuple[Resources, dict[str, str]]:
@@ -143,6 +132,7 @@ class Enforcer:
         Each is tried for itself, with nothing changed. Raises HostError as :meth:`apply` does.
         """
         felix = resources.felix_for(self.node)
+        backends = self.backends(felix)
         refused: dict[str, str] = {}
         with namespace_lock(stopping=self.stopping):
             present = {item.name: item for item in netlink_interfaces()}
@@ -150,53 +140,45 @@ class Enforcer:
             for policy in (item for item in renamed.policies if item.do_not_track):
                 try:
                     tables = self._tables(replace(renamed, policies=(policy,)), present)
-                    self._check(tables, self._facts(tables, present, felix), felix)
+                    self._check(tables, self._facts(tables, present, felix, backends), felix, backends)
                 except UnsupportedRuleError as error:
                     refused[policy.name] = str(error)
         kept = tuple(item for item in resources.policies if item.name not in refused)
         return replace(resources, policies=kept), refused
 
-    def _check(self, tables: Sequence[RuleTable], facts: HostFacts, felix: FelixConfiguration) -> None:
-        """Raises UnsupportedRuleError. Raw holds every entry: what it cannot say is refused before anything changes."""
-        latest = make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev)
-        for backend in _backends(felix):
-            backend.check(latest)
-
-    def _settle(self, wish: Wish, xdp: XdpBackend, *, dry_run: bool) -> Settlement:
-        """XDP as far as it can be had. Whatever goes wrong there is in the settlement, for raw is still to come."""
-        try:
-            with suppress(UnusableDirectoryError):  # applying XDP refuses then, and says why
-                wish = replace(wish, enforced={item.interface: item.mode for item in xdp.status()})
-            if self.choice is not ModeChoice.RAW:
-                require(self.toolchain)
-        except Exception as error:
-            return without_xdp(wish, error)
-        return settle(wish, xdp, self._memory, dry_run=dry_run)
-
-    def _release(self, settled: Settlement, xdp: XdpBackend, *, dry_run: bool) -> list[str]:
-        try:
-            return xdp.release(settled.plan, dry_run=dry_run)
-        except UnusableDirectoryError:  # a warning says so
-            return []
-        except Exception as error:
-            settled.failed = failure(error)
-            return []
-
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
-        return (*XdpBackend(self.pin_root).counters(), *NetdevBackend().counters(), *RawBackends().counters())
+        return self.backends().counters()
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
         with namespace_lock(stopping=self.stopping):
-            early = (*XdpBackend(self.pin_root).detach(interfaces), *NetdevBackend().detach(interfaces))
-            removed = (*early, *RawBackends().detach(interfaces))
-        remove_if_empty(self.pin_root)
-        return removed
+            return self.backends().detach(interfaces)
 
     def status(self) -> tuple[InterfaceStatus, ...]:
         """What is enforced now, whoever applied it."""
-        return read_status(self.pin_root)
+        return read_status(self.backends())
+
+    def entries(self) -> frozenset[str]:
+        """The names of the entries that are enforced now, wherever."""
+        held = self.backends().status()
+        return frozenset(name for _, found in held for item in found.values() for name in item.entries)
+
+    def backends(self, felix: FelixConfiguration | None = None) -> Backends:
+        """All backends, as this configuration sets them, in the network namespace of the calling thread."""
+        felix = felix or FelixConfiguration("default")
+        return self._registry.make(Setup(felix, self.pin_root, self.toolchain))
+
+    @property
+    def pin_root(self) -> Path:
+        """Where BPF objects are pinned."""
+        return self._given_pin_root or default_pin_root()
+
+    def _check(
+        self, tables: Sequence[RuleTable], facts: HostFacts, felix: FelixConfiguration, backends: Backends
+    ) -> None:
+        """Raises UnsupportedRuleError. Raw holds every entry: what it cannot say is refused before anything changes."""
+        backends.check(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev))
 
     def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
         """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
@@ -206,11 +188,6 @@ class Enforcer:
             renamed = with_kernel_names(resources, names)
             self._renamed = (resources, names, renamed)
         return renamed
-
-    @property
-    def pin_root(self) -> Path:
-        """Where BPF objects are pinned."""
-        return self._given_pin_root or default_pin_root()
 
     def _tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[RuleTable]:
         """The table of each interface that has an endpoint with untracked entries, there or named by its endpoint."""
@@ -233,26 +210,25 @@ class Enforcer:
         return tables
 
     def _facts(
-        self, tables: Sequence[RuleTable], present: Mapping[str, InterfaceState], felix: FelixConfiguration
+        self,
+        tables: Sequence[RuleTable],
+        present: Mapping[str, InterfaceState],
+        felix: FelixConfiguration,
+        backends: Backends,
     ) -> HostFacts:
         """What this host supports, as far as it matters: probing is not free, so nothing is asked in vain."""
         if not tables:
             return HostFacts(self.node)
         names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
         states = [present[name] for name in names if name in present]
-        facts = self._memory.facts(self.node, states, XdpBackend(self.pin_root).programs())
+        facts = self._probes.facts(self.node, states, backends.modes.programs())
         absent = tuple(
             InterfaceFacts(table.interface, modes=NOT_THERE) for table in tables if table.interface not in present
         )
-        rules = host_rules()
-        backends = {**facts.backends, **probe_raw(felix, self.raw, rules)}
-        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=backends, rules=rules)
-        return with_netdev(facts, [table.interface for table in tables], present) if self.netdev else facts
-
-
-def _backends(felix: FelixConfiguration) -> tuple[RawBackends, NetdevBackend]:
-    nft = nft_settings_of(felix)
-    return RawBackends(IptablesBackend(settings_of(felix)), NftablesBackend(nft)), NetdevBackend(nft)
+        rules = host_rules(backends.raw)
+        answers = {**facts.backends, **probe_raw(backends.raw, felix, self.raw, rules)}
+        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=answers, rules=rules)
+        return with_netdev(facts, [table.interface for table in tables], present, backends) if self.netdev else facts
 
 
 def _fallbacks(plan: Plan) -> Iterator[str]:

@@ -20,7 +20,7 @@ from enforcer.policy.resources import Resources
 _FORGET_AFTER_S = 600.0  # whatever stood in the way may be gone by then
 
 
-class Memory:
+class ProbeCache:
     """Valid in one network namespace, and for a while: :meth:`begin` each pass."""
 
     def __init__(self) -> None:

@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from enforcer.backends.detect import host_rules
-from enforcer.backends.iptables import probe
-from enforcer.backends.nftables import probe as probe_nftables
-from enforcer.backends.nftables.netdev import installed as netdev_installed
-from enforcer.backends.nftables.netdev import probe as probe_netdev
-from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.base import OthersRules, RawDriver, Setup
+from enforcer.backends.registry import REGISTRY, Backends
 from enforcer.kernel.pin_paths import default_pin_root
 from enforcer.kernel.probe import netdev_ingress, probe_host
 from enforcer.kernel.rtnetlink import InterfaceState
@@ -24,6 +20,7 @@ from enforcer.planning.raw_choice import asked_for, detected
 from enforcer.policy.resources import FelixConfiguration
 
 NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface is not there"))
+_NONE = OthersRules()
 _UNASKED = Probe(Answer.UNKNOWN, "not probed")
 
 
@@ -38,34 +35,51 @@ def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None
     missing = [name for name in interfaces if name not in names]
     if missing:
         raise UsageError(f"no interface {', '.join(missing)} in this network namespace; there are {', '.join(present)}")
-    backends = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
-    ours = XdpBackend(pin_root or default_pin_root()).programs()
-    facts = probe_host(node, [names[name] for name in interfaces] or None, backends=backends, ours=ours)
-    return replace(facts, rules=host_rules())
+    backends = REGISTRY.make(Setup(pin_root=pin_root or default_pin_root()))
+    probes = {driver.name: driver.probe for driver in backends.raw}
+    ours = backends.modes.programs()
+    facts = probe_host(node, [names[name] for name in interfaces] or None, backends=probes, ours=ours)
+    return replace(facts, rules=host_rules(backends.raw))
 
 
-def probe_raw(felix: FelixConfiguration, choice: RawChoice, rules: HostRules) -> dict[Backend, Probe]:
+def host_rules(raw: Sequence[RawDriver]) -> HostRules:
+    """How many rules of others each netfilter of the calling thread's network namespace has, and where Kubernetes is.
+
+    As Felix's DetectBackend (``felix/environment/feature_detect_linux.go``), which does as iptables-wrappers do: where
+    Kubernetes has left its mark, else where more rules are, and the legacy tables in a draw. None of ours counts.
+    """
+    found = {driver.name: driver.others_rules() for driver in raw}
+    marked = [backend for backend in (Backend.NFTABLES, Backend.IPTABLES) if found.get(backend, _NONE).kubernetes]
+    counts = {backend: item.count for backend, item in found.items()}
+    return HostRules(counts.get(Backend.IPTABLES, 0), counts.get(Backend.NFTABLES, 0), next(iter(marked), None))
+
+
+def probe_raw(
+    raw: Sequence[RawDriver], felix: FelixConfiguration, choice: RawChoice, rules: HostRules
+) -> dict[Backend, Probe]:
     """What the raw backends answer that matter: the one asked for, else where the host's rules are; the other one only
     where it is not to be had. (Asking iptables makes its tables.)
     """
     wanted, _ = asked_for(felix, choice)
-    probes = {Backend.IPTABLES: probe, Backend.NFTABLES: probe_nftables}
     first = wanted or detected(rules)[0]
-    found = {first: probes[first](ipv6=felix.ipv6_support)}
-    if wanted is None and found[first].answer is Answer.NO:
-        other = next(backend for backend in probes if backend is not first)
-        found[other] = probes[other](ipv6=felix.ipv6_support)
+    found: dict[Backend, Probe] = {}
+    for driver in sorted(raw, key=lambda driver: driver.name is not first):
+        found[driver.name] = driver.probe()
+        if wanted is not None or found[driver.name].answer is not Answer.NO:
+            break
     return found
 
 
-def with_netdev(facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState]) -> HostFacts:
+def with_netdev(
+    facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState], backends: Backends
+) -> HostFacts:
     """The facts with what matters to netdev ingress: nf_tables, and who takes an interface's packets before raw."""
     answers = {name: netdev_ingress(present[name]) if name in present else NOT_THERE[Mode.GENERIC] for name in names}
     interfaces = tuple(
         replace(facts.interface(name) or InterfaceFacts(name), netdev_ingress=answer)
         for name, answer in answers.items()
     )
-    backends = dict(facts.backends)
-    if facts.backends.get(Backend.NFTABLES, _UNASKED).answer is not Answer.NO and netdev_installed() is None:
-        backends[Backend.NFTABLES] = probe_netdev()
-    return replace(facts, interfaces=interfaces, backends=backends)
+    found = dict(facts.backends)
+    if found.get(Backend.NFTABLES, _UNASKED).answer is not Answer.NO:
+        found[Backend.NETDEV] = backends.named(Backend.NETDEV).probe()
+    return replace(facts, interfaces=interfaces, backends=found)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from enforcer.model.facts import HostRules
-from enforcer.model.vocabulary import Action, Backend
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import Resources
 
@@ -29,22 +27,3 @@ def warnings_of(node: str, resources: Resources, plan: Plan, absent: Collection[
         yield str(note)
     if resources.skipped:
         yield f"kinds that are not acted on: {', '.join(resources.skipped)}"
-
-
-def unheard(plan: Plan, mask: int, rules: HostRules) -> Iterator[str]:
-    """Where an Allow reaches less far than its author may think."""
-    allowing: dict[Backend, list[str]] = {}
-    for item in plan.interfaces:
-        if any(entry.action is Action.ALLOW for entry in (*item.table.ingress, *item.table.egress)):
-            allowing.setdefault(item.raw_backend, []).append(item.interface)
-    mark = f"'meta mark & {mask & -mask:#x} == {mask & -mask:#x} accept'"
-    if names := allowing.get(Backend.NFTABLES):
-        yield (
-            f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this host "
-            f"that drops what is not tracked needs {mark}"
-        )
-    if (names := allowing.get(Backend.IPTABLES)) and rules.nft:
-        yield (
-            f"Allow on {', '.join(names)}: legacy iptables cannot accept for nf_tables, where this host has "
-            f"{rules.nft} rules of its own; what they drop of untracked packets needs {mark} there"
-        )

@@ -74,6 +74,7 @@ class Backend(Word):
     XDP = "xdp"
     IPTABLES = "iptables"
     NFTABLES = "nftables"
+    NETDEV = "netdev"
 
 
 class Toolchain(Word):
@@ -96,3 +97,4 @@ STAGE_OF_MODE = {
     Mode.NATIVE: Stage.DRIVER,
     Mode.GENERIC: Stage.GENERIC,
 }
+MODE_OF_STAGE = {stage: mode for mode, stage in STAGE_OF_MODE.items()}

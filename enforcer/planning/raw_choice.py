@@ -69,7 +69,7 @@ def detected(rules: HostRules) -> tuple[Backend, str]:
 
 def require_netdev(facts: HostFacts) -> None:
     """Netdev ingress is a part of nf_tables, whatever holds the raw part. Raises UnsupportedKernelError without it."""
-    if refused := _refusal(facts, Backend.NFTABLES):
+    if refused := _refusal(facts, Backend.NFTABLES) or _refusal(facts, Backend.NETDEV):
         raise UnsupportedKernelError(
             f"{Stage.NETDEV_INGRESS} was asked for and is not possible on this host: {refused}; "
             "without --netdev-ingress raw drops everything"

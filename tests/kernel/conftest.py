@@ -98,7 +98,7 @@ def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
     yield netns_pair
     with netns_pair.host():
         Enforcer(NODE, pin_root=pin_root).detach()
-        assert netdev.installed() is None
+        assert not netdev.is_installed()
 
 
 def _remove(path: Path) -> None:

@@ -319,7 +319,7 @@ def test_pins_that_go_during_a_pass_are_put_back_and_the_program_is_no_strangers
         before = state_of().xdp
         shell(f"rm -r {pin_root}")
         assert enforcer.apply(resources).plan.interfaces[0].mode is None
-        assert "eth0: XDP: pins removed: link" in watch.remember()[0]
+        assert "eth0: XDP: pins removed: link" in watch.remember()[0].what
         assert enforcer.apply(resources).plan.interfaces[0].mode is Mode.NATIVE
         assert state_of().xdp == before
         assert enforcer.apply(resources).changes == ()

@@ -137,7 +137,7 @@ def test_without_ipv6_support_ipv6_is_left_alone(host: NetnsPair, pin_root: Path
     apply(host, pin_root, documents(endpoint(), BOTS, policy(), felix(ipv6Support="false")))
     with host.host():
         table = installed()
-    assert table is not None
+    assert table.present
     assert not [name for name in (*table.chains, *table.sets) if name.startswith(("enf6-", "enf-nd-6/"))]
 
 
@@ -289,7 +289,7 @@ def test_an_interface_that_is_not_there_has_its_raw_part_ready(host: NetnsPair, 
 def test_a_host_without_it_says_so_and_changes_nothing(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enforcer.enforcement.probing.probe_netdev", lambda: Probe(Answer.NO, "no such family"))
+    monkeypatch.setattr("enforcer.backends.nftables.netdev.backend.probe", lambda: Probe(Answer.NO, "no such family"))
     with pytest.raises(UnsupportedKernelError, match=r"netdev-ingress was asked for .* no such family; without"):
         apply(host, pin_root, raw=RawChoice.IPTABLES)
     with host.host():

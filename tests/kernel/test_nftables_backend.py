@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.backends.base import Setup
 from enforcer.backends.iptables.rules import TABLES
 from enforcer.backends.iptables.table import exists
 from enforcer.backends.nftables import NftablesBackend, Settings, installed
 from enforcer.backends.nftables import apply as transactions
 from enforcer.backends.nftables.render import render
-from enforcer.backends.raw import RawBackends
+from enforcer.backends.registry import REGISTRY
 from enforcer.kernel.nfnetlink import Message, NfTables
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Backend, Direction
@@ -52,6 +53,8 @@ from tests.kernel.iptables_support import (
 from tests.kernel.raw_support import RawDriver, ruleset
 
 pytestmark = pytest.mark.needs_root
+
+NOWHERE = Path("/sys/fs/bpf/enforcer-test-nowhere")  # XDP holds nothing there
 
 REFERENCE = Path(__file__).parent / "reference"
 BACKEND = NftablesBackend()
@@ -306,7 +309,7 @@ def test_a_host_moves_without_a_gap_and_leaves_nothing(
 ) -> None:
     after = Backend.NFTABLES if before is Backend.IPTABLES else Backend.IPTABLES
     old, new = RawDriver(before), RawDriver(after)
-    both = RawBackends()
+    both = REGISTRY.make(Setup(pin_root=NOWHERE))
     both.apply(old.plan(RICH))
     assert [item.entry for item in both.counters()] == [item.entry for item in old.backend.counters()]
     removed_from: list[bool] = []
@@ -331,7 +334,7 @@ def test_a_host_moves_without_a_gap_and_leaves_nothing(
 
 
 def test_a_host_that_never_had_legacy_tables_gets_none(inside: str) -> None:
-    both = RawBackends()
+    both = REGISTRY.make(Setup(pin_root=NOWHERE))
     both.apply(RawDriver(Backend.NFTABLES).plan(RICH))
     both.counters()
     both.detach()

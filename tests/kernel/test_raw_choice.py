@@ -13,7 +13,6 @@ import pytest
 
 from enforcer.backends.iptables import probe as probe_iptables
 from enforcer.backends.nftables import probe as probe_nftables
-from enforcer.enforcement import probing
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import KernelError, UnsupportedKernelError
@@ -111,7 +110,7 @@ def test_where_legacy_tables_are_absent_it_is_nftables(
     netns_pair: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = Probe(Answer.NO, "no ip_tables in this kernel")
-    monkeypatch.setattr(probing, "probe", lambda *, ipv6=True: absent)
+    monkeypatch.setattr("enforcer.backends.iptables.backend.probe", lambda *, ipv6=True: absent)
     (item,) = apply(netns_pair, pin_root).plan.interfaces
     assert item.raw_backend is Backend.NFTABLES
     assert item.raw_reason == "this host has no legacy tables: no ip_tables in this kernel"

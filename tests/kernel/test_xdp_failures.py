@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.backends.base import ApplyResult
-from enforcer.backends.raw import RawBackends
+from enforcer.backends.iptables import IptablesBackend
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.enforcement.apply import Enforcer
 from enforcer.kernel.rtnetlink import interface
@@ -92,7 +92,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(
     ("where", "error", "kind", "said"),
-    [("apply", *row) for row in FAILURES] + [(where, *FAILURES[0]) for where in ("status", "release")],
+    [("apply", *row) for row in FAILURES] + [(where, *FAILURES[0]) for where in ("interfaces", "release")],
 )
 def test_xdp_that_fails_somehow_is_said_after_raw_was_applied(
     detached: NetnsPair,
@@ -120,12 +120,12 @@ def test_xdp_that_fails_somehow_is_said_after_raw_was_applied(
 def test_where_raw_fails_xdp_lets_go_of_nothing(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: RawBackends, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
+    def fail(self: IptablesBackend, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         raise KernelError("replace the raw table", number=errno.ENOMEM)
 
     apply(detached, pin_root)
     with monkeypatch.context() as patch:
-        patch.setattr(RawBackends, "apply", fail)
+        patch.setattr(IptablesBackend, "apply", fail)
         for text, choice in ((FIRST, ModeChoice.RAW), (documents(endpoint()), ModeChoice.NATIVE)):
             with pytest.raises(KernelError, match="replace the raw table"):
                 apply(detached, pin_root, text, choice)

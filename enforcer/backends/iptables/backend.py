@@ -1,4 +1,4 @@
-"""The raw-table backend: a BackendDriver through legacy iptables and ipset.
+"""The raw-table backend: a RawDriver through legacy iptables and ipset.
 
 Every call acts in the network namespace of the calling thread and keeps nothing open. Only chains named ``enf-...`` in
 the raw, mangle and filter tables, the rules that jump to them from the built-in chains of ``accept.HOOKS``, and ipsets
@@ -7,30 +7,62 @@ named ``enf4-...`` and ``enf6-...`` are ours; nothing else is changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from enforcer.backends.base import ApplyResult, EntryCount
+from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
+from enforcer.backends.iptables import status
 from enforcer.backends.iptables.accept import accept_chain_names
 from enforcer.backends.iptables.apply import apply_chains
 from enforcer.backends.iptables.ipset import ipsets
-from enforcer.backends.iptables.read import allowing, plus, read_chains, read_counters, set_names, without_interfaces
-from enforcer.backends.iptables.render import Settings, render
+from enforcer.backends.iptables.others import others_rules
+from enforcer.backends.iptables.probe import probe
+from enforcer.backends.iptables.read import allowing, read_counters, set_names, without_interfaces
+from enforcer.backends.iptables.render import Rendering, Settings, render
 from enforcer.backends.iptables.rules import FAMILIES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
+from enforcer.backends.iptables.settings import settings_of
 from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.iptables.watch import IptablesWatch
+from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
+from enforcer.backends.netfilter.counts import merge
+from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.rendered import Rendered
+from enforcer.model.facts import HostRules, Probe
+from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan
 
 
 @dataclass(frozen=True)
 class IptablesBackend:
-    """Enforces plans in raw. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises."""
+    """Enforces plans in raw. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
 
     settings: Settings = field(default_factory=Settings)
+    _rendered: Rendered[Rendering] = field(default_factory=Rendered, init=False, repr=False, compare=False)
+
+    name = Backend.IPTABLES
+    stage = Stage.RAW
+    watched = "xtables"
+
+    @classmethod
+    def of(cls, setup: Setup) -> IptablesBackend:
+        return cls(settings_of(setup.felix))
+
+    def probe(self) -> Probe:
+        """Opens the raw tables, which makes them, empty, where there were none."""
+        return probe(ipv6=self.settings.ipv6)
+
+    def serves(self, plan: Plan) -> bool:
+        return any(item.raw_backend is self.name for item in plan.interfaces)
+
+    def check(self, plan: Plan) -> None:
+        self._render(plan)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
-        rendering = render(plan, self.settings)
+        if not self.serves(plan) and not is_there(status.is_installed):
+            return ApplyResult()
+        rendering = self._render(plan)
         with ipsets() as conn:
             sync = SetSync(conn, dry_run, self.settings.max_set_size)
             sync.prepare(rendering.sets)
@@ -43,24 +75,53 @@ class IptablesBackend:
             sync.finish(keep=[spec.name for spec in rendering.sets])
         return ApplyResult(tuple(sync.changes))
 
+    def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
+        """What an Allow cannot reach: the accept mark counts in legacy tables alone."""
+        if rules.nft and (names := interfaces_that_allow(plan, self.name)):
+            yield (
+                f"Allow on {', '.join(names)}: legacy iptables cannot accept for nf_tables, where this host has "
+                f"{rules.nft} rules of its own; what they drop of untracked packets needs "
+                f"{mark_match(self.settings.accept_mark)} there"
+            )
+
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each entry matched in raw, both families together."""
+        if not is_there(status.is_installed):
+            return ()
         with ipsets() as conn:
             sets = SetSync(conn).index()
         merged: list[EntryCount] = []
         for raw in filter(exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
             with kernel_table(raw) as table:
-                _merge(merged, read_counters(table, sets))
+                merge(merged, read_counters(table, sets))
         return tuple(merged)
+
+    def interfaces(self) -> dict[str, Stage]:
+        return status.interfaces() if is_there(status.is_installed) else {}
+
+    def status(self) -> dict[str, Holding]:
+        return status.holdings() if is_there(status.is_installed) else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it. Hooks that are still needed stay where they are."""
+        if not is_there(status.is_installed):
+            return ()
         with ipsets() as conn:
             sync = SetSync(conn)
             wish = _Remainder(None if interfaces is None else frozenset(interfaces))
             sync.changes += apply_chains(wish, sync.index(), insert_mode=None)
             sync.finish(keep=set().union(*(set_names(chains) for chains in wish.raw.values())))
         return tuple(sync.changes)
+
+    def others_rules(self) -> OthersRules:
+        return others_rules()
+
+    def watch(self) -> IptablesWatch:
+        return IptablesWatch()
+
+    def _render(self, plan: Plan) -> Rendering:
+        tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]
+        return self._rendered.of(tables, lambda: render(plan, self.settings))
 
 
 @dataclass(frozen=True)
@@ -79,28 +140,3 @@ class _Remainder:
             return self.raw[table.version]
         needed = accept_chain_names(table.name, allowing(self.raw.get(table.version, ())))
         return tuple(chain for chain in actual if chain.name in needed)
-
-
-def installed_chains(version: int, name: TableName = TableName.RAW) -> tuple[Chain, ...]:
-    """Our chains of a table as the kernel has them now; makes no table where there is none."""
-    table = TableId(version, name)
-    if not exists(table):
-        return ()
-    with ipsets() as conn:
-        sets = SetSync(conn).index()
-    with kernel_table(table) as snapshot:
-        return read_chains(snapshot, sets)
-
-
-def _merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
-    """Adds one family's counts to the other's, keeping the order of both: no packet meets entries of both families."""
-    places = {(item.interface, item.entry): item for item in into}
-    at = 0
-    for item in counts:
-        known = places.get((item.interface, item.entry))
-        if known is None:
-            into.insert(at, item)
-        else:
-            at = into.index(known)
-            into[at] = plus(known, item)
-        at += 1

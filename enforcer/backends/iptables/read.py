@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import table as kernel
 from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
 from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch
+from enforcer.backends.netfilter.counts import plus
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, is_our_chain
 from enforcer.backends.netfilter.ways import WAYS
 from enforcer.model.vocabulary import Direction, Stage
@@ -51,27 +52,48 @@ def read_counters(table: kernel.KernelTable, sets: SetIndex) -> tuple[EntryCount
 def _rule_counts(table: kernel.KernelTable, sets: SetIndex) -> Iterator[EntryCount]:
     """A count for each rule of an entry: found by following the jumps from each interface's dispatch rule."""
     names = table.chain_names()
-    chains = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
+    counted = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
+    chains = {name: [item.rule for item in items] for name, items in counted.items()}
+    for interface, chain in _dispatched(chains):
+        for name in _below(chain, chains):
+            for item in counted[name]:
+                if isinstance(item.rule, Rule) and item.rule.comment:
+                    yield EntryCount(interface, item.rule.comment, Stage.RAW, item.packets, item.bytes)
+
+
+def entries_of(chains: Iterable[Chain]) -> dict[str, list[str]]:
+    """The names of the entries of each interface that is dispatched to, in order."""
+    rules = {chain.name: chain.rules for chain in chains}
+    found: dict[str, list[str]] = {}
+    for interface, chain in _dispatched(rules):
+        below = (rule for name in _below(chain, rules) for rule in rules[name])
+        names = [rule.comment for rule in below if isinstance(rule, Rule) and rule.comment]
+        found[interface] = list(dict.fromkeys([*found.get(interface, ()), *names]))
+    return found
+
+
+def read_interfaces(table: kernel.KernelTable) -> list[str]:
+    """The interfaces that are dispatched to: of all rules only those of the base chains are looked at."""
+    present = table.chain_names()
+    bases = [way.base for way in WAYS if way.base in present]
+    rules = {base: [item.rule for item in read_chain(table, base, SetIndex({}))] for base in bases}
+    return list(dict.fromkeys(interface for interface, _ in _dispatched(rules)))
+
+
+def _dispatched(chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, str]]:
+    """Each interface that a base chain leads away for, and where to."""
     for way in WAYS:
-        for dispatch in chains.get(way.base, ()):
-            if isinstance(dispatch.rule, Rule) and isinstance(dispatch.rule.target, Jump):
-                ingress = way.direction is Direction.INGRESS
-                interface = dispatch.rule.in_interface if ingress else dispatch.rule.out_interface
-                for item in _below(dispatch.rule.target.chain, chains):
-                    if isinstance(item.rule, Rule) and item.rule.comment:
-                        yield EntryCount(interface, item.rule.comment, Stage.RAW, item.packets, item.bytes)
+        for rule in chains.get(way.base, ()):
+            if isinstance(rule, Rule) and isinstance(rule.target, Jump):
+                interface = rule.in_interface if way.direction is Direction.INGRESS else rule.out_interface
+                yield interface, rule.target.chain
 
 
-def plus(count: EntryCount, other: EntryCount) -> EntryCount:
-    """Both counts of one entry together."""
-    return replace(count, packets=count.packets + other.packets, bytes=count.bytes + other.bytes)
-
-
-def _below(chain: str, chains: Mapping[str, list[CountedRule]]) -> Iterator[CountedRule]:
-    """The rules of the chains that an interface's chain jumps to."""
-    for item in chains.get(chain, ()):
-        if isinstance(item.rule, Rule) and isinstance(item.rule.target, Jump):
-            yield from chains.get(item.rule.target.chain, ())
+def _below(chain: str, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[str]:
+    """The chains that an interface's chain jumps to."""
+    for rule in chains.get(chain, ()):
+        if isinstance(rule, Rule) and isinstance(rule.target, Jump) and rule.target.chain in chains:
+            yield rule.target.chain
 
 
 def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) -> tuple[Chain, ...]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
 from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_LIST, IPSET_FLAG_LIST_HEADER
 
+from enforcer.backends.base import Loss
 from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.apply import leads_to_us
 from enforcer.backends.iptables.ipset import ipsets
@@ -92,23 +93,43 @@ class _Table:
 
 
 class IptablesWatch:
-    """What is ours in the tables and sets of the network namespace it was made in. ``close`` it."""
+    """What is ours in the tables and sets of the network namespace :meth:`begin` is called in. ``close`` it."""
 
     def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._forget()
+
+    def fileno(self) -> int:
+        return -1  # the kernel tells nothing
+
+    def begin(self) -> bool:
+        if self._socket is not None:
+            return False
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        return True
+
+    def pause(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._close_tables()
+            self._socket.close()
+            self._socket = None
+            self._forget()
+
+    def _forget(self) -> None:
         self._tables: dict[TableId, _Table] = {}
         self._sets: Mapping[str, _Header] = {}
         self._members: dict[str, bytes] = {}  # a digest of each set's, the one read longest ago first
         self._turn = 0  # which table's rules are to be read first
         self._table_pace, self._set_pace, self._header_pace = Pace(), Pace(), Pace(_HEADER_SHARE)
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-        self._socket.bind((0, 0))
 
-    def close(self) -> None:
-        self._close_tables()
-        self._socket.close()
-
-    def remember(self) -> None:
+    def remember(self) -> tuple[Loss, ...]:
         """What is there now is what is to be there."""
+        if self._socket is None:
+            return ()
         present = [table for table in TABLES if exists(table)]
         if set(present) != self._tables.keys():
             self._close_tables()
@@ -118,9 +139,18 @@ class IptablesWatch:
             self._tables[table] = _Table(table, sock, sock.read(), _ours(table))
         self._sets = self._headers()
         self._members = {name: self._digest(name) for name in self._sets}
+        return ()
 
-    def losses(self) -> list[str]:
-        """A sentence for each thing of ours that is not as it was; each is said once. Raises KernelError."""
+    def losses(self, *, thorough: bool = False) -> list[Loss]:
+        """For each thing of ours that is not as it was; each is said once. Raises KernelError.
+
+        A pass compares every rule and member anyway: nothing is looked at for ``thorough`` alone.
+        """
+        if self._socket is None:
+            return []
+        return [Loss(what) for what in (*self._table_losses(), *self._set_losses())]
+
+    def _table_losses(self) -> list[str]:
         found: list[str] = []
         self._turn += 1
         tables = list(self._tables.values())
@@ -130,7 +160,7 @@ class IptablesWatch:
             else:
                 self._tables.pop(table.id).socket.close()
                 found.append(f"iptables {table.id}: the table is gone")
-        return found + self._set_losses()
+        return found
 
     def _set_losses(self) -> list[str]:
         if not self._header_pace.is_due():
@@ -183,6 +213,7 @@ class IptablesWatch:
     def _list(self, asked: bytes) -> Iterator[dict[int, bytes]]:
         """The attributes of each message of an answer."""
         kind, body = NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST, attribute(_PROTOCOL, bytes([_VERSION])) + asked
+        assert self._socket is not None
         self._socket.send(netfilter_message(kind, NLM_F_REQUEST | NLM_F_DUMP, 1, socket.AF_INET, body))
         while True:
             for message in messages(self._socket.recv(_RECEIVE_BYTES)):

@@ -1,12 +1,13 @@
 """Untracked policy in nf_tables, instead of iptables raw: the same plan, the same semantics (docs/nftables.md).
 
 ``render`` (pure) turns a plan into tables, with ``match`` for what an entry asks and ``expr`` for the words of the
-kernel; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kernel.nfnetlink` speaks with the kernel; ``read`` and
-``apply`` reconcile, rules in one transaction; ``backend`` is what others use.
+kernel; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kernel.nfnetlink` speaks with the kernel;
+``read`` and ``apply`` reconcile, rules in one transaction; ``backend`` is what others use.
 """
 
-from enforcer.backends.nftables.backend import NftablesBackend, installed
+from enforcer.backends.nftables.backend import NftablesBackend
 from enforcer.backends.nftables.probe import probe
 from enforcer.backends.nftables.rules import Settings
+from enforcer.backends.nftables.status import installed
 
 __all__ = ["NftablesBackend", "Settings", "installed", "probe"]

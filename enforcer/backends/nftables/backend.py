@@ -1,4 +1,4 @@
-"""The nftables backend: a BackendDriver that speaks with nf_tables.
+"""The nftables backend: a RawDriver that speaks with nf_tables.
 
 Every call acts in the network namespace of the calling thread and keeps nothing open. Only the tables ``ip enforcer``
 and ``ip6 enforcer`` are ours, all that is in them included; nothing else is read or changed.
@@ -6,27 +6,57 @@ and ``ip6 enforcer`` are ours, all that is in them included; nothing else is rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from enforcer.backends.base import ApplyResult, EntryCount
+from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
+from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
+from enforcer.backends.netfilter.counts import merge
+from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.rendered import Rendered
+from enforcer.backends.nftables import status
 from enforcer.backends.nftables.apply import Edit, transact
-from enforcer.backends.nftables.read import ReadTable, read_counters, read_table, set_names, without_interfaces
+from enforcer.backends.nftables.others import others_rules
+from enforcer.backends.nftables.probe import probe
+from enforcer.backends.nftables.read import read_counters, read_table, set_names, without_interfaces
 from enforcer.backends.nftables.render import render
-from enforcer.backends.nftables.rules import FAMILY_OF, Settings
-from enforcer.kernel.nfnetlink import nftables
+from enforcer.backends.nftables.rules import FAMILY_OF, Settings, Table
+from enforcer.backends.nftables.settings import settings_of
+from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
+from enforcer.model.facts import HostRules, Probe
+from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan
 
 
 @dataclass(frozen=True)
 class NftablesBackend:
-    """Enforces plans in nf_tables. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises."""
+    """Enforces plans in nf_tables. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
 
     settings: Settings = field(default_factory=Settings)
+    _rendered: Rendered[tuple[Table, ...]] = field(default_factory=Rendered, init=False, repr=False, compare=False)
+
+    name = Backend.NFTABLES
+    stage = Stage.RAW
+    watched = WATCHED
+
+    @classmethod
+    def of(cls, setup: Setup) -> NftablesBackend:
+        return cls(settings_of(setup.felix))
+
+    def probe(self) -> Probe:
+        return probe(ipv6=self.settings.ipv6)
+
+    def serves(self, plan: Plan) -> bool:
+        return any(item.raw_backend is self.name for item in plan.interfaces)
+
+    def check(self, plan: Plan) -> None:
+        self._render(plan)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
-        rendering = render(plan, self.settings)
+        if not self.serves(plan) and not is_there(status.is_installed):
+            return ApplyResult()
+        rendering = self._render(plan)
 
         def edit(draft: Edit) -> None:
             for table in rendering:
@@ -34,15 +64,31 @@ class NftablesBackend:
 
         return ApplyResult(tuple(transact(edit, dry_run=dry_run)))
 
+    def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
+        """What an Allow cannot reach: no verdict in a table of ours is final for another table."""
+        if names := interfaces_that_allow(plan, self.name):
+            yield (
+                f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this "
+                f"host that drops what is not tracked needs {mark_match(self.settings.accept_mark)}"
+            )
+
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each entry matched, both families together."""
         merged: list[EntryCount] = []
-        for table in installed():
+        for table in status.installed() if is_there(status.is_installed) else ():
             merge(merged, read_counters(table))
         return tuple(merged)
 
+    def interfaces(self) -> dict[str, Stage]:
+        return status.interfaces() if is_there(status.is_installed) else {}
+
+    def status(self) -> dict[str, Holding]:
+        return status.holdings() if is_there(status.is_installed) else {}
+
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it."""
+        if not is_there(status.is_installed):
+            return ()
 
         def edit(draft: Edit) -> None:
             for family in FAMILY_OF.values():
@@ -55,23 +101,12 @@ class NftablesBackend:
 
         return tuple(transact(edit))
 
+    def others_rules(self) -> OthersRules:
+        return others_rules()
 
-def installed() -> tuple[ReadTable, ...]:
-    """Our tables as the kernel has them now; one that is not there is left out."""
-    with nftables() as conn:
-        found = [read_table(conn, family) for family in FAMILY_OF.values()]
-    return tuple(table for table in found if table.present)
+    def watch(self) -> NftablesWatch:
+        return NftablesWatch()
 
-
-def merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
-    """Adds one family's counts to the other's, keeping the order of both: no packet meets entries of both families."""
-    places = {(item.interface, item.entry): item for item in into}
-    at = 0
-    for item in counts:
-        known = places.get((item.interface, item.entry))
-        if known is None:
-            into.insert(at, item)
-        else:
-            at = into.index(known)
-            into[at] = replace(known, packets=known.packets + item.packets, bytes=known.bytes + item.bytes)
-        at += 1
+    def _render(self, plan: Plan) -> tuple[Table, ...]:
+        tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]
+        return self._rendered.of(tables, lambda: render(plan, self.settings))

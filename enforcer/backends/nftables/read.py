@@ -44,8 +44,7 @@ def read_table(conn: NfTablesConn, family: Family) -> ReadTable:
     if TABLE not in tables:
         return ReadTable(family)
     flags, use = tables[TABLE]
-    found = [blob.decode_chain(item) for item in conn.dump(_GET_CHAIN, family, what=what)]
-    chains = [chain for table, chain in found if table == TABLE]
+    chains = read_chains(conn, family)
     sets = [item for table, item in map(blob.decode_set, _of_table(conn, _GET_SET, family)) if table == TABLE]
     known = {chain.name: chain for chain in chains if chain is not None}
     rules: dict[str, list[ReadRule]] = {name: [] for name in known}
@@ -62,6 +61,29 @@ def read_table(conn: NfTablesConn, family: Family) -> ReadTable:
 
 def _of_table(conn: NfTablesConn, command: int, family: Family) -> list[bytes]:
     return conn.dump(command, family, text(blob.SET_TABLE, TABLE), what=f"read table {family} {TABLE}")
+
+
+def read_chains(conn: NfTablesConn, family: Family) -> list[Chain | None]:
+    """Our chains without their rules; None for a base chain that none of ours is."""
+    found = conn.dump(_GET_CHAIN, family, what=f"read table {family} {TABLE}")
+    return [chain for table, chain in map(blob.decode_chain, found) if table == TABLE]
+
+
+def has_table(conn: NfTablesConn, family: Family) -> bool:
+    """Whether our table is there; reads none of it."""
+    tables = conn.dump(_GET_TABLE, family, what=f"look for table {family} {TABLE}")
+    return any(name == TABLE for name, *_ in map(blob.decode_table, tables))
+
+
+def read_interfaces(conn: NfTablesConn, family: Family) -> list[str]:
+    """The interfaces that are dispatched to: of all rules only those of the base chains are read."""
+    what = f"read table {family} {TABLE}"
+    found: dict[str, None] = {}
+    for way in WAYS:
+        asked = text(blob.RULE_TABLE, TABLE) + text(blob.RULE_CHAIN, way.base)
+        rules = map(blob.decode_rule, conn.dump(_GET_RULE, family, asked, what=what))
+        found |= dict.fromkeys(filter(None, (interface_of(item) for item in rules if item.chain == way.base)))
+    return list(found)
 
 
 def read_members(conn: NfTablesConn, family: Family, name: str, kind: SetType) -> Members | None:
@@ -81,15 +103,29 @@ def type_of(item: ReadSet) -> SetType | None:
 def read_counters(table: ReadTable) -> list[EntryCount]:
     """A count for each entry in this family: the sum over all rules with its name."""
     counts: dict[tuple[str, str], EntryCount] = {}
+    for interface, name, counted in _entry_rules(table):
+        known = counts.get((interface, name), EntryCount(interface, name, Stage.RAW, 0, 0))
+        packets, octets = known.packets + counted.packets, known.bytes + counted.bytes
+        counts[interface, name] = EntryCount(interface, name, Stage.RAW, packets, octets)
+    return list(counts.values())
+
+
+def entries_of(table: ReadTable) -> dict[str, list[str]]:
+    """The names of the entries of each interface that is dispatched to, in order."""
+    dispatches = (item for way in WAYS for item in table.rules.get(way.base, ()))
+    found: dict[str, dict[str, None]] = {interface: {} for interface in filter(None, map(interface_of, dispatches))}
+    for interface, name, _ in _entry_rules(table):
+        found.setdefault(interface, {})[name] = None
+    return {interface: list(names) for interface, names in found.items()}
+
+
+def _entry_rules(table: ReadTable) -> Iterator[tuple[str, str, ReadRule]]:
+    """Interface, entry and rule, of every rule of an entry: found by following the jumps from the base chains."""
     for way in WAYS:
         for dispatch in table.rules.get(way.base, ()):
             for item in _below(target(dispatch), table):
-                for name, counted in named_rules(table.rules.get(target(item), ())):
-                    place = (interface_of(dispatch), name)
-                    known = counts.get(place, EntryCount(*place, Stage.RAW, 0, 0))
-                    packets, octets = known.packets + counted.packets, known.bytes + counted.bytes
-                    counts[place] = EntryCount(*place, Stage.RAW, packets, octets)
-    return list(counts.values())
+                for name, rule in named_rules(table.rules.get(target(item), ())):
+                    yield interface_of(dispatch), name, rule
 
 
 def named_rules(rules: Sequence[ReadRule]) -> Iterator[tuple[str, ReadRule]]:

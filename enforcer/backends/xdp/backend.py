@@ -1,4 +1,4 @@
-"""XdpBackend: a BackendDriver through BPF links, maps and pins.
+"""XdpBackend: a ModeDriver through BPF links, maps and pins.
 
 Acts in the network namespace of the calling thread and keeps nothing open: a killed agent leaves its programs
 enforcing, and the next one goes on from the pins. Interfaces share the address tables and nothing else: one that is
@@ -12,23 +12,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.backends.base import ApplyResult, EntryCount
+from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
+from enforcer.backends.xdp import status
 from enforcer.backends.xdp.converge import Settings, converge
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
+from enforcer.backends.xdp.state.watch import XdpWatch
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.toolchain import require
 from enforcer.kernel.netns import current_inode
+from enforcer.kernel.pin_paths import pins_are_fleeting, remove_if_empty
 from enforcer.kernel.rtnetlink import interfaces
-from enforcer.model.errors import HostError, KernelError
-from enforcer.model.vocabulary import Toolchain
+from enforcer.model.errors import HostError, KernelError, PrivilegeError
+from enforcer.model.facts import HostRules, Probe
+from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Stage, Toolchain
 from enforcer.planning.plan import Plan
 from enforcer.system import directories
 
 
 @dataclass(frozen=True)
 class XdpBackend:
-    """Enforces plans in XDP. See :class:`~enforcer.backends.base.BackendDriver` for what each method promises.
+    """Enforces plans in XDP. See :class:`~enforcer.backends.base.ModeDriver` for what each method promises.
 
     Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
     alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program. ``lets_go`` False:
@@ -39,6 +44,30 @@ class XdpBackend:
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
     lets_go: bool = True
+
+    name = Backend.XDP
+    stage = Stage.NIC_OFFLOAD
+    watched = "bpf"
+
+    @classmethod
+    def of(cls, setup: Setup) -> XdpBackend:
+        return cls(setup.pin_root, setup.felix.ipv6_support, setup.toolchain, lets_go=False)
+
+    def probe(self) -> Probe:
+        """Whether the toolchain is there. What an interface can is asked of each (:mod:`enforcer.kernel.probe`)."""
+        try:
+            require(self.toolchain)
+        except (KernelError, PrivilegeError):
+            raise
+        except HostError as error:
+            return Probe(Answer.NO, str(error))
+        return Probe(Answer.YES)
+
+    def serves(self, plan: Plan) -> bool:
+        return any(item.mode is not None and item.xdp_entries for item in plan.interfaces)
+
+    def check(self, plan: Plan) -> None:
+        """Nothing is refused: what XDP cannot hold is raw's."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
@@ -73,10 +102,16 @@ class XdpBackend:
                 self._tidy()
         return changes
 
+    def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
+        """Where pins would go with this process."""
+        if any(item.mode for item in plan.interfaces) and (why := pins_are_fleeting(self.pin_root)):
+            yield why
+
     def counters(self) -> tuple[EntryCount, ...]:
         """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it.
 
-        Raises UntrustedDirectoryError when others can change what is pinned, as do ``status`` and ``detach``.
+        Raises UntrustedDirectoryError when others can change what is pinned, as do ``interfaces``, ``status`` and
+        ``detach``.
         """
         directories.check_tree(self.pin_root)
         return tuple(
@@ -86,7 +121,14 @@ class XdpBackend:
             for count in entry_counts(pins, installed)
         )
 
-    def status(self) -> tuple[Installed, ...]:
+    def interfaces(self) -> dict[str, Stage]:
+        return {item.interface: STAGE_OF_MODE[item.mode] for item in self.attached()}
+
+    def status(self) -> dict[str, Holding]:
+        called = {item.index: item.name for item in interfaces()}
+        return {item.interface: status.holding(self.pin_root, item, called) for item in self.attached()}
+
+    def attached(self) -> tuple[Installed, ...]:
         """What holds a program of ours to an interface of this namespace now."""
         directories.check_tree(self.pin_root)
         here = current_inode()
@@ -107,7 +149,11 @@ class XdpBackend:
             directories.check_tree(self.pin_root)
             changes = tuple(self._release(only=interfaces))
             self._tidy()
+        remove_if_empty(self.pin_root)
         return changes
+
+    def watch(self) -> XdpWatch:
+        return XdpWatch(self.pin_root)
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
         """See to it that there is a BPF file system to pin in. HostError where pins are to be elsewhere."""

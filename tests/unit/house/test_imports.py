@@ -54,6 +54,9 @@ FORBIDDEN = {
     "dossim/verify": ["dossim.lab", "dossim.replay", "dossim.report", "dossim.cli"],
 }
 
+# Of the backends, whoever enforces knows the seam alone.
+SEAM = ["enforcer.backends.base", "enforcer.backends.registry"]
+
 # Third-party packages that belong to the simulator's side alone.
 NOT_ON_A_HOST = {"scapy", "networkx", "pytest", "hypothesis", "jinja2", "jsonschema"}
 
@@ -123,6 +126,17 @@ def test_the_layers_of_the_enforcer(package: str) -> None:
         for path in modules(f"enforcer/{package}")
         for name in imports(path)
         if within(name, "enforcer") and name != "enforcer" and not any(within(name, each) for each in allowed)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ["enforcement", "agent", "cli"])
+def test_who_enforces_knows_nothing_of_the_inside_of_a_backend(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(f"enforcer/{package}")
+        for name in imports(path)
+        if within(name, "enforcer.backends") and not any(within(name, each) for each in SEAM)
     ]
     assert not wrong
 

@@ -5,8 +5,8 @@ lets everything else go on to raw, whichever backend that is in. ``render`` (pur
 values, reading and transactions are those of :mod:`enforcer.backends.nftables`.
 """
 
-from enforcer.backends.nftables.netdev.backend import NetdevBackend, installed
+from enforcer.backends.nftables.netdev.backend import NetdevBackend
 from enforcer.backends.nftables.netdev.probe import probe
-from enforcer.backends.nftables.netdev.read import fills_of
+from enforcer.backends.nftables.netdev.status import installed, is_installed
 
-__all__ = ["NetdevBackend", "fills_of", "installed", "probe"]
+__all__ = ["NetdevBackend", "installed", "is_installed", "probe"]

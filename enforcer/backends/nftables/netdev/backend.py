@@ -1,6 +1,6 @@
 """NetdevBackend: a BackendDriver for netdev ingress. Only the table ``netdev enforcer`` is ours.
 
-Its transaction is its own, behind those of raw: raw may be in iptables, and an interface that goes away just then makes
+Its transaction is its own, after those of raw: raw may be in iptables, and an interface that goes away just then makes
 the kernel refuse the whole transaction, which must not keep raw from being enforced. No order opens a hole, because
 what is not dropped here is dropped in raw.
 """
@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from enforcer.backends.base import ApplyResult, EntryCount
+from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
+from enforcer.backends.netfilter.counts import merge
+from enforcer.backends.netfilter.presence import is_there
 from enforcer.backends.nftables.apply import Edit, transact
-from enforcer.backends.nftables.backend import merge
+from enforcer.backends.nftables.netdev import status
+from enforcer.backends.nftables.netdev.probe import probe
 from enforcer.backends.nftables.netdev.read import read_counters, without_interfaces
-from enforcer.backends.nftables.netdev.render import render
-from enforcer.backends.nftables.read import ReadTable, read_table, set_names
+from enforcer.backends.nftables.netdev.render import render, require_marks
+from enforcer.backends.nftables.read import read_table, set_names
 from enforcer.backends.nftables.rules import Settings
-from enforcer.kernel.nfnetlink import Family, nftables
-from enforcer.model.errors import HostError, PrivilegeError
+from enforcer.backends.nftables.settings import settings_of
+from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
+from enforcer.kernel.nfnetlink import Family
+from enforcer.model.facts import HostRules, Probe
+from enforcer.model.vocabulary import Answer, Backend, Stage
 from enforcer.planning.plan import Plan
 
 
@@ -28,28 +34,50 @@ class NetdevBackend:
 
     settings: Settings = field(default_factory=Settings)
 
+    name = Backend.NETDEV
+    stage = Stage.NETDEV_INGRESS
+    watched = WATCHED
+
+    @classmethod
+    def of(cls, setup: Setup) -> NetdevBackend:
+        return cls(settings_of(setup.felix))
+
+    def probe(self) -> Probe:
+        return Probe(Answer.YES) if is_there(status.is_installed) else probe()
+
+    def serves(self, plan: Plan) -> bool:
+        return any(item.netdev for item in plan.interfaces)
+
     def check(self, plan: Plan) -> None:
-        """Raises UnsupportedRuleError for what cannot be expressed; changes nothing."""
-        render(plan, self.settings)
+        """Renders nothing: which interfaces are without XDP is known only when XDP was tried."""
+        require_marks(plan, self.settings)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the table hold exactly the interfaces of this plan that have netdev ingress."""
-        table = render(plan, self.settings)
-        if not table.wanted and installed() is None:
+        if not self.serves(plan) and not is_there(status.is_installed):
             return ApplyResult()
+        table = render(plan, self.settings)
         return ApplyResult(tuple(transact(lambda draft: draft.to_table(table), dry_run=dry_run)))
+
+    def warnings(self, plan: Plan, rules: HostRules) -> tuple[str, ...]:
+        return ()
 
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each Deny dropped, both families together."""
         merged: list[EntryCount] = []
-        table = installed()
-        for counts in read_counters(table) if table else ():
+        for counts in read_counters(status.installed()) if is_there(status.is_installed) else ():
             merge(merged, counts)
         return tuple(merged)
 
+    def interfaces(self) -> dict[str, Stage]:
+        return status.interfaces() if is_there(status.is_installed) else {}
+
+    def status(self) -> dict[str, Holding]:
+        return status.holdings() if is_there(status.is_installed) else {}
+
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it."""
-        if installed() is None:
+        if not is_there(status.is_installed):
             return ()
 
         def edit(draft: Edit) -> None:
@@ -62,14 +90,5 @@ class NetdevBackend:
 
         return tuple(transact(edit))
 
-
-def installed() -> ReadTable | None:
-    """Our table as the kernel has it now; None where it is not there, nor nf_tables."""
-    try:
-        with nftables() as conn:
-            table = read_table(conn, Family.NETDEV)
-    except PrivilegeError:
-        raise
-    except HostError:
-        return None
-    return table if table.present else None
+    def watch(self) -> NftablesWatch:
+        return NftablesWatch()

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from enforcer.backends.base import EntryCount
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import ReadRule
-from enforcer.backends.nftables.read import ReadTable, named_rules, reachable, set_names, target
+from enforcer.backends.nftables.read import ReadTable, named_rules, reachable, read_chains, set_names, target
 from enforcer.backends.nftables.rules import Rule
+from enforcer.kernel.nfnetlink import Family, NfTables
 from enforcer.model.vocabulary import Stage
 
 
@@ -17,18 +18,42 @@ def devices_of(table: ReadTable) -> dict[str, str]:
     return {chain.hook.device: name for name, chain in table.chains.items() if chain.hook and chain.hook.device}
 
 
+def read_devices(conn: NfTables) -> list[str]:
+    """The interfaces that have a base chain of ours; no rule is read."""
+    hooks = (chain.hook for chain in read_chains(conn, Family.NETDEV) if chain and chain.hook)
+    return [hook.device for hook in hooks if hook.device]
+
+
 def read_counters(table: ReadTable) -> Iterator[tuple[EntryCount, ...]]:
     """For each interface and family a count for each Deny: the sum over all rules with its name."""
     for device, base in devices_of(table).items():
         for entry_point in _below(table.rules[base], table):
             counts: dict[str, EntryCount] = {}
-            for rules in _below(entry_point, table):
-                for name, item in named_rules(rules):
-                    if item.rule is not None and expr.COUNTER in item.rule.exprs:
-                        known = counts.get(name, EntryCount(device, name, Stage.NETDEV_INGRESS, 0, 0))
-                        packets, octets = known.packets + item.packets, known.bytes + item.bytes
-                        counts[name] = EntryCount(device, name, Stage.NETDEV_INGRESS, packets, octets)
+            for name, item in _denies(entry_point, table):
+                known = counts.get(name, EntryCount(device, name, Stage.NETDEV_INGRESS, 0, 0))
+                packets, octets = known.packets + item.packets, known.bytes + item.bytes
+                counts[name] = EntryCount(device, name, Stage.NETDEV_INGRESS, packets, octets)
             yield tuple(counts.values())
+
+
+def entries_of(table: ReadTable) -> dict[str, list[str]]:
+    """The names of the Deny entries of each interface, in order."""
+    return {
+        device: list(
+            dict.fromkeys(
+                name for entry_point in _below(table.rules[base], table) for name, _ in _denies(entry_point, table)
+            )
+        )
+        for device, base in devices_of(table).items()
+    }
+
+
+def _denies(entry_point: Sequence[ReadRule], table: ReadTable) -> Iterator[tuple[str, ReadRule]]:
+    """The rules that drop, below the chain of one interface and family, with the name of their entry."""
+    for rules in _below(entry_point, table):
+        for name, item in named_rules(rules):
+            if item.rule is not None and expr.COUNTER in item.rule.exprs:
+                yield name, item
 
 
 def _below(rules: Sequence[ReadRule], table: ReadTable) -> Iterator[Sequence[ReadRule]]:

@@ -55,15 +55,20 @@ def render(plan: Plan, settings: Settings) -> Table:
 
     Raises UnsupportedRuleError naming the entries that need a mark where there is none.
     """
+    require_marks(plan, settings)
     plans = [item for item in plan.interfaces if item.netdev]
-    problems = [problem for item in plans for problem in _unmarked(item, settings)]
-    if problems:
-        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
     families = [_Family(version, settings) for version in FAMILY_OF if version == 4 or settings.ipv6]
     chains = [chain for item in plans for chain in _interface(item, families)]
     helpers = [chain for family in families for chain in family.helpers.values()]
     sets = [spec for family in families for spec in family.sets.specs()]
     return Table(Family.NETDEV, (*helpers, *chains), tuple(sets))
+
+
+def require_marks(plan: Plan, settings: Settings) -> None:
+    """Raises UnsupportedRuleError as :func:`render` does; renders nothing."""
+    problems = [problem for item in plan.interfaces if item.netdev for problem in _unmarked(item, settings)]
+    if problems:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
 
 
 def _unmarked(plan: InterfacePlan, settings: Settings) -> Iterator[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.backends.base import Loss
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, TablePins, generation
 from enforcer.backends.xdp.state.read import read_all
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
@@ -138,7 +139,10 @@ class _Attached:
 
 
 class XdpWatch:
-    """Our XDP programs in the network namespace it is used in. ``close`` it."""
+    """Our XDP programs in the network namespace it is used in. ``close`` it.
+
+    Looks from the beginning, whatever the plan: what an earlier agent left attached is to stay until a pass says else.
+    """
 
     def __init__(self, pin_root: Path) -> None:
         self._pin_root = pin_root
@@ -147,6 +151,15 @@ class XdpWatch:
         self._pace = Pace()
         self._turn = 0  # whose contents are to be looked at next
 
+    def fileno(self) -> int:
+        return -1  # the kernel tells nothing
+
+    def begin(self) -> bool:
+        return False
+
+    def pause(self) -> None:
+        """What is not pinned costs nothing to look at."""
+
     def close(self) -> None:
         for item in self._attached:
             item.close()
@@ -154,15 +167,15 @@ class XdpWatch:
             self._tables.close()
         self._attached, self._tables = [], None
 
-    def remember(self) -> list[str]:
+    def remember(self) -> list[Loss]:
         """What is there now is what is to be there; but a program that is attached still, and only lost its pins during
-        the pass, is to stay. Sentences as :meth:`losses` has them.
+        the pass, is to stay. Says so as :meth:`losses` does.
         """
         kept = [loss for item in self._attached for loss in item.kept()]
         if kept and self._tables:
             kept += self._tables.pin_again()
         self._look_around()
-        return kept
+        return list(map(Loss, kept))
 
     def _look_around(self) -> None:
         here = current_inode()
@@ -181,23 +194,23 @@ class XdpWatch:
         self.close()  # not before the new ones hold it
         self._attached, self._tables = attached, tables
 
-    def losses(self, *, at_any_cost: bool = False) -> list[str]:
-        """A sentence for each thing of ours that is not as it was. Raises KernelError, OSError.
+    def losses(self, *, thorough: bool = False) -> list[Loss]:
+        """For each thing of ours that is not as it was. Raises KernelError, OSError.
 
-        ``at_any_cost``: look into all maps, however long ago that was done last.
+        ``thorough``: look into all maps, however long ago that was done last.
         """
         found = [loss for item in self._attached for loss in item.losses()]
         if self._tables and any(item.is_attached for item in self._attached):
             found += self._tables.pin_again()
-        return found + list(self._written(at_any_cost=at_any_cost))
+        return list(map(Loss, (*found, *self._written(thorough=thorough))))
 
-    def _written(self, *, at_any_cost: bool) -> Iterator[str]:
+    def _written(self, *, thorough: bool) -> Iterator[str]:
         """As many maps as may be looked at now, in turns."""
         pinned = [item.pinned for item in self._attached if item.is_attached]
         if pinned and self._tables:
             pinned.append(self._tables)
         for _ in pinned:
-            if not self._pace.is_due() and not at_any_cost:
+            if not self._pace.is_due() and not thorough:
                 return
             self._turn += 1
             with self._pace.measured():

@@ -1,4 +1,4 @@
-"""settle with a driver that refuses: each refusal rules out one mode of one interface, and the rest goes on."""
+"""Negotiating with a driver that refuses: each refusal rules out one mode of one interface, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from ipaddress import ip_network
 
 import pytest
 
-from enforcer.backends.base import ApplyResult, EntryCount
-from enforcer.enforcement.negotiate import Settlement, Wish, settle
-from enforcer.enforcement.probe_cache import Memory
+from enforcer.backends.base import ApplyResult
+from enforcer.enforcement.negotiate import ApplyRequest, Negotiated, negotiate_modes
+from enforcer.enforcement.probe_cache import ProbeCache
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import HostError, InternalError, KernelError, PrivilegeError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
-from enforcer.model.vocabulary import Action, Answer, Mode
+from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Answer, Backend, Mode, Stage
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from tests.support.idle_backend import IdleBackend
 
 ENTRY = Entry("gnp/x ingress[0]", Action.DENY, source=AddressMatch(nets=(ip_network("203.0.113.0/24"),)))
 TABLES = tuple(RuleTable(name, f"jasper-{name}", (ENTRY,)) for name in ("eth0", "eth1"))
@@ -26,12 +27,13 @@ FACTS = HostFacts("jasper", interfaces=tuple(InterfaceFacts(table.interface, 2, 
 FELIX = FelixConfiguration("default", generic_xdp_enabled=True)
 
 
-class Refusing:
-    """A BackendDriver that lets an interface have any mode but those named for it."""
+class Refusing(IdleBackend):
+    """A ModeDriver that lets an interface have any mode but those named for it."""
 
     def __init__(
         self, refused: Mapping[str, tuple[Mode, ...]] | None = None, *, error: Exception | None = None
     ) -> None:
+        super().__init__(Backend.XDP, Stage.NIC_OFFLOAD)
         self._refused = refused or {}
         self._error = error
         self.passes: list[dict[str, Mode | None]] = []
@@ -45,27 +47,24 @@ class Refusing:
         }
         return ApplyResult(changes=(f"pass {len(self.passes)}",), refused=refused)
 
-    def counters(self) -> tuple[EntryCount, ...]:
-        return ()
 
-    def detach(self, interfaces: object = None) -> tuple[str, ...]:
-        return ()
-
-
-def settled(
-    driver: Refusing,
+def negotiated(
+    driver: IdleBackend,
     *,
     choice: ModeChoice = ModeChoice.AUTO,
-    enforced: Mapping[str, Mode | None] | None = None,
+    enforced: Mapping[str, Mode] | None = None,
     absent: frozenset[str] = frozenset(),
-    memory: Memory | None = None,
-) -> Settlement:
-    wish = Wish(TABLES, FACTS, FELIX, choice, enforced or {}, absent)
-    return settle(wish, driver, memory or Memory(), dry_run=False)
+    facts: HostFacts = FACTS,
+    cache: ProbeCache | None = None,
+) -> Negotiated:
+    """``enforced``: what the driver holds already."""
+    driver.held = {name: STAGE_OF_MODE[mode] for name, mode in (enforced or {}).items()}
+    request = ApplyRequest(TABLES, facts, FELIX, choice, absent=absent)
+    return negotiate_modes(request, driver, cache or ProbeCache(), dry_run=False)
 
 
-def modes(settlement: Settlement) -> dict[str, Mode | None]:
-    return {item.interface: item.mode for item in settlement.plan.interfaces}
+def modes(found: Negotiated) -> dict[str, Mode | None]:
+    return {item.interface: item.mode for item in found.plan.interfaces}
 
 
 @pytest.mark.parametrize(
@@ -84,15 +83,15 @@ def test_auto_goes_on_to_the_next_mode_of_that_interface_alone(
     refused: Mapping[str, tuple[Mode, ...]], ends: dict[str, Mode | None]
 ) -> None:
     driver = Refusing(refused)
-    settlement = settled(driver)
-    assert modes(settlement) == ends
+    found = negotiated(driver)
+    assert modes(found) == ends
     assert driver.passes[-1] == ends
-    assert settlement.impossible == {}
-    assert settlement.changes == [f"pass {number + 1}" for number in range(len(driver.passes))]
+    assert found.impossible == {}
+    assert found.changes == [f"pass {number + 1}" for number in range(len(driver.passes))]
 
 
 def test_the_reason_of_the_kernel_becomes_the_reason_of_the_plan() -> None:
-    (first, _) = settled(Refusing({"eth0": (Mode.NATIVE,)})).plan.interfaces
+    (first, _) = negotiated(Refusing({"eth0": (Mode.NATIVE,)})).plan.interfaces
     assert first.mode_reasons == (
         (Mode.OFFLOAD, "no hardware"),
         (Mode.NATIVE, "refused when attaching: no room"),
@@ -100,64 +99,54 @@ def test_the_reason_of_the_kernel_becomes_the_reason_of_the_plan() -> None:
 
 
 def test_a_driver_that_cannot_work_at_all_leaves_everything_to_raw() -> None:
-    settlement = settled(Refusing(error=HostError("libbpf.so.1: not found; apt install libbpf1")))
-    assert modes(settlement) == {"eth0": None, "eth1": None}
-    assert settlement.warnings == ["XDP: libbpf.so.1: not found; apt install libbpf1"]
+    found = negotiated(Refusing(error=HostError("libbpf.so.1: not found; apt install libbpf1")))
+    assert modes(found) == {"eth0": None, "eth1": None}
+    assert found.warnings == ["XDP: libbpf.so.1: not found; apt install libbpf1"]
 
 
 @pytest.mark.parametrize(
     ("enforced", "ends"),
     [
-        pytest.param({}, {"eth0": None, "eth1": Mode.NATIVE}, id="was not enforced: raw at least"),
-        pytest.param({"eth0": None}, {"eth0": None, "eth1": Mode.NATIVE}, id="was in raw: stays in raw"),
+        pytest.param({}, {"eth0": None, "eth1": Mode.NATIVE}, id="was not in XDP: raw at least"),
         pytest.param(
             {"eth0": Mode.GENERIC}, {"eth0": Mode.GENERIC, "eth1": Mode.NATIVE}, id="was in generic: stays there"
         ),
     ],
 )
 def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
-    enforced: Mapping[str, Mode | None], ends: dict[str, Mode | None]
+    enforced: Mapping[str, Mode], ends: dict[str, Mode | None]
 ) -> None:
-    settlement = settled(Refusing({"eth0": (Mode.NATIVE,)}), choice=ModeChoice.NATIVE, enforced=enforced)
-    assert modes(settlement) == ends
-    assert list(settlement.impossible) == ["eth0"]
-    assert "refused when attaching: no room" in settlement.impossible["eth0"]
+    found = negotiated(Refusing({"eth0": (Mode.NATIVE,)}), choice=ModeChoice.NATIVE, enforced=enforced)
+    assert modes(found) == ends
+    assert list(found.impossible) == ["eth0"]
+    assert "refused when attaching: no room" in found.impossible["eth0"]
 
 
 def test_an_interface_that_is_not_there_is_no_obstacle_to_a_mode_asked_for_by_name() -> None:
-    settlement = settled(Refusing(), choice=ModeChoice.GENERIC, absent=frozenset({"eth0"}))
-    assert settlement.impossible == {}
-    assert modes(settlement)["eth1"] is Mode.GENERIC
+    found = negotiated(Refusing(), choice=ModeChoice.GENERIC, absent=frozenset({"eth0"}))
+    assert found.impossible == {}
+    assert modes(found)["eth1"] is Mode.GENERIC
 
 
 def test_a_refusal_is_remembered_for_these_resources_and_tried_again_for_others() -> None:
-    memory, resources = Memory(), Resources()
-    memory.begin(resources)
-    settled(Refusing({"eth0": (Mode.NATIVE,)}), memory=memory)
-    memory.begin(resources)
-    assert modes(settled(Refusing(), memory=memory))["eth0"] is Mode.GENERIC
-    memory.begin(Resources())
-    assert modes(settled(Refusing(), memory=memory))["eth0"] is Mode.NATIVE
+    cache, resources = ProbeCache(), Resources()
+    cache.begin(resources)
+    negotiated(Refusing({"eth0": (Mode.NATIVE,)}), cache=cache)
+    cache.begin(resources)
+    assert modes(negotiated(Refusing(), cache=cache))["eth0"] is Mode.GENERIC
+    cache.begin(Resources())
+    assert modes(negotiated(Refusing(), cache=cache))["eth0"] is Mode.NATIVE
 
 
 # -- it ends, and raw is for all ---------------------------------------------------------------------------------------
 
 
-class NeverContent:
+class NeverContent(IdleBackend):
     """A driver that refuses whatever it is given, also what was not asked of it."""
 
-    def __init__(self) -> None:
-        self.passes = 0
-
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        self.passes += 1
+        self.calls.append("apply")
         return ApplyResult(refused={item.interface: "no" for item in plan.interfaces} | {"nowhere": "no"})
-
-    def counters(self) -> tuple[EntryCount, ...]:
-        return ()
-
-    def detach(self, interfaces: object = None) -> tuple[str, ...]:
-        return ()
 
 
 @pytest.mark.parametrize("choice", ModeChoice)
@@ -171,11 +160,10 @@ def test_it_ends_whatever_is_asked_for_known_and_refused(
     choice: ModeChoice, facts: HostFacts, absent: frozenset[str]
 ) -> None:
     driver = NeverContent()
-    wish = Wish(TABLES, facts, FELIX, choice, {}, absent)
-    settlement = settle(wish, driver, Memory(), dry_run=False)
-    assert driver.passes <= 1 + len(Mode) * len(TABLES)
-    assert modes(settlement) == {"eth0": None, "eth1": None}
-    assert settlement.warnings
+    found = negotiated(driver, choice=choice, facts=facts, absent=absent)
+    assert driver.calls.count("apply") <= 1 + len(Mode) * len(TABLES)
+    assert modes(found) == {"eth0": None, "eth1": None}
+    assert found.warnings
 
 
 FAILURES = [
@@ -193,7 +181,7 @@ def test_an_xdp_part_that_fails_leaves_the_modes_as_they_are_and_the_rest_to_raw
     error: Exception, kind: type[Exception]
 ) -> None:
     driver = Refusing(error=error)
-    settlement = settled(driver, enforced={"eth1": Mode.GENERIC})
+    found = negotiated(driver, enforced={"eth1": Mode.GENERIC})
     assert len(driver.passes) == 1  # nothing is tried that might take away what is enforced
-    assert modes(settlement) == {"eth0": None, "eth1": Mode.GENERIC}
-    assert type(settlement.failed) is kind
+    assert modes(found) == {"eth0": None, "eth1": Mode.GENERIC}
+    assert type(found.failed) is kind

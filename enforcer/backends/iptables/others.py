@@ -1,0 +1,28 @@
+"""The host's own rules in the legacy tables."""
+
+from __future__ import annotations
+
+from enforcer.backends.base import OthersRules
+from enforcer.backends.iptables.rules import TABLES, TableName
+from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.netfilter.names import is_our_chain
+from enforcer.model.errors import UnsupportedKernelError
+
+# Chains that kubelet makes in the mangle table of the iptables it uses.
+KUBERNETES = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")
+
+
+def others_rules() -> OthersRules:
+    """A base chain whose policy is to drop counts as a rule. Tables that are not there have none, and are not made."""
+    count, kubernetes = 0, False
+    for table in filter(exists, TABLES):
+        try:
+            with kernel_table(table) as snapshot:
+                for chain in snapshot.chain_names():
+                    count += snapshot.drops_by_policy(chain)
+                    if not is_our_chain(chain):
+                        count += sum(not is_our_chain(rule.target) for rule in snapshot.rules(chain))
+                    kubernetes |= table.name is TableName.MANGLE and chain in KUBERNETES
+        except UnsupportedKernelError:
+            continue
+    return OthersRules(count, kubernetes)

@@ -1,0 +1,87 @@
+"""What of ours is in raw now, per interface, read from chains and ipsets; no counter is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from enforcer.backends.base import Fill, Holding
+from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.read import (
+    entries_of,
+    read_chains,
+    read_interfaces,
+    set_names,
+    without_interfaces,
+)
+from enforcer.backends.iptables.rules import FAMILIES, TABLES, Chain, TableId, TableName
+from enforcer.backends.iptables.sets import SetSync
+from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.netfilter.names import is_our_chain, is_our_set
+from enforcer.model.vocabulary import Stage
+
+
+def is_installed() -> bool:
+    """Whether anything of ours is there. Asking makes no table."""
+    return any(map(_has_our_chain, filter(exists, TABLES))) or _has_our_set()
+
+
+def installed_chains(version: int, name: TableName = TableName.RAW) -> tuple[Chain, ...]:
+    """Our chains of a table as the kernel has them now; makes no table where there is none."""
+    table = TableId(version, name)
+    if not exists(table):
+        return ()
+    with ipsets() as door:
+        sets = SetSync(door).index()
+    with kernel_table(table) as snapshot:
+        return read_chains(snapshot, sets)
+
+
+def interfaces() -> dict[str, Stage]:
+    """The interfaces enforced in raw."""
+    found: dict[str, Stage] = {}
+    for raw in filter(exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
+        with kernel_table(raw) as table:
+            found |= dict.fromkeys(read_interfaces(table), Stage.RAW)
+    return found
+
+
+def holdings() -> dict[str, Holding]:
+    """For each interface the entries of its chains, and the ipsets they refer to. A shared set is read once."""
+    chains = [installed_chains(version) for version in FAMILIES]
+    entries = [entries_of(found) for found in chains]
+    names = {name for found in entries for name in found}
+    fills = _fills(set().union(*map(set_names, chains)))
+    return {
+        name: Holding(
+            Stage.RAW,
+            tuple(dict.fromkeys(entry for found in entries for entry in found.get(name, ()))),
+            tuple(fills[item] for found in chains for item in _sets_of(name, names, found) if item in fills),
+        )
+        for name in sorted(names)
+    }
+
+
+def _fills(wanted: set[str]) -> Mapping[str, Fill]:
+    fills: dict[str, Fill] = {}
+    with ipsets() as sets:
+        for name, header in sets.headers().items():
+            if name in wanted:
+                members = sets.members(name, header.version)
+                used = 0 if members is None else len(members)
+                fills[name] = Fill(f"ipset {name}", Stage.RAW, used, header.maxelem)
+    return fills
+
+
+def _sets_of(interface: str, interfaces: set[str], chains: tuple[Chain, ...]) -> list[str]:
+    """The sets that the chains of one interface refer to."""
+    return sorted(set_names(without_interfaces(chains, frozenset(interfaces - {interface}))))
+
+
+def _has_our_chain(table: TableId) -> bool:
+    with kernel_table(table) as snapshot:
+        return any(map(is_our_chain, snapshot.chain_names()))
+
+
+def _has_our_set() -> bool:
+    with ipsets() as door:
+        return any(map(is_our_set, door.headers()))

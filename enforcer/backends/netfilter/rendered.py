@@ -1,0 +1,31 @@
+"""What a pass has rendered, kept so that nothing is rendered twice: first to check it, then to apply it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+from enforcer.policy.ruletable import RuleTable
+
+T = TypeVar("T")
+
+
+class Rendered(Generic[T]):
+    """The last rendering. The tables it was made of are kept with it, so that to be the same object is to be equal."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[RuleTable, ...], Hashable, T] | None = None
+
+    def of(self, tables: Sequence[RuleTable], render: Callable[[], T], *, also: Hashable = None) -> T:
+        """What ``render`` makes of these tables. ``also``: what else it depends on."""
+        if self._last is not None:
+            known, known_also, rendering = self._last
+            if len(known) == len(tables) and all(map(_is_same, known, tables)) and known_also == also:
+                return rendering
+        rendering = render()
+        self._last = (tuple(tables), also, rendering)
+        return rendering
+
+
+def _is_same(one: RuleTable, other: RuleTable) -> bool:
+    return one is other

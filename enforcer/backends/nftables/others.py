@@ -1,0 +1,54 @@
+"""The host's own rules in nf_tables: iptables-nft's, and those of a firewall of nft's own."""
+
+from __future__ import annotations
+
+from enforcer.backends.base import OthersRules
+from enforcer.backends.iptables.others import KUBERNETES
+from enforcer.backends.nftables import blob
+from enforcer.backends.nftables.rules import TABLE
+from enforcer.kernel.netlink import attributes, string
+from enforcer.kernel.nfnetlink import Family, NfTables, RulesetChangedError, nftables
+from enforcer.model.errors import UnsupportedKernelError
+
+_GET_CHAIN, _GET_RULE = 4, 7
+_ATTEMPTS = 5
+_MANGLE = "mangle"
+_NAT = ("nat", "security")  # of iptables-nft; nothing that an Allow is for is dropped there, nor is it read of legacy
+
+
+def others_rules() -> OthersRules:
+    """All tables of IP count (Felix asks ``iptables-nft-save``, which shows those that iptables-nft made).
+
+    A base chain whose policy is to drop counts as a rule.
+    """
+    try:
+        with nftables() as conn:
+            found = [_family(conn, family) for family in (Family.IP, Family.IP6, Family.INET)]
+    except UnsupportedKernelError:
+        return OthersRules()
+    return OthersRules(sum(item.count for item in found), any(item.kubernetes for item in found))
+
+
+def _family(conn: NfTables, family: Family) -> OthersRules:
+    chains, rules = (_dumped(conn, command, family) for command in (_GET_CHAIN, _GET_RULE))
+    others = [item for item in chains if string(item[blob.CHAIN_TABLE]) not in (TABLE, *_NAT)]
+    dropping = [item for item in others if blob.CHAIN_HOOK in item and not _accepts(item)]
+    count = len(dropping) + sum(string(item[blob.RULE_TABLE]) not in (TABLE, *_NAT) for item in rules)
+    marks = (string(item[blob.CHAIN_NAME]) for item in others if string(item[blob.CHAIN_TABLE]) == _MANGLE)
+    return OthersRules(count, any(name in KUBERNETES for name in marks))
+
+
+def _dumped(conn: NfTables, command: int, family: Family) -> list[dict[int, bytes]]:
+    """The attributes of all objects; read again while somebody else changes them."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            what = f"read the tables of nftables {family}"
+            return [dict(attributes(item)) for item in conn.dump(command, family, what=what)]
+        except RulesetChangedError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    return []
+
+
+def _accepts(chain: dict[int, bytes]) -> bool:
+    return int.from_bytes(chain.get(blob.CHAIN_POLICY, b""), "big") == blob.ACCEPT_POLICY

@@ -1,0 +1,69 @@
+"""What of ours is in the tables of nf_tables now, per interface; no counter is told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from enforcer.backends.base import Fill, Holding
+from enforcer.backends.nftables.read import (
+    ReadTable,
+    entries_of,
+    has_table,
+    only_interface,
+    read_interfaces,
+    read_members,
+    read_table,
+    set_names,
+    type_of,
+)
+from enforcer.backends.nftables.rules import FAMILY_OF
+from enforcer.kernel.nfnetlink import nftables
+from enforcer.model.vocabulary import Stage
+
+
+def is_installed() -> bool:
+    """Whether a table of ours is there; none of it is read."""
+    with nftables() as conn:
+        return any(has_table(conn, family) for family in FAMILY_OF.values())
+
+
+def installed() -> tuple[ReadTable, ...]:
+    """Our tables as the kernel has them now; one that is not there is left out."""
+    with nftables() as conn:
+        found = [read_table(conn, family) for family in FAMILY_OF.values()]
+    return tuple(table for table in found if table.present)
+
+
+def interfaces() -> dict[str, Stage]:
+    """The interfaces enforced in raw."""
+    with nftables() as conn:
+        found = [read_interfaces(conn, family) for family in FAMILY_OF.values()]
+    return dict.fromkeys((name for names in found for name in names), Stage.RAW)
+
+
+def holdings() -> dict[str, Holding]:
+    """For each interface its entries, and the sets that its chains look packets up in."""
+    found: dict[str, Holding] = {}
+    for table in installed():
+        entries = entries_of(table)
+        asked = {name: set_names(only_interface(table, name)) & table.sets.keys() for name in entries}
+        fills = set_fills(table, asked, Stage.RAW)
+        for name, items in entries.items():
+            known = found.get(name, Holding(Stage.RAW))
+            names = tuple(dict.fromkeys((*known.entries, *items)))
+            found[name] = Holding(Stage.RAW, names, (*known.fills, *fills[name]))
+    return found
+
+
+def set_fills(table: ReadTable, asked: Mapping[str, Set[str]], stage: Stage) -> dict[str, list[Fill]]:
+    """For each interface the sets of a table that it is ``asked`` for. A set of several interfaces is read once."""
+    fills: dict[str, list[Fill]] = {interface: [] for interface in asked}
+    counted: dict[str, Fill] = {}
+    with nftables() as conn:
+        for interface, names in asked.items():
+            for name in sorted(names):
+                if name not in counted and (kind := type_of(table.sets[name])):
+                    members = read_members(conn, table.family, name, kind)
+                    counted[name] = Fill(f"set {name}", stage, 0 if members is None else len(members), None)
+                fills[interface] += [counted[name]] if name in counted else []
+    return fills

@@ -1,0 +1,109 @@
+"""A backend that does nothing but note what it is asked: whatever goes through with it needs nothing but the seam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from enforcer.backends.base import ApplyResult, EntryCount, Holding, Loss, OthersRules, Setup
+from enforcer.model.facts import HostRules, Probe
+from enforcer.model.vocabulary import Answer, Backend, Stage
+from enforcer.planning.plan import Plan
+
+
+@dataclass
+class IdleWatch:
+    """Has lost ``lost``, once."""
+
+    lost: list[Loss] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def fileno(self) -> int:
+        return -1
+
+    def begin(self) -> bool:
+        self.calls.append("begin")
+        return False
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def remember(self) -> tuple[Loss, ...]:
+        self.calls.append("remember")
+        return ()
+
+    def losses(self, *, thorough: bool = False) -> list[Loss]:
+        found, self.lost = self.lost, []
+        return found
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@dataclass
+class IdleBackend:
+    """Any kind of driver. ``held`` is what it says that it holds; ``calls`` is what it was asked."""
+
+    name: Backend = Backend.NETDEV
+    stage: Stage = Stage.NETDEV_INGRESS
+    answer: Answer = Answer.YES
+    held: dict[str, Stage] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    setups: list[Setup] = field(default_factory=list)
+    seen: IdleWatch = field(default_factory=IdleWatch)
+
+    @property
+    def watched(self) -> str:
+        return f"nothing of {self.name}"
+
+    def of(self, setup: Setup) -> IdleBackend:
+        """What a Registry takes: the same driver, whatever the setup."""
+        self.setups.append(setup)
+        return self
+
+    def probe(self) -> Probe:
+        self.calls.append("probe")
+        return Probe(self.answer, f"idle says {self.answer}")
+
+    def serves(self, plan: Plan) -> bool:
+        return bool(plan.interfaces)
+
+    def check(self, plan: Plan) -> None:
+        self.calls.append("check")
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
+        self.calls.append("apply")
+        return ApplyResult((f"{self.name}: applied",))
+
+    def warnings(self, plan: Plan, rules: HostRules) -> tuple[str, ...]:
+        return (f"{self.name}: idle",)
+
+    def counters(self) -> tuple[EntryCount, ...]:
+        self.calls.append("counters")
+        return tuple(EntryCount(name, "gnp/idle ingress[0]", stage, 1, 60) for name, stage in self.held.items())
+
+    def interfaces(self) -> Mapping[str, Stage]:
+        self.calls.append("interfaces")
+        return self.held
+
+    def status(self) -> Mapping[str, Holding]:
+        self.calls.append("status")
+        return {name: Holding(stage, ("gnp/idle ingress[0]",)) for name, stage in self.held.items()}
+
+    def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
+        self.calls.append("detach")
+        return (f"{self.name}: detached",)
+
+    def watch(self) -> IdleWatch:
+        return self.seen
+
+    def others_rules(self) -> OthersRules:
+        self.calls.append("others_rules")
+        return OthersRules()
+
+    def programs(self) -> frozenset[int]:
+        return frozenset()
+
+    def release(self, plan: Plan, *, dry_run: bool = False) -> tuple[str, ...]:
+        self.calls.append("release")
+        return (f"{self.name}: released",)
