@@ -10,6 +10,8 @@ from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Answer, Backend, Stage
 from enforcer.planning.plan import Plan
 
+ENTRY = "gnp/idle ingress[0]"
+
 
 @dataclass
 class IdleWatch:
@@ -42,7 +44,7 @@ class IdleWatch:
 
 @dataclass
 class IdleBackend:
-    """Any kind of driver. ``held`` is what it says that it holds; ``calls`` is what it was asked."""
+    """Any kind of driver. ``held`` is what it says that it holds; ``calls``, which may be shared, what was asked."""
 
     name: Backend = Backend.NETDEV
     stage: Stage = Stage.NETDEV_INGRESS
@@ -56,54 +58,57 @@ class IdleBackend:
     def watched(self) -> str:
         return f"nothing of {self.name}"
 
+    def _note(self, what: str) -> None:
+        self.calls.append(f"{self.name} {what}")
+
     def of(self, setup: Setup) -> IdleBackend:
         """What a Registry takes: the same driver, whatever the setup."""
         self.setups.append(setup)
         return self
 
     def probe(self) -> Probe:
-        self.calls.append("probe")
+        self._note("probe")
         return Probe(self.answer, f"idle says {self.answer}")
 
     def serves(self, plan: Plan) -> bool:
         return bool(plan.interfaces)
 
     def check(self, plan: Plan) -> None:
-        self.calls.append("check")
+        self._note("check")
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        self.calls.append("apply")
+        self._note("apply")
         return ApplyResult((f"{self.name}: applied",))
 
     def warnings(self, plan: Plan, rules: HostRules) -> tuple[str, ...]:
         return (f"{self.name}: idle",)
 
     def counters(self) -> tuple[EntryCount, ...]:
-        self.calls.append("counters")
-        return tuple(EntryCount(name, "gnp/idle ingress[0]", stage, 1, 60) for name, stage in self.held.items())
+        self._note("counters")
+        return tuple(EntryCount(name, ENTRY, stage, 1, 60) for name, stage in self.held.items())
 
     def interfaces(self) -> Mapping[str, Stage]:
-        self.calls.append("interfaces")
+        self._note("interfaces")
         return self.held
 
     def status(self) -> Mapping[str, Holding]:
-        self.calls.append("status")
-        return {name: Holding(stage, ("gnp/idle ingress[0]",)) for name, stage in self.held.items()}
+        self._note("status")
+        return {name: Holding(stage, (ENTRY,)) for name, stage in self.held.items()}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        self.calls.append("detach")
+        self._note("detach")
         return (f"{self.name}: detached",)
 
     def watch(self) -> IdleWatch:
         return self.seen
 
     def others_rules(self) -> OthersRules:
-        self.calls.append("others_rules")
+        self._note("others_rules")
         return OthersRules()
 
     def programs(self) -> frozenset[int]:
         return frozenset()
 
     def release(self, plan: Plan, *, dry_run: bool = False) -> tuple[str, ...]:
-        self.calls.append("release")
+        self._note("release")
         return (f"{self.name}: released",)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from enforcer.backends.base import OthersRules
 from enforcer.backends.iptables.rules import TABLES, TableName
 from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.netfilter.kubernetes import KUBELET_CHAINS
 from enforcer.backends.netfilter.names import is_our_chain
 from enforcer.model.errors import UnsupportedKernelError
-
-# Chains that kubelet makes in the mangle table of the iptables it uses.
-KUBERNETES = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")
 
 
 def others_rules() -> OthersRules:
@@ -22,7 +20,7 @@ def others_rules() -> OthersRules:
                     count += snapshot.drops_by_policy(chain)
                     if not is_our_chain(chain):
                         count += sum(not is_our_chain(rule.target) for rule in snapshot.rules(chain))
-                    kubernetes |= table.name is TableName.MANGLE and chain in KUBERNETES
+                    kubernetes |= table.name is TableName.MANGLE and chain in KUBELET_CHAINS
         except UnsupportedKernelError:
             continue
     return OthersRules(count, kubernetes)

@@ -30,8 +30,8 @@ def installed_chains(version: int, name: TableName = TableName.RAW) -> tuple[Cha
     table = TableId(version, name)
     if not exists(table):
         return ()
-    with ipsets() as door:
-        sets = SetSync(door).index()
+    with ipsets() as conn:
+        sets = SetSync(conn).index()
     with kernel_table(table) as snapshot:
         return read_chains(snapshot, sets)
 
@@ -83,5 +83,5 @@ def _has_our_chain(table: TableId) -> bool:
 
 
 def _has_our_set() -> bool:
-    with ipsets() as door:
-        return any(map(is_our_set, door.headers()))
+    with ipsets() as conn:
+        return any(map(is_our_set, conn.headers()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enforcer.backends.base import OthersRules
-from enforcer.backends.iptables.others import KUBERNETES
+from enforcer.backends.netfilter.kubernetes import KUBELET_CHAINS
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import TABLE
 from enforcer.kernel.netlink import attributes, string
@@ -35,7 +35,7 @@ def _family(conn: NfTables, family: Family) -> OthersRules:
     dropping = [item for item in others if blob.CHAIN_HOOK in item and not _accepts(item)]
     count = len(dropping) + sum(string(item[blob.RULE_TABLE]) not in (TABLE, *_NAT) for item in rules)
     marks = (string(item[blob.CHAIN_NAME]) for item in others if string(item[blob.CHAIN_TABLE]) == _MANGLE)
-    return OthersRules(count, any(name in KUBERNETES for name in marks))
+    return OthersRules(count, any(name in KUBELET_CHAINS for name in marks))
 
 
 def _dumped(conn: NfTables, command: int, family: Family) -> list[dict[int, bytes]]:

@@ -145,7 +145,7 @@ class NeverContent(IdleBackend):
     """A driver that refuses whatever it is given, also what was not asked of it."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        self.calls.append("apply")
+        self.calls.append("netdev apply")
         return ApplyResult(refused={item.interface: "no" for item in plan.interfaces} | {"nowhere": "no"})
 
 
@@ -161,7 +161,7 @@ def test_it_ends_whatever_is_asked_for_known_and_refused(
 ) -> None:
     driver = NeverContent()
     found = negotiated(driver, choice=choice, facts=facts, absent=absent)
-    assert driver.calls.count("apply") <= 1 + len(Mode) * len(TABLES)
+    assert driver.calls.count("netdev apply") <= 1 + len(Mode) * len(TABLES)
     assert modes(found) == {"eth0": None, "eth1": None}
     assert found.warnings
 
