@@ -67,25 +67,36 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterator[ScenarioItem]:
         """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
-        from dossim.scenario.budget import DEFAULT, LARGE
-        from dossim.scenario.load import load_scenario
-        from dossim.scenario.run import ScenarioRunner
         from enforcer.model.errors import EnforcerError
         from enforcer.model.printable import printable_lines
 
-        limits = LARGE if self.config.getoption("--dossim-allow-large") else DEFAULT
         try:
-            scenario = load_scenario(
-                _relative(self.path, self.config.invocation_params.dir),
-                root=self.config.rootpath,
-                allow=_allowed(self.config),
-                limits=limits,
-            )
+            runner = self._runner()
         except EnforcerError as error:
             raise self.CollectError(printable_lines(error)) from None
-        runner = ScenarioRunner(scenario, limits=limits)
-        for mode in scenario.modes:
+        for mode in runner.scenario.modes:
             yield ScenarioItem.from_parent(self, name=str(mode), runner=runner, mode=mode)
+
+    def _runner(self) -> ScenarioRunner:
+        """Raises SimulatorError without ``dossim[sim]``, and whatever is wrong with the file."""
+        from dossim.model.errors import SimulatorError, is_of_simulator
+
+        try:
+            from dossim.scenario.budget import DEFAULT, LARGE
+            from dossim.scenario.load import load_scenario
+            from dossim.scenario.run import ScenarioRunner
+        except ModuleNotFoundError as error:
+            if is_of_simulator(error):
+                raise SimulatorError(self.path.name, error) from error
+            raise
+        limits = LARGE if self.config.getoption("--dossim-allow-large") else DEFAULT
+        scenario = load_scenario(
+            _relative(self.path, self.config.invocation_params.dir),
+            root=self.config.rootpath,
+            allow=_allowed(self.config),
+            limits=limits,
+        )
+        return ScenarioRunner(scenario, limits=limits)
 
 
 class ScenarioItem(pytest.Item):

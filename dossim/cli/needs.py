@@ -1,4 +1,4 @@
-"""What an installation may lack: the packages of ``dossim[sim]``, without which some commands cannot be had."""
+"""Commands that need packages of the extra ``sim``, which an installation may lack."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from enforcer.cli.support import LazyGroup
 
 
 class SimulatorGroup(LazyGroup):
-    """A group whose commands say in one line that they need the simulator, where it is not installed."""
+    """A group that reports a missing package of the simulator in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Raises SimulatorError for a package of the simulator that is not there."""
+        """Raises SimulatorError where a command imports a package of the simulator that is not installed."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if not is_of_simulator(error):
                 raise
-            raise SimulatorError(f"'{ctx.info_name} {ctx.invoked_subcommand}'") from error
+            raise SimulatorError(f"'{ctx.info_name} {ctx.invoked_subcommand}'", error) from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enforcer.model.errors import EnforcerError, HostError
 
-# The modules of the packages of ``dossim[sim]`` (pyproject.toml), which an installation of the enforcer does not have.
+# The modules of the extra ``sim`` (pyproject.toml), which an installation without it lacks.
 SIMULATOR = frozenset({"scapy", "networkx", "jinja2", "jsonschema", "iptc", "lz4", "backports"})
 
 
@@ -30,12 +30,12 @@ class PacketError(EnforcerError):
 
 
 class SimulatorError(HostError):
-    """What was asked for needs packages that only ``dossim[sim]`` brings."""
+    """``what`` needs a package that only ``dossim[sim]`` installs."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} needs the simulator: pip install 'dossim[sim]'")
+    def __init__(self, what: str, missing: ModuleNotFoundError) -> None:
+        super().__init__(f"{what} needs the simulator ({missing.name} is missing): pip install 'dossim[sim]'")
 
 
 def is_of_simulator(error: ModuleNotFoundError) -> bool:
-    """Whether what could not be imported belongs to the simulator; anything else that is missing is a bug."""
+    """Whether the missing module belongs to the simulator. Any other missing module is a bug."""
     return (error.name or "").partition(".")[0] in SIMULATOR

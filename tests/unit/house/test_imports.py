@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dossim.model.errors import SIMULATOR
+
 ROOT = Path(__file__).parents[3]
 
 # For each package of the enforcer, those that it may import; itself always.
@@ -58,7 +60,7 @@ FORBIDDEN = {
 SEAM = ["enforcer.backends.base", "enforcer.backends.registry"]
 
 # Third-party packages that belong to the simulator's side alone.
-NOT_ON_A_HOST = {"scapy", "networkx", "pytest", "hypothesis", "jinja2", "jsonschema"}
+NOT_ON_A_HOST = SIMULATOR | {"pytest", "hypothesis"}
 
 # No clock, no I/O, no kernel: one answer on every machine.
 PURE = [

@@ -1,0 +1,107 @@
+"""What is built and installed: the licences it carries, and locks that say what pyproject.toml says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[3]
+_BUILD = "import sys; from setuptools import build_meta as b; print(b.prepare_metadata_for_build_wheel(sys.argv[1]))"
+
+LOCKS = {"enforcer": {""}, "sim": {"", "sim"}, "dev": {"", "sim", "test", "check"}, "bench": {"", "sim", "bench"}}
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The .dist-info of a wheel of this tree."""
+    folder = tmp_path_factory.mktemp("metadata")
+    done = subprocess.run(
+        [sys.executable, "-c", _BUILD, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return folder / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def metadata(built: Path) -> Message:
+    return Parser().parsestr((built / "METADATA").read_text())
+
+
+def test_a_wheel_carries_both_licences(built: Path, metadata: Message) -> None:
+    assert metadata["License-Expression"] == "Apache-2.0 AND (Apache-2.0 OR GPL-2.0-only)"
+    for name in ("LICENSE", "bpf/COPYING.GPL-2.0"):
+        assert (built / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_every_bpf_source_is_under_a_licence_of_the_wheel() -> None:
+    sources = [*ROOT.glob("bpf/*.c"), *ROOT.glob("bpf/include/*.h")]
+    assert sources
+    for source in sources:
+        assert "SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)" in source.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_lock_has_what_is_required(metadata: Message, lock: str, python: str) -> None:
+    """With a version that satisfies it, on every Python; ``./run lock`` writes it again."""
+    pins = locked(lock, python)
+    for line in metadata.get_all("Requires-Dist", []):
+        item = Requirement(line)
+        if any(not item.marker or item.marker.evaluate(environment(python, extra)) for extra in LOCKS[lock]):
+            assert Version(pins[canonicalize_name(item.name)]) in item.specifier, line
+
+
+def test_the_enforcer_is_locked_without_the_simulator(metadata: Message) -> None:
+    pins = locked("enforcer", "3.11")
+    simulator = {Requirement(line).name for line in metadata.get_all("Requires-Dist", []) if 'extra == "sim"' in line}
+    assert simulator
+    assert not simulator & pins.keys()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_package_has_one_version_in_all_locks(python: str) -> None:
+    everything = locked("dev", python)
+    for lock in LOCKS:
+        pins = locked(lock, python)
+        assert {name: everything.get(name, pin) for name, pin in pins.items()} == pins
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "build"])
+def test_everything_locked_has_hashes(lock: str) -> None:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    entries = re.findall(r"^[\w.-]+==.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)*", text, re.MULTILINE)
+    assert entries
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def locked(lock: str, python: str) -> dict[str, str]:
+    """The version of each package that a lock has for a Python."""
+    found: dict[str, str] = {}
+    for line in (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines():
+        if line.startswith(("#", " ")):
+            continue
+        item = Requirement(line.removesuffix("\\"))
+        if item.marker and not item.marker.evaluate(environment(python)):
+            continue
+        assert item.name not in found, f"{lock}: two versions of {item.name} on Python {python}"
+        found[canonicalize_name(item.name)] = str(item.specifier).removeprefix("==")
+    return found
+
+
+def environment(python: str, extra: str = "") -> dict[str, str]:
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "extra": extra,
+    }
