@@ -1,4 +1,4 @@
-"""The skip policy and the Hypothesis profiles shared by all tests.
+"""The skip policy shared by all tests.
 
 A skip is a claim: only the missing privilege and the missing captures skip, saying so. In CI (root, on a kernel that
 has everything) a test marked ``needs_root`` never skips.
@@ -11,18 +11,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+from tests.support.examples import load_profile
 from tests.support.turns import turn
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT.parent / "shared" / "pcaps"
 
-# Deadlines measure the machine, not the code; the machine is shared. A run answers the same for the same tree: the same
-# examples each time. The nightly profile looks for new ones.
-settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("nightly", parent=settings.get_profile("default"), derandomize=False, max_examples=100_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+load_profile()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,6 +30,7 @@ from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.kernel.test_random_policies import BESIDE, without_fragments
 from tests.kernel.test_raw_fates import ODD, RULES, policy
 from tests.support.counterexample import kept
+from tests.support.examples import examples
 from tests.support.frame_strategies import random_frames
 from tests.support.frames import captures
 from tests.support.odd_frames import frames
@@ -109,7 +110,7 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
 
     # A drill cannot be shrunk in reasonable time: an example that fails is kept as it is.
     @settings(
-        max_examples=max(EXAMPLES, settings().max_examples // 100),
+        max_examples=examples(EXAMPLES, nightly=1000),
         deadline=None,
         derandomize=True,
         phases=(Phase.explicit, Phase.generate),

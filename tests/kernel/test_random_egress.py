@@ -32,6 +32,7 @@ from enforcer.policy.compile import compile_table
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
 from tests.kernel.iptables_support import run
+from tests.support.examples import examples
 from tests.support.reach import sent
 from tests.support.strategies import hosts, resources
 
@@ -124,7 +125,7 @@ def test_raw_output_does_what_was_predicted(backend: Backend) -> None:
     decided: Counter[str] = Counter()
 
     @settings(
-        max_examples=max(EXAMPLES, settings().max_examples // 100),
+        max_examples=examples(EXAMPLES, nightly=1000),
         derandomize=True,
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),

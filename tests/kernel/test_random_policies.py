@@ -25,6 +25,7 @@ from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
 from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.support.counterexample import kept
+from tests.support.examples import examples
 from tests.support.frames import captures
 from tests.support.reach import reach
 from tests.support.strategies import hosts, resources
@@ -50,13 +51,13 @@ def drilled(policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice, f
 
 @pytest.mark.parametrize("backend", EXAMPLES, ids=str)
 def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would_not(backend: RawChoice) -> None:
-    examples = EXAMPLES[backend]
+    least = EXAMPLES[backend]
     seen: Counter[str] = Counter()
     tables: set[str] = set()
 
     # A drill cannot be shrunk in reasonable time: an example that fails is kept as it is.
     @settings(
-        max_examples=max(examples, settings().max_examples // 100),
+        max_examples=examples(least, nightly=1000),
         deadline=None,
         derandomize=True,
         phases=(Phase.explicit, Phase.generate),
@@ -82,7 +83,7 @@ def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would
         seen.update(early=early.mode != "raw", named=bool(table.port_sets))
 
     drill()
-    assert seen["policies"] >= examples
+    assert seen["policies"] >= least
     assert seen["reached"] > seen["entries"] / 3, seen  # the others cannot be reached: tests/property/test_reach.py
-    assert seen["early"] > examples / 5, seen
+    assert seen["early"] > least / 5, seen
     assert seen["named"] or backend is RawChoice.NFTABLES, seen  # few are; rows: test_iptables_named_ports.py

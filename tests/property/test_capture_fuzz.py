@@ -23,6 +23,7 @@ from dossim.model.errors import CaptureError
 from dossim.packet.about import describe
 from dossim.packet.capture import Capture, Reading, read_capture
 from dossim.packet.linkdecoders import DECODERS
+from tests.support.examples import examples
 from tests.support.frames import ethernet, ipv4, segment
 
 LIMIT = 4 << 20
@@ -178,11 +179,9 @@ KINDS: dict[str, tuple[Callable[[], st.SearchStrategy[bytes]], int]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_declared_errors_come_out(path: Path, kind: str) -> None:
-    files, examples = KINDS[kind]
-    # The nightly profile has more for every test.
-    most = max(examples, settings().max_examples if settings().max_examples > 100 else 0)
+    files, usual = KINDS[kind]
 
-    @settings(max_examples=most)
+    @settings(max_examples=examples(usual, nightly=100_000))
     @given(octets=files())
     def holds(octets: bytes) -> None:
         check(path, octets)

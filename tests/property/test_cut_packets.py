@@ -21,6 +21,7 @@ from dossim.predict import predict
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
 from tests.support.cut_captures import cut_at, random_cuts
+from tests.support.examples import examples
 from tests.support.frame_strategies import random_frames
 from tests.support.frames import captures
 from tests.support.strategies import hosts, resources
@@ -29,7 +30,7 @@ from tests.support.witnesses import differences, plan_for, table_of
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 AIMED = 80
-LEAST = 1_000  # cut packets
+LEAST = examples(1_000, nightly=4_000)  # cut packets
 DECIDED = 0.05  # of them, at least: it is not by knowing nothing that nothing false is said
 
 
@@ -56,7 +57,7 @@ def wrong(cut: Sequence[Disposition], whole: Sequence[Disposition]) -> list[str]
 def test_what_is_said_of_a_cut_packet_holds_for_the_whole_one() -> None:
     ends: Counter[str] = Counter()
 
-    @settings(max_examples=max(25, settings().max_examples // 1000), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(25, nightly=100), suppress_health_check=list(HealthCheck))
     @given(
         resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 1 << 32), st.sampled_from(BACKENDS),
         st.booleans(),

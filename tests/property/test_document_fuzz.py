@@ -25,9 +25,10 @@ from enforcer.policy.load import load, load_documents, load_text
 from enforcer.policy.resources import Resources
 from enforcer.policy.selector import SelectorError, parse
 from enforcer.policy.tolerant import load_tolerant
+from tests.support.examples import examples
 
 T, E = TypeVar("T"), TypeVar("E", bound=Exception)
-EXAMPLES = 1000
+EXAMPLES = examples(1000, nightly=100_000)
 HEAD = "apiVersion: projectcalico.org/v3\nkind: "
 VALID = [
     HEAD + "HostEndpoint\nmetadata: {name: h, labels: {role: edge}}\nspec:\n  node: jasper\n  interfaceName: eth0\n"
@@ -130,7 +131,7 @@ def outcome(make: Callable[[], T], declared: type[E]) -> tuple[T | None, E | Non
         return None, error
 
 
-@settings(max_examples=max(EXAMPLES, settings().max_examples))
+@settings(max_examples=EXAMPLES)
 @given(st.integers(0, 2**64), st.sampled_from(["tree", "text", "text", "bytes"]))
 def test_a_document(tmp_path_factory: pytest.TempPathFactory, seed: int, kind: str) -> None:
     rng = random.Random(seed)
@@ -158,7 +159,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=max(EXAMPLES, settings().max_examples))
+@settings(max_examples=EXAMPLES)
 @given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=20).map("".join), st.text(max_size=60)))
 def test_a_selector(text: str) -> None:
     selector, error = outcome(lambda: parse(text), SelectorError)

@@ -15,6 +15,7 @@ from dossim.pipeline.explain import Explainer, Trace
 from dossim.pipeline.graph import START, pipeline_graph
 from enforcer.model.vocabulary import Mode
 from enforcer.policy.resources import Resources
+from tests.support.examples import examples
 from tests.support.frames import captures
 from tests.support.strategies import hosts, resources
 
@@ -50,7 +51,7 @@ def test_frames_of_any_kind(policy: Resources, host: Host, mode: Mode | None, fr
         assert_total(trace)
 
 
-@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(NOISE, hosts())
 def test_noise(frame: bytes, host: Host) -> None:
     assert parse(frame).frame == frame
@@ -59,7 +60,7 @@ def test_noise(frame: bytes, host: Host) -> None:
     assert_total(Explainer(Resources(), host, mode=None).explain(frame))
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), MODES, captures(max_size=3), st.data())
 def test_one_packet_of_a_capture_is_explained_as_with_all(
     policy: Resources, host: Host, mode: Mode | None, frames: list[bytes], data: st.DataObject

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from dossim.model.host import Host
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
 from tests.support.counterexample import kept
+from tests.support.examples import examples
 from tests.support.frame_strategies import random_frames
 from tests.support.frames import captures
 from tests.support.reach import reach
@@ -27,8 +29,8 @@ BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 
 AIMED = 60  # random frames an example, aimed at its table
 
-# Pairs of resources and a packet; the nightly profile has examples for many more.
-LEAST_PAIRS = 200_000 if settings().max_examples >= 100_000 else 2_000
+# Pairs of resources and a packet.
+LEAST_PAIRS = examples(2_000, nightly=200_000)
 
 
 def test_predict_equals_explain() -> None:
@@ -36,7 +38,7 @@ def test_predict_equals_explain() -> None:
     pairs = 0
 
     # Some fifty frames an example: a tenth of the nightly profile's examples are more than enough pairs.
-    @settings(max_examples=max(250, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(250, nightly=10_000), suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 9), st.sampled_from(BACKENDS))
     def agree(
         policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], seed: int, raw: RawChoice
@@ -57,6 +59,7 @@ def test_predict_equals_explain() -> None:
     assert pairs >= LEAST_PAIRS
 
 
+@pytest.mark.slow
 def test_random_captures_end_everywhere() -> None:
     """What the property draws is worth its time: policy drops at every stage that enforces, and packets get through."""
     ends: Counter[object] = Counter()

@@ -24,6 +24,7 @@ from dossim.scenario.findings import InvalidScenario
 from dossim.scenario.load import load_scenario
 from dossim.scenario.run import ScenarioRunner
 from enforcer.model.errors import EnforcerError
+from tests.support.examples import examples
 from tests.unit.enforcer.test_printable import HOSTILE, harmless
 
 ROOT = Path(__file__).parents[2]
@@ -146,14 +147,14 @@ def test_what_is_changed_was_right(seed: int, file: Path) -> None:
     assert ScenarioRunner(scenario, limits=SMALL).predict(scenario.modes[0]).outcomes
 
 
-@settings(max_examples=max(250, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(250, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**64))
 def test_changed_scenarios(seed: int, file: Path) -> None:
     file.write_bytes(text_of(seed).encode("utf-8", "surrogatepass"))
     check(file)
 
 
-@settings(max_examples=max(100, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(content=b"- " * 5000)
 @example(content=b"[" * 5000)
@@ -196,7 +197,7 @@ EXPRESSIONS = st.lists(calls(), min_size=1, max_size=4).map("/".join) | st.lists
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=max(150, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(text=EXPRESSIONS | st.text(max_size=60))
 def test_expressions(text: str) -> None:
     try:

@@ -22,6 +22,7 @@ from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.resources import Resources
 from tests.bpf.xdp_program import XDP_DROP, program_for
 from tests.support.counterexample import kept
+from tests.support.examples import examples
 from tests.support.frame_strategies import SHORTEST, random_frames
 from tests.support.frames import captures
 from tests.support.reach import reach
@@ -34,14 +35,14 @@ from tests.unit.dossim.xdp_rows import ROWS
 pytestmark = pytest.mark.needs_root
 
 AIMED = 400  # frames an example
-LEAST_FRAMES = 1_000_000 if settings().max_examples >= 100_000 else 50_000
+LEAST_FRAMES = examples(50_000, nightly=1_000_000)
 
 
 def test_the_program_drops_what_both_witnesses_say() -> None:
     """Over so many frames, of which some thousands are dropped, by entries of every kind."""
     frames_asked, dropped = 0, 0
 
-    @settings(max_examples=max(300, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(300, nightly=10_000), suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), captures(), st.integers(0, 1 << 32))
     def agree(policy: Resources, host: Host, others: list[bytes], seed: int) -> None:
         nonlocal frames_asked, dropped

@@ -20,6 +20,7 @@ from enforcer.planning.plan import InterfacePlan
 from enforcer.planning.xdp_capability import held
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
+from tests.support.examples import examples
 from tests.support.ruletables import ADDRESSES, Packet, packets, rule_tables
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
@@ -47,7 +48,7 @@ def rule_tables_and_packets(draw: st.DrawFn) -> tuple[RuleTable, list[Packet]]:
     return table, draw(st.lists(packets(table.ingress[-8:]), min_size=1, max_size=20))
 
 
-@settings(max_examples=max(300, settings().max_examples // 4), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300, nightly=25_000), suppress_health_check=list(HealthCheck))
 @given(rule_tables_and_packets(), st.booleans())
 @example((NAMED_FOR_NOTHING, [Packet(ADDRESSES[4][0], ADDRESSES[4][1], 6, (1, 22))]), True)
 def test_the_maps_answer_what_walking_the_entries_does(drawn: tuple[RuleTable, list[Packet]], ipv6: bool) -> None:

@@ -20,6 +20,7 @@ from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import EntityRule, NamedPort, Resources, Rule
 from tests.support.counterexample import kept
+from tests.support.examples import examples
 from tests.support.frame_strategies import random_frames
 from tests.support.frames import captures
 from tests.support.reach import reach
@@ -44,7 +45,7 @@ BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 AIMED = 60  # random frames an example, aimed at its table
 
 
-@settings(max_examples=max(150, settings().max_examples // 10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.sampled_from(CHOICES), st.sampled_from(BACKENDS), captures(), st.integers(0, 9))
 def test_xdp_drops_nothing_that_raw_would_not(
     policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice, others: list[bytes], seed: int

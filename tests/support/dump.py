@@ -47,7 +47,7 @@ def documents(resources: Resources) -> list[Document]:
 
 def as_text(docs: Iterable[Mapping[str, Any]]) -> str:
     """Documents as YAML."""
-    return yaml.safe_dump_all([dict(doc) for doc in docs], sort_keys=False, width=120)
+    return yaml.dump_all([dict(doc) for doc in docs], Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
 
 
 def _document(item: Resource) -> Document:
