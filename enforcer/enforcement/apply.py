@@ -20,9 +20,10 @@ from pathlib import Path
 
 from enforcer.backends.base import EntryCount, Setup
 from enforcer.backends.registry import REGISTRY, Backends, Registry
-from enforcer.enforcement.negotiate import ApplyRequest, negotiate_modes, release
+from enforcer.enforcement.negotiate import negotiate_modes, release
 from enforcer.enforcement.probe_cache import ProbeCache
-from enforcer.enforcement.probing import NOT_THERE, host_rules, probe_raw, with_netdev
+from enforcer.enforcement.probing import probe_for
+from enforcer.enforcement.request import ApplyRequest
 from enforcer.enforcement.status import InterfaceStatus, read_status
 from enforcer.enforcement.warnings import warnings_of
 from enforcer.kernel.lock import namespace_lock
@@ -31,9 +32,10 @@ from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UnsupportedKernelError, UnsupportedRuleError
-from enforcer.model.facts import HostFacts, InterfaceFacts
+from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Toolchain
-from enforcer.planning.plan import Plan, make_plan, wants_xdp
+from enforcer.planning.plan import Plan
+from enforcer.planning.xdp_run import runs_of
 from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
 from enforcer.policy.resources import FelixConfiguration, Resources
@@ -106,19 +108,16 @@ class Enforcer:
         with namespace_lock(stopping=self.stopping):
             self._probes.begin(resources)
             present = {item.name: item for item in netlink_interfaces()}
-            tables = self._tables(self._with_kernel_names(resources, present), present)
-            absent = frozenset(table.interface for table in tables) - present.keys()
-            facts = self._facts(tables, present, felix, backends)
-            self._check(tables, facts, felix, backends)
-            request = ApplyRequest(tables, facts, felix, self.choice, absent=absent, raw=self.raw, netdev=self.netdev)
+            request = self._request(self._with_kernel_names(resources, present), present, felix, backends)
+            self._check(request, backends)
             negotiated = negotiate_modes(request, backends.modes, self._probes, dry_run=dry_run)
             plan = negotiated.plan
             result = backends.apply(plan, dry_run=dry_run)
             release(negotiated, backends.modes, dry_run=dry_run)
         if negotiated.failed:
             raise negotiated.failed
-        warnings = [*warnings_of(self.node, resources, plan, absent), *negotiated.warnings]
-        warnings += backends.warnings(plan, facts.rules)
+        warnings = [*warnings_of(self.node, resources, plan, request.absent), *negotiated.warnings]
+        warnings += backends.warnings(plan, request.facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         changes = (*negotiated.changes, *result.changes, *negotiated.released)
         applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings))
@@ -139,8 +138,8 @@ class Enforcer:
             renamed = self._with_kernel_names(resources, present)
             for policy in (item for item in renamed.policies if item.do_not_track):
                 try:
-                    tables = self._tables(replace(renamed, policies=(policy,)), present)
-                    self._check(tables, self._facts(tables, present, felix, backends), felix, backends)
+                    alone = replace(renamed, policies=(policy,))
+                    self._check(self._request(alone, present, felix, backends), backends)
                 except UnsupportedRuleError as error:
                     refused[policy.name] = str(error)
         kept = tuple(item for item in resources.policies if item.name not in refused)
@@ -174,11 +173,30 @@ class Enforcer:
         """Where BPF objects are pinned."""
         return self._given_pin_root or default_pin_root()
 
-    def _check(
-        self, tables: Sequence[RuleTable], facts: HostFacts, felix: FelixConfiguration, backends: Backends
-    ) -> None:
+    def _request(
+        self,
+        resources: Resources,
+        present: Mapping[str, InterfaceState],
+        felix: FelixConfiguration,
+        backends: Backends,
+    ) -> ApplyRequest:
+        """What these resources want of the interfaces that are ``present``, and what the host says to it."""
+        tables = self._tables(resources, present)
+        request = ApplyRequest(
+            tables,
+            HostFacts(self.node),
+            felix,
+            self.choice,
+            absent=frozenset(table.interface for table in tables) - present.keys(),
+            raw=self.raw,
+            netdev=self.netdev,
+            runs=runs_of(tables),
+        )
+        return replace(request, facts=probe_for(request, present, backends, self._probes))
+
+    def _check(self, request: ApplyRequest, backends: Backends) -> None:
         """Raises UnsupportedRuleError. Raw holds every entry: what it cannot say is refused before anything changes."""
-        backends.check(make_plan(tables, facts, felix=felix, choice=ModeChoice.RAW, raw=self.raw, netdev=self.netdev))
+        backends.check(request.plan(ModeChoice.RAW))
 
     def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
         """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
@@ -208,27 +226,6 @@ class Enforcer:
         if unsupported:
             raise UnsupportedRuleError("\n".join(unsupported))
         return tables
-
-    def _facts(
-        self,
-        tables: Sequence[RuleTable],
-        present: Mapping[str, InterfaceState],
-        felix: FelixConfiguration,
-        backends: Backends,
-    ) -> HostFacts:
-        """What this host supports, as far as it matters: probing is not free, so nothing is asked in vain."""
-        if not tables:
-            return HostFacts(self.node)
-        names = [table.interface for table in tables if wants_xdp(table, felix=felix, choice=self.choice)]
-        states = [present[name] for name in names if name in present]
-        facts = self._probes.facts(self.node, states, backends.modes.programs())
-        absent = tuple(
-            InterfaceFacts(table.interface, modes=NOT_THERE) for table in tables if table.interface not in present
-        )
-        rules = host_rules(backends.raw)
-        answers = {**facts.backends, **probe_raw(backends.raw, felix, self.raw, rules)}
-        facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=answers, rules=rules)
-        return with_netdev(facts, [table.interface for table in tables], present, backends) if self.netdev else facts
 
 
 def _fallbacks(plan: Plan) -> Iterator[str]:

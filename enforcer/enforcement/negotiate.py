@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from enforcer.backends.base import ApplyResult, ModeDriver
 from enforcer.enforcement.probe_cache import ProbeCache
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.enforcement.request import ApplyRequest
+from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import (
     EnforcerError,
     HostError,
@@ -26,28 +27,9 @@ from enforcer.model.errors import (
 )
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import MODE_OF_STAGE, Answer, Mode
-from enforcer.planning.plan import InterfacePlan, Plan, make_plan
-from enforcer.policy.resources import FelixConfiguration
+from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.ruletable import RuleTable
 from enforcer.system.directories import UnusableDirectoryError
-
-
-@dataclass(frozen=True)
-class ApplyRequest:
-    """What is to be enforced, on what host.
-
-    ``enforced`` are the interfaces that XDP enforces already, with their mode. ``absent`` are not there: raw is made
-    ready for them, whatever mode was asked for, so that they are protected from their first packet on.
-    """
-
-    tables: Sequence[RuleTable]
-    facts: HostFacts
-    felix: FelixConfiguration
-    choice: ModeChoice
-    enforced: Mapping[str, Mode] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
-    raw: RawChoice = RawChoice.AUTO
-    netdev: bool = False
 
 
 @dataclass
@@ -133,15 +115,11 @@ def plan_for(
     for table in request.tables:
         choice = ModeChoice.AUTO if table.interface in request.absent else request.choice
         try:
-            planned += _make_plan(table, facts, request, choice).interfaces
+            planned += request.plan(choice, tables=[table], facts=facts).interfaces
         except UnsupportedKernelError as error:
             impossible[table.interface] = str(error)
             planned += _as_it_is(table, facts, request)
     return Negotiated(Plan(facts.node, tuple(planned)), impossible=impossible)
-
-
-def _make_plan(table: RuleTable, facts: HostFacts, request: ApplyRequest, choice: ModeChoice) -> Plan:
-    return make_plan([table], facts, felix=request.felix, choice=choice, raw=request.raw, netdev=request.netdev)
 
 
 def _as_it_is(table: RuleTable, facts: HostFacts, request: ApplyRequest) -> tuple[InterfacePlan, ...]:
@@ -149,10 +127,10 @@ def _as_it_is(table: RuleTable, facts: HostFacts, request: ApplyRequest) -> tupl
     mode = request.enforced.get(table.interface)
     if mode is not None:
         try:
-            return _make_plan(table, facts, request, ModeChoice.of(mode)).interfaces
+            return request.plan(ModeChoice.of(mode), tables=[table], facts=facts).interfaces
         except UnsupportedKernelError:
             pass
-    return _make_plan(table, facts, request, ModeChoice.RAW).interfaces
+    return request.plan(ModeChoice.RAW, tables=[table], facts=facts).interfaces
 
 
 def _without_modes(facts: HostFacts, ruled_out: Mapping[str, Mapping[Mode, str]]) -> HostFacts:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from enforcer.backends.base import OthersRules, RawDriver, Setup
 from enforcer.backends.registry import REGISTRY, Backends
+from enforcer.enforcement.probe_cache import ProbeCache
+from enforcer.enforcement.request import ApplyRequest
 from enforcer.kernel.pin_paths import default_pin_root
 from enforcer.kernel.probe import netdev_ingress, probe_host
 from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
-from enforcer.model.choices import RawChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode
+from enforcer.planning.plan import wants_xdp
 from enforcer.planning.raw_choice import asked_for, detected
-from enforcer.policy.resources import FelixConfiguration
 
 NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface is not there"))
 _NONE = OthersRules()
@@ -54,13 +55,11 @@ def host_rules(raw: Sequence[RawDriver]) -> HostRules:
     return HostRules(counts.get(Backend.IPTABLES, 0), counts.get(Backend.NFTABLES, 0), next(iter(marked), None))
 
 
-def probe_raw(
-    raw: Sequence[RawDriver], felix: FelixConfiguration, choice: RawChoice, rules: HostRules
-) -> dict[Backend, Probe]:
+def _probe_raw(raw: Sequence[RawDriver], request: ApplyRequest, rules: HostRules) -> dict[Backend, Probe]:
     """What the raw backends answer that matter: the one asked for, else where the host's rules are; the other one only
     where it is not to be had. (Asking iptables makes its tables.)
     """
-    wanted, _ = asked_for(felix, choice)
+    wanted, _ = asked_for(request.felix, request.raw)
     first = wanted or detected(rules)[0]
     found: dict[Backend, Probe] = {}
     for driver in sorted(raw, key=lambda driver: driver.name is not first):
@@ -70,7 +69,26 @@ def probe_raw(
     return found
 
 
-def with_netdev(
+def probe_for(
+    request: ApplyRequest, present: Mapping[str, InterfaceState], backends: Backends, cache: ProbeCache
+) -> HostFacts:
+    """What this host supports, as far as it matters to the request: probing is not free, so nothing is asked in vain.
+
+    ``present``: the interfaces there are, by name.
+    """
+    if not request.tables:
+        return request.facts
+    wanting = [name for name, run in request.runs.items() if wants_xdp(run, felix=request.felix, choice=request.choice)]
+    states = [present[name] for name in wanting if name in present]
+    facts = cache.facts(request.facts.node, states, backends.modes.programs())
+    absent = tuple(InterfaceFacts(name, modes=NOT_THERE) for name in request.runs if name not in present)
+    rules = host_rules(backends.raw)
+    answers = {**facts.backends, **_probe_raw(backends.raw, request, rules)}
+    facts = replace(facts, interfaces=(*facts.interfaces, *absent), backends=answers, rules=rules)
+    return _with_netdev(facts, list(request.runs), present, backends) if request.netdev else facts
+
+
+def _with_netdev(
     facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState], backends: Backends
 ) -> HostFacts:
     """The facts with what matters to netdev ingress: nf_tables, and who takes an interface's packets before raw."""

@@ -14,7 +14,7 @@ the driver: the same run of entries, by the same law.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enforcer.model.choices import ModeChoice, RawChoice
@@ -22,7 +22,8 @@ from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Mode, Stage
 from enforcer.planning.raw_choice import raw_backend, require_netdev
-from enforcer.planning.xdp_capability import held, obstacles, why_raw
+from enforcer.planning.xdp_capability import why_raw
+from enforcer.planning.xdp_run import XdpRun, runs_of
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import Entry, RuleTable
 
@@ -95,12 +96,14 @@ def make_plan(
     choice: ModeChoice = ModeChoice.AUTO,
     raw: RawChoice = RawChoice.AUTO,
     netdev: bool = False,
+    runs: Mapping[str, XdpRun] | None = None,
 ) -> Plan:
     """The plan of every interface that has an endpoint and untracked entries; others are left out.
 
     ``netdev``: where there is no XDP, netdev ingress is asked for. Raises UnsupportedKernelError when an interface
     answers NO to the mode asked for by name, there is no raw table, or no nf_tables for netdev ingress.
-    A probe that cannot tell is no obstacle: attaching will tell.
+    A probe that cannot tell is no obstacle: attaching will tell. ``runs``: what XDP holds of these tables, as far as
+    it is known.
     """
     governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
     idle = tuple(table for table in tables if table.tracked and not (table.ingress or table.egress))
@@ -109,50 +112,53 @@ def make_plan(
     backend, why = raw_backend(facts, felix, raw)
     if netdev:
         require_netdev(facts)
-    impossible = [reason for table in governed for reason in _impossible(table, facts, felix, choice)]
+    found = runs or runs_of(governed)
+    xdp = [found[table.interface] for table in governed]
+    impossible = [reason for run in xdp for reason in _impossible(run, facts, felix, choice)]
     if impossible:
         raise UnsupportedKernelError("\n".join(impossible))
-    planned = (_plan_interface(table, facts, felix, choice, netdev=netdev) for table in governed)
+    planned = (_plan_interface(run, facts, felix, choice, netdev=netdev) for run in xdp)
     return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned), idle)
 
 
-def wants_xdp(table: RuleTable, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:
+def wants_xdp(run: XdpRun, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:
     """Whether what an interface says of XDP can make a difference to its plan."""
     if choice is ModeChoice.RAW or (choice is ModeChoice.AUTO and not felix.xdp_enabled):
         return False
-    return held(table) > 0
+    return run.held() > 0
 
 
-def _impossible(table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> list[str]:
+def _impossible(run: XdpRun, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> list[str]:
     """The sentence that refuses the mode asked for; none where it is possible, or has nothing to do."""
-    if choice.mode is None or not held(table, choice.mode):
+    if choice.mode is None or not run.held(choice.mode):
         return []
-    answer = _answer(_interface(table, facts), choice.mode)
+    answer = _answer(_interface(run.table, facts), choice.mode)
     if answer.answer is not Answer.NO:
         return []
-    auto = _plan_interface(table, facts, felix, ModeChoice.AUTO).mode
+    auto = _plan_interface(run, facts, felix, ModeChoice.AUTO).mode
     return [
-        f"{table.interface}: mode '{choice}' is not possible: {answer.reason}. "
+        f"{run.table.interface}: mode '{choice}' is not possible: {answer.reason}. "
         f"Mode 'auto' would choose {ModeChoice.of(auto)}"
     ]
 
 
 def _plan_interface(
-    table: RuleTable, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice, *, netdev: bool = False
+    xdp: XdpRun, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice, *, netdev: bool = False
 ) -> InterfacePlan:
+    table = xdp.table
     reasons: Reasons
-    if held(table):
-        mode, reasons = _choose(table, _interface(table, facts), felix, choice)
+    if xdp.held():
+        mode, reasons = _choose(xdp, _interface(table, facts), felix, choice)
     else:
-        mode, reasons = None, tuple((mode, _why_idle(table)) for mode in Mode) if table.ingress else ()
+        mode, reasons = None, tuple((mode, _why_idle(xdp)) for mode in Mode) if table.ingress else ()
     answer = _interface(table, facts).netdev_ingress
     possible = netdev and mode is None and answer.answer is not Answer.NO
-    run = held(table, mode) if mode or possible else 0
+    run = xdp.held(mode) if mode or possible else 0
     plan = InterfacePlan(table, mode, Backend.IPTABLES, (), reasons, run, netdev=possible and run > 0)
     why_not = _sentence(reasons)
     if netdev and mode is None and answer.answer is Answer.NO:
         why_not += f"; {Stage.NETDEV_INGRESS}: {answer.reason}"
-    blocked = obstacles(table, mode)
+    blocked = xdp.obstacles(mode)
     planned = tuple(_place(entry, at, blocked[at], plan, why_not) for at, entry in enumerate(table.ingress))
     planned += tuple(
         PlannedEntry(entry, Stage.RAW, f"{_holder(plan)} sees received packets only") for entry in table.egress
@@ -160,9 +166,9 @@ def _plan_interface(
     return replace(plan, entries=planned)
 
 
-def _why_idle(table: RuleTable, mode: Mode | None = None) -> str:
+def _why_idle(run: XdpRun, mode: Mode | None = None) -> str:
     """Why XDP has nothing to do for a table that has entries."""
-    return next(filter(None, obstacles(table, mode)), "no entry that XDP could drop for")
+    return next(filter(None, run.obstacles(mode)), "no entry that XDP could drop for")
 
 
 def _place(entry: Entry, at: int, blocked: str, plan: InterfacePlan, why_not: str) -> PlannedEntry:
@@ -187,7 +193,7 @@ def _sentence(reasons: Reasons) -> str:
 
 
 def _choose(
-    table: RuleTable, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice
+    run: XdpRun, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice
 ) -> tuple[Mode | None, Reasons]:
     """The mode, and for each earlier one why not. Of hardware and driver the one that holds more, else generic."""
     reasons: dict[Mode, str] = {}
@@ -195,8 +201,8 @@ def _choose(
     for mode in Mode:
         reason = _why_not_mode(mode, interface, felix, choice)
         if not reason:
-            held_by[mode] = held(table, mode)
-            reason = "" if held_by[mode] else _why_idle(table, mode)
+            held_by[mode] = run.held(mode)
+            reason = "" if held_by[mode] else _why_idle(run, mode)
         reasons[mode] = reason
     # max() returns the first of equals.
     best = max((Mode.OFFLOAD, Mode.NATIVE), key=lambda mode: held_by.get(mode, 0))
@@ -206,7 +212,7 @@ def _choose(
         return None, tuple(reasons.items())
     for mode in held_by:
         reasons[mode] = (
-            reasons[mode] or f"holds {held_by[mode]} of {len(table.ingress)} entries; {best} holds {held_by[best]}"
+            reasons[mode] or f"holds {held_by[mode]} of {len(run.table.ingress)} entries; {best} holds {held_by[best]}"
         )
     return best, tuple((mode, reasons[mode]) for mode in Mode if list(Mode).index(mode) < list(Mode).index(best))
 

@@ -37,8 +37,12 @@ def obstacles(table: RuleTable, mode: Mode | None = None) -> list[str]:
 
 
 def held(table: RuleTable, mode: Mode | None = None) -> int:
-    """How many ingress entries, from the first, XDP holds; 0 when it could not drop for any of them."""
-    reasons = obstacles(table, mode)
+    """As :func:`run_length` of the obstacles there are."""
+    return run_length(table, obstacles(table, mode))
+
+
+def run_length(table: RuleTable, reasons: Sequence[str]) -> int:
+    """How many ingress entries, from the first, XDP holds with these obstacles; 0 when it could not drop for any."""
     run = next((at for at, reason in enumerate(reasons) if reason), len(reasons))
     return run if any(entry.action is Action.DENY for entry in table.ingress[:run]) else 0
 

@@ -196,7 +196,7 @@ def test_neighbouring_nets_come_and_go_without_disturbing_each_other(cable: Wire
             wanted = plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", nets[right:])]))
             BACKEND.apply(wanted)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(transactions, "_MEMORY", transactions._Memory())  # so that members are read
+                patch.setattr(transactions, "_MEMBERS", transactions._MemberCache())  # so that members are read
                 assert BACKEND.apply(wanted).changes == ()
         BACKEND.apply(plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", nets[1:4])])))
     cable.send(4, frames([packet for last in (63, 64, 127, 128, 255) for packet in v4(f"192.0.2.{last}", udp(9))]))
@@ -207,7 +207,7 @@ def test_neighbouring_nets_come_and_go_without_disturbing_each_other(cable: Wire
 def test_members_are_not_read_again_while_nobody_changes_anything(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = transactions.read_members
-    monkeypatch.setattr(transactions, "_MEMORY", transactions._Memory())
+    monkeypatch.setattr(transactions, "_MEMBERS", transactions._MemberCache())
     monkeypatch.setattr(transactions, "read_members", lambda *about: read.append(about[2]) or original(*about))
     BACKEND.apply(plan(RICH))
     assert BACKEND.apply(plan(RICH)).changes == ()

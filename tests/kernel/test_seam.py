@@ -7,7 +7,7 @@ and which counters are read is counted where the real backends do it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,15 @@ from enforcer.agent.guard import Guard
 from enforcer.backends.base import Loss
 from enforcer.backends.registry import REGISTRY, Registry
 from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.probe import probe_host
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UnsupportedRuleError
-from enforcer.model.vocabulary import Backend, Mode, Stage
+from enforcer.model.facts import HostFacts, Probe
+from enforcer.model.vocabulary import Answer, Backend, Mode, Stage
 from enforcer.planning.plan import Plan
 from enforcer.policy.load import load_text
 from tests.kernel.conftest import NODE, NetnsPair
-from tests.kernel.enforcer_support import ALLOWED, DENIED, documents, felix, traffic
+from tests.kernel.enforcer_support import ALLOWED, DENIED, deny_list, documents, endpoint, felix, policy, traffic
 from tests.support.idle_backend import ENTRY, IdleBackend
 
 pytestmark = pytest.mark.needs_root
@@ -246,3 +248,32 @@ def test_who_asks_for_interfaces_has_only_the_base_chains_read(
             driver.counters()
         assert 0 < few <= 4, "a rule that clears the mark and one that dispatches, for each family"
         assert few < decoded[str(raw)]
+
+
+def test_a_mode_that_is_refused_costs_no_second_rendering(
+    host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only attaching tells here that lo has no native XDP; eth0 is asked again all the same."""
+
+    def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
+        facts = probe_host(node, names, ours=ours)
+        modes = dict.fromkeys(Mode, Probe(Answer.UNKNOWN, "not asked"))
+        modes[Mode.OFFLOAD] = Probe(Answer.NO, "no hardware")
+        return replace(facts, interfaces=tuple(replace(item, modes=modes) for item in facts.interfaces))
+
+    monkeypatch.setattr("enforcer.enforcement.probe_cache.probe_host", cannot_tell)
+    both = documents(endpoint(), endpoint("lo"), deny_list("203.0.113.0/24"), policy(), felix(genericXDPEnabled="true"))
+    tries = {"tries": "enforcer.backends.xdp.backend.converge"}
+    with host.host(), counted(monkeypatch, RENDERERS) as renders, counted(monkeypatch, tries) as tried:
+        applied = Enforcer(NODE, pin_root=pin_root).apply(load_text(both))
+    assert {item.interface: item.mode for item in applied.plan.interfaces} == {"lo": Mode.GENERIC, "eth0": Mode.NATIVE}
+    assert (tried["tries"], renders["xdp"]) == (2, 2), "once for each interface"
+
+
+def test_what_xdp_holds_of_a_table_is_worked_out_once(
+    host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = {"obstacles": "enforcer.planning.xdp_run.obstacles"}
+    with host.host(), counted(monkeypatch, where) as calls:
+        Enforcer(NODE, pin_root=pin_root, netdev=True).apply(RESOURCES)
+    assert calls["obstacles"] <= 2, "of the program and of a device"

@@ -21,29 +21,31 @@ from enforcer.backends.netfilter.names import is_our_chain
 _ATTEMPTS = 5
 
 # What a table's chains are to become, given what they are.
-Wish = Callable[[TableId, tuple[Chain, ...]], tuple[Chain, ...]]
+DesiredChains = Callable[[TableId, tuple[Chain, ...]], tuple[Chain, ...]]
 
 
-def apply_chains(wish: Wish, sets: SetIndex, *, insert_mode: str | None, dry_run: bool = False) -> list[str]:
-    """Makes our chains what ``wish`` says, in all tables; returns what changed.
+def apply_chains(
+    desired: DesiredChains, sets: SetIndex, *, insert_mode: str | None, dry_run: bool = False
+) -> list[str]:
+    """Makes our chains what ``desired`` says, in all tables; returns what changed.
 
     ``insert_mode``: whether our chains are hooked before or after what else is there; None leaves hooks where they are.
     A table that this namespace does not have yet is made only to hold something.
     """
     changes: list[str] = []
-    for table in sorted(TABLES, key=lambda table: _turn(table, wish)):
+    for table in sorted(TABLES, key=lambda table: _turn(table, desired)):
         if exists(table):
-            changes += _apply_table(table, wish, sets, insert_mode, dry_run)
-        elif wanted := wish(table, ()):
-            changes += _announce(table, wanted) if dry_run else _apply_table(table, wish, sets, insert_mode, dry_run)
+            changes += _apply_table(table, desired, sets, insert_mode, dry_run)
+        elif wanted := desired(table, ()):
+            changes += _announce(table, wanted) if dry_run else _apply_table(table, desired, sets, insert_mode, dry_run)
     return changes
 
 
-def _turn(table: TableId, wish: Wish) -> int:
+def _turn(table: TableId, desired: DesiredChains) -> int:
     """Before raw comes what is to be there, after raw what is to go."""
     if table.name is TableName.RAW:
         return 1
-    return 0 if wish(table, ()) else 2
+    return 0 if desired(table, ()) else 2
 
 
 def _announce(table: TableId, wanted: Sequence[Chain]) -> list[str]:
@@ -58,11 +60,13 @@ def _hooked(builtin: str, base: str) -> str:
     return f"chain {builtin}: hooked to {base}"
 
 
-def _apply_table(table: TableId, wish: Wish, sets: SetIndex, insert_mode: str | None, dry_run: bool) -> list[str]:
+def _apply_table(
+    table: TableId, desired: DesiredChains, sets: SetIndex, insert_mode: str | None, dry_run: bool
+) -> list[str]:
     for attempt in range(_ATTEMPTS):
         try:
             with xtables_lock(), kernel_table(table) as snapshot:
-                changes = _Edit(snapshot, sets, insert_mode).run(wish)
+                changes = _Edit(snapshot, sets, insert_mode).run(desired)
                 if changes and not dry_run:
                     snapshot.commit()
                 return changes
@@ -80,10 +84,10 @@ class _Edit:
         self.sets = sets
         self.insert_mode = insert_mode
 
-    def run(self, wish: Wish) -> list[str]:
+    def run(self, desired: DesiredChains) -> list[str]:
         """Returns a sentence for each change made."""
         actual = {chain.name: chain for chain in read_chains(self.table, self.sets)}
-        wanted = {chain.name: chain for chain in wish(self.table.id, tuple(actual.values()))}
+        wanted = {chain.name: chain for chain in desired(self.table.id, tuple(actual.values()))}
         changes: list[str] = []
         for name in wanted.keys() - actual.keys():
             self.table.create_chain(name)  # all of them before the rules that jump to them

@@ -27,7 +27,7 @@ from enforcer.backends.iptables.watch import IptablesWatch
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
 from enforcer.backends.netfilter.presence import is_there
-from enforcer.backends.netfilter.rendered import Rendered
+from enforcer.backends.rendered import Rendered
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan
@@ -108,9 +108,9 @@ class IptablesBackend:
             return ()
         with ipsets() as conn:
             sync = SetSync(conn)
-            wish = _Remainder(None if interfaces is None else frozenset(interfaces))
-            sync.changes += apply_chains(wish, sync.index(), insert_mode=None)
-            sync.finish(keep=set().union(*(set_names(chains) for chains in wish.raw.values())))
+            remainder = _Remainder(None if interfaces is None else frozenset(interfaces))
+            sync.changes += apply_chains(remainder, sync.index(), insert_mode=None)
+            sync.finish(keep=set().union(*(set_names(chains) for chains in remainder.raw.values())))
         return tuple(sync.changes)
 
     def others_rules(self) -> OthersRules:

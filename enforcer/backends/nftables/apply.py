@@ -197,7 +197,7 @@ class Edit:
         self.changes.append(f"nftables {family}: {change}")
 
 
-class _Memory:
+class _MemberCache:
     """The members of our sets as they are as long as the ruleset is of the generation they were read or written in.
 
     Not needed, but it spares reading them at every resync: the kernel lists a set in pieces, and for each piece counts
@@ -215,7 +215,7 @@ class _Memory:
         self._state = (namespace, generation, members)
 
 
-_MEMORY = _Memory()
+_MEMBERS = _MemberCache()
 
 
 def transact(edit: Callable[[Edit], None], *, dry_run: bool = False, connect: Connect = nftables) -> list[str]:
@@ -226,13 +226,13 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False, connect: Co
         for attempt in range(_ATTEMPTS):
             try:
                 generation = conn.generation()
-                draft = Edit(conn, known=_MEMORY.recall(conn.namespace, generation))
+                draft = Edit(conn, known=_MEMBERS.recall(conn.namespace, generation))
                 edit(draft)
                 stages = [messages for messages in draft.stages if messages]
                 if not dry_run:
                     generation += _commit(conn, stages, generation)
                 if not (stages and dry_run):
-                    _MEMORY.keep(conn.namespace, generation, draft.remembered)
+                    _MEMBERS.keep(conn.namespace, generation, draft.remembered)
                 return draft.changes
             except RulesetChangedError:
                 if attempt == _ATTEMPTS - 1:

@@ -13,7 +13,6 @@ from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
 from enforcer.backends.netfilter.presence import is_there
-from enforcer.backends.netfilter.rendered import Rendered
 from enforcer.backends.nftables import status
 from enforcer.backends.nftables.apply import Edit, transact
 from enforcer.backends.nftables.others import others_rules
@@ -23,6 +22,7 @@ from enforcer.backends.nftables.render import render
 from enforcer.backends.nftables.rules import FAMILY_OF, Settings, Table
 from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
+from enforcer.backends.rendered import Rendered
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan

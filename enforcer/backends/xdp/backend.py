@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
 from enforcer.backends.xdp import status
-from enforcer.backends.xdp.converge import Settings, converge
+from enforcer.backends.xdp.converge import Rows, Settings, converge
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
@@ -44,6 +44,7 @@ class XdpBackend:
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
     lets_go: bool = True
+    _rows: Rows = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = Backend.XDP
     stage = Stage.NIC_OFFLOAD
@@ -87,7 +88,7 @@ class XdpBackend:
         if self.lets_go:
             changes += self.release(plan, dry_run=dry_run)
         settings = Settings(self.ipv6, self.toolchain, dry_run)
-        result = converge(self.pin_root, plans, settings)
+        result = converge(self.pin_root, plans, settings, self._rows)
         if not dry_run:
             self._tidy()
         return ApplyResult((*changes, *result.changes), result.refused, result.foreign)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from enforcer.backends.base import ApplyResult
+from enforcer.backends.rendered import Rendered
 from enforcer.backends.xdp import addresses
 from enforcer.backends.xdp.addresses import AddressTables
 from enforcer.backends.xdp.apply import (
@@ -68,12 +69,16 @@ class Settings:
     dry_run: bool = False
 
 
+Rows = dict[str, Rendered[XdpRows]]  # of each interface, as they were rendered last
+
+
 @dataclass
 class _Pass:
     """What one pass over all interfaces has done so far. ``targets`` read address tables, ``devices`` do not."""
 
     pin_root: Path
     settings: Settings
+    rows: Rows = field(default_factory=dict)
     targets: list[_Target] = field(default_factory=list)
     devices: list[_Target] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
@@ -102,11 +107,16 @@ class _Pass:
             self.foreign.add(interface)
 
 
-def converge(pin_root: Path, plans: Sequence[InterfacePlan], settings: Settings) -> ApplyResult:
-    """Make every interface enforce its plan; what cannot be is in the result."""
+def converge(
+    pin_root: Path, plans: Sequence[InterfacePlan], settings: Settings, rows: Rows | None = None
+) -> ApplyResult:
+    """Make every interface enforce its plan; what cannot be is in the result.
+
+    ``rows``: what was rendered in an earlier try, and will be in this one.
+    """
     if not plans:
         return ApplyResult()
-    work = _Pass(pin_root, settings)
+    work = _Pass(pin_root, settings, {} if rows is None else rows)
     _look(work, plans)
     for target in work.devices:
         work.reconcile(target, None)
@@ -134,9 +144,14 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
                 table = render_offload(plan, receiver=Receiver.of(state), ipv6=work.settings.ipv6)
                 work.devices.append(_Target(pins, plan, state, table))
             else:
-                work.targets.append(_Target(pins, plan, state, render(plan, ipv6=work.settings.ipv6)))
+                work.targets.append(_Target(pins, plan, state, _rows_of(work, plan)))
         except (Refused, TooManyLengthsError) as error:
             work.refuse(plan.interface, error)
+
+
+def _rows_of(work: _Pass, plan: InterfacePlan) -> XdpRows:
+    kept = work.rows.setdefault(plan.interface, Rendered())
+    return kept.of([plan.table], lambda: render(plan, ipv6=work.settings.ipv6), also=(plan.held, work.settings.ipv6))
 
 
 def _converge(work: _Pass) -> None:

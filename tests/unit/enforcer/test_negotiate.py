@@ -9,8 +9,9 @@ from ipaddress import ip_network
 import pytest
 
 from enforcer.backends.base import ApplyResult
-from enforcer.enforcement.negotiate import ApplyRequest, Negotiated, negotiate_modes
+from enforcer.enforcement.negotiate import Negotiated, negotiate_modes
 from enforcer.enforcement.probe_cache import ProbeCache
+from enforcer.enforcement.request import ApplyRequest
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import HostError, InternalError, KernelError, PrivilegeError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe

@@ -15,6 +15,7 @@ from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, Plan, make_plan, wants_xdp
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import UDP, FelixConfiguration, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable, TrackedPolicy
 
@@ -264,7 +265,7 @@ def test_without_a_raw_table_nothing_is_planned() -> None:
 def test_interfaces_are_only_asked_about_xdp_when_the_answer_matters(
     rules: RuleTable, felix: FelixConfiguration, choice: ModeChoice, wanted: bool
 ) -> None:
-    assert wants_xdp(rules, felix=felix, choice=choice) is wanted
+    assert wants_xdp(XdpRun(rules), felix=felix, choice=choice) is wanted
 
 
 def test_a_plan_as_json_names_every_entry_every_stage_and_every_reason() -> None:

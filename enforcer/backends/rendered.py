@@ -1,4 +1,4 @@
-"""What a pass has rendered, kept so that nothing is rendered twice: first to check it, then to apply it."""
+"""What a pass has rendered, kept so that nothing is rendered twice: to check and to apply it, or for another try."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""The run of entries that the XDP programs hold of one table, worked out once however often it is asked for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from enforcer.model.vocabulary import Mode
+from enforcer.planning.xdp_capability import obstacles, run_length
+from enforcer.policy.ruletable import RuleTable
+
+
+@dataclass(frozen=True)
+class XdpRun:
+    """What the programs hold of this table; a device holds less than the other modes."""
+
+    table: RuleTable
+    _found: dict[bool, Sequence[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def obstacles(self, mode: Mode | None = None) -> Sequence[str]:
+        """For each ingress entry why XDP does not hold it, "" where it does."""
+        on_device = mode is Mode.OFFLOAD
+        if on_device not in self._found:
+            self._found[on_device] = tuple(obstacles(self.table, mode))
+        return self._found[on_device]
+
+    def held(self, mode: Mode | None = None) -> int:
+        """How many ingress entries, from the first, XDP holds; 0 when it could not drop for any of them."""
+        return run_length(self.table, self.obstacles(mode))
+
+
+def runs_of(tables: Iterable[RuleTable]) -> Mapping[str, XdpRun]:
+    """Those of several tables, by interface."""
+    return {table.interface: XdpRun(table) for table in tables}
