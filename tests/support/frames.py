@@ -7,7 +7,9 @@ Frames are put together from octets, not with Scapy: properties need tens of tho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -90,10 +92,9 @@ def _checked(protocol: int, source: str, destination: str, octets: bytes, at: in
     return octets[:at] + checksum.to_bytes(2, "big") + octets[at + 2 :]
 
 
-@st.composite
 def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, bytes]:
-    protocol = draw(st.one_of(st.sampled_from((6, 17)), st.sampled_from(PROTOCOLS)))
-    ports = draw(st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)))
+    protocol = draw(st.one_of(choice((6, 17)), choice(PROTOCOLS)))
+    ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
     data = draw(_mostly((b"",), (bytes(1300),))) + draw(st.binary(max_size=24))
     octets = segment(protocol, source, destination, ports, data)
     if draw(st.integers(0, 5)) == 0:
@@ -101,11 +102,12 @@ def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, byte
     return protocol, octets
 
 
+@cache
 @st.composite
 def packets4(draw: st.DrawFn) -> bytes:
     source = draw(_mostly(SOURCES4, ODD_SOURCES4))
     destination = draw(_mostly((ME4,), ODD_DESTINATIONS4))
-    protocol, octets = draw(_segments(source, destination))
+    protocol, octets = _segments(draw, source, destination)
     return ipv4(
         octets,
         source=source,
@@ -120,13 +122,14 @@ def packets4(draw: st.DrawFn) -> bytes:
     )
 
 
+@cache
 @st.composite
 def packets6(draw: st.DrawFn) -> bytes:
     source = draw(_mostly(SOURCES6, ODD_SOURCES6))
     destination = draw(_mostly((ME6,), ODD_DESTINATIONS6))
-    protocol, octets = draw(_segments(source, destination))
-    for kind in draw(_mostly((), EXTENSIONS).flatmap(lambda kind: st.lists(st.sampled_from(EXTENSIONS), max_size=3))):
-        octets = draw(_extension(kind, protocol)) + octets
+    protocol, octets = _segments(draw, source, destination)
+    for kind in draw(_extension_kinds()):
+        octets = _extension(draw, kind, protocol) + octets
         protocol = kind
     if draw(st.integers(0, 40)) == 0:
         for _ in range(9):
@@ -135,13 +138,18 @@ def packets6(draw: st.DrawFn) -> bytes:
     return ipv6(octets, source=source, destination=destination, next_header=protocol, hop_limit=hop_limit)
 
 
-@st.composite
+@cache
+def _extension_kinds() -> st.SearchStrategy[list[int]]:
+    some = st.lists(choice(EXTENSIONS), max_size=3)
+    return _mostly((), EXTENSIONS).flatmap(lambda _: some)
+
+
 def _extension(draw: st.DrawFn, kind: int, following: int) -> bytes:
     if kind == 44:
         field = draw(_mostly((0,), (1, 8, 9, 0xFFF8)))
         return bytes([following, 0]) + field.to_bytes(2, "big") + draw(st.integers(0, 2)).to_bytes(4, "big")
     if kind == 43:
-        return bytes([following, 0, draw(st.sampled_from((0, 2, 3, 4))), draw(st.sampled_from((0, 1)))]) + bytes(4)
+        return bytes([following, 0, draw(choice((0, 2, 3, 4))), draw(choice((0, 1)))]) + bytes(4)
     if kind == 51:
         return bytes([following, 4]) + bytes(22)
     unusual = (b"\5\2\0\0\1\0", b"\xc2\4" + bytes(4), b"\x1e\4" + bytes(4), b"\x5e\4" + bytes(4), bytes(6))
@@ -149,15 +157,16 @@ def _extension(draw: st.DrawFn, kind: int, following: int) -> bytes:
     return bytes([following, draw(_mostly((0,), (1, 40)))]) + options
 
 
+@cache
 @st.composite
 def fragments(draw: st.DrawFn) -> list[bytes]:
     """Pieces of one datagram in some order, perhaps with one missing, doubled or shifted."""
     is_four = draw(st.booleans())
-    source, destination = (draw(st.sampled_from(SOURCES4)), ME4) if is_four else (draw(st.sampled_from(SOURCES6)), ME6)
-    ports = draw(st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)))
-    protocol = draw(st.sampled_from((6, 17)))
+    source, destination = (draw(choice(SOURCES4)), ME4) if is_four else (draw(choice(SOURCES6)), ME6)
+    ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
+    protocol = draw(choice((6, 17)))
     octets = segment(protocol, source, destination, ports, bytes(draw(st.integers(0, 60))))
-    step = draw(st.sampled_from((8, 16, 24)))
+    step = draw(choice((8, 16, 24)))
     pieces = [(at, octets[at : at + step], at + step < len(octets)) for at in range(0, len(octets), step)]
     pieces = _disturbed(draw, pieces)
     ident, tos = draw(st.integers(0, 2)), draw(_mostly((0,), (1, 3)))
@@ -183,7 +192,7 @@ def fragments(draw: st.DrawFn) -> list[bytes]:
 def _disturbed(draw: st.DrawFn, pieces: list[tuple[int, bytes, bool]]) -> list[tuple[int, bytes, bool]]:
     at = draw(st.integers(0, len(pieces) - 1))
     offset, data, more = pieces[at]
-    what = draw(st.sampled_from(("in order", "shuffle", "double", "lose", "shift", "cut", "end", "grow")))
+    what = draw(choice(("in order", "shuffle", "double", "lose", "shift", "cut", "end", "grow")))
     if what == "double":
         pieces = [*pieces, pieces[at]]
     elif what == "lose":
@@ -199,28 +208,28 @@ def _disturbed(draw: st.DrawFn, pieces: list[tuple[int, bytes, bool]]) -> list[t
     return draw(st.permutations(pieces)) if what != "in order" else pieces
 
 
+@cache
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
     """One frame of any kind."""
-    kind = draw(st.sampled_from((4, 4, 4, 6, 6, "arp", "other")))
+    kind = draw(choice((4, 4, 4, 6, 6, "arp", "other")))
     if kind in (4, 6):
         payload, ethertype = (draw(packets4()), 0x0800) if kind == 4 else (draw(packets6()), 0x86DD)
     elif kind == "arp":
         payload, ethertype = bytes.fromhex("0001080006040001") + bytes(16) + IPv4Address(ME4).packed, 0x0806
     else:
-        payload, ethertype = draw(st.binary(max_size=40)), draw(st.sampled_from(ODD_ETHERTYPES))
-    tags = draw(_mostly((), (0x8100, 0x88A8)).flatmap(_tags))
+        payload, ethertype = draw(st.binary(max_size=40)), draw(choice(ODD_ETHERTYPES))
+    tags = draw(_tags())
     destination = draw(_mostly((MAC,), (BROADCAST_MAC, GROUP_MAC)))
-    return draw(_damaged(ethernet(payload, ethertype, destination=destination, tags=tags)))
+    return _damaged(draw, ethernet(payload, ethertype, destination=destination, tags=tags))
 
 
-def _tags(kind: object) -> st.SearchStrategy[list[tuple[int, int]]]:
-    if not kind:
-        return st.just([])
-    return st.lists(st.tuples(st.sampled_from((0x8100, 0x88A8)), _mostly((0,), (5,))), max_size=3)
+@cache
+def _tags() -> st.SearchStrategy[list[tuple[int, int]]]:
+    some = st.lists(st.tuples(choice((0x8100, 0x88A8)), _mostly((0,), (5,))), max_size=3)
+    return _mostly((), (0x8100, 0x88A8)).flatmap(lambda kind: some if kind else st.just([]))
 
 
-@st.composite
 def _damaged(draw: st.DrawFn, frame: bytes) -> bytes:
     damage = draw(_mostly(("none",), ("flip", "cut", "pad")))
     if damage == "flip":
@@ -231,12 +240,20 @@ def _damaged(draw: st.DrawFn, frame: bytes) -> bytes:
     return frame + bytes(draw(st.integers(1, 20))) if damage == "pad" else frame
 
 
+@cache
 def _mostly(usual: tuple[object, ...], odd: tuple[object, ...]) -> st.SearchStrategy[object]:
     """``usual`` four times out of five."""
-    common = st.sampled_from(usual) if usual else st.just(())
-    return st.integers(0, 4).flatmap(lambda n: st.sampled_from(odd) if n == 4 else common)
+    common = choice(usual) if usual else st.just(())
+    return st.integers(0, 4).flatmap(lambda n: choice(odd) if n == 4 else common)
 
 
+@cache
+def choice(values: tuple[object, ...]) -> st.SearchStrategy[Any]:
+    """One of them. Made once for the same values: Hypothesis takes longer to look into a strategy than to draw."""
+    return st.sampled_from(values)
+
+
+@cache
 @st.composite
 def captures(draw: st.DrawFn, *, max_size: int = 6) -> list[bytes]:
     """Frames in order of arrival; fragments of several datagrams may be mixed up."""
