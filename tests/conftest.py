@@ -30,6 +30,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each CPU: half of what tests of the kernel take is waiting for it."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that no process is left with one when all others have ended; before them who must be
+    alone, whom the others would have to wait for.
+    """
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")])
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_root") and os.geteuid() != 0:
         pytest.skip("needs root: CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF")

@@ -270,6 +270,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_no_fault_ends_or_blinds_a_living_agent(host: NetnsPair, pin_root: Path, folder: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         manager = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))

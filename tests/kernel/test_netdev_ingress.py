@@ -83,6 +83,7 @@ def test_all_entries_at_once() -> None:
     assert early(drilled(policy(*RULES.values()), frames(20261124, 3000), RawChoice.NFTABLES)) > 100
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_row_of_the_model() -> None:
     """Each row's policy with the frames of all the rows that have it."""
@@ -102,6 +103,7 @@ def test_every_row_of_the_model() -> None:
     assert seen > 50
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @BACKENDS
 def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not(raw: RawChoice) -> None:

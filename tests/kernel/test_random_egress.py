@@ -36,7 +36,7 @@ from tests.support.examples import examples
 from tests.support.reach import sent
 from tests.support.strategies import hosts, resources
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
 EXAMPLES = 60
 ETHERNET = bytes(12)

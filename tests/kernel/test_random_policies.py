@@ -31,7 +31,7 @@ from tests.support.reach import reach
 from tests.support.strategies import hosts, resources
 from tests.support.witnesses import breaches, table_of
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
 EXAMPLES = {RawChoice.IPTABLES: 200, RawChoice.NFTABLES: 60}
 BESIDE = 4  # points beside the edges of each entry; the property has all

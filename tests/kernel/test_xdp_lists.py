@@ -64,6 +64,7 @@ def neighbours(rng: random.Random) -> str:
     )
 
 
+@pytest.mark.long
 def test_ten_thousand_updates_and_rebuilds_let_nothing_of_a_listed_cidr_through(
     netns_pair: NetnsPair, pin_root: Path
 ) -> None:

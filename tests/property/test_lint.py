@@ -174,6 +174,7 @@ def test_dead_entries_decide_none_of_all_packets_there_are(policy: Resources) ->
 # --- is the drawing worth its time? -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_random_policies_have_dead_entries() -> None:
     """Every kind of dead entry is drawn, and entries that do decide."""

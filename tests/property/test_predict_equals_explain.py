@@ -33,6 +33,7 @@ AIMED = 60  # random frames an example, aimed at its table
 LEAST_PAIRS = examples(2_000, nightly=200_000)
 
 
+@pytest.mark.long
 def test_predict_equals_explain() -> None:
     """On random captures, and on the packets that reach every entry."""
     pairs = 0
@@ -59,6 +60,7 @@ def test_predict_equals_explain() -> None:
     assert pairs >= LEAST_PAIRS
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_random_captures_end_everywhere() -> None:
     """What the property draws is worth its time: policy drops at every stage that enforces, and packets get through."""

@@ -15,6 +15,7 @@ from tests.support.strategies import hosts, resources
 from tests.support.witnesses import table_of
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_a_long_search_reaches_a_short_one_reaches() -> None:
     found: Counter[str] = Counter()

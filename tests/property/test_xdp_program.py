@@ -38,6 +38,7 @@ AIMED = 400  # frames an example
 LEAST_FRAMES = examples(50_000, nightly=1_000_000)
 
 
+@pytest.mark.long
 def test_the_program_drops_what_both_witnesses_say() -> None:
     """Over so many frames, of which some thousands are dropped, by entries of every kind."""
     frames_asked, dropped = 0, 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def rule_tables_and_packets(draw: st.DrawFn) -> tuple[RuleTable, list[Packet]]:
     return table, draw(st.lists(packets(table.ingress[-8:]), min_size=1, max_size=20))
 
 
+@pytest.mark.long
 @settings(max_examples=examples(300, nightly=25_000), suppress_health_check=list(HealthCheck))
 @given(rule_tables_and_packets(), st.booleans())
 @example((NAMED_FOR_NOTHING, [Packet(ADDRESSES[4][0], ADDRESSES[4][1], 6, (1, 22))]), True)

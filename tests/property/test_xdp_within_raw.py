@@ -45,6 +45,7 @@ BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 AIMED = 60  # random frames an example, aimed at its table
 
 
+@pytest.mark.long
 @settings(max_examples=examples(150, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.sampled_from(CHOICES), st.sampled_from(BACKENDS), captures(), st.integers(0, 9))
 def test_xdp_drops_nothing_that_raw_would_not(
