@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import bench_compile, bench_drill, bench_guard, bench_predict, bench_tables, bench_xdp
+from bench import bench_compile, bench_drill, bench_guard, bench_predict, bench_startup, bench_tables, bench_xdp
 
 
 def main() -> None:
     bench_xdp.parsed(sys.argv[1:])  # what is wrong with them is said at once
+    bench_startup.main()
     bench_compile.main()
     bench_predict.main()
     bench_drill.main()

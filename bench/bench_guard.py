@@ -37,7 +37,7 @@ WAYS = {
 def main() -> None:
     resources = _resources()
     for name, (mode, raw) in WAYS.items():
-        with _namespace():
+        with namespace():
             share, look_ms = measured(resources, mode, raw)
         print(f"watching {name}, {CIDRS:,} CIDRs: {100 * share:.3f} % of one CPU; a look {look_ms:.2f} ms")
 
@@ -86,8 +86,8 @@ def _resources() -> Resources:
 
 
 @contextmanager
-def _namespace() -> Iterator[None]:
-    """A namespace with a veth pair, for the calling thread; nothing of it stays."""
+def namespace() -> Iterator[None]:
+    """A network namespace with a veth pair (eth0, wire0) for the calling thread and its children; then removed."""
     name = f"bench-guard-{os.getpid()}"
     netns.create(name)
     try:

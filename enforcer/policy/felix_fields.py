@@ -11,10 +11,11 @@ import difflib
 import json
 import re
 from collections.abc import Collection
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-_DATA = json.loads(resources.files("enforcer.policy").joinpath("felix_fields.json").read_text(encoding="utf-8"))
+# Not by importlib.resources: importing it takes longer than all the rest here.
+_DATA = json.loads(Path(__file__).with_name("felix_fields.json").read_text(encoding="utf-8"))
 CALICO: str = _DATA["calico"]
 SCHEMAS: dict[str, dict[str, Any]] = _DATA["fields"]
 TYPES: dict[str, str] = {name: schema["type"] for name, schema in SCHEMAS.items()}
