@@ -1,0 +1,136 @@
+"""Every command that README.md and docs/ show is one that exists, takes the options it is shown with, and works.
+
+What needs neither root nor traffic is run, in a folder with the files that the pages speak of. Of all others the
+options are parsed as the command would.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from dossim.cli import main as dossim
+from dossim.packet.capture import Capture
+from enforcer.cli.facts_view import facts_as_dict
+from enforcer.cli.main import main as enforcer
+from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
+from enforcer.model.vocabulary import Answer, Backend, Mode
+from tests.support.frames import ME4, ethernet, ipv4, segment
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md")] + sorted(ROOT.glob("docs/*.md"))
+COMMANDS = {"dossim": dossim, "enforcer": enforcer}
+# Neither root, nor traffic, nor an hour: these are run as they stand.
+HARMLESS = {"validate", "lint", "plan", "selector", "explain", "predict"}
+FOUND = 1  # lint found something, which is no fault of the page
+
+_FENCED = re.compile(r"^ *```[a-z]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_COMMENT = re.compile(r"\s#\s.*$")
+_BEFORE = re.compile(r"^(?:sudo |[A-Z_]+=\S+ |\.venv/bin/)*")
+_SHELL = {">", ">>", "|", "&&", ";", "<"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command as a page shows it."""
+
+    page: str
+    words: tuple[str, ...]
+    fenced: bool
+
+    def __str__(self) -> str:
+        return f"{self.page}: {' '.join(self.words)}"
+
+
+def shown() -> Iterator[Shown]:
+    for page in PAGES:
+        text = page.read_text()
+        fenced = [line for block in _FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+        inline = [code for code in _INLINE.findall(_FENCED.sub("", text)) if " " in code]
+        for line, is_fenced in [*((line, True) for line in fenced), *((code, False) for code in inline)]:
+            bare = _BEFORE.sub("", _COMMENT.sub("", line.strip()))
+            if bare.split(" ")[0] in {*COMMANDS, "./run"}:
+                yield Shown(page.name, tuple(_without_shell(shlex.split(bare))), is_fenced)
+
+
+def _without_shell(words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        if word in _SHELL:
+            return
+        yield word
+
+
+ALL = list(dict.fromkeys(shown()))
+OF_CLICK = [item for item in ALL if item.words[0] in COMMANDS]
+RUNNABLE = [item for item in OF_CLICK if item.fenced and item.words[1] in HARMLESS]
+OF_RUN = [item for item in ALL if item.words[0] == "./run"]
+
+
+def test_commands_are_found() -> None:
+    """Of each kind some: the tests below look at something."""
+    assert len(RUNNABLE) >= 7
+    assert len(OF_CLICK) >= 30
+    assert len(OF_RUN) >= 5
+
+
+@pytest.mark.parametrize("item", OF_CLICK, ids=str)
+def test_its_options_exist_and_take_what_is_shown(item: Shown) -> None:
+    group = COMMANDS[item.words[0]]
+    assert isinstance(group, click.Group)
+    context = click.Context(group)
+    command = group.get_command(context, item.words[1]) if not item.words[1].startswith("-") else group
+    assert command is not None, f"{item}: no such command"
+    inner = click.Context(command, parent=context, info_name=item.words[1])
+    values, rest, _ = command.make_parser(inner).parse_args(list(item.words[2 if command is not group else 1 :]))
+    assert not rest, f"{item}: nothing takes {rest}"
+    for parameter in command.get_params(inner):
+        value = values.get(parameter.name or "")
+        if isinstance(parameter.type, click.Choice) and isinstance(value, str):
+            parameter.type_cast_value(inner, value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages take for granted: a policy, a capture of an attack, what a host answered to ``enforcer probe``."""
+    for name in ("policy", "policies"):
+        (tmp_path / name).mkdir()
+        shutil.copy(ROOT / "scenarios" / "policies" / "how-to.yaml", tmp_path / name)
+    packet = ipv4(
+        segment(17, "203.0.113.9", ME4, (53, 9), b"attack"), source="203.0.113.9", destination=ME4, protocol=17
+    )
+    Capture.from_frames([ethernet(packet, 0x0800)] * 40).write(tmp_path / "attack.pcap")
+    modes = {mode: Probe(Answer.YES) for mode in Mode}
+    facts = HostFacts(
+        "jasper", interfaces=(InterfaceFacts("eth0", modes=modes),), backends={Backend.IPTABLES: Probe(Answer.YES)}
+    )
+    (tmp_path / "jasper.yaml").write_text(yaml.safe_dump(facts_as_dict(facts)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("item", RUNNABLE, ids=str)
+def test_it_does_what_it_is_shown_for(item: Shown) -> None:
+    result = CliRunner().invoke(COMMANDS[item.words[0]], item.words[1:])
+    assert result.exit_code == 0 or (result.exit_code == FOUND and item.words[1] == "lint"), result.output
+    assert result.stdout
+
+
+@pytest.mark.parametrize("item", OF_RUN, ids=str)
+def test_it_is_a_verb_of_run(item: Shown) -> None:
+    """``bench`` and ``kernels`` hand their options on: these are looked for in the program that takes them."""
+    verb, *rest = item.words[1:]
+    assert f"\n{verb})" in (ROOT / "run").read_text(), f"{item}: no such verb"
+    takers = {"bench": "bench/bench_xdp.py", "kernels": "tests/kernels/boot.py", "lock": "run"}
+    for option in (word for word in rest if word.startswith("--") and word != "--"):
+        assert f"{option}" in (ROOT / takers[verb]).read_text(), f"{item}: no such option"
