@@ -78,7 +78,7 @@ static __always_inline __u32 *first_entry6(const __be32 *source)
 
 static __always_inline int is_failsafe(__u8 protocol, __u8 side, __u16 port)
 {
-	struct failsafe_port key = {.port_be = BE16(port), .protocol = protocol, .side = side};
+	struct failsafe_port key = {.port_be = bpf_htons(port), .protocol = protocol, .side = side};
 
 	return bpf_map_lookup_elem(&failsafe, &key) != 0;
 }
@@ -105,18 +105,17 @@ static __always_inline int drop(const __u32 *entry, __u32 bytes)
 
 static __always_inline int decide_ipv4(struct cursor *cursor)
 {
-	struct ipv4_header *ip = cursor->at;
+	struct iphdr *ip = cursor->at;
 	__u32 available = cursor->end - cursor->at, length = parse_ipv4(cursor), *entry;
 	struct transport transport = {};
 
 	if (!length)
 		return XDP_PASS;
-	entry = first_entry4(ip->source_be);
+	entry = first_entry4(ip->saddr);
 	if (!entry)
 		return XDP_PASS;
 	transport.protocol = ip->protocol;
-	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK,
-			&transport);
+	parse_transport(cursor, IPPROTO_ICMP, bpf_ntohs(ip->frag_off) & IP_OFFSET, &transport);
 	if (may_be_failsafe(&transport))
 		return XDP_PASS;
 	return drop(entry, smaller(length, available));
@@ -124,18 +123,18 @@ static __always_inline int decide_ipv4(struct cursor *cursor)
 
 static __always_inline int decide_ipv6(struct cursor *cursor)
 {
-	struct ipv6_header *ip = cursor->at;
+	struct ipv6hdr *ip = cursor->at;
 	__u32 available = cursor->end - cursor->at, length = parse_ipv6(cursor), *entry;
 	struct transport transport = {.protocol = ANY_PROTOCOL};
 
 	if (!length)
 		return XDP_PASS;
-	entry = first_entry6(ip->source_be);
+	entry = first_entry6(ip->saddr.s6_addr32);
 	if (!entry)
 		return XDP_PASS;
-	if (!is_extension(ip->next)) {
-		transport.protocol = ip->next;
-		parse_transport(cursor, PROTOCOL_ICMPV6, 0, &transport);
+	if (!is_extension(ip->nexthdr)) {
+		transport.protocol = ip->nexthdr;
+		parse_transport(cursor, IPPROTO_ICMPV6, 0, &transport);
 	}
 	if (may_be_failsafe(&transport))
 		return XDP_PASS;
@@ -158,9 +157,9 @@ int xdp_offload(struct xdp_md *ctx)
 	if (!is_received(cursor.at, found->own_address_first, found->own_address_last))
 		return XDP_PASS;
 	switch (parse_link(&cursor)) {
-	case ETHERTYPE_IPV4:
+	case ETH_P_IP:
 		return decide_ipv4(&cursor);
-	case ETHERTYPE_IPV6:
+	case ETH_P_IPV6:
 		return decide_ipv6(&cursor);
 	default:
 		return XDP_PASS;

@@ -12,7 +12,7 @@
  * doubt. In particular:
  *
  *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame
- *    and inside what the IP header says is the packet; an ICMP type when its 8 octets are. Where
+ *    and inside what the IP header says is the packet; an ICMP type when its 8 bytes are. Where
  *    the first entry that could match asks for something unknown, the packet passes;
  *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole
  *    datagram;
@@ -237,9 +237,9 @@ static __always_inline __u32 frame_length(struct xdp_md *ctx)
 static __always_inline __u32 extension_length(__u8 kind, __u8 length)
 {
 	switch (kind) {
-	case NEXT_FRAGMENT:
-		return sizeof(struct ipv6_extension);
-	case NEXT_AUTHENTICATION:
+	case IPPROTO_FRAGMENT:
+		return sizeof(struct extension_hdr);
+	case IPPROTO_AH:
 		return (length + 2) * 4;
 	default:
 		return (length + 1) * 8;
@@ -262,7 +262,7 @@ static __always_inline __u32 extension_length(__u8 kind, __u8 length)
 SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 {
 	void *end = (void *)(long)ctx->data_end;
-	struct ipv6_extension *extension;
+	struct extension_hdr *extension;
 	__u32 step;
 
 	if (offset > MAX_HEADERS)
@@ -270,10 +270,10 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 	extension = (void *)(long)ctx->data + offset;
 	if ((void *)(extension + 1) > end)
 		return 0;
-	step = extension->next | extension_length(kind, extension->length) << 8;
-	if (kind == NEXT_FRAGMENT && BE16(extension->fragment_be) & IPV6_FRAGMENT_OFFSET_MASK)
+	step = extension->nexthdr | extension_length(kind, extension->hdrlen) << 8;
+	if (kind == IPPROTO_FRAGMENT && bpf_ntohs(extension->frag_off) & IP6_OFFSET)
 		step |= STEP_LATER_FRAGMENT;
-	else if (kind == NEXT_FRAGMENT && BE16(extension->fragment_be) & IPV6_MORE_FRAGMENTS)
+	else if (kind == IPPROTO_FRAGMENT && bpf_ntohs(extension->frag_off) & IP6_MF)
 		step |= STEP_FIRST_FRAGMENT;
 	return step;
 }
@@ -291,7 +291,7 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 	int behind = 0; /* behind headers that reassembly does not leave in front */
 	int i;
 
-	for (i = 0; i < MAX_EXTENSIONS && is_extension(next) && next != NEXT_AUTHENTICATION; i++) {
+	for (i = 0; i < MAX_EXTENSIONS && is_extension(next) && next != IPPROTO_AH; i++) {
 		__u32 step = extension_step(ctx, offset, next);
 		__u32 length = STEP_LENGTH(step);
 
@@ -299,7 +299,7 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 			return;
 		if (step & STEP_FIRST_FRAGMENT && behind)
 			return;
-		behind |= i || next != NEXT_HOP_BY_HOP;
+		behind |= i || next != IPPROTO_HOPOPTS;
 		next = STEP_NEXT(step);
 		offset += length;
 		cursor->left -= length;
@@ -308,7 +308,7 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 		return;
 	transport->protocol = next;
 	cursor->at = (void *)(long)ctx->data + offset;
-	parse_transport(cursor, PROTOCOL_ICMPV6, 0, transport);
+	parse_transport(cursor, IPPROTO_ICMPV6, 0, transport);
 }
 
 /*
@@ -321,7 +321,7 @@ static __always_inline __u32 class_of4(__u32 address)
 	__u32 element, word, step, at, above = ~(address & 0xffff);
 	struct sieve *sieve = find_sieve4();
 	struct root *root = find_root4();
-	struct chunk *chunk;
+	struct chunk *page;
 	int i;
 
 	if (!sieve || !root)
@@ -332,14 +332,14 @@ static __always_inline __u32 class_of4(__u32 address)
 	if (WORD_KIND(word) == WORD_LEAF)
 		return word & 0xffff;
 	element = WORD_REST(word) >> (CHUNK_SHIFT - 4);
-	chunk = find_lists4(&element);
-	if (!chunk)
+	page = find_lists4(&element);
+	if (!page)
 		return 0;
 	at = word << 4;
-	step = WORD_KIND(word) + 2; /* half of the list is 1 << step octets */
+	step = WORD_KIND(word) + 2; /* half of the list is 1 << step bytes */
 	for (i = 0; i <= LARGEST_KIND4; i++) {
 		__u32 middle = (at + (1U << step)) & (CHUNK_OCTETS - 4);
-		__u32 start = *(__u32 *)((void *)chunk + middle) >> 16;
+		__u32 start = *(__u32 *)((void *)page + middle) >> 16;
 		__u32 go = (start + above) >> 31; /* 1 where it is not above the key */
 
 		OPAQUE(go);
@@ -347,24 +347,24 @@ static __always_inline __u32 class_of4(__u32 address)
 		if (--step < 2)
 			break;
 	}
-	return *(__u32 *)((void *)chunk + (at & (CHUNK_OCTETS - 4))) & 0xffff;
+	return *(__u32 *)((void *)page + (at & (CHUNK_OCTETS - 4))) & 0xffff;
 }
 
 static __always_inline __u32 search6(__u32 word, __u64 key)
 {
 	__u32 kind = WORD_KIND(word), element, offset, step, at = 0;
-	struct chunk *chunk;
+	struct chunk *page;
 	int i;
 
 	element = WORD_REST(word) >> (CHUNK_SHIFT - 6);
 	offset = (WORD_REST(word) << 6) & (CHUNK_OCTETS - 1);
-	chunk = find_lists6(&element);
-	if (!chunk)
+	page = find_lists6(&element);
+	if (!page)
 		return 0;
-	step = kind + 3; /* half of the starts are 1 << step octets */
+	step = kind + 3; /* half of the starts are 1 << step bytes */
 	for (i = 0; i <= LARGEST_KIND6; i++) {
 		__u32 middle = (offset + at + (1U << step)) & (CHUNK_OCTETS - 8);
-		__u64 start = *(__u64 *)((void *)chunk + middle);
+		__u64 start = *(__u64 *)((void *)page + middle);
 		/* 1 where key < start */
 		__u64 above = ((~key & start) | ((~key | start) & (key - start))) >> 63;
 		__u32 go = 1 - (__u32)above;
@@ -374,13 +374,13 @@ static __always_inline __u32 search6(__u32 word, __u64 key)
 		if (--step < 3)
 			break;
 	}
-	return *(__u32 *)((void *)chunk + ((offset + (16U << kind) + at / 2) & (CHUNK_OCTETS - 4)));
+	return *(__u32 *)((void *)page + ((offset + (16U << kind) + at / 2) & (CHUNK_OCTETS - 4)));
 }
 
 static __always_inline __u32 bucket6(__u32 number, __u64 key)
 {
 	struct node6 *node = find_nodes6(&number);
-	struct chunk *chunk;
+	struct chunk *page;
 	__u64 at;
 	__u32 element;
 
@@ -393,10 +393,10 @@ static __always_inline __u32 bucket6(__u32 number, __u64 key)
 		at = node->last;
 	at += node->base;
 	element = at >> (CHUNK_SHIFT - 2);
-	chunk = find_buckets6(&element);
-	if (!chunk)
+	page = find_buckets6(&element);
+	if (!page)
 		return 0;
-	return *(__u32 *)((void *)chunk + ((at << 2) & (CHUNK_OCTETS - 4)));
+	return *(__u32 *)((void *)page + ((at << 2) & (CHUNK_OCTETS - 4)));
 }
 
 /* A function with its own frame, so that the verifier walks it once. */
@@ -558,7 +558,7 @@ static __always_inline int keep_side(__u64 *left, const int words, struct port_d
 	if (!by_number)
 		return 0;
 	if (key) {
-		key->port_be = BE16(port);
+		key->port_be = bpf_htons(port);
 		by_name = find_named(key);
 	}
 	keep_ports(left, words, by_number, by_name);
@@ -592,20 +592,19 @@ static __always_inline int named_keys(struct xdp_md *ctx, __u32 known, struct na
 	source->family = destination->family = KNOWN_FAMILY(known);
 	destination->side = SIDE_DESTINATION;
 	if (source->family == 4) {
-		struct ipv4_header *ip = at;
+		struct iphdr *ip = at;
 
 		if ((void *)(ip + 1) > end)
 			return 0;
-		source->address[0] = ip->source_be;
-		destination->address[0] = ip->destination_be;
+		source->address[0] = ip->saddr;
+		destination->address[0] = ip->daddr;
 	} else {
-		struct ipv6_header *ip = at;
+		struct ipv6hdr *ip = at;
 
 		if ((void *)(ip + 1) > end)
 			return 0;
-		__builtin_memcpy(source->address, ip->source_be, sizeof(ip->source_be));
-		__builtin_memcpy(destination->address, ip->destination_be,
-				 sizeof(ip->destination_be));
+		__builtin_memcpy(source->address, &ip->saddr, sizeof(ip->saddr));
+		__builtin_memcpy(destination->address, &ip->daddr, sizeof(ip->daddr));
 	}
 	return 1;
 }
@@ -763,7 +762,7 @@ static __always_inline struct address_rows *may_drop(__u32 class, int family)
 
 static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor)
 {
-	struct ipv4_header *ip = cursor->at;
+	struct iphdr *ip = cursor->at;
 	struct transport transport = {};
 	struct address_rows *from;
 	__u32 at = cursor->at - (void *)(long)ctx->data;
@@ -772,28 +771,27 @@ static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor
 	if (!length)
 		return XDP_PASS;
 
-	source = class_of4(BE32(ip->source_be));
+	source = class_of4(bpf_ntohl(ip->saddr));
 	from = may_drop(source, 4);
 	if (!from)
 		return XDP_PASS;
 	if (ask_destination)
-		destination = class_of4(BE32(ip->destination_be));
+		destination = class_of4(bpf_ntohl(ip->daddr));
 
 	transport.protocol = ip->protocol;
-	parse_transport(cursor, PROTOCOL_ICMP, BE16(ip->fragment_be) & IPV4_FRAGMENT_OFFSET_MASK,
-			&transport);
+	parse_transport(cursor, IPPROTO_ICMP, bpf_ntohs(ip->frag_off) & IP_OFFSET, &transport);
 	return verdict(ctx, from, PAIR(source, destination), KNOWN(&transport, 4, at),
 		       PAIR(transport.source, transport.destination), length);
 }
 
 static __always_inline __u64 half_address(const __be32 *words)
 {
-	return (__u64)BE32(words[0]) << 32 | BE32(words[1]);
+	return (__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1]);
 }
 
 static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor)
 {
-	struct ipv6_header *ip = cursor->at;
+	struct ipv6hdr *ip = cursor->at;
 	struct transport transport = {.protocol = PROTOCOL_UNKNOWN};
 	struct address_rows *from;
 	__u32 at = cursor->at - (void *)(long)ctx->data;
@@ -802,15 +800,16 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 	if (!length)
 		return XDP_PASS;
 
-	source = class_of6(half_address(ip->source_be), half_address(ip->source_be + 2));
+	source =
+		class_of6(half_address(ip->saddr.s6_addr32), half_address(ip->saddr.s6_addr32 + 2));
 	from = may_drop(source, 6);
 	if (!from)
 		return XDP_PASS;
 	if (ask_destination)
-		destination = class_of6(half_address(ip->destination_be),
-					half_address(ip->destination_be + 2));
+		destination = class_of6(half_address(ip->daddr.s6_addr32),
+					half_address(ip->daddr.s6_addr32 + 2));
 
-	parse_extensions(ctx, cursor, ip->next, &transport);
+	parse_extensions(ctx, cursor, ip->nexthdr, &transport);
 	return verdict(ctx, from, PAIR(source, destination), KNOWN(&transport, 6, at),
 		       PAIR(transport.source, transport.destination), length);
 }
@@ -825,9 +824,9 @@ int xdp_untracked(struct xdp_md *ctx)
 	};
 
 	switch (parse_link(&cursor)) {
-	case ETHERTYPE_IPV4:
+	case ETH_P_IP:
 		return decide_ipv4(ctx, &cursor);
-	case ETHERTYPE_IPV6:
+	case ETH_P_IPV6:
 		return decide_ipv6(ctx, &cursor);
 	default:
 		return XDP_PASS;

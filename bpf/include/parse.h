@@ -48,10 +48,10 @@ struct transport {
 static __always_inline int is_received(const struct ethernet_header *ethernet, __u32 first,
 				       __u32 last)
 {
-	if (ethernet->destination[0] & 1)
+	if (ethernet->h_dest[0] & 1)
 		return 1;
-	return *(const __u32 *)ethernet->destination == first &&
-	       *(const __u16 *)(ethernet->destination + 4) == last;
+	return *(const __u32 *)ethernet->h_dest == first &&
+	       *(const __u16 *)(ethernet->h_dest + 4) == last;
 }
 
 /*
@@ -67,18 +67,18 @@ static __always_inline __u16 parse_link(struct cursor *cursor)
 
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	type = BE16(ethernet->type_be);
+	type = bpf_ntohs(ethernet->h_proto);
 	cursor->at = ethernet + 1;
 	for (i = 0; i < MAX_VLAN_TAGS; i++) {
-		struct vlan_tag *tag = cursor->at;
+		struct vlan_hdr *tag = cursor->at;
 
-		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ)
+		if (type != ETH_P_8021Q && type != ETH_P_8021AD)
 			break;
 		if ((void *)(tag + 1) > cursor->end)
 			return 0;
-		if (BE16(tag->control_be) & VLAN_ID_MASK)
+		if (bpf_ntohs(tag->h_vlan_TCI) & VLAN_VID_MASK)
 			return 0;
-		type = BE16(tag->type_be);
+		type = bpf_ntohs(tag->h_vlan_encapsulated_proto);
 		cursor->at = tag + 1;
 	}
 	return type;
@@ -90,21 +90,20 @@ static __always_inline __u16 parse_link(struct cursor *cursor)
  */
 static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 {
-	struct ipv4_header *ip = cursor->at;
+	struct iphdr *ip = cursor->at;
 	__u32 header_length, total_length;
 
 	if ((void *)(ip + 1) > cursor->end)
 		return 0;
-	header_length = (ip->version_and_length & 0xf) * 4;
-	total_length = BE16(ip->total_length_be);
-	if (ip->version_and_length >> 4 != 4 || header_length < sizeof(*ip) ||
-	    total_length < header_length)
+	header_length = ip->ihl * 4;
+	total_length = bpf_ntohs(ip->tot_len);
+	if (ip->version != 4 || header_length < sizeof(*ip) || total_length < header_length)
 		return 0;
 	if (cursor->at + header_length > cursor->end)
 		return 0;
 	cursor->at += header_length;
 	cursor->left = total_length - header_length;
-	if (BE16(ip->fragment_be) & IPV4_MORE_FRAGMENTS)
+	if (bpf_ntohs(ip->frag_off) & IP_MF)
 		cursor->left &= ~7U; /* ip_frag_queue() cuts the rest off: raw may never see it */
 	return total_length;
 }
@@ -115,21 +114,21 @@ static __always_inline __u32 parse_ipv4(struct cursor *cursor)
  */
 static __always_inline __u32 parse_ipv6(struct cursor *cursor)
 {
-	struct ipv6_header *ip = cursor->at;
+	struct ipv6hdr *ip = cursor->at;
 
-	if ((void *)(ip + 1) > cursor->end || ip->version_and_class >> 4 != 6)
+	if ((void *)(ip + 1) > cursor->end || ip->version != 6)
 		return 0;
 	cursor->at = ip + 1;
-	cursor->left = BE16(ip->payload_length_be);
-	if (!cursor->left && ip->next == NEXT_HOP_BY_HOP)
+	cursor->left = bpf_ntohs(ip->payload_len);
+	if (!cursor->left && ip->nexthdr == IPPROTO_HOPOPTS)
 		cursor->left = NO_LIMIT - sizeof(*ip);
 	return cursor->left + sizeof(*ip);
 }
 
 static __always_inline int is_extension(__u8 next)
 {
-	return next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_FRAGMENT ||
-	       next == NEXT_AUTHENTICATION || next == NEXT_DESTINATION;
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT ||
+	       next == IPPROTO_AH || next == IPPROTO_DSTOPTS;
 }
 
 /* How much of its header must be there for ports or an ICMP type to be known; 0: it has neither. */
@@ -138,11 +137,11 @@ static __always_inline __u32 transport_length(__u8 protocol, __u8 icmp)
 	if (protocol == icmp)
 		return ICMP_HEADER_LENGTH;
 	switch (protocol) {
-	case PROTOCOL_TCP:
-		return TCP_HEADER_LENGTH;
-	case PROTOCOL_UDP:
-		return UDP_HEADER_LENGTH;
-	case PROTOCOL_SCTP:
+	case IPPROTO_TCP:
+		return sizeof(struct tcphdr);
+	case IPPROTO_UDP:
+		return sizeof(struct udphdr);
+	case IPPROTO_SCTP:
 		return SCTP_HEADER_LENGTH;
 	default:
 		return 0;
@@ -170,8 +169,8 @@ static __always_inline void parse_transport(struct cursor *cursor, __u8 icmp, in
 	if ((void *)(ports + 1) > cursor->end) /* implied, but the verifier lost the sum */
 		return;
 	transport->kind = is_icmp ? TRANSPORT_ICMP : TRANSPORT_PORTS;
-	transport->source = BE16(ports->source_be);
-	transport->destination = BE16(ports->destination_be);
+	transport->source = bpf_ntohs(ports->source);
+	transport->destination = bpf_ntohs(ports->dest);
 }
 
 static __always_inline __u32 smaller(__u32 a, __u32 b)

@@ -1,109 +1,79 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * Headers as they are on the wire: only what the XDP programs read. Fields named _be are big
- * endian. None is packed: IP headers lie at a multiple of 4 octets, or the machine does not mind
- * (where it does, drivers align them: NET_IP_ALIGN).
+ * Headers as they are on the wire: the kernel's own for user space, and what those leave out, by the
+ * names of the kernel's internal ones. IP headers lie at a multiple of 4 bytes, or the machine does
+ * not mind (where it does, drivers align them: NET_IP_ALIGN).
  */
 #ifndef WIRE_H
 #define WIRE_H
 
-#include <linux/types.h>
+#include "toolchain.h"
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define BE16(value) __builtin_bswap16(value)
-#define BE32(value) __builtin_bswap32(value)
+#ifdef TOOLCHAIN_BCC
+/* Without `uapi/` these would be the kernel's internal headers. */
+#include <uapi/linux/if_ether.h>
+#include <uapi/linux/in.h>
+#include <uapi/linux/in6.h>
+#include <uapi/linux/ip.h>
+#include <uapi/linux/ipv6.h>
+#include <uapi/linux/tcp.h>
+#include <uapi/linux/udp.h>
 #else
-#define BE16(value) (value)
-#define BE32(value) (value)
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #endif
 
-#define ETHERTYPE_IPV4 0x0800
-#define ETHERTYPE_IPV6 0x86dd
-#define ETHERTYPE_VLAN 0x8100 /* 802.1Q */
-#define ETHERTYPE_QINQ 0x88a8 /* 802.1ad */
-
+/* struct ethhdr without __attribute__((packed)), for which clang loads byte by byte. */
 struct ethernet_header {
-	__u8 destination[6];
-	__u8 source[6];
-	__be16 type_be;
+	__u8 h_dest[ETH_ALEN];
+	__u8 h_source[ETH_ALEN];
+	__be16 h_proto;
 };
 
-_Static_assert(sizeof(struct ethernet_header) == 14, "RFC 894");
+_Static_assert(sizeof(struct ethernet_header) == ETH_HLEN, "RFC 894");
 
-#define VLAN_ID_MASK 0x0fff
+/* include/linux/if_vlan.h */
+#define VLAN_VID_MASK 0x0fff
 
-struct vlan_tag {
-	__be16 control_be; /* priority, drop eligible, id */
-	__be16 type_be;
+struct vlan_hdr {
+	__be16 h_vlan_TCI; /* priority, drop eligible, id */
+	__be16 h_vlan_encapsulated_proto;
 };
 
-_Static_assert(sizeof(struct vlan_tag) == 4, "802.1Q");
+_Static_assert(sizeof(struct vlan_hdr) == 4, "802.1Q");
 
-#define IPV4_FRAGMENT_OFFSET_MASK 0x1fff
-#define IPV4_MORE_FRAGMENTS 0x2000
+/* include/net/ip.h, include/net/ipv6.h */
+#define IP_MF 0x2000
+#define IP_OFFSET 0x1fff
+#define IP6_MF 0x0001
+#define IP6_OFFSET 0xfff8
 
-struct ipv4_header {
-	__u8 version_and_length; /* 4 bits each; the length in 4 bytes */
-	__u8 service;
-	__be16 total_length_be;
-	__be16 id_be;
-	__be16 fragment_be;
-	__u8 ttl;
-	__u8 protocol;
-	__be16 checksum_be;
-	__be32 source_be;
-	__be32 destination_be;
+/*
+ * The first 8 bytes of every extension header; frag_off is a fragment header's. hdrlen is in 8 bytes
+ * without the first 8, an authentication header's in 4 bytes without the first 8.
+ */
+struct extension_hdr {
+	__u8 nexthdr;
+	__u8 hdrlen;
+	__be16 frag_off;
+	__be32 rest;
 };
 
-_Static_assert(sizeof(struct ipv4_header) == 20, "RFC 791");
+_Static_assert(sizeof(struct extension_hdr) == 8, "the least an extension header has");
 
-struct ipv6_header {
-	__u8 version_and_class;
-	__u8 class_and_flow[3];
-	__be16 payload_length_be;
-	__u8 next;
-	__u8 hop_limit;
-	__be32 source_be[4];
-	__be32 destination_be[4];
-};
-
-_Static_assert(sizeof(struct ipv6_header) == 40, "RFC 8200");
-
-/* The extension headers ipv6_ext_hdr() knows (net/ipv6/exthdrs_core.c). */
-#define NEXT_HOP_BY_HOP 0
-#define NEXT_ROUTING 43
-#define NEXT_FRAGMENT 44
-#define NEXT_AUTHENTICATION 51
-#define NEXT_DESTINATION 60
-
-#define IPV6_FRAGMENT_OFFSET_MASK 0xfff8
-#define IPV6_MORE_FRAGMENTS 1
-
-struct ipv6_extension {
-	__u8 next;
-	/* in 8 bytes without the first 8; authentication: in 4 bytes without the first 8 */
-	__u8 length;
-	__be16 fragment_be;
-	__be32 rest_be;
-};
-
-_Static_assert(sizeof(struct ipv6_extension) == 8, "the least an extension header has");
-
-#define PROTOCOL_ICMP 1
-#define PROTOCOL_TCP 6
-#define PROTOCOL_UDP 17
-#define PROTOCOL_ICMPV6 58
-#define PROTOCOL_SCTP 132
-
-#define ICMP_HEADER_LENGTH 8 /* as xt_icmp wants to see */
-#define TCP_HEADER_LENGTH 20
-#define UDP_HEADER_LENGTH 8
+/* include/linux/sctp.h: struct sctphdr; linux/icmp.h: struct icmphdr, which wants the C library. */
 #define SCTP_HEADER_LENGTH 12
+#define ICMP_HEADER_LENGTH 8
 
 /* The first bytes of TCP, UDP and SCTP alike. */
 struct port_pair {
-	__be16 source_be;
-	__be16 destination_be;
+	__be16 source;
+	__be16 dest;
 };
 
 _Static_assert(sizeof(struct port_pair) == 4, "RFC 768, 9293, 9260");
