@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from bench.bench_compile import nets as nets4
 from enforcer.backends.xdp.tables.classes import Classified, classify
+from enforcer.backends.xdp.tables.format import PAGE_WORDS
 from enforcer.backends.xdp.tables.image4 import Image4, build4, read4
 from enforcer.backends.xdp.tables.image6 import Image6, build6, read6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Live
-from enforcer.backends.xdp.tables.words import PAGE_WORDS
 from enforcer.model.nets import Nets
 
 T = TypeVar("T")

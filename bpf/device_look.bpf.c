@@ -4,10 +4,8 @@
  * interface by index. The answer is the return value; enforcer/kernel/device.py reads it.
  */
 #include "toolchain.h"
+#include "abi.h"
 #include "device.h"
-
-#define LOOK_TAKEN 1
-#define LOOK_VLANS 2
 
 PROGRAM("xdp")
 int device_look(struct xdp_md *ctx)

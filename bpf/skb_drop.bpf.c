@@ -15,7 +15,9 @@
  * needs 5.17.
  */
 #include <linux/bpf.h>
+#include <linux/tcp.h>
 #include <linux/types.h>
+#include <linux/udp.h>
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -39,6 +41,15 @@ struct bpf_nf_ctx {
 	struct sk_buff *skb;
 } __attribute__((preserve_access_index));
 
+struct ether_addresses {
+	__u8 destination[6];
+	__be16 tag_be;
+	__be16 number_be[2];
+};
+
+_Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
+
+#define TCP_DATA_OFFSET 12
 #define NF_ACCEPT 1
 #define MAC_HEADER_UNSET 0xffff /* skbuff.h: skb_mac_header_was_set() */
 
@@ -97,7 +108,7 @@ static __always_inline int lacks_tcp_header(struct sk_buff *skb, __u32 length)
 {
 	__u8 data_offset = 0;
 
-	if (length < TCP_HEADER_LEN)
+	if (length < sizeof(struct tcphdr))
 		return 1;
 	bpf_probe_read_kernel(&data_offset, sizeof(data_offset),
 			      BPF_CORE_READ(skb, data) + TCP_DATA_OFFSET);
@@ -121,7 +132,7 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 	journey->end = end;
 	if (lacks_tcp_header(skb, length))
 		journey->checkpoints |= CHECKPOINT_NO_TCP;
-	if (length < UDP_HEADER_LEN)
+	if (length < sizeof(struct udphdr))
 		journey->checkpoints |= CHECKPOINT_NO_UDP;
 	if (BPF_CORE_READ_BITFIELD_PROBED(skb, csum_complete_sw) &&
 	    !BPF_CORE_READ_BITFIELD_PROBED(skb, csum_valid))

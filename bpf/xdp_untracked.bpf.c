@@ -65,11 +65,11 @@ SETTING(__u32, drop_unlisted);
 /* Sizes are those of the policy and the deny lists; user space sets them before loading. */
 VARIABLE_MAP(sieve4, struct sieve);
 VARIABLE_MAP(root4, struct root);
-MMAPABLE_ARRAY_MAP(lists4, struct chunk, 1);
+MMAPABLE_ARRAY_MAP(lists4, struct table_page, 1);
 VARIABLE_MAP(root6, struct root);
 MMAPABLE_ARRAY_MAP(nodes6, struct node6, 1);
-MMAPABLE_ARRAY_MAP(buckets6, struct chunk, 1);
-MMAPABLE_ARRAY_MAP(lists6, struct chunk, 1);
+MMAPABLE_ARRAY_MAP(buckets6, struct table_page, 1);
+MMAPABLE_ARRAY_MAP(lists6, struct table_page, 1);
 VARIABLE_MAP(policy, struct policy);
 ARRAY_MAP(address_rows, struct address_rows, 1);
 ARRAY_MAP(protocols, struct row, PROTOCOLS);
@@ -101,7 +101,7 @@ static __always_inline struct root *find_root4(void)
 #endif
 }
 
-static __always_inline struct chunk *find_lists4(__u32 *key)
+static __always_inline struct table_page *find_lists4(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
 	return lists4.lookup(key);
@@ -130,7 +130,7 @@ static __always_inline struct node6 *find_nodes6(__u32 *key)
 #endif
 }
 
-static __always_inline struct chunk *find_buckets6(__u32 *key)
+static __always_inline struct table_page *find_buckets6(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
 	return buckets6.lookup(key);
@@ -139,7 +139,7 @@ static __always_inline struct chunk *find_buckets6(__u32 *key)
 #endif
 }
 
-static __always_inline struct chunk *find_lists6(__u32 *key)
+static __always_inline struct table_page *find_lists6(__u32 *key)
 {
 #ifdef TOOLCHAIN_BCC
 	return lists6.lookup(key);
@@ -321,25 +321,25 @@ static __always_inline __u32 class_of4(__u32 address)
 	__u32 element, word, step, at, above = ~(address & 0xffff);
 	struct sieve *sieve = find_sieve4();
 	struct root *root = find_root4();
-	struct chunk *page;
+	struct table_page *page;
 	int i;
 
 	if (!sieve || !root)
 		return 0;
 	if (!(sieve->word[address >> 15] >> (address >> 10 & 31) & 1))
 		return 0;
-	word = root->word[address >> 16];
+	word = root->word[address >> ROOT_SHIFT4];
 	if (WORD_KIND(word) == WORD_LEAF)
 		return word & 0xffff;
-	element = WORD_REST(word) >> (CHUNK_SHIFT - 4);
+	element = WORD_REST(word) >> (TABLE_PAGE_SHIFT - UNIT_SHIFT4);
 	page = find_lists4(&element);
 	if (!page)
 		return 0;
-	at = word << 4;
+	at = word << UNIT_SHIFT4;
 	step = WORD_KIND(word) + 2; /* half of the list is 1 << step bytes */
 	for (i = 0; i <= LARGEST_KIND4; i++) {
-		__u32 middle = (at + (1U << step)) & (CHUNK_OCTETS - 4);
-		__u32 start = *(__u32 *)((void *)page + middle) >> 16;
+		__u32 middle = (at + (1U << step)) & (TABLE_PAGE_BYTES - 4);
+		__u32 start = *(__u32 *)((void *)page + middle) >> SEGMENT_SHIFT4;
 		__u32 go = (start + above) >> 31; /* 1 where it is not above the key */
 
 		OPAQUE(go);
@@ -347,23 +347,23 @@ static __always_inline __u32 class_of4(__u32 address)
 		if (--step < 2)
 			break;
 	}
-	return *(__u32 *)((void *)page + (at & (CHUNK_OCTETS - 4))) & 0xffff;
+	return *(__u32 *)((void *)page + (at & (TABLE_PAGE_BYTES - 4))) & 0xffff;
 }
 
 static __always_inline __u32 search6(__u32 word, __u64 key)
 {
 	__u32 kind = WORD_KIND(word), element, offset, step, at = 0;
-	struct chunk *page;
+	struct table_page *page;
 	int i;
 
-	element = WORD_REST(word) >> (CHUNK_SHIFT - 6);
-	offset = (WORD_REST(word) << 6) & (CHUNK_OCTETS - 1);
+	element = WORD_REST(word) >> (TABLE_PAGE_SHIFT - UNIT_SHIFT6);
+	offset = (WORD_REST(word) << UNIT_SHIFT6) & (TABLE_PAGE_BYTES - 1);
 	page = find_lists6(&element);
 	if (!page)
 		return 0;
 	step = kind + 3; /* half of the starts are 1 << step bytes */
 	for (i = 0; i <= LARGEST_KIND6; i++) {
-		__u32 middle = (offset + at + (1U << step)) & (CHUNK_OCTETS - 8);
+		__u32 middle = (offset + at + (1U << step)) & (TABLE_PAGE_BYTES - 8);
 		__u64 start = *(__u64 *)((void *)page + middle);
 		/* 1 where key < start */
 		__u64 above = ((~key & start) | ((~key | start) & (key - start))) >> 63;
@@ -374,13 +374,14 @@ static __always_inline __u32 search6(__u32 word, __u64 key)
 		if (--step < 3)
 			break;
 	}
-	return *(__u32 *)((void *)page + ((offset + (16U << kind) + at / 2) & (CHUNK_OCTETS - 4)));
+	return *(__u32 *)((void *)page +
+			  ((offset + (16U << kind) + at / 2) & (TABLE_PAGE_BYTES - 4)));
 }
 
 static __always_inline __u32 bucket6(__u32 number, __u64 key)
 {
 	struct node6 *node = find_nodes6(&number);
-	struct chunk *page;
+	struct table_page *page;
 	__u64 at;
 	__u32 element;
 
@@ -392,11 +393,11 @@ static __always_inline __u32 bucket6(__u32 number, __u64 key)
 	if (at > node->last)
 		at = node->last;
 	at += node->base;
-	element = at >> (CHUNK_SHIFT - 2);
+	element = at >> (TABLE_PAGE_SHIFT - 2);
 	page = find_buckets6(&element);
 	if (!page)
 		return 0;
-	return *(__u32 *)((void *)page + ((at << 2) & (CHUNK_OCTETS - 4)));
+	return *(__u32 *)((void *)page + ((at << 2) & (TABLE_PAGE_BYTES - 4)));
 }
 
 /* A function with its own frame, so that the verifier walks it once. */
@@ -409,7 +410,7 @@ SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 
 	if (!root)
 		return 0;
-	word = root->word[high >> 48];
+	word = root->word[high >> ROOT_SHIFT6];
 	for (i = 0; i < MAX_STEPS6; i++) {
 		if (WORD_KIND(word) == WORD_LEAF)
 			return word & 0xffff;
@@ -518,10 +519,10 @@ static __always_inline struct port_rows *rows_of(struct port_directory *director
 	/* or the compiler leaves out the bound, which Linux 6.1 forgets of a number on the stack */
 	OPAQUE(high);
 	next = directory->next[high & 0xff];
-	if (next & PORT_PAGE) {
+	if (next & NEXT_IS_PAGE) {
 		struct port_page *page;
 
-		next &= ~PORT_PAGE;
+		next &= ~NEXT_IS_PAGE;
 		page = find_port_pages(&next);
 		if (!page)
 			return 0;

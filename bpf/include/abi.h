@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * What xdp_untracked.bpf.c shares with enforcer/backends/xdp: keys and values of its maps.
+ * What xdp_untracked.bpf.c shares with enforcer/backends/xdp: keys and values of its maps. Python
+ * reads it as enforcer/model/abi.py, which tools/abi.py writes.
  *
  * Integers are in the machine's byte order unless their type or name says otherwise (__be16,
- * __be32). Any change here is a new version of the pin directory: ABI_VERSION in
- * enforcer/backends/xdp/state/layout.py.
+ * __be32). Structures have no padding that they do not name.
  */
 #ifndef ABI_H
 #define ABI_H
 
 #include <linux/types.h>
+
+/* The version of the pin directory: one more for any change of what maps or manifests hold. */
+#define ABI_VERSION 2
 
 /*
  * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, the failsafes
@@ -28,8 +31,8 @@ _Static_assert(sizeof(struct row) == 64, "one cache line");
 
 /*
  * Two levels from a 16-bit number to the number of its port_rows element. A directory has for each
- * high octet that number, or PORT_PAGE and the number of a page of port_pages; a page has it for
- * each low octet. For ICMP the high octet is the type, the low one the code.
+ * high byte that number, or NEXT_IS_PAGE and the number of a page of port_pages; a page has it for
+ * each low byte. For ICMP the high byte is the type, the low one the code.
  */
 enum {
 	PORTS_SOURCE = 0,
@@ -39,14 +42,15 @@ enum {
 	PORT_DIRECTORIES = 4,
 };
 
-#define PORT_PAGE (1U << 31)
+#define NEXT_IS_PAGE (1U << 31)
+#define PORT_PAGE_ENTRIES 256
 
 struct port_directory {
-	__u32 next[256];
+	__u32 next[PORT_PAGE_ENTRIES];
 };
 
 struct port_page {
-	__u16 next[256];
+	__u16 next[PORT_PAGE_ENTRIES];
 };
 
 /* policy: the one element says what each bit is and asks for. */
@@ -78,7 +82,7 @@ struct address_rows {
 
 /* protocols: protocol number -> the bits whose protocol condition holds; PROTOCOL_UNKNOWN: all. */
 #define PROTOCOL_UNKNOWN 256
-#define PROTOCOLS 257
+#define PROTOCOLS (PROTOCOL_UNKNOWN + 1)
 
 /*
  * port_rows, and named (which adds to it for the address at that side): a side's condition on ports
@@ -108,54 +112,64 @@ struct named_key {
 _Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
 
 /*
- * Addresses to classes. A word says what is known so far: its highest 4 bits are the kind.
+ * Addresses to classes. A word says what is known so far: its highest 4 bits are the kind. The root
+ * has one for each value of the first 16 bits, as tbl24 of DIR-24-8 has for the first 24.
  *   WORD_LEAF            the class, in the lowest 16 bits
  *   1 ... 14             a list of 2 << kind segments, at the offset of the lowest 28 bits: IPv4 in
- *                        16 octets, IPv6 in 64 octets
+ *                        units of 16 bytes, IPv6 of 64 bytes
  *   WORD_NODE (IPv6)     the node of that number
  * A list is sorted by start and padded to its size with its last start (largest possible start) and
  * the last value, so that "the last segment whose start is not above the key" is right wherever the
- * padding is. Its first start is not above any key that leads to it. No list crosses a chunk.
+ * padding is. Its first start is not above any key that leads to it. No list crosses a
+ * table page.
  *
  * IPv4: bit (address >> 10) % 32 of sieve4[address >> 15] is 0 where no address of that /22 has a
  * class but 0, and nothing else needs to be looked up: of large lists most misses touch nothing but
  * this bit. root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the
  * lower 16 bits of the address.
  *
- * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a stretch of keys
+ * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a range of keys
  * over buckets: buckets6[base + min((key - low) >> shift, last)] is the next word, for key >= low;
  * below it: `below`, a word. A list is 2 << kind starts (__u64), then as many words (__u32). A word
  * *found in a list* is either the class, or leads on with the last 64 bits of the address as the
  * key (nodes and lists as before; there a list's words are classes). At most MAX_STEPS6 nodes and
  * lists are visited; beyond that the class is 0.
  */
-#define WORD_KIND(word) ((word) >> 28)
-#define WORD_REST(word) ((word) & 0x0fffffff)
+#define WORD_KIND_SHIFT 28
+#define WORD_KIND(word) ((word) >> WORD_KIND_SHIFT)
+#define WORD_REST(word) ((word) & ((1U << WORD_KIND_SHIFT) - 1))
 #define WORD_LEAF 0
 #define WORD_NODE 15
-#define SEGMENT4(start, class) ((__u32)(start) << 16 | (class))
-#define CHUNK_SHIFT 18
-#define CHUNK_OCTETS (1 << CHUNK_SHIFT) /* of lists4, buckets6 and lists6: a map element */
-#define LARGEST_KIND4 15		/* 65,536 segments of 4 octets: a chunk */
-#define LARGEST_KIND6 13		/* 16,384 segments of 12 octets */
+#define UNIT_SHIFT4 4 /* what the offset of a list counts */
+#define UNIT_SHIFT6 6
+#define SEGMENT_SHIFT4 16
+#define SEGMENT4(start, class) ((__u32)(start) << SEGMENT_SHIFT4 | (class))
+#define TABLE_PAGE_SHIFT 18
+#define TABLE_PAGE_BYTES (1 << TABLE_PAGE_SHIFT) /* of lists4, buckets6, lists6: a map element */
+#define LARGEST_KIND4 15			 /* 65,536 segments of 4 bytes: a table page */
+#define LARGEST_KIND6 13			 /* 16,384 segments of 12 bytes */
 #define MAX_STEPS6 12
+#define ROOT_WORDS (1 << 16)
+#define ROOT_SHIFT4 (32 - 16) /* from an address, or its first 64 bits, to its word of the root */
+#define ROOT_SHIFT6 (64 - 16)
 
 struct root {
-	__u32 word[1 << 16];
+	__u32 word[ROOT_WORDS];
 };
 
 struct sieve {
-	__u32 word[1 << 17];
+	__u32 word[2 * ROOT_WORDS];
 };
 
-struct chunk {
-	__u8 octet[CHUNK_OCTETS];
+/* Not "page": that is the kernel's, whose headers bcc includes. */
+struct table_page {
+	__u8 byte[TABLE_PAGE_BYTES];
 };
 
 struct node6 {
 	__u64 low;
 	__u32 below;
-	__u32 base; /* number of the first bucket; buckets are __u32 words, 65,536 to a chunk */
+	__u32 base; /* number of the first bucket; buckets are __u32 words, 65,536 to a table page */
 	__u32 last; /* number of buckets - 1 */
 	__u32 shift;
 	__u32 pad[2];
@@ -173,5 +187,9 @@ struct entry_count {
 };
 
 _Static_assert(sizeof(struct entry_count) == 16, "8 + 8, no padding");
+
+/* device_look.bpf.c: what its return value says of the interface. */
+#define LOOK_TAKEN 1
+#define LOOK_VLANS 2
 
 #endif

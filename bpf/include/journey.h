@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* What the observer writes and dossim/observe/journey.py reads. */
+/* What the observer writes and dossim/observe reads, as abi.py, which tools/abi.py writes. */
 #ifndef JOURNEY_H
 #define JOURNEY_H
 
@@ -49,17 +49,5 @@ struct journey {
 };
 
 _Static_assert(sizeof(struct journey) == 32, "dossim/observe/journey.py reads records of 32 bytes");
-
-#define TCP_HEADER_LEN 20
-#define TCP_DATA_OFFSET 12
-#define UDP_HEADER_LEN 8
-
-struct ether_addresses {
-	__u8 destination[6];
-	__be16 tag_be;
-	__be16 number_be[2];
-};
-
-_Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
 
 #endif

@@ -4,7 +4,7 @@
  *
  * Integers are in the machine's byte order unless their type or name says otherwise (__be16,
  * __be32); the kernel and the card's firmware translate none of them. No key with its value is
- * longer than 64 octets, the most that is known of a card.
+ * longer than 64 bytes, the most that is known of a card.
  */
 #ifndef OFFLOAD_H
 #define OFFLOAD_H

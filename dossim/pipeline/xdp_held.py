@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from dossim.pipeline.policy import NamedRule, Policy
 from dossim.pipeline.selection import has_selector
 from dossim.pipeline.xdp_headers import PORT_HEADERS
+from enforcer.model.abi import MAX_BITS, MAX_SKIPS
 from enforcer.model.vocabulary import Action, Mode
 from enforcer.policy.resources import PortRange, Rule
-
-MAX_BITS = 512  # rules, and failsafes of the same side, protocol and net
-MAX_TIERS_LEFT = 16  # by a Pass
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ def _reasons(policy: Policy, mode: Mode) -> Iterator[tuple[NamedRule, str]]:
             yield item, why_not_offload(item.rule)
         elif failsafes + number > MAX_BITS:
             yield item, f"the program holds {MAX_BITS} rules at most, {failsafes} of them taken by failsafes"
-        elif len(tiers) > MAX_TIERS_LEFT:
-            yield item, f"the program follows Pass in {MAX_TIERS_LEFT} tiers at most"
+        elif len(tiers) > MAX_SKIPS:
+            yield item, f"the program follows Pass in {MAX_SKIPS} tiers at most"
         else:
             yield item, _unread_ports(item.rule)
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.kernel.bpf.objects import BpfObject, test_run
+from enforcer.model.abi import LOOK_TAKEN, LOOK_VLANS
 from enforcer.model.errors import HostError
 
 OBJECT = Path(__file__).parent.parent / "_bpf" / "device_look.bpf.o"
 PROGRAM = "device_look"
 
-# bpf/device_look.bpf.c
-_TAKEN, _VLANS = 1, 2
 _FRAME = bytes(14)
 
 
@@ -44,7 +43,7 @@ def look(indexes: Iterable[int]) -> dict[int, Device]:
             answer, _, _ = test_run(program, _FRAME, ifindex=index)
         except HostError:
             continue  # gone meanwhile, or no privilege any more
-        found[index] = Device(bool(answer & _TAKEN), bool(answer & _VLANS))
+        found[index] = Device(bool(answer & LOOK_TAKEN), bool(answer & LOOK_VLANS))
     return found
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from enforcer.model.abi import MAX_BITS, MAX_SKIPS
 from enforcer.model.vocabulary import Action, Direction, Mode
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
 
-MAX_BITS = 512  # bpf/include/abi.h: entries and groups of failsafes
-MAX_SKIPS = 16  # tiers that a packet may leave by a Pass
 MAX_PORT_ROWS = 1 << 16  # a row's number has 16 bits
 PROTOCOLS_WITH_PORTS = (6, 17, 132)  # whose ports the programs read
 

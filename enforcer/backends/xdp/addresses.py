@@ -27,12 +27,12 @@ from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewCl
 from enforcer.backends.xdp.tables.read6 import read6
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
 from enforcer.kernel.bpf.rcu import store_fence
+from enforcer.model.abi import TABLE_PAGE_BYTES
 from enforcer.model.errors import KernelError
 from enforcer.system import directories
 
 U32 = npt.NDArray[np.uint32]
 
-PAGE = 1 << 18  # octets of a map element of lists and buckets (PAGE_OCTETS)
 MOST_CLASSES = 1 << 16
 _LEAST_CLASSES = 64
 
@@ -209,7 +209,7 @@ def _create(name: str, octets: int) -> Map:
     """A map for that many octets; lists, nodes and buckets with room for half as many again, and a page at least."""
     if name in ("sieve4", "root4", "root6"):
         return _array(name, octets, 1)
-    size = NODE6.itemsize if name == "nodes6" else PAGE
+    size = NODE6.itemsize if name == "nodes6" else TABLE_PAGE_BYTES
     least = 1024 if name == "nodes6" else 1
     return _array(name, size, max(least, -(-octets * 3 // (2 * size))))
 

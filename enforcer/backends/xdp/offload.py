@@ -16,6 +16,8 @@ import numpy.typing as npt
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
+from enforcer.model import abi
+from enforcer.model.abi import ANY_PROTOCOL, MAX_LENGTHS6, PORT_ANY, PORT_INBOUND, PORT_RETURN
 from enforcer.model.errors import HostError, KernelError
 from enforcer.model.nets import Nets
 from enforcer.planning.plan import InterfacePlan
@@ -25,14 +27,11 @@ from enforcer.policy.ruletable import Entry, IpSet
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
-# bpf/include/offload.h
-MAX_LENGTHS6 = 32
-SIDE_INBOUND, SIDE_RETURN, SIDE_ANY = range(3)
-ANY_PROTOCOL = 0
-NET4 = np.dtype([("length", "=u4"), ("address", ">u4")])
-NET6 = np.dtype([("length", "=u4"), ("high", ">u8"), ("low", ">u8")])
-SETTINGS = np.dtype([("own_address_first", "=u4"), ("own_address_last", "=u4")])
-FAILSAFE_PORT = np.dtype([("port", ">u2"), ("protocol", "u1"), ("side", "u1")])
+NET4, LENGTH4 = np.dtype(abi.NET4), np.dtype(abi.LENGTH4)
+SETTINGS, FAILSAFE_PORT = np.dtype(abi.OFFLOAD_SETTINGS), np.dtype(abi.FAILSAFE_PORT)
+# Four big-endian words are two big-endian halves.
+_HALVES = [("high", ">u8"), ("low", ">u8")]
+NET6, LENGTH6 = np.dtype([abi.NET6[0], *_HALVES]), np.dtype([abi.LENGTH6[0], *_HALVES])
 
 # Pinned name -> the map's name in the program.
 OFFLOAD_MAPS = {
@@ -207,12 +206,12 @@ def _lengths(column: U32) -> list[int]:
 
 
 def _masks4(lengths: Sequence[int]) -> npt.NDArray[np.void]:
-    return np.array([(length, 0xFFFFFFFF >> length ^ 0xFFFFFFFF) for length in lengths or [0]], NET4)
+    return np.array([(length, 0xFFFFFFFF >> length ^ 0xFFFFFFFF) for length in lengths or [0]], LENGTH4)
 
 
 def _masks6(lengths: Sequence[int]) -> npt.NDArray[np.void]:
     masks = [(length, _FULL6 >> length ^ _FULL6) for length in lengths or [0]]
-    return np.array([(length, mask >> 64, mask & _LOW) for length, mask in masks], NET6)
+    return np.array([(length, mask >> 64, mask & _LOW) for length, mask in masks], LENGTH6)
 
 
 def _array(values: npt.NDArray[np.generic]) -> Filling:
@@ -225,9 +224,9 @@ def _hash(keys: npt.NDArray[np.void], entries: U32) -> Filling:
 
 def _failsafe(inbound: Iterable[Failsafe], outbound: Iterable[Failsafe]) -> Filling:
     """Ports that pass, whatever their net: which net a packet is from is left to raw (XDP passes what is open)."""
-    ports = {(item.port, item.protocol, SIDE_INBOUND) for item in inbound}
-    ports |= {(item.port, item.protocol, SIDE_RETURN) for item in outbound}
-    ports |= {(0, protocol, SIDE_ANY) for _, protocol, _ in ports}
+    ports = {(item.port, item.protocol, PORT_INBOUND) for item in inbound}
+    ports |= {(item.port, item.protocol, PORT_RETURN) for item in outbound}
+    ports |= {(0, protocol, PORT_ANY) for _, protocol, _ in ports}
     if ports:
-        ports.add((0, ANY_PROTOCOL, SIDE_ANY))
+        ports.add((0, ANY_PROTOCOL, PORT_ANY))
     return Filling(np.array(sorted(ports), FAILSAFE_PORT).tobytes(), b"\1" * len(ports), len(ports))

@@ -11,8 +11,8 @@ from enforcer.backends.base import Fill, Holding
 from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.state.layout import TablePins
 from enforcer.backends.xdp.state.read import Installed
+from enforcer.model.abi import MAX_BITS
 from enforcer.model.vocabulary import STAGE_OF_MODE
-from enforcer.planning.xdp_capability import MAX_BITS
 
 
 def holding(pin_root: Path, installed: Installed, called: Mapping[int, str]) -> Holding:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from enforcer.backends.xdp.compile.ports import PAGE
 from enforcer.backends.xdp.compile.receiver import Receiver
-from enforcer.backends.xdp.compile.rows import ROW, XdpRows, address_rows, row_octets
+from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, row_octets
 from enforcer.backends.xdp.state.generation import Contents, Elements
 from enforcer.backends.xdp.state.manifest import Members
+from enforcer.model.abi import ADDRESS_ROWS_BYTES, NAMED_KEY_BYTES, PORT_PAGE_BYTES, PORT_ROWS_BYTES, ROW_BYTES
 from enforcer.planning.plan import InterfacePlan
-
-ADDRESS_ROWS = 4 * ROW
-NAMED_KEY = 24
 
 
 def contents_of(
@@ -28,26 +25,31 @@ def contents_of(
     policy = rows.policy + rows.ports.directories.tobytes()
     arrays = {
         "policy": Elements(len(policy), policy),
-        "tiers": Elements(ROW, rows.tiers),
+        "tiers": Elements(ROW_BYTES, rows.tiers),
         "rows": rows_of_classes(plan, members, capacity, ipv6=ipv6),
-        "protocols": Elements(ROW, rows.protocols),
-        "port_pages": Elements(2 * PAGE, rows.ports.pages.tobytes()),
-        "port_rows": Elements(2 * ROW, b"".join(map(_pair, rows.ports.rows))),
+        "protocols": Elements(ROW_BYTES, rows.protocols),
+        "port_pages": Elements(PORT_PAGE_BYTES, rows.ports.pages.tobytes()),
+        "port_rows": Elements(PORT_ROWS_BYTES, b"".join(map(_pair, rows.ports.rows))),
     }
     named = rows.ports.named
-    hashes = {"named": (Elements(NAMED_KEY, b"".join(named)), Elements(2 * ROW, b"".join(map(_pair, named.values()))))}
+    hashes = {
+        "named": (
+            Elements(NAMED_KEY_BYTES, b"".join(named)),
+            Elements(PORT_ROWS_BYTES, b"".join(map(_pair, named.values()))),
+        )
+    }
     return Contents(settings, arrays, hashes, len(rows.names))
 
 
 def rows_of_classes(plan: InterfacePlan, members: Members, capacity: int, *, ipv6: bool) -> Elements:
     """What each class of addresses means to an interface, by number; nothing for numbers that no class has."""
-    data = bytearray(capacity * ADDRESS_ROWS)
+    data = bytearray(capacity * ADDRESS_ROWS_BYTES)
     rendered = address_rows(plan, members, ipv6=ipv6)
     for at, number in enumerate(members):
-        data[number * ADDRESS_ROWS : (number + 1) * ADDRESS_ROWS] = rendered[
-            at * ADDRESS_ROWS : (at + 1) * ADDRESS_ROWS
+        data[number * ADDRESS_ROWS_BYTES : (number + 1) * ADDRESS_ROWS_BYTES] = rendered[
+            at * ADDRESS_ROWS_BYTES : (at + 1) * ADDRESS_ROWS_BYTES
         ]
-    return Elements(ADDRESS_ROWS, bytes(data))
+    return Elements(ADDRESS_ROWS_BYTES, bytes(data))
 
 
 def _pair(pair: tuple[int, int]) -> bytes:

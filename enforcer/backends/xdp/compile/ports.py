@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.model.abi import (
+    NAMED_KEY,
+    NEXT_IS_PAGE,
+    PORT_PAGE_BYTES,
+    PORT_PAGE_ENTRIES,
+    SIDE_DESTINATION,
+    SIDE_SOURCE,
+)
 from enforcer.model.nets import IPAddress
 from enforcer.policy.resources import IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, PortSet
 
 NUMBERS = 1 << 16
-PAGE = 256
-PORT_PAGE = 1 << 31  # a directory leads to a page, and not to a row
-_NAMED_KEY = struct.Struct("=16sHBBB3x")  # struct named_key
-SIDE_SOURCE, SIDE_DESTINATION = 0, 1
+_NAMED_KEY = np.dtype(NAMED_KEY)
 
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
@@ -65,7 +68,7 @@ def ports_of(entries: Sequence[Entry], port_sets: Mapping[str, PortSet]) -> Port
     icmp = _icmp_directory(entries, numbering)
     if len(numbering.rows) > NUMBERS:
         raise TooManyPorts(f"ports that differ in {len(numbering.rows)} ways; XDP holds {NUMBERS}")
-    pages = [np.frombuffer(page, np.uint16) for page in numbering.pages or [bytes(2 * PAGE)]]
+    pages = [np.frombuffer(page, np.uint16) for page in numbering.pages or [bytes(PORT_PAGE_BYTES)]]
     directories = np.stack([source, destination, icmp, icmp])
     return Ports(directories, np.stack(pages), tuple(numbering.rows), _named(entries, port_sets))
 
@@ -106,7 +109,7 @@ def _icmp_directory(entries: Sequence[Entry], numbering: _Numbering) -> U32:
     """By type and code. One serves both families: an entry's protocol says whose types it means."""
     asked = {icmp.type for entry in entries for icmp in (entry.icmp, entry.not_icmp) if icmp and icmp.type is not None}
     other = numbering.row(_icmp_pair(entries, None, 0))
-    numbers = np.full((PAGE, PAGE), other)
+    numbers = np.full((PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES), other)
     for kind in asked:
         codes = {entry_code for entry in entries for entry_code in _codes(entry, kind)}
         numbers[kind] = numbering.row(_icmp_pair(entries, kind, None))
@@ -134,10 +137,10 @@ def _icmp_pair(entries: Sequence[Entry], kind: int | None, code: int | None) -> 
 
 def _paged(numbers: npt.NDArray[np.int64], numbering: _Numbering) -> U32:
     """A directory. Where a high octet has one row for all low ones it leads there, which spares a look-up."""
-    pages = numbers.reshape(PAGE, PAGE)
+    pages = numbers.reshape(PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES)
     found = pages[:, 0].astype(np.uint32)
     for high in np.flatnonzero((pages != pages[:, :1]).any(axis=1)).tolist():
-        found[high] = PORT_PAGE | numbering.page(pages[high].astype(np.uint16))
+        found[high] = NEXT_IS_PAGE | numbering.page(pages[high].astype(np.uint16))
     return found
 
 
@@ -158,6 +161,5 @@ def _keys(port_set: PortSet, side: int) -> Iterable[bytes]:
 
 
 def _key(address: IPAddress, port: int, protocol: int, side: int) -> bytes:
-    port_be = int.from_bytes(struct.pack("!H", port), "little" if struct.pack("=H", 1)[0] else "big")
-    family = 4 if isinstance(address, ipaddress.IPv4Address) else 6
-    return _NAMED_KEY.pack(address.packed.ljust(16, b"\0"), port_be, protocol, side, family)
+    words = np.frombuffer(address.packed.ljust(16, b"\0"), ">u4")
+    return np.array((words, port, protocol, side, address.version, 0), _NAMED_KEY).tobytes()

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.xdp.compile.ports import Ports, ports_of
+from enforcer.model.abi import MAX_BITS, PROTOCOLS, ROW_BYTES
 from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action
 from enforcer.planning.plan import InterfacePlan
-from enforcer.planning.xdp_capability import MAX_BITS, failsafe_entries
+from enforcer.planning.xdp_capability import failsafe_entries
 from enforcer.policy.ruletable import AddressMatch, Entry
 
-ROW = 64  # octets of struct row
-PROTOCOLS = 257  # protocol numbers, and "unknown"
 FAMILY_OF_ICMP = {1: 4, 58: 6}
 
 Members = Mapping[int, frozenset[str]]
@@ -196,7 +195,7 @@ def _rows(rows: Iterator[int] | Sequence[int]) -> bytes:
 
 def row_octets(row: int) -> bytes:
     """A row as the program reads it: words in the machine's byte order, the first one first."""
-    return np.frombuffer(row.to_bytes(ROW, "little"), "<u8").astype(np.uint64).tobytes()
+    return np.frombuffer(row.to_bytes(ROW_BYTES, "little"), "<u8").astype(np.uint64).tobytes()
 
 
 def _id(nets: tuple[IPNetwork, ...]) -> str:

@@ -21,9 +21,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS
+from enforcer.model.abi import ABI_VERSION
 from enforcer.model.vocabulary import Mode
-
-ABI_VERSION = 2
 
 # Maps that interfaces share; names are those of the program.
 TABLES = ("sieve4", "root4", "lists4", "root6", "nodes6", "buckets6", "lists6")

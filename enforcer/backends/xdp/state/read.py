@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from enforcer.backends.base import EntryCount
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, PROGRAM, Pins, all_pins
@@ -16,10 +18,11 @@ from enforcer.backends.xdp.state.manifest import Counts, Manifest
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.objects import Link, LinkInfo, program_info
 from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.model.abi import ENTRY_COUNT
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
 
-_COUNT = struct.Struct("=QQ")  # struct entry_count
+_COUNT = np.dtype(ENTRY_COUNT)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int
         for index, name in enumerate(manifest.entries):
             if name:  # a failsafe drops nothing
                 values = counters.lookup_percpu(struct.pack("=I", index))
-                found[name] = tuple((packets, size) for packets, size in map(_COUNT.unpack, values))
+                found[name] = tuple(np.frombuffer(b"".join(values), _COUNT).tolist())
     return found
 
 

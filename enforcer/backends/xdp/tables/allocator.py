@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from enforcer.backends.xdp.tables.format import NotOurs
 from enforcer.backends.xdp.tables.keys import Int
 from enforcer.backends.xdp.tables.room import Blocks, Full
-from enforcer.backends.xdp.tables.words import NotOurs
 
 
 class Allocator:

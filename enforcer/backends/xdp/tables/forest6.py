@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from enforcer.backends.xdp.tables.format import LEAF, NODE, kinds_for, kinds_of, list_words
 from enforcer.backends.xdp.tables.keys import U32, U64, Int, flat_ranges
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, NODE_WORDS, Fill, Full, Rooms6, power_of_two
-from enforcer.backends.xdp.tables.words import LARGEST_KIND6, LEAF, NODE, kinds_for, kinds_of, list_words
+from enforcer.model import abi
+from enforcer.model.abi import LARGEST_KIND6
 
-NODE6 = np.dtype(
-    [("low", "=u8"), ("below", "=u4"), ("base", "=u4"), ("last", "=u4"), ("shift", "=u4"), ("pad", "=u4", (2,))]
-)
+NODE6 = np.dtype(abi.NODE6)
 
 # A list of 8 touches two cache lines, as a node and its bucket do before their list: below that a node gains nothing.
 FEW_SEGMENTS = 8

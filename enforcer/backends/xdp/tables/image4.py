@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from enforcer.backends.xdp.tables.classes import Segments4
-from enforcer.backends.xdp.tables.keys import U16, U32, Int, first_of_equals, flat_ranges, last_of_equals
-from enforcer.backends.xdp.tables.words import (
-    LARGEST_KIND4,
+from enforcer.backends.xdp.tables.format import (
     LEAF,
     MOST_CLASS,
     PAGE_WORDS,
-    ROOT_WORDS,
+    ROOT_SHIFT4,
+    SEGMENT_SHIFT4,
     UNIT4,
     NotOurs,
     kinds_for,
@@ -27,8 +26,9 @@ from enforcer.backends.xdp.tables.words import (
     rests_of,
     whole_pages,
 )
+from enforcer.backends.xdp.tables.keys import U16, U32, Int, first_of_equals, flat_ranges, last_of_equals
+from enforcer.model.abi import LARGEST_KIND4, ROOT_WORDS
 
-_SHIFT = np.uint32(16)
 _LOW = np.uint32(0xFFFF)
 _BLOCK = np.uint32(10)  # a /22, as a shift
 _EVERY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -46,10 +46,10 @@ class Image4:
 
 
 @dataclass(frozen=True)
-class Chunks4:
-    """Segments of some /16s, one after the other: the first of the ``count[i]`` of ``chunk[i]`` starts with it."""
+class Slots4:
+    """Segments of some /16s, one after the other: the first of the ``count[i]`` of ``slot[i]`` starts with it."""
 
-    chunk: Int
+    slot: Int
     count: Int
     start: U32
     cls: U16
@@ -57,55 +57,55 @@ class Chunks4:
 
 def build4(segments: Segments4) -> Image4:
     """The tables for these segments."""
-    chunks = _chunked(segments)
-    kinds = list_kinds4(chunks)
+    slots = _of_slots(segments)
+    kinds = list_kinds4(slots)
     units = np.where(kinds == LEAF, 0, list_units4(kinds))
     order = np.argsort(-units, kind="stable")
     offsets = np.empty_like(units)
     offsets[order] = np.cumsum(units[order]) - units[order]
     lists = np.zeros(whole_pages(int(units.sum()) * _UNIT_WORDS), np.uint32)
-    words, at, values = encode4(chunks, kinds, offsets)
+    words, at, values = encode4(slots, kinds, offsets)
     lists[at] = values
-    return Image4(sieve4(chunks), words, lists)
+    return Image4(sieve4(slots), words, lists)
 
 
-def sieve4(chunks: Chunks4) -> U32:
-    """Two words of the sieve for each chunk. Bit b of word w is of the addresses from ``w << 15 | b << 10`` on."""
-    first = np.cumsum(chunks.count) - chunks.count
-    last = np.append(chunks.start[1:], np.uint32(0)) - np.uint32(1)  # of a /16's last segment: all ones below
-    low, high = ((at & _LOW) >> _BLOCK for at in (chunks.start, last))
+def sieve4(slots: Slots4) -> U32:
+    """Two words of the sieve for each slot. Bit b of word w is of the addresses from ``w << 15 | b << 10`` on."""
+    first = np.cumsum(slots.count) - slots.count
+    last = np.append(slots.start[1:], np.uint32(0)) - np.uint32(1)  # of a /16's last segment: all ones below
+    low, high = ((at & _LOW) >> _BLOCK for at in (slots.start, last))
     blocks = (_EVERY << low.astype(np.uint64)) & (_EVERY >> (np.uint64(63) - high))
-    bits = np.bitwise_or.reduceat(np.where(chunks.cls != 0, blocks, np.uint64(0)), first)
+    bits = np.bitwise_or.reduceat(np.where(slots.cls != 0, blocks, np.uint64(0)), first)
     return np.column_stack([bits, bits >> _HALF]).astype(np.uint32).reshape(-1)
 
 
 def holds4(sieve: U32, segments: Segments4) -> bool:
     """Whether a sieve lets through all that has a class. What lets through more is what a change left half-way."""
-    wanted = sieve4(_chunked(segments))
+    wanted = sieve4(_of_slots(segments))
     return len(sieve) == len(wanted) and not (wanted & ~sieve).any()
 
 
-def list_kinds4(chunks: Chunks4) -> Int:
-    """What kind of word each chunk needs: LEAF, or a list's."""
-    return np.where(chunks.count == 1, LEAF, kinds_for(chunks.count))
+def list_kinds4(slots: Slots4) -> Int:
+    """What kind of word each slot needs: LEAF, or a list's."""
+    return np.where(slots.count == 1, LEAF, kinds_for(slots.count))
 
 
 def list_units4(kinds: Int) -> Int:
-    """How many times 16 octets lists of these kinds take."""
+    """How many times 16 bytes lists of these kinds take."""
     return np.left_shift(1, kinds) >> 1
 
 
-def encode4(chunks: Chunks4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
-    """Words of the root, and what to write in the lists: ``(words[chunks], places, values)``.
+def encode4(slots: Slots4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
+    """Words of the root, and what to write in the lists: ``(words[slots], places, values)``.
 
-    ``offsets[i]``: where the list of chunk i lies, in units of 16 octets; not read for a leaf.
+    ``offsets[i]``: where the list of slot i lies, in units of 16 bytes; not read for a leaf.
     """
-    first = np.cumsum(chunks.count) - chunks.count
-    words = np.where(kinds == LEAF, chunks.cls[first].astype(np.uint32), list_words(kinds, offsets))
+    first = np.cumsum(slots.count) - slots.count
+    words = np.where(kinds == LEAF, slots.cls[first].astype(np.uint32), list_words(kinds, offsets))
     listed = np.flatnonzero(kinds != LEAF)
     size = np.left_shift(2, kinds[listed])
-    count = chunks.count[listed]
-    segments = (chunks.start << _SHIFT) | chunks.cls
+    count = slots.count[listed]
+    segments = (slots.start << SEGMENT_SHIFT4) | slots.cls
     if len(listed) < len(kinds):
         segments = segments[flat_ranges(first[listed], count)]
     # Each list is its segments, then its last one again and again.
@@ -114,29 +114,29 @@ def encode4(chunks: Chunks4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
     return words, flat_ranges(offsets[listed] * _UNIT_WORDS, size), np.repeat(segments, repeats)
 
 
-def _chunked(segments: Segments4) -> Chunks4:
+def _of_slots(segments: Segments4) -> Slots4:
     """All /16s: a segment that goes on into the next /16 starts there anew."""
-    borders = np.arange(ROOT_WORDS, dtype=np.uint32) << _SHIFT
+    borders = np.arange(ROOT_WORDS, dtype=np.uint32) << ROOT_SHIFT4
     at = np.searchsorted(segments.start, borders, side="right") - 1
     missing = segments.start[at] != borders
     start = np.insert(segments.start, at[missing] + 1, borders[missing])
     cls = np.insert(segments.cls, at[missing] + 1, segments.cls[at[missing]])
-    count = np.bincount((start >> _SHIFT).astype(np.int64), minlength=ROOT_WORDS)
-    return Chunks4(np.arange(ROOT_WORDS), count, start, cls)
+    count = np.bincount((start >> ROOT_SHIFT4).astype(np.int64), minlength=ROOT_WORDS)
+    return Slots4(np.arange(ROOT_WORDS), count, start, cls)
 
 
 def read4(root: U32, lists: U32) -> Segments4:
     """The segments that the tables say. NotOurs (a ValueError) for what neither builds nor changes leave there."""
     if len(root) != ROOT_WORDS:
         raise NotOurs(f"root4: expected {ROOT_WORDS} words, found {len(root)}")
-    chunks = decode4(root, lists, np.arange(ROOT_WORDS))
-    changes = first_of_equals(chunks.cls)
-    return Segments4(chunks.start[changes], chunks.cls[changes])
+    slots = decode4(root, lists, np.arange(ROOT_WORDS))
+    changes = first_of_equals(slots.cls)
+    return Segments4(slots.start[changes], slots.cls[changes])
 
 
-def decode4(root: U32, lists: U32, chunk: Int) -> Chunks4:
+def decode4(root: U32, lists: U32, slot: Int) -> Slots4:
     """The segments of some /16s (sorted numbers), neighbours differing. NotOurs as for :func:`read4`."""
-    words = np.ascontiguousarray(root[chunk])  # once: programs never write, but a copy cannot change underfoot
+    words = np.ascontiguousarray(root[slot])  # once: programs never write, but a copy cannot change underfoot
     kinds = kinds_of(words)
     leaf = kinds == LEAF
     size = np.where(leaf, 1, np.left_shift(2, kinds))
@@ -152,18 +152,18 @@ def decode4(root: U32, lists: U32, chunk: Int) -> Chunks4:
     entries[first[leaf]] = words[leaf]
     if (entries[first] > MOST_CLASS).any():
         raise NotOurs("lists4: a list that does not start with 0")
-    return _decoded(chunk, size, entries)
+    return _decoded(slot, size, entries)
 
 
-def _decoded(chunk: Int, size: Int, entries: U32) -> Chunks4:
-    base = np.repeat(chunk.astype(np.uint32) << _SHIFT, size)
-    start, cls = base | entries >> _SHIFT, (entries & _LOW).astype(np.uint16)
+def _decoded(slot: Int, size: Int, entries: U32) -> Slots4:
+    base = np.repeat(slot.astype(np.uint32) << ROOT_SHIFT4, size)
+    start, cls = base | entries >> SEGMENT_SHIFT4, (entries & _LOW).astype(np.uint16)
     if (start[1:] < start[:-1]).any():
         raise NotOurs("lists4: a list that is not sorted")
     keep = last_of_equals(start)
-    start, cls, owner = start[keep], cls[keep], np.repeat(np.arange(len(chunk)), size)[keep]
+    start, cls, owner = start[keep], cls[keep], np.repeat(np.arange(len(slot)), size)[keep]
     keep = first_of_equals(owner) | first_of_equals(cls)
-    return Chunks4(chunk, np.bincount(owner[keep], minlength=len(chunk)), start[keep], cls[keep])
+    return Slots4(slot, np.bincount(owner[keep], minlength=len(slot)), start[keep], cls[keep])
 
 
 def lookup4(sieve: U32, root: U32, lists: U32, addresses: U32) -> U16:
@@ -173,7 +173,7 @@ def lookup4(sieve: U32, root: U32, lists: U32, addresses: U32) -> U16:
 
 
 def _lookup(root: U32, lists: U32, addresses: U32) -> U16:
-    words = root[addresses >> _SHIFT]
+    words = root[addresses >> ROOT_SHIFT4]
     kinds, low = kinds_of(words), addresses & _LOW
     leaf = kinds == LEAF
     page = rests_of(words) * _UNIT_WORDS // PAGE_WORDS * PAGE_WORDS
@@ -185,7 +185,7 @@ def _lookup(root: U32, lists: U32, addresses: U32) -> U16:
     step = np.left_shift(1, kinds)
     for _ in range(LARGEST_KIND4 + 1):
         there = lists[page + (offset + at + step) % PAGE_WORDS]
-        at += np.where(there >> _SHIFT <= low, step, 0)
+        at += np.where(there >> SEGMENT_SHIFT4 <= low, step, 0)
         step >>= 1
     found = lists[page + (offset + at) % PAGE_WORDS] & _LOW
     return np.where(outside, 0, np.where(leaf, words & _LOW, found)).astype(np.uint16)

@@ -14,20 +14,20 @@ import numpy.typing as npt
 
 from enforcer.backends.xdp.tables.classes import Segments6
 from enforcer.backends.xdp.tables.forest6 import MOST_NODES, NODE6, Forest6
-from enforcer.backends.xdp.tables.keys import U16, U32, U64, Int, first_of_equals
-from enforcer.backends.xdp.tables.read6 import CHUNK_SHIFT, Rows6, read6
-from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Fill, Fresh, Rooms6
-from enforcer.backends.xdp.tables.words import (
+from enforcer.backends.xdp.tables.format import (
     LEAF,
-    MAX_STEPS6,
     NODE,
     PAGE_WORDS,
-    ROOT_WORDS,
+    ROOT_SHIFT6,
     UNIT6,
     kinds_of,
     rests_of,
     whole_pages,
 )
+from enforcer.backends.xdp.tables.keys import U16, U32, U64, Int, first_of_equals
+from enforcer.backends.xdp.tables.read6 import Rows6, read6
+from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Fill, Fresh, Rooms6
+from enforcer.model.abi import MAX_STEPS6, ROOT_WORDS
 
 __all__ = ["NODE6", "Image6", "Rows6", "build6", "lookup6", "read6", "top_rows"]
 
@@ -47,10 +47,10 @@ class Image6:
 
 def build6(segments: Segments6) -> Image6:
     """The tables for these segments."""
-    first = np.arange(ROOT_WORDS, dtype=np.uint64) << CHUNK_SHIFT
+    first = np.arange(ROOT_WORDS, dtype=np.uint64) << ROOT_SHIFT6
     nodes, buckets, lists = Fresh(), Fresh(), Fresh()
     rooms = Rooms6(nodes, buckets, lists)
-    rows = _chunked(segments, first)
+    rows = _of_slots(segments, first)
     rows = top_rows(rows, first, first | (_LAST >> np.uint64(16)), rooms)
     begin = np.searchsorted(rows.high, first)
     root = Forest6(rows.high, rows.value, rooms).words(
@@ -71,7 +71,7 @@ def _filled(fills: list[Fill], words: int) -> U32:
     return array
 
 
-def _chunked(segments: Segments6, first: U64) -> Rows6:
+def _of_slots(segments: Segments6, first: U64) -> Rows6:
     """The segments, and each /16's start as well."""
     at = np.searchsorted(segments.high, first, side="left")  # the first segment not below first << 64, ...
     inner = np.minimum(at, len(segments) - 1)
@@ -123,7 +123,7 @@ def _led(rows: Rows6) -> Rows6:
 
 def lookup6(image: Image6, high: U64, low: U64) -> U16:
     """The classes of addresses (two halves, host order), word for word as the program finds them."""
-    words, key = image.root[(high >> CHUNK_SHIFT).astype(np.int64)], high.copy()
+    words, key = image.root[(high >> ROOT_SHIFT6).astype(np.int64)], high.copy()
     found = np.zeros(len(high), np.uint32)
     left = np.arange(len(high))
     for _ in range(MAX_STEPS6):

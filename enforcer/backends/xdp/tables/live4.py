@@ -11,13 +11,13 @@ import numpy as np
 
 from enforcer.backends.xdp.tables.allocator import Allocator
 from enforcer.backends.xdp.tables.edits import Edit
-from enforcer.backends.xdp.tables.image4 import Chunks4, decode4, encode4, list_kinds4, list_units4, sieve4
+from enforcer.backends.xdp.tables.format import LEAF, PAGE_WORDS, ROOT_SHIFT4, UNIT4, NotOurs, kinds_of, rests_of
+from enforcer.backends.xdp.tables.image4 import Slots4, decode4, encode4, list_kinds4, list_units4, sieve4
 from enforcer.backends.xdp.tables.keys import U32, Int, Keys, counts_of, distinct, flat_ranges
 from enforcer.backends.xdp.tables.patch import Patch, Points, Taking, changed_units
 from enforcer.backends.xdp.tables.room import Blocks, Fill
-from enforcer.backends.xdp.tables.words import LEAF, PAGE_WORDS, ROOT_WORDS, UNIT4, NotOurs, kinds_of, rests_of
+from enforcer.model.abi import ROOT_WORDS
 
-_SHIFT = np.uint32(16)
 _UNIT_WORDS = UNIT4 // 4
 
 
@@ -45,45 +45,45 @@ def plan4(
     patch: Patch,
 ) -> None:
     """Add to the patch what makes these edits, all of them within the ranges ``[first, last]``. Raises Full."""
-    begin = (first >> _SHIFT).astype(np.int64)
-    chunk = distinct(flat_ranges(begin, (last >> _SHIFT).astype(np.int64) - begin + 1))
-    old = decode4(root, lists, chunk)
-    unit_first = chunk.astype(np.uint32) << _SHIFT
+    begin = (first >> ROOT_SHIFT4).astype(np.int64)
+    slot = distinct(flat_ranges(begin, (last >> ROOT_SHIFT4).astype(np.int64) - begin + 1))
+    old = decode4(root, lists, slot)
+    unit_first = slot.astype(np.uint32) << ROOT_SHIFT4
     start, value = old.start, old.cls.astype(np.uint32)
     for edit in edits:
         start, value = edit.applied(start, value, unit_first, unit_first | np.uint32(0xFFFF))
     patch.classes.update(distinct(value).tolist())
     at = changed_units(unit_first, (old.start, old.cls), (start, value))
     if len(at):
-        new = _chunks(chunk, at, start, value)
-        patch.freed["lists4"] = [_blocks(root[new.chunk])]
+        new = _slots(slot, at, start, value)
+        patch.freed["lists4"] = [_blocks(root[new.slot])]
         _encode(new, allocator, patch)
         _sift(sieve, new, patch)
 
 
-def _chunks(chunk: Int, at: Int, start: U32, value: U32) -> Chunks4:
-    first = np.searchsorted(start, chunk.astype(np.uint32) << _SHIFT)
+def _slots(slot: Int, at: Int, start: U32, value: U32) -> Slots4:
+    first = np.searchsorted(start, slot.astype(np.uint32) << ROOT_SHIFT4)
     count = counts_of(first, len(start))
-    if len(at) < len(chunk):
+    if len(at) < len(slot):
         rows = flat_ranges(first[at], count[at])
-        start, value, count, chunk = start[rows], value[rows], count[at], chunk[at]
-    return Chunks4(chunk, count, start, value.astype(np.uint16))
+        start, value, count, slot = start[rows], value[rows], count[at], slot[at]
+    return Slots4(slot, count, start, value.astype(np.uint16))
 
 
-def _encode(chunks: Chunks4, allocator: Allocator, patch: Patch) -> None:
-    kinds = list_kinds4(chunks)
+def _encode(slots: Slots4, allocator: Allocator, patch: Patch) -> None:
+    kinds = list_kinds4(slots)
     listed = kinds != LEAF
     offsets = np.zeros_like(kinds)
     offsets[listed] = Taking(allocator, patch).take(list_units4(kinds[listed]))
-    words, places, values = encode4(chunks, kinds, offsets)
+    words, places, values = encode4(slots, kinds, offsets)
     patch.fills["lists4"] = [Fill(places, values[:, None])]
-    patch.points["root4"] = [Points(chunks.chunk, words)]
+    patch.points["root4"] = [Points(slots.slot, words)]
 
 
-def _sift(sieve: U32, chunks: Chunks4, patch: Patch) -> None:
+def _sift(sieve: U32, slots: Slots4, patch: Patch) -> None:
     """What is to be let through is so before any word leads there; what no more is, not until none does."""
-    at = flat_ranges(2 * chunks.chunk, np.full(len(chunks.chunk), 2))
-    old, new = sieve[at], sieve4(chunks)
+    at = flat_ranges(2 * slots.slot, np.full(len(slots.slot), 2))
+    old, new = sieve[at], sieve4(slots)
     more, fewer = np.flatnonzero(new & ~old), np.flatnonzero(old & ~new)
     if len(more):
         patch.fills["sieve4"] = [Fill(at[more], (old | new)[more][:, None])]

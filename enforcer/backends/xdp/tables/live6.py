@@ -12,13 +12,13 @@ import numpy.typing as npt
 from enforcer.backends.xdp.tables.allocator import Allocator
 from enforcer.backends.xdp.tables.edits import Edit
 from enforcer.backends.xdp.tables.forest6 import FEW_SEGMENTS, MANY_SEGMENTS, Forest6
+from enforcer.backends.xdp.tables.format import NODE, PAGE_WORDS, kinds_for, kinds_of, rests_of
 from enforcer.backends.xdp.tables.image6 import top_rows
 from enforcer.backends.xdp.tables.keys import U32, Int, Keys, counts_of, distinct, flat_ranges, halves6, keys6
 from enforcer.backends.xdp.tables.patch import Patch, Points, Taking, changed_units
 from enforcer.backends.xdp.tables.read6 import Rows6, Walk6, whole_walk6
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Rooms6
 from enforcer.backends.xdp.tables.slots6 import ARRAYS, LISTS, ROOT, Descent6, Ranges6, Slots6
-from enforcer.backends.xdp.tables.words import NODE, PAGE_WORDS, kinds_for, kinds_of, rests_of
 
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LIST_UNIT = 16  # words

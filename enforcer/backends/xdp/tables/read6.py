@@ -10,21 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.xdp.tables.classes import Segments6
-from enforcer.backends.xdp.tables.keys import U32, U64, Bool, Int, first_of_equals, flat_ranges
-from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Blocks, power_of_two
-from enforcer.backends.xdp.tables.words import (
+from enforcer.backends.xdp.tables.format import (
     LEAF,
-    MAX_STEPS6,
     MOST_CLASS,
     NODE,
     PAGE_WORDS,
-    ROOT_WORDS,
+    ROOT_SHIFT6,
     NotOurs,
     kinds_of,
     rests_of,
 )
+from enforcer.backends.xdp.tables.keys import U32, U64, Bool, Int, first_of_equals, flat_ranges
+from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Blocks, power_of_two
+from enforcer.model.abi import MAX_STEPS6, ROOT_WORDS
 
-CHUNK_SHIFT = np.uint64(48)
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ZERO = np.uint64(0)
 
@@ -193,7 +192,7 @@ def whole_walk6(root: U32, nodes: npt.NDArray[Any], buckets: U32, lists: U32) ->
     """A walk through everything that the root leads to. NotOurs for what we never leave there."""
     if len(root) != ROOT_WORDS:
         raise NotOurs(f"root6: expected {ROOT_WORDS} words, found {len(root)}")
-    first = np.arange(ROOT_WORDS, dtype=np.uint64) << CHUNK_SHIFT
+    first = np.arange(ROOT_WORDS, dtype=np.uint64) << ROOT_SHIFT6
     walk = Walk6(nodes, buckets, lists)
     walk.follow(Items6.top(np.array(root), first, first | (_LAST >> np.uint64(16))))
     return walk

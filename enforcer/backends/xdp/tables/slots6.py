@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.xdp.tables.forest6 import MOST_NODES
+from enforcer.backends.xdp.tables.format import LEAF, NODE, ROOT_SHIFT6, kinds_of, rests_of
 from enforcer.backends.xdp.tables.keys import U32, U64, Bool, Int, Keys, first_of_equals, flat_ranges, halves6
-from enforcer.backends.xdp.tables.read6 import CHUNK_SHIFT, Items6
+from enforcer.backends.xdp.tables.read6 import Items6
 from enforcer.backends.xdp.tables.room import NODE_WORDS
-from enforcer.backends.xdp.tables.words import LEAF, NODE, kinds_of, rests_of
 
 ARRAYS = ("root6", "buckets6", "nodes6", "lists6")  # a slot is in one of these, by number
 ROOT, BUCKETS, NODES, LISTS = range(4)
 _BELOW = 2  # the word of a node that says what is below its first bucket
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
-_CHUNK = _LAST >> np.uint64(16)
+_ROOT_SPAN = _LAST >> np.uint64(16)
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ class Descent6:
             pairs = _joined(self._into_nodes(pairs[kinds == NODE]), self._into_tails(pairs[kinds != NODE]))
 
     def _start(self) -> _Pairs:
-        begin = (self.ranges.first_high >> CHUNK_SHIFT).astype(np.int64)
-        count = (self.ranges.last_high >> CHUNK_SHIFT).astype(np.int64) - begin + 1
+        begin = (self.ranges.first_high >> ROOT_SHIFT6).astype(np.int64)
+        count = (self.ranges.last_high >> ROOT_SHIFT6).astype(np.int64) - begin + 1
         index = flat_ranges(begin, count)
-        first = index.astype(np.uint64) << CHUNK_SHIFT
+        first = index.astype(np.uint64) << ROOT_SHIFT6
         slots = Slots6(
             np.full(len(index), ROOT),
             index,
-            Items6.top(self.root[index], first, first | _CHUNK),
+            Items6.top(self.root[index], first, first | _ROOT_SPAN),
             np.full(len(index), MOST_NODES),
         )
         return _numbered(slots, np.repeat(np.arange(len(begin)), count))

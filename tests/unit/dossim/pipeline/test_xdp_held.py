@@ -9,7 +9,8 @@ import pytest
 
 from dossim.pipeline.explain import Explainer
 from dossim.pipeline.policy import Policy
-from dossim.pipeline.xdp_held import MAX_BITS, MAX_TIERS_LEFT, Held, held_rules, why_not_offload
+from dossim.pipeline.xdp_held import Held, held_rules, why_not_offload
+from enforcer.model.abi import MAX_BITS, MAX_SKIPS
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Action, Mode, Stage
 from enforcer.policy.resources import (
@@ -96,7 +97,7 @@ def tiers(number: int) -> list[GlobalNetworkPolicy]:
 
 def test_it_follows_pass_in_16_tiers() -> None:
     orders = tuple(Tier(f"t{at:02}", order=float(at)) for at in range(20))
-    assert len(held(resources(*tiers(16), untracked("last", DENY), tiers=orders)).rules) == MAX_TIERS_LEFT * 3 + 1
+    assert len(held(resources(*tiers(16), untracked("last", DENY), tiers=orders)).rules) == MAX_SKIPS * 3 + 1
     found = held(resources(*tiers(17), untracked("last", DENY), tiers=orders))
     assert len(found.rules) == 16 * 3 + 1, "the Deny of the 17th tier still is"
     assert found.stopper is not None

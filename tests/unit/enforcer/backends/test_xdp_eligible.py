@@ -8,8 +8,9 @@ from ipaddress import ip_network
 import pytest
 
 from enforcer.backends.xdp.state.layout import quoted
+from enforcer.model.abi import MAX_BITS
 from enforcer.model.vocabulary import Action, Direction, Mode
-from enforcer.planning.xdp_capability import MAX_BITS, failsafe_entries, held, obstacles, why_not_offload
+from enforcer.planning.xdp_capability import failsafe_entries, held, obstacles, why_not_offload
 from enforcer.policy.resources import TCP, UDP, Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
 

@@ -12,9 +12,9 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from enforcer.backends.xdp.compile.contents import contents_of
-from enforcer.backends.xdp.compile.ports import PORT_PAGE
 from enforcer.backends.xdp.compile.receiver import Receiver
-from enforcer.backends.xdp.compile.rows import ROW, address_rows, atoms, render
+from enforcer.backends.xdp.compile.rows import address_rows, atoms, render
+from enforcer.model.abi import NEXT_IS_PAGE, ROW_BYTES
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import InterfacePlan
@@ -412,7 +412,7 @@ def test_pages_and_rows_of_the_same_content_are_stored_once() -> None:
     found = render(many).ports
     # A page for each high octet of destinations; what is the same for all low octets needs none.
     assert (found.pages.shape, len(found.rows)) == ((256, 256), 1 + 257)
-    assert not (render(plan_of(ALL)).ports.directories & PORT_PAGE).any()
+    assert not (render(plan_of(ALL)).ports.directories & NEXT_IS_PAGE).any()
 
 
 def test_atoms_are_lists_of_nets_by_content_and_sets_by_id() -> None:
@@ -433,7 +433,7 @@ def test_what_is_not_held_asks_for_nothing() -> None:
 def test_rows_of_classes_come_in_the_order_given() -> None:
     plan = plan_of(ELSEWHERE)
     octets = address_rows(plan, {7: frozenset({"n:10.0.0.0/8", "of another interface"}), 0: frozenset()})
-    assert [octets[at] for at in (0, 4 * ROW)] == [1, 0]
+    assert [octets[at] for at in (0, 4 * ROW_BYTES)] == [1, 0]
 
 
 def test_the_largest_policy_renders() -> None:
@@ -449,4 +449,4 @@ def test_the_largest_policy_renders() -> None:
     plan = plan_of(*entries)
     assert plan.held == 512
     render(plan)
-    assert len(address_rows(plan, {number: frozenset({"s:four"}) for number in range(5000)})) >= 5000 * ROW
+    assert len(address_rows(plan, {number: frozenset({"s:four"}) for number in range(5000)})) >= 5000 * ROW_BYTES

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enforcer.backends.xdp.state.generation import Contents, Elements
+from enforcer.model.abi import MAX_SKIPS, PROTOCOL_UNKNOWN
 from tests.support.ruletables import Packet
 
 ROW = struct.Struct("=8Q")
 POLICY = ("deny", "skip", "ask_protocol", "ask_ports", "ask_icmp", "portless")
 SOURCE, DESTINATION, ICMP, ICMPV6 = range(4)  # enum port_directory; the first two are enum side as well
-PROTOCOL_UNKNOWN = 256
-MAX_SKIPS = 16
 WITH_PORTS = (6, 17, 132)
 
 

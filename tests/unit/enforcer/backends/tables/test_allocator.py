@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.backends.xdp.tables.allocator import Allocator
+from enforcer.backends.xdp.tables.format import NotOurs
 from enforcer.backends.xdp.tables.room import Blocks, Fresh, Full, power_of_two
-from enforcer.backends.xdp.tables.words import NotOurs
 
 
 def sizes(*units: int) -> npt.NDArray[np.int64]:

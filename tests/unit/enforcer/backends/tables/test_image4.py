@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from enforcer.backends.xdp.tables.classes import Segments4, classify
+from enforcer.backends.xdp.tables.format import PAGE_WORDS, NotOurs
 from enforcer.backends.xdp.tables.image4 import build4, lookup4, read4
-from enforcer.backends.xdp.tables.words import PAGE_OCTETS, PAGE_WORDS, NotOurs
+from enforcer.model.abi import TABLE_PAGE_BYTES
 from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
@@ -58,7 +59,7 @@ def test_lists_are_aligned_to_their_size() -> None:
     offset, octets = (image.root & 0x0FFFFFFF).astype(np.int64) * 16, 8 << kinds.astype(np.int64)
     assert set(kinds[:15].tolist()) == {1, *range(1, 15)}
     assert (offset[:15] % octets[:15] == 0).all()
-    assert (octets <= PAGE_OCTETS).all()
+    assert (octets <= TABLE_PAGE_BYTES).all()
 
 
 def test_the_abi_spells_a_small_list_so() -> None:
@@ -85,7 +86,7 @@ def word(kind: int, offset: int) -> int:
 
 GARBAGE = {
     "a class beyond 65,535": (0x10000, []),
-    "a list beyond the pages": (word(1, PAGE_OCTETS // 16), []),
+    "a list beyond the pages": (word(1, TABLE_PAGE_BYTES // 16), []),
     "a list that is not aligned": (word(2, 1), []),
     "a list that does not start with 0": (word(1, 0), [1 << 16]),
     "a list that is not sorted": (word(1, 0), [0, 5 << 16, 4 << 16, 6 << 16]),
@@ -122,7 +123,7 @@ def test_random_garbage_is_refused_or_read_without_another_error() -> None:
 
 
 def test_a_lookup_in_a_page_that_is_not_there_finds_class_0() -> None:
-    root = np.full(1 << 16, word(1, PAGE_OCTETS // 16), np.uint32)
+    root = np.full(1 << 16, word(1, TABLE_PAGE_BYTES // 16), np.uint32)
     assert lookup4(
         np.full(1 << 17, 0xFFFFFFFF, np.uint32), root, np.ones(PAGE_WORDS, np.uint32), brute.array4([5])
     ).tolist() == [0]

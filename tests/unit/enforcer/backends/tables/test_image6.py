@@ -8,10 +8,11 @@ import pytest
 
 from enforcer.backends.xdp.tables.classes import Segments6, classify
 from enforcer.backends.xdp.tables.forest6 import NODE6
+from enforcer.backends.xdp.tables.format import PAGE_WORDS, NotOurs
 from enforcer.backends.xdp.tables.image6 import Image6, build6, lookup6, read6
 from enforcer.backends.xdp.tables.keys import keys6
 from enforcer.backends.xdp.tables.read6 import whole_walk6
-from enforcer.backends.xdp.tables.words import PAGE_OCTETS, PAGE_WORDS, NotOurs
+from enforcer.model.abi import TABLE_PAGE_BYTES
 from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
@@ -49,7 +50,7 @@ TABLES = {
     "crowds at all distances": {
         "a": single(sorted({DOC + (near << bit) for bit in range(0, 108, 4) for near in range(16)}))
     },
-    "the last of each /16": {"a": single([(chunk << 112) - 1 for chunk in range(1, 40)])},
+    "the last of each /16": {"a": single([(slot << 112) - 1 for slot in range(1, 40)])},
 }
 
 
@@ -58,8 +59,8 @@ def image_of(atoms: dict[str, Nets]) -> tuple[Segments6, Image6]:
     return segments, build6(segments)
 
 
-def kind_at(image: Image6, chunk: int) -> int:
-    return int(image.root[chunk] >> 28)
+def kind_at(image: Image6, slot: int) -> int:
+    return int(image.root[slot] >> 28)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -73,7 +74,7 @@ def test_lookups_find_the_class_and_reading_gives_the_segments_back(name: str) -
 
 def test_up_to_four_boundaries_are_a_list_more_a_node() -> None:
     _, image = image_of({"a": Nets.of(["2001:db8::/32", "2001:db9:1::/48", "2002:db8::/32"])})
-    assert [kind_at(image, chunk) for chunk in (0x2001, 0x2002, 0x2003)] == [2, 1, 0]
+    assert [kind_at(image, slot) for slot in (0x2001, 0x2002, 0x2003)] == [2, 1, 0]
     _, image = image_of({"a": spread(4, DOC, 5 << 80, 48)})  # eight boundaries
     assert kind_at(image, 0x2001) == NODE
 
@@ -112,7 +113,7 @@ def test_lists_are_aligned_to_their_size_and_within_a_page() -> None:
     _, image = image_of(TABLES["crowds at all distances"])
     for blocks in whole_walk6(image.root, image.nodes, image.buckets, image.lists).used["lists6"]:
         assert (blocks.offset % blocks.units == 0).all()
-        assert (blocks.units * 64 <= PAGE_OCTETS).all()
+        assert (blocks.units * 64 <= TABLE_PAGE_BYTES).all()
 
 
 def steps(image: Image6, high: int, low: int) -> int:
@@ -166,20 +167,20 @@ def node_of(low: int, *, base: int = 0, last: int = 0, shift: int = 0, below: in
     return np.array([(low, below, base, last, shift, (0, 0))], NODE6)
 
 
-CHUNK = 77 << 48
+FIRST_KEY = 77 << 48
 GARBAGE = {
     "a class beyond 65,535": (0x10000, None),
-    "a list beyond the pages": (word(1, PAGE_OCTETS // 64), None),
+    "a list beyond the pages": (word(1, TABLE_PAGE_BYTES // 64), None),
     "a list that is not aligned": (word(2, 1), None),
     "a list of a size that no page has": (word(14, 0), None),
     "a list that starts too late": (word(1, 1), None),
     "a node that is not there": (word(NODE, 8), None),
     "a node of other keys": (word(NODE, 0), node_of(5)),
-    "a node whose first key is the slot's": (word(NODE, 0), node_of(CHUNK)),
-    "a node of buckets that are not there": (word(NODE, 0), node_of(CHUNK + 1, base=PAGE_WORDS)),
-    "a node of more buckets than keys": (word(NODE, 0), node_of(CHUNK + 1, last=9, shift=45)),
-    "a shift beyond 63": (word(NODE, 0), node_of(CHUNK + 1, shift=64)),
-    "a node in itself": (word(NODE, 0), node_of(CHUNK + 1, below=word(NODE, 0))),
+    "a node whose first key is the slot's": (word(NODE, 0), node_of(FIRST_KEY)),
+    "a node of buckets that are not there": (word(NODE, 0), node_of(FIRST_KEY + 1, base=PAGE_WORDS)),
+    "a node of more buckets than keys": (word(NODE, 0), node_of(FIRST_KEY + 1, last=9, shift=45)),
+    "a shift beyond 63": (word(NODE, 0), node_of(FIRST_KEY + 1, shift=64)),
+    "a node in itself": (word(NODE, 0), node_of(FIRST_KEY + 1, below=word(NODE, 0))),
 }
 
 
@@ -228,7 +229,7 @@ def test_lookups_that_leave_the_maps_find_class_0() -> None:
     words = np.ones(PAGE_WORDS, np.uint32)
     nodes = np.zeros(8, NODE6)
     nodes["base"] = PAGE_WORDS
-    for value in (word(1, PAGE_OCTETS // 64), word(NODE, 8), word(NODE, 0)):
+    for value in (word(1, TABLE_PAGE_BYTES // 64), word(NODE, 8), word(NODE, 0)):
         image = Image6(np.full(1 << 16, value, np.uint32), nodes, words, words)
         assert lookup6(image, *brute.arrays6([DOC])).tolist() == [0]
 

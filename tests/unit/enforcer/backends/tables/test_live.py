@@ -9,13 +9,13 @@ import pytest
 
 from enforcer.backends.xdp.tables.classes import Segments4, Segments6, classify
 from enforcer.backends.xdp.tables.edits import Registry
+from enforcer.backends.xdp.tables.format import PAGE_WORDS, NotOurs
 from enforcer.backends.xdp.tables.image4 import build4, lookup4
 from enforcer.backends.xdp.tables.image6 import Image6, build6, lookup6
 from enforcer.backends.xdp.tables.keys import keys6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live
 from enforcer.backends.xdp.tables.read6 import Items6
 from enforcer.backends.xdp.tables.slots6 import Ranges6
-from enforcer.backends.xdp.tables.words import PAGE_WORDS, NotOurs
 from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
@@ -99,7 +99,7 @@ def test_first_the_class_then_the_lists_then_the_fence_then_the_words() -> None:
     assert live.members == {0: EMPTY, 1: A, 2: AB}
 
 
-def test_only_the_chunks_that_change_are_stored_to() -> None:
+def test_only_the_slots_that_change_are_stored_to() -> None:
     live = live_of({"a": LISTED})
     ranges = Nets.of(["10.0.0.0/14"])
     patch = live.plan({"a": Changed(LISTED | Nets.of(["10.3.0.0/16"]), ranges)})

@@ -1,22 +1,25 @@
-"""The words of bpf/include/abi.h, "Addresses to classes": constants of the ABI, and what both families share."""
+"""The format of the address tables (bpf/include/abi.h, "Addresses to classes"): what both families share.
+
+A *slot* holds a word, which says what is known of the addresses it stands for; the root has one for each /16. Lists and
+buckets lie in *table pages*, the elements of their maps.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from enforcer.backends.xdp.tables.keys import U32, Int
+from enforcer.model import abi
 
-KIND_SHIFT = np.uint32(28)
-REST = np.uint32(0x0FFFFFFF)
-LEAF, NODE = 0, 15  # kinds of a word; any other is a list of 2 << kind segments
+KIND_SHIFT = np.uint32(abi.WORD_KIND_SHIFT)
+REST = np.uint32((1 << abi.WORD_KIND_SHIFT) - 1)
+LEAF, NODE = abi.WORD_LEAF, abi.WORD_NODE  # kinds of a word; any other is a list of 2 << kind segments
 MOST_CLASS = 0xFFFF
 
-PAGE_OCTETS = 1 << 18
-PAGE_WORDS = PAGE_OCTETS // 4
-ROOT_WORDS = 1 << 16
-LARGEST_KIND4, LARGEST_KIND6 = 15, 13
-MAX_STEPS6 = 12
-UNIT4, UNIT6 = 16, 64  # octets: what the offset of a list counts
+PAGE_WORDS = abi.TABLE_PAGE_BYTES // 4
+UNIT4, UNIT6 = 1 << abi.UNIT_SHIFT4, 1 << abi.UNIT_SHIFT6  # bytes: what the offset of a list counts
+ROOT_SHIFT4, ROOT_SHIFT6 = np.uint32(abi.ROOT_SHIFT4), np.uint64(abi.ROOT_SHIFT6)
+SEGMENT_SHIFT4 = np.uint32(abi.SEGMENT_SHIFT4)
 
 
 class NotOurs(ValueError):
@@ -33,7 +36,7 @@ def rests_of(words: U32) -> Int:
 
 def list_words(kinds: Int, offsets: Int) -> U32:
     """Words for lists (or nodes) at these offsets, counted in the units of the family."""
-    return (kinds << 28 | offsets).astype(np.uint32)
+    return (kinds << abi.WORD_KIND_SHIFT | offsets).astype(np.uint32)
 
 
 def kinds_for(segments: Int) -> Int:
