@@ -23,9 +23,10 @@ from pyroute2 import IPRoute
 
 from dossim.lab import names
 from dossim.lab.signals import held, unwinding
-from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf import programs
 from enforcer.kernel.bpf.libbpf import libbpf
-from enforcer.kernel.bpf.objects import BpfObject, Link, attach_xdp
+from enforcer.kernel.bpf.links import Link, attach_xdp
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.netns import entered
 from enforcer.model.vocabulary import Mode
 
@@ -160,8 +161,8 @@ class Traffic:
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
         context = ctypes.create_string_buffer(struct.pack("=IIIIII", 0, len(frame), 0, pair.near, 0, 0), 24)
-        opts = objects._TestRunOpts(
-            sz=ctypes.sizeof(objects._TestRunOpts),
+        opts = programs._TestRunOpts(
+            sz=ctypes.sizeof(programs._TestRunOpts),
             data_in=ctypes.addressof(data),
             data_size_in=len(frame),
             ctx_in=ctypes.addressof(context),
@@ -179,15 +180,15 @@ class Traffic:
             contender.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
-        opts = objects._TestRunOpts(
-            sz=ctypes.sizeof(objects._TestRunOpts),
+        opts = programs._TestRunOpts(
+            sz=ctypes.sizeof(programs._TestRunOpts),
             data_in=ctypes.addressof(data),
             data_size_in=len(frame),
             repeat=frames,
         )
         return self._timed(f"mixed{version}", opts, frames)
 
-    def _timed(self, program: str, opts: objects._TestRunOpts, frames: int) -> float:
+    def _timed(self, program: str, opts: programs._TestRunOpts, frames: int) -> float:
         """Wall-clock time: what the kernel says itself is in whole nanoseconds."""
         fd = self.program(program)
         started = time.perf_counter()

@@ -16,7 +16,8 @@ from types import TracebackType
 import numpy as np
 
 from dossim.observe.journey import JOURNEY, Journeys
-from enforcer.kernel.bpf.objects import BpfObject, attach_netfilter
+from enforcer.kernel.bpf.links import attach_netfilter
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.model.errors import KernelError, UnsupportedKernelError
 
 OBJECT = Path(__file__).parent.parent / "_bpf" / "skb_drop.bpf.o"

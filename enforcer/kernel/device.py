@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.kernel.bpf.objects import BpfObject, test_run
+from enforcer.kernel.bpf.objects import BpfObject
+from enforcer.kernel.bpf.programs import test_run
 from enforcer.model.abi import LOOK_TAKEN, LOOK_VLANS
 from enforcer.model.errors import HostError
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from enforcer.kernel.bpf.features import announces_native_xdp
-from enforcer.kernel.bpf.objects import attach_xdp, program_name, program_words
+from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
 from enforcer.kernel.bpf.offload import why_no_offload
+from enforcer.kernel.bpf.programs import program_name, program_words
 from enforcer.kernel.bpf.toolchain import PROGRAM
 from enforcer.kernel.bpf.xdp import load_pass_program, why_refused
 from enforcer.kernel.rtnetlink import LINK_TYPES, InterfaceState, gateways, interfaces

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import load_offload, render_offload
-from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf import programs
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.model.nets import Nets
@@ -57,7 +57,7 @@ class Program:
 
     def run_as_it_is(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
-        verdict, out, _ = objects.test_run(self.fd, frame)
+        verdict, out, _ = programs.test_run(self.fd, frame)
         assert out == frame
         return verdict
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf import programs
 from enforcer.kernel.bpf.bcc_compile import require_bcc
 from enforcer.kernel.bpf.bcc_object import BccObject
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, Map
@@ -56,8 +56,8 @@ def test_settings_are_compiled_in(source: Path, verdict: int) -> None:
     with BccObject(source, "picks") as obj:
         obj.set_const("verdict", verdict)
         obj.load()
-        assert objects.test_run(obj.program("picks").fd, FRAME)[:2] == (verdict, FRAME)
-        assert objects.program_info(obj.program("picks").fd).name == "picks"
+        assert programs.test_run(obj.program("picks").fd, FRAME)[:2] == (verdict, FRAME)
+        assert programs.program_info(obj.program("picks").fd).name == "picks"
 
 
 def test_maps_are_made_as_declared_but_for_their_size(source: Path) -> None:
@@ -70,7 +70,7 @@ def test_maps_are_made_as_declared_but_for_their_size(source: Path) -> None:
             assert (table.type, table.key_size, table.value_size, table.max_entries) == (ARRAY, 4, 1 << 18, 1)
             with table.mmap(writable=True) as memory:  # BPF_F_MMAPABLE is kept
                 memory[-4:] = struct.pack("=I", 1)
-            assert objects.test_run(obj.program("picks").fd, FRAME)[0] == 1
+            assert programs.test_run(obj.program("picks").fd, FRAME)[0] == 1
 
 
 def test_a_map_that_is_given_is_the_one_it_reads_and_outlives_it(source: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_map_that_is_given_is_the_one_it_reads_and_outlives_it(source: Path) -
                 assert table.id == ours.id
                 seen.update(bytes(4), bytes(8))
                 ours.update(bytes(4), bytes(size - 4) + struct.pack("=I", 1))
-                assert objects.test_run(obj.program("picks").fd, FRAME, repeat=3)[0] == 1
+                assert programs.test_run(obj.program("picks").fd, FRAME, repeat=3)[0] == 1
                 assert seen.lookup(bytes(4)) == struct.pack("=Q", 3)
         assert ours.lookup(bytes(4)) == bytes(size - 4) + struct.pack("=I", 1)
 

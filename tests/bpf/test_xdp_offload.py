@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, load_offload, render_offload
-from enforcer.kernel.bpf.objects import BpfObject, info_by_fd
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import OBJECT
+from enforcer.kernel.bpf.programs import info_by_fd
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import KernelError
 from enforcer.model.nets import Nets

@@ -11,7 +11,7 @@ import platform
 
 import pytest
 
-from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf import programs
 from enforcer.model.errors import KernelError
 from tests.bpf.xdp_frames import (
     ARP,
@@ -210,4 +210,4 @@ def test_a_malformed_hop_by_hop_header_is_decided_by_the_entries_where_there_are
 def test_a_frame_shorter_than_an_ethernet_header_cannot_be_sent(program: Program, length: int) -> None:
     """The first row of docs/packet-fates.md: the kernel refuses to make one (bpf_test_init, net/bpf/test_run.c)."""
     with pytest.raises(KernelError, match="EINVAL"):
-        objects.test_run(program.fd, bytes(length))
+        programs.test_run(program.fd, bytes(length))

@@ -15,7 +15,7 @@ from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.compile.rows import atoms, render
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.tables.classes import classify
-from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf import programs
 from enforcer.kernel.bpf.maps import Map
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage, Toolchain
@@ -42,7 +42,7 @@ class Program:
 
     def run_as_it_is(self, frame: bytes) -> int:
         """The verdict; the frame must come out as it went in."""
-        verdict, out, _ = objects.test_run(self.fd, frame)
+        verdict, out, _ = programs.test_run(self.fd, frame)
         assert out == frame
         return verdict
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from enforcer.kernel.bpf.objects import attach_xdp
+from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.rtnetlink import interface
 from enforcer.model.choices import ModeChoice

@@ -22,8 +22,8 @@ import pytest
 from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.watch import XdpWatch
 from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import Link
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.netns import current_inode
 from enforcer.model.vocabulary import Mode

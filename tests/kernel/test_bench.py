@@ -18,7 +18,7 @@ from bench.bench_xdp import XDP
 from bench.cidrs import misses4, nets4, sources4
 from bench.traffic import Traffic, frame4, traffic
 from dossim.lab import names
-from enforcer.kernel.bpf.objects import test_run as run_once
+from enforcer.kernel.bpf.programs import test_run as run_once
 
 pytestmark = pytest.mark.needs_root
 

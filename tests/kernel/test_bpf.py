@@ -16,11 +16,14 @@ import pytest
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.kernel.bpf import libbpf
 from enforcer.kernel.bpf.bpffs import ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.links import Link, attach_netfilter, attach_xdp
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import BpfObject, Link, attach_netfilter, attach_xdp, program_info, program_name
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.pins import open_pinned, pin
+from enforcer.kernel.bpf.programs import program_info, program_name
 from enforcer.kernel.bpf.toolchain import OBJECT
 from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.kernel.device import can_look
 from enforcer.model.errors import HostError, KernelError
 from enforcer.model.vocabulary import Mode
 from tests.bpf.xdp_frames import OTHER, OWN
@@ -34,7 +37,8 @@ HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6
 
 @pytest.fixture(autouse=True)
 def no_descriptor_leaks() -> Iterator[None]:
-    libbpf.libbpf()  # opens what it keeps
+    libbpf.libbpf()  # opens what it keeps, as the next line does
+    can_look()
     before = set(os.listdir("/proc/self/fd"))
     yield
     left = {os.readlink(f"/proc/self/fd/{fd}") for fd in set(os.listdir("/proc/self/fd")) - before if _is_open(fd)}

@@ -15,7 +15,7 @@ import pytest
 from enforcer.backends.iptables import installed_chains
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.enforcement.probing import probe_named
-from enforcer.kernel.bpf.objects import attach_xdp
+from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.probe import probe_host
 from enforcer.kernel.rtnetlink import interface

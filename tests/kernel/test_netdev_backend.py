@@ -12,7 +12,7 @@ from enforcer.backends.nftables import apply as transactions
 from enforcer.backends.nftables.netdev import installed, probe
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.enforcement.status import InterfaceStatus
-from enforcer.kernel.bpf.objects import attach_xdp
+from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.rtnetlink import interface
 from enforcer.model.choices import ModeChoice, RawChoice

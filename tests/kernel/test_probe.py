@@ -14,7 +14,8 @@ from pyroute2 import IPRoute
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.kernel import rtnetlink
 from enforcer.kernel.bpf.features import announces_native_xdp
-from enforcer.kernel.bpf.objects import attach_xdp, program_info
+from enforcer.kernel.bpf.links import attach_xdp
+from enforcer.kernel.bpf.programs import program_info
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.probe import probe_host
 from enforcer.kernel.rtnetlink import InterfaceState, XdpState, interface, interfaces

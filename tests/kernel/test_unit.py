@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from enforcer.enforcement.apply import Enforcer
-from enforcer.kernel.bpf.objects import attach_xdp, program_info
+from enforcer.kernel.bpf.links import attach_xdp
+from enforcer.kernel.bpf.programs import program_info
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.ip_tables import MODULES
 from enforcer.kernel.rtnetlink import interface

@@ -12,9 +12,10 @@ import pytest
 
 from dossim.observe.observer import BPF_NETFILTER, BPF_PROG_TYPE_NETFILTER, CHECKPOINTS, TRACEPOINTS
 from dossim.observe.observer import OBJECT as OBSERVER
-from enforcer.kernel.bpf.objects import BPF_F_XDP_HAS_FRAGS, BpfObject, info_by_fd
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import OBJECT as OFFLOAD
 from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
+from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS, info_by_fd
 from enforcer.kernel.bpf.toolchain import OBJECT, PROGRAM, WATCHING
 from enforcer.kernel.device import OBJECT as LOOK
 from enforcer.kernel.device import PROGRAM as LOOK_PROGRAM

@@ -11,9 +11,10 @@ from pyroute2 import IPRoute
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import Pins
+from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import attach_xdp, program_info
 from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.kernel.bpf.programs import program_info
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode

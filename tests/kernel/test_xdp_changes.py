@@ -11,7 +11,7 @@ import pytest
 
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state.layout import Pins
-from enforcer.kernel.bpf.objects import Link
+from enforcer.kernel.bpf.links import Link
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import UDP as UDP_NUMBER

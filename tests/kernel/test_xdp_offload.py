@@ -15,7 +15,7 @@ from enforcer.backends.xdp.state.generation import Loaded
 from enforcer.backends.xdp.state.layout import Pins
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import read_counts, read_installed
-from enforcer.kernel.bpf import objects
+from enforcer.kernel.bpf import programs
 from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.kernel.bpf.pins import open_pinned
 from enforcer.model.vocabulary import Mode
@@ -54,8 +54,8 @@ def test_its_generation_is_pinned_and_its_counters_are_read(pin_root: Path) -> N
     frame = udp_from("198.51.100.1")
     fd = open_pinned(pins.next / "prog")
     try:
-        assert objects.program_info(fd).name == "xdp_offload"
-        assert [objects.test_run(fd, frame)[0] for _ in range(3)] == [XDP_DROP] * 3
+        assert programs.program_info(fd).name == "xdp_offload"
+        assert [programs.test_run(fd, frame)[0] for _ in range(3)] == [XDP_DROP] * 3
     finally:
         os.close(fd)
     generation.finish(pins)

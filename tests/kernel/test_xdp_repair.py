@@ -14,8 +14,8 @@ import pytest
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import Link
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.netns import current_inode
 from enforcer.planning.plan import Plan

@@ -25,10 +25,11 @@ from enforcer.backends.xdp.state.generation import Contents, Elements, Loaded
 from enforcer.backends.xdp.state.layout import MAPS, PROGRAM, Pins
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import Installed, link_info, read_installed
+from enforcer.kernel.bpf.links import Link, LinkInfo, attach_xdp
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import Link, LinkInfo, attach_xdp, program_words
 from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
 from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.kernel.bpf.programs import program_words
 from enforcer.kernel.bpf.xdp import why_refused
 from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError

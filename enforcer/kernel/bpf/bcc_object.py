@@ -13,7 +13,7 @@ from types import TracebackType
 from enforcer.kernel.bpf.bcc_compile import compile_source
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.objects import Program
-from enforcer.kernel.bpf.progload import load_xdp
+from enforcer.kernel.bpf.programs import load_xdp
 from enforcer.model.errors import KernelError
 
 

@@ -47,6 +47,7 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "bpf_map_lookup_batch": ([_INT, _VOID, _VOID, _VOID, _VOID, ctypes.POINTER(_U32), _VOID], _INT),
     "bpf_obj_get_info_by_fd": ([_INT, _VOID, ctypes.POINTER(_U32)], _INT),
     "bpf_prog_get_fd_by_id": ([_U32], _INT),
+    "bpf_link_create": ([_INT, _INT, _INT, _VOID], _INT),
     "bpf_link_update": ([_INT, _INT, _VOID], _INT),
     "bpf_link_detach": ([_INT], _INT),
     "bpf_prog_test_run_opts": ([_INT, _VOID], _INT),
@@ -82,6 +83,12 @@ class OpenOptions(ctypes.Structure):
         """
         path = os.fsencode(KERNEL_BTF) if os.path.exists(KERNEL_BTF) else None
         return cls(sz=ctypes.sizeof(cls), btf_custom_path=path)
+
+
+class LinkCreateOptions(ctypes.Structure):
+    """The beginning of struct bpf_link_create_opts."""
+
+    _fields_ = (("sz", _SIZE), ("flags", _U32))
 
 
 _PRINT = ctypes.CFUNCTYPE(_INT, _INT, _TEXT, _VOID)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from enforcer.kernel.bpf.objects import BPF_F_XDP_HAS_FRAGS
-from enforcer.kernel.bpf.progload import load_xdp
+from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS, load_xdp
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Mode
 

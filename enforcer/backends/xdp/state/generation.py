@@ -19,9 +19,10 @@ from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import link_info, pinned_program, read_counts, read_installed
+from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import BPF_F_XDP_HAS_FRAGS, Link
 from enforcer.kernel.bpf.pins import pin
+from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS
 from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.bpf.toolchain import PROGRAM as XDP_PROGRAM
 from enforcer.kernel.bpf.toolchain import XdpObject, open_xdp

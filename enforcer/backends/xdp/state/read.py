@@ -15,9 +15,10 @@ from enforcer.backends.base import EntryCount
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, PROGRAM, Pins, all_pins
 from enforcer.backends.xdp.state.manifest import Counts, Manifest
+from enforcer.kernel.bpf.links import Link, LinkInfo
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import Link, LinkInfo, program_info
 from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.kernel.bpf.programs import program_info
 from enforcer.model.abi import ENTRY_COUNT
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode

@@ -24,8 +24,8 @@ from enforcer.backends.base import Loss
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, TablePins, generation
 from enforcer.backends.xdp.state.read import read_all
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.links import Link, LinkInfo
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import Link, LinkInfo
 from enforcer.kernel.bpf.pins import open_pinned, pin
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pace import Pace
