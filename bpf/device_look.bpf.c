@@ -12,7 +12,7 @@ int device_look(struct xdp_md *ctx)
 {
 	struct net_device *device = device_of(ctx);
 
-	return (is_taken(device) ? LOOK_TAKEN : 0) | (has_vlans(device) ? LOOK_VLANS : 0);
+	return (has_rx_owner(device) ? LOOK_RX_OWNER : 0) | (has_vlans(device) ? LOOK_VLANS : 0);
 }
 
 char LICENSE[] SEC("license") = "GPL";

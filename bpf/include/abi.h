@@ -189,7 +189,7 @@ struct entry_count {
 _Static_assert(sizeof(struct entry_count) == 16, "8 + 8, no padding");
 
 /* device_look.bpf.c: what its return value says of the interface. */
-#define LOOK_TAKEN 1
+#define LOOK_RX_OWNER 1
 #define LOOK_VLANS 2
 
 #endif

@@ -47,11 +47,11 @@ static __always_inline struct net_device *device_of(struct xdp_md *ctx)
 }
 
 /*
- * Whether another interface takes the packets of this one before raw could see them as this one's:
+ * Whether another interface receives the packets of this one before raw could see them as this one's:
  * bridge, bond, macvlan, ipvlan, macsec and so on have an rx_handler (net/core/dev.c), a switch has
  * its tags taken off by DSA.
  */
-static __always_inline int is_taken(struct net_device *device)
+static __always_inline int has_rx_owner(struct net_device *device)
 {
 	if (device->rx_handler)
 		return 1;
@@ -71,8 +71,8 @@ static __always_inline int has_vlans(struct net_device *device)
 
 /*
  * Whether a frame may be another interface's. A tag that is in the frame is seen anyway; one that
- * the driver took out is not. The program of a bond runs on its slaves, which are not `own` and are
- * always taken.
+ * the driver took out is not. The program of a bond runs on its slaves, which are not `own` and
+ * always have an rx_handler.
  */
 static __always_inline int is_shared(struct xdp_md *ctx, int own, int tags_in_frame)
 {
@@ -80,7 +80,7 @@ static __always_inline int is_shared(struct xdp_md *ctx, int own, int tags_in_fr
 
 	if (device->ifindex != own)
 		return 0;
-	return is_taken(device) || (!tags_in_frame && has_vlans(device));
+	return has_rx_owner(device) || (!tags_in_frame && has_vlans(device));
 }
 
 #endif

@@ -1,4 +1,4 @@
-"""Who else takes an interface's packets, as the kernel's own structures say (``bpf/device_look.bpf.c``).
+"""Who else receives an interface's packets, as the kernel's own structures say (``bpf/device_look.bpf.c``).
 
 A macvlan, ipvlan or VLAN on an interface may be in any network namespace: sysfs and rtnetlink show those of the
 caller's namespace alone. The interface itself knows of all of them. Asking runs a program on no packet of anybody's
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.programs import test_run
-from enforcer.model.abi import LOOK_TAKEN, LOOK_VLANS
+from enforcer.model.abi import LOOK_RX_OWNER, LOOK_VLANS
 from enforcer.model.errors import HostError
 
 OBJECT = Path(__file__).parent.parent / "_bpf" / "device_look.bpf.o"
@@ -25,11 +25,11 @@ _FRAME = bytes(14)
 
 @dataclass(frozen=True)
 class Device:
-    """``taken``: it has an rx_handler or is the conduit of a switch, so that raw sees none of its packets as its own;
+    """``has_rx_owner``: it has an rx_handler or is the conduit of a switch, so that raw sees no packet as its own;
     ``vlans``: VLAN interfaces are on it. Both in whatever network namespace.
     """
 
-    taken: bool
+    has_rx_owner: bool
     vlans: bool
 
 
@@ -44,7 +44,7 @@ def look(indexes: Iterable[int]) -> dict[int, Device]:
             answer, _, _ = test_run(program, _FRAME, ifindex=index)
         except HostError:
             continue  # gone meanwhile, or no privilege any more
-        found[index] = Device(bool(answer & LOOK_TAKEN), bool(answer & LOOK_VLANS))
+        found[index] = Device(bool(answer & LOOK_RX_OWNER), bool(answer & LOOK_VLANS))
     return found
 
 

@@ -23,9 +23,10 @@ from enforcer.model.errors import KernelError
 _NAMED = Path("/run/netns")
 _SYS_ADMIN = 1 << 21  # linux/capability.h
 
-# The functions that make a kernel have such interfaces (drivers/net/, net/8021q/vlan.c). ipvtap and macvtap are of the
-# first two. What else takes packets (bridge, bond, team, HSR) is always in the namespace of what it takes them from.
-TAKERS = {
+# Functions of a kernel that has such interfaces (drivers/net/, net/8021q/vlan.c): their rx_handlers, and what registers
+# a VLAN. ipvtap and macvtap are of the first two. What else has an rx_handler (bridge, bond, team, HSR) is always in
+# the namespace of its ports.
+RX_HANDLERS = {
     "macvlan": "macvlan_handle_frame",
     "ipvlan": "ipvlan_handle_frame",
     "macsec": "macsec_handle_frame",
@@ -71,7 +72,7 @@ def possible(functions: Mapping[str, str]) -> list[str]:
 @lru_cache(maxsize=1)
 def _symbols(modules: tuple[str, ...]) -> frozenset[str]:
     """Those of the functions that the kernel and its loaded modules have."""
-    wanted = {*TAKERS.values(), *VLANS.values(), _EVERY_KERNEL_HAS}
+    wanted = {*RX_HANDLERS.values(), *VLANS.values(), _EVERY_KERNEL_HAS}
     with open("/proc/kallsyms", encoding="utf-8", errors="replace") as lines:
         return frozenset(wanted.intersection(line.split(maxsplit=3)[2] for line in lines))
 

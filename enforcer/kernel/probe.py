@@ -84,8 +84,8 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[
 
 def netdev_ingress(state: InterfaceState) -> Probe:
     """Whether nf_tables may drop what the interface receives; nothing needs to be tried for that."""
-    if state.taken_by:
-        return Probe(Answer.NO, why_taken(state))
+    if state.rx_owner:
+        return Probe(Answer.NO, why_not_received(state))
     return Probe(Answer.UNKNOWN, state.unseen) if state.unseen else Probe(Answer.YES)
 
 
@@ -95,8 +95,8 @@ def why_not_shape(state: InterfaceState) -> str:
         known = LINK_TYPES.get(state.link_type)
         kind = f"{state.link_type} ({known})" if known else str(state.link_type)
         return f"its packets have no Ethernet header (link type {kind}), which the XDP program would read"
-    if state.taken_by:
-        return why_taken(state)
+    if state.rx_owner:
+        return why_not_received(state)
     if state.vlans and not state.tags_in_frame:
         return (
             f"{state.vlans} is on it, and tags are not in its frames when XDP sees them (rx-vlan-offload): "
@@ -105,9 +105,9 @@ def why_not_shape(state: InterfaceState) -> str:
     return ""
 
 
-def why_taken(state: InterfaceState) -> str:
+def why_not_received(state: InterfaceState) -> str:
     """Netfilter is the reference: what raw does not see there must not be dropped there."""
-    return f"{state.taken_by} takes its packets before raw could see them as {state.name}'s"
+    return f"{state.rx_owner} takes its packets before raw could see them as {state.name}'s"
 
 
 def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:

@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from enforcer.kernel import device
 from enforcer.kernel.device import Device
-from enforcer.kernel.elsewhere import TAKERS, VLANS, possible, uppers_elsewhere
+from enforcer.kernel.elsewhere import RX_HANDLERS, VLANS, possible, uppers_elsewhere
 from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
 from enforcer.model.errors import KernelError
 from enforcer.model.nets import IPAddress
@@ -57,8 +57,8 @@ class InterfaceState:
     ``vlans``: which VLAN interfaces are on it, in whatever network namespace ("" for none). ``tags_in_frame``: the tags
     of VLANs are known to be in the frames it hands up, not beside them.
 
-    ``taken_by``: who takes its packets before IP sees them (``bridge br0``, ``macvlan mv0``), in whatever network
-    namespace; "" for nobody. Netfilter then never sees a packet as received by this interface.
+    ``rx_owner``: whose rx_handler it has (``bridge br0``, ``macvlan mv0``), or the switch whose conduit it is, in
+    whatever network namespace; "" for none. Netfilter then never sees a packet as received by this interface.
 
     ``unseen``: why it is not known whether somebody in another network namespace does, or has a VLAN on it.
     """
@@ -74,7 +74,7 @@ class InterfaceState:
     alternative_names: tuple[str, ...] = ()
     vlans: str = ""
     tags_in_frame: bool = False
-    taken_by: str = ""
+    rx_owner: str = ""
     unseen: str = ""
 
     @property
@@ -84,7 +84,7 @@ class InterfaceState:
     @property
     def shape(self) -> tuple[object, ...]:
         """What a plan is made of; a change of what is attached is none of it."""
-        names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.taken_by, self.unseen)
+        names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.rx_owner, self.unseen)
         return (self.name, self.index, self.addresses, self.link_type, self.address, names, *on_it)
 
 
@@ -102,7 +102,7 @@ def _devices(links: Iterable[Any]) -> tuple[dict[int, Device], str]:
     if device.can_look():
         return device.look(link["index"] for link in links), ""
     found, why = uppers_elsewhere()
-    return {index: Device(not kinds.isdisjoint(_UPPERS), "vlan" in kinds) for index, kinds in found.items()}, why
+    return {index: Device(not kinds.isdisjoint(_UPPER_KINDS), "vlan" in kinds) for index, kinds in found.items()}, why
 
 
 def gateways() -> dict[int, tuple[IPAddress, ...]]:
@@ -136,7 +136,7 @@ def _states(
     wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any], devices: Mapping[int, Device], unseen: str
 ) -> list[InterfaceState]:
     links = list(links)
-    upper = _Upper.of(links)
+    upper = _UpperDevices.of(links)
     by_index: dict[int, list[IPAddress]] = {}
     for item in addresses:
         by_index.setdefault(item["index"], []).append(ip_address(item.get("local") or item.get("address")))
@@ -148,12 +148,12 @@ def _state(
     link: Any,
     sock: socket.socket,
     addresses: Iterable[IPAddress],
-    upper: _Upper,
+    upper: _UpperDevices,
     devices: Mapping[int, Device],
     unseen: str,
 ) -> InterfaceState:
     index, name = link["index"], link.get("ifname")
-    seen = devices.get(index, Device(taken=False, vlans=False))
+    seen = devices.get(index, Device(has_rx_owner=False, vlans=False))
     driver = driver_of(sock, name)
     in_frame = _kind(link) is None and tags_stay_in_frames(sock, name)
     return InterfaceState(
@@ -168,7 +168,7 @@ def _state(
         alternative_names=_alternative_names(link),
         vlans=upper.vlans.get(index) or (_VLAN_ELSEWHERE if seen.vlans else ""),
         tags_in_frame=in_frame,
-        taken_by=upper.takers.get(index) or (_TAKER_ELSEWHERE if seen.taken else ""),
+        rx_owner=upper.rx_owners.get(index) or (_OWNER_ELSEWHERE if seen.has_rx_owner else ""),
         unseen=_unseen(unseen, tags_in_frame=in_frame) if link.get("ifi_type") == ARPHRD_ETHER else "",
     )
 
@@ -177,47 +177,47 @@ def _unseen(why: str, *, tags_in_frame: bool) -> str:
     """What nobody can tell of an interface because of ``why``; "" where the kernel has no such interfaces."""
     if not why:
         return ""
-    kinds = possible(TAKERS)
+    kinds = possible(RX_HANDLERS)
     if not tags_in_frame:
         kinds += possible(VLANS)
     return f"a {' or '.join(kinds)} on it in another network namespace would not be known of: {why}" if kinds else ""
 
 
-# Devices with an rx_handler (net/core/dev.c), which has a packet before any protocol, or with one of their own: those
-# that master others, and those that sit on another. A VRF is no such device: netfilter sees its packets as received by
-# the slave first. (batman-adv takes its own ethertype alone.)
-_MASTERS = ("bridge", "bond", "team", "openvswitch")
-_UPPERS = ("macvlan", "macvtap", "ipvlan", "ipvtap", "macsec", "hsr", "dsa", "rmnet")
-_TAKER_ELSEWHERE = "an interface in another network namespace, such as a macvlan or ipvlan,"
+# Kinds of devices that own the rx_handler of another (net/core/dev.c), which has a packet before any protocol: masters
+# of their ports, and upper devices. A VRF is no such device: netfilter sees its packets as received by the slave first.
+# (batman-adv takes its own ethertype alone.)
+_MASTER_KINDS = ("bridge", "bond", "team", "openvswitch")
+_UPPER_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap", "macsec", "hsr", "dsa", "rmnet")
+_OWNER_ELSEWHERE = "an interface in another network namespace, such as a macvlan or ipvlan,"
 _VLAN_ELSEWHERE = "a VLAN interface in another network namespace"
 
 
 @dataclass(frozen=True)
-class _Upper:
-    """What this namespace's links say of who sits on which: by the index of the lower one, in words."""
+class _UpperDevices:
+    """What this namespace's links say of upper devices: by the index of the lower one, in words."""
 
-    takers: Mapping[int, str]
+    rx_owners: Mapping[int, str]
     vlans: Mapping[int, str]
 
     @classmethod
-    def of(cls, links: Iterable[Any]) -> _Upper:
+    def of(cls, links: Iterable[Any]) -> _UpperDevices:
         links = list(links)
         vlans: dict[int, str] = {}
         for link in links:
             if _kind(link) == "vlan" and _lower(link):
                 vlans.setdefault(_lower(link), f"VLAN interface {link.get('ifname')}")
-        return cls(dict(_takers(links)), vlans)
+        return cls(dict(_rx_owners(links)), vlans)
 
 
-def _takers(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
-    """The index of each interface whose packets another takes, and which."""
+def _rx_owners(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
+    """The index of each interface whose packets another receives, and which."""
     names = {link["index"]: link.get("ifname") for link in links}
     for link in links:
         info = link.get("linkinfo")
         slave_kind = info.get("slave_kind") if info else None
-        if slave_kind in _MASTERS:
+        if slave_kind in _MASTER_KINDS:
             yield link["index"], f"{slave_kind} {names.get(link.get('master'), '')}".rstrip()
-        if _kind(link) in _UPPERS and _lower(link):
+        if _kind(link) in _UPPER_KINDS and _lower(link):
             yield _lower(link), f"{_kind(link)} {link.get('ifname')}"
 
 

@@ -99,4 +99,4 @@ def test_a_slave_is_its_bonds(bonded: NetnsPair) -> None:
     with bonded.host():
         slave = interface("slave0")
     assert slave is not None
-    assert slave.taken_by == "bond bond0"
+    assert slave.rx_owner == "bond bond0"

@@ -29,7 +29,7 @@ from scapy.packet import Packet
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.kernel import device
 from enforcer.kernel.device import can_look
-from enforcer.kernel.elsewhere import TAKERS, possible
+from enforcer.kernel.elsewhere import RX_HANDLERS, possible
 from enforcer.kernel.netns import entered
 from enforcer.kernel.probe import probe_host
 from enforcer.kernel.rtnetlink import interface
@@ -264,7 +264,7 @@ def test_they_are_found_where_the_kernel_cannot_be_asked(
     assert "in another network namespace" in answers[Mode.NATIVE].reason
 
 
-@pytest.mark.skipif(not possible(TAKERS), reason="this kernel has no interfaces that could take another's packets")
+@pytest.mark.skipif(not possible(RX_HANDLERS), reason="this kernel has no interfaces that could take another's packets")
 def test_where_nobody_may_look_auto_leaves_it_to_raw(
     detached: NetnsPair, pin_root: Path, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

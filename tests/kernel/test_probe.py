@@ -76,7 +76,7 @@ def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
     states = rtnetlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [], {}, "")
     assert states == [
         InterfaceState("below0", 2, 1500, vlans="VLAN interface below0.5"),
-        InterfaceState("other0", 3, 1500, taken_by="ipvlan iv0"),
+        InterfaceState("other0", 3, 1500, rx_owner="ipvlan iv0"),
     ]
 
 
