@@ -36,14 +36,12 @@ class XdpBackend:
     """Enforces plans in XDP. See :class:`~enforcer.backends.base.ModeDriver` for what each method promises.
 
     Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
-    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program. ``lets_go`` False:
-    ``apply`` lets go of no interface, which is left to ``release``, once something else enforces there.
+    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program.
     """
 
     pin_root: Path = PIN_ROOT
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
-    lets_go: bool = True
     _rows: Rows = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = Backend.XDP
@@ -52,7 +50,7 @@ class XdpBackend:
 
     @classmethod
     def of(cls, setup: Setup) -> XdpBackend:
-        return cls(setup.pin_root, setup.felix.ipv6_support, setup.toolchain, lets_go=False)
+        return cls(setup.pin_root, setup.felix.ipv6_support, setup.toolchain)
 
     def probe(self) -> Probe:
         """Whether the toolchain is there. What an interface can is asked of each (:mod:`enforcer.kernel.probe`)."""
@@ -71,7 +69,7 @@ class XdpBackend:
         """Nothing is refused: what XDP cannot hold is raw's."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """Makes XDP enforce exactly this plan: interfaces it does not name, or without XDP entries, are let go.
+        """Makes XDP enforce its part of this plan. Lets go of no interface: :meth:`release` does.
 
         Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned,
         KernelError where the host has no descriptors, memory or writable BPF file system left; what the kernel refuses
@@ -85,8 +83,6 @@ class XdpBackend:
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._follow_names(dry_run=dry_run)
-        if self.lets_go:
-            changes += self.release(plan, dry_run=dry_run)
         settings = Settings(self.ipv6, self.toolchain, dry_run)
         result = converge(self.pin_root, plans, settings, self._rows)
         if not dry_run:
