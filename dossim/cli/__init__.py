@@ -19,10 +19,10 @@ VERBS = ("validate", "lint", "plan", "selector", "explain", "predict", "drill", 
 @click.version_option(dossim.__version__, prog_name="dossim")
 @verbose_option
 def main() -> None:
-    """Predict where a host drops each packet under Calico's untracked policy, and prove it on the running kernel.
+    """Predict where a host drops each packet under Calico's untracked policy, and verify it on the running kernel.
 
-    Exit codes: 0 done and everything agrees, 1 a mismatch or failed expectation, 2 bad usage or input, 3 this host
-    lacks something, 4 a bug.
+    Exit codes: 0 success, 1 a mismatch or failed expectation, 2 bad usage or input, 3 this host lacks something, 4 a
+    bug.
 
     \b
     Example:

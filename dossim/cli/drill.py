@@ -48,12 +48,12 @@ def drill(
     html_file: str | None,
     output: str,
 ) -> int:
-    """Replay CAPTURE against the real enforcer in a namespace; compare where each packet ended with the prediction.
+    """Replay CAPTURE against the real enforcer in a namespace, and compare each packet's fate with the prediction.
 
     CAPTURE is pcap or pcapng, also compressed; - is stdin.
 
-    Needs root. Nothing outside of its own namespaces is touched, and nothing is left behind. Exits with 1 when the
-    kernel did otherwise than predicted, with 3 when the machine was too busy to see every packet's end.
+    Needs root. Changes nothing outside its own namespaces, and leaves nothing behind. Exits with 1 if the kernel
+    contradicts the prediction, and with 3 if the machine was too busy to observe every packet.
 
     \b
     Example:

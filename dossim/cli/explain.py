@@ -39,17 +39,17 @@ SCHEMA = "dossim/explain/v1"
 @host_options
 @capture_options
 @mode_option
-@click.option("--egress", is_flag=True, help="The host sends the packet: what egress policy makes of it (raw OUTPUT).")
+@click.option("--egress", is_flag=True, help="Explain a packet that the host sends: egress policy (raw OUTPUT).")
 @click.argument("packet")
 @output_option
 @verbose_option
 def explain(host: HostOptions, reading: Reading, mode: str, egress: bool, packet: str, output: str) -> None:
-    """Show one packet's way through the pipeline, and the entry and line of YAML that decided.
+    """Show one packet's path through the pipeline, and the entry and line of YAML that decided.
 
-    PACKET is a Scapy expression, whose destination (with --egress: source) may be left out, or CAPTURE#N: packet N of
-    a capture, counted from 0 as in all of dossim's reports (Wireshark counts from 1), also those that are left out;
-    /dev/stdin#N reads the capture from stdin. A source port that is left out is an ephemeral one; what policy matches
-    on and the expression does not say is named in the output.
+    PACKET is a Scapy expression or CAPTURE#N. In an expression the destination (with --egress: the source) may be
+    omitted; a missing source port is an ephemeral one. The output lists the fields that policy matches on and the
+    expression does not set. CAPTURE#N is packet N of a capture, counted from 0 as in all reports of dossim, including
+    skipped packets (Wireshark counts from 1). /dev/stdin#N reads the capture from stdin.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def explained(
         return *_of_capture(host, mode, chosen[1], int(chosen[2]), reading, egress=egress), ()
     if "(" not in packet and (packet == STDOUT or os.path.exists(packet)):  # False for what no file can be called
         named = "/dev/stdin" if packet == STDOUT else packet
-        raise UsageError(f"{packet}: which packet? Write {named}#0 for the first")
+        raise UsageError(f"{packet}: packet number missing; {named}#0 is the first packet")
     path, mark, number = packet.rpartition("#")
     if mark and "(" not in path and os.path.exists(path):
         raise UsageError(f"{packet}: expected the number of a packet after '#', found {number!r}; 0 is the first")
@@ -120,7 +120,7 @@ def _place(capture: Capture, path: str, record: int) -> int:
     held = sum(capture.link_types.values())
     if record < held and capture.skipped:
         left_out = ", ".join(f"{count:,} {kind}" for kind, count in capture.skipped.items())
-        raise UsageError(f"{path}#{record}: the packet is one of those left out: {left_out}")
+        raise UsageError(f"{path}#{record}: the packet is one of the skipped ones: {left_out}")
     raise UsageError(f"{path}#{record}: the capture {_numbers(held)}")
 
 
@@ -227,7 +227,7 @@ def _hop_as_dict(hop: Hop) -> Mapping[str, Any]:
 def _print(packet: str, trace: Trace, assumed: Sequence[str], console: Console) -> None:
     console.print(line(packet, "bold"), soft_wrap=True)
     if assumed:
-        console.print(line(f"not in the expression, so assumed: {', '.join(assumed)}", "yellow"), soft_wrap=True)
+        console.print(line(f"not in the expression, assumed: {', '.join(assumed)}", "yellow"), soft_wrap=True)
     table = Table("stage", "looked at", "result", box=None, pad_edge=False, header_style="dim")
     for hop in trace.hops[:-1]:
         result = Text("\n").join(line(text) for text in (hop.result, hop.note) if text)

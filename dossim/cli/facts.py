@@ -15,7 +15,7 @@ from enforcer.policy.values import address
 from enforcer.system import files
 
 FILE_MAX_BYTES = 4 << 20  # a host with ten thousand interfaces has some
-EXPECTED = "the output of 'enforcer probe -o yaml' (or json) would be right"
+EXPECTED = "expected the output of 'enforcer probe -o yaml' (or json)"
 
 _COUNT_MAX = 2**63 - 1
 

@@ -32,14 +32,18 @@ FOUND = 1
     metavar="PATH...",
 )
 @click.option(
-    "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
+    "--host",
+    "facts_file",
+    type=EXISTING,
+    metavar="FACTS",
+    help="Facts of the real host: the output of 'enforcer probe -o yaml'.",
 )
-@click.option("--node", callback=require_nonempty, help="The node; default: every node that has HostEndpoints.")
+@click.option("--node", callback=require_nonempty, help="The node. Default: every node with HostEndpoints.")
 @click.option(
-    "--level", type=click.Choice(LEVELS), default="note", show_default=True, help="The least level to report."
+    "--level", type=click.Choice(LEVELS), default="note", show_default=True, help="The lowest level to report."
 )
 @click.option(
-    "-o", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
+    "-o", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
 )
 @allow_path_option
 @verbose_option
@@ -51,10 +55,10 @@ def lint(
     form: str,
     allow_path: tuple[Path, ...],
 ) -> int:
-    """Find entries that never act, selectors and sets without use, deny lists that hurt, and what is not done early.
+    """Find entries that never match, unused selectors and sets, harmful deny lists, and entries that are enforced late.
 
-    PATH is a file or directory of Calico resources, all taken together; - is stdin. Exits with 1 when there is an error
-    or a warning, with 0 when there are only notes. The rules: docs/lint.md.
+    PATH is a file or directory of Calico resources; all are linted together; - is stdin. Exits with 1 if there is an
+    error or a warning, and with 0 if there are only notes. The rules: docs/lint.md.
 
     \b
     Example:

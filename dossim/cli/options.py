@@ -86,13 +86,13 @@ def capture_options(command: Command) -> Command:
         click.option(
             "--skip-unknown-link-types",
             is_flag=True,
-            help="Leave out packets of link types that cannot be read, instead of refusing the capture.",
+            help="Skip packets of unsupported link types instead of rejecting the capture.",
         ),
         click.option(
             "--max-size",
             callback=_size,
             metavar="SIZE",
-            help="The most bytes a capture may unpack to, as 500M or 4G; default: 2G, at most half of the memory.",
+            help="The largest unpacked size of a capture, such as 500M or 4G. Default: 2G, at most half of the memory.",
         ),
     )
 
@@ -168,22 +168,25 @@ def host_options(command: Command) -> Command:
     options = (
         policy_option,
         click.option(
-            "--node", callback=require_nonempty, help="The node, when the policy has HostEndpoints of several."
+            "--node", callback=require_nonempty, help="The node, if the policy has HostEndpoints of several nodes."
         ),
         click.option(
             "--interface",
             callback=require_nonempty,
-            help="The interface the packets arrive at; default: that of the HostEndpoint.",
+            help="The receiving interface. Default: that of the HostEndpoint.",
         ),
         click.option(
             "--address",
             multiple=True,
             metavar="CIDR",
-            help="An address of the host, may be repeated; default: the HostEndpoint's expectedIPs, else the most "
-            "frequent destination.",
+            help="An address of the host. May be repeated. Default: the HostEndpoint's expectedIPs, else the most "
+            "frequent "
+            "destination.",
         ),
-        click.option("--forward", is_flag=True, help="The host forwards packets that are not its own."),
-        click.option("--listen", multiple=True, metavar="udp/PORT", help="A port it listens on; may be repeated."),
+        click.option("--forward", is_flag=True, help="The host forwards packets to other destinations."),
+        click.option(
+            "--listen", multiple=True, metavar="udp/PORT", help="A port the host listens on. May be repeated."
+        ),
         raw_backend_option,
         netdev_ingress_option,
     )
@@ -213,7 +216,7 @@ def mode_option(command: Command) -> Command:
         type=click.Choice([str(choice) for choice in ModeChoice]),
         default=str(ModeChoice.AUTO),
         show_default=True,
-        help="XDP mode: the earliest there is, one by name, or raw for none.",
+        help="XDP mode: auto takes the earliest that works; raw means no XDP.",
     )(command)
 
 
@@ -223,13 +226,13 @@ def raw_backend_option(command: Command) -> Command:
         type=click.Choice([str(choice) for choice in RawChoice]),
         default=str(RawChoice.AUTO),
         show_default=True,
-        help="What holds the raw part: as the FelixConfiguration says, or one by name.",
+        help="Backend for the raw table. auto: as the FelixConfiguration says.",
     )(command)
 
 
 def netdev_ingress_option(command: Command) -> Command:
     return click.option(
-        "--netdev-ingress", is_flag=True, help="Where there is no XDP, nf_tables drops at netdev ingress."
+        "--netdev-ingress", is_flag=True, help="On interfaces without XDP, nf_tables drops at netdev ingress."
     )(command)
 
 
@@ -256,7 +259,7 @@ def untrusted_options(command: Command) -> Command:
     wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
     # As in host_options.
     wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
-    large = click.option("--allow-large", is_flag=True, help="Scenarios may describe as many packets as memory holds.")
+    large = click.option("--allow-large", is_flag=True, help="Allow scenarios with as many packets as fit into memory.")
     result: Any = allow_path_option(large(wrapped))
     return result  # type: ignore[no-any-return]  # decorated: still a command
 
@@ -267,8 +270,8 @@ def allow_path_option(command: Command) -> Command:
         type=NonEmptyPath(exists=True, file_okay=False, path_type=Path),
         multiple=True,
         metavar="DIR",
-        help="Files below this directory may be read too, when a scenario names them or a symbolic link leads to them; "
-        "may be repeated.",
+        help="Also allow files below this directory, named by a scenario or reached by a symbolic link. May be "
+        "repeated.",
     )(command)
 
 

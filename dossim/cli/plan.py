@@ -29,22 +29,24 @@ if TYPE_CHECKING:
     from enforcer.policy.resources import Resources
 
 FORMATS = ("text", "json", "mermaid", "dot")
-ASSUMED = "note: no --host given: assuming interfaces with native and generic XDP and without offload"
+ASSUMED = "note: without --host, interfaces are assumed to have native and generic XDP and no offload"
 
 
 @click.command(cls=PolicyCommand)
 @policy_option
 @click.option(
-    "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
+    "--host",
+    "facts_file",
+    type=EXISTING,
+    metavar="FACTS",
+    help="Facts of the real host: the output of 'enforcer probe -o yaml'.",
 )
 @click.option(
     "--node",
     callback=require_nonempty,
-    help="The node; default: the one in FACTS, or the only one that has HostEndpoints.",
+    help="The node. Default: the one in FACTS, else the only one with HostEndpoints.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
-)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
@@ -58,9 +60,9 @@ def plan(
     raw_backend: str,
     netdev_ingress: bool,
 ) -> None:
-    """Say which stage of each interface enforces which entries, and the reason for every fallback.
+    """Show which stage of each interface enforces which entries, and the reason for every fallback.
 
-    Mermaid and dot draw the packet pipeline with the entries at the stages that enforce them.
+    The formats mermaid and dot draw the packet pipeline with the entries at their stages.
 
     \b
     Example:
@@ -82,8 +84,8 @@ def plan(
         echo(f"note: {note}", err=True)
     for item in resources.felix_unknown(node or facts.node):
         echo(
-            f"note: {item.position}: FelixConfiguration {item.name} is not applied: no Node resource gives the labels "
-            f"of node {node or facts.node}, which its nodeSelector looks at",
+            f"note: {item.position}: FelixConfiguration {item.name} is not applied: no Node resource has the labels "
+            f"of node {node or facts.node}, which its nodeSelector needs",
             err=True,
         )
     print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress))
@@ -130,7 +132,7 @@ def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:
     named = {item.interface_name for item in resources.host_endpoints if item.node == node} - {"", ANY_INTERFACE}
     addresses = {address for item in resources.host_endpoints if item.node == node for address in item.expected_ips}
     modes = {
-        Mode.OFFLOAD: Probe(Answer.NO, "assumed, as few cards can; a probe would tell"),
+        Mode.OFFLOAD: Probe(Answer.NO, "assumed, as few NICs support it; 'enforcer probe' tells"),
         Mode.NATIVE: Probe(Answer.YES),
         Mode.GENERIC: Probe(Answer.YES),
     }

@@ -42,7 +42,11 @@ COLUMNS = ("packet", "fate", "stage", "entry", "reason")
 @capture_options
 @mode_option
 @click.option(
-    "--host", "facts_file", type=EXISTING, metavar="FACTS", help="What 'enforcer probe -o yaml' printed there."
+    "--host",
+    "facts_file",
+    type=EXISTING,
+    metavar="FACTS",
+    help="Facts of the real host: the output of 'enforcer probe -o yaml'.",
 )
 @output_file("json", "Write the totals as JSON")
 @output_file("csv", "Write one row for each packet")
@@ -60,9 +64,10 @@ def predict(
     parquet_file: str | None,
     output: str,
 ) -> None:
-    """Say where each packet of CAPTURE (pcap or pcapng, also compressed; - is stdin) would end, and by which entry.
+    """Predict where each packet of CAPTURE ends, and by which entry. CAPTURE is pcap or pcapng, also compressed; - is
+    stdin.
 
-    Without --host the interface is taken to have native and generic XDP and no offload.
+    Without --host the interface is assumed to have native and generic XDP and no offload.
 
     \b
     Example:

@@ -34,9 +34,9 @@ FINDINGS, LACKING = 1, 3
     "modes",
     type=click.Choice([str(choice) for choice in ModeChoice]),
     multiple=True,
-    help="Only these of the modes a scenario lists; may be repeated.",
+    help="Run only these of the scenario's modes. May be repeated.",
 )
-@click.option("--predict-only", is_flag=True, help="The prediction half alone, which needs no root.")
+@click.option("--predict-only", is_flag=True, help="Only predict. Needs no root.")
 @untrusted_options
 @output_file("json", "Write the results as JSON")
 @output_file("junit", "Write the results as JUnit XML")
@@ -53,13 +53,11 @@ def run(
     html_file: str | None,
     output: str,
 ) -> int:
-    """Run scenario files, or all *.scenario.yaml of directories: drill each in each of its modes.
+    """Run scenario files, or all *.scenario.yaml files of directories. Each scenario is drilled in each of its modes.
 
-    A scenario may name files below its own directory or below the PATH that was searched for it, and describe 1,000,000
-    packets of 256 MiB.
+    A scenario can name files below its own directory or below PATH, and describe at most 1,000,000 packets of 256 MiB.
 
-    Without root only the prediction half runs; that is said, and the command exits with 3 unless --predict-only asked
-    for it.
+    Without root only the predictions run, with a warning, and the command exits with 3 unless --predict-only is given.
 
     \b
     Example:
@@ -76,7 +74,7 @@ def run(
     session = Session(drills=not predict_only, quiet=quiet, limits=untrusted.limits)
     items = [item for scenario in scenarios for item in session.run(scenario, modes)]
     if not items:
-        raise UsageError(f"no scenario here has the mode {' or '.join(modes)}")
+        raise UsageError(f"no scenario has the mode {' or '.join(modes)}")
     if not alone and quiet:
         emit(run_as_dict(items), output, lambda console: None)
     if json_file:
@@ -124,7 +122,7 @@ class Session:
                     return runner.drill(choice, progress=tell)
             except PrivilegeError as error:
                 self.lacking = str(error)
-                warn(f"predicting only; left out: enforcement, replay and observation, because {error}")
+                warn(f"predicting only, without enforcement, replay and observation: {error}")
         return runner.predict(choice)
 
 

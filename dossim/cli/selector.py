@@ -19,13 +19,15 @@ from enforcer.model.printable import printable_json
 @click.command()
 @click.argument("expression", required=False, metavar="EXPR")
 @click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--batch", is_flag=True, help='Read {"selector": ..., "labels": {...}} lines from stdin, answer each.')
+@click.option(
+    "--batch", is_flag=True, help='Read {"selector": ..., "labels": {...}} lines from stdin; print one line for each.'
+)
 @output_option
 @verbose_option
 def selector(expression: str | None, labels: tuple[str, ...], batch: bool, output: str) -> None:
-    """Print true or false for these labels, and the selector's canonical text and UID.
+    """Evaluate a selector for these labels: print true or false, and the selector's canonical text and UID.
 
-    With --batch one JSON line is answered by one: {"match": true, "canonical": ..., "uid": ...} or {"error": ...,
+    With --batch each JSON line yields one line: {"match": true, "canonical": ..., "uid": ...} or {"error": ...,
     "column": n}.
 
     \b

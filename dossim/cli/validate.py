@@ -24,14 +24,14 @@ EXISTING_OR_STDIN = NonEmptyPath(exists=True, allow_dash=True, path_type=Path)
 @untrusted_options
 @verbose_option
 def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
-    """Check resources and scenario files; print every finding, and exit with 2 when there is one.
+    """Check resources and scenario files. Prints every finding, and exits with 2 if there is one.
 
-    What is passed and worth to be named (fields of a newer Calico, address lists, which enforce nothing) is a note.
+    Accepted input without effect (fields of a newer Calico, address lists) is reported as a note.
 
-    '-' is standard input, which holds resources.
+    '-' reads resources from stdin.
 
-    The resource files of a directory are taken together, as -p would take them; in a directory with scenarios, which
-    name their policy themselves, each is checked on its own.
+    The resource files of a directory are checked together, as with -p. In a directory with scenarios, which name their
+    policy themselves, each file is checked separately.
 
     \b
     Example:
@@ -50,7 +50,7 @@ def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
         echo(f"note: {line}")
     if findings:
         return BAD_INPUT
-    echo(f"{len(checks)} checked: nothing wrong")
+    echo(f"{len(checks)} checked: no findings")
     return 0
 
 

@@ -67,7 +67,7 @@ def replay_once(
             with watch.phase("observe"), lab.victim():
                 observer.attach()
             lab.quiet_offloads()
-            with _one_processor():
+            with _on_one_cpu():
                 stall = Stall()
                 with watch.phase("replay"), lab.peer():
                     sender = ScapySender(tag=tag, seen=observer.seen)
@@ -92,7 +92,7 @@ def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
 
 
 @contextmanager
-def _one_processor() -> Iterator[None]:
+def _on_one_cpu() -> Iterator[None]:
     """The calling thread stays on one CPU; drills of several processes take different ones. Fragment timers run where
     their fragments came in, so they interrupt this thread while it waits, and no other (docs/kernel-notes.md: events
     that no tracing program sees).

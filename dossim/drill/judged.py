@@ -41,14 +41,14 @@ class Judged:
     """``capture`` is what is judged, ``whole`` the same with all bytes that there are.
 
     ``completed`` packets got their checksum. Of those in ``zero`` nobody knows whether it was bad on the wire. Of
-    ``doubtful`` ones nobody knows whether the IPv4 header was; ``mended`` is the capture with those headers completed.
+    ``ambiguous`` ones nobody knows whether the IPv4 header was; ``mended`` is the capture with those headers completed.
     """
 
     capture: Capture
     whole: Capture
     zero: Bool
     completed: int = 0
-    doubtful: int = 0
+    ambiguous: int = 0
     mended: Capture | None = None
 
     @property
@@ -149,7 +149,7 @@ def _with_header(frame: bytes, wire_length: int) -> bytes:
     assert isinstance(ip, IPv4), "it has an IPv4 header"
     start = len(frame) - len(link.payload)
     total = ip.total_length or min(wire_length - start, 0xFFFF)
-    header = ip.octets[:2] + total.to_bytes(2, "big") + ip.octets[4:10] + b"\0\0" + ip.octets[12 : ip.header_length]
+    header = ip.buf[:2] + total.to_bytes(2, "big") + ip.buf[4:10] + b"\0\0" + ip.buf[12 : ip.header_length]
     header = header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:]
     mended = frame[:start] + header + frame[start + ip.header_length :]
     at = _CHECKSUM_AT.get(ip.protocol)
@@ -179,8 +179,8 @@ def _at_wire_length(capture: Capture) -> Capture:
     total = int(np.minimum(capture.wire_length, LARGEST).sum(dtype=np.int64))
     if total > most:
         raise CaptureError(
-            f"{capture.path}: its packets at their length on the wire take {total:,} bytes; at most {most:,} are sent "
-            "here: a part of it (editcap -c) would be right"
+            f"{capture.path}: its packets take {total:,} bytes at their length on the wire; at most {most:,} are sent: "
+            "split the capture (editcap -c)"
         )
     frames = []
     for row in range(len(capture)):

@@ -34,7 +34,7 @@ class Waiting:
 
     def __str__(self) -> str:
         waited = f"of {self.elapsed_s:.1f} s the drill waited {self.waited_s:.1f} s for a CPU"
-        return f"the machine was too busy: {waited}; run it again when less is running"
+        return f"the machine was too busy: {waited}; run the drill again with less load"
 
 
 class Stall:

@@ -63,18 +63,18 @@ def _about(capture: Capture, instead: Judged, situation: Situation, *, drilled: 
     if instead.completed:
         sent = " and replayed" if drilled else ""
         packets = counted(instead.completed, "packet is", "packets are")
-        sentences.append(f"{packets} judged{sent} with the checksum that hardware gave them.")
+        sentences.append(f"{packets} predicted{sent} with the checksum that hardware would have computed.")
     if instead.zero.any():
         sentences.append(
-            f"{counted(int(instead.zero.sum()))} with a checksum of 0: nobody knows whether the wire had it too."
+            f"{counted(int(instead.zero.sum()))} with a checksum of 0: unknown whether the wire had it too."
         )
-    if instead.doubtful:
+    if instead.ambiguous:
         sentences.append(
-            f"{counted(instead.doubtful)} with an IPv4 header that may have been completed later: judged both ways."
+            f"{counted(instead.ambiguous)} with an IPv4 header that hardware may have completed: predicted both ways."
         )
     if instead.padded and drilled:
         packets = counted(instead.padded)
-        sentences.append(f"{packets} cut by the capture: replayed with zeros in place of the rest.")
+        sentences.append(f"{packets} cut by the capture: replayed with zeros for the missing bytes.")
     return tuple(sentences)
 
 

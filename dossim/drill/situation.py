@@ -94,8 +94,8 @@ def _named(interface: str) -> str:
     """The name, if the kernel would have it (``dev_valid_name``)."""
     if not 0 < len(interface) <= _NAME_MAX or interface in (".", "..") or set(interface) & set("/: \t\n"):
         raise UsageError(
-            f"--interface {interface}: not the name of an interface; "
-            f"1 to {_NAME_MAX} characters without '/', ':' and spaces would be right"
+            f"--interface {interface}: not an interface name; "
+            f"expected 1 to {_NAME_MAX} characters without '/', ':' and spaces"
         )
     return interface
 

@@ -29,7 +29,7 @@ from enforcer.kernel.netns import entered
 from enforcer.model.errors import PrivilegeError
 from enforcer.policy.resources import UDP
 
-# Locally administered; the replayer's tags never begin with these octets.
+# Locally administered; the replayer's tags never begin with these bytes.
 VICTIM_MAC = "06:00:00:00:00:01"
 PEER_MAC = "06:00:00:00:00:02"
 INSIDE_MAC = "06:00:00:00:00:03"

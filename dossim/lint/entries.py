@@ -137,5 +137,5 @@ def _in_general(governed: Governed, first: Entry) -> Iterator[Finding]:
         return
     parts = [f"to {', '.join(to)}"] * bool(to) + [f"from source port {', '.join(answers)}"] * bool(answers)
     endpoints = some([f"hep/{name}" for name in governed.endpoints])
-    message = f"the Deny entries of {endpoints}, this the first, do not bite where failsafes apply: "
+    message = f"the Deny entries of {endpoints}, this the first, have no effect where failsafes apply: "
     yield Finding(RuleId.FAILSAFE, Level.NOTE, first.position, message + "; ".join(parts))

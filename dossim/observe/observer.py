@@ -51,7 +51,7 @@ CHECKPOINTS = (
 class Observer:
     """A context manager that has the programs loaded; ``journeys`` is the live record of ``packets`` packets.
 
-    ``tag`` is what the replayer writes into the first two octets of the Ethernet source address.
+    ``tag`` is what the replayer writes into the first two bytes of the Ethernet source address.
     """
 
     def __init__(self, packets: int, *, tag: int) -> None:

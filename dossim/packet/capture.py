@@ -1,7 +1,7 @@
 """Capture: the frames of a pcap or pcapng file, as one byte array and an offset per frame.
 
 Frames are always Ethernet: other link types get a header on reading (:mod:`dossim.packet.linktype`). Reading keeps the
-octets as they are and judges nothing but the file's own structure.
+bytes as they are and judges nothing but the file's own structure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["PADDING", "Capture", "Reading", "concat", "read_capture"]
 class Capture:
     """``data`` holds all frames; frame i is ``data[offset[i] : offset[i] + length[i]]``.
 
-    ``data`` uint8, with PADDING zero bytes behind the last frame; ``offset`` int64[N]; ``length`` int32[N], captured
+    ``data`` uint8, with PADDING zero bytes after the last frame; ``offset`` int64[N]; ``length`` int32[N], captured
     bytes; ``wire_length`` int32[N], bytes on the wire, more than ``length`` where the capture was cut (a snapshot
     length); ``record`` int64[N], the packet's number in the file, from 0: others may have been skipped before it;
     ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk. ``skipped`` counts what the
@@ -56,7 +56,7 @@ class Capture:
         return len(self.offset)
 
     def frame(self, number: int) -> bytes:
-        """The octets of one frame; numbers count from 0."""
+        """The bytes of one frame; numbers count from 0."""
         start = int(self.offset[number])
         return self.data[start : start + int(self.length[number])].tobytes()
 
@@ -78,9 +78,9 @@ class Capture:
         kept = list(frames)
         length = np.array([len(frame) for frame in kept], np.int32)
         offset = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])[:-1].astype(np.int64)
-        octets = b"".join(kept)
-        data = np.frombuffer(octets + bytes(PADDING), np.uint8)
-        digest = hashlib.sha256(octets).hexdigest()
+        buf = b"".join(kept)
+        data = np.frombuffer(buf + bytes(PADDING), np.uint8)
+        digest = hashlib.sha256(buf).hexdigest()
         number = np.arange(len(kept), dtype=np.int64)
         return cls(path, digest, data, offset, length, length, number, number * 1000)
 
@@ -123,9 +123,9 @@ def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Captu
     content = read_source(name, reading)
     try:
         records = _records(shown, content)
-        frames = linktype.as_ethernet(shown, content.octets, records, skip_unknown=reading.skip_unknown)
+        frames = linktype.as_ethernet(shown, content.buf, records, skip_unknown=reading.skip_unknown)
     except MemoryError as error:
-        raise CaptureError(f"{shown}: its packets do not fit into memory; a part of it would be right") from error
+        raise CaptureError(f"{shown}: its packets do not fit into memory; use a part of it") from error
     frames.data.flags.writeable = False
     return Capture(
         path=shown,
@@ -143,12 +143,12 @@ def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Captu
 
 
 def _records(name: str, content: Content) -> Records:
-    octets = content.octets
-    if pcap.is_pcap(octets):
+    buf = content.buf
+    if pcap.is_pcap(buf):
         return pcap.read(name, content)
-    if pcapng.is_pcapng(octets):
+    if pcapng.is_pcapng(buf):
         return pcapng.read(name, content)
-    found = f"it begins with {octets[: min(content.size, 4)].hex(' ')}" if content.size else "it is empty"
+    found = f"it begins with {buf[: min(content.size, 4)].hex(' ')}" if content.size else "it is empty"
     raise CaptureError(
         f"{name}: not a capture, {found}; a pcap or pcapng file (also compressed: gzip, bzip2, xz, zstd, lz4) would be "
         "right"

@@ -1,7 +1,7 @@
 """Columns: the headers of many frames at once, as numpy arrays; the vectorised twin of :mod:`dossim.packet.parse`.
 
 Nothing raises and nothing is judged. What a header says is only meaningful where the frame is long enough: each table
-knows how many octets were ``available``. Reading past a frame's end yields octets of the next one, never an error
+knows how many bytes were ``available``. Reading past a frame's end yields bytes of the next one, never an error
 (Capture pads).
 """
 
@@ -24,8 +24,8 @@ U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
 
-class Octets:
-    """Numbers of one, two, four and eight octets at many places of a capture's data, in network byte order."""
+class ByteReader:
+    """Numbers of one, two, four and eight bytes at many places of a capture's data, in network byte order."""
 
     def __init__(self, data: U8) -> None:
         self.data = data
@@ -52,10 +52,10 @@ class Octets:
 
 @dataclass(frozen=True)
 class Links:
-    """Layer 2 of every frame. ``ethertype`` and ``start`` are behind all VLAN tags.
+    """Layer 2 of every frame. ``ethertype`` and ``start`` are after all VLAN tags.
 
     ``cut``: too short for its Ethernet header or a tag. ``other_host``: a tag names a VLAN (id not 0); ``other_type``
-    is then the ethertype right behind that tag. ``end`` is the frame's end; all positions index Capture.data.
+    is then the ethertype right after that tag. ``end`` is the frame's end; all positions index Capture.data.
     """
 
     group: Bool
@@ -70,8 +70,8 @@ class Links:
 
 @dataclass(frozen=True)
 class IPv4Columns:
-    """IPv4 headers of the frames ``rows``. ``available`` octets from ``start`` to the frame's end; lengths in
-    octets.
+    """IPv4 headers of the frames ``rows``. ``available`` bytes from ``start`` to the frame's end; lengths in
+    bytes.
     """
 
     rows: I64
@@ -105,7 +105,7 @@ class IPv6Columns:
 
 @dataclass(frozen=True)
 class Columns:
-    octets: Octets
+    buf: ByteReader
     links: Links
     ipv4: IPv4Columns
     ipv6: IPv6Columns
@@ -113,27 +113,27 @@ class Columns:
 
 def parse_columns(capture: Capture) -> Columns:
     """Headers of all frames, down to IP."""
-    octets = Octets(capture.data)
-    links = _links(octets, capture.offset, capture.length.astype(np.int64))
-    return Columns(octets, links, _ipv4(octets, links), _ipv6(octets, links))
+    buf = ByteReader(capture.data)
+    links = _links(buf, capture.offset, capture.length.astype(np.int64))
+    return Columns(buf, links, _ipv4(buf, links), _ipv6(buf, links))
 
 
-def _links(octets: Octets, offset: I64, length: I64) -> Links:
+def _links(buf: ByteReader, offset: I64, length: I64) -> Links:
     end = offset + length
     cut = length < ETHER_HEADER
-    ethertype = np.where(cut, 0, octets.u16(offset + 12))
+    ethertype = np.where(cut, 0, buf.u16(offset + 12))
     start = offset + ETHER_HEADER
     tags = np.zeros(len(offset), np.int64)
     other_host = np.zeros(len(offset), np.bool_)
     other_type = np.zeros(len(offset), np.int64)
     tagged = np.flatnonzero(np.isin(ethertype, list(ETHERTYPES_VLAN)))
     while len(tagged):
-        # skb_vlan_untag() wants the tag and two octets more
+        # skb_vlan_untag() wants the tag and two bytes more
         short = start[tagged] + VLAN_TAG + 2 > end[tagged]
         cut[tagged[short]] = True
         tagged = tagged[~short]
-        named = octets.u16(start[tagged]) & 0x0FFF != 0
-        inner = octets.u16(start[tagged] + 2)
+        named = buf.u16(start[tagged]) & 0x0FFF != 0
+        inner = buf.u16(start[tagged] + 2)
         first = tagged[named & ~other_host[tagged]]
         other_type[first] = inner[named & ~other_host[tagged]]
         other_host[first] = True
@@ -141,69 +141,69 @@ def _links(octets: Octets, offset: I64, length: I64) -> Links:
         start[tagged] += VLAN_TAG
         tags[tagged] += 1
         tagged = tagged[np.isin(inner, list(ETHERTYPES_VLAN))]
-    group = (octets.u8(offset) & 1).astype(np.bool_)
+    group = (buf.u8(offset) & 1).astype(np.bool_)
     return Links(group, cut, tags, other_host, other_type, ethertype, start, end)
 
 
-def _ipv4(octets: Octets, links: Links) -> IPv4Columns:
+def _ipv4(buf: ByteReader, links: Links) -> IPv4Columns:
     rows = np.flatnonzero((links.ethertype == ETHERTYPE_IPV4) & ~links.cut)
     start = links.start[rows]
-    first = octets.u8(start)
+    first = buf.u8(start)
     return IPv4Columns(
         rows=rows,
         start=start,
         available=links.end[rows] - start,
         version=first >> 4,
         header_length=(first & 0x0F) * 4,
-        total_length=octets.u16(start + 2),
-        ident=octets.u16(start + 4),
-        fragment=octets.u16(start + 6),
-        ttl=octets.u8(start + 8),
-        protocol=octets.u8(start + 9),
-        source=octets.u32(start + 12),
-        destination=octets.u32(start + 16),
+        total_length=buf.u16(start + 2),
+        ident=buf.u16(start + 4),
+        fragment=buf.u16(start + 6),
+        ttl=buf.u8(start + 8),
+        protocol=buf.u8(start + 9),
+        source=buf.u32(start + 12),
+        destination=buf.u32(start + 16),
     )
 
 
-def _ipv6(octets: Octets, links: Links) -> IPv6Columns:
+def _ipv6(buf: ByteReader, links: Links) -> IPv6Columns:
     rows = np.flatnonzero((links.ethertype == ETHERTYPE_IPV6) & ~links.cut)
     start = links.start[rows]
     return IPv6Columns(
         rows=rows,
         start=start,
         available=links.end[rows] - start,
-        version=octets.u8(start) >> 4,
-        payload_length=octets.u16(start + 4),
-        next_header=octets.u8(start + 6),
-        hop_limit=octets.u8(start + 7),
-        source=(octets.u64(start + 8), octets.u64(start + 16)),
-        destination=(octets.u64(start + 24), octets.u64(start + 32)),
+        version=buf.u8(start) >> 4,
+        payload_length=buf.u16(start + 4),
+        next_header=buf.u8(start + 6),
+        hop_limit=buf.u8(start + 7),
+        source=(buf.u64(start + 8), buf.u64(start + 16)),
+        destination=(buf.u64(start + 24), buf.u64(start + 32)),
     )
 
 
 def checksum_valid(data: U8, start: I64, length: I64, initial: I64) -> Bool:
-    """Whether each stretch of octets sums up (RFC 1071) to all ones together with ``initial`` (a plain sum of words).
+    """Whether each stretch of bytes sums up (RFC 1071) to all ones together with ``initial`` (a plain sum of words).
 
-    ``length`` must not reach beyond the data. An odd stretch is padded with a zero octet.
+    ``length`` must not reach beyond the data. An odd stretch is padded with a zero byte.
     """
     valid = np.zeros(len(start), np.bool_)
     if not len(start):
         return valid
     order = np.argsort(length, kind="stable")  # equal lengths are summed together as rows of a matrix
     bounds = np.flatnonzero(np.diff(length[order], prepend=-1))
-    for first, behind in zip(bounds, [*bounds[1:], len(order)], strict=True):
-        rows = order[first:behind]
+    for first, after in zip(bounds, [*bounds[1:], len(order)], strict=True):
+        rows = order[first:after]
         valid[rows] = _folded(data, start[rows], int(length[rows[0]]), initial[rows]) == 0xFFFF
     return valid
 
 
-_MATRIX_OCTETS = 1 << 24
+_MATRIX_BYTES = 1 << 24
 
 
 def _folded(data: U8, start: I64, length: int, initial: I64) -> I64:
     """One's complement sums of stretches of one length, folded to 16 bits."""
     total = initial.astype(np.int64)
-    step = max(1, _MATRIX_OCTETS // max(length, 1))
+    step = max(1, _MATRIX_BYTES // max(length, 1))
     for first in range(0, len(start), step):
         rows = slice(first, first + step)
         if length:

@@ -17,13 +17,13 @@ _ARPHRD_RADIOTAP, _ARPHRD_NETLINK = 803, 824
 
 def linux_sll(packet: Packet) -> Result:
     """LINUX_SLL: what an ``any`` interface gives."""
-    kind, hardware, _, _, protocol = struct.unpack_from(">HHH8sH", packet.octets)
+    kind, hardware, _, _, protocol = struct.unpack_from(">HHH8sH", packet.buf)
     return _cooked("SLL", packet, kind, hardware, protocol, 16)
 
 
 def linux_sll2(packet: Packet) -> Result:
     """LINUX_SLL2: the same with the interface."""
-    protocol, _, _, hardware, kind, _, _ = struct.unpack_from(">HHIHBB8s", packet.octets)
+    protocol, _, _, hardware, kind, _, _ = struct.unpack_from(">HHIHBB8s", packet.buf)
     return _cooked("SLL2", packet, kind, hardware, protocol, 20)
 
 
@@ -34,7 +34,7 @@ def _cooked(name: str, packet: Packet, kind: int, hardware: int, protocol: int, 
     if hardware == _ARPHRD_NETLINK:
         return f"netlink message ({name})"
     if hardware == _ARPHRD_RADIOTAP:
-        return shifted(radiotap(packet.behind(start)), start)
+        return shifted(radiotap(packet.after(start)), start)
     if protocol < _LENGTH_BELOW:  # 1 and 4 stand for 802.3 and LLC, which have a length there
         protocol = min(packet.wire - start, _LENGTH_BELOW - 1)
     return ethernet(protocol, start, _GROUPS[kind])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dossim.packet.capture import Capture
 
 ETHERNET_LEAST = 14  # bytes of a frame that a socket can send: its header
-# The largest MTU (ETH_MAX_MTU, 65,535) behind an Ethernet header: what a socket sends at most (packet_snd).
+# The largest MTU (ETH_MAX_MTU, 65,535) after an Ethernet header: what a socket sends at most (packet_snd).
 ETHERNET_MOST = 65_549
 _VLAN = b"\x81\x00"  # four bytes more for 802.1Q (packet_extra_vlan_len_allowed); no other tag has them
 _VLAN_TAG = 4
@@ -67,7 +67,7 @@ def visible(data: bytes) -> bytes:
 
 
 def joined(parts: Iterable[bytes]) -> bytes:
-    """All parts behind each other; unknown bytes stay unknown."""
+    """All parts after each other; unknown bytes stay unknown."""
     kept = list(parts)
     data = b"".join(kept)
     if not any(isinstance(part, CutBytes) for part in kept):

@@ -1,6 +1,6 @@
 """What the headers of one packet say, as values. :mod:`dossim.packet.parse` fills them in; nothing here decides.
 
-Lengths and offsets are in octets. Addresses are :mod:`ipaddress` types. A header object exists only when all of its
+Lengths and offsets are in bytes. Addresses are :mod:`ipaddress` types. A header object exists only when all of its
 fixed part was there; its variable part (options, extension headers, payload) may still be cut short.
 """
 
@@ -26,7 +26,7 @@ ETHERTYPES_VLAN = frozenset({0x8100, 0x88A8})  # 802.1Q, 802.1ad: what the kerne
 ETHERTYPE_FIRST = 0x0600  # below it the field is an 802.3 length
 
 ICMP, IGMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 2, 6, 17, 33, 58, 132, 136
-# Both ports are in the first four octets of each.
+# Both ports are in the first four bytes of each.
 PORT_PROTOCOLS = frozenset({TCP, UDP, DCCP, SCTP, UDPLITE})
 PORTS_LENGTH = 4
 ICMP_HEADER = 8
@@ -71,7 +71,7 @@ class VlanTag:
 
 @dataclass(frozen=True)
 class Ethernet:
-    """``ethertype`` is what stands behind the last tag; ``payload`` what follows it."""
+    """``ethertype`` is what stands after the last tag; ``payload`` what follows it."""
 
     destination: bytes
     source: bytes
@@ -98,9 +98,9 @@ class Arp:
 
 @dataclass(frozen=True)
 class IPv4:
-    """``octets`` runs from the header to the end of the frame, or to the packet's own end once it was trimmed."""
+    """``buf`` runs from the header to the end of the frame, or to the packet's own end once it was trimmed."""
 
-    octets: bytes
+    buf: bytes
     version: int
     header_length: int
     tos: int
@@ -121,18 +121,18 @@ class IPv4:
 
     @property
     def options(self) -> bytes:
-        return self.octets[IPV4_HEADER : self.header_length]
+        return self.buf[IPV4_HEADER : self.header_length]
 
     @property
     def payload(self) -> bytes:
-        return self.octets[self.header_length : self.total_length]
+        return self.buf[self.header_length : self.total_length]
 
 
 @dataclass(frozen=True)
 class IPv6:
-    """``octets`` as for IPv4. Extension headers are part of the payload."""
+    """``buf`` as for IPv4. Extension headers are part of the payload."""
 
-    octets: bytes
+    buf: bytes
     version: int
     traffic_class: int
     payload_length: int
@@ -147,7 +147,7 @@ IP = IPv4 | IPv6
 
 @dataclass(frozen=True)
 class Transport:
-    """What IP carries, as netfilter finds it: behind the extension headers, not reassembled.
+    """What IP carries, as netfilter finds it: after the extension headers, not reassembled.
 
     ``offset`` is where it starts in the IP packet; ``fragment_offset`` is not 0 when this is a later part of a
     datagram, whose transport header is elsewhere.
@@ -155,15 +155,15 @@ class Transport:
 
     protocol: int
     offset: int
-    octets: bytes
+    buf: bytes
     fragment_offset: int = 0
 
     @property
     def ports(self) -> tuple[int, int] | None:
         """Source and destination port; None without them."""
-        if self.protocol not in PORT_PROTOCOLS or self.fragment_offset or len(self.octets) < PORTS_LENGTH:
+        if self.protocol not in PORT_PROTOCOLS or self.fragment_offset or len(self.buf) < PORTS_LENGTH:
             return None
-        return int.from_bytes(self.octets[:2], "big"), int.from_bytes(self.octets[2:4], "big")
+        return int.from_bytes(self.buf[:2], "big"), int.from_bytes(self.buf[2:4], "big")
 
 
 class HiddenTransport(Transport):
@@ -178,7 +178,7 @@ class HiddenTransport(Transport):
         return super().__getattribute__(name)
 
 
-_OF_TRANSPORT = frozenset({"protocol", "offset", "octets", "fragment_offset", "ports"})
+_OF_TRANSPORT = frozenset({"protocol", "offset", "buf", "fragment_offset", "ports"})
 HIDDEN = HiddenTransport()
 
 

@@ -20,13 +20,13 @@ from dossim.packet.fields import (
 )
 from dossim.packet.parse import extension_length, number
 
-# How much of its transport header a first fragment must hold; one octet of any other.
+# How much of its transport header a first fragment must hold; one byte of any other.
 _LEAST = {TCP: TCP_HEADER, UDP: UDP_HEADER, ICMPV6: ICMP_HEADER}
 
 
 @dataclass(frozen=True)
 class Fragment6:
-    """``at`` is where the fragment header starts in the packet; ``pointer_at`` where the octet is that announces it."""
+    """``at`` is where the fragment header starts in the packet; ``pointer_at`` where the byte is that announces it."""
 
     at: int
     pointer_at: int
@@ -46,40 +46,40 @@ def find_fragment6(ip: IPv6) -> Fragment6 | None:
     if found is None:
         return None
     at, pointer_at = found
-    if is_transport_cut(ip.octets, FRAGMENT, at):
+    if is_transport_cut(ip.buf, FRAGMENT, at):
         return None
-    octets = ip.octets
-    if len(octets) < at + FRAGMENT_HEADER:
+    buf = ip.buf
+    if len(buf) < at + FRAGMENT_HEADER:
         return Fragment6(at, pointer_at, 0, 0, False, 0, b"", is_cut=True)
-    field = number(octets, at + 2, 2)
+    field = number(buf, at + 2, 2)
     return Fragment6(
         at=at,
         pointer_at=pointer_at,
-        next_header=octets[at],
+        next_header=buf[at],
         offset=field & 0xFFF8,
         more=bool(field & 1),
-        ident=number(octets, at + 4, 4),
-        data=octets[at + FRAGMENT_HEADER :],
+        ident=number(buf, at + 4, 4),
+        data=buf[at + FRAGMENT_HEADER :],
     )
 
 
 def _find(ip: IPv6) -> tuple[int, int] | None:
-    """``find_prev_fhdr``: where the fragment header is, and the octet that announces it."""
-    octets, kind, at, pointer_at = ip.octets, ip.next_header, IPV6_HEADER, 6
+    """``find_prev_fhdr``: where the fragment header is, and the byte that announces it."""
+    buf, kind, at, pointer_at = ip.buf, ip.next_header, IPV6_HEADER, 6
     while kind != FRAGMENT:
-        if kind not in EXTENSION_HEADERS or kind == NO_NEXT or len(octets) < at + 2:
+        if kind not in EXTENSION_HEADERS or kind == NO_NEXT or len(buf) < at + 2:
             return None
         pointer_at = at
-        kind, at = octets[at], at + extension_length(kind, octets[at + 1])
-    return None if at > len(octets) else (at, pointer_at)
+        kind, at = buf[at], at + extension_length(kind, buf[at + 1])
+    return None if at > len(buf) else (at, pointer_at)
 
 
-def is_transport_cut(octets: bytes, kind: int, at: int) -> bool:
+def is_transport_cut(buf: bytes, kind: int, at: int) -> bool:
     """``ipv6frag_thdr_truncated``: whether a first fragment lacks part of its transport header (RFC 8200, 4.5)."""
     while kind in EXTENSION_HEADERS:
-        if kind == NO_NEXT or len(octets) < at + (4 if kind == FRAGMENT else 2):
+        if kind == NO_NEXT or len(buf) < at + (4 if kind == FRAGMENT else 2):
             return False
-        if kind == FRAGMENT and number(octets, at + 2, 2) & 0xFFF8:
+        if kind == FRAGMENT and number(buf, at + 2, 2) & 0xFFF8:
             return False
-        kind, at = octets[at], at + extension_length(kind, octets[at + 1])
-    return at + _LEAST.get(kind, 1) > len(octets)
+        kind, at = buf[at], at + extension_length(kind, buf[at + 1])
+    return at + _LEAST.get(kind, 1) > len(buf)

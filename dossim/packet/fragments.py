@@ -44,7 +44,7 @@ def _key(frame: bytes) -> Hashable | None:
 
 def _key6(ip: IPv6) -> Hashable | None:
     """None as well for the fragments that defragmentation leaves to the stack (``nf_ct_frag6_gather``)."""
-    trimmed = replace(ip, octets=ip.octets[: IPV6_HEADER + ip.payload_length])
+    trimmed = replace(ip, buf=ip.buf[: IPV6_HEADER + ip.payload_length])
     fragment = find_fragment6(trimmed)
     if fragment is None or (fragment.more and len(fragment.data) % 8):
         return None

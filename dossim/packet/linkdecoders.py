@@ -77,7 +77,7 @@ class Reframer:
     ``kept`` says which of them have become frames, ``skipped`` why the others have not.
     """
 
-    octets: bytearray
+    buf: bytearray
     at: I64
     length: npt.NDArray[np.int32]
     wire_length: npt.NDArray[np.int32]
@@ -94,8 +94,8 @@ class Reframer:
 
     def _packet(self, row: int) -> Packet:
         at = int(self.at[row])
-        octets = bytes(self.octets[at : at + int(self.length[row])])
-        return Packet(octets, int(self.wire_length[row]), bool(self.big_endian[row]))
+        buf = bytes(self.buf[at : at + int(self.length[row])])
+        return Packet(buf, int(self.wire_length[row]), bool(self.big_endian[row]))
 
     def _together(self, link: int, rows: I64) -> I64:
         """Decode packets that share all that decides; the rest must be decoded one by one."""
@@ -111,7 +111,7 @@ class Reframer:
             packet = self._packet(int(group[0]))
             try:
                 # Only what they agree in, so that nothing else can decide.
-                part = DECODERS[link](packet._replace(octets=packet.octets[: decided_by[-1] + 1]))
+                part = DECODERS[link](packet._replace(buf=packet.buf[: decided_by[-1] + 1]))
             except (IndexError, struct.error):
                 left.append(group)
                 continue
@@ -127,7 +127,7 @@ class Reframer:
         """Those that agree in the bytes that decide; None if they are so many that one by one takes no longer."""
         if not len(rows):
             return []
-        data = np.frombuffer(self.octets, np.uint8)
+        data = np.frombuffer(self.buf, np.uint8)
         key = np.zeros(len(rows), np.int64)
         for place in decided_by:
             key = key << 8 | data[self.at[rows] + place]
@@ -136,7 +136,7 @@ class Reframer:
         return None if len(bounds) > _MOST_KEYS else np.split(rows[order], bounds)
 
     def _put(self, rows: I64, part: Part) -> None:
-        data = np.frombuffer(self.octets, np.uint8)
+        data = np.frombuffer(self.buf, np.uint8)
         header = np.frombuffer(part.header, np.uint8)
         grown = len(header) - part.start
         self.at[rows] -= grown
@@ -154,7 +154,7 @@ class Reframer:
         try:
             part = DECODERS[link](packet)
         except (IndexError, struct.error):
-            if len(packet.octets) < packet.wire:  # cut within it: nothing is known but that something came
+            if len(packet.buf) < packet.wire:  # cut within it: nothing is known but that something came
                 self.length[row], self.wire_length[row] = 0, max(packet.wire, _ETHER_HEADER)
                 return
             part = f"too short for its {link_name(link)} header"
@@ -167,7 +167,7 @@ class Reframer:
             return
         size = len(part.header)
         at = int(self.at[row]) + part.start - size
-        self.octets[at : at + size] = part.header
+        self.buf[at : at + size] = part.header
         self.at[row] = at
-        self.length[row] = size + max(min(len(packet.octets), end) - part.start, 0)
+        self.length[row] = size + max(min(len(packet.buf), end) - part.start, 0)
         self.wire_length[row] = size + end - part.start + part.missing

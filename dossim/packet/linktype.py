@@ -36,7 +36,7 @@ class Frames:
     link_types: Mapping[str, int]
 
 
-def as_ethernet(name: str, octets: bytearray, records: Records, *, skip_unknown: bool = False) -> Frames:
+def as_ethernet(name: str, buf: bytearray, records: Records, *, skip_unknown: bool = False) -> Frames:
     """The received packets as Ethernet frames; those that are Ethernet already are not copied, if all are.
 
     Raises CaptureError for packets of link types that are not read, unless ``skip_unknown`` leaves them out.
@@ -60,9 +60,9 @@ def as_ethernet(name: str, octets: bytearray, records: Records, *, skip_unknown:
         received &= ~unknown
     rows = np.flatnonzero(received)
     length, wire_length = _without_fcs(records, rows)
-    frames = Frames(np.frombuffer(octets, np.uint8), records.offset[rows], length, wire_length, rows, skipped, by_name)
+    frames = Frames(np.frombuffer(buf, np.uint8), records.offset[rows], length, wire_length, rows, skipped, by_name)
     if not set(links.tolist()) <= {ETHERNET}:
-        frames = _reframed(octets, records, frames)
+        frames = _reframed(buf, records, frames)
     return replace(
         frames, skipped=_by_count(frames.skipped, "of other kinds"), link_types=_by_count(by_name, "other link types")
     )
@@ -74,7 +74,7 @@ def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
     return CaptureError(
         f"{name}: of {counted(total)}, {kinds} cannot be read; --skip-unknown-link-types leaves "
         "them out (in a scenario, skip-unknown-link-types: true). Ethernet, "
-        "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI), NFLOG would be right"
+        "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI) or NFLOG"
     )
 
 
@@ -94,10 +94,10 @@ def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDA
     return np.minimum(records.length[rows], wire_length), wire_length
 
 
-def _reframed(octets: bytearray, records: Records, frames: Frames) -> Frames:
+def _reframed(buf: bytearray, records: Records, frames: Frames) -> Frames:
     """The same with every packet as an Ethernet frame."""
     reframer = Reframer(
-        octets,
+        buf,
         frames.offset,
         frames.length,
         frames.wire_length,

@@ -21,34 +21,34 @@ _FAMILIES = {2: IPV4_TYPE, 10: IPV6_TYPE}
 
 def nflog(packet: Packet) -> Result:
     """Attributes in the byte order of the machine that captured; the payload begins with the network header."""
-    octets = packet.octets
-    family, _, _ = struct.unpack_from(">BBH", octets)
+    buf = packet.buf
+    family, _, _ = struct.unpack_from(">BBH", buf)
     head = struct.Struct(">HH" if packet.big_endian else "<HH").unpack_from
     ethertype = _FAMILIES.get(family, 0)
     hook, received_on, hardware, mac = -1, False, _ARPHRD_ETHER, b""
     at = 4
     while True:
-        length, kind = head(octets, at)
+        length, kind = head(buf, at)
         if length < 4:
             return "damaged NFLOG attributes"
         body = at + 4
         if kind == _PAYLOAD:
             break
         if kind == _PACKET_HDR:
-            protocol, hook, _ = struct.unpack_from(">HBB", octets, body)
+            protocol, hook, _ = struct.unpack_from(">HBB", buf, body)
             ethertype = protocol or ethertype
         elif kind == _IFINDEX_INDEV:
             received_on = True
         elif kind == _HWTYPE:
             hardware = packet.u16(body)
         elif kind == _HWHEADER:
-            mac = octets[body : at + length]
+            mac = buf[body : at + length]
         at += (length + 3) // 4 * 4
     if hook == _OUTPUT or (hook == _POSTROUTING and not received_on):
         return "sent by the host (NFLOG hook)"
     if ethertype not in (IPV4_TYPE, IPV6_TYPE):
         return "NFLOG, another protocol than IP"
-    declared = octets[body : at + length]
+    declared = buf[body : at + length]
     missing = max(_ip_length(ethertype, declared) - (length - 4), 0)
     known = hardware == _ARPHRD_ETHER and len(mac) >= _ETHER_HEADER
     trailer = max(packet.wire - at - length, 0)
@@ -57,8 +57,8 @@ def nflog(packet: Packet) -> Result:
     return ethernet(ethertype, body, UNICAST, trailer)._replace(missing=missing)
 
 
-def _ip_length(ethertype: int, octets: bytes) -> int:
+def _ip_length(ethertype: int, buf: bytes) -> int:
     """How long an IP packet that begins like this was at least."""
     if ethertype == IPV4_TYPE:
-        return max(int.from_bytes(octets[2:4], "big") if len(octets) >= 4 else 0, _IPV4_HEADER)
-    return _IPV6_HEADER + (int.from_bytes(octets[4:6], "big") if len(octets) >= 6 else 0)
+        return max(int.from_bytes(buf[2:4], "big") if len(buf) >= 4 else 0, _IPV4_HEADER)
+    return _IPV6_HEADER + (int.from_bytes(buf[4:6], "big") if len(buf) >= 6 else 0)

@@ -26,7 +26,7 @@ _ETHERNET_MTU = 1500
 class _Segments:
     """Transport segments of whole datagrams; ``rows`` are packets, ``start`` and ``end`` index Capture.data.
 
-    ``end`` is where the IP header says, which may lie behind what was ``captured``. ``addresses`` is their plain sum.
+    ``end`` is where the IP header says, which may lie after what was ``captured``. ``addresses`` is their plain sum.
     """
 
     rows: I64
@@ -69,10 +69,8 @@ def header_offloaded(columns: Columns) -> Bool:
     """bool[N]: the checksum of the IPv4 header is 0 and not right; Linux never leaves that one to the device."""
     four = columns.ipv4
     whole = (four.version == 4) & (four.header_length >= IPV4_HEADER) & (four.available >= four.header_length)
-    zero = np.flatnonzero(whole & (columns.octets.u16(four.start + 10) == 0))
-    wrong = ~checksum_valid(
-        columns.octets.data, four.start[zero], four.header_length[zero], np.zeros(len(zero), np.int64)
-    )
+    zero = np.flatnonzero(whole & (columns.buf.u16(four.start + 10) == 0))
+    wrong = ~checksum_valid(columns.buf.data, four.start[zero], four.header_length[zero], np.zeros(len(zero), np.int64))
     mask = np.zeros(len(columns.links.cut), np.bool_)
     mask[four.rows[zero[wrong]]] = True
     return mask
@@ -104,17 +102,17 @@ def sent_by(columns: Columns, addresses: Collection[IPv4Address | IPv6Address]) 
 
 
 def _zero_or_partial(columns: Columns, segments: _Segments, protocol: int, *, zero_is_legal: bool) -> Bool:
-    octets, at = columns.octets, segments.start + _CHECKSUM_AT[protocol]
+    buf, at = columns.buf, segments.start + _CHECKSUM_AT[protocol]
     if protocol == SCTP:
-        return np.asarray(octets.u32(at) == 0, np.bool_)
-    stored = octets.u16(at)
+        return np.asarray(buf.u32(at) == 0, np.bool_)
+    stored = buf.u16(at)
     length = segments.end - segments.start
     pseudo = segments.addresses + protocol + (length & 0xFFFF) + (length >> 16)
     for _ in range(3):
         pseudo = (pseudo & 0xFFFF) + (pseudo >> 16)
     suspect = (stored == pseudo) if zero_is_legal else (stored == pseudo) | (stored == 0)
     whole = np.flatnonzero(suspect & (segments.end <= segments.captured))
-    right = checksum_valid(octets.data, segments.start[whole], length[whole], pseudo[whole])
+    right = checksum_valid(buf.data, segments.start[whole], length[whole], pseudo[whole])
     suspect[whole[right]] = False
     return np.asarray(suspect, np.bool_)
 
@@ -138,8 +136,8 @@ def _segments6(columns: Columns) -> _Segments:
         passed = np.flatnonzero(np.isin(protocol, (HOP_BY_HOP, DESTINATION)) & (start + 2 <= captured))
         if not len(passed):
             break
-        protocol[passed] = columns.octets.u8(start[passed])
-        start[passed] += (columns.octets.u8(start[passed] + 1) + 1) * 8
+        protocol[passed] = columns.buf.u8(start[passed])
+        start[passed] += (columns.buf.u8(start[passed] + 1) + 1) * 8
     addresses = sum((_sum64(half) for half in (*six.source, *six.destination)), np.zeros(len(six.rows), np.int64))
     found = _Segments(six.rows, protocol, start, six.start + IPV6_HEADER + six.payload_length, captured, addresses)
     return found.where((six.version == 6) & (six.available >= IPV6_HEADER) & (found.end > found.start))

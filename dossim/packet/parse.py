@@ -1,6 +1,6 @@
-"""parse: the octets of one frame -> a Packet. Scalar and literal; the vectorised twin is :mod:`dossim.packet.columns`.
+"""parse: the bytes of one frame -> a Packet. Scalar and literal; the vectorised twin is :mod:`dossim.packet.columns`.
 
-Nothing here raises, whatever the octets are, and nothing is judged: a wrong version, length or checksum is read as it
+Nothing here raises, whatever the bytes are, and nothing is judged: a wrong version, length or checksum is read as it
 stands. The functions below :func:`parse` read parts, for those who have only a part (a reassembled datagram). Only
 frames that the capture cut (:mod:`dossim.packet.cut`) raise CutError, where a header is read that is not there.
 """
@@ -54,14 +54,14 @@ def parse(frame: bytes) -> Packet:
 
 
 def parse_ip(link: Ethernet) -> IP | None:
-    """The IP header behind an Ethernet header; None without one."""
+    """The IP header after an Ethernet header; None without one."""
     if link.ethertype == ETHERTYPE_IPV4:
         return parse_ipv4(link.payload)
     return parse_ipv6(link.payload) if link.ethertype == ETHERTYPE_IPV6 else None
 
 
 def parse_ethernet(frame: bytes) -> Ethernet | None:
-    """The Ethernet header with all its VLAN tags; a tag that is cut short stays an ethertype. None below 14 octets."""
+    """The Ethernet header with all its VLAN tags; a tag that is cut short stays an ethertype. None below 14 bytes."""
     if len(frame) < ETHER_HEADER:
         return None
     tags: list[VlanTag] = []
@@ -73,73 +73,73 @@ def parse_ethernet(frame: bytes) -> Ethernet | None:
     return Ethernet(frame[:6], frame[6:12], tuple(tags), ethertype, frame[at:])
 
 
-def parse_arp(octets: bytes) -> Arp | None:
+def parse_arp(buf: bytes) -> Arp | None:
     """The ARP packet; None when shorter than one of Ethernet and IPv4."""
-    if len(octets) < ARP_HEADER:
+    if len(buf) < ARP_HEADER:
         return None
     return Arp(
-        hardware=number(octets, 0, 2),
-        protocol=number(octets, 2, 2),
-        hardware_length=octets[4],
-        protocol_length=octets[5],
-        operation=number(octets, 6, 2),
-        target=IPv4Address(octets[24:28]),
+        hardware=number(buf, 0, 2),
+        protocol=number(buf, 2, 2),
+        hardware_length=buf[4],
+        protocol_length=buf[5],
+        operation=number(buf, 6, 2),
+        target=IPv4Address(buf[24:28]),
     )
 
 
-def parse_ipv4(octets: bytes) -> IPv4 | None:
-    """The IPv4 header at the start of ``octets``; None below 20 octets."""
-    if len(octets) < IPV4_HEADER:
+def parse_ipv4(buf: bytes) -> IPv4 | None:
+    """The IPv4 header at the start of ``buf``; None below 20 bytes."""
+    if len(buf) < IPV4_HEADER:
         return None
-    fragment = number(octets, 6, 2)
+    fragment = number(buf, 6, 2)
     return IPv4(
-        octets=octets,
-        version=octets[0] >> 4,
-        header_length=(octets[0] & 0x0F) * 4,
-        tos=octets[1],
-        total_length=number(octets, 2, 2),
-        ident=number(octets, 4, 2),
+        buf=buf,
+        version=buf[0] >> 4,
+        header_length=(buf[0] & 0x0F) * 4,
+        tos=buf[1],
+        total_length=number(buf, 2, 2),
+        ident=number(buf, 4, 2),
         dont_fragment=bool(fragment & 0x4000),
         more_fragments=bool(fragment & 0x2000),
         offset=(fragment & 0x1FFF) * 8,
-        ttl=octets[8],
-        protocol=octets[9],
-        checksum=number(octets, 10, 2),
-        source=IPv4Address(octets[12:16]),
-        destination=IPv4Address(octets[16:20]),
+        ttl=buf[8],
+        protocol=buf[9],
+        checksum=number(buf, 10, 2),
+        source=IPv4Address(buf[12:16]),
+        destination=IPv4Address(buf[16:20]),
     )
 
 
-def parse_ipv6(octets: bytes) -> IPv6 | None:
-    """The IPv6 header at the start of ``octets``; None below 40 octets."""
-    if len(octets) < IPV6_HEADER:
+def parse_ipv6(buf: bytes) -> IPv6 | None:
+    """The IPv6 header at the start of ``buf``; None below 40 bytes."""
+    if len(buf) < IPV6_HEADER:
         return None
     return IPv6(
-        octets=octets,
-        version=octets[0] >> 4,
-        traffic_class=number(octets, 0, 2) >> 4 & 0xFF,
-        payload_length=number(octets, 4, 2),
-        next_header=octets[6],
-        hop_limit=octets[7],
-        source=IPv6Address(octets[8:24]),
-        destination=IPv6Address(octets[24:40]),
+        buf=buf,
+        version=buf[0] >> 4,
+        traffic_class=number(buf, 0, 2) >> 4 & 0xFF,
+        payload_length=number(buf, 4, 2),
+        next_header=buf[6],
+        hop_limit=buf[7],
+        source=IPv6Address(buf[8:24]),
+        destination=IPv6Address(buf[24:40]),
     )
 
 
-def transport_of(ip: IP, *, behind_authentication: bool = True) -> Transport | None:
+def transport_of(ip: IP, *, skip_authentication: bool = True) -> Transport | None:
     """What the packet carries; None when its extension headers end before they name it.
 
-    Without ``behind_authentication`` an IPv6 authentication header is itself what is carried, as nftables has it.
+    Without ``skip_authentication`` an IPv6 authentication header is itself what is carried, as nftables has it.
     """
     if isinstance(ip, IPv4):
         return Transport(ip.protocol, ip.header_length, ip.payload, ip.offset)
-    return _behind_extension_headers(ip, EXTENSION_HEADERS if behind_authentication else _UNAUTHENTICATED)
+    return _after_extension_headers(ip, EXTENSION_HEADERS if skip_authentication else _UNAUTHENTICATED)
 
 
-def seen_transport(ip: IP, *, behind_authentication: bool = True) -> Transport | None:
+def seen_transport(ip: IP, *, skip_authentication: bool = True) -> Transport | None:
     """The same for who may never ask: where the capture cut extension headers, only the question raises CutError."""
     try:
-        return transport_of(ip, behind_authentication=behind_authentication)
+        return transport_of(ip, skip_authentication=skip_authentication)
     except CutError:
         return HIDDEN
 
@@ -147,26 +147,26 @@ def seen_transport(ip: IP, *, behind_authentication: bool = True) -> Transport |
 _UNAUTHENTICATED = EXTENSION_HEADERS - {AUTHENTICATION}
 
 
-def _behind_extension_headers(ip: IPv6, passed: frozenset[int]) -> Transport | None:
+def _after_extension_headers(ip: IPv6, passed: frozenset[int]) -> Transport | None:
     """As ip6tables looks for it: ``ipv6_find_hdr`` with target -1 (``net/ipv6/exthdrs_core.c``); nftables asks it to
-    stop at an authentication header (``nf_tables_ipv6.h``: IP6_FH_F_AUTH), if two octets of that are there.
+    stop at an authentication header (``nf_tables_ipv6.h``: IP6_FH_F_AUTH), if two bytes of that are there.
 
     A header needs to be there only as far as it is read, so the transport may begin beyond the end of the packet.
     """
-    octets, kind, at = ip.octets, ip.next_header, IPV6_HEADER
+    buf, kind, at = ip.buf, ip.next_header, IPV6_HEADER
     while kind in EXTENSION_HEADERS and kind != NO_NEXT:
-        if kind not in passed and len(octets) >= at + 2:
+        if kind not in passed and len(buf) >= at + 2:
             break
-        if len(octets) < at + (4 if kind in (ROUTING, FRAGMENT) else 2):
+        if len(buf) < at + (4 if kind in (ROUTING, FRAGMENT) else 2):
             return None
-        following = octets[at]
-        if kind == FRAGMENT and (offset := number(octets, at + 2, 2) & 0xFFF8):
+        following = buf[at]
+        if kind == FRAGMENT and (offset := number(buf, at + 2, 2) & 0xFFF8):
             if following in EXTENSION_HEADERS and following != NO_NEXT:
                 return None  # more headers, but in a fragment that is not here
-            return Transport(following, at, octets[at:], offset)
-        at += extension_length(kind, octets[at + 1])
+            return Transport(following, at, buf[at:], offset)
+        at += extension_length(kind, buf[at + 1])
         kind = following
-    return Transport(kind, at, octets[at:])
+    return Transport(kind, at, buf[at:])
 
 
 def extension_length(kind: int, length_field: int) -> int:
@@ -176,26 +176,26 @@ def extension_length(kind: int, length_field: int) -> int:
     return (length_field + 2) * 4 if kind == AUTHENTICATION else (length_field + 1) * 8
 
 
-def number(octets: bytes, at: int, length: int) -> int:
+def number(buf: bytes, at: int, length: int) -> int:
     """A number in network byte order."""
-    return int.from_bytes(octets[at : at + length], "big")
+    return int.from_bytes(buf[at : at + length], "big")
 
 
 def internet_checksum(*parts: bytes) -> int:
     """RFC 1071 over the parts, each of even length but the last. 0 over data that holds its own correct checksum."""
-    octets = b"".join(map(visible, parts))
-    if len(octets) % 2:
-        octets += b"\0"
+    buf = b"".join(map(visible, parts))
+    if len(buf) % 2:
+        buf += b"\0"
     # The sum of 16-bit words and the number as a whole leave the same remainder: 2**16 leaves 1.
-    remainder = int.from_bytes(octets, "big") % 0xFFFF
-    if remainder == 0 and any(octets):
+    remainder = int.from_bytes(buf, "big") % 0xFFFF
+    if remainder == 0 and any(buf):
         remainder = 0xFFFF  # one's complement has two zeros; a sum of nothing but zeros alone is the positive one
     return 0xFFFF - remainder
 
 
 def header_checksum_ok(ip: IPv4) -> bool:
     """Whether the header, options included, sums up as ``ip_fast_csum`` wants it."""
-    return internet_checksum(ip.octets[: ip.header_length]) == 0
+    return internet_checksum(ip.buf[: ip.header_length]) == 0
 
 
 def transport_checksum_ok(ip: IP, protocol: int, covered: bytes, *, length: int | None = None) -> bool:

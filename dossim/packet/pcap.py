@@ -23,14 +23,14 @@ _FCS_PRESENT = 0x0400_0000  # in the word of the link type; its length is in the
 _STEP = 1 << 24
 
 
-def is_pcap(octets: bytes | bytearray) -> bool:
-    return _magic(octets)[0] in _UNIT_NS
+def is_pcap(buf: bytes | bytearray) -> bool:
+    return _magic(buf)[0] in _UNIT_NS
 
 
-def _magic(octets: bytes | bytearray) -> tuple[int, str]:
+def _magic(buf: bytes | bytearray) -> tuple[int, str]:
     """The magic number and the struct byte order that makes it one."""
     for order in "<>":
-        (magic,) = struct.unpack_from(f"{order}I", octets)
+        (magic,) = struct.unpack_from(f"{order}I", buf)
         if magic in _UNIT_NS:
             return int(magic), order
     return 0, "<"
@@ -41,18 +41,18 @@ def read(name: str, content: Content) -> Records:
 
     Raises CaptureError where the file header is cut short, or the first record is impossible already.
     """
-    octets = content.octets
-    magic, order = _magic(octets)
+    buf = content.buf
+    magic, order = _magic(buf)
     if content.size < _HEADER:
         raise CaptureError(
             f"{name}: the file header is cut short: needs {_HEADER} bytes, {content.size} are there; "
             f"copy the file again"
         )
-    (link,) = struct.unpack_from(f"{order}I", octets, 20)
+    (link,) = struct.unpack_from(f"{order}I", buf, 20)
     header = _RECORD_HEADER[magic]
-    starts, behind = _walk(name, content, order, header)
+    starts, after = _walk(name, content, order, header)
     at = np.frombuffer(starts, np.int64)
-    seconds, fraction, captured, original = _header_words(octets, at, order)
+    seconds, fraction, captured, original = _header_words(buf, at, order)
     ns, _ = nanoseconds(seconds, fraction * _UNIT_NS[magic])
     count = len(at)
     records = Records(
@@ -65,7 +65,7 @@ def read(name: str, content: Content) -> Records:
         cause=np.full(count, RECEIVED, np.uint8),
         big_endian=np.full(count, order == ">", np.bool_),
     )
-    return _up_to_damage(name, content, records, captured, behind, header)
+    return _up_to_damage(name, content, records, captured, after, header)
 
 
 def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[int], int]:
@@ -74,7 +74,7 @@ def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[i
     A plain loop, because each record says where the next begins (0.1 µs each).
     """
     captured = struct.Struct(f"{order}I").unpack_from
-    octets, most = content.octets, content.limit.packets
+    buf, most = content.buf, content.limit.packets
     starts = array("q")
     append = starts.append
     at, end = _HEADER, content.size - header
@@ -82,7 +82,7 @@ def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[i
     while at <= end:
         stop = min(stop + _STEP, end)
         while at <= stop:
-            (length,) = captured(octets, at + 8)
+            (length,) = captured(buf, at + 8)
             append(at)
             at += header + length
         if len(starts) > most:
@@ -90,7 +90,7 @@ def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[i
     return starts, at
 
 
-def _up_to_damage(name: str, content: Content, records: Records, captured: I64, behind: int, header: int) -> Records:
+def _up_to_damage(name: str, content: Content, records: Records, captured: I64, after: int, header: int) -> Records:
     """The records before the first that is impossible or cut short."""
     impossible = np.flatnonzero(captured > LARGEST_PACKET)
     if len(impossible):
@@ -100,12 +100,12 @@ def _up_to_damage(name: str, content: Content, records: Records, captured: I64, 
         if not number:
             raise CaptureError(f"{what}, no packet has more than {LARGEST_PACKET:,}; the file is damaged")
         return records.first(number, f"{what}: the file is damaged there; {before(number)}")
-    if behind > content.size:
+    if after > content.size:
         number = len(records) - 1
         at = int(records.offset[number]) - header
         return records.first(number, _cut(name, number, at, header + int(captured[number]), content.size))
-    if behind < content.size:
-        return records.first(len(records), _cut(name, len(records), behind, header, content.size))
+    if after < content.size:
+        return records.first(len(records), _cut(name, len(records), after, header, content.size))
     return records
 
 
@@ -116,11 +116,11 @@ def _cut(name: str, record: int, at: int, needs: int, size: int) -> str:
     )
 
 
-def _header_words(octets: bytearray, at: I64, order: str) -> I64:
+def _header_words(buf: bytearray, at: I64, order: str) -> I64:
     """The four words that a record header begins with, as int64[4, N]; ``at`` are offsets of whole headers."""
     if not len(at):
         return np.empty((4, 0), np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(octets, np.uint8), 16)
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(buf, np.uint8), 16)
     words: I64 = windows[at].view(f"{order}u4").T.astype(np.int64)
     return words
 

@@ -24,7 +24,7 @@ from dossim.packet.records import Records, before
 from dossim.packet.source import Content
 
 _SECTION, _INTERFACE = 0x0A0D0D0A, 1
-_SECTION_OCTETS = b"\x0a\x0d\x0d\x0a"
+_SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _SMALLEST = 12
 # libpcap and Wireshark take larger blocks for damage; one of these at the end of a file is no block cut short.
@@ -32,12 +32,12 @@ _LARGEST_BLOCK = 16 << 20
 _OPTION_END, _OPTION_TSRESOL, _OPTION_FCSLEN, _OPTION_TSOFFSET = 0, 9, 13, 14
 
 
-def is_pcapng(octets: bytes | bytearray) -> bool:
-    return octets[:4] == _SECTION_OCTETS
+def is_pcapng(buf: bytes | bytearray) -> bool:
+    return buf[:4] == _SECTION_MAGIC
 
 
 class _Stop(Exception):
-    """What is wrong with the block: nothing behind it can be read. ``damaged``: more than cut short."""
+    """What is wrong with the block: nothing after it can be read. ``damaged``: more than cut short."""
 
     def __init__(self, what: str, *, damaged: bool = True) -> None:
         super().__init__(what)
@@ -73,19 +73,19 @@ class _Walk:
 
     def run(self, name: str) -> tuple[int, _Stop | None]:
         """Collect packets and interfaces; where it stopped, and why if that is not the end."""
-        octets, end, most = self.content.octets, self.content.size, self.content.limit.packets
+        buf, end, most = self.content.buf, self.content.size, self.content.limit.packets
         append = self.packets.at.append
         at = blocks = 0
         head = struct.Struct("<II").unpack_from
         try:
             while at + _SMALLEST <= end:
-                kind, size = head(octets, at)
+                kind, size = head(buf, at)
                 if kind == ENHANCED and size >= SMALLEST_ENHANCED and not size & 3 and at + size <= end:
                     append(at)
                 elif kind == _SECTION:
                     self._section(at)
                     head = struct.Struct(f"{self.order}II").unpack_from
-                    size = self._checked(at, head(octets, at)[1], 28)
+                    size = self._checked(at, head(buf, at)[1], 28)
                 else:
                     self._other(at, kind, self._checked(at, size, _SMALLEST))
                 at += size
@@ -99,12 +99,12 @@ class _Walk:
         return at, None
 
     def _unpack(self, form: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + form, self.content.octets, at)
+        return struct.unpack_from(self.order + form, self.content.buf, at)
 
     def _checked(self, at: int, size: int, smallest: int) -> int:
         """The size of a block that is all there."""
         if size < smallest or size % 4:
-            raise _Stop(f"its length is {size}, a multiple of 4 from {smallest} up would be right")
+            raise _Stop(f"its length is {size}; expected a multiple of 4, at least {smallest}")
         if at + size > self.content.size:
             raise _Stop(
                 f"it is cut short: needs {size:,} bytes, {self.content.size - at:,} are left",
@@ -117,13 +117,13 @@ class _Walk:
 
     def _section(self, at: int) -> None:
         for order in "<>":
-            (magic,) = struct.unpack_from(f"{order}I", self.content.octets, at + 8)
+            (magic,) = struct.unpack_from(f"{order}I", self.content.buf, at + 8)
             if magic == _BYTE_ORDER_MAGIC:
                 self.order = order
                 self.interfaces.new_section()
                 self.packets.mark(self.interfaces, big_endian=order == ">")
                 return
-        raise _Stop(f"no byte-order magic, found {self.content.octets[at + 8 : at + 12].hex(' ')}")
+        raise _Stop(f"no byte-order magic, found {self.content.buf[at + 8 : at + 12].hex(' ')}")
 
     def _other(self, at: int, kind: int, size: int) -> None:
         if (kind in (ENHANCED, OBSOLETE) and size < SMALLEST_ENHANCED) or (kind == SIMPLE and size < SMALLEST_SIMPLE):
@@ -134,22 +134,22 @@ class _Walk:
             self._interface(at + 8, at + size - 4)
             self.packets.mark(self.interfaces, big_endian=self.order == ">")
 
-    def _interface(self, body: int, behind: int) -> None:
-        if behind - body < 8:
+    def _interface(self, body: int, after: int) -> None:
+        if after - body < 8:
             raise _Stop("an interface description without link type and snapshot length")
         link, _, snaplen = self._unpack("HHI", body)
         resolution, offset_s, fcs = 6, 0, 0
         option = body + 8
-        while option + 4 <= behind:
+        while option + 4 <= after:
             code, size = self._unpack("HH", option)
             if code == _OPTION_END:
                 break
-            if option + 4 + size > behind:
-                raise _Stop(f"its option {code} claims {size} bytes, {behind - option - 4} are left in it")
+            if option + 4 + size > after:
+                raise _Stop(f"its option {code} claims {size} bytes, {after - option - 4} are left in it")
             if code == _OPTION_TSRESOL and size >= 1:
-                resolution = self.content.octets[option + 4]
+                resolution = self.content.buf[option + 4]
             if code == _OPTION_FCSLEN and size >= 1:
-                fcs = _fcs_bytes(self.content.octets[option + 4])
+                fcs = _fcs_bytes(self.content.buf[option + 4])
             if code == _OPTION_TSOFFSET and size >= 8:
                 (offset_s,) = self._unpack("q", option + 4)
             option += 4 + (size + 3) // 4 * 4

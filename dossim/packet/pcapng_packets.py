@@ -102,20 +102,20 @@ class Bad:
 class _Words:
     """uint32 words at any place, each in the byte order of its packet."""
 
-    octets: U8
+    buf: U8
     big: Bool
 
     def __call__(self, at: I64, count: int) -> I64:
         if not len(at):
             return np.empty((count, 0), np.int64)
-        windows = np.lib.stride_tricks.sliding_window_view(self.octets, 4 * count)
+        windows = np.lib.stride_tricks.sliding_window_view(self.buf, 4 * count)
         words: I64 = windows[at].view("<u4").T.astype(np.int64)
         if self.big.any():
             words[:, self.big] = windows[at[self.big]].view(">u4").T
         return words
 
     def only(self, rows: I64) -> _Words:
-        return _Words(self.octets, self.big[rows])
+        return _Words(self.buf, self.big[rows])
 
 
 def decoded(name: str, content: Content, packets: Packets, interfaces: Interfaces) -> tuple[Records, Bad | None]:
@@ -139,7 +139,7 @@ def _decoded_part(
     at = np.frombuffer(packets.at, np.int64)[first : first + _PART]
     place = np.searchsorted(np.frombuffer(packets.since, np.int64), np.arange(first, first + len(at)), "right") - 1
     base, known = (np.frombuffer(column, np.int64)[place] for column in (packets.base, packets.known))
-    words = _Words(np.frombuffer(content.octets, np.uint8), np.frombuffer(packets.big, np.bool_)[place])
+    words = _Words(np.frombuffer(content.buf, np.uint8), np.frombuffer(packets.big, np.bool_)[place])
     number, high, low, captured, original = words(at + 8, 5)
     (size,) = words(at + 4, 1)
     start = at + 28
@@ -212,10 +212,10 @@ def _first_bad(
     return row, f"its packet has {captured[row]:,} bytes, no packet has more than {LARGEST_PACKET:,}"
 
 
-def _flags(words: _Words, option: I64, behind: I64) -> I64:
-    """The option epb_flags of each block, 0 without; ``option`` is where its options begin, ``behind`` their end."""
+def _flags(words: _Words, option: I64, after: I64) -> I64:
+    """The option epb_flags of each block, 0 without; ``option`` is where its options begin, ``after`` their end."""
     flags = np.zeros(len(option), np.int64)
-    rows = np.flatnonzero(option + 8 <= behind)
+    rows = np.flatnonzero(option + 8 <= after)
     for _ in range(_MOST_AT_ONCE):
         if not len(rows):
             return flags
@@ -226,16 +226,16 @@ def _flags(words: _Words, option: I64, behind: I64) -> I64:
         found = (code == _FLAGS) & (length == 4)
         flags[rows[found]] = value[found]
         option[rows] += 4 + (length + 3) // 4 * 4
-        rows = rows[~found & (code != 0) & (option[rows] + 8 <= behind[rows])]
+        rows = rows[~found & (code != 0) & (option[rows] + 8 <= after[rows])]
     for row in rows.tolist():  # one block of very many options must not cost a step of all for each
-        flags[row] = _flags_of_one(words.octets, bool(words.big[row]), int(option[row]), int(behind[row]))
+        flags[row] = _flags_of_one(words.buf, bool(words.big[row]), int(option[row]), int(after[row]))
     return flags
 
 
-def _flags_of_one(octets: U8, big: bool, option: int, behind: int) -> int:
+def _flags_of_one(buf: U8, big: bool, option: int, after: int) -> int:
     head = struct.Struct(">HHI" if big else "<HHI").unpack_from
-    data = octets.data
-    while option + 8 <= behind:
+    data = buf.data
+    while option + 8 <= after:
         code, length, value = head(data, option)
         if code == _FLAGS and length == 4:
             return int(value)

@@ -18,19 +18,19 @@ SOURCE = bytes(6)
 
 
 class Packet(NamedTuple):
-    """``octets`` as captured, ``wire`` bytes on the wire; ``big_endian`` as the machine that captured it."""
+    """``buf`` as captured, ``wire`` bytes on the wire; ``big_endian`` as the machine that captured it."""
 
-    octets: bytes
+    buf: bytes
     wire: int
     big_endian: bool
 
     def u16(self, at: int) -> int:
-        (value,) = struct.unpack_from(">H", self.octets, at)
+        (value,) = struct.unpack_from(">H", self.buf, at)
         return int(value)
 
-    def behind(self, start: int) -> Packet:
+    def after(self, start: int) -> Packet:
         """What follows a header of ``start`` bytes."""
-        return Packet(self.octets[start:], self.wire - start, self.big_endian)
+        return Packet(self.buf[start:], self.wire - start, self.big_endian)
 
 
 class Part(NamedTuple):
@@ -54,7 +54,7 @@ def ethernet(ethertype: int, start: int, destination: bytes = UNICAST, trailer: 
 
 def raw(packet: Packet) -> Result:
     """RAW: the version field tells IPv4 from IPv6."""
-    return ethernet(IPV6_TYPE if packet.octets[:1] and packet.octets[0] >> 4 == 6 else IPV4_TYPE, 0)
+    return ethernet(IPV6_TYPE if packet.buf[:1] and packet.buf[0] >> 4 == 6 else IPV4_TYPE, 0)
 
 
 def ipv4(packet: Packet) -> Result:
@@ -73,7 +73,7 @@ _FAMILIES = {2: IPV4_TYPE, 24: IPV6_TYPE, 28: IPV6_TYPE, 30: IPV6_TYPE, 10: IPV6
 
 def loopback(packet: Packet) -> Result:
     """NULL and LOOP: an address family in the byte order of the machine that captured, which may be either."""
-    found = struct.unpack_from("<I", packet.octets) + struct.unpack_from(">I", packet.octets)
+    found = struct.unpack_from("<I", packet.buf) + struct.unpack_from(">I", packet.buf)
     ethertype = next((_FAMILIES[family] for family in found if family in _FAMILIES), None)
     return "BSD loopback, another address family" if ethertype is None else ethernet(ethertype, 4)
 
@@ -93,12 +93,12 @@ _PPP_IP = {0x0021: IPV4_TYPE, 0x0057: IPV6_TYPE}
 
 def ppp(packet: Packet, at: int = 0, trailer: int = 0) -> Result:
     """PPP: with or without ``ff 03`` in front (RFC 1662), the protocol in one byte or two (RFC 1661 6.5)."""
-    octets = packet.octets
-    if octets[at] == 0xFF:
-        if octets[at + 1] != 0x03:
+    buf = packet.buf
+    if buf[at] == 0xFF:
+        if buf[at + 1] != 0x03:
             return "PPP, another address and control field"
         at += 2
-    protocol, start = (octets[at], at + 1) if octets[at] & 1 else (packet.u16(at), at + 2)
+    protocol, start = (buf[at], at + 1) if buf[at] & 1 else (packet.u16(at), at + 2)
     if protocol not in _PPP_IP:
         return _PPP_NAMES.get(protocol, "PPP, another protocol than IP")
     return ethernet(_PPP_IP[protocol], start, trailer=trailer)
@@ -106,12 +106,12 @@ def ppp(packet: Packet, at: int = 0, trailer: int = 0) -> Result:
 
 def ppp_hdlc(packet: Packet) -> Result:
     """PPP_HDLC: PPP, or Cisco's framing by its first byte."""
-    return c_hdlc(packet) if packet.octets[0] in (0x0F, 0x8F) else ppp(packet)
+    return c_hdlc(packet) if packet.buf[0] in (0x0F, 0x8F) else ppp(packet)
 
 
 def ppp_ether(packet: Packet) -> Result:
     """PPP_ETHER: PPPoE (RFC 2516) without Ethernet; what follows its own length is padding."""
-    _, code, _, length = struct.unpack_from(">BBHH", packet.octets)
+    _, code, _, length = struct.unpack_from(">BBHH", packet.buf)
     if code:
         return "PPPoE discovery"
     return ppp(packet, 6, max(packet.wire - 6 - length, 0))
@@ -119,19 +119,19 @@ def ppp_ether(packet: Packet) -> Result:
 
 def ppp_pppd(packet: Packet) -> Result:
     """PPP_PPPD: the address byte says the direction, 0 in and 1 out."""
-    if packet.octets[0] == 1:
+    if packet.buf[0] == 1:
         return "sent by the host (PPP direction)"
-    return ppp(packet, 2 if packet.octets[:2] == b"\x00\x03" else 0)
+    return ppp(packet, 2 if packet.buf[:2] == b"\x00\x03" else 0)
 
 
 def ppp_with_dir(packet: Packet) -> Result:
     """PPP_WITH_DIR: a byte in front, 0 in, else out."""
-    return "sent by the host (PPP direction)" if packet.octets[0] else ppp(packet, 1)
+    return "sent by the host (PPP direction)" if packet.buf[0] else ppp(packet, 1)
 
 
 def c_hdlc(packet: Packet, at: int = 0) -> Result:
     """C_HDLC: an address, 0x8f for broadcast, a control byte and an ethertype."""
-    address, _, ethertype = struct.unpack_from(">BBH", packet.octets, at)
+    address, _, ethertype = struct.unpack_from(">BBH", packet.buf, at)
     if ethertype not in (IPV4_TYPE, IPV6_TYPE):
         return "Cisco HDLC, another protocol than IP"
     return ethernet(ethertype, at + 4, BROADCAST if address == 0x8F else UNICAST)
@@ -139,4 +139,4 @@ def c_hdlc(packet: Packet, at: int = 0) -> Result:
 
 def c_hdlc_with_dir(packet: Packet) -> Result:
     """C_HDLC_WITH_DIR: a byte in front, 0 in, else out."""
-    return "sent by the host (Cisco HDLC direction)" if packet.octets[0] else c_hdlc(packet, 1)
+    return "sent by the host (Cisco HDLC direction)" if packet.buf[0] else c_hdlc(packet, 1)

@@ -63,21 +63,21 @@ class Limit:
     def exceeded(self, name: str, packed: str = "") -> CaptureError:
         return CaptureError(
             f"{name}: {f'the {packed} data unpack to' if packed else 'the capture has'} more than {_size(self.size)}, "
-            f"{self.why}; {self.more}, or a part of it (editcap -c) would be right"
+            f"{self.why}; use {self.more}, or a part of the capture (editcap -c)"
         )
 
     def too_many(self, name: str) -> CaptureError:
         return CaptureError(
             f"{name}: more than {self.packets:,} packets, the most for {_size(self.size)} ({PACKET_COST} bytes each), "
-            f"{self.why}; {self.more}, or a part of it (editcap -c) would be right"
+            f"{self.why}; use {self.more}, or a part of the capture (editcap -c)"
         )
 
 
 @dataclass(frozen=True)
 class Content:
-    """``octets`` are the unpacked ``size`` bytes and PADDING zero bytes; ``sha256`` is of the bytes as they came."""
+    """``buf`` are the unpacked ``size`` bytes and PADDING zero bytes; ``sha256`` is of the bytes as they came."""
 
-    octets: bytearray
+    buf: bytearray
     size: int
     sha256: str
     limit: Limit
@@ -90,25 +90,25 @@ def read_source(name: str, reading: Reading) -> Content:
     chunks, close = _opened(name, any_file=reading.any_file)
     shown = display_name(name)
     digest = hashlib.sha256()
-    octets, warnings = bytearray(), list[str]()
+    buf, warnings = bytearray(), list[str]()
     try:
         first, chunks = _peeked(_hashed(chunks, digest.update, limit, shown))
         packed = compression_of(first)
         for part in unpacked(shown, packed, chunks, warnings.append) if packed else chunks:
-            if len(octets) + len(part) > limit.size:
+            if len(buf) + len(part) > limit.size:
                 raise limit.exceeded(shown, packed)
-            octets += part
-        size = len(octets)
-        octets += bytes(PADDING)
+            buf += part
+        size = len(buf)
+        buf += bytes(PADDING)
     except OSError as error:
         raise CaptureError(f"{shown}: cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise CaptureError(
-            f"{shown}: {_size(len(octets))} were read, more does not fit into memory; a smaller capture would be right"
+            f"{shown}: {_size(len(buf))} were read, more does not fit into memory; use a smaller capture"
         ) from error
     finally:
         close()
-    return Content(octets, size, digest.hexdigest(), limit, tuple(warnings))
+    return Content(buf, size, digest.hexdigest(), limit, tuple(warnings))
 
 
 def display_name(name: str) -> str:
@@ -149,7 +149,7 @@ def _opened(name: str, *, any_file: bool) -> tuple[Iterator[bytes], Callable[[],
     kind = _KINDS.get(stat.S_IFMT(os.fstat(descriptor).st_mode))
     if kind and not any_file:
         os.close(descriptor)
-        raise CaptureError(f"{name}: {kind} is not read here; a regular file would be right")
+        raise CaptureError(f"{name}: {kind} cannot be read here; expected a regular file")
     return iter(lambda: os.read(descriptor, _CHUNK), b""), lambda: os.close(descriptor)
 
 
@@ -190,7 +190,7 @@ def size(value: int | str) -> int:
     """A number of bytes, with K, M, G or T for powers of 1024. Raises ValueError."""
     read = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
     if read is None or not int(read[1]):
-        raise ValueError(f"{value!r} is no size; a number of bytes, or as 500M or 4G, would be right")
+        raise ValueError(f"{value!r} is not a size; expected a number of bytes, such as 500M or 4G")
     return int(read[1]) << 10 * " KMGT".index(read[2].upper() or " ")
 
 

@@ -24,8 +24,8 @@ _KEPT_IN_SNAP = (0x80F3, 0x8137)  # AARP, IPX
 
 def ieee802_11(packet: Packet, fcs: int = 0, *, padded: bool = False) -> Result:
     """A frame; ``fcs`` bytes at its end are the check sequence, ``padded``: its header is filled up to 4 bytes."""
-    octets = packet.octets
-    control, flags = octets[0], octets[1]
+    buf = packet.buf
+    control, flags = buf[0], buf[1]
     if control & 3:
         return "802.11 of an unknown version"
     kind, subtype = control >> 2 & 3, control >> 4
@@ -35,24 +35,24 @@ def ieee802_11(packet: Packet, fcs: int = 0, *, padded: bool = False) -> Result:
         return "802.11 without data (null function)"
     if flags & _PROTECTED:
         return "encrypted 802.11 frame"
-    (sequence,) = struct.unpack_from("<H", octets, 22)
+    (sequence,) = struct.unpack_from("<H", buf, 22)
     if flags & _MORE_FRAGMENTS or sequence & 0x0F:
         return "802.11 fragment"
     header = 30 if flags & _TO_DS and flags & _FROM_DS else 24
     if subtype & _QOS:
-        if octets[header] & _AMSDU:
+        if buf[header] & _AMSDU:
             return "802.11 A-MSDU (several packets in one frame)"
         header += 6 if flags & _ORDER else 2
     if padded:
         header = (header + 3) // 4 * 4
-    return _payload(packet, _addresses(octets, flags), header, fcs)
+    return _payload(packet, _addresses(buf, flags), header, fcs)
 
 
-def _addresses(octets: bytes, flags: int) -> bytes:
+def _addresses(buf: bytes, flags: int) -> bytes:
     """Destination and source."""
-    first, second, third = octets[4:10], octets[10:16], octets[16:22]
+    first, second, third = buf[4:10], buf[10:16], buf[16:22]
     if flags & _TO_DS:
-        return third + (octets[24:30] if flags & _FROM_DS else second)
+        return third + (buf[24:30] if flags & _FROM_DS else second)
     return first + (third if flags & _FROM_DS else second)
 
 
@@ -61,7 +61,7 @@ def _payload(packet: Packet, addresses: bytes, start: int, fcs: int) -> Result:
     if length < 0:
         return "too short for its 802.11 header"
     if length >= 8:
-        snap, ethertype = struct.unpack_from(">6sH", packet.octets, start)
+        snap, ethertype = struct.unpack_from(">6sH", packet.buf, start)
         if snap == _BRIDGE_TUNNEL or (snap == _SNAP and ethertype not in _KEPT_IN_SNAP):
             return Part(addresses + ethertype.to_bytes(2, "big"), start + 8, fcs)
     return Part(addresses + (length & 0xFFFF).to_bytes(2, "big"), start, fcs)
@@ -73,41 +73,41 @@ _HAS_FCS, _DATA_PAD, _BAD_FCS = 0x10, 0x20, 0x40
 
 def radiotap(packet: Packet) -> Result:
     """IEEE802_11_RADIOTAP (https://www.radiotap.org): its flags tell about the check sequence and padding."""
-    version, _, length, present = struct.unpack_from("<BBHI", packet.octets)
+    version, _, length, present = struct.unpack_from("<BBHI", packet.buf)
     if version or length < 8:
         return "damaged radiotap header"
     at, word = 8, present
     while word & _MORE_WORDS and at + 4 <= length:
-        (word,) = struct.unpack_from("<I", packet.octets, at)
+        (word,) = struct.unpack_from("<I", packet.buf, at)
         at += 4
     if present & _TX_FLAGS:
         return "sent by the host (radiotap TX flags)"
     if present & _TSFT:
         at = (at + 7) // 8 * 8 + 8
-    flags = packet.octets[at] if present & _FLAGS and at < length else 0
+    flags = packet.buf[at] if present & _FLAGS and at < length else 0
     if flags & _BAD_FCS:
         return "bad frame check sequence (802.11)"
-    inner = ieee802_11(packet.behind(length), 4 if flags & _HAS_FCS else 0, padded=bool(flags & _DATA_PAD))
+    inner = ieee802_11(packet.after(length), 4 if flags & _HAS_FCS else 0, padded=bool(flags & _DATA_PAD))
     return shifted(inner, length)
 
 
 def prism_or_avs(packet: Packet) -> Result:
     """IEEE802_11_PRISM and IEEE802_11_AVS: a header that tells its length."""
-    version, length = struct.unpack_from(">II", packet.octets)
+    version, length = struct.unpack_from(">II", packet.buf)
     if version >> 12 != 0x80211:  # Prism, in the byte order of the machine that captured
-        (length,) = struct.unpack_from(">I" if packet.big_endian else "<I", packet.octets, 4)
-    return shifted(ieee802_11(packet.behind(length)), length)
+        (length,) = struct.unpack_from(">I" if packet.big_endian else "<I", packet.buf, 4)
+    return shifted(ieee802_11(packet.after(length)), length)
 
 
 def ppi(packet: Packet, decoders: Mapping[int, Callable[[Packet], Result]], ieee802_11_type: int) -> Result:
     """PPI: fields about the packet, and the link type of what follows; of the fields only 802.11-Common matters."""
-    version, _, length, link = struct.unpack_from("<BBHI", packet.octets)
+    version, _, length, link = struct.unpack_from("<BBHI", packet.buf)
     if version or length < 8:
         return "damaged PPI header"
-    inner = packet.behind(length)
+    inner = packet.after(length)
     if link != ieee802_11_type:
         return shifted(decoders[link](inner), length) if link in decoders else "PPI with another link type in it"
-    flags = _ppi_flags(packet.octets[:length])
+    flags = _ppi_flags(packet.buf[:length])
     if flags & 4:
         return "bad frame check sequence (802.11)"
     return shifted(ieee802_11(inner, 4 if flags & 1 else 0), length)

@@ -25,7 +25,7 @@ from dossim.packet.fields import (
 )
 from dossim.packet.fragment6 import find_fragment6
 from dossim.packet.parse import parse_ethernet, parse_ipv4, parse_ipv6, transport_of
-from dossim.pipeline.stages import Flight
+from dossim.pipeline.stages import PacketState
 from enforcer.model.vocabulary import Stage
 
 # Which datagrams a packet may belong to: the beginning of a datagram's key; () may belong to any.
@@ -40,12 +40,12 @@ _LOOKED_AT = {
 }
 
 
-def why_open(stage: Stage, flight: Flight) -> str:
+def why_open(stage: Stage, state: PacketState) -> str:
     """Why the answer of a stage is not known: ``cut by the capture at 96 of 1,514 bytes: its TCP checksum is …``."""
-    frame = flight.packet.frame
+    frame = state.packet.frame
     what = _LOOKED_AT.get(stage, "what a failsafe or an entry matches on is not known")
     if stage is Stage.SOCKET:
-        what = _of_transport(flight) or what
+        what = _of_transport(state) or what
     if not isinstance(frame, CutBytes):
         return f"a part of its datagram was cut by the capture: {what}"
     return cut_at(captured_length(frame), len(frame), what)
@@ -59,13 +59,13 @@ def checksum_unknown(protocol: int) -> str:
     return f"its {PROTOCOL_NAMES[protocol]} checksum is not known"
 
 
-def _of_transport(flight: Flight) -> str:
+def _of_transport(state: PacketState) -> str:
     """What is missing of a transport: its header, or what its checksum covers."""
     try:
-        found = transport_of(flight.ip) if flight.ip is not None else None
+        found = transport_of(state.ip) if state.ip is not None else None
         if found is None or found.protocol not in _HEADERS:
             return ""
-        if captured_length(found.octets) < _HEADERS[found.protocol]:
+        if captured_length(found.buf) < _HEADERS[found.protocol]:
             return f"its {PROTOCOL_NAMES[found.protocol]} header is not whole"
         return checksum_unknown(found.protocol)
     except CutError:
@@ -91,9 +91,9 @@ def _key_of(frame: bytes) -> KeyPrefix | None:
     return _key6(link.payload) if link.ethertype == ETHERTYPE_IPV6 else None
 
 
-def _key4(octets: bytes) -> KeyPrefix | None:
+def _key4(buf: bytes) -> KeyPrefix | None:
     try:
-        ip = parse_ipv4(octets)
+        ip = parse_ipv4(buf)
     except CutError:
         return (4,)
     return key4(ip) if ip is not None and ip.is_fragment else None
@@ -104,9 +104,9 @@ def key4(ip: IPv4) -> KeyPrefix:
     return (4, ip.source, ip.destination, ip.ident, ip.protocol)
 
 
-def _key6(octets: bytes) -> KeyPrefix | None:
+def _key6(buf: bytes) -> KeyPrefix | None:
     try:
-        ip = parse_ipv6(octets[: IPV6_HEADER + (octets[4] << 8 | octets[5])]) if len(octets) >= IPV6_HEADER else None
+        ip = parse_ipv6(buf[: IPV6_HEADER + (buf[4] << 8 | buf[5])]) if len(buf) >= IPV6_HEADER else None
     except CutError:
         return (6,)
     if ip is None:

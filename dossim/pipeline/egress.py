@@ -12,7 +12,7 @@ from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.parse import parse
 from dossim.pipeline.explain import Hop, Trace
-from dossim.pipeline.hooks import describe, seen_by_raw
+from dossim.pipeline.hooks import describe, match_key_in_raw
 from dossim.pipeline.policy import Decision, Policy, Verdict
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Backend, Direction, Stage
@@ -45,18 +45,18 @@ class SentExplainer:
         ip = parse(frame).ip
         if ip is None:
             raise UsageError("not an IP packet: raw OUTPUT never sees it, so there is nothing to explain")
-        seen = seen_by_raw(ip, self.raw_backend)
-        decision = self.policy.decide(seen)
+        key = match_key_in_raw(ip, self.raw_backend)
+        decision = self.policy.decide(key)
         note = f"logged by {', '.join(decision.logged)}" if decision.logged else ""
         rule = decision.decided_by
         entry, position = (rule.name, rule.rule.position) if rule else (None, None)
-        hop = Hop(Stage.RAW, describe(seen), decision.why, entry, position, note)
+        hop = Hop(Stage.RAW, describe(key), decision.why, entry, position, note)
         ended = _disposition(decision)
         return Trace((hop, *self._behind_raw(decision), Hop(ended.fate, "", str(ended))), ended)
 
     def _behind_raw(self, decision: Decision) -> tuple[Hop, ...]:
         match decision.verdict:
-            case Verdict.DENY | Verdict.UNREADABLE:
+            case Verdict.DENY | Verdict.HOTDROP:
                 return ()
             case Verdict.ALLOW:
                 accepted = "accepted at once: it has the accept mark"
@@ -72,12 +72,12 @@ class SentExplainer:
 
     def _not_modelled(self) -> str:
         asked = ", ".join(self.policy.tracked.get(Stage.EGRESS, ()))
-        return f"Calico would ask {asked} here: tracked policy, not modelled" if asked else ""
+        return f"Calico would evaluate {asked} here: tracked policy, not modelled" if asked else ""
 
 
 def _disposition(decision: Decision) -> Disposition:
     """A packet that leaves counts as forwarded: it left the POSTROUTING hook."""
-    if decision.verdict in (Verdict.DENY, Verdict.UNREADABLE):
+    if decision.verdict in (Verdict.DENY, Verdict.HOTDROP):
         entry = decision.decided_by.name if decision.decided_by else None
         return Disposition(Fate.DROPPED, Stage.RAW, entry, entry or decision.why)
     return Disposition(Fate.FORWARDED, reason=SENT)

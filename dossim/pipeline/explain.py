@@ -18,7 +18,7 @@ from dossim.pipeline.cut import cut_at, possible_datagrams, why_open
 from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.reassembly import Perhaps, Whole, reassemble
-from dossim.pipeline.stages import Check, Flight, Node, Step, World
+from dossim.pipeline.stages import Check, Context, Node, PacketState, Step
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import Backend, Mode, Stage
 from enforcer.policy.resources import Resources
@@ -88,7 +88,7 @@ class Explainer:
     ) -> None:
         addresses = [address.ip for address in host.addresses]
         policy = Policy.of(resources, node=host.node, interface=host.interface, addresses=addresses)
-        self._world = World(policy, host, mode, raw_backend, netdev)
+        self._world = Context(policy, host, mode, raw_backend, netdev)
         graph = pipeline_graph()
         self._checks: dict[Node, Check] = dict(graph.nodes(data="check"))
         self._edges = frozenset(graph.edges)
@@ -106,17 +106,17 @@ class Explainer:
         there.
         """
         walked = [self._received(frame) for frame in frames]
-        arrived = {n: steps[-1].flight for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
+        arrived = {n: steps[-1].state for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
         fates = reassemble(_arrivals(frames, walked))
         # The parts of a datagram go one way from here on, but for what is noted of each.
         together: dict[tuple[int, str], list[Step]] = {}
-        for number, flight in arrived.items():
+        for number, state in arrived.items():
             fate = fates[number]
             # A datagram is received as its first part was: for this host or for a group.
-            head = arrived[fate.head] if isinstance(fate, Whole) else flight
-            key = (id(fate), flight.passed) if isinstance(fate, Whole) else (-1 - number, "")
+            head = arrived[fate.head] if isinstance(fate, Whole) else state
+            key = (id(fate), state.passed) if isinstance(fate, Whole) else (-1 - number, "")
             if key not in together:
-                together[key] = list(self._walk(replace(head, passed=flight.passed, reassembly=fate), Stage.DEFRAG))
+                together[key] = list(self._walk(replace(head, passed=state.passed, reassembly=fate), Stage.DEFRAG))
             walked[number] += together[key]
         return [_trace(steps) for steps in walked]
 
@@ -124,39 +124,39 @@ class Explainer:
         """A frame's way as far as defragmentation."""
         why = why_not_sendable(frame, len(frame))
         if why:
-            return [Step(Fate.NOT_SENDABLE, Flight(Packet(frame)), "the frame", why)]
+            return [Step(Fate.NOT_SENDABLE, PacketState(Packet(frame)), "the frame", why)]
         try:
-            flight = Flight(parse(frame))
+            state = PacketState(parse(frame))
         except CutError:
-            flight = Flight(Packet(frame))
+            state = PacketState(Packet(frame))
             why = cut_at(captured_length(frame), len(frame), "its Ethernet header is not whole")
-            return [Step(Fate.UNDETERMINED, flight, "the frame", why)]
-        return list(self._walk(flight, START))
+            return [Step(Fate.UNDETERMINED, state, "the frame", why)]
+        return list(self._walk(state, START))
 
-    def _walk(self, flight: Flight, node: Node) -> Iterator[Step]:
+    def _walk(self, state: PacketState, node: Node) -> Iterator[Step]:
         """Step by step, to a fate or to the door of defragmentation."""
         while not isinstance(node, Fate):
-            step = self._step(flight, node)
+            step = self._step(state, node)
             known = step.to in OPEN_FATES or (node, step.to) in self._edges
             assert known, f"{node} leads to {step.to}, which is no edge of the graph"
             yield step
-            flight, node = step.flight, step.to
+            state, node = step.state, step.to
             if node is Stage.DEFRAG:
                 return
 
-    def _step(self, flight: Flight, stage: Stage) -> Step:
+    def _step(self, state: PacketState, stage: Stage) -> Step:
         try:
-            return self._checks[stage](flight, self._world)
+            return self._checks[stage](state, self._world)
         except CutError:
-            return Step(Fate.UNDETERMINED, flight, "what the capture has of it", why_open(stage, flight))
+            return Step(Fate.UNDETERMINED, state, "what the capture has of it", why_open(stage, state))
 
 
 def _arrivals(frames: Sequence[bytes], walked: Sequence[Sequence[Step]]) -> Iterator[tuple[int, IP | Perhaps]]:
     """What comes to defragmentation, and what might have come."""
     for number, steps in enumerate(walked):
         last = steps[-1]
-        if last.to is Stage.DEFRAG and last.flight.ip is not None:
-            yield number, last.flight.ip
+        if last.to is Stage.DEFRAG and last.state.ip is not None:
+            yield number, last.state.ip
         elif last.to is Fate.UNDETERMINED:
             prefix = possible_datagrams(frames[number])
             if prefix is not None:

@@ -9,25 +9,25 @@ from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import IP, PROTOCOL_NAMES, Transport
 from dossim.packet.parse import seen_transport
-from dossim.pipeline.matching import Seen
+from dossim.pipeline.matching import MatchKey
 from dossim.pipeline.policy import Verdict
 from dossim.pipeline.reassembly import Lost, Open, Whole
-from dossim.pipeline.stages import Flight, Node, Step, World
+from dossim.pipeline.stages import Context, Node, PacketState, Step
 from enforcer.model.vocabulary import Backend, Stage
 
 
-def check_defrag(flight: Flight, world: World) -> Step:
-    match flight.reassembly:
+def check_defrag(state: PacketState, context: Context) -> Step:
+    match state.reassembly:
         case Lost(reason):
-            return Step(Fate.DROPPED, flight, "fragment", reason)
+            return Step(Fate.DROPPED, state, "fragment", reason)
         case Whole(datagram=datagram, parts=parts):
             what = _listed(parts)
-            whole = replace(flight, ip=datagram)
+            whole = replace(state, ip=datagram)
             return Step(Stage.RAW, whole, "fragment", f"reassembled of {what}", note="one datagram from here on")
         case Open(reason):
-            return Step(Fate.UNDETERMINED, flight, "fragment", reason)
+            return Step(Fate.UNDETERMINED, state, "fragment", reason)
         case _:
-            return Step(Stage.RAW, flight, "fragment fields", "nothing to reassemble")
+            return Step(Stage.RAW, state, "fragment fields", "nothing to reassemble")
 
 
 _LISTED = 20  # parts of a datagram; it can have thousands, and each of them is told
@@ -40,32 +40,32 @@ def _listed(parts: tuple[int, ...]) -> str:
     return "parts " + ", ".join(map(str, parts[:_LISTED])) + more
 
 
-def check_raw(flight: Flight, world: World) -> Step:
-    assert flight.ip is not None, "only IP packets get here"
-    seen = seen_by_raw(flight.ip, world.raw_backend)
-    decision = world.policy.decide(seen)
+def check_raw(state: PacketState, context: Context) -> Step:
+    assert state.ip is not None, "only IP packets get here"
+    key = match_key_in_raw(state.ip, context.raw_backend)
+    decision = context.policy.decide(key)
     logged = f"logged by {', '.join(decision.logged)}; " if decision.logged else ""
-    note = logged + flight.passed
+    note = logged + state.passed
     if decision.decided_by is None:
-        target: Node = Fate.DROPPED if decision.verdict is Verdict.UNREADABLE else Stage.CONNTRACK
-        return Step(target, flight, describe(seen), decision.why, note=note.rstrip("; "))
+        target: Node = Fate.DROPPED if decision.verdict is Verdict.HOTDROP else Stage.CONNTRACK
+        return Step(target, state, describe(key), decision.why, note=note.rstrip("; "))
     target = Fate.DROPPED if decision.verdict is Verdict.DENY else Stage.CONNTRACK
     rule = decision.decided_by
-    flight = replace(flight, untracked=decision.verdict is Verdict.ALLOW)
-    return Step(target, flight, describe(seen), decision.why, rule.name, rule.rule, note.rstrip("; "))
+    state = replace(state, untracked=decision.verdict is Verdict.ALLOW)
+    return Step(target, state, describe(key), decision.why, rule.name, rule.rule, note.rstrip("; "))
 
 
-def seen_by_raw(ip: IP, backend: Backend) -> Seen:
+def match_key_in_raw(ip: IP, backend: Backend) -> MatchKey:
     """What rules see of a packet; of all questions they ask, only this answer differs between the raw backends."""
-    transport = seen_transport(ip, behind_authentication=backend is not Backend.NFTABLES)
-    return Seen(ip.version, ip.source, ip.destination, transport)
+    transport = seen_transport(ip, skip_authentication=backend is not Backend.NFTABLES)
+    return MatchKey(ip.version, ip.source, ip.destination, transport)
 
 
-def describe(seen: Seen) -> str:
+def describe(key: MatchKey) -> str:
     """The packet in one line: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
-    addresses = f"{seen.source} > {seen.destination}"
+    addresses = f"{key.source} > {key.destination}"
     try:
-        return f"{addresses} {_describe_transport(seen.transport)}"
+        return f"{addresses} {_describe_transport(key.transport)}"
     except CutError:
         return f"{addresses}, cut by the capture"
 
@@ -77,17 +77,17 @@ def _describe_transport(transport: Transport | None) -> str:
     return f"{name} {transport.ports[0]} > {transport.ports[1]}" if transport.ports else name
 
 
-def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[Flight, World], Step]:
+def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[PacketState, Context], Step]:
     """The check of a stage that lets every packet through; ``untracked`` says what it does with one that was allowed.
 
     Calico's tracked policy, which it asks at some of these stages, is not modelled: a note names what would be asked.
     """
 
-    def check(flight: Flight, world: World) -> Step:
-        if flight.untracked and untracked:
-            return Step(following, flight, what, untracked)
-        asked = ", ".join(world.policy.tracked.get(stage, ()))
-        note = f"Calico would ask {asked} here: tracked policy, not modelled" if asked else ""
-        return Step(following, flight, what, "passes", note=note)
+    def check(state: PacketState, context: Context) -> Step:
+        if state.untracked and untracked:
+            return Step(following, state, what, untracked)
+        asked = ", ".join(context.policy.tracked.get(stage, ()))
+        note = f"Calico would evaluate {asked} here: tracked policy, not modelled" if asked else ""
+        return Step(following, state, what, "passes", note=note)
 
     return check

@@ -29,7 +29,7 @@ from dossim.packet.fields import (
 )
 from dossim.packet.parse import header_checksum_ok, parse_arp, parse_ipv4, parse_ipv6
 from dossim.pipeline.options6 import jumbo_length, why_bad_hop_by_hop
-from dossim.pipeline.stages import Flight, Step, World
+from dossim.pipeline.stages import Context, PacketState, Step
 from enforcer.model.vocabulary import Stage
 
 ETHERNET_HARDWARE = (1, 6)  # ARPHRD_ETHER, ARPHRD_IEEE802
@@ -37,28 +37,28 @@ ARP_OPERATIONS = (1, 2)  # request, reply
 _LOOPBACK6 = IPv6Address("::1")
 
 
-def check(flight: Flight, world: World) -> Step:
-    link = flight.packet.link
+def check(state: PacketState, context: Context) -> Step:
+    link = state.packet.link
     if link is None:
-        return _drop(flight, "the frame", f"shorter than an Ethernet header ({ETHER_HEADER} octets): cannot be sent")
+        return _drop(state, "the frame", f"shorter than an Ethernet header ({ETHER_HEADER} bytes): cannot be sent")
     protocol, other_host, why = _untag(link)
     if why:
-        return _drop(flight, "VLAN tags", why)
+        return _drop(state, "VLAN tags", why)
     if protocol == ETHERTYPE_ARP:
-        return _arp(flight, link, other_host=other_host)
+        return _arp(state, link, other_host=other_host)
     if protocol not in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
         kind = "802.3 length" if protocol < ETHERTYPE_FIRST else f"ethertype {protocol:#06x}"
-        return _drop(flight, kind, "no protocol handler")
+        return _drop(state, kind, "no protocol handler")
     if other_host:
-        return _drop(flight, "VLAN tags", "for a VLAN without an interface: another host's")
-    return _ip4(flight, link) if protocol == ETHERTYPE_IPV4 else _ip6(flight, link)
+        return _drop(state, "VLAN tags", "for a VLAN without an interface: another host's")
+    return _ip4(state, link) if protocol == ETHERTYPE_IPV4 else _ip6(state, link)
 
 
 def _untag(link: Ethernet) -> tuple[int, bool, str]:
     """(protocol, whether a VLAN id made it another host's, why it was dropped).
 
     Tags with id 0 carry a priority only and are taken off one after the other (``skb_vlan_untag``, which wants two
-    octets behind each tag); the first with an id is the last taken off.
+    bytes behind each tag); the first with an id is the last taken off.
     """
     behind = len(link.payload) + VLAN_TAG * len(link.tags)
     for at, tag in enumerate(link.tags):
@@ -73,14 +73,14 @@ def _untag(link: Ethernet) -> tuple[int, bool, str]:
     return link.ethertype, False, ""
 
 
-def _arp(flight: Flight, link: Ethernet, *, other_host: bool) -> Step:
+def _arp(state: PacketState, link: Ethernet, *, other_host: bool) -> Step:
     arp = parse_arp(link.payload)
     if other_host:
-        return Step(Fate.DELIVERED, flight, "ARP", "another host's: ignored")
+        return Step(Fate.DELIVERED, state, "ARP", "another host's: ignored")
     if arp is None:
-        return _drop(flight, "ARP", "cut short")
+        return _drop(state, "ARP", "cut short")
     why = _why_bad_arp(arp)
-    return _drop(flight, "ARP", why) if why else Step(Fate.DELIVERED, flight, "ARP", "handled by the host")
+    return _drop(state, "ARP", why) if why else Step(Fate.DELIVERED, state, "ARP", "handled by the host")
 
 
 def _why_bad_arp(arp: Arp) -> str:
@@ -95,49 +95,49 @@ def _why_bad_arp(arp: Arp) -> str:
     return ""
 
 
-def _ip4(flight: Flight, link: Ethernet) -> Step:
+def _ip4(state: PacketState, link: Ethernet) -> Step:
     ip = parse_ipv4(link.payload)
     if ip is None:
-        return _drop(flight, "IPv4 header", f"frame ends before {IPV4_HEADER} octets")
+        return _drop(state, "IPv4 header", f"frame ends before {IPV4_HEADER} bytes")
     why = _why_bad_ipv4(ip)
     if why:
-        return _drop(flight, "IPv4 header", why)
-    return _accept(flight, link, replace(ip, octets=ip.octets[: ip.total_length]))
+        return _drop(state, "IPv4 header", why)
+    return _accept(state, link, replace(ip, buf=ip.buf[: ip.total_length]))
 
 
 def _why_bad_ipv4(ip: IPv4) -> str:
     """``ip_rcv_core``, in its order."""
     if ip.header_length < IPV4_HEADER or ip.version != 4:
         return f"version {ip.version}, header length {ip.header_length}"
-    if len(ip.octets) < ip.header_length:
+    if len(ip.buf) < ip.header_length:
         return "frame ends inside the header"
     if not header_checksum_ok(ip):
         return "bad header checksum"
-    if len(ip.octets) < ip.total_length:
+    if len(ip.buf) < ip.total_length:
         return f"total length {ip.total_length} is beyond the frame"
     if ip.total_length < ip.header_length:
         return f"total length {ip.total_length} is shorter than the header"
     return ""
 
 
-def _ip6(flight: Flight, link: Ethernet) -> Step:
+def _ip6(state: PacketState, link: Ethernet) -> Step:
     ip = parse_ipv6(link.payload)
     if ip is None:
-        return _drop(flight, "IPv6 header", f"frame ends before {IPV6_HEADER} octets")
+        return _drop(state, "IPv6 header", f"frame ends before {IPV6_HEADER} bytes")
     why = _why_bad_ipv6(ip)
     if why:
-        return _drop(flight, "IPv6 header", why)
-    trimmed = replace(ip, octets=ip.octets[: _length6(ip)])
+        return _drop(state, "IPv6 header", why)
+    trimmed = replace(ip, buf=ip.buf[: _length6(ip)])
     if ip.next_header == HOP_BY_HOP:
         why = why_bad_hop_by_hop(trimmed)
         if why:
-            return _drop(flight, "hop-by-hop options", why)
-        trimmed = replace(trimmed, octets=trimmed.octets[: jumbo_length(trimmed)])
-    return _accept(flight, link, trimmed)
+            return _drop(state, "hop-by-hop options", why)
+        trimmed = replace(trimmed, buf=trimmed.buf[: jumbo_length(trimmed)])
+    return _accept(state, link, trimmed)
 
 
 def _why_bad_ipv6(ip: IPv6) -> str:
-    """``ip6_rcv_core``, in its order. The scope of a multicast address is the low half of its second octet."""
+    """``ip6_rcv_core``, in its order. The scope of a multicast address is the low half of its second byte."""
     if ip.version != 6:
         return f"version {ip.version}"
     if _LOOPBACK6 in (ip.source, ip.destination):
@@ -146,7 +146,7 @@ def _why_bad_ipv6(ip: IPv6) -> str:
         return "destination multicast of scope 0 or 1"
     if ip.source.is_multicast:
         return "multicast source"
-    if _length6(ip) > len(ip.octets):
+    if _length6(ip) > len(ip.buf):
         return f"payload length {ip.payload_length} is beyond the frame"
     return ""
 
@@ -154,14 +154,14 @@ def _why_bad_ipv6(ip: IPv6) -> str:
 def _length6(ip: IPv6) -> int:
     """The length of the packet; a jumbogram says 0 and goes to the end of the frame, as far as the header knows."""
     if ip.payload_length == 0 and ip.next_header == HOP_BY_HOP:
-        return len(ip.octets)
+        return len(ip.buf)
     return IPV6_HEADER + ip.payload_length
 
 
-def _accept(flight: Flight, link: Ethernet, ip: IP) -> Step:
-    accepted = replace(flight, ip=ip, link_type=link.link_type)
+def _accept(state: PacketState, link: Ethernet, ip: IP) -> Step:
+    accepted = replace(state, ip=ip, link_type=link.link_type)
     return Step(Stage.DEFRAG, accepted, f"IPv{ip.version} header", "sound")
 
 
-def _drop(flight: Flight, looked_at: str, why: str) -> Step:
-    return Step(Fate.DROPPED, flight, looked_at, why)
+def _drop(state: PacketState, looked_at: str, why: str) -> Step:
+    return Step(Fate.DROPPED, state, looked_at, why)

@@ -6,8 +6,8 @@ dropped there and then ("hotdrop"), and only if it gets as far as that question:
 1. addresses written as one net, then the protocol (``ip_tables.c: ip_packet_match``, ``ip6_tables.c:
    ip6_packet_match``: an IPv6 packet whose extension headers break off has no protocol);
 2. selectors and lists of nets (``xt_set``);
-3. port numbers (``xt_multiport.c``: four octets must be there), then named ports (``xt_set``, ``hash:ip,port``), then
-   ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight octets). A later fragment has neither ports nor type, and
+3. port numbers (``xt_multiport.c``: four bytes must be there), then named ports (``xt_set``, ``hash:ip,port``), then
+   ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight bytes). A later fragment has neither ports nor type, and
    matches no rule that asks for a number; it has no named port either, so "not that named port" holds for it.
 """
 
@@ -24,17 +24,17 @@ from enforcer.model.vocabulary import Direction, Word
 from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Port, PortRange, Rule
 
 FAMILY_OF_PROTOCOL = {ICMP: 4, ICMPV6: 6}
-NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # octets of the header that ipset wants to see whole
+NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the header that ipset wants to see whole
 
 
 class Answer(Word):
     YES = "yes"
     NO = "no"
-    UNREADABLE = "unreadable"
+    HOTDROP = "hotdrop"
 
 
 @dataclass(frozen=True)
-class Seen:
+class MatchKey:
     """What rules can look at. ``transport`` None: IPv6 extension headers that break off."""
 
     version: int
@@ -43,12 +43,12 @@ class Seen:
     transport: Transport | None
 
 
-Condition = Callable[[Rule, Seen, Selection], Answer]
+Condition = Callable[[Rule, MatchKey, Selection], Answer]
 
 
-def rule_matches(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+def rule_matches(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     """Whether all conditions of the rule hold; the first that does not hold answers."""
-    answers = (condition(rule, seen, selection) for condition in _CONDITIONS)
+    answers = (condition(rule, key, selection) for condition in _CONDITIONS)
     return next((answer for answer in answers if answer is not Answer.YES), Answer.YES)
 
 
@@ -64,73 +64,73 @@ def is_of_family(rule: Rule, version: int) -> bool:
     return not (_asks(rule.icmp) or _asks(rule.not_icmp)) or FAMILY_OF_PROTOCOL.get(rule.protocol or 0) == version
 
 
-def failsafe_matches(failsafe: Failsafe, seen: Seen, *, direction: Direction, answers: bool) -> Answer:
+def failsafe_matches(failsafe: Failsafe, key: MatchKey, *, direction: Direction, answers: bool) -> Answer:
     """A failsafe of the packet's own direction is known by its destination port; one of the other direction by the
     source port of its ``answers``. The net is the remote side's in both.
     """
-    remote = seen.source if direction is Direction.INGRESS else seen.destination
+    remote = key.source if direction is Direction.INGRESS else key.destination
     if failsafe.net is not None and remote not in failsafe.net:
         return Answer.NO
-    if seen.transport is None:
-        return Answer.UNREADABLE
-    if seen.transport.protocol != failsafe.protocol:
+    if key.transport is None:
+        return Answer.HOTDROP
+    if key.transport.protocol != failsafe.protocol:
         return Answer.NO
-    return _port(seen.transport, 0 if answers else 1, lambda port: port == failsafe.port)
+    return _port(key.transport, 0 if answers else 1, lambda port: port == failsafe.port)
 
 
 # -- conditions, in order ----------------------------------------------------------------------------------------------
 
 
-def _family(rule: Rule, seen: Seen, selection: Selection) -> Answer:
-    return _answer(is_of_family(rule, seen.version))
+def _family(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
+    return _answer(is_of_family(rule, key.version))
 
 
-def _no_contradiction(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+def _no_contradiction(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     """What can hold for no packet is no rule of netfilter's: it asks nothing, not even whether a packet is readable."""
     return _answer(rule.protocol is None or rule.protocol != rule.not_protocol)
 
 
-def _single_nets(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+def _single_nets(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     """What a rule has room for besides its sets: one net of each side, or one negated net."""
-    return _answer(_single_net(rule.source, seen.source) and _single_net(rule.destination, seen.destination))
+    return _answer(_single_net(rule.source, key.source) and _single_net(rule.destination, key.destination))
 
 
-def _protocol(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+def _protocol(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     if rule.protocol is None and rule.not_protocol is None:
         return Answer.YES
-    if seen.transport is None:
-        return Answer.UNREADABLE
-    found = seen.transport.protocol
+    if key.transport is None:
+        return Answer.HOTDROP
+    found = key.transport.protocol
     return _answer(rule.protocol in (None, found) and rule.not_protocol != found)
 
 
-def _addresses(rule: Rule, seen: Seen, selection: Selection) -> Answer:
-    sides = ((rule.source, seen.source), (rule.destination, seen.destination))
+def _addresses(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
+    sides = ((rule.source, key.source), (rule.destination, key.destination))
     return _answer(all(_in_nets(entity, address) and selection.holds(entity, address) for entity, address in sides))
 
 
-def _ports(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+def _ports(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     """Whether port numbers can be read, if the rule asks for any, and both sides' ports are what it asks for."""
     sides = (rule.source, rule.destination)
     if any(_ranges(entity.ports) or _ranges(entity.not_ports) for entity in sides):
-        if seen.transport is None:
-            return Answer.UNREADABLE
-        readable = _port(seen.transport, 0, lambda port: True)
+        if key.transport is None:
+            return Answer.HOTDROP
+        readable = _port(key.transport, 0, lambda port: True)
         if readable is not Answer.YES:
             return readable
-    return _answer(all(_port_wanted(rule, side, seen, selection) for side in (0, 1)))
+    return _answer(all(_port_wanted(rule, side, key, selection) for side in (0, 1)))
 
 
-def _icmp(rule: Rule, seen: Seen, selection: Selection) -> Answer:
+def _icmp(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     wanted = [(icmp, negated) for icmp, negated in ((rule.icmp, False), (rule.not_icmp, True)) if _asks(icmp)]
     if not wanted:
         return Answer.YES
-    transport = seen.transport
+    transport = key.transport
     if transport is None or transport.fragment_offset:
         return Answer.NO
-    if len(transport.octets) < ICMP_HEADER:
-        return Answer.UNREADABLE
-    found = transport.octets[0], transport.octets[1]
+    if len(transport.buf) < ICMP_HEADER:
+        return Answer.HOTDROP
+    found = transport.buf[0], transport.buf[1]
     return _answer(all(_is_icmp(icmp, *found) is not negated for icmp, negated in wanted if icmp))
 
 
@@ -168,36 +168,36 @@ def _port(transport: Transport, side: int, wanted: Callable[[int], bool]) -> Ans
     if transport.protocol not in PORT_PROTOCOLS or transport.fragment_offset:
         return Answer.NO
     if transport.ports is None:
-        return Answer.UNREADABLE
+        return Answer.HOTDROP
     return _answer(wanted(transport.ports[side]))
 
 
-def _port_wanted(rule: Rule, side: int, seen: Seen, selection: Selection) -> bool:
+def _port_wanted(rule: Rule, side: int, key: MatchKey, selection: Selection) -> bool:
     """Whether one side's port is one of those wanted, by number or by name, and none of those unwanted."""
-    entity, address = ((rule.source, seen.source), (rule.destination, seen.destination))[side]
+    entity, address = ((rule.source, key.source), (rule.destination, key.destination))[side]
 
     def is_among(ports: Sequence[Port]) -> bool:
         ranges = _ranges(ports)
         # What no range asks for is not read: the capture may have cut it.
-        found = seen.transport.ports if ranges and seen.transport is not None else None
+        found = key.transport.ports if ranges and key.transport is not None else None
         if found is not None and any(found[side] in item for item in ranges):
             return True
         named = [item.name for item in ports if isinstance(item, NamedPort)]
-        return any(_is_named(rule, entity, name, seen, address, side, selection) for name in named)
+        return any(_is_named(rule, entity, name, key, address, side, selection) for name in named)
 
     return (not entity.ports or is_among(entity.ports)) and not is_among(entity.not_ports)
 
 
 def _is_named(
-    rule: Rule, entity: EntityRule, name: str, seen: Seen, address: IPAddress, side: int, selection: Selection
+    rule: Rule, entity: EntityRule, name: str, key: MatchKey, address: IPAddress, side: int, selection: Selection
 ) -> bool:
     """Whether one side is the named port of an endpoint, of the rule's protocol or, without one, of any
     (``felix/calc/rule_scanner.go``). The whole transport header must be there (``ip_set_getport.c``).
     """
-    found = seen.transport
+    found = key.transport
     if found is None or found.protocol not in NAMED_PORT_HEADER or found.fragment_offset:
         return False
-    if rule.protocol not in (None, found.protocol) or len(found.octets) < NAMED_PORT_HEADER[found.protocol]:
+    if rule.protocol not in (None, found.protocol) or len(found.buf) < NAMED_PORT_HEADER[found.protocol]:
         return False
     numbers = selection.ports_named(entity, name, found.protocol, address)
     # What no endpoint gives a name to is not read: the capture may have cut it.
@@ -221,6 +221,6 @@ def require_expressible(name: str, rule: Rule) -> None:
     for side in (rule.source, rule.destination):
         if side.services is not None or side.service_accounts is not None or rule.http:
             raise UnsupportedRuleError(
-                f"{rule.position}: {name}: untracked policy cannot be explained with services, service accounts "
-                "or HTTP; give addresses and ports"
+                f"{rule.position}: {name}: untracked policy with services, service accounts or HTTP cannot be "
+                "explained; use addresses and ports"
             )

@@ -8,26 +8,26 @@ Deny that is sure drops. What is known of a packet is less.
 from __future__ import annotations
 
 from dossim.model.disposition import Fate
-from dossim.pipeline.matching import Seen
+from dossim.pipeline.matching import MatchKey
 from dossim.pipeline.netdev_headers import known_behind, sound_ip
-from dossim.pipeline.stages import Flight, Step, World
+from dossim.pipeline.stages import Context, PacketState, Step
 from dossim.pipeline.xdp import decide, describe, passed
 from enforcer.model.vocabulary import Stage
 
 
-def check(flight: Flight, world: World) -> Step:
+def check(state: PacketState, context: Context) -> Step:
     here, following = Stage.NETDEV_INGRESS, Stage.IP_INPUT
-    if not world.netdev or world.mode is not None:
-        return Step(following, flight, "the interface", "no chain of ours here")
-    if not world.held.rules:
-        note = f"it would hold no rule: {world.held.why or 'none denies anything'}"
-        return Step(following, flight, "the interface", "no chain of ours here", note=note)
-    ip = sound_ip(flight.packet.link)
+    if not context.netdev or context.mode is not None:
+        return Step(following, state, "the interface", "no chain of ours here")
+    if not context.held.rules:
+        note = f"it would hold no rule: {context.held.why or 'there is no Deny'}"
+        return Step(following, state, "the interface", "no chain of ours here", note=note)
+    ip = sound_ip(state.packet.link)
     if ip is None:
-        return passed(here, following, flight, "the packet", "tagged, or no IP header that can be decided on")
+        return passed(here, following, state, "the packet", "tagged, or no IP header that can be decided on")
     known = known_behind(ip)
-    seen = Seen(ip.version, ip.source, ip.destination, known.transport)
-    denied_by, why = decide(seen, known, world)
+    key = MatchKey(ip.version, ip.source, ip.destination, known.transport)
+    denied_by, why = decide(key, known, context)
     if denied_by is None:
-        return passed(here, following, flight, describe(seen, known), why)
-    return Step(Fate.DROPPED, flight, describe(seen, known), why, denied_by.name, denied_by.rule)
+        return passed(here, following, state, describe(key, known), why)
+    return Step(Fate.DROPPED, state, describe(key, known), why, denied_by.name, denied_by.rule)

@@ -27,10 +27,10 @@ def sound_ip(link: Ethernet | None) -> IP | None:
         return None
     ip = readable_ip(link)
     if isinstance(ip, IPv4):
-        return ip if ip.total_length <= len(ip.octets) else None
+        return ip if ip.total_length <= len(ip.buf) else None
     if isinstance(ip, IPv6):
-        whole = IPV6_HEADER + ip.payload_length <= len(ip.octets)
-        return ip if whole and transport_of(ip, behind_authentication=False) is not None else None
+        whole = IPV6_HEADER + ip.payload_length <= len(ip.buf)
+        return ip if whole and transport_of(ip, skip_authentication=False) is not None else None
     return None
 
 

@@ -19,20 +19,20 @@ def why_bad_hop_by_hop(ip: IPv6) -> str:
 
 def why_bad_options(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
     """Why the options header at ``at`` gets the packet dropped; "" when it does not."""
-    octets = ip.octets
-    if len(octets) < at + 8 or len(octets) < at + (octets[at + 1] + 1) * 8:
+    buf = ip.buf
+    if len(buf) < at + 8 or len(buf) < at + (buf[at + 1] + 1) * 8:
         return "options header is longer than the packet"
-    end = at + (octets[at + 1] + 1) * 8
+    end = at + (buf[at + 1] + 1) * 8
     at, padding, options = at + 2, 0, 0
     while at < end:
-        kind = octets[at]
-        length = 1 if kind == PAD1 else octets[at + 1] + 2 if at + 1 < end else end
+        kind = buf[at]
+        length = 1 if kind == PAD1 else buf[at + 1] + 2 if at + 1 < end else end
         if at + length > end:
             return "an option is longer than its header"
         if kind in (PAD1, PADN):
             padding += length
-            if padding > MAX_PADDING or any(octets[at + 2 : at + length]):
-                return "padding of more than 7 octets or not of zeros"
+            if padding > MAX_PADDING or any(buf[at + 2 : at + length]):
+                return "padding of more than 7 bytes or not of zeros"
         else:
             options, padding = options + 1, 0
             why = _why_bad_option(ip, at, hop_by_hop=hop_by_hop)
@@ -43,7 +43,7 @@ def why_bad_options(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
 
 
 def _why_bad_option(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
-    kind, length = ip.octets[at], ip.octets[at + 1]
+    kind, length = ip.buf[at], ip.buf[at + 1]
     if hop_by_hop and kind == ROUTER_ALERT:
         return "" if length == 2 else "malformed router alert"
     if hop_by_hop and kind == CALIPSO:
@@ -57,20 +57,20 @@ def _why_bad_option(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
 
 
 def _why_bad_jumbo(ip: IPv6, at: int) -> str:
-    if ip.octets[at + 1] != 4 or at % 4 != 2:
+    if ip.buf[at + 1] != 4 or at % 4 != 2:
         return "malformed jumbo option"
-    length = number(ip.octets, at + 2, 4)
+    length = number(ip.buf, at + 2, 4)
     if length <= 0xFFFF or ip.payload_length:
         return "jumbo option on a packet that is none"
-    return "jumbogram beyond the frame" if length > len(ip.octets) - IPV6_HEADER else ""
+    return "jumbogram beyond the frame" if length > len(ip.buf) - IPV6_HEADER else ""
 
 
 def jumbo_length(ip: IPv6) -> int:
     """Where a packet with sound hop-by-hop options ends: the jumbo option says so, if there is one."""
-    end = IPV6_HEADER + (ip.octets[IPV6_HEADER + 1] + 1) * 8
+    end = IPV6_HEADER + (ip.buf[IPV6_HEADER + 1] + 1) * 8
     at = IPV6_HEADER + 2
     while at < end:
-        if ip.octets[at] == JUMBO:
-            return IPV6_HEADER + number(ip.octets, at + 2, 4)
-        at += 1 if ip.octets[at] == PAD1 else ip.octets[at + 1] + 2
-    return len(ip.octets)
+        if ip.buf[at] == JUMBO:
+            return IPV6_HEADER + number(ip.buf, at + 2, 4)
+        at += 1 if ip.buf[at] == PAD1 else ip.buf[at + 1] + 2
+    return len(ip.buf)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dossim.packet.fields import Transport
 from dossim.pipeline.governing import governing_endpoint
-from dossim.pipeline.matching import Answer, Seen, failsafe_matches, require_expressible, rule_matches
+from dossim.pipeline.matching import Answer, MatchKey, failsafe_matches, require_expressible, rule_matches
 from dossim.pipeline.selection import NAMESPACE, Selection, labels_of
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Action, Direction, Stage, Word
@@ -33,7 +33,7 @@ class Verdict(Word):
     GO_ON = "goes on, tracked"
     ALLOW = "allowed, untracked"
     DENY = "denied"
-    UNREADABLE = "dropped, because a rule cannot be evaluated"
+    HOTDROP = "dropped, because a rule cannot be evaluated"
 
 
 @dataclass(frozen=True)
@@ -92,24 +92,24 @@ class Policy:
         """No policy at all."""
         return cls(None, (), FelixConfiguration("default"), Selection(Resources()))
 
-    def decide(self, seen: Seen) -> Decision:
+    def decide(self, key: MatchKey) -> Decision:
         """Failsafes first; then the rules in order. The first that matches and is no Log decides."""
         if not self.rules:
             return Decision(Verdict.GO_ON, f"no untracked {self.direction} policy applies to the interface")
-        failsafe = self._failsafe(seen)
+        failsafe = self._failsafe(key)
         if failsafe is not None:
             return failsafe
-        return self._rules(seen)
+        return self._rules(key)
 
-    def _failsafe(self, seen: Seen) -> Decision | None:
+    def _failsafe(self, key: MatchKey) -> Decision | None:
         """Failsafes of this direction by destination port, answers to those of the other by source port."""
         for failsafe, answers in self.failsafes():
-            match failsafe_matches(failsafe, seen, direction=self.direction, answers=answers):
+            match failsafe_matches(failsafe, key, direction=self.direction, answers=answers):
                 case Answer.YES:
                     return Decision(Verdict.GO_ON, f"{self.describe(failsafe, answers=answers)} applies")
-                case Answer.UNREADABLE:
+                case Answer.HOTDROP:
                     asked = self.describe(failsafe, answers=answers)
-                    return Decision(Verdict.UNREADABLE, f"{asked} cannot be evaluated: {_unreadable(seen.transport)}")
+                    return Decision(Verdict.HOTDROP, f"{asked} cannot be evaluated: {_hotdrop_reason(key.transport)}")
         return None
 
     def failsafes(self) -> Iterator[tuple[Failsafe, bool]]:
@@ -130,16 +130,16 @@ class Policy:
         other = f" ({'outbound' if ingress else 'inbound'}, its answers)" if answers else ""
         return f"failsafe {name}/{failsafe.port}{net}{other}"
 
-    def _rules(self, seen: Seen) -> Decision:
+    def _rules(self, key: MatchKey) -> Decision:
         passed_tiers: set[str] = set()
         logged: list[str] = []
         for item in self.rules:
             if item.tier in passed_tiers:
                 continue
-            answer = rule_matches(item.rule, seen, self.selection)
-            if answer is Answer.UNREADABLE:
-                why = f"{item.name} cannot be evaluated: {_unreadable(seen.transport)}"
-                return Decision(Verdict.UNREADABLE, why, logged=tuple(logged))
+            answer = rule_matches(item.rule, key, self.selection)
+            if answer is Answer.HOTDROP:
+                why = f"{item.name} cannot be evaluated: {_hotdrop_reason(key.transport)}"
+                return Decision(Verdict.HOTDROP, why, logged=tuple(logged))
             if answer is Answer.NO:
                 continue
             match item.rule.action:
@@ -207,7 +207,7 @@ def _applies_to(policy: GlobalNetworkPolicy, labels: Mapping[str, str]) -> bool:
     return all(parse(text).evaluate(labels) for text in asked)
 
 
-def _unreadable(transport: Transport | None) -> str:
+def _hotdrop_reason(transport: Transport | None) -> str:
     if transport is None:
-        return "the IPv6 extension headers end before they name a protocol"
-    return f"protocol {transport.protocol} with a header of {len(transport.octets)} octets"
+        return "the IPv6 extension headers are truncated before the protocol"
+    return f"protocol {transport.protocol} with a header of {len(transport.buf)} bytes"

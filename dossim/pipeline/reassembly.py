@@ -201,7 +201,7 @@ class _Defragmenter:
         elif not queue.is_ecn_valid:
             self._kill(key, "fragments with contradicting ECN")
         else:
-            transport_at = len(datagram.octets) - queue.length
+            transport_at = len(datagram.buf) - queue.length
             whole = Whole(datagram, tuple(queue.members), queue.head, queue.largest, transport_at)
             self._fates |= dict.fromkeys(queue.members, whole)
             del self._queues[key]
@@ -289,7 +289,7 @@ def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
 def _datagram4(queue: _Queue) -> IPv4 | None:
     """``ip_frag_reasm``: the first fragment's header in front of all data. None when it would be too long."""
     assert isinstance(queue.first, IPv4), "complete"
-    header = bytearray(queue.first.octets[: queue.first.header_length])
+    header = bytearray(queue.first.buf[: queue.first.header_length])
     length = len(header) + queue.length
     if length > MAX_DATAGRAM:
         return None
@@ -304,7 +304,7 @@ def _queue6(queue: _Queue, number: int, ip: IPv6, fragment: Fragment6) -> str:
     """``nf_ct_frag6_queue``. Returns why the fragment was not taken."""
     end = fragment.offset + len(fragment.data)
     if end > MAX_DATAGRAM:
-        return "fragment beyond 65,535 octets"
+        return "fragment beyond 65,535 bytes"
     if not (queue.announce_more(end) if fragment.more else queue.announce_last(end)):
         return "fragment beyond the end of its datagram"
     if not fragment.data:
@@ -324,7 +324,7 @@ def _datagram6(queue: _Queue) -> IPv6 | None:
     assert isinstance(queue.first, IPv6), "complete"
     assert queue.first6 is not None, "set together with first"
     fragment = queue.first6
-    head = bytearray(queue.first.octets[: fragment.at])
+    head = bytearray(queue.first.buf[: fragment.at])
     head[fragment.pointer_at] = fragment.next_header
     payload_length = len(head) - IPV6_HEADER + queue.length
     if payload_length > MAX_DATAGRAM:

@@ -15,7 +15,7 @@ from dossim.model.host import Host
 from dossim.packet.fields import IPV4_HEADER, IPv4, IPv6, LinkType
 from dossim.pipeline.options4 import why_bad_options
 from dossim.pipeline.reassembly import Whole
-from dossim.pipeline.stages import Destination, Flight, Step, World
+from dossim.pipeline.stages import Context, Destination, PacketState, Step
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Stage
 
@@ -31,63 +31,63 @@ LEAST_MTU6 = 1280
 STRICT = 1  # rp_filter
 
 
-def check(flight: Flight, world: World) -> Step:
-    ip = flight.ip
+def check(state: PacketState, context: Context) -> Step:
+    ip = state.ip
     assert ip is not None, "only IP packets get here"
     if isinstance(ip, IPv4):
-        step = _route4(flight, ip, world.host)
+        step = _route4(state, ip, context.host)
         if ip.header_length > IPV4_HEADER and step.to is not Fate.DROPPED:
-            why = why_bad_options(ip.options, world.host)
-            return _drop(flight, "IP options", why) if why else step
+            why = why_bad_options(ip.options, context.host)
+            return _drop(state, "IP options", why) if why else step
         return step
-    return _route6(flight, ip, world.host)
+    return _route6(state, ip, context.host)
 
 
 # -- IPv4 --------------------------------------------------------------------------------------------------------------
 
 
-def _route4(flight: Flight, ip: IPv4, host: Host) -> Step:
+def _route4(state: PacketState, ip: IPv4, host: Host) -> Step:
     """``ip_route_input_rcu`` and ``ip_route_input_slow``, in their order."""
     source, destination = ip.source, ip.destination
     if destination.is_multicast:
-        return _multicast4(flight, ip, host)
+        return _multicast4(state, ip, host)
     if source.is_multicast or source == LIMITED_BROADCAST:
-        return _martian_source(flight, source, "multicast or broadcast source")
+        return _martian_source(state, source, "multicast or broadcast source")
     if destination == LIMITED_BROADCAST or source == destination == NO_ADDRESS:
-        return _broadcast(flight, ip, host)
+        return _broadcast(state, ip, host)
     if source == NO_ADDRESS:
-        return _martian_source(flight, source, "no address, and not to the limited broadcast")
+        return _martian_source(state, source, "no address, and not to the limited broadcast")
     if destination == NO_ADDRESS or destination.is_loopback:
-        return _drop(flight, f"destination {destination}", "martian destination")
+        return _drop(state, f"destination {destination}", "martian destination")
     if source.is_loopback:
-        return _martian_source(flight, source, "loopback source from outside")
+        return _martian_source(state, source, "loopback source from outside")
     if destination in broadcasts(host):
-        return _broadcast(flight, ip, host)
+        return _broadcast(state, ip, host)
     why = _why_bad_source(source, host)
     if destination in own(host):
-        return _martian_source(flight, source, why) if why else _deliver(flight, Destination.LOCAL, destination)
+        return _martian_source(state, source, why) if why else _deliver(state, Destination.LOCAL, destination)
     if not host.forward:
-        return _drop(flight, f"destination {destination}", "not an address of this host, and forwarding is off")
-    return _martian_source(flight, source, why) if why else _forward4(flight, ip, host)
+        return _drop(state, f"destination {destination}", "not an address of this host, and forwarding is off")
+    return _martian_source(state, source, why) if why else _forward4(state, ip, host)
 
 
-def _multicast4(flight: Flight, ip: IPv4, host: Host) -> Step:
+def _multicast4(state: PacketState, ip: IPv4, host: Host) -> Step:
     """A host is member of 224.0.0.1 alone. ``ip_mc_validate_source``."""
     if ip.destination != ALL_HOSTS:
-        return _drop(flight, f"destination {ip.destination}", "a group this host has not joined")
+        return _drop(state, f"destination {ip.destination}", "a group this host has not joined")
     if ip.source.is_multicast or ip.source == LIMITED_BROADCAST or ip.source.is_loopback:
-        return _martian_source(flight, ip.source, "multicast, broadcast or loopback source")
+        return _martian_source(state, ip.source, "multicast, broadcast or loopback source")
     why = "" if ip.source == NO_ADDRESS else _why_bad_source(ip.source, host)
     if why:
-        return _martian_source(flight, ip.source, why)
-    return _deliver(flight, Destination.MULTICAST, ip.destination)
+        return _martian_source(state, ip.source, why)
+    return _deliver(state, Destination.MULTICAST, ip.destination)
 
 
-def _broadcast(flight: Flight, ip: IPv4, host: Host) -> Step:
+def _broadcast(state: PacketState, ip: IPv4, host: Host) -> Step:
     why = "" if ip.source == NO_ADDRESS else _why_bad_source(ip.source, host)
     if why:
-        return _martian_source(flight, ip.source, why)
-    return _deliver(flight, Destination.BROADCAST, ip.destination)
+        return _martian_source(state, ip.source, why)
+    return _deliver(state, Destination.BROADCAST, ip.destination)
 
 
 def _why_bad_source(source: IPv4Address, host: Host) -> str:
@@ -108,52 +108,52 @@ def _why_bad_source(source: IPv4Address, host: Host) -> str:
     return ""
 
 
-def _forward4(flight: Flight, ip: IPv4, host: Host) -> Step:
+def _forward4(state: PacketState, ip: IPv4, host: Host) -> Step:
     """``ip_forward`` up to its hook."""
-    looked_at = f"destination {ip.destination}, TTL {ip.ttl}, {len(ip.octets)} octets"
-    if flight.link_type is not LinkType.HOST:
-        return _drop(flight, looked_at, f"a {flight.link_type} frame is not forwarded")
+    looked_at = f"destination {ip.destination}, TTL {ip.ttl}, {len(ip.buf)} bytes"
+    if state.link_type is not LinkType.HOST:
+        return _drop(state, looked_at, f"a {state.link_type} frame is not forwarded")
     if ip.ttl <= 1:
-        return _drop(flight, looked_at, "TTL exceeded")
+        return _drop(state, looked_at, "TTL exceeded")
     # The parts of a reassembled datagram need to fit, not the datagram (ip_exceeds_mtu: frag_max_size, ignore_df).
-    largest = flight.reassembly.largest if isinstance(flight.reassembly, Whole) else len(ip.octets)
+    largest = state.reassembly.largest if isinstance(state.reassembly, Whole) else len(ip.buf)
     if ip.dont_fragment and largest > host.mtu:
-        return _drop(flight, looked_at, f"larger than the MTU ({host.mtu}) and not to be fragmented")
-    return Step(Stage.FILTER_FORWARD, flight, looked_at, f"to another host, by {_way_out(ip.destination, host)}")
+        return _drop(state, looked_at, f"larger than the MTU ({host.mtu}) and not to be fragmented")
+    return Step(Stage.FILTER_FORWARD, state, looked_at, f"to another host, by {_way_out(ip.destination, host)}")
 
 
 # -- IPv6 --------------------------------------------------------------------------------------------------------------
 
 
-def _route6(flight: Flight, ip: IPv6, host: Host) -> Step:
+def _route6(state: PacketState, ip: IPv6, host: Host) -> Step:
     destination = ip.destination
     if destination.is_multicast:
         if destination in joined(host):
-            return _deliver(flight, Destination.MULTICAST, destination)
-        return _drop(flight, f"destination {destination}", "a group this host has not joined")
+            return _deliver(state, Destination.MULTICAST, destination)
+        return _drop(state, f"destination {destination}", "a group this host has not joined")
     if destination in own(host):
-        return _deliver(flight, Destination.LOCAL, destination)
+        return _deliver(state, Destination.LOCAL, destination)
     if destination in anycasts(host):
-        return _deliver(flight, Destination.ANYCAST, destination)
+        return _deliver(state, Destination.ANYCAST, destination)
     if not host.forward:
-        return _drop(flight, f"destination {destination}", "not an address of this host, and forwarding is off")
-    return _forward6(flight, ip, host)
+        return _drop(state, f"destination {destination}", "not an address of this host, and forwarding is off")
+    return _forward6(state, ip, host)
 
 
-def _forward6(flight: Flight, ip: IPv6, host: Host) -> Step:
+def _forward6(state: PacketState, ip: IPv6, host: Host) -> Step:
     """``ip6_forward`` up to its hook. The source is looked at only on the way to another interface."""
-    looked_at = f"destination {ip.destination}, hop limit {ip.hop_limit}, {len(ip.octets)} octets"
-    if flight.link_type is not LinkType.HOST:
-        return _drop(flight, looked_at, f"a {flight.link_type} frame is not forwarded")
+    looked_at = f"destination {ip.destination}, hop limit {ip.hop_limit}, {len(ip.buf)} bytes"
+    if state.link_type is not LinkType.HOST:
+        return _drop(state, looked_at, f"a {state.link_type} frame is not forwarded")
     if ip.hop_limit <= 1:
-        return _drop(flight, looked_at, "hop limit exceeded")
+        return _drop(state, looked_at, "hop limit exceeded")
     if leads_inside(ip.destination, host) and (ip.source.is_unspecified or ip.source.is_link_local):
-        return _drop(flight, f"source {ip.source}", "must not leave its link")
-    largest = flight.reassembly.largest if isinstance(flight.reassembly, Whole) else len(ip.octets)
+        return _drop(state, f"source {ip.source}", "must not leave its link")
+    largest = state.reassembly.largest if isinstance(state.reassembly, Whole) else len(ip.buf)
     mtu = max(host.mtu, LEAST_MTU6)
-    if min(len(ip.octets), largest) > mtu:
-        return _drop(flight, looked_at, f"larger than the MTU ({mtu})")
-    return Step(Stage.FILTER_FORWARD, flight, looked_at, f"to another host, by {_way_out(ip.destination, host)}")
+    if min(len(ip.buf), largest) > mtu:
+        return _drop(state, looked_at, f"larger than the MTU ({mtu})")
+    return Step(Stage.FILTER_FORWARD, state, looked_at, f"to another host, by {_way_out(ip.destination, host)}")
 
 
 def joined(host: Host) -> set[IPv6Address]:
@@ -197,14 +197,14 @@ def _way_out(destination: IPAddress, host: Host) -> str:
     return host.inside if leads_inside(destination, host) else host.interface
 
 
-def _deliver(flight: Flight, kind: Destination, destination: IPAddress) -> Step:
-    local = replace(flight, destination=kind)
+def _deliver(state: PacketState, kind: Destination, destination: IPAddress) -> Step:
+    local = replace(state, destination=kind)
     return Step(Stage.FILTER_INPUT, local, f"destination {destination}", f"for this host: {kind}")
 
 
-def _martian_source(flight: Flight, source: IPAddress, why: str) -> Step:
-    return _drop(flight, f"source {source}", f"martian source: {why}")
+def _martian_source(state: PacketState, source: IPAddress, why: str) -> Step:
+    return _drop(state, f"source {source}", f"martian source: {why}")
 
 
-def _drop(flight: Flight, looked_at: str, why: str) -> Step:
-    return Step(Fate.DROPPED, flight, looked_at, why)
+def _drop(state: PacketState, looked_at: str, why: str) -> Step:
+    return Step(Fate.DROPPED, state, looked_at, why)

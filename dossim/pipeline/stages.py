@@ -1,6 +1,6 @@
-"""What travels through the pipeline graph and what a node answers: Flight in, Step out.
+"""What travels through the pipeline graph and what a node answers: PacketState in, Step out.
 
-A node is a Stage or a Fate. A check is a pure function of one packet and of the world it arrives in; it names the
+A node is a Stage or a Fate. A check is a pure function of one packet and of the context it arrives in; it names the
 node the packet goes to next and says, for people, what it looked at and what it found. It never raises.
 """
 
@@ -33,7 +33,7 @@ class Destination(Word):
 
 
 @dataclass(frozen=True)
-class World:
+class Context:
     """What all packets of a capture meet. ``mode`` None: no XDP program on the interface. ``netdev``: netdev ingress in
     its place.
     """
@@ -52,13 +52,13 @@ class World:
         return held_rules(self.policy, self.mode)
 
     @classmethod
-    def without_policy(cls, host: Host) -> World:
+    def without_policy(cls, host: Host) -> Context:
         """A host alone: for the checks that look at nothing else (header checks, routing, transport)."""
         return cls(Policy.none(), host, None)
 
 
 @dataclass(frozen=True)
-class Flight:
+class PacketState:
     """One packet on its way: what was received, and what the stages behind it found out.
 
     ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed``
@@ -82,7 +82,7 @@ class Step:
     """
 
     to: Node
-    flight: Flight
+    state: PacketState
     looked_at: str
     result: str
     entry: str | None = None
@@ -94,7 +94,7 @@ class Step:
         return None if self.rule is None else self.rule.position
 
 
-Check = Callable[[Flight, World], Step]
+Check = Callable[[PacketState, Context], Step]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from dossim.packet.fields import (
 from dossim.packet.parse import extension_length, internet_checksum, number, transport_checksum_ok, transport_of
 from dossim.pipeline.options6 import why_bad_options
 from dossim.pipeline.reassembly import Whole
-from dossim.pipeline.stages import Destination, Flight, Step, World
+from dossim.pipeline.stages import Context, Destination, PacketState, Step
 
 GROUPS = (Destination.BROADCAST, Destination.MULTICAST)
 # Up to this length a checksum is verified at once, not only when somebody takes the data (CHECKSUM_BREAK, skbuff.h).
@@ -50,31 +50,31 @@ SEGMENT_ROUTING = (3, 4)
 
 @dataclass(frozen=True)
 class Segment:
-    """What the transport gets: the octets behind all IP headers, and how they came."""
+    """What the transport gets: the bytes behind all IP headers, and how they came."""
 
     ip: IP
-    octets: bytes
+    buf: bytes
     link_type: LinkType
     is_for_group: bool
     host: Host
     is_tracked: bool = True
 
 
-def check(flight: Flight, world: World) -> Step:
-    ip = flight.ip
+def check(state: PacketState, context: Context) -> Step:
+    ip = state.ip
     assert ip is not None, "only IP packets get here"
-    transport = transport_of(ip) if isinstance(ip, IPv4) else _behind_extension_headers(ip, flight)
+    transport = transport_of(ip) if isinstance(ip, IPv4) else _after_extension_headers(ip, state)
     if isinstance(transport, str):
-        return Step(Fate.DROPPED, flight, "extension headers", transport)
+        return Step(Fate.DROPPED, state, "extension headers", transport)
     name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}") if transport else "packet"
     if transport is None or (transport.protocol, ip.version) not in _HANDLERS:
-        return Step(Fate.DELIVERED, flight, name, "no handler is looked at: the host answers or ignores it")
-    is_for_group = flight.destination in GROUPS
-    segment = Segment(ip, transport.octets, flight.link_type, is_for_group, world.host, not flight.untracked)
+        return Step(Fate.DELIVERED, state, name, "no handler is looked at: the host answers or ignores it")
+    is_for_group = state.destination in GROUPS
+    segment = Segment(ip, transport.buf, state.link_type, is_for_group, context.host, not state.untracked)
     why = _HANDLERS[transport.protocol, ip.version](segment)
     if why:
-        return Step(Fate.DROPPED, flight, f"{name} header and checksum", why)
-    return Step(Fate.DELIVERED, flight, f"{name} header and checksum", _who_listens(transport, world.host))
+        return Step(Fate.DROPPED, state, f"{name} header and checksum", why)
+    return Step(Fate.DELIVERED, state, f"{name} header and checksum", _who_listens(transport, context.host))
 
 
 def _who_listens(transport: Transport, host: Host) -> str:
@@ -89,25 +89,25 @@ def _who_listens(transport: Transport, host: Host) -> str:
 
 def _why_bad_tcp(segment: Segment) -> str:
     """``tcp_v4_rcv``, ``tcp_v6_rcv``."""
-    octets = segment.octets
+    buf = segment.buf
     if segment.link_type is not LinkType.HOST:
         return f"TCP in a {segment.link_type} frame"
-    if len(octets) < TCP_HEADER:
+    if len(buf) < TCP_HEADER:
         return "TCP header cut short"
-    data_offset = (octets[12] >> 4) * 4
-    if data_offset < TCP_HEADER or data_offset > len(octets):
+    data_offset = (buf[12] >> 4) * 4
+    if data_offset < TCP_HEADER or data_offset > len(buf):
         return f"TCP data offset {data_offset}"
-    return "" if transport_checksum_ok(segment.ip, TCP, octets) else "bad TCP checksum"
+    return "" if transport_checksum_ok(segment.ip, TCP, buf) else "bad TCP checksum"
 
 
 def _why_bad_udp4(segment: Segment) -> str:
     """``__udp4_lib_rcv``. A checksum of 0 is none."""
-    length, why = _udp_length(segment.octets, zero_means_all=False)
+    length, why = _udp_length(segment.buf, zero_means_all=False)
     if why:
         return why
-    octets = segment.octets[:length]
-    has_checksum = number(octets, 6, 2) != 0
-    return "bad UDP checksum" if has_checksum and not transport_checksum_ok(segment.ip, UDP, octets) else ""
+    buf = segment.buf[:length]
+    has_checksum = number(buf, 6, 2) != 0
+    return "bad UDP checksum" if has_checksum and not transport_checksum_ok(segment.ip, UDP, buf) else ""
 
 
 def _why_bad_udp6(segment: Segment) -> str:
@@ -116,25 +116,25 @@ def _why_bad_udp6(segment: Segment) -> str:
 
     Groups are delivered to those who would take it, which is nobody.
     """
-    length, why = _udp_length(segment.octets, zero_means_all=True)
+    length, why = _udp_length(segment.buf, zero_means_all=True)
     if why:
         return why
-    octets = segment.octets[:length]
-    if not number(octets, 6, 2):
-        is_refused = Listener(UDP, number(octets, 2, 2)) in segment.host.listen
+    buf = segment.buf[:length]
+    if not number(buf, 6, 2):
+        is_refused = Listener(UDP, number(buf, 2, 2)) in segment.host.listen
         return "UDP over IPv6 without checksum" if is_refused and not segment.is_for_group else ""
-    return "" if transport_checksum_ok(segment.ip, UDP, octets) else "bad UDP checksum"
+    return "" if transport_checksum_ok(segment.ip, UDP, buf) else "bad UDP checksum"
 
 
-def _udp_length(octets: bytes, *, zero_means_all: bool) -> tuple[int, str]:
+def _udp_length(buf: bytes, *, zero_means_all: bool) -> tuple[int, str]:
     """How much of the packet is the datagram, or why it is none."""
-    if len(octets) < UDP_HEADER:
+    if len(buf) < UDP_HEADER:
         return 0, "UDP header cut short"
-    length = number(octets, 4, 2)
+    length = number(buf, 4, 2)
     if length == 0 and zero_means_all:  # a jumbogram
-        length = len(octets)
-    if length < UDP_HEADER or length > len(octets):
-        return 0, f"UDP length {length} of {len(octets)} octets"
+        length = len(buf)
+    if length < UDP_HEADER or length > len(buf):
+        return 0, f"UDP length {length} of {len(buf)} bytes"
     return length, ""
 
 
@@ -144,16 +144,16 @@ def _why_bad_udplite(segment: Segment) -> str:
     Nobody listens here; but for IPv4 unicast that is found before the checksum of a longer datagram is. (With UDP
     conntrack has looked at the checksum already.)
     """
-    octets = segment.octets
-    if len(octets) < UDP_HEADER:
+    buf = segment.buf
+    if len(buf) < UDP_HEADER:
         return "UDP-Lite header cut short"
-    covered = number(octets, 4, 2) or len(octets)
-    if not UDP_HEADER <= covered <= len(octets):
-        return f"UDP-Lite coverage {covered} of {len(octets)} octets"
-    if not number(octets, 6, 2):
+    covered = number(buf, 4, 2) or len(buf)
+    if not UDP_HEADER <= covered <= len(buf):
+        return f"UDP-Lite coverage {covered} of {len(buf)} bytes"
+    if not number(buf, 6, 2):
         return "UDP-Lite without checksum"
-    is_verified = covered == len(octets) <= CHECKSUM_BREAK or (segment.ip.version == 4 and not segment.is_for_group)
-    is_good = transport_checksum_ok(segment.ip, UDPLITE, octets[:covered], length=len(octets))
+    is_verified = covered == len(buf) <= CHECKSUM_BREAK or (segment.ip.version == 4 and not segment.is_for_group)
+    is_good = transport_checksum_ok(segment.ip, UDPLITE, buf[:covered], length=len(buf))
     return "bad UDP-Lite checksum" if is_verified and not is_good else ""
 
 
@@ -166,13 +166,13 @@ def _why_bad_icmp(segment: Segment) -> str:
     Conntrack looks at the checksum of a whole header first (``icmp_error``), and has summed up the IP header with it
     (``nf_ip_checksum``): with that, a message of nothing but zeros sums up to all ones, as a good one does.
     """
-    summed_up = b"\xff\xff" if segment.is_tracked and len(segment.octets) >= ICMP_HEADER else b""
-    return "" if internet_checksum(summed_up, segment.octets) == 0 else "bad ICMP checksum"
+    summed_up = b"\xff\xff" if segment.is_tracked and len(segment.buf) >= ICMP_HEADER else b""
+    return "" if internet_checksum(summed_up, segment.buf) == 0 else "bad ICMP checksum"
 
 
 def _why_bad_icmpv6(segment: Segment) -> str:
     """``icmpv6_rcv``, likewise."""
-    return "" if transport_checksum_ok(segment.ip, ICMPV6, segment.octets) else "bad ICMPv6 checksum"
+    return "" if transport_checksum_ok(segment.ip, ICMPV6, segment.buf) else "bad ICMPv6 checksum"
 
 
 _HANDLERS: dict[tuple[int, int], Callable[[Segment], str]] = {
@@ -190,47 +190,47 @@ _HANDLERS: dict[tuple[int, int], Callable[[Segment], str]] = {
 # -- IPv6 extension headers --------------------------------------------------------------------------------------------
 
 
-def _behind_extension_headers(ip: IPv6, flight: Flight) -> Transport | str | None:
+def _after_extension_headers(ip: IPv6, state: PacketState) -> Transport | str | None:
     """The transport; why a header got the packet dropped; None at a header that nobody handles.
 
     A hop-by-hop header is handled at the start of a received packet only, and was at ``ip-input``. Authentication has
     no handler.
     """
-    octets, kind, at = ip.octets, ip.next_header, IPV6_HEADER
-    received = flight.packet.ip
+    buf, kind, at = ip.buf, ip.next_header, IPV6_HEADER
+    received = state.packet.ip
     if isinstance(received, IPv6) and received.next_header == HOP_BY_HOP:
-        kind, at = octets[at], at + extension_length(kind, octets[at + 1])
-    has_been_fragment = isinstance(flight.reassembly, Whole)
-    if isinstance(flight.reassembly, Whole):
+        kind, at = buf[at], at + extension_length(kind, buf[at + 1])
+    has_been_fragment = isinstance(state.reassembly, Whole)
+    if isinstance(state.reassembly, Whole):
         # nf_ct_frag6_reasm moves the transport header there, whatever headers were in front of the fragment header.
-        at = flight.reassembly.transport_at
+        at = state.reassembly.transport_at
     while kind in (DESTINATION, ROUTING, FRAGMENT):
-        why = _why_bad_header(ip, kind, at, flight, has_been_fragment=has_been_fragment)
+        why = _why_bad_header(ip, kind, at, state, has_been_fragment=has_been_fragment)
         if why:
             return why
         has_been_fragment |= kind == FRAGMENT
-        kind, at = octets[at], at + extension_length(kind, octets[at + 1])
+        kind, at = buf[at], at + extension_length(kind, buf[at + 1])
     if kind == NO_NEXT:
         return "no next header"
-    return None if kind in EXTENSION_HEADERS else Transport(kind, at, octets[at:])
+    return None if kind in EXTENSION_HEADERS else Transport(kind, at, buf[at:])
 
 
-def _why_bad_header(ip: IPv6, kind: int, at: int, flight: Flight, *, has_been_fragment: bool) -> str:
+def _why_bad_header(ip: IPv6, kind: int, at: int, state: PacketState, *, has_been_fragment: bool) -> str:
     if kind == DESTINATION:
         return why_bad_options(ip, at, hop_by_hop=False)
     if kind == ROUTING:
-        return _why_bad_routing(ip, at, flight)
+        return _why_bad_routing(ip, at, state)
     return _why_bad_fragment(ip, at, has_been_fragment=has_been_fragment)
 
 
-def _why_bad_routing(ip: IPv6, at: int, flight: Flight) -> str:
+def _why_bad_routing(ip: IPv6, at: int, state: PacketState) -> str:
     """``ipv6_rthdr_rcv``: only a header whose route is at its end is passed over."""
-    octets = ip.octets
-    if len(octets) < at + 8 or len(octets) < at + extension_length(ROUTING, octets[at + 1]):
+    buf = ip.buf
+    if len(buf) < at + 8 or len(buf) < at + extension_length(ROUTING, buf[at + 1]):
         return "routing header is longer than the packet"
-    if flight.destination is Destination.MULTICAST or flight.link_type is not LinkType.HOST:
+    if state.destination is Destination.MULTICAST or state.link_type is not LinkType.HOST:
         return "routing header to a group"
-    kind, segments_left = octets[at + 2], octets[at + 3]
+    kind, segments_left = buf[at + 2], buf[at + 3]
     if kind in SEGMENT_ROUTING or segments_left:
         return f"routing header of type {kind} with {segments_left} segments left"
     return ""
@@ -238,6 +238,6 @@ def _why_bad_routing(ip: IPv6, at: int, flight: Flight) -> str:
 
 def _why_bad_fragment(ip: IPv6, at: int, *, has_been_fragment: bool) -> str:
     """``ipv6_frag_rcv``: what defragmentation left alone; only a fragment that is the whole datagram is passed over."""
-    if has_been_fragment or ip.payload_length == 0 or len(ip.octets) < at + FRAGMENT_HEADER:
+    if has_been_fragment or ip.payload_length == 0 or len(ip.buf) < at + FRAGMENT_HEADER:
         return "misplaced or cut fragment header"
-    return "malformed fragment" if number(ip.octets, at + 2, 2) & 0xFFF9 else ""
+    return "malformed fragment" if number(ip.buf, at + 2, 2) & 0xFFF9 else ""

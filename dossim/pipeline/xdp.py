@@ -14,9 +14,9 @@ from dataclasses import replace
 from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
-from dossim.pipeline.matching import Answer, Seen, is_of_family, rule_matches
+from dossim.pipeline.matching import Answer, MatchKey, is_of_family, rule_matches
 from dossim.pipeline.policy import NamedRule
-from dossim.pipeline.stages import Flight, Node, Step, World
+from dossim.pipeline.stages import Context, Node, PacketState, Step
 from dossim.pipeline.xdp_headers import Known, Missing, known_behind, readable_ip
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Mode, Stage, Word
 from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Rule
@@ -27,62 +27,62 @@ class Match(Word):
 
     YES = "yes"
     NO = "no"
-    DOUBT = "doubt"
+    INDETERMINATE = "indeterminate"
 
 
 _LEFT_TO_RAW = {Action.ALLOW: "allows it; raw accepts it untracked", Action.LOG: "logs it; only raw can"}
 
 
-def xdp_check(stage: Stage, following: Stage) -> Callable[[Flight, World], Step]:
+def xdp_check(stage: Stage, following: Stage) -> Callable[[PacketState, Context], Step]:
     """The check of one of the three stages an XDP program can run at."""
 
-    def check(flight: Flight, world: World) -> Step:
-        return _check(stage, following, flight, world)
+    def check(state: PacketState, context: Context) -> Step:
+        return _check(stage, following, state, context)
 
     return check
 
 
-def _check(stage: Stage, following: Stage, flight: Flight, world: World) -> Step:
-    if world.mode is None or STAGE_OF_MODE[world.mode] is not stage:
-        return Step(following, flight, "the interface", "no XDP program here")
-    if not world.held.rules:
-        note = f"it would hold no rule: {world.held.why or 'none denies anything'}"
-        return Step(following, flight, "the interface", "no XDP program here", note=note)
-    ip = readable_ip(flight.packet.link)
+def _check(stage: Stage, following: Stage, state: PacketState, context: Context) -> Step:
+    if context.mode is None or STAGE_OF_MODE[context.mode] is not stage:
+        return Step(following, state, "the interface", "no XDP program here")
+    if not context.held.rules:
+        note = f"it would hold no rule: {context.held.why or 'there is no Deny'}"
+        return Step(following, state, "the interface", "no XDP program here", note=note)
+    ip = readable_ip(state.packet.link)
     if ip is None:
         why = "tagged for a VLAN, or no IP header that can be decided on"
-        return passed(stage, following, flight, "the frame", why)
-    known = known_behind(ip, by_device=world.mode is Mode.OFFLOAD)
-    seen = Seen(ip.version, ip.source, ip.destination, known.transport)
-    denied_by, why = decide(seen, known, world)
+        return passed(stage, following, state, "the frame", why)
+    known = known_behind(ip, by_device=context.mode is Mode.OFFLOAD)
+    key = MatchKey(ip.version, ip.source, ip.destination, known.transport)
+    denied_by, why = decide(key, known, context)
     if denied_by is None:
-        return passed(stage, following, flight, describe(seen, known), why)
+        return passed(stage, following, state, describe(key, known), why)
     target: Node = Fate.DROPPED
-    return Step(target, flight, describe(seen, known), why, denied_by.name, denied_by.rule)
+    return Step(target, state, describe(key, known), why, denied_by.name, denied_by.rule)
 
 
-def passed(stage: Stage, following: Stage, flight: Flight, looked_at: str, why: str) -> Step:
+def passed(stage: Stage, following: Stage, state: PacketState, looked_at: str, why: str) -> Step:
     """The step of an early stage that leaves a packet to raw."""
-    return Step(following, replace(flight, passed=f"{stage} passed it: {why}"), looked_at, "passes", note=why)
+    return Step(following, replace(state, passed=f"{stage} passed it: {why}"), looked_at, "passes", note=why)
 
 
-def decide(seen: Seen, known: Known, world: World) -> tuple[NamedRule | None, str]:
+def decide(key: MatchKey, known: Known, context: Context) -> tuple[NamedRule | None, str]:
     """The rule that denies the packet, None when it passes; and why."""
-    policy = world.policy
-    doubt = f"its {known.missing} cannot be known here ({known.why})"
+    policy = context.policy
+    doubt = f"its {known.missing} cannot be determined here ({known.why})"
     for failsafe, answers in policy.failsafes():
         name = policy.describe(failsafe, answers=answers)
-        match _ask_failsafe(failsafe, seen, known, answers=answers, by_device=world.mode is Mode.OFFLOAD):
+        match _ask_failsafe(failsafe, key, known, answers=answers, by_device=context.mode is Mode.OFFLOAD):
             case Match.YES:
                 return None, f"{name} applies"
-            case Match.DOUBT:
+            case Match.INDETERMINATE:
                 return None, f"{name} might apply: {doubt}"
     skipped: dict[str, str] = {}  # tier -> the Pass that did
-    for item in world.held.rules:
-        answer = Match.NO if item.tier in skipped else _ask(item.rule, seen, known, world)
+    for item in context.held.rules:
+        answer = Match.NO if item.tier in skipped else _ask(item.rule, key, known, context)
         if answer is Match.NO:
             continue
-        if answer is Match.DOUBT:
+        if answer is Match.INDETERMINATE:
             return None, f"{item.name} might match: {doubt}"
         match item.rule.action:
             case Action.DENY:
@@ -91,11 +91,11 @@ def decide(seen: Seen, known: Known, world: World) -> tuple[NamedRule | None, st
                 skipped[item.tier] = item.name
             case Action.ALLOW | Action.LOG as action:
                 return None, f"{item.name} {_LEFT_TO_RAW[action]}"
-    return None, _no_match(world, tuple(skipped.values()))
+    return None, _no_match(context, tuple(skipped.values()))
 
 
-def _no_match(world: World, skipped: tuple[str, ...]) -> str:
-    held = world.held
+def _no_match(context: Context, skipped: tuple[str, ...]) -> str:
+    held = context.held
     if held.stopper is None:
         found = "no rule matches"
     elif len(held.rules) == 1:
@@ -110,43 +110,43 @@ def _no_match(world: World, skipped: tuple[str, ...]) -> str:
 # -- one question ------------------------------------------------------------------------------------------------------
 
 
-def _ask_failsafe(failsafe: Failsafe, seen: Seen, known: Known, *, answers: bool, by_device: bool) -> Match:
+def _ask_failsafe(failsafe: Failsafe, key: MatchKey, known: Known, *, answers: bool, by_device: bool) -> Match:
     """A device does not look at the net."""
     net = None if by_device else failsafe.net
     if known.transport is None:
-        return _in_doubt_if(net is None or net.version == seen.version)
-    if failsafe.protocol != known.transport.protocol or (net is not None and seen.source not in net):
+        return _indeterminate_if(net is None or net.version == key.version)
+    if failsafe.protocol != known.transport.protocol or (net is not None and key.source not in net):
         return Match.NO
     if known.missing is Missing.PORTS:
-        return Match.DOUBT
+        return Match.INDETERMINATE
     applies = known.ports is not None and known.ports[0 if answers else 1] == failsafe.port
     return Match.YES if applies else Match.NO
 
 
-def _ask(rule: Rule, seen: Seen, known: Known, world: World) -> Match:
+def _ask(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
     """A rule's answer is raw's where everything it asks for is known; else what is left of it may still say no.
 
     With the protocol unknown that rest is the family alone: raw asks for the protocol before it looks into lists of
     nets and selectors, and drops there, by no rule, what has none to show. Raises CutError where the capture cut what
     the rule asks for.
     """
-    if not is_of_family(rule, seen.version):
+    if not is_of_family(rule, key.version):
         return Match.NO
     if known.transport is HIDDEN and _asks_for(Missing.PROTOCOL, rule):
         raise CutError
     if known.missing is None or not _asks_for(known.missing, rule):
-        return Match.YES if _matches(rule, seen, world) else Match.NO
+        return Match.YES if _matches(rule, key, context) else Match.NO
     if known.missing is Missing.PROTOCOL:
-        return _in_doubt_if(is_of_family(rule, seen.version))
-    return _in_doubt_if(_matches(_without(known.missing, rule), seen, world))
+        return _indeterminate_if(is_of_family(rule, key.version))
+    return _indeterminate_if(_matches(_without(known.missing, rule), key, context))
 
 
-def _matches(rule: Rule, seen: Seen, world: World) -> bool:
-    return rule_matches(rule, seen, world.policy.selection) is Answer.YES
+def _matches(rule: Rule, key: MatchKey, context: Context) -> bool:
+    return rule_matches(rule, key, context.policy.selection) is Answer.YES
 
 
-def _in_doubt_if(possible: bool) -> Match:
-    return Match.DOUBT if possible else Match.NO
+def _indeterminate_if(possible: bool) -> Match:
+    return Match.INDETERMINATE if possible else Match.NO
 
 
 def _asks_for(missing: Missing, rule: Rule) -> bool:
@@ -185,9 +185,9 @@ def _without_ports(side: EntityRule) -> EntityRule:
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
-def describe(seen: Seen, known: Known) -> str:
+def describe(key: MatchKey, known: Known) -> str:
     """What was looked at: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
-    addresses = f"{seen.source} > {seen.destination}"
+    addresses = f"{key.source} > {key.destination}"
     if known.transport is None or known.transport is HIDDEN:
         return f"{addresses}, protocol unknown"
     protocol = known.transport.protocol

@@ -84,7 +84,7 @@ def readable_ip(link: Ethernet | None) -> IP | None:
 
 def _is_sound4(ip: IPv4) -> bool:
     """A total length beyond the frame and a wrong checksum are no obstacle: whatever raw never sees may be dropped."""
-    return ip.version == 4 and IPV4_HEADER <= ip.header_length <= min(ip.total_length, len(ip.octets))
+    return ip.version == 4 and IPV4_HEADER <= ip.header_length <= min(ip.total_length, len(ip.buf))
 
 
 def known_behind(ip: IP, *, by_device: bool) -> Known:
@@ -99,7 +99,7 @@ def known_behind(ip: IP, *, by_device: bool) -> Known:
     if by_device and ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT:
         return Known(None, Missing.PROTOCOL, "a device does not look behind extension headers")
     try:
-        found = _behind_extension_headers(ip)
+        found = _after_extension_headers(ip)
     except CutError:
         return Known(HIDDEN)
     return _known(6, found) if isinstance(found, Transport) else Known(None, Missing.PROTOCOL, found)
@@ -114,22 +114,22 @@ def _known(version: int, transport: Transport) -> Known:
         return Known(transport)
     if transport.fragment_offset:
         return Known(transport, missing, "later fragment")
-    there = len(transport.octets)
-    return Known(transport) if there >= least else Known(transport, missing, f"{there} of {least} octets of its header")
+    there = len(transport.buf)
+    return Known(transport) if there >= least else Known(transport, missing, f"{there} of {least} bytes of its header")
 
 
 def _transport4(ip: IPv4) -> Transport:
-    """A fragment that is not the last is cut to a multiple of eight octets (``ip_frag_queue``): what is beyond, raw
+    """A fragment that is not the last is cut to a multiple of eight bytes (``ip_frag_queue``): what is beyond, raw
     may never see.
     """
     end = ip.total_length
     if ip.more_fragments:
         end -= (end - ip.header_length) % 8
-    return Transport(ip.protocol, ip.header_length, ip.octets[ip.header_length : end], ip.offset)
+    return Transport(ip.protocol, ip.header_length, ip.buf[ip.header_length : end], ip.offset)
 
 
-def _behind_extension_headers(ip: IPv6) -> Transport | str:
-    """``parse_extensions()``: at most eight headers, each with its first eight octets there and its length in the
+def _after_extension_headers(ip: IPv6) -> Transport | str:
+    """``parse_extensions()``: at most eight headers, each with its first eight bytes there and its length in the
     packet; or why the protocol is not known.
 
     What a later fragment says of it counts for nothing, because reassembly takes the first one's word. Where headers
@@ -137,25 +137,25 @@ def _behind_extension_headers(ip: IPv6) -> Transport | str:
     authentication header iptables looks and nftables does not.
     """
     is_jumbogram = ip.payload_length == 0 and ip.next_header == HOP_BY_HOP
-    end = len(ip.octets) if is_jumbogram else IPV6_HEADER + ip.payload_length
-    octets, kind, at = ip.octets[:end], ip.next_header, IPV6_HEADER
+    end = len(ip.buf) if is_jumbogram else IPV6_HEADER + ip.payload_length
+    buf, kind, at = ip.buf[:end], ip.next_header, IPV6_HEADER
     kinds: list[int] = []
     while kind in EXTENSION_HEADERS and kind != NO_NEXT:
         if len(kinds) == MAX_EXTENSION_HEADERS:
             return f"more than {MAX_EXTENSION_HEADERS} extension headers"
         if kind == AUTHENTICATION:
             return "authentication header"
-        if len(octets) < at + FRAGMENT_HEADER:
+        if len(buf) < at + FRAGMENT_HEADER:
             return "its extension headers break off"
         if kind == FRAGMENT:
-            field = number(octets, at + 2, 2)
+            field = number(buf, at + 2, 2)
             if field & 0xFFF8:
                 return "later fragment"
             if field & 1 and kinds not in ([], [HOP_BY_HOP]):
                 return "first fragment behind extension headers"
         kinds.append(kind)
-        following, at = octets[at], at + extension_length(kind, octets[at + 1])
+        following, at = buf[at], at + extension_length(kind, buf[at + 1])
         if at > end and not is_jumbogram:
             return "its extension headers break off"
         kind = following
-    return Transport(kind, at, octets[at:])
+    return Transport(kind, at, buf[at:])

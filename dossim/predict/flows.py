@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.packet.columns import U32, U64, Bool, Columns, IPv4Columns, IPv6Columns, Octets
+from dossim.packet.columns import U32, U64, Bool, ByteReader, Columns, IPv4Columns, IPv6Columns
 from dossim.packet.fields import (
     EXTENSION_HEADERS,
     ICMP,
@@ -80,7 +80,7 @@ class Flows:
     """
 
     version: int
-    octets: Octets
+    buf: ByteReader
     number: I64
     group: Bool
     source: Addresses
@@ -107,7 +107,7 @@ class Flows:
             return self  # the usual case in a flood: a stage that drops nothing
         return Flows(
             self.version,
-            self.octets,
+            self.buf,
             *(
                 getattr(self, name).take(rows) if name in ("source", "destination") else getattr(self, name)[rows]
                 for name in _PER_ROW
@@ -210,13 +210,13 @@ def _flows(
     available: I64,
     missing: I64,
 ) -> Flows:
-    octets = columns.octets
+    buf = columns.buf
     present = np.minimum(length, available + missing[number])
     has_ports = np.isin(protocol, list(PORT_PROTOCOLS)) & (present >= PORTS_LENGTH)
     has_icmp = np.isin(protocol, (ICMP, ICMPV6)) & (present >= ICMP_HEADER)
     return Flows(
         version=version,
-        octets=octets,
+        buf=buf,
         number=number,
         group=columns.links.group[number],
         source=source,
@@ -225,10 +225,10 @@ def _flows(
         at=at,
         length=length,
         present=present,
-        sport=np.where(has_ports, octets.u16(at), -1),
-        dport=np.where(has_ports, octets.u16(at + 2), -1),
-        icmp_type=np.where(has_icmp, octets.u8(at), -1),
-        icmp_code=np.where(has_icmp, octets.u8(at + 1), -1),
+        sport=np.where(has_ports, buf.u16(at), -1),
+        dport=np.where(has_ports, buf.u16(at + 2), -1),
+        icmp_type=np.where(has_icmp, buf.u8(at), -1),
+        icmp_code=np.where(has_icmp, buf.u8(at + 1), -1),
         later_fragment=np.zeros(len(number), np.bool_),
         whole_header=whole_headers(protocol, present),
         captured=np.minimum(length, available),

@@ -16,14 +16,14 @@ import numpy as np
 from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
-from dossim.packet.columns import Octets
+from dossim.packet.columns import ByteReader
 from dossim.packet.cut import CutError, frame_on_wire
 from dossim.packet.fields import HIDDEN, ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet, Transport
 from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline import ip_input, netdev_headers, route, transport
 from dossim.pipeline.cut import possible_datagrams, why_open
 from dossim.pipeline.reassembly import Lost, Open, Perhaps, Whole, reassemble
-from dossim.pipeline.stages import Flight, Step, World
+from dossim.pipeline.stages import Context, PacketState, Step
 from dossim.pipeline.xdp_headers import PORT_HEADERS, known_behind, readable_ip
 from dossim.predict import xdp
 from dossim.predict.flows import CUT, Addresses, Flows
@@ -38,50 +38,50 @@ Asked = tuple[int, IP, Transport | None]
 
 def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, host: Host, draft: Draft) -> None:
     """Decide these packets in the draft. They are walked together, because a fragment's fate is its datagram's."""
-    world = World.without_policy(host)
+    context = Context.without_policy(host)
     frames = {int(number): frame_on_wire(capture, int(number)) for number in numbers}
-    flights = _received(frames, draft)
-    _early(flights, plan, draft)
-    _each(flights, Stage.IP_INPUT, ip_input.check, world, draft)
-    others = _defrag(flights, frames, draft)
-    _raw(flights, plan, draft)
-    _each(flights, Stage.ROUTE, route.check, world, draft, stop=_forwarded)
-    _each(flights, Stage.SOCKET, transport.check, world, draft)
+    states = _received(frames, draft)
+    _early(states, plan, draft)
+    _each(states, Stage.IP_INPUT, ip_input.check, context, draft)
+    others = _defrag(states, frames, draft)
+    _raw(states, plan, draft)
+    _each(states, Stage.ROUTE, route.check, context, draft, stop=_forwarded)
+    _each(states, Stage.SOCKET, transport.check, context, draft)
     for number, first in others.items():
         draft.copy(first, number)
 
 
-def _received(frames: Mapping[int, bytes], draft: Draft) -> dict[int, Flight]:
-    flights = {}
+def _received(frames: Mapping[int, bytes], draft: Draft) -> dict[int, PacketState]:
+    states = {}
     for number, frame in frames.items():
         try:
-            flights[number] = Flight(parse(frame))
+            states[number] = PacketState(parse(frame))
         except CutError:
             rows = np.array([number], np.int64)
             draft.leave_cut(rows, Stage.NIC_OFFLOAD, "its Ethernet header is not whole")
-    return flights
+    return states
 
 
 def _each(
-    flights: dict[int, Flight],
+    states: dict[int, PacketState],
     stage: Stage,
-    check: Callable[[Flight, World], Step],
-    world: World,
+    check: Callable[[PacketState, Context], Step],
+    context: Context,
     draft: Draft,
     *,
     stop: Callable[[Step], Step] = lambda step: step,
 ) -> None:
-    """Run one stage's check on every flight; those that end here leave ``flights``."""
-    for number, flight in list(flights.items()):
+    """Run one stage's check on every state; those that end here leave ``states``."""
+    for number, state in list(states.items()):
         try:
-            step = stop(check(flight, world))
+            step = stop(check(state, context))
         except CutError:
-            del flights[number]
-            draft.leave_open(number, stage, why_open(stage, flight))
+            del states[number]
+            draft.leave_open(number, stage, why_open(stage, state))
             continue
-        flights[number] = step.flight
+        states[number] = step.state
         if isinstance(step.to, Fate):
-            del flights[number]
+            del states[number]
             if step.to is Fate.DROPPED:
                 draft.drop(number, stage, step.result)
             else:
@@ -93,24 +93,24 @@ def _forwarded(step: Step) -> Step:
     return replace(step, to=Fate.FORWARDED) if step.to is Stage.FILTER_FORWARD else step
 
 
-def _early(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
+def _early(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> None:
     if plan.early is None or not plan.early_entries:
         return
     read = _netdev if plan.early is Stage.NETDEV_INGRESS else partial(_xdp, by_device=plan.mode is Mode.OFFLOAD)
     found: list[Asked] = []
-    for number, flight in list(flights.items()):
+    for number, state in list(states.items()):
         try:
-            known = read(flight.packet.link)
+            known = read(state.packet.link)
         except CutError:
-            draft.leave_open(number, plan.early, why_open(plan.early, flights.pop(number)))
+            draft.leave_open(number, plan.early, why_open(plan.early, states.pop(number)))
         else:
             found += [] if known is None else [(number, *known)]
     for flows in _flows(found):
         for number, entry in zip(flows.number.tolist(), xdp.drops(flows, plan), strict=True):
             if entry == CUT:
-                draft.leave_open(number, plan.early, why_open(plan.early, flights.pop(number)))
+                draft.leave_open(number, plan.early, why_open(plan.early, states.pop(number)))
             elif entry >= 0:
-                del flights[number]
+                del states[number]
                 draft.drop(number, plan.early, "", int(entry))
 
 
@@ -121,70 +121,70 @@ def _xdp(link: Ethernet | None, *, by_device: bool) -> tuple[IP, Transport | Non
 
 
 def _netdev(link: Ethernet | None) -> tuple[IP, Transport | None] | None:
-    """The same of netdev ingress. A transport that is not known to be whole is shown without an octet."""
+    """The same of netdev ingress. A transport that is not known to be whole is shown without an byte."""
     ip = netdev_headers.sound_ip(link)
     if ip is None:
         return None
     known = netdev_headers.known_behind(ip)
     if known.transport is None or known.missing is None:
         return ip, known.transport
-    return ip, replace(known.transport, octets=b"")
+    return ip, replace(known.transport, buf=b"")
 
 
-def _defrag(flights: dict[int, Flight], frames: Mapping[int, bytes], draft: Draft) -> dict[int, int]:
+def _defrag(states: dict[int, PacketState], frames: Mapping[int, bytes], draft: Draft) -> dict[int, int]:
     """Of each datagram one part goes on for all; ``{part: the one}`` for the others."""
     others: dict[int, int] = {}
-    for number, fate in reassemble(_arrivals(flights, frames, draft)).items():
+    for number, fate in reassemble(_arrivals(states, frames, draft)).items():
         match fate:
             case Whole(head=head) if number != head:
                 others[number] = head
             case Whole(datagram=datagram):
-                flights[number] = replace(flights[number], ip=datagram, reassembly=fate)
+                states[number] = replace(states[number], ip=datagram, reassembly=fate)
             case Lost(reason):
-                del flights[number]
+                del states[number]
                 draft.drop(number, Stage.DEFRAG, reason)
             case Open(reason):
-                del flights[number]
+                del states[number]
                 draft.leave_open(number, Stage.DEFRAG, reason)
     for number in others:
-        del flights[number]
+        del states[number]
     return others
 
 
 def _arrivals(
-    flights: Mapping[int, Flight], frames: Mapping[int, bytes], draft: Draft
+    states: Mapping[int, PacketState], frames: Mapping[int, bytes], draft: Draft
 ) -> Iterator[tuple[int, IP | Perhaps]]:
     """What comes to defragmentation, and what might have come."""
     for number in sorted(frames):
-        flight = flights.get(number)
-        if flight is not None and flight.ip is not None:
-            yield number, flight.ip
+        state = states.get(number)
+        if state is not None and state.ip is not None:
+            yield number, state.ip
         elif draft.is_open(number):
             prefix = possible_datagrams(frames[number])
             if prefix is not None:
                 yield number, Perhaps(prefix)
 
 
-def _raw(flights: dict[int, Flight], plan: InterfacePlan, draft: Draft) -> None:
+def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> None:
     behind = plan.raw_backend is not Backend.NFTABLES
     asked = [
-        (number, flight.ip, seen_transport(flight.ip, behind_authentication=behind))
-        for number, flight in flights.items()
-        if flight.ip is not None
+        (number, state.ip, seen_transport(state.ip, skip_authentication=behind))
+        for number, state in states.items()
+        if state.ip is not None
     ]
     for flows in _flows(asked):
         decisions = decide(flows, plan.table)
         for row, number in enumerate(flows.number.tolist()):
             if decisions.unreadable[row]:
-                del flights[number]
+                del states[number]
                 draft.drop(number, Stage.RAW, "too short for a rule that asks for ports, ICMP type or protocol")
             elif decisions.denied_by[row] >= 0:
-                del flights[number]
+                del states[number]
                 draft.drop(number, Stage.RAW, "", int(decisions.denied_by[row]))
             elif decisions.open[row]:
-                draft.leave_open(number, Stage.RAW, why_open(Stage.RAW, flights.pop(number)))
+                draft.leave_open(number, Stage.RAW, why_open(Stage.RAW, states.pop(number)))
             elif decisions.allowed_by[row] >= 0:
-                flights[number] = replace(flights[number], untracked=True)
+                states[number] = replace(states[number], untracked=True)
 
 
 def _flows(asked: Sequence[Asked]) -> list[Flows]:
@@ -202,7 +202,7 @@ def _columns(version: int, asked: Sequence[Asked]) -> Flows:
     icmp = [_icmp(found) for found in transports]
     return Flows(
         version=version,
-        octets=Octets(np.zeros(16, np.uint8)),
+        buf=ByteReader(np.zeros(16, np.uint8)),
         number=np.array([number for number, _, _ in asked], np.int64),
         group=zeros.astype(np.bool_),
         source=_addresses(version, [int(ip.source) for _, ip, _ in asked]),
@@ -247,10 +247,10 @@ def _icmp(found: Transport | None) -> tuple[int, int]:
     """Type and code, -1 where there are none to read."""
     if found is None or found.protocol not in (ICMP, ICMPV6) or found.fragment_offset:
         return -1, -1
-    if len(found.octets) < ICMP_HEADER:
+    if len(found.buf) < ICMP_HEADER:
         return -1, -1
     try:
-        return found.octets[0], found.octets[1]
+        return found.buf[0], found.buf[1]
     except CutError:
         return CUT, CUT
 
@@ -259,4 +259,4 @@ def _is_whole(found: Transport | None) -> bool:
     if found is None or found.fragment_offset:
         return False
     least = PORT_HEADERS.get(found.protocol)
-    return least is not None and len(found.octets) >= least
+    return least is not None and len(found.buf) >= least

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.model.host import Host
-from dossim.packet.columns import Bool, Octets, checksum_valid
+from dossim.packet.columns import Bool, ByteReader, checksum_valid
 from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, UDPLITE
 from dossim.pipeline.cut import checksum_unknown
 from dossim.predict import xdp
@@ -85,7 +85,7 @@ def _header_checksum_valid(flows: Flows) -> Bool:
     """Ten words that sum up to all ones (``ip_fast_csum``); ordinary headers have no options."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-20, 0, 2):
-        total += flows.octets.u16(flows.at + word)
+        total += flows.buf.u16(flows.at + word)
     total = (total & 0xFFFF) + (total >> 16)
     return np.asarray((total & 0xFFFF) + (total >> 16) == 0xFFFF, np.bool_)
 
@@ -132,7 +132,7 @@ def _icmp(flows: Flows, draft: Draft) -> None:
         bad = ~_checksum_valid(flows, flows.length, with_addresses=True)
     else:  # conntrack has summed up the IP header with it, which makes zeros alone a good sum (nf_ip_checksum)
         summed_up = ~flows.untracked & (flows.length >= ICMP_HEADER)
-        bad = ~checksum_valid(flows.octets.data, flows.at, flows.length, np.where(summed_up, 0xFFFF, 0))
+        bad = ~checksum_valid(flows.buf.data, flows.at, flows.length, np.where(summed_up, 0xFFFF, 0))
     draft.drop(flows.number[bad], Stage.SOCKET, "bad ICMP checksum")
 
 
@@ -148,7 +148,7 @@ def _covered(flows: Flows, length: I64, draft: Draft) -> Flows:
 
 
 def _tcp(flows: Flows, draft: Draft) -> None:
-    data_offset = (flows.octets.u8(flows.at + 12) >> 4) * 4
+    data_offset = (flows.buf.u8(flows.at + 12) >> 4) * 4
     malformed = (flows.length < TCP_HEADER) | (data_offset < TCP_HEADER) | (data_offset > flows.length)
     draft.drop(flows.number[malformed], Stage.SOCKET, "TCP header cut short or of impossible length")
     flows = flows.take(~malformed)
@@ -158,13 +158,13 @@ def _tcp(flows: Flows, draft: Draft) -> None:
 
 
 def _udp(flows: Flows, host: Host, draft: Draft) -> None:
-    length = flows.octets.u16(flows.at + 4)
+    length = flows.buf.u16(flows.at + 4)
     if flows.version == 6:
         length = np.where(length == 0, flows.length, length)
     malformed = (flows.length < UDP_HEADER) | (length < UDP_HEADER) | (length > flows.length)
     draft.drop(flows.number[malformed], Stage.SOCKET, "UDP header cut short or of impossible length")
     flows, length = flows.take(~malformed), length[~malformed]
-    without = flows.octets.u16(flows.at + 6) == 0
+    without = flows.buf.u16(flows.at + 6) == 0
     if flows.version == 6:  # refused by who listens; without a listener that is what is said first
         refused = without & np.isin(flows.dport, [item.port for item in host.listen if item.protocol == UDP])
         draft.drop(flows.number[refused], Stage.SOCKET, "UDP over IPv6 without checksum")
@@ -178,15 +178,15 @@ def _udp(flows: Flows, host: Host, draft: Draft) -> None:
 def _checksum_valid(flows: Flows, length: I64, *, with_addresses: bool) -> Bool:
     initial = np.zeros(len(flows), np.int64)
     if with_addresses:
-        initial = _pseudo_header(flows.octets, flows) + length + flows.protocol
-    return checksum_valid(flows.octets.data, flows.at, length, initial)
+        initial = _pseudo_header(flows.buf, flows) + length + flows.protocol
+    return checksum_valid(flows.buf.data, flows.at, length, initial)
 
 
-def _pseudo_header(octets: Octets, flows: Flows) -> I64:
+def _pseudo_header(buf: ByteReader, flows: Flows) -> I64:
     """The sum of the words of both addresses: they stand right in front of the transport."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-8 if flows.version == 4 else -32, 0, 2):
-        total += octets.u16(flows.at + word)
+        total += buf.u16(flows.at + word)
     return total
 
 

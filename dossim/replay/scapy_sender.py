@@ -1,6 +1,6 @@
 """Scapy builds and sends every packet of a capture; the Ethernet source address carries the packet's number.
 
-Only layer 2 is rewritten: the source becomes ``tag:number`` (2 + 4 octets), a unicast destination becomes the victim's
+Only layer 2 is rewritten: the source becomes ``tag:number`` (2 + 4 bytes), a unicast destination becomes the victim's
 address; a group address stays, because the host treats such packets differently. Everything behind is sent as captured.
 
 Sending is a closed loop: after each batch the sender waits until the kernel has reported its last packet, so that no
@@ -37,8 +37,8 @@ _RANDOM = random.SystemRandom()
 
 
 def new_tag() -> int:
-    """Two octets that mark one drill's packets: locally administered unicast, unlike any address of the lab."""
-    first = _RANDOM.choice([octet for octet in range(0x02, 0x100, 4) if octet != 0x06])
+    """Two bytes that mark one drill's packets: locally administered unicast, unlike any address of the lab."""
+    first = _RANDOM.choice([byte for byte in range(0x02, 0x100, 4) if byte != 0x06])
     return first << 8 | _RANDOM.randrange(0x100)
 
 

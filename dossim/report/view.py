@@ -185,7 +185,7 @@ class View:
         """What of the policy is left out, "" for nothing."""
         if not self.tracked:
             return ""
-        return f"not modelled, because Calico enforces it behind conntrack: {', '.join(self.tracked)} (tracked policy)"
+        return f"not modelled, because Calico enforces it after conntrack: {', '.join(self.tracked)} (tracked policy)"
 
     @property
     def blocking(self) -> tuple[EntryRow, ...]:

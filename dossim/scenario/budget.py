@@ -30,12 +30,12 @@ class Limits:
     """Of one scenario. ``described`` is for packets that its expressions describe, before ``count``."""
 
     packets: int = 1_000_000
-    octets: int = 256 << 20
+    total_bytes: int = 256 << 20
     described: int = 65_536
 
 
 DEFAULT = Limits()
-LARGE = Limits(packets=1 << 40, octets=1 << 50, described=1 << 40)  # as much as memory holds
+LARGE = Limits(packets=1 << 40, total_bytes=1 << 50, described=1 << 40)  # as much as memory holds
 
 
 class Exceeded(Exception):
@@ -48,7 +48,7 @@ class Budget:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.packets = 0
-        self.octets = 0
+        self.total_bytes = 0
         self.described = 0
 
     def describe(self, packets: int) -> None:
@@ -60,18 +60,18 @@ class Budget:
                 f"without {ALLOW_LARGE}"
             )
 
-    def take(self, packets: int, octets: int) -> None:
+    def take(self, packets: int, total_bytes: int) -> None:
         """Packets of one row with all their bytes. Raises Exceeded."""
         self.packets += packets
-        self.octets += octets
+        self.total_bytes += total_bytes
         if self.packets > self.limits.packets:
             raise Exceeded(
                 f"{self.packets:,} packets up to here; at most {self.limits.packets:,} without {ALLOW_LARGE}"
             )
-        if self.octets > self.limits.octets:
+        if self.total_bytes > self.limits.total_bytes:
             raise Exceeded(
-                f"{self.octets:,} bytes of packets up to here; at most {self.limits.octets:,} without {ALLOW_LARGE}: "
-                "lower count or size"
+                f"{self.total_bytes:,} bytes of packets up to here; at most {self.limits.total_bytes:,} without "
+                f"{ALLOW_LARGE}: lower count or size"
             )
 
 

@@ -120,7 +120,7 @@ def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
     """It holds if it does whatever the packets are that are not determined before or in raw."""
     dropped, perhaps = ends.entries.get(expectation.entry, 0), ends.open_before_routing
     holds = expectation.packets.hold(dropped) and expectation.packets.hold(dropped + perhaps)
-    more = f"; of {perhaps:,} more it is undetermined" if perhaps else ""
+    more = f"; {perhaps:,} more are undetermined" if perhaps else ""
     return Outcome(str(expectation), holds, f"{counted(dropped)}{more}", expectation.position)
 
 
@@ -171,7 +171,7 @@ def _conntrack(expectation: ConntrackExpectation, ends: Ends) -> Outcome:
         return Outcome(str(expectation), None, "only a drill can tell", expectation.position)
     entries, perhaps = ends.conntrack_entries, ends.undetermined
     holds = expectation.entries.hold(max(entries - perhaps, 0)) and expectation.entries.hold(entries + perhaps)
-    more = f"; of {counted(perhaps, 'more packet')} it is undetermined" if perhaps else ""
+    more = f"; {counted(perhaps, 'more packet is', 'more packets are')} undetermined" if perhaps else ""
     return Outcome(str(expectation), holds, f"{counted(entries, 'entry', 'entries')}{more}", expectation.position)
 
 

@@ -1,4 +1,4 @@
-"""Fragments of one frame, as a sender with a small MTU would make them. Pure, on octets."""
+"""Fragments of one frame, as a sender with a small MTU would make them. Pure, on bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNIT = 8  # offsets count in eights
 
 
 def fragments_of(frame: bytes, *, mtu: int, ident: int, tags: int = 0) -> list[bytes]:
-    """The frame's IP packet (without options or extension headers) in pieces of at most ``mtu`` octets each."""
+    """The frame's IP packet (without options or extension headers) in pieces of at most ``mtu`` bytes each."""
     network = ETHER_HEADER + VLAN_TAG * tags
     six = frame[network] >> 4 == 6
     header_length = IPV6_HEADER if six else IPV4_HEADER

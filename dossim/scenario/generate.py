@@ -52,7 +52,7 @@ class Draw:
         return net[self._random.randrange(net.num_addresses)]
 
     def port(self, ports: Ports, default: Ports) -> bytes:
-        """Two octets of one of the ports."""
+        """Two bytes of one of the ports."""
         chosen = self._random.choice(ports or default)
         return u16(self._random.randint(chosen.first, chosen.last))
 
@@ -65,7 +65,7 @@ class Draw:
         return Template(network / transport(version), vlan=self.parameters.vlan)
 
     def payload(self, default: int) -> Packet:
-        """``size`` octets of nothing in particular."""
+        """``size`` bytes of nothing in particular."""
         size = default if self.parameters.size is None else self.parameters.size
         return Raw(bytes(at & 0xFF for at in range(size)))
 

@@ -44,7 +44,7 @@ Ports = tuple[PortRange, ...]
 class Parameters:
     """What a generator is told. Which fields bear on which generator, and their defaults, is in the JSON Schema.
 
-    ``size`` is the payload in octets; ``vlan`` are tags from the outside in; ``destination`` None is the host's first
+    ``size`` is the payload in bytes; ``vlan`` are tags from the outside in; ``destination`` None is the host's first
     address of each source's family. The same parameters and seed give the same frames.
     """
 

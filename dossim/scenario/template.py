@@ -32,25 +32,25 @@ class Template:
     """``packet`` starts with IP or IPv6, has no options or extension headers, and a transport."""
 
     def __init__(self, packet: Packet, *, vlan: Sequence[int] = ()) -> None:
-        self._octets = bytes(ethernet(vlan=vlan) / packet)
+        self._buf = bytes(ethernet(vlan=vlan) / packet)
         self._network = ETHER_HEADER + VLAN_TAG * len(vlan)
-        self._six = self._octets[self._network] >> 4 == 6
+        self._six = self._buf[self._network] >> 4 == 6
         self._transport = self._network + (IPV6_HEADER if self._six else IPV4_HEADER)
-        self._protocol = self._octets[self._network + (6 if self._six else 9)]
+        self._protocol = self._buf[self._network + (6 if self._six else 9)]
 
     def stamp(
         self, source: IPAddress, destination: IPAddress, patches: Mapping[int, bytes], *, ident: int = 1
     ) -> bytes:
-        """A copy. ``patches`` are octets by their offset in the transport header; ``ident`` is IPv4's."""
-        frame = bytearray(self._octets)
+        """A copy. ``patches`` are bytes by their offset in the transport header; ``ident`` is IPv4's."""
+        frame = bytearray(self._buf)
         first = self._network + (8 if self._six else 12)
         addresses = source.packed + destination.packed
         frame[first : first + len(addresses)] = addresses
         if not self._six:
             frame[self._network + 4 : self._network + 6] = u16(ident)
             seal_header(frame, self._network)
-        for offset, octets in patches.items():
-            frame[self._transport + offset : self._transport + offset + len(octets)] = octets
+        for offset, buf in patches.items():
+            frame[self._transport + offset : self._transport + offset + len(buf)] = buf
         self._seal_transport(frame, addresses)
         return bytes(frame)
 

@@ -99,7 +99,7 @@ def capture_of(row: CaptureTraffic, budget: Budget) -> Capture:
 
 def _reading(row: CaptureTraffic, limits: Limits) -> Reading:
     """What is read of the file at all: more than its packets may be, with what their records take, is not."""
-    most = limits.octets + _RECORD * limits.packets
+    most = limits.total_bytes + _RECORD * limits.packets
     wanted = row.max_size
     if wanted is not None and (wanted <= most or limits == LARGE):
         why, more = f"the max-size of {row.position}", "a larger one"

@@ -14,7 +14,7 @@ from tests.conformance.topology import Host
 
 FAILSAFE_PORT, PLAIN_PORT = 22, 8055
 NO_OPERATIONS = [IPOption_NOP()] * 4
-# Taken for a TCP header, octets 2 and 3 of the option are the destination port.
+# Taken for a TCP header, bytes 2 and 3 of the option are the destination port.
 LIKE_FAILSAFE = [IPOption_Stream_Id(security=FAILSAFE_PORT)]
 
 

@@ -192,7 +192,7 @@ def test_udp_with_a_bad_checksum_and_nobody_listening(source: str) -> None:
     sent = []
     for size, wrong in product((10, 60, 80, 900), (False, True)):
         udp4, udp6 = (segment(17, a, b, (40000, 7), b"x" * size) for a, b in ((source, ME4), (six, ME6)))
-        udp4, udp6 = (octets[:6] + b"\x12\x34" + octets[8:] if wrong else octets for octets in (udp4, udp6))
+        udp4, udp6 = (buf[:6] + b"\x12\x34" + buf[8:] if wrong else buf for buf in (udp4, udp6))
         sent += [four(udp4, 17, source), ethernet(ipv6(udp6, source=six, destination=ME6, next_header=17), 0x86DD)]
     capture = Capture.from_frames(sent)
     nets = ("203.0.113.0/24", "2001:db8::7/128")

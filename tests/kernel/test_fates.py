@@ -50,10 +50,10 @@ def cut(packet: Packet, to: int) -> bytes:
     return bytes(packet)[:to]
 
 
-def patched(packet: Packet, offset: int, octets: bytes) -> bytes:
-    """The packet with some octets replaced; offsets count from the start of the frame."""
+def patched(packet: Packet, offset: int, buf: bytes) -> bytes:
+    """The packet with some bytes replaced; offsets count from the start of the frame."""
     frame = bytearray(bytes(packet))
-    frame[offset : offset + len(octets)] = octets
+    frame[offset : offset + len(buf)] = buf
     return bytes(frame)
 
 
@@ -71,7 +71,7 @@ def ip6(**fields: object) -> Packet:
 
 
 def fragment(offset: int, size: int, *, more: bool, ident: int) -> Packet:
-    """A piece of a UDP datagram; offsets and sizes in octets. The first carries the UDP header."""
+    """A piece of a UDP datagram; offsets and sizes in bytes. The first carries the UDP header."""
     head = bytes(UDP(sport=1, dport=2, len=8 + 40, chksum=0)) if offset == 0 else b""
     payload = Raw(head + b"f" * (size - len(head)))
     return E / IP(src=PEER, dst=ME, id=ident, flags="MF" if more else 0, frag=offset // 8, proto=17) / payload
@@ -84,7 +84,7 @@ def fragment6(offset: int, size: int, *, more: bool, ident: int) -> Packet:
 
 
 def with_option(option: bytes) -> bytes:
-    """A UDP datagram whose IPv4 header has these octets for options, and a checksum that is right."""
+    """A UDP datagram whose IPv4 header has these bytes for options, and a checksum that is right."""
     header = bytearray(bytes(IP(src=PEER, dst=ME, ihl=6, proto=17, len=24 + 8, chksum=0)) + option)
     header[10:12] = checksum(bytes(header)).to_bytes(2, "big")
     return bytes(E)[:12] + b"\x08\x00" + bytes(header) + bytes(UDP(sport=1, dport=2, len=8, chksum=0))
@@ -134,10 +134,10 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
     "ARP of another protocol": [
         (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 16, b"\x86\xdd"), "ip-input")
     ],
-    "ARP with hardware addresses of 8 octets": [
+    "ARP with hardware addresses of 8 bytes": [
         (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME) / Raw(bytes(8)), 18, b"\x08"), "ip-input")
     ],
-    "ARP with protocol addresses of 3 octets": [
+    "ARP with protocol addresses of 3 bytes": [
         (patched(Ether(dst=BROADCAST) / ARP(op=1, psrc=PEER, pdst=ME), 19, b"\x03"), "ip-input")
     ],
     "an ARP opcode nobody knows": [(Ether(dst=BROADCAST) / ARP(op=9, psrc=PEER, pdst=ME), "ip-input")],
@@ -209,7 +209,7 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
         (fragment(24, 24, more=False, ident=9), "defrag"),
         (fragment(48, 8, more=True, ident=9), "defrag"),
     ],
-    "a fragment beyond 65,535 octets": [
+    "a fragment beyond 65,535 bytes": [
         (E / IP(src=PEER, dst=ME, id=10, frag=8190, proto=17) / Raw(b"f" * 64), "defrag"),
     ],
     "a fragment without data": [(fragment(24, 0, more=False, ident=11), "defrag")],

@@ -64,13 +64,13 @@ def not_named(*names: str) -> AddressMatch:
     return AddressMatch(not_named_ports=tuple(f"n:{name}" for name in names))
 
 
-def begin_of(header: Packet, octets: int, protocol: int) -> list[Packet]:
+def begin_of(header: Packet, length: int, protocol: int) -> list[Packet]:
     """An IPv4 packet that ends inside its transport header."""
-    return v4(OTHER, Raw(bytes(header)[:octets]), proto=protocol)
+    return v4(OTHER, Raw(bytes(header)[:length]), proto=protocol)
 
 
-def sctp(port: int, octets: int = 12) -> list[Packet]:
-    return v4(OTHER, Raw(struct.pack("!HHII", 40000, port, 0, 0)[:octets]), proto=132)
+def sctp(port: int, length: int = 12) -> list[Packet]:
+    return v4(OTHER, Raw(struct.pack("!HHII", 40000, port, 0, 0)[:length]), proto=132)
 
 
 WEB = entry(0, DENY, destination=named("web"))
@@ -117,35 +117,35 @@ ROWS = [
     ("neither: the name", NEITHER, v4(OTHER, tcp(80)), NOT_MATCHED),
     ("neither: another", NEITHER, v4(OTHER, tcp(81)), MATCHED),
     # Short packets. Names alone: no port, in no set.
-    ("TCP of 19 octets is in no set", WEB, begin_of(tcp(80), 19, 6), NOT_MATCHED),
-    ("TCP of 20 octets is", WEB, begin_of(tcp(80), 20, 6), MATCHED),
-    ("TCP of 3 octets is in no set", WEB, begin_of(tcp(80), 3, 6), NOT_MATCHED),
-    ("TCP of 19 octets, negated", NOT_WEB, begin_of(tcp(80), 19, 6), MATCHED),
-    ("TCP of 3 octets, negated", NOT_WEB, begin_of(tcp(80), 3, 6), MATCHED),
-    ("UDP of 7 octets is in no set", entry(0, DENY, destination=named("dns")), begin_of(udp(53), 7, 17), NOT_MATCHED),
-    ("UDP of 8 octets is", entry(0, DENY, destination=named("dns")), begin_of(udp(53), 8, 17), MATCHED),
-    ("SCTP of 11 octets is in no set", entry(0, DENY, destination=named("sigtran")), sctp(2905, 11), NOT_MATCHED),
+    ("TCP of 19 bytes is in no set", WEB, begin_of(tcp(80), 19, 6), NOT_MATCHED),
+    ("TCP of 20 bytes is", WEB, begin_of(tcp(80), 20, 6), MATCHED),
+    ("TCP of 3 bytes is in no set", WEB, begin_of(tcp(80), 3, 6), NOT_MATCHED),
+    ("TCP of 19 bytes, negated", NOT_WEB, begin_of(tcp(80), 19, 6), MATCHED),
+    ("TCP of 3 bytes, negated", NOT_WEB, begin_of(tcp(80), 3, 6), MATCHED),
+    ("UDP of 7 bytes is in no set", entry(0, DENY, destination=named("dns")), begin_of(udp(53), 7, 17), NOT_MATCHED),
+    ("UDP of 8 bytes is", entry(0, DENY, destination=named("dns")), begin_of(udp(53), 8, 17), MATCHED),
+    ("SCTP of 11 bytes is in no set", entry(0, DENY, destination=named("sigtran")), sctp(2905, 11), NOT_MATCHED),
     ("a later fragment is in no set", WEB, LATER, NOT_MATCHED),
     ("a later fragment, negated", NOT_WEB, LATER, MATCHED),
     ("a later IPv6 fragment is in no set", WEB, LATER6, NOT_MATCHED),
     ("a later IPv6 fragment, negated", NOT_WEB, LATER6, MATCHED),
     # With a number anywhere in the entry, multiport is asked first.
-    ("number or name: TCP of 3 octets", WEB_OR_22, begin_of(tcp(80), 3, 6), HOTDROPPED),
-    ("number or name: TCP of 4 octets, the number", WEB_OR_22, begin_of(tcp(22), 4, 6), MATCHED),
-    ("number or name: TCP of 4 octets, the name", WEB_OR_22, begin_of(tcp(80), 4, 6), NOT_MATCHED),
-    ("number or name: TCP of 19 octets, the name", WEB_OR_22, begin_of(tcp(80), 19, 6), NOT_MATCHED),
-    ("number or name: UDP of 3 octets", DNS_OR_9, begin_of(udp(53), 3, 17), HOTDROPPED),
-    ("number or name: UDP of 7 octets, the name", DNS_OR_9, begin_of(udp(53), 7, 17), NOT_MATCHED),
-    ("number or name: UDP of 7 octets, the number", DNS_OR_9, begin_of(udp(9), 7, 17), MATCHED),
-    ("number or name: another protocol of 3 octets", WEB_OR_22, begin_of(udp(80), 3, 17), NOT_MATCHED),
+    ("number or name: TCP of 3 bytes", WEB_OR_22, begin_of(tcp(80), 3, 6), HOTDROPPED),
+    ("number or name: TCP of 4 bytes, the number", WEB_OR_22, begin_of(tcp(22), 4, 6), MATCHED),
+    ("number or name: TCP of 4 bytes, the name", WEB_OR_22, begin_of(tcp(80), 4, 6), NOT_MATCHED),
+    ("number or name: TCP of 19 bytes, the name", WEB_OR_22, begin_of(tcp(80), 19, 6), NOT_MATCHED),
+    ("number or name: UDP of 3 bytes", DNS_OR_9, begin_of(udp(53), 3, 17), HOTDROPPED),
+    ("number or name: UDP of 7 bytes, the name", DNS_OR_9, begin_of(udp(53), 7, 17), NOT_MATCHED),
+    ("number or name: UDP of 7 bytes, the number", DNS_OR_9, begin_of(udp(9), 7, 17), MATCHED),
+    ("number or name: another protocol of 3 bytes", WEB_OR_22, begin_of(udp(80), 3, 17), NOT_MATCHED),
     ("number or name: a later fragment", WEB_OR_22, LATER, NOT_MATCHED),
-    ("neither: TCP of 3 octets", NEITHER, begin_of(tcp(80), 3, 6), HOTDROPPED),
-    ("neither: TCP of 4 octets, the number", NEITHER, begin_of(tcp(22), 4, 6), NOT_MATCHED),
-    ("neither: TCP of 4 octets, the name", NEITHER, begin_of(tcp(80), 4, 6), MATCHED),
+    ("neither: TCP of 3 bytes", NEITHER, begin_of(tcp(80), 3, 6), HOTDROPPED),
+    ("neither: TCP of 4 bytes, the number", NEITHER, begin_of(tcp(22), 4, 6), NOT_MATCHED),
+    ("neither: TCP of 4 bytes, the name", NEITHER, begin_of(tcp(80), 4, 6), MATCHED),
     ("neither: a later fragment", NEITHER, LATER, NOT_MATCHED),
     ("neither: a later IPv6 fragment", NEITHER, LATER6, NOT_MATCHED),
-    ("a number at the other side: TCP of 3 octets", CLIENT_TO_22, begin_of(tcp(22), 3, 6), HOTDROPPED),
-    ("a number at the other side: TCP of 19 octets", CLIENT_TO_22, begin_of(tcp(22), 19, 6), NOT_MATCHED),
+    ("a number at the other side: TCP of 3 bytes", CLIENT_TO_22, begin_of(tcp(22), 3, 6), HOTDROPPED),
+    ("a number at the other side: TCP of 19 bytes", CLIENT_TO_22, begin_of(tcp(22), 19, 6), NOT_MATCHED),
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.parse import parse
-from dossim.pipeline.hooks import seen_by_raw
+from dossim.pipeline.hooks import match_key_in_raw
 from dossim.pipeline.policy import Policy, Verdict
 from dossim.predict.flows import ordinary4, ordinary6
 from dossim.predict.rules import decide
@@ -80,7 +80,7 @@ def explained(policy: Resources, host: Host, packets: Sequence[bytes], backend: 
     for packet in packets:
         ip = parse(ETHERNET + ETHERTYPE[packet[0] >> 4] + packet).ip
         assert ip is not None
-        decision = rules.decide(seen_by_raw(ip, backend))
+        decision = rules.decide(match_key_in_raw(ip, backend))
         if decision.verdict in (Verdict.DENY, Verdict.ALLOW) and decision.decided_by:
             found[decision.decided_by.name] += 1
     return found

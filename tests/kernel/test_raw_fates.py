@@ -98,7 +98,7 @@ def udp(port: int) -> bytes:
 
 
 def behind(kind: int, following: int, payload: bytes, *, length: int = 0) -> bytes:
-    """An extension header of eight octets; an authentication header counts them in fours, less two."""
+    """An extension header of eight bytes; an authentication header counts them in fours, less two."""
     return bytes([following, length]) + bytes(6) + payload
 
 
@@ -111,17 +111,17 @@ def odd() -> list[bytes]:
     """Every transport cut at every length that matters, plain and behind extension headers; headers that break off."""
     found: list[bytes] = []
     for protocol, whole in (*TRANSPORTS, (58, b"\x80" + bytes(7)), (58, b"\x01" + bytes(7)), (253, b"abcd")):
-        for octets in SHORT:
-            cut = whole[:octets]
+        for buf in SHORT:
+            cut = whole[:buf]
             found += [four(cut, protocol), four(cut, protocol, options=bytes([1] * 4)), six(cut, protocol)]
             found += [six(behind(DESTINATION, protocol, cut), DESTINATION)]
             found += [six(behind(AUTHENTICATION, protocol, cut), AUTHENTICATION)]
             found += [six(behind(DESTINATION, AUTHENTICATION, behind(51, protocol, cut)), DESTINATION)]
             found += [six(behind(AUTHENTICATION, DESTINATION, behind(60, protocol, cut)), AUTHENTICATION)]
     for kind in (0, ROUTING, 44, AUTHENTICATION, DESTINATION):
-        for octets in (0, 1, 2, 3, 4, 7, 8):
-            found.append(six((bytes([6, 0]) + bytes(6))[:octets], kind))
-            found.append(six(behind(DESTINATION, kind, bytes([17, 0, 0, 0, 0, 0, 0, 0])[:octets]), DESTINATION))
+        for buf in (0, 1, 2, 3, 4, 7, 8):
+            found.append(six((bytes([6, 0]) + bytes(6))[:buf], kind))
+            found.append(six(behind(DESTINATION, kind, bytes([17, 0, 0, 0, 0, 0, 0, 0])[:buf]), DESTINATION))
     return found
 
 

@@ -60,12 +60,12 @@ def pcaps(draw: st.DrawFn) -> bytes:
     order, link = draw(st.sampled_from("<>")), draw(st.sampled_from(LINKS))
     magic = draw(st.sampled_from([0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34]))
     upper = draw(st.sampled_from([0, 0, 0x2400_0000, 0xF400_0000]))
-    octets = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, draw(u32), upper | link)
+    buf = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, draw(u32), upper | link)
     for packet in draw(st.lists(link_packets(link), max_size=5)):
         captured = draw(st.one_of(st.just(len(packet)), u32)) if draw(st.booleans()) else len(packet)
-        octets += struct.pack(f"{order}IIII", draw(u32), draw(u32), captured, draw(st.one_of(st.just(captured), u32)))
-        octets += bytes(8 if magic == 0xA1B2CD34 else 0) + packet
-    return octets
+        buf += struct.pack(f"{order}IIII", draw(u32), draw(u32), captured, draw(st.one_of(st.just(captured), u32)))
+        buf += bytes(8 if magic == 0xA1B2CD34 else 0) + packet
+    return buf
 
 
 def block(order: str, kind: int, body: bytes, size: int | None = None) -> bytes:
@@ -76,11 +76,11 @@ def block(order: str, kind: int, body: bytes, size: int | None = None) -> bytes:
 
 @st.composite
 def options(draw: st.DrawFn, order: str) -> bytes:
-    octets = b""
+    buf = b""
     for code, value in draw(st.lists(st.tuples(st.integers(0, 15), st.binary(max_size=9)), max_size=4)):
         length = draw(st.one_of(st.just(len(value)), st.integers(0, 0xFFFF))) if draw(st.booleans()) else len(value)
-        octets += struct.pack(f"{order}HH", code, length) + value + bytes(-len(value) % 4)
-    return octets
+        buf += struct.pack(f"{order}HH", code, length) + value + bytes(-len(value) % 4)
+    return buf
 
 
 @st.composite
@@ -104,33 +104,33 @@ def _bodies(draw: st.DrawFn, kind: int, order: str, link: int) -> bytes:
 @st.composite
 def pcapngs(draw: st.DrawFn) -> bytes:
     order = draw(st.sampled_from("<>"))
-    octets = block(order, 0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1))
+    buf = block(order, 0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1))
     link = draw(st.sampled_from(LINKS))
     kinds = [1, *draw(st.lists(st.sampled_from([1, 2, 3, 5, 6, 6, 6, 0x0A0D0D0A, 0xBAD]), max_size=5))]
     for kind in kinds:
         body = draw(_bodies(kind, order, link))
-        octets += block(order, kind, body, draw(u32) if draw(st.integers(0, 9)) == 0 else None)
-    return octets
+        buf += block(order, kind, body, draw(u32) if draw(st.integers(0, 9)) == 0 else None)
+    return buf
 
 
 @st.composite
 def changed(draw: st.DrawFn, files: st.SearchStrategy[bytes]) -> bytes:
     """A file, packed or not, and what an accident or a spiteful hand makes of it."""
-    octets = bytearray(draw(pack)(draw(files)))
+    buf = bytearray(draw(pack)(draw(files)))
     for _ in range(draw(st.integers(0, 3))):
-        if not octets:
+        if not buf:
             break
-        at = draw(st.integers(0, len(octets) - 1))
+        at = draw(st.integers(0, len(buf) - 1))
         kind = draw(st.integers(0, 3))
         if kind == 0:
-            octets[at] = draw(st.integers(0, 255))
+            buf[at] = draw(st.integers(0, 255))
         elif kind == 1:
-            octets[at : at + 4] = struct.pack("<I", draw(u32))
+            buf[at : at + 4] = struct.pack("<I", draw(u32))
         elif kind == 2:
-            del octets[at : at + draw(st.integers(1, 40))]
+            del buf[at : at + draw(st.integers(1, 40))]
         else:
-            octets[at:at] = octets[at : at + draw(st.integers(1, 200))]
-    return bytes(octets[:MOST_BYTES])
+            buf[at:at] = buf[at : at + draw(st.integers(1, 200))]
+    return bytes(buf[:MOST_BYTES])
 
 
 MAGICS = [
@@ -153,8 +153,8 @@ def assert_sound(capture: Capture) -> None:
     assert all("\n" not in sentence for sentence in describe(capture))
 
 
-def check(path: Path, octets: bytes) -> None:
-    path.write_bytes(octets)
+def check(path: Path, buf: bytes) -> None:
+    path.write_bytes(buf)
     for reading in (Reading(max_size=LIMIT), Reading(max_size=LIMIT, skip_unknown=True)):
         error = ""
         try:
@@ -182,8 +182,8 @@ def test_only_declared_errors_come_out(path: Path, kind: str) -> None:
     files, usual = KINDS[kind]
 
     @settings(max_examples=examples(usual, nightly=100_000))
-    @given(octets=files())
-    def holds(octets: bytes) -> None:
-        check(path, octets)
+    @given(buf=files())
+    def holds(buf: bytes) -> None:
+        check(path, buf)
 
     holds()

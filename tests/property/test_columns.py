@@ -1,4 +1,4 @@
-"""Columns never raise, and agree with the scalar reading of every frame, whatever its octets."""
+"""Columns never raise, and agree with the scalar reading of every frame, whatever its bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_columns_say_what_the_scalar_parser_says(found: list[bytes]) -> None:
     columns = parse_columns(Capture.from_frames(found))
     rows4 = {int(number): row for row, number in enumerate(columns.ipv4.rows)}
     rows6 = {int(number): row for row, number in enumerate(columns.ipv6.rows)}
-    for number, octets in enumerate(found):
-        packet = parse(octets)
+    for number, buf in enumerate(found):
+        packet = parse(buf)
         if packet.link is None or columns.links.cut[number]:
             assert columns.links.cut[number]
             assert number not in rows4
@@ -40,7 +40,7 @@ def test_columns_say_what_the_scalar_parser_says(found: list[bytes]) -> None:
 def _assert_ipv4(columns: Columns, row: int, ip: IPv4) -> None:
     four = columns.ipv4
     flags = ip.dont_fragment * 0x4000 | ip.more_fragments * 0x2000
-    assert four.available[row] == len(ip.octets)
+    assert four.available[row] == len(ip.buf)
     assert (four.version[row], four.header_length[row]) == (ip.version, ip.header_length)
     assert (four.total_length[row], four.ident[row]) == (ip.total_length, ip.ident)
     assert four.fragment[row] & 0x7FFF == flags | ip.offset // 8
@@ -50,7 +50,7 @@ def _assert_ipv4(columns: Columns, row: int, ip: IPv4) -> None:
 
 def _assert_ipv6(columns: Columns, row: int, ip: IPv6) -> None:
     six = columns.ipv6
-    assert six.available[row] == len(ip.octets)
+    assert six.available[row] == len(ip.buf)
     assert (six.version[row], six.payload_length[row]) == (ip.version, ip.payload_length)
     assert (six.next_header[row], six.hop_limit[row]) == (ip.next_header, ip.hop_limit)
     for (high, low), address in ((six.source, ip.source), (six.destination, ip.destination)):
@@ -58,10 +58,10 @@ def _assert_ipv6(columns: Columns, row: int, ip: IPv6) -> None:
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 0xFFFF)), max_size=6), st.binary(max_size=3))
-def test_checksums_of_stretches_are_those_of_their_octets(stretches: list[tuple[bytes, int]], front: bytes) -> None:
-    data = np.frombuffer(front + b"".join(octets for octets, _ in stretches) + bytes(8), np.uint8)
-    length = np.array([len(octets) for octets, _ in stretches], np.int64)
+def test_checksums_of_stretches_are_those_of_their_bytes(stretches: list[tuple[bytes, int]], front: bytes) -> None:
+    data = np.frombuffer(front + b"".join(buf for buf, _ in stretches) + bytes(8), np.uint8)
+    length = np.array([len(buf) for buf, _ in stretches], np.int64)
     start = len(front) + np.cumsum(length) - length
     initial = np.array([word for _, word in stretches], np.int64)
-    expected = [internet_checksum(word.to_bytes(2, "big"), octets) == 0 for octets, word in stretches]
+    expected = [internet_checksum(word.to_bytes(2, "big"), buf) == 0 for buf, word in stretches]
     assert checksum_valid(data, start, length, initial).tolist() == expected

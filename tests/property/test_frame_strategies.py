@@ -58,14 +58,14 @@ def test_every_shape_is_among_them() -> None:
         if isinstance(ip, IPv4):
             shapes["IPv4 options"] += ip.header_length > 20
             shapes["IPv4 first fragment"] += ip.more_fragments and not ip.offset
-            shapes["longer than the frame"] += ip.total_length > len(ip.octets)
+            shapes["longer than the frame"] += ip.total_length > len(ip.buf)
         if isinstance(ip, IPv6) and known.transport:
             shapes["behind extension headers"] += known.transport.offset > 40
     expected = {("tags", number) for number in range(4)} | {"not sound", "longer than the frame"}
     expected |= {"IPv4 options", "IPv4 first fragment", "behind extension headers"}
     expected |= {(version, None, "") for version in (4, 6)}
     expected |= {(4, missing, "later fragment") for missing in (Missing.PORTS, Missing.ICMP_TYPE)}
-    expected |= {(version, Missing.PORTS, f"{octets} octets of its header") for version in (4, 6) for octets in (8, 20)}
+    expected |= {(version, Missing.PORTS, f"{buf} bytes of its header") for version in (4, 6) for buf in (8, 20)}
     expected |= {(6, Missing.PROTOCOL, "later fragment"), (6, Missing.PROTOCOL, "authentication header")}
     expected |= {(6, Missing.PROTOCOL, "its extension headers break off")}
     expected |= {(6, Missing.PROTOCOL, "more than 8 extension headers")}

@@ -19,7 +19,7 @@ from dossim.lint import Finding, Level, RuleId, lint
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer
-from dossim.pipeline.matching import Seen
+from dossim.pipeline.matching import MatchKey
 from dossim.pipeline.policy import Policy
 from enforcer.model.choices import ModeChoice
 from enforcer.model.facts import HostFacts, InterfaceFacts
@@ -143,7 +143,7 @@ def _transports() -> list[Transport]:
     """TCP with ports, too short, and a later fragment; likewise ICMP; and another protocol."""
     ports = [bytes([0, source, 0, destination, *bytes(16)]) for source, destination in product((1, 2, 3), repeat=2)]
     kinds = [bytes([kind, code, *bytes(6)]) for kind, code in ((3, 1), (3, 0), (8, 0))]
-    whole = [Transport(6, 20, octets) for octets in ports] + [Transport(1, 20, octets) for octets in kinds]
+    whole = [Transport(6, 20, buf) for buf in ports] + [Transport(1, 20, buf) for buf in kinds]
     later = [Transport(protocol, 20, bytes(8), fragment_offset=8) for protocol in (6, 1)]
     short = [Transport(6, 20, ports[0][:12]), Transport(6, 20, bytes(2)), Transport(1, 20, bytes(2))]
     return [*whole, *later, *short, Transport(17, 20, bytes(8))]
@@ -151,7 +151,7 @@ def _transports() -> list[Transport]:
 
 ADDRESSES = [tuple(map(ip_address, texts)) for texts in (("10.0.0.0", "10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2"))]
 PACKETS = [
-    Seen(source.version, source, destination, transport)
+    MatchKey(source.version, source, destination, transport)
     for addresses in ADDRESSES
     for source, destination, transport in product(addresses, addresses, _transports())
 ]

@@ -1,6 +1,6 @@
 """The XDP program's maps, read as the program reads them, answer what walking the entries one by one does.
 
-The walk is written here from what an entry means; a thing that is not known makes an entry doubtful, and XDP passes
+The walk is written here from what an entry means; a thing that is not known makes an entry ambiguous, and XDP passes
 what it doubts.
 """
 
@@ -25,7 +25,7 @@ from tests.support.examples import examples
 from tests.support.ruletables import ADDRESSES, Packet, packets, rule_tables
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
-NO, DOUBT, YES = "no", "doubt", "yes"
+NO, INDETERMINATE, YES = "no", "doubt", "yes"
 
 # The number counts, although the name beside it stands for nothing.
 NAMED_FOR_NOTHING = RuleTable(
@@ -96,13 +96,13 @@ def failsafes(table: RuleTable, packet: Packet) -> Iterator[str]:
 
 def failsafe(item: Failsafe, side: int, packet: Packet) -> str:
     if packet.protocol is None and (item.net is None or item.net.version == packet.family):
-        return DOUBT  # as below
+        return INDETERMINATE  # as below
     if item.net is not None and not among(packet.source, [item.net]):
         return NO
     if packet.protocol not in (None, item.protocol):
         return NO
     if packet.protocol is None or packet.ports is None:
-        return DOUBT
+        return INDETERMINATE
     return YES if packet.ports[side] == item.port else NO
 
 
@@ -117,7 +117,7 @@ def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
     )
     icmp = [(item, wanted) for item, wanted in ((entry.icmp, True), (entry.not_icmp, False)) if item is not None]
     if packet.protocol is None and (entry.protocol is not None or entry.not_protocol is not None or asks_ports or icmp):
-        return DOUBT  # whatever its addresses: raw asks for the protocol before it looks into sets
+        return INDETERMINATE  # whatever its addresses: raw asks for the protocol before it looks into sets
     if not all(address_holds(*side, table) for side in sides):
         return NO
     if packet.protocol is None:
@@ -127,13 +127,13 @@ def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
     typed = [(item, wanted) for item, wanted in icmp if item.type is not None]
     if packet.protocol in (6, 17, 132):
         if packet.ports is None:
-            return DOUBT if asks_ports else YES
+            return INDETERMINATE if asks_ports else YES
         ends = zip((entry.source, entry.destination), (packet.source, packet.destination), packet.ports, strict=True)
         return YES if all(port_holds(*end, packet.protocol, table) for end in ends) else NO
     if any(side.ports or side.named_ports for side in (entry.source, entry.destination)):
         return NO
     if typed and packet.icmp is None:
-        return DOUBT
+        return INDETERMINATE
     return YES if all(icmp_holds(item, packet.icmp) == wanted for item, wanted in typed) else NO
 
 

@@ -62,7 +62,7 @@ def test_xdp_drops_nothing_that_raw_would_not(
 HTTP = EntityRule(ports=(NamedPort("http"),))
 TCP_HEADER = transport(TCP, dport=80, size=20)
 COUNTEREXAMPLES = {
-    "TCP's header ends in octets that the kernel cuts off, and the whole datagram is too short for a named port": (
+    "TCP's header ends in bytes that the kernel cuts off, and the whole datagram is too short for a named port": (
         policy(Rule(Action.DENY, destination=HTTP)),
         [four(TCP_HEADER, TCP, fragment=MORE), four(TCP_HEADER[16:18], TCP, fragment=2)],
     ),

@@ -38,7 +38,7 @@ WIDTH = {4: 4, 6: 16}
 MORE, DONT = 0x2000, 0x4000
 SOURCES = (*SOURCES4, *SOURCES6)
 DESTINATIONS = (*[ME4, ME6] * 10, *ODD_DESTINATIONS4, *ODD_DESTINATIONS6)
-SHORTEST = 14  # octets: what BPF_PROG_TEST_RUN takes, and a network card
+SHORTEST = 14  # bytes: what BPF_PROG_TEST_RUN takes, and a network card
 MEMBERS_LOOKED_AT = 32  # of a set: its edges are drawn from so many nets
 
 Pairs = tuple[tuple[int, int], ...]
@@ -46,7 +46,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Aim:
-    """Values worth trying. Addresses are octets, by version; an empty tuple: nothing in particular."""
+    """Values worth trying. Addresses are bytes, by version; an empty tuple: nothing in particular."""
 
     sources: dict[int, tuple[bytes, ...]]
     destinations: dict[int, tuple[bytes, ...]]
@@ -57,7 +57,7 @@ class Aim:
 
 
 def random_frames(table: RuleTable, rng: random.Random, count: int) -> list[bytes]:
-    """``count`` frames for the table's ingress side, none below SHORTEST octets; the pieces of one datagram follow each
+    """``count`` frames for the table's ingress side, none below SHORTEST bytes; the pieces of one datagram follow each
     other.
     """
     targets = [_aim_at_entry(entry, table, rng) for entry in table.ingress]
@@ -178,12 +178,12 @@ def _some(rng: random.Random, aim: Aim, everything: Aim) -> list[bytes]:
     source = own(aim.sources[version], everything.sources[version])
     destination = own(aim.destinations[version], everything.destinations[version])
     protocol = _protocol(rng, aim, everything, version)
-    octets = _transport(rng, aim, everything, protocol, source, destination)
+    buf = _transport(rng, aim, everything, protocol, source, destination)
     ident = rng.randrange(4)
     if version == 4:
-        packets = _packets4(rng, octets, protocol, source, destination, ident)
+        packets = _packets4(rng, buf, protocol, source, destination, ident)
     else:
-        packets = _packets6(rng, octets, protocol, source, destination, ident)
+        packets = _packets6(rng, buf, protocol, source, destination, ident)
     return [_frame(rng, packet, version) for packet in packets]
 
 
@@ -205,40 +205,40 @@ def _transport(
     data = bytes(rng.choice((0, 0, 1, 8, 13, 40)))
     front = sport.to_bytes(2, "big") + dport.to_bytes(2, "big")
     if protocol == TCP:
-        octets = _checked(protocol, source, destination, front + bytes(8) + b"\x50\x02\x20\0" + bytes(4) + data, 16)
+        buf = _checked(protocol, source, destination, front + bytes(8) + b"\x50\x02\x20\0" + bytes(4) + data, 16)
     elif protocol in (UDP, UDPLITE):
-        octets = front + (8 + len(data)).to_bytes(2, "big") + bytes(2) + data
-        octets = _checked(protocol, source, destination, octets, 6)
+        buf = front + (8 + len(data)).to_bytes(2, "big") + bytes(2) + data
+        buf = _checked(protocol, source, destination, buf, 6)
     elif protocol in (ICMP, ICMPV6):
         kind, code = rng.choice(aim.icmp if aim.icmp and rng.random() < 0.8 else everything.icmp)
-        octets = bytes([kind, code]) + bytes(6) + data
+        buf = bytes([kind, code]) + bytes(6) + data
         if protocol == ICMPV6:
-            octets = _checked(protocol, source, destination, octets, 2)
+            buf = _checked(protocol, source, destination, buf, 2)
         else:
-            octets = octets[:2] + internet_checksum(octets).to_bytes(2, "big") + octets[4:]
+            buf = buf[:2] + internet_checksum(buf).to_bytes(2, "big") + buf[4:]
     else:
-        octets = front + bytes(8) + data
-    return octets[: rng.randrange(25)] if rng.random() < 0.2 else octets
+        buf = front + bytes(8) + data
+    return buf[: rng.randrange(25)] if rng.random() < 0.2 else buf
 
 
-def _checked(protocol: int, source: bytes, destination: bytes, octets: bytes, at: int) -> bytes:
-    pseudo = source + destination + len(octets).to_bytes(4, "big") + protocol.to_bytes(4, "big")
-    checksum = internet_checksum(pseudo, octets) or 0xFFFF
-    return octets[:at] + checksum.to_bytes(2, "big") + octets[at + 2 :]
+def _checked(protocol: int, source: bytes, destination: bytes, buf: bytes, at: int) -> bytes:
+    pseudo = source + destination + len(buf).to_bytes(4, "big") + protocol.to_bytes(4, "big")
+    checksum = internet_checksum(pseudo, buf) or 0xFFFF
+    return buf[:at] + checksum.to_bytes(2, "big") + buf[at + 2 :]
 
 
 def _packets4(
-    rng: random.Random, octets: bytes, protocol: int, source: bytes, destination: bytes, ident: int
+    rng: random.Random, buf: bytes, protocol: int, source: bytes, destination: bytes, ident: int
 ) -> list[bytes]:
     options = b"\1" * 4 * rng.randrange(1, 11) if rng.random() < 0.1 else b""
     how = rng.random()
     if how < 0.8:
-        pieces = [(rng.choice((0, 0, DONT)), octets)]
+        pieces = [(rng.choice((0, 0, DONT)), buf)]
     elif how < 0.9:
-        pieces = [(rng.choice((MORE, MORE, MORE | 1, 1, 2, 3, 0x1FFF, MORE | 0x1FFF)), octets)]
+        pieces = [(rng.choice((MORE, MORE, MORE | 1, 1, 2, 3, 0x1FFF, MORE | 0x1FFF)), buf)]
     else:
-        cuts = _cuts(rng, len(octets))
-        pieces = [(at // 8 | MORE * (end < len(octets)), octets[at:end]) for at, end in cuts]
+        cuts = _cuts(rng, len(buf))
+        pieces = [(at // 8 | MORE * (end < len(buf)), buf[at:end]) for at, end in cuts]
     made = []
     for field, data in pieces:
         size = 20 + len(options)
@@ -250,15 +250,15 @@ def _packets4(
 
 
 def _packets6(
-    rng: random.Random, octets: bytes, protocol: int, source: bytes, destination: bytes, ident: int
+    rng: random.Random, buf: bytes, protocol: int, source: bytes, destination: bytes, ident: int
 ) -> list[bytes]:
     how = rng.random()
     if how > 0.9:  # a datagram in pieces, perhaps behind hop-by-hop
         before = [HOP_BY_HOP] if how > 0.97 else []
         made = []
-        for at, end in _cuts(rng, len(octets)):
-            field = (at | (end < len(octets))).to_bytes(2, "big")
-            piece = bytes([protocol, 0]) + field + ident.to_bytes(4, "big") + octets[at:end]
+        for at, end in _cuts(rng, len(buf)):
+            field = (at | (end < len(buf))).to_bytes(2, "big")
+            piece = bytes([protocol, 0]) + field + ident.to_bytes(4, "big") + buf[at:end]
             made.append(_packet6(rng, piece, FRAGMENT, before, source, destination, ident))
         return made
     kinds: list[int] = []
@@ -266,16 +266,16 @@ def _packets6(
         kinds = rng.choices(EXTENSIONS, k=rng.choice((1, 1, 1, 2, 2, 3)))
     elif how > 0.57:
         kinds = [DESTINATION] * rng.randrange(7, 11)
-    return [_packet6(rng, octets, protocol, kinds, source, destination, ident)]
+    return [_packet6(rng, buf, protocol, kinds, source, destination, ident)]
 
 
 def _packet6(
-    rng: random.Random, octets: bytes, protocol: int, kinds: list[int], source: bytes, destination: bytes, ident: int
+    rng: random.Random, buf: bytes, protocol: int, kinds: list[int], source: bytes, destination: bytes, ident: int
 ) -> bytes:
     for kind in kinds:
-        octets, protocol = _extension(rng, kind, protocol, ident) + octets, kind
-    length = len(octets) if rng.random() < 0.96 else rng.choice((0, 1, 7, 8, 19, len(octets) + 9, 65535))
-    return b"\x60\0\0\0" + length.to_bytes(2, "big") + bytes([protocol, 64]) + source + destination + octets
+        buf, protocol = _extension(rng, kind, protocol, ident) + buf, kind
+    length = len(buf) if rng.random() < 0.96 else rng.choice((0, 1, 7, 8, 19, len(buf) + 9, 65535))
+    return b"\x60\0\0\0" + length.to_bytes(2, "big") + bytes([protocol, 64]) + source + destination + buf
 
 
 def _extension(rng: random.Random, kind: int, following: int, ident: int) -> bytes:
@@ -291,7 +291,7 @@ def _extension(rng: random.Random, kind: int, following: int, ident: int) -> byt
 
 
 def _cuts(rng: random.Random, length: int) -> list[tuple[int, int]]:
-    """Where to cut a datagram: pieces of a multiple of eight octets, one time of five not."""
+    """Where to cut a datagram: pieces of a multiple of eight bytes, one time of five not."""
     step = rng.choice((8, 16, 24, 32))
     cuts = [(at, min(at + step, length)) for at in range(0, max(length, 1), step)]
     if rng.random() < 0.2:

@@ -129,7 +129,7 @@ def _pieces(rng: random.Random, packet: Packet) -> list[Packet]:
 
 
 def _damaged(rng: random.Random, frame: bytes) -> bytes:
-    """Cut it, patch an octet or two, or let something trail behind."""
+    """Cut it, patch an byte or two, or let something trail behind."""
     how = rng.randrange(4)
     if how == 0:
         return frame[: rng.randrange(14, len(frame) + 1)]

@@ -36,7 +36,7 @@ Values = Sequence[int]
 
 @dataclass(frozen=True)
 class Point:
-    """What a match looks at, of one packet. ``cut``: octets left of the transport header; None: all."""
+    """What a match looks at, of one packet. ``cut``: bytes left of the transport header; None: all."""
 
     version: int
     source: int
@@ -48,13 +48,13 @@ class Point:
 
     def packet(self) -> bytes:
         source, destination = _address(self.version, self.source), _address(self.version, self.destination)
-        octets = segment(self.protocol, source, destination, self.ports, b"")
+        buf = segment(self.protocol, source, destination, self.ports, b"")
         if self.protocol in (ICMP, ICMPV6):
-            octets = bytes(self.icmp) + octets[2:]
-        octets = octets[: self.cut]
+            buf = bytes(self.icmp) + buf[2:]
+        buf = buf[: self.cut]
         if self.version == 6:
-            return ipv6(octets, source=source, destination=destination, next_header=self.protocol)
-        return ipv4(octets, source=source, destination=destination, protocol=self.protocol)
+            return ipv6(buf, source=source, destination=destination, next_header=self.protocol)
+        return ipv4(buf, source=source, destination=destination, protocol=self.protocol)
 
     def frame(self) -> bytes:
         return ethernet(self.packet(), 0x86DD if self.version == 6 else 0x0800)
@@ -172,7 +172,7 @@ def _beside(rng: random.Random, point: Point, entry: Entry, table: RuleTable) ->
         kind, code = point.icmp
         yield from (replace(point, icmp=(at % 256, code)) for at in (kind - 1, kind + 1))
         yield from (replace(point, icmp=(kind, at % 256)) for at in (code - 1, code + 1))
-    yield from (replace(point, cut=octets) for octets in (0, 1, 2, 3, 4, 8))
+    yield from (replace(point, cut=buf) for buf in (0, 1, 2, 3, 4, 8))
     own, other = table.failsafe_inbound, table.failsafe_outbound
     if entry.direction is Direction.EGRESS:
         own, other = other, own

@@ -230,7 +230,7 @@ def test_facts_that_are_none_are_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         f"error: {path}:1:1: node: this field is required and absent; "
-        "the output of 'enforcer probe -o yaml' (or json) would be right",
+        "expected the output of 'enforcer probe -o yaml' (or json)",
         f"error: {path}:1:13: interfaces: expected a list, found the number 3",
     ]
 
@@ -380,7 +380,7 @@ items:
             'IP(dst="8.8.8.8")/UDP(dport=99, sport=9)',
             ["not tracked", "accept mark", "sent", "logged by gnp/out egress[0]"],
         ),
-        ('IP(dst="8.8.8.8")/TCP(dport=99)', ["no rule decides", "Calico would ask gnp/tracked here", "sent"]),
+        ('IP(dst="8.8.8.8")/TCP(dport=99)', ["no rule decides", "Calico would evaluate gnp/tracked here", "sent"]),
         ('IP(dst="203.0.113.9")/UDP(dport=53)', ["failsafe udp/53 applies", "sent"]),
         ('IPv6(src="fd00::1", dst="2001:db8::1")/UDP(dport=9, sport=9)', ["not tracked", "sent"]),
     ],
@@ -439,7 +439,7 @@ def test_a_prediction_names_the_entry_and_its_line(capture: Path) -> None:
 def test_an_empty_name_is_no_wish_for_no_report(capture: Path, report: str) -> None:
     result = dossim("predict", capture, "-p", HOW_TO, report, "")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is empty; expected a path" in result.stderr
+    assert "empty value; expected a path" in result.stderr
 
 
 def test_two_reports_do_not_go_into_one_file(capture: Path, tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_two_reports_do_not_go_into_one_file(capture: Path, tmp_path: Path) -> N
 def test_an_empty_name_is_not_the_default(capture: Path, option: str) -> None:
     result = dossim("predict", capture, "-p", HOW_TO, option, "")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is empty; omit the option to use its default" in result.stderr
+    assert "empty value; omit the option to use its default" in result.stderr
     assert dossim("plan", "-p", HOW_TO, "--node", "").exit_code == dossim("lint", "").exit_code == 2
 
 
@@ -542,7 +542,7 @@ def test_without_privilege_the_run_says_what_it_left_out(monkeypatch: pytest.Mon
     monkeypatch.setattr("dossim.scenario.run.drill_capture", refuse)
     result = dossim("run", SCENARIOS / "syn-flood.scenario.yaml")
     assert result.exit_code == 3
-    assert result.stderr.count("left out: enforcement, replay and observation") == 1
+    assert result.stderr.count("without enforcement, replay and observation") == 1
     assert "3 items: 3 held, 0 failed; 0 drilled" in result.stdout
 
 

@@ -54,19 +54,19 @@ def predicted(*words: object, stdin: bytes | None = None) -> int:
     return packets
 
 
-@pytest.mark.parametrize("octets", [FLOOD, gzip.compress(FLOOD)], ids=["plain", "gzip"])
-def test_a_capture_from_stdin(octets: bytes) -> None:
-    assert predicted("-", stdin=octets) == 4
+@pytest.mark.parametrize("buf", [FLOOD, gzip.compress(FLOOD)], ids=["plain", "gzip"])
+def test_a_capture_from_stdin(buf: bytes) -> None:
+    assert predicted("-", stdin=buf) == 4
 
 
 def test_a_capture_from_a_pipe_that_has_a_name() -> None:
     """As bash's <(zcat x.pcap.gz) and zsh's, and as - from another program."""
     program = [sys.executable, "-m", "dossim.cli"]
     words = " ".join(HOST)
-    for capture in ("<(printf %s $OCTETS | base64 -d)", "- < <(printf %s $OCTETS | base64 -d)"):
+    for capture in ("<(printf %s $CAPTURE_BASE64 | base64 -d)", "- < <(printf %s $CAPTURE_BASE64 | base64 -d)"):
         done = subprocess.run(
             ["bash", "-c", f"{' '.join(program)} predict {words} --json - {capture}"],
-            env={**os.environ, "OCTETS": base64.b64encode(FLOOD).decode()},
+            env={**os.environ, "CAPTURE_BASE64": base64.b64encode(FLOOD).decode()},
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -120,7 +120,7 @@ def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> No
         assert source in result.stdout
     left_out = dossim("explain", *HOST, f"{path}#1")
     assert left_out.exit_code == 2
-    assert "#1: the packet is one of those left out: 1 sent by the host (SLL packet type 4), 1 to" in left_out.stderr
+    assert "#1: the packet is one of the skipped ones: 1 sent by the host (SLL packet type 4), 1 to" in left_out.stderr
     beyond = dossim("explain", *HOST, f"{path}#4")
     assert "#4: the capture holds 4 packets, 0 to 3" in beyond.stderr
 

@@ -31,14 +31,14 @@ EACH = pytest.mark.parametrize("protocol", [6, 17])
 def frame(version: int, protocol: int, checksum: int | None, *, sender: bytes = b"\2\0\0\0\0\0") -> bytes:
     """A packet with this in its checksum field; None: what is right."""
     source, destination = SOURCES[version], {4: ME4, 6: ME6}[version]
-    octets = segment(protocol, source, destination, (1024, 53), b"some data")
+    buf = segment(protocol, source, destination, (1024, 53), b"some data")
     at = AT[protocol]
     if checksum is not None:
-        octets = octets[:at] + checksum.to_bytes(2, "big") + octets[at + 2 :]
+        buf = buf[:at] + checksum.to_bytes(2, "big") + buf[at + 2 :]
     if version == 4:
-        built = ethernet(ipv4(octets, source=source, destination=destination, protocol=protocol), 0x0800)
+        built = ethernet(ipv4(buf, source=source, destination=destination, protocol=protocol), 0x0800)
     else:
-        built = ethernet(ipv6(octets, source=source, destination=destination, next_header=protocol), 0x86DD)
+        built = ethernet(ipv6(buf, source=source, destination=destination, next_header=protocol), 0x86DD)
     return built[:6] + sender + built[12:]
 
 
@@ -109,10 +109,10 @@ def test_a_cut_packet_is_sent_at_its_length_and_judged_as_cut() -> None:
     )
 
 
-def without(octets: bytes, *, header_checksum: bool = True, total_length: bool = True) -> bytes:
+def without(buf: bytes, *, header_checksum: bool = True, total_length: bool = True) -> bytes:
     """An IPv4 frame with 0 in these fields."""
-    octets = octets if header_checksum else octets[:24] + b"\0\0" + octets[26:]
-    return octets if total_length else octets[:16] + b"\0\0" + octets[18:]
+    buf = buf if header_checksum else buf[:24] + b"\0\0" + buf[26:]
+    return buf if total_length else buf[:16] + b"\0\0" + buf[18:]
 
 
 def test_a_header_checksum_of_0_confirms_no_drop() -> None:
@@ -133,8 +133,8 @@ def test_it_is_completed_from_whom_pseudo_header_sums_come() -> None:
 
 def test_a_segment_for_hardware_to_cut_confirms_no_drop() -> None:
     """Windows hands out 0 for the total length of what is larger than a packet."""
-    octets = segment(6, SOURCES[4], ME4, (1024, 53), bytes(3000))
-    large = ethernet(ipv4(octets, source=SOURCES[4], destination=ME4, protocol=6), 0x0800)
+    buf = segment(6, SOURCES[4], ME4, (1024, 53), bytes(3000))
+    large = ethernet(ipv4(buf, source=SOURCES[4], destination=ME4, protocol=6), 0x0800)
     result = told([without(large, header_checksum=False, total_length=False)])
     end = result.prediction.disposition(0)
     assert (end.fate, end.stage) == (Fate.UNDETERMINED, Stage.IP_INPUT)

@@ -87,7 +87,7 @@ ORDERS = pytest.mark.parametrize("order", [in_order, last_first, shuffled_with_h
 @ORDERS
 def test_reassembly(order: Callable[[int], list[bytes]]) -> None:
     def work(count: int) -> Callable[[], object]:
-        packets = [(number, found) for number, octets in enumerate(order(count)) if (found := parse_ipv4(octets))]
+        packets = [(number, found) for number, buf in enumerate(order(count)) if (found := parse_ipv4(buf))]
         return lambda: reassemble(packets)
 
     assert_linear(work)

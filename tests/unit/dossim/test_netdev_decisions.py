@@ -47,7 +47,7 @@ HEADERS, NOT_SOUND = "its protocol cannot be known here (extension header)", "ta
 LESS = {
     "TCP behind destination options": HEADERS,
     "behind eight headers": HEADERS,
-    "40 octets by the header, 19 in the frame": NOT_SOUND,
+    "40 bytes by the header, 19 in the frame": NOT_SOUND,
     "an IPv6 first fragment": HEADERS,
     "behind an atomic fragment header": HEADERS,
     "headers that break off, their source denied": NOT_SOUND,
@@ -75,14 +75,14 @@ def tagged(frame: bytes, *tags: tuple[int, int]) -> bytes:
     return ethernet(frame[14:], int.from_bytes(frame[12:14], "big"), tags=tags)
 
 
-def with_options(octets: bytes, protocol: int) -> bytes:
-    packet = ipv4(octets, source=BAD, destination=ME4, protocol=protocol, options=b"\1" * 4)
+def with_options(buf: bytes, protocol: int) -> bytes:
+    packet = ipv4(buf, source=BAD, destination=ME4, protocol=protocol, options=b"\1" * 4)
     return ethernet(packet, 0x0800)
 
 
-def patched(frame: bytes, at: int, octets: bytes) -> bytes:
-    """The frame with these octets of its IP header changed."""
-    return frame[: 14 + at] + octets + frame[14 + at + len(octets) :]
+def patched(frame: bytes, at: int, buf: bytes) -> bytes:
+    """The frame with these bytes of its IP header changed."""
+    return frame[: 14 + at] + buf + frame[14 + at + len(buf) :]
 
 
 WEB = policy(Rule(DENY, protocol=UDP, destination=ports(80)))
@@ -101,7 +101,7 @@ OWN = [
     Row("a total length of 19", policy(WHOLE), patched(tcp(), 2, b"\x00\x13"), None, NOT_SOUND),
     Row("a total length one beyond the frame", policy(WHOLE), tcp()[:-1], None, NOT_SOUND),
     Row("padding behind the packet", WEB, udp() + bytes(9), 0),
-    Row("ports in the padding", WEB, PADDED, None, "(4 of 8 octets"),
+    Row("ports in the padding", WEB, PADDED, None, "(4 of 8 bytes"),
     Row("version 4 in an IPv6 frame", policy(WHOLE), patched(tcp6(), 0, b"\x40"), None, NOT_SOUND),
     Row("a payload length one beyond the frame", policy(WHOLE), tcp6()[:-1], None, NOT_SOUND),
     Row("IPv6 ports in the padding", WEB, patched(six(transport(UDP, size=8), UDP), 4, b"\0\4"), None, "(4 of 8"),
@@ -114,7 +114,7 @@ OWN = [
     Row("options, perhaps to a failsafe", SSH, with_options(transport(TCP), TCP), None, "failsafe tcp/22 might apply"),
     Row("a first fragment to a port", WEB, four(transport(UDP, size=16), UDP, fragment=MORE), 0),
     Row("a first fragment of SCTP that the kernel cuts to 8", policy(Rule(DENY, protocol=SCTP, source=ports(1024))),
-        four(transport(SCTP, size=15), SCTP, fragment=MORE), None, "(8 of 12 octets"),
+        four(transport(SCTP, size=15), SCTP, fragment=MORE), None, "(8 of 12 bytes"),
     Row("a later fragment from a listed source", NO_DOUBT, four(bytes(16), UDP, fragment=3), 0),
     Row("options behind IPv6, the source alone denied", NO_DOUBT, six(options(TCP) + transport(TCP), 60), 0),
     Row("passed on before its tier asks for ports, and the next tier asks for them", TWO_TIERS, PADDED, None,

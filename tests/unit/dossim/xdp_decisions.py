@@ -107,23 +107,23 @@ NOT_HTTP = EntityRule(not_ports=(NamedPort("http"),))
 
 
 def four(
-    octets: bytes, protocol: int, *, source: str = BAD, destination: str = ME4, fragment: int = 0, cut: int = 0
+    buf: bytes, protocol: int, *, source: str = BAD, destination: str = ME4, fragment: int = 0, cut: int = 0
 ) -> bytes:
-    """A frame of IPv4; ``cut``: octets that the total length leaves out."""
-    packet = ipv4(octets, source=source, destination=destination, protocol=protocol, fragment=fragment)
+    """A frame of IPv4; ``cut``: bytes that the total length leaves out."""
+    packet = ipv4(buf, source=source, destination=destination, protocol=protocol, fragment=fragment)
     if cut:
         packet = packet[:2] + (len(packet) - cut).to_bytes(2, "big") + packet[4:]
     return ethernet(packet, 0x0800)
 
 
-def six(octets: bytes, next_header: int, *, source: str = BAD6, destination: str = ME6) -> bytes:
-    return ethernet(ipv6(octets, source=source, destination=destination, next_header=next_header), 0x86DD)
+def six(buf: bytes, next_header: int, *, source: str = BAD6, destination: str = ME6) -> bytes:
+    return ethernet(ipv6(buf, source=source, destination=destination, next_header=next_header), 0x86DD)
 
 
 def transport(protocol: int, sport: int = 1024, dport: int = 80, *, size: int | None = None) -> bytes:
     """A header with these ports, filled up with zeros or cut to a size."""
-    octets = segment(protocol, BAD, ME4, (sport, dport), bytes(8))
-    return octets if size is None else octets[:size].ljust(size, b"\0")
+    buf = segment(protocol, BAD, ME4, (sport, dport), bytes(8))
+    return buf if size is None else buf[:size].ljust(size, b"\0")
 
 
 def icmp(kind: int, code: int = 0, *, size: int = 8) -> bytes:
@@ -152,7 +152,7 @@ def authentication(following: int) -> bytes:
 
 
 def piece(following: int, *, offset: int = 0, more: bool = True) -> bytes:
-    """A fragment header; ``offset`` in octets."""
+    """A fragment header; ``offset`` in bytes."""
     return bytes([following, 0]) + (offset | more).to_bytes(2, "big") + bytes(4)
 
 

@@ -24,9 +24,9 @@ Write = Callable[[bytes], Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def written(octets: bytes) -> Path:
+    def written(buf: bytes) -> Path:
         path = tmp_path / "x.cap"
-        path.write_bytes(octets)
+        path.write_bytes(buf)
         return path
 
     return written
@@ -34,11 +34,11 @@ def write(tmp_path: Path) -> Write:
 
 def pcap(frames: list[bytes], *, order: str = "<", magic: int = MICROSECONDS, link: int = ETHERNET) -> bytes:
     """Packet i was captured i seconds and i units after 1970."""
-    octets = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link)
+    buf = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link)
     for i, frame in enumerate(frames):
-        octets += struct.pack(f"{order}IIII", i, i, len(frame), len(frame))
-        octets += bytes(8 if magic == MODIFIED else 0) + frame
-    return octets
+        buf += struct.pack(f"{order}IIII", i, i, len(frame), len(frame))
+        buf += bytes(8 if magic == MODIFIED else 0) + frame
+    return buf
 
 
 def block(order: str, kind: int, body: bytes) -> bytes:
@@ -84,12 +84,12 @@ def frames_of(capture: Capture) -> list[bytes]:
     ],
 )
 def test_pcap(write: Write, magic: int, unit_ns: int, order: str, zipped: bool) -> None:
-    octets = pcap(FRAMES, order=order, magic=magic)
-    octets = gzip.compress(octets) if zipped else octets
-    capture = read_capture(write(octets))
+    buf = pcap(FRAMES, order=order, magic=magic)
+    buf = gzip.compress(buf) if zipped else buf
+    capture = read_capture(write(buf))
     assert frames_of(capture) == FRAMES
     assert capture.timestamp_ns.tolist() == [i * (1_000_000_000 + unit_ns) for i in range(len(FRAMES))]
-    assert capture.sha256 == hashlib.sha256(octets).hexdigest()
+    assert capture.sha256 == hashlib.sha256(buf).hexdigest()
     assert [str(array.dtype) for array in (capture.data, capture.offset, capture.length)] == ["uint8", "int64", "int32"]
 
 
@@ -107,14 +107,14 @@ def test_a_frame_check_sequence_that_the_file_header_tells_of_is_taken_off(write
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
 def test_pcapng_packets_of_every_kind(write: Write, order: str) -> None:
     obsolete = struct.pack(f"{order}HHIIII", 0, 0, 0, 5, len(FRAMES[1]), len(FRAMES[1])) + FRAMES[1]
-    octets = (
+    buf = (
         section(order) + interface(order, snaplen=20)
         + enhanced(order, FRAMES[0], ticks=3)
         + block(order, PACKET, obsolete)
         + block(order, STATISTICS, bytes(16))
         + block(order, SIMPLE, struct.pack(f"{order}I", len(FRAMES[3])) + FRAMES[3][:20])
     )  # fmt: skip
-    capture = read_capture(write(octets))
+    capture = read_capture(write(buf))
     assert frames_of(capture) == [FRAMES[0], FRAMES[1], FRAMES[3][:20]]
     assert capture.timestamp_ns.tolist() == [3000, 5000, 0]
 
@@ -123,19 +123,19 @@ def test_pcapng_interfaces_have_their_own_link_type_and_clock(write: Write) -> N
     ipv4 = bytes([0x45]) + bytes(19)
     milliseconds, binary = option("<", 9, b"\x03"), option("<", 9, b"\x8a")  # 10^-3 s, 2^-10 s
     shifted = option("<", 14, struct.pack("<q", 100))
-    octets = (
+    buf = (
         section() + interface(options=milliseconds) + interface(link=RAW, options=binary + shifted)
         + enhanced("<", FRAMES[0], number=0, ticks=2) + enhanced("<", ipv4, number=1, ticks=512)
     )  # fmt: skip
-    capture = read_capture(write(octets))
+    capture = read_capture(write(buf))
     assert frames_of(capture) == [FRAMES[0], bytes(12) + b"\x08\x00" + ipv4]
     assert capture.timestamp_ns.tolist() == [2_000_000, 100_500_000_000]
 
 
 def test_pcapng_sections_have_their_own_byte_order_and_interfaces(write: Write) -> None:
-    octets = section("<") + interface("<") + enhanced("<", FRAMES[0])
-    octets += section(">") + interface(">", link=RAW) + enhanced(">", b"\x60" + bytes(39))
-    assert frames_of(read_capture(write(octets))) == [FRAMES[0], bytes(12) + b"\x86\xdd\x60" + bytes(39)]
+    buf = section("<") + interface("<") + enhanced("<", FRAMES[0])
+    buf += section(">") + interface(">", link=RAW) + enhanced(">", b"\x60" + bytes(39))
+    assert frames_of(read_capture(write(buf))) == [FRAMES[0], bytes(12) + b"\x86\xdd\x60" + bytes(39)]
 
 
 # -- link types ------------------------------------------------------------------------------------------------------
@@ -204,11 +204,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("octets", "sentence"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("buf", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_a_file_that_is_wrong_from_the_start_is_refused_with_one_sentence(
-    write: Write, octets: bytes, sentence: str
+    write: Write, buf: bytes, sentence: str
 ) -> None:
-    path = write(octets)
+    path = write(buf)
     with pytest.raises(CaptureError, match=re.escape(f"{path}: ") + f".*{sentence}") as refused:
         read_capture(path)
     assert refused.value.exit_code == 2
@@ -256,9 +256,9 @@ UP_TO_THERE: dict[str, tuple[bytes, int, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("octets", "packets", "warning"), UP_TO_THERE.values(), ids=UP_TO_THERE)
-def test_a_file_that_goes_wrong_is_read_up_to_there(write: Write, octets: bytes, packets: int, warning: str) -> None:
-    path = write(octets)
+@pytest.mark.parametrize(("buf", "packets", "warning"), UP_TO_THERE.values(), ids=UP_TO_THERE)
+def test_a_file_that_goes_wrong_is_read_up_to_there(write: Write, buf: bytes, packets: int, warning: str) -> None:
+    path = write(buf)
     capture = read_capture(path)
     assert frames_of(capture) == FRAMES[:packets]
     (sentence,) = capture.warnings
@@ -292,9 +292,9 @@ def test_times_are_no_reason_to_refuse(write: Write) -> None:
     assert len(read_capture(path)) == 2
 
 
-@pytest.mark.parametrize("octets", [pcap([]), pcap([], link=147), section(), section() + interface()])
-def test_a_capture_without_packets_is_a_capture(write: Write, octets: bytes) -> None:
-    assert len(read_capture(write(octets))) == 0
+@pytest.mark.parametrize("buf", [pcap([]), pcap([], link=147), section(), section() + interface()])
+def test_a_capture_without_packets_is_a_capture(write: Write, buf: bytes) -> None:
+    assert len(read_capture(write(buf))) == 0
 
 
 # -- making captures -------------------------------------------------------------------------------------------------

@@ -24,19 +24,19 @@ SNAP4 = b"\xaa\xaa\x03\0\0\0\x08\x00" + IPV4
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def written(octets: bytes) -> Path:
+    def written(buf: bytes) -> Path:
         path = tmp_path / "x.cap"
-        path.write_bytes(octets)
+        path.write_bytes(buf)
         return path
 
     return written
 
 
 def pcap(packets: list[bytes], link: int, *, order: str = "<", wire: int | None = None) -> bytes:
-    octets = struct.pack(f"{order}IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
+    buf = struct.pack(f"{order}IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
     for packet in packets:
-        octets += struct.pack(f"{order}IIII", 0, 0, len(packet), len(packet) if wire is None else wire) + packet
-    return octets
+        buf += struct.pack(f"{order}IIII", 0, 0, len(packet), len(packet) if wire is None else wire) + packet
+    return buf
 
 
 def pcapng(link: int, *packets: tuple[bytes, bytes], interface_options: bytes = b"") -> bytes:
@@ -45,12 +45,12 @@ def pcapng(link: int, *packets: tuple[bytes, bytes], interface_options: bytes = 
     def block(kind: int, body: bytes) -> bytes:
         return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
 
-    octets = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-    octets += block(1, struct.pack("<HHI", link, 0, 0) + interface_options)
+    buf = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    buf += block(1, struct.pack("<HHI", link, 0, 0) + interface_options)
     for packet, options in packets:
         head = struct.pack("<IIIII", 0, 0, 0, len(packet), len(packet))
-        octets += block(6, head + packet + bytes(-len(packet) % 4) + options)
-    return octets
+        buf += block(6, head + packet + bytes(-len(packet) % 4) + options)
+    return buf
 
 
 def frames_of(capture: Capture) -> list[bytes]:
@@ -296,10 +296,10 @@ def test_link_types_that_are_not_read_are_named(write: Write) -> None:
 
 
 def test_thousands_of_kinds_are_not_all_named(write: Write) -> None:
-    octets = pcapng(1)
+    buf = pcapng(1)
     for number in range(100):
-        octets += pcapng(30_000 + number, *[(bytes(4), b"")] * (2 if number == 50 else 1))
-    path = write(octets)
+        buf += pcapng(30_000 + number, *[(bytes(4), b"")] * (2 if number == 50 else 1))
+    path = write(buf)
     capture = read_capture(path, Reading(skip_unknown=True))
     assert (len(capture.skipped), len(capture.link_types), capture.link_types["other link types"]) == (41, 41, 60)
     assert next(iter(capture.skipped.items())) == ("of link type 30050", 2)

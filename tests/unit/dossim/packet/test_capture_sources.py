@@ -43,9 +43,9 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def written(octets: bytes) -> Path:
+    def written(buf: bytes) -> Path:
         path = tmp_path / "x.cap"
-        path.write_bytes(octets)
+        path.write_bytes(buf)
         return path
 
     return written
@@ -53,28 +53,28 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.mark.parametrize("kind", PACK)
 def test_compressed(write: Write, kind: str) -> None:
-    octets = PACK[kind](PLAIN)
-    capture = read_capture(write(octets))
+    buf = PACK[kind](PLAIN)
+    capture = read_capture(write(buf))
     assert ([capture.frame(number) for number in range(20)], capture.warnings) == (FRAMES, ())
-    assert capture.sha256 == hashlib.sha256(octets).hexdigest()
+    assert capture.sha256 == hashlib.sha256(buf).hexdigest()
 
 
 @pytest.mark.parametrize("kind", PACK)
 def test_members_one_after_the_other(write: Write, kind: str) -> None:
     """As ``cat a.gz b.gz`` and pigz, pzstd and pixz make them, and with the zeros that tapes are filled with."""
-    octets = b"".join(PACK[kind](PLAIN[at : at + 100]) for at in range(0, len(PLAIN), 100))
+    buf = b"".join(PACK[kind](PLAIN[at : at + 100]) for at in range(0, len(PLAIN), 100))
     for padding in (b"", bytes(512)):
-        capture = read_capture(write(octets + padding))
+        capture = read_capture(write(buf + padding))
         assert (len(capture), capture.warnings) == (20, ())
 
 
 @pytest.mark.parametrize("kind", PACK)
 def test_compressed_and_cut_short(write: Write, kind: str) -> None:
     """As a killed ``tcpdump | gzip`` leaves it: read up to there, and said; less than a file header is refused."""
-    octets = PACK[kind](PLAIN[:800]) + PACK[kind](PLAIN[800:])
+    buf = PACK[kind](PLAIN[:800]) + PACK[kind](PLAIN[800:])
     whole = 0
-    for size in range(len(octets) - 1, 5, -7):
-        path = write(octets[:size])
+    for size in range(len(buf) - 1, 5, -7):
+        path = write(buf[:size])
         try:
             capture = read_capture(path)
         except CaptureError as error:
@@ -95,10 +95,10 @@ def test_compressed_and_damaged(write: Write, kind: str) -> None:
         "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
         "lz4": lambda data: lz4.frame.compress(data, content_checksum=True),
     }
-    octets = bytearray(with_checksum.get(kind, PACK[kind])(PLAIN))
-    octets[-7 if kind == "gzip" else len(octets) // 2] ^= 0xFF
+    buf = bytearray(with_checksum.get(kind, PACK[kind])(PLAIN))
+    buf[-7 if kind == "gzip" else len(buf) // 2] ^= 0xFF
     with pytest.raises(CaptureError, match=f"the {kind} data are damaged: .*; copy the file again"):
-        read_capture(write(bytes(octets)))
+        read_capture(write(bytes(buf)))
 
 
 @pytest.mark.parametrize("kind", PACK)

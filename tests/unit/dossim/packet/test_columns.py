@@ -1,4 +1,4 @@
-"""Columns: what the headers of a frame say, row by row, and checksums over any stretch of octets."""
+"""Columns: what the headers of a frame say, row by row, and checksums over any stretch of bytes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def capture(*packets: Packet | bytes) -> Capture:
         pytest.param(E / Dot1AD(vlan=0) / Dot1Q(vlan=0) / FOUR, 0x0800, 2, False, False, id="two priority tags"),
         pytest.param(E / Dot1Q(vlan=5) / FOUR, 0x0800, 1, True, False, id="a VLAN"),
         pytest.param(E / Dot1Q(vlan=0) / Dot1Q(vlan=5) / SIX, 0x86DD, 2, True, False, id="a VLAN behind priority"),
-        pytest.param(bytes(E / FOUR)[:13], 0, 0, False, True, id="13 octets"),
-        pytest.param(bytes(E / FOUR)[:14], 0x0800, 0, False, False, id="14 octets"),
-        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:19], 0x8100, 0, False, True, id="a tag with one octet behind"),
-        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:20], 0x0800, 1, False, False, id="a tag with two octets behind"),
+        pytest.param(bytes(E / FOUR)[:13], 0, 0, False, True, id="13 bytes"),
+        pytest.param(bytes(E / FOUR)[:14], 0x0800, 0, False, False, id="14 bytes"),
+        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:19], 0x8100, 0, False, True, id="a tag with one byte behind"),
+        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:20], 0x0800, 1, False, False, id="a tag with two bytes behind"),
     ],
 )
 def test_links(packet: Packet | bytes, ethertype: int, tags: int, other_host: bool, cut: bool) -> None:
@@ -94,7 +94,7 @@ def test_a_header_cut_short_says_how_much_is_there() -> None:
     assert columns.ipv6.available.tolist() == [0]
 
 
-@pytest.mark.parametrize("frames", [[], [b""], [b"\xff"]], ids=["no frame", "an empty frame", "one octet"])
+@pytest.mark.parametrize("frames", [[], [b""], [b"\xff"]], ids=["no frame", "an empty frame", "one byte"])
 def test_captures_with_next_to_nothing(frames: list[bytes]) -> None:
     columns = parse_columns(Capture.from_frames(frames))
     assert len(columns.links.ethertype) == len(frames)
@@ -105,21 +105,21 @@ def test_captures_with_next_to_nothing(frames: list[bytes]) -> None:
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 8, 59, 1480, 1481])
 @pytest.mark.parametrize("start", [0, 1], ids=["even start", "odd start"])
 def test_checksums_of_every_length(start: int, length: int) -> None:
-    octets = bytes((7 * at + 3) % 256 for at in range(length))
-    sealed = internet_checksum(octets)
-    data = np.frombuffer(b"\xaa" * start + octets + b"\x55" * 8, np.uint8)
+    buf = bytes((7 * at + 3) % 256 for at in range(length))
+    sealed = internet_checksum(buf)
+    data = np.frombuffer(b"\xaa" * start + buf + b"\x55" * 8, np.uint8)
     where = np.array([start]), np.array([length])
     assert checksum_valid(data, *where, np.array([sealed])).tolist() == [True]
     assert checksum_valid(data, *where, np.array([sealed ^ 0x0100])).tolist() == [False]
 
 
 def test_checksums_of_many_lengths_at_once_keep_their_order() -> None:
-    octets = np.arange(256, dtype=np.uint8)
+    buf = np.arange(256, dtype=np.uint8)
     start, length = np.array([9, 0, 100, 5]), np.array([20, 7, 20, 0])
-    sealed = [internet_checksum(octets[at : at + size].tobytes()) for at, size in zip(start, length, strict=True)]
+    sealed = [internet_checksum(buf[at : at + size].tobytes()) for at, size in zip(start, length, strict=True)]
     sealed[2] ^= 1
-    assert checksum_valid(octets, start, length, np.array(sealed)).tolist() == [True, True, False, True]
-    assert not len(checksum_valid(octets, *(np.array([], np.int64),) * 3))
+    assert checksum_valid(buf, start, length, np.array(sealed)).tolist() == [True, True, False, True]
+    assert not len(checksum_valid(buf, *(np.array([], np.int64),) * 3))
 
 
 def test_the_main_destinations_are_unicast_and_most_frequent() -> None:

@@ -59,5 +59,5 @@ def test_the_widest_datagram_is_counted_in_packets() -> None:
 
 
 @given(st.binary(max_size=120))
-def test_any_frame_has_a_summary(octets: bytes) -> None:
-    assert summary(bytes(E)[:12] + octets)
+def test_any_frame_has_a_summary(buf: bytes) -> None:
+    assert summary(bytes(E)[:12] + buf)

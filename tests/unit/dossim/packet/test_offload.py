@@ -25,9 +25,9 @@ def pseudo_sum(version: int, protocol: int, length: int) -> int:
     """Word by word, as RFC 793 and RFC 8200 write it down; not complemented, as CHECKSUM_PARTIAL leaves it."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     network = FOUR if version == 4 else SIX
-    octets = b"".join(socket.inet_pton(family, address) for address in (network.src, network.dst))
-    octets += struct.pack(">HH", protocol, length) if version == 4 else struct.pack(">IHH", length, 0, protocol)
-    total = sum(struct.unpack(f">{len(octets) // 2}H", octets))
+    buf = b"".join(socket.inet_pton(family, address) for address in (network.src, network.dst))
+    buf += struct.pack(">HH", protocol, length) if version == 4 else struct.pack(">IHH", length, 0, protocol)
+    total = sum(struct.unpack(f">{len(buf) // 2}H", buf))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -37,13 +37,13 @@ SIX = IPv6(src="2001:db8::7", dst="fd00::10")
     ("frame", "reach"),
     [
         pytest.param(b"", Layer.NOTHING, id="an empty frame"),
-        pytest.param(bytes(E)[:13], Layer.NOTHING, id="13 octets"),
+        pytest.param(bytes(E)[:13], Layer.NOTHING, id="13 bytes"),
         pytest.param(bytes(E), Layer.LINK, id="an Ethernet header alone"),
-        pytest.param(bytes(E / FOUR / TCP())[: 14 + 19], Layer.LINK, id="19 octets of IPv4"),
-        pytest.param(bytes(E / FOUR / TCP())[: 14 + 20], Layer.TRANSPORT, id="20 octets of IPv4"),
-        pytest.param(bytes(E / SIX / UDP())[: 14 + 39], Layer.LINK, id="39 octets of IPv6"),
-        pytest.param(bytes(E / IPv6(nh=60) / Raw(b"\x11")), Layer.NETWORK, id="one octet of an extension header"),
-        pytest.param(bytes(E / ARP())[: 14 + 27], Layer.LINK, id="27 octets of ARP"),
+        pytest.param(bytes(E / FOUR / TCP())[: 14 + 19], Layer.LINK, id="19 bytes of IPv4"),
+        pytest.param(bytes(E / FOUR / TCP())[: 14 + 20], Layer.TRANSPORT, id="20 bytes of IPv4"),
+        pytest.param(bytes(E / SIX / UDP())[: 14 + 39], Layer.LINK, id="39 bytes of IPv6"),
+        pytest.param(bytes(E / IPv6(nh=60) / Raw(b"\x11")), Layer.NETWORK, id="one byte of an extension header"),
+        pytest.param(bytes(E / ARP())[: 14 + 27], Layer.LINK, id="27 bytes of ARP"),
         pytest.param(bytes(E / ARP()), Layer.NETWORK, id="an ARP request"),
         pytest.param(b"\2" * 12 + b"\x88\xb5" + bytes(40), Layer.LINK, id="an unknown ethertype"),
     ],
@@ -125,8 +125,8 @@ def test_arp_fields() -> None:
         pytest.param(FOUR / UDP(sport=53, dport=9), 17, (53, 9), id="UDP"),
         pytest.param(FOUR / SCTP(sport=5, dport=6), 132, (5, 6), id="SCTP"),
         pytest.param(FOUR / ICMP(), 1, None, id="ICMP has none"),
-        pytest.param(IP(proto=6) / Raw(b"\4\0\0"), 6, None, id="three octets of TCP"),
-        pytest.param(IP(proto=6) / Raw(b"\4\0\0\x50"), 6, (1024, 80), id="four octets of TCP"),
+        pytest.param(IP(proto=6) / Raw(b"\4\0\0"), 6, None, id="three bytes of TCP"),
+        pytest.param(IP(proto=6) / Raw(b"\4\0\0\x50"), 6, (1024, 80), id="four bytes of TCP"),
         pytest.param(IP(proto=6, frag=1) / Raw(b"\4\0\0\x50"), 6, None, id="a later fragment"),
         pytest.param(IP(proto=6, flags="MF") / Raw(b"\4\0\0\x50"), 6, (1024, 80), id="a first fragment"),
         pytest.param(SIX / UDP(sport=53, dport=9), 17, (53, 9), id="UDP over IPv6"),
@@ -150,9 +150,9 @@ def test_transport_and_ports(layers: Packet, protocol: int, ports: tuple[int, in
 @pytest.mark.parametrize(
     "payload",
     [
-        pytest.param(IPv6(nh=60) / Raw(b"\x11"), id="one octet of destination options"),
-        pytest.param(IPv6(nh=43) / Raw(b"\x11\0\0"), id="three octets of a routing header"),
-        pytest.param(IPv6(nh=44) / Raw(b"\x11\0\0"), id="three octets of a fragment header"),
+        pytest.param(IPv6(nh=60) / Raw(b"\x11"), id="one byte of destination options"),
+        pytest.param(IPv6(nh=43) / Raw(b"\x11\0\0"), id="three bytes of a routing header"),
+        pytest.param(IPv6(nh=44) / Raw(b"\x11\0\0"), id="three bytes of a fragment header"),
         pytest.param(IPv6(nh=60) / Raw(b"\x3c\xff" + bytes(6)), id="a header that ends beyond the packet"),
         pytest.param(IPv6(nh=44) / Raw(b"\x3c\0\0\x08" + bytes(12)), id="headers in a later fragment"),
     ],
@@ -187,12 +187,12 @@ def test_internet_checksum(parts: tuple[bytes, ...], checksum: int) -> None:
 @pytest.mark.parametrize("layers", [FOUR / TCP(), FOUR / UDP() / Raw(b"odd"), SIX / TCP(), SIX / ICMPv6EchoRequest()])
 def test_checksums_of_scapy_are_right_and_a_flipped_bit_is_not(layers: Packet) -> None:
     frame = bytes(E / layers)
-    for octets, good in ((frame, True), (frame[:-1] + bytes([frame[-1] ^ 1]), False)):
-        packet = parse(octets)
+    for buf, good in ((frame, True), (frame[:-1] + bytes([frame[-1] ^ 1]), False)):
+        packet = parse(buf)
         assert packet.ip is not None
         assert packet.transport is not None
         protocol = packet.transport.protocol
-        assert transport_checksum_ok(packet.ip, protocol, packet.transport.octets) is good
+        assert transport_checksum_ok(packet.ip, protocol, packet.transport.buf) is good
 
 
 @pytest.mark.parametrize(("checksum", "good"), [(None, True), (1, False)])

@@ -50,16 +50,16 @@ def six(**fields: object) -> Packet:
     return IPv6(**{"src": PEER6, "dst": ME6} | fields)
 
 
-def patched(packet: Packet, offset: int, octets: bytes) -> bytes:
+def patched(packet: Packet, offset: int, buf: bytes) -> bytes:
     frame = bytes(packet)
-    return frame[:offset] + octets + frame[offset + len(octets) :]
+    return frame[:offset] + buf + frame[offset + len(buf) :]
 
 
 DATAGRAM = UDP(sport=1024, dport=9) / Raw(b"x" * 20)
 SYN = TCP(sport=1024, dport=80)
 
 LINK = [
-    ("13 octets", bytes(E)[:13], "not-sendable"),
+    ("13 bytes", bytes(E)[:13], "not-sendable"),
     ("an Ethernet header alone", bytes(E)[:12] + b"\x08\0", "ip-input"),
     ("an 802.3 frame", Dot3(dst=E.dst, src=E.src) / LLC(), "ip-input"),
     ("an unknown ethertype", bytes(E)[:12] + b"\x88\xb5" + bytes(40), "ip-input"),
@@ -82,12 +82,12 @@ LINK = [
     ("an unknown ARP operation", TO_ALL / ARP(op=9, pdst=ME), "ip-input"),
     ("ARP for a multicast address", TO_ALL / ARP(pdst="224.0.0.1"), "ip-input"),
     ("ARP for a loopback address", TO_ALL / ARP(pdst="127.0.0.1"), "ip-input"),
-    ("28 octets of ARP", bytes(TO_ALL / ARP(pdst=ME))[:42], "delivered"),
-    ("27 octets of ARP", bytes(TO_ALL / ARP(pdst=ME))[:41], "ip-input"),
+    ("28 bytes of ARP", bytes(TO_ALL / ARP(pdst=ME))[:42], "delivered"),
+    ("27 bytes of ARP", bytes(TO_ALL / ARP(pdst=ME))[:41], "ip-input"),
 ]
 
 HEADER4 = [
-    ("19 octets", bytes(E / four() / DATAGRAM)[: 14 + 19], "ip-input"),
+    ("19 bytes", bytes(E / four() / DATAGRAM)[: 14 + 19], "ip-input"),
     ("IHL 4", E / four(ihl=4) / DATAGRAM, "ip-input"),
     ("version 5", E / four(version=5) / DATAGRAM, "ip-input"),
     ("frame ends inside the options", bytes(E / four(ihl=15) / DATAGRAM)[: 14 + 40], "ip-input"),
@@ -102,7 +102,7 @@ HEADER4 = [
 
 HBH = IPv6ExtHdrHopByHop()
 HEADER6 = [
-    ("39 octets", bytes(E / six() / DATAGRAM)[: 14 + 39], "ip-input"),
+    ("39 bytes", bytes(E / six() / DATAGRAM)[: 14 + 39], "ip-input"),
     ("version 7", E / six(version=7) / DATAGRAM, "ip-input"),
     ("from ::1", E / six(src="::1") / DATAGRAM, "ip-input"),
     ("to ::1", E / six(dst="::1") / DATAGRAM, "ip-input"),
@@ -172,9 +172,9 @@ ROUTE6 = [
 ]
 
 
-def options(octets: bytes) -> bytes:
+def options(buf: bytes) -> bytes:
     segment = bytes(four() / DATAGRAM)[20:]
-    return ethernet(ipv4(segment, source=PEER, destination=ME, protocol=17, options=octets), 0x0800)
+    return ethernet(ipv4(segment, source=PEER, destination=ME, protocol=17, options=buf), 0x0800)
 
 
 OPTIONS = {
@@ -204,7 +204,7 @@ SOCKET = [
     ("a SYN", E / four() / SYN, "delivered"),
     ("a SYN where nobody listens", E / four() / TCP(dport=81), "delivered"),
     ("a bad TCP checksum", E / four() / TCP(dport=80, chksum=1), "socket"),
-    ("19 octets of TCP", E / four(proto=6) / Raw(bytes(SYN)[:19]), "socket"),
+    ("19 bytes of TCP", E / four(proto=6) / Raw(bytes(SYN)[:19]), "socket"),
     ("TCP data offset 4", E / four() / TCP(dport=80, dataofs=4), "socket"),
     ("TCP data offset beyond the segment", E / four() / TCP(dport=80, dataofs=6), "socket"),
     ("TCP in a broadcast frame", TO_ALL / four() / SYN, "socket"),
@@ -216,14 +216,14 @@ SOCKET = [
     ("UDP over IPv6 without checksum", E / six() / UDP(dport=9, chksum=0), "socket"),
     ("UDP over IPv6 without checksum where nobody listens", E / six() / UDP(dport=2, chksum=0), "delivered"),
     ("a bad UDP checksum over IPv6", E / six() / UDP(dport=2, chksum=1), "socket"),
-    ("7 octets of UDP", E / four(proto=17) / Raw(bytes(7)), "socket"),
+    ("7 bytes of UDP", E / four(proto=17) / Raw(bytes(7)), "socket"),
     ("UDP length 7", E / four() / UDP(dport=9, len=7, chksum=0), "socket"),
     ("UDP length beyond the packet", E / four() / UDP(dport=9, len=9, chksum=0), "socket"),
     ("UDP length shorter than the packet", E / four() / UDP(dport=9, len=8, chksum=0) / Raw(b"x"), "delivered"),
     ("a UDP-Lite datagram without checksum", E / four(proto=136) / Raw(b"\0\1\0\2\0\0\0\0"), "socket"),
     ("a ping", E / four() / ICMP(), "delivered"),
     ("a bad ICMP checksum", E / four() / ICMP(chksum=1), "socket"),
-    ("ICMP without an octet", E / four(proto=1), "socket"),
+    ("ICMP without an byte", E / four(proto=1), "socket"),
     ("ICMP cut short with a good checksum", E / four(proto=1) / Raw(b"\x08\0\xf7\xff"), "delivered"),
     ("a ping over IPv6", E / six() / ICMPv6EchoRequest(), "delivered"),
     ("a bad ICMPv6 checksum", E / six() / ICMPv6EchoRequest(cksum=1), "socket"),
@@ -245,7 +245,7 @@ SOCKET = [
         E / six() / IPv6ExtHdrFragment(nh=17, m=1) / Raw(b"\0\1\0\2"),
         "socket",
     ),
-    ("a first IPv6 fragment of 21 octets", E / six() / IPv6ExtHdrFragment(nh=17, m=1) / Raw(bytes(21)), "socket"),
+    ("a first IPv6 fragment of 21 bytes", E / six() / IPv6ExtHdrFragment(nh=17, m=1) / Raw(bytes(21)), "socket"),
     (
         "two fragment headers",
         E / six() / IPv6ExtHdrFragment(nh=44) / Raw(b"\x11" + bytes(7) + bytes(DATAGRAM)),
@@ -259,8 +259,8 @@ ON_A_ROUTER = [
     ("with TTL 1", E / four(dst=BEHIND, ttl=1) / DATAGRAM, "route"),
     ("with TTL 2", E / four(dst=BEHIND, ttl=2) / DATAGRAM, "forwarded"),
     ("of the MTU, not to be fragmented", E / four(dst=BEHIND, flags="DF") / UDP() / Raw(bytes(1472)), "forwarded"),
-    ("one octet larger", E / four(dst=BEHIND, flags="DF") / UDP() / Raw(bytes(1473)), "route"),
-    ("one octet larger, to be fragmented", E / four(dst=BEHIND) / UDP() / Raw(bytes(1473)), "forwarded"),
+    ("one byte larger", E / four(dst=BEHIND, flags="DF") / UDP() / Raw(bytes(1473)), "route"),
+    ("one byte larger, to be fragmented", E / four(dst=BEHIND) / UDP() / Raw(bytes(1473)), "forwarded"),
     ("in a broadcast frame", TO_ALL / four(dst=BEHIND) / DATAGRAM, "route"),
     ("from an own address", E / four(src=ME, dst=BEHIND) / DATAGRAM, "route"),
     ("with a bad UDP checksum", E / four(dst=BEHIND) / UDP(chksum=1), "forwarded"),
@@ -278,7 +278,7 @@ ON_A_ROUTER = [
 
 TABLES = {
     "link": LINK, "ipv4": HEADER4, "ipv6": HEADER6, "route4": ROUTE4, "route6": ROUTE6, "socket": SOCKET,
-    "options": [(name, options(octets), expected) for name, (octets, expected) in OPTIONS.items()],
+    "options": [(name, options(buf), expected) for name, (buf, expected) in OPTIONS.items()],
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dossim.model.disposition import Disposition
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer, Trace
-from dossim.pipeline.matching import Seen
+from dossim.pipeline.matching import MatchKey
 from dossim.pipeline.policy import Policy, Verdict
 from enforcer.model.errors import Position, UnsupportedRuleError
 from enforcer.model.nets import Nets
@@ -51,12 +51,12 @@ ANY = Rule(Action.DENY)
 def packet(
     source: str = LISTED, *, protocol: int = TCP, sport: int = 1024, dport: int = 80, cut: int | None = None
 ) -> bytes:
-    """A packet to the host; ``cut`` leaves so many octets of its transport header."""
+    """A packet to the host; ``cut`` leaves so many bytes of its transport header."""
     destination = ME6 if ":" in source else ME4
-    octets = segment(protocol, source, destination, (sport, dport), b"")[:cut]
+    buf = segment(protocol, source, destination, (sport, dport), b"")[:cut]
     if ":" in source:
-        return ethernet(ipv6(octets, source=source, destination=destination, next_header=protocol), 0x86DD)
-    return ethernet(ipv4(octets, source=source, destination=destination, protocol=protocol), 0x0800)
+        return ethernet(ipv6(buf, source=source, destination=destination, next_header=protocol), 0x86DD)
+    return ethernet(ipv4(buf, source=source, destination=destination, protocol=protocol), 0x0800)
 
 
 def policy(name: str, *rules: Rule, **fields: Any) -> GlobalNetworkPolicy:
@@ -278,12 +278,12 @@ ICMP_RULE = Rule(Action.ALLOW, protocol=ICMP, icmp=IcmpMatch(8))
 @pytest.mark.parametrize(
     ("rule", "frame", "dropped"),
     [
-        pytest.param(PORT_RULE, packet(cut=3), True, id="three octets of TCP at a rule about ports"),
-        pytest.param(PORT_RULE, packet(cut=4), False, id="four octets: xt_multiport needs no more"),
+        pytest.param(PORT_RULE, packet(cut=3), True, id="three bytes of TCP at a rule about ports"),
+        pytest.param(PORT_RULE, packet(cut=4), False, id="four bytes: xt_multiport needs no more"),
         pytest.param(PORT_RULE, packet(protocol=UDP, cut=3), False, id="another protocol is not asked"),
         pytest.param(OTHER_PORT_RULE, packet(cut=3), False, id="another source is not asked"),
-        pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=7), True, id="seven octets of ICMP at a rule about its type"),
-        pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=8), False, id="eight octets"),
+        pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=7), True, id="seven bytes of ICMP at a rule about its type"),
+        pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=8), False, id="eight bytes"),
         pytest.param(Rule(Action.ALLOW, protocol=ICMP), packet(protocol=ICMP, cut=1), False, id="a rule about ICMP"),
         pytest.param(
             Rule(Action.ALLOW, protocol=TCP),
@@ -418,7 +418,7 @@ def test_named_ports(fields: dict[str, Any], matching: bytes, other: bytes) -> N
 
 
 def test_a_number_is_asked_before_a_name() -> None:
-    """Four octets must be there for it, so that a packet with fewer is dropped by the question, and not by the rule."""
+    """Four bytes must be there for it, so that a packet with fewer is dropped by the question, and not by the rule."""
     both = EntityRule(ports=(NamedPort("http"), PortRange(443, 443)))
     given = resources(policy("p", Rule(Action.DENY, protocol=TCP, destination=both)), host_endpoints=(SERVED,))
     ended = end(given, packet(cut=3))
@@ -462,9 +462,9 @@ def egress(*rules: Rule, **felix: Any) -> Policy:
     return Policy.of(given, node="jasper", interface="eth0", addresses=addresses, direction=Direction.EGRESS)
 
 
-def sent(destination: str, *, sport: int = 1024, dport: int = 80) -> Seen:
-    octets = sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + bytes(16)
-    return Seen(4, ip_address(ME4), ip_address(destination), Transport(TCP, 20, octets))
+def sent(destination: str, *, sport: int = 1024, dport: int = 80) -> MatchKey:
+    buf = sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + bytes(16)
+    return MatchKey(4, ip_address(ME4), ip_address(destination), Transport(TCP, 20, buf))
 
 
 def test_egress_rules_are_asked_of_what_is_sent() -> None:
@@ -515,6 +515,6 @@ def test_tracked_policy_is_named_where_calico_would_ask_it() -> None:
         GlobalNetworkPolicy("before", pre_dnat=True, apply_on_forward=True, **tracked),
     )
     found = hops(given, packet(OTHER))
-    assert found["filter-input"][1] == "Calico would ask gnp/normal here: tracked policy, not modelled"
-    assert found["mangle"][1] == "Calico would ask gnp/before here: tracked policy, not modelled"
+    assert found["filter-input"][1] == "Calico would evaluate gnp/normal here: tracked policy, not modelled"
+    assert found["mangle"][1] == "Calico would evaluate gnp/before here: tracked policy, not modelled"
     assert end(given, packet(OTHER)).column == "delivered"

@@ -1,6 +1,6 @@
 """reassemble: which fragments become a datagram (``inet_fragment.c``, ``ip_fragment.c``, ``nf_conntrack_reasm.c``).
 
-A row is a list of pieces in order of arrival: (first octet, end, more fragments follow) and what becomes of each:
+A row is a list of pieces in order of arrival: (first byte, end, more fragments follow) and what becomes of each:
 ``whole``, or a word of the reason it is lost for.
 """
 
@@ -141,7 +141,7 @@ def test_fragments_with_and_without_ecn_do_not_go_together(marks: tuple[int, int
 
 
 def test_a_datagram_longer_than_65535_is_lost() -> None:
-    """65,535 octets of data fit the fragment offsets, but not together with a header."""
+    """65,535 bytes of data fit the fragment offsets, but not together with a header."""
     pieces = [(at, at + 8192, True) for at in range(0, 57344, 8192)]
     frames = [long_fragment(*piece) for piece in (*pieces, (57344, 65528, True), (65528, 65535, False))]
     assert {word(fate) for fate in fates(frames)} == {"datagram too long"}
@@ -166,8 +166,8 @@ def test_the_ipv6_datagram_loses_its_fragment_header_and_keeps_those_in_front() 
     assert isinstance(whole, Whole)
     assert isinstance(whole.datagram, IPv6Header)
     assert (whole.datagram.next_header, whole.datagram.payload_length, whole.transport_at) == (60, 48, 48)
-    assert whole.datagram.octets[40] == 17, "the options header now announces UDP"
-    assert whole.datagram.octets[48:] == DATA[:40]
+    assert whole.datagram.buf[40] == 17, "the options header now announces UDP"
+    assert whole.datagram.buf[48:] == DATA[:40]
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,13 @@ def stage(frame: bytes, *, felix: FelixConfiguration = FAILSAFES, mode: Mode | N
     return Explainer(resources(FOUR, SIX, felix=felix), HOST, mode=mode).explain(frame).disposition.stage
 
 
-def four(octets: bytes, protocol: int, *, tags: tuple[tuple[int, int], ...] = (), fragment: int = 0) -> bytes:
-    packet = ipv4(octets, source=SOURCE, destination=ME4, protocol=protocol, fragment=fragment)
+def four(buf: bytes, protocol: int, *, tags: tuple[tuple[int, int], ...] = (), fragment: int = 0) -> bytes:
+    packet = ipv4(buf, source=SOURCE, destination=ME4, protocol=protocol, fragment=fragment)
     return ethernet(packet, 0x0800, tags=tags)
 
 
-def six(octets: bytes, next_header: int) -> bytes:
-    return ethernet(ipv6(octets, source=SOURCE6, destination=ME6, next_header=next_header), 0x86DD)
+def six(buf: bytes, next_header: int) -> bytes:
+    return ethernet(ipv6(buf, source=SOURCE6, destination=ME6, next_header=next_header), 0x86DD)
 
 
 def tcp(*ports: int) -> bytes:
@@ -86,11 +86,11 @@ DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_
         pytest.param(four(tcp(1024, 22), 6), None, id="to a failsafe's port"),
         pytest.param(four(tcp(1024, 179), 6), DRIVER, id="to one whose net is another"),
         pytest.param(four(tcp(22, 80), 6), DRIVER, id="from an inbound failsafe's port"),
-        pytest.param(four(tcp(1024, 80)[:20], 6), DRIVER, id="20 octets of TCP"),
-        pytest.param(four(tcp(1024, 80)[:19], 6), RAW, id="19 octets of TCP: ports unknown"),
+        pytest.param(four(tcp(1024, 80)[:20], 6), DRIVER, id="20 bytes of TCP"),
+        pytest.param(four(tcp(1024, 80)[:19], 6), RAW, id="19 bytes of TCP: ports unknown"),
         pytest.param(four(bytes(19), 132), DRIVER, id="a protocol without failsafes needs no ports"),
         pytest.param(four(tcp(1024, 80) + bytes(4), 6, fragment=0x2000), DRIVER, id="a first fragment has ports"),
-        pytest.param(four(tcp(1024, 80), 6, fragment=0x2000), DEFRAG, id="of 20 octets: the kernel keeps 16"),
+        pytest.param(four(tcp(1024, 80), 6, fragment=0x2000), DEFRAG, id="of 20 bytes: the kernel keeps 16"),
         pytest.param(four(tcp(1024, 80), 6, fragment=1), DEFRAG, id="a later TCP fragment has none"),
         pytest.param(four(tcp(1024, 80), 1, fragment=1), DRIVER, id="a later ICMP fragment needs none"),
         pytest.param(four(b"", 0), DRIVER, id="protocol 0 is one like others"),
@@ -129,7 +129,7 @@ def test_without_failsafes_there_is_no_such_doubt(frame: bytes) -> None:
     assert stage(frame, felix=NONE) is Stage.DRIVER
 
 
-def with_octet(at: int, value: int) -> bytes:
+def with_byte(at: int, value: int) -> bytes:
     frame = bytearray(four(tcp(1024, 80), 6))
     frame[14 + at] = value
     return bytes(frame)
@@ -138,14 +138,14 @@ def with_octet(at: int, value: int) -> bytes:
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        pytest.param(with_octet(0, 0x55), None, id="version 5: passes"),
-        pytest.param(with_octet(0, 0x44), None, id="IHL 4: passes"),
-        pytest.param(with_octet(3, 19), None, id="total length 19: passes"),
-        pytest.param(with_octet(3, 20), DRIVER, id="total length 20 is decided"),
-        pytest.param(with_octet(10, 0), DRIVER, id="a bad checksum is decided"),
-        pytest.param(four(tcp(1024, 80), 6)[: 14 + 19], None, id="19 octets of header: passes"),
-        pytest.param(six(udp6(1, 2), 17)[: 14 + 39], None, id="39 octets of IPv6 header: passes"),
-        pytest.param(six(udp6(1, 2), 17)[: 14 + 40], DRIVER, id="40 octets are decided"),
+        pytest.param(with_byte(0, 0x55), None, id="version 5: passes"),
+        pytest.param(with_byte(0, 0x44), None, id="IHL 4: passes"),
+        pytest.param(with_byte(3, 19), None, id="total length 19: passes"),
+        pytest.param(with_byte(3, 20), DRIVER, id="total length 20 is decided"),
+        pytest.param(with_byte(10, 0), DRIVER, id="a bad checksum is decided"),
+        pytest.param(four(tcp(1024, 80), 6)[: 14 + 19], None, id="19 bytes of header: passes"),
+        pytest.param(six(udp6(1, 2), 17)[: 14 + 39], None, id="39 bytes of IPv6 header: passes"),
+        pytest.param(six(udp6(1, 2), 17)[: 14 + 40], DRIVER, id="40 bytes are decided"),
     ],
 )
 def test_headers_that_can_be_decided_on(frame: bytes, expected: Stage | None) -> None:
@@ -158,7 +158,7 @@ def test_what_it_passed_says_why_where_raw_drops_it() -> None:
     raw = next(hop for hop in hops if hop.stage is Stage.RAW)
     assert raw.entry == "gnp/p ingress[0]"
     assert raw.note == (
-        "driver passed it: failsafe tcp/22 might apply: its ports cannot be known here (19 of 20 octets of its header)"
+        "driver passed it: failsafe tcp/22 might apply: its ports cannot be known here (19 of 20 bytes of its header)"
     )
 
 

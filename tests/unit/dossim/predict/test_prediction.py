@@ -124,8 +124,8 @@ def test_many_lengths_on_the_wire_are_one_reason() -> None:
         assert len({prediction.disposition(packet).reason for packet in range(count)}) == (count if count == few else 1)
 
 
-def _header(octets: bytes, total_length: bytes) -> bytes:
-    header = octets[:2] + total_length + octets[4:10] + bytes(2) + octets[12:]
+def _header(buf: bytes, total_length: bytes) -> bytes:
+    header = buf[:2] + total_length + buf[4:10] + bytes(2) + buf[12:]
     return header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:]
 
 

@@ -68,7 +68,7 @@ def entry(name: str, action: Action = Action.DENY, **fields: object) -> Entry:
 BAD_SET = AddressMatch(ip_set="s:bad")
 SYN, DATAGRAM = TCP(sport=1024, dport=80), UDP(sport=1024, dport=9)
 PING, PING6 = ICMP(type=8, code=0), ICMPv6EchoRequest()
-CUT_TCP = Raw(b"\x04\x00")  # two octets: not even the ports
+CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even the ports
 
 MATCHES: dict[str, tuple[Entry, list[Packet], list[Packet]]] = {
     "everything": (entry("d"), [four(SYN), six(SYN), four(CUT_TCP, proto=6)], []),
@@ -188,12 +188,12 @@ def test_failsafes_without_entries_ask_nothing() -> None:
 ASKS_PORTS = entry("d", protocol=6, source=BAD_SET, destination=AddressMatch(ports=ports((80, 80))))
 ASKS_TYPE = entry("d", protocol=1, source=BAD_SET, icmp=IcmpMatch(8))
 SHORT: dict[str, tuple[Entry, Packet, str | None]] = {
-    "two octets of TCP where ports are asked for": (ASKS_PORTS, four(CUT_TCP, proto=6), "short"),
-    "four octets of TCP": (ASKS_PORTS, four(Raw(b"\x04\x00\x00\x50"), proto=6), "d"),
+    "two bytes of TCP where ports are asked for": (ASKS_PORTS, four(CUT_TCP, proto=6), "short"),
+    "four bytes of TCP": (ASKS_PORTS, four(Raw(b"\x04\x00\x00\x50"), proto=6), "d"),
     "but the source was asked for before": (ASKS_PORTS, four(CUT_TCP, GOOD, proto=6), None),
     "and the protocol": (ASKS_PORTS, four(CUT_TCP, proto=17), None),
-    "seven octets of ICMP where a type is asked for": (ASKS_TYPE, four(Raw(b"\x08" + bytes(6)), proto=1), "short"),
-    "eight octets of ICMP": (ASKS_TYPE, four(Raw(b"\x08" + bytes(7)), proto=1), "d"),
+    "seven bytes of ICMP where a type is asked for": (ASKS_TYPE, four(Raw(b"\x08" + bytes(6)), proto=1), "short"),
+    "eight bytes of ICMP": (ASKS_TYPE, four(Raw(b"\x08" + bytes(7)), proto=1), "d"),
     "IPv6 extension headers that break off, where a protocol is asked for": (
         entry("d", protocol=6),
         six(Raw(b"\x2c"), nh=60),
@@ -208,10 +208,10 @@ def test_a_packet_too_short_for_a_question_is_dropped(one: Entry, packet: Packet
     assert denied([packet], one) == [by]
 
 
-def fragments(ident: int, octets: bytes, *, source: str = BAD, protocol: int = 17) -> list[Packet]:
-    """Two fragments; the first holds 8 octets."""
-    head = E / IP(src=source, dst=ME, id=ident, proto=protocol, flags="MF") / Raw(octets[:8])
-    return [head, E / IP(src=source, dst=ME, id=ident, proto=protocol, frag=1) / Raw(octets[8:])]
+def fragments(ident: int, buf: bytes, *, source: str = BAD, protocol: int = 17) -> list[Packet]:
+    """Two fragments; the first holds 8 bytes."""
+    head = E / IP(src=source, dst=ME, id=ident, proto=protocol, flags="MF") / Raw(buf[:8])
+    return [head, E / IP(src=source, dst=ME, id=ident, proto=protocol, frag=1) / Raw(buf[8:])]
 
 
 def test_raw_sees_the_reassembled_datagram() -> None:

@@ -48,9 +48,9 @@ def six(payload: Packet, **fields: object) -> Packet:
     return E / IPv6(**{"src": BAD6, "dst": ME6} | fields) / payload
 
 
-def patched(packet: Packet, at: int, octets: bytes) -> bytes:
+def patched(packet: Packet, at: int, buf: bytes) -> bytes:
     frame = bytes(packet)
-    return frame[:at] + octets + frame[at + len(octets) :]
+    return frame[:at] + buf + frame[at + len(buf) :]
 
 
 def chain(headers: int) -> Packet:
@@ -81,9 +81,9 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     "to one whose net is another": (four(UDP(sport=1024, dport=68)), "driver"),
     "from an outbound failsafe": (six(UDP(sport=53, dport=9)), "delivered"),
     "a failsafe's port of another protocol": (four(UDP(sport=1024, dport=22)), "driver"),
-    "a TCP header of 19 octets: passed": (four(Raw(bytes(SYN)[:19]), proto=6), "raw"),
-    "a UDP header of 7 octets: passed": (four(Raw(bytes(DATAGRAM)[:7]), proto=17), "raw"),
-    "SCTP of one octet, no failsafe of SCTP": (four(Raw(b"x"), proto=132), "driver"),
+    "a TCP header of 19 bytes: passed": (four(Raw(bytes(SYN)[:19]), proto=6), "raw"),
+    "a UDP header of 7 bytes: passed": (four(Raw(bytes(DATAGRAM)[:7]), proto=17), "raw"),
+    "SCTP of one byte, no failsafe of SCTP": (four(Raw(b"x"), proto=132), "driver"),
     "protocol 0": (four(Raw(b"x" * 20), proto=0), "driver"),
     "a cut capture with ports: they are in the frame": (bytes(four(SYN / Raw(b"x" * 40)))[:54], "driver"),
     "a cut capture without: passed": (bytes(four(SYN / Raw(b"x" * 40)))[:53], "ip-input"),
@@ -93,8 +93,8 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     "two tags": (E / Dot1AD(vlan=0) / Dot1Q(vlan=0) / six(SYN)[IPv6], "driver"),
     "three tags: passed": (E / Dot1Q(vlan=0) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / four(SYN)[IP], "raw"),
     "ARP": (E / ARP(psrc=BAD, pdst=ME), "delivered"),
-    "19 octets of IPv4: passed": (bytes(four(SYN))[: 14 + 19], "ip-input"),
-    "39 octets of IPv6: passed": (bytes(six(SYN))[: 14 + 39], "ip-input"),
+    "19 bytes of IPv4: passed": (bytes(four(SYN))[: 14 + 19], "ip-input"),
+    "39 bytes of IPv6: passed": (bytes(six(SYN))[: 14 + 39], "ip-input"),
     "IHL 4: passed": (patched(four(SYN), 14, b"\x44"), "ip-input"),
     "IPv4 of version 6: passed": (patched(four(SYN), 14, b"\x65"), "ip-input"),
     "IPv6 of version 4: passed": (patched(six(SYN), 14, b"\x40"), "ip-input"),
@@ -131,14 +131,14 @@ def test_the_mode_names_the_stage(mode: Mode) -> None:
 
 
 def test_without_failsafes_nothing_is_in_doubt() -> None:
-    doubtful = [
+    ambiguous = [
         four(Raw(bytes(SYN)[:19]), proto=6),
         four(Raw(b"x" * 8), frag=1, proto=17),
         four(Raw(b"x" * 20), proto=0),
         six(chain(9)),
         six(Raw(b"\x06"), nh=60),
     ]
-    assert columns(doubtful, Mode.NATIVE, LISTED, failsafes=False) == ["driver"] * len(doubtful)
+    assert columns(ambiguous, Mode.NATIVE, LISTED, failsafes=False) == ["driver"] * len(ambiguous)
 
 
 ENTRIES: dict[str, tuple[list[Entry], Packet, str]] = {

@@ -150,7 +150,7 @@ def test_the_drawing_counts_what_passed(held: View) -> None:
 def test_what_is_left_out_is_said(predicted: View) -> None:
     assert predicted.scope == ""
     partial = replace(predicted, tracked=("gnp/a", "gnp/b"))
-    said = "not modelled, because Calico enforces it behind conntrack: gnp/a, gnp/b (tracked policy)"
+    said = "not modelled, because Calico enforces it after conntrack: gnp/a, gnp/b (tracked policy)"
     assert said in printed(partial)
     assert said in html([partial], title="t")
 

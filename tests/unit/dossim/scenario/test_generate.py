@@ -62,7 +62,7 @@ def test_every_checksum_is_right(word: Generator, version: int) -> None:
         if isinstance(read.ip, ParsedIPv4):
             assert header_checksum_ok(read.ip)
         if read.transport.protocol != 1:
-            assert transport_checksum_ok(read.ip, read.transport.protocol, read.transport.octets)
+            assert transport_checksum_ok(read.ip, read.transport.protocol, read.transport.buf)
 
 
 def test_icmp_checksums_are_right_too() -> None:
@@ -137,7 +137,7 @@ def test_fragments_of_a_datagram_fit_together(version: int) -> None:
     assert len(parts) == 3
     assert [more for _, _, more in parts] == [True, True, False]
     assert all(len(packet) <= 1500 + 14 for packet in made)
-    whole = b"".join(octets for _, octets, _ in parts)
+    whole = b"".join(buf for _, buf, _ in parts)
     assert [offset for offset, _, _ in parts] == [0, len(parts[0][1]), len(parts[0][1]) + len(parts[1][1])]
     assert len(UDP(whole).payload) == 3000
 

@@ -201,9 +201,9 @@ def test_what_a_row_takes_is_known_before(word: Generator, sources: str) -> None
         )
         traffic = GeneratedTraffic("x", word, given)
         frames = generate(traffic, HOST)
-        packets, octets = size_of(traffic)
+        packets, buf = size_of(traffic)
         assert packets >= len(frames) >= packets - 3
-        assert octets >= sum(map(len, frames)) >= octets - 64 * len(frames)
+        assert buf >= sum(map(len, frames)) >= buf - 64 * len(frames)
 
 
 def test_fragments_left_out_are_not_too_few() -> None:
@@ -243,7 +243,7 @@ def test_a_source_port_that_is_given_stays() -> None:
 def test_explain_names_what_was_assumed() -> None:
     words = ["explain", "-p", str(HOW_TO), 'IP(src="203.0.113.9")/UDP(dport=9)']
     table = dossim(*words)
-    assert "not in the expression, so assumed: UDP source port 49152" in table.output
+    assert "not in the expression, assumed: UDP source port 49152" in table.output
     assert "dropped at driver" in table.output
     data = json.loads(dossim(*words, "-o", "json").output)
     assert data["assumed"] == ["UDP source port 49152"]

@@ -62,7 +62,7 @@ def test_a_capture_beyond_the_limits_is_not_read_to_its_end(tmp_path: Path) -> N
     record = struct.pack("<IIII", 0, 0, 60_000, 60_000) + bytes(60_000)
     bomb.write_bytes(gzip.compress(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1) + record * 4_000))
     row = CaptureTraffic("c", bomb, Position("x.yaml", 4, 5))
-    few = Limits(packets=10_000, octets=1 << 20)
+    few = Limits(packets=10_000, total_bytes=1 << 20)
     tracemalloc.start()
     with pytest.raises(CaptureError, match=r"bomb.pcap.gz: .* unpack to more than 1.61 MiB, .*; --allow-large"):
         build_traffic([row], HOST, path="x", limits=few)

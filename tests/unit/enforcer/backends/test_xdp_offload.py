@@ -71,7 +71,7 @@ def lookup(table: OffloadTable, address: Address) -> int | None:
     """What the program does: the lengths in their order, the masked address looked up with each."""
     deny_map = dict(elements(table.maps[f"deny{address.version}"]))
     for _, length in elements(table.maps[f"lengths{address.version}"]):
-        masked = bytes(octet & mask for octet, mask in zip(address.packed, length[4:], strict=True))
+        masked = bytes(byte & mask for byte, mask in zip(address.packed, length[4:], strict=True))
         value = deny_map.get(length[:4] + masked)
         if value is not None:
             return int(struct.unpack("=I", value)[0])

@@ -1,4 +1,4 @@
-"""The XDP program's decision in Python, for tests: it reads the maps' octets as bpf/include/abi.h lays them out.
+"""The XDP program's decision in Python, for tests: it reads the maps' bytes as bpf/include/abi.h lays them out.
 
 It follows ``may_drop()`` and ``verdict_of()`` of bpf/xdp_untracked.bpf.c step by step, and knows nothing of how the
 maps came about. Addresses are given as classes, because looking those up is another matter.
@@ -115,9 +115,9 @@ def _element(elements: Elements, number: int) -> bytes:
     return elements.data[number * elements.size : (number + 1) * elements.size]
 
 
-def _row_of(octets: bytes) -> int:
-    return sum(word << 64 * at for at, word in enumerate(ROW.unpack(octets)))
+def _row_of(buf: bytes) -> int:
+    return sum(word << 64 * at for at, word in enumerate(ROW.unpack(buf)))
 
 
-def _pair_of(octets: bytes) -> tuple[int, int]:
-    return _row_of(octets[: ROW.size]), _row_of(octets[ROW.size :])
+def _pair_of(buf: bytes) -> tuple[int, int]:
+    return _row_of(buf[: ROW.size]), _row_of(buf[ROW.size :])

@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_asked_for_once(
 
 
 def test_every_question_about_the_transport_asks_first_whether_it_is_there() -> None:
-    """A load of 1, 2 or 4 octets would take the middle of a later fragment for a header."""
+    """A load of 1, 2 or 4 bytes would take the middle of a later fragment for a header."""
     entries = [
         DENY_22,
         replace(DENY_22, destination=AddressMatch(not_ports=ports(1, 3, 5))),

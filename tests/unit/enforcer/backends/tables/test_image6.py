@@ -106,7 +106,7 @@ def test_prefixes_up_to_64_have_no_tails() -> None:
     lists = image.lists[: image.lists.nonzero()[0][-1] + 1]
     walked = whole_walk6(image.root, image.nodes, image.buckets, image.lists)
     assert sum(len(rows.low) for rows in walked.rows if rows.low.any()) == 0
-    assert lists.nbytes <= 64 * 20000  # a list of 64 octets for each CIDR at most
+    assert lists.nbytes <= 64 * 20000  # a list of 64 bytes for each CIDR at most
 
 
 def test_lists_are_aligned_to_their_size_and_within_a_page() -> None:
