@@ -54,7 +54,7 @@ VALUES: list[Any] = [
 HOST = {4: ip_address("10.10.10.10"), 6: ip_address("fd00::10")}
 NUMBERS = (0, 1, 2, 7, 8, 68, 255, 1280, 4094, 9000, 65_000)
 PIECES = ("", "&a ", "*a", "!!int ", "\t", "]", "{", '"', ": ", "\n- ", "<<: ", "---\n", "# ", "|\n", "%")
-SMALL = Limits(packets=5_000, buf=5_000_000, described=500)
+SMALL = Limits(packets=5_000, total_bytes=5_000_000, described=500)
 
 
 def document(choose: random.Random) -> dict[str, Any]:
