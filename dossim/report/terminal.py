@@ -41,7 +41,7 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
 
 def _where(view: View) -> str:
     host = f"node {view.node}, interface {view.interface}"
-    mode = f"mode {view.mode}" if view.choice in ("", view.mode) else f"mode {view.mode} (asked for: {view.choice})"
+    mode = f"mode {view.mode}" if view.choice in ("", view.mode) else f"mode {view.mode} (requested: {view.choice})"
     kernel = f", Linux {view.kernel}" if view.kernel else ""
     return f"{host}, {mode}{kernel}"
 
