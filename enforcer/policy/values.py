@@ -177,10 +177,10 @@ def strict_net(at: Cursor) -> IPNetwork:
     text = string(at)
     net = lenient_net(at)
     if "/" not in text:
-        raise Refused(at, f"a net in a rule needs a mask, found {shown(text)}; would be right: {net}")
+        raise Refused(at, f"a net in a rule needs a mask, found {shown(text)}; expected {net}")
     _, written, _ = parse_cidr(text.partition("/")[0])
     if written != int(net.network_address):
-        raise Refused(at, f"host bits are set in {shown(text)}; would be right: {net}")
+        raise Refused(at, f"host bits are set in {shown(text)}; expected {net}")
     return net
 
 
@@ -244,7 +244,7 @@ def port(at: Cursor) -> Port:
         if not (1 <= low <= PORT_MAX and 1 <= high <= PORT_MAX):
             raise Refused(at, f"{shown(text)} is outside 1..{PORT_MAX}")
         if low > high:
-            raise Refused(at, f"the range {shown(text)} ends before it begins; would be right: '{high}:{low}'")
+            raise Refused(at, f"the range {shown(text)} ends before it begins; expected '{high}:{low}'")
         return PortRange(low, high)
     if not is_port_name(text):
         raise Refused(
@@ -266,7 +266,7 @@ def _meant_by_port(text: str) -> str:
         return "; several ports are several items of the list"
     first, _, last = text.strip().partition("-")
     if _digits(first) and (_digits(last) or not last):
-        return f"; would be right: '{first}:{last}'" if last else f"; would be right: {first}"
+        return f"; expected '{first}:{last}'" if last else f"; expected {first}"
     return "; a range is written with ':'" if ":" in text else ""
 
 

@@ -193,7 +193,7 @@ def test_facts_survive_the_way_through_a_file(facts: Path) -> None:
 def test_a_plan_without_facts_says_what_it_assumes() -> None:
     result = dossim("plan", "-p", HOW_TO)
     assert result.exit_code == 0
-    assert "no --host given" in result.stderr
+    assert "without --host, interfaces are assumed" in result.stderr
     assert "driver" in result.stdout
 
 
@@ -413,7 +413,7 @@ def test_packets_of_a_capture_count_from_0(capture: Path) -> None:
 
 @pytest.mark.parametrize(("packet", "message"), [
     ("{capture}#12", "the capture holds 12 packets, 0 to 11"),
-    ("{capture}", "which packet? Write {capture}#0 for the first"),
+    ("{capture}", "packet number missing; {capture}#0 is the first packet"),
     ("{capture}#x", "{capture}#x: expected the number of a packet after '#', found 'x'; 0 is the first"),
     ("missing.pcap#0", "missing.pcap: cannot be read"),
     ('IPP(src="1.2.3.4")', "did you mean 'IP'?"),
@@ -553,7 +553,7 @@ def test_a_run_as_json_is_nothing_else() -> None:
 
 def test_a_mode_that_no_scenario_has() -> None:
     result = dossim("run", SCENARIOS / "demo.scenario.yaml", "--predict-only", "--mode", "raw")
-    assert (result.exit_code, result.stderr) == (2, "error: no scenario here has the mode raw\n")
+    assert (result.exit_code, result.stderr) == (2, "error: no scenario has the mode raw\n")
 
 
 def test_all_findings_of_all_scenarios_come_at_once(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_what_is_no_size(tmp_path: Path, size: str) -> None:
     path.write_bytes(FLOOD)
     refused = dossim("predict", path, *HOST, "--max-size", size)
     assert refused.exit_code == 2
-    assert "is no size; a number of bytes, or as 500M or 4G, would be right" in refused.stderr
+    assert "is not a size; expected a number of bytes, such as 500M or 4G" in refused.stderr
 
 
 def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> No
 def test_a_packet_of_stdin_is_explained() -> None:
     result = dossim("explain", *HOST, "--", "-#2", stdin=FLOOD)
     assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
-    message = "-: which packet? Write /dev/stdin#0 for the first"  # -#0 is no argument but behind --
+    message = "-: packet number missing; /dev/stdin#0 is the first packet"  # -#0 is no argument but behind --
     assert message in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
 
 

@@ -119,7 +119,7 @@ def test_a_header_checksum_of_0_confirms_no_drop() -> None:
     result = told([without(frame(4, 17, None), header_checksum=False)])
     end = result.prediction.disposition(0)
     assert (end.fate, end.stage) == (Fate.UNDETERMINED, Stage.IP_INPUT)
-    assert any("judged both ways" in sentence for sentence in result.about)
+    assert any("predicted both ways" in sentence for sentence in result.about)
     made = told([without(frame(4, 17, None), header_checksum=False)], recorded=False)
     assert fates(made) == [Fate.DROPPED]
 
@@ -166,5 +166,5 @@ def test_cut_packets_that_claim_more_than_memory_are_not_sent() -> None:
         record=np.arange(len(rows)),
         timestamp_ns=one.timestamp_ns[rows],
     )
-    with pytest.raises(CaptureError, match=r"at their length on the wire take 6,554,900,000 bytes; at most"):
+    with pytest.raises(CaptureError, match=r"take 6,554,900,000 bytes at their length on the wire; at most"):
         assert judged(claims, None).sent

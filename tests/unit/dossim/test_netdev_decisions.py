@@ -42,7 +42,7 @@ from tests.unit.dossim.xdp_decisions import (
 )
 from tests.unit.dossim.xdp_rows import ECHO, NO_DOUBT, ROWS, SSH
 
-HEADERS, NOT_SOUND = "its protocol cannot be known here (extension header)", "tagged, or no IP header"
+HEADERS, NOT_SOUND = "its protocol cannot be determined here (extension header)", "tagged, or no IP header"
 # What an XDP program knows, or says in other words: these all go on to raw.
 LESS = {
     "TCP behind destination options": HEADERS,
@@ -67,7 +67,7 @@ LESS = {
     "behind two tags": NOT_SOUND,
     "a VLAN's": NOT_SOUND,
     "a VLAN's in a priority tag": NOT_SOUND,
-    "options": "its ports cannot be known here (IP options)",
+    "options": "its ports cannot be determined here (IP options)",
 }
 
 
@@ -109,7 +109,7 @@ OWN = [
     Row("options, the source alone denied", NO_DOUBT, with_options(transport(TCP), TCP), 0),
     Row("options, any TCP denied", policy(Rule(DENY, protocol=TCP)), with_options(transport(TCP), TCP), 0),
     Row("options, and a type of ICMP", ECHO, with_options(icmp(8), ICMP), None,
-        "its ICMP type cannot be known here (IP options)"),
+        "its ICMP type cannot be determined here (IP options)"),
     Row("options, a protocol without ports", SSH, with_options(bytes(8), 47), 0),
     Row("options, perhaps to a failsafe", SSH, with_options(transport(TCP), TCP), None, "failsafe tcp/22 might apply"),
     Row("a first fragment to a port", WEB, four(transport(UDP, size=16), UDP, fragment=MORE), 0),
@@ -118,7 +118,7 @@ OWN = [
     Row("a later fragment from a listed source", NO_DOUBT, four(bytes(16), UDP, fragment=3), 0),
     Row("options behind IPv6, the source alone denied", NO_DOUBT, six(options(TCP) + transport(TCP), 60), 0),
     Row("passed on before its tier asks for ports, and the next tier asks for them", TWO_TIERS, PADDED, None,
-        "gnp/p ingress[0] might match: its ports cannot be known here (4 of 8"),
+        "gnp/p ingress[0] might match: its ports cannot be determined here (4 of 8"),
     Row("the same of a protocol", resources(untracked("a", Rule(PASS, source=LISTED), Rule(ALLOW, protocol=TCP),
                                                       tier="first"), untracked("p", Rule(DENY, protocol=UDP)),
                                             tiers=(Tier("first", order=1.0),)),

@@ -184,7 +184,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a file header cut short": (pcap([])[:10], "the file header is cut short: needs 24 bytes, 10 are there; copy"),
     "a record of absurd length": (HUGE, "record 0 at byte 24 claims 4,294,967,280 bytes, no packet has more than 26"),
     "a section header cut short": (section()[:20], "no section header of pcapng: it is cut short: needs 28 bytes, 20"),
-    "a block of impossible length": (section() + struct.pack("<III", 1, 13, 0), "its length is 13, a multiple of 4"),
+    "a block of impossible length": (
+        section() + struct.pack("<III", 1, 13, 0),
+        "its length is 13; expected a multiple of 4",
+    ),
     "a section without byte order": (
         struct.pack("<III", SECTION, 28, 0) + bytes(16),
         "no byte-order magic, found 00 00",
@@ -251,7 +254,7 @@ UP_TO_THERE: dict[str, tuple[bytes, int, str]] = {
         BLOCKS + enhanced("<", FRAMES[1], number=1) + interface(), 1, "it names interface 1, 1 are described",
     ),
     "a section of no byte order": (BLOCKS + block("<", SECTION, bytes(16)), 1, "no byte-order magic"),
-    "an odd length": (BLOCKS + struct.pack("<III", 6, 107, 0) + bytes(200), 1, "its length is 107, a multiple of 4"),
+    "an odd length": (BLOCKS + struct.pack("<III", 6, 107, 0) + bytes(200), 1, "its length is 107; expected a multiple of 4"),
     "lengths that differ": (BLOCKS + BLOCKS[48:-4] + bytes(4), 1, "its length is 108 at its begin and 0 at its end"),
 }  # fmt: skip
 

@@ -137,7 +137,7 @@ def test_a_header_that_wants_much_memory(write: Write) -> None:
 
 def test_memory_that_is_available_is_a_limit(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_available_memory", lambda: 4000)
-    message = r"the capture has more than 1.953 KiB, half of the memory that is available here; a larger --max-size"
+    message = r"the capture has more than 1.953 KiB, half of the memory that is available here; use a larger --max-size"
     path = write(PLAIN + PLAIN[24:])
     with pytest.raises(CaptureError, match=message):
         read_capture(path)
@@ -165,14 +165,14 @@ def test_what_a_scenario_names_is_a_regular_file(tmp_path: Path, kind: str) -> N
     path = tmp_path / "x.pcap"
     if kind == "pipe":
         os.mkfifo(path)
-        wanted = "a named pipe is not read here; a regular file would be right"
+        wanted = "a named pipe cannot be read here; expected a regular file"
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(str(path))
         wanted = "cannot be read: No such device or address"
     elif kind == "device":
         path.symlink_to("/dev/zero")
-        wanted = "a character device is not read here; a regular file would be right"
+        wanted = "a character device cannot be read here; expected a regular file"
     elif kind == "folder":
         path.mkdir()
         wanted = "cannot be read: Is a directory"

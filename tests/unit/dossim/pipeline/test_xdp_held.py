@@ -149,7 +149,7 @@ def test_explain_names_the_first_rule_that_is_left_to_raw() -> None:
 
 
 def test_explain_says_why_there_is_no_program() -> None:
-    assert notes(policy(Rule(Action.LOG)), tcp(), Mode.NATIVE) == ["it would hold no rule: none denies anything"]
+    assert notes(policy(Rule(Action.LOG)), tcp(), Mode.NATIVE) == ["it would hold no rule: there is no Deny"]
     assert notes(policy(Rule(Action.LOG)), tcp(), Mode.OFFLOAD) == ["it would hold no rule: its action is Log"]
     assert notes(Resources(), tcp(), Mode.NATIVE) == ["it would hold no rule: no rule applies"]
 

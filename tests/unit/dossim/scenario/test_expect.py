@@ -148,7 +148,7 @@ def test_conntrack_entries_are_not_counted_by_what_was_sent_for_cut_packets() ->
     none = ConntrackExpectation(Bounds(0, 0))
     assert outcome(none, tracked=0).holds is True
     assert outcome(none, tracked=0, undetermined=[3]).holds is False
-    assert outcome(none, tracked=0, undetermined=[3]).found == "0 entries; of 1 more packet it is undetermined"
+    assert outcome(none, tracked=0, undetermined=[3]).found == "0 entries; 1 more packet is undetermined"
     assert outcome(ConntrackExpectation(Bounds(4, None)), tracked=4, undetermined=[3]).holds is False
     assert outcome(ConntrackExpectation(Bounds(3, 5)), tracked=4, undetermined=[3]).holds is True
 

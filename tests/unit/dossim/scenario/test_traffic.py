@@ -64,7 +64,7 @@ def test_a_capture_beyond_the_limits_is_not_read_to_its_end(tmp_path: Path) -> N
     row = CaptureTraffic("c", bomb, Position("x.yaml", 4, 5))
     few = Limits(packets=10_000, total_bytes=1 << 20)
     tracemalloc.start()
-    with pytest.raises(CaptureError, match=r"bomb.pcap.gz: .* unpack to more than 1.61 MiB, .*; --allow-large"):
+    with pytest.raises(CaptureError, match=r"bomb.pcap.gz: .* unpack to more than 1.61 MiB, .*; use --allow-large"):
         build_traffic([row], HOST, path="x", limits=few)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

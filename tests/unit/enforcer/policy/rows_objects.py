@@ -141,7 +141,7 @@ PROFILES = [
     Row("Profile", "its rules",
         "{ingress: [{action: Allow}], egress: [{action: Allow, source: {nets: [10.0.0.0/8]}}]}",
         "{egress: [{action: Allow, source: {nets: [10.0.0.1/8]}}]}",
-        "5:45: spec.egress[0].source.nets[0]: host bits are set in '10.0.0.1/8'; would be right: 10.0.0.0/8"),
+        "5:45: spec.egress[0].source.nets[0]: host bits are set in '10.0.0.1/8'; expected 10.0.0.0/8"),
     Row("Profile", "services in either list", "{ingress: [{action: Allow, destination: {services: {name: a}}}]}",
         "{ingress: [{action: Allow, destination: {services: {namespace: a}}}]}",
         "5:54: spec.ingress[0].destination.services.name: this field is required and absent"),

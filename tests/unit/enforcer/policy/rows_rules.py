@@ -71,7 +71,7 @@ RULES = [
     Row("GlobalNetworkPolicy", "a range of ports",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: ['1:65535']}}]}",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: ['2:1']}}]}",
-        "5:61: spec.ingress[0].source.ports[0]: the range '2:1' ends before it begins; would be right: '1:2'"),
+        "5:61: spec.ingress[0].source.ports[0]: the range '2:1' ends before it begins; expected '1:2'"),
     Row("GlobalNetworkPolicy", "port 0", "{ingress: [{action: Deny, protocol: TCP, source: {ports: [1]}}]}",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: [0]}}]}",
         "5:61: spec.ingress[0].source.ports[0]: 0 is outside 1..65535"),
@@ -88,7 +88,7 @@ RULES = [
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: ['30000:32767']}}]}",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: ['30000-32767']}}]}",
         "5:61: spec.ingress[0].source.ports[0]: expected a port number, a range 'first:last' or a port name "
-        "of 1..15 lower case letters, digits and '-', one letter at least, found '30000-32767'; would be right: "
+        "of 1..15 lower case letters, digits and '-', one letter at least, found '30000-32767'; expected "
         "'30000:32767'"),
     Row("GlobalNetworkPolicy", "several ports in one",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: [80, 443]}}]}",
@@ -100,7 +100,7 @@ RULES = [
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: ['22']}}]}",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: [' 22']}}]}",
         "5:61: spec.ingress[0].source.ports[0]: expected a port number, a range 'first:last' or a port name "
-        "of 1..15 lower case letters, digits and '-', one letter at least, found ' 22'; would be right: 22"),
+        "of 1..15 lower case letters, digits and '-', one letter at least, found ' 22'; expected 22"),
     Row("GlobalNetworkPolicy", "the IP version of protocol 1", "{ingress: [{action: Deny, ipVersion: 4, protocol: 1}]}",
         "{ingress: [{action: Deny, ipVersion: 6, protocol: 1}]}",
         "5:40: spec.ingress[0].ipVersion: protocol: ICMP is of IP version 4, found 6"),
@@ -122,11 +122,11 @@ RULES = [
         "5:60: spec.ingress[0].source.ports: 51 items; at most 50 are allowed"),
     Row("GlobalNetworkPolicy", "a net and its mask", "{ingress: [{action: Deny, source: {nets: [10.0.0.1/32]}}]}",
         "{ingress: [{action: Deny, source: {nets: [10.0.0.1]}}]}",
-        "5:45: spec.ingress[0].source.nets[0]: a net in a rule needs a mask, found '10.0.0.1'; would be right: "
+        "5:45: spec.ingress[0].source.nets[0]: a net in a rule needs a mask, found '10.0.0.1'; expected "
         "10.0.0.1/32"),
     Row("GlobalNetworkPolicy", "a net and host bits", "{ingress: [{action: Deny, source: {nets: ['fd00::/8']}}]}",
         "{ingress: [{action: Deny, source: {nets: ['fd00::1/8']}}]}",
-        "5:45: spec.ingress[0].source.nets[0]: host bits are set in 'fd00::1/8'; would be right: fd00::/8"),
+        "5:45: spec.ingress[0].source.nets[0]: host bits are set in 'fd00::1/8'; expected fd00::/8"),
     Row("GlobalNetworkPolicy", "the number of nets",
         "{ingress: [{action: Deny, source: {nets: [~256*10.0.0.0/8, ~]}}]}",
         "{ingress: [{action: Deny, source: {nets: [~257*10.0.0.0/8, ~]}}]}",
