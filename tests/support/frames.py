@@ -1,7 +1,7 @@
 """Hypothesis strategies for frames: sound, mutated, cut short, fragmented. Addresses and ports are few, so that rules
 hit.
 
-Frames are put together from octets, not with Scapy: properties need tens of thousands of them.
+Frames are put together from bytes, not with Scapy: properties need tens of thousands of them.
 """
 
 from __future__ import annotations
@@ -80,26 +80,26 @@ def segment(protocol: int, source: str, destination: str, ports: tuple[int, int]
     if protocol == 58:
         return _checked(protocol, source, destination, bytes([ports[0] % 256, ports[1] % 4]) + bytes(6) + data, 2)
     if protocol == 1:
-        octets = bytes([ports[0] % 20, ports[1] % 4]) + bytes(6) + data
-        return octets[:2] + internet_checksum(octets).to_bytes(2, "big") + octets[4:]
+        buf = bytes([ports[0] % 20, ports[1] % 4]) + bytes(6) + data
+        return buf[:2] + internet_checksum(buf).to_bytes(2, "big") + buf[4:]
     return front + data
 
 
-def _checked(protocol: int, source: str, destination: str, octets: bytes, at: int) -> bytes:
+def _checked(protocol: int, source: str, destination: str, buf: bytes, at: int) -> bytes:
     pseudo = ip_address(source).packed + ip_address(destination).packed
-    pseudo += len(octets).to_bytes(4, "big") + protocol.to_bytes(4, "big")
-    checksum = internet_checksum(pseudo, octets) or 0xFFFF
-    return octets[:at] + checksum.to_bytes(2, "big") + octets[at + 2 :]
+    pseudo += len(buf).to_bytes(4, "big") + protocol.to_bytes(4, "big")
+    checksum = internet_checksum(pseudo, buf) or 0xFFFF
+    return buf[:at] + checksum.to_bytes(2, "big") + buf[at + 2 :]
 
 
 def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, bytes]:
     protocol = draw(st.one_of(choice((6, 17)), choice(PROTOCOLS)))
     ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
     data = draw(_mostly((b"",), (bytes(1300),))) + draw(st.binary(max_size=24))
-    octets = segment(protocol, source, destination, ports, data)
+    buf = segment(protocol, source, destination, ports, data)
     if draw(st.integers(0, 5)) == 0:
-        octets = octets[: draw(st.integers(0, len(octets)))]
-    return protocol, octets
+        buf = buf[: draw(st.integers(0, len(buf)))]
+    return protocol, buf
 
 
 @cache
@@ -107,9 +107,9 @@ def _segments(draw: st.DrawFn, source: str, destination: str) -> tuple[int, byte
 def packets4(draw: st.DrawFn) -> bytes:
     source = draw(_mostly(SOURCES4, ODD_SOURCES4))
     destination = draw(_mostly((ME4,), ODD_DESTINATIONS4))
-    protocol, octets = _segments(draw, source, destination)
+    protocol, buf = _segments(draw, source, destination)
     return ipv4(
-        octets,
+        buf,
         source=source,
         destination=destination,
         protocol=protocol,
@@ -127,15 +127,15 @@ def packets4(draw: st.DrawFn) -> bytes:
 def packets6(draw: st.DrawFn) -> bytes:
     source = draw(_mostly(SOURCES6, ODD_SOURCES6))
     destination = draw(_mostly((ME6,), ODD_DESTINATIONS6))
-    protocol, octets = _segments(draw, source, destination)
+    protocol, buf = _segments(draw, source, destination)
     for kind in draw(_extension_kinds()):
-        octets = _extension(draw, kind, protocol) + octets
+        buf = _extension(draw, kind, protocol) + buf
         protocol = kind
     if draw(st.integers(0, 40)) == 0:
         for _ in range(9):
-            octets, protocol = bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + octets, 60
+            buf, protocol = bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + buf, 60
     hop_limit = draw(_mostly((64,), (0, 1, 2)))
-    return ipv6(octets, source=source, destination=destination, next_header=protocol, hop_limit=hop_limit)
+    return ipv6(buf, source=source, destination=destination, next_header=protocol, hop_limit=hop_limit)
 
 
 @cache
@@ -165,9 +165,9 @@ def fragments(draw: st.DrawFn) -> list[bytes]:
     source, destination = (draw(choice(SOURCES4)), ME4) if is_four else (draw(choice(SOURCES6)), ME6)
     ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
     protocol = draw(choice((6, 17)))
-    octets = segment(protocol, source, destination, ports, bytes(draw(st.integers(0, 60))))
+    buf = segment(protocol, source, destination, ports, bytes(draw(st.integers(0, 60))))
     step = draw(choice((8, 16, 24)))
-    pieces = [(at, octets[at : at + step], at + step < len(octets)) for at in range(0, len(octets), step)]
+    pieces = [(at, buf[at : at + step], at + step < len(buf)) for at in range(0, len(buf), step)]
     pieces = _disturbed(draw, pieces)
     ident, tos = draw(st.integers(0, 2)), draw(_mostly((0,), (1, 3)))
     if is_four:

@@ -158,7 +158,8 @@ def test_what_it_passed_says_why_where_raw_drops_it() -> None:
     raw = next(hop for hop in hops if hop.stage is Stage.RAW)
     assert raw.entry == "gnp/p ingress[0]"
     assert raw.note == (
-        "driver passed it: failsafe tcp/22 might apply: its ports cannot be determined here (19 of 20 bytes of its header)"
+        "driver passed it: failsafe tcp/22 might apply: "
+        "its ports cannot be determined here (19 of 20 bytes of its header)"
     )
 
 
