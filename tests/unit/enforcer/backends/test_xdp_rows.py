@@ -410,7 +410,7 @@ def test_the_program_is_told_what_it_need_not_look_at(entry: Entry, asks: set[st
 def test_pages_and_rows_of_the_same_content_are_stored_once() -> None:
     many = plan_of(*(deny(protocol=TCP, destination=AddressMatch(ports=ports((n, n)))) for n in range(0, 65536, 256)))
     found = render(many).ports
-    # A page for each high octet of destinations; what is the same for all low octets needs none.
+    # A page for each high byte of destinations; what is the same for all low bytes needs none.
     assert (found.pages.shape, len(found.rows)) == ((256, 256), 1 + 257)
     assert not (render(plan_of(ALL)).ports.directories & NEXT_IS_PAGE).any()
 
@@ -432,8 +432,8 @@ def test_what_is_not_held_asks_for_nothing() -> None:
 
 def test_rows_of_classes_come_in_the_order_given() -> None:
     plan = plan_of(ELSEWHERE)
-    octets = address_rows(plan, {7: frozenset({"n:10.0.0.0/8", "of another interface"}), 0: frozenset()})
-    assert [octets[at] for at in (0, 4 * ROW_BYTES)] == [1, 0]
+    buf = address_rows(plan, {7: frozenset({"n:10.0.0.0/8", "of another interface"}), 0: frozenset()})
+    assert [buf[at] for at in (0, 4 * ROW_BYTES)] == [1, 0]
 
 
 def test_the_largest_policy_renders() -> None:

@@ -56,10 +56,10 @@ def test_classes_up_to_the_highest_are_told_apart() -> None:
 def test_lists_are_aligned_to_their_size() -> None:
     image = build4(classify(TABLES["lists of every size"]).segments4)
     kinds = image.root >> 28
-    offset, octets = (image.root & 0x0FFFFFFF).astype(np.int64) * 16, 8 << kinds.astype(np.int64)
+    offset, buf = (image.root & 0x0FFFFFFF).astype(np.int64) * 16, 8 << kinds.astype(np.int64)
     assert set(kinds[:15].tolist()) == {1, *range(1, 15)}
-    assert (offset[:15] % octets[:15] == 0).all()
-    assert (octets <= TABLE_PAGE_BYTES).all()
+    assert (offset[:15] % buf[:15] == 0).all()
+    assert (buf <= TABLE_PAGE_BYTES).all()
 
 
 def test_the_abi_spells_a_small_list_so() -> None:
@@ -72,7 +72,7 @@ def test_the_abi_spells_a_small_list_so() -> None:
 
 
 def test_memory() -> None:
-    """100,000 addresses at random: the root and 8 octets a segment at most, in whole pages."""
+    """100,000 addresses at random: the root and 8 bytes a segment at most, in whole pages."""
     found = np.unique(np.random.default_rng(1).integers(0, 1 << 32, size=100_000, dtype=np.uint32))
     image = build4(classify({"a": Nets(found, np.full(len(found), 32, np.uint8))}).segments4)
     assert image.root.nbytes == 1 << 18
