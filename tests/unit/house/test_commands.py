@@ -27,7 +27,7 @@ from enforcer.model.vocabulary import Answer, Backend, Mode
 from tests.support.frames import ME4, ethernet, ipv4, segment
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md")] + sorted(ROOT.glob("docs/*.md"))
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + sorted(ROOT.glob("docs/*.md"))
 COMMANDS = {"dossim": dossim, "enforcer": enforcer}
 # Neither root, nor traffic, nor an hour: these are run as they stand.
 HARMLESS = {"validate", "lint", "plan", "selector", "explain", "predict"}
@@ -131,6 +131,9 @@ def test_it_is_a_verb_of_run(item: Shown) -> None:
     """``bench`` and ``kernels`` hand their options on: these are looked for in the program that takes them."""
     verb, *rest = item.words[1:]
     assert f"\n{verb})" in (ROOT / "run").read_text(), f"{item}: no such verb"
+    if verb == "test":  # the rest is pytest's
+        assert not [path for path in rest if path.startswith("tests/") and not (ROOT / path).exists()], str(item)
+        return
     takers = {"bench": "bench/bench_xdp.py", "kernels": "tests/kernels/boot.py", "lock": "run"}
     for option in (word for word in rest if word.startswith("--") and word != "--"):
         assert f"{option}" in (ROOT / takers[verb]).read_text(), f"{item}: no such option"
