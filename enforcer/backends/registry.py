@@ -55,7 +55,7 @@ class Backends:
             yield from driver.warnings(plan, rules)
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
+        """What each entry matched at each stage: early stages first, then raw, which sees what they pass."""
         return tuple(count for driver in self._by_stage() for count in driver.counters())
 
     def status(self) -> list[tuple[Backend, Mapping[str, Holding]]]:

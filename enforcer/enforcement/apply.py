@@ -1,14 +1,14 @@
-"""Enforcer: one pass from resources to the kernel of the calling thread's network namespace, and the way back.
+"""Enforcer: one pass from resources to the kernel, in the calling thread's network namespace; status, counters, detach.
 
 Order of a pass: first what can fail without touching the kernel (compile, plan, render); then XDP; then raw; then
-netdev ingress, if asked for; last of all XDP lets go of interfaces that are to have none. No order opens a hole,
-because XDP and raw each drop at every moment what the old and the new policy both drop. XDP goes first so that new deny
-entries take effect as early as they can, and so that a refusal to attach is known before raw is touched.
+netdev ingress, if requested; last, XDP is detached from interfaces that should have none. No order leaves a gap,
+because XDP and raw each drop at every moment what both the old and the new policy drop. XDP goes first so that new Deny
+entries take effect as early as possible, and so that a rejected attachment is known before raw is changed.
 
-An interface the kernel refuses a mode is planned again without that mode. One that refuses a mode asked for by name is
-left in the mode it has, with the new policy, or in raw if it had none; then the refusal is raised, with what was done.
-Where the XDP part fails as a whole, what it enforces stays, raw is applied, and the failure is raised. Where raw fails,
-XDP lets go of nothing.
+If the kernel rejects a mode on an interface, the interface is planned again without that mode. If the mode was
+requested by name, the interface keeps the mode it has, with the new policy, or uses raw if it had none; then the error
+is raised, with what was done. If XDP fails as a whole, what it enforces stays, raw is applied, and the error is raised.
+If raw fails, XDP is detached from nothing.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from enforcer.policy.ruletable import RuleTable
 
 @dataclass(frozen=True)
 class Applied:
-    """What a pass did. ``changes`` is empty when the kernel already was as it should be; ``fallbacks`` say for each
-    interface why earlier modes are not used; ``warnings`` are what the operator may not have meant.
+    """The result of a pass. ``changes`` is empty if the kernel state was already as desired. ``fallbacks`` state for
+    each interface why earlier modes are not used. ``warnings``: what the operator may not have intended.
     """
 
     plan: Plan
@@ -55,7 +55,7 @@ class Applied:
 
 
 class ModeRefusedError(UnsupportedKernelError):
-    """An interface refuses the mode asked for by name. Everything else was done: ``applied`` says what."""
+    """An interface rejects the mode requested by name. Everything else was done; ``applied`` has it."""
 
     def __init__(self, message: str, applied: Applied) -> None:
         super().__init__(message)
@@ -63,13 +63,13 @@ class ModeRefusedError(UnsupportedKernelError):
 
 
 class Enforcer:
-    """Enforces what concerns ``node``. With ``interfaces`` only on these; any other of ours is let go.
+    """Enforces the policy of ``node``. With ``interfaces`` only on these; all others are detached.
 
-    ``pin_root`` is where BPF objects are pinned; by default each network namespace has a directory of its own.
-    ``toolchain`` says who compiles the XDP program, ``raw`` which netfilter holds the raw part. ``netdev``: where there
-    is no XDP, nf_tables drops at netdev ingress. ``registry`` names the backends.
+    ``pin_root``: where BPF objects are pinned; by default a directory for each network namespace. ``toolchain``: what
+    compiles the XDP program. ``raw``: the raw backend. ``netdev``: nf_tables drops at netdev ingress on interfaces
+    without XDP. ``registry``: the backends.
 
-    Keeps no sockets: every call acts in the network namespace its thread is in then.
+    Keeps no sockets: every call acts in the current network namespace of its thread.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class Enforcer:
         self.netdev = netdev
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
-        self.stopping = threading.Event()  # set: another enforcer's pass is no longer waited for
+        self.stopping = threading.Event()  # set: do not wait for the pass of another enforcer
         self._registry = registry
         self._probes = ProbeCache()
         self._compiler = Compiler()
         self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
-        """Make the kernel enforce the resources; doing it again changes nothing.
+        """Make the kernel enforce the resources. A second call changes nothing.
 
         Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
-        this host cannot enforce; UnsupportedKernelError when a mode asked for by name is refused.
+        this host cannot enforce; UnsupportedKernelError when a mode requested by name is rejected.
         """
         felix = resources.felix_for(self.node)
         backends = self.backends(felix)
@@ -126,9 +126,9 @@ class Enforcer:
         return applied
 
     def enforceable(self, resources: Resources) -> tuple[Resources, dict[str, str]]:
-        """The resources without the untracked policies that cannot be enforced, and these by name, with the reason.
+        """The resources without the untracked policies that cannot be enforced, and those policies with their reasons.
 
-        Each is tried for itself, with nothing changed. Raises HostError as :meth:`apply` does.
+        Each policy is checked separately, without any change. Raises HostError like :meth:`apply`.
         """
         felix = resources.felix_for(self.node)
         backends = self.backends(felix)
@@ -146,25 +146,25 @@ class Enforcer:
         return replace(resources, policies=kept), refused
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry matched at each stage: the early ones first, then raw, which sees what they let pass."""
+        """What each entry matched at each stage: early stages first, then raw, which sees what they pass."""
         return self.backends().counters()
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Remove what is ours from these interfaces (None: all of it); a sentence for each thing removed."""
+        """Remove everything of the enforcer from these interfaces (None: from all); one sentence for each removal."""
         with namespace_lock(stopping=self.stopping):
             return self.backends().detach(interfaces)
 
     def status(self) -> tuple[InterfaceStatus, ...]:
-        """What is enforced now, whoever applied it."""
+        """What is enforced now, by any process."""
         return read_status(self.backends())
 
     def entries(self) -> frozenset[str]:
-        """The names of the entries that are enforced now, wherever."""
+        """The names of the entries that are enforced now, at any stage."""
         held = self.backends().status()
         return frozenset(name for _, found in held for item in found.values() for name in item.entries)
 
     def backends(self, felix: FelixConfiguration | None = None) -> Backends:
-        """All backends, as this configuration sets them, in the network namespace of the calling thread."""
+        """All backends with this configuration, in the network namespace of the calling thread."""
         felix = felix or FelixConfiguration("default")
         return self._registry.make(Setup(felix, self.pin_root, self.toolchain))
 
@@ -180,7 +180,7 @@ class Enforcer:
         felix: FelixConfiguration,
         backends: Backends,
     ) -> ApplyRequest:
-        """What these resources want of the interfaces that are ``present``, and what the host says to it."""
+        """The request for these resources on the ``present`` interfaces, with the host's facts."""
         tables = self._tables(resources, present)
         request = ApplyRequest(
             tables,
@@ -195,11 +195,11 @@ class Enforcer:
         return replace(request, facts=probe_for(request, present, backends, self._probes))
 
     def _check(self, request: ApplyRequest, backends: Backends) -> None:
-        """Raises UnsupportedRuleError. Raw holds every entry: what it cannot say is refused before anything changes."""
+        """Raises UnsupportedRuleError. Raw holds every entry: what it cannot express is rejected before any change."""
         backends.check(request.plan(ModeChoice.RAW))
 
     def _with_kernel_names(self, resources: Resources, present: Mapping[str, InterfaceState]) -> Resources:
-        """Alternative names of interfaces resolved; the same object for the same input, which others keep by."""
+        """Resolve alternative interface names. The same input yields the same object, which serves as a cache key."""
         names = {other: item.name for item in present.values() for other in item.alternative_names}
         known, known_names, renamed = self._renamed
         if known is not resources or known_names != names:
@@ -208,10 +208,10 @@ class Enforcer:
         return renamed
 
     def _tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[RuleTable]:
-        """The table of each interface that has an endpoint with untracked entries, there or named by its endpoint."""
+        """The table of each interface with untracked entries, whether it exists or only an endpoint names it."""
         named = {item.interface_name for item in resources.host_endpoints if item.node == self.node}
         tables: list[RuleTable] = []
-        unsupported: dict[str, None] = {}  # interfaces share policies, and so their faults: each is said once
+        unsupported: dict[str, None] = {}  # interfaces share policies, and so their errors: report each once
         for name in (*present, *sorted(named - present.keys() - {"", ANY_INTERFACE})):
             if self._interfaces is not None and name not in self._interfaces:
                 continue

@@ -1,8 +1,8 @@
-"""Negotiating modes: the kernel has the last word on them, so plan, try, and plan again without what it refused.
+"""Negotiates XDP modes with the kernel: plan, apply, and plan again without the modes that the kernel rejected.
 
-Whatever becomes of XDP, each interface ends with a plan that raw can be made of. An interface that refuses a mode is
-planned without it. An XDP part that fails as a whole (no descriptors left, a BPF file system that is read-only, a bug)
-is left as it is in the kernel, and raw goes on without it.
+Whatever happens to XDP, each interface ends with a plan that raw can apply. An interface that rejects a mode is planned
+without it. If XDP fails as a whole (no descriptors left, a read-only BPF file system, a bug), its kernel state stays
+unchanged, and raw continues without it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from enforcer.system.directories import UnusableDirectoryError
 
 @dataclass
 class Negotiated:
-    """``impossible``: interfaces that refuse the mode asked for by name, and the sentence that says so.
+    """``impossible``: interfaces that reject the requested mode, with the error message.
 
-    ``failed``: why the XDP part as a whole could not be done; None where it was. What XDP enforced then stays.
-    ``released``: what was done last, when raw was in place.
+    ``failed``: why XDP failed as a whole; None if it did not. What XDP enforced then stays. ``released``: changes made
+    last, when raw was in place.
     """
 
     plan: Plan
@@ -49,9 +49,9 @@ class Negotiated:
 
 
 def negotiate_modes(request: ApplyRequest, driver: ModeDriver, cache: ProbeCache, *, dry_run: bool) -> Negotiated:
-    """Apply XDP as far as it can be had. Whatever goes wrong is in the answer, for raw is still to come."""
+    """Apply XDP as far as possible. Errors are returned, not raised, because raw comes next."""
     try:
-        with suppress(UnusableDirectoryError):  # applying refuses then, and says why
+        with suppress(UnusableDirectoryError):  # applying reports the reason
             enforced = {name: MODE_OF_STAGE[stage] for name, stage in driver.interfaces().items()}
             request = replace(request, enforced=enforced)
         if request.choice is not ModeChoice.RAW and (probe := driver.probe()).answer is Answer.NO:
@@ -62,22 +62,22 @@ def negotiate_modes(request: ApplyRequest, driver: ModeDriver, cache: ProbeCache
 
 
 def release(negotiated: Negotiated, driver: ModeDriver, *, dry_run: bool) -> None:
-    """Have XDP let go of what the plan has none for, now that raw enforces there; nothing where XDP failed."""
+    """Detach XDP from interfaces that the plan has without XDP, now that raw enforces there. Nothing if XDP failed."""
     if negotiated.failed:
         return
     try:
         negotiated.released = tuple(driver.release(negotiated.plan, dry_run=dry_run))
-    except UnusableDirectoryError:  # a warning says so
+    except UnusableDirectoryError:  # there is a warning already
         return
     except Exception as error:
         negotiated.failed = failure(error)
 
 
 def _apply_until_agreed(request: ApplyRequest, driver: ModeDriver, cache: ProbeCache, *, dry_run: bool) -> Negotiated:
-    """Apply until nothing is refused any more.
+    """Apply until nothing is rejected.
 
-    Ends whatever the driver answers: a round is followed by another only if it ruled out a mode of an interface that no
-    round before had ruled out, and there are no more rounds than such pairs.
+    This ends whatever the driver answers: another round follows only if a round ruled out a new pair of interface and
+    mode, and the number of rounds is limited to the number of such pairs.
     """
     changes: list[str] = []
     ruled_out: dict[str, dict[Mode, str]] = {}
@@ -93,11 +93,11 @@ def _apply_until_agreed(request: ApplyRequest, driver: ModeDriver, cache: ProbeC
             negotiated.changes = changes
             negotiated.warnings = unexpected
             return negotiated
-    return without_xdp(request, InternalError("XDP refuses modes that were not asked for"), changes)
+    return without_xdp(request, InternalError("XDP rejects modes that were not requested"), changes)
 
 
 def without_xdp(request: ApplyRequest, error: Exception, changes: Sequence[str] = ()) -> Negotiated:
-    """What is agreed on where XDP is not to be touched: interfaces stay in the mode they are in, raw is for all."""
+    """The result when XDP is not touched: interfaces keep their mode, raw is applied for all."""
     plans = [item for table in request.tables for item in _as_it_is(table, request.facts, request)]
     return Negotiated(Plan(request.facts.node, tuple(plans)), changes=list(changes), failed=failure(error))
 
@@ -105,9 +105,9 @@ def without_xdp(request: ApplyRequest, error: Exception, changes: Sequence[str] 
 def plan_for(
     request: ApplyRequest, cache: ProbeCache, ruled_out: Mapping[str, Mapping[Mode, str]] | None = None
 ) -> Negotiated:
-    """The plan as far as is known. An interface that refuses the mode asked for stays in the one it is in, else in raw.
+    """The plan with present knowledge. An interface that rejects the requested mode keeps its mode, else uses raw.
 
-    ``ruled_out``: modes refused in this pass, with the reasons.
+    ``ruled_out``: modes rejected in this pass, with the reasons.
     """
     facts = _without_modes(cache.with_refusals(request.facts), ruled_out or {})
     planned: list[InterfacePlan] = []
@@ -138,7 +138,7 @@ def _without_modes(facts: HostFacts, ruled_out: Mapping[str, Mapping[Mode, str]]
     corrected = {item.name: item for item in facts.interfaces}
     for name, reasons in ruled_out.items():
         item = corrected.get(name, InterfaceFacts(name))
-        answers = {mode: Probe(Answer.NO, f"refused when attaching: {reason}") for mode, reason in reasons.items()}
+        answers = {mode: Probe(Answer.NO, f"rejected when attaching: {reason}") for mode, reason in reasons.items()}
         corrected[name] = replace(item, modes={**item.modes, **answers})
     return replace(facts, interfaces=tuple(corrected.values()))
 
@@ -185,14 +185,14 @@ def _learn(
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Free what the frames of an error hold: maps half made are descriptors and cache that raw may be in need of."""
+    """Free what the frames of an error hold: half-created maps use descriptors and memory that raw may need."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def failure(error: Exception) -> EnforcerError:
-    """The error to end with. What the system refused (OSError, no thread, no cache) is the host's, all else ours."""
+    """The final error. What the system refused (OSError, no thread, no memory) is a HostError, the rest a bug."""
     _let_go(error)
     if isinstance(error, KernelError):
         refused = KernelError(f"XDP: {error}; raw has all of the policy", log=error.log)

@@ -1,7 +1,7 @@
-"""What an enforcer remembers between passes: nothing it needs, only what spares the host from being asked again.
+"""A cache of probe answers between passes.
 
-Probing attaches a program for a moment, and a driver that rebuilds its rings for that loses packets: too much to do at
-every resync. A refused mode would be tried, and something else be detached for it, again and again.
+Probing briefly attaches a program, and a driver that rebuilds its rings for that loses packets: too expensive for every
+resync. Without the cache a rejected mode would also be tried again in every pass, detaching the working mode each time.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Mode
 from enforcer.policy.resources import Resources
 
-_FORGET_AFTER_S = 600.0  # whatever stood in the way may be gone by then
+_FORGET_AFTER_S = 600.0  # the obstacle may have disappeared by then
 
 
 class ProbeCache:
-    """Valid in one network namespace, and for a while: :meth:`begin` each pass."""
+    """Valid in one network namespace for a limited time. Call :meth:`begin` in each pass."""
 
     def __init__(self) -> None:
         self._inode = 0
@@ -31,7 +31,7 @@ class ProbeCache:
         self._refused: dict[tuple[str, int], dict[Mode, str]] = {}
 
     def begin(self, resources: Resources) -> None:
-        """Forget what is old or of another namespace, and refusals of other resources: a smaller set may fit."""
+        """Drop old answers, those of another namespace, and rejections for other resources: a smaller set may fit."""
         inode, now_s = current_inode(), time.monotonic()
         if inode != self._inode or now_s - self._since_s > _FORGET_AFTER_S:
             self._inode, self._since_s = inode, now_s
@@ -42,9 +42,9 @@ class ProbeCache:
             self._refused.clear()
 
     def facts(self, node: str, states: Sequence[InterfaceState], ours: Collection[int] = ()) -> HostFacts:
-        """Facts of these interfaces. One that looks as it did when it was probed is not disturbed again.
+        """Facts of these interfaces. An interface is probed again only if its state has changed.
 
-        ``ours``: the ids of programs that are known to be ours.
+        ``ours``: the ids of our own programs.
         """
         unknown = [state.name for state in states if state not in self._probed]
         found = probe_host(node, unknown, ours=ours)
@@ -55,14 +55,14 @@ class ProbeCache:
         return replace(found, interfaces=tuple(self._probed.values()))
 
     def refuse(self, interface: InterfaceFacts, mode: Mode, reason: str) -> None:
-        """The kernel would not attach this mode."""
+        """Record that the kernel rejected this mode."""
         self._refused.setdefault((interface.name, interface.index), {})[mode] = reason
 
     def with_refusals(self, facts: HostFacts) -> HostFacts:
-        """The facts, with a NO for each mode that was refused."""
+        """The facts, with a NO for each rejected mode."""
         return replace(facts, interfaces=tuple(map(self._corrected, facts.interfaces)))
 
     def _corrected(self, interface: InterfaceFacts) -> InterfaceFacts:
         refused = self._refused.get((interface.name, interface.index), {})
-        answers = {mode: Probe(Answer.NO, f"refused when attaching: {reason}") for mode, reason in refused.items()}
+        answers = {mode: Probe(Answer.NO, f"rejected when attaching: {reason}") for mode, reason in refused.items()}
         return replace(interface, modes={**interface.modes, **answers})

@@ -1,4 +1,4 @@
-"""What this host answers, as far as a plan needs it: interfaces by name, the raw backends, netdev ingress."""
+"""The host facts that a plan needs: interfaces by name, raw backends, netdev ingress."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from enforcer.model.vocabulary import Answer, Backend, Mode
 from enforcer.planning.plan import wants_xdp
 from enforcer.planning.raw_choice import asked_for, detected
 
-NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface is not there"))
+NOT_THERE = dict.fromkeys(Mode, Probe(Answer.NO, "the interface does not exist"))
 _NONE = OthersRules()
 _UNASKED = Probe(Answer.UNKNOWN, "not probed")
 
 
 def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None = None) -> HostFacts:
-    """What the host answers for these interfaces, for all without any. Raises UsageError for one that is not there.
+    """Host facts of these interfaces, or of all. Raises UsageError for an interface that does not exist.
 
-    What is pinned below ``pin_root`` is known to be ours.
+    Programs pinned below ``pin_root`` are ours.
     """
     states = netlink_interfaces()
     present = [item.name for item in states]
@@ -44,10 +44,11 @@ def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None
 
 
 def host_rules(raw: Sequence[RawDriver]) -> HostRules:
-    """How many rules of others each netfilter of the calling thread's network namespace has, and where Kubernetes is.
+    """The number of foreign rules in each backend of the calling thread's network namespace, and which one Kubernetes
+    uses.
 
-    As Felix's DetectBackend (``felix/environment/feature_detect_linux.go``), which does as iptables-wrappers do: where
-    Kubernetes has left its mark, else where more rules are, and the legacy tables in a draw. None of ours counts.
+    Like Felix's DetectBackend (``felix/environment/feature_detect_linux.go``) and iptables-wrappers: where Kubernetes
+    has its chains, else where there are more rules, else the legacy tables. Our own rules do not count.
     """
     found = {driver.name: driver.others_rules() for driver in raw}
     marked = [backend for backend in (Backend.NFTABLES, Backend.IPTABLES) if found.get(backend, _NONE).kubernetes]
@@ -56,8 +57,8 @@ def host_rules(raw: Sequence[RawDriver]) -> HostRules:
 
 
 def _probe_raw(raw: Sequence[RawDriver], request: ApplyRequest, rules: HostRules) -> dict[Backend, Probe]:
-    """What the raw backends answer that matter: the one asked for, else where the host's rules are; the other one only
-    where it is not to be had. (Asking iptables makes its tables.)
+    """Probe the raw backends that matter: the requested one, else the one with the host's rules; the other one only if
+    that is not available. (Probing iptables creates its tables.)
     """
     wanted, _ = asked_for(request.felix, request.raw)
     first = wanted or detected(rules)[0]
@@ -72,9 +73,9 @@ def _probe_raw(raw: Sequence[RawDriver], request: ApplyRequest, rules: HostRules
 def probe_for(
     request: ApplyRequest, present: Mapping[str, InterfaceState], backends: Backends, cache: ProbeCache
 ) -> HostFacts:
-    """What this host supports, as far as it matters to the request: probing is not free, so nothing is asked in vain.
+    """The host facts that matter to the request: probing is not free, so nothing else is probed.
 
-    ``present``: the interfaces there are, by name.
+    ``present``: the existing interfaces, by name.
     """
     if not request.tables:
         return request.facts
@@ -91,7 +92,7 @@ def probe_for(
 def _with_netdev(
     facts: HostFacts, names: Sequence[str], present: Mapping[str, InterfaceState], backends: Backends
 ) -> HostFacts:
-    """The facts with what matters to netdev ingress: nf_tables, and who takes an interface's packets before raw."""
+    """Add the facts for netdev ingress: nf_tables, and whether another device takes packets before raw."""
     answers = {name: netdev_ingress(present[name]) if name in present else NOT_THERE[Mode.GENERIC] for name in names}
     interfaces = tuple(
         replace(facts.interface(name) or InterfaceFacts(name), netdev_ingress=answer)

@@ -1,4 +1,4 @@
-"""What one pass is to enforce: the tables of this host's interfaces, and all that decides where each is enforced."""
+"""The input of one pass: the tables of this host's interfaces, and everything that decides where each is enforced."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from enforcer.policy.ruletable import RuleTable
 
 @dataclass(frozen=True)
 class ApplyRequest:
-    """What is to be enforced, on what host. ``facts`` are those known so far.
+    """What to enforce, and on what host. ``facts``: those known so far.
 
-    ``enforced`` are the interfaces that XDP enforces already, with their mode. ``absent`` are not there: raw is made
-    ready for them, whatever mode was asked for, so that they are protected from their first packet on. ``runs``:
-    what XDP holds of each table.
+    ``enforced``: the interfaces that XDP already enforces, with their mode. ``absent``: interfaces that do not exist.
+    Raw is prepared for them, whatever mode was requested, so that they are protected from their first packet on.
+    ``runs``: what XDP holds of each table.
     """
 
     tables: Sequence[RuleTable]
@@ -40,7 +40,7 @@ class ApplyRequest:
         tables: Sequence[RuleTable] | None = None,
         facts: HostFacts | None = None,
     ) -> Plan:
-        """The plan that this choice makes of these tables (None: all) on a host of these facts (None: as known)."""
+        """The plan for this choice, these tables (None: all) and these facts (None: those known)."""
         return make_plan(
             self.tables if tables is None else tables,
             facts or self.facts,

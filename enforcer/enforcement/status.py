@@ -1,6 +1,6 @@
-"""What of ours is in the kernel now, per interface: mode, stage, how full its sets are, what its entries matched.
+"""The enforcer's state in the kernel, for each interface: mode, stage, set sizes, counters.
 
-Read from pins, chains and sets alone, so it does not matter which process put them there.
+Read only from pins, chains and sets, so it does not matter which process created them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from enforcer.model.vocabulary import MODE_OF_STAGE, STAGE_OF_MODE, Backend, Mod
 
 @dataclass(frozen=True)
 class InterfaceStatus:
-    """``mode`` None: no XDP. ``counts`` has an entry once for each stage it is at, earlier stages first.
+    """``mode`` None: no XDP. ``counts`` has an entry once for each stage, earlier stages first.
     ``raw_backend`` None: nothing in raw. ``netdev``: nf_tables drops at netdev ingress.
 
-    ``present``: there is an interface of that name; rules of raw and of netdev ingress, which go by names, meet no
-    packet without. ``attached_to``: the name that the interface the XDP program is on has now.
+    ``present``: an interface of that name exists; without one, the rules of raw and netdev ingress, which match by
+    name, have no effect. ``attached_to``: the present name of the interface with the XDP program.
     """
 
     interface: str
@@ -34,7 +34,7 @@ class InterfaceStatus:
 
     @property
     def stage(self) -> Stage | None:
-        """The earliest stage that enforces anything here; None where none does, because there is no such interface."""
+        """The earliest enforcing stage; None if there is no such interface."""
         if self.mode:
             return STAGE_OF_MODE[self.mode]
         if not self.present:
@@ -43,12 +43,12 @@ class InterfaceStatus:
 
     @property
     def entries(self) -> tuple[str, ...]:
-        """The entries enforced, each once."""
+        """The enforced entries, each once."""
         return tuple(dict.fromkeys(count.entry for count in self.counts))
 
 
 def read_status(backends: Backends) -> tuple[InterfaceStatus, ...]:
-    """The status of every interface that has something of ours, by name."""
+    """The status of every interface with state of the enforcer, by name."""
     held, counts = backends.status(), backends.counters()
     present = {item.name for item in interfaces()}
     names = sorted({name for _, found in held for name in found})

@@ -1,4 +1,4 @@
-"""What the operator may not have meant, although it is no error: said with every pass. Pure."""
+"""Warnings of each pass: valid input that the operator may not have intended. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from enforcer.policy.resources import Resources
 
 
 def warnings_of(node: str, resources: Resources, plan: Plan, absent: Collection[str]) -> Iterator[str]:
-    """What the author may not have meant, although it is no error: a wrong node name, an interface not there."""
+    """Valid input that the author may not have intended: a wrong node name, a missing interface."""
     mine = [item for item in resources.host_endpoints if item.node == node]
     if not mine:
         nodes = ", ".join(sorted({item.node for item in resources.host_endpoints})) or "none at all"
-        yield f"no HostEndpoint is of node {node} (there are some of: {nodes}); nothing is enforced; see --node"
+        yield f"node {node} has no HostEndpoint (nodes with HostEndpoints: {nodes}); nothing is enforced; see --node"
     elif not plan.interfaces:
         yield f"no untracked policy (doNotTrack: true) selects a HostEndpoint of node {node}; nothing is enforced"
     for name in absent:
-        yield f"interface {name} is not there; raw is ready for it, XDP follows when it appears"
+        yield f"interface {name} does not exist; raw is ready for it, XDP follows when it appears"
     for item in resources.felix_unknown(node):
         yield (
-            f"FelixConfiguration {item.name} is not applied: no Node resource gives the labels of node {node}, which "
-            f"its nodeSelector ({item.node_selector}) looks at; add one"
+            f"FelixConfiguration {item.name} is not applied: no Node resource has the labels of node {node}, which "
+            f"its nodeSelector ({item.node_selector}) needs; add one"
         )
     for note in resources.notes:
         yield str(note)
     if resources.skipped:
-        yield f"kinds that are not acted on: {', '.join(resources.skipped)}"
+        yield f"ignored kinds: {', '.join(resources.skipped)}"

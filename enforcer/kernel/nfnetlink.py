@@ -2,7 +2,7 @@
 
 Spoken directly, without libnftables and without pyroute2's classes: for 100,000 intervals libnftables 1.0.6 took 1.1 s
 and 212 MB to add them, 1.2 s to list them and 0.9 s to add one more, because it reads the set each time; packed here
-nearly all the time is the kernel's. And only the kernel's own attributes can be compared with what was asked for,
+nearly all the time is the kernel's. And only the kernel's own attributes can be compared with what was requested,
 whichever version of a library is installed (docs/nftables.md).
 
 A transaction is one datagram (``nfnetlink_rcv_batch``): all of it happens or none. It names the generation of the

@@ -1,4 +1,4 @@
-"""ModeChoice and RawChoice: what a user may ask for, and the XDP modes it leaves to consider. Pure."""
+"""ModeChoice and RawChoice: what a user can request, and which XDP modes remain. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enforcer.model.vocabulary import Mode, Word
 
 
 class ModeChoice(Word):
-    """AUTO takes the earliest mode an interface has; the others are that mode or an error; RAW is no XDP at all."""
+    """AUTO takes the earliest mode that an interface supports; a mode by name is required; RAW means no XDP."""
 
     AUTO = "auto"
     OFFLOAD = "offload"
@@ -16,7 +16,7 @@ class ModeChoice(Word):
 
     @property
     def mode(self) -> Mode | None:
-        """The one XDP mode asked for; None for AUTO and RAW."""
+        """The requested XDP mode; None for AUTO and RAW."""
         return None if self in (ModeChoice.AUTO, ModeChoice.RAW) else Mode(self.value)
 
     @classmethod
@@ -26,7 +26,7 @@ class ModeChoice(Word):
 
 
 class RawChoice(Word):
-    """What holds the raw part. AUTO asks the FelixConfiguration, then the host; the others are that or an error."""
+    """The raw backend. AUTO follows the FelixConfiguration, then the host; a backend by name is required."""
 
     AUTO = "auto"
     IPTABLES = "iptables"

@@ -1,4 +1,4 @@
-"""Every error the project raises on purpose, split by who must act.
+"""All errors of the project, grouped by who must act.
 
 ::
 
@@ -13,8 +13,8 @@
     │  └─ KernelError             the kernel refused; ``log`` keeps its whole answer
     └─ InternalError           4  our own bug
 
-Messages read *where: what is wrong, what was found; what would be right*. ``exit_code`` is what a command ends with.
-``dossim.model.errors`` adds what can be wrong with captures and scenarios.
+Messages have the form *where: what is wrong, what was found; what is expected*. ``exit_code`` is the command's exit
+code. ``dossim.model.errors`` adds what can be wrong with captures and scenarios.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Note(Finding):
-    """Something that is no fault: it is passed, and worth to be named. ``kind`` says what it is, for programs."""
+    """Accepted input that deserves mention. ``kind`` classifies it for programs."""
 
     kind: str = ""
 
@@ -70,13 +70,13 @@ class EnforcerError(Exception):
 
 
 class UsageError(EnforcerError):
-    """The command line asks for something that cannot be."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 class PolicyError(EnforcerError):
-    """One or more documents are not what Calico would accept. ``findings`` has them all, in file order."""
+    """Documents that Calico would not accept. ``findings`` has all problems, in file order."""
 
     exit_code = 2
 
@@ -110,7 +110,7 @@ class AgentRunsError(HostError):
 
 
 class KernelError(HostError):
-    """The kernel refused an operation. ``errno`` is its number, ``log`` its whole answer (verifier log)."""
+    """The kernel rejected an operation. ``errno`` is the error number, ``log`` its whole output (verifier log)."""
 
     def __init__(self, message: str, *, number: int = 0, log: str = "") -> None:
         self.errno = number
@@ -120,16 +120,16 @@ class KernelError(HostError):
         super().__init__(message)
 
 
-# The process or the host has run out of something: it says nothing of what the kernel has, or an interface can.
+# The process or the host has run out of a resource: this says nothing about what the kernel or an interface supports.
 RAN_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR)
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether the kernel refused for a reason that may be over in a moment."""
+    """Whether the kernel rejected the operation for a reason that may be temporary."""
     return isinstance(error, KernelError) and error.errno in RAN_OUT
 
 
 class InternalError(EnforcerError):
-    """A disagreement inside the project itself: a bug, to be reported."""
+    """An inconsistency inside the project: a bug that should be reported."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""HostFacts: what is known of a host before a plan is made. Values only; :mod:`enforcer.kernel.probe` fills them in."""
+"""HostFacts: what is known about a host before planning. Values only; :mod:`enforcer.kernel.probe` creates them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enforcer.model.vocabulary import Answer, Backend, Mode
 
 @dataclass(frozen=True)
 class Probe:
-    """An answer and why. The reason of a NO or UNKNOWN ends up, word for word, in ``plan`` and ``status``."""
+    """An answer and its reason. ``plan`` and ``status`` print the reason of a NO or UNKNOWN verbatim."""
 
     answer: Answer
     reason: str = ""
@@ -22,10 +22,10 @@ class InterfaceFacts:
     """One interface. ``modes`` holds a probe for each XDP mode; ``addresses`` are those configured on it, ``gateways``
     the next hops of routes that leave by it.
 
-    ``alternative_names``: what else the interface is called (``ip link property``), also by a HostEndpoint.
+    ``alternative_names``: other names of the interface (``ip link property``), which HostEndpoints may use.
 
-    ``foreign_xdp`` describes an XDP program that is not ours ("" when there is none): it is never touched.
-    ``unseen``: why it is not known whether an interface of another network namespace takes its packets.
+    ``foreign_xdp``: a foreign XDP program ("" if there is none), which is never touched.
+    ``unseen``: why it is unknown whether an interface of another network namespace takes its packets.
     ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
     nf_tables.
     """

@@ -1,4 +1,4 @@
-"""Text from others made fit to print: names, labels, paths and messages hold what the author of a file put there.
+"""Escapes untrusted text for output: names, labels, paths and messages contain what the author of a file wrote.
 
 A terminal acts on control characters (ECMA-48), and shows text with bidirectional overrides in another order than it
 has (UAX #9). A CI system acts on lines of the log: ``::name::`` at the start of one (GitHub Actions), ``##[name]``,
@@ -17,7 +17,7 @@ _BREAKS = "\n\t"
 
 
 def printable(text: object) -> str:
-    """One line without anything that a terminal or a CI system acts on; a line break becomes ``\\n``."""
+    """One line without anything that a terminal or a CI system interprets; a line break becomes ``\\n``."""
     return _without_command(_escaped(str(text), keep=""))
 
 
@@ -27,7 +27,7 @@ def printable_lines(text: object) -> str:
 
 
 def printable_json(text: str) -> str:
-    """JSON text of the same meaning without anything that is acted on."""
+    """JSON text of the same meaning without anything that is interpreted."""
     if _plain(text, _BREAKS) and "##" not in text:
         return text
     escaped = "".join(char if char.isprintable() or char in _BREAKS else json.dumps(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""The closed sets of words the whole project shares: one spelling in YAML, Python, C, metrics and prose.
+"""The closed sets of terms that the whole project shares: one spelling in YAML, Python, C, output and prose.
 
 Each is a ``str`` enum, so that members print and serialise as the word itself.
 """
@@ -50,7 +50,7 @@ class Mode(Word):
 class Stage(Word):
     """A node of the packet pipeline, in the order a received packet meets them.
 
-    The numbers behind netfilter stages are hook priorities (``include/uapi/linux/netfilter_ipv4.h``).
+    The numbers after netfilter stages are hook priorities (``include/uapi/linux/netfilter_ipv4.h``).
     """
 
     NIC_OFFLOAD = "nic-offload"
@@ -78,14 +78,14 @@ class Backend(Word):
 
 
 class Toolchain(Word):
-    """What makes the XDP program of its one source."""
+    """What compiles the XDP program from its source."""
 
     LIBBPF = "libbpf"  # clang, ahead of time; libbpf loads the object
     BCC = "bcc"  # on this host
 
 
 class Answer(Word):
-    """What a probe can say. Only YES and NO are facts about the host."""
+    """The answer of a probe. Only YES and NO are facts about the host."""
 
     YES = "yes"
     NO = "no"

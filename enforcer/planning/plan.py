@@ -1,15 +1,15 @@
 """Plan: which stage of an interface enforces which entries, and why not an earlier one. Pure.
 
-XDP only accelerates: every entry is in raw as well, so what XDP leaves alone raw still decides (Calico does the same).
-An entry is *enforced at* the earliest stage that can do what it says; its ``reason`` says why no earlier stage does.
+XDP only accelerates: every entry is in raw as well, so raw decides what XDP passes (Calico does the same).
+An entry is *enforced at* the earliest stage that can execute it; its ``reason`` states why no earlier stage does.
 
-:func:`make_plan` decides. The earliest mode is taken that an interface has, but the driver before hardware that holds
-less: a device holds source deny lists only, and what it does not hold is better left to the driver than to raw. XDP
-holds the longest run of entries, from the first, that it can: were one left out, a packet it allows could be dropped by
-one behind it. Of those it holds, XDP drops for the Deny ones, and passes what others match to raw.
+:func:`make_plan` takes the earliest mode that an interface supports, but prefers the driver to hardware that holds
+fewer entries: a device holds only source deny lists, and the driver drops the rest earlier than raw. XDP holds the
+longest possible run of entries from the first one on: if one were left out, a later entry could drop a packet that it
+allows. XDP drops for the Deny entries of the run, and passes what others match to raw.
 
-Where netdev ingress is asked for, an interface without XDP has its packets dropped in a chain of nf_tables right behind
-the driver: the same run of entries, by the same law.
+If netdev ingress is requested, an nf_tables chain right after the driver drops the packets of interfaces without XDP:
+the same run of entries, under the same rules.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ Reasons = tuple[tuple[Mode, str], ...]
 class PlannedEntry:
     entry: Entry
     stage: Stage
-    reason: str = ""  # why not an earlier stage; "" when it is at the earliest there is
+    reason: str = ""  # why not an earlier stage; "" at the earliest possible stage
 
 
 @dataclass(frozen=True)
 class InterfacePlan:
-    """``mode`` None: no XDP here. ``mode_reasons`` says, for each mode not used that is earlier, why not.
+    """``mode`` None: no XDP. ``mode_reasons`` states for each earlier mode why it is not used.
 
-    ``held`` is how many ingress entries, from the first, the early stage holds: the XDP program, or where there is none
-    the chains of ``netdev`` ingress. ``raw_reason`` says why this raw backend.
+    ``held`` is the number of ingress entries, from the first, that the early stage holds: the XDP program, or without
+    one the chains of ``netdev`` ingress. ``raw_reason`` states why this raw backend was chosen.
     """
 
     table: RuleTable
@@ -60,7 +60,7 @@ class InterfacePlan:
 
     @property
     def early(self) -> Stage | None:
-        """The stage before raw that drops; None where there is none."""
+        """The stage before raw that drops; None if there is none."""
         if self.mode:
             return STAGE_OF_MODE[self.mode]
         return Stage.NETDEV_INGRESS if self.netdev else None
@@ -72,13 +72,13 @@ class InterfacePlan:
 
     @property
     def xdp_entries(self) -> tuple[Entry, ...]:
-        """The same of the XDP program alone."""
+        """What the XDP program holds; nothing without one."""
         return self.early_entries if self.mode else ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``idle`` are the tables of the interfaces whose endpoint only tracked policies select: nothing to enforce."""
+    """``idle``: tables of interfaces whose endpoint is selected only by tracked policies; nothing to enforce."""
 
     node: str
     interfaces: tuple[InterfacePlan, ...]
@@ -98,12 +98,11 @@ def make_plan(
     netdev: bool = False,
     runs: Mapping[str, XdpRun] | None = None,
 ) -> Plan:
-    """The plan of every interface that has an endpoint and untracked entries; others are left out.
+    """The plan of every interface with an endpoint and untracked entries; others are omitted.
 
-    ``netdev``: where there is no XDP, netdev ingress is asked for. Raises UnsupportedKernelError when an interface
-    answers NO to the mode asked for by name, there is no raw table, or no nf_tables for netdev ingress.
-    A probe that cannot tell is no obstacle: attaching will tell. ``runs``: what XDP holds of these tables, as far as
-    it is known.
+    ``netdev``: use netdev ingress on interfaces without XDP. Raises UnsupportedKernelError when an interface answers NO
+    for the requested mode, or when there is no raw backend, or no nf_tables for netdev ingress. A probe that cannot
+    tell does not exclude a mode: attaching will tell. ``runs``: the known runs that XDP holds of these tables.
     """
     governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
     idle = tuple(table for table in tables if table.tracked and not (table.ingress or table.egress))
@@ -122,14 +121,14 @@ def make_plan(
 
 
 def wants_xdp(run: XdpRun, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:
-    """Whether what an interface says of XDP can make a difference to its plan."""
+    """Whether an interface's XDP support affects its plan."""
     if choice is ModeChoice.RAW or (choice is ModeChoice.AUTO and not felix.xdp_enabled):
         return False
     return run.held() > 0
 
 
 def _impossible(run: XdpRun, facts: HostFacts, felix: FelixConfiguration, choice: ModeChoice) -> list[str]:
-    """The sentence that refuses the mode asked for; none where it is possible, or has nothing to do."""
+    """The error for a requested mode that is not possible; none if it is possible or would have nothing to do."""
     if choice.mode is None or not run.held(choice.mode):
         return []
     answer = _answer(_interface(run.table, facts), choice.mode)
@@ -167,7 +166,7 @@ def _plan_interface(
 
 
 def _why_idle(run: XdpRun, mode: Mode | None = None) -> str:
-    """Why XDP has nothing to do for a table that has entries."""
+    """Why XDP has nothing to do for a table with entries."""
     return next(filter(None, run.obstacles(mode)), "no entry that XDP could drop for")
 
 
@@ -180,7 +179,7 @@ def _place(entry: Entry, at: int, blocked: str, plan: InterfacePlan, why_not: st
 
 
 def _holder(plan: InterfacePlan) -> str:
-    """What the early stage is called in a reason."""
+    """The name of the early stage in a reason."""
     return "netdev ingress" if plan.netdev else "XDP"
 
 
@@ -195,7 +194,7 @@ def _sentence(reasons: Reasons) -> str:
 def _choose(
     run: XdpRun, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice
 ) -> tuple[Mode | None, Reasons]:
-    """The mode, and for each earlier one why not. Of hardware and driver the one that holds more, else generic."""
+    """The mode, and for each earlier one why not. Of device and driver the one that holds more, else generic."""
     reasons: dict[Mode, str] = {}
     held_by: dict[Mode, int] = {}
     for mode in Mode:
@@ -218,25 +217,25 @@ def _choose(
 
 
 def _why_not_mode(mode: Mode, interface: InterfaceFacts, felix: FelixConfiguration, choice: ModeChoice) -> str:
-    """Why a mode is passed over, "" when it is taken. A mode asked for by name overrides the configuration."""
+    """Why a mode is not used, "" if it is. A mode requested by name overrides the configuration."""
     if choice is not ModeChoice.AUTO:
-        return "" if mode is choice.mode else f"mode '{choice}' was asked for"
+        return "" if mode is choice.mode else f"mode '{choice}' was requested"
     if not felix.xdp_enabled:
         return "switched off by xdpEnabled: false"
     answer = _answer(interface, mode)
     if answer.answer is Answer.NO:
         return answer.reason
-    if interface.unseen:  # XDP drops only what raw would drop; whoever names a mode answers for that
-        return f"{interface.unseen}; '--mode {mode}' says that there is none"
+    if interface.unseen:  # XDP drops only what raw would drop; a mode requested by name asserts that this holds
+        return f"{interface.unseen}; '--mode {mode}' asserts that there is none"
     if mode is Mode.GENERIC and not felix.generic_xdp_enabled:
-        return "not asked for; genericXDPEnabled: true allows it"
+        return "not enabled; genericXDPEnabled: true enables it"
     return ""
 
 
 def _answer(interface: InterfaceFacts, mode: Mode) -> Probe:
-    """What the interface says to a mode. A foreign program is a NO to all of them: it is never touched."""
+    """The interface's answer for a mode. A foreign program rules out every mode: it is never touched."""
     if interface.foreign_xdp:
-        return Probe(Answer.NO, f"another XDP program is there and stays: {interface.foreign_xdp}")
+        return Probe(Answer.NO, f"a foreign XDP program is attached and stays: {interface.foreign_xdp}")
     return interface.modes.get(mode, Probe(Answer.UNKNOWN, "not probed"))
 
 

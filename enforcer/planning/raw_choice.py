@@ -1,8 +1,8 @@
-"""Which netfilter holds the raw part of a plan: what may be asked for, and what is taken. Pure.
+"""Selects the raw backend of a plan. Pure.
 
-Both backends enforce the same. Where nobody asks for one, ours go where the host's own rules are, as Felix's do; in a
-draw to legacy iptables, because there an Allow reaches further: it lets a packet pass the host's own firewall, if that
-is in legacy tables too (docs/nftables.md).
+Both backends enforce the same policy. By default our rules go where the host's own rules are, as Felix's do. With equal
+numbers legacy iptables is used, because an Allow is more effective there: the packet also bypasses the host's own
+firewall, if that is in legacy tables too (docs/nftables.md).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from enforcer.policy.resources import FelixConfiguration
 
 
 def asked_for(felix: FelixConfiguration, choice: RawChoice) -> tuple[Backend | None, str]:
-    """The backend asked for by name and by whom; None where nobody did."""
+    """The backend requested by name, and by what; None if there is no such request."""
     if choice is not RawChoice.AUTO:
-        return Backend(choice.value), f"raw backend '{choice}' was asked for"
+        return Backend(choice.value), f"raw backend '{choice}' was requested"
     if felix.nftables_mode == "Enabled":
         return Backend.NFTABLES, "nftablesMode: Enabled"
     if felix.iptables_backend.lower() == "nft":
@@ -30,9 +30,9 @@ def asked_for(felix: FelixConfiguration, choice: RawChoice) -> tuple[Backend | N
 
 
 def raw_backend(facts: HostFacts, felix: FelixConfiguration, choice: RawChoice) -> tuple[Backend, str]:
-    """The backend and why. A probe that cannot tell is no obstacle, nor one that nobody made of iptables.
+    """The backend and why. A probe that cannot tell does not exclude a backend, nor does a missing probe of iptables.
 
-    Raises UnsupportedKernelError when the host answers NO to the one asked for by name, or to both.
+    Raises UnsupportedKernelError when the host answers NO for the requested backend, or for both.
     """
     wanted, why = asked_for(felix, choice)
     if wanted is not None:
@@ -44,19 +44,19 @@ def raw_backend(facts: HostFacts, felix: FelixConfiguration, choice: RawChoice) 
     if where is Backend.NFTABLES:
         if not (no_nft := _refusal(facts, Backend.NFTABLES)):
             return Backend.NFTABLES, why
-        why = f"{why}, which cannot hold ours: {no_nft}"
+        why = f"{why}, which cannot be used: {no_nft}"
     if not refused:
         return Backend.IPTABLES, why
     other = _refusal(facts, Backend.NFTABLES) if Backend.NFTABLES in facts.backends else "not probed"
     if other:
         raise UnsupportedKernelError(
-            f"this host has no raw table that could hold the policy: {refused}; nor nftables: {other}"
+            f"this host has no backend for the raw table: iptables: {refused}; nftables: {other}"
         )
     return Backend.NFTABLES, f"this host has no legacy tables: {refused}"
 
 
 def detected(rules: HostRules) -> tuple[Backend, str]:
-    """Where the host's own rules are, and how that is known (Felix's ``DetectBackend``)."""
+    """Where the host's own rules are, and the evidence (Felix's ``DetectBackend``)."""
     if rules.kubernetes is Backend.NFTABLES:
         return Backend.NFTABLES, "Kubernetes uses nf_tables on this host"
     if rules.kubernetes is Backend.IPTABLES:
@@ -68,10 +68,10 @@ def detected(rules: HostRules) -> tuple[Backend, str]:
 
 
 def require_netdev(facts: HostFacts) -> None:
-    """Netdev ingress is a part of nf_tables, whatever holds the raw part. Raises UnsupportedKernelError without it."""
+    """Raises UnsupportedKernelError without nf_tables, which netdev ingress requires whatever the raw backend is."""
     if refused := _refusal(facts, Backend.NFTABLES) or _refusal(facts, Backend.NETDEV):
         raise UnsupportedKernelError(
-            f"{Stage.NETDEV_INGRESS} was asked for and is not possible on this host: {refused}; "
+            f"{Stage.NETDEV_INGRESS} was requested and is not possible on this host: {refused}; "
             "without --netdev-ingress raw drops everything"
         )
 

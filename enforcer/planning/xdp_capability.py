@@ -1,6 +1,7 @@
 """Which entries of a table the XDP programs hold: a run from the first one on. Pure.
 
-The run ends at the first entry a program has no room or no words for: one behind it could drop what that one allows.
+The run ends at the first entry that exceeds the program's capacity or abilities: a later entry could drop what that
+entry allows.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ def obstacles(table: RuleTable, mode: Mode | None = None) -> list[str]:
 
 
 def held(table: RuleTable, mode: Mode | None = None) -> int:
-    """As :func:`run_length` of the obstacles there are."""
+    """:func:`run_length` for the table's obstacles."""
     return run_length(table, obstacles(table, mode))
 
 
 def run_length(table: RuleTable, reasons: Sequence[str]) -> int:
-    """How many ingress entries, from the first, XDP holds with these obstacles; 0 when it could not drop for any."""
+    """How many ingress entries, from the first, XDP holds with these obstacles; 0 without a Deny among them."""
     run = next((at for at, reason in enumerate(reasons) if reason), len(reasons))
     return run if any(entry.action is Action.DENY for entry in table.ingress[:run]) else 0
 
 
 def why_raw(entry: Entry, holder: str = "XDP") -> str:
-    """Why an entry that ``holder`` holds acts in raw all the same; "" for those that drop."""
+    """Why an entry that ``holder`` holds acts in raw anyway; "" for those that drop."""
     reason = _RAW_ONLY.get(entry.action)
     return f"{holder} {reason}" if reason else ""
 
@@ -63,7 +64,7 @@ def failsafe_entries(table: RuleTable) -> tuple[Entry, ...]:
 
 
 def _failsafe(inbound: bool, item: Failsafe, ports: tuple[PortRange, ...]) -> Entry:
-    """To this host: its own port. Answers to its own traffic: the other side's port. The net is always the other's."""
+    """Inbound: the host's own port. Outbound replies: the remote port. The net is always the remote side's."""
     nets = () if item.net is None else (item.net,)
     source = AddressMatch(nets=nets) if inbound else AddressMatch(nets=nets, ports=ports)
     destination = AddressMatch(ports=ports) if inbound else AddressMatch()
@@ -71,13 +72,13 @@ def _failsafe(inbound: bool, item: Failsafe, ports: tuple[PortRange, ...]) -> En
 
 
 class _Room:
-    """What is left of the program's bits, turns and rows of ports, entry by entry."""
+    """The remaining capacity of the program, entry by entry: bits, tiers with a Pass, port rows."""
 
     def __init__(self, failsafes: Sequence[Entry]) -> None:
         self._bits = 0
         self._failsafes = len(failsafes)
         self._tiers: set[str] = set()
-        # Where the answer to a port or an ICMP type may change: at most one row for each, and one for those before.
+        # Values where the match of a port or ICMP type may change: at most one row for each, and one before the first.
         self._changes: set[tuple[str, int | IcmpMatch | None]] = {(field, None) for field in ("from", "to", "icmp")}
         for item in failsafes:
             self._take(item)
@@ -101,18 +102,18 @@ class _Room:
         if entry.direction is not Direction.INGRESS:
             yield "XDP sees received packets only"
         if self._bits > MAX_BITS:
-            yield f"XDP holds {MAX_BITS} entries at most ({self._failsafes} are taken by failsafes)"
+            yield f"XDP holds {MAX_BITS} entries at most ({self._failsafes} of them failsafes)"
         if entry.action is Action.PASS and len(self._tiers) > MAX_SKIPS:
-            yield f"XDP follows Pass in {MAX_SKIPS} tiers at most"
+            yield f"XDP supports Pass in {MAX_SKIPS} tiers at most"
         if len(self._changes) > MAX_PORT_ROWS:
-            yield f"XDP tells {MAX_PORT_ROWS:,} ranges of ports apart at most"
+            yield f"XDP distinguishes {MAX_PORT_ROWS:,} port ranges at most"
         asks = entry.source.ports or entry.source.not_ports or entry.destination.ports or entry.destination.not_ports
         if asks and entry.protocol not in PROTOCOLS_WITH_PORTS:
             yield f"XDP does not read the ports of protocol {entry.protocol}"
 
 
 def why_not_offload(entry: Entry) -> str:
-    """Why a device does not hold this entry: it looks for sources only. The first reason; "" when it does."""
+    """Why a device does not hold this entry: it matches only on sources. The first reason; "" if it does."""
     return next((reason for holds, reason in _obstacles(entry) if holds), "")
 
 

@@ -1,4 +1,4 @@
-"""The run of entries that the XDP programs hold of one table, worked out once however often it is asked for. Pure."""
+"""The run of entries that the XDP programs hold of one table, computed once. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from enforcer.policy.ruletable import RuleTable
 
 @dataclass(frozen=True)
 class XdpRun:
-    """What the programs hold of this table; a device holds less than the other modes."""
+    """The run of this table; a device holds less than the other modes."""
 
     table: RuleTable
     _found: dict[bool, Sequence[str]] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -1,4 +1,4 @@
-"""What was read, source by source: each document with its resource, what is wrong with it, and what is wrong around it.
+"""What was read, source by source: each document with its resource and its problems, and the problems around it.
 
 The collector only reads. What becomes of a load with faults is its caller's to say: all or nothing (``load``), or the
 last good version of what is faulty (``tolerant``).
@@ -98,12 +98,12 @@ class Source:
         return self.report.path
 
     def note_feed(self, feed: Feed) -> None:
-        """The source is an address list: no fault, and nothing that is enforced."""
+        """The source is an address list: not a fault, and not enforced."""
         self.feed = Note(Position(self.path, feed.line, 1), "", feed.sentence, kind=FEED)
         self.report.notes.append(self.feed)
 
     def fault(self, position: Position, message: str, context: str = "") -> None:
-        """Something wrong with the source as a whole."""
+        """A problem of the source as a whole."""
         self.unreadable = True
         self.report.add(position, "", message, context)
         self.around.append(self.report.findings[-1])
@@ -172,7 +172,7 @@ class Collector:
             self.read_text(text, shown)
 
     def _unreadable(self, path: str, message: str) -> None:
-        """Nothing is known of what is at or below the path, now: it may be readable later without having changed."""
+        """The content at or below the path is unknown now. It may become readable without a change."""
         source = self.source(path)
         source.fault(Position(path), message)
         source.again = True
@@ -211,7 +211,7 @@ class Collector:
             else:
                 self.skipped[kind] = None
                 if kind in schema.ENTERPRISE_KINDS:
-                    at.down("kind").note(f"{kind} is a kind of Calico Enterprise's; it is not acted on here")
+                    at.down("kind").note(f"{kind} is a kind of Calico Enterprise; it is ignored")
         except Refused as refused:
             refused.report()
             source.around += source.report.findings[-1:]

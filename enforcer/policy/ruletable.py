@@ -90,9 +90,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class TrackedPolicy:
-    """A policy that selects the endpoint and acts behind conntrack: read and checked, neither enforced nor predicted.
+    """A policy that selects the endpoint and acts after conntrack: read and checked, neither enforced nor predicted.
 
-    ``hooks`` are where Calico would enforce it, in the kernel's words: ``mangle PREROUTING`` for preDNAT, else ``filter
+    ``hooks`` are where Calico would enforce it, in kernel terms: ``mangle PREROUTING`` for preDNAT, else ``filter
     INPUT`` and ``filter OUTPUT``, with applyOnForward ``filter FORWARD`` too (``felix/calc/event_sequencer.go``).
     """
 

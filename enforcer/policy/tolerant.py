@@ -1,4 +1,4 @@
-"""Resources from files some of which are faulty: every object that is right, and the last good version of the others.
+"""Resources from files with faults: valid objects as they are, faulty ones in their last good version.
 
 Felix treats an invalid object as deleted (``felix/calc/validation_filter.go``), so that a slip in a deny list opens the
 door. Here a faulty object keeps its last good version, one that never was good is left out, and all others follow
@@ -26,7 +26,7 @@ from enforcer.system import files as system_files
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong, and what is enforced all the same."""
+    """A problem, and what is enforced anyway."""
 
     finding: Finding
     outcome: str
@@ -51,7 +51,7 @@ class Loaded:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing at all to enforce or to configure."""
+        """Whether there is nothing to enforce or to configure."""
         return not any(_items(self.resources))
 
     @property
@@ -66,7 +66,7 @@ def load_tolerant(
     read: Callable[[str], bytes] = system_files.read,
     lost: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """The resources of files and directories as ``load`` finds them; faulty ones as ``last_good`` has them.
+    """The resources of files and directories as ``load`` finds them; faulty ones from ``last_good``.
 
     ``read`` gives a file's content, or raises what ``paths.read`` does. ``lost`` says of directories why what is in
     them now is not all that should be.
@@ -93,7 +93,7 @@ def load_tolerant(
 
 @dataclass
 class TolerantCollector(Collector):
-    """A collector to which an exception that no file should raise is a fault of that file, and of no other."""
+    """A collector that confines an unexpected exception to the file that raised it."""
 
     crashes: list[Exception] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ class TolerantCollector(Collector):
             yield
         except Exception as error:
             source = self.sources[-1] if len(self.sources) > begun else self.source(path)
-            source.fault(Position(path), f"cannot be taken: {type(error).__name__}: {error}")
+            source.fault(Position(path), f"cannot be read: {type(error).__name__}: {error}")
             source.again = True  # there may be more memory, or more descriptors, next time
             self.crashes.append(error)
 
@@ -145,15 +145,15 @@ class _Merge:
         last = self._good.get(document.key)
         if last is None:
             self.left_out[str(document.key)] = None
-            outcome = f"{document.key} is left out: there is no good version of it"
+            outcome = f"{document.key} is skipped: there is no good version of it"
         else:
             self.kept[str(document.key)] = None
             self.items[document.key] = last
-            outcome = f"{document.key} stays as it last was"
+            outcome = f"{document.key} keeps its last good version"
         self._outcomes |= dict.fromkeys(document.findings, outcome)
 
     def keep_the_rest(self, source: Source) -> None:
-        """The objects a source had, where it does not say whether it still has them."""
+        """The objects a source had, if it does not tell whether it still has them."""
         if source.feed is not None and self._good_of(source.path):
             # Resources overwritten with an address list: a slip, which must not lift what they had denied.
             source.fault(source.feed.position, source.feed.message)
@@ -189,7 +189,8 @@ def _outcome(source: Source, kept: Sequence[str]) -> str:
     what = "this file" if source.unreadable else "this document"
     if not kept:
         return f"nothing of {what} is enforced"
-    return f"as {'it' if source.unreadable else 'the file'} last was, these stay: {', '.join(kept)}"
+    version = "its last version" if source.unreadable else "the last version of the file"
+    return f"of {version} these stay: {', '.join(kept)}"
 
 
 def _is_from(item: Resource, path: str) -> bool:

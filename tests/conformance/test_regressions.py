@@ -194,7 +194,9 @@ def test_an_interface_that_cannot_does_not_switch_off_the_others(network: Networ
             ("eth0", Mode.NATIVE),
             ("eth1", None),
         ]
-        assert any("eth1" in line and "another XDP program is there and stays" in line for line in applied.fallbacks)
+        assert any(
+            "eth1" in line and "a foreign XDP program is attached and stays" in line for line in applied.fallbacks
+        )
         assert_blocked(Flow(network.client, server), by=ENTRY, at=Stage.DRIVER)
         assert_blocked(Flow(behind, server), by=ENTRY, at=Stage.RAW)
 

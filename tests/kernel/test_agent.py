@@ -84,7 +84,7 @@ def test_a_faulty_object_is_said_once_and_its_last_good_version_stays(
         assert "level=error" in line
         assert f"{store}/dos.yaml:5:" in line
         assert "doNotTrak" in line
-        assert "GlobalNetworkPolicy dos stays as it last was" in line
+        assert "GlobalNetworkPolicy dos keeps its last good version" in line
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
         running.process.send_signal(signal.SIGHUP)  # read again, still broken: nothing new to say
         running.expect(APPLIED)
@@ -123,7 +123,7 @@ def test_an_agent_that_starts_on_a_fault_enforces_what_is_right(host: NetnsPair,
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         line = running.expect(BROKEN)
         assert "level=error" in line
-        assert "GlobalNetworkSet others is left out: there is no good version of it" in line
+        assert "GlobalNetworkSet others is skipped: there is no good version of it" in line
         running.expect(APPLIED)
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
 
@@ -224,7 +224,7 @@ def test_an_agent_that_starts_on_broken_policy_keeps_what_is_in_the_kernel(
 def test_an_interface_is_enforced_as_soon_as_it_appears(host: NetnsPair, pin_root: Path, store: Path) -> None:
     write(store, documents(endpoint(), endpoint("eth1"), deny_list("203.0.113.0/24"), policy()))
     with agent(host, pin_root, store) as running:
-        running.expect("interface eth1 is not there")
+        running.expect("interface eth1 does not exist")
         assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "eth1": None}
         host.make_veth("eth1", "wire1")
         running.expect(APPLIED)
@@ -265,7 +265,7 @@ def test_a_restart_while_a_deny_list_is_faulty_keeps_the_list(host: NetnsPair, p
             running.end(signal.SIGTERM)
         write(store, documents(endpoint(), deny_list("203.0.113.0/33"), policy()))
         with agent(host, pin_root, store) as running:
-            assert "GlobalNetworkSet bots stays as it last was" in running.expect(BROKEN)
+            assert "GlobalNetworkSet bots keeps its last good version" in running.expect(BROKEN)
             running.expect(APPLIED)
             assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
             running.end(signal.SIGTERM)

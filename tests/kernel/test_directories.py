@@ -176,7 +176,7 @@ def test_the_command_says_which_directory_and_what_would_be_right(
     assert sentence in done.stderr
     done = run(netns_pair, ["apply", "-f", str(file), "--node", NODE, *words])
     assert done.returncode == 0
-    assert f"not native: refused when attaching: {sentence}" in done.stdout
+    assert f"not native: rejected when attaching: {sentence}" in done.stdout
     done = run(netns_pair, ["status", *words])
     assert done.returncode == 3
     assert done.stderr.startswith(f"error: {sentence}")

@@ -237,7 +237,7 @@ def test_a_mode_refused_at_attaching_is_planned_again_and_remembered(
         plan = only(enforcer.apply(resources))
         assert plan.mode is Mode.GENERIC
         assert [mode for mode, _ in plan.mode_reasons] == [Mode.OFFLOAD, Mode.NATIVE]
-        assert all(reason.startswith("refused when attaching: ") for _, reason in plan.mode_reasons)
+        assert all(reason.startswith("rejected when attaching: ") for _, reason in plan.mode_reasons)
         again = enforcer.apply(resources)
         assert again.changes == ()
         assert only(again) == plan
@@ -246,7 +246,7 @@ def test_a_mode_refused_at_attaching_is_planned_again_and_remembered(
 def test_a_mode_asked_for_by_name_and_refused_at_attaching_leaves_raw(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with nothing_is_known(monkeypatch), pytest.raises(UnsupportedKernelError, match="refused when attaching"):
+    with nothing_is_known(monkeypatch), pytest.raises(UnsupportedKernelError, match="rejected when attaching"):
         apply(detached, pin_root, LOOPBACK, choice=ModeChoice.NATIVE)
     assert in_raw(detached, pin_root) == ["lo"]
 
@@ -260,7 +260,7 @@ def test_a_foreign_program_stays_and_raw_enforces_with_the_reason(detached: Netn
             os.close(fd)
             applied = apply(detached, pin_root)
             assert only(applied).mode is None
-            assert "another XDP program is there and stays" in applied.fallbacks[0]
+            assert "a foreign XDP program is attached and stays" in applied.fallbacks[0]
             Enforcer(NODE, pin_root=pin_root).detach()
             after = interface("eth0")
             assert after is not None
@@ -283,7 +283,7 @@ def test_raw_is_ready_before_an_interface_appears(detached: NetnsPair, pin_root:
     text = documents(endpoint("eth1"), BOTS, policy())
     absent = apply(detached, pin_root, text, choice=ModeChoice.NATIVE)
     assert only(absent).mode is None
-    assert absent.warnings == ("interface eth1 is not there; raw is ready for it, XDP follows when it appears",)
+    assert absent.warnings == ("interface eth1 does not exist; raw is ready for it, XDP follows when it appears",)
     detached.make_veth("eth1", "wire1")
     assert only(apply(detached, pin_root, text, choice=ModeChoice.NATIVE)).mode is Mode.NATIVE
 

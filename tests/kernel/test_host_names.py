@@ -68,7 +68,7 @@ def test_raw_asked_for_by_name_ends_although_the_interface_is_not_there(
     words = ["apply", "-f", str(tmp_path), "--node", NODE, "--pin-root", str(pin_root), "--mode", "raw", *verb]
     done = run(detached, words)  # with a limit of its own
     assert done.returncode == 0
-    assert "interface eth7 is not there; raw is ready for it" in done.stderr
+    assert "interface eth7 does not exist; raw is ready for it" in done.stderr
 
 
 @pytest.mark.parametrize("choice", ModeChoice)

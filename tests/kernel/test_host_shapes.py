@@ -286,7 +286,7 @@ def test_where_nobody_may_look_auto_leaves_it_to_raw(
     assert answer.answer is Answer.UNKNOWN
     assert re.search("macvlan.* would not be known of: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
     assert (auto, named) == (None, Stage.DRIVER)
-    assert reason == f"{answer.reason}; '--mode native' says that there is none"
+    assert reason == f"{answer.reason}; '--mode native' asserts that there is none"
 
 
 def test_what_a_kernel_has_no_code_for_is_not_there() -> None:

@@ -164,7 +164,7 @@ def test_a_foreign_program_stays_and_packets_are_dropped_behind_it(host: NetnsPa
             applied = apply(host, pin_root, choice=ModeChoice.AUTO)
             (item,) = applied.plan.interfaces
             assert item.entries[0].stage is Stage.NETDEV_INGRESS
-            assert "another XDP program is there" in item.entries[0].reason
+            assert "a foreign XDP program is attached" in item.entries[0].reason
 
 
 def test_a_port_of_a_bridge_has_none(host: NetnsPair, pin_root: Path) -> None:
@@ -283,14 +283,14 @@ def test_an_interface_that_is_not_there_has_its_raw_part_ready(host: NetnsPair, 
     applied = apply(host, pin_root, documents(endpoint("eth7"), BOTS, policy()))
     (item,) = applied.plan.interfaces
     assert (item.interface, item.entries[0].stage) == ("eth7", Stage.RAW)
-    assert item.entries[0].reason.endswith("netdev-ingress: the interface is not there")
+    assert item.entries[0].reason.endswith("netdev-ingress: the interface does not exist")
 
 
 def test_a_host_without_it_says_so_and_changes_nothing(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("enforcer.backends.nftables.netdev.backend.probe", lambda: Probe(Answer.NO, "no such family"))
-    with pytest.raises(UnsupportedKernelError, match=r"netdev-ingress was asked for .* no such family; without"):
+    with pytest.raises(UnsupportedKernelError, match=r"netdev-ingress was requested .* no such family; without"):
         apply(host, pin_root, raw=RawChoice.IPTABLES)
     with host.host():
         assert Enforcer(NODE, pin_root=pin_root).status() == ()

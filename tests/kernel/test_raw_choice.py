@@ -201,8 +201,8 @@ def test_the_commands_say_which_backend_and_why(netns_pair: NetnsPair, pin_root:
     shown = run(netns_pair, ["apply", *options, "-o", "json"])
     (interface,) = json.loads(shown.stdout)["plan"]["interfaces"]
     assert interface["raw_backend"] == "nftables"
-    assert interface["raw_backend_reason"] == "raw backend 'nftables' was asked for"
-    assert "(nftables: raw backend 'nftables' was asked for)" in run(netns_pair, ["apply", *options]).stdout
+    assert interface["raw_backend_reason"] == "raw backend 'nftables' was requested"
+    assert "(nftables: raw backend 'nftables' was requested)" in run(netns_pair, ["apply", *options]).stdout
     (interface,) = json.loads(run(netns_pair, ["status", *place, "-o", "json"]).stdout)["interfaces"]
     assert interface["raw_backend"] == "nftables"
     assert {item["limit"] for item in interface["capacity"]} == {None}

@@ -1,7 +1,7 @@
 """The kernel's bytes: expressions, rules, chains and sets as netlink attributes, both ways. Pure.
 
 What the kernel adds of its own (handles, use counts, attributes of newer kernels) is passed over when reading, so that
-what was asked for and what is there can be compared by value.
+what was requested and what is there can be compared by value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Values of a table of nf_tables: expressions, rules, chains, sets. Pure.
 
 An :class:`Expr` is what the kernel has for it: a name and attributes by number, each a number, a name, octets or a
-verdict. So two equal rules are one rule to the kernel, and what is read back can be compared with what was asked for,
+verdict. So two equal rules are one rule to the kernel, and what is read back can be compared with what was requested,
 whatever ``nft`` would print for it. :mod:`enforcer.backends.nftables.expr` gives them meaning.
 """
 

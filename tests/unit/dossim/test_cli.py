@@ -324,7 +324,7 @@ def test_a_host_without_nf_tables_lacks_netdev_ingress(tmp_path: Path) -> None:
     words = ("plan", "-p", HOW_TO, "--host", tmp_path / "without.json")
     result = dossim(*words, "--netdev-ingress")
     assert result.exit_code == 3
-    assert "netdev-ingress was asked for and is not possible on this host: no such module" in result.stderr
+    assert "netdev-ingress was requested and is not possible on this host: no such module" in result.stderr
     assert dossim(*words).exit_code == 0
 
 

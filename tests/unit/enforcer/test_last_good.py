@@ -53,7 +53,7 @@ def test_a_new_store_has_the_last_good_version_of_an_object_that_is_faulty_now(f
     write(folder, "bots.yaml", BOTS % "203.0.113.0/33")
     again = FileStore([folder], state=state).snapshot(NOTHING)
     assert again.kept == ("GlobalNetworkSet bots",)
-    assert "GlobalNetworkSet bots stays as it last was" in again.faults[0].outcome
+    assert "GlobalNetworkSet bots keeps its last good version" in again.faults[0].outcome
     assert [str(net) for item in again.resources.global_network_sets for net in item.nets] == ["203.0.113.0/24"]
     assert nets(FileStore([folder])) == [], "a store without state knows nothing of it"
 

@@ -95,7 +95,7 @@ def test_the_reason_of_the_kernel_becomes_the_reason_of_the_plan() -> None:
     (first, _) = negotiated(Refusing({"eth0": (Mode.NATIVE,)})).plan.interfaces
     assert first.mode_reasons == (
         (Mode.OFFLOAD, "no hardware"),
-        (Mode.NATIVE, "refused when attaching: no room"),
+        (Mode.NATIVE, "rejected when attaching: no room"),
     )
 
 
@@ -120,7 +120,7 @@ def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
     found = negotiated(Refusing({"eth0": (Mode.NATIVE,)}), choice=ModeChoice.NATIVE, enforced=enforced)
     assert modes(found) == ends
     assert list(found.impossible) == ["eth0"]
-    assert "refused when attaching: no room" in found.impossible["eth0"]
+    assert "rejected when attaching: no room" in found.impossible["eth0"]
 
 
 def test_an_interface_that_is_not_there_is_no_obstacle_to_a_mode_asked_for_by_name() -> None:

@@ -90,7 +90,7 @@ def test_a_mode_asked_for_by_name_is_taken_whatever_the_configuration_says(mode:
     plan = plan_of(table(EARLY), facts(EVERYTHING), felix=XDP_OFF, choice=ModeChoice.of(mode))
     assert plan.mode is mode
     earlier = list(Mode)[: list(Mode).index(mode)]
-    assert plan.mode_reasons == tuple((item, f"mode '{mode}' was asked for") for item in earlier)
+    assert plan.mode_reasons == tuple((item, f"mode '{mode}' was requested") for item in earlier)
 
 
 def test_a_mode_asked_for_by_name_is_tried_when_the_probe_cannot_tell() -> None:
@@ -100,7 +100,7 @@ def test_a_mode_asked_for_by_name_is_tried_when_the_probe_cannot_tell() -> None:
 def test_raw_asked_for_by_name_means_no_xdp() -> None:
     plan = plan_of(table(EARLY), facts(EVERYTHING), choice=ModeChoice.RAW)
     assert plan.mode is None
-    assert plan.entries[0].reason == "offload, native, generic: mode 'raw' was asked for"
+    assert plan.entries[0].reason == "offload, native, generic: mode 'raw' was requested"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_every_interface_that_refuses_is_named_at_once() -> None:
 
 def test_a_foreign_program_stays_and_raw_enforces() -> None:
     plan = plan_of(table(EARLY), facts(EVERYTHING, foreign="program id 7 (katran), native"))
-    why = "another XDP program is there and stays: program id 7 (katran), native"
+    why = "a foreign XDP program is attached and stays: program id 7 (katran), native"
     assert plan.mode is None
     assert plan.mode_reasons == tuple((mode, why) for mode in Mode)
     assert (plan.entries[0].stage, plan.entries[0].reason) == (Stage.RAW, f"offload, native, generic: {why}")
@@ -248,7 +248,7 @@ def test_interfaces_with_nothing_to_enforce_are_left_out(left_out: RuleTable) ->
 
 
 def test_without_a_raw_table_nothing_is_planned() -> None:
-    with pytest.raises(UnsupportedKernelError, match="no raw table that could hold the policy: the driver has none"):
+    with pytest.raises(UnsupportedKernelError, match="no backend for the raw table: iptables: the driver has none"):
         plan_of(table(EARLY), facts(VETH, raw=NO))
 
 
@@ -354,7 +354,7 @@ def test_a_host_without_nftables_is_an_error(modes: Mapping[Mode, Probe]) -> Non
     with pytest.raises(UnsupportedKernelError) as caught:
         plan_of(table(EARLY), host, netdev=True)
     assert str(caught.value) == (
-        "netdev-ingress was asked for and is not possible on this host: the kernel has no such part of nf_tables; "
+        "netdev-ingress was requested and is not possible on this host: the kernel has no such part of nf_tables; "
         "without --netdev-ingress raw drops everything"
     )
     assert caught.value.exit_code == 3

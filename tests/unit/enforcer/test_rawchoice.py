@@ -41,10 +41,10 @@ ROWS = [
         RawChoice.IPTABLES,
         BOTH,
         IPTABLES,
-        "raw backend 'iptables' was asked for",
+        "raw backend 'iptables' was requested",
     ),
-    ("nftables by name", {}, RawChoice.NFTABLES, BOTH, NFTABLES, "raw backend 'nftables' was asked for"),
-    ("by name, not probed", {}, RawChoice.NFTABLES, {}, NFTABLES, "raw backend 'nftables' was asked for"),
+    ("nftables by name", {}, RawChoice.NFTABLES, BOTH, NFTABLES, "raw backend 'nftables' was requested"),
+    ("by name, not probed", {}, RawChoice.NFTABLES, {}, NFTABLES, "raw backend 'nftables' was requested"),
 ]
 
 
@@ -78,7 +78,7 @@ DETECTED = [
     ("Kubernetes in legacy", HostRules(legacy=2, nft=9, kubernetes=IPTABLES), BOTH, IPTABLES,
         "Kubernetes uses the legacy tables on this host"),
     ("what nf_tables there is cannot hold ours", HostRules(nft=3), {IPTABLES: YES, NFTABLES: NO}, IPTABLES,
-        "this host has its own rules in nf_tables (3), which cannot hold ours: no such table"),
+        "this host has its own rules in nf_tables (3), which cannot be used: no such table"),
 ]  # fmt: skip
 
 
@@ -98,8 +98,8 @@ REFUSED = [
         RawChoice.AUTO,
         "nftables is not possible on this host .nftablesMode: Enabled.: no su",
     ),
-    ({}, RawChoice.NFTABLES, "nftables is not possible on this host .raw backend 'nftables' was asked for.: no such"),
-    ({}, RawChoice.AUTO, "no raw table that could hold the policy: no such table; nor nftables: no such table"),
+    ({}, RawChoice.NFTABLES, "nftables is not possible on this host .raw backend 'nftables' was requested.: no such"),
+    ({}, RawChoice.AUTO, "no backend for the raw table: iptables: no such table; nftables: no such table"),
     ({"iptables_backend": "Legacy"}, RawChoice.AUTO, "iptables is not possible on this host .iptablesBackend: Legacy"),
 ]
 

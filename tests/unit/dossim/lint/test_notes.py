@@ -83,7 +83,7 @@ def test_what_is_passed_is_a_note() -> None:
     found = of_rule(findings(felix("default", "packetMirrorTarget: x")), RuleId.PASSED)
     assert [(item.level, item.message.split(":")[0]) for item in found] == [(Level.NOTE, "spec.packetMirrorTarget")]
     enterprise = f"{HEAD}GlobalThreatFeed\nmetadata: {{name: x}}\nspec: {{anything: [1]}}\n"
-    assert "kind: GlobalThreatFeed is a kind of Calico Enterprise's; it is not acted on here" in messages(
+    assert "kind: GlobalThreatFeed is a kind of Calico Enterprise; it is ignored" in messages(
         findings(enterprise), RuleId.PASSED
     )
 

@@ -153,8 +153,8 @@ def test_what_xdp_has_no_room_for_and_what_stands_behind_it() -> None:
     modes = {Mode.OFFLOAD: Probe(Answer.NO, "no such device"), Mode.NATIVE: Probe(Answer.YES)}
     facts = HostFacts("jasper", interfaces=(InterfaceFacts("eth0", modes=modes),))
     assert messages(findings(ENDPOINT, policy(*denied), facts=facts), RuleId.NOT_EARLY) == [
-        "gnp/p ingress[508] is enforced in raw, not by XDP: XDP holds 512 entries at most (4 are taken by failsafes)",
-        "gnp/p ingress[509] is enforced in raw, not by XDP: XDP holds 512 entries at most (4 are taken by failsafes)",
+        "gnp/p ingress[508] is enforced in raw, not by XDP: XDP holds 512 entries at most (4 of them failsafes)",
+        "gnp/p ingress[509] is enforced in raw, not by XDP: XDP holds 512 entries at most (4 of them failsafes)",
     ]
 
 

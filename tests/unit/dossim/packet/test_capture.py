@@ -254,7 +254,7 @@ UP_TO_THERE: dict[str, tuple[bytes, int, str]] = {
         BLOCKS + enhanced("<", FRAMES[1], number=1) + interface(), 1, "it names interface 1, 1 are described",
     ),
     "a section of no byte order": (BLOCKS + block("<", SECTION, bytes(16)), 1, "no byte-order magic"),
-    "an odd length": (BLOCKS + struct.pack("<III", 6, 107, 0) + bytes(200), 1, "its length is 107; expected a multiple"),
+    "an odd length": (BLOCKS + struct.pack("<III", 6, 107, 0) + bytes(200), 1, "its length is 107; expected"),
     "lengths that differ": (BLOCKS + BLOCKS[48:-4] + bytes(4), 1, "its length is 108 at its begin and 0 at its end"),
 }  # fmt: skip
 

@@ -190,7 +190,7 @@ ASKS_TYPE = entry("d", protocol=1, source=BAD_SET, icmp=IcmpMatch(8))
 SHORT: dict[str, tuple[Entry, Packet, str | None]] = {
     "two bytes of TCP where ports are asked for": (ASKS_PORTS, four(CUT_TCP, proto=6), "short"),
     "four bytes of TCP": (ASKS_PORTS, four(Raw(b"\x04\x00\x00\x50"), proto=6), "d"),
-    "but the source was asked for before": (ASKS_PORTS, four(CUT_TCP, GOOD, proto=6), None),
+    "but the source was requested before": (ASKS_PORTS, four(CUT_TCP, GOOD, proto=6), None),
     "and the protocol": (ASKS_PORTS, four(CUT_TCP, proto=17), None),
     "seven bytes of ICMP where a type is asked for": (ASKS_TYPE, four(Raw(b"\x08" + bytes(6)), proto=1), "short"),
     "eight bytes of ICMP": (ASKS_TYPE, four(Raw(b"\x08" + bytes(7)), proto=1), "d"),

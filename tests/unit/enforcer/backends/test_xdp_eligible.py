@@ -108,7 +108,7 @@ def test_entries_and_groups_of_failsafes_share_512_bits(failsafes: tuple[Failsaf
     assert (len(failsafe_entries(full)), held(full)) == (taken, room)
     over = table(*[deny()] * (room + 2), failsafes=failsafes)
     assert held(over) == room
-    assert obstacles(over)[room:] == [f"XDP holds 512 entries at most ({taken} are taken by failsafes)"] * 2
+    assert obstacles(over)[room:] == [f"XDP holds 512 entries at most ({taken} of them failsafes)"] * 2
 
 
 def test_a_packet_may_leave_16_tiers() -> None:
@@ -117,7 +117,7 @@ def test_a_packet_may_leave_16_tiers() -> None:
     over = table(*sixteen, deny(), leave(16), deny())
     assert obstacles(over)[16:] == [
         "",
-        "XDP follows Pass in 16 tiers at most",
+        "XDP supports Pass in 16 tiers at most",
         "after entry17, which XDP does not hold",
     ]
     assert held(over) == 17
@@ -131,7 +131,7 @@ def test_the_numbers_of_rows_of_ports_have_16_bits(ranges: int, run: int) -> Non
     second = deny(protocol=TCP, destination=AddressMatch(ports=halves[1 : ranges + 1]))
     rules = table(first, second)
     assert held(rules) == run
-    assert obstacles(rules)[1] == ("" if run == 2 else "XDP tells 65,536 ranges of ports apart at most")
+    assert obstacles(rules)[1] == ("" if run == 2 else "XDP distinguishes 65,536 port ranges at most")
 
 
 @pytest.mark.parametrize(("interface", "name"), [("eth0", "eth0"), ("eth0.100", "eth0%2E100"), ("a%b", "a%25b")])

@@ -15,7 +15,7 @@ from enforcer.model.errors import UnsupportedKernelError
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A kernel without the modules; what it was asked for."""
+    """A kernel without the modules; what it was requested."""
     found: list[str] = []
 
     class Netfilter:

@@ -135,4 +135,4 @@ def test_resources_overwritten_with_a_feed_stay_as_they_last_were(tmp_path: Path
     assert loaded.resources == before
     (fault,) = loaded.faults
     assert "it enforces nothing" in fault.finding.message
-    assert fault.outcome == "as it last was, these stay: GlobalNetworkSet listed"
+    assert fault.outcome == "of its last version these stay: GlobalNetworkSet listed"

@@ -212,7 +212,7 @@ def test_an_exception_from_one_file_is_a_fault_of_that_file_alone(folder: Path) 
     assert names(now.resources) == ["a", "b"]
     assert now.again
     assert [type(crash) for crash in now.crashes] == [MemoryError]
-    assert "cannot be taken: MemoryError" in now.findings[0].message
+    assert "cannot be read: MemoryError" in now.findings[0].message
 
 
 def test_folders_of_a_tree_are_those_that_files_may_come_to(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Faulty documents beside good ones: what stays as it last was, what follows its file, what is left out."""
+"""Faulty documents beside good ones: what keeps its last good version, what follows its file, what is left out."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_faulty_object_stays_as_it_last_was_and_all_others_change(folder: Fold
     assert nets(loaded) == {"bots": Nets.of([NEW]), "others": Nets.of([NEW])}
     assert str(loaded.resources.policies[0].ingress[0].action) == "Deny"
     assert (loaded.kept, loaded.left_out) == (("GlobalNetworkPolicy dos",), ())
-    assert folder.outcomes() == ["GlobalNetworkPolicy dos stays as it last was"]
+    assert folder.outcomes() == ["GlobalNetworkPolicy dos keeps its last good version"]
 
 
 def test_it_stays_for_as_long_as_it_is_faulty_and_no_longer(folder: Folder) -> None:
@@ -84,7 +84,7 @@ def test_an_object_that_never_was_good_is_left_out(folder: Folder) -> None:
     loaded = folder.read(a=deny_list("x") + "---\n" + policy())
     assert names(loaded) == ["dos"]
     assert loaded.left_out == ("GlobalNetworkSet bots",)
-    assert folder.outcomes() == ["GlobalNetworkSet bots is left out: there is no good version of it"]
+    assert folder.outcomes() == ["GlobalNetworkSet bots is skipped: there is no good version of it"]
 
 
 UNREADABLE = [
@@ -102,7 +102,7 @@ def test_a_file_that_does_not_parse_keeps_all_it_last_held(folder: Folder, text:
     assert nets(loaded) == {"bots": Nets.of([OLD]), "others": Nets.of([NEW])}
     assert loaded.kept == ("GlobalNetworkSet bots", "GlobalNetworkPolicy dos")
     assert message in loaded.findings[0].message
-    stay = "as it last was, these stay: GlobalNetworkSet bots, GlobalNetworkPolicy dos"
+    stay = "of its last version these stay: GlobalNetworkSet bots, GlobalNetworkPolicy dos"
     assert folder.outcomes() == [stay]
 
 
@@ -144,7 +144,7 @@ def test_a_document_without_name_may_be_any_of_its_file(folder: Folder, text: st
     loaded = folder.read(a=deny_list(NEW) + "---\n" + text, b=deny_list(NEW, "others"))
     assert nets(loaded) == {"bots": Nets.of([NEW]), "others": Nets.of([NEW])}
     assert loaded.kept == ("GlobalNetworkPolicy dos",)
-    assert folder.outcomes() == ["as the file last was, these stay: GlobalNetworkPolicy dos"]
+    assert folder.outcomes() == ["of the last version of the file these stay: GlobalNetworkPolicy dos"]
 
 
 def test_a_document_that_swallows_the_next_keeps_both(folder: Folder) -> None:
@@ -152,7 +152,10 @@ def test_a_document_that_swallows_the_next_keeps_both(folder: Folder) -> None:
     loaded = folder.read(a=deny_list(NEW) + policy())
     assert nets(loaded) == {"bots": Nets.of([OLD])}
     assert loaded.kept == ("GlobalNetworkSet bots", "GlobalNetworkPolicy dos")
-    stay = "GlobalNetworkSet bots stays as it last was; as the file last was, these stay: GlobalNetworkPolicy dos"
+    stay = (
+        "GlobalNetworkSet bots keeps its last good version; "
+        "of the last version of the file these stay: GlobalNetworkPolicy dos"
+    )
     assert {*folder.outcomes()} == {stay}
 
 

@@ -56,7 +56,7 @@ REFUSED: list[tuple[str, str, str, str, str]] = [
     ("51 ports", "{action: Deny, protocol: TCP, source: {ports: [" + "1," * 51 + "]}}", "ingress", "source.ports",
      "most 50"),
     ("a bare address", "{action: Deny, source: {nets: [10.0.0.1]}}", "ingress", "source.nets[0]", "10.0.0.1/32"),
-    ("host bits", "{action: Deny, source: {nets: [10.0.0.1/24]}}", "ingress", "source.nets[0]", "right: 10.0.0.0/24"),
+    ("host bits", "{action: Deny, source: {nets: [10.0.0.1/24]}}", "ingress", "source.nets[0]", "expected 10.0.0.0/24"),
     ("257 nets", "{action: Deny, source: {nets: [" + MANY + "]}}", "ingress", "source.nets", "most 256"),
     ("everything negated", "{action: Deny, source: {notNets: [0.0.0.0/0]}}", "ingress", "source.notNets[0]",
      "matches nothing"),
