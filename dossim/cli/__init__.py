@@ -1,4 +1,4 @@
-"""The ``dossim`` command: one module for each verb, imported when it is asked for."""
+"""The ``dossim`` command: one module for each verb, imported on use."""
 
 from __future__ import annotations
 

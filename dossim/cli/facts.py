@@ -23,7 +23,7 @@ Named = TypeVar("Named", bound=Word)
 
 
 class FactsError(UsageError):
-    """A file that holds no facts; ``findings`` says where, what was found and what would be right."""
+    """A file without valid facts. ``findings`` states the position, what was found and what is expected."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)

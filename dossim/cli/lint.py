@@ -1,4 +1,4 @@
-"""``dossim lint``: what of a valid policy does nothing, or other than it says, as ``file:line:column: ...``."""
+"""``dossim lint``: parts of a valid policy without effect, or with an unexpected one, as ``file:line:column: ...``."""
 
 from __future__ import annotations
 

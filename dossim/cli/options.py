@@ -117,7 +117,7 @@ def open_capture(path: Path | str, reading: Reading, host: HostOptions) -> Captu
 class PolicyCommand(click.Command):
     """A command whose ``-p`` takes several paths at once, as a shell's globs give them: ``-p policies/*.yaml CAPTURE``.
 
-    Of the words behind ``-p PATH``, as many are paths of policy as there are more words than the command has arguments.
+    Words after ``-p PATH`` are policy paths as long as there are more words than the command has arguments.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(title: str) -> Iterator[Progress | None]:
-    """What a drill tells how far it is; None when nobody looks."""
+    """A callback for the progress of a drill; None if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -92,7 +92,7 @@ def run(
 
 
 class Session:
-    """Runs scenarios one after the other, printing each result; ``lacking`` says why drills were left out."""
+    """Runs scenarios one after the other, printing each result; ``lacking`` states why drills were not possible."""
 
     def __init__(self, *, drills: bool, quiet: bool, limits: Limits) -> None:
         self.lacking = ""

@@ -1,4 +1,4 @@
-"""``dossim selector``: what a selector says of some labels."""
+"""``dossim selector``: evaluates a selector against labels."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _answer_or_raise(expression: str, labels: Mapping[str, str]) -> dict[str, An
 
 
 class SelectorFault(UsageError):
-    """The selector on the command line is none; printed with a caret below the fault."""
+    """The selector on the command line is invalid; printed with a caret below the error."""
 
     def __init__(self, error: Any) -> None:
         self.findings = (f"selector: column {error.column}: {error.message}\n{error.caret()}",)

@@ -6,10 +6,10 @@ artefact of the capture; the evidence for that is in the packet (:mod:`dossim.pa
 - the sum of the pseudo header alone is what Linux leaves there. The packet is judged, and sent, with the checksum that
   hardware gave it.
 - 0 is what other systems leave there, and what a careless flood sends. From an Ethernet source that leaves pseudo
-  header sums as well it is completed likewise; else nobody knows, and the packet is judged as if cut there.
+  header sums as well it is completed likewise; otherwise it is unknown, and the packet is judged as if cut there.
 - 0 for the checksum of an IPv4 header, or for the total length of a large packet, is what Windows leaves to hardware.
   From an Ethernet source that leaves pseudo header sums the header's checksum is completed. Else the packet is judged
-  as it stands and with its header completed; where the two end otherwise nobody knows.
+  as it stands and with its header completed; where the two ends differ the fate is undetermined.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ _CHECKSUM_AT = {TCP: 16, UDP: 6}
 class Judged:
     """``capture`` is what is judged, ``whole`` the same with all bytes that there are.
 
-    ``completed`` packets got their checksum. Of those in ``zero`` nobody knows whether it was bad on the wire. Of
-    ``ambiguous`` ones nobody knows whether the IPv4 header was; ``mended`` is the capture with those headers completed.
+    ``completed``: number of packets whose checksum was completed. ``zero``: packets whose checksum may have been bad on
+    the wire. ``ambiguous``: number of packets whose IPv4 header may have been; ``mended`` is the capture with those
+    headers completed.
     """
 
     capture: Capture
@@ -107,7 +108,7 @@ def _has_sum(capture: Capture, row: int, place: int) -> bool:
 
 
 def _checksum_place(capture: Capture, row: int) -> int | None:
-    """Where the frame's TCP or UDP checksum stands; None where that cannot be said. A cut packet stays open anyway."""
+    """The offset of the frame's TCP or UDP checksum; None if unknown. A cut packet stays undetermined anyway."""
     frame = capture.frame(row)
     link = parse_ethernet(frame)
     ip = None if link is None else parse_ip(link)
@@ -142,7 +143,7 @@ def _is_length_missing(frame: bytes) -> bool:
 
 
 def _with_header(frame: bytes, wire_length: int) -> bytes:
-    """The frame with total length and checksum of its IPv4 header, and behind a length that was missing its own."""
+    """The frame with a completed IPv4 header; if the total length was missing, also with the transport checksum."""
     link = parse_ethernet(frame)
     assert link is not None, "it has an IPv4 header"
     ip = parse_ip(link)

@@ -48,7 +48,7 @@ class Stall:
 
 
 def _waited_s() -> float:
-    """0 on kernels that do not tell (CONFIG_SCHED_INFO)."""
+    """0 on kernels without this figure (CONFIG_SCHED_INFO)."""
     try:
         return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
     except (OSError, IndexError):

@@ -100,7 +100,7 @@ def drill_capture(
     Packets that the capture cut are sent with zeros in place of what is missing. When the replay was too slow for the
     kernel's patience with fragments it is repeated with more, by what was measured; what is late even so is unobserved.
     Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce, UnsupportedRuleError for a
-    rule that cannot be enforced. ``progress`` is told (phase, done, total).
+    rule that cannot be enforced. ``progress`` is called with (phase, done, total).
     """
     from dossim.drill.load import longer_timeout_s
     from dossim.verify import verify

@@ -1,4 +1,4 @@
-"""Names of a lab's namespaces and pins, and what dead labs left behind.
+"""Names of a lab's namespaces and pins, and the remains of killed labs.
 
 A lab's name carries its owner's process id and start time, so that the next lab can tell a dead owner from a living
 one even when the id was reused. Whatever a killed drill leaves (namespaces, pins, temporary files) is removed by

@@ -1,4 +1,4 @@
-"""What a process has made on the host is removed when it is told to end, too."""
+"""Removes what a process created on the host also when a signal ends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(BaseException):
-    """A signal asked the process to end. Not an Exception: nothing but clean-up may come between."""
+    """A signal ends the process. Not an Exception, so that only clean-up code intercepts it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -24,7 +24,7 @@ class Ended(BaseException):
 def unwinding() -> Iterator[None]:
     """SIGTERM and SIGHUP leave the block as an exception does, and then end the process as they always do.
 
-    Where somebody else handles them already, or outside of the main thread, nothing changes.
+    Does nothing if other handlers are installed, or outside the main thread.
     """
     owner = os.getpid()
 
@@ -50,7 +50,7 @@ def unwinding() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals that end a process wait until the block is done: what is made in it is known to whoever removes it."""
+    """Delay terminating signals until the end of the block, so that clean-up knows what the block created."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGINT})
     try:
         yield

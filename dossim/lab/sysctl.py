@@ -43,7 +43,7 @@ def write(settings: dict[str, int]) -> None:
 
 
 def quiet_peer() -> None:
-    """The peer namespace only sends: what comes back dies there without an answer."""
+    """The peer namespace only sends: it discards replies without answering."""
     write(_QUIET | {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1})
 
 

@@ -1,4 +1,4 @@
-"""What of a valid policy does nothing, does other than it says, or is not done early: ``dossim lint``. Pure."""
+"""``dossim lint``: parts of a valid policy without effect, with an unexpected effect, or enforced late. Pure."""
 
 from __future__ import annotations
 

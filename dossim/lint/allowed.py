@@ -51,7 +51,7 @@ def allowed_earlier(
 
 
 def _openings(item: Boxed, earlier: Sequence[Boxed]) -> list[Opening]:
-    """The Allows among earlier entries that are shown to match some of the entry's packets, and to be asked first."""
+    """The earlier Allow entries that provably match some of the entry's packets and are evaluated first."""
     found: list[Opening] = []
     for at, other in enumerate(earlier):
         if other.entry.action is not Action.ALLOW:
@@ -97,7 +97,7 @@ def _example(witness: Box) -> str:
 
 
 class TrackedPolicies:
-    """Tables of what tracked policies would say, were they asked first."""
+    """Tables of the tracked policies, as if they were evaluated first."""
 
     def __init__(self, resources: Resources) -> None:
         self._names = {item.name for item in resources.policies if not item.do_not_track}
@@ -124,6 +124,6 @@ def _rules(policy: GlobalNetworkPolicy) -> tuple[Rule, ...]:
 
 
 def _is_beyond(rule: Rule) -> bool:
-    """Whether a rule asks what no table can say."""
+    """Whether a rule matches on something that no table can express."""
     sides = rule.source, rule.destination
     return rule.http is not None or any(side.services or side.service_accounts for side in sides)

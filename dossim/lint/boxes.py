@@ -154,7 +154,7 @@ class Space:
         return self._sets[key]
 
     def has_dead_named_port(self, entry: Entry) -> bool:
-        """Whether a side asks for named ports alone, and no endpoint has one."""
+        """Whether a side matches only on named ports that no endpoint has."""
         return any(
             side.named_ports and not side.ports and not any(self.table.port_sets[i].members for i in side.named_ports)
             for side in (entry.source, entry.destination)

@@ -12,12 +12,12 @@ from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, 
 from enforcer.planning.plan import make_plan
 from enforcer.policy.ruletable import Entry
 
-# What is taken of an interface that nobody probed: a driver that does XDP, and no hardware that does.
+# The assumption for an interface that was not probed: a driver with XDP, without offload.
 _USUAL = {mode: Probe(Answer.NO, "not known here") if mode is Mode.OFFLOAD else Probe(Answer.YES) for mode in Mode}
 
 
 def not_early(governed: Governed, dead: Collection[Entry]) -> Iterator[Finding]:
-    """An interface that nobody probed is taken to be capable of XDP: what is late then is so by its policy.
+    """An interface that was not probed is assumed to support XDP, so that only the policy itself causes findings.
 
     Allow, Log and Pass act in raw by what they say, and so do all entries for what the host sends: no word of those.
     Nor of ``dead`` entries, which never act.

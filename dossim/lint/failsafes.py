@@ -1,4 +1,4 @@
-"""Failsafes as boxes: what no untracked entry of a table is ever asked about. Pure.
+"""Failsafes as boxes: packets that no untracked entry of a table ever evaluates. Pure.
 
 Of a packet's own direction a failsafe is known by the destination port, of the other by the source port, from which its
 answers come; its net is the remote side's in both (``felix/rules/static.go``).

@@ -12,7 +12,7 @@ from enforcer.model.vocabulary import Word
 
 
 class Level(Word):
-    """Worst first. Errors and warnings are for somebody to mend; a note is for somebody to know."""
+    """Worst first. Errors and warnings should be fixed; a note is information."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -48,7 +48,7 @@ class RuleId(Word):
 
 @dataclass(frozen=True)
 class Rule:
-    """``level`` is the usual one; a finding may have another. ``remedy`` says what would be right."""
+    """``level`` is the default level; a finding may have another. ``remedy`` states the fix."""
 
     id: RuleId
     level: Level

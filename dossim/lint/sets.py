@@ -49,7 +49,7 @@ def uses_of(resources: Resources, members: Members) -> list[Use]:
 
 
 def unused_sets(resources: Resources, members: Members, uses: Sequence[Use]) -> Iterator[Finding]:
-    """unused-set; says nothing where there is no policy to use any."""
+    """unused-set; no findings without any policy."""
     if not resources.policies:
         return
     used = {member.name for use in uses for member in use.members}

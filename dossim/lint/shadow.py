@@ -1,4 +1,4 @@
-"""shadowed-entry: which earlier entries decide every packet of an entry. Pure; says so only when it is shown.
+"""shadowed-entry: which earlier entries decide every packet of an entry. Pure; reports only what is proved.
 
 An entry is never asked about a packet that an earlier Allow or Deny decided, or that an earlier Pass of its own tier
 took past it. An Allow or Deny of another tier counts only if no Pass before it, in its own tier, can take the packet

@@ -18,7 +18,7 @@ class CaptureError(EnforcerError):
 
 
 class ScenarioError(EnforcerError):
-    """A scenario file asks for something that cannot be."""
+    """A scenario file is invalid."""
 
     exit_code = 2
 

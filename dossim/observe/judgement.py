@@ -1,11 +1,11 @@
-"""judge: from what the kernel recorded of each packet to what became of it.
+"""judge: turns the kernel's record of each packet into its fate.
 
-The furthest checkpoint says between which two hooks the packet was lost; the place it was freed and the drop reason
-tell apart what happens between the same two. A packet without evidence of its end has no observation: nothing is
+The last checkpoint shows between which two hooks the packet was dropped; the freeing function and the drop reason
+distinguish causes between the same two hooks. A packet without evidence of its end has no observation: nothing is
 guessed.
 
-A fragment taken in by a datagram has no life of its own behind defragmentation; its end is the datagram's. The
-datagram is the one with the same (source, destination, id) that left defragmentation first after the fragment came in.
+After defragmentation a fragment shares the fate of its datagram: the first datagram with the same (source, destination,
+id) that left defragmentation after the fragment entered it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FATES = tuple(Fate)
 STAGES = tuple(Stage)
 NONE = 255
 
-# The transport refused these itself; any other end behind LOCAL_IN means the packet reached it.
+# The transport itself rejected these; any other end after LOCAL_IN means that the packet reached it.
 MALFORMED = frozenset(
     {
         "NOT_SPECIFIED",
@@ -40,21 +40,21 @@ MALFORMED = frozenset(
     }
     | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "UNHANDLED_PROTO"}
 )
-# Handlers of control messages free those they have no use for with all kinds of reasons; only the checksum is a
-# refusal. Those of PIM and of tunnels are there or not as the kernel was built, and free without a reason whatever no
-# multicast router or tunnel takes: it reached them all the same, as it does a kernel without them.
+# Handlers of control messages free messages that they do not need with various reasons; only a bad checksum is a
+# rejection. Handlers of PIM and tunnels exist depending on the kernel configuration, and free without a reason what no
+# multicast router or tunnel takes. The packet reached them anyway, as it does in a kernel without them.
 CONTROL_HANDLERS = frozenset({"icmp_rcv", "icmpv6_rcv", "igmp_rcv"})
 CONTROL_HANDLERS |= {"pim_rcv", "pim6_rcv", "gre_rcv", "l2tp_ip_recv", "l2tp_ip6_recv"}
-# Where freeing without a reason is a refusal only for a packet of which one of these is known. UDP does so for a group
-# that no socket has joined (__udp4_lib_mcast_deliver), TCP for a segment that a half-open connection has no use for.
+# Here freeing without a reason is a rejection only if one of these checkpoints is set. UDP also frees datagrams to a
+# group that no socket has joined (__udp4_lib_mcast_deliver), TCP segments that a half-open connection does not need.
 _REFUSED_BY = {
     "__udp4_lib_rcv": Checkpoint.NO_UDP,
     "__udp6_lib_rcv": Checkpoint.NO_UDP,
     "tcp_v4_rcv": Checkpoint.NO_TCP | Checkpoint.GROUP,
     "tcp_v6_rcv": Checkpoint.NO_TCP | Checkpoint.GROUP,
 }
-# Freed by defragmentation itself, not by what happened to the datagram later (whose parts skb_release_data frees); the
-# IPv6 hook has the caller of all hooks free what it refuses.
+# Freed by defragmentation itself, not by the later fate of the datagram (whose parts skb_release_data frees). The IPv6
+# hook leaves freeing what it rejects to the caller of all hooks.
 DEFRAG_REASONS = frozenset({"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"})
 DEFRAG_PLACES = (
     "inet_frag_rbtree_purge",
@@ -66,7 +66,7 @@ DEFRAG_PLACES = (
     "nf_hook_slow",
 )
 
-# Checkpoints in order with the stage that a packet dies in when it passed this one and not the next.
+# Checkpoints in order, with the stage that dropped a packet that passed this one and not the next.
 _LOST_AFTER = (
     (Checkpoint.PRE_DEFRAG, Stage.DEFRAG),
     (Checkpoint.POST_DEFRAG, Stage.RAW),
@@ -176,7 +176,7 @@ def _undecided(journeys: Journeys, packets: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def _with_datagram_ends(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
-    """For each packet the packet whose record tells its end: itself, or the datagram it was reassembled into."""
+    """For each packet the packet whose record shows its end: itself, or the datagram it was reassembled into."""
     sources = np.arange(len(journeys))
     symbols = resolve(int(value) for value in np.unique(journeys["location"]))
     completed: dict[object, list[tuple[int, int]]] = {}
@@ -219,7 +219,7 @@ def _judge_one(kind: np.void, symbols: Mapping[int, str]) -> _Verdict:
 
 def _fate(checkpoints: Checkpoint, end: End, place: str, reason: str) -> tuple[Fate | None, Stage | None]:
     if Checkpoint.POSTROUTING in checkpoints:
-        # Nobody answers for neighbours in a lab: a packet that waits for one in vain was forwarded all the same.
+        # No neighbour answers in a lab: a packet that waits for neighbour resolution was forwarded anyway.
         lost = end is End.KFREE and not (place.startswith("neigh_") or reason.startswith("NEIGH_"))
         return (Fate.DROPPED, Stage.EGRESS) if lost else (Fate.FORWARDED, None)
     if Checkpoint.INPUT_LAST in checkpoints:
@@ -242,7 +242,7 @@ def _after_input(checkpoints: Checkpoint, end: End, place: str, reason: str) -> 
     if end is not End.KFREE:
         return Fate.DELIVERED, None
     if place == "__udp6_lib_rcv" and reason == "NO_SOCKET" and Checkpoint.BAD_SUM in checkpoints:
-        # IPv6 has set the reason before it sums up what is longer than 76 bytes; IPv4 says UDP_CSUM.
+        # IPv6 sets the reason before it verifies datagrams longer than 76 bytes; IPv4 reports UDP_CSUM.
         return Fate.DROPPED, Stage.SOCKET
     if reason == "NETFILTER_DROP":  # only conntrack's confirmation comes after the last checkpoint
         return Fate.DROPPED, Stage.CONNTRACK

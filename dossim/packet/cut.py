@@ -21,7 +21,7 @@ LARGEST = ETHERNET_MOST + _VLAN_TAG
 
 
 class CutError(Exception):
-    """A byte was to be read that the capture cut off. Never leaves the model: whoever asks answers *undetermined*."""
+    """A byte that the capture cut off was needed. Never leaves the model: the caller's answer is *undetermined*."""
 
 
 class CutBytes(bytes):

@@ -50,7 +50,7 @@ class Layer(Word):
 
 
 class LinkType(Word):
-    """Whom a frame is for, as ``skb->pkt_type`` says (``eth_type_trans``); other hosts' frames do not arrive."""
+    """The destination kind of a frame, like ``skb->pkt_type`` (``eth_type_trans``); other hosts' frames do not arrive."""
 
     HOST = "host"
     BROADCAST = "broadcast"
@@ -167,7 +167,7 @@ class Transport:
 
 
 class HiddenTransport(Transport):
-    """What an IPv6 packet carries whose extension headers the capture cut: whatever is asked of it raises CutError."""
+    """The payload of an IPv6 packet whose extension headers the capture cut: every access raises CutError."""
 
     def __init__(self) -> None:
         """Without any value."""

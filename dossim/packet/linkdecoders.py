@@ -74,7 +74,7 @@ _MOST_KEYS = 512
 @dataclass
 class Reframer:
     """Turns packets into Ethernet frames in place. ``at``, ``length`` and ``wire_length`` are changed as well;
-    ``kept`` says which of them have become frames, ``skipped`` why the others have not.
+    ``kept``: which of them became frames. ``skipped``: why the others did not.
     """
 
     buf: bytearray

@@ -26,7 +26,7 @@ _ETHERNET_MTU = 1500
 class _Segments:
     """Transport segments of whole datagrams; ``rows`` are packets, ``start`` and ``end`` index Capture.data.
 
-    ``end`` is where the IP header says, which may lie after what was ``captured``. ``addresses`` is their plain sum.
+    ``end`` is the end by the IP header, which may lie after what was ``captured``. ``addresses`` is their plain sum.
     """
 
     rows: I64

@@ -142,7 +142,7 @@ def _opened(name: str, *, any_file: bool) -> tuple[Iterator[bytes], Callable[[],
     if name == STDIN and any_file:
         return _stdin(), lambda: None
     try:
-        # Without O_NONBLOCK a named pipe that nobody writes to would be waited for.
+        # Without O_NONBLOCK, opening a named pipe without a writer would block.
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if any_file else os.O_NONBLOCK))
     except (OSError, ValueError) as error:
         raise CaptureError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -12,5 +12,5 @@ def summary(frame: bytes) -> str:
     assert IPv6  # registers the layers that Ether dissects into
     try:
         return str(Ether(frame).summary())
-    except Exception:  # whatever a layer of Scapy's raises over a frame that is cut or patched
+    except Exception:  # Scapy's layers raise anything for a cut or patched frame
         return f"frame of {len(frame)} bytes: {frame[:32].hex(' ')}"

@@ -36,7 +36,7 @@ _LOOKED_AT = {
     Stage.IP_INPUT: "its header is not whole",
     Stage.DEFRAG: "whether it is a fragment, and of what, is not known",
     Stage.ROUTE: "its IP options are not whole",
-    Stage.SOCKET: "what stands behind its IP header is not known",
+    Stage.SOCKET: "its payload after the IP header is unknown",
 }
 
 
@@ -73,7 +73,7 @@ def _of_transport(state: PacketState) -> str:
 
 
 def possible_datagrams(frame: bytes) -> KeyPrefix | None:
-    """Which datagrams a frame may be a fragment of, whatever its missing bytes are; None where it is no fragment."""
+    """Which datagrams a frame may be a fragment of, for any value of its missing bytes; None if it is no fragment."""
     if not isinstance(frame, CutBytes):
         return _key_of(frame)
     try:

@@ -29,7 +29,7 @@ class Hop:
     """A node the packet came to: what was looked at there and what was found; ``entry`` and ``position`` when a rule
     decided.
 
-    ``note`` says why a stage that could have decided earlier did not. The last hop is the packet's fate.
+    ``note`` states why an earlier stage that could have decided did not. The last hop is the packet's fate.
     """
 
     stage: Node
@@ -176,7 +176,7 @@ def _trace(steps: Sequence[Step]) -> Trace:
 
 
 def _disposition(fate: Fate, stage: Node, last: Step) -> Disposition:
-    assert isinstance(stage, Stage), "every walk ends behind a stage"
+    assert isinstance(stage, Stage), "every walk ends after a stage"
     if fate is Fate.UNDETERMINED:
         return Disposition(fate, stage, reason=last.result)
     if fate is not Fate.DROPPED:

@@ -30,7 +30,7 @@ def check_defrag(state: PacketState, context: Context) -> Step:
             return Step(Stage.RAW, state, "fragment fields", "nothing to reassemble")
 
 
-_LISTED = 20  # parts of a datagram; it can have thousands, and each of them is told
+_LISTED = 20  # parts of a datagram, which can have thousands
 
 
 def _listed(parts: tuple[int, ...]) -> str:
@@ -56,7 +56,7 @@ def check_raw(state: PacketState, context: Context) -> Step:
 
 
 def match_key_in_raw(ip: IP, backend: Backend) -> MatchKey:
-    """What rules see of a packet; of all questions they ask, only this answer differs between the raw backends."""
+    """The fields of a packet that rules match on. Only the protocol may differ between the raw backends."""
     transport = seen_transport(ip, skip_authentication=backend is not Backend.NFTABLES)
     return MatchKey(ip.version, ip.source, ip.destination, transport)
 
@@ -78,9 +78,9 @@ def _describe_transport(transport: Transport | None) -> str:
 
 
 def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[PacketState, Context], Step]:
-    """The check of a stage that lets every packet through; ``untracked`` says what it does with one that was allowed.
+    """The check of a stage that passes every packet; ``untracked``: its result for an allowed packet.
 
-    Calico's tracked policy, which it asks at some of these stages, is not modelled: a note names what would be asked.
+    Calico's tracked policy, evaluated at some of these stages, is not modelled: a note names it.
     """
 
     def check(state: PacketState, context: Context) -> Step:

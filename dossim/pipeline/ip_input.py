@@ -58,13 +58,13 @@ def _untag(link: Ethernet) -> tuple[int, bool, str]:
     """(protocol, whether a VLAN id made it another host's, why it was dropped).
 
     Tags with id 0 carry a priority only and are taken off one after the other (``skb_vlan_untag``, which wants two
-    bytes behind each tag); the first with an id is the last taken off.
+    bytes after each tag); the first with an id is the last one removed.
     """
     behind = len(link.payload) + VLAN_TAG * len(link.tags)
     for at, tag in enumerate(link.tags):
         behind -= VLAN_TAG
         if behind < 2:
-            return 0, False, "cut short behind a VLAN tag"
+            return 0, False, "truncated after a VLAN tag"
         if tag.id:
             inner = link.tags[at + 1].type if at + 1 < len(link.tags) else link.ethertype
             return inner, True, ""
@@ -152,7 +152,7 @@ def _why_bad_ipv6(ip: IPv6) -> str:
 
 
 def _length6(ip: IPv6) -> int:
-    """The length of the packet; a jumbogram says 0 and goes to the end of the frame, as far as the header knows."""
+    """The length of the packet. A jumbogram has 0 in the header and extends to the end of the frame."""
     if ip.payload_length == 0 and ip.next_header == HOP_BY_HOP:
         return len(ip.buf)
     return IPV6_HEADER + ip.payload_length

@@ -1,14 +1,14 @@
 """Whether one rule, or one failsafe, matches one packet as raw sees it.
 
-The conditions of a rule are asked in the order netfilter asks them, because a packet too short for a question is
-dropped there and then ("hotdrop"), and only if it gets as far as that question:
+The conditions of a rule are evaluated in netfilter's order, because a packet too short for a condition is dropped at
+once ("hotdrop"), but only if evaluation reaches that condition:
 
 1. addresses written as one net, then the protocol (``ip_tables.c: ip_packet_match``, ``ip6_tables.c:
-   ip6_packet_match``: an IPv6 packet whose extension headers break off has no protocol);
+   ip6_packet_match``: an IPv6 packet with truncated extension headers has no protocol);
 2. selectors and lists of nets (``xt_set``);
 3. port numbers (``xt_multiport.c``: four bytes must be there), then named ports (``xt_set``, ``hash:ip,port``), then
    ICMP type and code (``xt_icmp``, ``xt_icmp6``: eight bytes). A later fragment has neither ports nor type, and
-   matches no rule that asks for a number; it has no named port either, so "not that named port" holds for it.
+   matches no rule with a port number; it has no named port either, so "not that named port" holds for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from enforcer.model.vocabulary import Direction, Word
 from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Port, PortRange, Rule
 
 FAMILY_OF_PROTOCOL = {ICMP: 4, ICMPV6: 6}
-NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the header that ipset wants to see whole
+NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the header that ipset requires
 
 
 class Answer(Word):
@@ -35,7 +35,7 @@ class Answer(Word):
 
 @dataclass(frozen=True)
 class MatchKey:
-    """What rules can look at. ``transport`` None: IPv6 extension headers that break off."""
+    """What rules can match on. ``transport`` None: truncated IPv6 extension headers."""
 
     version: int
     source: IPAddress
@@ -47,14 +47,14 @@ Condition = Callable[[Rule, MatchKey, Selection], Answer]
 
 
 def rule_matches(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """Whether all conditions of the rule hold; the first that does not hold answers."""
+    """Whether all conditions of the rule hold; else the answer of the first that does not."""
     answers = (condition(rule, key, selection) for condition in _CONDITIONS)
     return next((answer for answer in answers if answer is not Answer.YES), Answer.YES)
 
 
 def is_of_family(rule: Rule, version: int) -> bool:
-    """A rule is of the family that is written, or that its nets are of (``FilterRuleToIPVersion``), or the ICMP whose
-    types it matches on.
+    """A rule's family is its ``ipVersion``, or that of its nets (``FilterRuleToIPVersion``), or that of the ICMP types
+    it matches on.
     """
     lists = [nets for side in (rule.source, rule.destination) for nets in (side.nets, side.not_nets) if nets]
     if rule.ip_version not in (None, version):
@@ -65,8 +65,8 @@ def is_of_family(rule: Rule, version: int) -> bool:
 
 
 def failsafe_matches(failsafe: Failsafe, key: MatchKey, *, direction: Direction, answers: bool) -> Answer:
-    """A failsafe of the packet's own direction is known by its destination port; one of the other direction by the
-    source port of its ``answers``. The net is the remote side's in both.
+    """A failsafe of the packet's direction matches the destination port; one of the other direction the source port of
+    its ``answers``. The net is that of the remote side in both cases.
     """
     remote = key.source if direction is Direction.INGRESS else key.destination
     if failsafe.net is not None and remote not in failsafe.net:
@@ -86,12 +86,12 @@ def _family(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
 
 
 def _no_contradiction(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """What can hold for no packet is no rule of netfilter's: it asks nothing, not even whether a packet is readable."""
+    """A rule that no packet can match is not rendered, so it hotdrops nothing."""
     return _answer(rule.protocol is None or rule.protocol != rule.not_protocol)
 
 
 def _single_nets(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """What a rule has room for besides its sets: one net of each side, or one negated net."""
+    """What a rule matches without a set: one net of each side, or one negated net."""
     return _answer(_single_net(rule.source, key.source) and _single_net(rule.destination, key.destination))
 
 
@@ -110,7 +110,7 @@ def _addresses(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
 
 
 def _ports(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """Whether port numbers can be read, if the rule asks for any, and both sides' ports are what it asks for."""
+    """Whether port numbers are readable, if the rule matches on any, and both sides' ports match."""
     sides = (rule.source, rule.destination)
     if any(_ranges(entity.ports) or _ranges(entity.not_ports) for entity in sides):
         if key.transport is None:
@@ -164,7 +164,7 @@ def _in_any(address: IPAddress, nets: Sequence[IPNetwork]) -> bool:
 
 
 def _port(transport: Transport, side: int, wanted: Callable[[int], bool]) -> Answer:
-    """Ask for the source (0) or destination (1) port."""
+    """Match the source (0) or destination (1) port."""
     if transport.protocol not in PORT_PROTOCOLS or transport.fragment_offset:
         return Answer.NO
     if transport.ports is None:
@@ -178,7 +178,7 @@ def _port_wanted(rule: Rule, side: int, key: MatchKey, selection: Selection) -> 
 
     def is_among(ports: Sequence[Port]) -> bool:
         ranges = _ranges(ports)
-        # What no range asks for is not read: the capture may have cut it.
+        # Ports are read only if a range needs them: the capture may have cut them.
         found = key.transport.ports if ranges and key.transport is not None else None
         if found is not None and any(found[side] in item for item in ranges):
             return True
@@ -200,7 +200,7 @@ def _is_named(
     if rule.protocol not in (None, found.protocol) or len(found.buf) < NAMED_PORT_HEADER[found.protocol]:
         return False
     numbers = selection.ports_named(entity, name, found.protocol, address)
-    # What no endpoint gives a name to is not read: the capture may have cut it.
+    # Ports are read only if an endpoint names one: the capture may have cut them.
     return bool(numbers) and found.ports is not None and found.ports[side] in numbers
 
 
@@ -217,7 +217,7 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
 
 
 def require_expressible(name: str, rule: Rule) -> None:
-    """Raises UnsupportedRuleError for a rule that asks what nobody knows of a single packet."""
+    """Raises UnsupportedRuleError for a rule that matches on something that a single packet does not show."""
     for side in (rule.source, rule.destination):
         if side.services is not None or side.service_accounts is not None or rule.http:
             raise UnsupportedRuleError(

@@ -35,7 +35,9 @@ def sound_ip(link: Ethernet | None) -> IP | None:
 
 
 def known_behind(ip: IP) -> Known:
-    """What is known behind the addresses: what a program would know, had it read no options and extension headers."""
+    """What is known besides the addresses: what an XDP program would know without parsing options and extension
+    headers.
+    """
     found = known_by_xdp(ip, by_device=False)
     if isinstance(ip, IPv6):
         behind = ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT

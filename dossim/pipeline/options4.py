@@ -42,7 +42,7 @@ def _is_route(body: bytes, host: Host) -> bool:
 
 
 def _is_record(body: bytes, host: Host) -> bool:
-    """The pointer is behind the option (full), or leaves room for one more address."""
+    """The pointer is after the option (full), or leaves room for one more address."""
     return len(body) >= 3 and body[2] >= 4 and (body[2] > len(body) or body[2] + 3 <= len(body))
 
 

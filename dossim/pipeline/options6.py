@@ -13,7 +13,7 @@ MAX_OPTIONS = 8  # net.ipv6.max_hbh_opts_number, max_dst_opts_number
 
 
 def why_bad_hop_by_hop(ip: IPv6) -> str:
-    """Why the hop-by-hop header directly behind the IPv6 header gets the packet dropped; "" when it does not."""
+    """Why the hop-by-hop header directly after the IPv6 header causes a drop; "" if it does not."""
     return why_bad_options(ip, IPV6_HEADER, hop_by_hop=True)
 
 
@@ -53,7 +53,7 @@ def _why_bad_option(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
     if hop_by_hop and kind == JUMBO:
         return _why_bad_jumbo(ip, at)
     # The two highest bits of an unknown option's type say what to do: 0 skips it, all others discard (RFC 8200, 4.2).
-    return f"unknown option {kind:#04x} asks to discard" if kind & 0xC0 else ""
+    return f"unknown option {kind:#04x} requires discarding" if kind & 0xC0 else ""
 
 
 def _why_bad_jumbo(ip: IPv6, at: int) -> str:
@@ -61,12 +61,12 @@ def _why_bad_jumbo(ip: IPv6, at: int) -> str:
         return "malformed jumbo option"
     length = number(ip.buf, at + 2, 4)
     if length <= 0xFFFF or ip.payload_length:
-        return "jumbo option on a packet that is none"
+        return "jumbo option on a packet that is not a jumbogram"
     return "jumbogram beyond the frame" if length > len(ip.buf) - IPV6_HEADER else ""
 
 
 def jumbo_length(ip: IPv6) -> int:
-    """Where a packet with sound hop-by-hop options ends: the jumbo option says so, if there is one."""
+    """The end of a packet with valid hop-by-hop options: by the jumbo option, if there is one."""
     end = IPV6_HEADER + (ip.buf[IPV6_HEADER + 1] + 1) * 8
     at = IPV6_HEADER + 2
     while at < end:

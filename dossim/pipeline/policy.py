@@ -47,7 +47,7 @@ class NamedRule:
 
 @dataclass(frozen=True)
 class Decision:
-    """``decided_by`` is the rule behind the verdict, None where a failsafe or no rule at all decided."""
+    """``decided_by``: the rule that decided; None if a failsafe or no rule did."""
 
     verdict: Verdict
     why: str
@@ -164,7 +164,7 @@ def _rules_of(resources: Resources, endpoint: HostEndpoint, direction: Direction
 
 
 def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[str, ...]]:
-    """The policies that Calico asks behind conntrack, and where: they are not modelled. EGRESS is filter OUTPUT."""
+    """The policies that Calico evaluates after conntrack, and where: they are not modelled. EGRESS is filter OUTPUT."""
     labels, found = labels_of(endpoint, resources), dict[Stage, tuple[str, ...]]()
     for policy in resources.policies:
         if policy.do_not_track or not _applies_to(policy, labels):

@@ -93,7 +93,7 @@ def _broadcast(state: PacketState, ip: IPv4, host: Host) -> Step:
 def _why_bad_source(source: IPv4Address, host: Host) -> str:
     """``fib_validate_source``: why the source cannot be; "" when it can.
 
-    The default route leads out of the interface the packet came in by, so only networks behind ``inside`` can fail the
+    The default route leaves by the receiving interface, so only networks reached through ``inside`` can fail the
     reverse path filter, and they pass the loose one.
     """
     if source in own(host) or source == LOOPBACK_ADDRESS:

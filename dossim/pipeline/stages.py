@@ -1,7 +1,7 @@
-"""What travels through the pipeline graph and what a node answers: PacketState in, Step out.
+"""The types of the pipeline graph: PacketState in, Step out.
 
-A node is a Stage or a Fate. A check is a pure function of one packet and of the context it arrives in; it names the
-node the packet goes to next and says, for people, what it looked at and what it found. It never raises.
+A node is a Stage or a Fate. A check is a pure function of one packet and its context. It returns the packet's next
+node, and for people what it examined and what it found. It never raises.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Destination(Word):
 
 @dataclass(frozen=True)
 class Context:
-    """What all packets of a capture meet. ``mode`` None: no XDP program on the interface. ``netdev``: netdev ingress in
-    its place.
+    """What all packets of a capture share. ``mode`` None: no XDP program on the interface. ``netdev``: netdev ingress
+    instead.
     """
 
     policy: Policy
@@ -53,17 +53,17 @@ class Context:
 
     @classmethod
     def without_policy(cls, host: Host) -> Context:
-        """A host alone: for the checks that look at nothing else (header checks, routing, transport)."""
+        """Only a host: for checks that need nothing else (header checks, routing, transport)."""
         return cls(Policy.none(), host, None)
 
 
 @dataclass(frozen=True)
 class PacketState:
-    """One packet on its way: what was received, and what the stages behind it found out.
+    """One packet on its way: what was received, and what the previous stages found.
 
     ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed``
-    says why an earlier stage that could have dropped it did not. ``untracked``: an Allow has taken it out of connection
-    tracking and marked it as accepted.
+    states why an earlier stage that could have dropped it did not. ``untracked``: an Allow has taken it out of
+    connection tracking and marked it as accepted.
     """
 
     packet: Packet
@@ -77,8 +77,8 @@ class PacketState:
 
 @dataclass(frozen=True)
 class Step:
-    """A node's answer. ``rule`` and ``entry`` are set when a policy rule decided; ``note`` is what else is worth
-    saying.
+    """The result of a node. ``rule`` and ``entry`` are set when a policy rule decided; ``note`` has further
+    information.
     """
 
     to: Node
@@ -99,7 +99,7 @@ Check = Callable[[PacketState, Context], Step]
 
 @dataclass(frozen=True)
 class Edge:
-    """A way from one node to another; ``condition`` says in words when it is taken."""
+    """An edge from one node to another; ``condition`` describes when it is taken."""
 
     source: Node
     target: Node

@@ -42,15 +42,15 @@ from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Context, Destination, PacketState, Step
 
 GROUPS = (Destination.BROADCAST, Destination.MULTICAST)
-# Up to this length a checksum is verified at once, not only when somebody takes the data (CHECKSUM_BREAK, skbuff.h).
+# Up to this length a checksum is verified at once, not only when the data is read (CHECKSUM_BREAK, skbuff.h).
 CHECKSUM_BREAK = 76
-# Routing header types that a host refuses unless told otherwise (rpl_seg_enabled, seg6_enabled).
+# Routing header types that a host rejects by default (rpl_seg_enabled, seg6_enabled).
 SEGMENT_ROUTING = (3, 4)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What the transport gets: the bytes behind all IP headers, and how they came."""
+    """What the transport gets: the bytes after all IP headers, and how they arrived."""
 
     ip: IP
     buf: bytes
@@ -81,7 +81,7 @@ def _who_listens(transport: Transport, host: Host) -> str:
     if transport.ports is None:
         return "handled by the host"
     listens = Listener(transport.protocol, transport.ports[1]) in host.listen
-    return "a socket listens" if listens else "nobody listens"
+    return "a socket listens" if listens else "no socket listens"
 
 
 # -- TCP, UDP ----------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _why_bad_udp6(segment: Segment) -> str:
 
 
 def _udp_length(buf: bytes, *, zero_means_all: bool) -> tuple[int, str]:
-    """How much of the packet is the datagram, or why it is none."""
+    """The length of the datagram in the packet, or why there is none."""
     if len(buf) < UDP_HEADER:
         return 0, "UDP header cut short"
     length = number(buf, 4, 2)
@@ -191,7 +191,7 @@ _HANDLERS: dict[tuple[int, int], Callable[[Segment], str]] = {
 
 
 def _after_extension_headers(ip: IPv6, state: PacketState) -> Transport | str | None:
-    """The transport; why a header got the packet dropped; None at a header that nobody handles.
+    """The transport; or why a header caused a drop; None at a header without a handler.
 
     A hop-by-hop header is handled at the start of a received packet only, and was at ``ip-input``. Authentication has
     no handler.

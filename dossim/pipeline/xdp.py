@@ -1,9 +1,9 @@
 """What an XDP program does with a frame (``bpf/xdp_untracked.bpf.c``), from the resources.
 
-It may drop only what raw would drop, else it passes. A failsafe or rule answers *no* when anything known of the
-packet contradicts it, else *doubt* when it asks for something unknown, else *yes*. The first that does not say no
-decides: a Deny that says yes drops the frame, a Pass that says yes takes the rest of its tier out, and in every other
-case the frame passes.
+It may drop only what raw would drop, else it passes. The match of a failsafe or rule is *no* if anything known of the
+packet contradicts it, else *indeterminate* if it matches on something unknown, else *yes*. The first that is not *no*
+decides: a Deny with *yes* drops the frame, a Pass with *yes* skips the rest of its tier, and in every other case the
+frame passes.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def _ask_failsafe(failsafe: Failsafe, key: MatchKey, known: Known, *, answers: b
 
 
 def _ask(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
-    """A rule's answer is raw's where everything it asks for is known; else what is left of it may still say no.
+    """The match is raw's if everything that the rule matches on is known; else the remaining conditions may still say
+    no.
 
     With the protocol unknown that rest is the family alone: raw asks for the protocol before it looks into lists of
     nets and selectors, and drops there, by no rule, what has none to show. Raises CutError where the capture cut what
@@ -173,7 +174,7 @@ def _without(missing: Missing, rule: Rule) -> Rule:
 
 
 def _without_ports(side: EntityRule) -> EntityRule:
-    """A selector beside nothing but names goes with them: it says whose ports are meant (``rule_scanner.go``)."""
+    """A selector beside only named ports belongs to them: it selects whose ports count (``rule_scanner.go``)."""
     bare = replace(side, ports=(), not_ports=())
     if not side.ports or not all(isinstance(port, NamedPort) for port in side.ports):
         return bare

@@ -55,7 +55,7 @@ class Missing(Word):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known behind the addresses. ``transport`` None: nothing. ``missing`` None: all there is; ``why`` not."""
+    """What is known besides the addresses. ``transport`` None: nothing. ``missing`` None: everything; else ``why`` not."""
 
     transport: Transport | None
     missing: Missing | None = None
@@ -70,7 +70,7 @@ class Known:
 
 
 def readable_ip(link: Ethernet | None) -> IP | None:
-    """The IP header of a frame, where it is sound enough to decide on. Two tags that name no VLAN are looked behind."""
+    """The IP header of a frame, if it is valid enough to decide on. Up to two tags with VLAN id 0 are skipped."""
     if link is None or len(link.tags) > MAX_TAGS or any(tag.id for tag in link.tags):
         return None
     if link.ethertype == ETHERTYPE_IPV4:
@@ -83,12 +83,12 @@ def readable_ip(link: Ethernet | None) -> IP | None:
 
 
 def _is_sound4(ip: IPv4) -> bool:
-    """A total length beyond the frame and a wrong checksum are no obstacle: whatever raw never sees may be dropped."""
+    """A total length beyond the frame and a wrong checksum do not matter: what raw never sees may be dropped."""
     return ip.version == 4 and IPV4_HEADER <= ip.header_length <= min(ip.total_length, len(ip.buf))
 
 
 def known_behind(ip: IP, *, by_device: bool) -> Known:
-    """What is known behind the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
+    """What is known besides the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
 
     The transport is HIDDEN where the capture cut the extension headers in front of it.
     """
@@ -97,7 +97,7 @@ def known_behind(ip: IP, *, by_device: bool) -> Known:
             return Known(None, Missing.PROTOCOL, "protocol 0 stands for any in a device")
         return _known(4, _transport4(ip))
     if by_device and ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT:
-        return Known(None, Missing.PROTOCOL, "a device does not look behind extension headers")
+        return Known(None, Missing.PROTOCOL, "a device does not parse extension headers")
     try:
         found = _after_extension_headers(ip)
     except CutError:
@@ -152,7 +152,7 @@ def _after_extension_headers(ip: IPv6) -> Transport | str:
             if field & 0xFFF8:
                 return "later fragment"
             if field & 1 and kinds not in ([], [HOP_BY_HOP]):
-                return "first fragment behind extension headers"
+                return "first fragment after extension headers"
         kinds.append(kind)
         following, at = buf[at], at + extension_length(kind, buf[at + 1])
         if at > end and not is_jumbogram:

@@ -21,7 +21,7 @@ from enforcer.policy.resources import PortRange, Rule
 class Held:
     """``stopper`` is the first rule that is not held, None when all are; ``why`` not.
 
-    A program that would hold no Deny is none: then there are no ``rules``.
+    Without a Deny no program is attached: then there are no ``rules``.
     """
 
     rules: tuple[NamedRule, ...]
@@ -44,7 +44,7 @@ def _if_any_denies(run: list[NamedRule]) -> tuple[NamedRule, ...]:
 
 
 def _reasons(policy: Policy, mode: Mode) -> Iterator[tuple[NamedRule, str]]:
-    """Each rule, and why it cannot be held behind those before it, "" when it can."""
+    """Each rule, and why it cannot be held after the preceding ones; "" if it can."""
     failsafes = len({(answers, item.protocol, item.net) for item, answers in policy.failsafes()})
     tiers: set[str] = set()
     for number, item in enumerate(policy.rules, start=1):

@@ -89,7 +89,7 @@ def _each(
 
 
 def _forwarded(step: Step) -> Step:
-    """Nothing behind routing drops what is forwarded."""
+    """Nothing after routing drops forwarded packets."""
     return replace(step, to=Fate.FORWARDED) if step.to is Stage.FILTER_FORWARD else step
 
 
@@ -177,7 +177,7 @@ def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> N
         for row, number in enumerate(flows.number.tolist()):
             if decisions.unreadable[row]:
                 del states[number]
-                draft.drop(number, Stage.RAW, "too short for a rule that asks for ports, ICMP type or protocol")
+                draft.drop(number, Stage.RAW, "too short for a rule that matches on ports, ICMP type or protocol")
             elif decisions.denied_by[row] >= 0:
                 del states[number]
                 draft.drop(number, Stage.RAW, "", int(decisions.denied_by[row]))

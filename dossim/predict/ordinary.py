@@ -1,4 +1,4 @@
-"""Ordinary packets, all at once: whole IPv4 and IPv6 packets to an own address, or to one that is nobody's here.
+"""Ordinary packets, all at once: complete IPv4 and IPv6 packets to an own or an unknown address.
 
 Which packets are ordinary is decided before anything else (:func:`is_ordinary4`, :func:`is_ordinary6`); all others
 take the scalar way of :mod:`dossim.predict.odd`, through the same kernel model that ``explain`` walks. The order of
@@ -94,7 +94,7 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     decisions = decide(flows, plan.table)
     denied = decisions.denied_by >= 0
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
-    draft.drop(flows.number[decisions.unreadable], Stage.RAW, "too short for a rule that asks for ports or ICMP type")
+    draft.drop(flows.number[decisions.unreadable], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
     return replace(flows, untracked=decisions.allowed_by >= 0).take(~denied & ~decisions.unreadable)
 
 

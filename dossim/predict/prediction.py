@@ -21,7 +21,7 @@ NO_STAGE = 255
 NO_ENTRY = -1
 _MOST_LENGTHS = 200  # pairs of captured and original length in one block that are told apart
 _MOST_REASONS = 60_000  # their number has 16 bits
-_ANOTHER = f"one of more than {_MOST_REASONS:,} reasons, which are not told apart"
+_ANOTHER = f"one of more than {_MOST_REASONS:,} reasons, which are not distinguished"
 FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
 STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 
@@ -140,7 +140,7 @@ class Draft:
         self.reason[rows] = self._code(reason)
 
     def leave_open(self, rows: npt.NDArray[np.int64] | int, stage: Stage, reason: str) -> None:
-        """Of these packets nobody knows from this stage on."""
+        """These packets are undetermined from this stage on."""
         self.fate[rows] = FATE_CODE[Fate.UNDETERMINED]
         self.stage[rows] = STAGE_CODE[stage]
         self.reason[rows] = self._code(reason)

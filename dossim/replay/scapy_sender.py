@@ -32,7 +32,7 @@ _POLL_S = 0.002
 Progress = Callable[[int], None]
 
 
-# The observer sees the whole machine, so two drills at a time need two tags, also where somebody has seeded random.
+# The observer sees the whole machine, so concurrent drills need different tags, even if random is seeded.
 _RANDOM = random.SystemRandom()
 
 
@@ -43,7 +43,7 @@ def new_tag() -> int:
 
 
 class ScapySender:
-    """Sends frames from the namespace the thread is in; ``tag`` is :func:`new_tag`'s, ``seen(i)`` asks the observer."""
+    """Sends frames from the thread's namespace. ``tag``: from :func:`new_tag`. ``seen(i)`` queries the observer."""
 
     def __init__(self, *, tag: int, seen: Callable[[int], bool], interface: str = WIRE) -> None:
         self._tag = tag

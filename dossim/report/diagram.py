@@ -1,7 +1,7 @@
 """The pipeline as a drawing: where its nodes and edges stand and how many packets took each. Pure.
 
 Nodes and edges are those of :mod:`dossim.pipeline.graph`; only places are decided here. Packets are counted where they
-ended; what passed a node is what ended behind it.
+ended; what passed a node is what ended after it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _lines(ended: Mapping[str, int], packets: int) -> Iterator[Line]:
 
 
 def _passing(source: Node, target: Node, ended: Mapping[str, int]) -> int:
-    """Packets that took an edge: those that ended at its target or behind. ARP's short cut is not told apart."""
+    """Packets that took an edge: those that ended at its target or later. ARP's short cut is not distinguished."""
     if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):
         return 0
     behind = next(lane[lane.index(target) :] for lane in (_SPINE, _LOCAL, _AWAY) if target in lane)

@@ -109,9 +109,7 @@ class View:
     timings_s: Mapping[str, float]
     policy: tuple[str, ...]
     mode_reasons: tuple[tuple[str, str], ...]
-    tracked: tuple[
-        str, ...
-    ] = ()  # policies for the interface that act behind conntrack: neither enforced nor predicted
+    tracked: tuple[str, ...] = ()  # policies for the interface that act after conntrack: neither enforced nor predicted
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
     about: tuple[str, ...] = ()  # what the capture is, in sentences, before any verdict
@@ -141,7 +139,7 @@ class View:
 
     @property
     def verdict(self) -> str:
-        """The one sentence that says whether prediction and kernel agree."""
+        """The sentence that states whether prediction and kernel agree."""
         packets = counted(self.packets)
         others = "".join(f"; {text}" for text in self.open_counts)
         if not self.packets:

@@ -39,7 +39,7 @@ LARGE = Limits(packets=1 << 40, total_bytes=1 << 50, described=1 << 40)  # as mu
 
 
 class Exceeded(Exception):
-    """More than the limits allow; the sentence says what was found and what would be right."""
+    """More than the limits allow; the message states what was found and what is expected."""
 
 
 class Budget:

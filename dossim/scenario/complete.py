@@ -1,4 +1,4 @@
-"""What a packet expression leaves out: filled in the same way on every machine, and said where it bears on policy.
+"""Fills in what a packet expression omits, in the same way on every machine, and reports what matters to policy.
 
 Scapy takes addresses from this machine's routes and asks the network for MAC addresses; its default ports are services
 (UDP is from and to 53, TCP from 20). A source port of 53 is that of a DNS server's answer, which Calico's outbound
@@ -24,7 +24,7 @@ EPHEMERAL_PORT = 49152  # the first of the dynamic ports, RFC 6335
 Destinations = Mapping[int, IPAddress]  # the host's first address, by IP version
 
 _TRANSPORTS = (inet.TCP, inet.UDP, sctp.SCTP)
-# What policy matches on, and a packet of Scapy's has without being told.
+# Fields that policy matches on and that Scapy fills in by default.
 _PORTS = {"sport": "source port", "dport": "destination port"}
 _MATCHED = {
     **dict.fromkeys(_TRANSPORTS, _PORTS),

@@ -22,7 +22,7 @@ _INSTEAD = "a scenario names its captures and policy rather than holding them"
 
 
 class Outside(Exception):
-    """A path that the scenario may not name; the sentence says what would be right."""
+    """A path that the scenario may not name; the message states what is expected."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ SHOWN = 10  # packets that are named when an expectation fails
 
 @dataclass(frozen=True)
 class Outcome:
-    """One expectation and what was found. ``holds`` None: nothing here could tell, and ``found`` says why.
+    """One expectation and what was found. ``holds`` None: unknown, for the reason in ``found``.
 
     ``packets`` are the first ones that ended otherwise.
     """
@@ -117,7 +117,7 @@ def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) ->
 
 
 def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
-    """It holds if it does whatever the packets are that are not determined before or in raw."""
+    """It holds only if it holds for every outcome of the packets that are undetermined up to raw."""
     dropped, perhaps = ends.entries.get(expectation.entry, 0), ends.open_before_routing
     holds = expectation.packets.hold(dropped) and expectation.packets.hold(dropped + perhaps)
     more = f"; {perhaps:,} more are undetermined" if perhaps else ""

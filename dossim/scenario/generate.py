@@ -129,7 +129,7 @@ def _udp_flood(draw: Draw) -> Iterator[bytes]:
 
 
 def _udp_reflection(draw: Draw) -> Iterator[bytes]:
-    """Answers nobody asked for: the reflector's service is the source port."""
+    """Unsolicited replies: the source port is the reflector's service."""
     yield from _udp(draw, sport=EPHEMERAL, dport=EPHEMERAL, size=512)
 
 
@@ -181,7 +181,7 @@ def _arp(draw: Draw) -> Iterator[bytes]:
 
 
 def _scapy(draw: Draw) -> Iterator[bytes]:
-    """``count`` times whatever the expression describes."""
+    """``count`` times the packets of the expression."""
     count = draw.parameters.count
     frames = frames_of(draw.parameters.packet, draw.destinations, times=count, budget=draw.budget)
     for _ in range(count):

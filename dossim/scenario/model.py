@@ -1,4 +1,4 @@
-"""What a scenario file says, as values; :mod:`dossim.scenario.load` makes them."""
+"""The content of a scenario file as values; :mod:`dossim.scenario.load` creates them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Ports = tuple[PortRange, ...]
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a generator is told. Which fields bear on which generator, and their defaults, is in the JSON Schema.
+    """The parameters of a generator. The JSON Schema states which fields a generator accepts, and their defaults.
 
     ``size`` is the payload in bytes; ``vlan`` are tags from the outside in; ``destination`` None is the host's first
     address of each source's family. The same parameters and seed give the same frames.
@@ -126,7 +126,7 @@ class PacketExpectation:
 
 @dataclass(frozen=True)
 class ConntrackExpectation:
-    """How many connections are tracked when the replay has ended. Only a drill can tell."""
+    """The number of tracked connections at the end of the replay. Only a drill can tell."""
 
     entries: Bounds
     modes: tuple[ModeChoice, ...] = ()

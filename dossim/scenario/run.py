@@ -33,7 +33,7 @@ class ScenarioResult:
 
     @property
     def holds(self) -> bool:
-        """Nothing that could be told is otherwise than expected."""
+        """No expectation that could be evaluated is violated."""
         return all(outcome.holds is not False for outcome in self.outcomes)
 
 

@@ -59,7 +59,7 @@ class Template:
         frame[at : at + 2] = b"\0\0"
         segment = bytes(frame[self._transport :])
         pseudo = b"" if self._protocol == ICMP else addresses + len(segment).to_bytes(4, "big") + u32(self._protocol)
-        # UDP says "no checksum" with 0, so a sum of 0 is sent as its other spelling (RFC 768).
+        # In UDP a checksum of 0 means "no checksum", so a computed 0 is sent as 0xffff (RFC 768).
         checksum = internet_checksum(pseudo, segment) or (0xFFFF if self._protocol == UDP else 0)
         frame[at : at + 2] = u16(checksum)
 

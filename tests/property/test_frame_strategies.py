@@ -69,5 +69,5 @@ def test_every_shape_is_among_them() -> None:
     expected |= {(6, Missing.PROTOCOL, "later fragment"), (6, Missing.PROTOCOL, "authentication header")}
     expected |= {(6, Missing.PROTOCOL, "its extension headers break off")}
     expected |= {(6, Missing.PROTOCOL, "more than 8 extension headers")}
-    expected |= {(6, Missing.PROTOCOL, "first fragment behind extension headers")}
+    expected |= {(6, Missing.PROTOCOL, "first fragment after extension headers")}
     assert not [shape for shape in expected if not shapes[shape]], shapes

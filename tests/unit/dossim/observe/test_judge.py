@@ -76,7 +76,7 @@ ROWS = {
     "no route": (ROUTED, End.KFREE, "ip_error", "NOT_SPECIFIED", "route"),
     "filtered on input": (ROUTED | C.INPUT_FIRST, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "filter-input"),
     "filtered on forward": (ROUTED | C.FORWARD_FIRST, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "filter-forward"),
-    "nobody listens": (IN, End.KFREE, "tcp_v4_rcv", "NO_SOCKET", "delivered"),
+    "no socket listens": (IN, End.KFREE, "tcp_v4_rcv", "NO_SOCKET", "delivered"),
     "bad checksum": (IN, End.KFREE, "tcp_v4_rcv", "TCP_CSUM", "socket"),
     "not confirmed by conntrack": (IN, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", "conntrack"),
     "waiting in a socket": (IN, End.NONE, "", "", "delivered"),

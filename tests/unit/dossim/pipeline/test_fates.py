@@ -202,7 +202,7 @@ OPTIONS = {
 
 SOCKET = [
     ("a SYN", E / four() / SYN, "delivered"),
-    ("a SYN where nobody listens", E / four() / TCP(dport=81), "delivered"),
+    ("a SYN where no socket listens", E / four() / TCP(dport=81), "delivered"),
     ("a bad TCP checksum", E / four() / TCP(dport=80, chksum=1), "socket"),
     ("19 bytes of TCP", E / four(proto=6) / Raw(bytes(SYN)[:19]), "socket"),
     ("TCP data offset 4", E / four() / TCP(dport=80, dataofs=4), "socket"),
@@ -210,11 +210,11 @@ SOCKET = [
     ("TCP in a broadcast frame", TO_ALL / four() / SYN, "socket"),
     ("UDP in a broadcast frame", TO_ALL / four() / DATAGRAM, "delivered"),
     ("TCP to the subnet's broadcast in a frame to us", E / four(dst="10.10.10.255") / SYN, "delivered"),
-    ("UDP where nobody listens", E / four() / UDP(dport=2), "delivered"),
+    ("UDP where no socket listens", E / four() / UDP(dport=2), "delivered"),
     ("a bad UDP checksum", E / four() / UDP(dport=9, chksum=1), "socket"),
     ("UDP without checksum", E / four() / UDP(dport=9, chksum=0), "delivered"),
     ("UDP over IPv6 without checksum", E / six() / UDP(dport=9, chksum=0), "socket"),
-    ("UDP over IPv6 without checksum where nobody listens", E / six() / UDP(dport=2, chksum=0), "delivered"),
+    ("UDP over IPv6 without checksum where no socket listens", E / six() / UDP(dport=2, chksum=0), "delivered"),
     ("a bad UDP checksum over IPv6", E / six() / UDP(dport=2, chksum=1), "socket"),
     ("7 bytes of UDP", E / four(proto=17) / Raw(bytes(7)), "socket"),
     ("UDP length 7", E / four() / UDP(dport=9, len=7, chksum=0), "socket"),
