@@ -50,7 +50,7 @@ class Layer(Word):
 
 
 class LinkType(Word):
-    """The destination kind of a frame, like ``skb->pkt_type`` (``eth_type_trans``); other hosts' frames do not arrive."""
+    """The destination kind of a frame, as in ``skb->pkt_type``; frames of other hosts do not arrive."""
 
     HOST = "host"
     BROADCAST = "broadcast"

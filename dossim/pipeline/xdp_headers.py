@@ -55,7 +55,7 @@ class Missing(Word):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known besides the addresses. ``transport`` None: nothing. ``missing`` None: everything; else ``why`` not."""
+    """What is known besides the addresses. ``transport`` None: nothing. ``missing`` None: everything; ``why`` not."""
 
     transport: Transport | None
     missing: Missing | None = None
