@@ -7,14 +7,14 @@
  * are no constants that user space sets (.rodata is such a map); nfp takes no map with flags. So
  * this is less than xdp_untracked.bpf.c:
  *
- *  - entries ask for the source alone: one look-up in a hash for each prefix length that occurs;
+ *  - entries match on the source alone: one look-up in a hash for each prefix length that occurs;
  *  - settings stand in a map;
  *  - counters are an array that all of the card's threads add to;
  *  - a failsafe port passes whatever net the failsafe is restricted to: raw looks at the net;
- *  - behind IPv6 extension headers nothing is known of the transport: it might be a failsafe's, if
+ *  - after IPv6 extension headers nothing is known of the transport: it might be a failsafe's, if
  *    there is any.
  *
- * As there, it may drop only what raw would drop, and passes in doubt.
+ * As there, it may drop only what raw would drop, and passes what is indeterminate.
  */
 #include "toolchain.h"
 #include "abi.h"

@@ -8,12 +8,12 @@
  * the first entry that matches. The source comes first: where no entry that drops is left, the
  * packet passes without another look.
  *
- * The reference is the raw table: this program may drop only what raw would drop, and passes in
- * doubt. In particular:
+ * The reference is the raw table: this program may drop only what raw would drop, and passes what
+ * is indeterminate. In particular:
  *
  *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame
  *    and inside what the IP header says is the packet; an ICMP type when its 8 bytes are. Where
- *    the first entry that could match asks for something unknown, the packet passes;
+ *    the first entry that could match matches on something unknown, the packet passes;
  *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole
  *    datagram;
  *  - what a later IPv6 fragment says of its protocol counts for nothing: the first fragment's does
@@ -55,9 +55,9 @@ SETTING(__u32, own_device);
 SETTING(__u32, tags_in_frame);
 /* How many words of a row are in use: 1, 2 or 8. */
 SETTING(__u32, row_words);
-/* Not 0: some entry asks for destination addresses, for named ports, or has the action Pass. */
-SETTING(__u32, ask_destination);
-SETTING(__u32, ask_named);
+/* Not 0: some entry matches on destination addresses, on named ports, or has the action Pass. */
+SETTING(__u32, match_destination);
+SETTING(__u32, match_named_ports);
 SETTING(__u32, may_skip);
 /* Not 0: some entry may drop sources that no list holds. */
 SETTING(__u32, drop_unlisted);
@@ -280,7 +280,7 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 
 /*
  * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it
- * cannot, in fragments whose own word for it is not what raw will see, and behind an authentication
+ * cannot, in fragments whose own word for it is not what raw will see, and after an authentication
  * header, where only iptables looks.
  */
 static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *cursor, __u8 next,
@@ -288,7 +288,7 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 {
 	/* 64 bits: the verifier loses the bound of fewer */
 	__u64 offset = cursor->at - (void *)(long)ctx->data;
-	int behind = 0; /* behind headers that reassembly does not leave in front */
+	int after = 0; /* after headers that reassembly does not leave first */
 	int i;
 
 	for (i = 0; i < MAX_EXTENSIONS && is_extension(next) && next != IPPROTO_AH; i++) {
@@ -297,9 +297,9 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 
 		if (!length || length > cursor->left || step & STEP_LATER_FRAGMENT)
 			return;
-		if (step & STEP_FIRST_FRAGMENT && behind)
+		if (step & STEP_FIRST_FRAGMENT && after)
 			return;
-		behind |= i || next != IPPROTO_HOPOPTS;
+		after |= i || next != IPPROTO_HOPOPTS;
 		next = STEP_NEXT(step);
 		offset += length;
 		cursor->left -= length;
@@ -480,7 +480,7 @@ static __always_inline __u32 lowest_bit(__u64 word)
 }
 
 /*
- * In front of loops over the words of a row: eight of them at once would need more stack than two
+ * Before loops over the words of a row: eight of them at once would need more stack than two
  * functions have.
  */
 #define EACH_WORD _Pragma("clang loop unroll(disable)")
@@ -540,7 +540,7 @@ static __always_inline void keep_ports(__u64 *left, const int words, struct port
 	for (i = 0; i < words; i++) {
 		__u64 wanted = by_number->wanted.word[i], unwanted = 0;
 
-		if (ask_named) {
+		if (match_named_ports) {
 			unwanted = by_number->unwanted.word[i];
 			if (by_name) {
 				wanted |= by_name->wanted.word[i];
@@ -617,7 +617,7 @@ static __always_inline int keep_both_sides(struct xdp_md *ctx, struct policy *po
 			      *to = &policy->ports[PORTS_DESTINATION];
 	struct named_key source = {}, destination = {};
 
-	if (!ask_named)
+	if (!match_named_ports)
 		return keep_side(left, words, from, FIRST(ports), 0) &&
 		       keep_side(left, words, to, SECOND(ports), 0);
 	if (!named_keys(ctx, known, &source, &destination))
@@ -653,7 +653,7 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 				      __u32 length, const int words)
 {
 	__u32 protocol = KNOWN_PROTOCOL(known), kind = KNOWN_KIND(known);
-	struct row *by_protocol = find_protocols(&protocol), *doubt = 0;
+	struct row *by_protocol = find_protocols(&protocol), *indeterminate = 0;
 	struct policy *policy = find_policy();
 	__u64 left[ROW_WORDS];
 	int i, turn;
@@ -665,28 +665,28 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 		left[i] = by_protocol->word[i];
 	if (!keep_class(left, words, known, from, SIDE_SOURCE))
 		return XDP_PASS;
-	if (ask_destination && !keep_class(left, words, known, to, SIDE_DESTINATION))
+	if (match_destination && !keep_class(left, words, known, to, SIDE_DESTINATION))
 		return XDP_PASS;
 	if (protocol == PROTOCOL_UNKNOWN) {
 		/*
-		 * Whatever their addresses: raw asks for the protocol before it looks into sets,
+		 * Whatever their addresses: raw matches on the protocol before it looks into sets,
 		 * and drops what has none.
 		 */
-		doubt = &policy->ask_protocol;
+		indeterminate = &policy->match_protocol;
 		EACH_WORD
 		for (i = 0; i < words; i++)
-			left[i] |= doubt->word[i];
+			left[i] |= indeterminate->word[i];
 	} else if (kind == TRANSPORT_PORTS) {
 		if (!keep_both_sides(ctx, policy, known, ports, left, words))
 			return XDP_PASS;
 	} else if (kind == TRANSPORT_NO_PORTS) {
-		doubt = &policy->ask_ports;
+		indeterminate = &policy->match_ports;
 	} else {
 		EACH_WORD
 		for (i = 0; i < words; i++)
 			left[i] &= policy->portless.word[i];
 		if (kind == TRANSPORT_NO_ICMP)
-			doubt = &policy->ask_icmp;
+			indeterminate = &policy->match_icmp;
 		if (kind == TRANSPORT_ICMP &&
 		    !keep_side(left, words,
 			       &policy->ports[KNOWN_FAMILY(known) == 4 ? PORTS_ICMP : PORTS_ICMPV6],
@@ -699,7 +699,7 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 
 		if (bit == MAX_BITS)
 			return XDP_PASS;
-		if (doubt && has_bit(doubt, bit))
+		if (indeterminate && has_bit(indeterminate, bit))
 			return XDP_PASS;
 		if (has_bit(&policy->deny, bit))
 			return drop(ctx, bit, KNOWN_AT(known), length);
@@ -733,7 +733,7 @@ SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u3
 static __always_inline int verdict(struct xdp_md *ctx, struct address_rows *from, __u32 classes,
 				   __u32 known, __u32 ports, __u32 length)
 {
-	if (row_words == 1 && !ask_destination && !may_skip && !ask_named)
+	if (row_words == 1 && !match_destination && !may_skip && !match_named_ports)
 		return verdict_of(ctx, from, 0, known, ports, length, 1);
 	return long_verdict(ctx, classes, known, ports, length);
 }
@@ -776,7 +776,7 @@ static __always_inline int decide_ipv4(struct xdp_md *ctx, struct cursor *cursor
 	from = may_drop(source, 4);
 	if (!from)
 		return XDP_PASS;
-	if (ask_destination)
+	if (match_destination)
 		destination = class_of4(bpf_ntohl(ip->daddr));
 
 	transport.protocol = ip->protocol;
@@ -806,7 +806,7 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 	from = may_drop(source, 6);
 	if (!from)
 		return XDP_PASS;
-	if (ask_destination)
+	if (match_destination)
 		destination = class_of6(half_address(ip->daddr.s6_addr32),
 					half_address(ip->daddr.s6_addr32 + 2));
 

@@ -16,7 +16,7 @@
 
 /*
  * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, the failsafes
- * in front; a row says for which of them one condition holds. Bit number n is bit n % 64 of word n
+ * first; a row says for which of them one condition holds. Bit number n is bit n % 64 of word n
  * / 64.
  */
 #define MAX_BITS 512
@@ -53,14 +53,14 @@ struct port_page {
 	__u16 next[PORT_PAGE_ENTRIES];
 };
 
-/* policy: the one element says what each bit is and asks for. */
+/* policy: the one element says what each bit is and matches on. */
 struct policy {
-	struct row deny;	 /* drops */
-	struct row skip;	 /* Pass: the rest of its tier is skipped */
-	struct row ask_protocol; /* asks for the protocol, or anything behind it (ports, ICMP) */
-	struct row ask_ports;	 /* asks for ports, by number or name, negated or not */
-	struct row ask_icmp;	 /* asks for the ICMP type */
-	struct row portless;	 /* may hold for a protocol that has no ports */
+	struct row deny;	   /* drops */
+	struct row skip;	   /* Pass: the rest of its tier is skipped */
+	struct row match_protocol; /* matches on the protocol, or anything after it (ports, ICMP) */
+	struct row match_ports;	   /* matches on ports, by number or name, negated or not */
+	struct row match_icmp;	   /* matches on the ICMP type */
+	struct row portless;	   /* may hold for a protocol that has no ports */
 	struct port_directory ports[PORT_DIRECTORIES];
 };
 

@@ -6,7 +6,7 @@
 #include <linux/types.h>
 
 /*
- * In the order a packet meets them; the number is the netfilter priority behind which (or before
+ * In the order a packet meets them; the number is the netfilter priority after which (or before
  * which) it sits.
  */
 enum checkpoint {

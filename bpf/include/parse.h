@@ -24,7 +24,7 @@ struct cursor {
 	__u32 left;
 };
 
-/* What a packet says behind its addresses, as far as it can be known. */
+/* What a packet says after its addresses, as far as it can be known. */
 enum transport_kind {
 	TRANSPORT_PORTLESS, /* the protocol has neither ports nor types */
 	TRANSPORT_PORTS,    /* source and destination port are known */

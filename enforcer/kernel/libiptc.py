@@ -23,7 +23,7 @@ _HANDLE = ctypes.c_void_p
 _TEXT = ctypes.c_char_p
 _INT = ctypes.c_int
 _ENTRY = ctypes.c_void_p  # struct ipt_entry, struct ip6t_entry
-_NEXT_OFFSET = {4: 90, 6: 142}  # of next_offset in them (linux/netfilter_ipv4/ip_tables.h, ipv6/ip6_tables.h)
+NEXT_OFFSET = {4: 90, 6: 142}  # of next_offset in them (linux/netfilter_ipv4/ip_tables.h, ipv6/ip6_tables.h)
 
 
 class _Counters(ctypes.Structure):
@@ -89,7 +89,7 @@ class Snapshot:
         """Each rule's bytes, and the name of its target."""
         entry = self._call("first_rule", chain.encode())
         while entry:
-            size = ctypes.c_uint16.from_address(entry + _NEXT_OFFSET[self._version]).value
+            size = ctypes.c_uint16.from_address(entry + NEXT_OFFSET[self._version]).value
             target = self._call("get_target", entry) or b""
             yield ctypes.string_at(entry, size), target.decode()
             entry = self._call("next_rule", entry)

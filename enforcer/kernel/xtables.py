@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.kernel.libiptc import NEXT_OFFSET
 from enforcer.model.errors import KernelError, PrivilegeError
 
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_BASE_CTL; IP6T_BASE_CTL is the same
@@ -41,8 +42,8 @@ class _Family:
 
 
 _FAMILIES = {
-    4: _Family(socket.AF_INET, socket.IPPROTO_IP, 90, 92, 96),
-    6: _Family(socket.AF_INET6, socket.IPPROTO_IPV6, 142, 144, 152),
+    4: _Family(socket.AF_INET, socket.IPPROTO_IP, NEXT_OFFSET[4], 92, 96),
+    6: _Family(socket.AF_INET6, socket.IPPROTO_IPV6, NEXT_OFFSET[6], 144, 152),
 }
 
 

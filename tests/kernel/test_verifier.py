@@ -24,7 +24,7 @@ from enforcer.kernel.device import can_look
 pytestmark = pytest.mark.needs_root
 
 OBJECTS = sorted(path.resolve() for folder in (OBJECT.parent, OBSERVER.parent) for path in folder.glob("*.bpf.o"))
-SWITCHES = ("ask_destination", "ask_named", "may_skip", "drop_unlisted", "tags_in_frame", "multi_buffer")
+SWITCHES = ("match_destination", "match_named_ports", "may_skip", "drop_unlisted", "tags_in_frame", "multi_buffer")
 ROW_WORDS = (1, 2, 8)
 RUNNING = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
 # kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_INSNS of kernels before 5.2; it is 1,000,000 since.

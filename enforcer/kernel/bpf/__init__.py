@@ -1,1 +1,1 @@
-"""BPF objects, maps, links and pins, through libbpf: the project's one way to bpf(2)."""
+"""BPF objects, programs, maps, links and pins, through libbpf; bpf(2) itself only where Debian 12's libbpf cannot."""

@@ -17,8 +17,8 @@ def contents_of(
     settings = {
         **receiver.settings,
         "row_words": rows.words,
-        "ask_destination": int(rows.asks_destination),
-        "ask_named": int(rows.asks_named),
+        "match_destination": int(rows.matches_destination),
+        "match_named_ports": int(rows.matches_named_ports),
         "may_skip": int(rows.may_skip),
         "drop_unlisted": int(rows.drops_unlisted),
     }

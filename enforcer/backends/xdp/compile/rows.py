@@ -39,10 +39,10 @@ class XdpRows:
     tiers: bytes
     protocols: bytes
     ports: Ports
-    asks_destination: bool
+    matches_destination: bool
     may_skip: bool
     drops_unlisted: bool
-    asks_named: bool
+    matches_named_ports: bool
 
 
 def render(plan: InterfacePlan, *, ipv6: bool = True) -> XdpRows:
@@ -60,10 +60,12 @@ def render(plan: InterfacePlan, *, ipv6: bool = True) -> XdpRows:
         tiers=_rows(others[entry.tier] for entry in entries),
         protocols=_rows(protocols),
         ports=ports_of(entries, plan.table.port_sets),
-        asks_destination=any(_asks_address(entry.destination) for entry in entries),
+        matches_destination=any(_asks_address(entry.destination) for entry in entries),
         may_skip=any(entry.action is Action.PASS for entry in entries),
         drops_unlisted=_drops_unlisted(entries, ipv6=ipv6),
-        asks_named=any(side.named_ports or side.not_named_ports for entry in entries for side in _sides(entry)),
+        matches_named_ports=any(
+            side.named_ports or side.not_named_ports for entry in entries for side in _sides(entry)
+        ),
     )
 
 

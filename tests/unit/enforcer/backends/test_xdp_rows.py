@@ -394,15 +394,17 @@ def test_rows_are_as_long_as_there_are_entries(entries: int, words: int) -> None
         pytest.param(ALL, {"drops_unlisted"}, id="nothing"),
         pytest.param(ELSEWHERE, set(), id="listed sources"),
         pytest.param(deny(source=AddressMatch(not_ip_set="s:four")), {"drops_unlisted"}, id="unlisted sources"),
-        pytest.param(deny(destination=nets("10.0.0.0/8")), {"drops_unlisted", "asks_destination"}, id="destination"),
+        pytest.param(deny(destination=nets("10.0.0.0/8")), {"drops_unlisted", "matches_destination"}, id="destination"),
         pytest.param(
-            deny(destination=AddressMatch(named_ports=("n:none",))), {"drops_unlisted", "asks_named"}, id="a name"
+            deny(destination=AddressMatch(named_ports=("n:none",))),
+            {"drops_unlisted", "matches_named_ports"},
+            id="a name",
         ),
     ],
 )
 def test_the_program_is_told_what_it_need_not_look_at(entry: Entry, asks: set[str]) -> None:
     rows = render(plan_of(entry))
-    flags = ("drops_unlisted", "asks_destination", "asks_named", "may_skip")
+    flags = ("drops_unlisted", "matches_destination", "matches_named_ports", "may_skip")
     assert {flag for flag in flags if getattr(rows, flag)} == asks
     assert render(plan_of(LEAVE_A, entry)).may_skip
 

@@ -15,7 +15,7 @@ from enforcer.model.abi import MAX_SKIPS, PROTOCOL_UNKNOWN
 from tests.support.ruletables import Packet
 
 ROW = struct.Struct("=8Q")
-POLICY = ("deny", "skip", "ask_protocol", "ask_ports", "ask_icmp", "portless")
+POLICY = ("deny", "skip", "match_protocol", "match_ports", "match_icmp", "portless")
 SOURCE, DESTINATION, ICMP, ICMPV6 = range(4)  # enum port_directory; the first two are enum side as well
 WITH_PORTS = (6, 17, 132)
 
@@ -34,31 +34,31 @@ class Twin:
             return None
         left = self._row("protocols", PROTOCOL_UNKNOWN if packet.protocol is None else packet.protocol)
         left &= self._address_row(source, SOURCE, packet.family)
-        if self._setting("ask_destination"):
+        if self._setting("match_destination"):
             left &= self._address_row(destination, DESTINATION, packet.family)
-        doubt = 0
+        indeterminate = 0
         if packet.protocol is None:
-            doubt = self._policy("ask_protocol")
-            left |= doubt
+            indeterminate = self._policy("match_protocol")
+            left |= indeterminate
         elif packet.protocol in WITH_PORTS:
             if packet.ports is None:
-                doubt = self._policy("ask_ports")
+                indeterminate = self._policy("match_ports")
             else:
                 left &= self._ports(packet, SOURCE) & self._ports(packet, DESTINATION)
         else:
             left &= self._policy("portless")
             if packet.protocol == {4: 1, 6: 58}[packet.family]:
                 if packet.icmp is None:
-                    doubt = self._policy("ask_icmp")
+                    indeterminate = self._policy("match_icmp")
                 else:
                     kind, code = packet.icmp
                     left &= self._pair(ICMP if packet.family == 4 else ICMPV6, kind << 8 | code)[0]
-        return self._first(left & self._words(), doubt)
+        return self._first(left & self._words(), indeterminate)
 
-    def _first(self, left: int, doubt: int) -> int | None:
+    def _first(self, left: int, indeterminate: int) -> int | None:
         for _ in range(MAX_SKIPS + 1):
             bit = (left & -left).bit_length() - 1
-            if bit < 0 or doubt >> bit & 1:
+            if bit < 0 or indeterminate >> bit & 1:
                 return None
             if self._policy("deny") >> bit & 1:
                 return bit
@@ -70,7 +70,7 @@ class Twin:
     def _ports(self, packet: Packet, side: int) -> int:
         assert packet.ports is not None
         wanted, unwanted = self._pair(side, packet.ports[side])
-        if not self._setting("ask_named"):
+        if not self._setting("match_named_ports"):
             return wanted
         address = (packet.source, packet.destination)[side]
         key = address.packed.ljust(16, b"\0") + struct.pack("!H", packet.ports[side])

@@ -14,7 +14,7 @@ from enforcer.model.errors import HostError
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_length_of_a_rule_is_where_the_kernel_has_it(version: int) -> None:
     packed = blob.encode(Rule(Verdict.ACCEPT), version, SetIndex({}))
-    at = libiptc._NEXT_OFFSET[version]
+    at = libiptc.NEXT_OFFSET[version]
     assert int.from_bytes(packed[at : at + 2], "little") == len(packed)
 
 
