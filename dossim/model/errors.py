@@ -8,7 +8,7 @@ from __future__ import annotations
 from enforcer.model.errors import EnforcerError, HostError
 
 # The modules of the extra ``sim`` (pyproject.toml), which an installation without it lacks.
-SIMULATOR = frozenset({"scapy", "networkx", "jinja2", "jsonschema", "iptc", "lz4", "backports"})
+SIMULATOR = frozenset({"scapy", "networkx", "jinja2", "jsonschema", "pyroute2", "iptc", "lz4", "backports"})
 
 
 class CaptureError(EnforcerError):

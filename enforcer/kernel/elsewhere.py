@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from enforcer.kernel.links import LinkConn
 from enforcer.kernel.netns import current_inode, entered
 from enforcer.model.errors import KernelError
 
@@ -53,7 +51,7 @@ def uppers_elsewhere() -> tuple[dict[int, set[str]], str]:
                         found.setdefault(index, set()).add(kind)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended meanwhile
-            except (OSError, KernelError, NetlinkError) as error:
+            except (OSError, KernelError) as error:
                 why = why or f"{path}: cannot be looked into ({error})"
     finally:
         os.close(own)
@@ -100,13 +98,9 @@ def _others() -> Iterator[Path]:
 
 def _links_to(namespace: int) -> list[tuple[int, str]]:
     """Index and kind: the links of the thread's namespace to one of another, given by a descriptor."""
-    with IPRoute() as ip:
-        links = list(ip.get_links())  # which gives the namespaces that they mention their ids
-        known = (ip.get_netnsid(fd=namespace) or {}).get("nsid")
-        found = []
-        for link in links:
-            info = link.get("linkinfo")
-            kind = info.get("kind") if info else None
-            if kind and link.get("link") and known is not None and link.get("link_netnsid") == known:
-                found.append((link.get("link"), str(kind)))
-        return found
+    with LinkConn() as conn:
+        links = conn.links()  # which gives the namespaces that they mention their ids
+        known = conn.namespace_id(namespace)
+    if known is None:
+        return []
+    return [(link.link, link.kind) for link in links if link.kind and link.link and link.link_netnsid == known]

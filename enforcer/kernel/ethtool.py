@@ -7,9 +7,6 @@ import errno
 import fcntl
 import socket
 import struct
-from contextlib import closing
-
-from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 
 from enforcer.model.errors import KernelError
 
@@ -20,6 +17,13 @@ _ETHTOOL_GFLAGS = 0x25
 _ETH_FLAG_RXVLAN = 1 << 8
 _DRVINFO = struct.Struct("=I32s160x")  # struct ethtool_drvinfo
 _VALUE = struct.Struct("=II")  # struct ethtool_value
+_ETHTOOL_GSSET_INFO, _ETHTOOL_GSTRINGS, _ETHTOOL_GFEATURES = 0x37, 0x1B, 0x3A
+_ETH_SS_FEATURES = 4
+_SSET_INFO = struct.Struct("=IIQI")  # struct ethtool_sset_info, of one set
+_COUNTED = struct.Struct("=III")  # struct ethtool_gstrings
+_FEATURES = struct.Struct("=II")  # struct ethtool_gfeatures
+_FEATURE_BLOCK = struct.Struct("=IIII")  # 32 features each: available, requested, active, never changed
+_STRING_BYTES = 32
 # net/ethtool/common.c: netdev_features_strings
 _TAKES_TAGS = ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse")
 # Frames that come with the tag beside them, as the sender left them: no feature of the receiver says so.
@@ -38,11 +42,43 @@ def tags_stay_in_frames(sock: socket.socket, name: str) -> bool:
     if flags is None or _VALUE.unpack(flags)[1] & _ETH_FLAG_RXVLAN or driver_of(sock, name) in _BESIDE:
         return False
     try:
-        with closing(IoctlEthtool(name)) as asking:
-            features = asking.get_features()
-            return not any(features.is_active(item) for item in _TAKES_TAGS)
-    except (EthtoolError, OSError):
+        return not active_features(sock, name).intersection(_TAKES_TAGS)
+    except KernelError:
         return False
+
+
+def active_features(sock: socket.socket, name: str) -> set[str]:
+    """The features of a network card that are on, as ``ethtool -k`` names them in the kernel's words.
+
+    Raises KernelError where the device does not tell.
+    """
+    names = _feature_names(sock, name)
+    blocks = (len(names) + 31) // 32
+    room = bytes(blocks * _FEATURE_BLOCK.size)
+    answer = _told(sock, name, _FEATURES.pack(_ETHTOOL_GFEATURES, blocks) + room)
+    active = [block[2] for block in _FEATURE_BLOCK.iter_unpack(answer[_FEATURES.size :])]
+    return {word for at, word in enumerate(names) if active[at // 32] >> at % 32 & 1}
+
+
+def _feature_names(sock: socket.socket, name: str) -> list[str]:
+    """By the number of the bit."""
+    asked = _SSET_INFO.pack(_ETHTOOL_GSSET_INFO, 0, 1 << _ETH_SS_FEATURES, 0)
+    _, _, held, count = _SSET_INFO.unpack(_told(sock, name, asked))
+    if not held or not count:
+        raise KernelError(f"{name}: it names no features")
+    room = bytes(count * _STRING_BYTES)
+    answer = _told(sock, name, _COUNTED.pack(_ETHTOOL_GSTRINGS, _ETH_SS_FEATURES, count) + room)[_COUNTED.size :]
+    return [
+        answer[at : at + _STRING_BYTES].split(b"\0")[0].decode(errors="replace")
+        for at in range(0, count * _STRING_BYTES, _STRING_BYTES)
+    ]
+
+
+def _told(sock: socket.socket, name: str, request: bytes) -> bytes:
+    answer = _ask(sock, name, request)
+    if answer is None:
+        raise KernelError(f"{name}: ask ethtool", number=errno.EOPNOTSUPP)
+    return answer
 
 
 def _ask(sock: socket.socket, name: str, request: bytes) -> bytes | None:

@@ -1,17 +1,18 @@
 """Netlink's wire format: messages and attributes (linux/netlink.h), netfilter's header (linux/netfilter/nfnetlink.h).
 
-The one codec of all who pack messages themselves: nf_tables, members of ipsets, nft_compat. Pure: sockets are the
-callers'. What pyroute2 packs (links, addresses, single commands of ipset) does not pass here.
+The one codec: nf_tables, ipset, nft_compat, rtnetlink, generic netlink. Pure: ``netlink_conn`` has the socket of those
+who ask one question at a time.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 NETLINK_NETFILTER = 12
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x200, 0x300
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200  # of an answer
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_TYPE_MASK = 0x8000, 0x4000, 0x3FFF
@@ -65,10 +66,19 @@ class Received:
         return self.body[_NFGENMSG.size :]
 
 
+def netfilter_header(family: int, resource: int = 0) -> bytes:
+    """What every message of netfilter begins with."""
+    return _NFGENMSG.pack(family, 0, resource)
+
+
 def netfilter_message(kind: int, flags: int, sequence: int, family: int, body: bytes, *, resource: int = 0) -> bytes:
     """A message of netfilter with its attributes. ``resource`` as it is to lie in memory."""
-    size = _HEADER.size + _NFGENMSG.size + len(body)
-    return _HEADER.pack(size, kind, flags, sequence, 0) + _NFGENMSG.pack(family, 0, resource) + body
+    return message(kind, flags, sequence, netfilter_header(family, resource) + body)
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """A message of any family. ``body`` is all that comes after struct nlmsghdr."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 
 
 def messages(datagram: bytes) -> Iterator[Received]:
@@ -96,6 +106,15 @@ def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode() + b"\0")
 
 
+def u8(kind: int, value: int) -> bytes:
+    return attribute(kind, bytes([value]))
+
+
+def u32(kind: int, value: int) -> bytes:
+    """In the byte order of this machine."""
+    return attribute(kind, value.to_bytes(4, sys.byteorder))
+
+
 def be32(kind: int, value: int) -> bytes:
     return attribute(kind, (value & 0xFFFFFFFF).to_bytes(4, "big"))
 
@@ -113,6 +132,11 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & NLA_TYPE_MASK, data[at + ATTRIBUTE_HEADER.size : at + size]
         at += (size + 3) & ~3
+
+
+def number(payload: bytes) -> int:
+    """An unsigned integer in the byte order of this machine."""
+    return int.from_bytes(payload, sys.byteorder)
 
 
 def string(payload: bytes) -> str:

@@ -1,7 +1,7 @@
 """Interfaces of the calling thread's network namespace as values, by rtnetlink and one ioctl.
 
-Sockets are opened for each call (0.3 ms with pyroute2 0.9) and closed again, so that a thread may change its namespace
-between calls.
+Sockets are opened for each call and closed again, so that a thread may change its namespace between calls. ``links``
+speaks rtnetlink; what it says is put together here.
 """
 
 from __future__ import annotations
@@ -9,26 +9,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from enforcer.kernel import device
 from enforcer.kernel.device import Device
 from enforcer.kernel.elsewhere import RX_HANDLERS, VLANS, possible, uppers_elsewhere
 from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
-from enforcer.model.errors import KernelError
+from enforcer.kernel.links import Link, LinkConn
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Mode
-
-# IFLA_XDP_ATTACHED says which one, or "multi"; each mode has an attribute with the program's id (linux/if_link.h).
-_PROGRAM_OF_MODE = {
-    Mode.OFFLOAD: "IFLA_XDP_HW_PROG_ID",
-    Mode.NATIVE: "IFLA_XDP_DRV_PROG_ID",
-    Mode.GENERIC: "IFLA_XDP_SKB_PROG_ID",
-}
 
 
 @dataclass(frozen=True)
@@ -90,17 +78,17 @@ class InterfaceState:
 
 def interfaces() -> list[InterfaceState]:
     """All interfaces, by index."""
-    with _socket() as ip:
-        links, addresses = list(ip.get_links()), list(ip.get_addr())
+    with LinkConn() as conn:
+        links, addresses = conn.links(), conn.addresses()
     return _states(links, links, addresses, *_devices(links))
 
 
-def _devices(links: Iterable[Any]) -> tuple[dict[int, Device], str]:
+def _devices(links: Iterable[Link]) -> tuple[dict[int, Device], str]:
     """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found; and why
     somebody may not have been found.
     """
     if device.can_look():
-        return device.look(link["index"] for link in links), ""
+        return device.look(link.index for link in links), ""
     found, why = uppers_elsewhere()
     return {index: Device(not kinds.isdisjoint(_UPPER_KINDS), "vlan" in kinds) for index, kinds in found.items()}, why
 
@@ -108,13 +96,9 @@ def _devices(links: Iterable[Any]) -> tuple[dict[int, Device], str]:
 def gateways() -> dict[int, tuple[IPAddress, ...]]:
     """The next hops of all routes, by the index of the interface they are reached by."""
     found: dict[int, dict[IPAddress, None]] = {}
-    with _socket() as ip:
-        for route in ip.get_routes():
-            for hop in (route, *(route.get("multipath") or ())):
-                index = hop.get("oif")
-                for text in (hop.get("gateway"), (hop.get("via") or {}).get("addr")):
-                    if index is not None and text:
-                        found.setdefault(index, {})[ip_address(text)] = None
+    with LinkConn() as conn:
+        for index, address in conn.next_hops():
+            found.setdefault(index, {})[address] = None
     return {index: tuple(addresses) for index, addresses in found.items()}
 
 
@@ -123,53 +107,47 @@ def interface(name: str) -> InterfaceState | None:
     return next((item for item in interfaces() if name in (item.name, *item.alternative_names)), None)
 
 
-def _socket() -> Any:
-    try:
-        return IPRoute()
-    except OSError as error:
-        raise KernelError("open a netlink socket", number=error.errno or 0) from error
-    except NetlinkError as error:
-        raise KernelError("open a netlink socket", number=error.code) from error
-
-
 def _states(
-    wanted: Iterable[Any], links: Iterable[Any], addresses: Iterable[Any], devices: Mapping[int, Device], unseen: str
+    wanted: Iterable[Link],
+    links: Iterable[Link],
+    addresses: Iterable[tuple[int, IPAddress]],
+    devices: Mapping[int, Device],
+    unseen: str,
 ) -> list[InterfaceState]:
     links = list(links)
     upper = _UpperDevices.of(links)
     by_index: dict[int, list[IPAddress]] = {}
-    for item in addresses:
-        by_index.setdefault(item["index"], []).append(ip_address(item.get("local") or item.get("address")))
+    for index, address in addresses:
+        by_index.setdefault(index, []).append(address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        return [_state(link, sock, by_index.get(link["index"], ()), upper, devices, unseen) for link in wanted]
+        return [_state(link, sock, by_index.get(link.index, ()), upper, devices, unseen) for link in wanted]
 
 
 def _state(
-    link: Any,
+    link: Link,
     sock: socket.socket,
     addresses: Iterable[IPAddress],
     upper: _UpperDevices,
     devices: Mapping[int, Device],
     unseen: str,
 ) -> InterfaceState:
-    index, name = link["index"], link.get("ifname")
-    seen = devices.get(index, Device(has_rx_owner=False, vlans=False))
-    driver = driver_of(sock, name)
-    in_frame = _kind(link) is None and tags_stay_in_frames(sock, name)
+    seen = devices.get(link.index, Device(has_rx_owner=False, vlans=False))
+    driver = driver_of(sock, link.name)
+    in_frame = not link.kind and tags_stay_in_frames(sock, link.name)
     return InterfaceState(
-        name=name,
-        index=index,
-        mtu=link.get("mtu") or 0,
+        name=link.name,
+        index=link.index,
+        mtu=link.mtu,
         driver=driver,
         addresses=tuple(addresses),
-        xdp=_xdp(link.get("xdp")),
-        link_type=link.get("ifi_type"),
-        address=bytes.fromhex((link.get("address") or "").replace(":", "")),
-        alternative_names=_alternative_names(link),
-        vlans=upper.vlans.get(index) or (_VLAN_ELSEWHERE if seen.vlans else ""),
+        xdp=tuple(XdpState(mode, prog_id) for mode, prog_id in link.programs.items()),
+        link_type=link.link_type,
+        address=link.address,
+        alternative_names=link.alternative_names,
+        vlans=upper.vlans.get(link.index) or (_VLAN_ELSEWHERE if seen.vlans else ""),
         tags_in_frame=in_frame,
-        rx_owner=upper.rx_owners.get(index) or (_OWNER_ELSEWHERE if seen.has_rx_owner else ""),
-        unseen=_unseen(unseen, tags_in_frame=in_frame) if link.get("ifi_type") == ARPHRD_ETHER else "",
+        rx_owner=upper.rx_owners.get(link.index) or (_OWNER_ELSEWHERE if seen.has_rx_owner else ""),
+        unseen=_unseen(unseen, tags_in_frame=in_frame) if link.link_type == ARPHRD_ETHER else "",
     )
 
 
@@ -200,44 +178,20 @@ class _UpperDevices:
     vlans: Mapping[int, str]
 
     @classmethod
-    def of(cls, links: Iterable[Any]) -> _UpperDevices:
+    def of(cls, links: Iterable[Link]) -> _UpperDevices:
         links = list(links)
         vlans: dict[int, str] = {}
         for link in links:
-            if _kind(link) == "vlan" and _lower(link):
-                vlans.setdefault(_lower(link), f"VLAN interface {link.get('ifname')}")
+            if link.kind == "vlan" and link.lower:
+                vlans.setdefault(link.lower, f"VLAN interface {link.name}")
         return cls(dict(_rx_owners(links)), vlans)
 
 
-def _rx_owners(links: Iterable[Any]) -> Iterator[tuple[int, str]]:
+def _rx_owners(links: Iterable[Link]) -> Iterator[tuple[int, str]]:
     """The index of each interface whose packets another receives, and which."""
-    names = {link["index"]: link.get("ifname") for link in links}
+    names = {link.index: link.name for link in links}
     for link in links:
-        info = link.get("linkinfo")
-        slave_kind = info.get("slave_kind") if info else None
-        if slave_kind in _MASTER_KINDS:
-            yield link["index"], f"{slave_kind} {names.get(link.get('master'), '')}".rstrip()
-        if _kind(link) in _UPPER_KINDS and _lower(link):
-            yield _lower(link), f"{_kind(link)} {link.get('ifname')}"
-
-
-def _kind(link: Any) -> str | None:
-    info = link.get("linkinfo")
-    return info.get("kind") if info else None
-
-
-def _lower(link: Any) -> int:
-    """The index of what the link sits on; 0 for nothing, or something in another namespace (``link_netnsid``)."""
-    return (link.get("link") or 0) if link.get("link_netnsid") is None else 0
-
-
-def _alternative_names(link: Any) -> tuple[str, ...]:
-    properties = link.get("prop_list")
-    return tuple(properties.get_attrs("IFLA_ALT_IFNAME")) if properties else ()
-
-
-def _xdp(attribute: Any) -> tuple[XdpState, ...]:
-    if attribute is None:
-        return ()
-    found = ((mode, attribute.get_attr(name)) for mode, name in _PROGRAM_OF_MODE.items())
-    return tuple(XdpState(mode, prog_id) for mode, prog_id in found if prog_id)
+        if link.slave_kind in _MASTER_KINDS:
+            yield link.index, f"{link.slave_kind} {names.get(link.master, '')}".rstrip()
+        if link.kind in _UPPER_KINDS and link.lower:
+            yield link.lower, f"{link.kind} {link.name}"

@@ -41,9 +41,7 @@ def log_without_blocking(message: str) -> None:
 
 
 def _freed(what: sys.UnraisableHookArgs) -> None:
-    """Log exceptions of finalizers at level debug instead of printing tracebacks: pyroute2's event loop raises there
-    when it could not get a descriptor.
-    """
+    """Log exceptions of finalizers at level debug instead of printing tracebacks, which no journal could attribute."""
     error = what.exc_value if isinstance(what.exc_value, Exception) else None
     event(logging.DEBUG, "exception in a finalizer", error=error)
 

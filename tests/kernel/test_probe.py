@@ -17,6 +17,7 @@ from enforcer.kernel.bpf.features import announces_native_xdp
 from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.programs import program_info
 from enforcer.kernel.bpf.xdp import load_pass_program
+from enforcer.kernel.links import Link
 from enforcer.kernel.probe import probe_host
 from enforcer.kernel.rtnetlink import InterfaceState, XdpState, interface, interfaces
 from enforcer.model.facts import Probe
@@ -64,15 +65,12 @@ def test_an_attached_program_is_seen_with_its_mode(netns_pair: NetnsPair, mode: 
         assert interface("eth0") == before
 
 
-class Link(dict[str, object]):
-    """What pyroute2 gives for an interface, as far as it is read; this machine's kernel has no VLAN interfaces."""
-
-
 def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
-    below, other = (Link(index=at, ifname=name, mtu=1500, ifi_type=1) for at, name in ((2, "below0"), (3, "other0")))
-    vlan = Link(index=4, ifname="below0.5", mtu=1500, link=2, linkinfo={"kind": "vlan"})
-    elsewhere = Link(index=5, ifname="other0.5", mtu=1500, link=3, link_netnsid=0, linkinfo={"kind": "vlan"})
-    ipvlan = Link(index=6, ifname="iv0", mtu=1500, link=3, linkinfo={"kind": "ipvlan"})
+    """From what rtnetlink would say: this machine's kernel has no VLAN interfaces."""
+    below, other = (Link(at, name, mtu=1500, link_type=1) for at, name in ((2, "below0"), (3, "other0")))
+    vlan = Link(4, "below0.5", link=2, kind="vlan")
+    elsewhere = Link(5, "other0.5", link=3, link_netnsid=0, kind="vlan")
+    ipvlan = Link(6, "iv0", link=3, kind="ipvlan")
     states = rtnetlink._states([below, other], [below, other, vlan, elsewhere, ipvlan], [], {}, "")
     assert states == [
         InterfaceState("below0", 2, 1500, vlans="VLAN interface below0.5"),

@@ -1,4 +1,4 @@
-"""A connection to ipset: pyroute2 for single commands, packed netlink messages for members.
+"""A connection to ipset: one for single commands, one for members (linux/netfilter/ipset/ip_set.h).
 
 Members travel thousands to a message (many IPSET_ATTR_DATA in one IPSET_ATTR_ADT): 100,000 of them are a few dozen
 messages. A set belongs to the network namespace of the calling thread; no socket outlives the ``with`` block.
@@ -12,24 +12,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pyroute2 import IPSet
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
-from pyroute2.netlink.nfnetlink.ipset import (
-    IPSET_CMD_ADD,
-    IPSET_CMD_DEL,
-    IPSET_CMD_LIST,
-    IPSET_ERR_BUSY,
-    IPSET_ERR_EXIST,
-    IPSET_ERR_FIND_TYPE,
-    IPSET_ERR_REFERENCED,
-    IPSET_ERR_TYPE_MISMATCH,
-    IPSET_ERR_TYPE_SPECIFIC,
-    IPSET_FLAG_LIST_HEADER,
-)
 
 from enforcer.backends.iptables.members import Members, none_of, pack, parse
 from enforcer.backends.iptables.rules import SetType
@@ -38,15 +22,20 @@ from enforcer.kernel.netlink import (
     NLA_F_NET_BYTEORDER,
     NLM_F_ACK,
     NLM_F_DUMP,
+    NLM_F_EXCL,
     NLM_F_REQUEST,
-    attribute,
+    Received,
     attributes,
     be32,
     messages,
     nested,
+    netfilter_header,
     netfilter_message,
+    string,
     text,
+    u8,
 )
+from enforcer.kernel.netlink_conn import NetlinkConn
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
@@ -54,17 +43,28 @@ _BUCKET_LOAD = 4  # members a bucket should start with; the kernel's buckets hol
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-_PROTOCOL = 6  # the oldest that has all we use
-_ATTR_PROTOCOL, _ATTR_SETNAME, _ATTR_ADT, _ATTR_LINENO = 1, 2, 8, 9
+SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET, as it is in the type of a message
+CMD_PROTOCOL, CMD_CREATE, CMD_DESTROY, CMD_SWAP, CMD_LIST, CMD_ADD, CMD_DEL, CMD_TYPE = 1, 2, 3, 6, 7, 9, 10, 13
+FLAG_LIST_HEADER = 1 << 2
+
+_PROTOCOL = 6  # the oldest that has all that changing members needs
+_WITH_INDEX = 7
+_ATTR_PROTOCOL, _ATTR_SETNAME, _ATTR_TYPENAME, _ATTR_REVISION, _ATTR_FAMILY, _ATTR_FLAGS = 1, 2, 3, 4, 5, 6
+_ATTR_DATA, _ATTR_ADT, _ATTR_LINENO, _ATTR_INDEX = 7, 8, 9, 11
+_ATTR_SETNAME2 = _ATTR_TYPENAME
+_DATA_TIMEOUT, _DATA_CADT_FLAGS, _DATA_HASHSIZE, _DATA_MAXELEM = 6, 8, 18, 19
+
+_ERR_FIND_TYPE, _ERR_BUSY, _ERR_TYPE_MISMATCH, _ERR_EXIST = 4098, 4100, 4102, 4103
+_ERR_REFERENCED, _ERR_TYPE_SPECIFIC = 4108, 4352
 _RECEIVE_BYTES = 1 << 16
 
 _REASONS = {
-    IPSET_ERR_FIND_TYPE: "the kernel has no such set type (CONFIG_IP_SET_HASH_NET, CONFIG_IP_SET_HASH_IPPORT)",
-    IPSET_ERR_BUSY: "a rule refers to it",
-    IPSET_ERR_TYPE_MISMATCH: "the sets are of different types",
-    IPSET_ERR_EXIST: "it exists with other options",
-    IPSET_ERR_REFERENCED: "a rule refers to it",
-    IPSET_ERR_TYPE_SPECIFIC: "it is full",  # IPSET_ERR_HASH_FULL
+    _ERR_FIND_TYPE: "the kernel has no such set type (CONFIG_IP_SET_HASH_NET, CONFIG_IP_SET_HASH_IPPORT)",
+    _ERR_BUSY: "a rule refers to it",
+    _ERR_TYPE_MISMATCH: "the sets are of different types",
+    _ERR_EXIST: "it exists with other options",
+    _ERR_REFERENCED: "a rule refers to it",
+    _ERR_TYPE_SPECIFIC: "it is full",  # IPSET_ERR_HASH_FULL
 }
 
 
@@ -84,10 +84,65 @@ class SetHeader:
     options: int = 0
 
 
+class IpSetCommands(NetlinkConn):
+    """Single commands, in the newest version of the protocol that the kernel has."""
+
+    def __init__(self) -> None:
+        super().__init__(NETLINK_NETFILTER)
+        self._revisions: dict[tuple[SetType, int], int] = {}
+        try:
+            (answer,) = self._command(CMD_PROTOCOL, u8(_ATTR_PROTOCOL, _PROTOCOL))
+        except KernelError:
+            self.close()
+            raise
+        self._version = dict(attributes(answer.attributes))[_ATTR_PROTOCOL][0]
+        if self._version < _WITH_INDEX:
+            self.close()
+            raise UnsupportedKernelError(
+                f"the kernel speaks version {self._version} of ipset's protocol, which tells no index of a set; "
+                f"{_WITH_INDEX} is needed (Linux 4.20)"
+            )
+
+    def list_headers(self) -> list[Received]:
+        flags = be32(_ATTR_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER)
+        found = self._command(CMD_LIST, self._spoken + flags, NLM_F_DUMP)
+        return [item for item in found if item.kind == SUBSYSTEM | CMD_LIST]
+
+    def create(self, name: str, kind: SetType, version: int, *, maxelem: int, hashsize: int) -> None:
+        sizes = (
+            be32(_DATA_MAXELEM | NLA_F_NET_BYTEORDER, maxelem),
+            be32(_DATA_HASHSIZE | NLA_F_NET_BYTEORDER, hashsize),
+        )
+        described = text(_ATTR_TYPENAME, str(kind)) + u8(_ATTR_REVISION, self._revision(kind, version))
+        body = text(_ATTR_SETNAME, name) + described + u8(_ATTR_FAMILY, FAMILY[version]) + nested(_ATTR_DATA, *sizes)
+        self._command(CMD_CREATE, self._spoken + body, NLM_F_ACK | NLM_F_EXCL)
+
+    def destroy(self, name: str) -> None:
+        self._command(CMD_DESTROY, self._spoken + text(_ATTR_SETNAME, name), NLM_F_ACK | NLM_F_EXCL)
+
+    def swap(self, name: str, other: str) -> None:
+        self._command(CMD_SWAP, self._spoken + text(_ATTR_SETNAME, name) + text(_ATTR_SETNAME2, other))
+
+    @property
+    def _spoken(self) -> bytes:
+        return u8(_ATTR_PROTOCOL, self._version)
+
+    def _revision(self, kind: SetType, version: int) -> int:
+        """The newest revision of a type of sets that the kernel has."""
+        if (kind, version) not in self._revisions:
+            asked = self._spoken + text(_ATTR_TYPENAME, str(kind)) + u8(_ATTR_FAMILY, FAMILY[version])
+            (answer,) = self._command(CMD_TYPE, asked)
+            self._revisions[kind, version] = dict(attributes(answer.attributes))[_ATTR_REVISION][0]
+        return self._revisions[kind, version]
+
+    def _command(self, command: int, body: bytes, flags: int = NLM_F_ACK) -> list[Received]:
+        return self.ask(SUBSYSTEM | command, netfilter_header(socket.AF_INET) + body, flags, what="ask ipset")
+
+
 class IpSets:
     """The sets of one network namespace."""
 
-    def __init__(self, control: Any, bulk: socket.socket) -> None:
+    def __init__(self, control: IpSetCommands, bulk: socket.socket) -> None:
         self._control = control
         self._bulk = bulk
         self._sequence = 0
@@ -95,8 +150,8 @@ class IpSets:
     def headers(self) -> dict[str, SetHeader]:
         """All sets there are, ours or not, without their members."""
         with _as_kernel_error("list the ipsets"):
-            messages = list(self._control.list(flags=IPSET_FLAG_LIST_HEADER))
-        return {header.name: header for header in map(_header, messages)}
+            found = self._control.list_headers()
+        return {header.name: header for header in map(_header, found)}
 
     def create(self, name: str, kind: SetType, version: int, size: int, *, limit: int) -> None:
         """An empty set made for ``size`` members, with room for ``limit`` if that is more."""
@@ -104,7 +159,7 @@ class IpSets:
         hashsize = min(max(buckets, _MIN_HASHSIZE), _MAX_HASHSIZE)
         maxelem = max(size, limit)
         with _as_kernel_error(f"create ipset {name}"):
-            self._control.create(name, stype=str(kind), family=FAMILY[version], maxelem=maxelem, hashsize=hashsize)
+            self._control.create(name, kind, version, maxelem=maxelem, hashsize=hashsize)
 
     def destroy(self, name: str) -> None:
         """Raises SetBusyError while a rule refers to the set."""
@@ -117,14 +172,14 @@ class IpSets:
             self._control.swap(name, other)
 
     def add(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
-        self._change(IPSET_CMD_ADD, name, version, members, kind)
+        self._change(CMD_ADD, name, version, members, kind)
 
     def delete(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
-        self._change(IPSET_CMD_DEL, name, version, members, kind)
+        self._change(CMD_DEL, name, version, members, kind)
 
     def members(self, name: str, version: int) -> Members | None:
         """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
-        self._send(IPSET_CMD_LIST, NLM_F_DUMP, version, _of_set(name))
+        self._send(CMD_LIST, NLM_F_DUMP, version, _of_set(name))
         replies = [data for data in self._replies(f"list ipset {name}") if data]
         for kind in SetType:
             parts = [parse(data, version, kind) for data in replies]
@@ -143,7 +198,7 @@ class IpSets:
 
     def _send(self, command: int, flags: int, version: int, body: bytes) -> None:
         self._sequence += 1
-        kind = NFNL_SUBSYS_IPSET << 8 | command
+        kind = SUBSYSTEM | command
         self._bulk.send(netfilter_message(kind, NLM_F_REQUEST | flags, self._sequence, FAMILY[version], body))
 
     def _replies(self, what: str) -> Iterator[bytes]:
@@ -160,14 +215,14 @@ class IpSets:
 
 def _of_set(name: str) -> bytes:
     """The attributes with which a message about a set begins."""
-    return attribute(_ATTR_PROTOCOL, bytes([_PROTOCOL])) + text(_ATTR_SETNAME, name)
+    return u8(_ATTR_PROTOCOL, _PROTOCOL) + text(_ATTR_SETNAME, name)
 
 
 @contextmanager
 def ipsets() -> Iterator[IpSets]:
     """The sets of the calling thread's network namespace."""
     with _as_kernel_error("speak with ipset"):
-        control = IPSet()
+        control = IpSetCommands()
     try:
         with _as_kernel_error("speak with ipset"):
             bulk = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
@@ -178,16 +233,17 @@ def ipsets() -> Iterator[IpSets]:
         control.close()
 
 
-def _header(message: Any) -> SetHeader:
-    data = message.get_attr("IPSET_ATTR_DATA")
+def _header(message: Received) -> SetHeader:
+    values = dict(attributes(message.attributes))
+    data = dict(attributes(values.get(_ATTR_DATA, b"")))
     return SetHeader(
-        name=message.get_attr("IPSET_ATTR_SETNAME"),
-        type=message.get_attr("IPSET_ATTR_TYPENAME"),
-        version=6 if message.get_attr("IPSET_ATTR_FAMILY") == socket.AF_INET6 else 4,
-        index=message.get_attr("IPSET_ATTR_INDEX"),
-        maxelem=data.get_attr("IPSET_ATTR_MAXELEM") or 0,
+        name=string(values[_ATTR_SETNAME]),
+        type=string(values[_ATTR_TYPENAME]),
+        version=6 if values[_ATTR_FAMILY][0] == socket.AF_INET6 else 4,
+        index=int.from_bytes(values[_ATTR_INDEX], "big"),
+        maxelem=int.from_bytes(data.get(_DATA_MAXELEM, b""), "big"),
         # A timeout is an option too, though not a flag.
-        options=(data.get_attr("IPSET_ATTR_CADT_FLAGS") or 0) | (data.get_attr("IPSET_ATTR_TIMEOUT") is not None),
+        options=int.from_bytes(data.get(_DATA_CADT_FLAGS, b""), "big") | (_DATA_TIMEOUT in data),
     )
 
 
@@ -195,8 +251,9 @@ def _header(message: Any) -> SetHeader:
 def _as_kernel_error(what: str) -> Iterator[None]:
     try:
         yield
-    except NetlinkError as error:
-        _check(what, error.code, error)
+    except KernelError as error:
+        _check(what, error.errno, error)
+        raise
     except OSError as error:
         _check(what, error.errno or 0, error)
 
@@ -212,5 +269,5 @@ def _check(what: str, number: int, cause: Exception | None = None) -> None:
     if number in RAN_OUT:
         raise KernelError(f"cannot {what}", number=number) from cause
     reason = _REASONS.get(number) or (os.strerror(number) if number in errno.errorcode else f"ipset error {number}")
-    kind = SetBusyError if number in (IPSET_ERR_BUSY, IPSET_ERR_REFERENCED) else KernelError
+    kind = SetBusyError if number in (_ERR_BUSY, _ERR_REFERENCED) else KernelError
     raise kind(f"cannot {what}: {reason}") from cause

@@ -14,13 +14,10 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
-from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_LIST, IPSET_FLAG_LIST_HEADER
-
 from enforcer.backends.base import Loss
 from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.apply import leads_to_us
-from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.ipset import CMD_LIST, FLAG_LIST_HEADER, SUBSYSTEM, ipsets
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, TableId
 from enforcer.backends.iptables.sets import SetSync
@@ -193,7 +190,7 @@ class IptablesWatch:
     def _headers(self) -> dict[str, _Header]:
         """For each set of ours what the kernel says of it without its members."""
         found: dict[str, _Header] = {}
-        for about in self._list(be32(_FLAGS | NLA_F_NET_BYTEORDER, IPSET_FLAG_LIST_HEADER)):
+        for about in self._list(be32(_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER)):
             name = about.get(_SETNAME, b"").rstrip(b"\0").decode(errors="replace")
             if is_our_set(name):
                 found[name] = _Header.of(about)
@@ -212,7 +209,7 @@ class IptablesWatch:
 
     def _list(self, asked: bytes) -> Iterator[dict[int, bytes]]:
         """The attributes of each message of an answer."""
-        kind, body = NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST, attribute(_PROTOCOL, bytes([_VERSION])) + asked
+        kind, body = SUBSYSTEM | CMD_LIST, attribute(_PROTOCOL, bytes([_VERSION])) + asked
         assert self._socket is not None
         self._socket.send(netfilter_message(kind, NLM_F_REQUEST | NLM_F_DUMP, 1, socket.AF_INET, body))
         while True:

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
-from pyroute2.netlink import NLM_F_REQUEST, genlmsg
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic import GenericNetlinkSocket
-
+from enforcer.kernel.netlink import attributes, number, text, u32
+from enforcer.kernel.netlink_conn import NETLINK_GENERIC, NetlinkConn
 from enforcer.model.errors import KernelError
 
-# linux/netdev.h
-_NETDEV_CMD_DEV_GET = 1
-_NETDEV_XDP_ACT_BASIC = 1 << 0
+_GENLMSGHDR = struct.Struct("=BBH")  # command, version, reserved
 _VERSION = 1
-
-
-class _DevMessage(genlmsg):  # type: ignore[misc]  # pyroute2 ships no types
-    prefix = "NETDEV_A_DEV_"
-    nla_map = (
-        ("NETDEV_A_DEV_UNSPEC", "none"),
-        ("NETDEV_A_DEV_IFINDEX", "uint32"),
-        ("NETDEV_A_DEV_PAD", "none"),
-        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
-    )
+# linux/genetlink.h
+_CTRL, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
+# linux/netdev.h
+_DEV_GET, _DEV_IFINDEX, _DEV_XDP_FEATURES = 1, 1, 3
+_XDP_ACT_BASIC = 1 << 0
 
 
 def announces_native_xdp(ifindex: int) -> bool | None:
     """Whether the driver says it has native XDP; None where the kernel cannot be asked."""
     try:
-        with _NetdevSocket() as netdev:
-            features = netdev.xdp_features(ifindex)
-    except (NetlinkError, OSError, KernelError, struct.error):
+        with NetlinkConn(NETLINK_GENERIC) as conn:
+            family = _asked(conn, _CTRL, _GET_FAMILY, text(_FAMILY_NAME, "netdev")).get(_FAMILY_ID)
+            features = family and _asked(conn, number(family), _DEV_GET, u32(_DEV_IFINDEX, ifindex))
+    except KernelError:
         return None
-    return None if features is None else bool(features & _NETDEV_XDP_ACT_BASIC)
+    if not features or _DEV_XDP_FEATURES not in features:
+        return None
+    return bool(number(features[_DEV_XDP_FEATURES]) & _XDP_ACT_BASIC)
 
 
-class _NetdevSocket(GenericNetlinkSocket):  # type: ignore[misc]  # pyroute2 ships no types
-    def __init__(self) -> None:
-        super().__init__()
-        self.bind("netdev", _DevMessage)
-
-    def xdp_features(self, ifindex: int) -> int | None:
-        request = _DevMessage()
-        request["cmd"] = _NETDEV_CMD_DEV_GET
-        request["version"] = _VERSION
-        request["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
-        answers: Any = self.nlm_request(request, msg_type=self.prid, msg_flags=NLM_F_REQUEST)
-        return next((answer.get_attr("NETDEV_A_DEV_XDP_FEATURES") for answer in answers), None)
+def _asked(conn: NetlinkConn, family: int, command: int, body: bytes) -> dict[int, bytes]:
+    """The attributes of the answer."""
+    request = _GENLMSGHDR.pack(command, _VERSION, 0) + body
+    for item in conn.ask(family, request, what="ask generic netlink"):
+        return dict(attributes(item.body[_GENLMSGHDR.size :]))
+    return {}
