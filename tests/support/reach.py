@@ -24,9 +24,15 @@ from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
 from tests.support.frames import ME4, ME6, PORTS, SOURCES4, SOURCES6, ethernet, ipv4, ipv6, segment
 
 CANDIDATES, KEPT_OUTSIDE, BESIDE = 24, 2, 6
+
+
+def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
+    return tuple(int(ip_address(text)) for text in texts)
+
+
 LAST_ADDRESS = {4: (1 << 32) - 1, 6: (1 << 128) - 1}
-USUAL_SOURCES = {4: SOURCES4, 6: SOURCES6}
-ME = {4: ME4, 6: ME6}
+USUAL_SOURCES = {4: _numbers(SOURCES4), 6: _numbers(SOURCES6)}
+ME = {4: _numbers([ME4]), 6: _numbers([ME6])}
 ICMP, ICMPV6 = 1, 58
 ICMP_OF = {4: ICMP, 6: ICMPV6}
 OTHER_PROTOCOL = 253
@@ -122,8 +128,7 @@ def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry
 def _candidate(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> Point:
     """Own and neighbouring values of the entry, put together at random."""
     inbound = entry.direction is Direction.INGRESS
-    usual = [int(ip_address(text)) for text in USUAL_SOURCES[version]]
-    mine = [int(ip_address(ME[version]))]
+    usual, mine = USUAL_SOURCES[version], ME[version]
     return Point(
         version,
         _choose_address(rng, entry.source, table, version, usual if inbound else mine),
