@@ -69,7 +69,7 @@ def test_a_capture_beyond_the_limits_is_not_read_to_its_end(tmp_path: Path) -> N
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 40 << 20, "240 MB were unpacked"
-    with pytest.raises(CaptureError, match=r"more than 100 KiB, the max-size of x.yaml:4:5; a larger one"):
+    with pytest.raises(CaptureError, match=r"more than 100 KiB, the max-size of x.yaml:4:5; use a larger one"):
         build_traffic([replace(row, max_size=100 << 10)], HOST, path="x", limits=few)
     with pytest.raises(CaptureError, match=r"more than 1.61 MiB"):
         build_traffic([replace(row, max_size=1 << 40)], HOST, path="x", limits=few)
