@@ -1,4 +1,4 @@
-"""The seam: all that the enforcer knows of a backend, and all that a backend is asked for.
+"""The interface of a backend: everything that the enforcer knows of one, and that a backend has to implement.
 
 A driver acts in the network namespace of the calling thread and touches only what is its own. It keeps no state in the
 process but what one pass renders: a new process (after a crash, after an upgrade) finds everything in the kernel again.
@@ -39,7 +39,7 @@ class EntryCount:
     """How many packets and bytes one entry has matched at one stage of one interface since it is enforced there.
 
     ``cpus``: (packets, bytes) of each processor, by number, since the program at work was loaded; none at stages that
-    do not count by processor.
+    do not count by CPU.
     """
 
     interface: str
@@ -124,7 +124,7 @@ class Watch(Protocol):
         """What is there now is what is to be there; losses found (and made good) by that."""
 
     def losses(self, *, thorough: bool = False) -> Iterable[Loss]:
-        """What is not as it was; each is told once. ``thorough``: look even at what costs much."""
+        """What has changed, each reported once. ``thorough``: include expensive checks."""
 
     def close(self) -> None: ...
 
@@ -192,7 +192,7 @@ class RawDriver(BackendDriver, Protocol):
 
 
 class ModeDriver(BackendDriver, Protocol):
-    """One that only accelerates, and may be refused a mode. ``apply`` lets go of no interface: ``release`` does."""
+    """A driver that only accelerates; the kernel may reject a mode. ``apply`` detaches nothing: ``release`` does."""
 
     def programs(self) -> Collection[int]:
         """The ids of the programs that are ours, in whichever network namespace."""

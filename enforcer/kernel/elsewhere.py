@@ -1,4 +1,5 @@
-"""Interfaces of other network namespaces that sit on one of ours, for kernels that cannot be asked (before Linux 6.2).
+"""Interfaces of other network namespaces on top of ours, for kernels without another way to find them (before Linux
+6.2).
 
 rtnetlink shows a namespace its own links only; one that sits on a link elsewhere says so by IFLA_LINK and the id that
 the other namespace has there (IFLA_LINK_NETNSID). So every namespace that a process is in or that has a name is entered

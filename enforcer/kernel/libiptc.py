@@ -53,7 +53,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
 
 
 class IptcError(KernelError):
-    """libiptc, or the kernel behind it, refused. ``errno`` is the number, ``reason`` libiptc's words for it."""
+    """libiptc or the kernel returned an error. ``errno`` is the number, ``reason`` libiptc's text."""
 
     def __init__(self, what: str, reason: str, number: int) -> None:
         super().__init__(f"{what}: {reason}")

@@ -14,7 +14,7 @@ _BUFFER_BYTES = 1 << 16
 
 
 class LinkEvents:
-    """A descriptor that is readable after a change. What changed is not said: look, and compare."""
+    """A descriptor that is readable after a change. It does not tell what changed: compare the state."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

@@ -32,7 +32,7 @@ _telling = threading.Lock()
 
 @contextmanager
 def namespace_lock(directory: Path = DIRECTORY, *, stopping: threading.Event | None = None) -> Iterator[None]:
-    """Holds the lock of the calling thread's network namespace; waits for whoever has it. Leaves no file behind.
+    """Hold the lock of the calling thread's network namespace; waits for the present holder. Leaves no file behind.
 
     Raises HostError when the lock is still held by another a moment after ``stopping`` was set.
     """
@@ -84,7 +84,7 @@ def _wait_for(descriptor: int, name: Path | str, stopping: threading.Event | Non
 
 
 def open_lock_file(path: Path) -> int | None:
-    """The lock's file, None when there can be none, or it could be taken away."""
+    """The lock's file; None if it cannot be created, or others could remove it."""
     try:
         with directories.opened(path.parent, 0o755) as folder:
             return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)

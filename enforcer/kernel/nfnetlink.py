@@ -88,10 +88,10 @@ class NfTablesConn(Protocol):
         """A number that no other network namespace has or will have; 0 where the kernel has none."""
 
     def generation(self) -> int:
-        """The number that every change of the ruleset, whoever makes it, raises by one."""
+        """The generation number, which every change of the ruleset by any program increments."""
 
     def dump(self, command: int, family: Family, body: bytes = b"", *, what: str) -> list[bytes]:
-        """The attributes of every object asked for; none where what was asked about is not there."""
+        """The attributes of every matching object; none if the parent object does not exist."""
 
     def commit(self, messages: Sequence[Message], generation: int) -> None:
         """All of these commands at once, or none of them and a KernelError.
@@ -123,12 +123,12 @@ class NfTables:
         return int.from_bytes(octets, sys.byteorder)
 
     def generation(self) -> int:
-        """The number that every change of the ruleset, whoever makes it, raises."""
+        """The generation number, which every change of the ruleset by any program increments."""
         replies = self._ask(_GET_GENERATION, 0, b"", flags=0, what="read the generation of nf_tables")
         return next(int.from_bytes(value, "big") for body in replies for kind, value in attributes(body) if kind == 1)
 
     def dump(self, command: int, family: Family, body: bytes = b"", *, what: str) -> list[bytes]:
-        """The attributes of every object asked for; none where what was asked about is not there."""
+        """The attributes of every matching object; none if the parent object does not exist."""
         try:
             return list(self._ask(command, family.number, body, flags=NLM_F_DUMP, what=what))
         except KernelError as error:
@@ -144,7 +144,7 @@ class NfTables:
         self._batch(commands, be32(_BATCH_GENERATION, generation), complete=True)
 
     def check(self, commands: Sequence[Message]) -> None:
-        """As :meth:`commit`, but the kernel gives all of it up in the end: a transaction without an end is none."""
+        """As :meth:`commit`, but the kernel aborts it: a transaction without its end message is only validated."""
         self._batch(commands, b"", complete=False)
 
     def _batch(self, commands: Sequence[Message], begin: bytes, *, complete: bool) -> None:
@@ -225,11 +225,11 @@ def _allow(conn: socket.socket, option: int, size: int) -> None:
 
 
 def refusal(what: str, number: int, sentence: str = "") -> Exception:
-    """The error for a number that the kernel answered, and the sentence it said beside it."""
+    """The error for the kernel's error number and its message (extack)."""
     if number in (errno.EPERM, errno.EACCES):
         return PrivilegeError(f"{what}: needs CAP_NET_ADMIN; run as root (sudo)")
     if number == errno.ERESTART:
-        return RulesetChangedError(f"{what}: somebody changed the ruleset at the same time", number=number)
+        return RulesetChangedError(f"{what}: another program changed the ruleset at the same time", number=number)
     if number in _MODULES:
         return UnsupportedKernelError(
             f"{what}: the kernel has no such part of nf_tables (CONFIG_NF_TABLES, CONFIG_NFT_*)"

@@ -20,7 +20,7 @@ from enforcer.model.errors import UnsupportedKernelError
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _GROUP = 7  # NFNLGRP_NFTABLES
 _SO_RCVBUFFORCE = 33
-_ROOM_BYTES = 4 << 20  # a flushed set is told member by member
+_ROOM_BYTES = 4 << 20  # a flushed set is reported member by member
 _RECEIVE_BYTES = 1 << 18
 _NEW_GENERATION = 15
 _PROCESS_ID, _PROCESS_NAME = 2, 3  # NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME

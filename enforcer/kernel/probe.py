@@ -1,4 +1,4 @@
-"""HostFacts from the running kernel: every XDP mode of every interface is asked, and answers yes, no or cannot tell.
+"""HostFacts from the running kernel: probes every XDP mode of every interface: yes, no or cannot tell.
 
 An interface without a program gets one that passes everything, through a BPF link, and loses it at once: no other
 answer counts every condition (driver, MTU, queues, privilege). Drivers that rebuild their rings for native XDP pause
@@ -55,7 +55,7 @@ def probe_host(
 
 
 def foreign_xdp(state: InterfaceState, ours: Collection[int] = ()) -> str:
-    """Describes a program on the interface that is not the enforcer's by id or name; "" when there is none.
+    """Describes a foreign program on the interface by id or name; "" if there is none.
 
     The name of a program needs CAP_SYS_ADMIN: without it what is ours is known by its id alone, from our pins.
     """
@@ -111,7 +111,7 @@ def why_not_received(state: InterfaceState) -> str:
 
 
 def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
-    if isinstance(foreign, Probe):  # whose program it is could not be asked
+    if isinstance(foreign, Probe):  # the owner of the program could not be determined
         return dict.fromkeys(Mode, foreign)
     if foreign:
         return dict.fromkeys(Mode, Probe(Answer.NO, f"{state.name} has a foreign XDP {foreign}"))
@@ -135,13 +135,13 @@ def _native(state: InterfaceState) -> Probe:
     announced = announces_native_xdp(state.index)
     if announced is None:
         return Probe(
-            Answer.UNKNOWN, "our program is attached in another mode, and this kernel cannot be asked (Linux 6.3)"
+            Answer.UNKNOWN, "our program is attached in another mode, and this kernel does not tell (Linux 6.3)"
         )
     return Probe(Answer.YES) if announced else Probe(Answer.NO, "the driver announces no native XDP")
 
 
 def _generic(state: InterfaceState) -> Probe:
-    """With a program of ours attached: generic XDP is the kernel's, not the driver's, so every interface has it."""
+    """With our own program attached: the kernel provides generic XDP, not the driver, so every interface has it."""
     return Probe(Answer.YES) if state.xdp else _try_to_attach(state, Mode.GENERIC)
 
 
@@ -174,7 +174,7 @@ def _try_to_attach(state: InterfaceState, mode: Mode) -> Probe:
 
 
 def _or_unknown(ask: Callable[[], T]) -> T | Probe:
-    """The answer, or why there is none: without privilege nothing is learned, without libbpf there is no XDP here."""
+    """The answer, or why there is none: without privilege nothing is known, without libbpf there is no XDP."""
     try:
         return ask()
     except KernelError as error:

@@ -71,7 +71,7 @@ class InterfaceState:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What a plan is made of; a change of what is attached is none of it."""
+        """The state that a plan depends on; attached programs are not part of it."""
         names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.rx_owner, self.unseen)
         return (self.name, self.index, self.addresses, self.link_type, self.address, names, *on_it)
 
@@ -103,7 +103,7 @@ def gateways() -> dict[int, tuple[IPAddress, ...]]:
 
 
 def interface(name: str) -> InterfaceState | None:
-    """The interface of that name, which may be an alternative one; None when there is none."""
+    """The interface of that name or alternative name; None if there is none."""
     return next((item for item in interfaces() if name in (item.name, *item.alternative_names)), None)
 
 
@@ -152,7 +152,7 @@ def _state(
 
 
 def _unseen(why: str, *, tags_in_frame: bool) -> str:
-    """What nobody can tell of an interface because of ``why``; "" where the kernel has no such interfaces."""
+    """What is unknown about an interface because of ``why``; "" if the kernel has no such interfaces."""
     if not why:
         return ""
     kinds = possible(RX_HANDLERS)

@@ -14,7 +14,7 @@ _ITIMERSPEC = struct.Struct("=4q")  # struct itimerspec on 64-bit: interval and 
 
 
 class Timer:
-    """Readable each ``every_s``. Expirations that nobody took are one."""
+    """Readable each ``every_s``. Unread expirations count as one."""
 
     def __init__(self, every_s: float) -> None:
         self._fd = _LIBC.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)

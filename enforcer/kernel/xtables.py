@@ -1,4 +1,4 @@
-"""A legacy table as the kernel has it, cheap enough to be looked at each second: two getsockopt(2), no libiptc.
+"""A legacy table in the kernel, cheap enough to read each second: two getsockopt(2), no libiptc.
 
 What ``IPT_SO_GET_ENTRIES`` copies out is the table byte by byte (net/ipv4/netfilter/ip_tables.c: ``get_entries``). The
 counters are left out here, so that two looks are equal as long as nobody replaced the table.
@@ -87,7 +87,7 @@ class TableSocket:
         return TableState(_INFO.unpack(info)[1:])
 
     def read(self) -> TableState:
-        """The whole table; equal to the last one unless somebody replaced it by another. Raises KernelError."""
+        """The whole table; equal to the last one unless a program replaced it. Raises KernelError."""
         while True:
             shape = self.shape().shape
             size = shape[-1]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enforcer.model.nets import parse_cidr
 
 FEED = "feed"  # the kind of the note
-PEEK = 64 * 1024  # bytes looked at of a file that is none of ours
+PEEK = 64 * 1024  # bytes read of a file with another suffix
 _LINES = 200  # looked at to recognise a list
 _COMMENT = re.compile(r"\s*(?:[#;].*|//.*)?$")
 _BEHIND = re.compile(r"\s*(?:[#;]|//).*$")
@@ -29,7 +29,7 @@ _RESOURCE = re.compile(
 _IPSET = re.compile(r"(?:create|add|-N|-A)\s+\S+\s+(\S+)")
 _QUOTED = re.compile(r'"([0-9a-fA-F.:/-]{2,64})"')
 _YAML = re.compile(r":(\s|$)|^- ")
-_PORT = re.compile(r"\[?(.*?)\]?:[0-9]{1,5}")  # behind an address: 198.51.100.7:443, [2001:db8::7]:443
+_PORT = re.compile(r"\[?(.*?)\]?:[0-9]{1,5}")  # after an address: 198.51.100.7:443, [2001:db8::7]:443
 _NFT = re.compile(r"(?:#!.*nft|(?:add |create )?(?:table|set|element|flush)\b.*)")
 
 
@@ -53,7 +53,7 @@ class Feed:
 
 
 def recognised(text: str) -> Feed | None:
-    """The feed a text is, None for anything else; what looks like a resource is none."""
+    """The feed that a text is, None for anything else, also for what looks like a resource."""
     if len(text) < PEEK and text.startswith(";") and all(_COMMENT.match(line) for line in text[:PEEK].splitlines()):
         return Feed("an empty list of addresses", "", 1)
     lines = [(at, line.strip()) for at, line in enumerate(text[:PEEK].splitlines(), 1) if not _COMMENT.match(line)]

@@ -40,9 +40,9 @@ def is_enterprise(name: str) -> bool:
 
 
 def misspelt(name: str, mattering: Collection[str]) -> str:
-    """The known field an unknown name is a slip of, "" where it is none; nearer is looked for among ``mattering``.
+    """The known field that an unknown name misspells, "" if none; ``mattering`` fields are preferred.
 
-    A known name with a word behind it (``wireguardMTUV6``) or of the other family (``nftablesMarkMask``) is no slip, as
+    A known name with a suffix (``wireguardMTUV6``) or of the other family (``nftablesMarkMask``) is no slip, as
     Calico names its fields.
     """
     folded = {known.lower(): known for known in KNOWN}

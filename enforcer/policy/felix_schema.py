@@ -1,4 +1,4 @@
-"""Checks of the FelixConfiguration fields that are not read otherwise: what their values may be, as Calico has it.
+"""Checks of the FelixConfiguration fields that are not read otherwise: the values that Calico accepts.
 
 ``felix_fields`` holds, for each field, its schema of the custom resource definition and what the ``validate`` tags of
 the Go type add; the rest (``validateFelixConfigSpec`` of ``validator/v3/validator.go``, the definition's CEL rules)

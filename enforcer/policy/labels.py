@@ -72,7 +72,7 @@ def rule_selectors(entity: EntityRule) -> tuple[str, str]:
 
 
 def _namespaces(text: str) -> str:
-    """What a rule's namespaceSelector asks of labels (``updateprocessors/rules.go``): all() is "in some namespace",
+    """What a rule's namespaceSelector requires of labels (``updateprocessors/rules.go``): all() is "in some namespace",
     global() "in none".
     """
     if not text.strip():

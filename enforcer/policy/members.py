@@ -73,7 +73,7 @@ class Membership:
         return self._port_sets[identity]
 
     def forget_before(self) -> None:
-        """Let go of the state this one was made from; what it did not take over is not needed any more."""
+        """Drop the previous state; what was not taken over is no longer needed."""
         self._before = None
 
     def _selected(self, selector: Selector) -> list[_Member]:

@@ -341,7 +341,7 @@ def _integer(digits: str) -> int | float | None:
     is_octal = unsigned.isdigit() and unsigned[0] == "0" and len(unsigned) > 1 and not set(unsigned) & set("89")
     try:
         value = int(digits, 8 if is_octal else 10 if unsigned.isdigit() else 0)
-    except ValueError:  # "0x" and nothing behind it
+    except ValueError:  # "0x" without digits
         return None
     if _INT_MIN <= value <= _INT_MAX and (is_octal or unsigned[0] != "0" or not unsigned.isdigit() or value == 0):
         return value

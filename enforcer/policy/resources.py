@@ -296,9 +296,7 @@ class Resources:
         return min(found, key=lambda item: (item.created, item.name), default=None)
 
     def felix_unknown(self, node: str) -> tuple[FelixConfiguration, ...]:
-        """The FelixConfigurations of which nobody can tell whether they are for the node, as its labels are not known:
-        they are taken not to be.
-        """
+        """The FelixConfigurations that may be for the node, but whose node labels are unknown: they are not applied."""
         if any(item.name == node for item in self.nodes):
             return ()
         return tuple(item for item in self.felix_configurations if item.node_selector and not _selects(item, None))

@@ -105,7 +105,7 @@ class _Tokenizer:
         return _Token("string", self._text[start + 1 : end], start)
 
     def _word(self) -> _Token | None:
-        """A word operator with nothing of a label behind it."""
+        """A word operator without a following label character."""
         for word, pattern in _WORDS:
             match = pattern.match(self._text, self._at)
             if not match:

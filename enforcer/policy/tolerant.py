@@ -38,7 +38,7 @@ class Loaded:
     files of which something is missing that has no name. ``files`` are all that were read.
 
     ``again``: something could not be opened or read, which may go by without any change of the files. ``crashes`` are
-    the exceptions that no text should raise, each of them a bug of ours and a fault of its file.
+    unexpected exceptions, each of them our bug and a fault of its file.
     """
 
     resources: Resources

@@ -273,7 +273,7 @@ def kind_of(at: Cursor, implied: str = "") -> str:
 
 
 def is_list(kind: str) -> bool:
-    """Whether a kind holds items: List, or one of Calico's kinds with List behind it."""
+    """Whether a kind holds items: List, or one of Calico's kinds with the suffix List."""
     item = kind.removesuffix("List")
     known = item in KINDS or item in schema.OTHER_KINDS or item in schema.ENTERPRISE_KINDS
     return kind == "List" or (item != kind and known)

@@ -71,7 +71,7 @@ def interface_name(at: Cursor) -> str:
 
 
 def endpoint_port_name(at: Cursor) -> str:
-    """A port name as Kubernetes has it."""
+    """A port name by Kubernetes' rules."""
     text = string(at)
     if not _PORT_NAME.fullmatch(text):
         raise Refused(at, f"expected a port name of 1..15 lower case letters, digits and '-', found {shown(text)}")

@@ -291,7 +291,9 @@ def test_raw_is_ready_before_an_interface_appears(detached: NetnsPair, pin_root:
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        pytest.param(documents(endpoint(node="ruby"), BOTS, policy()), "nodes with HostEndpoints: ruby", id="another node's"),
+        pytest.param(
+            documents(endpoint(node="ruby"), BOTS, policy()), "nodes with HostEndpoints: ruby", id="another node's"
+        ),
         pytest.param(documents(endpoint(), BOTS), "no untracked policy", id="no policy"),
     ],
 )

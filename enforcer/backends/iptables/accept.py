@@ -1,4 +1,4 @@
-"""What an Allow needs behind raw: its accept mark takes a packet through the tables that come later. Pure.
+"""What an Allow needs after raw: its accept mark passes a packet through the later tables. Pure.
 
 A packet that is not tracked matches no ``--ctstate ESTABLISHED`` of a host's firewall, so an Allow in raw alone would
 not let it in. Where some entry of a direction is an Allow, these accept whatever carries the mark, as Felix does
@@ -34,7 +34,7 @@ _BUILTIN_CHAINS = {
 
 
 def accept_chains(allowing: Collection[Direction], mark: int) -> dict[TableName, tuple[Chain, ...]]:
-    """The chains behind raw when entries of these directions are Allow."""
+    """The chains after raw when entries of these directions are Allow."""
     rule = Rule(Verdict.ACCEPT, matches=(MarkMatch(mark, mark),))
     return {
         name: tuple(Chain(chain, (rule,)) for chain in accept_chain_names(name, allowing))

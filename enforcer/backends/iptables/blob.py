@@ -264,7 +264,7 @@ def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Mat
         return IcmpType(icmp_type, None if (first, last) == (0, 0xFF) else first, bool(inverted))
     if name == _COMMENT.name:
         return Comment(_text(body[: _COMMENT.layout.size]))
-    raise ValueError(f"match {name!r} is none of ours")
+    raise ValueError(f"match {name!r} is not one of ours")
 
 
 def _ranges(numbers: list[int], starts: bytes) -> Iterator[PortRange]:
@@ -305,7 +305,7 @@ def _unpack_target(kernel: KernelRule, offset: int, *, goto: bool) -> Target:
     for extension in (_MARK, _CT, _LOG):
         if (name, revision) == (extension.name, extension.revision):
             return _unpack_extension_target(extension, body)
-    raise ValueError(f"target {name!r} is none of ours")
+    raise ValueError(f"target {name!r} is not one of ours")
 
 
 def _unpack_extension_target(extension: _Extension, body: bytes) -> Target:

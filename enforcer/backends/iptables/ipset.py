@@ -189,7 +189,7 @@ class IpSets:
         return None
 
     def _change(self, command: int, name: str, version: int, members: Members, kind: SetType) -> None:
-        """Adds or deletes; what is there already, or not there any more, is no error (no NLM_F_EXCL)."""
+        """Adds or deletes; members that already exist, or are already gone, are no error (no NLM_F_EXCL)."""
         fixed = _of_set(name) + be32(_ATTR_LINENO | NLA_F_NET_BYTEORDER, 0)  # demanded of a message with an ADT
         for piece in pack(members, version, kind):
             self._send(command, NLM_F_ACK, version, fixed + nested(_ATTR_ADT, piece))

@@ -67,7 +67,7 @@ class SetRegistry(netfilter.SetRegistry[SetSpec]):
 
 @dataclass(frozen=True)
 class PortTest:
-    """What is asked of a port, numbers first; all of it must hold."""
+    """The conditions on a port, numbers first; all must hold."""
 
     numbers: tuple[Match, ...] = ()
     names: tuple[Match, ...] = ()

@@ -33,7 +33,7 @@ _IPADDR = {4: 1 | NLA_F_NET_BYTEORDER, 6: 2 | NLA_F_NET_BYTEORDER}
 
 @dataclass(frozen=True)
 class _Value:
-    """An attribute behind the address: its name here, its type, and how many bytes it has."""
+    """An attribute after the address: its name here, its type, and its length in bytes."""
 
     name: str
     type: int
@@ -110,7 +110,7 @@ def pack(members: Members, version: int, kind: SetType = SetType.NET) -> Iterato
 def parse(data: bytes, version: int, kind: SetType = SetType.NET) -> Members | None:
     """The members of the content of an IPSET_ATTR_ADT, in its order.
 
-    None if a member is anything but a plain one (it has a timeout, a comment or "nomatch"): then it is none of ours.
+    None if a member is anything but a plain one (it has a timeout, a comment or "nomatch"): then it is not ours.
     """
     layout = _record(version, kind)
     if len(data) % layout.itemsize:

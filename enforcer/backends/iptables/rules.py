@@ -163,7 +163,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class OpaqueRule:
-    """A rule that no :class:`Rule` can say: somebody else wrote it. Equal only to itself."""
+    """A rule that no :class:`Rule` can express: another program wrote it. Equal only to itself."""
 
     blob: bytes
     target: str

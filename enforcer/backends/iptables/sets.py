@@ -49,7 +49,7 @@ class SetSync:
     def finish(self, keep: Iterable[str]) -> None:
         """After the commit: wanted sets have just their members, and our other sets are gone.
 
-        One that somebody else's rule refers to stays: the kernel does not let go of it.
+        A set that a foreign rule refers to stays: the kernel does not destroy it.
         """
         for change in self._later:
             change()
@@ -66,7 +66,7 @@ class SetSync:
         if (header.type, header.version) != (spec.type, spec.version):
             raise HostError(
                 f"ipset {spec.name} is of type {header.type} for IPv{header.version}, not {spec.type} for "
-                f"IPv{spec.version}: somebody else made it; 'enforcer detach' removes it"
+                f"IPv{spec.version}: another program created it; 'enforcer detach' removes it"
             )
         present = self.sets.members(spec.name, spec.version)
         between = members if present is None else (intersection if spec.lenient else union)(members, present)
@@ -92,7 +92,7 @@ class SetSync:
             return
         scratch = scratch_name(spec.name)
         if scratch in self.sets.headers():
-            self.sets.destroy(scratch)  # left behind by a pass that was cut short
+            self.sets.destroy(scratch)  # remains of an interrupted pass
         self._build(scratch, spec, between, room=len(members))
         self.sets.swap(scratch, spec.name)
         self.sets.destroy(scratch)

@@ -1,4 +1,4 @@
-"""What of ours is in raw now, per interface, read from chains and ipsets; no counter is decoded."""
+"""The enforcer's state in raw, for each interface, read from chains and ipsets; no counter is decoded."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from enforcer.model.vocabulary import Stage
 
 
 def is_installed() -> bool:
-    """Whether anything of ours is there. Asking makes no table."""
+    """Whether the enforcer has any state there. The check creates no table."""
     return any(map(_has_our_chain, filter(exists, TABLES))) or _has_our_set()
 
 
 def installed_chains(version: int, name: TableName = TableName.RAW) -> tuple[Chain, ...]:
-    """Our chains of a table as the kernel has them now; makes no table where there is none."""
+    """Our chains of a table in the kernel; creates no table."""
     table = TableId(version, name)
     if not exists(table):
         return ()

@@ -117,7 +117,7 @@ def kernel_table(table: TableId) -> Iterator[KernelTable]:
 
 
 def exists(table: TableId) -> bool:
-    """Whether this namespace has the table yet. Opening one makes it, so who only looks asks first."""
+    """Whether this namespace has the table yet. Opening a table creates it, so readers check first."""
     try:
         with open(TABLE_NAMES[table.version], encoding="ascii") as names:
             return str(table.name) in names.read().split()

@@ -1,4 +1,4 @@
-"""Looks at what is in legacy iptables and ipset, cheap enough for each second, and says what somebody changed.
+"""Checks legacy iptables and ipset, cheap enough for each second, and reports changes by other programs.
 
 Neither tells anybody of its changes, as nf_tables does. Of a table the shape is read each time. What costs more is read
 as often as it may: the headers of sets, with the numbers of members, each second or two; the rules themselves, and the
@@ -139,7 +139,7 @@ class IptablesWatch:
         return ()
 
     def losses(self, *, thorough: bool = False) -> list[Loss]:
-        """For each thing of ours that is not as it was; each is said once. Raises KernelError.
+        """Each part of our state that has changed, reported once. Raises KernelError.
 
         A pass compares every rule and member anyway: nothing is looked at for ``thorough`` alone.
         """
@@ -188,7 +188,7 @@ class IptablesWatch:
         self._tables = {}
 
     def _headers(self) -> dict[str, _Header]:
-        """For each set of ours what the kernel says of it without its members."""
+        """For each of our sets the kernel's header, without members."""
         found: dict[str, _Header] = {}
         for about in self._list(be32(_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER)):
             name = about.get(_SETNAME, b"").rstrip(b"\0").decode(errors="replace")
@@ -197,7 +197,7 @@ class IptablesWatch:
         return found
 
     def _digest(self, name: str) -> bytes:
-        """Of the members of a set, in the kernel's order, which stays as long as nobody changes any."""
+        """Of the members of a set, in the kernel's order, which is stable as long as no member changes."""
         digest = hashlib.blake2b()
         try:
             for about in self._list(text(_SETNAME, name)):

@@ -1,4 +1,4 @@
-"""Names of chains and sets that are ours, and nobody else's. Pure.
+"""Names of our chains and sets. Pure.
 
 Everything starts with ``enf``, never with ``cali``: a host may run Calico beside us. The kernel shows at most 28
 characters of a chain and 31 of a set; what would be longer ends in a hash instead, as Felix does it

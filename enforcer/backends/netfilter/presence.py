@@ -1,4 +1,4 @@
-"""Whether something of ours is in a netfilter, asked so that nothing is made or loaded by asking."""
+"""Whether a netfilter backend has state of the enforcer, checked without creating or loading anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enforcer.model.errors import HostError, PrivilegeError, ran_out
 
 
 def is_there(ask: Callable[[], bool]) -> bool:
-    """What ``ask`` answers; False where the host has no such netfilter: then nothing of ours can be in it.
+    """The answer of ``ask``; False where the host has no such backend: then it has no state of ours.
 
     Raises PrivilegeError, and KernelError where the host has run out of something: neither says what is there.
     """

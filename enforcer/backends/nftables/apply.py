@@ -220,7 +220,7 @@ _MEMBERS = _MemberCache()
 
 def transact(edit: Callable[[Edit], None], *, dry_run: bool = False, connect: Connect = nftables) -> list[str]:
     """What ``edit`` puts into its transactions, one after the other; returns what changed. Read again, and what is left
-    of the change made again, when somebody else changed the ruleset meanwhile.
+    of the change made again, when another program changed the ruleset meanwhile.
     """
     with connect() as conn:
         for attempt in range(_ATTEMPTS):
@@ -245,7 +245,7 @@ def _commit(conn: NfTablesConn, stages: Sequence[Sequence[Message]], generation:
     for number, messages in enumerate(stages):
         if number:
             wait_for_readers()
-        # Whose generation is one more than that of the one before, unless somebody else came between.
+        # Its generation is the previous one plus one, unless another program made a change in between.
         conn.commit(messages, generation + number)
     return len(stages)
 

@@ -65,7 +65,7 @@ class NftablesBackend:
         return ApplyResult(tuple(transact(edit, dry_run=dry_run)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
-        """What an Allow cannot reach: no verdict in a table of ours is final for another table."""
+        """What an Allow does not bypass: no verdict in our tables is final for other tables."""
         if names := interfaces_that_allow(plan, self.name):
             yield (
                 f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this "

@@ -166,7 +166,7 @@ def encode_hook(hook: Hook) -> bytes:
 
 
 def decode_chain(data: bytes) -> tuple[str, Chain | None]:
-    """Table and chain of a message, the chain without its rules. None: a base chain that none of ours is."""
+    """Table and chain of a message, the chain without its rules. None: a foreign kind of base chain."""
     found = dict(attributes(data))
     hook, name = None, string(found[CHAIN_NAME])
     if CHAIN_HOOK in found:

@@ -71,7 +71,7 @@ class SetRegistry(netfilter.SetRegistry[SetSpec]):
 
 @dataclass(frozen=True)
 class Questions:
-    """What an entry asks, in parts: ``nets`` and ``protocol`` first, then ``sets``; then one of ``alternatives``
+    """The matches of an entry, in parts: ``nets`` and ``protocol`` first, then ``sets``; then one of ``alternatives``
     (ports, ICMP). ``marking`` are questions, one of which must *not* hold: see this module's beginning.
     """
 
@@ -85,7 +85,7 @@ class Questions:
 
 
 def questions_of(entry: Entry, table: RuleTable, sets: SetRegistry) -> Questions:
-    """All that an entry asks, for one family."""
+    """All matches of an entry, for one family."""
     sides = ((Side.SOURCE, entry.source), (Side.DESTINATION, entry.destination))
     lenient = lets_go(entry)
     per_side = [_port_alternatives(side, match, entry, table, sets) for side, match in sides]
@@ -143,7 +143,7 @@ def _addresses(
 
 
 def port_numbers(side: Side, ports: Sequence[PortRange], sets: SetRegistry, *, inverted: bool = False) -> Exprs:
-    """The port of one side is (not) one of these; nothing is asked for no ports."""
+    """The port of one side is (not) one of these; no match without ports."""
     if not ports:
         return ()
     readable = expr.transport_has(PORTS_OCTETS)

@@ -50,7 +50,7 @@ def net_members(nets: Nets, version: int) -> Members:
 
 
 def _following(key: bytes) -> bytes:
-    """The key behind this one; all NUL behind the last."""
+    """The key after this one; all NUL after the last."""
     return ((int.from_bytes(key, "big") + 1) % (1 << 8 * len(key))).to_bytes(len(key), "big")
 
 

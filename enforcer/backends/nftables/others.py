@@ -39,7 +39,7 @@ def _family(conn: NfTables, family: Family) -> OthersRules:
 
 
 def _dumped(conn: NfTables, command: int, family: Family) -> list[dict[int, bytes]]:
-    """The attributes of all objects; read again while somebody else changes them."""
+    """The attributes of all objects; read again while another program changes them."""
     for attempt in range(_ATTEMPTS):
         try:
             what = f"read the tables of nftables {family}"

@@ -44,7 +44,7 @@ def try_out(samples: Sequence[Sample]) -> Probe:
 
 
 def _sample(version: int) -> Sample:
-    """One of everything that a table of ours may hold."""
+    """One object of each kind that our tables use."""
     rule = Rule(
         (
             *expr.interface("probe", received=True),

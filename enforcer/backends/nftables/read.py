@@ -1,4 +1,4 @@
-"""What is in the kernel now, as the values :mod:`render` makes; and what can be told from it."""
+"""The tables in the kernel, as the values that :mod:`render` creates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SET_TYPES = (*INTERVAL_TYPES, *NAMED_PORTS.values())
 
 @dataclass(frozen=True)
 class ReadTable:
-    """Our table of one family. ``strange``: why it holds what no table of ours does; "" when it does not.
+    """Our table of one family. ``strange``: what it has that our tables never have; "" if nothing.
 
     ``rules`` has every chain there is, in order of its rules.
     """
@@ -64,7 +64,7 @@ def _of_table(conn: NfTablesConn, command: int, family: Family) -> list[bytes]:
 
 
 def read_chains(conn: NfTablesConn, family: Family) -> list[Chain | None]:
-    """Our chains without their rules; None for a base chain that none of ours is."""
+    """Our chains without their rules; None for a foreign kind of base chain."""
     found = conn.dump(_GET_CHAIN, family, what=f"read table {family} {TABLE}")
     return [chain for table, chain in map(blob.decode_chain, found) if table == TABLE]
 
@@ -87,7 +87,7 @@ def read_interfaces(conn: NfTablesConn, family: Family) -> list[str]:
 
 
 def read_members(conn: NfTablesConn, family: Family, name: str, kind: SetType) -> Members | None:
-    """All members of a set, sorted; None if one of them is none that we could have written."""
+    """All members of a set, sorted; None if we cannot have written one of them."""
     asked = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
     replies = conn.dump(_GET_ELEMENTS, family, asked, what=f"list set {name}")
     return members.parse((part for reply in replies for part in blob.element_lists(reply)), kind)

@@ -176,7 +176,7 @@ class _Endpoint:
         yield Rule((*remote, *transport, *number, expr.verdict(Code.ACCEPT)))
 
     def _readable(self, chain: str, protocol: int | None, who: Exprs) -> Iterator[Rule]:
-        """What cannot be read is dropped, of those packets; no rule where all have been asked already, or all can."""
+        """A rule that drops unreadable packets; none if an earlier rule has checked all of them, or none can occur."""
         never_fails = chain == NO_PROTOCOL and self.family.version == 4
         if not never_fails and (chain, protocol) not in self.asked:
             yield Rule((*who, self.family.ask(chain)))

@@ -64,7 +64,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Hook:
-    """Where a base chain is asked. ``device`` only for the netdev family."""
+    """The hook of a base chain. ``device`` only for the netdev family."""
 
     number: int
     priority: int

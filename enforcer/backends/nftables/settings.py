@@ -9,7 +9,7 @@ from enforcer.policy.resources import FelixConfiguration
 
 def settings_of(felix: FelixConfiguration) -> Settings:
     """What the configuration says about the tables of nf_tables. Hooks have no first or last place there, and nothing
-    of ours could accept for the host's own tables (docs/nftables.md), so fewer fields have a meaning.
+    of ours could accept for the host's own tables (docs/nftables.md), so fewer fields have an effect.
     """
     return Settings(
         mark_mask=felix.nftables_mark_mask if felix.nftables_settings else felix.iptables_mark_mask,

@@ -1,4 +1,4 @@
-"""What of ours is in the tables of nf_tables now, per interface; no counter is told from it."""
+"""The enforcer's state in nf_tables, for each interface; no counter is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from enforcer.model.vocabulary import Stage
 
 
 def is_installed() -> bool:
-    """Whether a table of ours is there; none of it is read."""
+    """Whether our table exists; its content is not read."""
     with nftables() as conn:
         return any(has_table(conn, family) for family in FAMILY_OF.values())
 

@@ -156,7 +156,7 @@ def _same_shape(installed: Installed, wanted: Wanted) -> bool:
     """Whether it is the wanted program, with the wanted policy, reading the tables at hand."""
     now, then = installed.manifest, wanted.manifest
     if installed.link is None or installed.link.prog_id != installed.prog_id:
-        return False  # somebody pointed our link at another program
+        return False  # another program was attached to our link
     return (now.program, now.policy, now.tables, now.receiver, now.entries) == (
         then.program,
         then.policy,
@@ -167,7 +167,7 @@ def _same_shape(installed: Installed, wanted: Wanted) -> bool:
 
 
 def _same_maps(pins: Pins, wanted: Wanted) -> bool:
-    """Whether the maps hold what they should: somebody may have changed them by hand."""
+    """Whether the maps have the desired content: they may have been changed by hand."""
     contents = wanted.contents
     if isinstance(contents, OffloadTable):
         return True  # read back from a device, they would cost what they save

@@ -53,7 +53,7 @@ class XdpBackend:
         return cls(setup.pin_root, setup.felix.ipv6_support, setup.toolchain)
 
     def probe(self) -> Probe:
-        """Whether the toolchain is there. What an interface can is asked of each (:mod:`enforcer.kernel.probe`)."""
+        """Whether the toolchain is available. :mod:`enforcer.kernel.probe` probes each interface."""
         try:
             require(self.toolchain)
         except (KernelError, PrivilegeError):
@@ -126,7 +126,7 @@ class XdpBackend:
         return {item.interface: status.holding(self.pin_root, item, called) for item in self.attached()}
 
     def attached(self) -> tuple[Installed, ...]:
-        """What holds a program of ours to an interface of this namespace now."""
+        """The links that attach our programs to interfaces of this namespace."""
         directories.check_tree(self.pin_root)
         here = current_inode()
         found = (installed for _, installed in read_all(self.pin_root))
@@ -198,7 +198,7 @@ class XdpBackend:
         return changes
 
     def _tidy(self) -> None:
-        """Remove the address tables that no interface reads any more, and the directories that hold nothing."""
+        """Remove address tables that no interface reads any more, and empty directories."""
         here = current_inode()
         if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
             directories.remove_tree(TablePins.of(self.pin_root, here).directory)

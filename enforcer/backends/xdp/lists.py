@@ -26,8 +26,8 @@ from enforcer.planning.plan import InterfacePlan, Plan
 class Lists:
     """The lists of a plan that XDP enforces in this network namespace. Close it, or use it in a ``with``.
 
-    The only writer: nobody else applies plans meanwhile (:func:`enforcer.kernel.lock.namespace_lock`). KernelError when
-    there are no tables in force here, or they have no room left: then apply a plan.
+    The only writer: no other process applies plans meanwhile (:func:`enforcer.kernel.lock.namespace_lock`). KernelError
+    when there are no tables in force here, or they have no room left: then apply a plan.
     """
 
     def __init__(self, pin_root: Path, plan: Plan, *, ipv6: bool = True) -> None:
@@ -55,7 +55,7 @@ class Lists:
     def add(self, ip_set: str, cidrs: Iterable[str]) -> bool:
         """Add CIDRs to a set (by id); False when all of their addresses were in it. Enforced on return."""
         added = Nets.of(cidrs)
-        # What else the set holds says nothing of these addresses any more.
+        # The rest of the set no longer covers these addresses.
         changed = self._change(ip_set, Changed(added, added))
         self._added.setdefault(ip_set, []).append(added)
         return changed

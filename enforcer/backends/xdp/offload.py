@@ -59,7 +59,7 @@ class Filling:
 
 @dataclass(frozen=True)
 class OffloadTable:
-    """The maps of one interface, by name. ``entries[i]`` is the name behind number ``i`` in deny maps and counters."""
+    """The maps of one interface, by name. ``entries[i]`` is the name of number ``i`` in deny maps and counters."""
 
     entries: tuple[str, ...]
     maps: Mapping[str, Filling]

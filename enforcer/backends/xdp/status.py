@@ -1,4 +1,4 @@
-"""What a program of ours that is attached holds; no counter is read."""
+"""What our attached programs hold; no counter is read."""
 
 from __future__ import annotations
 

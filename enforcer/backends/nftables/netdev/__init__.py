@@ -1,4 +1,4 @@
-"""Netdev ingress: what raw would drop anyway, dropped right behind the driver, in nf_tables (docs/nftables.md).
+"""Netdev ingress: what raw would drop anyway, dropped right after the driver, in nf_tables (docs/nftables.md).
 
 For interfaces without XDP. As XDP it only accelerates: it holds the same run of entries, drops what it is sure of, and
 lets everything else go on to raw, whichever backend that is in. ``render`` (pure) turns a plan into the table; bytes,

@@ -10,7 +10,7 @@ from enforcer.kernel.nfnetlink import Family
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Side
 
-_EVERYWHERE = "lo"  # every namespace has it; no transaction ends, so nothing of it comes to be
+_EVERYWHERE = "lo"  # exists in every namespace; the transaction is aborted, so nothing is created
 
 
 def probe() -> Probe:

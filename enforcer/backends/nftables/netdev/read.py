@@ -1,4 +1,4 @@
-"""What of netdev ingress is in the kernel now, told from our table there."""
+"""The state of netdev ingress in the kernel, read from our table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def devices_of(table: ReadTable) -> dict[str, str]:
 
 
 def read_devices(conn: NfTables) -> list[str]:
-    """The interfaces that have a base chain of ours; no rule is read."""
+    """The interfaces with one of our base chains; no rule is read."""
     hooks = (chain.hook for chain in read_chains(conn, Family.NETDEV) if chain and chain.hook)
     return [hook.device for hook in hooks if hook.device]
 
@@ -62,7 +62,7 @@ def _below(rules: Sequence[ReadRule], table: ReadTable) -> Iterator[Sequence[Rea
 
 
 def without_interfaces(table: ReadTable, interfaces: Collection[str]) -> dict[str, list[Rule | None]]:
-    """The rules of the chains that remain when these interfaces have no base chain any more."""
+    """The rules of the chains that remain without base chains for these interfaces."""
     bases = [name for device, name in devices_of(table).items() if device not in interfaces]
     names = [*bases, *(name for base in bases for name in reachable(table.rules[base], table))]
     return {name: [item.rule for item in table.rules[name]] for name in dict.fromkeys(names)}

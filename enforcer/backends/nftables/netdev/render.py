@@ -132,7 +132,8 @@ class _Endpoint:
         place = (str(self.family.version), self.plan.interface)
         rules = list(self._failsafes())
         tiers: dict[str, list[Rule]] = {}
-        # Who leaves a tier by a Pass has not met what was asked behind that: each tier begins with the failsafes' word.
+        # A packet that leaves a tier by a Pass has not met the later matches: each tier starts with the failsafes'
+        # protocols.
         by_failsafes = frozenset(self.asked)
         asked: dict[str, set[int | None]] = {}
         for entry in self.plan.early_entries:
@@ -186,7 +187,7 @@ class _Endpoint:
         yield from self._known(entry, found)
 
     def _unknown(self, entry: Entry, found: Questions, *, asks_ports: bool) -> Iterator[Rule]:
-        """In front of an entry's rules: the packets that it might match, and nobody can tell."""
+        """Before an entry's rules: the packets whose match is indeterminate."""
         protocols = WHOLE_HEADERS if asks_ports else {}
         if found.asks_icmp:
             protocols = {**protocols, ICMP_OF_FAMILY[self.family.version]: ICMP_OCTETS}
@@ -206,7 +207,7 @@ class _Endpoint:
             yield Rule((*expr.marked(self._mark), *expr.set_mark(self._mark, on=False)))
 
     def _doubt_protocol(self) -> Iterator[Rule]:
-        """Whatever the addresses: raw asks for the protocol before it looks into sets, and drops there by no entry."""
+        """For all addresses: raw evaluates the protocol before sets, and hotdrops there, by no entry."""
         if self.family.version == 6 and None not in self.asked:
             self.asked.add(None)
             yield Rule((self.family.doubt_protocol(),))

@@ -1,4 +1,4 @@
-"""What of netdev ingress is in the kernel now, per interface; no counter is told from it."""
+"""The state of netdev ingress in the kernel, for each interface; no counter is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_installed() -> bool:
 
 
 def installed() -> ReadTable:
-    """Our table as the kernel has it now."""
+    """Our table in the kernel."""
     with nftables() as conn:
         return read_table(conn, Family.NETDEV)
 

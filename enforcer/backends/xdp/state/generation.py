@@ -118,7 +118,7 @@ def settle(pins: Pins) -> None:
 
 def finish(pins: Pins) -> None:
     """Move the generation that is live already from ``next/`` to its place, and with it what the old one counted."""
-    wait_for_readers()  # from here on nobody counts in the old maps
+    wait_for_readers()  # from here on no program counts in the old maps
     _carry_counts(pins)
     manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
     assert manifest is not None

@@ -1,4 +1,4 @@
-"""What the pinned maps cannot say of themselves, as JSON in a pinned map of its own: it dies with what it describes.
+"""What the pinned maps do not record, as JSON in its own pinned map: it disappears with what it describes.
 
 A new version of the format is a new version of the pin directory (:mod:`enforcer.backends.xdp.state.layout`).
 """
@@ -73,7 +73,7 @@ def write(holder: Map, manifest: Manifest) -> None:
 
 
 def read(path: Path) -> Manifest | None:
-    """The manifest pinned there; None when there is none, or none that can be read."""
+    """The manifest pinned there; None if there is none, or it is unreadable."""
     try:
         fields = _decode(path)
         if fields.pop("pass_tagged", None) is not None:  # of an agent whose program looked at no address
@@ -103,7 +103,7 @@ def write_tables(holder: Map, manifest: TableManifest) -> bool:
 
 
 def read_tables(path: Path) -> TableManifest | None:
-    """The manifest of the address tables pinned there; None when there is none, or none that can be read."""
+    """The manifest of the address tables pinned there; None if there is none, or it is unreadable."""
     try:
         fields = _decode(path)
         atoms = fields["atoms"]

@@ -1,4 +1,4 @@
-"""What of ours is in the kernel now, from the pins alone."""
+"""The XDP backend's state in the kernel, from the pins alone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Installed:
 
 
 def read_installed(pins: Pins) -> Installed | None:
-    """The generation pinned for an interface; None when there is none, or only pieces of one."""
+    """The generation pinned for an interface; None if there is none, or only an incomplete one."""
     manifest = manifests.read(pins.directory / MANIFEST)
     prog_id = pinned_program(pins.directory / PROGRAM)
     if manifest is None or prog_id is None:
@@ -88,7 +88,7 @@ def read_counts(pins: Pins, manifest: Manifest) -> Counts:
 
 
 def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int], ...]]:
-    """What each processor has counted of each entry in this generation; nothing where the pin is lost."""
+    """The counts of each CPU for each entry in this generation; nothing if the pin is lost."""
     found: dict[str, tuple[tuple[int, int], ...]] = {name: () for name in manifest.entries if name}
     with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:
         for index, name in enumerate(manifest.entries):

@@ -83,7 +83,7 @@ class _Pinned:
                 self.contents[name] = _Content.of(held, mapped=mapped)
 
     def pin_again(self) -> Iterator[str]:
-        """Pins that were removed are put back, and named."""
+        """Restore removed pins, and report them."""
         present = set(os.listdir(self.directory)) if self.directory.is_dir() else set()
         lost = [name for name in self.descriptors if name not in present]
         if not lost:
@@ -120,7 +120,7 @@ class _Attached:
         return self.link.info().ifindex == self.then.ifindex
 
     def kept(self) -> Iterator[str]:
-        """Pins removed, of a link that holds what it held: put back, and named. A pass detaches what is to go."""
+        """Restore removed pins of a link that is unchanged, and report them. A pass detaches what should go."""
         if self.link.info() == self.then:
             yield from self.pinned.pin_again()
 
@@ -195,7 +195,7 @@ class XdpWatch:
         self._attached, self._tables = attached, tables
 
     def losses(self, *, thorough: bool = False) -> list[Loss]:
-        """For each thing of ours that is not as it was. Raises KernelError, OSError.
+        """Each part of our state that has changed. Raises KernelError, OSError.
 
         ``thorough``: look into all maps, however long ago that was done last.
         """
