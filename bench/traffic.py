@@ -161,8 +161,8 @@ class Traffic:
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
         context = ctypes.create_string_buffer(struct.pack("=IIIIII", 0, len(frame), 0, pair.near, 0, 0), 24)
-        opts = programs._TestRunOpts(
-            sz=ctypes.sizeof(programs._TestRunOpts),
+        opts = programs.RunOptions(
+            sz=ctypes.sizeof(programs.RunOptions),
             data_in=ctypes.addressof(data),
             data_size_in=len(frame),
             ctx_in=ctypes.addressof(context),
@@ -180,15 +180,15 @@ class Traffic:
             contender.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
-        opts = programs._TestRunOpts(
-            sz=ctypes.sizeof(programs._TestRunOpts),
+        opts = programs.RunOptions(
+            sz=ctypes.sizeof(programs.RunOptions),
             data_in=ctypes.addressof(data),
             data_size_in=len(frame),
             repeat=frames,
         )
         return self._timed(f"mixed{version}", opts, frames)
 
-    def _timed(self, program: str, opts: programs._TestRunOpts, frames: int) -> float:
+    def _timed(self, program: str, opts: programs.RunOptions, frames: int) -> float:
         """Wall-clock time: what the kernel says itself is in whole nanoseconds."""
         fd = self.program(program)
         started = time.perf_counter()

@@ -71,7 +71,7 @@ def load_xdp(name: str, code: bytes, *, flags: int = 0, device: int = 0) -> int:
     return int(fd)
 
 
-class _TestRunOpts(ctypes.Structure):
+class RunOptions(ctypes.Structure):
     """``struct bpf_test_run_opts`` (libbpf's bpf.h)."""
 
     _fields_ = (
@@ -106,8 +106,8 @@ def test_run(
     """
     data_in = ctypes.create_string_buffer(frame, len(frame))
     data_out = ctypes.create_string_buffer(len(frame) + 256)
-    opts = _TestRunOpts(
-        sz=ctypes.sizeof(_TestRunOpts),
+    opts = RunOptions(
+        sz=ctypes.sizeof(RunOptions),
         data_in=ctypes.addressof(data_in),
         data_out=ctypes.addressof(data_out),
         data_size_in=len(frame),
