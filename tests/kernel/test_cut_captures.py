@@ -89,7 +89,7 @@ def test_what_a_cut_capture_decides_is_drilled_and_the_rest_is_said(mode: ModeCh
         Fate.DELIVERED,
     ]
     assert result.verification.agrees
-    assert any("zeros in place of the rest" in sentence for sentence in result.about)
+    assert any("zeros for the missing bytes" in sentence for sentence in result.about)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
