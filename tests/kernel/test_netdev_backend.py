@@ -289,7 +289,7 @@ def test_an_interface_that_is_not_there_has_its_raw_part_ready(host: NetnsPair, 
 def test_a_host_without_it_says_so_and_changes_nothing(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enforcer.backends.nftables.netdev.backend.probe", lambda: Probe(Answer.NO, "no such family"))
+    monkeypatch.setattr("enforcer.backends.nftables.netdev.backend.probe", lambda _: Probe(Answer.NO, "no such family"))
     with pytest.raises(UnsupportedKernelError, match=r"netdev-ingress was requested .* no such family; without"):
         apply(host, pin_root, raw=RawChoice.IPTABLES)
     with host.host():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
@@ -23,6 +24,7 @@ from enforcer.backends.nftables.rules import FAMILY_OF, Settings, Table
 from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
 from enforcer.backends.rendered import Rendered
+from enforcer.kernel.nfnetlink import Connect, nftables
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan
@@ -33,6 +35,7 @@ class NftablesBackend:
     """Enforces plans in nf_tables. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
 
     settings: Settings = field(default_factory=Settings)
+    connect: Connect = nftables
     _rendered: Rendered[tuple[Table, ...]] = field(default_factory=Rendered, init=False, repr=False, compare=False)
 
     name = Backend.NFTABLES
@@ -44,7 +47,7 @@ class NftablesBackend:
         return cls(settings_of(setup.felix))
 
     def probe(self) -> Probe:
-        return probe(ipv6=self.settings.ipv6)
+        return probe(ipv6=self.settings.ipv6, connect=self.connect)
 
     def serves(self, plan: Plan) -> bool:
         return any(item.raw_backend is self.name for item in plan.interfaces)
@@ -54,7 +57,7 @@ class NftablesBackend:
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
-        if not self.serves(plan) and not is_there(status.is_installed):
+        if not self.serves(plan) and not self._is_installed():
             return ApplyResult()
         rendering = self._render(plan)
 
@@ -62,7 +65,7 @@ class NftablesBackend:
             for table in rendering:
                 draft.to_table(table)
 
-        return ApplyResult(tuple(transact(edit, dry_run=dry_run)))
+        return ApplyResult(tuple(transact(edit, dry_run=dry_run, connect=self.connect)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
         """What an Allow does not bypass: no verdict in our tables is final for other tables."""
@@ -75,19 +78,19 @@ class NftablesBackend:
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each entry matched, both families together."""
         merged: list[EntryCount] = []
-        for table in status.installed() if is_there(status.is_installed) else ():
+        for table in status.installed(self.connect) if self._is_installed() else ():
             merge(merged, read_counters(table))
         return tuple(merged)
 
     def interfaces(self) -> dict[str, Stage]:
-        return status.interfaces() if is_there(status.is_installed) else {}
+        return status.interfaces(self.connect) if self._is_installed() else {}
 
     def status(self) -> dict[str, Holding]:
-        return status.holdings() if is_there(status.is_installed) else {}
+        return status.holdings(self.connect) if self._is_installed() else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it."""
-        if not is_there(status.is_installed):
+        if not self._is_installed():
             return ()
 
         def edit(draft: Edit) -> None:
@@ -99,13 +102,16 @@ class NftablesBackend:
                 else:
                     draft.remove(actual)
 
-        return tuple(transact(edit))
+        return tuple(transact(edit, connect=self.connect))
 
     def others_rules(self) -> OthersRules:
-        return others_rules()
+        return others_rules(self.connect)
 
     def watch(self) -> NftablesWatch:
         return NftablesWatch()
+
+    def _is_installed(self) -> bool:
+        return is_there(partial(status.is_installed, self.connect))
 
     def _render(self, plan: Plan) -> tuple[Table, ...]:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]

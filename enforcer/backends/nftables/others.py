@@ -7,7 +7,7 @@ from enforcer.backends.netfilter.kubernetes import KUBELET_CHAINS
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import TABLE
 from enforcer.kernel.netlink import attributes, string
-from enforcer.kernel.nfnetlink import Family, NfTables, RulesetChangedError, nftables
+from enforcer.kernel.nfnetlink import Connect, Family, NfTablesConn, RulesetChangedError
 from enforcer.model.errors import UnsupportedKernelError
 
 _GET_CHAIN, _GET_RULE = 4, 7
@@ -16,20 +16,20 @@ _MANGLE = "mangle"
 _NAT = ("nat", "security")  # of iptables-nft; nothing that an Allow is for is dropped there, nor is it read of legacy
 
 
-def others_rules() -> OthersRules:
+def others_rules(connect: Connect) -> OthersRules:
     """All tables of IP count (Felix asks ``iptables-nft-save``, which shows those that iptables-nft made).
 
     A base chain whose policy is to drop counts as a rule.
     """
     try:
-        with nftables() as conn:
+        with connect() as conn:
             found = [_family(conn, family) for family in (Family.IP, Family.IP6, Family.INET)]
     except UnsupportedKernelError:
         return OthersRules()
     return OthersRules(sum(item.count for item in found), any(item.kubernetes for item in found))
 
 
-def _family(conn: NfTables, family: Family) -> OthersRules:
+def _family(conn: NfTablesConn, family: Family) -> OthersRules:
     chains, rules = (_dumped(conn, command, family) for command in (_GET_CHAIN, _GET_RULE))
     others = [item for item in chains if string(item[blob.CHAIN_TABLE]) not in (TABLE, *_NAT)]
     dropping = [item for item in others if blob.CHAIN_HOOK in item and not _accepts(item)]
@@ -38,7 +38,7 @@ def _family(conn: NfTables, family: Family) -> OthersRules:
     return OthersRules(count, any(name in KUBELET_CHAINS for name in marks))
 
 
-def _dumped(conn: NfTables, command: int, family: Family) -> list[dict[int, bytes]]:
+def _dumped(conn: NfTablesConn, command: int, family: Family) -> list[dict[int, bytes]]:
     """The attributes of all objects; read again while another program changes them."""
     for attempt in range(_ATTEMPTS):
         try:

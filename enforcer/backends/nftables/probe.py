@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enforcer.backends.nftables import blob, expr
 from enforcer.backends.nftables.rules import FAMILY_OF, NETS, Code, Hook, RateLimit, Rule, SetType
 from enforcer.kernel.netlink import text
-from enforcer.kernel.nfnetlink import Family, Message, NfTablesConn, nftables
+from enforcer.kernel.nfnetlink import Connect, Family, Message, NfTablesConn, nftables
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Answer, Side
@@ -20,18 +20,18 @@ _BEFORE_CONNTRACK = Hook(0, -300)
 Sample = tuple[Family, Hook, SetType, Rule]
 
 
-def probe(*, ipv6: bool = True) -> Probe:
+def probe(*, ipv6: bool = True, connect: Connect = nftables) -> Probe:
     """Whether nf_tables can hold our tables: a transaction with one of everything is prepared, and given up.
 
     NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
     """
-    return try_out([_sample(version) for version in ((4, 6) if ipv6 else (4,))])
+    return try_out([_sample(version) for version in ((4, 6) if ipv6 else (4,))], connect)
 
 
-def try_out(samples: Sequence[Sample]) -> Probe:
+def try_out(samples: Sequence[Sample], connect: Connect) -> Probe:
     """The same for any tables: each with a hook, a set, and a rule that may ask the set ``probe``."""
     try:
-        with nftables() as conn:
+        with connect() as conn:
             for sample in samples:
                 _try(conn, sample)
     except PrivilegeError as error:

@@ -17,37 +17,37 @@ from enforcer.backends.nftables.read import (
     type_of,
 )
 from enforcer.backends.nftables.rules import FAMILY_OF
-from enforcer.kernel.nfnetlink import nftables
+from enforcer.kernel.nfnetlink import Connect, nftables
 from enforcer.model.vocabulary import Stage
 
 
-def is_installed() -> bool:
+def is_installed(connect: Connect) -> bool:
     """Whether our table exists; its content is not read."""
-    with nftables() as conn:
+    with connect() as conn:
         return any(has_table(conn, family) for family in FAMILY_OF.values())
 
 
-def installed() -> tuple[ReadTable, ...]:
+def installed(connect: Connect = nftables) -> tuple[ReadTable, ...]:
     """Our tables as the kernel has them now; one that is not there is left out."""
-    with nftables() as conn:
+    with connect() as conn:
         found = [read_table(conn, family) for family in FAMILY_OF.values()]
     return tuple(table for table in found if table.present)
 
 
-def interfaces() -> dict[str, Stage]:
+def interfaces(connect: Connect) -> dict[str, Stage]:
     """The interfaces enforced in raw."""
-    with nftables() as conn:
+    with connect() as conn:
         found = [read_interfaces(conn, family) for family in FAMILY_OF.values()]
     return dict.fromkeys((name for names in found for name in names), Stage.RAW)
 
 
-def holdings() -> dict[str, Holding]:
+def holdings(connect: Connect) -> dict[str, Holding]:
     """For each interface its entries, and the sets that its chains look packets up in."""
     found: dict[str, Holding] = {}
-    for table in installed():
+    for table in installed(connect):
         entries = entries_of(table)
         asked = {name: set_names(only_interface(table, name)) & table.sets.keys() for name in entries}
-        fills = set_fills(table, asked, Stage.RAW)
+        fills = set_fills(connect, table, asked, Stage.RAW)
         for name, items in entries.items():
             known = found.get(name, Holding(Stage.RAW))
             names = tuple(dict.fromkeys((*known.entries, *items)))
@@ -55,11 +55,11 @@ def holdings() -> dict[str, Holding]:
     return found
 
 
-def set_fills(table: ReadTable, asked: Mapping[str, Set[str]], stage: Stage) -> dict[str, list[Fill]]:
+def set_fills(connect: Connect, table: ReadTable, asked: Mapping[str, Set[str]], stage: Stage) -> dict[str, list[Fill]]:
     """For each interface the sets of a table that it is ``asked`` for. A set of several interfaces is read once."""
     fills: dict[str, list[Fill]] = {interface: [] for interface in asked}
     counted: dict[str, Fill] = {}
-    with nftables() as conn:
+    with connect() as conn:
         for interface, names in asked.items():
             for name in sorted(names):
                 if name not in counted and (kind := type_of(table.sets[name])):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
 from enforcer.backends.netfilter.counts import merge
@@ -22,7 +23,7 @@ from enforcer.backends.nftables.read import read_table, set_names
 from enforcer.backends.nftables.rules import Settings
 from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
-from enforcer.kernel.nfnetlink import Family
+from enforcer.kernel.nfnetlink import Connect, Family, nftables
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Answer, Backend, Stage
 from enforcer.planning.plan import Plan
@@ -33,6 +34,7 @@ class NetdevBackend:
     """Drops early what raw would drop. See :class:`~enforcer.backends.base.BackendDriver` for what methods promise."""
 
     settings: Settings = field(default_factory=Settings)
+    connect: Connect = nftables
 
     name = Backend.NETDEV
     stage = Stage.NETDEV_INGRESS
@@ -43,7 +45,7 @@ class NetdevBackend:
         return cls(settings_of(setup.felix))
 
     def probe(self) -> Probe:
-        return Probe(Answer.YES) if is_there(status.is_installed) else probe()
+        return Probe(Answer.YES) if self._is_installed() else probe(self.connect)
 
     def serves(self, plan: Plan) -> bool:
         return any(item.netdev for item in plan.interfaces)
@@ -54,10 +56,10 @@ class NetdevBackend:
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the table hold exactly the interfaces of this plan that have netdev ingress."""
-        if not self.serves(plan) and not is_there(status.is_installed):
+        if not self.serves(plan) and not self._is_installed():
             return ApplyResult()
         table = render(plan, self.settings)
-        return ApplyResult(tuple(transact(lambda draft: draft.to_table(table), dry_run=dry_run)))
+        return ApplyResult(tuple(transact(lambda draft: draft.to_table(table), dry_run=dry_run, connect=self.connect)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> tuple[str, ...]:
         return ()
@@ -65,19 +67,19 @@ class NetdevBackend:
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each Deny dropped, both families together."""
         merged: list[EntryCount] = []
-        for counts in read_counters(status.installed()) if is_there(status.is_installed) else ():
+        for counts in read_counters(status.installed(self.connect)) if self._is_installed() else ():
             merge(merged, counts)
         return tuple(merged)
 
     def interfaces(self) -> dict[str, Stage]:
-        return status.interfaces() if is_there(status.is_installed) else {}
+        return status.interfaces(self.connect) if self._is_installed() else {}
 
     def status(self) -> dict[str, Holding]:
-        return status.holdings() if is_there(status.is_installed) else {}
+        return status.holdings(self.connect) if self._is_installed() else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it."""
-        if not is_there(status.is_installed):
+        if not self._is_installed():
             return ()
 
         def edit(draft: Edit) -> None:
@@ -88,7 +90,10 @@ class NetdevBackend:
             else:
                 draft.remove(actual)
 
-        return tuple(transact(edit))
+        return tuple(transact(edit, connect=self.connect))
+
+    def _is_installed(self) -> bool:
+        return is_there(partial(status.is_installed, self.connect))
 
     def watch(self) -> NftablesWatch:
         return NftablesWatch()

@@ -6,14 +6,14 @@ from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.netdev.render import INGRESS_HOOK, PRIORITY
 from enforcer.backends.nftables.probe import try_out
 from enforcer.backends.nftables.rules import NETS, Code, Hook, Rule
-from enforcer.kernel.nfnetlink import Family
+from enforcer.kernel.nfnetlink import Connect, Family, nftables
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Side
 
 _EVERYWHERE = "lo"  # exists in every namespace; the transaction is aborted, so nothing is created
 
 
-def probe() -> Probe:
+def probe(connect: Connect = nftables) -> Probe:
     """NO when a part of the kernel is missing, UNKNOWN when privilege is. See the probe of nftables."""
     rule = Rule(
         (
@@ -26,4 +26,4 @@ def probe() -> Probe:
             expr.verdict(Code.DROP),
         )
     )
-    return try_out([(Family.NETDEV, Hook(INGRESS_HOOK, PRIORITY, _EVERYWHERE), NETS[4], rule)])
+    return try_out([(Family.NETDEV, Hook(INGRESS_HOOK, PRIORITY, _EVERYWHERE), NETS[4], rule)], connect)

@@ -9,7 +9,7 @@ from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import ReadRule
 from enforcer.backends.nftables.read import ReadTable, named_rules, reachable, read_chains, set_names, target
 from enforcer.backends.nftables.rules import Rule
-from enforcer.kernel.nfnetlink import Family, NfTables
+from enforcer.kernel.nfnetlink import Family, NfTablesConn
 from enforcer.model.vocabulary import Stage
 
 
@@ -18,7 +18,7 @@ def devices_of(table: ReadTable) -> dict[str, str]:
     return {chain.hook.device: name for name, chain in table.chains.items() if chain.hook and chain.hook.device}
 
 
-def read_devices(conn: NfTables) -> list[str]:
+def read_devices(conn: NfTablesConn) -> list[str]:
     """The interfaces with one of our base chains; no rule is read."""
     hooks = (chain.hook for chain in read_chains(conn, Family.NETDEV) if chain and chain.hook)
     return [hook.device for hook in hooks if hook.device]

@@ -6,31 +6,31 @@ from enforcer.backends.base import Holding
 from enforcer.backends.nftables.netdev.read import entries_of, fills_of, read_devices
 from enforcer.backends.nftables.read import ReadTable, has_table, read_table
 from enforcer.backends.nftables.status import set_fills
-from enforcer.kernel.nfnetlink import Family, nftables
+from enforcer.kernel.nfnetlink import Connect, Family, nftables
 from enforcer.model.vocabulary import Stage
 
 
-def is_installed() -> bool:
+def is_installed(connect: Connect = nftables) -> bool:
     """Whether our table is there; none of it is read."""
-    with nftables() as conn:
+    with connect() as conn:
         return has_table(conn, Family.NETDEV)
 
 
-def installed() -> ReadTable:
+def installed(connect: Connect = nftables) -> ReadTable:
     """Our table in the kernel."""
-    with nftables() as conn:
+    with connect() as conn:
         return read_table(conn, Family.NETDEV)
 
 
-def interfaces() -> dict[str, Stage]:
+def interfaces(connect: Connect) -> dict[str, Stage]:
     """The interfaces that have a chain."""
-    with nftables() as conn:
+    with connect() as conn:
         return dict.fromkeys(read_devices(conn), Stage.NETDEV_INGRESS)
 
 
-def holdings() -> dict[str, Holding]:
+def holdings(connect: Connect) -> dict[str, Holding]:
     """For each interface its Deny entries, and the sets that its packets are looked up in."""
-    table = installed()
+    table = installed(connect)
     entries = entries_of(table)
-    fills = set_fills(table, {name: fills_of(table, name) for name in entries}, Stage.NETDEV_INGRESS)
+    fills = set_fills(connect, table, {name: fills_of(table, name) for name in entries}, Stage.NETDEV_INGRESS)
     return {name: Holding(Stage.NETDEV_INGRESS, tuple(items), tuple(fills[name])) for name, items in entries.items()}
