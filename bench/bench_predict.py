@@ -23,7 +23,8 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import IpSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 PACKETS, SOURCES, RUNS = 1_000_000, 37_000, 3
 VICTIM = "10.10.10.10"
@@ -70,7 +71,7 @@ def _checksum(rows: Octets, initial: int) -> Octets:
 
 
 def deny_list(sources: U32, mode: Mode | None) -> InterfacePlan:
-    deny = Entry("gnp/dos-mitigation ingress[0]", Action.DENY, source=AddressMatch(ip_set="s:deny"))
+    deny = entry_of("gnp/dos-mitigation ingress[0]", Action.DENY, source=SideMatch(ip_set="s:deny"))
     nets = Nets(sources, np.full(len(sources), 32, np.uint8))
     table = RuleTable(
         "eth0",

@@ -27,11 +27,12 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 FILTER_MOST = 1_000
 SET = "s:deny"
-DENY = Entry("deny", Action.DENY, source=AddressMatch(ip_set=SET))
+DENY = entry_of("deny", Action.DENY, source=SideMatch(ip_set=SET))
 
 
 class Unable(Exception):

@@ -19,7 +19,8 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry
+from enforcer.policy.ruletable import Entry
+from tests.support.entries import SideMatch, entry_of
 
 ICMP, TCP, UDP = 1, 6, 17
 LISTED = 10_000
@@ -38,13 +39,13 @@ def entries64() -> tuple[Entry, ...]:
     """63 entries that ask for protocols, ports, ranges and types, none of which matches; then the deny list."""
     made = []
     for number in range(63):
-        source = AddressMatch(nets=(ip_network(f"{1 + number % 4}.0.0.0/{2 + number % 3}", strict=False),))
-        ports = AddressMatch(ports=(PortRange(20_000 + 7 * number, 20_003 + 7 * number), PortRange(number, number)))
+        source = SideMatch(nets=(ip_network(f"{1 + number % 4}.0.0.0/{2 + number % 3}", strict=False),))
+        ports = SideMatch(ports=(PortRange(20_000 + 7 * number, 20_003 + 7 * number), PortRange(number, number)))
         if number % 3 == 2:
-            made.append(Entry(f"icmp{number}", Action.DENY, protocol=ICMP, icmp=IcmpMatch(number), source=source))
+            made.append(entry_of(f"icmp{number}", Action.DENY, protocol=ICMP, icmp=IcmpMatch(number), source=source))
         else:
             protocol = (TCP, UDP)[number % 3]
-            made.append(Entry(f"e{number}", Action.DENY, protocol=protocol, source=source, destination=ports))
+            made.append(entry_of(f"e{number}", Action.DENY, protocol=protocol, source=source, destination=ports))
     return (*made, contenders.DENY)
 
 

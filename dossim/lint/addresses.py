@@ -18,7 +18,8 @@ from dossim.lint.shadow import Boxed, boxed, takes
 from dossim.lint.tables import Governed
 from enforcer.model.facts import HostFacts
 from enforcer.model.nets import IPAddress
-from enforcer.model.vocabulary import Action, Direction
+from enforcer.model.vocabulary import Action, Direction, Side
+from enforcer.policy.conditions import InSet
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import Entry
 
@@ -73,12 +74,18 @@ def _own(entry: Entry, own: list[IPAddress], owners: Owners, governed: Governed,
     related: list[Related] = []
     shown: list[str] = []
     for address in own[:3]:
-        by = members.listing(entry.source.ip_set, governed.table, address)
+        by = members.listing(_source_set(entry), governed.table, address)
         shown.append(f"{address} ({owners[address]}{f', by {by.net} of {by.name}' if by else ''})")
         related += [Related(by.position, f"{by.name} holds {by.net}")] if by else []
     more = f" and {len(own) - 3} more" if len(own) > 3 else ""
     message = f"{entry.name} denies what hosts and gateways of ours send: its sources hold {', '.join(shown)}{more}"
     return Finding(RuleId.OWN_ADDRESS, Level.ERROR, entry.position, message, tuple(related))
+
+
+def _source_set(entry: Entry) -> str | None:
+    """The set that sources must be in, if there is one."""
+    sets = [item for item in entry.conditions if isinstance(item, InSet)]
+    return next((item.id for item in sets if item.side is Side.SOURCE and not item.negated), None)
 
 
 def _trusted(box: Box, governed: Governed) -> Iterable[object]:

@@ -2,8 +2,8 @@
 
 A packet is in a box when its source and destination are in the ranges, and its protocol, ports and ICMP type are in the
 masks (bit n is number n; an ICMP bit is type * 256 + code). Entries that look at ports or ICMP types match no packet
-in which they cannot be read, fragments for one. Ports may be asked for and any do, hence ``reads_ports``; who asks for
-ICMP types never takes all of them, so the mask says it.
+in which they cannot be read, fragments for one. An entry may match on ports and take any, hence ``reads_ports``; one
+that matches on ICMP types never takes all of them, so the mask says it.
 
 Named ports make a box larger than what the entry matches: ``exact`` says that it is not. Nothing is ever said to be in
 a box that is not exact.
@@ -12,19 +12,18 @@ a box that is not exact.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dossim.lint.ranges import Ranges
 from dossim.packet.fields import PORT_PROTOCOLS
-from enforcer.model.nets import IPNetwork
-from enforcer.policy.resources import IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.model.vocabulary import Side
+from enforcer.policy.conditions import FAMILIES, Icmp, InNets, InSet, Ports, Protocol, unhandled
+from enforcer.policy.resources import PortRange
+from enforcer.policy.ruletable import Entry, RuleTable
 
 ALL_PROTOCOLS = (1 << 256) - 1
 ALL_PORTS = ALL_ICMP = (1 << 65536) - 1
 WITH_PORTS = sum(1 << protocol for protocol in PORT_PROTOCOLS)
-ICMP_FAMILY = {1: 4, 58: 6}
-FAMILIES = (4, 6)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,54 +96,62 @@ class Space:
     def __init__(self, table: RuleTable) -> None:
         self.table = table
         self._sets: dict[tuple[str, int], Ranges] = {}
-        self._sides: dict[tuple[AddressMatch, int], Ranges] = {}
+        self._addresses: dict[tuple[tuple[InNets | InSet, ...], int], Ranges] = {}
         self._boxes: dict[tuple[Entry, int], Box] = {}
         self._full: Mapping[int, Ranges] = {version: Ranges.full(version) for version in FAMILIES}
 
     def boxes(self, entry: Entry) -> Iterator[Box]:
         """The box of each family the entry is of, empty ones too."""
-        for version in families(entry):
+        for version in entry.families:
             key = entry, version
             if key not in self._boxes:
                 self._boxes[key] = self._box(entry, version)
             yield self._boxes[key]
 
     def _box(self, entry: Entry, version: int) -> Box:
-        protocols = ALL_PROTOCOLS if entry.protocol is None else 1 << entry.protocol
-        if entry.not_protocol is not None:
-            protocols &= ~(1 << entry.not_protocol)
-        sides = entry.source, entry.destination
-        reads_ports = any(side.ports or side.not_ports for side in sides)
-        named = any(side.named_ports or side.not_named_ports for side in sides)
+        protocols, icmp = ALL_PROTOCOLS, ALL_ICMP
+        addresses: dict[Side, list[InNets | InSet]] = {side: [] for side in Side}
+        ports = dict.fromkeys(Side, ALL_PORTS)
+        reads_ports, exact = False, True
+        for condition in entry.conditions:
+            match condition:
+                case Protocol(number, negated):
+                    protocols &= ~(1 << number) if negated else 1 << number
+                case InNets(side) | InSet(side):
+                    addresses[side].append(condition)
+                case Ports(side, ranges, names, negated):
+                    reads_ports |= bool(ranges)
+                    exact &= not names
+                    if negated:
+                        ports[side] &= ~mask(ranges)
+                    elif not names:
+                        ports[side] &= mask(ranges)
+                case Icmp(negated=negated):
+                    icmp &= ~_icmp_mask(condition) if negated else _icmp_mask(condition)
+                case _:
+                    raise unhandled(condition, f"lint: {entry.name}")
         return Box(
             version=version,
-            source=self.side(entry.source, version),
-            destination=self.side(entry.destination, version),
+            source=self.addresses(addresses[Side.SOURCE], version),
+            destination=self.addresses(addresses[Side.DESTINATION], version),
             protocols=protocols & WITH_PORTS if reads_ports else protocols,
-            source_ports=_wanted_ports(entry.source),
-            destination_ports=_wanted_ports(entry.destination),
-            icmp=_icmp_mask(entry.icmp) & ~(_icmp_mask(entry.not_icmp) if _asks(entry.not_icmp) else 0),
+            source_ports=ports[Side.SOURCE],
+            destination_ports=ports[Side.DESTINATION],
+            icmp=icmp,
             reads_ports=reads_ports,
-            exact=not named,
+            exact=exact,
         )
 
-    def side(self, match: AddressMatch, version: int) -> Ranges:
-        """The addresses of one side."""
-        bare = replace(match, ports=(), not_ports=(), named_ports=(), not_named_ports=())
-        key = bare, version
-        if key not in self._sides:
-            self._sides[key] = self._addresses(bare, version)
-        return self._sides[key]
-
-    def _addresses(self, match: AddressMatch, version: int) -> Ranges:
-        found = self._full[version]
-        if match.nets:
-            found &= Ranges.of(match.nets, version)
-        if match.ip_set is not None:
-            found &= self.set(match.ip_set, version)
-        if match.not_nets:
-            found -= Ranges.of(match.not_nets, version)
-        return found if match.not_ip_set is None else found - self.set(match.not_ip_set, version)
+    def addresses(self, conditions: Iterable[InNets | InSet], version: int) -> Ranges:
+        """The addresses for which all of these hold."""
+        key = tuple(sorted(conditions, key=lambda item: item.negated)), version
+        if key not in self._addresses:
+            found = self._full[version]
+            for item in key[0]:
+                each = self.set(item.id, version) if isinstance(item, InSet) else Ranges.of(item.nets, version)
+                found = found - each if item.negated else found & each
+            self._addresses[key] = found
+        return self._addresses[key]
 
     def set(self, name: str, version: int) -> Ranges:
         """The addresses of an IP set."""
@@ -156,22 +163,10 @@ class Space:
     def has_dead_named_port(self, entry: Entry) -> bool:
         """Whether a side matches only on named ports that no endpoint has."""
         return any(
-            side.named_ports and not side.ports and not any(self.table.port_sets[i].members for i in side.named_ports)
-            for side in (entry.source, entry.destination)
+            not item.negated and not item.ranges and not any(self.table.port_sets[name].members for name in item.names)
+            for item in entry.conditions
+            if isinstance(item, Ports)
         )
-
-
-def families(entry: Entry) -> Iterator[int]:
-    """The families an entry is of: that which is written, and of which all its nets and its ICMP types are."""
-    sides = entry.source, entry.destination
-    lists: list[tuple[IPNetwork, ...]] = [nets for side in sides for nets in (side.nets, side.not_nets) if nets]
-    for version in FAMILIES:
-        if entry.ip_version not in (None, version):
-            continue
-        if (_asks(entry.icmp) or _asks(entry.not_icmp)) and ICMP_FAMILY.get(entry.protocol or 0) != version:
-            continue
-        if all(any(net.version == version for net in nets) for nets in lists):
-            yield version
 
 
 def mask(ranges: Iterable[PortRange]) -> int:
@@ -182,18 +177,7 @@ def mask(ranges: Iterable[PortRange]) -> int:
     return found
 
 
-def _wanted_ports(match: AddressMatch) -> int:
-    wanted = mask(match.ports) if match.ports and not match.named_ports else ALL_PORTS
-    return wanted & ~mask(match.not_ports)
-
-
-def _asks(icmp: IcmpMatch | None) -> bool:
-    return icmp is not None and icmp.type is not None
-
-
-def _icmp_mask(icmp: IcmpMatch | None) -> int:
-    if icmp is None or icmp.type is None:
-        return ALL_ICMP
+def _icmp_mask(icmp: Icmp) -> int:
     if icmp.code is None:
         return ((1 << 256) - 1) << icmp.type * 256
     return 1 << icmp.type * 256 + icmp.code

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from dossim.lint.boxes import ALL_PORTS, ALL_PROTOCOLS, Box
 from dossim.lint.ranges import Ranges
-from enforcer.model.vocabulary import Direction
+from enforcer.model.vocabulary import Direction, Side
+from enforcer.policy.conditions import Ports, protocol_of
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, RuleTable
 
@@ -69,8 +70,10 @@ def bypassing(entry: Entry, boxes: Sequence[Box], all_of_them: Sequence[Bypass])
 
 
 def _names_port(entry: Entry, item: Bypass) -> bool:
-    side = entry.source if item.answers else entry.destination
-    return entry.protocol == item.failsafe.protocol and any(item.failsafe.port in ports for ports in side.ports)
+    side = Side.SOURCE if item.answers else Side.DESTINATION
+    wanted = [each for each in entry.conditions if isinstance(each, Ports) and not each.negated and each.side is side]
+    ranges = [ports for each in wanted for ports in each.ranges]
+    return protocol_of(entry.conditions) == item.failsafe.protocol and any(item.failsafe.port in it for it in ranges)
 
 
 def _is_covered(box: Box, found: Sequence[Bypass]) -> bool:

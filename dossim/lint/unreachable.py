@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from dossim.lint.boxes import Box, Space, families
+from dossim.lint.boxes import Box, Space
 from dossim.lint.ranges import Ranges
-from enforcer.policy.ruletable import AddressMatch, Entry
+from enforcer.model.nets import IPNetwork
+from enforcer.model.vocabulary import Side
+from enforcer.policy.conditions import InNets, InSet, Ports, Protocol
+from enforcer.policy.ruletable import Entry
 
-SIDES = ("source", "destination")
+WORD = {Side.SOURCE: "source", Side.DESTINATION: "destination"}
 
 
 def why_unreachable(entry: Entry, space: Space) -> str:
     """The contradiction, "" when some packet may match. Sets that are empty are :func:`empty_sets`."""
     boxes = list(space.boxes(entry))
     if not boxes:
-        return "its nets, its protocol and its ipVersion are of different families"
+        families = "its nets, its protocol and its ipVersion are of different families"
+        return next(_of_no_family(entry), families)
     if space.has_dead_named_port(entry):
         return "no HostEndpoint that its selector selects has the port it names"
     if any(boxes) or empty_sets(entry, space):
@@ -25,33 +30,66 @@ def why_unreachable(entry: Entry, space: Space) -> str:
 
 def empty_sets(entry: Entry, space: Space) -> list[str]:
     """The sets without an address because of which an entry matches nothing."""
-    return [
-        side.ip_set
-        for side in (entry.source, entry.destination)
-        if side.ip_set is not None and not len(space.table.sets[side.ip_set].nets)
-    ]
+    wanted = [item.id for item in entry.conditions if isinstance(item, InSet) and not item.negated]
+    return [name for name in wanted if not len(space.table.sets[name].nets)]
+
+
+def _of_no_family(entry: Entry) -> Iterator[str]:
+    """What leaves an entry no family, besides the families of its parts."""
+    for item in entry.conditions:
+        if isinstance(item, Protocol) and item.negated and Protocol(item.number) in entry.conditions:
+            yield "protocol and notProtocol are the same"
+        if isinstance(item, InNets) and item.negated and any(not net.prefixlen for net in item.nets):
+            nets = _Lists.of(entry, item.side).nets
+            yield (
+                f"{WORD[item.side]}.notNets hold all of {WORD[item.side]}.nets"
+                if nets
+                else (f"{WORD[item.side]} excludes every address")
+            )
 
 
 def _contradictions(entry: Entry, space: Space, boxes: list[Box]) -> Iterator[str]:
-    if not any(box.protocols for box in boxes):
-        yield "protocol and notProtocol are the same"
     if not any(box.icmp for box in boxes):
         yield "icmp and notICMP exclude each other"
-    for name, side in zip(SIDES, (entry.source, entry.destination), strict=True):
+    for side, name in WORD.items():
+        ports = any(isinstance(item, Ports) and item.side is side and not item.negated for item in entry.conditions)
         if not any(getattr(box, f"{name}_ports") for box in boxes):
-            yield f"{name}.notPorts hold all of {name}.ports" if side.ports else f"{name}.notPorts hold every port"
+            yield f"{name}.notPorts hold all of {name}.ports" if ports else f"{name}.notPorts hold every port"
         if not any(getattr(box, name) for box in boxes):
-            yield from _addresses(entry, name, side, space)
+            yield from _excluded(entry, name, _Lists.of(entry, side), space)
 
 
-def _addresses(entry: Entry, name: str, side: AddressMatch, space: Space) -> Iterator[str]:
+@dataclass
+class _Lists:
+    """The lists of addresses of one side."""
+
+    nets: tuple[IPNetwork, ...] = ()
+    not_nets: tuple[IPNetwork, ...] = ()
+    ip_set: str | None = None
+    not_ip_set: str | None = None
+
+    @classmethod
+    def of(cls, entry: Entry, side: Side) -> _Lists:
+        found = cls()
+        for item in entry.conditions:
+            if isinstance(item, InNets) and item.side is side:
+                setattr(found, "not_nets" if item.negated else "nets", item.nets)
+            if isinstance(item, InSet) and item.side is side:
+                setattr(found, "not_ip_set" if item.negated else "ip_set", item.id)
+        return found
+
+    def meet(self, version: int, space: Space) -> bool:
+        """Whether an address of the nets is in the set."""
+        return self.ip_set is None or Ranges.of(self.nets, version).meets(space.set(self.ip_set, version))
+
+
+def _excluded(entry: Entry, name: str, side: _Lists, space: Space) -> Iterator[str]:
     """Why no address can be on one side."""
-    versions = list(families(entry))
-    if side.ip_set is not None and not any(space.set(side.ip_set, version) for version in versions):
-        yield f"the set of {name}.selector holds no IPv{versions[0]} address, all that the entry is for"
-    if side.nets and side.not_nets and all(_within(side, version) for version in versions):
+    if side.ip_set is not None and not any(space.set(side.ip_set, version) for version in entry.families):
+        yield f"the set of {name}.selector holds no IPv{entry.families[0]} address, all that the entry is for"
+    if side.nets and all(Ranges.of(side.nets, it) <= Ranges.of(side.not_nets, it) for it in entry.families):
         yield f"{name}.notNets hold all of {name}.nets"
-    if side.nets and not any(_in_set(side, version, space) for version in versions):
+    if side.nets and not any(side.meet(version, space) for version in entry.families):
         yield f"no address of {name}.nets is in the set of {name}.selector"
     if side.nets and side.not_ip_set is not None:
         yield f"the set of {name}.notSelector holds all of {name}.nets that are left"
@@ -60,11 +98,3 @@ def _addresses(entry: Entry, name: str, side: AddressMatch, space: Space) -> Ite
     if side.not_ip_set is not None:
         yield f"the set of {name}.notSelector holds every address"
     yield f"{name} excludes every address"
-
-
-def _in_set(side: AddressMatch, version: int, space: Space) -> bool:
-    return side.ip_set is None or Ranges.of(side.nets, version).meets(space.set(side.ip_set, version))
-
-
-def _within(side: AddressMatch, version: int) -> bool:
-    return Ranges.of(side.nets, version) <= Ranges.of(side.not_nets, version)

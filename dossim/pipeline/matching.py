@@ -64,6 +64,13 @@ def is_of_family(rule: Rule, version: int) -> bool:
     return not (_asks(rule.icmp) or _asks(rule.not_icmp)) or FAMILY_OF_PROTOCOL.get(rule.protocol or 0) == version
 
 
+def can_match(rule: Rule, version: int) -> bool:
+    """Whether any packet of a family can match. What none can is no rule of netfilter's: it hotdrops nothing either."""
+    excluded = [net for side in (rule.source, rule.destination) for net in _of_family(side.not_nets, version)]
+    contradicts = rule.protocol is not None and rule.protocol == rule.not_protocol
+    return is_of_family(rule, version) and not contradicts and all(net.prefixlen for net in excluded)
+
+
 def failsafe_matches(failsafe: Failsafe, key: MatchKey, *, direction: Direction, answers: bool) -> Answer:
     """A failsafe of the packet's direction matches the destination port; one of the other direction the source port of
     its ``answers``. The net is that of the remote side in both cases.
@@ -81,13 +88,8 @@ def failsafe_matches(failsafe: Failsafe, key: MatchKey, *, direction: Direction,
 # -- conditions, in order ----------------------------------------------------------------------------------------------
 
 
-def _family(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    return _answer(is_of_family(rule, key.version))
-
-
-def _no_contradiction(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """A rule that no packet can match is not rendered, so it hotdrops nothing."""
-    return _answer(rule.protocol is None or rule.protocol != rule.not_protocol)
+def _can_match(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
+    return _answer(can_match(rule, key.version))
 
 
 def _single_nets(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
@@ -134,7 +136,7 @@ def _icmp(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     return _answer(all(_is_icmp(icmp, *found) is not negated for icmp, negated in wanted if icmp))
 
 
-_CONDITIONS: tuple[Condition, ...] = (_family, _no_contradiction, _single_nets, _protocol, _addresses, _ports, _icmp)
+_CONDITIONS: tuple[Condition, ...] = (_can_match, _single_nets, _protocol, _addresses, _ports, _icmp)
 
 
 # -- their parts -------------------------------------------------------------------------------------------------------

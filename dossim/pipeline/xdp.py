@@ -14,7 +14,7 @@ from dataclasses import replace
 from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
-from dossim.pipeline.matching import Answer, MatchKey, is_of_family, rule_matches
+from dossim.pipeline.matching import Answer, MatchKey, can_match, rule_matches
 from dossim.pipeline.policy import NamedRule
 from dossim.pipeline.stages import Context, Node, PacketState, Step
 from dossim.pipeline.xdp_headers import Known, Missing, known_behind, readable_ip
@@ -131,14 +131,14 @@ def _ask(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
     nets and selectors, and drops there, by no rule, what has none to show. Raises CutError where the capture cut what
     the rule asks for.
     """
-    if not is_of_family(rule, key.version):
+    if not can_match(rule, key.version):
         return Match.NO
     if known.transport is HIDDEN and _asks_for(Missing.PROTOCOL, rule):
         raise CutError
     if known.missing is None or not _asks_for(known.missing, rule):
         return Match.YES if _matches(rule, key, context) else Match.NO
     if known.missing is Missing.PROTOCOL:
-        return _indeterminate_if(is_of_family(rule, key.version))
+        return Match.INDETERMINATE
     return _indeterminate_if(_matches(_without(known.missing, rule), key, context))
 
 

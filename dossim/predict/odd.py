@@ -175,7 +175,7 @@ def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> N
     for flows in _flows(asked):
         decisions = decide(flows, plan.table)
         for row, number in enumerate(flows.number.tolist()):
-            if decisions.unreadable[row]:
+            if decisions.hotdropped[row]:
                 del states[number]
                 draft.drop(number, Stage.RAW, "too short for a rule that matches on ports, ICMP type or protocol")
             elif decisions.denied_by[row] >= 0:

@@ -94,8 +94,8 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     decisions = decide(flows, plan.table)
     denied = decisions.denied_by >= 0
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
-    draft.drop(flows.number[decisions.unreadable], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
-    return replace(flows, untracked=decisions.allowed_by >= 0).take(~denied & ~decisions.unreadable)
+    draft.drop(flows.number[decisions.hotdropped], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
+    return replace(flows, untracked=decisions.allowed_by >= 0).take(~denied & ~decisions.hotdropped)
 
 
 def _route(flows: Flows, host: Host, draft: Draft) -> Flows:

@@ -1,8 +1,8 @@
 """The XDP programs on columns (``bpf/xdp_untracked.bpf.c``): which entry drops each flow before the kernel sees it.
-The chains of netdev ingress decide by the same law, of what they know of a flow.
+The chains of netdev ingress decide under the same rules, by what they know of a flow.
 
-An entry *may* match a flow when nothing known of it contradicts that; it is in *doubt* when it asks for something
-unknown. The first that may decides: a Deny without doubt drops, a Pass without doubt takes the rest of its tier out,
+An entry *may* match a flow when nothing known of it contradicts that; it is *indeterminate* when it matches on what is
+unknown. The first that may decides: a Deny that is not indeterminate drops, such a Pass takes the rest of its tier out,
 and in every other case the flow passes.
 """
 
@@ -16,12 +16,12 @@ import numpy.typing as npt
 from dossim.packet.columns import Bool
 from dossim.packet.fields import ICMP, ICMPV6
 from dossim.predict.flows import CUT, HEADER_LENGTHS, Flows
+from dossim.predict.phases import Phases
 from dossim.predict.rules import (
     address_matches,
-    asks_ports,
     icmp_matches,
-    is_of_other_family,
     port_matches,
+    port_of,
     protocol_matches,
     reads_named_ports,
 )
@@ -48,15 +48,15 @@ def drops(flows: Flows, plan: InterfacePlan) -> I32:
     skipped: dict[str, Bool] = {}
     for index, entry in enumerate(plan.early_entries):
         asked = undecided & ~skipped.get(entry.tier, np.False_)
-        if not asked.any() or is_of_other_family(entry, flows.version):
+        if not asked.any() or flows.version not in entry.families:
             continue
-        may, doubt, cut = _match(flows, entry, plan.table, asked, unknown)
+        may, indeterminate, cut = _match(flows, entry, plan.table, asked, unknown)
         dropped_by[cut] = CUT
         undecided &= ~cut
-        sure = may & ~doubt
+        sure = may & ~indeterminate
         if entry.action is Action.PASS:
             skipped[entry.tier] = skipped.get(entry.tier, np.zeros(len(flows), np.bool_)) | sure
-            undecided &= ~(may & doubt)
+            undecided &= ~(may & indeterminate)
             continue
         undecided &= ~may
         if entry.action is Action.DENY:
@@ -101,35 +101,29 @@ def _grouped(flows: Flows, table: RuleTable) -> Iterator[tuple[I64, tuple[int, I
 
 
 def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _Unknown) -> tuple[Bool, Bool, Bool]:
-    """Which of the asked flows an entry of their family may match, where it asks for something unknown, and where the
-    capture cut what it asks for.
+    """Which of the asked flows an entry of their family may match, where that is indeterminate, and where the capture
+    cut what tells.
     """
-    sides = ((entry.source, flows.source, flows.sport), (entry.destination, flows.destination, flows.dport))
-    asks_protocol = entry.protocol is not None or entry.not_protocol is not None
-    asks_port = asks_ports(entry)
-    asks_icmp = ((entry.icmp, False), (entry.not_icmp, True))
-    types = [(icmp, negated) for icmp, negated in asks_icmp if icmp is not None and icmp.type is not None]
-    may, doubt, cut = asked.copy(), np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
-    if asks_protocol or asks_port or types:
+    phases = Phases.of(entry)
+    may, indeterminate, cut = asked.copy(), np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
+    if phases.transport:
         cut |= asked & (flows.protocol == CUT)
-    if asks_protocol:
-        may &= protocol_matches(flows, entry)
-    for side, addresses, _ in sides:
-        may &= address_matches(side, addresses, table)
-    if asks_port:
-        by_number = any(side.ports or side.not_ports for side, _, _ in sides)
-        read = (by_number & flows.whole_header) | reads_named_ports(flows, entry, table)
+    if phases.protocols:
+        may &= protocol_matches(flows, phases.protocols)
+    may &= address_matches(flows, phases, table)
+    if phases.ports:
+        read = (phases.numbers & flows.whole_header) | reads_named_ports(flows, phases.ports, table)
         cut |= may & read & (flows.sport == CUT)
-        for side, addresses, port in sides:
-            readable = np.where(flows.whole_header, port, -1)
-            may &= port_matches(flows, side, addresses, readable, table.port_sets) | unknown.ports
-        doubt |= unknown.ports
-    for icmp, negated in types:
+        for item in phases.ports:
+            readable = np.where(flows.whole_header, port_of(flows, item.side), -1)
+            may &= port_matches(flows, item, readable, table.port_sets) | unknown.ports
+        indeterminate |= unknown.ports
+    for icmp in phases.types:
         cut |= may & (flows.icmp_type == CUT)
-        may &= (icmp_matches(flows, icmp) != negated) | unknown.icmp_type
-        doubt |= unknown.icmp_type
-    if asks_protocol or asks_port or types:
-        # raw asks for the protocol before it looks into sets, and drops there, by no entry, what has none to show.
+        may &= icmp_matches(flows, icmp) | unknown.icmp_type
+        indeterminate |= unknown.icmp_type
+    if phases.transport:
+        # raw matches on the protocol before it looks into sets, and drops there, by no entry, what has none to show.
         may |= asked & unknown.protocol
-        doubt |= unknown.protocol
-    return may & ~cut, doubt, cut
+        indeterminate |= unknown.protocol
+    return may & ~cut, indeterminate, cut

@@ -22,7 +22,7 @@ from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Mode, Stage
 from enforcer.planning.raw_choice import raw_backend, require_netdev
-from enforcer.planning.xdp_capability import why_raw
+from enforcer.planning.xdp_capability import NETDEV, XDP, Obstacle, why_raw
 from enforcer.planning.xdp_run import XdpRun, runs_of
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import Entry, RuleTable
@@ -167,20 +167,21 @@ def _plan_interface(
 
 def _why_idle(run: XdpRun, mode: Mode | None = None) -> str:
     """Why XDP has nothing to do for a table with entries."""
-    return next(filter(None, run.obstacles(mode)), "no entry that XDP could drop for")
+    why = next(filter(None, run.obstacles(mode)), None)
+    return why.sentence() if why else "no entry that XDP could drop for"
 
 
-def _place(entry: Entry, at: int, blocked: str, plan: InterfacePlan, why_not: str) -> PlannedEntry:
-    """Where an ingress entry is enforced, and why not earlier. ``blocked``: why XDP does not hold it, "" if it does."""
+def _place(entry: Entry, at: int, blocked: Obstacle | None, plan: InterfacePlan, why_not: str) -> PlannedEntry:
+    """Where an ingress entry is enforced, and why not earlier. ``blocked``: why XDP does not hold it."""
     if plan.early is None or at >= plan.held:
-        return PlannedEntry(entry, Stage.RAW, blocked.replace("XDP", _holder(plan)) or why_not)
+        return PlannedEntry(entry, Stage.RAW, blocked.sentence(_holder(plan)) if blocked else why_not)
     raw = why_raw(entry, _holder(plan))
     return PlannedEntry(entry, Stage.RAW, raw) if raw else PlannedEntry(entry, plan.early, why_not)
 
 
 def _holder(plan: InterfacePlan) -> str:
     """The name of the early stage in a reason."""
-    return "netdev ingress" if plan.netdev else "XDP"
+    return NETDEV if plan.netdev else XDP
 
 
 def _sentence(reasons: Reasons) -> str:

@@ -2,18 +2,33 @@
 
 The run ends at the first entry that exceeds the program's capacity or abilities: a later entry could drop what that
 entry allows.
+A condition that is not named here is left to raw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
 from enforcer.model.abi import MAX_BITS, MAX_SKIPS
-from enforcer.model.vocabulary import Action, Direction, Mode
-from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.model.vocabulary import Action, Direction, Mode, Side
+from enforcer.policy.conditions import (
+    Condition,
+    Icmp,
+    InNets,
+    InSet,
+    Ports,
+    Protocol,
+    families_of,
+    name_of,
+    protocol_of,
+)
+from enforcer.policy.resources import Failsafe, PortRange
+from enforcer.policy.ruletable import Entry, RuleTable
 
 MAX_PORT_ROWS = 1 << 16  # a row's number has 16 bits
+XDP, NETDEV = "XDP", "netdev ingress"  # what sentences call the stages before raw
 PROTOCOLS_WITH_PORTS = (6, 17, 132)  # whose ports the programs read
 
 _RAW_ONLY = {
@@ -23,16 +38,34 @@ _RAW_ONLY = {
 }
 
 
-def obstacles(table: RuleTable, mode: Mode | None = None) -> list[str]:
-    """For each ingress entry why XDP does not hold it, "" where it does. Offload holds less than the other modes."""
-    found: list[str] = []
-    stopper = ""
+@dataclass(frozen=True, init=False)
+class Obstacle:
+    """Why a stage before raw does not hold an entry: ``words`` stand around what the stage is called, if it is."""
+
+    words: tuple[str, ...]
+
+    def __init__(self, *words: str) -> None:
+        object.__setattr__(self, "words", words)
+
+    def sentence(self, holder: str = XDP) -> str:
+        return holder.join(self.words)
+
+
+RECEIVED_ONLY = Obstacle("", " sees received packets only")
+
+
+def obstacles(table: RuleTable, mode: Mode | None = None) -> list[Obstacle | None]:
+    """For each ingress entry why the early stage does not hold it, None where it does. Offload holds less than the
+    other modes.
+    """
+    found: list[Obstacle | None] = []
+    stopper: Obstacle | None = None
     room = _Room(failsafe_entries(table))
     for entry in table.ingress:
         own = why_not_offload(entry) if mode is Mode.OFFLOAD else room.why_not(entry)
         found.append(own or stopper)
         if own and not stopper:
-            stopper = f"after {entry.name}, which XDP does not hold"
+            stopper = Obstacle(f"after {entry.name}, which ", " does not hold")
     return found
 
 
@@ -41,13 +74,13 @@ def held(table: RuleTable, mode: Mode | None = None) -> int:
     return run_length(table, obstacles(table, mode))
 
 
-def run_length(table: RuleTable, reasons: Sequence[str]) -> int:
+def run_length(table: RuleTable, reasons: Sequence[Obstacle | None]) -> int:
     """How many ingress entries, from the first, XDP holds with these obstacles; 0 without a Deny among them."""
     run = next((at for at, reason in enumerate(reasons) if reason), len(reasons))
     return run if any(entry.action is Action.DENY for entry in table.ingress[:run]) else 0
 
 
-def why_raw(entry: Entry, holder: str = "XDP") -> str:
+def why_raw(entry: Entry, holder: str = XDP) -> str:
     """Why an entry that ``holder`` holds acts in raw anyway; "" for those that drop."""
     reason = _RAW_ONLY.get(entry.action)
     return f"{holder} {reason}" if reason else ""
@@ -65,10 +98,11 @@ def failsafe_entries(table: RuleTable) -> tuple[Entry, ...]:
 
 def _failsafe(inbound: bool, item: Failsafe, ports: tuple[PortRange, ...]) -> Entry:
     """Inbound: the host's own port. Outbound replies: the remote port. The net is always the remote side's."""
-    nets = () if item.net is None else (item.net,)
-    source = AddressMatch(nets=nets) if inbound else AddressMatch(nets=nets, ports=ports)
-    destination = AddressMatch(ports=ports) if inbound else AddressMatch()
-    return Entry("", Action.ALLOW, "", protocol=item.protocol, source=source, destination=destination)
+    conditions: list[Condition] = [Protocol(item.protocol)]
+    if item.net is not None:
+        conditions.append(InNets(Side.SOURCE, (item.net,)))
+    conditions.append(Ports(Side.DESTINATION if inbound else Side.SOURCE, ports))
+    return Entry("", Action.ALLOW, "", families=families_of(None, conditions), conditions=tuple(conditions))
 
 
 class _Room:
@@ -79,64 +113,82 @@ class _Room:
         self._failsafes = len(failsafes)
         self._tiers: set[str] = set()
         # Values where the match of a port or ICMP type may change: at most one row for each, and one before the first.
-        self._changes: set[tuple[str, int | IcmpMatch | None]] = {(field, None) for field in ("from", "to", "icmp")}
+        self._changes: set[tuple[Side | None, int | None, int | None]] = {(None, None, None)}
+        self._changes |= {(side, None, None) for side in Side}
         for item in failsafes:
-            self._take(item)
+            self.why_not(item)
 
-    def why_not(self, entry: Entry) -> str:
-        self._take(entry)
-        return next(self._reasons(entry), "")
-
-    def _take(self, entry: Entry) -> None:
+    def why_not(self, entry: Entry) -> Obstacle | None:
+        """The first reason, None where it is held. It takes its room all the same: nothing after it is held."""
         self._bits += 1
         if entry.action is Action.PASS:
             self._tiers.add(entry.tier)
-        for field, side in (("from", entry.source), ("to", entry.destination)):
-            for item in (*side.ports, *side.not_ports):
-                self._changes |= {(field, item.first), (field, item.last + 1)}
-        for icmp in (entry.icmp, entry.not_icmp):
-            if icmp is not None:
-                self._changes |= {("icmp", IcmpMatch(icmp.type)), ("icmp", icmp)}
+        unknown = [self._take(condition, entry) for condition in entry.conditions]
+        return next(filter(None, [*self._full(entry), *unknown]), None)
 
-    def _reasons(self, entry: Entry) -> Iterator[str]:
+    def _take(self, condition: Condition, entry: Entry) -> Obstacle | None:
+        """The rows that a condition needs; and why the program cannot match on it."""
+        match condition:
+            case Protocol() | InNets() | InSet():
+                return None
+            case Icmp(kind, code):
+                self._changes |= {(None, kind, None), (None, kind, code)}
+                return None
+            case Ports(side, ranges):
+                self._changes |= {(side, at, None) for item in ranges for at in (item.first, item.last + 1)}
+                protocol = protocol_of(entry.conditions)
+                readable = not ranges or protocol in PROTOCOLS_WITH_PORTS
+                return None if readable else Obstacle("", f" does not read the ports of protocol {protocol}")
+            case _:
+                return _left_to_raw(condition)
+
+    def _full(self, entry: Entry) -> Iterator[Obstacle]:
         if entry.direction is not Direction.INGRESS:
-            yield "XDP sees received packets only"
+            yield RECEIVED_ONLY
         if self._bits > MAX_BITS:
-            yield f"XDP holds {MAX_BITS} entries at most ({self._failsafes} of them failsafes)"
+            yield Obstacle("", f" holds {MAX_BITS} entries at most ({self._failsafes} of them failsafes)")
         if entry.action is Action.PASS and len(self._tiers) > MAX_SKIPS:
-            yield f"XDP supports Pass in {MAX_SKIPS} tiers at most"
+            yield Obstacle("", f" supports Pass in {MAX_SKIPS} tiers at most")
         if len(self._changes) > MAX_PORT_ROWS:
-            yield f"XDP distinguishes {MAX_PORT_ROWS:,} port ranges at most"
-        asks = entry.source.ports or entry.source.not_ports or entry.destination.ports or entry.destination.not_ports
-        if asks and entry.protocol not in PROTOCOLS_WITH_PORTS:
-            yield f"XDP does not read the ports of protocol {entry.protocol}"
+            yield Obstacle("", f" distinguishes {MAX_PORT_ROWS:,} port ranges at most")
 
 
-def why_not_offload(entry: Entry) -> str:
-    """Why a device does not hold this entry: it matches only on sources. The first reason; "" if it does."""
-    return next((reason for holds, reason in _obstacles(entry) if holds), "")
+def why_not_offload(entry: Entry) -> Obstacle | None:
+    """Why a device does not hold this entry: it matches only on sources. The first reason; None if it does."""
+    if entry.direction is not Direction.INGRESS:
+        return RECEIVED_ONLY
+    if entry.action is not Action.DENY:
+        return Obstacle("", f" only drops; the action is {entry.action}")
+    reasons = [_why_not_on_device(condition) for condition in entry.conditions]
+    return next(filter(None, reasons), _two_lists(entry))
 
 
-def _obstacles(entry: Entry) -> tuple[tuple[bool, str], ...]:
-    source, destination = entry.source, entry.destination
-    return (
-        (entry.direction is not Direction.INGRESS, "XDP sees received packets only"),
-        (entry.action is not Action.DENY, f"XDP only drops; the action is {entry.action}"),
-        (entry.protocol is not None or entry.not_protocol is not None, "matches on protocol"),
-        (entry.icmp is not None or entry.not_icmp is not None, "matches on ICMP type"),
-        (bool(source.ports or source.not_ports), "matches on source port"),
-        (bool(destination.ports or destination.not_ports), "matches on destination port"),
-        (any(_named(side) for side in (source, destination)), "matches on a named port"),
-        (_has_address(destination), "matches on destination address"),
-        (bool(source.not_nets), "matches on sources outside of nets"),
-        (source.not_ip_set is not None, "matches on sources outside of a set"),
-        (bool(source.nets and source.ip_set), "matches on sources that are in nets and in a set"),
-    )
+def _why_not_on_device(condition: Condition) -> Obstacle | None:
+    match condition:
+        case Protocol():
+            return Obstacle("matches on protocol")
+        case Icmp():
+            return Obstacle("matches on ICMP type")
+        case Ports(side, ranges):
+            return Obstacle(f"matches on {_WORD[side]} port" if ranges else "matches on a named port")
+        case InNets(Side.DESTINATION) | InSet(Side.DESTINATION):
+            return Obstacle("matches on destination address")
+        case InNets(_, _, negated):
+            return Obstacle("matches on sources outside of nets") if negated else None
+        case InSet(_, _, negated):
+            return Obstacle("matches on sources outside of a set") if negated else None
+        case _:
+            return _left_to_raw(condition)
 
 
-def _has_address(match: AddressMatch) -> bool:
-    return bool(match.nets or match.not_nets) or match.ip_set is not None or match.not_ip_set is not None
+def _two_lists(entry: Entry) -> Obstacle | None:
+    both = len(entry.conditions) > 1
+    return Obstacle("matches on sources that are in nets and in a set") if both else None
 
 
-def _named(match: AddressMatch) -> bool:
-    return bool(match.named_ports or match.not_named_ports)
+def _left_to_raw(condition: NoReturn) -> Obstacle:
+    """For what no program here knows: raw matches on it, or refuses it. Never silence, which would match more."""
+    return Obstacle(f"matches on {name_of(condition)}, which is left to raw")
+
+
+_WORD = {Side.SOURCE: "source", Side.DESTINATION: "destination"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enforcer.model.vocabulary import Mode
-from enforcer.planning.xdp_capability import obstacles, run_length
+from enforcer.planning.xdp_capability import Obstacle, obstacles, run_length
 from enforcer.policy.ruletable import RuleTable
 
 
@@ -15,10 +15,10 @@ class XdpRun:
     """The run of this table; a device holds less than the other modes."""
 
     table: RuleTable
-    _found: dict[bool, Sequence[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _found: dict[bool, Sequence[Obstacle | None]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def obstacles(self, mode: Mode | None = None) -> Sequence[str]:
-        """For each ingress entry why XDP does not hold it, "" where it does."""
+    def obstacles(self, mode: Mode | None = None) -> Sequence[Obstacle | None]:
+        """For each ingress entry why XDP does not hold it, None where it does."""
         on_device = mode is Mode.OFFLOAD
         if on_device not in self._found:
             self._found[on_device] = tuple(obstacles(self.table, mode))

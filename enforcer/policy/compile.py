@@ -12,17 +12,17 @@ import math
 from collections.abc import Iterator, Sequence
 
 from enforcer.model.errors import UnsupportedRuleError
-from enforcer.model.nets import IPAddress, IPNetwork
-from enforcer.model.vocabulary import Action, Direction
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Action, Direction, Side
 from enforcer.policy import schema
+from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of
 from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.labels import endpoint_labels, policy_selector, rule_selectors
 from enforcer.policy.members import Membership
 from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, NamedPort, Port, PortRange, Resources, Rule, Tier
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable, TrackedPolicy
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
 
-ICMP_FAMILY = {1: 4, 58: 6}  # protocol -> the only IP version whose ICMP types it has
 BUILT_IN_TIERS = {
     name: Tier(name, order=order, default_action=Action(action))
     for name, (order, action) in schema.RESERVED_TIERS.items()
@@ -137,6 +137,7 @@ class _Entries:
         name = f"gnp/{policy.name} {direction}[{index}]"
         for what in _unsupported_matches(rule):
             self._unsupported.append(f"{rule.position}: {name}: untracked policy cannot be enforced with {what}")
+        conditions = tuple(self._conditions(rule))
         return Entry(
             name=name,
             action=rule.action,
@@ -144,35 +145,45 @@ class _Entries:
             policy=policy.name,
             direction=direction,
             index=index,
-            ip_version=_ip_version(rule),
-            protocol=rule.protocol,
-            not_protocol=rule.not_protocol,
-            icmp=rule.icmp,
-            not_icmp=rule.not_icmp,
-            source=self._address(rule.source, rule.protocol),
-            destination=self._address(rule.destination, rule.protocol),
+            families=families_of(rule.ip_version, conditions),
+            conditions=conditions,
             position=rule.position,
         )
 
-    def _address(self, entity: EntityRule, protocol: int | None) -> AddressMatch:
+    def _conditions(self, rule: Rule) -> Iterator[Condition]:
+        """All that a rule matches on: protocol, then for each side sets, nets and ports, then ICMP type. Of each kind
+        the positive one comes first.
+        """
+        if rule.protocol is not None:
+            yield Protocol(rule.protocol)
+        if rule.not_protocol is not None:
+            yield Protocol(rule.not_protocol, negated=True)
+        yield from self._side(Side.SOURCE, rule.source, rule.protocol)
+        yield from self._side(Side.DESTINATION, rule.destination, rule.protocol)
+        for icmp, negated in ((rule.icmp, False), (rule.not_icmp, True)):
+            if icmp is not None and icmp.type is not None:
+                yield Icmp(icmp.type, icmp.code, negated)
+
+    def _side(self, side: Side, entity: EntityRule, protocol: int | None) -> Iterator[Condition]:
         """One side of a rule. A named port is looked for only where the selector looks, and then stands for it."""
         positive, negative = rule_selectors(entity)
-        ports, named = _ranges(entity.ports), _names(entity.ports)
-        return AddressMatch(
-            nets=entity.nets,
-            not_nets=entity.not_nets,
-            ip_set=self._set(positive) if ports or not named else None,
-            not_ip_set=self._set(negative),
-            ports=ports,
-            not_ports=_ranges(entity.not_ports),
-            named_ports=self._port_sets_of(named, positive, protocol),
-            not_named_ports=self._port_sets_of(_names(entity.not_ports), positive, protocol),
-        )
+        ranges, names = _ranges(entity.ports), _names(entity.ports)
+        not_ranges, not_names = _ranges(entity.not_ports), _names(entity.not_ports)
+        if positive and (ranges or not names):
+            yield InSet(side, self._set(positive))
+        if negative:
+            yield InSet(side, self._set(negative), negated=True)
+        if entity.nets:
+            yield InNets(side, entity.nets)
+        if entity.not_nets:
+            yield InNets(side, entity.not_nets, negated=True)
+        if ranges or names:
+            yield Ports(side, ranges, self._port_sets_of(names, positive, protocol))
+        if not_ranges or not_names:
+            yield Ports(side, not_ranges, self._port_sets_of(not_names, positive, protocol), negated=True)
 
-    def _set(self, text: str) -> str | None:
-        """The id of the set a selector stands for, None for no selector."""
-        if not text:
-            return None
+    def _set(self, text: str) -> str:
+        """The id of the set a selector stands for."""
         found = self._membership.ip_set(parse(text))
         self.sets[found.id] = found
         return found.id
@@ -189,21 +200,6 @@ class _Entries:
             found |= {item.id: item for item in [item for item in sets if item.members] or sets[:1]}
         self.port_sets |= found
         return tuple(found)
-
-
-def _ip_version(rule: Rule) -> int | None:
-    """The family of a rule: written (as that of a protocol's name), or that of its nets (validation allows no mixture),
-    or that of the ICMP whose types it matches on.
-    """
-    if rule.ip_version:
-        return rule.ip_version
-    nets: list[IPNetwork] = [
-        *rule.source.nets, *rule.source.not_nets, *rule.destination.nets, *rule.destination.not_nets
-    ]  # fmt: skip
-    if nets:
-        return nets[0].version
-    types = any(icmp is not None and icmp.type is not None for icmp in (rule.icmp, rule.not_icmp))
-    return ICMP_FAMILY.get(rule.protocol or 0) if types else None
 
 
 def _ranges(ports: Sequence[Port]) -> tuple[PortRange, ...]:

@@ -1,8 +1,9 @@
 """RuleTable: what one interface enforces, after selectors are resolved. The contract between compiler and backends.
 
-The compiler promises: entries are in evaluation order (tier, policy order, name, rule index); every ``ip_set`` and
-``not_ip_set`` of an entry is a key of ``sets``, every named port a key of ``port_sets``; every entry names the policy,
-rule and position it came from. Nobody changes a table: a new desired state is a new table.
+The compiler promises: entries are in evaluation order (tier, policy order, name, rule index). An entry's conditions are
+protocol, then for each side sets, nets and ports, then ICMP type, the positive one of a kind first; of a kind, side and
+negation there is one at most. Every set that one names is a key of ``sets``, every named port a key of ``port_sets``.
+Every entry names the policy, rule and position it came from. Nobody changes a table: a new desired state is a new one.
 
 Evaluation (reference: Calico raw table, ``felix/rules/endpoints.go:422-781``), for one packet:
 
@@ -18,9 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from enforcer.model.errors import Position
-from enforcer.model.nets import IPAddress, IPNetwork, Nets
+from enforcer.model.nets import IPAddress, Nets
 from enforcer.model.vocabulary import Action, Direction
-from enforcer.policy.resources import NOWHERE, Failsafe, IcmpMatch, PortRange
+from enforcer.policy.conditions import FAMILIES, Conditions
+from enforcer.policy.resources import NOWHERE, Failsafe
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PortSet:
     The pairs are those of HostEndpoints that have a port of this name and protocol and that the rule's own selector
     selects. A rule without protocol names such a set for each protocol that has ports. ``id`` is Calico's
     (``felix/calc/rule_scanner.go``: ``n:...``). ipset matches them as
-    ``hash:ip,port`` does: a packet too short for its TCP (20 octets), UDP (8) or SCTP (12) header, or a later fragment,
+    ``hash:ip,port`` does: a packet too short for its TCP (20 bytes), UDP (8) or SCTP (12) header, or a later fragment,
     has no port and is in no set, so that a negated match holds for it.
     """
 
@@ -51,26 +53,12 @@ class PortSet:
 
 
 @dataclass(frozen=True)
-class AddressMatch:
-    """One side of a packet. Each field that is set must hold; an empty tuple or None is not looked at.
-
-    A port matches when ``ports`` or ``named_ports`` hold it (either is enough), and neither ``not_ports`` nor
-    ``not_named_ports`` do.
-    """
-
-    nets: tuple[IPNetwork, ...] = ()
-    not_nets: tuple[IPNetwork, ...] = ()
-    ip_set: str | None = None
-    not_ip_set: str | None = None
-    ports: tuple[PortRange, ...] = ()
-    not_ports: tuple[PortRange, ...] = ()
-    named_ports: tuple[str, ...] = ()
-    not_named_ports: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Entry:
-    """One line of a RuleTable. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``."""
+    """One line of a RuleTable. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``.
+
+    ``families`` are the IP versions it is for, none where it can match nothing; consumers leave it out in all others.
+    In those it is for, a packet matches when all ``conditions`` hold.
+    """
 
     name: str
     action: Action
@@ -78,13 +66,8 @@ class Entry:
     policy: str = ""
     direction: Direction = Direction.INGRESS
     index: int = 0
-    ip_version: int | None = None
-    protocol: int | None = None
-    not_protocol: int | None = None
-    icmp: IcmpMatch | None = None
-    not_icmp: IcmpMatch | None = None
-    source: AddressMatch = AddressMatch()
-    destination: AddressMatch = AddressMatch()
+    families: tuple[int, ...] = FAMILIES
+    conditions: Conditions = ()
     position: Position = NOWHERE
 
 

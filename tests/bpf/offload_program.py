@@ -18,7 +18,7 @@ from enforcer.model.vocabulary import Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.planning.xdp_capability import held
 from enforcer.policy.resources import Failsafe
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, RuleTable
 from tests.bpf.xdp_frames import (
     AUTHENTICATION,
     DESTINATION,
@@ -34,6 +34,7 @@ from tests.bpf.xdp_frames import (
     UDP,
     VLAN,
 )
+from tests.support.entries import SideMatch, entry_of, said_by
 
 XDP_DROP, XDP_PASS = 1, 2
 COUNT = struct.Struct("=QQ")
@@ -89,7 +90,7 @@ def deny_lists(
     outbound: tuple[Failsafe, ...] = (Failsafe(UDP, 53),),
 ) -> RuleTable:
     sets = {f"s:{number}": IpSet(f"s:{number}", "", Nets.of(nets)) for number, nets in enumerate(lists)}
-    entries = tuple(Entry(name, Action.DENY, source=AddressMatch(ip_set=name)) for name in sets)
+    entries = tuple(entry_of(name, Action.DENY, source=SideMatch(ip_set=name)) for name in sets)
     return RuleTable("eth0", "hep", entries, failsafe_inbound=inbound, failsafe_outbound=outbound, sets=sets)
 
 
@@ -167,8 +168,9 @@ def _may_be_failsafe(table: RuleTable, protocol: int | None, ports: tuple[int, i
 
 
 def _lists(table: RuleTable, entry: Entry, source: IPv4Address | IPv6Address) -> bool:
-    if entry.ip_version not in (None, source.version):
+    if source.version not in entry.families:
         return False
-    if entry.source.ip_set is not None:
-        return table.sets[entry.source.ip_set].nets.contains(source)
-    return not entry.source.nets or any(source in net for net in entry.source.nets)
+    match = said_by(entry).source
+    if match.ip_set is not None:
+        return table.sets[match.ip_set].nets.contains(source)
+    return not match.nets or any(source in net for net in match.nets)

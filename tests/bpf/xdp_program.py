@@ -21,8 +21,9 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage, Toolchain
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import Failsafe
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import IpSet, RuleTable
 from tests.bpf.xdp_frames import OWN, TCP, UDP
+from tests.support.entries import SideMatch, entry_of
 
 XDP_DROP, XDP_PASS = 1, 2
 COUNT = struct.Struct("=QQ")
@@ -68,7 +69,7 @@ def table_of(
     *lists: list[str], inbound: tuple[Failsafe, ...] = INBOUND, outbound: tuple[Failsafe, ...] = OUTBOUND
 ) -> InterfacePlan:
     sets = {f"s:{number}": IpSet(f"s:{number}", "", Nets.of(nets)) for number, nets in enumerate(lists)}
-    entries = tuple(Entry(name, Action.DENY, source=AddressMatch(ip_set=name)) for name in sets)
+    entries = tuple(entry_of(name, Action.DENY, source=SideMatch(ip_set=name)) for name in sets)
     return plan_for(RuleTable("eth0", "hep", entries, failsafe_inbound=inbound, failsafe_outbound=outbound, sets=sets))
 
 

@@ -19,13 +19,16 @@ from enforcer.policy.resources import (
     IcmpMatch,
     PortRange,
 )
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 
 def entry(
     index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match: Any
 ) -> Entry:
-    return Entry(f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match)
+    return entry_of(
+        f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match
+    )
 
 
 def nets(*cidrs: str) -> tuple[IPNetwork, ...]:
@@ -36,12 +39,12 @@ def ports(*numbers: int | tuple[int, int]) -> tuple[PortRange, ...]:
     return tuple(PortRange(item, item) if isinstance(item, int) else PortRange(*item) for item in numbers)
 
 
-def source(*cidrs: str) -> AddressMatch:
-    return AddressMatch(nets=nets(*cidrs))
+def source(*cidrs: str) -> SideMatch:
+    return SideMatch(nets=nets(*cidrs))
 
 
-def dport(*numbers: int | tuple[int, int]) -> AddressMatch:
-    return AddressMatch(ports=ports(*numbers))
+def dport(*numbers: int | tuple[int, int]) -> SideMatch:
+    return SideMatch(ports=ports(*numbers))
 
 
 def ip_set(set_id: str, members: Sequence[str] | Nets) -> IpSet:
@@ -86,7 +89,7 @@ ALLOW, DENY, LOG, PASS = Action.ALLOW, Action.DENY, Action.LOG, Action.PASS
 BACKEND = IptablesBackend()
 
 DENY_LIST = ip_set("s:deny", ["203.0.113.0/24", "198.51.100.7", "2001:db8:bad::/48"])
-FROM_LIST = AddressMatch(ip_set="s:deny")
+FROM_LIST = SideMatch(ip_set="s:deny")
 FAILSAFES: dict[str, Any] = {"inbound": DEFAULT_FAILSAFE_INBOUND, "outbound": DEFAULT_FAILSAFE_OUTBOUND}
 
 # One of everything a rule can hold.
@@ -95,12 +98,12 @@ RICH = table(
     entry(1, PASS, tier="security", source=source("192.0.2.0/24")),
     entry(2, DENY, tier="security", source=FROM_LIST),
     entry(3, DENY, tier="security", protocol=6, destination=dport(80, (8000, 8080))),
-    entry(4, DENY, tier="security", protocol=17, destination=AddressMatch(not_ports=ports(*range(1, 60, 2)))),
+    entry(4, DENY, tier="security", protocol=17, destination=SideMatch(not_ports=ports(*range(1, 60, 2)))),
     entry(5, DENY, tier="security", protocol=132, source=dport(*range(1, 60, 2))),
-    entry(0, ALLOW, source=AddressMatch(nets=nets("10.0.0.0/8"), not_nets=nets("10.1.0.0/16"))),
+    entry(0, ALLOW, source=SideMatch(nets=nets("10.0.0.0/8"), not_nets=nets("10.1.0.0/16"))),
     entry(1, DENY, source=source("10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0")),
-    entry(2, DENY, not_protocol=6, destination=AddressMatch(not_nets=nets("10.0.0.0/8"))),
-    entry(3, DENY, not_protocol=6, destination=AddressMatch(not_nets=nets("2001:db8::/32"))),
+    entry(2, DENY, not_protocol=6, destination=SideMatch(not_nets=nets("10.0.0.0/8"))),
+    entry(3, DENY, not_protocol=6, destination=SideMatch(not_nets=nets("2001:db8::/32"))),
     entry(4, DENY, protocol=253),
     entry(5, DENY, protocol=1, icmp=IcmpMatch(8, 0)),
     entry(6, DENY, protocol=58, not_icmp=IcmpMatch(128)),

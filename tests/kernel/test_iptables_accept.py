@@ -16,7 +16,7 @@ from enforcer.backends.iptables import IptablesBackend, Settings, installed_chai
 from enforcer.backends.iptables import table as tables
 from enforcer.backends.iptables.rules import TABLES, TableName
 from enforcer.model.vocabulary import Direction
-from enforcer.policy.ruletable import AddressMatch, RuleTable
+from enforcer.policy.ruletable import RuleTable
 from tests.kernel.iptables_plans import (
     ALLOW,
     BACKEND,
@@ -47,6 +47,7 @@ from tests.kernel.iptables_support import (
     saved,
     udp,
 )
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -168,16 +169,16 @@ WHOLE = table(
     entry(0, LOG, protocol=17, destination=dport(53)),
     entry(1, DENY, source=FROM_LIST),
     entry(2, PASS, tier="security", protocol=1),
-    entry(3, DENY, protocol=6, destination=AddressMatch(ports=dport(22).ports, named_ports=("n:web",))),
-    entry(4, ALLOW, destination=AddressMatch(named_ports=("n:web",))),
-    egress=(ALLOW_9_OUT, entry(1, DENY, direction=Direction.EGRESS, destination=AddressMatch(not_ip_set="s:deny"))),
+    entry(3, DENY, protocol=6, destination=SideMatch(ports=dport(22).ports, named_ports=("n:web",))),
+    entry(4, ALLOW, destination=SideMatch(named_ports=("n:web",))),
+    egress=(ALLOW_9_OUT, entry(1, DENY, direction=Direction.EGRESS, destination=SideMatch(not_ip_set="s:deny"))),
     sets=[DENY_LIST],
     port_sets=[port_set("web", ("10.10.10.10", 80), ("2001:db8:1::10", 80))],
     **FAILSAFES,
 )
 INGRESS_ONLY = table(ALLOW_9)
 EGRESS_ONLY = table(entry(0, DENY, protocol=253), egress=(ALLOW_9_OUT,))
-ONE_FAMILY = table(entry(0, ALLOW, source=AddressMatch(nets=nets("10.0.0.0/8"))), entry(1, DENY, protocol=253))
+ONE_FAMILY = table(entry(0, ALLOW, source=SideMatch(nets=nets("10.0.0.0/8"))), entry(1, DENY, protocol=253))
 NO_ALLOW = table(entry(0, DENY, protocol=253), egress=(entry(0, DENY, direction=Direction.EGRESS, protocol=253),))
 
 

@@ -19,7 +19,6 @@ from enforcer.backends.nftables import probe as probe_nftables
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Answer
-from enforcer.policy.ruletable import AddressMatch
 from tests.kernel.iptables_plans import (
     ALLOW,
     BACKEND,
@@ -47,6 +46,7 @@ from tests.kernel.raw_support import (
     raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
     ruleset,
 )
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -215,7 +215,7 @@ def test_detach_leaves_nothing(raw: RawDriver, inside: str) -> None:
 
 def test_detach_of_an_interface_leaves_the_others(raw: RawDriver, inside: str) -> None:
     other_set = ip_set("s:other", ["192.0.2.1"])
-    other = table(entry(0, DENY, source=AddressMatch(ip_set="s:other")), interface="eth1", sets=[other_set])
+    other = table(entry(0, DENY, source=SideMatch(ip_set="s:other")), interface="eth1", sets=[other_set])
     raw.backend.apply(raw.plan(other))
     alone = raw.everything()
     raw.backend.apply(raw.plan(RICH, other))

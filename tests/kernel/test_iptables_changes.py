@@ -22,7 +22,7 @@ from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Backend
 from enforcer.planning.plan import Plan
-from enforcer.policy.ruletable import AddressMatch, RuleTable
+from enforcer.policy.ruletable import RuleTable
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,
@@ -52,6 +52,7 @@ from tests.kernel.raw_support import (
     RawDriver,
     raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -96,7 +97,7 @@ def moving(denied_by: str) -> RuleTable:
     members = {name: ["10.0.0.0/8", *([LISTED] if name == denied_by else [])] for name in ("s:first", "s:last")}
     members["s:allow"] = ["10.0.0.0/8", *([LISTED] if denied_by == "s:first" else [])]
     actions = {"s:first": DENY, "s:allow": ALLOW, "s:last": DENY}
-    rules = [entry(i, action, source=AddressMatch(ip_set=name)) for i, (name, action) in enumerate(actions.items())]
+    rules = [entry(i, action, source=SideMatch(ip_set=name)) for i, (name, action) in enumerate(actions.items())]
     return table(*rules, sets=[ip_set(name, members[name]) for name in actions])
 
 
@@ -107,7 +108,7 @@ def moving_port(denied_by: str) -> RuleTable:
     members["allow"] = [("10.0.0.1", 80), *([victim] if denied_by == "first" else [])]
     actions = {"first": DENY, "allow": ALLOW, "last": DENY}
     rules = [
-        entry(i, action, destination=AddressMatch(named_ports=(f"n:{name}",)))
+        entry(i, action, destination=SideMatch(named_ports=(f"n:{name}",)))
         for i, (name, action) in enumerate(actions.items())
     ]
     return table(*rules, port_sets=[port_set(name, *members[name], protocol=17) for name in actions])

@@ -10,7 +10,7 @@ import pytest
 
 from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.resources import DEFAULT_FAILSAFE_OUTBOUND, Failsafe
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.policy.ruletable import Entry, RuleTable
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,
@@ -38,6 +38,7 @@ from tests.kernel.raw_support import (
     RawDriver,
     raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -77,10 +78,10 @@ TIERS = table(
     )
 )
 TO_SET = table(
-    egress=(out(0, DENY, destination=AddressMatch(ip_set="s:peer")),), sets=[ip_set("s:peer", [*PEER.values()])]
+    egress=(out(0, DENY, destination=SideMatch(ip_set="s:peer")),), sets=[ip_set("s:peer", [*PEER.values()])]
 )
 TO_NAMED = table(
-    egress=(out(0, DENY, destination=AddressMatch(named_ports=("n:ntp",))),),
+    egress=(out(0, DENY, destination=SideMatch(named_ports=("n:ntp",))),),
     port_sets=[port_set("ntp", *((address, 123) for address in PEER.values()), protocol=17)],
 )
 
@@ -135,7 +136,7 @@ def test_the_net_of_a_failsafe_is_that_of_the_peer_and_of_one_family(
 
 def test_a_drop_counts_for_its_entry_and_ingress_is_not_touched(raw: RawDriver, cable: Wire) -> None:
     cable.address()
-    deny = out(0, DENY, protocol=17, destination=AddressMatch(nets=nets(f"{PEER[4]}/32"), ports=dport(9).ports))
+    deny = out(0, DENY, protocol=17, destination=SideMatch(nets=nets(f"{PEER[4]}/32"), ports=dport(9).ports))
     with cable.inside():
         raw.backend.apply(raw.plan(table(egress=(deny,), outbound=DEFAULT_FAILSAFE_OUTBOUND)))
         assert not [line for line in saved(4) if line.startswith("-A PREROUTING")]

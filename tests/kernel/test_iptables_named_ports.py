@@ -11,7 +11,7 @@ from scapy.packet import Packet, Raw
 
 from enforcer.model.vocabulary import Action, Backend
 from enforcer.planning.plan import Plan
-from enforcer.policy.ruletable import AddressMatch, Entry
+from enforcer.policy.ruletable import Entry
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,
@@ -41,6 +41,7 @@ from tests.kernel.raw_support import (
     RawDriver,
     raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -56,12 +57,12 @@ PORT_SETS = (
 )
 
 
-def named(*names: str) -> AddressMatch:
-    return AddressMatch(named_ports=tuple(f"n:{name}" for name in names))
+def named(*names: str) -> SideMatch:
+    return SideMatch(named_ports=tuple(f"n:{name}" for name in names))
 
 
-def not_named(*names: str) -> AddressMatch:
-    return AddressMatch(not_named_ports=tuple(f"n:{name}" for name in names))
+def not_named(*names: str) -> SideMatch:
+    return SideMatch(not_named_ports=tuple(f"n:{name}" for name in names))
 
 
 def begin_of(header: Packet, length: int, protocol: int) -> list[Packet]:
@@ -76,10 +77,10 @@ def sctp(port: int, length: int = 12) -> list[Packet]:
 WEB = entry(0, DENY, destination=named("web"))
 WEB_FROM_TEN = entry(0, DENY, source=source("10.0.0.0/8"), destination=named("web"))
 NOT_WEB = entry(0, DENY, destination=not_named("web"))
-WEB_OR_22 = entry(0, DENY, protocol=6, destination=AddressMatch(ports=ports(22), named_ports=("n:web",)))
-NEITHER = entry(0, DENY, protocol=6, destination=AddressMatch(not_ports=ports(22), not_named_ports=("n:web",)))
-DNS_OR_9 = entry(0, DENY, protocol=17, destination=AddressMatch(ports=ports(9), named_ports=("n:dns",)))
-CLIENT_TO_22 = entry(0, DENY, protocol=6, source=named("client"), destination=AddressMatch(ports=ports(22)))
+WEB_OR_22 = entry(0, DENY, protocol=6, destination=SideMatch(ports=ports(22), named_ports=("n:web",)))
+NEITHER = entry(0, DENY, protocol=6, destination=SideMatch(not_ports=ports(22), not_named_ports=("n:web",)))
+DNS_OR_9 = entry(0, DENY, protocol=17, destination=SideMatch(ports=ports(9), named_ports=("n:dns",)))
+CLIENT_TO_22 = entry(0, DENY, protocol=6, source=named("client"), destination=SideMatch(ports=ports(22)))
 LATER = v4(OTHER, Raw(b"x" * 16), proto=6, frag=10)
 LATER6 = v6(OTHER6, IPv6ExtHdrFragment(offset=5, nh=6), Raw(b"x" * 16))
 
@@ -163,8 +164,8 @@ def test_named_port(raw: RawDriver, cable: Wire, item: Entry, packets: list[Pack
 
 BOTH_WAYS = {
     "protocol": 6,
-    "source": AddressMatch(ports=ports((1, 100)), named_ports=("n:client",)),
-    "destination": AddressMatch(ports=ports(22, 80), named_ports=("n:web", "n:admin")),
+    "source": SideMatch(ports=ports((1, 100)), named_ports=("n:client",)),
+    "destination": SideMatch(ports=ports(22, 80), named_ports=("n:web", "n:admin")),
 }
 
 

@@ -9,7 +9,7 @@ from scapy.packet import Packet, Raw
 
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.policy.resources import Failsafe, IcmpMatch
-from enforcer.policy.ruletable import AddressMatch, Entry
+from enforcer.policy.ruletable import Entry
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,
@@ -47,6 +47,7 @@ from tests.kernel.raw_support import (
     RawDriver,
     raw_fixture,  # noqa: F401  # pytest finds fixtures where they are imported
 )
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -98,25 +99,25 @@ VERDICTS = [
     ("40 ports: none", [entry(0, DENY, protocol=17, destination=MANY_PORTS)], v4(OTHER, udp(1080)), FELL_THROUGH),
     (
         "a negated port",
-        [entry(0, DENY, protocol=17, source=AddressMatch(not_ports=ports(7)))],
+        [entry(0, DENY, protocol=17, source=SideMatch(not_ports=ports(7)))],
         v4(OTHER, udp(9, sport=7)),
         FELL_THROUGH,
     ),
     (
         "all but a negated port",
-        [entry(0, DENY, protocol=17, source=AddressMatch(not_ports=ports(7)))],
+        [entry(0, DENY, protocol=17, source=SideMatch(not_ports=ports(7)))],
         v4(OTHER, udp(9, sport=8)),
         DENIED,
     ),
     (
         "a net less a negated net: inside",
-        [entry(0, DENY, source=AddressMatch(nets=nets("192.0.2.0/24"), not_nets=nets(f"{OTHER}/32")))],
+        [entry(0, DENY, source=SideMatch(nets=nets("192.0.2.0/24"), not_nets=nets(f"{OTHER}/32")))],
         v4(OTHER, udp(9)),
         FELL_THROUGH,
     ),
     (
         "a net less a negated net: outside",
-        [entry(0, DENY, source=AddressMatch(nets=nets("192.0.2.0/24"), not_nets=nets(f"{OTHER}/32")))],
+        [entry(0, DENY, source=SideMatch(nets=nets("192.0.2.0/24"), not_nets=nets(f"{OTHER}/32")))],
         v4("192.0.2.6", udp(9)),
         DENIED,
     ),

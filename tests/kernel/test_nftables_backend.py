@@ -20,7 +20,7 @@ from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Backend, Direction
 from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.resources import FelixConfiguration
-from enforcer.policy.ruletable import AddressMatch, RuleTable
+from enforcer.policy.ruletable import RuleTable
 from tests.kernel.iptables_plans import (
     ALLOW,
     DENY,
@@ -51,6 +51,7 @@ from tests.kernel.iptables_support import (
     v4,
 )
 from tests.kernel.raw_support import RawDriver, ruleset
+from tests.support.entries import SideMatch
 
 pytestmark = pytest.mark.needs_root
 
@@ -68,9 +69,9 @@ WHOLE = table(
     entry(0, LOG, protocol=17, destination=dport(53)),
     entry(1, DENY, source=FROM_LIST),
     entry(2, PASS, tier="security", protocol=1),
-    entry(3, DENY, protocol=6, destination=AddressMatch(ports=dport(22).ports, named_ports=("n:web",))),
-    entry(4, ALLOW, destination=AddressMatch(not_named_ports=("n:web",))),
-    egress=(entry(0, DENY, direction=Direction.EGRESS, destination=AddressMatch(not_ip_set="s:deny")),),
+    entry(3, DENY, protocol=6, destination=SideMatch(ports=dport(22).ports, named_ports=("n:web",))),
+    entry(4, ALLOW, destination=SideMatch(not_named_ports=("n:web",))),
+    egress=(entry(0, DENY, direction=Direction.EGRESS, destination=SideMatch(not_ip_set="s:deny")),),
     sets=[DENY_LIST],
     port_sets=[port_set("web", ("10.10.10.10", 80), ("2001:db8:1::10", 80))],
     **FAILSAFES,

@@ -21,8 +21,9 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, Plan, PlannedEntry
 from enforcer.policy.resources import Failsafe
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import IpSet, RuleTable
 from tests.kernel.conftest import NetnsPair
+from tests.support.entries import SideMatch, entry_of
 
 SENTINEL_TYPE = 0x88B5  # IEEE 802 local experimental
 
@@ -39,7 +40,7 @@ def interface_plan(
 ) -> InterfacePlan:
     sets = {f"s:{number}": IpSet(f"s:{number}", "", Nets.of(cidrs)) for number, cidrs in enumerate(lists)}
     entries = tuple(
-        Entry(f"{prefix}{number}", Action.DENY, source=AddressMatch(ip_set=f"s:{number}"))
+        entry_of(f"{prefix}{number}", Action.DENY, source=SideMatch(ip_set=f"s:{number}"))
         for number in range(len(lists))
     )
     table = RuleTable(interface, "hep", entries, failsafe_inbound=failsafe, sets=sets)

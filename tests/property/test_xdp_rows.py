@@ -1,7 +1,7 @@
 """The XDP program's maps, read as the program reads them, answer what walking the entries one by one does.
 
-The walk is written here from what an entry means; a thing that is not known makes an entry ambiguous, and XDP passes
-what it doubts.
+The walk is written here from what an entry means; what is not known makes an entry indeterminate, and XDP passes
+what it cannot determine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from enforcer.model.nets import IPAddress, IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import InterfacePlan
 from enforcer.planning.xdp_capability import held
-from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
+from enforcer.policy.conditions import Icmp
+from enforcer.policy.resources import Failsafe, PortRange
+from enforcer.policy.ruletable import Entry, PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of, names_of, said_by
 from tests.support.examples import examples
 from tests.support.ruletables import ADDRESSES, Packet, packets, rule_tables
 from tests.unit.enforcer.backends.xdp_twin import Twin
@@ -32,11 +34,11 @@ NAMED_FOR_NOTHING = RuleTable(
     "eth0",
     "endpoint",
     (
-        Entry(
+        entry_of(
             "entry0",
             Action.DENY,
             protocol=6,
-            destination=AddressMatch(not_ports=(PortRange(22, 22),), not_named_ports=("n:none",)),
+            destination=SideMatch(not_ports=(PortRange(22, 22),), not_named_ports=("n:none",)),
         ),
     ),
     port_sets={"n:none": PortSet("n:none", "none", 6, ())},
@@ -108,44 +110,33 @@ def failsafe(item: Failsafe, side: int, packet: Packet) -> str:
 
 def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
     """Whether an entry matches: no, if anything that is known says so; in doubt, if it asks for what is not."""
-    sides = ((entry.source, packet.source), (entry.destination, packet.destination))
-    if is_of_another_family(entry, packet.family):
+    said = said_by(entry)
+    sides = ((said.source, packet.source), (said.destination, packet.destination))
+    if packet.family not in entry.families:
         return NO
-    asks_ports = any(
-        side.ports or side.not_ports or side.named_ports or side.not_named_ports
-        for side in (entry.source, entry.destination)
-    )
-    icmp = [(item, wanted) for item, wanted in ((entry.icmp, True), (entry.not_icmp, False)) if item is not None]
-    if packet.protocol is None and (entry.protocol is not None or entry.not_protocol is not None or asks_ports or icmp):
+    asks_ports = any(side.ports or side.not_ports or names_of(side) for side in said.sides)
+    asks_protocol = said.protocol is not None or said.not_protocol is not None
+    if packet.protocol is None and (asks_protocol or asks_ports or said.types):
         return INDETERMINATE  # whatever its addresses: raw asks for the protocol before it looks into sets
     if not all(address_holds(*side, table) for side in sides):
         return NO
     if packet.protocol is None:
         return YES
-    if packet.protocol == entry.not_protocol or entry.protocol not in (None, packet.protocol):
+    if packet.protocol == said.not_protocol or said.protocol not in (None, packet.protocol):
         return NO
-    typed = [(item, wanted) for item, wanted in icmp if item.type is not None]
     if packet.protocol in (6, 17, 132):
         if packet.ports is None:
             return INDETERMINATE if asks_ports else YES
-        ends = zip((entry.source, entry.destination), (packet.source, packet.destination), packet.ports, strict=True)
+        ends = zip(said.sides, (packet.source, packet.destination), packet.ports, strict=True)
         return YES if all(port_holds(*end, packet.protocol, table) for end in ends) else NO
-    if any(side.ports or side.named_ports for side in (entry.source, entry.destination)):
+    if any(side.ports or side.named_ports for side in said.sides):
         return NO
-    if typed and packet.icmp is None:
+    if said.types and packet.icmp is None:
         return INDETERMINATE
-    return YES if all(icmp_holds(item, packet.icmp) == wanted for item, wanted in typed) else NO
+    return YES if all(icmp_holds(item, packet.icmp) != item.negated for item in said.types) else NO
 
 
-def is_of_another_family(entry: Entry, family: int) -> bool:
-    typed = any(item is not None and item.type is not None for item in (entry.icmp, entry.not_icmp))
-    if entry.ip_version not in (None, family) or (typed and {1: 4, 58: 6}.get(entry.protocol or 0) != family):
-        return True
-    lists = [nets for side in (entry.source, entry.destination) for nets in (side.nets, side.not_nets) if nets]
-    return any(all(net.version != family for net in nets) for nets in lists)
-
-
-def address_holds(match: AddressMatch, address: IPAddress, table: RuleTable) -> bool:
+def address_holds(match: SideMatch, address: IPAddress, table: RuleTable) -> bool:
     return (
         (not match.nets or among(address, match.nets))
         and not among(address, match.not_nets)
@@ -158,7 +149,7 @@ def among(address: IPAddress, nets: Iterable[IPNetwork] | Nets) -> bool:
     return any(address in net for net in nets)
 
 
-def port_holds(match: AddressMatch, address: IPAddress, port: int, protocol: int, table: RuleTable) -> bool:
+def port_holds(match: SideMatch, address: IPAddress, port: int, protocol: int, table: RuleTable) -> bool:
     def listed(ranges: tuple[PortRange, ...], names: tuple[str, ...]) -> bool:
         sets = (table.port_sets[name] for name in names)
         return any(port in item for item in ranges) or any(
@@ -169,6 +160,6 @@ def port_holds(match: AddressMatch, address: IPAddress, port: int, protocol: int
     return wanted and not listed(match.not_ports, match.not_named_ports)
 
 
-def icmp_holds(item: IcmpMatch, found: tuple[int, int] | None) -> bool:
+def icmp_holds(item: Icmp, found: tuple[int, int] | None) -> bool:
     assert found is not None
     return item.type == found[0] and item.code in (None, found[1])

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from dossim.packet.parse import internet_checksum
 from enforcer.model.nets import IPNetwork
-from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.policy.conditions import Icmp
+from enforcer.policy.resources import Failsafe, PortRange
+from enforcer.policy.ruletable import Entry, RuleTable
+from tests.support.entries import SideMatch, names_of, said_by
 from tests.support.frames import (
     BROADCAST_MAC,
     GROUP_MAC,
@@ -83,17 +85,16 @@ def frames_aimed_at(table: RuleTable, *, max_size: int = 200) -> st.SearchStrate
 
 
 def _aim_at_entry(entry: Entry, table: RuleTable, rng: random.Random) -> Aim:
-    names = [name for side in (entry.source, entry.destination) for name in (*side.named_ports, *side.not_named_ports)]
-    protocols = [number for number in (entry.protocol, entry.not_protocol) if number is not None]
-    protocols += [table.port_sets[name].protocol for name in names]
-    types = [item for item in (entry.icmp, entry.not_icmp) if item is not None and item.type is not None]
+    said = said_by(entry)
+    protocols = [number for number in (said.protocol, said.not_protocol) if number is not None]
+    protocols += [table.port_sets[name].protocol for side in said.sides for name in names_of(side)]
     return Aim(
-        _addresses(entry.source, table, rng),
-        _addresses(entry.destination, table, rng),
+        _addresses(said.source, table, rng),
+        _addresses(said.destination, table, rng),
         tuple(protocols),
-        _ports(entry.source, table),
-        _ports(entry.destination, table),
-        tuple(pair for item in types for pair in _around_type(item)),
+        _ports(said.source, table),
+        _ports(said.destination, table),
+        tuple(pair for item in said.types for pair in _around_type(item)),
     )
 
 
@@ -121,13 +122,12 @@ def _together(aims: Sequence[Aim]) -> Aim:
     )
 
 
-def _addresses(match: AddressMatch, table: RuleTable, rng: random.Random) -> dict[int, tuple[bytes, ...]]:
+def _addresses(match: SideMatch, table: RuleTable, rng: random.Random) -> dict[int, tuple[bytes, ...]]:
     nets = [*match.nets, *match.not_nets]
     for name in filter(None, (match.ip_set, match.not_ip_set)):
         members = list(table.sets[name].nets)
         nets += rng.sample(members, min(MEMBERS_LOOKED_AT, len(members)))
-    names = (*match.named_ports, *match.not_named_ports)
-    named = [address for name in names for address, _ in table.port_sets[name].members]
+    named = [address for name in names_of(match) for address, _ in table.port_sets[name].members]
     return {
         version: (
             *_edges_of(net for net in nets if net.version == version),
@@ -147,10 +147,9 @@ def _edges_of(nets: Iterable[IPNetwork]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _ports(match: AddressMatch, table: RuleTable) -> tuple[int, ...]:
+def _ports(match: SideMatch, table: RuleTable) -> tuple[int, ...]:
     ranges: list[PortRange] = [*match.ports, *match.not_ports]
-    names = (*match.named_ports, *match.not_named_ports)
-    ranges += [PortRange(port, port) for name in names for _, port in table.port_sets[name].members]
+    ranges += [PortRange(port, port) for name in names_of(match) for _, port in table.port_sets[name].members]
     return _edges([(item.first, item.last) for item in ranges], 0xFFFF)
 
 
@@ -159,8 +158,8 @@ def _edges(ranges: Iterable[tuple[int, int]], last: int) -> tuple[int, ...]:
     return tuple(value for value in dict.fromkeys(values) if 0 <= value <= last)
 
 
-def _around_type(icmp: IcmpMatch) -> Iterator[tuple[int, int]]:
-    kind, code = icmp.type or 0, icmp.code or 0
+def _around_type(icmp: Icmp) -> Iterator[tuple[int, int]]:
+    kind, code = icmp.type, icmp.code or 0
     yield from ((kind, code), (kind, code), (kind, (code + 1) % 256), ((kind + 1) % 256, code))
 
 

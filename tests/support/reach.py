@@ -19,8 +19,10 @@ from dossim.predict import predict
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Action, Backend, Direction, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.resources import Failsafe, IcmpMatch
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.policy.conditions import Icmp
+from enforcer.policy.resources import Failsafe
+from enforcer.policy.ruletable import Entry, RuleTable
+from tests.support.entries import Said, SideMatch, names_of, said_by
 from tests.support.frames import ME4, ME6, PORTS, SOURCES4, SOURCES6, ethernet, ipv4, ipv6, segment
 
 CANDIDATES, KEPT_OUTSIDE, BESIDE = 24, 2, 6
@@ -107,7 +109,7 @@ def sent(table: RuleTable, seed: int = 0) -> list[bytes]:
         _candidate(rng, entry, table, version).packet()
         for entry in table.egress
         for version in (4, 6)
-        if entry.ip_version in (None, version)
+        if version in entry.families
         for _ in range(4)
     ]
 
@@ -129,37 +131,37 @@ def _candidate(rng: random.Random, entry: Entry, table: RuleTable, version: int)
     """Own and neighbouring values of the entry, put together at random."""
     inbound = entry.direction is Direction.INGRESS
     usual, mine = USUAL_SOURCES[version], ME[version]
+    said = said_by(entry)
     return Point(
         version,
-        _choose_address(rng, entry.source, table, version, usual if inbound else mine),
-        _choose_address(rng, entry.destination, table, version, mine if inbound else usual),
-        _choose_protocol(rng, entry, table, version),
-        (_choose_port(rng, entry.source, table), _choose_port(rng, entry.destination, table)),
-        _choose_icmp(rng, entry),
+        _choose_address(rng, said.source, table, version, usual if inbound else mine),
+        _choose_address(rng, said.destination, table, version, mine if inbound else usual),
+        _choose_protocol(rng, said, table, version),
+        (_choose_port(rng, said.source, table), _choose_port(rng, said.destination, table)),
+        _choose_icmp(rng, said),
         rng.randrange(9) if rng.randrange(16) == 0 else None,
     )
 
 
-def _choose_address(rng: random.Random, match: AddressMatch, table: RuleTable, version: int, usual: Values) -> int:
+def _choose_address(rng: random.Random, match: SideMatch, table: RuleTable, version: int, usual: Values) -> int:
     edges = _address_edges(rng, match, table, version)
     return rng.choice([*edges, *usual]) if rng.randrange(3) else rng.choice(usual)
 
 
-def _choose_protocol(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> int:
-    wanted = [entry.protocol] if entry.protocol is not None else [6, 17]
-    for match in (entry.source, entry.destination):
-        wanted += [table.port_sets[name].protocol for name in (*match.named_ports, *match.not_named_ports)]
-    return rng.choice(_other_protocols(entry, version)) if rng.randrange(6) == 0 else rng.choice(wanted)
+def _choose_protocol(rng: random.Random, said: Said, table: RuleTable, version: int) -> int:
+    wanted = [said.protocol] if said.protocol is not None else [6, 17]
+    for match in said.sides:
+        wanted += [table.port_sets[name].protocol for name in names_of(match)]
+    return rng.choice(_other_protocols(said, version)) if rng.randrange(6) == 0 else rng.choice(wanted)
 
 
-def _choose_port(rng: random.Random, match: AddressMatch, table: RuleTable) -> int:
+def _choose_port(rng: random.Random, match: SideMatch, table: RuleTable) -> int:
     return rng.choice(_port_edges(match, table) or PORTS)
 
 
-def _choose_icmp(rng: random.Random, entry: Entry) -> tuple[int, int]:
-    wanted = [icmp for icmp in (entry.icmp, entry.not_icmp) if icmp is not None and icmp.type is not None]
-    chosen = rng.choice(wanted) if wanted else IcmpMatch(8, 0)
-    kind, code = chosen.type or 0, chosen.code or 0
+def _choose_icmp(rng: random.Random, said: Said) -> tuple[int, int]:
+    chosen = rng.choice(said.types) if said.types else Icmp(8, 0)
+    kind, code = chosen.type, chosen.code or 0
     return (kind + rng.choice((0, 0, 0, 1))) % 256, (code + rng.choice((0, 0, 1))) % 256
 
 
@@ -168,11 +170,12 @@ def _choose_icmp(rng: random.Random, entry: Entry) -> tuple[int, int]:
 
 def _beside(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
     """The point with one thing moved to, or over, each edge of the entry and of the failsafes."""
-    yield from (replace(point, source=at) for at in _address_edges(rng, entry.source, table, point.version))
-    yield from (replace(point, destination=at) for at in _address_edges(rng, entry.destination, table, point.version))
-    yield from (replace(point, protocol=other) for other in _other_protocols(entry, point.version))
-    yield from (replace(point, ports=(at, point.ports[1])) for at in _port_edges(entry.source, table))
-    yield from (replace(point, ports=(point.ports[0], at)) for at in _port_edges(entry.destination, table))
+    said = said_by(entry)
+    yield from (replace(point, source=at) for at in _address_edges(rng, said.source, table, point.version))
+    yield from (replace(point, destination=at) for at in _address_edges(rng, said.destination, table, point.version))
+    yield from (replace(point, protocol=other) for other in _other_protocols(said, point.version))
+    yield from (replace(point, ports=(at, point.ports[1])) for at in _port_edges(said.source, table))
+    yield from (replace(point, ports=(point.ports[0], at)) for at in _port_edges(said.destination, table))
     if point.protocol in (ICMP, ICMPV6):
         kind, code = point.icmp
         yield from (replace(point, icmp=(at % 256, code)) for at in (kind - 1, kind + 1))
@@ -201,16 +204,18 @@ def _at_failsafe(point: Point, entry: Entry, failsafe: Failsafe, ports: tuple[in
 # --- edges ----------------------------------------------------------------------------------------------------------
 
 
-def _address_edges(rng: random.Random, match: AddressMatch, table: RuleTable, version: int) -> list[int]:
+def _address_edges(rng: random.Random, match: SideMatch, table: RuleTable, version: int) -> list[int]:
     """First and last addresses of the match's nets, and the neighbours outside; of a large set some nets."""
     nets = [net for net in (*match.nets, *match.not_nets) if net.version == version]
     for name in filter(None, (match.ip_set, match.not_ip_set)):
         members = [net for net in table.sets[name].nets if net.version == version]
         nets += rng.sample(members, min(4, len(members)))
-    named = (*match.named_ports, *match.not_named_ports)
     edges = [edge for net in nets for edge in _net_edges(net)]
     edges += [
-        int(address) for name in named for address, _ in table.port_sets[name].members if address.version == version
+        int(address)
+        for name in names_of(match)
+        for address, _ in table.port_sets[name].members
+        if address.version == version
     ]
     return list(dict.fromkeys(edges))
 
@@ -219,15 +224,14 @@ def _net_edges(net: IPNetwork) -> list[int]:
     return _within(_around(int(net.network_address), int(net.broadcast_address)), LAST_ADDRESS[net.version])
 
 
-def _port_edges(match: AddressMatch, table: RuleTable) -> list[int]:
+def _port_edges(match: SideMatch, table: RuleTable) -> list[int]:
     ranges = [(item.first, item.last) for item in (*match.ports, *match.not_ports)]
-    named = (*match.named_ports, *match.not_named_ports)
-    ranges += [(port, port) for name in named for _, port in table.port_sets[name].members]
+    ranges += [(port, port) for name in names_of(match) for _, port in table.port_sets[name].members]
     return _within((edge for item in ranges for edge in _around(*item)), 0xFFFF)
 
 
-def _other_protocols(entry: Entry, version: int) -> list[int]:
-    unwanted = [entry.not_protocol] if entry.not_protocol is not None else []
+def _other_protocols(said: Said, version: int) -> list[int]:
+    unwanted = [said.not_protocol] if said.not_protocol is not None else []
     return list(dict.fromkeys([6, 17, 132, ICMP_OF[version], OTHER_PROTOCOL, *unwanted]))
 
 

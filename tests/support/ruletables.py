@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from enforcer.model.nets import IPAddress, Nets
 from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of, said_by
 
 ADDRESSES = {
     4: tuple(map(ip_address, ("10.0.0.1", "10.0.0.2", "10.1.0.1", "192.0.2.1", "255.255.255.255"))),
@@ -54,16 +55,16 @@ class Packet:
 
 
 @st.composite
-def packets(draw: st.DrawFn, aims: Sequence[Entry] = (Entry("", Action.DENY),)) -> Packet:
+def packets(draw: st.DrawFn, aims: Sequence[Entry] = (entry_of("", Action.DENY),)) -> Packet:
     """A packet of the kind that one of the entries asks for, mostly. Only IPv6 hides its protocol."""
     aim = draw(st.sampled_from(aims))
-    usual = FAMILY_OF_ICMP.get(aim.protocol or 0)
-    family = draw(st.sampled_from((usual, usual, aim.ip_version))) or draw(st.sampled_from((4, 6)))
+    said = said_by(aim)
+    usual = FAMILY_OF_ICMP.get(said.protocol or 0)
+    only = aim.families[0] if len(aim.families) == 1 else None
+    family = draw(st.sampled_from((usual, usual, only))) or draw(st.sampled_from((4, 6)))
     address, port = st.sampled_from(ADDRESSES[family]), st.sampled_from(PORTS)
-    protocols = [*PROTOCOLS, *[aim.protocol] * 8] if aim.protocol is not None else PROTOCOLS
-    asked = [
-        (item.type, code) for item in (aim.icmp, aim.not_icmp) if item and item.type for code in (item.code or 0, 7)
-    ]
+    protocols = [*PROTOCOLS, *[said.protocol] * 8] if said.protocol is not None else PROTOCOLS
+    asked = [(item.type, code) for item in said.types for code in (item.code or 0, 7)]
     icmp = st.sampled_from([*asked, *((kind, 0) for kind in TYPES)])
     return Packet(
         draw(address),
@@ -79,7 +80,7 @@ def rule_tables(draw: st.DrawFn) -> RuleTable:
     """Tables of a few entries that ask for all there is, some of them behind many that match nothing."""
     entries = draw(st.lists(entries_of_any_kind(), min_size=1, max_size=8))
     tiers = sorted(draw(st.sampled_from(TIERS)) for _ in entries)
-    idle = [Entry("", Action.DENY, "first", source=AddressMatch(nets=(ip_network("192.0.2.255/32"),)))]
+    idle = [entry_of("", Action.DENY, "first", source=SideMatch(nets=(ip_network("192.0.2.255/32"),)))]
     behind = idle * draw(st.sampled_from((0, 0, 0, 0, 58, 63, 64, 122, 128, 300, 505, 512)))
     named = [*behind, *(replace(entry, tier=tier) for entry, tier in zip(entries, tiers, strict=True))]
     nets = st.lists(st.sampled_from(NETS), max_size=3).map(Nets.of)
@@ -99,7 +100,7 @@ def entries_of_any_kind(draw: st.DrawFn) -> Entry:
     protocol = draw(st.sampled_from((None, None, 6, 6, 17, 132, 1, 1, 58, 58, 47)))
     icmp = st.none() if protocol not in (1, 58) else st.one_of(st.none(), _icmp())
     numbers, names = protocol in (6, 17, 132), protocol in (None, 6, 17, 132)
-    return Entry(
+    return entry_of(
         "",
         draw(st.sampled_from((*[Action.DENY] * 4, Action.ALLOW, Action.PASS, Action.PASS, Action.LOG))),
         ip_version=draw(st.sampled_from((None, None, None, 4, 6))),
@@ -113,7 +114,7 @@ def entries_of_any_kind(draw: st.DrawFn) -> Entry:
 
 
 @st.composite
-def _sides(draw: st.DrawFn, *, numbers: bool, names: bool) -> AddressMatch:
+def _sides(draw: st.DrawFn, *, numbers: bool, names: bool) -> SideMatch:
     fields = ("nets", "not_nets", "ip_set", "not_ip_set", *_PORT_FIELDS, *_PORT_FIELDS)
     asks = draw(st.sets(st.sampled_from(fields), max_size=draw(st.sampled_from((0, 0, 1, 2, 3)))))
     nets = st.lists(st.sampled_from(NETS), min_size=1, max_size=3).map(tuple)
@@ -125,7 +126,7 @@ def _sides(draw: st.DrawFn, *, numbers: bool, names: bool) -> AddressMatch:
         how |= {"ports": ranges, "not_ports": ranges}
     if names:
         how |= {"named_ports": some, "not_named_ports": some}
-    return AddressMatch(**{field: draw(how[field]) for field in sorted(asks & how.keys())})
+    return SideMatch(**{field: draw(how[field]) for field in sorted(asks & how.keys())})
 
 
 _PORT_FIELDS = ("ports", "not_ports", "named_ports", "not_named_ports")

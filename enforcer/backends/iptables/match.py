@@ -1,4 +1,4 @@
-"""From one side of an entry to what raw rules can match. Pure.
+"""From the conditions of an entry to what raw rules can match. Pure.
 
 A rule has room for one literal net on each side; more than one, or one beside a negated one, become an ipset named by
 its content. Ports come 15 to a multiport match, and all matches of a rule must hold. So a longer list is turned round:
@@ -8,21 +8,23 @@ Named ports are ipsets of address, protocol and port. A port may be wanted by nu
 can say: that side has two alternatives, numbers first. They overlap, and need not be disjoint where the first rule that
 matches decides the packet; after a Log evaluation goes on, so there the second excludes what the first matches.
 
-Numbers and names differ for a packet whose port cannot be read. multiport drops it there and then when it is not a
-fragment and fewer than four octets of transport are there ("hotdrop"), and never matches a later fragment, negated or
-not. A set just does not hold it (TCP below 20 octets, UDP 8, SCTP 12, later fragments), so that a negated set match
-holds. Numbers are asked before names in every rule, and the first rule of an entry asks for all numbers the entry has:
-so **an entry with any port number drops what is too short for multiport and never matches a later fragment, whatever
-names it has besides**; one with names only treats both as packets without a port.
+Numbers and names differ for a packet whose port cannot be read. multiport hotdrops it (drops it there and then) when it
+is not a fragment and fewer than four bytes of transport are there, and never matches a later fragment, negated or not.
+A set just does not hold it (TCP below 20 bytes, UDP 8, SCTP 12, later fragments), so that a negated set match holds.
+Every rule matches on numbers before names, and the first rule of an entry on all numbers the entry has: so **an entry
+with any port number drops what is too short for multiport and never matches a later fragment, whatever names it has
+besides**; one with names only treats both as packets without a port.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 
 from enforcer.backends.iptables.rules import (
     PORT_SLOTS,
+    IcmpType,
     Match,
     PortMember,
     PortsMatch,
@@ -31,12 +33,13 @@ from enforcer.backends.iptables.rules import (
     SetType,
 )
 from enforcer.backends.netfilter import sets as netfilter
-from enforcer.backends.netfilter.entries import lets_go
+from enforcer.backends.netfilter.entries import lets_go, of_family
 from enforcer.backends.netfilter.ports import LAST_PORT, merged_ports
 from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
+from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol, unhandled
 from enforcer.policy.resources import PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
 
 
 class SetRegistry(netfilter.SetRegistry[SetSpec]):
@@ -76,42 +79,53 @@ class PortTest:
         return PortTest(self.numbers + other.numbers, self.names + other.names)
 
 
-@dataclass(frozen=True)
-class SideMatch:
-    """What one side of a packet must be: at most one literal net, matches, and one of the port tests."""
+@dataclass
+class EntryMatch:
+    """What the rules of an entry match on in one family, in the order in which a rule of the kernel's does. Each rule
+    has one of the ``ports``; a literal net is (net, negated).
+    """
 
-    net: IPNetwork | None = None
-    inverted: bool = False
-    sets: tuple[Match, ...] = ()
+    literals: dict[Side, tuple[IPNetwork, bool]] = field(default_factory=dict)
+    protocol: Protocol | None = None
+    sets: list[Match] = field(default_factory=list)
     ports: tuple[PortTest, ...] = (PortTest(),)
+    icmp: list[Match] = field(default_factory=list)
+
+    def literal(self, side: Side) -> tuple[IPNetwork | None, bool]:
+        """The net of one side; that of every address is none, and a negated one never gets here."""
+        net, negated = self.literals.get(side, (None, False))
+        return (net, negated) if net is not None and net.prefixlen else (None, False)
 
 
-def side_of(side: Side, entry: Entry, table: RuleTable, version: int, sets: SetRegistry) -> SideMatch:
-    """One side of an entry, for one family."""
-    match = entry.source if side is Side.SOURCE else entry.destination
-    nets, not_nets = _of_family(match.nets, version), _of_family(match.not_nets, version)
-    found: list[Match] = []
-    literal: IPNetwork | None = None
-    lenient = lets_go(entry)
-    if match.ip_set is not None:
-        found.append(SetMatch(sets.selector(table.sets[match.ip_set], version, lenient=lenient), side))
-    if match.not_ip_set is not None:
-        # Denying what is not in the set is the other way round: a larger set matches less.
-        name = sets.selector(table.sets[match.not_ip_set], version, lenient=not lenient)
-        found.append(SetMatch(name, side, inverted=True))
-    if len(nets) == 1:
-        literal = nets[0]
-    elif nets:
-        found.append(SetMatch(sets.literal(nets, version), side))
-    inverted = literal is None and len(not_nets) == 1
-    if inverted:
-        literal = not_nets[0]
-    elif not_nets:
-        found.append(SetMatch(sets.literal(not_nets, version), side, inverted=True))
-    if literal is not None and literal.prefixlen == 0:
-        literal = None  # every address; a negated one does not get here
-    ports = _port_tests(side, match, entry, _NamedPorts(side, table, version, sets))
-    return SideMatch(literal, inverted and literal is not None, tuple(found), ports)
+def match_of(entry: Entry, table: RuleTable, version: int, sets: SetRegistry) -> EntryMatch:
+    """The conditions of an entry, for a family that it is for."""
+    found = EntryMatch()
+    # Denying what is not in a set is the other way round: a larger set matches less.
+    lenient = {negated: lets_go(entry) is not negated for negated in (False, True)}
+    for condition in entry.conditions:
+        match condition:
+            case Protocol():
+                # There is room for one. Beside a positive one, a negated one of another number says nothing more.
+                if found.protocol is None or found.protocol.negated:
+                    found.protocol = condition
+            case InSet(side, name, negated):
+                set_name = sets.selector(table.sets[name], version, lenient=lenient[negated])
+                found.sets.append(SetMatch(set_name, side, negated))
+            case InNets(side, nets, negated):
+                own = of_family(nets, version)
+                if len(own) == 1 and side not in found.literals:
+                    found.literals[side] = (own[0], negated)
+                else:
+                    found.sets.append(SetMatch(sets.literal(own, version), side, negated))
+            case Ports(side, ranges, names, negated):
+                members = _NamedPorts(side, table, version, sets).match(names, lenient[negated], negated)
+                tests = _unwanted(side, ranges, members) if negated else _wanted(side, ranges, members, entry.action)
+                found.ports = tuple(one + other for one, other in product(found.ports, tests))
+            case Icmp(kind, code, negated):
+                found.icmp.append(IcmpType(kind, code, negated))
+            case _:
+                raise unhandled(condition, f"iptables cannot enforce {entry.name}: it")
+    return found
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ class _NamedPorts:
     version: int
     sets: SetRegistry
 
-    def match(self, ids: Sequence[str], *, lenient: bool, inverted: bool = False) -> tuple[Match, ...]:
+    def match(self, ids: Sequence[str], lenient: bool, inverted: bool) -> tuple[Match, ...]:
         if not ids:
             return ()
         items = [self.table.port_sets[item] for item in ids]
@@ -131,19 +145,15 @@ class _NamedPorts:
         return (SetMatch(name, self.side, inverted, port=True),)
 
 
-def _port_tests(side: Side, match: AddressMatch, entry: Entry, named: _NamedPorts) -> tuple[PortTest, ...]:
-    """The alternatives for the port of one side, never none."""
-    lenient = lets_go(entry)
-    wanted: list[PortTest] = []
-    if match.ports:
-        wanted.append(PortTest(numbers=port_matches(side, match.ports)))
-    if match.named_ports:
-        others = _negated_ports(side, match.ports) if entry.action is Action.LOG else ()
-        wanted.append(PortTest(others, named.match(match.named_ports, lenient=lenient)))
-    unwanted = PortTest(
-        _negated_ports(side, match.not_ports), named.match(match.not_named_ports, lenient=not lenient, inverted=True)
-    )
-    return tuple(item + unwanted for item in wanted or [PortTest()])
+def _wanted(side: Side, ranges: Sequence[PortRange], names: tuple[Match, ...], action: Action) -> tuple[PortTest, ...]:
+    """The alternatives for a port that is wanted: by number, by name."""
+    by_number = (PortTest(numbers=port_matches(side, ranges)),) if ranges else ()
+    others = _negated_ports(side, ranges) if action is Action.LOG else ()
+    return (*by_number, PortTest(others, names)) if names else by_number
+
+
+def _unwanted(side: Side, ranges: Sequence[PortRange], names: tuple[Match, ...]) -> tuple[PortTest, ...]:
+    return (PortTest(_negated_ports(side, ranges), names),)
 
 
 def port_matches(side: Side, ports: Sequence[PortRange]) -> tuple[Match, ...]:
@@ -184,7 +194,3 @@ def _complement(ports: Sequence[PortRange]) -> list[PortRange]:
 
 def _slots(ports: PortRange) -> int:
     return 1 if ports.first == ports.last else 2
-
-
-def _of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
-    return [net for net in nets if net.version == version]

@@ -22,22 +22,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
 
 from enforcer.backends.iptables.accept import accept_chains
 from enforcer.backends.iptables.match import (
+    EntryMatch,
     PortTest,
     SetRegistry,
-    SideMatch,
+    match_of,
     port_matches,
-    side_of,
 )
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
     FAMILIES,
     Chain,
     Comment,
-    IcmpType,
     Jump,
     Limit,
     Log,
@@ -51,7 +49,7 @@ from enforcer.backends.iptables.rules import (
     Target,
     Verdict,
 )
-from enforcer.backends.netfilter.entries import cannot_match, log_prefix, name_parts, unsupported
+from enforcer.backends.netfilter.entries import log_prefix, name_parts, unsupported
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
 from enforcer.backends.netfilter.sets import too_large
 from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit
@@ -59,7 +57,6 @@ from enforcer.backends.netfilter.ways import WAYS, Way, failsafe_groups
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend, Direction, Side
 from enforcer.planning.plan import Plan
-from enforcer.policy.resources import IcmpMatch
 from enforcer.policy.ruletable import Entry, RuleTable
 
 
@@ -181,34 +178,30 @@ class _Family:
             )
 
     def _entry_rules(self, entry: Entry, table: RuleTable) -> list[Rule]:
-        """The entry's rules in this family; none where it has no meaning or can match no packet."""
-        if cannot_match(entry, self.version):
+        """The entry's rules in this family; none where it is for the other or can match no packet."""
+        if self.version not in entry.families:
             return []
-        source = side_of(Side.SOURCE, entry, table, self.version, self.sets)
-        destination = side_of(Side.DESTINATION, entry, table, self.version, self.sets)
-        return [
-            self._entry_rule(entry, source, destination, one + other)
-            for one, other in product(source.ports, destination.ports)
-        ]
+        found = match_of(entry, table, self.version, self.sets)
+        return [self._entry_rule(entry, found, ports) for ports in found.ports]
 
-    def _entry_rule(self, entry: Entry, source: SideMatch, destination: SideMatch, ports: PortTest) -> Rule:
+    def _entry_rule(self, entry: Entry, found: EntryMatch, ports: PortTest) -> Rule:
+        source, not_source = found.literal(Side.SOURCE)
+        destination, not_destination = found.literal(Side.DESTINATION)
         return Rule(
             self._target(entry),
-            source=source.net,
-            not_source=source.inverted,
-            destination=destination.net,
-            not_destination=destination.inverted,
-            protocol=entry.not_protocol if entry.protocol is None else entry.protocol,
-            not_protocol=entry.protocol is None and entry.not_protocol is not None,
+            source=source,
+            not_source=not_source,
+            destination=destination,
+            not_destination=not_destination,
+            protocol=found.protocol.number if found.protocol else None,
+            not_protocol=found.protocol.negated if found.protocol else False,
             # Addresses before port numbers: multiport drops a packet too short to have ports, so it sees as few as can
             # be. Names after numbers: what multiport drops does not depend on them.
             matches=(
-                *source.sets,
-                *destination.sets,
+                *found.sets,
                 *ports.numbers,
                 *ports.names,
-                *_icmp_matches(entry.icmp, inverted=False),
-                *_icmp_matches(entry.not_icmp, inverted=True),
+                *found.icmp,
                 *self._limits(entry),
                 *comments(entry.name),
             ),
@@ -241,7 +234,3 @@ def _dispatch_rule(interface: str, way: Way, chain: str) -> Rule:
     if way.direction is Direction.INGRESS:
         return Rule(Jump(chain, goto=True), in_interface=interface)
     return Rule(Jump(chain, goto=True), out_interface=interface)
-
-
-def _icmp_matches(icmp: IcmpMatch | None, *, inverted: bool) -> list[Match]:
-    return [] if icmp is None or icmp.type is None else [IcmpType(icmp.type, icmp.code, inverted)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from enforcer.backends.netfilter.ports import PORT_PROTOCOLS
+from enforcer.model.errors import InternalError
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Action, Backend
+from enforcer.policy.conditions import ICMP, ICMPV6, Icmp, InNets, InSet, Ports, Protocol, unhandled
 from enforcer.policy.ruletable import Entry
 
-ICMP, ICMPV6 = 1, 58
-ICMP_OF_FAMILY = {4: ICMP, 6: ICMPV6}
 LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 
 
@@ -19,38 +19,28 @@ def lets_go(entry: Entry) -> bool:
     return entry.action in (Action.ALLOW, Action.PASS)
 
 
-def cannot_match(entry: Entry, version: int) -> bool:
-    """Whether the entry is not to be rendered for a family (Felix: ``FilterRuleToIPVersion``), or is a contradiction.
-
-    A list of nets, negated or not, that is all of the other family makes the entry one of that family.
-    """
-    sides = (entry.source, entry.destination)
-    lists = [nets for side in sides for nets in (side.nets, side.not_nets) if nets]
-    return (
-        entry.ip_version not in (None, version)
-        or any(not _of_family(nets, version) for nets in lists)
-        or any(net.version == version and net.prefixlen == 0 for side in sides for net in side.not_nets)
-        or (asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version])
-        or (entry.protocol is not None and entry.protocol == entry.not_protocol)
-    )
-
-
-def asks_icmp_type(entry: Entry) -> bool:
-    return any(icmp is not None and icmp.type is not None for icmp in (entry.icmp, entry.not_icmp))
-
-
-def _of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
-    return [net for net in nets if net.version == version]
-
-
 def unsupported(entry: Entry, backend: Backend) -> Iterator[str]:
     """Why the raw table cannot express an entry, a sentence for each fault. The validator lets no such entry pass."""
-    sides = (entry.source, entry.destination)
-    has_ports = any(side.ports or side.not_ports for side in sides)
-    if has_ports and entry.protocol not in PORT_PROTOCOLS:
-        yield f"{backend} cannot enforce {entry.name}: it matches ports, but no protocol that has ports; add one"
-    if asks_icmp_type(entry) and entry.protocol not in (ICMP, ICMPV6):
-        yield f"{backend} cannot enforce {entry.name}: it matches an ICMP type without 'protocol: ICMP' or 'ICMPv6'"
+    protocols = {item.number for item in entry.conditions if isinstance(item, Protocol) and not item.negated}
+    for condition in entry.conditions:
+        match condition:
+            case Ports(_, ranges) if ranges and not protocols & set(PORT_PROTOCOLS):
+                why = "it matches ports, but no protocol that has ports; add one"
+            case Icmp() if not protocols & {ICMP, ICMPV6}:
+                why = "it matches an ICMP type without 'protocol: ICMP' or 'ICMPv6'"
+            case Protocol() | InNets() | InSet() | Ports() | Icmp():
+                continue
+            case _:
+                raise unhandled(condition, f"{backend} cannot enforce {entry.name}: it")
+        yield f"{backend} cannot enforce {entry.name}: {why}"
+
+
+def of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
+    """The nets of one family. An entry is for a family only if it has some: none would be no condition."""
+    found = [net for net in nets if net.version == version]
+    if not found:
+        raise InternalError(f"nets of the other family alone in an entry that is for IPv{version}")
+    return found
 
 
 def name_parts(name: str, limit: int) -> list[str]:

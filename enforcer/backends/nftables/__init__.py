@@ -1,7 +1,7 @@
 """Untracked policy in nf_tables, instead of iptables raw: the same plan, the same semantics (docs/nftables.md).
 
-``render`` (pure) turns a plan into tables, with ``match`` for what an entry asks and ``expr`` for the words of the
-kernel; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kernel.nfnetlink` speaks with the kernel;
+``render`` (pure) turns a plan into tables, with ``match`` for an entry's conditions and ``expr`` for the kernel's
+expressions; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kernel.nfnetlink` talks to the kernel;
 ``read`` and ``apply`` reconcile, rules in one transaction; ``backend`` is what others use.
 """
 

@@ -21,20 +21,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from enforcer.backends.netfilter.entries import cannot_match, log_prefix, name_parts, unsupported
+from enforcer.backends.netfilter.entries import log_prefix, name_parts, unsupported
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
 from enforcer.backends.netfilter.ports import PORT_PROTOCOLS
 from enforcer.backends.netfilter.sets import too_large
 from enforcer.backends.netfilter.ways import WAYS, FailsafeGroup, Way, failsafe_groups
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.match import (
-    ICMP_OCTETS,
-    PORTS_OCTETS,
+    ICMP_BYTES,
+    PORTS_BYTES,
+    EntryMatch,
     Exprs,
-    Questions,
     SetRegistry,
+    match_of,
+    needs_mark,
     port_numbers,
-    questions_of,
 )
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
 from enforcer.model.errors import UnsupportedRuleError
@@ -70,7 +71,7 @@ def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
         return
     if entry.action is Action.ALLOW:
         yield f"nftables cannot enforce {entry.name}: Allow sets a mark, and the mark mask is 0; give it a bit"
-    if entry.source.not_named_ports or entry.destination.not_named_ports:
+    if needs_mark(entry):
         yield f"nftables cannot enforce {entry.name}: a negated named port needs a mark, and the mark mask is 0"
 
 
@@ -127,8 +128,8 @@ class _Family:
         """To the chain that drops what cannot be read, and returns for everything else."""
         goes_on = {
             NO_PROTOCOL: [expr.protocol_is_known()],
-            NO_PORTS: [expr.transport_has(PORTS_OCTETS), expr.later_fragment(self.version)],
-            NO_ICMP: [expr.transport_has(ICMP_OCTETS), expr.later_fragment(self.version)],
+            NO_PORTS: [expr.transport_has(PORTS_BYTES), expr.later_fragment(self.version)],
+            NO_ICMP: [expr.transport_has(ICMP_BYTES), expr.later_fragment(self.version)],
         }[name]
         rules = [Rule((*asked, expr.verdict(Code.RETURN))) for asked in goes_on]
         self.helpers.setdefault(name, Chain(name, (*rules, Rule((expr.verdict(Code.DROP),)))))
@@ -182,32 +183,33 @@ class _Endpoint:
             yield Rule((*who, self.family.ask(chain)))
 
     def _entry(self, entry: Entry) -> Iterator[Rule]:
-        """The entry's rules in this family; none where it has no meaning or can match no packet."""
-        if cannot_match(entry, self.family.version):
+        """The entry's rules in this family; none where it is for the other or can match no packet."""
+        if self.family.version not in entry.families:
             return
-        found = questions_of(entry, self.interface, self.family.sets)
-        yield from self._unreadable(entry, found)
+        found = match_of(entry, self.interface, self.family.sets)
+        yield from self._hotdrops(found)
         mark = self.family.settings.accept_mark
         for unwanted in found.marking:
             yield Rule((*unwanted, *expr.set_mark(mark, on=True)))
         unmarked = expr.marked(mark, inverted=True) if found.marking else ()
-        for alternative in found.alternatives:
-            asked = (*found.nets, *found.protocol, *found.sets, *alternative, *unmarked)
-            yield from named(entry.name, (*asked, *self._deed(entry)))
+        for ports in found.alternatives:
+            matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
+            yield from named(entry.name, (*matches, *self._statements(entry)))
         if found.marking:
             yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
 
-    def _unreadable(self, entry: Entry, found: Questions) -> Iterator[Rule]:
-        """In front of an entry's rules: what iptables drops of the packets that come so far in them."""
+    def _hotdrops(self, found: EntryMatch) -> Iterator[Rule]:
+        """Before an entry's rules: what iptables would drop of the packets that match so far."""
+        protocol = found.protocol.number if found.protocol and not found.protocol.negated else None
         if found.protocol:
             yield from self._readable(NO_PROTOCOL, None, found.nets)
-        who = found.nets + found.protocol + found.sets
-        if found.asks_numbers and entry.protocol in PORT_PROTOCOLS:
-            yield from self._readable(NO_PORTS, entry.protocol, who)
-        if found.asks_icmp:
-            yield from self._readable(NO_ICMP, entry.protocol, who)
+        who = found.nets + found.transport + found.sets
+        if found.numbers and protocol in PORT_PROTOCOLS:
+            yield from self._readable(NO_PORTS, protocol, who)
+        if found.icmp:
+            yield from self._readable(NO_ICMP, protocol, who)
 
-    def _deed(self, entry: Entry) -> Exprs:
+    def _statements(self, entry: Entry) -> Exprs:
         match entry.action:
             case Action.DENY:
                 return (expr.COUNTER, expr.verdict(Code.DROP))

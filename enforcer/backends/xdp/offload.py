@@ -18,9 +18,11 @@ from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
 from enforcer.model import abi
 from enforcer.model.abi import ANY_PROTOCOL, MAX_LENGTHS6, PORT_ANY, PORT_INBOUND, PORT_RETURN
-from enforcer.model.errors import HostError, KernelError
+from enforcer.model.errors import HostError, InternalError, KernelError
 from enforcer.model.nets import Nets
+from enforcer.model.vocabulary import Side
 from enforcer.planning.plan import InterfacePlan
+from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol, name_of, unhandled
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, IpSet
 
@@ -41,7 +43,7 @@ OFFLOAD_MAPS = {
 
 _FULL6 = (1 << 128) - 1
 _LOW = (1 << 64) - 1
-_EVERYWHERE = {4: Nets.of(["0.0.0.0/0"]), 6: Nets.of(["::/0"]), None: Nets.of(["0.0.0.0/0", "::/0"])}
+_EVERYWHERE, _NOWHERE = Nets.of(["0.0.0.0/0", "::/0"]), Nets()
 
 
 class TooManyLengthsError(HostError):
@@ -122,18 +124,21 @@ def _load(obj: BpfObject, ifindex: int | None) -> None:
 
 
 def _source(entry: Entry, sets: Mapping[str, IpSet]) -> Nets:
-    """The sources an entry drops, of the families it applies to."""
-    if entry.source.ip_set is not None:
-        nets = sets[entry.source.ip_set].nets
-    elif entry.source.nets:
-        nets = Nets.of(entry.source.nets)
-    else:
-        return _EVERYWHERE[entry.ip_version]
-    if entry.ip_version == 4:
-        return Nets(nets.net4, nets.len4)
-    if entry.ip_version == 6:
-        return Nets(net6=nets.net6, len6=nets.len6)
-    return nets
+    """The sources an entry drops, of the families it is for. The planner leaves all but one list of them to raw."""
+    nets = _EVERYWHERE
+    for condition in entry.conditions:
+        match condition:
+            case InSet(Side.SOURCE, name, False):
+                nets = sets[name].nets
+            case InNets(Side.SOURCE, literal, False):
+                nets = Nets.of(literal)
+            case Protocol() | InNets() | InSet() | Ports() | Icmp():
+                raise InternalError(f"{entry.name} in a device, which does not match on {name_of(condition)}")
+            case _:
+                raise unhandled(condition, f"a device cannot enforce {entry.name}: it")
+    net4, len4 = (nets.net4, nets.len4) if 4 in entry.families else (_NOWHERE.net4, _NOWHERE.len4)
+    net6, len6 = (nets.net6, nets.len6) if 6 in entry.families else (_NOWHERE.net6, _NOWHERE.len6)
+    return Nets(net4, len4, net6, len6)
 
 
 def _deny4(sources: Sequence[Nets]) -> npt.NDArray[np.void]:

@@ -18,10 +18,11 @@ from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Answer, Backend, Mode, Stage
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.policy.ruletable import RuleTable
+from tests.support.entries import SideMatch, entry_of
 from tests.support.idle_backend import IdleBackend
 
-ENTRY = Entry("gnp/x ingress[0]", Action.DENY, source=AddressMatch(nets=(ip_network("203.0.113.0/24"),)))
+ENTRY = entry_of("gnp/x ingress[0]", Action.DENY, source=SideMatch(nets=(ip_network("203.0.113.0/24"),)))
 TABLES = tuple(RuleTable(name, f"jasper-{name}", (ENTRY,)) for name in ("eth0", "eth1"))
 MODES = {Mode.OFFLOAD: Probe(Answer.NO, "no hardware"), Mode.NATIVE: Probe(Answer.YES), Mode.GENERIC: Probe(Answer.YES)}
 FACTS = HostFacts("jasper", interfaces=tuple(InterfaceFacts(table.interface, 2, modes=MODES) for table in TABLES))

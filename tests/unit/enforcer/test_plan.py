@@ -17,7 +17,8 @@ from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, 
 from enforcer.planning.plan import InterfacePlan, Plan, make_plan, wants_xdp
 from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import UDP, FelixConfiguration, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable, TrackedPolicy
+from enforcer.policy.ruletable import Entry, RuleTable, TrackedPolicy
+from tests.support.entries import SideMatch, entry_of
 
 YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "the driver has none"), Probe(Answer.UNKNOWN, "no privilege")
 EVERYTHING = {Mode.OFFLOAD: YES, Mode.NATIVE: YES, Mode.GENERIC: YES}
@@ -33,13 +34,13 @@ XDP_OFF = FelixConfiguration("default", xdp_enabled=False, generic_xdp_enabled=T
 
 
 def deny(number: int, **fields: object) -> Entry:
-    source = AddressMatch(nets=(ip_network("203.0.113.0/24"),))
-    return Entry(**{"name": f"gnp/x ingress[{number}]", "action": Action.DENY, "source": source} | fields)  # type: ignore[arg-type]
+    source = SideMatch(nets=(ip_network("203.0.113.0/24"),))
+    return entry_of(**{"name": f"gnp/x ingress[{number}]", "action": Action.DENY, "source": source} | fields)  # type: ignore[arg-type]
 
 
 EARLY = deny(0)
 BY_PORT = deny(1, protocol=UDP)
-UNREAD = deny(1, protocol=33, destination=AddressMatch(ports=(PortRange(53, 53),)))  # DCCP
+UNREAD = deny(1, protocol=33, destination=SideMatch(ports=(PortRange(53, 53),)))  # DCCP
 ALLOW = deny(1, action=Action.ALLOW)
 LATE = deny(2)
 EGRESS = deny(0, name="gnp/x egress[0]", direction=Direction.EGRESS)

@@ -17,21 +17,21 @@ jumps to ``enf4-doubt-...`` do that, and return for all others. What that is the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from enforcer.backends.netfilter.entries import ICMP_OF_FAMILY, asks_icmp_type, cannot_match
 from enforcer.backends.netfilter.names import ChainKind, chain_name
 from enforcer.backends.netfilter.ways import FailsafeGroup, failsafe_groups
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.match import (
-    ICMP_OCTETS,
-    NAMED_PORT_OCTETS,
+    ICMP_BYTES,
+    NAMED_PORT_BYTES,
+    EntryMatch,
     Exprs,
-    Questions,
     SetRegistry,
+    match_of,
+    needs_mark,
     port_numbers,
-    questions_of,
 )
 from enforcer.backends.nftables.render import named
 from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
@@ -39,13 +39,14 @@ from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Direction, Side
 from enforcer.planning.plan import InterfacePlan, Plan
+from enforcer.policy.conditions import ICMP_OF_FAMILY
 from enforcer.policy.ruletable import Entry
 
 INGRESS_HOOK = 0  # NF_NETDEV_INGRESS
 PRIORITY = -300
 # IPv6 headers that may be in front of a transport (``ipv6_ext_hdr``); 59 is none of them, as nothing follows it.
 EXTENSION_HEADERS = (0, 43, 44, 51, 60)
-WHOLE_HEADERS = NAMED_PORT_OCTETS  # the transports whose ports are read, and where they are known to be there
+WHOLE_HEADERS = NAMED_PORT_BYTES  # the transports whose ports are read, and where they are known to be there
 
 _ON_TO_RAW = expr.verdict(Code.ACCEPT)
 
@@ -73,7 +74,7 @@ def require_marks(plan: Plan, settings: Settings) -> None:
 
 def _unmarked(plan: InterfacePlan, settings: Settings) -> Iterator[str]:
     for entry in plan.early_entries:
-        if not settings.accept_mark and (entry.source.not_named_ports or entry.destination.not_named_ports):
+        if not settings.accept_mark and needs_mark(entry):
             yield f"netdev ingress cannot hold {entry.name}: a negated named port needs a mark, and the mark mask is 0"
 
 
@@ -152,8 +153,7 @@ class _Endpoint:
 
     @property
     def _marks(self) -> bool:
-        sides = [side for entry in self.plan.early_entries for side in (entry.source, entry.destination)]
-        return any(side.not_named_ports for side in sides)
+        return any(map(needs_mark, self.plan.early_entries))
 
     def _failsafes(self) -> Iterator[Rule]:
         """On to raw: by destination port, and for answers by source port."""
@@ -171,38 +171,33 @@ class _Endpoint:
         yield Rule((*remote, *transport, *number, _ON_TO_RAW))
 
     def _entry(self, entry: Entry) -> Iterator[Rule]:
-        """The entry's rules in this family; none where it has no meaning, or can match no packet that is known."""
-        if _is_of_other_family(entry, self.family.version):
+        """The entry's rules in this family; none where it is for the other or can match no packet."""
+        if self.family.version not in entry.families:
             return
-        found = questions_of(entry, self.plan.table, self.family.sets)
-        asks_ports = any(
-            side.ports or side.not_ports or side.named_ports or side.not_named_ports
-            for side in (entry.source, entry.destination)
-        )
-        if found.protocol or asks_ports or found.asks_icmp:
+        found = match_of(entry, self.plan.table, self.family.sets)
+        if found.protocol or found.ports or found.icmp:
             yield from self._doubt_protocol()
-        if cannot_match(entry, self.family.version):
-            return
-        yield from self._unknown(entry, found, asks_ports=asks_ports)
+        yield from self._indeterminate(found)
         yield from self._known(entry, found)
 
-    def _unknown(self, entry: Entry, found: Questions, *, asks_ports: bool) -> Iterator[Rule]:
+    def _indeterminate(self, found: EntryMatch) -> Iterator[Rule]:
         """Before an entry's rules: the packets whose match is indeterminate."""
-        protocols = WHOLE_HEADERS if asks_ports else {}
-        if found.asks_icmp:
-            protocols = {**protocols, ICMP_OF_FAMILY[self.family.version]: ICMP_OCTETS}
-        for protocol, octets in protocols.items():
-            if entry.protocol in (None, protocol) and entry.not_protocol != protocol:
-                asked = found.protocol if entry.protocol else (*found.protocol, *expr.protocol(protocol))
-                yield from self._doubt_transport(protocol, octets, found.nets, asked, found.sets)
+        protocols = WHOLE_HEADERS if found.ports else {}
+        if found.icmp:
+            protocols = {**protocols, ICMP_OF_FAMILY[self.family.version]: ICMP_BYTES}
+        for protocol, length in protocols.items():
+            if found.admits(protocol):
+                is_it = found.protocol is not None and not found.protocol.negated
+                transport = found.transport if is_it else (*found.transport, *expr.protocol(protocol))
+                yield from self._doubt_transport(protocol, length, found.nets, transport, found.sets)
 
-    def _known(self, entry: Entry, found: Questions) -> Iterator[Rule]:
+    def _known(self, entry: Entry, found: EntryMatch) -> Iterator[Rule]:
         for unwanted in found.marking:
             yield Rule((*unwanted, *expr.set_mark(self._mark, on=True)))
         unmarked = expr.marked(self._mark, inverted=True) if found.marking else ()
-        for alternative in found.alternatives:
-            asked = (*found.nets, *found.protocol, *found.sets, *alternative, *unmarked)
-            yield from named(entry.name, (*asked, *_deed(entry.action)))
+        for ports in found.alternatives:
+            matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
+            yield from named(entry.name, (*matches, *_statements(entry.action)))
         if found.marking:
             yield Rule((*expr.marked(self._mark), *expr.set_mark(self._mark, on=False)))
 
@@ -221,7 +216,7 @@ class _Endpoint:
             yield Rule((*nets, *transport, *sets, self.family.doubt_transport(protocol, octets)))
 
 
-def _deed(action: Action) -> Exprs:
+def _statements(action: Action) -> Exprs:
     """What an entry has a matching packet done. Only what drops is counted: raw counts all others."""
     match action:
         case Action.DENY:
@@ -230,16 +225,3 @@ def _deed(action: Action) -> Exprs:
             return (expr.verdict(Code.RETURN),)
         case Action.ALLOW | Action.LOG:
             return (_ON_TO_RAW,)
-
-
-def _is_of_other_family(entry: Entry, version: int) -> bool:
-    """Written so, or by its nets, or its ICMP types."""
-    if entry.ip_version not in (None, version) or (asks_icmp_type(entry) and entry.protocol != ICMP_OF_FAMILY[version]):
-        return True
-    lists: Sequence[Sequence[object]] = [
-        [net for net in nets if net.version == version]
-        for side in (entry.source, entry.destination)
-        for nets in (side.nets, side.not_nets)
-        if nets
-    ]
-    return not all(lists)

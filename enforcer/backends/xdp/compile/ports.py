@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.backends.xdp.compile.bits import Bit
 from enforcer.model.abi import (
     NAMED_KEY,
     NEXT_IS_PAGE,
@@ -17,8 +18,10 @@ from enforcer.model.abi import (
     SIDE_SOURCE,
 )
 from enforcer.model.nets import IPAddress
-from enforcer.policy.resources import IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, PortSet
+from enforcer.model.vocabulary import Side
+from enforcer.policy.conditions import Icmp
+from enforcer.policy.resources import PortRange
+from enforcer.policy.ruletable import PortSet
 
 NUMBERS = 1 << 16
 _NAMED_KEY = np.dtype(NAMED_KEY)
@@ -60,38 +63,39 @@ class _Numbering:
         return self.pages.setdefault(page.tobytes(), len(self.pages))
 
 
-def ports_of(entries: Sequence[Entry], port_sets: Mapping[str, PortSet]) -> Ports:
-    """What the entries (entry n is bit n) ask of ports and ICMP types. Raises TooManyPorts."""
+def ports_of(bits: Sequence[Bit], port_sets: Mapping[str, PortSet]) -> Ports:
+    """What the entries match on of ports and ICMP types. Raises TooManyPorts."""
     numbering = _Numbering()
-    source = _directory([entry.source for entry in entries], numbering)
-    destination = _directory([entry.destination for entry in entries], numbering)
-    icmp = _icmp_directory(entries, numbering)
+    source = _directory(bits, Side.SOURCE, numbering)
+    destination = _directory(bits, Side.DESTINATION, numbering)
+    icmp = _icmp_directory(bits, numbering)
     if len(numbering.rows) > NUMBERS:
         raise TooManyPorts(f"ports that differ in {len(numbering.rows)} ways; XDP holds {NUMBERS}")
     pages = [np.frombuffer(page, np.uint16) for page in numbering.pages or [bytes(PORT_PAGE_BYTES)]]
     directories = np.stack([source, destination, icmp, icmp])
-    return Ports(directories, np.stack(pages), tuple(numbering.rows), _named(entries, port_sets))
+    return Ports(directories, np.stack(pages), tuple(numbering.rows), _named(bits, port_sets))
 
 
-def _directory(sides: Sequence[AddressMatch], numbering: _Numbering) -> U32:
-    ranges = [item for side in sides for item in (*side.ports, *side.not_ports)]
+def _directory(bits: Sequence[Bit], side: Side, numbering: _Numbering) -> U32:
+    ranges = [item for bit in bits for item in (*bit.wanted[side].ranges, *bit.unwanted[side].ranges)]
     ends = {0, *(item.first for item in ranges), *(item.last + 1 for item in ranges)} - {NUMBERS}
     cuts = np.array(sorted(ends))  # between two of them no answer changes
-    numbers = [numbering.row(pair) for pair in _pairs(sides, cuts)]
+    numbers = [numbering.row(pair) for pair in _pairs(bits, side, cuts)]
     return _paged(np.repeat(np.array(numbers), np.diff(cuts, append=NUMBERS)), numbering)
 
 
-def _pairs(sides: Sequence[AddressMatch], ports: I64) -> Iterator[Pair]:
+def _pairs(bits: Sequence[Bit], side: Side, ports: I64) -> Iterator[Pair]:
     """The rows of each port. Without named ports all of a side's answer is in ``wanted``."""
-    wanted = np.zeros((len(ports), len(sides)), np.bool_)
+    wanted = np.zeros((len(ports), len(bits)), np.bool_)
     unwanted = np.zeros_like(wanted)
-    for bit, side in enumerate(sides):
-        wanted[:, bit] = _holds(side.ports, ports) if side.ports else not side.named_ports
-        excluded = _holds(side.not_ports, ports)
-        if side.named_ports or side.not_named_ports:
-            unwanted[:, bit] = excluded
+    for number, bit in enumerate(bits):
+        yes, no = bit.wanted[side], bit.unwanted[side]
+        wanted[:, number] = _holds(yes.ranges, ports) if yes.ranges else not yes.names
+        excluded = _holds(no.ranges, ports)
+        if yes.names or no.names:
+            unwanted[:, number] = excluded
         else:
-            wanted[:, bit] &= ~excluded
+            wanted[:, number] &= ~excluded
     packed = (np.packbits(rows, axis=1, bitorder="little") for rows in (wanted, unwanted))
     for rows in zip(*packed, strict=True):
         yield int.from_bytes(rows[0].tobytes(), "little"), int.from_bytes(rows[1].tobytes(), "little")
@@ -105,38 +109,32 @@ def _holds(ranges: Sequence[PortRange], ports: I64) -> Bool:
     return np.asarray(change.cumsum()[:-1] > 0, np.bool_)
 
 
-def _icmp_directory(entries: Sequence[Entry], numbering: _Numbering) -> U32:
+def _icmp_directory(bits: Sequence[Bit], numbering: _Numbering) -> U32:
     """By type and code. One serves both families: an entry's protocol says whose types it means."""
-    asked = {icmp.type for entry in entries for icmp in (entry.icmp, entry.not_icmp) if icmp and icmp.type is not None}
-    other = numbering.row(_icmp_pair(entries, None, 0))
-    numbers = np.full((PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES), other)
-    for kind in asked:
-        codes = {entry_code for entry in entries for entry_code in _codes(entry, kind)}
-        numbers[kind] = numbering.row(_icmp_pair(entries, kind, None))
-        for code in codes:
-            numbers[kind, code] = numbering.row(_icmp_pair(entries, kind, code))
+    named = [icmp for bit in bits for icmp in (bit.icmp, bit.not_icmp) if icmp is not None]
+    numbers = np.full((PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES), numbering.row(_icmp_pair(bits, None, 0)))
+    for kind in {icmp.type for icmp in named}:
+        numbers[kind] = numbering.row(_icmp_pair(bits, kind, None))
+        for code in {icmp.code for icmp in named if icmp.type == kind and icmp.code is not None}:
+            numbers[kind, code] = numbering.row(_icmp_pair(bits, kind, code))
     return _paged(numbers.reshape(-1), numbering)
 
 
-def _codes(entry: Entry, kind: int) -> list[int]:
-    return [i.code for i in (entry.icmp, entry.not_icmp) if i and i.type == kind and i.code is not None]
-
-
-def _icmp_pair(entries: Sequence[Entry], kind: int | None, code: int | None) -> Pair:
+def _icmp_pair(bits: Sequence[Bit], kind: int | None, code: int | None) -> Pair:
     """``None``: a type, or code, that no entry names."""
 
-    def matches(icmp: IcmpMatch | None) -> bool:
-        return icmp is None or icmp.type is None or (icmp.type == kind and icmp.code in (None, code))
+    def is_it(icmp: Icmp) -> bool:
+        return icmp.type == kind and icmp.code in (None, code)
 
     wanted = 0
-    for bit, entry in enumerate(entries):
-        excluded = entry.not_icmp is not None and entry.not_icmp.type is not None and matches(entry.not_icmp)
-        wanted |= (matches(entry.icmp) and not excluded) << bit
+    for number, bit in enumerate(bits):
+        excluded = bit.not_icmp is not None and is_it(bit.not_icmp)
+        wanted |= ((bit.icmp is None or is_it(bit.icmp)) and not excluded) << number
     return wanted, 0
 
 
 def _paged(numbers: npt.NDArray[np.int64], numbering: _Numbering) -> U32:
-    """A directory. Where a high octet has one row for all low ones it leads there, which spares a look-up."""
+    """A directory. Where a high byte has one row for all low ones it leads there, which spares a look-up."""
     pages = numbers.reshape(PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES)
     found = pages[:, 0].astype(np.uint32)
     for high in np.flatnonzero((pages != pages[:, :1]).any(axis=1)).tolist():
@@ -144,14 +142,14 @@ def _paged(numbers: npt.NDArray[np.int64], numbering: _Numbering) -> U32:
     return found
 
 
-def _named(entries: Sequence[Entry], port_sets: Mapping[str, PortSet]) -> dict[bytes, Pair]:
+def _named(bits: Sequence[Bit], port_sets: Mapping[str, PortSet]) -> dict[bytes, Pair]:
     found: dict[bytes, Pair] = {}
-    for bit, entry in enumerate(entries):
-        for which, side in ((SIDE_SOURCE, entry.source), (SIDE_DESTINATION, entry.destination)):
-            for names, at in ((side.named_ports, 0), (side.not_named_ports, 1)):
+    for number, bit in enumerate(bits):
+        for which, side in ((SIDE_SOURCE, Side.SOURCE), (SIDE_DESTINATION, Side.DESTINATION)):
+            for names, at in ((bit.wanted[side].names, 0), (bit.unwanted[side].names, 1)):
                 for key in (key for name in names for key in _keys(port_sets[name], which)):
                     pair = list(found.get(key, (0, 0)))
-                    pair[at] |= 1 << bit
+                    pair[at] |= 1 << number
                     found[key] = (pair[0], pair[1])
     return found
 

@@ -20,12 +20,13 @@ from dossim.predict.prediction import Draft
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import IpSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 ME = "10.10.10.10"
 HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"),))
-DENY = Entry("gnp/dos ingress[0]", Action.DENY, source=AddressMatch(ip_set="s:bad"))
-IDLE = Entry("gnp/dos ingress[1]", Action.DENY, source=AddressMatch(ip_set="s:none"))
+DENY = entry_of("gnp/dos ingress[0]", Action.DENY, source=SideMatch(ip_set="s:bad"))
+IDLE = entry_of("gnp/dos ingress[1]", Action.DENY, source=SideMatch(ip_set="s:none"))
 SETS = {
     "s:bad": IpSet("s:bad", "deny", Nets.of(["203.0.113.0/24"])),
     "s:none": IpSet("s:none", "none", Nets()),

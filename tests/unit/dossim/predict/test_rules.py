@@ -21,7 +21,8 @@ from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Backend, Stage
 from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 ME, ME6, BAD, GOOD, BAD6, GOOD6 = "10.10.10.10", "fd00::10", "203.0.113.7", "8.8.8.8", "2001:db8::7", "2600::1"
 HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"), ip_interface(f"{ME6}/64")))
@@ -62,10 +63,10 @@ def denied(packets: list[Packet], *entries: Entry, **table: tuple[Failsafe, ...]
 
 
 def entry(name: str, action: Action = Action.DENY, **fields: object) -> Entry:
-    return Entry(name, action, **fields)  # type: ignore[arg-type]
+    return entry_of(name, action, **fields)  # type: ignore[arg-type]
 
 
-BAD_SET = AddressMatch(ip_set="s:bad")
+BAD_SET = SideMatch(ip_set="s:bad")
 SYN, DATAGRAM = TCP(sport=1024, dport=80), UDP(sport=1024, dport=9)
 PING, PING6 = ICMP(type=8, code=0), ICMPv6EchoRequest()
 CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even the ports
@@ -73,30 +74,30 @@ CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even the ports
 MATCHES: dict[str, tuple[Entry, list[Packet], list[Packet]]] = {
     "everything": (entry("d"), [four(SYN), six(SYN), four(CUT_TCP, proto=6)], []),
     "a set of sources": (entry("d", source=BAD_SET), [four(SYN), six(DATAGRAM)], [four(SYN, GOOD), six(SYN, GOOD6)]),
-    "an empty set": (entry("d", source=AddressMatch(ip_set="s:none")), [], [four(SYN), six(SYN)]),
+    "an empty set": (entry("d", source=SideMatch(ip_set="s:none")), [], [four(SYN), six(SYN)]),
     "a set, one version": (entry("d", ip_version=4, source=BAD_SET), [four(SYN)], [six(SYN)]),
     "nets of sources": (
-        entry("d", ip_version=4, source=AddressMatch(nets=nets("8.8.8.8/32", "203.0.113.7/32"))),
+        entry("d", ip_version=4, source=SideMatch(nets=nets("8.8.8.8/32", "203.0.113.7/32"))),
         [four(SYN), four(SYN, GOOD)],
         [four(SYN, "8.8.8.9"), six(SYN)],
     ),
     "nets of IPv6 sources": (
-        entry("d", ip_version=6, source=AddressMatch(nets=nets("2001:db8::/33"))),
+        entry("d", ip_version=6, source=SideMatch(nets=nets("2001:db8::/33"))),
         [six(SYN), six(SYN, "2001:db8:7fff:ffff::")],
         [six(SYN, "2001:db8:8000::"), four(SYN)],
     ),
     "negated nets": (
-        entry("d", ip_version=4, source=AddressMatch(not_nets=nets("203.0.113.0/24"))),
+        entry("d", ip_version=4, source=SideMatch(not_nets=nets("203.0.113.0/24"))),
         [four(SYN, GOOD), four(SYN, "203.0.114.0")],
         [four(SYN), four(SYN, "203.0.113.255"), six(SYN)],
     ),
     "a set and nets at once": (
-        entry("d", ip_version=4, source=AddressMatch(nets=nets("203.0.113.7/32"), ip_set="s:bad")),
+        entry("d", ip_version=4, source=SideMatch(nets=nets("203.0.113.7/32"), ip_set="s:bad")),
         [four(SYN)],
         [four(SYN, "203.0.113.8"), four(SYN, GOOD)],
     ),
-    "the destination": (entry("d", ip_version=4, destination=AddressMatch(nets=nets(ME))), [four(SYN)], [six(SYN)]),
-    "another destination": (entry("d", destination=AddressMatch(nets=nets("10.10.10.11"))), [], [four(SYN)]),
+    "the destination": (entry("d", ip_version=4, destination=SideMatch(nets=nets(ME))), [four(SYN)], [six(SYN)]),
+    "another destination": (entry("d", destination=SideMatch(nets=nets("10.10.10.11"))), [], [four(SYN)]),
     "a protocol": (entry("d", protocol=17), [four(DATAGRAM), six(DATAGRAM)], [four(SYN), six(SYN), four(PING)]),
     "not a protocol": (entry("d", not_protocol=17), [four(SYN), six(SYN), four(PING)], [four(DATAGRAM), six(DATAGRAM)]),
     "the protocol behind extension headers": (
@@ -105,17 +106,17 @@ MATCHES: dict[str, tuple[Entry, list[Packet], list[Packet]]] = {
         [six(IPv6ExtHdrDestOpt() / SYN)],
     ),
     "destination ports, both ends of a range": (
-        entry("d", protocol=6, destination=AddressMatch(ports=ports((80, 81), (443, 443)))),
+        entry("d", protocol=6, destination=SideMatch(ports=ports((80, 81), (443, 443)))),
         [four(TCP(dport=80)), four(TCP(dport=81)), six(TCP(dport=443))],
         [four(TCP(dport=79)), four(TCP(dport=82)), four(TCP(sport=80, dport=1)), four(UDP(dport=80))],
     ),
     "source ports": (
-        entry("d", protocol=17, source=AddressMatch(ports=ports((53, 53)))),
+        entry("d", protocol=17, source=SideMatch(ports=ports((53, 53)))),
         [four(UDP(sport=53))],
         [four(UDP(sport=54, dport=53)), four(TCP(sport=53))],
     ),
     "negated ports": (
-        entry("d", protocol=6, destination=AddressMatch(not_ports=ports((80, 443)))),
+        entry("d", protocol=6, destination=SideMatch(not_ports=ports((80, 443)))),
         [four(TCP(dport=79)), four(TCP(dport=444))],
         [four(TCP(dport=80)), four(TCP(dport=443)), four(UDP(dport=1))],
     ),
@@ -185,7 +186,7 @@ def test_failsafes_without_entries_ask_nothing() -> None:
     assert denied([four(CUT_TCP, proto=6)], **FAILSAFES) == [None]
 
 
-ASKS_PORTS = entry("d", protocol=6, source=BAD_SET, destination=AddressMatch(ports=ports((80, 80))))
+ASKS_PORTS = entry("d", protocol=6, source=BAD_SET, destination=SideMatch(ports=ports((80, 80))))
 ASKS_TYPE = entry("d", protocol=1, source=BAD_SET, icmp=IcmpMatch(8))
 SHORT: dict[str, tuple[Entry, Packet, str | None]] = {
     "two bytes of TCP where ports are asked for": (ASKS_PORTS, four(CUT_TCP, proto=6), "short"),
@@ -215,7 +216,7 @@ def fragments(ident: int, buf: bytes, *, source: str = BAD, protocol: int = 17) 
 
 
 def test_raw_sees_the_reassembled_datagram() -> None:
-    one = entry("d", protocol=17, destination=AddressMatch(ports=ports((9, 9))))
+    one = entry("d", protocol=17, destination=SideMatch(ports=ports((9, 9))))
     hit, miss = bytes(UDP(dport=9) / Raw(b"x" * 8)), bytes(UDP(dport=10) / Raw(b"x" * 8))
     packets = [*fragments(1, hit), *fragments(2, miss), *reversed(fragments(3, hit))]
     assert denied(packets, one) == ["d", "d", None, None, "d", "d"]

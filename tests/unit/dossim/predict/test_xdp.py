@@ -20,13 +20,14 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import Failsafe
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 ME, ME6, BAD, BAD6 = "10.10.10.10", "fd00::10", "203.0.113.7", "2001:db8::7"
 HOST = Host("jasper", addresses=(ip_interface(f"{ME}/24"), ip_interface(f"{ME6}/64")))
 E = Ether(dst="06:00:00:00:00:01", src="02:00:00:00:00:00")
 SETS = {"s:bad": IpSet("s:bad", "deny", Nets.of(["203.0.113.0/24", "2001:db8::/32"]))}
-LISTED = Entry("listed", Action.DENY, source=AddressMatch(ip_set="s:bad"))
+LISTED = entry_of("listed", Action.DENY, source=SideMatch(ip_set="s:bad"))
 INBOUND, OUTBOUND = (Failsafe(6, 22), Failsafe(17, 68, ip_network("192.0.2.0/24"))), (Failsafe(17, 53),)
 
 
@@ -144,11 +145,11 @@ def test_without_failsafes_nothing_is_in_doubt() -> None:
 ENTRIES: dict[str, tuple[list[Entry], Packet, str]] = {
     "no entry for XDP": ([], four(SYN), "delivered"),
     "another source": ([LISTED], four(SYN, src="203.0.114.0"), "delivered"),
-    "nets of sources": ([Entry("n", Action.DENY, source=AddressMatch(nets=(ip_network("203.0.113.7/32"),)))],
+    "nets of sources": ([entry_of("n", Action.DENY, source=SideMatch(nets=(ip_network("203.0.113.7/32"),)))],
                         four(SYN), "driver"),
-    "any source": ([Entry("any", Action.DENY)], six(SYN), "driver"),
-    "any IPv4 source, and an IPv6 packet": ([Entry("any", Action.DENY, ip_version=4)], six(SYN), "delivered"),
-    "a set, and only its IPv4 members": ([Entry("s", Action.DENY, ip_version=4, source=LISTED.source)],
+    "any source": ([entry_of("any", Action.DENY)], six(SYN), "driver"),
+    "any IPv4 source, and an IPv6 packet": ([entry_of("any", Action.DENY, ip_version=4)], six(SYN), "delivered"),
+    "a set, and only its IPv4 members": ([entry_of("s", Action.DENY, ip_version=4, source=SideMatch(ip_set="s:bad"))],
                                          six(SYN), "delivered"),
 }  # fmt: skip
 
@@ -159,7 +160,7 @@ def test_entries(entries: list[Entry], packet: Packet, expected: str) -> None:
 
 
 def test_the_first_entry_with_the_source_is_counted() -> None:
-    narrow = Entry("narrow", Action.DENY, source=AddressMatch(nets=(ip_network("203.0.113.7/32"),)))
+    narrow = entry_of("narrow", Action.DENY, source=SideMatch(nets=(ip_network("203.0.113.7/32"),)))
     entries = (narrow, LISTED)
     table = RuleTable("eth0", "hep", entries, sets=SETS)
     planned = tuple(PlannedEntry(entry, Stage.DRIVER) for entry in entries)

@@ -10,9 +10,10 @@ import pytest
 from enforcer.backends.xdp.state.layout import quoted
 from enforcer.model.abi import MAX_BITS
 from enforcer.model.vocabulary import Action, Direction, Mode
-from enforcer.planning.xdp_capability import failsafe_entries, held, obstacles, why_not_offload
+from enforcer.planning.xdp_capability import failsafe_entries, held
 from enforcer.policy.resources import TCP, UDP, Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, RuleTable
+from enforcer.policy.ruletable import Entry, RuleTable
+from tests.support.entries import SideMatch, entry_of, obstacle_sentences
 
 NETS = (ip_network("10.0.0.0/8"),)
 PORT = (PortRange(53, 53),)
@@ -25,47 +26,46 @@ def table(*entries: Entry, failsafes: tuple[Failsafe, ...] = ()) -> RuleTable:
 
 
 def deny(**fields: object) -> Entry:
-    return Entry("", Action.DENY, **fields)  # type: ignore[arg-type]
+    return entry_of("", Action.DENY, **fields)  # type: ignore[arg-type]
 
 
-ALLOW = Entry("", Action.ALLOW)
+ALLOW = entry_of("", Action.ALLOW)
 
 
 def leave(tier: int) -> Entry:
-    return Entry("", Action.PASS, f"tier{tier}", source=AddressMatch(nets=NETS))
+    return entry_of("", Action.PASS, f"tier{tier}", source=SideMatch(nets=NETS))
 
 
 # Whatever an entry asks for, XDP holds it; a device (offload) holds those it gives no reason for.
 ENTRIES = [
     (deny(), ""),
     (deny(ip_version=4), ""),
-    (deny(source=AddressMatch(nets=NETS)), ""),
-    (deny(source=AddressMatch(ip_set="s:1")), ""),
-    (Entry("", Action.ALLOW), "XDP only drops; the action is Allow"),
-    (Entry("", Action.LOG), "XDP only drops; the action is Log"),
-    (Entry("", Action.PASS), "XDP only drops; the action is Pass"),
+    (deny(source=SideMatch(nets=NETS)), ""),
+    (deny(source=SideMatch(ip_set="s:1")), ""),
+    (entry_of("", Action.ALLOW), "XDP only drops; the action is Allow"),
+    (entry_of("", Action.LOG), "XDP only drops; the action is Log"),
+    (entry_of("", Action.PASS), "XDP only drops; the action is Pass"),
     (deny(protocol=UDP), "matches on protocol"),
     (deny(not_protocol=UDP), "matches on protocol"),
     (deny(icmp=IcmpMatch(8)), "matches on ICMP type"),
     (deny(not_icmp=IcmpMatch(8)), "matches on ICMP type"),
-    (deny(protocol=UDP, source=AddressMatch(ports=PORT)), "matches on protocol"),
-    (deny(source=AddressMatch(named_ports=("n:dns",))), "matches on a named port"),
-    (deny(destination=AddressMatch(not_named_ports=("n:dns",))), "matches on a named port"),
-    (deny(destination=AddressMatch(nets=NETS)), "matches on destination address"),
-    (deny(destination=AddressMatch(not_nets=NETS)), "matches on destination address"),
-    (deny(destination=AddressMatch(ip_set="s:1")), "matches on destination address"),
-    (deny(destination=AddressMatch(not_ip_set="s:1")), "matches on destination address"),
-    (deny(source=AddressMatch(not_nets=NETS)), "matches on sources outside of nets"),
-    (deny(source=AddressMatch(not_ip_set="s:1")), "matches on sources outside of a set"),
-    (deny(source=AddressMatch(nets=NETS, ip_set="s:1")), "matches on sources that are in nets and in a set"),
+    (deny(protocol=UDP, source=SideMatch(ports=PORT)), "matches on protocol"),
+    (deny(source=SideMatch(named_ports=("n:dns",))), "matches on a named port"),
+    (deny(destination=SideMatch(not_named_ports=("n:dns",))), "matches on a named port"),
+    (deny(destination=SideMatch(nets=NETS)), "matches on destination address"),
+    (deny(destination=SideMatch(not_nets=NETS)), "matches on destination address"),
+    (deny(destination=SideMatch(ip_set="s:1")), "matches on destination address"),
+    (deny(destination=SideMatch(not_ip_set="s:1")), "matches on destination address"),
+    (deny(source=SideMatch(not_nets=NETS)), "matches on sources outside of nets"),
+    (deny(source=SideMatch(not_ip_set="s:1")), "matches on sources outside of a set"),
+    (deny(source=SideMatch(nets=NETS, ip_set="s:1")), "matches on sources that are in nets and in a set"),
 ]
 
 
 @pytest.mark.parametrize(("entry", "reason"), ENTRIES)
 def test_xdp_holds_every_kind_of_entry_and_a_device_only_those_by_source(entry: Entry, reason: str) -> None:
-    assert obstacles(table(entry)) == [""]
-    assert why_not_offload(entry) == reason
-    assert obstacles(table(entry), Mode.OFFLOAD) == [reason]
+    assert obstacle_sentences(table(entry)) == [""]
+    assert obstacle_sentences(table(entry), Mode.OFFLOAD) == [reason]
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_xdp_holds_a_run_from_the_first(entries: list[Entry], run: int, offload:
 
 @pytest.mark.parametrize("protocol", [None, 1, 33, 136])
 def test_ports_that_the_program_does_not_read_end_the_run(protocol: int | None) -> None:
-    asks = deny(protocol=protocol, destination=AddressMatch(not_ports=PORT))
+    asks = deny(protocol=protocol, destination=SideMatch(not_ports=PORT))
     reason = f"XDP does not read the ports of protocol {protocol}"
-    assert obstacles(table(deny(), asks, deny())) == ["", reason, "after entry1, which XDP does not hold"]
+    assert obstacle_sentences(table(deny(), asks, deny())) == ["", reason, "after entry1, which XDP does not hold"]
     assert held(table(deny(), asks, deny())) == 1
 
 
 def test_an_egress_entry_is_not_for_xdp() -> None:
-    assert obstacles(table(deny(direction=Direction.EGRESS))) == ["XDP sees received packets only"]
+    assert obstacle_sentences(table(deny(direction=Direction.EGRESS))) == ["XDP sees received packets only"]
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_entries_and_groups_of_failsafes_share_512_bits(failsafes: tuple[Failsaf
     assert (len(failsafe_entries(full)), held(full)) == (taken, room)
     over = table(*[deny()] * (room + 2), failsafes=failsafes)
     assert held(over) == room
-    assert obstacles(over)[room:] == [f"XDP holds 512 entries at most ({taken} of them failsafes)"] * 2
+    assert obstacle_sentences(over)[room:] == [f"XDP holds 512 entries at most ({taken} of them failsafes)"] * 2
 
 
 def test_a_packet_may_leave_16_tiers() -> None:
     sixteen = [leave(tier) for tier in range(16)]
     assert held(table(*sixteen, leave(3), deny())) == 18
     over = table(*sixteen, deny(), leave(16), deny())
-    assert obstacles(over)[16:] == [
+    assert obstacle_sentences(over)[16:] == [
         "",
         "XDP supports Pass in 16 tiers at most",
         "after entry17, which XDP does not hold",
@@ -127,11 +127,11 @@ def test_a_packet_may_leave_16_tiers() -> None:
 def test_the_numbers_of_rows_of_ports_have_16_bits(ranges: int, run: int) -> None:
     """A range makes two rows: 3 to begin with, 2 for each of the 16,384 of the first entry, and so for the second."""
     halves = tuple(PortRange(at, at + 1) for at in range(0, 1 << 16, 4))
-    first = deny(protocol=TCP, source=AddressMatch(ports=halves))
-    second = deny(protocol=TCP, destination=AddressMatch(ports=halves[1 : ranges + 1]))
+    first = deny(protocol=TCP, source=SideMatch(ports=halves))
+    second = deny(protocol=TCP, destination=SideMatch(ports=halves[1 : ranges + 1]))
     rules = table(first, second)
     assert held(rules) == run
-    assert obstacles(rules)[1] == ("" if run == 2 else "XDP distinguishes 65,536 port ranges at most")
+    assert obstacle_sentences(rules)[1] == ("" if run == 2 else "XDP distinguishes 65,536 port ranges at most")
 
 
 @pytest.mark.parametrize(("interface", "name"), [("eth0", "eth0"), ("eth0.100", "eth0%2E100"), ("a%b", "a%25b")])

@@ -18,7 +18,8 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.resources import TCP, UDP, Failsafe
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 RECEIVER = Receiver(bytes.fromhex("060000000001"))
 Net = IPv4Network | IPv6Network
@@ -49,8 +50,8 @@ def plan_of(
 
 
 def deny(name: str, *nets: str, ip_version: int | None = None, ip_set: str | None = None) -> Entry:
-    source = AddressMatch(nets=tuple(ip_network(net) for net in nets), ip_set=ip_set)
-    return Entry(name, Action.DENY, ip_version=ip_version, source=source)
+    source = SideMatch(nets=tuple(ip_network(net) for net in nets), ip_set=ip_set)
+    return entry_of(name, Action.DENY, ip_version=ip_version, source=source)
 
 
 def elements(filling: Filling) -> Iterator[tuple[bytes, bytes]]:

@@ -19,8 +19,10 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import InterfacePlan
 from enforcer.planning.xdp_capability import held
+from enforcer.policy.conditions import Protocol
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 from tests.support.ruletables import Packet
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
@@ -70,8 +72,8 @@ def ping(kind: int, code: int = 0) -> Packet:
     return packet(protocol=ICMP, ports=None, icmp=(kind, code))
 
 
-def nets(*texts: str) -> AddressMatch:
-    return AddressMatch(nets=tuple(map(ip_network, texts)))
+def nets(*texts: str) -> SideMatch:
+    return SideMatch(nets=tuple(map(ip_network, texts)))
 
 
 def ports(*ranges: tuple[int, int]) -> tuple[PortRange, ...]:
@@ -79,7 +81,7 @@ def ports(*ranges: tuple[int, int]) -> tuple[PortRange, ...]:
 
 
 def deny(name: str = "", action: Action = Action.DENY, **fields: object) -> Entry:
-    return Entry(name, action, **fields)  # type: ignore[arg-type]
+    return entry_of(name, action, **fields)  # type: ignore[arg-type]
 
 
 UNKNOWN = packet6(None, ports=None)
@@ -98,22 +100,22 @@ ONE_ENTRY = [
         id="both families",
     ),
     pytest.param(
-        deny(source=AddressMatch(not_nets=(ip_network("10.0.0.0/8"),))),
+        deny(source=SideMatch(not_nets=(ip_network("10.0.0.0/8"),))),
         [packet("11.0.0.0"), packet("9.255.255.255")],
         [packet("10.255.255.255"), packet6()],
         id="sources outside of nets: none of the other family",
     ),
-    pytest.param(deny(source=AddressMatch(ip_set="s:four")), [packet()], [packet("11.0.0.0"), packet6()], id="a set"),
+    pytest.param(deny(source=SideMatch(ip_set="s:four")), [packet()], [packet("11.0.0.0"), packet6()], id="a set"),
     pytest.param(
-        deny(source=AddressMatch(not_ip_set="s:four")),
+        deny(source=SideMatch(not_ip_set="s:four")),
         [packet("11.0.0.0"), packet6(), UNKNOWN],
         [packet()],
         id="sources outside of a set: all of the other family",
     ),
-    pytest.param(deny(source=AddressMatch(ip_set="s:none")), [], [packet(), packet6()], id="an empty set: none"),
-    pytest.param(deny(source=AddressMatch(not_ip_set="s:none")), [packet(), packet6()], [], id="outside of it: all"),
+    pytest.param(deny(source=SideMatch(ip_set="s:none")), [], [packet(), packet6()], id="an empty set: none"),
+    pytest.param(deny(source=SideMatch(not_ip_set="s:none")), [packet(), packet6()], [], id="outside of it: all"),
     pytest.param(
-        deny(source=AddressMatch(nets=(ip_network("10.1.0.0/16"),), ip_set="s:four")),
+        deny(source=SideMatch(nets=(ip_network("10.1.0.0/16"),), ip_set="s:four")),
         [packet("10.1.0.0")],
         [packet("10.2.0.0")],
         id="nets and a set",
@@ -122,7 +124,7 @@ ONE_ENTRY = [
         deny(destination=nets("192.0.2.1/32")), [packet()], [packet(destination="192.0.2.2")], id="destination nets"
     ),
     pytest.param(
-        deny(destination=AddressMatch(not_ip_set="s:four")),
+        deny(destination=SideMatch(not_ip_set="s:four")),
         [packet()],
         [packet(destination="10.0.0.1")],
         id="destinations outside of a set",
@@ -134,31 +136,31 @@ ONE_ENTRY = [
         deny(not_protocol=TCP), [packet(protocol=UDP), packet(protocol=0)], [packet(), UNKNOWN], id="not a protocol"
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(ports=ports((80, 80)))),
+        deny(protocol=TCP, destination=SideMatch(ports=ports((80, 80)))),
         [packet(), packet6()],
         [packet(ports=(80, 79)), packet(ports=(80, 81)), packet(protocol=UDP), LATER, UNKNOWN],
         id="destination port",
     ),
     pytest.param(
-        deny(protocol=UDP, source=AddressMatch(ports=ports((53, 53)))),
+        deny(protocol=UDP, source=SideMatch(ports=ports((53, 53)))),
         [packet(protocol=UDP, ports=(53, 1))],
         [packet(protocol=UDP, ports=(1, 53)), packet(protocol=UDP, ports=None)],
         id="source port",
     ),
     pytest.param(
-        deny(protocol=SCTP, destination=AddressMatch(ports=ports((0, 0), (255, 256), (65535, 65535)))),
+        deny(protocol=SCTP, destination=SideMatch(ports=ports((0, 0), (255, 256), (65535, 65535)))),
         [packet(protocol=SCTP, ports=(1, port)) for port in (0, 255, 256, 65535)],
         [packet(protocol=SCTP, ports=(1, port)) for port in (1, 254, 257, 65534)],
         id="the ends of ranges, of pages and of all numbers",
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(not_ports=ports((1, 65534)))),
+        deny(protocol=TCP, destination=SideMatch(not_ports=ports((1, 65534)))),
         [packet(ports=(1, 0)), packet(ports=(1, 65535))],
         [packet(ports=(1, 1)), packet(ports=(1, 65534)), LATER],
         id="no port of a range",
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(ports=ports((1, 100)), not_ports=ports((50, 60)))),
+        deny(protocol=TCP, destination=SideMatch(ports=ports((1, 100)), not_ports=ports((50, 60)))),
         [packet(ports=(1, 49)), packet(ports=(1, 61))],
         [packet(ports=(1, 50)), packet(ports=(1, 60)), packet(ports=(1, 101))],
         id="a range with a hole",
@@ -166,55 +168,55 @@ ONE_ENTRY = [
     pytest.param(
         deny(
             protocol=TCP,
-            source=AddressMatch(ports=ports((1, 9))),
-            destination=AddressMatch(not_ports=ports((80, 80))),
+            source=SideMatch(ports=ports((1, 9))),
+            destination=SideMatch(not_ports=ports((80, 80))),
         ),
         [packet(ports=(9, 81))],
         [packet(ports=(9, 80)), packet(ports=(10, 81))],
         id="both sides",
     ),
     pytest.param(
-        deny(destination=AddressMatch(named_ports=("n:http",))),
+        deny(destination=SideMatch(named_ports=("n:http",))),
         [packet(), packet6()],
         [packet(destination="192.0.2.2"), packet(ports=(1, 81)), packet(protocol=UDP), ping(8), LATER, UNKNOWN],
         id="a named port: address, port and protocol",
     ),
     pytest.param(
-        deny(source=AddressMatch(named_ports=("n:http",))),
+        deny(source=SideMatch(named_ports=("n:http",))),
         [packet("192.0.2.1", ports=(80, 1))],
         [packet(), packet("192.0.2.1", ports=(1, 80))],
         id="a named port of the source",
     ),
     pytest.param(
-        deny(destination=AddressMatch(not_named_ports=("n:http",))),
+        deny(destination=SideMatch(not_named_ports=("n:http",))),
         [packet(destination="192.0.2.2"), packet(ports=(1, 81)), packet(protocol=UDP), ping(8)],
         [packet(), packet6(), LATER, UNKNOWN],
         id="not a named port: holds for what has no ports",
     ),
-    pytest.param(deny(destination=AddressMatch(named_ports=("n:none",))), [], [packet()], id="a name for nothing"),
+    pytest.param(deny(destination=SideMatch(named_ports=("n:none",))), [], [packet()], id="a name for nothing"),
     pytest.param(
-        deny(destination=AddressMatch(not_named_ports=("n:none",))), [packet(), ping(8)], [LATER], id="not for nothing"
+        deny(destination=SideMatch(not_named_ports=("n:none",))), [packet(), ping(8)], [LATER], id="not for nothing"
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(ports=ports((22, 22)), named_ports=("n:http",))),
+        deny(protocol=TCP, destination=SideMatch(ports=ports((22, 22)), named_ports=("n:http",))),
         [packet(), packet(ports=(1, 22)), packet("10.0.0.1", "192.0.2.2", ports=(1, 22))],
         [packet(destination="192.0.2.2"), packet(ports=(1, 23))],
         id="a number or a name",
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(not_ports=ports((22, 22)), not_named_ports=("n:http",))),
+        deny(protocol=TCP, destination=SideMatch(not_ports=ports((22, 22)), not_named_ports=("n:http",))),
         [packet(destination="192.0.2.2"), packet(ports=(1, 23))],
         [packet(), packet(ports=(1, 22))],
         id="neither a number nor a name",
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(not_ports=ports((22, 22)), not_named_ports=("n:none",))),
+        deny(protocol=TCP, destination=SideMatch(not_ports=ports((22, 22)), not_named_ports=("n:none",))),
         [packet()],
         [packet(ports=(1, 22))],
         id="neither a number nor a name for nothing",
     ),
     pytest.param(
-        deny(protocol=TCP, destination=AddressMatch(ports=ports((1, 100)), not_named_ports=("n:http",))),
+        deny(protocol=TCP, destination=SideMatch(ports=ports((1, 100)), not_named_ports=("n:http",))),
         [packet(destination="192.0.2.2"), packet(ports=(1, 81))],
         [packet(), packet(ports=(1, 101))],
         id="a number, and not a name",
@@ -286,7 +288,10 @@ def test_one_entry(entry: Entry, drops: list[Packet], leaves: list[Packet]) -> N
         assert dropped_by(plan, item) is None, item
 
 
-BY_PORT = deny("by port", protocol=TCP, destination=AddressMatch(ports=ports((80, 80))))
+BY_PORT = deny("by port", protocol=TCP, destination=SideMatch(ports=ports((80, 80))))
+ELSEWHERE_BY_PORT = deny(
+    "by port", protocol=TCP, source=nets("11.0.0.0/8"), destination=SideMatch(ports=ports((80, 80)))
+)
 ALL = deny("all")
 ELSEWHERE = deny("elsewhere", source=nets("10.0.0.0/8"))
 
@@ -298,7 +303,7 @@ ELSEWHERE = deny("elsewhere", source=nets("10.0.0.0/8"))
         pytest.param([BY_PORT, ALL], packet(ports=(1, 81)), "all", id="the next where it does not"),
         pytest.param([BY_PORT, ALL], LATER, None, id="none behind one in doubt"),
         pytest.param([BY_PORT, ALL], packet(protocol=UDP, ports=None), "all", id="what is known rules doubt out"),
-        pytest.param([replace(BY_PORT, source=nets("11.0.0.0/8")), ALL], LATER, "all", id="a source rules doubt out"),
+        pytest.param([ELSEWHERE_BY_PORT, ALL], LATER, "all", id="a source rules doubt out"),
         pytest.param([ELSEWHERE, BY_PORT], LATER, "elsewhere", id="doubt behind one that matches is none"),
         pytest.param([replace(ALL, action=Action.ALLOW), ALL], packet(), None, id="Allow passes"),
         pytest.param([replace(ALL, action=Action.LOG), ALL], packet(), None, id="Log passes, for raw to log"),
@@ -314,6 +319,7 @@ def in_tier(tier: str, action: Action, name: str, **fields: object) -> Entry:
 
 
 LEAVE_A = in_tier("a", Action.PASS, "leave a")
+LEAVE_UDP = replace(LEAVE_A, conditions=(Protocol(UDP),))
 LEAVE_B = in_tier("b", Action.PASS, "leave b")
 
 
@@ -327,7 +333,9 @@ LEAVE_B = in_tier("b", Action.PASS, "leave b")
             "z",
             id="twice",
         ),
-        pytest.param([replace(LEAVE_A, protocol=UDP), in_tier("a", Action.DENY, "x")], "x", id="Pass of others"),
+        pytest.param(
+            [replace(LEAVE_A, conditions=(Protocol(UDP),)), in_tier("a", Action.DENY, "x")], "x", id="Pass of others"
+        ),
     ],
 )
 def test_tiers(entries: list[Entry], name: str | None) -> None:
@@ -393,10 +401,10 @@ def test_rows_are_as_long_as_there_are_entries(entries: int, words: int) -> None
     [
         pytest.param(ALL, {"drops_unlisted"}, id="nothing"),
         pytest.param(ELSEWHERE, set(), id="listed sources"),
-        pytest.param(deny(source=AddressMatch(not_ip_set="s:four")), {"drops_unlisted"}, id="unlisted sources"),
+        pytest.param(deny(source=SideMatch(not_ip_set="s:four")), {"drops_unlisted"}, id="unlisted sources"),
         pytest.param(deny(destination=nets("10.0.0.0/8")), {"drops_unlisted", "matches_destination"}, id="destination"),
         pytest.param(
-            deny(destination=AddressMatch(named_ports=("n:none",))),
+            deny(destination=SideMatch(named_ports=("n:none",))),
             {"drops_unlisted", "matches_named_ports"},
             id="a name",
         ),
@@ -410,7 +418,7 @@ def test_the_program_is_told_what_it_need_not_look_at(entry: Entry, asks: set[st
 
 
 def test_pages_and_rows_of_the_same_content_are_stored_once() -> None:
-    many = plan_of(*(deny(protocol=TCP, destination=AddressMatch(ports=ports((n, n)))) for n in range(0, 65536, 256)))
+    many = plan_of(*(deny(protocol=TCP, destination=SideMatch(ports=ports((n, n)))) for n in range(0, 65536, 256)))
     found = render(many).ports
     # A page for each high byte of destinations; what is the same for all low bytes needs none.
     assert (found.pages.shape, len(found.rows)) == ((256, 256), 1 + 257)
@@ -421,7 +429,7 @@ def test_atoms_are_lists_of_nets_by_content_and_sets_by_id() -> None:
     one, other = nets("10.0.0.0/8", "192.0.2.0/24"), nets("192.0.2.0/24", "10.0.0.0/8")
     remote = Failsafe(TCP, 22, ip_network("11.0.0.0/8"))
     plan = plan_of(
-        deny(source=one), deny(destination=other), deny(source=AddressMatch(not_ip_set="s:four")), failsafes=(remote,)
+        deny(source=one), deny(destination=other), deny(source=SideMatch(not_ip_set="s:four")), failsafes=(remote,)
     )
     assert set(atoms(plan)) == {"n:10.0.0.0/8,192.0.2.0/24", "s:four", "n:11.0.0.0/8"}
     assert atoms(plan)["s:four"] == SETS["s:four"].nets
@@ -443,8 +451,8 @@ def test_the_largest_policy_renders() -> None:
     entries = [
         deny(
             protocol=TCP,
-            source=AddressMatch(ip_set="s:four"),
-            destination=AddressMatch(ports=tuple(PortRange(at + 512 * n, at + 512 * n) for n in range(50))),
+            source=SideMatch(ip_set="s:four"),
+            destination=SideMatch(ports=tuple(PortRange(at + 512 * n, at + 512 * n) for n in range(50))),
         )
         for at in range(512)
     ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.backends.iptables.match import PortTest, SetRegistry, port_matches, side_of
+from enforcer.backends.iptables.match import PortTest, SetRegistry, match_of, port_matches
 from enforcer.backends.iptables.render import comments
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
@@ -21,7 +21,8 @@ from enforcer.backends.iptables.rules import (
 from enforcer.backends.netfilter.names import CHAIN_LENGTH, SET_LENGTH, ChainKind, chain_name, scratch_name, set_name
 from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.resources import PortRange
-from enforcer.policy.ruletable import AddressMatch, Entry, PortSet, RuleTable
+from enforcer.policy.ruletable import PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 
 def ports(*numbers: int | tuple[int, int]) -> tuple[PortRange, ...]:
@@ -89,7 +90,7 @@ PORT_SETS = {name: PortSet(name, name, 6, tuple((ADDRESS, port) for port in give
 
 @given(
     st.builds(
-        AddressMatch,
+        SideMatch,
         ports=lists_of_ports,
         not_ports=lists_of_ports,
         named_ports=lists_of_names,
@@ -99,11 +100,11 @@ PORT_SETS = {name: PortSet(name, name, 6, tuple((ADDRESS, port) for port in give
     st.sampled_from([0, 79, 80, 443, 8443, 0xFFFF]) | st.integers(0, 0xFFFF),
 )
 def test_alternatives_hold_for_the_ports_wanted_and_for_log_only_one_does(
-    wanted: AddressMatch, action: Action, port: int
+    wanted: SideMatch, action: Action, port: int
 ) -> None:
     sets = SetRegistry()
-    entry = Entry("e", action, protocol=6, destination=wanted)
-    found = side_of(Side.DESTINATION, entry, RuleTable("eth0", port_sets=PORT_SETS), 4, sets)
+    entry = entry_of("e", action, protocol=6, destination=wanted)
+    found = match_of(entry, RuleTable("eth0", port_sets=PORT_SETS), 4, sets)
     members = {spec.name: {item.port for item in spec.ports} for spec in sets.specs()}
 
     def held(test: PortTest) -> bool:

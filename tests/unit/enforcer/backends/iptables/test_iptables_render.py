@@ -31,7 +31,8 @@ from enforcer.policy.resources import (
     IcmpMatch,
     PortRange,
 )
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -50,11 +51,13 @@ PORT_SETS = (
     port_set("dns", ("10.0.0.1", 53), protocol=17),
     port_set("nobody"),
 )
-WEB = AddressMatch(named_ports=("n:web",))
+WEB = SideMatch(named_ports=("n:web",))
 
 
 def entry(index: int, action: Action, *, policy: str = "edge", direction: Direction = Direction.INGRESS, **match):
-    return Entry(f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match)
+    return entry_of(
+        f"gnp/{policy} {direction}[{index}]", action, policy=policy, direction=direction, index=index, **match
+    )
 
 
 def nets(*cidrs: str):
@@ -75,7 +78,7 @@ def plan(*tables: RuleTable, backend: Backend = Backend.IPTABLES) -> Plan:
     return Plan("node", tuple(InterfacePlan(item, None, backend, ()) for item in tables))
 
 
-FROM_DENY_LIST = AddressMatch(ip_set="s:dos")
+FROM_DENY_LIST = SideMatch(ip_set="s:dos")
 
 PLANS = {
     "how-to": (  # the policy of Calico's how-to, failsafes of a default configuration
@@ -94,12 +97,12 @@ PLANS = {
             table(
                 "eth0",
                 entry(0, Action.LOG, tier="security", protocol=17),
-                entry(1, Action.PASS, tier="security", source=AddressMatch(nets=nets("192.0.2.0/24"))),
+                entry(1, Action.PASS, tier="security", source=SideMatch(nets=nets("192.0.2.0/24"))),
                 entry(2, Action.DENY, tier="security", source=FROM_DENY_LIST),
                 entry(0, Action.ALLOW, tier="a-tier-with-a-very-long-name", protocol=6),
                 egress=(entry(0, Action.ALLOW, direction=Direction.EGRESS, tier="security", protocol=6),),
             ),
-            table("wlp0s20f3u1u2u3", entry(0, Action.DENY, source=AddressMatch(ip_set="s:partner"))),
+            table("wlp0s20f3u1u2u3", entry(0, Action.DENY, source=SideMatch(ip_set="s:partner"))),
         ),
         Settings(mark_mask=0x0FF00000, log_prefix="%t/%n says"),
     ),
@@ -107,19 +110,17 @@ PLANS = {
         plan(
             table(
                 "eth0",
-                entry(0, Action.DENY, source=AddressMatch(nets=nets("192.0.2.0/24"))),
-                entry(1, Action.DENY, source=AddressMatch(nets=nets("192.0.2.0/24", "198.51.100.7/32"))),
-                entry(2, Action.DENY, source=AddressMatch(nets=nets("0.0.0.0/0"))),
-                entry(3, Action.DENY, source=AddressMatch(nets=nets("10.0.0.0/8"), not_nets=nets("10.1.0.0/16"))),
-                entry(4, Action.DENY, source=AddressMatch(not_nets=nets("10.0.0.0/8"))),
-                entry(5, Action.DENY, source=AddressMatch(not_nets=nets("0.0.0.0/0"))),
-                entry(6, Action.DENY, destination=AddressMatch(nets=nets("2001:db8::/32"))),
+                entry(0, Action.DENY, source=SideMatch(nets=nets("192.0.2.0/24"))),
+                entry(1, Action.DENY, source=SideMatch(nets=nets("192.0.2.0/24", "198.51.100.7/32"))),
+                entry(2, Action.DENY, source=SideMatch(nets=nets("0.0.0.0/0"))),
+                entry(3, Action.DENY, source=SideMatch(nets=nets("10.0.0.0/8"), not_nets=nets("10.1.0.0/16"))),
+                entry(4, Action.DENY, source=SideMatch(not_nets=nets("10.0.0.0/8"))),
+                entry(5, Action.DENY, source=SideMatch(not_nets=nets("0.0.0.0/0"))),
+                entry(6, Action.DENY, destination=SideMatch(nets=nets("2001:db8::/32"))),
                 entry(
-                    7, Action.DENY, source=FROM_DENY_LIST, destination=AddressMatch(nets=nets("10.0.0.1/32", "::1/128"))
+                    7, Action.DENY, source=FROM_DENY_LIST, destination=SideMatch(nets=nets("10.0.0.1/32", "::1/128"))
                 ),
-                entry(
-                    8, Action.DENY, ip_version=6, source=AddressMatch(ip_set="s:dos", not_nets=nets("2001:db8::/64"))
-                ),
+                entry(8, Action.DENY, ip_version=6, source=SideMatch(ip_set="s:dos", not_nets=nets("2001:db8::/64"))),
             )
         ),
         Settings(),
@@ -128,12 +129,12 @@ PLANS = {
         plan(
             table(
                 "eth0",
-                entry(0, Action.DENY, protocol=6, destination=AddressMatch(ports=ports(80, (8000, 8080)))),
-                entry(1, Action.DENY, protocol=132, source=AddressMatch(not_ports=ports(1, 2))),
-                entry(2, Action.DENY, protocol=136, destination=AddressMatch(ports=ports(53), not_ports=ports(54))),
-                entry(3, Action.DENY, protocol=17, destination=AddressMatch(ports=ports(*range(1, 60, 2)))),
-                entry(4, Action.DENY, protocol=17, destination=AddressMatch(ports=ports(*range(1, 60)))),
-                entry(5, Action.DENY, protocol=6, source=AddressMatch(not_ports=ports(*range(1, 40, 2)))),
+                entry(0, Action.DENY, protocol=6, destination=SideMatch(ports=ports(80, (8000, 8080)))),
+                entry(1, Action.DENY, protocol=132, source=SideMatch(not_ports=ports(1, 2))),
+                entry(2, Action.DENY, protocol=136, destination=SideMatch(ports=ports(53), not_ports=ports(54))),
+                entry(3, Action.DENY, protocol=17, destination=SideMatch(ports=ports(*range(1, 60, 2)))),
+                entry(4, Action.DENY, protocol=17, destination=SideMatch(ports=ports(*range(1, 60)))),
+                entry(5, Action.DENY, protocol=6, source=SideMatch(not_ports=ports(*range(1, 40, 2)))),
                 entry(6, Action.DENY, protocol=253),
                 entry(7, Action.DENY, not_protocol=6),
                 entry(8, Action.DENY, protocol=1, icmp=IcmpMatch(8)),
@@ -162,28 +163,28 @@ PLANS = {
             table(
                 "eth0",
                 entry(0, Action.DENY, destination=WEB),
-                entry(1, Action.DENY, protocol=6, destination=AddressMatch(named_ports=("n:web", "n:admin"))),
-                entry(2, Action.DENY, protocol=6, destination=AddressMatch(named_ports=("n:admin", "n:web"))),
+                entry(1, Action.DENY, protocol=6, destination=SideMatch(named_ports=("n:web", "n:admin"))),
+                entry(2, Action.DENY, protocol=6, destination=SideMatch(named_ports=("n:admin", "n:web"))),
                 entry(3, Action.ALLOW, source=FROM_DENY_LIST, destination=WEB),
-                entry(4, Action.DENY, destination=AddressMatch(not_named_ports=("n:web",))),
-                entry(5, Action.DENY, protocol=6, destination=AddressMatch(ports=ports(22), named_ports=("n:web",))),
-                entry(6, Action.LOG, protocol=6, destination=AddressMatch(ports=ports(22), named_ports=("n:web",))),
+                entry(4, Action.DENY, destination=SideMatch(not_named_ports=("n:web",))),
+                entry(5, Action.DENY, protocol=6, destination=SideMatch(ports=ports(22), named_ports=("n:web",))),
+                entry(6, Action.LOG, protocol=6, destination=SideMatch(ports=ports(22), named_ports=("n:web",))),
                 entry(
                     7,
                     Action.LOG,
                     protocol=6,
-                    source=AddressMatch(ports=ports((1, 9)), named_ports=("n:admin",)),
-                    destination=AddressMatch(ports=ports(22), named_ports=("n:web",), not_ports=ports(23)),
+                    source=SideMatch(ports=ports((1, 9)), named_ports=("n:admin",)),
+                    destination=SideMatch(ports=ports(22), named_ports=("n:web",), not_ports=ports(23)),
                 ),
                 entry(
                     8,
                     Action.PASS,
                     protocol=6,
-                    source=AddressMatch(not_named_ports=("n:nobody",)),
-                    destination=AddressMatch(not_ports=ports(22), not_named_ports=("n:web",)),
+                    source=SideMatch(not_named_ports=("n:nobody",)),
+                    destination=SideMatch(not_ports=ports(22), not_named_ports=("n:web",)),
                 ),
-                entry(9, Action.DENY, protocol=17, destination=AddressMatch(named_ports=("n:dns",))),
-                entry(10, Action.DENY, destination=AddressMatch(named_ports=("n:nobody",))),
+                entry(9, Action.DENY, protocol=17, destination=SideMatch(named_ports=("n:dns",))),
+                entry(10, Action.DENY, destination=SideMatch(named_ports=("n:nobody",))),
             )
         ),
         Settings(),
@@ -198,7 +199,7 @@ PLANS = {
                         0,
                         Action.ALLOW,
                         direction=Direction.EGRESS,
-                        destination=AddressMatch(nets=nets("2001:db8::/32")),
+                        destination=SideMatch(nets=nets("2001:db8::/32")),
                     ),
                 ),
             )
@@ -251,7 +252,7 @@ def test_each_entry_is_at_most_one_rule_in_each_family(name: str) -> None:
     ],
 )
 def test_a_set_beyond_the_limit_is_refused_by_name_with_both_numbers(limit: int, too_many: list[str]) -> None:
-    both = AddressMatch(named_ports=("n:web", "n:admin"))
+    both = SideMatch(named_ports=("n:web", "n:admin"))
     wanted = plan(table("eth0", entry(0, Action.DENY, source=FROM_DENY_LIST, destination=both)))
     sentences = {
         "s:dos": f"selector dos-deny-list == 'true': it has 2 IPv4 members, and an ipset may have {limit}; raise max",
@@ -280,11 +281,9 @@ def test_chains_come_after_the_chains_they_jump_to() -> None:
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
+        pytest.param(entry(0, Action.DENY, destination=SideMatch(ports=ports(80))), "ports", id="ports, no protocol"),
         pytest.param(
-            entry(0, Action.DENY, destination=AddressMatch(ports=ports(80))), "ports", id="ports, no protocol"
-        ),
-        pytest.param(
-            entry(0, Action.DENY, protocol=1, source=AddressMatch(not_ports=ports(80))), "ports", id="ports of ICMP"
+            entry(0, Action.DENY, protocol=1, source=SideMatch(not_ports=ports(80))), "ports", id="ports of ICMP"
         ),
         pytest.param(entry(0, Action.DENY, icmp=IcmpMatch(8)), "ICMP type", id="ICMP type, no protocol"),
         pytest.param(entry(0, Action.DENY, not_protocol=1, icmp=IcmpMatch(8)), "ICMP type", id="ICMP type of not ICMP"),

@@ -26,7 +26,8 @@ from enforcer.policy.resources import (
     IcmpMatch,
     PortRange,
 )
-from enforcer.policy.ruletable import AddressMatch, Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from tests.support.entries import SideMatch, entry_of
 
 DENY_LIST = IpSet("s:dos", "dos-deny-list == 'true'", Nets.of(["203.0.113.0/24", "2001:db8:bad::/48"]))
 WEB = PortSet("n:web", "web", 6, ((ip_address("10.0.0.1"), 80), (ip_address("2001:db8::1"), 80)))
@@ -34,7 +35,7 @@ DNS = PortSet("n:dns", "dns", 17, ((ip_address("10.0.0.1"), 53),))
 
 
 def entry(index: int, action: Action, *, direction: Direction = Direction.INGRESS, **match: object) -> Entry:
-    return Entry(f"gnp/edge {direction}[{index}]", action, policy="edge", direction=direction, index=index, **match)  # type: ignore[arg-type]
+    return entry_of(f"gnp/edge {direction}[{index}]", action, policy="edge", direction=direction, index=index, **match)  # type: ignore[arg-type]
 
 
 def ports(*numbers: int) -> tuple[PortRange, ...]:
@@ -64,7 +65,7 @@ def targets(rules: tuple[Rule, ...]) -> list[str]:
 
 
 FAILSAFES = {"failsafe_inbound": DEFAULT_FAILSAFE_INBOUND, "failsafe_outbound": DEFAULT_FAILSAFE_OUTBOUND}
-DENY_22 = entry(0, Action.DENY, protocol=6, destination=AddressMatch(ports=ports(22)))
+DENY_22 = entry(0, Action.DENY, protocol=6, destination=SideMatch(ports=ports(22)))
 DENY_ECHO = entry(0, Action.DENY, protocol=1, icmp=IcmpMatch(8))
 
 
@@ -77,7 +78,7 @@ READABLE = [
     ("a protocol, IPv6", entry(0, Action.DENY, protocol=6), 6, {}, [NO_PROTOCOL, ""]),
     ("not a protocol, IPv6", entry(0, Action.DENY, not_protocol=6), 6, {}, [NO_PROTOCOL, ""]),
     ("an ICMP type", DENY_ECHO, 4, {}, [NO_ICMP, ""]),
-    ("a source", entry(0, Action.DENY, source=AddressMatch(ip_set="s:dos")), 6, {}, [""]),
+    ("a source", entry(0, Action.DENY, source=SideMatch(ip_set="s:dos")), 6, {}, [""]),
     ("ports, behind failsafes of everybody", DENY_22, 6, FAILSAFES, [""]),
     ("ICMP, behind failsafes of everybody", DENY_ECHO, 4, FAILSAFES, [NO_ICMP, ""]),
     (
@@ -110,10 +111,10 @@ def test_every_question_about_the_transport_asks_first_whether_it_is_there() -> 
     """A load of 1, 2 or 4 bytes would take the middle of a later fragment for a header."""
     entries = [
         DENY_22,
-        replace(DENY_22, destination=AddressMatch(not_ports=ports(1, 3, 5))),
+        entry(0, Action.DENY, protocol=6, destination=SideMatch(not_ports=ports(1, 3, 5))),
         DENY_ECHO,
-        entry(1, Action.LOG, protocol=6, source=AddressMatch(ports=ports(7), named_ports=("n:web",))),
-        entry(2, Action.DENY, destination=AddressMatch(not_named_ports=("n:web",))),
+        entry(1, Action.LOG, protocol=6, source=SideMatch(ports=ports(7), named_ports=("n:web",))),
+        entry(2, Action.DENY, destination=SideMatch(not_named_ports=("n:web",))),
     ]
     for chain in rendered(*entries, **FAILSAFES).values():
         for rule in chain.rules:
@@ -125,19 +126,19 @@ def test_every_question_about_the_transport_asks_first_whether_it_is_there() -> 
 
 
 def test_an_entry_with_a_number_and_a_name_has_a_rule_for_each() -> None:
-    both = entry(0, Action.DENY, protocol=6, destination=AddressMatch(ports=ports(22), named_ports=("n:web",)))
+    both = entry(0, Action.DENY, protocol=6, destination=SideMatch(ports=ports(22), named_ports=("n:web",)))
     rules = [rule for rule in tier(both) if rule.comment]
     assert [rule.comment for rule in rules] == [both.name] * 2
     assert ["lookup" in {item.name for item in rule.exprs} for rule in rules] == [False, True]
 
 
 def test_names_of_two_protocols_have_a_rule_for_each() -> None:
-    both = entry(0, Action.DENY, destination=AddressMatch(named_ports=("n:web", "n:dns")))
+    both = entry(0, Action.DENY, destination=SideMatch(named_ports=("n:web", "n:dns")))
     assert [rule.comment for rule in tier(both)] == [both.name] * 2
 
 
 def test_a_negated_name_uses_the_accept_mark_and_takes_it_off_again() -> None:
-    setting, asking, clearing = tier(entry(0, Action.PASS, destination=AddressMatch(not_named_ports=("n:web",))))
+    setting, asking, clearing = tier(entry(0, Action.PASS, destination=SideMatch(not_named_ports=("n:web",))))
     assert setting.exprs[-3:] == expr.set_mark(0x10000, on=True)
     assert expr.marked(0x10000, inverted=True)[-1] in asking.exprs
     assert clearing.exprs == (*expr.marked(0x10000), *expr.set_mark(0x10000, on=False))
@@ -169,17 +170,17 @@ UNSUPPORTED = [
         r"nftables cannot enforce gnp/edge ingress\[0\]: Allow sets a mark, and the mark mask is 0",
     ),
     (
-        entry(0, Action.DENY, destination=AddressMatch(not_named_ports=("n:web",))),
+        entry(0, Action.DENY, destination=SideMatch(not_named_ports=("n:web",))),
         {"mark_mask": 0},
         "a negated named port needs a mark, and the mark mask is 0",
     ),
     (
-        entry(0, Action.DENY, destination=AddressMatch(ports=ports(22))),
+        entry(0, Action.DENY, destination=SideMatch(ports=ports(22))),
         {},
         "nftables cannot enforce gnp/edge ingress.0.: it matches ports, but no protocol that has ports",
     ),
     (
-        entry(0, Action.DENY, source=AddressMatch(nets=(ip_network("10.0.0.0/8"), ip_network("11.0.0.0/8")))),
+        entry(0, Action.DENY, source=SideMatch(nets=(ip_network("10.0.0.0/8"), ip_network("11.0.0.0/8")))),
         {"max_set_size": 1},
         "nftables cannot enforce a list of nets: it has 2 IPv4 members, and a set may have 1; raise maxIpsetSize",
     ),
@@ -204,10 +205,8 @@ def test_two_tables_that_disagree_about_a_selector_are_a_bug() -> None:
 
 def test_what_is_written_is_what_is_read() -> None:
     entries = [
-        entry(0, Action.LOG, protocol=17, source=AddressMatch(nets=(ip_network("10.0.0.0/9"),), ports=ports(7, 9))),
-        entry(
-            1, Action.ALLOW, destination=AddressMatch(not_named_ports=("n:web",), ports=(PortRange(1, 9),)), protocol=6
-        ),
+        entry(0, Action.LOG, protocol=17, source=SideMatch(nets=(ip_network("10.0.0.0/9"),), ports=ports(7, 9))),
+        entry(1, Action.ALLOW, destination=SideMatch(not_named_ports=("n:web",), ports=(PortRange(1, 9),)), protocol=6),
         DENY_ECHO,
     ]
     for version in (4, 6):
