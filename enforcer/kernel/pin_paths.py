@@ -1,4 +1,4 @@
-"""Where things are pinned, and whether they stay there."""
+"""Where BPF objects are pinned, and whether the pins outlive this process."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ _NAMED_NAMESPACES = Path("/run/netns")
 
 
 def default_pin_root() -> Path:
-    """A directory for the calling thread's network namespace: interfaces of different namespaces share names."""
+    """The directory of the calling thread's network namespace: interfaces of different namespaces share names."""
     return PIN_ROOT / f"netns-{current_inode()}"
 
 
 def remove_if_empty(pin_root: Path) -> None:
-    """Remove the directory above the default pin roots once no namespace has one."""
+    """Remove the parent of the default pin roots when no namespace has one."""
     if pin_root.parent == PIN_ROOT:
-        with suppress(OSError):  # it holds another namespace's, or is not there
+        with suppress(OSError):  # it has another namespace's pins, or does not exist
             PIN_ROOT.rmdir()
 
 
-def pins_are_fleeting(pin_root: Path) -> str:
-    """Why what is pinned goes with this process; "" when it stays, as far as can be seen from here.
+def ephemeral_bpffs(pin_root: Path) -> str:
+    """A warning if the BPF file system is ephemeral, so that pins end with this process; "" if it is not, as far as
+    known.
 
-    A BPF file system lives as long as it is mounted somewhere, and with it its pins. ``ip netns exec`` gives its child
-    a mount namespace with a /sys of its own, named like the network namespace (iproute2 ``lib/namespace.c``); services
-    and containers have one too. What is mounted in there ends with it, and its links detach.
+    A BPF file system and its pins live as long as it is mounted somewhere. ``ip netns exec`` gives its child a mount
+    namespace with its own /sys, named like the network namespace (iproute2 ``lib/namespace.c``); services and
+    containers have mount namespaces too. What is mounted there ends with the namespace, and its links detach.
     """
     mounts = _mounts("self")
     for mount in mounts:
         if (mount.point, mount.kind) == ("/sys", "sysfs") and (_NAMED_NAMESPACES / mount.source).exists():
             return (
-                f"'ip netns exec {mount.source}' hides the BPF file system: XDP programs are detached when the last "
-                f"process in there ends, and raw alone is left; use 'nsenter --net={_NAMED_NAMESPACES / mount.source}' "
+                f"'ip netns exec {mount.source}' hides the host's BPF file system: XDP programs are detached when the "
+                f"last "
+                f"process there ends, and only raw remains; use 'nsenter --net={_NAMED_NAMESPACES / mount.source}' "
                 "instead"
             )
     above = [mount for mount in mounts if mount.kind == "bpf" and Path(mount.point) in (pin_root, *pin_root.parents)]
     if not above or not _is_private(above[-1], mounts):
         return ""
     return (
-        f"the BPF file system on {above[-1].point} is mounted in this mount namespace alone: XDP programs are detached "
-        "when the last process in there ends, and raw alone is left; mount it on the host ('mount -t bpf bpf "
+        f"the BPF file system on {above[-1].point} is mounted only in this mount namespace: XDP programs are detached "
+        "when the last process there ends, and only raw remains; mount it on the host ('mount -t bpf bpf "
         f"{above[-1].point}', as systemd does at boot)"
     )
 
@@ -72,8 +74,8 @@ def _mounts(process: str) -> list[_Mount]:
 
 
 def _is_private(mount: _Mount, mounts: Sequence[_Mount]) -> bool:
-    """Whether the first process does not have what is mounted here. Without the privilege to look at it (a service has
-    none): whether everything comes from the host but this.
+    """Whether the first process lacks this mount. Without the privilege to read its mounts (as in a service): whether
+    every other mount comes from the host.
     """
     try:
         return all(other.device != mount.device for other in _mounts("1"))

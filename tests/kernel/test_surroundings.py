@@ -37,7 +37,7 @@ from tests.kernel.forked import (
 pytestmark = pytest.mark.needs_root
 
 BPFFS = "/sys/fs/bpf"
-NOT_KEPT = f"the BPF file system on {BPFFS} is mounted in this mount namespace alone"
+NOT_KEPT = f"the BPF file system on {BPFFS} is mounted only in this mount namespace"
 NEW = "198.51.100.77"
 
 

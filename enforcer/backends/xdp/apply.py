@@ -36,11 +36,11 @@ from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError
 from enforcer.model.vocabulary import Mode, Toolchain
 
 
-class Refused(Exception):
+class AttachmentRefused(Exception):
     """The interface cannot have what is wanted; the sentence says why. An answer for ApplyResult, not an error."""
 
 
-class ForeignProgram(Refused):
+class ForeignProgram(AttachmentRefused):
     """A program that we did not attach is there."""
 
 
@@ -71,7 +71,7 @@ def is_kept(pins: Pins, wanted: Wanted) -> bool:
 
 
 def check(pins: Pins, state: InterfaceState, namespace: int) -> None:
-    """Raises Refused when a program that we did not attach is there, or the pins belong to a living interface
+    """Raises AttachmentRefused when a program that we did not attach is there, or the pins belong to a living interface
     elsewhere.
     """
     with kernel_refusals():
@@ -79,7 +79,8 @@ def check(pins: Pins, state: InterfaceState, namespace: int) -> None:
 
 
 def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_run: bool) -> list[str]:
-    """Make the interface enforce what is wanted; sentences for what was (or would be) changed. Raises Refused.
+    """Make the interface enforce what is wanted; sentences for what was (or would be) changed. Raises
+    AttachmentRefused.
 
     ``tables`` None: they would be built anew, in a dry run; or the program, a device's, reads none.
     """
@@ -120,7 +121,7 @@ _OUT_OF = (*RAN_OUT, errno.ENOSPC, errno.EROFS, errno.EIO)
 
 @contextmanager
 def kernel_refusals() -> Iterator[None]:
-    """KernelErrors as what they mean here: PrivilegeError, Refused, or themselves where the host has run out."""
+    """Map KernelErrors: PrivilegeError, AttachmentRefused, or unchanged if the host has run out of resources."""
     try:
         yield
     except KernelError as error:
@@ -129,13 +130,13 @@ def kernel_refusals() -> Iterator[None]:
             raise PrivilegeError(f"XDP needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run as root ({error})") from error
         if error.errno in _OUT_OF:
             raise
-        raise Refused(str(error)) from error
+        raise AttachmentRefused(str(error)) from error
 
 
 def _respect_others(installed: Installed | None, link: LinkInfo | None, state: InterfaceState, namespace: int) -> None:
     """Refuse when a program that we did not attach is there, or the pins belong to a living interface elsewhere."""
     if installed and installed.is_attached and installed.manifest.namespace != namespace:
-        raise Refused(
+        raise AttachmentRefused(
             f"the pins of {state.name} belong to an enforcer in another network namespace; "
             "give each namespace a pin root of its own"
         )
@@ -245,4 +246,4 @@ def _attached(program: int, mode: Mode, state: InterfaceState) -> Link:
     except KernelError as error:
         if error.errno in (errno.EPERM, errno.EACCES, errno.EMFILE, errno.ENFILE):
             raise
-        raise Refused(why_refused(mode, error, mtu=state.mtu)) from error
+        raise AttachmentRefused(why_refused(mode, error, mtu=state.mtu)) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
 from enforcer.backends.xdp import status
-from enforcer.backends.xdp.converge import Rows, Settings, converge
+from enforcer.backends.xdp.converge import Rows, XdpSettings, converge
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
@@ -22,7 +22,7 @@ from enforcer.backends.xdp.state.watch import XdpWatch
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
 from enforcer.kernel.bpf.toolchain import require
 from enforcer.kernel.netns import current_inode
-from enforcer.kernel.pin_paths import pins_are_fleeting, remove_if_empty
+from enforcer.kernel.pin_paths import ephemeral_bpffs, remove_if_empty
 from enforcer.kernel.rtnetlink import interfaces
 from enforcer.model.errors import HostError, KernelError, PrivilegeError
 from enforcer.model.facts import HostRules, Probe
@@ -83,7 +83,7 @@ class XdpBackend:
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._follow_names(dry_run=dry_run)
-        settings = Settings(self.ipv6, self.toolchain, dry_run)
+        settings = XdpSettings(self.ipv6, self.toolchain, dry_run)
         result = converge(self.pin_root, plans, settings, self._rows)
         if not dry_run:
             self._tidy()
@@ -101,7 +101,7 @@ class XdpBackend:
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
         """Where pins would go with this process."""
-        if any(item.mode for item in plan.interfaces) and (why := pins_are_fleeting(self.pin_root)):
+        if any(item.mode for item in plan.interfaces) and (why := ephemeral_bpffs(self.pin_root)):
             yield why
 
     def counters(self) -> tuple[EntryCount, ...]:

@@ -15,8 +15,8 @@ from enforcer.backends.rendered import Rendered
 from enforcer.backends.xdp import addresses
 from enforcer.backends.xdp.addresses import AddressTables
 from enforcer.backends.xdp.apply import (
+    AttachmentRefused,
     ForeignProgram,
-    Refused,
     Wanted,
     check,
     is_kept,
@@ -61,7 +61,7 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class Settings:
+class XdpSettings:
     """What does not come from the plan."""
 
     ipv6: bool = True
@@ -77,7 +77,7 @@ class _Pass:
     """What one pass over all interfaces has done so far. ``targets`` read address tables, ``devices`` do not."""
 
     pin_root: Path
-    settings: Settings
+    settings: XdpSettings
     rows: Rows = field(default_factory=dict)
     targets: list[_Target] = field(default_factory=list)
     devices: list[_Target] = field(default_factory=list)
@@ -98,7 +98,7 @@ class _Pass:
         try:
             wanted = self.wanted(target, tables)
             self.changes += reconcile(target.pins, wanted, tables, dry_run=self.settings.dry_run)
-        except Refused as error:
+        except AttachmentRefused as error:
             self.refuse(target.state.name, error)
 
     def refuse(self, interface: str, error: Exception) -> None:
@@ -108,7 +108,7 @@ class _Pass:
 
 
 def converge(
-    pin_root: Path, plans: Sequence[InterfacePlan], settings: Settings, rows: Rows | None = None
+    pin_root: Path, plans: Sequence[InterfacePlan], settings: XdpSettings, rows: Rows | None = None
 ) -> ApplyResult:
     """Make every interface enforce its plan; what cannot be is in the result.
 
@@ -123,7 +123,7 @@ def converge(
     try:
         with kernel_refusals():
             _converge(work)
-    except (Refused, TooManyClasses) as error:
+    except (AttachmentRefused, TooManyClasses) as error:
         work.refused |= {target.state.name: str(error) for target in work.targets}
     return ApplyResult(tuple(work.changes), work.refused, frozenset(work.foreign))
 
@@ -135,7 +135,7 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
         pins, state = Pins.of(work.pin_root, plan.interface), states.get(plan.interface)
         try:
             if state is None:
-                raise Refused(f"there is no interface {plan.interface}")
+                raise AttachmentRefused(f"there is no interface {plan.interface}")
             if not work.settings.dry_run:
                 with kernel_refusals():
                     generation.settle(pins)
@@ -145,7 +145,7 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
                 work.devices.append(_Target(pins, plan, state, table))
             else:
                 work.targets.append(_Target(pins, plan, state, _rows_of(work, plan)))
-        except (Refused, TooManyLengthsError) as error:
+        except (AttachmentRefused, TooManyLengthsError) as error:
             work.refuse(plan.interface, error)
 
 
@@ -228,7 +228,7 @@ def _change_in_place(work: _Pass, live: AddressTables, classified: Classified) -
     return True
 
 
-def _wanted(target: _Target, settings: Settings, members: Members, tables: AddressTables | None) -> Wanted:
+def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: AddressTables | None) -> Wanted:
     plan, rows = target.plan, target.rows
     assert plan.mode is not None
     contents: Contents | OffloadTable
@@ -262,7 +262,7 @@ def _offload_program() -> str:
     return hashlib.sha256(OFFLOAD_OBJECT.read_bytes()).hexdigest()
 
 
-def _policy_digest(plan: InterfacePlan, settings: Settings) -> str:
+def _policy_digest(plan: InterfacePlan, settings: XdpSettings) -> str:
     """Of everything that decides, but for the members of sets; where an entry is written does not matter."""
     entries = [replace(entry, position=NOWHERE) for entry in plan.xdp_entries]
     table = plan.table
