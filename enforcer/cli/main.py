@@ -59,7 +59,7 @@ def node_option(command: Command) -> Command:
         default=lambda: os.uname().nodename,
         show_default="the host name",
         callback=require_nonempty,
-        help="Enforce the HostEndpoints of this node.",
+        help="The node whose HostEndpoints are enforced.",
     )(command)
 
 

@@ -93,7 +93,7 @@ def output_option(command: Command) -> Command:
     """``-o/--output table|json|yaml``."""
     return click.option(
         "-o", "--output", type=click.Choice([str(item) for item in OutputFormat]), default="table", show_default=True,
-        help="How to print the result.",
+        help="Output format.",
     )(command)  # fmt: skip
 
 
