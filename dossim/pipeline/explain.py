@@ -48,7 +48,7 @@ class Trace:
     disposition: Disposition
 
     def with_reason(self, reason: str) -> Trace:
-        """The same, with another reason why it is undetermined; as it is where it is not."""
+        """The same with another reason, if it is undetermined; else unchanged."""
         if self.disposition.fate is not Fate.UNDETERMINED:
             return self
         end = replace(self.disposition, reason=reason)

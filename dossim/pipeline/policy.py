@@ -66,7 +66,7 @@ class Policy:
     felix: FelixConfiguration
     selection: Selection
     direction: Direction = Direction.INGRESS
-    tracked: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)  # policies Calico would ask there
+    tracked: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)  # policies Calico would evaluate there
 
     @classmethod
     def of(

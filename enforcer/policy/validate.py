@@ -78,7 +78,7 @@ def _endpoint_port(at: Cursor) -> EndpointPort:
     if port.protocol in schema.PORT_PROTOCOLS and "protocol" in fields and protocol.name not in schema.PROTOCOLS:
         name = next(name for name, number in schema.PROTOCOLS.items() if number == port.protocol)
         fields.cursor("protocol").note(
-            f"a protocol by number: the API takes it, and Felix takes the whole HostEndpoint for missing; write {name}",
+            f"a protocol by number: the API accepts it, but Felix ignores the whole HostEndpoint; write {name}",
             PORT_BY_NUMBER,
         )
     if port.protocol not in schema.PORT_PROTOCOLS:

@@ -74,7 +74,7 @@ def test_an_endpoints_port_by_number(written: str) -> None:
     text = OTHER % f", ports: [{{name: web, protocol: {written}, port: 80}}]"
     (finding,) = of_rule(findings(text), RuleId.PORT_BY_NUMBER)
     assert (finding.level, finding.position.line) == (Level.ERROR, 5)
-    assert "Felix takes the whole HostEndpoint for missing; write " in finding.message
+    assert "Felix ignores the whole HostEndpoint; write " in finding.message
     by_name = OTHER % ", ports: [{name: web, protocol: TCP, port: 80}]"
     assert not of_rule(findings(by_name), RuleId.PORT_BY_NUMBER)
 
