@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.netlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,
@@ -102,6 +103,9 @@ class NfTablesConn(Protocol):
     def check(self, messages: Sequence[Message]) -> None:
         """As :meth:`commit`, but all of it is given up in the end."""
 
+    def wait_for_packets(self) -> None:
+        """Return when no packet is on its way any more through what was there before the call."""
+
 
 Connect = Callable[[], AbstractContextManager[NfTablesConn]]
 
@@ -146,6 +150,10 @@ class NfTables:
     def check(self, commands: Sequence[Message]) -> None:
         """As :meth:`commit`, but the kernel aborts it: a transaction without its end message is only validated."""
         self._batch(commands, b"", complete=False)
+
+    def wait_for_packets(self) -> None:
+        """A packet goes through its rules in one RCU read-side section (net/netfilter/core.c: ``nf_hook``)."""
+        wait_for_readers()
 
     def _batch(self, commands: Sequence[Message], begin: bytes, *, complete: bool) -> None:
         first = self._sequence + 1

@@ -75,13 +75,17 @@ def packets(draw: st.DrawFn, aims: Sequence[Entry] = (entry_of("", Action.DENY),
     )
 
 
+# How many entries that match nothing are in front of the others.
+IDLE = (0, 0, 0, 0, 58, 63, 64, 122, 128, 300, 505, 512)
+
+
 @st.composite
-def rule_tables(draw: st.DrawFn) -> RuleTable:
+def rule_tables(draw: st.DrawFn, idle_counts: Sequence[int] = IDLE, max_size: int = 8) -> RuleTable:
     """Tables of a few entries that ask for all there is, some of them behind many that match nothing."""
-    entries = draw(st.lists(entries_of_any_kind(), min_size=1, max_size=8))
+    entries = draw(st.lists(entries_of_any_kind(), min_size=1, max_size=max_size))
     tiers = sorted(draw(st.sampled_from(TIERS)) for _ in entries)
     idle = [entry_of("", Action.DENY, "first", source=SideMatch(nets=(ip_network("192.0.2.255/32"),)))]
-    behind = idle * draw(st.sampled_from((0, 0, 0, 0, 58, 63, 64, 122, 128, 300, 505, 512)))
+    behind = idle * draw(st.sampled_from(idle_counts))
     named = [*behind, *(replace(entry, tier=tier) for entry, tier in zip(entries, tiers, strict=True))]
     nets = st.lists(st.sampled_from(NETS), max_size=3).map(Nets.of)
     return RuleTable(

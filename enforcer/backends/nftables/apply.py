@@ -24,7 +24,6 @@ from enforcer.backends.nftables.blob import ReadRule
 from enforcer.backends.nftables.members import between, difference, pack
 from enforcer.backends.nftables.read import ReadTable, read_members, read_table
 from enforcer.backends.nftables.rules import TABLE, Chain, Members, Rule, SetSpec, Table
-from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.netlink import be64, text
 from enforcer.kernel.nfnetlink import Connect, Family, Message, NfTablesConn, RulesetChangedError, nftables
 
@@ -244,7 +243,7 @@ def _commit(conn: NfTablesConn, stages: Sequence[Sequence[Message]], generation:
     """Commit them in turn, each when no packet is on its way through what was before; how many there were."""
     for number, messages in enumerate(stages):
         if number:
-            wait_for_readers()
+            conn.wait_for_packets()
         # Its generation is the previous one plus one, unless another program made a change in between.
         conn.commit(messages, generation + number)
     return len(stages)

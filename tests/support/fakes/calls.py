@@ -22,15 +22,22 @@ class Fault:
 
 @dataclass
 class Calls:
-    """The calls of a fake in their order. ``observe`` is called after every call that changed something."""
+    """The calls of a fake in their order.
+
+    ``intrude`` is called before every call, with its number, and may do what others do meanwhile; ``observe`` after
+    every call that changed something.
+    """
 
     log: list[str] = field(default_factory=list)
     fault: Fault | None = None
+    intrude: Callable[[int], None] | None = None
     observe: Callable[[str], None] | None = None
 
     @contextmanager
     def noted(self, name: str, *, changes: bool = False) -> Iterator[None]:
         """A call of this name takes place inside the block."""
+        if self.intrude:
+            self.intrude(len(self.log))
         fault = self.fault if self.fault and self.fault.number == len(self.log) else None
         self.log.append(name)
         if fault and not fault.after:

@@ -71,6 +71,10 @@ class FakeNfTables:
         with self.calls.noted("check"):
             self._played(messages)
 
+    def wait_for_packets(self) -> None:
+        with self.calls.noted("wait for packets"):
+            pass
+
     def _played(self, messages: Sequence[Message]) -> tuple[Tables, bool]:
         """The tables after these commands, and whether any of them changed something."""
         work = _Transaction({place: table.copy() for place, table in self.tables.items()})

@@ -6,6 +6,7 @@ The rules of the kernel are those of net/netfilter/nf_tables_api.c and nft_set_r
 from __future__ import annotations
 
 import errno
+import itertools
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,9 @@ _Object = TypeVar("_Object")
 Element = tuple[bytes, int]
 
 
+_identities = itertools.count()
+
+
 class Refused(Exception):
     """What the kernel answers to a command."""
 
@@ -36,11 +40,15 @@ class Refused(Exception):
 
 @dataclass
 class FakeSet:
-    """A set. Intervals are two elements each, as in the kernel: where one begins, and the key behind its last."""
+    """A set. Intervals are two elements each, as in the kernel: where one begins, and the key behind its last.
+
+    ``identity``: another set of the same name has another one.
+    """
 
     name: str
     made_with: dict[int, bytes]
     elements: list[Element] = field(default_factory=list)
+    identity: int = field(default_factory=lambda: next(_identities))
 
     @property
     def flags(self) -> int:
@@ -115,7 +123,11 @@ class FakeRule:
     def as_attributes(self, table: str, chain: str) -> bytes:
         place = text(blob.RULE_TABLE, table) + text(blob.RULE_CHAIN, chain) + be64(blob.RULE_HANDLE, self.handle)
         comment = b"" if self.comment is None else attribute(blob.RULE_USERDATA, self.comment)
-        return place + nested(blob.RULE_EXPRESSIONS, self.exprs) + comment
+        return place + self.expressions + comment
+
+    @property
+    def expressions(self) -> bytes:
+        return nested(blob.RULE_EXPRESSIONS, self.exprs)
 
 
 def read_rule(handle: int, found: Mapping[int, bytes]) -> FakeRule:

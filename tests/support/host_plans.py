@@ -1,0 +1,87 @@
+"""Hypothesis strategies for what a host enforces in raw, before and after a change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from enforcer.model.vocabulary import Action, Backend, Direction
+from enforcer.planning.plan import InterfacePlan, Plan
+from enforcer.policy.ruletable import Entry, RuleTable
+from tests.kernel.iptables_plans import entry
+from tests.support.entries import SideMatch
+from tests.support.ruletables import NAMES, NETS, SETS, rule_tables
+
+INTERFACES = ("eth0", "eth1")
+
+
+def plan_of(backend: Backend, *tables: RuleTable) -> Plan:
+    """All of the tables in raw, by one backend. A set has the same members in all of them."""
+    shared = [replace(item, sets=tables[0].sets, port_sets=tables[0].port_sets) for item in tables]
+    return Plan("node", tuple(InterfacePlan(item, None, backend, ()) for item in shared))
+
+
+@st.composite
+def _tables(draw: st.DrawFn, interface: str) -> RuleTable:
+    """Of both directions."""
+    table = draw(rule_tables((0,), 5))
+    out = draw(st.one_of(st.just(()), rule_tables((0,), 3).map(lambda other: other.ingress)))
+    egress = tuple(replace(entry, name=f"out-{entry.name}", direction=Direction.EGRESS) for entry in out)
+    return replace(table, interface=interface, egress=egress)
+
+
+@st.composite
+def _changed(draw: st.DrawFn, table: RuleTable) -> RuleTable:
+    """Other members of the same sets, some entries gone, others come."""
+    other = draw(_tables(table.interface))
+    kept = [entry for entry in table.ingress if draw(st.booleans())]
+    at = draw(st.integers(0, len(kept)))
+    come = [
+        replace(entry, name=f"new-{entry.name}", tier=kept[at - 1].tier if at else entry.tier)
+        for entry in other.ingress
+    ]
+    entries = {"members": table.ingress, "entries": (*kept[:at], *come[:2], *kept[at:])}
+    what = draw(st.sampled_from(("members", "members", "entries", "both")))
+    chosen = entries["members" if what == "members" else "entries"] or table.ingress
+    if what == "entries":
+        return replace(table, ingress=chosen)
+    return replace(table, ingress=chosen, sets=other.sets, port_sets=other.port_sets)
+
+
+def _decisive() -> tuple[Entry, ...]:
+    """Entries that a packet can be dropped by one of in the old plan, and by another one in the new."""
+    a, b, c = SETS
+    return (
+        entry(0, Action.DENY, source=SideMatch(ip_set=a)),
+        entry(1, Action.DENY, source=SideMatch(ip_set=b), protocol=17),
+        entry(2, Action.PASS, source=SideMatch(ip_set=c)),
+        entry(3, Action.ALLOW, source=SideMatch(ip_set=b)),
+        entry(4, Action.DENY, source=SideMatch(not_ip_set=a)),
+        entry(5, Action.DENY, destination=SideMatch(named_ports=NAMES[:1])),
+        entry(6, Action.ALLOW, source=SideMatch(not_ip_set=c)),
+        entry(7, Action.DENY, source=SideMatch(nets=NETS[1:3])),
+        entry(8, Action.DENY),
+    )
+
+
+@st.composite
+def _by_sets(draw: st.DrawFn) -> RuleTable:
+    """A table whose sets decide: the entries in any order, some of them left out."""
+    entries = draw(st.permutations(_decisive()))[: draw(st.integers(1, 5))]
+    table = draw(rule_tables((0,), 1))
+    return replace(table, ingress=tuple(entries), failsafe_inbound=(), failsafe_outbound=())
+
+
+@st.composite
+def changes(draw: st.DrawFn, backend: Backend) -> tuple[Plan, Plan]:
+    """The plan that is enforced, and the one that is to be; they have much in common, or nothing."""
+    names = draw(st.sampled_from((INTERFACES[:1], INTERFACES[:1], INTERFACES)))
+    how = draw(st.sampled_from((*["by sets"] * 4, *["changed"] * 2, "other", "first", "last", "fewer")))
+    if how == "by sets":
+        return plan_of(backend, draw(_by_sets())), plan_of(backend, draw(_by_sets()))
+    old = [draw(_tables(name)) for name in names]
+    new = [draw(_tables(table.interface)) if how == "other" else draw(_changed(table)) for table in old]
+    if how == "first":
+        old = []
+    return plan_of(backend, *old), plan_of(backend, *{"last": [], "fewer": new[1:]}.get(how, new))

@@ -1,0 +1,118 @@
+"""What every reconciler of raw must hold on its way from one plan to another, whatever it writes to.
+
+A packet that both plans drop is dropped at every moment: before, between and after the calls, and wherever a call
+fails or the process is killed. What fails is made good by the next pass, and a pass with nothing to do does nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Set
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from enforcer.model.errors import KernelError
+from enforcer.planning.plan import Plan
+from tests.support.fakes.calls import Calls, Fault, Killed
+
+Met = Set[Any]
+
+
+class World(ABC):
+    """A fake kernel, and the reconciler that works on it."""
+
+    calls: Calls
+
+    @abstractmethod
+    def apply(self, plan: Plan) -> list[str]:
+        """One pass of the reconciler; a sentence for each change."""
+
+    @abstractmethod
+    def state(self) -> Any:
+        """All that is in the kernel now; it does not change any more."""
+
+    @abstractmethod
+    def holds(self, plan: Plan) -> bool:
+        """Whether what is in the kernel is what the plan renders to."""
+
+    @abstractmethod
+    def dropped(self, rules: Any, sets: Any, among: Met | None = None) -> Met:
+        """The packets (of some, or of all) that are dropped by the rules of one state with the sets of another."""
+
+
+def converge(world: World, plan: Plan) -> None:
+    """One pass reaches the plan, a second one changes nothing."""
+    world.apply(plan)
+    assert world.holds(plan)
+    before = world.state()
+    assert world.apply(plan) == []
+    assert world.state() == before
+
+
+def watched(world: World, run: Callable[[], object]) -> list[Any]:
+    """The states there were while it ran, first and last included."""
+    states = [world.state()]
+    world.calls.observe = lambda _: states.append(world.state())
+    try:
+        run()
+    finally:
+        world.calls.observe = None
+    return states
+
+
+def no_hole(world: World, states: list[Any], must: Met) -> None:
+    """What must be dropped is, in each state and by rules of one with sets of the next."""
+    for before, after in pairwise(states):
+        for rules in (before, after):
+            missing = must - world.dropped(rules, after, must)
+            assert not missing, f"let through: {sorted(map(str, missing))[:3]}"
+
+
+def check_change(make: Callable[[], World], old: Plan, new: Plan) -> None:
+    """From one plan to the other without a hole, and nothing left to do."""
+    world = make()
+    converge(world, old)
+    states = watched(world, lambda: world.apply(new))
+    must = world.dropped(states[0], states[0]) & world.dropped(states[-1], states[-1])
+    no_hole(world, states, must)
+    converge(world, new)
+
+
+FAULTS: dict[str, tuple[Callable[[], BaseException], bool]] = {
+    "refused": (lambda: KernelError("injected", number=errno.ENOMEM), False),
+    "killed before": (Killed, False),
+    "killed after": (Killed, True),
+}
+
+
+def check_faults(make: Callable[[], World], old: Plan, new: Plan) -> int:
+    """Each call of the pass fails, in each way. Returns how many failed."""
+    clean = make()
+    converge(clean, old)
+    begin, first = clean.state(), len(clean.calls.log)
+    clean.apply(new)
+    count = len(clean.calls.log) - first
+    must = clean.dropped(begin, begin) & clean.dropped(clean.state(), clean.state())
+    for number in range(count):
+        for error, after in FAULTS.values():
+            _check_fault(make(), old, new, must, Fault(first + number, error, after))
+    return count
+
+
+def _check_fault(world: World, old: Plan, new: Plan, must: Met, fault: Fault) -> None:
+    converge(world, old)
+    world.calls.fault = fault
+
+    def failing() -> None:
+        with pytest.raises((KernelError, Killed)):
+            world.apply(new)
+
+    states = watched(world, failing)
+    world.calls.fault = None
+    if len(states) > 1:  # else the next pass is as the first one
+        states += watched(world, lambda: world.apply(new))[1:]
+        no_hole(world, states, must)
+    converge(world, new)

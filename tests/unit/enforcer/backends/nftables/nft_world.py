@@ -1,0 +1,81 @@
+"""The reconciler of nf_tables on a fake kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from enforcer.backends.nftables.apply import transact
+from enforcer.backends.nftables.read import read_members, read_table
+from enforcer.backends.nftables.render import render
+from enforcer.backends.nftables.rules import FAMILY_OF, TABLE, Settings, Table
+from enforcer.planning.plan import Plan
+from tests.support.fakes.calls import Calls
+from tests.support.fakes.nft import FakeNfTables, Tables
+from tests.support.fakes.nft_packets import Place, Walk
+from tests.support.fakes.packets import PACKETS
+from tests.support.host_plans import INTERFACES
+from tests.support.reconcile import Met, World
+
+_HOOKS = {0: True, 3: False}  # NF_INET_PRE_ROUTING receives, NF_INET_LOCAL_OUT sends
+PLACES = {
+    version: [
+        Place(family, hook, interface, received)
+        for hook, received in _HOOKS.items()
+        for interface in (*INTERFACES, "eth2")
+    ]
+    for version, family in FAMILY_OF.items()
+}
+
+OURS = [(family, TABLE) for family in FAMILY_OF.values()]
+
+
+@dataclass
+class NftWorld(World):
+    """``settings`` are the backend's."""
+
+    fake: FakeNfTables = field(default_factory=FakeNfTables)
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def calls(self) -> Calls:  # type: ignore[override]
+        return self.fake.calls
+
+    def tables(self, plan: Plan) -> tuple[Table, ...]:
+        return render(plan, self.settings)
+
+    def apply(self, plan: Plan) -> list[str]:
+        tables = self.tables(plan)
+        return transact(lambda edit: [edit.to_table(table) for table in tables], connect=self.fake.connect)
+
+    def state(self) -> Tables:
+        return self.fake.tables
+
+    def holds(self, plan: Plan) -> bool:
+        return all(self._is(table) for table in self.tables(plan))
+
+    def _is(self, wanted: Table) -> bool:
+        found = read_table(self.fake, wanted.family)
+        if not wanted.wanted:
+            return not found.present
+        rules = {name: tuple(item.rule for item in rules) for name, rules in found.rules.items()}
+        members: Mapping[str, Any] = {
+            spec.name: read_members(self.fake, wanted.family, spec.name, spec.type) for spec in wanted.sets
+        }
+        return (
+            not found.strange
+            and {name: chain.hook for name, chain in found.chains.items()}
+            == {chain.name: chain.hook for chain in wanted.chains}
+            and rules == {chain.name: chain.rules for chain in wanted.chains}
+            and found.sets.keys() == members.keys()
+            and all(members[spec.name].tolist() == spec.members.tolist() for spec in wanted.sets)
+        )
+
+    def dropped(self, rules: Tables, sets: Tables, among: Met | None = None) -> Met:
+        asked = among if among is not None else [(p, at) for p in PACKETS for at in PLACES[p.version]]
+        return {(packet, place) for packet, place in asked if Walk(packet, place, rules, sets).dropped()}
+
+    def foreign(self) -> Tables:
+        """What is there and none of ours."""
+        return {place: table for place, table in self.fake.tables.items() if place not in OURS}
