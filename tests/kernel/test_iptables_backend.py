@@ -19,6 +19,7 @@ from enforcer.backends.nftables import probe as probe_nftables
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Answer
+from enforcer.policy.resources import Failsafe
 from tests.kernel.iptables_plans import (
     ALLOW,
     BACKEND,
@@ -29,6 +30,7 @@ from tests.kernel.iptables_plans import (
     RICH,
     entry,
     ip_set,
+    nets,
     plan,
     rendered,
     table,
@@ -312,3 +314,11 @@ def test_without_privilege_the_probe_cannot_tell_and_the_error_says_what_is_need
     assert "cannot tell" in done.stdout, done.stderr
     assert "CAP_NET_ADMIN" in done.stdout
     assert done.stdout.rstrip().endswith(" 3")
+
+
+def test_a_failsafe_for_everybody_is_written_once(inside: str) -> None:
+    """A net of length 0 is no match to the kernel: read back, there is none."""
+    everybody = tuple(Failsafe(6, 22, net) for net in nets("0.0.0.0/0", "::/0"))
+    wanted = plan(table(entry(0, DENY), egress=(), inbound=everybody, outbound=everybody))
+    BACKEND.apply(wanted)
+    assert BACKEND.apply(wanted).changes == ()

@@ -171,8 +171,8 @@ class _Family:
         for group in failsafe_groups(table, way.direction, self.version):
             yield Rule(
                 Verdict.ACCEPT,
-                source=group.sample.net if way.remote is Side.SOURCE else None,
-                destination=group.sample.net if way.remote is Side.DESTINATION else None,
+                source=group.net if way.remote is Side.SOURCE else None,
+                destination=group.net if way.remote is Side.DESTINATION else None,
                 protocol=group.sample.protocol,
                 matches=port_matches(group.side, group.ports),
             )

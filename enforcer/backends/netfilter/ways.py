@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from enforcer.backends.netfilter.names import ChainKind
+from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Direction, Side
 from enforcer.policy.resources import Failsafe, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
@@ -54,6 +55,11 @@ class FailsafeGroup:
     side: Side
     sample: Failsafe
     ports: tuple[PortRange, ...]
+
+    @property
+    def net(self) -> IPNetwork | None:
+        """Whom it is for; None for everybody, which a net of length 0 says as well."""
+        return self.sample.net if self.sample.net and self.sample.net.prefixlen else None
 
 
 def failsafe_groups(table: RuleTable, direction: Direction, version: int) -> Iterator[FailsafeGroup]:
