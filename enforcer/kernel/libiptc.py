@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from enforcer.model.errors import HostError, KernelError
 
@@ -59,6 +59,40 @@ class IptcError(KernelError):
         super().__init__(f"{what}: {reason}")
         self.errno = number
         self.reason = reason
+
+
+class TableSnapshot(Protocol):
+    """What a reconciler needs of one table, as it is now: :class:`Snapshot`, or a fake of it. All raise IptcError."""
+
+    def close(self) -> None:
+        """Forget the changes that were not committed."""
+
+    def chains(self) -> Iterator[str]:
+        """Built-in ones first."""
+
+    def is_builtin(self, chain: str) -> bool: ...
+
+    def rules(self, chain: str) -> Iterator[tuple[bytes, str]]:
+        """Each rule's bytes, and the name of its target."""
+
+    def create_chain(self, chain: str) -> None: ...
+
+    def delete_chain(self, chain: str) -> None:
+        """EMLINK while a rule jumps to it, ENOTEMPTY while it has rules."""
+
+    def insert(self, chain: str, position: int, blob: bytes) -> None:
+        """Insert before the rule at ``position``, which counts from 0."""
+
+    def delete(self, chain: str, position: int) -> None: ...
+
+    def policy(self, chain: str) -> str:
+        """What a built-in chain does with a packet that no rule decides on: ``ACCEPT`` or ``DROP``."""
+
+    def keep_policy(self, chain: str) -> None:
+        """Set a built-in chain's policy and counters to what they are."""
+
+    def commit(self) -> None:
+        """EAGAIN when the kernel's table has another number of rules than this one had."""
 
 
 class Snapshot:

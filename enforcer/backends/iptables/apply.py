@@ -15,17 +15,23 @@ from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.blob import SetIndex, encode
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, Chain, Jump, OpaqueRule, Rule, TableId, TableName
-from enforcer.backends.iptables.table import KernelTable, TableChangedError, exists, kernel_table, xtables_lock
+from enforcer.backends.iptables.table import KernelTable, LegacyTables, TableChangedError, Tables
 from enforcer.backends.netfilter.names import is_our_chain
 
 _ATTEMPTS = 5
+LEGACY = LegacyTables()
 
 # What a table's chains are to become, given what they are.
 DesiredChains = Callable[[TableId, tuple[Chain, ...]], tuple[Chain, ...]]
 
 
 def apply_chains(
-    desired: DesiredChains, sets: SetIndex, *, insert_mode: str | None, dry_run: bool = False
+    desired: DesiredChains,
+    sets: SetIndex,
+    *,
+    insert_mode: str | None,
+    dry_run: bool = False,
+    tables: Tables = LEGACY,
 ) -> list[str]:
     """Makes our chains what ``desired`` says, in all tables; returns what changed.
 
@@ -34,10 +40,10 @@ def apply_chains(
     """
     changes: list[str] = []
     for table in sorted(TABLES, key=lambda table: _turn(table, desired)):
-        if exists(table):
-            changes += _apply_table(table, desired, sets, insert_mode, dry_run)
+        if tables.exists(table) or (not dry_run and desired(table, ())):
+            changes += _apply_table(tables, table, desired, sets, insert_mode, dry_run)
         elif wanted := desired(table, ()):
-            changes += _announce(table, wanted) if dry_run else _apply_table(table, desired, sets, insert_mode, dry_run)
+            changes += _announce(table, wanted)
     return changes
 
 
@@ -61,11 +67,11 @@ def _hooked(builtin: str, base: str) -> str:
 
 
 def _apply_table(
-    table: TableId, desired: DesiredChains, sets: SetIndex, insert_mode: str | None, dry_run: bool
+    tables: Tables, table: TableId, desired: DesiredChains, sets: SetIndex, insert_mode: str | None, dry_run: bool
 ) -> list[str]:
     for attempt in range(_ATTEMPTS):
         try:
-            with xtables_lock(), kernel_table(table) as snapshot:
+            with tables.lock(), tables.open(table) as snapshot:
                 changes = _Edit(snapshot, sets, insert_mode).run(desired)
                 if changes and not dry_run:
                     snapshot.commit()

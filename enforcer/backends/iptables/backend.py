@@ -18,6 +18,7 @@ from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.others import others_rules
 from enforcer.backends.iptables.probe import probe
 from enforcer.backends.iptables.read import allowing, read_counters, set_names, without_interfaces
+from enforcer.backends.iptables.reconcile import reconcile
 from enforcer.backends.iptables.render import Rendering, Settings, render
 from enforcer.backends.iptables.rules import FAMILIES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
@@ -64,16 +65,7 @@ class IptablesBackend:
             return ApplyResult()
         rendering = self._render(plan)
         with ipsets() as conn:
-            sync = SetSync(conn, dry_run, self.settings.max_set_size)
-            sync.prepare(rendering.sets)
-            sync.changes += apply_chains(
-                lambda table, _: rendering.chains.get(table, ()),
-                sync.index(rendering.sets),
-                insert_mode=self.settings.insert_mode,
-                dry_run=dry_run,
-            )
-            sync.finish(keep=[spec.name for spec in rendering.sets])
-        return ApplyResult(tuple(sync.changes))
+            return ApplyResult(tuple(reconcile(rendering, self.settings, conn, dry_run=dry_run)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
         """What an Allow cannot reach: the accept mark counts in legacy tables alone."""

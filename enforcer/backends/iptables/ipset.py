@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -139,6 +140,31 @@ class IpSetCommands(NetlinkConn):
         return self.ask(SUBSYSTEM | command, netfilter_header(socket.AF_INET) + body, flags, what="ask ipset")
 
 
+class IpSetsConn(Protocol):
+    """What a reconciler needs of the sets of one network namespace: :class:`IpSets`, or a fake of it."""
+
+    def headers(self) -> dict[str, SetHeader]:
+        """All sets there are, ours or not, without their members."""
+
+    def create(self, name: str, kind: SetType, version: int, size: int, *, limit: int) -> None:
+        """An empty set made for ``size`` members, with room for ``limit`` if that is more."""
+
+    def destroy(self, name: str) -> None:
+        """Raises SetBusyError while a rule refers to the set."""
+
+    def swap(self, name: str, other: str) -> None:
+        """Exchanges two sets at once: rules that refer to one of the names find the other's members from now on."""
+
+    def add(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
+        """What is there already is no error."""
+
+    def delete(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
+        """What is not there any more is no error."""
+
+    def members(self, name: str, version: int) -> Members | None:
+        """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
+
+
 class IpSets:
     """The sets of one network namespace."""
 
@@ -208,7 +234,7 @@ class IpSets:
                 if message.sequence != self._sequence:
                     continue
                 if message.ends:
-                    _check(what, message.error)
+                    check(what, message.error)
                     return
                 yield from (body for kind, body in attributes(message.attributes) if kind == _ATTR_ADT)
 
@@ -252,13 +278,13 @@ def _as_kernel_error(what: str) -> Iterator[None]:
     try:
         yield
     except KernelError as error:
-        _check(what, error.errno, error)
+        check(what, error.errno, error)
         raise
     except OSError as error:
-        _check(what, error.errno or 0, error)
+        check(what, error.errno or 0, error)
 
 
-def _check(what: str, number: int, cause: Exception | None = None) -> None:
+def check(what: str, number: int, cause: Exception | None = None) -> None:
     """Raises what an error number of ipset means; nothing for 0."""
     if number == 0:
         return

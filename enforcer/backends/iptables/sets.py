@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from enforcer.backends.iptables.blob import SetIndex
-from enforcer.backends.iptables.ipset import IpSets, SetBusyError, SetHeader
+from enforcer.backends.iptables.ipset import IpSetsConn, SetBusyError, SetHeader
 from enforcer.backends.iptables.members import Members, difference, intersection, union, wanted_members
 from enforcer.backends.iptables.rules import SetSpec
 from enforcer.backends.netfilter.names import is_our_set, scratch_name
@@ -29,7 +29,7 @@ class SetSync:
     room for, unless it needs more on the way from its old members to its new ones.
     """
 
-    sets: IpSets
+    sets: IpSetsConn
     dry_run: bool = False
     limit: int = DEFAULT_MAX_SET_SIZE
     changes: list[str] = field(default_factory=list)

@@ -12,13 +12,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from typing import Protocol
 
 from enforcer.backends.iptables.blob import KernelRule
 from enforcer.backends.iptables.rules import TableId
 from enforcer.kernel.ip_tables import MODULES, TABLE_NAMES, is_loaded, request_module
-from enforcer.kernel.libiptc import IptcError, Snapshot
+from enforcer.kernel.libiptc import IptcError, Snapshot, TableSnapshot
 from enforcer.model.errors import RAN_OUT, HostError, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.system.log import event
 
@@ -35,13 +36,9 @@ class TableChangedError(KernelError):
 class KernelTable:
     """A snapshot of one table. Changes stay in memory until :meth:`commit`."""
 
-    def __init__(self, table: TableId) -> None:
+    def __init__(self, table: TableId, snapshot: TableSnapshot) -> None:
         self.id = table
-        request_module(table.version)
-        try:
-            self._table = Snapshot(table.version, str(table.name))
-        except IptcError as error:
-            raise _open_error(table, error) from error
+        self._table = snapshot
 
     @property
     def version(self) -> int:
@@ -109,7 +106,11 @@ class KernelTable:
 @contextmanager
 def kernel_table(table: TableId) -> Iterator[KernelTable]:
     """A fresh snapshot of a table in the calling thread's network namespace."""
-    snapshot = KernelTable(table)
+    request_module(table.version)
+    try:
+        snapshot = KernelTable(table, Snapshot(table.version, str(table.name)))
+    except IptcError as error:
+        raise _open_error(table, error) from error
     try:
         yield snapshot
     finally:
@@ -167,6 +168,32 @@ def _lock(descriptor: int, path: str) -> None:
             time.sleep(_LOCK_POLL_S)
         else:
             return
+
+
+class Tables(Protocol):
+    """What a reconciler needs of the legacy tables of one network namespace; a fake has the same."""
+
+    def exists(self, table: TableId) -> bool:
+        """Whether the namespace has the table yet."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Excludes everybody else who takes the lock."""
+
+    def open(self, table: TableId) -> AbstractContextManager[KernelTable]:
+        """A fresh snapshot; the table is made where there is none."""
+
+
+class LegacyTables:
+    """The :class:`Tables` of the calling thread's network namespace."""
+
+    def exists(self, table: TableId) -> bool:
+        return exists(table)
+
+    def lock(self) -> AbstractContextManager[None]:
+        return xtables_lock()
+
+    def open(self, table: TableId) -> AbstractContextManager[KernelTable]:
+        return kernel_table(table)
 
 
 def _open_error(table: TableId, error: IptcError) -> HostError:

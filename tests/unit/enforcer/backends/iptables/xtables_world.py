@@ -1,0 +1,75 @@
+"""The reconciler of legacy iptables and ipset on a fake kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enforcer.backends.iptables.accept import HOOKS
+from enforcer.backends.iptables.blob import SetIndex
+from enforcer.backends.iptables.members import wanted_members
+from enforcer.backends.iptables.read import read_chain, read_chains
+from enforcer.backends.iptables.reconcile import reconcile
+from enforcer.backends.iptables.render import Settings, render
+from enforcer.backends.iptables.rules import TABLES, Jump, Rule, TableId
+from enforcer.backends.netfilter.names import is_our_set
+from enforcer.planning.plan import Plan
+from tests.support.fakes.calls import Calls
+from tests.support.fakes.packets import PACKETS
+from tests.support.fakes.xtables import FakeIpSet, FakeTable, FakeXtables
+from tests.support.fakes.xtables_packets import Walk
+from tests.support.host_plans import INTERFACES
+from tests.support.reconcile import Met, World
+
+_PLACES = [(interface, received) for interface in (*INTERFACES, "eth2") for received in (True, False)]
+
+
+@dataclass(frozen=True)
+class State:
+    tables: Mapping[TableId, FakeTable]
+    sets: Mapping[str, FakeIpSet]
+
+
+@dataclass
+class XtablesWorld(World):
+    """``settings`` are the backend's."""
+
+    fake: FakeXtables = field(default_factory=FakeXtables)
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def calls(self) -> Calls:  # type: ignore[override]
+        return self.fake.calls
+
+    def apply(self, plan: Plan) -> list[str]:
+        return reconcile(render(plan, self.settings), self.settings, self.fake, tables=self.fake)
+
+    def state(self) -> State:
+        return State(dict(self.fake.tables), dict(self.fake.sets))
+
+    def holds(self, plan: Plan) -> bool:
+        wanted = render(plan, self.settings)
+        sets = {name: item for name, item in self.fake.sets.items() if is_our_set(name)}
+        members = {spec.name: frozenset(wanted_members(spec).tolist()) for spec in wanted.sets}
+        return {name: item.members for name, item in sets.items()} == members and all(
+            self._is(table, {chain.name: chain.rules for chain in wanted.chains.get(table, ())}) for table in TABLES
+        )
+
+    def _is(self, table: TableId, wanted: Mapping[str, object]) -> bool:
+        """Our chains are those, and a built-in chain begins with a jump to the one of ours that is hooked to it."""
+        if table not in self.fake.tables:
+            return not wanted
+        numbers = SetIndex({name: item.header.index for name, item in self.fake.sets.items()})
+        with self.fake.open(table) as snapshot:
+            found = {chain.name: chain.rules for chain in read_chains(snapshot, numbers)}
+            heads = {name: read_chain(snapshot, name, numbers) for name in HOOKS[table.name]}
+        hooked = {
+            HOOKS[table.name][name]
+            for name, rules in heads.items()
+            if rules and rules[0].rule == Rule(Jump(HOOKS[table.name][name]))
+        }
+        return found == wanted and hooked == wanted.keys() & set(HOOKS[table.name].values())
+
+    def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
+        asked = among if among is not None else [(packet, place) for packet in PACKETS for place in _PLACES]
+        return {(packet, place) for packet, place in asked if Walk(packet, *place, rules.tables, sets.sets).dropped()}
