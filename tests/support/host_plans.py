@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from enforcer.model.vocabulary import Action, Backend, Direction
 from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.policy.ruletable import Entry, RuleTable
-from tests.kernel.iptables_plans import entry
+from tests.kernel.iptables_plans import entry, ip_set, table
 from tests.support.entries import SideMatch
 from tests.support.ruletables import NAMES, NETS, SETS, rule_tables
 
@@ -32,21 +32,21 @@ def _tables(draw: st.DrawFn, interface: str) -> RuleTable:
 
 
 @st.composite
-def _changed(draw: st.DrawFn, table: RuleTable) -> RuleTable:
+def _changed(draw: st.DrawFn, old: RuleTable) -> RuleTable:
     """Other members of the same sets, some entries gone, others come."""
-    other = draw(_tables(table.interface))
-    kept = [entry for entry in table.ingress if draw(st.booleans())]
+    other = draw(_tables(old.interface))
+    kept = [entry for entry in old.ingress if draw(st.booleans())]
     at = draw(st.integers(0, len(kept)))
     come = [
         replace(entry, name=f"new-{entry.name}", tier=kept[at - 1].tier if at else entry.tier)
         for entry in other.ingress
     ]
-    entries = {"members": table.ingress, "entries": (*kept[:at], *come[:2], *kept[at:])}
+    entries = {"members": old.ingress, "entries": (*kept[:at], *come[:2], *kept[at:])}
     what = draw(st.sampled_from(("members", "members", "entries", "both")))
-    chosen = entries["members" if what == "members" else "entries"] or table.ingress
+    chosen = entries["members" if what == "members" else "entries"] or old.ingress
     if what == "entries":
-        return replace(table, ingress=chosen)
-    return replace(table, ingress=chosen, sets=other.sets, port_sets=other.port_sets)
+        return replace(old, ingress=chosen)
+    return replace(old, ingress=chosen, sets=other.sets, port_sets=other.port_sets)
 
 
 def _decisive() -> tuple[Entry, ...]:
@@ -85,3 +85,51 @@ def changes(draw: st.DrawFn, backend: Backend) -> tuple[Plan, Plan]:
     if how == "first":
         old = []
     return plan_of(backend, *old), plan_of(backend, *{"last": [], "fewer": new[1:]}.get(how, new))
+
+
+_LISTED, _NOBODY = ip_set(SETS[0], ["10.0.0.1/32", "2001:db8::1/128"]), ip_set(SETS[0], [])
+_BY_LIST = SideMatch(ip_set=SETS[0])
+_BY_NAME = SideMatch(nets=tuple(net for net in NETS if net.prefixlen == net.max_prefixlen))
+_NOT_LISTED = SideMatch(not_ip_set=SETS[0])
+_DENY_ALL = entry(9, Action.DENY)
+
+# Old and new tables that drop the same packets, by other rules: right only as long as members come and go in time.
+_TIMELY: dict[str, tuple[RuleTable, RuleTable]] = {
+    "denied by a list, then by name": (
+        table(entry(0, Action.DENY, source=_BY_LIST), sets=[_LISTED]),
+        table(entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.DENY, source=_BY_LIST), sets=[_NOBODY]),
+    ),
+    "denied by name, then by a list": (
+        table(entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.DENY, source=_BY_LIST), sets=[_NOBODY]),
+        table(entry(0, Action.DENY, source=_BY_LIST), sets=[_LISTED]),
+    ),
+    "allowed by a list, behind a Deny by name": (
+        table(entry(0, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_NOBODY]),
+        table(
+            entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_LISTED]
+        ),
+    ),
+    "allowed by a list no more, its Deny gone": (
+        table(
+            entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_LISTED]
+        ),
+        table(entry(0, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_NOBODY]),
+    ),
+    "denied for not being listed": (
+        table(entry(0, Action.DENY, source=_NOT_LISTED), sets=[_NOBODY]),
+        table(entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.DENY, source=_NOT_LISTED), sets=[_LISTED]),
+    ),
+    "passed by a list": (
+        table(entry(0, Action.PASS, source=_BY_LIST), _DENY_ALL, sets=[_NOBODY]),
+        table(
+            entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.PASS, source=_BY_LIST), _DENY_ALL, sets=[_LISTED]
+        ),
+    ),
+}
+TIMELY = tuple(_TIMELY)
+
+
+def timely(name: str, backend: Backend) -> tuple[Plan, Plan]:
+    """The plans of a row of :data:`TIMELY`."""
+    old, new = _TIMELY[name]
+    return plan_of(backend, old), plan_of(backend, new)

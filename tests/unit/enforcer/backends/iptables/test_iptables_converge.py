@@ -16,7 +16,7 @@ from enforcer.model.vocabulary import Backend
 from enforcer.planning.plan import Plan
 from tests.kernel.iptables_plans import RICH, ip_set
 from tests.support.fakes.xtables import FakeXtables
-from tests.support.host_plans import changes, plan_of
+from tests.support.host_plans import TIMELY, changes, plan_of, timely
 from tests.support.reconcile import check_change, check_faults, converge
 from tests.unit.enforcer.backends.iptables.xtables_world import XtablesWorld
 
@@ -25,6 +25,13 @@ PLAN, NOTHING = plan_of(Backend.IPTABLES, RICH), plan_of(Backend.IPTABLES)
 CHANGED = {"s:deny": ip_set("s:deny", ["203.0.113.0/25", "192.0.2.0/24", "2001:db8:bad::/47"])}
 OTHER = plan_of(Backend.IPTABLES, replace(RICH, ingress=RICH.ingress[2:], sets=CHANGED))
 RAW = TableId(4, TableName.RAW)
+
+
+@pytest.mark.parametrize("row", TIMELY)
+def test_members_come_and_go_in_time(row: str) -> None:
+    change = timely(row, Backend.IPTABLES)
+    check_change(XtablesWorld, *change)
+    check_faults(XtablesWorld, *change)
 
 
 @settings(max_examples=15)

@@ -27,7 +27,7 @@ from tests.contract.nft_commands import (
 )
 from tests.kernel.iptables_plans import RICH, ip_set
 from tests.support.fakes.nft import FakeNfTables
-from tests.support.host_plans import changes, plan_of
+from tests.support.host_plans import TIMELY, changes, plan_of, timely
 from tests.support.reconcile import check_change, check_faults, converge
 from tests.unit.enforcer.backends.nftables.nft_world import NftWorld
 
@@ -35,6 +35,13 @@ CHANGES = changes(Backend.NFTABLES)
 PLAN, NOTHING = plan_of(Backend.NFTABLES, RICH), plan_of(Backend.NFTABLES)
 CHANGED = {"s:deny": ip_set("s:deny", ["203.0.113.0/25", "192.0.2.0/24", "2001:db8:bad::/47"])}
 FOREIGN = (new_table("somebody"), new_table(family=Family.INET), new_chain("enf-x", table="somebody"))
+
+
+@pytest.mark.parametrize("row", TIMELY)
+def test_members_come_and_go_in_time(row: str) -> None:
+    change = timely(row, Backend.NFTABLES)
+    check_change(NftWorld, *change)
+    check_faults(NftWorld, *change)
 
 
 @settings(max_examples=15)
