@@ -40,12 +40,14 @@ def test_a_change_has_no_hole(change: tuple[Plan, Plan]) -> None:
     check_change(XtablesWorld, *change)
 
 
+@pytest.mark.slow
 @settings(max_examples=3)
 @given(CHANGES)
 def test_wherever_it_fails_there_is_no_hole_and_the_next_pass_mends_it(change: tuple[Plan, Plan]) -> None:
     check_faults(XtablesWorld, *change)
 
 
+@pytest.mark.slow
 def test_wherever_a_change_of_everything_fails() -> None:
     assert check_faults(XtablesWorld, PLAN, OTHER) > 20
     assert check_faults(XtablesWorld, PLAN, NOTHING) > 10
@@ -112,6 +114,7 @@ def test_a_pass_mends_what_somebody_did(edit: str) -> None:
         converge(world, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
 def test_what_somebody_does_during_a_pass_is_mended_by_the_next(edit: str) -> None:
     number = 0

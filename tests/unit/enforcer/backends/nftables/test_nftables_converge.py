@@ -50,6 +50,7 @@ def test_a_change_has_no_hole(change: tuple[Plan, Plan]) -> None:
     check_change(NftWorld, *change)
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(CHANGES)
 def test_wherever_it_fails_there_is_no_hole_and_the_next_pass_mends_it(change: tuple[Plan, Plan]) -> None:
@@ -112,6 +113,7 @@ def test_a_pass_mends_what_somebody_did(edit: str) -> None:
     converge(world, NOTHING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
 def test_what_somebody_does_during_a_pass_is_mended_by_it_or_by_the_next(edit: str) -> None:
     """Before each call of a pass from one plan to another."""
