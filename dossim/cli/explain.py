@@ -244,9 +244,7 @@ def _print(packet: str, trace: Trace, assumed: Sequence[str], console: Console) 
 
 def _ending(trace: Trace) -> str:
     """A packet that leaves counts as forwarded; who sent it calls it sent."""
-    from dossim.pipeline.egress import SENT
-
-    return SENT if trace.disposition.reason == SENT else str(trace.disposition)
+    return trace.disposition.reason if trace.is_sent else str(trace.disposition)
 
 
 def _line_of(position: Position) -> Sequence[str]:

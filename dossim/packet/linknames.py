@@ -221,5 +221,5 @@ def link_name(number: int) -> str:
 
 def link_name_and_number(number: int) -> str:
     """For messages about a link type that is not read."""
-    name = link_name(number)
-    return name if name.startswith("link type") else f"{name} (link type {number})"
+    has_name = number in _USERS or number in _NAMES
+    return f"{link_name(number)} (link type {number})" if has_name else link_name(number)

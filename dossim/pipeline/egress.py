@@ -18,8 +18,6 @@ from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Backend, Direction, Stage
 from enforcer.policy.resources import Resources
 
-SENT = "sent"
-
 
 @dataclass(frozen=True)
 class SentExplainer:
@@ -52,7 +50,11 @@ class SentExplainer:
         entry, position = (rule.name, rule.rule.position) if rule else (None, None)
         hop = Hop(Stage.RAW, describe(key), decision.why, entry, position, note)
         ended = _disposition(decision)
-        return Trace((hop, *self._behind_raw(decision), Hop(ended.fate, "", str(ended))), ended)
+        return Trace(
+            (hop, *self._behind_raw(decision), Hop(ended.fate, "", str(ended))),
+            ended,
+            is_sent=ended.fate is Fate.FORWARDED,
+        )
 
     def _behind_raw(self, decision: Decision) -> tuple[Hop, ...]:
         match decision.verdict:
@@ -80,4 +82,4 @@ def _disposition(decision: Decision) -> Disposition:
     if decision.verdict in (Verdict.DENY, Verdict.HOTDROP):
         entry = decision.decided_by.name if decision.decided_by else None
         return Disposition(Fate.DROPPED, Stage.RAW, entry, entry or decision.why)
-    return Disposition(Fate.FORWARDED, reason=SENT)
+    return Disposition(Fate.FORWARDED, reason="sent")

@@ -46,6 +46,7 @@ class Trace:
 
     hops: tuple[Hop, ...]
     disposition: Disposition
+    is_sent: bool = False  # it left the host that made it
 
     def with_reason(self, reason: str) -> Trace:
         """The same with another reason, if it is undetermined; else unchanged."""

@@ -15,6 +15,7 @@ from dossim.packet.cut import CutError, joined
 from dossim.packet.fields import IP, IPV6_HEADER, IPv4, IPv6
 from dossim.packet.fragment6 import Fragment6, find_fragment6
 from dossim.packet.parse import internet_checksum, parse_ipv4, parse_ipv6
+from enforcer.model.vocabulary import Word
 
 MAX_DATAGRAM = 65535  # IPv4: the whole datagram; IPv6: the payload
 TIMEOUT = "reassembly timeout: fragments are missing"
@@ -82,6 +83,13 @@ def reassemble(arrivals: Iterable[tuple[int, IP | Perhaps]]) -> dict[int, Reasse
     return defragmenter.finish()
 
 
+class Refusal(Word):
+    """Why a fragment finds no room among those that are there, as results say it."""
+
+    DUPLICATE = "duplicate of a fragment"
+    OVERLAP = "overlapping fragments"
+
+
 @dataclass
 class _Queue:
     """``struct inet_frag_queue``. ``starts`` and ``ends`` are those of the runs, disjoint and in ascending order.
@@ -131,29 +139,29 @@ class _Queue:
             self.length = end
         return True
 
-    def insert(self, offset: int, end: int) -> str:
-        """Make room for ``[offset, end)``: "" or why not, "duplicate" or "overlap" (``inet_frag_queue_insert``).
+    def insert(self, offset: int, end: int) -> Refusal | None:
+        """Make room for ``[offset, end)``, or say why not (``inet_frag_queue_insert``).
 
         Within one run of fragments that arrived in order, whatever is there already is a duplicate, wherever it was
         cut.
         """
         if not self.ends or end > self.ends[-1]:
             if self.ends and offset < self.ends[-1]:
-                return "overlap"
+                return Refusal.OVERLAP
             if self.ends and offset == self.ends[-1]:
                 self.ends[-1] = end
             else:
                 self.starts.append(offset)
                 self.ends.append(end)
-            return ""
+            return None
         # The first run that ends beyond the fragment's beginning is the first that it can touch.
         at = bisect_right(self.ends, offset)
         if end > self.starts[at]:
-            return "duplicate" if offset >= self.starts[at] and end <= self.ends[at] else "overlap"
+            return Refusal.DUPLICATE if offset >= self.starts[at] and end <= self.ends[at] else Refusal.OVERLAP
         # A fragment that fills a hole never joins a run (fragrun_append_to_last knows only the last).
         self.starts.insert(at, offset)
         self.ends.insert(at, end)
-        return ""
+        return None
 
     def add(self, number: int, offset: int, data: bytes, *, ecn_bits: int, size: int) -> None:
         self.members.append(number)
@@ -220,7 +228,7 @@ class _Defragmenter:
         reason = _queue4(queue, number, ip)
         if reason:
             self._fates[number] = Lost(reason)
-            if reason != _DUPLICATE:
+            if reason is not Refusal.DUPLICATE:
                 self._kill(key, reason)
         elif queue.is_complete:
             self._complete(key, _datagram4(queue))
@@ -254,15 +262,10 @@ class _Defragmenter:
         reason = _queue6(queue, number, ip, fragment)
         if reason:
             self._fates[number] = Lost(reason)
-            if reason == _OVERLAP:  # unlike IPv4, other contradictions cost only the fragment that brings them
+            if reason is Refusal.OVERLAP:  # unlike IPv4, other contradictions cost only the fragment that brings them
                 self._kill(key, reason)
         elif queue.is_complete:
             self._complete(key, _datagram6(queue))
-
-
-_DUPLICATE = "duplicate of a fragment"
-_OVERLAP = "overlapping fragments"
-_INSERT_REASONS = {"": "", "duplicate": _DUPLICATE, "overlap": _OVERLAP}
 
 
 def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
@@ -276,7 +279,7 @@ def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
         return "fragment without data"
     refused = queue.insert(ip.offset, end)
     if refused:
-        return _INSERT_REASONS[refused]
+        return refused
     size = ip.header_length + end - ip.offset
     queue.add(number, ip.offset, ip.payload[: end - ip.offset], ecn_bits=ip.tos, size=size)
     if ip.dont_fragment:
@@ -311,7 +314,7 @@ def _queue6(queue: _Queue, number: int, ip: IPv6, fragment: Fragment6) -> str:
         return "fragment without data"
     refused = queue.insert(fragment.offset, end)
     if refused:
-        return _INSERT_REASONS[refused]
+        return refused
     size = IPV6_HEADER + ip.payload_length
     queue.add(number, fragment.offset, fragment.data, ecn_bits=ip.traffic_class, size=size)
     if fragment.offset == 0:

@@ -247,10 +247,10 @@ def _of_set(name: str) -> bytes:
 @contextmanager
 def ipsets() -> Iterator[IpSets]:
     """The sets of the calling thread's network namespace."""
-    with _as_kernel_error("speak with ipset"):
+    with _as_kernel_error("open ipset", opening=True):
         control = IpSetCommands()
     try:
-        with _as_kernel_error("speak with ipset"):
+        with _as_kernel_error("open ipset", opening=True):
             bulk = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         with bulk:
             bulk.bind((0, 0))
@@ -274,23 +274,23 @@ def _header(message: Received) -> SetHeader:
 
 
 @contextmanager
-def _as_kernel_error(what: str) -> Iterator[None]:
+def _as_kernel_error(what: str, *, opening: bool = False) -> Iterator[None]:
     try:
         yield
     except KernelError as error:
-        check(what, error.errno, error)
+        check(what, error.errno, error, opening=opening)
         raise
     except OSError as error:
-        check(what, error.errno or 0, error)
+        check(what, error.errno or 0, error, opening=opening)
 
 
-def check(what: str, number: int, cause: Exception | None = None) -> None:
-    """Raises what an error number of ipset means; nothing for 0."""
+def check(what: str, number: int, cause: Exception | None = None, *, opening: bool = False) -> None:
+    """Raises what an error number of ipset means; nothing for 0. ``opening``: nothing was asked of it before."""
     if number == 0:
         return
     if number in (errno.EPERM, errno.EACCES):
         raise PrivilegeError(f"cannot {what}: needs CAP_NET_ADMIN; run as root") from cause
-    if number in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT) and "speak" in what:
+    if number in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT) and opening:
         raise UnsupportedKernelError(f"cannot {what}: the kernel has none (CONFIG_IP_SET, module ip_set)") from cause
     if number in RAN_OUT:
         raise KernelError(f"cannot {what}", number=number) from cause
