@@ -75,7 +75,7 @@ def reassemble(arrivals: Iterable[tuple[int, IP | Perhaps]]) -> dict[int, Reasse
     defragmenter = _Defragmenter()
     for number, arrived in arrivals:
         if isinstance(arrived, Perhaps):
-            defragmenter.doubt(arrived.prefix)
+            defragmenter.leave_open(arrived.prefix)
         elif isinstance(arrived, IPv4):
             defragmenter.take4(number, arrived)
         else:
@@ -183,7 +183,7 @@ class _Defragmenter:
             self._kill(key, TIMEOUT)
         return self._fates
 
-    def doubt(self, prefix: Key) -> None:
+    def leave_open(self, prefix: Key) -> None:
         """A packet may have come that belongs to one of these datagrams: of none that is not whole yet, or that begins
         later, anything is known.
         """
@@ -240,7 +240,7 @@ class _Defragmenter:
             fragment = find_fragment6(ip)
         except CutError:
             self._fates[number] = Open(OPEN_ITSELF)
-            self.doubt((6, ip.source, ip.destination))
+            self.leave_open((6, ip.source, ip.destination))
             return
         if fragment is None:
             self._fates[number] = Untouched()

@@ -69,21 +69,21 @@ def passed(stage: Stage, following: Stage, state: PacketState, looked_at: str, w
 def decide(key: MatchKey, known: Known, context: Context) -> tuple[NamedRule | None, str]:
     """The rule that denies the packet, None when it passes; and why."""
     policy = context.policy
-    doubt = f"its {known.missing} cannot be determined here ({known.why})"
+    unknown = f"its {known.missing} cannot be determined here ({known.why})"
     for failsafe, answers in policy.failsafes():
         name = policy.describe(failsafe, answers=answers)
         match _ask_failsafe(failsafe, key, known, answers=answers, by_device=context.mode is Mode.OFFLOAD):
             case Match.YES:
                 return None, f"{name} applies"
             case Match.INDETERMINATE:
-                return None, f"{name} might apply: {doubt}"
+                return None, f"{name} might apply: {unknown}"
     skipped: dict[str, str] = {}  # tier -> the Pass that did
     for item in context.held.rules:
         answer = Match.NO if item.tier in skipped else _ask(item.rule, key, known, context)
         if answer is Match.NO:
             continue
         if answer is Match.INDETERMINATE:
-            return None, f"{item.name} might match: {doubt}"
+            return None, f"{item.name} might match: {unknown}"
         match item.rule.action:
             case Action.DENY:
                 return item, f"{item.name} denies it"

@@ -121,10 +121,10 @@ class NfTables:
     def namespace(self) -> int:
         """A number that no other network namespace has or will have; 0 where the kernel has none (before 5.14)."""
         try:
-            octets = self._conn.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+            cookie = self._conn.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
             return 0
-        return int.from_bytes(octets, sys.byteorder)
+        return int.from_bytes(cookie, sys.byteorder)
 
     def generation(self) -> int:
         """The generation number, which every change of the ruleset by any program increments."""

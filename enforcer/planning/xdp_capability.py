@@ -69,11 +69,6 @@ def obstacles(table: RuleTable, mode: Mode | None = None) -> list[Obstacle | Non
     return found
 
 
-def held(table: RuleTable, mode: Mode | None = None) -> int:
-    """:func:`run_length` for the table's obstacles."""
-    return run_length(table, obstacles(table, mode))
-
-
 def run_length(table: RuleTable, reasons: Sequence[Obstacle | None]) -> int:
     """How many ingress entries, from the first, XDP holds with these obstacles; 0 without a Deny among them."""
     run = next((at for at, reason in enumerate(reasons) if reason), len(reasons))

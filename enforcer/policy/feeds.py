@@ -158,11 +158,11 @@ def peek(path: str) -> Feed | None:
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return None
-        octets = os.read(handle, PEEK + 4)
+        head = os.read(handle, PEEK + 4)
     except OSError:
         return None
     finally:
         os.close(handle)
-    encoding = "utf-16" if octets.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = octets.decode(encoding, errors="ignore")
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = head.decode(encoding, errors="ignore")
     return None if "\0" in text else recognised(text)

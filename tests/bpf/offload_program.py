@@ -16,7 +16,7 @@ from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
-from enforcer.planning.xdp_capability import held
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, IpSet, RuleTable
 from tests.bpf.xdp_frames import (
@@ -79,7 +79,7 @@ class Program:
 
 def plan_of(table: RuleTable) -> InterfacePlan:
     """The plan in offload mode: the entries from the first that a device holds."""
-    run = held(table, Mode.OFFLOAD)
+    run = XdpRun(table).held(Mode.OFFLOAD)
     planned = tuple(PlannedEntry(entry, Stage.NIC_OFFLOAD) for entry in table.ingress[:run])
     return InterfacePlan(table, Mode.OFFLOAD, Backend.IPTABLES, planned, held=run)
 

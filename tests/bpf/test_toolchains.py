@@ -14,7 +14,7 @@ from enforcer.kernel.bpf.toolchain import require
 from enforcer.model.errors import HostError
 from enforcer.model.vocabulary import Toolchain
 from enforcer.planning.plan import InterfacePlan
-from enforcer.planning.xdp_capability import held
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import Resources
 from tests.bpf.xdp_frames import (
     DESTINATION,
@@ -91,7 +91,7 @@ def test_both_toolchains_decide_and_count_alike_whatever_the_policy(
 ) -> None:
     """Each new combination of settings is compiled anew, so few policies are drawn."""
     table = compiled(policy, host)
-    run = held(table)
+    run = XdpRun(table).held()
     if not run:
         return
     frames = [frame for frame in (*reach(table, host, seed).frames, *others) if len(frame) >= 14]

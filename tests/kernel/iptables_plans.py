@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from enforcer.backends.iptables import IptablesBackend, Settings
+from enforcer.backends.iptables import IptablesBackend, IptablesSettings
 from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.rules import Chain, TableId, TableName
 from enforcer.model.nets import IPNetwork, Nets
@@ -80,8 +80,8 @@ def plan(*tables: RuleTable) -> Plan:
     return Plan("node", tuple(InterfacePlan(item, None, Backend.IPTABLES, ()) for item in tables))
 
 
-def rendered(wanted: Plan, settings: Settings | None = None) -> Mapping[TableId, tuple[Chain, ...]]:
-    return render(wanted, settings or Settings()).chains
+def rendered(wanted: Plan, settings: IptablesSettings | None = None) -> Mapping[TableId, tuple[Chain, ...]]:
+    return render(wanted, settings or IptablesSettings()).chains
 
 
 RAW4, RAW6 = (TableId(version, TableName.RAW) for version in (4, 6))

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
-from enforcer.backends.iptables import IptablesBackend, Settings, installed_chains
+from enforcer.backends.iptables import IptablesBackend, IptablesSettings, installed_chains
 from enforcer.backends.iptables import table as tables
 from enforcer.backends.iptables.rules import TABLES, TableName
 from enforcer.model.vocabulary import Direction
@@ -108,7 +108,7 @@ def test_what_is_allowed_passes_a_closed_input_and_nothing_else(cable: Wire, ver
         cable.send(version, packets)
         assert [arrived(item) for item in listeners] == [0, 0]
         with cable.inside():
-            IptablesBackend(Settings(insert_mode=mode)).apply(plan(table(ALLOW_9, **FAILSAFES)))
+            IptablesBackend(IptablesSettings(insert_mode=mode)).apply(plan(table(ALLOW_9, **FAILSAFES)))
         cable.send(version, packets)
         # Behind "-j DROP" of everything invalid, an untracked packet still gets to a rule at the end.
         assert [arrived(item) for item in listeners] == [1, 0]
@@ -235,9 +235,9 @@ def test_tables_are_made_only_for_what_goes_into_them(
 def test_a_table_told_to_return_has_no_chain_of_ours(inside: str, name: TableName) -> None:
     both = plan(table(ALLOW_9, egress=(ALLOW_9_OUT,)))
     every = frozenset({TableName.MANGLE, TableName.FILTER})
-    IptablesBackend(Settings()).apply(both)
+    IptablesBackend(IptablesSettings()).apply(both)
     assert installed_chains(4, name)
-    returning = IptablesBackend(Settings(accepting=every - {name}))
+    returning = IptablesBackend(IptablesSettings(accepting=every - {name}))
     assert returning.apply(both).changes
     assert not installed_chains(4, name)
     assert all(installed_chains(4, other) for other in every - {name})
@@ -276,7 +276,7 @@ COMMIT
 def test_foreign_rules_and_policies_stay_as_they_are(inside: str, mode: str) -> None:
     run("iptables-legacy-restore", "-c", text=FOREIGN)
     before = {name: saved(4, "-c", table=name) for name in ("mangle", "filter")}
-    backend = IptablesBackend(Settings(insert_mode=mode))
+    backend = IptablesBackend(IptablesSettings(insert_mode=mode))
     for wanted in (WHOLE, INGRESS_ONLY, EGRESS_ONLY, NO_ALLOW, WHOLE):
         backend.apply(plan(wanted))
         for name, lines in before.items():

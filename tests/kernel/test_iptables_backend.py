@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.iptables import IptablesBackend, Settings, installed_chains, probe
+from enforcer.backends.iptables import IptablesBackend, IptablesSettings, installed_chains, probe
 from enforcer.backends.iptables import table as raw_module
 from enforcer.backends.iptables.blob import SetIndex, encode
 from enforcer.backends.iptables.rules import Rule, TableId, TableName, Verdict, save_line
@@ -102,7 +102,7 @@ def test_a_plan_without_entries_makes_no_table(raw: RawDriver, inside: str) -> N
 @pytest.mark.parametrize("mode", ["insert", "append"])
 def test_the_hook_is_where_the_insert_mode_says(inside: str, mode: str) -> None:
     run("iptables-legacy", "-t", "raw", "-A", "PREROUTING", "-p", "tcp")
-    backend = IptablesBackend(Settings(insert_mode=mode))
+    backend = IptablesBackend(IptablesSettings(insert_mode=mode))
     backend.apply(plan(RICH))
     hooks = [line for line in saved(4) if line.startswith("-A PREROUTING")]
     assert hooks.index("-A PREROUTING -j enf-PREROUTING") == (0 if mode == "insert" else 1)
@@ -148,7 +148,7 @@ def test_a_set_beyond_maxipsetsize_changes_nothing(raw: RawDriver, inside: str) 
 
 
 def test_a_set_has_room_for_maxipsetsize_members(inside: str) -> None:
-    backend = IptablesBackend(Settings(max_set_size=2))
+    backend = IptablesBackend(IptablesSettings(max_set_size=2))
     wanted = [
         plan(table(entry(0, DENY, source=FROM_LIST), sets=[ip_set("s:deny", members)]))
         for members in (["10.0.0.0/8", "11.0.0.0/8"], ["12.0.0.0/8", "13.0.0.0/8"])
@@ -232,7 +232,7 @@ def test_detach_of_an_interface_leaves_the_others(raw: RawDriver, inside: str) -
 def test_detach_of_an_interface_leaves_hooks_where_they_are(inside: str, mode: str) -> None:
     for name in ("raw", "mangle"):
         run("iptables-legacy", "-t", name, "-A", "PREROUTING", "-p", "tcp")
-    backend = IptablesBackend(Settings(insert_mode=mode))
+    backend = IptablesBackend(IptablesSettings(insert_mode=mode))
     other = table(entry(0, ALLOW), interface="eth1")
     backend.apply(plan(RICH, other))
     hooks = [line for line in all_tables() if line.startswith("-A PREROUTING")]

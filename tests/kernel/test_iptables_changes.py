@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enforcer.backends.iptables import IptablesBackend, Settings
+from enforcer.backends.iptables import IptablesBackend, IptablesSettings
 from enforcer.backends.iptables.ipset import IpSets, ipsets
 from enforcer.backends.iptables.members import members_of
 from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.table import KernelTable
-from enforcer.backends.nftables import NftablesBackend
-from enforcer.backends.nftables import Settings as NftSettings
+from enforcer.backends.nftables import NftablesBackend, NftablesSettings
 from enforcer.backends.nftables.read import read_members
 from enforcer.backends.nftables.render import render as render_nft
 from enforcer.kernel.nfnetlink import Family, Message, NfTables, nftables
@@ -79,11 +78,11 @@ def test_a_hundred_thousand_prefixes(raw: RawDriver, cable: Wire) -> None:
 
 def assert_holds_all(backend: Backend, wanted: Plan, nets: Nets) -> None:
     if backend is Backend.NFTABLES:
-        (spec,) = (item for item in render_nft(wanted, NftSettings())[0].sets if len(item.members) == 100_000)
+        (spec,) = (item for item in render_nft(wanted, NftablesSettings())[0].sets if len(item.members) == 100_000)
         with nftables() as door:
             assert np.array_equal(read_members(door, Family.IP, spec.name, spec.type), spec.members)
         return
-    name = next(spec.name for spec in render(wanted, Settings()).sets if spec.version == 4)
+    name = next(spec.name for spec in render(wanted, IptablesSettings()).sets if spec.version == 4)
     with ipsets() as sets:
         assert np.array_equal(sets.members(name, 4), members_of(nets, 4))
     assert run("ipset", "list", "-t", name).count("Number of entries: 100000") == 1
@@ -187,7 +186,9 @@ def test_what_both_plans_drop_is_dropped_after_every_step_between(
 
         monkeypatch.setattr(kind, name, then_send)
 
-    backend = IptablesBackend(Settings(insert_mode="append"))  # so that what we accept in mangle is counted before
+    backend = IptablesBackend(
+        IptablesSettings(insert_mode="append")
+    )  # so that what we accept in mangle is counted before
     with cable.inside():
         backend.apply(plan(before))
         add_counting_rules()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.backends.iptables import Settings
+from enforcer.backends.iptables import IptablesSettings
 from enforcer.backends.iptables.render import render
 from enforcer.model.errors import HostError
 from tests.kernel.iptables_plans import (
@@ -21,7 +21,9 @@ from tests.kernel.iptables_support import (
 
 pytestmark = pytest.mark.needs_root
 
-SET4, SET6 = (spec.name for spec in render(plan(RICH), Settings()).sets if len(spec.nets) == 3 and not spec.lenient)
+SET4, SET6 = (
+    spec.name for spec in render(plan(RICH), IptablesSettings()).sets if len(spec.nets) == 3 and not spec.lenient
+)
 
 HAND_EDITS = {
     "a rule deleted": "iptables-legacy -t raw -D enf-pi-eth0/security 3",

@@ -11,7 +11,7 @@ import pytest
 from enforcer.backends.base import Setup
 from enforcer.backends.iptables.rules import TABLES
 from enforcer.backends.iptables.table import exists
-from enforcer.backends.nftables import NftablesBackend, Settings, installed
+from enforcer.backends.nftables import NftablesBackend, NftablesSettings, installed
 from enforcer.backends.nftables import apply as transactions
 from enforcer.backends.nftables.render import render
 from enforcer.backends.registry import REGISTRY
@@ -90,7 +90,7 @@ def test_both_tables_as_reviewed(inside: str) -> None:
 
 def test_read_back_is_what_was_rendered(inside: str) -> None:
     BACKEND.apply(plan(RICH))
-    for wanted, found in zip(render(plan(RICH), Settings()), installed(), strict=True):
+    for wanted, found in zip(render(plan(RICH), NftablesSettings()), installed(), strict=True):
         assert {name: chain.hook for name, chain in found.chains.items()} == {
             chain.name: chain.hook for chain in wanted.chains
         }
@@ -108,7 +108,7 @@ def test_without_ipv6_support_there_is_no_table_of_it(inside: str) -> None:
 
 # --- repair -----------------------------------------------------------------------------------------------------------
 
-(SET,) = (spec.name for spec in render(plan(RICH), Settings())[0].sets if spec.origin.startswith("selector"))
+(SET,) = (spec.name for spec in render(plan(RICH), NftablesSettings())[0].sets if spec.origin.startswith("selector"))
 CHAIN = "ip enforcer enf-pi-eth0/security"
 
 HAND_EDITS = {

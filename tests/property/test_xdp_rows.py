@@ -18,7 +18,7 @@ from enforcer.backends.xdp.compile.rows import atoms, render
 from enforcer.model.nets import IPAddress, IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import InterfacePlan
-from enforcer.planning.xdp_capability import held
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.conditions import Icmp
 from enforcer.policy.resources import Failsafe, PortRange
 from enforcer.policy.ruletable import Entry, PortSet, RuleTable
@@ -57,7 +57,7 @@ def rule_tables_and_packets(draw: st.DrawFn) -> tuple[RuleTable, list[Packet]]:
 @example((NAMED_FOR_NOTHING, [Packet(ADDRESSES[4][0], ADDRESSES[4][1], 6, (1, 22))]), True)
 def test_the_maps_answer_what_walking_the_entries_does(drawn: tuple[RuleTable, list[Packet]], ipv6: bool) -> None:
     table, sent = drawn
-    plan = InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, (), held=held(table))
+    plan = InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, (), held=XdpRun(table).held())
     if not plan.held:
         return
     asked = atoms(plan)

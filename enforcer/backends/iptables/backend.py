@@ -19,7 +19,7 @@ from enforcer.backends.iptables.others import others_rules
 from enforcer.backends.iptables.probe import probe
 from enforcer.backends.iptables.read import allowing, read_counters, set_names, without_interfaces
 from enforcer.backends.iptables.reconcile import reconcile
-from enforcer.backends.iptables.render import Rendering, Settings, render
+from enforcer.backends.iptables.render import IptablesSettings, Rendering, render
 from enforcer.backends.iptables.rules import FAMILIES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
 from enforcer.backends.iptables.settings import settings_of
@@ -38,7 +38,7 @@ from enforcer.planning.plan import Plan
 class IptablesBackend:
     """Enforces plans in raw. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
 
-    settings: Settings = field(default_factory=Settings)
+    settings: IptablesSettings = field(default_factory=IptablesSettings)
     _rendered: Rendered[Rendering] = field(default_factory=Rendered, init=False, repr=False, compare=False)
 
     name = Backend.IPTABLES

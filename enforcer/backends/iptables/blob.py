@@ -143,8 +143,8 @@ def decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | OpaqueRul
 
 def counters_of(blob: bytes, version: int) -> tuple[int, int]:
     """Packets and bytes."""
-    packets, octets = _COUNTERS.unpack_from(blob, _FAMILY[version].layout.size)
-    return packets, octets
+    packets, size = _COUNTERS.unpack_from(blob, _FAMILY[version].layout.size)
+    return packets, size
 
 
 def without_counters(blob: bytes, version: int) -> bytes:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from enforcer.backends.iptables.apply import LEGACY, apply_chains
 from enforcer.backends.iptables.ipset import IpSetsConn
-from enforcer.backends.iptables.render import Rendering, Settings
+from enforcer.backends.iptables.render import IptablesSettings, Rendering
 from enforcer.backends.iptables.sets import SetSync
 from enforcer.backends.iptables.table import Tables
 
 
 def reconcile(
-    rendering: Rendering, settings: Settings, conn: IpSetsConn, *, tables: Tables = LEGACY, dry_run: bool = False
+    rendering: Rendering,
+    settings: IptablesSettings,
+    conn: IpSetsConn,
+    *,
+    tables: Tables = LEGACY,
+    dry_run: bool = False,
 ) -> list[str]:
     """Makes the kernel hold the rendering; a sentence for each change."""
     sync = SetSync(conn, dry_run, settings.max_set_size)

@@ -61,7 +61,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 
 
 @dataclass(frozen=True)
-class Settings:
+class IptablesSettings:
     """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
 
     ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables behind
@@ -91,7 +91,7 @@ class Rendering:
     sets: tuple[SetSpec, ...]
 
 
-def render(plan: Plan, settings: Settings) -> Rendering:
+def render(plan: Plan, settings: IptablesSettings) -> Rendering:
     """The state that enforces every interface of the plan whose raw backend is iptables.
 
     Raises UnsupportedRuleError naming every entry the raw table cannot express and every set that is too large; then
@@ -115,7 +115,7 @@ def render(plan: Plan, settings: Settings) -> Rendering:
     return Rendering({table: found for table, found in chains.items() if found}, sets.specs())
 
 
-def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
+def _unmarked(entry: Entry, settings: IptablesSettings) -> Iterator[str]:
     """Without a bit to set, every packet would have the accept mark."""
     if entry.action is Action.ALLOW and not settings.accept_mark:
         yield f"iptables cannot enforce {entry.name}: Allow sets a mark, and iptablesMarkMask is 0; give it a bit"
@@ -133,7 +133,7 @@ class _Family:
     """Renders one family's raw table. ``allowing``: the directions in which it has an Allow."""
 
     version: int
-    settings: Settings
+    settings: IptablesSettings
     sets: SetRegistry
     allowing: set[Direction] = field(default_factory=set, init=False)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from enforcer.backends.iptables.render import Settings
+from enforcer.backends.iptables.render import IptablesSettings
 from enforcer.backends.iptables.rules import Limit, TableName
 from enforcer.backends.netfilter.settings import UNITS, rate_of
 from enforcer.policy.resources import FelixConfiguration
 
 
-def settings_of(felix: FelixConfiguration) -> Settings:
+def settings_of(felix: FelixConfiguration) -> IptablesSettings:
     """What the configuration says about the raw table."""
-    return Settings(
+    return IptablesSettings(
         insert_mode=felix.chain_insert_mode.lower(),
         mark_mask=felix.iptables_mark_mask,
         log_prefix=felix.log_prefix,

@@ -7,7 +7,7 @@ expressions; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kern
 
 from enforcer.backends.nftables.backend import NftablesBackend
 from enforcer.backends.nftables.probe import probe
-from enforcer.backends.nftables.rules import Settings
+from enforcer.backends.nftables.rules import NftablesSettings
 from enforcer.backends.nftables.status import installed
 
-__all__ = ["NftablesBackend", "Settings", "installed", "probe"]
+__all__ = ["NftablesBackend", "NftablesSettings", "installed", "probe"]

@@ -20,7 +20,7 @@ from enforcer.backends.nftables.others import others_rules
 from enforcer.backends.nftables.probe import probe
 from enforcer.backends.nftables.read import read_counters, read_table, set_names, without_interfaces
 from enforcer.backends.nftables.render import render
-from enforcer.backends.nftables.rules import FAMILY_OF, Settings, Table
+from enforcer.backends.nftables.rules import FAMILY_OF, NftablesSettings, Table
 from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
 from enforcer.backends.rendered import Rendered
@@ -34,7 +34,7 @@ from enforcer.planning.plan import Plan
 class NftablesBackend:
     """Enforces plans in nf_tables. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
 
-    settings: Settings = field(default_factory=Settings)
+    settings: NftablesSettings = field(default_factory=NftablesSettings)
     connect: Connect = nftables
     _rendered: Rendered[tuple[Table, ...]] = field(default_factory=Rendered, init=False, repr=False, compare=False)
 

@@ -79,9 +79,9 @@ def encode_rule(rule: Rule) -> bytes:
 def _encode_comment(comment: str) -> bytes:
     if not comment:
         return b""
-    octets = comment.encode() + b"\0"
-    assert len(octets) <= COMMENT_LENGTH + 1, "longer comments are spread over several rules"
-    return attribute(RULE_USERDATA, bytes([_COMMENT, len(octets)]) + octets)
+    text = comment.encode() + b"\0"
+    assert len(text) <= COMMENT_LENGTH + 1, "longer comments are spread over several rules"
+    return attribute(RULE_USERDATA, bytes([_COMMENT, len(text)]) + text)
 
 
 def _encode_expr(expr: Expr) -> bytes:
@@ -109,7 +109,7 @@ def decode_rule(data: bytes) -> ReadRule:
     """The rule in the attributes of a message of the kernel."""
     found = dict(attributes(data))
     exprs: list[Expr | None] = []
-    packets = octets = 0
+    packets = size = 0
     for _, item in attributes(found.get(RULE_EXPRESSIONS, b"")):
         parts = dict(attributes(item))
         name, content = string(parts.get(_EXPR_NAME, b"")), parts.get(_EXPR_DATA, b"")
@@ -117,11 +117,11 @@ def decode_rule(data: bytes) -> ReadRule:
         if name == "counter":
             counts = dict(attributes(content))
             packets = int.from_bytes(counts.get(_COUNTER_PACKETS, b""), "big")
-            octets = int.from_bytes(counts.get(_COUNTER_BYTES, b""), "big")
+            size = int.from_bytes(counts.get(_COUNTER_BYTES, b""), "big")
     known = tuple(expr for expr in exprs if expr is not None)
     rule = Rule(known, _decode_comment(found.get(RULE_USERDATA, b""))) if len(known) == len(exprs) else None
     handle = int.from_bytes(found[RULE_HANDLE], "big")
-    return ReadRule(string(found[RULE_CHAIN]), handle, rule, packets, octets)
+    return ReadRule(string(found[RULE_CHAIN]), handle, rule, packets, size)
 
 
 def _decode_comment(data: bytes) -> str:

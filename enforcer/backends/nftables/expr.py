@@ -14,7 +14,7 @@ from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Side
 from enforcer.policy.resources import PortRange
 
-# enum nft_registers, as the kernel shows them: whole registers of 16 octets by one number, parts of four by another
+# enum nft_registers, as the kernel shows them: whole registers of 16 bytes by one number, parts of four by another
 _VERDICT_REGISTER, _FIRST = 0, 1
 _KEY_REGISTERS = {4: (1, 9, 10), 6: (1, 2, 13)}  # address, protocol, port
 # enum nft_payload_bases
@@ -34,10 +34,10 @@ _FRAGMENT_HEADER, _FRAGMENT_AT, _FRAGMENT_MASK = 44, 2, 0xFFF8
 _IP_FRAGMENT_AT, _IP_FRAGMENT_MASK = 6, 0x1FFF
 _LOG_LEVEL_NOTICE = 5
 _ETHERTYPES, _TAGS, _ETHERTYPE_AT = {4: 0x0800, 6: 0x86DD}, (0x8100, 0x88A8), 12
-_PLAIN_IP4, _IP4_OCTETS = 0x45, 20  # version 4, a header of five words
+_PLAIN_IP4, _IP4_BYTES = 0x45, 20  # version 4, a header of five words
 _TOTAL_LENGTH_AT, _PAYLOAD_LENGTH_AT, _NEXT_HEADER_AT = 2, 4, 6
 _MORE_FRAGMENTS = 0x2000
-_FRAGMENT_UNIT = 8  # a fragment that is not the last is cut to a multiple of so many octets (ip_frag_queue)
+_FRAGMENT_UNIT = 8  # a fragment that is not the last is cut to a multiple of so many bytes (ip_frag_queue)
 
 COUNTER = Expr("counter")
 NOTRACK = Expr("notrack")
@@ -133,14 +133,14 @@ def protocol_is_known() -> tuple[Expr, ...]:
     return _meta(_META_PROTOCOL_L4), _compare(bytes(1), _AT_LEAST)
 
 
-def transport_has(octets: int) -> tuple[Expr, ...]:
+def transport_has(length: int) -> tuple[Expr, ...]:
     """Holds when so much of the transport is there; never for a later fragment. Goes before every question about it.
 
-    A load of 1, 2 or 4 octets takes the middle of a later fragment for its header (``nft_payload_fast_eval``, seen on
-    6.18); one of 3 octets does not (``nft_payload_eval``).
+    A load of 1, 2 or 4 bytes takes the middle of a later fragment for its header (``nft_payload_fast_eval``, seen on
+    6.18); one of 3 bytes does not (``nft_payload_eval``).
     """
     size = 3
-    return _payload(_TRANSPORT, octets - size, size), _compare(bytes(size), _AT_LEAST)
+    return _payload(_TRANSPORT, length - size, size), _compare(bytes(size), _AT_LEAST)
 
 
 def later_fragment(version: int) -> tuple[Expr, ...]:
@@ -176,22 +176,22 @@ def next_header(kind: int) -> tuple[Expr, ...]:
     return _payload(_NETWORK, _NEXT_HEADER_AT, 1), _compare(_be(kind, 1))
 
 
-def whole_transport(version: int, octets: int) -> tuple[tuple[Expr, ...], ...]:
-    """So many octets of the transport are there by the length in the IP header, behind a header without options, in no
+def whole_transport(version: int, length: int) -> tuple[tuple[Expr, ...], ...]:
+    """So many bytes of the transport are there by the length in the IP header, behind a header without options, in no
     later fragment; if one of these holds. Octets in the frame prove nothing: they may be padding behind the packet.
     """
     if version == 6:
-        return ((_payload(_NETWORK, _PAYLOAD_LENGTH_AT, 2), _compare(_be(octets, 2), _AT_LEAST)),)
-    first = octets + -octets % _FRAGMENT_UNIT
+        return ((_payload(_NETWORK, _PAYLOAD_LENGTH_AT, 2), _compare(_be(length, 2), _AT_LEAST)),)
+    first = length + -length % _FRAGMENT_UNIT
     found = [_whole4(first, _IP_FRAGMENT_MASK)]
-    return (*found, _whole4(octets, _IP_FRAGMENT_MASK | _MORE_FRAGMENTS)) if first > octets else tuple(found)
+    return (*found, _whole4(length, _IP_FRAGMENT_MASK | _MORE_FRAGMENTS)) if first > length else tuple(found)
 
 
-def _whole4(octets: int, none_of: int) -> tuple[Expr, ...]:
+def _whole4(length: int, none_of: int) -> tuple[Expr, ...]:
     return (
         *(_payload(_NETWORK, 0, 1), _compare(_be(_PLAIN_IP4, 1))),
         *(_payload(_NETWORK, _IP_FRAGMENT_AT, 2), _masked(_be(none_of, 2), bytes(2)), _compare(bytes(2))),
-        *(_payload(_NETWORK, _TOTAL_LENGTH_AT, 2), _compare(_be(_IP4_OCTETS + octets, 2), _AT_LEAST)),
+        *(_payload(_NETWORK, _TOTAL_LENGTH_AT, 2), _compare(_be(_IP4_BYTES + length, 2), _AT_LEAST)),
     )
 
 

@@ -61,7 +61,7 @@ def port_members(ports: Sequence[PortRange]) -> Members:
 
 
 def named_members(items: Iterable[PortSet], version: int) -> Members:
-    """Address, protocol and port of every pair of one family, each part filled to four octets."""
+    """Address, protocol and port of every pair of one family, each part filled to four bytes."""
     rows = [
         address.packed + bytes([item.protocol, 0, 0, 0]) + port.to_bytes(2, "big") + bytes(2)
         for item in items
@@ -171,8 +171,8 @@ def _offsets(data: bytes) -> tuple[_Numbers, _Numbers]:
 
 def _keys(data: bytes, begins: _Numbers, template: _Bytes, kind: SetType) -> _Bytes:
     """The keys of the elements that begin there and are, but for the key, as the template says."""
-    octets = np.frombuffer(data, np.uint8)
-    records = octets[begins[:, None] + np.arange(len(template))].copy()
+    buf = np.frombuffer(data, np.uint8)
+    records = buf[begins[:, None] + np.arange(len(template))].copy()
     for at in (0, _HEADER_BYTES):  # the kernel marks nested attributes, or does not, depending on its version
         records[:, at + 2 : at + 4] = (records[:, at + 2 : at + 4].copy().view(np.uint16) & NLA_TYPE_MASK).view(
             np.uint8

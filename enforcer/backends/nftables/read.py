@@ -105,8 +105,8 @@ def read_counters(table: ReadTable) -> list[EntryCount]:
     counts: dict[tuple[str, str], EntryCount] = {}
     for interface, name, counted in _entry_rules(table):
         known = counts.get((interface, name), EntryCount(interface, name, Stage.RAW, 0, 0))
-        packets, octets = known.packets + counted.packets, known.bytes + counted.bytes
-        counts[interface, name] = EntryCount(interface, name, Stage.RAW, packets, octets)
+        packets, size = known.packets + counted.packets, known.bytes + counted.bytes
+        counts[interface, name] = EntryCount(interface, name, Stage.RAW, packets, size)
     return list(counts.values())
 
 

@@ -37,7 +37,17 @@ from enforcer.backends.nftables.match import (
     needs_mark,
     port_numbers,
 )
-from enforcer.backends.nftables.rules import COMMENT_LENGTH, FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
+from enforcer.backends.nftables.rules import (
+    COMMENT_LENGTH,
+    FAMILY_OF,
+    Chain,
+    Code,
+    Expr,
+    Hook,
+    NftablesSettings,
+    Rule,
+    Table,
+)
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend, Direction
 from enforcer.planning.plan import Plan
@@ -49,7 +59,7 @@ _HOOKS = {Direction.INGRESS: Hook(0, RAW_PRIORITY), Direction.EGRESS: Hook(3, RA
 NO_PROTOCOL, NO_PORTS, NO_ICMP = "enf-unread-protocol", "enf-unread-ports", "enf-unread-icmp"
 
 
-def render(plan: Plan, settings: Settings) -> tuple[Table, ...]:
+def render(plan: Plan, settings: NftablesSettings) -> tuple[Table, ...]:
     """Both families' tables with every interface of the plan whose raw backend is nftables; empty ones are to go.
 
     Raises UnsupportedRuleError naming every entry that cannot be expressed and every set that is too large.
@@ -66,7 +76,7 @@ def render(plan: Plan, settings: Settings) -> tuple[Table, ...]:
     return tuple(found)
 
 
-def _unmarked(entry: Entry, settings: Settings) -> Iterator[str]:
+def _unmarked(entry: Entry, settings: NftablesSettings) -> Iterator[str]:
     if settings.accept_mark:
         return
     if entry.action is Action.ALLOW:
@@ -91,7 +101,7 @@ class _Family:
     """Renders one family's table. ``helpers``: the chains that several interfaces share, by name, once needed."""
 
     version: int
-    settings: Settings
+    settings: NftablesSettings
     helpers: dict[str, Chain] = field(default_factory=dict, init=False)
     sets: SetRegistry = field(init=False)
 

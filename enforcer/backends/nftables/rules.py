@@ -1,6 +1,6 @@
 """Values of a table of nf_tables: expressions, rules, chains, sets. Pure.
 
-An :class:`Expr` is what the kernel has for it: a name and attributes by number, each a number, a name, octets or a
+An :class:`Expr` is what the kernel has for it: a name and attributes by number, each a number, a name, bytes or a
 verdict. So two equal rules are one rule to the kernel, and what is read back can be compared with what was requested,
 whatever ``nft`` would print for it. :mod:`enforcer.backends.nftables.expr` gives them meaning.
 """
@@ -96,7 +96,7 @@ NETS = {
     6: SetType("ipv6_addr", _ADDRESS6, 16, interval=True),
 }
 PORTS = SetType("inet_service", _SERVICE, 2, interval=True)
-# Each part of a concatenated key fills whole registers of four octets.
+# Each part of a concatenated key fills whole registers of four bytes.
 NAMED_PORTS = {
     4: SetType(
         "ipv4_addr . inet_proto . inet_service", _ADDRESS4 << 12 | _PROTOCOL << 6 | _SERVICE, 12, interval=False
@@ -145,7 +145,7 @@ class RateLimit:
 
 
 @dataclass(frozen=True)
-class Settings:
+class NftablesSettings:
     """What FelixConfiguration says about our tables; defaults are Felix's. ``max_set_size``: a set with more members of
     one family is refused. ``log_limit``: how much Log entries may log, each by itself.
     """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enforcer.backends.netfilter.settings import UNITS, rate_of
-from enforcer.backends.nftables.rules import RateLimit, Settings
+from enforcer.backends.nftables.rules import NftablesSettings, RateLimit
 from enforcer.policy.resources import FelixConfiguration
 
 
-def settings_of(felix: FelixConfiguration) -> Settings:
+def settings_of(felix: FelixConfiguration) -> NftablesSettings:
     """What the configuration says about the tables of nf_tables. Hooks have no first or last place there, and nothing
     of ours could accept for the host's own tables (docs/nftables.md), so fewer fields have an effect.
     """
-    return Settings(
+    return NftablesSettings(
         mark_mask=felix.nftables_mark_mask if felix.nftables_settings else felix.iptables_mark_mask,
         log_prefix=felix.log_prefix,
         ipv6=felix.ipv6_support,

@@ -205,13 +205,13 @@ def _capacity_for(classified: Classified) -> int:
     return min(MOST_CLASSES, max(_LEAST_CLASSES, 1 << (2 * most - 1).bit_length()))
 
 
-def _create(name: str, octets: int) -> Map:
-    """A map for that many octets; lists, nodes and buckets with room for half as many again, and a page at least."""
+def _create(name: str, size_bytes: int) -> Map:
+    """A map for that many bytes; lists, nodes and buckets with room for half as many again, and a page at least."""
     if name in ("sieve4", "root4", "root6"):
-        return _array(name, octets, 1)
+        return _array(name, size_bytes, 1)
     size = NODE6.itemsize if name == "nodes6" else TABLE_PAGE_BYTES
     least = 1024 if name == "nodes6" else 1
-    return _array(name, size, max(least, -(-octets * 3 // (2 * size))))
+    return _array(name, size, max(least, -(-size_bytes * 3 // (2 * size))))
 
 
 def _array(name: str, value_size: int, max_entries: int) -> Map:

@@ -24,7 +24,7 @@ Tables = Mapping[tuple[Family, str], FakeTable]
 _NETWORK, _TRANSPORT = 1, 2  # enum nft_payload_bases
 _NAME_BYTES = 16
 _FRAGMENT_HEADER = 44
-# Registers as numbers of four octets: 1 to 4 are of sixteen each, from 8 on each is of four.
+# Registers as numbers of four bytes: 1 to 4 are of sixteen each, from 8 on each is of four.
 _FIRST_SMALL, _SMALL_IN_LARGE = 8, 4
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _HEADER_BYTES = {4: 20, 6: 40}
@@ -149,13 +149,13 @@ class Walk:
         raise AssertionError(f"the fake knows no meta key {key}")
 
     def _payload(self, base: int, at: int, size: int) -> bytes:
-        """Loads of 1, 2 and 4 octets do not ask whether the packet is a later fragment (``nft_payload_fast_eval``)."""
+        """Loads of 1, 2 and 4 bytes do not ask whether the packet is a later fragment (``nft_payload_fast_eval``)."""
         if base == _TRANSPORT:
             self._require(size in (1, 2, 4) or not self.packet.later_fragment)
             at += _HEADER_BYTES[self.packet.version]
         elif base != _NETWORK:
             raise _NoMatch  # no frame around the packet: no tag to be seen
-        found = self.packet.octets[at : at + size]
+        found = self.packet.buf[at : at + size]
         self._require(len(found) == size)
         return found
 
@@ -184,7 +184,7 @@ class Walk:
         return bytes(self.registers[at : at + size])
 
     def _store(self, register: int, data: bytes) -> None:
-        """Filled to four octets, as the kernel does it."""
+        """Filled to four bytes, as the kernel does it."""
         at, padded = _offset(register), data + bytes(-len(data) % 4)
         self.registers[at : at + len(padded)] = padded
 

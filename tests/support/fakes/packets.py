@@ -25,7 +25,7 @@ class Packet:
         return self.source.version
 
     @cached_property
-    def octets(self) -> bytes:
+    def buf(self) -> bytes:
         """The packet from its IP header on. A later fragment is of IPv4, where the header says it."""
         addresses = {"source": str(self.source), "destination": str(self.destination)}
         if self.version == 6:

@@ -14,12 +14,11 @@ import pytest
 
 from dossim.lint.boxes import Space
 from dossim.predict.phases import Phases
-from enforcer.backends.iptables.render import Settings as IptablesSettings
+from enforcer.backends.iptables.render import IptablesSettings
 from enforcer.backends.iptables.render import render as render_iptables
 from enforcer.backends.nftables.netdev.render import render as render_netdev
 from enforcer.backends.nftables.render import render as render_nftables
-from enforcer.backends.nftables.rules import Settings as NftablesSettings
-from enforcer.backends.nftables.rules import Table
+from enforcer.backends.nftables.rules import NftablesSettings, Table
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.compile.rows import address_rows, atoms, render
 from enforcer.backends.xdp.offload import render_offload
@@ -29,7 +28,8 @@ from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Answer, Backend, Mode, Side, Stage
 from enforcer.planning.plan import InterfacePlan, Plan, make_plan
-from enforcer.planning.xdp_capability import NETDEV, XDP, held
+from enforcer.planning.xdp_capability import NETDEV, XDP
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of
 from enforcer.policy.resources import FelixConfiguration, PortRange
 from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
@@ -146,7 +146,7 @@ def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(
 ) -> None:
     found = table(entry(*beside, condition))
     is_list = isinstance(condition, InNets | InSet) and condition.side is Side.SOURCE and not condition.negated
-    assert held(found, Mode.OFFLOAD) == int(is_list)
+    assert XdpRun(found).held(Mode.OFFLOAD) == int(is_list)
     if is_list:
         assert device(found) != device(table(entry()))
         return
@@ -175,7 +175,7 @@ def test_the_compiler_has_to_know_of_which_families_it_is() -> None:
 def test_the_stages_before_raw_leave_it_to_raw_and_all_after_it(holder: str) -> None:
     reason = "matches on Dscp, which is left to raw"
     assert obstacle_sentences(UNKNOWN, None, holder) == ["", reason, f"after unknown, which {holder} does not hold"]
-    assert held(UNKNOWN) == 1
+    assert XdpRun(UNKNOWN).held() == 1
 
 
 @pytest.mark.parametrize("mode", [*ModeChoice])

@@ -20,7 +20,7 @@ from enforcer.backends.nftables.netdev.probe import probe
 from enforcer.backends.nftables.netdev.read import read_counters, without_interfaces
 from enforcer.backends.nftables.netdev.render import render, require_marks
 from enforcer.backends.nftables.read import read_table, set_names
-from enforcer.backends.nftables.rules import Settings
+from enforcer.backends.nftables.rules import NftablesSettings
 from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
 from enforcer.kernel.nfnetlink import Connect, Family, nftables
@@ -33,7 +33,7 @@ from enforcer.planning.plan import Plan
 class NetdevBackend:
     """Drops early what raw would drop. See :class:`~enforcer.backends.base.BackendDriver` for what methods promise."""
 
-    settings: Settings = field(default_factory=Settings)
+    settings: NftablesSettings = field(default_factory=NftablesSettings)
     connect: Connect = nftables
 
     name = Backend.NETDEV

@@ -31,8 +31,8 @@ def read_counters(table: ReadTable) -> Iterator[tuple[EntryCount, ...]]:
             counts: dict[str, EntryCount] = {}
             for name, item in _denies(entry_point, table):
                 known = counts.get(name, EntryCount(device, name, Stage.NETDEV_INGRESS, 0, 0))
-                packets, octets = known.packets + item.packets, known.bytes + item.bytes
-                counts[name] = EntryCount(device, name, Stage.NETDEV_INGRESS, packets, octets)
+                packets, size = known.packets + item.packets, known.bytes + item.bytes
+                counts[name] = EntryCount(device, name, Stage.NETDEV_INGRESS, packets, size)
             yield tuple(counts.values())
 
 

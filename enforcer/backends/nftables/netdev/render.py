@@ -11,7 +11,7 @@ One table ``netdev enforcer`` for both families, a base chain for each interface
 
 To go on to raw is to be accepted here. Deny is drop; Allow and Log let go on to raw, which does what they say; Pass is
 return. In front of a rule that asks for something, packets of which that cannot be known for sure go on to raw as well:
-jumps to ``enf4-doubt-...`` do that, and return for all others. What that is the model says in the same words
+jumps to ``enf4-indeterminate-...`` do that, and return for all others. What that is the model says in the same words
 (``dossim/pipeline/netdev.py``), and docs/packet-fates.md in a table.
 """
 
@@ -34,7 +34,7 @@ from enforcer.backends.nftables.match import (
     port_numbers,
 )
 from enforcer.backends.nftables.render import named
-from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, Rule, Settings, Table
+from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, NftablesSettings, Rule, Table
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Direction, Side
@@ -51,7 +51,7 @@ WHOLE_HEADERS = NAMED_PORT_BYTES  # the transports whose ports are read, and whe
 _ON_TO_RAW = expr.verdict(Code.ACCEPT)
 
 
-def render(plan: Plan, settings: Settings) -> Table:
+def render(plan: Plan, settings: NftablesSettings) -> Table:
     """The table with every interface of the plan that has netdev ingress; an empty one is to go.
 
     Raises UnsupportedRuleError naming the entries that need a mark where there is none.
@@ -65,14 +65,14 @@ def render(plan: Plan, settings: Settings) -> Table:
     return Table(Family.NETDEV, (*helpers, *chains), tuple(sets))
 
 
-def require_marks(plan: Plan, settings: Settings) -> None:
+def require_marks(plan: Plan, settings: NftablesSettings) -> None:
     """Raises UnsupportedRuleError as :func:`render` does; renders nothing."""
     problems = [problem for item in plan.interfaces if item.netdev for problem in _unmarked(item, settings)]
     if problems:
         raise UnsupportedRuleError("\n".join(dict.fromkeys(problems)))
 
 
-def _unmarked(plan: InterfacePlan, settings: Settings) -> Iterator[str]:
+def _unmarked(plan: InterfacePlan, settings: NftablesSettings) -> Iterator[str]:
     for entry in plan.early_entries:
         if not settings.accept_mark and needs_mark(entry):
             yield f"netdev ingress cannot hold {entry.name}: a negated named port needs a mark, and the mark mask is 0"
@@ -95,23 +95,23 @@ class _Family:
     """Renders one family. ``helpers``: the chains that several interfaces share, by name, once needed."""
 
     version: int
-    settings: Settings
+    settings: NftablesSettings
     helpers: dict[str, Chain] = field(default_factory=dict, init=False)
     sets: SetRegistry = field(init=False)
 
     def __post_init__(self) -> None:
         self.sets = SetRegistry(self.version)
 
-    def doubt_protocol(self) -> Expr:
+    def indeterminate_protocol(self) -> Expr:
         """To the chain for packets whose transport reassembly or an extension header may change. IPv6 only."""
         headers = [Rule((*expr.next_header(kind), _ON_TO_RAW)) for kind in EXTENSION_HEADERS]
-        return self._jump(f"enf{self.version}-doubt-protocol", headers)
+        return self._jump(f"enf{self.version}-indeterminate-protocol", headers)
 
-    def doubt_transport(self, protocol: int, octets: int) -> Expr:
-        """To the chain for packets of a protocol that do not hold, for sure, so many octets of it."""
-        whole = expr.whole_transport(self.version, octets)
+    def indeterminate_transport(self, protocol: int, length: int) -> Expr:
+        """To the chain for packets of a protocol that do not hold, for sure, so many bytes of it."""
+        whole = expr.whole_transport(self.version, length)
         rules = [Rule((*asked, expr.verdict(Code.RETURN))) for asked in whole]
-        return self._jump(f"enf{self.version}-doubt-{protocol}", [*rules, Rule((_ON_TO_RAW,))])
+        return self._jump(f"enf{self.version}-indeterminate-{protocol}", [*rules, Rule((_ON_TO_RAW,))])
 
     def _jump(self, name: str, rules: Iterable[Rule]) -> Expr:
         self.helpers.setdefault(name, Chain(name, tuple(rules)))
@@ -165,8 +165,8 @@ class _Endpoint:
         everybody = sample.net is None or not sample.net.prefixlen
         remote = () if everybody or sample.net is None else expr.net(Side.SOURCE, sample.net)
         transport = expr.protocol(sample.protocol)
-        yield from self._doubt_protocol()
-        yield from self._doubt_transport(sample.protocol, WHOLE_HEADERS[sample.protocol], remote, transport)
+        yield from self._indeterminate_protocol()
+        yield from self._indeterminate_transport(sample.protocol, WHOLE_HEADERS[sample.protocol], remote, transport)
         number = port_numbers(group.side, group.ports, self.family.sets)
         yield Rule((*remote, *transport, *number, _ON_TO_RAW))
 
@@ -176,7 +176,7 @@ class _Endpoint:
             return
         found = match_of(entry, self.plan.table, self.family.sets)
         if found.protocol or found.ports or found.icmp:
-            yield from self._doubt_protocol()
+            yield from self._indeterminate_protocol()
         yield from self._indeterminate(found)
         yield from self._known(entry, found)
 
@@ -189,7 +189,7 @@ class _Endpoint:
             if found.admits(protocol):
                 is_it = found.protocol is not None and not found.protocol.negated
                 transport = found.transport if is_it else (*found.transport, *expr.protocol(protocol))
-                yield from self._doubt_transport(protocol, length, found.nets, transport, found.sets)
+                yield from self._indeterminate_transport(protocol, length, found.nets, transport, found.sets)
 
     def _known(self, entry: Entry, found: EntryMatch) -> Iterator[Rule]:
         for unwanted in found.marking:
@@ -201,19 +201,19 @@ class _Endpoint:
         if found.marking:
             yield Rule((*expr.marked(self._mark), *expr.set_mark(self._mark, on=False)))
 
-    def _doubt_protocol(self) -> Iterator[Rule]:
+    def _indeterminate_protocol(self) -> Iterator[Rule]:
         """For all addresses: raw evaluates the protocol before sets, and hotdrops there, by no entry."""
         if self.family.version == 6 and None not in self.asked:
             self.asked.add(None)
-            yield Rule((self.family.doubt_protocol(),))
+            yield Rule((self.family.indeterminate_protocol(),))
 
-    def _doubt_transport(
-        self, protocol: int, octets: int, nets: Exprs, transport: Exprs, sets: Exprs = ()
+    def _indeterminate_transport(
+        self, protocol: int, length: int, nets: Exprs, transport: Exprs, sets: Exprs = ()
     ) -> Iterator[Rule]:
         if protocol not in self.asked:
             if not nets and not sets:
                 self.asked.add(protocol)
-            yield Rule((*nets, *transport, *sets, self.family.doubt_transport(protocol, octets)))
+            yield Rule((*nets, *transport, *sets, self.family.indeterminate_transport(protocol, length)))
 
 
 def _statements(action: Action) -> Exprs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enforcer.backends.xdp.compile.receiver import Receiver
-from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, row_octets
+from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, row_bytes
 from enforcer.backends.xdp.state.generation import Contents, Elements
 from enforcer.backends.xdp.state.manifest import Members
 from enforcer.model.abi import ADDRESS_ROWS_BYTES, NAMED_KEY_BYTES, PORT_PAGE_BYTES, PORT_ROWS_BYTES, ROW_BYTES
@@ -53,4 +53,4 @@ def rows_of_classes(plan: InterfacePlan, members: Members, capacity: int, *, ipv
 
 
 def _pair(pair: tuple[int, int]) -> bytes:
-    return row_octets(pair[0]) + row_octets(pair[1])
+    return row_bytes(pair[0]) + row_bytes(pair[1])

@@ -153,10 +153,10 @@ def _mask(bits: Sequence[Bit], holds: Callable[[Bit], bool]) -> int:
 
 
 def _rows(rows: Iterator[int] | Sequence[int]) -> bytes:
-    return b"".join(row_octets(row) for row in rows)
+    return b"".join(row_bytes(row) for row in rows)
 
 
-def row_octets(row: int) -> bytes:
+def row_bytes(row: int) -> bytes:
     """A row as the program reads it: words in the machine's byte order, the first one first."""
     return np.frombuffer(row.to_bytes(ROW_BYTES, "little"), "<u8").astype(np.uint64).tobytes()
 

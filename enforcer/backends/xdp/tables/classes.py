@@ -169,8 +169,7 @@ def _combined(one: _Steps, two: _Steps) -> _Steps:
 
 def _member_sets(masks: U64, names: Sequence[str]) -> list[Members]:
     """The atoms of each row: bit b of word w is atom 64 w + b."""
-    octets = masks.astype("<u8").view(np.uint8).reshape(len(masks), -1)
+    buf = masks.astype("<u8").view(np.uint8).reshape(len(masks), -1)
     return [
-        frozenset(names[bit] for bit in np.flatnonzero(np.unpackbits(row, bitorder="little")).tolist())
-        for row in octets
+        frozenset(names[bit] for bit in np.flatnonzero(np.unpackbits(row, bitorder="little")).tolist()) for row in buf
     ]

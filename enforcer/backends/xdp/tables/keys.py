@@ -1,4 +1,4 @@
-"""Addresses as numpy keys that sort as addresses do: uint32 for IPv4; 16 octets, big-endian (``S16``), for IPv6.
+"""Addresses as numpy keys that sort as addresses do: uint32 for IPv4; 16 bytes, big-endian (``S16``), for IPv6.
 
 Sorting, searching and comparing work alike on both, so that the sweep and changes in place are written once. There is
 no key behind the last address: a range up to it has no stop.

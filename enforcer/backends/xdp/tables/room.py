@@ -1,6 +1,6 @@
 """What the makers of tables ask of whoever knows where blocks may lie, and what they want written.
 
-Blocks have a power of two of units and are aligned to their size. Units: of lists4 16 octets, of lists6 64 octets, of
+Blocks have a power of two of units and are aligned to their size. Units: of lists4 16 bytes, of lists6 64 bytes, of
 buckets6 16 words, of nodes6 a node.
 """
 

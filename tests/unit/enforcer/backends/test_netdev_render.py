@@ -9,13 +9,13 @@ import pytest
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import decode_rule, encode_rule
 from enforcer.backends.nftables.netdev.render import EXTENSION_HEADERS, render
-from enforcer.backends.nftables.rules import Chain, Code, Expr, Hook, Rule, Settings, Table, Verdict
+from enforcer.backends.nftables.rules import Chain, Code, Expr, Hook, NftablesSettings, Rule, Table, Verdict
 from enforcer.kernel.netlink import attributes, be64, text
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend
 from enforcer.planning.plan import InterfacePlan, Plan
-from enforcer.planning.xdp_capability import held
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
 from tests.support.entries import SideMatch
@@ -33,12 +33,12 @@ DENY_22 = entry(0, DENY, protocol=6, destination=SideMatch(ports=ports(22)))
 
 
 def plan(*tables: RuleTable) -> Plan:
-    plans = (InterfacePlan(item, None, Backend.IPTABLES, (), held=held(item), netdev=True) for item in tables)
+    plans = (InterfacePlan(item, None, Backend.IPTABLES, (), held=XdpRun(item).held(), netdev=True) for item in tables)
     return Plan("node", tuple(plans))
 
 
-def rendered(*ingress: Entry, settings: Settings | None = None, **more: object) -> dict[str, Chain]:
-    found = render(plan(table(*ingress, **more)), settings or Settings())
+def rendered(*ingress: Entry, settings: NftablesSettings | None = None, **more: object) -> dict[str, Chain]:
+    found = render(plan(table(*ingress, **more)), settings or NftablesSettings())
     return {chain.name: chain for chain in found.chains}
 
 
@@ -61,7 +61,7 @@ def deeds(rules: tuple[Rule, ...]) -> list[str]:
 
 
 def test_an_interface_has_a_base_chain_on_its_device_and_chains_for_each_family() -> None:
-    found = render(plan(table(DENY_LISTED)), Settings())
+    found = render(plan(table(DENY_LISTED)), NftablesSettings())
     chains = {chain.name: chain for chain in found.chains}
     assert found.family is Family.NETDEV
     assert list(chains) == ["enf-nd-4/eth0/default", "enf-nd-4/eth0", "enf-nd-6/eth0/default", "enf-nd-6/eth0",
@@ -73,7 +73,7 @@ def test_an_interface_has_a_base_chain_on_its_device_and_chains_for_each_family(
 
 
 def test_two_interfaces_share_sets_and_helpers() -> None:
-    found = render(plan(table(DENY_LISTED, DENY_22), table(DENY_LISTED, DENY_22, interface="eth1")), Settings())
+    found = render(plan(table(DENY_LISTED, DENY_22), table(DENY_LISTED, DENY_22, interface="eth1")), NftablesSettings())
     names = [chain.name for chain in found.chains]
     assert len(names) == len(set(names))
     assert [chain.hook.device for chain in found.chains if chain.hook] == ["eth0", "eth1"]
@@ -81,14 +81,14 @@ def test_two_interfaces_share_sets_and_helpers() -> None:
 
 
 def test_without_ipv6_support_nothing_is_said_of_ipv6() -> None:
-    names = rendered(DENY_22, settings=Settings(ipv6=False))
+    names = rendered(DENY_22, settings=NftablesSettings(ipv6=False))
     assert not [name for name in names if name.startswith(("enf6-", "enf-nd-6/"))]
 
 
 def test_an_interface_that_has_it_not_has_nothing_here() -> None:
     (item,) = plan(table(DENY_LISTED)).interfaces
     other = InterfacePlan(item.table, None, Backend.NFTABLES, (), held=1)
-    assert render(Plan("node", (other,)), Settings()) == Table(Family.NETDEV)
+    assert render(Plan("node", (other,)), NftablesSettings()) == Table(Family.NETDEV)
 
 
 def test_only_what_is_held_is_rendered() -> None:
@@ -99,7 +99,7 @@ def test_only_what_is_held_is_rendered() -> None:
 
 def test_no_name_is_longer_than_the_kernel_takes_and_long_interfaces_stay_apart() -> None:
     long = [table(DENY_22, interface=f"interface-{number:05}") for number in range(3)]
-    names = [chain.name for chain in render(plan(*long), Settings()).chains]
+    names = [chain.name for chain in render(plan(*long), NftablesSettings()).chains]
     assert len(names) == len(set(names))
     assert max(map(len, names)) <= 28
 
@@ -122,16 +122,16 @@ def test_what_an_action_becomes(action: Action, expected: list[str], counts: boo
     assert (expr.COUNTER in rules[0].exprs) is counts
 
 
-DOUBT6 = "enf6-doubt-protocol"
+INDETERMINATE6 = "enf6-indeterminate-protocol"
 IN_FRONT = [
     ("a source alone", DENY_LISTED, 4, {}, ["drop"]),
     ("a source alone, IPv6", DENY_LISTED, 6, {}, ["drop"]),
     ("a protocol", entry(0, DENY, protocol=6), 4, {}, ["drop"]),
-    ("a protocol, IPv6", entry(0, DENY, protocol=6), 6, {}, [DOUBT6, "drop"]),
-    ("not a protocol, IPv6", entry(0, DENY, not_protocol=6), 6, {}, [DOUBT6, "drop"]),
-    ("ports", DENY_22, 4, {}, ["enf4-doubt-6", "drop"]),
-    ("ports, IPv6", DENY_22, 6, {}, [DOUBT6, "enf6-doubt-6", "drop"]),
-    ("an ICMP type", entry(0, DENY, protocol=1, icmp=IcmpMatch(8)), 4, {}, ["enf4-doubt-1", "drop"]),
+    ("a protocol, IPv6", entry(0, DENY, protocol=6), 6, {}, [INDETERMINATE6, "drop"]),
+    ("not a protocol, IPv6", entry(0, DENY, not_protocol=6), 6, {}, [INDETERMINATE6, "drop"]),
+    ("ports", DENY_22, 4, {}, ["enf4-indeterminate-6", "drop"]),
+    ("ports, IPv6", DENY_22, 6, {}, [INDETERMINATE6, "enf6-indeterminate-6", "drop"]),
+    ("an ICMP type", entry(0, DENY, protocol=1, icmp=IcmpMatch(8)), 4, {}, ["enf4-indeterminate-1", "drop"]),
     ("an ICMP type, in the other family", entry(0, DENY, protocol=1, icmp=IcmpMatch(8)), 6, {}, []),
     ("ICMP of any type", entry(0, DENY, protocol=1, icmp=IcmpMatch()), 4, {}, ["drop"]),
     (
@@ -139,11 +139,11 @@ IN_FRONT = [
         entry(0, DENY, destination=SideMatch(named_ports=("n:web",))),
         4,
         {},
-        ["enf4-doubt-6", "enf4-doubt-17", "enf4-doubt-132", "drop"],
+        ["enf4-indeterminate-6", "enf4-indeterminate-17", "enf4-indeterminate-132", "drop"],
     ),
     ("ports, behind failsafes of everybody", DENY_22, 6, FAILSAFES, ["drop"]),
     ("ports, behind a failsafe of some", DENY_22, 4, {"failsafe_inbound": (Failsafe(6, 22, ip_network("10.0.0.0/8")),)},
-     ["enf4-doubt-6", "drop"]),
+     ["enf4-indeterminate-6", "drop"]),
     ("nothing by a contradiction, which is no entry of raw", entry(0, DENY, protocol=6, not_protocol=6), 6, {}, []),
 ]  # fmt: skip
 
@@ -160,25 +160,34 @@ def test_what_is_asked_in_front(item: Entry, version: int, more: dict[str, objec
 def test_each_tier_asks_anew_since_a_pass_may_have_skipped_the_question() -> None:
     first = [entry(0, PASS, tier="first", source=LISTED), entry(1, ALLOW, tier="first", protocol=6,
                                                                 destination=SideMatch(ports=ports(9)))]  # fmt: skip
-    for version, expected in ((4, ["enf4-doubt-6", "drop"]), (6, [DOUBT6, "enf6-doubt-6", "drop"])):
+    for version, expected in (
+        (4, ["enf4-indeterminate-6", "drop"]),
+        (6, [INDETERMINATE6, "enf6-indeterminate-6", "drop"]),
+    ):
         assert deeds(tier(*first, DENY_22, version=version)) == expected
         assert deeds(tier(*first, DENY_22, version=version, **FAILSAFES)) == ["drop"]
 
 
 def test_what_excludes_a_protocol_has_not_asked_it() -> None:
     other = entry(0, ALLOW, not_protocol=6, destination=SideMatch(named_ports=("n:dns",)))
-    assert deeds(tier(other, DENY_22)) == ["enf4-doubt-17", "enf4-doubt-132", "accept", "enf4-doubt-6", "drop"]
+    assert deeds(tier(other, DENY_22)) == [
+        "enf4-indeterminate-17",
+        "enf4-indeterminate-132",
+        "accept",
+        "enf4-indeterminate-6",
+        "drop",
+    ]
 
 
 def test_a_doubt_lets_go_and_nothing_else_in_helpers_decides() -> None:
     chains = rendered(DENY_22, entry(1, DENY, protocol=1, icmp=IcmpMatch(8)), **FAILSAFES)
     for name, chain in chains.items():
-        if "doubt" in name:
+        if "indeterminate" in name:
             assert set(deeds(chain.rules)) <= {"accept", "return"}
-    assert deeds(chains[DOUBT6].rules) == ["accept"] * len(EXTENSION_HEADERS)
-    assert deeds(chains["enf4-doubt-17"].rules) == ["return", "accept"]
+    assert deeds(chains[INDETERMINATE6].rules) == ["accept"] * len(EXTENSION_HEADERS)
+    assert deeds(chains["enf4-indeterminate-17"].rules) == ["return", "accept"]
     # A first fragment is cut to eights, a whole packet is not.
-    assert deeds(chains["enf4-doubt-6"].rules) == ["return", "return", "accept"]
+    assert deeds(chains["enf4-indeterminate-6"].rules) == ["return", "return", "accept"]
 
 
 def test_nothing_is_dropped_but_by_a_rule_with_a_name() -> None:
@@ -216,8 +225,8 @@ def test_a_negated_name_uses_the_accept_mark_which_is_cleared_first() -> None:
 
 def test_a_negated_name_without_a_mark_is_refused() -> None:
     with pytest.raises(UnsupportedRuleError, match=r"netdev ingress cannot hold gnp/edge ingress\[0\]: .* mask is 0"):
-        rendered(NEGATED, settings=Settings(mark_mask=0))
-    assert rendered(entry(0, ALLOW), DENY_LISTED, settings=Settings(mark_mask=0))
+        rendered(NEGATED, settings=NftablesSettings(mark_mask=0))
+    assert rendered(entry(0, ALLOW), DENY_LISTED, settings=NftablesSettings(mark_mask=0))
 
 
 # --- the questions ----------------------------------------------------------------------------------------------------
@@ -239,4 +248,4 @@ def test_ports_are_never_asked_of_a_packet_that_may_not_have_them() -> None:
         rules = tier(*entries, version=version)
         for at, rule in enumerate(rules):
             if any(item.name == "payload" and item.get(2) == 2 for item in rule.exprs):
-                assert deeds(rules)[at - 1].startswith(f"enf{version}-doubt-")
+                assert deeds(rules)[at - 1].startswith(f"enf{version}-indeterminate-")

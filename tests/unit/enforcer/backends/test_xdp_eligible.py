@@ -10,7 +10,8 @@ import pytest
 from enforcer.backends.xdp.state.layout import quoted
 from enforcer.model.abi import MAX_BITS
 from enforcer.model.vocabulary import Action, Direction, Mode
-from enforcer.planning.xdp_capability import failsafe_entries, held
+from enforcer.planning.xdp_capability import failsafe_entries
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import TCP, UDP, Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
 from tests.support.entries import SideMatch, entry_of, obstacle_sentences
@@ -79,7 +80,7 @@ def test_xdp_holds_every_kind_of_entry_and_a_device_only_those_by_source(entry: 
     ],
 )
 def test_xdp_holds_a_run_from_the_first(entries: list[Entry], run: int, offload: int) -> None:
-    assert (held(table(*entries)), held(table(*entries), Mode.OFFLOAD)) == (run, offload)
+    assert (XdpRun(table(*entries)).held(), XdpRun(table(*entries)).held(Mode.OFFLOAD)) == (run, offload)
 
 
 @pytest.mark.parametrize("protocol", [None, 1, 33, 136])
@@ -87,7 +88,7 @@ def test_ports_that_the_program_does_not_read_end_the_run(protocol: int | None) 
     asks = deny(protocol=protocol, destination=SideMatch(not_ports=PORT))
     reason = f"XDP does not read the ports of protocol {protocol}"
     assert obstacle_sentences(table(deny(), asks, deny())) == ["", reason, "after entry1, which XDP does not hold"]
-    assert held(table(deny(), asks, deny())) == 1
+    assert XdpRun(table(deny(), asks, deny())).held() == 1
 
 
 def test_an_egress_entry_is_not_for_xdp() -> None:
@@ -105,22 +106,22 @@ def test_an_egress_entry_is_not_for_xdp() -> None:
 def test_entries_and_groups_of_failsafes_share_512_bits(failsafes: tuple[Failsafe, ...], taken: int) -> None:
     room = MAX_BITS - taken
     full = table(*[deny()] * room, failsafes=failsafes)
-    assert (len(failsafe_entries(full)), held(full)) == (taken, room)
+    assert (len(failsafe_entries(full)), XdpRun(full).held()) == (taken, room)
     over = table(*[deny()] * (room + 2), failsafes=failsafes)
-    assert held(over) == room
+    assert XdpRun(over).held() == room
     assert obstacle_sentences(over)[room:] == [f"XDP holds 512 entries at most ({taken} of them failsafes)"] * 2
 
 
 def test_a_packet_may_leave_16_tiers() -> None:
     sixteen = [leave(tier) for tier in range(16)]
-    assert held(table(*sixteen, leave(3), deny())) == 18
+    assert XdpRun(table(*sixteen, leave(3), deny())).held() == 18
     over = table(*sixteen, deny(), leave(16), deny())
     assert obstacle_sentences(over)[16:] == [
         "",
         "XDP supports Pass in 16 tiers at most",
         "after entry17, which XDP does not hold",
     ]
-    assert held(over) == 17
+    assert XdpRun(over).held() == 17
 
 
 @pytest.mark.parametrize(("ranges", "run"), [(16382, 2), (16383, 1)])
@@ -130,7 +131,7 @@ def test_the_numbers_of_rows_of_ports_have_16_bits(ranges: int, run: int) -> Non
     first = deny(protocol=TCP, source=SideMatch(ports=halves))
     second = deny(protocol=TCP, destination=SideMatch(ports=halves[1 : ranges + 1]))
     rules = table(first, second)
-    assert held(rules) == run
+    assert XdpRun(rules).held() == run
     assert obstacle_sentences(rules)[1] == ("" if run == 2 else "XDP distinguishes 65,536 port ranges at most")
 
 

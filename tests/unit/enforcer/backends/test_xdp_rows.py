@@ -18,7 +18,7 @@ from enforcer.model.abi import NEXT_IS_PAGE, ROW_BYTES
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import InterfacePlan
-from enforcer.planning.xdp_capability import held
+from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.conditions import Protocol
 from enforcer.policy.resources import Failsafe, IcmpMatch, PortRange
 from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
@@ -39,7 +39,7 @@ def plan_of(
 ) -> InterfacePlan:
     named = tuple(replace(entry, name=entry.name or f"entry{at}") for at, entry in enumerate(entries))
     table = RuleTable("eth0", "endpoint", named, (), failsafes, outbound, SETS, PORT_SETS)
-    return InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, (), held=held(table))
+    return InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, (), held=XdpRun(table).held())
 
 
 def dropped_by(plan: InterfacePlan, packet: Packet, *, ipv6: bool = True) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.iptables.render import Rendering, Settings, render
+from enforcer.backends.iptables.render import IptablesSettings, Rendering, render
 from enforcer.backends.iptables.rules import (
     Log,
     SetSpec,
@@ -90,7 +90,7 @@ PLANS = {
                 outbound=DEFAULT_FAILSAFE_OUTBOUND,
             )
         ),
-        Settings(),
+        IptablesSettings(),
     ),
     "actions-and-tiers": (
         plan(
@@ -104,7 +104,7 @@ PLANS = {
             ),
             table("wlp0s20f3u1u2u3", entry(0, Action.DENY, source=SideMatch(ip_set="s:partner"))),
         ),
-        Settings(mark_mask=0x0FF00000, log_prefix="%t/%n says"),
+        IptablesSettings(mark_mask=0x0FF00000, log_prefix="%t/%n says"),
     ),
     "nets": (
         plan(
@@ -123,7 +123,7 @@ PLANS = {
                 entry(8, Action.DENY, ip_version=6, source=SideMatch(ip_set="s:dos", not_nets=nets("2001:db8::/64"))),
             )
         ),
-        Settings(),
+        IptablesSettings(),
     ),
     "ports-and-protocols": (
         plan(
@@ -144,7 +144,7 @@ PLANS = {
                 entry(12, Action.DENY, protocol=1, icmp=IcmpMatch()),
             )
         ),
-        Settings(),
+        IptablesSettings(),
     ),
     "failsafes": (  # a net of the other family drops the failsafe here; ports of one protocol and net share a rule
         plan(
@@ -156,7 +156,7 @@ PLANS = {
                 outbound=(Failsafe(17, 53, ip_network("fd00::/8")), Failsafe(17, 67)),
             )
         ),
-        Settings(),
+        IptablesSettings(),
     ),
     "named-ports": (  # by number or by name is two rules, disjoint for Log; a set of Deny and one of Allow are two
         plan(
@@ -187,7 +187,7 @@ PLANS = {
                 entry(10, Action.DENY, destination=SideMatch(named_ports=("n:nobody",))),
             )
         ),
-        Settings(),
+        IptablesSettings(),
     ),
     "allow-egress": (  # of one family, so the other's mangle and filter tables are not touched
         plan(
@@ -204,11 +204,11 @@ PLANS = {
                 ),
             )
         ),
-        Settings(),
+        IptablesSettings(),
     ),
-    "ipv6-off": (plan(table("eth0", entry(0, Action.DENY, source=FROM_DENY_LIST))), Settings(ipv6=False)),
-    "nothing": (plan(table("eth0", inbound=DEFAULT_FAILSAFE_INBOUND)), Settings()),
-    "another-backend": (plan(table("eth0", entry(0, Action.DENY)), backend=Backend.NFTABLES), Settings()),
+    "ipv6-off": (plan(table("eth0", entry(0, Action.DENY, source=FROM_DENY_LIST))), IptablesSettings(ipv6=False)),
+    "nothing": (plan(table("eth0", inbound=DEFAULT_FAILSAFE_INBOUND)), IptablesSettings()),
+    "another-backend": (plan(table("eth0", entry(0, Action.DENY)), backend=Backend.NFTABLES), IptablesSettings()),
 }
 
 
@@ -259,10 +259,10 @@ def test_a_set_beyond_the_limit_is_refused_by_name_with_both_numbers(limit: int,
         "n:web": f"named ports admin, web: it has 3 IPv4 members, and an ipset may have {limit}; raise maxIpsetSize",
     }
     if not too_many:
-        assert render(wanted, Settings(max_set_size=limit)).sets
+        assert render(wanted, IptablesSettings(max_set_size=limit)).sets
         return
     with pytest.raises(UnsupportedRuleError) as caught:
-        render(wanted, Settings(max_set_size=limit))
+        render(wanted, IptablesSettings(max_set_size=limit))
     assert [name for name, sentence in sentences.items() if sentence in str(caught.value)] == sorted(
         too_many, reverse=True
     )
@@ -292,14 +292,14 @@ def test_chains_come_after_the_chains_they_jump_to() -> None:
 def test_what_raw_cannot_say_is_refused_with_every_such_entry(bad: Entry, sentence: str) -> None:
     other = entry(9, Action.DENY, icmp=IcmpMatch(0))
     with pytest.raises(UnsupportedRuleError, match=sentence) as caught:
-        render(plan(table("eth0", bad, entry(1, Action.DENY), other)), Settings())
+        render(plan(table("eth0", bad, entry(1, Action.DENY), other)), IptablesSettings())
     assert "ingress[0]" in str(caught.value)
     assert "ingress[9]" in str(caught.value)
     assert "ingress[1]" not in str(caught.value)
 
 
 def test_allow_without_a_mark_to_set_is_refused_because_every_packet_would_have_it() -> None:
-    settings = Settings(mark_mask=0)
+    settings = IptablesSettings(mark_mask=0)
     with pytest.raises(UnsupportedRuleError, match=r"ingress\[1\]: Allow sets a mark, and iptablesMarkMask is 0"):
         render(plan(table("eth0", entry(0, Action.DENY), entry(1, Action.ALLOW))), settings)
     assert render(plan(table("eth0", entry(0, Action.DENY))), settings).chains
@@ -310,7 +310,7 @@ def test_tables_that_disagree_on_a_set_are_a_bug() -> None:
     changed = IpSet("s:dos", DENY_LIST.selector, Nets.of(["10.0.0.0/8"]))
     other = RuleTable("eth1", "hep", one.ingress, sets={"s:dos": changed})
     with pytest.raises(InternalError, match="disagree"):
-        render(plan(one, other), Settings())
+        render(plan(one, other), IptablesSettings())
 
 
 @pytest.mark.parametrize(
@@ -325,6 +325,6 @@ def test_tables_that_disagree_on_a_set_are_a_bug() -> None:
     ids=["plain", "tier, kind, name", "name", "cut to what LOG holds", "cut between characters"],
 )
 def test_log_prefix(template: str, prefix: str) -> None:
-    rendering = render(plan(table("eth0", entry(0, Action.LOG))), Settings(log_prefix=template))
+    rendering = render(plan(table("eth0", entry(0, Action.LOG))), IptablesSettings(log_prefix=template))
     targets = [rule.target for chain in rendering.chains[RAW4] for rule in chain.rules]
     assert Log(prefix) in targets

@@ -10,7 +10,7 @@ from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.members import wanted_members
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.reconcile import reconcile
-from enforcer.backends.iptables.render import Settings, render
+from enforcer.backends.iptables.render import IptablesSettings, render
 from enforcer.backends.iptables.rules import TABLES, Jump, Rule, TableId
 from enforcer.backends.netfilter.names import is_our_set
 from enforcer.planning.plan import Plan
@@ -35,7 +35,7 @@ class XtablesWorld(World):
     """``settings`` are the backend's."""
 
     fake: FakeXtables = field(default_factory=FakeXtables)
-    settings: Settings = field(default_factory=Settings)
+    settings: IptablesSettings = field(default_factory=IptablesSettings)
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]

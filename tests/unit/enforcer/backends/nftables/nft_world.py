@@ -9,7 +9,7 @@ from typing import Any
 from enforcer.backends.nftables.apply import transact
 from enforcer.backends.nftables.read import read_members, read_table
 from enforcer.backends.nftables.render import render
-from enforcer.backends.nftables.rules import FAMILY_OF, TABLE, Settings, Table
+from enforcer.backends.nftables.rules import FAMILY_OF, TABLE, NftablesSettings, Table
 from enforcer.planning.plan import Plan
 from tests.support.fakes.calls import Calls
 from tests.support.fakes.nft import FakeNfTables, Tables
@@ -36,7 +36,7 @@ class NftWorld(World):
     """``settings`` are the backend's."""
 
     fake: FakeNfTables = field(default_factory=FakeNfTables)
-    settings: Settings = field(default_factory=Settings)
+    settings: NftablesSettings = field(default_factory=NftablesSettings)
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]

@@ -13,7 +13,7 @@ from enforcer.backends.nftables.blob import decode_rule, encode_rule
 from enforcer.backends.nftables.match import SetRegistry
 from enforcer.backends.nftables.members import named_members, net_members, none_of, pack, parse, port_members
 from enforcer.backends.nftables.render import NO_ICMP, NO_PORTS, NO_PROTOCOL, render
-from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Chain, Rule, Settings, SetType, Table
+from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Chain, NftablesSettings, Rule, SetType, Table
 from enforcer.kernel.netlink import attribute, attributes, be64, text
 from enforcer.model.errors import InternalError, UnsupportedRuleError
 from enforcer.model.nets import Nets
@@ -51,8 +51,10 @@ def plan(*tables: RuleTable, backend: Backend = Backend.NFTABLES) -> Plan:
     return Plan("node", tuple(InterfacePlan(item, None, backend, ()) for item in tables))
 
 
-def rendered(*ingress: Entry, version: int = 4, settings: Settings | None = None, **more: object) -> dict[str, Chain]:
-    found = render(plan(table(*ingress, **more)), settings or Settings())[(4, 6).index(version)]
+def rendered(
+    *ingress: Entry, version: int = 4, settings: NftablesSettings | None = None, **more: object
+) -> dict[str, Chain]:
+    found = render(plan(table(*ingress, **more)), settings or NftablesSettings())[(4, 6).index(version)]
     return {chain.name: chain for chain in found.chains}
 
 
@@ -154,11 +156,11 @@ def test_a_name_of_any_length_is_read_back_from_the_rules_in_front() -> None:
 
 
 def test_an_interface_of_another_backend_has_nothing_here() -> None:
-    assert not any(item.wanted for item in render(plan(table(DENY_22), backend=Backend.IPTABLES), Settings()))
+    assert not any(item.wanted for item in render(plan(table(DENY_22), backend=Backend.IPTABLES), NftablesSettings()))
 
 
 def test_without_ipv6_support_the_other_table_is_to_go() -> None:
-    four, six = render(plan(table(DENY_22)), Settings(ipv6=False))
+    four, six = render(plan(table(DENY_22)), NftablesSettings(ipv6=False))
     assert four.wanted
     assert six == Table(six.family)
 
@@ -190,7 +192,7 @@ UNSUPPORTED = [
 @pytest.mark.parametrize(("item", "settings", "message"), UNSUPPORTED)
 def test_what_cannot_be_expressed_is_refused(item: Entry, settings: dict[str, int], message: str) -> None:
     with pytest.raises(UnsupportedRuleError, match=message):
-        rendered(item, settings=Settings(**settings))  # type: ignore[arg-type]
+        rendered(item, settings=NftablesSettings(**settings))  # type: ignore[arg-type]
 
 
 def test_two_tables_that_disagree_about_a_selector_are_a_bug() -> None:
