@@ -1,0 +1,121 @@
+"""Maps in memory: array, hash and per-CPU array with the kernel's error numbers (kernel/bpf/arraymap.c, hashtab.c)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
+
+HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6  # enum bpf_map_type
+BPF_NOEXIST, BPF_EXIST = 1, 2
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+class Refused(OSError):
+    """The kernel answers with this error number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, os.strerror(number))
+        self.number = number
+
+
+@dataclass(eq=False)
+class FakeMap:
+    """``file`` has the elements of an array, each rounded up to 8 bytes, for as many CPUs as there are."""
+
+    id: int
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    cpus: int
+    file: Path
+    _hash: dict[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """The bytes of an element."""
+        return rounded(self.value_size) * (self.cpus if self.type == PERCPU_ARRAY else 1)
+
+    def begin(self) -> None:
+        """All elements of an array are there, and 0."""
+        if self.type != HASH:
+            size = self.step * self.max_entries
+            os.truncate(self.file, -(-size // _PAGE) * _PAGE if self.flags & BPF_F_MMAPABLE else size)
+
+    def content(self) -> bytes | tuple[tuple[bytes, bytes], ...]:
+        return tuple(sorted(self._hash.items())) if self.type == HASH else self.file.read_bytes()
+
+    def lookup(self, key: bytes) -> bytes:
+        """Of a per-CPU map the values of all CPUs."""
+        if self.type == HASH:
+            if key not in self._hash:
+                raise Refused(errno.ENOENT)
+            return self._hash[key]
+        (at,) = struct.unpack("=I", key)
+        if at >= self.max_entries:
+            raise Refused(errno.ENOENT)
+        with self.file.open("rb") as file:
+            file.seek(at * self.step)
+            return file.read(self.step if self.type == PERCPU_ARRAY else self.value_size)
+
+    def update(self, key: bytes, value: bytes, flags: int) -> None:
+        if flags not in (0, BPF_NOEXIST, BPF_EXIST):
+            raise Refused(errno.EINVAL)
+        if self.type != HASH:
+            self._put(*struct.unpack("=I", key), value, flags)
+            return
+        if flags == BPF_NOEXIST and key in self._hash:
+            raise Refused(errno.EEXIST)
+        if key not in self._hash:
+            if flags == BPF_EXIST:
+                raise Refused(errno.ENOENT)
+            if len(self._hash) >= self.max_entries:
+                raise Refused(errno.E2BIG)
+        self._hash[key] = value
+
+    def _put(self, at: int, value: bytes, flags: int) -> None:
+        if at >= self.max_entries:
+            raise Refused(errno.E2BIG)
+        if flags == BPF_NOEXIST:
+            raise Refused(errno.EEXIST)
+        with self.file.open("r+b") as file:
+            file.seek(at * self.step)
+            file.write(value)
+
+    def delete(self, key: bytes) -> None:
+        if self.type != HASH:
+            raise Refused(errno.EINVAL)
+        if self._hash.pop(key, None) is None:
+            raise Refused(errno.ENOENT)
+
+    def next_key(self, key: bytes | None) -> bytes:
+        """The first one without a key, and after one that is not there."""
+        keys = list(self._hash) if self.type == HASH else []
+        if self.type != HASH:
+            at = 0 if key is None else struct.unpack("=I", key)[0] + 1
+            if at == self.max_entries:
+                raise Refused(errno.ENOENT)
+            return struct.pack("=I", at if at < self.max_entries else 0)
+        at = keys.index(key) + 1 if key in self._hash else 0
+        if at >= len(keys):
+            raise Refused(errno.ENOENT)
+        return keys[at]
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        if self.type == HASH:
+            return list(self._hash.items())
+        data = self.file.read_bytes()
+        return [
+            (struct.pack("=I", at), data[at * self.step : at * self.step + self.value_size])
+            for at in range(self.max_entries)
+        ]
+
+
+def rounded(size: int) -> int:
+    return -(-size // 8) * 8
