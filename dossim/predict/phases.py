@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Side
@@ -10,19 +10,21 @@ from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol, unh
 from enforcer.policy.ruletable import Entry
 
 
-@dataclass
-class Phases:
-    """Protocols, nets and sets, ports, ICMP types: each is looked at when all before it match."""
+class Phases(NamedTuple):
+    """Protocols, nets and sets, ports, ICMP types: each is looked at when all before it match.
 
-    protocols: list[Protocol] = field(default_factory=list)
-    nets: list[InNets] = field(default_factory=list)
-    sets: list[InSet] = field(default_factory=list)
-    ports: list[Ports] = field(default_factory=list)
-    types: list[Icmp] = field(default_factory=list)
+    Who evaluates them takes the tuple apart, so that mypy names it when there is one more.
+    """
+
+    protocols: list[Protocol]
+    nets: list[InNets]
+    sets: list[InSet]
+    ports: list[Ports]
+    types: list[Icmp]
 
     @classmethod
     def of(cls, entry: Entry) -> Phases:
-        found = cls()
+        found = cls([], [], [], [], [])
         for condition in entry.conditions:
             match condition:
                 case Protocol():

@@ -17,7 +17,7 @@ from dossim.predict.flows import CUT, Addresses, Flows
 from dossim.predict.phases import Phases
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Direction, Side
-from enforcer.policy.conditions import Icmp, Ports, Protocol
+from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, PortSet, RuleTable
 
@@ -107,25 +107,26 @@ def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[B
     if flows.version not in entry.families:
         return short, short, short
     phases = Phases.of(entry)
+    protocols, nets, sets, ports, types = phases
     matched = asked.copy()
-    if phases.protocols:
+    if protocols:
         gets_there = matched.copy()
         for side, net, negated in phases.single_nets(flows.version):
             gets_there &= addresses_of(flows, side).within(net) != negated
         short |= gets_there & (flows.protocol == -1)
         cut |= gets_there & (flows.protocol == CUT)
-        matched &= protocol_matches(flows, phases.protocols)
-    matched &= address_matches(flows, phases, table)
-    if phases.types or phases.ports:
+        matched &= protocol_matches(flows, protocols)
+    matched &= address_matches(flows, nets, sets, table)
+    if types or ports:
         cut |= matched & (flows.protocol == CUT)
     if phases.numbers:
         short |= matched & _too_short(flows, flows.sport)
         cut |= matched & (flows.sport == CUT)
         matched &= flows.sport >= 0
-    cut |= matched & reads_named_ports(flows, phases.ports, table) & (flows.sport == CUT)
-    for item in phases.ports:
+    cut |= matched & reads_named_ports(flows, ports, table) & (flows.sport == CUT)
+    for item in ports:
         matched &= port_matches(flows, item, port_of(flows, item.side), table.port_sets)
-    for icmp in phases.types:
+    for icmp in types:
         short |= matched & _too_short(flows, flows.icmp_type)
         cut |= matched & (flows.icmp_type == CUT)
         matched &= icmp_matches(flows, icmp) & (flows.icmp_type >= 0)
@@ -147,12 +148,12 @@ def protocol_matches(flows: Flows, wanted: Iterable[Protocol]) -> Bool:
     return held
 
 
-def address_matches(flows: Flows, phases: Phases, table: RuleTable) -> Bool:
+def address_matches(flows: Flows, nets: Iterable[InNets], sets: Iterable[InSet], table: RuleTable) -> Bool:
     """Which have both addresses in the nets and sets they must be in, and in no others."""
     held = np.ones(len(flows), np.bool_)
-    for nets in phases.nets:
-        held &= addresses_of(flows, nets.side).among(Nets.of(nets.nets)) != nets.negated
-    for item in phases.sets:
+    for each in nets:
+        held &= addresses_of(flows, each.side).among(Nets.of(each.nets)) != each.negated
+    for item in sets:
         held &= addresses_of(flows, item.side).among(table.sets[item.id].nets) != item.negated
     return held
 

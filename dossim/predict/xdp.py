@@ -105,20 +105,21 @@ def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _
     cut what tells.
     """
     phases = Phases.of(entry)
+    protocols, nets, sets, ports, types = phases
     may, indeterminate, cut = asked.copy(), np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     if phases.transport:
         cut |= asked & (flows.protocol == CUT)
-    if phases.protocols:
-        may &= protocol_matches(flows, phases.protocols)
-    may &= address_matches(flows, phases, table)
-    if phases.ports:
-        read = (phases.numbers & flows.whole_header) | reads_named_ports(flows, phases.ports, table)
+    if protocols:
+        may &= protocol_matches(flows, protocols)
+    may &= address_matches(flows, nets, sets, table)
+    if ports:
+        read = (phases.numbers & flows.whole_header) | reads_named_ports(flows, ports, table)
         cut |= may & read & (flows.sport == CUT)
-        for item in phases.ports:
+        for item in ports:
             readable = np.where(flows.whole_header, port_of(flows, item.side), -1)
             may &= port_matches(flows, item, readable, table.port_sets) | unknown.ports
         indeterminate |= unknown.ports
-    for icmp in phases.types:
+    for icmp in types:
         cut |= may & (flows.icmp_type == CUT)
         may &= icmp_matches(flows, icmp) | unknown.icmp_type
         indeterminate |= unknown.icmp_type

@@ -83,17 +83,19 @@ def _may_enter() -> bool:
 
 
 def _others() -> Iterator[Path]:
-    """A file for each namespace but the caller's."""
-    seen = {current_inode()}
+    """A file for each namespace but the caller's. A file of another file system is none: ``ip netns`` makes one before
+    it mounts the namespace on it, and removes it after.
+    """
+    seen, nsfs = {current_inode()}, os.stat("/proc/thread-self/ns/net").st_dev
     named = sorted(_NAMED.iterdir()) if _NAMED.is_dir() else []
     of_processes = [Path("/proc", name, "ns/net") for name in os.listdir("/proc") if name.isdigit()]
     for path in (*named, *of_processes):  # no glob(), which fails when a process ends meanwhile
         try:
-            inode = path.stat().st_ino
+            found = path.stat()
         except OSError:  # a process that has ended meanwhile, or a kernel thread's
             continue
-        if inode not in seen:
-            seen.add(inode)
+        if found.st_dev == nsfs and found.st_ino not in seen:
+            seen.add(found.st_ino)
             yield path
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from dossim.drill.results import DrillResult
-from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation, situation_for
 from dossim.lab import names
 from dossim.model.host import Host, Listener
@@ -25,6 +24,7 @@ from enforcer.kernel.bpf.libbpf import libbpf
 from enforcer.model.choices import ModeChoice
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
+from tests.kernel.drill_support import drill_capture
 from tests.support.odd_frames import frames
 
 pytestmark = pytest.mark.needs_root

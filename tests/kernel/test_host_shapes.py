@@ -264,6 +264,20 @@ def test_they_are_found_where_the_kernel_cannot_be_asked(
     assert "in another network namespace" in answers[Mode.NATIVE].reason
 
 
+def test_the_name_of_a_namespace_that_is_not_there_yet_is_no_obstacle(
+    detached: NetnsPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ip netns add`` makes the file before it mounts the namespace on it."""
+    monkeypatch.setattr(device, "can_look", lambda: False)
+    name = Path(f"/run/netns/enftest-{os.getpid()}-to-come")
+    name.touch()
+    try:
+        answers = {answer.answer for mode, answer in probed(detached).items() if mode is not Mode.OFFLOAD}
+    finally:
+        name.unlink()
+    assert answers == {Answer.YES}
+
+
 @pytest.mark.skipif(not possible(RX_HANDLERS), reason="this kernel has no interfaces that could take another's packets")
 def test_where_nobody_may_look_auto_leaves_it_to_raw(
     detached: NetnsPair, pin_root: Path, container: str, monkeypatch: pytest.MonkeyPatch
