@@ -13,13 +13,13 @@ from dossim.cli.options import (
     PolicyCommand,
     capture_options,
     host_options,
-    mode_option,
     open_capture,
     output_file,
     takes_stdout,
     write,
 )
 from dossim.cli.progress import progress
+from enforcer.cli.options import mode_option
 from enforcer.cli.support import emit, output_option, verbose_option
 
 if TYPE_CHECKING:

@@ -12,16 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dossim.cli.options import (
-    STDOUT,
-    HostOptions,
-    PolicyCommand,
-    capture_options,
-    host_options,
-    mode_option,
-    open_capture,
-)
+from dossim.cli.options import STDOUT, HostOptions, PolicyCommand, capture_options, host_options, open_capture
 from enforcer.cli.console import line
+from enforcer.cli.options import mode_option
 from enforcer.cli.support import emit, output_option, verbose_option, warn
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Stage

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from enforcer.cli.options import netdev_ingress_option, raw_backend_option
 from enforcer.cli.support import NonEmptyPath, echo_bytes, require_nonempty
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UsageError
@@ -208,32 +209,6 @@ def _decorated(command: Command, wrapped: Callable[..., Any], options: Sequence[
     for option in reversed(options):
         result = option(result)
     return result  # type: ignore[no-any-return]  # decorated: still a command
-
-
-def mode_option(command: Command) -> Command:
-    return click.option(
-        "--mode",
-        type=click.Choice([str(choice) for choice in ModeChoice]),
-        default=str(ModeChoice.AUTO),
-        show_default=True,
-        help="XDP mode: auto takes the earliest that works; raw means no XDP.",
-    )(command)
-
-
-def raw_backend_option(command: Command) -> Command:
-    return click.option(
-        "--raw-backend",
-        type=click.Choice([str(choice) for choice in RawChoice]),
-        default=str(RawChoice.AUTO),
-        show_default=True,
-        help="Backend for the raw table. auto: as the FelixConfiguration says.",
-    )(command)
-
-
-def netdev_ingress_option(command: Command) -> Command:
-    return click.option(
-        "--netdev-ingress", is_flag=True, help="On interfaces without XDP, nf_tables drops at netdev ingress."
-    )(command)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import (
-    EXISTING,
-    PolicyCommand,
-    mode_option,
-    netdev_ingress_option,
-    policy_option,
-    raw_backend_option,
-    unknown_node,
-)
+from dossim.cli.options import EXISTING, PolicyCommand, policy_option, unknown_node
 from enforcer.cli.console import console_for
+from enforcer.cli.options import mode_option, netdev_ingress_option, raw_backend_option
 from enforcer.cli.support import echo, echo_json, require_nonempty, verbose_option
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UsageError

@@ -19,13 +19,13 @@ from dossim.cli.options import (
     PolicyCommand,
     capture_options,
     host_options,
-    mode_option,
     open_capture,
     output_file,
     takes_stdout,
     write,
     write_bytes,
 )
+from enforcer.cli.options import mode_option
 from enforcer.cli.support import emit, output_option, verbose_option
 from enforcer.model.errors import HostError
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from enforcer.cli.console import line
-from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Mode, Stage
 from enforcer.planning.raw_choice import detected
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 
 SCHEMA = "enforcer/probe/v1"
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from enforcer.cli.console import line
 from enforcer.model.vocabulary import Stage
-from enforcer.planning.plan import InterfacePlan, Plan, PlannedEntry
-from enforcer.policy.ruletable import RuleTable, TrackedPolicy
 
 if TYPE_CHECKING:  # plans are shown on hosts where nothing can be applied
+    from rich.console import Console
+
     from enforcer.enforcement.apply import Applied
+    from enforcer.planning.plan import InterfacePlan, Plan, PlannedEntry
+    from enforcer.policy.ruletable import RuleTable, TrackedPolicy
 
 SCHEMA = "enforcer/plan/v1"
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
-from enforcer.agent.lock import AgentRecord
-from enforcer.backends.base import EntryCount
 from enforcer.cli.console import line
-from enforcer.enforcement.status import InterfaceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from enforcer.agent.lock import AgentRecord
+    from enforcer.backends.base import EntryCount
+    from enforcer.enforcement.status import InterfaceStatus
 
 NO_AGENT = "no agent runs: changes by other programs are not repaired"
 NOTHING = "nothing is enforced in this network namespace"

@@ -1,0 +1,76 @@
+"""Options that several commands have, those of ``dossim`` among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from enforcer.cli.support import NonEmptyPath, require_nonempty
+from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.vocabulary import Toolchain, Word
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def node_option(command: Command) -> Command:
+    return click.option(
+        "--node",
+        default=lambda: os.uname().nodename,
+        show_default="the host name",
+        callback=require_nonempty,
+        help="The node whose HostEndpoints are enforced.",
+    )(command)
+
+
+def choice_option(name: str, default: Word, help_text: str) -> Callable[[Command], Command]:
+    """An option for one of the words of which ``default`` is one."""
+    words = [str(word) for word in type(default)]
+    return click.option(name, type=click.Choice(words), default=str(default), show_default=True, help=help_text)
+
+
+mode_option = choice_option(
+    "--mode",
+    ModeChoice.AUTO,
+    "XDP mode: auto takes the earliest that works; a mode by name is an error where it does not work; raw is no XDP.",
+)
+raw_backend_option = choice_option(
+    "--raw-backend",
+    RawChoice.AUTO,
+    "Backend for the raw table. auto: as the FelixConfiguration says, else where the host's own rules are.",
+)
+
+
+def netdev_ingress_option(command: Command) -> Command:
+    return click.option(
+        "--netdev-ingress",
+        is_flag=True,
+        help="On interfaces without XDP, drop at netdev ingress, right after the driver. Requires nf_tables.",
+    )(command)
+
+
+toolchain_option = choice_option(
+    "--toolchain",
+    Toolchain.LIBBPF,
+    "libbpf loads the XDP program compiled ahead of time; bcc compiles it on this host.",
+)
+
+
+def pin_root_option(command: Command) -> Command:
+    return click.option(
+        "--pin-root",
+        type=NonEmptyPath(path_type=Path),
+        envvar="ENFORCER_PIN_ROOT",
+        default=None,
+        help="Directory of the BPF file system for pins. Default: one for each network namespace.",
+    )(command)
+
+
+def files_option(*, help_text: str, must_exist: bool = True) -> Callable[[Command], Command]:
+    kind = NonEmptyPath(exists=must_exist, path_type=Path)
+    return click.option(
+        "-f", "--file", "files", type=kind, multiple=True, required=True, metavar="PATH", help=help_text
+    )

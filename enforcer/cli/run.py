@@ -1,0 +1,85 @@
+"""``enforcer run``: the agent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import click
+
+from enforcer.cli.driver import enforcer_of
+from enforcer.cli.options import (
+    files_option,
+    mode_option,
+    netdev_ingress_option,
+    node_option,
+    pin_root_option,
+    raw_backend_option,
+    toolchain_option,
+)
+from enforcer.cli.support import NonEmptyPath, require_privilege
+from enforcer.model.choices import ModeChoice
+
+DATASTORES = ("files",)
+
+
+@click.command()
+@files_option(help_text="A directory or file of resources to watch. May be repeated.", must_exist=False)
+@click.option(
+    "--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Kind of datastore."
+)
+@click.option(
+    "--state-dir",
+    type=NonEmptyPath(file_okay=False, path_type=Path),
+    help="Where to store the last good policy for a restart. Default: $STATE_DIRECTORY, else /var/lib/enforcer.",
+)
+@click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel on exit.")
+@mode_option
+@raw_backend_option
+@netdev_ingress_option
+@toolchain_option
+@node_option
+@pin_root_option
+@click.option("-v", "--verbose", is_flag=True, help="Log every change, and show details of errors.")
+def run(
+    files: tuple[Path, ...],
+    datastore: str,
+    state_dir: Path | None,
+    detach_on_exit: bool,
+    mode: str,
+    raw_backend: str,
+    netdev_ingress: bool,
+    toolchain: str,
+    node: str,
+    pin_root: Path | None,
+    verbose: bool,
+) -> None:
+    """Run the agent: watch the datastore, apply changes, resync. Logs to stderr.
+
+    A faulty object never replaces a good one, not even across a restart. What another program removes is restored
+    within seconds, and logged. SIGHUP reads everything again. SIGTERM stops the agent and leaves the policy in the
+    kernel, so that a restart leaves no gap. A second agent in the same network namespace is refused (exit code 3).
+
+    \b
+    Example:
+      enforcer run -f /etc/enforcer --node jasper
+    """
+    from enforcer.agent.agent import Agent
+    from enforcer.agent.lock import AgentRecord, agent_lock
+    from enforcer.datastore.files import FileStore
+    from enforcer.datastore.lastgood import state_directory
+    from enforcer.system import log
+    from enforcer.system.directories import is_there
+
+    if state_dir is not None:
+        is_there(state_dir)  # fail now rather than ignore an explicit option
+    store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
+    store.require_something()
+    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    log.setup(logging.DEBUG if verbose else logging.INFO)
+    driver = enforcer_of(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
+    record = AgentRecord(os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), node, store.describe())
+    with agent_lock(record):
+        Agent(store, driver, detach_on_exit=detach_on_exit).run()

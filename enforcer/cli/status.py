@@ -1,0 +1,34 @@
+"""``enforcer status``: what is enforced now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from enforcer.cli.driver import enforcer_of
+from enforcer.cli.options import (
+    pin_root_option,
+)
+from enforcer.cli.support import emit, output_option, require_privilege, verbose_option
+
+
+@click.command()
+@pin_root_option
+@output_option
+@verbose_option
+def status(pin_root: Path | None, output: str) -> None:
+    """Show for each interface what is enforced now, at which stage, how full its sets are, and what was dropped.
+
+    Reads the kernel: who applied the policy, and when, does not matter. Also shows whether an agent runs.
+
+    \b
+    Example:
+      enforcer status -o yaml
+    """
+    from enforcer.agent.lock import running_agent
+    from enforcer.cli.status_view import print_status, status_as_dict
+
+    require_privilege("reading BPF maps and the raw table", xdp=False)
+    found, agent = enforcer_of("", pin_root).status(), running_agent()
+    emit(status_as_dict(found, agent), output, lambda console: print_status(found, console, agent))
