@@ -182,9 +182,9 @@ def _ipv6(buf: ByteReader, links: Links) -> IPv6Columns:
 
 
 def checksum_valid(data: U8, start: I64, length: I64, initial: I64) -> Bool:
-    """Whether each stretch of bytes sums up (RFC 1071) to all ones together with ``initial`` (a plain sum of words).
+    """Whether each range of bytes sums up (RFC 1071) to all ones together with ``initial`` (a plain sum of words).
 
-    ``length`` must not reach beyond the data. An odd stretch is padded with a zero byte.
+    ``length`` must not reach beyond the data. An odd range is padded with a zero byte.
     """
     valid = np.zeros(len(start), np.bool_)
     if not len(start):
@@ -201,15 +201,15 @@ _MATRIX_BYTES = 1 << 24
 
 
 def _folded(data: U8, start: I64, length: int, initial: I64) -> I64:
-    """One's complement sums of stretches of one length, folded to 16 bits."""
+    """One's complement sums of ranges of one length, folded to 16 bits."""
     total = initial.astype(np.int64)
     step = max(1, _MATRIX_BYTES // max(length, 1))
     for first in range(0, len(start), step):
         rows = slice(first, first + step)
         if length:
-            stretch = data[start[rows, None] + np.arange(length)]
-            total[rows] += stretch[:, 0::2].sum(axis=1, dtype=np.int64) << 8
-            total[rows] += stretch[:, 1::2].sum(axis=1, dtype=np.int64)
+            words = data[start[rows, None] + np.arange(length)]
+            total[rows] += words[:, 0::2].sum(axis=1, dtype=np.int64) << 8
+            total[rows] += words[:, 1::2].sum(axis=1, dtype=np.int64)
     for _ in range(3):
         total = (total & 0xFFFF) + (total >> 16)
     return total

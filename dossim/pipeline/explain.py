@@ -135,7 +135,7 @@ class Explainer:
         return list(self._walk(state, START))
 
     def _walk(self, state: PacketState, node: Node) -> Iterator[Step]:
-        """Step by step, to a fate or to the door of defragmentation."""
+        """Step by step, to a fate or to defragmentation."""
         while not isinstance(node, Fate):
             step = self._step(state, node)
             known = step.to in OPEN_FATES or (node, step.to) in self._edges

@@ -91,7 +91,7 @@ def _why_bad_arp(arp: Arp) -> str:
     if arp.operation not in ARP_OPERATIONS:
         return f"operation {arp.operation} is neither request nor reply"
     if arp.target.is_multicast or arp.target.is_loopback:
-        return "asks for a multicast or loopback address"
+        return "its target is a multicast or loopback address"
     return ""
 
 

@@ -193,7 +193,7 @@ def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
 def _applies_to(policy: GlobalNetworkPolicy, labels: Mapping[str, str]) -> bool:
     """Selectors of namespaces and service accounts look at labels with a prefix, which only a profile gives to a host.
 
-    Beside them all() asks for a namespace or a service account to begin with, in the policy's own selector as well
+    Beside them all() matches on a namespace or a service account to begin with, in the policy's own selector as well
     (``globalnetworkpolicyprocessor.go`` replaces the word wherever it stands by then).
     """
     asked = [policy.selector.strip()]

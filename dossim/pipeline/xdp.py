@@ -127,9 +127,9 @@ def _ask(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
     """The match is raw's if everything that the rule matches on is known; else the remaining conditions may still say
     no.
 
-    With the protocol unknown that rest is the family alone: raw asks for the protocol before it looks into lists of
+    With the protocol unknown that rest is the family alone: raw matches on the protocol before it looks into lists of
     nets and selectors, and drops there, by no rule, what has none to show. Raises CutError where the capture cut what
-    the rule asks for.
+    the rule matches on.
     """
     if not can_match(rule, key.version):
         return Match.NO

@@ -6,7 +6,7 @@ nearly all the time is the kernel's. And only the kernel's own attributes can be
 whichever version of a library is installed (docs/nftables.md).
 
 A transaction is one datagram (``nfnetlink_rcv_batch``): all of it happens or none. It names the generation of the
-ruleset that its author has read, so that it fails when somebody was faster (:class:`RulesetChangedError`).
+ruleset that its author has read, so that it fails when another program was faster (:class:`RulesetChangedError`).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class InterfaceState:
     ``rx_owner``: whose rx_handler it has (``bridge br0``, ``macvlan mv0``), or the switch whose conduit it is, in
     whatever network namespace; "" for none. Netfilter then never sees a packet as received by this interface.
 
-    ``unseen``: why it is not known whether somebody in another network namespace does, or has a VLAN on it.
+    ``unseen``: why it is not known whether an interface in another network namespace does, or has a VLAN on it.
     """
 
     name: str
@@ -85,7 +85,7 @@ def interfaces() -> list[InterfaceState]:
 
 def _devices(links: Iterable[Link]) -> tuple[dict[int, Device], str]:
     """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found; and why
-    somebody may not have been found.
+    some may not have been found.
     """
     if device.can_look():
         return device.look(link.index for link in links), ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import re2
 
-# An escape, or a literal stretch, in which a \C would mean nothing.
+# An escape, or a literal part, in which a \C would mean nothing.
 _ESCAPES = re.compile(r"\\Q.*?(?:\\E|$)|\\(.)", re.DOTALL)
 
 _NO_CHARACTER = re.compile("[\ud800-\udfff]")

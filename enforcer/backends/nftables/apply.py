@@ -9,8 +9,8 @@ some time after the rules are (net/netfilter/nf_tables_api.c: nf_tables_commit).
 in a transaction before that of the rules and *more lenient* in one behind it, and no packet is under way from one to
 the next. What the old and the new plan both drop stays dropped.
 
-A table that holds what none of ours can (somebody made a map in it, or another kind of base chain) is made anew, in the
-transaction of the rules.
+A table that holds what none of ours can (another program made a map in it, or another kind of base chain) is made anew,
+in the transaction of the rules.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def why_no_offload(ifindex: int) -> str:
             obj.bind_to_device(PROGRAM, ifindex)
             obj.load()
     except KernelError as error:
-        # Of all that is done here only this asks for it (kernel/bpf/offload.c, bpf_map_offload_map_alloc).
+        # Of all that is done here only this requires it (kernel/bpf/offload.c, bpf_map_offload_map_alloc).
         return "maps of a device need CAP_SYS_ADMIN" if error.errno == errno.EPERM else refusal(error)
     return ""
 

@@ -10,7 +10,7 @@ One table ``netdev enforcer`` for both families, a base chain for each interface
                    └─ enf-nd-4/eth0/...
 
 To go on to raw is to be accepted here. Deny is drop; Allow and Log let go on to raw, which does what they say; Pass is
-return. In front of a rule that asks for something, packets of which that cannot be known for sure go on to raw as well:
+return. Before a rule that matches on something, packets of which that cannot be known for sure go on to raw as well:
 jumps to ``enf4-indeterminate-...`` do that, and return for all others. What that is the model says in the same words
 (``dossim/pipeline/netdev.py``), and docs/packet-fates.md in a table.
 """
@@ -143,7 +143,7 @@ class _Endpoint:
         name = "/".join(place)
         below = [Chain(chain_name(ChainKind.NETDEV, f"{name}/{tier}"), tuple(found)) for tier, found in tiers.items()]
         rules += [Rule((expr.verdict(Code.JUMP, chain.name),)) for chain in below]
-        # Questions about negated names count on it, as in raw; raw clears it for every packet anyway.
+        # Matches on negated names count on it, as in raw; raw clears it for every packet anyway.
         clear = [Rule(expr.set_mark(self._mark, on=False))] if self._marks else []
         return [*below, Chain(chain_name(ChainKind.NETDEV, name), (*clear, *rules))]
 

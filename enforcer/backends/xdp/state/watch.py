@@ -1,10 +1,10 @@
 """Looks at our XDP programs, cheap enough for each second, and keeps attached what only lost its pin.
 
-Everything pinned is held open as well. A link whose pin somebody removed then still holds its program to the interface,
-and is pinned again under its name without a moment of detachment, as are programs and maps; without that, the kernel
-would detach with the last reference. A link that was pointed at another program is pointed back: the next pass could
-not know that program from a stranger's. What was really taken away (a link detached, a map written to) is found, said,
-and left to the next pass.
+Everything pinned is held open as well. A link whose pin another program removed then still holds its program to the
+interface, and is pinned again under its name without a moment of detachment, as are programs and maps; without that,
+the kernel would detach with the last reference. A link that was pointed at another program is pointed back: the next
+pass could not know that program from a stranger's. What was really taken away (a link detached, a map written to) is
+found, said, and left to the next pass.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Edit:
     values: Callable[[Keys, U32], U32]
 
     def applied(self, start: Keys, value: U32, unit_first: Keys, unit_last: Keys) -> tuple[Keys, U32]:
-        """Segments of some units (stretches that each begin with a segment), with the edit made."""
+        """Segments of some units (ranges that each begin with a segment), with the edit made."""
         edges = self.edges[within(unit_first, unit_last, self.edges)]
         points = distinct(np.concatenate([start, edges]))
         old = value[np.searchsorted(start, points, side="right") - 1]

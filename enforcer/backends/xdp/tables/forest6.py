@@ -1,4 +1,4 @@
-"""From stretches of 64-bit keys to nodes, buckets and lists: one routine for both halves of IPv6 addresses.
+"""From ranges of 64-bit keys to nodes, buckets and lists: one routine for both halves of IPv6 addresses.
 
 A *tree* is a slice of sorted rows (key, value): the first row's value holds from the start of the tree on, each further
 row is a boundary. A value is a word: a class, or what leads on with the low half of the address. All trees of a level

@@ -88,7 +88,7 @@ def _of_slots(segments: Segments6, first: U64) -> Rows6:
 def top_rows(rows: Rows6, first: U64, last: U64, rooms: Rooms6) -> Rows6:
     """The rows of the high half alone (each ``low`` 0), with the words of tails that are made for the others.
 
-    ``first`` and ``last``: the stretches of ``high`` that the rows cover; each has a row at its start.
+    ``first`` and ``last``: the ranges of ``high`` that the rows cover; each has a row at its start.
     """
     if not rows.low.any():
         return rows
@@ -99,7 +99,7 @@ def top_rows(rows: Rows6, first: U64, last: U64, rooms: Rooms6) -> Rows6:
     words = Forest6(rows.low, rows.value, rooms).words(group[tail], end[tail], np.full(int(tail.sum()), MOST_NODES))
     high, value = rows.high[group], rows.value[group]
     value[tail] = words
-    # What holds at the end of a tail's /64 holds on behind it, unless something starts there or the stretch ends.
+    # What holds at the end of a tail's /64 holds after it too, unless something starts there or the range ends.
     ends = last[np.searchsorted(first, high, side="right") - 1]
     goes_on = tail & (high != ends)
     goes_on[:-1] &= high[1:] != high[:-1] + np.uint64(1)

@@ -85,7 +85,7 @@ class Taking:
 
 
 def changed_units(unit_first: Keys, old: tuple[Keys, Values], new: tuple[Keys, Values]) -> Int:
-    """Which units (stretches of addresses, by their first) have other segments (start, value) than before."""
+    """Which units (ranges of addresses, by their first) have other segments (start, value) than before."""
     old_at, new_at = (np.searchsorted(start, unit_first) for start, _ in (old, new))
     old_count, new_count = counts_of(old_at, len(old[0])), counts_of(new_at, len(new[0]))
     same = old_count == new_count
