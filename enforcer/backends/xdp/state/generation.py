@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation
 from enforcer.backends.xdp.state.manifest import Manifest
-from enforcer.backends.xdp.state.read import link_info, pinned_program, read_counts, read_installed
+from enforcer.backends.xdp.state.read import link_info, pinned_program, read_counts
 from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.pins import pin
@@ -75,19 +75,19 @@ class Loaded:
 
 def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
     """Pin a new generation under ``next/``, and close what it was loaded with. KernelError leaves nothing there."""
-    discard_next(pins)
-    directories.make(pins.next)
-    try:
-        with loaded.obj as obj:
+    with loaded.obj as obj:
+        discard_next(pins)
+        directories.make(pins.next)
+        try:
             for pinned, name in loaded.maps.items():
                 with obj.map(name) as target:
                     target.pin(pins.next / pinned)
             with manifests.create(manifest) as holder:
                 holder.pin(pins.next / MANIFEST)
             pin(obj.program(loaded.program).fd, pins.next / PROGRAM)
-    except BaseException:
-        discard_next(pins)
-        raise
+        except BaseException:
+            discard_next(pins)
+            raise
 
 
 def fill(target: Map, contents: Contents, pinned: str) -> None:
@@ -120,7 +120,9 @@ def finish(pins: Pins) -> None:
     """Move the generation that is live already from ``next/`` to its place, and with it what the old one counted."""
     wait_for_readers()  # from here on no program counts in the old maps
     _carry_counts(pins)
-    manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
+    manifest = manifests.read(pins.next / MANIFEST, strict=True) or manifests.read(
+        pins.directory / MANIFEST, strict=True
+    )
     assert manifest is not None
     wanted = generation(manifest.mode)
     for name in wanted:
@@ -155,10 +157,11 @@ def remove_link(pins: Pins) -> None:
 
 
 def _carry_counts(pins: Pins) -> None:
-    new, old = manifests.read(pins.next / MANIFEST), read_installed(pins)
+    new = manifests.read(pins.next / MANIFEST, strict=True)
     if new is None or new.carried is not None:
         return
-    counts = {} if old is None else read_counts(pins, old.manifest)
+    old = manifests.read(pins.directory / MANIFEST, strict=True)
+    counts = {} if old is None else read_counts(pins, old)
     with Map.open_pinned(pins.next / MANIFEST) as holder:
         manifests.write(holder, new.with_carried(counts))
 

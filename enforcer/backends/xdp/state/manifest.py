@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from enforcer.kernel.bpf.maps import Map
-from enforcer.model.errors import KernelError
+from enforcer.model.errors import KernelError, ran_out
 from enforcer.model.vocabulary import Mode
 
 _BPF_MAP_TYPE_ARRAY = 2
@@ -72,8 +72,11 @@ def write(holder: Map, manifest: Manifest) -> None:
     holder.update(_KEY, _encode(manifest).ljust(holder.value_size, b"\0"))
 
 
-def read(path: Path) -> Manifest | None:
-    """The manifest pinned there; None if there is none, or it is unreadable."""
+def read(path: Path, *, strict: bool = False) -> Manifest | None:
+    """The manifest pinned there; None if there is none, or it is unreadable.
+
+    ``strict``: KernelError if the host has run out of descriptors or memory, which says nothing about the manifest.
+    """
     try:
         fields = _decode(path)
         if fields.pop("pass_tagged", None) is not None:  # of an agent whose program looked at no address
@@ -83,7 +86,9 @@ def read(path: Path) -> Manifest | None:
         if fields["carried"] is not None:
             fields["carried"] = {name: (packets, size) for name, (packets, size) in fields["carried"].items()}
         return Manifest(**fields)
-    except (FileNotFoundError, KernelError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, KernelError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if strict and ran_out(error):
+            raise
         return None
 
 
