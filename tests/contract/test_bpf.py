@@ -38,7 +38,7 @@ class Host:
 
     pins: Path
     ifindex: int
-    remove: Callable[[], None]
+    remove: Callable[[], object]
     attached: Callable[[], list[Mode]]
 
 

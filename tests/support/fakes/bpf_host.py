@@ -16,6 +16,7 @@ from enforcer.backends.xdp.state import generation
 from enforcer.kernel.bpf.libbpf import libbpf
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, Map
 from enforcer.kernel.bpf.objects import Program
+from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS
 from enforcer.kernel.bpf.toolchain import PROGRAM
 from enforcer.model import abi
 from enforcer.model.errors import KernelError
@@ -77,7 +78,7 @@ class FakeObject:
         self._fds[name] = os.dup(fd)
 
     def set_program_flags(self, name: str, flags: int) -> None:
-        assert (name, flags) == (PROGRAM, generation.BPF_F_XDP_HAS_FRAGS)
+        assert (name, flags) == (PROGRAM, BPF_F_XDP_HAS_FRAGS)
 
     def load(self) -> None:
         try:

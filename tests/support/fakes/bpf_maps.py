@@ -68,7 +68,7 @@ class FakeMap:
         if flags not in (0, BPF_NOEXIST, BPF_EXIST):
             raise Refused(errno.EINVAL)
         if self.type != HASH:
-            self._put(*struct.unpack("=I", key), value, flags)
+            self._put(struct.unpack("=I", key)[0], value, flags)
             return
         if flags == BPF_NOEXIST and key in self._hash:
             raise Refused(errno.EEXIST)

@@ -1,0 +1,224 @@
+"""The reconciler of XDP on a fake kernel: swapped without a hole, whatever fails, and nothing is left behind."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import Action, Backend, Mode
+from enforcer.planning.plan import Plan
+from tests.kernel.iptables_plans import entry, ip_set, table
+from tests.support.entries import SideMatch
+from tests.support.fakes.bpf_host import host
+from tests.support.fakes.calls import Fault, Killed
+from tests.support.host_plans import TIMELY, changes, plan_of, timely
+from tests.support.reconcile import FAULTS, check_change, converge, no_hole, watched
+from tests.unit.enforcer.backends.xdp.xdp_world import State, XdpWorld, early
+
+SETS = [ip_set("s:a", ["10.0.0.1/32", "2001:db8::1/128"]), ip_set("s:b", ["10.0.1.0/24"])]
+FEWER = [ip_set("s:a", ["10.0.0.1/32"]), ip_set("s:b", ["10.0.0.0/24", "2001:db8::/64"])]
+BY_A, BY_B = (entry(at, Action.DENY, source=SideMatch(ip_set=f"s:{name}")) for at, name in enumerate("ab"))
+UDP = entry(2, Action.DENY, protocol=17)
+
+
+def _plan(*tables: object) -> Plan:
+    return early(plan_of(Backend.IPTABLES, *tables))  # type: ignore[arg-type]
+
+
+NOTHING = _plan()
+OLD = _plan(table(BY_A, BY_B, sets=SETS))
+MEMBERS = _plan(table(BY_A, BY_B, sets=FEWER))
+NEW = _plan(table(UDP, BY_B, sets=SETS))
+TWO = _plan(table(BY_A, BY_B, sets=SETS), replace(table(UDP, BY_B, sets=SETS), interface="eth1"))
+GENERIC = early(plan_of(Backend.IPTABLES, table(BY_A, UDP, sets=SETS)), Mode.GENERIC)
+
+# A plan, the next one, and whether XDP drops what both drop at every moment: no interface has two modes at once.
+STEPS = {
+    "from nothing": (NOTHING, OLD, True),
+    "members in place": (OLD, MEMBERS, True),
+    "other entries": (OLD, NEW, True),
+    "an interface more": (OLD, TWO, True),
+    "an interface less": (TWO, NEW, True),
+    "another mode": (OLD, GENERIC, False),
+    "to nothing": (TWO, NOTHING, True),
+}
+
+
+def drops_no_more(world: XdpWorld, states: list[State]) -> None:
+    """Whatever XDP drops on the way, the old plan or the new one drops as well."""
+    allowed = world.dropped(states[0], states[0]) | world.dropped(states[-1], states[-1])
+    for before, after in pairwise(states):
+        extra = world.dropped(before, after) - allowed
+        assert not extra, f"dropped: {sorted(map(str, extra))[:3]}"
+
+
+@pytest.mark.parametrize("row", STEPS)
+def test_a_step(row: str) -> None:
+    old, new, whole = STEPS[row]
+    if whole:
+        check_change(XdpWorld, old, new)
+    world = XdpWorld()
+    converge(world, old)
+    drops_no_more(world, watched(world, lambda: world.apply(new)))
+    converge(world, new)
+
+
+@pytest.mark.parametrize("row", TIMELY)
+def test_members_come_and_go_in_time(row: str) -> None:
+    old, new = map(early, timely(row, Backend.IPTABLES))
+    check_change(XdpWorld, old, new)
+
+
+@settings(max_examples=10)
+@given(changes(Backend.IPTABLES))
+def test_a_change_has_no_hole(change: tuple[Plan, Plan]) -> None:
+    check_change(XdpWorld, *map(early, change))
+
+
+def test_members_are_changed_in_place() -> None:
+    """Under the same program, which goes on counting."""
+    world = XdpWorld()
+    converge(world, OLD)
+    before = world.state()
+    assert world.apply(MEMBERS) == ["eth0: address lists changed in place (2 entries, 3 CIDRs)"]
+    after = world.state()
+    assert (after.attached, after.programs, after.pins) == (before.attached, before.programs, before.pins)
+
+
+def test_another_program_replaces_the_one_of_an_older_version() -> None:
+    world = XdpWorld()
+    converge(world, OLD)
+    before = world.state()
+    world.digest = "two"
+    states = watched(world, lambda: world.apply(OLD))
+    no_hole(world, states, world.dropped(before, before))
+    converge(world, OLD)
+    assert world.state().attached != before.attached
+
+
+def test_what_entries_have_dropped_is_carried_over() -> None:
+    """Those of both plans: on two CPUs, in this generation and in earlier ones."""
+    world = XdpWorld()
+    converge(world, OLD)
+    world.count("eth0", 5)
+    a, b = [("eth0", item.name) for item in (BY_A, BY_B)]
+    assert world.counts() == {a: 10, b: 10}
+    converge(world, MEMBERS)
+    assert world.counts() == {a: 10, b: 10}
+    converge(world, NEW)
+    assert world.counts() == {("eth0", UDP.name): 0, b: 10}
+    world.count("eth0", 1)
+    converge(world, OLD)
+    assert world.counts() == {a: 0, b: 12}
+
+
+def test_a_dry_run_changes_nothing_and_says_what_it_would() -> None:
+    world = XdpWorld()
+    converge(world, OLD)
+    for plan in (NEW, GENERIC, TWO, MEMBERS):
+        before = world.state()
+        with host(world.fake):
+            said = world.backend.apply(plan, dry_run=True).changes
+        assert world.state() == before
+        assert list(said) == world.apply(plan)
+        converge(world, OLD)
+
+
+# --- whatever fails ---------------------------------------------------------------------------------------------------
+
+
+def _calls(old: Plan, new: Plan) -> tuple[list[str], list[int]]:
+    """The calls of a pass, and the numbers of those that change something."""
+    world = XdpWorld()
+    converge(world, old)
+    first, changing = len(world.calls.log), []
+    world.calls.observe = lambda _: changing.append(len(world.calls.log) - 1 - first)
+    world.apply(new)
+    return world.calls.log[first:], changing
+
+
+def _check_fault(old: Plan, new: Plan, number: int, how: str, *, whole: bool) -> None:
+    """The pass fails, leaves it to the next one, or can do without; no more is lost than what raw has."""
+    world = XdpWorld()
+    world.apply(old)
+    if world.fake.links():
+        world.count("eth0", 3)
+    counted = world.counts()
+    error, after = FAULTS[how]
+    world.calls.fault = Fault(len(world.calls.log) + number, error, after)
+
+    def failing() -> None:
+        with suppress(KernelError, Killed):
+            world.apply(new)
+
+    states = watched(world, failing)
+    world.calls.fault = None
+    states += watched(world, lambda: world.apply(new))
+    if whole:
+        no_hole(world, states, world.dropped(states[0], states[0]) & world.dropped(states[-1], states[-1]))
+    drops_no_more(world, states)
+    converge(world, new)
+    now = world.counts()
+    assert {name: now[name] for name in counted if name in now} == {
+        name: value for name, value in counted.items() if name in now
+    }
+
+
+# Calls of the step "other entries"; each is made where it matters most of all.
+DECISIVE = (
+    "mkdir v2/interfaces/eth0/next",
+    "load the program",
+    "pin pins/v2/interfaces/eth0/next/prog",
+    "update link",
+    "wait for readers",
+    "open pins/v2/interfaces/eth0/counters",
+    "open pins/v2/interfaces/eth0/next/manifest",
+    "replace v2/interfaces/eth0/next/counters",
+    "replace v2/interfaces/eth0/next/prog",
+    "rmdir v2/interfaces/eth0/next",
+)
+
+
+@pytest.mark.parametrize("name", DECISIVE)
+def test_where_a_swap_fails_the_next_pass_mends_it(name: str) -> None:
+    old, new, _ = STEPS["other entries"]
+    names, _ = _calls(old, new)
+    for how in ("refused", "killed before"):
+        _check_fault(old, new, names.index(name), how, whole=True)
+
+
+def test_counts_are_kept_though_the_old_manifest_cannot_be_read_now() -> None:
+    old, new, _ = STEPS["other entries"]
+    names, _ = _calls(old, new)
+    swapped = names.index("update link")
+    reads = [at for at, name in enumerate(names) if name.endswith("eth0/manifest") and at > swapped]
+    assert len(reads) > 1
+    for number in reads:
+        _check_fault(old, new, number, "refused", whole=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["from nothing", "members in place", "other entries", "another mode", "to nothing"])
+def test_wherever_it_is_killed_the_next_pass_mends_it(row: str) -> None:
+    """Behind each call that changes something: between two of them nothing is different."""
+    old, new, whole = STEPS[row]
+    _, changing = _calls(old, new)
+    assert len(changing) > 1
+    for number in changing:
+        _check_fault(old, new, number, "killed after", whole=whole)
+
+
+@pytest.mark.slow
+def test_whatever_is_refused_the_next_pass_mends_it() -> None:
+    """Each call but the reading of what is open, which fails as opening it does."""
+    old, new, whole = STEPS["other entries"]
+    names, _ = _calls(old, new)
+    numbers = [number for number, name in enumerate(names) if name not in ("info", "look up")]
+    assert len(numbers) > 50
+    for number in numbers:
+        _check_fault(old, new, number, "refused", whole=whole)

@@ -1,0 +1,231 @@
+"""The reconciler of XDP on a fake kernel."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+
+from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.backends.xdp.compile.contents import contents_of
+from enforcer.backends.xdp.compile.receiver import Receiver
+from enforcer.backends.xdp.compile.rows import atoms, render
+from enforcer.backends.xdp.state.generation import Contents, Elements
+from enforcer.backends.xdp.state.layout import MAPS, TABLE_PINS, TABLES, Pins, TablePins, generation
+from enforcer.backends.xdp.tables.classes import Segments4, Segments6
+from enforcer.backends.xdp.tables.forest6 import NODE6
+from enforcer.backends.xdp.tables.image4 import holds4, read4
+from enforcer.backends.xdp.tables.read6 import read6
+from enforcer.kernel.netns import current_inode
+from enforcer.model.nets import IPAddress
+from enforcer.model.vocabulary import Mode
+from enforcer.planning.plan import InterfacePlan, Plan
+from enforcer.planning.xdp_run import XdpRun
+from tests.support.fakes.bpf import CPUS, FakeBpf, FakeProgram
+from tests.support.fakes.bpf_host import DECLARED, host
+from tests.support.fakes.bpf_maps import FakeMap
+from tests.support.fakes.calls import Calls
+from tests.support.reconcile import Met, World
+from tests.support.ruletables import ADDRESSES, Packet
+from tests.unit.enforcer.backends.xdp_twin import Twin
+
+Content = bytes | tuple[tuple[bytes, bytes], ...]
+
+_KINDS: tuple[tuple[int, tuple[int, int] | None, tuple[int, int] | None], ...] = (
+    *((protocol, (1, 22), None) for protocol in (6, 17, 132)),
+    (6, (53, 65535), None),
+    (17, (256, 53), None),
+    (17, None, None),  # a later fragment
+    (47, None, None),
+)
+PACKETS = tuple(
+    Packet(source, destination, *kind)
+    for version, icmp in ((4, 1), (6, 58))
+    for source in ADDRESSES[version]
+    for destination in ADDRESSES[version][:2]
+    for kind in (*_KINDS, (icmp, None, (8, 0)), (icmp, None, (3, 1)))
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Its constants, and the numbers of the maps it reads."""
+
+    constants: Mapping[str, int]
+    maps: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class State:
+    """``attached``: the mode and the number of the program of an interface."""
+
+    attached: Mapping[str, tuple[Mode, int]]
+    programs: Mapping[int, Program]
+    maps: Mapping[int, Content]
+    pins: Mapping[str, int]
+
+
+def early(plan: Plan, mode: Mode = Mode.NATIVE) -> Plan:
+    """All interfaces have XDP, which holds what it can."""
+    return replace(
+        plan, interfaces=tuple(replace(item, mode=mode, held=XdpRun(item.table).held()) for item in plan.interfaces)
+    )
+
+
+def served(plan: Plan) -> dict[str, InterfacePlan]:
+    return {item.interface: item for item in plan.interfaces if item.mode and item.xdp_entries}
+
+
+@dataclass
+class XdpWorld(World):
+    """``digest``: of the program that is loaded."""
+
+    digest: str = "one"
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        directory = Path(mkdtemp(prefix="enf-fake-"))
+        weakref.finalize(self, shutil.rmtree, directory)
+        self.fake = FakeBpf(directory)
+        self._last: dict[int, Content] = {}
+
+    @property
+    def calls(self) -> Calls:  # type: ignore[override]
+        return self.fake.calls
+
+    @property
+    def backend(self) -> XdpBackend:
+        """That of an agent that has just been started."""
+        return XdpBackend(self.fake.pins)
+
+    def apply(self, plan: Plan) -> list[str]:
+        self.fake.killed = False
+        self.fake.forget()
+        with host(self.fake, digest=self.digest):
+            result = self.backend.apply(plan)
+            self.refused = result.refused
+            return [*result.changes, *self.backend.release(plan)]
+
+    def count(self, name: str, packets: int) -> None:
+        """The program of an interface drops that many packets by each of its bits, on each CPU."""
+        program = next(link.program for link in self.fake.links() if self.fake.devices[name] == link.ifindex)
+        counters = program.maps["entry_counters"]
+        for at in range(counters.max_entries):
+            counters.update(struct.pack("=I", at), struct.pack("=2Q", packets, 60 * packets) * CPUS, 0)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """The packets that each entry has dropped on each interface."""
+        with host(self.fake):
+            return {(item.interface, item.entry): item.packets for item in self.backend.counters()}
+
+    def state(self) -> State:
+        alive = self.fake.alive()
+        attached = {item.name: (x.mode, x.prog_id) for item in self.fake.interfaces() for x in item.xdp}
+        programs = {
+            item.id: Program(dict(item.constants), {name: found.id for name, found in item.maps.items()})
+            for item in alive
+            if isinstance(item, FakeProgram)
+        }
+        maps = {item.id: self._content(item) for item in alive if isinstance(item, FakeMap)}
+        return State(attached, programs, maps, {path: item.id for path, item in self.fake.pinned().items()})
+
+    def _content(self, item: FakeMap) -> Content:
+        """The same object as before if nothing was changed, to be cheap to keep."""
+        now = item.content()
+        if self._last.get(item.id) != now:
+            self._last[item.id] = now
+        return self._last[item.id]
+
+    def holds(self, plan: Plan) -> bool:
+        """Each interface is attached and drops what it should; what is there is pinned where it should be, no more."""
+        wanted, state = served(plan), self.state()
+        return (
+            not self.refused
+            and {name: mode for name, (mode, _) in state.attached.items()}
+            == {name: item.mode for name, item in wanted.items()}
+            and self.dropped(state, state)
+            == {(packet, name) for name, item in wanted.items() for packet in _wanted(item)}
+            and {path for path in self.fake.pins.rglob("*") if not path.is_dir()} == self._pins(plan)
+            and not [path for path in self.fake.pins.rglob("*") if path.is_dir() and not any(path.iterdir())]
+            and self.fake.alive() == self.fake.alive(held=False)
+        )
+
+    def _pins(self, plan: Plan) -> set[Path]:
+        found = set()
+        for name, item in served(plan).items():
+            assert item.mode
+            pins = Pins.of(self.fake.pins, name)
+            found |= {pins.link, *(pins.directory / each for each in generation(item.mode))}
+            found |= {TablePins.of(self.fake.pins, current_inode()).directory / each for each in TABLE_PINS}
+        return found
+
+    def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
+        asked = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
+        found = {}
+        for name, (_, number) in rules.attached.items():
+            program = rules.programs[number]
+            maps = tuple(
+                (each, sets.maps.get(program.maps[each], rules.maps[program.maps[each]]))
+                for each in (*TABLES, *MAPS.values())
+            )
+            found[name] = _dropped(tuple(sorted(program.constants.items())), maps)
+        return {(packet, name) for packet, name in asked if packet in found.get(name, ())}
+
+
+@lru_cache(maxsize=256)
+def _dropped(constants: tuple[tuple[str, int], ...], maps: tuple[tuple[str, Content], ...]) -> frozenset[Packet]:
+    """The packets that a program with these maps drops."""
+    content = dict(maps)
+    data = {name: found for name, found in maps if isinstance(found, bytes)}
+    arrays = {
+        pinned: Elements(DECLARED[name][2], data[name])
+        for pinned, name in MAPS.items()
+        if name in data and pinned != "counters"
+    }
+    named = dict(content["named"])  # type: ignore[arg-type]
+    _, key, value, *_ = DECLARED["named"]
+    hashes = {"named": (Elements(key, b"".join(named)), Elements(value, b"".join(named.values())))}
+    twin = Twin(Contents(dict(constants), arrays, hashes, 0))
+    words = {name: np.frombuffer(data[name], np.uint32) for name in TABLES if name != "nodes6"}
+    ranges = (
+        read4(words["root4"], words["lists4"]),
+        read6(words["root6"], np.frombuffer(data["nodes6"], NODE6), words["buckets6"], words["lists6"]),
+    )
+    assert holds4(words["sieve4"], ranges[0])
+    return frozenset(
+        packet
+        for packet in PACKETS
+        if twin.dropped_by(packet, _class(ranges, packet.source), _class(ranges, packet.destination)) is not None
+    )
+
+
+def _class(ranges: tuple[Segments4, Segments6], address: IPAddress) -> int:
+    if address.version == 4:
+        at = int(np.searchsorted(ranges[0].start, int(address), "right")) - 1
+        return int(ranges[0].cls[at])
+    high, low = ranges[1].high.tolist(), ranges[1].low.tolist()
+    at = max(n for n in range(len(high)) if high[n] << 64 | low[n] <= int(address))
+    return int(ranges[1].cls[at])
+
+
+def _wanted(plan: InterfacePlan) -> set[Packet]:
+    """The packets that the program of a plan drops, as it is compiled."""
+    addresses = {item for packet in PACKETS for item in (packet.source, packet.destination)}
+    of = {item: frozenset(name for name, nets in atoms(plan).items() if nets.contains(item)) for item in addresses}
+    classes = [frozenset[str](), *(set(of.values()) - {frozenset()})]
+    contents = contents_of(
+        plan, render(plan, ipv6=True), dict(enumerate(classes)), len(classes), receiver=Receiver(bytes(6)), ipv6=True
+    )
+    twin, number = Twin(contents), {item: classes.index(members) for item, members in of.items()}
+    return {
+        packet
+        for packet in PACKETS
+        if twin.dropped_by(packet, number[packet.source], number[packet.destination]) is not None
+    }
