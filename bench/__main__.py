@@ -1,4 +1,4 @@
-"""``./run bench``: every measurement behind docs/performance.md, one after the other. Arguments are bench_xdp's."""
+"""``./run bench``: every measurement of docs/performance.md, one after the other. Arguments are bench_xdp's."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Pair:
 
 
 class Traffic:
-    """The sending side. A context manager: what it made is gone behind it."""
+    """The sending side. A context manager: what it made is gone after it."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()

@@ -4,7 +4,7 @@
  * BCC_SEC).
  *
  * The only element of a map is a variable to libbpf, so that reading it is no look-up. A map's
- * declaration may hide behind a macro, its lookup may not (bcc rewrites the call it sees in a
+ * declaration may hide in a macro, its lookup may not (bcc rewrites the call it sees in a
  * function's body), so each map has one accessor function with a body for each toolchain. bcc takes
  * only what is declared with its own macros, and rewrites only the source itself: functions in
  * headers of ours use no map. To it a setting is a macro, whose name nothing else may have.

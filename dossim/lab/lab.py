@@ -4,7 +4,7 @@
 
     peer namespace                       victim namespace
     wire0  ── veth ──────────────────►   eth0      the interface under attack (Host.interface)
-    wire1  ◄─ veth (only with routes) ─  inside0   leads to the networks behind the host (Host.inside)
+    wire1  ◄─ veth (only with routes) ─  inside0   leads to the networks beyond the host (Host.inside)
 
 Answers of the victim leave by its default route and die in the peer, which has no addresses and no IPv6.
 A thread enters the victim only inside :meth:`Lab.victim` and always comes back (:mod:`enforcer.kernel.netns`).

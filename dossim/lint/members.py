@@ -84,9 +84,9 @@ class Members:
         text = self.texts[path]
         if not text or not first:
             return member.position
-        behind = [line for line in self.starts.get(path, ()) if line > first]
+        later = [line for line in self.starts.get(path, ()) if line > first]
         begin = _offset(text, first)
-        end = _offset(text, behind[0]) if behind else len(text)
+        end = _offset(text, later[0]) if later else len(text)
         length = f"/{net.prefixlen}"
         optional = f"(?:{length})?" if net.prefixlen == net.max_prefixlen else length
         spelled = re.compile(rf"(?<![\w.:/]){re.escape(str(net.network_address))}{optional}(?![\w.:/])")

@@ -1,7 +1,7 @@
 """Ranges: exact sets of addresses of one family, for millions of them. Pure.
 
 Sorted, disjoint and not even adjacent ``(first, last)`` pairs, so that a range lies in the set exactly when it lies in
-one of the pairs. IPv4 is uint64 (room for the address behind the last one), IPv6 an object array of Python's numbers.
+one of the pairs. IPv4 is uint64 (room for the address after the last one), IPv6 an object array of Python's numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Host: the machine a prediction is for. The lab builds exactly this host, so model and kernel share one description.
 
 The lab's shape, and so the model's: the host has one interface to the outside (``interface``), a default route out of
-it for both families, and, when ``routes`` names networks behind it, a second interface ``inside`` that leads to them.
+it for both families, and, when ``routes`` names networks beyond it, a second interface ``inside`` that leads to them.
 IPv6 duplicate address detection, router solicitation and MLD are off; a connection-tracking rule is present, as on
 every Calico host, so defragmentation (-400) and conntrack (-200) run.
 """

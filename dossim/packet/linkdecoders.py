@@ -1,6 +1,6 @@
 """Link types that are read, and how their packets become Ethernet frames where they lie in the file.
 
-An Ethernet header fits in front of every payload: what it overwrites is the header that it stands for and the record
+An Ethernet header fits before every payload: what it overwrites is the header that it stands for and the record
 header of the file, which has been read by then. So nothing is copied.
 """
 

@@ -60,10 +60,10 @@ def _untag(link: Ethernet) -> tuple[int, bool, str]:
     Tags with id 0 carry a priority only and are taken off one after the other (``skb_vlan_untag``, which wants two
     bytes after each tag); the first with an id is the last one removed.
     """
-    behind = len(link.payload) + VLAN_TAG * len(link.tags)
+    length = len(link.payload) + VLAN_TAG * len(link.tags)
     for at, tag in enumerate(link.tags):
-        behind -= VLAN_TAG
-        if behind < 2:
+        length -= VLAN_TAG
+        if length < 2:
             return 0, False, "truncated after a VLAN tag"
         if tag.id:
             inner = link.tags[at + 1].type if at + 1 < len(link.tags) else link.ethertype

@@ -1,6 +1,6 @@
 """What netdev ingress reads of a packet, and what it leaves unknown.
 
-nf_tables sees single packets there, in front of all checks of IP: it validates the header itself
+nf_tables sees single packets there, before all checks of IP: it validates the header itself
 (``nft_set_pktinfo_ipv4_validate``, ``..._ipv6_validate``), and our chains let go what is not sound. Of what follows
 they know less than an XDP program: what nf_tables would read of it may be padding, or change with reassembly.
 """
@@ -40,8 +40,8 @@ def known_behind(ip: IP) -> Known:
     """
     found = known_by_xdp(ip, by_device=False)
     if isinstance(ip, IPv6):
-        behind = ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT
-        return Known(None, Missing.PROTOCOL, "extension header") if behind else found
+        extended = ip.next_header in EXTENSION_HEADERS and ip.next_header != NO_NEXT
+        return Known(None, Missing.PROTOCOL, "extension header") if extended else found
     if found.transport is None or found.missing or not ip.options:
         return found
     if found.transport.protocol == ICMP_OF[4]:

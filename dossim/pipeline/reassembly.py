@@ -290,7 +290,7 @@ def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
 
 
 def _datagram4(queue: _Queue) -> IPv4 | None:
-    """``ip_frag_reasm``: the first fragment's header in front of all data. None when it would be too long."""
+    """``ip_frag_reasm``: the first fragment's header before all data. None when it would be too long."""
     assert isinstance(queue.first, IPv4), "complete"
     header = bytearray(queue.first.buf[: queue.first.header_length])
     length = len(header) + queue.length

@@ -202,7 +202,7 @@ def _after_extension_headers(ip: IPv6, state: PacketState) -> Transport | str | 
         kind, at = buf[at], at + extension_length(kind, buf[at + 1])
     has_been_fragment = isinstance(state.reassembly, Whole)
     if isinstance(state.reassembly, Whole):
-        # nf_ct_frag6_reasm moves the transport header there, whatever headers were in front of the fragment header.
+        # nf_ct_frag6_reasm moves the transport header there, whatever headers were before the fragment header.
         at = state.reassembly.transport_at
     while kind in (DESTINATION, ROUTING, FRAGMENT):
         why = _why_bad_header(ip, kind, at, state, has_been_fragment=has_been_fragment)

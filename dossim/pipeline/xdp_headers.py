@@ -90,7 +90,7 @@ def _is_sound4(ip: IPv4) -> bool:
 def known_behind(ip: IP, *, by_device: bool) -> Known:
     """What is known besides the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
 
-    The transport is HIDDEN where the capture cut the extension headers in front of it.
+    The transport is HIDDEN where the capture cut the extension headers before it.
     """
     if isinstance(ip, IPv4):
         if by_device and ip.protocol == 0:
@@ -133,7 +133,7 @@ def _after_extension_headers(ip: IPv6) -> Transport | str:
     packet; or why the protocol is not known.
 
     What a later fragment says of it counts for nothing, because reassembly takes the first one's word. Where headers
-    other than hop-by-hop stand in front of the fragment header, Linux misreads what it has reassembled. Behind an
+    other than hop-by-hop stand before the fragment header, Linux misreads what it has reassembled. After an
     authentication header iptables looks and nftables does not.
     """
     is_jumbogram = ip.payload_length == 0 and ip.next_header == HOP_BY_HOP

@@ -1,6 +1,6 @@
 """Which rules an XDP program holds: the longest run, from the first, that it has room and words for.
 
-Were one left out, a packet it allows could be dropped by one behind it. The second reading of
+Were one left out, a packet it allows could be dropped by one after it. The second reading of
 ``enforcer/planning/xdp_capability.py`` in this project, from the resources.
 """
 

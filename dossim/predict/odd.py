@@ -166,9 +166,9 @@ def _arrivals(
 
 
 def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> None:
-    behind = plan.raw_backend is not Backend.NFTABLES
+    skips = plan.raw_backend is not Backend.NFTABLES
     asked = [
-        (number, state.ip, seen_transport(state.ip, skip_authentication=behind))
+        (number, state.ip, seen_transport(state.ip, skip_authentication=skips))
         for number, state in states.items()
         if state.ip is not None
     ]

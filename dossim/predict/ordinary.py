@@ -183,7 +183,7 @@ def _checksum_valid(flows: Flows, length: I64, *, with_addresses: bool) -> Bool:
 
 
 def _pseudo_header(buf: ByteReader, flows: Flows) -> I64:
-    """The sum of the words of both addresses: they stand right in front of the transport."""
+    """The sum of the words of both addresses: they stand right before the transport."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-8 if flows.version == 4 else -32, 0, 2):
         total += buf.u16(flows.at + word)

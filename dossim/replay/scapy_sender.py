@@ -1,7 +1,7 @@
 """Scapy builds and sends every packet of a capture; the Ethernet source address carries the packet's number.
 
 Only layer 2 is rewritten: the source becomes ``tag:number`` (2 + 4 bytes), a unicast destination becomes the victim's
-address; a group address stays, because the host treats such packets differently. Everything behind is sent as captured.
+address; a group address stays, because the host treats such packets differently. Everything after is sent as captured.
 
 Sending is a closed loop: after each batch the sender waits until the kernel has reported its last packet, so that no
 queue on the way can overflow and drop what the policy would not have.
@@ -91,7 +91,7 @@ class ScapySender:
         ) / Raw(frame[ETHER_HEADER:])
 
     def _await(self, sent: Sequence[int]) -> None:
-        """Until the kernel has reported the last packet; without any sign the next batch must not pile up behind it.
+        """Until the kernel has reported the last packet; without any sign the next batch must not pile up after it.
 
         A last packet that is lost while others of the batch were seen is the verification's to tell.
         """

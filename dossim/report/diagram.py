@@ -91,10 +91,10 @@ def _passing(source: Node, target: Node, ended: Mapping[str, int]) -> int:
     """Packets that took an edge: those that ended at its target or later. ARP's short cut is not distinguished."""
     if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):
         return 0
-    behind = next(lane[lane.index(target) :] for lane in (_SPINE, _LOCAL, _AWAY) if target in lane)
+    downstream = next(lane[lane.index(target) :] for lane in (_SPINE, _LOCAL, _AWAY) if target in lane)
     if target in _SPINE:
-        behind = (*behind, *_LOCAL, *_AWAY)
-    return sum(ended.get(str(node), 0) for node in behind)
+        downstream = (*downstream, *_LOCAL, *_AWAY)
+    return sum(ended.get(str(node), 0) for node in downstream)
 
 
 def _width(count: int, packets: int) -> float:

@@ -30,7 +30,7 @@ from dossim.scenario.syntax import ONLY, SyntaxFault, tree_of
 from enforcer.model.printable import printable
 
 MOST_PACKETS = 65_536  # one expression may stand for many packets: IP(src="203.0.113.0/24")
-FRAME_MAX = 65_549  # an IP packet of 65,535 bytes behind an Ethernet header; nothing sends a longer one
+FRAME_MAX = 65_549  # an IP packet of 65,535 bytes after an Ethernet header; nothing sends a longer one
 _HEADERS_MAX = 8 * MOST_PACKETS  # what there is to build, in layers
 _LONGEST_PAYLOAD = 65_535
 _SHOWN = 200

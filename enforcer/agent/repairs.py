@@ -1,6 +1,6 @@
 """Restores what another program removed or changed: logged as a warning, and rate-limited.
 
-Without a limit, a tool that deletes what the agent restores would keep both busy for ever. When the same thing is
+Without a limit, a tool that deletes what the agent restores would keep both busy forever. When the same thing is
 removed for the eighth time within a minute, the repair waits two seconds, then twice as long each time, up to 32
 seconds. A quiet minute resets the wait.
 """

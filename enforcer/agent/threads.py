@@ -1,6 +1,6 @@
 """Threads that report whether they run, even when memory is short.
 
-``threading.Thread.start`` blocks for ever when the new thread dies before its first line, as it does without memory for
+``threading.Thread.start`` blocks forever when the new thread dies before its first line, as it does without memory for
 a frame. Here the wait has a limit, and each thread reports its own end.
 """
 

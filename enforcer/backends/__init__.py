@@ -1,1 +1,1 @@
-"""From a Plan to the kernel: a package for each backend, with the same file names, behind the protocol in ``base``."""
+"""From a Plan to the kernel: a package for each backend, with the same file names and the protocol of ``base``."""

@@ -1,1 +1,1 @@
-"""Sources of the desired state: one module for each kind of store, behind ``base.DataStore``."""
+"""Sources of the desired state: one module for each kind of store, with the protocol ``base.DataStore``."""

@@ -47,7 +47,7 @@ def _freed(what: sys.UnraisableHookArgs) -> None:
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # the class is generic in its stubs only
-    """Does not block for ever on a reader that has stopped reading: it drops the line, and the next line reports it."""
+    """Does not block forever on a reader that has stopped reading: it drops the line, and the next line reports it."""
 
     _WAIT_S = 2.0
 

@@ -14,7 +14,7 @@ no tracking, ACCEPT); Pass is RETURN, which leaves the tier's chain and so skips
 reaches the end of ``enf-fh-eth0`` goes on with the next rule of PREROUTING, tracked. An interface without entries in a
 direction has no chains there. Of Calico's mark bits only *accept* is needed: tiers being chains, the others are not.
 
-Where an Allow is rendered, its mark is honoured in the tables behind raw: see :mod:`enforcer.backends.iptables.accept`.
+Where an Allow is rendered, its mark is honoured in the tables after raw: see :mod:`enforcer.backends.iptables.accept`.
 The mark is cleared for every packet of every interface, because a packet taken out of a tunnel keeps that of the outer.
 """
 
@@ -64,7 +64,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 class IptablesSettings:
     """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
 
-    ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables behind
+    ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables after
     raw that accept what an Allow has marked; in others it meets the host's own rules. ``log_limit``: how much Log
     entries may log, each by itself.
     """

@@ -6,7 +6,7 @@ that differ are written, so all others keep their counters; of a set only the me
 All rules change in one transaction. Members cannot change in the same: a packet goes through the rules of the
 generation it met, but a set is looked up in the generation of that instant, and what is new in one is found there only
 some time after the rules are (net/netfilter/nf_tables_api.c: nf_tables_commit). So, as with ipsets, sets get *stricter*
-in a transaction before that of the rules and *more lenient* in one behind it, and no packet is under way from one to
+in a transaction before that of the rules and *more lenient* in one after it, and no packet is under way from one to
 the next. What the old and the new plan both drop stays dropped.
 
 A table that holds what none of ours can (another program made a map in it, or another kind of base chain) is made anew,
@@ -141,7 +141,7 @@ class Edit:
             self._say(family, f"chain {chain}: {added} rules added, {removed} removed")
 
     def _insert(self, family: Family, chain: str, rule: Rule | None, *, before: int) -> None:
-        """A rule in front of the one with a handle, at the end for 0."""
+        """A rule before the one with a handle, at the end for 0."""
         assert rule is not None, "a rule we cannot say is only ever kept, never written"
         body = _in_chain(chain) + blob.encode_rule(rule)
         body += be64(blob.RULE_POSITION, before) if before else b""

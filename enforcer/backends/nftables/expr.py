@@ -177,8 +177,8 @@ def next_header(kind: int) -> tuple[Expr, ...]:
 
 
 def whole_transport(version: int, length: int) -> tuple[tuple[Expr, ...], ...]:
-    """So many bytes of the transport are there by the length in the IP header, behind a header without options, in no
-    later fragment; if one of these holds. Octets in the frame prove nothing: they may be padding behind the packet.
+    """So many bytes of the transport are there by the length in the IP header, after a header without options, in no
+    later fragment; if one of these holds. Bytes in the frame prove nothing: they may be padding after the packet.
     """
     if version == 6:
         return ((_payload(_NETWORK, _PAYLOAD_LENGTH_AT, 2), _compare(_be(length, 2), _AT_LEAST)),)

@@ -1,6 +1,6 @@
 """Members of a set as sorted arrays, and as the netlink attributes the kernel has for them. Pure.
 
-A key of an interval set is two elements to the kernel: the first address, and the one behind the last with a flag. Here
+A key of an interval set is two elements to the kernel: the first address, and the one after the last with a flag. Here
 that is one record, both keys in a row; the second is all NUL where the interval goes to the end of the address space,
 for then the kernel has no second element. Nets that cover each other are one interval: the kernel wants them disjoint.
 """

@@ -13,7 +13,7 @@ Deny is drop; Allow goes to ``enf-allow`` (accept mark, notrack, accept); Pass i
 entry bear its name and one counter each. Rules without a name ask whether a packet can be read (``match``).
 
 What iptables drops because it cannot be read is dropped here in ``enf-unread-...``. A failsafe that asks everybody has
-asked for all entries behind it: with Calico's failsafes no entry needs such a rule of its own.
+asked for all entries after it: with Calico's failsafes no entry needs such a rule of its own.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ NAMED_PORTS = {
 
 @dataclass(frozen=True, eq=False)
 class SetSpec:
-    """A set that must hold exactly ``members``: sorted; keys, or for intervals first key and the one behind the last,
+    """A set that must hold exactly ``members``: sorted; keys, or for intervals first key and the one after the last,
     which is empty (all NUL) where the interval goes to the end. ``origin`` is what errors call it.
 
     ``lenient``: matching it lets a packet go (Allow, Pass), or not matching it has it dropped; no set is both.

@@ -72,7 +72,7 @@ class Link:
         return LinkInfo(number, kind, prog_id, ifindex)
 
     def update(self, program_fd: int) -> None:
-        """Swap the program behind the link atomically."""
+        """Swap the program of the link atomically."""
         check(libbpf().bpf_link_update(self.fd, program_fd, None), "update link")
 
     def detach(self) -> None:

@@ -17,7 +17,7 @@ _fence = threading.Lock()
 def store_fence() -> None:
     """What was stored in mapped memory before the call is seen before what is stored after it, on every processor.
 
-    Leaving a lock orders the stores before it, taking it again those behind.
+    Leaving a lock orders the stores before it, taking it again those after.
     """
     with _fence:
         pass

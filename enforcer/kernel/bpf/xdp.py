@@ -43,7 +43,7 @@ def load_pass_program(device: int = 0) -> int:
 
 
 def why_refused(mode: Mode, error: KernelError, *, mtu: int) -> str:
-    """A sentence for people about an attachment that failed, with the kernel's own word behind it."""
+    """A sentence for people about an attachment that failed, with the kernel's own reason."""
     if error.errno == errno.EINVAL and not kernel_at_least(5, 9):
         return f"XDP needs BPF link (Linux 5.9); this host runs {os.uname().release}"
     reason = _REASONS.get(error.errno, f"the kernel refused {mode} XDP")

@@ -44,7 +44,7 @@ from enforcer.policy.ruletable import Entry
 
 INGRESS_HOOK = 0  # NF_NETDEV_INGRESS
 PRIORITY = -300
-# IPv6 headers that may be in front of a transport (``ipv6_ext_hdr``); 59 is none of them, as nothing follows it.
+# IPv6 headers that may be before a transport (``ipv6_ext_hdr``); 59 is none of them, as nothing follows it.
 EXTENSION_HEADERS = (0, 43, 44, 51, 60)
 WHOLE_HEADERS = NAMED_PORT_BYTES  # the transports whose ports are read, and where they are known to be there
 

@@ -17,7 +17,7 @@ from enforcer.backends.xdp.tables.keys import (
     U64,
     Int,
     Keys,
-    behind,
+    after,
     distinct,
     first_of_equals,
     halves6,
@@ -134,7 +134,7 @@ def _block(ranges: Sequence[tuple[Keys, Keys]], origin: Keys) -> _Steps:
     """The sweep over at most 64 atoms' disjoint ranges (firsts, lasts)."""
     keys, toggles = [origin], [np.zeros(1, np.uint64)]
     for number, (first, last) in enumerate(ranges):
-        stop = behind(last)
+        stop = after(last)
         bit = np.uint64(1) << np.uint64(number)
         keys += [first, stop]
         # Ranges of an atom are disjoint, so adding and subtracting its bit does what xor would; numpy sums faster.

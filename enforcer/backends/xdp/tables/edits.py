@@ -17,7 +17,7 @@ from enforcer.backends.xdp.tables.keys import (
     U32,
     Bool,
     Keys,
-    behind,
+    after,
     distinct,
     first_of_equals,
     ranges4,
@@ -111,7 +111,7 @@ def atom_edit(registry: Registry, atom: str, nets: Nets, changed: Nets, *, versi
     if not len(first):
         return None
     covered = ranges(nets if len(first) > _MANY_RANGES else _near(nets, changed, version))
-    edges = np.concatenate([first, behind(last), *_edges_within(first, last, *covered)])
+    edges = np.concatenate([first, after(last), *_edges_within(first, last, *covered)])
 
     def values(points: Keys, old: U32) -> U32:
         return _moved(registry, atom, old, within(*covered, points))
@@ -120,7 +120,7 @@ def atom_edit(registry: Registry, atom: str, nets: Nets, changed: Nets, *, versi
 
 
 def _edges_within(first: Keys, last: Keys, covered_first: Keys, covered_last: Keys) -> tuple[Keys, Keys]:
-    edges = behind(covered_last)
+    edges = after(covered_last)
     return covered_first[within(first, last, covered_first)], edges[within(first, last, edges)]
 
 
@@ -133,7 +133,7 @@ def _moved(registry: Registry, atom: str, old: U32, holds: Bool) -> U32:
 
 def step_edit(first: Keys, last: Keys, start: Keys, value: U32) -> Edit:
     """The edit to the segments ``value[i]`` from ``start[i]`` on, within ranges."""
-    edges = np.concatenate([first, behind(last), start[within(first, last, start)]])
+    edges = np.concatenate([first, after(last), start[within(first, last, start)]])
     return Edit(first, last, edges, lambda points, _: value[np.searchsorted(start, points, side="right") - 1])
 
 

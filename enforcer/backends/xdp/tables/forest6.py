@@ -93,13 +93,13 @@ class Forest6:
         node = np.repeat(np.arange(len(first)), boundaries)
         bucket = (ends - count)[node] + ((self.key[rows] - low[node]) >> shift[node]).astype(np.int64)
         filled = np.bincount(bucket, minlength=int(ends[-1]))
-        behind = np.cumsum(filled)
+        reached = np.cumsum(filled)
         # Each first bucket has a boundary at its start, so what holds at any bucket's start is a row of its node.
-        begin = rows[np.maximum(behind - filled, 1) - 1]
+        begin = rows[np.maximum(reached - filled, 1) - 1]
         at = np.flatnonzero(filled)
         node = np.repeat(np.arange(len(first)), count)[at]
         start = low[node] + ((at - (ends - count)[node]).astype(np.uint64) << shift[node])
-        row = rows[(behind - filled)[at]]
+        row = rows[(reached - filled)[at]]
         begin[at] = row - (self.key[row] != start)
         end = begin + 1
         end[at] = row + filled[at]

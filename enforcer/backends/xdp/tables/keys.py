@@ -1,7 +1,7 @@
 """Addresses as numpy keys that sort as addresses do: uint32 for IPv4; 16 bytes, big-endian (``S16``), for IPv6.
 
 Sorting, searching and comparing work alike on both, so that the sweep and changes in place are written once. There is
-no key behind the last address: a range up to it has no stop.
+no key after the last address: a range up to it has no stop.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def ranges6(nets: Nets) -> tuple[Keys, Keys]:
     return first[at[0]], last[at[1]]
 
 
-def behind(last: Keys) -> Keys:
-    """The addresses behind these; the last address of all has none and is left out."""
+def after(last: Keys) -> Keys:
+    """The addresses after these; the last address of all has none and is left out."""
     if last.dtype == np.uint32:
         following: U32 = last[last != _FULL4] + np.uint32(1)
         return following

@@ -1,6 +1,6 @@
 """Changing the IPv4 tables in force: whole /16s, each with one store to its word of the root.
 
-The sieve lets through what has a class before or after, from before that store until behind it.
+The sieve lets through what has a class before or after, from before that store until after it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Room(Protocol):
 
 @dataclass
 class Fresh:
-    """Room in an array that is being made: block behind block, the largest first. ``used``: units so far."""
+    """Room in an array that is being made: block after block, the largest first. ``used``: units so far."""
 
     used: int = 0
 
