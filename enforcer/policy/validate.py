@@ -262,7 +262,7 @@ def kind_of(at: Cursor, implied: str = "") -> str:
         raise Refused(at, f"expected a resource with apiVersion, kind, metadata and spec, found {at.node}")
     if implied and not {"kind", "apiVersion"} & at.node.fields.keys():
         return implied
-    version, kind = (_said(at, name) for name in ("apiVersion", "kind"))
+    version, kind = (_text_of(at, name) for name in ("apiVersion", "kind"))
     known = [*KINDS, *schema.OTHER_KINDS, *schema.ENTERPRISE_KINDS]
     expected = schema.LIST_API_VERSIONS if is_list(kind) or kind == "Node" else schema.API_VERSIONS
     if version not in expected:
@@ -279,7 +279,7 @@ def is_list(kind: str) -> bool:
     return kind == "List" or (item != kind and known)
 
 
-def _said(at: Cursor, name: str) -> str:
+def _text_of(at: Cursor, name: str) -> str:
     where = at.down(name)
     if where.node is at.node:
         raise Refused(where, f"{ABSENT}; a resource begins with apiVersion: {schema.API_VERSIONS[0]} and its kind")
