@@ -1,4 +1,4 @@
-"""``dossim explain``: one packet's way through the pipeline, hop by hop."""
+"""``dossim explain``: one packet's path through the pipeline, hop by hop."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def explain(host: HostOptions, reading: Reading, mode: str, egress: bool, packet
 def explained(
     host: HostOptions, mode: str, packet: str, reading: Reading, *, egress: bool = False
 ) -> tuple[bytes, Trace, Sequence[str]]:
-    """The frame, its way, and what of the frame an expression left open.
+    """The frame, its trace, and the fields that the expression did not set.
 
-    Raises PacketError, CaptureError or UsageError for a PACKET that is none.
+    Raises PacketError, CaptureError or UsageError for an invalid PACKET.
     """
     chosen = re.fullmatch(r"(.+)#([0-9]{1,12})", packet)
     if chosen and "(" not in chosen[1]:
@@ -106,7 +106,7 @@ def _of_capture(
 
 
 def _place(capture: Capture, path: str, record: int) -> int:
-    """Where packet ``record`` of the file is among those that were read. Raises UsageError if it is not."""
+    """The index of the file's packet ``record`` among those that were read. Raises UsageError if it was not read."""
     number = int(capture.record.searchsorted(record))
     if number < len(capture) and capture.record[number] == record:
         return number
@@ -127,9 +127,9 @@ def _numbers(held: int) -> str:
 
 
 def _related(capture: Capture, number: int) -> list[int]:
-    """The packet, and with a fragment all that may be of its datagram: no other packet has a say in its fate.
+    """The packet and, for a fragment, every packet that may belong to its datagram: no other packet affects its fate.
 
-    Of a packet that the capture cut it may not be known whether it is one.
+    Whether a packet that the capture cut is a fragment may be unknown.
     """
     from dossim.packet.cut import frame_on_wire
     from dossim.pipeline.cut import possible_datagrams
@@ -142,7 +142,7 @@ def _related(capture: Capture, number: int) -> list[int]:
 
 
 def _perhaps_fragments(capture: Capture) -> list[int]:
-    """All fragments, and all that the capture cut."""
+    """All fragments, and all packets that the capture cut."""
     from dossim.packet.fragments import datagram_keys
 
     cut = (capture.wire_length > capture.length).nonzero()[0].tolist()
@@ -150,7 +150,7 @@ def _perhaps_fragments(capture: Capture) -> list[int]:
 
 
 def _may_meet(key: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    """Whether one datagram can have both keys, or beginnings of keys."""
+    """Whether both keys, or beginnings of keys, can belong to one datagram."""
     known = min(len(key), len(other))
     return key[:known] == other[:known]
 
@@ -192,7 +192,7 @@ def _explainer(situation: Situation) -> Any:
 
 
 def trace_as_dict(packet: str, trace: Trace, assumed: Sequence[str] = ()) -> dict[str, Any]:
-    """The trace as JSON can say it; ``assumed`` are fields that the expression left open, with their values."""
+    """The trace for JSON; ``assumed`` are the fields that the expression did not set, with the values used."""
     ended = trace.disposition
     return {
         "schema": SCHEMA,
@@ -236,12 +236,12 @@ def _print(packet: str, trace: Trace, assumed: Sequence[str], console: Console) 
 
 
 def _ending(trace: Trace) -> str:
-    """A packet that leaves counts as forwarded; who sent it calls it sent."""
+    """A packet that leaves counts as forwarded; for egress the output says sent."""
     return trace.disposition.reason if trace.is_sent else str(trace.disposition)
 
 
 def _line_of(position: Position) -> Sequence[str]:
-    """The line of YAML itself, where the file can still be read."""
+    """The text of the YAML line, if the file can still be read."""
     from enforcer.system.files import UnreadableError, read_text
 
     try:

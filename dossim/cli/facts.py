@@ -1,4 +1,4 @@
-"""HostFacts from a file: what ``enforcer probe -o yaml`` (or json) printed on the host in question."""
+"""HostFacts from a file: the output of ``enforcer probe -o yaml`` (or json) on that host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enforcer.policy.reading import Cursor, Fields, Refused, Report, integer, li
 from enforcer.policy.values import address
 from enforcer.system import files
 
-FILE_MAX_BYTES = 4 << 20  # a host with ten thousand interfaces has some
+FILE_MAX_BYTES = 4 << 20  # enough for ten thousand interfaces
 EXPECTED = "expected the output of 'enforcer probe -o yaml' (or json)"
 
 _COUNT_MAX = 2**63 - 1
@@ -47,7 +47,7 @@ def read_facts(path: Path) -> HostFacts:
 def facts_of(document: Node, path: str) -> HostFacts:
     """The inverse of :func:`enforcer.cli.facts_view.facts_as_dict`. Raises FactsError with everything that is wrong.
 
-    What is absent was not probed. Fields that are not known here are passed: a newer enforcer may print more.
+    What is absent was not probed. Unknown fields are ignored: a newer enforcer may print more.
     """
     report = Report(path)
     at = Cursor(report, document)
@@ -98,7 +98,7 @@ def _rules(at: Cursor) -> HostRules:
 
 
 def _probes(at: Cursor, names: type[Named]) -> Iterator[tuple[Named, Probe]]:
-    """A probe for each of some names, all of which are words of ours."""
+    """A probe for each of ``names``, a closed set of our own."""
     fields = Fields(at, [str(name) for name in names])
     for name in names:
         if str(name) in fields:
@@ -118,7 +118,7 @@ def _answer(at: Cursor) -> Answer:
 
 
 def _name(at: Cursor) -> str:
-    """A string. Interfaces and nodes may be called ``1e3`` or ``y``, which YAML libraries do not agree on."""
+    """A string. Interfaces and nodes may be named ``1e3`` or ``y``, whose type differs between YAML libraries."""
     if isinstance(at.node, Scalar) and not isinstance(at.node.value, str) and at.node.written:
         return at.node.written
     return string(at)

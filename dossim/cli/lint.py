@@ -88,7 +88,7 @@ def lint(
 
 
 def _text_of(path: str) -> str:
-    """Once more what was loaded; nothing for stdin, which can be read only once."""
+    """Reads the text of a loaded file again; "" for stdin, which can be read only once."""
     from enforcer.system.files import UnreadableError, read_text
 
     try:

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they stand for."""
+"""Options that several commands share, and the values made from them."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def host_options(command: Command) -> Command:
 
 
 def _decorated(command: Command, wrapped: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> Command:
-    """``wrapped`` in place of the command, with these options before those it has."""
+    """``wrapped`` in place of the command, with these options before the command's own."""
     wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
     # Parameters that decorators below have put on the command so far must not be lost.
     wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
@@ -213,7 +213,7 @@ def _decorated(command: Command, wrapped: Callable[..., Any], options: Sequence[
 
 @dataclass(frozen=True)
 class UntrustedOptions:
-    """What scenario files may do besides what anybody's may."""
+    """What these scenario files may do beyond the limits for untrusted ones."""
 
     allow_path: tuple[Path, ...]
     allow_large: bool
@@ -261,7 +261,7 @@ def require_below(path: Path, folders: Sequence[Path]) -> None:
 
 
 def unknown_node(resources: Resources, node: str) -> str:
-    """A sentence where the policy has no HostEndpoint of the node, "" where it has one."""
+    """A sentence if the policy has no HostEndpoint of the node, else ""."""
     nodes = sorted({item.node for item in resources.host_endpoints})
     if node in nodes:
         return ""
@@ -286,7 +286,7 @@ def write(path: str, text: str) -> None:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """The same for what is no text."""
+    """As :func:`write`, for bytes."""
     if path == STDOUT:
         echo_bytes(content)
         return
@@ -298,7 +298,7 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def takes_stdout(files: Sequence[str | None]) -> bool:
-    """Whether a report goes to stdout, which it then has for itself. Raises UsageError for two of one name."""
+    """Whether a report goes to stdout; nothing else is printed then. Raises UsageError for two reports with one name."""
     wanted = [path for path in files if path]
     for path in wanted:
         if wanted.count(path) > 1:

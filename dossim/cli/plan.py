@@ -116,7 +116,7 @@ def print_as(form: str, plan: Plan) -> None:
 
 
 def _assumed_facts(resources: Resources, node: str | None) -> HostFacts:
-    """Facts of every interface that a HostEndpoint of the node names, as capable as common network cards are."""
+    """Facts for every interface that a HostEndpoint of the node names, with the features of common network cards."""
     from dossim.drill.situation import ANY_INTERFACE
     from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
     from enforcer.model.vocabulary import Answer, Backend, Mode

@@ -101,7 +101,7 @@ def predict(
 
 
 def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
-    """One row of COLUMNS for each packet, with its number in the file; empty where there is nothing to say."""
+    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty."""
     for packet in range(len(result.capture)):
         ended = result.prediction.disposition(packet)
         yield (

@@ -1,4 +1,4 @@
-"""Progress bars: on stderr, only on a terminal, only for what takes longer than a moment."""
+"""Progress bars: on stderr, only on a terminal, only for phases that take longer than a moment."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Session:
         self._limits = limits
 
     def run(self, scenario: Scenario, modes: Sequence[str]) -> Iterator[tuple[str, View]]:
-        """(path, view) of each of the scenario's modes that is wanted."""
+        """(path, view) for each selected mode of the scenario."""
         from dossim.report.terminal import print_view
         from dossim.report.view import view_of_scenario
         from dossim.scenario.run import ScenarioRunner

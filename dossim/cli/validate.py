@@ -37,7 +37,7 @@ def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
     Example:
       dossim validate policies/ scenarios/
     """
-    findings: dict[str, None] = {}  # a policy that two scenarios share is wrong once
+    findings: dict[str, None] = {}  # a faulty policy that two scenarios share is reported once
     notes: dict[str, None] = {}
     checks = [check for path in paths for check in _checks(path, untrusted)]
     for check in checks:
@@ -55,7 +55,7 @@ def validate(paths: tuple[Path, ...], untrusted: UntrustedOptions) -> int:
 
 
 def _checks(path: Path, untrusted: UntrustedOptions) -> Iterator[Callable[[], object]]:
-    """What has to be loaded; each raises what is wrong."""
+    """The loads to do; each raises its findings."""
     if not path.is_dir():
         yield _scenario(path, untrusted) if path.name.endswith(SCENARIO_SUFFIXES) else partial(_load, path)
         return
@@ -71,7 +71,7 @@ def _checks(path: Path, untrusted: UntrustedOptions) -> Iterator[Callable[[], ob
 
 
 def _scenario(path: Path, untrusted: UntrustedOptions, *, root: Path | None = None) -> Callable[[], object]:
-    from dossim.scenario.load import load_scenario  # which brings Scapy, and needs the simulator
+    from dossim.scenario.load import load_scenario  # imports Scapy, which only dossim[sim] installs
 
     return partial(load_scenario, path, root=root, allow=untrusted.allow_path, limits=untrusted.limits)
 
@@ -84,7 +84,7 @@ def _load(path: Path, below: Sequence[Path] = ()) -> object:
 
 
 def _checked(check: Callable[[], object]) -> tuple[list[str], list[str]]:
-    """What is wrong, and what is passed and worth to be named."""
+    """The findings, and the notes about accepted input without effect."""
     try:
         found = check()
     except EnforcerError as error:
