@@ -22,13 +22,13 @@ from enforcer.planning.plan import InterfacePlan
 Progress = Callable[[str, int, int], None]
 
 _POLL_S = 0.01
-_QUIET_S = 2.0  # without news for this long, what has not ended is not going to
+_QUIET_S = 2.0  # after this long without an event, packets that have not ended never will
 _TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the machine is busy or was paused
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of it. ``counters`` are drops per entry; ``waiting`` is how busy the machine was meanwhile."""
+    """The result of one replay. ``counters`` are drops per entry; ``waiting`` is how busy the machine was meanwhile."""
 
     plan: InterfacePlan
     journeys: Journeys
@@ -106,12 +106,10 @@ def _on_one_cpu() -> Iterator[None]:
 
 
 def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
-    """Wait, awake, until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their
-    timeout).
+    """Poll until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their timeout).
 
-    Time is counted in polls of at most ``_POLL_S``, not by the clock: a machine that was paused has not had the time to
-    end anything. Only a packet that never ends makes a drill wait this long, so patience costs nothing where all is
-    well.
+    Time is counted in polls of at most ``_POLL_S``, not by the clock: while the machine was paused, no packet could
+    end. Only a packet that never ends makes a drill wait this long, so a long timeout costs nothing otherwise.
     """
     left, quiet_s, before = count_open(), 0.0, time.monotonic()
     while left > 0 and quiet_s < longest_s:
@@ -121,7 +119,7 @@ def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
 
 
 def _drops(enforcer: Enforcer) -> dict[str, int]:
-    """Packets per entry, over all stages: what XDP drops raw never sees."""
+    """Packets per entry, summed over all stages: raw never sees what XDP drops."""
     packets: dict[str, int] = {}
     for count in enforcer.counters():
         packets[count.entry] = packets.get(count.entry, 0) + count.packets

@@ -1,10 +1,10 @@
-"""What is judged in place of a capture, and what a drill sends for it: packets as the wire had them.
+"""What is judged in place of a capture, and what a drill sends for it: packets as they were on the wire.
 
-A recorded packet may have been captured before hardware completed its checksum. What then stands in the field is an
-artefact of the capture; the evidence for that is in the packet (:mod:`dossim.packet.offload`):
+A recorded packet may have been captured before hardware completed its checksum. The field then holds an artefact of the
+capture, recognised from the packet itself (:mod:`dossim.packet.offload`):
 
-- the sum of the pseudo header alone is what Linux leaves there. The packet is judged, and sent, with the checksum that
-  hardware gave it.
+- the sum of the pseudo header alone is what Linux leaves there. The packet is judged, and sent, with the checksum
+  that hardware gave it.
 - 0 is what other systems leave there, and what a careless flood sends. From an Ethernet source that leaves pseudo
   header sums as well it is completed likewise; otherwise it is unknown, and the packet is judged as if cut there.
 - 0 for the checksum of an IPv4 header, or for the total length of a large packet, is what Windows leaves to hardware.
@@ -32,13 +32,13 @@ from dossim.packet.source import Reading, limit_of
 Bool = npt.NDArray[np.bool_]
 HEADER = "its IPv4 header is not complete, or it or its datagram was bad on the wire"
 ZERO = "its checksum is 0: bad on the wire, or not computed yet when it was captured"
-NO_SENDER = bytes(6)  # frames made of link types without one: they say nothing about each other
+NO_SENDER = bytes(6)  # frames made from link types without a source address: one says nothing about another
 _CHECKSUM_AT = {TCP: 16, UDP: 6}
 
 
 @dataclass(frozen=True)
 class Judged:
-    """``capture`` is what is judged, ``whole`` the same with all bytes that there are.
+    """``capture`` is what is judged, ``whole`` the same with all captured bytes.
 
     ``completed``: number of packets whose checksum was completed. ``zero``: packets whose checksum may have been bad on
     the wire. ``ambiguous``: number of packets whose IPv4 header may have been; ``mended`` is the capture with those
@@ -54,22 +54,22 @@ class Judged:
 
     @property
     def padded(self) -> int:
-        """How many packets get zeros for what the capture cut."""
+        """Number of packets that get zeros for what the capture cut."""
         return int((self.whole.wire_length > self.whole.length).sum())
 
     @cached_property
     def sent(self) -> Capture:
-        """The frames that stand for the capture in a drill, at their length on the wire."""
+        """The frames that a drill sends for the capture, at their length on the wire."""
         return _at_wire_length(self.whole) if self.padded else self.whole
 
 
 def every(capture: Capture) -> Bool:
-    """All packets of a capture, which then are recorded ones."""
+    """Marks all packets of a capture as recorded."""
     return np.ones(len(capture), np.bool_)
 
 
 def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
-    """``recorded`` packets were captured somewhere, the others made for the purpose: those are taken as they are."""
+    """``recorded`` packets were captured somewhere. The others were generated, and are taken as they are."""
     zero = np.zeros(len(capture), np.bool_)
     if recorded is None or not recorded.any():
         return Judged(capture, capture, zero)

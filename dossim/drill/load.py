@@ -1,7 +1,7 @@
-"""How busy the machine was while a drill ran, as the kernel measured it, and what that may have spoilt.
+"""How busy the machine was while a drill ran, as the kernel measured it, and which results that affects.
 
-A drill needs the CPU at the right time in one place: all fragments of a datagram must arrive within the kernel's
-timeout. Whether they did is not assumed; the observer's own clock says it.
+A drill depends on timing in one place: all fragments of a datagram must arrive within the kernel's timeout. Whether
+they did is measured with the observer's clock, not assumed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from dossim.observe.journey import Journeys
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")  # ns on a CPU, ns waiting for one, time slices
-_MUCH = 0.1  # of its time, waited for a CPU, from which on a machine is called busy
-_TICK_S = 0.05  # the kernel's timers may be that early, by their own granularity
+_MUCH = 0.1  # a machine is called busy from this share of time spent waiting for a CPU
+_TICK_S = 0.05  # the kernel's timers may fire this early, because of their granularity
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Seconds since a moment, and how many of them this thread waited for a CPU."""
+    """Seconds measured, and how many of them this thread waited for a CPU."""
 
     elapsed_s: float
     waited_s: float
@@ -38,7 +38,7 @@ class Waiting:
 
 
 class Stall:
-    """Measures from when it is made."""
+    """Measures from its creation."""
 
     def __init__(self) -> None:
         self._started, self._waited = time.monotonic(), _waited_s()
@@ -56,7 +56,7 @@ def _waited_s() -> float:
 
 
 def spans_s(journeys: Journeys, fragments: Mapping[int, Hashable]) -> dict[Hashable, float]:
-    """How long it took until the last fragment of a key came to defragmentation, from the first one on."""
+    """Seconds between the first and the last fragment of each key at defragmentation."""
     first: dict[Hashable, int] = {}
     last: dict[Hashable, int] = {}
     arrived_ns = journeys["pre_defrag_ns"]
@@ -69,8 +69,8 @@ def spans_s(journeys: Journeys, fragments: Mapping[int, Hashable]) -> dict[Hasha
 
 
 def overdue(journeys: Journeys, fragments: Mapping[int, Hashable], timeout_s: int) -> tuple[dict[int, str], float]:
-    """Fragments of which the kernel may have given up a datagram that the capture completes, each with the reason; and
-    the longest time between two of one key.
+    """Fragments whose datagram the capture completes but the kernel may have timed out, each with the reason; and the
+    longest time between two fragments with one key.
     """
     spans = spans_s(journeys, fragments)
     late = {key: span for key, span in spans.items() if span > timeout_s - _TICK_S}
@@ -82,5 +82,5 @@ def overdue(journeys: Journeys, fragments: Mapping[int, Hashable], timeout_s: in
 
 
 def longer_timeout_s(span_s: float) -> int:
-    """A timeout for a machine on which a replay took so long between two fragments: twice that, in whole seconds."""
+    """A timeout for a machine on which two fragments were this far apart: twice that, in whole seconds."""
     return math.ceil(2 * span_s) + 1

@@ -1,4 +1,4 @@
-"""What a prediction and a drill hand to reports and expectations. Values only."""
+"""The results of a prediction and of a drill, for reports and expectations. Values only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """``about`` are sentences on what the capture is, and on what is judged in its place."""
+    """``about`` are sentences that describe the capture, and what is judged in its place."""
 
     capture: Capture
     situation: Situation

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 Recorded = npt.NDArray[np.bool_] | None
 
-_FRAGMENT_TIMEOUT_S = 2  # outlasts a stall of a busy machine between two fragments
-_USUAL_REPLAY_PPS = 1000  # what the first timeout allows for; the second one is what was measured
+_FRAGMENT_TIMEOUT_S = 2  # longer than a busy machine stalls between two fragments
+_USUAL_REPLAY_PPS = 1000  # the first timeout allows for this; the second one is measured
 _ATTEMPTS = 3
 
 
@@ -51,11 +51,11 @@ def predict_capture(
     return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
 
 
-def _predict(instead: Judged, ask: Callable[[Capture], Prediction]) -> Prediction:
-    prediction = ask(instead.capture).with_reason(instead.zero, ZERO)
+def _predict(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
+    prediction = predict(instead.capture).with_reason(instead.zero, ZERO)
     if instead.mended is None:
         return prediction
-    return prediction.open_where_other(ask(instead.mended), Stage.IP_INPUT, HEADER)
+    return prediction.open_where_other(predict(instead.mended), Stage.IP_INPUT, HEADER)
 
 
 def _about(capture: Capture, instead: Judged, situation: Situation, *, drilled: bool) -> tuple[str, ...]:
@@ -80,8 +80,8 @@ def _about(capture: Capture, instead: Judged, situation: Situation, *, drilled: 
 
 @dataclass(frozen=True)
 class _Judgement:
-    """An attempt's observations, held against what was predicted for what was sent. ``late`` packets are those of which
-    the kernel may have given up a datagram because the replay was too slow.
+    """An attempt's observations, compared with the prediction for the frames that were sent. ``late`` packets are those
+    whose datagram the kernel may have timed out because the replay was too slow.
     """
 
     attempt: Attempt
@@ -97,10 +97,10 @@ def drill_capture(
 ) -> DrillResult:
     """Replay a capture against the real enforcer and verify every packet; leaves nothing behind, even when it raises.
 
-    Packets that the capture cut are sent with zeros in place of what is missing. When the replay was too slow for the
-    kernel's patience with fragments it is repeated with more, by what was measured; what is late even so is unobserved.
-    Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce, UnsupportedRuleError for a
-    rule that cannot be enforced. ``progress`` is called with (phase, done, total).
+    Packets that the capture cut are sent with zeros in place of what is missing. If the replay was too slow for the
+    kernel's fragment timeout, it is repeated with a longer one, from the time measured; packets late even then are
+    unobserved. Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce,
+    UnsupportedRuleError for a rule that cannot be enforced. ``progress`` is called with (phase, done, total).
     """
     from dossim.drill.load import longer_timeout_s
     from dossim.verify import verify

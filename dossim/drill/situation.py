@@ -1,4 +1,4 @@
-"""Situation: policy, host and mode of one prediction or drill; and how to fill in what the user left out. Pure."""
+"""Situation: policy, host and mode of one prediction or drill, with defaults for what the user left out. Pure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def situation_for(
     rp_filter: int = 0,
     mtu: int = 1500,
 ) -> Situation:
-    """The situation a user means who names only a policy and a capture.
+    """The situation when the user names only a policy and a capture.
 
     Node and interface come from the HostEndpoints; addresses from their expectedIPs, else from the capture's most
     frequent destination of each family. Raises UsageError when the policy leaves a choice that only the user can make.
@@ -91,7 +91,7 @@ def _node(resources: Resources, node: str | None) -> str:
 
 
 def _named(interface: str) -> str:
-    """The name, if the kernel would have it (``dev_valid_name``)."""
+    """The name, if the kernel would accept it (``dev_valid_name``)."""
     if not 0 < len(interface) <= _NAME_MAX or interface in (".", "..") or set(interface) & set("/: \t\n"):
         raise UsageError(
             f"--interface {interface}: not an interface name; "
