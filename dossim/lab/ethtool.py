@@ -1,4 +1,4 @@
-"""The one ethtool setting a lab needs, by ioctl: pyroute2's generic-netlink ethtool does not set GRO."""
+"""The one ethtool setting a lab needs, set by ioctl: pyroute2's generic-netlink ethtool cannot set GRO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lab: builds a Host out of two network namespaces and takes it down again without a trace.
+"""Lab: builds a Host out of two network namespaces and removes it again completely.
 
 ::
 
@@ -6,8 +6,8 @@
     wire0  ── veth ──────────────────►   eth0      the interface under attack (Host.interface)
     wire1  ◄─ veth (only with routes) ─  inside0   leads to the networks beyond the host (Host.inside)
 
-Answers of the victim leave by its default route and die in the peer, which has no addresses and no IPv6.
-A thread enters the victim only inside :meth:`Lab.victim` and always comes back (:mod:`enforcer.kernel.netns`).
+Replies of the victim leave by its default route and are discarded by the peer, which has no addresses and no IPv6. A
+thread enters the victim only inside :meth:`Lab.victim` and always comes back (:mod:`enforcer.kernel.netns`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LEAST_MTU6 = 1280  # IPV6_MIN_MTU
 
 
 class Lab:
-    """A context manager: entering builds the host, leaving removes every trace of it.
+    """A context manager: entering builds the host, leaving removes all of it.
 
     ``mtu`` is the largest layer-3 packet that will be sent (at least the host's own MTU); ``fragment_timeout_s`` how
     long the victim waits for missing fragments. Raises PrivilegeError without root.
@@ -111,7 +111,7 @@ class Lab:
             return sysctl.conntrack_entries()
 
     def drain(self) -> None:
-        """Read what UDP listeners hold, so that no datagram is refused for want of buffer space."""
+        """Read what the UDP listeners have queued, so that no datagram is dropped for lack of buffer space."""
         for listener in self._listeners:
             if listener.type == socket.SOCK_DGRAM:
                 _drain(listener)
@@ -187,11 +187,13 @@ def _route(ip: IPRoute, family: int, destination: str, gateway: str, index: int,
 
 
 def _track_connections() -> None:
-    """The rule every firewalled host has; conntrack and defragmentation run in a namespace once a rule needs them."""
+    """A connection-tracking rule, as on every firewalled host: conntrack and defragmentation run in a namespace once a
+    rule needs them.
+    """
     iptc = python_iptables()
     for family in (iptc.Table, iptc.Table6):
         table = family(family.FILTER)
-        table.refresh()  # python-iptables caches tables by name: the handle may be another namespace's
+        table.refresh()  # python-iptables caches tables by name: the handle may belong to another namespace
         rule = iptc.Rule() if family is iptc.Table else iptc.Rule6()
         rule.create_match("conntrack").ctstate = "RELATED,ESTABLISHED"
         rule.target = iptc.Target(rule, "ACCEPT")
@@ -219,5 +221,5 @@ def _drain(sock: socket.socket) -> None:
             sock.recv(65536)
         except BlockingIOError:
             return
-        except OSError:  # an ICMP error for an answer we never sent: reading goes on
+        except OSError:  # an ICMP error for a reply we never sent: continue reading
             continue

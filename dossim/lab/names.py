@@ -1,8 +1,7 @@
 """Names of a lab's namespaces and pins, and the remains of killed labs.
 
-A lab's name carries its owner's process id and start time, so that the next lab can tell a dead owner from a living
-one even when the id was reused. Whatever a killed drill leaves (namespaces, pins, temporary files) is removed by
-:func:`reap`.
+A lab's name carries its owner's process id and start time, so that the next lab can tell a dead owner from a living one
+even when the id was reused. :func:`reap` removes what a killed drill left: namespaces, pins, temporary files.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def pin_root(name: str) -> Path:
 
 
 def make_namespace(name: str, stack: ExitStack) -> None:
-    """A network namespace, which the stack removes; no signal comes in between."""
+    """A network namespace, which the exit stack removes; no signal can arrive in between."""
     with held():
         netns.create(name)
         stack.callback(netns.remove, name)
@@ -60,12 +59,12 @@ def remove_pins(name: str) -> None:
     """Unpin everything of a lab; the last reference to a link detaches it."""
     with suppress(FileNotFoundError):
         shutil.rmtree(pin_root(name))
-    with suppress(OSError):  # not empty: other labs are at work
+    with suppress(OSError):  # not empty: other labs are running
         PIN_ROOT.rmdir()
 
 
 def scratch(name: str) -> Path:
-    """A directory for temporary files, which is removed with the rest should its owner be killed."""
+    """A directory for temporary files; :func:`reap` removes it if its owner is killed."""
     path = _temporary() / name
     path.mkdir(mode=0o700)
     return path

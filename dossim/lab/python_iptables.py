@@ -1,9 +1,9 @@
-"""python-iptables, imported without what it does by itself: running gcc, ld, ldconfig and modprobe.
+"""python-iptables, imported without its side effects: it runs gcc, ld, ldconfig and modprobe.
 
-It looks for its C libraries with ``ctypes.util.find_library``, which runs the compiler that stands first on ``$PATH``,
-and follows a link of a library's name in the current directory. A drill runs as root, perhaps in a checkout that
-somebody else wrote. So its module ``iptc.util``, of which it uses three functions, is ours: libraries by their sonames
-from where the dynamic linker looks, and its own wrapper from beside it.
+It looks for its C libraries with ``ctypes.util.find_library``, which runs the first compiler on ``$PATH``, and follows
+a symbolic link with the library's name in the current directory. A drill runs as root, perhaps in somebody else's
+checkout. So its module ``iptc.util``, of which it uses three functions, is replaced by ours: it opens libraries by
+soname as the dynamic linker finds them, and python-iptables' own wrapper from the directory of its package.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from enforcer.model.errors import HostError
 
 _SONAMES = {"xtables": ("libxtables.so", 12), "ip4tc": ("libip4tc.so", 2), "ip6tc": ("libip6tc.so", 2)}
 _WRAPPER = "xtwrapper"
-_EXTENSIONS = "XTABLES_LIBDIR"  # python-iptables runs ldconfig where it is not set
+_EXTENSIONS = "XTABLES_LIBDIR"  # python-iptables runs ldconfig if it is not set
 _VERSIONS = {module: version for version, module in MODULES.items()}
 
 
 @cache
 def python_iptables() -> Any:
-    """The module ``iptc``. HostError naming the package when a library is missing."""
+    """The module ``iptc``. Raises HostError, naming the package, when a library is missing."""
     kept = os.environ.get(_EXTENSIONS)
     os.environ[_EXTENSIONS] = _extensions()
     sys.modules["iptc.util"] = _util()
     try:
         return importlib.import_module("iptc")
-    except Exception as error:  # each missing library shows as another exception: AttributeError, OSError, XTablesError
+    except Exception as error:  # AttributeError, OSError or XTablesError, depending on the missing library
         raise HostError(
             f"python-iptables cannot load libiptc or libxtables ({error}); install the Debian package 'iptables'"
         ) from error
@@ -54,7 +54,7 @@ def _util() -> ModuleType:
 
 
 def _find_library(*names: str) -> tuple[ctypes.CDLL | None, int | None]:
-    """The first of these libraries that is there, and its version."""
+    """The first of these libraries that exists, and its version."""
     for name in names:
         if name == _WRAPPER:
             return ctypes.CDLL(str(_wrapper()), mode=ctypes.RTLD_GLOBAL), 0
@@ -74,7 +74,7 @@ def _load_kernel(name: str, exc_if_failed: bool = False) -> None:
 
 
 def _wrapper() -> Path:
-    """``libxtwrapper``, which python-iptables is installed with, beside its package."""
+    """``libxtwrapper``, which python-iptables installs next to its package."""
     spec = importlib.util.find_spec("iptc")
     assert spec
     assert spec.origin
@@ -82,7 +82,7 @@ def _wrapper() -> Path:
 
 
 def _extensions() -> str:
-    """Where iptables has its matches and targets (``xtables`` in the directory of libraries)."""
+    """Where iptables keeps its matches and targets (``xtables`` in the library directory)."""
     given = os.environ.get(_EXTENSIONS)
     if given:
         return given

@@ -1,4 +1,4 @@
-"""Removes what a process created on the host also when a signal ends it."""
+"""Removes what a process created on the host even when a signal ends it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Ended(BaseException):
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave the block as an exception does, and then end the process as they always do.
+    """SIGTERM and SIGHUP are raised as an exception in the block; the process then ends as these signals always end it.
 
     Does nothing if other handlers are installed, or outside the main thread.
     """
     owner = os.getpid()
 
     def leave(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a child, which has nothing to remove
+        if os.getpid() != owner:  # a child process, which has nothing to remove
             _die(number)
         for other in replaced:
-            signal.signal(other, signal.SIG_IGN)  # removing is not interrupted
+            signal.signal(other, signal.SIG_IGN)  # clean-up is not interrupted
         raise Ended(number)
 
     is_main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Kernel settings of a lab's two namespaces: quiet, and as the Host says.
+"""Kernel settings of a lab's two namespaces: no traffic of their own, and as the Host describes.
 
 Written to ``/proc/sys/net`` while the calling thread is in the namespace. What is set, and why, is listed in
 ``docs/lab.md``; the model assumes exactly these.
@@ -13,7 +13,7 @@ from dossim.model.host import Host
 
 _ROOT = Path("/proc/sys/net")
 
-# No packet may appear in a lab that the drill did not send.
+# No packet may appear in a lab except those that the drill sends.
 _QUIET = {
     "ipv6/conf/all/accept_dad": 0,
     "ipv6/conf/default/accept_dad": 0,
@@ -36,7 +36,7 @@ _FRAGMENT_TIMEOUTS = ("ipv4/ipfrag_time", "ipv6/ip6frag_time", "netfilter/nf_con
 
 
 def write(settings: dict[str, int]) -> None:
-    """Set each of these; one that this kernel does not have is not needed by it."""
+    """Set each of these. A setting that this kernel does not have is skipped: it needs none."""
     for name, value in settings.items():
         with suppress(FileNotFoundError):
             (_ROOT / name).write_text(str(value))
