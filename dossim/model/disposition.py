@@ -1,7 +1,7 @@
 """Disposition: what becomes of one packet, predicted or observed.
 
 Two dispositions agree when fate and stage are the same. ``reason`` is for people: the entry's name when an entry
-dropped it, otherwise a short phrase of why the kernel did, or of why nobody can say.
+dropped it, otherwise a short phrase on why the kernel did, or on why the fate is undetermined.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ class Fate(Word):
     """How a packet ends.
 
     DELIVERED: reached a transport socket, or would have but none listens (also ARP and ICMP handled by the host).
-    FORWARDED: left the POSTROUTING hook towards another interface.
-    UNDETERMINED: the bytes that are there do not decide it (predicted only).
-    NOT_SENDABLE: no device sends or receives such a frame (predicted only).
+    FORWARDED: left the POSTROUTING hook towards another interface. UNDETERMINED: the captured bytes do not decide it
+    (predicted only). NOT_SENDABLE: no device sends or receives such a frame (predicted only).
     """
 
     DELIVERED = "delivered"
@@ -27,14 +26,14 @@ class Fate(Word):
     NOT_SENDABLE = "not-sendable"
 
 
-# What is no end of a packet in a kernel, and counts neither as matched nor for an expectation.
+# Not ends of a packet in a kernel: they count neither as matched nor for an expectation.
 OPEN_FATES = (Fate.UNDETERMINED, Fate.NOT_SENDABLE)
 
 
 @dataclass(frozen=True)
 class Disposition:
-    """``stage`` is where the packet was dropped, or the first stage whose answer is not known of an undetermined one;
-    ``entry`` is set when a policy entry dropped it.
+    """``stage`` is where the packet was dropped or, if undetermined, the first stage whose result is unknown; ``entry``
+    is set when a policy entry dropped it.
     """
 
     fate: Fate
@@ -44,7 +43,7 @@ class Disposition:
 
     @property
     def column(self) -> str:
-        """The word that counts it in totals: the stage it was dropped at, else its fate."""
+        """The name it is counted under in totals: the stage it was dropped at, else its fate."""
         return str(self.stage) if self.fate is Fate.DROPPED else str(self.fate)
 
     def agrees(self, other: Disposition) -> bool:
