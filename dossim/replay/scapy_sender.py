@@ -24,8 +24,8 @@ from enforcer.model.errors import HostError
 
 ETHER_HEADER = 14
 BATCH = 64
-# Without any sign for this long the observer or the link does not work. Counted in polls of at most _POLL_S, not by the
-# clock: while other processes have the CPU nothing can be reported.
+# After this long without an event the observer or the link does not work. Counted in polls of at most _POLL_S, not by
+# the clock: while other processes have the CPU nothing can be reported.
 _PATIENCE_S = 2.0
 _POLL_S = 0.002
 
@@ -51,9 +51,11 @@ class ScapySender:
         self._interface = interface
 
     def send(self, frames: Sequence[bytes], *, progress: Progress = lambda done: None) -> Mapping[int, str]:
-        """Send all; returns why for those that could not be sent. HostError when the link stops taking packets."""
+        """Send all; returns the reason for each frame that could not be sent. HostError when the link stops taking
+        packets.
+        """
         unsent: dict[int, str] = {}
-        # Protocol 0 receives nothing: the victim's answers would only fill the socket's buffer.
+        # Protocol 0 receives nothing: the victim's replies would only fill the socket's buffer.
         sock = L2Socket(iface=self._interface, type=0, promisc=False, nofilter=1)
         try:
             with _one_cpu():
@@ -91,9 +93,10 @@ class ScapySender:
         ) / Raw(frame[ETHER_HEADER:])
 
     def _await(self, sent: Sequence[int]) -> None:
-        """Until the kernel has reported the last packet; without any sign the next batch must not pile up after it.
+        """Wait until the kernel has reported the last packet of a batch; the next batch must not queue up after an
+        unreported one.
 
-        A last packet that is lost while others of the batch were seen is the verification's to tell.
+        If only the last packet of a batch is lost, sending continues and verification reports it.
         """
         waited_s, before = 0.0, time.monotonic()
         while not self._seen(sent[-1]):
