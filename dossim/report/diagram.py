@@ -1,7 +1,7 @@
-"""The pipeline as a drawing: where its nodes and edges stand and how many packets took each. Pure.
+"""The pipeline as a drawing: the positions of its nodes and edges, and how many packets took each. Pure.
 
-Nodes and edges are those of :mod:`dossim.pipeline.graph`; only places are decided here. Packets are counted where they
-ended; what passed a node is what ended after it.
+Nodes and edges are those of :mod:`dossim.pipeline.graph`; only positions are decided here. Packets are counted where
+they ended; those that passed a node are those that ended after it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ PLACES: Mapping[Node, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Box:
-    """``dropped`` packets ended here; ``ended`` too, but well. ``enforcing``: the policy has entries here."""
+    """``dropped`` packets were dropped here, ``ended`` packets were delivered or forwarded here. ``enforcing``: the
+    policy has entries here.
+    """
 
     name: str
     gloss: str
@@ -47,7 +49,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Line:
-    """An edge; ``width`` says which share of all packets took it, 0 for none."""
+    """An edge; ``width`` shows the share of all packets that took it, 0 for none."""
 
     path: str
     packets: int
@@ -64,7 +66,7 @@ class Diagram:
 
 
 def diagram(view: View) -> Diagram:
-    """The drawing of one result; of what was observed, where there was an observer."""
+    """The drawing of one result: of the observation if there is one, else of the prediction."""
     ended = {row.word: row.predicted if row.observed is None else row.observed for row in view.stages}
     enforcing = {row.stage for row in view.entries}
     boxes = tuple(_box(node, ended.get(str(node), 0), enforcing) for node in PLACES)
@@ -88,7 +90,7 @@ def _lines(ended: Mapping[str, int], packets: int) -> Iterator[Line]:
 
 
 def _passing(source: Node, target: Node, ended: Mapping[str, int]) -> int:
-    """Packets that took an edge: those that ended at its target or later. ARP's short cut is not distinguished."""
+    """Packets that took an edge: those that ended at its target or later. ARP's direct edge is not distinguished."""
     if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):
         return 0
     downstream = next(lane[lane.index(target) :] for lane in (_SPINE, _LOCAL, _AWAY) if target in lane)
@@ -102,7 +104,7 @@ def _width(count: int, packets: int) -> float:
 
 
 def _path(source: Node, target: Node) -> str:
-    """From the right side of one box to the left side of the other; the short cut of ARP goes above everything."""
+    """From the right side of one box to the left side of the other; ARP's direct edge is drawn above all boxes."""
     (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
     start, end, middle = x1 + WIDTH, x2, HEIGHT // 2
     if (source, target) == (Stage.IP_INPUT, Fate.DELIVERED):

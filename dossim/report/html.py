@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no scripts, no fonts, nothing fetched; light or dark as the reader's system is."""
+"""One self-contained HTML page: no scripts, no fonts, nothing fetched; light or dark as the reader's system prefers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def html(views: Sequence[View], *, title: str) -> str:
 
 
 def _printable(value: object) -> object:
-    """A value before it is written into the page; HTML cannot hold most control characters either."""
+    """A value before it is written into the page; HTML cannot contain most control characters."""
     return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,6 +1,6 @@
 """JSON for machines: ``dossim/predict/v1``, ``dossim/drill/v1``, and ``dossim/run/v1`` around them.
 
-Fields may be added within a version; none is removed or changes its meaning.
+Within a version fields may be added, but none is removed or changes its meaning.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def run_as_dict(items: Sequence[tuple[str, View]]) -> dict[str, Any]:
 
 
 def _open(view: View) -> dict[str, Any]:
-    """All packets, and those of them without an end that a kernel must agree with; ``skipped`` is beside them."""
+    """How many packets there are, and how many have no fate to compare with a kernel's; ``skipped`` ones are in
+    neither.
+    """
     return {
         "packets": view.packets,
         "undetermined": view.undetermined,

@@ -1,6 +1,7 @@
 """JUnit XML for CI: one test case for each drill or (scenario, mode); a failure lists what did not hold.
 
-What XML 1.0 cannot hold, however it is written, is none of it printable: it is escaped like the rest.
+XML 1.0 cannot contain some characters, even as references. None of them is printable, so they are escaped like all
+other unprintable ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from enforcer.model.printable import printable
 
 
 def junit(items: Sequence[tuple[str, View]], *, suite: str = "dossim") -> str:
-    """The XML of (path, view) items. What was only predicted counts as skipped when it holds, never as passed."""
+    """The XML of (path, view) items. A scenario that holds but was only predicted counts as skipped, not as passed."""
     root = ElementTree.Element("testsuites")
     element = ElementTree.SubElement(root, "testsuite", name=suite)
     for path, view in items:

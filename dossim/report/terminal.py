@@ -1,4 +1,4 @@
-"""Results on a terminal: one table of stages, the verdict, and the lines of YAML that did the dropping."""
+"""Results on a terminal: one table of stages, the verdict, and the lines of YAML whose entries dropped packets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARK = {True: ("held    ", "green"), False: ("FAILED  ", "red bold"), None: ("u
 
 
 def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
-    """Everything a person wants to know first; the rest is in JSON and HTML."""
+    """What a person wants to know first; the rest is in JSON and HTML."""
     console.print(line(view.title, "bold"), soft_wrap=True)
     console.print(line(_where(view), "dim"), soft_wrap=True)
     for text in view.about:

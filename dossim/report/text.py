@@ -60,7 +60,7 @@ def _without_reason(item: Mismatch) -> str:
 
 
 def blocked_lines(view: View) -> Iterator[str]:
-    """For each entry that dropped packets the sentence that names the line of YAML. Dropping is what it is for."""
+    """For each entry that dropped packets, the sentence that names its line of YAML."""
     blocked = "blocked, as expected, by" if view.drilled else "would be blocked by"
     for row in view.blocking:
         yield printable(f"{counted(row.dropped)} {blocked} {row.entry} ({row.source}) at {row.stage}")

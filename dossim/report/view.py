@@ -1,6 +1,6 @@
-"""View: what every report shows of a prediction, a drill or a scenario, as plain values. Pure.
+"""View: what every report shows about a prediction, a drill or a scenario, as plain values. Pure.
 
-The formats differ only in how they put it; what is counted, and how, is decided here.
+The formats differ only in presentation; what is counted, and how, is decided here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
 
 UNOBSERVED = "unobserved"
 
-# What a stage is, for readers who do not know our words.
+# Explanations of the stages, for readers who do not know their names.
 GLOSS: Mapping[str, str] = {
     "nic-offload": "NIC hardware, XDP offload",
     "driver": "NIC driver, XDP native",
@@ -112,9 +112,9 @@ class View:
     tracked: tuple[str, ...] = ()  # policies for the interface that act after conntrack: neither enforced nor predicted
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
-    about: tuple[str, ...] = ()  # what the capture is, in sentences, before any verdict
-    warnings: tuple[str, ...] = ()  # of reading it: cut short, damaged; they are in ``about`` too
-    skipped: Mapping[str, int] = field(default_factory=dict)  # what it holds besides received packets
+    about: tuple[str, ...] = ()  # sentences that describe the capture, shown before any verdict
+    warnings: tuple[str, ...] = ()  # about reading the file: cut short, damaged; also in ``about``
+    skipped: Mapping[str, int] = field(default_factory=dict)  # what the file holds besides received packets
     undetermined: int = 0
     not_sendable: int = 0
     open_reasons: tuple[tuple[str, int], ...] = ()  # of the undetermined and not sendable packets, with their number
@@ -134,7 +134,7 @@ class View:
 
     @property
     def holds(self) -> bool:
-        """Predicted == observed, and every expectation that could be evaluated holds."""
+        """Whether predicted == observed, and every expectation that could be evaluated holds."""
         return self.agrees and all(outcome.holds is not False for outcome in self.outcomes)
 
     @property
@@ -158,29 +158,29 @@ class View:
 
     @property
     def failure(self) -> str:
-        """Why it does not hold, in one sentence: expectations may fail where prediction and kernel agree."""
+        """Why it does not hold, in one sentence. Expectations may fail even if prediction and kernel agree."""
         failed = sum(outcome.holds is False for outcome in self.expected)
         return f"{counted(failed, 'expectation')} failed; {self.verdict}" if failed and self.agrees else self.verdict
 
     @property
     def open_counts(self) -> list[str]:
-        """How many packets have no end that a kernel must agree with, as phrases; [] when all have."""
+        """How many packets have no fate to compare with a kernel's, as phrases; [] when there are none."""
         counted = ((self.undetermined, "undetermined"), (self.not_sendable, "not sendable"))
         return [f"{count:,} {word}" for count, word in counted if count]
 
     @property
     def is_lack_of_time(self) -> bool:
-        """Whether nothing is wrong but that the machine was too busy to see everything."""
+        """Whether the only problem is that the machine was too busy to observe every packet."""
         return bool(self.busy) and not self.mismatched and all(item.holds is not False for item in self.expected)
 
     @property
     def expected(self) -> tuple[Outcome, ...]:
-        """The outcomes of what the scenario expects, without the agreement of prediction and kernel."""
+        """The outcomes of the scenario's expectations, without the one that compares prediction and kernel."""
         return tuple(item for item in self.outcomes if item.position != NOWHERE)
 
     @property
     def scope(self) -> str:
-        """What of the policy is left out, "" for nothing."""
+        """Which part of the policy is left out, "" if none."""
         if not self.tracked:
             return ""
         return f"not modelled, because Calico enforces it after conntrack: {', '.join(self.tracked)} (tracked policy)"
@@ -200,7 +200,7 @@ class View:
         return [word for word in shared if word != UNOBSERVED], shared
 
 
-# In packet order: where packets drop, then how else they end.
+# In packet order: the stages that drop, then the other fates.
 ENDS = tuple(fate for fate in FATES if fate not in (Fate.DROPPED, *OPEN_FATES))
 WORDS: tuple[str, ...] = (*map(str, STAGES), *map(str, ENDS))
 
@@ -234,7 +234,7 @@ def view_of(result: PredictResult, *, title: str = "") -> View:
 
 
 def _open_reasons(prediction: Prediction) -> tuple[tuple[str, int], ...]:
-    """Why packets have no end, most packets first, without the numbers of bytes, which differ from packet to packet."""
+    """Why packets have no determined end, most packets first; without numbers of bytes, which differ by packet."""
     found: Counter[str] = Counter()
     rows = np.flatnonzero(~prediction.is_determined)
     keys = np.stack([prediction.fate[rows], prediction.stage[rows], prediction.reason[rows]]).astype(np.int64)
@@ -289,7 +289,7 @@ def _with_drill(view: View, result: DrillResult) -> View:
 def _entry_rows(
     result: PredictResult, predicted: Mapping[str, int], observed: Mapping[str, int]
 ) -> tuple[EntryRow, ...]:
-    """Every ingress entry, in evaluation order; those without packets too, because that they have none is news."""
+    """Every ingress entry, in evaluation order, including those that dropped nothing."""
     planned = {item.entry.name: item for item in result.plan.entries}
     drilled = isinstance(result, DrillResult)
     return tuple(
@@ -307,7 +307,7 @@ def _entry_rows(
 
 
 def source_of(position: Position) -> str:
-    """``file:line``, which is what people look for."""
+    """``file:line``."""
     return f"{position.path}:{position.line}" if position.line else position.path
 
 
@@ -322,7 +322,7 @@ _KINDS = tuple(item.name for item in fields(Resources) if item.name != "skipped"
 
 
 def _matrix(result: DrillResult) -> Mapping[tuple[str, str], int]:
-    """Of the packets whose end is determined."""
+    """Counts only packets whose end is determined."""
     known = result.prediction.is_determined
     predicted = _words(result.prediction.fate[known], result.prediction.stage[known])
     observed = _words(result.observations.fate[known], result.observations.stage[known])
@@ -335,7 +335,7 @@ def _matrix(result: DrillResult) -> Mapping[tuple[str, str], int]:
 
 
 def _words(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """For each packet the index into WORDS of how it ended; one beyond the last without evidence."""
+    """For each packet the index into WORDS of its end; one past the last word without evidence."""
     index = np.full(len(fate), len(WORDS), np.int64)
     for item in (Fate.DROPPED, *ENDS):
         here = fate == FATES.index(item)
