@@ -38,7 +38,7 @@ def verify(
     sent = prediction if sent is None else sent
     observed = ~observations.unobserved
     not_sendable = prediction.fate == FATE_CODE[Fate.NOT_SENDABLE]
-    # What cannot be sent and was seen all the same is a mistake of the model.
+    # A packet predicted as not sendable that was observed is an error of the model.
     unseen = ~observed & ~not_sendable
     determined = prediction.is_determined
     fate, stage = (
@@ -72,7 +72,7 @@ def verify(
 
 
 def _column_of(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Index into _COLUMNS of each packet: its fate, or the stage it was dropped at; -1 without observation."""
+    """For each packet the index into _COLUMNS of its fate or, if dropped, of its stage; -1 without observation."""
     plain = {FATE_CODE[fate]: i for i, fate in enumerate(_ENDS)}
     column = np.full(len(fate), -1, np.int64)
     for code, index in plain.items():
@@ -85,7 +85,7 @@ def _column_of(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt
 def _stage_counts(
     prediction: Prediction, observations: Observations, matched: npt.NDArray[np.bool_]
 ) -> Mapping[str, StageCount]:
-    """Of the packets whose end is determined."""
+    """Counts only packets whose end is determined."""
     predicted = _column_of(prediction.fate, prediction.stage)
     observed = np.where(prediction.is_determined, _column_of(observations.fate, observations.stage), -1)
     counts = {}
@@ -114,8 +114,8 @@ def _in_packets(
     observations: Observations,
     entries: tuple[Entry, ...],
 ) -> Mapping[str, int]:
-    """Counters in packets: raw counts a reassembled datagram once, its other fragments are added as they were
-    observed; what an undetermined packet was sent as is taken off.
+    """Counters in packets. Raw counts a reassembled datagram once, so its other fragments are added as observed. The
+    frames sent for undetermined packets are subtracted.
     """
     raw = tuple(Stage).index(Stage.RAW)
     more = observations.absorbed & (observations.stage == raw) & (sent.entry >= 0)
@@ -125,7 +125,7 @@ def _in_packets(
     return {
         entry.name: counters.get(entry.name, 0) + int(added[index])
         for index, entry in enumerate(entries)
-        if entry.action is Action.DENY  # the others count what they let pass
+        if entry.action is Action.DENY  # other entries count packets that they let pass
     }
 
 

@@ -24,7 +24,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class StageCount:
-    """Packets that ended at a stage (or with a fate): as predicted, as observed, and both for the same packet."""
+    """Packets that ended at a stage (or with a fate): predicted, observed, and both for the same packet."""
 
     predicted: int
     observed: int
@@ -35,7 +35,8 @@ class StageCount:
 class EntryRow:
     """Packets an entry dropped: predicted, and as the enforcer's own counters say. ``source`` is ``file:line``.
 
-    Packets whose end is undetermined are in neither: what they were sent as is known, and taken off the counter.
+    Packets whose end is undetermined are in neither: the frames sent for them are known, and subtracted from the
+    counter.
     """
 
     entry: str
@@ -47,8 +48,8 @@ class EntryRow:
 @dataclass(frozen=True)
 class Verification:
     """``matched + mismatched + unobserved + undetermined + not_sendable == packets``. ``mismatches`` lists the first
-    ones, unobserved included. An undetermined packet ended as the frame that was sent in its place had to, which says
-    nothing of the packet itself; one whose frame did not is mismatched.
+    ones, unobserved included. For an undetermined packet the frame sent in its place ended as predicted for that frame,
+    which says nothing about the packet itself; if that frame ended otherwise the packet is mismatched.
     """
 
     packets: int
@@ -64,10 +65,11 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """No packet ended otherwise than predicted, every end was seen, and every entry dropped as many as predicted.
+        """Whether every packet ended as predicted, every end was observed, and every entry dropped as many as
+        predicted.
 
-        A drill of packets of which nothing is determined has shown nothing, and does not agree. That a frame cannot be
-        sent is determined: the kernel refused it, as predicted.
+        A drill in which every packet is undetermined has shown nothing, and does not agree. A frame that is not
+        sendable is determined: the kernel refused it, as predicted.
         """
         counted = all(row.observed in (None, row.predicted) for row in self.entries)
         nothing = self.undetermined > 0 and self.matched == 0
