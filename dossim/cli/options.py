@@ -298,7 +298,7 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def takes_stdout(files: Sequence[str | None]) -> bool:
-    """Whether a report goes to stdout; nothing else is printed then. Raises UsageError for two reports with one name."""
+    """Whether a report goes to stdout; nothing else is printed then. Raises UsageError for two with the same name."""
     wanted = [path for path in files if path]
     for path in wanted:
         if wanted.count(path) > 1:
