@@ -1,7 +1,7 @@
-"""own-address-denied: deny lists that hold addresses of hosts, or nets that failsafes trust. Pure.
+"""own-address-denied: deny lists that contain addresses of hosts, or nets of failsafes. Pure.
 
-A deny list is the sources of a Deny entry of an ingress table. An entry that denies every source is none: to deny all
-that was not allowed before is a way to write policy.
+A deny list is the set of sources of a Deny entry in an ingress table. An entry that denies every source is not one: a
+final Deny of all that was not allowed is a common way to write policy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Owners = dict[IPAddress, str]
 
 
 def owners_of(resources: Resources, facts: HostFacts | None) -> Owners:
-    """Whose each address is: that of a HostEndpoint, or of an interface that was probed, or of a gateway there."""
+    """The owner of each address: a HostEndpoint, a probed interface, or a gateway on one."""
     found: Owners = {}
     for endpoint in resources.host_endpoints:
         found |= dict.fromkeys(endpoint.expected_ips, f"hep/{endpoint.name} of {endpoint.node}")
@@ -51,13 +51,14 @@ def own_address_denied(governed: Governed, owners: Owners, members: Members) -> 
         trusted = sorted({str(net) for box in boxes for net in _trusted(box, governed)})
         if trusted:
             message = (
-                f"{item.entry.name} denies sources in {some(trusted)}, which failsafes trust with their ports alone"
+                f"{item.entry.name} denies sources in {some(trusted)}, a net that failsafes allow only on their own "
+                "ports"
             )
             yield Finding(RuleId.OWN_ADDRESS, Level.WARNING, item.entry.position, message)
 
 
 def _held(box: Box, owners: Owners, item: Boxed, earlier: Sequence[Boxed]) -> list[IPAddress]:
-    """The addresses in a deny list that no earlier entry lets through or denies already."""
+    """The addresses in a deny list that no earlier entry allows or denies."""
     mine = [address for address in owners if address.version == box.version]
     if not mine:
         return []
@@ -78,7 +79,7 @@ def _own(entry: Entry, own: list[IPAddress], owners: Owners, governed: Governed,
         shown.append(f"{address} ({owners[address]}{f', by {by.net} of {by.name}' if by else ''})")
         related += [Related(by.position, f"{by.name} holds {by.net}")] if by else []
     more = f" and {len(own) - 3} more" if len(own) > 3 else ""
-    message = f"{entry.name} denies what hosts and gateways of ours send: its sources hold {', '.join(shown)}{more}"
+    message = f"{entry.name} denies packets of our own hosts and gateways: its sources contain {', '.join(shown)}{more}"
     return Finding(RuleId.OWN_ADDRESS, Level.ERROR, entry.position, message, tuple(related))
 
 
@@ -89,7 +90,7 @@ def _source_set(entry: Entry) -> str | None:
 
 
 def _trusted(box: Box, governed: Governed) -> Iterable[object]:
-    """The nets of failsafes, if any, that a deny list has addresses of."""
+    """The nets of failsafes that share an address with a deny list."""
     for item in bypasses(governed.table, Direction.INGRESS):
         net = item.failsafe.net
         if net is not None and net.version == box.version and Ranges.of([net], net.version).meets(box.source):

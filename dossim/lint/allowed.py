@@ -1,6 +1,6 @@
-"""allowed-earlier: Deny entries some of whose packets an untracked Allow lets through before. Pure.
+"""allowed-earlier: Deny entries some of whose packets an earlier untracked Allow lets through. Pure.
 
-An untracked Allow goes past all tracked policy too: its packets are accepted in mangle and filter
+An untracked Allow also bypasses all tracked policy: its packets are accepted in mangle and filter
 (``felix/rules/static.go``). What tracked policies deny is found by compiling them as if they were untracked.
 """
 
@@ -25,7 +25,7 @@ UNTRACKED = ", which is untracked and goes past tracked policy"
 
 @dataclass(frozen=True)
 class Opening:
-    """An Allow and some packet it lets through of those that a Deny names."""
+    """An Allow, and an example of a packet that it lets through although a Deny matches it."""
 
     allow: Entry
     witness: Box
@@ -34,8 +34,8 @@ class Opening:
 def allowed_earlier(
     governed: Governed, tracked: RuleTable | None, dead: Collection[Entry] = frozenset()
 ) -> Iterator[Finding]:
-    """``tracked`` has the entries of the tracked policies that govern the same endpoint; of ``dead`` entries, which
-    never act, nothing is said.
+    """``tracked`` has the entries of the tracked policies that govern the same endpoint; ``dead`` entries, which never
+    act, are not reported.
     """
     space = Space(tracked) if tracked is not None else None
     for direction, entries in directions(governed):
@@ -77,10 +77,10 @@ def _finding(item: Boxed, openings: Sequence[Opening], why: str, *, wholly: bool
     more = f" (and {len(allows) - 1} more Allow entries)" if len(allows) > 1 else ""
     amount = "all" if wholly else "some"
     message = (
-        f"{item.entry.name} (Deny) does not see {amount} of what it names: {first.name} (Allow, {first.position}){why} "
-        f"lets it through first, {_example(openings[0].witness)}{more}"
+        f"{item.entry.name} (Deny) does not apply to {amount} packets that it matches: {first.name} (Allow, "
+        f"{first.position}){why} lets them through first, {_example(openings[0].witness)}{more}"
     )
-    related = tuple(Related(entry.position, f"Allow of {entry.name}, which comes first") for entry in allows[:3])
+    related = tuple(Related(entry.position, f"Allow of {entry.name}, evaluated earlier") for entry in allows[:3])
     yield Finding(
         RuleId.ALLOWED_EARLIER, Level.WARNING if wholly else Level.NOTE, item.entry.position, message, related
     )
@@ -90,14 +90,14 @@ def _example(witness: Box) -> str:
     kind = IPv4Address if witness.version == 4 else IPv6Address
     if witness.source.is_full:
         return f"IPv{witness.version} from anywhere"
-    return f"from {kind(int(witness.source.first[0]))} for one"
+    return f"for example from {kind(int(witness.source.first[0]))}"
 
 
 # -- tracked policies --------------------------------------------------------------------------------------------------
 
 
 class TrackedPolicies:
-    """Tables of the tracked policies, as if they were evaluated first."""
+    """Tables of the tracked policies, compiled as if they were untracked."""
 
     def __init__(self, resources: Resources) -> None:
         self._names = {item.name for item in resources.policies if not item.do_not_track}

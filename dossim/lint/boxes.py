@@ -1,12 +1,12 @@
 """Box: every packet of one family that an entry matches, so that entries can be compared. Pure.
 
 A packet is in a box when its source and destination are in the ranges, and its protocol, ports and ICMP type are in the
-masks (bit n is number n; an ICMP bit is type * 256 + code). Entries that look at ports or ICMP types match no packet
-in which they cannot be read, fragments for one. An entry may match on ports and take any, hence ``reads_ports``; one
-that matches on ICMP types never takes all of them, so the mask says it.
+masks (bit n is number n; an ICMP bit is type * 256 + code). Entries that match on ports or ICMP types match no packet
+in which these cannot be read, such as a later fragment. An entry may match on ports and accept every port, hence
+``reads_ports``. One that matches on ICMP types never accepts all of them, so its mask shows it.
 
-Named ports make a box larger than what the entry matches: ``exact`` says that it is not. Nothing is ever said to be in
-a box that is not exact.
+With named ports a box is larger than what the entry matches, and ``exact`` is False. Nothing is reported to lie in a
+box that is not exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WITH_PORTS = sum(1 << protocol for protocol in PORT_PROTOCOLS)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Box:
-    """Built with fields left out, it matches more. Masks are numbers of 65,536 bits: nothing to print."""
+    """A field left out matches everything. Masks are numbers of 65,536 bits, too long to print."""
 
     version: int
     source: Ranges
@@ -45,15 +45,15 @@ class Box:
         return bool(numbers and self.source and self.destination)
 
     def holds(self, other: Box) -> bool:
-        """Whether every packet of the other is shown to be in this one."""
+        """Whether every packet of the other box is proved to be in this one."""
         return self.holds_but_for_source(other) and other.source <= self.source
 
     def holds_but_for_source(self, other: Box) -> bool:
-        """The same, were every source in this one; False as well where it is plain that no source is."""
+        """As :meth:`holds`, but ignoring sources; False if the sources are quickly seen to be disjoint."""
         return (
             self.exact
             and self.version == other.version
-            and self.source.may_meet(other.source)  # quick, and mostly the end of it
+            and self.source.may_meet(other.source)  # a quick test that decides most cases
             and not other.protocols & ~self.protocols
             and (other.reads_ports or not self.reads_ports)
             and not other.source_ports & ~self.source_ports
@@ -63,7 +63,7 @@ class Box:
         )
 
     def meets(self, other: Box) -> bool:
-        """Whether the two may have a packet in common; of exact boxes, whether they do."""
+        """Whether the two may have a packet in common; for exact boxes, whether they do."""
         return bool(
             self.version == other.version
             and self.source.may_meet(other.source)
@@ -76,7 +76,7 @@ class Box:
         )
 
     def __and__(self, other: Box) -> Box:
-        """What both hold; of one family."""
+        """The packets in both; of one family."""
         return Box(
             version=self.version,
             source=self.source & other.source,
@@ -91,7 +91,7 @@ class Box:
 
 
 class Space:
-    """Makes the boxes of one table's entries; every list of addresses is turned into ranges once."""
+    """Makes the boxes of one table's entries; every list of addresses is converted to ranges once."""
 
     def __init__(self, table: RuleTable) -> None:
         self.table = table
@@ -143,7 +143,7 @@ class Space:
         )
 
     def addresses(self, conditions: Iterable[InNets | InSet], version: int) -> Ranges:
-        """The addresses for which all of these hold."""
+        """The addresses that satisfy all of these conditions."""
         key = tuple(sorted(conditions, key=lambda item: item.negated)), version
         if key not in self._addresses:
             found = self._full[version]

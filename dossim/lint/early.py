@@ -12,15 +12,15 @@ from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, 
 from enforcer.planning.plan import make_plan
 from enforcer.policy.ruletable import Entry
 
-# The assumption for an interface that was not probed: a driver with XDP, without offload.
+# Assumed for an interface that was not probed: a driver with XDP, without offload.
 _USUAL = {mode: Probe(Answer.NO, "not known here") if mode is Mode.OFFLOAD else Probe(Answer.YES) for mode in Mode}
 
 
 def not_early(governed: Governed, dead: Collection[Entry]) -> Iterator[Finding]:
     """An interface that was not probed is assumed to support XDP, so that only the policy itself causes findings.
 
-    Allow, Log and Pass act in raw by what they say, and so do all entries for what the host sends: no word of those.
-    Nor of ``dead`` entries, which never act.
+    Not reported: Allow, Log and Pass, and all egress entries, because they act in raw by definition; and ``dead``
+    entries, which never act.
     """
     interface = governed.interface
     if not interface.modes:

@@ -1,6 +1,6 @@
-"""Findings about single entries of a table: those that never act, those that failsafes bypass, those that are late.
+"""Findings about single entries of a table: entries that never act, that failsafes bypass, or that are enforced late.
 
-An entry belongs to the tables of many interfaces. That it never acts is said only when it does in none of them.
+An entry belongs to the tables of many interfaces. It is reported as never acting only if it acts in none of them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dossim.lint.unreachable import why_unreachable
 from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.ruletable import Entry
 
-# What keeps an entry of a table from ever acting; None where nothing does.
+# Why an entry of a table never acts; None if it can act.
 Dead = dict[Entry, Finding | None]
 
 
 def dead_entries(tables: Sequence[Governed]) -> dict[Entry, Finding]:
-    """shadowed-entry, unreachable-entry, pass-without-effect, and what failsafes bypass as a whole."""
+    """shadowed-entry, unreachable-entry, pass-without-effect, and entries that failsafes bypass completely."""
     alive: set[Entry] = set()
     found: dict[Entry, Finding] = {}
     for governed in tables:
@@ -66,15 +66,15 @@ def _bypassed(item: Boxed, every: Sequence[Bypass]) -> Finding | None:
         return None
     names = some([str(bypass) for bypass in found])
     if entry.action is Action.DENY:
-        message = f"{entry.name} denies nothing: failsafes let in all it names ({names}); {_remedy(found)}"
+        message = f"{entry.name} denies nothing: failsafes let in all that it matches ({names}); {_remedy(found)}"
         return Finding(RuleId.FAILSAFE, Level.ERROR, entry.position, message)
-    message = f"{entry.name} can match no packet: failsafes take all it names ({names})"
+    message = f"{entry.name} can match no packet: failsafes let in all that it matches ({names})"
     return Finding(RuleId.UNREACHABLE, Level.WARNING, entry.position, message)
 
 
 def _remedy(found: Sequence[Bypass]) -> str:
     settings = " or ".join(dict.fromkeys(bypass.setting for bypass in found))
-    return f"take the port out of {settings} to have it denied"
+    return f"remove the port from {settings} to have it denied"
 
 
 def _shadowed(item: Boxed, earlier: Sequence[Boxed]) -> Finding | None:
@@ -89,7 +89,7 @@ def _shadowed(item: Boxed, earlier: Sequence[Boxed]) -> Finding | None:
     more = f" and {len(by) - 3} more" if len(by) > 3 else ""
     verb = "decides" if len(by) == 1 else "between them decide"
     message = f"{entry.name} ({entry.action}) never acts: {names}{more} {verb} every packet it matches"
-    related = tuple(Related(other.position, f"{other.action} of {other.name}, which comes first") for other in by)
+    related = tuple(Related(other.position, f"{other.action} of {other.name}, evaluated earlier") for other in by)
     return Finding(RuleId.SHADOWED, Level.ERROR if opposed else Level.WARNING, entry.position, message, related)
 
 
@@ -99,7 +99,7 @@ def _idle_pass(item: Boxed, later: Sequence[Boxed]) -> Finding | None:
         return None
     if any(other.entry.tier == entry.tier and may_meet(item, other) for other in later):
         return None
-    message = f"{entry.name} passes over nothing: no later untracked entry of tier {entry.tier!r} can match its packets"
+    message = f"{entry.name} skips nothing: no later untracked entry of tier {entry.tier!r} can match its packets"
     return Finding(RuleId.PASS, Level.NOTE, entry.position, message)
 
 
@@ -107,9 +107,9 @@ def _idle_pass(item: Boxed, later: Sequence[Boxed]) -> Finding | None:
 
 
 def partly_bypassed(governed: Governed, dead: Collection[Entry]) -> Iterator[Finding]:
-    """failsafe-bypasses-deny: entries that name a failsafe port among others, and once for the table as a whole.
+    """failsafe-bypasses-deny: entries that name a failsafe port among others, and one finding for the whole table.
 
-    ``dead`` entries, which never act, have been reported for that.
+    ``dead`` entries, which never act, are already reported.
     """
     general: Entry | None = None
     for direction, entries in directions(governed):
@@ -121,7 +121,7 @@ def partly_bypassed(governed: Governed, dead: Collection[Entry]) -> Iterator[Fin
             found, _ = bypassing(entry, item.boxes, every)
             if found:
                 names = some([str(bypass) for bypass in found])
-                message = f"{entry.name} does not deny all it names: failsafes let in {names}; {_remedy(found)}"
+                message = f"{entry.name} does not deny all that it matches: failsafes let in {names}; {_remedy(found)}"
                 yield Finding(RuleId.FAILSAFE, Level.WARNING, entry.position, message)
             if general is None and direction is Direction.INGRESS and not any(box.reads_ports for box in item.boxes):
                 general = entry
@@ -137,5 +137,5 @@ def _in_general(governed: Governed, first: Entry) -> Iterator[Finding]:
         return
     parts = [f"to {', '.join(to)}"] * bool(to) + [f"from source port {', '.join(answers)}"] * bool(answers)
     endpoints = some([f"hep/{name}" for name in governed.endpoints])
-    message = f"the Deny entries of {endpoints}, this the first, have no effect where failsafes apply: "
+    message = f"the Deny entries of {endpoints}, of which this is the first, do not apply to failsafe packets: "
     yield Finding(RuleId.FAILSAFE, Level.NOTE, first.position, message + "; ".join(parts))

@@ -1,7 +1,7 @@
 """Failsafes as boxes: packets that no untracked entry of a table ever evaluates. Pure.
 
-Of a packet's own direction a failsafe is known by the destination port, of the other by the source port, from which its
-answers come; its net is the remote side's in both (``felix/rules/static.go``).
+A failsafe of the packet's direction matches on the destination port. One of the other direction matches on the source
+port, so that replies pass. Its net is that of the remote side in both cases (``felix/rules/static.go``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 
 @dataclass(frozen=True)
 class Bypass:
-    """A failsafe of one direction; ``answers`` when it lets in what comes back."""
+    """A failsafe of one direction; ``answers`` if it matches replies."""
 
     failsafe: Failsafe
     direction: Direction
@@ -55,7 +55,7 @@ class Bypass:
 
 
 def bypasses(table: RuleTable, direction: Direction) -> list[Bypass]:
-    """The failsafes that entries of a direction never see the packets of."""
+    """The failsafes whose packets entries of a direction never see."""
     own, other = table.failsafe_inbound, table.failsafe_outbound
     if direction is Direction.EGRESS:
         own, other = other, own
@@ -63,7 +63,7 @@ def bypasses(table: RuleTable, direction: Direction) -> list[Bypass]:
 
 
 def bypassing(entry: Entry, boxes: Sequence[Box], all_of_them: Sequence[Bypass]) -> tuple[list[Bypass], bool]:
-    """The failsafes whose ports an entry itself names, and whether they leave it nothing at all."""
+    """The failsafes whose ports an entry names, and whether they take all of its packets."""
     named = [item for item in all_of_them if _names_port(entry, item)]
     found = [item for item in named if any(item.box(box.version).meets(box) for box in boxes)]
     return found, bool(found) and all(_is_covered(box, found) for box in boxes)
@@ -77,7 +77,7 @@ def _names_port(entry: Entry, item: Bypass) -> bool:
 
 
 def _is_covered(box: Box, found: Sequence[Bypass]) -> bool:
-    """Whether failsafes take all of a box: all of its ports, each from all of its addresses."""
+    """Whether failsafes cover a box: all of its ports, each for all of its addresses."""
     if not box.reads_ports or box.protocols == ALL_PROTOCOLS or not box.exact:
         return False
     covers = [item for item in found if _wide_enough(item.box(box.version), box)]

@@ -1,6 +1,6 @@
-"""What lint finds, and the rules by which it does. Pure.
+"""Lint's findings and rules. Pure.
 
-A rule's ``id`` is stable: people write it into the settings of their CI.
+A rule's ``id`` is stable: users write it into their CI configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Level(Word):
 
     @property
     def rank(self) -> int:
-        """0 for the worst."""
+        """0 for the worst level."""
         return list(Level).index(self)
 
 
@@ -90,13 +90,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         RuleId.OVERLAPPING,
         Level.NOTE,
-        "A set lists CIDRs that others of the set, or of a set beside it, cover.",
+        "A set lists CIDRs that other CIDRs of it, or of another set in the same rule, cover.",
         "Remove the covered CIDRs: they use memory in the kernel's sets and have no effect.",
     ),
     Rule(
         RuleId.OWN_ADDRESS,
         Level.ERROR,
-        "A deny list contains an address of our own hosts, or a net that failsafes trust.",
+        "A deny list contains an address of our own hosts, or a net of a failsafe.",
         "Remove the address from the list, or allow it in an earlier entry.",
     ),
     Rule(
@@ -176,7 +176,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class Related:
-    """Another place that a finding is about."""
+    """Another place that a finding refers to."""
 
     position: Position
     message: str
@@ -184,7 +184,7 @@ class Related:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth knowing about a policy."""
+    """One problem of a policy, or one piece of information about it."""
 
     rule: RuleId
     level: Level

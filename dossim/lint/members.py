@@ -13,12 +13,12 @@ from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, Resources
 from enforcer.policy.ruletable import RuleTable
 from enforcer.policy.selector import parse
 
-ReadText = Callable[[str], str]  # the text of a file, "" when it cannot be had (again)
+ReadText = Callable[[str], str]  # reads a file's text; "" if it cannot be read (again)
 
 
 @dataclass(frozen=True)
 class Member:
-    """``name`` is what results print: ``gns/dos-mitigation``."""
+    """``name`` as results print it: ``gns/dos-mitigation``."""
 
     name: str
     labels: Mapping[str, str]
@@ -43,7 +43,7 @@ class Members:
     by_name: Mapping[str, Member]
     starts: Mapping[str, Sequence[int]]
     read_text: ReadText
-    texts: dict[str, str] = field(default_factory=dict)  # of the files read so far
+    texts: dict[str, str] = field(default_factory=dict)  # filled as files are read
 
     @classmethod
     def of(cls, resources: Resources, read_text: ReadText) -> Members:
@@ -63,12 +63,12 @@ class Members:
         return [item for item in self.by_name.values() if item.is_set]
 
     def selected(self, selector: str) -> list[Member]:
-        """Everything a rule's selector stands for."""
+        """Everything a rule's selector selects."""
         parsed = parse(selector)
         return [item for item in self.by_name.values() if parsed.evaluate(item.labels)]
 
     def listing(self, ip_set: str | None, table: RuleTable, address: IPAddress) -> Listing | None:
-        """The CIDR because of which an address is in an IP set."""
+        """The CIDR that contains an address of an IP set."""
         for name in table.sets[ip_set].members if ip_set is not None else ():
             member = self.by_name[name]
             net = member.nets.covering(address)
@@ -77,7 +77,9 @@ class Members:
         return None
 
     def place(self, member: Member, net: IPNetwork) -> Position:
-        """Where the member writes a CIDR: its line, if it is spelled there as we spell it; else that of the member."""
+        """The position of a CIDR in the member: its line if the file has our spelling of it, else the member's own
+        position.
+        """
         path, first = member.position.path, member.position.line
         if path not in self.texts:
             self.texts[path] = self.read_text(path)
@@ -98,7 +100,7 @@ class Members:
 
 
 def rules_of(policy: GlobalNetworkPolicy) -> list[tuple[str, Rule]]:
-    """Each rule with its name, as an entry would have it; only in the directions that the policy is of."""
+    """Each rule with the name its entry would have, for the directions in the policy's types."""
     found: list[tuple[str, Rule]] = []
     for kind, direction, rules in (("Ingress", "ingress", policy.ingress), ("Egress", "egress", policy.egress)):
         if kind in policy.types:
@@ -107,7 +109,7 @@ def rules_of(policy: GlobalNetworkPolicy) -> list[tuple[str, Rule]]:
 
 
 def selectors_of(rule: Rule) -> list[tuple[str, str, bool]]:
-    """Each selector of a rule: where, the text, and whether it excludes what it selects."""
+    """Each selector of a rule: its field, its text, and whether it is negated."""
     found: list[tuple[str, str, bool]] = []
     for side, entity in (("source", rule.source), ("destination", rule.destination)):
         positive, negative = rule_selectors(entity)
@@ -117,7 +119,7 @@ def selectors_of(rule: Rule) -> list[tuple[str, str, bool]]:
 
 
 def _written(side: str, entity: EntityRule) -> str:
-    """Which fields a rule's positive selector comes from."""
+    """The fields that a rule's positive selector comes from."""
     fields = (("selector", entity.selector), ("namespaceSelector", entity.namespace_selector))
     names = [f"{side}.{name}" for name, text in fields if text.strip()]
     return " with ".join(names)
@@ -135,7 +137,7 @@ def _starts(resources: Resources) -> dict[str, list[int]]:
 
 
 def _offset(text: str, line: int) -> int:
-    """Where a line begins."""
+    """The offset at which a line begins."""
     at = 0
     for _ in range(line - 1):
         at = text.find("\n", at) + 1

@@ -1,7 +1,7 @@
-"""neighbour-discovery-denied: a Deny that takes the packets by which IPv6 hosts find each other. Pure.
+"""neighbour-discovery-denied: a Deny that drops IPv6 neighbour discovery. Pure.
 
-Neighbour solicitations and advertisements are ICMPv6 (RFC 4861), and the raw table sees them as any packet: a Deny of
-all ICMPv6, or of everything, ends all IPv6 of the link as soon as the neighbours' addresses are forgotten.
+Neighbour solicitations and advertisements are ICMPv6 (RFC 4861), and the raw table sees them like any packet: a Deny of
+all ICMPv6, or of everything, stops all IPv6 on the link as soon as the neighbour cache entries expire.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DISCOVERY = (_of_type(SOLICITATION, _SOLICITED_NODE), _of_type(ADVERTISEMENT, _L
 
 
 def discovery_denied(governed: Governed) -> Iterator[Finding]:
-    """The first entry of each direction that denies what discovery needs, and no entry before allows."""
+    """The first entry of each direction that denies what discovery needs and no earlier entry allows."""
     if not governed.felix.ipv6_support:
         return
     for _, entries in directions(governed):

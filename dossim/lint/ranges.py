@@ -1,7 +1,7 @@
 """Ranges: exact sets of addresses of one family, for millions of them. Pure.
 
-Sorted, disjoint and not even adjacent ``(first, last)`` pairs, so that a range lies in the set exactly when it lies in
-one of the pairs. IPv4 is uint64 (room for the address after the last one), IPv6 an object array of Python's numbers.
+``(first, last)`` pairs, sorted, disjoint and not adjacent, so that a range lies in the set exactly when it lies in one
+of the pairs. IPv4 is uint64 (room for the address after the last one), IPv6 an object array of Python integers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Ranges:
 
     @classmethod
     def of(cls, nets: Nets | Iterable[IPNetwork], version: int) -> Ranges:
-        """The addresses of those CIDRs that are of this family."""
+        """The addresses of the CIDRs of this family."""
         return _merged(version, *bounds(nets if isinstance(nets, Nets) else Nets.of(nets), version))
 
     @classmethod
@@ -56,7 +56,7 @@ class Ranges:
 
     @cached_property
     def ends(self) -> tuple[int, int]:
-        """The lowest and the highest address; of an empty set, a pair that lies beside every other."""
+        """The lowest and the highest address; for an empty set a pair that overlaps no other."""
         return (int(self.first[0]), int(self.last[-1])) if self else (1 << 129, -1)
 
     @cached_property
@@ -68,7 +68,7 @@ class Ranges:
         return self.ends[0] <= other.ends[1] and other.ends[0] <= self.ends[1]
 
     def __le__(self, other: Ranges) -> bool:
-        """Whether every address is in the other set too."""
+        """Whether every address is also in the other set."""
         if self is other or not self or other.is_full:
             return True
         at = np.searchsorted(other.first, self.first, side="right") - 1
@@ -119,7 +119,7 @@ class Ranges:
         return Ranges(self.version, first[kept], last[kept] - _one(self.version))
 
     def holds(self, addresses: Numbers) -> npt.NDArray[np.bool_]:
-        """Which of many addresses are in the set."""
+        """Which of these addresses are in the set."""
         if not self:
             return np.zeros(len(addresses), np.bool_)
         at = np.searchsorted(self.first, addresses, side="right") - 1
@@ -143,7 +143,7 @@ def numbers(version: int, values: Iterable[int]) -> Numbers:
 
 
 def _merged(version: int, first: Numbers, last: Numbers) -> Ranges:
-    """Of pairs sorted by their first address, what they cover."""
+    """Merges pairs that are sorted by their first address."""
     if not len(first):
         return Ranges.empty(version)
     ends = np.maximum.accumulate(last)

@@ -1,4 +1,4 @@
-"""lint: every finding about some resources, in the order of their places. Pure: files are read by who calls."""
+"""lint: every finding about some resources, ordered by position. Pure: the caller reads the files."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def lint(
     facts: HostFacts | None = None,
     read_text: ReadText = lambda path: "",
 ) -> list[Finding]:
-    """What is wrong, or worth knowing; for one node, else for every node that has a HostEndpoint.
+    """All findings, for one node or for every node that has a HostEndpoint.
 
-    ``facts`` say what interfaces their node has; ``read_text`` gives the text of a file again, "" if it cannot: with
-    it findings name the line of a CIDR instead of that of its set. Raises UnsupportedRuleError as compiling does.
+    ``facts`` name the interfaces of their node. ``read_text`` reads a file's text again ("" if it cannot), so that
+    findings name the line of a CIDR instead of that of its set. Raises UnsupportedRuleError as compiling does.
     """
     nodes = [node] if node is not None else sorted({item.node for item in resources.host_endpoints})
     members = Members.of(resources, read_text)
@@ -80,7 +80,7 @@ _OF_NOTE = {
 
 
 def noted(resources: Resources) -> Iterator[Finding]:
-    """What the loader passed and named."""
+    """The loader's notes about accepted input without effect."""
     for note in resources.notes:
         rule, level = _OF_NOTE.get(note.kind, (RuleId.PASSED, Level.NOTE))
         where = f"{note.field}: " if note.field else ""
@@ -88,11 +88,12 @@ def noted(resources: Resources) -> Iterator[Finding]:
 
 
 def not_applied(resources: Resources, nodes: Sequence[str]) -> Iterator[Finding]:
-    """felix-configuration-not-applied: of no node, or of one whose labels are not known."""
+    """felix-configuration-not-applied: it selects no node, or nodes whose labels are unknown."""
     for item in resources.felix_configurations:
         if item.name != "default" and not item.name.startswith("node.") and not item.node_selector:
             message = (
-                f"FelixConfiguration {item.name} is of no node: neither default nor node.NODE, and no nodeSelector"
+                f"FelixConfiguration {item.name} applies to no node: its name is neither default nor node.NODE, "
+                "and it has no nodeSelector"
             )
             yield Finding(RuleId.FELIX, Level.WARNING, item.position, message)
     for node in nodes:
@@ -105,7 +106,7 @@ def not_applied(resources: Resources, nodes: Sequence[str]) -> Iterator[Finding]
 
 
 def tiers_missing(resources: Resources) -> Iterator[Finding]:
-    """tier-missing; Calico's own tiers are there without being written."""
+    """tier-missing; Calico creates its own tiers, so they may be absent."""
     known = {*BUILT_IN_TIERS, *(item.name for item in resources.tiers)}
     for policy in resources.policies:
         if policy.tier not in known:

@@ -35,7 +35,7 @@ class Use:
 
 
 def uses_of(resources: Resources, members: Members) -> list[Use]:
-    """Every selector of every rule."""
+    """Every selector in every rule, with what it selects."""
     selected: dict[str, tuple[Member, ...]] = {}
     found: list[Use] = []
     for policy in resources.policies:
@@ -49,13 +49,13 @@ def uses_of(resources: Resources, members: Members) -> list[Use]:
 
 
 def unused_sets(resources: Resources, members: Members, uses: Sequence[Use]) -> Iterator[Finding]:
-    """unused-set; no findings without any policy."""
+    """unused-set; nothing is reported if there is no policy at all."""
     if not resources.policies:
         return
     used = {member.name for use in uses for member in use.members}
     others = [kind for kind in OTHER_USERS if kind in resources.skipped]
     level = Level.NOTE if others else Level.WARNING
-    but = f"; {' and '.join(others)} resources are not looked at" if others else ""
+    but = f"; {' and '.join(others)} resources are not examined" if others else ""
     for member in members.sets:
         if member.name not in used:
             labels = ", ".join(f"{key}={value}" for key, value in sorted(member.labels.items())) or "no labels"
@@ -64,7 +64,7 @@ def unused_sets(resources: Resources, members: Members, uses: Sequence[Use]) -> 
 
 
 def policies_for_nobody(resources: Resources) -> Iterator[Finding]:
-    """selector-matches-nothing of policies that only HostEndpoints can have: others may be for workloads."""
+    """selector-matches-nothing for policies that apply only to HostEndpoints: others may be for workloads."""
     profiles = {item.name: item for item in resources.profiles}
     endpoints = [endpoint_labels(item, profiles) for item in resources.host_endpoints]
     for policy in resources.policies:
@@ -82,7 +82,7 @@ def policies_for_nobody(resources: Resources) -> Iterator[Finding]:
 
 
 def rules_for_nobody(resources: Resources, uses: Sequence[Use]) -> Iterator[Finding]:
-    """selector-matches-nothing and empty-set of untracked rules; those of tracked policies may mean workloads."""
+    """selector-matches-nothing and empty-set for untracked rules; those of tracked policies may select workloads."""
     empty: dict[str, tuple[Member, list[str]]] = {}
     given = len(resources.global_network_sets) + len(resources.network_sets)
     for use in uses:
@@ -109,26 +109,30 @@ def rules_for_nobody(resources: Resources, uses: Sequence[Use]) -> Iterator[Find
 
 @dataclass(frozen=True)
 class Covered:
-    """CIDRs of one member that lie in others: how many, and the first few with what covers them, and whose that is."""
+    """CIDRs of one member that lie in others: their number, and the first few, each with the CIDR that covers it and
+    its member.
+    """
 
     count: int
     examples: tuple[tuple[IPNetwork, IPNetwork, str], ...]
 
 
 def overlapping(members: Members, uses: Sequence[Use]) -> Iterator[Finding]:
-    """overlapping-cidrs: one finding a set for what it covers itself, one for what sets beside it in a rule cover."""
+    """overlapping-cidrs: for each set one finding on overlaps within it, one on overlaps with other sets of the same
+    rule.
+    """
     for member in members.sets:
         own = _covered([member]).get(member.name)
         if own:
-            yield _finding(member, own, members, f"of its {len(member.nets):,} CIDRs lie in others of its own")
+            yield _finding(member, own, members, f"of its {len(member.nets):,} CIDRs lie in other CIDRs of the set")
     groups = {tuple(item.name for item in use.members if item.is_set): use for use in uses}
     told: set[str] = set()
     for names, use in groups.items():
-        beside = [members.by_name[name] for name in names]
-        for name, covered in _covered(beside).items() if len(beside) > 1 else ():
+        together = [members.by_name[name] for name in names]
+        for name, covered in _covered(together).items() if len(together) > 1 else ():
             if name not in told:
                 told.add(name)
-                text = f"of its CIDRs lie in those of sets that {use.entry} uses beside it"
+                text = f"of its CIDRs lie in CIDRs of other sets in {use.entry}"
                 yield _finding(members.by_name[name], covered, members, text)
 
 
@@ -144,38 +148,41 @@ def _finding(member: Member, covered: Covered, members: Members, text: str) -> F
     return Finding(RuleId.OVERLAPPING, Level.NOTE, members.place(member, net), message, (related,))
 
 
-def _covered(beside: Sequence[Member]) -> dict[str, Covered]:
-    """Of each member the CIDRs that a CIDR of another covers; of a single member, those that its own cover."""
+def _covered(together: Sequence[Member]) -> dict[str, Covered]:
+    """For each member its CIDRs that a CIDR of another member covers; for a single member, those that its own CIDRs
+    cover.
+    """
     found: dict[str, Covered] = {}
     for version in (4, 6):
-        for name, part in _covered_of(beside, version).items():
+        for name, part in _covered_of(together, version).items():
             before = found.get(name, Covered(0, ()))
             examples = (*before.examples, *part.examples)[:EXAMPLES]
             found[name] = Covered(before.count + part.count, examples)
     return found
 
 
-def _covered_of(beside: Sequence[Member], version: int) -> dict[str, Covered]:
-    """CIDRs nest or are disjoint: in order of (network, length), one is covered if it begins before all earlier ended.
+def _covered_of(together: Sequence[Member], version: int) -> dict[str, Covered]:
+    """CIDRs nest or are disjoint: in order of (network, length), one is covered if it begins before an earlier one
+    ends.
 
-    What covers it is the outermost, the last that began after all before it had ended. Between sets only that one is
-    compared: what lies deeper in the same set is the set's own matter.
+    The CIDR that covers it is the outermost: the last one that began after all before it had ended. Between sets only
+    that one is compared: nesting within one set is reported for that set.
     """
-    pairs = [bounds(item.nets, version) for item in beside]
-    owners = np.repeat(np.arange(len(beside)), [len(first) for first, _ in pairs])
+    pairs = [bounds(item.nets, version) for item in together]
+    owners = np.repeat(np.arange(len(together)), [len(first) for first, _ in pairs])
     first = np.concatenate([first for first, _ in pairs])
     last = np.concatenate([last for _, last in pairs])
     if len(first) < 2:
         return {}
-    if len(beside) > 1:
-        # What covers comes before what it covers; of equal CIDRs, that of the set named first.
+    if len(together) > 1:
+        # A CIDR sorts before those it covers; of equal CIDRs, that of the set named first comes first.
         order = np.argsort(_downwards(last, version), kind="stable")
         order = order[np.argsort(first[order], kind="stable")]
         first, last, owners = first[order], last[order], owners[order]
     ends = np.maximum.accumulate(last)
     begins = np.concatenate([[True], first[1:] > ends[:-1]]).astype(np.bool_)
     outermost = np.maximum.accumulate(np.where(begins, np.arange(len(first)), 0))
-    covered = ~begins if len(beside) == 1 else ~begins & (owners != owners[outermost])
+    covered = ~begins if len(together) == 1 else ~begins & (owners != owners[outermost])
     found: dict[str, Covered] = {}
     for index in np.unique(owners[covered]).tolist():
         at = np.flatnonzero(covered & (owners == index))
@@ -183,11 +190,11 @@ def _covered_of(beside: Sequence[Member], version: int) -> dict[str, Covered]:
             (
                 _net(version, first[i], last[i]),
                 _net(version, first[outermost[i]], last[outermost[i]]),
-                beside[int(owners[outermost[i]])].name,
+                together[int(owners[outermost[i]])].name,
             )
             for i in at[:EXAMPLES].tolist()
         )
-        found[beside[index].name] = Covered(len(at), examples)
+        found[together[index].name] = Covered(len(at), examples)
     return found
 
 

@@ -1,8 +1,7 @@
-"""shadowed-entry: which earlier entries decide every packet of an entry. Pure; reports only what is proved.
+"""shadowed-entry: the earlier entries that decide every packet of an entry. Pure; reports only what is proved.
 
-An entry is never asked about a packet that an earlier Allow or Deny decided, or that an earlier Pass of its own tier
-took past it. An Allow or Deny of another tier counts only if no Pass before it, in its own tier, can take the packet
-past it.
+An entry is not evaluated for a packet that an earlier Allow or Deny decided, or that an earlier Pass of its own tier
+matched. An Allow or Deny of another tier counts only if no Pass before it, in that tier, can match the packet.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ Boxes = Sequence[Box]
 
 @dataclass(frozen=True)
 class Boxed:
-    """An entry of a table, and its boxes that hold anything; ``asks`` is equal for entries that match the same, and
-    ``key`` is its hash.
+    """An entry of a table, and its boxes that are not empty. ``match`` is equal for entries that match the same
+    packets, and ``key`` is its hash.
     """
 
     entry: Entry
-    asks: Entry
+    match: Entry
     key: int
     boxes: tuple[Box, ...]
 
@@ -34,14 +33,14 @@ def boxed(entries: Sequence[Entry], space: Space) -> list[Boxed]:
     return [_boxed(entry, _match_of(entry), space) for entry in entries]
 
 
-def _boxed(entry: Entry, asks: Entry, space: Space) -> Boxed:
-    return Boxed(entry, asks, hash(asks), tuple(box for box in space.boxes(entry) if box))
+def _boxed(entry: Entry, match: Entry, space: Space) -> Boxed:
+    return Boxed(entry, match, hash(match), tuple(box for box in space.boxes(entry) if box))
 
 
 def decided_by(item: Boxed, earlier: Sequence[Boxed]) -> tuple[Entry, ...]:
-    """The earlier entries, in order, that between them decide every packet of the entry; () when that is not shown."""
+    """The earlier entries, in order, that together decide every packet of the entry; () if that is not proved."""
     deciding = list(_deciding(item, earlier))
-    same = next((other for other in deciding if item.key == other.key and item.asks == other.asks), None)
+    same = next((other for other in deciding if item.key == other.key and item.match == other.match), None)
     if same is not None:
         return (same.entry,)
     found: dict[str, Entry] = {}
@@ -54,13 +53,13 @@ def decided_by(item: Boxed, earlier: Sequence[Boxed]) -> tuple[Entry, ...]:
 
 
 def takes(box: Box, item: Boxed, earlier: Sequence[Boxed]) -> bool:
-    """Whether earlier entries are shown to decide all of a part of an entry."""
+    """Whether earlier entries are proved to decide every packet of one box of an entry."""
     return bool(_covering(box, list(_deciding(replace(item, boxes=(box,)), earlier))))
 
 
 def _deciding(item: Boxed, earlier: Sequence[Boxed]) -> Iterator[Boxed]:
-    """Those earlier entries that, where they match, keep the packet from the entry."""
-    passing: set[str] = set()  # tiers other than its own in which a Pass may take some of its packets
+    """The earlier entries whose match keeps a packet from reaching the entry."""
+    passing: set[str] = set()  # other tiers in which a Pass may match some of its packets
     for other in earlier:
         own_tier = other.entry.tier == item.entry.tier
         if other.entry.action is Action.PASS and not own_tier:
@@ -71,7 +70,7 @@ def _deciding(item: Boxed, earlier: Sequence[Boxed]) -> Iterator[Boxed]:
 
 
 def _covering(box: Box, earlier: Sequence[Boxed]) -> list[Entry]:
-    """One entry that covers the box, else several that do together, each for a part of its sources; else none."""
+    """One entry that covers the box, else several that together do, each for a part of its sources; else []."""
     candidates = [(other.entry, mine) for other in earlier for mine in other.boxes if mine.holds_but_for_source(box)]
     for entry, mine in candidates:
         if box.source <= mine.source:

@@ -1,4 +1,4 @@
-"""The tables lint looks at: those of every interface that a HostEndpoint governs, equal ones once. Pure."""
+"""The tables that lint examines: those of every interface that a HostEndpoint governs, without duplicates. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 
 @dataclass(frozen=True)
 class Governed:
-    """A table with those interfaces that have the very same one; ``table`` is that of the first."""
+    """A table and all interfaces with an equal one; ``table`` is that of the first."""
 
     table: RuleTable
     space: Space
@@ -50,9 +50,10 @@ def governed_tables(resources: Resources, nodes: Iterable[str], facts: HostFacts
 
 
 def _interfaces(resources: Resources, node: str, facts: HostFacts | None) -> Iterator[InterfaceFacts]:
-    """The interfaces of the facts where there are some, else one for each name or address HostEndpoints give.
+    """The interfaces of the facts if there are any, else one for each name or address in HostEndpoints.
 
-    One address alone finds every endpoint that its addresses can make govern some interface: the smallest name wins.
+    One address per interface is enough to find every endpoint that can govern one by its addresses: the smallest name
+    wins.
     """
     if facts is not None and facts.node == node:
         yield from facts.interfaces
@@ -60,5 +61,5 @@ def _interfaces(resources: Resources, node: str, facts: HostFacts | None) -> Ite
     mine = [item for item in resources.host_endpoints if item.node == node]
     yield from map(InterfaceFacts, dict.fromkeys(item.interface_name for item in mine if item.interface_name))
     for address in dict.fromkeys(one for item in mine if not item.interface_name for one in item.expected_ips):
-        # An interface known only by its address has no name here; a space is in no real one.
+        # An interface known only by its address gets a name with a space, which no real interface has.
         yield InterfaceFacts(f"that of {address}", addresses=(address,))

@@ -16,7 +16,7 @@ WORD = {Side.SOURCE: "source", Side.DESTINATION: "destination"}
 
 
 def why_unreachable(entry: Entry, space: Space) -> str:
-    """The contradiction, "" when some packet may match. Sets that are empty are :func:`empty_sets`."""
+    """The contradiction, "" if some packet may match. For empty sets see :func:`empty_sets`."""
     boxes = list(space.boxes(entry))
     if not boxes:
         families = "its nets, its protocol and its ipVersion are of different families"
@@ -29,13 +29,13 @@ def why_unreachable(entry: Entry, space: Space) -> str:
 
 
 def empty_sets(entry: Entry, space: Space) -> list[str]:
-    """The sets without an address because of which an entry matches nothing."""
+    """The empty sets that keep an entry from matching."""
     wanted = [item.id for item in entry.conditions if isinstance(item, InSet) and not item.negated]
     return [name for name in wanted if not len(space.table.sets[name].nets)]
 
 
 def _of_no_family(entry: Entry) -> Iterator[str]:
-    """What leaves an entry no family, besides the families of its parts."""
+    """Why an entry has no family, apart from the families of its conditions."""
     for item in entry.conditions:
         if isinstance(item, Protocol) and item.negated and Protocol(item.number) in entry.conditions:
             yield "protocol and notProtocol are the same"
@@ -61,7 +61,7 @@ def _contradictions(entry: Entry, space: Space, boxes: list[Box]) -> Iterator[st
 
 @dataclass
 class _Lists:
-    """The lists of addresses of one side."""
+    """The address conditions of one side."""
 
     nets: tuple[IPNetwork, ...] = ()
     not_nets: tuple[IPNetwork, ...] = ()
@@ -84,7 +84,7 @@ class _Lists:
 
 
 def _excluded(entry: Entry, name: str, side: _Lists, space: Space) -> Iterator[str]:
-    """Why no address can be on one side."""
+    """Why no address can match one side."""
     if side.ip_set is not None and not any(space.set(side.ip_set, version) for version in entry.families):
         yield f"the set of {name}.selector holds no IPv{entry.families[0]} address, all that the entry is for"
     if side.nets and all(Ranges.of(side.nets, it) <= Ranges.of(side.not_nets, it) for it in entry.families):

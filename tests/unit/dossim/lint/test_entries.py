@@ -174,7 +174,7 @@ def test_an_entry_that_contradicts_itself(match: str, why: str) -> None:
 def test_an_allow_for_failsafes_alone_is_never_asked() -> None:
     found = findings(ENDPOINT, policy("action: Allow, protocol: TCP, destination: {ports: [22]}"))
     assert messages(found, RuleId.UNREACHABLE) == [
-        "gnp/p ingress[0] can match no packet: failsafes take all it names (tcp/22)"
+        "gnp/p ingress[0] can match no packet: failsafes let in all that it matches (tcp/22)"
     ]
 
 
@@ -183,7 +183,7 @@ def test_a_pass_with_nothing_behind_it() -> None:
     last = policy("action: Pass, protocol: TCP", "action: Deny, protocol: UDP")
     assert not of_rule(findings(ENDPOINT, behind), RuleId.PASS)
     assert messages(findings(ENDPOINT, last), RuleId.PASS) == [
-        "gnp/p ingress[0] passes over nothing: no later untracked entry of tier 'default' can match its packets"
+        "gnp/p ingress[0] skips nothing: no later untracked entry of tier 'default' can match its packets"
     ]
 
 

@@ -94,7 +94,7 @@ def test_a_feed_enforces_nothing() -> None:
 
 
 def test_a_felix_configuration_of_no_node() -> None:
-    assert "is of no node" in messages(findings(ENDPOINT, felix("edge", "xdpEnabled: false")), RuleId.FELIX)[0]
+    assert "applies to no node" in messages(findings(ENDPOINT, felix("edge", "xdpEnabled: false")), RuleId.FELIX)[0]
     group = felix("edge", "nodeSelector: role == 'edge'")
     assert "not applied to node jasper: no Node resource" in messages(findings(ENDPOINT, group), RuleId.FELIX)[0]
     node = f"{HEAD}Node\nmetadata: {{name: jasper, labels: {{role: core}}}}\n"

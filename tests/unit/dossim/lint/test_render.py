@@ -82,7 +82,7 @@ def test_results(sarif: dict[str, Any]) -> None:
     shadowed = next(result for result in run["results"] if result["ruleId"] == "shadowed-entry")
     (related,) = shadowed["relatedLocations"]
     assert related["id"] == 1
-    assert related["message"]["text"] == "Allow of gnp/p ingress[0], which comes first"
+    assert related["message"]["text"] == "Allow of gnp/p ingress[0], evaluated earlier"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_set_may_be_there_for_policies_that_are_not_looked_at() -> None:
         findings(net_set("grey", "grey", "192.0.2.0/24"), other, policy("action: Deny")), RuleId.UNUSED_SET
     )
     assert finding.level is Level.NOTE
-    assert finding.message.endswith("; NetworkPolicy resources are not looked at")
+    assert finding.message.endswith("; NetworkPolicy resources are not examined")
 
 
 def test_sets_alone_are_not_called_unused() -> None:
@@ -96,7 +96,7 @@ def test_cidrs_that_others_of_the_set_cover() -> None:
     nets = ("203.0.113.7", "8.8.8.8", "203.0.113.0/24", "2001:db8:1::/48", "2001:db8::/32", "203.0.113.128/25")
     (finding,) = of_rule(findings(ENDPOINT, net_set("deny", "deny", *nets), DENY_LIST), RuleId.OVERLAPPING)
     assert finding.message == (
-        "gns/deny: 3 of its 6 CIDRs lie in others of its own: 203.0.113.7/32 in 203.0.113.0/24, "
+        "gns/deny: 3 of its 6 CIDRs lie in other CIDRs of the set: 203.0.113.7/32 in 203.0.113.0/24, "
         "203.0.113.128/25 in 203.0.113.0/24, 2001:db8:1::/48 in 2001:db8::/32"
     )
     assert (finding.position.line, finding.position.column) == (12, 7), "where the first of them is written"
@@ -111,7 +111,7 @@ def test_cidrs_that_a_set_beside_it_covers(label: str, is_beside: bool) -> None:
     found = of_rule(findings(ENDPOINT, *texts, DENY_LIST), RuleId.OVERLAPPING)
     assert len(found) == is_beside
     for finding in found:
-        assert "gns/b: 2 of its CIDRs lie in those of sets that gnp/p ingress[0] uses beside it" in finding.message
+        assert "gns/b: 2 of its CIDRs lie in CIDRs of other sets in gnp/p ingress[0]" in finding.message
         assert "8.8.8.8/32 in 8.8.8.8/32 of gns/a, 203.0.113.9/32 in 203.0.113.0/24 of gns/a" in finding.message
 
 
@@ -130,5 +130,5 @@ def test_a_million_cidrs() -> None:
     found = lint(Resources(global_network_sets=(listed,), policies=(user,)))
     (message,) = messages(found, RuleId.OVERLAPPING)
     assert message.startswith(
-        "gns/big: 65,536 of its 1,000,001 CIDRs lie in others of its own: 7.0.0.0/24 in 7.0.0.0/8"
+        "gns/big: 65,536 of its 1,000,001 CIDRs lie in other CIDRs of the set: 7.0.0.0/24 in 7.0.0.0/8"
     )

@@ -59,16 +59,16 @@ def test_nets_that_failsafes_trust() -> None:
     )
     found = findings(ENDPOINT, felix, net_set("deny", "deny", "10.1.2.0/24"), DENY_LIST)
     assert messages(found, RuleId.OWN_ADDRESS) == [
-        "gnp/p ingress[0] denies sources in 10.1.0.0/16, which failsafes trust with their ports alone"
+        "gnp/p ingress[0] denies sources in 10.1.0.0/16, a net that failsafes allow only on their own ports"
     ]
 
 
 # --- failsafes --------------------------------------------------------------------------------------------------------
 
 FAILSAFES = [
-    ("protocol: TCP, destination: {ports: [22]}", Level.ERROR, "failsafes let in all it names (tcp/22)"),
+    ("protocol: TCP, destination: {ports: [22]}", Level.ERROR, "failsafes let in all that it matches (tcp/22)"),
     ("protocol: TCP, destination: {ports: [22, 80]}", Level.WARNING, "failsafes let in tcp/22"),
-    ("protocol: UDP, source: {ports: [53]}", Level.ERROR, "take the port out of failsafeOutboundHostPorts"),
+    ("protocol: UDP, source: {ports: [53]}", Level.ERROR, "remove the port from failsafeOutboundHostPorts"),
     ("protocol: UDP, source: {ports: ['50:60']}", Level.WARNING, "failsafes let in udp/53"),
     ("protocol: UDP, destination: {ports: [22]}", None, ""),
     ("protocol: TCP, source: {ports: [22]}", None, ""),
