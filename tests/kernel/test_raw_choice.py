@@ -110,7 +110,7 @@ def test_where_legacy_tables_are_absent_it_is_nftables(
     netns_pair: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = Probe(Answer.NO, "no ip_tables in this kernel")
-    monkeypatch.setattr("enforcer.backends.iptables.backend.probe", lambda *, ipv6=True: absent)
+    monkeypatch.setattr("enforcer.backends.iptables.backend.probe", lambda **_: absent)
     (item,) = apply(netns_pair, pin_root).plan.interfaces
     assert item.raw_backend is Backend.NFTABLES
     assert item.raw_reason == "this host has no legacy tables: no ip_tables in this kernel"

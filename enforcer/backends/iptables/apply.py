@@ -15,11 +15,10 @@ from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.blob import SetIndex, encode
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, Chain, Jump, OpaqueRule, Rule, TableId, TableName
-from enforcer.backends.iptables.table import KernelTable, LegacyTables, TableChangedError, Tables
+from enforcer.backends.iptables.table import LEGACY, KernelTable, TableChangedError, Tables
 from enforcer.backends.netfilter.names import is_our_chain
 
 _ATTEMPTS = 5
-LEGACY = LegacyTables()
 
 # What a table's chains are to become, given what they are.
 DesiredChains = Callable[[TableId, tuple[Chain, ...]], tuple[Chain, ...]]

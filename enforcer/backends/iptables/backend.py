@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
 from enforcer.backends.iptables import status
 from enforcer.backends.iptables.accept import accept_chain_names
 from enforcer.backends.iptables.apply import apply_chains
-from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.ipset import Connect, ipsets
 from enforcer.backends.iptables.others import others_rules
 from enforcer.backends.iptables.probe import probe
 from enforcer.backends.iptables.read import allowing, read_counters, set_names, without_interfaces
@@ -23,7 +24,7 @@ from enforcer.backends.iptables.render import IptablesSettings, Rendering, rende
 from enforcer.backends.iptables.rules import FAMILIES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
 from enforcer.backends.iptables.settings import settings_of
-from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.iptables.table import LEGACY, Tables
 from enforcer.backends.iptables.watch import IptablesWatch
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
@@ -36,9 +37,14 @@ from enforcer.planning.plan import Plan
 
 @dataclass(frozen=True)
 class IptablesBackend:
-    """Enforces plans in raw. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
+    """Enforces plans in raw. See :class:`~enforcer.backends.base.RawDriver` for what each method promises.
+
+    ``tables`` and ``connect`` are the kernel's tables and ipsets, or a fake of them; :meth:`watch` has the kernel's.
+    """
 
     settings: IptablesSettings = field(default_factory=IptablesSettings)
+    tables: Tables = LEGACY
+    connect: Connect = ipsets
     _rendered: Rendered[Rendering] = field(default_factory=Rendered, init=False, repr=False, compare=False)
 
     name = Backend.IPTABLES
@@ -51,7 +57,7 @@ class IptablesBackend:
 
     def probe(self) -> Probe:
         """Opens the raw tables, which makes them, empty, where there were none."""
-        return probe(ipv6=self.settings.ipv6)
+        return probe(ipv6=self.settings.ipv6, tables=self.tables, connect=self.connect)
 
     def serves(self, plan: Plan) -> bool:
         return any(item.raw_backend is self.name for item in plan.interfaces)
@@ -61,11 +67,11 @@ class IptablesBackend:
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
-        if not self.serves(plan) and not is_there(status.is_installed):
+        if not self.serves(plan) and not self._is_installed():
             return ApplyResult()
         rendering = self._render(plan)
-        with ipsets() as conn:
-            return ApplyResult(tuple(reconcile(rendering, self.settings, conn, dry_run=dry_run)))
+        with self.connect() as conn:
+            return ApplyResult(tuple(reconcile(rendering, self.settings, conn, tables=self.tables, dry_run=dry_run)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
         """What an Allow cannot reach: the accept mark counts in legacy tables alone."""
@@ -78,38 +84,41 @@ class IptablesBackend:
 
     def counters(self) -> tuple[EntryCount, ...]:
         """Packets and bytes each entry matched in raw, both families together."""
-        if not is_there(status.is_installed):
+        if not self._is_installed():
             return ()
-        with ipsets() as conn:
+        with self.connect() as conn:
             sets = SetSync(conn).index()
         merged: list[EntryCount] = []
-        for raw in filter(exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
-            with kernel_table(raw) as table:
+        for raw in filter(self.tables.exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
+            with self.tables.open(raw) as table:
                 merge(merged, read_counters(table, sets))
         return tuple(merged)
 
     def interfaces(self) -> dict[str, Stage]:
-        return status.interfaces() if is_there(status.is_installed) else {}
+        return status.interfaces(self.tables) if self._is_installed() else {}
 
     def status(self) -> dict[str, Holding]:
-        return status.holdings() if is_there(status.is_installed) else {}
+        return status.holdings(self.tables, self.connect) if self._is_installed() else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes what is ours of these interfaces, or all of it. Hooks that are still needed stay where they are."""
-        if not is_there(status.is_installed):
+        if not self._is_installed():
             return ()
-        with ipsets() as conn:
+        with self.connect() as conn:
             sync = SetSync(conn)
             remainder = _Remainder(None if interfaces is None else frozenset(interfaces))
-            sync.changes += apply_chains(remainder, sync.index(), insert_mode=None)
+            sync.changes += apply_chains(remainder, sync.index(), insert_mode=None, tables=self.tables)
             sync.finish(keep=set().union(*(set_names(chains) for chains in remainder.raw.values())))
         return tuple(sync.changes)
 
     def others_rules(self) -> OthersRules:
-        return others_rules()
+        return others_rules(self.tables)
 
     def watch(self) -> IptablesWatch:
         return IptablesWatch()
+
+    def _is_installed(self) -> bool:
+        return is_there(partial(status.is_installed, self.tables, self.connect))
 
     def _render(self, plan: Plan) -> Rendering:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -163,6 +163,9 @@ class IpSetsConn(Protocol):
 
     def members(self, name: str, version: int) -> Members | None:
         """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
+
+
+Connect = Callable[[], AbstractContextManager[IpSetsConn]]
 
 
 class IpSets:

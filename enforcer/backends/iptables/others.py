@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from enforcer.backends.base import OthersRules
 from enforcer.backends.iptables.rules import TABLES, TableName
-from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.iptables.table import Tables
 from enforcer.backends.netfilter.kubernetes import KUBELET_CHAINS
 from enforcer.backends.netfilter.names import is_our_chain
 from enforcer.model.errors import UnsupportedKernelError
 
 
-def others_rules() -> OthersRules:
+def others_rules(tables: Tables) -> OthersRules:
     """A base chain whose policy is to drop counts as a rule. Tables that are not there have none, and are not made."""
     count, kubernetes = 0, False
-    for table in filter(exists, TABLES):
+    for table in filter(tables.exists, TABLES):
         try:
-            with kernel_table(table) as snapshot:
+            with tables.open(table) as snapshot:
                 for chain in snapshot.chain_names():
                     count += snapshot.drops_by_policy(chain)
                     if not is_our_chain(chain):

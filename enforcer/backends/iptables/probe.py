@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.ipset import Connect, ipsets
 from enforcer.backends.iptables.rules import TableId, TableName
-from enforcer.backends.iptables.table import kernel_table
+from enforcer.backends.iptables.table import LEGACY, Tables
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 from enforcer.model.facts import Probe
 from enforcer.model.vocabulary import Answer
 
 
-def probe(*, ipv6: bool = True) -> Probe:
+def probe(*, ipv6: bool = True, tables: Tables = LEGACY, connect: Connect = ipsets) -> Probe:
     """Whether the raw tables and ipsets can be used here. Opening a raw table makes it, empty, where there was none.
 
     NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
     """
-    parts = (lambda: _open_raw(4), *((lambda: _open_raw(6),) if ipv6 else ()), _list_sets)
+    parts = (
+        lambda: _open_raw(tables, 4),
+        *((lambda: _open_raw(tables, 6),) if ipv6 else ()),
+        lambda: _list_sets(connect),
+    )
     answers = [_try(part) for part in parts]
     for answer in (Answer.NO, Answer.UNKNOWN):
         reasons = [item.reason for item in answers if item.answer is answer]
@@ -38,11 +42,11 @@ def _try(part: Callable[[], None]) -> Probe:
     return Probe(Answer.YES)
 
 
-def _open_raw(version: int) -> None:
-    with kernel_table(TableId(version, TableName.RAW)):
+def _open_raw(tables: Tables, version: int) -> None:
+    with tables.open(TableId(version, TableName.RAW)):
         pass
 
 
-def _list_sets() -> None:
-    with ipsets() as sets:
+def _list_sets(connect: Connect) -> None:
+    with connect() as sets:
         sets.headers()

@@ -6,11 +6,11 @@ dropped at every moment in between (``sets``, ``apply``).
 
 from __future__ import annotations
 
-from enforcer.backends.iptables.apply import LEGACY, apply_chains
+from enforcer.backends.iptables.apply import apply_chains
 from enforcer.backends.iptables.ipset import IpSetsConn
 from enforcer.backends.iptables.render import IptablesSettings, Rendering
 from enforcer.backends.iptables.sets import SetSync
-from enforcer.backends.iptables.table import Tables
+from enforcer.backends.iptables.table import LEGACY, Tables
 
 
 def reconcile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from enforcer.backends.base import Fill, Holding
-from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.ipset import Connect, ipsets
 from enforcer.backends.iptables.read import (
     entries_of,
     read_chains,
@@ -15,42 +15,44 @@ from enforcer.backends.iptables.read import (
 )
 from enforcer.backends.iptables.rules import FAMILIES, TABLES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
-from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.iptables.table import LEGACY, Tables
 from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.model.vocabulary import Stage
 
 
-def is_installed() -> bool:
+def is_installed(tables: Tables, connect: Connect) -> bool:
     """Whether the enforcer has any state there. The check creates no table."""
-    return any(map(_has_our_chain, filter(exists, TABLES))) or _has_our_set()
+    return any(_has_our_chain(tables, table) for table in TABLES if tables.exists(table)) or _has_our_set(connect)
 
 
-def installed_chains(version: int, name: TableName = TableName.RAW) -> tuple[Chain, ...]:
+def installed_chains(
+    version: int, name: TableName = TableName.RAW, tables: Tables = LEGACY, connect: Connect = ipsets
+) -> tuple[Chain, ...]:
     """Our chains of a table in the kernel; creates no table."""
     table = TableId(version, name)
-    if not exists(table):
+    if not tables.exists(table):
         return ()
-    with ipsets() as conn:
+    with connect() as conn:
         sets = SetSync(conn).index()
-    with kernel_table(table) as snapshot:
+    with tables.open(table) as snapshot:
         return read_chains(snapshot, sets)
 
 
-def interfaces() -> dict[str, Stage]:
+def interfaces(tables: Tables) -> dict[str, Stage]:
     """The interfaces enforced in raw."""
     found: dict[str, Stage] = {}
-    for raw in filter(exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
-        with kernel_table(raw) as table:
+    for raw in filter(tables.exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
+        with tables.open(raw) as table:
             found |= dict.fromkeys(read_interfaces(table), Stage.RAW)
     return found
 
 
-def holdings() -> dict[str, Holding]:
+def holdings(tables: Tables, connect: Connect) -> dict[str, Holding]:
     """For each interface the entries of its chains, and the ipsets they refer to. A shared set is read once."""
-    chains = [installed_chains(version) for version in FAMILIES]
+    chains = [installed_chains(version, tables=tables, connect=connect) for version in FAMILIES]
     entries = [entries_of(found) for found in chains]
     names = {name for found in entries for name in found}
-    fills = _fills(set().union(*map(set_names, chains)))
+    fills = _fills(connect, set().union(*map(set_names, chains)))
     return {
         name: Holding(
             Stage.RAW,
@@ -61,9 +63,9 @@ def holdings() -> dict[str, Holding]:
     }
 
 
-def _fills(wanted: set[str]) -> Mapping[str, Fill]:
+def _fills(connect: Connect, wanted: set[str]) -> Mapping[str, Fill]:
     fills: dict[str, Fill] = {}
-    with ipsets() as sets:
+    with connect() as sets:
         for name, header in sets.headers().items():
             if name in wanted:
                 members = sets.members(name, header.version)
@@ -77,11 +79,11 @@ def _sets_of(interface: str, interfaces: set[str], chains: tuple[Chain, ...]) ->
     return sorted(set_names(without_interfaces(chains, frozenset(interfaces - {interface}))))
 
 
-def _has_our_chain(table: TableId) -> bool:
-    with kernel_table(table) as snapshot:
+def _has_our_chain(tables: Tables, table: TableId) -> bool:
+    with tables.open(table) as snapshot:
         return any(map(is_our_chain, snapshot.chain_names()))
 
 
-def _has_our_set() -> bool:
-    with ipsets() as conn:
+def _has_our_set(connect: Connect) -> bool:
+    with connect() as conn:
         return any(map(is_our_set, conn.headers()))

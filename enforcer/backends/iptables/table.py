@@ -196,6 +196,9 @@ class LegacyTables:
         return kernel_table(table)
 
 
+LEGACY = LegacyTables()
+
+
 def _open_error(table: TableId, error: IptcError) -> HostError:
     if error.errno in (errno.EPERM, errno.EACCES):
         return PrivilegeError(

@@ -1,7 +1,7 @@
 """Legacy tables and ipsets in memory: libiptc's snapshots, the kernel's error numbers, which rule refers to which set.
 
-A fake of :class:`enforcer.kernel.libiptc.Snapshot` and of :class:`enforcer.backends.iptables.ipset.IpSets` that passes
-the same contract tests (``tests/contract``).
+A fake of :class:`enforcer.backends.iptables.table.LegacyTables` and of
+:class:`enforcer.backends.iptables.ipset.IpSets` that passes the same contract tests (``tests/contract``).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _VERDICTS = ("ACCEPT", "DROP", "QUEUE", "RETURN")
 _EXTENSION_TARGETS = ("MARK", "CT", "LOG")
 _HEADER_BYTES, _TARGET_OFFSET = {4: 112, 6: 168}, {4: 88, 6: 140}  # struct ipt_entry, struct ip6t_entry
 _EXTENSION = struct.Struct("=H29sB")  # struct xt_entry_match
+_XT_COUNTERS = struct.Struct("=QQ")  # the end of struct ipt_entry
 _SET_MATCH = b"set"
 
 
@@ -92,6 +93,18 @@ class FakeXtables:
         names = BUILTIN[table.name]
         return self.tables.setdefault(table, FakeTable(dict.fromkeys(names, ()), dict.fromkeys(names, "ACCEPT")))
 
+    def count(self, table: TableId, packets: int, size: int) -> None:
+        """Each rule of a table matches that many packets and bytes more."""
+        at, found = _HEADER_BYTES[table.version] - _XT_COUNTERS.size, self.tables[table]
+        for chain, rules in found.chains.items():
+            counted = []
+            for blob, target in rules:
+                now = _XT_COUNTERS.unpack_from(blob, at)
+                more = _XT_COUNTERS.pack(now[0] + packets, now[1] + size)
+                counted.append((blob[:at] + more + blob[at + len(more) :], target))
+            found = replace(found, chains={**found.chains, chain: tuple(counted)})
+        self.tables[table] = found
+
     def referred(self) -> set[int]:
         """The numbers of the sets that rules match."""
         return {
@@ -103,6 +116,11 @@ class FakeXtables:
         }
 
     # --- ipsets -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def connect(self) -> Iterator[FakeXtables]:
+        """In place of :func:`enforcer.backends.iptables.ipset.ipsets`."""
+        yield self
 
     def headers(self) -> dict[str, SetHeader]:
         with self.calls.noted("list the ipsets"):
