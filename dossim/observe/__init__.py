@@ -1,7 +1,7 @@
-"""What really happened: kernel events of every numbered packet, and what they prove.
+"""What the kernel did: its events for every numbered packet, and what they prove.
 
-``observer`` runs the BPF programs, ``journey`` is what they recorded, ``judgement`` turns records into observations.
-Nothing here knows the policy, the enforcer or the prediction.
+``observer`` runs the BPF programs, ``journey`` is their record, ``judgement`` turns records into observations. Nothing
+here knows the policy, the enforcer or the prediction.
 """
 
 from dossim.observe.judgement import Observations as Observations

@@ -15,7 +15,7 @@ Journeys = npt.NDArray[np.void]  # of JOURNEY, one per packet
 
 
 class Checkpoint(IntFlag):
-    """How far a packet got, in the order it meets them. Numbers are PREROUTING priorities."""
+    """How far a packet got, in the order of the path. Numbers are PREROUTING priorities."""
 
     RECEIVE = abi.CHECKPOINT_RECEIVE
     PRE_DEFRAG = abi.CHECKPOINT_PRE_DEFRAG  # -401
@@ -29,12 +29,12 @@ class Checkpoint(IntFlag):
     FORWARD_FIRST = abi.CHECKPOINT_FORWARD_FIRST
     FORWARD_LAST = abi.CHECKPOINT_FORWARD_LAST
     POSTROUTING = abi.CHECKPOINT_POSTROUTING
-    # Not places, but what is known of the packet:
+    # Not positions on the path, but facts about the packet:
     GROUP = abi.CHECKPOINT_GROUP  # the frame's destination is a group address
     NO_TCP = abi.CHECKPOINT_NO_TCP  # freed with less than its TCP header left
     NO_UDP = abi.CHECKPOINT_NO_UDP  # freed with less than a UDP header left
-    TRACKED = abi.CHECKPOINT_TRACKED  # conntrack knew it
-    BAD_SUM = abi.CHECKPOINT_BAD_SUM  # freed after the kernel had found its sum wrong (__skb_checksum_complete)
+    TRACKED = abi.CHECKPOINT_TRACKED  # it has a conntrack entry
+    BAD_SUM = abi.CHECKPOINT_BAD_SUM  # freed after the kernel had found its checksum wrong (__skb_checksum_complete)
 
 
 PLACES = tuple(checkpoint for checkpoint in Checkpoint if checkpoint <= Checkpoint.POSTROUTING)

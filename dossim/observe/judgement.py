@@ -40,9 +40,9 @@ MALFORMED = frozenset(
     }
     | {"HDR_TRUNC", "SKB_CSUM", "OTHERHOST", "UNHANDLED_PROTO"}
 )
-# Handlers of control messages free messages that they do not need with various reasons; only a bad checksum is a
-# rejection. Handlers of PIM and tunnels exist depending on the kernel configuration, and free without a reason what no
-# multicast router or tunnel takes. The packet reached them anyway, as it does in a kernel without them.
+# Handlers of control messages free unneeded messages with various reasons; only a bad checksum is a rejection. Handlers
+# of PIM and tunnels exist depending on the kernel configuration, and free without a reason what no multicast router or
+# tunnel takes. The packet still reached them, as it does in a kernel without them.
 CONTROL_HANDLERS = frozenset({"icmp_rcv", "icmpv6_rcv", "igmp_rcv"})
 CONTROL_HANDLERS |= {"pim_rcv", "pim6_rcv", "gre_rcv", "l2tp_ip_recv", "l2tp_ip6_recv"}
 # Here freeing without a reason is a rejection only if one of these checkpoints is set. UDP also frees datagrams to a
@@ -66,7 +66,7 @@ DEFRAG_PLACES = (
     "nf_hook_slow",
 )
 
-# Checkpoints in order, with the stage that dropped a packet that passed this one and not the next.
+# Checkpoints in order, each with the stage that dropped a packet whose last checkpoint it is.
 _LOST_AFTER = (
     (Checkpoint.PRE_DEFRAG, Stage.DEFRAG),
     (Checkpoint.POST_DEFRAG, Stage.RAW),
@@ -108,7 +108,7 @@ class Observations:
         return Disposition(FATES[self.fate[packet]], stage, reason=self.evidence(packet))
 
     def without(self, packets: Mapping[int, str]) -> Observations:
-        """The same, but for these packets, which count as unobserved; each with the reason."""
+        """The same, but with these packets unobserved, each for the given reason."""
         if not packets:
             return self
         fate, stage, index = self.fate.copy(), self.stage.copy(), self.evidence_index.copy()
@@ -157,7 +157,7 @@ _JUDGED = ["checkpoints", "end", "reason", "location"]
 
 def open_packets(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.NDArray[np.int64]:
     """Packets whose end is not known yet; a consumed buffer is no end where XDP may have copied it."""
-    journeys = np.array(journeys)  # the kernel goes on writing
+    journeys = np.array(journeys)  # copied, because the kernel continues to write
     waiting = _undecided(journeys, np.arange(len(journeys)))
     if not any(int(packet) in datagram_of for packet in waiting):
         return waiting
@@ -166,7 +166,7 @@ def open_packets(journeys: Journeys, datagram_of: Mapping[int, object]) -> npt.N
 
 
 def _undecided(journeys: Journeys, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Those of the packets whose own record proves no fate. Nearly all are ruled out without being judged."""
+    """The packets whose own record proves no fate. Most are excluded by a quick test."""
     records = journeys[packets]
     packets = packets[(records["checkpoints"] & _FINAL == 0) & (records["end"] != End.KFREE)]
     kinds, kind_of = np.unique(journeys[_JUDGED][packets], return_inverse=True)

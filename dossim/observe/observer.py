@@ -1,8 +1,8 @@
-"""Observer: runs ``bpf/skb_drop.bpf.c`` around a replay and hands out its records.
+"""Observer: runs ``bpf/skb_drop.bpf.c`` during a replay and returns its records.
 
-Checkpoints are netfilter links in the namespace the thread is in when :meth:`Observer.attach` is called (the
-victim's); the tracing programs see the whole machine and keep to packets that carry this drill's tag. Nothing is
-pinned: whatever happens to the process, the kernel takes every program away with it.
+Checkpoints are netfilter links in the namespace the thread is in when :meth:`Observer.attach` is called (the victim's);
+the tracing programs see the whole machine and record only packets with this drill's tag. Nothing is pinned: when the
+process ends, for any reason, the kernel removes every program.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 LAST = INT_MAX - 2
 PREROUTING, LOCAL_IN, FORWARD, POSTROUTING = 0, 1, 2, 4
 
-# Two for each event: one may be interrupted by what only the other sees then (bpf/skb_drop.bpf.c).
+# Two for each event: while one runs, an interrupt may bring an event that only the other can record
+# (bpf/skb_drop.bpf.c).
 TRACEPOINTS = ("on_receive", "on_receive_too", "on_kfree", "on_kfree_too", "on_consume", "on_consume_too")
 
-# Program, hook, priority. The kernel reserves the first and the last priority itself.
+# Program, hook, priority. The kernel reserves the first and the last priority.
 CHECKPOINTS = (
     ("pre_defrag", PREROUTING, -401),
     ("post_defrag", PREROUTING, -399),
@@ -80,11 +81,11 @@ class Observer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.journeys = np.array(self.journeys)  # a copy that outlives the mapping
+        self.journeys = np.array(self.journeys)  # a copy that stays valid after the map is unmapped
         self._stack.close()
 
     def attach(self) -> None:
-        """Attach every program; the checkpoints to the network namespace of the calling thread."""
+        """Attach every program; the checkpoints in the network namespace of the calling thread."""
         assert self._object, "attach() belongs inside the context"
         for family in (socket.AF_INET, socket.AF_INET6):
             for name, hook, priority in CHECKPOINTS:

@@ -1,6 +1,6 @@
 """Names for what the kernel reports as numbers: code addresses (kallsyms) and drop reasons (BTF).
 
-Both differ from kernel to kernel and boot to boot: nothing is hard-coded.
+Both differ between kernels and boots, so nothing is hard-coded.
 """
 
 from __future__ import annotations
