@@ -1,6 +1,6 @@
-"""What is not known of a packet that the capture cut, in words, and which datagrams it might be part of.
+"""What is unknown about a packet that the capture cut, as a phrase, and which datagrams it may belong to.
 
-A check that comes to a byte that is not there raises CutError; the packet is *undetermined* from that stage on.
+A check that reads a missing byte raises CutError; the packet is *undetermined* from that stage on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LOOKED_AT = {
 
 
 def why_open(stage: Stage, state: PacketState) -> str:
-    """Why the answer of a stage is not known: ``cut by the capture at 96 of 1,514 bytes: its TCP checksum is …``."""
+    """Why the result of a stage is unknown: ``cut by the capture at 96 of 1,514 bytes: its TCP checksum is …``."""
     frame = state.packet.frame
     what = _LOOKED_AT.get(stage, "what a failsafe or an entry matches on is not known")
     if stage is Stage.SOCKET:
@@ -60,7 +60,7 @@ def checksum_unknown(protocol: int) -> str:
 
 
 def _of_transport(state: PacketState) -> str:
-    """What is missing of a transport: its header, or what its checksum covers."""
+    """The missing part of a transport segment: its header, or what its checksum covers."""
     try:
         found = transport_of(state.ip) if state.ip is not None else None
         if found is None or found.protocol not in _HEADERS:
@@ -73,7 +73,7 @@ def _of_transport(state: PacketState) -> str:
 
 
 def possible_datagrams(frame: bytes) -> KeyPrefix | None:
-    """Which datagrams a frame may be a fragment of, for any value of its missing bytes; None if it is no fragment."""
+    """The datagrams a frame may be a fragment of, whatever its missing bytes are; None if it is not a fragment."""
     if not isinstance(frame, CutBytes):
         return _key_of(frame)
     try:
@@ -100,7 +100,7 @@ def _key4(buf: bytes) -> KeyPrefix | None:
 
 
 def key4(ip: IPv4) -> KeyPrefix:
-    """``struct frag_v4_compare_key``, without what is the same for all packets of an interface."""
+    """``struct frag_v4_compare_key``, without the fields that are equal for all packets of an interface."""
     return (4, ip.source, ip.destination, ip.ident, ip.protocol)
 
 

@@ -1,7 +1,7 @@
 """What raw OUTPUT does with a packet the host sends: untracked egress policy, hop by hop.
 
-A short way beside the graph, which is that of received packets: ``raw`` (OUTPUT, -300), ``conntrack`` and what is left,
-``egress``. No XDP program sees what is sent, and no other stage of the model drops it.
+A short path apart from the graph, which is for received packets: ``raw`` (OUTPUT, -300), ``conntrack``, then ``egress``
+for the rest. No XDP program sees sent packets, and no other stage of the model drops them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from enforcer.policy.resources import Resources
 
 @dataclass(frozen=True)
 class SentExplainer:
-    """Explains packets that leave by ``host.interface``. Made of rules untracked policy cannot have, it raises
-    UnsupportedRuleError.
+    """Explains packets that leave by ``host.interface``. Raises UnsupportedRuleError for rules that untracked policy
+    cannot have.
     """
 
     policy: Policy
@@ -39,7 +39,7 @@ class SentExplainer:
         )
 
     def explain(self, frame: bytes) -> Trace:
-        """One packet, given as the frame that would leave. Raises UsageError for one that is not IP."""
+        """One packet, given as the frame that would be sent. Raises UsageError if it is not IP."""
         ip = parse(frame).ip
         if ip is None:
             raise UsageError("not an IP packet: raw OUTPUT never sees it, so there is nothing to explain")

@@ -1,7 +1,7 @@
-"""explain: one packet's way through the pipeline, hop by hop. The reference semantics of the project.
+"""explain: one packet's path through the pipeline, hop by hop. The reference semantics of the project.
 
-It evaluates the *resources*; the compiled RuleTable is never seen here, so that a bug of the compiler cannot hide.
-Packets of a capture are walked together, because a fragment's fate is its datagram's.
+It evaluates the *resources* and never the compiled RuleTable, so that a bug of the compiler cannot hide. The packets of
+a capture are walked together, because a fragment shares its datagram's fate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from enforcer.policy.resources import Resources
 
 @dataclass(frozen=True)
 class Hop:
-    """A node the packet came to: what was looked at there and what was found; ``entry`` and ``position`` when a rule
+    """A node the packet reached: what was examined there and what was found; ``entry`` and ``position`` if a rule
     decided.
 
     ``note`` states why an earlier stage that could have decided did not. The last hop is the packet's fate.
@@ -42,14 +42,14 @@ class Hop:
 
 @dataclass(frozen=True)
 class Trace:
-    """The whole way. Consecutive hops are edges of the graph, but for the last of a packet whose end is open."""
+    """The whole path. Consecutive hops are edges of the graph, except the last one of a packet whose end is open."""
 
     hops: tuple[Hop, ...]
     disposition: Disposition
-    is_sent: bool = False  # it left the host that made it
+    is_sent: bool = False  # it left the host that sent it
 
     def with_reason(self, reason: str) -> Trace:
-        """The same with another reason, if it is undetermined; else unchanged."""
+        """If undetermined, the same with another reason; else unchanged."""
         if self.disposition.fate is not Fate.UNDETERMINED:
             return self
         end = replace(self.disposition, reason=reason)
@@ -57,8 +57,8 @@ class Trace:
         return Trace((*way, replace(last, result=reason), Hop(Fate.UNDETERMINED, "", str(end))), end)
 
     def open_where_other(self, other: Trace, first: Stage, reason: str) -> Trace:
-        """The same, or undetermined if the other one has another end: from the earlier stage of both on, or from
-        ``first`` on where neither has one.
+        """This trace, or an undetermined one if the other trace ends differently: undetermined from the earlier of the
+        two stages, or from ``first`` if neither has a stage.
         """
         if self.disposition.agrees(other.disposition):
             return self
@@ -73,9 +73,8 @@ class Trace:
 
 class Explainer:
     """Explains packets that arrive at ``host.interface``. ``mode`` is how XDP is attached there, None when it is not;
-    ``raw_backend`` what holds the raw part; ``netdev`` whether netdev ingress drops where there is no XDP.
-
-    Raises UnsupportedRuleError when made of rules that untracked policy cannot have.
+    ``raw_backend`` the backend of raw; ``netdev`` whether netdev ingress drops if there is no XDP. Raises
+    UnsupportedRuleError for rules that untracked policy cannot have.
     """
 
     def __init__(
@@ -99,21 +98,19 @@ class Explainer:
         return self.explain_capture([frame])[0]
 
     def explain_packet_of(self, frames: Sequence[bytes], number: int) -> Trace:
-        """The frame with this number (from 0) of a capture, all of which arrives."""
+        """The frame with this number (from 0) of a capture whose frames all arrive."""
         return self.explain_capture(frames)[number]
 
     def explain_capture(self, frames: Sequence[bytes]) -> list[Trace]:
-        """All frames, in order of arrival: as far as defragmentation, where those that got there meet, and on from
-        there.
-        """
+        """All frames, in order of arrival: each is walked to defragmentation, then all are reassembled and walked on."""
         walked = [self._received(frame) for frame in frames]
         arrived = {n: steps[-1].state for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
         fates = reassemble(_arrivals(frames, walked))
-        # The parts of a datagram go one way from here on, but for what is noted of each.
+        # The fragments of a datagram share one path from here on; only their notes differ.
         together: dict[tuple[int, str], list[Step]] = {}
         for number, state in arrived.items():
             fate = fates[number]
-            # A datagram is received as its first part was: for this host or for a group.
+            # A datagram is received as its first fragment was: for this host or for a group.
             head = arrived[fate.head] if isinstance(fate, Whole) else state
             key = (id(fate), state.passed) if isinstance(fate, Whole) else (-1 - number, "")
             if key not in together:
@@ -122,7 +119,7 @@ class Explainer:
         return [_trace(steps) for steps in walked]
 
     def _received(self, frame: bytes) -> list[Step]:
-        """A frame's way as far as defragmentation."""
+        """A frame's path to defragmentation."""
         why = why_not_sendable(frame, len(frame))
         if why:
             return [Step(Fate.NOT_SENDABLE, PacketState(Packet(frame)), "the frame", why)]
@@ -149,11 +146,11 @@ class Explainer:
         try:
             return self._checks[stage](state, self._world)
         except CutError:
-            return Step(Fate.UNDETERMINED, state, "what the capture has of it", why_open(stage, state))
+            return Step(Fate.UNDETERMINED, state, "the captured bytes", why_open(stage, state))
 
 
 def _arrivals(frames: Sequence[bytes], walked: Sequence[Sequence[Step]]) -> Iterator[tuple[int, IP | Perhaps]]:
-    """What comes to defragmentation, and what might have come."""
+    """The packets that reach defragmentation, and those that may."""
     for number, steps in enumerate(walked):
         last = steps[-1]
         if last.to is Stage.DEFRAG and last.state.ip is not None:

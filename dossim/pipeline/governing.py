@@ -1,6 +1,6 @@
 """Which HostEndpoint governs an interface (``felix/dataplane/linux/endpoint_mgr.go``, ``resolveHostEndpoints``).
 
-The second reading of that code in this project: the first serves the compiler, and the two must not share a mistake.
+A second, independent implementation: the compiler has its own, and the two must not share a mistake.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def governing_endpoint(
     addresses: Sequence[IPAddress],
 ) -> HostEndpoint | None:
     """The endpoint with the smallest name among those of the node that name the interface or, naming none, expect one
-    of its addresses. A ``*`` endpoint governs what is left, but never the loopback. None for workload interfaces."""
+    of its addresses. A ``*`` endpoint governs all other interfaces except the loopback. None for workload interfaces.
+    """
     if _is_no_host_interface(interface, felix):
         return None
     of_node = sorted((item for item in endpoints if item.node == node), key=lambda item: item.name)

@@ -1,4 +1,4 @@
-"""The pipeline as a graph: nodes are Stages and Fates, edges say when they are taken, each stage carries its check.
+"""The pipeline as a graph: nodes are Stages and Fates, an edge has its condition, a stage has its check.
 
 ``explain`` walks it, ``plan --format mermaid,dot`` prints it.
 """
@@ -72,10 +72,10 @@ EDGES = (
 
 
 def pipeline_graph() -> nx.DiGraph:
-    """The graph. Nodes of stages have the attribute ``check``, edges ``condition``."""
+    """The graph. Stage nodes have the attribute ``check``, edges ``condition``."""
     graph = nx.DiGraph()
     graph.add_nodes_from((stage, {"check": check}) for stage, check in CHECKS.items())
-    graph.add_nodes_from(fate for fate in Fate if fate not in OPEN_FATES)  # those are no ways a kernel takes
+    graph.add_nodes_from(fate for fate in Fate if fate not in OPEN_FATES)  # not fates in a kernel
     graph.add_edges_from((edge.source, edge.target, {"condition": edge.condition}) for edge in EDGES)
     return graph
 

@@ -30,7 +30,7 @@ def check_defrag(state: PacketState, context: Context) -> Step:
             return Step(Stage.RAW, state, "fragment fields", "nothing to reassemble")
 
 
-_LISTED = 20  # parts of a datagram, which can have thousands
+_LISTED = 20  # numbers shown of a datagram's fragments: there can be thousands
 
 
 def _listed(parts: tuple[int, ...]) -> str:

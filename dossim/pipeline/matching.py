@@ -35,7 +35,7 @@ class Answer(Word):
 
 @dataclass(frozen=True)
 class MatchKey:
-    """What rules can match on. ``transport`` None: truncated IPv6 extension headers."""
+    """The fields rules can match on. ``transport`` None: truncated IPv6 extension headers."""
 
     version: int
     source: IPAddress
@@ -47,7 +47,7 @@ Condition = Callable[[Rule, MatchKey, Selection], Answer]
 
 
 def rule_matches(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """Whether all conditions of the rule hold; else the answer of the first that does not."""
+    """YES if all conditions of the rule hold, else the answer of the first that does not."""
     answers = (condition(rule, key, selection) for condition in _CONDITIONS)
     return next((answer for answer in answers if answer is not Answer.YES), Answer.YES)
 
@@ -65,7 +65,9 @@ def is_of_family(rule: Rule, version: int) -> bool:
 
 
 def can_match(rule: Rule, version: int) -> bool:
-    """Whether any packet of a family can match. What none can is no rule of netfilter's: it hotdrops nothing either."""
+    """Whether any packet of a family can match. If none can, netfilter has no rule for it, so it hotdrops nothing
+    either.
+    """
     excluded = [net for side in (rule.source, rule.destination) for net in _of_family(side.not_nets, version)]
     contradicts = rule.protocol is not None and rule.protocol == rule.not_protocol
     return is_of_family(rule, version) and not contradicts and all(net.prefixlen for net in excluded)
@@ -93,7 +95,7 @@ def _can_match(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
 
 
 def _single_nets(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """What a rule matches without a set: one net of each side, or one negated net."""
+    """What a rule matches on without a set: one net of each side, or one negated net."""
     return _answer(_single_net(rule.source, key.source) and _single_net(rule.destination, key.destination))
 
 
@@ -112,7 +114,7 @@ def _addresses(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
 
 
 def _ports(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
-    """Whether port numbers are readable, if the rule matches on any, and both sides' ports match."""
+    """Whether both sides' ports match; if the rule matches on port numbers they must be readable."""
     sides = (rule.source, rule.destination)
     if any(_ranges(entity.ports) or _ranges(entity.not_ports) for entity in sides):
         if key.transport is None:
@@ -162,7 +164,7 @@ def _in_nets(entity: EntityRule, address: IPAddress) -> bool:
 
 
 def _in_any(address: IPAddress, nets: Sequence[IPNetwork]) -> bool:
-    return any(address in net for net in nets)  # an address is in no net of the other family
+    return any(address in net for net in nets)  # no address is in a net of the other family
 
 
 def _port(transport: Transport, side: int, wanted: Callable[[int], bool]) -> Answer:
@@ -175,12 +177,12 @@ def _port(transport: Transport, side: int, wanted: Callable[[int], bool]) -> Ans
 
 
 def _port_wanted(rule: Rule, side: int, key: MatchKey, selection: Selection) -> bool:
-    """Whether one side's port is one of those wanted, by number or by name, and none of those unwanted."""
+    """Whether one side's port is in ``ports``, by number or by name, and not in ``notPorts``."""
     entity, address = ((rule.source, key.source), (rule.destination, key.destination))[side]
 
     def is_among(ports: Sequence[Port]) -> bool:
         ranges = _ranges(ports)
-        # Ports are read only if a range needs them: the capture may have cut them.
+        # Read ports only if a range needs them: the capture may have cut them.
         found = key.transport.ports if ranges and key.transport is not None else None
         if found is not None and any(found[side] in item for item in ranges):
             return True
@@ -202,7 +204,7 @@ def _is_named(
     if rule.protocol not in (None, found.protocol) or len(found.buf) < NAMED_PORT_HEADER[found.protocol]:
         return False
     numbers = selection.ports_named(entity, name, found.protocol, address)
-    # Ports are read only if an endpoint names one: the capture may have cut them.
+    # Read ports only if an endpoint names one: the capture may have cut them.
     return bool(numbers) and found.ports is not None and found.ports[side] in numbers
 
 
@@ -219,7 +221,7 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
 
 
 def require_expressible(name: str, rule: Rule) -> None:
-    """Raises UnsupportedRuleError for a rule that matches on something that a single packet does not show."""
+    """Raises UnsupportedRuleError for a rule that matches on something not found in a single packet."""
     for side in (rule.source, rule.destination):
         if side.services is not None or side.service_accounts is not None or rule.http:
             raise UnsupportedRuleError(

@@ -1,8 +1,8 @@
 """What the chains of netdev ingress do with a packet (``enforcer/backends/nftables/netdev/render.py``), from the
 resources.
 
-The rule is that of XDP (:mod:`dossim.pipeline.xdp`): the first rule or failsafe that does not say no decides, and only
-a Deny that is sure drops. What is known of a packet is less.
+The rule is that of XDP (:mod:`dossim.pipeline.xdp`): the first rule or failsafe whose match is not *no* decides, and
+only a Deny with *yes* drops. Less is known about a packet here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What netdev ingress reads of a packet, and what it leaves unknown.
 
 nf_tables sees single packets there, before all checks of IP: it validates the header itself
-(``nft_set_pktinfo_ipv4_validate``, ``..._ipv6_validate``), and our chains let go what is not sound. Of what follows
-they know less than an XDP program: what nf_tables would read of it may be padding, or change with reassembly.
+(``nft_set_pktinfo_ipv4_validate``, ``..._ipv6_validate``), and our chains pass a packet whose header is not valid.
+About the rest they know less than an XDP program: what nf_tables reads after the header may be padding, or change with
+reassembly.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dossim.pipeline.xdp_headers import known_behind as known_by_xdp
 
 
 def sound_ip(link: Ethernet | None) -> IP | None:
-    """The IP header of an untagged frame that holds all of the packet; None where the chains let the frame go."""
+    """The IP header of an untagged frame that holds the whole packet; None if the chains pass the frame."""
     if link is None or link.tags:
         return None
     ip = readable_ip(link)
@@ -35,7 +36,7 @@ def sound_ip(link: Ethernet | None) -> IP | None:
 
 
 def known_behind(ip: IP) -> Known:
-    """What is known besides the addresses: what an XDP program would know without parsing options and extension
+    """What is known apart from the addresses: what an XDP program would know without parsing options and extension
     headers.
     """
     found = known_by_xdp(ip, by_device=False)

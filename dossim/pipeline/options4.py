@@ -42,7 +42,7 @@ def _is_route(body: bytes, host: Host) -> bool:
 
 
 def _is_record(body: bytes, host: Host) -> bool:
-    """The pointer is after the option (full), or leaves room for one more address."""
+    """Whether the pointer is past the option (full), or leaves room for one more address."""
     return len(body) >= 3 and body[2] >= 4 and (body[2] > len(body) or body[2] + 3 <= len(body))
 
 
@@ -50,14 +50,14 @@ def _is_timestamp(body: bytes, host: Host) -> bool:
     if len(body) < 4 or body[2] < 5:
         return False
     pointer, flag, overflow = body[2], body[3] & 0x0F, body[3] >> 4
-    if pointer > len(body):  # full: hosts that found no room are counted
+    if pointer > len(body):  # full: the overflow field counts hosts that found no room
         return flag == TIMESTAMP_PRESPECIFIED or overflow < 15
     room = 7 if flag in (TIMESTAMP_AND_ADDRESS, TIMESTAMP_PRESPECIFIED) else 3
     return pointer + room <= len(body)
 
 
 def _is_known_label(body: bytes, host: Host) -> bool:
-    """A security label is of a domain, and a host knows none until netlabelctl tells it (``cipso_v4_validate``)."""
+    """A security label needs a domain, and a host has none until netlabelctl defines one (``cipso_v4_validate``)."""
     return False
 
 

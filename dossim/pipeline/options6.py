@@ -18,7 +18,7 @@ def why_bad_hop_by_hop(ip: IPv6) -> str:
 
 
 def why_bad_options(ip: IPv6, at: int, *, hop_by_hop: bool) -> str:
-    """Why the options header at ``at`` gets the packet dropped; "" when it does not."""
+    """Why the options header at ``at`` causes a drop; "" if it does not."""
     buf = ip.buf
     if len(buf) < at + 8 or len(buf) < at + (buf[at + 1] + 1) * 8:
         return "options header is longer than the packet"
@@ -66,7 +66,7 @@ def _why_bad_jumbo(ip: IPv6, at: int) -> str:
 
 
 def jumbo_length(ip: IPv6) -> int:
-    """The end of a packet with valid hop-by-hop options: by the jumbo option, if there is one."""
+    """The end of a packet with valid hop-by-hop options, from the jumbo option if there is one."""
     end = IPV6_HEADER + (ip.buf[IPV6_HEADER + 1] + 1) * 8
     at = IPV6_HEADER + 2
     while at < end:

@@ -1,8 +1,8 @@
 """Untracked policy of one interface and direction, evaluated straight from the resources: the reference for raw.
 
-Written to be read beside Calico's documents, and independent of ``enforcer.policy.compile``: it shares with it only the
+Written to be compared with Calico's documents, and independent of ``enforcer.policy.compile``: they share only the
 selector language and the address sets. Semantics: ``felix/calc/policy_sorter.go`` (order), ``felix/rules/endpoints.go``
-(tiers, failsafes first), ``felix/rules/policy.go`` (rules). What netfilter adds is at :func:`rule_matches`.
+(tiers, failsafes first), ``felix/rules/policy.go`` (rules). For what netfilter adds see :func:`rule_matches`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from enforcer.policy.resources import Failsafe, FelixConfiguration, GlobalNetwor
 from enforcer.policy.selector import parse
 
 DEFAULT_TIER = "default"
-# Calico makes these tiers itself (``libcalico-go/lib/clientv3/client.go``).
+# Calico creates these tiers itself (``libcalico-go/lib/clientv3/client.go``).
 TIER_ORDERS = {DEFAULT_TIER: 1_000_000.0, "kube-admin": 1_000.0, "kube-baseline": 10_000_000.0}
 GLOBAL_NETWORK_POLICY = "gnp"
 SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
@@ -38,7 +38,7 @@ class Verdict(Word):
 
 @dataclass(frozen=True)
 class NamedRule:
-    """A rule in its place. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``."""
+    """A rule with its position. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``."""
 
     name: str
     tier: str
@@ -66,7 +66,7 @@ class Policy:
     felix: FelixConfiguration
     selection: Selection
     direction: Direction = Direction.INGRESS
-    tracked: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)  # policies Calico would evaluate there
+    tracked: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)  # policies that Calico would evaluate there
 
     @classmethod
     def of(
@@ -93,7 +93,7 @@ class Policy:
         return cls(None, (), FelixConfiguration("default"), Selection(Resources()))
 
     def decide(self, key: MatchKey) -> Decision:
-        """Failsafes first; then the rules in order. The first that matches and is no Log decides."""
+        """Failsafes first; then the rules in order. The first that matches and is not a Log decides."""
         if not self.rules:
             return Decision(Verdict.GO_ON, f"no untracked {self.direction} policy applies to the interface")
         failsafe = self._failsafe(key)
@@ -102,7 +102,9 @@ class Policy:
         return self._rules(key)
 
     def _failsafe(self, key: MatchKey) -> Decision | None:
-        """Failsafes of this direction by destination port, answers to those of the other by source port."""
+        """The failsafe that matches: one of this direction by destination port, one of the other by source port
+        (replies).
+        """
         for failsafe, answers in self.failsafes():
             match failsafe_matches(failsafe, key, direction=self.direction, answers=answers):
                 case Answer.YES:
@@ -113,7 +115,7 @@ class Policy:
         return None
 
     def failsafes(self) -> Iterator[tuple[Failsafe, bool]]:
-        """Each failsafe, and whether it is one of the other direction, whose answers come from its port."""
+        """Each failsafe, and whether it is one of the other direction, whose replies come from its port."""
         own, other = self.felix.failsafe_inbound, self.felix.failsafe_outbound
         if self.direction is Direction.EGRESS:
             own, other = other, own
@@ -123,7 +125,7 @@ class Policy:
             yield failsafe, True
 
     def describe(self, failsafe: Failsafe, *, answers: bool) -> str:
-        """A failsafe as an operator knows it: ``failsafe tcp/22``."""
+        """A failsafe as operators write it: ``failsafe tcp/22``."""
         name = {6: "tcp", 17: "udp", 132: "sctp"}.get(failsafe.protocol, str(failsafe.protocol))
         ingress = self.direction is Direction.INGRESS
         net = f" {'from' if ingress else 'to'} {failsafe.net}" if failsafe.net else ""
@@ -178,8 +180,8 @@ def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[
 
 
 def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
-    """Tiers that exist first, then by order with none last, then by name; within a tier the policies likewise, their
-    names compared as the beginning of ``name/namespace/kind``.
+    """Existing tiers first, then by order (a missing order last), then by name. Within a tier policies are sorted the
+    same way, their names compared as the beginning of ``name/namespace/kind``.
     """
     orders = TIER_ORDERS | {tier.name: math.inf if tier.order is None else tier.order for tier in resources.tiers}
 
@@ -193,8 +195,8 @@ def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
 def _applies_to(policy: GlobalNetworkPolicy, labels: Mapping[str, str]) -> bool:
     """Selectors of namespaces and service accounts look at labels with a prefix, which only a profile gives to a host.
 
-    Beside them all() matches on a namespace or a service account to begin with, in the policy's own selector as well
-    (``globalnetworkpolicyprocessor.go`` replaces the word wherever it stands by then).
+    With one of them, all() means "has a namespace" or "has a service account", in the policy's own selector as well
+    (``globalnetworkpolicyprocessor.go`` replaces the word in the combined text).
     """
     asked = [policy.selector.strip()]
     for scope, prefix, label in (

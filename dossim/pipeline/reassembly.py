@@ -40,24 +40,24 @@ class Lost:
 
 @dataclass(frozen=True)
 class Open:
-    """Nobody knows: a packet that the capture cut may have been part of its datagram, or it is that packet."""
+    """Undetermined: a packet that the capture cut may belong to its datagram, or it is that packet."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Perhaps:
-    """A packet of which it is not known whether it comes this far as a fragment of one of these datagrams."""
+    """A packet that may or may not reach defragmentation as a fragment of one of these datagrams."""
 
     prefix: Key
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Part of a datagram that became whole. ``parts`` are the numbers of its fragments in order of arrival, the last of
-    which completed it; ``head`` is the number of the first by offset, whose headers, the link's included, the datagram
-    has. ``largest`` is the size of the largest, IP header included; ``transport_at`` where in the datagram that begins
-    which had been fragmented.
+    """A fragment of a datagram that was reassembled. ``parts`` are the numbers of its fragments in order of arrival;
+    the last one completed it. ``head`` is the number of the fragment with offset 0, whose link and IP headers the
+    datagram has. ``largest`` is the size of the largest fragment with its IP header; ``transport_at`` the offset in the
+    datagram at which the fragmentable part begins.
     """
 
     datagram: IP
@@ -71,7 +71,7 @@ Reassembly = Untouched | Lost | Open | Whole
 
 
 def reassemble(arrivals: Iterable[tuple[int, IP | Perhaps]]) -> dict[int, Reassembly]:
-    """What becomes of each numbered packet, fed in order of arrival. A Perhaps is not among the answers."""
+    """The result for each numbered packet, given in order of arrival. There is none for a Perhaps."""
     defragmenter = _Defragmenter()
     for number, arrived in arrivals:
         if isinstance(arrived, Perhaps):
@@ -84,7 +84,7 @@ def reassemble(arrivals: Iterable[tuple[int, IP | Perhaps]]) -> dict[int, Reasse
 
 
 class Refusal(Word):
-    """Why a fragment finds no room among those that are there, as results say it."""
+    """Why a fragment does not fit among those queued, as results print it."""
 
     DUPLICATE = "duplicate of a fragment"
     OVERLAP = "overlapping fragments"
@@ -92,9 +92,9 @@ class Refusal(Word):
 
 @dataclass
 class _Queue:
-    """``struct inet_frag_queue``. ``starts`` and ``ends`` are those of the runs, disjoint and in ascending order.
+    """``struct inet_frag_queue``. ``starts`` and ``ends`` are the bounds of its runs, disjoint and ascending.
 
-    ``length`` is the datagram's, as far as known.
+    ``length`` is the length of the datagram as far as it is known.
     """
 
     members: list[int] = field(default_factory=list)
@@ -121,18 +121,18 @@ class _Queue:
 
     @property
     def is_ecn_valid(self) -> bool:
-        """``ip_frag_ecn_table``: fragments without ECN do not go together with others."""
+        """``ip_frag_ecn_table``: fragments without ECN cannot be combined with others."""
         return not (self.ecn & 1 and self.ecn & ~1)
 
     def announce_last(self, end: int) -> bool:
-        """The last fragment says where the datagram ends. False when that contradicts what is here."""
+        """The last fragment gives the datagram's end. False if that contradicts the queued fragments."""
         if end < self.length or (self.has_last and end != self.length):
             return False
         self.has_last, self.length = True, end
         return True
 
     def announce_more(self, end: int) -> bool:
-        """Another fragment reaches to ``end``. False when the datagram was said to end before."""
+        """Another fragment ends at ``end``. False if the datagram is known to end before that."""
         if end > self.length:
             if self.has_last:
                 return False
@@ -140,10 +140,9 @@ class _Queue:
         return True
 
     def insert(self, offset: int, end: int) -> Refusal | None:
-        """Make room for ``[offset, end)``, or say why not (``inet_frag_queue_insert``).
+        """Insert ``[offset, end)``, or return why it does not fit (``inet_frag_queue_insert``).
 
-        Within one run of fragments that arrived in order, whatever is there already is a duplicate, wherever it was
-        cut.
+        A fragment that lies within one run of fragments that arrived in order is a duplicate, whatever its bounds.
         """
         if not self.ends or end > self.ends[-1]:
             if self.ends and offset < self.ends[-1]:
@@ -154,7 +153,7 @@ class _Queue:
                 self.starts.append(offset)
                 self.ends.append(end)
             return None
-        # The first run that ends beyond the fragment's beginning is the first that it can touch.
+        # The first run that ends after the fragment's start is the first that it can overlap.
         at = bisect_right(self.ends, offset)
         if end > self.starts[at]:
             return Refusal.DUPLICATE if offset >= self.starts[at] and end <= self.ends[at] else Refusal.OVERLAP
@@ -178,14 +177,14 @@ class _Defragmenter:
         self._open: set[Key] = set()
 
     def finish(self) -> dict[int, Reassembly]:
-        """Time passes: what is still waiting is dropped."""
+        """The timeout: drop all fragments still queued."""
         for key in list(self._queues):
             self._kill(key, TIMEOUT)
         return self._fates
 
     def leave_open(self, prefix: Key) -> None:
-        """A packet may have come that belongs to one of these datagrams: of none that is not whole yet, or that begins
-        later, anything is known.
+        """A packet that may belong to one of these datagrams has arrived. The fate of those that are incomplete, or
+        that begin later, is unknown.
         """
         if self._is_open(prefix):
             return
@@ -262,7 +261,7 @@ class _Defragmenter:
         reason = _queue6(queue, number, ip, fragment)
         if reason:
             self._fates[number] = Lost(reason)
-            if reason is Refusal.OVERLAP:  # unlike IPv4, other contradictions cost only the fragment that brings them
+            if reason is Refusal.OVERLAP:  # unlike IPv4, other contradictions drop only the fragment that causes them
                 self._kill(key, reason)
         elif queue.is_complete:
             self._complete(key, _datagram6(queue))
@@ -290,7 +289,7 @@ def _queue4(queue: _Queue, number: int, ip: IPv4) -> str:
 
 
 def _datagram4(queue: _Queue) -> IPv4 | None:
-    """``ip_frag_reasm``: the first fragment's header before all data. None when it would be too long."""
+    """``ip_frag_reasm``: the first fragment's header and all data; None if that would be too long."""
     assert isinstance(queue.first, IPv4), "complete"
     header = bytearray(queue.first.buf[: queue.first.header_length])
     length = len(header) + queue.length
@@ -323,7 +322,7 @@ def _queue6(queue: _Queue, number: int, ip: IPv6, fragment: Fragment6) -> str:
 
 
 def _datagram6(queue: _Queue) -> IPv6 | None:
-    """``nf_ct_frag6_reasm``: the first fragment without its fragment header, then all other data."""
+    """``nf_ct_frag6_reasm``: the first fragment's headers without the fragment header, then all data."""
     assert isinstance(queue.first, IPv6), "complete"
     assert queue.first6 is not None, "set together with first"
     fragment = queue.first6

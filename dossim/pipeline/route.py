@@ -1,4 +1,4 @@
-"""Routing: for this host, for another, or nowhere. Stage ``route``.
+"""Routing: to this host, to another, or a drop. Stage ``route``.
 
 ``net/ipv4/route.c`` (``ip_route_input_rcu``, ``ip_route_input_slow``), ``net/ipv4/fib_frontend.c``
 (``fib_validate_source``), ``net/ipv4/ip_forward.c``; for IPv6 ``net/ipv6/ip6_input.c`` (``ip6_mc_input``) and
@@ -72,7 +72,7 @@ def _route4(state: PacketState, ip: IPv4, host: Host) -> Step:
 
 
 def _multicast4(state: PacketState, ip: IPv4, host: Host) -> Step:
-    """A host is member of 224.0.0.1 alone. ``ip_mc_validate_source``."""
+    """A host is a member of 224.0.0.1 only. ``ip_mc_validate_source``."""
     if ip.destination != ALL_HOSTS:
         return _drop(state, f"destination {ip.destination}", "a group this host has not joined")
     if ip.source.is_multicast or ip.source == LIMITED_BROADCAST or ip.source.is_loopback:
@@ -91,9 +91,9 @@ def _broadcast(state: PacketState, ip: IPv4, host: Host) -> Step:
 
 
 def _why_bad_source(source: IPv4Address, host: Host) -> str:
-    """``fib_validate_source``: why the source cannot be; "" when it can.
+    """``fib_validate_source``: why the source is invalid; "" if it is valid.
 
-    The default route leaves by the receiving interface, so only networks reached through ``inside`` can fail the
+    The default route leaves by the receiving interface, so only networks reached through ``inside`` can fail the strict
     reverse path filter, and they pass the loose one.
     """
     if source in own(host) or source == LOOPBACK_ADDRESS:
@@ -115,7 +115,7 @@ def _forward4(state: PacketState, ip: IPv4, host: Host) -> Step:
         return _drop(state, looked_at, f"a {state.link_type} frame is not forwarded")
     if ip.ttl <= 1:
         return _drop(state, looked_at, "TTL exceeded")
-    # The parts of a reassembled datagram need to fit, not the datagram (ip_exceeds_mtu: frag_max_size, ignore_df).
+    # Its fragments must fit the MTU, not the reassembled datagram (ip_exceeds_mtu: frag_max_size, ignore_df).
     largest = state.reassembly.largest if isinstance(state.reassembly, Whole) else len(ip.buf)
     if ip.dont_fragment and largest > host.mtu:
         return _drop(state, looked_at, f"larger than the MTU ({host.mtu}) and not to be fragmented")
@@ -141,7 +141,7 @@ def _route6(state: PacketState, ip: IPv6, host: Host) -> Step:
 
 
 def _forward6(state: PacketState, ip: IPv6, host: Host) -> Step:
-    """``ip6_forward`` up to its hook. The source is looked at only on the way to another interface."""
+    """``ip6_forward`` up to its hook. The source is checked only on the way to another interface."""
     looked_at = f"destination {ip.destination}, hop limit {ip.hop_limit}, {len(ip.buf)} bytes"
     if state.link_type is not LinkType.HOST:
         return _drop(state, looked_at, f"a {state.link_type} frame is not forwarded")
@@ -157,7 +157,7 @@ def _forward6(state: PacketState, ip: IPv6, host: Host) -> Step:
 
 
 def joined(host: Host) -> set[IPv6Address]:
-    """The groups a host is member of: all nodes, the solicited-node groups of its addresses, all routers if it is
+    """The groups a host is a member of: all nodes, the solicited-node groups of its addresses, all routers if it is
     one.
     """
     addresses = {address for address in own(host) | anycasts(host) if isinstance(address, IPv6Address)}
@@ -187,7 +187,9 @@ def broadcasts(host: Host) -> set[IPAddress]:
 
 
 def leads_inside(address: IPAddress, host: Host) -> bool:
-    """Whether the way to an address is by the inside interface: the longest prefix decides, own subnets are outside."""
+    """Whether the route to an address is through the inside interface: the longest prefix wins, own subnets are
+    outside.
+    """
     inside = [net.prefixlen for net in host.routes if address in net]
     outside = [item.network.prefixlen for item in host.addresses if address in item.network]
     return max(inside, default=-1) > max(outside, default=-1)

@@ -1,8 +1,8 @@
-"""Which addresses and ports a rule's selectors and named ports stand for, by the labels of what Calico knows.
+"""The addresses and ports that a rule's selectors and named ports select, by the labels of resources.
 
 ``felix/labelindex/named_port_index.go``: GlobalNetworkSets, NetworkSets (with the label that names their namespace),
-and the expectedIPs of the HostEndpoints of *all* nodes. Workloads are not known here. The second reading of it in this
-project: the compiler has its own, and the two must not share a mistake.
+and the expectedIPs of the HostEndpoints of *all* nodes. Workloads are not known here. A second, independent
+implementation: the compiler has its own, and the two must not share a mistake.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMESPACE = "projectcalico.org/namespace"
 
 @dataclass(frozen=True)
 class Addressed:
-    """Something with labels that has addresses, and perhaps named ports."""
+    """A labelled resource with addresses, and perhaps named ports."""
 
     labels: Mapping[str, str]
     nets: Nets
@@ -29,17 +29,18 @@ class Addressed:
 
 
 class Selection:
-    """Resolves the selectors of entity rules over fixed resources."""
+    """Resolves the selectors of entity rules against fixed resources."""
 
     def __init__(self, resources: Resources) -> None:
         self._addressed = tuple(_addressed(resources))
         self._selected = lru_cache(maxsize=None)(self._select)
 
     def holds(self, entity: EntityRule, address: IPAddress) -> bool:
-        """Whether an address is what the entity's selectors ask for; True when there are none.
+        """Whether the entity's selectors select an address; True if there are none.
 
-        A notSelector beside a selector narrows it (``felix/calc/rule_scanner.go``). Alone it is a negated match: any
-        address will do but those selected, addresses of nothing Calico knows included (``policy_common.go``).
+        With a selector, a notSelector narrows it (``felix/calc/rule_scanner.go``). Alone it is a negated match: it
+        matches every address except those selected, including addresses that belong to no resource
+        (``policy_common.go``).
         """
         if not has_selector(entity):
             return True
@@ -48,9 +49,9 @@ class Selection:
         return not any(item.nets.contains(address) for item in self._selected(entity.not_selector.strip(), "", ""))
 
     def ports_named(self, entity: EntityRule, name: str, protocol: int, address: IPAddress) -> set[int]:
-        """The ports of this name and protocol that endpoints have at an address, those the entity's selectors select.
+        """The ports of this name and protocol at an address, of endpoints that the entity's selectors select.
 
-        A notSelector narrows it only beside another selector: alone it is a match of its own.
+        A notSelector narrows them only with another selector: alone it is a match of its own.
         """
         asked = _asked(entity)
         if not (entity.selector.strip() or entity.namespace_selector.strip()):
@@ -95,8 +96,8 @@ def _asked(entity: EntityRule) -> tuple[str, str, str]:
 
 
 def _in_scope(namespace_selector: str, labels: Mapping[str, str]) -> bool:
-    """all() means "has a namespace" and global() "has none" (``updateprocessors/rules.go``); any other selector looks
-    at the namespace's labels, which stand among the item's own with a prefix.
+    """all() means "has a namespace" and global() "has none" (``updateprocessors/rules.go``); any other selector matches
+    on the namespace's labels, which are among the item's own with a prefix.
     """
     if not namespace_selector:
         return True

@@ -1,7 +1,7 @@
 """The types of the pipeline graph: PacketState in, Step out.
 
-A node is a Stage or a Fate. A check is a pure function of one packet and its context. It returns the packet's next
-node, and for people what it examined and what it found. It never raises.
+A node is a Stage or a Fate. A check is a pure function of one packet and its context. It returns the packet's next node
+and, for people, what it examined and what it found. It never raises.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Node = Stage | Fate
 
 
 class Destination(Word):
-    """What routing makes of a destination address (``rt_type``)."""
+    """How routing classifies a destination address (``rt_type``)."""
 
     LOCAL = "an own address"
     ANYCAST = "an own anycast address"
@@ -35,7 +35,7 @@ class Destination(Word):
 @dataclass(frozen=True)
 class Context:
     """What all packets of a capture share. ``mode`` None: no XDP program on the interface. ``netdev``: netdev ingress
-    instead.
+    drops instead.
     """
 
     policy: Policy
@@ -46,24 +46,24 @@ class Context:
 
     @cached_property
     def held(self) -> Held:
-        """What the XDP program holds of the policy; netdev ingress holds what a driver's program would."""
+        """The rules that the XDP program holds; netdev ingress holds those of a driver's program."""
         if self.mode is None:
             return held_rules(self.policy, Mode.NATIVE) if self.netdev else Held(())
         return held_rules(self.policy, self.mode)
 
     @classmethod
     def without_policy(cls, host: Host) -> Context:
-        """Only a host: for checks that need nothing else (header checks, routing, transport)."""
+        """A host without policy, for checks that need no more (header checks, routing, transport)."""
         return cls(Policy.none(), host, None)
 
 
 @dataclass(frozen=True)
 class PacketState:
-    """One packet on its way: what was received, and what the previous stages found.
+    """One packet at a stage: what was received, and what the previous stages found.
 
-    ``ip`` is the packet as the network layer holds it now: trimmed to its own length, then reassembled. ``passed``
-    states why an earlier stage that could have dropped it did not. ``untracked``: an Allow has taken it out of
-    connection tracking and marked it as accepted.
+    ``ip`` is the packet as the network layer has it now: trimmed to its own length, then reassembled. ``passed`` states
+    why an earlier stage that could have dropped it did not. ``untracked``: an Allow has taken it out of connection
+    tracking and marked it as accepted.
     """
 
     packet: Packet
@@ -77,9 +77,7 @@ class PacketState:
 
 @dataclass(frozen=True)
 class Step:
-    """The result of a node. ``rule`` and ``entry`` are set when a policy rule decided; ``note`` has further
-    information.
-    """
+    """The result of a node. ``rule`` and ``entry`` are set if a policy rule decided; ``note`` has more information."""
 
     to: Node
     state: PacketState

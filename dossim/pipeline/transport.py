@@ -1,4 +1,4 @@
-"""What the transport makes of a packet for this host. Stage ``socket``; whether anybody listens changes nothing.
+"""How the transport treats a packet for this host. Stage ``socket``; the result does not depend on a listener.
 
 ``net/ipv4/tcp_ipv4.c`` (``tcp_v4_rcv``), ``udp.c`` (``__udp4_lib_rcv``), ``icmp.c`` (``icmp_rcv``);
 ``net/ipv6/udp.c``, ``icmp.c``, ``ip6_input.c`` (``ip6_protocol_deliver_rcu``), ``exthdrs.c`` (``ipv6_rthdr_rcv``),
@@ -50,7 +50,7 @@ SEGMENT_ROUTING = (3, 4)
 
 @dataclass(frozen=True)
 class Segment:
-    """What the transport gets: the bytes after all IP headers, and how they arrived."""
+    """The transport's input: the bytes after all IP headers, and how they arrived."""
 
     ip: IP
     buf: bytes
@@ -68,7 +68,7 @@ def check(state: PacketState, context: Context) -> Step:
         return Step(Fate.DROPPED, state, "extension headers", transport)
     name = PROTOCOL_NAMES.get(transport.protocol, f"protocol {transport.protocol}") if transport else "packet"
     if transport is None or (transport.protocol, ip.version) not in _HANDLERS:
-        return Step(Fate.DELIVERED, state, name, "no handler is looked at: the host answers or ignores it")
+        return Step(Fate.DELIVERED, state, name, "its handler is not modelled: the host answers or ignores it")
     is_for_group = state.destination in GROUPS
     segment = Segment(ip, transport.buf, state.link_type, is_for_group, context.host, not state.untracked)
     why = _HANDLERS[transport.protocol, ip.version](segment)
@@ -101,7 +101,7 @@ def _why_bad_tcp(segment: Segment) -> str:
 
 
 def _why_bad_udp4(segment: Segment) -> str:
-    """``__udp4_lib_rcv``. A checksum of 0 is none."""
+    """``__udp4_lib_rcv``. A checksum of 0 means none."""
     length, why = _udp_length(segment.buf, zero_means_all=False)
     if why:
         return why
@@ -111,10 +111,10 @@ def _why_bad_udp4(segment: Segment) -> str:
 
 
 def _why_bad_udp6(segment: Segment) -> str:
-    """``__udp6_lib_rcv``. Who listens refuses a datagram without checksum; where nobody does, that is what is said
+    """``__udp6_lib_rcv``. A socket rejects a datagram without a checksum. Without a socket, the kernel reports that
     first.
 
-    Groups are delivered to those who would take it, which is nobody.
+    A group's datagram goes to the sockets that have joined it, and there are none.
     """
     length, why = _udp_length(segment.buf, zero_means_all=True)
     if why:
@@ -127,7 +127,7 @@ def _why_bad_udp6(segment: Segment) -> str:
 
 
 def _udp_length(buf: bytes, *, zero_means_all: bool) -> tuple[int, str]:
-    """The length of the datagram in the packet, or why there is none."""
+    """The length of the datagram in the packet, or why it is invalid."""
     if len(buf) < UDP_HEADER:
         return 0, "UDP header cut short"
     length = number(buf, 4, 2)
@@ -141,8 +141,8 @@ def _udp_length(buf: bytes, *, zero_means_all: bool) -> tuple[int, str]:
 def _why_bad_udplite(segment: Segment) -> str:
     """``udplite_checksum_init`` (``include/net/udplite.h``): a checksum over the stated part, 0 meaning all.
 
-    Nobody listens here; but for IPv4 unicast that is found before the checksum of a longer datagram is. (With UDP
-    conntrack has looked at the checksum already.)
+    There is no UDP-Lite socket. Except for IPv4 unicast, the kernel finds that before it verifies the checksum of a
+    longer datagram. (For UDP, conntrack has verified the checksum already.)
     """
     buf = segment.buf
     if len(buf) < UDP_HEADER:
@@ -161,10 +161,10 @@ def _why_bad_udplite(segment: Segment) -> str:
 
 
 def _why_bad_icmp(segment: Segment) -> str:
-    """``icmp_rcv``: what it makes of a message with a good checksum is its own affair.
+    """``icmp_rcv``: a message with a good checksum counts as delivered, however it is handled.
 
-    Conntrack looks at the checksum of a whole header first (``icmp_error``), and has summed up the IP header with it
-    (``nf_ip_checksum``): with that, a message of nothing but zeros sums up to all ones, as a good one does.
+    Conntrack verifies the checksum first if the header is complete (``icmp_error``), and includes the IP header in the
+    sum (``nf_ip_checksum``): so a message of nothing but zeros has a good sum.
     """
     summed_up = b"\xff\xff" if segment.is_tracked and len(segment.buf) >= ICMP_HEADER else b""
     return "" if internet_checksum(summed_up, segment.buf) == 0 else "bad ICMP checksum"
@@ -191,7 +191,7 @@ _HANDLERS: dict[tuple[int, int], Callable[[Segment], str]] = {
 
 
 def _after_extension_headers(ip: IPv6, state: PacketState) -> Transport | str | None:
-    """The transport; or why a header caused a drop; None at a header without a handler.
+    """The transport, or why a header causes a drop, or None at a header without a handler.
 
     A hop-by-hop header is handled at the start of a received packet only, and was at ``ip-input``. Authentication has
     no handler.
@@ -224,7 +224,7 @@ def _why_bad_header(ip: IPv6, kind: int, at: int, state: PacketState, *, has_bee
 
 
 def _why_bad_routing(ip: IPv6, at: int, state: PacketState) -> str:
-    """``ipv6_rthdr_rcv``: only a header whose route is at its end is passed over."""
+    """``ipv6_rthdr_rcv``: only a header with no segments left is skipped."""
     buf = ip.buf
     if len(buf) < at + 8 or len(buf) < at + extension_length(ROUTING, buf[at + 1]):
         return "routing header is longer than the packet"
@@ -237,7 +237,9 @@ def _why_bad_routing(ip: IPv6, at: int, state: PacketState) -> str:
 
 
 def _why_bad_fragment(ip: IPv6, at: int, *, has_been_fragment: bool) -> str:
-    """``ipv6_frag_rcv``: what defragmentation left alone; only a fragment that is the whole datagram is passed over."""
+    """``ipv6_frag_rcv``: fragments that defragmentation left to the stack; only one that is the whole datagram is
+    accepted.
+    """
     if has_been_fragment or ip.payload_length == 0 or len(ip.buf) < at + FRAGMENT_HEADER:
         return "misplaced or cut fragment header"
     return "malformed fragment" if number(ip.buf, at + 2, 2) & 0xFFF9 else ""

@@ -23,7 +23,7 @@ from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort
 
 
 class Match(Word):
-    """Whether a rule or failsafe matches, as far as a program can tell."""
+    """Whether a rule or failsafe matches, as far as the program can know."""
 
     YES = "yes"
     NO = "no"
@@ -67,19 +67,19 @@ def passed(stage: Stage, following: Stage, state: PacketState, looked_at: str, w
 
 
 def decide(key: MatchKey, known: Known, context: Context) -> tuple[NamedRule | None, str]:
-    """The rule that denies the packet, None when it passes; and why."""
+    """The rule that denies the packet, None if it passes; and why."""
     policy = context.policy
     unknown = f"its {known.missing} cannot be determined here ({known.why})"
     for failsafe, answers in policy.failsafes():
         name = policy.describe(failsafe, answers=answers)
-        match _ask_failsafe(failsafe, key, known, answers=answers, by_device=context.mode is Mode.OFFLOAD):
+        match _match_failsafe(failsafe, key, known, answers=answers, by_device=context.mode is Mode.OFFLOAD):
             case Match.YES:
                 return None, f"{name} applies"
             case Match.INDETERMINATE:
                 return None, f"{name} might apply: {unknown}"
-    skipped: dict[str, str] = {}  # tier -> the Pass that did
+    skipped: dict[str, str] = {}  # tier -> the Pass that skipped it
     for item in context.held.rules:
-        answer = Match.NO if item.tier in skipped else _ask(item.rule, key, known, context)
+        answer = Match.NO if item.tier in skipped else _match_rule(item.rule, key, known, context)
         if answer is Match.NO:
             continue
         if answer is Match.INDETERMINATE:
@@ -107,11 +107,11 @@ def _no_match(context: Context, skipped: tuple[str, ...]) -> str:
     return found if held.stopper is None else f"{found}; {held.stopper.name} is left to raw: {held.why}"
 
 
-# -- one question ------------------------------------------------------------------------------------------------------
+# -- one match ---------------------------------------------------------------------------------------------------------
 
 
-def _ask_failsafe(failsafe: Failsafe, key: MatchKey, known: Known, *, answers: bool, by_device: bool) -> Match:
-    """A device does not look at the net."""
+def _match_failsafe(failsafe: Failsafe, key: MatchKey, known: Known, *, answers: bool, by_device: bool) -> Match:
+    """A device does not match on the failsafe's net."""
     net = None if by_device else failsafe.net
     if known.transport is None:
         return _indeterminate_if(net is None or net.version == key.version)
@@ -123,19 +123,18 @@ def _ask_failsafe(failsafe: Failsafe, key: MatchKey, known: Known, *, answers: b
     return Match.YES if applies else Match.NO
 
 
-def _ask(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
-    """The match is raw's if everything that the rule matches on is known; else the remaining conditions may still say
-    no.
+def _match_rule(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
+    """Raw's match if everything that the rule matches on is known; else the remaining conditions may still contradict
+    it.
 
-    With the protocol unknown that rest is the family alone: raw matches on the protocol before it looks into lists of
-    nets and selectors, and drops there, by no rule, what has none to show. Raises CutError where the capture cut what
-    the rule matches on.
+    If the protocol is unknown, only the family remains: raw matches on the protocol before sets, and hotdrops there a
+    packet without a readable protocol. Raises CutError if the capture cut what the rule matches on.
     """
     if not can_match(rule, key.version):
         return Match.NO
-    if known.transport is HIDDEN and _asks_for(Missing.PROTOCOL, rule):
+    if known.transport is HIDDEN and _matches_on(Missing.PROTOCOL, rule):
         raise CutError
-    if known.missing is None or not _asks_for(known.missing, rule):
+    if known.missing is None or not _matches_on(known.missing, rule):
         return Match.YES if _matches(rule, key, context) else Match.NO
     if known.missing is Missing.PROTOCOL:
         return Match.INDETERMINATE
@@ -150,16 +149,16 @@ def _indeterminate_if(possible: bool) -> Match:
     return Match.INDETERMINATE if possible else Match.NO
 
 
-def _asks_for(missing: Missing, rule: Rule) -> bool:
-    asks_ports = any(side.ports or side.not_ports for side in (rule.source, rule.destination))
-    asks_icmp = _has_type(rule.icmp) or _has_type(rule.not_icmp)
+def _matches_on(missing: Missing, rule: Rule) -> bool:
+    on_ports = any(side.ports or side.not_ports for side in (rule.source, rule.destination))
+    on_icmp = _has_type(rule.icmp) or _has_type(rule.not_icmp)
     match missing:
         case Missing.PROTOCOL:
-            return rule.protocol is not None or rule.not_protocol is not None or asks_ports or asks_icmp
+            return rule.protocol is not None or rule.not_protocol is not None or on_ports or on_icmp
         case Missing.PORTS:
-            return asks_ports
+            return on_ports
         case Missing.ICMP_TYPE:
-            return asks_icmp
+            return on_icmp
 
 
 def _has_type(icmp: IcmpMatch | None) -> bool:
@@ -167,14 +166,16 @@ def _has_type(icmp: IcmpMatch | None) -> bool:
 
 
 def _without(missing: Missing, rule: Rule) -> Rule:
-    """The rule without its questions about ports, or about the ICMP type."""
+    """The rule without its conditions on ports, or on the ICMP type."""
     if missing is Missing.ICMP_TYPE:
         return replace(rule, icmp=None, not_icmp=None)
     return replace(rule, source=_without_ports(rule.source), destination=_without_ports(rule.destination))
 
 
 def _without_ports(side: EntityRule) -> EntityRule:
-    """A selector beside only named ports belongs to them: it selects whose ports count (``rule_scanner.go``)."""
+    """If all ports are named, the selector belongs to them: it selects the endpoints whose ports count
+    (``rule_scanner.go``).
+    """
     bare = replace(side, ports=(), not_ports=())
     if not side.ports or not all(isinstance(port, NamedPort) for port in side.ports):
         return bare
@@ -187,7 +188,7 @@ def _without_ports(side: EntityRule) -> EntityRule:
 
 
 def describe(key: MatchKey, known: Known) -> str:
-    """What was looked at: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
+    """What was examined: ``203.0.113.9 > 10.10.10.10 TCP 1024 > 80``."""
     addresses = f"{key.source} > {key.destination}"
     if known.transport is None or known.transport is HIDDEN:
         return f"{addresses}, protocol unknown"

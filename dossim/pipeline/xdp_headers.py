@@ -1,7 +1,7 @@
 """What an XDP program reads of a frame (``bpf/include/parse.h``), and what it leaves unknown.
 
-A program sees single frames, before defragmentation and without anything the kernel would check first. What raw would
-see differently counts as unknown.
+A program sees single frames, before defragmentation and before all checks of the kernel. What raw may see differently
+counts as unknown.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ICMP_OF = {4: ICMP, 6: ICMPV6}
 
 
 class Missing(Word):
-    """What a packet has and a program cannot know of it."""
+    """A field that a packet has but the program cannot know."""
 
     PROTOCOL = "protocol"
     PORTS = "ports"
@@ -55,7 +55,9 @@ class Missing(Word):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known besides the addresses. ``transport`` None: nothing. ``missing`` None: everything; ``why`` not."""
+    """What is known apart from the addresses. ``transport`` None: nothing. ``missing`` None: everything; ``why`` states
+    the reason if not.
+    """
 
     transport: Transport | None
     missing: Missing | None = None
@@ -63,14 +65,14 @@ class Known:
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """Source and destination port, where they are known."""
+        """Source and destination port, if they are known."""
         if self.transport is None or self.missing or self.transport.protocol not in PORT_HEADERS:
             return None
         return self.transport.ports
 
 
 def readable_ip(link: Ethernet | None) -> IP | None:
-    """The IP header of a frame, if it is valid enough to decide on. Up to two tags with VLAN id 0 are skipped."""
+    """The IP header of a frame, if it is valid enough for a decision. Up to two tags with VLAN id 0 are skipped."""
     if link is None or len(link.tags) > MAX_TAGS or any(tag.id for tag in link.tags):
         return None
     if link.ethertype == ETHERTYPE_IPV4:
@@ -83,14 +85,16 @@ def readable_ip(link: Ethernet | None) -> IP | None:
 
 
 def _is_sound4(ip: IPv4) -> bool:
-    """A total length beyond the frame and a wrong checksum do not matter: what raw never sees may be dropped."""
+    """A total length beyond the frame or a wrong checksum does not matter: a packet that never reaches raw may be
+    dropped.
+    """
     return ip.version == 4 and IPV4_HEADER <= ip.header_length <= min(ip.total_length, len(ip.buf))
 
 
 def known_behind(ip: IP, *, by_device: bool) -> Known:
-    """What is known besides the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
+    """What is known apart from the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
 
-    The transport is HIDDEN where the capture cut the extension headers before it.
+    The transport is HIDDEN if the capture cut the extension headers before it.
     """
     if isinstance(ip, IPv4):
         if by_device and ip.protocol == 0:
@@ -119,8 +123,8 @@ def _known(version: int, transport: Transport) -> Known:
 
 
 def _transport4(ip: IPv4) -> Transport:
-    """A fragment that is not the last is cut to a multiple of eight bytes (``ip_frag_queue``): what is beyond, raw
-    may never see.
+    """A fragment that is not the last is trimmed to a multiple of eight bytes (``ip_frag_queue``): raw may never see
+    the rest.
     """
     end = ip.total_length
     if ip.more_fragments:
@@ -129,12 +133,12 @@ def _transport4(ip: IPv4) -> Transport:
 
 
 def _after_extension_headers(ip: IPv6) -> Transport | str:
-    """``parse_extensions()``: at most eight headers, each with its first eight bytes there and its length in the
-    packet; or why the protocol is not known.
+    """``parse_extensions()``: at most eight headers, each with its first eight bytes present and its length within the
+    packet; or why the protocol is unknown.
 
-    What a later fragment says of it counts for nothing, because reassembly takes the first one's word. Where headers
-    other than hop-by-hop stand before the fragment header, Linux misreads what it has reassembled. After an
-    authentication header iptables looks and nftables does not.
+    The protocol in a later fragment does not count, because reassembly uses that of the first. If headers other than
+    hop-by-hop precede the fragment header, Linux misreads the reassembled datagram. iptables looks for the protocol
+    after an authentication header, nftables does not.
     """
     is_jumbogram = ip.payload_length == 0 and ip.next_header == HOP_BY_HOP
     end = len(ip.buf) if is_jumbogram else IPV6_HEADER + ip.payload_length

@@ -1,7 +1,7 @@
-"""Which rules an XDP program holds: the longest run, from the first, that it has room and words for.
+"""Which rules an XDP program holds: the longest run, from the first, that fits and that it can express.
 
-Were one left out, a packet it allows could be dropped by one after it. The second reading of
-``enforcer/planning/xdp_capability.py`` in this project, from the resources.
+If one were left out, a packet it allows could be dropped by a later one. A second, independent implementation of
+``enforcer/planning/xdp_capability.py``, from the resources.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from enforcer.policy.resources import PortRange, Rule
 
 @dataclass(frozen=True)
 class Held:
-    """``stopper`` is the first rule that is not held, None when all are; ``why`` not.
+    """``stopper`` is the first rule that is not held, None if all are; ``why`` is the reason.
 
     Without a Deny no program is attached: then there are no ``rules``.
     """
@@ -30,7 +30,7 @@ class Held:
 
 
 def held_rules(policy: Policy, mode: Mode) -> Held:
-    """The rules that the program of a mode holds of a policy; a device holds fewer."""
+    """The rules of a policy that the program of a mode holds; a device holds fewer."""
     run: list[NamedRule] = []
     for item, why in _reasons(policy, mode):
         if why:
@@ -44,7 +44,7 @@ def _if_any_denies(run: list[NamedRule]) -> tuple[NamedRule, ...]:
 
 
 def _reasons(policy: Policy, mode: Mode) -> Iterator[tuple[NamedRule, str]]:
-    """Each rule, and why it cannot be held after the preceding ones; "" if it can."""
+    """Each rule, and why it cannot be held with the preceding ones; "" if it can."""
     failsafes = len({(answers, item.protocol, item.net) for item, answers in policy.failsafes()})
     tiers: set[str] = set()
     for number, item in enumerate(policy.rules, start=1):
@@ -68,7 +68,7 @@ def _unread_ports(rule: Rule) -> str:
 
 
 def why_not_offload(rule: Rule) -> str:
-    """Why a device does not hold a rule; "" when it does. It looks for sources only."""
+    """Why a device does not hold a rule; "" if it does. It matches on sources only."""
     asked = {
         f"its action is {rule.action}": rule.action is not Action.DENY,
         "it matches a protocol": rule.protocol is not None or rule.not_protocol is not None,
