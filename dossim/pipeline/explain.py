@@ -102,7 +102,7 @@ class Explainer:
         return self.explain_capture(frames)[number]
 
     def explain_capture(self, frames: Sequence[bytes]) -> list[Trace]:
-        """All frames, in order of arrival: each is walked to defragmentation, then all are reassembled and walked on."""
+        """All frames, in order of arrival: each is walked to defragmentation, then all are reassembled and go on."""
         walked = [self._received(frame) for frame in frames]
         arrived = {n: steps[-1].state for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
         fates = reassemble(_arrivals(frames, walked))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dossim.model.disposition import Fate
 from dossim.pipeline.matching import MatchKey
-from dossim.pipeline.netdev_headers import known_behind, sound_ip
+from dossim.pipeline.netdev_headers import known_transport, sound_ip
 from dossim.pipeline.stages import Context, PacketState, Step
 from dossim.pipeline.xdp import decide, describe, passed
 from enforcer.model.vocabulary import Stage
@@ -25,7 +25,7 @@ def check(state: PacketState, context: Context) -> Step:
     ip = sound_ip(state.packet.link)
     if ip is None:
         return passed(here, following, state, "the packet", "tagged, or no IP header that can be decided on")
-    known = known_behind(ip)
+    known = known_transport(ip)
     key = MatchKey(ip.version, ip.source, ip.destination, known.transport)
     denied_by, why = decide(key, known, context)
     if denied_by is None:

@@ -19,7 +19,7 @@ from dossim.packet.fields import (
 )
 from dossim.packet.parse import transport_of
 from dossim.pipeline.xdp_headers import ICMP_OF, PORT_HEADERS, Known, Missing, readable_ip
-from dossim.pipeline.xdp_headers import known_behind as known_by_xdp
+from dossim.pipeline.xdp_headers import known_transport as known_by_xdp
 
 
 def sound_ip(link: Ethernet | None) -> IP | None:
@@ -35,7 +35,7 @@ def sound_ip(link: Ethernet | None) -> IP | None:
     return None
 
 
-def known_behind(ip: IP) -> Known:
+def known_transport(ip: IP) -> Known:
     """What is known apart from the addresses: what an XDP program would know without parsing options and extension
     headers.
     """

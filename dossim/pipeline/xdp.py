@@ -17,7 +17,7 @@ from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
 from dossim.pipeline.matching import Answer, MatchKey, can_match, rule_matches
 from dossim.pipeline.policy import NamedRule
 from dossim.pipeline.stages import Context, Node, PacketState, Step
-from dossim.pipeline.xdp_headers import Known, Missing, known_behind, readable_ip
+from dossim.pipeline.xdp_headers import Known, Missing, known_transport, readable_ip
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Mode, Stage, Word
 from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Rule
 
@@ -52,7 +52,7 @@ def _check(stage: Stage, following: Stage, state: PacketState, context: Context)
     if ip is None:
         why = "tagged for a VLAN, or no IP header that can be decided on"
         return passed(stage, following, state, "the frame", why)
-    known = known_behind(ip, by_device=context.mode is Mode.OFFLOAD)
+    known = known_transport(ip, by_device=context.mode is Mode.OFFLOAD)
     key = MatchKey(ip.version, ip.source, ip.destination, known.transport)
     denied_by, why = decide(key, known, context)
     if denied_by is None:

@@ -91,7 +91,7 @@ def _is_sound4(ip: IPv4) -> bool:
     return ip.version == 4 and IPV4_HEADER <= ip.header_length <= min(ip.total_length, len(ip.buf))
 
 
-def known_behind(ip: IP, *, by_device: bool) -> Known:
+def known_transport(ip: IP, *, by_device: bool) -> Known:
     """What is known apart from the addresses. The program for devices (``bpf/xdp_offload.bpf.c``) knows less.
 
     The transport is HIDDEN if the capture cut the extension headers before it.

@@ -14,7 +14,7 @@ from dossim.predict.prediction import Draft
 from dossim.predict.prediction import Prediction as Prediction
 from enforcer.planning.plan import InterfacePlan
 
-_BLOCK = 1 << 17  # packets looked at together: bounds memory, and fits the caches better than a whole capture
+_BLOCK = 1 << 17  # packets processed together: bounds memory, and fits the caches better than a whole capture
 
 
 def predict(capture: Capture, plan: InterfacePlan, host: Host) -> Prediction:
@@ -28,7 +28,7 @@ def predict(capture: Capture, plan: InterfacePlan, host: Host) -> Prediction:
 
 
 def _block(capture: Capture, start: int, plan: InterfacePlan, host: Host, draft: Draft) -> list[int]:
-    """Decide the ordinary packets of a block; the numbers, within it, of all others."""
+    """Decide the ordinary packets of a block; returns the numbers, within it, of all others."""
     columns = parse_columns(capture)
     missing = (capture.wire_length - capture.length).astype(np.int64)
     sendable = draft.is_sendable(start, start + len(capture))

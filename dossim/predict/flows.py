@@ -1,7 +1,7 @@
-"""Flows: what rules and routing look at, for many ordinary packets of one IP version.
+"""Flows: the fields that rules and routing use, for many ordinary packets of one IP version.
 
 Ordinary packets are untagged, whole (no fragment), with an IPv4 header without options or an IPv6 header without
-extension headers: nearly all of a flood. Everything else takes the scalar way (:mod:`dossim.predict.odd`).
+extension headers: nearly all of a flood. Everything else is predicted one by one (:mod:`dossim.predict.odd`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from enforcer.model.nets import IPNetwork, Nets
 
 I64 = npt.NDArray[np.int64]
 
-CUT = -2  # a field that the packet has and the capture has not
+CUT = -2  # a field that the capture cut
 HEADER_LENGTHS = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12}
 _IP4_LENGTH, _IP6_LENGTH = 20, 40
 _FRAGMENT_MASK = 0x3FFF  # more-fragments flag and offset
@@ -44,13 +44,13 @@ class Addresses:
     high: U64 | None = None
 
     def among(self, nets: Nets) -> Bool:
-        """Which are in a set of CIDRs."""
+        """bool[N]: in a set of CIDRs."""
         if self.high is None:
             return nets.contains4(self.low.astype(np.uint32, copy=False))
         return nets.contains6(self.high, self.low.astype(np.uint64, copy=False))
 
     def within(self, net: IPNetwork) -> Bool:
-        """Which are in one CIDR; none when it is of the other family."""
+        """bool[N]: in one CIDR; all False if it is of the other family."""
         if net.version != self.version:
             return np.zeros(len(self.low), np.bool_)
         if net.prefixlen == 0:
@@ -72,11 +72,11 @@ class Addresses:
 class Flows:
     """``number`` is each row's packet; ``at`` where its transport starts in the capture's data.
 
-    ``length`` is the transport's as the IP header says, ``present`` as much of it as the frame held on the wire,
-    ``captured`` as much as is known. ``protocol`` is -1 where IPv6 extension headers break off. ``sport`` and ``dport``
-    are -1 without four bytes of a protocol that has ports; ``icmp_type``, ``icmp_code`` without a whole ICMP header; a
-    ``later_fragment`` has neither and is not too short. Any of them is CUT where the capture cut it. ``untracked``: an
-    Allow has taken it out of connection tracking.
+    ``length`` is the transport's length by the IP header, ``present`` how much of it the frame had on the wire,
+    ``captured`` how much was captured. ``protocol`` is -1 if the IPv6 extension headers are truncated. ``sport`` and
+    ``dport`` are -1 without four bytes of a protocol that has ports; ``icmp_type``, ``icmp_code`` without a whole ICMP
+    header; a ``later_fragment`` has neither and is not too short. Any of them is CUT where the capture cut it.
+    ``untracked``: an Allow has taken it out of connection tracking.
     """
 
     version: int
@@ -102,7 +102,7 @@ class Flows:
         return len(self.number)
 
     def take(self, rows: I64 | Bool) -> Flows:
-        """Only these rows."""
+        """A selection of rows."""
         if rows.dtype == np.bool_ and rows.all():
             return self  # the usual case in a flood: a stage that drops nothing
         return Flows(
@@ -124,15 +124,15 @@ _PER_ROW = (
     *("at", "length", "present", "sport", "dport", "icmp_type", "icmp_code", "later_fragment", "whole_header"),
     *("captured", "untracked"),
 )
-# As much of each transport's header must have been captured for a packet to be ordinary.
+# How much of each transport's header must be captured for a packet to be ordinary.
 _READ = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12, ICMP: ICMP_HEADER, ICMPV6: ICMP_HEADER} | dict.fromkeys(
     PORT_PROTOCOLS - {TCP, UDP, SCTP}, PORTS_LENGTH
 )
 
 
 def ordinary4(columns: Columns, missing: I64) -> Flows:
-    """The ordinary IPv4 packets; a total length beyond the frame is still ordinary. Of each frame so many bytes are
-    ``missing`` in the capture; ordinary ones have all headers there.
+    """The ordinary IPv4 packets; a total length beyond the frame is still ordinary. ``missing`` is how many bytes of
+    each frame the capture cut; of ordinary packets all headers were captured.
     """
     four, links = columns.ipv4, columns.links
     plain = (
@@ -160,7 +160,7 @@ def ordinary6(columns: Columns, missing: I64) -> Flows:
 
 
 def _with_header(flows: Flows) -> Flows:
-    """Those of which all that is read of the transport's header was captured."""
+    """Those whose transport header was captured as far as it is read."""
     read = np.zeros(len(flows), np.int64)
     for protocol, length in _READ.items():
         read[flows.protocol == protocol] = length
@@ -237,7 +237,7 @@ def _flows(
 
 
 def whole_headers(protocol: I64, present: I64) -> Bool:
-    """Where the XDP program reads ports: all of the transport header is there."""
+    """bool[N]: the XDP program reads ports, because the transport header is complete."""
     whole = np.zeros(len(protocol), np.bool_)
     for number, length in HEADER_LENGTHS.items():
         whole |= (protocol == number) & (present >= length)

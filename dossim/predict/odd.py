@@ -1,8 +1,8 @@
-"""Packets that are not ordinary, one by one: tags, fragments, options, extension headers, groups, forwarding, other
+"""Packets that are not ordinary, one by one: tags, fragments, options, extension headers, multicast, forwarding, other
 protocols.
 
-The kernel's part (header checks, defragmentation, routing, transport) is the model that ``explain`` walks as well;
-what the policy does is evaluated here from the compiled RuleTable, by the same code as for ordinary packets.
+The kernel's part (header checks, defragmentation, routing, transport) is the model that ``explain`` walks as well; the
+policy is evaluated from the compiled RuleTable, by the same code as for ordinary packets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dossim.pipeline import ip_input, netdev_headers, route, transport
 from dossim.pipeline.cut import possible_datagrams, why_open
 from dossim.pipeline.reassembly import Lost, Open, Perhaps, Whole, reassemble
 from dossim.pipeline.stages import Context, PacketState, Step
-from dossim.pipeline.xdp_headers import PORT_HEADERS, known_behind, readable_ip
+from dossim.pipeline.xdp_headers import PORT_HEADERS, known_transport, readable_ip
 from dossim.predict import xdp
 from dossim.predict.flows import CUT, Addresses, Flows
 from dossim.predict.prediction import Draft
@@ -37,7 +37,7 @@ Asked = tuple[int, IP, Transport | None]
 
 
 def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, host: Host, draft: Draft) -> None:
-    """Decide these packets in the draft. They are walked together, because a fragment's fate is its datagram's."""
+    """Decide these packets in the draft. They are walked together, because a fragment shares its datagram's fate."""
     context = Context.without_policy(host)
     frames = {int(number): frame_on_wire(capture, int(number)) for number in numbers}
     states = _received(frames, draft)
@@ -115,24 +115,24 @@ def _early(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) ->
 
 
 def _xdp(link: Ethernet | None, *, by_device: bool) -> tuple[IP, Transport | None] | None:
-    """What a program knows of a frame; None where it decides nothing."""
+    """What a program knows about a frame; None if it passes every such frame."""
     ip = readable_ip(link)
-    return None if ip is None else (ip, known_behind(ip, by_device=by_device).transport)
+    return None if ip is None else (ip, known_transport(ip, by_device=by_device).transport)
 
 
 def _netdev(link: Ethernet | None) -> tuple[IP, Transport | None] | None:
-    """The same of netdev ingress. A transport that is not known to be whole is shown without an byte."""
+    """As :func:`_xdp`, for netdev ingress. A transport that may be incomplete is given as no bytes."""
     ip = netdev_headers.sound_ip(link)
     if ip is None:
         return None
-    known = netdev_headers.known_behind(ip)
+    known = netdev_headers.known_transport(ip)
     if known.transport is None or known.missing is None:
         return ip, known.transport
     return ip, replace(known.transport, buf=b"")
 
 
 def _defrag(states: dict[int, PacketState], frames: Mapping[int, bytes], draft: Draft) -> dict[int, int]:
-    """Of each datagram one part goes on for all; ``{part: the one}`` for the others."""
+    """One fragment of each datagram is walked on for all; returns ``{fragment: that one}`` for the others."""
     others: dict[int, int] = {}
     for number, fate in reassemble(_arrivals(states, frames, draft)).items():
         match fate:
@@ -154,7 +154,7 @@ def _defrag(states: dict[int, PacketState], frames: Mapping[int, bytes], draft: 
 def _arrivals(
     states: Mapping[int, PacketState], frames: Mapping[int, bytes], draft: Draft
 ) -> Iterator[tuple[int, IP | Perhaps]]:
-    """What comes to defragmentation, and what might have come."""
+    """The packets that reach defragmentation, and those that may."""
     for number in sorted(frames):
         state = states.get(number)
         if state is not None and state.ip is not None:
@@ -236,7 +236,7 @@ def _protocol(found: Transport | None) -> int:
 
 
 def _ports(found: Transport | None) -> tuple[int, int]:
-    """Both ports, -1 where there are none to read."""
+    """Both ports, -1 if they cannot be read."""
     try:
         return (-1, -1) if found is None else found.ports or (-1, -1)
     except CutError:
@@ -244,7 +244,7 @@ def _ports(found: Transport | None) -> tuple[int, int]:
 
 
 def _icmp(found: Transport | None) -> tuple[int, int]:
-    """Type and code, -1 where there are none to read."""
+    """Type and code, -1 if they cannot be read."""
     if found is None or found.protocol not in (ICMP, ICMPV6) or found.fragment_offset:
         return -1, -1
     if len(found.buf) < ICMP_HEADER:

@@ -1,8 +1,8 @@
 """Ordinary packets, all at once: complete IPv4 and IPv6 packets to an own or an unknown address.
 
-Which packets are ordinary is decided before anything else (:func:`is_ordinary4`, :func:`is_ordinary6`); all others
-take the scalar way of :mod:`dossim.predict.odd`, through the same kernel model that ``explain`` walks. The order of
-checks is the kernel's: docs/packet-fates.md.
+Which packets are ordinary is decided before anything else (:func:`is_ordinary4`, :func:`is_ordinary6`); all others go
+one by one through :mod:`dossim.predict.odd` and the kernel model that ``explain`` walks. The order of checks is the
+kernel's: docs/packet-fates.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _NO_SOURCE6 = Nets.of(["::1/128", "ff00::/8"])
 
 
 def is_ordinary4(flows: Flows, host: Host) -> Bool:
-    """To an own address; or, on a host that does not forward, to one that is neither own, nor broadcast, nor joined."""
+    """To an own address or, if the host does not forward, to one that is neither own, nor broadcast, nor a joined
+    group.
+    """
     own = _own(flows.destination, host)
     ordinary = own if host.forward else own | ~_special_destination(flows, host)
     ordinary &= flows.protocol != UDPLITE
@@ -49,7 +51,7 @@ def is_ordinary6(flows: Flows, host: Host) -> Bool:
 
 
 def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft) -> None:
-    """Decide these flows in the draft, stage by stage; each stage sees what the one before let through."""
+    """Decide these flows in the draft, stage by stage; each stage sees what the previous one passed."""
     flows = _early(flows, plan, draft)
     flows = _ip_input(flows, draft)
     flows = _raw(flows, plan, draft)
@@ -60,10 +62,10 @@ def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft
 def _early(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     if plan.early is None or not plan.early_entries:
         return flows
-    dropped_by = xdp.drops(flows, plan)  # nothing that is looked at is cut: ordinary packets have their headers
+    dropped_by = xdp.drops(flows, plan)  # no field that it reads is cut: ordinary packets have their headers
     dropped = dropped_by >= 0
     if plan.early is Stage.NETDEV_INGRESS:
-        dropped &= flows.present >= flows.length  # nf_tables looks at no packet that is longer than its frame
+        dropped &= flows.present >= flows.length  # nf_tables matches no packet that is longer than its frame
     draft.drop(flows.number[dropped], plan.early, "", dropped_by[dropped])
     return flows.take(~dropped)
 
@@ -82,7 +84,7 @@ def _bad_source6(flows: Flows) -> Bool:
 
 
 def _header_checksum_valid(flows: Flows) -> Bool:
-    """Ten words that sum up to all ones (``ip_fast_csum``); ordinary headers have no options."""
+    """Whether the ten words of the header sum to all ones (``ip_fast_csum``); ordinary headers have no options."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-20, 0, 2):
         total += flows.buf.u16(flows.at + word)
@@ -100,7 +102,7 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
 
 def _route(flows: Flows, host: Host, draft: Draft) -> Flows:
     if flows.version == 6:
-        return flows  # ordinary IPv6 is for us, whatever its source
+        return flows  # ordinary IPv6 is to an own address, whatever its source
     martian = (
         flows.source.among(_GROUPS)
         | flows.source.among(_LOOPBACK)
@@ -116,7 +118,7 @@ def _route(flows: Flows, host: Host, draft: Draft) -> Flows:
 
 
 def _socket(flows: Flows, host: Host, draft: Draft) -> None:
-    """Delivered, unless the transport refuses it."""
+    """Delivered, unless the transport drops it."""
     tcp = flows.protocol == TCP
     udp = flows.protocol == UDP
     icmp = flows.protocol == (ICMP if flows.version == 4 else ICMPV6)
@@ -130,14 +132,14 @@ def _icmp(flows: Flows, draft: Draft) -> None:
     flows = _covered(flows, flows.length, draft)
     if flows.version == 6:
         bad = ~_checksum_valid(flows, flows.length, with_addresses=True)
-    else:  # conntrack has summed up the IP header with it, which makes zeros alone a good sum (nf_ip_checksum)
+    else:  # conntrack includes the IP header in the sum, so zeros alone are a good sum (nf_ip_checksum)
         summed_up = ~flows.untracked & (flows.length >= ICMP_HEADER)
         bad = ~checksum_valid(flows.buf.data, flows.at, flows.length, np.where(summed_up, 0xFFFF, 0))
     draft.drop(flows.number[bad], Stage.SOCKET, "bad ICMP checksum")
 
 
 def _covered(flows: Flows, length: I64, draft: Draft) -> Flows:
-    """The flows of which all that a checksum covers was captured; the others stay open."""
+    """The flows of which everything that the checksum covers was captured; the others become undetermined."""
     cut = flows.captured < length
     if not cut.any():
         return flows
@@ -165,7 +167,7 @@ def _udp(flows: Flows, host: Host, draft: Draft) -> None:
     draft.drop(flows.number[malformed], Stage.SOCKET, "UDP header cut short or of impossible length")
     flows, length = flows.take(~malformed), length[~malformed]
     without = flows.buf.u16(flows.at + 6) == 0
-    if flows.version == 6:  # refused by who listens; without a listener that is what is said first
+    if flows.version == 6:  # a socket rejects it; without a socket the kernel reports that first
         refused = without & np.isin(flows.dport, [item.port for item in host.listen if item.protocol == UDP])
         draft.drop(flows.number[refused], Stage.SOCKET, "UDP over IPv6 without checksum")
     flows, length = flows.take(~without), length[~without]
@@ -183,7 +185,7 @@ def _checksum_valid(flows: Flows, length: I64, *, with_addresses: bool) -> Bool:
 
 
 def _pseudo_header(buf: ByteReader, flows: Flows) -> I64:
-    """The sum of the words of both addresses: they stand right before the transport."""
+    """The sum of the words of both addresses, which directly precede the transport."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-8 if flows.version == 4 else -32, 0, 2):
         total += buf.u16(flows.at + word)
@@ -207,14 +209,16 @@ def _subnet_broadcasts(addresses: Addresses, host: Host) -> Bool:
 
 
 def _special_destination(flows: Flows, host: Host) -> Bool:
-    """Broadcasts and the joined group, and 0.0.0.0, which is a broadcast from 0.0.0.0."""
+    """Broadcasts, the joined group, and 0.0.0.0, which is a broadcast if the source is 0.0.0.0."""
     destination = flows.destination
     special = destination.equal(_LIMITED_BROADCAST) | destination.equal(_ALL_HOSTS) | destination.equal(0)
     return special | _subnet_broadcasts(destination, host)
 
 
 def _filtered_source(source: Addresses, host: Host) -> Bool:
-    """Sources that rp_filter may refuse: broadcasts, and those whose way back is by the inside interface."""
+    """Sources that source validation may drop: broadcasts, and those whose reverse route is through the inside
+    interface.
+    """
     held = _subnet_broadcasts(source, host)
     for network in host.routes:
         held |= source.within(network)

@@ -1,4 +1,4 @@
-"""The conditions of an entry in the order in which netfilter's rules look at them. Pure."""
+"""The conditions of an entry in the order in which netfilter's rules evaluate them. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from enforcer.policy.ruletable import Entry
 
 
 class Phases(NamedTuple):
-    """Protocols, nets and sets, ports, ICMP types: each is looked at when all before it match.
+    """Protocols, nets and sets, ports, ICMP types: each is evaluated if all before it match.
 
-    Who evaluates them takes the tuple apart, so that mypy names it when there is one more.
+    Consumers unpack the tuple, so that mypy reports them if a phase is added.
     """
 
     protocols: list[Protocol]
@@ -43,16 +43,16 @@ class Phases(NamedTuple):
 
     @property
     def numbers(self) -> bool:
-        """Whether port numbers are looked at: one side's are as readable as the other's."""
+        """Whether port numbers are matched on; both sides' are readable or neither's."""
         return any(item.ranges for item in self.ports)
 
     @property
     def transport(self) -> bool:
-        """Whether anything after the addresses is looked at, so that the transport protocol must be known."""
+        """Whether anything but addresses is matched on, so that the transport protocol must be known."""
         return bool(self.protocols or self.ports or self.types)
 
     def single_nets(self, version: int) -> list[tuple[Side, IPNetwork, bool]]:
-        """What netfilter looks at before the protocol: for each side one net of the family, or one negated net."""
+        """What netfilter evaluates before the protocol: for each side one net of the family, or one negated net."""
         found: dict[Side, tuple[Side, IPNetwork, bool]] = {}
         for item in self.nets:
             own = [net for net in item.nets if net.version == version]

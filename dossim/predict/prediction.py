@@ -19,8 +19,8 @@ FATES = tuple(Fate)
 STAGES = tuple(Stage)
 NO_STAGE = 255
 NO_ENTRY = -1
-_MOST_LENGTHS = 200  # pairs of captured and original length in one block that are told apart
-_MOST_REASONS = 60_000  # their number has 16 bits
+_MOST_LENGTHS = 200  # pairs of captured and original length that are distinguished in one block
+_MOST_REASONS = 60_000  # indexed by 16 bits
 _ANOTHER = f"one of more than {_MOST_REASONS:,} reasons, which are not distinguished"
 FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
 STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
@@ -28,10 +28,10 @@ STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 where no stage dropped it; the stage
-    of an undetermined packet is the first whose answer is not known.
+    """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 if no stage dropped it; the stage of
+    an undetermined packet is the first whose result is unknown.
 
-    ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 where no entry dropped it; ``reason`` (uint16)
+    ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 if no entry dropped it; ``reason`` (uint16)
     indexes ``reasons``.
     """
 
@@ -46,7 +46,7 @@ class Prediction:
         return len(self.fate)
 
     def disposition(self, packet: int) -> Disposition:
-        """What becomes of one packet; packets count from 0."""
+        """The disposition of one packet; packets count from 0."""
         code, index = int(self.stage[packet]), int(self.entry[packet])
         return Disposition(
             FATES[self.fate[packet]],
@@ -56,7 +56,7 @@ class Prediction:
         )
 
     def with_reason(self, packets: npt.NDArray[np.bool_], reason: str) -> Prediction:
-        """The same, with another reason why some of these packets are undetermined."""
+        """The same, with another reason for those of these packets that are undetermined."""
         mine = packets & (self.fate == FATE_CODE[Fate.UNDETERMINED])
         if not mine.any():
             return self
@@ -65,8 +65,8 @@ class Prediction:
         return replace(self, reason=reasons, reasons=(*self.reasons, reason))
 
     def open_where_other(self, other: Prediction, first: Stage, reason: str) -> Prediction:
-        """The same, but undetermined where the other one has another end: from the earlier stage of both on, or from
-        ``first`` on where neither has one.
+        """The same, but packets that end differently in the other prediction are undetermined: from the earlier of the
+        two stages, or from ``first`` if neither has a stage.
         """
         rows = np.flatnonzero((self.fate != other.fate) | (self.stage != other.stage))
         if not len(rows):
@@ -79,7 +79,7 @@ class Prediction:
         return Prediction(fate, stage, entry, why, self.entries, (*self.reasons, reason))
 
     def totals(self) -> dict[str, int]:
-        """Packets per stage they are dropped at, in packet order, then per fate; words without packets are left out."""
+        """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
         dropped = self.fate == FATE_CODE[Fate.DROPPED]
         per_stage = np.bincount(self.stage[dropped], minlength=len(STAGES))
         totals = {str(stage): int(per_stage[code]) for stage, code in STAGE_CODE.items()}
@@ -93,17 +93,17 @@ class Prediction:
 
     @property
     def is_determined(self) -> npt.NDArray[np.bool_]:
-        """Which packets have an end that a kernel must agree with."""
+        """bool[N]: the packet's fate can be compared with a kernel's."""
         return np.asarray(~np.isin(self.fate, [FATE_CODE[fate] for fate in OPEN_FATES]), np.bool_)
 
     def entry_counts(self) -> dict[str, int]:
-        """Packets each entry drops, of those that drop any."""
+        """Packets that each entry drops, for entries that drop any."""
         counts = np.bincount(self.entry[self.entry >= 0], minlength=len(self.entries))
         return {entry.name: int(count) for entry, count in zip(self.entries, counts, strict=True) if count}
 
 
 class Draft:
-    """A prediction while it is made: rows are decided once, by packet number."""
+    """A prediction under construction: each row is decided once, by packet number."""
 
     def __init__(self, capture: Capture) -> None:
         packets = len(capture)
@@ -123,7 +123,7 @@ class Draft:
                 self.end(row, Fate.NOT_SENDABLE, why)
 
     def is_sendable(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Which of these packets a device can have received."""
+        """bool[N]: a device can have received the packet."""
         return np.asarray(self.fate[start:stop] != FATE_CODE[Fate.NOT_SENDABLE], np.bool_)
 
     def drop(
@@ -146,7 +146,7 @@ class Draft:
         self.reason[rows] = self._code(reason)
 
     def leave_cut(self, rows: npt.NDArray[np.int64], stage: Stage, what: str) -> None:
-        """The same of packets that the capture cut; ``what`` is not known of them."""
+        """As :meth:`leave_open`, for packets that the capture cut; ``what`` is unknown."""
         lengths = np.stack([self._capture.length[rows], self._capture.wire_length[rows]], axis=1)
         pairs, pair_of = np.unique(lengths, axis=0, return_inverse=True)
         if len(pairs) > _MOST_LENGTHS:

@@ -1,6 +1,6 @@
 """The RuleTable on columns: which entry decides each packet in raw.
 
-Conditions are tested in netfilter's order, because a packet too short for one is dropped there and then (hotdrop:
+Conditions are tested in netfilter's order, because a packet too short for one is dropped at once (hotdrop:
 ``xt_multiport.c``, ``xt_icmp``): literal nets and protocol, then sets, then ports, then ICMP.
 """
 
@@ -28,7 +28,7 @@ I64 = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Decisions:
     """``denied_by`` and ``allowed_by`` are the index of the deciding entry, -1 for none; ``hotdropped`` packets were
-    too short for a rule. Of those that are ``open`` the capture cut what a failsafe or an entry matches on.
+    too short for a rule; for ``open`` ones the capture cut what a failsafe or an entry matches on.
     """
 
     denied_by: I32
@@ -38,7 +38,7 @@ class Decisions:
 
 
 def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGRESS) -> Decisions:
-    """What one side of the table does with each flow."""
+    """The decision of one direction of the table on each flow."""
     entries = table.ingress if direction is Direction.INGRESS else table.egress
     denied_by = np.full(len(flows), -1, np.int32)
     allowed_by = np.full(len(flows), -1, np.int32)
@@ -52,10 +52,10 @@ def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGR
         _failsafes(flows, failsafes, port, remote, undecided, hotdropped, unknown)
     passed: dict[str, Bool] = {}
     for index, entry in enumerate(entries):
-        asked = undecided & ~passed.get(entry.tier, np.False_)
-        if not asked.any():
+        candidates = undecided & ~passed.get(entry.tier, np.False_)
+        if not candidates.any():
             continue
-        matched, short, cut = _match(flows, entry, table, asked)
+        matched, short, cut = _match(flows, entry, table, candidates)
         hotdropped |= short
         unknown |= cut
         undecided &= ~(short | cut)
@@ -68,7 +68,7 @@ def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGR
 
 
 def _failsafes_of(flows: Flows, table: RuleTable, direction: Direction) -> list[tuple[Sequence[Failsafe], I64]]:
-    """The failsafes of this direction with the destination port, those of the other with the source port."""
+    """The failsafes of this direction with the destination ports, those of the other with the source ports."""
     own, other = table.failsafe_inbound, table.failsafe_outbound
     if direction is Direction.EGRESS:
         own, other = other, own
@@ -84,14 +84,14 @@ def _failsafes(
     hotdropped: Bool,
     unknown: Bool,
 ) -> None:
-    """Take flows that a failsafe lets go on, or of which that cannot be told, out of ``undecided``."""
+    """Remove flows from ``undecided`` that a failsafe accepts, or for which that is indeterminate."""
     for failsafe in failsafes:
-        asked = undecided.copy()
+        candidates = undecided.copy()
         if failsafe.net is not None:
-            asked &= remote.within(failsafe.net)
-        same = asked & (flows.protocol == failsafe.protocol)
-        short = (asked & (flows.protocol == -1)) | (same & _too_short(flows, port))
-        cut = (asked & (flows.protocol == CUT)) | (same & (port == CUT))
+            candidates &= remote.within(failsafe.net)
+        same = candidates & (flows.protocol == failsafe.protocol)
+        short = (candidates & (flows.protocol == -1)) | (same & _too_short(flows, port))
+        cut = (candidates & (flows.protocol == CUT)) | (same & (port == CUT))
         hotdropped |= short
         unknown |= cut
         undecided &= ~(short | cut | (same & (port == failsafe.port)))
@@ -101,20 +101,20 @@ def _too_short(flows: Flows, field: I64) -> Bool:
     return np.asarray((field == -1) & ~flows.later_fragment, np.bool_)
 
 
-def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool) -> tuple[Bool, Bool, Bool]:
-    """Which of the asked flows match, which are hotdropped, and of which the capture cut what tells."""
+def _match(flows: Flows, entry: Entry, table: RuleTable, candidates: Bool) -> tuple[Bool, Bool, Bool]:
+    """Which of the candidate flows match, which are hotdropped, and for which the capture cut the deciding bytes."""
     short, cut = np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     if flows.version not in entry.families:
         return short, short, short
     phases = Phases.of(entry)
     protocols, nets, sets, ports, types = phases
-    matched = asked.copy()
+    matched = candidates.copy()
     if protocols:
-        gets_there = matched.copy()
+        reaches = matched.copy()
         for side, net, negated in phases.single_nets(flows.version):
-            gets_there &= addresses_of(flows, side).within(net) != negated
-        short |= gets_there & (flows.protocol == -1)
-        cut |= gets_there & (flows.protocol == CUT)
+            reaches &= addresses_of(flows, side).within(net) != negated
+        short |= reaches & (flows.protocol == -1)
+        cut |= reaches & (flows.protocol == CUT)
         matched &= protocol_matches(flows, protocols)
     matched &= address_matches(flows, nets, sets, table)
     if types or ports:
@@ -149,7 +149,7 @@ def protocol_matches(flows: Flows, wanted: Iterable[Protocol]) -> Bool:
 
 
 def address_matches(flows: Flows, nets: Iterable[InNets], sets: Iterable[InSet], table: RuleTable) -> Bool:
-    """Which have both addresses in the nets and sets they must be in, and in no others."""
+    """bool[N]: both addresses satisfy all conditions on nets and sets."""
     held = np.ones(len(flows), np.bool_)
     for each in nets:
         held &= addresses_of(flows, each.side).among(Nets.of(each.nets)) != each.negated
@@ -159,7 +159,7 @@ def address_matches(flows: Flows, nets: Iterable[InNets], sets: Iterable[InSet],
 
 
 def port_matches(flows: Flows, wanted: Ports, port: I64, port_sets: Mapping[str, PortSet]) -> Bool:
-    """Which have a port that is (not) one of these, by number or by name."""
+    """bool[N]: the port is (not) one of these, by number or by name."""
     held = np.zeros(len(port), np.bool_)
     for item in wanted.ranges:
         held |= (port >= item.first) & (port <= item.last)
@@ -169,7 +169,7 @@ def port_matches(flows: Flows, wanted: Ports, port: I64, port_sets: Mapping[str,
 
 
 def reads_named_ports(flows: Flows, ports: Iterable[Ports], table: RuleTable) -> Bool:
-    """Which have an address that has a port of one of these names, so that their port decides."""
+    """bool[N]: the address has a port of one of these names, so the port number decides."""
     held = np.zeros(len(flows), np.bool_)
     for item in ports:
         addresses = addresses_of(flows, item.side)
@@ -181,7 +181,7 @@ def reads_named_ports(flows: Flows, ports: Iterable[Ports], table: RuleTable) ->
 
 
 def _named(flows: Flows, addresses: Addresses, port: I64, port_set: PortSet) -> Bool:
-    """Which have their address and port in a named port's set; ipset wants to see the whole transport header."""
+    """bool[N]: address and port are in a named port's set; ipset requires the complete transport header."""
     held = np.zeros(len(port), np.bool_)
     for address, number in port_set.members:
         if address.version == addresses.version:

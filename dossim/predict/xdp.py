@@ -1,9 +1,9 @@
-"""The XDP programs on columns (``bpf/xdp_untracked.bpf.c``): which entry drops each flow before the kernel sees it.
-The chains of netdev ingress decide under the same rules, by what they know of a flow.
+"""The XDP programs on columns (``bpf/xdp_untracked.bpf.c``): which entry drops each flow before the network stack. The
+chains of netdev ingress decide under the same rules, by what they know about a flow.
 
-An entry *may* match a flow when nothing known of it contradicts that; it is *indeterminate* when it matches on what is
-unknown. The first that may decides: a Deny that is not indeterminate drops, such a Pass takes the rest of its tier out,
-and in every other case the flow passes.
+An entry *may* match a flow if nothing known contradicts that; its match is *indeterminate* if it matches on something
+unknown. The first entry that may match decides: a Deny that is not indeterminate drops, a Pass that is not
+indeterminate skips the rest of its tier, and in every other case the flow passes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _ICMP_OF = {4: ICMP, 6: ICMPV6}
 
 
 def drops(flows: Flows, plan: InterfacePlan) -> I32:
-    """The index (in the table) of the entry that drops each flow in the early stage, -1 where it passes, CUT where the
-    capture cut what tells.
+    """The index (in the table) of the entry that drops each flow in the early stage, -1 if it passes, CUT if the
+    capture cut the deciding bytes.
     """
     unknown = _Unknown(flows, by_device=plan.mode is Mode.OFFLOAD)
     dropped_by = np.full(len(flows), -1, np.int32)
@@ -47,10 +47,10 @@ def drops(flows: Flows, plan: InterfacePlan) -> I32:
     undecided = ~passes & ~cut
     skipped: dict[str, Bool] = {}
     for index, entry in enumerate(plan.early_entries):
-        asked = undecided & ~skipped.get(entry.tier, np.False_)
-        if not asked.any() or flows.version not in entry.families:
+        candidates = undecided & ~skipped.get(entry.tier, np.False_)
+        if not candidates.any() or flows.version not in entry.families:
             continue
-        may, indeterminate, cut = _match(flows, entry, plan.table, asked, unknown)
+        may, indeterminate, cut = _match(flows, entry, plan.table, candidates, unknown)
         dropped_by[cut] = CUT
         undecided &= ~cut
         sure = may & ~indeterminate
@@ -65,7 +65,7 @@ def drops(flows: Flows, plan: InterfacePlan) -> I32:
 
 
 class _Unknown:
-    """Where a packet has something that the program cannot know. For a device, protocol 0 stands for any."""
+    """Which packets have a field that the program cannot know. For a device, protocol 0 stands for any."""
 
     def __init__(self, flows: Flows, *, by_device: bool) -> None:
         nothing = (flows.protocol == -1) | (by_device & (flows.protocol == 0))
@@ -77,7 +77,9 @@ class _Unknown:
 
 
 def _failsafes(flows: Flows, plan: InterfacePlan, unknown: _Unknown) -> tuple[Bool, Bool]:
-    """What a failsafe lets pass, or might; and where the capture cut what tells. A device does not look at its net."""
+    """Which flows a failsafe passes or may pass, and for which the capture cut the deciding bytes. A device ignores its
+    net.
+    """
     passes, cut = np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     for port, (protocol, net), ports in _grouped(flows, plan.table):
         same = flows.protocol == protocol
@@ -91,7 +93,7 @@ def _failsafes(flows: Flows, plan: InterfacePlan, unknown: _Unknown) -> tuple[Bo
 
 
 def _grouped(flows: Flows, table: RuleTable) -> Iterator[tuple[I64, tuple[int, IPNetwork | None], list[int]]]:
-    """The column that a group of failsafes looks at, their protocol and net, and their ports."""
+    """For each group of failsafes the column they match on, their protocol and net, and their ports."""
     for column, failsafes in ((flows.dport, table.failsafe_inbound), (flows.sport, table.failsafe_outbound)):
         groups: dict[tuple[int, IPNetwork | None], list[int]] = {}
         for item in failsafes:
@@ -100,15 +102,17 @@ def _grouped(flows: Flows, table: RuleTable) -> Iterator[tuple[I64, tuple[int, I
             yield column, about, ports
 
 
-def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _Unknown) -> tuple[Bool, Bool, Bool]:
-    """Which of the asked flows an entry of their family may match, where that is indeterminate, and where the capture
-    cut what tells.
+def _match(
+    flows: Flows, entry: Entry, table: RuleTable, candidates: Bool, unknown: _Unknown
+) -> tuple[Bool, Bool, Bool]:
+    """Which of the candidate flows an entry of their family may match, for which that is indeterminate, and for which
+    the capture cut the deciding bytes.
     """
     phases = Phases.of(entry)
     protocols, nets, sets, ports, types = phases
-    may, indeterminate, cut = asked.copy(), np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
+    may, indeterminate, cut = candidates.copy(), np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     if phases.transport:
-        cut |= asked & (flows.protocol == CUT)
+        cut |= candidates & (flows.protocol == CUT)
     if protocols:
         may &= protocol_matches(flows, protocols)
     may &= address_matches(flows, nets, sets, table)
@@ -124,7 +128,7 @@ def _match(flows: Flows, entry: Entry, table: RuleTable, asked: Bool, unknown: _
         may &= icmp_matches(flows, icmp) | unknown.icmp_type
         indeterminate |= unknown.icmp_type
     if phases.transport:
-        # raw matches on the protocol before it looks into sets, and drops there, by no entry, what has none to show.
-        may |= asked & unknown.protocol
+        # raw matches on the protocol before sets, and hotdrops there a packet without a readable protocol.
+        may |= candidates & unknown.protocol
         indeterminate |= unknown.protocol
     return may & ~cut, indeterminate, cut

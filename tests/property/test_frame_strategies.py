@@ -10,7 +10,7 @@ import pytest
 
 from dossim.packet.fields import IPv4, IPv6
 from dossim.packet.parse import parse
-from dossim.pipeline.xdp_headers import Missing, known_behind, readable_ip
+from dossim.pipeline.xdp_headers import Missing, known_transport, readable_ip
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import Rule
@@ -53,7 +53,7 @@ def test_every_shape_is_among_them() -> None:
         if ip is None:
             shapes["not sound"] += 1
             continue
-        known = known_behind(ip, by_device=False)
+        known = known_transport(ip, by_device=False)
         shapes[ip.version, known.missing, known.why.partition(" of ")[2] or known.why] += 1
         if isinstance(ip, IPv4):
             shapes["IPv4 options"] += ip.header_length > 20
