@@ -42,7 +42,8 @@ class ProbeCache:
             self._refused.clear()
 
     def facts(self, node: str, states: Sequence[InterfaceState], ours: Collection[int] = ()) -> HostFacts:
-        """Facts of these interfaces. An interface is probed again only if its state has changed.
+        """Facts of these interfaces. An interface is probed again if its state has changed, or if the host had run
+        out of resources.
 
         ``ours``: the ids of our own programs.
         """
@@ -51,8 +52,9 @@ class ProbeCache:
         by_name = {item.name: item for item in found.interfaces}
         fresh = {state: by_name[state.name] for state in states if state.name in by_name}
         known = {state: self._probed[state] for state in states if state in self._probed}
-        self._probed = known | fresh
-        return replace(found, interfaces=tuple(self._probed.values()))
+        both = known | fresh
+        self._probed = {state: item for state, item in both.items() if not _is_temporary(item)}
+        return replace(found, interfaces=tuple(both.values()))
 
     def refuse(self, interface: InterfaceFacts, mode: Mode, reason: str) -> None:
         """Record that the kernel rejected this mode."""
@@ -66,3 +68,7 @@ class ProbeCache:
         refused = self._refused.get((interface.name, interface.index), {})
         answers = {mode: Probe(Answer.NO, f"rejected when attaching: {reason}") for mode, reason in refused.items()}
         return replace(interface, modes={**interface.modes, **answers})
+
+
+def _is_temporary(interface: InterfaceFacts) -> bool:
+    return any(probe.temporary for probe in interface.modes.values())

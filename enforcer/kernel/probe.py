@@ -20,7 +20,7 @@ from enforcer.kernel.bpf.programs import program_name, program_words
 from enforcer.kernel.bpf.toolchain import PROGRAM
 from enforcer.kernel.bpf.xdp import load_pass_program, why_refused
 from enforcer.kernel.rtnetlink import LINK_TYPES, InterfaceState, gateways, interfaces
-from enforcer.model.errors import HostError, KernelError
+from enforcer.model.errors import HostError, KernelError, ran_out
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Answer, Backend, Mode
@@ -66,7 +66,7 @@ def foreign_xdp(state: InterfaceState, ours: Collection[int] = ()) -> str:
 
 
 def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[int]) -> InterfaceFacts:
-    foreign = _or_unknown(lambda: foreign_xdp(state, ours))
+    foreign = _or_unknown(lambda: foreign_xdp(state, ours), must_answer=bool(state.xdp))
     return InterfaceFacts(
         name=state.name,
         index=state.index,
@@ -163,7 +163,7 @@ def _try_to_attach(state: InterfaceState, mode: Mode) -> Probe:
         try:
             attach_xdp(fd, state.index, mode).close()
         except KernelError as error:
-            if error.errno in _NO_PRIVILEGE:
+            if error.errno in _NO_PRIVILEGE or ran_out(error):
                 raise
             return Probe(Answer.NO, why_refused(mode, error, mtu=state.mtu))
         finally:
@@ -173,11 +173,19 @@ def _try_to_attach(state: InterfaceState, mode: Mode) -> Probe:
     return _or_unknown(attach)
 
 
-def _or_unknown(ask: Callable[[], T]) -> T | Probe:
-    """The answer, or why there is none: without privilege nothing is known, without libbpf there is no XDP."""
+def _or_unknown(ask: Callable[[], T], *, must_answer: bool = False) -> T | Probe:
+    """The answer, or why there is none: without privilege nothing is known, without libbpf there is no XDP.
+
+    ``must_answer``: raise KernelError if the host has run out of descriptors or memory. Without an answer the plan
+    would have no XDP, and a program of ours that is attached would be detached.
+    """
     try:
         return ask()
     except KernelError as error:
+        if ran_out(error):
+            if must_answer:
+                raise
+            return Probe(Answer.UNKNOWN, str(error), temporary=True)
         if error.errno in _NO_PRIVILEGE:
             return Probe(Answer.UNKNOWN, "asking needs CAP_NET_ADMIN and CAP_BPF (root)")
         return Probe(Answer.NO, str(error))

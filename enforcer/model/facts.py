@@ -11,10 +11,14 @@ from enforcer.model.vocabulary import Answer, Backend, Mode
 
 @dataclass(frozen=True)
 class Probe:
-    """An answer and its reason. ``plan`` and ``status`` print the reason of a NO or UNKNOWN verbatim."""
+    """An answer and its reason. ``plan`` and ``status`` print the reason of a NO or UNKNOWN verbatim.
+
+    ``temporary``: the host had run out of descriptors or memory, so that the next probe may answer.
+    """
 
     answer: Answer
     reason: str = ""
+    temporary: bool = False
 
 
 @dataclass(frozen=True)

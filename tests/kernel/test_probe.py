@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 from ipaddress import ip_address
@@ -12,6 +14,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from enforcer.backends.xdp.backend import XdpBackend
+from enforcer.enforcement.probe_cache import ProbeCache
 from enforcer.kernel import rtnetlink
 from enforcer.kernel.bpf.features import announces_native_xdp
 from enforcer.kernel.bpf.links import attach_xdp
@@ -20,9 +23,12 @@ from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.links import Link
 from enforcer.kernel.probe import probe_host
 from enforcer.kernel.rtnetlink import InterfaceState, XdpState, interface, interfaces
-from enforcer.model.facts import Probe
+from enforcer.model.errors import KernelError
+from enforcer.model.facts import HostFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode
+from enforcer.policy.resources import Resources
 from tests.kernel.conftest import NetnsPair
+from tests.kernel.forked import enter, forked
 from tests.kernel.xdp_support import plan_of
 
 pytestmark = pytest.mark.needs_root
@@ -198,6 +204,33 @@ def test_only_the_interfaces_asked_for_are_probed_and_backends_answer_for_themse
         assert facts.kernel == os.uname().release
         assert [item.name for item in probe_host("jasper").interfaces] == ["lo", "eth0"]
         assert probe_host("jasper", []).interfaces == ()
+
+
+@pytest.mark.parametrize("free", range(3))
+def test_no_descriptor_left_is_no_answer_of_the_driver(netns_pair: NetnsPair, free: int) -> None:
+    """Taken for one, and cached, it would keep XDP away long after there are descriptors again."""
+
+    def act() -> tuple[str, str]:
+        enter(netns_pair.host_name)
+        cache, states = ProbeCache(), [item for item in interfaces() if item.name == "eth0"]
+        cache.begin(Resources())
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = [os.dup(0) for _ in range(free + 1)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used), hard))
+        for descriptor in used[:free]:
+            os.close(descriptor)
+        try:
+            found = str(native(cache.facts("jasper", states)))
+        except KernelError as error:  # no netlink socket
+            found = errno.errorcode[error.errno]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return found, str(native(cache.facts("jasper", states)))
+
+    def native(facts: HostFacts) -> Answer:
+        return facts.interfaces[0].modes[Mode.NATIVE].answer
+
+    expected = ["EMFILE", str(Answer.UNKNOWN), str(Answer.YES)]
+    assert forked(act) == (expected[free], str(Answer.YES))
 
 
 def test_without_privilege_nothing_is_learned() -> None:

@@ -26,6 +26,7 @@ from enforcer.backends.xdp.tables.image6 import build6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass
 from enforcer.backends.xdp.tables.read6 import read6
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
+from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.kernel.bpf.rcu import store_fence
 from enforcer.model.abi import TABLE_PAGE_BYTES
 from enforcer.model.errors import KernelError
@@ -108,16 +109,15 @@ class AddressTables:
 
 
 def open_tables(pins: TablePins) -> AddressTables | None:
-    """The tables in force; None when there are none, or something is not as it must be."""
+    """The tables in force; None if there are none, or they are damaged. KernelError as :func:`manifests.read`."""
     manifest = manifests.read_tables(pins.directory / MANIFEST)
     if manifest is None:
         return None
     with ExitStack() as stack:
-        try:
+        maps: dict[str, Map] = {}
+        with no_such_pin():
             maps = {name: stack.enter_context(Map.open_pinned(pins.directory / name)) for name in TABLES}
-        except (FileNotFoundError, KernelError):
-            return None
-        if tuple(maps[name].id for name in TABLES) != manifest.maps:
+        if not maps or tuple(maps[name].id for name in TABLES) != manifest.maps:
             return None
         views = {name: _view(item) for name, item in maps.items()}
         try:

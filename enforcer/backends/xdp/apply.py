@@ -32,7 +32,7 @@ from enforcer.kernel.bpf.pins import open_pinned
 from enforcer.kernel.bpf.programs import program_words
 from enforcer.kernel.bpf.xdp import why_refused
 from enforcer.kernel.rtnetlink import InterfaceState
-from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError
+from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, ran_out
 from enforcer.model.vocabulary import Mode, Toolchain
 
 
@@ -244,6 +244,6 @@ def _attached(program: int, mode: Mode, state: InterfaceState) -> Link:
     try:
         return attach_xdp(program, state.index, mode)
     except KernelError as error:
-        if error.errno in (errno.EPERM, errno.EACCES, errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EPERM, errno.EACCES) or ran_out(error):
             raise
         raise AttachmentRefused(why_refused(mode, error, mtu=state.mtu)) from error

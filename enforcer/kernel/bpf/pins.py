@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from enforcer.kernel.bpf.libbpf import check, libbpf
-from enforcer.model.errors import KernelError, PrivilegeError
+from enforcer.model.errors import KernelError, PrivilegeError, ran_out
 
 
 def pin(fd: int, path: Path) -> None:
@@ -25,3 +27,19 @@ def open_pinned(path: Path) -> int:
             raise FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
         raise KernelError(f"open {path}", number=-fd)
     return int(fd)
+
+
+@contextmanager
+def no_such_pin() -> Iterator[None]:
+    """End the block early where nothing is pinned, or an object of another type.
+
+    KernelError passes through if the process or the host has run out of descriptors or memory, which says nothing
+    about the pin.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        return
+    except KernelError as error:
+        if ran_out(error):
+            raise

@@ -26,7 +26,7 @@ from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS
 from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.bpf.toolchain import PROGRAM as XDP_PROGRAM
 from enforcer.kernel.bpf.toolchain import XdpObject, open_xdp
-from enforcer.model.errors import KernelError
+from enforcer.model.errors import KernelError, ran_out
 from enforcer.model.vocabulary import Toolchain
 from enforcer.system import directories
 
@@ -120,9 +120,7 @@ def finish(pins: Pins) -> None:
     """Move the generation that is live already from ``next/`` to its place, and with it what the old one counted."""
     wait_for_readers()  # from here on no program counts in the old maps
     _carry_counts(pins)
-    manifest = manifests.read(pins.next / MANIFEST, strict=True) or manifests.read(
-        pins.directory / MANIFEST, strict=True
-    )
+    manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
     assert manifest is not None
     wanted = generation(manifest.mode)
     for name in wanted:
@@ -149,18 +147,23 @@ def remove(pins: Pins) -> None:
 def remove_link(pins: Pins) -> None:
     """Detach now; merely unpinning would leave that to whenever the last reference goes."""
     try:
-        with Link.open_pinned(pins.link) as link, suppress(KernelError):  # its interface may be gone: nothing to detach
-            link.detach()
+        with Link.open_pinned(pins.link) as link:
+            try:
+                link.detach()
+            except KernelError as error:
+                if ran_out(error):
+                    raise  # unpinned, it would stay attached as long as anybody holds it open
+                # its interface is gone: nothing to detach
     except FileNotFoundError:
         return
     pins.link.unlink()
 
 
 def _carry_counts(pins: Pins) -> None:
-    new = manifests.read(pins.next / MANIFEST, strict=True)
+    new = manifests.read(pins.next / MANIFEST)
     if new is None or new.carried is not None:
         return
-    old = manifests.read(pins.directory / MANIFEST, strict=True)
+    old = manifests.read(pins.directory / MANIFEST)
     counts = {} if old is None else read_counts(pins, old)
     with Map.open_pinned(pins.next / MANIFEST) as holder:
         manifests.write(holder, new.with_carried(counts))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from enforcer.kernel.bpf.maps import Map
-from enforcer.model.errors import KernelError, ran_out
+from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.model.vocabulary import Mode
 
 _BPF_MAP_TYPE_ARRAY = 2
@@ -72,12 +73,12 @@ def write(holder: Map, manifest: Manifest) -> None:
     holder.update(_KEY, _encode(manifest).ljust(holder.value_size, b"\0"))
 
 
-def read(path: Path, *, strict: bool = False) -> Manifest | None:
-    """The manifest pinned there; None if there is none, or it is unreadable.
+def read(path: Path) -> Manifest | None:
+    """The manifest pinned there; None if there is none, or what is there is not one.
 
-    ``strict``: KernelError if the host has run out of descriptors or memory, which says nothing about the manifest.
+    KernelError if the host has run out of descriptors or memory, which says nothing about the manifest.
     """
-    try:
+    with no_such_pin(), _not_a_manifest():
         fields = _decode(path)
         if fields.pop("pass_tagged", None) is not None:  # of an agent whose program looked at no address
             fields["receiver"] = ""
@@ -86,10 +87,7 @@ def read(path: Path, *, strict: bool = False) -> Manifest | None:
         if fields["carried"] is not None:
             fields["carried"] = {name: (packets, size) for name, (packets, size) in fields["carried"].items()}
         return Manifest(**fields)
-    except (FileNotFoundError, KernelError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if strict and ran_out(error):
-            raise
-        return None
+    return None
 
 
 def create_tables(manifest: TableManifest) -> Map:
@@ -108,14 +106,18 @@ def write_tables(holder: Map, manifest: TableManifest) -> bool:
 
 
 def read_tables(path: Path) -> TableManifest | None:
-    """The manifest of the address tables pinned there; None if there is none, or it is unreadable."""
-    try:
+    """The manifest of the address tables pinned there, as :func:`read`."""
+    with no_such_pin(), _not_a_manifest():
         fields = _decode(path)
         atoms = fields["atoms"]
         members = {int(number): frozenset(atoms[at] for at in held) for number, held in fields["members"].items()}
         return TableManifest(tuple(fields["maps"]), fields["capacity"], members)
-    except (FileNotFoundError, KernelError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return None
+    return None
+
+
+def _not_a_manifest() -> suppress:
+    """For a block that decodes: whatever is wrong with the content, it is not a manifest of this version."""
+    return suppress(ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 def _holder(data: bytes, size: int) -> Map:

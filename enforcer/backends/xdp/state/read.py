@@ -1,11 +1,14 @@
-"""The XDP backend's state in the kernel, from the pins alone."""
+"""The XDP backend's state in the kernel, from the pins alone.
+
+Everything here raises KernelError if the process or the host has run out of descriptors or memory: that a pin could
+not be opened then does not mean that nothing is pinned.
+"""
 
 from __future__ import annotations
 
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +20,9 @@ from enforcer.backends.xdp.state.layout import MANIFEST, PROGRAM, Pins, all_pins
 from enforcer.backends.xdp.state.manifest import Counts, Manifest
 from enforcer.kernel.bpf.links import Link, LinkInfo
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import open_pinned
+from enforcer.kernel.bpf.pins import no_such_pin, open_pinned
 from enforcer.kernel.bpf.programs import program_info
 from enforcer.model.abi import ENTRY_COUNT
-from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
 
 _COUNT = np.dtype(ENTRY_COUNT)
@@ -55,26 +57,21 @@ def read_installed(pins: Pins) -> Installed | None:
 
 
 def link_info(path: Path) -> LinkInfo | None:
-    """What the link pinned there says; None when none is."""
-    try:
-        with Link.open_pinned(path) as link:
-            return link.info()
-    except (FileNotFoundError, KernelError):
-        return None
+    """The link pinned there; None if none is."""
+    with no_such_pin(), Link.open_pinned(path) as link:
+        return link.info()
+    return None
 
 
 def pinned_program(path: Path) -> int | None:
-    """The id of the program pinned there; None when none is."""
-    try:
+    """The id of the program pinned there; None if none is."""
+    with no_such_pin():
         fd = open_pinned(path)
-    except (FileNotFoundError, KernelError):
-        return None
-    try:
-        return program_info(fd).id
-    except KernelError:
-        return None
-    finally:
-        os.close(fd)
+        try:
+            return program_info(fd).id
+        finally:
+            os.close(fd)
+    return None
 
 
 def read_counts(pins: Pins, manifest: Manifest) -> Counts:
@@ -90,7 +87,7 @@ def read_counts(pins: Pins, manifest: Manifest) -> Counts:
 def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int], ...]]:
     """The counts of each CPU for each entry in this generation; nothing if the pin is lost."""
     found: dict[str, tuple[tuple[int, int], ...]] = {name: () for name in manifest.entries if name}
-    with suppress(FileNotFoundError), Map.open_pinned(pins.directory / "counters") as counters:
+    with no_such_pin(), Map.open_pinned(pins.directory / "counters") as counters:
         for index, name in enumerate(manifest.entries):
             if name:  # a failsafe drops nothing
                 values = counters.lookup_percpu(struct.pack("=I", index))

@@ -13,7 +13,7 @@ import ctypes
 import os
 import resource
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +26,9 @@ from enforcer.backends.xdp.state.read import read_all
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
 from enforcer.kernel.bpf.links import Link, LinkInfo
 from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import open_pinned, pin
+from enforcer.kernel.bpf.pins import no_such_pin, open_pinned, pin
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pace import Pace
-from enforcer.model.errors import KernelError
 
 _COUNTERS = "counters"  # the program itself writes them
 _DESCRIPTORS = 16  # more than there are pins of an interface
@@ -70,14 +69,14 @@ class _Pinned:
     def hold(self, names: Iterable[str]) -> None:
         """What is pinned under these names, if anything is."""
         for name in names:
-            with suppress(FileNotFoundError, KernelError):
+            with no_such_pin():
                 self.descriptors[name] = open_pinned(self.directory / name)
                 self.stack.callback(os.close, self.descriptors[name])
 
     def hold_contents(self, names: Iterable[str], *, mapped: bool = False) -> None:
         """The same of maps, with what is in them."""
         for name in names:
-            with suppress(FileNotFoundError, KernelError):
+            with no_such_pin():
                 held = self.stack.enter_context(Map.open_pinned(self.directory / name))
                 self.descriptors[name] = held.fd
                 self.contents[name] = _Content.of(held, mapped=mapped)
@@ -184,7 +183,7 @@ class XdpWatch:
         try:
             for pins, installed in read_all(self._pin_root):
                 if installed.is_attached and installed.manifest.namespace == here and len(attached) < _most():
-                    with suppress(FileNotFoundError, KernelError):
+                    with no_such_pin():
                         attached.append(_attached(pins, generation(installed.mode)))
             tables = _tables(TablePins.of(self._pin_root, here)) if attached else None
         except BaseException:

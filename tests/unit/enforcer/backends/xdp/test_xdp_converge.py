@@ -202,6 +202,40 @@ def test_counts_are_kept_though_the_old_manifest_cannot_be_read_now() -> None:
         _check_fault(old, new, number, "refused", whole=True)
 
 
+def _without_memory(world: XdpWorld, plan: Plan, number: int) -> list[str]:
+    """The calls of a pass without memory for the one with this number."""
+    first = len(world.calls.log)
+    world.calls.fault = Fault(first + number, FAULTS["refused"][0])
+    with suppress(KernelError):
+        world.apply(plan)
+    world.calls.fault = None
+    return world.calls.log[first:]
+
+
+@pytest.mark.parametrize("first", ["wait for readers", "replace v2/interfaces/eth0/next/counters"])
+def test_two_shortages_in_a_row_lose_neither_the_new_program_nor_counts(first: str) -> None:
+    """The first leaves a live program under next/. The second, at any call until next/ is gone, must not discard it."""
+    old, new, _ = STEPS["other entries"]
+    live, number, calls = _calls(old, new)[0].index(first), 0, [""]
+    while calls[-1] != "rmdir v2/interfaces/eth0/next":
+        world = XdpWorld()
+        world.apply(old)
+        world.count("eth0", 3)
+        counted = world.counts()
+        assert _without_memory(world, new, live)[-1] == first
+        attached = world.state().attached
+        calls = _without_memory(world, new, number)
+        assert world.state().attached == attached, calls
+        converge(world, new)
+        assert world.state().attached == attached, calls
+        now = world.counts()
+        assert {name: now[name] for name in counted if name in now} == {
+            name: value for name, value in counted.items() if name in now
+        }
+        number += 1
+    assert number > 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["from nothing", "members in place", "other entries", "another mode", "to nothing"])
 def test_wherever_it_is_killed_the_next_pass_mends_it(row: str) -> None:
