@@ -1,4 +1,4 @@
-"""What a capture is, in sentences: what was cut, left out or not complete yet when it was taken."""
+"""Sentences that describe a capture: what was cut, left out or not yet complete when it was taken."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ _PART = 1 << 18
 
 
 def describe(capture: Capture, addresses: Collection[IPv4Address | IPv6Address] = ()) -> list[str]:
-    """Sentences about the capture, the first on what it holds; ``addresses`` are those of the host it is held against.
-
-    The warnings of reading it come last, as they stand.
+    """Sentences about the capture, the first on its contents; ``addresses`` are those of the host it is compared with.
+    The warnings from reading it come last, unchanged.
     """
     sent, partial, both, header = _counts(capture, addresses)
     cut = int((capture.wire_length > capture.length).sum())
@@ -39,9 +38,8 @@ def describe(capture: Capture, addresses: Collection[IPv4Address | IPv6Address] 
 
 
 def _counts(capture: Capture, addresses: Collection[IPv4Address | IPv6Address]) -> tuple[int, int, int, int]:
-    """Packets that are sent by the host, without a complete checksum, both, and without one of the IPv4 header.
-
-    A part at a time: the columns take several times what the capture does.
+    """Numbers of packets that the host sent, without a complete checksum, both, and without an IPv4 header checksum.
+    Counted in parts: the columns take several times the memory of the capture.
     """
     sent = partial = both = header = 0
     for start in range(0, len(capture), _PART):

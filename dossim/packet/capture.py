@@ -1,7 +1,7 @@
 """Capture: the frames of a pcap or pcapng file, as one byte array and an offset per frame.
 
 Frames are always Ethernet: other link types get a header on reading (:mod:`dossim.packet.linktype`). Reading keeps the
-bytes as they are and judges nothing but the file's own structure.
+bytes as they are and checks only the structure of the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dossim.packet.linkdecoders import ETHERNET
 from dossim.packet.records import Records
 from dossim.packet.source import PADDING, Content, Reading, display_name, read_source
 
-# Regular files alone, as for what a scenario names.
+# Regular files only, as for files that a scenario names.
 FILE = Reading()
 
 __all__ = ["PADDING", "Capture", "Reading", "concat", "read_capture"]
@@ -33,11 +33,11 @@ class Capture:
     """``data`` holds all frames; frame i is ``data[offset[i] : offset[i] + length[i]]``.
 
     ``data`` uint8, with PADDING zero bytes after the last frame; ``offset`` int64[N]; ``length`` int32[N], captured
-    bytes; ``wire_length`` int32[N], bytes on the wire, more than ``length`` where the capture was cut (a snapshot
-    length); ``record`` int64[N], the packet's number in the file, from 0: others may have been skipped before it;
-    ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk. ``skipped`` counts what the
-    file holds that is no received packet, by what it is; ``warnings`` are sentences about the file. ``link_types``
-    counts its packets, those skipped included, by the name of their link type.
+    bytes; ``wire_length`` int32[N], bytes on the wire, more than ``length`` if the capture was cut (a snapshot length);
+    ``record`` int64[N], the packet's number in the file, from 0: others may have been skipped before it;
+    ``timestamp_ns`` int64[N] since the epoch. ``sha256`` is of the file as it is on disk. ``skipped`` counts records
+    that are not received packets, by kind; ``warnings`` are sentences about the file. ``link_types`` counts its
+    packets, those skipped included, by the name of their link type.
     """
 
     path: str
@@ -91,12 +91,12 @@ class Capture:
             for number in range(len(self)):
                 frame = self.frame(number)
                 seconds, nanoseconds = divmod(int(self.timestamp_ns[number]), 1_000_000_000)
-                seconds = min(max(seconds, 0), 0xFFFF_FFFF)  # the format has no others
+                seconds = min(max(seconds, 0), 0xFFFF_FFFF)  # the format allows no larger values
                 file.write(struct.pack("<IIII", seconds, nanoseconds, len(frame), self.wire_length[number]) + frame)
 
 
 def concat(captures: Iterable[Capture], path: str = "<generated>") -> Capture:
-    """All frames of all captures, in order, with what is known about them."""
+    """All frames of all captures, in order, with their metadata."""
     parts = list(captures)
     joined = Capture.from_frames((part.frame(number) for part in parts for number in range(len(part))), path)
     skipped, link_types = Counter[str](), Counter[str]()
@@ -113,10 +113,11 @@ def concat(captures: Iterable[Capture], path: str = "<generated>") -> Capture:
 
 
 def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Capture:
-    """Read a pcap or pcapng file, compressed or not. Raises CaptureError saying where the file is wrong and what would
-    be right.
+    """Read a pcap or pcapng file, compressed or not. Raises CaptureError with the position of the fault, what was found
+    and what is expected.
 
-    A file that is cut short, or damaged after its first packets, is read up to there; ``Capture.warnings`` say so.
+    A file that is cut short, or damaged after its first packets, is read up to that point, with a warning in
+    ``Capture.warnings``.
     """
     name = os.fspath(path)
     shown = display_name(name)

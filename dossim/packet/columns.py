@@ -1,8 +1,8 @@
 """Columns: the headers of many frames at once, as numpy arrays; the vectorised twin of :mod:`dossim.packet.parse`.
 
-Nothing raises and nothing is judged. What a header says is only meaningful where the frame is long enough: each table
-knows how many bytes were ``available``. Reading past a frame's end yields bytes of the next one, never an error
-(Capture pads).
+Nothing raises and nothing is judged. A header's fields are meaningful only if the frame is long enough: each table has
+the number of ``available`` bytes. Reading past a frame's end yields bytes of the next one, never an error (Capture
+pads).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ U64 = npt.NDArray[np.uint64]
 
 
 class ByteReader:
-    """Numbers of one, two, four and eight bytes at many places of a capture's data, in network byte order."""
+    """Reads numbers of one, two, four and eight bytes at many offsets of a capture's data, in network byte order."""
 
     def __init__(self, data: U8) -> None:
         self.data = data
@@ -128,7 +128,7 @@ def _links(buf: ByteReader, offset: I64, length: I64) -> Links:
     other_type = np.zeros(len(offset), np.int64)
     tagged = np.flatnonzero(np.isin(ethertype, list(ETHERTYPES_VLAN)))
     while len(tagged):
-        # skb_vlan_untag() wants the tag and two bytes more
+        # skb_vlan_untag() needs the tag and two more bytes
         short = start[tagged] + VLAN_TAG + 2 > end[tagged]
         cut[tagged[short]] = True
         tagged = tagged[~short]
@@ -182,7 +182,7 @@ def _ipv6(buf: ByteReader, links: Links) -> IPv6Columns:
 
 
 def checksum_valid(data: U8, start: I64, length: I64, initial: I64) -> Bool:
-    """Whether each range of bytes sums up (RFC 1071) to all ones together with ``initial`` (a plain sum of words).
+    """Whether each range of bytes and ``initial`` (a plain sum of words) sum to all ones (RFC 1071).
 
     ``length`` must not reach beyond the data. An odd range is padded with a zero byte.
     """
@@ -216,7 +216,7 @@ def _folded(data: U8, start: I64, length: int, initial: I64) -> I64:
 
 
 def main_destinations(capture: Capture) -> list[IPv4Address | IPv6Address]:
-    """The most frequent unicast destination of each family that occurs, IPv4 first."""
+    """The most frequent unicast destination of each family in the capture, IPv4 first."""
     columns = parse_columns(capture)
     found: list[IPv4Address | IPv6Address] = []
     four = columns.ipv4.destination[columns.ipv4.available >= 20]

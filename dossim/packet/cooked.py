@@ -1,4 +1,4 @@
-"""Linux cooked captures, of ``any`` interfaces: SLL and SLL2, which say for each packet whether it was received."""
+"""Linux cooked captures, from the ``any`` interface: SLL and SLL2, which state whether each packet was received."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from dossim.packet.reframe import BROADCAST, GROUP, UNICAST, Packet, Result, ethernet, shifted
 from dossim.packet.wifi import radiotap
 
-_LENGTH_BELOW = 0x0600  # smaller ethertypes are lengths of 802.3
+_LENGTH_BELOW = 0x0600  # smaller values are 802.3 lengths
 
 # PACKET_HOST and so on of <linux/if_packet.h>.
 _GROUPS = {0: UNICAST, 1: BROADCAST, 2: GROUP}
@@ -16,7 +16,7 @@ _ARPHRD_RADIOTAP, _ARPHRD_NETLINK = 803, 824
 
 
 def linux_sll(packet: Packet) -> Result:
-    """LINUX_SLL: what an ``any`` interface gives."""
+    """LINUX_SLL: captured on the ``any`` interface."""
     kind, hardware, _, _, protocol = struct.unpack_from(">HHH8sH", packet.buf)
     return _cooked("SLL", packet, kind, hardware, protocol, 16)
 
@@ -35,6 +35,6 @@ def _cooked(name: str, packet: Packet, kind: int, hardware: int, protocol: int, 
         return f"netlink message ({name})"
     if hardware == _ARPHRD_RADIOTAP:
         return shifted(radiotap(packet.after(start)), start)
-    if protocol < _LENGTH_BELOW:  # 1 and 4 stand for 802.3 and LLC, which have a length there
+    if protocol < _LENGTH_BELOW:  # 1 and 4 mean 802.3 and LLC, whose Ethernet header has a length there
         protocol = min(packet.wire - start, _LENGTH_BELOW - 1)
     return ethernet(protocol, start, _GROUPS[kind])

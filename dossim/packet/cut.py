@@ -1,7 +1,7 @@
-"""Frames that the capture cut: bytes that were on the wire and are not in the file.
+"""Frames that the capture cut: bytes that were on the wire but are not in the file.
 
-Such a frame has its full length, and nobody knows what its missing bytes are. Reading one of them raises CutError, so
-whatever is found without that error holds for every frame that begins like this one: the bytes that are there decide.
+Such a frame has its full length, and its missing bytes are unknown. Reading one of them raises CutError, so a result
+found without that error holds for every frame that begins like this one.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 if TYPE_CHECKING:
     from dossim.packet.capture import Capture
 
-ETHERNET_LEAST = 14  # bytes of a frame that a socket can send: its header
-# The largest MTU (ETH_MAX_MTU, 65,535) after an Ethernet header: what a socket sends at most (packet_snd).
+ETHERNET_LEAST = 14  # the least that a socket can send: the Ethernet header
+# The largest MTU (ETH_MAX_MTU, 65,535) after an Ethernet header: the most that a socket sends (packet_snd).
 ETHERNET_MOST = 65_549
-_VLAN = b"\x81\x00"  # four bytes more for 802.1Q (packet_extra_vlan_len_allowed); no other tag has them
+_VLAN = b"\x81\x00"  # four more bytes for 802.1Q only (packet_extra_vlan_len_allowed)
 _VLAN_TAG = 4
 LARGEST = ETHERNET_MOST + _VLAN_TAG
 
 
 class CutError(Exception):
-    """A byte that the capture cut off was needed. Never leaves the model: the caller's answer is *undetermined*."""
+    """A byte that the capture cut was needed. Never leaves the model: the caller returns *undetermined*."""
 
 
 class CutBytes(bytes):
-    """Bytes of which some are not known: those with a 1 in ``hidden``, which is as long.
+    """Bytes of which some are unknown: those with a 1 in ``hidden``, which has the same length.
 
-    Single bytes, numbers and iteration raise CutError where they touch an unknown byte. A slice without one is plain
-    bytes. What reads memory directly (``b"".join``, comparison) sees zeros: :func:`joined` and :func:`visible` do not.
+    Indexing, reading numbers and iterating raise CutError at an unknown byte. A slice without one is plain bytes.
+    Whatever reads the memory directly (``b"".join``, comparison) sees zeros; use :func:`joined` and :func:`visible`.
     """
 
     hidden: bytes
@@ -62,12 +62,12 @@ class CutBytes(bytes):
 
 
 def visible(data: bytes) -> bytes:
-    """The bytes as plain ones. Raises CutError when one of them is not known."""
+    """The same as plain bytes. Raises CutError if one of them is unknown."""
     return data.__bytes__() if isinstance(data, CutBytes) else data
 
 
 def joined(parts: Iterable[bytes]) -> bytes:
-    """All parts after each other; unknown bytes stay unknown."""
+    """All parts concatenated; unknown bytes stay unknown."""
     kept = list(parts)
     data = b"".join(kept)
     if not any(isinstance(part, CutBytes) for part in kept):
@@ -76,7 +76,7 @@ def joined(parts: Iterable[bytes]) -> bytes:
 
 
 def on_wire(frame: bytes, wire_length: int) -> bytes:
-    """A frame in the length it had on the wire: as it is, or as CutBytes where the capture has fewer bytes."""
+    """A frame with its length on the wire: as it is, or as CutBytes if the capture has fewer bytes."""
     missing = wire_length - len(frame)
     if missing <= 0:
         return frame
@@ -84,23 +84,23 @@ def on_wire(frame: bytes, wire_length: int) -> bytes:
 
 
 def frame_on_wire(capture: Capture, number: int) -> bytes:
-    """The same of one packet of a capture. Of a frame that is too long to be sent, one byte too many is enough."""
+    """As :func:`on_wire`, for one packet of a capture. A frame too long to be sent is cut one byte after the limit."""
     frame = capture.frame(number)
     return on_wire(frame, min(int(capture.wire_length[number]), most_sendable(frame) + 1))
 
 
 def captured_length(frame: bytes) -> int:
-    """How many of a frame's bytes are known, from its first one on."""
+    """How many bytes at the start of a frame are known."""
     return frame.hidden.find(1) if isinstance(frame, CutBytes) else len(frame)
 
 
 def most_sendable(frame: bytes) -> int:
-    """The largest frame that begins like this one and that a socket sends."""
+    """The length of the longest frame that begins like this one and that a socket can send."""
     return ETHERNET_MOST + (_VLAN_TAG if bytes.__getitem__(frame, slice(12, 14)) == _VLAN else 0)
 
 
 def why_not_sendable(frame: bytes, wire_length: int) -> str:
-    """Why no device sends or receives such a frame; "" when one can."""
+    """Why no device sends or receives such a frame; "" if one can."""
     if wire_length < ETHERNET_LEAST:
         return f"a frame of {wire_length} bytes is shorter than an Ethernet header ({ETHERNET_LEAST} bytes)"
     most = most_sendable(frame)

@@ -1,7 +1,7 @@
-"""What the headers of one packet say, as values. :mod:`dossim.packet.parse` fills them in; nothing here decides.
+"""The header fields of one packet, as values. :mod:`dossim.packet.parse` fills them in; nothing here decides.
 
-Lengths and offsets are in bytes. Addresses are :mod:`ipaddress` types. A header object exists only when all of its
-fixed part was there; its variable part (options, extension headers, payload) may still be cut short.
+Lengths and offsets are in bytes. Addresses are :mod:`ipaddress` types. A header object exists only if its fixed part
+was complete; its variable part (options, extension headers, payload) may be cut short.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ARP_HEADER = 28  # of Ethernet and IPv4
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_ARP = 0x0806
 ETHERTYPE_IPV6 = 0x86DD
-ETHERTYPES_VLAN = frozenset({0x8100, 0x88A8})  # 802.1Q, 802.1ad: what the kernel takes off (eth_type_vlan)
-ETHERTYPE_FIRST = 0x0600  # below it the field is an 802.3 length
+ETHERTYPES_VLAN = frozenset({0x8100, 0x88A8})  # 802.1Q, 802.1ad: the tags that the kernel removes (eth_type_vlan)
+ETHERTYPE_FIRST = 0x0600  # smaller values are 802.3 lengths
 
 ICMP, IGMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 2, 6, 17, 33, 58, 132, 136
 # Both ports are in the first four bytes of each.
@@ -41,7 +41,7 @@ PROTOCOL_NAMES = {1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 33: "DCCP", 58: "IC
 
 
 class Layer(Word):
-    """How far a frame could be read."""
+    """The layers of a frame, in the order they are read."""
 
     NOTHING = "nothing"
     LINK = "link"
@@ -50,7 +50,7 @@ class Layer(Word):
 
 
 class LinkType(Word):
-    """The destination kind of a frame, as in ``skb->pkt_type``; frames of other hosts do not arrive."""
+    """The destination kind of a frame, as in ``skb->pkt_type``; frames to other hosts do not arrive."""
 
     HOST = "host"
     BROADCAST = "broadcast"
@@ -71,7 +71,7 @@ class VlanTag:
 
 @dataclass(frozen=True)
 class Ethernet:
-    """``ethertype`` is what stands after the last tag; ``payload`` what follows it."""
+    """``ethertype`` is the one after the last tag; ``payload`` follows it."""
 
     destination: bytes
     source: bytes
@@ -98,7 +98,7 @@ class Arp:
 
 @dataclass(frozen=True)
 class IPv4:
-    """``buf`` runs from the header to the end of the frame, or to the packet's own end once it was trimmed."""
+    """``buf`` runs from the header to the end of the frame, or to the packet's own end after trimming."""
 
     buf: bytes
     version: int
@@ -147,10 +147,10 @@ IP = IPv4 | IPv6
 
 @dataclass(frozen=True)
 class Transport:
-    """What IP carries, as netfilter finds it: after the extension headers, not reassembled.
+    """The payload of IP as netfilter finds it: after the extension headers, not reassembled.
 
-    ``offset`` is where it starts in the IP packet; ``fragment_offset`` is not 0 when this is a later part of a
-    datagram, whose transport header is elsewhere.
+    ``offset`` is where it starts in the IP packet; ``fragment_offset`` is not 0 for a later fragment, whose transport
+    header is in the first one.
     """
 
     protocol: int
@@ -160,7 +160,7 @@ class Transport:
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """Source and destination port; None without them."""
+        """Source and destination port; None if there are none."""
         if self.protocol not in PORT_PROTOCOLS or self.fragment_offset or len(self.buf) < PORTS_LENGTH:
             return None
         return int.from_bytes(self.buf[:2], "big"), int.from_bytes(self.buf[2:4], "big")
@@ -170,7 +170,7 @@ class HiddenTransport(Transport):
     """The payload of an IPv6 packet whose extension headers the capture cut: every access raises CutError."""
 
     def __init__(self) -> None:
-        """Without any value."""
+        """Sets no field."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OF_TRANSPORT:
@@ -184,7 +184,7 @@ HIDDEN = HiddenTransport()
 
 @dataclass(frozen=True)
 class Packet:
-    """One frame as far as it could be read; what could not be read is None."""
+    """One frame as far as it could be read; the rest is None."""
 
     frame: bytes
     link: Ethernet | None = None

@@ -20,13 +20,15 @@ from dossim.packet.fields import (
 )
 from dossim.packet.parse import extension_length, number
 
-# How much of its transport header a first fragment must hold; one byte of any other.
+# How much of its transport header a first fragment must hold; for other protocols one byte.
 _LEAST = {TCP: TCP_HEADER, UDP: UDP_HEADER, ICMPV6: ICMP_HEADER}
 
 
 @dataclass(frozen=True)
 class Fragment6:
-    """``at`` is where the fragment header starts in the packet; ``pointer_at`` where the byte is that announces it."""
+    """``at`` is where the fragment header starts in the packet; ``pointer_at`` is the offset of the Next Header byte
+    that announces it.
+    """
 
     at: int
     pointer_at: int
@@ -39,8 +41,8 @@ class Fragment6:
 
 
 def find_fragment6(ip: IPv6) -> Fragment6 | None:
-    """The fragment header; None where defragmentation sees none, or leaves the packet to the stack."""
-    if ip.payload_length == 0:  # a jumbogram has no fragments
+    """The fragment header; None if defragmentation sees none, or leaves the packet to the stack."""
+    if ip.payload_length == 0:  # a jumbogram cannot be fragmented
         return None
     found = _find(ip)
     if found is None:
@@ -64,7 +66,7 @@ def find_fragment6(ip: IPv6) -> Fragment6 | None:
 
 
 def _find(ip: IPv6) -> tuple[int, int] | None:
-    """``find_prev_fhdr``: where the fragment header is, and the byte that announces it."""
+    """``find_prev_fhdr``: the offsets of the fragment header and of the Next Header byte that announces it."""
     buf, kind, at, pointer_at = ip.buf, ip.next_header, IPV6_HEADER, 6
     while kind != FRAGMENT:
         if kind not in EXTENSION_HEADERS or kind == NO_NEXT or len(buf) < at + 2:

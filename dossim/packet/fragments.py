@@ -1,4 +1,4 @@
-"""Which packets of a capture are fragments, and of which datagram: by addresses and identification alone."""
+"""Which packets of a capture are fragments, and of which datagram, by addresses and identification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FRAGMENT_MASK = 0x3FFF
 
 
 def datagram_keys(capture: Capture) -> dict[int, Hashable]:
-    """``{packet: key}`` for every fragment; fragments of one datagram share a key, and so may those of a later one."""
+    """``{packet: key}`` for every fragment; fragments of one datagram share a key, maybe with those of a later one."""
     columns = parse_columns(capture)
     four = columns.ipv4.rows[columns.ipv4.fragment & _FRAGMENT_MASK != 0]
     six = columns.ipv6.rows[np.isin(columns.ipv6.next_header, list(EXTENSION_HEADERS))]
@@ -43,7 +43,7 @@ def _key(frame: bytes) -> Hashable | None:
 
 
 def _key6(ip: IPv6) -> Hashable | None:
-    """None as well for the fragments that defragmentation leaves to the stack (``nf_ct_frag6_gather``)."""
+    """Also None for fragments that defragmentation leaves to the stack (``nf_ct_frag6_gather``)."""
     trimmed = replace(ip, buf=ip.buf[: IPV6_HEADER + ip.payload_length])
     fragment = find_fragment6(trimmed)
     if fragment is None or (fragment.more and len(fragment.data) % 8):

@@ -1,7 +1,7 @@
-"""Link types that are read, and how their packets become Ethernet frames where they lie in the file.
+"""The supported link types, and how their packets are turned into Ethernet frames in place.
 
-An Ethernet header fits before every payload: what it overwrites is the header that it stands for and the record
-header of the file, which has been read by then. So nothing is copied.
+An Ethernet header fits before every payload: it overwrites the header it replaces and the file's record header, which
+has been read by then. So nothing is copied.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _IN_PPI: dict[int, Callable[[Packet], Result]] = {
     0: reframe.loopback,
     ETHERNET: _ethernet,
     9: reframe.ppp,
-    12: reframe.raw,  # the number that the BSDs and Linux have for DLT_RAW
-    14: reframe.raw,  # and OpenBSD
+    12: reframe.raw,  # DLT_RAW on BSDs and Linux
+    14: reframe.raw,  # DLT_RAW on OpenBSD
     50: reframe.ppp_hdlc,
     51: reframe.ppp_ether,
     101: reframe.raw,
@@ -64,7 +64,7 @@ DECODERS: Mapping[int, Callable[[Packet], Result]] = {**_IN_PPI, PPI: _ppi}
 
 _RAW, _LOOPBACK = (0,), (0, 1, 2, 3)
 _SLL, _SLL2 = (0, 1, 2, 3, 14, 15), (0, 1, 8, 9, 10, 19)
-# The bytes that decide; the last of them is the last that the decoder reads.
+# The bytes that the decoder's result depends on; the last one is the last that the decoder reads.
 _DECIDED_BY: dict[int, tuple[int, ...]] = {
     0: _LOOPBACK, 108: _LOOPBACK, 12: _RAW, 14: _RAW, 101: _RAW, 228: _RAW, 229: _RAW, 113: _SLL, 276: _SLL2,
 }  # fmt: skip
@@ -74,7 +74,7 @@ _MOST_KEYS = 512
 @dataclass
 class Reframer:
     """Turns packets into Ethernet frames in place. ``at``, ``length`` and ``wire_length`` are changed as well;
-    ``kept``: which of them became frames. ``skipped``: why the others did not.
+    ``kept``: which packets became frames. ``skipped``: how many did not, by reason.
     """
 
     buf: bytearray
@@ -86,7 +86,7 @@ class Reframer:
     skipped: Counter[str]
 
     def run(self, link: int, rows: I64) -> None:
-        """All of one link type."""
+        """Converts all packets of one link type."""
         if link == ETHERNET:
             return
         for row in self._together(link, rows).tolist():
@@ -98,7 +98,7 @@ class Reframer:
         return Packet(buf, int(self.wire_length[row]), bool(self.big_endian[row]))
 
     def _together(self, link: int, rows: I64) -> I64:
-        """Decode packets that share all that decides; the rest must be decoded one by one."""
+        """Decode packets together that agree in all deciding bytes; returns those to be decoded one by one."""
         decided_by = _DECIDED_BY.get(link)
         if decided_by is None:
             return rows
@@ -110,7 +110,7 @@ class Reframer:
         for group in groups:
             packet = self._packet(int(group[0]))
             try:
-                # Only what they agree in, so that nothing else can decide.
+                # Only the bytes that they agree in, so that no others can affect the result.
                 part = DECODERS[link](packet._replace(buf=packet.buf[: decided_by[-1] + 1]))
             except (IndexError, struct.error):
                 left.append(group)
@@ -118,13 +118,13 @@ class Reframer:
             if isinstance(part, str):
                 self._leave_out(group, part)
             elif part.start > decided_by[-1] + 1 or int.from_bytes(part.header[12:], "big") < _FIRST_ETHERTYPE:
-                left.append(group)  # its length decides as well, or what follows
+                left.append(group)  # its length or later bytes matter as well
             else:
                 self._put(group, part)
         return np.concatenate(left)
 
     def _groups(self, rows: I64, decided_by: tuple[int, ...]) -> list[I64] | None:
-        """Those that agree in the bytes that decide; None if they are so many that one by one takes no longer."""
+        """Groups that agree in the deciding bytes; None if so many that decoding one by one takes no longer."""
         if not len(rows):
             return []
         data = np.frombuffer(self.buf, np.uint8)
@@ -154,7 +154,7 @@ class Reframer:
         try:
             part = DECODERS[link](packet)
         except (IndexError, struct.error):
-            if len(packet.buf) < packet.wire:  # cut within it: nothing is known but that something came
+            if len(packet.buf) < packet.wire:  # the capture cut its header: only its arrival is known
                 self.length[row], self.wire_length[row] = 0, max(packet.wire, _ETHER_HEADER)
                 return
             part = f"too short for its {link_name(link)} header"

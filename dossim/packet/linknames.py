@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_USERS = range(147, 163)  # USER0 to USER15 mean what those who use them agreed on
+_USERS = range(147, 163)  # USER0 to USER15 are for private use
 _NAMES = {
     0: "NULL",
     1: "ETHERNET",
@@ -206,14 +206,14 @@ _NAMES = {
     302: "EDK2_MM",
     303: "DEBUG_ONLY",
     304: "DECT_NR_TAP",
-    # What older systems wrote where the number of their own DLT_RAW was another.
+    # What older systems wrote whose DLT_RAW had another number.
     12: "RAW",
     14: "RAW",
 }
 
 
 def link_name(number: int) -> str:
-    """The name without number, as in ``tcpdump -L``; the number alone for what has none."""
+    """The name without number, as in ``tcpdump -L``; the number alone if there is no name."""
     if number in _USERS:
         return f"USER{number - _USERS.start}"
     return _NAMES.get(number, f"link type {number}")

@@ -1,7 +1,8 @@
-"""Link types other than Ethernet: their packets get an Ethernet header, so that the rest of the project knows one kind.
+"""Link types other than Ethernet: their packets get an Ethernet header, so that the rest of the project handles one
+kind.
 
-What is no received packet for IP (sent by the host, to another host, management frames, …) is left out and counted by
-what it is.
+Records that are not received packets for IP (sent by the host, to another host, management frames, …) are left out and
+counted by kind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dossim.packet.linknames import link_name, link_name_and_number
 from dossim.packet.records import CAUSES, RECEIVED, Records
 
 _MOST_KINDS = 40
-_OWN_FCS = (RADIOTAP, PPI)  # these say themselves whether there is a check sequence
+_OWN_FCS = (RADIOTAP, PPI)  # these state themselves whether there is a check sequence
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Frames:
 
 
 def as_ethernet(name: str, buf: bytearray, records: Records, *, skip_unknown: bool = False) -> Frames:
-    """The received packets as Ethernet frames; those that are Ethernet already are not copied, if all are.
+    """The received packets as Ethernet frames; nothing is copied if all are Ethernet already.
 
-    Raises CaptureError for packets of link types that are not read, unless ``skip_unknown`` leaves them out.
+    Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves them out.
     """
     links, counts = np.unique(records.link, return_counts=True)
     by_name = Counter[str]()
@@ -79,7 +80,7 @@ def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
 
 
 def _by_count(found: Mapping[str, int], others: str) -> dict[str, int]:
-    """The most frequent first; a file made to have thousands of kinds has the rest in one."""
+    """The most frequent kinds first; the others are summed in one, because a crafted file can have thousands."""
     kinds = sorted(((kind, count) for kind, count in found.items() if count), key=lambda item: (-item[1], item[0]))
     named = dict(kinds[:_MOST_KINDS])
     if len(kinds) > _MOST_KINDS:
@@ -88,7 +89,7 @@ def _by_count(found: Mapping[str, int], others: str) -> dict[str, int]:
 
 
 def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Captured and original length without the frame check sequence, where the file says that there is one."""
+    """Captured and original length without the frame check sequence, if the file says that there is one."""
     fcs = np.where(np.isin(records.link[rows], _OWN_FCS), 0, records.fcs[rows]).astype(np.int32)
     wire_length = np.maximum(records.wire_length[rows] - fcs, 0)
     return np.minimum(records.length[rows], wire_length), wire_length

@@ -1,8 +1,9 @@
-"""NFLOG: packets that a LOG target or statement handed to nfnetlink_log, as tcpdump reads them from ``-i nflog``.
+"""NFLOG: packets that an NFLOG target or log statement passed to nfnetlink_log, as tcpdump reads them from ``-i
+nflog``.
 
-The kernel copies no more of a packet than it was told to (``--nflog-size``, the snapshot length: NFULNL_CFG_MODE), and
-neither it nor libpcap says how much there was: a record cut like that looks whole. But the IP header tells, because IP
-hands no packet to a hook that is shorter than its header says (``ip_rcv_core``, ``ip6_rcv_core``).
+The kernel copies at most a configured number of bytes (``--nflog-size``, the snapshot length: NFULNL_CFG_MODE), and
+neither it nor libpcap records the original length: a cut record looks complete. But the IP header shows it, because a
+hook gets no packet that is shorter than its IP header says (``ip_rcv_core``, ``ip6_rcv_core``).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def nflog(packet: Packet) -> Result:
 
 
 def _ip_length(ethertype: int, buf: bytes) -> int:
-    """How long an IP packet that begins like this was at least."""
+    """The least length that an IP packet beginning like this had."""
     if ethertype == IPV4_TYPE:
         return max(int.from_bytes(buf[2:4], "big") if len(buf) >= 4 else 0, _IPV4_HEADER)
     return _IPV6_HEADER + (int.from_bytes(buf[4:6], "big") if len(buf) >= 6 else 0)

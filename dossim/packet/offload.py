@@ -2,7 +2,7 @@
 
 Linux leaves the plain sum of the pseudo header in the field (CHECKSUM_PARTIAL: ``__tcp_v4_send_check``,
 ``udp4_hwcsum``) and the device completes it. Packets that GRO merged have it too (``tcp_gro_complete``), and so have
-those that never met a real device (veth, virtio). Other systems leave 0. On the wire the checksum was right.
+packets that passed no real device (veth, virtio). Other systems leave 0. On the wire the checksum was correct.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ETHERNET_MTU = 1500
 class _Segments:
     """Transport segments of whole datagrams; ``rows`` are packets, ``start`` and ``end`` index Capture.data.
 
-    ``end`` is the end by the IP header, which may lie after what was ``captured``. ``addresses`` is their plain sum.
+    ``end`` is the end by the IP header, which may lie beyond the ``captured`` bytes. ``addresses`` is their plain sum.
     """
 
     rows: I64
@@ -48,10 +48,11 @@ class _Segments:
 
 
 def offloaded(columns: Columns) -> Bool:
-    """bool[N]: the TCP, UDP or SCTP checksum is none: 0 where 0 says nothing, or the sum of the pseudo header alone.
+    """bool[N]: the TCP, UDP or SCTP checksum is incomplete: 0 where 0 is not valid, or the sum of the pseudo header
+    alone.
 
-    A checksum that is right as it stands is never one of them. 0 is legal in UDP over IPv4 (RFC 768) and not counted.
-    Fragments are left out: what fragments has computed the checksum before.
+    A correct checksum is never one of them. 0 is valid in UDP over IPv4 (RFC 768) and not counted. Fragments are left
+    out: the checksum is computed before fragmentation.
     """
     mask = np.zeros(len(columns.links.cut), np.bool_)
     for segments, legal in ((_segments4(columns), UDP), (_segments6(columns), None)):
@@ -66,7 +67,7 @@ def offloaded(columns: Columns) -> Bool:
 
 
 def header_offloaded(columns: Columns) -> Bool:
-    """bool[N]: the checksum of the IPv4 header is 0 and not right; Linux never leaves that one to the device."""
+    """bool[N]: the IPv4 header checksum is 0 and wrong; Linux never leaves that one to the device."""
     four = columns.ipv4
     whole = (four.version == 4) & (four.header_length >= IPV4_HEADER) & (four.available >= four.header_length)
     zero = np.flatnonzero(whole & (columns.buf.u16(four.start + 10) == 0))
@@ -77,8 +78,8 @@ def header_offloaded(columns: Columns) -> Bool:
 
 
 def length_missing(columns: Columns) -> Bool:
-    """bool[N]: an IPv4 packet of TCP or UDP, longer than an Ethernet frame, with 0 for its total length: a send that
-    the device was to cut into segments (Windows leaves the length to it).
+    """bool[N]: an IPv4 packet of TCP or UDP, longer than an Ethernet frame, with total length 0: a large send that the
+    device was to segment (Windows leaves the length to it).
     """
     four = columns.ipv4
     whole = (four.version == 4) & (four.header_length >= IPV4_HEADER) & np.isin(four.protocol, (TCP, UDP))
@@ -88,7 +89,7 @@ def length_missing(columns: Columns) -> Bool:
 
 
 def sent_by(columns: Columns, addresses: Collection[IPv4Address | IPv6Address]) -> Bool:
-    """bool[N]: the IP source is one of these addresses, so a host that has them sent the packet."""
+    """bool[N]: the IP source is one of these addresses, so a host with them sent the packet."""
     mask = np.zeros(len(columns.links.cut), np.bool_)
     four, six = columns.ipv4, columns.ipv6
     for address in addresses:

@@ -1,8 +1,8 @@
 """parse: the bytes of one frame -> a Packet. Scalar and literal; the vectorised twin is :mod:`dossim.packet.columns`.
 
 Nothing here raises, whatever the bytes are, and nothing is judged: a wrong version, length or checksum is read as it
-stands. The functions below :func:`parse` read parts, for those who have only a part (a reassembled datagram). Only
-frames that the capture cut (:mod:`dossim.packet.cut`) raise CutError, where a header is read that is not there.
+is. The functions below :func:`parse` read parts, for callers that have only a part (a reassembled datagram). Only
+frames that the capture cut (:mod:`dossim.packet.cut`) raise CutError, when a missing header is read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dossim.packet.fields import (
 
 
 def parse(frame: bytes) -> Packet:
-    """A frame as far as it can be read. Raises CutError where the capture cut it inside its Ethernet header."""
+    """A frame as far as it can be read. Raises CutError if the capture cut it inside its Ethernet header."""
     link = parse_ethernet(frame)
     if link is None:
         return Packet(frame)
@@ -74,7 +74,7 @@ def parse_ethernet(frame: bytes) -> Ethernet | None:
 
 
 def parse_arp(buf: bytes) -> Arp | None:
-    """The ARP packet; None when shorter than one of Ethernet and IPv4."""
+    """The ARP packet; None if shorter than an ARP packet for Ethernet and IPv4."""
     if len(buf) < ARP_HEADER:
         return None
     return Arp(
@@ -127,9 +127,9 @@ def parse_ipv6(buf: bytes) -> IPv6 | None:
 
 
 def transport_of(ip: IP, *, skip_authentication: bool = True) -> Transport | None:
-    """What the packet carries; None when its extension headers end before they name it.
+    """The transport of the packet; None if its extension headers are truncated before they name it.
 
-    Without ``skip_authentication`` an IPv6 authentication header is itself what is carried, as nftables has it.
+    Without ``skip_authentication`` an IPv6 authentication header counts as the transport, as in nftables.
     """
     if isinstance(ip, IPv4):
         return Transport(ip.protocol, ip.header_length, ip.payload, ip.offset)
@@ -137,7 +137,7 @@ def transport_of(ip: IP, *, skip_authentication: bool = True) -> Transport | Non
 
 
 def seen_transport(ip: IP, *, skip_authentication: bool = True) -> Transport | None:
-    """The same for who may never ask: where the capture cut extension headers, only the question raises CutError."""
+    """As :func:`transport_of`, but lazily: if the capture cut the extension headers, CutError is raised on access."""
     try:
         return transport_of(ip, skip_authentication=skip_authentication)
     except CutError:
@@ -148,10 +148,10 @@ _UNAUTHENTICATED = EXTENSION_HEADERS - {AUTHENTICATION}
 
 
 def _after_extension_headers(ip: IPv6, passed: frozenset[int]) -> Transport | None:
-    """As ip6tables looks for it: ``ipv6_find_hdr`` with target -1 (``net/ipv6/exthdrs_core.c``); nftables asks it to
-    stop at an authentication header (``nf_tables_ipv6.h``: IP6_FH_F_AUTH), if two bytes of that are there.
+    """As ip6tables finds it: ``ipv6_find_hdr`` with target -1 (``net/ipv6/exthdrs_core.c``). nftables makes it stop at
+    an authentication header (``nf_tables_ipv6.h``: IP6_FH_F_AUTH) if two bytes of that are present.
 
-    A header needs to be there only as far as it is read, so the transport may begin beyond the end of the packet.
+    A header must be present only as far as it is read, so the transport may begin beyond the end of the packet.
     """
     buf, kind, at = ip.buf, ip.next_header, IPV6_HEADER
     while kind in EXTENSION_HEADERS and kind != NO_NEXT:
@@ -162,7 +162,7 @@ def _after_extension_headers(ip: IPv6, passed: frozenset[int]) -> Transport | No
         following = buf[at]
         if kind == FRAGMENT and (offset := number(buf, at + 2, 2) & 0xFFF8):
             if following in EXTENSION_HEADERS and following != NO_NEXT:
-                return None  # more headers, but in a fragment that is not here
+                return None  # more headers follow, but in another fragment
             return Transport(following, at, buf[at:], offset)
         at += extension_length(kind, buf[at + 1])
         kind = following
@@ -170,7 +170,7 @@ def _after_extension_headers(ip: IPv6, passed: frozenset[int]) -> Transport | No
 
 
 def extension_length(kind: int, length_field: int) -> int:
-    """The length of an extension header; each kind counts in its own unit (RFC 8200, RFC 4302)."""
+    """The length of an extension header; the unit depends on the kind (RFC 8200, RFC 4302)."""
     if kind == FRAGMENT:
         return FRAGMENT_HEADER
     return (length_field + 2) * 4 if kind == AUTHENTICATION else (length_field + 1) * 8
@@ -182,24 +182,25 @@ def number(buf: bytes, at: int, length: int) -> int:
 
 
 def internet_checksum(*parts: bytes) -> int:
-    """RFC 1071 over the parts, each of even length but the last. 0 over data that holds its own correct checksum."""
+    """RFC 1071 over the parts, each of even length except the last. 0 for data that includes a correct checksum."""
     buf = b"".join(map(visible, parts))
     if len(buf) % 2:
         buf += b"\0"
-    # The sum of 16-bit words and the number as a whole leave the same remainder: 2**16 leaves 1.
+    # The sum of the 16-bit words and the whole number have the same remainder modulo 2**16 - 1, because 2**16 has
+    # remainder 1.
     remainder = int.from_bytes(buf, "big") % 0xFFFF
     if remainder == 0 and any(buf):
-        remainder = 0xFFFF  # one's complement has two zeros; a sum of nothing but zeros alone is the positive one
+        remainder = 0xFFFF  # one's complement has two zeros; only a sum of nothing but zeros gives the positive one
     return 0xFFFF - remainder
 
 
 def header_checksum_ok(ip: IPv4) -> bool:
-    """Whether the header, options included, sums up as ``ip_fast_csum`` wants it."""
+    """Whether the checksum of the header and its options is correct (``ip_fast_csum``)."""
     return internet_checksum(ip.buf[: ip.header_length]) == 0
 
 
 def transport_checksum_ok(ip: IP, protocol: int, covered: bytes, *, length: int | None = None) -> bool:
-    """Whether a TCP, UDP or ICMPv6 segment sums up together with the pseudo header of its addresses.
+    """Whether the checksum of a TCP, UDP or ICMPv6 segment is correct, with the pseudo header of its addresses.
 
     ``length`` is the segment's when the checksum covers only part of it (UDP-Lite).
     """
@@ -207,7 +208,7 @@ def transport_checksum_ok(ip: IP, protocol: int, covered: bytes, *, length: int 
 
 
 def transport_checksum(ip: IP, protocol: int, segment: bytes) -> int:
-    """What belongs into the checksum field of a TCP or UDP segment, in which it is 0."""
+    """The checksum of a TCP or UDP segment whose checksum field is 0."""
     return internet_checksum(_pseudo_header(ip, protocol, len(segment)), segment) or 0xFFFF
 
 

@@ -19,7 +19,7 @@ _HEADER = 24
 _MICROSECONDS, _NANOSECONDS, _MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 _UNIT_NS = {_MICROSECONDS: 1000, _NANOSECONDS: 1, _MODIFIED: 1000}
 _RECORD_HEADER = {_MICROSECONDS: 16, _NANOSECONDS: 16, _MODIFIED: 24}
-_FCS_PRESENT = 0x0400_0000  # in the word of the link type; its length is in the upper four bits, in 16-bit words
+_FCS_PRESENT = 0x0400_0000  # in the link-type word: the upper four bits give its length in 16-bit words
 _STEP = 1 << 24
 
 
@@ -37,9 +37,9 @@ def _magic(buf: bytes | bytearray) -> tuple[int, str]:
 
 
 def read(name: str, content: Content) -> Records:
-    """Where the packets are, up to the first record that is cut short or impossible: then there is a warning.
+    """The positions of the packets, up to the first record that is cut short or invalid, which adds a warning.
 
-    Raises CaptureError where the file header is cut short, or the first record is impossible already.
+    Raises CaptureError if the file header is cut short, or the first record is invalid.
     """
     buf = content.buf
     magic, order = _magic(buf)
@@ -69,9 +69,9 @@ def read(name: str, content: Content) -> Records:
 
 
 def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[int], int]:
-    """Offset of each record whose header is there, and where the next would be.
+    """The offset of each record with a complete header, and that of the next.
 
-    A plain loop, because each record says where the next begins (0.1 µs each).
+    A plain loop, because each record gives the start of the next (0.1 µs each).
     """
     captured = struct.Struct(f"{order}I").unpack_from
     buf, most = content.buf, content.limit.packets
@@ -91,7 +91,7 @@ def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[i
 
 
 def _up_to_damage(name: str, content: Content, records: Records, captured: I64, after: int, header: int) -> Records:
-    """The records before the first that is impossible or cut short."""
+    """The records before the first that is invalid or cut short."""
     impossible = np.flatnonzero(captured > LARGEST_PACKET)
     if len(impossible):
         number = int(impossible[0])
@@ -117,7 +117,7 @@ def _cut(name: str, record: int, at: int, needs: int, size: int) -> str:
 
 
 def _header_words(buf: bytearray, at: I64, order: str) -> I64:
-    """The four words that a record header begins with, as int64[4, N]; ``at`` are offsets of whole headers."""
+    """The first four words of each record header, as int64[4, N]; ``at`` are offsets of complete headers."""
     if not len(at):
         return np.empty((4, 0), np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(buf, np.uint8), 16)

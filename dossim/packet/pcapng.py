@@ -1,6 +1,6 @@
 """The pcapng file format (draft-ietf-opsawg-pcapng): sections, interfaces; enhanced, simple and obsolete packets.
 
-Blocks are walked one by one, because each says where the next begins; packets are decoded all at once
+Blocks are walked one by one, because each gives the start of the next; packets are decoded all at once
 (:mod:`dossim.packet.pcapng_packets`).
 """
 
@@ -27,7 +27,7 @@ _SECTION, _INTERFACE = 0x0A0D0D0A, 1
 _SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _SMALLEST = 12
-# libpcap and Wireshark take larger blocks for damage; one of these at the end of a file is no block cut short.
+# libpcap and Wireshark treat larger blocks as damage, so such a block at the end of a file is not one cut short.
 _LARGEST_BLOCK = 16 << 20
 _OPTION_END, _OPTION_TSRESOL, _OPTION_FCSLEN, _OPTION_TSOFFSET = 0, 9, 13, 14
 
@@ -37,7 +37,7 @@ def is_pcapng(buf: bytes | bytearray) -> bool:
 
 
 class _Stop(Exception):
-    """What is wrong with the block: nothing after it can be read. ``damaged``: more than cut short."""
+    """What is wrong with a block; nothing after it can be read. ``damaged``: not merely cut short."""
 
     def __init__(self, what: str, *, damaged: bool = True) -> None:
         super().__init__(what)
@@ -45,9 +45,9 @@ class _Stop(Exception):
 
 
 def read(name: str, content: Content) -> Records:
-    """Where the packets are, up to the first block that is cut short or impossible: then there is a warning.
+    """The positions of the packets, up to the first block that is cut short or invalid, which adds a warning.
 
-    Raises CaptureError where the section header is cut short or none, or no packet comes before a damaged block.
+    Raises CaptureError if the section header is missing or cut short, or no packet precedes a damaged block.
     """
     walk = _Walk(content)
     at, stop = walk.run(name)
@@ -72,7 +72,7 @@ class _Walk:
     interfaces: Interfaces = field(default_factory=Interfaces)
 
     def run(self, name: str) -> tuple[int, _Stop | None]:
-        """Collect packets and interfaces; where it stopped, and why if that is not the end."""
+        """Collect packets and interfaces; returns where it stopped, and why if that is not the end."""
         buf, end, most = self.content.buf, self.content.size, self.content.limit.packets
         append = self.packets.at.append
         at = blocks = 0
@@ -102,7 +102,7 @@ class _Walk:
         return struct.unpack_from(self.order + form, self.content.buf, at)
 
     def _checked(self, at: int, size: int, smallest: int) -> int:
-        """The size of a block that is all there."""
+        """The size of a complete block."""
         if size < smallest or size % 4:
             raise _Stop(f"its length is {size}; expected a multiple of 4, at least {smallest}")
         if at + size > self.content.size:
@@ -157,5 +157,5 @@ class _Walk:
 
 
 def _fcs_bytes(stated: int) -> int:
-    """The draft says bits, its example is 4, and writers and Wireshark take it for bytes: 4 and 32 are the same."""
+    """The draft says bits but its example is 4, and writers and Wireshark use bytes: 4 and 32 mean the same."""
     return stated // 8 if stated >= 16 else stated

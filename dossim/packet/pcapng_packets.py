@@ -35,7 +35,7 @@ _PART = 1 << 19
 
 @dataclass
 class Interfaces:
-    """Columns about the interfaces of all sections; ``base`` is where those of the present one begin."""
+    """Columns about the interfaces of all sections; ``base`` is the index of the current section's first one."""
 
     link: array[int] = field(default_factory=lambda: array("q"))
     snaplen: array[int] = field(default_factory=lambda: array("q"))
@@ -60,7 +60,7 @@ class Interfaces:
 
 @dataclass
 class Packets:
-    """Where packet blocks begin. From packet ``since[k]`` on, interfaces ``base[k]`` to ``known[k]`` are described."""
+    """Offsets of packet blocks. From packet ``since[k]`` on, interfaces ``base[k]`` to ``known[k]`` are described."""
 
     at: array[int] = field(default_factory=lambda: array("q"))
     odd: array[int] = field(default_factory=lambda: array("q"))
@@ -71,19 +71,19 @@ class Packets:
     big: array[int] = field(default_factory=lambda: array("b"))
 
     def add_odd(self, at: int, kind: int) -> None:
-        """A packet block that is not an enhanced one."""
+        """Adds a packet block that is not an enhanced one."""
         self.odd.append(len(self.at))
         self.odd_kind.append(kind)
         self.at.append(at)
 
     def odd_rows(self, kind: int, first: int, count: int) -> I64:
-        """The packets of that kind among ``count`` from ``first`` on, counted from there."""
+        """The packets of that kind among ``count`` from ``first`` on, numbered from ``first``."""
         rows = np.frombuffer(self.odd, np.int64)[np.frombuffer(self.odd_kind, np.int8) == kind] - first
         found: I64 = rows[(rows >= 0) & (rows < count)]
         return found
 
     def mark(self, interfaces: Interfaces, *, big_endian: bool) -> None:
-        """From here on, these are the interfaces."""
+        """Records that from here on these are the interfaces."""
         self.since.append(len(self.at))
         self.base.append(interfaces.base)
         self.known.append(len(interfaces))
@@ -92,7 +92,7 @@ class Packets:
 
 @dataclass(frozen=True)
 class Bad:
-    """The first packet block that cannot be."""
+    """The first invalid packet block."""
 
     at: int
     what: str
@@ -100,7 +100,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class _Words:
-    """uint32 words at any place, each in the byte order of its packet."""
+    """uint32 words at any offset, each in the byte order of its packet."""
 
     buf: U8
     big: Bool
@@ -119,8 +119,8 @@ class _Words:
 
 
 def decoded(name: str, content: Content, packets: Packets, interfaces: Interfaces) -> tuple[Records, Bad | None]:
-    """All packets up to the first that cannot be, and that one. Decoding takes a part of them at a time: the numbers
-    needed on the way are several times those that stay.
+    """All packets up to the first invalid one, and that one. Decoded in parts, because the intermediate arrays take
+    several times the memory of the result.
     """
     parts: list[Records] = []
     late, bad = 0, None
@@ -144,7 +144,7 @@ def _decoded_part(
     (size,) = words(at + 4, 1)
     start = at + 28
     simple, obsolete = packets.odd_rows(SIMPLE, first, len(at)), packets.odd_rows(OBSOLETE, first, len(at))
-    # The obsolete block has a 16-bit number and a count of drops where the enhanced one has its number.
+    # The obsolete block has a 16-bit interface number and a drop count where the enhanced one has its interface number.
     number[obsolete] = np.where(words.big[obsolete], number[obsolete] >> 16, number[obsolete] & 0xFFFF)
     original[simple], number[simple], high[simple], low[simple] = number[simple], 0, 0, 0
     start[simple] = at[simple] + 12
@@ -176,7 +176,7 @@ def _decoded_part(
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is known about the interface of each packet."""
+    """Columns about the interface of each packet."""
 
     link: I64
     snaplen: I64
@@ -195,7 +195,7 @@ class _Columns:
 def _first_bad(
     words: _Words, at: I64, size: I64, start: I64, captured: I64, unknown: Bool, number: I64, described: I64
 ) -> tuple[int, str] | None:
-    """Number of the first packet that cannot be, and why."""
+    """The number of the first invalid packet, and why."""
     (again,) = words(at + size - 4, 1)
     beyond = start + captured > at + size - 4
     wrong = np.flatnonzero(unknown | beyond | (again != size) | (captured > LARGEST_PACKET))
@@ -213,7 +213,7 @@ def _first_bad(
 
 
 def _flags(words: _Words, option: I64, after: I64) -> I64:
-    """The option epb_flags of each block, 0 without; ``option`` is where its options begin, ``after`` their end."""
+    """The option epb_flags of each block, 0 without; ``option`` is the start of its options, ``after`` their end."""
     flags = np.zeros(len(option), np.int64)
     rows = np.flatnonzero(option + 8 <= after)
     for _ in range(_MOST_AT_ONCE):
@@ -227,7 +227,7 @@ def _flags(words: _Words, option: I64, after: I64) -> I64:
         flags[rows[found]] = value[found]
         option[rows] += 4 + (length + 3) // 4 * 4
         rows = rows[~found & (code != 0) & (option[rows] + 8 <= after[rows])]
-    for row in rows.tolist():  # one block of very many options must not cost a step of all for each
+    for row in rows.tolist():  # a block with very many options must not cost a pass over all blocks for each
         flags[row] = _flags_of_one(words.buf, bool(words.big[row]), int(option[row]), int(after[row]))
     return flags
 

@@ -12,21 +12,21 @@ U64 = npt.NDArray[np.uint64]
 
 _NS = 1_000_000_000
 _BINARY = 0x80  # the most significant bit of if_tsresol: a power of 2, else of 10
-_DIGITS = 19  # of the largest power of ten in 64 bits
-# 2**34 ticks, the most whose number times 10**9 fits into 64 bits
+_DIGITS = 19  # exponent of the largest power of ten in 64 bits
+# 2**34: the largest power of two whose product with 10**9 fits into 64 bits
 _EXACT_BITS = 34
 
 
 def nanoseconds_of(ticks: U64, resolution: I64, offset_s: I64) -> tuple[I64, int]:
     """``resolution`` is if_tsresol, ``offset_s`` if_tsoffset of each packet. Returns the times, and how many of them
-    had to be clipped because 64 bits do not hold them.
+    were clipped to 64 bits.
     """
     seconds, fraction = np.zeros(len(ticks), np.uint64), np.zeros(len(ticks), np.int64)
     for value in np.unique(resolution).tolist():
         rows = resolution == value
         split = _binary if value & _BINARY else _decimal
         seconds[rows], fraction[rows] = split(ticks[rows], value & ~_BINARY)
-    # Where the sum, rounded, is in reach, the sum in 64 bits is right even if a part of it is not: they wrap.
+    # If the rounded sum is in range, the 64-bit sum is correct even if a term overflows, because both wrap.
     rounded = seconds.astype(np.float64) + offset_s
     reached = np.abs(rounded) < 2 * LAST_S
     beyond = np.where(rounded < 0, -2 * LAST_S, 2 * LAST_S)

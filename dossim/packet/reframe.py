@@ -29,13 +29,13 @@ class Packet(NamedTuple):
         return int(value)
 
     def after(self, start: int) -> Packet:
-        """What follows a header of ``start`` bytes."""
+        """The bytes after a header of ``start`` bytes."""
         return Packet(self.buf[start:], self.wire - start, self.big_endian)
 
 
 class Part(NamedTuple):
     """The Ethernet frame is ``header`` and the packet from ``start`` on, without its last ``trailer`` bytes; on the
-    wire ``missing`` bytes more, of which the record does not tell.
+    wire it had ``missing`` more bytes, which the record does not count.
     """
 
     header: bytes
@@ -44,26 +44,26 @@ class Part(NamedTuple):
     missing: int = 0
 
 
-Result = Part | str  # str: it is no received packet that IP sees, and why
+Result = Part | str  # str: why it is not a received packet for IP
 
 
 def ethernet(ethertype: int, start: int, destination: bytes = UNICAST, trailer: int = 0) -> Part:
-    """An Ethernet header for what begins at ``start``."""
+    """An Ethernet header for the payload at ``start``."""
     return Part(destination + SOURCE + ethertype.to_bytes(2, "big"), start, trailer)
 
 
 def raw(packet: Packet) -> Result:
-    """RAW: the version field tells IPv4 from IPv6."""
+    """RAW: the version field distinguishes IPv4 and IPv6."""
     return ethernet(IPV6_TYPE if packet.buf[:1] and packet.buf[0] >> 4 == 6 else IPV4_TYPE, 0)
 
 
 def ipv4(packet: Packet) -> Result:
-    """IPV4: whatever its version field says."""
+    """IPV4, whatever the version field says."""
     return ethernet(IPV4_TYPE, 0)
 
 
 def ipv6(packet: Packet) -> Result:
-    """IPV6: whatever its version field says."""
+    """IPV6, whatever the version field says."""
     return ethernet(IPV6_TYPE, 0)
 
 
@@ -79,7 +79,7 @@ def loopback(packet: Packet) -> Result:
 
 
 def shifted(result: Result, by: int) -> Result:
-    """The same for a packet that had ``by`` bytes in front."""
+    """The same part, for a packet with ``by`` bytes in front."""
     return result if isinstance(result, str) else result._replace(start=result.start + by)
 
 
@@ -110,7 +110,7 @@ def ppp_hdlc(packet: Packet) -> Result:
 
 
 def ppp_ether(packet: Packet) -> Result:
-    """PPP_ETHER: PPPoE (RFC 2516) without Ethernet; what follows its own length is padding."""
+    """PPP_ETHER: PPPoE (RFC 2516) without Ethernet; bytes after its own length are padding."""
     _, code, _, length = struct.unpack_from(">BBHH", packet.buf)
     if code:
         return "PPPoE discovery"
@@ -118,7 +118,7 @@ def ppp_ether(packet: Packet) -> Result:
 
 
 def ppp_pppd(packet: Packet) -> Result:
-    """PPP_PPPD: the address byte says the direction, 0 in and 1 out."""
+    """PPP_PPPD: the address byte is the direction, 0 in and 1 out."""
     if packet.buf[0] == 1:
         return "sent by the host (PPP direction)"
     return ppp(packet, 2 if packet.buf[:2] == b"\x00\x03" else 0)

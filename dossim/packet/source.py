@@ -1,4 +1,4 @@
-"""Where a capture's bytes come from: a file, a pipe or stdin, plain or compressed, never more than a limit of them."""
+"""The source of a capture's bytes: a file, a pipe or stdin, plain or compressed, up to a size limit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dossim.model.errors import CaptureError
 from dossim.packet.unpack import compression_of, unpacked
 
 STDIN = "-"
-# Columns are gathered without looking whether a frame is that long; this is what they may read past the last one.
+# Columns are gathered without checking the length of a frame; they may read this much past the last one.
 PADDING = 256
 LIMIT = 2 << 30
 MORE = "a larger --max-size"
 _CHUNK = 1 << 18
-# What a packet costs at least in the arrays about it, wherever it ends: tiny records must not be free.
+# The least memory that the arrays need for each packet: tiny records must count too.
 PACKET_COST = 64
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -35,10 +35,10 @@ _KINDS = {
 class Reading:
     """How a capture is read.
 
-    ``max_size`` in bytes, unpacked; None: LIMIT, or half of the memory that is available if that is less; ``why`` and
-    ``more`` are what an error says of it: where it comes from, and what would allow more.
-    ``any_file`` also takes stdin (``-``), pipes and devices: for what the user names on a command line.
-    ``skip_unknown`` leaves out packets of link types that are not read, else they are an error.
+    ``max_size`` in bytes, unpacked; None: LIMIT, or half of the available memory if that is less. ``why`` and ``more``
+    are for its error message: where the limit comes from, and how to raise it. ``any_file`` also accepts stdin (``-``),
+    pipes and devices: for files named on a command line. ``skip_unknown`` leaves out packets of unsupported link types,
+    which are an error otherwise.
     """
 
     max_size: int | None = None
@@ -50,7 +50,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Limit:
-    """``size`` in bytes; ``why`` tells where the number comes from."""
+    """``size`` in bytes; ``why`` states where the number comes from."""
 
     size: int
     why: str
@@ -75,7 +75,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Content:
-    """``buf`` are the unpacked ``size`` bytes and PADDING zero bytes; ``sha256`` is of the bytes as they came."""
+    """``buf`` are the unpacked ``size`` bytes and PADDING zero bytes; ``sha256`` is of the bytes before unpacking."""
 
     buf: bytearray
     size: int
@@ -85,7 +85,9 @@ class Content:
 
 
 def read_source(name: str, reading: Reading) -> Content:
-    """Read and unpack. Raises CaptureError for what cannot be read, is damaged, too large, or no regular file."""
+    """Read and unpack. Raises CaptureError if the source cannot be read, is damaged or too large, or not a regular
+    file.
+    """
     limit = limit_of(reading)
     chunks, close = _opened(name, any_file=reading.any_file)
     shown = display_name(name)
@@ -116,7 +118,7 @@ def display_name(name: str) -> str:
 
 
 def limit_of(reading: Reading) -> Limit:
-    """How much may be read; without a ``max_size`` that depends on the memory that is there now."""
+    """How much may be read; without a ``max_size`` it depends on the memory available now."""
     if reading.max_size is not None:
         return Limit(reading.max_size, reading.why, reading.more)
     available = _available_memory()
@@ -126,19 +128,19 @@ def limit_of(reading: Reading) -> Limit:
 
 
 def _available_memory() -> int | None:
-    """What this process may still take in bytes, by the host and by its control group; None where neither tells."""
+    """How many more bytes this process may use, by the host and by its control group; None if neither states it."""
     found = []
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    # Of a container, which sees its own group there. What it has taken is mostly page cache, which is no loss.
-    with suppress(OSError, ValueError):  # "max" is no number: no limit
+    # For a container, which sees its own group there. Its current usage is mostly page cache, which can be reclaimed.
+    with suppress(OSError, ValueError):  # "max" means no limit
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return min(found, default=None)
 
 
 def _opened(name: str, *, any_file: bool) -> tuple[Iterator[bytes], Callable[[], None]]:
-    """The bytes in chunks, and what closes them. Raises CaptureError."""
+    """The bytes in chunks, and a function that closes the source. Raises CaptureError."""
     if name == STDIN and any_file:
         return _stdin(), lambda: None
     try:
@@ -173,7 +175,7 @@ def _hashed(chunks: Iterator[bytes], update: Callable[[bytes], None], limit: Lim
 
 
 def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, enough for any magic number, and all chunks; a pipe gives as few at a time as it likes."""
+    """The first bytes, enough for any magic number, and all chunks; a read from a pipe may return few bytes."""
     first = b""
     while len(first) < 16 and (chunk := next(chunks, b"")):
         first += chunk

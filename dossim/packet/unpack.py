@@ -1,7 +1,7 @@
-"""Compressed captures: gzip, bzip2, xz, zstd and lz4, unpacked piece by piece, so that nothing unpacks into all memory.
+"""Compressed captures: gzip, bzip2, xz, zstd and lz4, unpacked piece by piece, so that no file can exhaust the memory.
 
-Data that are cut short are read up to there; data that are damaged are refused, because a checksum that does not fit
-says that any byte may be another. (zstd and lz4 have a checksum only where they were written with it.)
+Data that are cut short are read up to that point. Damaged data are refused, because after a wrong checksum no byte can
+be trusted. (zstd and lz4 data have a checksum only if they were written with it.)
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Protocol
 from dossim.model.errors import CaptureError
 
 _PIECE = 1 << 20
-# xz and zstd name in their headers what memory they want; 128 MiB is what every level of both needs at most
-# (zstd refuses larger windows without --long as well).
+# xz and zstd headers state how much memory unpacking needs: at most 128 MiB at every level of both (without --long,
+# zstd itself refuses larger windows).
 _XZ_MEMORY, _ZSTD_WINDOW_LOG = 192 << 20, 27
 _LONGEST_MAGIC = 6
 
 
 class _Decompressor(Protocol):
-    """What bz2, lzma, zstd and lz4 have in common."""
+    """The common interface of bz2, lzma, zstd and lz4."""
 
     @property
     def eof(self) -> bool: ...
@@ -35,7 +35,7 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    """zlib's decompressor with the manners of the others."""
+    """zlib's decompressor with the interface of the others."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)
@@ -55,7 +55,7 @@ class _Gzip:
         return piece
 
 
-# EOFError, RuntimeError and OSError are how lz4 and bz2 say that data are invalid.
+# lz4 and bz2 raise EOFError, RuntimeError or OSError for invalid data.
 _DAMAGED = (zlib.error, lzma.LZMAError, OSError, RuntimeError, EOFError, ValueError)
 
 
@@ -68,7 +68,7 @@ def _decompressor(kind: str) -> _Decompressor:
         case "xz":
             return lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
         case "lz4":
-            import lz4.frame  # of dossim[sim], as is zstd; most captures need neither
+            import lz4.frame  # in dossim[sim], like zstd; most captures need neither
 
             lz4_decompressor: _Decompressor = lz4.frame.LZ4FrameDecompressor()
             return lz4_decompressor
@@ -77,7 +77,7 @@ def _decompressor(kind: str) -> _Decompressor:
 
 
 class _Zstd:
-    """zstd's decompressor, which says as the others do that data are invalid."""
+    """zstd's decompressor, with the errors of the others for invalid data."""
 
     def __init__(self) -> None:
         if sys.version_info >= (3, 14):
@@ -109,7 +109,7 @@ class _Zstd:
 
 
 def compression_of(first: bytes) -> str:
-    """What the first bytes of a file are compressed with; "" for none of the above."""
+    """The compression of a file that begins with these bytes; "" for none of the above."""
     if first[:2] == b"\x1f\x8b":
         return "gzip"
     if first[:3] == b"BZh":
@@ -123,9 +123,9 @@ def compression_of(first: bytes) -> str:
 
 
 def unpacked(name: str, kind: str, chunks: Iterator[bytes], warn: Callable[[str], None]) -> Iterator[bytes]:
-    """Pieces of what ``chunks`` unpack to, of at most 1 MiB each; all members (streams, frames) one after the other.
+    """The unpacked ``chunks`` in pieces of at most 1 MiB; all members (streams, frames) in sequence.
 
-    Raises CaptureError for damaged data; ``warn`` gets a sentence where they are cut short, or followed by others.
+    Raises CaptureError for damaged data; ``warn`` gets a sentence if they are cut short, or followed by other data.
     """
     try:
         rest = yield from _member(kind, b"", chunks)
@@ -143,7 +143,7 @@ def unpacked(name: str, kind: str, chunks: Iterator[bytes], warn: Callable[[str]
 
 
 def _member(kind: str, data: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, bytes | None]:
-    """Pieces of one member; returns what follows it, None where the input ends before it does."""
+    """The pieces of one member; returns the bytes after it, None if the input ends within it."""
     decompressor = _decompressor(kind)
     while not decompressor.eof:
         if decompressor.needs_input and not data:
@@ -158,7 +158,7 @@ def _member(kind: str, data: bytes, chunks: Iterator[bytes]) -> Generator[bytes,
 
 
 def _next_member(rest: bytes, chunks: Iterator[bytes]) -> bytes:
-    """What follows a member, without the zeros that tapes and xz pad with; enough of it to know what it is."""
+    """The bytes after a member without zero padding (tapes, xz); enough of them to recognise the format."""
     rest = rest.lstrip(b"\0")
     while len(rest) < _LONGEST_MAGIC and (chunk := next(chunks, b"")):
         rest = (rest + chunk).lstrip(b"\0")

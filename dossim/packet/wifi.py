@@ -1,7 +1,7 @@
-"""802.11 data frames as Ethernet frames, with the headers that monitor interfaces put in front.
+"""802.11 data frames as Ethernet frames, and the headers that monitor interfaces prepend.
 
-As ``ieee80211_data_to_8023`` does it (net/wireless/util.c): the addresses by direction, LLC/SNAP taken off where it
-carries an ethertype, else a length put in its place.
+As ``ieee80211_data_to_8023`` does it (net/wireless/util.c): addresses by direction; LLC/SNAP is removed if it has an
+ethertype, otherwise the ethertype field gets the length.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _KEPT_IN_SNAP = (0x80F3, 0x8137)  # AARP, IPX
 
 
 def ieee802_11(packet: Packet, fcs: int = 0, *, padded: bool = False) -> Result:
-    """A frame; ``fcs`` bytes at its end are the check sequence, ``padded``: its header is filled up to 4 bytes."""
+    """A frame; the last ``fcs`` bytes are the check sequence, ``padded``: its header is padded to a multiple of 4
+    bytes.
+    """
     buf = packet.buf
     control, flags = buf[0], buf[1]
     if control & 3:
@@ -72,7 +74,7 @@ _HAS_FCS, _DATA_PAD, _BAD_FCS = 0x10, 0x20, 0x40
 
 
 def radiotap(packet: Packet) -> Result:
-    """IEEE802_11_RADIOTAP (https://www.radiotap.org): its flags tell about the check sequence and padding."""
+    """IEEE802_11_RADIOTAP (https://www.radiotap.org): its flags state the check sequence and padding."""
     version, _, length, present = struct.unpack_from("<BBHI", packet.buf)
     if version or length < 8:
         return "damaged radiotap header"
@@ -92,7 +94,7 @@ def radiotap(packet: Packet) -> Result:
 
 
 def prism_or_avs(packet: Packet) -> Result:
-    """IEEE802_11_PRISM and IEEE802_11_AVS: a header that tells its length."""
+    """IEEE802_11_PRISM and IEEE802_11_AVS: a header that states its length."""
     version, length = struct.unpack_from(">II", packet.buf)
     if version >> 12 != 0x80211:  # Prism, in the byte order of the machine that captured
         (length,) = struct.unpack_from(">I" if packet.big_endian else "<I", packet.buf, 4)
@@ -100,7 +102,7 @@ def prism_or_avs(packet: Packet) -> Result:
 
 
 def ppi(packet: Packet, decoders: Mapping[int, Callable[[Packet], Result]], ieee802_11_type: int) -> Result:
-    """PPI: fields about the packet, and the link type of what follows; of the fields only 802.11-Common matters."""
+    """PPI: fields about the packet, and the link type of the payload; only the field 802.11-Common matters."""
     version, _, length, link = struct.unpack_from("<BBHI", packet.buf)
     if version or length < 8:
         return "damaged PPI header"
