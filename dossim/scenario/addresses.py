@@ -12,7 +12,7 @@ from scapy.utils6 import Net6
 from dossim.scenario.offline import is_numeric, refuse_name
 from enforcer.model.nets import parse_cidr
 
-# Whose addresses may be of either version, as another field says.
+# Address fields of either version, depending on another field.
 _EITHER = {("ARP", "psrc"), ("ARP", "pdst")}
 _SHOWN = 60
 
@@ -21,19 +21,19 @@ _resolve = Net.name2addr
 
 
 def _name2addr(cls: type[Net], name: str) -> str:
-    """Scapy's, which asks the resolver for addresses too; they are what they are, and nobody is asked offline."""
+    """Replaces Scapy's function, which passes even addresses to the resolver; offline nothing is resolved."""
     if is_numeric(name):
         return name
     refuse_name(name)
     return str(_resolve.__func__(cls, name))
 
 
-# Some fields are addresses or names depending on others (the data of a DNS record): Scapy decides, then comes here.
+# Some fields are addresses or names depending on others (DNS record data): Scapy decides, then calls this function.
 Net.name2addr = classmethod(_name2addr)
 
 
 def read(layer: str, field: Any, value: Any) -> Any:
-    """The value as Scapy's field takes it without asking anybody; any other field's value as it is.
+    """The value in a form that Scapy's field accepts without a lookup; values of other fields unchanged.
 
     Raises ValueError with what was found instead of an address.
     """

@@ -1,6 +1,6 @@
-"""How much a scenario may describe: a file of some lines can stand for more than a machine holds.
+"""How much a scenario may describe: a few lines can describe more packets than a machine can hold.
 
-What is too much is known before any of it is built: sizes follow from the parameters (:func:`size_of`).
+Limits are checked before anything is built: sizes follow from the parameters (:func:`size_of`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SIZES = {Generator.UDP_FLOOD: 64, Generator.UDP_REFLECTION: 512, Generator.ICMP
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one scenario. ``described`` is for packets that its expressions describe, before ``count``."""
+    """The limits of one scenario. ``described`` is for packets that its expressions describe, before ``count``."""
 
     packets: int = 1_000_000
     total_bytes: int = 256 << 20
@@ -35,15 +35,15 @@ class Limits:
 
 
 DEFAULT = Limits()
-LARGE = Limits(packets=1 << 40, total_bytes=1 << 50, described=1 << 40)  # as much as memory holds
+LARGE = Limits(packets=1 << 40, total_bytes=1 << 50, described=1 << 40)  # limited only by memory
 
 
 class Exceeded(Exception):
-    """More than the limits allow; the message states what was found and what is expected."""
+    """The limits are exceeded; the message states what was found and what is expected."""
 
 
 class Budget:
-    """Counts what the rows of a scenario take together."""
+    """Counts the packets and bytes of all rows of a scenario."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -76,7 +76,7 @@ class Budget:
 
 
 def size_of(traffic: GeneratedTraffic) -> tuple[int, int]:
-    """(packets, bytes) of a row of traffic, an expression's left out; the bytes are never too few."""
+    """(packets, bytes) of a row of traffic without its expression's; an upper bound on the bytes."""
     given = traffic.parameters
     six = any(source.version == 6 for source in given.sources)
     link = ETHER_HEADER + VLAN_TAG * len(given.vlan)

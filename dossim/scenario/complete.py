@@ -1,8 +1,8 @@
 """Fills in what a packet expression omits, in the same way on every machine, and reports what matters to policy.
 
-Scapy takes addresses from this machine's routes and asks the network for MAC addresses; its default ports are services
-(UDP is from and to 53, TCP from 20). A source port of 53 is that of a DNS server's answer, which Calico's outbound
-failsafes let in. Who leaves the source port out means any client, so it is an ephemeral one here.
+Scapy takes addresses from this machine's routes and resolves MAC addresses on the network; its default ports are
+services (UDP from and to 53, TCP from 20). A source port of 53 is that of a DNS server's reply, which Calico's outbound
+failsafes let in. An expression without a source port means any client, so an ephemeral port is used here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MATCHED = {
 
 
 def completed(packet: Packet, destinations: Destinations, sources: Destinations) -> Packet:
-    """The packet with an Ethernet header and with everything that Scapy would otherwise take from this machine.
+    """The packet with an Ethernet header and with all fields that Scapy would otherwise take from this machine.
 
     Raises PacketError naming what cannot be filled in.
     """
@@ -58,7 +58,7 @@ def completed(packet: Packet, destinations: Destinations, sources: Destinations)
 
 
 def assumed(packet: Packet) -> list[str]:
-    """What policy matches on and the packet, as written, does not say, with the value that it is built with."""
+    """The fields that policy matches on and the packet, as written, does not set, with the values it is built with."""
     headers = [layer for layer in layers_of(packet) if type(layer) in _MATCHED]
     first = _transport(packet)
     return [
@@ -70,12 +70,12 @@ def assumed(packet: Packet) -> list[str]:
 
 
 def _transport(packet: Packet) -> Packet | None:
-    """The first transport header; not one that an ICMP error quotes, which the receiver had sent."""
+    """The first transport header, but not one quoted in an ICMP error: the receiver sent that."""
     return next((layer for layer in layers_of(packet) if type(layer) in _TRANSPORTS), None)
 
 
 def _fill_link(layer: Packet) -> None:
-    """The MAC addresses of any layer that Scapy would ask the network for."""
+    """Sets the MAC addresses of any layer that Scapy would resolve on the network."""
     for field in _fields(layer):
         if isinstance(field, DestMACField):
             _fill(layer, field.name, HOST_MAC)

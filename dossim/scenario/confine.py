@@ -1,7 +1,7 @@
-"""Which files a scenario may name: those below its own folder, and below folders that its user allows.
+"""Which files a scenario may name: those below its own folder, and below folders that the user allows.
 
-Scenarios come with pull requests. A path in one must not read what only the machine that runs it can see, nor print of
-it in an error message; neither must a symbolic link.
+Scenarios come with pull requests. A path in one, or a symbolic link, must not read files of the machine that runs it,
+nor show their content in an error message.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enforcer.system import files
 from enforcer.system.files import SUFFIXES
 
 ALLOW_PATH = "--allow-path"
-FILE_MAX_BYTES = 4 << 20  # of a scenario file; resources inline are meant for a few
+FILE_MAX_BYTES = 4 << 20  # of a scenario file; inline resources are meant to be few
 
 _ENTRIES_MAX = 10_000
 _INSTEAD = "a scenario names its captures and policy rather than holding them"
@@ -27,15 +27,15 @@ class Outside(Exception):
 
 @dataclass(frozen=True)
 class Confinement:
-    """``roots`` are real paths of folders; everything below them may be read."""
+    """``roots`` are resolved paths of folders; everything below them may be read."""
 
     roots: tuple[str, ...]
 
     @classmethod
     def of(cls, scenario: Path, *, root: Path | None = None, allow: Iterable[Path] = ()) -> Confinement:
-        """Of a scenario file: its folder, ``root`` where the file is below it, and the folders allowed besides.
+        """For a scenario file: its folder, ``root`` if the file is below it, and the folders in ``allow``.
 
-        ``root`` is the folder that the user gave to be searched for scenarios; never the whole file system.
+        ``root`` is the folder that the user named to be searched for scenarios; never the whole file system.
         """
         folder = os.path.realpath(scenario.parent)
         roots = [folder, *(os.path.realpath(path) for path in allow)]
@@ -47,11 +47,11 @@ class Confinement:
 
     @classmethod
     def below(cls, folders: Iterable[Path]) -> Confinement:
-        """To these folders and nothing else."""
+        """These folders only."""
         return cls(tuple(os.path.realpath(folder) for folder in folders))
 
     def require(self, path: Path) -> None:
-        """Raises Outside for a path that leads elsewhere, symbolic links followed."""
+        """Raises Outside for a path that leads elsewhere after following symbolic links."""
         real = os.path.realpath(path)
         if not any(_is_below(real, root) for root in self.roots):
             raise Outside(
@@ -60,7 +60,7 @@ class Confinement:
             )
 
     def require_resources(self, path: Path) -> None:
-        """The same for a file of resources or a folder of them, and all that is below it. Raises Outside."""
+        """As :meth:`require`, for a file or folder of resources and everything below it. Raises Outside."""
         for number, item in enumerate(_resource_files(path)):
             if number > _ENTRIES_MAX:
                 raise Outside(f"{path}: more than {_ENTRIES_MAX:,} files and folders; name the files")
@@ -98,7 +98,7 @@ def _entries(folder: Path) -> Sequence[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError:
-        return ()  # reading the policy says why
+        return ()  # reading the policy reports why
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -1,7 +1,7 @@
-"""The packets that one Scapy packet with networks, ranges and lists in its fields stands for.
+"""The packets that one Scapy packet with networks, ranges and lists in its fields describes.
 
-In the order in which Scapy gives them, but counted before any is built, and built in place: Scapy copies every layer
-several times for each of them.
+In Scapy's order, but counted before any is built, and built in place, because Scapy copies every layer several times
+for each packet.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from scapy.base_classes import Gen, SetGen
 from scapy.packet import NoPayload, Packet
 
-Dimension = tuple[int, str, Any]  # the layer's number, its field, and the values that the field takes in turn
+Dimension = tuple[int, str, Any]  # the layer's number, its field, and the values of the field in order
 
 
 def count(packet: Packet) -> int:
-    """How many packets there are."""
+    """The number of packets described."""
     return prod(_length(values) for _, _, values in _dimensions(packet))
 
 
 def expanded(packet: Packet) -> Iterator[Packet]:
-    """Each of the packets; it is the same object each time, with other values, to be built at once."""
+    """Each of the packets. It is the same object with other values each time, so build it at once."""
     dimensions = _dimensions(packet)
     if not all(_length(values) for _, _, values in dimensions):
         return
@@ -47,7 +47,7 @@ def _dimensions(packet: Packet) -> list[Dimension]:
 
 
 def _values(layer: Packet, name: str, value: Any) -> Any:
-    """The values of a field that has several, else None. A list is one value where the field is a list."""
+    """The values of a field that has several, else None. A list is one value if the field itself is a list."""
     if isinstance(value, Gen):
         return value
     several = isinstance(value, (list, tuple)) and not layer.get_field(name).islist
@@ -55,7 +55,7 @@ def _values(layer: Packet, name: str, value: Any) -> Any:
 
 
 def _length(values: Any) -> int:
-    """How many values there are. Raises TypeError for a generator that does not know it before it has ended."""
+    """The number of values. Raises TypeError for a generator whose length is unknown."""
     if isinstance(values, Packet):
         return count(values)
     if isinstance(values, SetGen):
@@ -64,7 +64,7 @@ def _length(values: Any) -> int:
 
 
 def layers_of(packet: Packet) -> Iterator[Packet]:
-    """The layers from the outside in, without those within fields."""
+    """The layers from the outside in, without those in fields."""
     layer = packet
     while not isinstance(layer, NoPayload):
         yield layer
@@ -72,7 +72,7 @@ def layers_of(packet: Packet) -> Iterator[Packet]:
 
 
 def every_layer(packet: Packet) -> Iterator[Packet]:
-    """The layers, and those of packets within fields."""
+    """The layers, and those of packets in fields."""
     for layer in layers_of(packet):
         yield layer
         for value in layer.fields.values():

@@ -1,6 +1,6 @@
-"""Expectations held against a prediction, or against what a drill observed. Pure.
+"""Evaluates expectations against a prediction, or against what a drill observed. Pure.
 
-The same arrays describe both: a fate and a stage per packet, 255 where there is none.
+The same arrays describe both: a fate and a stage per packet, 255 for none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import NOWHERE
 
 UNSEEN = 255
-SHOWN = 10  # packets that are named when an expectation fails
+SHOWN = 10  # packets named when an expectation fails
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Outcome:
 class Ends:
     """How packets ended: as predicted or as observed. ``entries`` are packets dropped per entry.
 
-    ``determined`` packets alone count for expectations; of the others the stage is the first whose answer is not known.
+    Only ``determined`` packets count for expectations; the stage of the others is the first whose result is unknown.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -60,11 +60,11 @@ class Ends:
     conntrack_entries: int | None
     determined: npt.NDArray[np.bool_]
     open_before_routing: int  # undetermined packets that an entry might drop
-    undetermined: int  # each may be tracked or not, whatever became of the frame that was sent in its place
+    undetermined: int  # each may be tracked or not, whatever happened to the frame that was sent in its place
 
 
 def ends_of(result: PredictResult) -> Ends:
-    """What was observed when it was a drill, else what was predicted."""
+    """The observation if it was a drill, else the prediction."""
     prediction = result.prediction
     determined = prediction.is_determined
     is_open = prediction.fate == FATE_CODE[Fate.UNDETERMINED]
@@ -83,7 +83,7 @@ def ends_of(result: PredictResult) -> Ends:
 def evaluate(
     scenario: Scenario, mode: ModeChoice, traffic: LabelledCapture, result: PredictResult
 ) -> tuple[Outcome, ...]:
-    """An outcome for each expectation that concerns the mode; first, for a drill, whether predicted == observed."""
+    """An outcome for each expectation that applies to the mode; for a drill, first whether predicted == observed."""
     ends = ends_of(result)
     concerned = [item for item in scenario.expect if not item.modes or mode in item.modes]
     agreement = [_agreement(result)] if isinstance(result, DrillResult) else []
@@ -117,7 +117,7 @@ def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) ->
 
 
 def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
-    """It holds only if it holds for every outcome of the packets that are undetermined up to raw."""
+    """It holds only if it holds for every possible end of the packets that are undetermined up to raw."""
     dropped, perhaps = ends.entries.get(expectation.entry, 0), ends.open_before_routing
     holds = expectation.packets.hold(dropped) and expectation.packets.hold(dropped + perhaps)
     more = f"; {perhaps:,} more are undetermined" if perhaps else ""
@@ -137,14 +137,14 @@ def _packets(expectation: PacketExpectation, traffic: LabelledCapture, ends: End
     more = f"; {others:,} more are not determined" if others else ""
     more += f"; {unseen:,} of them unobserved" if unseen else ""
     holds = _share_holds(expectation.share, count / total, (count + unseen) / total)
-    # Too many as expected is shown by those; too few by the others.
+    # If too many ended as expected, show those; if too few, show the others.
     shown = concerned & ~right if expectation.share.at_least is not None else right
     packets = () if holds is not False else tuple(int(packet) for packet in np.flatnonzero(shown)[:SHOWN])
     return Outcome(str(expectation), holds, f"{count:,} of {counted(total)}{more}", expectation.position, packets)
 
 
 def _share_holds(share: Bounds, least: float, most: float) -> bool | None:
-    """Whether a share that is between two values is within bounds; None where that depends on which it is."""
+    """Whether a share between two values is within bounds; None if that depends on its value."""
     if share.hold(least) and share.hold(most):
         return True
     possible = (share.at_least is None or most >= share.at_least) and (share.at_most is None or least <= share.at_most)
@@ -162,7 +162,7 @@ def ended_so(expectation: PacketExpectation, ends: Ends) -> npt.NDArray[np.bool_
 
 
 def _up_to(last: Stage) -> list[int]:
-    """Codes of the stages up to and including one, in the order packets meet them."""
+    """Codes of the stages up to and including one, in pipeline order."""
     return [code for code in STAGE_CODE.values() if code <= STAGE_CODE[last]]
 
 

@@ -1,8 +1,8 @@
 """Scapy expressions as data: ``IP(src="203.0.113.9", dst="10.10.10.10")/TCP(dport=80)`` -> frames. No code is ever run.
 
-Only what describes a packet is understood: layers by name with their fields, ``/``, numbers, strings, bytes, lists,
-tuples, and ``*`` to repeat a string. What the expression leaves out and Scapy would take from this machine (addresses,
-next hops) is filled in or asked for, so that the same text means the same frame everywhere. Expressions come with pull
+Only descriptions of packets are accepted: layers by name with their fields, ``/``, numbers, strings, bytes, lists,
+tuples, and ``*`` to repeat a string. What the expression omits and Scapy would take from this machine (addresses, next
+hops) is filled in or required, so that the same text means the same frame everywhere. Expressions come with pull
 requests: their size, depth and number of packets are bounded, and nothing is looked up.
 """
 
@@ -30,8 +30,8 @@ from dossim.scenario.syntax import ONLY, SyntaxFault, tree_of
 from enforcer.model.printable import printable
 
 MOST_PACKETS = 65_536  # one expression may stand for many packets: IP(src="203.0.113.0/24")
-FRAME_MAX = 65_549  # an IP packet of 65,535 bytes after an Ethernet header; nothing sends a longer one
-_HEADERS_MAX = 8 * MOST_PACKETS  # what there is to build, in layers
+FRAME_MAX = 65_549  # an IP packet of 65,535 bytes after an Ethernet header; no longer one can be sent
+_HEADERS_MAX = 8 * MOST_PACKETS  # limit on the layers to build
 _LONGEST_PAYLOAD = 65_535
 _SHOWN = 200
 _REGISTERS_LAYERS = (base, dns, inet, inet6, ipsec, isakmp, l2, ntp, sctp, snmp, vxlan)
@@ -40,7 +40,7 @@ _REGISTERS_LAYERS = (base, dns, inet, inet6, ipsec, isakmp, l2, ntp, sctp, snmp,
 def frame_of(expression: str, destinations: Destinations, *, sources: Destinations = MappingProxyType({})) -> bytes:
     """The one frame an expression describes. Raises PacketError, with a caret below the fault where it can be shown.
 
-    ``destinations`` and ``sources`` are what an address that is left out stands for.
+    ``destinations`` and ``sources`` replace omitted addresses.
     """
     packet = parse_expression(expression)
     if (number := _count(expression, packet)) != 1:
@@ -56,9 +56,9 @@ def frames_of(
     times: int = 1,
     budget: Budget | None = None,
 ) -> list[bytes]:
-    """Every frame an expression describes; Ethernet is put in front where it is missing.
+    """Every frame an expression describes; a missing Ethernet header is added.
 
-    The frames will be taken ``times`` times from the budget. Raises PacketError, also for more packets than may be.
+    The frames are charged to the budget ``times`` times. Raises PacketError, also for too many packets.
     """
     packet = parse_expression(expression)
     budget = budget or Budget(DEFAULT)
@@ -74,14 +74,15 @@ def frames_of(
 
 
 def count_of(expression: str) -> int:
-    """How many packets an expression describes; none is built. Raises PacketError, also for more than may be."""
+    """How many packets an expression describes; none is built. Raises PacketError, also for too many."""
     return _count(expression, parse_expression(expression))
 
 
 def assumed_in(expression: str) -> list[str]:
-    """What policy matches on and the expression does not say, with what is taken: ``UDP source port 49152``.
+    """The fields that policy matches on and the expression does not set, with the values used: ``UDP source port
+    49152``.
 
-    Addresses are left out: they show in every summary of the packet.
+    Addresses are left out: every summary of the packet has them.
     """
     with offline():
         return assumed(parse_expression(expression))
@@ -104,8 +105,8 @@ def parse_expression(expression: str) -> Packet:
 class ExpressionError(PacketError):
     """Text that describes no packet.
 
-    ``message`` is the sentence alone, ``context`` the expression with a caret below the fault where one helps;
-    ``findings`` has all as one piece.
+    ``message`` is the sentence alone, ``context`` the expression with a caret below the fault if one helps;
+    ``findings`` has both.
     """
 
     def __init__(self, expression: str, message: str, column: int | None = None) -> None:
@@ -117,7 +118,7 @@ class ExpressionError(PacketError):
 
 
 class _Fault(Exception):
-    """Something in an expression that does not describe a packet."""
+    """A part of an expression that does not describe a packet."""
 
     def __init__(self, node: ast.expr, message: str) -> None:
         self.column = node.col_offset if node.lineno == 1 else None
@@ -245,7 +246,7 @@ def _field(layer: str, field: Any, node: ast.expr) -> Any:
 
 @cache
 def layers() -> Mapping[str, type[Packet]]:
-    """Every layer that may be named, whatever else of Scapy is loaded."""
+    """Every layer that may be named, independent of what else of Scapy is loaded."""
     known = {module.__name__ for module in _REGISTERS_LAYERS}
     return {kind.__name__: kind for kind in conf.layers if kind.__module__ in known}
 

@@ -1,4 +1,4 @@
-"""InvalidScenario, and how a place in a parsed YAML document becomes a line and a column."""
+"""InvalidScenario, and the line and column of a place in a parsed YAML document."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
 
 Step = str | int
 
-_WORD = 100  # no name is longer, and finding the nearest takes the square of it
+_WORD = 100  # no name is longer, and finding the nearest takes quadratic time
 _NAMED = 40
 
 
 class InvalidScenario(ScenarioError):
-    """A scenario file is not one. ``findings`` has everything that is wrong with it, in file order."""
+    """An invalid scenario file. ``findings`` has everything that is wrong with it, in file order."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
@@ -26,18 +26,18 @@ class InvalidScenario(ScenarioError):
 
 
 class Marks:
-    """Where the nodes of one document stand."""
+    """The positions of the nodes of one document."""
 
     def __init__(self, path: Path | str, root: Node) -> None:
         self._path = str(path)
         self._root = root
 
     def position(self, steps: Iterable[Step]) -> Position:
-        """Where the value at ``steps`` begins; a step that is not in the document ends the walk at its parent."""
+        """The position of the value at ``steps``; if a step is not in the document, that of its parent."""
         return self._place(self._walk(steps))
 
     def key(self, steps: Iterable[Step], name: str) -> Position:
-        """Where the key ``name`` of the mapping at ``steps`` stands; the mapping's own place when it has none."""
+        """The position of the key ``name`` in the mapping at ``steps``; without that key, the mapping's own."""
         node = self._walk(steps)
         return self._place(node.keys.get(name, node) if isinstance(node, Fieldset) else node)
 
@@ -92,7 +92,7 @@ def field_of(steps: Iterable[Step]) -> str:
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """``; did you mean 'count'?`` when one of the known words is near, else all of them."""
+    """``; did you mean 'count'?`` if one of the known words is similar, else all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(str(word), names, n=1) if len(str(word)) <= _WORD else []
     if near:

@@ -6,7 +6,7 @@ from dossim.packet.fields import ETHER_HEADER, FRAGMENT, FRAGMENT_HEADER, IPV4_H
 from dossim.scenario.template import seal_header, u16, u32
 
 _MORE4, _MORE6 = 0x2000, 1
-_UNIT = 8  # offsets count in eights
+_UNIT = 8  # offsets count units of 8 bytes
 
 
 def fragments_of(frame: bytes, *, mtu: int, ident: int, tags: int = 0) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Traffic generators: Parameters -> frames, the same for the same seed.
+"""Traffic generators: Parameters -> frames, reproducible from the seed.
 
 A generator is a function from a :class:`Draw` to frames, and a row of ``GENERATORS``. To add one: write it, add its
 word to ``Generator``, its row here and its fields to ``scenario.schema.json``.
@@ -31,7 +31,7 @@ Destinations = Mapping[int, IPAddress]  # by IP version
 
 
 class Draw:
-    """The random choices of one row of traffic, and packet templates with its TTL, tags and sizes."""
+    """The random choices of one row of traffic, and its packet templates with TTL, tags and sizes."""
 
     def __init__(self, parameters: Parameters, destinations: Destinations, seed: str, budget: Budget) -> None:
         self.parameters = parameters
@@ -52,7 +52,7 @@ class Draw:
         return net[self._random.randrange(net.num_addresses)]
 
     def port(self, ports: Ports, default: Ports) -> bytes:
-        """Two bytes of one of the ports."""
+        """One of the ports, as two bytes."""
         chosen = self._random.choice(ports or default)
         return u16(self._random.randint(chosen.first, chosen.last))
 
@@ -65,7 +65,7 @@ class Draw:
         return Template(network / transport(version), vlan=self.parameters.vlan)
 
     def payload(self, default: int) -> Packet:
-        """``size`` bytes of nothing in particular."""
+        """``size`` arbitrary bytes."""
         size = default if self.parameters.size is None else self.parameters.size
         return Raw(bytes(at & 0xFF for at in range(size)))
 
@@ -88,7 +88,7 @@ def _syn_flood(draw: Draw) -> Iterator[bytes]:
 
 
 def _tcp_flags(draw: Draw) -> Iterator[bytes]:
-    """The flags in turn; "" is none at all."""
+    """Cycles through the flags; "" is no flag."""
     for number, source, destination in draw.packets():
         flags = draw.parameters.flags[number % len(draw.parameters.flags)]
         yield _segment(draw, number, source, destination, flags, (PortRange(80, 80),))
@@ -109,12 +109,12 @@ def _segment(draw: Draw, number: int, source: IPAddress, destination: IPAddress,
 
 @cache
 def _tcp_header(flags: str) -> Callable[[int], Packet]:
-    """The same function object for the same flags, because templates are looked up by it."""
+    """Returns the same function object for the same flags, because it is the key of the templates."""
     return lambda version: TCP(flags=flags)
 
 
 def _tcp_handshakes(draw: Draw) -> Iterator[bytes]:
-    """SYN and ACK of each connection; the ACK cannot know the number the host answers with."""
+    """SYN and ACK of each connection; the ACK cannot know the host's sequence number."""
     for number, source, destination in draw.packets():
         ports = draw.port(draw.parameters.sport, EPHEMERAL) + draw.port(draw.parameters.dport, (PortRange(443, 443),))
         first = draw.number(32)
@@ -129,7 +129,7 @@ def _udp_flood(draw: Draw) -> Iterator[bytes]:
 
 
 def _udp_reflection(draw: Draw) -> Iterator[bytes]:
-    """Unsolicited replies: the source port is the reflector's service."""
+    """Unsolicited replies: the source port is the reflecting service's."""
     yield from _udp(draw, sport=EPHEMERAL, dport=EPHEMERAL, size=512)
 
 
@@ -174,7 +174,7 @@ def _dns_queries(draw: Draw) -> Iterator[bytes]:
 
 
 def _arp(draw: Draw) -> Iterator[bytes]:
-    """Who has the destination? Asked by broadcast, as real ones are."""
+    """ARP requests for the destination, sent by broadcast like real ones."""
     header = ethernet(vlan=draw.parameters.vlan, destination=BROADCAST_MAC)
     for _, source, destination in draw.packets():
         yield bytes(header / ARP(op=1, hwsrc=header.src, psrc=str(source), pdst=str(destination)))

@@ -1,7 +1,7 @@
-"""Resources written inside a scenario file, as a text of their own in which every value keeps its line.
+"""Resources written inside a scenario file, as a separate text in which every value keeps its line.
 
-The policy loader reads text and reports lines; what it reports for this text is true for the scenario file. Columns are
-near what they were.
+The policy loader reads text and reports lines, and the lines it reports for this text are those of the scenario file.
+Columns are approximate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enforcer.policy.nodes import Fieldset, Items, Node, Scalar
 
 
 def text_of(node: Node) -> str:
-    """One document in YAML's flow style, each value in the line it came from."""
+    """One document in YAML's flow style, each value on its original line."""
     writer = _Writer()
     writer.write(node)
     return "".join(writer.parts) + "\n"
@@ -42,7 +42,7 @@ class _Writer:
             self._put(f"{json.dumps(name)}: ", node.keys[name])
             self.write(value)
             self._put(", ")
-        for again, _ in node.repeated:  # the loader is to see, and to refuse, what is written twice
+        for again, _ in node.repeated:  # keep repeated keys: the loader must see and refuse them
             self._put(f"{json.dumps(str(again.value))}: null, ", again)
         self._put("}")
 

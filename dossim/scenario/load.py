@@ -33,7 +33,7 @@ def load_scenario(
     allow: Sequence[Path] = (),
     limits: Limits = DEFAULT,
 ) -> Scenario:
-    """The scenario of a file, its policy loaded and everything checked that needs no capture.
+    """The scenario of a file, with its policy loaded and everything checked that needs no capture.
 
     The files it names must be below its folder, below ``root`` (the folder that was searched for scenarios) or below
     one of ``allow``. Raises InvalidScenario with all findings, those of the policy files included.
@@ -90,7 +90,7 @@ def _read_document(file: Path, confined: Confinement) -> _Document:
 
 
 def _size_findings(scenario: Scenario, limits: Limits) -> list[Finding]:
-    """The row with which the generated traffic becomes more than may be; captures are counted when they are read."""
+    """The row at which the generated traffic exceeds the limits; captures are counted when they are read."""
     budget = Budget(limits)
     for number, row in enumerate(scenario.traffic):
         if not isinstance(row, GeneratedTraffic):
@@ -111,7 +111,7 @@ def _described(row: GeneratedTraffic) -> int:
 
 
 def _situation_findings(scenario: Scenario, marks: Marks) -> list[Finding]:
-    """What only shows when policy, host and traffic come together."""
+    """Findings that depend on policy, host and traffic together."""
     try:
         situation = situation_of(scenario, scenario.modes[0])
     except UsageError as error:
@@ -121,7 +121,7 @@ def _situation_findings(scenario: Scenario, marks: Marks) -> list[Finding]:
 
 def _destination_findings(scenario: Scenario, situation: Situation) -> list[Finding]:
     if not situation.host.addresses and any(isinstance(row, CaptureTraffic) for row in scenario.traffic):
-        return []  # the captures will tell the host's addresses
+        return []  # the captures will give the host's addresses
     destinations = destinations_of(situation)
     return [
         Finding(row.position, f"traffic[{number}]", message)
@@ -131,7 +131,7 @@ def _destination_findings(scenario: Scenario, situation: Situation) -> list[Find
 
 
 def _entry_findings(scenario: Scenario, situation: Situation) -> list[Finding]:
-    """Expectations of entries that the policy does not have."""
+    """Expectations for entries that the policy does not have."""
     wanted = [(n, row) for n, row in enumerate(scenario.expect) if isinstance(row, EntryExpectation)]
     if not wanted:
         return []

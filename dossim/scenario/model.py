@@ -16,7 +16,7 @@ from enforcer.policy.resources import NOWHERE, PortRange, Resources
 
 
 class Generator(Word):
-    """The kinds of traffic that can be generated; what each does is in :mod:`dossim.scenario.generate`."""
+    """The kinds of traffic that can be generated, described in :mod:`dossim.scenario.generate`."""
 
     SYN_FLOOD = "syn-flood"
     UDP_FLOOD = "udp-flood"
@@ -66,7 +66,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class CaptureTraffic:
-    """``max_size`` in bytes, unpacked; ``skip_unknown`` leaves out packets of link types that are not read."""
+    """``max_size`` in bytes, unpacked; ``skip_unknown`` leaves out packets of unsupported link types."""
 
     label: str
     path: Path
@@ -126,7 +126,7 @@ class PacketExpectation:
 
 @dataclass(frozen=True)
 class ConntrackExpectation:
-    """The number of tracked connections at the end of the replay. Only a drill can tell."""
+    """The number of tracked connections at the end of the replay. Only a drill can evaluate it."""
 
     entries: Bounds
     modes: tuple[ModeChoice, ...] = ()
@@ -168,7 +168,7 @@ class HostDescription:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario file. Each of ``modes`` is one item to run; ``policy`` names where the resources came from."""
+    """One scenario file. Each of ``modes`` is one item to run; ``policy`` names the files of the resources."""
 
     name: str
     path: Path

@@ -1,8 +1,8 @@
-"""While packets are built nothing is looked up and nothing is sent.
+"""Prevents name lookups and network access while packets are built.
 
-Scapy resolves: a text that is no address becomes a host name (``socket.getaddrinfo``), a missing MAC address an ARP
-request. Whether a library does such a thing shows only in the interpreter's audit events (PEP 578), which it cannot go
-round; an exception from the hook stops the call.
+Scapy resolves: it looks up a string that is not an address as a host name (``socket.getaddrinfo``), and a missing MAC
+address with an ARP request. The interpreter's audit events (PEP 578) report such calls of any library, which cannot
+avoid them; an exception from the hook stops the call.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _here = threading.local()
 
 
 class LookupRefused(Exception):
-    """Something wanted to know the address of a host name."""
+    """An attempt to look up a host name."""
 
 
 class NetworkRefused(Exception):
-    """Something wanted to use the network or to start a process."""
+    """An attempt to use the network or to start a process."""
 
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Within, in this thread, LookupRefused or NetworkRefused is raised where the network would be used."""
+    """Within the block, any use of the network by this thread raises LookupRefused or NetworkRefused."""
     _install()
     before = getattr(_here, "offline", False)
     scapy = logging.getLogger("scapy")
     level = scapy.level
     _here.offline = True
-    scapy.setLevel(logging.CRITICAL)  # it logs what it then raises, as it is
+    scapy.setLevel(logging.CRITICAL)  # it logs an error before raising it
     try:
         yield
     finally:
@@ -51,7 +51,7 @@ def offline() -> Iterator[None]:
 
 @cache
 def _install() -> None:
-    """Hooks stay until the interpreter ends; there is one."""
+    """Installs the hook once: hooks stay until the interpreter ends."""
     sys.addaudithook(_audit)
 
 
@@ -65,13 +65,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def refuse_name(host: object) -> None:
-    """Raises LookupRefused within :func:`offline` for what is no address."""
+    """Raises LookupRefused within :func:`offline` unless ``name`` is an address."""
     if getattr(_here, "offline", False) and not is_numeric(host):
         raise LookupRefused(f"expected an IP address or CIDR, found {str(host)[:60]!r}; names are not looked up")
 
 
 def is_numeric(host: object) -> bool:
-    """getaddrinfo reads an address without asking anybody."""
+    """Whether getaddrinfo reads it as an address, without a lookup."""
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     for family in (socket.AF_INET, socket.AF_INET6):
         try:

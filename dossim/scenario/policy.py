@@ -24,7 +24,7 @@ _KIND_WITHIN = 64 << 20
 def read_policy(
     path: Path, root: Node, marks: Marks, confined: Confinement
 ) -> tuple[Resources, tuple[str, ...], list[Finding]]:
-    """The resources, the files they came from, and what is wrong with them; nothing when the document lists none."""
+    """The resources, the files they came from, and the findings; all empty if the document lists none."""
     listed = root.fields.get("policy") if isinstance(root, Fieldset) else None
     items = listed.items if isinstance(listed, Items) else []
     files, refused = _files(path, items, marks, confined)
@@ -37,12 +37,12 @@ def read_policy(
 
 
 def _files(path: Path, items: Sequence[Node], marks: Marks, confined: Confinement) -> tuple[list[str], list[Finding]]:
-    """The files and folders that the scenario names and may name, and why not the others."""
+    """The files and folders that the scenario names and may name, and the reasons against the others."""
     files: list[str] = []
     findings: list[Finding] = []
     for number, item in enumerate(items):
         if not isinstance(item, Scalar) or not isinstance(item.value, str):
-            continue  # a resource, or a finding of the schema
+            continue  # an inline resource, or reported by the schema
         file = path.parent / item.value
         try:
             confined.require_resources(file)
@@ -54,7 +54,7 @@ def _files(path: Path, items: Sequence[Node], marks: Marks, confined: Confinemen
 
 
 def _load_all(path: Path, files: Sequence[str], inline: Sequence[Node]) -> tuple[list[Resources], list[Finding]]:
-    """All that can be loaded, and why the rest cannot. Files are loaded together: the loader sees repetitions."""
+    """All that can be loaded, and why the rest cannot. Files are loaded together: the loader must see repetitions."""
     parts: list[Resources] = []
     findings: list[Finding] = []
     try:
@@ -70,7 +70,9 @@ def _load_all(path: Path, files: Sequence[str], inline: Sequence[Node]) -> tuple
 
 
 def _quoting_little(findings: Sequence[Finding]) -> list[Finding]:
-    """Of a file without any resource only that: it may be any file, and a finding quotes what it finds."""
+    """For a file without any resource, only a finding that says so: it may be any file, and other findings quote its
+    content.
+    """
     holding = {path: _holds_resources(Path(path)) for path in {finding.position.path for finding in findings}}
     message = "holds no Calico resource; expected YAML or JSON documents with apiVersion and kind"
     kept = [
@@ -81,7 +83,7 @@ def _quoting_little(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _holds_resources(file: Path) -> bool:
-    """Whether a resource can be meant; a file that cannot be read has nothing to quote."""
+    """Whether a file may be meant as resources; True for a file that cannot be read, which has nothing to quote."""
     try:
         return _KIND.search(read_text(file, _KIND_WITHIN)) is not None
     except UnreadableError:
@@ -96,7 +98,7 @@ def merge(parts: Iterable[Resources]) -> Resources:
 
 
 def _repeated(resources: Resources) -> Iterator[str]:
-    """Resources that are there twice, once in a file and once inline or twice inline."""
+    """Resources that occur twice: in a file and inline, or twice inline."""
     every: list[Resource] = [item for field in fields(Resources) if field.name not in ("skipped", "notes")
                              for item in getattr(resources, field.name)]  # fmt: skip
     count = Counter(_key(item) for item in every)

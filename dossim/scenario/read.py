@@ -1,4 +1,6 @@
-"""From a document that the schema accepts to values (:mod:`dossim.scenario.model`), checking what no schema can say."""
+"""Turns a document that the schema accepts into values (:mod:`dossim.scenario.model`), and checks what no schema can
+express.
+"""
 
 from __future__ import annotations
 

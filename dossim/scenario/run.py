@@ -19,7 +19,7 @@ from enforcer.model.choices import ModeChoice
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """``result`` is a DrillResult when it was drilled: then outcomes are about what was observed."""
+    """``result`` is a DrillResult if it was drilled: then outcomes are about the observations."""
 
     scenario: Scenario
     choice: ModeChoice
@@ -33,7 +33,7 @@ class ScenarioResult:
 
     @property
     def holds(self) -> bool:
-        """No expectation that could be evaluated is violated."""
+        """Whether every expectation that could be evaluated holds."""
         return all(outcome.holds is not False for outcome in self.outcomes)
 
 
@@ -45,14 +45,14 @@ class ScenarioRunner:
         self._limits = limits
 
     def predict(self, choice: ModeChoice) -> ScenarioResult:
-        """Without privilege: what would become of each packet."""
+        """Predict each packet's fate; needs no privilege."""
         traffic = self.traffic
         return self._result(
             choice, predict_capture(traffic.capture, self._situation(choice), recorded=traffic.recorded)
         )
 
     def drill(self, choice: ModeChoice, *, progress: Progress | None = None) -> ScenarioResult:
-        """On the running kernel. Raises what :func:`drill_capture` raises."""
+        """Drill on the running kernel. Raises what :func:`drill_capture` raises."""
         traffic, situation = self.traffic, self._situation(choice)
         result = drill_capture(traffic.capture, situation, progress=progress, recorded=traffic.recorded)
         return self._result(choice, result)
@@ -65,7 +65,7 @@ class ScenarioRunner:
 
     @cached_property
     def _recorded(self) -> Capture | None:
-        """The scenario's captures, which tell the host's addresses when nothing else does. Raises ScenarioError."""
+        """The scenario's captures, which give the host's addresses if nothing else does. Raises ScenarioError."""
         rows = [row for row in self.scenario.traffic if isinstance(row, CaptureTraffic)]
         if self.scenario.host.addresses or not rows:
             return None

@@ -1,4 +1,4 @@
-"""The JSON Schema of scenario files, and its complaints as findings that a person can act on."""
+"""The JSON Schema of scenario files, and its errors as findings that a person can act on."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def schema() -> Mapping[str, Any]:
 
 
 def schema_findings(document: Any, marks: Marks) -> list[Finding]:
-    """Everything in which the document departs from the schema, in file order."""
+    """All violations of the schema, in file order."""
     errors = list(islice(_validator().iter_errors(document), FINDINGS_MAX + 1))
     each = [finding for error in errors for finding in islice(_findings(error, marks), FINDINGS_MAX)]
-    # A field that two branches of the schema know is complained of twice.
+    # A field in two branches of the schema is reported twice.
     found = sorted(dict.fromkeys(each), key=lambda finding: finding.position)
     if len(errors) > FINDINGS_MAX or len(found) > FINDINGS_MAX:
         found[FINDINGS_MAX:] = [marks.finding((), f"more than {FINDINGS_MAX} findings; the others are not shown")]
@@ -45,13 +45,13 @@ def _validator() -> Any:
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """All of the text: the library searches within it, and to Python ``$`` is before a last line feed too."""
+    """Match the whole text: the library searches in it, and Python's ``$`` also matches before a final line feed."""
     if isinstance(instance, str) and not re.fullmatch(pattern, instance):
         yield ValidationError(f"does not match {pattern}")
 
 
 def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """The library compares each item with each where they cannot be sorted."""
+    """Replaces the library's check, which takes quadratic time for items that cannot be sorted."""
     if wanted and isinstance(instance, list):
         texts = [json.dumps(item, sort_keys=True, default=str) for item in instance]
         if len(set(texts)) < len(texts):

@@ -1,4 +1,4 @@
-"""The situation of a scenario in one of its modes, and whom its generators send to. Pure."""
+"""The situation of a scenario in one of its modes, and the destinations of its generators. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enforcer.model.nets import IPAddress
 
 
 def situation_of(scenario: Scenario, choice: ModeChoice, capture: Capture | None = None) -> Situation:
-    """``capture`` tells the host's addresses when neither the scenario nor its policy does."""
+    """``capture`` gives the host's addresses if neither the scenario nor its policy does."""
     host = scenario.host
     return situation_for(
         scenario.resources,

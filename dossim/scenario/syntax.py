@@ -1,7 +1,7 @@
-"""The text of a packet expression as Python's syntax tree, after a look at its tokens.
+"""The text of a packet expression as Python's syntax tree, after a check of its tokens.
 
-Python's own parser gives up on deep nesting in different ways (SyntaxError, RecursionError, MemoryError), and some
-versions crash. So size and depth are bounded before it sees the text; what a token may be is for the tree's reader.
+Python's parser fails on deep nesting in different ways (SyntaxError, RecursionError, MemoryError), and some versions
+crash. So size and depth are limited before it gets the text; the reader of the tree checks which syntax is allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEXT_MAX = 1 << 18
 TOKENS_MAX = 20_000
 BRACKETS_MAX = 32
 LAYERS_MAX = 64
-DIGITS_MAX = 40  # 2**128 has 39
+DIGITS_MAX = 40  # 2**128 has 39 digits
 _OPERATORS_MAX = 500
 
 ONLY = "only layers, '/', numbers, strings, lists and tuples may be used"
@@ -26,7 +26,9 @@ _SPACE = frozenset({tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.EN
 
 
 class SyntaxFault(Exception):
-    """Text that is no expression, or one beyond the limits. ``column`` counts characters from 0, None for the whole."""
+    """Text that is not an expression, or exceeds the limits. ``column`` counts characters from 0; None means the whole
+    text.
+    """
 
     def __init__(self, message: str, column: int | None = None) -> None:
         super().__init__(message)
@@ -40,7 +42,7 @@ def tree_of(text: str) -> ast.expr:
     _check(text)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes like "\d", with the text as it is
+            warnings.simplefilter("ignore")  # warnings about escapes such as "\d"
             return ast.parse(text, mode="eval").body
     except SyntaxError as error:
         raise SyntaxFault(f"not a packet: {error.msg}", max((error.offset or 1) - 1, 0)) from None
@@ -49,7 +51,7 @@ def tree_of(text: str) -> ast.expr:
 
 
 def _check(text: str) -> None:
-    """Count what nests before anything recurses into it."""
+    """Count the nesting before anything recurses into it."""
     depth = stacked = operators = 0
     for number, token in enumerate(_tokens(text), 1):
         column = token.start[1] if token.start[0] == 1 else None
@@ -58,7 +60,7 @@ def _check(text: str) -> None:
         if token.type == tokenize.NUMBER and len(token.string) > DIGITS_MAX:
             raise SyntaxFault(f"a number of {len(token.string):,} digits; at most {DIGITS_MAX} are read", column)
         if token.type == tokenize.STRING and "f" in token.string.lower().partition("'")[0].partition('"')[0]:
-            raise SyntaxFault(ONLY, column)  # what stands inside is code again
+            raise SyntaxFault(ONLY, column)  # its contents are code again
         depth += (token.string in ("(", "[", "{")) - (token.string in (")", "]", "}"))
         if depth > BRACKETS_MAX:
             raise SyntaxFault(f"brackets nested deeper than {BRACKETS_MAX}", column)
@@ -85,5 +87,5 @@ def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
         raise SyntaxFault(f"not a packet: {error.args[0]}") from None
     except SyntaxError as error:
         raise SyntaxFault(f"not a packet: {error.msg}", max((error.offset or 1) - 1, 0)) from None
-    except ValueError as error:  # characters that no encoding has
+    except ValueError as error:  # characters that cannot be encoded
         raise SyntaxFault(f"not a packet: {error}") from None

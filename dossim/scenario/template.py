@@ -1,6 +1,6 @@
 """Template: one packet built by Scapy, then copied many times with other addresses, ports and numbers.
 
-Scapy takes some 200 µs to build a packet; a copy takes a few. Checksums are made good in every copy.
+Scapy takes some 200 µs to build a packet; a copy takes a few. Every copy gets correct checksums.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dossim.packet.fields import ETHER_HEADER, ICMP, ICMPV6, IPV4_HEADER, IPV6_H
 from dossim.packet.parse import internet_checksum
 from enforcer.model.nets import IPAddress
 
-HOST_MAC = "02:00:00:00:00:01"  # a replay writes the real one
+HOST_MAC = "02:00:00:00:00:01"  # replay writes the real one
 OUTSIDE_MAC = "02:00:00:00:00:02"
 
 _CHECKSUM_AT = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}
@@ -29,7 +29,7 @@ def ethernet(*, vlan: Sequence[int] = (), destination: str = HOST_MAC) -> Packet
 
 
 class Template:
-    """``packet`` starts with IP or IPv6, has no options or extension headers, and a transport."""
+    """``packet`` starts with IP or IPv6 without options or extension headers, and has a transport."""
 
     def __init__(self, packet: Packet, *, vlan: Sequence[int] = ()) -> None:
         self._buf = bytes(ethernet(vlan=vlan) / packet)
@@ -65,7 +65,7 @@ class Template:
 
 
 def seal_header(frame: bytearray, at: int) -> None:
-    """Make the checksum of the IPv4 header (without options) at ``at`` right."""
+    """Set the checksum of the IPv4 header (without options) at ``at``."""
     frame[at + 10 : at + 12] = b"\0\0"
     frame[at + 10 : at + 12] = u16(internet_checksum(bytes(frame[at : at + IPV4_HEADER])))
 

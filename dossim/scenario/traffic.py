@@ -1,4 +1,4 @@
-"""Traffic of a scenario as one capture whose packets keep the label of the row they came from."""
+"""The traffic of a scenario as one capture whose packets keep the label of their row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dossim.scenario.budget import ALLOW_LARGE, DEFAULT, LARGE, Budget, Exceeded
 from dossim.scenario.generate import Destinations, generate
 from dossim.scenario.model import CaptureTraffic, GeneratedTraffic, Traffic
 
-_RECORD = 64  # bytes of a file about one packet: the headers of a pcap or pcapng record, options with little to say
+_RECORD = 64  # bytes of a file per packet besides its data: the headers of a pcap or pcapng record, and short options
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class LabelledCapture:
     capture: Capture
     labels: tuple[str, ...]
     label_of: npt.NDArray[np.uint16]
-    recorded: npt.NDArray[np.bool_] | None = None  # which packets come from a capture; the others are generated
+    recorded: npt.NDArray[np.bool_] | None = None  # packets from a capture; the others are generated
 
     def having(self, label: str | None) -> npt.NDArray[np.bool_]:
-        """Which packets carry the label; all for None."""
+        """The packets with the label; None for all."""
         if label is None:
             return np.ones(len(self.capture), np.bool_)
         return np.asarray(self.label_of == self.labels.index(label), np.bool_)
@@ -56,7 +56,7 @@ def build_traffic(
 
 
 def _places(lengths: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """For each frame, rows one after the other: its row, and where between 0 and 1 it comes."""
+    """For each frame, row by row: its row, and its position between 0 and 1."""
     row_of = np.repeat(np.arange(len(lengths)), lengths)
     place = [(np.arange(length) + 0.5) / max(length, 1) for length in lengths]
     return row_of, np.concatenate(place)
@@ -98,7 +98,7 @@ def capture_of(row: CaptureTraffic, budget: Budget) -> Capture:
 
 
 def _reading(row: CaptureTraffic, limits: Limits) -> Reading:
-    """What is read of the file at all: more than its packets may be, with what their records take, is not."""
+    """How a capture file is read: at most the size of the allowed packets with their record headers."""
     most = limits.total_bytes + _RECORD * limits.packets
     wanted = row.max_size
     if wanted is not None and (wanted <= most or limits == LARGE):
@@ -117,7 +117,7 @@ def _require_destinations(row: GeneratedTraffic, destinations: Destinations) -> 
 
 
 def missing_destination(row: GeneratedTraffic, destinations: Destinations) -> str:
-    """What is missing to send to, as a sentence; "" when nothing is."""
+    """Which destination is missing, as a sentence; "" if none is."""
     if row.parameters.destination or row.parameters.packet:
         return ""
     for version in sorted({source.version for source in row.parameters.sources}):
