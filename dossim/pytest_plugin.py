@@ -1,8 +1,8 @@
 """pytest collects ``*.scenario.yaml``: one item for each mode of each scenario.
 
 Loaded at the start of every pytest run where dossim is installed, so nothing heavy is imported before there is a
-scenario. An item drills on the running kernel. Where that cannot be, it runs the prediction half: that fails, or the
-item is skipped with the reason; it never passes.
+scenario. An item drills on the running kernel. Where that is not possible, it only predicts: then it fails, or is
+skipped with the reason, but never passes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
 
 
 def _node_id(path: Path, parent: pytest.Collector) -> str | None:
-    """None leaves it to pytest, which prints file names as they are: not one that a terminal would act on."""
+    """None lets pytest use the file name, which it prints unescaped: not if the name contains terminal control
+    characters.
+    """
     from enforcer.model.printable import printable
 
     relative = os.path.relpath(path, parent.config.rootpath)
@@ -66,7 +68,7 @@ class ScenarioFile(pytest.File):
     """One scenario file."""
 
     def collect(self) -> Iterator[ScenarioItem]:
-        """An item for each mode. A file that is no scenario is a collection error that lists every finding."""
+        """An item for each mode. An invalid scenario file is a collection error that lists every finding."""
         from enforcer.model.errors import EnforcerError
         from enforcer.model.printable import printable_lines
 
@@ -113,7 +115,7 @@ class ScenarioItem(pytest.Item):
             self.add_marker(pytest.mark.slow)
 
     def runtest(self) -> None:
-        """Raises ScenarioFailed; skips when only the prediction half could be run, and held."""
+        """Raises ScenarioFailed; skips if it could only predict and that held."""
         from dossim.report.view import view_of_scenario
         from enforcer.model.errors import PrivilegeError, UnsupportedKernelError
         from enforcer.model.printable import printable
@@ -137,7 +139,7 @@ class ScenarioItem(pytest.Item):
             return self._runner.predict(self._mode), f"{needs}: {error}"
 
     def _record(self, view: View) -> None:
-        """What JUnit and other reporters show as properties."""
+        """Records the properties that JUnit and other reporters show."""
         from enforcer.model.printable import printable
 
         self.user_properties.append(("scenario", printable(view.title)))
@@ -147,7 +149,7 @@ class ScenarioItem(pytest.Item):
             self.user_properties.append((name, getattr(view, name)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """What did not hold, without our own frames; a traceback only for what is a bug."""
+        """What did not hold, without a traceback; a traceback only for a bug."""
         from enforcer.model.errors import EnforcerError, InternalError
         from enforcer.model.printable import printable_lines
 
