@@ -30,9 +30,10 @@ from enforcer.kernel.lock import namespace_lock
 from enforcer.kernel.pin_paths import default_pin_root
 from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.errors import UnsupportedKernelError, UnsupportedRuleError
 from enforcer.model.facts import HostFacts
+from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Toolchain
 from enforcer.planning.plan import Plan
 from enforcer.planning.xdp_run import runs_of
@@ -40,6 +41,7 @@ from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.tracked import TrackedTable
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Enforcer:
 
     ``pin_root``: where BPF objects are pinned; by default a directory for each network namespace. ``toolchain``: what
     compiles the XDP program. ``raw``: the raw backend. ``netdev``: nf_tables drops at netdev ingress on interfaces
-    without XDP. ``registry``: the backends.
+    without XDP. ``tracked``: whether policy after conntrack is enforced. ``registry``: the backends.
 
     Keeps no sockets: every call acts in the current network namespace of its thread.
     """
@@ -82,6 +84,7 @@ class Enforcer:
         toolchain: Toolchain = Toolchain.LIBBPF,
         raw: RawChoice = RawChoice.AUTO,
         netdev: bool = False,
+        tracked: TrackedChoice = TrackedChoice.MODEL,
         registry: Registry = REGISTRY,
     ) -> None:
         self.node = node
@@ -89,6 +92,7 @@ class Enforcer:
         self.toolchain = toolchain
         self.raw = raw
         self.netdev = netdev
+        self.tracked = tracked
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self.stopping = threading.Event()  # set: do not wait for the pass of another enforcer
@@ -111,7 +115,7 @@ class Enforcer:
             request = self._request(self._with_kernel_names(resources, present), present, felix, backends)
             self._check(request, backends)
             negotiated = negotiate_modes(request, backends.modes, self._probes, dry_run=dry_run)
-            plan = negotiated.plan
+            plan = replace(negotiated.plan, tracked=request.plan(ModeChoice.RAW, tables=()).tracked)
             result = backends.apply(plan, dry_run=dry_run)
             release(negotiated, backends.modes, dry_run=dry_run)
         if negotiated.failed:
@@ -191,6 +195,8 @@ class Enforcer:
             raw=self.raw,
             netdev=self.netdev,
             runs=runs_of(tables),
+            tracked=self._tracked_tables(resources, present) if self.tracked is TrackedChoice.ENFORCE else (),
+            tracked_choice=self.tracked,
         )
         return replace(request, facts=probe_for(request, present, backends, self._probes))
 
@@ -209,13 +215,9 @@ class Enforcer:
 
     def _tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[RuleTable]:
         """The table of each interface with untracked entries, whether it exists or only an endpoint names it."""
-        named = {item.interface_name for item in resources.host_endpoints if item.node == self.node}
         tables: list[RuleTable] = []
         unsupported: dict[str, None] = {}  # interfaces share policies, and so their errors: report each once
-        for name in (*present, *sorted(named - present.keys() - {"", ANY_INTERFACE})):
-            if self._interfaces is not None and name not in self._interfaces:
-                continue
-            addresses = present[name].addresses if name in present else ()
+        for name, addresses in self._governable(resources, present):
             try:
                 table = self._compiler.compile(resources, node=self.node, interface=name, addresses=addresses)
             except UnsupportedRuleError as error:
@@ -226,6 +228,26 @@ class Enforcer:
         if unsupported:
             raise UnsupportedRuleError("\n".join(unsupported))
         return tables
+
+    def _tracked_tables(self, resources: Resources, present: Mapping[str, InterfaceState]) -> list[TrackedTable]:
+        """The policy after conntrack of each interface that an endpoint governs."""
+        compiled = (
+            self._compiler.compile_tracked(resources, node=self.node, interface=name, addresses=addresses)
+            for name, addresses in self._governable(resources, present)
+        )
+        tables = [table for table in compiled if table is not None]
+        if unsupported := dict.fromkeys(sentence for table in tables for sentence in table.unsupported):
+            raise UnsupportedRuleError("\n".join(unsupported))
+        return tables
+
+    def _governable(
+        self, resources: Resources, present: Mapping[str, InterfaceState]
+    ) -> Iterator[tuple[str, Sequence[IPAddress]]]:
+        """The interfaces that exist or that an endpoint names, with their addresses."""
+        named = {item.interface_name for item in resources.host_endpoints if item.node == self.node}
+        for name in (*present, *sorted(named - present.keys() - {"", ANY_INTERFACE})):
+            if self._interfaces is None or name in self._interfaces:
+                yield name, present[name].addresses if name in present else ()
 
 
 def _fallbacks(plan: Plan) -> Iterator[str]:

@@ -77,7 +77,7 @@ def probe_for(
 
     ``present``: the existing interfaces, by name.
     """
-    if not request.tables:
+    if not request.tables and not request.tracked:
         return request.facts
     wanting = [name for name, run in request.runs.items() if wants_xdp(run, felix=request.felix, choice=request.choice)]
     states = [present[name] for name in wanting if name in present]

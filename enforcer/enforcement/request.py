@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import Plan, make_plan
 from enforcer.planning.xdp_run import XdpRun
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.tracked import TrackedTable
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ApplyRequest:
 
     ``enforced``: the interfaces that XDP already enforces, with their mode. ``absent``: interfaces that do not exist.
     Raw is prepared for them, whatever mode was requested, so that they are protected from their first packet on.
-    ``runs``: what XDP holds of each table.
+    ``runs``: what XDP holds of each table. ``tracked``: the tables of policy after conntrack.
     """
 
     tables: Sequence[RuleTable]
@@ -32,6 +33,8 @@ class ApplyRequest:
     raw: RawChoice = RawChoice.AUTO
     netdev: bool = False
     runs: Mapping[str, XdpRun] = field(default_factory=dict)
+    tracked: Sequence[TrackedTable] = ()
+    tracked_choice: TrackedChoice = TrackedChoice.MODEL
 
     def plan(
         self,
@@ -49,4 +52,6 @@ class ApplyRequest:
             raw=self.raw,
             netdev=self.netdev,
             runs=self.runs,
+            tracked=self.tracked,
+            tracked_choice=self.tracked_choice,
         )

@@ -1,4 +1,4 @@
-"""ModeChoice and RawChoice: what a user can request, and which XDP modes remain. Pure."""
+"""ModeChoice, RawChoice and TrackedChoice: what a user can request, and which XDP modes remain. Pure."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ class RawChoice(Word):
     AUTO = "auto"
     IPTABLES = "iptables"
     NFTABLES = "nftables"
+
+
+class TrackedChoice(Word):
+    """What happens to policy after conntrack. MODEL predicts what Calico would do with it; nothing enforces it."""
+
+    MODEL = "model"
+    ENFORCE = "enforce"

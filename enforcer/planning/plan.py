@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Mode, Stage
@@ -26,6 +26,7 @@ from enforcer.planning.xdp_capability import NETDEV, XDP, Obstacle, why_raw
 from enforcer.planning.xdp_run import XdpRun, runs_of
 from enforcer.policy.resources import FelixConfiguration
 from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.policy.tracked import TrackedTable
 
 Reasons = tuple[tuple[Mode, str], ...]
 
@@ -77,15 +78,36 @@ class InterfacePlan:
 
 
 @dataclass(frozen=True)
+class TrackedPlan:
+    """The policy of one interface after conntrack, and the backend that holds it if it is ``enforced``."""
+
+    table: TrackedTable
+    backend: Backend
+    enforced: bool
+
+    @property
+    def interface(self) -> str:
+        return self.table.interface
+
+
+@dataclass(frozen=True)
 class Plan:
-    """``idle``: tables of interfaces whose endpoint is selected only by tracked policies; nothing to enforce."""
+    """``idle``: tables of interfaces whose endpoint is selected only by tracked policies; nothing to enforce in raw.
+
+    ``tracked``: the interfaces whose policy after conntrack is enforced or known.
+    """
 
     node: str
     interfaces: tuple[InterfacePlan, ...]
     idle: tuple[RuleTable, ...] = ()
+    tracked: tuple[TrackedPlan, ...] = ()
 
     def interface(self, name: str) -> InterfacePlan | None:
         return next((item for item in self.interfaces if item.interface == name), None)
+
+    def tracked_by(self, backend: Backend) -> list[TrackedTable]:
+        """The tables of tracked policy that this backend enforces."""
+        return [item.table for item in self.tracked if item.enforced and item.backend is backend]
 
 
 def make_plan(
@@ -97,18 +119,23 @@ def make_plan(
     raw: RawChoice = RawChoice.AUTO,
     netdev: bool = False,
     runs: Mapping[str, XdpRun] | None = None,
+    tracked: Sequence[TrackedTable] = (),
+    tracked_choice: TrackedChoice = TrackedChoice.MODEL,
 ) -> Plan:
     """The plan of every interface with an endpoint and untracked entries; others are omitted.
 
     ``netdev``: use netdev ingress on interfaces without XDP. Raises UnsupportedKernelError when an interface answers NO
     for the requested mode, or when there is no raw backend, or no nf_tables for netdev ingress. A probe that cannot
     tell does not exclude a mode: attaching will tell. ``runs``: the known runs that XDP holds of these tables.
+    ``tracked``: the tables of policy after conntrack; raw's backend holds them if they are to be enforced.
     """
     governed = [table for table in tables if table.endpoint is not None and (table.ingress or table.egress)]
     idle = tuple(table for table in tables if table.tracked and not (table.ingress or table.egress))
-    if not governed:
-        return Plan(facts.node, (), idle)
+    if not governed and (not tracked or tracked_choice is TrackedChoice.MODEL):
+        known = tuple(TrackedPlan(table, Backend.IPTABLES, enforced=False) for table in tracked)
+        return Plan(facts.node, (), idle, known)
     backend, why = raw_backend(facts, felix, raw)
+    later = tuple(TrackedPlan(table, backend, tracked_choice is TrackedChoice.ENFORCE) for table in tracked)
     if netdev:
         require_netdev(facts)
     found = runs or runs_of(governed)
@@ -117,7 +144,8 @@ def make_plan(
     if impossible:
         raise UnsupportedKernelError("\n".join(impossible))
     planned = (_plan_interface(run, facts, felix, choice, netdev=netdev) for run in xdp)
-    return Plan(facts.node, tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned), idle)
+    interfaces = tuple(replace(item, raw_backend=backend, raw_reason=why) for item in planned)
+    return Plan(facts.node, interfaces, idle, later)
 
 
 def wants_xdp(run: XdpRun, *, felix: FelixConfiguration, choice: ModeChoice) -> bool:

@@ -9,19 +9,21 @@ named as tracked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.nets import IPAddress
-from enforcer.model.vocabulary import Action, Direction, Side
+from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy import schema
-from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of
+from enforcer.policy.compile_tracked import tracked_table
 from enforcer.policy.endpoint import governing_endpoint
-from enforcer.policy.labels import endpoint_labels, policy_selector, rule_selectors
+from enforcer.policy.entries import EntryMaker
+from enforcer.policy.labels import endpoint_labels, policy_selector
 from enforcer.policy.members import Membership
-from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, NamedPort, Port, PortRange, Resources, Rule, Tier
-from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable, TrackedPolicy
+from enforcer.policy.resources import GlobalNetworkPolicy, HostEndpoint, Resources, Tier
+from enforcer.policy.ruletable import RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
+from enforcer.policy.tracked import TrackedTable
 
 BUILT_IN_TIERS = {
     name: Tier(name, order=order, default_action=Action(action))
@@ -51,13 +53,13 @@ class Compiler:
         if endpoint is None:
             return RuleTable(interface)
         self._take(resources)
-        labels = endpoint_labels(endpoint, {item.name: item for item in resources.profiles})
-        selecting = [item for item in self._policies if parse(policy_selector(item)).evaluate(labels)]
+        selecting = self._selecting(endpoint)
         policies = [item for item in selecting if item.do_not_track]
-        entries = _Entries(self._membership)
+        entries = EntryMaker(self._membership, "untracked policy")
         ingress = tuple(entries.of(policies, Direction.INGRESS))
         egress = tuple(entries.of(policies, Direction.EGRESS))
-        entries.raise_unsupported()
+        if entries.unsupported:
+            raise UnsupportedRuleError("\n".join(entries.unsupported))
         return RuleTable(
             interface=interface,
             endpoint=endpoint.name,
@@ -69,6 +71,33 @@ class Compiler:
             port_sets=entries.port_sets,
             tracked=tuple(_tracked(item) for item in selecting if not item.do_not_track),
         )
+
+    def compile_tracked(
+        self, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()
+    ) -> TrackedTable | None:
+        """The chains after conntrack of one interface of a node; None without a governing HostEndpoint."""
+        felix = resources.felix_for(node)
+        endpoint = governing_endpoint(
+            resources, node=node, interface=interface, addresses=addresses, felix=felix, loopback=True
+        )
+        if endpoint is None:
+            return None
+        self._take(resources)
+        return tracked_table(
+            interface,
+            endpoint,
+            self._selecting(endpoint),
+            tiers=BUILT_IN_TIERS | {tier.name: tier for tier in resources.tiers},
+            profiles={item.name: item for item in resources.profiles},
+            felix=felix,
+            membership=self._membership,
+        )
+
+    def _selecting(self, endpoint: HostEndpoint) -> list[GlobalNetworkPolicy]:
+        """The policies that select an endpoint, in evaluation order."""
+        assert self._resources is not None
+        labels = endpoint_labels(endpoint, {item.name: item for item in self._resources.profiles})
+        return [item for item in self._policies if parse(policy_selector(item)).evaluate(labels)]
 
     def _take(self, resources: Resources) -> None:
         if resources is self._resources:
@@ -112,109 +141,8 @@ def _tracked(policy: GlobalNetworkPolicy) -> TrackedPolicy:
     return TrackedPolicy(f"gnp/{policy.name}", tuple(hooks), policy.position)
 
 
-class _Entries:
-    """Makes the entries of one table and collects the sets they name."""
-
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
-        self._unsupported: list[str] = []
-        self.sets: dict[str, IpSet] = {}
-        self.port_sets: dict[str, PortSet] = {}
-
-    def of(self, policies: Sequence[GlobalNetworkPolicy], direction: Direction) -> Iterator[Entry]:
-        for policy in policies:
-            if str(direction).capitalize() not in policy.types:
-                continue
-            rules = policy.ingress if direction is Direction.INGRESS else policy.egress
-            for index, rule in enumerate(rules):
-                yield self._entry(policy, direction, index, rule)
-
-    def raise_unsupported(self) -> None:
-        if self._unsupported:
-            raise UnsupportedRuleError("\n".join(self._unsupported))
-
-    def _entry(self, policy: GlobalNetworkPolicy, direction: Direction, index: int, rule: Rule) -> Entry:
-        name = f"gnp/{policy.name} {direction}[{index}]"
-        for what in _unsupported_matches(rule):
-            self._unsupported.append(f"{rule.position}: {name}: untracked policy cannot be enforced with {what}")
-        conditions = tuple(self._conditions(rule))
-        return Entry(
-            name=name,
-            action=rule.action,
-            tier=policy.tier,
-            policy=policy.name,
-            direction=direction,
-            index=index,
-            families=families_of(rule.ip_version, conditions),
-            conditions=conditions,
-            position=rule.position,
-        )
-
-    def _conditions(self, rule: Rule) -> Iterator[Condition]:
-        """All that a rule matches on: protocol, then for each side sets, nets and ports, then ICMP type. Of each kind
-        the positive one comes first.
-        """
-        if rule.protocol is not None:
-            yield Protocol(rule.protocol)
-        if rule.not_protocol is not None:
-            yield Protocol(rule.not_protocol, negated=True)
-        yield from self._side(Side.SOURCE, rule.source, rule.protocol)
-        yield from self._side(Side.DESTINATION, rule.destination, rule.protocol)
-        for icmp, negated in ((rule.icmp, False), (rule.not_icmp, True)):
-            if icmp is not None and icmp.type is not None:
-                yield Icmp(icmp.type, icmp.code, negated)
-
-    def _side(self, side: Side, entity: EntityRule, protocol: int | None) -> Iterator[Condition]:
-        """One side of a rule. A named port is looked for only where the selector looks, and then stands for it."""
-        positive, negative = rule_selectors(entity)
-        ranges, names = _ranges(entity.ports), _names(entity.ports)
-        not_ranges, not_names = _ranges(entity.not_ports), _names(entity.not_ports)
-        if positive and (ranges or not names):
-            yield InSet(side, self._set(positive))
-        if negative:
-            yield InSet(side, self._set(negative), negated=True)
-        if entity.nets:
-            yield InNets(side, entity.nets)
-        if entity.not_nets:
-            yield InNets(side, entity.not_nets, negated=True)
-        if ranges or names:
-            yield Ports(side, ranges, self._port_sets_of(names, positive, protocol))
-        if not_ranges or not_names:
-            yield Ports(side, not_ranges, self._port_sets_of(not_names, positive, protocol), negated=True)
-
-    def _set(self, text: str) -> str:
-        """The id of the set a selector stands for."""
-        found = self._membership.ip_set(parse(text))
-        self.sets[found.id] = found
-        return found.id
-
-    def _port_sets_of(self, names: Sequence[str], selector: str, protocol: int | None) -> tuple[str, ...]:
-        """The ids of named ports' sets. Without a protocol the rule means the ports of that name of every protocol
-        (``felix/calc/rule_scanner.go``: ProtocolAny); a set is of one, so there is a set for each that has members.
-        """
-        parsed = parse(selector)
-        found: dict[str, PortSet] = {}
-        for name in names:
-            numbers = schema.PORT_PROTOCOLS if protocol is None else (protocol,)
-            sets = [self._membership.port_set(parsed, name, number) for number in numbers]
-            found |= {item.id: item for item in [item for item in sets if item.members] or sets[:1]}
-        self.port_sets |= found
-        return tuple(found)
-
-
-def _ranges(ports: Sequence[Port]) -> tuple[PortRange, ...]:
-    return tuple(port for port in ports if isinstance(port, PortRange))
-
-
-def _names(ports: Sequence[Port]) -> list[str]:
-    return [port.name for port in ports if isinstance(port, NamedPort)]
-
-
-def _unsupported_matches(rule: Rule) -> Iterator[str]:
-    for side, entity in (("source", rule.source), ("destination", rule.destination)):
-        if entity.services is not None:
-            yield f"{side}.services: no Kubernetes services are known here; give their addresses as nets"
-        if entity.service_accounts is not None:
-            yield f"{side}.serviceAccounts: they belong to workloads; untracked policy is for hosts"
-    if rule.http is not None:
-        yield "http: untracked policy sees single packets; remove the match"
+def compile_tracked(
+    resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()
+) -> TrackedTable | None:
+    """One table of tracked policy, compiled from nothing; see :meth:`Compiler.compile_tracked`."""
+    return Compiler().compile_tracked(resources, node=node, interface=interface, addresses=addresses)

@@ -3,7 +3,8 @@
 Among the HostEndpoints of the node: one whose interfaceName is the interface, or that has no interfaceName and an
 expectedIP that is on it, matches; the smallest name wins, however it matched. Interfaces that no such endpoint governs
 belong to the smallest ``*`` endpoint. Calico refuses untracked policy for ``*`` outside its eBPF data plane; here ``*``
-expands to every host interface but the loopback.
+expands to every host interface but the loopback. For tracked policy ``*`` has the loopback too
+(``felix/rules/dispatch.go``).
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ def governing_endpoint(
     interface: str,
     addresses: Sequence[IPAddress] = (),
     felix: FelixConfiguration | None = None,
+    loopback: bool = False,
 ) -> HostEndpoint | None:
-    """The HostEndpoint that governs the interface of a node, None when none does."""
+    """The HostEndpoint that governs the interface of a node, None when none does.
+
+    ``loopback``: ``*`` takes the loopback interface as well, as it does for policy after conntrack.
+    """
     felix = felix or resources.felix_for(node)
     if not is_host_interface(interface, felix):
         return None
     mine = [item for item in resources.host_endpoints if item.node == node]
     specific = [item for item in mine if _matches(item, interface, addresses)]
-    if interface != LOOPBACK:
+    if loopback or interface != LOOPBACK:
         specific = specific or [item for item in mine if item.interface_name == ANY_INTERFACE]
     return min(specific, key=lambda item: item.name, default=None)
 
