@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.tracked import TrackedTable
 
 T = TypeVar("T")
 
@@ -14,9 +15,9 @@ class Rendered(Generic[T]):
     """The last rendering. The tables it was made of are kept with it, so that to be the same object is to be equal."""
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[RuleTable, ...], Hashable, T] | None = None
+        self._last: tuple[tuple[RuleTable | TrackedTable, ...], Hashable, T] | None = None
 
-    def of(self, tables: Sequence[RuleTable], render: Callable[[], T], *, also: Hashable = None) -> T:
+    def of(self, tables: Sequence[RuleTable | TrackedTable], render: Callable[[], T], *, also: Hashable = None) -> T:
         """What ``render`` makes of these tables. ``also``: what else it depends on."""
         if self._last is not None:
             known, known_also, rendering = self._last
@@ -27,5 +28,5 @@ class Rendered(Generic[T]):
         return rendering
 
 
-def _is_same(one: RuleTable, other: RuleTable) -> bool:
+def _is_same(one: object, other: object) -> bool:
     return one is other

@@ -70,6 +70,16 @@ class Stage(Word):
     EGRESS = "egress"
 
 
+class CtState(Word):
+    """What conntrack says of a packet, as ``--ctstate`` names it (``net/netfilter/xt_conntrack.c``)."""
+
+    NEW = "NEW"
+    ESTABLISHED = "ESTABLISHED"
+    RELATED = "RELATED"
+    INVALID = "INVALID"
+    UNTRACKED = "UNTRACKED"
+
+
 class Backend(Word):
     XDP = "xdp"
     IPTABLES = "iptables"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPAddress, Nets
@@ -82,6 +83,16 @@ class TrackedPolicy:
     name: str
     hooks: tuple[str, ...]
     position: Position = NOWHERE
+
+
+class NamedSets(Protocol):
+    """Where the sets are that conditions of entries name: a table of entries."""
+
+    @property
+    def sets(self) -> Mapping[str, IpSet]: ...
+
+    @property
+    def port_sets(self) -> Mapping[str, PortSet]: ...
 
 
 @dataclass(frozen=True)

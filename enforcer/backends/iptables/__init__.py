@@ -7,7 +7,7 @@ reconcile; ``backend`` is what others use.
 
 from enforcer.backends.iptables.backend import IptablesBackend
 from enforcer.backends.iptables.probe import probe
-from enforcer.backends.iptables.render import IptablesSettings
+from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.backends.iptables.status import installed_chains
 
 __all__ = ["IptablesBackend", "IptablesSettings", "installed_chains", "probe"]

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from enforcer.backends.iptables.rules import Chain, MarkMatch, Rule, TableName, Verdict
+from enforcer.backends.iptables.rules import TableName
 from enforcer.model.vocabulary import Direction
 
 # For each table, built-in chain -> the chain of ours it is hooked to.
 HOOKS = {
     TableName.RAW: {"PREROUTING": "enf-PREROUTING", "OUTPUT": "enf-OUTPUT"},
     TableName.MANGLE: {"PREROUTING": "enf-PREROUTING"},
-    TableName.FILTER: {"INPUT": "enf-INPUT", "OUTPUT": "enf-OUTPUT"},
+    TableName.FILTER: {"INPUT": "enf-INPUT", "OUTPUT": "enf-OUTPUT", "FORWARD": "enf-FORWARD"},
 }
 
 _BUILTIN_CHAINS = {
@@ -31,15 +31,6 @@ _BUILTIN_CHAINS = {
     (TableName.FILTER, Direction.INGRESS): "INPUT",
     (TableName.FILTER, Direction.EGRESS): "OUTPUT",
 }
-
-
-def accept_chains(allowing: Collection[Direction], mark: int) -> dict[TableName, tuple[Chain, ...]]:
-    """The chains after raw when entries of these directions are Allow."""
-    rule = Rule(Verdict.ACCEPT, matches=(MarkMatch(mark, mark),))
-    return {
-        name: tuple(Chain(chain, (rule,)) for chain in accept_chain_names(name, allowing))
-        for name in (TableName.MANGLE, TableName.FILTER)
-    }
 
 
 def accept_chain_names(name: TableName, allowing: Collection[Direction]) -> list[str]:

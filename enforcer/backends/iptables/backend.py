@@ -20,10 +20,10 @@ from enforcer.backends.iptables.others import others_rules
 from enforcer.backends.iptables.probe import probe
 from enforcer.backends.iptables.read import allowing, read_counters, set_names, without_interfaces
 from enforcer.backends.iptables.reconcile import reconcile
-from enforcer.backends.iptables.render import IptablesSettings, Rendering, render
+from enforcer.backends.iptables.render import Rendering, render
 from enforcer.backends.iptables.rules import FAMILIES, Chain, TableId, TableName
 from enforcer.backends.iptables.sets import SetSync
-from enforcer.backends.iptables.settings import settings_of
+from enforcer.backends.iptables.settings import IptablesSettings, settings_of
 from enforcer.backends.iptables.table import LEGACY, Tables
 from enforcer.backends.iptables.watch import IptablesWatch
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
@@ -60,7 +60,7 @@ class IptablesBackend:
         return probe(ipv6=self.settings.ipv6, tables=self.tables, connect=self.connect)
 
     def serves(self, plan: Plan) -> bool:
-        return any(item.raw_backend is self.name for item in plan.interfaces)
+        return any(item.raw_backend is self.name for item in plan.interfaces) or bool(plan.tracked_by(self.name))
 
     def check(self, plan: Plan) -> None:
         self._render(plan)
@@ -122,7 +122,8 @@ class IptablesBackend:
 
     def _render(self, plan: Plan) -> Rendering:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]
-        return self._rendered.of(tables, lambda: render(plan, self.settings))
+        tracked = plan.tracked_by(self.name)
+        return self._rendered.of([*tables, *tracked], lambda: render(plan, self.settings), also=len(tracked))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from enforcer.backends.iptables.rules import (
     Comment,
+    CtStates,
     IcmpType,
     Jump,
     Limit,
@@ -33,7 +34,7 @@ from enforcer.backends.iptables.rules import (
     Verdict,
 )
 from enforcer.model.nets import IPNetwork
-from enforcer.model.vocabulary import Side
+from enforcer.model.vocabulary import CtState, Side
 from enforcer.policy.resources import PortRange
 
 _COUNTERS = struct.Struct("=QQ")  # packets, bytes: the last 16 bytes of both headers
@@ -78,6 +79,9 @@ _SET = _Extension(b"set", 4, struct.Struct("=HBB4xQB7xQB7xI4x"))  # index, dimen
 _MARK_MATCH = _Extension(b"mark", 1, struct.Struct("=IIB3x"))  # mark, mask, inverted
 _ICMP = {4: _Extension(b"icmp", 0, struct.Struct("=BBBB")), 6: _Extension(b"icmp6", 0, struct.Struct("=BBBB"))}
 _LIMIT = _Extension(b"limit", 0, struct.Struct("=II32x"))  # period, burst, and what only the kernel uses
+# struct xt_conntrack_mtinfo3: eight addresses and masks, expiry, protocol, four ports, flags, inverted flags, states,
+# statuses, four upper ports
+_CONNTRACK = _Extension(b"conntrack", 3, struct.Struct("=128sIIH4HHHHH4H2x"))
 _COMMENT = _Extension(b"comment", 0, struct.Struct("=256s"))
 
 _STANDARD = struct.Struct("=i4x")  # the verdict; libiptc fills it in from the name
@@ -89,6 +93,15 @@ _MULTIPORT_SIDE = {Side.SOURCE: 0, Side.DESTINATION: 1}
 # IPSET_INV_MATCH, and IPSET_DIM_ONE_SRC with IPSET_DIM_TWO_SRC by the number of dimensions
 _SET_INVERTED, _SET_SOURCE = 0x01, {1: 0x02, 2: 0x06}
 _CT_NOTRACK = 0x01
+_CONNTRACK_STATE = 0x01  # XT_CONNTRACK_STATE
+# XT_CONNTRACK_STATE_BIT of each state, by number of the bit (linux/netfilter/xt_conntrack.h)
+_STATE_BIT = {
+    CtState.INVALID: 0,
+    CtState.ESTABLISHED: 1,
+    CtState.RELATED: 2,
+    CtState.NEW: 3,
+    CtState.UNTRACKED: 8,
+}
 
 
 @dataclass(frozen=True)
@@ -228,6 +241,9 @@ def _pack_match(match: Match, version: int, sets: SetIndex) -> bytes:
         case IcmpType(icmp_type, code, inverted):
             first, last = (0, 0xFF) if code is None else (code, code)
             return _ICMP[version].pack(icmp_type, first, last, inverted)
+        case CtStates(states):
+            mask = sum(1 << _STATE_BIT[state] for state in states)
+            return _CONNTRACK.pack(bytes(128), 0, 0, 0, *[0] * 4, _CONNTRACK_STATE, 0, mask, 0, *[0] * 4)
         case Comment(text):
             return _COMMENT.pack(text.encode())
 
@@ -262,6 +278,9 @@ def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Mat
     if name == _ICMP[version].name:
         icmp_type, first, last, inverted = _ICMP[version].layout.unpack_from(body)
         return IcmpType(icmp_type, None if (first, last) == (0, 0xFF) else first, bool(inverted))
+    if name == _CONNTRACK.name:
+        mask = _CONNTRACK.layout.unpack_from(body)[10]
+        return CtStates(frozenset(state for state, bit in _STATE_BIT.items() if mask >> bit & 1))
     if name == _COMMENT.name:
         return Comment(_text(body[: _COMMENT.layout.size]))
     raise ValueError(f"match {name!r} is not one of ours")

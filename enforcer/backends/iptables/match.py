@@ -39,7 +39,7 @@ from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol, unhandled
 from enforcer.policy.resources import PortRange
-from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, NamedSets, PortSet
 
 
 class SetRegistry(netfilter.SetRegistry[SetSpec]):
@@ -97,7 +97,7 @@ class EntryMatch:
         return (net, negated) if net is not None and net.prefixlen else (None, False)
 
 
-def match_of(entry: Entry, table: RuleTable, version: int, sets: SetRegistry) -> EntryMatch:
+def match_of(entry: Entry, table: NamedSets, version: int, sets: SetRegistry) -> EntryMatch:
     """The conditions of an entry, for a family that it is for."""
     found = EntryMatch()
     # Denying what is not in a set is the other way round: a larger set matches less.
@@ -133,7 +133,7 @@ class _NamedPorts:
     """Makes set matches of named ports."""
 
     side: Side
-    table: RuleTable
+    table: NamedSets
     version: int
     sets: SetRegistry
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from enforcer.backends.iptables.apply import apply_chains
 from enforcer.backends.iptables.ipset import IpSetsConn
-from enforcer.backends.iptables.render import IptablesSettings, Rendering
+from enforcer.backends.iptables.render import Rendering
 from enforcer.backends.iptables.sets import SetSync
+from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.backends.iptables.table import LEGACY, Tables
 
 

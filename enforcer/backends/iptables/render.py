@@ -23,23 +23,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from enforcer.backends.iptables.accept import accept_chains
+from enforcer.backends.iptables.entry_rules import entry_rules
 from enforcer.backends.iptables.match import (
-    EntryMatch,
-    PortTest,
     SetRegistry,
-    match_of,
     port_matches,
 )
 from enforcer.backends.iptables.rules import (
-    COMMENT_LENGTH,
     FAMILIES,
     Chain,
-    Comment,
     Jump,
-    Limit,
     Log,
-    Match,
     NoTrack,
     Rule,
     SetMark,
@@ -49,38 +42,17 @@ from enforcer.backends.iptables.rules import (
     Target,
     Verdict,
 )
-from enforcer.backends.netfilter.entries import log_prefix, name_parts, unsupported
+from enforcer.backends.iptables.settings import IptablesSettings
+from enforcer.backends.iptables.tracked import tracked_chains
+from enforcer.backends.netfilter.entries import log_prefix, unsupported
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
 from enforcer.backends.netfilter.sets import too_large
-from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit
+from enforcer.backends.netfilter.tracked import unsupported_tracked
 from enforcer.backends.netfilter.ways import WAYS, Way, failsafe_groups
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend, Direction, Side
 from enforcer.planning.plan import Plan
 from enforcer.policy.ruletable import Entry, RuleTable
-
-
-@dataclass(frozen=True)
-class IptablesSettings:
-    """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
-
-    ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables after
-    raw that accept what an Allow has marked; in others it meets the host's own rules. ``log_limit``: how much Log
-    entries may log, each by itself.
-    """
-
-    insert_mode: str = "insert"
-    mark_mask: int = 0xFFFF0000
-    log_prefix: str = "calico-packet"
-    ipv6: bool = True
-    max_set_size: int = DEFAULT_MAX_SET_SIZE
-    accepting: frozenset[TableName] = frozenset({TableName.MANGLE, TableName.FILTER})
-    log_limit: Limit | None = None
-
-    @property
-    def accept_mark(self) -> int:
-        """The lowest bit of the mask, which is the bit Felix gives to *accept*."""
-        return accept_bit(self.mark_mask)
 
 
 @dataclass(frozen=True)
@@ -98,10 +70,12 @@ def render(plan: Plan, settings: IptablesSettings) -> Rendering:
     nothing is rendered.
     """
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.IPTABLES]
+    tracked = plan.tracked_by(Backend.IPTABLES)
     entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
     problems = dict.fromkeys(
         problem for entry in entries for problem in (*unsupported(entry, Backend.IPTABLES), *_unmarked(entry, settings))
     )
+    problems |= dict.fromkeys(unsupported_tracked(tracked, settings.mark_mask, Backend.IPTABLES))
     if problems:
         raise UnsupportedRuleError("\n".join(problems))
     sets = SetRegistry()
@@ -109,8 +83,8 @@ def render(plan: Plan, settings: IptablesSettings) -> Rendering:
     for version in FAMILIES if settings.ipv6 else FAMILIES[:1]:
         family = _Family(version, settings, sets)
         chains[TableId(version, TableName.RAW)] = tuple(family.chains(tables))
-        accepting = accept_chains(family.allowing, settings.accept_mark)
-        chains |= {TableId(version, name): found for name, found in accepting.items() if name in settings.accepting}
+        later = tracked_chains(tracked, version, settings, sets, family.allowing)
+        chains |= {TableId(version, name): found for name, found in later.items()}
     _require_small(sets.specs(), settings.max_set_size)
     return Rendering({table: found for table, found in chains.items() if found}, sets.specs())
 
@@ -181,36 +155,7 @@ class _Family:
         """The entry's rules in this family; none where it is for the other or can match no packet."""
         if self.version not in entry.families:
             return []
-        found = match_of(entry, table, self.version, self.sets)
-        return [self._entry_rule(entry, found, ports) for ports in found.ports]
-
-    def _entry_rule(self, entry: Entry, found: EntryMatch, ports: PortTest) -> Rule:
-        source, not_source = found.literal(Side.SOURCE)
-        destination, not_destination = found.literal(Side.DESTINATION)
-        return Rule(
-            self._target(entry),
-            source=source,
-            not_source=not_source,
-            destination=destination,
-            not_destination=not_destination,
-            protocol=found.protocol.number if found.protocol else None,
-            not_protocol=found.protocol.negated if found.protocol else False,
-            # Addresses before port numbers: multiport drops a packet too short to have ports, so it sees as few as can
-            # be. Names after numbers: what multiport drops does not depend on them.
-            matches=(
-                *found.sets,
-                *ports.numbers,
-                *ports.names,
-                *found.icmp,
-                *self._limits(entry),
-                *comments(entry.name),
-            ),
-        )
-
-    def _limits(self, entry: Entry) -> list[Match]:
-        """Last of all: only what would be logged is to use up what may be."""
-        limit = self.settings.log_limit
-        return [limit] if limit is not None and entry.action is Action.LOG else []
+        return entry_rules(entry, table, self.version, self.sets, self._target(entry), self.settings.log_limit)
 
     def _target(self, entry: Entry) -> Target:
         match entry.action:
@@ -223,11 +168,6 @@ class _Family:
                 return Verdict.RETURN
             case Action.LOG:
                 return Log(log_prefix(self.settings.log_prefix, entry))
-
-
-def comments(text: str) -> list[Match]:
-    """A text of any length as comment matches."""
-    return [Comment(part) for part in name_parts(text, COMMENT_LENGTH)]
 
 
 def _dispatch_rule(interface: str, way: Way, chain: str) -> Rule:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from enforcer.backends.netfilter.settings import UNITS
 from enforcer.model.nets import IPAddress, IPNetwork, Nets
-from enforcer.model.vocabulary import Side, Word
+from enforcer.model.vocabulary import CtState, Side, Word
 from enforcer.policy.resources import PortRange
 
 FAMILIES = (4, 6)
@@ -131,10 +131,19 @@ class Limit:
     burst: int
 
 
-Match = SetMatch | MarkMatch | PortsMatch | IcmpType | Limit | Comment
+@dataclass(frozen=True)
+class CtStates:
+    """Conntrack's state of the packet is one of these."""
+
+    states: frozenset[CtState]
+
+
+Match = SetMatch | MarkMatch | PortsMatch | IcmpType | CtStates | Limit | Comment
 
 
 DEFAULT_BURST = 5
+# In the order of iptables-save (libxt_conntrack.c).
+_STATES_SHOWN = (CtState.INVALID, CtState.NEW, CtState.RELATED, CtState.ESTABLISHED, CtState.UNTRACKED)
 
 PORT_SLOTS = 15  # XT_MULTI_PORTS
 COMMENT_LENGTH = 255  # XT_MAX_COMMENT_LEN less the NUL
@@ -252,6 +261,9 @@ def _match_words(match: Match, version: int) -> list[str]:
             value = str(icmp_type) if code is None else f"{icmp_type}/{code}"
             name, option = ("icmp", "--icmp-type") if version == 4 else ("icmp6", "--icmpv6-type")
             return ["-m", name, *_option(option, value, inverted)]
+        case CtStates(states):
+            shown_states = ",".join(state for state in _STATES_SHOWN if state in states)
+            return ["-m", "conntrack", "--ctstate", shown_states]
         case Limit(period, burst):
             shown = [] if burst == DEFAULT_BURST else ["--limit-burst", str(burst)]
             return ["-m", "limit", "--limit", _rate_text(period), *shown]

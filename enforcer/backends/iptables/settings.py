@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from enforcer.backends.iptables.render import IptablesSettings
 from enforcer.backends.iptables.rules import Limit, TableName
-from enforcer.backends.netfilter.settings import UNITS, rate_of
+from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, UNITS, accept_bit, drop_bit, rate_of
+from enforcer.backends.netfilter.tracked import AllowActions
 from enforcer.policy.resources import FelixConfiguration
+
+
+@dataclass(frozen=True)
+class IptablesSettings:
+    """What FelixConfiguration says about our chains; defaults are Felix's. ``insert_mode`` is "insert" or "append".
+
+    ``max_set_size``: a set that needs more members of one family than this is refused. ``accepting``: the tables after
+    raw that accept what an Allow has marked; in others it meets the host's own rules. ``log_limit``: how much Log
+    entries may log, each by itself.
+    """
+
+    insert_mode: str = "insert"
+    mark_mask: int = 0xFFFF0000
+    log_prefix: str = "calico-packet"
+    ipv6: bool = True
+    max_set_size: int = DEFAULT_MAX_SET_SIZE
+    accepting: frozenset[TableName] = frozenset({TableName.MANGLE, TableName.FILTER})
+    log_limit: Limit | None = None
+
+    @property
+    def accept_mark(self) -> int:
+        """The lowest bit of the mask, which is the bit Felix gives to *accept*."""
+        return accept_bit(self.mark_mask)
+
+    @property
+    def drop_mark(self) -> int:
+        """The bit that a packet has when tracked policy drops it; 0 where the mask has no second bit."""
+        return drop_bit(self.mark_mask)
+
+    @property
+    def allow_actions(self) -> AllowActions:
+        """Where an Allow of tracked policy is final."""
+        return AllowActions(TableName.MANGLE in self.accepting, TableName.FILTER in self.accepting)
 
 
 def settings_of(felix: FelixConfiguration) -> IptablesSettings:

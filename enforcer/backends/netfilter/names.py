@@ -29,6 +29,19 @@ class ChainKind(str, Enum):
     TIER_IN = "enf-pi-"
     TIER_OUT = "enf-po-"
     NETDEV = "enf-nd-"
+    # After conntrack: Calico's cali-fh- of mangle and filter, cali-th-, cali-fhfw-, cali-thfw-, and what is below each.
+    PRE_DNAT = "enf-dn-"
+    PRE_DNAT_TIER = "enf-dnt-"
+    INPUT = "enf-in-"
+    INPUT_TIER = "enf-int-"
+    INPUT_PROFILES = "enf-inp-"
+    OUTPUT = "enf-out-"
+    OUTPUT_TIER = "enf-outt-"
+    OUTPUT_PROFILES = "enf-outp-"
+    FORWARD_IN = "enf-fwi-"
+    FORWARD_IN_TIER = "enf-fwit-"
+    FORWARD_OUT = "enf-fwo-"
+    FORWARD_OUT_TIER = "enf-fwot-"
 
 
 def chain_name(kind: ChainKind, *parts: str) -> str:

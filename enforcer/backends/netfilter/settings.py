@@ -27,3 +27,8 @@ def rate_of(text: str) -> tuple[int, Unit]:
 def accept_bit(mask: int) -> int:
     """The lowest bit of a mark mask, which is the bit Felix gives to *accept*."""
     return mask & -mask
+
+
+def drop_bit(mask: int) -> int:
+    """The bit of a mark mask that a packet gets before tracked policy drops it: the second lowest; 0 without one."""
+    return accept_bit(mask & ~accept_bit(mask))

@@ -68,9 +68,14 @@ def failsafe_groups(table: RuleTable, direction: Direction, version: int) -> Ite
     if direction is Direction.EGRESS:
         own, other = other, own
     for side, failsafes in ((Side.DESTINATION, own), (Side.SOURCE, other)):
-        for sample, ports in _grouped(failsafes):
-            if sample.net is None or sample.net.version == version:
-                yield FailsafeGroup(side, sample, ports)
+        yield from grouped_failsafes(side, failsafes, version)
+
+
+def grouped_failsafes(side: Side, failsafes: Iterable[Failsafe], version: int) -> Iterator[FailsafeGroup]:
+    """Failsafes of a family by the port of one side, as few groups as possible."""
+    for sample, ports in _grouped(failsafes):
+        if sample.net is None or sample.net.version == version:
+            yield FailsafeGroup(side, sample, ports)
 
 
 def _grouped(failsafes: Iterable[Failsafe]) -> list[tuple[Failsafe, tuple[PortRange, ...]]]:

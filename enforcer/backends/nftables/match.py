@@ -26,7 +26,7 @@ from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol, unhandled
 from enforcer.policy.resources import PortRange
-from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, IpSet, NamedSets, PortSet
 
 Exprs = tuple[Expr, ...]
 
@@ -95,7 +95,7 @@ class EntryMatch:
         return self.protocol is None or (self.protocol.number == protocol) is not self.protocol.negated
 
 
-def match_of(entry: Entry, table: RuleTable, sets: SetRegistry) -> EntryMatch:
+def match_of(entry: Entry, table: NamedSets, sets: SetRegistry) -> EntryMatch:
     """The conditions of an entry, for a family that it is for."""
     found = EntryMatch()
     single: set[Side] = set()  # the sides that have a net in the rule itself, as iptables has room for one
@@ -160,7 +160,7 @@ def _wanted_ports(
     return by_number + [others + names for names in named]
 
 
-def _named(side: Side, ids: Sequence[str], table: RuleTable, sets: SetRegistry, *, lenient: bool) -> Iterator[Exprs]:
+def _named(side: Side, ids: Sequence[str], table: NamedSets, sets: SetRegistry, *, lenient: bool) -> Iterator[Exprs]:
     """For each protocol of these named ports: it is the packet's, its header is there, and the port is in the set."""
     items = [table.port_sets[item] for item in ids]
     for protocol in dict.fromkeys(item.protocol for item in items):

@@ -14,8 +14,8 @@ import pytest
 
 from dossim.lint.boxes import Space
 from dossim.predict.phases import Phases
-from enforcer.backends.iptables.render import IptablesSettings
 from enforcer.backends.iptables.render import render as render_iptables
+from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.backends.nftables.netdev.render import render as render_netdev
 from enforcer.backends.nftables.render import render as render_nftables
 from enforcer.backends.nftables.rules import NftablesSettings, Table

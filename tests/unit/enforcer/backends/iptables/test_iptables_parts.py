@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enforcer.backends.iptables.entry_rules import comments
 from enforcer.backends.iptables.match import PortTest, SetRegistry, match_of, port_matches
-from enforcer.backends.iptables.render import comments
 from enforcer.backends.iptables.rules import (
     COMMENT_LENGTH,
     PORT_SLOTS,

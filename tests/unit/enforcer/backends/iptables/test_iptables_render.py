@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backends.iptables.render import IptablesSettings, Rendering, render
+from enforcer.backends.iptables.render import Rendering, render
 from enforcer.backends.iptables.rules import (
     Log,
     SetSpec,
@@ -20,6 +20,7 @@ from enforcer.backends.iptables.rules import (
     TableName,
     save_line,
 )
+from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.model.errors import InternalError, UnsupportedRuleError
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Direction

@@ -10,8 +10,9 @@ from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.members import wanted_members
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.reconcile import reconcile
-from enforcer.backends.iptables.render import IptablesSettings, render
+from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.rules import TABLES, Jump, Rule, TableId
+from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.backends.netfilter.names import is_our_set
 from enforcer.planning.plan import Plan
 from tests.support.fakes.calls import Calls
