@@ -81,12 +81,19 @@ class Holding:
     """What one backend holds for one interface: the entries by name, in evaluation order, and how full it is.
 
     ``attached_to``: the name that the interface has now that it is attached to; "" where it goes by names.
+    ``tracked``: the stages after conntrack that it enforces at as well; ``stage`` is the earliest of all.
     """
 
     stage: Stage
     entries: tuple[str, ...] = ()
     fills: tuple[Fill, ...] = ()
     attached_to: str = ""
+    tracked: tuple[Stage, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages that it enforces at, each once."""
+        return tuple(dict.fromkeys((self.stage, *self.tracked)))
 
 
 @dataclass(frozen=True)

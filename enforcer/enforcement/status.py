@@ -20,7 +20,8 @@ class InterfaceStatus:
     ``raw_backend`` None: nothing in raw. ``netdev``: nf_tables drops at netdev ingress.
 
     ``present``: an interface of that name exists; without one, the rules of raw and netdev ingress, which match by
-    name, have no effect. ``attached_to``: the present name of the interface with the XDP program.
+    name, have no effect. ``attached_to``: the present name of the interface with the XDP program. ``tracked``: the
+    stages after conntrack where policy is enforced.
     """
 
     interface: str
@@ -31,6 +32,7 @@ class InterfaceStatus:
     netdev: bool = False
     present: bool = True
     attached_to: str = ""
+    tracked: tuple[Stage, ...] = ()
 
     @property
     def stage(self) -> Stage | None:
@@ -39,7 +41,9 @@ class InterfaceStatus:
             return STAGE_OF_MODE[self.mode]
         if not self.present:
             return None
-        return Stage.NETDEV_INGRESS if self.netdev else Stage.RAW
+        if self.netdev or self.raw_backend or not self.tracked:
+            return Stage.NETDEV_INGRESS if self.netdev else Stage.RAW
+        return self.tracked[0]
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -63,7 +67,8 @@ def _status(
     present: bool,
 ) -> InterfaceStatus:
     found = {backend: holdings[name] for backend, holdings in held if name in holdings}
-    stages = [item.stage for item in found.values()]
+    stages = [stage for item in found.values() for stage in item.stages]
+    tracked = tuple(dict.fromkeys(stage for item in found.values() for stage in item.tracked))
     return InterfaceStatus(
         name,
         mode=next((MODE_OF_STAGE[stage] for stage in stages if stage in MODE_OF_STAGE), None),
@@ -73,4 +78,5 @@ def _status(
         netdev=Stage.NETDEV_INGRESS in stages,
         present=present,
         attached_to=next((item.attached_to for item in found.values() if item.attached_to), ""),
+        tracked=tracked,
     )

@@ -17,13 +17,23 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from enforcer.backends.iptables.rules import TableName
-from enforcer.model.vocabulary import Direction
+from enforcer.model.vocabulary import Direction, Stage
 
 # For each table, built-in chain -> the chain of ours it is hooked to.
 HOOKS = {
     TableName.RAW: {"PREROUTING": "enf-PREROUTING", "OUTPUT": "enf-OUTPUT"},
     TableName.MANGLE: {"PREROUTING": "enf-PREROUTING"},
     TableName.FILTER: {"INPUT": "enf-INPUT", "OUTPUT": "enf-OUTPUT", "FORWARD": "enf-FORWARD"},
+}
+
+# Where the chains that a base chain dispatches to are enforced.
+STAGES = {
+    (TableName.RAW, "enf-PREROUTING"): Stage.RAW,
+    (TableName.RAW, "enf-OUTPUT"): Stage.RAW,
+    (TableName.MANGLE, "enf-PREROUTING"): Stage.MANGLE,
+    (TableName.FILTER, "enf-INPUT"): Stage.FILTER_INPUT,
+    (TableName.FILTER, "enf-OUTPUT"): Stage.EGRESS,
+    (TableName.FILTER, "enf-FORWARD"): Stage.FILTER_FORWARD,
 }
 
 _BUILTIN_CHAINS = {

@@ -83,15 +83,16 @@ class IptablesBackend:
             )
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """Packets and bytes each entry matched in raw, both families together."""
+        """Packets and bytes each entry matched at each stage, both families together."""
         if not self._is_installed():
             return ()
         with self.connect() as conn:
             sets = SetSync(conn).index()
         merged: list[EntryCount] = []
-        for raw in filter(self.tables.exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
-            with self.tables.open(raw) as table:
-                merge(merged, read_counters(table, sets))
+        for name in TableName:  # in the order of their hooks
+            for found in filter(self.tables.exists, (TableId(version, name) for version in FAMILIES)):
+                with self.tables.open(found) as table:
+                    merge(merged, read_counters(table, sets))
         return tuple(merged)
 
     def interfaces(self) -> dict[str, Stage]:
@@ -108,7 +109,7 @@ class IptablesBackend:
             sync = SetSync(conn)
             remainder = _Remainder(None if interfaces is None else frozenset(interfaces))
             sync.changes += apply_chains(remainder, sync.index(), insert_mode=None, tables=self.tables)
-            sync.finish(keep=set().union(*(set_names(chains) for chains in remainder.raw.values())))
+            sync.finish(keep=set_names(remainder.chains))
         return tuple(sync.changes)
 
     def others_rules(self) -> OthersRules:
@@ -128,17 +129,32 @@ class IptablesBackend:
 
 @dataclass(frozen=True)
 class _Remainder:
-    """What is to be left of each table without some interfaces, or all. ``raw``: what was answered for raw tables.
+    """What is to be left of each table without some interfaces, or all. ``left``: what was answered for each table.
 
     What honours the accept mark stays while something left in raw sets it; those tables are asked about after raw.
     """
 
     gone: frozenset[str] | None
     raw: dict[int, tuple[Chain, ...]] = field(default_factory=dict)
+    left: dict[TableId, tuple[Chain, ...]] = field(default_factory=dict)
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """All that is left, in all tables."""
+        return tuple(chain for chains in self.left.values() for chain in chains)
 
     def __call__(self, table: TableId, actual: tuple[Chain, ...]) -> tuple[Chain, ...]:
+        self.left[table] = self._without(table, actual)
+        return self.left[table]
+
+    def _without(self, table: TableId, actual: tuple[Chain, ...]) -> tuple[Chain, ...]:
         if table.name is TableName.RAW:
-            self.raw[table.version] = () if self.gone is None else without_interfaces(actual, self.gone)
+            self.raw[table.version] = self._kept(table, actual)
             return self.raw[table.version]
+        kept = {chain.name: chain for chain in self._kept(table, actual)}
         needed = accept_chain_names(table.name, allowing(self.raw.get(table.version, ())))
-        return tuple(chain for chain in actual if chain.name in needed)
+        accepting = {chain.name: Chain(chain.name, chain.rules[:1]) for chain in actual if chain.name in needed}
+        return tuple((accepting | kept).values())
+
+    def _kept(self, table: TableId, actual: tuple[Chain, ...]) -> tuple[Chain, ...]:
+        return () if self.gone is None else without_interfaces(table.name, actual, self.gone)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import table as kernel
+from enforcer.backends.iptables.accept import HOOKS, STAGES
 from enforcer.backends.iptables.blob import SetIndex, counters_of, decode
-from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch
+from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetMatch, TableName
 from enforcer.backends.netfilter.counts import plus
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, is_our_chain
 from enforcer.backends.netfilter.ways import WAYS
@@ -40,10 +41,10 @@ def read_chains(table: kernel.KernelTable, sets: SetIndex) -> tuple[Chain, ...]:
 
 
 def read_counters(table: kernel.KernelTable, sets: SetIndex) -> tuple[EntryCount, ...]:
-    """A count for each entry in this family: the sum over all rules with its comment."""
-    counts: dict[tuple[str, str], EntryCount] = {}
+    """A count for each entry in this table: the sum over all rules with its comment."""
+    counts: dict[tuple[str, str, Stage], EntryCount] = {}
     for item in _rule_counts(table, sets):
-        place = (item.interface, item.entry)
+        place = (item.interface, item.entry, item.stage)
         known = counts.get(place)
         counts[place] = plus(known, item) if known else item
     return tuple(counts.values())
@@ -54,58 +55,66 @@ def _rule_counts(table: kernel.KernelTable, sets: SetIndex) -> Iterator[EntryCou
     names = table.chain_names()
     counted = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
     chains = {name: [item.rule for item in items] for name, items in counted.items()}
-    for interface, chain in _dispatched(chains):
-        for name in _below(chain, chains):
-            for item in counted[name]:
-                if isinstance(item.rule, Rule) and item.rule.comment:
-                    yield EntryCount(interface, item.rule.comment, Stage.RAW, item.packets, item.bytes)
+    for base, interface, chain in _dispatched(table.id.name, chains):
+        stage = STAGES[table.id.name, base]
+        for name, at in _rules_below(chain, chains):
+            item = counted[name][at]
+            yield EntryCount(interface, comment_of(item.rule), stage, item.packets, item.bytes)
 
 
-def entries_of(chains: Iterable[Chain]) -> dict[str, list[str]]:
-    """The names of the entries of each interface that is dispatched to, in order."""
+def entries_of(table: TableName, chains: Iterable[Chain]) -> dict[str, list[tuple[str, Stage]]]:
+    """The names of the entries of each interface that is dispatched to, in order, and where each is."""
     rules = {chain.name: chain.rules for chain in chains}
-    found: dict[str, list[str]] = {}
-    for interface, chain in _dispatched(rules):
-        below = (rule for name in _below(chain, rules) for rule in rules[name])
-        names = [rule.comment for rule in below if isinstance(rule, Rule) and rule.comment]
+    found: dict[str, list[tuple[str, Stage]]] = {}
+    for base, interface, chain in _dispatched(table, rules):
+        stage = STAGES[table, base]
+        names = [(comment_of(rules[name][at]), stage) for name, at in _rules_below(chain, rules)]
         found[interface] = list(dict.fromkeys([*found.get(interface, ()), *names]))
     return found
 
 
-def read_interfaces(table: kernel.KernelTable) -> list[str]:
+def comment_of(rule: Rule | OpaqueRule) -> str:
+    return rule.comment if isinstance(rule, Rule) else ""
+
+
+def read_interfaces(table: kernel.KernelTable) -> dict[str, Stage]:
     """The interfaces that are dispatched to: of all rules only those of the base chains are looked at."""
     present = table.chain_names()
-    bases = [way.base for way in WAYS if way.base in present]
+    bases = [base for base in HOOKS[table.id.name].values() if base in present]
     rules = {base: [item.rule for item in read_chain(table, base, SetIndex({}))] for base in bases}
-    return list(dict.fromkeys(interface for interface, _ in _dispatched(rules)))
+    found: dict[str, Stage] = {}
+    for base, interface, _ in _dispatched(table.id.name, rules):
+        found.setdefault(interface, STAGES[table.id.name, base])
+    return found
 
 
-def _dispatched(chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, str]]:
-    """Each interface that a base chain leads away for, and where to."""
-    for way in WAYS:
-        for rule in chains.get(way.base, ()):
+def _dispatched(table: TableName, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, str, str]]:
+    """Base chain, interface and the interface's chain, of each rule that dispatches."""
+    for base in HOOKS[table].values():
+        for rule in chains.get(base, ()):
             if isinstance(rule, Rule) and isinstance(rule.target, Jump):
-                interface = rule.in_interface if way.direction is Direction.INGRESS else rule.out_interface
-                yield interface, rule.target.chain
+                yield base, rule.in_interface or rule.out_interface, rule.target.chain
 
 
-def _below(chain: str, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[str]:
-    """The chains that an interface's chain jumps to."""
-    for rule in chains.get(chain, ()):
-        if isinstance(rule, Rule) and isinstance(rule.target, Jump) and rule.target.chain in chains:
-            yield rule.target.chain
+def _rules_below(chain: str, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, int]]:
+    """The rules of entries that packets of an interface's chain meet, in order: chain and number."""
+    for at, rule in enumerate(chains.get(chain, ())):
+        if comment_of(rule):
+            yield chain, at
+        elif isinstance(rule, Rule) and isinstance(rule.target, Jump):
+            yield from _rules_below(rule.target.chain, chains)
 
 
-def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) -> tuple[Chain, ...]:
+def without_interfaces(table: TableName, chains: tuple[Chain, ...], interfaces: frozenset[str]) -> tuple[Chain, ...]:
     """The chains that remain when these interfaces are dispatched to no more."""
     by_name = {chain.name: chain for chain in chains}
     kept: dict[str, Chain] = {}
-    for way in WAYS:
-        base = by_name.get(way.base)
+    for name in HOOKS[table].values():
+        base = by_name.get(name)
         rules = tuple(rule for rule in base.rules if not _dispatches(rule, interfaces)) if base else ()
         if any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in rules):  # else to no interface
-            kept |= {name: by_name[name] for name in _reachable(rules, by_name)}
-            kept[way.base] = Chain(way.base, rules)
+            kept |= {below: by_name[below] for below in _reachable(rules, by_name)}
+            kept[name] = Chain(name, rules)
     return tuple(kept.values())
 
 

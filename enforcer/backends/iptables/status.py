@@ -39,28 +39,42 @@ def installed_chains(
 
 
 def interfaces(tables: Tables) -> dict[str, Stage]:
-    """The interfaces enforced in raw."""
+    """The interfaces with an entry, and the earliest stage that has one."""
     found: dict[str, Stage] = {}
-    for raw in filter(tables.exists, (TableId(version, TableName.RAW) for version in FAMILIES)):
-        with tables.open(raw) as table:
-            found |= dict.fromkeys(read_interfaces(table), Stage.RAW)
+    for name in TableName:  # in the order of their hooks
+        for table in filter(tables.exists, (TableId(version, name) for version in FAMILIES)):
+            with tables.open(table) as snapshot:
+                found = read_interfaces(snapshot) | found
     return found
 
 
 def holdings(tables: Tables, connect: Connect) -> dict[str, Holding]:
     """For each interface the entries of its chains, and the ipsets they refer to. A shared set is read once."""
-    chains = [installed_chains(version, tables=tables, connect=connect) for version in FAMILIES]
-    entries = [entries_of(found) for found in chains]
-    names = {name for found in entries for name in found}
-    fills = _fills(connect, set().union(*map(set_names, chains)))
-    return {
-        name: Holding(
-            Stage.RAW,
-            tuple(dict.fromkeys(entry for found in entries for entry in found.get(name, ()))),
-            tuple(fills[item] for found in chains for item in _sets_of(name, names, found) if item in fills),
-        )
-        for name in sorted(names)
+    chains = {
+        TableId(version, name): installed_chains(version, name, tables, connect)
+        for name in TableName
+        for version in FAMILIES
     }
+    entries = [entries_of(table.name, found) for table, found in chains.items()]
+    stages = interfaces(tables)
+    fills = _fills(connect, set().union(*map(set_names, chains.values())))
+    held: dict[str, Holding] = {}
+    for name in sorted(stages):
+        own = dict.fromkeys(item for found in entries for item in found.get(name, ()))
+        held[name] = Holding(
+            stages[name],
+            tuple(dict.fromkeys(entry for entry, _ in own)),
+            tuple(
+                dict.fromkeys(
+                    fills[item]
+                    for table, found in chains.items()
+                    for item in _sets_of(table.name, name, set(stages), found)
+                    if item in fills
+                )
+            ),
+            tracked=tuple(dict.fromkeys(stage for _, stage in own if stage is not Stage.RAW)),
+        )
+    return held
 
 
 def _fills(connect: Connect, wanted: set[str]) -> Mapping[str, Fill]:
@@ -74,9 +88,9 @@ def _fills(connect: Connect, wanted: set[str]) -> Mapping[str, Fill]:
     return fills
 
 
-def _sets_of(interface: str, interfaces: set[str], chains: tuple[Chain, ...]) -> list[str]:
+def _sets_of(table: TableName, interface: str, interfaces: set[str], chains: tuple[Chain, ...]) -> list[str]:
     """The sets that the chains of one interface refer to."""
-    return sorted(set_names(without_interfaces(chains, frozenset(interfaces - {interface}))))
+    return sorted(set_names(without_interfaces(table, chains, frozenset(interfaces - {interface}))))
 
 
 def _has_our_chain(tables: Tables, table: TableId) -> bool:

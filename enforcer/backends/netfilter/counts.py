@@ -15,10 +15,10 @@ def plus(count: EntryCount, other: EntryCount) -> EntryCount:
 
 def merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
     """Adds one family's counts to the other's, keeping the order of both: no packet meets entries of both families."""
-    places = {(item.interface, item.entry): item for item in into}
+    places = {(item.interface, item.entry, item.stage): item for item in into}
     at = 0
     for item in counts:
-        known = places.get((item.interface, item.entry))
+        known = places.get((item.interface, item.entry, item.stage))
         if known is None:
             into.insert(at, item)
         else:
