@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import Stage
 from tests.conformance.topology import Network
 
@@ -33,3 +33,18 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     with Network(asked) as found:
         yield found
         assert found.detach() == []
+
+
+@pytest.fixture(params=[RawChoice.IPTABLES], ids=str)
+def tracked_network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A :class:`Network` whose enforcers enforce normal policy as well, by each backend."""
+    with Network(raw=request.param, tracked=TrackedChoice.ENFORCE) as found:
+        yield found
+        assert found.detach() == []
+
+
+@pytest.fixture(params=["eth0", "*"], ids=["named", "any"])
+def interface(request: pytest.FixtureRequest) -> str:
+    """The interfaceName of a HostEndpoint."""
+    found: str = request.param
+    return found

@@ -58,8 +58,23 @@ def felix(**spec: object) -> Document:
     return resource("FelixConfiguration", "default", spec)
 
 
-def tier(name: str, order: float) -> Document:
-    return resource("Tier", name, {"order": order})
+def tier(name: str, order: float, **spec: object) -> Document:
+    return resource("Tier", name, {"order": order, **spec})
+
+
+def tracked(*ingress: Rule, name: str = "normal", role: str = "server", **spec: object) -> Document:
+    """A normal policy, unless the spec says preDNAT or applyOnForward."""
+    options = {"doNotTrack": False, "applyOnForward": False, **spec}
+    return policy(*ingress, name=name, selector=f"role == '{role}'", **options)  # type: ignore[arg-type]
+
+
+def profile(name: str, **rules: object) -> Document:
+    return resource("Profile", name, rules)
+
+
+def allow_all(name: str = "allow-all") -> Document:
+    """The profile of Calico's tests that lets everything pass."""
+    return profile(name, ingress=[{"action": "Allow"}], egress=[{"action": "Allow"}])
 
 
 def failsafe(protocol: str, port: int, **net: str) -> dict[str, object]:

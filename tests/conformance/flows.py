@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -65,21 +65,26 @@ def assert_silent(*flows: Flow) -> None:
             assert not attempt.answered(max(0.0, deadline - time.monotonic())), f"{flow}: answered"
 
 
-def assert_blocked(*flows: Flow, by: str, at: Stage, on: Host | None = None) -> None:
-    """No flow gets an answer, because this entry, at this stage and no other, dropped it (on the server, or ``on``)."""
+def assert_blocked(
+    *flows: Flow, by: str, at: Stage, on: Host | None = None, passed: Sequence[tuple[Stage, str]] = ()
+) -> None:
+    """No flow gets an answer, because this entry, at this stage and no other, dropped it (on the server, or ``on``).
+
+    ``passed``: entries that counted the packet and let it go on.
+    """
     with ExitStack() as stack:
-        attempts = {flow: _dropped_attempt(stack, flow, (at, by), on or flow.server) for flow in flows}
+        attempts = {flow: _dropped_attempt(stack, flow, {(at, by), *passed}, on or flow.server) for flow in flows}
         deadline = time.monotonic() + LINGER_S
         for flow, attempt in attempts.items():
             assert not attempt.answered(max(0.0, deadline - time.monotonic())), f"{flow}: answered"
 
 
-def _dropped_attempt(stack: ExitStack, flow: Flow, cause: tuple[Stage, str], where: Host) -> _Attempt:
-    """An attempt under way once its packet was counted, for this cause and no other."""
+def _dropped_attempt(stack: ExitStack, flow: Flow, counted: set[tuple[Stage, str]], where: Host) -> _Attempt:
+    """An attempt under way once its packet was counted, by these entries and no others."""
     before = where.counts()
     attempt = stack.enter_context(_Attempt(flow))
     wait_until(lambda: bool(where.counts() - before), f"{flow}: no entry counted")
-    assert set(where.counts() - before) == {cause}, f"{flow}: {where.counts() - before}"
+    assert set(where.counts() - before) == counted, f"{flow}: {where.counts() - before}"
     return attempt
 
 

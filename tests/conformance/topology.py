@@ -28,7 +28,7 @@ from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
 from enforcer.kernel.netns import entered
 from enforcer.kernel.rtnetlink import XdpState, interface
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load_documents
 from tests.conformance.echo import EchoServers
@@ -56,6 +56,8 @@ class Host:
     number: int
     choice: ModeChoice = ModeChoice.AUTO
     subnet: int = 65
+    raw: RawChoice = RawChoice.AUTO
+    tracked: TrackedChoice = TrackedChoice.MODEL
     enforcers: dict[ModeChoice, Enforcer] = field(default_factory=dict, compare=False, repr=False)
 
     def address(self, family: int = 4) -> str:
@@ -74,7 +76,10 @@ class Host:
     def apply(self, documents: Sequence[Document], *, choice: ModeChoice | None = None) -> Applied:
         """One pass of this host's enforcer; the same process for all passes of a mode."""
         wanted = choice or self.choice
-        enforcer = self.enforcers.setdefault(wanted, Enforcer(self.name, pin_root=self.pin_root, choice=wanted))
+        enforcer = self.enforcers.setdefault(
+            wanted,
+            Enforcer(self.name, pin_root=self.pin_root, choice=wanted, raw=self.raw, tracked=self.tracked),
+        )
         resources = load_documents(documents)
         with self.inside():
             return enforcer.apply(resources)
@@ -127,10 +132,17 @@ def mac(number: int, subnet: int = 65) -> str:
 
 
 class Network:
-    """The hosts, wired together. A context manager; ``choice`` is the mode their enforcers are asked for."""
+    """The hosts, wired together. A context manager. Their enforcers have this ``choice``, ``raw`` and ``tracked``."""
 
-    def __init__(self, choice: ModeChoice = ModeChoice.AUTO) -> None:
+    def __init__(
+        self,
+        choice: ModeChoice = ModeChoice.AUTO,
+        raw: RawChoice = RawChoice.AUTO,
+        tracked: TrackedChoice = TrackedChoice.MODEL,
+    ) -> None:
         self.choice = choice
+        self.raw = raw
+        self.tracked = tracked
         self.name = f"enfconf-{os.getpid()}-{next(_numbers)}"
         self.pin_root = MOUNT_POINT / self.name
         self.echo = EchoServers()
@@ -207,7 +219,8 @@ class Network:
         return full
 
     def _add(self, name: str, number: int, *, subnet: int = 65) -> Host:
-        host = Host(name, self._new_namespace(name), self.pin_root / name, number, self.choice, subnet)
+        namespace = self._new_namespace(name)
+        host = Host(name, namespace, self.pin_root / name, number, self.choice, subnet, self.raw, self.tracked)
         self.hosts[name] = host
         with host.inside(), IPRoute() as ip:
             ip.link("set", index=1, state="up")
