@@ -28,7 +28,7 @@ from enforcer.backends.iptables.table import LEGACY, Tables
 from enforcer.backends.iptables.watch import IptablesWatch
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
-from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.rendered import Rendered
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
@@ -118,7 +118,7 @@ class IptablesBackend:
         return IptablesWatch()
 
     def _is_installed(self) -> bool:
-        return is_there(partial(status.is_installed, self.tables, self.connect))
+        return has_state(partial(status.is_installed, self.tables, self.connect))
 
     def _render(self, plan: Plan) -> Rendering:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]

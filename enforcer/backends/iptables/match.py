@@ -33,7 +33,7 @@ from enforcer.backends.iptables.rules import (
     SetType,
 )
 from enforcer.backends.netfilter import sets as netfilter
-from enforcer.backends.netfilter.entries import lets_go, of_family
+from enforcer.backends.netfilter.entries import lets_pass, of_family
 from enforcer.backends.netfilter.ports import LAST_PORT, merged_ports
 from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
@@ -101,7 +101,7 @@ def match_of(entry: Entry, table: RuleTable, version: int, sets: SetRegistry) ->
     """The conditions of an entry, for a family that it is for."""
     found = EntryMatch()
     # Denying what is not in a set is the other way round: a larger set matches less.
-    lenient = {negated: lets_go(entry) is not negated for negated in (False, True)}
+    lenient = {negated: lets_pass(entry) is not negated for negated in (False, True)}
     for condition in entry.conditions:
         match condition:
             case Protocol():

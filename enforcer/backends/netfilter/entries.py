@@ -14,7 +14,7 @@ from enforcer.policy.ruletable import Entry
 LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 
 
-def lets_go(entry: Entry) -> bool:
+def lets_pass(entry: Entry) -> bool:
     """Whether matching the entry lets a packet go: then a set that is too small only matches less."""
     return entry.action in (Action.ALLOW, Action.PASS)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 
 
-def is_there(ask: Callable[[], bool]) -> bool:
+def has_state(ask: Callable[[], bool]) -> bool:
     """The answer of ``ask``; False where the host has no such backend: then it has no state of ours.
 
     Raises PrivilegeError, and KernelError where the host has run out of something: neither says what is there.

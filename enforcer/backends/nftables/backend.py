@@ -13,7 +13,7 @@ from functools import partial
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
-from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.nftables import status
 from enforcer.backends.nftables.apply import Edit, transact
 from enforcer.backends.nftables.others import others_rules
@@ -111,7 +111,7 @@ class NftablesBackend:
         return NftablesWatch()
 
     def _is_installed(self) -> bool:
-        return is_there(partial(status.is_installed, self.connect))
+        return has_state(partial(status.is_installed, self.connect))
 
     def _render(self, plan: Plan) -> tuple[Table, ...]:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]

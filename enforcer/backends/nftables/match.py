@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from enforcer.backends.netfilter import sets as netfilter
-from enforcer.backends.netfilter.entries import lets_go, of_family
+from enforcer.backends.netfilter.entries import lets_pass, of_family
 from enforcer.backends.netfilter.names import set_name
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.members import named_members, net_members, port_members
@@ -100,7 +100,7 @@ def match_of(entry: Entry, table: RuleTable, sets: SetRegistry) -> EntryMatch:
     found = EntryMatch()
     single: set[Side] = set()  # the sides that have a net in the rule itself, as iptables has room for one
     # Denying what is not in a set is the other way round: a larger set matches less.
-    lenient = {negated: lets_go(entry) is not negated for negated in (False, True)}
+    lenient = {negated: lets_pass(entry) is not negated for negated in (False, True)}
     for condition in entry.conditions:
         match condition:
             case Protocol():

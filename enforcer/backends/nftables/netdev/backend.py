@@ -13,7 +13,7 @@ from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
 from enforcer.backends.netfilter.counts import merge
-from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.nftables.apply import Edit, transact
 from enforcer.backends.nftables.netdev import status
 from enforcer.backends.nftables.netdev.probe import probe
@@ -93,7 +93,7 @@ class NetdevBackend:
         return tuple(transact(edit, connect=self.connect))
 
     def _is_installed(self) -> bool:
-        return is_there(partial(status.is_installed, self.connect))
+        return has_state(partial(status.is_installed, self.connect))
 
     def watch(self) -> NftablesWatch:
         return NftablesWatch()
