@@ -99,21 +99,21 @@ def line_of(name: str) -> Iterator[None]:
 
 SET4 = "$(ipset list -n | grep '^enf4-' | head -1)"
 LEGACY = {
-    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules are gone"),
+    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules removed"),
     "the jump deleted": ("iptables-legacy -t raw -D PREROUTING 1", "raw IPv4: chain PREROUTING: its jump to our chain"),
     "a jump in front of ours": (
         "ip6tables-legacy -t raw -I PREROUTING -j ACCEPT",
-        "raw IPv6: chain PREROUTING: its jump to our chain is another, or elsewhere",
+        "raw IPv6: chain PREROUTING: its jump to our chain was changed or moved",
     ),
     "a rule replaced by one of the same size": (
         "iptables-legacy -t raw -R enf-fh-eth0 2 -j RETURN",
-        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules are gone, 1 others came in",
+        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules removed, 1 others added",
     ),
     "a set flushed": (f"ipset flush {SET4}", ": 0 members, 3 before"),
     "a member deleted": (f"ipset del {SET4} 192.0.2.7", ": 2 members, 3 before"),
     "a member exchanged": (
         f"set={SET4}; printf 'del %s 203.0.113.0/24\\nadd %s 10.10.0.0/16\\n' $set $set | ipset restore",
-        "as many members as before, but others",
+        "other members, as many as before",
     ),
     "a set destroyed": (
         f"set={SET4}; iptables-legacy -t raw -F && ipset destroy $set",
@@ -123,7 +123,7 @@ LEGACY = {
         f"set={SET4}; ipset create other hash:net && ipset swap $set other && ipset destroy other",
         ": 0 members, 3 before",
     ),
-    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray came in"),
+    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray was added"),
 }
 
 
