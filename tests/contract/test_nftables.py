@@ -207,7 +207,7 @@ def test_nothing_is_read_of_what_is_not_there(conn: NfTablesConn) -> None:
 def test_a_switched_off_table_says_so(conn: NfTablesConn) -> None:
     do(conn, new_table(dormant=1))
     do(conn, new_table())
-    assert state(conn)[0].strange == "it is switched off", "flags that are not said stay"
+    assert state(conn)[0].strange == "it is dormant", "flags that are not said stay"
     do(conn, new_table(dormant=0))
     assert state(conn)[0].strange == ""
 

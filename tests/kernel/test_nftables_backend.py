@@ -153,7 +153,7 @@ def test_a_change_by_hand_is_repaired(inside: str, edit: str) -> None:
 def test_a_set_of_another_type_is_made_anew_with_its_table(inside: str) -> None:
     run("nft", "-f", "-", text=f"table ip enforcer {{ set {SET} {{ type ipv4_addr; flags timeout; }}; }}\n")
     (first, *_) = BACKEND.apply(plan(RICH)).changes
-    assert first == f"nftables ip: table enforcer: made anew, because set {SET} is of another type"
+    assert first == f"nftables ip: table enforcer: created anew, because set {SET} is of another type"
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
@@ -161,7 +161,7 @@ def test_a_chain_hooked_elsewhere_is_made_anew_with_its_table(inside: str) -> No
     hook = "type filter hook input priority 0"
     run("nft", "-f", "-", text=f"table ip enforcer {{ chain enf-PREROUTING {{ {hook}; }}; }}\n")
     (first, *_) = BACKEND.apply(plan(RICH)).changes
-    assert first == "nftables ip: table enforcer: made anew, because chain enf-PREROUTING is hooked elsewhere"
+    assert first == "nftables ip: table enforcer: created anew, because chain enf-PREROUTING is hooked elsewhere"
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
