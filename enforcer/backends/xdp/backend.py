@@ -1,8 +1,8 @@
-"""XdpBackend: a ModeDriver through BPF links, maps and pins.
+"""XdpBackend: a ModeDriver that uses BPF links, maps and pins.
 
-Acts in the network namespace of the calling thread and keeps nothing open: a killed agent leaves its programs
-enforcing, and the next one goes on from the pins. Interfaces share the address tables and nothing else: one that is
-refused changes nothing for the others.
+It acts in the network namespace of the calling thread and keeps nothing open: the programs of a killed agent stay
+attached, and the next agent continues from the pins. Interfaces share only the address tables, so a refused interface
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from enforcer.system import directories
 
 @dataclass(frozen=True)
 class XdpBackend:
-    """Enforces plans in XDP. See :class:`~enforcer.backends.base.ModeDriver` for what each method promises.
+    """Enforces plans in XDP. :class:`~enforcer.backends.base.ModeDriver` documents the methods.
 
-    Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
-    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program.
+    Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False: IPv6 packets
+    pass, as in raw (``ipv6Support: false``). ``toolchain``: what compiles the program.
     """
 
     pin_root: Path = PIN_ROOT
@@ -53,7 +53,7 @@ class XdpBackend:
         return cls(setup.pin_root, setup.felix.ipv6_support, setup.toolchain)
 
     def probe(self) -> Probe:
-        """Whether the toolchain is available. :mod:`enforcer.kernel.probe` probes each interface."""
+        """Whether the toolchain is available. :mod:`enforcer.kernel.probe` probes the interfaces."""
         try:
             require(self.toolchain)
         except (KernelError, PrivilegeError):
@@ -66,14 +66,14 @@ class XdpBackend:
         return any(item.mode is not None and item.xdp_entries for item in plan.interfaces)
 
     def check(self, plan: Plan) -> None:
-        """Nothing is refused: what XDP cannot hold is raw's."""
+        """Refuses nothing: an entry that XDP cannot hold is left to raw."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """Makes XDP enforce its part of this plan. Lets go of no interface: :meth:`release` does.
+        """Makes XDP enforce its part of this plan. Detaches from no interface: :meth:`release` does.
 
-        Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned,
-        KernelError where the host has no descriptors, memory or writable BPF file system left; what the kernel refuses
-        an interface is in the result.
+        Raises PrivilegeError without the capabilities, UntrustedDirectoryError if other users can change the pins,
+        KernelError if the host has run out of descriptors, memory or a writable BPF file system. Interfaces that the
+        kernel refuses are in the result.
         """
         with _bpffs_errors():
             return self._apply(plan, dry_run=dry_run)
@@ -90,7 +90,7 @@ class XdpBackend:
         return ApplyResult((*changes, *result.changes), result.refused, result.foreign)
 
     def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
-        """Let go of what the plan has no XDP for; sentences for what was (or would be) detached."""
+        """Detach from interfaces without XDP in this plan. Returns one sentence for each interface."""
         keep = {item.interface for item in plan.interfaces if item.mode is not None and item.xdp_entries}
         with _bpffs_errors():
             directories.check_tree(self.pin_root)
@@ -100,14 +100,14 @@ class XdpBackend:
         return changes
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
-        """Where pins would go with this process."""
+        """Warns if the pins would disappear with this process."""
         if any(item.mode for item in plan.interfaces) and (why := ephemeral_bpffs(self.pin_root)):
             yield why
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it.
+        """What each entry dropped on each interface since it was installed there; policy changes do not reset it.
 
-        Raises UntrustedDirectoryError when others can change what is pinned, as do ``interfaces``, ``status`` and
+        Raises UntrustedDirectoryError if other users can change the pins; so do ``interfaces``, ``status`` and
         ``detach``.
         """
         directories.check_tree(self.pin_root)
@@ -133,7 +133,7 @@ class XdpBackend:
         return tuple(item for item in found if item.is_attached and item.manifest.namespace == here)
 
     def programs(self) -> frozenset[int]:
-        """The ids of the programs that our links hold, in whichever namespace. Of links others can change, none."""
+        """The ids of the programs of our links, in all namespaces; none if other users can change the pins."""
         try:
             directories.check_tree(self.pin_root)
         except HostError:
@@ -141,7 +141,7 @@ class XdpBackend:
         return frozenset(item.link.prog_id for _, item in read_all(self.pin_root) if item.link is not None)
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Removes what is ours from these interfaces, or from all of this namespace, and what dead ones left."""
+        """Removes everything of ours from these interfaces, or from all of this namespace and deleted interfaces."""
         with _bpffs_errors():
             directories.check_tree(self.pin_root)
             changes = tuple(self._release(only=interfaces))
@@ -153,7 +153,7 @@ class XdpBackend:
         return XdpWatch(self.pin_root)
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
-        """See to it that there is a BPF file system to pin in. HostError where pins are to be elsewhere."""
+        """Mount the BPF file system if needed. Raises HostError if the pin root is not on one."""
         if MOUNT_POINT not in self.pin_root.parents or is_bpffs(MOUNT_POINT):
             there = next(path for path in (self.pin_root, *self.pin_root.absolute().parents) if path.exists())
             if not is_bpffs(there):
@@ -166,7 +166,7 @@ class XdpBackend:
         return [f"mounted the BPF file system on {MOUNT_POINT}"]
 
     def _follow_names(self, *, dry_run: bool) -> list[str]:
-        """Give the pins of an interface that was renamed its new name: its program stays where it is."""
+        """Rename the pins of renamed interfaces; their programs stay attached."""
         called = {state.index: state.name for state in interfaces()}
         changes = []
         for pins, installed in list(read_all(self.pin_root)):
@@ -183,7 +183,7 @@ class XdpBackend:
     def _release(
         self, *, keep: Collection[str] = (), only: Collection[str] | None = None, dry_run: bool = False
     ) -> list[str]:
-        """Remove the pins of this namespace, and of interfaces that are gone, but for those to keep."""
+        """Remove the pins of this namespace and of deleted interfaces, except those in ``keep``."""
         changes = []
         for pins in all_pins(self.pin_root):
             if pins.interface in keep or (only is not None and pins.interface not in only):
@@ -198,7 +198,7 @@ class XdpBackend:
         return changes
 
     def _tidy(self) -> None:
-        """Remove address tables that no interface reads any more, and empty directories."""
+        """Remove address tables that no interface reads, and empty directories."""
         here = current_inode()
         if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
             directories.remove_tree(TablePins.of(self.pin_root, here).directory)
@@ -210,7 +210,7 @@ class XdpBackend:
 
 @contextmanager
 def _bpffs_errors() -> Iterator[None]:
-    """What the BPF file system refuses (it may be read-only), as KernelError."""
+    """Maps errors of the BPF file system (it may be read-only) to KernelError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What our attached programs hold; no counter is read."""
+"""What our attached programs hold, read without counters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def holding(pin_root: Path, installed: Installed, called: Mapping[int, str]) -> 
 
 
 def _fills(pin_root: Path, installed: Installed) -> Iterator[Fill]:
-    """Entries (and failsafes), and the ranges of addresses that some list holds: bounded by memory alone."""
+    """The number of bits (entries and failsafes), and of address ranges in any list (bounded by memory only)."""
     stage = STAGE_OF_MODE[installed.mode]
     yield Fill("XDP entries", stage, len(installed.manifest.entries), MAX_BITS)
     tables = open_tables(TablePins.of(pin_root, installed.manifest.namespace))

@@ -1,9 +1,9 @@
-"""A generation: the program and the maps of one interface, built beside those in force and put in their place.
+"""A generation: the program and the maps of one interface, built beside the ones in use, which they then replace.
 
-The order makes every moment a state the next pass can go on from. Building: pinned under ``next/``, the program last.
-Going live: the link is attached or swapped, one step for the kernel. Finishing: what the old generation counted is
-carried over, then each pin moves up, the program last. So ``next/`` with the live program in it is to be finished,
-any other to be discarded (:func:`settle`).
+The order lets the next pass continue from every intermediate state. Build: pin under ``next/``, the program last. Go
+live: attach or update the link, which is atomic. Finish: carry over the counts of the old generation, then move each
+pin to its place, the program last. So a ``next/`` with the live program is to be finished, any other to be discarded
+(:func:`settle`).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Elements:
 
 @dataclass(frozen=True)
 class Contents:
-    """What one interface's program is loaded with. ``arrays`` and ``hashes`` by pinned name: an array's elements in
-    order, a hash's keys and values. ``entries`` are those of the counters.
+    """What one interface's program is loaded with. ``arrays`` and ``hashes``, by pinned name: the elements of an array
+    in order, the keys and values of a hash. ``entries``: the number of counters.
     """
 
     settings: Mapping[str, int]
@@ -66,7 +66,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A program in the kernel with its maps filled, to be pinned. ``maps``: pinned name -> the map's name in it."""
+    """A loaded program with filled maps, not pinned yet. ``maps``: pinned name -> the map's name in the program."""
 
     obj: XdpObject
     program: str
@@ -74,7 +74,7 @@ class Loaded:
 
 
 def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
-    """Pin a new generation under ``next/``, and close what it was loaded with. KernelError leaves nothing there."""
+    """Pin a new generation under ``next/`` and close its object. After a KernelError nothing is pinned there."""
     with loaded.obj as obj:
         discard_next(pins)
         directories.make(pins.next)
@@ -91,7 +91,7 @@ def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
 
 
 def fill(target: Map, contents: Contents, pinned: str) -> None:
-    """Put contents into a map that is empty."""
+    """Fill an empty map."""
     if pinned in contents.arrays:
         put_elements(target, contents.arrays[pinned])
     elif pinned in contents.hashes:
@@ -106,7 +106,7 @@ def put_elements(target: Map, elements: Elements, first: int = 0) -> None:
 
 
 def settle(pins: Pins) -> None:
-    """Finish or discard what a killed agent left half-way."""
+    """Finish or discard the generation that a killed agent left incomplete."""
     if not pins.next.is_dir():
         return
     link, program = link_info(pins.link), pinned_program(pins.next / PROGRAM)
@@ -117,7 +117,7 @@ def settle(pins: Pins) -> None:
 
 
 def finish(pins: Pins) -> None:
-    """Move the generation that is live already from ``next/`` to its place, and with it what the old one counted."""
+    """Move the live generation from ``next/`` to its place, and carry over the counts of the old one."""
     wait_for_readers()  # from here on no program counts in the old maps
     _carry_counts(pins)
     manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
@@ -145,7 +145,7 @@ def remove(pins: Pins) -> None:
 
 
 def remove_link(pins: Pins) -> None:
-    """Detach now; merely unpinning would leave that to whenever the last reference goes."""
+    """Detach now: unpinning alone detaches only when the last reference is gone."""
     try:
         with Link.open_pinned(pins.link) as link:
             try:
@@ -170,7 +170,7 @@ def _carry_counts(pins: Pins) -> None:
 
 
 def load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain = Toolchain.LIBBPF) -> Loaded:
-    """The program reading these tables; without multi-buffer frames where the kernel has none (before Linux 5.18)."""
+    """Load the program with these tables; without multi-buffer support before Linux 5.18."""
     try:
         return _load(contents, tables, toolchain, multi_buffer=True)
     except KernelError as first:

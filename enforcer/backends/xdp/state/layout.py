@@ -24,7 +24,7 @@ from enforcer.backends.xdp.offload import OFFLOAD_MAPS
 from enforcer.model.abi import ABI_VERSION
 from enforcer.model.vocabulary import Mode
 
-# Maps that interfaces share; names are those of the program.
+# The maps that interfaces share, by their names in the program.
 TABLES = ("sieve4", "root4", "lists4", "root6", "nodes6", "buckets6", "lists6")
 # Maps of one interface: pinned name -> the map's name in the program.
 MAPS = {
@@ -37,7 +37,7 @@ MAPS = {
     "named": "named",
     "counters": "entry_counters",
 }
-# Those that are a variable of the program, and so of the size declared.
+# Maps that are a variable of the program, so their size is fixed.
 VARIABLES = ("policy",)
 MANIFEST = "manifest"
 PROGRAM = "prog"
@@ -83,7 +83,7 @@ class TablePins:
 
 
 def generation(mode: Mode) -> tuple[str, ...]:
-    """What is pinned of a generation. It is complete when its program is pinned, so the program comes last."""
+    """The pins of a generation in the order in which they are created. It is complete once its program is pinned."""
     return (*(OFFLOAD_MAPS if mode is Mode.OFFLOAD else MAPS), MANIFEST, PROGRAM)
 
 
@@ -92,7 +92,7 @@ def version_of(pin_root: Path) -> Path:
 
 
 def all_pins(pin_root: Path) -> Iterator[Pins]:
-    """The pins of every interface that has any, by name."""
+    """The pins of every interface that has any, sorted by name."""
     interfaces = version_of(pin_root) / "interfaces"
     if interfaces.is_dir():
         yield from (Pins(path) for path in sorted(interfaces.iterdir()))

@@ -1,4 +1,4 @@
-"""What the pinned maps do not record, as JSON in its own pinned map: it disappears with what it describes.
+"""What the pinned maps do not record, as JSON in its own pinned map, so that it disappears with what it describes.
 
 A new version of the format is a new version of the pin directory (:mod:`enforcer.backends.xdp.state.layout`).
 """
@@ -28,9 +28,9 @@ Members = Mapping[int, frozenset[str]]
 class Manifest:
     """One generation of one interface.
 
-    ``namespace`` is the inode of the network namespace; ``program`` the digest of the BPF object; ``policy`` that of
-    the entries; ``tables`` the id of the address tables it reads; ``receiver`` which frames it takes for its own;
-    ``entries[i]`` bit ``i``'s name, "" for a failsafe. ``carried`` has packets and bytes counted by earlier
+    ``namespace``: the inode of the network namespace; ``program``: the digest of the BPF object; ``policy``: the digest
+    of the entries; ``tables``: the id of the address tables it reads; ``receiver``: see :class:`Receiver`;
+    ``entries[i]``: the name of bit ``i``'s entry, "" for a failsafe; ``carried``: packets and bytes counted by earlier
     generations, None until they are known.
     """
 
@@ -45,15 +45,15 @@ class Manifest:
     carried: Counts | None = None
 
     def with_carried(self, counts: Counts) -> Manifest:
-        """Only of entries that there are still: what is gone is not shown anywhere."""
+        """The manifest with carried counts, only of entries that still exist."""
         return replace(self, carried={name: value for name, value in counts.items() if name in self.entries})
 
 
 @dataclass(frozen=True)
 class TableManifest:
-    """What the numbers in the address tables stand for, and which maps the tables are.
+    """The meaning of the class numbers in the address tables, and the ids of the tables' maps.
 
-    ``members`` are the atoms of each class; ``capacity`` how many classes the interfaces' rows have room for.
+    ``members``: the atoms of each class; ``capacity``: the number of classes for which the interfaces have rows.
     """
 
     maps: tuple[int, ...]
@@ -69,7 +69,7 @@ def create(manifest: Manifest) -> Map:
 
 
 def write(holder: Map, manifest: Manifest) -> None:
-    """Put a manifest, which must not have more entries than before, in place of the one in the map."""
+    """Replace the manifest in the map. It must not have more entries than the old one."""
     holder.update(_KEY, _encode(manifest).ljust(holder.value_size, b"\0"))
 
 
@@ -80,7 +80,7 @@ def read(path: Path) -> Manifest | None:
     """
     with no_such_pin(), _not_a_manifest():
         fields = _decode(path)
-        if fields.pop("pass_tagged", None) is not None:  # of an agent whose program looked at no address
+        if fields.pop("pass_tagged", None) is not None:  # written by an agent whose program did not check addresses
             fields["receiver"] = ""
         fields["mode"] = Mode(fields["mode"])
         fields["entries"] = tuple(fields["entries"])
@@ -97,7 +97,7 @@ def create_tables(manifest: TableManifest) -> Map:
 
 
 def write_tables(holder: Map, manifest: TableManifest) -> bool:
-    """Put a manifest in place of the one in the map; False, and nothing done, when it has no room."""
+    """Replace the manifest in the map. False, without a change, if it does not fit."""
     data = _encode_tables(manifest)
     if len(data) > holder.value_size:
         return False
@@ -140,7 +140,7 @@ def _encode(manifest: Manifest) -> bytes:
 
 
 def _encode_tables(manifest: TableManifest) -> bytes:
-    """Atoms once, then by number: the list of a rule may be long, and be part of many classes."""
+    """Each atom is written once and then referred to by number, because its id may be long and in many classes."""
     atoms = sorted(frozenset().union(*manifest.members.values()))
     place = {atom: at for at, atom in enumerate(atoms)}
     members = {number: sorted(place[atom] for atom in held) for number, held in manifest.members.items()}

@@ -30,7 +30,7 @@ _COUNT = np.dtype(ENTRY_COUNT)
 
 @dataclass(frozen=True)
 class Installed:
-    """One interface's generation. ``link`` None: no link is pinned, nothing is attached by us."""
+    """The generation of one interface. ``link`` None: no link is pinned, so we have attached nothing."""
 
     interface: str
     manifest: Manifest
@@ -43,7 +43,7 @@ class Installed:
 
     @property
     def is_attached(self) -> bool:
-        """Whether its link still holds it to an interface (one that was deleted leaves a link to nothing)."""
+        """Whether its link is attached to an interface. If the interface was deleted, the link remains without one."""
         return self.link is not None and self.link.ifindex != 0
 
 
@@ -75,7 +75,7 @@ def pinned_program(path: Path) -> int | None:
 
 
 def read_counts(pins: Pins, manifest: Manifest) -> Counts:
-    """Packets and bytes of each entry since it is enforced on this interface, earlier generations included."""
+    """Packets and bytes of each entry since it was installed on this interface, earlier generations included."""
     carried = manifest.carried or {}
     totals = {}
     for name, cpus in _read_cpus(pins, manifest).items():
@@ -85,7 +85,7 @@ def read_counts(pins: Pins, manifest: Manifest) -> Counts:
 
 
 def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int], ...]]:
-    """The counts of each CPU for each entry in this generation; nothing if the pin is lost."""
+    """The per-CPU counts of each entry in this generation; empty if the pin is lost."""
     found: dict[str, tuple[tuple[int, int], ...]] = {name: () for name in manifest.entries if name}
     with no_such_pin(), Map.open_pinned(pins.directory / "counters") as counters:
         for index, name in enumerate(manifest.entries):
@@ -96,7 +96,7 @@ def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int
 
 
 def read_all(pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
-    """Every complete generation below the root, whichever namespace it is for."""
+    """Every complete generation below the root, of all namespaces."""
     for pins in all_pins(pin_root):
         installed = read_installed(pins)
         if installed:

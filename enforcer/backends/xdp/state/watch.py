@@ -1,10 +1,9 @@
-"""Looks at our XDP programs, cheap enough for each second, and keeps attached what only lost its pin.
+"""Polls our XDP programs, cheaply enough for once a second, and restores removed pins.
 
-Everything pinned is held open as well. A link whose pin another program removed then still holds its program to the
-interface, and is pinned again under its name without a moment of detachment, as are programs and maps; without that,
-the kernel would detach with the last reference. A link that was pointed at another program is pointed back: the next
-pass could not know that program from a stranger's. What was really taken away (a link detached, a map written to) is
-found, said, and left to the next pass.
+Everything that is pinned is also held open. So if another program removes the pin of a link, the link stays attached
+and is pinned again; the same holds for programs and maps. Without the open descriptor, the kernel would detach with the
+last reference. A link that was updated to another program is updated back, because the next pass could not distinguish
+that program from a foreign one. Other changes (a detached link, a modified map) are reported and left to the next pass.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pace import Pace
 
 _COUNTERS = "counters"  # the program itself writes them
-_DESCRIPTORS = 16  # more than there are pins of an interface
+_DESCRIPTORS = 16  # an upper bound of the pins of one interface
 _LIBC = ctypes.CDLL(None)
 
 
 @dataclass
 class _Content:
-    """A map, and what it held after the last pass. Address tables are mapped into memory, others are read."""
+    """A map and its content after the last pass. Address tables are mapped into memory, others are read."""
 
     held: Map
     view: npt.NDArray[np.uint8] | None
@@ -58,7 +57,7 @@ class _Content:
 
 @dataclass
 class _Pinned:
-    """A directory of pins: a descriptor of each, and the contents of its maps."""
+    """A directory of pins: a descriptor for each, and the contents of its maps."""
 
     what: str
     directory: Path
@@ -67,14 +66,14 @@ class _Pinned:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def hold(self, names: Iterable[str]) -> None:
-        """What is pinned under these names, if anything is."""
+        """Open what is pinned under these names, if anything is."""
         for name in names:
             with no_such_pin():
                 self.descriptors[name] = open_pinned(self.directory / name)
                 self.stack.callback(os.close, self.descriptors[name])
 
     def hold_contents(self, names: Iterable[str], *, mapped: bool = False) -> None:
-        """The same of maps, with what is in them."""
+        """Open the maps pinned under these names, and record their contents."""
         for name in names:
             with no_such_pin():
                 held = self.stack.enter_context(Map.open_pinned(self.directory / name))
@@ -95,7 +94,7 @@ class _Pinned:
         yield f"{self.what}: pins removed: {', '.join(lost)}; pinned again, nothing was detached"
 
     def written(self) -> Iterator[str]:
-        """Maps that do not hold what they held."""
+        """Report maps whose content has changed."""
         changed = [name for name, content in self.contents.items() if not content.is_same()]
         if changed:
             yield f"{self.what}: maps were written to: {', '.join(changed)}"
@@ -119,7 +118,7 @@ class _Attached:
         return self.link.info().ifindex == self.then.ifindex
 
     def kept(self) -> Iterator[str]:
-        """Restore removed pins of a link that is unchanged, and report them. A pass detaches what should go."""
+        """Restore removed pins if the link is unchanged, and report them. (Detaching is up to a pass.)"""
         if self.link.info() == self.then:
             yield from self.pinned.pin_again()
 
@@ -138,9 +137,9 @@ class _Attached:
 
 
 class XdpWatch:
-    """Our XDP programs in the network namespace it is used in. ``close`` it.
+    """Watches our XDP programs in the network namespace in which it is used. The caller closes it.
 
-    Looks from the beginning, whatever the plan: what an earlier agent left attached is to stay until a pass says else.
+    It watches from the start, whatever the plan: what an earlier agent left attached stays until a pass removes it.
     """
 
     def __init__(self, pin_root: Path) -> None:
@@ -148,16 +147,16 @@ class XdpWatch:
         self._attached: list[_Attached] = []
         self._tables: _Pinned | None = None
         self._pace = Pace()
-        self._turn = 0  # whose contents are to be looked at next
+        self._turn = 0  # rotates which contents are compared next
 
     def fileno(self) -> int:
-        return -1  # the kernel tells nothing
+        return -1  # the kernel sends no notifications
 
     def begin(self) -> bool:
         return False
 
     def pause(self) -> None:
-        """What is not pinned costs nothing to look at."""
+        """Does nothing: without pins, polling is free."""
 
     def close(self) -> None:
         for item in self._attached:
@@ -167,8 +166,8 @@ class XdpWatch:
         self._attached, self._tables = [], None
 
     def remember(self) -> list[Loss]:
-        """What is there now is what is to be there; but a program that is attached still, and only lost its pins during
-        the pass, is to stay. Says so as :meth:`losses` does.
+        """Record the present state as the desired one. If an attached program lost its pins during the pass, they are
+        restored and reported as in :meth:`losses`.
         """
         kept = [loss for item in self._attached for loss in item.kept()]
         if kept and self._tables:
@@ -190,13 +189,13 @@ class XdpWatch:
             for item in attached:
                 item.close()
             raise
-        self.close()  # not before the new ones hold it
+        self.close()  # only now, when the new descriptors are open
         self._attached, self._tables = attached, tables
 
     def losses(self, *, thorough: bool = False) -> list[Loss]:
-        """Each part of our state that has changed. Raises KernelError, OSError.
+        """Each change to our state. Raises KernelError, OSError.
 
-        ``thorough``: look into all maps, however long ago that was done last.
+        ``thorough``: compare all maps now, not only those whose turn it is.
         """
         found = [loss for item in self._attached for loss in item.losses()]
         if self._tables and any(item.is_attached for item in self._attached):
@@ -204,7 +203,7 @@ class XdpWatch:
         return list(map(Loss, (*found, *self._written(thorough=thorough))))
 
     def _written(self, *, thorough: bool) -> Iterator[str]:
-        """As many maps as may be looked at now, in turns."""
+        """Compare as many maps as the CPU share permits now, in turns."""
         pinned = [item.pinned for item in self._attached if item.is_attached]
         if pinned and self._tables:
             pinned.append(self._tables)
@@ -243,5 +242,5 @@ def _tables(pins: TablePins) -> _Pinned:
 
 
 def _most() -> int:
-    """How many interfaces may be held open: half of the descriptors this process may have are for everything else."""
+    """The number of interfaces to hold open: they may use half of the descriptors of this process."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 // _DESCRIPTORS
