@@ -43,7 +43,7 @@ class Allocator:
             if found is None:
                 taken = largest_first[:done]
                 self.give_back(Blocks(offsets[taken], units[taken]))
-                raise Full(f"{self.name}: no contiguous {int(units[at])} of its {self.capacity} units are free")
+                raise Full(f"{self.name}: no room for {int(units[at])} of its {self.capacity} units in one piece")
             offsets[at] = found
         return offsets
 
