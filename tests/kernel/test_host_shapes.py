@@ -298,7 +298,7 @@ def test_where_nobody_may_look_auto_leaves_it_to_raw(
 
     answer, auto, reason, named = forked(act)
     assert answer.answer is Answer.UNKNOWN
-    assert re.search("macvlan.* would not be known of: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
+    assert re.search("macvlan.* would not be detected: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
     assert (auto, named) == (None, Stage.DRIVER)
     assert reason == f"{answer.reason}; '--mode native' asserts that there is none"
 

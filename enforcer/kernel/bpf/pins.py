@@ -1,4 +1,4 @@
-"""Pins: what keeps a program, map or link in the kernel, by a path in the BPF file system."""
+"""Pins: paths in the BPF file system that keep programs, maps and links in the kernel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from enforcer.model.errors import KernelError, PrivilegeError, ran_out
 
 
 def pin(fd: int, path: Path) -> None:
-    """Pin a program, map or link below a mounted bpffs."""
+    """Pin a program, map or link in a mounted BPF file system."""
     check(libbpf().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
 
 
 def open_pinned(path: Path) -> int:
-    """A new descriptor of what is pinned. FileNotFoundError when nothing is, PrivilegeError when it cannot be known."""
+    """A new descriptor of what is pinned. Raises FileNotFoundError if nothing is, PrivilegeError if that is unknown."""
     fd = libbpf().bpf_obj_get(os.fsencode(path))
     if fd < 0:
         if fd == -errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2

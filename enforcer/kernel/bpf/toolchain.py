@@ -1,8 +1,8 @@
-"""The XDP program of untracked policy from either toolchain: one source, the same maps, the same use.
+"""The XDP program of untracked policy from either toolchain, with one source, the same maps and the same interface.
 
-libbpf loads an object that clang compiled ahead of time: from Linux 6.2 on one that looks at the interface itself
-before it drops (bpf/include/device.h), else one that reads no kernel structure. bcc compiles the source on the host,
-always without that look. All are opened, adjusted, loaded and used by the same calls.
+libbpf loads an object that clang compiled ahead of time: from Linux 6.2 on, one that checks the interface before it
+drops (bpf/include/device.h); before that, one that reads no kernel structure. bcc compiles the source on the host,
+always without that check.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PROGRAM = "xdp_untracked"
 
 
 class XdpObject(Protocol):
-    """What both toolchains give; see :class:`~enforcer.kernel.bpf.BpfObject` for what each method promises.
+    """The program from either toolchain. :class:`~enforcer.kernel.bpf.BpfObject` documents the methods.
 
-    Settings, sizes and maps to share come before ``load``. Every setting of the source must be set: bcc compiles them
-    in.
+    Settings, sizes and shared maps must be set before ``load``. Every setting of the source must be set, because bcc
+    compiles them in.
     """
 
     def __enter__(self) -> XdpObject: ...
@@ -59,23 +59,23 @@ class XdpObject(Protocol):
 
 
 def open_xdp(toolchain: Toolchain = Toolchain.LIBBPF) -> XdpObject:
-    """The program, not loaded yet. The caller closes it."""
+    """Open the program without loading it. The caller closes it."""
     return BccObject(SOURCE, PROGRAM) if toolchain is Toolchain.BCC else BpfObject(prebuilt())
 
 
 def prebuilt() -> Path:
-    """The object that is loaded where nothing is compiled on the host."""
+    """The object that was compiled ahead of time for this kernel."""
     return WATCHING if can_look() else OBJECT
 
 
 def require(toolchain: Toolchain) -> None:
-    """Raises HostError with what to install when this host lacks what the toolchain needs."""
+    """Raises HostError, with what to install, if this host lacks what the toolchain needs."""
     if toolchain is Toolchain.BCC:
         require_bcc()
 
 
 def program_digest(toolchain: Toolchain = Toolchain.LIBBPF) -> str:
-    """Of what the program is made of: with another one, another program is wanted."""
+    """A digest of what the program is built from. If it changes, the program is replaced."""
     if toolchain is Toolchain.LIBBPF:
         return _digest(prebuilt())
     return f"{toolchain} {_digest(SOURCE, *sorted((SOURCE.parent / 'include').glob('*.h')))}"
