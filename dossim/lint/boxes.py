@@ -35,8 +35,8 @@ ANY_READABILITY = UNREADABLE | READABLE
 class Masks(NamedTuple):
     """The values that each field of a packet may have: bit n is number n. A packet must be in all masks.
 
-    An ICMP bit is type * 256 + code. ``readability`` is that of the ports. No field has a default: code that makes masks
-    gives all of them, or starts from :data:`EVERYTHING`. All are int, so that the operators can cover all fields.
+    An ICMP bit is type * 256 + code. ``readability`` is that of the ports. No field has a default: code that makes
+    masks gives all of them, or starts from :data:`EVERYTHING`. All are int, so that the operators can cover all fields.
     """
 
     protocols: int
