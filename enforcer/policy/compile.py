@@ -19,7 +19,18 @@ from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Pr
 from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.labels import endpoint_labels, policy_selector, rule_selectors
 from enforcer.policy.members import Membership
-from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, NamedPort, Port, PortRange, Resources, Rule, Tier
+from enforcer.policy.resources import (
+    EntityRule,
+    GlobalNetworkPolicy,
+    NamedPort,
+    Port,
+    PortRange,
+    Resources,
+    Rule,
+    Tier,
+    fields_of_sides,
+    match_fields,
+)
 from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
 
@@ -27,6 +38,21 @@ BUILT_IN_TIERS = {
     name: Tier(name, order=order, default_action=Action(action))
     for name, (order, action) in schema.RESERVED_TIERS.items()
 }  # created by Calico (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
+
+# The fields of a rule that make conditions, or families. A rule that sets another is refused: it would match more.
+COMPILED = frozenset({"ip_version", "protocol", "not_protocol", "icmp", "not_icmp"}) | fields_of_sides(
+    "nets", "not_nets", "selector", "not_selector", "namespace_selector", "ports", "not_ports"
+)
+# Why others are no conditions.
+_REFUSED = {
+    "source.services": "source.services: no Kubernetes services are known here; give their addresses as nets",
+    "destination.services": "destination.services: no Kubernetes services are known here; give their addresses as nets",
+    "source.service_accounts": "source.serviceAccounts: they belong to workloads; untracked policy is for hosts",
+    "destination.service_accounts": (
+        "destination.serviceAccounts: they belong to workloads; untracked policy is for hosts"
+    ),
+    "http": "http: untracked policy sees single packets; remove the match",
+}
 
 
 class Compiler:
@@ -135,7 +161,7 @@ class _Entries:
 
     def _entry(self, policy: GlobalNetworkPolicy, direction: Direction, index: int, rule: Rule) -> Entry:
         name = f"gnp/{policy.name} {direction}[{index}]"
-        for what in _unsupported_matches(rule):
+        for what in unsupported_matches(rule):
             self._unsupported.append(f"{rule.position}: {name}: untracked policy cannot be enforced with {what}")
         conditions = tuple(self._conditions(rule))
         return Entry(
@@ -212,11 +238,7 @@ def _names(ports: Sequence[Port]) -> list[str]:
     return [port.name for port in ports if isinstance(port, NamedPort)]
 
 
-def _unsupported_matches(rule: Rule) -> Iterator[str]:
-    for side, entity in (("source", rule.source), ("destination", rule.destination)):
-        if entity.services is not None:
-            yield f"{side}.services: no Kubernetes services are known here; give their addresses as nets"
-        if entity.service_accounts is not None:
-            yield f"{side}.serviceAccounts: they belong to workloads; untracked policy is for hosts"
-    if rule.http is not None:
-        yield "http: untracked policy sees single packets; remove the match"
+def unsupported_matches(rule: Rule) -> list[str]:
+    """What a rule matches on that no entry can, in words."""
+    others = sorted(match_fields(rule) - COMPILED)
+    return [_REFUSED.get(name, f"{name}: the compiler does not know it") for name in others]

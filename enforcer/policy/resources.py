@@ -77,6 +77,31 @@ class Rule:
     position: Position = NOWHERE
 
 
+def match_fields(rule: Rule) -> frozenset[str]:
+    """The fields that a rule sets of all that rules can match on: ``not_protocol``, ``source.nets``.
+
+    Who reads rules compares them with the fields that it knows, so that a new one is refused and not overlooked. Blank
+    selectors and ICMP without a type match on nothing, and count as not set.
+    """
+    parts: dict[str, Rule | EntityRule] = {"": rule, "source.": rule.source, "destination.": rule.destination}
+    found = {
+        prefix + item.name
+        for prefix, part in parts.items()
+        for item in fields(part)
+        if _is_set(getattr(part, item.name), item.default)
+    }
+    return frozenset(found - {"action", "position", "source", "destination"})
+
+
+def fields_of_sides(*names: str) -> frozenset[str]:
+    """Fields of both sides of a rule, as :func:`match_fields` has them."""
+    return frozenset(f"{side}.{name}" for side in ("source", "destination") for name in names)
+
+
+def _is_set(value: object, default: object) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else value not in (default, IcmpMatch())
+
+
 @dataclass(frozen=True)
 class Resource:
     name: str
