@@ -46,7 +46,7 @@ class Held:
 
     @cached_property
     def needs(self) -> tuple[frozenset[Missing], ...]:
-        """What must be known of a packet for each of the rules. Without the protocol, ports and ICMP type are unknown."""
+        """For each rule, what must be known of a packet. Without the protocol, ports and ICMP type are unknown."""
         return tuple(_needs(item.rule) for item in self.rules)
 
 

@@ -199,15 +199,7 @@ class _Endpoint:
             return
         found = match_of(entry, self.interface, self.family.sets)
         yield from self._hotdrops(found)
-        mark = self.family.settings.accept_mark
-        for unwanted in found.marking:
-            yield Rule((*unwanted, *expr.set_mark(mark, on=True)))
-        unmarked = expr.marked(mark, inverted=True) if found.marking else ()
-        for ports in found.alternatives:
-            matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
-            yield from named(entry.name, (*matches, *self._statements(entry)))
-        if found.marking:
-            yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
+        yield from entry_rules(entry.name, found, self._statements(entry), self.family.settings.accept_mark)
 
     def _hotdrops(self, found: EntryMatch) -> Iterator[Rule]:
         """The rules before an entry's own: they drop the packets that iptables would hotdrop when evaluating it."""
@@ -235,7 +227,21 @@ class _Endpoint:
                 return (*limited, expr.COUNTER, expr.log(log_prefix(self.family.settings.log_prefix, entry)))
 
 
-def named(name: str, exprs: Exprs) -> Iterator[Rule]:
+def entry_rules(name: str, found: EntryMatch, statements: Exprs, mark: int) -> Iterator[Rule]:
+    """An entry's rules: they match on every part of its EntryMatch, then execute the statements. Rules before and after
+    them set and clear the mark, if it has negated named ports. Raw and netdev ingress share them.
+    """
+    for unwanted in found.marking:
+        yield Rule((*unwanted, *expr.set_mark(mark, on=True)))
+    unmarked = expr.marked(mark, inverted=True) if found.marking else ()
+    for ports in found.alternatives:
+        matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
+        yield from _named(name, (*matches, *statements))
+    if found.marking:
+        yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
+
+
+def _named(name: str, exprs: Exprs) -> Iterator[Rule]:
     """The rule with its entry's name as comment. A name too long for one comment starts in empty rules before it."""
     *front, last = name_parts(name, COMMENT_LENGTH)
     yield from (Rule((), part) for part in front)

@@ -33,7 +33,7 @@ from enforcer.backends.nftables.match import (
     needs_mark,
     port_numbers,
 )
-from enforcer.backends.nftables.render import named
+from enforcer.backends.nftables.render import entry_rules
 from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, NftablesSettings, Rule, Table
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
@@ -182,7 +182,7 @@ class _Endpoint:
         if found.protocol or found.ports or found.icmp:
             yield from self._indeterminate_protocol()
         yield from self._indeterminate(found)
-        yield from self._known(entry, found)
+        yield from entry_rules(entry.name, found, _statements(entry.action), self._mark)
 
     def _indeterminate(self, found: EntryMatch) -> Iterator[Rule]:
         """The rules before an entry's own: they pass to raw the packets whose match is indeterminate."""
@@ -194,16 +194,6 @@ class _Endpoint:
                 is_it = found.protocol is not None and not found.protocol.negated
                 transport = found.transport if is_it else (*found.transport, *expr.protocol(protocol))
                 yield from self._indeterminate_transport(protocol, length, found.nets, transport, found.sets)
-
-    def _known(self, entry: Entry, found: EntryMatch) -> Iterator[Rule]:
-        for unwanted in found.marking:
-            yield Rule((*unwanted, *expr.set_mark(self._mark, on=True)))
-        unmarked = expr.marked(self._mark, inverted=True) if found.marking else ()
-        for ports in found.alternatives:
-            matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
-            yield from named(entry.name, (*matches, *_statements(entry.action)))
-        if found.marking:
-            yield Rule((*expr.marked(self._mark), *expr.set_mark(self._mark, on=False)))
 
     def _indeterminate_protocol(self) -> Iterator[Rule]:
         """For packets of all addresses, because raw evaluates the protocol before sets and hotdrops there."""
