@@ -40,7 +40,7 @@ NOBODY = ip_network("192.0.2.1/32").network_address
 
 
 @dataclass(frozen=True)
-class Dscp:
+class OneMore:
     """A kind of condition that nothing knows."""
 
     value: int
@@ -158,7 +158,7 @@ MATCHING: dict[str, Callable[[RuleTable], object]] = {
 
 
 # One that nothing knows, so that everything refuses it.
-UNKNOWN = Sample(Dscp(46), refused_by=tuple(MATCHING))
+UNKNOWN = Sample(OneMore(1), refused_by=tuple(MATCHING))
 EARLY = {"XDP": XDP, "netdev ingress": NETDEV}
 
 
@@ -209,22 +209,22 @@ def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(sample: Samp
 
 # -- one that nothing knows --------------------------------------------------------------------------------------------
 
-SECOND = table(entry(Protocol(17), name="first"), entry(Protocol(6), Dscp(46), name="unknown"), entry(name="last"))
+SECOND = table(entry(Protocol(17), name="first"), entry(Protocol(6), OneMore(1), name="unknown"), entry(name="last"))
 
 
 def test_a_device_refuses_it_by_name() -> None:
-    with pytest.raises(UnsupportedRuleError, match="cannot match on Dscp"):
-        device(table(entry(Dscp(46))))
+    with pytest.raises(UnsupportedRuleError, match="cannot match on OneMore"):
+        device(table(entry(OneMore(1))))
 
 
 def test_the_compiler_has_to_know_of_which_families_it_is() -> None:
-    with pytest.raises(UnsupportedRuleError, match="cannot match on Dscp"):
-        families_of(None, [Dscp(46)])  # type: ignore[list-item]
+    with pytest.raises(UnsupportedRuleError, match="cannot match on OneMore"):
+        families_of(None, [OneMore(1)])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("holder", [XDP, NETDEV])
 def test_the_stages_before_raw_leave_it_to_raw_and_all_after_it(holder: str) -> None:
-    reason = "matches on Dscp, which is left to raw"
+    reason = "matches on OneMore, which is left to raw"
     assert obstacle_sentences(SECOND, None, holder) == ["", reason, f"after unknown, which {holder} does not hold"]
     assert XdpRun(SECOND).held() == 1
 
@@ -239,4 +239,4 @@ def test_a_plan_has_it_in_raw_alone(mode: ModeChoice) -> None:
     assert planned.stage is last.stage is Stage.RAW
     assert "unknown" not in [item.name for item in found.interfaces[0].early_entries]
     if found.interfaces[0].mode is not Mode.OFFLOAD:
-        assert "Dscp" in planned.reason or mode is ModeChoice.OFFLOAD
+        assert "OneMore" in planned.reason or mode is ModeChoice.OFFLOAD

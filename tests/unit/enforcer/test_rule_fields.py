@@ -7,7 +7,9 @@ that a rule sets with those it knows (``match_fields``), and this table has a ro
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -31,10 +33,13 @@ from enforcer.policy import schema
 from enforcer.policy.compile import compile_table
 from enforcer.policy.load import load_documents
 from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, Resources, Rule, fields_of_sides, match_fields
+from enforcer.policy.ruletable import RuleTable
 from tests.support import strategies
 from tests.support.dump import documents
+from tests.support.frame_strategies import random_frames
 from tests.support.frames import ME4, ethernet, ipv4, segment
-from tests.support.witnesses import explained, plan_for, predicted
+from tests.support.reach import reach
+from tests.support.witnesses import explained, plan_for, predicted, table_of
 from tests.unit.dossim.xdp_decisions import BAD, HOST, resources
 
 TCP = ethernet(ipv4(segment(6, BAD, ME4, (1024, 80), b""), source=BAD, destination=ME4, protocol=6), 0x0800)
@@ -44,13 +49,15 @@ ADDRESSES = [address.ip for address in HOST.addresses]
 
 @dataclass(frozen=True)
 class Row:
-    """A rule that matches the packet without the field, and does not with it, as YAML.
+    """What a rule says, as YAML: the field such that it does not match the packet, and such that it does; and what is
+    ``beside`` it. Without the field the rule matches.
 
     ``refused``: no untracked policy can have the field, and whoever reads rules says so.
     """
 
     field: str
-    having: str
+    fails: str
+    holds: str = ""
     beside: str = ""
     packet: bytes = TCP
     direction: Direction = Direction.INGRESS
@@ -59,14 +66,18 @@ class Row:
 
     @property
     def rule(self) -> Rule:
-        return self._read(f"{self.beside}, {self.having}" if self.beside else self.having)
+        return self._read(self.fails)
+
+    @property
+    def matching(self) -> Rule:
+        return self._read(self.holds)
 
     @property
     def without(self) -> Rule:
-        return self._read(self.beside)
+        return self._read("")
 
     def _read(self, text: str) -> Rule:
-        said = yaml.safe_load(f"{{action: {self.action}, {text}}}")
+        said = yaml.safe_load("{" + ", ".join(filter(None, (f"action: {self.action}", self.beside, text))) + "}")
         spec = {"doNotTrack": True, "applyOnForward": True, "types": [str(self.direction).capitalize()]}
         metadata = {"name": "p"}
         document = {"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": metadata}
@@ -76,29 +87,41 @@ class Row:
 
 
 def _of_side(side: str) -> list[Row]:
-    selects = "has(list)" if side == "source" else "has(role)"  # the set of sources, the host itself
+    selects, others = "has(list)", "has(role)"  # the set of sources, the host itself
+    if side == "destination":
+        selects, others = others, selects
     own_net, own_port = ("203.0.113.0/24", 1024) if side == "source" else (f"{ME4}/32", 80)
-    received = Direction.INGRESS if side == "source" else Direction.EGRESS
+
+    def row(name: str, fails: str, holds: str, beside: str = "") -> Row:
+        return Row(f"{side}.{name}", f"{side}: {{{fails}}}", f"{side}: {{{holds}}}", beside)
+
+    def refused(name: str, text: str, direction: Direction) -> Row:
+        return Row(f"{side}.{name}", f"{side}: {{{text}}}", direction=direction, refused=True)
+
     return [
-        Row(f"{side}.nets", f"{side}: {{nets: [192.0.2.0/24]}}"),
-        Row(f"{side}.not_nets", f"{side}: {{notNets: [{own_net}]}}"),
-        Row(f"{side}.selector", f"{side}: {{selector: has(nobody)}}"),
-        Row(f"{side}.not_selector", f"{side}: {{notSelector: {selects}}}"),
-        Row(f"{side}.namespace_selector", f"{side}: {{namespaceSelector: all()}}"),
-        Row(f"{side}.ports", f"{side}: {{ports: [9]}}", "protocol: TCP"),
-        Row(f"{side}.not_ports", f"{side}: {{notPorts: [{own_port}]}}", "protocol: TCP"),
-        Row(f"{side}.service_accounts", f"{side}: {{serviceAccounts: {{names: [a]}}}}", refused=True),
-        Row(f"{side}.services", f"{side}: {{services: {{name: a, namespace: b}}}}", direction=received, refused=True),
+        row("nets", "nets: [192.0.2.0/24]", f"nets: [{own_net}]"),
+        row("not_nets", f"notNets: [{own_net}]", "notNets: [192.0.2.0/24]"),
+        row("selector", "selector: has(nobody)", f"selector: {selects}"),
+        row("not_selector", f"notSelector: {selects}", f"notSelector: {others}"),
+        row("namespace_selector", "namespaceSelector: all()", "namespaceSelector: global()"),
+        row("ports", "ports: [9]", f"ports: [{own_port}]", "protocol: TCP"),
+        row("not_ports", f"notPorts: [{own_port}]", "notPorts: [9]", "protocol: TCP"),
+        refused("service_accounts", "serviceAccounts: {names: [a]}", Direction.INGRESS),
+        refused(
+            "services",
+            "services: {name: a, namespace: b}",
+            Direction.INGRESS if side == "source" else Direction.EGRESS,
+        ),
     ]
 
 
 ROWS = [
-    Row("ip_version", "ipVersion: 6"),
-    Row("protocol", "protocol: UDP"),
-    Row("not_protocol", "notProtocol: TCP"),
-    Row("icmp", "icmp: {type: 3}", "protocol: 1", ECHO),
-    Row("not_icmp", "notICMP: {type: 8}", "protocol: 1", ECHO),
-    Row("http", "http: {methods: [GET]}", "protocol: TCP", refused=True, action=Action.ALLOW),
+    Row("ip_version", "ipVersion: 6", "ipVersion: 4"),
+    Row("protocol", "protocol: UDP", "protocol: TCP"),
+    Row("not_protocol", "notProtocol: TCP", "notProtocol: UDP"),
+    Row("icmp", "icmp: {type: 3}", "icmp: {type: 8}", "protocol: 1", ECHO),
+    Row("not_icmp", "notICMP: {type: 8}", "notICMP: {type: 3}", "protocol: 1", ECHO),
+    Row("http", "http: {methods: [GET]}", beside="protocol: TCP", refused=True, action=Action.ALLOW),
     *_of_side("source"),
     *_of_side("destination"),
 ]
@@ -124,6 +147,14 @@ def compiled(rule: Rule, direction: Direction = Direction.INGRESS) -> object:
     return entry.families, entry.conditions
 
 
+def reached(table: RuleTable) -> Sequence[bytes]:
+    return reach(table, HOST).frames
+
+
+def random_ones(table: RuleTable) -> Sequence[bytes]:
+    return random_frames(table, Random(0), 300)
+
+
 # --- the table is whole -----------------------------------------------------------------------------------------------
 
 
@@ -140,12 +171,19 @@ def test_every_field_of_the_api_is_a_field_of_a_rule() -> None:
     assert names(schema.ENTITY) == {item.name for item in fields(EntityRule)}
 
 
+@pytest.mark.parametrize("name", [*schema.RULE, *schema.ENTITY])
+def test_every_field_of_the_api_is_in_the_documents(name: str) -> None:
+    text = (Path(__file__).parents[3] / "docs/resources.md").read_text()
+    assert re.search(rf"`\.?{name}`", text)
+
+
 # --- it is read, written and drawn ------------------------------------------------------------------------------------
 
 
 @each
 def test_the_validator_reads_it(row: Row) -> None:
-    assert match_fields(row.rule) - match_fields(row.without) == {row.field}
+    for rule in (row.rule, row.rule if row.refused else row.matching):
+        assert match_fields(rule) - match_fields(row.without) == {row.field}
 
 
 @each
@@ -169,9 +207,21 @@ def test_the_properties_draw_it(row: Row) -> None:
 @enforced
 def test_explain_and_predict_evaluate_it(row: Row) -> None:
     for witness in (explained, predicted):
-        (without,) = witness(policy(row.without), HOST, ModeChoice.RAW, [row.packet])
-        (having,) = witness(policy(row.rule), HOST, ModeChoice.RAW, [row.packet])
-        assert (without.stage, having.entry) == (Stage.RAW, None), witness.__name__
+        for rule, denied in ((row.without, True), (row.matching, True), (row.rule, False)):
+            (found,) = witness(policy(rule), HOST, ModeChoice.RAW, [row.packet])
+            assert (found.stage is Stage.RAW) is denied, (witness.__name__, rule)
+
+
+@enforced
+@pytest.mark.parametrize("aim", [reached, random_ones])
+def test_the_properties_aim_packets_at_it(row: Row, aim: Callable[[RuleTable], Sequence[bytes]]) -> None:
+    """Of those that the rest of the rule matches, some match and some do not."""
+    frames = aim(table_of(policy(row.matching), HOST))
+    denied, by_rest = (
+        [item.stage is Stage.RAW for item in predicted(policy(rule), HOST, ModeChoice.RAW, frames)]
+        for rule in (row.matching, row.without)
+    )
+    assert {own for own, rest in zip(denied, by_rest, strict=True) if rest} == {True, False}
 
 
 @enforced
@@ -226,18 +276,18 @@ def test_explain_and_the_compiler_refuse_it(row: Row) -> None:
 
 @dataclass(frozen=True)
 class MoreRule(Rule):
-    dscp: int | None = None
+    one_more: int | None = None
 
 
 @dataclass(frozen=True)
 class MoreEntity(EntityRule):
-    zone: str = ""
+    one_more: str = ""
 
 
 MORE = {
-    "dscp": MoreRule(Action.DENY, dscp=46),
-    "source.zone": Rule(Action.DENY, source=MoreEntity(zone="edge")),
-    "destination.zone": Rule(Action.DENY, destination=MoreEntity(zone="edge")),
+    "one_more": MoreRule(Action.DENY, one_more=1),
+    "source.one_more": Rule(Action.DENY, source=MoreEntity(one_more="x")),
+    "destination.one_more": Rule(Action.DENY, destination=MoreEntity(one_more="x")),
 }
 
 
