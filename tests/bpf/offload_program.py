@@ -103,7 +103,7 @@ def loaded(table: RuleTable) -> Iterator[Program]:
 
 def expected(table: RuleTable, frame: bytes) -> int | None:
     """Which entry drops a frame, by walking headers and entries; None: it passes."""
-    kind, packet = _behind_tags(frame)
+    kind, packet = _after_tags(frame)
     read = {IPV4: _read4, IPV6: _read6}.get(kind)
     found = read(packet) if read else None
     if found is None:
@@ -117,7 +117,7 @@ def expected(table: RuleTable, frame: bytes) -> int | None:
 Transport = tuple[IPv4Address | IPv6Address, "int | None", "tuple[int, int] | None"]
 
 
-def _behind_tags(frame: bytes) -> tuple[int, bytes]:
+def _after_tags(frame: bytes) -> tuple[int, bytes]:
     """Type and packet; type 0 for a frame that nothing is done about."""
     at = 12
     for _ in range(2):

@@ -1,7 +1,7 @@
 """Network sets (``felix/fv/netsets_test.go``): IPv4 and IPv6, global and namespaced, in XDP and in raw.
 
 There a policy allows a set and everything else is closed; here it denies the set and everything else is open, which
-asks the same of the sets.
+tests the same of the sets.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def test_everybody_and_back(case: Case, family: int) -> None:
 
 
 @MODES
-def test_everybody_of_the_other_family_is_nobody_of_this(case: Case, family: int) -> None:
+def test_everybody_of_the_other_family_blocks_none_of_this(case: Case, family: int) -> None:
     case.apply(case.make_set("::/0" if family == 4 else "0.0.0.0/0"))
     case.expect()
 

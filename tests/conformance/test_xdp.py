@@ -144,7 +144,7 @@ def test_x6_a_raw_protocol_with_one_byte_is_dropped(
     assert_blocked(Flow(network.client, network.server, 254), by=ENTRY, at=stage)
 
 
-def test_x6_a_raw_protocol_with_one_byte_of_somebody_else_passes(
+def test_x6_a_raw_protocol_with_one_byte_from_another_source_passes(
     network: Network, protocol: str, choice: ModeChoice, denied: list[Document]
 ) -> None:
     """Differs: Calico's program drops every frame shorter than 42 bytes, whoever sent it; such frames pass here."""
@@ -232,7 +232,7 @@ def test_x14_the_daemon_puts_an_element_back_by_itself(
 
 
 @IN_XDP
-def test_x15_nobody_takes_the_program_off_with_ip_link(
+def test_x15_the_program_cannot_be_detached_with_ip_link(
     network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
 ) -> None:
     """Differs, for the better: Calico's program goes and comes back within 20 s; the kernel protects a BPF link."""

@@ -127,7 +127,7 @@ def mac(number: int, subnet: int = 65) -> str:
 
 
 class Network:
-    """The hosts, wired together. A context manager; ``choice`` is the mode their enforcers are asked for."""
+    """The hosts, wired together. A context manager; ``choice`` is the requested mode of their enforcers."""
 
     def __init__(self, choice: ModeChoice = ModeChoice.AUTO) -> None:
         self.choice = choice

@@ -120,12 +120,12 @@ AFTERWARDS = {
 @pytest.mark.parametrize("row", ANSWERS)
 @pytest.mark.usefixtures("host")
 def test_a_map_answers(row: str) -> None:
-    kind, ask, answer = ANSWERS[row]
+    kind, read, answer = ANSWERS[row]
     with map_of(kind) as found:
         if kind != PERCPU_ARRAY:
             found.update_batch(keys(0, 1, 2), keys(0, 1, 2), 3)
         try:
-            said = ask(found)
+            said = read(found)
         except KernelError as error:
             said = error.errno
         assert said == answer
@@ -162,7 +162,7 @@ def test_an_array_begins_with_zeros_and_is_walked_in_order() -> None:
 
 @pytest.mark.usefixtures("host")
 def test_batches_are_read_to_the_end() -> None:
-    """The kernel is asked for at most 4,096 at once."""
+    """At most 4,096 are requested from the kernel at once."""
     with map_of(ARRAY, 4096) as one, map_of(ARRAY, 10_000) as more, map_of(HASH, 10_000) as hashed:
         for found in (one, more, hashed):
             count = found.max_entries

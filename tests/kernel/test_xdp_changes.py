@@ -121,9 +121,7 @@ def test_a_mode_change_that_is_refused_leaves_the_old_mode(netns_pair: NetnsPair
         backend.detach()
 
 
-def test_interfaces_without_entries_for_xdp_are_let_go_when_that_is_asked_for(
-    netns_pair: NetnsPair, pin_root: Path
-) -> None:
+def test_interfaces_without_entries_for_xdp_are_released_on_request(netns_pair: NetnsPair, pin_root: Path) -> None:
     backend = XdpBackend(pin_root)
     for nothing in (Plan("jasper", ()), plan_of(["10.0.0.0/8"], mode=None), plan_of()):
         with netns_pair.host():

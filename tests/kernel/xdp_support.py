@@ -110,7 +110,7 @@ def sniffer(pair: NetnsPair, name: str = "eth0") -> Iterator[socket.socket]:
 
 
 def passes(pair: NetnsPair, frame: bytes, *, near: str = "eth0", far: str = "wire0") -> bool:
-    """Whether a frame gets through; one that nobody decides on is sent behind it and waited for."""
+    """Whether a frame gets through; one that nobody decides on is sent after it and waited for."""
     sentinel = b"\xff" * 6 + b"\x02\0\0\0\0\x02" + SENTINEL_TYPE.to_bytes(2, "big") + bytes(46)
     with sniffer(pair, near) as ears:
         with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:

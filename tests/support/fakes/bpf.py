@@ -148,12 +148,12 @@ class FakeBpf:
         except KernelError as error:
             raise Refused(error.errno) from error
 
-    def _answer(self, name: str, ask: Any, *, changes: bool = False) -> int:
+    def _answer(self, name: str, call: Any, *, changes: bool = False) -> int:
         """What a function of libbpf returns: a descriptor or 0, or the negative error number."""
         result = 0
         try:
             with self.noted(name, changes=changes):
-                result = ask() or 0
+                result = call() or 0
         except Refused as refused:
             if result:
                 os.close(result)
@@ -231,11 +231,11 @@ class FakeBpf:
         )
 
     def bpf_map_lookup_elem(self, fd: int, key: bytes, buffer: Any) -> int:
-        def ask() -> None:
+        def call() -> None:
             value = self.map(fd).lookup(key)
             ctypes.memmove(buffer, value, len(value))
 
-        return self._answer("look up", ask)
+        return self._answer("look up", call)
 
     def bpf_map_update_elem(self, fd: int, key: bytes, value: bytes, flags: int) -> int:
         return self._answer("update", lambda: self.map(fd).update(key, value, flags), changes=True)
@@ -244,14 +244,14 @@ class FakeBpf:
         return self._answer("delete", lambda: self.map(fd).delete(key), changes=True)
 
     def bpf_map_get_next_key(self, fd: int, key: bytes | None, buffer: Any) -> int:
-        def ask() -> None:
+        def call() -> None:
             found = self.map(fd).next_key(key)
             ctypes.memmove(buffer, found, len(found))
 
-        return self._answer("next key", ask)
+        return self._answer("next key", call)
 
     def bpf_map_update_batch(self, fd: int, keys: bytes, values: bytes, number: Any, _: Any) -> int:
-        def ask() -> None:
+        def call() -> None:
             target, wanted, number._obj.value = self.map(fd), number._obj.value, 0
             for at in range(wanted):
                 target.update(
@@ -261,21 +261,21 @@ class FakeBpf:
                 )
                 number._obj.value += 1
 
-        return self._answer("update batch", ask, changes=True)
+        return self._answer("update batch", call, changes=True)
 
     def bpf_map_delete_batch(self, fd: int, keys: bytes, number: Any, _: Any) -> int:
-        def ask() -> None:
+        def call() -> None:
             target, wanted, number._obj.value = self.map(fd), number._obj.value, 0
             for at in range(wanted):
                 target.delete(keys[at * target.key_size : (at + 1) * target.key_size])
                 number._obj.value += 1
 
-        return self._answer("delete batch", ask, changes=True)
+        return self._answer("delete batch", call, changes=True)
 
     def bpf_map_lookup_batch(
         self, fd: int, start: Any, cursor: Any, keys: Any, values: Any, number: Any, _: Any
     ) -> int:
-        def ask() -> None:
+        def call() -> None:
             target, room = self.map(fd), number._obj.value
             begin = struct.unpack_from("=I", start.raw)[0] if start is not None else 0
             found = target.items()[begin : begin + room]
@@ -286,14 +286,14 @@ class FakeBpf:
             if len(found) < room:
                 raise Refused(errno.ENOENT)
 
-        return self._answer("look up batch", ask)
+        return self._answer("look up batch", call)
 
     # --- libbpf: pins, information ------------------------------------------------------------------------------------
 
     def bpf_obj_pin(self, fd: int, name: bytes) -> int:
         path = Path(os.fsdecode(name))
 
-        def ask() -> None:
+        def call() -> None:
             item = self.object(fd)
             if not path.parent.is_dir():
                 raise Refused(errno.ENOENT)
@@ -303,26 +303,26 @@ class FakeBpf:
                 raise Refused(errno.EPERM)
             path.write_text(str(item.id))
 
-        return self._answer(f"pin {path.relative_to(self.root)}", ask, changes=True)
+        return self._answer(f"pin {path.relative_to(self.root)}", call, changes=True)
 
     def bpf_obj_get(self, name: bytes) -> int:
         path = Path(os.fsdecode(name))
 
-        def ask() -> int:
+        def call() -> int:
             if not path.exists():
                 raise Refused(errno.ENOENT)
             if path.is_dir():
                 raise Refused(errno.EACCES)
             return self._open(self._objects[int(path.read_text())])
 
-        return self._answer(f"open {path.relative_to(self.root)}", ask)
+        return self._answer(f"open {path.relative_to(self.root)}", call)
 
     def bpf_obj_get_info_by_fd(self, fd: int, buffer: Any, _: Any) -> int:
-        def ask() -> None:
+        def call() -> None:
             info = _info(self.object(fd))
             ctypes.memmove(buffer, info, min(len(info), len(buffer)))
 
-        return self._answer("info", ask)
+        return self._answer("info", call)
 
     # --- libbpf: programs, links --------------------------------------------------------------------------------------
 
@@ -330,18 +330,18 @@ class FakeBpf:
         return self._answer("load", lambda: self.add(FakeProgram(self.new_id(), name.decode())))
 
     def bpf_prog_get_fd_by_id(self, number: int) -> int:
-        def ask() -> int:
+        def call() -> int:
             for item in self.alive():
                 if isinstance(item, FakeProgram) and item.id == number:
                     return self._open(item)
             raise Refused(errno.ENOENT)
 
-        return self._answer("program by id", ask)
+        return self._answer("program by id", call)
 
     def bpf_link_create(self, program: int, ifindex: int, kind: int, options: Any) -> int:
         """net/core/dev.c, bpf_xdp_link_attach and dev_xdp_attach."""
 
-        def ask() -> int:
+        def call() -> int:
             flags = options._obj.flags
             held, found = self._program(program), [link for link in self.links() if link.ifindex == ifindex]
             if ifindex not in self.devices.values():
@@ -350,22 +350,22 @@ class FakeBpf:
                 raise Refused(errno.EBUSY if found[0].flags == flags else errno.EEXIST)
             return self.add(FakeLink(self.new_id(), held, ifindex, flags))
 
-        return self._answer("attach", ask, changes=True)
+        return self._answer("attach", call, changes=True)
 
     def bpf_link_update(self, fd: int, program: int, _: Any) -> int:
-        def ask() -> None:
+        def call() -> None:
             link, then = self._link(fd), self._program(program)
             if not link.ifindex:
                 raise Refused(errno.ENOLINK)
             link.program = then
 
-        return self._answer("update link", ask, changes=True)
+        return self._answer("update link", call, changes=True)
 
     def bpf_link_detach(self, fd: int) -> int:
-        def ask() -> None:
+        def call() -> None:
             self._link(fd).ifindex = 0
 
-        return self._answer("detach", ask, changes=True)
+        return self._answer("detach", call, changes=True)
 
 
 def _info(item: Object) -> bytes:

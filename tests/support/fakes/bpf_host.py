@@ -1,4 +1,4 @@
-"""The XDP backend on a fake of the kernel: the program's object, and what else it asks a host."""
+"""The XDP backend on a fake of the kernel: the program's object, and the other calls it makes to a host."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def on(bpf: FakeBpf) -> Iterator[None]:
 
 @contextmanager
 def host(bpf: FakeBpf, *, digest: str = "one") -> Iterator[None]:
-    """The same for all that the XDP backend asks a host. ``digest``: of the program that it loads.
+    """The same for all calls of the XDP backend to a host. ``digest``: of the program that it loads.
 
     Changes of the file system below the fake's directory are calls of the fake, which can fail like others.
     """

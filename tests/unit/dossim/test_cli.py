@@ -299,14 +299,14 @@ def test_a_mode_that_is_not_possible_is_the_host_s_lack(facts: Path) -> None:
     assert "mode 'native' is not possible: e1000 has no native XDP" in result.stderr
 
 
-def test_netdev_ingress_is_planned_where_it_is_asked_for(facts: Path) -> None:
+def test_netdev_ingress_is_planned_on_request(facts: Path) -> None:
     result = dossim("plan", "-p", HOW_TO, "--host", facts, "--netdev-ingress")
     assert result.exit_code == 0
     assert "enforced at netdev-ingress, then raw (iptables: " in result.stdout
     assert "netdev-ingress" not in dossim("plan", "-p", HOW_TO, "--host", facts).stdout
 
 
-def test_what_a_host_says_of_netdev_ingress_is_read_back(tmp_path: Path) -> None:
+def test_facts_about_netdev_ingress_are_read_back(tmp_path: Path) -> None:
     """Facts of an older enforcer say nothing of it, which is no obstacle."""
     taken = replace(FACTS.interfaces[0], netdev_ingress=Probe(Answer.NO, "bridge br0 takes its packets"))
     data = facts_as_dict(replace(FACTS, interfaces=(taken,)))

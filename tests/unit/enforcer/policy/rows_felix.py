@@ -1,4 +1,4 @@
-"""FelixConfiguration: what is accepted beside what is refused."""
+"""FelixConfiguration: what is accepted, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata, HostEndpoints, network sets, tiers, profiles: what is accepted beside what is refused."""
+"""Metadata, HostEndpoints, network sets, tiers, profiles: what is accepted, and what is refused."""
 
 from __future__ import annotations
 

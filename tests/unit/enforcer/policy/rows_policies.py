@@ -1,4 +1,4 @@
-"""Policies, without their rules: what is accepted beside what is refused."""
+"""Policies, without their rules: what is accepted, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules: what is accepted beside what is refused."""
+"""Rules: what is accepted, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Address lists beside the policy: recognised, named, and no fault."""
+"""Address lists among the policy files: recognised, named, and not a fault."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_is_no_regular_file_is_not_looked_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
-def test_a_list_beside_the_resources_is_named_in_whatever_encoding(tmp_path: Path, encoding: str) -> None:
+def test_a_list_among_the_resources_is_named_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "set.yaml").write_text(SET)
     (tmp_path / "drop.txt").write_bytes("198.51.100.0/25\n203.0.113.0/24\n".encode(encoding))
     (note,) = load([tmp_path]).notes

@@ -209,7 +209,7 @@ def test_what_is_too_deep_is_said_so_in_the_same_words_by_every_libyaml(text: st
     assert finding.message == "nested deeper than 100 levels"
 
 
-def test_files_that_cannot_be_read_are_findings_beside_those_of_others(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_findings_along_with_those_of_others(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"a: 1\nb: \xff\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.yaml").write_text(document("GlobalNetworkSet", "nets: [x]"))

@@ -1,4 +1,4 @@
-"""What Calico refuses in every kind, and where; beside it what it accepts."""
+"""What Calico refuses in every kind, and where; and what it accepts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ REFUSED: list[tuple[str, str, str, str, str, str]] = [
      "needs interfaceName"),
     ("HostEndpoint", "an interface name of 16", "{name: x}", "{node: a, interfaceName: aaaaaaaaaaaaaaaa}",
      "spec.interfaceName", "1..15"),
-    ("HostEndpoint", "a mask behind an address", "{name: x}", HEP % "expectedIPs: [10.0.0.1/32]", "spec.expectedIPs[0]",
+    ("HostEndpoint", "a mask after an address", "{name: x}", HEP % "expectedIPs: [10.0.0.1/32]", "spec.expectedIPs[0]",
      "without mask"),
     ("HostEndpoint", "an address with a zone", "{name: x}", HEP % 'expectedIPs: ["fe80::1%eth0"]',
      "spec.expectedIPs[0]",

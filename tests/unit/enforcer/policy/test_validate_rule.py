@@ -1,4 +1,4 @@
-"""Rules: what may not stand together in one, beside what may; and the values they are read to."""
+"""Rules: what may and may not be combined in one; and the values they are parsed to."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ SEVERAL: list[tuple[str, str, list[str]]] = [
     ("a faulty name is no number", "{action: Deny, destination: {ports: [HTTP, 8080-tcp]}}", ["destination.ports[0]"]),
     ("a faulty name with ICMP", "{action: Deny, protocol: ICMP, destination: {ports: [HTTP]}}",
      ["destination.ports[0]", "destination.ports"]),
-    ("a faulty port beside services", "{action: Allow, destination: {%s, ports: [0]}}".replace("%s", SERVICE),
+    ("a faulty port with services", "{action: Allow, destination: {%s, ports: [0]}}".replace("%s", SERVICE),
      ["destination.ports[0]", "destination.ports", "destination.ports"]),
     ("a misspelt protocol is there all the same", "{action: Deny, protocol: tcp, source: {ports: [53]}}", ["protocol"]),
     ("so is that of ICMP", "{action: Deny, protocol: icmp, icmp: {type: 8}}", ["protocol"]),

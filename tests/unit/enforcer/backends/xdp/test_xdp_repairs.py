@@ -66,7 +66,7 @@ EDITS: dict[str, Callable[[XdpWorld], None]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_pass_mends_what_somebody_did(edit: str) -> None:
+def test_a_pass_repairs_what_another_program_did(edit: str) -> None:
     for wanted in (OLD, NEW, NOTHING):
         world = XdpWorld()
         converge(world, OLD)

@@ -167,7 +167,7 @@ class XdpWorld(World):
         return found
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
-        asked = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
+        pairs = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
         found = {}
         for name, (_, number) in rules.attached.items():
             program = rules.programs[number]
@@ -176,7 +176,7 @@ class XdpWorld(World):
                 for each in (*TABLES, *MAPS.values())
             )
             found[name] = _dropped(tuple(sorted(program.constants.items())), maps)
-        return {(packet, name) for packet, name in asked if packet in found.get(name, ())}
+        return {(packet, name) for packet, name in pairs if packet in found.get(name, ())}
 
 
 @lru_cache(maxsize=256)
