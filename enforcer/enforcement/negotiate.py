@@ -192,7 +192,7 @@ def _release_frames(error: BaseException | None) -> None:
 
 
 def failure(error: Exception) -> EnforcerError:
-    """The final error. What the system refused (OSError, no thread, no memory) is a HostError, the rest a bug."""
+    """The error to raise at the end: HostError for system failures (OSError, threads, memory), else InternalError."""
     _release_frames(error)
     if isinstance(error, KernelError):
         refused = KernelError(f"XDP: {error}; raw has all of the policy", log=error.log)

@@ -177,21 +177,21 @@ class _Endpoint:
 
     def _failsafe(self, group: FailsafeGroup) -> Iterator[Rule]:
         sample = group.sample
-        everybody = sample.net is None or not sample.net.prefixlen
-        remote = () if everybody or sample.net is None else expr.net(self.way.remote, sample.net)
+        any_address = sample.net is None or not sample.net.prefixlen
+        remote = () if any_address or sample.net is None else expr.net(self.way.remote, sample.net)
         transport = expr.protocol(sample.protocol)
         yield from self._hotdrop(NO_PROTOCOL, None, remote)
         yield from self._hotdrop(NO_PORTS, sample.protocol, remote + transport)
-        if everybody:
+        if any_address:
             self.checked |= {(NO_PROTOCOL, None), (NO_PORTS, sample.protocol)}
         number = port_numbers(group.side, group.ports, self.family.sets)
         yield Rule((*remote, *transport, *number, expr.verdict(Code.ACCEPT)))
 
-    def _hotdrop(self, chain: str, protocol: int | None, who: Exprs) -> Iterator[Rule]:
+    def _hotdrop(self, chain: str, protocol: int | None, earlier: Exprs) -> Iterator[Rule]:
         """A rule that drops too short packets; none if an earlier rule has checked all packets, or none can occur."""
         never_fails = chain == NO_PROTOCOL and self.family.version == 4
         if not never_fails and (chain, protocol) not in self.checked:
-            yield Rule((*who, self.family.hotdrop(chain)))
+            yield Rule((*earlier, self.family.hotdrop(chain)))
 
     def _entry(self, entry: Entry) -> Iterator[Rule]:
         """The entry's rules in this family; none if the entry is for the other family or can match no packet."""
@@ -206,11 +206,11 @@ class _Endpoint:
         protocol = found.protocol.number if found.protocol and not found.protocol.negated else None
         if found.protocol:
             yield from self._hotdrop(NO_PROTOCOL, None, found.nets)
-        who = found.nets + found.transport + found.sets
+        earlier = found.nets + found.transport + found.sets
         if found.numbers and protocol in PORT_PROTOCOLS:
-            yield from self._hotdrop(NO_PORTS, protocol, who)
+            yield from self._hotdrop(NO_PORTS, protocol, earlier)
         if found.icmp:
-            yield from self._hotdrop(NO_ICMP, protocol, who)
+            yield from self._hotdrop(NO_ICMP, protocol, earlier)
 
     def _statements(self, entry: Entry) -> Exprs:
         match entry.action:

@@ -31,7 +31,7 @@ def open_pinned(path: Path) -> int:
 
 @contextmanager
 def no_such_pin() -> Iterator[None]:
-    """End the block early where nothing is pinned, or an object of another type.
+    """End the block early if nothing is pinned, or an object of another type.
 
     KernelError passes through if the process or the host has run out of descriptors or memory, which says nothing
     about the pin.

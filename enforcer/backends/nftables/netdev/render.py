@@ -166,8 +166,8 @@ class _Endpoint:
 
     def _failsafe(self, group: FailsafeGroup) -> Iterator[Rule]:
         sample = group.sample
-        everybody = sample.net is None or not sample.net.prefixlen
-        remote = () if everybody or sample.net is None else expr.net(Side.SOURCE, sample.net)
+        any_address = sample.net is None or not sample.net.prefixlen
+        remote = () if any_address or sample.net is None else expr.net(Side.SOURCE, sample.net)
         transport = expr.protocol(sample.protocol)
         yield from self._indeterminate_protocol()
         yield from self._indeterminate_transport(sample.protocol, WHOLE_HEADERS[sample.protocol], remote, transport)
