@@ -44,9 +44,9 @@ class Feed:
     @property
     def sentence(self) -> str:
         if not self.first:
-            return f"{self.what}, no resource of Calico's: it enforces nothing"
+            return f"{self.what}, not a Calico resource: it enforces nothing"
         return (
-            f"{self.what}, no resource of Calico's: it enforces nothing; to have it enforced, write its CIDRs into a "
+            f"{self.what}, not a Calico resource: it enforces nothing; to have it enforced, write its CIDRs into a "
             "resource that a rule selects: {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: "
             f"{{name: NAME, labels: {{KEY: VALUE}}}}, spec: {{nets: [{self.first}, ...]}}}}"
         )

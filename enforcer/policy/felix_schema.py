@@ -141,7 +141,7 @@ def _is(at: Cursor, what: str, text: str) -> None:
         try:
             check(text)
         except NoExpression as error:
-            raise Refused(at, f"{shown(text)} is no regular expression: {error}") from error
+            raise Refused(at, f"{shown(text)} is not a valid regexp: {error}") from error
     elif not found_in(_NAMED[what][0], text):
         raise Refused(at, f"expected {_NAMED[what][1]}, found {shown(text)}")
 

@@ -21,7 +21,7 @@ NODES_MAX = 10_000_000  # of a text, aliases followed
 DOCUMENTS_MAX = 100_000
 SCALAR_MAX = 1024 * 1024  # characters; an annotation may have 256 KiB
 
-_NO_TEXT = "not text: it holds characters that no encoding has"
+_NO_TEXT = "not text: it has characters that cannot be encoded"
 _TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels"
 
 # libyaml if the wheel has it: ten times as fast, same events.
@@ -316,7 +316,7 @@ def _scalar(event: yaml.ScalarEvent) -> Scalar:
     elif tag in _PLAIN_TAGS:
         value = resolve(text)
     elif tag != _CORE + "str":
-        raise _fault(event, f"the tag {shown(tag)} has no place in a resource")
+        raise _fault(event, f"the tag {shown(tag)} is not valid in a resource")
     return Scalar(value, line, column, text if value is not text else "")
 
 

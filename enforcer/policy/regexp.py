@@ -46,4 +46,4 @@ def _compiled(pattern: str) -> Any:
         what = error.args[0] if error.args else "RE2 refuses it"
         raise NoExpression(what.decode(errors="replace") if isinstance(what, bytes) else str(what)) from error
     except UnicodeEncodeError as error:
-        raise NoExpression("it holds characters that no encoding has") from error
+        raise NoExpression("it has characters that cannot be encoded") from error

@@ -268,7 +268,7 @@ def kind_of(at: Cursor, implied: str = "") -> str:
     if version not in expected:
         raise Refused(at.down("apiVersion"), f"expected {' or '.join(expected)}, found {shown(version)}")
     if not is_list(kind) and kind not in known:
-        raise Refused(at.down("kind"), f"{shown(kind)} is no kind of Calico's{hint(kind, known)}")
+        raise Refused(at.down("kind"), f"{shown(kind)} is not a Calico kind{hint(kind, known)}")
     return kind
 
 

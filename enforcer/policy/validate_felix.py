@@ -109,7 +109,7 @@ def _prefixes(at: Cursor) -> tuple[str, ...] | None:
         if not _INTERFACE.fullmatch(part):
             raise Refused(at, f"expected names of 1..15 letters, digits, '_', '-', joined by ',', found {shown(part)}")
     if parts in (("none",), ("None",)):
-        raise Refused(at, "Felix cannot do without a prefix of workload interfaces")
+        raise Refused(at, "Felix requires a prefix of workload interfaces")
     return parts
 
 
@@ -123,7 +123,7 @@ def _exclusions(at: Cursor) -> tuple[str, ...] | None:
             try:
                 check(part[1:-1])
             except NoExpression as error:
-                raise Refused(at, f"{shown(part)} is no regular expression: {error}") from error
+                raise Refused(at, f"{shown(part)} is not a valid regexp: {error}") from error
         elif not _INTERFACE.fullmatch(part):
             raise Refused(
                 at,
@@ -212,7 +212,7 @@ def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
     for api_name in sorted(felix_fields.TYPES.keys() - FIELDS.keys() - {NODE_SELECTOR}):
         spec.get(api_name, of_schema(api_name, felix_fields.SCHEMAS[api_name]), None)
     if "routeTableRange" in spec and "routeTableRanges" in spec:
-        spec.cursor("routeTableRange").fault("cannot stand beside routeTableRanges; leave it out")
+        spec.cursor("routeTableRange").fault("cannot be used with routeTableRanges; leave it out")
     blank = FelixConfiguration(base.name, base.labels, base.position, written=frozenset(found))
     return replace(blank, node_selector=_node_selector(spec, base.name), created=base.created, **found)
 

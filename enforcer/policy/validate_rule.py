@@ -80,7 +80,7 @@ def _entity(at: Cursor) -> EntityRule:
     if "services" in fields:
         for name in ("namespaceSelector", "serviceAccounts", "selector", "notSelector", "nets", "notNets"):
             if fields.has_value(name):
-                fields.cursor(name).fault("cannot stand beside services; a service brings its own addresses")
+                fields.cursor(name).fault("cannot be used with services; a service brings its own addresses")
     return found
 
 
@@ -150,9 +150,9 @@ def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, directio
     if protocol and protocol not in (Protocol(6, "TCP"), Protocol(6)):
         at.fault("needs protocol: TCP, or none")
     if found.action is not Action.ALLOW:
-        at.fault(f"may stand only in an Allow rule, found {found.action}")
+        at.fault(f"is valid only in an Allow rule, found {found.action}")
     if direction is Direction.EGRESS:
-        at.fault("may not stand in an egress rule")
+        at.fault("is not valid in an egress rule")
 
 
 def _check_families(fields: Fields, found: Rule) -> None:
@@ -206,7 +206,7 @@ def _check_services(fields: Fields, found: Rule, direction: Direction | None) ->
     if direction is not None:
         right, wrong = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
         if services[wrong] is not None:
-            fields.cursor(wrong, "services").fault(f"may stand only in the {right} of an {direction} rule")
+            fields.cursor(wrong, "services").fault(f"is valid only in the {right} of an {direction} rule")
         allowed = services[right]
         if allowed is not None and not allowed["namespace"]:
             fields.cursor(right, "services").fault("needs a namespace, because a GlobalNetworkPolicy is in none")
@@ -214,4 +214,4 @@ def _check_services(fields: Fields, found: Rule, direction: Direction | None) ->
         for name in ("ports", "notPorts"):
             at = fields.cursor("destination", name)
             if isinstance(at.node, Items) and at.node.items:
-                at.fault("cannot stand beside services, which bring their own ports")
+                at.fault("cannot be used with services, which bring their own ports")

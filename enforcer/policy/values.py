@@ -53,7 +53,7 @@ def name(pattern: re.Pattern[str] = DNS_SUBDOMAIN, most: int = 253) -> Reader[st
             dots = {DNS_LABEL: "", POLICY_NAME: " and at most one '.'"}.get(pattern, " and '.'")
             raise Refused(
                 at,
-                f"{shown(text)} is no name here; use lower case letters, digits, '-'{dots}, "
+                f"{shown(text)} is not valid; use lower case letters, digits, '-'{dots}, "
                 "beginning and ending with a letter or digit",
             )
         return text
@@ -296,7 +296,7 @@ def selector(*, global_allowed: bool = False, most: int | None = SELECTOR_MAX) -
         except SelectorError as error:
             raise _selector_fault(at, text, error) from None
         if GLOBAL in text and not global_allowed:
-            raise Refused(at, "global() may stand only in the namespaceSelector of a rule")
+            raise Refused(at, "global() is valid only in the namespaceSelector of a rule")
         if GLOBAL in text and parsed.canonical != "global()":
             raise Refused(at, "global() cannot be combined with other selectors")
         # A blank selector is still a selector: Calico reads it as all().

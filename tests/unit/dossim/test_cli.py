@@ -76,7 +76,7 @@ def test_validate_names_an_address_list_and_takes_it_for_no_fault(tmp_path: Path
     (tmp_path / "tier.yaml").write_text("apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t}\n")
     result = dossim("validate", tmp_path)
     assert result.exit_code == 0
-    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, no resource of Calico's: it enforces" in result.stdout
+    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, not a Calico resource: it enforces" in result.stdout
     assert dossim("validate", tmp_path / "drop.txt").exit_code == 0
 
 

@@ -57,7 +57,7 @@ def test_a_feed_is_named_and_is_no_fault(text: str, what: str, first: str, line:
     found = load_text(text, "feed")
     (note,) = found.notes
     assert (note.kind, note.position.line) == (FEED, line)
-    assert note.message.startswith(f"{what}, no resource of Calico's: it enforces nothing; to have it enforced, write")
+    assert note.message.startswith(f"{what}, not a Calico resource: it enforces nothing; to have it enforced, write")
     assert f"spec: {{nets: [{first}, ...]}}" in note.message
     assert found == Resources()
 
@@ -65,9 +65,9 @@ def test_a_feed_is_named_and_is_no_fault(text: str, what: str, first: str, line:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("; A list\n; EOF\n", "an empty list of addresses, no resource of Calico's: it enforces nothing"),
+        ("; A list\n; EOF\n", "an empty list of addresses, not a Calico resource: it enforces nothing"),
         ("# names\n127.0.0.1 localhost\n::1 localhost\n0.0.0.0 bad.example\n",
-         "a hosts file, a list of names, no resource of Calico's: it enforces nothing"),
+         "a hosts file, a list of names, not a Calico resource: it enforces nothing"),
     ],
 )  # fmt: skip
 def test_a_feed_without_addresses_gives_none_as_example(text: str, message: str) -> None:
