@@ -61,7 +61,7 @@ def foreign_xdp(state: InterfaceState, ours: Collection[int] = ()) -> str:
     """
     for item in state.xdp:
         if item.prog_id not in ours and program_name(item.prog_id) not in _OURS:
-            return f"program {program_words(item.prog_id)}, {item.mode}"
+            return f"program {program_words(item.prog_id, program_name(item.prog_id))}, {item.mode}"
     return ""
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import load_offload, render_offload
 from enforcer.kernel.bpf import programs
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.model.nets import Nets
@@ -97,7 +98,7 @@ def deny_lists(
 @contextmanager
 def loaded(table: RuleTable) -> Iterator[Program]:
     rendered = render_offload(plan_of(table), receiver=RECEIVER)
-    with load_offload(rendered, None) as obj, obj.map("entry_counters") as counters:
+    with load_offload(LIBBPF, rendered, None) as obj, obj.map("entry_counters") as counters:
         yield Program(obj.program(PROGRAM).fd, counters)
 
 

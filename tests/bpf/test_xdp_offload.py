@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, load_offload, render_offload
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import OBJECT
 from enforcer.kernel.bpf.programs import info_by_fd
@@ -252,4 +253,4 @@ def test_its_maps_are_arrays_and_hashes_without_flags_and_of_small_elements() ->
 
 def test_a_device_that_is_none_is_refused_with_the_kernels_word() -> None:
     with pytest.raises(KernelError, match="the device does not take the map settings"):
-        load_offload(render_offload(plan_of(POLICY), receiver=RECEIVER), 1)  # the loopback interface
+        load_offload(LIBBPF, render_offload(plan_of(POLICY), receiver=RECEIVER), 1)  # the loopback interface

@@ -15,6 +15,7 @@ import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.state.layout import TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Stage
@@ -218,7 +219,7 @@ def _assert_state(server: Host, choice: ModeChoice, sets: dict[int, list[str]]) 
     assert sorted(map(sorted, in_ipsets.values())) == sorted(map(sorted, groups.values()))
     if choice is not ModeChoice.RAW:
         with server.inside():
-            tables = open_tables(TablePins.of(server.pin_root, current_inode()))
+            tables = open_tables(TablePins.of(LIBBPF, server.pin_root, current_inode()))
         assert tables is not None
         with tables:
             held4 = tables.classified.segments4

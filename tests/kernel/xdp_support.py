@@ -15,6 +15,7 @@ from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state.layout import Pins
 from enforcer.backends.xdp.state.read import pinned_program
 from enforcer.kernel.bpf.libbpf import libbpf
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.rtnetlink import InterfaceState, interface
 from enforcer.model.nets import Nets
@@ -64,7 +65,7 @@ def pinned_ids(pins: Pins) -> dict[str, int]:
     ids = {}
     for path in pins.directory.iterdir():
         if path.name == "prog":
-            ids["prog"] = pinned_program(path) or 0
+            ids["prog"] = pinned_program(LIBBPF, path) or 0
         elif path.name != "link":
             with Map.open_pinned(path) as found:
                 ids[path.name] = found.id

@@ -11,7 +11,6 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,8 @@ from enforcer.backends.xdp.tables.image4 import build4, holds4, read4
 from enforcer.backends.xdp.tables.image6 import build6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass
 from enforcer.backends.xdp.tables.read6 import read6
-from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
+from enforcer.kernel.bpf.conn import BpfConn, BpfMap
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
 from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.kernel.bpf.rcu import store_fence
 from enforcer.model.abi import TABLE_PAGE_BYTES
@@ -42,7 +42,7 @@ _LEAST_CLASSES = 64
 class AddressTables:
     """The maps and the classification they contain. Owns the descriptors: ``close`` it, or use it in a ``with``."""
 
-    maps: dict[str, Map]
+    maps: dict[str, BpfMap]
     manifest: TableManifest
     classified: Classified
     _views: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
@@ -67,13 +67,13 @@ class AddressTables:
         """The object that changes these tables in place."""
         return Live(self._arrays(), self.manifest.members, most_classes=self.manifest.capacity)
 
-    def change(self, manifest: Path, classified: Classified, new_class: NewClass) -> bool:
+    def change(self, pins: TablePins, classified: Classified, new_class: NewClass) -> bool:
         """Change the tables to this classification while programs read them. False if there is no room; then no
         address has changed its class.
 
-        Each new class is passed to ``new_class`` and written to the pinned ``manifest`` before any address has it.
+        Each new class is passed to ``new_class`` and written to the pinned manifest before any address has it.
         """
-        with Map.open_pinned(manifest) as holder:
+        with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
             try:
                 announce = self._announcing(holder, new_class)
                 self.live().replace(classified, new_class=announce, fence=store_fence)
@@ -81,15 +81,15 @@ class AddressTables:
                 return False
         return True
 
-    def edit(self, live: Live, manifest: Path, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
+    def edit(self, live: Live, pins: TablePins, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
         """Change some CIDRs of atoms. False if no address changed its class. Raises KernelError if there is no room."""
-        with Map.open_pinned(manifest) as holder:
+        with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
             try:
                 return live.change(changes, new_class=self._announcing(holder, new_class), fence=store_fence)
             except Full as error:
                 raise KernelError(f"the address tables are full: {error}; apply a plan to make larger ones") from error
 
-    def _announcing(self, holder: Map, new_class: NewClass) -> NewClass:
+    def _announcing(self, holder: BpfMap, new_class: NewClass) -> NewClass:
         def announce(number: int, members: frozenset[str]) -> None:
             known = replace(self.manifest, members={**self.manifest.members, number: members})
             if not manifests.write_tables(holder, known):
@@ -111,13 +111,13 @@ class AddressTables:
 
 def open_tables(pins: TablePins) -> AddressTables | None:
     """The tables in use; None if there are none, or they are damaged. KernelError as :func:`manifests.read`."""
-    manifest = manifests.read_tables(pins.directory / MANIFEST)
+    manifest = manifests.read_tables(pins.bpf, pins.directory / MANIFEST)
     if manifest is None:
         return None
     with ExitStack() as stack:
-        maps: dict[str, Map] = {}
+        maps: dict[str, BpfMap] = {}
         with no_such_pin():
-            maps = {name: stack.enter_context(Map.open_pinned(pins.directory / name)) for name in TABLES}
+            maps = {name: stack.enter_context(pins.bpf.open_map(pins.directory / name)) for name in TABLES}
         if not maps or tuple(maps[name].id for name in TABLES) != manifest.maps:
             return None
         views = {name: _view(item) for name, item in maps.items()}
@@ -140,10 +140,10 @@ def build_tables(pins: TablePins, classified: Classified) -> AddressTables:
     directories.make(pins.next)
     tables = None
     try:
-        tables = make_tables(classified)
+        tables = make_tables(pins.bpf, classified)
         for name, item in tables.maps.items():
             item.pin(pins.next / name)
-        with manifests.create_tables(tables.manifest) as holder:
+        with manifests.create_tables(pins.bpf, tables.manifest) as holder:
             holder.pin(pins.next / MANIFEST)
     except BaseException:
         if tables:
@@ -153,7 +153,7 @@ def build_tables(pins: TablePins, classified: Classified) -> AddressTables:
     return tables
 
 
-def make_tables(classified: Classified) -> AddressTables:
+def make_tables(bpf: BpfConn, classified: Classified) -> AddressTables:
     """New tables, not pinned: they exist as long as they are open or a program uses them."""
     image4, image6 = build4(classified.segments4), build6(classified.segments6)
     contents: dict[str, npt.NDArray[np.generic]] = {
@@ -169,7 +169,7 @@ def make_tables(classified: Classified) -> AddressTables:
         maps, views = {}, {}
         for name in TABLES:
             data = np.ascontiguousarray(contents[name]).view(np.uint8).reshape(-1)
-            maps[name] = stack.enter_context(_create(name, len(data)))
+            maps[name] = stack.enter_context(_create(bpf, name, len(data)))
             views[name] = _view(maps[name])
             views[name][: len(data)] = data
         manifest = TableManifest(
@@ -183,7 +183,7 @@ def settle_tables(pins: TablePins, used: Collection[int]) -> None:
     """Finish or discard the replacement that a killed agent left incomplete. ``used``: the ids of the tables that
     interfaces read.
     """
-    manifest = manifests.read_tables(pins.next / MANIFEST)
+    manifest = manifests.read_tables(pins.bpf, pins.next / MANIFEST)
     if manifest is not None and manifest.maps[0] in used:
         finish_tables(pins)
     else:
@@ -208,22 +208,22 @@ def _capacity_for(classified: Classified) -> int:
     return min(MOST_CLASSES, max(_LEAST_CLASSES, 1 << (2 * most - 1).bit_length()))
 
 
-def _create(name: str, size_bytes: int) -> Map:
+def _create(bpf: BpfConn, name: str, size_bytes: int) -> BpfMap:
     """A map for this many bytes. Lists, nodes and buckets get half as much again, and at least a page."""
     if name in ("sieve4", "root4", "root6"):
-        return _array(name, size_bytes, 1)
+        return _array(bpf, name, size_bytes, 1)
     size = NODE6.itemsize if name == "nodes6" else TABLE_PAGE_BYTES
     least = 1024 if name == "nodes6" else 1
-    return _array(name, size, max(least, -(-size_bytes * 3 // (2 * size))))
+    return _array(bpf, name, size, max(least, -(-size_bytes * 3 // (2 * size))))
 
 
-def _array(name: str, value_size: int, max_entries: int) -> Map:
-    return Map.create(
+def _array(bpf: BpfConn, name: str, value_size: int, max_entries: int) -> BpfMap:
+    return bpf.create_map(
         BPF_MAP_TYPE_ARRAY, name, key_size=4, value_size=value_size, max_entries=max_entries, flags=BPF_F_MMAPABLE
     )
 
 
-def _view(item: Map) -> npt.NDArray[np.uint8]:
+def _view(item: BpfMap) -> npt.NDArray[np.uint8]:
     mapped: mmap.mmap = item.mmap(writable=True)
     return np.frombuffer(mapped, np.uint8, count=item.value_size * item.max_entries)
 

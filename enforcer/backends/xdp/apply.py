@@ -25,10 +25,9 @@ from enforcer.backends.xdp.state.generation import Contents, Elements, Loaded
 from enforcer.backends.xdp.state.layout import MAPS, PROGRAM, Pins
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import Installed, link_info, read_installed
-from enforcer.kernel.bpf.links import Link, LinkInfo, attach_xdp
-from enforcer.kernel.bpf.maps import Map
+from enforcer.kernel.bpf.conn import BpfConn, BpfLink
+from enforcer.kernel.bpf.links import LinkInfo
 from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
-from enforcer.kernel.bpf.pins import open_pinned
 from enforcer.kernel.bpf.programs import program_words
 from enforcer.kernel.bpf.xdp import why_refused
 from enforcer.kernel.rtnetlink import InterfaceState
@@ -61,7 +60,7 @@ def is_kept(pins: Pins, wanted: Wanted) -> bool:
     """Whether the interface already has the wanted state, apart from the content of the address tables."""
     with kernel_refusals():
         generation.settle(pins)
-        installed, link = read_installed(pins), link_info(pins.link)
+        installed, link = read_installed(pins), link_info(pins)
         return (
             installed is not None
             and _live_mode(link, wanted.state) is wanted.mode
@@ -75,7 +74,7 @@ def check(pins: Pins, state: InterfaceState, namespace: int) -> None:
     another network namespace.
     """
     with kernel_refusals():
-        _respect_others(read_installed(pins), link_info(pins.link), state, namespace)
+        _respect_others(pins.bpf, read_installed(pins), link_info(pins), state, namespace)
 
 
 def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_run: bool) -> list[str]:
@@ -87,13 +86,13 @@ def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_r
     with kernel_refusals():
         if not dry_run:
             generation.settle(pins)
-        installed, link = read_installed(pins), link_info(pins.link)
-        _respect_others(installed, link, wanted.state, wanted.manifest.namespace)
+        installed, link = read_installed(pins), link_info(pins)
+        _respect_others(pins.bpf, installed, link, wanted.state, wanted.manifest.namespace)
         mode = _live_mode(link, wanted.state)
         if mode is wanted.mode and installed and _same_shape(installed, wanted) and _same_maps(pins, wanted):
             return []
         if not dry_run:
-            generation.build(pins, _load(wanted, tables), wanted.manifest)
+            generation.build(pins, _load(pins.bpf, wanted, tables), wanted.manifest)
         if mode is None:
             return _attach(pins, wanted, dry_run=dry_run)
         if mode is not wanted.mode:
@@ -103,15 +102,15 @@ def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_r
 
 def put_rows(pins: Pins, number: int, rows: bytes) -> None:
     """Write this interface's rows for a new class of addresses, before any address has that class."""
-    with Map.open_pinned(pins.directory / "rows") as target:
+    with pins.bpf.open_map(pins.directory / "rows") as target:
         generation.put_elements(target, Elements(len(rows), rows), first=number)
 
 
-def _load(wanted: Wanted, tables: AddressTables | None) -> Loaded:
+def _load(bpf: BpfConn, wanted: Wanted, tables: AddressTables | None) -> Loaded:
     if isinstance(wanted.contents, OffloadTable):
-        return Loaded(load_offload(wanted.contents, wanted.state.index), OFFLOAD_PROGRAM, OFFLOAD_MAPS)
+        return Loaded(load_offload(bpf, wanted.contents, wanted.state.index), OFFLOAD_PROGRAM, OFFLOAD_MAPS)
     assert tables is not None
-    return generation.load(wanted.contents, tables.maps, wanted.toolchain)
+    return generation.load(bpf, wanted.contents, tables.maps, wanted.toolchain)
 
 
 # Errors that say nothing about the interface: the process or the host has run out of a resource. This may be temporary
@@ -133,7 +132,9 @@ def kernel_refusals() -> Iterator[None]:
         raise AttachmentRefused(str(error)) from error
 
 
-def _respect_others(installed: Installed | None, link: LinkInfo | None, state: InterfaceState, namespace: int) -> None:
+def _respect_others(
+    bpf: BpfConn, installed: Installed | None, link: LinkInfo | None, state: InterfaceState, namespace: int
+) -> None:
     """Refuse if there is a foreign program, or the pins belong to an existing interface in another namespace."""
     if installed and installed.is_attached and installed.manifest.namespace != namespace:
         raise AttachmentRefused(
@@ -142,7 +143,7 @@ def _respect_others(installed: Installed | None, link: LinkInfo | None, state: I
         )
     for item in state.xdp:
         if link is None or item.prog_id != link.prog_id:
-            which = program_words(item.prog_id)
+            which = program_words(item.prog_id, bpf.program_name(item.prog_id))
             raise ForeignProgram(f"{state.name} has a foreign XDP program, {which}, in {item.mode} mode; it stays")
 
 
@@ -176,7 +177,7 @@ def _same_maps(pins: Pins, wanted: Wanted) -> bool:
         return True  # reading them from a device costs as much as writing them
     try:
         for name in MAPS:
-            with Map.open_pinned(pins.directory / name) as pinned:
+            with pins.bpf.open_map(pins.directory / name) as pinned:
                 if name == "rows":
                     now = Elements(contents.arrays[name].size, pinned.values())
                     if any(now.one(number) != contents.arrays[name].one(number) for number in wanted.classes):
@@ -205,9 +206,9 @@ def _attach(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
 
 def _swap(pins: Pins, wanted: Wanted, *, dry_run: bool) -> list[str]:
     if not dry_run:
-        fd = open_pinned(pins.next / PROGRAM)
+        fd = pins.bpf.open_pinned(pins.next / PROGRAM)
         try:
-            with Link.open_pinned(pins.link) as link:
+            with pins.bpf.open_link(pins.link) as link:
                 link.update(fd)
         except BaseException:
             generation.discard_next(pins)
@@ -234,17 +235,17 @@ def _move(pins: Pins, old: Mode, wanted: Wanted, *, dry_run: bool) -> list[str]:
 
 def _hold(pins: Pins, program: Path, mode: Mode, state: InterfaceState) -> None:
     """Attach a pinned program and pin the link. A crash before the link is pinned detaches the program."""
-    fd = open_pinned(program)
+    fd = pins.bpf.open_pinned(program)
     try:
-        with _attached(fd, mode, state) as link:
+        with _attached(pins.bpf, fd, mode, state) as link:
             link.pin(pins.link)
     finally:
         os.close(fd)
 
 
-def _attached(program: int, mode: Mode, state: InterfaceState) -> Link:
+def _attached(bpf: BpfConn, program: int, mode: Mode, state: InterfaceState) -> BpfLink:
     try:
-        return attach_xdp(program, state.index, mode)
+        return bpf.attach_xdp(program, state.index, mode)
     except KernelError as error:
         if error.errno in (errno.EPERM, errno.EACCES) or ran_out(error):
             raise

@@ -19,11 +19,12 @@ from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
 from enforcer.backends.xdp.state.watch import XdpWatch
-from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT
+from enforcer.kernel.bpf.conn import BpfConn
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.toolchain import require
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pin_paths import ephemeral_bpffs, remove_if_empty
-from enforcer.kernel.rtnetlink import interfaces
 from enforcer.model.errors import HostError, KernelError, PrivilegeError
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Stage, Toolchain
@@ -36,12 +37,14 @@ class XdpBackend:
     """Enforces plans in XDP. :class:`~enforcer.backends.base.ModeDriver` documents the methods.
 
     Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False: IPv6 packets
-    pass, as in raw (``ipv6Support: false``). ``toolchain``: what compiles the program.
+    pass, as in raw (``ipv6Support: false``). ``toolchain``: what compiles the program. ``bpf``: the kernel,
+    or a fake of it.
     """
 
     pin_root: Path = PIN_ROOT
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
+    bpf: BpfConn = LIBBPF
     _rows: Rows = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = Backend.XDP
@@ -84,7 +87,7 @@ class XdpBackend:
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._follow_names(dry_run=dry_run)
         settings = XdpSettings(self.ipv6, self.toolchain, dry_run)
-        result = converge(self.pin_root, plans, settings, self._rows)
+        result = converge(self.bpf, self.pin_root, plans, settings, self._rows)
         if not dry_run:
             self._tidy()
         return ApplyResult((*changes, *result.changes), result.refused, result.foreign)
@@ -113,7 +116,7 @@ class XdpBackend:
         directories.check_tree(self.pin_root)
         return tuple(
             count
-            for pins, installed in read_all(self.pin_root)
+            for pins, installed in read_all(self.bpf, self.pin_root)
             if installed.manifest.namespace == current_inode()
             for count in entry_counts(pins, installed)
         )
@@ -122,14 +125,14 @@ class XdpBackend:
         return {item.interface: STAGE_OF_MODE[item.mode] for item in self.attached()}
 
     def status(self) -> dict[str, Holding]:
-        called = {item.index: item.name for item in interfaces()}
-        return {item.interface: status.holding(self.pin_root, item, called) for item in self.attached()}
+        called = {item.index: item.name for item in self.bpf.interfaces()}
+        return {item.interface: status.holding(self.bpf, self.pin_root, item, called) for item in self.attached()}
 
     def attached(self) -> tuple[Installed, ...]:
         """The links that attach our programs to interfaces of this namespace."""
         directories.check_tree(self.pin_root)
         here = current_inode()
-        found = (installed for _, installed in read_all(self.pin_root))
+        found = (installed for _, installed in read_all(self.bpf, self.pin_root))
         return tuple(item for item in found if item.is_attached and item.manifest.namespace == here)
 
     def programs(self) -> frozenset[int]:
@@ -138,7 +141,7 @@ class XdpBackend:
             directories.check_tree(self.pin_root)
         except HostError:
             return frozenset()
-        return frozenset(item.link.prog_id for _, item in read_all(self.pin_root) if item.link is not None)
+        return frozenset(item.link.prog_id for _, item in read_all(self.bpf, self.pin_root) if item.link is not None)
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
         """Removes everything of ours from these interfaces, or from all of this namespace and deleted interfaces."""
@@ -150,32 +153,32 @@ class XdpBackend:
         return changes
 
     def watch(self) -> XdpWatch:
-        return XdpWatch(self.pin_root)
+        return XdpWatch(self.bpf, self.pin_root)
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
         """Mount the BPF file system if needed. Raises HostError if the pin root is not on one."""
-        if MOUNT_POINT not in self.pin_root.parents or is_bpffs(MOUNT_POINT):
+        if MOUNT_POINT not in self.pin_root.parents or self.bpf.is_bpffs(MOUNT_POINT):
             there = next(path for path in (self.pin_root, *self.pin_root.absolute().parents) if path.exists())
-            if not is_bpffs(there):
+            if not self.bpf.is_bpffs(there):
                 raise HostError(
                     f"{self.pin_root}: not on a BPF file system; pins have to be below one, such as {MOUNT_POINT}"
                 )
             return []
         if not dry_run:
-            ensure_bpffs()
+            self.bpf.ensure_bpffs()
         return [f"mounted the BPF file system on {MOUNT_POINT}"]
 
     def _follow_names(self, *, dry_run: bool) -> list[str]:
         """Rename the pins of renamed interfaces; their programs stay attached."""
-        called = {state.index: state.name for state in interfaces()}
+        called = {state.index: state.name for state in self.bpf.interfaces()}
         changes = []
-        for pins, installed in list(read_all(self.pin_root)):
+        for pins, installed in list(read_all(self.bpf, self.pin_root)):
             name = called.get(installed.link.ifindex) if installed.link else None
             if name in (None, pins.interface) or installed.manifest.namespace != current_inode():
                 continue
             changes.append(f"{pins.interface}: renamed to {name}")
             if not dry_run:
-                target = Pins.of(self.pin_root, str(name))
+                target = Pins.of(self.bpf, self.pin_root, str(name))
                 generation.remove(target)
                 pins.directory.rename(target.directory)
         return changes
@@ -185,7 +188,7 @@ class XdpBackend:
     ) -> list[str]:
         """Remove the pins of this namespace and of deleted interfaces, except those in ``keep``."""
         changes = []
-        for pins in all_pins(self.pin_root):
+        for pins in all_pins(self.bpf, self.pin_root):
             if pins.interface in keep or (only is not None and pins.interface not in only):
                 continue
             installed = read_installed(pins)
@@ -200,8 +203,8 @@ class XdpBackend:
     def _tidy(self) -> None:
         """Remove address tables that no interface reads, and empty directories."""
         here = current_inode()
-        if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
-            directories.remove_tree(TablePins.of(self.pin_root, here).directory)
+        if not any(installed.manifest.namespace == here for _, installed in read_all(self.bpf, self.pin_root)):
+            directories.remove_tree(TablePins.of(self.bpf, self.pin_root, here).directory)
         version = version_of(self.pin_root)
         for path in (version / "interfaces", version / "tables", version, self.pin_root):
             if path.is_dir() and not any(path.iterdir()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,13 @@ from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, atoms, ren
 from enforcer.backends.xdp.offload import OffloadTable, TooManyLengthsError, render_offload
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.generation import Contents
-from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
+from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.manifest import Manifest, Members
 from enforcer.backends.xdp.state.read import read_all
 from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
-from enforcer.kernel.bpf.offload import OBJECT as OFFLOAD_OBJECT
-from enforcer.kernel.bpf.toolchain import program_digest
+from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.rtnetlink import InterfaceState
-from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Mode, Toolchain
 from enforcer.planning.plan import InterfacePlan
@@ -76,6 +73,7 @@ Rows = dict[str, Rendered[XdpRows]]  # interface -> its last rendering
 class _Pass:
     """The state of one pass over all interfaces. ``targets`` read address tables; ``devices`` (offload) do not."""
 
+    bpf: BpfConn
     pin_root: Path
     settings: XdpSettings
     rows: Rows = field(default_factory=dict)
@@ -87,7 +85,7 @@ class _Pass:
 
     @property
     def pins(self) -> TablePins:
-        return TablePins.of(self.pin_root, current_inode())
+        return TablePins.of(self.bpf, self.pin_root, current_inode())
 
     def wanted(self, target: _Target, tables: AddressTables | None, members: Members | None = None) -> Wanted:
         """The wanted state of an interface with these tables; None: tables that do not exist yet."""
@@ -108,7 +106,7 @@ class _Pass:
 
 
 def converge(
-    pin_root: Path, plans: Sequence[InterfacePlan], settings: XdpSettings, rows: Rows | None = None
+    bpf: BpfConn, pin_root: Path, plans: Sequence[InterfacePlan], settings: XdpSettings, rows: Rows | None = None
 ) -> ApplyResult:
     """Make every interface enforce its plan. Interfaces that cannot are in the result.
 
@@ -116,7 +114,7 @@ def converge(
     """
     if not plans:
         return ApplyResult()
-    work = _Pass(pin_root, settings, {} if rows is None else rows)
+    work = _Pass(bpf, pin_root, settings, {} if rows is None else rows)
     _look(work, plans)
     for target in work.devices:
         work.reconcile(target, None)
@@ -130,9 +128,9 @@ def converge(
 
 def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
     """Look up the interfaces, and refuse those that cannot be enforced."""
-    states = {state.name: state for state in netlink_interfaces()}
+    states = {state.name: state for state in work.bpf.interfaces()}
     for plan in plans:
-        pins, state = Pins.of(work.pin_root, plan.interface), states.get(plan.interface)
+        pins, state = Pins.of(work.bpf, work.pin_root, plan.interface), states.get(plan.interface)
         try:
             if state is None:
                 raise AttachmentRefused(f"there is no interface {plan.interface}")
@@ -190,7 +188,8 @@ def _rebuild(work: _Pass, classified: Classified) -> None:
 
 
 def _settle(work: _Pass) -> None:
-    addresses.settle_tables(work.pins, {installed.manifest.tables for _, installed in read_all(work.pin_root)})
+    used = {installed.manifest.tables for _, installed in read_all(work.bpf, work.pin_root)}
+    addresses.settle_tables(work.pins, used)
 
 
 def _wanted_atoms(targets: Iterable[_Target]) -> dict[str, Nets]:
@@ -224,18 +223,18 @@ def _change_in_place(work: _Pass, live: AddressTables, classified: Classified) -
         for target in work.targets:
             put_rows(target.pins, number, address_rows(target.plan, {number: members}, ipv6=work.settings.ipv6))
 
-    if not work.settings.dry_run and not live.change(work.pins.directory / MANIFEST, classified, announce):
+    if not work.settings.dry_run and not live.change(work.pins, classified, announce):
         return False
     work.changes += [f"{target.state.name}: address lists changed in place ({target.size})" for target in work.targets]
     return True
 
 
 def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: AddressTables | None) -> Wanted:
-    plan, rows = target.plan, target.rows
+    plan, rows, bpf = target.plan, target.rows, target.pins.bpf
     assert plan.mode is not None
     contents: Contents | OffloadTable
     if isinstance(rows, OffloadTable):
-        contents, names, policy, program = rows, rows.entries, _digest(sorted(rows.maps.items())), _offload_program()
+        contents, names, policy, program = rows, rows.entries, _digest(sorted(rows.maps.items())), bpf.offload_digest()
     else:
         contents = contents_of(
             plan,
@@ -245,7 +244,7 @@ def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: Ad
             receiver=Receiver.of(target.state),
             ipv6=settings.ipv6,
         )
-        names, policy, program = rows.names, _policy_digest(plan, settings), program_digest(settings.toolchain)
+        names, policy, program = rows.names, _policy_digest(plan, settings), bpf.xdp_digest(settings.toolchain)
     manifest = Manifest(
         interface=target.state.name,
         namespace=current_inode(),
@@ -257,11 +256,6 @@ def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: Ad
         entries=names,
     )
     return Wanted(target.state, plan.mode, contents, manifest, settings.toolchain, frozenset(members), target.size)
-
-
-@cache
-def _offload_program() -> str:
-    return hashlib.sha256(OFFLOAD_OBJECT.read_bytes()).hexdigest()
 
 
 def _policy_digest(plan: InterfacePlan, settings: XdpSettings) -> str:

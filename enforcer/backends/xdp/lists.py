@@ -14,9 +14,10 @@ import numpy as np
 from enforcer.backends.xdp.addresses import AddressTables, open_tables
 from enforcer.backends.xdp.apply import put_rows
 from enforcer.backends.xdp.compile.rows import address_rows, atoms
-from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
+from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.tables.live import Changed
-from enforcer.kernel.bpf.rcu import wait_for_readers
+from enforcer.kernel.bpf.conn import BpfConn
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.errors import KernelError
 from enforcer.model.nets import Nets
@@ -30,13 +31,13 @@ class Lists:
     plan meanwhile. Raises KernelError if no tables are in use here, or if they are full: then apply a plan.
     """
 
-    def __init__(self, pin_root: Path, plan: Plan, *, ipv6: bool = True) -> None:
-        self._pin_root, self._ipv6 = pin_root, ipv6
+    def __init__(self, pin_root: Path, plan: Plan, *, ipv6: bool = True, bpf: BpfConn = LIBBPF) -> None:
+        self._bpf, self._pin_root, self._ipv6 = bpf, pin_root, ipv6
         self._plans: list[InterfacePlan] = [item for item in plan.interfaces if item.mode and item.xdp_entries]
         self._nets = {atom: nets for item in self._plans for atom, nets in atoms(item).items()}
         # What was added since: sorting it into millions of CIDRs takes longer than enforcing it.
         self._added: dict[str, list[Nets]] = {}
-        self._pins = TablePins.of(pin_root, current_inode())
+        self._pins = TablePins.of(bpf, pin_root, current_inode())
         tables = open_tables(self._pins)
         if tables is None:
             raise KernelError("no XDP address tables are in force in this network namespace; apply a plan first")
@@ -72,16 +73,16 @@ class Lists:
 
     def reclaim(self) -> None:
         """Free the memory of what changes have replaced. Waits for a grace period of some milliseconds."""
-        wait_for_readers()
+        self._bpf.wait_for_readers()
         self._live.release()
 
     def _change(self, ip_set: str, change: Changed) -> bool:
-        return self._tables.edit(self._live, self._pins.directory / MANIFEST, {ip_set: change}, self._announce)
+        return self._tables.edit(self._live, self._pins, {ip_set: change}, self._announce)
 
     def _announce(self, number: int, members: frozenset[str]) -> None:
         for plan in self._plans:
             rows = address_rows(plan, {number: members}, ipv6=self._ipv6)
-            put_rows(Pins.of(self._pin_root, plan.interface), number, rows)
+            put_rows(Pins.of(self._bpf, self._pin_root, plan.interface), number, rows)
 
 
 def _without(nets: Nets, removed: Nets) -> Nets:

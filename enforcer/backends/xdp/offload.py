@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.xdp.compile.receiver import Receiver
-from enforcer.kernel.bpf.objects import BpfObject
-from enforcer.kernel.bpf.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
+from enforcer.kernel.bpf.conn import BpfConn, OffloadObject
+from enforcer.kernel.bpf.offload import NO_PRIVILEGE, PROGRAM, refusal
 from enforcer.model import abi
 from enforcer.model.abi import ANY_PROTOCOL, MAX_LENGTHS6, PORT_ANY, PORT_INBOUND, PORT_RETURN
 from enforcer.model.errors import HostError, InternalError, KernelError
@@ -92,13 +92,13 @@ def render_offload(plan: InterfacePlan, *, receiver: Receiver, ipv6: bool = True
     return OffloadTable(tuple(entry.name for entry in plan.xdp_entries), maps)
 
 
-def load_offload(table: OffloadTable, ifindex: int | None) -> BpfObject:
+def load_offload(bpf: BpfConn, table: OffloadTable, ifindex: int | None) -> OffloadObject:
     """Load the object for the device of an interface and fill its maps. ``ifindex`` None: for this host (in tests).
 
     The caller pins ``OFFLOAD_MAPS`` and the program ``PROGRAM``, and closes the object. Raises KernelError with what
     was refused.
     """
-    obj = BpfObject(OBJECT)
+    obj = bpf.open_offload()
     try:
         for name, filling in table.maps.items():
             obj.resize_map(name, max(1, filling.count))
@@ -113,7 +113,7 @@ def load_offload(table: OffloadTable, ifindex: int | None) -> BpfObject:
     return obj
 
 
-def _load(obj: BpfObject, ifindex: int | None) -> None:
+def _load(obj: OffloadObject, ifindex: int | None) -> None:
     if ifindex is None:
         return obj.load()
     obj.bind_to_device(PROGRAM, ifindex)

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from enforcer.kernel.bpf.objects import BpfObject
+from enforcer.kernel.bpf.toolchain import digest
 from enforcer.kernel.bpf.xdp import error_name, load_pass_program
 from enforcer.model.errors import KernelError
 
@@ -23,6 +24,11 @@ PROGRAM = "xdp_offload"
 _NO_HARDWARE = (errno.EINVAL, errno.EOPNOTSUPP)
 NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
 _MAP_REFUSED = re.compile(r"map '(\w+)': failed to create")
+
+
+def program_digest() -> str:
+    """A digest of what the program is built from. If it changes, the program is replaced."""
+    return digest(OBJECT)
 
 
 def why_no_offload(ifindex: int) -> str:

@@ -21,12 +21,17 @@ def open_pinned(path: Path) -> int:
     """A new descriptor of what is pinned. Raises FileNotFoundError if nothing is, PrivilegeError if that is unknown."""
     fd = libbpf().bpf_obj_get(os.fsencode(path))
     if fd < 0:
-        if fd == -errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
-            raise PrivilegeError(f"{path}: opening what is pinned needs CAP_BPF; run as root")
-        if fd == -errno.ENOENT or not path.exists():
-            raise FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
-        raise KernelError(f"open {path}", number=-fd)
+        raise open_error(path, -fd)
     return int(fd)
+
+
+def open_error(path: Path, number: int) -> Exception:
+    """What the error number means for a pin that could not be opened."""
+    if number == errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
+        return PrivilegeError(f"{path}: opening what is pinned needs CAP_BPF; run as root")
+    if number == errno.ENOENT or not path.exists():
+        return FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
+    return KernelError(f"open {path}", number=number)
 
 
 @contextmanager

@@ -147,9 +147,8 @@ def program_name(program_id: int) -> str | None:
         os.close(fd)
 
 
-def program_words(program_id: int) -> str:
-    """A program's id and, if it can be read, its name, for messages."""
-    name = program_name(program_id)
+def program_words(program_id: int, name: str | None) -> str:
+    """A program's id and its name, as :func:`program_name` returns it, for messages."""
     return f"id {program_id} ({'its name needs CAP_SYS_ADMIN' if name is None else name or 'no name'})"
 
 

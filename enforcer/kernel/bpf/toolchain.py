@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
 
 from enforcer.kernel.bpf.bcc_compile import require_bcc
 from enforcer.kernel.bpf.bcc_object import BccObject
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import BpfObject, Program
+from enforcer.kernel.bpf.conn import XdpObject
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.device import can_look
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Toolchain
@@ -26,36 +24,6 @@ OBJECT = _FILES / "xdp_untracked.bpf.o"
 WATCHING = _FILES / "xdp_watching.bpf.o"
 SOURCE = _FILES / "source" / "xdp_untracked.bpf.c"
 PROGRAM = "xdp_untracked"
-
-
-class XdpObject(Protocol):
-    """The program from either toolchain. :class:`~enforcer.kernel.bpf.BpfObject` documents the methods.
-
-    Settings, sizes and shared maps must be set before ``load``. Every setting of the source must be set, because bcc
-    compiles them in.
-    """
-
-    def __enter__(self) -> XdpObject: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def close(self) -> None: ...
-
-    def set_const(self, name: str, value: int) -> None: ...
-
-    def resize_map(self, name: str, max_entries: int) -> None: ...
-
-    def reuse_map(self, name: str, fd: int) -> None: ...
-
-    def set_program_flags(self, name: str, flags: int) -> None: ...
-
-    def load(self) -> None: ...
-
-    def program(self, name: str) -> Program: ...
-
-    def map(self, name: str) -> Map: ...
 
 
 def open_xdp(toolchain: Toolchain = Toolchain.LIBBPF) -> XdpObject:
@@ -77,12 +45,13 @@ def require(toolchain: Toolchain) -> None:
 def program_digest(toolchain: Toolchain = Toolchain.LIBBPF) -> str:
     """A digest of what the program is built from. If it changes, the program is replaced."""
     if toolchain is Toolchain.LIBBPF:
-        return _digest(prebuilt())
-    return f"{toolchain} {_digest(SOURCE, *sorted((SOURCE.parent / 'include').glob('*.h')))}"
+        return digest(prebuilt())
+    return f"{toolchain} {digest(SOURCE, *sorted((SOURCE.parent / 'include').glob('*.h')))}"
 
 
 @cache
-def _digest(*files: Path) -> str:
+def digest(*files: Path) -> str:
+    """Of files of the package. KernelError when one was not built."""
     try:
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     except FileNotFoundError as error:

@@ -19,13 +19,9 @@ from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import link_info, pinned_program, read_counts
-from enforcer.kernel.bpf.links import Link
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import pin
+from enforcer.kernel.bpf.conn import BpfConn, BpfMap, XdpObject
 from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS
-from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.bpf.toolchain import PROGRAM as XDP_PROGRAM
-from enforcer.kernel.bpf.toolchain import XdpObject, open_xdp
 from enforcer.model.errors import KernelError, ran_out
 from enforcer.model.vocabulary import Toolchain
 from enforcer.system import directories
@@ -82,15 +78,15 @@ def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
             for pinned, name in loaded.maps.items():
                 with obj.map(name) as target:
                     target.pin(pins.next / pinned)
-            with manifests.create(manifest) as holder:
+            with manifests.create(pins.bpf, manifest) as holder:
                 holder.pin(pins.next / MANIFEST)
-            pin(obj.program(loaded.program).fd, pins.next / PROGRAM)
+            pins.bpf.pin(obj.program(loaded.program).fd, pins.next / PROGRAM)
         except BaseException:
             discard_next(pins)
             raise
 
 
-def fill(target: Map, contents: Contents, pinned: str) -> None:
+def fill(target: BpfMap, contents: Contents, pinned: str) -> None:
     """Fill an empty map."""
     if pinned in contents.arrays:
         put_elements(target, contents.arrays[pinned])
@@ -99,7 +95,7 @@ def fill(target: Map, contents: Contents, pinned: str) -> None:
         target.update_batch(keys.data, values.data, len(keys))
 
 
-def put_elements(target: Map, elements: Elements, first: int = 0) -> None:
+def put_elements(target: BpfMap, elements: Elements, first: int = 0) -> None:
     """Write elements of an array, from number ``first`` on."""
     keys = b"".join(number.to_bytes(4, sys.byteorder) for number in range(first, first + len(elements)))
     target.update_batch(keys, elements.data, len(elements))
@@ -109,7 +105,7 @@ def settle(pins: Pins) -> None:
     """Finish or discard the generation that a killed agent left incomplete."""
     if not pins.next.is_dir():
         return
-    link, program = link_info(pins.link), pinned_program(pins.next / PROGRAM)
+    link, program = link_info(pins), pinned_program(pins.bpf, pins.next / PROGRAM)
     if link is not None and program is not None and link.prog_id == program:
         finish(pins)
     else:
@@ -118,9 +114,9 @@ def settle(pins: Pins) -> None:
 
 def finish(pins: Pins) -> None:
     """Move the live generation from ``next/`` to its place, and carry over the counts of the old one."""
-    wait_for_readers()  # from here on no program counts in the old maps
+    pins.bpf.wait_for_readers()  # from here on no program counts in the old maps
     _carry_counts(pins)
-    manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
+    manifest = manifests.read(pins.bpf, pins.next / MANIFEST) or manifests.read(pins.bpf, pins.directory / MANIFEST)
     assert manifest is not None
     wanted = generation(manifest.mode)
     for name in wanted:
@@ -147,7 +143,7 @@ def remove(pins: Pins) -> None:
 def remove_link(pins: Pins) -> None:
     """Detach now: unpinning alone detaches only when the last reference is gone."""
     try:
-        with Link.open_pinned(pins.link) as link:
+        with pins.bpf.open_link(pins.link) as link:
             try:
                 link.detach()
             except KernelError as error:
@@ -160,30 +156,34 @@ def remove_link(pins: Pins) -> None:
 
 
 def _carry_counts(pins: Pins) -> None:
-    new = manifests.read(pins.next / MANIFEST)
+    new = manifests.read(pins.bpf, pins.next / MANIFEST)
     if new is None or new.carried is not None:
         return
-    old = manifests.read(pins.directory / MANIFEST)
+    old = manifests.read(pins.bpf, pins.directory / MANIFEST)
     counts = {} if old is None else read_counts(pins, old)
-    with Map.open_pinned(pins.next / MANIFEST) as holder:
+    with pins.bpf.open_map(pins.next / MANIFEST) as holder:
         manifests.write(holder, new.with_carried(counts))
 
 
-def load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain = Toolchain.LIBBPF) -> Loaded:
+def load(
+    bpf: BpfConn, contents: Contents, tables: Mapping[str, BpfMap], toolchain: Toolchain = Toolchain.LIBBPF
+) -> Loaded:
     """Load the program with these tables; without multi-buffer support before Linux 5.18."""
     try:
-        return _load(contents, tables, toolchain, multi_buffer=True)
+        return _load(bpf, contents, tables, toolchain, multi_buffer=True)
     except KernelError as first:
         if first.errno != errno.EINVAL:
             raise
         try:
-            return _load(contents, tables, toolchain, multi_buffer=False)
+            return _load(bpf, contents, tables, toolchain, multi_buffer=False)
         except KernelError:
             raise first from None
 
 
-def _load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain, *, multi_buffer: bool) -> Loaded:
-    obj = open_xdp(toolchain)
+def _load(
+    bpf: BpfConn, contents: Contents, tables: Mapping[str, BpfMap], toolchain: Toolchain, *, multi_buffer: bool
+) -> Loaded:
+    obj = bpf.open_xdp(toolchain)
     try:
         for name, value in contents.settings.items():
             obj.set_const(name, value)

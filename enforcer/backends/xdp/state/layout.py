@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS
+from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.model.abi import ABI_VERSION
 from enforcer.model.vocabulary import Mode
 
@@ -46,13 +47,14 @@ TABLE_PINS = (*TABLES, MANIFEST)  # complete when the manifest is pinned, so it 
 
 @dataclass(frozen=True)
 class Pins:
-    """The pins of one interface."""
+    """The pins of one interface, and the kernel that they are in."""
 
+    bpf: BpfConn
     directory: Path
 
     @classmethod
-    def of(cls, pin_root: Path, interface: str) -> Pins:
-        return cls(version_of(pin_root) / "interfaces" / quoted(interface))
+    def of(cls, bpf: BpfConn, pin_root: Path, interface: str) -> Pins:
+        return cls(bpf, version_of(pin_root) / "interfaces" / quoted(interface))
 
     @property
     def interface(self) -> str:
@@ -69,13 +71,14 @@ class Pins:
 
 @dataclass(frozen=True)
 class TablePins:
-    """The pins of the address tables of one network namespace."""
+    """The pins of the address tables of one network namespace, and the kernel that they are in."""
 
+    bpf: BpfConn
     directory: Path
 
     @classmethod
-    def of(cls, pin_root: Path, namespace: int) -> TablePins:
-        return cls(version_of(pin_root) / "tables" / str(namespace))
+    def of(cls, bpf: BpfConn, pin_root: Path, namespace: int) -> TablePins:
+        return cls(bpf, version_of(pin_root) / "tables" / str(namespace))
 
     @property
     def next(self) -> Path:
@@ -91,11 +94,11 @@ def version_of(pin_root: Path) -> Path:
     return pin_root / f"v{ABI_VERSION}"
 
 
-def all_pins(pin_root: Path) -> Iterator[Pins]:
+def all_pins(bpf: BpfConn, pin_root: Path) -> Iterator[Pins]:
     """The pins of every interface that has any, sorted by name."""
     interfaces = version_of(pin_root) / "interfaces"
     if interfaces.is_dir():
-        yield from (Pins(path) for path in sorted(interfaces.iterdir()))
+        yield from (Pins(bpf, path) for path in sorted(interfaces.iterdir()))
 
 
 def quoted(interface: str) -> str:

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from enforcer.backends.base import Loss
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, TablePins, generation
 from enforcer.backends.xdp.state.read import read_all
-from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
-from enforcer.kernel.bpf.links import Link, LinkInfo
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import no_such_pin, open_pinned, pin
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT
+from enforcer.kernel.bpf.conn import BpfConn, BpfLink, BpfMap
+from enforcer.kernel.bpf.links import LinkInfo
+from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pace import Pace
 
@@ -38,12 +38,12 @@ _LIBC = ctypes.CDLL(None)
 class _Content:
     """A map and its content after the last pass. Address tables are mapped into memory, others are read."""
 
-    held: Map
+    held: BpfMap
     view: npt.NDArray[np.uint8] | None
     then: bytes
 
     @classmethod
-    def of(cls, held: Map, *, mapped: bool) -> _Content:
+    def of(cls, held: BpfMap, *, mapped: bool) -> _Content:
         if not mapped:
             return cls(held, None, held.image())
         view = np.frombuffer(held.mmap(), np.uint8, count=held.value_size * held.max_entries)
@@ -60,7 +60,7 @@ class _Pinned:
     """A directory of pins: a descriptor for each, and the contents of its maps."""
 
     what: str
-    directory: Path
+    pins: Pins | TablePins
     descriptors: dict[str, int] = field(default_factory=dict)
     contents: dict[str, _Content] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
@@ -69,28 +69,28 @@ class _Pinned:
         """Open what is pinned under these names, if anything is."""
         for name in names:
             with no_such_pin():
-                self.descriptors[name] = open_pinned(self.directory / name)
+                self.descriptors[name] = self.pins.bpf.open_pinned(self.pins.directory / name)
                 self.stack.callback(os.close, self.descriptors[name])
 
     def hold_contents(self, names: Iterable[str], *, mapped: bool = False) -> None:
         """Open the maps pinned under these names, and record their contents."""
         for name in names:
             with no_such_pin():
-                held = self.stack.enter_context(Map.open_pinned(self.directory / name))
+                held = self.stack.enter_context(self.pins.bpf.open_map(self.pins.directory / name))
                 self.descriptors[name] = held.fd
                 self.contents[name] = _Content.of(held, mapped=mapped)
 
     def pin_again(self) -> Iterator[str]:
         """Restore removed pins, and report them."""
-        present = set(os.listdir(self.directory)) if self.directory.is_dir() else set()
+        present = set(os.listdir(self.pins.directory)) if self.pins.directory.is_dir() else set()
         lost = [name for name in self.descriptors if name not in present]
         if not lost:
             return
-        if MOUNT_POINT in self.directory.parents and not is_bpffs(MOUNT_POINT):
-            ensure_bpffs()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        if MOUNT_POINT in self.pins.directory.parents and not self.pins.bpf.is_bpffs(MOUNT_POINT):
+            self.pins.bpf.ensure_bpffs()
+        self.pins.directory.mkdir(parents=True, exist_ok=True)
         for name in lost:
-            pin(self.descriptors[name], self.directory / name)
+            self.pins.bpf.pin(self.descriptors[name], self.pins.directory / name)
         yield f"{self.what}: pins removed: {', '.join(lost)}; pinned again, nothing was detached"
 
     def written(self) -> Iterator[str]:
@@ -109,7 +109,7 @@ class _Attached:
     """One interface's link as it was after the last pass."""
 
     interface: str
-    link: Link
+    link: BpfLink
     then: LinkInfo
     pinned: _Pinned
 
@@ -142,8 +142,8 @@ class XdpWatch:
     It watches from the start, whatever the plan: what an earlier agent left attached stays until a pass removes it.
     """
 
-    def __init__(self, pin_root: Path) -> None:
-        self._pin_root = pin_root
+    def __init__(self, bpf: BpfConn, pin_root: Path) -> None:
+        self._bpf, self._pin_root = bpf, pin_root
         self._attached: list[_Attached] = []
         self._tables: _Pinned | None = None
         self._pace = Pace()
@@ -180,11 +180,11 @@ class XdpWatch:
         attached: list[_Attached] = []
         tables: _Pinned | None = None
         try:
-            for pins, installed in read_all(self._pin_root):
+            for pins, installed in read_all(self._bpf, self._pin_root):
                 if installed.is_attached and installed.manifest.namespace == here and len(attached) < _most():
                     with no_such_pin():
                         attached.append(_attached(pins, generation(installed.mode)))
-            tables = _tables(TablePins.of(self._pin_root, here)) if attached else None
+            tables = _tables(TablePins.of(self._bpf, self._pin_root, here)) if attached else None
         except BaseException:
             for item in attached:
                 item.close()
@@ -217,9 +217,9 @@ class XdpWatch:
 
 
 def _attached(pins: Pins, names: Sequence[str]) -> _Attached:
-    pinned = _Pinned(f"{pins.interface}: XDP", pins.directory)
+    pinned = _Pinned(f"{pins.interface}: XDP", pins)
     try:
-        link = pinned.stack.enter_context(Link.open_pinned(pins.link))
+        link = pinned.stack.enter_context(pins.bpf.open_link(pins.link))
         pinned.descriptors[pins.link.name] = link.fd
         read = [name for name in names if name in MAPS and name != _COUNTERS]
         pinned.hold_contents(read)
@@ -231,7 +231,7 @@ def _attached(pins: Pins, names: Sequence[str]) -> _Attached:
 
 
 def _tables(pins: TablePins) -> _Pinned:
-    pinned = _Pinned("XDP address tables", pins.directory)
+    pinned = _Pinned("XDP address tables", pins)
     try:
         pinned.hold_contents(TABLES, mapped=True)
         pinned.hold([MANIFEST])
