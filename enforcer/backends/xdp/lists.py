@@ -15,7 +15,7 @@ from enforcer.backends.xdp.addresses import AddressTables, open_tables
 from enforcer.backends.xdp.apply import put_rows
 from enforcer.backends.xdp.compile.rows import address_rows, atoms
 from enforcer.backends.xdp.state.layout import Pins, TablePins
-from enforcer.backends.xdp.tables.live import Changed
+from enforcer.backends.xdp.tables.live import Changed, Live
 from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
@@ -42,7 +42,7 @@ class Lists:
         if tables is None:
             raise KernelError("no XDP address tables are in force in this network namespace; apply a plan first")
         self._tables: AddressTables = tables
-        self._live = tables.live()
+        self._live: Live | None = tables.live()
 
     def __enter__(self) -> Lists:
         return self
@@ -51,6 +51,7 @@ class Lists:
         self.close()
 
     def close(self) -> None:
+        self._live = None  # it has the tables mapped, which keeps them in the kernel
         self._tables.close()
 
     def add(self, ip_set: str, cidrs: Iterable[str]) -> bool:
@@ -74,9 +75,11 @@ class Lists:
     def reclaim(self) -> None:
         """Free the memory of what changes have replaced. Waits for a grace period of some milliseconds."""
         self._bpf.wait_for_readers()
+        assert self._live is not None, "closed"
         self._live.release()
 
     def _change(self, ip_set: str, change: Changed) -> bool:
+        assert self._live is not None, "closed"
         return self._tables.edit(self._live, self._pins, {ip_set: change}, self._announce)
 
     def _announce(self, number: int, members: frozenset[str]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 from enforcer.kernel.bpf.links import LinkInfo
-from tests.support.fakes.bpf_kernel import BpfKernel, FakeMap
-from tests.support.fakes.bpf_maps import rounded
+from tests.support.fakes.bpf_kernel import BpfKernel
+from tests.support.fakes.bpf_maps import FakeMap, rounded
 
 XDP_LINK = 6  # enum bpf_link_type
 
