@@ -30,7 +30,7 @@ PACKETS, SOURCES, RUNS = 1_000_000, 37_000, 3
 VICTIM = "10.10.10.10"
 HOST = Host("jasper", addresses=(ip_interface(f"{VICTIM}/32"),), listen=(Listener(6, 80),))
 
-Octets = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 
 _ETHERNET = bytes.fromhex("060000000001 020000000000 0800")
@@ -62,11 +62,11 @@ def syn_flood(packets: int, sources: U32) -> Capture:
     )
 
 
-def _checksum(rows: Octets, initial: int) -> Octets:
+def _checksum(rows: Bytes, initial: int) -> Bytes:
     total = rows.copy().view(">u2").sum(axis=1, dtype=np.int64) + initial
     for _ in range(2):
         total = (total & 0xFFFF) + (total >> 16)
-    sealed: Octets = (0xFFFF - total).astype(">u2").view(np.uint8).reshape(-1, 2)
+    sealed: Bytes = (0xFFFF - total).astype(">u2").view(np.uint8).reshape(-1, 2)
     return sealed
 
 
@@ -108,7 +108,7 @@ def check(prediction: Prediction, mode: Mode | None) -> None:
 
 def main() -> None:
     sources = np.unique(np.random.default_rng(2).integers(1 << 24, 127 << 24, size=SOURCES, dtype=np.uint32))
-    print(f"{PACKETS:,} SYNs of {len(_FRAME)} octets, {len(sources):,} deny-listed sources, best of {RUNS} runs")
+    print(f"{PACKETS:,} SYNs of {len(_FRAME)} bytes, {len(sources):,} deny-listed sources, best of {RUNS} runs")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flood.pcap"
         syn_flood(PACKETS, sources).write(path)

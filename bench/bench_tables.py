@@ -98,7 +98,7 @@ def report(name: str, nets: Nets, singles: list[Nets]) -> None:
     live = Live(arrays, found.members)
     print(
         f"{name:24} {len(nets):>10,} CIDRs: classify {classify_s:7.3f} s, build {build4_s + build6_s:6.3f} s, "
-        f"read back {read_s:6.3f} s, {_octets(found, image4, image6) / 1e6:7.2f} MB, "
+        f"read back {read_s:6.3f} s, {_size(found, image4, image6) / 1e6:7.2f} MB, "
         f"one CIDR {median_change_us(live, nets, singles[: 20 if len(nets) > 2_000_000 else 100]):5.0f} µs"
     )
 
@@ -108,7 +108,7 @@ def _read(arrays: Arrays) -> None:
     read6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6)
 
 
-def _octets(found: Classified, image4: Image4, image6: Image6) -> int:
+def _size(found: Classified, image4: Image4, image6: Image6) -> int:
     if len(found.segments4) > 1:
         return image4.sieve.nbytes + image4.root.nbytes + image4.lists.nbytes
     return sum(array.nbytes for array in (image6.root, image6.nodes, image6.buckets, image6.lists))

@@ -1,4 +1,4 @@
-"""The XDP data path beside its peers: ``./run bench``, or ``.venv/bin/python -m bench.bench_xdp --help``.
+"""The XDP data path compared with its peers: ``./run bench``, or ``.venv/bin/python -m bench.bench_xdp --help``.
 
 Two ways, both from 65,536 sources. *Live frames* go through a veth pair into the contender: the time for a frame is
 that of generating and sending it and of what becomes of it. *Test runs* (``BPF_PROG_TEST_RUN``) are those of the
@@ -144,7 +144,7 @@ def run(*, quick: bool, capacity: bool) -> dict[str, object]:
     return {
         "schema": "dossim/bench-xdp/v1",
         "host": {"kernel": platform.release(), "cpu": _cpu(), "cpus": os.cpu_count()},
-        "pool": {"sources": POOL, "octets4": 4 * POOL, "octets6": 16 * POOL},
+        "pool": {"sources": POOL, "bytes4": 4 * POOL, "bytes6": 16 * POOL},
         "rounds": ROUNDS,
         "frames": {"live": LIVE, "test run": RUNS, "in-stack": SLOW},
         **found,
@@ -162,7 +162,7 @@ def _say(text: str) -> None:
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description="The XDP data path beside its peers.")
+    parser = argparse.ArgumentParser(prog="bench", description="The XDP data path compared with its peers.")
     parser.add_argument("--quick", action="store_true", help="three sizes instead of six")
     parser.add_argument("--capacity", action="store_true", help="load 10,000,000 CIDRs as well")
     return parser.parse_args(arguments)

@@ -21,6 +21,7 @@ from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import TABLES
 from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel.bpf import toolchain
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.netns import entered
 from enforcer.model.nets import Nets
@@ -79,7 +80,7 @@ def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: Int
     started = time.perf_counter()
     plan = plan or plan_of(nets)
     classified = classify(atoms(plan))
-    tables = stack.enter_context(make_tables(classified))
+    tables = stack.enter_context(make_tables(LIBBPF, classified))
     rows = render(plan)
     contents = contents_of(
         plan, rows, classified.members, tables.manifest.capacity, receiver=Receiver(OWN_ADDRESS, pair.far), ipv6=True
@@ -90,7 +91,7 @@ def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: Int
         source, target = BPF / "xdp_untracked.bpf.c", traffic.directory / "xdp_untracked.bpf.o"
         obj = compiled(source, target, *watching, misses=True)
     with patch.object(toolchain, "prebuilt", lambda: obj):
-        loaded = generation.load(contents, tables.maps)
+        loaded = generation.load(LIBBPF, contents, tables.maps)
     stack.enter_context(loaded.obj)
     program = loaded.obj.program(loaded.program).fd
     stack.enter_context(pair.attach(program))

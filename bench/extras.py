@@ -36,7 +36,7 @@ def measure(wire: Traffic, rounds: int, frames: int, *, quick: bool, capacity: b
 
 
 def entries64() -> tuple[Entry, ...]:
-    """63 entries that ask for protocols, ports, ranges and types, none of which matches; then the deny list."""
+    """63 entries that match on protocols, ports, ranges and types, none of which matches; then the deny list."""
     made = []
     for number in range(63):
         source = SideMatch(nets=(ip_network(f"{1 + number % 4}.0.0.0/{2 + number % 3}", strict=False),))

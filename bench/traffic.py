@@ -42,7 +42,7 @@ _UDP = struct.pack("!HHHH", 1234, 9999, 8 + 18, 0) + bytes(18)
 
 
 def frame4() -> bytes:
-    """UDP to a port that no failsafe has; 60 octets. Source and checksum of the header come from the generator."""
+    """UDP to a port that no failsafe has; 60 bytes. Source and checksum of the header come from the generator."""
     header = bytearray(struct.pack("!BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0, 0x0A0A0A0A))
     return _ETHERNET + b"\x08\x00" + bytes(header) + _UDP
 

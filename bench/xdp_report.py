@@ -46,8 +46,8 @@ def rows(result: Mapping[str, Any]) -> Iterator[Row]:
     if load["cidrs"] >= 1_000_000:
         yield _row(f"load {load['cidrs']:,} CIDRs, call to enforced", 0.5, load["load_s"], "s")
     yield _row(f"add one CIDR to {load['cidrs']:,}, call to enforced", 1, load["add_one_ms"], "ms")
-    for family, octets in result["memory"].items():
-        yield _row(f"memory of 100,000 {family} CIDRs", 16, round(octets / MEBI, 1), "MB")
+    for family, size in result["memory"].items():
+        yield _row(f"memory of 100,000 {family} CIDRs", 16, round(size / MEBI, 1), "MB")
     yield _capacity(result.get("capacity"))
 
 
@@ -91,7 +91,7 @@ def show(result: Mapping[str, Any]) -> None:
     """All figures, then the goals."""
     console = Console()
     host, pool = result["host"], result["pool"]
-    console.print(f"Linux {host['kernel']}, {host['cpu']}; {pool['sources']:,} sources in {pool['octets4']:,} octets")
+    console.print(f"Linux {host['kernel']}, {host['cpu']}; {pool['sources']:,} sources in {pool['bytes4']:,} bytes")
     for kind in KINDS:
         table = Table(
             title=f"{kind}: ns a frame above the first, live | test runs, medians of {result['rounds']} rounds"

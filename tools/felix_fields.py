@@ -77,7 +77,7 @@ def schema_of(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def tag(fields: dict[str, dict[str, Any]], types: str) -> None:
-    """Add what the ``validate`` tags of FelixConfigurationSpec ask. An empty text that is no pointer is left out."""
+    """Add what the ``validate`` tags of FelixConfigurationSpec require. A non-pointer empty string is omitted."""
     body = types[types.index("type FelixConfigurationSpec struct {") :].partition("\n}\n")[0]
     written = r'^\t\w+ +(\S+) +`json:"(\w+)[^`]*?(?:validate:"([^"]*)"[^`]*)?`'
     for kind, name, tags in re.findall(written, body, re.MULTILINE):

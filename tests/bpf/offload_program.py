@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import load_offload, render_offload
 from enforcer.kernel.bpf import programs
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.model.nets import Nets
@@ -97,13 +98,13 @@ def deny_lists(
 @contextmanager
 def loaded(table: RuleTable) -> Iterator[Program]:
     rendered = render_offload(plan_of(table), receiver=RECEIVER)
-    with load_offload(rendered, None) as obj, obj.map("entry_counters") as counters:
+    with load_offload(LIBBPF, rendered, None) as obj, obj.map("entry_counters") as counters:
         yield Program(obj.program(PROGRAM).fd, counters)
 
 
 def expected(table: RuleTable, frame: bytes) -> int | None:
     """Which entry drops a frame, by walking headers and entries; None: it passes."""
-    kind, packet = _behind_tags(frame)
+    kind, packet = _after_tags(frame)
     read = {IPV4: _read4, IPV6: _read6}.get(kind)
     found = read(packet) if read else None
     if found is None:
@@ -117,7 +118,7 @@ def expected(table: RuleTable, frame: bytes) -> int | None:
 Transport = tuple[IPv4Address | IPv6Address, "int | None", "tuple[int, int] | None"]
 
 
-def _behind_tags(frame: bytes) -> tuple[int, bytes]:
+def _after_tags(frame: bytes) -> tuple[int, bytes]:
     """Type and packet; type 0 for a frame that nothing is done about."""
     at = 12
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A program that bcc compiles here: settings compiled in, maps of ours behind it, refusals in words."""
+"""A program that bcc compiles here: settings compiled in, maps of ours after it, refusals in words."""
 
 from __future__ import annotations
 

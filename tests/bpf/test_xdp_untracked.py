@@ -130,7 +130,7 @@ PACKET = ipv4()
         row("priority bits only", ether(IPV4, PACKET, (VLAN, 0xE000)), dropped=True),
         row("two tags, id 0", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 0)), dropped=True),
         row("two tags, IPv6, id 0", ether(IPV6, ipv6(), (VLAN, 0), (VLAN, 0xE000)), dropped=True),
-        row("a VLAN's behind id 0", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 5)), dropped=False),
+        row("a VLAN's after id 0", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 5)), dropped=False),
         row("a VLAN's in a VLAN", ether(IPV4, PACKET, (QINQ, 5), (VLAN, 0)), dropped=False),
         row("three tags", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 0), (VLAN, 0)), dropped=False),
         row("tag cut short", ether(IPV4, PACKET, (VLAN, 5))[:16], dropped=False),
@@ -148,8 +148,8 @@ def test_a_frame_for_another_interface_passes(program: Program, destination: byt
     """Of every byte of the address: raw sees none of these frames."""
     assert program.run_as_it_is(destination + ether(IPV4, PACKET)[6:]) == verdict
     for at in range(6):
-        beside = bytes(byte ^ 2 * (number == at) for number, byte in enumerate(OWN))
-        assert program.run_as_it_is(beside + ether(IPV4, PACKET)[6:]) == XDP_PASS
+        other = bytes(byte ^ 2 * (number == at) for number, byte in enumerate(OWN))
+        assert program.run_as_it_is(other + ether(IPV4, PACKET)[6:]) == XDP_PASS
 
 
 # -- IP headers ----------------------------------------------------------------------------------------------------

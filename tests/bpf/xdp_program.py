@@ -16,6 +16,7 @@ from enforcer.backends.xdp.compile.rows import atoms, render
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel.bpf import programs
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage, Toolchain
@@ -86,10 +87,10 @@ def program_for(
     """The program as the backend loads it for a plan, attached to nothing."""
     rows = render(plan)
     classified = classify(atoms(plan))
-    with make_tables(classified) as tables:
+    with make_tables(LIBBPF, classified) as tables:
         capacity = tables.manifest.capacity
         contents = contents_of(plan, rows, classified.members, capacity, receiver=receiver, ipv6=True)
-        loaded = generation.load(contents, tables.maps, toolchain)
+        loaded = generation.load(LIBBPF, contents, tables.maps, toolchain)
         with loaded.obj as obj, obj.map("entry_counters") as counters:
             yield Program(obj.program(loaded.program).fd, counters, rows.names)
 

@@ -15,7 +15,7 @@ STAGES = {ModeChoice.NATIVE: Stage.DRIVER, ModeChoice.GENERIC: Stage.GENERIC, Mo
 
 @pytest.fixture(params=list(STAGES), ids=str)
 def choice(request: pytest.FixtureRequest) -> ModeChoice:
-    """The mode every enforcer of the network is asked for; a test that does not ask gets auto, hence native."""
+    """The requested mode of every enforcer in the network; without this fixture it is auto, hence native."""
     found: ModeChoice = request.param
     return found
 
@@ -29,8 +29,8 @@ def stage(choice: ModeChoice) -> Stage:
 @pytest.fixture
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """A :class:`Network`; once its enforcers are detached nothing of theirs may be left."""
-    asked = request.getfixturevalue("choice") if "choice" in request.fixturenames else ModeChoice.AUTO
-    with Network(asked) as found:
+    requested = request.getfixturevalue("choice") if "choice" in request.fixturenames else ModeChoice.AUTO
+    with Network(requested) as found:
         yield found
         assert found.detach() == []
 

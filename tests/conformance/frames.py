@@ -31,8 +31,8 @@ def odd_frames(host: Host, source: str) -> dict[str, tuple[bytes, bool]]:
     # What follows the IP header of a later fragment is data, whatever ports it seems to have.
     looks_like_ssh = Raw(bytes(TCP(sport=40000, dport=FAILSAFE_PORT)))
     return {
-        "one byte behind the IP header": (to(host, source, Raw(b"x"), proto=254), False),
-        "nothing behind the IP header": (to(host, source, proto=254), False),
+        "one byte after the IP header": (to(host, source, Raw(b"x"), proto=254), False),
+        "nothing after the IP header": (to(host, source, proto=254), False),
         "IP options, plain port": (to(host, source, UDP(sport=40000, dport=PLAIN_PORT), options=NO_OPERATIONS), False),
         "IP options, failsafe port": (
             to(host, source, TCP(sport=40000, dport=FAILSAFE_PORT, flags="S"), options=NO_OPERATIONS),
@@ -65,7 +65,7 @@ def dropped_at(sender: Host, host: Host, frame: bytes, entry: str) -> Stage | No
 
 
 def count_what_passes_raw(host: Host) -> None:
-    """A foreign rule without target in mangle PREROUTING, behind raw: it only counts."""
+    """A foreign rule without target in mangle PREROUTING, after raw: it only counts."""
     host.run("iptables-legacy", "-w", "-t", "mangle", "-A", "PREROUTING", "-i", "eth0")
 
 

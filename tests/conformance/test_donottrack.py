@@ -29,7 +29,7 @@ def peer(host: Host) -> Rule:
 
 
 def untracked(host: Host, other: Host, *, ingress: Rule | None = None, egress: bool = True) -> Document:
-    """Allow from and to the other host; another ingress rule, or no egress, if asked for."""
+    """Allow from and to the other host; another ingress rule, or no egress, on request."""
     rule = ingress or {"action": "Allow", "source": peer(other)}
     out = [{"action": "Allow", "destination": peer(other)}] if egress else []
     return policy(rule, name=f"{host.name}-1", selector=f"role == '{host.name}'", egress=out)
@@ -103,7 +103,7 @@ def test_6_deny_in_the_place_of_allow_ends_both_directions(closed: Network, fami
 
 
 def test_one_direction_alone_drops_nothing_by_itself(network: Network, family: int) -> None:
-    """Differs: there the normal policy behind it is closed. Without a firewall the answer goes its way, tracked.
+    """Differs: there the normal policy after it is closed. Without a firewall the answer passes, tracked.
 
     (Calico's nftables mode had trouble with policies of one direction, its PR #10704.)
     """
@@ -113,7 +113,7 @@ def test_one_direction_alone_drops_nothing_by_itself(network: Network, family: i
         assert_reached(*both_ways(network, PLAIN, family, protocol))
 
 
-def test_an_allowed_packet_survives_a_closed_firewall_behind_raw(network: Network, family: int) -> None:
+def test_an_allowed_packet_survives_a_closed_firewall_after_raw(network: Network, family: int) -> None:
     """The accept mark is honoured in mangle PREROUTING and in filter INPUT and OUTPUT."""
     one, other = network.server, network.client
     drop_in_mangle(one)

@@ -60,7 +60,7 @@ def test_deny_of_a_named_port_closes_that_port_only(network: Network, family: in
     assert_reached(Flow(client, server, "tcp", 8055, family=family))
 
 
-def test_a_named_port_that_nobody_has_closes_nothing(network: Network) -> None:
+def test_a_named_port_that_no_endpoint_has_closes_nothing(network: Network) -> None:
     server, client = network.server, network.client
     rule = {"action": "Deny", "protocol": "TCP", "destination": {"ports": ["hepport"]}}
     server.apply([endpoint(server), policy(rule)])

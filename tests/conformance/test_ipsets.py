@@ -32,7 +32,7 @@ def names(host: Host, prefix: str) -> list[str]:
     return [name for name in host.run("ipset", "list", "-name").split() if name.startswith(prefix)]
 
 
-def test_a_member_removed_by_somebody_comes_back(network: Network, documents: list[Document]) -> None:
+def test_a_member_removed_by_another_program_comes_back(network: Network, documents: list[Document]) -> None:
     server, client = network.server, network.client
     server.apply(documents)
     (name,) = names(server, "enf4-")
@@ -42,7 +42,7 @@ def test_a_member_removed_by_somebody_comes_back(network: Network, documents: li
     assert_blocked(Flow(client, server), by=ENTRY, at=Stage.RAW)
 
 
-def test_a_member_added_by_somebody_goes(network: Network, documents: list[Document]) -> None:
+def test_a_member_added_by_another_program_is_removed(network: Network, documents: list[Document]) -> None:
     server, external = network.server, network.external
     server.apply(documents)
     (name,) = names(server, "enf4-")
@@ -52,7 +52,7 @@ def test_a_member_added_by_somebody_goes(network: Network, documents: list[Docum
     assert_reached(Flow(external, server))
 
 
-def test_a_set_emptied_by_somebody_is_filled_again(network: Network, documents: list[Document]) -> None:
+def test_a_set_emptied_by_another_program_is_filled_again(network: Network, documents: list[Document]) -> None:
     server, client = network.server, network.client
     server.apply(documents)
     for name in names(server, "enf"):
@@ -61,7 +61,7 @@ def test_a_set_emptied_by_somebody_is_filled_again(network: Network, documents: 
     assert_blocked(Flow(client, server), by=ENTRY, at=Stage.RAW)
 
 
-def test_a_set_of_somebody_else_is_never_touched(network: Network, documents: list[Document]) -> None:
+def test_a_foreign_set_is_never_touched(network: Network, documents: list[Document]) -> None:
     server = network.server
     server.run("ipset", "create", "theirs", "hash:net")
     server.run("ipset", "add", "theirs", "192.0.2.1")

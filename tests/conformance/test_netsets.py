@@ -1,7 +1,7 @@
 """Network sets (``felix/fv/netsets_test.go``): IPv4 and IPv6, global and namespaced, in XDP and in raw.
 
 There a policy allows a set and everything else is closed; here it denies the set and everything else is open, which
-asks the same of the sets.
+tests the same of the sets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.state.layout import TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Stage
@@ -104,7 +105,7 @@ def test_everybody_and_back(case: Case, family: int) -> None:
 
 
 @MODES
-def test_everybody_of_the_other_family_is_nobody_of_this(case: Case, family: int) -> None:
+def test_everybody_of_the_other_family_blocks_none_of_this(case: Case, family: int) -> None:
     case.apply(case.make_set("::/0" if family == 4 else "0.0.0.0/0"))
     case.expect()
 
@@ -218,7 +219,7 @@ def _assert_state(server: Host, choice: ModeChoice, sets: dict[int, list[str]]) 
     assert sorted(map(sorted, in_ipsets.values())) == sorted(map(sorted, groups.values()))
     if choice is not ModeChoice.RAW:
         with server.inside():
-            tables = open_tables(TablePins.of(server.pin_root, current_inode()))
+            tables = open_tables(TablePins.of(LIBBPF, server.pin_root, current_inode()))
         assert tables is not None
         with tables:
             held4 = tables.classified.segments4

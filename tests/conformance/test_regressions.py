@@ -149,7 +149,7 @@ def test_a_failsafe_taken_back_is_closed(network: Network, choice: ModeChoice, s
 
 
 def test_odd_packets_are_judged_as_raw_judges_them(network: Network, choice: ModeChoice) -> None:
-    """Calico's program drops short frames of anybody, reads ports behind IP options wrongly and in later fragments."""
+    """Calico's program drops short frames of anybody, reads ports after IP options wrongly and in later fragments."""
     server, client, source = network.server, network.client, "203.0.113.5"
     server.apply([endpoint(server), policy(DENY_LISTED), network_set("203.0.113.0/24")])
     count_what_passes_raw(server)

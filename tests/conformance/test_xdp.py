@@ -14,6 +14,7 @@ import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.netns import current_inode
 from enforcer.model.choices import ModeChoice
@@ -56,7 +57,7 @@ CLIENT = "10.65.0.2"
 def root4(host: Host) -> Path:
     """The address tables' pin that a word is taken from by hand below."""
     with host.inside():
-        return TablePins.of(host.pin_root, current_inode()).directory / "root4"
+        return TablePins.of(LIBBPF, host.pin_root, current_inode()).directory / "root4"
 
 
 def forget(host: Host, address: str) -> None:
@@ -68,7 +69,7 @@ def forget(host: Host, address: str) -> None:
 def holds(host: Host, cidr: str) -> bool:
     """Whether the XDP tables know these addresses and no other ones of IPv4."""
     with host.inside():
-        tables = open_tables(TablePins.of(host.pin_root, current_inode()))
+        tables = open_tables(TablePins.of(LIBBPF, host.pin_root, current_inode()))
     if tables is None:
         return False
     with tables:
@@ -144,7 +145,7 @@ def test_x6_a_raw_protocol_with_one_byte_is_dropped(
     assert_blocked(Flow(network.client, network.server, 254), by=ENTRY, at=stage)
 
 
-def test_x6_a_raw_protocol_with_one_byte_of_somebody_else_passes(
+def test_x6_a_raw_protocol_with_one_byte_from_another_source_passes(
     network: Network, protocol: str, choice: ModeChoice, denied: list[Document]
 ) -> None:
     """Differs: Calico's program drops every frame shorter than 42 bytes, whoever sent it; such frames pass here."""
@@ -232,7 +233,7 @@ def test_x14_the_daemon_puts_an_element_back_by_itself(
 
 
 @IN_XDP
-def test_x15_nobody_takes_the_program_off_with_ip_link(
+def test_x15_the_program_cannot_be_detached_with_ip_link(
     network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
 ) -> None:
     """Differs, for the better: Calico's program goes and comes back within 20 s; the kernel protects a BPF link."""
@@ -250,7 +251,7 @@ def test_x15_a_program_lost_with_its_pin_comes_back(
     network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
 ) -> None:
     server = network.server
-    Pins.of(server.pin_root, "eth0").link.unlink()
+    Pins.of(LIBBPF, server.pin_root, "eth0").link.unlink()
     wait_until(lambda: server.xdp() == (), "the program is still there without its link")
     assert_blocked(*both(network, protocol), by=ENTRY, at=Stage.RAW)
     server.apply(denied)

@@ -1,4 +1,4 @@
-"""What the fakes of ``tests/support/fakes`` promise, asked of each fake and of the kernel by the same tests.
+"""What the fakes of ``tests/support/fakes`` promise, checked on each fake and on the kernel by the same tests.
 
 Where they differ, the kernel is right.
 """

@@ -18,7 +18,6 @@ from tests.contract.nft_commands import (
     EXCLUSIVE,
     PREROUTING,
     add,
-    asks,
     delete,
     delete_chain,
     delete_rule,
@@ -26,6 +25,7 @@ from tests.contract.nft_commands import (
     delete_table,
     flush,
     jump,
+    looks_up,
     new_chain,
     new_rule,
     new_set,
@@ -53,7 +53,7 @@ _Late = tuple[str, str, int]
 
 
 def _commands() -> st.SearchStrategy[Message | _Late]:
-    rules = st.one_of(st.just(DROP), st.builds(jump, st.sampled_from("abh")), st.just(asks("p", PORTS)))
+    rules = st.one_of(st.just(DROP), st.builds(jump, st.sampled_from("abh")), st.just(looks_up("p", PORTS)))
     late = st.tuples(st.sampled_from(("before", "after", "delete")), _NAMES, st.integers(0, 3))
     return st.one_of(
         st.just(new_table()),

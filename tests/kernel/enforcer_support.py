@@ -76,7 +76,7 @@ def frame(source: str) -> bytes:
 
 
 class Traffic:
-    """Sends from the peer; whoever is not dropped on the way reaches a UDP socket of the host."""
+    """Sends from the peer; what is not dropped on the way reaches a UDP socket of the host."""
 
     def __init__(self, sender: socket.socket, receiver: socket.socket) -> None:
         self._sender = sender

@@ -29,21 +29,21 @@ def hanging_file(folder: Path, name: str) -> Iterator[threading.Event]:
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
     if _libc.mount(b"enftest", os.fsencode(folder), b"fuse", 0, options):
         raise OSError(ctypes.get_errno(), f"mounting {folder}")
-    asked, over = threading.Event(), threading.Event()
-    server = threading.Thread(target=_serve, args=(device, name.encode(), asked, over))
+    opened, over = threading.Event(), threading.Event()
+    server = threading.Thread(target=_serve, args=(device, name.encode(), opened, over))
     server.start()
     try:
-        yield asked
+        yield opened
     finally:
         _libc.umount2(os.fsencode(folder), _MNT_DETACH)
         over.set()
         server.join()
-        os.close(device)  # whoever still waits gets ECONNABORTED
+        os.close(device)  # processes that still wait get ECONNABORTED
         folder.rmdir()
 
 
-def _serve(device: int, name: bytes, asked: threading.Event, over: threading.Event) -> None:
-    """Answers until a file was opened. What is asked then is left unread: so a fatal signal still ends who waits, as
+def _serve(device: int, name: bytes, opened: threading.Event, over: threading.Event) -> None:
+    """Answers until a file was opened. Later requests are left unread: so a fatal signal still ends who waits, as
     with NFS, and not with a request that a FUSE server has taken (fs/fuse/dev.c ``request_wait_answer``).
     """
     poll = select.poll()
@@ -53,7 +53,7 @@ def _serve(device: int, name: bytes, asked: threading.Event, over: threading.Eve
         if not poll.poll(50):
             continue
         if opened:
-            asked.set()
+            opened.set()
             over.wait()
             return
         try:
@@ -64,7 +64,7 @@ def _serve(device: int, name: bytes, asked: threading.Event, over: threading.Eve
         opened = opcode == _OPEN
         answer = _answer(opcode, node, request[_HEADER.size :], name)
         error, content = (-38, b"") if answer is None else (0, answer)  # ENOSYS
-        with suppress(OSError):  # who asked may be gone
+        with suppress(OSError):  # the requesting process may be gone
             os.write(device, struct.pack("<IiQ", 16 + len(content), error, unique) + content)
 
 

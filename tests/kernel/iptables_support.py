@@ -206,7 +206,7 @@ def everything() -> list[str]:
 
 
 def add_counting_rules(*, conntrack: bool = False) -> None:
-    """Foreign rules that count, in raw behind our hook and in mangle before it, where an allowed packet is accepted.
+    """Foreign rules that count, in raw after our hook and in mangle before it, where an allowed packet is accepted.
 
     ``conntrack`` adds one for untracked packets, which turns connection tracking on.
     """

@@ -234,7 +234,7 @@ def test_an_interface_is_enforced_as_soon_as_it_appears(host: NetnsPair, pin_roo
         assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "eth1": None}
 
 
-def test_what_somebody_else_removed_is_put_back_at_the_next_resync(
+def test_what_another_program_removed_is_restored_at_the_next_resync(
     host: NetnsPair, pin_root: Path, store: Path
 ) -> None:
     often = felix(xdpRefreshInterval="1s", ipsetsRefreshInterval="1s", iptablesRefreshInterval="1s")

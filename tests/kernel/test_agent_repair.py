@@ -22,6 +22,7 @@ import pytest
 from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.watch import XdpWatch
 from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.xdp import load_pass_program
@@ -99,21 +100,21 @@ def line_of(name: str) -> Iterator[None]:
 
 SET4 = "$(ipset list -n | grep '^enf4-' | head -1)"
 LEGACY = {
-    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules are gone"),
+    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules removed"),
     "the jump deleted": ("iptables-legacy -t raw -D PREROUTING 1", "raw IPv4: chain PREROUTING: its jump to our chain"),
     "a jump in front of ours": (
         "ip6tables-legacy -t raw -I PREROUTING -j ACCEPT",
-        "raw IPv6: chain PREROUTING: its jump to our chain is another, or elsewhere",
+        "raw IPv6: chain PREROUTING: its jump to our chain was changed or moved",
     ),
     "a rule replaced by one of the same size": (
         "iptables-legacy -t raw -R enf-fh-eth0 2 -j RETURN",
-        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules are gone, 1 others came in",
+        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules removed, 1 others added",
     ),
     "a set flushed": (f"ipset flush {SET4}", ": 0 members, 3 before"),
     "a member deleted": (f"ipset del {SET4} 192.0.2.7", ": 2 members, 3 before"),
     "a member exchanged": (
         f"set={SET4}; printf 'del %s 203.0.113.0/24\\nadd %s 10.10.0.0/16\\n' $set $set | ipset restore",
-        "as many members as before, but others",
+        "other members, as many as before",
     ),
     "a set destroyed": (
         f"set={SET4}; iptables-legacy -t raw -F && ipset destroy $set",
@@ -123,7 +124,7 @@ LEGACY = {
         f"set={SET4}; ipset create other hash:net && ipset swap $set other && ipset destroy other",
         ": 0 members, 3 before",
     ),
-    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray came in"),
+    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray was added"),
 }
 
 
@@ -219,26 +220,26 @@ def test_what_others_do_in_tables_of_theirs_and_what_the_agent_does_itself_is_no
 
 def detach_link(pin_root: Path) -> None:
     """As ``bpftool link detach`` does."""
-    with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+    with Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link) as link:
         link.detach()
 
 
 def point_elsewhere(pin_root: Path) -> None:
     fd = load_pass_program()
-    with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+    with Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link) as link:
         link.update(fd)
     os.close(fd)
 
 
 def empty_an_address_table(pin_root: Path) -> None:
-    with Map.open_pinned(TablePins.of(pin_root, current_inode()).directory / "root4") as root4:
+    with Map.open_pinned(TablePins.of(LIBBPF, pin_root, current_inode()).directory / "root4") as root4:
         words = np.frombuffer(root4.mmap(writable=True), np.uint32)
         words[:] = 0
         del words
 
 
 def empty_rows(pin_root: Path) -> None:
-    with Map.open_pinned(Pins.of(pin_root, "eth0").directory / "rows") as rows:
+    with Map.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").directory / "rows") as rows:
         for key in list(rows.keys()):
             rows.update(key, bytes(rows.value_size))
 
@@ -276,7 +277,7 @@ def test_what_is_taken_from_xdp_comes_back(host: NetnsPair, pin_root: Path, stor
 def test_a_removed_pin_is_put_back_and_nothing_was_ever_detached(
     host: NetnsPair, pin_root: Path, store: Path, removed: str
 ) -> None:
-    pins = Pins.of(pin_root, "eth0")
+    pins = Pins.of(LIBBPF, pin_root, "eth0")
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
         with host.host():
@@ -313,7 +314,7 @@ def test_pins_that_go_during_a_pass_are_put_back_and_the_program_is_no_strangers
 ) -> None:
     """The pass itself cannot know the program then; the next one does, and did not remember a refusal."""
     enforcer, resources = Enforcer(NODE, pin_root=pin_root), load_text(documents())
-    with host.host(), closing(XdpWatch(pin_root)) as watch:
+    with host.host(), closing(XdpWatch(LIBBPF, pin_root)) as watch:
         assert enforcer.apply(resources).plan.interfaces[0].mode is Mode.NATIVE
         assert watch.remember() == []
         before = state_of().xdp
@@ -350,7 +351,7 @@ def test_what_only_the_resync_finds_is_said_as_well(host: NetnsPair, pin_root: P
     (store / "dos.yaml").write_text(documents(endpoint(), deny_list(*NETS), policy(), often))
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
-        with host.host(), Map.open_pinned(Pins.of(pin_root, "eth0").directory / "manifest") as manifest:
+        with host.host(), Map.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").directory / "manifest") as manifest:
             manifest.update(bytes(4), bytes(manifest.value_size))
         line = running.expect("restored what another program removed or changed")
         assert "level=warning" in line

@@ -89,13 +89,13 @@ def test_while_it_reads_a_huge_file(host: NetnsPair, pin_root: Path, folder: Pat
 
 
 def test_while_a_file_server_does_not_answer(host: NetnsPair, pin_root: Path, folder: Path) -> None:
-    with agent(host, pin_root, folder) as running, hanging_file(folder / "mounted", "list.yaml") as asked:
+    with agent(host, pin_root, folder) as running, hanging_file(folder / "mounted", "list.yaml") as opened:
         (folder / "dos.yaml").touch()
-        assert asked.wait(DEADLINE_S)
+        assert opened.wait(DEADLINE_S)
         assert ends_promptly(running) == 0
 
 
-def test_while_nobody_reads_its_log(host: NetnsPair, pin_root: Path, folder: Path) -> None:
+def test_while_its_log_is_not_read(host: NetnsPair, pin_root: Path, folder: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):

@@ -96,10 +96,10 @@ def busy(processes: int) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_beside_eight_busy_processes() -> None:
+def test_with_eight_busy_processes() -> None:
     capture = Capture.from_frames(frames(20261129, 400))
     with busy(8):
         result = drill_capture(capture, SITUATION)
     packets, matched, unobserved = counts(result)
     assert matched + unobserved == packets
-    assert not unobserved or result.busy, "whoever loses packets says why"
+    assert not unobserved or result.busy, "lost packets are explained"

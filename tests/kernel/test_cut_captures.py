@@ -165,7 +165,7 @@ def test_incomplete_headers_and_cut_packets_confirm_nothing(mode: ModeChoice, tm
     whole = [tcp(INNOCENT), tcp(ATTACKER)] * 5
     headers = Capture.from_frames([frame[:24] + b"\0\0" + frame[26:] for frame in whole])
     result = drill_capture(headers, Situation(policy(), HOST, mode), recorded=every(headers))
-    held = 0 if mode is ModeChoice.RAW else 5  # raw comes behind the header's checksum
+    held = 0 if mode is ModeChoice.RAW else 5  # raw comes after the header's checksum
     assert counts(result) == {"matched": held, "undetermined": 10 - held} if held else {"undetermined": 10}
     assert result.verification.agrees is bool(held)
     udp = four(segment(17, INNOCENT, ME4, (40000, 9), b"x" * 400), 17)
@@ -186,7 +186,7 @@ def test_incomplete_headers_and_cut_packets_confirm_nothing(mode: ModeChoice, tm
 
 
 @pytest.mark.parametrize("source", [ATTACKER, INNOCENT])
-def test_udp_with_a_bad_checksum_and_nobody_listening(source: str) -> None:
+def test_udp_with_a_bad_checksum_and_no_socket(source: str) -> None:
     """IPv6 gives the reason NO_SOCKET to what it finds broken only then: untracked, longer than 76 bytes."""
     six = {ATTACKER: "2001:db8::7", INNOCENT: "2001:db8::9"}[source]
     sent = []

@@ -290,7 +290,7 @@ def test_a_file_is_no_directory(shared: Path) -> None:
         directories.make(shared / "file")
 
 
-def test_a_state_directory_that_is_asked_for_has_to_be_safe(netns_pair: NetnsPair, shared: Path) -> None:
+def test_a_requested_state_directory_has_to_be_safe(netns_pair: NetnsPair, shared: Path) -> None:
     file = shared.parent / "dos.yaml"
     file.write_text(documents())
     open_to_all(shared / "state", shared)

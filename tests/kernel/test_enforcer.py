@@ -167,21 +167,21 @@ def test_no_packet_slips_through_while_policy_changes(detached: NetnsPair, pin_r
 def test_policy_without_a_place_in_xdp_disturbs_no_driver(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Sequence[str]] = []
+    probed: list[Sequence[str]] = []
     monkeypatch.setattr(
-        "enforcer.enforcement.probe_cache.probe_host", lambda node, names, ours: asked.append(names) or HostFacts(node)
+        "enforcer.enforcement.probe_cache.probe_host", lambda node, names, ours: probed.append(names) or HostFacts(node)
     )
     assert (
         only(apply(detached, pin_root, documents(endpoint(), BOTS, policy("{action: Allow, protocol: UDP}")))).mode
         is None
     )
-    assert asked == [[]]
+    assert probed == [[]]
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_interface_without_the_mode_asked_for_is_an_error_and_raw_enforces(
+def test_an_interface_without_the_requested_mode_is_an_error_and_raw_enforces(
     detached: NetnsPair, pin_root: Path
 ) -> None:
     with pytest.raises(UnsupportedKernelError, match=r"lo: mode 'native' is not possible: .*'auto' would choose raw"):
@@ -243,7 +243,7 @@ def test_a_mode_refused_at_attaching_is_planned_again_and_remembered(
         assert only(again) == plan
 
 
-def test_a_mode_asked_for_by_name_and_refused_at_attaching_leaves_raw(
+def test_a_mode_requested_by_name_and_refused_at_attaching_leaves_raw(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with nothing_is_known(monkeypatch), pytest.raises(UnsupportedKernelError, match="rejected when attaching"):

@@ -205,7 +205,7 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
         (fragment(24, 24, more=False, ident=8), "defrag"),
         (fragment(48, 8, more=False, ident=8), "defrag"),
     ],
-    "data behind the end": [
+    "data after the end": [
         (fragment(24, 24, more=False, ident=9), "defrag"),
         (fragment(48, 8, more=True, ident=9), "defrag"),
     ],

@@ -61,7 +61,7 @@ def status(pair: NetnsPair, pin_root: Path) -> tuple[list[dict[str, object]], st
 
 
 @pytest.mark.parametrize("verb", [("--dry-run",), ()], ids=["dry run", "apply"])
-def test_raw_asked_for_by_name_ends_although_the_interface_is_not_there(
+def test_raw_requested_by_name_ends_although_the_interface_is_missing(
     detached: NetnsPair, pin_root: Path, tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
     (tmp_path / "policy.yaml").write_text(documents(endpoint("eth7"), BOTS, policy()))
@@ -105,7 +105,7 @@ def test_a_new_alternative_name_is_seen_by_the_same_enforcer(detached: NetnsPair
 
 
 @pytest.mark.parametrize("choice", [ModeChoice.NATIVE, ModeChoice.RAW], ids=str)
-def test_status_says_what_is_of_an_interface_that_was_renamed(
+def test_status_shows_what_belongs_to_a_renamed_interface(
     detached: NetnsPair, pin_root: Path, choice: ModeChoice
 ) -> None:
     apply(detached, pin_root, "eth0", choice=choice)

@@ -215,7 +215,7 @@ MODES = [ModeChoice.NATIVE, ModeChoice.GENERIC]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_its_packets_are_its_own(detached: NetnsPair, pin_root: Path, container: str, shape: Shape) -> None:
-    """Also where nobody asked for XDP by name: probe says why there is none, and raw has all of the policy."""
+    """Also if XDP was not requested by name: probe reports why there is none, and raw has all of the policy."""
     where = shape.put(detached, container)
     answers = probed(detached)
     assert {answer.answer for answer in answers.values()} == {Answer.NO}
@@ -230,7 +230,7 @@ def test_its_packets_are_its_own(detached: NetnsPair, pin_root: Path, container:
 
 @pytest.mark.parametrize("choice", MODES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_whoever_comes_later_loses_no_packet(
+def test_an_interface_on_top_that_comes_later_loses_no_packet(
     detached: NetnsPair, pin_root: Path, container: str, shape: Shape, choice: ModeChoice
 ) -> None:
     """No agent runs that could take the program away: it passes by itself what raw would not see as eth0's."""
@@ -252,7 +252,7 @@ def test_whoever_comes_later_loses_no_packet(
 
 
 @pytest.mark.parametrize("where", ["moved", "made elsewhere"])
-def test_they_are_found_where_the_kernel_cannot_be_asked(
+def test_they_are_found_where_the_program_cannot_look(
     detached: NetnsPair, container: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on kernels before Linux 6.2: in each namespace that has a name or a process."""
@@ -279,10 +279,10 @@ def test_the_name_of_a_namespace_that_is_not_there_yet_is_no_obstacle(
 
 
 @pytest.mark.skipif(not possible(RX_HANDLERS), reason="this kernel has no interfaces that could take another's packets")
-def test_where_nobody_may_look_auto_leaves_it_to_raw(
+def test_without_the_capability_to_look_auto_leaves_it_to_raw(
     detached: NetnsPair, pin_root: Path, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on kernels before Linux 6.2 with the capabilities of the unit; whoever names a mode answers for it."""
+    """As on kernels before Linux 6.2 with the unit's capabilities; a mode requested by name is attached anyway."""
     monkeypatch.setattr(device, "can_look", lambda: False)
     Shape("macvlan", "made elsewhere").put(detached, container)
 
@@ -298,7 +298,7 @@ def test_where_nobody_may_look_auto_leaves_it_to_raw(
 
     answer, auto, reason, named = forked(act)
     assert answer.answer is Answer.UNKNOWN
-    assert re.search("macvlan.* would not be known of: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
+    assert re.search("macvlan.* would not be detected: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
     assert (auto, named) == (None, Stage.DRIVER)
     assert reason == f"{answer.reason}; '--mode native' asserts that there is none"
 
@@ -321,7 +321,7 @@ def test_netdev_ingress_passes_what_is_for_a_macvlan_that_comes_later(
 
 
 @pytest.mark.parametrize("choice", MODES, ids=str)
-def test_a_tag_beside_the_frame_is_not_overlooked(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
+def test_a_tag_outside_the_frame_is_not_overlooked(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
     """As a VLAN interface sends it over veth: the program sees a frame without a tag."""
     with detached.peer(), IPRoute() as ip:
         try:
@@ -400,7 +400,7 @@ def test_an_interface_without_ethernet_is_in_raw(detached: NetnsPair, pin_root: 
             assert ears.recv(2048).decode() == PARTNER
 
 
-# -- tags beside the frame --------------------------------------------------------------------------------------------
+# -- tags outside the frame -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)

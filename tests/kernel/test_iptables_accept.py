@@ -1,4 +1,4 @@
-"""An untracked Allow survives the tables behind raw: chains in mangle and filter accept what carries the mark."""
+"""An untracked Allow survives the tables after raw: chains in mangle and filter accept what carries the mark."""
 
 from __future__ import annotations
 

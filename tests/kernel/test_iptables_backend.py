@@ -241,7 +241,7 @@ def test_detach_of_an_interface_leaves_hooks_where_they_are(inside: str, mode: s
     assert backend.apply(plan(other)).changes == ()
 
 
-def test_detach_of_an_interface_does_not_hook_what_somebody_unhooked(inside: str) -> None:
+def test_detach_of_an_interface_does_not_hook_what_another_program_unhooked(inside: str) -> None:
     BACKEND.apply(plan(RICH, table(entry(0, ALLOW), interface="eth1")))
     run("iptables-legacy", "-t", "raw", "-D", "PREROUTING", "-j", "enf-PREROUTING")
     assert BACKEND.detach(["eth0"])
@@ -268,7 +268,7 @@ def in_namespace(name: str, action: Callable[[], object]) -> None:
         action()
 
 
-def test_a_table_changed_behind_our_back_is_read_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_changed_by_another_program_is_read_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     commit, calls = raw_module.KernelTable.commit, list[str]()
 
     def late_commit(self: raw_module.KernelTable) -> None:
@@ -286,9 +286,9 @@ def test_a_table_changed_behind_our_back_is_read_again(inside: str, monkeypatch:
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
-@pytest.mark.parametrize("ask", [probe, probe_nftables], ids=["iptables", "nftables"])
-def test_probe_says_yes_here_and_leaves_nothing(inside: str, ask: Callable[[], Probe]) -> None:
-    assert ask().answer is Answer.YES
+@pytest.mark.parametrize("probe_of", [probe, probe_nftables], ids=["iptables", "nftables"])
+def test_probe_says_yes_here_and_leaves_nothing(inside: str, probe_of: Callable[[], Probe]) -> None:
+    assert probe_of().answer is Answer.YES
     assert ruleset() == []
     assert not any("enf" in line for line in all_tables())
 

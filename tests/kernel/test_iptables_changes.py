@@ -89,7 +89,7 @@ def assert_holds_all(backend: Backend, wanted: Plan, nets: Nets) -> None:
 
 
 def moving(denied_by: str) -> RuleTable:
-    """The listed source is in one of two deny lists, one asked before an allow list and one after it.
+    """The listed source is in one of two deny lists, one evaluated before an allow list and one after it.
 
     While it is in the first, the allow list has it too.
     """
@@ -101,7 +101,7 @@ def moving(denied_by: str) -> RuleTable:
 
 
 def moving_port(denied_by: str) -> RuleTable:
-    """The victim's port 9 is in one of two named ports that are denied, one before and one behind an allowed one."""
+    """The victim's port 9 is in one of two named ports that are denied, one before and one after an allowed one."""
     victim = ("10.10.10.10", 9)
     members = {name: [("10.0.0.1", 80), *([victim] if name == denied_by else [])] for name in ("first", "last")}
     members["allow"] = [("10.0.0.1", 80), *([victim] if denied_by == "first" else [])]

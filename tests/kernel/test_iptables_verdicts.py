@@ -90,7 +90,7 @@ VERDICTS = [
     ("::/0 among others", [entry(0, DENY, source=source("fd00::/8", "::/0"))], v6("a001::1", udp(9)), DENIED),
     ("a port of the list", [entry(0, DENY, protocol=6, destination=dport(80, (90, 99)))], v4(OTHER, tcp(99)), DENIED),
     (
-        "a port beside the list",
+        "a port next to the list",
         [entry(0, DENY, protocol=6, destination=dport(80, (90, 99)))],
         v4(OTHER, tcp(100)),
         FELL_THROUGH,
@@ -143,7 +143,7 @@ VERDICTS = [
         FELL_THROUGH,
     ),
     (
-        "a UDP header too short for ports is dropped by the first rule that asks for them",
+        "a UDP header too short for ports is dropped by the first rule that matches on them",
         [entry(0, DENY, protocol=6)],
         v4(OTHER, Raw(b"ab"), proto=17),
         DENIED,
@@ -163,9 +163,9 @@ def test_verdict(
     version = packets[0].version
     cable.send(version, frames(packets))
     # In nftables what a failsafe lets go on and what nothing matches leave our chains in the same way.
-    asked = [where for where in seen if where != "tail" or raw.word is Backend.IPTABLES]
-    found = {where: cable.count(version, "raw" if where == "tail" else "mangle", where) for where in asked}
-    assert found == {where: seen[where] for where in asked}
+    places = [where for where in seen if where != "tail" or raw.word is Backend.IPTABLES]
+    found = {where: cable.count(version, "raw" if where == "tail" else "mangle", where) for where in places}
+    assert found == {where: seen[where] for where in places}
 
 
 def test_allowed_packets_are_not_tracked_and_others_are(raw: RawDriver, cable: Wire) -> None:

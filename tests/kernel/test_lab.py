@@ -46,7 +46,7 @@ def test_a_lab_has_the_addresses_routes_and_listeners_of_its_host() -> None:
             client.connect(("10.10.10.10", 80))
 
 
-def test_networks_behind_the_host_are_reached_through_a_second_interface() -> None:
+def test_networks_beyond_the_host_are_reached_through_a_second_interface() -> None:
     host = Host(node="jasper", addresses=HOST.addresses, forward=True, routes=(ip_network("192.0.2.0/24"),))
     with Lab(host) as lab, lab.victim(), IPRoute() as ip:
         (inside,) = ip.link_lookup(ifname="inside0")
@@ -54,7 +54,7 @@ def test_networks_behind_the_host_are_reached_through_a_second_interface() -> No
         assert route.get("gateway") == "169.254.1.2"
 
 
-def test_nobody_speaks_unasked() -> None:
+def test_no_packet_appears_that_was_not_sent() -> None:
     """Nothing reaches the victim that was not sent; what it says itself (an MLD report) dies in the peer."""
     with Lab(HOST) as lab, lab.victim(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
         sniffer.bind((HOST.interface, 0x0003))

@@ -154,7 +154,7 @@ def test_it_takes_the_place_of_xdp_and_xdp_takes_its_place(host: NetnsPair, pin_
     assert stage(apply(host, pin_root, netdev=False)) is Stage.RAW
 
 
-def test_a_foreign_program_stays_and_packets_are_dropped_behind_it(host: NetnsPair, pin_root: Path) -> None:
+def test_a_foreign_program_stays_and_packets_are_dropped_after_it(host: NetnsPair, pin_root: Path) -> None:
     with host.host():
         state = interface("eth0")
         assert state is not None
@@ -199,7 +199,7 @@ HAND_EDITS = {
     "a base chain emptied": f"flush chain {BASE}",
     "a base chain gone": f"flush chain {BASE}; delete chain {BASE}",
     "a rule added": f"insert rule {BASE} accept",
-    "a chain of ours nobody asked for": f"add chain {TABLE} mine {{ type filter hook ingress device lo priority 0; }}",
+    "an unwanted chain of ours": f"add chain {TABLE} mine {{ type filter hook ingress device lo priority 0; }}",
     "all rules gone": f"flush table {TABLE}",
     "switched off": f"add table {TABLE} {{ flags dormant; }}",
     "a policy": f"add chain {BASE} {{ policy drop; }}",

@@ -26,7 +26,7 @@ from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
 from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
-from tests.kernel.test_random_policies import BESIDE, without_fragments
+from tests.kernel.test_random_policies import ADJACENT, without_fragments
 from tests.kernel.test_raw_fates import ODD, RULES, policy
 from tests.support.counterexample import kept
 from tests.support.examples import examples
@@ -124,11 +124,11 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
             table.ingress and str(table.ingress) not in tables
         )  # mutations of an example often leave its table alone
         tables.add(str(table.ingress))
-        reached = without_fragments([*reach(table, host, beside=BESIDE).frames, *others])
+        reached = without_fragments([*reach(table, host, adjacent=ADJACENT).frames, *others])
         odder = without_fragments(random_frames(table, random.Random(seed), AIMED))
         with kept("found-netdev-ingress", rules, host, [*reached, *odder]):
             drilled(rules, reached, raw, host=host)
-            # Of packets odder still only what this stage is about is asked: which it drops, and whether raw would.
+            # For odder packets only this stage is checked: which it drops, and whether raw would.
             with_chains, alone = (
                 drill_capture(
                     Capture.from_frames([*reached, *odder]), Situation(rules, host, ModeChoice.RAW, raw, netdev=netdev)

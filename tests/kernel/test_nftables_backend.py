@@ -117,7 +117,7 @@ HAND_EDITS = {
     "a rule with a set of its own": f"insert rule {CHAIN} ip saddr {{ 10.9.9.9, 10.9.9.8 }} accept",
     "a rule of an expression we never use": f"insert rule {CHAIN} numgen random mod 2 < 1 accept",
     "a rule of a chain emptied": f"flush chain {CHAIN}",
-    "a chain of ours nobody asked for": "add chain ip enforcer mine { type filter hook input priority 0; }",
+    "an unwanted chain of ours": "add chain ip enforcer mine { type filter hook input priority 0; }",
     "unhooked": "flush chain ip enforcer enf-PREROUTING",
     "a policy": "add chain ip enforcer enf-PREROUTING { policy drop; }",
     "switched off": "add table ip enforcer { flags dormant; }",
@@ -153,7 +153,7 @@ def test_a_change_by_hand_is_repaired(inside: str, edit: str) -> None:
 def test_a_set_of_another_type_is_made_anew_with_its_table(inside: str) -> None:
     run("nft", "-f", "-", text=f"table ip enforcer {{ set {SET} {{ type ipv4_addr; flags timeout; }}; }}\n")
     (first, *_) = BACKEND.apply(plan(RICH)).changes
-    assert first == f"nftables ip: table enforcer: made anew, because set {SET} is of another type"
+    assert first == f"nftables ip: table enforcer: created anew, because set {SET} is of another type"
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
@@ -161,7 +161,7 @@ def test_a_chain_hooked_elsewhere_is_made_anew_with_its_table(inside: str) -> No
     hook = "type filter hook input priority 0"
     run("nft", "-f", "-", text=f"table ip enforcer {{ chain enf-PREROUTING {{ {hook}; }}; }}\n")
     (first, *_) = BACKEND.apply(plan(RICH)).changes
-    assert first == "nftables ip: table enforcer: made anew, because chain enf-PREROUTING is hooked elsewhere"
+    assert first == "nftables ip: table enforcer: created anew, because chain enf-PREROUTING is hooked elsewhere"
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
@@ -205,7 +205,7 @@ def test_neighbouring_nets_come_and_go_without_disturbing_each_other(cable: Wire
         assert [item.packets for item in BACKEND.counters()] == [4]
 
 
-def test_members_are_not_read_again_while_nobody_changes_anything(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_are_not_read_again_while_nothing_changes(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = transactions.read_members
     monkeypatch.setattr(transactions, "_MEMBERS", transactions._MemberCache())
@@ -274,7 +274,7 @@ def test_a_ruleset_changed_meanwhile_is_read_again(inside: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("conntrack", [False, True], ids=["notrack alone", "a rule of conntrack"])
 def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool) -> None:
-    """As in iptables raw: ``notrack`` marks a packet, and asks for nothing."""
+    """As in iptables raw: ``notrack`` marks a packet, and needs nothing else."""
     with cable.inside():
         BACKEND.apply(plan(table(entry(0, ALLOW))))
         if conntrack:
@@ -286,7 +286,7 @@ def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool
 
 
 def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wire) -> None:
-    """An accept ends one base chain; the next one is asked all the same."""
+    """An accept ends one base chain; the next one is evaluated all the same."""
     closed = """table ip firewall { chain input { type filter hook prerouting priority -10; policy drop;
         meta mark & 0x10000 == 0x10000 udp dport 10 counter accept; counter; }; }
     """

@@ -195,7 +195,7 @@ def test_a_foreign_program_is_no_to_every_mode_and_named(netns_pair: NetnsPair) 
         os.close(fd)
 
 
-def test_only_the_interfaces_asked_for_are_probed_and_backends_answer_for_themselves(netns_pair: NetnsPair) -> None:
+def test_only_the_requested_interfaces_are_probed_and_backends_answer_for_themselves(netns_pair: NetnsPair) -> None:
     raw = Probe(Answer.NO, "no ip_tables")
     with netns_pair.host():
         facts = probe_host("jasper", ["eth0", "eth7"], backends={Backend.IPTABLES: lambda: raw})

@@ -33,7 +33,7 @@ from tests.support.witnesses import breaches, table_of
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
 EXAMPLES = {RawChoice.IPTABLES: 200, RawChoice.NFTABLES: 60}
-BESIDE = 4  # points beside the edges of each entry; the property has all
+ADJACENT = 4  # points next to the edges of each entry; the property has all
 
 
 def without_fragments(frames: Iterable[bytes]) -> list[bytes]:
@@ -71,7 +71,7 @@ def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would
             table.ingress and str(table.ingress) not in tables
         )  # mutations of an example often leave its table alone
         tables.add(str(table.ingress))
-        reached = reach(table, host, beside=BESIDE)
+        reached = reach(table, host, adjacent=ADJACENT)
         frames = without_fragments([*reached.frames, *others])
         with kept("found-random-policies", policy, host, frames):
             raw = drilled(policy, host, ModeChoice.RAW, backend, frames)

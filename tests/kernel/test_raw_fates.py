@@ -108,7 +108,7 @@ SHORT = (0, 1, 2, 3, 4, 7, 8, 19, 20)
 
 
 def odd() -> list[bytes]:
-    """Every transport cut at every length that matters, plain and behind extension headers; headers that break off."""
+    """Every transport cut at every length that matters, plain and after extension headers; headers that break off."""
     found: list[bytes] = []
     for protocol, whole in (*TRANSPORTS, (58, b"\x80" + bytes(7)), (58, b"\x01" + bytes(7)), (253, b"abcd")):
         for buf in SHORT:
@@ -164,8 +164,8 @@ def test_all_entries_at_once(raw: RawChoice) -> None:
     drilled(policy(*RULES.values()), frames(20261124, 3000), raw)
 
 
-def test_the_backends_differ_behind_an_authentication_header_and_nowhere_else() -> None:
-    """nftables takes the header itself for what is carried; iptables what stands behind it."""
+def test_the_backends_differ_after_an_authentication_header_and_nowhere_else() -> None:
+    """nftables takes the header itself for what is carried; iptables what follows it."""
     differing: Counter[int] = Counter()
     for rule in RULES.values():
         ends = [predicted(policy(rule), raw) for raw in (RawChoice.IPTABLES, RawChoice.NFTABLES)]

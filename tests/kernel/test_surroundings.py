@@ -100,7 +100,7 @@ def test_pins_that_will_not_stay_are_warned_of(
 
 
 def test_looking_at_an_interface_needs_no_sys_admin() -> None:
-    """Also where the kernel lacks a structure (it may have no VLANs), for which libbpf would ask the modules."""
+    """Also where the kernel lacks a structure (it may have no VLANs), which libbpf would look for in modules."""
 
     def act() -> bool:
         as_a_service()

@@ -73,7 +73,7 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     assert [line for line in said.stderr.splitlines() if "enforcer.service" in line] == []
 
 
-def test_nothing_is_asked_for_that_is_everything() -> None:
+def test_no_capability_is_requested_that_grants_everything() -> None:
     said = settings(UNIT)
     assert said["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON"]
     assert said["ExecStart"][0].startswith("/"), "found by its path, not by $PATH"
@@ -192,7 +192,7 @@ def test_what_is_missing_is_named(
     assert says in done.stderr
 
 
-def test_raw_alone_asks_for_nothing_of_bpf(host: NetnsPair, pin_root: Path, tmp_path: Path) -> None:
+def test_raw_alone_needs_nothing_of_bpf(host: NetnsPair, pin_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "dos.yaml"
     file.write_text(documents())
     words = ["apply", "-f", str(file), "--node", NODE, "--mode", str(ModeChoice.RAW), "--pin-root", str(pin_root)]

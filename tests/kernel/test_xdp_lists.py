@@ -15,6 +15,7 @@ from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.lists import Lists
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Mode
@@ -141,8 +142,10 @@ def test_interfaces_share_the_tables_and_keep_their_own_policies(netns_pair: Net
     two = interface_plan(["203.0.113.0/24"], ["198.51.100.0/24"], mode=Mode.GENERIC, interface="eth1", prefix="other")
     with netns_pair.host():
         backend.apply(Plan("jasper", (one, two)))
-        tables = manifests.read_tables(TablePins.of(pin_root, current_inode()).directory / MANIFEST)
-        used = [manifests.read(Pins.of(pin_root, name).directory / MANIFEST) for name in ("eth0", "eth1")]
+        tables = manifests.read_tables(LIBBPF, TablePins.of(LIBBPF, pin_root, current_inode()).directory / MANIFEST)
+        used = [
+            manifests.read(LIBBPF, Pins.of(LIBBPF, pin_root, name).directory / MANIFEST) for name in ("eth0", "eth1")
+        ]
     assert tables is not None
     assert [item.tables for item in used if item] == [tables.maps[0]] * 2
     assert passes(netns_pair, udp_from("198.51.100.1"))

@@ -15,6 +15,7 @@ from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state.layout import Pins
 from enforcer.backends.xdp.state.read import pinned_program
 from enforcer.kernel.bpf.libbpf import libbpf
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.rtnetlink import InterfaceState, interface
 from enforcer.model.nets import Nets
@@ -64,7 +65,7 @@ def pinned_ids(pins: Pins) -> dict[str, int]:
     ids = {}
     for path in pins.directory.iterdir():
         if path.name == "prog":
-            ids["prog"] = pinned_program(path) or 0
+            ids["prog"] = pinned_program(LIBBPF, path) or 0
         elif path.name != "link":
             with Map.open_pinned(path) as found:
                 ids[path.name] = found.id
@@ -110,7 +111,7 @@ def sniffer(pair: NetnsPair, name: str = "eth0") -> Iterator[socket.socket]:
 
 
 def passes(pair: NetnsPair, frame: bytes, *, near: str = "eth0", far: str = "wire0") -> bool:
-    """Whether a frame gets through; one that nobody decides on is sent behind it and waited for."""
+    """Whether a frame gets through; one that nobody decides on is sent after it and waited for."""
     sentinel = b"\xff" * 6 + b"\x02\0\0\0\0\x02" + SENTINEL_TYPE.to_bytes(2, "big") + bytes(46)
     with sniffer(pair, near) as ears:
         with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
