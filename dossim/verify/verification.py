@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dossim.model.conntrack import CtState
 from dossim.model.disposition import Disposition
 
 
 @dataclass(frozen=True)
 class Mismatch:
     """A packet whose end was not the predicted one. ``packet`` counts from 0, ``record`` is its number in the capture's
-    file, where others may have been skipped before it; ``summary`` is tcpdump-like.
+    file, where others may have been skipped before it; ``summary`` is tcpdump-like. ``state`` is what conntrack said of
+    it (None: it did not get past conntrack), ``mark`` is ``skb->mark`` at its end.
     """
 
     packet: int
@@ -20,6 +22,8 @@ class Mismatch:
     predicted: Disposition
     observed: Disposition | None
     evidence: str
+    state: CtState | None
+    mark: int
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class EntryRow:
 @dataclass(frozen=True)
 class Verification:
     """``matched + mismatched + unobserved + undetermined + not_sendable == packets``. ``mismatches`` lists the first
-    ones, unobserved included. An undetermined packet ended as the frame that was sent in its place had to, which says
-    nothing of the packet itself; one whose frame did not is mismatched.
+    ones, unobserved included. ``states`` counts what conntrack said of the packets that got past it.
+
+    An undetermined packet ended as the frame that was sent in its place had to, which says nothing of the packet
+    itself; one whose frame did not is mismatched.
     """
 
     packets: int
@@ -61,6 +67,7 @@ class Verification:
     stages: Mapping[str, StageCount]
     entries: tuple[EntryRow, ...]
     mismatches: tuple[Mismatch, ...]
+    states: Mapping[CtState, int]
 
     @property
     def agrees(self) -> bool:

@@ -27,3 +27,10 @@ def rate_of(text: str) -> tuple[int, Unit]:
 def accept_bit(mask: int) -> int:
     """The lowest bit of a mark mask, which is the bit Felix gives to *accept*."""
     return mask & -mask
+
+
+def deny_bits(mask: int) -> int:
+    """The other bits of a mark mask. They are for a Deny after conntrack, which sets some of them before it drops:
+    where the mark of a dropped packet has none of them, the rule was not ours.
+    """
+    return mask & ~accept_bit(mask)
