@@ -1,7 +1,7 @@
 """What conntrack says of each packet, as the observer reads it at priority -199: each state, in both families.
 
 Rules of nf_tables that match on ``ct state`` right after the observer's checkpoint count the same packets: the kernel's
-own reading, which knows nothing of the observer.
+own reading, which knows nothing of the observer. What the host sends to itself (lo) is not counted.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ table inet test {{
     }}
     chain after_conntrack {{
         type filter hook prerouting priority -198; policy accept;
+        iifname != {HOST.interface} accept
         {" ".join(f"ct state {str(state).lower()} counter name {state};" for state in CtState)}
     }}
 }}
