@@ -33,6 +33,7 @@ struct sk_buff {
 	__u16 mac_header;
 	unsigned long _nfct;
 	unsigned int len;
+	__u32 mark;
 	__u8 csum_valid : 1;
 	__u8 csum_complete_sw : 1;
 } __attribute__((preserve_access_index));
@@ -52,6 +53,9 @@ _Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
 #define TCP_DATA_OFFSET 12
 #define NF_ACCEPT 1
 #define MAC_HEADER_UNSET 0xffff /* skbuff.h: skb_mac_header_was_set() */
+
+/* Here this host is done with a packet; what carries it away afterwards may clear its mark. */
+#define CHECKPOINT_DONE (CHECKPOINT_INPUT_LAST | CHECKPOINT_POSTROUTING)
 
 /* Bytes 0..1 of the source address of this drill's packets, big endian. */
 const volatile __u16 drill_tag;
@@ -85,6 +89,14 @@ static __always_inline struct journey *journey_of(struct sk_buff *skb)
 	return journey;
 }
 
+static __always_inline __u8 ctinfo_of(struct sk_buff *skb)
+{
+	unsigned long nfct = BPF_CORE_READ(skb, _nfct);
+	__u8 entry = nfct > CTINFO_MASK ? CTINFO_ENTRY : 0;
+
+	return (nfct & CTINFO_MASK) | entry;
+}
+
 /* One CPU at a time handles a packet, so plain stores suffice. */
 static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpoint)
 {
@@ -97,8 +109,10 @@ static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpo
 		journey->pre_defrag_ns = bpf_ktime_get_ns();
 	if (checkpoint == CHECKPOINT_POST_DEFRAG)
 		journey->post_defrag_ns = bpf_ktime_get_ns();
-	if (BPF_CORE_READ(skb, _nfct))
-		journey->checkpoints |= CHECKPOINT_TRACKED;
+	if (checkpoint == CHECKPOINT_POST_CONNTRACK)
+		journey->ctinfo = ctinfo_of(skb);
+	if (checkpoint & CHECKPOINT_DONE)
+		journey->mark = BPF_CORE_READ(skb, mark);
 }
 
 /*
@@ -130,6 +144,8 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 	journey->location = (__u64)location;
 	journey->reason = reason;
 	journey->end = end;
+	if (!(journey->checkpoints & CHECKPOINT_DONE))
+		journey->mark = BPF_CORE_READ(skb, mark);
 	if (lacks_tcp_header(skb, length))
 		journey->checkpoints |= CHECKPOINT_NO_TCP;
 	if (length < sizeof(struct udphdr))

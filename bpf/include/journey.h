@@ -3,6 +3,7 @@
 #ifndef JOURNEY_H
 #define JOURNEY_H
 
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/types.h>
 
 /*
@@ -25,14 +26,28 @@ enum checkpoint {
 	CHECKPOINT_GROUP = 1 << 12,	  /* the frame's destination is a group address */
 	CHECKPOINT_NO_TCP = 1 << 13,	  /* freed with less than its TCP header left */
 	CHECKPOINT_NO_UDP = 1 << 14,	  /* freed with less than a UDP header left */
-	CHECKPOINT_TRACKED = 1 << 15,	  /* skb->_nfct was set at some checkpoint */
-	CHECKPOINT_BAD_SUM = 1 << 16,	  /* freed after the kernel found a wrong checksum */
+	CHECKPOINT_BAD_SUM = 1 << 15,	  /* freed after the kernel found a wrong checksum */
 };
 
 enum end {
 	END_NONE,
 	END_KFREE,
 	END_CONSUME,
+};
+
+/*
+ * What conntrack said of a packet, as skb->_nfct holds it: the low bits are an ip_conntrack_info, the
+ * others point to the entry. Without entry 0 is INVALID.
+ */
+enum ctinfo {
+	CTINFO_ESTABLISHED = IP_CT_ESTABLISHED,
+	CTINFO_RELATED = IP_CT_RELATED,
+	CTINFO_NEW = IP_CT_NEW,
+	CTINFO_ESTABLISHED_REPLY = IP_CT_ESTABLISHED_REPLY,
+	CTINFO_RELATED_REPLY = IP_CT_RELATED_REPLY,
+	CTINFO_UNTRACKED = 7,  /* IP_CT_UNTRACKED, which user headers leave out */
+	CTINFO_MASK = 7,       /* skbuff.h: NFCT_INFOMASK */
+	CTINFO_ENTRY = 1 << 3, /* there is an entry */
 };
 
 struct journey {
@@ -42,12 +57,16 @@ struct journey {
 	/* and at the one after it: tells which fragments make up which datagram */
 	__u64 post_defrag_ns;
 	__u32 checkpoints;
+	/* skb->mark when this host was done with it: freed, handed to the transport or sent on */
+	__u32 mark;
 	/* enum skb_drop_reason of the running kernel (its core reasons fit 16 bits) */
 	__u16 reason;
 	__u8 end;
-	__u8 ends; /* how often a buffer of this packet was freed, saturating */
+	__u8 ends;   /* how often a buffer of this packet was freed, saturating */
+	__u8 ctinfo; /* enum ctinfo at CHECKPOINT_POST_CONNTRACK, 0 before */
+	__u8 unused[3];
 };
 
-_Static_assert(sizeof(struct journey) == 32, "dossim/observe/journey.py reads records of 32 bytes");
+_Static_assert(sizeof(struct journey) == 40, "dossim/observe/journey.py reads records of 40 bytes");
 
 #endif

@@ -28,13 +28,16 @@ _TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of one replay. ``counters`` are drops per entry; ``waiting`` is how busy the machine was meanwhile."""
+    """The result of one replay. ``counters`` are drops per entry; ``conntrack_drops`` are conntrack's own, None where
+    the kernel does not count them; ``waiting`` is how busy the machine was meanwhile.
+    """
 
     plan: InterfacePlan
     journeys: Journeys
     unsent: Mapping[int, str]
     counters: Mapping[str, int]
     tracked: int
+    conntrack_drops: int | None
     waiting: Waiting
 
 
@@ -79,11 +82,12 @@ def replay_once(
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
                 tracked = lab.conntrack_entries()
+                conntrack_drops = lab.conntrack_drops()
                 enforcer.detach()
     finally:
         with watch.phase("lab"):
             lab.__exit__(None, None, None)
-    return Attempt(plan, observer.journeys, unsent, counters, tracked, waiting)
+    return Attempt(plan, observer.journeys, unsent, counters, tracked, conntrack_drops, waiting)
 
 
 def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:

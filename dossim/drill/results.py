@@ -37,13 +37,15 @@ class PredictResult:
 
 @dataclass(frozen=True)
 class DrillResult(PredictResult):
-    """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's. ``busy`` is a
-    sentence when the machine was too busy for some of the packets: those are unobserved.
+    """``conntrack_entries`` were tracked when the replay ended; ``conntrack_drops`` packets were dropped by conntrack
+    itself (None: the kernel does not say). ``driver`` is the lab interface's. ``busy`` is a sentence when the machine
+    was too busy for some of the packets: those are unobserved.
     """
 
     verification: Verification
     observations: Observations
     conntrack_entries: int
+    conntrack_drops: int | None
     kernel: str
     driver: str
     busy: str = ""

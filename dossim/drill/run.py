@@ -136,6 +136,7 @@ def drill_capture(
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
+        conntrack_drops=attempt.conntrack_drops,
         kernel=os.uname().release,
         driver="veth",
         busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
@@ -160,7 +161,7 @@ def _attempt(
         is_known = prediction.is_determined.all()
         sent = prediction if is_known else predict(instead.sent, attempt.plan, situation.host)
     with watch.phase("verify"):
-        observations = judge(attempt.journeys, fragments, attempt.unsent)
+        observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack_drops)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
         wrong = (sent.fate != observations.fate) | (sent.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}

@@ -110,6 +110,11 @@ class Lab:
         with self.victim():
             return sysctl.conntrack_entries()
 
+    def conntrack_drops(self) -> int | None:
+        """Packets that conntrack itself dropped in the victim, None where the kernel does not say."""
+        with self.victim():
+            return sysctl.conntrack_drops()
+
     def drain(self) -> None:
         """Read what the UDP listeners have queued, so that no datagram is dropped for lack of buffer space."""
         for listener in self._listeners:

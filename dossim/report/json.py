@@ -62,10 +62,12 @@ def as_dict(view: View) -> dict[str, Any]:
             row.word: {"predicted": row.predicted, "observed": row.observed, "matched": row.matched}
             for row in view.stages
         },
+        "states": {str(state): count for state, count in view.states.items()},
         "entries": [_entry(row, observed=True) for row in view.entries],
         "tracked": list(view.tracked),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
+        "conntrack_drops": view.conntrack_drops,
         "timings_s": dict(view.timings_s),
     }
 
@@ -115,8 +117,14 @@ def _mismatch(item: Mismatch) -> dict[str, Any]:
         "record": item.record,
         "summary": item.summary,
         "predicted": _ending(item.predicted) | {"entry": item.predicted.entry},
-        "observed": observed | {"evidence": item.evidence},
+        "observed": observed | {"evidence": item.evidence} | _seen(item),
     }
+
+
+def _seen(item: Mismatch) -> dict[str, Any]:
+    """What conntrack said of the packet and its mark, where there is any."""
+    state = {} if item.state is None else {"state": str(item.state)}
+    return state | ({"mark": item.mark} if item.mark else {})
 
 
 def _ending(disposition: Disposition) -> dict[str, str | None]:

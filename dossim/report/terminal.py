@@ -21,6 +21,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     for text in view.about:
         console.print(line(text, "yellow" if text in view.warnings else "dim"), soft_wrap=True)
     console.print(_stage_table(view))
+    if view.conntrack:
+        console.print(line(view.conntrack, "dim"), soft_wrap=True)
     for reason, count in view.open_reasons:
         console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
     for outcome in view.outcomes:

@@ -21,7 +21,7 @@ from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
 from dossim.verify import Mismatch
 from enforcer.model.errors import Position
-from enforcer.model.vocabulary import Action, Stage
+from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.resources import NOWHERE, Resources
 
 if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
@@ -130,6 +130,8 @@ class View:
     mismatches: tuple[Mismatch, ...] = ()
     matrix: Mapping[tuple[str, str], int] = field(default_factory=dict)
     conntrack_entries: int | None = None
+    conntrack_drops: int | None = None  # conntrack's own counter; None also where the kernel does not say
+    states: Mapping[CtState, int] = field(default_factory=dict)  # of the packets that got past conntrack, as observed
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
     @property
@@ -172,6 +174,13 @@ class View:
     def is_lack_of_time(self) -> bool:
         """Whether the only problem is that the machine was too busy to observe every packet."""
         return bool(self.busy) and not self.mismatched and all(item.holds is not False for item in self.expected)
+
+    @property
+    def conntrack(self) -> str:
+        """What conntrack said of the packets, as a sentence; "" where none got past it and it dropped none."""
+        parts = [f"{count:,} {state}" for state, count in self.states.items()]
+        parts += [f"{self.conntrack_drops:,} dropped by conntrack itself"] if self.conntrack_drops else []
+        return f"conntrack: {', '.join(parts)}" if parts else ""
 
     @property
     def expected(self) -> tuple[Outcome, ...]:
@@ -283,6 +292,8 @@ def _with_drill(view: View, result: DrillResult) -> View:
         mismatches=found.mismatches,
         matrix=_matrix(result),
         conntrack_entries=result.conntrack_entries,
+        conntrack_drops=result.conntrack_drops,
+        states=found.states,
     )
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.model.disposition import OPEN_FATES, Fate
+from dossim.observe.journey import CT_STATES, NO_STATE
 from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
 from dossim.predict.prediction import FATE_CODE
 from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
-from enforcer.model.vocabulary import Action, Stage
+from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.ruletable import Entry
 
 SHOWN = 100  # mismatches listed; all are counted
@@ -64,10 +65,13 @@ def verify(
                 summary=summary(int(packet)),
                 predicted=(prediction if determined[packet] else sent).disposition(int(packet)),
                 observed=observations.disposition(int(packet)),
-                evidence=observations.evidence(int(packet)),
+                evidence=str(observations.evidence(int(packet))),
+                state=observations.ct_state(int(packet)),
+                mark=int(observations.mark[packet]),
             )
             for packet in np.flatnonzero(wrong)[:SHOWN]
         ),
+        states=_state_counts(observations),
     )
 
 
@@ -98,6 +102,12 @@ def _stage_counts(
         if row.predicted or row.observed:
             counts[word] = row
     return counts
+
+
+def _state_counts(observations: Observations) -> Mapping[CtState, int]:
+    """Of every packet that got past conntrack, as the kernel said it."""
+    counts = np.bincount(observations.state[observations.state != NO_STATE], minlength=len(CT_STATES))
+    return {state: int(count) for state, count in zip(CT_STATES, counts.tolist(), strict=True) if count}
 
 
 def _in_packet_order() -> list[tuple[int, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute, NetlinkError
 
-from dossim.lab import Lab, names
+from dossim.lab import Lab, names, sysctl
 from dossim.lab.lab import VICTIM_MAC
 from dossim.model.host import Host, Listener
 
@@ -52,6 +52,17 @@ def test_networks_beyond_the_host_are_reached_through_a_second_interface() -> No
         (inside,) = ip.link_lookup(ifname="inside0")
         (route,) = ip.get_routes(family=socket.AF_INET, dst="192.0.2.0/24", oif=inside)
         assert route.get("gateway") == "169.254.1.2"
+
+
+def test_conntracks_statistics_are_those_of_the_victim() -> None:
+    """And not of the namespace that the process began in, which /proc/net shows to every thread."""
+    with Lab(HOST) as lab, lab.victim():
+        for port in range(1, 8):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"", ("203.0.113.7", port))
+        columns, first, *_ = (line.split() for line in sysctl.STATISTICS.read_text().splitlines())
+        assert int(first[columns.index("entries")], 16) == lab.conntrack_entries() == 7
+        assert lab.conntrack_drops() == 0
 
 
 def test_no_packet_appears_that_was_not_sent() -> None:
