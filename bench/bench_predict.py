@@ -1,7 +1,7 @@
 """How many packets a second one core reads and predicts: ``.venv/bin/python -m bench.bench_predict``.
 
-The capture is made here: a SYN flood with correct checksums, half of it from 37,000 deny-listed sources, the other half
-from anywhere. What counts is the CPU time of the best of some runs: the machine is shared.
+The benchmark creates the capture: a SYN flood with correct checksums, half of it from 37,000 deny-listed sources, the
+other half from random sources. The result is the CPU time of the best of several runs, because the machine is shared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PSEUDO = 6 + len(_TCP)  # protocol and length; the addresses are summed with th
 
 
 def syn_flood(packets: int, sources: U32) -> Capture:
-    """One SYN from each of the sources, over and over, every other one from a random source."""
+    """One SYN from each of the sources in turn, every second one from a random source."""
     rng = np.random.default_rng(1)
     chosen = sources[rng.integers(len(sources), size=packets)]
     chosen[1::2] = rng.integers(1 << 24, 127 << 24, size=packets // 2, dtype=np.uint32)
@@ -99,7 +99,7 @@ def report(what: str, packets: int, seconds: float) -> None:
 
 
 def check(prediction: Prediction, mode: Mode | None) -> None:
-    """A benchmark of wrong answers is worth nothing."""
+    """Check the prediction: a benchmark of wrong answers is worth nothing."""
     totals = prediction.totals()
     early = str(STAGE_OF_MODE[mode]) if mode else str(Stage.RAW)
     assert set(totals) <= {early, "delivered"}, totals

@@ -1,9 +1,9 @@
 """How long address tables take to build and change, and their size: ``.venv/bin/python -m bench.bench_tables``.
 
-Wall-clock time in one process, without a kernel: arrays instead of maps.
-Prefixes are of /24 to /32 (IPv4), and of the usual lengths from /32 on, an eighth of them addresses (IPv6): ``mixed``
-all over 2000::/4, ``clustered`` within one /32. ``one CIDR`` adds or removes one of /16 to /32 (/48 to /128): the
-median of 200, in caches that the new set has just filled.
+Wall-clock time in one process, without a kernel: arrays take the place of maps. Prefixes are of /24 to /32 (IPv4), and
+of the usual lengths from /32 on, an eighth of them addresses (IPv6): ``mixed`` all over 2000::/4, ``clustered`` within
+one /32. ``one CIDR`` adds or removes one of /16 to /32 (/48 to /128): the median of 200, with the CPU caches full of
+the new set.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def arrays_of(image4: Image4, image6: Image6) -> Arrays:
-    """The tables with room for half as many again, as they are made in the kernel."""
+    """The tables with room for half as many again, as the backend creates them in the kernel."""
 
     def longer(array: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         result = np.zeros(-(-len(array) * 3 // 2 // PAGE_WORDS) * PAGE_WORDS, np.uint32)
@@ -82,11 +82,11 @@ def median_change_us(live: Live, nets: Nets, changes: list[Nets]) -> float:
 
 
 def _no_rows(number: int, members: frozenset[str]) -> None:
-    """Here are no rows to write."""
+    """There are no rows to write here."""
 
 
 def _no_fence() -> None:
-    """Here are no readers."""
+    """There are no readers here."""
 
 
 def report(name: str, nets: Nets, singles: list[Nets]) -> None:

@@ -1,4 +1,4 @@
-"""The program for devices, run on this host: what it drops, what it counts, and that a device could take it."""
+"""The offload program, run on this host: what it drops, what it counts, and that a device could load it."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_a_frame_for_another_interface_passes(program: Program) -> None:
     assert [program.run_as_it_is(to + frame) for to in (OWN, GROUP, OTHER)] == [XDP_DROP, XDP_DROP, XDP_PASS]
 
 
-# -- laws ----------------------------------------------------------------------------------------------------------
+# -- properties
+# ----------------------------------------------------------------------------------------------------------
 
 POOL = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "203.0.113.0/24", "203.0.113.7/32", "::/0"]
 POOL += ["2001:db8::/32", "2001:db8:bad::/48", "2001:db8:bad::7/128", "fd00::/8"]
@@ -197,7 +198,7 @@ def test_it_drops_nothing_that_raw_would_not(policy: Resources, host: Host, othe
         assert not breaches(early, raw)
 
 
-# -- what a device takes -------------------------------------------------------------------------------------------
+# -- what a device can load -------------------------------------------------------------------------------------------
 
 ELF_SECTION = struct.Struct("<IIQQQQIIQQ")
 JUMP, CALL, EXIT = 0x05, 0x85, 0x95
@@ -238,7 +239,7 @@ def test_the_program_has_neither_loops_nor_calls_but_look_ups() -> None:
     assert {(item.source, item.immediate) for item in code if item.opcode == CALL} == {(0, 1)}  # bpf_map_lookup_elem
     assert len(code) < 4096
     after = TopologicalSorter({at: followers(code, at) for at in range(len(code))})
-    assert len(list(after.static_order())) == len(code)  # CycleError where there is a loop
+    assert len(list(after.static_order())) == len(code)  # raises CycleError if there is a loop
 
 
 def test_its_maps_are_arrays_and_hashes_without_flags_and_of_small_elements() -> None:

@@ -1,4 +1,4 @@
-"""The XDP program after the IP header: failsafe ports, fragments, extension headers, frames cut anywhere.
+"""The XDP program after the IP header: failsafe ports, fragments, extension headers, truncated frames.
 
 The policy is that of tests/bpf/test_xdp_untracked.py.
 """
@@ -89,7 +89,7 @@ def test_an_sctp_failsafe_passes() -> None:
 
 
 def test_ports_are_read_only_within_the_packet_by_its_ip_header(program: Program) -> None:
-    """Behind it is padding, which raw does not see: to it the header is cut short."""
+    """Padding follows, which raw does not see: for raw, the header is truncated."""
     check(program, ether(IPV4, ipv4(tcp(dport=80), protocol=TCP, total=39)), dropped_by=None)
     check(program, ether(IPV6, ipv6(tcp(dport=80), next_header=TCP, length=19)), dropped_by=None)
     check(program, ether(IPV4, ipv4(tcp(dport=80), protocol=TCP, total=40)), dropped_by=0)
@@ -180,7 +180,7 @@ def test_ports_are_found_after_each_kind_of_extension_header(program: Program, k
 
 
 def test_after_an_authentication_header_nothing_is_known(program: Program) -> None:
-    """iptables looks past it, nftables does not."""
+    """iptables skips the header, nftables does not."""
     check(program, chain(AUTHENTICATION, payload=tcp(dport=80)), dropped_by=None)
 
 

@@ -1,4 +1,4 @@
-"""The loaded XDP program with a policy in its maps, and the check that every row of its tests makes."""
+"""The loaded XDP program with a policy in its maps, and the check that every test row runs."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ COUNT = struct.Struct("=QQ")
 
 @dataclass(frozen=True)
 class Program:
-    """The loaded program with its counters. ``names`` are those of the bits, "" for failsafes."""
+    """The loaded program with its counters. ``names`` are the entries of the bits, "" for failsafes."""
 
     fd: int
     counters: Map
     names: tuple[str, ...]
 
     def run(self, frame: bytes) -> int:
-        """The verdict on a frame that is replayed: one to a single host is to this one (``scapy_sender``)."""
+        """The verdict on a replayed frame; the destination of a unicast frame is this host (``scapy_sender``)."""
         return self.run_as_it_is(frame if frame[0] & 1 else OWN + frame[6:])
 
     def run_as_it_is(self, frame: bytes) -> int:
-        """The verdict; the frame must come out as it went in."""
+        """The verdict; the program must not change the frame."""
         verdict, out, _ = programs.test_run(self.fd, frame)
         assert out == frame
         return verdict
 
     def counts(self) -> list[tuple[int, int]]:
-        """(packets, bytes) of each entry, summed over the CPUs; failsafes, which never count, are left out."""
+        """(packets, bytes) of each entry, summed over the CPUs; without failsafes, which never count."""
         found = []
         for index, name in enumerate(self.names):
             values = [COUNT.unpack(value) for value in self.counters.lookup_percpu(struct.pack("=I", index))]
@@ -75,7 +75,7 @@ def table_of(
 
 
 def plan_for(table: RuleTable) -> InterfacePlan:
-    """A plan that holds all of a table in native XDP."""
+    """A plan in which native XDP holds all entries of a table."""
     planned = tuple(PlannedEntry(entry, Stage.DRIVER) for entry in table.ingress)
     return InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, planned, held=len(table.ingress))
 
@@ -101,7 +101,7 @@ def loaded(table: InterfacePlan) -> Iterator[Program]:
 
 
 def check(program: Program, frame: bytes, *, dropped_by: int | None) -> None:
-    """The verdict, and that nothing but the entry that caused it has counted: one packet, the bytes of IP."""
+    """Check the verdict, and that only the entry that caused it counted: one packet, its bytes without Ethernet."""
     assert program.run(frame) == (XDP_PASS if dropped_by is None else XDP_DROP)
     counts = program.counts()
     for index, (packets, size) in enumerate(counts):

@@ -1,6 +1,6 @@
-"""Sets somebody else has changed (``felix/fv/ipsets_test.go``): the next pass puts them right.
+"""Sets that another program has changed (``felix/fv/ipsets_test.go``): the next pass repairs them.
 
-In raw, so that the ipset decides.
+The tests use raw, so that the ipset decides.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_foreign_set_is_never_touched(network: Network, documents: list[Docume
 
 
 def test_the_daemon_repairs_a_set_by_itself(network: Network, documents: list[Document], tmp_path: Path) -> None:
-    """Calico: by its periodic resync."""
+    """Calico repairs it in its periodic resync."""
     server, client = network.server, network.client
     with daemon(server, [*documents, felix(ipsetsRefreshInterval="200ms")], tmp_path):
         wait_until(lambda: len(names(server, "enf4-")) == 1 and bool(server.counts()), "the daemon enforces nothing")

@@ -1,4 +1,4 @@
-"""Commands of nf_tables in few words, of our table."""
+"""Short forms of nf_tables commands for our table."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def delete_set(name: str) -> Message:
 
 
 def add(name: str, *intervals: tuple[int, int], flags: int = CREATE) -> Message:
-    """Members of a set of ports: the first one, and the one after the last (0: there is none)."""
+    """Members of a set of ports: the first port, and the one after the last (0: no end)."""
     return Message(12, Family.IP, _elements(name, intervals), f"add to {name}", flags)
 
 

@@ -1,4 +1,4 @@
-"""BPF maps, pins and links as their fake has them: error numbers, what lives how long, who may attach where."""
+"""BPF maps, pins and links, in the fake and in the kernel: error numbers, lifetimes, where a program can attach."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def map_of(host: Host, kind: int, entries: int = 3, value_size: int = 4, flags: 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
 
-# What a map with the keys 0, 1 and 2, which is full, answers: an error number, or what is returned.
+# Calls on a full map with the keys 0, 1 and 2, and the result: an error number, or what is returned.
 ANSWERS: dict[str, tuple[int, Callable[[BpfMap], object], object]] = {
     "hash: no such key": (HASH, lambda it: it.lookup(key(9)), None),
     "hash: full": (HASH, lambda it: it.update(key(9), key(9)), errno.E2BIG),
@@ -205,7 +205,7 @@ def test_what_is_pinned_outlives_its_descriptors(host: Host) -> None:
         path.unlink()
         with pytest.raises(FileNotFoundError):
             host.bpf.open_pinned(path)
-        assert again.lookup(key(1)) == key(7)  # it is held open still
+        assert again.lookup(key(1)) == key(7)  # it is still open
         again.pin(path)
     with host.bpf.open_map(path) as again:
         assert again.id == number
@@ -232,7 +232,7 @@ def test_a_pin_is_refused(host: Host, row: str) -> None:
 
 
 def test_a_pin_is_a_file_to_move(host: Host) -> None:
-    """Over another pin as well; a directory's name has no dot either."""
+    """Also onto another pin; a directory's name cannot contain a dot either."""
     with map_of(host, HASH) as one, map_of(host, HASH) as two:
         one.pin(host.pins / "one")
         two.pin(host.pins / "two")
@@ -293,7 +293,7 @@ def test_a_pinned_link_stays_and_detaches_with_its_pin(host: Host, programs: tup
 
 
 def test_a_link_is_pointed_at_another_program(host: Host, programs: tuple[int, int]) -> None:
-    """At once: it is the same link, of the same interface."""
+    """Without a gap: it is the same link, on the same interface."""
     with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
         before = link.info()
         link.update(programs[1])

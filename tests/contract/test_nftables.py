@@ -1,4 +1,4 @@
-"""nf_tables as its fake has it: transactions, error numbers, handles, lists of what is there."""
+"""nf_tables, in the fake and in the kernel: transactions, error numbers, handles, dumps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def do(conn: NfTablesConn, *messages: Message) -> None:
 
 
 def number_of(conn: NfTablesConn, *messages: Message) -> int | None:
-    """The kernel's answer to a transaction; None for yes."""
+    """The kernel's answer to a transaction; None if it succeeds."""
     try:
         do(conn, *messages)
     except KernelError as error:
@@ -73,7 +73,7 @@ def rules_of(conn: NfTablesConn, chain: str) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Row:
-    """``before``: transactions that succeed; ``then``: one that is answered so."""
+    """``before``: transactions that succeed; ``then``: one with this answer."""
 
     sentence: str
     before: tuple[Message, ...]
@@ -148,7 +148,7 @@ ROWS = [
 
 
 def state(conn: NfTablesConn) -> tuple[ReadTable, dict[str, list[bytes]]]:
-    """Our reading of the table, and the members of its sets."""
+    """The table and the members of its sets, as the enforcer reads them."""
     table = read_table(conn, Family.IP)
     kinds = {4: NETS[4], 16: NETS[6], 2: PORTS}
     members = {

@@ -1,4 +1,4 @@
-"""Random transactions, in the fake and in the kernel: the same answers, the same state after each."""
+"""Random transactions, in the fake and in the kernel: same answers, same state after each."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _FLAGS = st.sampled_from((CREATE, CREATE, CREATE, CREATE | EXCLUSIVE))
 
 @st.composite
 def _intervals(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """Disjoint ones of few ports, the last perhaps without an end; they may overlap with those that are there."""
+    """Disjoint intervals of few ports, the last perhaps without an end; they may overlap with existing ones."""
     edges = draw(st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True).map(sorted))
     if len(edges) % 2:
         edges.append(0)
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-# Where a rule is meant by its place, that is put in once it is known: (command, which of the rules there are).
+# (command, index of an existing rule): a rule's handle is only known later, and is then put in.
 _Late = tuple[str, str, int]
 
 
@@ -74,7 +74,7 @@ def _commands() -> st.SearchStrategy[Message | _Late]:
 
 
 def _settled(conn: NfTablesConn, command: Message | _Late) -> Message:
-    """The command with the handle that the rule has here; another fake or kernel may number differently."""
+    """The command with the rule's handle in this kernel or fake; each may number differently."""
     if isinstance(command, Message):
         return command
     verb, chain, at = command
@@ -114,7 +114,7 @@ def test_the_fake_answers_as_the_kernel_does(kernel: NfTablesConn, history: list
 
 
 def _seen(conn: NfTablesConn) -> object:
-    """What is there, but for the numbers of rules."""
+    """The state, without the handles of rules."""
     table, members = state(conn)
     rules = {name: [item.rule for item in found] for name, found in table.rules.items()}
     return table.present, table.strange, table.chains, rules, table.sets, members

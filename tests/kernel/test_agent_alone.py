@@ -1,4 +1,4 @@
-"""A running agent and commands: one that would undo the work of the other is refused, with the reason."""
+"""Commands while an agent runs: a command that would undo the agent's work is refused, with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def running(netns_pair: NetnsPair, pin_root: Path, store: Path) -> Iterator[Agent]:
-    """An agent that has put its policy into the kernel; what it enforced is detached afterwards."""
+    """An agent that has enforced its policy; it is detached afterwards."""
     with agent(netns_pair, pin_root, store, "--mode", "raw") as started:
         started.expect(APPLIED)
         yield started

@@ -1,6 +1,6 @@
-"""What others take away from beside a running agent comes back at once, is named, and is not fought over for ever.
+"""What other programs remove while an agent runs is restored at once and logged; repeated removal slows the repairs.
 
-All intervals of resync are an hour, so whatever comes back was noticed.
+All intervals of resync are an hour, so every repair shows that the guard noticed the loss.
 """
 
 from __future__ import annotations
@@ -66,19 +66,19 @@ def store(tmp_path: Path) -> Path:
 
 def shell(line: str) -> str:
     """One command line's output, in the namespace of the calling thread."""
-    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # a test's own
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # the test's own commands
     assert done.returncode == 0, f"{line}: {done.stderr}"
     return done.stdout
 
 
 def legacy() -> list[str]:
-    """Rules, chains and members of the calling thread's namespace, without counters, room, seeds and order."""
+    """Rules, chains and members of the calling thread's namespace, without counters, set sizes, seeds and order."""
     lines = shell("iptables-legacy-save; ip6tables-legacy-save; ipset save").splitlines()
     return sorted(re.split(r" \[| hashsize ", line)[0] for line in lines if not line.startswith("#"))
 
 
 def nftables() -> list[str]:
-    """The ruleset, without counters and handles; tables come in the order they were made in."""
+    """The ruleset, without counters and handles; tables are in order of creation."""
     return sorted(shell("nft -s list ruleset").splitlines())
 
 
@@ -91,7 +91,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def line_of(name: str) -> Iterator[None]:
-    """Says which line of a table of cases a failure is of."""
+    """Names the row of a table of cases in a failure."""
     try:
         yield
     except AssertionError as error:
@@ -154,13 +154,13 @@ NFT = {
 
 
 def remove_foreign_jumps() -> None:
-    """What the enforcer leaves alone."""
+    """Foreign state that the enforcer leaves alone."""
     shell("ip6tables-legacy -t raw -D PREROUTING -j ACCEPT || true")
 
 
 @dataclass(frozen=True)
 class Rulesets:
-    """Who keeps a ruleset, what is taken from it with which command, and what the warning says."""
+    """The backend, the command that removes something, and the text of the warning."""
 
     words: tuple[str, ...]
     cases: Mapping[str, tuple[str, str]]
@@ -312,7 +312,7 @@ def test_what_is_taken_while_reading_does_not_end_comes_back(host: NetnsPair, pi
 def test_pins_that_go_during_a_pass_are_put_back_and_the_program_is_no_strangers(
     host: NetnsPair, pin_root: Path
 ) -> None:
-    """The pass itself cannot know the program then; the next one does, and did not remember a refusal."""
+    """That pass cannot identify the program; the next one can, and no refusal was cached."""
     enforcer, resources = Enforcer(NODE, pin_root=pin_root), load_text(documents())
     with host.host(), closing(XdpWatch(LIBBPF, pin_root)) as watch:
         assert enforcer.apply(resources).plan.interfaces[0].mode is Mode.NATIVE
@@ -346,7 +346,7 @@ def test_who_keeps_taking_it_away_is_not_fought_at_full_speed(host: NetnsPair, p
 
 
 def test_what_only_the_resync_finds_is_said_as_well(host: NetnsPair, pin_root: Path, store: Path) -> None:
-    """What we wrote down of a program enforces nothing, so nobody looks at it each second."""
+    """A program's manifest enforces nothing, so the guard does not check it each second."""
     often = felix(xdpRefreshInterval="1s", ipsetsRefreshInterval="1s", iptablesRefreshInterval="1s")
     (store / "dos.yaml").write_text(documents(endpoint(), deny_list(*NETS), policy(), often))
     with traffic(host) as wire, agent(host, pin_root, store) as running:

@@ -1,4 +1,4 @@
-"""SIGTERM ends an agent at once, whatever holds it up: the policy stays in the kernel, and the exit code is 0."""
+"""SIGTERM ends an agent at once, whatever it is waiting for: the policy stays in the kernel, and the exit code is 0."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.kernel.fuse_support import hanging_file
 
 pytestmark = pytest.mark.needs_root
 
-PROMPT_S = 10.0  # two seconds, and what a busy machine takes to let anyone run at all
+PROMPT_S = 10.0  # two seconds, plus scheduling delays of a busy machine
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def wait_until_enforced(pin_root: Path) -> None:
 
 
 def wait_until_busy(pid: int) -> None:
-    """Until it has spent a second of CPU: reading has begun, and takes several more."""
+    """Wait until it has used one second of CPU time: reading has begun, and takes several more."""
     ticks = os.sysconf("SC_CLK_TCK")
 
     def spent_s() -> float:

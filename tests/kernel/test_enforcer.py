@@ -1,4 +1,4 @@
-"""Enforcer against the kernel: where policy ends up, what it does to packets, what refusals leave behind."""
+"""The enforcer and the kernel: where policy is enforced, what it does to packets, what a refused pass leaves."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def only(applied: Applied) -> InterfacePlan:
 
 
 def drops(pair: NetnsPair, pin_root: Path) -> dict[Stage, int]:
-    """Packets that the first entry matched, per stage."""
+    """Packets that the first entry matched, by stage."""
     with pair.host():
         counts = Enforcer(NODE, pin_root=pin_root).counters()
     return {count.stage: count.packets for count in counts if count.entry == "gnp/dos ingress[0]" and count.packets}
@@ -84,7 +84,7 @@ def in_raw(pair: NetnsPair, pin_root: Path) -> list[str]:
 
 
 def is_clean(pair: NetnsPair, pin_root: Path) -> bool:
-    """Whether nothing of ours is left in the host's namespace, nor pinned."""
+    """Whether the host's namespace and the pin root hold no state of ours."""
     with pair.host():
         chains = [chain for version in (4, 6) for chain in installed_chains(version)]
         state = interface("eth0")
@@ -216,7 +216,7 @@ def test_one_interfaces_refusal_is_nothing_to_the_others(detached: NetnsPair, pi
 
 @contextmanager
 def nothing_is_known(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Probes that cannot tell: only attaching will."""
+    """Probes that cannot tell: only attaching shows it."""
 
     def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
         facts = probe_host(node, names, ours=ours)
@@ -265,7 +265,7 @@ def test_a_foreign_program_stays_and_raw_enforces_with_the_reason(detached: Netn
             after = interface("eth0")
             assert after is not None
             assert len(after.xdp) == 1
-        # Once it is gone, the next pass moves up.
+        # Once it is removed, the next pass uses the earlier mode.
         assert only(apply(detached, pin_root)).mode is Mode.NATIVE
 
 
@@ -276,7 +276,7 @@ def test_a_rule_that_cannot_be_enforced_is_named_and_nothing_is_changed(netns_pa
     assert is_clean(netns_pair, pin_root)
 
 
-# -- what is not there ------------------------------------------------------------------------------------------------
+# -- what is absent ------------------------------------------------------------------------------------------------
 
 
 def test_raw_is_ready_before_an_interface_appears(detached: NetnsPair, pin_root: Path) -> None:

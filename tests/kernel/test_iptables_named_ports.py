@@ -1,4 +1,4 @@
-"""Named ports in raw: which packets a set of addresses and ports holds, and what counts once."""
+"""Named ports in raw: which packets match a set of addresses and ports, and that a packet counts once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ CLIENT_TO_22 = entry(0, DENY, protocol=6, source=named("client"), destination=Si
 LATER = v4(OTHER, Raw(b"x" * 16), proto=6, frag=10)
 LATER6 = v6(OTHER6, IPv6ExtHdrFragment(offset=5, nh=6), Raw(b"x" * 16))
 
-# (matched by the entry, gone on to the rules after ours); neither: dropped by multiport, by no entry
+# (matched by the entry, passed on to the rules after ours); neither: dropped by multiport, by no entry
 MATCHED, NOT_MATCHED, HOTDROPPED = (1, 0), (0, 1), (0, 0)
 
 ROWS = [
@@ -117,7 +117,7 @@ ROWS = [
     ("neither: the number", NEITHER, v4(OTHER, tcp(22)), NOT_MATCHED),
     ("neither: the name", NEITHER, v4(OTHER, tcp(80)), NOT_MATCHED),
     ("neither: another", NEITHER, v4(OTHER, tcp(81)), MATCHED),
-    # Short packets. Names alone: no port, in no set.
+    # Short packets. With names only: no port, so in no set.
     ("TCP of 19 bytes is in no set", WEB, begin_of(tcp(80), 19, 6), NOT_MATCHED),
     ("TCP of 20 bytes is", WEB, begin_of(tcp(80), 20, 6), MATCHED),
     ("TCP of 3 bytes is in no set", WEB, begin_of(tcp(80), 3, 6), NOT_MATCHED),
@@ -196,7 +196,7 @@ def test_other_members_are_another_set_of_members_under_the_same_rules(raw: RawD
     raw.backend.apply(web_at(raw, *before))
     announced = raw.backend.apply(web_at(raw, *after), dry_run=True).changes
     assert raw.backend.apply(web_at(raw, *after)).changes == announced
-    # A member more and one less, of the set of Deny and of that of Allow.
+    # One member more and one less, in the set of Deny and in that of Allow.
     assert len(announced) == 4
     assert all("set enf" in change for change in announced)
     assert raw.backend.apply(web_at(raw, *after)).changes == ()

@@ -1,4 +1,4 @@
-"""What somebody changed by hand in our tables and sets is put right by the next pass."""
+"""The next pass repairs what was changed by hand in our tables and sets."""
 
 from __future__ import annotations
 

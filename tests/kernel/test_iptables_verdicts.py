@@ -1,4 +1,4 @@
-"""What the raw table does to packets once the backend has programmed it: verdicts, counters, changes under fire."""
+"""What the raw table does to packets once the backend has programmed it: verdicts, counters, changes under traffic."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.needs_root
 
 
 DENY_ALL = entry(0, DENY)
-DENIED = {"tail": 0, "mangle": 0, "accepted": 0}  # where a packet that a Deny entry matches is seen
+DENIED = {"tail": 0, "mangle": 0, "accepted": 0}  # where a packet that a Deny entry matches is counted
 ALLOWED = {"tail": 0, "mangle": 1, "accepted": 1}
 FAILSAFE = {"tail": 0, "mangle": 1, "accepted": 0}
 FELL_THROUGH = {"tail": 1, "mangle": 1, "accepted": 0}
@@ -162,7 +162,7 @@ def test_verdict(
         add_counting_rules()
     version = packets[0].version
     cable.send(version, frames(packets))
-    # In nftables what a failsafe lets go on and what nothing matches leave our chains in the same way.
+    # In nftables, packets that a failsafe accepts and packets that nothing matches leave our chains in the same way.
     places = [where for where in seen if where != "tail" or raw.word is Backend.IPTABLES]
     found = {where: cable.count(version, "raw" if where == "tail" else "mangle", where) for where in places}
     assert found == {where: seen[where] for where in places}

@@ -1,4 +1,4 @@
-"""What the nftables backend alone promises: repair of what hands did, foreign tables, one transaction, the move."""
+"""The nftables backend alone: repair of manual changes, foreign tables, one transaction, change of backend."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ WHOLE = table(
 
 
 def test_both_tables_as_reviewed(inside: str) -> None:
-    """``UPDATE_REFERENCE=1 pytest ...`` writes the file anew; read the difference before committing it."""
+    """``UPDATE_REFERENCE=1 pytest ...`` rewrites the file; review the diff before committing it."""
     BACKEND.apply(plan(WHOLE))
     text = run("nft", "-s", "list", "ruleset")
     path = REFERENCE / "nftables-tables.txt"
@@ -221,7 +221,7 @@ def test_members_are_not_read_again_while_nothing_changes(inside: str, monkeypat
     assert read == []
 
 
-# --- one transaction, and others --------------------------------------------------------------------------------------
+# --- concurrent transactions --------------------------------------------------------------------------------------
 
 FOREIGN = """table ip somebody { chain mine { type filter hook prerouting priority -300; counter; }; }
 table inet enf { set enf4-mine { type ipv4_addr; }; chain enf-fh-eth0 { }; }
@@ -274,7 +274,7 @@ def test_a_ruleset_changed_meanwhile_is_read_again(inside: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("conntrack", [False, True], ids=["notrack alone", "a rule of conntrack"])
 def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool) -> None:
-    """As in iptables raw: ``notrack`` marks a packet, and needs nothing else."""
+    """As in iptables raw: ``notrack`` marks a packet, and needs no other rule."""
     with cable.inside():
         BACKEND.apply(plan(table(entry(0, ALLOW))))
         if conntrack:
@@ -286,7 +286,7 @@ def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool
 
 
 def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wire) -> None:
-    """An accept ends one base chain; the next one is evaluated all the same."""
+    """An accept ends one base chain; the next one is still evaluated."""
     closed = """table ip firewall { chain input { type filter hook prerouting priority -10; policy drop;
         meta mark & 0x10000 == 0x10000 udp dport 10 counter accept; counter; }; }
     """
@@ -301,7 +301,7 @@ def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wir
     assert sum(line.startswith("counter packets 5 ") for line in lines) == 1
 
 
-# --- the move from one backend to the other ---------------------------------------------------------------------------
+# --- change from one backend to the other ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [Backend.IPTABLES, Backend.NFTABLES], ids=str)
@@ -322,7 +322,7 @@ def test_a_host_moves_without_a_gap_and_leaves_nothing(
 
     monkeypatch.setattr(type(old.backend), "apply", watched)
     assert both.apply(new.plan(RICH)).changes
-    assert removed_from == [True]  # the new one was in place when the old one went
+    assert removed_from == [True]  # the new one was in place when the old one was removed
     monkeypatch.undo()
     assert both.apply(new.plan(RICH)).changes == ()
     assert old.backend.counters() == ()

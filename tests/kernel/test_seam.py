@@ -1,7 +1,7 @@
-"""The seam between the enforcer and its backends: it is whole, and a pass goes through it once.
+"""The interface between the enforcer and its backends: it is complete, and a pass uses it once.
 
-A backend that does nothing takes part in everything, by the promises of ``backends/base.py`` alone. What a pass renders
-and which counters are read is counted where the real backends do it.
+A backend that does nothing takes part in everything, through ``backends/base.py`` alone. For the real backends, the
+tests count how often a pass renders and which counters it reads.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ pytestmark = pytest.mark.needs_root
 RESOURCES = load_text(documents())
 DENY_LIST = "gnp/dos ingress[0]"
 
-# -- it is whole -------------------------------------------------------------------------------------------------------
+# -- it is complete
+# -------------------------------------------------------------------------------------------------------
 
 
 class Idle:
-    """Three backends that do nothing, in every place there is, and the calls they got, in order."""
+    """Three idle backends, one for each kind of driver, and the calls they received, in order."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -55,7 +56,7 @@ class Idle:
         return Enforcer(NODE, pin_root=pin_root, registry=self.registry)
 
     def called(self, *what: str) -> list[str]:
-        """Those of the calls, in order."""
+        """The calls of these names, in order."""
         return [call for call in self.calls if call.partition(" ")[2] in what]
 
 
@@ -144,7 +145,7 @@ def test_the_guard_watches_it_as_long_as_a_plan_serves_it(netns_pair: NetnsPair,
     assert idle.raw.seen.calls[-1] == "close"
 
 
-# -- it is gone through once -------------------------------------------------------------------------------------------
+# -- a pass uses it once -------------------------------------------------------------------------------------------
 
 RENDERERS = {
     "iptables": "enforcer.backends.iptables.backend.render",
@@ -162,7 +163,7 @@ COUNTER_READERS = {
 
 @contextmanager
 def counted(patch: pytest.MonkeyPatch, functions: dict[str, str]) -> Iterator[Counter[str]]:
-    """How often each of these is called meanwhile."""
+    """How often each of these functions is called within the block."""
     calls: Counter[str] = Counter()
 
     def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,10 +202,10 @@ def test_a_pass_renders_each_backend_once_and_reads_no_counter(
 ) -> None:
     with host.host():
         enforcer = Enforcer(NODE, pin_root=pin_root, choice=mode, raw=raw, netdev=netdev)
-        for _ in range(2):  # the second changes nothing, and costs no more
+        for _ in range(2):  # the second pass changes nothing, and renders no more often
             with counted(monkeypatch, RENDERERS) as renders, counted(monkeypatch, COUNTER_READERS) as reads:
                 enforcer.apply(RESOURCES)
-            # A backend that serves no interface renders nothing of substance: an empty table is not requested either.
+            # A backend without interfaces may render an empty table: that is not compared.
             assert {name: count for name, count in renders.items() if count and name in rendered} == rendered
             assert max(renders.values()) == 1
             assert not reads
@@ -253,7 +254,7 @@ def test_listing_interfaces_reads_only_the_base_chains(
 def test_a_mode_that_is_refused_costs_no_second_rendering(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only attaching tells here that lo has no native XDP; eth0 is probed again all the same."""
+    """Only attaching shows here that lo has no native XDP; eth0 is still probed again."""
 
     def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
         facts = probe_host(node, names, ours=ours)

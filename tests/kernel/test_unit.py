@@ -1,4 +1,4 @@
-"""packaging/enforcer.service: what it takes away, the enforcer can do without."""
+"""packaging/enforcer.service: the enforcer works under all its restrictions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OTHER = "198.51.100.77"
 
 
 def as_unit(*writable: Path) -> list[str]:
-    """The words before a command that is to run as the unit does."""
+    """The command prefix that runs a command under the unit's sandbox."""
     lock = Path("/run/enforcer")  # RuntimeDirectory=
     lock.mkdir(exist_ok=True)
     Path("/run/xtables.lock").touch(0o600)  # ExecStartPre=
@@ -51,7 +51,7 @@ def as_unit(*writable: Path) -> list[str]:
 
 
 def capable() -> list[str]:
-    """The words before a command that has the unit's capabilities and nothing else of it."""
+    """The command prefix that runs a command with the unit's capabilities, and no other setting of it."""
     names = settings(UNIT)["CapabilityBoundingSet"][0].lower().replace("cap_", "+").split()
     return ["setpriv", "--no-new-privs", f"--bounding-set=-all,{','.join(names)}", "--inh-caps=-all"]
 
@@ -65,7 +65,7 @@ def test_systemd_finds_little_exposed() -> None:
 
 
 def test_the_unit_is_one(tmp_path: Path) -> None:
-    """As systemd reads it; where the command is depends on the host."""
+    """As systemd reads it; the path of the command depends on the host."""
     unit = tmp_path / "enforcer.service"
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/enforcer", "/bin/true"))
     words = ["systemd-analyze", "verify", "--man=no", str(unit)]

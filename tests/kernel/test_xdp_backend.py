@@ -1,4 +1,4 @@
-"""The XDP backend against the kernel: what is attached, what is left alone, what is left behind."""
+"""The XDP backend and the kernel: what is attached, what is left alone, what is left behind."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_applying_twice_changes_nothing(netns_pair: NetnsPair, pin_root: Path, m
         backend.apply(plan)
         before = state_of(), pinned_ids(Pins.of(LIBBPF, pin_root, "eth0"))
         assert backend.apply(plan).changes == ()
-        assert XdpBackend(pin_root).apply(plan).changes == ()  # nor by another process
+        assert XdpBackend(pin_root).apply(plan).changes == ()  # nor in another process
         assert (state_of(), pinned_ids(Pins.of(LIBBPF, pin_root, "eth0"))) == before
         backend.detach()
 
@@ -126,7 +126,7 @@ def test_an_interface_whose_name_has_a_dot_is_no_obstacle_to_bpffs(netns_pair: N
         assert backend.detach() == ("eth0.100: detached",)
 
 
-# -- other people's programs ---------------------------------------------------------------------------------------
+# -- foreign programs ---------------------------------------------------------------------------------------
 
 
 @BOTH_MODES
@@ -180,7 +180,7 @@ def test_pins_of_a_living_interface_in_another_namespace_are_left_alone(netns_pa
         backend.detach()
 
 
-# -- leaving -------------------------------------------------------------------------------------------------------
+# -- detach -------------------------------------------------------------------------------------------------------
 
 
 def test_detach_leaves_nothing(netns_pair: NetnsPair, pin_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The XDP backend while policies change: in place or swapped, never with a gap, never with a leak."""
+"""The XDP backend while policies change: in place or replaced, without a gap, without a leak."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_updates_leak_neither_programs_nor_maps_nor_descriptors(netns_pair: Netn
 
 
 def test_what_stays_listed_is_dropped_at_every_moment_of_a_change(netns_pair: NetnsPair, pin_root: Path) -> None:
-    """A flood from a source that every list holds, while the lists, the entries and the program change."""
+    """A flood from a source that is in every list, while the lists, the entries and the program change."""
     backend = XdpBackend(pin_root)
     always = "203.0.113.1"
     with netns_pair.host():

@@ -1,4 +1,4 @@
-"""Address tables in the kernel: shared by interfaces, and changed under a flood without a packet let through."""
+"""Address tables in the kernel: shared by interfaces, and changed under a flood without passing a packet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SET = "s:0"
 
 @contextmanager
 def flood(pair: NetnsPair, sources: list[str]) -> Iterator[list[int]]:
-    """Frames from these sources in turn, all the time; the list has how many were sent."""
+    """Sends frames from these sources in turn, all the time; the list contains how many were sent."""
     stop, sent = threading.Event(), [0]
     frames = [udp_from(source) for source in sources]
 
@@ -52,7 +52,7 @@ def flood(pair: NetnsPair, sources: list[str]) -> Iterator[list[int]]:
 
 
 def neighbours(rng: random.Random) -> str:
-    """A CIDR that shares a /16, a /24 or a list with those that are always listed, or is anywhere."""
+    """A random CIDR, or one that shares a /16, a /24 or a list with those that are always listed."""
     host = rng.randrange(256)
     return rng.choice(
         [
@@ -78,7 +78,7 @@ def test_ten_thousand_updates_and_rebuilds_let_nothing_of_a_listed_cidr_through(
         ears.setblocking(False)
         with netns_pair.host():
             for rebuild in range(20):
-                # Another policy: new tables are built aside, and the program is swapped onto them.
+                # Another policy: new tables are built, and the program is replaced by one that uses them.
                 plan = plan_of(listed, *[["100.64.0.0/10"]] * (rebuild % 2))
                 assert not backend.apply(plan).refused
                 _update(pin_root, plan, rng, UPDATES // 20)
@@ -123,7 +123,7 @@ def test_a_cidr_is_enforced_when_add_returns_and_no_more_when_remove_does(
     assert passes(netns_pair, udp_from("203.0.113.7"))
     assert not passes(netns_pair, udp_from("198.51.100.255"))
     with netns_pair.host():
-        # The next pass makes the tables say what the plan says.
+        # The next pass makes the tables equal to the plan.
         assert backend.apply(plan).changes == ("eth0: address lists changed in place (1 entry, 2 CIDRs)",)
     assert passes(netns_pair, udp_from("198.51.100.255"))
     with netns_pair.host():
@@ -152,7 +152,7 @@ def test_interfaces_share_the_tables_and_keep_their_own_policies(netns_pair: Net
     assert not passes(netns_pair, udp_from("198.51.100.1"), near="eth1", far="wire1")
     assert not passes(netns_pair, udp_from("203.0.113.1"))
     with netns_pair.host():
-        # The second one leaves: the first goes on, and with the last the tables go.
+        # The second interface is detached: the first stays; with the last one, the tables are removed.
         backend.apply(Plan("jasper", (one,)))
     assert not passes(netns_pair, udp_from("203.0.113.1"))
     with netns_pair.host():

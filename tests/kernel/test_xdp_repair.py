@@ -1,4 +1,4 @@
-"""The XDP backend after accidents: every half state a killed agent or a meddler leaves is put right."""
+"""The XDP backend after interruptions: it repairs every partial state that a killed agent or another program leaves."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def test_a_link_pointed_at_another_program_is_pointed_back(netns_pair: NetnsPair
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing of the backend may run after it."""
+    """Simulates the end of the process: no code of the backend may run after it."""
 
 
-# Where an agent can die while it takes a new generation live: after the n-th step that the kernel sees.
+# Where an agent can be killed while it activates a new generation: after the n-th step that is visible in the kernel.
 STEPS = ["wait_for_readers", "_carry_counts", *(f"replace{done}" for done in range(17)), "rmdir0", "rmdir1"]
 
 
