@@ -6,45 +6,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from dossim.model.host import Host
 from dossim.packet.cut import CutError
-from dossim.packet.fields import ICMP, ICMPV6, IP, SCTP, TCP, UDP, UDPLITE, IPv4
+from dossim.packet.fields import IP, SCTP, TCP, IPv4
 from dossim.pipeline.conntrack.answers import answer, is_listening
-from dossim.pipeline.conntrack.entry import Entry, Seen
+from dossim.pipeline.conntrack.entry import Seen
 from dossim.pipeline.conntrack.flow import Flow, World, flow_key
-from dossim.pipeline.conntrack.generic import track_generic
-from dossim.pipeline.conntrack.gre import track_gre
-from dossim.pipeline.conntrack.icmp import Ordinary, Quotes, Untracked, before_lookup, track_icmp, track_icmpv6
-from dossim.pipeline.conntrack.sctp import track_sctp
+from dossim.pipeline.conntrack.icmp import Ordinary, Quotes, Untracked, before_lookup
+from dossim.pipeline.conntrack.lookup import in_world, quoting
 from dossim.pipeline.conntrack.settings import Settings
 from dossim.pipeline.conntrack.states import (
-    Accepted,
     At,
     Coin,
-    CtDirection,
     CtState,
     Reason,
     Refused,
-    Remark,
-    Reopens,
-    Tracked,
 )
-from dossim.pipeline.conntrack.tcp import track_tcp
-from dossim.pipeline.conntrack.tuples import GRE, FlowTuple, payload_of, tuple_at
-from dossim.pipeline.conntrack.udp import track_udp, track_udplite
+from dossim.pipeline.conntrack.tuples import FlowTuple, payload_of, tuple_at
 from dossim.pipeline.conntrack.verdict import Branch, Outcome, Verdict
-
-_TRACKERS: dict[int, Callable[[Entry, CtDirection, Seen], Tracked]] = {
-    TCP: track_tcp,
-    UDP: track_udp,
-    UDPLITE: track_udplite,
-    ICMP: track_icmp,
-    ICMPV6: track_icmpv6,
-    SCTP: track_sctp,
-    GRE: track_gre,
-}
 
 
 class Conntrack:
@@ -139,7 +120,7 @@ class Conntrack:
             return _sure(Outcome(CtState.INVALID, Reason.NO_REPLY_TUPLE, detail=f"type {packet.icmp_type}"))
         if flow.is_open:
             return _open_verdict(seen, packet)
-        branches = [_in_world(world, packet, seen) for world in flow.worlds]
+        branches = [in_world(world, packet, seen) for world in flow.worlds]
         return _verdict(branches, seen, flow)
 
     def _related(self, seen: Seen, quoted: FlowTuple) -> Verdict:
@@ -148,7 +129,7 @@ class Conntrack:
         flow = None if key is None else self._flows.get(key)
         if flow is None:
             return _sure(Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN))
-        branches = [Branch(world, _quoting(world, quoted, seen)) for world in flow.worlds]
+        branches = [Branch(world, quoting(world, quoted, seen)) for world in flow.worlds]
         if flow.is_open:
             unknown = Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN)
             return Verdict((Outcome(CtState.RELATED, Reason.QUOTES_FLOW), unknown), Coin.CAPTURE_CUT)
@@ -172,7 +153,7 @@ class Conntrack:
         packet = tuple_at(buf, 0, ip.version, payload)
         assert packet is not None, "an answer is whole"
         own = Seen(ip, payload.protocol, buf[payload.at :], At.OUTPUT, seen.time_ns, self._settings)
-        branch = _in_world(world, packet, own)
+        branch = in_world(world, packet, own)
         if branch.pending is not None:
             branch.pending.confirmed = True
             world.entry = branch.pending
@@ -195,75 +176,9 @@ class Conntrack:
             self._flows.setdefault(key, Flow(key)).is_open = True
 
 
-# -- in one world --------------------------------------------------------------------------------------------------
-
-
-def _in_world(world: World, packet: FlowTuple, seen: Seen) -> Branch:
-    """``resolve_normal_ct`` and ``nf_conntrack_handle_packet``."""
-    entry = world.live_entry(seen.time_ns)
-    direction = None if entry is None else entry.direction_of(packet)
-    if entry is None or direction is None:
-        inverse = packet.inverted()
-        assert inverse is not None, "a flow has both directions"
-        entry, direction = Entry(packet, inverse), CtDirection.ORIGINAL
-    state, reason = _state_of(entry, direction)
-    match _TRACKERS.get(packet.protocol, track_generic)(entry, direction, seen):
-        case Refused(why, detail):
-            return Branch(world, Outcome(CtState.INVALID, why, detail=detail, direction=direction))
-        case Reopens():
-            world.entry = None
-            again = _in_world(world, packet, seen)
-            return Branch(world, _with_remark(again.outcome, Remark.TCP_REOPENED), again.pending)
-        case Accepted(remark, deletes):
-            entry.seen_reply |= direction is CtDirection.REPLY
-            pending = None if entry.confirmed else entry
-            if deletes:
-                world.entry = None
-            return Branch(world, _outcome(state, reason, remark, direction, entry), pending)
-
-
-def _state_of(entry: Entry, direction: CtDirection) -> tuple[CtState, Reason]:
-    if direction is CtDirection.REPLY:
-        return CtState.ESTABLISHED, Reason.IS_REPLY
-    if entry.seen_reply:
-        return CtState.ESTABLISHED, Reason.REPLY_SEEN
-    return CtState.NEW, Reason.NO_REPLY_YET if entry.confirmed else Reason.FIRST
-
-
-def _outcome(state: CtState, reason: Reason, remark: Remark | None, direction: CtDirection, entry: Entry) -> Outcome:
-    protocol = entry.tcp or entry.sctp
-    name = "" if protocol is None else protocol.state.name
-    timeout = None if remark is Remark.TCP_DELETED else entry.timeout_s
-    return Outcome(state, reason, remark, "", direction, name, timeout, entry.assured)
-
-
-def _with_remark(outcome: Outcome, remark: Remark) -> Outcome:
-    return Outcome(
-        outcome.state,
-        outcome.reason,
-        remark,
-        outcome.detail,
-        outcome.direction,
-        outcome.protocol_state,
-        outcome.timeout_s,
-        outcome.assured,
-    )
-
-
-def _quoting(world: World, quoted: FlowTuple, seen: Seen) -> Outcome:
-    """The entry's address in the quoted direction must be the one that the error was sent to."""
-    entry = world.live_entry(seen.time_ns)
-    direction = None if entry is None else entry.direction_of(quoted)
-    if direction is None:
-        return Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN)
-    if quoted.destination != seen.ip.destination.packed:
-        return Outcome(CtState.INVALID, Reason.ICMP_QUOTE_OTHER)
-    return Outcome(CtState.RELATED, Reason.QUOTES_FLOW, direction=direction)
-
-
 def _open_verdict(seen: Seen, packet: FlowTuple) -> Verdict:
     """What the packet itself decides stands; else an unknown entry may make anything of it."""
-    outcome = _in_world(World(), packet, seen).outcome
+    outcome = in_world(World(), packet, seen).outcome
     if outcome.state is CtState.INVALID and outcome.reason in _OF_PACKET_ALONE:
         return _sure(outcome)
     possible = (
