@@ -24,8 +24,11 @@ from dossim.pipeline.conntrack.states import (
     Reason,
     Refused,
 )
-from dossim.pipeline.conntrack.tuples import FlowTuple, payload_of, tuple_at
+from dossim.pipeline.conntrack.tuples import FlowTuple, Payload, payload_of, tuple_at
 from dossim.pipeline.conntrack.verdict import Branch, Outcome, Verdict
+
+# Both addresses, and the protocol where it is known.
+_Kin = tuple[frozenset[bytes], int | None]
 
 
 class Conntrack:
@@ -35,6 +38,7 @@ class Conntrack:
         self._host = host
         self._settings = Settings() if settings is None else settings
         self._flows: dict[FlowTuple, Flow] = {}
+        self._lost: set[_Kin] = set()
 
     def observe(self, ip: IP, time_ns: int, *, untracked: bool = False) -> Verdict:
         """A packet at PREROUTING -200, trimmed to its own length and reassembled; a datagram at the time of its last
@@ -87,6 +91,7 @@ class Conntrack:
 
     def _observe(self, ip: IP, time_ns: int, at: At, *, untracked: bool) -> Verdict:
         packet: FlowTuple | None = None
+        payload: Payload | None = None
         try:
             payload = payload_of(ip)
             if payload is None:
@@ -96,12 +101,12 @@ class Conntrack:
             packet = tuple_at(buf, 0, ip.version, payload)
             return self._decide(seen, packet, untracked=untracked)
         except CutError:
-            self._lose(packet)
+            self._lose(ip, None if payload is None else payload.protocol, packet)
             raise
 
     def _decide(self, seen: Seen, packet: FlowTuple | None, *, untracked: bool) -> Verdict:
         key = None if packet is None else flow_key(packet)
-        flow = None if key is None else self._flows.get(key) or Flow(key)
+        flow = None if key is None else self._flows.get(key) or Flow(key, is_open=self._is_lost(key))
         if untracked:
             branches = [] if flow is None else [Branch(world, _untracked()) for world in flow.worlds]
             return Verdict((_untracked(),), seen=seen, flow=flow, branches=tuple(branches))
@@ -163,17 +168,21 @@ class Conntrack:
         if flow.is_empty:
             self._flows.pop(flow.key, None)
 
-    def _lose(self, packet: FlowTuple | None) -> None:
-        """A packet that may have changed an entry, or not: that flow is open; or every flow, if it is not known whose
-        packet it is.
+    def _lose(self, ip: IP, protocol: int | None, packet: FlowTuple | None) -> None:
+        """A packet that may have changed an entry, or not: that flow is open. If it is not known whose packet it is, so
+        is every flow between its addresses, of its protocol where that is known.
         """
-        if packet is None:
-            for flow in self._flows.values():
-                flow.is_open = True
-            return
-        key = flow_key(packet)
+        key = None if packet is None else flow_key(packet)
         if key is not None:
             self._flows.setdefault(key, Flow(key)).is_open = True
+        elif packet is None:
+            self._lost.add((frozenset({ip.source.packed, ip.destination.packed}), protocol))
+            for flow in self._flows.values():
+                flow.is_open |= self._is_lost(flow.key)
+
+    def _is_lost(self, key: FlowTuple) -> bool:
+        ends = frozenset({key.source, key.destination})
+        return (ends, None) in self._lost or (ends, key.protocol) in self._lost
 
 
 def _open_verdict(seen: Seen, packet: FlowTuple) -> Verdict:
