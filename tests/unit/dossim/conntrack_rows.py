@@ -6,15 +6,13 @@ Each row has its neighbour that just does not match.
 from __future__ import annotations
 
 from dossim.pipeline.conntrack.states import CtState, Reason
-from tests.support.frames import ipv4, ipv6
+from tests.support.frames import ipv6
 from tests.support.talk import (
     ACK,
     CWR,
     ECE,
     FIN,
-    ME,
     ME6,
-    PEER,
     PEER6,
     PSH,
     ROUTER6,
@@ -118,8 +116,6 @@ ALONE: dict[str, tuple[bytes, CtState, Reason]] = {
     "SCTP with a chunk of length 0": (sctp(0, b"\1\0\0\0"), INVALID, Reason.SCTP_CHUNKS),
     "SCTP with a bad checksum": (sctp(0, chunk(1), spoil=1), INVALID, Reason.SCTP_CHECKSUM),
     "SCTP of 11 bytes": (other(132, bytes(11)), INVALID, Reason.SCTP_SHORT),
-    "a later IPv4 fragment": (ipv4(bytes(8), source=PEER, destination=ME, protocol=17, fragment=3), INVALID,
-                              Reason.NO_PROTOCOL),
     "IPv6 without a next header": (
         ipv6(b"", source=PEER6, destination=ME6, next_header=59), INVALID, Reason.NO_PROTOCOL),
     "IPv6 whose extension header is not there": (

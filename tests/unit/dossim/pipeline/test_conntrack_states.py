@@ -9,11 +9,13 @@ import pytest
 
 from dossim.pipeline.conntrack.settings import Settings
 from dossim.pipeline.conntrack.states import CtState, Reason, Remark
-from tests.support.frames import ipv6
+from tests.support.frames import ipv4, ipv6
 from tests.support.talk import (
     ACK,
+    ME,
     ME6,
     OTHER,
+    PEER,
     PEER6,
     ROUTER6,
     SYN,
@@ -46,6 +48,11 @@ def test_a_packet_that_is_dropped_leaves_no_entry(packet: bytes, state: CtState,
     assert talk.entries() == 0
     talk.peer(packet)
     assert talk.entries() == (state is NEW), "only what is NEW makes an entry"
+
+
+def test_a_later_fragment_is_invalid_and_seen_only_without_defragmentation() -> None:
+    fragment = ipv4(bytes(8), source=PEER, destination=ME, protocol=17, fragment=3)
+    assert Talk().peer(fragment).outcomes[0].reason is Reason.NO_PROTOCOL
 
 
 def test_notrack_is_untracked_and_leaves_no_entry() -> None:
