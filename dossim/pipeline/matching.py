@@ -220,11 +220,13 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
     return icmp.type == found_type and icmp.code in (None, found_code)
 
 
-def require_expressible(name: str, rule: Rule) -> None:
-    """Raises UnsupportedRuleError for a rule that matches on something not found in a single packet."""
+def require_expressible(name: str, rule: Rule, kind: str = "untracked") -> None:
+    """Raises UnsupportedRuleError for a rule that matches on something not found in a single packet. ``kind`` is the
+    policy's: untracked or tracked.
+    """
     for side in (rule.source, rule.destination):
         if side.services is not None or side.service_accounts is not None or rule.http:
             raise UnsupportedRuleError(
-                f"{rule.position}: {name}: untracked policy with services, service accounts or HTTP cannot be "
+                f"{rule.position}: {name}: {kind} policy with services, service accounts or HTTP cannot be "
                 "explained; use addresses and ports"
             )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dossim.pipeline.policy import NamedRule, Policy
+from dossim.pipeline.applicable import NamedRule
+from dossim.pipeline.policy import Policy
 from dossim.pipeline.selection import has_selector
 from dossim.pipeline.xdp_headers import PORT_HEADERS
 from enforcer.model.abi import MAX_BITS, MAX_SKIPS

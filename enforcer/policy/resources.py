@@ -140,11 +140,13 @@ class Tier(Resource):
 
 @dataclass(frozen=True)
 class Profile(Resource):
-    """``labels_to_apply`` are inherited by the endpoints that name the profile; its rules take no part in untracked
+    """``labels_to_apply`` are inherited by the endpoints that name the profile; its rules are the last of their normal
     policy. The profile ``kns.<namespace>`` hands its labels to the namespace's NetworkSets.
     """
 
     labels_to_apply: Mapping[str, str] = field(default_factory=dict)
+    ingress: tuple[Rule, ...] = ()
+    egress: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -119,10 +119,15 @@ def tier(at: Cursor, base: Identity) -> Tier:
 def profile(at: Cursor, base: Identity) -> Profile:
     """Its rules are checked as any rule; where a policy's services and HTTP matches may stand, Calico does not ask."""
     spec = Fields(at, schema.PROFILE)
-    for name in ("ingress", "egress"):
-        spec.get(name, list_of(rule(None)), ())
     labels: dict[str, str] = spec.get("labelsToApply", values.labels, {})
-    return Profile(base.name, base.labels, base.position, labels_to_apply=labels)
+    return Profile(
+        base.name,
+        base.labels,
+        base.position,
+        labels_to_apply=labels,
+        ingress=spec.get("ingress", list_of(rule(None)), ()),
+        egress=spec.get("egress", list_of(rule(None)), ()),
+    )
 
 
 def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
