@@ -1,0 +1,205 @@
+"""What the running kernel's conntrack says of each packet: sent in a namespace, read from a set of nf_tables.
+
+A rule at PREROUTING after conntrack adds each packet's number, which is its Ethernet source address, with its state to a
+set. That needs nothing of the observer's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from dossim.model.host import Host, Listener
+from dossim.pipeline.conntrack.states import CtState
+from tests.kernel.conftest import NetnsPair
+
+HOST = Host(
+    node="jasper",
+    addresses=(ip_interface("10.10.10.10/24"), ip_interface("fd00::10/64")),
+    listen=(Listener(6, 80), Listener(17, 9)),
+)
+MAC, GATEWAY_MAC = "06:00:00:00:00:01", "06:00:00:00:00:02"
+_TABLE = """
+table inet observed {
+  set received { typeof ether saddr . ct state; flags dynamic; size 65535; }
+  set sent { typeof meta mark . ct state; flags dynamic; size 65535; }
+  chain first { type filter hook prerouting priority -150; policy accept; add @received { ether saddr . ct state }; }
+  chain own { type filter hook output priority -150; policy accept; meta mark != 0 add @sent { meta mark . ct state }; }
+}
+"""
+# What the host says by itself never gets to conntrack.
+_MUTE = """
+table inet mute { chain own { type filter hook output priority -300; policy accept; meta mark 0 drop; }; }
+"""
+_SETTLE_S = 10
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One IP packet: from the wire, or from the host itself through a raw socket."""
+
+    packet: bytes
+    by_host: bool = False
+
+
+@dataclass
+class ConntrackHost:
+    """The host of the pair: 10.10.10.10 and fd00::10, everything else behind a gateway that never answers."""
+
+    pair: NetnsPair
+    sent: int = 0
+
+    def states(self, turns: Sequence[Turn]) -> tuple[list[CtState], list[int]]:
+        """Sends the packets one after another; the state of each, and the time it was sent, in ns.
+
+        Raises AssertionError where the kernel has not said what a packet's state is.
+        """
+        first, times = self.sent, []
+        with _Sockets(self.pair) as sockets, _one_cpu():
+            for turn in turns:
+                times.append(time.monotonic_ns())
+                sockets.send(turn, self.sent)
+                self.sent += 1
+        found = self._await(first, self.sent)
+        return [found[number] for number in range(first, self.sent)], times
+
+    def _await(self, first: int, last: int) -> dict[int, CtState]:
+        until = time.monotonic() + _SETTLE_S
+        while True:
+            found = self._read("received") | self._read("sent")
+            missing = [number for number in range(first, last) if number not in found]
+            if not missing:
+                return found
+            assert time.monotonic() < until, f"no state for packets {missing}"
+
+    def _read(self, name: str) -> dict[int, CtState]:
+        listed = json.loads(self.nft("-j", "list", "set", "inet", "observed", name))
+        elements = next(item["set"] for item in listed["nftables"] if "set" in item).get("elem", [])
+        found: dict[int, CtState] = {}
+        for element in elements:
+            key, state = element["concat"]
+            number = key - 1 if isinstance(key, int) else int(key.replace(":", ""), 16) & 0xFFFFFFFF
+            assert number not in found, f"packet {number} was seen twice"
+            found[number] = CtState(state.upper())
+        return found
+
+    def forget(self) -> None:
+        """Empty the sets."""
+        for name in ("received", "sent"):
+            self.nft("flush", "set", "inet", "observed", name)
+
+    def nft(self, *arguments: str, given: str | None = None) -> str:
+        with self.pair.host():
+            done = subprocess.run(["nft", *arguments], input=given, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stderr
+        return done.stdout
+
+    def set(self, name: str, value: int) -> None:
+        """A sysctl of conntrack, without ``nf_conntrack_``."""
+        with self.pair.host():
+            Path(f"/proc/sys/net/netfilter/nf_conntrack_{name}").write_text(str(value))
+
+    def count(self) -> int:
+        """How many entries there are."""
+        with self.pair.host():
+            return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+
+
+@contextmanager
+def conntrack_host(pair: NetnsPair, *, mute: bool = False) -> Iterator[ConntrackHost]:
+    """The pair as this host, with a TCP socket that listens on 80 and a UDP socket on 9.
+
+    ``mute``: only what a test lets the host send gets to its conntrack.
+    """
+    with pair.peer(), IPRoute() as ip:
+        ip.link("set", index=ip.link_lookup(ifname=pair.PEER_INTERFACE)[0], state="up")
+    with pair.host():
+        _configure(pair)
+        host = ConntrackHost(pair)
+        host.nft("-f", "-", given=_TABLE + _MUTE * mute)
+        with _listening():
+            yield host
+
+
+def _configure(pair: NetnsPair) -> None:
+    conf = Path("/proc/sys/net")
+    (conf / f"ipv6/conf/{pair.HOST_INTERFACE}/accept_dad").write_text("0")
+    (conf / f"ipv6/conf/{pair.HOST_INTERFACE}/disable_ipv6").write_text("0")
+    for name in ("accept_ra", "accept_redirects"):
+        (conf / f"ipv6/conf/{pair.HOST_INTERFACE}/{name}").write_text("0")
+    (conf / "ipv4/conf/all/rp_filter").write_text("0")
+    (conf / f"ipv4/conf/{pair.HOST_INTERFACE}/rp_filter").write_text("0")
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=pair.HOST_INTERFACE)[0]
+        ip.link("set", index=index, state="down")
+        ip.link("set", index=index, address=MAC)
+        ip.link("set", index=index, state="up")
+        for address in HOST.addresses:
+            with suppress(FileExistsError):
+                ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        for gateway, family in (("10.10.10.1", socket.AF_INET), ("fd00::1", socket.AF_INET6)):
+            ip.neigh("add", dst=gateway, lladdr=GATEWAY_MAC, ifindex=index, state="permanent", family=family)
+            ip.route("add", dst="default", gateway=gateway, oif=index, family=family)
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as tcp,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp,
+    ):
+        tcp.bind(("::", 80))
+        tcp.listen(4096)
+        udp.bind(("::", 9))
+        yield
+
+
+class _Sockets:
+    """What the peer and the host send with."""
+
+    def __init__(self, pair: NetnsPair) -> None:
+        with pair.peer():
+            self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self._wire.bind((pair.PEER_INTERFACE, 0))
+        with pair.host():
+            self._own4 = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._own6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
+    def __enter__(self) -> _Sockets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._wire, self._own4, self._own6):
+            each.close()
+
+    def send(self, turn: Turn, number: int) -> None:
+        packet, is_four = turn.packet, turn.packet[0] >> 4 == 4
+        if not turn.by_host:
+            addresses = bytes.fromhex(MAC.replace(":", "")) + b"\x02\0" + number.to_bytes(4, "big")
+            self._wire.send(addresses + (b"\x08\x00" if is_four else b"\x86\xdd") + packet)
+            return
+        own = self._own4 if is_four else self._own6
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, number + 1)
+        target = packet[16:20] if is_four else packet[24:40]
+        own.sendto(packet, (str(ip_address(target)), 0))
+
+
+@contextmanager
+def _one_cpu() -> Iterator[None]:
+    """Packets are received on the CPU that sent them: their order holds."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
