@@ -110,6 +110,18 @@ class Step:
         return None if self.rule is None else self.rule.position
 
 
+def ended(node: Node, last: Step) -> Disposition:
+    """The disposition of a packet whose last step was made at ``node``."""
+    assert isinstance(last.to, Fate), "every walk ends in a fate"
+    assert isinstance(node, Stage), "every walk ends after a stage"
+    if last.to is Fate.UNDETERMINED:
+        return Disposition(last.to, node, reason=last.result)
+    if last.to is not Fate.DROPPED:
+        return Disposition(last.to, reason=last.result, others=last.others, depends=last.depends)
+    reason = last.entry or last.result
+    return Disposition(last.to, node, last.entry, reason, last.others, last.depends)
+
+
 Check = Callable[[PacketState, Context], Step]
 
 

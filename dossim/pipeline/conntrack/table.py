@@ -54,6 +54,7 @@ class Conntrack:
         self._host = host
         self._settings = Settings() if settings is None else settings
         self._flows: dict[FlowTuple, Flow] = {}
+        self._any_open = False
 
     def observe(self, ip: IP, time_ns: int, *, untracked: bool = False) -> Verdict:
         """A packet at PREROUTING -200, trimmed to its own length and reassembled; a datagram at the time of its last
@@ -98,6 +99,15 @@ class Conntrack:
         self._confirm(verdict, tuple(CtState))
         return verdict
 
+    def may_have_passed(self, ip: IP | None) -> None:
+        """A packet that may have been here or not: its flow is open from now on; without ``ip``, every flow is."""
+        try:
+            payload = None if ip is None else payload_of(ip)
+            packet = None if ip is None or payload is None else tuple_at(_all(ip), 0, ip.version, payload)
+        except CutError:
+            packet = None
+        self._lose(packet)
+
     def entries(self, time_ns: int) -> int:
         """How many entries there are: of a flow with several worlds the most."""
         return sum(max(world.live_entry(time_ns) is not None for world in flow.worlds) for flow in self._flows.values())
@@ -120,7 +130,7 @@ class Conntrack:
 
     def _decide(self, seen: Seen, packet: FlowTuple | None, *, untracked: bool) -> Verdict:
         key = None if packet is None else flow_key(packet)
-        flow = None if key is None else self._flows.get(key) or Flow(key)
+        flow = None if key is None else self._flows.get(key) or Flow(key, is_open=self._any_open)
         if untracked:
             branches = [] if flow is None else [Branch(world, _untracked()) for world in flow.worlds]
             return Verdict((_untracked(),), seen=seen, flow=flow, branches=tuple(branches))
@@ -146,6 +156,8 @@ class Conntrack:
         """The rest of ``nf_conntrack_inet_error``: an error does not refresh the entry, nor is it a reply."""
         key = flow_key(quoted)
         flow = None if key is None else self._flows.get(key)
+        if flow is None and key is not None and self._any_open:
+            flow = Flow(key, is_open=True)
         if flow is None:
             return _sure(Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN))
         branches = [Branch(world, _quoting(world, quoted, seen)) for world in flow.worlds]
@@ -187,6 +199,7 @@ class Conntrack:
         packet it is.
         """
         if packet is None:
+            self._any_open = True
             for flow in self._flows.values():
                 flow.is_open = True
             return
