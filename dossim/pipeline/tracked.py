@@ -99,7 +99,7 @@ class TrackedPolicy:
         end = Decision(Verdict.ACCEPT, "F5", "it has the accept mark", True)
         return [
             *found,
-            end if marked else Decision(Verdict.RETURN, "F6", "left to the host's own rules, which are none"),
+            end if marked else Decision(Verdict.RETURN, "F6", "left to the host's own rules"),
         ]
 
 
