@@ -1,7 +1,7 @@
 """What the running kernel's conntrack says of each packet: sent in a namespace, read from a set of nf_tables.
 
-A rule at PREROUTING after conntrack adds each packet's number, which is its Ethernet source address, with its state to a
-set. That needs nothing of the observer's.
+A rule at PREROUTING after conntrack adds each packet's number, which is its Ethernet source address, with its state to
+a set. That needs nothing of the observer's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -29,6 +29,7 @@ HOST = Host(
     listen=(Listener(6, 80), Listener(17, 9)),
 )
 MAC, GATEWAY_MAC = "06:00:00:00:00:01", "06:00:00:00:00:02"
+_TAG = "02:00:"  # and four bytes: the number of a packet
 _TABLE = """
 table inet observed {
   set received { typeof ether saddr . ct state; flags dynamic; size 65535; }
@@ -40,6 +41,9 @@ table inet observed {
 # What the host says by itself never gets to conntrack.
 _MUTE = """
 table inet mute { chain own { type filter hook output priority -300; policy accept; meta mark 0 drop; }; }
+"""
+_DROP = """
+table inet deny { chain own { type filter hook input priority 0; policy drop; }; }
 """
 _SETTLE_S = 10
 
@@ -64,23 +68,34 @@ class ConntrackHost:
 
         Raises AssertionError where the kernel has not said what a packet's state is.
         """
-        first, times = self.sent, []
+        first = self.sent
+        times = self.send(turns)
+        found = self.wait_for(range(first, self.sent))
+        return [found[number] for number in range(first, self.sent)], times
+
+    def send(self, turns: Sequence[Turn]) -> list[int]:
+        """The time each was sent. Numbers go on from one call to the next."""
+        times = []
         with _Sockets(self.pair) as sockets, _one_cpu():
             for turn in turns:
                 times.append(time.monotonic_ns())
                 sockets.send(turn, self.sent)
                 self.sent += 1
-        found = self._await(first, self.sent)
-        return [found[number] for number in range(first, self.sent)], times
+        return times
 
-    def _await(self, first: int, last: int) -> dict[int, CtState]:
+    def wait_for(self, numbers: Collection[int]) -> dict[int, CtState]:
+        """The states of all that was seen, once these are among them."""
         until = time.monotonic() + _SETTLE_S
         while True:
-            found = self._read("received") | self._read("sent")
-            missing = [number for number in range(first, last) if number not in found]
+            found = self.seen()
+            missing = [number for number in numbers if number not in found]
             if not missing:
                 return found
             assert time.monotonic() < until, f"no state for packets {missing}"
+
+    def seen(self) -> dict[int, CtState]:
+        """The state of each packet that conntrack has seen, by number."""
+        return self._read("received") | self._read("sent")
 
     def _read(self, name: str) -> dict[int, CtState]:
         listed = json.loads(self.nft("-j", "list", "set", "inet", "observed", name))
@@ -88,7 +103,9 @@ class ConntrackHost:
         found: dict[int, CtState] = {}
         for element in elements:
             key, state = element["concat"]
-            number = key - 1 if isinstance(key, int) else int(key.replace(":", ""), 16) & 0xFFFFFFFF
+            if isinstance(key, str) and not key.startswith(_TAG):
+                continue  # what the host says to groups, itself among them
+            number = key - 1 if isinstance(key, int) else int(key.removeprefix(_TAG).replace(":", ""), 16)
             assert number not in found, f"packet {number} was seen twice"
             found[number] = CtState(state.upper())
         return found
@@ -116,17 +133,17 @@ class ConntrackHost:
 
 
 @contextmanager
-def conntrack_host(pair: NetnsPair, *, mute: bool = False) -> Iterator[ConntrackHost]:
+def conntrack_host(pair: NetnsPair, *, mute: bool = False, drop: bool = False) -> Iterator[ConntrackHost]:
     """The pair as this host, with a TCP socket that listens on 80 and a UDP socket on 9.
 
-    ``mute``: only what a test lets the host send gets to its conntrack.
+    ``mute``: only what a test lets the host send gets to its conntrack. ``drop``: nothing gets past INPUT.
     """
     with pair.peer(), IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname=pair.PEER_INTERFACE)[0], state="up")
     with pair.host():
         _configure(pair)
         host = ConntrackHost(pair)
-        host.nft("-f", "-", given=_TABLE + _MUTE * mute)
+        host.nft("-f", "-", given=_TABLE + _MUTE * mute + _DROP * drop)
         with _listening():
             yield host
 
@@ -185,7 +202,9 @@ class _Sockets:
     def send(self, turn: Turn, number: int) -> None:
         packet, is_four = turn.packet, turn.packet[0] >> 4 == 4
         if not turn.by_host:
-            addresses = bytes.fromhex(MAC.replace(":", "")) + b"\x02\0" + number.to_bytes(4, "big")
+            addresses = (
+                bytes.fromhex(MAC.replace(":", "")) + bytes.fromhex(_TAG.replace(":", "")) + number.to_bytes(4, "big")
+            )
             self._wire.send(addresses + (b"\x08\x00" if is_four else b"\x86\xdd") + packet)
             return
         own = self._own4 if is_four else self._own6

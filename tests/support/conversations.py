@@ -79,7 +79,7 @@ def checked(protocol: int, source: str, destination: str, buf: bytes, at: int, *
 
 
 @cache
-def conversations(*, peer_only: bool = False, ports: tuple[int, ...] = (81,), most: int = 30) -> st.SearchStrategy:
+def conversations(*, peer_only: bool = False, ports: tuple[int, ...] = (81,), most: int = 60) -> st.SearchStrategy:
     """Lists of Planned. ``ports`` are those of the host that TCP goes to; ``peer_only``: the host says nothing."""
     sides = st.just(False) if peer_only else st.booleans()
     kinds = [
@@ -92,13 +92,13 @@ def conversations(*, peer_only: bool = False, ports: tuple[int, ...] = (81,), mo
         sctp_packets(sides),
         other_packets(sides),
     ]
-    return st.lists(st.one_of(kinds), min_size=1, max_size=most)
+    return st.lists(st.one_of(kinds), min_size=most // 2, max_size=most)
 
 
 @cache
-def tcp_conversations(*, most: int = 40) -> st.SearchStrategy:
+def tcp_conversations(*, most: int = 60) -> st.SearchStrategy:
     """TCP alone, one flow or two, both sides."""
-    return st.lists(tcp_packets(st.booleans(), (81,)), min_size=2, max_size=most)
+    return st.lists(tcp_packets(st.booleans(), (81,)), min_size=most // 2, max_size=most)
 
 
 @st.composite

@@ -6,45 +6,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from dossim.model.host import Host
 from dossim.packet.cut import CutError
-from dossim.packet.fields import ICMP, ICMPV6, IP, SCTP, TCP, UDP, UDPLITE, IPv4
+from dossim.packet.fields import IP, SCTP, TCP, IPv4
 from dossim.pipeline.conntrack.answers import answer, is_listening
-from dossim.pipeline.conntrack.entry import Entry, Seen
+from dossim.pipeline.conntrack.entry import Seen
 from dossim.pipeline.conntrack.flow import Flow, World, flow_key
-from dossim.pipeline.conntrack.generic import track_generic
-from dossim.pipeline.conntrack.gre import track_gre
-from dossim.pipeline.conntrack.icmp import Ordinary, Quotes, Untracked, before_lookup, track_icmp, track_icmpv6
-from dossim.pipeline.conntrack.sctp import track_sctp
+from dossim.pipeline.conntrack.icmp import Ordinary, Quotes, Untracked, before_lookup
+from dossim.pipeline.conntrack.lookup import in_world, quoting
 from dossim.pipeline.conntrack.settings import Settings
 from dossim.pipeline.conntrack.states import (
-    Accepted,
     At,
     Coin,
-    CtDirection,
     CtState,
     Reason,
     Refused,
-    Remark,
-    Reopens,
-    Tracked,
 )
-from dossim.pipeline.conntrack.tcp import track_tcp
-from dossim.pipeline.conntrack.tuples import GRE, FlowTuple, payload_of, tuple_at
-from dossim.pipeline.conntrack.udp import track_udp, track_udplite
+from dossim.pipeline.conntrack.tuples import FlowTuple, Payload, payload_of, tuple_at
 from dossim.pipeline.conntrack.verdict import Branch, Outcome, Verdict
 
-_TRACKERS: dict[int, Callable[[Entry, CtDirection, Seen], Tracked]] = {
-    TCP: track_tcp,
-    UDP: track_udp,
-    UDPLITE: track_udplite,
-    ICMP: track_icmp,
-    ICMPV6: track_icmpv6,
-    SCTP: track_sctp,
-    GRE: track_gre,
-}
+# Both addresses, and the protocol where it is known.
+_Kin = tuple[frozenset[bytes], int | None]
 
 
 class Conntrack:
@@ -54,7 +39,8 @@ class Conntrack:
         self._host = host
         self._settings = Settings() if settings is None else settings
         self._flows: dict[FlowTuple, Flow] = {}
-        self._any_open = False
+        self._lost: set[_Kin] = set()
+        self._all_lost = False
 
     def observe(self, ip: IP, time_ns: int, *, untracked: bool = False) -> Verdict:
         """A packet at PREROUTING -200, trimmed to its own length and reassembled; a datagram at the time of its last
@@ -100,13 +86,20 @@ class Conntrack:
         return verdict
 
     def may_have_passed(self, ip: IP | None) -> None:
-        """A packet that may have been here or not: its flow is open from now on; without ``ip``, every flow is."""
-        try:
-            payload = None if ip is None else payload_of(ip)
-            packet = None if ip is None or payload is None else tuple_at(_all(ip), 0, ip.version, payload)
-        except CutError:
-            packet = None
-        self._lose(packet)
+        """A packet of which nobody knows whether it was here. Its flow is open from there on, or every flow that may be
+        its own; without ``ip`` that is any.
+        """
+        if ip is None:
+            self._all_lost = True
+            for flow in self._flows.values():
+                flow.is_open = True
+            return
+        packet: FlowTuple | None = None
+        payload: Payload | None = None
+        with suppress(CutError):
+            payload = payload_of(ip)
+            packet = None if payload is None else tuple_at(_all(ip), 0, ip.version, payload)
+        self._lose(ip, None if payload is None else payload.protocol, packet)
 
     def entries(self, time_ns: int) -> int:
         """How many entries there are: of a flow with several worlds the most."""
@@ -116,6 +109,7 @@ class Conntrack:
 
     def _observe(self, ip: IP, time_ns: int, at: At, *, untracked: bool) -> Verdict:
         packet: FlowTuple | None = None
+        payload: Payload | None = None
         try:
             payload = payload_of(ip)
             if payload is None:
@@ -125,12 +119,12 @@ class Conntrack:
             packet = tuple_at(buf, 0, ip.version, payload)
             return self._decide(seen, packet, untracked=untracked)
         except CutError:
-            self._lose(packet)
+            self._lose(ip, None if payload is None else payload.protocol, packet)
             raise
 
     def _decide(self, seen: Seen, packet: FlowTuple | None, *, untracked: bool) -> Verdict:
         key = None if packet is None else flow_key(packet)
-        flow = None if key is None else self._flows.get(key) or Flow(key, is_open=self._any_open)
+        flow = None if key is None else self._flows.get(key) or Flow(key, is_open=self._is_lost(key))
         if untracked:
             branches = [] if flow is None else [Branch(world, _untracked()) for world in flow.worlds]
             return Verdict((_untracked(),), seen=seen, flow=flow, branches=tuple(branches))
@@ -149,18 +143,18 @@ class Conntrack:
             return _sure(Outcome(CtState.INVALID, Reason.NO_REPLY_TUPLE, detail=f"type {packet.icmp_type}"))
         if flow.is_open:
             return _open_verdict(seen, packet)
-        branches = [_in_world(world, packet, seen) for world in flow.worlds]
+        branches = [in_world(world, packet, seen) for world in flow.worlds]
         return _verdict(branches, seen, flow)
 
     def _related(self, seen: Seen, quoted: FlowTuple) -> Verdict:
         """The rest of ``nf_conntrack_inet_error``: an error does not refresh the entry, nor is it a reply."""
         key = flow_key(quoted)
         flow = None if key is None else self._flows.get(key)
-        if flow is None and key is not None and self._any_open:
+        if flow is None and key is not None and self._is_lost(key):
             flow = Flow(key, is_open=True)
         if flow is None:
             return _sure(Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN))
-        branches = [Branch(world, _quoting(world, quoted, seen)) for world in flow.worlds]
+        branches = [Branch(world, quoting(world, quoted, seen)) for world in flow.worlds]
         if flow.is_open:
             unknown = Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN)
             return Verdict((Outcome(CtState.RELATED, Reason.QUOTES_FLOW), unknown), Coin.CAPTURE_CUT)
@@ -184,7 +178,7 @@ class Conntrack:
         packet = tuple_at(buf, 0, ip.version, payload)
         assert packet is not None, "an answer is whole"
         own = Seen(ip, payload.protocol, buf[payload.at :], At.OUTPUT, seen.time_ns, self._settings)
-        branch = _in_world(world, packet, own)
+        branch = in_world(world, packet, own)
         if branch.pending is not None:
             branch.pending.confirmed = True
             world.entry = branch.pending
@@ -194,89 +188,26 @@ class Conntrack:
         if flow.is_empty:
             self._flows.pop(flow.key, None)
 
-    def _lose(self, packet: FlowTuple | None) -> None:
-        """A packet that may have changed an entry, or not: that flow is open; or every flow, if it is not known whose
-        packet it is.
+    def _lose(self, ip: IP, protocol: int | None, packet: FlowTuple | None) -> None:
+        """A packet that may have changed an entry, or not: that flow is open. If it is not known whose packet it is, so
+        is every flow between its addresses, of its protocol where that is known.
         """
-        if packet is None:
-            self._any_open = True
-            for flow in self._flows.values():
-                flow.is_open = True
-            return
-        key = flow_key(packet)
+        key = None if packet is None else flow_key(packet)
         if key is not None:
             self._flows.setdefault(key, Flow(key)).is_open = True
+        elif packet is None:
+            self._lost.add((frozenset({ip.source.packed, ip.destination.packed}), protocol))
+            for flow in self._flows.values():
+                flow.is_open |= self._is_lost(flow.key)
 
-
-# -- in one world --------------------------------------------------------------------------------------------------
-
-
-def _in_world(world: World, packet: FlowTuple, seen: Seen) -> Branch:
-    """``resolve_normal_ct`` and ``nf_conntrack_handle_packet``."""
-    entry = world.live_entry(seen.time_ns)
-    direction = None if entry is None else entry.direction_of(packet)
-    if entry is None or direction is None:
-        inverse = packet.inverted()
-        assert inverse is not None, "a flow has both directions"
-        entry, direction = Entry(packet, inverse), CtDirection.ORIGINAL
-    state, reason = _state_of(entry, direction)
-    match _TRACKERS.get(packet.protocol, track_generic)(entry, direction, seen):
-        case Refused(why, detail):
-            return Branch(world, Outcome(CtState.INVALID, why, detail=detail, direction=direction))
-        case Reopens():
-            world.entry = None
-            again = _in_world(world, packet, seen)
-            return Branch(world, _with_remark(again.outcome, Remark.TCP_REOPENED), again.pending)
-        case Accepted(remark, deletes):
-            entry.seen_reply |= direction is CtDirection.REPLY
-            pending = None if entry.confirmed else entry
-            if deletes:
-                world.entry = None
-            return Branch(world, _outcome(state, reason, remark, direction, entry), pending)
-
-
-def _state_of(entry: Entry, direction: CtDirection) -> tuple[CtState, Reason]:
-    if direction is CtDirection.REPLY:
-        return CtState.ESTABLISHED, Reason.IS_REPLY
-    if entry.seen_reply:
-        return CtState.ESTABLISHED, Reason.REPLY_SEEN
-    return CtState.NEW, Reason.NO_REPLY_YET if entry.confirmed else Reason.FIRST
-
-
-def _outcome(state: CtState, reason: Reason, remark: Remark | None, direction: CtDirection, entry: Entry) -> Outcome:
-    protocol = entry.tcp or entry.sctp
-    name = "" if protocol is None else protocol.state.name
-    timeout = None if remark is Remark.TCP_DELETED else entry.timeout_s
-    return Outcome(state, reason, remark, "", direction, name, timeout, entry.assured)
-
-
-def _with_remark(outcome: Outcome, remark: Remark) -> Outcome:
-    return Outcome(
-        outcome.state,
-        outcome.reason,
-        remark,
-        outcome.detail,
-        outcome.direction,
-        outcome.protocol_state,
-        outcome.timeout_s,
-        outcome.assured,
-    )
-
-
-def _quoting(world: World, quoted: FlowTuple, seen: Seen) -> Outcome:
-    """The entry's address in the quoted direction must be the one that the error was sent to."""
-    entry = world.live_entry(seen.time_ns)
-    direction = None if entry is None else entry.direction_of(quoted)
-    if direction is None:
-        return Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN)
-    if quoted.destination != seen.ip.destination.packed:
-        return Outcome(CtState.INVALID, Reason.ICMP_QUOTE_OTHER)
-    return Outcome(CtState.RELATED, Reason.QUOTES_FLOW, direction=direction)
+    def _is_lost(self, key: FlowTuple) -> bool:
+        ends = frozenset({key.source, key.destination})
+        return self._all_lost or (ends, None) in self._lost or (ends, key.protocol) in self._lost
 
 
 def _open_verdict(seen: Seen, packet: FlowTuple) -> Verdict:
     """What the packet itself decides stands; else an unknown entry may make anything of it."""
-    outcome = _in_world(World(), packet, seen).outcome
+    outcome = in_world(World(), packet, seen).outcome
     if outcome.state is CtState.INVALID and outcome.reason in _OF_PACKET_ALONE:
         return _sure(outcome)
     possible = (

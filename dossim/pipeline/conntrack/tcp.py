@@ -206,9 +206,13 @@ class _Step:
         return new, self._answers_ignored(old)
 
     def _answers_ignored(self, old: TcpState) -> bool:
-        """A RST that answers a SYN, an ACK or a challenge ACK which was let through."""
+        """A RST that answers a SYN, an ACK or a challenge ACK which was let through.
+
+        That the SYN must be the other side's is a late fix: 6.18.44 has it, 6.11 has not.
+        """
         last = self.flow.last
-        after_syn = self.entry.seen_reply and last.kind is Kind.SYN
+        is_others = last.direction is not self.direction
+        after_syn = self.entry.seen_reply and last.kind is Kind.SYN and is_others
         after_ack = not self.entry.assured and last.kind is Kind.ACK
         if (after_syn or after_ack) and self.segment.ack == last.end:
             return True
