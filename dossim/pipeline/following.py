@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from dossim.model.conntrack import CtState
 from dossim.model.disposition import Disposition, Fate
-from dossim.packet.cut import CutError
-from dossim.packet.fields import ICMP, ICMPV6, TCP, Transport
+from dossim.packet.cut import CutBytes, CutError
+from dossim.packet.fields import ICMP, ICMPV6, IP, SCTP, TCP, UDP, UDPLITE, IPv4, Transport
 from dossim.pipeline.conntrack.sentences import COINS, describe
 from dossim.pipeline.conntrack.states import Coin
 from dossim.pipeline.conntrack.table import Conntrack
@@ -34,8 +34,8 @@ from enforcer.model.vocabulary import Stage
 Walk = Callable[[PacketState, Node], Sequence[Step]]
 _NOW = 0
 _REPLY_TYPES = {ICMP: {8: 0, 13: 14}, ICMPV6: {128: 129}}
-# Without its checksum a packet may be INVALID, and without its flow anything else. RELATED ends as ESTABLISHED does.
-_OF_CUT = (CtState.NEW, CtState.ESTABLISHED, CtState.INVALID)
+# Where a packet goes after the last hook, or may.
+_CONFIRMS = (Stage.SOCKET, Fate.FORWARDED, Fate.UNDETERMINED)
 
 
 class Following:
@@ -51,11 +51,13 @@ class Following:
 
     def follow(self, state: PacketState) -> list[Step]:
         """The next packet to arrive at conntrack: its steps to its end."""
-        assert state.ip is not None, "only IP packets get here"
+        ip = state.ip
+        assert ip is not None, "only IP packets get here"
+        is_fresh = isinstance(ip.buf, CutBytes) and self._conntrack.is_fresh(ip)
         try:
-            verdict = self._conntrack.observe(state.ip, _NOW, untracked=state.untracked)
+            verdict = self._conntrack.observe(ip, _NOW, untracked=state.untracked)
         except CutError:
-            return self._of_cut(state)
+            return self._of_cut(state, ip, is_fresh=is_fresh)
         states = [one for one in CtState if one in verdict.states]
         ways = self._ways(state, states, describe(verdict))
         self._conclude(state, verdict, ways)
@@ -67,11 +69,12 @@ class Following:
         """A packet of which nobody knows whether it got to conntrack."""
         self._conntrack.may_have_passed(state.ip or state.packet.ip)
 
-    def _of_cut(self, state: PacketState) -> list[Step]:
+    def _of_cut(self, state: PacketState, ip: IP, *, is_fresh: bool) -> list[Step]:
         why = why_open(Stage.CONNTRACK, state)
-        is_neighbour = state.ip is not None and state.ip.version == 6  # perhaps neighbour discovery
-        states = (*_OF_CUT, CtState.UNTRACKED) if is_neighbour else _OF_CUT
-        return _one(list(self._ways(state, states, why).values()), why)
+        ways = list(self._ways(state, _states_of_cut(ip, is_fresh=is_fresh), why).values())
+        if is_fresh and not any(step.to in _CONFIRMS for way in ways for step in way):
+            self._conntrack.forget(ip)
+        return _one(ways, why)
 
     def _ways(self, state: PacketState, states: Sequence[CtState], why: str) -> dict[CtState, Sequence[Step]]:
         return {one: self._walk(replace(state, tracking=Tracking(one, why)), Stage.CONNTRACK) for one in states}
@@ -108,6 +111,18 @@ class Following:
             return False
         policy = self._sends[leads_inside(ip.source, self._context.host)]
         return policy.decide(_answer(key)).verdict is Untracked.GO_ON
+
+
+def _states_of_cut(ip: IP, *, is_fresh: bool) -> tuple[CtState, ...]:
+    """The states that a packet may have whose checksum, or more, is unknown. RELATED ends as ESTABLISHED does.
+
+    Of a fresh flow a packet is NEW or INVALID, but for ICMP, which may quote another or be neighbour discovery.
+    """
+    protocol = ip.protocol if isinstance(ip, IPv4) else ip.next_header
+    if is_fresh and protocol in (TCP, UDP, UDPLITE, SCTP):
+        return CtState.NEW, CtState.INVALID
+    known = (CtState.NEW, CtState.ESTABLISHED, CtState.INVALID)
+    return known if ip.version == 4 else (*known, CtState.UNTRACKED)
 
 
 def _answer(key: MatchKey) -> MatchKey:

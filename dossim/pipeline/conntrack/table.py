@@ -94,12 +94,18 @@ class Conntrack:
             for flow in self._flows.values():
                 flow.is_open = True
             return
-        packet: FlowTuple | None = None
-        payload: Payload | None = None
-        with suppress(CutError):
-            payload = payload_of(ip)
-            packet = None if payload is None else tuple_at(_all(ip), 0, ip.version, payload)
-        self._lose(ip, None if payload is None else payload.protocol, packet)
+        self._lose(ip, *_legible(ip))
+
+    def is_fresh(self, ip: IP) -> bool:
+        """Whether nothing can be there of the packet's flow: neither an entry nor a packet of which nobody knows."""
+        key = _key(ip)
+        return key is not None and key not in self._flows and not self._is_lost(key)
+
+    def forget(self, ip: IP) -> None:
+        """A packet that was cut, the last one observed, whose flow was fresh: it was dropped, and has left nothing."""
+        key = _key(ip)
+        if key is not None:
+            self._flows.pop(key, None)
 
     def entries(self, time_ns: int) -> int:
         """How many entries there are: of a flow with several worlds the most."""
@@ -203,6 +209,21 @@ class Conntrack:
     def _is_lost(self, key: FlowTuple) -> bool:
         ends = frozenset({key.source, key.destination})
         return self._all_lost or (ends, None) in self._lost or (ends, key.protocol) in self._lost
+
+
+def _legible(ip: IP) -> tuple[int | None, FlowTuple | None]:
+    """The protocol and the tuple of a packet, None where they cannot be read."""
+    protocol: int | None = None
+    with suppress(CutError):
+        payload = payload_of(ip)
+        protocol = None if payload is None else payload.protocol
+        return protocol, None if payload is None else tuple_at(_all(ip), 0, ip.version, payload)
+    return protocol, None
+
+
+def _key(ip: IP) -> FlowTuple | None:
+    _, packet = _legible(ip)
+    return None if packet is None else flow_key(packet)
 
 
 def _open_verdict(seen: Seen, packet: FlowTuple) -> Verdict:

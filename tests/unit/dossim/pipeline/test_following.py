@@ -208,25 +208,43 @@ def test_where_every_state_ends_alike_there_is_one_end() -> None:
     assert closed.disposition.others == (), "a closed port's number is not the host's to choose"
 
 
+WHOLE = tcp()
+CUT = on_wire(WHOLE[:40], len(WHOLE))
+
+
 @pytest.mark.parametrize(
     ("policy", "stage"),
     [
-        pytest.param(given(), Stage.FILTER_INPUT, id="a default deny"),
-        pytest.param(given(pre_dnat("d", DENY)), Stage.MANGLE, id="preDNAT Deny"),
+        pytest.param(OPEN, Stage.FILTER_INPUT, id="allowed, unless its checksum is bad"),
         pytest.param(given(ingress("i", ALLOW), felix_configurations=(LENIENT,)), Stage.SOCKET, id="all pass"),
     ],
 )
 def test_a_cut_packet_is_undetermined_from_where_its_state_counts(policy: Resources, stage: Stage) -> None:
-    whole = tcp()
-    cut = on_wire(whole[:40], len(whole))
-    (found,) = traces(policy, cut)
+    (found,) = traces(policy, CUT)
     assert (found.disposition.fate, found.disposition.stage) == (Fate.UNDETERMINED, stage)
     assert "cut by the capture" in found.disposition.reason
 
 
+@pytest.mark.parametrize(
+    ("policy", "stage"),
+    [
+        pytest.param(given(), "filter-input", id="a default deny"),
+        pytest.param(given(pre_dnat("d", DENY)), "mangle", id="preDNAT Deny"),
+    ],
+)
+def test_a_cut_packet_that_is_dropped_in_any_state_is_dropped_and_leaves_nothing(policy: Resources, stage: str) -> None:
+    assert ends(traces(policy, CUT, CUT)) == [stage, stage]
+
+
+def test_a_cut_packet_of_a_flow_may_be_established() -> None:
+    policy = given(ingress("i", rule(Action.ALLOW, UDP, 9), rule(Action.DENY, UDP)))
+    whole = udp(9)
+    _, same, other = traces(policy, whole, on_wire(whole[:42], len(whole)), on_wire(udp(10)[:42], len(whole)))
+    assert same.disposition.fate is Fate.UNDETERMINED
+    assert (other.disposition.fate, other.disposition.stage) == (Fate.DROPPED, Stage.FILTER_INPUT)
+
+
 def test_after_a_cut_packet_the_state_of_its_flow_is_open() -> None:
-    whole = tcp()
-    cut = on_wire(whole[:40], len(whole))
-    _, same, other = traces(OPEN, cut, tcp(ACK, seq=1_001), tcp(SYN, sport=1025))
+    _, same, other = traces(OPEN, CUT, tcp(ACK, seq=1_001), tcp(SYN, sport=1025))
     assert same.disposition.fate is Fate.UNDETERMINED
     assert other.disposition.fate is Fate.DELIVERED
