@@ -50,10 +50,12 @@ def _of_any_kind(policy: GlobalNetworkPolicy) -> st.SearchStrategy[GlobalNetwork
 
 
 @st.composite
-def cut_captures(draw: st.DrawFn) -> list[bytes]:
-    """Some of the frames are cut."""
+def cut_captures(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
+    """Frames, some of them more than once, and the same with some of them cut."""
     frames = draw(captures())
-    return [on_wire(frame[: draw(st.sampled_from((len(frame), len(frame), 60, 40)))], len(frame)) for frame in frames]
+    frames += draw(st.lists(st.sampled_from(frames), max_size=4)) if frames else []
+    lengths = [draw(st.sampled_from((len(frame), len(frame), 60, 42, 36, 20))) for frame in frames]
+    return frames, [on_wire(frame[:length], len(frame)) for frame, length in zip(frames, lengths, strict=True)]
 
 
 @settings(max_examples=examples(150, nightly=20_000), suppress_health_check=list(HealthCheck))
@@ -65,7 +67,10 @@ def test_it_answers_for_every_frame(policy: Resources, host: Host, frames: list[
 
 @settings(max_examples=examples(150, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), cut_captures())
-def test_stages_before_conntrack_decide_as_without_it(policy: Resources, host: Host, frames: list[bytes]) -> None:
+def test_stages_before_conntrack_decide_as_without_it(
+    policy: Resources, host: Host, both: tuple[list[bytes], list[bytes]]
+) -> None:
+    _, frames = both
     without = Explainer(policy, host, mode=None).explain_capture(frames)
     found = Explainer(policy, host, mode=None, tracked=True).explain_capture(frames)
     for one, other in zip(found, without, strict=True):
@@ -100,3 +105,21 @@ def test_one_packet_of_a_capture_is_explained_as_in_it(policy: Resources, host: 
         kept = related(capture, number, tracked=True)
         found = explainer.explain_packet_of([frames[index] for index in kept], kept.index(number))
         assert found.disposition == expected.disposition
+
+
+@settings(max_examples=examples(300, nightly=50_000), suppress_health_check=list(HealthCheck))
+@given(tracked_resources(), hosts(), cut_captures())
+def test_what_is_said_of_cut_packets_is_true_of_whole_ones(
+    policy: Resources, host: Host, both: tuple[list[bytes], list[bytes]]
+) -> None:
+    frames, cut = both
+    explainer = Explainer(policy, host, mode=None, tracked=True)
+    order = list(Stage)
+    for whole, found in zip(explainer.explain_capture(frames), explainer.explain_capture(cut), strict=True):
+        end = found.disposition
+        if end.fate is not Fate.UNDETERMINED:
+            assert whole.disposition.ends <= end.ends
+            continue
+        assert end.stage is not None
+        ends = [stage for _, stage in whole.disposition.ends if stage is not None]
+        assert all(order.index(stage) >= order.index(end.stage) for stage in ends)
