@@ -13,14 +13,18 @@ import subprocess
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from dossim.model.host import Host, Listener
 from dossim.pipeline.conntrack.states import CtState
+from dossim.pipeline.conntrack.tcp_states import TcpState
+from dossim.pipeline.conntrack.tuples import FlowTuple
 from tests.kernel.conftest import NetnsPair
 
 HOST = Host(
@@ -45,7 +49,8 @@ table inet mute { chain own { type filter hook output priority -300; policy acce
 _DROP = """
 table inet deny { chain own { type filter hook input priority 0; policy drop; }; }
 """
-_SETTLE_S = 10
+_SETTLE_S = 60
+_NEAR_S = 4
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,50 @@ class Turn:
 
     packet: bytes
     by_host: bool = False
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """``tcp_state`` is None of other protocols; ``left_s`` are whole seconds."""
+
+    seen_reply: bool
+    assured: bool
+    tcp_state: TcpState | None
+    left_s: int
+
+    def is_like(self, other: KernelEntry) -> bool:
+        """The same, but for a few seconds."""
+        return replace(self, left_s=other.left_s) == other and abs(self.left_s - other.left_s) <= _NEAR_S
+
+
+_SEEN_REPLY, _ASSURED = 2, 4  # IPS_SEEN_REPLY, IPS_ASSURED
+
+
+def _read_entry(listed: Any) -> tuple[FlowTuple, KernelEntry]:
+    original = listed.get_attr("CTA_TUPLE_ORIG")
+    addresses, carried = (
+        dict(original.get_attr("CTA_TUPLE_IP")["attrs"]),
+        dict(original.get_attr("CTA_TUPLE_PROTO")["attrs"]),
+    )
+    version = "V4" if "CTA_IP_V4_SRC" in addresses else "V6"
+    source, destination = (ip_address(addresses[f"CTA_IP_{version}_{end}"]).packed for end in ("SRC", "DST"))
+    icmp = next((name for name in ("ICMP", "ICMPV6") if f"CTA_PROTO_{name}_ID" in carried), None)
+    if icmp is None:
+        keys = carried.get("CTA_PROTO_SRC_PORT", 0), carried.get("CTA_PROTO_DST_PORT", 0)
+    else:
+        keys = (
+            carried[f"CTA_PROTO_{icmp}_ID"],
+            carried[f"CTA_PROTO_{icmp}_TYPE"] << 8 | carried[f"CTA_PROTO_{icmp}_CODE"],
+        )
+    state = listed.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
+    status = listed.get_attr("CTA_STATUS")
+    entry = KernelEntry(
+        seen_reply=bool(status & _SEEN_REPLY),
+        assured=bool(status & _ASSURED),
+        tcp_state=None if state is None else TcpState(state),
+        left_s=listed.get_attr("CTA_TIMEOUT"),
+    )
+    return FlowTuple(source, destination, carried["CTA_PROTO_NUM"], *keys), entry
 
 
 @dataclass
@@ -108,6 +157,15 @@ class ConntrackHost:
             number = key - 1 if isinstance(key, int) else int(key.removeprefix(_TAG).replace(":", ""), 16)
             assert number not in found, f"packet {number} was seen twice"
             found[number] = CtState(state.upper())
+        return found
+
+    def entries(self) -> dict[FlowTuple, KernelEntry]:
+        """What ctnetlink lists, by the tuple of the original direction."""
+        found: dict[FlowTuple, KernelEntry] = {}
+        with self.pair.host():
+            for family in (socket.AF_INET, socket.AF_INET6):
+                with NFCTSocket(nfgen_family=family) as ctnetlink:
+                    found |= dict(map(_read_entry, ctnetlink.dump()))
         return found
 
     def forget(self) -> None:

@@ -1,11 +1,13 @@
 """The model of connection tracking and the running kernel: every packet of a conversation has the state that the model
-says, and as many entries are left.
+says, and the entries are those of the model: their state of TCP, their status and their timeout.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -18,10 +20,11 @@ from dossim.pipeline.conntrack.sentences import describe
 from dossim.pipeline.conntrack.settings import Settings
 from dossim.pipeline.conntrack.states import CtState
 from dossim.pipeline.conntrack.table import Conntrack
+from dossim.pipeline.conntrack.tuples import FlowTuple
 from dossim.pipeline.conntrack.verdict import Verdict
 from dossim.pipeline.stages import Context, Destination, PacketState
 from tests.kernel.conftest import NetnsPair
-from tests.kernel.conntrack_support import HOST, ConntrackHost, Turn, conntrack_host
+from tests.kernel.conntrack_support import HOST, ConntrackHost, KernelEntry, Turn, conntrack_host
 from tests.support.conversations import Planned, conversations, tcp_conversations
 from tests.support.examples import examples
 from tests.support.frames import ipv4
@@ -76,16 +79,74 @@ def fresh_peer() -> dict[int, str]:
 
 
 def disagreements(host: ConntrackHost, planned: list[Planned], sysctls: Settings, *, answers: bool) -> list[str]:
+    """Packets with another state than the model says, and entries that are not as the model has them."""
     peer = fresh_peer()
     turns = [Turn(each.packet(peer), each.by_host) for each in planned]
     host.forget()
     found, times = host.states(turns)
-    verdicts = modelled(Conntrack(HOST, sysctls), turns, times, answers=answers)
-    return [
+    entries, end_ns = host.entries(), time.monotonic_ns()
+    table = Conntrack(HOST, sysctls)
+    verdicts = modelled(table, turns, times, answers=answers)
+    wrong = [
         f"{number}: {'host' if turn.by_host else 'peer'} {turn.packet.hex()}: kernel {state}, model {describe(verdict)}"
         for number, (turn, state, verdict) in enumerate(zip(turns, found, verdicts, strict=True))
         if state not in verdict.states
     ]
+    addresses = {ip_address(address).packed for address in peer.values()}
+    return wrong + different_entries(entries, table, addresses, end_ns)
+
+
+def different_entries(
+    found: dict[FlowTuple, KernelEntry], table: Conntrack, addresses: set[bytes], time_ns: int
+) -> list[str]:
+    """Of flows that depend on no ISN. An entry that is about to expire may be gone or not."""
+    open_to_chance = {min(key, inverse) for key, inverse in _tuples(table, time_ns, certain=False)}
+    expected = {key: entry for key, entry in _entries(table, time_ns).items() if entry.left_s > SLACK_S}
+    wrong = []
+    for key, entry in found.items():
+        inverse = key.inverted()
+        assert inverse is not None
+        ours = expected.pop(key, None)
+        if not {key.source, key.destination} & addresses or min(key, inverse) in open_to_chance:
+            continue
+        if entry.left_s <= SLACK_S and ours is None:
+            continue
+        if (
+            ours is None
+            or replace(ours, left_s=0) != replace(entry, left_s=0)
+            or ours.left_s - entry.left_s not in NEAR
+        ):
+            wrong.append(f"{key}: kernel {entry}, model {ours}")
+    return wrong + [f"{key}: kernel none, model {entry}" for key, entry in expected.items()]
+
+
+# The model is asked after the kernel has answered.
+SLACK_S = 5
+
+
+def _tuples(table: Conntrack, time_ns: int, *, certain: bool) -> list[tuple[FlowTuple, FlowTuple]]:
+    return [
+        (entry.original, entry.reply)
+        for worlds in table.entries(time_ns)
+        if (len(worlds) == 1) is certain
+        for entry in worlds
+        if entry is not None
+    ]
+
+
+def _entries(table: Conntrack, time_ns: int) -> dict[FlowTuple, KernelEntry]:
+    return {
+        entry.original: KernelEntry(
+            seen_reply=entry.seen_reply,
+            assured=entry.assured,
+            tcp_state=None if entry.tcp is None else entry.tcp.state,
+            left_s=int(entry.expires_s(time_ns)),
+        )
+        for worlds in table.entries(time_ns)
+        if len(worlds) == 1
+        for entry in worlds
+        if entry is not None
+    }
 
 
 # A failing conversation is not made smaller: that takes minutes in the kernel. The message names packet and reason.

@@ -43,7 +43,8 @@ class Talk:
         return self.table.sent(parsed(packet), int(at * 1e9))
 
     def entries(self, *, at: float = 0) -> int:
-        return self.table.entries(int(at * 1e9))
+        """How many flows have an entry."""
+        return len(self.table.entries(int(at * 1e9)))
 
 
 def parsed(packet: bytes) -> IP:

@@ -57,12 +57,25 @@ def answer(seen: Seen, host: Host, world: World) -> IP | None:
     return None
 
 
+def repeated_syn_ack(world: World, time_ns: int) -> tuple[IP, int] | None:
+    """The SYN+ACK that the host's timer repeats next, by ``time_ns``, and when; the half-open connection follows."""
+    embryo = world.embryo
+    if embryo is None:
+        return None
+    at_ns, world.embryo = embryo.repeated(time_ns)
+    if at_ns is None:
+        return None
+    body = _tcp_body(SynAck(embryo.opened, embryo.isn), embryo.opened)
+    assert body is not None, "a SYN+ACK has one"
+    return _packet(embryo.ip, TCP, body), at_ns
+
+
 def _tcp_answer(segment: TcpSegment, seen: Seen, host: Host, world: World) -> TcpAnswer:
     if not is_listening(seen, host):
         return answer_closed(segment)
     assert world.isn is not None, "a flow of a listening port has a world for each ISN"
     isn = (world.isn + seen.time_ns // _TICK_NS) % _WORD
-    found, world.embryo = answer_listening(segment, world.embryo, isn, seen.time_ns)
+    found, world.embryo = answer_listening(segment, seen.ip, world.embryo, isn, seen.time_ns)
     return found
 
 

@@ -2,18 +2,19 @@
 
 ``tcp_rcv_state_process`` (TCP_LISTEN) and ``tcp_check_req`` (``net/ipv4/tcp_input.c``, ``tcp_minisocks.c``), as far as
 captured traffic gets: nobody on the wire knows the host's ISN, so a connection does not become established. Not
-modelled: SYN cookies of a full backlog, timestamps that run backwards (PAWS), the SYN+ACKs that a timer repeats (they
-change nothing in the entry).
+modelled: SYN cookies of a full backlog, timestamps that run backwards (PAWS).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dossim.packet.fields import IP
 from dossim.pipeline.conntrack.tcp_flow import ACK, FIN, RST, SYN, TcpSegment, after, before
 
 _WORD = 1 << 32
-_LIFE_NS = 63_000_000_000  # five SYN+ACKs repeated after 1, 2, 4, 8, 16 s, and 32 s more (tcp_synack_retries)
+_FIRST_TIMEOUT_NS = 1_000_000_000  # TCP_TIMEOUT_INIT; each is twice the one before
+_RETRIES = 5  # tcp_synack_retries
 _RATE_LIMIT_NS = 500_000_000  # tcp_invalid_ratelimit
 # The window of a SYN+ACK: 128 kB of buffer, half of it window, in whole segments of 1,460 bytes (tcp_rmem).
 SYNACK_WINDOW = 64_240
@@ -21,15 +22,25 @@ SYNACK_WINDOW = 64_240
 
 @dataclass(frozen=True)
 class Embryo:
-    """``struct request_sock``. ``opened`` is the SYN it answers; ``limited_ns`` when it last sent what is limited."""
+    """``struct request_sock``. ``opened`` is the SYN it answers, ``ip`` that packet; ``limited_ns`` when it last sent
+    what is limited; ``due_ns`` when its timer expires next, after ``timeouts`` times.
+    """
 
     opened: TcpSegment
+    ip: IP
     isn: int
-    born_ns: int
+    due_ns: int
+    timeouts: int = 0
     limited_ns: int | None = None
 
-    def is_alive(self, time_ns: int) -> bool:
-        return time_ns < self.born_ns + _LIFE_NS
+    def repeated(self, time_ns: int) -> tuple[int | None, Embryo | None]:
+        """``reqsk_timer_handler``: when by ``time_ns`` the timer repeats the SYN+ACK, if it does; and what is left."""
+        if time_ns < self.due_ns:
+            return None, self
+        if self.timeouts == _RETRIES:
+            return None, None
+        count = self.timeouts + 1
+        return self.due_ns, replace(self, timeouts=count, due_ns=self.due_ns + (_FIRST_TIMEOUT_NS << count))
 
 
 @dataclass(frozen=True)
@@ -62,17 +73,20 @@ def answer_closed(segment: TcpSegment) -> TcpAnswer:
 
 
 def answer_listening(
-    segment: TcpSegment, embryo: Embryo | None, isn: int, time_ns: int
+    segment: TcpSegment, ip: IP, embryo: Embryo | None, isn: int, time_ns: int
 ) -> tuple[TcpAnswer, Embryo | None]:
     """The answer, and the half-open connection afterwards. ``isn``: of one that would begin now."""
-    if embryo is None or not embryo.is_alive(time_ns):
-        return _listener(segment, isn, time_ns)
+    if embryo is None:
+        return _listener(segment, ip, isn, time_ns)
     syn_isn, kind = embryo.opened.seq, segment.flags & (SYN | RST | ACK)
     if segment.seq == syn_isn and kind == SYN:
         allowed, embryo = _limit(embryo, segment, time_ns)
-        return SynAck(embryo.opened, embryo.isn) if allowed else None, embryo
+        if not allowed:
+            return None, embryo
+        postponed = replace(embryo, due_ns=time_ns + (_FIRST_TIMEOUT_NS << embryo.timeouts))
+        return SynAck(embryo.opened, embryo.isn), postponed
     if segment.flags & ACK and segment.ack != (embryo.isn + 1) % _WORD:
-        answer, _ = _listener(segment, isn, time_ns)
+        answer, _ = _listener(segment, ip, isn, time_ns)
         return answer, embryo
     if not _in_receive_window(segment, (syn_isn + 1) % _WORD):
         if segment.flags & RST:
@@ -87,14 +101,14 @@ def answer_listening(
     return (Reset(segment), None) if kind & SYN else (None, embryo)
 
 
-def _listener(segment: TcpSegment, isn: int, time_ns: int) -> tuple[TcpAnswer, Embryo | None]:
+def _listener(segment: TcpSegment, ip: IP, isn: int, time_ns: int) -> tuple[TcpAnswer, Embryo | None]:
     """TCP_LISTEN: a RST to an ACK, a SYN+ACK to a SYN without FIN, nothing else."""
     if segment.flags & RST:
         return None, None
     if segment.flags & ACK:
         return Reset(segment), None
     if segment.flags & SYN and not segment.flags & FIN:
-        return SynAck(segment, isn), Embryo(segment, isn, time_ns)
+        return SynAck(segment, isn), Embryo(segment, ip, isn, time_ns + _FIRST_TIMEOUT_NS)
     return None, None
 
 

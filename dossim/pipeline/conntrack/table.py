@@ -12,8 +12,8 @@ from contextlib import suppress
 from dossim.model.host import Host
 from dossim.packet.cut import CutError
 from dossim.packet.fields import IP, SCTP, TCP, IPv4
-from dossim.pipeline.conntrack.answers import answer, is_listening
-from dossim.pipeline.conntrack.entry import Seen
+from dossim.pipeline.conntrack.answers import answer, is_listening, repeated_syn_ack
+from dossim.pipeline.conntrack.entry import Entry, Seen
 from dossim.pipeline.conntrack.flow import Flow, World, flow_key
 from dossim.pipeline.conntrack.icmp import Ordinary, Quotes, Untracked, before_lookup
 from dossim.pipeline.conntrack.lookup import in_world, quoting
@@ -107,9 +107,10 @@ class Conntrack:
         if key is not None:
             self._flows.pop(key, None)
 
-    def entries(self, time_ns: int) -> int:
-        """How many entries there are: of a flow with several worlds the most."""
-        return sum(max(world.live_entry(time_ns) is not None for world in flow.worlds) for flow in self._flows.values())
+    def entries(self, time_ns: int) -> list[tuple[Entry | None, ...]]:
+        """The entries there are, to be read only: for each flow that may have one, the entry in each world."""
+        found = (tuple(world.live_entry(time_ns) for world in flow.worlds) for flow in self._flows.values())
+        return [worlds for worlds in found if any(worlds)]
 
     # -- one packet ------------------------------------------------------------------------------------------------
 
@@ -149,6 +150,9 @@ class Conntrack:
             return _sure(Outcome(CtState.INVALID, Reason.NO_REPLY_TUPLE, detail=f"type {packet.icmp_type}"))
         if flow.is_open:
             return _open_verdict(seen, packet)
+        for world in flow.worlds:
+            while (repeated := repeated_syn_ack(world, seen.time_ns)) is not None:
+                self._send(*repeated, flow, world)
         branches = [in_world(world, packet, seen) for world in flow.worlds]
         return _verdict(branches, seen, flow)
 
@@ -177,13 +181,17 @@ class Conntrack:
 
     def _answer(self, seen: Seen, flow: Flow, world: World) -> None:
         ip = answer(seen, self._host, world)
-        payload = None if ip is None else payload_of(ip)
-        if ip is None or payload is None:
-            return
+        if ip is not None:
+            self._send(ip, seen.time_ns, flow, world)
+
+    def _send(self, ip: IP, time_ns: int, flow: Flow, world: World) -> None:
+        """A packet of the host's own, in one world."""
+        payload = payload_of(ip)
+        assert payload is not None, "an answer is whole"
         buf = _all(ip)
         packet = tuple_at(buf, 0, ip.version, payload)
         assert packet is not None, "an answer is whole"
-        own = Seen(ip, payload.protocol, buf[payload.at :], At.OUTPUT, seen.time_ns, self._settings)
+        own = Seen(ip, payload.protocol, buf[payload.at :], At.OUTPUT, time_ns, self._settings)
         branch = in_world(world, packet, own)
         if branch.pending is not None:
             branch.pending.confirmed = True

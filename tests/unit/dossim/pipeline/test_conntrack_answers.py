@@ -193,6 +193,16 @@ def test_another_flow_of_the_same_port_is_not_concerned() -> None:
     assert talk.entries() == 2
 
 
+def test_the_hosts_timer_repeats_its_syn_ack() -> None:
+    """A SYN after a RST of which the host's half-open connection knows nothing is answered by the timer alone."""
+    for seconds, state in ((0.9, "SYN_SENT"), (1.1, "SYN_RECV")):
+        talk = Talk(answers=True)
+        talk.peer(tcp(SYN, 1_000, ports=WEB), at=0)
+        talk.peer(tcp(RST | ACK, 1_001, 0, ports=WEB), at=0.1)
+        assert talk.peer(tcp(SYN, 66_500, ports=WEB), at=0.2).outcomes[0].remark is Remark.TCP_REOPENED
+        assert talk.peer(tcp(SYN, 66_500, ports=WEB), at=seconds).outcomes[0].protocol_state == state
+
+
 # -- captures that cut -------------------------------------------------------------------------------------------------
 
 
