@@ -51,7 +51,8 @@ def check_raw(state: PacketState, context: Context) -> Step:
         return Step(target, state, describe(key), decision.why, note=note.rstrip("; "))
     target = Fate.DROPPED if decision.verdict is Verdict.DENY else Stage.CONNTRACK
     rule = decision.decided_by
-    state = replace(state, untracked=decision.verdict is Verdict.ALLOW)
+    allowed = decision.verdict is Verdict.ALLOW
+    state = replace(state, untracked=allowed, marked=allowed)
     return Step(target, state, describe(key), decision.why, rule.name, rule.rule, note.rstrip("; "))
 
 
@@ -80,7 +81,7 @@ def _describe_transport(transport: Transport | None) -> str:
 def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[PacketState, Context], Step]:
     """The check of a stage that passes every packet; ``untracked``: its result for an allowed packet.
 
-    Calico's tracked policy, evaluated at some of these stages, is not modelled: a note names it.
+    A note names the policy that Calico would evaluate there: this is the check where tracked policy takes no part.
     """
 
     def check(state: PacketState, context: Context) -> Step:

@@ -239,13 +239,13 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
     return icmp.type == found_type and icmp.code in (None, found_code)
 
 
-def require_expressible(name: str, rule: Rule) -> None:
+def require_expressible(name: str, rule: Rule, kind: str = "untracked") -> None:
     """Raises UnsupportedRuleError for a rule that sets a field that no condition evaluates: one that is not found in a
-    single packet (services, service accounts, HTTP), or one that is unknown here.
+    single packet (services, service accounts, HTTP), or one that is unknown here. ``kind``: untracked or tracked.
     """
     others = sorted(match_fields(rule) - _EVALUATED)
     if others:
         raise UnsupportedRuleError(
-            f"{rule.position}: {name}: untracked policy with {', '.join(others)} cannot be explained; "
+            f"{rule.position}: {name}: {kind} policy with {', '.join(others)} cannot be explained; "
             "use addresses and ports"
         )

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from dossim.pipeline.policy import NamedRule, Policy
+from dossim.pipeline.applicable import NamedRule
+from dossim.pipeline.policy import Policy
 from dossim.pipeline.selection import has_selector
 from dossim.pipeline.xdp_headers import PORT_HEADERS, Missing
 from enforcer.model.abi import MAX_BITS, MAX_SKIPS

@@ -8,17 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from enforcer.model.vocabulary import CtState as CtState
 from enforcer.model.vocabulary import Word
-
-
-class CtState(Word):
-    """What ``ct state`` matches on (``include/uapi/linux/netfilter/nf_conntrack_common.h``)."""
-
-    NEW = "NEW"
-    ESTABLISHED = "ESTABLISHED"
-    RELATED = "RELATED"
-    INVALID = "INVALID"
-    UNTRACKED = "UNTRACKED"
 
 
 class CtDirection(IntEnum):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from dossim.model.host import Host
 from dossim.packet.cut import CutError
@@ -39,6 +40,7 @@ class Conntrack:
         self._settings = Settings() if settings is None else settings
         self._flows: dict[FlowTuple, Flow] = {}
         self._lost: set[_Kin] = set()
+        self._all_lost = False
 
     def observe(self, ip: IP, time_ns: int, *, untracked: bool = False) -> Verdict:
         """A packet at PREROUTING -200, trimmed to its own length and reassembled; a datagram at the time of its last
@@ -82,6 +84,28 @@ class Conntrack:
         verdict = self._observe(ip, time_ns, At.OUTPUT, untracked=False)
         self._confirm(verdict, tuple(CtState))
         return verdict
+
+    def may_have_passed(self, ip: IP | None) -> None:
+        """A packet of which nobody knows whether it was here. Its flow is open from there on, or every flow that may be
+        its own; without ``ip`` that is any.
+        """
+        if ip is None:
+            self._all_lost = True
+            for flow in self._flows.values():
+                flow.is_open = True
+            return
+        self._lose(ip, *_legible(ip))
+
+    def is_fresh(self, ip: IP) -> bool:
+        """Whether nothing can be there of the packet's flow: neither an entry nor a packet of which nobody knows."""
+        key = _key(ip)
+        return key is not None and key not in self._flows and not self._is_lost(key)
+
+    def forget(self, ip: IP) -> None:
+        """A packet that was cut, the last one observed, whose flow was fresh: it was dropped, and has left nothing."""
+        key = _key(ip)
+        if key is not None:
+            self._flows.pop(key, None)
 
     def entries(self, time_ns: int) -> list[tuple[Entry | None, ...]]:
         """The entries there are, to be read only: for each flow that may have one, the entry in each world."""
@@ -136,6 +160,8 @@ class Conntrack:
         """The rest of ``nf_conntrack_inet_error``: an error does not refresh the entry, nor is it a reply."""
         key = flow_key(quoted)
         flow = None if key is None else self._flows.get(key)
+        if flow is None and key is not None and self._is_lost(key):
+            flow = Flow(key, is_open=True)
         if flow is None:
             return _sure(Outcome(CtState.INVALID, Reason.ICMP_QUOTE_UNKNOWN))
         branches = [Branch(world, quoting(world, quoted, seen)) for world in flow.worlds]
@@ -190,7 +216,22 @@ class Conntrack:
 
     def _is_lost(self, key: FlowTuple) -> bool:
         ends = frozenset({key.source, key.destination})
-        return (ends, None) in self._lost or (ends, key.protocol) in self._lost
+        return self._all_lost or (ends, None) in self._lost or (ends, key.protocol) in self._lost
+
+
+def _legible(ip: IP) -> tuple[int | None, FlowTuple | None]:
+    """The protocol and the tuple of a packet, None where they cannot be read."""
+    protocol: int | None = None
+    with suppress(CutError):
+        payload = payload_of(ip)
+        protocol = None if payload is None else payload.protocol
+        return protocol, None if payload is None else tuple_at(_all(ip), 0, ip.version, payload)
+    return protocol, None
+
+
+def _key(ip: IP) -> FlowTuple | None:
+    _, packet = _legible(ip)
+    return None if packet is None else flow_key(packet)
 
 
 def _open_verdict(seen: Seen, packet: FlowTuple) -> Verdict:

@@ -45,6 +45,7 @@ FORBIDDEN = {
     # Predict shares explain's model of the kernel for odd packets, never its evaluation of the policy.
     "dossim/predict": [
         *(f"dossim.pipeline.{name}" for name in ("explain", "policy", "matching", "selection", "governing", "graph")),
+        *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "following")),
         *("dossim.lab", "dossim.replay", "dossim.observe"),
     ],
     # The observer knows nothing of policy, enforcer and prediction.
