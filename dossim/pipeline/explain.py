@@ -19,6 +19,7 @@ from dossim.pipeline.cut import cut_at, possible_datagrams, why_open
 from dossim.pipeline.following import Following
 from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
+from dossim.pipeline.policy import Verdict as Untracked
 from dossim.pipeline.reassembly import Perhaps, Reassembly, Whole, reassemble
 from dossim.pipeline.stages import Check, Context, Node, PacketState, Step, ended
 from dossim.pipeline.tracked import TrackedPolicy
@@ -140,7 +141,12 @@ class Explainer:
         if self._world.tracked is None:
             return None
         walk = partial(self._walk, stop=None)
-        return Following(self._world, walk, sends_outside=self._outside, sends_inside=self._inside)
+        return Following(
+            self._world,
+            walk,
+            sends_outside=lambda key: self._outside.decide(key).verdict is Untracked.GO_ON,
+            sends_inside=lambda key: self._inside.decide(key).verdict is Untracked.GO_ON,
+        )
 
     def _received(self, frame: bytes) -> list[Step]:
         """A frame's path to defragmentation."""

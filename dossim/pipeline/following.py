@@ -24,13 +24,12 @@ from dossim.pipeline.conntrack.verdict import Verdict
 from dossim.pipeline.cut import why_open
 from dossim.pipeline.hooks import match_key_in_raw
 from dossim.pipeline.matching import MatchKey
-from dossim.pipeline.policy import Policy
-from dossim.pipeline.policy import Verdict as Untracked
 from dossim.pipeline.route import leads_inside
 from dossim.pipeline.stages import Context, Destination, Node, PacketState, Step, Tracking, ended
 from enforcer.model.vocabulary import CtState, Stage
 
 Walk = Callable[[PacketState, Node], Sequence[Step]]
+Sends = Callable[[MatchKey], bool]
 _NOW = 0
 _REPLY_TYPES = {ICMP: {8: 0, 13: 14}, ICMPV6: {128: 129}}
 # Where a packet goes after the last hook, or may.
@@ -38,11 +37,11 @@ _CONFIRMS = (Stage.SOCKET, Fate.FORWARDED, Fate.UNDETERMINED)
 
 
 class Following:
-    """``walk`` takes a packet from conntrack to its end. ``sends_outside``, ``sends_inside``: untracked egress policy
-    of the host's interfaces, which its answers meet before conntrack does.
+    """``walk`` takes a packet from conntrack to its end. ``sends_outside``, ``sends_inside``: whether untracked egress
+    policy of the host's interfaces lets an answer pass, tracked; the answer meets it before conntrack.
     """
 
-    def __init__(self, context: Context, walk: Walk, *, sends_outside: Policy, sends_inside: Policy) -> None:
+    def __init__(self, context: Context, walk: Walk, *, sends_outside: Sends, sends_inside: Sends) -> None:
         self._context = context
         self._walk = walk
         self._sends = {False: sends_outside, True: sends_inside}
@@ -108,8 +107,7 @@ class Following:
         is_tcp = key.transport is not None and key.transport.protocol == TCP
         if state.destination is not Destination.LOCAL and not (is_tcp and state.destination is Destination.ANYCAST):
             return False
-        policy = self._sends[leads_inside(ip.source, self._context.host)]
-        return policy.decide(_answer(key)).verdict is Untracked.GO_ON
+        return self._sends[leads_inside(ip.source, self._context.host)](_answer(key))
 
 
 def _states_of_cut(ip: IP, *, is_fresh: bool) -> tuple[CtState, ...]:

@@ -77,7 +77,8 @@ class Flows:
     ``captured`` how much was captured. ``protocol`` is -1 if the IPv6 extension headers are truncated. ``sport`` and
     ``dport`` are -1 without four bytes of a protocol that has ports; ``icmp_type``, ``icmp_code`` without a whole ICMP
     header; a ``later_fragment`` has neither and is not too short. Any of them is CUT where the capture cut it.
-    ``untracked``: an Allow has taken it out of connection tracking. No field has a default: the code for ordinary
+    ``untracked``: an Allow has taken it out of connection tracking. ``marked``: an Allow, of untracked or of preDNAT
+    policy, has set the accept mark. No field has a default: the code for ordinary
     packets and the code for all others must both fill it.
     """
 
@@ -99,6 +100,7 @@ class Flows:
     whole_header: Bool  # all of a TCP, UDP or SCTP header is there
     captured: I64
     untracked: Bool
+    marked: Bool
 
     def __len__(self) -> int:
         return len(self.number)
@@ -236,6 +238,7 @@ def _flows(
         whole_header=whole_headers(protocol, present),
         captured=np.minimum(length, available),
         untracked=np.zeros(len(number), np.bool_),
+        marked=np.zeros(len(number), np.bool_),
     )
 
 

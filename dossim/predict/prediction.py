@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Prediction:
     an undetermined packet is the first whose result is unknown.
 
     ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 if no entry dropped it; ``reason`` (uint16)
-    indexes ``reasons``.
+    indexes ``reasons``. ``sets``: the packets with several possible ends, of which the columns have the first.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -41,12 +41,15 @@ class Prediction:
     reason: npt.NDArray[np.uint16]
     entries: tuple[Entry, ...]
     reasons: Sequence[str]
+    sets: Mapping[int, Disposition] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.fate)
 
     def disposition(self, packet: int) -> Disposition:
         """The disposition of one packet; packets count from 0."""
+        if packet in self.sets:
+            return self.sets[packet]
         code, index = int(self.stage[packet]), int(self.entry[packet])
         return Disposition(
             FATES[self.fate[packet]],
@@ -76,7 +79,21 @@ class Prediction:
         fate[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
         stage[rows] = np.where(earlier == NO_STAGE, STAGE_CODE[first], earlier)
         why[rows] = len(self.reasons)
-        return Prediction(fate, stage, entry, why, self.entries, (*self.reasons, reason))
+        return replace(self, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
+
+    def settled(self, fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> Prediction:
+        """The same, but packets with several possible ends have the observed one, if it is among them."""
+        if not self.sets:
+            return self
+        fates, stages, entries = self.fate.copy(), self.stage.copy(), self.entry.copy()
+        named = {item.name: index for index, item in enumerate(self.entries)}
+        for packet, end in self.sets.items():
+            for one in (end, *end.others):
+                code = NO_STAGE if one.stage is None else STAGE_CODE[one.stage]
+                if (FATE_CODE[one.fate], code) == (fate[packet], stage[packet]):
+                    fates[packet], stages[packet] = FATE_CODE[one.fate], code
+                    entries[packet] = NO_ENTRY if one.entry is None else named.get(one.entry, NO_ENTRY)
+        return replace(self, fate=fates, stage=stages, entry=entries)
 
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
@@ -113,6 +130,7 @@ class Draft:
         self.entry = np.full(packets, NO_ENTRY, np.int32)
         self.reason = np.zeros(packets, np.uint16)
         self._reasons: dict[str, int] = {"": 0}
+        self._texts = [""]
         self._find_not_sendable()
 
     def _find_not_sendable(self) -> None:
@@ -164,15 +182,36 @@ class Draft:
         for column in (self.fate, self.stage, self.entry, self.reason):
             column[to] = column[row]
 
+    def copied(self) -> Draft:
+        """A draft of its own with the same rows."""
+        other = Draft(self._capture)
+        for name in ("fate", "stage", "entry", "reason"):
+            setattr(other, name, getattr(self, name).copy())
+        other._reasons = dict(self._reasons)
+        other._texts = list(self._texts)
+        return other
+
+    def take(self, other: Draft, row: int) -> None:
+        """One packet ends as in another draft of the same capture."""
+        self.fate[row], self.stage[row], self.entry[row] = other.fate[row], other.stage[row], other.entry[row]
+        self.reason[row] = self._code(other.reason_of(row))
+
+    def reason_of(self, row: int) -> str:
+        return self._texts[int(self.reason[row])]
+
     def end(self, row: int, fate: Fate, reason: str = "") -> None:
         """One packet is delivered or forwarded."""
         self.fate[row] = FATE_CODE[fate]
         self.reason[row] = self._code(reason)
 
-    def finish(self, entries: tuple[Entry, ...]) -> Prediction:
-        return Prediction(self.fate, self.stage, self.entry, self.reason, entries, tuple(self._reasons))
+    def finish(self, entries: tuple[Entry, ...], sets: Mapping[int, Disposition] | None = None) -> Prediction:
+        columns = (self.fate, self.stage, self.entry, self.reason)
+        return Prediction(*columns, entries, tuple(self._texts), sets or {})
 
     def _code(self, reason: str) -> int:
         if len(self._reasons) >= _MOST_REASONS:
             reason = reason if reason in self._reasons else _ANOTHER
-        return self._reasons.setdefault(reason, len(self._reasons))
+        if reason not in self._reasons:
+            self._reasons[reason] = len(self._reasons)
+            self._texts.append(reason)
+        return self._reasons[reason]
