@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * The observer: where did each numbered packet get to, and where did it end?
+ * The observer: records how far each numbered packet got, and where it ended.
  *
  * It knows nothing of the enforcer. Checkpoints (netif_receive_skb and netfilter links between the
- * hooks of interest) say how far a packet came; kfree_skb and consume_skb say where its buffer was
- * freed and why. Everything is written into one record per packet, in an array that user space
- * maps: there is no ring buffer that could overflow.
+ * hooks of interest) record how far a packet got; kfree_skb and consume_skb record where its buffer
+ * was freed and why. There is one record for each packet, in an array that user space maps, so no
+ * ring buffer can overflow.
  *
  * Identity: bytes 2..5 of the Ethernet source address hold the packet's number (big endian), bytes
  * 0..1 hold the tag of this drill. The address is read from skb->head + skb->mac_header, which
@@ -85,7 +85,7 @@ static __always_inline struct journey *journey_of(struct sk_buff *skb)
 	return journey;
 }
 
-/* One packet is handled by one CPU at a time, so plain stores do. */
+/* One CPU at a time handles a packet, so plain stores suffice. */
 static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpoint)
 {
 	struct journey *journey = journey_of(skb);
@@ -102,7 +102,7 @@ static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpo
 }
 
 /*
- * Meaningful where TCP freed it: whether what is left is shorter than the header it claims to have.
+ * Meaningful if TCP freed it: whether the rest of the packet is shorter than its TCP header length.
  */
 static __always_inline int lacks_tcp_header(struct sk_buff *skb, __u32 length)
 {
@@ -124,8 +124,8 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 	if (!journey)
 		return;
 	/*
-	 * The last end is the true one: a buffer that is copied (native and generic XDP may) is
-	 * consumed before.
+	 * The last end counts: if native or generic XDP copies a buffer, it consumes the original
+	 * earlier.
 	 */
 	journey->location = (__u64)location;
 	journey->reason = reason;
@@ -142,10 +142,10 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 }
 
 /*
- * Each event has two programs. The kernel does not run a tracing program on a processor where it is
- * running already (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: what
- * a timer or a received packet then frees on that processor, hundreds of fragments perhaps, would
- * go unseen. The second program sees what the first one missed, and the first what interrupted the
+ * Each event has two programs. The kernel does not run a tracing program on a CPU where it is
+ * already running (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: then
+ * what a timer or a received packet frees on that CPU, perhaps hundreds of fragments, would be
+ * missed. The second program sees what the first one missed, and the first what interrupts the
  * second. Both write the same.
  */
 SEC("tp_btf/netif_receive_skb")

@@ -12,8 +12,8 @@
 #define SUM_OF_THE_REST                                                                                                \
 	(bpf_htons(0x4500) + bpf_htons(46) + bpf_htons(0x4011) + bpf_htons(0x0a0a) + bpf_htons(0x0a0a))
 #define CHECKSUM4 24
-#define SOURCE4 26 /* Ethernet, then 12 octets of IPv4 */
-#define SOURCE6 22 /* Ethernet, then 8 octets of IPv6 */
+#define SOURCE4 26 /* Ethernet, then 12 bytes of IPv4 */
+#define SOURCE6 22 /* Ethernet, then 8 bytes of IPv6 */
 #define LEAST_FRAME 42
 
 struct pool4 {
@@ -49,7 +49,7 @@ static __always_inline int from_next4(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	source = pool->source_be[(*next)++ & (POOL - 1)];
 	*(__u32 *)(data + SOURCE4) = source;
-	/* A stack wants it right. What a sum of 16-bit words is does not depend on the order of octets (RFC 1071). */
+	/* A network stack needs a correct sum. A sum of 16-bit words does not depend on byte order (RFC 1071). */
 	sum = SUM_OF_THE_REST + (source & 0xffff) + (source >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	*(__u16 *)(data + CHECKSUM4) = ~(sum + (sum >> 16));

@@ -1,4 +1,4 @@
-"""Host facts as a table and as data: what each interface answers to each XDP mode, and why."""
+"""Host facts as a table and as data: the answer of each interface for each XDP mode, and why."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def facts_as_dict(facts: HostFacts) -> dict[str, Any]:
 
 
 def print_facts(facts: HostFacts, console: Console) -> None:
-    """One line for each interface, then the reason of each answer other than yes."""
+    """One line for each interface, then the reason of each answer that is not yes."""
     console.print(line(f"kernel {facts.kernel}"), soft_wrap=True)
     for backend, probe in facts.backends.items():
         console.print(line(f"raw table through {backend}: {_sentence(probe)}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Options that several commands have, those of ``dossim`` among them."""
+"""Options of several commands, including those of ``dossim``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def node_option(command: Command) -> Command:
 
 
 def choice_option(name: str, default: Word, help_text: str) -> Callable[[Command], Command]:
-    """An option for one of the words of which ``default`` is one."""
+    """An option whose value is a member of the enum of ``default``."""
     words = [str(word) for word in type(default)]
     return click.option(name, type=click.Choice(words), default=str(default), show_default=True, help=help_text)
 

@@ -33,7 +33,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """One table for each interface; a sentence when there is none."""
+    """One table for each interface; a sentence if there is no interface."""
     if not plan.interfaces:
         console.print(line(f"node {plan.node}: no interface has untracked policy; nothing to enforce"), soft_wrap=True)
     for item in plan.interfaces:

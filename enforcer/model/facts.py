@@ -30,8 +30,7 @@ class InterfaceFacts:
 
     ``foreign_xdp``: a foreign XDP program ("" if there is none), which is never touched.
     ``unseen``: why it is unknown whether an interface of another network namespace takes its packets.
-    ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
-    nf_tables.
+    ``netdev_ingress``: whether an nf_tables chain may drop what this interface receives, if the host has nf_tables.
     """
 
     name: str
@@ -49,9 +48,7 @@ class InterfaceFacts:
 
 @dataclass(frozen=True)
 class HostRules:
-    """How many rules of the host itself, not ours, are in legacy tables and in nf_tables, and which of the two
-    Kubernetes uses, if any.
-    """
+    """How many foreign rules are in legacy tables and in nf_tables, and which of the two Kubernetes uses, if any."""
 
     legacy: int = 0
     nft: int = 0

@@ -1,9 +1,9 @@
-"""compile_table: Resources -> RuleTable of one interface. Pure; every entry keeps where it came from.
+"""compile_table: Resources -> RuleTable of one interface. Pure; every entry records where it came from.
 
 Order (``felix/calc/policy_sorter.go``): tiers that exist before those that do not, by order (none last), then name;
 policies by order (none last), then name, namespace and kind; rules as written. The tiers ``default``, ``kube-admin``
-and ``kube-baseline`` always exist. Only policies with doNotTrack make entries; the others that select the endpoint are
-named as tracked.
+and ``kube-baseline`` always exist. Only policies with doNotTrack result in entries; the other policies that select the
+endpoint are listed as tracked.
 """
 
 from __future__ import annotations
@@ -19,19 +19,45 @@ from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Pr
 from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.labels import endpoint_labels, policy_selector, rule_selectors
 from enforcer.policy.members import Membership
-from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, NamedPort, Port, PortRange, Resources, Rule, Tier
+from enforcer.policy.resources import (
+    EntityRule,
+    GlobalNetworkPolicy,
+    NamedPort,
+    Port,
+    PortRange,
+    Resources,
+    Rule,
+    Tier,
+    fields_of_sides,
+    match_fields,
+)
 from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
 
 BUILT_IN_TIERS = {
     name: Tier(name, order=order, default_action=Action(action))
     for name, (order, action) in schema.RESERVED_TIERS.items()
-}  # Calico makes them (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
+}  # created by Calico (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
+
+# The fields of a rule that make conditions, or families. A rule that sets another is refused: it would match more.
+COMPILED = frozenset({"ip_version", "protocol", "not_protocol", "icmp", "not_icmp"}) | fields_of_sides(
+    "nets", "not_nets", "selector", "not_selector", "namespace_selector", "ports", "not_ports"
+)
+# Why others are no conditions.
+_REFUSED = {
+    "source.services": "source.services: no Kubernetes services are known here; give their addresses as nets",
+    "destination.services": "destination.services: no Kubernetes services are known here; give their addresses as nets",
+    "source.service_accounts": "source.serviceAccounts: they belong to workloads; untracked policy is for hosts",
+    "destination.service_accounts": (
+        "destination.serviceAccounts: they belong to workloads; untracked policy is for hosts"
+    ),
+    "http": "http: untracked policy sees single packets; remove the match",
+}
 
 
 class Compiler:
-    """Compiles tables, one interface after the other. Kept from one state of the resources to the next, it puts
-    together again only the sets whose members changed.
+    """Compiles the tables of interfaces. If it is kept when the resources change, it rebuilds only the sets whose
+    members changed.
     """
 
     def __init__(self) -> None:
@@ -42,9 +68,9 @@ class Compiler:
     def compile(
         self, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()
     ) -> RuleTable:
-        """The untracked entries of one interface of a node; without a governing HostEndpoint the table has none.
+        """The untracked entries of one interface of a node; none if no HostEndpoint governs it.
 
-        Raises UnsupportedRuleError naming every rule that uses a match which cannot be expressed.
+        Raises UnsupportedRuleError with every rule that has a match which cannot be expressed.
         """
         felix = resources.felix_for(node)
         endpoint = governing_endpoint(resources, node=node, interface=interface, addresses=addresses, felix=felix)
@@ -80,12 +106,12 @@ class Compiler:
 
 
 def compile_table(resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()) -> RuleTable:
-    """One table, compiled from nothing; see :meth:`Compiler.compile`."""
+    """One table, compiled with a new Compiler; see :meth:`Compiler.compile`."""
     return Compiler().compile(resources, node=node, interface=interface, addresses=addresses)
 
 
 def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
-    """All policies in the order in which those of a kind (untracked, tracked) are evaluated."""
+    """All policies in evaluation order (untracked and tracked ones are each evaluated in this order)."""
     tiers = BUILT_IN_TIERS | {tier.name: tier for tier in resources.tiers}
 
     def rank(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:
@@ -113,7 +139,7 @@ def _tracked(policy: GlobalNetworkPolicy) -> TrackedPolicy:
 
 
 class _Entries:
-    """Makes the entries of one table and collects the sets they name."""
+    """Creates the entries of one table and collects the sets they refer to."""
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
@@ -135,7 +161,7 @@ class _Entries:
 
     def _entry(self, policy: GlobalNetworkPolicy, direction: Direction, index: int, rule: Rule) -> Entry:
         name = f"gnp/{policy.name} {direction}[{index}]"
-        for what in _unsupported_matches(rule):
+        for what in unsupported_matches(rule):
             self._unsupported.append(f"{rule.position}: {name}: untracked policy cannot be enforced with {what}")
         conditions = tuple(self._conditions(rule))
         return Entry(
@@ -151,8 +177,8 @@ class _Entries:
         )
 
     def _conditions(self, rule: Rule) -> Iterator[Condition]:
-        """All that a rule matches on: protocol, then for each side sets, nets and ports, then ICMP type. Of each kind
-        the positive one comes first.
+        """All that a rule matches on: protocol, then for each side sets, nets and ports, then ICMP type. Within each
+        kind the positive condition comes first.
         """
         if rule.protocol is not None:
             yield Protocol(rule.protocol)
@@ -165,7 +191,9 @@ class _Entries:
                 yield Icmp(icmp.type, icmp.code, negated)
 
     def _side(self, side: Side, entity: EntityRule, protocol: int | None) -> Iterator[Condition]:
-        """One side of a rule. A named port is looked for only where the selector looks, and then stands for it."""
+        """One side of a rule. A named port is resolved among the endpoints that the selector selects, and then replaces
+        the selector.
+        """
         positive, negative = rule_selectors(entity)
         ranges, names = _ranges(entity.ports), _names(entity.ports)
         not_ranges, not_names = _ranges(entity.not_ports), _names(entity.not_ports)
@@ -183,14 +211,14 @@ class _Entries:
             yield Ports(side, not_ranges, self._port_sets_of(not_names, positive, protocol), negated=True)
 
     def _set(self, text: str) -> str:
-        """The id of the set a selector stands for."""
+        """The id of a selector's set."""
         found = self._membership.ip_set(parse(text))
         self.sets[found.id] = found
         return found.id
 
     def _port_sets_of(self, names: Sequence[str], selector: str, protocol: int | None) -> tuple[str, ...]:
-        """The ids of named ports' sets. Without a protocol the rule means the ports of that name of every protocol
-        (``felix/calc/rule_scanner.go``: ProtocolAny); a set is of one, so there is a set for each that has members.
+        """The ids of the sets of named ports. A rule without a protocol means the ports of that name of every protocol
+        (``felix/calc/rule_scanner.go``: ProtocolAny). A set has one protocol, so there is one for each with members.
         """
         parsed = parse(selector)
         found: dict[str, PortSet] = {}
@@ -210,11 +238,7 @@ def _names(ports: Sequence[Port]) -> list[str]:
     return [port.name for port in ports if isinstance(port, NamedPort)]
 
 
-def _unsupported_matches(rule: Rule) -> Iterator[str]:
-    for side, entity in (("source", rule.source), ("destination", rule.destination)):
-        if entity.services is not None:
-            yield f"{side}.services: no Kubernetes services are known here; give their addresses as nets"
-        if entity.service_accounts is not None:
-            yield f"{side}.serviceAccounts: they belong to workloads; untracked policy is for hosts"
-    if rule.http is not None:
-        yield "http: untracked policy sees single packets; remove the match"
+def unsupported_matches(rule: Rule) -> list[str]:
+    """What a rule matches on that no entry can, in words."""
+    others = sorted(match_fields(rule) - COMPILED)
+    return [_REFUSED.get(name, f"{name}: the compiler does not know it") for name in others]

@@ -1,9 +1,9 @@
 """Which HostEndpoint governs an interface (``felix/dataplane/linux/endpoint_mgr.go``).
 
-Among the HostEndpoints of the node: one whose interfaceName is the interface, or that has no interfaceName and an
-expectedIP that is on it, matches; the smallest name wins, however it matched. Interfaces that no such endpoint governs
-belong to the smallest ``*`` endpoint. Calico refuses untracked policy for ``*`` outside its eBPF data plane; here ``*``
-expands to every host interface but the loopback.
+A HostEndpoint of the node matches an interface if its interfaceName is the interface, or if it has no interfaceName and
+one of its expectedIPs is on the interface. The matching one with the smallest name governs, whichever way it matched.
+Other interfaces are governed by the ``*`` endpoint with the smallest name. Calico refuses untracked policy for ``*``
+outside its eBPF data plane; here ``*`` means every host interface except the loopback.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def governing_endpoint(
     addresses: Sequence[IPAddress] = (),
     felix: FelixConfiguration | None = None,
 ) -> HostEndpoint | None:
-    """The HostEndpoint that governs the interface of a node, None when none does."""
+    """The HostEndpoint that governs an interface of a node; None if there is none."""
     felix = felix or resources.felix_for(node)
     if not is_host_interface(interface, felix):
         return None
@@ -40,7 +40,7 @@ def governing_endpoint(
 
 def with_kernel_names(resources: Resources, names: Mapping[str, str]) -> Resources:
     """The resources with each interfaceName that is an alternative name (``ip link property add altname``) replaced by
-    the interface's own, ``names[alternative]``; the very same object where there is none.
+    the interface's kernel name, ``names[alternative]``. The same object if there is none.
     """
     if not any(item.interface_name in names for item in resources.host_endpoints):
         return resources
@@ -52,7 +52,7 @@ def with_kernel_names(resources: Resources, names: Mapping[str, str]) -> Resourc
 
 
 def is_host_interface(interface: str, felix: FelixConfiguration) -> bool:
-    """Whether HostEndpoints may govern it: not a workload's (interfacePrefix), not excluded (names or /regex/)."""
+    """Whether HostEndpoints may govern it: not a workload interface (interfacePrefix), not in interfaceExclude."""
     if interface.startswith(tuple(prefix for prefix in felix.interface_prefix if prefix)):
         return False
     return not any(_excludes(pattern, interface) for pattern in felix.interface_exclude)

@@ -26,7 +26,7 @@ TESTS = (
     "tests/kernel/test_host_shapes.py",
     "tests/kernel/test_libiptc.py",
 )
-# What the guest mounts its root with, and what the tests ask the kernel for.
+# What the guest mounts its root with, and what the tests need of the kernel.
 MODULES = ("fs/9p", "fs/netfs", "fs/fscache", "fs/overlayfs", "net", "lib", "crypto", "drivers/virtio",
            "drivers/net/veth.ko*", "drivers/net/dummy.ko*", "drivers/net/bonding",
            "drivers/net/macvlan.ko*", "drivers/net/ipvlan", "drivers/net/tun.ko*")  # fmt: skip

@@ -4,7 +4,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for module in virtio_pci 9pnet_virtio 9p overlay; do modprobe $module; done
-# Nothing asks for these by name: the one makes a device node, the other is looked for in /proc/kallsyms.
+# Nothing requests these by name: the one makes a device node, the other is looked for in /proc/kallsyms.
 for module in tun macvlan; do modprobe $module; done
 for word in $(cat /proc/cmdline); do
 	case $word in todo=*) todo=${word#todo=} ;; esac

@@ -61,7 +61,7 @@ def packed(prefixes: frozenset[Prefix]) -> Nets:
 
 
 def of_interest(sets: list[Sets], version: int) -> list[int]:
-    """The ends of all prefixes, and the addresses beside them."""
+    """The ends of all prefixes, and the adjacent addresses."""
     bits = BITS[version]
     found = {0, (1 << bits) - 1}
     for state in sets:

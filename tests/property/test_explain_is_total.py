@@ -21,7 +21,7 @@ from tests.support.strategies import hosts, resources
 
 GRAPH = pipeline_graph()
 MODES = st.sampled_from((None, *Mode))
-# Random bytes behind an IP ethertype get further than random bytes.
+# Random bytes after an IP ethertype get further than random bytes.
 NOISE = st.one_of(
     st.binary(max_size=120),
     st.tuples(st.sampled_from((b"\x08\x00\x45", b"\x86\xdd\x60")), st.binary(max_size=120)).map(

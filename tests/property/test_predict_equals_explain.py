@@ -47,7 +47,7 @@ def test_predict_equals_explain() -> None:
         nonlocal pairs
         table = table_of(policy, host)
         frames = [
-            *reach(table, host, seed, beside=None).frames,
+            *reach(table, host, seed, adjacent=None).frames,
             *random_frames(table, random.Random(seed), AIMED),
             *others,
         ]

@@ -32,5 +32,5 @@ def test_what_a_long_search_reaches_a_short_one_reaches() -> None:
         found.update(entries=len(short))
 
     search()
-    assert found["short"] > found["entries"] / 3, found  # many stand behind entries that leave them nothing
+    assert found["short"] > found["entries"] / 3, found  # many stand after entries that leave them nothing
     assert found["missed"] <= found["short"] / 50, found

@@ -1,7 +1,7 @@
 """The third witness of the XDP stage, the program itself: it drops what explain and predict say, for the same entries.
 
 The program is loaded with what the backend renders for the plan, and runs in ``BPF_PROG_TEST_RUN``: no interface, no
-kernel behind it. Frames are aimed at the policy (:mod:`tests.support.frame_strategies`).
+kernel after it. Frames are aimed at the policy (:mod:`tests.support.frame_strategies`).
 """
 
 from __future__ import annotations

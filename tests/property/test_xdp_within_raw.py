@@ -66,7 +66,7 @@ COUNTEREXAMPLES = {
         policy(Rule(Action.DENY, destination=HTTP)),
         [four(TCP_HEADER, TCP, fragment=MORE), four(TCP_HEADER[16:18], TCP, fragment=2)],
     ),
-    "raw drops broken headers at an entry that asks for the protocol, before it looks into the entry's set": (
+    "raw drops broken headers at an entry that matches on the protocol, before it looks into the entry's set": (
         policy(Rule(Action.DENY, protocol=TCP, source=nets("fd00::/64", "2600::/16")), Rule(Action.DENY)),
         [BROKEN6],
     ),
@@ -74,7 +74,7 @@ COUNTEREXAMPLES = {
         policy(Rule(Action.ALLOW, protocol=TCP, source=EntityRule(selector="role == 'db'")), Rule(Action.DENY)),
         [six(piece(60) + bytes([60, 1, 1, 4, 0, 0, 0, 0]), 44), six(piece(60, offset=8, more=False) + b"\x06", 44)],
     ),
-    "nftables does not look behind an authentication header": (
+    "nftables does not look past an authentication header": (
         policy(Rule(Action.DENY, protocol=TCP)),
         [six(authentication(TCP) + transport(TCP), 51)],
     ),
@@ -96,11 +96,11 @@ THROUGH = Disposition(Fate.DELIVERED)
 def told(with_xdp: Sequence[Disposition], without: Sequence[Disposition]) -> list[str]:
     """The breaches that a witness reports who says this of the frames one by one."""
 
-    def ask(choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
+    def decide(choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
         ends = without if choice is ModeChoice.RAW else with_xdp
         return [ends[frame[0]] for frame in frames]
 
-    return breaches_of(ask, ModeChoice.NATIVE, [bytes([number]) for number in range(len(without))])
+    return breaches_of(decide, ModeChoice.NATIVE, [bytes([number]) for number in range(len(without))])
 
 
 def test_the_law_sees_every_way_to_break_it() -> None:

@@ -1,6 +1,6 @@
-"""Counter-examples as files: what some witness once got wrong, to be asked again of all of them.
+"""Counter-examples as files: what a witness once got wrong, checked again with all of them.
 
-``NAME.yaml`` holds a document of its own, ``{about, host}``, and behind it the resources; ``NAME.pcap`` the frames. A
+``NAME.yaml`` holds a document of its own, ``{about, host}``, and after it the resources; ``NAME.pcap`` the frames. A
 failing test writes one; made as small as it gets and repaired, it stays in the folder as a regression test.
 """
 

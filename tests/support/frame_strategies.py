@@ -198,7 +198,7 @@ def _protocol(rng: random.Random, aim: Aim, everything: Aim, version: int) -> in
 def _transport(
     rng: random.Random, aim: Aim, everything: Aim, protocol: int, source: bytes, destination: bytes
 ) -> bytes:
-    """A header with data behind it, one time of five cut near where its header ends."""
+    """A header with data after it, one time of five cut near where its header ends."""
     sport = rng.choice(aim.sports if aim.sports and rng.random() < 0.8 else everything.sports)
     dport = rng.choice(aim.dports if aim.dports and rng.random() < 0.8 else everything.dports)
     data = bytes(rng.choice((0, 0, 1, 8, 13, 40)))
@@ -252,7 +252,7 @@ def _packets6(
     rng: random.Random, buf: bytes, protocol: int, source: bytes, destination: bytes, ident: int
 ) -> list[bytes]:
     how = rng.random()
-    if how > 0.9:  # a datagram in pieces, perhaps behind hop-by-hop
+    if how > 0.9:  # a datagram in pieces, perhaps after hop-by-hop
         before = [HOP_BY_HOP] if how > 0.97 else []
         made = []
         for at, end in _cuts(rng, len(buf)):

@@ -71,7 +71,7 @@ def ipv6(
 
 
 def segment(protocol: int, source: str, destination: str, ports: tuple[int, int], data: bytes) -> bytes:
-    """What a protocol puts behind IP, checksum included where it has one."""
+    """What a protocol puts after IP, checksum included where it has one."""
     front = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big")
     if protocol == 6:
         return _checked(protocol, source, destination, front + bytes(8) + b"\x50\x02\x20\x00" + bytes(4) + data, 16)

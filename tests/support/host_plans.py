@@ -103,7 +103,7 @@ _TIMELY: dict[str, tuple[RuleTable, RuleTable]] = {
         table(entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.DENY, source=_BY_LIST), sets=[_NOBODY]),
         table(entry(0, Action.DENY, source=_BY_LIST), sets=[_LISTED]),
     ),
-    "allowed by a list, behind a Deny by name": (
+    "allowed by a list, after a Deny by name": (
         table(entry(0, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_NOBODY]),
         table(
             entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_LISTED]

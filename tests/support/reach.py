@@ -1,9 +1,9 @@
-"""Packets that reach the entries of a RuleTable: each one's own values and those just beside them.
+"""Packets that reach the entries of a RuleTable: each one's own values and adjacent ones.
 
 For every entry and family, candidates are put together at random from what its match says, and ``predict`` tells which
 of them the entry decides. From the first of those, one thing at a time is moved over the edges of the match: addresses
 to the first and last of a net and their neighbours, ports likewise, the protocol and the ICMP type and code to others;
-and on and beside the failsafes. So an entry that can be reached is reached, on both sides of its edges.
+and on and next to the failsafes. So an entry that can be reached is reached, on both sides of its edges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 from tests.support.entries import Said, SideMatch, names_of, said_by
 from tests.support.frames import ME4, ME6, PORTS, SOURCES4, SOURCES6, ethernet, ipv4, ipv6, segment
 
-CANDIDATES, KEPT_OUTSIDE, BESIDE = 24, 2, 6
+CANDIDATES, KEPT_OUTSIDE, ADJACENT = 24, 2, 6
 
 
 def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
@@ -79,11 +79,11 @@ class Reached:
 
 
 def reach(
-    table: RuleTable, host: Host, seed: int = 0, *, candidates_each: int = CANDIDATES, beside: int | None = BESIDE
+    table: RuleTable, host: Host, seed: int = 0, *, candidates_each: int = CANDIDATES, adjacent: int | None = ADJACENT
 ) -> Reached:
     """Frames for every ingress entry of the table.
 
-    The candidates are so many for each entry and family; ``beside`` is how many of the points beside its edges are
+    The candidates are so many for each entry and family; ``adjacent`` is how many of the points next to its edges are
     taken, drawn at random; None: all.
     """
     rng = random.Random(seed)
@@ -96,8 +96,8 @@ def reach(
             chosen = outside[:KEPT_OUTSIDE]
             if hits:
                 first = candidates[hits[0]]
-                near = list(_beside(rng, first, entry, table))
-                chosen += [first, *(near if beside is None else rng.sample(near, min(beside, len(near))))]
+                near = list(_adjacent(rng, first, entry, table))
+                chosen += [first, *(near if adjacent is None else rng.sample(near, min(adjacent, len(near))))]
             frames += [point.frame() for point in chosen]
     return Reached(tuple(frames), {entry.name: _decided(frames, table, host, entry) for entry in table.ingress})
 
@@ -118,8 +118,8 @@ def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry
     """The frames that come to the entry in raw and match it: those it drops when its action is Deny."""
     denying = replace(entry, action=Action.DENY)
     ingress = tuple(denying if item.name == entry.name else item for item in table.ingress)
-    asked = replace(table, ingress=ingress)
-    plan = InterfacePlan(asked, None, Backend.IPTABLES, tuple(PlannedEntry(item, Stage.RAW) for item in ingress))
+    chosen_table = replace(table, ingress=ingress)
+    plan = InterfacePlan(chosen_table, None, Backend.IPTABLES, tuple(PlannedEntry(item, Stage.RAW) for item in ingress))
     prediction = predict(Capture.from_frames(frames), plan, host)
     return tuple(at for at in range(len(frames)) if prediction.disposition(at).entry == entry.name)
 
@@ -165,10 +165,10 @@ def _choose_icmp(rng: random.Random, said: Said) -> tuple[int, int]:
     return (kind + rng.choice((0, 0, 0, 1))) % 256, (code + rng.choice((0, 0, 1))) % 256
 
 
-# --- the points beside one ------------------------------------------------------------------------------------------
+# --- the adjacent points -------------------------------------------------------------------------------------------
 
 
-def _beside(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
+def _adjacent(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
     """The point with one thing moved to, or over, each edge of the entry and of the failsafes."""
     said = said_by(entry)
     yield from (replace(point, source=at) for at in _address_edges(rng, said.source, table, point.version))

@@ -245,7 +245,7 @@ def profiles(draw: st.DrawFn) -> tuple[Profile, ...]:
 
 @cache
 def tiers() -> st.SearchStrategy[tuple[Tier, ...]]:
-    """Those that exist: the default one written or not, another before or behind it or level with it, or none."""
+    """Those that exist: the default one written or not, another before or after it or level with it, or none."""
     security = st.builds(Tier, st.just("security"), order=choice((1.0, 10.0, 1_000_000.0, 2_000_000.0)))
     both = st.tuples(st.sampled_from(((), (DEFAULT_TIER,))), st.lists(security, max_size=1))
     return both.map(lambda found: (*found[0], *found[1]))

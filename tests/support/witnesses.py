@@ -114,8 +114,8 @@ def _accelerated(early: Disposition, raw: Disposition) -> bool:
 
 
 def breaches_of(
-    ask: Callable[[ModeChoice, Frames], list[Disposition]], choice: ModeChoice, frames: Frames
+    decide: Callable[[ModeChoice, Frames], list[Disposition]], choice: ModeChoice, frames: Frames
 ) -> list[str]:
-    """The same by a witness, asked once with XDP and twice without."""
-    early, raw = ask(choice, frames), ask(ModeChoice.RAW, frames)
-    return breaches(early, raw, ask(ModeChoice.RAW, [frames[number] for number in those_left(early)]))
+    """As :func:`breaches`, from a witness that decides once with XDP and twice without."""
+    early, raw = decide(choice, frames), decide(ModeChoice.RAW, frames)
+    return breaches(early, raw, decide(ModeChoice.RAW, [frames[number] for number in those_left(early)]))

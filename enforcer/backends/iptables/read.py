@@ -1,4 +1,4 @@
-"""What is in the kernel now, as the values :mod:`render` makes."""
+"""Reads the kernel's present state as the values that :mod:`render` creates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CountedRule:
 
 
 def read_chain(table: kernel.KernelTable, chain: str, sets: SetIndex) -> list[CountedRule]:
-    """The rules of a chain, with their counters, in order."""
+    """The rules of a chain in order, with their counters."""
     return [
         CountedRule(decode(rule, table.version, sets), *counters_of(rule.blob, table.version))
         for rule in table.rules(chain)
@@ -31,7 +31,7 @@ def read_chain(table: kernel.KernelTable, chain: str, sets: SetIndex) -> list[Co
 
 
 def read_chains(table: kernel.KernelTable, sets: SetIndex) -> tuple[Chain, ...]:
-    """All chains of ours."""
+    """All our chains."""
     return tuple(
         Chain(name, tuple(item.rule for item in read_chain(table, name, sets)))
         for name in table.chain_names()
@@ -40,7 +40,7 @@ def read_chains(table: kernel.KernelTable, sets: SetIndex) -> tuple[Chain, ...]:
 
 
 def read_counters(table: kernel.KernelTable, sets: SetIndex) -> tuple[EntryCount, ...]:
-    """A count for each entry in this family: the sum over all rules with its comment."""
+    """One count for each entry in this family: the sum over all rules with its comment."""
     counts: dict[tuple[str, str], EntryCount] = {}
     for item in _rule_counts(table, sets):
         place = (item.interface, item.entry)
@@ -50,7 +50,7 @@ def read_counters(table: kernel.KernelTable, sets: SetIndex) -> tuple[EntryCount
 
 
 def _rule_counts(table: kernel.KernelTable, sets: SetIndex) -> Iterator[EntryCount]:
-    """A count for each rule of an entry: found by following the jumps from each interface's dispatch rule."""
+    """One count for each rule of an entry. The rules are found by following the jumps from the dispatch rules."""
     names = table.chain_names()
     counted = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
     chains = {name: [item.rule for item in items] for name, items in counted.items()}
@@ -62,7 +62,7 @@ def _rule_counts(table: kernel.KernelTable, sets: SetIndex) -> Iterator[EntryCou
 
 
 def entries_of(chains: Iterable[Chain]) -> dict[str, list[str]]:
-    """The names of the entries of each interface that is dispatched to, in order."""
+    """The names of the entries of each interface with a dispatch rule, in order."""
     rules = {chain.name: chain.rules for chain in chains}
     found: dict[str, list[str]] = {}
     for interface, chain in _dispatched(rules):
@@ -73,7 +73,7 @@ def entries_of(chains: Iterable[Chain]) -> dict[str, list[str]]:
 
 
 def read_interfaces(table: kernel.KernelTable) -> list[str]:
-    """The interfaces that are dispatched to: of all rules only those of the base chains are looked at."""
+    """The interfaces with a dispatch rule. Reads only the rules of the base chains."""
     present = table.chain_names()
     bases = [way.base for way in WAYS if way.base in present]
     rules = {base: [item.rule for item in read_chain(table, base, SetIndex({}))] for base in bases}
@@ -81,7 +81,7 @@ def read_interfaces(table: kernel.KernelTable) -> list[str]:
 
 
 def _dispatched(chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, str]]:
-    """Each interface that a base chain leads away for, and where to."""
+    """(interface, chain) of each dispatch rule in the base chains."""
     for way in WAYS:
         for rule in chains.get(way.base, ()):
             if isinstance(rule, Rule) and isinstance(rule.target, Jump):
@@ -97,20 +97,20 @@ def _below(chain: str, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Ite
 
 
 def without_interfaces(chains: tuple[Chain, ...], interfaces: frozenset[str]) -> tuple[Chain, ...]:
-    """The chains that remain when these interfaces are dispatched to no more."""
+    """The chains that remain without the dispatch rules of these interfaces."""
     by_name = {chain.name: chain for chain in chains}
     kept: dict[str, Chain] = {}
     for way in WAYS:
         base = by_name.get(way.base)
         rules = tuple(rule for rule in base.rules if not _dispatches(rule, interfaces)) if base else ()
-        if any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in rules):  # else to no interface
+        if any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in rules):  # else no interface is left
             kept |= {name: by_name[name] for name in _reachable(rules, by_name)}
             kept[way.base] = Chain(way.base, rules)
     return tuple(kept.values())
 
 
 def allowing(chains: tuple[Chain, ...]) -> frozenset[Direction]:
-    """The directions in which the chains of a raw table let something through untracked."""
+    """The directions in which the chains of a raw table have an Allow."""
     by_name = {chain.name: chain for chain in chains}
     bases = {way.direction: by_name.get(way.base) for way in WAYS}
     return frozenset(
@@ -119,7 +119,7 @@ def allowing(chains: tuple[Chain, ...]) -> frozenset[Direction]:
 
 
 def set_names(chains: tuple[Chain, ...]) -> set[str]:
-    """The sets that rules of the chains match."""
+    """The sets that rules of the chains refer to."""
     return {
         match.set_name
         for chain in chains
@@ -135,7 +135,7 @@ def _dispatches(rule: Rule | OpaqueRule, interfaces: frozenset[str]) -> bool:
 
 
 def _reachable(rules: tuple[Rule | OpaqueRule, ...], chains: Mapping[str, Chain]) -> list[str]:
-    """Names of the chains the rules lead to, referred-to chains first."""
+    """The names of the chains that the rules lead to; a chain comes after those that it jumps to."""
     found: list[str] = []
     for rule in rules:
         name = rule.target.chain if isinstance(rule, Rule) and isinstance(rule.target, Jump) else ""

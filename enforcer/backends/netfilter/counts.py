@@ -1,4 +1,4 @@
-"""Counts of both families as one."""
+"""Combines the counts of both address families."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from enforcer.backends.base import EntryCount
 
 
 def plus(count: EntryCount, other: EntryCount) -> EntryCount:
-    """Both counts of one entry together."""
+    """The sum of two counts of the same entry."""
     return replace(count, packets=count.packets + other.packets, bytes=count.bytes + other.bytes)
 
 
 def merge(into: list[EntryCount], counts: Iterable[EntryCount]) -> None:
-    """Adds one family's counts to the other's, keeping the order of both: no packet meets entries of both families."""
+    """Adds one family's counts to the other's and keeps the order of each. Their relative order does not matter: no
+    packet meets entries of both families.
+    """
     places = {(item.interface, item.entry): item for item in into}
     at = 0
     for item in counts:

@@ -1,8 +1,9 @@
-"""Untracked policy in nf_tables, instead of iptables raw: the same plan, the same semantics (docs/nftables.md).
+"""Untracked policy in nf_tables instead of iptables raw: the same plan, the same semantics (docs/nftables.md).
 
-``render`` (pure) turns a plan into tables, with ``match`` for an entry's conditions and ``expr`` for the kernel's
-expressions; ``blob`` and ``members`` (pure) know its bytes; :mod:`enforcer.kernel.nfnetlink` talks to the kernel;
-``read`` and ``apply`` reconcile, rules in one transaction; ``backend`` is what others use.
+``render`` (pure) turns a plan into tables, with ``match`` for the conditions of an entry and ``expr`` for the kernel's
+expressions; ``blob`` and ``members`` (pure) encode and decode its bytes; :mod:`enforcer.kernel.nfnetlink` talks to the
+kernel; ``read`` and ``apply`` reconcile, all rules in one transaction; ``backend`` is the interface to the rest of the
+enforcer.
 """
 
 from enforcer.backends.nftables.backend import NftablesBackend

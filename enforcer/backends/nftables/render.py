@@ -1,7 +1,7 @@
 """From a Plan to the tables, chains and sets that enforce it. Pure.
 
-One table ``enforcer`` in each family, ``ip`` and ``ip6``: so a packet of one family never meets a rule of the other,
-and ``ipv6Support: false`` is the absence of a table. The layout is that of iptables raw, chain for chain::
+There is one table ``enforcer`` in each of the families ``ip`` and ``ip6``, so a packet of one family never meets a rule
+of the other, and ``ipv6Support: false`` just omits a table. The layout is that of iptables raw, chain by chain::
 
     hook prerouting, priority -300: enf-PREROUTING ─┬─ clear the accept mark
                                                     └─ iifname eth0 goto enf-fh-eth0 ─┬─ enf-fsi-eth0
@@ -9,11 +9,11 @@ and ``ipv6Support: false`` is the absence of a table. The layout is that of ipta
                                                                                       └─ enf-pi-eth0/...
     hook output, priority -300: enf-OUTPUT ... oifname eth0 goto enf-th-eth0 ─────────┴─ likewise
 
-Deny is drop; Allow goes to ``enf-allow`` (accept mark, notrack, accept); Pass is return; Log is log. The rules of an
-entry bear its name and one counter each. Rules without a name ask whether a packet can be read (``match``).
+Deny is drop; Allow goes to ``enf-allow`` (accept mark, notrack, accept); Pass is return; Log is log. Each rule of an
+entry has the entry's name as its comment, and a counter. Rules without a name emulate hotdrop (``match``).
 
-What iptables drops because it cannot be read is dropped here in ``enf-unread-...``. A failsafe that asks everybody has
-asked for all entries after it: with Calico's failsafes no entry needs such a rule of its own.
+Packets that iptables hotdrops are dropped here in ``enf-unread-...``. If a failsafe applies to all addresses, its check
+covers all entries after it: with Calico's failsafes no entry needs a check of its own.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ NO_PROTOCOL, NO_PORTS, NO_ICMP = "enf-unread-protocol", "enf-unread-ports", "enf
 
 
 def render(plan: Plan, settings: NftablesSettings) -> tuple[Table, ...]:
-    """Both families' tables with every interface of the plan whose raw backend is nftables; empty ones are to go.
+    """The tables of both families with every interface of the plan whose raw backend is nftables. Empty tables are
+    deleted.
 
-    Raises UnsupportedRuleError naming every entry that cannot be expressed and every set that is too large.
+    Raises UnsupportedRuleError with every entry that cannot be expressed and every set that is too large.
     """
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.NFTABLES]
     entries = [entry for table in tables for entry in (*table.ingress, *table.egress)]
@@ -98,7 +99,7 @@ def _require_small(tables: Iterable[Table], limit: int) -> None:
 
 @dataclass
 class _Family:
-    """Renders one family's table. ``helpers``: the chains that several interfaces share, by name, once needed."""
+    """Renders one family's table. ``helpers``: the chains that interfaces share, by name, created when first needed."""
 
     version: int
     settings: NftablesSettings
@@ -113,15 +114,15 @@ class _Family:
         return Table(FAMILY_OF[self.version], (*self.helpers.values(), *chains), self.sets.specs())
 
     def _way(self, tables: Iterable[RuleTable], way: Way) -> list[Chain]:
-        """All chains of a direction, the base chain last; none where no interface has an entry."""
+        """All chains of a direction, the base chain last; empty if no interface has an entry."""
         chains: list[Chain] = []
         dispatch: list[Rule] = []
         for table in tables:
             if way.entries(table):
                 own = _Endpoint(self, table, way).chains()
                 chains += own
-                asked = expr.interface(table.interface, received=way.direction is Direction.INGRESS)
-                dispatch.append(Rule((*asked, expr.verdict(Code.GOTO, own[-1].name))))
+                match = expr.interface(table.interface, received=way.direction is Direction.INGRESS)
+                dispatch.append(Rule((*match, expr.verdict(Code.GOTO, own[-1].name))))
         if not dispatch:
             return []
         mark = self.settings.accept_mark
@@ -129,36 +130,36 @@ class _Family:
         return [*chains, Chain(way.base, (*clear, *dispatch), _HOOKS[way.direction])]
 
     def allow(self) -> Expr:
-        """To the chain that lets a packet go untracked."""
+        """A goto to the chain that marks a packet, makes it untracked and accepts it."""
         done = (*expr.set_mark(self.settings.accept_mark, on=True), expr.NOTRACK, expr.verdict(Code.ACCEPT))
         self.helpers.setdefault(ALLOW_CHAIN, Chain(ALLOW_CHAIN, (Rule(done),)))
         return expr.verdict(Code.GOTO, ALLOW_CHAIN)
 
-    def ask(self, name: str) -> Expr:
-        """To the chain that drops what cannot be read, and returns for everything else."""
-        goes_on = {
+    def hotdrop(self, name: str) -> Expr:
+        """A jump to the chain that drops packets that are too short for a match, and returns for all others."""
+        readable = {
             NO_PROTOCOL: [expr.protocol_is_known()],
             NO_PORTS: [expr.transport_has(PORTS_BYTES), expr.later_fragment(self.version)],
             NO_ICMP: [expr.transport_has(ICMP_BYTES), expr.later_fragment(self.version)],
         }[name]
-        rules = [Rule((*asked, expr.verdict(Code.RETURN))) for asked in goes_on]
+        rules = [Rule((*match, expr.verdict(Code.RETURN))) for match in readable]
         self.helpers.setdefault(name, Chain(name, (*rules, Rule((expr.verdict(Code.DROP),)))))
         return expr.verdict(Code.JUMP, name)
 
 
 @dataclass
 class _Endpoint:
-    """Renders the chains of one interface and direction. ``asked``: what has been asked of every packet by then, as
-    (chain that drops, protocol); None for any protocol.
+    """Renders the chains of one interface and direction. ``checked``: the hotdrop checks that every packet has passed
+    so far, as (name of the chain that drops, protocol); protocol None: any.
     """
 
     family: _Family
     interface: RuleTable
     way: Way
-    asked: set[tuple[str, int | None]] = field(default_factory=set, init=False)
+    checked: set[tuple[str, int | None]] = field(default_factory=set, init=False)
 
     def chains(self) -> list[Chain]:
-        """Its entry point last."""
+        """All chains, the entry point last."""
         name, way = self.interface.interface, self.way
         failsafes = tuple(self._failsafes())
         tiers: dict[str, list[Rule]] = {}
@@ -170,54 +171,46 @@ class _Endpoint:
         return [*below, Chain(chain_name(way.endpoint, name), jumps)]
 
     def _failsafes(self) -> Iterator[Rule]:
-        """Accept for the direction's own failsafes by destination port, for answers to the other's by source port."""
+        """Accept for the direction's failsafes by destination port, and for replies to the other's by source port."""
         for group in failsafe_groups(self.interface, self.way.direction, self.family.version):
             yield from self._failsafe(group)
 
     def _failsafe(self, group: FailsafeGroup) -> Iterator[Rule]:
         sample = group.sample
-        everybody = sample.net is None or not sample.net.prefixlen
-        remote = () if everybody or sample.net is None else expr.net(self.way.remote, sample.net)
+        any_address = sample.net is None or not sample.net.prefixlen
+        remote = () if any_address or sample.net is None else expr.net(self.way.remote, sample.net)
         transport = expr.protocol(sample.protocol)
-        yield from self._readable(NO_PROTOCOL, None, remote)
-        yield from self._readable(NO_PORTS, sample.protocol, remote + transport)
-        if everybody:
-            self.asked |= {(NO_PROTOCOL, None), (NO_PORTS, sample.protocol)}
+        yield from self._hotdrop(NO_PROTOCOL, None, remote)
+        yield from self._hotdrop(NO_PORTS, sample.protocol, remote + transport)
+        if any_address:
+            self.checked |= {(NO_PROTOCOL, None), (NO_PORTS, sample.protocol)}
         number = port_numbers(group.side, group.ports, self.family.sets)
         yield Rule((*remote, *transport, *number, expr.verdict(Code.ACCEPT)))
 
-    def _readable(self, chain: str, protocol: int | None, who: Exprs) -> Iterator[Rule]:
-        """A rule that drops unreadable packets; none if an earlier rule has checked all of them, or none can occur."""
+    def _hotdrop(self, chain: str, protocol: int | None, earlier: Exprs) -> Iterator[Rule]:
+        """A rule that drops too short packets; none if an earlier rule has checked all packets, or none can occur."""
         never_fails = chain == NO_PROTOCOL and self.family.version == 4
-        if not never_fails and (chain, protocol) not in self.asked:
-            yield Rule((*who, self.family.ask(chain)))
+        if not never_fails and (chain, protocol) not in self.checked:
+            yield Rule((*earlier, self.family.hotdrop(chain)))
 
     def _entry(self, entry: Entry) -> Iterator[Rule]:
-        """The entry's rules in this family; none where it is for the other or can match no packet."""
+        """The entry's rules in this family; none if the entry is for the other family or can match no packet."""
         if self.family.version not in entry.families:
             return
         found = match_of(entry, self.interface, self.family.sets)
         yield from self._hotdrops(found)
-        mark = self.family.settings.accept_mark
-        for unwanted in found.marking:
-            yield Rule((*unwanted, *expr.set_mark(mark, on=True)))
-        unmarked = expr.marked(mark, inverted=True) if found.marking else ()
-        for ports in found.alternatives:
-            matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
-            yield from named(entry.name, (*matches, *self._statements(entry)))
-        if found.marking:
-            yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
+        yield from entry_rules(entry.name, found, self._statements(entry), self.family.settings.accept_mark)
 
     def _hotdrops(self, found: EntryMatch) -> Iterator[Rule]:
-        """Before an entry's rules: what iptables would drop of the packets that match so far."""
+        """The rules before an entry's own: they drop the packets that iptables would hotdrop when evaluating it."""
         protocol = found.protocol.number if found.protocol and not found.protocol.negated else None
         if found.protocol:
-            yield from self._readable(NO_PROTOCOL, None, found.nets)
-        who = found.nets + found.transport + found.sets
+            yield from self._hotdrop(NO_PROTOCOL, None, found.nets)
+        earlier = found.nets + found.transport + found.sets
         if found.numbers and protocol in PORT_PROTOCOLS:
-            yield from self._readable(NO_PORTS, protocol, who)
+            yield from self._hotdrop(NO_PORTS, protocol, earlier)
         if found.icmp:
-            yield from self._readable(NO_ICMP, protocol, who)
+            yield from self._hotdrop(NO_ICMP, protocol, earlier)
 
     def _statements(self, entry: Entry) -> Exprs:
         match entry.action:
@@ -229,13 +222,27 @@ class _Endpoint:
                 return (expr.COUNTER, expr.verdict(Code.RETURN))
             case Action.LOG:
                 rate = self.family.settings.log_limit
-                # Only what would be logged is to use up what may be, and only what is logged counts.
+                # The limit comes last, so that only packets that would be logged use it up. Only logged packets count.
                 limited = () if rate is None else (expr.limit(rate),)
                 return (*limited, expr.COUNTER, expr.log(log_prefix(self.family.settings.log_prefix, entry)))
 
 
-def named(name: str, exprs: Exprs) -> Iterator[Rule]:
-    """The rule with its entry's name. What a comment has no room for is that of rules in front, which do nothing."""
+def entry_rules(name: str, found: EntryMatch, statements: Exprs, mark: int) -> Iterator[Rule]:
+    """An entry's rules: they match on every part of its EntryMatch, then execute the statements. Rules before and after
+    them set and clear the mark, if it has negated named ports. Raw and netdev ingress share them.
+    """
+    for unwanted in found.marking:
+        yield Rule((*unwanted, *expr.set_mark(mark, on=True)))
+    unmarked = expr.marked(mark, inverted=True) if found.marking else ()
+    for ports in found.alternatives:
+        matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
+        yield from _named(name, (*matches, *statements))
+    if found.marking:
+        yield Rule((*expr.marked(mark), *expr.set_mark(mark, on=False)))
+
+
+def _named(name: str, exprs: Exprs) -> Iterator[Rule]:
+    """The rule with its entry's name as comment. A name too long for one comment starts in empty rules before it."""
     *front, last = name_parts(name, COMMENT_LENGTH)
     yield from (Rule((), part) for part in front)
     yield Rule(exprs, last)

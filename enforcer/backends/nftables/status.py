@@ -1,4 +1,4 @@
-"""The enforcer's state in nf_tables, for each interface; no counter is read."""
+"""The enforcer's state in nf_tables for each interface, read without counters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from enforcer.model.vocabulary import Stage
 
 
 def is_installed(connect: Connect) -> bool:
-    """Whether our table exists; its content is not read."""
+    """Whether one of our tables exists. Reads none of its content."""
     with connect() as conn:
         return any(has_table(conn, family) for family in FAMILY_OF.values())
 
 
 def installed(connect: Connect = nftables) -> tuple[ReadTable, ...]:
-    """Our tables as the kernel has them now; one that is not there is left out."""
+    """Our tables in the kernel; a table that does not exist is left out."""
     with connect() as conn:
         found = [read_table(conn, family) for family in FAMILY_OF.values()]
     return tuple(table for table in found if table.present)
@@ -42,12 +42,12 @@ def interfaces(connect: Connect) -> dict[str, Stage]:
 
 
 def holdings(connect: Connect) -> dict[str, Holding]:
-    """For each interface its entries, and the sets that its chains look packets up in."""
+    """For each interface its entries, and the sets that its rules refer to."""
     found: dict[str, Holding] = {}
     for table in installed(connect):
         entries = entries_of(table)
-        asked = {name: set_names(only_interface(table, name)) & table.sets.keys() for name in entries}
-        fills = set_fills(connect, table, asked, Stage.RAW)
+        sets = {name: set_names(only_interface(table, name)) & table.sets.keys() for name in entries}
+        fills = set_fills(connect, table, sets, Stage.RAW)
         for name, items in entries.items():
             known = found.get(name, Holding(Stage.RAW))
             names = tuple(dict.fromkeys((*known.entries, *items)))
@@ -55,12 +55,12 @@ def holdings(connect: Connect) -> dict[str, Holding]:
     return found
 
 
-def set_fills(connect: Connect, table: ReadTable, asked: Mapping[str, Set[str]], stage: Stage) -> dict[str, list[Fill]]:
-    """For each interface the sets of a table that it is ``asked`` for. A set of several interfaces is read once."""
-    fills: dict[str, list[Fill]] = {interface: [] for interface in asked}
+def set_fills(connect: Connect, table: ReadTable, sets: Mapping[str, Set[str]], stage: Stage) -> dict[str, list[Fill]]:
+    """How full the sets of a table are, for each interface; ``sets``: the names of each. A shared set is read once."""
+    fills: dict[str, list[Fill]] = {interface: [] for interface in sets}
     counted: dict[str, Fill] = {}
     with connect() as conn:
-        for interface, names in asked.items():
+        for interface, names in sets.items():
             for name in sorted(names):
                 if name not in counted and (kind := type_of(table.sets[name])):
                     members = read_members(conn, table.family, name, kind)

@@ -1,7 +1,7 @@
 """What all fakes of the kernel's APIs have in common: every call is noted, and any call can be made to fail.
 
 A call fails *before* it has an effect, as one that the kernel refuses, or *after*, as when the process is killed right
-behind it.
+after it.
 """
 
 from __future__ import annotations

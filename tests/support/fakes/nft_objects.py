@@ -40,7 +40,7 @@ class Refused(Exception):
 
 @dataclass
 class FakeSet:
-    """A set. Intervals are two elements each, as in the kernel: where one begins, and the key behind its last.
+    """A set. Intervals are two elements each, as in the kernel: where one begins, and the key after its last.
 
     ``identity``: another set of the same name has another one.
     """
@@ -71,7 +71,7 @@ class FakeSet:
         return True
 
     def _overlaps(self, at: int, *, is_start: bool) -> bool:
-        """A start within an interval; an end behind an end, or in front of one (``__nft_rbtree_insert``)."""
+        """A start within an interval; an end after an end, or in front of one (``__nft_rbtree_insert``)."""
         before = self.elements[at - 1] if at else None
         behind = self.elements[at] if at < len(self.elements) else None
         if is_start:

@@ -56,7 +56,7 @@ class Walk:
     registers: bytearray = field(default_factory=lambda: bytearray(96))
 
     def dropped(self) -> bool:
-        """Whether one of the base chains drops it; the rest are asked by whom the one before accepted."""
+        """Whether one of the base chains drops it; the rest are looked_up by whom the one before accepted."""
         return any(
             self._chain(table, chain.name) is Code.DROP
             for (family, _), table in self.rules.items()
@@ -115,11 +115,11 @@ class Walk:
                 self._require((values[3] <= found <= values[4]) is (values[2] == 0))
             case "bitwise":
                 kept = zip(self._load(values[1], values[3]), values[4], values[5], strict=True)
-                self._store(values[2], bytes(octet & mask ^ flip for octet, mask, flip in kept))
+                self._store(values[2], bytes(byte & mask ^ flip for byte, mask, flip in kept))
             case "lookup":
-                asked = self._set(table, values[1])
-                size = int.from_bytes(asked.made_with[blob.SET_KEY_LENGTH], "big")
-                self._require(asked.has(bytes(self._load(values[2], size))) is not bool(values.get(5)))
+                looked_up = self._set(table, values[1])
+                size = int.from_bytes(looked_up.made_with[blob.SET_KEY_LENGTH], "big")
+                self._require(looked_up.has(bytes(self._load(values[2], size))) is not bool(values.get(5)))
             case "immediate":
                 return values[2]
             case "counter" | "notrack" | "log" | "limit":
@@ -149,7 +149,7 @@ class Walk:
         raise AssertionError(f"the fake knows no meta key {key}")
 
     def _payload(self, base: int, at: int, size: int) -> bytes:
-        """Loads of 1, 2 and 4 bytes do not ask whether the packet is a later fragment (``nft_payload_fast_eval``)."""
+        """Loads of 1, 2 and 4 bytes do not check whether the packet is a later fragment (``nft_payload_fast_eval``)."""
         if base == _TRANSPORT:
             self._require(size in (1, 2, 4) or not self.packet.later_fragment)
             at += _HEADER_BYTES[self.packet.version]

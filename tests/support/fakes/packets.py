@@ -1,4 +1,4 @@
-"""Packets to ask fake tables about: few addresses, and of each a packet of every kind that entries tell apart."""
+"""Packets for fake tables: few addresses, each with a packet of every kind that entries distinguish."""
 
 from __future__ import annotations
 

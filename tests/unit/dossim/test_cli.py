@@ -76,7 +76,7 @@ def test_validate_names_an_address_list_and_takes_it_for_no_fault(tmp_path: Path
     (tmp_path / "tier.yaml").write_text("apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t}\n")
     result = dossim("validate", tmp_path)
     assert result.exit_code == 0
-    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, no resource of Calico's: it enforces" in result.stdout
+    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, not a Calico resource: it enforces" in result.stdout
     assert dossim("validate", tmp_path / "drop.txt").exit_code == 0
 
 
@@ -299,14 +299,14 @@ def test_a_mode_that_is_not_possible_is_the_host_s_lack(facts: Path) -> None:
     assert "mode 'native' is not possible: e1000 has no native XDP" in result.stderr
 
 
-def test_netdev_ingress_is_planned_where_it_is_asked_for(facts: Path) -> None:
+def test_netdev_ingress_is_planned_on_request(facts: Path) -> None:
     result = dossim("plan", "-p", HOW_TO, "--host", facts, "--netdev-ingress")
     assert result.exit_code == 0
     assert "enforced at netdev-ingress, then raw (iptables: " in result.stdout
     assert "netdev-ingress" not in dossim("plan", "-p", HOW_TO, "--host", facts).stdout
 
 
-def test_what_a_host_says_of_netdev_ingress_is_read_back(tmp_path: Path) -> None:
+def test_facts_about_netdev_ingress_are_read_back(tmp_path: Path) -> None:
     """Facts of an older enforcer say nothing of it, which is no obstacle."""
     taken = replace(FACTS.interfaces[0], netdev_ingress=Probe(Answer.NO, "bridge br0 takes its packets"))
     data = facts_as_dict(replace(FACTS, interfaces=(taken,)))

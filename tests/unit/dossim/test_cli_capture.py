@@ -128,7 +128,7 @@ def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> No
 def test_a_packet_of_stdin_is_explained() -> None:
     result = dossim("explain", *HOST, "--", "-#2", stdin=FLOOD)
     assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
-    message = "-: packet number missing; /dev/stdin#0 is the first packet"  # -#0 is no argument but behind --
+    message = "-: packet number missing; /dev/stdin#0 is the first packet"  # -#0 is no argument but after --
     assert message in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
 
 

@@ -36,7 +36,7 @@ def test_a_closed_stdout_is_no_fault() -> None:
     assert (done.returncode, b"error" in done.stderr) == (0, False)
 
 
-def test_errors_that_nobody_can_read_have_their_exit_code() -> None:
+def test_errors_that_cannot_be_printed_have_their_exit_code() -> None:
     assert shell("DOSSIM validate /dev/null >/dev/full").returncode == 3
     assert shell("DOSSIM lint /dev/null 2>/dev/full").returncode == 2
     assert shell("DOSSIM lint /dev/null 2>&-").returncode == 2

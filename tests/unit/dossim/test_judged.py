@@ -149,7 +149,7 @@ def test_a_checksum_is_completed_where_only_the_padding_was_cut() -> None:
 
 @BOTH
 def test_packets_without_an_ethernet_source_say_nothing_about_each_other(version: int) -> None:
-    """Those of cooked and raw captures have none, whoever sent them."""
+    """Frames of cooked and raw captures have no source address, whoever sent them."""
     nobody = bytes(6)
     partial = frame(version, 6, pseudo_sum(version, 6), sender=nobody)
     assert fates(told([frame(version, 6, 0, sender=nobody), partial])) == [Fate.UNDETERMINED, Fate.DELIVERED]

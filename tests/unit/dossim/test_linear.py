@@ -58,7 +58,7 @@ def assert_linear(work: Callable[[int], Callable[[], object]]) -> None:
 
 
 def piece(at: int, *, more: bool = True, gap: int = 1) -> bytes:
-    """The eight bytes at ``at`` eights, with ``gap`` - 1 eights missing behind each."""
+    """The eight bytes at ``at`` eights, with ``gap`` - 1 eights missing after each."""
     return ipv4(bytes(8), source="203.0.113.7", destination=ME4, protocol=253, ident=7, fragment=at * gap | MORE * more)
 
 

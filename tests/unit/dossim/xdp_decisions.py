@@ -1,6 +1,6 @@
 """What the XDP program does with a frame, as a table: policy and frame, and the rule that drops it or why it passes.
 
-Each row is asked of ``explain``, of ``predict``, and of the program itself. ``why`` is what ``explain`` says.
+Each row is run through ``explain``, ``predict`` and the program itself. ``why`` is what ``explain`` reports.
 """
 
 from __future__ import annotations

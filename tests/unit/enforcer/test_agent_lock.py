@@ -34,7 +34,7 @@ def holder(directory: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_nobody_runs_where_nobody_ran(tmp_path: Path) -> None:
+def test_no_agent_runs_where_none_ran(tmp_path: Path) -> None:
     assert running_agent(tmp_path) is None
     assert running_agent(tmp_path / "not there") is None
 
@@ -57,7 +57,7 @@ def test_a_second_agent_is_refused_with_the_first_ones_number(tmp_path: Path) ->
             assert running_agent(tmp_path) == ME
 
 
-def test_what_a_killed_agent_left_stands_for_nobody(tmp_path: Path) -> None:
+def test_the_lock_file_of_a_killed_agent_means_no_agent(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         other.send_signal(signal.SIGKILL)
         other.wait()

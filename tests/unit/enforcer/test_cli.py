@@ -84,7 +84,7 @@ def test_bad_usage_ends_with_2(words: list[str], says: str) -> None:
 
 
 @pytest.mark.usefixtures("unprivileged")
-def test_bad_policy_ends_with_2_and_all_findings_before_privilege_is_asked_for(policy: Path) -> None:
+def test_bad_policy_ends_with_2_and_all_findings_before_privilege_is_checked(policy: Path) -> None:
     policy.write_text(POLICY.replace("applyOnForward: true, ", "").replace("all()", "has("))
     result = enforcer("apply", "-f", str(policy))
     assert result.exit_code == 2
@@ -143,7 +143,7 @@ def test_errors_become_exit_codes_and_sentences(error: BaseException, code: int,
     assert "Traceback" not in result.output
 
 
-def test_a_bug_ends_with_4_and_shows_its_traceback_only_when_asked() -> None:
+def test_a_bug_ends_with_4_and_shows_its_traceback_only_on_request() -> None:
     quiet, loud = (CliRunner().invoke(frame(ZeroDivisionError("oh")), ["act", *more]) for more in ([], ["-v"]))
     assert quiet.exit_code == loud.exit_code == 4
     assert "ZeroDivisionError: oh" in quiet.stderr
@@ -152,7 +152,7 @@ def test_a_bug_ends_with_4_and_shows_its_traceback_only_when_asked() -> None:
     assert "Traceback" in loud.stderr
 
 
-def test_a_kernels_whole_answer_is_shown_when_asked() -> None:
+def test_a_kernels_whole_answer_is_shown_on_request() -> None:
     error = KernelError("load x: R2 invalid", number=22, log="1: line\n2: line")
     quiet, loud = (CliRunner().invoke(frame(error), ["act", *more]) for more in ([], ["-v"]))
     assert quiet.stderr == "error: load x: R2 invalid: EINVAL (Invalid argument)\n"

@@ -115,7 +115,7 @@ def test_a_driver_that_cannot_work_at_all_leaves_everything_to_raw() -> None:
         ),
     ],
 )
-def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
+def test_a_mode_requested_by_name_and_refused_leaves_the_interface_where_it_is(
     enforced: Mapping[str, Mode], ends: dict[str, Mode | None]
 ) -> None:
     found = negotiated(Refusing({"eth0": (Mode.NATIVE,)}), choice=ModeChoice.NATIVE, enforced=enforced)
@@ -124,7 +124,7 @@ def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
     assert "rejected when attaching: no room" in found.impossible["eth0"]
 
 
-def test_an_interface_that_is_not_there_is_no_obstacle_to_a_mode_asked_for_by_name() -> None:
+def test_a_missing_interface_is_no_obstacle_to_a_mode_requested_by_name() -> None:
     found = negotiated(Refusing(), choice=ModeChoice.GENERIC, absent=frozenset({"eth0"}))
     assert found.impossible == {}
     assert modes(found)["eth1"] is Mode.GENERIC
@@ -144,7 +144,7 @@ def test_a_refusal_is_remembered_for_these_resources_and_tried_again_for_others(
 
 
 class NeverContent(IdleBackend):
-    """A driver that refuses whatever it is given, also what was not asked of it."""
+    """A driver that refuses whatever it is given, also what was not requested."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         self.calls.append("netdev apply")
@@ -158,7 +158,7 @@ class NeverContent(IdleBackend):
     [frozenset(), frozenset({"eth0"}), frozenset({"eth0", "eth1"})],
     ids=["none absent", "one absent", "both absent"],
 )
-def test_it_ends_whatever_is_asked_for_known_and_refused(
+def test_it_ends_whatever_is_requested_known_and_refused(
     choice: ModeChoice, facts: HostFacts, absent: frozenset[str]
 ) -> None:
     driver = NeverContent()

@@ -61,7 +61,7 @@ def test_a_line_is_harmless_and_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Zürich 中文 «é»", "fd00::1", "::1", "::ffff:1.2.3.4", "a: :b", "# [x]"])
-def test_what_harms_nobody_stays(text: str) -> None:
+def test_harmless_text_stays(text: str) -> None:
     assert printable(text) == printable_lines(text) == text
 
 
@@ -144,7 +144,7 @@ def test_an_event_keeps_to_its_line(text: str) -> None:
     assert "\n" not in shown
 
 
-def test_nothing_is_printed_beside_the_one_door() -> None:
+def test_nothing_is_printed_except_by_the_functions_that_escape() -> None:
     """The functions of cli_support escape; nothing else writes to a terminal."""
     root = Path(__file__).parents[3]
     doors = {

@@ -1,4 +1,4 @@
-"""A file that is still being written is as it last was; one that is complete is taken, whoever looks at it."""
+"""A file that is still being written counts as it last was; a complete one is taken, whoever reads it."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def test_the_kernel_knows_who_writes(file: Path) -> None:
         assert not is_open_for_writing(str(file))
 
 
-def test_a_writer_is_not_held_up_by_who_asks(file: Path) -> None:
+def test_a_writer_is_not_delayed_by_a_reader(file: Path) -> None:
     """And nobody is killed by the signal that a lease brings (SIGIO)."""
     stop = threading.Event()
 
-    def ask() -> None:
+    def read() -> None:
         while not stop.is_set():
             is_open_for_writing(str(file))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=read)
     thread.start()
     try:
         for _ in range(300):

@@ -57,7 +57,7 @@ FORBIDDEN = {
     "dossim/verify": ["dossim.lab", "dossim.replay", "dossim.report", "dossim.cli"],
 }
 
-# Of the backends, whoever enforces knows the seam alone.
+# The enforcement packages know only the seam of the backends.
 SEAM = ["enforcer.backends.base", "enforcer.backends.registry"]
 
 # Third-party packages that belong to the simulator's side alone.
@@ -176,7 +176,7 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("package", ["enforcer", "dossim"])
 def test_modules_have_what_they_show(package: str) -> None:
-    """No names that appear when they are asked for."""
+    """No names that are defined on access (module ``__getattr__``)."""
     assert not [str(path) for path in modules(package) if "def __getattr__(name" in path.read_text()]
 
 

@@ -66,7 +66,7 @@ ROWS = {
         "NETFILTER_DROP",
         "mangle",
     ),
-    "dropped behind -149": (
+    "dropped after -149": (
         RAW_PASSED | C.POST_CONNTRACK | C.POST_MANGLE,
         End.KFREE,
         "nf_hook_slow",

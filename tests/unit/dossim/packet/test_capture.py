@@ -94,7 +94,7 @@ def test_pcap(write: Write, magic: int, unit_ns: int, order: str, zipped: bool) 
 
 
 def test_a_frame_check_sequence_that_the_file_header_tells_of_is_taken_off(write: Write) -> None:
-    """Two 16-bit words of it, in the upper bits beside the link type (draft-ietf-opsawg-pcap, section 4)."""
+    """Two 16-bit words of it, in the upper bits of the link-type word (draft-ietf-opsawg-pcap, section 4)."""
     checked = [frame + b"FCS!" for frame in FRAMES]
     capture = read_capture(write(pcap(checked, link=0x2400_0000 | ETHERNET)))
     assert (frames_of(capture), capture.wire_length.tolist()) == (FRAMES, [len(frame) for frame in FRAMES])

@@ -102,7 +102,7 @@ def test_compressed_and_damaged(write: Write, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PACK)
-def test_something_else_behind_compressed_data(write: Write, kind: str) -> None:
+def test_something_else_after_compressed_data(write: Write, kind: str) -> None:
     capture = read_capture(write(PACK[kind](PLAIN) + b"-- signature --"))
     assert len(capture) == 20
     assert capture.warnings[0].endswith(f"something else follows the {kind} data; it was not read")

@@ -56,7 +56,7 @@ FRAMES: dict[str, tuple[Packet, bool]] = {
     "TCP over IPv6, right": (SIX / tcp(None), False),
     "UDP over IPv6, 0": (SIX / udp(0), True),
     "UDP over IPv6, partial": (SIX / udp(PARTIAL_UDP6), True),
-    "UDP behind extension headers": (SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp(PARTIAL_UDP6), True),
+    "UDP after extension headers": (SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp(PARTIAL_UDP6), True),
     "SCTP, 0": (FOUR / SCTP(sport=1, dport=2, chksum=0), True),
     "SCTP, something": (FOUR / SCTP(sport=1, dport=2, chksum=5), False),
     "in a VLAN": (Dot1Q(vlan=7) / FOUR / tcp(PARTIAL_TCP4), True),

@@ -77,7 +77,7 @@ def test_fragments(build: object, pieces: list[Piece], expected: list[str]) -> N
 ENDS: list[tuple[str, list[Piece], list[str], list[str]]] = [
     ("two different ends", [(24, 48, False), (48, 56, False), (0, 24, True)],
      ["beyond the end", "beyond the end", "timeout"], ["whole", "beyond the end", "whole"]),
-    ("data behind the end", [(24, 48, False), (48, 56, True), (0, 24, True)],
+    ("data after the end", [(24, 48, False), (48, 56, True), (0, 24, True)],
      ["beyond the end", "beyond the end", "timeout"], ["whole", "beyond the end", "whole"]),
     ("an end before data that is there", [(0, 24, True), (8, 16, False)],
      ["beyond the end", "beyond the end"], ["timeout", "beyond the end"]),

@@ -1,4 +1,4 @@
-"""The XDP stage: a deny-listed source is dropped where XDP can know that raw would drop it, and passed in doubt.
+"""The XDP stage: a deny-listed source is dropped if XDP can know that raw would drop it, else passed.
 
 Every packet here has a deny-listed source, so what XDP passes is seen to be decided later, by raw or the kernel.
 """
@@ -55,7 +55,7 @@ def patched(packet: Packet, at: int, buf: bytes) -> bytes:
 
 
 def chain(headers: int) -> Packet:
-    """UDP behind so many destination option headers."""
+    """UDP after so many destination option headers."""
     packet: Packet = UDP(sport=1024, dport=9)
     for _ in range(headers):
         packet = IPv6ExtHdrDestOpt() / packet
@@ -111,10 +111,10 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     ),
     "a later IPv6 one of more headers: passed": (six(IPv6ExtHdrFragment(offset=1, nh=60) / Raw(b"x" * 8)), "defrag"),
     # extension headers
-    "behind a hop-by-hop header": (six(IPv6ExtHdrHopByHop() / SYN), "driver"),
-    "a failsafe behind extension headers": (six(IPv6ExtHdrDestOpt() / TCP(dport=22)), "delivered"),
-    "behind 8 extension headers": (six(chain(8)), "driver"),
-    "behind 9: passed": (six(chain(9)), "raw"),
+    "after a hop-by-hop header": (six(IPv6ExtHdrHopByHop() / SYN), "driver"),
+    "a failsafe after extension headers": (six(IPv6ExtHdrDestOpt() / TCP(dport=22)), "delivered"),
+    "after 8 extension headers": (six(chain(8)), "driver"),
+    "after 9: passed": (six(chain(9)), "raw"),
     "next header none": (six(Raw(b""), nh=59), "driver"),
     "extension headers that break off: passed": (six(Raw(b"\x06"), nh=60), "raw"),
 }  # fmt: skip
@@ -131,7 +131,7 @@ def test_the_mode_names_the_stage(mode: Mode) -> None:
     assert columns([four(SYN), six(SYN)], None, LISTED) == ["raw"] * 2
 
 
-def test_without_failsafes_nothing_is_in_doubt() -> None:
+def test_without_failsafes_nothing_is_indeterminate() -> None:
     ambiguous = [
         four(Raw(bytes(SYN)[:19]), proto=6),
         four(Raw(b"x" * 8), frag=1, proto=17),

@@ -46,7 +46,7 @@ def test_a_mismatch_says_both_sides_and_the_evidence() -> None:
     assert lost["observed"] == {"fate": None, "stage": None, "evidence": "not freed; no checkpoint"}
 
 
-def test_a_run_says_what_held_and_what_nobody_could_tell() -> None:
+def test_a_run_reports_what_held_and_what_could_not_be_evaluated() -> None:
     views = [view_of_scenario(scenario_result()), view_of_scenario(scenario_result(drill=False))]
     run = json.loads(dumps(run_as_dict([("a.scenario.yaml", view) for view in views])))
     assert run["schema"] == "dossim/run/v1"

@@ -1,4 +1,4 @@
-"""What a scenario or an expression may ask for at most: each limit with its sentence, before anything is built."""
+"""The limits of scenarios and expressions: each with its message, checked before anything is built."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def leave(tier: int) -> Entry:
     return entry_of("", Action.PASS, f"tier{tier}", source=SideMatch(nets=NETS))
 
 
-# Whatever an entry asks for, XDP holds it; a device (offload) holds those it gives no reason for.
+# Whatever an entry matches on, XDP holds it; a device (offload) holds those it gives no reason for.
 ENTRIES = [
     (deny(), ""),
     (deny(ip_version=4), ""),
@@ -85,10 +85,10 @@ def test_xdp_holds_a_run_from_the_first(entries: list[Entry], run: int, offload:
 
 @pytest.mark.parametrize("protocol", [None, 1, 33, 136])
 def test_ports_that_the_program_does_not_read_end_the_run(protocol: int | None) -> None:
-    asks = deny(protocol=protocol, destination=SideMatch(not_ports=PORT))
+    on_ports = deny(protocol=protocol, destination=SideMatch(not_ports=PORT))
     reason = f"XDP does not read the ports of protocol {protocol}"
-    assert obstacle_sentences(table(deny(), asks, deny())) == ["", reason, "after entry1, which XDP does not hold"]
-    assert XdpRun(table(deny(), asks, deny())).held() == 1
+    assert obstacle_sentences(table(deny(), on_ports, deny())) == ["", reason, "after entry1, which XDP does not hold"]
+    assert XdpRun(table(deny(), on_ports, deny())).held() == 1
 
 
 def test_an_egress_entry_is_not_for_xdp() -> None:

@@ -452,7 +452,7 @@ def test_all_rules_that_cannot_be_expressed_are_listed_with_their_places() -> No
     ]
 
 
-def test_rules_of_policies_that_do_not_apply_are_not_asked() -> None:
+def test_rules_of_policies_that_do_not_apply_are_ignored() -> None:
     assert names(table(gnp("a", Rule(Action.ALLOW, http={}), do_not_track=False), gnp("b"))) == ["gnp/b ingress[0]"]
 
 

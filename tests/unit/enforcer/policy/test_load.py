@@ -163,7 +163,7 @@ NO_DOCUMENT: list[tuple[str, str, int, int, str]] = [
     ("a control character", "a: 1\nb: \x01\n", 2, 4, "found the character '\\x01'"),
     ("an unknown alias", "a: *b\n", 1, 4, "the alias *b names nothing"),
     ("an alias within what it names", "a: &a [*a]\n", 1, 8, "the alias *a names nothing that is complete"),
-    ("a foreign tag", "a: !!python/name:os.system x\n", 1, 4, "has no place in a resource"),
+    ("a foreign tag", "a: !!python/name:os.system x\n", 1, 4, "is not valid in a resource"),
     ("a mapping as key", "? {a: b}\n: c\n", 1, 3, "a field name must be a string, found a mapping"),
     ("deeper than 100 levels", "[\n" * 200, 101, 1, "nested deeper than 100 levels"),
     ("deeper than 100 levels in blocks", "- " * 200_000, 1, 201, "nested deeper than 100 levels"),
@@ -198,7 +198,7 @@ def test_half_of_a_surrogate_pair_is_no_text(spec: dict[str, object]) -> None:
         "metadata": {"name": "default"},
         "spec": spec,
     }
-    with pytest.raises(PolicyError, match="not text: it holds characters that no encoding has"):
+    with pytest.raises(PolicyError, match="not text: it has characters that cannot be encoded"):
         load_documents([data])
 
 
@@ -209,7 +209,7 @@ def test_what_is_too_deep_is_said_so_in_the_same_words_by_every_libyaml(text: st
     assert finding.message == "nested deeper than 100 levels"
 
 
-def test_files_that_cannot_be_read_are_findings_beside_those_of_others(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_findings_along_with_those_of_others(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"a: 1\nb: \xff\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.yaml").write_text(document("GlobalNetworkSet", "nets: [x]"))

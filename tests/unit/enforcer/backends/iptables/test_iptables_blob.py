@@ -155,7 +155,7 @@ def test_an_inverted_mark_is_opaque() -> None:
     assert isinstance(decode(as_read(inverted, rule), 4, SETS), OpaqueRule)
 
 
-def test_a_set_asked_for_source_address_and_destination_port_is_opaque() -> None:
+def test_a_set_matched_on_source_address_and_destination_port_is_opaque() -> None:
     rule = Rule(Verdict.DROP, matches=(SetMatch("enf4-b", Side.SOURCE, port=True),))
     blob = encode(rule, 4, SETS)
     assert blob[144:148] == struct.pack("=HBB", 7, 2, 0x06)  # index, dimensions, flags

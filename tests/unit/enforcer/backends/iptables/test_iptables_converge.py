@@ -104,7 +104,7 @@ EDITS: dict[str, Callable[[FakeXtables], None]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_pass_mends_what_somebody_did(edit: str) -> None:
+def test_a_pass_repairs_what_another_program_did(edit: str) -> None:
     for wanted in (PLAN, OTHER, NOTHING):
         world = XtablesWorld()
         converge(world, PLAN)
@@ -116,7 +116,7 @@ def test_a_pass_mends_what_somebody_did(edit: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
-def test_what_somebody_does_during_a_pass_is_mended_by_the_next(edit: str) -> None:
+def test_what_another_program_does_during_a_pass_is_repaired_by_the_next(edit: str) -> None:
     number = 0
     while _disturbed(number, EDITS[edit]):
         number += 1

@@ -1,4 +1,4 @@
-"""What the driver of legacy iptables promises (``backends/base.py``), asked of it on the fake, without root."""
+"""What the driver of legacy iptables promises (``backends/base.py``), checked on the fake, without root."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_status_reads_a_shared_set_once_and_none_of_others() -> None:
     assert len(listed) == len(set(listed)) == 2
 
 
-def test_who_asks_for_interfaces_has_no_set_listed() -> None:
+def test_listing_interfaces_lists_no_set() -> None:
     host = FakeXtables()
     driver = driver_of(host)
     driver.apply(BOTH)
@@ -271,9 +271,9 @@ def test_a_kernel_without_it_holds_nothing_and_says_no() -> None:
     def absent() -> BaseException:
         return UnsupportedKernelError("the kernel has no legacy tables")
 
-    for ask in (driver.interfaces, driver.status, driver.counters, driver.detach):
+    for read in (driver.interfaces, driver.status, driver.counters, driver.detach):
         host.calls.fault = Fault(len(host.calls.log), absent)
-        assert not ask()
+        assert not read()
     host.calls.fault = Fault(len(host.calls.log), absent)
     assert driver.probe().answer is Answer.NO
     host.calls.fault = None
@@ -288,20 +288,20 @@ def test_what_cannot_be_read_is_not_taken_for_nothing(error: Exception) -> None:
     driver = driver_of(host)
     driver.apply(BOTH)
     before = everything(host)
-    for ask in (driver.interfaces, driver.status, driver.counters):
+    for read in (driver.interfaces, driver.status, driver.counters):
         first = len(host.calls.log)
-        ask()
-        _fails_throughout(host, ask, len(host.calls.log) - first, error)
+        read()
+        _fails_throughout(host, read, len(host.calls.log) - first, error)
     _fails_throughout(host, driver.detach, _calls_before_a_change(BOTH), error)
     assert everything(host) == before
 
 
-def _fails_throughout(host: FakeXtables, ask: Callable[[], object], count: int, error: Exception) -> None:
+def _fails_throughout(host: FakeXtables, read: Callable[[], object], count: int, error: Exception) -> None:
     assert count > 3
     for number in range(count):
         host.calls.fault = Fault(len(host.calls.log) + number, lambda: error)
         with pytest.raises(type(error)):
-            ask()
+            read()
     host.calls.fault = None
 
 

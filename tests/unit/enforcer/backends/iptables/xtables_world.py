@@ -71,5 +71,5 @@ class XtablesWorld(World):
         return found == wanted and hooked == wanted.keys() & set(HOOKS[table.name].values())
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
-        asked = among if among is not None else [(packet, place) for packet in PACKETS for place in _PLACES]
-        return {(packet, place) for packet, place in asked if Walk(packet, *place, rules.tables, sets.sets).dropped()}
+        pairs = among if among is not None else [(packet, place) for packet in PACKETS for place in _PLACES]
+        return {(packet, place) for packet, place in pairs if Walk(packet, *place, rules.tables, sets.sets).dropped()}

@@ -73,8 +73,8 @@ class NftWorld(World):
         )
 
     def dropped(self, rules: Tables, sets: Tables, among: Met | None = None) -> Met:
-        asked = among if among is not None else [(p, at) for p in PACKETS for at in PLACES[p.version]]
-        return {(packet, place) for packet, place in asked if Walk(packet, place, rules, sets).dropped()}
+        pairs = among if among is not None else [(p, at) for p in PACKETS for at in PLACES[p.version]]
+        return {(packet, place) for packet, place in pairs if Walk(packet, place, rules, sets).dropped()}
 
     def foreign(self) -> Tables:
         """What is there and none of ours."""

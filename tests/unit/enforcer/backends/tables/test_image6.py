@@ -221,7 +221,7 @@ def test_a_root_of_the_wrong_size_and_overlapping_blocks_are_refused() -> None:
     nodes, words = np.zeros(8, NODE6), np.zeros(PAGE_WORDS, np.uint32)
     with pytest.raises(NotOurs, match="65536 words, found 3"):
         read6(np.zeros(3, np.uint32), nodes, words, words)
-    with pytest.raises(NotOurs, match="more is used than there is"):
+    with pytest.raises(NotOurs, match="more is used than the array has"):
         read6(np.full(1 << 16, word(5, 0), np.uint32), nodes, words, words)
 
 

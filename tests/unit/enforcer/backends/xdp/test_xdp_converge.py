@@ -14,7 +14,6 @@ from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import Plan
 from tests.kernel.iptables_plans import entry, ip_set, table
 from tests.support.entries import SideMatch
-from tests.support.fakes.bpf_host import host
 from tests.support.fakes.calls import Fault, Killed
 from tests.support.host_plans import TIMELY, changes, plan_of, timely
 from tests.support.reconcile import FAULTS, check_change, converge, no_hole, watched
@@ -94,7 +93,7 @@ def test_another_program_replaces_the_one_of_an_older_version() -> None:
     world = XdpWorld()
     converge(world, OLD)
     before = world.state()
-    world.digest = "two"
+    world.fake.digest = "two"
     states = watched(world, lambda: world.apply(OLD))
     no_hole(world, states, world.dropped(before, before))
     converge(world, OLD)
@@ -122,8 +121,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would() -> None:
     converge(world, OLD)
     for plan in (NEW, GENERIC, TWO, MEMBERS):
         before = world.state()
-        with host(world.fake):
-            said = world.backend.apply(plan, dry_run=True).changes
+        said = world.backend.apply(plan, dry_run=True).changes
         assert world.state() == before
         assert list(said) == world.apply(plan)
         converge(world, OLD)

@@ -28,9 +28,11 @@ from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.planning.xdp_run import XdpRun
-from tests.support.fakes.bpf import CPUS, FakeBpf, FakeProgram
-from tests.support.fakes.bpf_host import DECLARED, host
+from tests.support.fakes.bpf import FakeBpf
+from tests.support.fakes.bpf_files import files_noted
+from tests.support.fakes.bpf_kernel import CPUS, FakeProgram
 from tests.support.fakes.bpf_maps import FakeMap
+from tests.support.fakes.bpf_objects import XDP_DECLARED
 from tests.support.fakes.calls import Calls
 from tests.support.reconcile import Met, World
 from tests.support.ruletables import ADDRESSES, Packet
@@ -85,9 +87,8 @@ def served(plan: Plan) -> dict[str, InterfacePlan]:
 
 @dataclass
 class XdpWorld(World):
-    """``digest``: of the program that is loaded."""
+    """``refused``: by the last pass, for which interface."""
 
-    digest: str = "one"
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,12 +104,12 @@ class XdpWorld(World):
     @property
     def backend(self) -> XdpBackend:
         """That of an agent that has just been started."""
-        return XdpBackend(self.fake.pins)
+        return XdpBackend(self.fake.pins, bpf=self.fake)
 
     def apply(self, plan: Plan) -> list[str]:
         self.fake.killed = False
         self.fake.forget()
-        with host(self.fake, digest=self.digest):
+        with files_noted(self.fake):
             result = self.backend.apply(plan)
             self.refused = result.refused
             return [*result.changes, *self.backend.release(plan)]
@@ -122,8 +123,7 @@ class XdpWorld(World):
 
     def counts(self) -> dict[tuple[str, str], int]:
         """The packets that each entry has dropped on each interface."""
-        with host(self.fake):
-            return {(item.interface, item.entry): item.packets for item in self.backend.counters()}
+        return {(item.interface, item.entry): item.packets for item in self.backend.counters()}
 
     def state(self) -> State:
         alive = self.fake.alive()
@@ -161,13 +161,13 @@ class XdpWorld(World):
         found = set()
         for name, item in served(plan).items():
             assert item.mode
-            pins = Pins.of(self.fake.pins, name)
+            pins = Pins.of(self.fake, self.fake.pins, name)
             found |= {pins.link, *(pins.directory / each for each in generation(item.mode))}
-            found |= {TablePins.of(self.fake.pins, current_inode()).directory / each for each in TABLE_PINS}
+            found |= {TablePins.of(self.fake, self.fake.pins, current_inode()).directory / each for each in TABLE_PINS}
         return found
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
-        asked = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
+        pairs = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
         found = {}
         for name, (_, number) in rules.attached.items():
             program = rules.programs[number]
@@ -176,7 +176,7 @@ class XdpWorld(World):
                 for each in (*TABLES, *MAPS.values())
             )
             found[name] = _dropped(tuple(sorted(program.constants.items())), maps)
-        return {(packet, name) for packet, name in asked if packet in found.get(name, ())}
+        return {(packet, name) for packet, name in pairs if packet in found.get(name, ())}
 
 
 @lru_cache(maxsize=256)
@@ -185,12 +185,12 @@ def _dropped(constants: tuple[tuple[str, int], ...], maps: tuple[tuple[str, Cont
     content = dict(maps)
     data = {name: found for name, found in maps if isinstance(found, bytes)}
     arrays = {
-        pinned: Elements(DECLARED[name][2], data[name])
+        pinned: Elements(XDP_DECLARED[name][2], data[name])
         for pinned, name in MAPS.items()
         if name in data and pinned != "counters"
     }
     named = dict(content["named"])  # type: ignore[arg-type]
-    _, key, value, *_ = DECLARED["named"]
+    _, key, value, *_ = XDP_DECLARED["named"]
     hashes = {"named": (Elements(key, b"".join(named)), Elements(value, b"".join(named.values())))}
     twin = Twin(Contents(dict(constants), arrays, hashes, 0))
     words = {name: np.frombuffer(data[name], np.uint32) for name in TABLES if name != "nodes6"}
