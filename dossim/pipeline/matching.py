@@ -241,8 +241,7 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
 
 def require_expressible(name: str, rule: Rule, kind: str = "untracked") -> None:
     """Raises UnsupportedRuleError for a rule that sets a field that no condition evaluates: one that is not found in a
-    single packet (services, service accounts, HTTP), or one that is unknown here. ``kind``: the policy is untracked or
-    tracked.
+    single packet (services, service accounts, HTTP), or one that is unknown here. ``kind``: untracked or tracked.
     """
     others = sorted(match_fields(rule) - _EVALUATED)
     if others:

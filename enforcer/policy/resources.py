@@ -165,7 +165,7 @@ class Tier(Resource):
 
 @dataclass(frozen=True)
 class Profile(Resource):
-    """``labels_to_apply`` are inherited by the endpoints that list the profile; its rules are evaluated after normal
+    """``labels_to_apply`` are inherited by the endpoints that list the profile; its rules come last in their normal
     policy. The NetworkSets of a namespace inherit the labels of the profile ``kns.<namespace>``.
     """
 
