@@ -17,8 +17,8 @@ from dataclasses import replace
 from dossim.model.disposition import Disposition, Fate
 from dossim.packet.cut import CutBytes, CutError
 from dossim.packet.fields import ICMP, ICMPV6, IP, SCTP, TCP, UDP, UDPLITE, IPv4, Transport
-from dossim.pipeline.conntrack.sentences import COINS, describe
-from dossim.pipeline.conntrack.states import Coin
+from dossim.pipeline.conntrack.sentences import COINS, REASONS, describe
+from dossim.pipeline.conntrack.states import Coin, Reason
 from dossim.pipeline.conntrack.table import Conntrack
 from dossim.pipeline.conntrack.verdict import Verdict
 from dossim.pipeline.cut import why_open
@@ -31,6 +31,7 @@ from enforcer.model.vocabulary import CtState, Stage
 Walk = Callable[[PacketState, Node], Sequence[Step]]
 Sends = Callable[[MatchKey], bool]
 _NOW = 0
+_NOTRACK = f"{CtState.UNTRACKED}: {REASONS[Reason.NOTRACK]}"
 _REPLY_TYPES = {ICMP: {8: 0, 13: 14}, ICMPV6: {128: 129}}
 # Where a packet goes after the last hook, or may.
 _CONFIRMS = (Stage.SOCKET, Fate.FORWARDED, Fate.UNDETERMINED)
@@ -68,6 +69,9 @@ class Following:
         self._conntrack.may_have_passed(state.ip or state.packet.ip)
 
     def _of_cut(self, state: PacketState, ip: IP, *, is_fresh: bool) -> list[Step]:
+        if state.untracked:
+            (way,) = self._ways(state, [CtState.UNTRACKED], _NOTRACK).values()
+            return list(way)
         why = why_open(Stage.CONNTRACK, state)
         ways = list(self._ways(state, _states_of_cut(ip, is_fresh=is_fresh), why).values())
         if is_fresh and not any(step.to in _CONFIRMS for way in ways for step in way):

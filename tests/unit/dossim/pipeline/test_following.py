@@ -38,6 +38,7 @@ from tests.unit.dossim.pipeline.tracked_support import (
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
 OPEN = given(ingress("i", rule(Action.ALLOW, TCP), rule(Action.ALLOW, ICMP), rule(Action.ALLOW, UDP, 9)))
+_FAILSAFES = ("failsafe_inbound", "failsafe_outbound")
 LENIENT = FelixConfiguration("default", disable_conntrack_invalid_check=True)
 
 
@@ -234,6 +235,16 @@ def test_a_cut_packet_is_undetermined_from_where_its_state_counts(policy: Resour
 )
 def test_a_cut_packet_that_is_dropped_in_any_state_is_dropped_and_leaves_nothing(policy: Resources, stage: str) -> None:
     assert ends(traces(policy, CUT, CUT)) == [stage, stage]
+
+
+def test_a_cut_packet_that_raw_has_taken_out_of_tracking_is_untracked() -> None:
+    policies = untracked("u", ALLOW), egress("e", DENY, apply_on_forward=True)
+    none = FelixConfiguration("default", failsafe_inbound=(), failsafe_outbound=(), written=frozenset(_FAILSAFES))
+    policy = given(*policies, of=EVERY, felix_configurations=(none,))
+    whole = udp(destination=BEYOND)
+    found = traces(policy, on_wire(whole[:36], len(whole)), on_wire(whole[:36], len(whole)))
+    assert states(found) == ["UNTRACKED", "UNTRACKED"]
+    assert [one.disposition.entry for one in found] == ["gnp/e egress[0]", "gnp/e egress[0]"]
 
 
 def test_a_cut_packet_of_a_flow_may_be_established() -> None:

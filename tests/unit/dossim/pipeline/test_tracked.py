@@ -135,7 +135,7 @@ def test_an_endpoint_of_every_interface_has_the_loopback_too(name: str, governed
 
 def test_a_rule_about_what_no_packet_shows_is_refused() -> None:
     names = Rule(Action.ALLOW, source=EntityRule(service_accounts={"names": ["a"]}))
-    with pytest.raises(UnsupportedRuleError, match=r"gnp/i ingress\[0\]: tracked policy with services"):
+    with pytest.raises(UnsupportedRuleError, match=r"gnp/i ingress\[0\]: tracked policy with source.service_accounts"):
         tracked(given(ingress("i", names)))
 
 

@@ -17,7 +17,7 @@ from dossim.report.html import html
 from dossim.report.json import as_dict
 from dossim.report.junit import junit
 from dossim.report.terminal import print_view
-from dossim.report.view import GLOSS, View, view_of_scenario
+from dossim.report.view import GLOSS, StageRow, View, view_of_scenario
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import NOWHERE
@@ -133,6 +133,13 @@ def test_every_ending_has_a_gloss_and_a_place() -> None:
     words = {str(stage) for stage in Stage} | {str(Fate.DELIVERED), str(Fate.FORWARDED)}
     assert set(GLOSS) == words
     assert {str(node) for node in PLACES} == words
+
+
+@pytest.mark.parametrize("stage", ["conntrack", "mangle", "filter-input", "filter-forward"])
+def test_the_drawing_shows_what_was_dropped_after_raw(predicted: View, stage: str) -> None:
+    drawing = diagram(replace(predicted, stages=(StageRow(stage, 3), StageRow("delivered", 4))))
+    assert {box.name: box.dropped for box in drawing.boxes if box.dropped} == {stage: 3}
+    assert sum(box.ended for box in drawing.boxes) == 4
 
 
 def test_the_drawing_counts_what_passed(held: View) -> None:
