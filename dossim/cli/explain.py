@@ -16,6 +16,7 @@ from dossim.cli.options import STDOUT, HostOptions, PolicyCommand, capture_optio
 from enforcer.cli.console import line
 from enforcer.cli.options import mode_option
 from enforcer.cli.support import emit, output_option, verbose_option, warn
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Stage
 
@@ -53,7 +54,8 @@ def explain(host: HostOptions, reading: Reading, mode: str, egress: bool, packet
     """
     from dossim.packet.summary import summary
 
-    frame, trace, assumed = explained(host, mode, packet, reading, egress=egress)
+    tracked = host.tracked == TrackedChoice.ENFORCE
+    frame, trace, assumed = explained(host, mode, packet, reading, egress=egress, tracked=tracked)
     data = trace_as_dict(summary(frame), trace, assumed)
     emit(data, output, lambda console: _print(data["packet"], trace, assumed, console))
 

@@ -17,6 +17,7 @@ from dossim.observe.journey import Journeys
 from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
 from enforcer.enforcement.apply import Enforcer
+from enforcer.model.choices import TrackedChoice
 from enforcer.planning.plan import InterfacePlan
 
 Progress = Callable[[str, int, int], None]
@@ -61,8 +62,9 @@ def replay_once(
                 host.node,
                 pin_root=lab.pin_root,
                 choice=situation.choice,
-                interfaces=[host.interface],
+                interfaces=interfaces_of(situation),
                 raw=situation.raw,
+                tracked=situation.tracked,
                 netdev=situation.netdev,
             )
             with watch.phase("enforce"), lab.victim():
@@ -88,6 +90,12 @@ def replay_once(
         with watch.phase("lab"):
             lab.__exit__(None, None, None)
     return Attempt(plan, observer.journeys, unsent, counters, tracked, conntrack_drops, waiting)
+
+
+def interfaces_of(situation: Situation) -> list[str]:
+    """The interfaces that are enforced: policy after conntrack asks that of the interface a packet leaves by."""
+    host = situation.host
+    return [host.interface] if situation.tracked is TrackedChoice.MODEL else [host.interface, host.inside]
 
 
 def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:

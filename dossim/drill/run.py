@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dossim.drill.judged import HEADER, ZERO, Judged, judged
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
-from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.model.counted import counted
 from dossim.packet.about import describe
 from dossim.packet.capture import Capture
@@ -46,7 +46,8 @@ def predict_capture(
     with watch.phase("predict"):
         plan = plan_for(situation, facts or lab_facts(situation.host))
         instead = judged(capture, recorded)
-        prediction = _predict(instead, lambda it: predict(it, plan, situation.host))
+        after = enforced_after(situation)
+        prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
     about = _about(capture, instead, situation, drilled=False)
     return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
 
@@ -120,7 +121,7 @@ def drill_capture(
         verification = verify(
             found.prediction,
             found.observations,
-            entries=attempt.plan.table.ingress,
+            entries=found.prediction.entries,
             counters=attempt.counters,
             summary=lambda number: summary(capture.frame(number)),
             sent=found.sent,
@@ -157,12 +158,18 @@ def _attempt(
 
     attempt = replay_once(instead.sent, situation, fragments, timeout_s, watch, report)
     with watch.phase("predict"):
-        prediction = _predict(instead, lambda it: predict(it, attempt.plan, situation.host))
+        after = enforced_after(situation)
+
+        def ends(capture: Capture) -> Prediction:
+            return predict(capture, attempt.plan, situation.host, after.tables, after.inside)
+
+        prediction = _predict(instead, ends)
         is_known = prediction.is_determined.all()
-        sent = prediction if is_known else predict(instead.sent, attempt.plan, situation.host)
+        sent = prediction if is_known else ends(instead.sent)
     with watch.phase("verify"):
         observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack_drops)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
-        wrong = (sent.fate != observations.fate) | (sent.stage != observations.stage)
+        settled = sent.settled(observations.fate, observations.stage)
+        wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
     return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)

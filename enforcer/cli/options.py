@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from enforcer.cli.support import NonEmptyPath, require_nonempty
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import Toolchain, Word
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -41,6 +41,13 @@ raw_backend_option = choice_option(
     "--raw-backend",
     RawChoice.AUTO,
     "Backend for the raw table. auto: as the FelixConfiguration says, else where the host's own rules are.",
+)
+
+
+tracked_option = choice_option(
+    "--tracked",
+    TrackedChoice.MODEL,
+    "Normal, preDNAT and forward policy of HostEndpoints. model: not enforced; enforce: enforced, as by Felix.",
 )
 
 

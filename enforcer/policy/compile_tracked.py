@@ -82,7 +82,7 @@ class _Chains:
                 end=Action.DENY,
             )
         forward = [item for item in self._normal if item.apply_on_forward]
-        for hook in (Hook.FORWARD_IN, Hook.FORWARD_OUT) if forward else ():
+        for hook in (Hook.FORWARD_IN, Hook.FORWARD_OUT):  # without such policy, for INVALID packets
             yield TrackedChain(hook, tuple(self._tiers_of(forward, hook.direction)), denies_invalid=denies_invalid)
 
     def _tiers_of(
