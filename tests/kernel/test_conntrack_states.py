@@ -111,11 +111,7 @@ def different_entries(
             continue
         if entry.left_s <= SLACK_S and ours is None:
             continue
-        if (
-            ours is None
-            or replace(ours, left_s=0) != replace(entry, left_s=0)
-            or ours.left_s - entry.left_s not in NEAR
-        ):
+        if ours is None or not ours.is_like(entry):
             wrong.append(f"{key}: kernel {entry}, model {ours}")
     return wrong + [f"{key}: kernel none, model {entry}" for key, entry in expected.items()]
 

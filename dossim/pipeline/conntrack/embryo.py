@@ -96,8 +96,8 @@ def answer_listening(
         return ack if allowed else None, embryo
     if segment.seq == syn_isn:
         kind &= ~SYN
-    if kind & RST:
-        return None, None
+    if kind & RST:  # only an exact one ends it (measured, 6.18.44)
+        return None, None if segment.seq == (syn_isn + 1) % _WORD else embryo
     return (Reset(segment), None) if kind & SYN else (None, embryo)
 
 

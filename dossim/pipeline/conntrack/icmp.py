@@ -18,8 +18,9 @@ _HIGHEST_TYPE = 18  # NR_ICMP_TYPES
 _ERRORS4 = frozenset({3, 4, 5, 11, 12})  # icmp_is_err
 _REQUESTS4 = frozenset({8, 13, 15, 17})
 _REQUESTS6 = frozenset({128, 139})
-# MLD, router and neighbour discovery; multicast router discovery (RFC 4286), which 6.18.44 has and 6.11 has not.
-NEIGHBOUR_TYPES = frozenset({130, 131, 132, 133, 134, 135, 136, 143, 151, 152, 153})
+# MLD, router and neighbour discovery; multicast router advertisements and solicitations (RFC 4286), but not their
+# terminations: of these 6.18.44 knows, 6.11 does not.
+NEIGHBOUR_TYPES = frozenset({130, 131, 132, 133, 134, 135, 136, 143, 151, 152})
 _ERRORS6_BELOW = 128
 _REDIRECT, _REDIRECT_LENGTH, _REDIRECTED_HEADER = 137, 40, 4  # struct rd_msg; ND_OPT_REDIRECT_HDR
 

@@ -96,7 +96,7 @@ ALONE: dict[str, tuple[bytes, CtState, Reason]] = {
     "MLDv2 report": (icmp6(143), UNTRACKED, Reason.ICMPV6_NEIGHBOUR),
     "multicast router advertisement": (icmp6(151), UNTRACKED, Reason.ICMPV6_NEIGHBOUR),
     "multicast router solicitation": (icmp6(152), UNTRACKED, Reason.ICMPV6_NEIGHBOUR),
-    "multicast router termination": (icmp6(153), UNTRACKED, Reason.ICMPV6_NEIGHBOUR),
+    "multicast router termination": (icmp6(153), INVALID, Reason.NO_REPLY_TUPLE),
     "ICMPv6 type 150": (icmp6(150), INVALID, Reason.NO_REPLY_TUPLE),
     "ICMPv6 type 154": (icmp6(154), INVALID, Reason.NO_REPLY_TUPLE),
     "ICMPv6 redirect of 39 bytes": (icmp6(137, bytes(35)), INVALID, Reason.ICMPV6_REDIRECT_SHORT),

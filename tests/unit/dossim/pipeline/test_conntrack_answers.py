@@ -203,6 +203,14 @@ def test_the_hosts_timer_repeats_its_syn_ack() -> None:
         assert talk.peer(tcp(SYN, 66_500, ports=WEB), at=seconds).outcomes[0].protocol_state == state
 
 
+@pytest.mark.parametrize(("seq", "ends"), [(1_001, True), (1_002, False)], ids=["exact", "not exact"])
+def test_only_an_exact_rst_ends_the_hosts_half_open_connection(seq: int, ends: bool) -> None:
+    world = World(isn=7_000)
+    answered(tcp(SYN, 1_000, ports=WEB), world)
+    assert answered(tcp(RST, seq, ports=WEB), world) is None
+    assert (world.embryo is None) is ends
+
+
 # -- captures that cut -------------------------------------------------------------------------------------------------
 
 
