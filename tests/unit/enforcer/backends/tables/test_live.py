@@ -67,7 +67,7 @@ def never(*_: object) -> None:
 
 
 def changed(live: Live, atoms: dict[str, Nets], **after: Nets) -> bool:
-    """Change some atoms to these nets, waiting for nobody."""
+    """Change some atoms to these nets, with a fence that returns at once."""
     ranges = {name: difference(atoms.get(name, Nets()), nets) for name, nets in after.items()}
     done = live.change(
         {name: Changed(nets, ranges[name]) for name, nets in after.items()}, new_class=quiet, fence=lambda: None
