@@ -1,4 +1,4 @@
-"""Results as a drill would give them, made without a kernel."""
+"""Results like those of a drill, constructed without a kernel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scenario(name: str = "syn-flood") -> Scenario:
 
 
 def drilled(result: PredictResult, otherwise: Mapping[int, Ending] | None = None, *, tracked: int = 0) -> DrillResult:
-    """The drill of a prediction: all as predicted, but for packets that ended ``otherwise`` (None: unobserved)."""
+    """The drill of a prediction: all packets end as predicted, except those in ``otherwise`` (None: unobserved)."""
     prediction = result.prediction
     fate, stage = prediction.fate.copy(), prediction.stage.copy()
     for packet, ending in (otherwise or {}).items():
@@ -80,5 +80,5 @@ def scenario_result(
 
 
 def holding(outcomes: Sequence[object]) -> list[bool | None]:
-    """The answers of outcomes, in order."""
+    """Whether each outcome holds, in order."""
     return [outcome.holds for outcome in outcomes]  # type: ignore[attr-defined]
