@@ -77,7 +77,7 @@ def test_dead_entries_decide_no_packet(
         assert not decided & dead
 
 
-# --- rules that hardly differ, and every packet they can distinguish-------------------------------------------------
+# --- rules that hardly differ, and every packet they can distinguish --------------------------------------------------
 
 WEB = NamedPort("web")
 NETS = [(), (ip_network("10.0.0.0/31"),), (ip_network("10.0.0.0/32"), ip_network("10.0.0.1/32"))]
@@ -172,7 +172,7 @@ def test_dead_entries_decide_none_of_all_packets_there_are(policy: Resources) ->
         assert not set(decision.logged) & dead, seen
 
 
-# --- coverage of the strategies -----------------------------------------------------------------------------------
+# --- coverage of the strategies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -165,7 +165,7 @@ def _choose_icmp(rng: random.Random, said: Said) -> tuple[int, int]:
     return (kind + rng.choice((0, 0, 0, 1))) % 256, (code + rng.choice((0, 0, 1))) % 256
 
 
-# --- the adjacent points -------------------------------------------------------------------------------------------
+# --- the adjacent points --------------------------------------------------------------------------------------------
 
 
 def _adjacent(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:

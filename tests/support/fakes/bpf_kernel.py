@@ -210,8 +210,7 @@ class BpfKernel:
             raise Refused(errno.EINVAL)
         return found
 
-    # --- operations of the handles
-    # ------------------------------------------------------------------------------------------
+    # --- operations of the handles ------------------------------------------------------------------------------------
 
     def pin(self, fd: int, path: Path) -> None:
         """kernel/bpf/inode.c"""

@@ -155,8 +155,7 @@ def random_ones(table: RuleTable) -> Sequence[bytes]:
     return random_frames(table, Random(0), 300)
 
 
-# --- the table is complete
-# -----------------------------------------------------------------------------------------------
+# --- the table is complete --------------------------------------------------------------------------------------------
 
 
 def test_every_field_of_a_rule_has_a_row() -> None:
@@ -178,8 +177,7 @@ def test_every_field_of_the_api_is_in_the_documents(name: str) -> None:
     assert re.search(rf"`\.?{name}`", text)
 
 
-# --- it is read, written and generated
-# ------------------------------------------------------------------------------------
+# --- it is read, written and generated --------------------------------------------------------------------------------
 
 
 @each
@@ -273,8 +271,7 @@ def test_explain_and_the_compiler_refuse_it(row: Row) -> None:
         compiled(row.rule, row.direction)
 
 
-# --- one that no consumer handles
-# -------------------------------------------------------------------------------------------
+# --- one that no consumer handles -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

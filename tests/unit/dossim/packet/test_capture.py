@@ -300,7 +300,7 @@ def test_a_capture_without_packets_is_a_capture(write: Write, buf: bytes) -> Non
     assert len(read_capture(write(buf))) == 0
 
 
-# -- writing captures -------------------------------------------------------------------------------------------------
+# -- writing captures ------------------------------------------------------------------------------------------------
 
 
 def test_frames_are_kept_and_padded() -> None:

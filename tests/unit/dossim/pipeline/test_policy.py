@@ -491,7 +491,7 @@ def test_outbound_failsafes_by_destination_port_and_answers_to_inbound_ones_by_s
     assert {name for name, seen in denied.items() if rules.decide(seen).verdict is Verdict.DENY} == set(denied)
 
 
-# -- consequences of an Allow, and what is not modelled --------------------------------------------------------------
+# -- consequences of an Allow, and what is not modelled ----------------------------------------------------------------
 
 
 def hops(given: Resources, frame: bytes) -> dict[str, tuple[str, str]]:

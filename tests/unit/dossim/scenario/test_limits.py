@@ -218,8 +218,7 @@ def test_a_budget_without_limits_is_none_in_practice() -> None:
     assert LARGE.packets > DEFAULT.packets
 
 
-# --- fields that Scapy would choose
-# ------------------------------------------------------------------------------------------
+# --- fields that Scapy would choose -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("transport", ["UDP(dport=9)", "TCP(dport=80)", "UDP()/DNS()", "UDP()/NTP()", "SCTP()"])

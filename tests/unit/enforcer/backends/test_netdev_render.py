@@ -229,7 +229,7 @@ def test_a_negated_name_without_a_mark_is_refused() -> None:
     assert rendered(entry(0, ALLOW), DENY_LISTED, settings=NftablesSettings(mark_mask=0))
 
 
-# --- the matches ----------------------------------------------------------------------------------------------------
+# --- the matches ------------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_transport_goes_by_the_header_and_not_by_the_frame() -> None:

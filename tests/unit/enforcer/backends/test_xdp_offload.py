@@ -148,8 +148,7 @@ def test_more_ipv6_lengths_than_there_is_room_for_are_refused() -> None:
         render_offload(plan_of([deny("e", *nets)]))
 
 
-# -- properties
-# ----------------------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------------------------
 
 
 def prefixes() -> st.SearchStrategy[Net]:
