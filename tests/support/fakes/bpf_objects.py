@@ -38,7 +38,7 @@ XDP_DECLARED: Declared = {
     "tiers": (ARRAY, 4, abi.ROW_BYTES, 1, 0),
     "entry_counters": (PERCPU_ARRAY, 4, abi.ENTRY_COUNT_BYTES, 64, 0),
 }
-# The same of bpf/xdp_offload.bpf.c.
+# The same for bpf/xdp_offload.bpf.c.
 OFFLOAD_DECLARED: Declared = {
     "settings": (ARRAY, 4, abi.OFFLOAD_SETTINGS_BYTES, 1, 0),
     "lengths4": (ARRAY, 4, abi.LENGTH4_BYTES, 1, 0),

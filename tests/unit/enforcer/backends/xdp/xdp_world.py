@@ -75,7 +75,7 @@ class State:
 
 
 def early(plan: Plan, mode: Mode = Mode.NATIVE) -> Plan:
-    """All interfaces have XDP, which holds what it can."""
+    """All interfaces have XDP, which holds as many entries as it can."""
     return replace(
         plan, interfaces=tuple(replace(item, mode=mode, held=XdpRun(item.table).held()) for item in plan.interfaces)
     )
@@ -87,7 +87,7 @@ def served(plan: Plan) -> dict[str, InterfacePlan]:
 
 @dataclass
 class XdpWorld(World):
-    """``refused``: by the last pass, for which interface."""
+    """``refused``: the errors of the last pass, by interface."""
 
     refused: Mapping[str, str] = field(default_factory=dict)
 
