@@ -275,7 +275,7 @@ def test_facts_are_in_a_regular_file_of_some_size(tmp_path: Path, kind: str) -> 
 
 
 def test_facts_name_the_tables_that_kubernetes_uses(tmp_path: Path) -> None:
-    """With them ``plan`` comes to the same raw backend as ``apply`` on the host."""
+    """With them ``plan`` selects the same raw backend as ``apply`` on the host."""
     both = {Backend.IPTABLES: Probe(Answer.YES), Backend.NFTABLES: Probe(Answer.YES)}
     known = replace(FACTS, backends=both, rules=HostRules(legacy=9, nft=1, kubernetes=Backend.NFTABLES))
     path = tmp_path / "facts.yaml"

@@ -77,7 +77,7 @@ def shuffled_with_holes(count: int) -> list[bytes]:
 
 
 def over_and_over(count: int) -> list[bytes]:
-    """Whole datagrams of two pieces with one id, again and again."""
+    """Complete datagrams of two fragments, all with the same id."""
     return [piece(at % 2, more=not at % 2) for at in range(count)]
 
 

@@ -99,7 +99,7 @@ def table(*entries: Entry) -> RuleTable:
 
 
 def plan_with(found: RuleTable, backend: Backend, mode: Mode | None = None, *, netdev: bool = False) -> Plan:
-    """A plan in which the early stage holds every entry, whatever the planner would say."""
+    """A plan in which the early stage holds every entry, independent of the planner."""
     early = len(found.ingress) if mode or netdev else 0
     return Plan("node", (InterfacePlan(found, mode, backend, (), held=early, netdev=netdev),))
 

@@ -1,4 +1,4 @@
-"""Untracked policy as ``explain`` evaluates it: which endpoint governs, the order of the rules, and what each action
+"""Untracked policy in ``explain``: which endpoint governs, the order of the rules, and what each action
 does.
 """
 
