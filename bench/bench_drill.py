@@ -1,4 +1,4 @@
-"""How long a whole drill takes, phase by phase: a SYN flood of as many packets and sources as a real one. Needs root.
+"""How long a whole drill takes, phase by phase: a SYN flood with as many packets and sources as a real one. Needs root.
 
 The modes take turns, so that a change of the machine's load affects all of them.
 """

@@ -1,4 +1,4 @@
-"""What is measured: programs and rule sets that drop by source, behind one interface."""
+"""The measured programs and rule sets: each drops by source, on one interface."""
 
 from __future__ import annotations
 

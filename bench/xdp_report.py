@@ -17,7 +17,7 @@ KINDS = ("hit", "addresses", "miss", "hit6", "hit6-clustered", "in-stack")
 # CIDRs -> how many times cheaper than in the trie a hit must be.
 CHEAPER = {"100": 4, "10000": 4, "100000": 4, "1000000": 8}
 
-Row = tuple[str, str, str, bool | None]  # what, goal, found, reached
+Row = tuple[str, str, str, bool | None]  # measurement, goal, result, reached
 
 
 def write(result: Mapping[str, Any], name: str) -> None:

@@ -18,6 +18,7 @@ from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
 from enforcer.enforcement.apply import Enforcer
 from enforcer.model.choices import TrackedChoice
+from enforcer.model.vocabulary import Stage
 from enforcer.planning.plan import InterfacePlan
 
 Progress = Callable[[str, int, int], None]
@@ -131,8 +132,9 @@ def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
 
 
 def _drops(enforcer: Enforcer) -> dict[str, int]:
-    """Packets per entry, summed over all stages: raw never sees what XDP drops."""
+    """Received packets per entry, summed over all stages: raw never sees what XDP drops."""
     packets: dict[str, int] = {}
     for count in enforcer.counters():
-        packets[count.entry] = packets.get(count.entry, 0) + count.packets
+        if count.stage is not Stage.EGRESS:  # of what the host sends
+            packets[count.entry] = packets.get(count.entry, 0) + count.packets
     return packets

@@ -16,6 +16,7 @@ from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verificat
 from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.ruletable import Entry
 
+_AFTER_DEFRAG = (Stage.RAW, Stage.MANGLE, Stage.FILTER_INPUT, Stage.FILTER_FORWARD)
 SHOWN = 100  # mismatches listed; all are counted
 
 _ENDS = tuple(fate for fate in Fate if fate not in (Fate.DROPPED, *OPEN_FATES))
@@ -125,11 +126,11 @@ def _in_packets(
     observations: Observations,
     entries: tuple[Entry, ...],
 ) -> Mapping[str, int]:
-    """Counters in packets. Raw counts a reassembled datagram once, so its other fragments are added as observed. The
-    frames sent for undetermined packets are subtracted.
+    """Counters in packets. From raw on a reassembled datagram is counted once, so its other fragments are added as
+    observed. The frames sent for undetermined packets are subtracted.
     """
-    raw = tuple(Stage).index(Stage.RAW)
-    more = observations.absorbed & (observations.stage == raw) & (sent.entry >= 0)
+    counted_once = [tuple(Stage).index(stage) for stage in _AFTER_DEFRAG]
+    more = observations.absorbed & np.isin(observations.stage, counted_once) & (sent.entry >= 0)
     added = np.bincount(sent.entry[more], minlength=len(entries))
     others = ~prediction.is_determined & (sent.entry >= 0)
     added -= np.bincount(sent.entry[others], minlength=len(entries))

@@ -94,7 +94,7 @@ def test_no_set_then_members_then_other_members_and_back(case: Case) -> None:
 
 @MODES
 def test_everybody_and_back(case: Case, family: int) -> None:
-    """0.0.0.0/0 and ::/0, which a kernel set cannot hold as they are."""
+    """0.0.0.0/0 and ::/0, which a kernel set cannot hold as a single member."""
     client, external = case.network.client, case.network.external
     case.apply(case.make_set(case.address(client)))
     case.expect(client)

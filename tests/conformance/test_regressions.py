@@ -32,7 +32,7 @@ pytestmark = pytest.mark.needs_root
 ENTRY = "gnp/xdpf ingress[0]"
 
 
-# -- the raw table ---------------------------------------------------------------------------------------------------
+# -- the raw table -----------------------------------------------------------------------------------------------
 
 
 def test_a_deny_action_of_reject_never_reaches_raw(network: Network, choice: ModeChoice, stage: Stage) -> None:
@@ -167,7 +167,7 @@ def test_odd_packets_of_others_pass(network: Network, choice: ModeChoice) -> Non
         assert dropped_at(client, server, frame, ENTRY) is None
 
 
-# -- interfaces and programs that are not ours --------------------------------------------------------------
+# -- interfaces and programs that are not ours -------------------------------------------------------------------
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def test_two_interfaces_in_two_modes_by_what_each_can(network: Network) -> None:
     assert_blocked(Flow(network.client, server), by=ENTRY, at=Stage.DRIVER)
 
 
-# -- sets and selectors -----------------------------------------------------------------------------------------
+# -- sets and selectors ------------------------------------------------------------------------------------------
 
 
 def test_global_keeps_namespaced_sets_of_the_same_label_out(network: Network, choice: ModeChoice, stage: Stage) -> None:

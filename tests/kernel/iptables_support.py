@@ -1,7 +1,7 @@
 """Two namespaces and a veth pair, for tests of the raw table: packets enter at one end, and rule counters show what
 matched them.
 
-In the victim's namespace, foreign counting rules tell the three ends of a packet apart: ``tail`` (raw, after our hook)
+In the victim's namespace, foreign counting rules distinguish the three ends of a packet: ``tail`` (raw, after our hook)
 counts what no entry decided, ``untracked`` and ``mangle`` what passed raw with and without our accept mark.
 """
 

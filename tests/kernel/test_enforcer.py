@@ -276,7 +276,7 @@ def test_a_rule_that_cannot_be_enforced_is_named_and_nothing_is_changed(netns_pa
     assert is_clean(netns_pair, pin_root)
 
 
-# -- what is absent ------------------------------------------------------------------------------------------------
+# -- what is absent ---------------------------------------------------------------------------------------------------
 
 
 def test_raw_is_ready_before_an_interface_appears(detached: NetnsPair, pin_root: Path) -> None:

@@ -165,7 +165,7 @@ def mac_of(where: str, name: str) -> str:
         return str(ip.get_links(ip.link_lookup(ifname=name)[0])[0].get("address"))
 
 
-# -- upper devices ---------------------------------------------------------------------------------------
+# -- upper devices ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

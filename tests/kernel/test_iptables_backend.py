@@ -236,7 +236,7 @@ def test_detach_of_an_interface_leaves_hooks_where_they_are(inside: str, mode: s
     other = table(entry(0, ALLOW), interface="eth1")
     backend.apply(plan(RICH, other))
     hooks = [line for line in all_tables() if line.startswith("-A PREROUTING")]
-    assert IptablesBackend().detach(["eth0"])  # which knows of no settings
+    assert IptablesBackend().detach(["eth0"])  # which has no settings
     assert [line for line in all_tables() if line.startswith("-A PREROUTING")] == hooks
     assert backend.apply(plan(other)).changes == ()
 

@@ -221,7 +221,7 @@ def test_members_are_not_read_again_while_nothing_changes(inside: str, monkeypat
     assert read == []
 
 
-# --- concurrent transactions --------------------------------------------------------------------------------------
+# --- concurrent transactions ------------------------------------------------------------------------------------------
 
 FOREIGN = """table ip somebody { chain mine { type filter hook prerouting priority -300; counter; }; }
 table inet enf { set enf4-mine { type ipv4_addr; }; chain enf-fh-eth0 { }; }
@@ -301,7 +301,7 @@ def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wir
     assert sum(line.startswith("counter packets 5 ") for line in lines) == 1
 
 
-# --- change from one backend to the other ---------------------------------------------------------------------------
+# --- change from one backend to the other -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [Backend.IPTABLES, Backend.NFTABLES], ids=str)

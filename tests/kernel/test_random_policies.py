@@ -85,4 +85,4 @@ def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would
     assert seen["policies"] >= least
     assert seen["reached"] > seen["entries"] / 3, seen  # the others cannot be reached: tests/property/test_reach.py
     assert seen["early"] > least / 5, seen
-    assert seen["named"] or backend is RawChoice.NFTABLES, seen  # few are; rows: test_iptables_named_ports.py
+    assert seen["named"] or backend is RawChoice.NFTABLES, seen  # rare; rows: test_iptables_named_ports.py

@@ -35,8 +35,7 @@ pytestmark = pytest.mark.needs_root
 RESOURCES = load_text(documents())
 DENY_LIST = "gnp/dos ingress[0]"
 
-# -- it is complete
-# -------------------------------------------------------------------------------------------------------
+# -- it is complete ------------------------------------------------------------------------------------------------
 
 
 class Idle:

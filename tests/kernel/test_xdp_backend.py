@@ -126,7 +126,7 @@ def test_an_interface_whose_name_has_a_dot_is_no_obstacle_to_bpffs(netns_pair: N
         assert backend.detach() == ("eth0.100: detached",)
 
 
-# -- foreign programs ---------------------------------------------------------------------------------------
+# -- foreign programs ---------------------------------------------------------------------------------------------
 
 
 @BOTH_MODES

@@ -172,7 +172,7 @@ def test_a_lost_pin_is_repaired(netns_pair: NetnsPair, pin_root: Path, lost: str
     with netns_pair.host():
         backend.apply(plan)
         (Pins.of(LIBBPF, pin_root, "eth0").directory / lost).unlink()
-        if lost == "link":  # the kernel detaches in a worker
+        if lost == "link":  # the kernel detaches asynchronously, in a worker
             wait_until(lambda: not state_of().xdp)
         backend.counters()
         assert not backend.apply(plan).refused

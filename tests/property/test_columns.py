@@ -1,4 +1,4 @@
-"""Columns never raise, and agree with the scalar reading of every frame, whatever its bytes."""
+"""Columns never raise, and agree with the scalar parser on every frame, whatever its bytes."""
 
 from __future__ import annotations
 

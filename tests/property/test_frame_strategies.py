@@ -1,4 +1,4 @@
-"""Frames aimed at a table hit what they aim at, just miss it as well, and have every shape that a program must read."""
+"""Frames aimed at a table match its entries, just fail to match, and have every shape that a program must parse."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The XDP program's maps, read as the program reads them, answer what walking the entries one by one does.
+"""The XDP program's maps, read as the program reads them, give the same result as evaluating the entries one by one.
 
-The walk is written here from what an entry means; what is not known makes an entry indeterminate, and XDP passes
-what it cannot determine.
+The evaluation here follows the definition of an entry; unknown fields make an entry indeterminate, and XDP passes what
+it cannot determine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.unit.enforcer.backends.xdp_twin import Twin
 
 NO, INDETERMINATE, YES = "no", "indeterminate", "yes"
 
-# The number counts, although the name with it selects nothing.
+# The number counts, although the name next to it selects nothing.
 NAMED_FOR_NOTHING = RuleTable(
     "eth0",
     "endpoint",
@@ -117,7 +117,7 @@ def match_of(entry: Entry, packet: Packet, table: RuleTable) -> str:
     on_ports = any(side.ports or side.not_ports or names_of(side) for side in said.sides)
     on_protocol = said.protocol is not None or said.not_protocol is not None
     if packet.protocol is None and (on_protocol or on_ports or said.types):
-        return INDETERMINATE  # whatever its addresses: raw matches on the protocol before sets
+        return INDETERMINATE  # for any addresses: raw matches on the protocol before sets
     if not all(address_holds(*side, table) for side in sides):
         return NO
     if packet.protocol is None:

@@ -1,7 +1,7 @@
-"""XDP drops ⊆ raw drops: what is dropped early is what raw drops, by the same entry; all else ends as without XDP.
+"""XDP drops ⊆ raw drops: what XDP drops, raw would drop by the same entry; everything else ends as without XDP.
 
-Asked of both witnesses, with either backend of raw. Some packets die between XDP and raw (bad headers, fragments that
-stay incomplete): raw never sees them, so XDP may drop them by their source.
+Checked on both witnesses, with either backend of raw. Some packets are dropped between XDP and raw (bad headers,
+incomplete fragments): raw never sees them, so XDP may drop them by their source.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.unit.dossim.xdp_decisions import (
 
 CHOICES = (ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
-AIMED = 60  # random frames an example, aimed at its table
+AIMED = 60  # random frames per example, aimed at its table
 
 
 @pytest.mark.long
@@ -58,7 +58,7 @@ def test_xdp_drops_nothing_that_raw_would_not(
             assert not breaches_of(partial(witness, policy, host, raw=raw), choice, frames)
 
 
-# What was found where the program takes less for certain than it could read.
+# What was found where the program treats fields as unknown that it could read.
 HTTP = EntityRule(ports=(NamedPort("http"),))
 TCP_HEADER = transport(TCP, dport=80, size=20)
 COUNTEREXAMPLES = {
@@ -94,7 +94,7 @@ THROUGH = Disposition(Fate.DELIVERED)
 
 
 def told(with_xdp: Sequence[Disposition], without: Sequence[Disposition]) -> list[str]:
-    """The breaches that a witness reports who says this of the frames one by one."""
+    """The breaches that a witness with these results per frame reports."""
 
     def decide(choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
         ends = without if choice is ModeChoice.RAW else with_xdp

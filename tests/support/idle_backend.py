@@ -1,4 +1,4 @@
-"""A backend that only records its calls: a test that passes with it needs nothing but the seam."""
+"""A backend that only records its calls: what works with it depends only on the interface of backends."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Hypothesis strategies for RuleTables as such, denser than what :mod:`tests.support.strategies` compiles to,
-and for packets.
+"""Hypothesis strategies for RuleTables, with more conditions than :mod:`tests.support.strategies` compiles to, and for
+packets.
 
-Everything an entry can match on occurs often, over few addresses, ports and types, so that answers differ from
-packet to packet. What validation refuses is not here: numbers of ports come with TCP, UDP or SCTP, types with ICMP.
+Every condition occurs often, over few addresses, ports and types, so that results differ from packet to packet. Nothing
+that validation refuses is generated: port numbers come with TCP, UDP or SCTP, types with ICMP.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def packets(draw: st.DrawFn, aims: Sequence[Entry] = (entry_of("", Action.DENY),
     )
 
 
-# How many entries that match nothing are in front of the others.
+# How many entries that match nothing come before the others.
 IDLE = (0, 0, 0, 0, 58, 63, 64, 122, 128, 300, 505, 512)
 
 

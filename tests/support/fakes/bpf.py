@@ -23,8 +23,8 @@ from tests.support.fakes.bpf_objects import OFFLOAD_DECLARED, XDP_DECLARED, Fake
 
 @dataclass
 class FakeBpf(BpfKernel):
-    """``digest``: of the programs that are opened. ``hardware``: why the device of an interface does not take a program
-    for it, by the interface's number; None: it does. Other interfaces have no hardware for programs.
+    """``digest``: of the programs that are opened. ``hardware``: by interface number, why its device does not accept a
+    program; None if it does. The devices of other interfaces cannot run programs.
     """
 
     digest: str = "one"
@@ -65,7 +65,7 @@ class FakeBpf(BpfKernel):
     # --- programs -----------------------------------------------------------------------------------------------------
 
     def load_pass_program(self) -> int:
-        """In place of :func:`enforcer.kernel.bpf.xdp.load_pass_program`."""
+        """Replaces :func:`enforcer.kernel.bpf.xdp.load_pass_program`."""
         return self.descriptor("load", lambda: self.add(FakeProgram(self.new_id(), "enforcer_probe")))
 
     def program_info(self, fd: int) -> ProgramInfo:
@@ -91,7 +91,7 @@ class FakeBpf(BpfKernel):
         return self.digest
 
     def check_device(self, ifindex: int, program: str, first_map: str) -> None:
-        """Raises what libbpf says of an object that the device of an interface does not take."""
+        """Raises libbpf's error for an object that the device of an interface does not accept."""
         if ifindex not in self.hardware:
             reason = f"map '{first_map}': failed to create: Invalid argument(-{errno.EINVAL})"
             raise KernelError(f"load {program}.bpf.o: {reason}", number=errno.EINVAL, log=f"libbpf: {reason}")

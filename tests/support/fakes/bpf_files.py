@@ -14,7 +14,7 @@ from tests.support.fakes.bpf import FakeBpf
 
 @contextmanager
 def files_noted(bpf: FakeBpf) -> Iterator[None]:
-    """Changes of files below the fake's pins, inside the block."""
+    """Inside the block, changes of files below the fake's pins are calls."""
     with ExitStack() as stack:
         for name in ("replace", "rename", "unlink", "rmdir", "mkdir"):
             stack.enter_context(patch.object(os, name, _noted(bpf, name, getattr(os, name))))

@@ -1,4 +1,4 @@
-"""Open maps and links of the fake, as :mod:`enforcer.kernel.bpf.conn` has them."""
+"""Open maps and links of the fake, with the interface of :mod:`enforcer.kernel.bpf.conn`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class OpenMap(OpenFile):
             self._map.update(key, value, flags)
 
     def update_batch(self, keys: bytes, values: bytes, count: int) -> None:
-        """Those before one that is refused are there."""
+        """If an element is refused, those before it stay."""
         if count:
             with self._kernel.noted("update batch", changes=True):
                 for key, value in zip(_cut(keys, self.key_size), _cut(values, self.value_size), strict=True):
@@ -87,7 +87,7 @@ class OpenMap(OpenFile):
         return iter([key for key, _ in self.items()])
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Of a per-CPU map the values of all CPUs."""
+        """For a per-CPU map, the values of all CPUs."""
         with self._kernel.noted("look up batch"):
             return iter(self._map.items())
 
@@ -95,12 +95,12 @@ class OpenMap(OpenFile):
         return b"".join(value for _, value in self.items())
 
     def image(self) -> bytes:
-        """In one piece, as of up to 4,096 elements."""
+        """In one batch, as for up to 4,096 elements."""
         found = list(self.items())
         return b"".join(key for key, _ in found) + b"".join(value for _, value in found)
 
     def mmap(self, *, writable: bool = False) -> mmap.mmap:
-        """The file of a mappable array has whole pages."""
+        """The file of a mappable array is a multiple of the page size."""
         self._map.check_mappable()
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         return mmap.mmap(self.fd, 0, mmap.MAP_SHARED, protection)

@@ -1,9 +1,9 @@
-"""The BPF side of the kernel in memory: which objects there are, who refers to them, and who lives.
+"""The BPF side of the kernel in memory: its objects, the references to them, and their lifetimes.
 
-What a process can hold is real, so that what is left open or pinned shows: a descriptor is one of a file that stands
-for the object (and holds the bytes of an array, which can be mapped), a pin is a small file with the object's number.
-An object lives while a descriptor, a pin or another object that lives refers to it. A link that does not, holds
-nothing to an interface.
+Descriptors and pins are real files, so that tests detect what is left open or pinned: a descriptor refers to a file
+that represents the object (and contains the bytes of an array, which can be mapped), a pin is a small file with the
+object's number. An object lives while a descriptor, a pin or another living object refers to it. A link without
+references attaches nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CPUS = 2
 
 @dataclass(eq=False)
 class FakeProgram:
-    """A program: its constants, and the maps it reads, by the names it has for them.
+    """A program: its constants, and the maps it reads, by name in the program.
 
-    ``device``: the interface whose hardware it is for, 0 for a program of the host.
+    ``device``: the interface for whose hardware it was loaded, 0 for a program of the host.
     """
 
     id: int
@@ -55,7 +55,7 @@ Object = FakeMap | FakeProgram | FakeLink
 
 @dataclass
 class BpfKernel:
-    """``root`` is a directory for the fake alone; pins are below ``pins``. ``devices``: the interfaces' numbers."""
+    """``root`` is a directory of the fake alone; pins are below ``pins``. ``devices``: the interfaces' numbers."""
 
     root: Path
     devices: dict[str, int] = field(default_factory=lambda: {"eth0": 2, "eth1": 3})
@@ -76,15 +76,15 @@ class BpfKernel:
     def _files(self) -> Path:
         return self.root / "objects"
 
-    # --- who lives ----------------------------------------------------------------------------------------------------
+    # --- lifetimes ----------------------------------------------------------------------------------------------------
 
     def pinned(self) -> dict[str, Object]:
-        """What is pinned, by its path below the pins."""
+        """The pinned objects, by path below the pins."""
         files = (path for path in sorted(self.pins.rglob("*")) if path.is_file())
         return {str(path.relative_to(self.pins)): self.objects[int(path.read_text())] for path in files}
 
     def alive(self, *, held: bool = True) -> set[Object]:
-        """All objects that the kernel has; those that are only held by descriptors as well, or not."""
+        """All living objects, with or without those that only descriptors refer to."""
         todo: list[Object] = list(self.pinned().values())
         if held:
             for name in os.listdir("/proc/self/fd"):
@@ -100,18 +100,18 @@ class BpfKernel:
         return found
 
     def forget(self) -> None:
-        """Give back the files of objects that are gone."""
+        """Close the files of objects that were freed."""
         for item in set(self.objects.values()) - self.alive():
             path = self._file(item.id)
             del self._inodes[path.stat().st_ino], self.objects[item.id]
             path.unlink()
 
     def links(self) -> list[FakeLink]:
-        """Those that hold a program to an interface."""
+        """The links that attach a program to an interface."""
         return sorted((i for i in self.alive() if isinstance(i, FakeLink) and i.ifindex), key=lambda link: link.id)
 
     def interfaces(self) -> list[InterfaceState]:
-        """As netlink tells them."""
+        """As netlink reports them."""
         links = self.links()
         return [
             InterfaceState(
@@ -134,7 +134,7 @@ class BpfKernel:
 
     @contextmanager
     def noted(self, name: str, *, changes: bool = False) -> Iterator[None]:
-        """A call takes place inside the block. To a process that was killed nothing happens any more."""
+        """The block is one call. After the simulated kill of the process, every call raises Killed."""
         if self.killed:
             raise Killed
         try:
@@ -147,7 +147,7 @@ class BpfKernel:
             raise KernelError(name, number=refused.number) from refused
 
     def descriptor(self, name: str, call: Callable[[], int], *, changes: bool = False) -> int:
-        """A call that opens something: what it opened is closed again when the call fails afterwards."""
+        """A call that opens a descriptor: it is closed again if the call then fails."""
         fd = -1
         try:
             with self.noted(name, changes=changes):
@@ -186,7 +186,7 @@ class BpfKernel:
         return fd
 
     def object(self, fd: int) -> Object:
-        """What a descriptor is of."""
+        """The object of a descriptor."""
         try:
             return self._inodes[os.fstat(fd).st_ino]
         except (OSError, KeyError):
@@ -210,7 +210,7 @@ class BpfKernel:
             raise Refused(errno.EINVAL)
         return found
 
-    # --- what the handles do ------------------------------------------------------------------------------------------
+    # --- operations of the handles ------------------------------------------------------------------------------------
 
     def pin(self, fd: int, path: Path) -> None:
         """kernel/bpf/inode.c"""
@@ -238,7 +238,7 @@ class BpfKernel:
         return FakeLink(self.new_id(), program, ifindex, mode)
 
     def point(self, link: FakeLink, program: FakeProgram) -> None:
-        """Of a link to another program: net/core/dev.c, bpf_xdp_link_update."""
+        """Replace the program of a link: net/core/dev.c, bpf_xdp_link_update."""
         if not link.ifindex:
             raise Refused(errno.ENOLINK)
         link.program = program

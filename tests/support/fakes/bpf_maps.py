@@ -17,7 +17,7 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Refused(OSError):
-    """The kernel answers with this error number."""
+    """The error that the kernel returns."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, os.strerror(number))
@@ -53,7 +53,7 @@ class FakeMap:
             raise OSError(errno.EINVAL if self.type == ARRAY else ENOTSUPP, "cannot be mapped")
 
     def begin(self) -> None:
-        """All elements of an array are there, and 0."""
+        """All elements of an array exist, and are 0."""
         if self.type != HASH:
             size = self.step * self.max_entries
             os.truncate(self.file, -(-size // _PAGE) * _PAGE if self.flags & BPF_F_MMAPABLE else size)
@@ -62,7 +62,7 @@ class FakeMap:
         return tuple(sorted(self._hash.items())) if self.type == HASH else self.file.read_bytes()
 
     def lookup(self, key: bytes) -> bytes | None:
-        """Of a per-CPU map the values of all CPUs."""
+        """For a per-CPU map, the values of all CPUs."""
         if self.type == HASH:
             return self._hash.get(key)
         (at,) = struct.unpack("=I", key)
@@ -97,7 +97,7 @@ class FakeMap:
             file.write(value)
 
     def delete(self, key: bytes) -> bool:
-        """False when there is none."""
+        """False if there is none."""
         if self.type != HASH:
             raise Refused(errno.EINVAL)
         return self._hash.pop(key, None) is not None

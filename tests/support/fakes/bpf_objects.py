@@ -1,4 +1,4 @@
-"""Compiled programs of the fake: their maps as the sources declare them, adjusted and loaded."""
+"""Compiled programs of the fake: their maps as in the sources, adjusted and loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Declared = Mapping[str, tuple[int, int, int, int, int]]
 
-# The maps of bpf/xdp_untracked.bpf.c as it declares them: type, bytes of a key and a value, elements, flags.
+# The maps that bpf/xdp_untracked.bpf.c declares: type, bytes of a key and a value, elements, flags.
 XDP_DECLARED: Declared = {
     "sieve4": (ARRAY, 4, abi.SIEVE_BYTES, 1, BPF_F_MMAPABLE),
     "root4": (ARRAY, 4, abi.ROOT_BYTES, 1, BPF_F_MMAPABLE),
@@ -38,7 +38,7 @@ XDP_DECLARED: Declared = {
     "tiers": (ARRAY, 4, abi.ROW_BYTES, 1, 0),
     "entry_counters": (PERCPU_ARRAY, 4, abi.ENTRY_COUNT_BYTES, 64, 0),
 }
-# The same of bpf/xdp_offload.bpf.c.
+# The same for bpf/xdp_offload.bpf.c.
 OFFLOAD_DECLARED: Declared = {
     "settings": (ARRAY, 4, abi.OFFLOAD_SETTINGS_BYTES, 1, 0),
     "lengths4": (ARRAY, 4, abi.LENGTH4_BYTES, 1, 0),

@@ -1,7 +1,7 @@
-"""What a packet meets in the tables of the fake nf_tables: an interpreter of the expressions that ours are made of.
+"""Evaluates packets in the tables of the fake nf_tables: an interpreter of the expressions that our rules use.
 
-A packet goes through the rules of the generation it met; its sets are those of the instant (``nft_do_chain``,
-``nft_set_lookup``). So rules and sets may be of two moments, one transaction apart.
+A packet is evaluated with the rules of one generation; sets are those at the time of the look-up (``nft_do_chain``,
+``nft_set_lookup``). So rules and sets can be of different states, one transaction apart.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Tables = Mapping[tuple[Family, str], FakeTable]
 _NETWORK, _TRANSPORT = 1, 2  # enum nft_payload_bases
 _NAME_BYTES = 16
 _FRAGMENT_HEADER = 44
-# Registers as numbers of four bytes: 1 to 4 are of sixteen each, from 8 on each is of four.
+# Registers in units of four bytes: 1 to 4 have sixteen bytes each, those from 8 on four.
 _FIRST_SMALL, _SMALL_IN_LARGE = 8, 4
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _HEADER_BYTES = {4: 20, 6: 40}
 
 
 class _NoMatch(Exception):
-    """The rule ends here: it does not match."""
+    """The rule does not match: evaluation continues with the next."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where packets are looked at: a hook, and the interface they came in or go out by."""
+    """Where packets are evaluated: a hook, and the input or output interface."""
 
     family: Family
     hook: int
@@ -56,7 +56,7 @@ class Walk:
     registers: bytearray = field(default_factory=lambda: bytearray(96))
 
     def dropped(self) -> bool:
-        """Whether one of the base chains drops it; the rest are looked_up by whom the one before accepted."""
+        """Whether one of the base chains drops it; each chain sees the packets that the one before accepted."""
         return any(
             self._chain(table, chain.name) is Code.DROP
             for (family, _), table in self.rules.items()
@@ -129,7 +129,7 @@ class Walk:
         return None
 
     def _set(self, table: FakeTable, name: str) -> FakeSet:
-        """The set of the instant; one that is gone, or another by now, is still what the rule refers to."""
+        """The set at the time of the look-up; the rule still refers to a set that was deleted or replaced."""
         mine = table.sets[name]
         now = self.sets.get((self.place.family, table.name))
         other = now.sets.get(name) if now is not None else None
@@ -154,13 +154,13 @@ class Walk:
             self._require(size in (1, 2, 4) or not self.packet.later_fragment)
             at += _HEADER_BYTES[self.packet.version]
         elif base != _NETWORK:
-            raise _NoMatch  # no frame around the packet: no tag to be seen
+            raise _NoMatch  # no link-layer header: no tag
         found = self.packet.buf[at : at + size]
         self._require(len(found) == size)
         return found
 
     def _header(self, values: Mapping[int, int]) -> None:
-        """A header of IPv6 that none of the packets has."""
+        """An IPv6 extension header that none of the packets has."""
         assert (values[2], self.packet.version) == (_FRAGMENT_HEADER, 6)
         raise _NoMatch
 
@@ -184,7 +184,7 @@ class Walk:
         return bytes(self.registers[at : at + size])
 
     def _store(self, register: int, data: bytes) -> None:
-        """Filled to four bytes, as the kernel does it."""
+        """Padded to four bytes, as in the kernel."""
         at, padded = _offset(register), data + bytes(-len(data) % 4)
         self.registers[at : at + len(padded)] = padded
 
@@ -204,7 +204,7 @@ _decoded: dict[bytes, Rule] = {}
 
 
 def decoded(rule: FakeRule) -> Rule:
-    """What a rule of the fake does; each is read once."""
+    """A rule's expressions, parsed once."""
     if rule.exprs not in _decoded:
         body = text(blob.RULE_CHAIN, "") + be64(blob.RULE_HANDLE, rule.handle) + rule.expressions
         found = blob.decode_rule(body).rule

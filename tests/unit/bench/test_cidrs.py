@@ -1,4 +1,4 @@
-"""The CIDRs and sources of the benchmark are what it says they are."""
+"""The CIDRs and sources of the benchmark are as documented."""
 
 from __future__ import annotations
 

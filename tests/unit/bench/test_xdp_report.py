@@ -1,4 +1,4 @@
-"""What was to be reached, from figures."""
+"""The table of goals, computed from figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results as a drill would give them, made without a kernel."""
+"""Results like those of a drill, constructed without a kernel."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def drilled(
     tracked: int = 0,
     states: Mapping[int, CtState] | None = None,
 ) -> DrillResult:
-    """The drill of a prediction: all as predicted, but for packets that ended ``otherwise`` (None: unobserved);
-    ``states`` is what conntrack said of the packets that got past it.
+    """The drill of a prediction: all packets end as predicted, except those in ``otherwise`` (None: unobserved).
+    ``states``: those that conntrack gave to packets that got past it.
     """
     prediction = result.prediction
     fate, stage = prediction.fate.copy(), prediction.stage.copy()
@@ -108,5 +108,5 @@ def scenario_result(
 
 
 def holding(outcomes: Sequence[object]) -> list[bool | None]:
-    """The answers of outcomes, in order."""
+    """Whether each outcome holds, in order."""
     return [outcome.holds for outcome in outcomes]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The ``dossim`` command as its users meet it: output, exit codes, and what it says when something is wrong."""
+"""The ``dossim`` command as users see it: output, exit codes, error messages."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_facts_are_in_a_regular_file_of_some_size(tmp_path: Path, kind: str) -> 
 
 
 def test_facts_name_the_tables_that_kubernetes_uses(tmp_path: Path) -> None:
-    """With them ``plan`` comes to the same raw backend as ``apply`` on the host."""
+    """With them ``plan`` selects the same raw backend as ``apply`` on the host."""
     both = {Backend.IPTABLES: Probe(Answer.YES), Backend.NFTABLES: Probe(Answer.YES)}
     known = replace(FACTS, backends=both, rules=HostRules(legacy=9, nft=1, kubernetes=Backend.NFTABLES))
     path = tmp_path / "facts.yaml"
@@ -286,7 +286,7 @@ def test_facts_name_the_tables_that_kubernetes_uses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["1e3", "y", "0o17", "yes", "null", "1:30", "1_000"])
 def test_facts_of_a_name_that_yaml_libraries_do_not_agree_on(tmp_path: Path, name: str) -> None:
-    """PyYAML, which prints them, quotes less than Calico's library wants."""
+    """PyYAML, which prints them, quotes fewer strings than Calico's library needs."""
     path = tmp_path / "facts.yaml"
     named = replace(FACTS, node=name, interfaces=(replace(FACTS.interfaces[0], name=name),))
     path.write_text(yaml.safe_dump(facts_as_dict(named)))
@@ -307,7 +307,7 @@ def test_netdev_ingress_is_planned_on_request(facts: Path) -> None:
 
 
 def test_facts_about_netdev_ingress_are_read_back(tmp_path: Path) -> None:
-    """Facts of an older enforcer say nothing of it, which is no obstacle."""
+    """Facts from an older enforcer do not contain it, and are accepted."""
     taken = replace(FACTS.interfaces[0], netdev_ingress=Probe(Answer.NO, "bridge br0 takes its packets"))
     data = facts_as_dict(replace(FACTS, interfaces=(taken,)))
     assert facts_of(from_data(data), "facts").interfaces == (taken,)

@@ -1,4 +1,4 @@
-"""Netdev ingress decides as an XDP program does, row by row, but for what it takes less for certain; both witnesses."""
+"""Netdev ingress decides like an XDP program, row by row, except where it treats more as unknown; both witnesses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.unit.dossim.xdp_decisions import (
 from tests.unit.dossim.xdp_rows import ECHO, ROWS, SOURCE_ONLY, SSH
 
 HEADERS, NOT_SOUND = "its protocol cannot be determined here (extension header)", "tagged, or no IP header"
-# What an XDP program knows, or says in other words: these all go on to raw.
+# Rows where an XDP program knows more, or has another reason: here all of them are passed to raw.
 LESS = {
     "TCP after destination options": HEADERS,
     "after eight headers": HEADERS,
@@ -81,7 +81,7 @@ def with_options(buf: bytes, protocol: int) -> bytes:
 
 
 def patched(frame: bytes, at: int, buf: bytes) -> bytes:
-    """The frame with these bytes of its IP header changed."""
+    """The frame with these bytes of its IP header replaced."""
     return frame[: 14 + at] + buf + frame[14 + at + len(buf) :]
 
 

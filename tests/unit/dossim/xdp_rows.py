@@ -292,7 +292,7 @@ ROWS = [
     *(*ACTIONS, *FAILSAFES, *UNKNOWN_PROTOCOL, *FRAMES),
 ]
 
-# The program for devices: leading rules that deny sources, and failsafes whose nets it does not look at.
+# The offload program: leading rules that deny sources, and failsafes, whose nets it ignores.
 LISTS = policy(Rule(DENY, source=LISTED), Rule(DENY, protocol=TCP))
 LISTS_AND_SSH = policy(Rule(DENY, source=LISTED), inbound=(Failsafe(TCP, 22, ip_network("10.0.0.0/8")),))
 DEVICE_ROWS = [

@@ -1,4 +1,4 @@
-"""One agent in a network namespace: held for life by the kernel's lock, never by what a file says."""
+"""One agent per network namespace, by the kernel's lock, held while the agent lives, never by a file's content."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_lock_file_of_a_killed_agent_means_no_agent(tmp_path: Path) -> None:
         other.send_signal(signal.SIGKILL)
         other.wait()
     (left,) = tmp_path.iterdir()
-    # The number it wrote may be anybody's by now, even ours.
+    # The pid in the file may belong to another process by now, even to this one.
     left.write_text(left.read_text().replace("4711", str(os.getpid())))
     assert running_agent(tmp_path) is None
     with agent_lock(ME, tmp_path):

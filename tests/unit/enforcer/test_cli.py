@@ -1,4 +1,4 @@
-"""The enforcer command: exit codes, errors in words, help with examples. What it does to a kernel is tested there."""
+"""The enforcer command: exit codes, error messages, help with examples. Tests of its effects are in tests/kernel."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_without_privilege_every_command_ends_with_3_and_the_way_out(words: list
     assert f"needs {needed}; run as root" in result.stderr
 
 
-# -- the frame both commands share ------------------------------------------------------------------------------------
+# -- what both commands share ------------------------------------------------------------------------------------
 
 
 def frame(error: BaseException | None = None, *, code: int | None = None) -> CommandGroup:
@@ -220,7 +220,7 @@ def test_help_imports_nothing_that_needs_libbpf_or_netlink() -> None:
     ],
 )
 def test_what_is_empty_is_neither_the_default_nor_the_current_directory(policy: Path, words: tuple[str, ...]) -> None:
-    """A unit or script that says ``--node "$NODE"`` without one would enforce nothing."""
+    """A unit or script with ``--node "$NODE"`` and an empty variable would enforce nothing."""
     verb, *others = words
     result = enforcer(verb, "-f", str(policy), *others)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -24,9 +24,9 @@ class OneMore:
 
 Condition = {" | ".join(NAMES)} | OneMore
 """
-# Who decides something by the kind of condition. To add one to the union, each of these has to say what it does.
+# The code that distinguishes kinds of conditions. A new member of the union must be handled in each of these.
 CONSUMERS = {
-    CONDITIONS,  # of which families it is
+    CONDITIONS,  # the families of a condition
     "enforcer/planning/xdp_capability.py",  # whether XDP, netdev ingress and a device hold it
     "enforcer/backends/netfilter/entries.py",  # whether raw can express it
     "enforcer/backends/iptables/match.py",
@@ -39,7 +39,7 @@ CONSUMERS = {
 }
 
 
-# What consumers sort conditions and packets into: the last field, and who then has to say what it does with one more.
+# The classes into which consumers sort conditions and packets: the last field, and the code that must handle one more.
 TABLES = {
     "dossim/predict/phases.py": (
         "    types: list[Icmp]\n",
@@ -56,7 +56,7 @@ def cache_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def errors(cache: Path, changed: str, old: str, new: str, files: Iterable[str]) -> list[tuple[str, str]]:
-    """(file, error) of what mypy says of the files, were the old text the new one in the file that is changed."""
+    """(file, error) that mypy reports for the files if the old text is replaced by the new one in the changed file."""
     text = (ROOT / changed).read_text()
     assert text.count(old) == 1
     more = cache / changed.replace("/", "-")
@@ -83,7 +83,7 @@ def test_mypy_names_all_that_do_not_know_a_new_field_of_a_table(cache: Path, tab
 
 
 def test_there_are_no_other_consumers() -> None:
-    """Whoever tells kinds of conditions apart by a ``match`` is one, so that it ends with what mypy checks."""
+    """Code that distinguishes kinds of conditions by ``match`` must be listed: mypy checks that it is exhaustive."""
     case = re.compile(rf"^ +case .*\b({'|'.join(NAMES)})\(", re.MULTILINE)
     files = [path for top in ("enforcer", "dossim", "tests/support") for path in (ROOT / top).rglob("*.py")]
     assert {str(path.relative_to(ROOT)) for path in files if case.search(path.read_text())} == CONSUMERS

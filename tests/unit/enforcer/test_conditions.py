@@ -1,6 +1,6 @@
-"""What every consumer of a RuleTable does with a kind of condition: it matches on it, or refuses, or leaves it to raw.
+"""What every consumer of a RuleTable does with a kind of condition: matches on it, refuses it, or leaves it to raw.
 
-None matches more packets than the entry says: for XDP that would be to drop what raw lets pass.
+None matches more packets than the entry: XDP would then drop what raw passes.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ NOBODY = ip_network("192.0.2.1/32").network_address
 
 @dataclass(frozen=True)
 class OneMore:
-    """A kind of condition that nothing knows."""
+    """A kind of condition that no consumer handles."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A condition, what must be there besides it, and the consumers that on purpose do not match on it: they refuse it
-    by its name, and a stage before raw leaves it to raw.
+    """A condition, the other conditions that it needs, and the consumers that deliberately do not match on it: they
+    refuse it by name, and an early stage leaves it to raw.
     """
 
     condition: Any
@@ -99,7 +99,7 @@ def table(*entries: Entry) -> RuleTable:
 
 
 def plan_with(found: RuleTable, backend: Backend, mode: Mode | None = None, *, netdev: bool = False) -> Plan:
-    """A plan in which the early stage holds every entry, whatever the planner would say."""
+    """A plan in which the early stage holds every entry, independent of the planner."""
     early = len(found.ingress) if mode or netdev else 0
     return Plan("node", (InterfacePlan(found, mode, backend, (), held=early, netdev=netdev),))
 
@@ -157,13 +157,13 @@ MATCHING: dict[str, Callable[[RuleTable], object]] = {
 }
 
 
-# One that nothing knows, so that everything refuses it.
+# One that no consumer handles, so that all refuse it.
 UNKNOWN = Sample(OneMore(1), refused_by=tuple(MATCHING))
 EARLY = {"XDP": XDP, "netdev ingress": NETDEV}
 
 
 def pair(who: str, sample: Sample) -> tuple[object, object]:
-    """What a consumer makes of an entry with the condition, and of the same entry without it."""
+    """A consumer's result for an entry with the condition, and for the same entry without it."""
     families = (4, 6) if sample is UNKNOWN else families_of(None, sample.having)
     having, without = (replace(entry(*found), families=families) for found in (sample.having, sample.beside))
     return MATCHING[who](table(having)), MATCHING[who](table(without))
@@ -182,7 +182,7 @@ def test_a_condition_makes_a_difference_or_is_refused_by_name(who: str, sample: 
 
 @pytest.mark.parametrize("who", MATCHING)
 def test_the_same_entry_makes_no_difference(who: str) -> None:
-    """Or else nothing above would show anything."""
+    """Otherwise the tests above would prove nothing."""
     sample = Sample(InSet(Side.SOURCE, "s:a"), (InNets(Side.SOURCE, TEN),))
     assert pair(who, sample) == pair(who, sample)
 
@@ -207,7 +207,8 @@ def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(sample: Samp
         device(found)
 
 
-# -- one that nothing knows --------------------------------------------------------------------------------------------
+# -- one that no consumer handles
+# --------------------------------------------------------------------------------------------
 
 SECOND = table(entry(Protocol(17), name="first"), entry(Protocol(6), OneMore(1), name="unknown"), entry(name="last"))
 

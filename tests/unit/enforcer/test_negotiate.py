@@ -1,4 +1,4 @@
-"""Negotiating with a driver that refuses: each refusal rules out one mode of one interface, and the rest goes on."""
+"""Negotiation with a driver that refuses modes: each refusal excludes one mode of one interface, the rest continues."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FELIX = FelixConfiguration("default", generic_xdp_enabled=True)
 
 
 class Refusing(IdleBackend):
-    """A ModeDriver that lets an interface have any mode but those named for it."""
+    """A ModeDriver that accepts every mode except those refused for an interface."""
 
     def __init__(
         self, refused: Mapping[str, tuple[Mode, ...]] | None = None, *, error: Exception | None = None
@@ -140,11 +140,12 @@ def test_a_refusal_is_remembered_for_these_resources_and_tried_again_for_others(
     assert modes(negotiated(Refusing(), cache=cache))["eth0"] is Mode.NATIVE
 
 
-# -- it ends, and raw is for all ---------------------------------------------------------------------------------------
+# -- it terminates, and every interface has raw
+# ---------------------------------------------------------------------------------------
 
 
 class NeverContent(IdleBackend):
-    """A driver that refuses whatever it is given, also what was not requested."""
+    """A driver that refuses everything, even modes that were not requested."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         self.calls.append("netdev apply")
@@ -184,6 +185,6 @@ def test_an_xdp_part_that_fails_leaves_the_modes_as_they_are_and_the_rest_to_raw
 ) -> None:
     driver = Refusing(error=error)
     found = negotiated(driver, enforced={"eth1": Mode.GENERIC})
-    assert len(driver.passes) == 1  # nothing is tried that might take away what is enforced
+    assert len(driver.passes) == 1  # no mode is tried that could remove what is enforced
     assert modes(found) == {"eth0": None, "eth1": Mode.GENERIC}
     assert type(found.failed) is kind

@@ -1,4 +1,4 @@
-"""make_plan as a table: what a policy and a host's answers come to, and the sentences that say why."""
+"""make_plan as a table: the plan for a policy and a host's facts, and the stated reasons."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ NO_NFTABLES = Probe(Answer.NO, "the kernel has no such part of nf_tables")
 
 
 def chained(rules: RuleTable, answer: Probe = UNKNOWN, **more: object) -> InterfacePlan:
-    """The plan of an interface without XDP whose probe of netdev ingress answers this; it is requested."""
+    """The plan of an interface without XDP, with netdev ingress requested and this answer of its probe."""
     interface = InterfaceFacts("eth0", 2, modes=dict.fromkeys(Mode, NO), netdev_ingress=answer)
     return plan_of(rules, HostFacts("jasper", interfaces=(interface,)), **{"netdev": True, **more})  # type: ignore[arg-type]
 

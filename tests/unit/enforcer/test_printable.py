@@ -1,4 +1,4 @@
-"""Text of others on a terminal, in a log and in CI: nothing of it is acted on, and nothing of it is lost."""
+"""Untrusted text on a terminal, in a log and in CI: nothing interprets it, and nothing of it is lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ACTED_ON = re.compile(r"^\s*::[A-Za-z][^\n]*::|##[A-Za-z]*\[", re.MULTILINE)
 
 
 def harmless(text: str) -> bool:
-    """Whether neither a terminal nor a CI system has anything to act on; line feeds and tabs are ours."""
+    """Whether it has nothing that a terminal or a CI system interprets, except our line feeds and tabs."""
     categories = {unicodedata.category(char) for char in text if char not in "\n\t"}
     return not categories & {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"} and not ACTED_ON.search(text)
 
@@ -150,7 +150,7 @@ def test_nothing_is_printed_except_by_the_functions_that_escape() -> None:
     doors = {
         root / "enforcer/cli/support.py",
         root / "dossim/cli/selector.py",  # one line of JSON for each line of stdin
-        root / "enforcer/kernel/netns.py",  # what a child process answers its parent
+        root / "enforcer/kernel/netns.py",  # a child process's answer to its parent
     }
     wrong = [
         f"{path.relative_to(root)}: {found[0]}"

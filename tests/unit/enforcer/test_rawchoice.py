@@ -1,4 +1,4 @@
-"""Which raw backend a plan takes: the request, what the host answers, and the sentences that state it."""
+"""Which raw backend a plan selects: the request, the host's facts, and the stated reasons."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_which_backend(
     assert raw_backend(facts(backends), felix, choice) == (expected, why)
 
 
-# Felix's DetectBackend: Kubernetes' mark, else more rules, in a draw the legacy tables.
+# Felix's DetectBackend: Kubernetes' mark, else the backend with more rules; with equal numbers, the legacy tables.
 DETECTED = [
     ("no rules anywhere", HostRules(), BOTH, IPTABLES, "this host has the legacy tables"),
     ("nf_tables has some", HostRules(nft=3), BOTH, NFTABLES, "this host has its own rules in nf_tables (3)"),

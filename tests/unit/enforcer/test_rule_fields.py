@@ -1,7 +1,7 @@
-"""Every field that a rule can match on, asked of everything that reads rules: each makes a difference or is refused.
+"""Every field that a rule can match on, in every consumer of rules: it changes the result or is refused.
 
-mypy cannot name who reads the fields of a Rule, because each has a default. Instead every reader compares the fields
-that a rule sets with those it knows (``match_fields``), and this table has a row for each field there is.
+mypy cannot name the consumers of a Rule's fields, because each has a default. Instead, every consumer compares the
+fields that a rule sets with those it supports (``match_fields``), and this table has a row for each field.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ ADDRESSES = [address.ip for address in HOST.addresses]
 
 @dataclass(frozen=True)
 class Row:
-    """What a rule says, as YAML: the field such that it does not match the packet, and such that it does; and what is
-    ``beside`` it. Without the field the rule matches.
+    """Parts of a rule as YAML: the field with a value that does not match the packet, and with one that does; and the
+    other fields (``beside``). Without the field the rule matches.
 
-    ``refused``: no untracked policy can have the field, and whoever reads rules says so.
+    ``refused``: no untracked policy can have the field, and every consumer refuses it.
     """
 
     field: str
@@ -155,7 +155,7 @@ def random_ones(table: RuleTable) -> Sequence[bytes]:
     return random_frames(table, Random(0), 300)
 
 
-# --- the table is whole -----------------------------------------------------------------------------------------------
+# --- the table is complete --------------------------------------------------------------------------------------------
 
 
 def test_every_field_of_a_rule_has_a_row() -> None:
@@ -177,7 +177,7 @@ def test_every_field_of_the_api_is_in_the_documents(name: str) -> None:
     assert re.search(rf"`\.?{name}`", text)
 
 
-# --- it is read, written and drawn ------------------------------------------------------------------------------------
+# --- it is read, written and generated --------------------------------------------------------------------------------
 
 
 @each
@@ -215,7 +215,7 @@ def test_explain_and_predict_evaluate_it(row: Row) -> None:
 @enforced
 @pytest.mark.parametrize("aim", [reached, random_ones])
 def test_the_properties_aim_packets_at_it(row: Row, aim: Callable[[RuleTable], Sequence[bytes]]) -> None:
-    """Of those that the rest of the rule matches, some match and some do not."""
+    """Of the packets that the rest of the rule matches, some match and some do not."""
     frames = aim(table_of(policy(row.matching), HOST))
     denied, by_rest = (
         [item.stage is Stage.RAW for item in predicted(policy(rule), HOST, ModeChoice.RAW, frames)]
@@ -238,7 +238,7 @@ def test_explain_and_the_plan_agree_on_who_holds_it(row: Row, choice: ModeChoice
 
 @enforced
 def test_a_program_that_does_not_know_what_it_needs_passes_the_packet(row: Row) -> None:
-    """Of a field that the program does not match on the rule is left to raw."""
+    """A rule with a field that the program does not match on is left to raw."""
     context = Context(read(row.rule), HOST, Mode.NATIVE)
     if row.field not in NEEDS:
         assert row.field in context.held.why
@@ -271,7 +271,7 @@ def test_explain_and_the_compiler_refuse_it(row: Row) -> None:
         compiled(row.rule, row.direction)
 
 
-# --- one that nothing knows -------------------------------------------------------------------------------------------
+# --- one that no consumer handles -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A file that is still being written counts as it last was; a complete one is taken, whoever reads it."""
+"""A file that is being written counts with its last version; a complete one is read, even while others read it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class Follower:
-    """What an agent does with a store: a snapshot at the start, and another at each sign."""
+    """As an agent uses a store: a snapshot at the start, and another after each notification."""
 
     def __init__(self, path: Path) -> None:
         self.store = FileStore([path])
@@ -77,7 +77,7 @@ def test_the_kernel_knows_who_writes(file: Path) -> None:
 
 
 def test_a_writer_is_not_delayed_by_a_reader(file: Path) -> None:
-    """And nobody is killed by the signal that a lease brings (SIGIO)."""
+    """The signal that a lease causes (SIGIO) does not kill the process."""
     stop = threading.Event()
 
     def read() -> None:
@@ -169,7 +169,7 @@ def test_one_file_is_watched_without_what_lies_below_its_directory(file: Path) -
 
 
 def inotify_watches() -> int:
-    """Of this process (proc_pid_fdinfo(5))."""
+    """The leases of this process (proc_pid_fdinfo(5))."""
     found = 0
     for entry in Path("/proc/self/fdinfo").iterdir():
         try:
@@ -197,7 +197,7 @@ def test_without_inotify_changes_are_still_noticed(
 
 
 def test_a_fault_that_goes_by_unseen_is_tried_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the disk changes nothing about the file that could be noticed."""
+    """A disk error changes nothing about the file that could be detected."""
     failing = True
     real = files.read
 

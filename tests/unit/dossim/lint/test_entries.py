@@ -1,4 +1,4 @@
-"""Entries that never act: each with a row that differs in one thing and has no finding."""
+"""Entries that never act: for each row with a finding, a row that differs in one thing and has none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.unit.dossim.lint.policies import ENDPOINT, HEAD, NO_FAILSAFES, findin
 
 TIER = f"{HEAD}Tier\nmetadata: {{name: security}}\nspec: {{order: 1}}\n"
 
-# the question, the earlier entry, the later one, whether the earlier is shown to decide all of the later
+# the case, the earlier entry, the later one, whether the earlier one provably decides all packets of the later
 SHADOW = [
     ("wider net", 'source: {nets: ["10.0.0.0/8"]}', 'source: {nets: ["10.1.0.0/16"]}', True),
     ("narrower net", 'source: {nets: ["10.1.0.0/16"]}', 'source: {nets: ["10.0.0.0/8"]}', False),

@@ -122,7 +122,7 @@ def test_places_are_those_of_the_sets_where_the_text_is_not_to_be_had() -> None:
 
 
 def test_a_million_cidrs() -> None:
-    """What scales is the point: numpy all the way, no Python loop over CIDRs."""
+    """The test is about scaling: everything in numpy, no Python loop over CIDRs."""
     nets = Nets.of(f"{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}.0/{24 + (n & 1) * 8}" for n in range(1_000_000))
     listed = GlobalNetworkSet("big", labels={"list": "deny"}, nets=nets | Nets.of(["7.0.0.0/8"]))
     deny = Rule(Action.DENY, source=EntityRule(selector="list == 'deny'"))

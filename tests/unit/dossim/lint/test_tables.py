@@ -1,4 +1,4 @@
-"""Findings about what a table does with our own hosts, with failsafes, with Allows, and where."""
+"""Findings about a table: own hosts, failsafes, Allows, and stages."""
 
 from __future__ import annotations
 

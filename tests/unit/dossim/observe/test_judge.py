@@ -1,4 +1,4 @@
-"""judge: each kind of evidence, and the fate it proves."""
+"""judge: each kind of evidence, and the fate that follows from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns: what the headers of a frame say, row by row, and checksums over any stretch of bytes."""
+"""Columns: the header fields of each frame, row by row, and checksums over any range of bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packets are fragments of what, and that a summary is to be had of any frame."""
+"""Which packets are fragments of one datagram, and that every frame has a summary."""
 
 from __future__ import annotations
 

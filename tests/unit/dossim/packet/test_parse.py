@@ -1,4 +1,4 @@
-"""parse: what each header says is read as it stands, as far as the frame goes."""
+"""parse: the fields of each header are read unchanged, up to the end of the frame."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_extension_headers_that_break_off_name_no_protocol(payload: Packet) -> N
 
 
 def test_a_transport_may_begin_beyond_the_packet() -> None:
-    """ipv6_find_hdr looks only at headers it has to read."""
+    """ipv6_find_hdr reads the extension headers only, not the transport header."""
     ip = parse(bytes(E / IPv6(nh=60) / Raw(b"\x11\1" + bytes(6)))).ip
     assert ip is not None
     assert transport_of(ip) == Transport(17, 56, b"")

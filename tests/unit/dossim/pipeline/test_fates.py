@@ -1,7 +1,6 @@
-"""docs/packet-fates.md, row by row: what ``explain`` says of odd packets, the odd one and its harmless neighbour side
-by side.
+"""docs/packet-fates.md, row by row: the fate that ``explain`` gives unusual packets, each next to a similar usual one.
 
-No policy is in force; the same rows travel through the kernel in ``tests/kernel/test_fates.py``.
+There is no policy; ``tests/kernel/test_fates.py`` sends the same rows through the kernel.
 """
 
 from __future__ import annotations
@@ -334,7 +333,7 @@ def test_the_parts_of_a_datagram_need_to_fit_not_the_datagram(step: int, expecte
     ("first", "last", "expected"), [(E, TO_ALL, "delivered"), (TO_ALL, E, "socket"), (TO_ALL, TO_ALL, "socket")]
 )
 def test_a_datagram_is_received_as_its_first_part_was(first: Packet, last: Packet, expected: str) -> None:
-    """TCP in a broadcast frame is refused (``skb_morph`` takes the first part's packet type)."""
+    """TCP in a broadcast frame is dropped (``skb_morph`` takes the packet type of the first fragment)."""
     data = bytes(four() / SYN / Raw(bytes(12)))[20:]
     frames = [
         bytes(last / four(id=1, proto=6, frag=2) / Raw(data[16:])),

@@ -1,4 +1,4 @@
-"""The pipeline graph: complete, acyclic, and printed as users of Mermaid and Graphviz expect."""
+"""The pipeline graph: complete, acyclic, and printed as valid Mermaid and Graphviz."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enforcer.model.vocabulary import Stage
 
 def test_every_stage_and_fate_is_a_node_and_can_be_reached() -> None:
     graph = pipeline_graph()
-    ends = set(Fate) - set(OPEN_FATES)  # no ways a kernel takes
+    ends = set(Fate) - set(OPEN_FATES)  # not paths through the kernel
     assert set(graph) == {*Stage, *ends}
     assert nx.descendants(graph, START) == {*Stage, *ends} - {START}
     assert nx.is_directed_acyclic_graph(graph)

@@ -1,4 +1,4 @@
-"""Untracked policy as ``explain`` evaluates it: which endpoint governs, the order of the rules, and what each action
+"""Untracked policy in ``explain``: which endpoint governs, the order of the rules, and what each action
 does.
 """
 
@@ -51,7 +51,7 @@ ANY = Rule(Action.DENY)
 def packet(
     source: str = LISTED, *, protocol: int = TCP, sport: int = 1024, dport: int = 80, cut: int | None = None
 ) -> bytes:
-    """A packet to the host; ``cut`` leaves so many bytes of its transport header."""
+    """A packet to the host; ``cut``: the bytes to keep of its transport header."""
     destination = ME6 if ":" in source else ME4
     buf = segment(protocol, source, destination, (sport, dport), b"")[:cut]
     if ":" in source:
@@ -420,7 +420,7 @@ def test_named_ports(fields: dict[str, Any], matching: bytes, other: bytes) -> N
 
 
 def test_a_number_is_evaluated_before_a_name() -> None:
-    """Four bytes must be there for it, so that a packet with fewer is dropped by the question, and not by the rule."""
+    """Matching on it needs four bytes: a packet with fewer is dropped by the match (hotdrop), not by the rule."""
     both = EntityRule(ports=(NamedPort("http"), PortRange(443, 443)))
     given = resources(policy("p", Rule(Action.DENY, protocol=TCP, destination=both)), host_endpoints=(SERVED,))
     ended = end(given, packet(cut=3))
@@ -491,7 +491,7 @@ def test_outbound_failsafes_by_destination_port_and_answers_to_inbound_ones_by_s
     assert {name for name, seen in denied.items() if rules.decide(seen).verdict is Verdict.DENY} == set(denied)
 
 
-# -- what follows from an Allow, and what is not modelled --------------------------------------------------------------
+# -- consequences of an Allow, and what is not modelled ----------------------------------------------------------------
 
 
 def hops(given: Resources, frame: bytes) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What XDP drops: what raw would drop, as far as the source alone tells. Every frame is one a rule denies in raw."""
+"""XDP drops what raw would drop, as far as the source address shows it. A rule in raw denies every frame here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_each_mode_drops_at_its_stage(mode: Mode | None, expected: Stage) -> Non
     assert stage(four(tcp(1024, 80), 6), mode=mode) is expected
 
 
-# Destination options without any, followed by UDP or by the next of their kind.
+# A destination options header without options, followed by UDP or by another such header.
 TO_UDP, TO_OPTIONS = bytes([17, 0, 1, 4, 0, 0, 0, 0]), bytes([60, 0, 1, 4, 0, 0, 0, 0])
 DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_INPUT
 

@@ -1,4 +1,4 @@
-"""Flows as a table: who makes one fills every column, and who takes rows of one takes them of every column."""
+"""Flows as a table: whatever creates one fills every column, and whatever selects rows selects them in every column."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def test_what_is_no_column_is_refused() -> None:
 
 
 def test_no_column_has_a_default() -> None:
-    """So that mypy names both that make flows, of ordinary packets and of others, when there is one more column."""
+    """So that mypy names both places that create flows when a column is added."""
     assert [item.name for item in fields(Flows) if (item.default, item.default_factory) != (MISSING, MISSING)] == []

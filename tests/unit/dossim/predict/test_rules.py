@@ -1,7 +1,8 @@
-"""The RuleTable on packets: which entry denies what in raw, and what is too short for a match.
+"""The RuleTable applied to packets: which entry denies which packet in raw, and which packets are too short for a
+match.
 
-A row is a table and, for each packet, the entry that denies it, "short" for a packet dropped because a rule cannot
-read it, or None.
+A row is a table and, for each packet, the entry that denies it, "short" for a packet too short for a match (hotdrop),
+or None.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def entry(name: str, action: Action = Action.DENY, **fields: object) -> Entry:
 BAD_SET = SideMatch(ip_set="s:bad")
 SYN, DATAGRAM = TCP(sport=1024, dport=80), UDP(sport=1024, dport=9)
 PING, PING6 = ICMP(type=8, code=0), ICMPv6EchoRequest()
-CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even the ports
+CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even both ports
 
 MATCHES: dict[str, tuple[Entry, list[Packet], list[Packet]]] = {
     "everything": (entry("d"), [four(SYN), six(SYN), four(CUT_TCP, proto=6)], []),

@@ -1,6 +1,6 @@
-"""The XDP stage: a deny-listed source is dropped if XDP can know that raw would drop it, else passed.
+"""The XDP stage: a deny-listed source is dropped if XDP can determine that raw would drop it, otherwise passed.
 
-Every packet here has a deny-listed source, so what XDP passes is seen to be decided later, by raw or the kernel.
+Every packet here has a deny-listed source; raw or the kernel decides on what XDP passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INBOUND, OUTBOUND = (Failsafe(6, 22), Failsafe(17, 68, ip_network("192.0.2.0/24"
 
 
 def columns(packets: list[Packet | bytes], mode: Mode | None, *entries: Entry, failsafes: bool = True) -> list[str]:
-    """Where each packet ends; the entries are all the program's."""
+    """Where each packet ends; the program holds all entries."""
     table = RuleTable("eth0", "hep", entries, (), INBOUND * failsafes, OUTBOUND * failsafes, SETS)
     stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
     planned = tuple(PlannedEntry(entry, stage) for entry in entries)
@@ -172,7 +172,7 @@ def test_the_first_entry_with_the_source_is_counted() -> None:
 
 
 def test_a_fragment_dropped_by_xdp_leaves_its_datagram_incomplete() -> None:
-    """Both sides know the source, so what XDP lets through of a listed datagram dies waiting for the rest."""
+    """XDP drops the first fragment of a listed datagram; the last one, which it passes, times out in reassembly."""
     first = four(DATAGRAM / Raw(b"x" * 8), flags="MF", id=5)
     last = four(Raw(b"x" * 8), frag=2, proto=17, id=5)
     assert columns([first, last], Mode.NATIVE, LISTED) == ["driver", "defrag"]

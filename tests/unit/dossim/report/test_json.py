@@ -1,4 +1,4 @@
-"""JSON: the contract's fields, and nothing that a program would trip over."""
+"""JSON: the documented fields, and only valid JSON values."""
 
 from __future__ import annotations
 

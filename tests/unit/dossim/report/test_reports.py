@@ -1,4 +1,4 @@
-"""Terminal, JUnit and HTML: the same facts, each in its own way."""
+"""Terminal, JUnit and HTML reports contain the same facts."""
 
 from __future__ import annotations
 

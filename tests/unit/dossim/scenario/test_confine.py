@@ -1,4 +1,4 @@
-"""A scenario reads what is below its folder and what its user allows, and prints nothing of other files."""
+"""A scenario can read only files below its folder and those its user allows, and prints nothing of other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expectations: what holds, what fails and is shown, and what only a drill can tell."""
+"""Expectations: those that hold, those that fail and what is shown, and those that only a drill can decide."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_an_entry_holds_whatever_undetermined_packets_are(perhaps: int, holds: b
 
 
 def test_conntrack_entries_are_not_counted_by_what_was_sent_for_cut_packets() -> None:
-    """A cut packet is sent with zeros, and conntrack does not take it for its checksum."""
+    """A cut packet is sent with zeros, so conntrack rejects it because of its checksum."""
     none = ConntrackExpectation(Bounds(0, 0))
     assert outcome(none, tracked=0).holds is True
     assert outcome(none, tracked=0, undetermined=[3]).holds is False

@@ -1,4 +1,4 @@
-"""Scenario files: what is read, and what is refused where, with all findings at once."""
+"""Scenario files: what is accepted, and what is refused at which position, with all findings at once."""
 
 from __future__ import annotations
 

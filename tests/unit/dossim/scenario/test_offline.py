@@ -32,12 +32,12 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         _ASKED.append((event, arguments))
 
 
-sys.addaudithook(_listen)  # after the project's own: it hears what that lets pass
+sys.addaudithook(_listen)  # added after the project's own hook: it sees what that one permits
 
 
 @contextmanager
 def nobody_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fails when anything reaches for the resolver or a socket."""
+    """Fails if anything uses the resolver or a socket."""
 
     def lookup(*arguments: object, **options: object) -> object:
         _ASKED.append(("resolver", arguments))

@@ -1,4 +1,4 @@
-"""The JSON Schema says what the code does: no word in one that the other lacks."""
+"""The JSON Schema and the code accept the same documents: neither has a key that the other lacks."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def patterns(node: object) -> set[str]:
 
 @pytest.mark.parametrize("pattern", sorted(patterns(schema())))
 def test_no_pattern_has_two_ways_to_the_same_text(pattern: str) -> None:
-    """One repetition after another of the same characters, or one within another, would be tried in all divisions."""
-    # What re itself reads patterns with.
+    """Consecutive or nested repetitions of the same characters would backtrack exponentially."""
+    # The pattern parser of re itself.
     parser = import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
     def repeats(parsed: object) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Packets whose end is open: counted apart, and still held against what was sent in their place."""
+"""Undetermined packets: counted separately, and still compared with the frame that was sent in their place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ WHOLE = ethernet(
     ),
     0x0800,
 )  # fmt: skip
-# Whole and delivered; cut and open, of which the one padded with zeros has a bad checksum; too short to be sent.
+# One whole and delivered; one cut and undetermined, with a bad checksum when padded with zeros; one too short to be
+# sent.
 CAPTURE = cut_at([WHOLE, WHOLE, WHOLE[:10]], [len(WHOLE), 55, 10])
 
 Ending = tuple[Fate, Stage | None] | None
@@ -60,7 +61,7 @@ def counts(found: Verification) -> tuple[int, ...]:
     [
         ({}, (1, 0, 0, 1, 1), True),
         ({0: (Fate.DROPPED, Stage.RAW)}, (0, 1, 0, 1, 1), False),
-        ({1: (Fate.DELIVERED, None)}, (1, 1, 0, 0, 1), False),  # not what the frame that was sent had to end as
+        ({1: (Fate.DELIVERED, None)}, (1, 1, 0, 0, 1), False),  # not the predicted fate of the frame that was sent
         ({1: None}, (1, 0, 1, 0, 1), False),
         ({2: (Fate.DROPPED, Stage.IP_INPUT)}, (1, 1, 0, 1, 0), False),  # it was sendable after all
     ],

@@ -1,4 +1,4 @@
-"""The table of netdev ingress that a plan becomes: chains, the verdict of each rule, and what is checked first."""
+"""The table of netdev ingress rendered from a plan: chains, the verdict of each rule, and the checks before them."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_an_indeterminate_match_accepts_and_nothing_else_in_helpers_decides() ->
             assert set(verdicts(chain.rules)) <= {"accept", "return"}
     assert verdicts(chains[INDETERMINATE6].rules) == ["accept"] * len(EXTENSION_HEADERS)
     assert verdicts(chains["enf4-indeterminate-17"].rules) == ["return", "accept"]
-    # A first fragment is cut to eights, a whole packet is not.
+    # The length of a first fragment is a multiple of eight bytes, that of a whole packet need not be.
     assert verdicts(chains["enf4-indeterminate-6"].rules) == ["return", "return", "accept"]
 
 
@@ -229,7 +229,7 @@ def test_a_negated_name_without_a_mark_is_refused() -> None:
     assert rendered(entry(0, ALLOW), DENY_LISTED, settings=NftablesSettings(mark_mask=0))
 
 
-# --- the questions ----------------------------------------------------------------------------------------------------
+# --- the matches ------------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_transport_goes_by_the_header_and_not_by_the_frame() -> None:

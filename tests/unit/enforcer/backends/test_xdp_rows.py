@@ -1,6 +1,6 @@
 """An InterfacePlan as bit vectors, a row for each field: what an entry drops, passes, or matches indeterminately.
 
-The rendered maps are read by a twin of the program. For packets at random there is ``tests/property/test_xdp_rows.py``.
+A Python twin of the program reads the rendered maps. ``tests/property/test_xdp_rows.py`` has random packets.
 """
 
 from __future__ import annotations
@@ -422,7 +422,7 @@ def test_the_program_is_told_what_it_need_not_look_at(entry: Entry, needs: set[s
 def test_pages_and_rows_of_the_same_content_are_stored_once() -> None:
     many = plan_of(*(deny(protocol=TCP, destination=SideMatch(ports=ports((n, n)))) for n in range(0, 65536, 256)))
     found = render(many).ports
-    # A page for each high byte of destinations; what is the same for all low bytes needs none.
+    # One page for each high byte of destination ports; a high byte whose low bytes are all equal needs none.
     assert (found.pages.shape, len(found.rows)) == ((256, 256), 1 + 257)
     assert not (render(plan_of(ALL)).ports.directories & NEXT_IS_PAGE).any()
 

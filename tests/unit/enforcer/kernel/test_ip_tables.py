@@ -15,11 +15,11 @@ from enforcer.model.errors import UnsupportedKernelError
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A kernel without the modules; what it was requested."""
+    """A kernel without the modules; records the requested ones."""
     found: list[str] = []
 
     class Netfilter:
-        """A socket of netlink whose answer comes at once."""
+        """A netlink socket whose answer arrives at once."""
 
         def __init__(self, family: int, *_: int) -> None:
             assert family == socket.AF_NETLINK

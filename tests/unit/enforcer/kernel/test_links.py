@@ -1,4 +1,4 @@
-"""What rtnetlink's messages say, from their bytes; what the running kernel says is in tests/kernel/test_probe.py."""
+"""Parsing of rtnetlink messages from bytes; tests/kernel/test_probe.py has messages of the running kernel."""
 
 from __future__ import annotations
 

@@ -366,7 +366,7 @@ def test_a_named_port_is_looked_for_where_the_selector_looks() -> None:
 
     assert count(selector="role == 'db'") == [0]
     assert count(selector="role == 'web'", not_selector="role == 'web'") == [0]
-    assert count(not_selector="role == 'web'") == [2]  # a match of its own, which the rule has besides
+    assert count(not_selector="role == 'web'") == [2]  # a separate match that the rule has in addition
 
 
 def destination_of(found: RuleTable) -> SideMatch:

@@ -1,4 +1,4 @@
-"""Address lists among the policy files: recognised, named, and not a fault."""
+"""Address lists among the policy files: recognised, reported by name, and not a fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.enforcer.policy.documents import document
 
 SET = document("GlobalNetworkSet", "{nets: [203.0.113.0/24]}", "{name: listed}")
 
-# what, text, what it is called, its first entry, its line
+# case, text, reported name, first entry, its line
 FEEDS: list[tuple[str, str, str, str, int]] = [
     ("DROP text", "; A list 2026/05/20\n; Expires: never\n198.51.100.0/25 ; X1\n203.0.113.0/24 ; X2\n; EOF\n",
      "a list of addresses", "198.51.100.0/25", 3),

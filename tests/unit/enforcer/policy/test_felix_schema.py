@@ -1,4 +1,4 @@
-"""FelixConfiguration's fields of another concern: the values that Calico refuses are refused here, too."""
+"""FelixConfiguration's fields that this project ignores: values that Calico refuses are refused here as well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.unit.enforcer.policy.documents import accepted, document, faults
 
 DURATION = "expected a duration such as '90s' or '1m30s', found"
 
-# What a field may be, what it may not, and the place and sentence of the refusal.
+# A valid value of a field, an invalid one, and position and message of the refusal.
 ROWS: list[tuple[str, str, str]] = [
     ("{awsSrcDstCheck: DoNothing}", "{awsSrcDstCheck: enable}",
      "awsSrcDstCheck: expected DoNothing or Enable or Disable, found 'enable'; did you mean 'Enable'?"),

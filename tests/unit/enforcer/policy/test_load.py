@@ -1,4 +1,4 @@
-"""Where resources come from: files, directories, standard input, text, data; and what is no document at all."""
+"""Sources of resources: files, directories, standard input, text, data; and input that is not a document."""
 
 from __future__ import annotations
 
@@ -151,7 +151,8 @@ def test_a_node_within_a_larger_document_keeps_its_lines() -> None:
     assert load_node(root.fields["a"], "s.yaml").tiers[0].position == Position("s.yaml", 2, 3)  # type: ignore[union-attr]
 
 
-# --- what is no document ----------------------------------------------------------------------------------------------
+# --- input that is not a document
+# ----------------------------------------------------------------------------------------------
 
 NO_DOCUMENT: list[tuple[str, str, int, int, str]] = [
     ("empty", "", 0, 0, "holds no resource"),
@@ -204,7 +205,7 @@ def test_half_of_a_surrogate_pair_is_no_text(spec: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 101, "[" * 2000, "{a: " * 2000, "? " * 2000, "- " * 2000])
 def test_what_is_too_deep_is_said_so_in_the_same_words_by_every_libyaml(text: str) -> None:
-    """Where it is first seen differs: some look a thousand characters ahead for the colon of a key."""
+    """The reported position differs: some parsers look a thousand characters ahead for the colon of a key."""
     (finding,) = findings(text)
     assert finding.message == "nested deeper than 100 levels"
 

@@ -1,4 +1,4 @@
-"""What Calico refuses in every kind, and where; and what it accepts."""
+"""What Calico refuses in each kind, and at which field; and what it accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.enforcer.policy.documents import accepted, document, faults, fin
 HEP = "{node: jasper, interfaceName: eth0, %s}"
 LABELS = "{name: x, labels: {%s}}"
 
-# kind, what, metadata, spec, field, message
+# kind, case, metadata, spec, field, message
 REFUSED: list[tuple[str, str, str, str, str, str]] = [
     # metadata of all kinds
     ("Tier", "no name", "{}", "{}", "metadata.name", "required and absent"),

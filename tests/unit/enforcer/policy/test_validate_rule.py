@@ -1,4 +1,4 @@
-"""Rules: what may and may not be combined in one; and the values they are parsed to."""
+"""Rules: which fields can be combined, which cannot, and the parsed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.enforcer.policy.documents import faults, policy_text, rule
 MANY = "10.0.0.0/8," * 257
 SERVICE = "services: {name: a, namespace: b}"
 
-# what, rule, direction, field below the rule, message
+# case, rule, direction, field below the rule, message
 REFUSED: list[tuple[str, str, str, str, str]] = [
     ("no action", "{protocol: TCP}", "ingress", "action", "required and absent"),
     ("an action in lower case", "{action: deny}", "ingress", "action", "did you mean 'Deny'?"),
@@ -104,7 +104,7 @@ def test_calico_refuses(text: str, direction: str, field: str, message: str) -> 
     assert message in said
 
 
-# What, rule, the fields that are named.
+# Case, rule, the fields that are named.
 SEVERAL: list[tuple[str, str, list[str]]] = [
     ("a faulty port hides nothing", "{action: Deny, destination: {ports: [99999]}}",
      ["destination.ports[0]", "destination.ports"]),

@@ -1,4 +1,4 @@
-"""The reconciler of legacy tables and ipsets on a fake kernel: every change without a hole, whatever fails."""
+"""The reconciler of legacy tables and ipsets on a fake kernel: every change without a gap, whatever fails."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _emptied(fake: FakeXtables) -> None:
 
 
 def _small(fake: FakeXtables) -> None:
-    """A set that was made with room for no more than it has."""
+    """A set whose maximum size is its number of members."""
     if name := _set_of(fake):
         item = fake.sets[name]
         some = frozenset(sorted(item.members)[:1])
@@ -124,7 +124,7 @@ def test_what_another_program_does_during_a_pass_is_repaired_by_the_next(edit: s
 
 
 def _disturbed(number: int, edit: Callable[[FakeXtables], None]) -> bool:
-    """Whether the pass has that many calls."""
+    """Whether the pass makes that many calls."""
     world = XtablesWorld()
     converge(world, PLAN)
     at = len(world.calls.log) + number

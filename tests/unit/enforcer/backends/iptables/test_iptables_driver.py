@@ -1,4 +1,4 @@
-"""What the driver of legacy iptables promises (``backends/base.py``), checked on the fake, without root."""
+"""The driver of legacy iptables implements its interface (``backends/base.py``): checked on the fake, without root."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def others(host: FakeXtables) -> None:
 
 
 def everything(host: FakeXtables) -> tuple[Mapping[object, object], Mapping[object, object]]:
-    """All rules and sets there are; what a chain is left without says nothing."""
+    """All rules and sets, without chains that have no rules."""
     chains = {
         (where, name): rules
         for where, found in host.tables.items()
@@ -90,7 +90,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing() -> None:
 
 
 def test_counters_are_those_of_both_families_by_interface_and_entry() -> None:
-    """What an entry has in IPv4 and in IPv6 is one count; one that only one family can match has that family's."""
+    """An entry's count is the sum of IPv4 and IPv6; an entry of one family has that family's count."""
     host = FakeXtables()
     driver = driver_of(host)
     driver.apply(BOTH)
@@ -173,7 +173,7 @@ def test_listing_interfaces_lists_no_set() -> None:
 
 @pytest.mark.parametrize("gone", [["eth0"], ["eth1"]])
 def test_what_is_left_is_what_would_be_applied_without_the_interface(gone: list[str]) -> None:
-    """Chains and sets that only it needed go; what honours the accept mark goes with the last Allow."""
+    """Chains and sets that only it needed are deleted; the rules for the accept mark go with the last Allow."""
     host, fresh = FakeXtables(), FakeXtables()
     for each in (host, fresh):
         others(each)
@@ -306,7 +306,7 @@ def _fails_throughout(host: FakeXtables, read: Callable[[], object], count: int,
 
 
 def _calls_before_a_change(applied: Plan) -> int:
-    """How much a detach reads before it changes something."""
+    """The number of reads of a detach before its first change."""
     host = FakeXtables()
     driver = driver_of(host)
     driver.apply(applied)

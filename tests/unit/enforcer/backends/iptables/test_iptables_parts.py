@@ -1,4 +1,4 @@
-"""The parts of rules: names that fit, ports that come in any number, comments of any length."""
+"""The parts of rules: names within the length limit, any number of ports, comments of any length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reconciler of nf_tables on a fake kernel: from every state to every plan, without a hole, whatever fails."""
+"""The reconciler of nf_tables on a fake kernel: from every state to every plan, without a gap, whatever fails."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_what_another_program_does_during_a_pass_is_repaired_by_it_or_the_next(e
 
 
 def _disturbed(plan: Plan, number: int, edit: Callable[[FakeNfTables], None]) -> bool:
-    """Whether the pass has that many calls."""
+    """Whether the pass makes that many calls."""
     world = NftWorld()
     converge(world, PLAN)
     at = len(world.calls.log) + number

@@ -1,4 +1,4 @@
-"""What the drivers in nf_tables promise (``backends/base.py``), checked on the fake, without root."""
+"""The drivers of nf_tables implement their interface (``backends/base.py``): checked on the fake, without root."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_kernel_without_it_holds_nothing_and_says_no(make: Drivers, plan: Plan
     nft.tables.clear()
     nft.calls.fault = Fault(len(nft.calls.log), absent)
     with pytest.raises(UnsupportedKernelError):
-        driver.apply(plan(*TABLES))  # what is to be enforced and cannot be is said
+        driver.apply(plan(*TABLES))  # what should be enforced and cannot be is reported
 
 
 def test_probes_prepare_everything_and_leave_nothing() -> None:

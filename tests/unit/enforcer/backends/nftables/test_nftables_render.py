@@ -1,4 +1,4 @@
-"""The tables a plan becomes, and the laws their rules keep."""
+"""The tables rendered from a plan, and properties of their rules."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ DENY_22 = entry(0, Action.DENY, protocol=6, destination=SideMatch(ports=ports(22
 DENY_ECHO = entry(0, Action.DENY, protocol=1, icmp=IcmpMatch(8))
 
 
-# --- checks for packets that cannot be read ---
+# --- checks for packets too short for a match ---
 
 READABLE = [
     ("ports", DENY_22, 4, {}, [NO_PORTS, ""]),
@@ -110,7 +110,7 @@ def test_the_test_for_unreadable_headers_is_rendered_once(
 
 
 def test_every_match_on_the_transport_first_checks_that_it_is_present() -> None:
-    """A load of 1, 2 or 4 bytes would take the middle of a later fragment for a header."""
+    """A load of 1, 2 or 4 bytes would read the data of a later fragment as a header."""
     entries = [
         DENY_22,
         entry(0, Action.DENY, protocol=6, destination=SideMatch(not_ports=ports(1, 3, 5))),

@@ -1,4 +1,4 @@
-"""IPv6 tables: what the program would find is what the segments say; how they nest; garbage is refused."""
+"""IPv6 tables: a look-up gives what the segments give; how nodes nest; invalid tables are refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_prefixes_up_to_64_have_no_tails() -> None:
     lists = image.lists[: image.lists.nonzero()[0][-1] + 1]
     walked = whole_walk6(image.root, image.nodes, image.buckets, image.lists)
     assert sum(len(rows.low) for rows in walked.rows if rows.low.any()) == 0
-    assert lists.nbytes <= 64 * 20000  # a list of 64 bytes for each CIDR at most
+    assert lists.nbytes <= 64 * 20000  # at most a list of 64 bytes per CIDR
 
 
 def test_lists_are_aligned_to_their_size_and_within_a_page() -> None:

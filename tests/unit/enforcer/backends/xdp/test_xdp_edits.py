@@ -1,4 +1,4 @@
-"""Lists changed CIDR by CIDR on a fake kernel: then the same is dropped as after a pass with these lists."""
+"""Lists changed CIDR by CIDR on a fake kernel: XDP then drops the same packets as after a pass with these lists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lists_of(world: XdpWorld, plan: Plan) -> Lists:
     return Lists(world.fake.pins, plan, bpf=world.fake)
 
 
-# What is done to the sets of OLD, whether that is a change, and the sets as a pass would have them.
+# The edits of the sets of OLD, whether they change anything, and the resulting sets.
 EDITS: dict[str, tuple[str, str, list[str], bool, list[str], list[str]]] = {
     "an address added": ("add", "s:a", ["10.0.0.2/32"], True, [*A, "10.0.0.2/32"], B),
     "a net added": ("add", "s:b", ["192.0.2.0/24"], True, A, [*B, "192.0.2.0/24"]),
@@ -51,7 +51,7 @@ EDITS: dict[str, tuple[str, str, list[str], bool, list[str], list[str]]] = {
 
 @pytest.mark.parametrize("row", EDITS)
 def test_a_list_is_changed_in_place(row: str) -> None:
-    """Under the same programs and pins; the next pass with these lists has nothing to do."""
+    """The programs and pins stay the same; the next pass with these lists has nothing to do."""
     verb, name, cidrs, changes, a, b = EDITS[row]
     world, target = world_with(OLD), plan_with(a, b)
     before = world.state()
@@ -100,7 +100,7 @@ def test_every_interface_of_the_plan_drops_what_is_added() -> None:
     world = world_with(plan)
     before = world.state()
     with lists_of(world, plan) as lists:
-        lists.add("s:b", ["10.0.0.1/32"])  # of both sets now, which no address was before
+        lists.add("s:b", ["10.0.0.1/32"])  # now in both sets, as no address was before
         lists.add("s:a", ["192.0.2.1/32"])
     state = world.state()
     gained = world.dropped(state, state) - world.dropped(before, before)
@@ -134,9 +134,9 @@ def test_lists_leave_nothing_open() -> None:
 
 @pytest.mark.parametrize("how", ["refused", "killed before", "killed after"])
 def test_wherever_an_edit_fails_the_next_pass_makes_it_good(how: str) -> None:
-    """And never is more dropped than before or after, nor less than both."""
+    """At no moment are packets dropped that neither state drops, or passed that both drop."""
     errors = {"refused": lambda: KernelError("injected", number=errno.ENOMEM)}
-    old, new = OLD, plan_with(A, [*B, "10.0.0.1/32"])  # a class of addresses that there was not
+    old, new = OLD, plan_with(A, [*B, "10.0.0.1/32"])  # a new class of addresses
     clean = world_with(OLD)
     begin, first = clean.state(), len(clean.calls.log)
     with lists_of(clean, OLD) as lists:

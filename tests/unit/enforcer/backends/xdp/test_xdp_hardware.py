@@ -1,4 +1,4 @@
-"""XDP in the hardware of an interface, on a fake kernel: held by the device, or refused with the kernel's word."""
+"""XDP in the hardware of an interface, on a fake kernel: held by the device, or refused with the kernel's message."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NATIVE = early(plan_of(Backend.IPTABLES, table(BY_A, BY_B, sets=SETS)))
 
 @pytest.fixture(name="world")
 def world_fixture() -> XdpWorld:
-    """eth0 has hardware that takes programs, eth1 has none."""
+    """The hardware of eth0 accepts programs, that of eth1 does not."""
     world = XdpWorld()
     world.fake.hardware = {ETH0: None}
     return world
@@ -58,7 +58,7 @@ def content(found: FakeMap) -> dict[bytes, bytes]:
 
 
 def check_holds(world: XdpWorld, plan: Plan) -> None:
-    """Attached in the device with the maps of the plan, pinned as it should be, and nothing else."""
+    """It is attached in the device with the maps of the plan, and exactly the expected objects are pinned."""
     (item,) = plan.interfaces
     pins = Pins.of(world.fake, world.fake.pins, "eth0")
     assert not world.refused
@@ -87,7 +87,7 @@ def test_a_device_holds_the_plan_and_says_so(world: XdpWorld) -> None:
 
 
 def test_what_the_device_has_dropped_is_carried_over(world: XdpWorld) -> None:
-    """A device counts once, not for each CPU."""
+    """A device has one counter, not one per CPU."""
     world.apply(BOTH)
     program(world).maps["entry_counters"].update(struct.pack("=I", 1), struct.pack("=2Q", 7, 420), 0)
     assert world.counts() == {("eth0", BY_A.name): 0, ("eth0", BY_B.name): 7}
@@ -108,7 +108,7 @@ def test_an_interface_moves_into_its_device_and_back(world: XdpWorld) -> None:
     assert not world.fake.alive()
 
 
-# Why the device does not take the program: what loading it answers, and what the interface is refused with.
+# Why the device does not accept the program: the error of loading it, and the stated reason.
 REFUSALS: dict[str, tuple[KernelError, str]] = {
     "a map": (
         KernelError("load", number=errno.ENOMEM, log=A_LOG),

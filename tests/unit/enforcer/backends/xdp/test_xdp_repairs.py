@@ -1,4 +1,4 @@
-"""What others do to the state of XDP, on a fake kernel: the next pass mends it, and touches nothing of theirs."""
+"""Changes of XDP's state by others, on a fake kernel: the next pass repairs it, and touches no foreign object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch of XDP on a fake kernel: each thing that others take is noticed, and what only lost its pin is kept."""
+"""The watch of XDP on a fake kernel: it detects everything that others remove, and keeps what only lost its pin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def world_fixture() -> XdpWorld:
 
 @pytest.fixture(name="watch")
 def watch_fixture(world: XdpWorld) -> Iterator[XdpWatch]:
-    """One that knows what is there."""
+    """A watch that has recorded the current state."""
     with closing(XdpWatch(world.fake, world.fake.pins)) as watch:
         assert watch.remember() == []
         yield watch
@@ -46,7 +46,7 @@ def said(watch: XdpWatch) -> list[str]:
     return [loss.what for loss in watch.losses(thorough=True)]
 
 
-# What others do (as in test_xdp_repairs), how it is said, and whether the watch itself restores it.
+# What others do (as in test_xdp_repairs), how it is reported, and whether the watch itself restores it.
 NOTICED = {
     "detached": (DETACHED, False),
     "the link's pin removed": ("eth0: XDP: pins removed: link" + PINNED_AGAIN, True),
@@ -57,7 +57,7 @@ NOTICED = {
     "an address table written to": ("XDP address tables: maps were written to: sieve4", False),
     "the interface made anew": (DETACHED, False),
 }
-# What we wrote down for ourselves enforces nothing; the next pass finds it.
+# A manifest enforces nothing; the next pass finds the change.
 UNNOTICED = {"the manifest of the tables written to"}
 
 
@@ -95,7 +95,7 @@ def test_what_the_program_counts_is_no_loss(world: XdpWorld, watch: XdpWatch) ->
 
 
 def test_all_pins_are_put_back_where_they_were(world: XdpWorld, watch: XdpWatch) -> None:
-    """Without a moment in which nothing is attached: it is the same link."""
+    """Something is attached at every moment: it is the same link."""
     before, (link,) = world.state(), world.fake.links()
     shutil.rmtree(world.fake.pins)
     interface, tables = said(watch)
@@ -163,7 +163,7 @@ def test_without_anything_pinned_a_look_asks_the_kernel_nothing() -> None:
 
 
 def test_an_incomplete_look_around_is_an_error_and_forgets_nothing(world: XdpWorld, watch: XdpWatch) -> None:
-    """A process without descriptors left knows no less than before."""
+    """A process without free descriptors keeps what it has recorded."""
     first = len(world.calls.log)
     watch.remember()
     count = len(world.calls.log) - first

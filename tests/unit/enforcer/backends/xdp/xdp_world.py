@@ -58,7 +58,7 @@ PACKETS = tuple(
 
 @dataclass(frozen=True)
 class Program:
-    """Its constants, and the numbers of the maps it reads."""
+    """A program's constants, and the numbers of the maps it reads."""
 
     constants: Mapping[str, int]
     maps: Mapping[str, int]
@@ -66,7 +66,7 @@ class Program:
 
 @dataclass(frozen=True)
 class State:
-    """``attached``: the mode and the number of the program of an interface."""
+    """``attached``: by interface, the mode and the number of its program."""
 
     attached: Mapping[str, tuple[Mode, int]]
     programs: Mapping[int, Program]
@@ -75,7 +75,7 @@ class State:
 
 
 def early(plan: Plan, mode: Mode = Mode.NATIVE) -> Plan:
-    """All interfaces have XDP, which holds what it can."""
+    """All interfaces have XDP, which holds as many entries as it can."""
     return replace(
         plan, interfaces=tuple(replace(item, mode=mode, held=XdpRun(item.table).held()) for item in plan.interfaces)
     )
@@ -87,7 +87,7 @@ def served(plan: Plan) -> dict[str, InterfacePlan]:
 
 @dataclass
 class XdpWorld(World):
-    """``refused``: by the last pass, for which interface."""
+    """``refused``: the errors of the last pass, by interface."""
 
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,7 +103,7 @@ class XdpWorld(World):
 
     @property
     def backend(self) -> XdpBackend:
-        """That of an agent that has just been started."""
+        """The backend of an agent that has just started."""
         return XdpBackend(self.fake.pins, bpf=self.fake)
 
     def apply(self, plan: Plan) -> list[str]:
@@ -115,7 +115,7 @@ class XdpWorld(World):
             return [*result.changes, *self.backend.release(plan)]
 
     def count(self, name: str, packets: int) -> None:
-        """The program of an interface drops that many packets by each of its bits, on each CPU."""
+        """Simulate that an interface's program drops that many packets by each of its bits, on each CPU."""
         program = next(link.program for link in self.fake.links() if self.fake.devices[name] == link.ifindex)
         counters = program.maps["entry_counters"]
         for at in range(counters.max_entries):
@@ -137,14 +137,14 @@ class XdpWorld(World):
         return State(attached, programs, maps, {path: item.id for path, item in self.fake.pinned().items()})
 
     def _content(self, item: FakeMap) -> Content:
-        """The same object as before if nothing was changed, to be cheap to keep."""
+        """Returns the same object as before if nothing has changed, so that keeping it is cheap."""
         now = item.content()
         if self._last.get(item.id) != now:
             self._last[item.id] = now
         return self._last[item.id]
 
     def holds(self, plan: Plan) -> bool:
-        """Each interface is attached and drops what it should; what is there is pinned where it should be, no more."""
+        """Each interface is attached and drops what it should; exactly the expected objects are pinned."""
         wanted, state = served(plan), self.state()
         return (
             not self.refused
