@@ -21,6 +21,7 @@ from dossim.packet.capture import Capture
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
 from enforcer.cli.facts_view import facts_as_dict
+from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics, Timeout
 from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode
 from enforcer.policy.nodes import from_data
@@ -162,6 +163,17 @@ FACTS = HostFacts(
     "jasper",
     kernel="6.18.0",
     backends={Backend.IPTABLES: Probe(Answer.YES)},
+    conntrack=ConntrackFacts(
+        max=65536,
+        buckets=262144,
+        count=1000,
+        checksum=True,
+        tcp_loose=True,
+        timeouts={Timeout.UDP: 30, Timeout.TCP_SYN_RECV: 60, Timeout.TCP_SYN_SENT: 120},
+        helpers=("nf_conntrack_ftp",),
+        statistics=ConntrackStatistics(dropped=5, early_drop=7),
+        unknown=("nf_conntrack_tcp_be_liberal: Permission denied",),
+    ),
     interfaces=(
         InterfaceFacts(
             "eth0",
