@@ -97,6 +97,7 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     denied = decisions.denied_by >= 0
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
     draft.drop(flows.number[decisions.hotdropped], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
+    draft.untracked[flows.number[decisions.allowed_by >= 0]] = True
     return replace(flows, untracked=decisions.allowed_by >= 0).take(~denied & ~decisions.hotdropped)
 
 

@@ -32,7 +32,7 @@ class Prediction:
     an undetermined packet is the first whose result is unknown.
 
     ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 if no entry dropped it; ``reason`` (uint16)
-    indexes ``reasons``.
+    indexes ``reasons``. ``untracked`` (bool): an Allow takes the packet out of connection tracking.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -41,6 +41,7 @@ class Prediction:
     reason: npt.NDArray[np.uint16]
     entries: tuple[Entry, ...]
     reasons: Sequence[str]
+    untracked: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -76,7 +77,7 @@ class Prediction:
         fate[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
         stage[rows] = np.where(earlier == NO_STAGE, STAGE_CODE[first], earlier)
         why[rows] = len(self.reasons)
-        return Prediction(fate, stage, entry, why, self.entries, (*self.reasons, reason))
+        return replace(self, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
 
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
@@ -112,6 +113,7 @@ class Draft:
         self.stage = np.full(packets, NO_STAGE, np.uint8)
         self.entry = np.full(packets, NO_ENTRY, np.int32)
         self.reason = np.zeros(packets, np.uint16)
+        self.untracked = np.zeros(packets, np.bool_)
         self._reasons: dict[str, int] = {"": 0}
         self._find_not_sendable()
 
@@ -161,7 +163,7 @@ class Draft:
 
     def copy(self, row: int, to: int) -> None:
         """One packet ends as another does."""
-        for column in (self.fate, self.stage, self.entry, self.reason):
+        for column in (self.fate, self.stage, self.entry, self.reason, self.untracked):
             column[to] = column[row]
 
     def end(self, row: int, fate: Fate, reason: str = "") -> None:
@@ -170,7 +172,7 @@ class Draft:
         self.reason[row] = self._code(reason)
 
     def finish(self, entries: tuple[Entry, ...]) -> Prediction:
-        return Prediction(self.fate, self.stage, self.entry, self.reason, entries, tuple(self._reasons))
+        return Prediction(self.fate, self.stage, self.entry, self.reason, entries, tuple(self._reasons), self.untracked)
 
     def _code(self, reason: str) -> int:
         if len(self._reasons) >= _MOST_REASONS:

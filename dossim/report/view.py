@@ -25,6 +25,7 @@ from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.resources import NOWHERE, Resources
 
 if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.exhaustion.outlook import Outlook
     from dossim.scenario.expect import Outcome
     from dossim.scenario.run import ScenarioResult
 
@@ -130,6 +131,7 @@ class View:
     mismatches: tuple[Mismatch, ...] = ()
     matrix: Mapping[tuple[str, str], int] = field(default_factory=dict)
     conntrack_entries: int | None = None
+    outlook: Outlook | str | None = None  # of the connection tracking table; a string: why nothing can be said of it
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
     @property

@@ -56,8 +56,9 @@ def test_everything_is_read(proc: Path) -> None:
 
 def test_without_conntrack_one_sentence_says_so(tmp_path: Path) -> None:
     facts = read_conntrack(tmp_path)
-    assert facts.max is None and facts.timeouts == {} and facts.helpers is None
-    assert len(facts.unknown) == 1 and "nf_conntrack is not loaded" in facts.unknown[0]
+    assert (facts.max, facts.timeouts, facts.helpers) == (None, {}, None)
+    (why,) = facts.unknown
+    assert "nf_conntrack is not loaded" in why
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
     if content is not None:
         (proc / file).write_text(content)
     facts = read_conntrack(proc)
-    assert len(facts.unknown) == 1 and named in facts.unknown[0]
+    (why,) = facts.unknown
+    assert named in why
     absent = [facts.max, facts.buckets, facts.helpers, facts.statistics, facts.timeouts.get(Timeout.UDP)].count(None)
     assert absent == 1
 
