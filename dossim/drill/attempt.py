@@ -17,6 +17,7 @@ from dossim.observe.journey import Journeys
 from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
 from enforcer.enforcement.apply import Enforcer
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.planning.plan import InterfacePlan
 
 Progress = Callable[[str, int, int], None]
@@ -35,6 +36,7 @@ class Attempt:
     unsent: Mapping[int, str]
     counters: Mapping[str, int]
     tracked: int
+    conntrack: ConntrackStatistics | None
     waiting: Waiting
 
 
@@ -78,12 +80,12 @@ def replay_once(
                 waiting = stall.so_far()
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
-                tracked = lab.conntrack_entries()
+                tracked, conntrack = lab.conntrack_entries(), lab.conntrack_statistics()
                 enforcer.detach()
     finally:
         with watch.phase("lab"):
             lab.__exit__(None, None, None)
-    return Attempt(plan, observer.journeys, unsent, counters, tracked, waiting)
+    return Attempt(plan, observer.journeys, unsent, counters, tracked, conntrack, waiting)
 
 
 def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:

@@ -12,6 +12,7 @@ from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction
 from dossim.verify.verification import Verification
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class PredictResult:
 @dataclass(frozen=True)
 class DrillResult(PredictResult):
     """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's. ``busy`` is a
-    sentence when the machine was too busy for some of the packets: those are unobserved.
+    sentence when the machine was too busy for some of the packets: those are unobserved. ``conntrack``: what conntrack
+    itself dropped and evicted; None if the kernel does not show it.
     """
 
     verification: Verification
@@ -47,6 +49,7 @@ class DrillResult(PredictResult):
     kernel: str
     driver: str
     busy: str = ""
+    conntrack: ConntrackStatistics | None = None
 
 
 @dataclass

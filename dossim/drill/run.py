@@ -136,6 +136,7 @@ def drill_capture(
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
+        conntrack=attempt.conntrack,
         kernel=os.uname().release,
         driver="veth",
         busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",

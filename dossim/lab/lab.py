@@ -25,7 +25,9 @@ from dossim.lab import ethtool, names, sysctl
 from dossim.lab.python_iptables import python_iptables
 from dossim.lab.signals import unwinding
 from dossim.model.host import Host, Listener
+from enforcer.kernel.conntrack import read_statistics
 from enforcer.kernel.netns import entered
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.model.errors import PrivilegeError
 from enforcer.policy.resources import UDP
 
@@ -109,6 +111,11 @@ class Lab:
         """Connections the victim tracks now."""
         with self.victim():
             return sysctl.conntrack_entries()
+
+    def conntrack_statistics(self) -> ConntrackStatistics | None:
+        """What conntrack itself dropped and evicted in the victim; None if the kernel does not show it."""
+        with self.victim():
+            return read_statistics()
 
     def drain(self) -> None:
         """Read what the UDP listeners have queued, so that no datagram is dropped for lack of buffer space."""

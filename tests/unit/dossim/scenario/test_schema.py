@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from dossim.model.conntrack import CtState
 from dossim.model.disposition import OPEN_FATES, Fate
 from dossim.scenario.findings import InvalidScenario, Marks, plain
 from dossim.scenario.generate import GENERATORS
@@ -60,8 +61,10 @@ def test_every_parameter_is_taken_by_some_generator() -> None:
 def test_closed_sets_are_the_code_s() -> None:
     assert definitions()["stage"]["enum"] == [str(stage) for stage in Stage]
     assert definitions()["mode"]["enum"] == [str(mode) for mode in ModeChoice if mode is not ModeChoice.OFFLOAD]
-    packets = schema()["$defs"]["expectation"]["else"]["else"]["properties"]
+    packets = schema()["$defs"]["expectation"]["else"]["else"]["else"]["properties"]
     assert set(packets["fate"]["enum"]) == {str(fate) for fate in Fate if fate not in OPEN_FATES}
+    conntrack = schema()["$defs"]["expectation"]["then"]["properties"]["conntrack"]["properties"]
+    assert set(conntrack["state"]["properties"]) == {str(state) for state in CtState}
     leave_out = properties_of("fragments")["leave-out"]
     assert isinstance(leave_out, dict)
     assert set(leave_out["enum"]) == {str(word) for word in LeaveOut}
