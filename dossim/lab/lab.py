@@ -22,6 +22,7 @@ from types import TracebackType
 from pyroute2 import IPRoute
 
 from dossim.lab import ethtool, names, sysctl
+from dossim.lab.conntrack_max import restore_abandoned
 from dossim.lab.python_iptables import python_iptables
 from dossim.lab.signals import unwinding
 from dossim.model.host import Host, Listener
@@ -73,6 +74,8 @@ class Lab:
                 "run as root or use 'dossim predict', which needs none"
             )
         names.reap()
+        restore_abandoned()
+        restore_abandoned()
         with ExitStack() as stack:
             stack.enter_context(unwinding())
             stack.callback(names.remove_pins, self.name)
