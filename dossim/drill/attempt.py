@@ -17,7 +17,7 @@ from dossim.observe.journey import Journeys
 from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
 from enforcer.enforcement.apply import Enforcer
-from enforcer.model.conntrack import ConntrackStatistics
+from enforcer.model.conntrack import ConntrackFacts
 from enforcer.planning.plan import InterfacePlan
 
 Progress = Callable[[str, int, int], None]
@@ -36,7 +36,7 @@ class Attempt:
     unsent: Mapping[int, str]
     counters: Mapping[str, int]
     tracked: int
-    conntrack: ConntrackStatistics | None
+    conntrack: ConntrackFacts
     waiting: Waiting
 
 
@@ -80,7 +80,7 @@ def replay_once(
                 waiting = stall.so_far()
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
-                tracked, conntrack = lab.conntrack_entries(), lab.conntrack_statistics()
+                tracked, conntrack = lab.conntrack_entries(), lab.conntrack()
                 enforcer.detach()
     finally:
         with watch.phase("lab"):

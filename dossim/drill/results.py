@@ -16,6 +16,7 @@ from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
+    from dossim.drill.full_table import FullTable
     from dossim.observe.judgement import Observations
 
 
@@ -40,7 +41,8 @@ class PredictResult:
 class DrillResult(PredictResult):
     """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's. ``busy`` is a
     sentence when the machine was too busy for some of the packets: those are unobserved. ``conntrack``: what conntrack
-    itself dropped and evicted; None if the kernel does not show it.
+    itself dropped and evicted; None if the kernel does not show it. ``full``: what was predicted of that, if the
+    replay filled the table.
     """
 
     verification: Verification
@@ -50,6 +52,7 @@ class DrillResult(PredictResult):
     driver: str
     busy: str = ""
     conntrack: ConntrackStatistics | None = None
+    full: FullTable | None = None
 
 
 @dataclass

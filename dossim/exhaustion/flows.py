@@ -72,16 +72,17 @@ _NONE = 255
 @dataclass(frozen=True)
 class NewFlows:
     """``reached`` packets reach conntrack tracked; of them ``dropped_later`` are dropped before their entry would be
-    confirmed (a tracked Deny, or no route). ``flows``: new flows by class. ``perhaps``: packets that may or may not
-    make an entry, because their end is undetermined or the model has no rule for them.
-    ``untracked`` packets have been taken out of connection tracking. ``seconds``: from the first packet of the capture
-    to its last.
+    confirmed (a tracked Deny, or no route). ``untracked`` packets have been taken out of connection tracking.
+    ``flows``: new flows by class; ``beginning``: packets that begin one or repeat its first packet. ``perhaps``:
+    packets that may or may not make an entry, because their end is undetermined or the model has no rule for them.
+    ``seconds``: from the first packet of the capture to its last.
     """
 
     reached: int = 0
     untracked: int = 0
     dropped_later: int = 0
     perhaps: int = 0
+    beginning: int = 0
     flows: Mapping[FlowClass, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -108,9 +109,15 @@ def new_flows(capture: Capture, prediction: Prediction, host: Host, table: Table
         untracked=int(ends.untracked.sum()),
         dropped_later=int((ends.reached & ~ends.leaves & ~ends.open).sum()),
         perhaps=others,
+        beginning=found.packets,
         flows=found.counts(),
         seconds=seconds,
     )
+
+
+def reaches_conntrack(prediction: Prediction, table: Table) -> Bool:
+    """bool[N]: conntrack sees the packet, and it is tracked."""
+    return _Ends(prediction, table).reached
 
 
 class _Ends:
@@ -143,6 +150,10 @@ class _Found:
         if len(keys):
             self._keys.append(keys)
             self._classes.append(classes)
+
+    @property
+    def packets(self) -> int:
+        return sum(map(len, self._keys))
 
     def counts(self) -> dict[FlowClass, int]:
         """A flow has the class of its first packet."""

@@ -15,6 +15,7 @@ GC_LAG_S = 60.0  # GC_SCAN_INTERVAL_MAX: an expired entry counts until a search 
 # spread by chance alone. In simulations of early_drop() p was up to a tenth lower.
 _SPREAD = 0.1
 _SIGMAS = 4.0  # one replay in 16,000 lies outside by chance
+_GC_SHARE = 0.05  # nf_conntrack_max95
 _CHAIN = 16  # more entries than one search evicts
 
 
@@ -81,13 +82,15 @@ class Burst:
 EMPTY = Interval(0, 0)
 
 
-def burst(flows: int, *, limit: int, buckets: int, present: Interval = EMPTY) -> Burst:
+def burst(flows: int, *, limit: int, buckets: int, present: Interval = EMPTY, seconds: float = 0.0) -> Burst:
     """``flows`` new flows, each of which leaves an entry that is not assured. ``present`` entries were there before;
-    whether they are assured is unknown.
+    whether they are assured is unknown. The flows take ``seconds``: ``gc_worker()``, which runs once a second at most,
+    evicts down to 95 % of the limit after a search that found nothing.
     """
     free = max(limit - int(present.low), 0)
     over = max(flows - free, 0)
     least_over = min(over, max(flows - max(limit - int(present.high), 0), 0))
+    least_over = max(least_over - int(_GC_SHARE * limit) * int(seconds), 0)
     if not over:
         return Burst(0, Interval(0, 0), Interval(0, 0), Interval(present.low + flows, present.high + flows))
     share = drop_share(Interval(max(limit - present.high, 0), limit), buckets)

@@ -26,9 +26,9 @@ from dossim.lab.conntrack_max import restore_abandoned
 from dossim.lab.python_iptables import python_iptables
 from dossim.lab.signals import unwinding
 from dossim.model.host import Host, Listener
-from enforcer.kernel.conntrack import read_statistics
+from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.netns import entered
-from enforcer.model.conntrack import ConntrackStatistics
+from enforcer.model.conntrack import ConntrackFacts
 from enforcer.model.errors import PrivilegeError
 from enforcer.policy.resources import UDP
 
@@ -115,10 +115,10 @@ class Lab:
         with self.victim():
             return sysctl.conntrack_entries()
 
-    def conntrack_statistics(self) -> ConntrackStatistics | None:
-        """What conntrack itself dropped and evicted in the victim; None if the kernel does not show it."""
+    def conntrack(self) -> ConntrackFacts:
+        """The victim's connection tracking table, its limits and counters."""
         with self.victim():
-            return read_statistics()
+            return read_conntrack()
 
     def drain(self) -> None:
         """Read what the UDP listeners have queued, so that no datagram is dropped for lack of buffer space."""

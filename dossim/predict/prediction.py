@@ -79,6 +79,14 @@ class Prediction:
         why[rows] = len(self.reasons)
         return replace(self, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
 
+    def left_open(self, packets: npt.NDArray[np.bool_], stage: Stage, reason: str) -> Prediction:
+        """The same, but those of these packets that are determined are undetermined from this stage on."""
+        rows = np.flatnonzero(packets & self.is_determined)
+        fate, where, entry, why = self.fate.copy(), self.stage.copy(), self.entry.copy(), self.reason.copy()
+        fate[rows], where[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], STAGE_CODE[stage], NO_ENTRY
+        why[rows] = len(self.reasons)
+        return replace(self, fate=fate, stage=where, entry=entry, reason=why, reasons=(*self.reasons, reason))
+
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
         dropped = self.fate == FATE_CODE[Fate.DROPPED]

@@ -68,6 +68,7 @@ def as_dict(view: View) -> dict[str, Any]:
         "tracked": list(view.tracked),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
+        "conntrack_full": view.full_table or None,
         "timings_s": dict(view.timings_s),
     }
 

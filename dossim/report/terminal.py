@@ -24,6 +24,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     console.print(_stage_table(view))
     for reason, count in view.open_reasons:
         console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
+    if view.full_table:
+        console.print(line(view.full_table, "yellow"), soft_wrap=True)
     if view.outlook is not None:
         for text in outlook_lines(view.outlook):
             console.print(line(text), soft_wrap=True)

@@ -131,6 +131,7 @@ class View:
     mismatches: tuple[Mismatch, ...] = ()
     matrix: Mapping[tuple[str, str], int] = field(default_factory=dict)
     conntrack_entries: int | None = None
+    full_table: str = ""  # what conntrack was predicted to drop and evict, and did, if the replay filled its table
     outlook: Outlook | str | None = None  # of the connection tracking table; a string: why nothing can be said of it
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
@@ -155,6 +156,7 @@ class View:
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
         if not parts and self.undetermined and not self.matched:
             return f"{packets}: nothing was shown, because the end of none is determined{others}"
+        parts += [self.full_table] if self.full_table and not parts else []
         parts += [] if parts else ["an entry counted other packets than predicted"]
         return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
 
@@ -270,7 +272,8 @@ def _with_drill(view: View, result: DrillResult) -> View:
     return replace(
         view,
         drilled=True,
-        agrees=found.agrees,
+        agrees=found.agrees and (result.full is None or result.full.agrees),
+        full_table=str(result.full or ""),
         kernel=result.kernel,
         driver=result.driver,
         stages=tuple(StageRow(word, c.predicted, c.observed, c.matched) for word, c in found.stages.items()),

@@ -73,7 +73,8 @@ def ends_of(result: PredictResult) -> Ends:
     prediction = result.prediction
     determined = prediction.is_determined
     is_open = prediction.fate == FATE_CODE[Fate.UNDETERMINED]
-    undetermined = int(is_open.sum())
+    # Where only a full table leaves the end open, the packet was sent as it is, and counted by conntrack.
+    undetermined = int((is_open & (prediction.stage != STAGE_CODE[Stage.CONNTRACK])).sum())
     perhaps = int((is_open & (prediction.stage <= STAGE_CODE[Stage.RAW])).sum())
     if not isinstance(result, DrillResult):
         return Ends(
@@ -129,7 +130,9 @@ def _agreement(result: DrillResult) -> Outcome:
     parts += [f"{verification.undetermined:,} undetermined"] if verification.undetermined else []
     parts += [f"{verification.not_sendable:,} not sendable"] if verification.not_sendable else []
     packets = tuple(item.packet for item in verification.mismatches[:SHOWN])
-    return Outcome("predicted == observed", verification.agrees, "; ".join(parts + wrong), packets=packets)
+    parts += [str(result.full)] if result.full else []
+    agrees = verification.agrees and (result.full is None or result.full.agrees)
+    return Outcome("predicted == observed", agrees, "; ".join(parts + wrong), packets=packets)
 
 
 def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) -> Outcome:

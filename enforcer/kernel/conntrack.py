@@ -45,13 +45,6 @@ def read_conntrack(proc: Path = PROC) -> ConntrackFacts:
     )
 
 
-def read_statistics(proc: Path = PROC) -> ConntrackStatistics | None:
-    """The counters of the calling thread's namespace; None if the kernel does not show them
-    (CONFIG_NF_CONNTRACK_PROCFS).
-    """
-    return _Reader(proc).statistics()
-
-
 class _Reader:
     def __init__(self, proc: Path) -> None:
         self._proc = proc

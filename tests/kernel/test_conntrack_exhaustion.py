@@ -11,17 +11,27 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Interface
 
+import numpy as np
 import pytest
 
+from dossim.drill.situation import situation_for
 from dossim.exhaustion.formulas import Burst, burst
 from dossim.lab import Lab
 from dossim.lab.conntrack_max import lowered, why_not_writable
 from dossim.lab.lab import PEER_MAC, VICTIM_MAC, WIRE
 from dossim.lab.python_iptables import python_iptables
 from dossim.model.host import Host
+from dossim.packet.capture import Capture
 from dossim.packet.parse import internet_checksum
+from dossim.predict.prediction import STAGE_CODE
+from dossim.report.json import as_dict
+from dossim.report.view import view_of
 from enforcer.kernel.conntrack import read_conntrack
+from enforcer.model.choices import ModeChoice
 from enforcer.model.conntrack import ConntrackStatistics
+from enforcer.model.vocabulary import Stage
+from enforcer.policy.load import load_text
+from tests.kernel.drill_support import drill_capture
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -30,6 +40,23 @@ pytestmark = [
 ]
 
 HOST = Host("jasper", addresses=(IPv4Interface("10.10.10.10/32"),))
+POLICY = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: production-host, labels: {host: "yes"}}
+spec: {node: jasper, interfaceName: eth0, expectedIPs: [10.10.10.10]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: dos-mitigation}
+spec:
+  selector: has(host)
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+    - {action: Deny, protocol: UDP, destination: {ports: [9999]}}
+"""
 DENIED, OPEN = 9999, 9
 BATCH = 200  # less than netdev_max_backlog, beyond which a veth pair loses packets
 DEADLINE_S = 20
@@ -72,7 +99,7 @@ def denied_so_far(lab: Lab) -> int:
 
 
 def counts(lab: Lab) -> tuple[ConntrackStatistics, int]:
-    found = lab.conntrack_statistics()
+    found = lab.conntrack().statistics
     assert found is not None, "this kernel shows the counters"
     return found, lab.conntrack_entries()
 
@@ -118,6 +145,28 @@ def test_a_full_table_drops_and_evicts_as_many_as_predicted(limit: int, flows: i
     assert expected.dropped.holds(found.dropped)
     assert expected.evicted.holds(found.early_drop)
     assert expected.entries.holds(entries)
+
+
+def test_a_drill_at_a_full_table_agrees_within_the_interval_and_untracked_deny_keeps_out_of_it() -> None:
+    """Of 8,000 flows the untracked Deny drops every second one before conntrack; 4,000 meet a table of 2,048."""
+    limit = 2_048
+    frames = [flow(number, (OPEN, DENIED)[number % 2]) for number in range(8_000)]
+    capture = Capture.from_frames(frames)
+    situation = situation_for(load_text(POLICY, "policy.yaml"), capture=capture, choice=ModeChoice.RAW)
+    with lowered(limit):
+        result = drill_capture(capture, situation)
+    print(result.full)
+    assert result.full is not None
+    assert result.full.agrees, result.full
+    assert result.full.dropped.low > 0
+    assert result.verification.agrees, result.verification.mismatches[:3]
+    assert result.verification.stages["raw"].matched == 4_000
+    assert result.verification.matched == 4_000 + limit, "until the table is full, every end is determined"
+    assert result.verification.undetermined == 4_000 - limit
+    assert result.conntrack is not None
+    at_conntrack = np.count_nonzero(result.observations.stage == STAGE_CODE[Stage.CONNTRACK])
+    assert at_conntrack == result.conntrack.dropped, "each drop was seen where it happened"
+    assert f"counted {result.conntrack.dropped:,}" in as_dict(view_of(result))["conntrack_full"]
 
 
 def test_the_same_flood_in_a_table_with_room_drops_nothing() -> None:
