@@ -216,6 +216,48 @@ def test_a_plan_gives_the_reason_of_every_fallback(facts: Path) -> None:
     assert "not native: e1000 has no native XDP" in result.stdout
 
 
+def test_a_plan_says_what_fills_the_conntrack_table(facts: Path) -> None:
+    lines = dossim("plan", "-p", HOW_TO, "--host", facts).stdout.splitlines()
+    assert "conntrack: 65,536 entries, 1,000 in use, 262,144 buckets" in lines
+    assert any(line.startswith("  fills above 2,151/s of UDP, 1,076/s of TCP SYN to an open port") for line in lines)
+    assert "  assumed: nf_conntrack_ftp add no entries for expected connections" in lines
+    assert "  assumed: generic_timeout 600 s: not read" in lines
+
+
+def test_a_plan_at_a_rate_says_when_the_table_is_full(facts: Path) -> None:
+    shown = dossim("plan", "-p", HOW_TO, "--host", facts, "--rate", 12000, "--format", "json").stdout
+    flood = json.loads(shown)["conntrack"]["floods"]["UDP"]
+    assert flood["fills"] == "yes"
+    assert flood["full_after_s"]["most"] == pytest.approx((65536 - 1000) / 12000)
+    assert 0.012 < flood["at_full"]["dropped"]["least"] < flood["at_full"]["dropped"]["most"] < 0.02
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e3", ""])
+def test_a_rate_is_a_number_of_flows(rate: str) -> None:
+    result = dossim("plan", "-p", HOW_TO, "--rate", rate)
+    assert result.exit_code == 2
+    assert "--rate" in result.stderr
+
+
+def test_predict_says_what_the_capture_does_to_the_conntrack_table(capture: Path, facts: Path) -> None:
+    """Ten of its twelve SYNs are denied before conntrack; the port of the other two is open."""
+    options = (capture, "-p", HOW_TO, "--host", facts, "--listen", "tcp/80", "--rate", 5000)
+    shown = dossim("predict", *options).stdout
+    assert "conntrack: 65,536 entries, 1,000 in use, 262,144 buckets; 2 new flows (2 TCP SYN to an open port)" in shown
+    assert "if it goes on: 5,000 new flows/s: full after 12.9 s" in shown
+    found = json.loads(dossim("predict", *options, "-o", "json").stdout)["conntrack"]
+    assert (found["reached"], found["new_flows"]) == (2, {"TCP SYN to an open port": 2})
+    assert found["capture_once"]["over"] == 0
+
+
+def test_predict_without_the_size_of_the_table_cannot_tell(capture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.yaml"
+    path.write_text(json.dumps({key: value for key, value in facts_as_dict(FACTS).items() if key != "conntrack"}))
+    result = dossim("predict", capture, "-p", HOW_TO, "--host", path)
+    assert result.exit_code == 0
+    assert "conntrack: cannot tell whether the table fills: nf_conntrack_max and nf_conntrack_buckets" in result.stdout
+
+
 def test_a_plan_as_json(facts: Path) -> None:
     plan = json.loads(dossim("plan", "-p", HOW_TO, "--host", facts, "--format", "json").stdout)
     assert plan["interfaces"][0]["entries"][0]["stage"] == "raw"
