@@ -112,6 +112,7 @@ def _conntrack(at: Cursor) -> ConntrackFacts:
         tcp_be_liberal=fields.get("tcp_be_liberal", boolean, None),
         timeouts=fields.get("timeouts_s", _timeouts, {}),
         helpers=fields.get("helpers", list_of(_name), None),
+        zones=fields.get("zones", list_of(integer(0, 0xFFFF)), None),
         statistics=fields.get("statistics", _statistics, None),
         unknown=fields.get("unknown", list_of(_name), ()),
     )

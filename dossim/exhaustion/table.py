@@ -32,6 +32,7 @@ LINUX_DEFAULTS = ConntrackFacts(
     tcp_be_liberal=False,
     timeouts=DEFAULT_TIMEOUTS,
     helpers=(),
+    zones=(),
 )
 
 
@@ -80,6 +81,11 @@ def table_of(facts: ConntrackFacts) -> Table | str:
         assumed.append("no helper adds entries for expected connections: which are loaded could not be read")
     elif facts.helpers:
         assumed.append(f"{', '.join(facts.helpers)} add no entries for expected connections")
+    if facts.zones is None:
+        assumed.append("one zone: which zones entries are in could not be read")
+    elif facts.zones:
+        zones = ", ".join(map(str, facts.zones))
+        assumed.append(f"each flow is in one zone, of those in use ({zones}): a flow in several has an entry in each")
     for item, default in DEFAULT_TIMEOUTS.items():
         if item not in facts.timeouts:
             assumed.append(f"{item} {default} s: not read")

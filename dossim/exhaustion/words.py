@@ -51,7 +51,9 @@ def plan_lines(table: Table | str, per_s: float | None) -> list[str]:
         each = [f"{rates[item]:,.0f}/s of {item}" for item in SHOWN_CLASSES if item in rates]
         said.append(f"  fills above {', '.join(each)}")
     else:
-        said += [f"  {item}: {_flood(flood)}" for item, flood in plan_floods(table, per_s)]
+        floods = plan_floods(table, per_s)
+        said += [f"  {_rate(per_s)} of {item}: {_filling(flood)}" for item, flood in floods]
+        said += [f"  then {_at_full(floods[0][1])}"] if any(f.fills is not Fills.NO for _, f in floods) else []
     return said + [f"  assumed: {text}" for text in table.assumed]
 
 
@@ -87,22 +89,36 @@ def _alone(found: Burst) -> str:
 
 
 def _flood(flood: Flood) -> str:
-    rate = f"{flood.per_s:,.0f} new flows/s" if flood.per_s >= 10 else f"{flood.per_s:.2g} new flows/s"
+    rate = _rate(flood.per_s)
     if not flood.entries.high:
         return f"{rate}: no entry stays"
-    if flood.fills is Fills.NO:
-        return f"{rate}: at most {_count(flood.entries.high, 'entry', 'entries')}; the table does not fill"
-    first = flood.full_after_s.low
-    if flood.fills is Fills.PERHAPS:
-        entries = _counts(flood.entries)
-        when = f"{entries} entries, as expired ones are removed late: full after {_time(first)} at the earliest"
-    else:
-        last = flood.full_after_s.high
-        when = f"full after {_time(first)}" + ("" if _time(first) == _time(last) else f" to {_time(last)}")
+    then = "" if flood.fills is Fills.NO else f"; then {_at_full(flood)}"
+    return f"{rate}: {_filling(flood)}{then}"
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f} new flows/s" if per_s >= 10 else f"{per_s:.2g} new flows/s"
+
+
+def _filling(flood: Flood) -> str:
+    """Whether the table fills, and when."""
+    first, last = _time(flood.full_after_s.low), _time(flood.full_after_s.high)
+    match flood.fills:
+        case Fills.NO:
+            return f"at most {_count(flood.entries.high, 'entry', 'entries')}; the table does not fill"
+        case Fills.PERHAPS:
+            entries = _counts(flood.entries)
+            return f"{entries} entries, as expired ones are removed late: full after {first} at the earliest, or never"
+        case Fills.YES:
+            return f"full after {first}" + ("" if first == last else f" to {last}")
+
+
+def _at_full(flood: Flood) -> str:
+    """What happens to new flows while the table is full."""
     full = flood.at_full
     return (
-        f"{rate}: {when}; then {share(full.dropped)} of new flows dropped; each other one evicts an entry without a "
-        f"reply, which is {_times(full.life_s)} old on average"
+        f"{share(full.dropped)} of new flows dropped; each other one evicts an entry without a reply, which is "
+        f"{_times(full.life_s)} old on average"
     )
 
 

@@ -66,6 +66,7 @@ def conntrack_lines(facts: ConntrackFacts) -> list[str]:
     if facts.statistics is not None:
         known += [f"{facts.statistics.dropped:,} packets dropped and {facts.statistics.early_drop:,} entries evicted"]
     known += [f"helpers: {', '.join(facts.helpers)}"] if facts.helpers else []
+    known += [f"zones: {', '.join(map(str, facts.zones))}"] if facts.zones else []
     lines = [f"conntrack: {', '.join(known)}"] if known else []
     return lines + [f"conntrack: cannot tell: {text}" for text in facts.unknown]
 
@@ -81,6 +82,7 @@ def _conntrack_as_dict(facts: ConntrackFacts) -> dict[str, Any]:
         "tcp_be_liberal": facts.tcp_be_liberal,
         "timeouts_s": {str(item): value for item, value in facts.timeouts.items()},
         "helpers": None if facts.helpers is None else list(facts.helpers),
+        "zones": None if facts.zones is None else list(facts.zones),
         "statistics": None if facts.statistics is None else vars(facts.statistics),
         "unknown": list(facts.unknown),
     }

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics, Timeout
@@ -16,6 +17,9 @@ _SETTINGS = Path("sys/net/netfilter")
 _STATISTICS = Path("thread-self/net/stat/nf_conntrack")
 # Of CONNTRACK modules, those that are no helper (net/netfilter/Makefile).
 _NO_HELPER = {"nf_conntrack_netlink", "nf_conntrack_bridge", "nf_conntrack_broadcast", "nf_conntrack_bpf"}
+_ENTRIES = Path("thread-self/net/nf_conntrack")
+_ENTRIES_MAX_BYTES = 1 << 20  # some 5,000 entries: enough to find a zone, little enough for a full table
+_ZONE = re.compile(r"\bzone(?:-orig|-reply)?=(\d+)")
 _PREFIX = "nf_conntrack_"
 
 
@@ -40,6 +44,7 @@ def read_conntrack(proc: Path = PROC) -> ConntrackFacts:
         tcp_be_liberal=reader.switch("tcp_be_liberal"),
         timeouts={item: value for item, value in timeouts.items() if value is not None},
         helpers=reader.helpers(),
+        zones=reader.zones(),
         statistics=reader.statistics(),
         unknown=tuple(reader.unknown),
     )
@@ -75,6 +80,18 @@ class _Reader:
             self.unknown.append("helpers: nf_conntrack is built into this kernel, and helpers may be too")
             return None
         return tuple(sorted(name for name in names if name.startswith(_PREFIX) and name not in _NO_HELPER))
+
+    def zones(self) -> tuple[int, ...] | None:
+        """Those of the first entries; rules that would put a flow into a zone are not read."""
+        try:
+            with open(self._proc / _ENTRIES) as entries:
+                text = entries.read(_ENTRIES_MAX_BYTES)
+        except OSError as error:
+            self.unknown.append(f"zones (/proc/net/nf_conntrack): {error.strerror}")
+            return None
+        if len(text) == _ENTRIES_MAX_BYTES:
+            self.unknown.append(f"zones: of the first {text.count(chr(10)):,} entries only")
+        return tuple(sorted({int(zone) for zone in _ZONE.findall(text)}))
 
     def statistics(self) -> ConntrackStatistics | None:
         """A line for each CPU, in hexadecimal, below the names of the columns."""

@@ -49,6 +49,7 @@ class ConntrackFacts:
     ``buckets``: of the hash table, which all namespaces share. ``count``: entries of the namespace now.
     ``timeouts`` in seconds. ``helpers``: the helpers that are loaded (``nf_conntrack_ftp``), each of which may create
     entries for connections it expects; None: cannot tell.
+    ``zones``: the zones other than 0 that entries are in now, as far as entries were read; None: cannot tell.
     ``unknown``: what could not be read, and why, one sentence each.
     """
 
@@ -60,6 +61,7 @@ class ConntrackFacts:
     tcp_be_liberal: bool | None = None
     timeouts: Mapping[Timeout, int] = field(default_factory=dict)
     helpers: tuple[str, ...] | None = None
+    zones: tuple[int, ...] | None = None
     statistics: ConntrackStatistics | None = None
     unknown: tuple[str, ...] = ()
 

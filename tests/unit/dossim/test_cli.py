@@ -171,6 +171,7 @@ FACTS = HostFacts(
         tcp_loose=True,
         timeouts={Timeout.UDP: 30, Timeout.TCP_SYN_RECV: 60, Timeout.TCP_SYN_SENT: 120},
         helpers=("nf_conntrack_ftp",),
+        zones=(7,),
         statistics=ConntrackStatistics(dropped=5, early_drop=7),
         unknown=("nf_conntrack_tcp_be_liberal: Permission denied",),
     ),

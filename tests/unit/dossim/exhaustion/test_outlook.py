@@ -146,6 +146,8 @@ def test_without_a_size_nothing_is_said(facts: ConntrackFacts, reason: str) -> N
         (replace(LINUX_DEFAULTS, count=None), "an empty table: nf_conntrack_count was not read"),
         (replace(LINUX_DEFAULTS, tcp_loose=None), "tcp_loose 1: not read"),
         (replace(LINUX_DEFAULTS, helpers=None), "no helper adds entries"),
+        (replace(LINUX_DEFAULTS, zones=None), "one zone"),
+        (replace(LINUX_DEFAULTS, zones=(3, 7)), "each flow is in one zone, of those in use (3, 7)"),
         (replace(LINUX_DEFAULTS, helpers=("nf_conntrack_ftp",)), "nf_conntrack_ftp add no entries"),
         (
             replace(LINUX_DEFAULTS, timeouts={k: v for k, v in DEFAULT_TIMEOUTS.items() if k is not Timeout.UDP}),

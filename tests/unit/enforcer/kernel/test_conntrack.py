@@ -24,6 +24,11 @@ COLUMNS = (
 STATISTICS = (
     f"{COLUMNS}\n{'0000000a ' * 9}00000001 0000000f 00000010 00000000\n{'00000000 ' * 9}00000002 00000001 00000100 0\n"
 )
+ENTRIES = (
+    "ipv4     2 udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 "
+    "sport=2 dport=1 mark=0 zone=7 use=2\n"
+    "ipv4     2 udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 zone-orig=3 [UNREPLIED] src=10.0.0.2 use=2\n"
+)
 MODULES = (
     "nf_conntrack_ftp 24576 0 - Live 0x0000000000000000\n"
     "nf_conntrack_netlink 57344 0 - Live 0x0\n"
@@ -40,6 +45,7 @@ def proc(tmp_path: Path) -> Path:
     statistics = tmp_path / "thread-self/net/stat"
     statistics.mkdir(parents=True)
     (statistics / "nf_conntrack").write_text(STATISTICS)
+    (tmp_path / "thread-self/net/nf_conntrack").write_text(ENTRIES)
     (tmp_path / "modules").write_text(MODULES)
     return tmp_path
 
@@ -50,6 +56,7 @@ def test_everything_is_read(proc: Path) -> None:
     assert (facts.checksum, facts.tcp_loose, facts.tcp_be_liberal) == (True, False, True)
     assert facts.timeouts == {item: 30 + number for number, item in enumerate(Timeout)}
     assert facts.helpers == ("nf_conntrack_ftp",), "netlink is no helper"
+    assert facts.zones == (3, 7)
     assert facts.statistics == ConntrackStatistics(dropped=0x10, early_drop=0x110, insert_failed=3), "all CPUs, hex"
     assert facts.unknown == ()
 
@@ -68,6 +75,7 @@ def test_without_conntrack_one_sentence_says_so(tmp_path: Path) -> None:
         ("sys/net/netfilter/nf_conntrack_buckets", "many", "nf_conntrack_buckets: expected a number, found 'many'"),
         ("sys/net/netfilter/nf_conntrack_max", "", "nf_conntrack_max: expected a number, found ''"),
         ("sys/net/netfilter/nf_conntrack_udp_timeout", None, "nf_conntrack_udp_timeout: No such file or directory"),
+        ("thread-self/net/nf_conntrack", None, "zones (/proc/net/nf_conntrack): No such file or directory"),
         ("modules", None, "helpers (/proc/modules): No such file or directory"),
         ("modules", "veth 1 0 - Live 0x0\n", "helpers: nf_conntrack is built into this kernel, and helpers may be too"),
         ("thread-self/net/stat/nf_conntrack", "names\n1 2\n", "not the columns that were expected"),
@@ -82,8 +90,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
     facts = read_conntrack(proc)
     (why,) = facts.unknown
     assert named in why
-    absent = [facts.max, facts.buckets, facts.helpers, facts.statistics, facts.timeouts.get(Timeout.UDP)].count(None)
-    assert absent == 1
+    udp = facts.timeouts.get(Timeout.UDP)
+    assert [facts.max, facts.buckets, facts.helpers, facts.zones, facts.statistics, udp].count(None) == 1
 
 
 def test_a_helper_free_kernel_has_none(proc: Path) -> None:
