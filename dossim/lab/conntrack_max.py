@@ -39,7 +39,7 @@ def why_not_writable(setting: Path = SETTING) -> str:
 @contextmanager
 def lowered(value: int, *, folder: Path = FOLDER, setting: Path = SETTING) -> Iterator[None]:
     """``nf_conntrack_max`` is ``value`` in the block. Waits for other processes that have it lowered. Raises HostError
-    where it cannot be written.
+    where it cannot be written, and for a damaged record.
     """
     if why := why_not_writable(setting):
         raise HostError(why)
@@ -47,7 +47,7 @@ def lowered(value: int, *, folder: Path = FOLDER, setting: Path = SETTING) -> It
     with ExitStack() as stack:
         stack.enter_context(unwinding())
         stack.enter_context(locked(folder))
-        restore(folder, setting)
+        _restore(folder, setting)
         before = int(setting.read_text())
         stack.enter_context(_watched(folder, setting))
         stack.callback(restore, folder, setting)  # before the watching process is told that all is done
@@ -57,11 +57,20 @@ def lowered(value: int, *, folder: Path = FOLDER, setting: Path = SETTING) -> It
 
 
 def restore_abandoned(folder: Path = FOLDER, setting: Path = SETTING) -> bool:
-    """Restore what killed processes have left lowered; whether they had left anything."""
+    """Restore what killed processes have left lowered; whether they had left anything. Raises HostError for a damaged
+    record.
+    """
     if not folder.is_dir() or why_not_writable(setting):
         return False
     with locked(folder, wait=False) as is_mine:
-        return is_mine and restore(folder, setting)
+        return is_mine and _restore(folder, setting)
+
+
+def _restore(folder: Path, setting: Path) -> bool:
+    try:
+        return restore(folder, setting)
+    except ValueError as error:
+        raise HostError(f"{error}; set nf_conntrack_max yourself if it is lowered, and remove the file") from error
 
 
 @contextmanager

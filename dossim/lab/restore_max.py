@@ -49,7 +49,7 @@ def write_record(folder: Path, record: Record) -> None:
 def restore(folder: Path, setting: Path) -> bool:
     """Writes the value of the record back and removes the record; whether there was one. The caller has the lock.
 
-    Raises ValueError for a record that is not ours: the value before is then unknown.
+    Raises ValueError for a damaged record: the value before is then unknown.
     """
     path = _record(folder)
     try:

@@ -17,7 +17,7 @@ import pytest
 from dossim.drill.situation import situation_for
 from dossim.exhaustion.formulas import Burst, burst
 from dossim.lab import Lab
-from dossim.lab.conntrack_max import lowered, why_not_writable
+from dossim.lab.conntrack_max import SETTING, lowered, why_not_writable
 from dossim.lab.lab import PEER_MAC, VICTIM_MAC, WIRE
 from dossim.lab.python_iptables import python_iptables
 from dossim.model.host import Host
@@ -33,11 +33,7 @@ from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load_text
 from tests.kernel.drill_support import drill_capture
 
-pytestmark = [
-    pytest.mark.needs_root,
-    pytest.mark.alone,
-    pytest.mark.skipif(bool(why_not_writable()), reason=why_not_writable() or "-"),
-]
+pytestmark = [pytest.mark.needs_root, pytest.mark.alone, pytest.mark.usefixtures("initial_namespace")]
 
 HOST = Host("jasper", addresses=(IPv4Interface("10.10.10.10/32"),))
 POLICY = """
@@ -61,6 +57,15 @@ DENIED, OPEN = 9999, 9
 BATCH = 200  # less than netdev_max_backlog, beyond which a veth pair loses packets
 DEADLINE_S = 20
 SOURCES = 0xC6336400  # 198.51.100.0
+
+
+@pytest.fixture(scope="module")
+def initial_namespace() -> None:
+    """Only there the limit can be written. A lab has loaded conntrack by then."""
+    with Lab(HOST):
+        assert SETTING.exists()
+        if why := why_not_writable():
+            pytest.skip(why)
 
 
 def mac(text: str) -> bytes:

@@ -138,5 +138,5 @@ def test_where_it_cannot_be_written_nothing_is_done(folder: Path, setting: Path)
 def test_a_damaged_record_is_not_ignored(folder: Path, setting: Path) -> None:
     folder.mkdir()
     record(folder).write_text('{"before": "many"}')
-    with pytest.raises(ValueError, match="not a record of nf_conntrack_max"):
+    with pytest.raises(HostError, match="not a record of nf_conntrack_max"):
         restore_abandoned(folder, setting)
