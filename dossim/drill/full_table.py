@@ -89,14 +89,15 @@ def with_full_table(
 
 
 def _expected(flows: NewFlows, table: Table, replay_s: float) -> tuple[Interval, Interval]:
-    """From the flows that surely keep an entry to all packets that may need one. The lower end is 0 if entries expired
-    meanwhile, or if some free what they took: an entry that a reset ends leaves room for others.
+    """From the flows that surely keep an entry to all packets that may need one, with one pass of the garbage collector.
+    The lower end is 0 if entries expired meanwhile, or if some free what they took: an entry that a reset ends leaves
+    room for others.
     """
     timeouts = [TIMEOUT_OF[item] for item in flows.flows]
     expired = any(timeout is not None and table.timeouts[timeout] <= replay_s for timeout in timeouts)
     is_transient = bool(flows.perhaps) or FlowClass.CLOSED_PORT in flows.flows
     surely = 0 if expired or is_transient else flows.leaving
-    fewest = burst(surely, limit=table.limit, buckets=table.buckets, seconds=replay_s)
+    fewest = burst(surely, limit=table.limit, buckets=table.buckets, gc_runs=1)
     most = burst(flows.beginning + flows.perhaps, limit=table.limit, buckets=table.buckets)
     # Packets that repeat a flow whose entry was evicted need another: more of them may be dropped rather than evict.
     evicted = fewest.evicted.low if flows.leaving == flows.beginning else 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, expm1, inf, sqrt
+from math import ceil, exp, expm1, inf, sqrt
 
 SEARCHED = 8  # NF_CT_EVICTION_RANGE: buckets that early_drop() searches, from the new flow's own
 GC_LAG_S = 60.0  # GC_SCAN_INTERVAL_MAX: an expired entry counts until a search or the next run of gc_worker() meets it
@@ -82,21 +82,24 @@ class Burst:
 EMPTY = Interval(0, 0)
 
 
-def burst(flows: int, *, limit: int, buckets: int, present: Interval = EMPTY, seconds: float = 0.0) -> Burst:
+def burst(flows: int, *, limit: int, buckets: int, present: Interval = EMPTY, gc_runs: int = 0) -> Burst:
     """``flows`` new flows, each of which leaves an entry that is not assured. ``present`` entries were there before;
-    whether they are assured is unknown. The flows take ``seconds``: ``gc_worker()``, which runs once a second at most,
-    evicts down to 95 % of the limit after a search that found nothing.
+    whether they are assured is unknown. ``gc_runs``: how often ``gc_worker()`` may pass over the table meanwhile. After
+    a search that found nothing it evicts while the count is above 95 % of the limit, each entry that it meets at most,
+    and counts that nowhere.
     """
     free = max(limit - int(present.low), 0)
     over = max(flows - free, 0)
     least_over = min(over, max(flows - max(limit - int(present.high), 0), 0))
-    least_over = max(least_over - int(_GC_SHARE * limit) * int(seconds), 0)
+    surely, least_over = least_over, max(least_over - limit * gc_runs, 0)
     if not over:
         return Burst(0, Interval(0, 0), Interval(0, 0), Interval(present.low + flows, present.high + flows))
+    left_free = ceil(2 * _GC_SHARE * limit) if gc_runs else 0  # below 95 % by one slice of it at most
     share = drop_share(Interval(max(limit - present.high, 0), limit), buckets)
     dropped = Interval(dropped_of(least_over, share).low, dropped_of(over, share).high)
-    evicted = Interval(max(least_over - dropped.high, 0), over - dropped.low + _CHAIN)
-    return Burst(over, dropped, evicted, Interval(max(limit - _CHAIN, 0), limit))
+    # What gc_worker() frees is neither dropped nor counted as evicted.
+    evicted = Interval(max(least_over - dropped.high, 0), over - dropped_of(surely, share).low + _CHAIN)
+    return Burst(over, dropped, evicted, Interval(max(limit - _CHAIN - left_free, 0), limit))
 
 
 def entries_after(seconds: float, rates: Mapping[float, float], lag_s: float = 0.0) -> float:

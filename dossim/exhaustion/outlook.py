@@ -100,7 +100,13 @@ def at_full(table: Table, per_s: float) -> AtFull:
 
 def outlook(table: Table, flows: NewFlows, *, per_s: float | None = None) -> Outlook:
     """The outlook for the new flows of a capture, at ``per_s`` new flows per second or at the rate of the capture."""
-    alone = burst(flows.leaving, limit=table.limit, buckets=table.buckets, present=Interval(table.count, table.count))
+    alone = burst(
+        flows.leaving,
+        limit=table.limit,
+        buckets=table.buckets,
+        present=Interval(table.count, table.count),
+        gc_runs=1,
+    )
     if not flows.total:
         return Outlook(table, flows, alone, None, "no packet of it begins a connection that is tracked")
     if per_s is None and not flows.seconds:
