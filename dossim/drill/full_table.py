@@ -89,7 +89,7 @@ def with_full_table(
 
 
 def _expected(flows: NewFlows, table: Table, replay_s: float) -> tuple[Interval, Interval]:
-    """From the flows that surely keep an entry to all packets that may need one, with one pass of the garbage collector.
+    """From the flows that surely keep an entry to all packets that may need one, with one pass of ``gc_worker()``.
     The lower end is 0 if entries expired meanwhile, or if some free what they took: an entry that a reset ends leaves
     room for others.
     """
