@@ -234,6 +234,7 @@ def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> N
                 draft.leave_open(number, Stage.RAW, why_open(Stage.RAW, states.pop(number)))
             elif decisions.allowed_by[row] >= 0:
                 states[number] = replace(states[number], untracked=True, marked=True)
+                draft.untracked[number] = True
 
 
 def _flows_of(states: Mapping[int, PacketState], plan: InterfacePlan) -> list[Flows]:

@@ -108,6 +108,7 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
     draft.drop(flows.number[decisions.hotdropped], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
     allowed = decisions.allowed_by >= 0
+    draft.untracked[flows.number[allowed]] = True
     return replace(flows, untracked=allowed, marked=allowed).take(~denied & ~decisions.hotdropped)
 
 

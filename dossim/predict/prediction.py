@@ -32,7 +32,8 @@ class Prediction:
     an undetermined packet is the first whose result is unknown.
 
     ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 if no entry dropped it; ``reason`` (uint16)
-    indexes ``reasons``. ``sets``: the packets with several possible ends, of which the columns have the first.
+    indexes ``reasons``. ``untracked`` (bool): an Allow takes the packet out of connection tracking. ``sets``: the
+    packets with several possible ends, of which the columns have the first.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -41,6 +42,7 @@ class Prediction:
     reason: npt.NDArray[np.uint16]
     entries: tuple[Entry, ...]
     reasons: Sequence[str]
+    untracked: npt.NDArray[np.bool_]
     sets: Mapping[int, Disposition] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -95,6 +97,14 @@ class Prediction:
                     entries[packet] = NO_ENTRY if one.entry is None else named.get(one.entry, NO_ENTRY)
         return replace(self, fate=fates, stage=stages, entry=entries)
 
+    def left_open(self, packets: npt.NDArray[np.bool_], stage: Stage, reason: str) -> Prediction:
+        """The same, but those of these packets that are determined are undetermined from this stage on."""
+        rows = np.flatnonzero(packets & self.is_determined)
+        fate, where, entry, why = self.fate.copy(), self.stage.copy(), self.entry.copy(), self.reason.copy()
+        fate[rows], where[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], STAGE_CODE[stage], NO_ENTRY
+        why[rows] = len(self.reasons)
+        return replace(self, fate=fate, stage=where, entry=entry, reason=why, reasons=(*self.reasons, reason))
+
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
         dropped = self.fate == FATE_CODE[Fate.DROPPED]
@@ -129,6 +139,7 @@ class Draft:
         self.stage = np.full(packets, NO_STAGE, np.uint8)
         self.entry = np.full(packets, NO_ENTRY, np.int32)
         self.reason = np.zeros(packets, np.uint16)
+        self.untracked = np.zeros(packets, np.bool_)
         self._reasons: dict[str, int] = {"": 0}
         self._texts = [""]
         self._find_not_sendable()
@@ -179,13 +190,13 @@ class Draft:
 
     def copy(self, row: int, to: int) -> None:
         """One packet ends as another does."""
-        for column in (self.fate, self.stage, self.entry, self.reason):
+        for column in (self.fate, self.stage, self.entry, self.reason, self.untracked):
             column[to] = column[row]
 
     def copied(self) -> Draft:
         """A draft of its own with the same rows."""
         other = Draft(self._capture)
-        for name in ("fate", "stage", "entry", "reason"):
+        for name in ("fate", "stage", "entry", "reason", "untracked"):
             setattr(other, name, getattr(self, name).copy())
         other._reasons = dict(self._reasons)
         other._texts = list(self._texts)
@@ -206,7 +217,7 @@ class Draft:
 
     def finish(self, entries: tuple[Entry, ...], sets: Mapping[int, Disposition] | None = None) -> Prediction:
         columns = (self.fate, self.stage, self.entry, self.reason)
-        return Prediction(*columns, entries, tuple(self._texts), sets or {})
+        return Prediction(*columns, entries, tuple(self._texts), self.untracked, sets or {})
 
     def _code(self, reason: str) -> int:
         if len(self._reasons) >= _MOST_REASONS:

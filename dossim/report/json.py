@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dossim.exhaustion import words
 from dossim.model.disposition import Disposition
 from dossim.report.view import EntryRow, View
 from dossim.verify import Mismatch
@@ -45,6 +46,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
+            **_outlook(view),
             "timings_s": dict(view.timings_s),
         }
     return {
@@ -68,6 +70,7 @@ def as_dict(view: View) -> dict[str, Any]:
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
         "conntrack_drops": view.conntrack_drops,
+        "conntrack_full": view.full_table or None,
         "timings_s": dict(view.timings_s),
     }
 
@@ -103,6 +106,11 @@ def _open(view: View) -> dict[str, Any]:
         "skipped": dict(view.skipped),
         "open": [{"reason": reason, "packets": count} for reason, count in view.open_reasons],
     }
+
+
+def _outlook(view: View) -> dict[str, Any]:
+    """The key ``conntrack`` where the connection tracking table was looked at."""
+    return {} if view.outlook is None else {"conntrack": words.as_dict(view.outlook)}
 
 
 def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:

@@ -48,6 +48,7 @@ FORBIDDEN = {
         *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "following")),
         *("dossim.lab", "dossim.replay", "dossim.observe"),
     ],
+    "dossim/exhaustion": ["dossim.pipeline", "dossim.lab", "dossim.replay", "dossim.observe", "dossim.drill"],
     # The observer knows nothing of policy, enforcer and prediction.
     "dossim/observe": [
         *("dossim.predict", "dossim.pipeline"),
@@ -71,6 +72,7 @@ PURE = [
     "enforcer/policy/labels.py",
     "enforcer/policy/members.py",
     "enforcer/policy/selector.py",
+    "dossim/exhaustion",
     "dossim/lint",
     "dossim/predict",
     "dossim/pipeline",
