@@ -14,7 +14,7 @@ from dossim.packet.cut import CutError, frame_on_wire
 from dossim.packet.parse import parse
 from dossim.pipeline import ip_input, route
 from dossim.pipeline.following import Following, Sends
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Context, Node, PacketState, Step, ended
 from dossim.predict.after import STATES

@@ -22,7 +22,7 @@ from dossim.packet.fields import HIDDEN, ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet
 from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline import ip_input, netdev_headers, route, transport
 from dossim.pipeline.cut import possible_datagrams, why_open
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Lost, Open, Perhaps, Whole, reassemble
 from dossim.pipeline.route import leads_inside
 from dossim.pipeline.stages import Context, PacketState, Step

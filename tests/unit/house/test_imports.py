@@ -45,7 +45,7 @@ FORBIDDEN = {
     # Predict shares explain's model of the kernel for odd packets, never its evaluation of the policy.
     "dossim/predict": [
         *(f"dossim.pipeline.{name}" for name in ("explain", "policy", "matching", "selection", "governing", "graph")),
-        *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "following")),
+        *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "tracked_hooks", "hooks")),
         *("dossim.lab", "dossim.replay", "dossim.observe"),
     ],
     "dossim/exhaustion": ["dossim.pipeline", "dossim.lab", "dossim.replay", "dossim.observe", "dossim.drill"],
