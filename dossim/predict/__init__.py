@@ -39,7 +39,7 @@ def predict(
     for state in STATES:
         after = AfterConntrack(tables, state, index)
         draft, odd = _run(capture, plan, host, after)
-        runs[state] = Run(draft, dict(after.arrived), odd)
+        runs[state] = Run(draft, after.arrived, odd)
     found = follow(capture, runs, plan, host, inside or RuleTable(host.inside))
     return found.draft.finish(entries, found.sets)
 

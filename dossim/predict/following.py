@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
@@ -18,8 +20,10 @@ from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Context, Node, PacketState, Step, ended
 from dossim.predict.after import STATES
+from dossim.predict.flows import Flows
+from dossim.predict.lone import lone_packets
 from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATES, NO_STAGE, STAGES, Draft
+from dossim.predict.prediction import FATE_CODE, FATES, NO_STAGE, STAGES, Draft
 from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
@@ -28,12 +32,10 @@ from enforcer.policy.ruletable import RuleTable
 
 @dataclass
 class Run:
-    """The prediction for one state. ``ordinary``: the packets among these that get to conntrack, with whether raw has
-    taken them out of it; ``odd``: the others that do.
-    """
+    """The prediction for one state. ``ordinary``: the ordinary packets that get to conntrack; ``odd``: the others."""
 
     draft: Draft
-    ordinary: Mapping[int, bool]
+    ordinary: Sequence[Flows]
     odd: Mapping[int, PacketState]
 
 
@@ -84,7 +86,17 @@ class _Follower:
 
     def follow(self) -> Followed:
         draft = self._first.draft.copied()
-        for number, state, parts in self._arrivals():
+        ordinary = {
+            number: untracked
+            for flows in self._first.ordinary
+            for number, untracked in zip(flows.number.tolist(), flows.untracked.tolist(), strict=True)
+        }
+        is_open = any(map(self._is_open_before, np.flatnonzero(draft.fate == FATE_CODE[Fate.UNDETERMINED]).tolist()))
+        for lone in () if is_open else lone_packets(self._first.ordinary, self._first.odd.values()):
+            draft.take_all(self.runs[lone.state].draft, lone.rows)
+            for number in lone.rows.tolist():
+                del ordinary[number]
+        for number, state, parts in self._arrivals(ordinary):
             self._number = number
             if state is None:
                 self._following.may_have_passed(self._parsed(number))
@@ -92,11 +104,12 @@ class _Follower:
             self._end(draft, parts, self._following.follow(state))
         return Followed(draft, self.sets)
 
-    def _arrivals(self) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
+    def _arrivals(self, ordinary: Mapping[int, bool]) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
         """The packets that get to conntrack, in the order in which they do: number, state, and all packets that share
-        the fate. No state: it is unknown whether the packet gets there.
+        the fate. No state: it is unknown whether the packet gets there. ``ordinary``: the ordinary packets that are to
+        be followed, with whether raw has taken them out of conntrack.
         """
-        odd, ordinary = self._first.odd, self._first.ordinary
+        odd = self._first.odd
         of_datagram = {
             number: state.reassembly.parts if isinstance(state.reassembly, Whole) else (number,)
             for number, state in odd.items()

@@ -207,6 +207,15 @@ class Draft:
         self.fate[row], self.stage[row], self.entry[row] = other.fate[row], other.stage[row], other.entry[row]
         self.reason[row] = self._code(other.reason_of(row))
 
+    def take_all(self, other: Draft, rows: npt.NDArray[np.int64]) -> None:
+        """As :meth:`take`, of many packets."""
+        self.fate[rows], self.stage[rows], self.entry[rows] = other.fate[rows], other.stage[rows], other.entry[rows]
+        codes = np.unique(other.reason[rows])
+        known = np.zeros(int(codes.max(initial=0)) + 1, np.uint16)
+        for code in codes.tolist():
+            known[code] = self._code(other._texts[code])
+        self.reason[rows] = known[other.reason[rows]]
+
     def reason_of(self, row: int) -> str:
         return self._texts[int(self.reason[row])]
 
