@@ -180,7 +180,7 @@ def _attempt(
     with watch.phase("verify"):
         observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack.dropped)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
-        settled = sent.settled(observations.fate, observations.stage)
+        settled = sent.settled(observations.ct_state)
         wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
     return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)

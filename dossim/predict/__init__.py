@@ -41,7 +41,7 @@ def predict(
         draft, odd = _run(capture, plan, host, after)
         runs[state] = Run(draft, after.arrived, odd)
     found = follow(capture, runs, plan, host, inside or RuleTable(host.inside))
-    return found.draft.finish(entries, found.sets)
+    return found.draft.finish(entries, found.sets, found.by_state)
 
 
 def _run(

@@ -23,7 +23,7 @@ from dossim.predict.after import STATES
 from dossim.predict.flows import Flows
 from dossim.predict.lone import lone_packets
 from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATE_CODE, FATES, NO_STAGE, STAGES, Draft
+from dossim.predict.prediction import FATE_CODE, FATES, NO_STAGE, STAGES, Draft, End
 from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
@@ -41,10 +41,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Followed:
-    """Several ends are possible for the packets in ``sets``."""
+    """Several ends are possible for the packets in ``sets``; ``by_state`` as of the prediction."""
 
     draft: Draft
     sets: Mapping[int, Disposition]
+    by_state: Mapping[int, Mapping[CtState, End]]
 
 
 def follow(
@@ -66,6 +67,7 @@ class _Follower:
     host: Host
     inside: RuleTable
     sets: dict[int, Disposition] = field(default_factory=dict)
+    by_state: dict[int, Mapping[CtState, End]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._context = Context.without_policy(self.host)
@@ -98,11 +100,12 @@ class _Follower:
                 del ordinary[number]
         for number, state, parts in self._arrivals(ordinary):
             self._number = number
+            self._walked: list[CtState] = []
             if state is None:
                 self._following.may_have_passed(self._parsed(number))
                 continue
             self._end(draft, parts, self._following.follow(state))
-        return Followed(draft, self.sets)
+        return Followed(draft, self.sets, self.by_state)
 
     def _arrivals(self, ordinary: Mapping[int, bool]) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
         """The packets that get to conntrack, in the order in which they do: number, state, and all packets that share
@@ -143,6 +146,7 @@ class _Follower:
     def _walk(self, state: PacketState, node: Node) -> list[Step]:
         """The end that is predicted for the packet in its state, as the steps that lead there."""
         assert state.tracking is not None, "the follower sets it"
+        self._walked.append(state.tracking.state)
         run = self.runs[_as_predicted(state.tracking.state)]
         fate = FATES[run.draft.fate[self._number]]
         code = int(run.draft.stage[self._number])
@@ -171,6 +175,9 @@ class _Follower:
                 draft.leave_open(part, node, last.result)
             if last.others:
                 self.sets[part] = ended(node, last)
+            if len(self._walked) > 1:
+                ends = {state: self.runs[_as_predicted(state)].draft.end_of(part) for state in self._walked}
+                self.by_state[part] = ends
 
 
 def _as_predicted(state: CtState) -> CtState:

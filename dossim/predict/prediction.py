@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.packet.capture import Capture
 from dossim.packet.cut import ETHERNET_LEAST, ETHERNET_MOST, why_not_sendable
 from dossim.pipeline.cut import cut_at
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.ruletable import Entry
 
 FATES = tuple(Fate)
@@ -26,6 +26,9 @@ FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
 STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 
 
+End = tuple[int, int, int]  # codes of fate and stage, and the index of the entry
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 if no stage dropped it; the stage of
@@ -33,7 +36,8 @@ class Prediction:
 
     ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 if no entry dropped it; ``reason`` (uint16)
     indexes ``reasons``. ``untracked`` (bool): an Allow takes the packet out of connection tracking. ``sets``: the
-    packets with several possible ends, of which the columns have the first.
+    packets with several possible ends, of which the columns have the first. ``by_state``: the end of a packet for each
+    of the conntrack states that it may have, where there are several.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -44,6 +48,7 @@ class Prediction:
     reasons: Sequence[str]
     untracked: npt.NDArray[np.bool_]
     sets: Mapping[int, Disposition] = field(default_factory=dict)
+    by_state: Mapping[int, Mapping[CtState, End]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -83,19 +88,16 @@ class Prediction:
         why[rows] = len(self.reasons)
         return replace(self, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
 
-    def settled(self, fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> Prediction:
-        """The same, but packets with several possible ends have the observed one, if it is among them."""
-        if not self.sets:
+    def settled(self, observed: Callable[[int], CtState | None]) -> Prediction:
+        """The same, but packets that may have several conntrack states have the end of the observed one."""
+        if not self.by_state:
             return self
-        fates, stages, entries = self.fate.copy(), self.stage.copy(), self.entry.copy()
-        named = {item.name: index for index, item in enumerate(self.entries)}
-        for packet, end in self.sets.items():
-            for one in (end, *end.others):
-                code = NO_STAGE if one.stage is None else STAGE_CODE[one.stage]
-                if (FATE_CODE[one.fate], code) == (fate[packet], stage[packet]):
-                    fates[packet], stages[packet] = FATE_CODE[one.fate], code
-                    entries[packet] = NO_ENTRY if one.entry is None else named.get(one.entry, NO_ENTRY)
-        return replace(self, fate=fates, stage=stages, entry=entries)
+        fate, stage, entry = self.fate.copy(), self.stage.copy(), self.entry.copy()
+        for packet, ends in self.by_state.items():
+            state = observed(packet)
+            if state is not None and state in ends:
+                fate[packet], stage[packet], entry[packet] = ends[state]
+        return replace(self, fate=fate, stage=stage, entry=entry)
 
     def left_open(self, packets: npt.NDArray[np.bool_], stage: Stage, reason: str) -> Prediction:
         """The same, but those of these packets that are determined are undetermined from this stage on."""
@@ -224,9 +226,17 @@ class Draft:
         self.fate[row] = FATE_CODE[fate]
         self.reason[row] = self._code(reason)
 
-    def finish(self, entries: tuple[Entry, ...], sets: Mapping[int, Disposition] | None = None) -> Prediction:
+    def finish(
+        self,
+        entries: tuple[Entry, ...],
+        sets: Mapping[int, Disposition] | None = None,
+        by_state: Mapping[int, Mapping[CtState, End]] | None = None,
+    ) -> Prediction:
         columns = (self.fate, self.stage, self.entry, self.reason)
-        return Prediction(*columns, entries, tuple(self._texts), self.untracked, sets or {})
+        return Prediction(*columns, entries, tuple(self._texts), self.untracked, sets or {}, by_state or {})
+
+    def end_of(self, row: int) -> End:
+        return int(self.fate[row]), int(self.stage[row]), int(self.entry[row])
 
     def _code(self, reason: str) -> int:
         if len(self._reasons) >= _MOST_REASONS:
