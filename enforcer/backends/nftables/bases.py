@@ -1,0 +1,33 @@
+"""Our base chains in the tables of both families: name, hook, and the stage that the chains below enforce at. Pure.
+
+The order is that of counters: raw first, which is the way of a packet at each hook.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enforcer.backends.nftables.rules import Hook
+from enforcer.model.vocabulary import Stage
+
+_PREROUTING, _INPUT, _FORWARD, _OUTPUT = range(4)  # NF_INET_*
+_RAW, _MANGLE, _FILTER = -300, -150, 0  # NF_IP_PRI_*; conntrack is at -200
+
+
+@dataclass(frozen=True)
+class Base:
+    name: str
+    hook: Hook
+    stage: Stage
+
+
+RAW_IN = Base("enf-PREROUTING", Hook(_PREROUTING, _RAW), Stage.RAW)
+RAW_OUT = Base("enf-OUTPUT", Hook(_OUTPUT, _RAW), Stage.RAW)
+MANGLE_IN = Base("enf-mangle-PREROUTING", Hook(_PREROUTING, _MANGLE), Stage.MANGLE)
+FILTER_IN = Base("enf-filter-INPUT", Hook(_INPUT, _FILTER), Stage.FILTER_INPUT)
+FILTER_OUT = Base("enf-filter-OUTPUT", Hook(_OUTPUT, _FILTER), Stage.EGRESS)
+FILTER_FORWARD = Base("enf-filter-FORWARD", Hook(_FORWARD, _FILTER), Stage.FILTER_FORWARD)
+
+BASES = (RAW_IN, RAW_OUT, MANGLE_IN, FILTER_IN, FILTER_OUT, FILTER_FORWARD)
+# What chains after these ask of the accept mark counts on them to have cleared it.
+CLEARING = frozenset({RAW_IN, RAW_OUT, MANGLE_IN})
