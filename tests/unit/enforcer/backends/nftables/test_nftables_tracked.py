@@ -19,10 +19,12 @@ from enforcer.kernel.netlink import be64, text
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend, CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan, Plan
-from tests.support.fakes.nft import FakeNfTables
+from tests.support.fakes.nft import FakeNfTables, Tables
 from tests.support.fakes.nft_packets import Place, Walk
-from tests.support.fakes.packets import Packet
+from tests.support.fakes.packets import PACKETS, Packet
+from tests.support.reconcile import Met, check_change, check_faults
 from tests.support.tracked import Document, endpoint, felix, policy, pre_dnat, profile, rule, tracked_plan
+from tests.unit.enforcer.backends.nftables.nft_world import NftWorld
 from tests.unit.enforcer.backends.nftables.test_nftables_driver import raw_plan
 from tests.unit.enforcer.backends.nftables.test_nftables_render import entry, table
 
@@ -292,6 +294,54 @@ def test_raw_alone_has_no_base_chain_after_conntrack(host: Host) -> None:
 def test_without_two_bits_of_the_mark_it_is_refused(mask: int) -> None:
     with pytest.raises(UnsupportedRuleError, match=f"needs two bits of the mark mask, which is {mask:#x}"):
         render(tracked_plan(Backend.NFTABLES, *ALL), NftablesSettings(mark_mask=mask))
+
+
+# --- from one plan to another -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrackedWorld(NftWorld):
+    """Packets are met after conntrack as well, each new to it."""
+
+    def dropped(self, rules: Tables, sets: Tables, among: Met | None = None) -> Met:
+        asked = among if among is not None else [(packet, hook) for packet in PACKETS for hook in range(4)]
+        return {(packet, hook) for packet, hook in asked if self._walk(packet, hook, rules, sets).dropped()}
+
+    def _walk(self, packet: Packet, hook: int, rules: Tables, sets: Tables) -> Walk:
+        place = Place(FAMILY_OF[packet.version], hook, "eth0", hook != OUTPUT, leaves="eth1")
+        return Walk(packet, place, rules, sets)
+
+
+def _nets(*nets: str) -> Document:
+    found = profile("listed")
+    return found | {
+        "kind": "GlobalNetworkSet",
+        "metadata": {"name": "listed", "labels": {"listed": "true"}},
+        "spec": {"nets": nets},
+    }
+
+
+FROM_LISTED = {"source": {"selector": "has(listed)"}}
+ALLOWS = policy("edge", applyOnForward=True, ingress=[rule("Allow", **FROM_LISTED)])
+DENIES = policy("edge", applyOnForward=True, ingress=[rule("Deny", **FROM_LISTED), rule("Allow")])
+CHANGES = {
+    "members of an Allow": ((ALLOWS, _nets("10.0.0.0/24")), (ALLOWS, _nets("10.1.0.0/16"))),
+    "members of a Deny": ((DENIES, _nets("10.0.0.0/24")), (DENIES, _nets("10.0.0.0/8"))),
+    "an Allow becomes a Deny": ((ALLOWS, _nets("10.0.0.0/24")), (DENIES, _nets("10.1.0.0/16", "192.0.2.0/24"))),
+    "normal becomes preDNAT": (
+        (DENIES, _nets("192.0.2.0/24")),
+        (pre_dnat("edge", rule("Deny", **FROM_LISTED)), _nets("192.0.2.1/32")),
+    ),
+    "the endpoint alone": ((DENIES, _nets("10.0.0.0/24")), ()),
+}
+
+
+@pytest.mark.parametrize("row", CHANGES)
+def test_what_both_plans_drop_is_dropped_at_every_moment(row: str) -> None:
+    plans = [tracked_plan(Backend.NFTABLES, endpoint(), *documents) for documents in CHANGES[row]]
+    for old, new in (plans, plans[::-1], [plans[0], Plan("node", ())], [Plan("node", ()), plans[1]]):
+        check_change(TrackedWorld, old, new)
+    assert check_faults(TrackedWorld, *plans) > 3
 
 
 # --- the kernel's bytes -----------------------------------------------------------------------------------------------
