@@ -26,7 +26,7 @@ from enforcer.backends.nftables.match import (
     port_numbers,
 )
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, Chain, Code, Expr, NftablesSettings, Rule
-from enforcer.model.vocabulary import CtState, Side
+from enforcer.model.vocabulary import Side
 from enforcer.policy.ruletable import Entry, NamedSets
 
 NO_PROTOCOL, NO_PORTS, NO_ICMP = "enf-unread-protocol", "enf-unread-ports", "enf-unread-icmp"
@@ -56,9 +56,9 @@ class Shared:
         return self._to(Code.GOTO, DENY_CHAIN, Rule(done))
 
     def discovery(self) -> Expr:
-        """A jump to the chain that accepts untracked neighbour discovery and MLD, and returns for other ICMPv6."""
-        match = (*expr.ct_state((CtState.UNTRACKED,)), *expr.transport_has(ICMP_BYTES))
-        rules = (Rule((*match, *expr.icmp(kind, None), expr.verdict(Code.ACCEPT))) for kind in DISCOVERY_TYPES)
+        """A jump to the chain that accepts ICMPv6 of a type of neighbour discovery or MLD, and returns for others."""
+        whole, accept = expr.transport_has(ICMP_BYTES), expr.verdict(Code.ACCEPT)
+        rules = (Rule((*whole, *expr.icmp(kind, None), accept)) for kind in DISCOVERY_TYPES)
         return self._to(Code.JUMP, _DISCOVERY_CHAIN, *rules)
 
     def hotdrop(self, name: str) -> Expr:

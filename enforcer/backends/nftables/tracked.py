@@ -7,7 +7,7 @@
                                                            └─ iifname eth0 goto enf-dn-eth0      preDNAT policy
     hook input, priority 0:         enf-filter-INPUT      ─┬─ accept mark set: accept      an untracked or preDNAT Allow
                                                            ├─ clear the accept mark
-                                                           ├─ ICMPv6: jump enf-discovery         accepts ND, MLD
+                                                           ├─ untracked ICMPv6: jump enf-discovery     ND, MLD
                                                            └─ iifname eth0 goto enf-in-eth0      normal policy, profiles
     hook output, priority 0:        enf-filter-OUTPUT     ─── likewise, oifname eth0 goto enf-out-eth0
     hook forward, priority 0:       enf-filter-FORWARD    ─┬─ iifname eth0, accept mark clear: jump enf-fwi-eth0
@@ -52,6 +52,7 @@ from enforcer.policy.tracked import Hook, TrackedChain, TrackedTable
 
 _KNOWN = expr.ct_state((CtState.ESTABLISHED, CtState.RELATED))
 _INVALID = expr.ct_state((CtState.INVALID,))
+_UNTRACKED = expr.ct_state((CtState.UNTRACKED,))
 _ACCEPT, _RETURN = expr.verdict(Code.ACCEPT), expr.verdict(Code.RETURN)
 # By hook first, so that what is received comes first.
 _HOOKS = {
@@ -105,7 +106,7 @@ class _Tracked:
         if base is not FILTER_FORWARD or not counts:
             yield Rule(expr.set_mark(self._mark, on=False))
         if self.shared.version == 6 and base in (FILTER_IN, FILTER_OUT):
-            yield Rule((*expr.protocol(ICMPV6), self.shared.discovery()))
+            yield Rule((*expr.protocol(ICMPV6), *_UNTRACKED, self.shared.discovery()))
 
     def _dispatch(self, hook: Hook, interface: str, chain: str) -> Rule:
         asked = expr.interface(interface, received=hook.direction is Direction.INGRESS)

@@ -105,7 +105,8 @@ def test_what_normal_policy_makes_of_a_received_packet(
     host.enforce(*NORMAL)
     assert host.drops(packet, PREROUTING, INPUT, state=state) is dropped
     assert not host.drops(packet, PREROUTING, INPUT, state=state, interface="eth1")
-    assert not host.drops(packet, PREROUTING, FORWARD, state=state, leaves="eth1")
+    # What is forwarded meets no such policy, but the check of INVALID.
+    assert host.drops(packet, PREROUTING, FORWARD, state=state, leaves="eth1") is (state is CtState.INVALID)
 
 
 def test_what_normal_policy_makes_of_a_packet_that_is_sent(host: Host) -> None:
@@ -141,6 +142,7 @@ def test_neighbour_discovery_passes_and_other_icmpv6_does_not(host: Host) -> Non
     for kind, passes in ((130, True), (136, True), (143, True), (128, False), (137, False)):
         assert host.drops(icmpv6(kind), INPUT, state=CtState.UNTRACKED) is not passes
         assert host.drops(icmpv6(kind), OUTPUT, state=CtState.UNTRACKED) is not passes
+        assert host.drops(icmpv6(kind), INPUT, state=CtState.INVALID)  # a wrong checksum, to conntrack
 
 
 def test_a_negated_name_leaves_no_mark_behind(host: Host) -> None:
