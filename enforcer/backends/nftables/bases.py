@@ -1,7 +1,4 @@
-"""Our base chains in the tables of both families: name, hook, and the stage that the chains below enforce at. Pure.
-
-The order is that of counters: raw first, which is the way of a packet at each hook.
-"""
+"""Our base chains in the tables of both families: name, hook, and the stage at which they enforce. Pure."""
 
 from __future__ import annotations
 
@@ -28,6 +25,7 @@ FILTER_IN = Base("enf-filter-INPUT", Hook(_INPUT, _FILTER), Stage.FILTER_INPUT)
 FILTER_OUT = Base("enf-filter-OUTPUT", Hook(_OUTPUT, _FILTER), Stage.EGRESS)
 FILTER_FORWARD = Base("enf-filter-FORWARD", Hook(_FORWARD, _FILTER), Stage.FILTER_FORWARD)
 
+# In the order of counters: at each hook, the order in which a packet meets them.
 BASES = (RAW_IN, RAW_OUT, MANGLE_IN, FILTER_IN, FILTER_OUT, FILTER_FORWARD)
-# What chains after these ask of the accept mark counts on them to have cleared it.
+# They clear the accept mark; chains after them rely on that.
 CLEARING = frozenset({RAW_IN, RAW_OUT, MANGLE_IN})

@@ -92,8 +92,8 @@ def interface(name: str, *, received: bool) -> tuple[Expr, ...]:
     return _meta(_META_IN if received else _META_OUT), _compare(padded)
 
 
-def asked_interface(exprs: Sequence[Expr]) -> str:
-    """The interface that a rule beginning with :func:`interface` is for; "" for any other rule."""
+def matched_interface(exprs: Sequence[Expr]) -> str:
+    """The interface that a rule matches on first, by :func:`interface`; "" for any other rule."""
     if len(exprs) < 2 or exprs[0] not in (_meta(_META_IN), _meta(_META_OUT)) or exprs[1].name != "cmp":
         return ""
     compared = exprs[1].get(_CMP_DATA)
@@ -222,7 +222,7 @@ def marked(mark: int, *, inverted: bool = False) -> tuple[Expr, ...]:
 
 
 def ct_state(states: Iterable[CtState]) -> tuple[Expr, ...]:
-    """Conntrack's state of the packet is one of these. A rule that asks has the kernel track connections."""
+    """The packet's conntrack state is one of these. A rule with it turns on connection tracking in the namespace."""
     mask = sum(CT_STATE_BIT[state] for state in states)
     load = Expr("ct", ((1, _FIRST), (2, _CT_STATE)))
     return load, _masked(_host(mask), bytes(4)), _compare(bytes(4), _NOT_EQUAL)

@@ -176,7 +176,7 @@ def target(item: ReadRule) -> str:
 
 def interface_of(item: ReadRule) -> str:
     """The interface that a dispatch rule of a base chain matches on; "" for any other rule."""
-    return expr.asked_interface(item.rule.exprs) if item.rule and target(item) else ""
+    return expr.matched_interface(item.rule.exprs) if item.rule and target(item) else ""
 
 
 def without_interfaces(table: ReadTable, interfaces: frozenset[str]) -> dict[str, list[Rule | None]]:

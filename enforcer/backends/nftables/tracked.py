@@ -13,11 +13,11 @@
     hook forward, priority 0:       enf-filter-FORWARD    ─┬─ iifname eth0, accept mark clear: jump enf-fwi-eth0
                                                            └─ oifname eth0: jump enf-fwo-eth0
 
-What the chains contain: :mod:`enforcer.backends.netfilter.tracked`. An accept ends only the base chain it is in, so an
-Allow is always final there and never for the tables of others: Calico's allow actions have no effect.
+The steps of the chains: :mod:`enforcer.backends.netfilter.tracked`. An accept ends only its own base chain, so an Allow
+is always final for our rules and never for those of others: Calico's allow actions have no effect.
 
-All of it changes in the transaction of raw. So no Deny is in force before what lets packets past it, and none is left
-when that is gone; no order of tables has to see to that.
+All rules change in one transaction, together with raw. So no Deny is in place before the rules that let packets pass
+it, and none remains after them; unlike in iptables, no order of tables has to ensure that.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _HOOKS = {
 
 
 def tracked_chains(tables: Sequence[TrackedTable], shared: Shared, allowing: Collection[Direction]) -> Iterator[Chain]:
-    """The chains of one family, each base chain after those it leads to; none without a table.
+    """The chains of one family, each base chain after the chains it jumps to; empty without tables.
 
     ``allowing``: the directions in which raw has an Allow.
     """
@@ -94,9 +94,9 @@ class _Tracked:
         return self.shared.settings.accept_mark
 
     def _before(self, base: Base) -> Iterator[Rule]:
-        """What comes before the first interface's chain.
+        """The rules before the dispatch rules.
 
-        The accept mark counts only where a chain before this one sets it: that one has cleared it for every packet.
+        The accept mark is valid only if a chain before this one can set it: that chain clears it for every packet.
         """
         direction = Direction.EGRESS if base is FILTER_OUT else Direction.INGRESS
         pre_dnat = base in (FILTER_IN, FILTER_FORWARD) and any(table.at(Hook.PRE_DNAT) for table in self.tables)
@@ -109,21 +109,21 @@ class _Tracked:
             yield Rule((*expr.protocol(ICMPV6), *_UNTRACKED, self.shared.discovery()))
 
     def _dispatch(self, hook: Hook, interface: str, chain: str) -> Rule:
-        asked = expr.interface(interface, received=hook.direction is Direction.INGRESS)
+        match_interface = expr.interface(interface, received=hook.direction is Direction.INGRESS)
         match hook:
             case Hook.PRE_DNAT | Hook.INPUT | Hook.OUTPUT:
-                return Rule((*asked, expr.verdict(Code.GOTO, chain)))
+                return Rule((*match_interface, expr.verdict(Code.GOTO, chain)))
             case Hook.FORWARD_IN:
                 unmarked = expr.marked(self._mark, inverted=True)
-                return Rule((*asked, *unmarked, expr.verdict(Code.JUMP, chain)))
+                return Rule((*match_interface, *unmarked, expr.verdict(Code.JUMP, chain)))
             case Hook.FORWARD_OUT:
-                return Rule((*asked, expr.verdict(Code.JUMP, chain)))
+                return Rule((*match_interface, expr.verdict(Code.JUMP, chain)))
 
     def _interface(self, table: TrackedTable, chain: TrackedChain) -> list[Chain]:
-        """The chains of one interface at one hook, its entry point last."""
+        """The chains of one interface at one hook, the entry point last."""
         *below, top = step_chains(table, chain, self.shared.version, AllowActions())
         rules = EntryRules(self.shared, table)
-        entry_point = self._chain(top, rules)  # first: what its failsafes ask of a packet is known below
+        entry_point = self._chain(top, rules)  # first: its failsafes check every packet that the others get
         return [*(self._chain(item, rules) for item in below), entry_point]
 
     def _chain(self, chain: StepChain, rules: EntryRules) -> Chain:
