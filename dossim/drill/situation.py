@@ -150,7 +150,17 @@ def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
     addresses = [address.ip for address in host.addresses]
     table = compile_table(situation.resources, node=host.node, interface=host.interface, addresses=addresses)
     felix = situation.resources.felix_for(host.node)
-    plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw, netdev=situation.netdev)
+    tables = enforced_after(situation).tables
+    plan = make_plan(
+        [table],
+        facts,
+        felix=felix,
+        choice=situation.choice,
+        raw=situation.raw,
+        netdev=situation.netdev,
+        tracked=[item for item in (tables.outside, tables.inside) if item] if tables else (),
+        tracked_choice=situation.tracked,
+    )
     return outside_plan(plan, host)
 
 
@@ -187,4 +197,5 @@ def outside_plan(plan: Plan, host: Host) -> InterfacePlan:
     for item in plan.interfaces:
         if item.interface == host.interface:
             return item
-    return InterfacePlan(RuleTable(host.interface), None, Backend.IPTABLES, ())
+    backend = next((item.backend for item in plan.tracked), Backend.IPTABLES)
+    return InterfacePlan(RuleTable(host.interface), None, backend, ())
