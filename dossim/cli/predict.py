@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dossim.drill.results import PredictResult
     from dossim.packet.capture import Reading
 
-COLUMNS = ("packet", "fate", "stage", "entry", "reason")
+COLUMNS = ("packet", "fate", "stage", "entry", "reason", "others", "depends")
 
 
 @click.command(cls=PolicyCommand)
@@ -100,8 +100,10 @@ def predict(
         emit(as_dict(view), output, lambda console: print_view(view, console))
 
 
-def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
-    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty."""
+def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str, str, str]]:
+    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty. ``others``:
+    the further possible ends of a packet with several, and ``depends`` what decides.
+    """
     for packet in range(len(result.capture)):
         ended = result.prediction.disposition(packet)
         yield (
@@ -110,6 +112,8 @@ def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
             str(ended.stage or ""),
             ended.entry or "",
             ended.reason,
+            " or ".join(str(other) for other in ended.others),
+            ended.depends,
         )
 
 

@@ -18,7 +18,7 @@ from dossim.packet.about import describe
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
-from dossim.predict import Prediction, predict
+from dossim.predict import Prediction, Tables, predict
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Stage
 
@@ -49,7 +49,7 @@ def predict_capture(
         after = enforced_after(situation)
         prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
     about = _about(capture, instead, situation, drilled=False)
-    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
+    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about, tables=after.tables)
 
 
 def _predict(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
@@ -91,6 +91,7 @@ class _Judgement:
     observations: Observations
     late: Mapping[int, str]
     longest_s: float
+    tables: Tables | None
 
 
 def drill_capture(
@@ -134,6 +135,7 @@ def drill_capture(
         prediction=found.prediction,
         timings_s=watch.seconds,
         about=_about(capture, instead, situation, drilled=True),
+        tables=found.tables,
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
@@ -172,4 +174,4 @@ def _attempt(
         settled = sent.settled(observations.fate, observations.stage)
         wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
-    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)
+    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s, after.tables)

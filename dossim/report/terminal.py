@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dossim.model.counted import counted
-from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
+from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line, several_lines
 from dossim.report.view import StageRow, View
 from enforcer.cli.console import line
 
@@ -25,6 +25,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
         console.print(line(view.conntrack, "dim"), soft_wrap=True)
     for reason, count in view.open_reasons:
         console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
+    for text in several_lines(view):
+        console.print(line(text, "yellow"), soft_wrap=True)
     for outcome in view.outcomes:
         word, style = _MARK[outcome.holds]
         found = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"
