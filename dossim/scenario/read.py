@@ -33,7 +33,7 @@ from dossim.scenario.model import (
     Ports,
     Traffic,
 )
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.errors import Finding
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Stage
@@ -74,6 +74,9 @@ class Reader:
 
     def modes(self) -> tuple[ModeChoice, ...]:
         return tuple(ModeChoice(word) for word in self._document.get("modes", ("auto",)))
+
+    def tracked(self) -> TrackedChoice:
+        return TrackedChoice(self._document.get("tracked", TrackedChoice.MODEL))
 
     # --- traffic --------------------------------------------------------------------------------------------------
 
