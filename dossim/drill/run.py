@@ -104,6 +104,7 @@ def drill_capture(
     unobserved. Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce,
     UnsupportedRuleError for a rule that cannot be enforced. ``progress`` is called with (phase, done, total).
     """
+    from dossim.drill.full_table import with_full_table
     from dossim.drill.load import longer_timeout_s
     from dossim.verify import verify
 
@@ -119,27 +120,37 @@ def drill_capture(
         timeout_s = longer_timeout_s(found.longest_s)
     attempt = found.attempt
     with watch.phase("verify"):
-        verification = verify(
+        compared = with_full_table(
+            instead.sent,
             found.prediction,
+            found.sent,
+            found.observations,
+            host=situation.host,
+            facts=attempt.conntrack,
+            replay_s=watch.seconds.get("replay", 0.0),
+        )
+        verification = verify(
+            compared.prediction,
             found.observations,
             entries=found.prediction.entries,
             counters=attempt.counters,
             summary=lambda number: summary(capture.frame(number)),
-            sent=found.sent,
+            sent=compared.sent,
             record=lambda number: int(capture.record[number]),
         )
     return DrillResult(
         capture=capture,
         situation=situation,
         plan=attempt.plan,
-        prediction=found.prediction,
+        prediction=compared.prediction,
         timings_s=watch.seconds,
         about=_about(capture, instead, situation, drilled=True),
         tables=found.tables,
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
-        conntrack_drops=attempt.conntrack_drops,
+        conntrack=attempt.conntrack.statistics,
+        full=compared.full,
         kernel=os.uname().release,
         driver="veth",
         busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
@@ -169,9 +180,9 @@ def _attempt(
         is_known = prediction.is_determined.all()
         sent = prediction if is_known else ends(instead.sent)
     with watch.phase("verify"):
-        observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack_drops)
+        observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack.dropped)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
-        settled = sent.settled(observations.fate, observations.stage)
+        settled = sent.settled(observations.ct_state)
         wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
     return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s, after.tables)

@@ -97,14 +97,12 @@ class Fates:
 
 @dataclass(frozen=True)
 class AfterConntrack:
-    """``index`` has the number of each entry by name. ``arrived``: the packets that got to conntrack, with whether raw
-    has taken them out of it.
-    """
+    """``index`` has the number of each entry by name. ``arrived``: the ordinary packets that got to conntrack."""
 
     tables: Tables
     state: CtState
     index: Mapping[str, int]
-    arrived: list[tuple[int, bool]] = field(default_factory=list)
+    arrived: list[Flows] = field(default_factory=list)
 
     def mangle(self, flows: Flows, draft: Draft) -> Flows:
         """mangle PREROUTING of what is received outside."""

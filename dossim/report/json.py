@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dossim.exhaustion import words
 from dossim.model.disposition import Disposition
 from dossim.report.view import EntryRow, View
 from dossim.verify import Mismatch
@@ -46,6 +47,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
             "tracked_choice": str(view.tracked_choice),
+            **_outlook(view),
             "timings_s": dict(view.timings_s),
         }
     return {
@@ -70,6 +72,7 @@ def as_dict(view: View) -> dict[str, Any]:
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
         "conntrack_drops": view.conntrack_drops,
+        "conntrack_full": view.full_table or None,
         "timings_s": dict(view.timings_s),
     }
 
@@ -106,6 +109,11 @@ def _open(view: View) -> dict[str, Any]:
         "open": [{"reason": reason, "packets": count} for reason, count in view.open_reasons],
         "sets": {"packets": view.several_ends, "reasons": dict(view.several)},
     }
+
+
+def _outlook(view: View) -> dict[str, Any]:
+    """The key ``conntrack`` where the connection tracking table was looked at."""
+    return {} if view.outlook is None else {"conntrack": words.as_dict(view.outlook)}
 
 
 def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from enforcer.policy.resources import NOWHERE, Resources
 from enforcer.policy.ruletable import Entry
 
 if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.exhaustion.outlook import Outlook
     from dossim.scenario.expect import Outcome
     from dossim.scenario.run import ScenarioResult
 
@@ -146,6 +147,8 @@ class View:
     conntrack_entries: int | None = None
     conntrack_drops: int | None = None  # conntrack's own counter; None also where the kernel does not say
     states: Mapping[CtState, int] = field(default_factory=dict)  # of the packets that got past conntrack, as observed
+    full_table: str = ""  # what conntrack was predicted to drop and evict, and did, if the replay filled its table
+    outlook: Outlook | str | None = None  # of the connection tracking table; a string: why nothing can be said of it
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
     @property
@@ -169,6 +172,7 @@ class View:
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
         if not parts and self.undetermined and not self.matched:
             return f"{packets}: nothing was shown, because the end of none is determined{others}"
+        parts += [self.full_table] if self.full_table and not parts else []
         parts += [] if parts else ["an entry counted other packets than predicted"]
         return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
 
@@ -298,7 +302,8 @@ def _with_drill(view: View, result: DrillResult) -> View:
     return replace(
         view,
         drilled=True,
-        agrees=found.agrees,
+        agrees=found.agrees and (result.full is None or result.full.agrees),
+        full_table=str(result.full or ""),
         kernel=result.kernel,
         driver=result.driver,
         stages=tuple(StageRow(word, c.predicted, c.observed, c.matched) for word, c in found.stages.items()),

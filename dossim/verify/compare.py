@@ -37,8 +37,8 @@ def verify(
     ``record`` is its number in the file. ``sent`` is the prediction of the frames that were sent, where those differ
     from the capture's: an undetermined packet's frame must end as that says.
     """
-    prediction = prediction.settled(observations.fate, observations.stage)
-    sent = prediction if sent is None else sent.settled(observations.fate, observations.stage)
+    prediction = prediction.settled(observations.ct_state)
+    sent = prediction if sent is None else sent.settled(observations.ct_state)
     observed = ~observations.unobserved
     not_sendable = prediction.fate == FATE_CODE[Fate.NOT_SENDABLE]
     # A packet predicted as not sendable that was observed is an error of the model.

@@ -20,7 +20,7 @@ from dossim.lint import Finding, Level, RuleId, lint
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy
 from enforcer.model.choices import ModeChoice
 from enforcer.model.facts import HostFacts, InterfaceFacts

@@ -20,6 +20,7 @@ from dossim.scenario.model import Scenario
 from dossim.scenario.run import ScenarioResult, ScenarioRunner
 from dossim.verify import verify
 from enforcer.model.choices import ModeChoice
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.model.vocabulary import CtState, Stage
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +83,7 @@ def drilled(
         verification=verification,
         observations=observations,
         conntrack_entries=tracked,
-        conntrack_drops=0,
+        conntrack=ConntrackStatistics(),
         kernel="6.18.0",
         driver="veth",
     )
