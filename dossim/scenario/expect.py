@@ -154,10 +154,13 @@ def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) ->
 
 
 def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
-    """It holds only if it holds for every possible end of the packets that the entry might drop."""
+    """It holds only if it holds for every possible end of the undetermined packets that the entry might drop. Packets
+    with several possible ends are not undetermined: if it depends on them, the outcome is unknown.
+    """
     dropped, perhaps = ends.entries.get(expectation.entry, 0), ends.perhaps_denied
     several = sum(any(end.entry == expectation.entry for end in possible) for possible in ends.several.values())
-    holds = all(expectation.packets.hold(dropped + more) for more in {0, perhaps + several})
+    each = [all(expectation.packets.hold(dropped + more + one) for more in (0, perhaps)) for one in range(several + 1)]
+    holds = True if all(each) else None if any(each) else False
     more = f"; {perhaps:,} more are undetermined" if perhaps else ""
     more += f"; {several:,} more have several possible ends" if several else ""
     return Outcome(str(expectation), holds, f"{counted(dropped)}{more}", expectation.position)
