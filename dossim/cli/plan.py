@@ -11,10 +11,10 @@ import click
 
 from dossim.cli.options import EXISTING, PolicyCommand, policy_option, rate_option, unknown_node
 from enforcer.cli.console import console_for, line
-from enforcer.cli.options import mode_option, netdev_ingress_option, raw_backend_option
+from enforcer.cli.options import mode_option, netdev_ingress_option, raw_backend_option, tracked_option
 from enforcer.cli.support import echo, echo_json, require_nonempty, verbose_option
-from enforcer.model.choices import ModeChoice, RawChoice
-from enforcer.model.errors import UsageError
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
+from enforcer.model.errors import UnsupportedRuleError, UsageError
 
 if TYPE_CHECKING:
     from dossim.exhaustion.table import Table
@@ -45,6 +45,7 @@ ASSUMED = "note: without --host, interfaces are assumed to have native and gener
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
+@tracked_option
 @verbose_option
 def plan(
     policy: tuple[Path, ...],
@@ -55,6 +56,7 @@ def plan(
     mode: str,
     raw_backend: str,
     netdev_ingress: bool,
+    tracked: str,
 ) -> None:
     """Show which stage of each interface enforces which entries, and the reason for every fallback; and what fills the
     connection tracking table.
@@ -87,25 +89,48 @@ def plan(
             err=True,
         )
     table = assumed_table() if facts_file is None else table_of(facts.conntrack)
-    made = plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress)
+    choice = TrackedChoice(tracked)
+    where = node or facts.node
+    made = plan_of(resources, facts, where, mode, raw_backend, netdev=netdev_ingress, tracked=choice)
     print_as(form, made, table, rate)
 
 
 def plan_of(
-    resources: Resources, facts: HostFacts, node: str, mode: str, raw: str = "auto", *, netdev: bool = False
+    resources: Resources,
+    facts: HostFacts,
+    node: str,
+    mode: str,
+    raw: str = "auto",
+    *,
+    netdev: bool = False,
+    tracked: TrackedChoice = TrackedChoice.MODEL,
 ) -> Plan:
-    """The plan of all interfaces in the facts."""
+    """The plan of all interfaces in the facts. Raises UnsupportedRuleError for rules that cannot be enforced; those of
+    tracked policy only if it is to be enforced.
+    """
     from dataclasses import replace
 
     from enforcer.planning.plan import make_plan
-    from enforcer.policy.compile import compile_table
+    from enforcer.policy.compile import Compiler
 
-    tables = [
-        compile_table(resources, node=node, interface=item.name, addresses=item.addresses) for item in facts.interfaces
-    ]
-    felix = resources.felix_for(node)
-    facts = replace(facts, node=node)
-    return make_plan(tables, facts, felix=felix, choice=ModeChoice(mode), raw=RawChoice(raw), netdev=netdev)
+    compiler = Compiler()
+    places = [(item.name, item.addresses) for item in facts.interfaces]
+    tables = [compiler.compile(resources, node=node, interface=name, addresses=own) for name, own in places]
+    later = [compiler.compile_tracked(resources, node=node, interface=name, addresses=own) for name, own in places]
+    known = [table for table in later if table is not None]
+    unsupported = dict.fromkeys(sentence for table in known for sentence in table.unsupported)
+    if unsupported and tracked is TrackedChoice.ENFORCE:
+        raise UnsupportedRuleError("\n".join(unsupported))
+    return make_plan(
+        tables,
+        replace(facts, node=node),
+        felix=resources.felix_for(node),
+        choice=ModeChoice(mode),
+        raw=RawChoice(raw),
+        netdev=netdev,
+        tracked=known,
+        tracked_choice=tracked,
+    )
 
 
 def print_as(form: str, plan: Plan, table: Table | str, rate: int | None = None) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from enforcer.model.facts import HostFacts
 
 RESETS = "no untracked egress Deny drops the host's RSTs: else the entry of a SYN to a closed port stays as SYN_SENT"
-COLUMNS = ("packet", "fate", "stage", "entry", "reason")
+COLUMNS = ("packet", "fate", "stage", "entry", "reason", "others", "depends")
 
 
 @click.command(cls=PolicyCommand)
@@ -124,8 +124,10 @@ def _outlook(result: PredictResult, facts: HostFacts | None, rate: int | None) -
     return outlook(table, found, per_s=rate)
 
 
-def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
-    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty."""
+def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str, str, str]]:
+    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty. ``others``:
+    the further possible ends of a packet with several, and ``depends`` what decides.
+    """
     for packet in range(len(result.capture)):
         ended = result.prediction.disposition(packet)
         yield (
@@ -134,6 +136,8 @@ def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
             str(ended.stage or ""),
             ended.entry or "",
             ended.reason,
+            " or ".join(str(other) for other in ended.others),
+            ended.depends,
         )
 
 

@@ -70,7 +70,7 @@ def replay_once(
                 netdev=situation.netdev,
             )
             with watch.phase("enforce"), lab.victim():
-                plan = outside_plan(enforcer.apply(situation.resources).plan, host)
+                plan = outside_plan(enforcer.apply(situation.resources).plan, situation)
             with watch.phase("observe"), lab.victim():
                 observer.attach()
             lab.quiet_offloads()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture
-from dossim.predict import Prediction
+from dossim.predict import Prediction, Tables
 from dossim.verify.verification import Verification
 from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.planning.plan import InterfacePlan
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """``about`` are sentences that describe the capture, and what is judged in its place."""
+    """``about`` are sentences that describe the capture, and what is judged in its place. ``tables``: the policy after
+    conntrack that is enforced; None if none is.
+    """
 
     capture: Capture
     situation: Situation
@@ -30,6 +32,7 @@ class PredictResult:
     prediction: Prediction
     timings_s: Mapping[str, float]
     about: tuple[str, ...] = field(default=(), kw_only=True)
+    tables: Tables | None = field(default=None, kw_only=True)
 
     @property
     def mode(self) -> str:

@@ -18,7 +18,7 @@ from dossim.packet.about import describe
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
-from dossim.predict import Prediction, predict
+from dossim.predict import Prediction, Tables, predict
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Backend, Stage
@@ -50,7 +50,7 @@ def predict_capture(
         after = enforced_after(situation)
         prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
     about = _about(capture, instead, situation, drilled=False)
-    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
+    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about, tables=after.tables)
 
 
 def _predict(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
@@ -92,6 +92,7 @@ class _Judgement:
     observations: Observations
     late: Mapping[int, str]
     longest_s: float
+    tables: Tables | None
 
 
 def drill_capture(
@@ -146,6 +147,7 @@ def drill_capture(
         prediction=compared.prediction,
         timings_s=watch.seconds,
         about=_about(capture, instead, situation, drilled=True),
+        tables=found.tables,
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
@@ -197,4 +199,4 @@ def _attempt(
         settled = sent.settled(observations.ct_state)
         wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
-    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)
+    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s, after.tables)

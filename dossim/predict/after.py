@@ -52,6 +52,18 @@ class Tables:
                     found.setdefault(name, known.get(name) or Entry(name, Action.DENY, "", direction=direction))
         return tuple(found.values())
 
+    def stages(self) -> dict[str, tuple[Stage, ...]]:
+        """The stages at which each of them can drop a received packet. What acts only on what the host sends has none
+        and is omitted.
+        """
+        found: dict[str, set[Stage]] = {}
+        for table in filter(None, (self.outside, self.inside)):
+            for chain in table.chains:
+                if chain.hook is not Hook.OUTPUT:
+                    for name in chain.names():
+                        found.setdefault(name, set()).add(chain.hook.stage)
+        return {name: tuple(stage for stage in Stage if stage in stages) for name, stages in found.items()}
+
 
 @dataclass
 class Fates:

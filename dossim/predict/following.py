@@ -23,11 +23,11 @@ from dossim.predict.after import STATES
 from dossim.predict.flows import Flows
 from dossim.predict.lone import lone_packets
 from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATE_CODE, FATES, NO_STAGE, STAGES, Draft, End
+from dossim.predict.prediction import FATE_CODE, FATES, NO_ENTRY, NO_STAGE, STAGES, Draft, End
 from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
-from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.ruletable import Entry, RuleTable
 
 
 @dataclass
@@ -54,9 +54,12 @@ def follow(
     plan: InterfacePlan,
     host: Host,
     inside: RuleTable,
+    entries: Sequence[Entry],
 ) -> Followed:
-    """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface."""
-    return _Follower(capture, runs, plan, host, inside).follow()
+    """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface;
+    ``entries``: those that the drafts index.
+    """
+    return _Follower(capture, runs, plan, host, inside, entries).follow()
 
 
 @dataclass
@@ -66,6 +69,7 @@ class _Follower:
     plan: InterfacePlan
     host: Host
     inside: RuleTable
+    entries: Sequence[Entry]
     sets: dict[int, Disposition] = field(default_factory=dict)
     by_state: dict[int, Mapping[CtState, End]] = field(default_factory=dict)
 
@@ -156,7 +160,9 @@ class _Follower:
             stage = Stage.EGRESS
         routed = self._routed(state)
         note = str(_as_predicted(state.tracking.state))
-        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, note=note)]
+        index = int(run.draft.entry[self._number])
+        entry = None if index == NO_ENTRY else self.entries[index].name
+        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, entry=entry, note=note)]
 
     def _routed(self, state: PacketState) -> PacketState:
         try:

@@ -125,6 +125,11 @@ class Prediction:
         """bool[N]: the packet's fate can be compared with a kernel's."""
         return np.asarray(~np.isin(self.fate, [FATE_CODE[fate] for fate in OPEN_FATES]), np.bool_)
 
+    def several(self) -> dict[int, Disposition]:
+        """The determined packets with several possible ends, in order."""
+        known = self.is_determined
+        return {packet: end for packet, end in sorted(self.sets.items()) if known[packet]}
+
     def entry_counts(self) -> dict[str, int]:
         """Packets that each entry drops, for entries that drop any."""
         counts = np.bincount(self.entry[self.entry >= 0], minlength=len(self.entries))

@@ -46,6 +46,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
+            "tracked_choice": str(view.tracked_choice),
             **_outlook(view),
             "timings_s": dict(view.timings_s),
         }
@@ -67,6 +68,7 @@ def as_dict(view: View) -> dict[str, Any]:
         "states": {str(state): count for state, count in view.states.items()},
         "entries": [_entry(row, observed=True) for row in view.entries],
         "tracked": list(view.tracked),
+        "tracked_choice": str(view.tracked_choice),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
         "conntrack_drops": view.conntrack_drops,
@@ -97,7 +99,7 @@ def run_as_dict(items: Sequence[tuple[str, View]]) -> dict[str, Any]:
 
 def _open(view: View) -> dict[str, Any]:
     """How many packets there are, and how many have no fate to compare with a kernel's; ``skipped`` ones are in
-    neither.
+    neither. ``sets``: those with several possible ends.
     """
     return {
         "packets": view.packets,
@@ -105,6 +107,7 @@ def _open(view: View) -> dict[str, Any]:
         "not_sendable": view.not_sendable,
         "skipped": dict(view.skipped),
         "open": [{"reason": reason, "packets": count} for reason, count in view.open_reasons],
+        "sets": {"packets": view.several_ends, "reasons": dict(view.several)},
     }
 
 
@@ -114,7 +117,8 @@ def _outlook(view: View) -> dict[str, Any]:
 
 
 def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:
-    found = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
+    found: dict[str, Any] = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
+    found |= {"action": row.action, "stages": list(row.stages)}
     return found | ({"observed": row.observed} if observed else {})
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from dossim.exhaustion.words import lines as outlook_lines
 from dossim.model.counted import counted
-from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
+from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line, several_lines
 from dossim.report.view import StageRow, View
 from enforcer.cli.console import line
 
@@ -26,6 +26,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
         console.print(line(view.conntrack, "dim"), soft_wrap=True)
     for reason, count in view.open_reasons:
         console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
+    for text in several_lines(view):
+        console.print(line(text, "yellow"), soft_wrap=True)
     if view.full_table:
         console.print(line(view.full_table, "yellow"), soft_wrap=True)
     if view.outlook is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dossim.model.disposition import Fate
 from dossim.model.host import IPInterface, Listener
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPAddress, IPNetwork
 from enforcer.model.vocabulary import CtState, Stage, Word
@@ -191,7 +191,9 @@ class HostDescription:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario file. Each of ``modes`` is one item to run; ``policy`` names the files of the resources."""
+    """One scenario file. Each of ``modes`` is one item to run; ``policy`` names the files of the resources.
+    ``tracked``: whether policy after conntrack is enforced.
+    """
 
     name: str
     path: Path
@@ -203,3 +205,4 @@ class Scenario:
     modes: tuple[ModeChoice, ...] = (ModeChoice.AUTO,)
     expect: tuple[Expectation, ...] = field(default=())
     slow: bool = False
+    tracked: TrackedChoice = TrackedChoice.MODEL

@@ -34,7 +34,7 @@ from dossim.scenario.model import (
     Ports,
     Traffic,
 )
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.errors import Finding, Position
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import CtState, Stage
@@ -75,6 +75,9 @@ class Reader:
 
     def modes(self) -> tuple[ModeChoice, ...]:
         return tuple(ModeChoice(word) for word in self._document.get("modes", ("auto",)))
+
+    def tracked(self) -> TrackedChoice:
+        return TrackedChoice(self._document.get("tracked", TrackedChoice.MODEL))
 
     # --- traffic --------------------------------------------------------------------------------------------------
 

@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from dossim.lint import Finding, Level, RuleId, lint
+from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer
 from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.facts import HostFacts, InterfaceFacts
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action
@@ -41,8 +42,9 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
+from tests.property.test_tracked_explain import tracked_resources
 from tests.support.examples import examples
-from tests.support.frames import ME4, captures
+from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, captures, ethernet, ipv4, ipv6, segment
 from tests.support.strategies import INTERFACE, NODE, hosts, resources
 
 DEAD = (RuleId.SHADOWED, RuleId.UNREACHABLE)
@@ -193,6 +195,69 @@ def test_random_policies_have_dead_entries() -> None:
         if not seen["decided"]:
             traces = Explainer(policy, host, mode=None).explain_capture(frames)
             seen["decided"] += any(hop.entry for trace in traces for hop in trace.hops)
+
+    collect()
+    assert not [kind for kind in wanted if not seen[kind]], dict(seen)
+
+
+# --- tracked policy ---------------------------------------------------------------------------------------------------
+
+SSH = 22
+
+
+def attempts(port: int) -> list[bytes]:
+    """A SYN to a port from each of the usual sources."""
+    ports = (49152, port)
+    four = [
+        ipv4(segment(6, source, ME4, ports, b""), source=source, destination=ME4, protocol=6) for source in SOURCES4
+    ]
+    six = [
+        ipv6(segment(6, source, ME6, ports, b""), source=source, destination=ME6, next_header=6) for source in SOURCES6
+    ]
+    return [ethernet(packet, 0x0800) for packet in four] + [ethernet(packet, 0x86DD) for packet in six]
+
+
+LOGINS = attempts(SSH)
+
+
+def delivered(policy: Resources, host: Host, frames: list[bytes]) -> list[bytes]:
+    """Those that get in where tracked policy is enforced; each comes alone."""
+    explainer = Explainer(policy, host, mode=None, tracked=True)
+    return [frame for frame in frames if explainer.explain(frame).disposition.fate is Fate.DELIVERED]
+
+
+def closing(policy: Resources, host: Host) -> list[Finding]:
+    """Findings about the endpoint that governs the host's interface."""
+    found = lint(policy, node=host.node, facts=facts_of(host), tracked=TrackedChoice.ENFORCE)
+    closed = [item for item in found if item.rule is RuleId.CLOSED and "ingress" in item.message.split(":")[1]]
+    return closed + [item for item in found if item.rule is RuleId.SSH]
+
+
+@settings(max_examples=examples(150, nightly=100_000), suppress_health_check=list(HealthCheck))
+@given(tracked_resources(), hosts())
+def test_nobody_gets_in_where_it_is_closed(policy: Resources, host: Host) -> None:
+    felix = policy.felix_for(host.node)
+    open_ports = {item.port for item in felix.failsafe_inbound}
+    for finding in closing(policy, host):
+        note(str(finding))
+        if SSH not in open_ports:
+            assert not delivered(policy, host, LOGINS)
+        if finding.rule is RuleId.CLOSED:
+            assert not delivered(policy, host, attempts(next(port for port in (8080, 8081) if port not in open_ports)))
+
+
+def test_random_policies_close_hosts_and_let_logins_in() -> None:
+    """The strategies generate both findings, and policies in which a login gets in."""
+    seen: Counter[object] = Counter()
+    wanted = (RuleId.CLOSED, RuleId.SSH, "in")
+
+    @settings(max_examples=400, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(tracked_resources(), hosts())
+    def collect(policy: Resources, host: Host) -> None:
+        if all(seen[kind] for kind in wanted):
+            return
+        seen.update(item.rule for item in closing(policy, host))
+        seen["in"] += bool(delivered(policy, host, LOGINS))
 
     collect()
     assert not [kind for kind in wanted if not seen[kind]], dict(seen)

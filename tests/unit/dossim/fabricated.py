@@ -74,7 +74,7 @@ def drilled(
     verification = verify(
         prediction,
         observations,
-        entries=result.plan.table.ingress,
+        entries=prediction.entries,
         counters=replace(prediction, entry=entry).entry_counts(),
         summary=lambda packet: f"a packet <{packet}>",
     )

@@ -14,16 +14,22 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
 
 from dossim.cli import main
 from dossim.cli.facts import facts_of, read_facts
+from dossim.cli.plan import plan_of
 from dossim.packet.capture import Capture
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
 from enforcer.cli.facts_view import facts_as_dict
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics, Timeout
 from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode
+from enforcer.policy.load import load
 from enforcer.policy.nodes import from_data
 from tests.support.unusable import UNUSABLE
 
@@ -215,6 +221,27 @@ def test_a_plan_gives_the_reason_of_every_fallback(facts: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "raw only" in result.stdout
     assert "not native: e1000 has no native XDP" in result.stdout
+
+
+NORMAL = Path(HOW_TO).with_name("normal-policy.yaml")
+
+
+@pytest.mark.parametrize(("choice", "is_enforced"), [("model", False), ("enforce", True)])
+def test_a_plan_has_the_chains_of_tracked_policy(choice: str, is_enforced: bool) -> None:
+    resources = load([NORMAL])
+    made = plan_of(resources, FACTS, "jasper", "auto", tracked=TrackedChoice(choice))
+    (tracked,) = made.tracked
+    assert (tracked.interface, tracked.table.endpoint, tracked.enforced) == ("eth0", "web", is_enforced)
+    assert dossim("plan", "-p", NORMAL, "--tracked", choice).exit_code == 0
+
+
+def test_a_plan_needs_only_to_express_what_it_enforces(tmp_path: Path) -> None:
+    path = tmp_path / "http.yaml"
+    path.write_text(NORMAL.read_text().replace("protocol: TCP", "http: {methods: [GET]}\n      protocol: TCP"))
+    assert dossim("plan", "-p", path).exit_code == 0
+    result = dossim("plan", "-p", path, "--tracked", "enforce")
+    assert result.exit_code == 2
+    assert "gnp/web ingress[1]: tracked policy cannot be enforced with http" in result.stderr
 
 
 def test_a_plan_says_what_fills_the_conntrack_table(facts: Path) -> None:
@@ -524,6 +551,27 @@ def test_csv_has_a_row_for_each_packet(capture: Path, tmp_path: Path) -> None:
     assert [row["packet"] for row in rows] == [str(number) for number in range(12)]
     assert [row["stage"] for row in rows] == ["raw"] * 10 + [""] * 2
     assert rows[0]["entry"] == "gnp/dos-mitigation ingress[0]"
+    assert {(row["others"], row["depends"]) for row in rows} == {("", "")}
+
+
+def test_csv_and_json_have_every_possible_end(tmp_path: Path) -> None:
+    """The acknowledgement of a SYN+ACK that the capture does not have: whether its number fits is the host's choice."""
+    syn, ack = (
+        IP(src="198.51.100.7", dst="10.10.10.10") / TCP(sport=40000, dport=443, flags=flags, seq=seq, ack=77)
+        for flags, seq in (("S", 1000), ("A", 1001))
+    )
+    path, table = tmp_path / "handshake.pcap", tmp_path / "packets.csv"
+    wrpcap(str(path), [Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet for packet in (syn, ack)])
+    given = ("predict", path, "-p", NORMAL, "--tracked", "enforce", "--listen", "tcp/443")
+    result = dossim(*given, "--csv", table, "-o", "json")
+    assert result.exit_code == 0, result.output
+    first, second = csv.DictReader(io.StringIO(table.read_text()))
+    assert (first["fate"], first["others"]) == ("delivered", "")
+    assert second["fate"] == "delivered"
+    assert second["others"] == "dropped at filter-input by conntrack INVALID ingress"
+    isn = "the initial sequence number that the host chose for this connection"
+    assert second["depends"] == isn
+    assert json.loads(result.stdout)["sets"] == {"packets": 1, "reasons": {isn: 1}}
 
 
 def test_facts_of_the_host_decide_the_stage(capture: Path, facts: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dossim.model.disposition import Fate
+from dossim.model.disposition import Disposition, Fate
 from dossim.packet.capture import Capture
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
 from dossim.scenario.expect import UNSEEN, Ends, Outcome, _evaluate
@@ -224,3 +225,48 @@ def test_what_was_not_seen_may_have_ended_either_way(fate: Fate, share: Bounds, 
     seen = ends()
     seen.fate[0] = seen.stage[0] = UNSEEN
     assert _evaluate(PacketExpectation(fate, "attack", share=share), TRAFFIC, seen).holds is holds
+
+
+# --- several possible ends --------------------------------------------------------------------------------------------
+
+BY_TRACKED = "conntrack INVALID ingress"
+EITHER = (Disposition(Fate.DELIVERED), Disposition(Fate.DROPPED, Stage.FILTER_INPUT, BY_TRACKED))
+SEVERAL = [
+    ("the others are enough for the share", PacketExpectation(Fate.DELIVERED, "ok", share=Bounds(0.5, None)), True),
+    ("all are needed", PacketExpectation(Fate.DELIVERED, "ok"), None),
+    ("too few even with it", PacketExpectation(DROPPED, "ok", share=Bounds(0.5, None)), False),
+    ("both ends are no forwarding", PacketExpectation(Fate.FORWARDED, "ok", share=Bounds(0.0, 0.0)), True),
+    (
+        "an end at the stage is possible",
+        PacketExpectation(DROPPED, "ok", Stage.FILTER_INPUT, share=Bounds(1 / 3, None)),
+        None,
+    ),
+    ("no end at that stage is", PacketExpectation(DROPPED, "ok", Stage.RAW, share=Bounds(0.0, 0.0)), True),
+    ("no end that early is", PacketExpectation(DROPPED, "ok", at_or_before=Stage.RAW, share=Bounds(0.0, 0.0)), True),
+    ("the entry may drop it", EntryExpectation(BY_TRACKED, Bounds(0, 1)), True),
+    ("or may not", EntryExpectation(BY_TRACKED, Bounds(1, 1)), None),
+    ("it cannot drop two", EntryExpectation(BY_TRACKED, Bounds(2, None)), False),
+    ("another entry does not", EntryExpectation("gnp/x ingress[0]", Bounds(0, 0)), True),
+]
+
+
+@pytest.mark.parametrize(("expectation", "holds"), [row[1:] for row in SEVERAL], ids=[row[0] for row in SEVERAL])
+def test_a_predicted_packet_with_several_possible_ends_counts_both_ways(
+    expectation: Expectation, holds: bool | None
+) -> None:
+    found = _evaluate(expectation, TRAFFIC, replace(ends(), several={9: EITHER}))
+    assert found.holds is holds
+
+
+def test_it_says_how_many_may_end_either_way() -> None:
+    given = replace(ends(), several={9: EITHER})
+    found = _evaluate(PacketExpectation(Fate.DELIVERED, "ok"), TRAFFIC, given)
+    assert found.found == "2 of 3 packets; 1 of them may end either way"
+    assert _evaluate(EntryExpectation(BY_TRACKED, Bounds(0, 1)), TRAFFIC, given).found == (
+        "0 packets; 1 more have several possible ends"
+    )
+
+
+def test_expectations_may_be_about_tracked_entries_and_defaults() -> None:
+    result = scenario_result("normal-policy", ModeChoice.RAW, drill=False)
+    assert holding(result.outcomes) == [True] * 7 + [None], "only a drill knows what is in conntrack's table"

@@ -22,7 +22,7 @@ from dossim.scenario.model import (
     Generator,
     PacketExpectation,
 )
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import PortRange
@@ -117,6 +117,45 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert scenario.modes == (ModeChoice.AUTO,)
     assert scenario.expect == ()
     assert not scenario.slow
+    assert scenario.tracked is TrackedChoice.MODEL
+
+
+NORMAL = SMALL.replace("policy: []", f"policy: [{HOW_TO.with_name('normal-policy.yaml')}]")
+TRACKED_ENTRIES = [
+    "gnp/web ingress[0]",
+    "tier/default ingress default",
+    "no profile ingress",
+    "conntrack INVALID egress",
+]
+
+
+@pytest.mark.parametrize("entry", TRACKED_ENTRIES)
+def test_tracked_entries_exist_only_where_they_are_enforced(tmp_path: Path, entry: str) -> None:
+    text = NORMAL + f"expect: [{{entry: '{entry}', packets: 0}}]\n"
+    enforced = write(tmp_path, text + "tracked: enforce\n")
+    assert load_scenario(enforced, allow=[HOW_TO.parent]).tracked is TrackedChoice.ENFORCE
+    with pytest.raises(InvalidScenario, match="no entry is called"):
+        load_scenario(write(tmp_path, text + "tracked: model\n"), allow=[HOW_TO.parent])
+
+
+def test_an_entry_of_what_the_host_sends_drops_nothing_that_it_receives(tmp_path: Path) -> None:
+    text = NORMAL + "tracked: enforce\nexpect: [{entry: 'gnp/web egress[0]', packets: 0}]\n"
+    with pytest.raises(InvalidScenario, match="no entry is called 'gnp/web egress"):
+        load_scenario(write(tmp_path, text), allow=[HOW_TO.parent])
+
+
+def test_a_rule_that_cannot_be_enforced_is_found(tmp_path: Path) -> None:
+    policy = (
+        HOW_TO.with_name("normal-policy.yaml")
+        .read_text()
+        .replace("protocol: TCP", "http: {methods: [GET]}\n      protocol: TCP")
+    )
+    (tmp_path / "http.yaml").write_text(policy)
+    text = SMALL.replace("policy: []", "policy: [http.yaml]") + "expect: [{entry: 'gnp/web ingress[0]', packets: 0}]\n"
+    assert any(
+        "tracked policy cannot be enforced with http" in item
+        for item in findings(tmp_path, text + "tracked: enforce\n")
+    )
 
 
 def test_resources_may_be_written_inline_and_keep_their_lines(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ BEYOND = [
     ({"expect": [{"entry": "x", "packets": 10**18}]}, "a number, or at-least"),
     ({"modes": [{}] * 100_000}, "100,000 items; at most 4"),
     ({"modes": ["raw", "raw"]}, "an item is there twice"),
+    ({"tracked": "enforced"}, 'expected one of model, enforce, found "enforced"; did you mean'),
 ]
 
 
