@@ -141,8 +141,9 @@ class _Table:
         """What comes before the first interface's chain.
 
         An accept mark that neither raw nor preDNAT policy of ours can have set is that of another program, or of the
-        outer packet of a tunnel. Neighbour discovery has a chain of its own, because a match on ICMP types drops what
-        is too short.
+        outer packet of a tunnel. Neighbour discovery has a chain of its own: where a rule matches on the protocol or on
+        an ICMP type, ip6_tables drops a packet that it cannot read, uncounted and without our mark. Such a packet is
+        INVALID, not UNTRACKED.
         """
         if not dispatch or (builtin == "FORWARD" and self._marks()):
             return
