@@ -26,6 +26,7 @@ Condition = {" | ".join(NAMES)} | OneMore
 # Who decides something by the kind of condition. To add one to the union, each of these has to say what it does.
 CONSUMERS = {
     CONDITIONS,  # of which families it is
+    "enforcer/policy/evaluate.py",  # whether it holds for one flow
     "enforcer/planning/xdp_capability.py",  # whether XDP, netdev ingress and a device hold it
     "enforcer/backends/netfilter/entries.py",  # whether raw can express it
     "enforcer/backends/iptables/match.py",
