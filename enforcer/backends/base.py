@@ -98,10 +98,14 @@ class Holding:
 
 @dataclass(frozen=True)
 class OthersRules:
-    """How many rules of the host itself, not ours, a netfilter has, and whether Kubernetes has left its mark there."""
+    """How many rules of the host itself, not ours, a netfilter has, and whether Kubernetes has left its mark there.
+
+    ``felix``: a chain of Felix, if there is one, and where it is.
+    """
 
     count: int = 0
     kubernetes: bool = False
+    felix: str = ""
 
 
 @dataclass(frozen=True)

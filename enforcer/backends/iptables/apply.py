@@ -3,7 +3,8 @@
 What is there is read back from the kernel every time; nothing is remembered. Only rules that differ are written, so all
 others keep their counters, and so does everything that is not ours. Applying a state that is there changes nothing.
 
-What honours the accept mark is in place before raw sets it, and goes when raw sets it no more.
+What honours the accept mark is in place before raw sets it, and goes when raw sets it no more. preDNAT policy in mangle
+sets it as well, for the denies of filter: mangle comes before filter, and where it sets it no more, after.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ def apply_chains(
     return changes
 
 
-def _turn(table: TableId, desired: DesiredChains) -> int:
-    """Before raw comes what is to be there, after raw what is to go."""
+def _turn(table: TableId, desired: DesiredChains) -> tuple[int, int, bool]:
+    """Before raw comes what is to be there, after raw what is to go. Mangle without preDNAT policy is after filter."""
     if table.name is TableName.RAW:
-        return 1
-    return 0 if desired(table, ()) else 2
+        return 1, table.version, False
+    wanted = desired(table, ())
+    is_last = table.name is TableName.MANGLE and not any(_leads_below(chain) for chain in wanted)
+    return (0 if wanted else 2), table.version, is_last
 
 
 def _announce(table: TableId, wanted: Sequence[Chain]) -> list[str]:
@@ -151,6 +154,11 @@ class _Edit:
         deleted = {chain.name: self.table.delete_chain(chain.name) for chain in chains}
         changes = [f"chain {name}: deleted" for name, gone in deleted.items() if gone]
         return changes + [f"chain {chain.name}: emptied" for chain in chains if not deleted[chain.name] and chain.rules]
+
+
+def _leads_below(chain: Chain) -> bool:
+    """Whether a rule of the chain leads to another one."""
+    return any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in chain.rules)
 
 
 def leads_to_us(rule: Rule | OpaqueRule) -> bool:

@@ -18,6 +18,8 @@ _HASH_LENGTH = 16  # 64 bits, as many characters as Felix takes
 
 ALLOW_CHAIN = "enf-allow"
 
+FELIX_PREFIX = "cali-"  # of its chains in iptables (felix/rules/rule_defs.go); in nftables a table's name comes before
+
 
 class ChainKind(str, Enum):
     """The chains of one interface, by what comes before the interface's name."""
@@ -63,6 +65,10 @@ def scratch_name(name: str) -> str:
 
 def is_our_chain(name: str) -> bool:
     return name.startswith(CHAIN_PREFIX)
+
+
+def is_felix_chain(name: str) -> bool:
+    return FELIX_PREFIX in name
 
 
 def is_our_set(name: str) -> bool:
