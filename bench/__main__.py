@@ -8,7 +8,7 @@ from bench import bench_compile, bench_drill, bench_guard, bench_predict, bench_
 
 
 def main() -> None:
-    bench_xdp.parsed(sys.argv[1:])  # what is wrong with them is said at once
+    bench_xdp.parsed(sys.argv[1:])  # reports wrong arguments before anything is measured
     bench_startup.main()
     bench_compile.main()
     bench_predict.main()

@@ -1,8 +1,7 @@
 """How long a large policy takes to compile: ``.venv/bin/python -m bench.bench_compile``.
 
-Each policy denies what one selector of its own selects: one set, or all of them; no two selectors are spelt alike. The
-sets hold CIDRS CIDRs each. Measured is CPU time in one process, and the memory it had at most: the resources included,
-which it has to have anyway.
+Each policy denies what its own selector selects: one set, or all of them; no two selectors have the same text. Each set
+holds CIDRS CIDRs. The benchmark measures the CPU time of one process and its peak memory, resources included.
 """
 
 from __future__ import annotations

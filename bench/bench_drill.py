@@ -1,6 +1,6 @@
-"""How long a whole drill takes, phase by phase: a SYN flood of as many packets and sources as a real one. Needs root.
+"""How long a whole drill takes, phase by phase: a SYN flood with as many packets and sources as a real one. Needs root.
 
-Modes take turns, so that a change of the machine's mood meets all of them.
+The modes take turns, so that a change of the machine's load affects all of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What it costs an idle agent to watch for changes by others: ``.venv/bin/python -m bench.bench_guard`` (root).
 
-A namespace of its own has one interface and one deny list of CIDRS CIDRs. What is measured is CPU time of the process,
-user and system, over SECONDS seconds of one look each second, as the agent takes them; nothing else happens. What a
-look is not allowed to cost each second (the members of a large set) is taken less often, and so is in the average.
+A separate namespace has one interface and one deny list of CIDRS CIDRs. The benchmark measures the CPU time of the
+process, user and system, over SECONDS seconds of one check each second, as the agent does; nothing else happens. Checks
+too expensive for each second (the members of a large set) run less often, and are part of the average.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measured(resources: Resources, mode: ModeChoice, raw: RawChoice, seconds: int = SECONDS) -> tuple[float, float]:
-    """The share of one CPU that an idle guard takes, and the CPU time of its median look in ms."""
+    """The share of one CPU that an idle guard takes, and the CPU time of its median check in ms."""
     enforcer = Enforcer(NODE, choice=mode, raw=raw)
     looks: list[float] = []
     try:

@@ -1,7 +1,7 @@
 """How many packets a second one core reads and predicts: ``.venv/bin/python -m bench.bench_predict``.
 
-The capture is made here: a SYN flood with correct checksums, half of it from 37,000 deny-listed sources, the other half
-from anywhere. What counts is the CPU time of the best of some runs: the machine is shared.
+The benchmark creates the capture: a SYN flood with correct checksums, half of it from 37,000 deny-listed sources, the
+other half from random sources. The result is the CPU time of the best of several runs, because the machine is shared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACKETS, SOURCES, RUNS = 1_000_000, 37_000, 3
 VICTIM = "10.10.10.10"
 HOST = Host("jasper", addresses=(ip_interface(f"{VICTIM}/32"),), listen=(Listener(6, 80),))
 
-Octets = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 
 _ETHERNET = bytes.fromhex("060000000001 020000000000 0800")
@@ -41,7 +41,7 @@ _PSEUDO = 6 + len(_TCP)  # protocol and length; the addresses are summed with th
 
 
 def syn_flood(packets: int, sources: U32) -> Capture:
-    """One SYN from each of the sources, over and over, every other one from a random source."""
+    """One SYN from each of the sources in turn, every second one from a random source."""
     rng = np.random.default_rng(1)
     chosen = sources[rng.integers(len(sources), size=packets)]
     chosen[1::2] = rng.integers(1 << 24, 127 << 24, size=packets // 2, dtype=np.uint32)
@@ -62,11 +62,11 @@ def syn_flood(packets: int, sources: U32) -> Capture:
     )
 
 
-def _checksum(rows: Octets, initial: int) -> Octets:
+def _checksum(rows: Bytes, initial: int) -> Bytes:
     total = rows.copy().view(">u2").sum(axis=1, dtype=np.int64) + initial
     for _ in range(2):
         total = (total & 0xFFFF) + (total >> 16)
-    sealed: Octets = (0xFFFF - total).astype(">u2").view(np.uint8).reshape(-1, 2)
+    sealed: Bytes = (0xFFFF - total).astype(">u2").view(np.uint8).reshape(-1, 2)
     return sealed
 
 
@@ -99,7 +99,7 @@ def report(what: str, packets: int, seconds: float) -> None:
 
 
 def check(prediction: Prediction, mode: Mode | None) -> None:
-    """A benchmark of wrong answers is worth nothing."""
+    """Check the prediction: a benchmark of wrong answers is worth nothing."""
     totals = prediction.totals()
     early = str(STAGE_OF_MODE[mode]) if mode else str(Stage.RAW)
     assert set(totals) <= {early, "delivered"}, totals
@@ -108,7 +108,7 @@ def check(prediction: Prediction, mode: Mode | None) -> None:
 
 def main() -> None:
     sources = np.unique(np.random.default_rng(2).integers(1 << 24, 127 << 24, size=SOURCES, dtype=np.uint32))
-    print(f"{PACKETS:,} SYNs of {len(_FRAME)} octets, {len(sources):,} deny-listed sources, best of {RUNS} runs")
+    print(f"{PACKETS:,} SYNs of {len(_FRAME)} bytes, {len(sources):,} deny-listed sources, best of {RUNS} runs")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flood.pcap"
         syn_flood(PACKETS, sources).write(path)

@@ -1,8 +1,8 @@
 """What a command costs from start to end: ``.venv/bin/python -m bench.bench_startup`` (root for the enforcer's).
 
-CPU time of the whole process, user and system, as the kernel accounts it to the parent: interpreter and imports as
-well. RUNS runs of each command, the commands taking turns; one run before them compiles the bytecode. On a shared
-machine the minimum is the figure to read. The policy is scenarios/policies/how-to.yaml: one interface, two CIDRs.
+CPU time of the whole process, user and system, as the kernel accounts it to the parent, so including interpreter and
+imports. Each command runs RUNS times, the commands taking turns; one run before compiles the bytecode. On a shared
+machine, read the minimum. The policy is scenarios/policies/how-to.yaml: one interface, two CIDRs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DOSSIM = {
     "dossim lint": ["lint", POLICY],
     "dossim plan": ["plan", "-p", POLICY],
 }
-# In this order: a policy is put into the kernel, found there, looked at and removed.
+# In this order: apply a policy, apply it again, show its status, detach it.
 ENFORCER = {
     "enforcer apply, the first": ["apply", "-f", POLICY, "--node", "jasper"],
     "enforcer apply, nothing to change": ["apply", "-f", POLICY, "--node", "jasper"],
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measured(module: str, commands: dict[str, list[str]], runs: int = RUNS) -> dict[str, list[float]]:
-    """CPU seconds of each run of each command. Raises CalledProcessError where one fails."""
+    """CPU seconds of each run of each command. Raises CalledProcessError if one fails."""
     found: dict[str, list[float]] = {name: [] for name in commands}
     for run in range(runs + 1):
         for name, words in commands.items():

@@ -1,9 +1,9 @@
 """How long address tables take to build and change, and their size: ``.venv/bin/python -m bench.bench_tables``.
 
-Wall-clock time in one process, without a kernel: arrays instead of maps.
-Prefixes are of /24 to /32 (IPv4), and of the usual lengths from /32 on, an eighth of them addresses (IPv6): ``mixed``
-all over 2000::/4, ``clustered`` within one /32. ``one CIDR`` adds or removes one of /16 to /32 (/48 to /128): the
-median of 200, in caches that the new set has just filled.
+Wall-clock time in one process, without a kernel: arrays take the place of maps. Prefixes are of /24 to /32 (IPv4), and
+of the usual lengths from /32 on, an eighth of them addresses (IPv6): ``mixed`` all over 2000::/4, ``clustered`` within
+one /32. ``one CIDR`` adds or removes one of /16 to /32 (/48 to /128): the median of 200, with the CPU caches full of
+the new set.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def arrays_of(image4: Image4, image6: Image6) -> Arrays:
-    """The tables with room for half as many again, as they are made in the kernel."""
+    """The tables with room for half as many again, as the backend creates them in the kernel."""
 
     def longer(array: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         result = np.zeros(-(-len(array) * 3 // 2 // PAGE_WORDS) * PAGE_WORDS, np.uint32)
@@ -82,11 +82,11 @@ def median_change_us(live: Live, nets: Nets, changes: list[Nets]) -> float:
 
 
 def _no_rows(number: int, members: frozenset[str]) -> None:
-    """Here are no rows to write."""
+    """There are no rows to write here."""
 
 
 def _no_fence() -> None:
-    """Here are no readers."""
+    """There are no readers here."""
 
 
 def report(name: str, nets: Nets, singles: list[Nets]) -> None:
@@ -98,7 +98,7 @@ def report(name: str, nets: Nets, singles: list[Nets]) -> None:
     live = Live(arrays, found.members)
     print(
         f"{name:24} {len(nets):>10,} CIDRs: classify {classify_s:7.3f} s, build {build4_s + build6_s:6.3f} s, "
-        f"read back {read_s:6.3f} s, {_octets(found, image4, image6) / 1e6:7.2f} MB, "
+        f"read back {read_s:6.3f} s, {_size(found, image4, image6) / 1e6:7.2f} MB, "
         f"one CIDR {median_change_us(live, nets, singles[: 20 if len(nets) > 2_000_000 else 100]):5.0f} µs"
     )
 
@@ -108,7 +108,7 @@ def _read(arrays: Arrays) -> None:
     read6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6)
 
 
-def _octets(found: Classified, image4: Image4, image6: Image6) -> int:
+def _size(found: Classified, image4: Image4, image6: Image6) -> int:
     if len(found.segments4) > 1:
         return image4.sieve.nbytes + image4.root.nbytes + image4.lists.nbytes
     return sum(array.nbytes for array in (image6.root, image6.nodes, image6.buckets, image6.lists))

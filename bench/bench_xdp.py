@@ -1,10 +1,10 @@
-"""The XDP data path beside its peers: ``./run bench``, or ``.venv/bin/python -m bench.bench_xdp --help``.
+"""The XDP data path compared with its peers: ``./run bench``, or ``.venv/bin/python -m bench.bench_xdp --help``.
 
-Two ways, both from 65,536 sources. *Live frames* go through a veth pair into the contender: the time for a frame is
-that of generating and sending it and of what becomes of it. *Test runs* (``BPF_PROG_TEST_RUN``) are those of the
-program alone, over one frame that gets another source each time. What is reported is the time *above* a program that
-only parses. Contenders take turns, a slice at a time; figures are medians over the rounds. Misses: the programs are
-compiled with another verdict for what they pass, so that no stack is paid for.
+Two ways, both from 65,536 sources. *Live frames* go through a veth pair into the contender: the time of a frame
+includes generating, sending and handling it. *Test runs* (``BPF_PROG_TEST_RUN``) run the program alone, over one frame
+whose source changes each time. The result is the time *above* a program that only parses. Contenders take turns, a
+slice at a time; figures are medians over the rounds. For misses, the programs are compiled to drop what they would
+pass, so that the time of the network stack is not included.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def measure(
     version: int = 4,
     frames: int = LIVE,
 ) -> Figures:
-    """Nanoseconds a frame of each contender, and above the base; or why there is none."""
+    """Nanoseconds per frame of each contender, and above the base; or why it was not measured."""
     figures: Figures = {}
     with ExitStack() as stack:
         running: dict[str, Running] = {}
@@ -65,7 +65,7 @@ def measure(
         runs: dict[str, list[float]] = {name: [] for name, item in running.items() if item.program is not None}
         for _ in range(ROUNDS):
             for name, item in running.items():
-                wire.send(item.pair, frames // 20, version=version)  # warms caches that the one before has taken
+                wire.send(item.pair, frames // 20, version=version)  # warms the caches after the previous contender
                 live[name].append(wire.send(item.pair, frames, version=version))
             for name in runs:
                 program = running[name].program
@@ -82,7 +82,7 @@ def measure(
 
 
 def _summary(times: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
-    """The median, what it is above that of the base, and how far the middle half of the times lie apart."""
+    """The median, its difference to the median of the base, and the interquartile range."""
     lower, middle, upper = statistics.quantiles(times, n=4)
     return {
         "ns": round(middle, 1),
@@ -98,7 +98,7 @@ def hits(wire: Traffic, size: int) -> Figures:
 
 
 def hits_of_addresses(wire: Traffic, size: int) -> Figures:
-    """Single addresses, as xdp-filter takes no others."""
+    """Single addresses, because xdp-filter takes nothing else."""
     nets = nets4(4 * size)
     nets = Nets(nets.net4[:size], np.full(size, 32, np.uint8))
     wire.sources4(sources4(nets))
@@ -144,7 +144,7 @@ def run(*, quick: bool, capacity: bool) -> dict[str, object]:
     return {
         "schema": "dossim/bench-xdp/v1",
         "host": {"kernel": platform.release(), "cpu": _cpu(), "cpus": os.cpu_count()},
-        "pool": {"sources": POOL, "octets4": 4 * POOL, "octets6": 16 * POOL},
+        "pool": {"sources": POOL, "bytes4": 4 * POOL, "bytes6": 16 * POOL},
         "rounds": ROUNDS,
         "frames": {"live": LIVE, "test run": RUNS, "in-stack": SLOW},
         **found,
@@ -162,7 +162,7 @@ def _say(text: str) -> None:
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description="The XDP data path beside its peers.")
+    parser = argparse.ArgumentParser(prog="bench", description="The XDP data path compared with its peers.")
     parser.add_argument("--quick", action="store_true", help="three sizes instead of six")
     parser.add_argument("--capacity", action="store_true", help="load 10,000,000 CIDRs as well")
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What is measured: programs and rule sets that drop by source, behind one interface."""
+"""The measured programs and rule sets: each drops by source, on one interface."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import TABLES
 from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel.bpf import toolchain
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.netns import entered
 from enforcer.model.nets import Nets
@@ -36,14 +37,14 @@ DENY = entry_of("deny", Action.DENY, source=SideMatch(ip_set=SET))
 
 
 class Unable(Exception):
-    """A contender cannot do this; the sentence says why."""
+    """A contender cannot do this; the message says why."""
 
 
 @dataclass
 class Running:
-    """A contender at work on its own pair. ``load_s``: from the call until it filters.
+    """A contender attached to its own pair. ``load_s``: from the call until it filters.
 
-    ``program``: descriptor of the XDP program that is all of it, if one is.
+    ``program``: descriptor of the XDP program, if the contender is nothing but one.
     """
 
     pair: Pair
@@ -53,7 +54,7 @@ class Running:
 
 
 def plan_of(nets: Nets, *entries: Entry, interface: str = "eth0") -> InterfacePlan:
-    """A deny list with Calico's default failsafes, or other entries in its place."""
+    """A deny list, or ``entries`` instead of it, with Calico's default failsafes."""
     table = RuleTable(
         interface,
         "bench",
@@ -74,12 +75,12 @@ def parse_only(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> 
 
 
 def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: InterfacePlan | None = None) -> Running:
-    """The enforcer's program and tables; for misses compiled anew with another verdict for what it passes."""
+    """The enforcer's program and tables; for misses compiled to drop what it would pass."""
     pair = traffic.pair()
     started = time.perf_counter()
     plan = plan or plan_of(nets)
     classified = classify(atoms(plan))
-    tables = stack.enter_context(make_tables(classified))
+    tables = stack.enter_context(make_tables(LIBBPF, classified))
     rows = render(plan)
     contents = contents_of(
         plan, rows, classified.members, tables.manifest.capacity, receiver=Receiver(OWN_ADDRESS, pair.far), ipv6=True
@@ -90,7 +91,7 @@ def ours(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool, plan: Int
         source, target = BPF / "xdp_untracked.bpf.c", traffic.directory / "xdp_untracked.bpf.o"
         obj = compiled(source, target, *watching, misses=True)
     with patch.object(toolchain, "prebuilt", lambda: obj):
-        loaded = generation.load(contents, tables.maps)
+        loaded = generation.load(LIBBPF, contents, tables.maps)
     stack.enter_context(loaded.obj)
     program = loaded.obj.program(loaded.program).fd
     stack.enter_context(pair.attach(program))
@@ -102,13 +103,13 @@ def memory_of(tables: AddressTables) -> int:
 
 
 def memlock(item: Map) -> int:
-    """Octets that the kernel says a map has."""
+    """Bytes of a map, as the kernel reports them."""
     lines = Path(f"/proc/self/fdinfo/{item.fd}").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("memlock:")))
 
 
 def calico_shape(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> Running:
-    """A trie for each family, filled by batches (Calico calls bpftool for each CIDR)."""
+    """One LPM trie per family, filled in batches (Calico calls bpftool for each CIDR)."""
     started = time.perf_counter()
     obj = traffic.objects[misses]
     with obj.map("failsafe") as failsafe:
@@ -144,7 +145,7 @@ def _keys6(nets: Nets) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def xdp_filter(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> Running:
-    """xdp-filter of xdp-tools: single addresses in a hash of 10,000, each added by a process of its own."""
+    """xdp-filter of xdp-tools: single addresses in a hash map of 10,000, each added by a separate process."""
     if misses or len(nets) > FILTER_MOST or (nets.len4 != 32).any():
         raise Unable(f"holds single addresses, added one process at a time: measured with {FILTER_MOST:,} at most")
     if shutil.which("xdp-filter") is None:
@@ -152,7 +153,7 @@ def xdp_filter(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> 
     running = Running(traffic.pair(), 0.0)
     script = "mount -t bpf bpf /sys/fs/bpf\nset -e\nxdp-filter load eth0 -m native -f ipv4 -p allow\n"
     script += "".join(f"xdp-filter ip {_dotted(address)} -m src\n" for address in nets.net4.tolist())
-    # Its pins are in a file system of the child's own; the program stays attached until its interface goes.
+    # The child has its own BPF file system for the pins; the program stays attached until its interface is deleted.
     return replace(running, load_s=_commands(running, ["unshare", "--mount", "sh"], script))
 
 
@@ -160,7 +161,7 @@ def xdp_filter(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> 
 
 
 def empty_stack(traffic: Traffic, stack: ExitStack, nets: Nets, misses: bool) -> Running:
-    """An skb that goes its way without rules, and dies of its address (no IP addresses are configured)."""
+    """An skb without any rules, which routing drops (no IP addresses are configured)."""
     pair = traffic.pair()
     stack.enter_context(pair.attach(traffic.program("pass")))
     return Running(pair, 0.0)
@@ -179,7 +180,7 @@ def _commands(running: Running, words: list[str], text: str, limit_s: float = 60
 
 
 def _disjoint(nets: Nets) -> list[str]:
-    """As ranges that do not overlap: an interval set takes no others."""
+    """As ranges that do not overlap: an interval set takes nothing else."""
     first, last = nets.intervals4
     return [f"{_dotted(a)}-{_dotted(b)}" for a, b in zip(first.tolist(), last.tolist(), strict=True)]
 

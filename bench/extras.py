@@ -1,4 +1,4 @@
-"""What a deny list alone does not show: many entries, loading, one CIDR more, memory, capacity."""
+"""Measurements beyond one deny list: many entries, loading, one CIDR more, memory, capacity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measure(wire: Traffic, rounds: int, frames: int, *, quick: bool, capacity: b
 
 
 def entries64() -> tuple[Entry, ...]:
-    """63 entries that ask for protocols, ports, ranges and types, none of which matches; then the deny list."""
+    """63 entries that match on protocols, ports, ranges and types, none of which matches; then the deny list."""
     made = []
     for number in range(63):
         source = SideMatch(nets=(ip_network(f"{1 + number % 4}.0.0.0/{2 + number % 3}", strict=False),))
@@ -65,13 +65,13 @@ def many_entries(wire: Traffic, rounds: int, frames: int) -> dict[str, float]:
 
 
 def memory(wire: Traffic, nets: Nets) -> int:
-    """Octets of all six tables, of which one family is empty."""
+    """Bytes of all six tables; one family is empty."""
     with ExitStack() as stack:
         return contenders.ours(wire, stack, nets, False).memory or 0
 
 
 def load(wire: Traffic, count: int) -> dict[str, float]:
-    """The backend's whole pass: from the call until an interface filters, then one CIDR more, then the same again."""
+    """Whole passes of the backend: the first, until an interface filters; a second, unchanged; then one CIDR more."""
     ensure_bpffs()
     pin_root = wire.pin_root()
     pair, nets = wire.pair(), nets4(count)

@@ -1,5 +1,5 @@
-"""Live frames through veth pairs, one pair and one receiving namespace for each contender, so that none meets another's
-traffic or rules.
+"""Live frames through veth pairs, one pair and one receiving namespace per contender, so that no contender sees the
+traffic or rules of another.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UDP = struct.pack("!HHHH", 1234, 9999, 8 + 18, 0) + bytes(18)
 
 
 def frame4() -> bytes:
-    """UDP to a port that no failsafe has; 60 octets. Source and checksum of the header come from the generator."""
+    """UDP to a port without a failsafe; 60 bytes. Source and checksum of the header come from the generator."""
     header = bytearray(struct.pack("!BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0, 0x0A0A0A0A))
     return _ETHERNET + b"\x08\x00" + bytes(header) + _UDP
 
@@ -54,7 +54,7 @@ def frame6() -> bytes:
 
 
 def compiled(source: Path, target: Path, *defines: str, misses: bool = False) -> Path:
-    """An object of a program, as bpf/Makefile makes it; with ``misses`` what it would pass it drops."""
+    """The object of a program, compiled as in bpf/Makefile; with ``misses`` it drops what it would pass."""
     machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
     include = ["-I", str(BPF / "include"), "-I", f"/usr/include/{machine}-linux-gnu"]
     before = ["-include", str(PROGRAMS / "misses.h")] if misses else []
@@ -81,7 +81,7 @@ class Pair:
 
 
 class Traffic:
-    """The sending side. A context manager: what it made is gone after it."""
+    """The sending side. A context manager: it removes what it created."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -117,19 +117,19 @@ class Traffic:
         self._stack.__exit__(kind, error, trace)
 
     def _namespace(self) -> str:
-        """A namespace of a name that the next run knows for ours, should this one be killed."""
+        """A namespace name that the next run recognises and removes if this run is killed."""
         name = names.new_name()
         names.make_namespace(name, self._stack)
         return name
 
     def pin_root(self) -> Path:
-        """Where to pin, likewise."""
+        """A directory to pin in, named likewise."""
         name = names.new_name()
         self._stack.callback(names.remove_pins, name)
         return names.pin_root(name)
 
     def pair(self) -> Pair:
-        """A new pair, with a program at the sending end, without which veth takes no frames."""
+        """A new pair, with a program at the sending end: without one, veth takes no XDP frames."""
         self._pairs += 1
         far = self._namespace()
         name = f"wire{self._pairs}"
@@ -142,7 +142,7 @@ class Traffic:
             for file in ("all", "default"):
                 Path(f"/proc/sys/net/ipv6/conf/{file}/disable_ipv6").write_text("1")
             index = ip.link_lookup(ifname="eth0")[0]
-            ip.link("set", index=index, address=OWN_ADDRESS.hex(":"))  # or IP would not look at the frames
+            ip.link("set", index=index, address=OWN_ADDRESS.hex(":"))  # otherwise IP ignores the frames
             ip.link("set", index=index, state="up")
         return Pair(far, near, index)
 
@@ -150,14 +150,14 @@ class Traffic:
         return self.objects[misses].program(name).fd
 
     def sources4(self, sources: npt.NDArray[np.uint32]) -> None:
-        """What the generator sends from, from now on."""
+        """Set the sources that the generator uses from now on."""
         self._pool4[: len(sources)] = sources.astype(">u4").view(np.uint32)
 
     def sources6(self, sources: npt.NDArray[np.uint64]) -> None:
         self._pool6[: 2 * len(sources)] = sources.astype(">u8").view(np.uint64).reshape(-1)
 
     def send(self, pair: Pair, frames: int, *, version: int) -> float:
-        """Send so many frames; nanoseconds for each, from sending to its end at the other side."""
+        """Send so many frames; nanoseconds per frame, from sending until it is handled at the receiving end."""
         frame = frame4() if version == 4 else frame6()
         data = ctypes.create_string_buffer(frame, len(frame))
         context = ctypes.create_string_buffer(struct.pack("=IIIIII", 0, len(frame), 0, pair.near, 0, 0), 24)
@@ -175,7 +175,7 @@ class Traffic:
             return self._timed(f"generate{version}", opts, frames)
 
     def run(self, program_fd: int, frames: int, *, version: int) -> float:
-        """Have a program run over so many frames, without a wire; nanoseconds for each, writing its source included."""
+        """Run a program over so many frames, without an interface; ns per frame, including writing its source."""
         with self.objects[False].map("contender") as contender:
             contender.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
         frame = frame4() if version == 4 else frame6()
@@ -189,7 +189,7 @@ class Traffic:
         return self._timed(f"mixed{version}", opts, frames)
 
     def _timed(self, program: str, opts: programs.RunOptions, frames: int) -> float:
-        """Wall-clock time: what the kernel says itself is in whole nanoseconds."""
+        """Wall-clock time, because the kernel's own figure is in whole nanoseconds."""
         fd = self.program(program)
         started = time.perf_counter()
         result = libbpf().bpf_prog_test_run_opts(fd, ctypes.byref(opts))

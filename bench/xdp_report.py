@@ -1,4 +1,4 @@
-"""The figures of bench_xdp as JSON, as plots, and as a table of what was to be reached."""
+"""The figures of bench_xdp as JSON, as plots, and as a table of the goals."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RESULTS = Path(__file__).parent / "results"
 MEBI = 1 << 20
 LIVE, RUN = WAYS = ("live", "test runs")
 KINDS = ("hit", "addresses", "miss", "hit6", "hit6-clustered", "in-stack")
-# CIDRs -> how many times cheaper than the trie a hit is to be.
+# CIDRs -> how many times cheaper than in the trie a hit must be.
 CHEAPER = {"100": 4, "10000": 4, "100000": 4, "1000000": 8}
 
-Row = tuple[str, str, str, bool | None]  # what, goal, found, reached
+Row = tuple[str, str, str, bool | None]  # measurement, goal, result, reached
 
 
 def write(result: Mapping[str, Any], name: str) -> None:
@@ -27,7 +27,7 @@ def write(result: Mapping[str, Any], name: str) -> None:
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[Row]:
-    """Each goal, and whether it is reached; None where it was not measured."""
+    """Each goal, and whether it is reached; None if it was not measured."""
     for way in WAYS:
         missed = [above(found, "ours", way) for found in result["miss"].values()]
         worst = max((value for value in missed if value is not None), default=None)
@@ -46,13 +46,13 @@ def rows(result: Mapping[str, Any]) -> Iterator[Row]:
     if load["cidrs"] >= 1_000_000:
         yield _row(f"load {load['cidrs']:,} CIDRs, call to enforced", 0.5, load["load_s"], "s")
     yield _row(f"add one CIDR to {load['cidrs']:,}, call to enforced", 1, load["add_one_ms"], "ms")
-    for family, octets in result["memory"].items():
-        yield _row(f"memory of 100,000 {family} CIDRs", 16, round(octets / MEBI, 1), "MB")
+    for family, size in result["memory"].items():
+        yield _row(f"memory of 100,000 {family} CIDRs", 16, round(size / MEBI, 1), "MB")
     yield _capacity(result.get("capacity"))
 
 
 def above(found: Mapping[str, Any] | None, name: str, way: str = LIVE) -> float | None:
-    """What a contender costs above the base, in ns a frame."""
+    """What a contender costs above the base, in ns per frame."""
     figures = (found or {}).get(name, {})
     value = figures.get("above_ns") if way == LIVE else figures.get("test_run", {}).get("above_ns")
     return float(value) if value is not None else None
@@ -91,7 +91,7 @@ def show(result: Mapping[str, Any]) -> None:
     """All figures, then the goals."""
     console = Console()
     host, pool = result["host"], result["pool"]
-    console.print(f"Linux {host['kernel']}, {host['cpu']}; {pool['sources']:,} sources in {pool['octets4']:,} octets")
+    console.print(f"Linux {host['kernel']}, {host['cpu']}; {pool['sources']:,} sources in {pool['bytes4']:,} bytes")
     for kind in KINDS:
         table = Table(
             title=f"{kind}: ns a frame above the first, live | test runs, medians of {result['rounds']} rounds"
@@ -126,7 +126,7 @@ def _above(figure: Mapping[str, Any]) -> str:
 
 
 def plot(result: Mapping[str, Any], name: str) -> None:
-    """Hits and misses over the size of the list, as PNG and SVG. Without matplotlib there are none."""
+    """Hits and misses over the size of the list, as PNG and SVG. Without matplotlib, no plots."""
     try:
         import matplotlib
     except ImportError:

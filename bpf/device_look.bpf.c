@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * Tells who else takes the packets of an interface. Never attached: BPF_PROG_TEST_RUN gives it the
- * interface by index. The answer is the return value; enforcer/kernel/device.py reads it.
+ * Determines whether another device takes the packets of an interface. Never attached: it is run by
+ * BPF_PROG_TEST_RUN with the index of the interface. enforcer/kernel/device.py reads the return
+ * value.
  */
 #include "toolchain.h"
 #include "abi.h"

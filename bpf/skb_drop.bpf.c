@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * The observer: where did each numbered packet get to, and where did it end?
+ * The observer: records how far each numbered packet got, and where it ended.
  *
  * It knows nothing of the enforcer. Checkpoints (netif_receive_skb and netfilter links between the
- * hooks of interest) say how far a packet came; kfree_skb and consume_skb say where its buffer was
- * freed and why. Everything is written into one record per packet, in an array that user space
- * maps: there is no ring buffer that could overflow.
+ * hooks of interest) record how far a packet got; kfree_skb and consume_skb record where its buffer
+ * was freed and why. There is one record for each packet, in an array that user space maps, so no
+ * ring buffer can overflow.
  *
  * Identity: bytes 2..5 of the Ethernet source address hold the packet's number (big endian), bytes
  * 0..1 hold the tag of this drill. The address is read from skb->head + skb->mac_header, which
@@ -33,6 +33,7 @@ struct sk_buff {
 	__u16 mac_header;
 	unsigned long _nfct;
 	unsigned int len;
+	__u32 mark;
 	__u8 csum_valid : 1;
 	__u8 csum_complete_sw : 1;
 } __attribute__((preserve_access_index));
@@ -52,6 +53,9 @@ _Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
 #define TCP_DATA_OFFSET 12
 #define NF_ACCEPT 1
 #define MAC_HEADER_UNSET 0xffff /* skbuff.h: skb_mac_header_was_set() */
+
+/* Here this host is done with a packet; what carries it away afterwards may clear its mark. */
+#define CHECKPOINT_DONE (CHECKPOINT_INPUT_LAST | CHECKPOINT_POSTROUTING)
 
 /* Bytes 0..1 of the source address of this drill's packets, big endian. */
 const volatile __u16 drill_tag;
@@ -85,7 +89,15 @@ static __always_inline struct journey *journey_of(struct sk_buff *skb)
 	return journey;
 }
 
-/* One packet is handled by one CPU at a time, so plain stores do. */
+static __always_inline __u8 ctinfo_of(struct sk_buff *skb)
+{
+	unsigned long nfct = BPF_CORE_READ(skb, _nfct);
+	__u8 entry = nfct > CTINFO_MASK ? CTINFO_ENTRY : 0;
+
+	return (nfct & CTINFO_MASK) | entry;
+}
+
+/* One CPU at a time handles a packet, so plain stores suffice. */
 static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpoint)
 {
 	struct journey *journey = journey_of(skb);
@@ -97,12 +109,14 @@ static __always_inline void record_checkpoint(struct sk_buff *skb, __u32 checkpo
 		journey->pre_defrag_ns = bpf_ktime_get_ns();
 	if (checkpoint == CHECKPOINT_POST_DEFRAG)
 		journey->post_defrag_ns = bpf_ktime_get_ns();
-	if (BPF_CORE_READ(skb, _nfct))
-		journey->checkpoints |= CHECKPOINT_TRACKED;
+	if (checkpoint == CHECKPOINT_POST_CONNTRACK)
+		journey->ctinfo = ctinfo_of(skb);
+	if (checkpoint & CHECKPOINT_DONE)
+		journey->mark = BPF_CORE_READ(skb, mark);
 }
 
 /*
- * Meaningful where TCP freed it: whether what is left is shorter than the header it claims to have.
+ * Meaningful if TCP freed it: whether the rest of the packet is shorter than its TCP header length.
  */
 static __always_inline int lacks_tcp_header(struct sk_buff *skb, __u32 length)
 {
@@ -124,12 +138,14 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 	if (!journey)
 		return;
 	/*
-	 * The last end is the true one: a buffer that is copied (native and generic XDP may) is
-	 * consumed before.
+	 * The last end counts: if native or generic XDP copies a buffer, it consumes the original
+	 * earlier.
 	 */
 	journey->location = (__u64)location;
 	journey->reason = reason;
 	journey->end = end;
+	if (!(journey->checkpoints & CHECKPOINT_DONE))
+		journey->mark = BPF_CORE_READ(skb, mark);
 	if (lacks_tcp_header(skb, length))
 		journey->checkpoints |= CHECKPOINT_NO_TCP;
 	if (length < sizeof(struct udphdr))
@@ -142,10 +158,10 @@ static __always_inline void record_end(struct sk_buff *skb, __u8 end, const void
 }
 
 /*
- * Each event has two programs. The kernel does not run a tracing program on a processor where it is
- * running already (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: what
- * a timer or a received packet then frees on that processor, hundreds of fragments perhaps, would
- * go unseen. The second program sees what the first one missed, and the first what interrupted the
+ * Each event has two programs. The kernel does not run a tracing program on a CPU where it is
+ * already running (kernel/trace/bpf_trace.c: prog->active), and a program can be interrupted: then
+ * what a timer or a received packet frees on that CPU, perhaps hundreds of fragments, would be
+ * missed. The second program sees what the first one missed, and the first what interrupts the
  * second. Both write the same.
  */
 SEC("tp_btf/netif_receive_skb")

@@ -2,26 +2,26 @@
 /*
  * Drops packets of deny-listed sources in a network card that runs BPF itself (Netronome's nfp).
  *
- * The kernel lets a program for a device have array and hash maps that are the device's
- * (kernel/bpf/offload.c, bpf_map_offload_map_alloc), and no direct access to their values, so there
- * are no constants that user space sets (.rodata is such a map); nfp takes no map with flags. So
- * this is less than xdp_untracked.bpf.c:
+ * A program for a device may use only array and hash maps of that device (kernel/bpf/offload.c,
+ * bpf_map_offload_map_alloc), without direct access to their values, so user space cannot set
+ * constants (.rodata is such a map). nfp accepts no map with flags. So this program does less than
+ * xdp_untracked.bpf.c:
  *
  *  - entries match on the source alone: one look-up in a hash for each prefix length that occurs;
- *  - settings stand in a map;
- *  - counters are an array that all of the card's threads add to;
- *  - a failsafe port passes whatever net the failsafe is restricted to: raw looks at the net;
- *  - after IPv6 extension headers nothing is known of the transport: it might be a failsafe's, if
- *    there is any.
+ *  - settings are in a map;
+ *  - counters are an array that all threads of the card add to;
+ *  - a failsafe port passes whatever net the failsafe is restricted to: raw matches on the net;
+ *  - after IPv6 extension headers the transport is unknown: if there is any failsafe, the packet
+ *    passes.
  *
- * As there, it may drop only what raw would drop, and passes what is indeterminate.
+ * Like that program, it may drop only what raw would drop, and passes what is indeterminate.
  */
 #include "toolchain.h"
 #include "abi.h"
 #include "offload.h"
 #include "parse.h"
 
-/* Sizes are those of the policy; user space sets them before loading. */
+/* User space sets the sizes before loading, to fit the policy. */
 ARRAY_MAP(settings, struct offload_settings, 1);
 ARRAY_MAP(lengths4, struct length4, 1);
 ARRAY_MAP(lengths6, struct length6, 1);
@@ -30,7 +30,7 @@ HASH_MAP(deny6, struct net6, __u32, 1);
 HASH_MAP(failsafe, struct failsafe_port, __u8, 1);
 ARRAY_MAP(entry_counters, struct entry_count, 1);
 
-/* The loops are unrolled: no card is known to jump backwards. */
+/* The loops are unrolled: no known card supports backward jumps. */
 static __always_inline __u32 *first_entry4(__be32 source)
 {
 	__u32 i;
@@ -91,7 +91,7 @@ static __always_inline int may_be_failsafe(const struct transport *transport)
 	       is_failsafe(transport->protocol, PORT_RETURN, transport->source);
 }
 
-/* The one place that drops. What cannot be counted for its entry is not dropped. */
+/* The one place that drops. A packet that cannot be counted for its entry is not dropped. */
 static __always_inline int drop(const __u32 *entry, __u32 bytes)
 {
 	struct entry_count *count = bpf_map_lookup_elem(&entry_counters, entry);
@@ -141,7 +141,7 @@ static __always_inline int decide_ipv6(struct cursor *cursor)
 	return drop(entry, smaller(length, available));
 }
 
-/* The name of the program as tools show it, at most 15 characters: xdp_offload. */
+/* The function name is the program name that tools show: at most 15 characters. */
 PROGRAM("xdp")
 int xdp_offload(struct xdp_md *ctx)
 {

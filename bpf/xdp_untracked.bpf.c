@@ -5,25 +5,25 @@
  *
  * Every entry of the policy is a bit (abi.h). Each field of a packet is looked up once and yields
  * the row of entries whose condition on it holds; the rows are ANDed, and the lowest bit left is
- * the first entry that matches. The source comes first: where no entry that drops is left, the
- * packet passes without another look.
+ * the first entry that matches. The source comes first: if no Deny entry is left, the packet passes
+ * without another look-up.
  *
  * The reference is the raw table: this program may drop only what raw would drop, and passes what
  * is indeterminate. In particular:
  *
- *  - ports count as known only when the whole TCP, UDP or SCTP header is there, inside the frame
- *    and inside what the IP header says is the packet; an ICMP type when its 8 bytes are. Where
- *    the first entry that could match matches on something unknown, the packet passes;
- *  - a fragment is decided on its own; raw decides the same addresses once more, for the whole
+ *  - ports are known only if the whole TCP, UDP or SCTP header is inside the frame and inside the
+ *    length in the IP header; an ICMP type only if 8 bytes of ICMP are. If the first entry that
+ *    could match matches on something unknown, the packet passes;
+ *  - a fragment is decided on its own; raw decides on the same addresses again, for the whole
  *    datagram;
- *  - what a later IPv6 fragment says of its protocol counts for nothing: the first fragment's does
- *    after reassembly;
- *  - what is addressed to another interface (a macvlan on this one), or has the tag of a VLAN,
- *    passes. Compiled with WATCH_DEVICE it looks at the interface itself before it drops, and
- *    passes all packets while others take them;
- *  - IP headers that the kernel refuses before raw (cut short, wrong version, impossible length)
- *    pass: it will drop them. Those it refuses for their checksum or a length beyond the frame are
- *    dropped here when an entry says so.
+ *  - the protocol in a later IPv6 fragment is ignored: after reassembly, that of the first fragment
+ *    counts;
+ *  - frames to another interface (a macvlan on this one) and frames with a VLAN tag pass. Compiled
+ *    with WATCH_DEVICE, the program checks the interface before it drops, and passes all packets
+ *    while another device takes them;
+ *  - packets whose IP header the kernel refuses before raw (cut short, wrong version, impossible
+ *    length) pass, because the kernel drops them. Packets that it refuses for their checksum or a
+ *    length beyond the frame are dropped here if an entry drops them.
  *
  * docs/packet-fates.md has a row for each of these. It compiles with clang (libbpf) and on the host
  * with bcc.
@@ -36,20 +36,20 @@
 #endif
 
 #define MAX_EXTENSIONS 8
-/* Ethernet, VLAN tags, IPv6 and the longest extension headers (the longest of one: 2,048 bytes). */
+/* Ethernet, VLAN tags, IPv6 and extension headers of the maximum length (2,048 bytes each). */
 #define MAX_HEADERS (14 + 4 * MAX_VLAN_TAGS + 40 + 2048 * MAX_EXTENSIONS)
 
 /*
- * Not 0: the kernel knows multi-buffer frames (Linux 5.18) and the program is loaded to take them
- * (BPF_F_XDP_HAS_FRAGS).
+ * Not 0: the kernel supports multi-buffer frames (Linux 5.18), and the program is loaded with
+ * BPF_F_XDP_HAS_FRAGS.
  */
 SETTING(__u32, multi_buffer);
-/* The interface's own address: its first 4 bytes and the other 2, as they lie in memory. */
+/* The interface's MAC address: its first 4 bytes and its last 2, in memory order. */
 SETTING(__u32, own_address_first);
 SETTING(__u32, own_address_last);
 /*
- * The interface's index, and whether VLAN tags are always in the frame; only the object that
- * watches it reads them.
+ * The interface's index, and whether VLAN tags are always in the frame. Read only if compiled with
+ * WATCH_DEVICE.
  */
 SETTING(__u32, own_device);
 SETTING(__u32, tags_in_frame);
@@ -59,10 +59,10 @@ SETTING(__u32, row_words);
 SETTING(__u32, match_destination);
 SETTING(__u32, match_named_ports);
 SETTING(__u32, may_skip);
-/* Not 0: some entry may drop sources that no list holds. */
+/* Not 0: some entry may drop sources that are in no list. */
 SETTING(__u32, drop_unlisted);
 
-/* Sizes are those of the policy and the deny lists; user space sets them before loading. */
+/* User space sets the sizes before loading, to fit the policy and the address lists. */
 VARIABLE_MAP(sieve4, struct sieve);
 VARIABLE_MAP(root4, struct root);
 MMAPABLE_ARRAY_MAP(lists4, struct table_page, 1);
@@ -223,7 +223,7 @@ static __always_inline struct entry_count *find_entry_counters(__u32 *key)
 }
 
 /*
- * Keeps the compiler from seeing through arithmetic that stands for a branch, and making one of it.
+ * Hides a value from the compiler, so that it does not turn branchless arithmetic into a branch.
  */
 #define OPAQUE(value) asm volatile("" : "+r"(value))
 
@@ -247,11 +247,12 @@ static __always_inline __u32 extension_length(__u8 kind, __u8 length)
 }
 
 /*
- * One extension header: what follows it, how long it is, whether it says that this is a fragment.
- * 0: cut short.
+ * One extension header: the next header, its length, and whether it makes the packet a fragment. 0:
+ * cut short.
  *
- * A function with its own frame and an opaque result: inlined, the verifier follows every
- * combination of eight headers (656,000 instructions of the million it allows, on Linux 6.18).
+ * A function with its own stack frame and a result that the verifier does not track: inlined, the
+ * verifier follows every combination of eight headers (656,000 of its limit of a million
+ * instructions, on Linux 6.18).
  * Global functions need Linux 5.6.
  */
 #define STEP_NEXT(step) ((step) & 0xff)
@@ -279,14 +280,14 @@ SUBPROGRAM __u32 extension_step(struct xdp_md *ctx, __u64 offset, __u8 kind)
 }
 
 /*
- * Follows the extension headers as ipv6_find_hdr() does; leaves the protocol unknown where it
- * cannot, in fragments whose own word for it is not what raw will see, and after an authentication
- * header, where only iptables looks.
+ * Follows the extension headers as ipv6_find_hdr() does. The protocol stays unknown if it cannot,
+ * in fragments in which raw sees another protocol, and after an authentication header, which only
+ * iptables skips.
  */
 static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *cursor, __u8 next,
 					     struct transport *transport)
 {
-	/* 64 bits: the verifier loses the bound of fewer */
+	/* 64 bits: for fewer, the verifier loses the bound */
 	__u64 offset = cursor->at - (void *)(long)ctx->data;
 	int after = 0; /* after headers that reassembly does not leave first */
 	int i;
@@ -312,9 +313,10 @@ static __always_inline void parse_extensions(struct xdp_md *ctx, struct cursor *
 }
 
 /*
- * The last of 2 << kind segments whose start is not above the key. Without branches on what is
- * found: they could not be foreseen, and would cost more than the whole search. (Masks of all ones
- * would do as well as shifts and products, but Linux 6.18 follows both values of a mask.)
+ * The class of an IPv4 address: a binary search for the last of 2 << kind segments whose start is
+ * not above the key. There are no branches on data: they would be mispredicted, and cost more than
+ * the search. (Masks of all ones would do as well as shifts and products, but the verifier of Linux
+ * 6.18 follows both values of a mask.)
  */
 static __always_inline __u32 class_of4(__u32 address)
 {
@@ -400,7 +402,7 @@ static __always_inline __u32 bucket6(__u32 number, __u64 key)
 	return *(__u32 *)((void *)page + ((at << 2) & (TABLE_PAGE_BYTES - 4)));
 }
 
-/* A function with its own frame, so that the verifier walks it once. */
+/* A function with its own stack frame, so that the verifier walks it once. */
 SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 {
 	struct root *root = find_root6();
@@ -425,8 +427,8 @@ SUBPROGRAM __u32 class_of6(__u64 high, __u64 low)
 }
 
 /*
- * Whether raw would see the frame as received by this interface. Only of frames to drop: all others
- * pass anyway.
+ * Whether raw would see the frame as received by this interface. Called only for frames to drop,
+ * because all others pass anyway.
  */
 static __always_inline int is_own(struct xdp_md *ctx)
 {
@@ -444,16 +446,16 @@ static __always_inline int is_own(struct xdp_md *ctx)
 }
 
 /*
- * The one place that drops. What cannot be counted for its entry is not dropped. `length` is what
- * the IP header says; the frame may end earlier, but asking how long it is costs a call, so only if
- * its first part is too short.
+ * The one place that drops. A packet that cannot be counted for its entry is not dropped. `length`
+ * is that of the IP header. The frame may end earlier, but its length costs a helper call, which is
+ * made only if the first buffer is shorter.
  */
 static __always_inline int drop(struct xdp_md *ctx, __u32 entry, __u32 at, __u32 length)
 {
 	struct entry_count *count = find_entry_counters(&entry);
 	__u64 first_part = (long)ctx->data_end - (long)ctx->data;
 
-	/* or the compiler subtracts in 32 bits, which the verifier refuses of pointers */
+	/* else the compiler subtracts in 32 bits, which the verifier rejects for pointers */
 	OPAQUE(first_part);
 	first_part -= at;
 	if (!count || !is_own(ctx))
@@ -466,8 +468,8 @@ static __always_inline int drop(struct xdp_md *ctx, __u32 entry, __u32 at, __u32
 }
 
 /*
- * How many zeros stand below the lowest one, by counting ones in parallel: clang 14 has no
- * __builtin_ctzll for BPF.
+ * The number of the lowest bit that is set, by a parallel count of the bits below it: clang 14 has
+ * no __builtin_ctzll for BPF.
  */
 static __always_inline __u32 lowest_bit(__u64 word)
 {
@@ -480,14 +482,14 @@ static __always_inline __u32 lowest_bit(__u64 word)
 }
 
 /*
- * Before loops over the words of a row: eight of them at once would need more stack than two
- * functions have.
+ * Put before loops over the words of a row: unrolled eight times, they would exceed the stack of
+ * two functions.
  */
 #define EACH_WORD _Pragma("clang loop unroll(disable)")
 
 /*
- * The number of the first bit, MAX_BITS for none. Without branches, which the verifier would follow
- * in all combinations.
+ * The number of the first bit that is set, MAX_BITS if there is none. Without branches: the
+ * verifier would follow all their combinations.
  */
 static __always_inline __u32 first_bit(const __u64 *left, const int words)
 {
@@ -516,7 +518,7 @@ static __always_inline struct port_rows *rows_of(struct port_directory *director
 {
 	__u32 high = number >> 8, next;
 
-	/* or the compiler leaves out the bound, which Linux 6.1 forgets of a number on the stack */
+	/* else the compiler omits the bound, which Linux 6.1 forgets for a number on the stack */
 	OPAQUE(high);
 	next = directory->next[high & 0xff];
 	if (next & NEXT_IS_PAGE) {
@@ -567,22 +569,22 @@ static __always_inline int keep_side(__u64 *left, const int words, struct port_d
 }
 
 /*
- * What is known of a packet, in two numbers, because the verifier takes nothing else for a function
- * that it is to walk only once (pointers since Linux 5.12).
+ * What is known about a packet, packed into integers: a function that the verifier walks only once
+ * may take nothing else (pointers since Linux 5.12).
  */
 #define KNOWN(transport, family, at) \
 	((transport)->protocol | (transport)->kind << 9 | (family) << 12 | (at) << 16)
 #define KNOWN_PROTOCOL(known) ((known) & 0x1ff)
 #define KNOWN_KIND(known) ((known) >> 9 & 7)
 #define KNOWN_FAMILY(known) ((known) >> 12 & 15)
-#define KNOWN_AT(known) ((known) >> 16 & 31) /* where the IP header is: at most 22 */
+#define KNOWN_AT(known) ((known) >> 16 & 31) /* offset of the IP header: at most 22 */
 #define PAIR(first, second) ((__u32)(first) << 16 | (second))
 #define FIRST(pair) ((pair) >> 16)
 #define SECOND(pair) ((pair) & 0xffff)
 
 /*
- * Puts the addresses of both sides where named ports are looked up. 0: the header is not there,
- * which cannot be.
+ * Writes the addresses of both sides into the keys of named ports. Returns 0 if the header is not
+ * in the frame, which cannot happen.
  */
 static __always_inline int named_keys(struct xdp_md *ctx, __u32 known, struct named_key *source,
 				      struct named_key *destination)
@@ -669,8 +671,8 @@ static __always_inline int verdict_of(struct xdp_md *ctx, struct address_rows *f
 		return XDP_PASS;
 	if (protocol == PROTOCOL_UNKNOWN) {
 		/*
-		 * Whatever their addresses: raw matches on the protocol before it looks into sets,
-		 * and drops what has none.
+		 * For all addresses: raw matches on the protocol before it looks up sets, and hotdrops
+		 * packets without one.
 		 */
 		indeterminate = &policy->match_protocol;
 		EACH_WORD
@@ -729,7 +731,7 @@ SUBPROGRAM int long_verdict(struct xdp_md *ctx, __u32 classes, __u32 known, __u3
 	return verdict_of(ctx, from, to, known, ports, length, ROW_WORDS);
 }
 
-/* The ordinary policy is decided without a call. `from`: what the class of the source means. */
+/* The usual policy is decided without a call. `from`: the rows of the source's class. */
 static __always_inline int verdict(struct xdp_md *ctx, struct address_rows *from, __u32 classes,
 				   __u32 known, __u32 ports, __u32 length)
 {
@@ -738,7 +740,7 @@ static __always_inline int verdict(struct xdp_md *ctx, struct address_rows *from
 	return long_verdict(ctx, classes, known, ports, length);
 }
 
-/* What a class of sources means, if any entry that drops could match a packet from it; else 0. */
+/* The rows of a source's class if a Deny entry could match a packet from it; else 0. */
 static __always_inline struct address_rows *may_drop(__u32 class, int family)
 {
 	struct address_rows *rows;
@@ -815,7 +817,7 @@ static __always_inline int decide_ipv6(struct xdp_md *ctx, struct cursor *cursor
 		       PAIR(transport.source, transport.destination), length);
 }
 
-/* The name of the program as tools show it, at most 15 characters: xdp_untracked. */
+/* The function name is the program name that tools show: at most 15 characters. */
 PROGRAM("xdp")
 int xdp_untracked(struct xdp_md *ctx)
 {

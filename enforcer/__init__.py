@@ -2,11 +2,12 @@
 
 Packages, in the order a policy passes through them::
 
-    policy/     resources as written -> validated -> RuleTable      pure
-    plan.py     RuleTable + HostFacts -> Plan                       pure
-    backends/   Plan -> kernel state (xdp, iptables)                edge
-    kernel/     bpf(2), netlink, probes, namespaces                 edge
-    agent.py    desired -> actual, again and again
+    policy/       resources -> validated -> RuleTable               pure
+    planning/     RuleTable + HostFacts -> Plan                     pure
+    backends/     Plan -> kernel state (xdp, iptables, nftables)    edge
+    kernel/       bpf(2), netlink, libiptc, probes, namespaces      edge
+    enforcement/  one pass through all of these
+    agent/        a pass after each change
 
 Nothing here imports ``dossim``: the simulator depends on what it simulates.
 """

@@ -1,7 +1,7 @@
 """The skip policy shared by all tests.
 
-A skip is a claim: only the missing privilege and the missing captures skip, saying so. In CI (root, on a kernel that
-has everything) a test marked ``needs_root`` never skips.
+A test skips only for missing privileges or missing captures, and names which. In CI (root, on a kernel with every
+feature) a test marked ``needs_root`` never skips.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ load_profile()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    cache = getattr(item.config, "cache", None)  # -p no:cacheprovider: no place to meet
+    cache = getattr(item.config, "cache", None)  # -p no:cacheprovider: no directory for the lock
     if "PYTEST_XDIST_WORKER" not in os.environ or cache is None:
         return (yield)
     with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
@@ -32,13 +32,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Two for each CPU: half of what tests of the kernel take is waiting for it."""
+    """Two per CPU: kernel tests spend half of their time waiting for the kernel."""
     return 2 * len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first, so that no process is left with one when all others have ended; before them who must be
-    alone, whom the others would have to wait for.
+    """Long tests first, so that none is still running when all others have ended; before them the tests that must run
+    alone, for which the others would have to wait.
     """
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")])
 
@@ -50,7 +50,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def captures() -> Path:
-    """The folder of real attack captures, which a user's checkout does not have."""
+    """The folder of real attack captures, which is not part of the repository."""
     if not CAPTURES.is_dir():
         pytest.skip(f"no captures in {CAPTURES}")
     return CAPTURES

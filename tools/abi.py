@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the constants and structures that C and Python share, from the headers of bpf/include, as Python.
+"""Write the constants and structures that C and Python share as Python modules, from the headers of bpf/include.
 
 The result is committed, so that planning and prediction need neither clang nor an object, in a checkout and in a wheel;
-tests/unit/house/test_abi.py compares it with the headers. Numbers are the compiler's: each name becomes a constant of a
-translation unit that clang evaluates.
+tests/unit/house/test_abi.py compares it with the headers. The compiler computes the numbers: each name becomes a
+constant of a translation unit that clang evaluates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WRITTEN = {
 }
 """Python file: the headers it is made from."""
 
-# The integers of the headers as numpy calls them: "=" is the machine's byte order.
+# The integer types of the headers in numpy's notation: "=" is the machine's byte order.
 _INTEGERS = {"__u8": "u1", "__u16": "=u2", "__u32": "=u4", "__u64": "=u8", "__be16": ">u2", "__be32": ">u4"}
 _WIDTHS = {name: int(dtype[-1]) for name, dtype in _INTEGERS.items()}
 _LINE = 120
@@ -31,7 +31,7 @@ _LINE = 120
 
 @dataclass(frozen=True)
 class Field:
-    """``length`` is the C expression in the brackets, "" without any."""
+    """``length`` is the C expression in the brackets, "" if there are none."""
 
     type: str
     name: str
@@ -67,7 +67,7 @@ def _fields(struct: str, body: str) -> Iterator[Field]:
 
 
 def evaluated(header: Path, expressions: list[str]) -> dict[str, int]:
-    """What a compiler makes of C expressions over the declarations of a header."""
+    """The values that the compiler computes for C expressions over the declarations of a header."""
     numbered = [f"const unsigned long long value_{at} = ({item});" for at, item in enumerate(expressions)]
     unit = "\n".join([f'#include "{header}"', *numbered])
     words = ["clang", "-x", "c", "-S", "-emit-llvm", "-o", "-", "-"]
@@ -79,7 +79,7 @@ def evaluated(header: Path, expressions: list[str]) -> dict[str, int]:
 
 
 def module(names: tuple[str, ...]) -> str:
-    """The Python for these headers."""
+    """The Python module for these headers."""
     where = " and ".join(f"bpf/include/{name}" for name in names)
     parts = [
         f'"""{where} in Python, written by tools/abi.py: do not edit.\n\n'

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write enforcer/policy/felix_fields.json: every field of Calico's FelixConfiguration, with what its value may be.
+"""Write enforcer/policy/felix_fields.json: every field of Calico's FelixConfiguration, with its allowed values.
 
-The sources are, of Calico's repository, its custom resource definition and the Go type, whose ``validate`` tags say
-what the definition does not. Each is a path or a URL:
+The sources are two files of Calico's repository: the custom resource definition, and the Go type, whose ``validate``
+tags contain what the definition lacks. Each is a path or a URL:
 
     tools/felix_fields.py --calico v3.32.0 api/config/crd/projectcalico.org_felixconfigurations.yaml \\
         api/pkg/apis/projectcalico/v3/felixconfig.go
@@ -23,10 +23,10 @@ OUTPUT = Path(__file__).parent.parent / "enforcer" / "policy" / "felix_fields.js
 
 KEPT = ("type", "enum", "pattern", "minimum", "maximum", "maxLength", "maxItems", "required")
 BOUNDS = {"gte": ("minimum", 0), "gt": ("minimum", 1), "lte": ("maximum", 0), "lt": ("maximum", -1)}
-# Go validators of a whole list, as those of its items, and of a mapping, as those of its keys.
+# Go validators of a whole list, as validators of its items; of a mapping, as validators of its keys.
 OF_ITEMS = {"ifaceFilterSlice": "ifaceFilter", "cidrs": "cidr"}
 OF_KEYS = {"bpfLogFilters": "interface"}
-READ = ("interface", "ifaceFilter", "keyValueList", "prometheusHost", "regexp")  # named as they are, in ``is``
+READ = ("interface", "ifaceFilter", "keyValueList", "prometheusHost", "regexp")  # written by name, in ``is``
 NOTHING = ("omitempty", "dive", "")
 
 
@@ -64,7 +64,7 @@ def fields_of(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def schema_of(field: dict[str, Any]) -> dict[str, Any]:
-    """What a value may be, without the prose. ``type`` may also be ``int-or-string``."""
+    """The schema of a value, without descriptions. ``type`` may also be ``int-or-string``."""
     kept = {key: field[key] for key in KEPT if key in field}
     if field.get("x-kubernetes-int-or-string"):
         kept["type"] = "int-or-string"
@@ -77,7 +77,7 @@ def schema_of(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def tag(fields: dict[str, dict[str, Any]], types: str) -> None:
-    """Add what the ``validate`` tags of FelixConfigurationSpec ask. An empty text that is no pointer is left out."""
+    """Add what the ``validate`` tags of FelixConfigurationSpec require. A non-pointer empty string is omitted."""
     body = types[types.index("type FelixConfigurationSpec struct {") :].partition("\n}\n")[0]
     written = r'^\t\w+ +(\S+) +`json:"(\w+)[^`]*?(?:validate:"([^"]*)"[^`]*)?`'
     for kind, name, tags in re.findall(written, body, re.MULTILINE):

@@ -8,12 +8,12 @@
 #include <bpf/bpf_helpers.h>
 
 #define POOL 65536
-/* The words of frame4() in bench/traffic.py besides checksum and source: length 46, TTL 64, UDP, to 10.10.10.10. */
+/* The words of frame4() in bench/traffic.py except checksum and source: length 46, TTL 64, UDP, to 10.10.10.10. */
 #define SUM_OF_THE_REST                                                                                                \
 	(bpf_htons(0x4500) + bpf_htons(46) + bpf_htons(0x4011) + bpf_htons(0x0a0a) + bpf_htons(0x0a0a))
 #define CHECKSUM4 24
-#define SOURCE4 26 /* Ethernet, then 12 octets of IPv4 */
-#define SOURCE6 22 /* Ethernet, then 8 octets of IPv6 */
+#define SOURCE4 26 /* Ethernet, then 12 bytes of IPv4 */
+#define SOURCE6 22 /* Ethernet, then 8 bytes of IPv6 */
 #define LEAST_FRAME 42
 
 struct pool4 {
@@ -49,7 +49,7 @@ static __always_inline int from_next4(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	source = pool->source_be[(*next)++ & (POOL - 1)];
 	*(__u32 *)(data + SOURCE4) = source;
-	/* A stack wants it right. What a sum of 16-bit words is does not depend on the order of octets (RFC 1071). */
+	/* A network stack needs a correct sum. A sum of 16-bit words does not depend on byte order (RFC 1071). */
 	sum = SUM_OF_THE_REST + (source & 0xffff) + (source >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	*(__u16 *)(data + CHECKSUM4) = ~(sum + (sum >> 16));
@@ -81,7 +81,7 @@ SEC("xdp.frags") int generate6(struct xdp_md *ctx)
 	return from_next6(ctx);
 }
 
-/* For BPF_PROG_TEST_RUN, which runs one frame again and again: from another source each time. */
+/* For BPF_PROG_TEST_RUN, which runs one frame repeatedly: sets another source each time. */
 MAP(contender, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, 1, 0);
 
 SEC("xdp.frags") int mixed4(struct xdp_md *ctx)
@@ -98,7 +98,7 @@ SEC("xdp.frags") int mixed6(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
-/* Everything that reads the source address pays this. */
+/* The base cost of every contender: reading the source address. */
 SEC("xdp.frags") int parse_only(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -119,7 +119,7 @@ SEC("xdp.frags") int pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Of Calico's shape: short frames dropped, a failsafe hash by protocol and port, then the source in a trie. */
+/* Like Calico's: drops short frames, looks up failsafes (protocol, port) in a hash, then the source in a trie. */
 struct lpm4 {
 	__u32 length;
 	__u32 address_be;

@@ -11,13 +11,12 @@
 
 #include <linux/types.h>
 
-/* The version of the pin directory: one more for any change of what maps or manifests hold. */
+/* The version of the pin directory: incremented if the format of maps or manifests changes. */
 #define ABI_VERSION 2
 
 /*
- * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, the failsafes
- * first; a row says for which of them one condition holds. Bit number n is bit n % 64 of word n
- * / 64.
+ * Bit vectors. Every entry of an interface's table has one bit, in evaluation order, failsafes
+ * first; a row states for which of them one condition holds. Bit n is bit n % 64 of word n / 64.
  */
 #define MAX_BITS 512
 #define MAX_SKIPS 16 /* Pass entries that one packet may meet */
@@ -30,9 +29,9 @@ struct row {
 _Static_assert(sizeof(struct row) == 64, "one cache line");
 
 /*
- * Two levels from a 16-bit number to the number of its port_rows element. A directory has for each
- * high byte that number, or NEXT_IS_PAGE and the number of a page of port_pages; a page has it for
- * each low byte. For ICMP the high byte is the type, the low one the code.
+ * Two levels from a 16-bit number to the index of its port_rows element. For each high byte, a
+ * directory has that index, or NEXT_IS_PAGE and the index of a page in port_pages; a page has the
+ * index for each low byte. For ICMP the high byte is the type, the low byte the code.
  */
 enum {
 	PORTS_SOURCE = 0,
@@ -53,7 +52,7 @@ struct port_page {
 	__u16 next[PORT_PAGE_ENTRIES];
 };
 
-/* policy: the one element says what each bit is and matches on. */
+/* policy: one element; what each bit does, and what it matches on. */
 struct policy {
 	struct row deny;	   /* drops */
 	struct row skip;	   /* Pass: the rest of its tier is skipped */
@@ -67,12 +66,12 @@ struct policy {
 _Static_assert(sizeof(struct policy) == 384 + 4096, "six rows, four directories");
 
 /*
- * tiers: number of a bit of policy.skip -> the bits that are left once it holds: those of other
- * tiers.
+ * tiers: number of a bit of policy.skip -> the bits that are still evaluated after it matched:
+ * those of other tiers.
  */
 /* (value: struct row) */
 
-/* address_rows: class of addresses -> the bits whose condition on that side holds, by family. */
+/* address_rows: address class -> the bits whose condition on that side holds, by family. */
 struct address_rows {
 	struct row source4;
 	struct row destination4;
@@ -85,23 +84,23 @@ struct address_rows {
 #define PROTOCOLS (PROTOCOL_UNKNOWN + 1)
 
 /*
- * port_rows, and named (which adds to it for the address at that side): a side's condition on ports
- * holds for (wanted | named.wanted) & ~(unwanted | named.unwanted). An entry without named ports
- * has all of its answer in wanted.
+ * port_rows, and named (which adds to it for the address at that side): the port condition of a
+ * side holds for (wanted | named.wanted) & ~(unwanted | named.unwanted). For an entry without named
+ * ports, wanted alone is the result.
  */
 struct port_rows {
 	struct row wanted;
 	struct row unwanted;
 };
 
-/* named: what named ports stand for. */
+/* named: the members of named ports. */
 enum side {
 	SIDE_SOURCE = 0,
 	SIDE_DESTINATION = 1,
 };
 
 struct named_key {
-	__be32 address[4]; /* IPv4: in the first word, the others 0 */
+	__be32 address[4]; /* IPv4: the first word; the others are 0 */
 	__be16 port_be;
 	__u8 protocol;
 	__u8 side;   /* enum side */
@@ -112,21 +111,20 @@ struct named_key {
 _Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
 
 /*
- * Addresses to classes. A word says what is known so far: its highest 4 bits are the kind. The root
+ * Addresses to classes. A word is a step of the look-up: its highest 4 bits are its kind. The root
  * has one for each value of the first 16 bits, as tbl24 of DIR-24-8 has for the first 24.
  *   WORD_LEAF            the class, in the lowest 16 bits
- *   1 ... 14             a list of 2 << kind segments, at the offset of the lowest 28 bits: IPv4 in
- *                        units of 16 bytes, IPv6 of 64 bytes
- *   WORD_NODE (IPv6)     the node of that number
- * A list is sorted by start and padded to its size with its last start (largest possible start) and
- * the last value, so that "the last segment whose start is not above the key" is right wherever the
- * padding is. Its first start is not above any key that leads to it. No list crosses a
- * table page.
+ *   1 ... 14             a list of 2 << kind segments; the lowest 28 bits are its offset, for IPv4
+ *                        in units of 16 bytes, for IPv6 of 64 bytes
+ *   WORD_NODE (IPv6)     the node with the number in the lowest 28 bits
+ * A list is sorted by start and padded to its size by repeating its last start and value, so that a
+ * search for the last segment whose start is not above the key gives the right value in the padding
+ * too. Its first start is not above any key that leads to it. No list crosses a table page.
  *
- * IPv4: bit (address >> 10) % 32 of sieve4[address >> 15] is 0 where no address of that /22 has a
- * class but 0, and nothing else needs to be looked up: of large lists most misses touch nothing but
- * this bit. root4[address >> 16] is a word; a list's segments are SEGMENT4(start, class) on the
- * lower 16 bits of the address.
+ * IPv4: bit (address >> 10) % 32 of sieve4[address >> 15] is 0 if all addresses of that /22 have
+ * class 0. Then the look-up ends, so most misses of large lists read nothing but this bit.
+ * root4[address >> 16] is a word; the segments of a list are SEGMENT4(start, class) for the lower
+ * 16 bits of the address.
  *
  * IPv6: root6[first 16 bits] is a word; key = the first 64 bits. A node spreads a range of keys
  * over buckets: buckets6[base + min((key - low) >> shift, last)] is the next word, for key >= low;
@@ -140,7 +138,7 @@ _Static_assert(sizeof(struct named_key) == 24, "16 + 2 + 1 + 1 + 1 + 3");
 #define WORD_REST(word) ((word) & ((1U << WORD_KIND_SHIFT) - 1))
 #define WORD_LEAF 0
 #define WORD_NODE 15
-#define UNIT_SHIFT4 4 /* what the offset of a list counts */
+#define UNIT_SHIFT4 4 /* units of list offsets */
 #define UNIT_SHIFT6 6
 #define SEGMENT_SHIFT4 16
 #define SEGMENT4(start, class) ((__u32)(start) << SEGMENT_SHIFT4 | (class))
@@ -161,7 +159,7 @@ struct sieve {
 	__u32 word[2 * ROOT_WORDS];
 };
 
-/* Not "page": that is the kernel's, whose headers bcc includes. */
+/* Not "page": the kernel headers, which bcc includes, define that name. */
 struct table_page {
 	__u8 byte[TABLE_PAGE_BYTES];
 };
@@ -188,7 +186,7 @@ struct entry_count {
 
 _Static_assert(sizeof(struct entry_count) == 16, "8 + 8, no padding");
 
-/* device_look.bpf.c: what its return value says of the interface. */
+/* device_look.bpf.c: the bits of its return value. */
 #define LOOK_RX_OWNER 1
 #define LOOK_VLANS 2
 

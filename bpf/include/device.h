@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * What the kernel itself says of the interface that a frame came in by (Linux 6.2:
+ * Reads the kernel's structure of the interface that received a frame (Linux 6.2:
  * bpf_cast_to_kern_ctx).
  *
- * Who takes an interface's packets may be in any network namespace, and may come at any time:
- * netlink tells of it late or not at all. The kernel's own structure is always right. Its fields
- * are found by CO-RE, and only those read are declared.
+ * A device that takes an interface's packets may be in any network namespace and may appear at any
+ * time; netlink reports it late or not at all. The kernel's own structure is always right. CO-RE
+ * relocates its fields; only those that are read are declared.
  */
 #ifndef DEVICE_H
 #define DEVICE_H
@@ -47,9 +47,9 @@ static __always_inline struct net_device *device_of(struct xdp_md *ctx)
 }
 
 /*
- * Whether another interface receives the packets of this one before raw could see them as this one's:
- * bridge, bond, macvlan, ipvlan, macsec and so on have an rx_handler (net/core/dev.c), a switch has
- * its tags taken off by DSA.
+ * Whether another device takes the packets of this interface, so that raw never sees them as
+ * received by it: a bridge, bond, macvlan, ipvlan, macsec and so on through its rx_handler
+ * (net/core/dev.c), a switch through DSA.
  */
 static __always_inline int has_rx_owner(struct net_device *device)
 {
@@ -58,7 +58,7 @@ static __always_inline int has_rx_owner(struct net_device *device)
 	return bpf_core_field_exists(device->dsa_ptr) && device->dsa_ptr;
 }
 
-/* Whether VLAN interfaces are on it, in whatever network namespace. */
+/* Whether it has VLAN interfaces, in any network namespace. */
 static __always_inline int has_vlans(struct net_device *device)
 {
 	struct vlan_info *info;
@@ -70,9 +70,9 @@ static __always_inline int has_vlans(struct net_device *device)
 }
 
 /*
- * Whether a frame may be another interface's. A tag that is in the frame is seen anyway; one that
- * the driver took out is not. The program of a bond runs on its slaves, which are not `own` and
- * always have an rx_handler.
+ * Whether a frame may belong to another interface. A tag inside the frame was handled by the
+ * parser; a tag that the driver has removed is not visible. The program of a bond runs on its
+ * slaves, which are not `own` and always have an rx_handler.
  */
 static __always_inline int is_shared(struct xdp_md *ctx, int own, int tags_in_frame)
 {

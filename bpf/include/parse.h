@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * Reading a frame from its Ethernet header to its transport: functions that use no map, for every
- * XDP program here.
+ * Parses a frame from its Ethernet header to its transport: functions without maps, for all XDP
+ * programs.
  *
- * IP headers that the kernel refuses before raw (cut short, wrong version, impossible length) are
- * not read: their frames pass. docs/packet-fates.md has a row for each.
+ * If the kernel would refuse the IP header before raw (cut short, wrong version, impossible
+ * length), parsing ends and the frame passes. docs/packet-fates.md has a row for each case.
  */
 #ifndef PARSE_H
 #define PARSE_H
@@ -15,8 +15,8 @@
 #define NO_LIMIT 0xffffffff
 
 /*
- * Where parsing stands. `left` is what the IP header says remains of the packet; the frame may end
- * earlier.
+ * The position in the frame. `left`: the bytes that remain of the packet by the length in its IP
+ * header; the frame may end earlier.
  */
 struct cursor {
 	void *at;
@@ -24,11 +24,11 @@ struct cursor {
 	__u32 left;
 };
 
-/* What a packet says after its addresses, as far as it can be known. */
+/* What is known about a packet's transport. */
 enum transport_kind {
 	TRANSPORT_PORTLESS, /* the protocol has neither ports nor types */
 	TRANSPORT_PORTS,    /* source and destination port are known */
-	TRANSPORT_NO_PORTS, /* the protocol has ports, this packet does not show them */
+	TRANSPORT_NO_PORTS, /* the protocol has ports, but they cannot be read in this packet */
 	TRANSPORT_ICMP,	    /* type and code are known */
 	TRANSPORT_NO_ICMP,
 };
@@ -41,9 +41,9 @@ struct transport {
 };
 
 /*
- * Whether raw would see a frame with this destination as the interface's own, which is what
- * eth_type_trans() compares: broadcasts and multicasts, and of all other addresses its own alone.
- * `first` are the first 4 bytes of that, `last` the others, as they lie in memory.
+ * Whether the interface receives a frame with this destination, as in eth_type_trans(): broadcast,
+ * multicast, or its own MAC address. `first`: the first 4 bytes of that address; `last`: the other
+ * 2, in memory order.
  */
 static __always_inline int is_received(const struct ethernet_header *ethernet, __u32 first,
 				       __u32 last)
@@ -55,9 +55,9 @@ static __always_inline int is_received(const struct ethernet_header *ethernet, _
 }
 
 /*
- * Moves over the Ethernet header and its VLAN tags. Returns the type of what follows (host order),
- * 0 to pass the frame: cut short, or of a VLAN, whose packets raw sees as those of the VLAN's
- * interface or, without one, not at all.
+ * Moves past the Ethernet header and its VLAN tags. Returns the EtherType of the payload (host
+ * order). 0 to pass the frame: it is cut short, or it has a VLAN id, so that raw sees its packet as
+ * received by the VLAN interface or, without one, not at all.
  */
 static __always_inline __u16 parse_link(struct cursor *cursor)
 {
@@ -85,8 +85,8 @@ static __always_inline __u16 parse_link(struct cursor *cursor)
 }
 
 /*
- * Moves over an IPv4 header. Returns the length of the packet with it, 0 for a header that is not
- * sound.
+ * Moves past an IPv4 header. Returns the length of the packet including the header, in bytes; 0 if
+ * the header is invalid.
  */
 static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 {
@@ -109,8 +109,8 @@ static __always_inline __u32 parse_ipv4(struct cursor *cursor)
 }
 
 /*
- * As parse_ipv4(). A jumbogram says 0 in its header and the truth in its hop-by-hop header: it has
- * no limit here.
+ * Like parse_ipv4(). A jumbogram has length 0 in its header, and its length in its hop-by-hop
+ * header: it is parsed without a limit.
  */
 static __always_inline __u32 parse_ipv6(struct cursor *cursor)
 {
@@ -131,7 +131,7 @@ static __always_inline int is_extension(__u8 next)
 	       next == IPPROTO_AH || next == IPPROTO_DSTOPTS;
 }
 
-/* How much of its header must be there for ports or an ICMP type to be known; 0: it has neither. */
+/* The bytes of header that are needed to know ports or ICMP type; 0: the protocol has neither. */
 static __always_inline __u32 transport_length(__u8 protocol, __u8 icmp)
 {
 	if (protocol == icmp)
@@ -149,9 +149,8 @@ static __always_inline __u32 transport_length(__u8 protocol, __u8 icmp)
 }
 
 /*
- * `icmp` is the number of ICMP in this family. A later fragment shows nothing of its transport
- * header. xt_tcp, xt_udp and xt_sctp want the whole header as well; without it they drop the packet
- * ("hotdrop").
+ * `icmp`: the protocol number of ICMP in this family. A later fragment has no transport header.
+ * xt_tcp, xt_udp and xt_sctp need the whole header too, and hotdrop a packet without it.
  */
 static __always_inline void parse_transport(struct cursor *cursor, __u8 icmp, int later,
 					    struct transport *transport)
@@ -166,7 +165,7 @@ static __always_inline void parse_transport(struct cursor *cursor, __u8 icmp, in
 	transport->kind = is_icmp ? TRANSPORT_NO_ICMP : TRANSPORT_NO_PORTS;
 	if (later || length > cursor->left || cursor->at + length > cursor->end)
 		return;
-	if ((void *)(ports + 1) > cursor->end) /* implied, but the verifier lost the sum */
+	if ((void *)(ports + 1) > cursor->end) /* implied, but the verifier does not know */
 		return;
 	transport->kind = is_icmp ? TRANSPORT_ICMP : TRANSPORT_PORTS;
 	transport->source = bpf_ntohs(ports->source);

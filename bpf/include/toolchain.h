@@ -3,11 +3,11 @@
  * One source, two toolchains: clang with libbpf (ahead of time) and bcc (on the host, which defines
  * BCC_SEC).
  *
- * The only element of a map is a variable to libbpf, so that reading it is no look-up. A map's
- * declaration may hide in a macro, its lookup may not (bcc rewrites the call it sees in a
- * function's body), so each map has one accessor function with a body for each toolchain. bcc takes
- * only what is declared with its own macros, and rewrites only the source itself: functions in
- * headers of ours use no map. To it a setting is a macro, whose name nothing else may have.
+ * With libbpf, the only element of a map is a global variable, so reading it needs no look-up. A
+ * map may be declared by a macro, but not looked up by one (bcc rewrites the calls that it finds in
+ * a function's body), so each map has an accessor function with a body for each toolchain. bcc
+ * accepts only maps declared with its own macros, and rewrites only the source file, so functions
+ * in our headers use no map. With bcc a setting is a macro, so nothing else may have its name.
  */
 #ifndef TOOLCHAIN_H
 #define TOOLCHAIN_H
@@ -16,7 +16,7 @@
 
 #define TOOLCHAIN_BCC 1
 #define PROGRAM(section)
-/* bcc makes a program of every function that is not static. */
+/* bcc turns every function that is not static into a program. */
 #define SUBPROGRAM static __always_inline
 /* bcc compiles settings in: -D name=value. */
 #define SETTING(type, name)
@@ -40,7 +40,7 @@
 #define PROGRAM(section) SEC(section)
 #define SUBPROGRAM __attribute__((noinline))
 /*
- * Constants that user space sets before loading; the verifier removes what they make unreachable.
+ * Constants that user space sets before loading; the verifier removes code they make unreachable.
  */
 #define SETTING(type, name) const volatile type name
 #define DECLARE_MAP(name, map_type, key_type, value_type, entries, flags) \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
 /*
- * Headers as they are on the wire: the kernel's own for user space, and what those leave out, by the
- * names of the kernel's internal ones. IP headers lie at a multiple of 4 bytes, or the machine does
- * not mind (where it does, drivers align them: NET_IP_ALIGN).
+ * Protocol headers: the kernel's uapi headers, and what they lack, with the names of the kernel's
+ * internal headers. IP headers are aligned to 4 bytes, or the CPU supports unaligned loads (drivers
+ * align them where it does not: NET_IP_ALIGN).
  */
 #ifndef WIRE_H
 #define WIRE_H
@@ -28,7 +28,7 @@
 #include <linux/udp.h>
 #endif
 
-/* struct ethhdr without __attribute__((packed)), for which clang loads byte by byte. */
+/* struct ethhdr without __attribute__((packed)), with which clang loads byte by byte. */
 struct ethernet_header {
 	__u8 h_dest[ETH_ALEN];
 	__u8 h_source[ETH_ALEN];
@@ -54,8 +54,8 @@ _Static_assert(sizeof(struct vlan_hdr) == 4, "802.1Q");
 #define IP6_OFFSET 0xfff8
 
 /*
- * The first 8 bytes of every extension header; frag_off is a fragment header's. hdrlen is in 8 bytes
- * without the first 8, an authentication header's in 4 bytes without the first 8.
+ * The first 8 bytes of every extension header; frag_off is that of a fragment header. hdrlen counts
+ * units of 8 bytes after the first 8 bytes; in an authentication header, units of 4 bytes.
  */
 struct extension_hdr {
 	__u8 nexthdr;
@@ -70,7 +70,7 @@ _Static_assert(sizeof(struct extension_hdr) == 8, "the least an extension header
 #define SCTP_HEADER_LENGTH 12
 #define ICMP_HEADER_LENGTH 8
 
-/* The first bytes of TCP, UDP and SCTP alike. */
+/* The first bytes of TCP, UDP and SCTP. */
 struct port_pair {
 	__be16 source;
 	__be16 dest;

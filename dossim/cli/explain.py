@@ -16,11 +16,13 @@ from dossim.cli.options import STDOUT, HostOptions, PolicyCommand, capture_optio
 from enforcer.cli.console import line
 from enforcer.cli.options import mode_option
 from enforcer.cli.support import emit, output_option, verbose_option, warn
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Stage
 
 if TYPE_CHECKING:
     from dossim.drill.situation import Situation
+    from dossim.model.disposition import Disposition
     from dossim.packet.capture import Capture, Reading
     from dossim.pipeline.explain import Hop, Trace
     from enforcer.model.errors import Position
@@ -52,49 +54,51 @@ def explain(host: HostOptions, reading: Reading, mode: str, egress: bool, packet
     """
     from dossim.packet.summary import summary
 
-    frame, trace, assumed = explained(host, mode, packet, reading, egress=egress)
+    tracked = host.tracked == TrackedChoice.ENFORCE
+    frame, trace, assumed = explained(host, mode, packet, reading, egress=egress, tracked=tracked)
     data = trace_as_dict(summary(frame), trace, assumed)
     emit(data, output, lambda console: _print(data["packet"], trace, assumed, console))
 
 
 def explained(
-    host: HostOptions, mode: str, packet: str, reading: Reading, *, egress: bool = False
+    host: HostOptions, mode: str, packet: str, reading: Reading, *, egress: bool = False, tracked: bool = False
 ) -> tuple[bytes, Trace, Sequence[str]]:
-    """The frame, its trace, and the fields that the expression did not set.
+    """The frame, its trace, and the fields that the expression did not set. ``tracked``: tracked policy decides too.
 
     Raises PacketError, CaptureError or UsageError for an invalid PACKET.
     """
     chosen = re.fullmatch(r"(.+)#([0-9]{1,12})", packet)
     if chosen and "(" not in chosen[1]:
-        return *_of_capture(host, mode, chosen[1], int(chosen[2]), reading, egress=egress), ()
+        return *_of_capture(host, mode, chosen[1], int(chosen[2]), reading, egress=egress, tracked=tracked), ()
     if "(" not in packet and (packet == STDOUT or os.path.exists(packet)):  # False for what no file can be called
         named = "/dev/stdin" if packet == STDOUT else packet
         raise UsageError(f"{packet}: packet number missing; {named}#0 is the first packet")
     path, mark, number = packet.rpartition("#")
     if mark and "(" not in path and os.path.exists(path):
         raise UsageError(f"{packet}: expected the number of a packet after '#', found {number!r}; 0 is the first")
-    return _of_expression(host, mode, packet, egress=egress)
+    return _of_expression(host, mode, packet, egress=egress, tracked=tracked)
 
 
 def _of_capture(
-    host: HostOptions, mode: str, path: str, record: int, reading: Reading, *, egress: bool
+    host: HostOptions, mode: str, path: str, record: int, reading: Reading, *, egress: bool, tracked: bool
 ) -> tuple[bytes, Trace]:
     from dossim.drill.judged import HEADER, ZERO, every, judged
     from dossim.packet.cut import frame_on_wire
+    from dossim.pipeline.related import related
 
     capture = open_capture(path, reading, host)
     number = _place(capture, path, record)
     situation = host.situation(host.resources(), capture=capture, mode=mode)
     if egress:
-        return capture.frame(number), _sent(situation, capture.frame(number))
+        return capture.frame(number), _sent(situation, capture.frame(number), tracked=tracked)
     for warning in capture.warnings:
         warn(warning)
     instead = judged(capture, every(capture))
 
     def trace_in(capture: Capture) -> Trace:
-        numbers = _related(capture, number)
+        numbers = related(capture, number, tracked=tracked)
         frames = [frame_on_wire(capture, index) for index in numbers]
-        trace: Trace = _explainer(situation).explain_packet_of(frames, numbers.index(number))
+        trace: Trace = _explainer(situation, tracked=tracked).explain_packet_of(frames, numbers.index(number))
         return trace
 
     trace = trace_in(instead.capture)
@@ -126,37 +130,8 @@ def _numbers(held: int) -> str:
     return f"holds {held:,} packets, 0 to {held - 1}"
 
 
-def _related(capture: Capture, number: int) -> list[int]:
-    """The packet and, for a fragment, every packet that may belong to its datagram: no other packet affects its fate.
-
-    Whether a packet that the capture cut is a fragment may be unknown.
-    """
-    from dossim.packet.cut import frame_on_wire
-    from dossim.pipeline.cut import possible_datagrams
-
-    mine = possible_datagrams(frame_on_wire(capture, number))
-    if mine is None:
-        return [number]
-    keys = {index: possible_datagrams(frame_on_wire(capture, index)) for index in _perhaps_fragments(capture)}
-    return sorted({number} | {index for index, key in keys.items() if key is not None and _may_meet(key, mine)})
-
-
-def _perhaps_fragments(capture: Capture) -> list[int]:
-    """All fragments, and all packets that the capture cut."""
-    from dossim.packet.fragments import datagram_keys
-
-    cut = (capture.wire_length > capture.length).nonzero()[0].tolist()
-    return sorted({*datagram_keys(capture), *cut})
-
-
-def _may_meet(key: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    """Whether both keys, or beginnings of keys, can belong to one datagram."""
-    known = min(len(key), len(other))
-    return key[:known] == other[:known]
-
-
 def _of_expression(
-    host: HostOptions, mode: str, expression: str, *, egress: bool
+    host: HostOptions, mode: str, expression: str, *, egress: bool, tracked: bool
 ) -> tuple[bytes, Trace, Sequence[str]]:
     from dossim.packet.capture import Capture
     from dossim.scenario.expression import assumed_in, frame_of
@@ -166,43 +141,59 @@ def _of_expression(
     situation = host.situation(resources, capture=None, mode=mode)
     if egress:
         frame = frame_of(expression, {}, sources=destinations_of(situation))
-        return frame, _sent(situation, frame), assumed_in(expression)
+        return frame, _sent(situation, frame, tracked=tracked), assumed_in(expression)
     frame = frame_of(expression, destinations_of(situation))
     if not situation.host.addresses:  # then the packet's destination is the host
         situation = host.situation(resources, capture=Capture.from_frames([frame]), mode=mode)
-    return frame, _explainer(situation).explain(frame), assumed_in(expression)
+    return frame, _explainer(situation, tracked=tracked).explain(frame), assumed_in(expression)
 
 
-def _sent(situation: Situation, frame: bytes) -> Trace:
+def _sent(situation: Situation, frame: bytes, *, tracked: bool) -> Trace:
     from dossim.drill.situation import lab_facts, plan_for
     from dossim.pipeline.egress import SentExplainer
 
     plan = plan_for(situation, lab_facts(situation.host))
-    return SentExplainer.of(situation.resources, situation.host, plan.raw_backend).explain(frame)
+    explainer = SentExplainer.of(situation.resources, situation.host, plan.raw_backend, tracked=tracked)
+    return explainer.explain(frame)
 
 
-def _explainer(situation: Situation) -> Any:
+def _explainer(situation: Situation, *, tracked: bool) -> Any:
     from dossim.drill.situation import lab_facts, plan_for
     from dossim.pipeline.explain import Explainer
 
     plan = plan_for(situation, lab_facts(situation.host))
     return Explainer(
-        situation.resources, situation.host, mode=plan.mode, raw_backend=plan.raw_backend, netdev=plan.netdev
+        situation.resources,
+        situation.host,
+        mode=plan.mode,
+        raw_backend=plan.raw_backend,
+        netdev=plan.netdev,
+        tracked=tracked,
     )
 
 
 def trace_as_dict(packet: str, trace: Trace, assumed: Sequence[str] = ()) -> dict[str, Any]:
-    """The trace for JSON; ``assumed`` are the fields that the expression did not set, with the values used."""
+    """The trace for JSON; ``assumed`` are the fields that the expression did not set, with the values used. ``others``
+    are the further ends of a packet that has a set of them, and ``depends`` is on what.
+    """
     ended = trace.disposition
     return {
         "schema": SCHEMA,
         "packet": packet,
         "assumed": list(assumed),
+        **_end_as_dict(ended),
+        "others": [_end_as_dict(other) for other in ended.others],
+        "depends": ended.depends,
+        "hops": [_hop_as_dict(hop) for hop in trace.hops],
+    }
+
+
+def _end_as_dict(ended: Disposition) -> dict[str, Any]:
+    return {
         "fate": str(ended.fate),
         "stage": ended.stage and str(ended.stage),
         "entry": ended.entry,
         "reason": ended.reason,
-        "hops": [_hop_as_dict(hop) for hop in trace.hops],
     }
 
 
@@ -226,7 +217,8 @@ def _print(packet: str, trace: Trace, assumed: Sequence[str], console: Console) 
         result = Text("\n").join(line(text) for text in (hop.result, hop.note) if text)
         table.add_row(line(hop.stage), line(hop.looked_at), result)
     console.print(table)
-    blocked = " (blocked, as the policy says)" if trace.disposition.entry else ""
+    end = trace.disposition
+    blocked = " (blocked, as the policy says)" if end.entry and not end.others else ""
     console.print(line(f"{_ending(trace)}{blocked}", "bold"), soft_wrap=True)
     for hop in trace.hops:
         if hop.position is not None and hop.entry:

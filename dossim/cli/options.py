@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from enforcer.cli.options import netdev_ingress_option, raw_backend_option
+from enforcer.cli.options import netdev_ingress_option, raw_backend_option, tracked_option
 from enforcer.cli.support import NonEmptyPath, echo_bytes, require_nonempty
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.printable import printable_lines
 
@@ -41,6 +41,7 @@ class HostOptions:
     listen: tuple[str, ...]
     raw_backend: str = str(RawChoice.AUTO)
     netdev_ingress: bool = False
+    tracked: str = str(TrackedChoice.MODEL)
 
     def resources(self) -> Resources:
         """The policy. Raises PolicyError with every finding."""
@@ -61,6 +62,7 @@ class HostOptions:
             choice=ModeChoice(mode),
             raw=RawChoice(self.raw_backend),
             netdev=self.netdev_ingress,
+            tracked=TrackedChoice(self.tracked),
             node=self.node,
             interface=self.interface,
             addresses=_each("--address", self.address, ip_interface),
@@ -190,6 +192,7 @@ def host_options(command: Command) -> Command:
         ),
         raw_backend_option,
         netdev_ingress_option,
+        tracked_option,
     )
 
     def wrapped(**given: Any) -> Any:
@@ -267,6 +270,15 @@ def unknown_node(resources: Resources, node: str) -> str:
         return ""
     known = f"only of {', '.join(nodes)}" if nodes else "nor of any other"
     return f"--node {node}: the policy has no HostEndpoint of that node, {known}"
+
+
+def rate_option(command: Command) -> Command:
+    return click.option(
+        "--rate",
+        type=click.IntRange(1, 10**9),
+        metavar="N",
+        help="New flows per second, for the connection tracking table. Default: as in the capture, if there is one.",
+    )(command)
 
 
 def output_file(name: str, what: str) -> Callable[[Command], Command]:

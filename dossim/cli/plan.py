@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, PolicyCommand, policy_option, unknown_node
-from enforcer.cli.console import console_for
+from dossim.cli.options import EXISTING, PolicyCommand, policy_option, rate_option, unknown_node
+from enforcer.cli.console import console_for, line
 from enforcer.cli.options import mode_option, netdev_ingress_option, raw_backend_option
 from enforcer.cli.support import echo, echo_json, require_nonempty, verbose_option
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.errors import UsageError
 
 if TYPE_CHECKING:
+    from dossim.exhaustion.table import Table
     from enforcer.model.facts import HostFacts
     from enforcer.planning.plan import Plan
     from enforcer.policy.resources import Resources
@@ -40,6 +41,7 @@ ASSUMED = "note: without --host, interfaces are assumed to have native and gener
     help="The node. Default: the one in FACTS, else the only one with HostEndpoints.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
+@rate_option
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
@@ -49,11 +51,13 @@ def plan(
     facts_file: Path | None,
     node: str | None,
     form: str,
+    rate: int | None,
     mode: str,
     raw_backend: str,
     netdev_ingress: bool,
 ) -> None:
-    """Show which stage of each interface enforces which entries, and the reason for every fallback.
+    """Show which stage of each interface enforces which entries, and the reason for every fallback; and what fills the
+    connection tracking table.
 
     The formats mermaid and dot draw the packet pipeline with the entries at their stages.
 
@@ -63,6 +67,7 @@ def plan(
       dossim plan -p policies/ --host jasper.yaml
     """
     from dossim.cli.facts import read_facts
+    from dossim.exhaustion.table import assumed_table, table_of
     from enforcer.policy.load import load
 
     resources = load(policy)
@@ -81,7 +86,9 @@ def plan(
             f"of node {node or facts.node}, which its nodeSelector needs",
             err=True,
         )
-    print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress))
+    table = assumed_table() if facts_file is None else table_of(facts.conntrack)
+    made = plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress)
+    print_as(form, made, table, rate)
 
 
 def plan_of(
@@ -101,14 +108,17 @@ def plan_of(
     return make_plan(tables, facts, felix=felix, choice=ModeChoice(mode), raw=RawChoice(raw), netdev=netdev)
 
 
-def print_as(form: str, plan: Plan) -> None:
-    """Print a plan in one of FORMATS."""
+def print_as(form: str, plan: Plan, table: Table | str, rate: int | None = None) -> None:
+    """Print a plan, and what fills the connection tracking table, in one of FORMATS."""
+    from dossim.exhaustion import words
     from enforcer.cli.plan_view import plan_as_dict, print_plan
 
     if form == "text":
-        print_plan(plan, console_for(sys.stdout))
+        print_plan(plan, console := console_for(sys.stdout))
+        for text in words.plan_lines(table, rate):
+            console.print(line(text), soft_wrap=True)
     elif form == "json":
-        echo_json(plan_as_dict(plan))
+        echo_json(plan_as_dict(plan) | {"conntrack": words.plan_as_dict(table, rate)})
     else:
         from dossim.cli.drawing import as_dot, as_mermaid
 

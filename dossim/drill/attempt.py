@@ -17,6 +17,9 @@ from dossim.observe.journey import Journeys
 from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
 from enforcer.enforcement.apply import Enforcer
+from enforcer.model.choices import TrackedChoice
+from enforcer.model.conntrack import ConntrackFacts
+from enforcer.model.vocabulary import Stage
 from enforcer.planning.plan import InterfacePlan
 
 Progress = Callable[[str, int, int], None]
@@ -28,13 +31,16 @@ _TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of one replay. ``counters`` are drops per entry; ``waiting`` is how busy the machine was meanwhile."""
+    """The result of one replay. ``counters`` are drops per entry; ``conntrack`` has what conntrack
+    itself dropped; ``waiting`` is how busy the machine was meanwhile.
+    """
 
     plan: InterfacePlan
     journeys: Journeys
     unsent: Mapping[int, str]
     counters: Mapping[str, int]
     tracked: int
+    conntrack: ConntrackFacts
     waiting: Waiting
 
 
@@ -58,8 +64,9 @@ def replay_once(
                 host.node,
                 pin_root=lab.pin_root,
                 choice=situation.choice,
-                interfaces=[host.interface],
+                interfaces=interfaces_of(situation),
                 raw=situation.raw,
+                tracked=situation.tracked,
                 netdev=situation.netdev,
             )
             with watch.phase("enforce"), lab.victim():
@@ -78,12 +85,18 @@ def replay_once(
                 waiting = stall.so_far()
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
-                tracked = lab.conntrack_entries()
+                tracked, conntrack = lab.conntrack_entries(), lab.conntrack()
                 enforcer.detach()
     finally:
         with watch.phase("lab"):
             lab.__exit__(None, None, None)
-    return Attempt(plan, observer.journeys, unsent, counters, tracked, waiting)
+    return Attempt(plan, observer.journeys, unsent, counters, tracked, conntrack, waiting)
+
+
+def interfaces_of(situation: Situation) -> list[str]:
+    """The interfaces that are enforced: policy after conntrack asks that of the interface a packet leaves by."""
+    host = situation.host
+    return [host.interface] if situation.tracked is TrackedChoice.MODEL else [host.interface, host.inside]
 
 
 def _after_batch(lab: Lab, report: Progress, done: int, total: int) -> None:
@@ -119,8 +132,9 @@ def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
 
 
 def _drops(enforcer: Enforcer) -> dict[str, int]:
-    """Packets per entry, summed over all stages: raw never sees what XDP drops."""
+    """Received packets per entry, summed over all stages: raw never sees what XDP drops."""
     packets: dict[str, int] = {}
     for count in enforcer.counters():
-        packets[count.entry] = packets.get(count.entry, 0) + count.packets
+        if count.stage is not Stage.EGRESS:  # of what the host sends
+            packets[count.entry] = packets.get(count.entry, 0) + count.packets
     return packets

@@ -12,9 +12,11 @@ from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction
 from dossim.verify.verification import Verification
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
+    from dossim.drill.full_table import FullTable
     from dossim.observe.judgement import Observations
 
 
@@ -38,7 +40,9 @@ class PredictResult:
 @dataclass(frozen=True)
 class DrillResult(PredictResult):
     """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's. ``busy`` is a
-    sentence when the machine was too busy for some of the packets: those are unobserved.
+    sentence when the machine was too busy for some of the packets: those are unobserved. ``conntrack``: what conntrack
+    itself dropped and evicted; None if the kernel does not show it. ``full``: what was predicted of that, if the
+    replay filled the table.
     """
 
     verification: Verification
@@ -47,6 +51,13 @@ class DrillResult(PredictResult):
     kernel: str
     driver: str
     busy: str = ""
+    conntrack: ConntrackStatistics | None = None
+    full: FullTable | None = None
+
+    @property
+    def conntrack_drops(self) -> int | None:
+        """Packets that conntrack itself dropped; None if the kernel does not count them."""
+        return self.conntrack.dropped if self.conntrack else None
 
 
 @dataclass

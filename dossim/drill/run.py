@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dossim.drill.judged import HEADER, ZERO, Judged, judged
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
-from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.model.counted import counted
 from dossim.packet.about import describe
 from dossim.packet.capture import Capture
@@ -46,7 +46,8 @@ def predict_capture(
     with watch.phase("predict"):
         plan = plan_for(situation, facts or lab_facts(situation.host))
         instead = judged(capture, recorded)
-        prediction = _predict(instead, lambda it: predict(it, plan, situation.host))
+        after = enforced_after(situation)
+        prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
     about = _about(capture, instead, situation, drilled=False)
     return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
 
@@ -102,6 +103,7 @@ def drill_capture(
     unobserved. Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce,
     UnsupportedRuleError for a rule that cannot be enforced. ``progress`` is called with (phase, done, total).
     """
+    from dossim.drill.full_table import with_full_table
     from dossim.drill.load import longer_timeout_s
     from dossim.verify import verify
 
@@ -117,25 +119,36 @@ def drill_capture(
         timeout_s = longer_timeout_s(found.longest_s)
     attempt = found.attempt
     with watch.phase("verify"):
-        verification = verify(
+        compared = with_full_table(
+            instead.sent,
             found.prediction,
+            found.sent,
             found.observations,
-            entries=attempt.plan.table.ingress,
+            host=situation.host,
+            facts=attempt.conntrack,
+            replay_s=watch.seconds.get("replay", 0.0),
+        )
+        verification = verify(
+            compared.prediction,
+            found.observations,
+            entries=found.prediction.entries,
             counters=attempt.counters,
             summary=lambda number: summary(capture.frame(number)),
-            sent=found.sent,
+            sent=compared.sent,
             record=lambda number: int(capture.record[number]),
         )
     return DrillResult(
         capture=capture,
         situation=situation,
         plan=attempt.plan,
-        prediction=found.prediction,
+        prediction=compared.prediction,
         timings_s=watch.seconds,
         about=_about(capture, instead, situation, drilled=True),
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
+        conntrack=attempt.conntrack.statistics,
+        full=compared.full,
         kernel=os.uname().release,
         driver="veth",
         busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
@@ -156,12 +169,18 @@ def _attempt(
 
     attempt = replay_once(instead.sent, situation, fragments, timeout_s, watch, report)
     with watch.phase("predict"):
-        prediction = _predict(instead, lambda it: predict(it, attempt.plan, situation.host))
+        after = enforced_after(situation)
+
+        def ends(capture: Capture) -> Prediction:
+            return predict(capture, attempt.plan, situation.host, after.tables, after.inside)
+
+        prediction = _predict(instead, ends)
         is_known = prediction.is_determined.all()
-        sent = prediction if is_known else predict(instead.sent, attempt.plan, situation.host)
+        sent = prediction if is_known else ends(instead.sent)
     with watch.phase("verify"):
-        observations = judge(attempt.journeys, fragments, attempt.unsent)
+        observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack.dropped)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
-        wrong = (sent.fate != observations.fate) | (sent.stage != observations.stage)
+        settled = sent.settled(observations.ct_state)
+        wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
     return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)

@@ -10,16 +10,17 @@ from ipaddress import ip_interface
 from dossim.model.host import Host, IPInterface, Listener
 from dossim.packet.capture import Capture
 from dossim.packet.columns import main_destinations
-from enforcer.model.choices import ModeChoice, RawChoice
-from enforcer.model.errors import UsageError
+from dossim.predict.after import Tables
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
+from enforcer.model.errors import UnsupportedRuleError, UsageError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Answer, Backend, Mode
 from enforcer.planning.plan import InterfacePlan, Plan, make_plan
-from enforcer.policy.compile import compile_table
+from enforcer.policy.compile import Compiler, compile_table
 from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.resources import HostEndpoint, Resources
-from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.ruletable import Entry, RuleTable
 
 ANY_INTERFACE = "*"
 _RAW = (Backend.IPTABLES, Backend.NFTABLES)
@@ -33,6 +34,7 @@ class Situation:
     choice: ModeChoice = ModeChoice.AUTO
     raw: RawChoice = RawChoice.AUTO
     netdev: bool = False
+    tracked: TrackedChoice = TrackedChoice.MODEL
 
 
 def situation_for(
@@ -42,6 +44,7 @@ def situation_for(
     choice: ModeChoice = ModeChoice.AUTO,
     raw: RawChoice = RawChoice.AUTO,
     netdev: bool = False,
+    tracked: TrackedChoice = TrackedChoice.MODEL,
     node: str | None = None,
     interface: str | None = None,
     addresses: Sequence[IPInterface] = (),
@@ -75,7 +78,7 @@ def situation_for(
         rp_filter=rp_filter,
         mtu=mtu,
     )
-    return Situation(resources, host, choice, raw, netdev)
+    return Situation(resources, host, choice, raw, netdev, tracked)
 
 
 def _node(resources: Resources, node: str | None) -> str:
@@ -149,6 +152,34 @@ def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
     felix = situation.resources.felix_for(host.node)
     plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw, netdev=situation.netdev)
     return outside_plan(plan, host)
+
+
+@dataclass(frozen=True)
+class Enforced:
+    """What is enforced on the host besides the outside interface's raw: policy after conntrack of both interfaces, None
+    where nothing of it is, and raw of the inside one.
+    """
+
+    tables: Tables | None = None
+    inside: RuleTable | None = None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return self.tables.entries() if self.tables else ()
+
+
+def enforced_after(situation: Situation) -> Enforced:
+    """Raises UnsupportedRuleError for a rule of tracked policy that cannot be enforced."""
+    if situation.tracked is TrackedChoice.MODEL:
+        return Enforced()
+    host, resources = situation.host, situation.resources
+    compiler = Compiler()
+    addresses = [address.ip for address in host.addresses]
+    outside = compiler.compile_tracked(resources, node=host.node, interface=host.interface, addresses=addresses)
+    inside = compiler.compile_tracked(resources, node=host.node, interface=host.inside)
+    if unsupported := [sentence for table in (outside, inside) if table for sentence in table.unsupported]:
+        raise UnsupportedRuleError("\n".join(dict.fromkeys(unsupported)))
+    return Enforced(Tables(outside, inside), compiler.compile(resources, node=host.node, interface=host.inside))
 
 
 def outside_plan(plan: Plan, host: Host) -> InterfacePlan:

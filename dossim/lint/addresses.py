@@ -7,7 +7,6 @@ final Deny of all that was not allowed is a common way to write policy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from dossim.lint.boxes import Box
 from dossim.lint.failsafes import bypasses
@@ -68,7 +67,7 @@ def _held(box: Box, owners: Owners, item: Boxed, earlier: Sequence[Boxed]) -> li
 
 
 def _only(box: Box, address: IPAddress) -> Box:
-    return replace(box, source=Ranges.single(box.version, int(address)))
+    return box._replace(source=Ranges.single(box.version, int(address)))
 
 
 def _own(entry: Entry, own: list[IPAddress], owners: Owners, governed: Governed, members: Members) -> Finding:

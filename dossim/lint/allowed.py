@@ -17,6 +17,7 @@ from dossim.lint.shadow import Boxed, boxed, decided_by, takes
 from dossim.lint.tables import Governed
 from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy.compile import Compiler
+from enforcer.policy.entries import unsupported_matches
 from enforcer.policy.resources import GlobalNetworkPolicy, Resources, Rule
 from enforcer.policy.ruletable import Entry, RuleTable
 
@@ -125,5 +126,4 @@ def _rules(policy: GlobalNetworkPolicy) -> tuple[Rule, ...]:
 
 def _is_beyond(rule: Rule) -> bool:
     """Whether a rule matches on something that no table can express."""
-    sides = rule.source, rule.destination
-    return rule.http is not None or any(side.services or side.service_accounts for side in sides)
+    return bool(unsupported_matches(rule))

@@ -1,18 +1,22 @@
 """Box: every packet of one family that an entry matches, so that entries can be compared. Pure.
 
-A packet is in a box when its source and destination are in the ranges, and its protocol, ports and ICMP type are in the
-masks (bit n is number n; an ICMP bit is type * 256 + code). Entries that match on ports or ICMP types match no packet
-in which these cannot be read, such as a later fragment. An entry may match on ports and accept every port, hence
-``reads_ports``. One that matches on ICMP types never accepts all of them, so its mask shows it.
+A packet is in a box when its source and destination are in the ranges, and each of its other fields in that field's
+mask. Entries that match on ports or ICMP types match no packet in which these cannot be read, such as a later fragment.
+An entry may match on ports and accept every port, hence ``readability``. One that matches on ICMP types never accepts
+all of them, so its mask shows it.
 
 With named ports a box is larger than what the entry matches, and ``exact`` is False. Nothing is reported to lie in a
 box that is not exact.
+
+A new field of packets is a field of :class:`Masks`, whose operators cover all fields. mypy names all code that makes
+masks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from operator import and_
+from typing import NamedTuple
 
 from dossim.lint.ranges import Ranges
 from dossim.packet.fields import PORT_PROTOCOLS
@@ -24,25 +28,74 @@ from enforcer.policy.ruletable import Entry, RuleTable
 ALL_PROTOCOLS = (1 << 256) - 1
 ALL_PORTS = ALL_ICMP = (1 << 65536) - 1
 WITH_PORTS = sum(1 << protocol for protocol in PORT_PROTOCOLS)
+UNREADABLE, READABLE = 1, 2
+ANY_READABILITY = UNREADABLE | READABLE
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Box:
-    """A field left out matches everything. Masks are numbers of 65,536 bits, too long to print."""
+class Masks(NamedTuple):
+    """The values that each field of a packet may have: bit n is number n. A packet must be in all masks.
+
+    An ICMP bit is type * 256 + code. ``readability`` is that of the ports. No field has a default: code that makes
+    masks gives all of them, or starts from :data:`EVERYTHING`. All are int, so that the operators can cover all fields.
+    """
+
+    protocols: int
+    source_ports: int
+    destination_ports: int
+    icmp: int
+    readability: int
+
+    def ports(self, side: Side) -> int:
+        return self.source_ports if side is Side.SOURCE else self.destination_ports
+
+    def possible(self) -> bool:
+        """Whether any packet can be in all of them."""
+        return all(self)
+
+    def within(self, other: Masks) -> bool:
+        """Whether every packet in these masks is in the other ones. Most are everything, and then the same object."""
+        return all(mine is theirs or not mine & ~theirs for mine, theirs in zip(self, other, strict=True))
+
+    def meet(self, other: Masks) -> bool:
+        return all(map(and_, self, other))
+
+    def both(self, other: Masks) -> Masks:
+        return Masks(*map(and_, self, other))
+
+    def __repr__(self) -> str:
+        """The fields that are restricted. Masks have up to 65,536 bits, too long to print."""
+        restricted = [name for name, mask in self._asdict().items() if mask != getattr(EVERYTHING, name)]
+        return f"Masks({', '.join(restricted)})"
+
+
+EVERYTHING = Masks(
+    protocols=ALL_PROTOCOLS,
+    source_ports=ALL_PORTS,
+    destination_ports=ALL_PORTS,
+    icmp=ALL_ICMP,
+    readability=ANY_READABILITY,
+)
+
+
+class Box(NamedTuple):
+    """Each operator unpacks the tuple, so that mypy names the operator when a field is added."""
 
     version: int
     source: Ranges
     destination: Ranges
-    protocols: int = ALL_PROTOCOLS
-    source_ports: int = ALL_PORTS
-    destination_ports: int = ALL_PORTS
-    icmp: int = ALL_ICMP
-    reads_ports: bool = False
+    masks: Masks
     exact: bool = True
 
     def __bool__(self) -> bool:
-        numbers = self.protocols and self.source_ports and self.destination_ports and self.icmp
-        return bool(numbers and self.source and self.destination)
+        _, source, destination, masks, _ = self
+        return bool(masks.possible() and source and destination)
+
+    @property
+    def reads_ports(self) -> bool:
+        return not self.masks.readability & UNREADABLE
+
+    def addresses(self, side: Side) -> Ranges:
+        return self.source if side is Side.SOURCE else self.destination
 
     def holds(self, other: Box) -> bool:
         """Whether every packet of the other box is proved to be in this one."""
@@ -50,43 +103,35 @@ class Box:
 
     def holds_but_for_source(self, other: Box) -> bool:
         """As :meth:`holds`, but ignoring sources; False if the sources are quickly seen to be disjoint."""
+        version, source, destination, masks, exact = self
         return (
-            self.exact
-            and self.version == other.version
-            and self.source.may_meet(other.source)  # a quick test that decides most cases
-            and not other.protocols & ~self.protocols
-            and (other.reads_ports or not self.reads_ports)
-            and not other.source_ports & ~self.source_ports
-            and not other.destination_ports & ~self.destination_ports
-            and not other.icmp & ~self.icmp
-            and other.destination <= self.destination
+            exact
+            and version == other.version
+            and source.may_meet(other.source)  # a quick test that decides most cases
+            and other.masks.within(masks)
+            and other.destination <= destination
         )
 
     def meets(self, other: Box) -> bool:
         """Whether the two may have a packet in common; for exact boxes, whether they do."""
-        return bool(
-            self.version == other.version
-            and self.source.may_meet(other.source)
-            and self.protocols & other.protocols
-            and self.source_ports & other.source_ports
-            and self.destination_ports & other.destination_ports
-            and self.icmp & other.icmp
-            and self.destination.meets(other.destination)
-            and self.source.meets(other.source)
+        version, source, destination, masks, _ = self
+        return (
+            version == other.version
+            and source.may_meet(other.source)
+            and masks.meet(other.masks)
+            and destination.meets(other.destination)
+            and source.meets(other.source)
         )
 
     def __and__(self, other: Box) -> Box:
         """The packets in both; of one family."""
+        version, source, destination, masks, exact = self
         return Box(
-            version=self.version,
-            source=self.source & other.source,
-            destination=self.destination & other.destination,
-            protocols=self.protocols & other.protocols,
-            source_ports=self.source_ports & other.source_ports,
-            destination_ports=self.destination_ports & other.destination_ports,
-            icmp=self.icmp & other.icmp,
-            reads_ports=self.reads_ports or other.reads_ports,
-            exact=self.exact and other.exact,
+            version,
+            source & other.source,
+            destination & other.destination,
+            masks.both(other.masks),
+            exact and other.exact,
         )
 
 
@@ -130,17 +175,15 @@ class Space:
                     icmp &= ~_icmp_mask(condition) if negated else _icmp_mask(condition)
                 case _:
                     raise unhandled(condition, f"lint: {entry.name}")
-        return Box(
-            version=version,
-            source=self.addresses(addresses[Side.SOURCE], version),
-            destination=self.addresses(addresses[Side.DESTINATION], version),
+        masks = Masks(
             protocols=protocols & WITH_PORTS if reads_ports else protocols,
             source_ports=ports[Side.SOURCE],
             destination_ports=ports[Side.DESTINATION],
             icmp=icmp,
-            reads_ports=reads_ports,
-            exact=exact,
+            readability=READABLE if reads_ports else ANY_READABILITY,
         )
+        source, destination = (self.addresses(addresses[side], version) for side in (Side.SOURCE, Side.DESTINATION))
+        return Box(version, source, destination, masks, exact)
 
     def addresses(self, conditions: Iterable[InNets | InSet], version: int) -> Ranges:
         """The addresses that satisfy all of these conditions."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dossim.lint.boxes import ALL_PORTS, ALL_PROTOCOLS, Box
+from dossim.lint.boxes import ALL_PORTS, ALL_PROTOCOLS, EVERYTHING, READABLE, Box
 from dossim.lint.ranges import Ranges
 from enforcer.model.vocabulary import Direction, Side
 from enforcer.policy.conditions import Ports, protocol_of
@@ -43,15 +43,13 @@ class Bypass:
         remote = Ranges.full(version) if net is None else Ranges.of([net], version)
         own = Ranges.full(version)
         ingress = self.direction is Direction.INGRESS
-        return Box(
-            version=version,
-            source=remote if ingress else own,
-            destination=own if ingress else remote,
+        masks = EVERYTHING._replace(
             protocols=1 << self.failsafe.protocol,
             source_ports=port if self.answers else ALL_PORTS,
             destination_ports=ALL_PORTS if self.answers else port,
-            reads_ports=True,
+            readability=READABLE,
         )
+        return Box(version, remote if ingress else own, own if ingress else remote, masks)
 
 
 def bypasses(table: RuleTable, direction: Direction) -> list[Bypass]:
@@ -78,13 +76,16 @@ def _names_port(entry: Entry, item: Bypass) -> bool:
 
 def _is_covered(box: Box, found: Sequence[Bypass]) -> bool:
     """Whether failsafes cover a box: all of its ports, each for all of its addresses."""
-    if not box.reads_ports or box.protocols == ALL_PROTOCOLS or not box.exact:
+    if not box.reads_ports or box.masks.protocols == ALL_PROTOCOLS or not box.exact:
         return False
     covers = [item for item in found if _wide_enough(item.box(box.version), box)]
     by_destination = sum({1 << item.failsafe.port for item in covers if not item.answers})
     by_source = sum({1 << item.failsafe.port for item in covers if item.answers})
-    return not box.destination_ports & ~by_destination or not box.source_ports & ~by_source
+    return not box.masks.destination_ports & ~by_destination or not box.masks.source_ports & ~by_source
 
 
 def _wide_enough(own: Box, box: Box) -> bool:
-    return not box.protocols & ~own.protocols and box.source <= own.source and box.destination <= own.destination
+    """Whether a failsafe covers a box, ignoring ports."""
+    source_ports, destination_ports = own.masks.source_ports, own.masks.destination_ports
+    masks = box.masks._replace(source_ports=source_ports, destination_ports=destination_ports)
+    return own.holds(box._replace(masks=masks))

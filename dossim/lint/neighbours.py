@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_network
 
-from dossim.lint.boxes import Box
+from dossim.lint.boxes import EVERYTHING, Box
 from dossim.lint.entries import directions
 from dossim.lint.finding import Finding, Level, RuleId
 from dossim.lint.ranges import Ranges
@@ -24,7 +24,8 @@ _SOLICITED_NODE = Ranges.of([ip_network("ff02::1:ff00:0/104")], 6)
 
 
 def _of_type(kind: int, destination: Ranges) -> Box:
-    return Box(6, _LINK_LOCAL, destination, protocols=1 << ICMPV6, icmp=((1 << 256) - 1) << kind * 256)
+    masks = EVERYTHING._replace(protocols=1 << ICMPV6, icmp=((1 << 256) - 1) << kind * 256)
+    return Box(6, _LINK_LOCAL, destination, masks)
 
 
 DISCOVERY = (_of_type(SOLICITATION, _SOLICITED_NODE), _of_type(ADVERTISEMENT, _LINK_LOCAL))

@@ -49,13 +49,13 @@ def _of_no_family(entry: Entry) -> Iterator[str]:
 
 
 def _contradictions(entry: Entry, space: Space, boxes: list[Box]) -> Iterator[str]:
-    if not any(box.icmp for box in boxes):
+    if not any(box.masks.icmp for box in boxes):
         yield "icmp and notICMP exclude each other"
     for side, name in WORD.items():
         ports = any(isinstance(item, Ports) and item.side is side and not item.negated for item in entry.conditions)
-        if not any(getattr(box, f"{name}_ports") for box in boxes):
+        if not any(box.masks.ports(side) for box in boxes):
             yield f"{name}.notPorts hold all of {name}.ports" if ports else f"{name}.notPorts hold every port"
-        if not any(getattr(box, name) for box in boxes):
+        if not any(box.addresses(side) for box in boxes):
             yield from _excluded(entry, name, _Lists.of(entry, side), space)
 
 

@@ -1,7 +1,8 @@
 """Disposition: what becomes of one packet, predicted or observed.
 
-Two dispositions agree when fate and stage are the same. ``reason`` is for people: the entry's name when an entry
-dropped it, otherwise a short phrase on why the kernel did, or on why the fate is undetermined.
+Two dispositions agree when fate and stage are the same; of one that has several ends, with any of them. ``reason`` is
+for people: the entry's name when an entry dropped it, otherwise a short phrase on why the kernel did, or on why the
+fate is undetermined.
 """
 
 from __future__ import annotations
@@ -33,23 +34,39 @@ OPEN_FATES = (Fate.UNDETERMINED, Fate.NOT_SENDABLE)
 @dataclass(frozen=True)
 class Disposition:
     """``stage`` is where the packet was dropped or, if undetermined, the first stage whose result is unknown; ``entry``
-    is set when a policy entry dropped it.
+    is set when policy dropped it: the entry's name, or that of a default.
+
+    ``others``: further ends that are as possible, because of what nobody can know beforehand; ``depends`` says of what.
     """
 
     fate: Fate
     stage: Stage | None = None
     entry: str | None = None
     reason: str = ""
+    others: tuple[Disposition, ...] = ()
+    depends: str = ""
 
     @property
     def column(self) -> str:
-        """The name it is counted under in totals: the stage it was dropped at, else its fate."""
+        """The name it is counted under in totals: the stage it was dropped at, else its fate. Of several the first."""
         return str(self.stage) if self.fate is Fate.DROPPED else str(self.fate)
 
+    @property
+    def ends(self) -> frozenset[tuple[Fate, Stage | None]]:
+        """All possible ends."""
+        return frozenset((one.fate, one.stage) for one in (self, *self.others))
+
     def agrees(self, other: Disposition) -> bool:
-        return self.fate is other.fate and self.stage is other.stage
+        """Whether both can be the same end."""
+        return not self.ends.isdisjoint(other.ends)
 
     def __str__(self) -> str:
+        if not self.others:
+            return self._alone()
+        all_of_them = " or ".join(one._alone() for one in (self, *self.others))
+        return f"{all_of_them}; it depends on {self.depends}"
+
+    def _alone(self) -> str:
         if self.fate is Fate.UNDETERMINED:
             return f"undetermined from {self.stage} on ({self.reason})"
         if self.fate is Fate.NOT_SENDABLE:

@@ -23,18 +23,28 @@ CHECKPOINT_POSTROUTING = 2048
 CHECKPOINT_GROUP = 4096
 CHECKPOINT_NO_TCP = 8192
 CHECKPOINT_NO_UDP = 16384
-CHECKPOINT_TRACKED = 32768
-CHECKPOINT_BAD_SUM = 65536
+CHECKPOINT_BAD_SUM = 32768
 END_NONE = 0
 END_KFREE = 1
 END_CONSUME = 2
-JOURNEY_BYTES = 32
+CTINFO_ESTABLISHED = 0
+CTINFO_RELATED = 1
+CTINFO_NEW = 2
+CTINFO_ESTABLISHED_REPLY = 3
+CTINFO_RELATED_REPLY = 4
+CTINFO_UNTRACKED = 7
+CTINFO_MASK = 7
+CTINFO_ENTRY = 8
+JOURNEY_BYTES = 40
 JOURNEY: list[Any] = [
     ("location", "=u8"),
     ("pre_defrag_ns", "=u8"),
     ("post_defrag_ns", "=u8"),
     ("checkpoints", "=u4"),
+    ("mark", "=u4"),
     ("reason", "=u2"),
     ("end", "u1"),
     ("ends", "u1"),
+    ("ctinfo", "u1"),
+    ("unused", "u1", (3,)),
 ]

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.observe import abi
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.vocabulary import CtState
 
 JOURNEY = np.dtype(abi.JOURNEY)
 
@@ -33,7 +35,6 @@ class Checkpoint(IntFlag):
     GROUP = abi.CHECKPOINT_GROUP  # the frame's destination is a group address
     NO_TCP = abi.CHECKPOINT_NO_TCP  # freed with less than its TCP header left
     NO_UDP = abi.CHECKPOINT_NO_UDP  # freed with less than a UDP header left
-    TRACKED = abi.CHECKPOINT_TRACKED  # it has a conntrack entry
     BAD_SUM = abi.CHECKPOINT_BAD_SUM  # freed after the kernel had found its checksum wrong (__skb_checksum_complete)
 
 
@@ -42,3 +43,44 @@ PLACES = tuple(checkpoint for checkpoint in Checkpoint if checkpoint <= Checkpoi
 
 class End(IntEnum):
     NONE, KFREE, CONSUME = abi.END_NONE, abi.END_KFREE, abi.END_CONSUME
+
+
+CT_STATES = tuple(CtState)
+NO_STATE = 255
+
+_OF_ENTRY = {
+    abi.CTINFO_ESTABLISHED: CtState.ESTABLISHED,
+    abi.CTINFO_ESTABLISHED_REPLY: CtState.ESTABLISHED,
+    abi.CTINFO_RELATED: CtState.RELATED,
+    abi.CTINFO_RELATED_REPLY: CtState.RELATED,
+    abi.CTINFO_NEW: CtState.NEW,
+}
+_REPLIES = tuple(abi.CTINFO_ENTRY | info for info in (abi.CTINFO_ESTABLISHED_REPLY, abi.CTINFO_RELATED_REPLY))
+
+
+def ct_state(ctinfo: int) -> CtState:
+    """The state that a record's ``ctinfo`` stands for, as ``conntrack_mt`` of the kernel derives it (xt_conntrack.c).
+
+    Raises UnsupportedKernelError for a value that no kernel known here has.
+    """
+    info = ctinfo & abi.CTINFO_MASK
+    if not ctinfo & abi.CTINFO_ENTRY:
+        return CtState.UNTRACKED if info == abi.CTINFO_UNTRACKED else CtState.INVALID
+    if info not in _OF_ENTRY:
+        raise UnsupportedKernelError(
+            f"conntrack has an entry for a packet and calls it {info}, which is no known state"
+        )
+    return _OF_ENTRY[info]
+
+
+def ct_states(journeys: Journeys) -> npt.NDArray[np.uint8]:
+    """For each packet an index into CT_STATES; NO_STATE for what did not get past conntrack."""
+    known, kind_of = np.unique(journeys["ctinfo"], return_inverse=True)
+    codes = np.array([CT_STATES.index(ct_state(int(ctinfo))) for ctinfo in known], np.uint8)[kind_of]
+    codes[journeys["checkpoints"] & Checkpoint.POST_CONNTRACK == 0] = NO_STATE
+    return codes
+
+
+def is_reply(journeys: Journeys) -> npt.NDArray[np.bool_]:
+    """Which packets went the other way than the first one of their connection."""
+    return np.isin(journeys["ctinfo"], _REPLIES)

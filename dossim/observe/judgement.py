@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from dossim.model.counted import counted
 from dossim.model.disposition import Disposition, Fate
-from dossim.observe.journey import PLACES, Checkpoint, End, Journeys
+from dossim.observe.evidence import FILTER_STAGES, DroppedBy, Evidence
+from dossim.observe.journey import CT_STATES, NO_STATE, PLACES, Checkpoint, End, Journeys, ct_states, is_reply
 from dossim.observe.symbols import drop_reasons, resolve
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 
 FATES = tuple(Fate)
 STAGES = tuple(Stage)
@@ -85,6 +87,8 @@ class Observations:
     """One observation per packet: ``fate`` and ``stage`` index Fate and Stage (255: none).
 
     ``evidence_index`` indexes ``sentences``; ``absorbed`` fragments share the end of the datagram they became part of.
+    ``state`` indexes CT_STATES (NO_STATE: did not get past conntrack), ``reply`` is conntrack's direction; ``mark`` is
+    ``skb->mark`` at the end.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -92,6 +96,9 @@ class Observations:
     evidence_index: npt.NDArray[np.int32]
     sentences: tuple[str, ...]
     absorbed: npt.NDArray[np.bool_]
+    state: npt.NDArray[np.uint8]
+    reply: npt.NDArray[np.bool_]
+    mark: npt.NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -105,7 +112,7 @@ class Observations:
         if self.fate[packet] == NONE:
             return None
         stage = None if self.stage[packet] == NONE else STAGES[self.stage[packet]]
-        return Disposition(FATES[self.fate[packet]], stage, reason=self.evidence(packet))
+        return Disposition(FATES[self.fate[packet]], stage, reason=str(self.evidence(packet)))
 
     def without(self, packets: Mapping[int, str]) -> Observations:
         """The same, but with these packets unobserved, each for the given reason."""
@@ -116,11 +123,30 @@ class Observations:
         for packet, why in packets.items():
             fate[packet] = stage[packet] = NONE
             index[packet] = len(sentences)
-            sentences.append(f"{why}; {self.evidence(packet)}")
+            sentences.append(f"{why}; {self.evidence(packet).end}")
         return replace(self, fate=fate, stage=stage, evidence_index=index, sentences=tuple(sentences))
 
-    def evidence(self, packet: int) -> str:
-        return self.sentences[int(self.evidence_index[packet])]
+    def evidence(self, packet: int) -> Evidence:
+        """What the kernel reported of a packet, or why it did not."""
+        end = self.sentences[int(self.evidence_index[packet])]
+        return Evidence(end, self.ct_state(packet), bool(self.reply[packet]), int(self.mark[packet]))
+
+    def ct_state(self, packet: int) -> CtState | None:
+        """What conntrack said of a packet, None where it did not get past it."""
+        code = int(self.state[packet])
+        return None if code == NO_STATE else CT_STATES[code]
+
+    def dropped_by(self, packet: int, deny_mask: int) -> DroppedBy | None:
+        """Whose rule dropped a packet in mangle or filter; None for a packet that was not dropped there.
+
+        ``deny_mask`` is the bit of the mark that a Deny of ours sets before it drops, and no other rule
+        (``enforcer.backends.netfilter.settings.drop_bit``). The freeing function does not tell: drops of iptables are
+        freed in nf_hook_slow, those of nf_tables in nft_do_chain (older kernels: nf_hook_slow), for the same reason.
+        """
+        dropped = self.fate[packet] == FATES.index(Fate.DROPPED)
+        if not dropped or STAGES[self.stage[packet]] not in FILTER_STAGES:
+            return None
+        return DroppedBy.OURS if int(self.mark[packet]) & deny_mask else DroppedBy.OTHERS
 
 
 @dataclass(frozen=True)
@@ -130,9 +156,14 @@ class _Verdict:
     evidence: str
 
 
-def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping[int, str]) -> Observations:
+def judge(
+    journeys: Journeys,
+    datagram_of: Mapping[int, object],
+    unsent: Mapping[int, str],
+    conntrack_drops: int | None = None,
+) -> Observations:
     """Observations of all packets. ``datagram_of`` gives each fragment's datagram key; ``unsent`` why a frame was
-    not sent.
+    not sent. ``conntrack_drops`` is how many packets conntrack's own counter has, None if that is not known.
     """
     sources = _with_datagram_ends(journeys, datagram_of)
     fields = journeys[_JUDGED][sources]
@@ -141,14 +172,43 @@ def judge(journeys: Journeys, datagram_of: Mapping[int, object], unsent: Mapping
     verdicts = [_judge_one(kind, symbols) for kind in kinds]
     fate = np.array([_code(FATES, verdict.fate) for verdict in verdicts], np.uint8)[kind_of]
     stage = np.array([_code(STAGES, verdict.stage) for verdict in verdicts], np.uint8)[kind_of]
-    sentences = [verdict.evidence for verdict in verdicts]
     evidence = kind_of.astype(np.int32)
+    at_conntrack = [_is_table_full(verdict, kind) for verdict, kind in zip(verdicts, kinds, strict=True)]
+    absorbed = sources != np.arange(len(journeys))
+    own = _own_drops(int(np.array(at_conntrack, np.bool_)[kind_of][~absorbed].sum()), conntrack_drops)
+    sentences = [verdict.evidence + (own if full else "") for verdict, full in zip(verdicts, at_conntrack, strict=True)]
     for packet, why in unsent.items():
         fate[packet] = stage[packet] = NONE
         evidence[packet] = len(sentences)
         sentences.append(f"not sent: {why}")
-    absorbed = sources != np.arange(len(journeys))
-    return Observations(fate, stage, evidence, tuple(sentences), absorbed)
+    ended = journeys[sources]
+    return Observations(
+        fate,
+        stage,
+        evidence,
+        tuple(sentences),
+        absorbed,
+        state=ct_states(ended),
+        reply=is_reply(ended),
+        mark=ended["mark"],
+    )
+
+
+def _is_table_full(verdict: _Verdict, kind: np.void) -> bool:
+    """Whether a packet was dropped between raw and the checkpoint after conntrack, where conntrack drops new flows when
+    its table is full; not at its confirmation, which has another counter.
+    """
+    is_confirmation = Checkpoint.INPUT_LAST in Checkpoint(int(kind["checkpoints"]))
+    return verdict.fate is Fate.DROPPED and verdict.stage is Stage.CONNTRACK and not is_confirmation
+
+
+def _own_drops(dropped: int, own: int | None) -> str:
+    """What conntrack's counter (drop in /proc/net/stat/nf_conntrack) says of these packets, to append to evidence."""
+    if own is None:
+        return ""
+    if own >= dropped:
+        return f"; conntrack itself counted {counted(own, 'drop')}"
+    return f"; conntrack itself counted {own:,} of {counted(dropped, 'drop')}: another hook drops there, too"
 
 
 _FINAL = int(Checkpoint.INPUT_LAST | Checkpoint.POSTROUTING)
@@ -269,14 +329,13 @@ def _before_hooks(end: End, place: str, reason: str) -> tuple[Fate, Stage | None
 def _sentence(checkpoints: Checkpoint, end: End, place: str, reason: str) -> str:
     passed = [str(place.name).lower() for place in PLACES if place in checkpoints]
     path = f"last checkpoint {passed[-1]}" if passed else "no checkpoint"
-    tracked = ", tracked" if Checkpoint.TRACKED in checkpoints else ""
     match end:
         case End.KFREE:
-            return f"kfree_skb in {place}, reason {reason}; {path}{tracked}"
+            return f"kfree_skb in {place}, reason {reason}; {path}"
         case End.CONSUME:
-            return f"consume_skb in {place}; {path}{tracked}"
+            return f"consume_skb in {place}; {path}"
         case _:
-            return f"not freed; {path}{tracked}"
+            return f"not freed; {path}"
 
 
 def _code(words: tuple[object, ...], word: object | None) -> int:

@@ -35,6 +35,7 @@ _HEADERS = {TCP: TCP_HEADER, UDP: UDP_HEADER, UDPLITE: UDP_HEADER, ICMP: ICMP_HE
 _LOOKED_AT = {
     Stage.IP_INPUT: "its header is not whole",
     Stage.DEFRAG: "whether it is a fragment, and of what, is not known",
+    Stage.CONNTRACK: "its conntrack state is not known",
     Stage.ROUTE: "its IP options are not whole",
     Stage.SOCKET: "its payload after the IP header is unknown",
 }

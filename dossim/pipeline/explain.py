@@ -6,8 +6,9 @@ a capture are walked together, because a fragment shares its datagram's fate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.model.host import Host
@@ -15,12 +16,15 @@ from dossim.packet.cut import CutError, captured_length, why_not_sendable
 from dossim.packet.fields import IP, Packet
 from dossim.packet.parse import parse
 from dossim.pipeline.cut import cut_at, possible_datagrams, why_open
+from dossim.pipeline.following import Following
 from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
-from dossim.pipeline.reassembly import Perhaps, Whole, reassemble
-from dossim.pipeline.stages import Check, Context, Node, PacketState, Step
+from dossim.pipeline.policy import Verdict as Untracked
+from dossim.pipeline.reassembly import Perhaps, Reassembly, Whole, reassemble
+from dossim.pipeline.stages import Check, Context, Node, PacketState, Step, ended
+from dossim.pipeline.tracked import TrackedPolicy
 from enforcer.model.errors import Position
-from enforcer.model.vocabulary import Backend, Mode, Stage
+from enforcer.model.vocabulary import Backend, Direction, Mode, Stage
 from enforcer.policy.resources import Resources
 
 
@@ -60,7 +64,7 @@ class Trace:
         """This trace, or an undetermined one if the other trace ends differently: undetermined from the earlier of the
         two stages, or from ``first`` if neither has a stage.
         """
-        if self.disposition.agrees(other.disposition):
+        if self.disposition.ends == other.disposition.ends:
             return self
         order = list(Stage)
         stages = [found.disposition.stage for found in (self, other) if found.disposition.stage is not None]
@@ -73,8 +77,9 @@ class Trace:
 
 class Explainer:
     """Explains packets that arrive at ``host.interface``. ``mode`` is how XDP is attached there, None when it is not;
-    ``raw_backend`` the backend of raw; ``netdev`` whether netdev ingress drops if there is no XDP. Raises
-    UnsupportedRuleError for rules that untracked policy cannot have.
+    ``raw_backend`` the backend of raw; ``netdev`` whether netdev ingress drops if there is no XDP. ``tracked``: tracked
+    policy decides too, with what conntrack says of each packet; else conntrack, mangle and filter pass everything.
+    Raises UnsupportedRuleError for rules that match on what a packet does not show.
     """
 
     def __init__(
@@ -85,10 +90,17 @@ class Explainer:
         mode: Mode | None,
         raw_backend: Backend = Backend.IPTABLES,
         netdev: bool = False,
+        tracked: bool = False,
     ) -> None:
         addresses = [address.ip for address in host.addresses]
         policy = Policy.of(resources, node=host.node, interface=host.interface, addresses=addresses)
-        self._world = Context(policy, host, mode, raw_backend, netdev)
+        after = TrackedPolicy.of(resources, host) if tracked else None
+        governed = after if after is not None and after.governs else None
+        self._world = Context(policy, host, mode, raw_backend, netdev, governed)
+        if governed is not None:
+            of = partial(Policy.of, resources, node=host.node, direction=Direction.EGRESS)
+            self._outside = of(interface=host.interface, addresses=addresses)
+            self._inside = of(interface=host.inside, addresses=())
         graph = pipeline_graph()
         self._checks: dict[Node, Check] = dict(graph.nodes(data="check"))
         self._edges = frozenset(graph.edges)
@@ -102,21 +114,39 @@ class Explainer:
         return self.explain_capture(frames)[number]
 
     def explain_capture(self, frames: Sequence[bytes]) -> list[Trace]:
-        """All frames, in order of arrival: each is walked to defragmentation, then all are reassembled and go on."""
+        """All frames, in order of arrival: each is walked to defragmentation, then all are reassembled and go on, a
+        datagram at the arrival of its last fragment.
+        """
         walked = [self._received(frame) for frame in frames]
         arrived = {n: steps[-1].state for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
         fates = reassemble(_arrivals(frames, walked))
+        onward = _Onward(self._walk, self._following())
         # The fragments of a datagram share one path from here on; only their notes differ.
         together: dict[tuple[int, str], list[Step]] = {}
-        for number, state in arrived.items():
+        for number in sorted(range(len(frames)), key=lambda number: _arrival(number, fates.get(number))):
+            state = arrived.get(number)
+            if state is None:
+                onward.lost(walked[number][-1])
+                continue
             fate = fates[number]
             # A datagram is received as its first fragment was: for this host or for a group.
             head = arrived[fate.head] if isinstance(fate, Whole) else state
             key = (id(fate), state.passed) if isinstance(fate, Whole) else (-1 - number, "")
             if key not in together:
-                together[key] = list(self._walk(replace(head, passed=state.passed, reassembly=fate), Stage.DEFRAG))
+                together[key] = onward.go(replace(head, passed=state.passed, reassembly=fate), key[0])
             walked[number] += together[key]
         return [_trace(steps) for steps in walked]
+
+    def _following(self) -> Following | None:
+        if self._world.tracked is None:
+            return None
+        walk = partial(self._walk, stop=None)
+        return Following(
+            self._world,
+            walk,
+            sends_outside=lambda key: self._outside.decide(key).verdict is Untracked.GO_ON,
+            sends_inside=lambda key: self._inside.decide(key).verdict is Untracked.GO_ON,
+        )
 
     def _received(self, frame: bytes) -> list[Step]:
         """A frame's path to defragmentation."""
@@ -129,24 +159,58 @@ class Explainer:
             state = PacketState(Packet(frame))
             why = cut_at(captured_length(frame), len(frame), "its Ethernet header is not whole")
             return [Step(Fate.UNDETERMINED, state, "the frame", why)]
-        return list(self._walk(state, START))
+        return self._walk(state, START, Stage.DEFRAG)
 
-    def _walk(self, state: PacketState, node: Node) -> Iterator[Step]:
-        """Step by step, to a fate or to defragmentation."""
+    def _walk(self, state: PacketState, node: Node, stop: Stage | None) -> list[Step]:
+        """Step by step, to a fate or as far as ``stop``."""
+        steps: list[Step] = []
         while not isinstance(node, Fate):
             step = self._step(state, node)
             known = step.to in OPEN_FATES or (node, step.to) in self._edges
             assert known, f"{node} leads to {step.to}, which is no edge of the graph"
-            yield step
+            steps.append(step)
             state, node = step.state, step.to
-            if node is Stage.DEFRAG:
-                return
+            if node is stop:
+                break
+        return steps
 
     def _step(self, state: PacketState, stage: Stage) -> Step:
         try:
             return self._checks[stage](state, self._world)
         except CutError:
             return Step(Fate.UNDETERMINED, state, "the captured bytes", why_open(stage, state))
+
+
+class _Onward:
+    """Takes packets from defragmentation to their ends; with tracked policy, in the order in which they are given."""
+
+    def __init__(self, walk: Callable[[PacketState, Node, Stage | None], list[Step]], following: Following | None):
+        self._walk = walk
+        self._following = following
+        self._followed: dict[int, list[Step]] = {}
+
+    def go(self, state: PacketState, datagram: int) -> list[Step]:
+        """``datagram`` is the same for all fragments of one: conntrack sees it once."""
+        if self._following is None:
+            return self._walk(state, Stage.DEFRAG, None)
+        steps = self._walk(state, Stage.DEFRAG, Stage.CONNTRACK)
+        last = steps[-1]
+        if last.to is not Stage.CONNTRACK:
+            self.lost(last)
+            return steps
+        if datagram not in self._followed:
+            self._followed[datagram] = self._following.follow(last.state)
+        return steps + self._followed[datagram]
+
+    def lost(self, last: Step) -> None:
+        """The last step of a packet that ended before conntrack."""
+        if self._following is not None and last.to is Fate.UNDETERMINED:
+            self._following.may_have_passed(last.state)
+
+
+def _arrival(number: int, fate: Reassembly | None) -> int:
+    """Whose arrival takes a packet to conntrack: its own, or that of the last fragment of its datagram."""
+    return fate.parts[-1] if isinstance(fate, Whole) else number
 
 
 def _arrivals(frames: Sequence[bytes], walked: Sequence[Sequence[Step]]) -> Iterator[tuple[int, IP | Perhaps]]:
@@ -167,16 +231,6 @@ def _trace(steps: Sequence[Step]) -> Trace:
     for step in steps:
         hops.append(Hop(node, step.looked_at, step.result, step.entry, step.position, step.note))
         node = step.to
-    last = steps[-1]
-    assert isinstance(node, Fate), "every walk ends in a fate"
-    disposition = _disposition(node, hops[-1].stage, last)
+    before = hops[-1].stage
+    disposition = ended(before, steps[-1])
     return Trace((*hops, Hop(node, "", str(disposition))), disposition)
-
-
-def _disposition(fate: Fate, stage: Node, last: Step) -> Disposition:
-    assert isinstance(stage, Stage), "every walk ends after a stage"
-    if fate is Fate.UNDETERMINED:
-        return Disposition(fate, stage, reason=last.result)
-    if fate is not Fate.DROPPED:
-        return Disposition(fate, reason=last.result)
-    return Disposition(fate, stage, last.entry, last.entry or last.result)

@@ -21,9 +21,12 @@ def governing_endpoint(
     node: str,
     interface: str,
     addresses: Sequence[IPAddress],
+    *,
+    loopback: bool = False,
 ) -> HostEndpoint | None:
     """The endpoint with the smallest name among those of the node that name the interface or, naming none, expect one
-    of its addresses. A ``*`` endpoint governs all other interfaces except the loopback. None for workload interfaces.
+    of its addresses. A ``*`` endpoint governs all other interfaces. The loopback is one of them for
+    tracked policy only (``loopback``; ``felix/rules/dispatch.go``). None for workload interfaces.
     """
     if _is_no_host_interface(interface, felix):
         return None
@@ -33,7 +36,7 @@ def governing_endpoint(
             return item
         if not item.interface_name and not set(addresses).isdisjoint(item.expected_ips):
             return item
-    if interface == LOOPBACK:
+    if interface == LOOPBACK and not loopback:
         return None
     return next((item for item in of_node if item.interface_name == EVERY_INTERFACE), None)
 

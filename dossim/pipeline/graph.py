@@ -10,7 +10,7 @@ import re
 import networkx as nx
 
 from dossim.model.disposition import OPEN_FATES, Fate
-from dossim.pipeline import hooks, ip_input, netdev, route, transport
+from dossim.pipeline import hooks, ip_input, netdev, route, tracked_hooks, transport
 from dossim.pipeline.stages import Check, Edge, Node
 from dossim.pipeline.xdp import xdp_check
 from enforcer.model.vocabulary import Stage
@@ -25,18 +25,12 @@ CHECKS: dict[Stage, Check] = {
     Stage.IP_INPUT: ip_input.check,
     Stage.DEFRAG: hooks.check_defrag,
     Stage.RAW: hooks.check_raw,
-    Stage.CONNTRACK: hooks.passing(
-        Stage.CONNTRACK, Stage.MANGLE, "connection table", untracked="not tracked (NOTRACK in raw)"
-    ),
-    Stage.MANGLE: hooks.passing(
-        Stage.MANGLE, Stage.NAT, "mangle PREROUTING", untracked="accepted at once: it has the accept mark"
-    ),
+    Stage.CONNTRACK: tracked_hooks.check_conntrack,
+    Stage.MANGLE: tracked_hooks.check_mangle,
     Stage.NAT: hooks.passing(Stage.NAT, Stage.ROUTE, "nat PREROUTING", untracked="no NAT without connection tracking"),
     Stage.ROUTE: route.check,
-    Stage.FILTER_INPUT: hooks.passing(
-        Stage.FILTER_INPUT, Stage.SOCKET, "filter INPUT", untracked="accepted at once: it has the accept mark"
-    ),
-    Stage.FILTER_FORWARD: hooks.passing(Stage.FILTER_FORWARD, Stage.EGRESS, "filter FORWARD"),
+    Stage.FILTER_INPUT: tracked_hooks.check_filter_input,
+    Stage.FILTER_FORWARD: tracked_hooks.check_filter_forward,
     Stage.SOCKET: transport.check,
     Stage.EGRESS: hooks.passing(Stage.EGRESS, Fate.FORWARDED, "POSTROUTING"),
 }
@@ -57,14 +51,18 @@ EDGES = (
     Edge(Stage.DEFRAG, Fate.DROPPED, "its datagram stays incomplete or is inconsistent"),
     Edge(Stage.RAW, Stage.CONNTRACK, "failsafe, Allow, Pass, or no entry matches"),
     Edge(Stage.RAW, Fate.DROPPED, "an entry denies it, or it is too short for one to be evaluated"),
-    Edge(Stage.CONNTRACK, Stage.MANGLE, "always"),
-    Edge(Stage.MANGLE, Stage.NAT, "always"),
+    Edge(Stage.CONNTRACK, Stage.MANGLE, "in any state"),
+    Edge(Stage.CONNTRACK, Fate.DROPPED, "the table is full, or the entry clashes with another"),
+    Edge(Stage.MANGLE, Stage.NAT, "established, allowed, or no preDNAT policy decides"),
+    Edge(Stage.MANGLE, Fate.DROPPED, "INVALID, or preDNAT policy denies it"),
     Edge(Stage.NAT, Stage.ROUTE, "always"),
     Edge(Stage.ROUTE, Stage.FILTER_INPUT, "for this host"),
     Edge(Stage.ROUTE, Stage.FILTER_FORWARD, "for another host, and forwarding is on"),
     Edge(Stage.ROUTE, Fate.DROPPED, "martian, no route, TTL or MTU exceeded, bad options"),
-    Edge(Stage.FILTER_INPUT, Stage.SOCKET, "always"),
-    Edge(Stage.FILTER_FORWARD, Stage.EGRESS, "always"),
+    Edge(Stage.FILTER_INPUT, Stage.SOCKET, "established, failsafe, allowed, or no HostEndpoint"),
+    Edge(Stage.FILTER_INPUT, Fate.DROPPED, "INVALID, or policy denies it or does not allow it"),
+    Edge(Stage.FILTER_FORWARD, Stage.EGRESS, "established, allowed, or no policy for forwarded packets"),
+    Edge(Stage.FILTER_FORWARD, Fate.DROPPED, "INVALID, or policy for forwarded packets denies it"),
     Edge(Stage.SOCKET, Fate.DELIVERED, "reached its transport"),
     Edge(Stage.SOCKET, Fate.DROPPED, "malformed for its transport"),
     Edge(Stage.EGRESS, Fate.FORWARDED, "always"),

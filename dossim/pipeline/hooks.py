@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
-from dossim.packet.fields import IP, PROTOCOL_NAMES, Transport
-from dossim.packet.parse import seen_transport
-from dossim.pipeline.matching import MatchKey
+from dossim.packet.fields import PROTOCOL_NAMES, Transport
+from dossim.pipeline.match_key import MatchKey, match_key_in_raw
 from dossim.pipeline.policy import Verdict
 from dossim.pipeline.reassembly import Lost, Open, Whole
 from dossim.pipeline.stages import Context, Node, PacketState, Step
-from enforcer.model.vocabulary import Backend, Stage
+from enforcer.model.vocabulary import Stage
 
 
 def check_defrag(state: PacketState, context: Context) -> Step:
@@ -51,14 +50,9 @@ def check_raw(state: PacketState, context: Context) -> Step:
         return Step(target, state, describe(key), decision.why, note=note.rstrip("; "))
     target = Fate.DROPPED if decision.verdict is Verdict.DENY else Stage.CONNTRACK
     rule = decision.decided_by
-    state = replace(state, untracked=decision.verdict is Verdict.ALLOW)
+    allowed = decision.verdict is Verdict.ALLOW
+    state = replace(state, untracked=allowed, marked=allowed)
     return Step(target, state, describe(key), decision.why, rule.name, rule.rule, note.rstrip("; "))
-
-
-def match_key_in_raw(ip: IP, backend: Backend) -> MatchKey:
-    """The fields of a packet that rules match on. Only the protocol may differ between the raw backends."""
-    transport = seen_transport(ip, skip_authentication=backend is not Backend.NFTABLES)
-    return MatchKey(ip.version, ip.source, ip.destination, transport)
 
 
 def describe(key: MatchKey) -> str:
@@ -80,7 +74,7 @@ def _describe_transport(transport: Transport | None) -> str:
 def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[PacketState, Context], Step]:
     """The check of a stage that passes every packet; ``untracked``: its result for an allowed packet.
 
-    Calico's tracked policy, evaluated at some of these stages, is not modelled: a note names it.
+    A note names the policy that Calico would evaluate there: this is the check where tracked policy takes no part.
     """
 
     def check(state: PacketState, context: Context) -> Step:

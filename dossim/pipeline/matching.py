@@ -13,15 +13,25 @@ once ("hotdrop"), but only if evaluation reaches that condition:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, PORT_PROTOCOLS, SCTP, TCP, UDP, Transport
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.selection import Selection
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.nets import IPAddress, IPNetwork
 from enforcer.model.vocabulary import Direction, Word
-from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Port, PortRange, Rule
+from enforcer.policy.resources import (
+    EntityRule,
+    Failsafe,
+    IcmpMatch,
+    NamedPort,
+    Port,
+    PortRange,
+    Rule,
+    fields_of_sides,
+    match_fields,
+)
 
 FAMILY_OF_PROTOCOL = {ICMP: 4, ICMPV6: 6}
 NAMED_PORT_HEADER = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the header that ipset requires
@@ -31,16 +41,6 @@ class Answer(Word):
     YES = "yes"
     NO = "no"
     HOTDROP = "hotdrop"
-
-
-@dataclass(frozen=True)
-class MatchKey:
-    """The fields rules can match on. ``transport`` None: truncated IPv6 extension headers."""
-
-    version: int
-    source: IPAddress
-    destination: IPAddress
-    transport: Transport | None
 
 
 Condition = Callable[[Rule, MatchKey, Selection], Answer]
@@ -138,7 +138,16 @@ def _icmp(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     return _answer(all(_is_icmp(icmp, *found) is not negated for icmp, negated in wanted if icmp))
 
 
-_CONDITIONS: tuple[Condition, ...] = (_can_match, _single_nets, _protocol, _addresses, _ports, _icmp)
+# In order, each with the rule fields that it evaluates. A rule that sets any other field is not explained.
+_CONDITIONS: Mapping[Condition, Collection[str]] = {
+    _can_match: {"ip_version"},
+    _single_nets: fields_of_sides("nets", "not_nets"),
+    _protocol: {"protocol", "not_protocol"},
+    _addresses: fields_of_sides("nets", "not_nets", "selector", "not_selector", "namespace_selector"),
+    _ports: fields_of_sides("ports", "not_ports"),
+    _icmp: {"icmp", "not_icmp"},
+}
+_EVALUATED = frozenset[str]().union(*_CONDITIONS.values())
 
 
 # -- their parts -------------------------------------------------------------------------------------------------------
@@ -220,11 +229,13 @@ def _is_icmp(icmp: IcmpMatch, found_type: int, found_code: int) -> bool:
     return icmp.type == found_type and icmp.code in (None, found_code)
 
 
-def require_expressible(name: str, rule: Rule) -> None:
-    """Raises UnsupportedRuleError for a rule that matches on something not found in a single packet."""
-    for side in (rule.source, rule.destination):
-        if side.services is not None or side.service_accounts is not None or rule.http:
-            raise UnsupportedRuleError(
-                f"{rule.position}: {name}: untracked policy with services, service accounts or HTTP cannot be "
-                "explained; use addresses and ports"
-            )
+def require_expressible(name: str, rule: Rule, kind: str = "untracked") -> None:
+    """Raises UnsupportedRuleError for a rule that sets a field that no condition evaluates: one that is not found in a
+    single packet (services, service accounts, HTTP), or one that is unknown here. ``kind``: untracked or tracked.
+    """
+    others = sorted(match_fields(rule) - _EVALUATED)
+    if others:
+        raise UnsupportedRuleError(
+            f"{rule.position}: {name}: {kind} policy with {', '.join(others)} cannot be explained; "
+            "use addresses and ports"
+        )

@@ -7,24 +7,18 @@ selector language and the address sets. Semantics: ``felix/calc/policy_sorter.go
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dossim.packet.fields import Transport
+from dossim.pipeline.applicable import GLOBAL_NETWORK_POLICY, NamedRule, applicable, governs, rules_of
 from dossim.pipeline.governing import governing_endpoint
-from dossim.pipeline.matching import Answer, MatchKey, failsafe_matches, require_expressible, rule_matches
-from dossim.pipeline.selection import NAMESPACE, Selection, labels_of
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.matching import Answer, failsafe_matches, require_expressible, rule_matches
+from dossim.pipeline.selection import Selection
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Action, Direction, Stage, Word
-from enforcer.policy.resources import Failsafe, FelixConfiguration, GlobalNetworkPolicy, HostEndpoint, Resources, Rule
-from enforcer.policy.selector import parse
-
-DEFAULT_TIER = "default"
-# Calico creates these tiers itself (``libcalico-go/lib/clientv3/client.go``).
-TIER_ORDERS = {DEFAULT_TIER: 1_000_000.0, "kube-admin": 1_000.0, "kube-baseline": 10_000_000.0}
-GLOBAL_NETWORK_POLICY = "gnp"
-SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
+from enforcer.policy.resources import Failsafe, FelixConfiguration, HostEndpoint, Resources
 
 
 class Verdict(Word):
@@ -34,15 +28,6 @@ class Verdict(Word):
     ALLOW = "allowed, untracked"
     DENY = "denied"
     HOTDROP = "dropped, because a rule cannot be evaluated"
-
-
-@dataclass(frozen=True)
-class NamedRule:
-    """A rule with its position. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``."""
-
-    name: str
-    tier: str
-    rule: Rule
 
 
 @dataclass(frozen=True)
@@ -111,7 +96,7 @@ class Policy:
                     return Decision(Verdict.GO_ON, f"{self.describe(failsafe, answers=answers)} applies")
                 case Answer.HOTDROP:
                     asked = self.describe(failsafe, answers=answers)
-                    return Decision(Verdict.HOTDROP, f"{asked} cannot be evaluated: {_hotdrop_reason(key.transport)}")
+                    return Decision(Verdict.HOTDROP, f"{asked} cannot be evaluated: {hotdrop_reason(key.transport)}")
         return None
 
     def failsafes(self) -> Iterator[tuple[Failsafe, bool]]:
@@ -125,12 +110,7 @@ class Policy:
             yield failsafe, True
 
     def describe(self, failsafe: Failsafe, *, answers: bool) -> str:
-        """A failsafe as operators write it: ``failsafe tcp/22``."""
-        name = {6: "tcp", 17: "udp", 132: "sctp"}.get(failsafe.protocol, str(failsafe.protocol))
-        ingress = self.direction is Direction.INGRESS
-        net = f" {'from' if ingress else 'to'} {failsafe.net}" if failsafe.net else ""
-        other = f" ({'outbound' if ingress else 'inbound'}, its answers)" if answers else ""
-        return f"failsafe {name}/{failsafe.port}{net}{other}"
+        return describe_failsafe(failsafe, self.direction, answers=answers)
 
     def _rules(self, key: MatchKey) -> Decision:
         passed_tiers: set[str] = set()
@@ -140,7 +120,7 @@ class Policy:
                 continue
             answer = rule_matches(item.rule, key, self.selection)
             if answer is Answer.HOTDROP:
-                why = f"{item.name} cannot be evaluated: {_hotdrop_reason(key.transport)}"
+                why = f"{item.name} cannot be evaluated: {hotdrop_reason(key.transport)}"
                 return Decision(Verdict.HOTDROP, why, logged=tuple(logged))
             if answer is Answer.NO:
                 continue
@@ -157,19 +137,16 @@ class Policy:
 
 
 def _rules_of(resources: Resources, endpoint: HostEndpoint, direction: Direction) -> Iterator[NamedRule]:
-    labels = labels_of(endpoint, resources)
-    for policy in _in_order(resources):
-        if str(direction).capitalize() not in policy.types or not _applies_to(policy, labels):
-            continue
-        for index, rule in enumerate(policy.ingress if direction is Direction.INGRESS else policy.egress):
-            yield NamedRule(f"{GLOBAL_NETWORK_POLICY}/{policy.name} {direction}[{index}]", policy.tier, rule)
+    for policy in applicable(resources, endpoint):
+        if policy.do_not_track and governs(policy, direction):
+            yield from rules_of(policy, direction)
 
 
 def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[str, ...]]:
-    """The policies that Calico evaluates after conntrack, and where: they are not modelled. EGRESS is filter OUTPUT."""
-    labels, found = labels_of(endpoint, resources), dict[Stage, tuple[str, ...]]()
-    for policy in resources.policies:
-        if policy.do_not_track or not _applies_to(policy, labels):
+    """The policies that Calico evaluates after conntrack, and where. EGRESS is filter OUTPUT."""
+    found = dict[Stage, tuple[str, ...]]()
+    for policy in applicable(resources, endpoint):
+        if policy.do_not_track:
             continue
         stages = [Stage.MANGLE] if policy.pre_dnat else [Stage.FILTER_INPUT] * ("Ingress" in policy.types)
         stages += [Stage.FILTER_FORWARD] if policy.apply_on_forward and not policy.pre_dnat else []
@@ -179,37 +156,16 @@ def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[
     return found
 
 
-def _in_order(resources: Resources) -> list[GlobalNetworkPolicy]:
-    """Existing tiers first, then by order (a missing order last), then by name. Within a tier policies are sorted the
-    same way, their names compared as the beginning of ``name/namespace/kind``.
-    """
-    orders = TIER_ORDERS | {tier.name: math.inf if tier.order is None else tier.order for tier in resources.tiers}
-
-    def place(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:
-        own_order = math.inf if policy.order is None else policy.order
-        return policy.tier not in orders, orders.get(policy.tier, math.inf), policy.tier, own_order, policy.name + "/"
-
-    return sorted((policy for policy in resources.policies if policy.do_not_track), key=place)
+def describe_failsafe(failsafe: Failsafe, direction: Direction, *, answers: bool = False) -> str:
+    """A failsafe as operators write it: ``failsafe tcp/22``."""
+    name = {6: "tcp", 17: "udp", 132: "sctp"}.get(failsafe.protocol, str(failsafe.protocol))
+    ingress = direction is Direction.INGRESS
+    net = f" {'from' if ingress else 'to'} {failsafe.net}" if failsafe.net else ""
+    other = f" ({'outbound' if ingress else 'inbound'}, its answers)" if answers else ""
+    return f"failsafe {name}/{failsafe.port}{net}{other}"
 
 
-def _applies_to(policy: GlobalNetworkPolicy, labels: Mapping[str, str]) -> bool:
-    """Selectors of namespaces and service accounts look at labels with a prefix, which only a profile gives to a host.
-
-    With one of them, all() means "has a namespace" or "has a service account", in the policy's own selector as well
-    (``globalnetworkpolicyprocessor.go`` replaces the word in the combined text).
-    """
-    asked = [policy.selector.strip()]
-    for scope, prefix, label in (
-        (policy.namespace_selector, "pcns.", NAMESPACE),
-        (policy.service_account_selector, "pcsa.", SERVICE_ACCOUNT),
-    ):
-        if scope.strip():
-            asked.append(parse(scope).with_prefix(prefix).canonical)
-            asked = [text.replace("all()", f"has({label})") for text in asked]
-    return all(parse(text).evaluate(labels) for text in asked)
-
-
-def _hotdrop_reason(transport: Transport | None) -> str:
+def hotdrop_reason(transport: Transport | None) -> str:
     if transport is None:
         return "the IPv6 extension headers are truncated before the protocol"
     return f"protocol {transport.protocol} with a header of {len(transport.buf)} bytes"

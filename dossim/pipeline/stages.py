@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dossim.model.disposition import Fate
+from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.fields import IP, LinkType, Packet
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.reassembly import Reassembly
+from dossim.pipeline.tracked import TrackedPolicy
 from dossim.pipeline.xdp_held import Held, held_rules
 from enforcer.model.errors import Position
-from enforcer.model.vocabulary import Backend, Mode, Stage, Word
+from enforcer.model.vocabulary import Backend, CtState, Mode, Stage, Word
 from enforcer.policy.resources import Rule
 
 Node = Stage | Fate
@@ -35,7 +36,7 @@ class Destination(Word):
 @dataclass(frozen=True)
 class Context:
     """What all packets of a capture share. ``mode`` None: no XDP program on the interface. ``netdev``: netdev ingress
-    drops instead.
+    drops instead. ``tracked`` None: tracked policy takes no part.
     """
 
     policy: Policy
@@ -43,6 +44,7 @@ class Context:
     mode: Mode | None
     raw_backend: Backend = Backend.IPTABLES
     netdev: bool = False
+    tracked: TrackedPolicy | None = None
 
     @cached_property
     def held(self) -> Held:
@@ -58,12 +60,21 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """What conntrack says of a packet, and why: ``NEW: no entry``."""
+
+    state: CtState
+    why: str
+
+
+@dataclass(frozen=True)
 class PacketState:
     """One packet at a stage: what was received, and what the previous stages found.
 
     ``ip`` is the packet as the network layer has it now: trimmed to its own length, then reassembled. ``passed`` states
     why an earlier stage that could have dropped it did not. ``untracked``: an Allow has taken it out of connection
-    tracking and marked it as accepted.
+    tracking and marked it as accepted. ``marked``: an Allow of untracked or preDNAT policy has. ``tracking`` is set
+    where tracked policy takes part.
     """
 
     packet: Packet
@@ -73,11 +84,15 @@ class PacketState:
     destination: Destination | None = None
     passed: str = ""
     untracked: bool = False
+    marked: bool = False
+    tracking: Tracking | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """The result of a node. ``rule`` and ``entry`` are set if a policy rule decided; ``note`` has more information."""
+    """The result of a node. ``entry`` is set if policy decided, ``rule`` if a rule of it did; ``note`` has more
+    information. ``others``: how else the packet may end, for a reason that is ``depends``.
+    """
 
     to: Node
     state: PacketState
@@ -86,10 +101,24 @@ class Step:
     entry: str | None = None
     rule: Rule | None = None
     note: str = ""
+    others: tuple[Disposition, ...] = ()
+    depends: str = ""
 
     @property
     def position(self) -> Position | None:
         return None if self.rule is None else self.rule.position
+
+
+def ended(node: Node, last: Step) -> Disposition:
+    """The disposition of a packet whose last step was made at ``node``."""
+    assert isinstance(last.to, Fate), "every walk ends in a fate"
+    assert isinstance(node, Stage), "every walk ends after a stage"
+    if last.to is Fate.UNDETERMINED:
+        return Disposition(last.to, node, reason=last.result)
+    if last.to is not Fate.DROPPED:
+        return Disposition(last.to, reason=last.result, others=last.others, depends=last.depends)
+    reason = last.entry or last.result
+    return Disposition(last.to, node, last.entry, reason, last.others, last.depends)
 
 
 Check = Callable[[PacketState, Context], Step]

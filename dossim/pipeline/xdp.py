@@ -8,18 +8,20 @@ frame passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Literal
 
 from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
-from dossim.pipeline.matching import Answer, MatchKey, can_match, rule_matches
-from dossim.pipeline.policy import NamedRule
+from dossim.pipeline.applicable import NamedRule
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.matching import Answer, can_match, rule_matches
 from dossim.pipeline.stages import Context, Node, PacketState, Step
 from dossim.pipeline.xdp_headers import Known, Missing, known_transport, readable_ip
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Mode, Stage, Word
-from enforcer.policy.resources import EntityRule, Failsafe, IcmpMatch, NamedPort, Rule
+from enforcer.policy.resources import EntityRule, Failsafe, NamedPort, Rule
 
 
 class Match(Word):
@@ -78,8 +80,8 @@ def decide(key: MatchKey, known: Known, context: Context) -> tuple[NamedRule | N
             case Match.INDETERMINATE:
                 return None, f"{name} might apply: {unknown}"
     skipped: dict[str, str] = {}  # tier -> the Pass that skipped it
-    for item in context.held.rules:
-        answer = Match.NO if item.tier in skipped else _match_rule(item.rule, key, known, context)
+    for item, needs in zip(context.held.rules, context.held.needs, strict=True):
+        answer = Match.NO if item.tier in skipped else _match_rule(item.rule, needs, key, known, context)
         if answer is Match.NO:
             continue
         if answer is Match.INDETERMINATE:
@@ -123,18 +125,17 @@ def _match_failsafe(failsafe: Failsafe, key: MatchKey, known: Known, *, answers:
     return Match.YES if applies else Match.NO
 
 
-def _match_rule(rule: Rule, key: MatchKey, known: Known, context: Context) -> Match:
-    """Raw's match if everything that the rule matches on is known; else the remaining conditions may still contradict
-    it.
+def _match_rule(rule: Rule, needs: Collection[Missing], key: MatchKey, known: Known, context: Context) -> Match:
+    """Raw's match if everything that the rule needs is known; else the remaining conditions may still contradict it.
 
     If the protocol is unknown, only the family remains: raw matches on the protocol before sets, and hotdrops there a
     packet without a readable protocol. Raises CutError if the capture cut what the rule matches on.
     """
     if not can_match(rule, key.version):
         return Match.NO
-    if known.transport is HIDDEN and _matches_on(Missing.PROTOCOL, rule):
+    if known.transport is HIDDEN and Missing.PROTOCOL in needs:
         raise CutError
-    if known.missing is None or not _matches_on(known.missing, rule):
+    if known.missing is None or known.missing not in needs:
         return Match.YES if _matches(rule, key, context) else Match.NO
     if known.missing is Missing.PROTOCOL:
         return Match.INDETERMINATE
@@ -149,27 +150,13 @@ def _indeterminate_if(possible: bool) -> Match:
     return Match.INDETERMINATE if possible else Match.NO
 
 
-def _matches_on(missing: Missing, rule: Rule) -> bool:
-    on_ports = any(side.ports or side.not_ports for side in (rule.source, rule.destination))
-    on_icmp = _has_type(rule.icmp) or _has_type(rule.not_icmp)
-    match missing:
-        case Missing.PROTOCOL:
-            return rule.protocol is not None or rule.not_protocol is not None or on_ports or on_icmp
-        case Missing.PORTS:
-            return on_ports
-        case Missing.ICMP_TYPE:
-            return on_icmp
-
-
-def _has_type(icmp: IcmpMatch | None) -> bool:
-    return icmp is not None and icmp.type is not None
-
-
-def _without(missing: Missing, rule: Rule) -> Rule:
+def _without(missing: Literal[Missing.PORTS, Missing.ICMP_TYPE], rule: Rule) -> Rule:
     """The rule without its conditions on ports, or on the ICMP type."""
-    if missing is Missing.ICMP_TYPE:
-        return replace(rule, icmp=None, not_icmp=None)
-    return replace(rule, source=_without_ports(rule.source), destination=_without_ports(rule.destination))
+    match missing:
+        case Missing.ICMP_TYPE:
+            return replace(rule, icmp=None, not_icmp=None)
+        case Missing.PORTS:
+            return replace(rule, source=_without_ports(rule.source), destination=_without_ports(rule.destination))
 
 
 def _without_ports(side: EntityRule) -> EntityRule:

@@ -6,15 +6,32 @@ If one were left out, a packet it allows could be dropped by a later one. A seco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from dossim.pipeline.policy import NamedRule, Policy
+from dossim.pipeline.applicable import NamedRule
+from dossim.pipeline.policy import Policy
 from dossim.pipeline.selection import has_selector
-from dossim.pipeline.xdp_headers import PORT_HEADERS
+from dossim.pipeline.xdp_headers import PORT_HEADERS, Missing
 from enforcer.model.abi import MAX_BITS, MAX_SKIPS
 from enforcer.model.vocabulary import Action, Mode
-from enforcer.policy.resources import PortRange, Rule
+from enforcer.policy.resources import PortRange, Rule, fields_of_sides, match_fields
+
+# The rule fields that the program matches on, and what must be known of a packet for each, besides its addresses. A
+# rule that sets any other field is left to raw.
+NEEDS: Mapping[str, Missing | None] = {
+    **dict.fromkeys(("ip_version",), None),
+    **dict.fromkeys(fields_of_sides("nets", "not_nets", "selector", "not_selector", "namespace_selector"), None),
+    **dict.fromkeys(("protocol", "not_protocol"), Missing.PROTOCOL),
+    **dict.fromkeys(fields_of_sides("ports", "not_ports"), Missing.PORTS),
+    **dict.fromkeys(("icmp", "not_icmp"), Missing.ICMP_TYPE),
+}
+# The rule fields that a device matches on.
+_ON_DEVICE = {
+    "ip_version",
+    *(f"source.{name}" for name in ("nets", "selector", "not_selector", "namespace_selector")),
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,11 @@ class Held:
     rules: tuple[NamedRule, ...]
     stopper: NamedRule | None = None
     why: str = ""
+
+    @cached_property
+    def needs(self) -> tuple[frozenset[Missing], ...]:
+        """For each rule, what must be known of a packet. Without the protocol, ports and ICMP type are unknown."""
+        return tuple(_needs(item.rule) for item in self.rules)
 
 
 def held_rules(policy: Policy, mode: Mode) -> Held:
@@ -57,7 +79,17 @@ def _reasons(policy: Policy, mode: Mode) -> Iterator[tuple[NamedRule, str]]:
         elif len(tiers) > MAX_SKIPS:
             yield item, f"the program follows Pass in {MAX_SKIPS} tiers at most"
         else:
-            yield item, _unread_ports(item.rule)
+            yield item, _unread_ports(item.rule) or _unknown(item.rule)
+
+
+def _needs(rule: Rule) -> frozenset[Missing]:
+    found = {need for name in match_fields(rule) if (need := NEEDS[name]) is not None}
+    return frozenset({Missing.PROTOCOL, *found} if found else found)
+
+
+def _unknown(rule: Rule) -> str:
+    others = sorted(match_fields(rule) - NEEDS.keys())
+    return f"the program does not match on {', '.join(others)}" if others else ""
 
 
 def _unread_ports(rule: Rule) -> str:
@@ -80,4 +112,5 @@ def why_not_offload(rule: Rule) -> str:
         or bool(rule.source.not_selector and not rule.source.selector and not rule.source.namespace_selector),
         "it matches a list of nets and a selector at once": bool(rule.source.nets) and has_selector(rule.source),
     }
-    return next((reason for reason, applies in asked.items() if applies), "")
+    others = ", ".join(sorted(match_fields(rule) - _ON_DEVICE))
+    return next((reason for reason, applies in asked.items() if applies), others and f"it matches on {others}")

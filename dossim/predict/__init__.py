@@ -7,27 +7,58 @@ import numpy as np
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
+from dossim.pipeline.stages import PacketState
+from dossim.predict.after import STATES, AfterConntrack
+from dossim.predict.after import Tables as Tables
 from dossim.predict.flows import ordinary4, ordinary6
+from dossim.predict.following import Run, follow
 from dossim.predict.odd import predict_odd
 from dossim.predict.ordinary import is_ordinary4, is_ordinary6, predict_ordinary
 from dossim.predict.prediction import Draft
 from dossim.predict.prediction import Prediction as Prediction
 from enforcer.planning.plan import InterfacePlan
+from enforcer.policy.ruletable import RuleTable
 
 _BLOCK = 1 << 17  # packets processed together: bounds memory, and fits the caches better than a whole capture
 
 
-def predict(capture: Capture, plan: InterfacePlan, host: Host) -> Prediction:
-    """Where each packet that arrives at the plan's interface of the host ends."""
+def predict(
+    capture: Capture, plan: InterfacePlan, host: Host, tables: Tables | None = None, inside: RuleTable | None = None
+) -> Prediction:
+    """Where each packet that arrives at the plan's interface of the host ends.
+
+    ``tables``: policy after conntrack that is enforced; then all packets arrive at one instant. ``inside``: what raw
+    holds for the host's inside interface, which the host's answers may leave by.
+    """
+    if tables is None or not tables.governs:
+        draft, _ = _run(capture, plan, host, None)
+        return draft.finish(plan.table.ingress)
+    entries = (*plan.table.ingress, *tables.entries())
+    index = {entry.name: number for number, entry in reversed(list(enumerate(entries)))}
+    runs = {}
+    for state in STATES:
+        after = AfterConntrack(tables, state, index)
+        draft, odd = _run(capture, plan, host, after)
+        runs[state] = Run(draft, after.arrived, odd)
+    found = follow(capture, runs, plan, host, inside or RuleTable(host.inside))
+    return found.draft.finish(entries, found.sets, found.by_state)
+
+
+def _run(
+    capture: Capture, plan: InterfacePlan, host: Host, after: AfterConntrack | None
+) -> tuple[Draft, dict[int, PacketState]]:
+    """One prediction, and the odd packets that get to conntrack."""
     draft = Draft(capture)
     odd: list[int] = []
     for start in range(0, len(capture), _BLOCK):
-        odd.extend(start + number for number in _block(capture.part(start, start + _BLOCK), start, plan, host, draft))
-    predict_odd(capture, odd, plan, host, draft)
-    return draft.finish(plan.table.ingress)
+        part = capture.part(start, start + _BLOCK)
+        odd.extend(start + number for number in _block(part, start, plan, host, draft, after))
+    return draft, predict_odd(capture, odd, plan, host, draft, after)
 
 
-def _block(capture: Capture, start: int, plan: InterfacePlan, host: Host, draft: Draft) -> list[int]:
+def _block(
+    capture: Capture, start: int, plan: InterfacePlan, host: Host, draft: Draft, after: AfterConntrack | None
+) -> list[int]:
     """Decide the ordinary packets of a block; returns the numbers, within it, of all others."""
     columns = parse_columns(capture)
     missing = (capture.wire_length - capture.length).astype(np.int64)
@@ -39,5 +70,5 @@ def _block(capture: Capture, start: int, plan: InterfacePlan, host: Host, draft:
     ):
         mine = flows.take(is_ordinary(flows, host) & sendable[flows.number])
         is_odd[mine.number] = False
-        predict_ordinary(mine.renumbered(start), plan, host, draft)
+        predict_ordinary(mine.renumbered(start), plan, host, draft, after)
     return [int(number) for number in np.flatnonzero(is_odd)]

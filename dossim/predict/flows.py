@@ -6,7 +6,8 @@ extension headers: nearly all of a flood. Everything else is predicted one by on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,9 @@ class Flows:
     ``captured`` how much was captured. ``protocol`` is -1 if the IPv6 extension headers are truncated. ``sport`` and
     ``dport`` are -1 without four bytes of a protocol that has ports; ``icmp_type``, ``icmp_code`` without a whole ICMP
     header; a ``later_fragment`` has neither and is not too short. Any of them is CUT where the capture cut it.
-    ``untracked``: an Allow has taken it out of connection tracking.
+    ``untracked``: an Allow has taken it out of connection tracking. ``marked``: an Allow, of untracked or of preDNAT
+    policy, has set the accept mark. No field has a default: the code for ordinary
+    packets and the code for all others must both fill it.
     """
 
     version: int
@@ -97,6 +100,7 @@ class Flows:
     whole_header: Bool  # all of a TCP, UDP or SCTP header is there
     captured: I64
     untracked: Bool
+    marked: Bool
 
     def __len__(self) -> int:
         return len(self.number)
@@ -105,25 +109,26 @@ class Flows:
         """A selection of rows."""
         if rows.dtype == np.bool_ and rows.all():
             return self  # the usual case in a flood: a stage that drops nothing
-        return Flows(
-            self.version,
-            self.buf,
-            *(
-                getattr(self, name).take(rows) if name in ("source", "destination") else getattr(self, name)[rows]
-                for name in _PER_ROW
-            ),
-        )
+        taken: dict[str, Any] = {item.name: _taken(getattr(self, item.name), rows) for item in fields(self)}
+        return Flows(**taken)
 
     def renumbered(self, first: int) -> Flows:
         """The same flows, numbered from ``first``."""
         return replace(self, number=self.number + first)
 
 
-_PER_ROW = (
-    *("number", "group", "source", "destination", "protocol"),
-    *("at", "length", "present", "sport", "dport", "icmp_type", "icmp_code", "later_fragment", "whole_header"),
-    *("captured", "untracked"),
-)
+def _taken(value: object, rows: I64 | Bool) -> object:
+    """A selection of rows of a column. A value that all rows share is returned as it is."""
+    match value:
+        case int() | ByteReader():
+            return value
+        case Addresses():
+            return value.take(rows)
+        case np.ndarray():
+            return value[rows]
+    raise TypeError(f"{type(value).__name__} is not a column of flows; add here how to select its rows")
+
+
 # How much of each transport's header must be captured for a packet to be ordinary.
 _READ = {TCP: TCP_HEADER, UDP: UDP_HEADER, SCTP: 12, ICMP: ICMP_HEADER, ICMPV6: ICMP_HEADER} | dict.fromkeys(
     PORT_PROTOCOLS - {TCP, UDP, SCTP}, PORTS_LENGTH
@@ -233,6 +238,7 @@ def _flows(
         whole_header=whole_headers(protocol, present),
         captured=np.minimum(length, available),
         untracked=np.zeros(len(number), np.bool_),
+        marked=np.zeros(len(number), np.bool_),
     )
 
 

@@ -22,10 +22,13 @@ from dossim.packet.fields import HIDDEN, ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet
 from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline import ip_input, netdev_headers, route, transport
 from dossim.pipeline.cut import possible_datagrams, why_open
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Lost, Open, Perhaps, Whole, reassemble
+from dossim.pipeline.route import leads_inside
 from dossim.pipeline.stages import Context, PacketState, Step
 from dossim.pipeline.xdp_headers import PORT_HEADERS, known_transport, readable_ip
 from dossim.predict import xdp
+from dossim.predict.after import AfterConntrack
 from dossim.predict.flows import CUT, Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
@@ -36,8 +39,19 @@ _LOW = (1 << 64) - 1
 Asked = tuple[int, IP, Transport | None]
 
 
-def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, host: Host, draft: Draft) -> None:
-    """Decide these packets in the draft. They are walked together, because a fragment shares its datagram's fate."""
+def predict_odd(
+    capture: Capture,
+    numbers: Iterable[int],
+    plan: InterfacePlan,
+    host: Host,
+    draft: Draft,
+    after: AfterConntrack | None = None,
+) -> dict[int, PacketState]:
+    """Decide these packets in the draft. They are walked together, because a fragment shares its datagram's fate.
+
+    ``after``: the policy after conntrack, for packets that all have one state; None: it passes everything. Returns the
+    packets that get to conntrack; of a datagram's fragments the one that stands for it.
+    """
     context = Context.without_policy(host)
     frames = {int(number): frame_on_wire(capture, int(number)) for number in numbers}
     states = _received(frames, draft)
@@ -45,10 +59,48 @@ def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, h
     _each(states, Stage.IP_INPUT, ip_input.check, context, draft)
     others = _defrag(states, frames, draft)
     _raw(states, plan, draft)
-    _each(states, Stage.ROUTE, route.check, context, draft, stop=_forwarded)
+    arrived = dict(states)
+    forwarded: dict[int, PacketState] = {}
+    if after is not None:
+        _filtered(states, plan, Stage.MANGLE, draft, lambda flows: after.mangle(flows, draft))
+    _each(states, Stage.ROUTE, route.check, context, draft, stop=partial(_forwarded, found=forwarded))
+    if after is not None:
+        _filtered(states, plan, Stage.FILTER_INPUT, draft, lambda flows: after.input(flows, draft))
+        inside = {number: leads_inside(_ip(state).destination, host) for number, state in forwarded.items()}
+        _filtered(forwarded, plan, Stage.FILTER_FORWARD, draft, lambda flows: _forward(after, flows, inside, draft))
     _each(states, Stage.SOCKET, transport.check, context, draft)
     for number, first in others.items():
         draft.copy(first, number)
+    return arrived
+
+
+def _forward(after: AfterConntrack, flows: Flows, inside: Mapping[int, bool], draft: Draft) -> Flows:
+    return after.forward(flows, np.array([inside[number] for number in flows.number.tolist()], np.bool_), draft)
+
+
+def _filtered(
+    states: dict[int, PacketState],
+    plan: InterfacePlan,
+    stage: Stage,
+    draft: Draft,
+    evaluate: Callable[[Flows], Flows],
+) -> None:
+    """Evaluate policy after conntrack; what does not go on leaves ``states``."""
+    numbers = set(states)
+    for flows in _flows_of(states, plan):
+        kept = evaluate(flows)
+        for number, marked in zip(kept.number.tolist(), kept.marked.tolist(), strict=True):
+            numbers.discard(number)
+            states[number] = replace(states[number], marked=marked)
+    for number in numbers:
+        if draft.is_open(number):
+            draft.leave_open(number, stage, why_open(stage, states[number]))
+        del states[number]
+
+
+def _ip(state: PacketState) -> IP:
+    assert state.ip is not None, "only IP packets get here"
+    return state.ip
 
 
 def _received(frames: Mapping[int, bytes], draft: Draft) -> dict[int, PacketState]:
@@ -69,12 +121,12 @@ def _each(
     context: Context,
     draft: Draft,
     *,
-    stop: Callable[[Step], Step] = lambda step: step,
+    stop: Callable[[Step, int], Step] = lambda step, _: step,
 ) -> None:
     """Run one stage's check on every state; those that end here leave ``states``."""
     for number, state in list(states.items()):
         try:
-            step = stop(check(state, context))
+            step = stop(check(state, context), number)
         except CutError:
             del states[number]
             draft.leave_open(number, stage, why_open(stage, state))
@@ -88,9 +140,12 @@ def _each(
                 draft.end(number, step.to, step.result)
 
 
-def _forwarded(step: Step) -> Step:
-    """Nothing after routing drops forwarded packets."""
-    return replace(step, to=Fate.FORWARDED) if step.to is Stage.FILTER_FORWARD else step
+def _forwarded(step: Step, number: int, *, found: dict[int, PacketState]) -> Step:
+    """The packet is forwarded, if no policy for forwarded packets drops it: it is in ``found``."""
+    if step.to is not Stage.FILTER_FORWARD:
+        return step
+    found[number] = step.state
+    return replace(step, to=Fate.FORWARDED)
 
 
 def _early(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> None:
@@ -166,13 +221,7 @@ def _arrivals(
 
 
 def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> None:
-    skips = plan.raw_backend is not Backend.NFTABLES
-    asked = [
-        (number, state.ip, seen_transport(state.ip, skip_authentication=skips))
-        for number, state in states.items()
-        if state.ip is not None
-    ]
-    for flows in _flows(asked):
+    for flows in _flows_of(states, plan):
         decisions = decide(flows, plan.table)
         for row, number in enumerate(flows.number.tolist()):
             if decisions.hotdropped[row]:
@@ -184,7 +233,52 @@ def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> N
             elif decisions.open[row]:
                 draft.leave_open(number, Stage.RAW, why_open(Stage.RAW, states.pop(number)))
             elif decisions.allowed_by[row] >= 0:
-                states[number] = replace(states[number], untracked=True)
+                states[number] = replace(states[number], untracked=True, marked=True)
+                draft.untracked[number] = True
+
+
+def _flows_of(states: Mapping[int, PacketState], plan: InterfacePlan) -> list[Flows]:
+    """The packets as the tables of netfilter see them."""
+    skips = plan.raw_backend is not Backend.NFTABLES
+    asked = [
+        (number, state.ip, seen_transport(state.ip, skip_authentication=skips))
+        for number, state in states.items()
+        if state.ip is not None
+    ]
+    marks = {number: state.marked for number, state in states.items()}
+    return [
+        replace(flows, marked=np.array([marks[number] for number in flows.number.tolist()], np.bool_))
+        for flows in _flows(asked)
+    ]
+
+
+def flows_of_key(key: MatchKey) -> Flows:
+    """One packet, by what rules match on, as a row of columns."""
+    transport = key.transport
+    zeros, no = np.zeros(1, np.int64), np.zeros(1, np.bool_)
+    sport, dport = _ports(transport)
+    kind, code = _icmp(transport)
+    return Flows(
+        version=key.version,
+        buf=ByteReader(np.zeros(16, np.uint8)),
+        number=zeros,
+        group=no,
+        source=_addresses(key.version, [int(key.source)]),
+        destination=_addresses(key.version, [int(key.destination)]),
+        protocol=np.array([_protocol(transport)], np.int64),
+        at=zeros,
+        length=zeros,
+        present=zeros,
+        sport=np.array([sport], np.int64),
+        dport=np.array([dport], np.int64),
+        icmp_type=np.array([kind], np.int64),
+        icmp_code=np.array([code], np.int64),
+        later_fragment=np.array([bool(transport and transport.fragment_offset)], np.bool_),
+        whole_header=np.array([_is_whole(transport)], np.bool_),
+        captured=zeros,
+        untracked=no,
+        marked=no,
+    )
 
 
 def _flows(asked: Sequence[Asked]) -> list[Flows]:
@@ -219,6 +313,7 @@ def _columns(version: int, asked: Sequence[Asked]) -> Flows:
         whole_header=np.array([_is_whole(found) for found in transports], np.bool_),
         captured=zeros,
         untracked=zeros.astype(np.bool_),
+        marked=zeros.astype(np.bool_),
     )
 
 

@@ -17,6 +17,7 @@ from dossim.packet.columns import Bool, ByteReader, checksum_valid
 from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, UDPLITE
 from dossim.pipeline.cut import checksum_unknown
 from dossim.predict import xdp
+from dossim.predict.after import AfterConntrack
 from dossim.predict.flows import Addresses, Flows
 from dossim.predict.prediction import Draft
 from dossim.predict.rules import decide
@@ -50,12 +51,21 @@ def is_ordinary6(flows: Flows, host: Host) -> Bool:
     return np.asarray(_own(flows.destination, host) & (flows.protocol != UDPLITE), np.bool_)
 
 
-def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft) -> None:
-    """Decide these flows in the draft, stage by stage; each stage sees what the previous one passed."""
+def predict_ordinary(
+    flows: Flows, plan: InterfacePlan, host: Host, draft: Draft, after: AfterConntrack | None = None
+) -> None:
+    """Decide these flows in the draft, stage by stage; each stage sees what the previous one passed. ``after``: the
+    policy after conntrack, for flows that all have one state; None: it passes everything.
+    """
     flows = _early(flows, plan, draft)
     flows = _ip_input(flows, draft)
     flows = _raw(flows, plan, draft)
+    if after is not None:
+        after.arrived.append(flows)
+        flows = after.mangle(flows, draft)
     flows = _route(flows, host, draft)
+    if after is not None:
+        flows = after.input(flows, draft)
     _socket(flows, host, draft)
 
 
@@ -97,7 +107,9 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     denied = decisions.denied_by >= 0
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
     draft.drop(flows.number[decisions.hotdropped], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
-    return replace(flows, untracked=decisions.allowed_by >= 0).take(~denied & ~decisions.hotdropped)
+    allowed = decisions.allowed_by >= 0
+    draft.untracked[flows.number[allowed]] = True
+    return replace(flows, untracked=allowed, marked=allowed).take(~denied & ~decisions.hotdropped)
 
 
 def _route(flows: Flows, host: Host, draft: Draft) -> Flows:
@@ -180,11 +192,11 @@ def _udp(flows: Flows, host: Host, draft: Draft) -> None:
 def _checksum_valid(flows: Flows, length: I64, *, with_addresses: bool) -> Bool:
     initial = np.zeros(len(flows), np.int64)
     if with_addresses:
-        initial = _pseudo_header(flows.buf, flows) + length + flows.protocol
+        initial = pseudo_header(flows.buf, flows) + length + flows.protocol
     return checksum_valid(flows.buf.data, flows.at, length, initial)
 
 
-def _pseudo_header(buf: ByteReader, flows: Flows) -> I64:
+def pseudo_header(buf: ByteReader, flows: Flows) -> I64:
     """The sum of the words of both addresses, which directly precede the transport."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-8 if flows.version == 4 else -32, 0, 2):

@@ -19,7 +19,7 @@ from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Direction, Side
 from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol
 from enforcer.policy.resources import Failsafe
-from enforcer.policy.ruletable import Entry, PortSet, RuleTable
+from enforcer.policy.ruletable import Entry, NamedSets, PortSet, RuleTable
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -49,13 +49,13 @@ def decide(flows: Flows, table: RuleTable, direction: Direction = Direction.INGR
     undecided = np.ones(len(flows), np.bool_)
     for failsafes, port in _failsafes_of(flows, table, direction):
         remote = flows.source if direction is Direction.INGRESS else flows.destination
-        _failsafes(flows, failsafes, port, remote, undecided, hotdropped, unknown)
+        accept_failsafes(flows, failsafes, port, remote, undecided, hotdropped, unknown)
     passed: dict[str, Bool] = {}
     for index, entry in enumerate(entries):
         candidates = undecided & ~passed.get(entry.tier, np.False_)
         if not candidates.any():
             continue
-        matched, short, cut = _match(flows, entry, table, candidates)
+        matched, short, cut = match_entry(flows, entry, table, candidates)
         hotdropped |= short
         unknown |= cut
         undecided &= ~(short | cut)
@@ -75,7 +75,7 @@ def _failsafes_of(flows: Flows, table: RuleTable, direction: Direction) -> list[
     return [(own, flows.dport), (other, flows.sport)]
 
 
-def _failsafes(
+def accept_failsafes(
     flows: Flows,
     failsafes: Sequence[Failsafe],
     port: I64,
@@ -101,7 +101,7 @@ def _too_short(flows: Flows, field: I64) -> Bool:
     return np.asarray((field == -1) & ~flows.later_fragment, np.bool_)
 
 
-def _match(flows: Flows, entry: Entry, table: RuleTable, candidates: Bool) -> tuple[Bool, Bool, Bool]:
+def match_entry(flows: Flows, entry: Entry, table: NamedSets, candidates: Bool) -> tuple[Bool, Bool, Bool]:
     """Which of the candidate flows match, which are hotdropped, and for which the capture cut the deciding bytes."""
     short, cut = np.zeros(len(flows), np.bool_), np.zeros(len(flows), np.bool_)
     if flows.version not in entry.families:
@@ -148,7 +148,7 @@ def protocol_matches(flows: Flows, wanted: Iterable[Protocol]) -> Bool:
     return held
 
 
-def address_matches(flows: Flows, nets: Iterable[InNets], sets: Iterable[InSet], table: RuleTable) -> Bool:
+def address_matches(flows: Flows, nets: Iterable[InNets], sets: Iterable[InSet], table: NamedSets) -> Bool:
     """bool[N]: both addresses satisfy all conditions on nets and sets."""
     held = np.ones(len(flows), np.bool_)
     for each in nets:
@@ -168,7 +168,7 @@ def port_matches(flows: Flows, wanted: Ports, port: I64, port_sets: Mapping[str,
     return np.asarray(held != wanted.negated, np.bool_)
 
 
-def reads_named_ports(flows: Flows, ports: Iterable[Ports], table: RuleTable) -> Bool:
+def reads_named_ports(flows: Flows, ports: Iterable[Ports], table: NamedSets) -> Bool:
     """bool[N]: the address has a port of one of these names, so the port number decides."""
     held = np.zeros(len(flows), np.bool_)
     for item in ports:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dossim.exhaustion import words
 from dossim.model.disposition import Disposition
 from dossim.report.view import EntryRow, View
 from dossim.verify import Mismatch
@@ -45,6 +46,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
+            **_outlook(view),
             "timings_s": dict(view.timings_s),
         }
     return {
@@ -62,10 +64,13 @@ def as_dict(view: View) -> dict[str, Any]:
             row.word: {"predicted": row.predicted, "observed": row.observed, "matched": row.matched}
             for row in view.stages
         },
+        "states": {str(state): count for state, count in view.states.items()},
         "entries": [_entry(row, observed=True) for row in view.entries],
         "tracked": list(view.tracked),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
+        "conntrack_drops": view.conntrack_drops,
+        "conntrack_full": view.full_table or None,
         "timings_s": dict(view.timings_s),
     }
 
@@ -103,6 +108,11 @@ def _open(view: View) -> dict[str, Any]:
     }
 
 
+def _outlook(view: View) -> dict[str, Any]:
+    """The key ``conntrack`` where the connection tracking table was looked at."""
+    return {} if view.outlook is None else {"conntrack": words.as_dict(view.outlook)}
+
+
 def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:
     found = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
     return found | ({"observed": row.observed} if observed else {})
@@ -115,8 +125,14 @@ def _mismatch(item: Mismatch) -> dict[str, Any]:
         "record": item.record,
         "summary": item.summary,
         "predicted": _ending(item.predicted) | {"entry": item.predicted.entry},
-        "observed": observed | {"evidence": item.evidence},
+        "observed": observed | {"evidence": item.evidence} | _seen(item),
     }
+
+
+def _seen(item: Mismatch) -> dict[str, Any]:
+    """What conntrack said of the packet and its mark, where there is any."""
+    state = {} if item.state is None else {"state": str(item.state)}
+    return state | ({"mark": item.mark} if item.mark else {})
 
 
 def _ending(disposition: Disposition) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dossim.exhaustion.words import lines as outlook_lines
 from dossim.model.counted import counted
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
 from dossim.report.view import StageRow, View
@@ -21,8 +22,15 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
     for text in view.about:
         console.print(line(text, "yellow" if text in view.warnings else "dim"), soft_wrap=True)
     console.print(_stage_table(view))
+    if view.conntrack:
+        console.print(line(view.conntrack, "dim"), soft_wrap=True)
     for reason, count in view.open_reasons:
         console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
+    if view.full_table:
+        console.print(line(view.full_table, "yellow"), soft_wrap=True)
+    if view.outlook is not None:
+        for text in outlook_lines(view.outlook):
+            console.print(line(text), soft_wrap=True)
     for outcome in view.outcomes:
         word, style = _MARK[outcome.holds]
         found = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"

@@ -21,10 +21,11 @@ from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
 from dossim.verify import Mismatch
 from enforcer.model.errors import Position
-from enforcer.model.vocabulary import Action, Stage
+from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.resources import NOWHERE, Resources
 
 if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.exhaustion.outlook import Outlook
     from dossim.scenario.expect import Outcome
     from dossim.scenario.run import ScenarioResult
 
@@ -130,6 +131,10 @@ class View:
     mismatches: tuple[Mismatch, ...] = ()
     matrix: Mapping[tuple[str, str], int] = field(default_factory=dict)
     conntrack_entries: int | None = None
+    conntrack_drops: int | None = None  # conntrack's own counter; None also where the kernel does not say
+    states: Mapping[CtState, int] = field(default_factory=dict)  # of the packets that got past conntrack, as observed
+    full_table: str = ""  # what conntrack was predicted to drop and evict, and did, if the replay filled its table
+    outlook: Outlook | str | None = None  # of the connection tracking table; a string: why nothing can be said of it
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
     @property
@@ -153,6 +158,7 @@ class View:
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
         if not parts and self.undetermined and not self.matched:
             return f"{packets}: nothing was shown, because the end of none is determined{others}"
+        parts += [self.full_table] if self.full_table and not parts else []
         parts += [] if parts else ["an entry counted other packets than predicted"]
         return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
 
@@ -172,6 +178,13 @@ class View:
     def is_lack_of_time(self) -> bool:
         """Whether the only problem is that the machine was too busy to observe every packet."""
         return bool(self.busy) and not self.mismatched and all(item.holds is not False for item in self.expected)
+
+    @property
+    def conntrack(self) -> str:
+        """What conntrack said of the packets, as a sentence; "" where none got past it and it dropped none."""
+        parts = [f"{count:,} {state}" for state, count in self.states.items()]
+        parts += [f"{self.conntrack_drops:,} dropped by conntrack itself"] if self.conntrack_drops else []
+        return f"conntrack: {', '.join(parts)}" if parts else ""
 
     @property
     def expected(self) -> tuple[Outcome, ...]:
@@ -268,7 +281,8 @@ def _with_drill(view: View, result: DrillResult) -> View:
     return replace(
         view,
         drilled=True,
-        agrees=found.agrees,
+        agrees=found.agrees and (result.full is None or result.full.agrees),
+        full_table=str(result.full or ""),
         kernel=result.kernel,
         driver=result.driver,
         stages=tuple(StageRow(word, c.predicted, c.observed, c.matched) for word, c in found.stages.items()),
@@ -283,6 +297,8 @@ def _with_drill(view: View, result: DrillResult) -> View:
         mismatches=found.mismatches,
         matrix=_matrix(result),
         conntrack_entries=result.conntrack_entries,
+        conntrack_drops=result.conntrack_drops,
+        states=found.states,
     )
 
 

@@ -5,7 +5,7 @@ The same arrays describe both: a fate and a stage per packet, 255 for none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from dossim.predict.prediction import FATE_CODE, STAGE_CODE
 from dossim.scenario.model import (
     Bounds,
     ConntrackExpectation,
+    ConntrackTableExpectation,
     EntryExpectation,
     Expectation,
     PacketExpectation,
@@ -25,8 +26,9 @@ from dossim.scenario.model import (
 )
 from dossim.scenario.traffic import LabelledCapture
 from enforcer.model.choices import ModeChoice
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.model.errors import Position
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import NOWHERE
 
 UNSEEN = 255
@@ -61,6 +63,8 @@ class Ends:
     determined: npt.NDArray[np.bool_]
     open_before_routing: int  # undetermined packets that an entry might drop
     undetermined: int  # each may be tracked or not, whatever happened to the frame that was sent in its place
+    conntrack: ConntrackStatistics | None = None  # what conntrack dropped and evicted; None: no drill, or unreadable
+    states: Mapping[CtState, int] | None = None  # packets by the state that conntrack gave them; None: not observed
 
 
 def ends_of(result: PredictResult) -> Ends:
@@ -68,16 +72,38 @@ def ends_of(result: PredictResult) -> Ends:
     prediction = result.prediction
     determined = prediction.is_determined
     is_open = prediction.fate == FATE_CODE[Fate.UNDETERMINED]
-    undetermined = int(is_open.sum())
+    # Where only a full table leaves the end open, the packet was sent as it is, and counted by conntrack.
+    undetermined = int((is_open & (prediction.stage != STAGE_CODE[Stage.CONNTRACK])).sum())
     perhaps = int((is_open & (prediction.stage <= STAGE_CODE[Stage.RAW])).sum())
     if not isinstance(result, DrillResult):
         return Ends(
-            prediction.fate, prediction.stage, prediction.entry_counts(), None, determined, perhaps, undetermined
+            prediction.fate,
+            prediction.stage,
+            prediction.entry_counts(),
+            conntrack_entries=None,
+            determined=determined,
+            open_before_routing=perhaps,
+            undetermined=undetermined,
         )
     rows = result.verification.entries
     counted = {row.entry: row.predicted if row.observed is None else row.observed for row in rows}
     seen = result.observations
-    return Ends(seen.fate, seen.stage, counted, result.conntrack_entries, determined, perhaps, undetermined)
+    return Ends(
+        seen.fate,
+        seen.stage,
+        counted,
+        conntrack_entries=result.conntrack_entries,
+        conntrack=result.conntrack,
+        states=observed_states(result),
+        determined=determined,
+        open_before_routing=perhaps,
+        undetermined=undetermined,
+    )
+
+
+def observed_states(result: DrillResult) -> Mapping[CtState, int]:
+    """How many packets conntrack gave each state, as observed."""
+    return result.verification.states
 
 
 def evaluate(
@@ -103,7 +129,9 @@ def _agreement(result: DrillResult) -> Outcome:
     parts += [f"{verification.undetermined:,} undetermined"] if verification.undetermined else []
     parts += [f"{verification.not_sendable:,} not sendable"] if verification.not_sendable else []
     packets = tuple(item.packet for item in verification.mismatches[:SHOWN])
-    return Outcome("predicted == observed", verification.agrees, "; ".join(parts + wrong), packets=packets)
+    parts += [str(result.full)] if result.full else []
+    agrees = verification.agrees and (result.full is None or result.full.agrees)
+    return Outcome("predicted == observed", agrees, "; ".join(parts + wrong), packets=packets)
 
 
 def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) -> Outcome:
@@ -114,6 +142,8 @@ def _evaluate(expectation: Expectation, traffic: LabelledCapture, ends: Ends) ->
             return _entry(expectation, ends)
         case ConntrackExpectation():
             return _conntrack(expectation, ends)
+        case ConntrackTableExpectation():
+            return _conntrack_table(expectation, ends)
 
 
 def _entry(expectation: EntryExpectation, ends: Ends) -> Outcome:
@@ -173,6 +203,41 @@ def _conntrack(expectation: ConntrackExpectation, ends: Ends) -> Outcome:
     holds = expectation.entries.hold(max(entries - perhaps, 0)) and expectation.entries.hold(entries + perhaps)
     more = f"; {counted(perhaps, 'more packet is', 'more packets are')} undetermined" if perhaps else ""
     return Outcome(str(expectation), holds, f"{counted(entries, 'entry', 'entries')}{more}", expectation.position)
+
+
+def _conntrack_table(expectation: ConntrackTableExpectation, ends: Ends) -> Outcome:
+    """It holds if each of its counts does, whether or not the undetermined packets were tracked; it is unknown if one
+    of them is, and no other fails.
+    """
+    answers: list[bool | None] = []
+    parts = []
+    for name, bounds, value in _conntrack_counts(expectation, ends):
+        if value is None:
+            answers.append(None)
+            parts.append(f"{name} unknown")
+            continue
+        answers.append(bounds.hold(max(value - ends.undetermined, 0)) and bounds.hold(value + ends.undetermined))
+        parts.append(f"{name} {value:,}")
+    if ends.conntrack_entries is None:
+        parts = ["only a drill can tell"]
+    if ends.undetermined:
+        parts.append(f"{counted(ends.undetermined, 'more packet is', 'more packets are')} undetermined")
+    holds = False if False in answers else None if None in answers else True
+    return Outcome(str(expectation), holds, "; ".join(parts), expectation.position)
+
+
+def _conntrack_counts(expectation: ConntrackTableExpectation, ends: Ends) -> Iterator[tuple[str, Bounds, int | None]]:
+    """Each count of which something is expected, and what it was; None if unknown."""
+    for state, bounds in expectation.states.items():
+        yield str(state), bounds, None if ends.states is None else ends.states.get(state, 0)
+    counts = ends.conntrack
+    for name, expected, value in (
+        ("entries", expectation.entries, ends.conntrack_entries),
+        ("early-drop", expectation.early_drop, None if counts is None else counts.early_drop),
+        ("dropped", expectation.dropped, None if counts is None else counts.dropped),
+    ):
+        if expected is not None:
+            yield name, expected, value
 
 
 assert list(STAGE_CODE) == list(Stage), "codes follow the order in which packets meet the stages"

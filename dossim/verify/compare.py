@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.model.disposition import OPEN_FATES, Fate
+from dossim.observe.journey import CT_STATES, NO_STATE
 from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
 from dossim.predict.prediction import FATE_CODE
 from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
-from enforcer.model.vocabulary import Action, Stage
+from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.ruletable import Entry
 
+_AFTER_DEFRAG = (Stage.RAW, Stage.MANGLE, Stage.FILTER_INPUT, Stage.FILTER_FORWARD)
 SHOWN = 100  # mismatches listed; all are counted
 
 _ENDS = tuple(fate for fate in Fate if fate not in (Fate.DROPPED, *OPEN_FATES))
@@ -35,7 +37,8 @@ def verify(
     ``record`` is its number in the file. ``sent`` is the prediction of the frames that were sent, where those differ
     from the capture's: an undetermined packet's frame must end as that says.
     """
-    sent = prediction if sent is None else sent
+    prediction = prediction.settled(observations.ct_state)
+    sent = prediction if sent is None else sent.settled(observations.ct_state)
     observed = ~observations.unobserved
     not_sendable = prediction.fate == FATE_CODE[Fate.NOT_SENDABLE]
     # A packet predicted as not sendable that was observed is an error of the model.
@@ -64,10 +67,13 @@ def verify(
                 summary=summary(int(packet)),
                 predicted=(prediction if determined[packet] else sent).disposition(int(packet)),
                 observed=observations.disposition(int(packet)),
-                evidence=observations.evidence(int(packet)),
+                evidence=str(observations.evidence(int(packet))),
+                state=observations.ct_state(int(packet)),
+                mark=int(observations.mark[packet]),
             )
             for packet in np.flatnonzero(wrong)[:SHOWN]
         ),
+        states=_state_counts(observations),
     )
 
 
@@ -100,6 +106,12 @@ def _stage_counts(
     return counts
 
 
+def _state_counts(observations: Observations) -> Mapping[CtState, int]:
+    """Of every packet that got past conntrack, as the kernel said it."""
+    counts = np.bincount(observations.state[observations.state != NO_STATE], minlength=len(CT_STATES))
+    return {state: int(count) for state, count in zip(CT_STATES, counts.tolist(), strict=True) if count}
+
+
 def _in_packet_order() -> list[tuple[int, str]]:
     """Stages first, as a packet meets them, then the fates."""
     indexed = list(enumerate(_COLUMNS))
@@ -114,11 +126,11 @@ def _in_packets(
     observations: Observations,
     entries: tuple[Entry, ...],
 ) -> Mapping[str, int]:
-    """Counters in packets. Raw counts a reassembled datagram once, so its other fragments are added as observed. The
-    frames sent for undetermined packets are subtracted.
+    """Counters in packets. From raw on a reassembled datagram is counted once, so its other fragments are added as
+    observed. The frames sent for undetermined packets are subtracted.
     """
-    raw = tuple(Stage).index(Stage.RAW)
-    more = observations.absorbed & (observations.stage == raw) & (sent.entry >= 0)
+    counted_once = [tuple(Stage).index(stage) for stage in _AFTER_DEFRAG]
+    more = observations.absorbed & np.isin(observations.stage, counted_once) & (sent.entry >= 0)
     added = np.bincount(sent.entry[more], minlength=len(entries))
     others = ~prediction.is_determined & (sent.entry >= 0)
     added -= np.bincount(sent.entry[others], minlength=len(entries))

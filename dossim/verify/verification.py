@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dossim.model.disposition import Disposition
+from enforcer.model.vocabulary import CtState
 
 
 @dataclass(frozen=True)
 class Mismatch:
     """A packet whose end was not the predicted one. ``packet`` counts from 0, ``record`` is its number in the capture's
-    file, where others may have been skipped before it; ``summary`` is tcpdump-like.
+    file, where others may have been skipped before it; ``summary`` is tcpdump-like. ``state`` is what conntrack said of
+    it (None: it did not get past conntrack), ``mark`` is ``skb->mark`` at its end.
     """
 
     packet: int
@@ -20,6 +22,8 @@ class Mismatch:
     predicted: Disposition
     observed: Disposition | None
     evidence: str
+    state: CtState | None
+    mark: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class EntryRow:
 @dataclass(frozen=True)
 class Verification:
     """``matched + mismatched + unobserved + undetermined + not_sendable == packets``. ``mismatches`` lists the first
-    ones, unobserved included. For an undetermined packet the frame sent in its place ended as predicted for that frame,
+    ones, unobserved included. ``states`` counts what conntrack said of the packets that got past it.
+
+    For an undetermined packet the frame sent in its place ended as predicted for that frame,
     which says nothing about the packet itself; if that frame ended otherwise the packet is mismatched.
     """
 
@@ -62,6 +68,7 @@ class Verification:
     stages: Mapping[str, StageCount]
     entries: tuple[EntryRow, ...]
     mismatches: tuple[Mismatch, ...]
+    states: Mapping[CtState, int]
 
     @property
     def agrees(self) -> bool:

@@ -30,7 +30,7 @@ _LARGEST_RECORD = 1 << 16
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """The agent of a network namespace. ``since`` is a time as RFC 3339 has it, ``policy`` where it reads policy."""
+    """The agent of a network namespace. ``since``: its start, in RFC 3339 format; ``policy``: where it reads policy."""
 
     pid: int
     since: str
@@ -88,8 +88,8 @@ def _become_agent(path: Path, record: AgentRecord) -> int | None:
 
 
 def running_agent(directory: Path = DIRECTORY) -> AgentRecord | None:
-    """The agent of the calling thread's network namespace, None when none runs. A directory that others can write to is
-    ignored: no agent has its lock there.
+    """The agent of the calling thread's network namespace; None if none runs. A directory that others can write to is
+    ignored, because no agent has its lock there.
     """
     try:
         if not directories.is_there(directory):

@@ -1,4 +1,4 @@
-"""Threads that report whether they run, even when memory is short.
+"""Threads that report whether they run, even if memory is short.
 
 ``threading.Thread.start`` blocks forever when the new thread dies before its first line, as it does without memory for
 a frame. Here the wait has a limit, and each thread reports its own end.

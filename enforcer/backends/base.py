@@ -1,12 +1,11 @@
 """The interface of a backend: everything that the enforcer knows of one, and that a backend has to implement.
 
-A driver acts in the network namespace of the calling thread and touches only what is its own. It keeps no state in the
-process but what one pass renders: a new process (after a crash, after an upgrade) finds everything in the kernel again.
-A host that lacks what a backend needs holds nothing of it: whatever only reads or removes then finds nothing.
+A driver acts in the network namespace of the calling thread and changes only its own objects. The only state it keeps
+in the process is what one pass rendered: after a crash or an upgrade, a new process reads everything from the kernel.
+On a host without the kernel features of a backend, its methods that read or remove find nothing and raise nothing.
 
-:class:`BackendDriver` is asked of every backend. :class:`RawDriver` adds what is asked of one that holds the raw part,
-:class:`ModeDriver` what is asked of the one whose modes the kernel may refuse. :mod:`enforcer.backends.registry` names
-them all.
+Every backend implements :class:`BackendDriver`. A backend that enforces in raw also implements :class:`RawDriver`, XDP
+:class:`ModeDriver`, because the kernel can reject its modes. :mod:`enforcer.backends.registry` lists them all.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from enforcer.policy.resources import FelixConfiguration
 
 @dataclass(frozen=True)
 class Setup:
-    """What a driver is made from: each reads its own settings from the FelixConfiguration. ``pin_root`` and
-    ``toolchain`` are for XDP.
+    """What a driver is created from. Each driver reads its own settings from ``felix``; ``pin_root`` and ``toolchain``
+    are for XDP.
     """
 
     felix: FelixConfiguration = field(default_factory=lambda: FelixConfiguration("default"))
@@ -36,10 +35,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class EntryCount:
-    """How many packets and bytes one entry has matched at one stage of one interface since it is enforced there.
+    """How many packets and bytes one entry has matched at one stage of one interface since it was installed there.
 
-    ``cpus``: (packets, bytes) of each processor, by number, since the program at work was loaded; none at stages that
-    do not count by CPU.
+    ``cpus``: (packets, bytes) of each CPU, indexed by CPU number, since the current program was loaded; empty at stages
+    without per-CPU counters.
     """
 
     interface: str
@@ -52,11 +51,11 @@ class EntryCount:
 
 @dataclass(frozen=True)
 class ApplyResult:
-    """``changes`` are sentences for people, none when nothing had to change.
+    """``changes``: one sentence for each change; empty if nothing had to change.
 
-    ``refused`` says for an interface why the kernel, or a foreign program already there, did not let it be; all the
-    other interfaces are enforced as planned. ``foreign``: those where it was the program, which says nothing of what
-    the interface can.
+    ``refused``: interface -> why it is not enforced as planned: the kernel refused, or a foreign program is attached.
+    All other interfaces are enforced as planned. ``foreign``: the refused interfaces that have a foreign program; this
+    does not mean that they lack the mode.
     """
 
     changes: tuple[str, ...] = ()
@@ -66,8 +65,8 @@ class ApplyResult:
 
 @dataclass(frozen=True)
 class Fill:
-    """A set of prefixes: how many it holds and can hold, None: as many as there is memory for. ``holder`` is a pinned
-    map, an ipset or a set of nftables.
+    """How full a set is, in members. ``limit`` None: bounded by memory only. ``holder``: the name of the pinned map,
+    ipset or nftables set.
     """
 
     holder: str
@@ -78,9 +77,10 @@ class Fill:
 
 @dataclass(frozen=True)
 class Holding:
-    """What one backend holds for one interface: the entries by name, in evaluation order, and how full it is.
+    """What one backend holds for one interface: the names of its entries in evaluation order, and how full sets are.
 
-    ``attached_to``: the name that the interface has now that it is attached to; "" where it goes by names.
+    ``attached_to``: the current name of the interface that the program is attached to; "" for backends that match on
+    interface names.
     ``tracked``: the stages after conntrack that it enforces at as well; ``stage`` is the earliest of all.
     """
 
@@ -98,7 +98,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class OthersRules:
-    """How many rules of the host itself, not ours, a netfilter has, and whether Kubernetes has left its mark there.
+    """How many foreign rules a netfilter backend has, and whether it has the chains of Kubernetes.
 
     ``felix``: a chain of Felix, if there is one, and where it is.
     """
@@ -110,9 +110,9 @@ class OthersRules:
 
 @dataclass(frozen=True)
 class Loss:
-    """What another program removed or changed, in a sentence, and which program, if known.
+    """``what``: one sentence on what another program removed or changed. ``by``: that program, if known.
 
-    Without a sentence there was more than the kernel could tell: look, and compare.
+    ``what`` is empty if the kernel lost notifications (socket buffer overrun): the state must be read and compared.
     """
 
     what: str
@@ -120,42 +120,42 @@ class Loss:
 
 
 class Watch(Protocol):
-    """Notices what others change of what a backend holds. Made in a network namespace, it stays in it."""
+    """Detects changes by other programs to what a backend holds, in the network namespace it was created in."""
 
     def fileno(self) -> int:
-        """Readable when there may be losses; -1 for a watch that has to look, each second."""
+        """A descriptor that is readable when there may be losses; -1 if :meth:`losses` must be polled every second."""
 
     def begin(self) -> bool:
-        """The plan uses the backend. Whether there is nothing to compare with yet."""
+        """The plan uses the backend: start. True if there is no state to compare with yet."""
 
     def pause(self) -> None:
-        """The plan uses the backend no more. To look at a part of the kernel that is not used could load it."""
+        """The plan no longer uses the backend: stop, because reading an unused part of the kernel could load it."""
 
     def remember(self) -> Iterable[Loss]:
-        """What is there now is what is to be there; losses found (and made good) by that."""
+        """Record the present state as the desired one. Returns the losses found, and repaired, while doing so."""
 
     def losses(self, *, thorough: bool = False) -> Iterable[Loss]:
-        """What has changed, each reported once. ``thorough``: include expensive checks."""
+        """What has changed since; each loss is reported once. ``thorough``: include expensive checks."""
 
     def close(self) -> None: ...
 
 
 class BackendDriver(Protocol):
-    """What every backend promises. Reading what it holds costs no dump of counters, but for :meth:`counters`."""
+    """The methods of every backend. Only :meth:`counters` dumps counters."""
 
     @property
     def name(self) -> Backend: ...
 
     @property
     def stage(self) -> Stage:
-        """The earliest stage it enforces at."""
+        """The earliest stage at which it enforces."""
 
     @property
     def watched(self) -> str:
-        """The part of the kernel its watch is for. Backends of the same part share a watch."""
+        """The part of the kernel that its watch observes. Backends with the same part share a watch."""
 
     def probe(self) -> Probe:
-        """Whether this host has what the backend needs. NO when a part is missing, UNKNOWN when privilege is."""
+        """Whether this host has what the backend needs. NO if a part is missing, UNKNOWN if a privilege is."""
 
     def serves(self, plan: Plan) -> bool:
         """Whether the plan has anything for this backend."""
@@ -163,42 +163,42 @@ class BackendDriver(Protocol):
     def check(self, plan: Plan) -> None:
         """Raises UnsupportedRuleError naming every entry it cannot express; changes nothing.
 
-        What is rendered for that is kept: :meth:`apply` renders the same tables no second time.
+        Keeps what it rendered, so that :meth:`apply` does not render the same tables again.
         """
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         """Make the kernel enforce exactly this plan. Applying it again changes nothing.
 
-        A packet that the old and the new plan both drop is dropped at every moment in between. With ``dry_run`` the
-        same sentences are returned, and nothing is changed.
+        A packet that both the old and the new plan drop is dropped at every moment in between. ``dry_run``: return the
+        same sentences, change nothing.
         """
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterable[str]:
-        """What the operator may not have meant of a plan that is applied, beside these rules of the host."""
+        """Probably unintended effects of an applied plan on a host with these foreign rules, one sentence each."""
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """A count for each entry enforced, in evaluation order per interface."""
+        """One count for each enforced entry, in evaluation order per interface."""
 
     def interfaces(self) -> Mapping[str, Stage]:
-        """The interfaces it holds something for, and at which stage."""
+        """The interfaces for which it holds anything, with the stage."""
 
     def status(self) -> Mapping[str, Holding]:
         """What it holds for each of these interfaces."""
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Remove what is ours from these interfaces (None: from everywhere), and say what was removed."""
+        """Remove everything of ours from these interfaces (None: from all). Returns one sentence for each removal."""
 
     def watch(self) -> Watch:
-        """A new watch, for whoever closes it."""
+        """A new watch. The caller closes it."""
 
 
 class RawDriver(BackendDriver, Protocol):
-    """One that holds every entry. Interfaces name in ``raw_backend`` the one that does."""
+    """A backend that holds every entry of the interfaces whose ``raw_backend`` is this one."""
 
     def others_rules(self) -> OthersRules:
-        """The host's own rules there. Makes no table; a netfilter that the host does not have has no rules.
+        """The foreign rules in this netfilter backend; none if the host does not have it. Creates no table.
 
-        Raises HostError where one cannot be read.
+        Raises HostError if a table cannot be read.
         """
 
 
@@ -206,7 +206,7 @@ class ModeDriver(BackendDriver, Protocol):
     """A driver that only accelerates; the kernel may reject a mode. ``apply`` detaches nothing: ``release`` does."""
 
     def programs(self) -> Collection[int]:
-        """The ids of the programs that are ours, in whichever network namespace."""
+        """The ids of our own programs, in all network namespaces."""
 
     def release(self, plan: Plan, *, dry_run: bool = False) -> Sequence[str]:
-        """Let go of the interfaces that the plan has none for, once something else enforces there."""
+        """Detach from the interfaces that have no mode in this plan. To be called when raw enforces there."""

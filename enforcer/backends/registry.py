@@ -1,4 +1,4 @@
-"""Which backends there are, in the order of a pass; and all of them at once, as a configuration sets them."""
+"""The list of backends in the order of a pass, and the drivers of all of them for one configuration."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from enforcer.planning.plan import Plan
 
 @dataclass(frozen=True)
 class Backends:
-    """Drivers of all backends. ``modes`` is first in a pass, then come ``raw`` and ``others``.
+    """The drivers of all backends. In a pass ``modes`` comes first, then ``raw``, then ``others``.
 
-    Only one of ``raw`` holds an interface. A host moves from one to the other without a gap: first the new one is in
-    place, then the old one goes. In between both see every packet, and both decide the same.
+    Each interface is enforced by only one of ``raw``. When a host moves from one raw backend to the other, the new one
+    is installed before the old one is removed. In between, both see every packet and decide the same.
     """
 
     modes: ModeDriver
@@ -29,7 +29,7 @@ class Backends:
 
     @property
     def drivers(self) -> tuple[BackendDriver, ...]:
-        """All, in the order of a pass."""
+        """All drivers in the order of a pass."""
         return (self.modes, *self.raw, *self.others)
 
     def named(self, name: Backend) -> BackendDriver:
@@ -41,7 +41,7 @@ class Backends:
             driver.check(plan)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """The plan in all backends but ``modes``, whose part is negotiated (:mod:`enforcer.enforcement.negotiate`)."""
+        """Apply the plan with all drivers except ``modes``, which :mod:`enforcer.enforcement.negotiate` applies."""
         raw = sorted(self.raw, key=lambda driver: not driver.serves(plan))
         results = [driver.apply(plan, dry_run=dry_run) for driver in (*raw, *self.others)]
         return ApplyResult(
@@ -59,7 +59,7 @@ class Backends:
         return tuple(count for driver in self._by_stage() for count in driver.counters())
 
     def status(self) -> list[tuple[Backend, Mapping[str, Holding]]]:
-        """What each backend holds for which interface, early stages first."""
+        """What each backend holds for each interface, early stages first."""
         return [(driver.name, driver.status()) for driver in self._by_stage()]
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class Backends:
 
 @dataclass(frozen=True)
 class Registry:
-    """How to make the driver of each backend; see :class:`Backends` for what each place means."""
+    """How to create the driver of each backend. The fields are those of :class:`Backends`."""
 
     modes: Callable[[Setup], ModeDriver]
     raw: tuple[Callable[[Setup], RawDriver], ...]

@@ -1,4 +1,4 @@
-"""What a pass has rendered, kept so that nothing is rendered twice: to check and to apply it, or for another try."""
+"""The last rendering of a pass, kept so that checking, applying and retrying do not render the same tables again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Rendered(Generic[T]):
-    """The last rendering. The tables it was made of are kept with it, so that to be the same object is to be equal."""
+    """The last rendering, with the tables it was made from. Keeping them alive makes comparison by identity valid."""
 
     def __init__(self) -> None:
         self._last: tuple[tuple[RuleTable | TrackedTable, ...], Hashable, T] | None = None
 
     def of(self, tables: Sequence[RuleTable | TrackedTable], render: Callable[[], T], *, also: Hashable = None) -> T:
-        """What ``render`` makes of these tables. ``also``: what else it depends on."""
+        """The rendering of these tables: the kept one, or the result of ``render``. ``also``: its other inputs."""
         if self._last is not None:
             known, known_also, rendering = self._last
             if len(known) == len(tables) and all(map(_is_same, known, tables)) and known_also == also:

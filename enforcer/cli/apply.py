@@ -1,4 +1,4 @@
-"""``enforcer apply``: the policy into the kernel, once."""
+"""``enforcer apply``: applies the policy to the kernel once."""
 
 from __future__ import annotations
 

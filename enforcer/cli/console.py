@@ -1,4 +1,4 @@
-"""Output for people: tables and lines through rich, escaped on their way to the terminal.
+"""Human-readable output: tables and lines through rich, escaped before they reach the terminal.
 
 Not part of ``support``: importing rich takes as long as the rest of a command line, and JSON does not need it.
 """
@@ -15,11 +15,11 @@ from rich.text import Text
 from enforcer.model.printable import printable, printable_lines
 from enforcer.system import streams
 
-_WIDE = 4096  # columns where stdout is no terminal: programs read the lines, so they must not be wrapped
+_WIDE = 4096  # columns if stdout is not a terminal: programs read the lines, so they must not be wrapped
 
 
 def console_for(stream: IO[str]) -> Console:
-    """A console, without colours and wrapping where the stream is no terminal. rich itself honours NO_COLOR.
+    """A console, without colours and wrapping if the stream is not a terminal. rich itself honours NO_COLOR.
 
     Markup is off: the text may come from anybody.
     """

@@ -1,4 +1,4 @@
-"""``enforcer detach``: everything of ours out of the kernel."""
+"""``enforcer detach``: removes everything of the enforcer from the kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @output_option
 @verbose_option
 def detach(interfaces: tuple[str, ...], force: bool, pin_root: Path | None, output: str) -> None:
-    """Remove everything the enforcer made from these interfaces, or from all, and nothing else.
+    """Remove everything that the enforcer created for these interfaces, or for all, and nothing else.
 
     Refused where an agent ('enforcer run') runs, as the agent would restore everything (exit code 2). Stop the agent
     first.

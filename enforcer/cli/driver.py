@@ -1,4 +1,4 @@
-"""What commands that act on the kernel begin with: an Enforcer of the given options, and no agent that undoes them.
+"""The start of commands that act on the kernel: create an Enforcer from the options, refuse if an agent runs.
 
 Commands import what they need when they run: ``--help`` needs none of it.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_no_agent(consequence: str, *, force: bool) -> None:
-    """Raises UsageError where an agent runs, which would undo the command; with ``force`` only warns."""
+    """Raises UsageError if an agent runs, because it would undo the command; with ``force`` only warns."""
     from enforcer.agent.lock import running_agent
 
     agent = running_agent()

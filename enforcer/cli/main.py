@@ -1,4 +1,4 @@
-"""The ``enforcer`` command: a thin layer over Enforcer and Agent. Acts in the network namespace it is started in."""
+"""The ``enforcer`` command: a thin layer over Enforcer and Agent. Acts in the network namespace where it is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, those of ``dossim`` among them."""
+"""Options of several commands, including those of ``dossim``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def node_option(command: Command) -> Command:
 
 
 def choice_option(name: str, default: Word, help_text: str) -> Callable[[Command], Command]:
-    """An option for one of the words of which ``default`` is one."""
+    """An option whose value is a member of the enum of ``default``."""
     words = [str(word) for word in type(default)]
     return click.option(name, type=click.Choice(words), default=str(default), show_default=True, help=help_text)
 
@@ -46,19 +46,19 @@ raw_backend_option = choice_option(
 )
 
 
+tracked_option = choice_option(
+    "--tracked",
+    TrackedChoice.MODEL,
+    "Normal, preDNAT and forward policy of HostEndpoints. model: not enforced; enforce: enforced, as by Felix.",
+)
+
+
 def netdev_ingress_option(command: Command) -> Command:
     return click.option(
         "--netdev-ingress",
         is_flag=True,
         help="On interfaces without XDP, drop at netdev ingress, right after the driver. Requires nf_tables.",
     )(command)
-
-
-tracked_option = choice_option(
-    "--tracked",
-    TrackedChoice.MODEL,
-    "Normal, preDNAT and applyOnForward policy. model: predicted, not enforced; enforce: enforced after conntrack.",
-)
 
 
 def cut_established_option(command: Command) -> Command:

@@ -39,7 +39,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """One table for each interface; a sentence when there is none."""
+    """One table for each interface; a sentence if there is no interface."""
     enforced = {item.interface for item in plan.tracked if item.enforced}
     if not plan.interfaces and not any(item.enforced for item in plan.tracked):
         console.print(line(f"node {plan.node}: no interface has untracked policy; nothing to enforce"), soft_wrap=True)
@@ -101,7 +101,7 @@ def _where(chain: TrackedChain) -> str:
 
 def _size(chain: TrackedChain) -> str:
     parts = [(len(chain.tiers), "tier"), (sum(len(tier.entries) for tier in chain.tiers), "entry")]
-    parts += [(len(chain.profiles), "profile entry")] if chain.profiles else []
+    parts += [(len(chain.profiles), "profile")] if chain.profiles else []
     return ", ".join(f"{count} {noun if count == 1 else _plural(noun)}" for count, noun in parts)
 
 
@@ -143,7 +143,7 @@ def _chains_as_dict(plan: TrackedPlan) -> dict[str, Any]:
                     }
                     for tier in chain.tiers
                 ],
-                "profiles": [entry.name for entry in chain.profiles],
+                "profiles": [profile.name for profile in chain.profiles],
                 "failsafes": list(dict.fromkeys(map(_failsafe, chain.failsafes))),
                 "closes": _closes(chain),
             }

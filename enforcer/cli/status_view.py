@@ -23,7 +23,7 @@ NOTHING = "nothing is enforced in this network namespace"
 
 
 def status_as_dict(statuses: Sequence[InterfaceStatus], agent: AgentRecord | None = None) -> dict[str, Any]:
-    """The status as JSON can say it; ``agent`` is the one that runs in this network namespace."""
+    """The status as JSON data. ``agent``: the one that runs in this network namespace."""
     return {
         "schema": "enforcer/status/v1",
         "agent": asdict(agent) if agent else None,
@@ -37,7 +37,7 @@ def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
 
 
 def print_status(statuses: Sequence[InterfaceStatus], console: Console, agent: AgentRecord | None = None) -> None:
-    """Whether an agent runs, then for each interface a line, its capacities and its counters."""
+    """Whether an agent runs, then for each interface a line, how full its sets are, and its counters."""
     console.print(line(f"{agent} maintains this state" if agent else NO_AGENT), soft_wrap=True)
     if not statuses:
         console.print(NOTHING)
@@ -69,7 +69,7 @@ def _heading(item: InterfaceStatus) -> str:
 
 
 def print_counters(counts: Sequence[EntryCount], console: Console, *, per_cpu: bool = False) -> None:
-    """One table of all counters; ``per_cpu`` with the packets of each CPU that counted any."""
+    """One table of all counters; with ``per_cpu``, also the packets of each CPU that counted any."""
     if not counts:
         console.print(NOTHING)
         return

@@ -69,7 +69,7 @@ class CommandGroup(click.Group):
 
 
 class LazyGroup(CommandGroup):
-    """A group that imports the module of a command when the command is asked for.
+    """A group that imports the module of a command only when the command is used.
 
     ``modules`` names them; each has the command as an attribute of its own last name.
     """
@@ -190,7 +190,7 @@ def _is_verbose(words: Sequence[str]) -> bool:
 
 
 def _report(error: BaseException, *, verbose: bool) -> int:
-    """Print the error and return the exit code, even where stderr is full or has no reader."""
+    """Print the error and return the exit code, even if stderr is full or has no reader."""
     if isinstance(error, (BrokenPipeError, streams.OutputError)):
         streams.discard(streams.STDOUT)
     try:

@@ -1,4 +1,4 @@
-"""YAML output that no terminal or CI system interprets, whoever wrote the text in it."""
+"""YAML output without anything that a terminal or CI system interprets, because its text may be untrusted."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _YamlDumper.add_representer(str, _represent_text)
 
 
 def as_yaml(data: Any) -> str:
-    """A YAML document of JSON's types."""
-    # Our enums are str enums: JSON turns them into plain strings, which YAML shall print too.
+    """A YAML document from JSON types."""
+    # Our enums are str enums: JSON turns them into plain strings, and YAML must do the same.
     plain = json.loads(json.dumps(data))
     text = str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     if printable_lines(text) == text:

@@ -190,7 +190,7 @@ class FileStore:
                 rust_timeout=int(_LOOK_EVERY_S * 1000),
                 yield_on_timeout=True,
                 raise_interrupt=False,
-                recursive=False,  # each directory with files of ours is among them
+                recursive=False,  # every directory with files to read is in the list
             ):
                 yield
                 if self._folders != folders:

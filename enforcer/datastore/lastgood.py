@@ -82,7 +82,7 @@ class LastGood:
             return  # not worth an error; saving reports what is wrong with the directory
 
     def read(self) -> Resources:
-        """The objects of the stored state, as if read from their files; none when there is no state.
+        """The objects of the stored state, as if read from their files; none if there is no state.
 
         A directory that others can write to is not used.
         """

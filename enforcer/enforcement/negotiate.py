@@ -123,7 +123,7 @@ def plan_for(
 
 
 def _as_it_is(table: RuleTable, facts: HostFacts, request: ApplyRequest) -> tuple[InterfacePlan, ...]:
-    """In the mode it is in, where it still has that; else in raw, which every interface has."""
+    """The plan of an interface in its present mode, if it still has that; else in raw."""
     mode = request.enforced.get(table.interface)
     if mode is not None:
         try:
@@ -134,7 +134,7 @@ def _as_it_is(table: RuleTable, facts: HostFacts, request: ApplyRequest) -> tupl
 
 
 def _without_modes(facts: HostFacts, ruled_out: Mapping[str, Mapping[Mode, str]]) -> HostFacts:
-    """The facts with a NO for these modes, of interfaces too that the facts knew nothing of."""
+    """The facts with a NO for these modes, also for interfaces that are not in the facts."""
     corrected = {item.name: item for item in facts.interfaces}
     for name, reasons in ruled_out.items():
         item = corrected.get(name, InterfaceFacts(name))
@@ -144,10 +144,10 @@ def _without_modes(facts: HostFacts, ruled_out: Mapping[str, Mapping[Mode, str]]
 
 
 def _apply(driver: ModeDriver, plan: Plan, request: ApplyRequest, *, dry_run: bool) -> ApplyResult:
-    """A driver that cannot work at all on this host refuses every interface that wants it.
+    """Apply the plan. If XDP cannot work at all on this host, every interface with a mode is refused.
 
-    What the kernel refused is no such answer, nor a privilege that lacks: it is raised. But where XDP enforces nothing
-    yet, so that nothing could be taken away, nowhere to pin and no privilege are: raw alone is this host's.
+    A KernelError or missing privilege is not such an answer and is raised. But if XDP enforces nothing yet, so that
+    nothing can be lost, missing privileges or a read-only BPF file system do count: then this host uses raw alone.
     """
     try:
         return driver.apply(plan, dry_run=dry_run)
@@ -166,8 +166,8 @@ def _learn(
     cache: ProbeCache,
     ruled_out: dict[str, dict[Mode, str]],
 ) -> tuple[list[str], bool]:
-    """Rule refused modes out, and remember those that the interface refuses. The refusals that rule out none, as
-    sentences; whether any mode is newly ruled out.
+    """Rule out refused modes, and cache those that the interface itself refuses. Returns the refusals that rule out no
+    mode, as sentences, and whether any mode was newly ruled out.
     """
     unexpected: list[str] = []
     is_new = False
@@ -184,16 +184,16 @@ def _learn(
     return unexpected, is_new
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Free what the frames of an error hold: half-created maps use descriptors and memory that raw may need."""
+def _release_frames(error: BaseException | None) -> None:
+    """Free what the frames of an error reference: half-created maps use descriptors and memory that raw may need."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def failure(error: Exception) -> EnforcerError:
-    """The final error. What the system refused (OSError, no thread, no memory) is a HostError, the rest a bug."""
-    _let_go(error)
+    """The error to raise at the end: HostError for system failures (OSError, threads, memory), else InternalError."""
+    _release_frames(error)
     if isinstance(error, KernelError):
         refused = KernelError(f"XDP: {error}; raw has all of the policy", log=error.log)
         refused.errno = error.errno

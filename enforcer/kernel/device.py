@@ -1,8 +1,8 @@
-"""Who else receives an interface's packets, as the kernel's own structures say (``bpf/device_look.bpf.c``).
+"""Determines from the kernel's structures which other devices receive an interface's packets.
 
-A macvlan, ipvlan or VLAN on an interface may be in any network namespace: sysfs and rtnetlink show those of the
-caller's namespace alone. The interface itself knows of all of them. Asking runs a program on no packet of anybody's
-(BPF_PROG_TEST_RUN) and disturbs nothing. It needs Linux 6.2, BTF and CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON.
+A macvlan, ipvlan or VLAN on an interface may be in any network namespace; sysfs and rtnetlink show only those of the
+caller's namespace. The interface's own structure has all of them. ``bpf/device_look.bpf.c`` reads it, in a test run
+(BPF_PROG_TEST_RUN) that affects no packet. It needs Linux 6.2, BTF and CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _FRAME = bytes(14)
 
 @dataclass(frozen=True)
 class Device:
-    """``has_rx_owner``: it has an rx_handler or is the conduit of a switch, so that raw sees no packet as its own;
-    ``vlans``: VLAN interfaces are on it. Both in whatever network namespace.
+    """``has_rx_owner``: it has an rx_handler or is the conduit of a switch, so raw sees no packet as received by it.
+    ``vlans``: it has VLAN interfaces. Both in any network namespace.
     """
 
     has_rx_owner: bool
@@ -34,7 +34,7 @@ class Device:
 
 
 def look(indexes: Iterable[int]) -> dict[int, Device]:
-    """What interfaces of the calling thread's network namespace say, by index. One that cannot be asked is left out."""
+    """The devices of the calling thread's network namespace with these indexes. One that cannot be read is left out."""
     program = _program()
     if program is None:
         return {}
@@ -43,13 +43,13 @@ def look(indexes: Iterable[int]) -> dict[int, Device]:
         try:
             answer, _, _ = test_run(program, _FRAME, ifindex=index)
         except HostError:
-            continue  # gone meanwhile, or no privilege any more
+            continue  # deleted meanwhile, or the privilege was lost
         found[index] = Device(bool(answer & LOOK_RX_OWNER), bool(answer & LOOK_VLANS))
     return found
 
 
 def can_look() -> bool:
-    """Whether this kernel lets programs look at the interface a frame came in by."""
+    """Whether this kernel lets XDP programs read the structure of the receiving interface."""
     return _program() is not None
 
 
@@ -57,7 +57,7 @@ _loaded: dict[str, int] = {}
 
 
 def _program() -> int | None:
-    """A descriptor of the program, loaded once; None where it cannot be, which may change and is asked again."""
+    """A descriptor of the program, loaded once; None if it cannot be loaded, which is then tried again."""
     if PROGRAM not in _loaded:
         try:
             with BpfObject(OBJECT) as obj:

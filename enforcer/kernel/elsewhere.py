@@ -1,11 +1,11 @@
-"""Interfaces of other network namespaces on top of ours, for kernels without another way to find them (before Linux
-6.2).
+"""Finds upper devices of our interfaces in other network namespaces, on kernels before Linux 6.2.
 
-rtnetlink shows a namespace its own links only; one that sits on a link elsewhere says so by IFLA_LINK and the id that
-the other namespace has there (IFLA_LINK_NETNSID). So every namespace that a process is in or that has a name is entered
-and looked at, which takes CAP_SYS_ADMIN. One that neither has is not found.
+rtnetlink shows only the links of one namespace. An upper device in another namespace has IFLA_LINK and, for our
+namespace, an id in its own (IFLA_LINK_NETNSID). So every namespace that has a process or a name is entered and
+searched, which needs CAP_SYS_ADMIN. A namespace without both is not found.
 
-Where that cannot be done, only a kernel without such interfaces at all is known to have none: its symbols tell.
+If this is not possible, upper devices can be excluded only if the kernel has no support for them, which its symbols
+tell.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from enforcer.model.errors import KernelError
 _NAMED = Path("/run/netns")
 _SYS_ADMIN = 1 << 21  # linux/capability.h
 
-# Functions of a kernel that has such interfaces (drivers/net/, net/8021q/vlan.c): their rx_handlers, and what registers
-# a VLAN. ipvtap and macvtap are of the first two. What else has an rx_handler (bridge, bond, team, HSR) is always in
-# the namespace of its ports.
+# Functions of a kernel that supports such interfaces (drivers/net/, net/8021q/vlan.c): their rx_handlers, and the
+# function that registers a VLAN. ipvtap and macvtap use the first two. Other devices with an rx_handler (bridge, bond,
+# team, HSR) are always in the namespace of their ports.
 RX_HANDLERS = {
     "macvlan": "macvlan_handle_frame",
     "ipvlan": "ipvlan_handle_frame",
@@ -36,10 +36,11 @@ _EVERY_KERNEL_HAS = "netif_receive_skb"
 
 
 def uppers_elsewhere() -> tuple[dict[int, set[str]], str]:
-    """By the index of an interface, the kinds of those in other namespaces that name it as their link. A veth names its
-    peer, tunnels what they go out by: kinds that take no packets are among them.
+    """For each interface index, the kinds of interfaces in other namespaces whose IFLA_LINK is that interface. This
+    includes kinds that take no packets: the link of a veth is its peer, that of a tunnel the interface it sends
+    through.
 
-    Then why others may not have been found, "" where everything was looked at.
+    And why some may not have been found; "" if everything was searched.
     """
     found: dict[int, set[str]] = {}
     why = "" if _may_enter() else "looking into other network namespaces needs CAP_SYS_ADMIN"
@@ -60,7 +61,7 @@ def uppers_elsewhere() -> tuple[dict[int, set[str]], str]:
 
 
 def possible(functions: Mapping[str, str]) -> list[str]:
-    """Which of these kinds of interfaces the running kernel may have; all of them, where it does not say."""
+    """Which of these kinds of interfaces the running kernel may support; all of them if that is unknown."""
     try:
         symbols = _symbols(tuple(sorted(os.listdir("/sys/module"))))
     except OSError:
@@ -70,7 +71,7 @@ def possible(functions: Mapping[str, str]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _symbols(modules: tuple[str, ...]) -> frozenset[str]:
-    """Those of the functions that the kernel and its loaded modules have."""
+    """Those of the functions that exist in the kernel and its loaded modules."""
     wanted = {*RX_HANDLERS.values(), *VLANS.values(), _EVERY_KERNEL_HAS}
     with open("/proc/kallsyms", encoding="utf-8", errors="replace") as lines:
         return frozenset(wanted.intersection(line.split(maxsplit=3)[2] for line in lines))
@@ -83,13 +84,13 @@ def _may_enter() -> bool:
 
 
 def _others() -> Iterator[Path]:
-    """A file for each namespace but the caller's. A file of another file system is none: ``ip netns`` makes one before
-    it mounts the namespace on it, and removes it after.
+    """A file for each namespace except the caller's. Files of other file systems are skipped: ``ip netns`` creates one
+    before it mounts the namespace on it, and removes it afterwards.
     """
     seen, nsfs = {current_inode()}, os.stat("/proc/thread-self/ns/net").st_dev
     named = sorted(_NAMED.iterdir()) if _NAMED.is_dir() else []
     of_processes = [Path("/proc", name, "ns/net") for name in os.listdir("/proc") if name.isdigit()]
-    for path in (*named, *of_processes):  # no glob(), which fails when a process ends meanwhile
+    for path in (*named, *of_processes):  # not glob(), which fails if a process ends meanwhile
         try:
             found = path.stat()
         except OSError:  # a process that has ended meanwhile, or a kernel thread's
@@ -100,9 +101,11 @@ def _others() -> Iterator[Path]:
 
 
 def _links_to(namespace: int) -> list[tuple[int, str]]:
-    """Index and kind: the links of the thread's namespace to one of another, given by a descriptor."""
+    """(index of the lower device, kind) of the links of this thread's namespace that are on a device of ``namespace``,
+    a descriptor.
+    """
     with LinkConn() as conn:
-        links = conn.links()  # which gives the namespaces that they mention their ids
+        links = conn.links()  # this also assigns ids to the namespaces of their lower devices
         known = conn.namespace_id(namespace)
     if known is None:
         return []

@@ -1,4 +1,4 @@
-"""What ethtool says of an interface: its driver, and whether that takes VLAN tags out of frames."""
+"""Reads from ethtool the driver of an interface, and whether it removes VLAN tags from frames."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _FEATURE_BLOCK = struct.Struct("=IIII")  # 32 features each: available, requeste
 _STRING_BYTES = 32
 # net/ethtool/common.c: netdev_features_strings
 _TAKES_TAGS = ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse")
-# Frames that come with the tag beside them, as the sender left them: no feature of the receiver says so.
+# Their frames keep the sender's metadata, so a tag may be outside the frame whatever the receiver's features are.
 _BESIDE = ("veth", "netkit")
 
 
 def driver_of(sock: socket.socket, name: str) -> str:
-    """The driver's name as ethtool shows it; "" where the device has none to tell (lo, some tunnels)."""
+    """The driver's name as ethtool shows it; "" if the device has none (lo, some tunnels)."""
     answer = _ask(sock, name, _DRVINFO.pack(_ETHTOOL_GDRVINFO, b""))
     return "" if answer is None else str(_DRVINFO.unpack(answer)[1].split(b"\0")[0].decode(errors="replace"))
 
 
 def tags_stay_in_frames(sock: socket.socket, name: str) -> bool:
-    """Whether a network card is known to leave VLAN tags, of 802.1Q and 802.1ad, in the frames it hands up."""
+    """Whether a network card is known to leave VLAN tags (802.1Q and 802.1ad) in received frames."""
     flags = _ask(sock, name, _VALUE.pack(_ETHTOOL_GFLAGS, 0))
     if flags is None or _VALUE.unpack(flags)[1] & _ETH_FLAG_RXVLAN or driver_of(sock, name) in _BESIDE:
         return False
@@ -48,33 +48,33 @@ def tags_stay_in_frames(sock: socket.socket, name: str) -> bool:
 
 
 def active_features(sock: socket.socket, name: str) -> set[str]:
-    """The features of a network card that are on, as ``ethtool -k`` names them in the kernel's words.
+    """The enabled features of a network card, by their kernel names (``netdev_features_strings``).
 
-    Raises KernelError where the device does not tell.
+    Raises KernelError if the device does not report them.
     """
     names = _feature_names(sock, name)
     blocks = (len(names) + 31) // 32
     room = bytes(blocks * _FEATURE_BLOCK.size)
-    answer = _told(sock, name, _FEATURES.pack(_ETHTOOL_GFEATURES, blocks) + room)
+    answer = _reply(sock, name, _FEATURES.pack(_ETHTOOL_GFEATURES, blocks) + room)
     active = [block[2] for block in _FEATURE_BLOCK.iter_unpack(answer[_FEATURES.size :])]
     return {word for at, word in enumerate(names) if active[at // 32] >> at % 32 & 1}
 
 
 def _feature_names(sock: socket.socket, name: str) -> list[str]:
-    """By the number of the bit."""
-    asked = _SSET_INFO.pack(_ETHTOOL_GSSET_INFO, 0, 1 << _ETH_SS_FEATURES, 0)
-    _, _, held, count = _SSET_INFO.unpack(_told(sock, name, asked))
+    """The names of the features, indexed by bit number."""
+    request = _SSET_INFO.pack(_ETHTOOL_GSSET_INFO, 0, 1 << _ETH_SS_FEATURES, 0)
+    _, _, held, count = _SSET_INFO.unpack(_reply(sock, name, request))
     if not held or not count:
         raise KernelError(f"{name}: it names no features")
     room = bytes(count * _STRING_BYTES)
-    answer = _told(sock, name, _COUNTED.pack(_ETHTOOL_GSTRINGS, _ETH_SS_FEATURES, count) + room)[_COUNTED.size :]
+    answer = _reply(sock, name, _COUNTED.pack(_ETHTOOL_GSTRINGS, _ETH_SS_FEATURES, count) + room)[_COUNTED.size :]
     return [
         answer[at : at + _STRING_BYTES].split(b"\0")[0].decode(errors="replace")
         for at in range(0, count * _STRING_BYTES, _STRING_BYTES)
     ]
 
 
-def _told(sock: socket.socket, name: str, request: bytes) -> bytes:
+def _reply(sock: socket.socket, name: str, request: bytes) -> bytes:
     answer = _ask(sock, name, request)
     if answer is None:
         raise KernelError(f"{name}: ask ethtool", number=errno.EOPNOTSUPP)
@@ -82,7 +82,7 @@ def _told(sock: socket.socket, name: str, request: bytes) -> bytes:
 
 
 def _ask(sock: socket.socket, name: str, request: bytes) -> bytes | None:
-    """The answer of the device, None where it has none."""
+    """The reply of the device; None if it does not support the request."""
     buffer = ctypes.create_string_buffer(request, len(request))
     interface = struct.pack("16sP16x", name.encode(), ctypes.addressof(buffer))
     try:

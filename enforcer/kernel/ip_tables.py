@@ -1,8 +1,8 @@
-"""The kernel's modules ip_tables and ip6_tables: whether they are there, and having the kernel load them.
+"""The kernel modules ip_tables and ip6_tables: whether they are loaded, and how to make the kernel load them.
 
-No child process, so no modprobe of ours: the kernel runs it, when it is asked for something that it says a module has.
-Which way it can be asked depends on the kernel and on privilege; a service without CAP_SYS_MODULE has systemd load the
-modules first (packaging/enforcer.service).
+The enforcer starts no child process, so it does not run modprobe; the kernel does, if something is requested that a
+module provides. Which request works depends on the kernel and on privileges. For a service without CAP_SYS_MODULE,
+systemd loads the modules first (packaging/enforcer.service).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from enforcer.kernel.netlink import (
 
 MODULES = {4: "ip_tables", 6: "ip6_tables"}
 TABLE_NAMES = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
-"""A namespace's tables, in files that are there once the module is loaded, or where it is built in."""
+"""Files with the tables of a namespace. They exist if the module is loaded or built in."""
 
 _COMPAT_GET = 11 << 8  # NFNL_SUBSYS_NFT_COMPAT, NFNL_MSG_COMPAT_GET
 _COMPAT_NAME, _COMPAT_REVISION, _COMPAT_TYPE = 1, 2, 3  # NFTA_COMPAT_*
@@ -31,14 +31,14 @@ _TIMEOUT_S = 10.0
 
 
 def is_loaded(version: int) -> bool:
-    """Whether the kernel has the legacy tables of a family."""
+    """Whether the kernel has the module for the legacy tables of a family."""
     return os.path.exists(TABLE_NAMES[version])
 
 
 def request_module(version: int) -> None:
-    """Have the kernel load ip_tables or ip6_tables, unless it is there. Best effort: see :func:`is_loaded`.
+    """Make the kernel load ip_tables or ip6_tables if needed. Best effort: check :func:`is_loaded` afterwards.
 
-    The modules of single tables (iptable_raw) the kernel loads when they are opened.
+    The kernel loads the modules of single tables (iptable_raw) when they are opened.
     """
     for ask in (_ask_for_match, _ask_for_device):
         if is_loaded(version):
@@ -48,8 +48,8 @@ def request_module(version: int) -> None:
 
 
 def _ask_for_match(version: int) -> None:
-    """Asked whether it has a match, the kernel loads the module that has it (net/netfilter/nft_compat.c:
-    ``nfnl_compat_get_rcu``), for which CAP_NET_ADMIN is enough.
+    """Query a match: the kernel loads the module that provides it (net/netfilter/nft_compat.c:
+    ``nfnl_compat_get_rcu``). This needs only CAP_NET_ADMIN.
 
     Up to Linux 6.3 the ICMP matches were built into ip_tables and ip6_tables. Linux 6.4 moved them to xt_tcpudp, and no
     alias of the two is left (commit "xtables: move icmp/icmpv6 logic to xt_tcpudp").
@@ -64,7 +64,7 @@ def _ask_for_match(version: int) -> None:
 
 
 def _ask_for_device(version: int) -> None:
-    """Asked for an interface that is not there (SIOCGIFINDEX), the kernel loads the module of that very name, for which
-    it wants CAP_SYS_MODULE (net/core/dev_ioctl.c: ``dev_load``).
+    """Query an interface that does not exist (SIOCGIFINDEX): the kernel loads the module of that name, which needs
+    CAP_SYS_MODULE (net/core/dev_ioctl.c: ``dev_load``).
     """
     socket.if_nametoindex(MODULES[version])

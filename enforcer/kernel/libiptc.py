@@ -1,10 +1,10 @@
-"""libiptc through ctypes: one handle is one snapshot of one table of the legacy iptables. Nothing here has an opinion.
+"""libiptc through ctypes: a handle is a snapshot of one table of legacy iptables. No logic.
 
-libiptc (iptables ``libiptc/libiptc.c``) reads a whole table, lets it be changed in memory, and replaces it in one
-``setsockopt``. Its functions return 1 for success, else 0 with errno set, which its own ``strerror`` puts into words.
+libiptc (iptables ``libiptc/libiptc.c``) reads a whole table, changes it in memory, and replaces it with one
+``setsockopt``. Its functions return 1 for success, or 0 with errno set; its own ``strerror`` explains the errno.
 
-The libraries are loaded by their sonames, so that the dynamic linker alone decides where they are. The kernel's module
-has to be there already (:func:`enforcer.kernel.ip_tables.request_module`).
+The libraries are loaded by their sonames, so the dynamic linker finds them. The kernel module must be loaded already
+(:func:`enforcer.kernel.ip_tables.request_module`).
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class IptcError(KernelError):
 
 
 class TableSnapshot(Protocol):
-    """What a reconciler needs of one table, as it is now: :class:`Snapshot`, or a fake of it. All raise IptcError."""
+    """A snapshot of one table as the reconciler uses it: :class:`Snapshot`, or a fake. All methods raise IptcError."""
 
     def close(self) -> None:
-        """Forget the changes that were not committed."""
+        """Discard changes that were not committed."""
 
     def chains(self) -> Iterator[str]:
-        """Built-in ones first."""
+        """The names of all chains, built-in ones first."""
 
     def is_builtin(self, chain: str) -> bool: ...
 
@@ -78,7 +78,7 @@ class TableSnapshot(Protocol):
     def create_chain(self, chain: str) -> None: ...
 
     def delete_chain(self, chain: str) -> None:
-        """EMLINK while a rule jumps to it, ENOTEMPTY while it has rules."""
+        """Fails with EMLINK if a rule jumps to the chain, ENOTEMPTY if it has rules."""
 
     def insert(self, chain: str, position: int, blob: bytes) -> None:
         """Insert before the rule at ``position``, which counts from 0."""
@@ -92,11 +92,11 @@ class TableSnapshot(Protocol):
         """Set a built-in chain's policy and counters to what they are."""
 
     def commit(self) -> None:
-        """EAGAIN when the kernel's table has another number of rules than this one had."""
+        """Fails with EAGAIN if the kernel's table now has a different number of rules than the snapshot had."""
 
 
 class Snapshot:
-    """A table as it is now, in the calling thread's network namespace. ``close`` it. Raises IptcError."""
+    """A snapshot of a table in the calling thread's network namespace. The caller closes it. Raises IptcError."""
 
     def __init__(self, version: int, table: str) -> None:
         self._version = version
@@ -170,7 +170,7 @@ class Snapshot:
 
 
 def _aligned(blob: bytes) -> Any:
-    """The bytes of a rule where a structure may begin: libiptc copies them, and reads their lengths first."""
+    """The bytes of a rule in aligned memory: libiptc reads lengths in them before it copies them."""
     words = (ctypes.c_uint64 * -(-len(blob) // 8))()
     ctypes.memmove(words, blob, len(blob))
     return words
@@ -178,7 +178,7 @@ def _aligned(blob: bytes) -> Any:
 
 @cache
 def _functions(version: int) -> dict[str, Any]:
-    """libiptc's functions for a family. HostError naming the package when it is missing."""
+    """libiptc's functions for a family. Raises HostError with the name of the package if it is missing."""
     try:
         library = ctypes.CDLL(_SONAMES[version], use_errno=True)
     except OSError as error:

@@ -14,7 +14,7 @@ _BUFFER_BYTES = 1 << 16
 
 
 class LinkEvents:
-    """A descriptor that is readable after a change. It does not tell what changed: compare the state."""
+    """A descriptor that is readable after a change. It does not report what changed: compare the state."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -33,7 +33,7 @@ class LinkEvents:
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Forget the events so far. Some may have been lost to a full buffer: then too, something has changed."""
+        """Discard the events so far. Events lost to a full buffer are a change as well."""
         while True:
             try:
                 self._socket.recv(_BUFFER_BYTES)

@@ -1,6 +1,6 @@
-"""Links, addresses and next hops of the calling thread's network namespace, as rtnetlink has them.
+"""Links, addresses and next hops of the calling thread's network namespace, through rtnetlink.
 
-Numbers and structures: linux/rtnetlink.h, if_link.h, if_addr.h. What they mean is ``rtnetlink``'s.
+Numbers and structures: linux/rtnetlink.h, if_link.h, if_addr.h. ``rtnetlink`` interprets them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID, _IFLA_XDP = 18, 29, 37, 43
 _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
-# IFLA_XDP_ATTACHED says which one, or "multi"; each mode has an attribute with the program's id.
+# IFLA_XDP_ATTACHED is the mode, or "multi"; each mode has an attribute with the program's id.
 _PROGRAM_OF_MODE = {Mode.OFFLOAD: 7, Mode.NATIVE: 5, Mode.GENERIC: 6}
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 4, 5, 9, 18
@@ -44,10 +44,10 @@ _IP_BYTES = (4, 16)
 
 @dataclass(frozen=True)
 class Link:
-    """One interface as rtnetlink describes it; 0 and "" for what it does not have.
+    """One interface as rtnetlink describes it; 0 or "" for what it does not have.
 
-    ``link`` is the index of the interface it sits on, which is in another network namespace where ``link_netnsid`` is a
-    number. ``programs`` has the id of the XDP program in each mode, earliest mode first.
+    ``link``: the index of its lower device, which is in another network namespace if ``link_netnsid`` is not None.
+    ``programs``: the id of the XDP program in each mode, earliest mode first.
     """
 
     index: int
@@ -65,7 +65,7 @@ class Link:
 
     @property
     def lower(self) -> int:
-        """The index of what it sits on in its own network namespace; 0 for nothing."""
+        """The index of its lower device if that is in the same network namespace; else 0."""
         return self.link if self.link_netnsid is None else 0
 
 
@@ -81,7 +81,7 @@ class LinkConn(NetlinkConn):
         return [_link(item.body) for item in found if item.kind == _NEWLINK]
 
     def addresses(self) -> list[tuple[int, IPAddress]]:
-        """The index of an interface and an address of its own, in the kernel's order."""
+        """(index of an interface, one of its addresses), in the kernel's order."""
         found = self.dump(_GETADDR, _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0), what="list the addresses")
         rows = []
         for item in found:
@@ -89,20 +89,20 @@ class LinkConn(NetlinkConn):
                 continue
             index = _IFADDRMSG.unpack_from(item.body)[4]
             values = dict(attributes(item.body[_IFADDRMSG.size :]))
-            # Of a point-to-point interface IFA_ADDRESS is the peer's; IPv6 has IFA_LOCAL only there.
+            # On a point-to-point interface, IFA_ADDRESS is the peer's. IPv6 has IFA_LOCAL only in that case.
             own = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS, b"")
             if len(own) in _IP_BYTES:
                 rows.append((index, ip_address(own)))
         return rows
 
     def next_hops(self) -> Iterator[tuple[int, IPAddress]]:
-        """The index of an interface and the address of a next hop by it, of each route."""
+        """(index of an interface, address of a next hop through it) of each route."""
         for item in self.dump(_GETROUTE, _RTMSG.pack(*(0,) * 9), what="list the routes"):
             if item.kind == _NEWROUTE:
                 yield from _next_hops(item.body[_RTMSG.size :])
 
     def namespace_id(self, namespace: int) -> int | None:
-        """The id that another network namespace, given by a descriptor, has in this one; None where it has none."""
+        """The id that another network namespace (a descriptor) has in this one; None if it has none."""
         asked = _RTGENMSG.pack(socket.AF_UNSPEC) + u32(_NETNSA_FD, namespace)
         for item in self.ask(_GETNSID, asked, what="ask for the id of a network namespace"):
             found = dict(attributes(item.body[_RTGENMSG.size :])) if item.kind == _NEWNSID else {}
@@ -138,7 +138,7 @@ def _link(body: bytes) -> Link:
 
 
 def _next_hops(route: bytes) -> Iterator[tuple[int, IPAddress]]:
-    """Of the attributes of a route, which has one next hop of its own, or a list of them."""
+    """The next hops in the attributes of a route, which has either one or a list."""
     values = dict(attributes(route))
     if _RTA_OIF in values:
         yield from ((number(values[_RTA_OIF]), address) for address in _gateways(values))
@@ -153,7 +153,7 @@ def _next_hops(route: bytes) -> Iterator[tuple[int, IPAddress]]:
 
 
 def _gateways(values: dict[int, bytes]) -> Iterator[IPAddress]:
-    """RTA_GATEWAY, and RTA_VIA, which is of another family than the route."""
+    """RTA_GATEWAY, and RTA_VIA, whose family differs from that of the route."""
     for found in (values.get(_RTA_GATEWAY, b""), values.get(_RTA_VIA, b"")[_RTVIA_FAMILY_BYTES:]):
         if len(found) in _IP_BYTES:
             yield ip_address(found)

@@ -1,8 +1,8 @@
-"""One pass at a time: two enforcers must not interleave their changes to one network namespace.
+"""The lock of a network namespace: two enforcers must not interleave their changes to it.
 
-The lock is a file that only root can open. Where none can be made, as with a full or read-only /run, or others could
-take it away, it is the network namespace itself: its inode takes a flock(2) too, but of anybody who is in there, which
-is why it is the second choice.
+The lock is a file that only root can open. If it cannot be created (/run is full or read-only), or other users could
+remove it, the network namespace itself is locked: its inode also accepts flock(2), but from any process in the
+namespace, so it is the second choice.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ DIRECTORY = Path("/run/enforcer")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.05
 _PATIENCE_AT_THE_END_S = 0.5
-_told: set[str] = set()
+_warned: set[str] = set()
 _telling = threading.Lock()
 
 
 @contextmanager
 def namespace_lock(directory: Path = DIRECTORY, *, stopping: threading.Event | None = None) -> Iterator[None]:
-    """Hold the lock of the calling thread's network namespace; waits for the present holder. Leaves no file behind.
+    """Hold the lock of the calling thread's network namespace. Waits for the present holder, and leaves no file behind.
 
-    Raises HostError when the lock is still held by another a moment after ``stopping`` was set.
+    Raises HostError if another process still holds the lock shortly after ``stopping`` was set.
     """
     path = directory / f"netns-{current_inode()}.lock"
     descriptor = _acquire(path, stopping)
@@ -60,11 +60,11 @@ def _acquire(path: Path, stopping: threading.Event | None) -> int:
             raise
         if not is_file or is_current(path, descriptor):
             return descriptor
-        os.close(descriptor)  # its holder removed the file: the lock is now another file of that name
+        os.close(descriptor)  # its holder removed the file: the lock is now a new file of that name
 
 
 def _wait_for(descriptor: int, name: Path | str, stopping: threading.Event | None) -> None:
-    """Polls: a thread that sleeps in flock(2) hears nothing, and no other can wake it."""
+    """Wait by polling, because a thread that sleeps in flock(2) cannot be woken."""
     pause_s = _FIRST_PAUSE_S
     give_up_s: float | None = None
     said = False
@@ -84,7 +84,7 @@ def _wait_for(descriptor: int, name: Path | str, stopping: threading.Event | Non
 
 
 def open_lock_file(path: Path) -> int | None:
-    """The lock's file; None if it cannot be created, or others could remove it."""
+    """A descriptor of the lock file; None if it cannot be created, or other users could remove it."""
     try:
         with directories.opened(path.parent, 0o755) as folder:
             return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
@@ -92,16 +92,16 @@ def open_lock_file(path: Path) -> int | None:
         number = getattr(error, "errno", 0)
         if number in (errno.EPERM, errno.EACCES):
             raise PrivilegeError(f"{path}: cannot be opened ({os.strerror(number)}); run as root") from error
-        _tell(str(error))
+        _warn_once(str(error))
         return None
 
 
-def _tell(problem: str) -> None:
-    """Once is enough, however many threads find out at the same time."""
+def _warn_once(problem: str) -> None:
+    """Warn once, even if several threads find out at the same time."""
     with _telling:
-        if problem in _told:
+        if problem in _warned:
             return
-        _told.add(problem)
+        _warned.add(problem)
     event(logging.WARNING, "there can be no lock file; the network namespace is locked instead", problem=problem)
 
 

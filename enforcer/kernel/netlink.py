@@ -1,7 +1,7 @@
 """Netlink's wire format: messages and attributes (linux/netlink.h), netfilter's header (linux/netfilter/nfnetlink.h).
 
-The one codec: nf_tables, ipset, nft_compat, rtnetlink, generic netlink. Pure: ``netlink_conn`` has the socket of those
-who ask one question at a time.
+The only codec, used for nf_tables, ipset, nft_compat, rtnetlink and generic netlink. Pure; ``netlink_conn`` has a
+socket for single requests.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 
 NETLINK_NETFILTER = 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x200, 0x300
-NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200  # of an answer
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200  # in a reply
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_TYPE_MASK = 0x8000, 0x4000, 0x3FFF
 
 ATTRIBUTE_HEADER = struct.Struct("=HH")  # struct nlattr: length (header included, padding not), type
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _NFGENMSG = struct.Struct("=BBH")  # struct nfgenmsg: family, version (always 0), resource
-_ERROR = struct.Struct("=i")  # struct nlmsgerr begins with the negative error number, then has the header refused
+_ERROR = struct.Struct("=i")  # struct nlmsgerr: the negative error number, then the header of the refused message
 _ACK_MESSAGE = 1  # NLMSGERR_ATTR_MSG
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message of a datagram. ``port`` is that of the socket that sent what is answered or told of.
+    """One message of a datagram. ``body``: everything after struct nlmsghdr.
 
-    ``body`` is all that comes after struct nlmsghdr.
+    ``port``: of the socket that sent the request, or that caused the notified change.
     """
 
     kind: int
@@ -39,17 +39,17 @@ class Received:
 
     @property
     def ends(self) -> bool:
-        """Nothing more is answered."""
+        """Whether this is the last message of a reply."""
         return self.kind in (NLMSG_DONE, NLMSG_ERROR)
 
     @property
     def error(self) -> int:
-        """The error number of an answer that ends; 0 where all went well."""
+        """The error number in the last message of a reply; 0 for success."""
         return -int(_ERROR.unpack_from(self.body)[0])
 
     @property
     def error_message(self) -> str:
-        """What the kernel says of an error beside its number, if anything (NETLINK_EXT_ACK with NETLINK_CAP_ACK)."""
+        """The kernel's text for an error, "" if there is none (NETLINK_EXT_ACK with NETLINK_CAP_ACK)."""
         if not self.flags & NLM_F_ACK_TLVS or not self.flags & NLM_F_CAPPED:
             return ""
         found = attributes(self.body[_ERROR.size + _HEADER.size :])
@@ -57,32 +57,32 @@ class Received:
 
     @property
     def family(self) -> int:
-        """Of a message of netfilter."""
+        """The address family of a netfilter message."""
         return self.body[0]
 
     @property
     def attributes(self) -> bytes:
-        """Of a message of netfilter: what comes after struct nfgenmsg."""
+        """The attributes of a netfilter message: everything after struct nfgenmsg."""
         return self.body[_NFGENMSG.size :]
 
 
 def netfilter_header(family: int, resource: int = 0) -> bytes:
-    """What every message of netfilter begins with."""
+    """The header with which every netfilter message begins."""
     return _NFGENMSG.pack(family, 0, resource)
 
 
 def netfilter_message(kind: int, flags: int, sequence: int, family: int, body: bytes, *, resource: int = 0) -> bytes:
-    """A message of netfilter with its attributes. ``resource`` as it is to lie in memory."""
+    """A netfilter message with its attributes. ``resource``: in host byte order, as stored."""
     return message(kind, flags, sequence, netfilter_header(family, resource) + body)
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    """A message of any family. ``body`` is all that comes after struct nlmsghdr."""
+    """A message of any family. ``body``: everything after struct nlmsghdr."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 
 
 def messages(datagram: bytes) -> Iterator[Received]:
-    """Each message of a datagram; nothing after one whose length cannot be."""
+    """Each message of a datagram; stops at a message with an impossible length."""
     at = 0
     while at + _HEADER.size <= len(datagram):
         size, kind, flags, sequence, port = _HEADER.unpack_from(datagram, at)
@@ -111,7 +111,7 @@ def u8(kind: int, value: int) -> bytes:
 
 
 def u32(kind: int, value: int) -> bytes:
-    """In the byte order of this machine."""
+    """In host byte order."""
     return attribute(kind, value.to_bytes(4, sys.byteorder))
 
 
@@ -124,7 +124,7 @@ def be64(kind: int, value: int) -> bytes:
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type, without its flags, and payload of each attribute; nothing after one whose length cannot be."""
+    """(type without flags, payload) of each attribute; stops at an attribute with an impossible length."""
     at = 0
     while at + ATTRIBUTE_HEADER.size <= len(data):
         size, kind = ATTRIBUTE_HEADER.unpack_from(data, at)
@@ -135,7 +135,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def number(payload: bytes) -> int:
-    """An unsigned integer in the byte order of this machine."""
+    """An unsigned integer in host byte order."""
     return int.from_bytes(payload, sys.byteorder)
 
 

@@ -1,7 +1,7 @@
-"""A netlink socket for one question at a time: the request goes out, all of its answer comes back.
+"""A netlink socket for one request at a time: it sends the request and receives the whole reply.
 
-A socket belongs to the network namespace of the thread that opens it. Opening one is a system call, so each caller
-opens its own and closes it again.
+A socket belongs to the network namespace of the thread that opens it. Opening one costs only a system call, so each
+caller opens its own and closes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from enforcer.model.errors import KernelError
 
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 
-_RECEIVE_BYTES = 1 << 17  # no message of a dump is larger: the kernel makes them of 32 KiB at most
+_RECEIVE_BYTES = 1 << 17  # larger than any message of a dump, which has at most 32 KiB
 _ATTEMPTS = 10
 
 
@@ -33,7 +33,7 @@ Conn = TypeVar("Conn", bound="NetlinkConn")
 
 
 class NetlinkConn:
-    """A connection to one netlink protocol. Raises KernelError where there is none."""
+    """A connection to one netlink protocol. Raises KernelError if the kernel does not have it."""
 
     def __init__(self, protocol: int) -> None:
         try:
@@ -54,7 +54,7 @@ class NetlinkConn:
         self._socket.close()
 
     def dump(self, kind: int, body: bytes, *, what: str) -> list[Received]:
-        """All objects of a kind, as they were at one moment: asked for again where they changed meanwhile."""
+        """A consistent list of all objects of a kind: the dump is repeated if they change meanwhile."""
         for _ in range(_ATTEMPTS):
             found = self.ask(kind, body, NLM_F_DUMP, what=what)
             if not any(item.flags & NLM_F_DUMP_INTR for item in found):
@@ -62,7 +62,7 @@ class NetlinkConn:
         raise KernelError(f"{what}: it changed each time it was read", number=errno.EINTR)
 
     def ask(self, kind: int, body: bytes, flags: int = NLM_F_ACK, *, what: str) -> list[Received]:
-        """What is answered before the acknowledgement, or the end of a dump. Raises KernelError where it is refused."""
+        """Send a request; returns the messages before the acknowledgement, or of the dump. Raises KernelError."""
         self._sequence += 1
         found: list[Received] = []
         try:
@@ -70,14 +70,14 @@ class NetlinkConn:
             while True:
                 for item in messages(self._socket.recv(_RECEIVE_BYTES)):
                     if item.sequence != self._sequence:
-                        continue  # of a question that was given up
+                        continue  # the reply to an earlier, abandoned request
                     if not item.ends:
                         found.append(item)
                         continue
                     if item.error:
                         raise KernelError(what, number=item.error)
                     if item.kind != NLMSG_ERROR:
-                        found.append(item)  # the flags of NLMSG_DONE tell of an interrupted dump as well
+                        found.append(item)  # its flags also report an interrupted dump
                     return found
         except OSError as error:
             raise KernelError(what, number=error.errno or 0) from error

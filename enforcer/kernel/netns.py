@@ -1,4 +1,4 @@
-"""Other network namespaces: entered by the calling thread, and always left again."""
+"""Enters another network namespace with the calling thread, and always returns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def entered(namespace: Path | str) -> Iterator[None]:
-    """The calling thread inside ``namespace`` (a file such as /run/netns/NAME); back in its own afterwards.
+    """Run the block in ``namespace`` (a file such as /run/netns/NAME), then return to the thread's own namespace.
 
-    Raises FileNotFoundError when there is no such namespace, KernelError when the kernel refuses. A thread that cannot
-    go back must not go on, whatever it does next would happen to the wrong network: the process ends.
+    Raises FileNotFoundError if there is no such namespace, KernelError if the kernel refuses. If the thread cannot
+    return, the process ends, because everything it does next would affect the wrong network.
     """
     own = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:

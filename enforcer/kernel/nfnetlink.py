@@ -1,12 +1,12 @@
-"""A connection to nf_tables: commands out, attributes in, and one atomic transaction. Nothing here has an opinion.
+"""A connection to nf_tables: dumps, and atomic transactions. No logic.
 
-Spoken directly, without libnftables and without pyroute2's classes: for 100,000 intervals libnftables 1.0.6 took 1.1 s
-and 212 MB to add them, 1.2 s to list them and 0.9 s to add one more, because it reads the set each time; packed here
-nearly all the time is the kernel's. And only the kernel's own attributes can be compared with what was requested,
+It uses netlink directly, without libnftables or pyroute2's classes. For 100,000 intervals, libnftables 1.0.6 took 1.1 s
+and 212 MB to add them, 1.2 s to list them and 0.9 s to add one more, because it reads the set each time; here nearly
+all of the time is spent in the kernel. Also, only the kernel's own attributes can be compared with what was requested,
 whichever version of a library is installed (docs/nftables.md).
 
-A transaction is one datagram (``nfnetlink_rcv_batch``): all of it happens or none. It names the generation of the
-ruleset that its author has read, so that it fails when another program was faster (:class:`RulesetChangedError`).
+A transaction is one datagram (``nfnetlink_rcv_batch``), applied completely or not at all. It contains the generation of
+the ruleset that its author has read, so it fails if another program was faster (:class:`RulesetChangedError`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _GET_GENERATION = 16
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NETNS_COOKIE = 32, 33, 71
 _SOL_NETLINK, _NETLINK_EXT_ACK, _NETLINK_CAP_ACK = 270, 11, 10
 
-# Ports of the sockets this process opened: what the kernel tells everybody of a transaction names its author by port.
+# The ports of the sockets of this process: notifications identify the author of a transaction by its port.
 own_ports: set[int] = set()
 
 _RECEIVE_BYTES = 1 << 17
@@ -53,7 +53,7 @@ _MODULES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class Family(Word):
-    """A family of nf_tables by the name ``nft`` has for it."""
+    """A family of nf_tables, by its name in ``nft``."""
 
     IP = "ip"
     IP6 = "ip6"
@@ -67,12 +67,12 @@ class Family(Word):
 
 
 class RulesetChangedError(KernelError):
-    """Somebody changed the ruleset between reading it and changing it: read it again."""
+    """Another program changed the ruleset after it was read. Read it again and retry."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One command of a transaction. ``what`` names it in an error; ``flags`` beside NLM_F_REQUEST."""
+    """One command of a transaction. ``what``: its description in errors; ``flags``: in addition to NLM_F_REQUEST."""
 
     command: int
     family: Family
@@ -82,11 +82,11 @@ class Message:
 
 
 class NfTablesConn(Protocol):
-    """What a reconciler needs of the ruleset of one network namespace: :class:`NfTables`, or a fake of it."""
+    """The ruleset of one network namespace as the reconciler uses it: :class:`NfTables`, or a fake."""
 
     @property
     def namespace(self) -> int:
-        """A number that no other network namespace has or will have; 0 where the kernel has none."""
+        """A number that no other network namespace ever has; 0 if the kernel has none."""
 
     def generation(self) -> int:
         """The generation number, which every change of the ruleset by any program increments."""
@@ -101,10 +101,10 @@ class NfTablesConn(Protocol):
         """
 
     def check(self, messages: Sequence[Message]) -> None:
-        """As :meth:`commit`, but all of it is given up in the end."""
+        """Validate these commands like :meth:`commit`, but abort the transaction."""
 
     def wait_for_packets(self) -> None:
-        """Return when no packet is on its way any more through what was there before the call."""
+        """Wait until no packet is being evaluated by rules that were replaced before the call."""
 
 
 Connect = Callable[[], AbstractContextManager[NfTablesConn]]
@@ -119,7 +119,7 @@ class NfTables:
 
     @property
     def namespace(self) -> int:
-        """A number that no other network namespace has or will have; 0 where the kernel has none (before 5.14)."""
+        """A number that no other network namespace ever has; 0 if the kernel has none (before 5.14)."""
         try:
             cookie = self._conn.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
@@ -148,11 +148,11 @@ class NfTables:
         self._batch(commands, be32(_BATCH_GENERATION, generation), complete=True)
 
     def check(self, commands: Sequence[Message]) -> None:
-        """As :meth:`commit`, but the kernel aborts it: a transaction without its end message is only validated."""
+        """Like :meth:`commit`, but the kernel aborts: a transaction without its end message is only validated."""
         self._batch(commands, b"", complete=False)
 
     def wait_for_packets(self) -> None:
-        """A packet goes through its rules in one RCU read-side section (net/netfilter/core.c: ``nf_hook``)."""
+        """A packet is evaluated in one RCU read-side section (net/netfilter/core.c: ``nf_hook``)."""
         wait_for_readers()
 
     def _batch(self, commands: Sequence[Message], begin: bytes, *, complete: bool) -> None:
@@ -176,7 +176,7 @@ class NfTables:
                 raise refusal(what, answer.error, answer.error_message)
 
     def _answers(self) -> Iterator[Received]:
-        """Each answer to a command that waits; all of them came before send() returned."""
+        """Each pending reply to a command; all of them arrived before send() returned."""
         while True:
             try:
                 data = self._conn.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
@@ -219,13 +219,13 @@ def nftables() -> Iterator[NfTables]:
 
 
 def _edge(kind: int, sequence: int, body: bytes = b"") -> bytes:
-    """The message that begins or ends a transaction; its resource is the subsystem, in network order."""
+    """The message that begins or ends a transaction. Its resource is the subsystem in network byte order."""
     resource = socket.htons(SUBSYSTEM)
     return netfilter_message(kind, NLM_F_REQUEST, sequence, socket.AF_UNSPEC, body, resource=resource)
 
 
 def _allow(conn: socket.socket, option: int, size: int) -> None:
-    """Room for a datagram of this size; without the privilege the transaction is refused anyway."""
+    """Set a socket buffer for a datagram of this size. Without the privilege, the transaction is refused anyway."""
     try:
         conn.setsockopt(socket.SOL_SOCKET, option, size)
     except PermissionError:

@@ -1,7 +1,7 @@
-"""What others do to some tables of nf_tables, as the kernel tells it to who listens (NFNLGRP_NFTABLES).
+"""Changes by other programs to some nf_tables tables, from the kernel's notifications (NFNLGRP_NFTABLES).
 
-Each object that a transaction changed is told, then the generation it made, with the process that did it
-(net/netfilter/nf_tables_api.c: ``nf_tables_commit``, ``nf_tables_fill_gen_info``). Our own transactions are told as
+The kernel notifies of each object that a transaction changed, then of the new generation with the process that made it
+(net/netfilter/nf_tables_api.c: ``nf_tables_commit``, ``nf_tables_fill_gen_info``). Our own transactions are notified as
 well, with the port of the socket that sent them.
 """
 
@@ -20,13 +20,13 @@ from enforcer.model.errors import UnsupportedKernelError
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _GROUP = 7  # NFNLGRP_NFTABLES
 _SO_RCVBUFFORCE = 33
-_ROOM_BYTES = 4 << 20  # a flushed set is reported member by member
+_ROOM_BYTES = 4 << 20  # a flushed set is notified member by member
 _RECEIVE_BYTES = 1 << 18
 _NEW_GENERATION = 15
 _PROCESS_ID, _PROCESS_NAME = 2, 3  # NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
-# Commands (linux/netfilter/nf_tables.h, enum nf_tables_msg_types): new, delete, and destroy of Linux 6.3.
+# Commands (linux/netfilter/nf_tables.h, enum nf_tables_msg_types): new, delete, and destroy (Linux 6.3).
 _TABLE, _CHAIN, _RULE, _SET, _ELEMENTS = "table", "chain", "rules", "set", "elements"
 _NEW = {0: _TABLE, 3: _CHAIN, 6: _RULE, 9: _SET, 12: _ELEMENTS}
 _GONE = {2: _TABLE, 5: _CHAIN, 8: _RULE, 11: _SET, 14: _ELEMENTS}
@@ -37,14 +37,14 @@ _ELEMENT_LIST, _ELEMENT_FLAGS = 3, 3
 _INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
 _DELETED = "deleted"
 
-_About = tuple[str, str, str, str]  # which table, what in it, its name, what was done
+_About = tuple[str, str, str, str]  # table, kind of object, its name, what was done
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one transaction did: a sentence for each thing, and by whom (``nft (pid 4711)``, "" where unknown).
+    """What one transaction did: one sentence for each object; ``by``: the process (``nft (pid 4711)``, "" if unknown).
 
-    Without ``what`` there was more than the kernel could tell, by whomever: look, and compare.
+    ``what`` is empty if notifications were lost (buffer overrun): the state must be read and compared.
     """
 
     what: tuple[str, ...]
@@ -52,10 +52,10 @@ class Change:
 
 
 class NftEvents:
-    """A descriptor that is readable after any transaction. Made in a network namespace, it stays in it."""
+    """A descriptor that is readable after any transaction in the network namespace in which it was created."""
 
     def __init__(self, table: str) -> None:
-        """``table``: only what concerns tables of this name, whatever their family."""
+        """``table``: report only changes to tables of this name, of any family."""
         self._table = table
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
@@ -73,14 +73,14 @@ class NftEvents:
         self._socket.close()
 
     def listen(self) -> None:
-        """From now on. Not before nf_tables is used: the kernel loads it for who listens."""
+        """Start listening. Call it only when nf_tables is used, because listening makes the kernel load it."""
         if not self._joined:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
             self._joined = True
 
     def changes(self) -> list[Change]:
-        """What others did since the last call."""
+        """The changes by other programs since the last call."""
         done: list[Change] = []
         while True:
             try:
@@ -116,13 +116,13 @@ class NftEvents:
 
 
 def _elements(parts: dict[int, bytes]) -> int:
-    """How many members a message tells of; an interval is one, though it has an element where it ends as well."""
+    """The number of members in a message. An interval is one, although it has a second element at its end."""
     elements = (dict(attributes(item)) for _, item in attributes(parts.get(_ELEMENT_LIST, b"")))
     return sum(int.from_bytes(item.get(_ELEMENT_FLAGS, b""), "big") & _INTERVAL_END == 0 for item in elements)
 
 
 def _sentences(found: Mapping[_About, int]) -> Iterator[str]:
-    """One for each thing; of a table that went as a whole only one, with what was in it."""
+    """One sentence for each object. A deleted table gives only one, with the number of objects it had."""
     gone = {where for where, what, _, verb in found if (what, verb) == (_TABLE, _DELETED)}
     for where in sorted(gone):
         parts = {about: count for about, count in found.items() if about[0] == where and about[3] == _DELETED}

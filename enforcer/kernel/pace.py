@@ -1,4 +1,4 @@
-"""Looks that are not free, taken so seldom that together they never cost more than a small share of one CPU."""
+"""Limits polling to a small share of one CPU."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SHARE = 1 / 2000
-_MOST_S = 0.002  # of CPU time that may be saved up, for many small looks at once
+_MOST_S = 0.002  # maximum saved CPU time, for many cheap polls at once
 
 
 class Pace:
-    """CPU time that may be spent: it grows with the time, and a look that costs more than there is leaves a debt."""
+    """A budget of CPU time. It grows with wall time; a poll that costs more than there is leaves a debt."""
 
     def __init__(self, share: float = SHARE) -> None:
         """``share`` of one CPU."""
@@ -20,7 +20,7 @@ class Pace:
         self._since_s = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether there is any left."""
+        """Whether any budget is left."""
         now_s = time.monotonic()
         self._credit_s = min(self._credit_s + self._share * (now_s - self._since_s), _MOST_S)
         self._since_s = now_s
@@ -28,7 +28,7 @@ class Pace:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Around a look."""
+        """Charge the CPU time of the block to the budget."""
         before_s = time.thread_time()
         try:
             yield

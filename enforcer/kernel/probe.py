@@ -1,8 +1,8 @@
 """HostFacts from the running kernel: probes every XDP mode of every interface: yes, no or cannot tell.
 
-An interface without a program gets one that passes everything, through a BPF link, and loses it at once: no other
-answer counts every condition (driver, MTU, queues, privilege). Drivers that rebuild their rings for native XDP pause
-for that moment. An interface that has a program is not disturbed; what it has and what its driver announces answers.
+To an interface without a program, one that passes everything is attached with a BPF link and detached at once: nothing
+else takes every condition into account (driver, MTU, queues, privileges). Drivers that rebuild their rings for native
+XDP pause for that moment. An interface with a program is not disturbed; its program and its driver's features answer.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def probe_host(
     backends: BackendProbes | None = None,
     ours: Collection[int] = (),
 ) -> HostFacts:
-    """Facts of these interfaces (None: all) of the calling thread's namespace, and what each backend's probe says.
+    """Facts of these interfaces (None: all) of the calling thread's namespace, with the result of each backend's probe.
 
-    ``ours``: the ids of programs that are known to be ours. An interface that does not exist is left out.
+    ``ours``: the ids of our own programs. An interface that does not exist is left out.
     """
     states = [item for item in interfaces() if interfaces_wanted is None or item.name in interfaces_wanted]
     hops = gateways()
@@ -57,11 +57,11 @@ def probe_host(
 def foreign_xdp(state: InterfaceState, ours: Collection[int] = ()) -> str:
     """Describes a foreign program on the interface by id or name; "" if there is none.
 
-    The name of a program needs CAP_SYS_ADMIN: without it what is ours is known by its id alone, from our pins.
+    Reading the name of a program needs CAP_SYS_ADMIN. Without it, ours are recognised only by their ids, from our pins.
     """
     for item in state.xdp:
         if item.prog_id not in ours and program_name(item.prog_id) not in _OURS:
-            return f"program {program_words(item.prog_id)}, {item.mode}"
+            return f"program {program_words(item.prog_id, program_name(item.prog_id))}, {item.mode}"
     return ""
 
 
@@ -83,14 +83,14 @@ def _facts(state: InterfaceState, hops: tuple[IPAddress, ...], ours: Collection[
 
 
 def netdev_ingress(state: InterfaceState) -> Probe:
-    """Whether nf_tables may drop what the interface receives; nothing needs to be tried for that."""
+    """Whether nf_tables may drop what the interface receives. Nothing is tried for this."""
     if state.rx_owner:
         return Probe(Answer.NO, why_not_received(state))
     return Probe(Answer.UNKNOWN, state.unseen) if state.unseen else Probe(Answer.YES)
 
 
 def why_not_shape(state: InterfaceState) -> str:
-    """Why no mode of XDP would drop only what raw drops, whatever the driver can; "" where there is no such reason."""
+    """Why no XDP mode would drop only what raw drops, whatever the driver supports; "" if there is no such reason."""
     if not state.has_ethernet:
         known = LINK_TYPES.get(state.link_type)
         kind = f"{state.link_type} ({known})" if known else str(state.link_type)
@@ -106,7 +106,7 @@ def why_not_shape(state: InterfaceState) -> str:
 
 
 def why_not_received(state: InterfaceState) -> str:
-    """Netfilter is the reference: what raw does not see there must not be dropped there."""
+    """Why raw does not see the interface's packets as received by it, so that nothing before raw may drop them."""
     return f"{state.rx_owner} takes its packets before raw could see them as {state.name}'s"
 
 
@@ -119,7 +119,7 @@ def _modes(state: InterfaceState, foreign: str | Probe) -> dict[Mode, Probe]:
         return dict.fromkeys(Mode, Probe(Answer.NO, shape))
     ask = {Mode.OFFLOAD: _offload, Mode.NATIVE: _native, Mode.GENERIC: _generic}
     answers = {mode: ask[mode](state) for mode in Mode}
-    if state.unseen:  # what the driver can is not all there is to know
+    if state.unseen:  # the driver's support is not sufficient
         return {
             mode: Probe(Answer.UNKNOWN, state.unseen) if item.answer is Answer.YES else item
             for mode, item in answers.items()
@@ -141,12 +141,12 @@ def _native(state: InterfaceState) -> Probe:
 
 
 def _generic(state: InterfaceState) -> Probe:
-    """With our own program attached: the kernel provides generic XDP, not the driver, so every interface has it."""
+    """YES if our own program is attached: the kernel provides generic XDP, not the driver, so any interface has it."""
     return Probe(Answer.YES) if state.xdp else _try_to_attach(state, Mode.GENERIC)
 
 
 def _offload(state: InterfaceState) -> Probe:
-    """Loads the very program for the device, which attaches nothing."""
+    """Loads the program for the device. This attaches nothing."""
     if any(item.mode is Mode.OFFLOAD for item in state.xdp):
         return Probe(Answer.YES)
 
@@ -174,7 +174,7 @@ def _try_to_attach(state: InterfaceState, mode: Mode) -> Probe:
 
 
 def _or_unknown(ask: Callable[[], T], *, must_answer: bool = False) -> T | Probe:
-    """The answer, or why there is none: without privilege nothing is known, without libbpf there is no XDP.
+    """The answer, or why there is none: UNKNOWN without privileges, NO without libbpf.
 
     ``must_answer``: raise KernelError if the host has run out of descriptors or memory. Without an answer the plan
     would have no XDP, and a program of ours that is attached would be detached.

@@ -1,7 +1,7 @@
-"""Interfaces of the calling thread's network namespace as values, by rtnetlink and one ioctl.
+"""Interfaces of the calling thread's network namespace as values, from rtnetlink and ethtool.
 
 Sockets are opened for each call and closed again, so that a thread may change its namespace between calls. ``links``
-speaks rtnetlink; what it says is put together here.
+reads rtnetlink; this module combines the results.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from enforcer.model.vocabulary import Mode
 
 @dataclass(frozen=True)
 class XdpState:
-    """An XDP program on an interface. Netlink does not tell whether a BPF link holds it."""
+    """An XDP program on an interface. Netlink does not report whether it is attached by a BPF link."""
 
     mode: Mode
     prog_id: int
 
 
-# include/uapi/linux/if_arp.h: those whose frames begin with an Ethernet header, and the names of the commonest others.
+# include/uapi/linux/if_arp.h: types whose frames begin with an Ethernet header, and names of the most common others.
 ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
 LINK_TYPES = {
     32: "InfiniBand", 512: "PPP", 519: "raw IP", 768: "IPIP", 769: "IPv6 tunnel", 776: "SIT", 778: "GRE", 801: "802.11",
@@ -37,18 +37,18 @@ LINK_TYPES = {
 
 @dataclass(frozen=True)
 class InterfaceState:
-    """One interface. ``xdp`` has every program attached, earliest mode first.
+    """One interface. ``xdp``: every attached program, earliest mode first.
 
-    ``link_type`` is its ARPHRD number, ``address`` its link-layer address, ``alternative_names`` what else it is
-    called.
+    ``link_type``: its ARPHRD number; ``address``: its link-layer address; ``alternative_names``: its altnames.
 
-    ``vlans``: which VLAN interfaces are on it, in whatever network namespace ("" for none). ``tags_in_frame``: the tags
-    of VLANs are known to be in the frames it hands up, not beside them.
+    ``vlans``: its VLAN interfaces in any network namespace, for messages ("" for none). ``tags_in_frame``: VLAN tags
+    are known to be in received frames, not in their metadata.
 
-    ``rx_owner``: whose rx_handler it has (``bridge br0``, ``macvlan mv0``), or the switch whose conduit it is, in
-    whatever network namespace; "" for none. Netfilter then never sees a packet as received by this interface.
+    ``rx_owner``: the device that owns its rx_handler (``bridge br0``, ``macvlan mv0``), or the switch whose conduit it
+    is, in any network namespace; "" for none. With an owner, netfilter never sees a packet as received by this
+    interface.
 
-    ``unseen``: why it is not known whether an interface in another network namespace does, or has a VLAN on it.
+    ``unseen``: why it is unknown whether it has an owner or a VLAN interface in another network namespace; "" if known.
     """
 
     name: str
@@ -71,21 +71,21 @@ class InterfaceState:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """The state that a plan depends on; attached programs are not part of it."""
+        """The state that a plan depends on, without attached programs."""
         names, on_it = self.alternative_names, (self.vlans, self.tags_in_frame, self.rx_owner, self.unseen)
         return (self.name, self.index, self.addresses, self.link_type, self.address, names, *on_it)
 
 
 def interfaces() -> list[InterfaceState]:
-    """All interfaces, by index."""
+    """All interfaces, sorted by index."""
     with LinkConn() as conn:
         links, addresses = conn.links(), conn.addresses()
     return _states(links, links, addresses, *_devices(links))
 
 
 def _devices(links: Iterable[Link]) -> tuple[dict[int, Device], str]:
-    """Who sits on the links, in whatever network namespace: by what the kernel says, else by what can be found; and why
-    some may not have been found.
+    """The devices on top of the links, in any network namespace, from the kernel's structures or else from a search;
+    and why some may not have been found.
     """
     if device.can_look():
         return device.look(link.index for link in links), ""
@@ -94,7 +94,7 @@ def _devices(links: Iterable[Link]) -> tuple[dict[int, Device], str]:
 
 
 def gateways() -> dict[int, tuple[IPAddress, ...]]:
-    """The next hops of all routes, by the index of the interface they are reached by."""
+    """The next hops of all routes, by the index of the interface through which they are reached."""
     found: dict[int, dict[IPAddress, None]] = {}
     with LinkConn() as conn:
         for index, address in conn.next_hops():
@@ -152,18 +152,18 @@ def _state(
 
 
 def _unseen(why: str, *, tags_in_frame: bool) -> str:
-    """What is unknown about an interface because of ``why``; "" if the kernel has no such interfaces."""
+    """What is unknown about an interface because of ``why``; "" if the kernel does not support such interfaces."""
     if not why:
         return ""
     kinds = possible(RX_HANDLERS)
     if not tags_in_frame:
         kinds += possible(VLANS)
-    return f"a {' or '.join(kinds)} on it in another network namespace would not be known of: {why}" if kinds else ""
+    return f"a {' or '.join(kinds)} on it in another network namespace would not be detected: {why}" if kinds else ""
 
 
-# Kinds of devices that own the rx_handler of another (net/core/dev.c), which has a packet before any protocol: masters
-# of their ports, and upper devices. A VRF is no such device: netfilter sees its packets as received by the slave first.
-# (batman-adv takes its own ethertype alone.)
+# Kinds of devices that own the rx_handler of another (net/core/dev.c), which gets a packet before any protocol: masters
+# of their ports, and upper devices. A VRF is not one: netfilter first sees its packets as received by the slave.
+# (batman-adv takes only its own EtherType.)
 _MASTER_KINDS = ("bridge", "bond", "team", "openvswitch")
 _UPPER_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap", "macsec", "hsr", "dsa", "rmnet")
 _OWNER_ELSEWHERE = "an interface in another network namespace, such as a macvlan or ipvlan,"
@@ -172,7 +172,7 @@ _VLAN_ELSEWHERE = "a VLAN interface in another network namespace"
 
 @dataclass(frozen=True)
 class _UpperDevices:
-    """What this namespace's links say of upper devices: by the index of the lower one, in words."""
+    """The upper devices in this namespace, as text for messages, by the index of the lower device."""
 
     rx_owners: Mapping[int, str]
     vlans: Mapping[int, str]
@@ -188,7 +188,7 @@ class _UpperDevices:
 
 
 def _rx_owners(links: Iterable[Link]) -> Iterator[tuple[int, str]]:
-    """The index of each interface whose packets another receives, and which."""
+    """(index, owner) of each interface whose packets another device receives."""
     names = {link.index: link.name for link in links}
     for link in links:
         if link.slave_kind in _MASTER_KINDS:

@@ -1,4 +1,4 @@
-"""A descriptor that is readable at regular intervals (timerfd_create(2)); Python has it from 3.13 on."""
+"""A descriptor that is readable at regular intervals (timerfd_create(2)). Python has this from 3.13 on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ITIMERSPEC = struct.Struct("=4q")  # struct itimerspec on 64-bit: interval and 
 
 
 class Timer:
-    """Readable each ``every_s``. Unread expirations count as one."""
+    """Readable every ``every_s`` seconds. Unread expirations count as one."""
 
     def __init__(self, every_s: float) -> None:
         self._fd = _LIBC.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""A legacy table in the kernel, cheap enough to read each second: two getsockopt(2), no libiptc.
+"""Reads a legacy table cheaply enough for once a second: two getsockopt(2), no libiptc.
 
-What ``IPT_SO_GET_ENTRIES`` copies out is the table byte by byte (net/ipv4/netfilter/ip_tables.c: ``get_entries``). The
-counters are left out here, so that two looks are equal as long as nobody replaced the table.
+``IPT_SO_GET_ENTRIES`` copies the table byte by byte (net/ipv4/netfilter/ip_tables.c: ``get_entries``). Counters are
+cleared here, so two states are equal as long as no program replaced the table.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Offsets = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class _Family:
-    """Where struct ipt_entry and struct ip6t_entry differ: sockets, and offsets in bytes."""
+    """What differs between struct ipt_entry and struct ip6t_entry: socket options, and offsets in bytes."""
 
     domain: int
     level: int
     next_offset: int  # __u16
-    comefrom: int  # __u32, the kernel's own
+    comefrom: int  # __u32, written by the kernel
     counters: int  # two __u64
 
 
@@ -49,9 +49,8 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class TableState:
-    """``shape``: which hooks, where they begin, how many entries, how many bytes; ``entries`` without their counters.
-
-    ``entries`` are None where only the shape was read.
+    """``shape``: hooks, their offsets, number of entries, size in bytes (struct ipt_getinfo). ``entries``: the bytes of
+    all entries without counters; None if only the shape was read.
     """
 
     shape: tuple[int, ...]
@@ -60,9 +59,9 @@ class TableState:
 
 @dataclass
 class TableSocket:
-    """Looks at one table of the network namespace it was made in. Owns a socket: ``close`` it.
+    """Reads one table of the network namespace in which it was created. Owns a socket: the caller closes it.
 
-    The table must be there (``/proc/net/ip_tables_names``), because asking for one that is not there makes it.
+    The table must exist (``/proc/net/ip_tables_names``), because reading a table that does not exist creates it.
     """
 
     version: int
@@ -82,12 +81,12 @@ class TableSocket:
         self._socket.close()
 
     def shape(self) -> TableState:
-        """What changes when rules are added or removed, without reading them. Raises KernelError."""
+        """Only the shape, which changes when rules are added or removed. Raises KernelError."""
         info = self._get(_GET_INFO, _INFO.pack(self.name.encode(), *[0] * 13))
         return TableState(_INFO.unpack(info)[1:])
 
     def read(self) -> TableState:
-        """The whole table; equal to the last one unless a program replaced it. Raises KernelError."""
+        """The whole table. Equal to the previous one unless a program replaced the table. Raises KernelError."""
         while True:
             shape = self.shape().shape
             size = shape[-1]
@@ -95,7 +94,7 @@ class TableSocket:
             try:
                 found = self._get(_GET_ENTRIES, request.ljust(_ENTRIES_AT + size, b"\0"))
             except KernelError as error:
-                if error.errno == errno.EAGAIN:  # replaced by one of another size at this moment
+                if error.errno == errno.EAGAIN:  # just replaced by a table of another size
                     continue
                 raise
             entries = np.frombuffer(bytearray(found), np.uint8, offset=_ENTRIES_AT)
@@ -105,7 +104,7 @@ class TableSocket:
             return TableState(shape, entries.tobytes())
 
     def _counting_bytes(self, entries: bytes) -> Offsets:
-        """Offsets of all bytes that say nothing of what the table does."""
+        """The offsets of all bytes that do not affect what the table does: counters and kernel fields."""
         family, starts, at = self._family, [], 0
         while at < len(entries):
             starts.append(at)

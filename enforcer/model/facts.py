@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from enforcer.model.conntrack import NOT_PROBED, ConntrackFacts
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Answer, Backend, Mode
 
@@ -30,8 +31,7 @@ class InterfaceFacts:
 
     ``foreign_xdp``: a foreign XDP program ("" if there is none), which is never touched.
     ``unseen``: why it is unknown whether an interface of another network namespace takes its packets.
-    ``netdev_ingress``: whether a chain of nf_tables may drop what this interface receives, given that there is
-    nf_tables.
+    ``netdev_ingress``: whether an nf_tables chain may drop what this interface receives, if the host has nf_tables.
     """
 
     name: str
@@ -49,9 +49,7 @@ class InterfaceFacts:
 
 @dataclass(frozen=True)
 class HostRules:
-    """How many rules of the host itself, not ours, are in legacy tables and in nf_tables, and which of the two
-    Kubernetes uses, if any.
-    """
+    """How many foreign rules are in legacy tables and in nf_tables, and which of the two Kubernetes uses, if any."""
 
     legacy: int = 0
     nft: int = 0
@@ -65,6 +63,7 @@ class HostFacts:
     interfaces: tuple[InterfaceFacts, ...] = ()
     backends: Mapping[Backend, Probe] = field(default_factory=dict)
     rules: HostRules = HostRules()
+    conntrack: ConntrackFacts = NOT_PROBED
 
     def interface(self, name: str) -> InterfaceFacts | None:
         return next((item for item in self.interfaces if item.name == name), None)

@@ -178,7 +178,7 @@ class Nets:
         return self.covering(address) is not None
 
     def covering(self, address: IPv4Address | IPv6Address) -> IPv4Network | IPv6Network | None:
-        """The longest prefix of the set that holds the address, or None."""
+        """The longest prefix of the set that contains the address, or None."""
         value = int(address)
         if isinstance(address, IPv4Address):
             for length in sorted(set(self.len4.tolist()), reverse=True):
@@ -215,7 +215,7 @@ class Nets:
 
 
 def _distinct(count: int, differs: Bool) -> Bool:
-    """Which of ``count`` sorted rows stand first among their equals; ``differs`` compares each with the one before."""
+    """Which of ``count`` sorted rows are the first of equal ones; ``differs`` compares each with the previous row."""
     first = np.ones(count, np.bool_)
     first[1:] = differs
     return first

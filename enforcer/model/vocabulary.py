@@ -71,7 +71,14 @@ class Stage(Word):
 
 
 class CtState(Word):
-    """What conntrack says of a packet, as ``--ctstate`` names it (``net/netfilter/xt_conntrack.c``)."""
+    """The state of a packet after conntrack (PREROUTING -200), as rules match on it (``xt_conntrack``, ``nft_ct``).
+
+    NEW: its connection has seen no reply (TCP: it may begin one).
+    ESTABLISHED: its connection has seen packets in both directions.
+    RELATED: it belongs to another, known connection, as an ICMP error does.
+    INVALID: it has no entry; conntrack could not read it, or it fits no connection.
+    UNTRACKED: conntrack was told to ignore it (NOTRACK), or ignores it always (ICMPv6 neighbour discovery, MLD).
+    """
 
     NEW = "NEW"
     ESTABLISHED = "ESTABLISHED"

@@ -1,8 +1,7 @@
 """Which entries of a table the XDP programs hold: a run from the first one on. Pure.
 
-The run ends at the first entry that exceeds the program's capacity or abilities: a later entry could drop what that
-entry allows.
-A condition that is not named here is left to raw.
+The run ends at the first entry that the program cannot hold, because a later entry could drop what that entry allows.
+A condition that is not handled here is left to raw.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from enforcer.policy.conditions import (
 from enforcer.policy.resources import Failsafe, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable
 
-MAX_PORT_ROWS = 1 << 16  # a row's number has 16 bits
-XDP, NETDEV = "XDP", "netdev ingress"  # what sentences call the stages before raw
-PROTOCOLS_WITH_PORTS = (6, 17, 132)  # whose ports the programs read
+MAX_PORT_ROWS = 1 << 16  # row numbers have 16 bits
+XDP, NETDEV = "XDP", "netdev ingress"  # the names of the early stages in messages
+PROTOCOLS_WITH_PORTS = (6, 17, 132)  # the protocols whose ports the programs read
 
 _RAW_ONLY = {
     Action.ALLOW: "lets its packets pass; only raw accepts untracked",
@@ -40,7 +39,7 @@ _RAW_ONLY = {
 
 @dataclass(frozen=True, init=False)
 class Obstacle:
-    """Why a stage before raw does not hold an entry: ``words`` stand around what the stage is called, if it is."""
+    """Why an early stage does not hold an entry: ``words`` before and after the stage's name, if they include it."""
 
     words: tuple[str, ...]
 
@@ -55,8 +54,8 @@ RECEIVED_ONLY = Obstacle("", " sees received packets only")
 
 
 def obstacles(table: RuleTable, mode: Mode | None = None) -> list[Obstacle | None]:
-    """For each ingress entry why the early stage does not hold it, None where it does. Offload holds less than the
-    other modes.
+    """For each ingress entry, why the early stage does not hold it; None if it does. Offload holds less than the other
+    modes.
     """
     found: list[Obstacle | None] = []
     stopper: Obstacle | None = None
@@ -70,13 +69,13 @@ def obstacles(table: RuleTable, mode: Mode | None = None) -> list[Obstacle | Non
 
 
 def run_length(table: RuleTable, reasons: Sequence[Obstacle | None]) -> int:
-    """How many ingress entries, from the first, XDP holds with these obstacles; 0 without a Deny among them."""
+    """The number of leading ingress entries that XDP holds with these obstacles; 0 if there is no Deny among them."""
     run = next((at for at, reason in enumerate(reasons) if reason), len(reasons))
     return run if any(entry.action is Action.DENY for entry in table.ingress[:run]) else 0
 
 
 def why_raw(entry: Entry, holder: str = XDP) -> str:
-    """Why an entry that ``holder`` holds acts in raw anyway; "" for those that drop."""
+    """Why an entry that ``holder`` holds takes effect only in raw; "" for a Deny."""
     reason = _RAW_ONLY.get(entry.action)
     return f"{holder} {reason}" if reason else ""
 
@@ -114,7 +113,9 @@ class _Room:
             self.why_not(item)
 
     def why_not(self, entry: Entry) -> Obstacle | None:
-        """The first reason, None where it is held. It takes its room all the same: nothing after it is held."""
+        """The first reason why an entry is not held; None if it is. Capacity is used in both cases, because no entry
+        after it is held.
+        """
         self._bits += 1
         if entry.action is Action.PASS:
             self._tiers.add(entry.tier)
@@ -122,7 +123,7 @@ class _Room:
         return next(filter(None, [*self._full(entry), *unknown]), None)
 
     def _take(self, condition: Condition, entry: Entry) -> Obstacle | None:
-        """The rows that a condition needs; and why the program cannot match on it."""
+        """Counts the rows that a condition needs. Returns why the program cannot match on it; None if it can."""
         match condition:
             case Protocol() | InNets() | InSet():
                 return None
@@ -182,7 +183,7 @@ def _two_lists(entry: Entry) -> Obstacle | None:
 
 
 def _left_to_raw(condition: NoReturn) -> Obstacle:
-    """For what no program here knows: raw matches on it, or refuses it. Never silence, which would match more."""
+    """For a condition that no early stage handles: raw matches on it or refuses it. Ignoring it would match more."""
     return Obstacle(f"matches on {name_of(condition)}, which is left to raw")
 
 

@@ -12,23 +12,23 @@ from enforcer.policy.ruletable import RuleTable
 
 @dataclass(frozen=True)
 class XdpRun:
-    """The run of this table; a device holds less than the other modes."""
+    """The run of one table. A device (offload) holds less than the other modes."""
 
     table: RuleTable
     _found: dict[bool, Sequence[Obstacle | None]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def obstacles(self, mode: Mode | None = None) -> Sequence[Obstacle | None]:
-        """For each ingress entry why XDP does not hold it, None where it does."""
+        """For each ingress entry, why XDP does not hold it; None if it does."""
         on_device = mode is Mode.OFFLOAD
         if on_device not in self._found:
             self._found[on_device] = tuple(obstacles(self.table, mode))
         return self._found[on_device]
 
     def held(self, mode: Mode | None = None) -> int:
-        """How many ingress entries, from the first, XDP holds; 0 when it could not drop for any of them."""
+        """The number of leading ingress entries that XDP holds; 0 if it could not drop for any of them."""
         return run_length(self.table, self.obstacles(mode))
 
 
 def runs_of(tables: Iterable[RuleTable]) -> Mapping[str, XdpRun]:
-    """Those of several tables, by interface."""
+    """The runs of several tables, by interface."""
     return {table.interface: XdpRun(table) for table in tables}

@@ -1,4 +1,4 @@
-"""What the operator wrote: resources, loaded with their positions, validated, compiled to a RuleTable.
+"""The operator's resources: loaded with their positions, validated, compiled to a RuleTable.
 
-Pure but for reading files.
+Pure, except for reading files.
 """

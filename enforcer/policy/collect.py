@@ -1,7 +1,7 @@
-"""What was read, source by source: each document with its resource and its problems, and the problems around it.
+"""Reads sources into documents, each with its resource and its findings, plus the findings outside of documents.
 
-The collector only reads. What becomes of a load with faults is its caller's to say: all or nothing (``load``), or the
-last good version of what is faulty (``tolerant``).
+The collector only reads. Its caller decides what a load with faults results in: nothing at all (``load``), or the last
+good version of what is faulty (``tolerant``).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from enforcer.system.files import SCENARIO_SUFFIXES, SUFFIXES, UnreadableError
 __all__ = ["SCENARIO_SUFFIXES", "STDIN", "SUFFIXES", "Collector", "Document", "Key", "Source"]
 
 STDIN = "-"
-OTHERS_MAX = 1000  # files of other names that are looked into
+OTHERS_MAX = 1000  # files with other suffixes that are examined
 
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts as one
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as in YAML
 
 R = TypeVar("R", bound=Resource)
 
 
 @dataclass(frozen=True)
 class Key:
-    """What names an object: there is one of each. ``namespace`` is "" for kinds that belong to none."""
+    """The unique key of an object. ``namespace``: "" for kinds without namespaces."""
 
     kind: str
     namespace: str
@@ -62,9 +62,9 @@ def key_of(item: Resource) -> Key:
 
 @dataclass(frozen=True)
 class Document:
-    """A resource as far as it could be read. It is sound without findings, and known when its name could be read.
+    """A resource as far as it could be read. It is valid if it has no findings, and known if its name could be read.
 
-    ``several``: its fields repeat, so it is two documents without a ``---`` between them, and the second has no name.
+    ``several``: its fields are repeated, so it is probably two documents without a ``---`` between them.
     """
 
     key: Key
@@ -81,29 +81,29 @@ class Document:
 class Source:
     """A file, or text from elsewhere.
 
-    ``around`` are the findings of no document that can be named: of the file, of a list, of a kind; ``seconds`` those
-    of documents whose name is taken.
+    ``around``: findings that belong to no named document, but to the file, a list or a kind. ``seconds``: findings of
+    documents with a name that an earlier document has.
     """
 
     report: Report
     documents: list[Document] = field(default_factory=list)
     around: list[Finding] = field(default_factory=list)
     seconds: list[Finding] = field(default_factory=list)
-    feed: Note | None = None  # an address list, and no resources
-    unreadable: bool = False  # as a whole: what it holds is not known, though some of it was read
-    again: bool = False  # it could not be opened; trying again may help without any change of it
+    feed: Note | None = None  # it is an address list, not resources
+    unreadable: bool = False  # its content is unknown as a whole, even if some of it was read
+    again: bool = False  # it could not be opened; a retry may succeed without a change to the file
 
     @property
     def path(self) -> str:
         return self.report.path
 
     def note_feed(self, feed: Feed) -> None:
-        """The source is an address list: not a fault, and not enforced."""
+        """Record that the source is an address list: it is not a fault, and not enforced."""
         self.feed = Note(Position(self.path, feed.line, 1), "", feed.sentence, kind=FEED)
         self.report.notes.append(self.feed)
 
     def fault(self, position: Position, message: str, context: str = "") -> None:
-        """A problem of the source as a whole."""
+        """Record a problem of the source as a whole."""
         self.unreadable = True
         self.report.add(position, "", message, context)
         self.around.append(self.report.findings[-1])
@@ -111,7 +111,7 @@ class Source:
 
 @dataclass
 class Collector:
-    """Reads sources one after another. ``read`` gives the content of a file, as ``files.read`` does."""
+    """Reads sources one after another. ``read`` returns the content of a file, like ``files.read``."""
 
     sources: list[Source] = field(default_factory=list)
     skipped: dict[str, None] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Collector:
         return self.sources[-1]
 
     def read_paths(self, given: Sequence[str | os.PathLike[str]]) -> None:
-        """Files, directories (their *.yaml, *.yml and *.json, at any depth) and ``-``, each file once."""
+        """Read files, directories (their *.yaml, *.yml and *.json, at any depth) and ``-``, each file once."""
         seen: set[str] = set()
         for path in [os.fspath(path) for path in given]:
             for file in self._files(path):
@@ -146,7 +146,7 @@ class Collector:
         return tree.files
 
     def _name_feeds(self, others: Sequence[str]) -> Sequence[str]:
-        """Address lists beside the resources, which are not read for their names; a sentence about the first."""
+        """Note address lists among files with other suffixes, which are not read. Returns a sentence on the first."""
         named: list[str] = []
         for path in others[:OTHERS_MAX]:
             if not os.path.basename(path).startswith("_") and (feed := peek(path)):
@@ -172,7 +172,7 @@ class Collector:
             self.read_text(text, shown)
 
     def _unreadable(self, path: str, message: str) -> None:
-        """The content at or below the path is unknown now. It may become readable without a change."""
+        """Record that the content at or below the path is unknown. It may become readable without a change."""
         source = self.source(path)
         source.fault(Position(path), message)
         source.again = True
@@ -223,14 +223,14 @@ class Collector:
         document = Fields(at, schema.LIST)
         source.around += source.report.findings[before:]
         if "items" not in document:
-            if len(source.report.findings) == before:  # a file that ends too early; else the field is misspelt
+            if len(source.report.findings) == before:  # the file is cut off; otherwise a misspelt field was reported
                 raise Refused(document.cursor("items"), "a list needs items; a list of nothing has items: []")
             return
         for item in document.cursor("items").items():
             self.read_document(source, item, kind.removesuffix("List"), within_list=True)
 
     def _keep(self, source: Source, at: Cursor, found: Resource, before: int) -> None:
-        """Note a document; a second one of a name is a finding and nothing more."""
+        """Record a document. A second one with the same key only gives a finding."""
         key = key_of(found)
         if key.name and key in self._first:
             message = f"a second {key.kind} named {key.name!r}; the first is at {self._first[key]}"
@@ -243,11 +243,11 @@ class Collector:
 
     @property
     def findings(self) -> list[Finding]:
-        """All of them: the sources in the order read, each from top to bottom."""
+        """All findings: the sources in the order in which they were read, each from top to bottom."""
         return [finding for source in self.sources for finding in sorted_findings(source.report.findings)]
 
     def resources(self, items: Iterable[Resource]) -> Resources:
-        """These items, kind by kind, and the kinds skipped."""
+        """These items by kind, and the skipped kinds."""
         found = list(items)
         return Resources(
             host_endpoints=_all(found, HostEndpoint),

@@ -1,9 +1,9 @@
-"""compile_table: Resources -> RuleTable of one interface. Pure; every entry keeps where it came from.
+"""compile_table: Resources -> RuleTable of one interface. Pure; every entry records where it came from.
 
 Order (``felix/calc/policy_sorter.go``): tiers that exist before those that do not, by order (none last), then name;
 policies by order (none last), then name, namespace and kind; rules as written. The tiers ``default``, ``kube-admin``
-and ``kube-baseline`` always exist. Only policies with doNotTrack make entries; the others that select the endpoint are
-named as tracked.
+and ``kube-baseline`` always exist. Only policies with doNotTrack result in entries; the other policies that select the
+endpoint are listed as tracked.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from enforcer.policy.tracked import TrackedTable
 BUILT_IN_TIERS = {
     name: Tier(name, order=order, default_action=Action(action))
     for name, (order, action) in schema.RESERVED_TIERS.items()
-}  # Calico makes them (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
+}  # created by Calico (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
 
 
 class Compiler:
-    """Compiles tables, one interface after the other. Kept from one state of the resources to the next, it puts
-    together again only the sets whose members changed.
+    """Compiles the tables of interfaces. If it is kept when the resources change, it rebuilds only the sets whose
+    members changed.
     """
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class Compiler:
     def compile(
         self, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()
     ) -> RuleTable:
-        """The untracked entries of one interface of a node; without a governing HostEndpoint the table has none.
+        """The untracked entries of one interface of a node; none if no HostEndpoint governs it.
 
-        Raises UnsupportedRuleError naming every rule that uses a match which cannot be expressed.
+        Raises UnsupportedRuleError with every rule that has a match which cannot be expressed.
         """
         felix = resources.felix_for(node)
         endpoint = governing_endpoint(resources, node=node, interface=interface, addresses=addresses, felix=felix)
@@ -109,12 +109,12 @@ class Compiler:
 
 
 def compile_table(resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()) -> RuleTable:
-    """One table, compiled from nothing; see :meth:`Compiler.compile`."""
+    """One table, compiled with a new Compiler; see :meth:`Compiler.compile`."""
     return Compiler().compile(resources, node=node, interface=interface, addresses=addresses)
 
 
 def ordered_policies(resources: Resources) -> list[GlobalNetworkPolicy]:
-    """All policies in the order in which those of a kind (untracked, tracked) are evaluated."""
+    """All policies in evaluation order (untracked and tracked ones are each evaluated in this order)."""
     tiers = BUILT_IN_TIERS | {tier.name: tier for tier in resources.tiers}
 
     def rank(policy: GlobalNetworkPolicy) -> tuple[bool, float, str, float, str]:

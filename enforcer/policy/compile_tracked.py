@@ -76,13 +76,13 @@ class _Chains:
             yield TrackedChain(
                 hook,
                 tuple(self._tiers_of(self._normal, hook.direction)),
-                tuple(self._profile_entries(hook.direction)),
+                tuple(self._profiles_of(hook.direction)),
                 failsafes,
                 denies_invalid,
                 end=Action.DENY,
             )
         forward = [item for item in self._normal if item.apply_on_forward]
-        for hook in (Hook.FORWARD_IN, Hook.FORWARD_OUT) if forward else ():
+        for hook in (Hook.FORWARD_IN, Hook.FORWARD_OUT):  # without such policy, for INVALID packets
             yield TrackedChain(hook, tuple(self._tiers_of(forward, hook.direction)), denies_invalid=denies_invalid)
 
     def _tiers_of(
@@ -95,12 +95,13 @@ class _Chains:
             own = self._tiers[name].default_action if name in self._tiers else Action.DENY
             yield TierChain(name, tuple(self._entries.of(of_tier, direction)), default or own)
 
-    def _profile_entries(self, direction: Direction) -> Iterator[Entry]:
+    def _profiles_of(self, direction: Direction) -> Iterator[TierChain]:
         for name in self._endpoint.profiles:
             origin = Origin(f"profile/{name}")
             profile = self._profiles.get(name)
             if profile is None:
-                yield Entry(f"{origin.name} {direction}: no such profile", Action.DENY, tier="", direction=direction)
+                missing = f"{origin.name} {direction}: no such profile"
+                yield TierChain(name, (Entry(missing, Action.DENY, tier="", direction=direction),), Action.PASS)
                 continue
             rules = profile.ingress if direction is Direction.INGRESS else profile.egress
-            yield from self._entries.rules(origin, direction, rules)
+            yield TierChain(name, tuple(self._entries.rules(origin, direction, rules)), Action.PASS)

@@ -1,8 +1,8 @@
 """What an entry matches on: a closed union of conditions, all of which must hold. Pure.
 
-Every consumer handles :data:`Condition` by a ``match`` of its own whose last case is :func:`unhandled`, or another
-function that takes ``NoReturn``: so mypy names every consumer that does not know a new member, and none of them
-matches more packets than it should.
+Every consumer handles :data:`Condition` with its own ``match`` whose last case calls :func:`unhandled` or another
+function that takes ``NoReturn``. So mypy reports every consumer that does not handle a new member, and no consumer
+ignores a condition and matches more packets than it should.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Protocol:
 
 @dataclass(frozen=True)
 class InNets:
-    """The address of one side is (not) in one of the nets; there is at least one. Nets of the other family hold no
-    address of a packet.
+    """The address of one side is (not) in one of the nets; there is at least one. Nets of the other family contain no
+    address of the packet.
     """
 
     side: Side
@@ -51,8 +51,8 @@ class InSet:
 
 @dataclass(frozen=True)
 class Ports:
-    """The port of one side is (not) in a range or in the set of a named port, a key of the table's ``port_sets``:
-    either is enough. There is at least one range or name.
+    """The port of one side is (not) in one of the ranges or in one of the sets of named ports (keys of the table's
+    ``port_sets``). There is at least one range or name.
     """
 
     side: Side
@@ -63,7 +63,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Icmp:
-    """The ICMP type, and where it is given the code, is (not) this one. The entry's protocol says whose types."""
+    """The ICMP type, and the code if it is not None, is (not) this one. The entry's protocol tells ICMP from ICMPv6."""
 
     type: int
     code: int | None = None
@@ -75,11 +75,11 @@ Conditions = tuple[Condition, ...]
 
 
 def families_of(ip_version: int | None, conditions: Collection[Condition]) -> tuple[int, ...]:
-    """The families in which the conditions can hold: as written, and none that one of them excludes.
+    """The families in which the conditions can hold: those of ``ip_version`` that no condition excludes.
 
-    A list of nets, negated or not, that is all of the other family makes an entry one of that family (Felix:
-    ``FilterRuleToIPVersion``). What can hold for no packet is no rule of netfilter's, so it drops nothing that cannot
-    be read either, and no stage before raw may.
+    A list of nets of one family, negated or not, restricts an entry to that family (Felix: ``FilterRuleToIPVersion``).
+    An entry that can match no packet of a family has no netfilter rule there. So it also hotdrops nothing, and no stage
+    before raw may drop for it.
     """
     return tuple(
         version
@@ -104,15 +104,15 @@ def _may_hold(condition: Condition, version: int, others: Collection[Condition])
 
 
 def protocol_of(conditions: Collection[Condition]) -> int | None:
-    """The protocol that is wanted, if one is."""
+    """The protocol of the positive protocol condition; None if there is none."""
     return next((item.number for item in conditions if isinstance(item, Protocol) and not item.negated), None)
 
 
 def unhandled(condition: NoReturn, who: str) -> UnsupportedRuleError:
-    """To be raised for what a ``match`` over :data:`Condition` does not handle; mypy has refused it before."""
+    """The error for a condition that a ``match`` over :data:`Condition` does not handle; mypy rejects such a match."""
     return UnsupportedRuleError(f"{who} cannot match on {name_of(condition)}")
 
 
 def name_of(condition: object) -> str:
-    """What messages call a kind of condition."""
+    """The name of a kind of condition in messages."""
     return type(condition).__name__

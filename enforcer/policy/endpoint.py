@@ -1,10 +1,10 @@
 """Which HostEndpoint governs an interface (``felix/dataplane/linux/endpoint_mgr.go``).
 
-Among the HostEndpoints of the node: one whose interfaceName is the interface, or that has no interfaceName and an
-expectedIP that is on it, matches; the smallest name wins, however it matched. Interfaces that no such endpoint governs
-belong to the smallest ``*`` endpoint. Calico refuses untracked policy for ``*`` outside its eBPF data plane; here ``*``
-expands to every host interface but the loopback. For tracked policy ``*`` has the loopback too
-(``felix/rules/dispatch.go``).
+A HostEndpoint of the node matches an interface if its interfaceName is the interface, or if it has no interfaceName and
+one of its expectedIPs is on the interface. The matching one with the smallest name governs, whichever way it matched.
+Other interfaces are governed by the ``*`` endpoint with the smallest name. Calico refuses untracked policy for ``*``
+outside its eBPF data plane; here ``*`` means every host interface except the loopback. For policy after conntrack ``*``
+includes the loopback (``felix/rules/dispatch.go``).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def governing_endpoint(
     felix: FelixConfiguration | None = None,
     loopback: bool = False,
 ) -> HostEndpoint | None:
-    """The HostEndpoint that governs the interface of a node, None when none does.
+    """The HostEndpoint that governs an interface of a node; None if there is none.
 
-    ``loopback``: ``*`` takes the loopback interface as well, as it does for policy after conntrack.
+    ``loopback``: ``*`` includes the loopback interface, as for policy after conntrack.
     """
     felix = felix or resources.felix_for(node)
     if not is_host_interface(interface, felix):
@@ -45,7 +45,7 @@ def governing_endpoint(
 
 def with_kernel_names(resources: Resources, names: Mapping[str, str]) -> Resources:
     """The resources with each interfaceName that is an alternative name (``ip link property add altname``) replaced by
-    the interface's own, ``names[alternative]``; the very same object where there is none.
+    the interface's kernel name, ``names[alternative]``. The same object if there is none.
     """
     if not any(item.interface_name in names for item in resources.host_endpoints):
         return resources
@@ -57,7 +57,7 @@ def with_kernel_names(resources: Resources, names: Mapping[str, str]) -> Resourc
 
 
 def is_host_interface(interface: str, felix: FelixConfiguration) -> bool:
-    """Whether HostEndpoints may govern it: not a workload's (interfacePrefix), not excluded (names or /regex/)."""
+    """Whether HostEndpoints may govern it: not a workload interface (interfacePrefix), not in interfaceExclude."""
     if interface.startswith(tuple(prefix for prefix in felix.interface_prefix if prefix)):
         return False
     return not any(_excludes(pattern, interface) for pattern in felix.interface_exclude)

@@ -10,9 +10,31 @@ from enforcer.policy import schema
 from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of
 from enforcer.policy.labels import rule_selectors
 from enforcer.policy.members import Membership
-from enforcer.policy.resources import EntityRule, GlobalNetworkPolicy, NamedPort, Port, PortRange, Rule
+from enforcer.policy.resources import (
+    EntityRule,
+    GlobalNetworkPolicy,
+    NamedPort,
+    Port,
+    PortRange,
+    Rule,
+    fields_of_sides,
+    match_fields,
+)
 from enforcer.policy.ruletable import Entry, IpSet, PortSet
 from enforcer.policy.selector import parse
+
+# The fields of a rule that make conditions, or families. A rule that sets another is refused: it would match more.
+COMPILED = frozenset({"ip_version", "protocol", "not_protocol", "icmp", "not_icmp"}) | fields_of_sides(
+    "nets", "not_nets", "selector", "not_selector", "namespace_selector", "ports", "not_ports"
+)
+# Why others are no conditions; ``kind`` is that of the policy.
+_REFUSED = {
+    "source.services": "source.services: no Kubernetes services are known here; give their addresses as nets",
+    "destination.services": "destination.services: no Kubernetes services are known here; give their addresses as nets",
+    "source.service_accounts": "source.serviceAccounts: they belong to workloads; {kind} is for hosts",
+    "destination.service_accounts": ("destination.serviceAccounts: they belong to workloads; {kind} is for hosts"),
+    "http": "http: {kind} sees single packets; remove the match",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +78,7 @@ class EntryMaker:
 
     def _entry(self, origin: Origin, direction: Direction, index: int, rule: Rule) -> Entry:
         name = f"{origin.name} {direction}[{index}]"
-        for what in _unsupported_matches(rule, self._kind):
+        for what in unsupported_matches(rule, self._kind):
             self.unsupported.append(f"{rule.position}: {name}: {self._kind} cannot be enforced with {what}")
         conditions = tuple(self._conditions(rule))
         return Entry(
@@ -72,8 +94,8 @@ class EntryMaker:
         )
 
     def _conditions(self, rule: Rule) -> Iterator[Condition]:
-        """All that a rule matches on: protocol, then for each side sets, nets and ports, then ICMP type. Of each kind
-        the positive one comes first.
+        """All that a rule matches on: protocol, then for each side sets, nets and ports, then ICMP type. Within each
+        kind the positive condition comes first.
         """
         if rule.protocol is not None:
             yield Protocol(rule.protocol)
@@ -86,7 +108,9 @@ class EntryMaker:
                 yield Icmp(icmp.type, icmp.code, negated)
 
     def _side(self, side: Side, entity: EntityRule, protocol: int | None) -> Iterator[Condition]:
-        """One side of a rule. A named port is looked for only where the selector looks, and then stands for it."""
+        """One side of a rule. A named port is resolved among the endpoints that the selector selects, and then replaces
+        the selector.
+        """
         positive, negative = rule_selectors(entity)
         ranges, names = _ranges(entity.ports), _names(entity.ports)
         not_ranges, not_names = _ranges(entity.not_ports), _names(entity.not_ports)
@@ -104,7 +128,7 @@ class EntryMaker:
             yield Ports(side, not_ranges, self._port_sets_of(not_names, positive, protocol), negated=True)
 
     def _set(self, text: str) -> str:
-        """The id of the set a selector stands for."""
+        """The id of a selector's set."""
         found = self._membership.ip_set(parse(text))
         self.sets[found.id] = found
         return found.id
@@ -131,11 +155,7 @@ def _names(ports: Sequence[Port]) -> list[str]:
     return [port.name for port in ports if isinstance(port, NamedPort)]
 
 
-def _unsupported_matches(rule: Rule, kind: str) -> Iterator[str]:
-    for side, entity in (("source", rule.source), ("destination", rule.destination)):
-        if entity.services is not None:
-            yield f"{side}.services: no Kubernetes services are known here; give their addresses as nets"
-        if entity.service_accounts is not None:
-            yield f"{side}.serviceAccounts: they belong to workloads; {kind} is for hosts"
-    if rule.http is not None:
-        yield f"http: {kind} sees single packets; remove the match"
+def unsupported_matches(rule: Rule, kind: str = "untracked policy") -> list[str]:
+    """What a rule matches on that no entry can, in words."""
+    others = sorted(match_fields(rule) - COMPILED)
+    return [_REFUSED.get(name, f"{name}: the compiler does not know it").format(kind=kind) for name in others]

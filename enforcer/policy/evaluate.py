@@ -67,21 +67,18 @@ def denied_by(table: TrackedTable, hook: Hook, flow: Flow) -> str:
 def _in_chain(table: TrackedTable, chain: TrackedChain, flow: Flow) -> _Fate | str:
     if _fails_safe(chain, flow):
         return _Fate.ALLOWED
-    for tier in chain.tiers:
-        entry = _deciding(table, tier.entries, flow, ends_at_pass=True)
+    for tier in (*chain.tiers, *chain.profiles):
+        entry = _deciding(table, tier.entries, flow)
         if entry is None and tier.default is Action.DENY:
             return tier.end(chain.hook.direction)
         if entry is not None and entry.action is not Action.PASS:
             return _Fate.ALLOWED if entry.action is Action.ALLOW else entry.name
-    entry = _deciding(table, chain.profiles, flow, ends_at_pass=False)
-    if entry is not None:
-        return _Fate.ALLOWED if entry.action is Action.ALLOW else entry.name
     return chain.no_profile if chain.end is Action.DENY else _Fate.UNDECIDED
 
 
-def _deciding(table: NamedSets, entries: Iterable[Entry], flow: Flow, *, ends_at_pass: bool) -> Entry | None:
+def _deciding(table: NamedSets, entries: Iterable[Entry], flow: Flow) -> Entry | None:
     for entry in entries:
-        if entry.action is Action.LOG or (entry.action is Action.PASS and not ends_at_pass):
+        if entry.action is Action.LOG:
             continue
         if flow.version in entry.families and all(_holds(item, table, flow) for item in entry.conditions):
             return entry

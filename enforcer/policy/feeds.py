@@ -1,8 +1,8 @@
-"""Address lists that operators paste beside their policy: what they are, and why they enforce nothing.
+"""Recognises address lists that operators put beside their policy, to explain that they enforce nothing.
 
-Recognised by their lines, whatever the file is called: CIDRs and addresses (FireHOL netset, Spamhaus DROP), ranges,
-addresses with masks, ``ipset save``, nft sets, tables whose columns hold addresses, and JSON without apiVersion
-(Spamhaus DROP's line by line, cloud providers' as one document).
+They are recognised by their lines, whatever the file's name: CIDRs and addresses (FireHOL netset, Spamhaus DROP),
+ranges, addresses with masks, ``ipset save``, nft sets, tables with a column of addresses, and JSON without apiVersion
+(one document per line as from Spamhaus DROP, or one document as from cloud providers).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from enforcer.model.nets import parse_cidr
 
 FEED = "feed"  # the kind of the note
 PEEK = 64 * 1024  # bytes read of a file with another suffix
-_LINES = 200  # looked at to recognise a list
+_LINES = 200  # examined to recognise a list
 _COMMENT = re.compile(r"\s*(?:[#;].*|//.*)?$")
 _BEHIND = re.compile(r"\s*(?:[#;]|//).*$")
-# What a resource has, be it misspelt or without its head: that is a fault, and no list.
+# What a resource contains, even if it is misspelt or lacks its first lines: that is a fault, not a list.
 _RESOURCE = re.compile(
     r"apiVersion|[\"']?api_?version[\"']?\s*:|[\"'](?:kind|spec|metadata)[\"']\s*:\s*[\"'{]", re.IGNORECASE
 )
@@ -35,7 +35,7 @@ _NFT = re.compile(r"(?:#!.*nft|(?:add |create )?(?:table|set|element|flush)\b.*)
 
 @dataclass(frozen=True)
 class Feed:
-    """``what`` it is; ``first`` is its first entry as CIDRs, "" where it has none. ``line`` counts from 1."""
+    """``what`` it is; ``first``: its first entry as CIDRs, "" if it has none; ``line``: of that entry, from 1."""
 
     what: str
     first: str
@@ -44,21 +44,21 @@ class Feed:
     @property
     def sentence(self) -> str:
         if not self.first:
-            return f"{self.what}, no resource of Calico's: it enforces nothing"
+            return f"{self.what}, not a Calico resource: it enforces nothing"
         return (
-            f"{self.what}, no resource of Calico's: it enforces nothing; to have it enforced, write its CIDRs into a "
+            f"{self.what}, not a Calico resource: it enforces nothing; to have it enforced, write its CIDRs into a "
             "resource that a rule selects: {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: "
             f"{{name: NAME, labels: {{KEY: VALUE}}}}, spec: {{nets: [{self.first}, ...]}}}}"
         )
 
 
 def recognised(text: str) -> Feed | None:
-    """The feed that a text is, None for anything else, also for what looks like a resource."""
+    """The feed in a text; None for anything else, including what looks like a resource."""
     if len(text) < PEEK and text.startswith(";") and all(_COMMENT.match(line) for line in text[:PEEK].splitlines()):
         return Feed("an empty list of addresses", "", 1)
     lines = [(at, line.strip()) for at, line in enumerate(text[:PEEK].splitlines(), 1) if not _COMMENT.match(line)]
     if len(text) > PEEK:
-        lines = lines[:-1]  # cut in the middle
+        lines = lines[:-1]  # the last line is cut off
     if not lines or "apiVersion" in text or _RESOURCE.search(text[:PEEK]):
         return None
     at, first = lines[0]
@@ -75,9 +75,9 @@ def recognised(text: str) -> Feed | None:
 
 
 def _of_lines(first: tuple[int, str], some: list[str]) -> Feed | None:
-    """A list of whose lines most have an address, all where one looks like YAML; column names before them are let pass.
+    """A list: most lines have an address, or all lines if one looks like YAML. Column names before them are allowed.
 
-    A file of resources that has lost its head must stay a fault.
+    A file of resources that lacks its first lines must remain a fault.
     """
     at, line = first
     if not _entry(line) and any(mark in line and mark in "".join(some[1:2]) for mark in ",;\t|"):
@@ -92,13 +92,13 @@ def _of_lines(first: tuple[int, str], some: list[str]) -> Feed | None:
 
 
 def _is_nobody(entry: str) -> bool:
-    """Whether an entry is one of those that a hosts file gives to names that are to lead nowhere."""
+    """Whether an entry is an address that hosts files use to block a name."""
     address = ipaddress.ip_interface(entry.partition(",")[0]).ip
     return address.is_loopback or address.is_unspecified
 
 
 def _entry(line: str) -> str:
-    """The CIDRs of the address in a line: alone, as an item of a list, after a name, or in a column. "" without any."""
+    """The CIDRs of the address in a line: alone, as a list item, after a name, or in a column. "" if there is none."""
     bare = _BEHIND.sub("", line).removeprefix("- ").strip().replace(" - ", "-")
     if found := cidrs_of(bare.strip("\"',")):
         return found
@@ -122,7 +122,7 @@ def cidrs_of(text: str) -> str:
         if re.fullmatch(r"[0-9.]+/[0-9]+\.[0-9.]+", text):
             return str(ipaddress.ip_network(text, strict=False))
         if "." not in text and text.count(":") < 2:
-            return ""  # a number is no address
+            return ""  # a number is not an address
         version, value, length = parse_cidr(text)
         return str((ipaddress.IPv4Network if version == 4 else ipaddress.IPv6Network)((value, length)))
     except (ValueError, TypeError):
@@ -130,14 +130,14 @@ def cidrs_of(text: str) -> str:
 
 
 def _of_json(text: str, lines: list[str]) -> str:
-    """The first address in JSON, which is one document or one a line."""
+    """The first address in JSON: one document, or one per line."""
     try:
         documents = [json.loads(text)]
     except (ValueError, RecursionError):
         try:
             documents = [json.loads(line) for line in lines]
         except (ValueError, RecursionError):
-            documents = _QUOTED.findall(text[:PEEK]) if len(text) > PEEK else []  # only the beginning is here
+            documents = _QUOTED.findall(text[:PEEK]) if len(text) > PEEK else []  # only the beginning was read
     return next(filter(None, map(cidrs_of, _strings(documents))), "")
 
 
@@ -150,7 +150,7 @@ def _strings(tree: object, depth: int = 0) -> Iterator[str]:
 
 
 def peek(path: str) -> Feed | None:
-    """The feed that a file beside the resources is; only regular files are looked into, and only their beginning."""
+    """The feed in a file beside the resources. Reads only regular files, and only their beginning."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

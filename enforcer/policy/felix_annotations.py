@@ -1,8 +1,8 @@
 """Annotations ``config.projectcalico.org/NAME`` of a FelixConfiguration: they override the spec, as text.
 
-``libcalico-go/lib/backend/syncersv1/updateprocessors/configurationprocessor.go`` hands them to Felix, whose names for
-its settings differ from the API's in case only as far as they matter here (``felix/config/param_types.go`` reads the
-text). Nothing of Calico's validates them: Felix takes its default for a faulty one, or exits. Here it is refused.
+``libcalico-go/lib/backend/syncersv1/updateprocessors/configurationprocessor.go`` passes them to Felix, which parses the
+text (``felix/config/param_types.go``). For the settings that matter here, Felix's names differ from the API's only in
+case. Calico does not validate them: for a faulty one, Felix uses its default or exits. Here it is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CANONICAL = {"nftablesMode": ("Auto", "Enabled", "Disabled"), "bpfAttachType": 
 
 
 def overrides(annotations: Mapping[str, Cursor], readers: Mapping[str, Reader[Any]]) -> Iterator[tuple[str, Any]]:
-    """The settings that annotations have, by their names in the API, read as the spec's are."""
+    """The settings in annotations, by their names in the API, read like those of the spec."""
     folded = {name.lower(): name for name in readers}
     for key in sorted(annotations):
         if not key.startswith(PREFIX):
@@ -40,7 +40,7 @@ def overrides(annotations: Mapping[str, Cursor], readers: Mapping[str, Reader[An
 
 
 def _reading(name: str, read: Reader[Any]) -> Reader[Any]:
-    """Reads an annotation's text as the node that the field of the spec would have."""
+    """Reads the text of an annotation like the same field of the spec."""
 
     def read_text(at: Cursor) -> Any:
         value = _value(at, name, string(at))
@@ -63,7 +63,7 @@ def _value(at: Cursor, name: str, text: str) -> str | int | bool:
 
 
 def _integer(at: Cursor, text: str) -> int:
-    """As Go's strconv.ParseInt with base 0 reads it."""
+    """An integer, parsed like Go's strconv.ParseInt with base 0."""
     try:
         digits = text.lstrip("+-")
         base = _BASES.get(digits[:2].lower(), 8 if digits[:1] == "0" and len(digits) > 1 else 10)

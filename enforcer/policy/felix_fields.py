@@ -1,8 +1,8 @@
-"""The fields of Calico's FelixConfigurationSpec by name and schema, and what an unknown name most likely is.
+"""The fields of Calico's FelixConfigurationSpec by name and schema, and the most likely meaning of an unknown name.
 
-The list is generated from Calico's own definition (``tools/felix_fields.py``) and states its version. A cluster's file
-is never refused for a field of another concern, a newer Calico's included; and a slip of the pen (``xdpEnabeld``) never
-leaves a setting silently as it was.
+The list is generated from Calico's own definition (``tools/felix_fields.py``) and states its version. A file of a
+cluster is never refused for a field that does not matter here, even of a newer Calico; and a misspelt field
+(``xdpEnabeld``) is never silently ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-# Not by importlib.resources: importing it takes longer than all the rest here.
+# Not with importlib.resources: importing it takes longer than everything else in this module.
 _DATA = json.loads(Path(__file__).with_name("felix_fields.json").read_text(encoding="utf-8"))
 CALICO: str = _DATA["calico"]
 SCHEMAS: dict[str, dict[str, Any]] = _DATA["fields"]
@@ -24,15 +24,15 @@ TYPES: dict[str, str] = {name: schema["type"] for name, schema in SCHEMAS.items(
 EARLIER = ("bpfKubeProxyEndpointSlicesEnabled", "iptablesLockFilePath", "iptablesLockTimeout")
 KNOWN = frozenset({*TYPES, *EARLIER})
 
-# Fields that only Calico Enterprise has, by how they begin.
+# Prefixes of fields that only Calico Enterprise has.
 _ENTERPRISE = re.compile(
     r"(capture|dns(Cache|ExtraTTL|Logs|Packets|Policy|Trusted)|dropActionOverride|egress(Gateway|IP)|externalNetwork|"
     r"flowLogs(Dynamic|Enable|File|Max|NetworkSet)|ipsec|kubeMasqueradeBit|l7Logs|nfNetlinkBufSize|prometheusReporter|"
     r"statsDump|syslogReporter|tproxy|waf|windows(DNS|FlowLogs|Network|StatsDump))"
 )
 
-_SLIPS = 2  # letters left out, added, exchanged or changed
-_NEAR = 0.85  # difflib's ratio, of names that matter here
+_SLIPS = 2  # letters left out, added, swapped or changed
+_NEAR = 0.85  # difflib's ratio for names that matter here
 
 
 def is_enterprise(name: str) -> bool:
@@ -40,10 +40,10 @@ def is_enterprise(name: str) -> bool:
 
 
 def misspelt(name: str, mattering: Collection[str]) -> str:
-    """The known field that an unknown name misspells, "" if none; ``mattering`` fields are preferred.
+    """The known field that an unknown name misspells, "" if none. ``mattering`` fields are preferred.
 
-    A known name with a suffix (``wireguardMTUV6``) or of the other family (``nftablesMarkMask``) is no slip, as
-    Calico names its fields.
+    A known name with a suffix (``wireguardMTUV6``) or of the other backend (``nftablesMarkMask``) is not a misspelling,
+    because Calico names its fields this way.
     """
     folded = {known.lower(): known for known in KNOWN}
     plain = re.sub(r"[_.-]", "", name.lower()).removeprefix("felix")  # FELIX_XDPENABLED, as Felix's environment has it
@@ -61,7 +61,7 @@ def misspelt(name: str, mattering: Collection[str]) -> str:
 
 
 def _of_the_same_words(name: str, mattering: Collection[str]) -> str:
-    """The field that has the words of a name in another order, or with others that say little: ``failsafeInbound``."""
+    """The field with the words of a name in another order, or with additional generic words: ``failsafeInbound``."""
     words = _words(name)
     for known in sorted(mattering):
         ours = _words(known)
@@ -75,13 +75,13 @@ _FILLING = frozenset({"enable", "host", "interval", "port", "sec"})
 
 
 def _words(name: str) -> frozenset[str]:
-    """The words of a name in lower case, ``enabled``, ``disabled`` and plurals alike."""
+    """The words of a name in lower case. ``enabled`` and ``disabled`` count as one word, a plural as its singular."""
     words = {word.lower().rstrip("s") for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)}
     return frozenset("enable" if word in ("enabled", "disable", "disabled") else word for word in words)
 
 
 def _is_own(name: str, known: str) -> bool:
-    """Whether a name differs from a known one as the names of two fields do."""
+    """Whether a name differs from a known one in the way in which names of different fields differ."""
     longer, shorter = (name, known) if name.startswith(known) else (known, name)
     if longer.startswith(shorter) and re.match(r"[A-Z]\w", longer[len(shorter) :]):
         return longer is name or longer.endswith("V6")
@@ -93,7 +93,7 @@ _FAMILIES = (*_PAIRS, *((other, one) for one, other in _PAIRS))
 
 
 def slips_between(one: str, other: str) -> int:
-    """Letters to leave out, add, change, or exchange with the next (optimal string alignment distance)."""
+    """The optimal string alignment distance: letters to leave out, add, change, or swap with the next."""
     rows = [list(range(len(other) + 1))]
     for at, letter in enumerate(one, 1):
         row = [at]

@@ -1,8 +1,8 @@
-"""Checks of the FelixConfiguration fields that are not read otherwise: the values that Calico accepts.
+"""Checks the values of FelixConfiguration fields that are not read, as Calico does.
 
-``felix_fields`` holds, for each field, its schema of the custom resource definition and what the ``validate`` tags of
-the Go type add; the rest (``validateFelixConfigSpec`` of ``validator/v3/validator.go``, the definition's CEL rules)
-stands here.
+``felix_fields`` has for each field its schema from the custom resource definition and the ``validate`` tags of the Go
+type. The other checks (``validateFelixConfigSpec`` in ``validator/v3/validator.go``, the CEL rules of the definition)
+are here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _is_whole(value: object) -> bool:
 
 
 def of_schema(name: str, schema: Schema) -> Reader[None]:
-    """Checks the value of a field of the spec."""
+    """A reader that checks the value of a field of the spec."""
 
     def read(at: Cursor) -> None:
         before = len(at.report.findings)
@@ -111,7 +111,7 @@ def _check_text(at: Cursor, schema: Schema, text: str) -> None:
 
 
 def _check_pattern(at: Cursor, pattern: str, text: str) -> None:
-    """A duration's patterns allow no text at all, of which Felix can read none."""
+    """Check a pattern. The pattern of a duration allows an empty text, which Felix cannot parse: refuse it."""
     words, duration = _WORDS.fullmatch(pattern), "(ms|s|" in pattern
     if found_in(pattern, text) and not (duration and not text):
         return
@@ -122,7 +122,7 @@ def _check_pattern(at: Cursor, pattern: str, text: str) -> None:
 _WORDS = re.compile(r"\^\(\?i\)\(([A-Za-z|]+)\)\?\$")
 
 
-# --- what the tags name -----------------------------------------------------------------------------------------------
+# --- the formats that the tags name -----------------------------------------------------------------------------------
 
 _NAMED: dict[str, tuple[str, str]] = {
     "interface": (r"^(\*|[a-zA-Z0-9_.-]{1,15})$", "an interface name of 1..15 letters, digits, '_', '.', '-'"),
@@ -141,12 +141,12 @@ def _is(at: Cursor, what: str, text: str) -> None:
         try:
             check(text)
         except NoExpression as error:
-            raise Refused(at, f"{shown(text)} is no regular expression: {error}") from error
+            raise Refused(at, f"{shown(text)} is not a valid regexp: {error}") from error
     elif not found_in(_NAMED[what][0], text):
         raise Refused(at, f"expected {_NAMED[what][1]}, found {shown(text)}")
 
 
-# --- what the code of Calico's validator says -------------------------------------------------------------------------
+# --- the checks in the code of Calico's validator ---------------------------------------------------------------------
 
 
 def _address(version: int) -> Reader[None]:
@@ -187,7 +187,7 @@ def _health(at: Cursor) -> None:
 
 
 def _tables(at: Cursor, last: int) -> int:
-    """The tables of one range; 0 where it is faulty, which is reported."""
+    """The number of tables in one range; 0 if it is faulty, which is reported."""
     low, high = (attempt(integer(1, last), at.down(end), 0) for end in ("min", "max"))
     if low > high > 0:
         at.fault(f"the range {low}..{high} ends before it begins")

@@ -1,8 +1,8 @@
-"""The labels policies and rules select by, and the selectors they select with, as Calico derives them.
+"""The labels that selectors are evaluated on, and the effective selectors of policies and rules, as in Calico.
 
-A HostEndpoint and a NetworkSet inherit labels from profiles (``felix/labelindex``): their own labels win, then those of
-the first profile that has the label. A NetworkSet's one profile is that of its namespace, ``kns.<namespace>``, which
-holds the namespace's labels under the prefix ``pcns.``.
+HostEndpoints and NetworkSets inherit labels from profiles (``felix/labelindex``): their own labels win, then those of
+the first profile that has the label. A NetworkSet has one profile, that of its namespace, ``kns.<namespace>``, with the
+namespace's labels under the prefix ``pcns.``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Profiles = Mapping[str, Profile]
 
 
 def endpoint_labels(endpoint: HostEndpoint, profiles: Profiles) -> Mapping[str, str]:
-    """A HostEndpoint's labels with those of its profiles."""
+    """A HostEndpoint's labels, including those of its profiles."""
     return _inheriting(endpoint.labels, endpoint.profiles, profiles)
 
 
 def network_set_labels(item: NetworkSet, profiles: Profiles) -> Mapping[str, str]:
-    """A namespaced set's labels, the one that names its namespace (``networksetprocessor.go``), and its profile's."""
+    """A NetworkSet's labels, including its namespace's name (``networksetprocessor.go``) and its profile's labels."""
     own = {**item.labels, NAMESPACE_LABEL: item.namespace}
     return _inheriting(own, [f"{NAMESPACE_PROFILE}{item.namespace}"], profiles)
 
@@ -42,8 +42,8 @@ def _inheriting(own: Mapping[str, str], names: Iterable[str], profiles: Profiles
 def policy_selector(policy: GlobalNetworkPolicy) -> str:
     """One selector for the endpoints a policy applies to (``globalnetworkpolicyprocessor.go``).
 
-    Labels of namespaces and service accounts are an endpoint's labels with a prefix. A HostEndpoint has none of them
-    unless a profile gives it some, so such a selector keeps it mostly by what it says of missing labels.
+    Labels of namespaces and service accounts are labels of an endpoint with a prefix. A HostEndpoint has them only from
+    a profile, so such a selector matches it mostly through operators that accept missing labels.
     """
     text = policy.selector.strip()
     for own, prefix, everything in (
@@ -58,10 +58,10 @@ def policy_selector(policy: GlobalNetworkPolicy) -> str:
 
 
 def rule_selectors(entity: EntityRule) -> tuple[str, str]:
-    """The selector whose addresses match and the one whose addresses do not, each "" for none.
+    """The selector whose addresses match, and the one whose addresses do not match; "" if there is none.
 
-    A notSelector beside another selector narrows that one (``felix/calc/rule_scanner.go``). Alone it is a negated
-    match: any address will do but the selected, even one that belongs to nothing Calico knows.
+    A notSelector together with another selector narrows that one (``felix/calc/rule_scanner.go``). Alone it is a
+    negated match: every address matches except the selected ones, including addresses unknown to Calico.
     """
     scope = _namespaces(entity.namespace_selector)
     selector, negative = entity.selector.strip(), entity.not_selector.strip()
@@ -72,8 +72,8 @@ def rule_selectors(entity: EntityRule) -> tuple[str, str]:
 
 
 def _namespaces(text: str) -> str:
-    """What a rule's namespaceSelector requires of labels (``updateprocessors/rules.go``): all() is "in some namespace",
-    global() "in none".
+    """The selector on labels for a rule's namespaceSelector (``updateprocessors/rules.go``): all() means in any
+    namespace, global() in none.
     """
     if not text.strip():
         return ""

@@ -1,6 +1,6 @@
 """Resources from files, text or plain data: all that Calico would accept, or a PolicyError with every finding.
 
-All or nothing: for an agent, which has to go on with a faulty file beside good ones, see ``tolerant``.
+All or nothing. The agent, which must continue with faulty files, uses ``tolerant``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["SCENARIO_SUFFIXES", "STDIN", "SUFFIXES", "load", "load_documents", "
 def load(paths: Sequence[str | os.PathLike[str]]) -> Resources:
     """The resources of files and directories; ``-`` is standard input.
 
-    A directory stands for its *.yaml, *.yml and *.json files, at any depth, without hidden ones and scenario files.
+    Of a directory, the *.yaml, *.yml and *.json files at any depth are read, except hidden files and scenario files.
     Raises PolicyError with every finding of every file.
     """
     collector = Collector()
@@ -36,7 +36,7 @@ def load_text(text: str, path: str = "<inline>") -> Resources:
 
 
 def load_documents(docs: Sequence[Mapping[str, object]], path: str = "<inline>") -> Resources:
-    """The resources given as plain data; findings name the path and the field, without line. Raises PolicyError."""
+    """The resources in plain data. Findings have the path and the field, but no line. Raises PolicyError."""
     collector = Collector()
     source = collector.source(path)
     for document in docs:
@@ -48,9 +48,9 @@ def load_documents(docs: Sequence[Mapping[str, object]], path: str = "<inline>")
 
 
 def load_node(node: Node, path: str = "<inline>", lines: Sequence[str] = ()) -> Resources:
-    """The resources of one parsed document: a resource, a List, or a sequence of resources, within a larger document.
+    """The resources of one parsed node of a larger document: a resource, a List, or a sequence of resources.
 
-    ``lines`` are the source lines of the whole, for the caret below a faulty selector. Raises PolicyError.
+    ``lines``: the source lines of the whole document, for the caret below a faulty selector. Raises PolicyError.
     """
     collector = Collector()
     source = collector.source(path, lines)

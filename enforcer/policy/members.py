@@ -1,8 +1,8 @@
-"""What selectors stand for: the nets of network sets, and the addresses and ports of HostEndpoints, by their labels.
+"""Resolves selectors by labels: to the nets of network sets, and to the addresses and ports of HostEndpoints.
 
-A Membership belongs to one state of the resources. Made from the one before, it takes over every set whose members
-are what they were, object by object: after a change to one network set only the sets that hold it are put together
-again, and whoever compares sets finds the others to be the same.
+A Membership belongs to one state of the resources. Created from the previous one, it reuses the object of every set
+whose members have not changed. So after a change to one network set only the sets that contain it are rebuilt, and all
+others compare as identical.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from enforcer.policy.ruletable import IpSet, PortSet
 from enforcer.policy.selector import Selector
 
 Labels = Mapping[str, str]
-Parts = tuple[str, ...]  # names of the resources a set is made of
+Parts = tuple[str, ...]  # names of the resources that contribute to a set
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Member:
 
 
 class Membership:
-    """Resolves selectors over the resources of one moment, each only once."""
+    """Resolves selectors over one state of the resources, each selector once."""
 
     def __init__(self, resources: Resources, before: Membership | None = None) -> None:
         old: Mapping[str, Nets] = before._nets if before else {}
@@ -45,10 +45,10 @@ class Membership:
         by_labels: dict[frozenset[tuple[str, str]], tuple[Labels, list[int]]] = {}
         for place, item in enumerate(self._members):
             by_labels.setdefault(frozenset(item.labels.items()), (item.labels, []))[1].append(place)
-        self._by_labels = tuple(by_labels.values())  # many members share their labels: a selector looks once
+        self._by_labels = tuple(by_labels.values())  # many members share their labels: evaluated once for all
 
     def ip_set(self, selector: Selector) -> IpSet:
-        """The addresses of everything the selector selects."""
+        """The addresses of everything that the selector selects."""
         found = self._sets.get(selector.uid)
         if found is None:
             parts = tuple(item.name for item in self._selected(selector))
@@ -59,7 +59,7 @@ class Membership:
         return found
 
     def port_set(self, selector: Selector, name: str, protocol: int) -> PortSet:
-        """What a named port stands for among the HostEndpoints the selector selects."""
+        """The addresses and ports of a named port, among the HostEndpoints that the selector selects."""
         identity = _port_set_id(selector, name, protocol)
         if identity not in self._port_sets:
             pairs = dict.fromkeys(
@@ -73,11 +73,11 @@ class Membership:
         return self._port_sets[identity]
 
     def forget_before(self) -> None:
-        """Drop the previous state; what was not taken over is no longer needed."""
+        """Drop the previous state; sets that were not reused are no longer needed."""
         self._before = None
 
     def _selected(self, selector: Selector) -> list[_Member]:
-        """In the order of the resources."""
+        """The selected members in the order of the resources."""
         found = [places for labels, places in self._by_labels if selector.evaluate(labels)]
         return [self._members[place] for place in sorted(place for places in found for place in places)]
 
@@ -95,13 +95,13 @@ class Membership:
         return self._before._unions.get(parts) if self._before and self._unchanged(parts) else None
 
     def _unchanged(self, parts: Parts) -> bool:
-        """Whether these members' nets are those of the state before; equal ones were taken over as objects."""
-        assert self._before is not None, "asked only with a state before"
+        """Whether the nets of these members are unchanged; equal ones are the same objects."""
+        assert self._before is not None, "called only with a previous state"
         return all(self._before._nets.get(name) is self._nets[name] for name in parts)
 
 
 def _members(resources: Resources, old: Mapping[str, Nets]) -> Iterator[_Member]:
-    """Everything a rule's selector can stand for; nets that are as before are the same objects as before."""
+    """Everything that a rule's selector can select. Unchanged nets are the same objects as before."""
     profiles = {item.name: item for item in resources.profiles}
     for item in resources.global_network_sets:
         name = f"gns/{item.name}"
@@ -122,7 +122,7 @@ def _kept(old: Mapping[str, Nets], name: str, nets: Nets) -> Nets:
 
 
 def _port_set_id(selector: Selector, name: str, protocol: int) -> str:
-    """Calico's id of a named port's set (``rule_scanner.go``, ``hash/hash.go``)."""
+    """Calico's id of the set of a named port (``rule_scanner.go``, ``hash/hash.go``)."""
     text = f"{selector.uid},{_PROTOCOL_WORDS[protocol]},{name}"
     digest = hashlib.sha224(f"n:{text}".encode()).digest()
     return "n:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")

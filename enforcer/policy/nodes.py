@@ -1,9 +1,9 @@
-"""Documents as nodes that know where they stand: YAML text or plain data in, one tree out.
+"""Documents as trees of nodes with positions, from YAML text or plain data.
 
-Scalars resolve as Calico's own YAML library does (``sigs.k8s.io/yaml``: ``yes`` and ``on`` are booleans, ``0644`` is
-octal, ``1:30`` is a string; what looks like a number and is none that 64 bits hold, ``0x_`` or one of 400 digits, is a
-string too). The composer keeps its own stack and takes an alias only after all of what it names, so that no document,
-however deep or knotted, can exhaust the interpreter's. Sizes have limits, each with its sentence.
+Scalars are resolved as in Calico's YAML library (``sigs.k8s.io/yaml``): ``yes`` and ``on`` are booleans, ``0644`` is
+octal, ``1:30`` is a string, and so is what looks like a number but is not one of 64 bits (``0x_``, 400 digits). The
+composer has its own stack and accepts an alias only if its anchor is complete, so no document can exhaust the
+interpreter's stack. Every size has a limit with its own message.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ NODES_MAX = 10_000_000  # of a text, aliases followed
 DOCUMENTS_MAX = 100_000
 SCALAR_MAX = 1024 * 1024  # characters; an annotation may have 256 KiB
 
-_NO_TEXT = "not text: it holds characters that no encoding has"
+_NO_TEXT = "not text: it has characters that cannot be encoded"
 _TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels"
 
-# libyaml where the wheel has it: ten times as fast, the same events.
+# libyaml if the wheel has it: ten times as fast, same events.
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class DocumentFault(Exception):
-    """Text that is no YAML, or data that no YAML could hold. Line and column count from 1; 0 when unknown."""
+    """Text that is not YAML, or data that YAML cannot represent. Line and column count from 1; 0 if unknown."""
 
     def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class DocumentFault(Exception):
 
 @dataclass(slots=True)
 class Scalar:
-    """``written`` is what stands in the text where the value is no string."""
+    """``written``: the source text of a value that is not a string."""
 
     value: str | int | float | bool | None
     line: int = 0
@@ -84,7 +84,7 @@ Node = Scalar | Items | Fieldset
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A text quoted for a message, shortened in the middle of nowhere rather than filling the screen."""
+    """A text quoted for a message, cut after ``most`` characters."""
     return repr(text) if len(text) <= most else f"{text[:most]!r}…"
 
 
@@ -92,7 +92,7 @@ def shown(text: str, most: int = 60) -> str:
 
 
 def from_data(data: object, depth: int = 0) -> Node:
-    """The tree of JSON-like data; it has no positions. Raises DocumentFault on what JSON cannot hold."""
+    """The tree of JSON-like data, without positions. Raises DocumentFault for what JSON cannot represent."""
     if depth > DEPTH_MAX:
         raise DocumentFault(_TOO_DEEP)
     if isinstance(data, int) and not _INT_MIN <= data <= _INT_MAX:
@@ -127,9 +127,9 @@ def _encodable(text: str) -> str:
 
 
 def from_text(text: str) -> Iterator[Node]:
-    """The documents of a YAML text (JSON is YAML), in order; empty ones are left out.
+    """The documents of a YAML text (JSON is YAML), in order, without empty ones.
 
-    Raises DocumentFault at the first fault, after having given the documents before it.
+    Raises DocumentFault at the first fault, after yielding the documents before it.
     """
     if len(text) > TEXT_MAX:
         raise DocumentFault(f"a text of {len(text):,} characters; at most {TEXT_MAX:,} are read")
@@ -163,7 +163,7 @@ def _documents(text: str) -> Iterator[Node]:
 
 @dataclass(slots=True)
 class _Open:
-    """A collection whose end has not come yet; ``parts`` alternates key and value for a mapping."""
+    """A collection that has not ended yet. For a mapping, ``parts`` alternates keys and values."""
 
     event: yaml.CollectionStartEvent
     parts: list[Node] = field(default_factory=list)
@@ -173,14 +173,14 @@ class _Open:
 class _Composer:
     def __init__(self) -> None:
         self._open: list[_Open] = []
-        self._anchors: dict[str, tuple[Node, int]] = {}  # with the number of nodes each stands for
+        self._anchors: dict[str, tuple[Node, int]] = {}  # with the number of nodes of each
         self._documents = 0
         self._before = 0  # nodes of the documents before this one
         self._nodes = 0  # of this document, aliases followed
-        self._aliased = 0  # those of them that aliases brought
+        self._aliased = 0  # those of them that come from aliases
 
     def take(self, event: yaml.Event) -> Node | None:
-        """Eat one event; a root node when it completes a document."""
+        """Process one event. Returns the root node if it completes a document."""
         if isinstance(event, yaml.ScalarEvent):
             self._count(event)
             if len(event.value) > SCALAR_MAX:
@@ -224,14 +224,14 @@ class _Composer:
         return None
 
     def _count_alias(self, event: yaml.AliasEvent, weight: int) -> None:
-        """Refuse a document that a few aliases blow up, before anything walks it."""
+        """Refuse a document that aliases expand too much, before anything walks it."""
         self._count(event, weight)
         self._aliased += weight
         if self._aliased > _ALIASED_FREE and self._aliased > _aliased_share(self._nodes) * self._nodes:
             raise _fault(event, f"aliases make {self._nodes} values of {self._nodes - self._aliased} written ones")
 
 
-# Calico's YAML library lets aliases make 99 of 100 values in a small document, 10 of 100 in a large one
+# In Calico's YAML library up to 99 of 100 values of a small document may come from aliases, 10 of 100 of a large one
 # (``gopkg.in/yaml.v2``, ``allowedAliasRatio``).
 _ALIASED_FREE = 1000
 _SMALL, _LARGE = 400_000, 4_000_000
@@ -274,14 +274,14 @@ def _mapping(closed: _Open) -> Fieldset:
 
 
 def _key(key: Scalar) -> str:
-    """A key as JSON would have it."""
+    """A key as in JSON."""
     if isinstance(key.value, str):
         return key.value
     return "null" if key.value is None else str(key.value).lower()
 
 
 def _merge(node: Fieldset, other: Node) -> None:
-    """``<<``: fields of another mapping, where the mapping itself has none of that name."""
+    """``<<``: the fields of another mapping that the mapping itself does not have."""
     if not isinstance(other, Fieldset):
         raise DocumentFault(f"'<<' merges a mapping, found {other}", other.line, other.column)
     for name, value in other.fields.items():
@@ -316,12 +316,12 @@ def _scalar(event: yaml.ScalarEvent) -> Scalar:
     elif tag in _PLAIN_TAGS:
         value = resolve(text)
     elif tag != _CORE + "str":
-        raise _fault(event, f"the tag {shown(tag)} has no place in a resource")
+        raise _fault(event, f"the tag {shown(tag)} is not valid in a resource")
     return Scalar(value, line, column, text if value is not text else "")
 
 
 def resolve(text: str) -> str | int | float | bool | None:
-    """What an unquoted scalar means."""
+    """The value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in _NUMERIC_START or "/" in text or len(text) > _DIGITS_MAX:
@@ -336,7 +336,7 @@ def resolve(text: str) -> str | int | float | bool | None:
 
 
 def _integer(digits: str) -> int | float | None:
-    """A whole number as Go reads it: of 64 bits, else the nearest float, else none."""
+    """A whole number, parsed like in Go: 64 bits, else the nearest float, else None."""
     unsigned = digits.lstrip("+-")
     is_octal = unsigned.isdigit() and unsigned[0] == "0" and len(unsigned) > 1 and not set(unsigned) & set("89")
     try:

@@ -1,8 +1,7 @@
-"""Reading nodes into values while collecting everything that is wrong: the frame all readers of resources share.
+"""Reads nodes into values and collects all findings: what all readers of resources share.
 
-A reader is a function from a Cursor (a node, its field path, the report) to a value. It raises Refused when its own
-value cannot be had; whoever asked for the value reports that and goes on with a default, so one pass finds every fault
-of a document.
+A reader is a function from a Cursor (a node, its field path, the report) to a value. It raises Refused if there is no
+valid value. The caller reports that and continues with a default, so one pass finds all faults of a document.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-SOME = 20  # notes of one kind, of what may be in each item of a list
+SOME = 20  # notes of one kind that are reported for the items of a document
 
 
 @dataclass
 class Report:
-    """The findings of one document source. ``lines`` are its source lines, empty for plain data."""
+    """The findings of one source of documents. ``lines``: its source lines, empty for plain data."""
 
     path: str
     lines: Sequence[str] = ()
     findings: list[Finding] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)  # what is passed, and worth to be named
+    notes: list[Note] = field(default_factory=list)  # accepted input that deserves mention
 
     def position(self, node: Node) -> Position:
         return Position(self.path, node.line, node.column)
@@ -41,7 +40,7 @@ class Report:
 
 
 class Refused(Exception):
-    """A value that cannot be had; becomes a finding."""
+    """There is no valid value. Its message becomes a finding."""
 
     def __init__(self, at: Cursor, message: str, *, position: Position | None = None, context: str = "") -> None:
         super().__init__(message)
@@ -54,7 +53,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A node in its document: where it stands and what it is called (``spec.ingress[0].action``)."""
+    """A node in its document, with its position and field path (``spec.ingress[0].action``)."""
 
     report: Report
     node: Node
@@ -65,15 +64,15 @@ class Cursor:
         return self.report.position(self.node)
 
     def fault(self, message: str) -> None:
-        """Report something wrong here and go on."""
+        """Report a fault here and continue."""
         Refused(self, message).report()
 
     def note(self, message: str, kind: str = "") -> None:
-        """Report something that is no fault."""
+        """Report accepted input that deserves mention."""
         self.report.notes.append(Note(self.position, self.field, message, kind=kind))
 
     def note_some(self, message: str, kind: str) -> None:
-        """Like :meth:`note`, for what a list of a million items may have in each: the first few of a document."""
+        """Like :meth:`note`, but only for the first :data:`SOME` of a document: a list may have a million items."""
         before = sum(note.kind == kind for note in self.report.notes) if len(self.report.notes) < 10 * SOME else SOME
         if before < SOME:
             self.note(message + ("; more of these are not named" if before == SOME - 1 else ""), kind)
@@ -82,7 +81,7 @@ class Cursor:
         return Cursor(self.report, node, f"{self.field}.{name}" if self.field else name)
 
     def down(self, *path: str) -> Cursor:
-        """The place of a field within; that of the last mapping there is when it is absent."""
+        """The cursor of a field inside this one. If the field is absent: that of the innermost mapping that exists."""
         at = self
         for name in path:
             inner = at.node.fields.get(name) if isinstance(at.node, Fieldset) else None
@@ -99,14 +98,14 @@ class Cursor:
 
 Reader = Callable[[Cursor], T]
 
-UNKNOWN_MAX = 50  # fields of one mapping that are named one by one; looking for a known name beside each takes time
-NAME_MAX = 100  # no word known here is longer
+UNKNOWN_MAX = 50  # unknown fields of one mapping that are reported one by one: finding a similar name takes time
+NAME_MAX = 100  # longer than any known name
 ABSENT = "this field is required and absent"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a resource of any kind has in its metadata."""
+    """The metadata of a resource of any kind."""
 
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -117,7 +116,7 @@ class Identity:
 
 
 def attempt(read: Reader[T], at: Cursor, default: D) -> T | D:
-    """What the reader makes of it, or the default after reporting why not."""
+    """The value of the reader; if it refuses, the default, after reporting why."""
     try:
         return read(at)
     except Refused as refused:
@@ -149,34 +148,34 @@ class Fields:
         return node is not None and not (isinstance(node, Scalar) and node.value is None)
 
     def cursor(self, *path: str) -> Cursor:
-        """The place of a field, or of one within it."""
+        """The cursor of a field, or of one inside it."""
         return self.at.down(*path)
 
-    def says(self, name: str) -> bool:
-        """Whether the field is there and is not an empty list or string: a faulty value says something too."""
+    def has_value(self, name: str) -> bool:
+        """Whether the field is present and not an empty list or string. A faulty value counts."""
         node = self._node.fields.get(name)
         return bool(node.items) if isinstance(node, Items) else name in self and getattr(node, "value", None) != ""
 
     def get(self, name: str, read: Reader[T], default: D) -> T | D:
-        """The field's value; the default when absent, or (reported) when refused."""
+        """The field's value; the default if it is absent, or if it is refused, which is reported."""
         return attempt(read, self.cursor(name), default) if name in self else default
 
     def need(self, name: str, read: Reader[T], default: D) -> T | D:
-        """Like :meth:`get` for a field that must be there."""
+        """Like :meth:`get` for a required field."""
         if name not in self:
             self.cursor(name).fault(ABSENT)
         return self.get(name, read, default)
 
 
 def report_repeated(at: Cursor) -> None:
-    """A field written twice in one mapping: the second is a fault, YAML libraries differ in which one wins."""
+    """Report fields that occur twice in a mapping. YAML libraries differ in which one wins."""
     if isinstance(at.node, Fieldset):
         for again, first in at.node.repeated:
             at.child(str(again.value), again).fault(f"written twice; the first is in line {first.line}")
 
 
 def hint(name: str, known: Collection[str], opening: str = "; did you mean ") -> str:
-    """The nearest of the known names as the end of a sentence, "" when none is near."""
+    """A hint with the most similar known name, as the end of a sentence; "" if none is similar."""
     if len(name) > NAME_MAX:
         return ""
     folded = {item.lower(): item for item in known}
@@ -246,9 +245,9 @@ DUPLICATES_NAMED = 3
 def list_of(
     read: Reader[T], *, most: int | None = None, unique: bool = False, is_set: bool = False
 ) -> Reader[tuple[T, ...]]:
-    """Reads a list; faulty items are reported and left out, and those beyond ``most`` not looked at.
+    """Reads a list. Faulty items are reported and left out; items beyond ``most`` are not read.
 
-    ``is_set``: a list of type set in Calico's definitions, of which Kubernetes refuses duplicates; a note here.
+    ``is_set``: a list of type set in Calico's definitions. Kubernetes refuses duplicates in it; here they give a note.
     """
 
     def read_list(at: Cursor) -> tuple[T, ...]:
@@ -273,7 +272,7 @@ def list_of(
 
 
 def note_duplicates(cursors: Iterable[Cursor]) -> None:
-    """Name the first items of a list that are there twice, letter for letter, and how many there are."""
+    """Report the first items that occur twice in a list with the same spelling, and their number."""
     seen: set[str] = set()
     again: list[tuple[Cursor, str]] = []
     for item in cursors:

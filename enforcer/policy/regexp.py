@@ -1,6 +1,6 @@
-"""Regular expressions as Felix runs them: RE2's language and limits, in time linear in the text, by RE2 itself.
+"""Regular expressions as in Felix: the language and limits of RE2, in linear time, using RE2 itself.
 
-Felix compiles with Go's ``regexp``, which is RE2 but for ``\\C``.
+Felix uses Go's ``regexp``, which is RE2 without ``\\C``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import re2
 
-# An escape, or a literal part, in which a \C would mean nothing.
+# An escape, or a literal part, in which \C has no special meaning.
 _ESCAPES = re.compile(r"\\Q.*?(?:\\E|$)|\\(.)", re.DOTALL)
 
 _NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class NoExpression(ValueError):
-    """Why a text is no regular expression."""
+    """Why a text is not a regular expression."""
 
 
 def check(pattern: str) -> None:
@@ -29,7 +29,7 @@ def check(pattern: str) -> None:
 def found_in(pattern: str, text: str) -> bool:
     """Whether the expression matches anywhere in the text. Raises NoExpression.
 
-    What is no character (a byte of an interface's name that is not UTF-8) is U+FFFD, as in Go.
+    A byte of an interface name that is not UTF-8 is treated as U+FFFD, as in Go.
     """
     return _compiled(pattern).search(_NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text)) is not None
 
@@ -46,4 +46,4 @@ def _compiled(pattern: str) -> Any:
         what = error.args[0] if error.args else "RE2 refuses it"
         raise NoExpression(what.decode(errors="replace") if isinstance(what, bytes) else str(what)) from error
     except UnicodeEncodeError as error:
-        raise NoExpression("it holds characters that no encoding has") from error
+        raise NoExpression("it has characters that cannot be encoded") from error

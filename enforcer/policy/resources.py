@@ -1,7 +1,7 @@
-"""Calico resources as values: what a document says after validation, before anything is resolved.
+"""Calico resources as values: the content of a document after validation, before selectors are resolved.
 
-Frozen; every resource knows the position it was read from. Field meaning and defaults follow the Calico v3 API
-(``api/pkg/apis/projectcalico/v3``); names are the API's in snake case.
+Frozen. Every resource has the position it was read from. The meaning and defaults of fields follow the Calico v3 API
+(``api/pkg/apis/projectcalico/v3``); names are those of the API in snake case.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class IcmpMatch:
 
 @dataclass(frozen=True)
 class EntityRule:
-    """What one side of a packet must be. Empty fields are not looked at; ``""`` is no selector at all."""
+    """What one side of a packet must match. Empty fields are ignored; ``""`` means no selector."""
 
     nets: tuple[IPNetwork, ...] = ()
     not_nets: tuple[IPNetwork, ...] = ()
@@ -61,8 +61,8 @@ class EntityRule:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. ``protocol`` numbers follow IANA. ``ip_version`` is 4, 6 or None: as written, or of the *name* ICMP or
-    ICMPv6 where the protocol is written so (``felix/calc/rule_convert.go``, ipVersionToProtoIPVersion).
+    """One rule. ``protocol``: IANA number. ``ip_version``: 4, 6 or None, as written, or implied if the protocol is
+    written as the *name* ICMP or ICMPv6 (``felix/calc/rule_convert.go``, ipVersionToProtoIPVersion).
     """
 
     action: Action
@@ -75,6 +75,31 @@ class Rule:
     destination: EntityRule = EntityRule()
     http: Mapping[str, object] | None = None
     position: Position = NOWHERE
+
+
+def match_fields(rule: Rule) -> frozenset[str]:
+    """The fields that a rule sets of all that rules can match on: ``not_protocol``, ``source.nets``.
+
+    Who reads rules compares them with the fields that it knows, so that a new one is refused and not overlooked. Blank
+    selectors and ICMP without a type match on nothing, and count as not set.
+    """
+    parts: dict[str, Rule | EntityRule] = {"": rule, "source.": rule.source, "destination.": rule.destination}
+    found = {
+        prefix + item.name
+        for prefix, part in parts.items()
+        for item in fields(part)
+        if _is_set(getattr(part, item.name), item.default)
+    }
+    return frozenset(found - {"action", "position", "source", "destination"})
+
+
+def fields_of_sides(*names: str) -> frozenset[str]:
+    """Fields of both sides of a rule, as :func:`match_fields` has them."""
+    return frozenset(f"{side}.{name}" for side in ("source", "destination") for name in names)
+
+
+def _is_set(value: object, default: object) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else value not in (default, IcmpMatch())
 
 
 @dataclass(frozen=True)
@@ -93,7 +118,7 @@ class EndpointPort:
 
 @dataclass(frozen=True)
 class HostEndpoint(Resource):
-    """``interface_name`` is "" when only ``expected_ips`` are given; "*" means all traffic of the host."""
+    """``interface_name``: "" if only ``expected_ips`` are given; "*" means all traffic of the host."""
 
     node: str = ""
     interface_name: str = ""
@@ -115,7 +140,7 @@ class NetworkSet(Resource):
 
 @dataclass(frozen=True)
 class GlobalNetworkPolicy(Resource):
-    """``order`` None sorts last. ``types`` holds "Ingress"/"Egress", derived from the rules when absent."""
+    """``order`` None sorts last. ``types``: "Ingress" and "Egress", derived from the rules if absent."""
 
     tier: str = "default"
     order: float | None = None
@@ -132,7 +157,7 @@ class GlobalNetworkPolicy(Resource):
 
 @dataclass(frozen=True)
 class Tier(Resource):
-    """``order`` None sorts last; the tier ``default`` has 1,000,000 whether it is written or not."""
+    """``order`` None sorts last; the tier ``default`` always has 1,000,000."""
 
     order: float | None = None
     default_action: Action = Action.DENY
@@ -140,8 +165,8 @@ class Tier(Resource):
 
 @dataclass(frozen=True)
 class Profile(Resource):
-    """``labels_to_apply`` are inherited by the endpoints that name the profile; its rules are the last of their normal
-    policy. The profile ``kns.<namespace>`` hands its labels to the namespace's NetworkSets.
+    """``labels_to_apply`` are inherited by the endpoints that list the profile; its rules come last in their normal
+    policy. The NetworkSets of a namespace inherit the labels of the profile ``kns.<namespace>``.
     """
 
     labels_to_apply: Mapping[str, str] = field(default_factory=dict)
@@ -151,7 +176,7 @@ class Profile(Resource):
 
 @dataclass(frozen=True)
 class Failsafe:
-    """A port that untracked policy never closes. ``net`` None: any address of either family."""
+    """A port that untracked policy never blocks. ``net`` None: any address of either family."""
 
     protocol: int
     port: int
@@ -186,7 +211,7 @@ DEFAULT_FAILSAFE_OUTBOUND = (
 
 @dataclass(frozen=True)
 class FelixConfiguration(Resource):
-    """Node settings that bear on untracked policy; defaults are Felix's (``felix/config/config_params.go``)."""
+    """Node settings that affect untracked policy; defaults are Felix's (``felix/config/config_params.go``)."""
 
     xdp_enabled: bool = True
     generic_xdp_enabled: bool = False
@@ -209,7 +234,7 @@ class FelixConfiguration(Resource):
     log_prefix: str = "calico-packet"
     log_action_rate_limit: str = ""  # such as "10/minute"; "": none
     log_action_rate_limit_burst: int = 5
-    iptables_filter_deny_action: str = "Drop"  # or "Reject", which the raw table cannot do
+    iptables_filter_deny_action: str = "Drop"  # or "Reject", which raw does not support
     iptables_filter_allow_action: str = "Accept"  # or "Return"
     iptables_mangle_allow_action: str = "Accept"  # or "Return"
     default_endpoint_to_host_action: str = "Drop"  # or "Accept", "Return"
@@ -220,20 +245,20 @@ class FelixConfiguration(Resource):
     bpf_attach_type: str = "Netkit"  # or "TC", "TCX"
     bpf_map_size_ipsets: int = 1_048_576
     written: frozenset[str] = frozenset()  # the fields above that a document sets
-    node_selector: str = ""  # the nodes it is for, where its name does not say so
+    node_selector: str = ""  # the nodes it is for, if not given by its name
     created: str = ""  # metadata.creationTimestamp, in UTC
 
     @property
     def nftables_settings(self) -> bool:
-        """Whether in nf_tables Felix's nftables settings count, not the iptables ones: unless it runs iptables-nft."""
+        """Whether Felix uses its nftables settings in nf_tables. False if it runs iptables-nft there."""
         return self.nftables_mode == "Enabled" or (
             self.nftables_mode != "Disabled" and self.iptables_backend.lower() != "nft"
         )
 
     @property
     def table_refresh_interval_s(self) -> float:
-        """How often the raw part is looked at; where either backend may hold it, as often as the one more often
-        looked at. 0: never (``config_params.go``, TableRefreshInterval).
+        """The interval of resyncs of raw, in seconds: the shorter one if either backend may enforce. 0: never
+        (``config_params.go``, TableRefreshInterval).
         """
         if self.nftables_mode == "Enabled":
             return self.nftables_refresh_interval_s
@@ -243,7 +268,7 @@ class FelixConfiguration(Resource):
         return min((interval for interval in either if interval > 0), default=0.0)
 
     def overridden_by(self, other: FelixConfiguration) -> FelixConfiguration:
-        """This configuration with every field that the other sets (writes, or has other than Felix's default)."""
+        """This configuration, overridden by every field that the other one sets (or has other than Felix's default)."""
         names = {item.name for item in fields(FelixConfiguration)} - {item.name for item in fields(Resource)}
         names -= {"written", "node_selector", "created"}
         blank = FelixConfiguration("")
@@ -261,13 +286,13 @@ class FelixConfiguration(Resource):
 
 @dataclass(frozen=True)
 class Node(Resource):
-    """A node of the cluster, for its labels: a FelixConfiguration's nodeSelector selects it by them."""
+    """A node of the cluster and its labels, which the nodeSelector of a FelixConfiguration selects."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Everything loaded, per kind, in file order. ``skipped`` names kinds Calico has that we do not act on; ``notes``
-    are what was read and passed, and is worth to be named: fields and files that enforce nothing.
+    """Everything loaded, by kind, in file order. ``skipped``: kinds of Calico that are ignored. ``notes``: accepted
+    input that deserves mention, such as fields and files that have no effect.
     """
 
     host_endpoints: tuple[HostEndpoint, ...] = ()
@@ -282,8 +307,8 @@ class Resources:
     notes: tuple[Note, ...] = field(default=(), compare=False)
 
     def felix_for(self, node: str) -> FelixConfiguration:
-        """What a node runs with: Felix's defaults, then ``default``, then the oldest whose nodeSelector selects the
-        node, then ``node.<name>``, field by field (``felix/calc/config_batcher.go``).
+        """The effective configuration of a node: Felix's defaults, overridden field by field by ``default``, the oldest
+        one whose nodeSelector selects the node, and ``node.<name>`` (``felix/calc/config_batcher.go``).
         """
         found = FelixConfiguration("default")
         by_name = {item.name: item for item in self.felix_configurations}
@@ -298,13 +323,13 @@ class Resources:
         return min(found, key=lambda item: (item.created, item.name), default=None)
 
     def felix_unknown(self, node: str) -> tuple[FelixConfiguration, ...]:
-        """The FelixConfigurations that may be for the node, but whose node labels are unknown: they are not applied."""
+        """FelixConfigurations that are not applied because they select by labels and the node's labels are unknown."""
         if any(item.name == node for item in self.nodes):
             return ()
         return tuple(item for item in self.felix_configurations if item.node_selector and not _selects(item, None))
 
 
 def _selects(item: FelixConfiguration, labels: Mapping[str, str] | None) -> bool:
-    """Whether a nodeSelector selects a node; of a node of unknown labels only all() is known to."""
+    """Whether a nodeSelector selects a node. If the node's labels are unknown, only all() does."""
     selector = parse(item.node_selector)
     return selector.canonical == "all()" if labels is None else selector.evaluate(labels)

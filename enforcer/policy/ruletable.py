@@ -1,16 +1,17 @@
 """RuleTable: what one interface enforces, after selectors are resolved. The contract between compiler and backends.
 
-The compiler promises: entries are in evaluation order (tier, policy order, name, rule index). An entry's conditions are
-protocol, then for each side sets, nets and ports, then ICMP type, the positive one of a kind first; of a kind, side and
-negation there is one at most. Every set that one names is a key of ``sets``, every named port a key of ``port_sets``.
-Every entry names the policy, rule and position it came from. Nobody changes a table: a new desired state is a new one.
+The compiler guarantees: entries are in evaluation order (tier, policy order, name, rule index). The conditions of an
+entry are ordered: protocol, then for each side sets, nets and ports, then ICMP type, with the positive one of a kind
+first; there is at most one for each kind, side and negation. Every set in a condition is a key of ``sets``, every named
+port a key of ``port_sets``. Every entry has the policy, rule and position it came from. Tables are immutable: a new
+desired state is a new table.
 
 Evaluation (reference: Calico raw table, ``felix/rules/endpoints.go:422-781``), for one packet:
 
-1. A failsafe matches -> the table does not apply (the packet goes on, tracked).
-2. Entries in order; the first that matches decides. LOG goes on with the next entry. PASS skips the other entries
+1. A failsafe matches: the table does not apply (the packet continues, tracked).
+2. Entries in order; the first that matches decides. LOG continues with the next entry. PASS skips the other entries
    of the same tier. ALLOW accepts untracked. DENY drops.
-3. Nothing matched: the packet goes on, tracked.
+3. Nothing matched: the packet continues, tracked.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from enforcer.policy.resources import NOWHERE, Failsafe
 
 @dataclass(frozen=True)
 class IpSet:
-    """The addresses a selector stands for. ``id`` is Calico's selector UID (``s:...``)."""
+    """The addresses that a selector selects. ``id``: Calico's selector UID (``s:...``)."""
 
     id: str
     selector: str  # canonical text
@@ -38,13 +39,13 @@ class IpSet:
 
 @dataclass(frozen=True)
 class PortSet:
-    """What a named port stands for: the (address, port) pairs of one protocol, at one side of a packet.
+    """The members of a named port: (address, port) pairs of one protocol, on one side of a packet.
 
     The pairs are those of HostEndpoints that have a port of this name and protocol and that the rule's own selector
-    selects. A rule without protocol names such a set for each protocol that has ports. ``id`` is Calico's
-    (``felix/calc/rule_scanner.go``: ``n:...``). ipset matches them as
-    ``hash:ip,port`` does: a packet too short for its TCP (20 bytes), UDP (8) or SCTP (12) header, or a later fragment,
-    has no port and is in no set, so that a negated match holds for it.
+    selects. A rule without a protocol has one such set for each protocol with ports. ``id``: Calico's
+    (``felix/calc/rule_scanner.go``: ``n:...``). The semantics are those of an ipset of type ``hash:ip,port``: a packet
+    too short for its TCP (20 bytes), UDP (8) or SCTP (12) header, or a later fragment, has no port and is in no set, so
+    a negated match holds for it.
     """
 
     id: str
@@ -55,10 +56,10 @@ class PortSet:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a RuleTable. ``name`` is what results print: ``gnp/dos-mitigation ingress[0]``.
+    """One line of a RuleTable. ``name`` identifies it in all results: ``gnp/dos-mitigation ingress[0]``.
 
-    ``families`` are the IP versions it is for, none where it can match nothing; consumers leave it out in all others.
-    In those it is for, a packet matches when all ``conditions`` hold.
+    ``families``: the IP versions it is for; empty if it can match nothing. Consumers ignore it in other families. In
+    its families, a packet matches if all ``conditions`` hold.
     """
 
     name: str
@@ -74,10 +75,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class TrackedPolicy:
-    """A policy that selects the endpoint and acts after conntrack: read and checked, neither enforced nor predicted.
+    """A policy that selects the endpoint and acts after conntrack: read and validated, neither enforced nor predicted.
 
-    ``hooks`` are where Calico would enforce it, in kernel terms: ``mangle PREROUTING`` for preDNAT, else ``filter
-    INPUT`` and ``filter OUTPUT``, with applyOnForward ``filter FORWARD`` too (``felix/calc/event_sequencer.go``).
+    ``hooks``: where Calico would enforce it: ``mangle PREROUTING`` for preDNAT, else ``filter INPUT`` and ``filter
+    OUTPUT``, with applyOnForward also ``filter FORWARD`` (``felix/calc/event_sequencer.go``).
     """
 
     name: str
@@ -97,7 +98,7 @@ class NamedSets(Protocol):
 
 @dataclass(frozen=True)
 class RuleTable:
-    """The untracked entries of one interface. ``endpoint`` is the governing HostEndpoint, None if there is none."""
+    """The untracked entries of one interface. ``endpoint``: the governing HostEndpoint; None if there is none."""
 
     interface: str
     endpoint: str | None = None

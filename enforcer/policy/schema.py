@@ -1,11 +1,11 @@
-"""The closed lists of Calico's v3 API that validation walks: API groups, kinds, protocols, field names."""
+"""The closed lists of Calico's v3 API used by validation: API groups, kinds, protocols, field names."""
 
 from __future__ import annotations
 
 API_VERSIONS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
 LIST_API_VERSIONS = (*API_VERSIONS, "v1")
 
-# Kinds Calico has and untracked policy does not depend on.
+# Kinds of Calico on which untracked policy does not depend.
 OTHER_KINDS = frozenset(
     {
         "BGPConfiguration",
@@ -32,7 +32,7 @@ OTHER_KINDS = frozenset(
     }
 )
 
-# Kinds and fields that Calico Enterprise has beyond Calico's: named as such, never called unknown.
+# Kinds and fields that only Calico Enterprise has. They are reported as such, not as unknown.
 ENTERPRISE_KINDS = frozenset(
     {
         "AlertException",
@@ -135,4 +135,4 @@ RESERVED_TIERS = {
     "kube-admin": (1_000.0, "Pass"),
     "kube-baseline": (10_000_000.0, "Pass"),
 }
-TIER_ORDER = 1_000_000.0  # what Calico writes into a tier that has none (``resources/tier.go``)
+TIER_ORDER = 1_000_000.0  # the order that Calico gives to a tier without one (``resources/tier.go``)

@@ -1,8 +1,8 @@
 """Calico's selector language: parse, evaluate, canonical text, UID.
 
-Grammar and oddities follow ``libcalico-go/lib/selector`` (tokenizer and parser): word operators are recognised only
-directly after a label, so that ``contains contains "contains"`` is a comparison; runs of ``!`` collapse by parity; a
-newline is no white space. A missing label makes ``!=`` and ``not in`` true and every other comparison false.
+Grammar and peculiarities follow ``libcalico-go/lib/selector`` (tokenizer and parser): word operators are recognised
+only directly after a label, so ``contains contains "contains"`` is a comparison; an even number of ``!`` cancels out; a
+newline is not white space. For a missing label ``!=`` and ``not in`` are true and every other comparison is false.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enforcer.policy.selector_tree import Node
 
 @dataclass(frozen=True)
 class Selector:
-    """A parsed selector. Equal canonical text means equal selector; equivalence is not looked for."""
+    """A parsed selector. Selectors are equal if their canonical texts are; logical equivalence is not detected."""
 
     tree: Node
 
@@ -34,7 +34,7 @@ class Selector:
 
     @cached_property
     def canonical(self) -> str:
-        """The one spelling Calico prints (``parser/ast.go``)."""
+        """The canonical text, as Calico prints it (``parser/ast.go``)."""
         return self.tree.text()
 
     @cached_property
@@ -49,12 +49,12 @@ class Selector:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Selector:
-    """The selector of a text; blank means all(). Raises SelectorError with the column of the fault."""
+    """The selector in a text; blank means all(). Raises SelectorError with the column of the fault."""
     return Selector(parse_tree(text))
 
 
 def normalise(text: str) -> str:
-    """Canonical text with white space trimmed off the ends first, newlines too (``selector.go: Normalise``)."""
+    """The canonical text, after trimming white space and newlines (``selector.go: Normalise``)."""
     return parse(text.strip()).canonical
 
 

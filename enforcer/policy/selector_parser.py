@@ -1,6 +1,6 @@
-"""From text to tree: a tokenizer that knows what may follow a label, and a parser with a stack of its own.
+"""From text to tree: a tokenizer that tracks what may follow a label, and a parser with its own stack.
 
-Calico nests without limit (its API allows 1024 characters), so the parser does not use the interpreter's stack.
+Calico has no limit on nesting (its API allows 1024 characters), so the parser does not use the interpreter's stack.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from enforcer.policy.selector_tree import All, Among, Any, Compare, Constant, Has, Node, Not
 
 LABEL_MAX = 512
-# Evaluation recurses. 1024 characters, which is all the API takes, nest "!(" at most 341 deep.
+# Evaluation is recursive. 1024 characters, the limit of the API, can nest "!(" at most 341 deep.
 DEPTH_MAX = 400
 
-_NO_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8, and JSON may spell
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")  # surrogates: from bytes that are not UTF-8, or from JSON escapes
 _SPACE = re.compile(r"[ \t]*")
 _LABEL = re.compile(r"[a-zA-Z0-9_./-]+")
 _CALL = re.compile(r"(has|all|global)\(")
 _SYMBOLS = ("==", "!=", "&&", "||", "{", "}", ",", "!", "(", ")")
-# Word operators, recognised only after a label. Several words: white space between them is optional.
+# Word operators, recognised only after a label. White space between the words of an operator is optional.
 _WORDS = (
     ("not in", re.compile(r"not[ \t]*in")),
     ("starts with", re.compile(r"starts[ \t]*with")),
@@ -31,7 +31,7 @@ _END = "end of input"
 
 
 class SelectorError(ValueError):
-    """A text that is no selector. ``column`` counts from 1."""
+    """The text is not a selector. ``column`` counts from 1."""
 
     def __init__(self, text: str, offset: int, message: str) -> None:
         self.text = text
@@ -40,7 +40,7 @@ class SelectorError(ValueError):
         super().__init__(f"column {self.column}: {message}")
 
     def caret(self) -> str:
-        """The text, and below it a caret at the fault."""
+        """The text, with a caret below the fault."""
         shown = self.text.replace("\n", "␊").replace("\r", "␍").replace("\t", " ")
         return f"{shown}\n{' ' * (self.column - 1)}^"
 
@@ -58,7 +58,7 @@ class _Token:
 
 
 def parse_tree(text: str) -> Node:
-    """The tree of a selector text; blank is all(). Raises SelectorError."""
+    """The tree of a selector; blank means all(). Raises SelectorError."""
     if wrong := _NO_CHARACTER.search(text):
         raise SelectorError(text, wrong.start(), f"found {wrong[0]!r}, which is no character: not UTF-8")
     tokens = _Tokenizer(text).tokens()
@@ -111,7 +111,7 @@ class _Tokenizer:
             if not match:
                 continue
             end = match.end()
-            if " " in word:  # white space is skipped before the boundary is looked at, as Calico's tokenizer does
+            if " " in word:  # skip white space before checking the boundary, as Calico's tokenizer does
                 space = _SPACE.match(self._text, end)
                 assert space
                 boundary = space.end()
@@ -178,7 +178,7 @@ def _unexpected(character: str) -> str:
 
 @dataclass
 class _Group:
-    """What has been read of one pair of parentheses, or of the whole text."""
+    """What has been parsed of one pair of parentheses, or of the whole text."""
 
     alternatives: list[Node] = field(default_factory=list)
     conjuncts: list[Node] = field(default_factory=list)
@@ -211,7 +211,7 @@ class _Parser:
         return self._tokens[self._at]
 
     def expect(self, kind: str, wanted: str) -> _Token:
-        """Take a token of this kind, or say what was wanted instead."""
+        """Consume a token of this kind. Raises SelectorError with what was expected."""
         token = self._token
         if token.kind != kind:
             raise SelectorError(self._text, token.offset, f"expected {wanted}, found {token}")
@@ -238,7 +238,7 @@ class _Parser:
             self._at += 1
 
     def _close(self, groups: list[_Group]) -> None:
-        """The innermost pair of parentheses becomes an operand of the one around it."""
+        """Close the innermost pair of parentheses: it becomes an operand of the enclosing one."""
         inner = groups.pop()
         operand = inner.close()
         grown = isinstance(operand, (All, Any))

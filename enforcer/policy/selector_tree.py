@@ -1,6 +1,6 @@
-"""The nodes of a parsed selector: each evaluates itself and prints itself canonically.
+"""The nodes of a parsed selector. Each can be evaluated and printed canonically.
 
-Both recurse; the parser bounds the depth (``DEPTH_MAX``).
+Both are recursive; the parser limits the depth (``DEPTH_MAX``).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Node(Protocol):
 
 
 def quoted(value: str) -> str:
-    """A string literal; the language has no escapes, so the other quote serves a value that holds one."""
+    """A string literal. The language has no escapes, so a value that contains a double quote gets single quotes."""
     return f"'{value}'" if '"' in value else f'"{value}"'
 
 
 @dataclass(frozen=True)
 class Constant:
-    """``all()`` or ``global()``: both match everything; where ``global()`` bears is decided before evaluation."""
+    """``all()`` or ``global()``. Both match everything here; ``global()`` is replaced before evaluation."""
 
     word: str
 

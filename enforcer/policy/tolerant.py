@@ -1,14 +1,14 @@
 """Resources from files with faults: valid objects as they are, faulty ones in their last good version.
 
-Felix treats an invalid object as deleted (``felix/calc/validation_filter.go``), so that a slip in a deny list opens the
-door. Here a faulty object keeps its last good version, one that never was good is left out, and all others follow
-their files, so that a fault in one file does not hold up a change in another:
+Felix treats an invalid object as deleted (``felix/calc/validation_filter.go``), so a typing error in a deny list lifts
+it. Here a faulty object keeps its last good version, an object that never was good is left out, and all others follow
+their files, so that a fault in one file does not delay a change in another:
 
-* A document that can be named, by kind and name, stands for its object: the last good version of that stays.
-* A file that cannot be read or parsed keeps all the objects last read from it. Nothing of it is taken, not even what
-  stands before the fault: half a file may be the half without the exceptions.
-* A document that cannot be named may be any object: the file keeps those it had and has no more.
-* Of two documents of one name the first counts.
+* A faulty document with a readable kind and name keeps the last good version of its object.
+* A file that cannot be read or parsed keeps all objects that were last read from it. Nothing of it is used, not even
+  what comes before the fault: half a file may be the half without the exceptions.
+* A document without a readable name may be any object, so the file keeps the objects it had and no longer has.
+* Of two documents with the same name the first counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from enforcer.system import files as system_files
 
 @dataclass(frozen=True)
 class Fault:
-    """A problem, and what is enforced anyway."""
+    """A problem, and what is enforced nevertheless."""
 
     finding: Finding
     outcome: str
@@ -34,11 +34,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Loaded:
-    """``kept`` names the objects that stay as they last were; ``left_out`` those there is no good version of, and
-    files of which something is missing that has no name. ``files`` are all that were read.
+    """``kept``: the objects that keep their last good version. ``left_out``: objects without a good version, and files
+    from which something without a name is missing. ``files``: all files that were read.
 
-    ``again``: something could not be opened or read, which may go by without any change of the files. ``crashes`` are
-    unexpected exceptions, each of them our bug and a fault of its file.
+    ``again``: something could not be opened or read, so a retry may succeed without a change to the files. ``crashes``:
+    unexpected exceptions. Each is a bug of ours, and also a fault of its file.
     """
 
     resources: Resources
@@ -51,7 +51,7 @@ class Loaded:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to enforce or to configure."""
+        """Whether there is nothing to enforce or configure."""
         return not any(_items(self.resources))
 
     @property
@@ -66,10 +66,10 @@ def load_tolerant(
     read: Callable[[str], bytes] = system_files.read,
     lost: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """The resources of files and directories as ``load`` finds them; faulty ones from ``last_good``.
+    """The resources of files and directories, found like in ``load``; faulty ones are taken from ``last_good``.
 
-    ``read`` gives a file's content, or raises what ``paths.read`` does. ``lost`` says of directories why what is in
-    them now is not all that should be.
+    ``read`` returns a file's content or raises like ``files.read``. ``lost``: directory -> why its present content is
+    known to be incomplete.
     """
     collector = TolerantCollector(read=read)
     collector.read_paths(paths)
@@ -78,7 +78,7 @@ def load_tolerant(
     merge = _Merge(last_good)
     for source in collector.sources:
         merge.take_documents(source)
-    for source in collector.sources:  # when all that is in any file is known: an object may have moved
+    for source in collector.sources:  # only now, because an object may have moved to another file
         merge.keep_the_rest(source)
     return Loaded(
         collector.resources(merge.items.values()),
@@ -93,7 +93,7 @@ def load_tolerant(
 
 @dataclass
 class TolerantCollector(Collector):
-    """A collector that confines an unexpected exception to the file that raised it."""
+    """A collector that limits an unexpected exception to the file that raised it."""
 
     crashes: list[Exception] = field(default_factory=list)
 
@@ -113,7 +113,7 @@ class TolerantCollector(Collector):
         except Exception as error:
             source = self.sources[-1] if len(self.sources) > begun else self.source(path)
             source.fault(Position(path), f"cannot be read: {type(error).__name__}: {error}")
-            source.again = True  # there may be more memory, or more descriptors, next time
+            source.again = True  # there may be more memory or descriptors next time
             self.crashes.append(error)
 
 
@@ -129,7 +129,7 @@ class _Merge:
         self._good = {key_of(item): item for item in _items(self.last_good)}
 
     def take_documents(self, source: Source) -> None:
-        """The objects a source names."""
+        """Take the objects of the documents of a source."""
         self._outcomes |= dict.fromkeys(source.seconds, "only the first counts")
         if source.unreadable:
             return
@@ -153,9 +153,9 @@ class _Merge:
         self._outcomes |= dict.fromkeys(document.findings, outcome)
 
     def keep_the_rest(self, source: Source) -> None:
-        """The objects a source had, if it does not tell whether it still has them."""
+        """Keep the objects that a source had, if it is unknown whether it still has them."""
         if source.feed is not None and self._good_of(source.path):
-            # Resources overwritten with an address list: a slip, which must not lift what they had denied.
+            # Resources were overwritten with an address list: a mistake, which must not lift what they denied.
             source.fault(source.feed.position, source.feed.message)
         unnamed = [finding for item in source.documents if not item.known or item.several for finding in item.findings]
         if source.unreadable:

@@ -16,7 +16,7 @@ Evaluation of a chain, for one packet:
 3. A failsafe matches -> accept.
 4. Tiers in order. Within a tier the first entry that matches decides: ALLOW accepts, DENY denies, PASS goes on with the
    next tier, LOG with the next entry. A packet that no entry matches is denied, if the tier's ``default`` is DENY.
-5. ``profiles``, likewise; PASS goes on with the next entry.
+5. ``profiles``, likewise; what one does not decide goes on with the next.
 6. The end: ``end`` DENY denies; PASS leaves the packet to the host's own rules.
 
 An interface of an endpoint without such policy has INPUT and OUTPUT chains that only end: Calico denies what no policy
@@ -63,8 +63,8 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class TierChain:
-    """The policies of a tier that a chain evaluates. ``default``: DENY or PASS, what becomes of a packet that no entry
-    matches.
+    """The policies of a tier that a chain evaluates, or a profile. ``default``: DENY or PASS, what becomes of a packet
+    that no entry matches.
     """
 
     name: str
@@ -82,16 +82,15 @@ class TrackedChain:
 
     hook: Hook
     tiers: tuple[TierChain, ...] = ()
-    profiles: tuple[Entry, ...] = ()
+    profiles: tuple[TierChain, ...] = ()
     failsafes: tuple[Failsafe, ...] = ()
     denies_invalid: bool = True
     end: Action = Action.PASS
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in evaluation order."""
-        for tier in self.tiers:
+        for tier in (*self.tiers, *self.profiles):
             yield from tier.entries
-        yield from self.profiles
 
     def names(self) -> Iterator[str]:
         """What can deny or match here, by the name that results print, in evaluation order."""
@@ -101,7 +100,7 @@ class TrackedChain:
             yield from (entry.name for entry in tier.entries)
             if tier.default is Action.DENY:
                 yield tier.end(self.hook.direction)
-        yield from (entry.name for entry in self.profiles)
+        yield from (entry.name for profile in self.profiles for entry in profile.entries)
         if self.end is Action.DENY:
             yield self.no_profile
 

@@ -62,7 +62,7 @@ def host_endpoint(at: Cursor, base: Identity) -> HostEndpoint:
         profiles=spec.get("profiles", list_of(values.name(), is_set=True), ()),
         ports=spec.get("ports", list_of(_endpoint_port), ()),
     )
-    if not (spec.says("interfaceName") or spec.says("expectedIPs")):
+    if not (spec.has_value("interfaceName") or spec.has_value("expectedIPs")):
         at.fault("needs interfaceName, expectedIPs or both; found neither")
     return found
 
@@ -117,7 +117,7 @@ def tier(at: Cursor, base: Identity) -> Tier:
 
 
 def profile(at: Cursor, base: Identity) -> Profile:
-    """Its rules are checked as any rule; where a policy's services and HTTP matches may stand, Calico does not ask."""
+    """A profile. Its rules are checked like others, except where services and HTTP matches may be, as in Calico."""
     spec = Fields(at, schema.PROFILE)
     labels: dict[str, str] = spec.get("labelsToApply", values.labels, {})
     return Profile(
@@ -157,21 +157,21 @@ def policy(at: Cursor, base: Identity) -> GlobalNetworkPolicy:
 
 
 def _tier_name(at: Cursor) -> str:
-    """ "" is the default tier."""
+    """The tier's name; "" means the default tier."""
     return TIER_NAME(at) if string(at) else "default"
 
 
 def _types(spec: Fields) -> tuple[str, ...]:
-    """Types of a policy that does not say: those it has rules for, Ingress when it has none."""
-    egress = spec.says("egress")
-    ingress = spec.says("ingress") or not egress
+    """The types of a policy without ``types``: those it has rules for; Ingress if it has none."""
+    egress = spec.has_value("egress")
+    ingress = spec.has_value("ingress") or not egress
     return tuple(word for word, there in (("Ingress", ingress), ("Egress", egress)) if there)
 
 
 def _check_policy(spec: Fields, found: GlobalNetworkPolicy, written: tuple[str, ...]) -> None:
     if found.do_not_track and found.pre_dnat:
         spec.cursor("preDNAT").fault("cannot be true together with doNotTrack: true")
-    if found.pre_dnat and spec.says("egress"):
+    if found.pre_dnat and spec.has_value("egress"):
         spec.cursor("egress").fault("a policy with preDNAT: true cannot have egress rules")
     if found.pre_dnat and "Egress" in written:
         spec.cursor("types").fault("a policy with preDNAT: true cannot have the type Egress")
@@ -181,16 +181,16 @@ def _check_policy(spec: Fields, found: GlobalNetworkPolicy, written: tuple[str, 
 
 
 def node(at: Cursor, base: Identity) -> Node:
-    """Calico's Node or Kubernetes' own, whose labels are the same; nothing else of it matters here."""
+    """A Node of Calico or Kubernetes. Only its labels matter, and both have the same."""
     return Node(base.name, base.labels, base.position)
 
 
-# --- the frame of every document --------------------------------------------------------------------------------------
+# --- what every document has ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a kind: its class, the reader of its spec, its names, whether it lives in a namespace."""
+    """A kind: its class, the reader of its spec, the format of its names, whether it has a namespace."""
 
     made: type[Resource]
     spec: SpecReader
@@ -215,9 +215,9 @@ KINDS = {
 
 
 def resource(at: Cursor, kind_name: str) -> Resource:
-    """The resource of a document whose kind is one of KINDS, a blank one where there is no reading its spec.
+    """The resource of a document whose kind is one of KINDS; an empty one if its spec cannot be read.
 
-    What is wrong with it is reported, never raised.
+    Faults are reported, never raised.
     """
     kind = KINDS[kind_name]
     document = Fields(at, schema.DOCUMENT)
@@ -259,9 +259,9 @@ def _identity(at: Cursor, position: Position, kind: Kind, kind_name: str) -> Ide
 
 
 def kind_of(at: Cursor, implied: str = "") -> str:
-    """The kind a document says it is; the items of a typed list need not say.
+    """The kind of a document. The items of a typed list may omit it.
 
-    Raises Refused when the document says none, or one of no API known here.
+    Raises Refused if there is none, or if its API is unknown.
     """
     if not isinstance(at.node, Fieldset):
         raise Refused(at, f"expected a resource with apiVersion, kind, metadata and spec, found {at.node}")
@@ -273,12 +273,12 @@ def kind_of(at: Cursor, implied: str = "") -> str:
     if version not in expected:
         raise Refused(at.down("apiVersion"), f"expected {' or '.join(expected)}, found {shown(version)}")
     if not is_list(kind) and kind not in known:
-        raise Refused(at.down("kind"), f"{shown(kind)} is no kind of Calico's{hint(kind, known)}")
+        raise Refused(at.down("kind"), f"{shown(kind)} is not a Calico kind{hint(kind, known)}")
     return kind
 
 
 def is_list(kind: str) -> bool:
-    """Whether a kind holds items: List, or one of Calico's kinds with the suffix List."""
+    """Whether a kind has items: List, or a kind of Calico with the suffix List."""
     item = kind.removesuffix("List")
     known = item in KINDS or item in schema.OTHER_KINDS or item in schema.ENTERPRISE_KINDS
     return kind == "List" or (item != kind and known)

@@ -1,8 +1,7 @@
-"""FelixConfiguration: the fields that bear on untracked policy, read and checked (``felix/config/config_params.go``).
+"""FelixConfiguration: reads and checks the fields that affect untracked policy (``felix/config/config_params.go``).
 
-All other fields Felix has are known by name and by what their values may be (``felix_schema``). As in Felix, an empty
-string leaves the default, ``none`` switches a setting of text off, and an annotation ``config.projectcalico.org/NAME``
-overrides the spec (``felix_annotations``).
+All other fields of Felix are only checked (``felix_schema``). As in Felix, an empty string leaves the default, ``none``
+disables a text setting, and an annotation ``config.projectcalico.org/NAME`` overrides the spec (``felix_annotations``).
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from enforcer.policy.resources import Failsafe, FelixConfiguration
 WORD_MAX = 0xFFFFFFFF
 COUNT_MAX = 2**31 - 1
 BURST_MAX = 9999
-# Felix marks packets as accepted, passed on, seen, from an endpoint, and keeps a bit to calculate with.
+# Felix uses marks for accept, pass, seen and endpoint, and one scratch bit.
 MARK_BITS = 5
 
 _INTERFACE = re.compile(r"[a-zA-Z0-9_-]{1,15}")
 _LOG_PREFIX = re.compile(r"[a-zA-Z0-9%: /_-]*")
 _RATE = re.compile(r"[1-9][0-9]{0,3}/(second|minute|hour|day)")
-# One failsafe as Felix's file and environment have it: 22, tcp:22, udp:10.0.0.0/8:53, udp:[fd00::/8]:53
+# One failsafe in the format of Felix's file and environment: 22, tcp:22, udp:10.0.0.0/8:53, udp:[fd00::/8]:53
 _FAILSAFE = re.compile(r"(?:(tcp|udp):(?:([^\[\]:]+):)?)?(?:\[([^\]]+)\]:)?([0-9]{1,9})", re.IGNORECASE)
 
 
@@ -49,7 +48,7 @@ _FAILSAFE = re.compile(r"(?:(tcp|udp):(?:([^\[\]:]+):)?)?(?:\[([^\]]+)\]:)?([0-9
 
 
 def _failsafes(at: Cursor) -> tuple[Failsafe, ...] | None:
-    """A list, or all in one string as Felix's configuration file has them."""
+    """Failsafes as a list, or as one string in the format of Felix's configuration file."""
     if not (isinstance(at.node, Scalar) and isinstance(at.node.value, str)):
         return list_of(_failsafe)(at)
     text = at.node.value
@@ -60,7 +59,7 @@ def _failsafes(at: Cursor) -> tuple[Failsafe, ...] | None:
 
 def _failsafe(at: Cursor) -> Failsafe:
     fields = Fields(at, schema.PROTO_PORT)
-    protocol = fields.get("protocol", _word("TCP", "UDP", "SCTP"), None) or "TCP"  # Felix lowers their case
+    protocol = fields.get("protocol", _word("TCP", "UDP", "SCTP"), None) or "TCP"  # Felix ignores case
     return Failsafe(
         schema.PROTOCOLS[protocol],
         fields.need("port", integer(0, values.PORT_MAX), 0),
@@ -90,7 +89,7 @@ def _written_failsafe(at: Cursor, text: str) -> Failsafe:
 
 
 def _word(*words: str) -> Reader[str | None]:
-    """Reads one of the words in any case, as the schema and Felix do; "" is the default."""
+    """Reads one of the words in any case, like the schema and Felix; "" is the default."""
 
     def read(at: Cursor) -> str | None:
         text = string(at)
@@ -110,7 +109,7 @@ def _prefixes(at: Cursor) -> tuple[str, ...] | None:
         if not _INTERFACE.fullmatch(part):
             raise Refused(at, f"expected names of 1..15 letters, digits, '_', '-', joined by ',', found {shown(part)}")
     if parts in (("none",), ("None",)):
-        raise Refused(at, "Felix cannot do without a prefix of workload interfaces")
+        raise Refused(at, "Felix requires a prefix of workload interfaces")
     return parts
 
 
@@ -124,7 +123,7 @@ def _exclusions(at: Cursor) -> tuple[str, ...] | None:
             try:
                 check(part[1:-1])
             except NoExpression as error:
-                raise Refused(at, f"{shown(part)} is no regular expression: {error}") from error
+                raise Refused(at, f"{shown(part)} is not a valid regexp: {error}") from error
         elif not _INTERFACE.fullmatch(part):
             raise Refused(
                 at,
@@ -159,8 +158,8 @@ def _mark_mask(at: Cursor) -> int:
 
 _allow = _word("Accept", "Return")
 
-# API field -> (field of FelixConfiguration, its reader; None: as if the field were not there). Felix's own names for
-# them, which annotations have, are the same but for the case.
+# API field -> (field of FelixConfiguration, its reader). A reader that returns None leaves the field unset. Annotations
+# use Felix's own names, which differ only in case.
 FIELDS: dict[str, tuple[str, Reader[Any]]] = {
     "xdpEnabled": ("xdp_enabled", boolean),
     "genericXDPEnabled": ("generic_xdp_enabled", boolean),
@@ -200,7 +199,7 @@ NODE_SELECTOR = "nodeSelector"
 
 
 def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
-    """Reads a ``spec``; ``written`` names what it sets, as ``node.<name>`` overrides ``default`` field by field."""
+    """Reads a ``spec``. ``written``: the fields it sets, as ``node.<name>`` overrides ``default`` field by field."""
     names = at.node.fields.keys() if isinstance(at.node, Fieldset) else ()
     spec = Fields(at, {*felix_fields.KNOWN, *_passed(at, names)})
     found: dict[str, Any] = {}
@@ -213,13 +212,13 @@ def felix_configuration(at: Cursor, base: Identity) -> FelixConfiguration:
     for api_name in sorted(felix_fields.TYPES.keys() - FIELDS.keys() - {NODE_SELECTOR}):
         spec.get(api_name, of_schema(api_name, felix_fields.SCHEMAS[api_name]), None)
     if "routeTableRange" in spec and "routeTableRanges" in spec:
-        spec.cursor("routeTableRange").fault("cannot stand beside routeTableRanges; leave it out")
+        spec.cursor("routeTableRange").fault("cannot be used with routeTableRanges; leave it out")
     blank = FelixConfiguration(base.name, base.labels, base.position, written=frozenset(found))
     return replace(blank, node_selector=_node_selector(spec, base.name), created=base.created, **found)
 
 
 def _passed(at: Cursor, names: Iterable[str]) -> Iterator[str]:
-    """The fields that are not known here and are no slip of the pen: named, and passed."""
+    """Notes unknown fields that are not misspellings; they are ignored."""
     for name in sorted(set(names) - felix_fields.KNOWN)[:UNKNOWN_MAX]:
         where = at.down(name)
         if felix_fields.is_enterprise(name):
@@ -232,7 +231,7 @@ def _passed(at: Cursor, names: Iterable[str]) -> Iterator[str]:
 
 
 def _node_selector(spec: Fields, name: str) -> str:
-    """The nodes that a FelixConfiguration is for which is neither ``default`` nor one node's."""
+    """The nodeSelector of a FelixConfiguration that is neither ``default`` nor ``node.<name>``."""
     if NODE_SELECTOR in spec and (name == "default" or name.startswith("node.")):
         spec.cursor(NODE_SELECTOR).fault(f"may not be set in {name!r}, which says by its name which nodes it is for")
     return spec.get(NODE_SELECTOR, values.selector(), "")

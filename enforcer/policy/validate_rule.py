@@ -1,4 +1,4 @@
-"""Rules: their fields, and what may not stand together in one (``policy_common.go``, ``validator/v3/validator.go``)."""
+"""Rules: their fields, and which cannot be combined (``policy_common.go``, ``validator/v3/validator.go``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ICMP_NAMES = {1: "ICMP", 58: "ICMPv6"}
 
 
 def rule(direction: Direction | None) -> Reader[Rule]:
-    """Reads a rule of an ingress or egress list of a GlobalNetworkPolicy, or (None) of either list of a Profile."""
+    """A reader of rules in this direction of a GlobalNetworkPolicy; None: in either direction of a Profile."""
 
     def read(at: Cursor) -> Rule:
         fields = Fields(at, schema.RULE)
@@ -79,8 +79,8 @@ def _entity(at: Cursor) -> EntityRule:
     )
     if "services" in fields:
         for name in ("namespaceSelector", "serviceAccounts", "selector", "notSelector", "nets", "notNets"):
-            if fields.says(name):
-                fields.cursor(name).fault("cannot stand beside services; a service brings its own addresses")
+            if fields.has_value(name):
+                fields.cursor(name).fault("cannot be used with services; a service brings its own addresses")
     return found
 
 
@@ -137,7 +137,7 @@ def _check_icmp(fields: Fields, found: Rule, protocol: Protocol | None, not_prot
 
 
 def _icmp_name(protocol: Protocol | None) -> str:
-    """ICMP or ICMPv6, written so or by number; a number in quotes is neither to Calico."""
+    """ICMP or ICMPv6, by name or number. (For Calico, a number in quotes is neither.)"""
     if protocol is None:
         return ""
     return protocol.name or ICMP_NAMES.get(protocol.number, "")
@@ -150,13 +150,13 @@ def _check_http(fields: Fields, found: Rule, protocol: Protocol | None, directio
     if protocol and protocol not in (Protocol(6, "TCP"), Protocol(6)):
         at.fault("needs protocol: TCP, or none")
     if found.action is not Action.ALLOW:
-        at.fault(f"may stand only in an Allow rule, found {found.action}")
+        at.fault(f"is valid only in an Allow rule, found {found.action}")
     if direction is Direction.EGRESS:
-        at.fault("may not stand in an egress rule")
+        at.fault("is not valid in an egress rule")
 
 
 def _check_families(fields: Fields, found: Rule) -> None:
-    """All nets of a rule are of one IP version, which is the rule's."""
+    """Checks that all nets of a rule have the IP version of the rule."""
     expected = found.ip_version if "ipVersion" in fields else None
     for side, name, nets in _nets(found):
         for version in sorted({net.version for net in nets}):
@@ -177,7 +177,7 @@ def _nets(found: Rule) -> Iterator[tuple[str, str, tuple[IPNetwork, ...]]]:
 
 
 def _check_ports(fields: Fields, found: Rule) -> None:
-    """Port numbers, faulty ones too, need a protocol that has ports; a name brings its protocol along."""
+    """Checks that a rule with port numbers, even faulty ones, has a protocol with ports. A named port implies one."""
     if found.protocol in schema.PORT_PROTOCOLS or _is_faulty(fields, "protocol", found.protocol):
         return
     for side in ("source", "destination"):
@@ -189,7 +189,7 @@ def _check_ports(fields: Fields, found: Rule) -> None:
 
 
 def _is_number(port: Node) -> bool:
-    """Whether a port is written as a number or a range, right or wrong."""
+    """Whether a port is written as a number or a range, valid or not."""
     if not isinstance(port, Scalar) or isinstance(port.value, str):
         text = str(getattr(port, "value", ""))
         return text[:1].isdigit() and not values.is_port_name(text)
@@ -197,7 +197,7 @@ def _is_number(port: Node) -> bool:
 
 
 def _is_faulty(fields: Fields, name: str, value: object) -> bool:
-    """Whether a field is there and could not be read, which is reported: nothing follows from it."""
+    """Whether a field is present but could not be read. That is already reported, so no further check applies."""
     return value is None and name in fields
 
 
@@ -206,7 +206,7 @@ def _check_services(fields: Fields, found: Rule, direction: Direction | None) ->
     if direction is not None:
         right, wrong = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
         if services[wrong] is not None:
-            fields.cursor(wrong, "services").fault(f"may stand only in the {right} of an {direction} rule")
+            fields.cursor(wrong, "services").fault(f"is valid only in the {right} of an {direction} rule")
         allowed = services[right]
         if allowed is not None and not allowed["namespace"]:
             fields.cursor(right, "services").fault("needs a namespace, because a GlobalNetworkPolicy is in none")
@@ -214,4 +214,4 @@ def _check_services(fields: Fields, found: Rule, direction: Direction | None) ->
         for name in ("ports", "notPorts"):
             at = fields.cursor("destination", name)
             if isinstance(at.node, Items) and at.node.items:
-                at.fault("cannot stand beside services, which bring their own ports")
+                at.fault("cannot be used with services, which bring their own ports")

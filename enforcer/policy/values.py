@@ -1,4 +1,4 @@
-"""Readers of the values that resources are made of: names, addresses, protocols, ports, selectors, durations."""
+"""Readers of the values in resources: names, addresses, protocols, ports, selectors, durations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]*[a-z
 
 
 def name(pattern: re.Pattern[str] = DNS_SUBDOMAIN, most: int = 253) -> Reader[str]:
-    """Reads a DNS-like name: lower case letters, digits, '-' and, where the pattern has it, '.'."""
+    """Reads a DNS-like name: lower case letters, digits, '-' and, if the pattern allows it, '.'."""
 
     def read(at: Cursor) -> str:
         text = string(at)
@@ -53,7 +53,7 @@ def name(pattern: re.Pattern[str] = DNS_SUBDOMAIN, most: int = 253) -> Reader[st
             dots = {DNS_LABEL: "", POLICY_NAME: " and at most one '.'"}.get(pattern, " and '.'")
             raise Refused(
                 at,
-                f"{shown(text)} is no name here; use lower case letters, digits, '-'{dots}, "
+                f"{shown(text)} is not valid; use lower case letters, digits, '-'{dots}, "
                 "beginning and ending with a letter or digit",
             )
         return text
@@ -71,7 +71,7 @@ def interface_name(at: Cursor) -> str:
 
 
 def endpoint_port_name(at: Cursor) -> str:
-    """A port name by Kubernetes' rules."""
+    """A port name, as defined by Kubernetes."""
     text = string(at)
     if not _PORT_NAME.fullmatch(text):
         raise Refused(at, f"expected a port name of 1..15 lower case letters, digits and '-', found {shown(text)}")
@@ -79,12 +79,12 @@ def endpoint_port_name(at: Cursor) -> str:
 
 
 def labels(at: Cursor) -> dict[str, str]:
-    """Labels as Kubernetes allows them: qualified names, values of up to 63 characters."""
+    """Labels, as defined by Kubernetes: qualified names, values of up to 63 characters."""
     return _strings(at, _check_label)
 
 
 def check_annotations(at: Cursor) -> None:
-    """Checks annotations; nothing here depends on them."""
+    """Checks annotations. They have no effect here."""
     found = _strings(at, _check_annotation)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
     if size > ANNOTATIONS_MAX_BYTES:
@@ -128,7 +128,7 @@ _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+
 
 
 def timestamp(at: Cursor) -> str:
-    """An RFC 3339 time, in UTC, so that texts sort as times do."""
+    """An RFC 3339 time in UTC, so that sorting the texts sorts the times."""
     text = string(at)
     found = _TIMESTAMP.fullmatch(text)
     try:
@@ -173,7 +173,7 @@ def lenient_net(at: Cursor) -> IPNetwork:
 
 
 def strict_net(at: Cursor) -> IPNetwork:
-    """A CIDR as rules want it: with mask, without host bits."""
+    """A CIDR of a rule: with mask, without host bits."""
     text = string(at)
     net = lenient_net(at)
     if "/" not in text:
@@ -192,7 +192,7 @@ def negated_net(at: Cursor) -> IPNetwork:
 
 
 def net_set(at: Cursor) -> Nets:
-    """The nets of a network set: CIDRs or bare addresses, families mixed, host bits allowed. Fast on 100,000."""
+    """The nets of a network set: CIDRs or bare addresses of both families, host bits allowed. Fast for 100,000 nets."""
     if isinstance(at.node, Items):
         values = [item.value if isinstance(item, Scalar) else None for item in at.node.items]
         try:
@@ -201,10 +201,10 @@ def net_set(at: Cursor) -> Nets:
                     note_duplicates(at.items())
                 nets = Nets.of(values)  # type: ignore[arg-type]  # just checked
                 if any("ffff" in str(value).lower() for value in values):
-                    list_of(lenient_net)(at)  # names IPv4-mapped ones
+                    list_of(lenient_net)(at)  # reports IPv4-mapped ones
                 return nets
         except ValueError:
-            pass  # the slow way knows where
+            pass  # the slow path finds the position
     return Nets.of(list_of(lenient_net)(at))
 
 
@@ -213,7 +213,7 @@ def net_set(at: Cursor) -> Nets:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol as written. ``name`` is the text where it is one, be it a number in quotes."""
+    """A protocol as written. ``name``: the text if it is a string, even a number in quotes."""
 
     number: int
     name: str = ""
@@ -256,12 +256,12 @@ def port(at: Cursor) -> Port:
 
 
 def is_port_name(text: str) -> bool:
-    """Whether a port's text is a name: ``8080-tcp`` is one, ``30000-32767`` is not."""
+    """Whether the text of a port is a name: ``8080-tcp`` is, ``30000-32767`` is not."""
     return _PORT_NAME.fullmatch(text) is not None
 
 
 def _meant_by_port(text: str) -> str:
-    """What would be right, for what is written in other places: ``30000-32767``, ``80,443``."""
+    """A hint for common notations of other programs: ``30000-32767``, ``80,443``."""
     if "," in text:
         return "; several ports are several items of the list"
     first, _, last = text.strip().partition("-")
@@ -275,7 +275,7 @@ def _digits(text: str) -> bool:
 
 
 def _number(digits: str) -> int:
-    """The number, or one as far outside every range: Python refuses to convert digits without end."""
+    """The number; for too many digits, which Python refuses to convert, a number outside every range."""
     return int(digits.lstrip("0")[:9] or "0")
 
 
@@ -285,7 +285,7 @@ GLOBAL = "global("
 
 
 def selector(*, global_allowed: bool = False, most: int | None = SELECTOR_MAX) -> Reader[str]:
-    """Reads a selector, kept as written. ``global()`` means something only alone in a rule's namespaceSelector."""
+    """Reads a selector and keeps its text. ``global()`` is valid only alone, in a rule's namespaceSelector."""
 
     def read(at: Cursor) -> str:
         text = string(at)
@@ -296,17 +296,17 @@ def selector(*, global_allowed: bool = False, most: int | None = SELECTOR_MAX) -
         except SelectorError as error:
             raise _selector_fault(at, text, error) from None
         if GLOBAL in text and not global_allowed:
-            raise Refused(at, "global() may stand only in the namespaceSelector of a rule")
+            raise Refused(at, "global() is valid only in the namespaceSelector of a rule")
         if GLOBAL in text and parsed.canonical != "global()":
             raise Refused(at, "global() cannot be combined with other selectors")
-        # A blank selector is one all the same, and Calico reads it as all().
+        # A blank selector is still a selector: Calico reads it as all().
         return text if text.strip() or not text else "all()"
 
     return read
 
 
 def _selector_fault(at: Cursor, text: str, error: SelectorError) -> Refused:
-    """The fault at its column of the source line, where the selector stands there letter for letter."""
+    """The fault with its column in the source line, if the line contains the selector literally."""
     line = at.report.lines[at.node.line - 1] if 0 < at.node.line <= len(at.report.lines) else ""
     start = at.node.column - 1
     if line[start : start + 1] in ("'", '"'):

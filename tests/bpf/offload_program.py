@@ -1,4 +1,4 @@
-"""The program for devices, loaded on this host, and what it should do with a frame: one frame, one source at a time."""
+"""The offload program, loaded on this host, and a model of what it should do with a frame."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.offload import load_offload, render_offload
 from enforcer.kernel.bpf import programs
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.model.nets import Nets
@@ -53,11 +54,11 @@ class Program:
     counters: Map
 
     def run(self, frame: bytes) -> int:
-        """The verdict on a frame that is replayed: one to a single host is to this one."""
+        """The verdict on a replayed frame; the destination of a unicast frame is this host."""
         return self.run_as_it_is(frame if frame[0] & 1 else OWN + frame[6:])
 
     def run_as_it_is(self, frame: bytes) -> int:
-        """The verdict; the frame must come out as it went in."""
+        """The verdict; the program must not change the frame."""
         verdict, out, _ = programs.test_run(self.fd, frame)
         assert out == frame
         return verdict
@@ -68,7 +69,7 @@ class Program:
         return [COUNT.unpack(value or b"") for value in values]
 
     def dropped_by(self, frame: bytes) -> int | None:
-        """The number of the entry that drops it, None when it passes; what counted must say the same."""
+        """The number of the entry that drops it, None if it passes; the counters must agree."""
         before = self.counts()
         verdict = self.run(frame)
         counted = [at for at, (old, new) in enumerate(zip(before, self.counts(), strict=True)) if old != new]
@@ -97,13 +98,13 @@ def deny_lists(
 @contextmanager
 def loaded(table: RuleTable) -> Iterator[Program]:
     rendered = render_offload(plan_of(table), receiver=RECEIVER)
-    with load_offload(rendered, None) as obj, obj.map("entry_counters") as counters:
+    with load_offload(LIBBPF, rendered, None) as obj, obj.map("entry_counters") as counters:
         yield Program(obj.program(PROGRAM).fd, counters)
 
 
 def expected(table: RuleTable, frame: bytes) -> int | None:
-    """Which entry drops a frame, by walking headers and entries; None: it passes."""
-    kind, packet = _behind_tags(frame)
+    """Which entry drops a frame, by walking headers and entries; None if it passes."""
+    kind, packet = _after_tags(frame)
     read = {IPV4: _read4, IPV6: _read6}.get(kind)
     found = read(packet) if read else None
     if found is None:
@@ -117,8 +118,8 @@ def expected(table: RuleTable, frame: bytes) -> int | None:
 Transport = tuple[IPv4Address | IPv6Address, "int | None", "tuple[int, int] | None"]
 
 
-def _behind_tags(frame: bytes) -> tuple[int, bytes]:
-    """Type and packet; type 0 for a frame that nothing is done about."""
+def _after_tags(frame: bytes) -> tuple[int, bytes]:
+    """Ethertype and packet; type 0 for a frame that the program ignores."""
     at = 12
     for _ in range(2):
         kind = int.from_bytes(frame[at : at + 2], "big")
@@ -131,7 +132,7 @@ def _behind_tags(frame: bytes) -> tuple[int, bytes]:
 
 
 def _read4(packet: bytes) -> Transport | None:
-    """Source, protocol and ports of a sound packet; None for what of those cannot be known."""
+    """Source, protocol and ports of a well-formed packet; None for those that are unknown."""
     if len(packet) < 20:
         return None
     header, total = packet[0] % 16 * 4, int.from_bytes(packet[2:4], "big")

@@ -1,4 +1,4 @@
-"""A program that bcc compiles here: settings compiled in, maps of ours behind it, refusals in words."""
+"""A program that bcc compiles on this host: settings compiled in, our maps used, errors that name the cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source, two toolchains: what bcc compiles on this host decides and counts as the prebuilt object does."""
+"""One source, two toolchains: the program that bcc compiles here decides and counts as the prebuilt object does."""
 
 from __future__ import annotations
 

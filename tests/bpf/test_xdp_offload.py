@@ -1,4 +1,4 @@
-"""The program for devices, run on this host: what it drops, what it counts, and that a device could take it."""
+"""The offload program, run on this host: what it drops, what it counts, and that a device could load it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS, load_offload, render_offload
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import OBJECT
 from enforcer.kernel.bpf.programs import info_by_fd
@@ -92,7 +93,7 @@ LINK = [
     row("two tags that name no VLAN", ether(IPV4, ipv4(), (QINQ, 0), (VLAN, 0xE000)), 0),
     row("three", ether(IPV4, ipv4(), (QINQ, 0), (VLAN, 0), (VLAN, 0)), None),
     row("a VLAN's", ether(IPV4, ipv4(), (VLAN, 5)), None),
-    row("a VLAN's behind id 0", ether(IPV6, ipv6(), (QINQ, 0), (VLAN, 5)), None),
+    row("a VLAN's after id 0", ether(IPV6, ipv6(), (QINQ, 0), (VLAN, 5)), None),
     row("a tag cut short", ether(IPV4, ipv4(), (VLAN, 5))[:16], None),
 ]
 HEADERS = [
@@ -106,7 +107,7 @@ HEADERS = [
 ]
 TRANSPORT = [
     row("to a failsafe", ether(IPV4, ipv4(tcp(dport=22), protocol=TCP)), None),
-    row("beside it", ether(IPV4, ipv4(tcp(dport=23), protocol=TCP)), 0),
+    row("an adjacent port", ether(IPV4, ipv4(tcp(dport=23), protocol=TCP)), 0),
     row("from a failsafe", ether(IPV4, ipv4(udp(sport=53), protocol=UDP)), None),
     row("to that port", ether(IPV4, ipv4(udp(dport=53), protocol=UDP)), 0),
     row("TCP cut short", ether(IPV4, ipv4(tcp(length=19), protocol=TCP)), None),
@@ -116,11 +117,11 @@ TRANSPORT = [
     row("a later fragment of ICMP", ether(IPV4, ipv4(bytes(64), protocol=ICMP, offset=1)), 0),
     row("protocol 0, which might be anything", ether(IPV4, ipv4(protocol=0)), None),
     row("v6 to a failsafe", ether(IPV6, ipv6(tcp(dport=22), next_header=TCP)), None),
-    row("v6 beside it", ether(IPV6, ipv6(tcp(dport=23), next_header=TCP)), 0),
+    row("v6, an adjacent port", ether(IPV6, ipv6(tcp(dport=23), next_header=TCP)), 0),
     row("v6 ICMP", ether(IPV6, ipv6(bytes(8), next_header=ICMPV6)), 0),
     row("v6 fragment", ether(IPV6, ipv6(fragment6(ICMPV6) + bytes(8), next_header=FRAGMENT)), None),
     *(
-        row(f"v6 behind extension header {kind}", chain(kind, payload=tcp(dport=80)), None)
+        row(f"v6 after extension header {kind}", chain(kind, payload=tcp(dport=80)), None)
         for kind in (HOP_BY_HOP, ROUTING, DESTINATION, AUTHENTICATION)
     ),
 ]
@@ -133,7 +134,7 @@ def test_what_is_dropped_and_by_which_entry(program: Program, frame: bytes, drop
     assert expected(POLICY, frame) == dropped_by
 
 
-def test_without_failsafes_nothing_behind_the_addresses_is_a_doubt() -> None:
+def test_without_failsafes_nothing_after_the_addresses_is_indeterminate() -> None:
     table = deny_lists(*LISTS, inbound=(), outbound=())
     with loaded(table) as found:
         for frame in (chain(HOP_BY_HOP, payload=tcp()), ether(IPV4, ipv4(tcp(length=3), protocol=TCP, offset=1))):
@@ -151,7 +152,7 @@ def test_a_frame_for_another_interface_passes(program: Program) -> None:
     assert [program.run_as_it_is(to + frame) for to in (OWN, GROUP, OTHER)] == [XDP_DROP, XDP_DROP, XDP_PASS]
 
 
-# -- laws ----------------------------------------------------------------------------------------------------------
+# -- properties -------------------------------------------------------------------------------------------------------
 
 POOL = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "203.0.113.0/24", "203.0.113.7/32", "::/0"]
 POOL += ["2001:db8::/32", "2001:db8:bad::/48", "2001:db8:bad::7/128", "fd00::/8"]
@@ -196,7 +197,7 @@ def test_it_drops_nothing_that_raw_would_not(policy: Resources, host: Host, othe
         assert not breaches(early, raw)
 
 
-# -- what a device takes -------------------------------------------------------------------------------------------
+# -- what a device can load -------------------------------------------------------------------------------------------
 
 ELF_SECTION = struct.Struct("<IIQQQQIIQQ")
 JUMP, CALL, EXIT = 0x05, 0x85, 0x95
@@ -237,7 +238,7 @@ def test_the_program_has_neither_loops_nor_calls_but_look_ups() -> None:
     assert {(item.source, item.immediate) for item in code if item.opcode == CALL} == {(0, 1)}  # bpf_map_lookup_elem
     assert len(code) < 4096
     after = TopologicalSorter({at: followers(code, at) for at in range(len(code))})
-    assert len(list(after.static_order())) == len(code)  # CycleError where there is a loop
+    assert len(list(after.static_order())) == len(code)  # raises CycleError if there is a loop
 
 
 def test_its_maps_are_arrays_and_hashes_without_flags_and_of_small_elements() -> None:
@@ -252,4 +253,4 @@ def test_its_maps_are_arrays_and_hashes_without_flags_and_of_small_elements() ->
 
 def test_a_device_that_is_none_is_refused_with_the_kernels_word() -> None:
     with pytest.raises(KernelError, match="the device does not take the map settings"):
-        load_offload(render_offload(plan_of(POLICY), receiver=RECEIVER), 1)  # the loopback interface
+        load_offload(LIBBPF, render_offload(plan_of(POLICY), receiver=RECEIVER), 1)  # the loopback interface

@@ -1,4 +1,4 @@
-"""The XDP program behind the IP header: failsafe ports, fragments, extension headers, frames cut anywhere.
+"""The XDP program after the IP header: failsafe ports, fragments, extension headers, truncated frames.
 
 The policy is that of tests/bpf/test_xdp_untracked.py.
 """
@@ -88,14 +88,14 @@ def test_an_sctp_failsafe_passes() -> None:
         check(program, ether(IPV4, ipv4(sctp(dport=23), protocol=SCTP)), dropped_by=0)
 
 
-def test_ports_are_read_inside_what_the_ip_header_says_is_the_packet(program: Program) -> None:
-    """Behind it is padding, which raw does not see: to it the header is cut short."""
+def test_ports_are_read_only_within_the_packet_by_its_ip_header(program: Program) -> None:
+    """Padding follows, which raw does not see: for raw, the header is truncated."""
     check(program, ether(IPV4, ipv4(tcp(dport=80), protocol=TCP, total=39)), dropped_by=None)
     check(program, ether(IPV6, ipv6(tcp(dport=80), next_header=TCP, length=19)), dropped_by=None)
     check(program, ether(IPV4, ipv4(tcp(dport=80), protocol=TCP, total=40)), dropped_by=0)
 
 
-def test_ports_are_found_behind_ip_options(program: Program) -> None:
+def test_ports_are_found_after_ip_options(program: Program) -> None:
     padding = b"\x01" * 8
     check(program, ether(IPV4, ipv4(tcp(dport=22), protocol=TCP, options=padding)), dropped_by=None)
     check(program, ether(IPV4, ipv4(tcp(dport=80), protocol=TCP, options=padding)), dropped_by=0)
@@ -166,7 +166,7 @@ def test_fragments_are_decided_each_on_its_own(program: Program, frame: bytes, e
         ether(IPV6, ipv6(b"\x06\xff" + bytes(6), next_header=DESTINATION)),
     ],
 )
-def test_without_failsafes_unknown_ports_are_no_doubt(without_failsafes: Program, frame: bytes) -> None:
+def test_without_failsafes_unknown_ports_do_not_matter(without_failsafes: Program, frame: bytes) -> None:
     check(without_failsafes, frame, dropped_by=0)
 
 
@@ -174,17 +174,17 @@ def test_without_failsafes_unknown_ports_are_no_doubt(without_failsafes: Program
 
 
 @pytest.mark.parametrize("kind", [HOP_BY_HOP, ROUTING, DESTINATION, FRAGMENT])
-def test_ports_are_found_behind_each_kind_of_extension_header(program: Program, kind: int) -> None:
+def test_ports_are_found_after_each_kind_of_extension_header(program: Program, kind: int) -> None:
     check(program, chain(kind, payload=tcp(dport=22)), dropped_by=None)
     check(program, chain(kind, payload=tcp(dport=80)), dropped_by=0)
 
 
-def test_behind_an_authentication_header_nothing_is_known(program: Program) -> None:
-    """iptables looks behind it, nftables does not."""
+def test_after_an_authentication_header_nothing_is_known(program: Program) -> None:
+    """iptables skips the header, nftables does not."""
     check(program, chain(AUTHENTICATION, payload=tcp(dport=80)), dropped_by=None)
 
 
-def test_eight_extension_headers_are_followed_and_nine_are_in_doubt(program: Program) -> None:
+def test_eight_extension_headers_are_parsed_and_nine_are_indeterminate(program: Program) -> None:
     check(program, chain(*[DESTINATION] * 8, payload=tcp(dport=22)), dropped_by=None)
     check(program, chain(*[DESTINATION] * 9, payload=tcp(dport=80)), dropped_by=None)
     check(program, chain(*[DESTINATION] * 8, payload=tcp(dport=80)), dropped_by=0)
@@ -210,7 +210,7 @@ def test_the_longest_extension_headers_are_followed(program: Program) -> None:
             ether(IPV6, ipv6(b"\x06\xff" + bytes(6), next_header=DESTINATION, length=4000)),
             dropped=False,
         ),
-        row("header behind the frame's end", ether(IPV6, ipv6(next_header=DESTINATION, length=8)), dropped=False),
+        row("header after the frame's end", ether(IPV6, ipv6(next_header=DESTINATION, length=8)), dropped=False),
         row(
             "payload length 0, not a jumbogram",
             ether(IPV6, ipv6(tcp(dport=80), next_header=TCP, length=0)),
@@ -241,7 +241,7 @@ def test_extension_headers(program: Program, frame: bytes, entry: int | None) ->
         pytest.param(ether(IPV4, ipv4(bytes(8))), 14 + 20, id="IPv4 ICMP"),
         pytest.param(ether(IPV6, ipv6(tcp(), next_header=TCP), (VLAN, 0)), 18 + 40 + 20, id="IPv6 TCP, priority tag"),
         pytest.param(
-            chain(HOP_BY_HOP, FRAGMENT, last=UDP, payload=udp()), 14 + 40 + 8 + 8 + 8, id="IPv6 UDP behind two headers"
+            chain(HOP_BY_HOP, FRAGMENT, last=UDP, payload=udp()), 14 + 40 + 8 + 8 + 8, id="IPv6 UDP after two headers"
         ),
     ],
 )

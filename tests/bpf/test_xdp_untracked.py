@@ -1,8 +1,8 @@
-"""The XDP program, one frame at a time through BPF_PROG_TEST_RUN: its verdict, and the counter that says why.
+"""The XDP program, one frame at a time through BPF_PROG_TEST_RUN: the verdict, and the counter that shows its cause.
 
 A row is a frame and whether it is dropped. The policy is always the same: entry 0 lists 203.0.113.0/24 and
-2001:db8:bad::/48, entry 1 203.0.113.128/25 (covered, so entry 0 has it) and 198.51.100.0/24; failsafe are TCP to 22
-and UDP from 53. The XDP column of docs/packet-fates.md is held by rows that bear its words.
+2001:db8:bad::/48, entry 1 203.0.113.128/25 (covered by entry 0, which comes first) and 198.51.100.0/24; failsafes are
+TCP to 22 and UDP from 53. Rows with the words of docs/packet-fates.md test its XDP column.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def test_an_empty_policy_passes_everything() -> None:
     ("frame", "size"),
     [
         (ether(IPV4, ipv4(bytes(64))), 84),
-        (ether(IPV4, ipv4(bytes(6)) + bytes(20)), 26),  # padding of short frames is not the packet's
-        (ether(IPV4, ipv4(bytes(6), total=1500)), 26),  # nor are bytes that did not come
+        (ether(IPV4, ipv4(bytes(6)) + bytes(20)), 26),  # padding of short frames is not part of the packet
+        (ether(IPV4, ipv4(bytes(6), total=1500)), 26),  # missing bytes do not count
         (ether(IPV4, ipv4(bytes(6)), (VLAN, 0)), 26),
         (ether(IPV6, ipv6(bytes(64))), 104),
         (ether(IPV6, ipv6(bytes(6)) + bytes(20)), 46),
@@ -130,7 +130,7 @@ PACKET = ipv4()
         row("priority bits only", ether(IPV4, PACKET, (VLAN, 0xE000)), dropped=True),
         row("two tags, id 0", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 0)), dropped=True),
         row("two tags, IPv6, id 0", ether(IPV6, ipv6(), (VLAN, 0), (VLAN, 0xE000)), dropped=True),
-        row("a VLAN's behind id 0", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 5)), dropped=False),
+        row("a VLAN's after id 0", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 5)), dropped=False),
         row("a VLAN's in a VLAN", ether(IPV4, PACKET, (QINQ, 5), (VLAN, 0)), dropped=False),
         row("three tags", ether(IPV4, PACKET, (QINQ, 0), (VLAN, 0), (VLAN, 0)), dropped=False),
         row("tag cut short", ether(IPV4, PACKET, (VLAN, 5))[:16], dropped=False),
@@ -145,11 +145,11 @@ def test_layer_2(program: Program, frame: bytes, entry: int | None) -> None:
     ("destination", "verdict"), [(OWN, XDP_DROP), (OTHER, XDP_PASS), (GROUP, XDP_DROP), (b"\xff" * 6, XDP_DROP)]
 )
 def test_a_frame_for_another_interface_passes(program: Program, destination: bytes, verdict: int) -> None:
-    """Of every byte of the address: raw sees none of these frames."""
+    """One frame for each byte of the address: raw sees none of them."""
     assert program.run_as_it_is(destination + ether(IPV4, PACKET)[6:]) == verdict
     for at in range(6):
-        beside = bytes(byte ^ 2 * (number == at) for number, byte in enumerate(OWN))
-        assert program.run_as_it_is(beside + ether(IPV4, PACKET)[6:]) == XDP_PASS
+        other = bytes(byte ^ 2 * (number == at) for number, byte in enumerate(OWN))
+        assert program.run_as_it_is(other + ether(IPV4, PACKET)[6:]) == XDP_PASS
 
 
 # -- IP headers ----------------------------------------------------------------------------------------------------
@@ -208,6 +208,6 @@ def test_a_malformed_hop_by_hop_header_is_decided_by_the_entries_where_there_are
 @pytest.mark.skipif(platform.release().startswith("5."), reason="BPF_PROG_TEST_RUN took them before Linux 6")
 @pytest.mark.parametrize("length", range(14))
 def test_a_frame_shorter_than_an_ethernet_header_cannot_be_sent(program: Program, length: int) -> None:
-    """The first row of docs/packet-fates.md: the kernel refuses to make one (bpf_test_init, net/bpf/test_run.c)."""
+    """The first row of docs/packet-fates.md: the kernel refuses to create one (bpf_test_init, net/bpf/test_run.c)."""
     with pytest.raises(KernelError, match="EINVAL"):
         programs.test_run(program.fd, bytes(length))

@@ -1,4 +1,4 @@
-"""Frames for the XDP program's tests: raw bytes, so that nothing is repaired on the way."""
+"""Frames for the XDP program's tests, built from raw bytes, so that no library corrects them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ipv4(
     more: bool = False,
     checksum: int = 0,
 ) -> bytes:
-    """``offset`` in 8 bytes. The checksum is never right: XDP does not look at it."""
+    """``offset`` in 8 bytes. The checksum is wrong: XDP ignores it."""
     words = 5 + len(options) // 4 if header_words is None else header_words
     length = 20 + len(options) + len(payload) if total is None else total
     header = struct.pack(
@@ -101,7 +101,7 @@ def fragment6(following: int, *, offset: int = 0, more: bool = True) -> bytes:
 
 
 def chain(*kinds: int, last: int = TCP, payload: bytes = b"") -> bytes:
-    """An IPv6 packet with these extension headers in front of its transport."""
+    """An IPv6 packet with these extension headers before its transport header."""
     following = [*kinds[1:], last]
     make = {AUTHENTICATION: authentication, FRAGMENT: fragment6}
     headers = b"".join(make.get(kind, options)(after) for kind, after in zip(kinds, following, strict=True))

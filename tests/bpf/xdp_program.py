@@ -1,4 +1,4 @@
-"""The loaded XDP program with a policy in its maps, and the check that every row of its tests makes."""
+"""The loaded XDP program with a policy in its maps, and the check that every test row runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from enforcer.backends.xdp.compile.rows import atoms, render
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.tables.classes import classify
 from enforcer.kernel.bpf import programs
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Backend, Mode, Stage, Toolchain
@@ -31,24 +32,24 @@ COUNT = struct.Struct("=QQ")
 
 @dataclass(frozen=True)
 class Program:
-    """The loaded program with its counters. ``names`` are those of the bits, "" for failsafes."""
+    """The loaded program with its counters. ``names`` are the entries of the bits, "" for failsafes."""
 
     fd: int
     counters: Map
     names: tuple[str, ...]
 
     def run(self, frame: bytes) -> int:
-        """The verdict on a frame that is replayed: one to a single host is to this one (``scapy_sender``)."""
+        """The verdict on a replayed frame; the destination of a unicast frame is this host (``scapy_sender``)."""
         return self.run_as_it_is(frame if frame[0] & 1 else OWN + frame[6:])
 
     def run_as_it_is(self, frame: bytes) -> int:
-        """The verdict; the frame must come out as it went in."""
+        """The verdict; the program must not change the frame."""
         verdict, out, _ = programs.test_run(self.fd, frame)
         assert out == frame
         return verdict
 
     def counts(self) -> list[tuple[int, int]]:
-        """(packets, bytes) of each entry, summed over the CPUs; failsafes, which never count, are left out."""
+        """(packets, bytes) of each entry, summed over the CPUs; without failsafes, which never count."""
         found = []
         for index, name in enumerate(self.names):
             values = [COUNT.unpack(value) for value in self.counters.lookup_percpu(struct.pack("=I", index))]
@@ -74,7 +75,7 @@ def table_of(
 
 
 def plan_for(table: RuleTable) -> InterfacePlan:
-    """A plan that holds all of a table in native XDP."""
+    """A plan in which native XDP holds all entries of a table."""
     planned = tuple(PlannedEntry(entry, Stage.DRIVER) for entry in table.ingress)
     return InterfacePlan(table, Mode.NATIVE, Backend.IPTABLES, planned, held=len(table.ingress))
 
@@ -86,10 +87,10 @@ def program_for(
     """The program as the backend loads it for a plan, attached to nothing."""
     rows = render(plan)
     classified = classify(atoms(plan))
-    with make_tables(classified) as tables:
+    with make_tables(LIBBPF, classified) as tables:
         capacity = tables.manifest.capacity
         contents = contents_of(plan, rows, classified.members, capacity, receiver=receiver, ipv6=True)
-        loaded = generation.load(contents, tables.maps, toolchain)
+        loaded = generation.load(LIBBPF, contents, tables.maps, toolchain)
         with loaded.obj as obj, obj.map("entry_counters") as counters:
             yield Program(obj.program(loaded.program).fd, counters, rows.names)
 
@@ -100,7 +101,7 @@ def loaded(table: InterfacePlan) -> Iterator[Program]:
 
 
 def check(program: Program, frame: bytes, *, dropped_by: int | None) -> None:
-    """The verdict, and that nothing but the entry that caused it has counted: one packet, the bytes of IP."""
+    """Check the verdict, and that only the entry that caused it counted: one packet, its bytes without Ethernet."""
     assert program.run(frame) == (XDP_PASS if dropped_by is None else XDP_DROP)
     counts = program.counts()
     for index, (packets, size) in enumerate(counts):

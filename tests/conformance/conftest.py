@@ -1,4 +1,4 @@
-"""The network of a test, made anew for each one and removed whatever happens."""
+"""The network of a test: created for each test, and always removed."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ STAGES = {ModeChoice.NATIVE: Stage.DRIVER, ModeChoice.GENERIC: Stage.GENERIC, Mo
 
 @pytest.fixture(params=list(STAGES), ids=str)
 def choice(request: pytest.FixtureRequest) -> ModeChoice:
-    """The mode every enforcer of the network is asked for; a test that does not ask gets auto, hence native."""
+    """The requested mode of every enforcer in the network; without this fixture, auto, which results in native."""
     found: ModeChoice = request.param
     return found
 
 
 @pytest.fixture
 def stage(choice: ModeChoice) -> Stage:
-    """Where a deny list drops in this mode."""
+    """The stage at which a deny list drops in this mode."""
     return STAGES[choice]
 
 
 @pytest.fixture
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    """A :class:`Network`; once its enforcers are detached nothing of theirs may be left."""
-    asked = request.getfixturevalue("choice") if "choice" in request.fixturenames else ModeChoice.AUTO
-    with Network(asked) as found:
+    """A :class:`Network`; after its enforcers are detached, no state of theirs may be left."""
+    requested = request.getfixturevalue("choice") if "choice" in request.fixturenames else ModeChoice.AUTO
+    with Network(requested) as found:
         yield found
         assert found.detach() == []
 
 
-@pytest.fixture(params=[RawChoice.IPTABLES], ids=str)
+@pytest.fixture(params=[RawChoice.IPTABLES, RawChoice.NFTABLES], ids=str)
 def tracked_network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """A :class:`Network` whose enforcers enforce normal policy as well, by each backend."""
     with Network(raw=request.param, tracked=TrackedChoice.ENFORCE) as found:

@@ -14,7 +14,7 @@ from tests.conformance.topology import Document, Host
 
 @contextmanager
 def daemon(host: Host, documents: Sequence[Document], folder: Path) -> Iterator[None]:
-    """Runs in the host's namespace until the block ends, and must then end well."""
+    """Runs in the host's namespace until the block ends, and must then exit with 0."""
     (folder / "policy.json").write_text(json.dumps(list(documents)))
     words = ["-f", str(folder), "--node", host.name, "--pin-root", str(host.pin_root), "--mode", str(host.choice)]
     words += ["--state-dir", f"{folder}.state"]

@@ -1,4 +1,4 @@
-"""Echo servers of every host: TCP and UDP on the ports the tests use, and two raw IP protocols. One thread for all."""
+"""Echo servers of every host, in one thread: TCP and UDP on the ports of the tests, and two raw IP protocols."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.conformance.topology import Host
 
-# Two plain ports, Calico's own failsafe of its XDP test, and default failsafes: in, in and out.
+# Two plain ports, the failsafe of Calico's XDP test, and default failsafes: inbound, inbound and outbound.
 PORTS = (8055, 8056, 1234, 22, 2379)
 RAW_PROTOCOLS = (253, 254)
 IPV4_HEADER = 20
 
 
 class EchoServers:
-    """A context manager. A socket belongs to the namespace it was made in, so the thread can serve them all."""
+    """A context manager. A socket belongs to the namespace it was created in, so one thread can serve all of them."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -110,7 +110,7 @@ def _answer_datagram(sock: socket.socket) -> None:
 
 
 def _answer_raw(sock: socket.socket) -> None:
-    """Echo a request as an answer: the other end listens to the same protocol, so echoes must not echo."""
+    """Answer requests only: the other end listens to the same protocol, so an answer must not be answered."""
     data, sender = sock.recvfrom(2048)
     payload = data[IPV4_HEADER:] if sock.family == socket.AF_INET else data
     if payload == REQUEST:

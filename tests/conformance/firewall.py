@@ -1,6 +1,7 @@
-"""A foreign firewall on a host: it plays the part of normal policy, which is closed by default and is not ours.
+"""A foreign firewall on a host, in place of Calico's normal policy, which denies by default and is not enforced here.
 
-iptables-legacy, as the enforcer: an ACCEPT there ends one table, whereas nftables would look at the packet once more.
+It uses iptables-legacy like the enforcer: an ACCEPT there ends one table, whereas nftables would evaluate the packet
+again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ TRACKED = ("-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT")
 
 
 def close(host: Host, *, inbound: tuple[int, ...] = (), outbound: tuple[int, ...] = ()) -> None:
-    """Drop everything in filter but what answers tracked connections, and new TCP connections to these ports."""
+    """Drop everything in filter except replies of tracked connections and new TCP connections to these ports."""
     for command in IPTABLES:
         for chain, ports in (("INPUT", inbound), ("OUTPUT", outbound)):
             host.run(command, "-w", "-P", chain, "DROP")
@@ -22,7 +23,7 @@ def close(host: Host, *, inbound: tuple[int, ...] = (), outbound: tuple[int, ...
 
 
 def drop_in_mangle(host: Host) -> None:
-    """Drop everything that comes in, before filter."""
+    """Drop everything that is received, before filter."""
     for command in IPTABLES:
         host.run(command, "-w", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")
 

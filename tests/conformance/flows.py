@@ -1,4 +1,4 @@
-"""One attempt to talk, and what came of it: reached, or blocked by a certain entry at a certain stage."""
+"""One attempted flow and its result: reached, or blocked by a certain entry at a certain stage."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.conformance.echo import ANSWER, IPV4_HEADER, REQUEST
 from tests.conformance.topology import Host
 
 DEADLINE_S = 60.0
-SILENCE_S = 0.3  # how long nothing must come when no counter says that the packet is gone
-LINGER_S = 0.02  # how long nothing must come once a counter has said it
-_NO_LINGER = struct.pack("ii", 1, 0)  # close with RST: the port is free again at once
+SILENCE_S = 0.3  # how long no answer may arrive if no counter shows the drop
+LINGER_S = 0.02  # how long no answer may arrive after a counter has shown it
+_NO_LINGER = struct.pack("ii", 1, 0)  # close with RST, so that the port can be used again at once
 _tokens = itertools.count(1)
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -30,7 +30,7 @@ _ECHO_REPLY = {4: 0, 6: 129}
 
 @dataclass(frozen=True)
 class Flow:
-    """Who talks to whom. ``protocol`` is tcp, udp, icmp, or the number of a raw IP protocol."""
+    """Client and server of a flow. ``protocol`` is tcp, udp, icmp, or the number of a raw IP protocol."""
 
     client: Host
     server: Host
@@ -57,7 +57,7 @@ def assert_reached(*flows: Flow) -> None:
 
 
 def assert_silent(*flows: Flow) -> None:
-    """No flow gets an answer, for a cause that is asserted elsewhere."""
+    """No flow gets an answer; the cause is asserted elsewhere."""
     with ExitStack() as stack:
         attempts = {flow: stack.enter_context(_Attempt(flow)) for flow in flows}
         deadline = time.monotonic() + SILENCE_S  # one wait for all of them
@@ -80,7 +80,7 @@ def assert_blocked(
 
 
 def _dropped_attempt(stack: ExitStack, flow: Flow, counted: set[tuple[Stage, str]], where: Host) -> _Attempt:
-    """An attempt under way once its packet was counted, by these entries and no others."""
+    """An attempt whose packet has been counted, by these entries and no others."""
     before = where.counts()
     attempt = stack.enter_context(_Attempt(flow))
     wait_until(lambda: bool(where.counts() - before), f"{flow}: no entry counted")
@@ -89,7 +89,7 @@ def _dropped_attempt(stack: ExitStack, flow: Flow, counted: set[tuple[Stage, str
 
 
 def wait_until(holds: Callable[[], bool], otherwise: str) -> None:
-    """Waits for an event; AssertionError when the time is up."""
+    """Waits for an event; AssertionError at the deadline."""
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
         assert time.monotonic() < deadline, otherwise
@@ -97,7 +97,7 @@ def wait_until(holds: Callable[[], bool], otherwise: str) -> None:
 
 
 class _Attempt:
-    """A request under way."""
+    """A request that was sent."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
@@ -105,7 +105,7 @@ class _Attempt:
         self._sock = self._open()
 
     def __enter__(self) -> _Attempt:
-        with suppress(BlockingIOError, PermissionError):  # the client's own policy may refuse it
+        with suppress(BlockingIOError, PermissionError):  # the client's own policy may drop it
             self._request()
         return self
 
@@ -113,7 +113,7 @@ class _Attempt:
         self._sock.close()
 
     def answered(self, timeout_s: float) -> bool:
-        """Whether the answer comes within this time."""
+        """Whether the answer arrives within this time."""
         deadline = time.monotonic() + timeout_s
         if self._flow.protocol == "tcp" and not self._connected(timeout_s):
             return False
@@ -135,7 +135,7 @@ class _Attempt:
         if flow.protocol == "tcp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         if flow.sport:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # an echo server may have this port, too
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # an echo server may use this port as well
             sock.bind((flow.client.address(flow.family), flow.sport))
         sock.setblocking(False)
         return sock

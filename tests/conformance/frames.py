@@ -1,4 +1,4 @@
-"""Frames no socket would send, from one host to another, and what becomes of each."""
+"""Frames that no socket would send, from one host to another, and where each ends."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def to(host: Host, source: str, *layers: Packet, **fields: object) -> bytes:
 
 
 def odd_frames(host: Host, source: str) -> dict[str, tuple[bytes, bool]]:
-    """Frames of one denied source by name, and whether raw lets each pass."""
-    # What follows the IP header of a later fragment is data, whatever ports it seems to have.
+    """Frames of one denied source, by name, and whether raw passes each."""
+    # What follows the IP header of a later fragment is data, even if it looks like ports.
     looks_like_ssh = Raw(bytes(TCP(sport=40000, dport=FAILSAFE_PORT)))
     return {
-        "one byte behind the IP header": (to(host, source, Raw(b"x"), proto=254), False),
-        "nothing behind the IP header": (to(host, source, proto=254), False),
+        "one byte after the IP header": (to(host, source, Raw(b"x"), proto=254), False),
+        "nothing after the IP header": (to(host, source, proto=254), False),
         "IP options, plain port": (to(host, source, UDP(sport=40000, dport=PLAIN_PORT), options=NO_OPERATIONS), False),
         "IP options, failsafe port": (
             to(host, source, TCP(sport=40000, dport=FAILSAFE_PORT, flags="S"), options=NO_OPERATIONS),
@@ -50,7 +50,7 @@ def odd_frames(host: Host, source: str) -> dict[str, tuple[bytes, bool]]:
 
 
 def dropped_at(sender: Host, host: Host, frame: bytes, entry: str) -> Stage | None:
-    """The stage at which the entry counted the frame, None when the host's raw table let it pass."""
+    """The stage at which the entry counted the frame; None if the host's raw table passed it."""
     before = host.counts()
     passed = passed_raw(host)
     with sender.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
@@ -65,7 +65,7 @@ def dropped_at(sender: Host, host: Host, frame: bytes, entry: str) -> Stage | No
 
 
 def count_what_passes_raw(host: Host) -> None:
-    """A foreign rule without target in mangle PREROUTING, behind raw: it only counts."""
+    """A foreign rule without a target in mangle PREROUTING, after raw: it only counts."""
     host.run("iptables-legacy", "-w", "-t", "mangle", "-A", "PREROUTING", "-i", "eth0")
 
 

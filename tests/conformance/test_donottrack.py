@@ -1,6 +1,6 @@
 """Calico's doNotTrack test (``felix/fv/donottrack_test.go``): Allow in both directions, untracked, on two hosts.
 
-What is closed there without policy is closed here by a foreign firewall with Calico's default failsafe ports.
+What Calico blocks without policy is blocked here by a foreign firewall with Calico's default failsafe ports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def peer(host: Host) -> Rule:
 
 
 def untracked(host: Host, other: Host, *, ingress: Rule | None = None, egress: bool = True) -> Document:
-    """Allow from and to the other host; another ingress rule, or no egress, if asked for."""
+    """Allow from and to the other host; optionally with another ingress rule, or without egress."""
     rule = ingress or {"action": "Allow", "source": peer(other)}
     out = [{"action": "Allow", "destination": peer(other)}] if egress else []
     return policy(rule, name=f"{host.name}-1", selector=f"role == '{host.name}'", egress=out)
@@ -84,7 +84,7 @@ def assert_one_direction_is_no_connection(closed: Network, family: int) -> None:
 
 
 def test_4_5_without_egress_of_one_host_both_directions_end_and_come_back(closed: Network, family: int) -> None:
-    """Nothing is tracked, so an answer needs an Allow of its own."""
+    """Nothing is tracked, so the answer needs its own Allow."""
     one, other = closed.server, closed.client
     enforce(closed, untracked(one, other, egress=False), untracked(other, one))
     assert_one_direction_is_no_connection(closed, family)
@@ -103,9 +103,9 @@ def test_6_deny_in_the_place_of_allow_ends_both_directions(closed: Network, fami
 
 
 def test_one_direction_alone_drops_nothing_by_itself(network: Network, family: int) -> None:
-    """Differs: there the normal policy behind it is closed. Without a firewall the answer goes its way, tracked.
+    """Differs: in Calico, the normal policy after it denies. Here, without a firewall, the answer passes, tracked.
 
-    (Calico's nftables mode had trouble with policies of one direction, its PR #10704.)
+    (Calico's nftables mode had a defect with policies of one direction: its PR #10704.)
     """
     one, other = network.server, network.client
     enforce(network, untracked(one, other, egress=False))
@@ -113,7 +113,7 @@ def test_one_direction_alone_drops_nothing_by_itself(network: Network, family: i
         assert_reached(*both_ways(network, PLAIN, family, protocol))
 
 
-def test_an_allowed_packet_survives_a_closed_firewall_behind_raw(network: Network, family: int) -> None:
+def test_an_allowed_packet_survives_a_closed_firewall_after_raw(network: Network, family: int) -> None:
     """The accept mark is honoured in mangle PREROUTING and in filter INPUT and OUTPUT."""
     one, other = network.server, network.client
     drop_in_mangle(one)
@@ -129,7 +129,7 @@ def test_an_allowed_packet_survives_a_closed_firewall_behind_raw(network: Networ
 
 
 def test_a_pass_is_no_allow(network: Network, family: int) -> None:
-    """A packet that untracked policy passes on is the firewall's."""
+    """The firewall decides on a packet that untracked policy passes."""
     one, other = network.server, network.client
     close(one)
     passed = {"action": "Pass", "source": peer(other)}

@@ -28,7 +28,7 @@ def mitigation(network: Network, *attackers: str) -> list[Document]:
 def test_dos_mitigation_closes_both_ports_to_the_attacker(
     network: Network, choice: ModeChoice, stage: Stage, family: int
 ) -> None:
-    """The guide's advice as well: policy and an empty set in advance, CIDRs when the attack is there."""
+    """As Calico's guide advises: the policy and an empty set in advance, the CIDRs once the attack begins."""
     server, client, external = network.server, network.client, network.external
     length = {4: 32, 6: 128}[family]
     attack = [Flow(external, server, "tcp", port, family=family) for port in (8055, 8056)]
@@ -53,14 +53,14 @@ def test_deny_of_a_named_port_closes_that_port_only(network: Network, family: in
     assert_blocked(Flow(client, server, "tcp", 8055, family=family), by="gnp/xdpf ingress[0]", at=Stage.DRIVER)
     assert_reached(
         Flow(client, server, "tcp", 8056, family=family),
-        Flow(client, server, "udp", 8055, family=family),  # the name is of a TCP port
+        Flow(client, server, "udp", 8055, family=family),  # the name denotes a TCP port
     )
     server.apply([endpoint(server, ports=[{**HEPPORT, "port": 8056}]), policy(rule)])
     assert_blocked(Flow(client, server, "tcp", 8056, family=family), by="gnp/xdpf ingress[0]", at=Stage.DRIVER)
     assert_reached(Flow(client, server, "tcp", 8055, family=family))
 
 
-def test_a_named_port_that_nobody_has_closes_nothing(network: Network) -> None:
+def test_a_named_port_that_no_endpoint_has_closes_nothing(network: Network) -> None:
     server, client = network.server, network.client
     rule = {"action": "Deny", "protocol": "TCP", "destination": {"ports": ["hepport"]}}
     server.apply([endpoint(server), policy(rule)])
@@ -68,7 +68,7 @@ def test_a_named_port_that_nobody_has_closes_nothing(network: Network) -> None:
 
 
 def test_a_named_port_means_that_of_the_host_that_has_it(network: Network) -> None:
-    """Two hosts give one name to different ports; a packet to the server is judged by the server's."""
+    """Two hosts give one name to different ports; for a packet to the server, the server's port counts."""
     server, client = network.server, network.client
     rule = {"action": "Deny", "protocol": "TCP", "destination": {"ports": ["hepport"]}}
     documents = [

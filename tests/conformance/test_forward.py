@@ -1,4 +1,4 @@
-"""Forwarded packets (``felix/fv/apply_on_forward_test.go``), as far as untracked: raw sees them like others."""
+"""Forwarded packets (``felix/fv/apply_on_forward_test.go``), for untracked policy: raw sees them as it sees others."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_deny_hits_forwarded_packets_too(
     server.apply([endpoint(server, interface=interface), policy(DENY_LISTED), network_set(client.address(family))])
     assert_blocked(flows[0], by=ENTRY, at=stage, on=server)
     assert_reached(flows[1])
-    # An answer to the host behind is a packet of the denied source as well.
+    # An answer to the host behind the gateway also comes from the denied source.
     assert_blocked(Flow(behind, client, "udp", family=family), by=ENTRY, at=stage, on=server)
     server.apply([endpoint(server, interface=interface)])
     assert_reached(*flows)
 
 
 def test_egress_policy_is_for_what_the_host_sends_itself(network: Network) -> None:
-    """Raw has no hook for forwarded packets on their way out: Calico's egress untracked policy is in OUTPUT alone."""
+    """Raw has no hook for outgoing forwarded packets: Calico applies egress untracked policy in OUTPUT only."""
     server, client = network.server, network.client
     behind = network.add_behind(server, "eth1", "behind")
     deny = [{"action": "Deny", "destination": {"nets": [f"{behind.address()}/32"]}}]
@@ -51,7 +51,7 @@ def test_deny_of_another_interface_leaves_forwarded_packets_alone(network: Netwo
 
 
 def test_policy_without_do_not_track_is_not_ours(network: Network) -> None:
-    """Differs: applyOnForward without doNotTrack is normal policy in Calico, and named as tracked here."""
+    """Differs: applyOnForward without doNotTrack is normal policy in Calico; here it is reported as tracked."""
     server, client = network.server, network.client
     deny = policy(DENY_LISTED, doNotTrack=False)
     assert server.apply([endpoint(server), deny, network_set(client.address())]).changes == ()

@@ -1,7 +1,8 @@
-"""Which HostEndpoint governs what (``felix/fv/hostendpoints_test.go``, ``endpoint_mgr_test.go``), as far as untracked.
+"""Which HostEndpoint governs an interface (``felix/fv/hostendpoints_test.go``, ``endpoint_mgr_test.go``), for untracked
+policy.
 
-Differs throughout: in Calico a ``*`` HostEndpoint takes no untracked policy (outside eBPF mode); here it stands for
-every interface of the host but the loopback and those of workloads.
+Differs throughout: in Calico a ``*`` HostEndpoint takes no untracked policy (outside eBPF mode); here it covers every
+interface of the host except the loopback and those of workloads.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def denied(host: Host, *members: str) -> list[Document]:
 
 
 def test_deny_of_one_protocol_only(network: Network, interface: str) -> None:
-    """Calico's converse, a policy that lets only 253 through, is normal policy."""
+    """Calico tests the converse: a normal policy that allows only 253."""
     server, client = network.server, network.client
     server.apply([endpoint(server, interface=interface), policy({"action": "Deny", "protocol": 253})])
     assert_blocked(Flow(client, server, 253), by=ENTRY, at=Stage.DRIVER)
@@ -50,7 +51,7 @@ def test_allow_of_one_protocol_before_deny_of_all(network: Network, interface: s
 
 
 def test_policy_is_of_its_own_host_only(network: Network, interface: str) -> None:
-    """The server's deny leaves what it sends itself, and every other host, alone."""
+    """The server's deny affects neither what the server sends nor any other host."""
     server, client, external = network.server, network.client, network.external
     documents = [endpoint(host, interface=interface) for host in (server, client)]
     for host in (server, client):
@@ -60,7 +61,7 @@ def test_policy_is_of_its_own_host_only(network: Network, interface: str) -> Non
 
 
 def test_any_interface_in_every_mode(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """Calico hands XDP a made-up interface name here, and loses XDP for the whole node."""
+    """Calico passes an invented interface name to XDP here, and loses XDP on the whole node."""
     server, client = network.server, network.client
     server.apply([endpoint(server, interface="*"), *denied(server, client.address())])
     assert_blocked(Flow(client, server), by=ENTRY, at=stage)
@@ -90,7 +91,7 @@ def test_any_interface_covers_one_that_comes_later(network: Network, choice: Mod
 def test_interfaces_that_are_not_the_hosts_never_meet_untracked_policy(
     network: Network, near: str, settings: dict[str, str]
 ) -> None:
-    """Even a HostEndpoint that names the interface has no power over it."""
+    """Even a HostEndpoint that names the interface does not govern it."""
     server, client = network.server, network.client
     behind = network.add_behind(server, near, "behind")
     endpoints = [endpoint(server, interface="*"), endpoint(server, interface=near, name="named")]

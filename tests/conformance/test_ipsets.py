@@ -1,6 +1,6 @@
-"""Sets somebody else has changed (``felix/fv/ipsets_test.go``): the next pass puts them right.
+"""Sets that another program has changed (``felix/fv/ipsets_test.go``): the next pass repairs them.
 
-In raw, so that the ipset decides.
+The tests use raw, so that the ipset decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def names(host: Host, prefix: str) -> list[str]:
     return [name for name in host.run("ipset", "list", "-name").split() if name.startswith(prefix)]
 
 
-def test_a_member_removed_by_somebody_comes_back(network: Network, documents: list[Document]) -> None:
+def test_a_member_removed_by_another_program_comes_back(network: Network, documents: list[Document]) -> None:
     server, client = network.server, network.client
     server.apply(documents)
     (name,) = names(server, "enf4-")
@@ -42,7 +42,7 @@ def test_a_member_removed_by_somebody_comes_back(network: Network, documents: li
     assert_blocked(Flow(client, server), by=ENTRY, at=Stage.RAW)
 
 
-def test_a_member_added_by_somebody_goes(network: Network, documents: list[Document]) -> None:
+def test_a_member_added_by_another_program_is_removed(network: Network, documents: list[Document]) -> None:
     server, external = network.server, network.external
     server.apply(documents)
     (name,) = names(server, "enf4-")
@@ -52,7 +52,7 @@ def test_a_member_added_by_somebody_goes(network: Network, documents: list[Docum
     assert_reached(Flow(external, server))
 
 
-def test_a_set_emptied_by_somebody_is_filled_again(network: Network, documents: list[Document]) -> None:
+def test_a_set_emptied_by_another_program_is_filled_again(network: Network, documents: list[Document]) -> None:
     server, client = network.server, network.client
     server.apply(documents)
     for name in names(server, "enf"):
@@ -61,7 +61,7 @@ def test_a_set_emptied_by_somebody_is_filled_again(network: Network, documents: 
     assert_blocked(Flow(client, server), by=ENTRY, at=Stage.RAW)
 
 
-def test_a_set_of_somebody_else_is_never_touched(network: Network, documents: list[Document]) -> None:
+def test_a_foreign_set_is_never_touched(network: Network, documents: list[Document]) -> None:
     server = network.server
     server.run("ipset", "create", "theirs", "hash:net")
     server.run("ipset", "add", "theirs", "192.0.2.1")
@@ -73,7 +73,7 @@ def test_a_set_of_somebody_else_is_never_touched(network: Network, documents: li
 
 
 def test_the_daemon_repairs_a_set_by_itself(network: Network, documents: list[Document], tmp_path: Path) -> None:
-    """Calico: by its periodic resync."""
+    """Calico repairs it in its periodic resync."""
     server, client = network.server, network.client
     with daemon(server, [*documents, felix(ipsetsRefreshInterval="200ms")], tmp_path):
         wait_until(lambda: len(names(server, "enf4-")) == 1 and bool(server.counts()), "the daemon enforces nothing")

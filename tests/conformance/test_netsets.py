@@ -1,7 +1,7 @@
 """Network sets (``felix/fv/netsets_test.go``): IPv4 and IPv6, global and namespaced, in XDP and in raw.
 
-There a policy allows a set and everything else is closed; here it denies the set and everything else is open, which
-asks the same of the sets.
+In Calico's test, a policy allows a set and everything else is denied; here, it denies the set and everything else is
+allowed, which tests the sets in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.state.layout import TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Stage
@@ -31,7 +32,7 @@ MakeSet = Callable[..., Document]
 
 
 class Case:
-    """A server that denies what sets hold, and who may then reach it."""
+    """A server that denies the members of sets, and which hosts can then reach it."""
 
     def __init__(self, network: Network, family: int, stage: Stage, make_set: MakeSet) -> None:
         self.network = network
@@ -44,7 +45,7 @@ class Case:
         return host.address(self._family)
 
     def net(self, number: int, length: int) -> str:
-        """A net within the LAN: 10.65.0.<number>/<length>, or as much shorter than 128 for IPv6."""
+        """A net within the LAN: 10.65.0.<number>/<length>, or the IPv6 net of the same number and host bits."""
         if self._family == 4:
             return str(ip_network(f"10.65.0.{number}/{length}", strict=False))
         return str(ip_network(f"fd65::{number}/{96 + length}", strict=False))
@@ -53,7 +54,7 @@ class Case:
         self.server.apply([endpoint(self.server), policy(DENY_LISTED), *sets])
 
     def expect(self, *blocked: Host) -> None:
-        """Of client and external, exactly these are blocked."""
+        """Exactly these of client and external are blocked."""
         for host in (self.network.client, self.network.external):
             flow = Flow(host, self.server, "udp", family=self._family)
             if host in blocked:
@@ -93,7 +94,7 @@ def test_no_set_then_members_then_other_members_and_back(case: Case) -> None:
 
 @MODES
 def test_everybody_and_back(case: Case, family: int) -> None:
-    """0.0.0.0/0 and ::/0, which a kernel set cannot hold as they are."""
+    """0.0.0.0/0 and ::/0, which a kernel set cannot hold as a single member."""
     client, external = case.network.client, case.network.external
     case.apply(case.make_set(case.address(client)))
     case.expect(client)
@@ -104,7 +105,7 @@ def test_everybody_and_back(case: Case, family: int) -> None:
 
 
 @MODES
-def test_everybody_of_the_other_family_is_nobody_of_this(case: Case, family: int) -> None:
+def test_everybody_of_the_other_family_blocks_none_of_this(case: Case, family: int) -> None:
     case.apply(case.make_set("::/0" if family == 4 else "0.0.0.0/0"))
     case.expect()
 
@@ -128,7 +129,7 @@ def test_a_second_set_overlaps_and_either_or_both_go(case: Case) -> None:
 
 @MODES
 def test_duplicates_overlaps_and_bare_addresses_then_some_go(case: Case) -> None:
-    """A net that holds another, the same twice in two spellings: each counts until the last of them goes."""
+    """A net within another, and one net in two spellings: an address stays denied until the last of them is removed."""
     client, external = case.network.client, case.network.external
     bare, host_net, wide = case.address(client), case.net(2, 32), case.net(2, 28)  # wide: .0 to .15
     for members, blocked in (
@@ -147,7 +148,7 @@ def test_duplicates_overlaps_and_bare_addresses_then_some_go(case: Case) -> None
 
 @MODES
 def test_a_set_that_gains_and_loses_the_label(case: Case) -> None:
-    """There workloads change their labels; here the set does."""
+    """In Calico's test, workloads change their labels; here, the set does."""
     client = case.network.client
     address = case.address(client)
     case.apply(case.make_set(address))
@@ -193,7 +194,7 @@ def _some_nets(chance: random.Random, also: str) -> list[str]:
 
 
 def _churned(server: Host, sets: dict[int, list[str]]) -> list[Document]:
-    """Policy ``n`` denies the sets whose number ends like ``n``: five sets each."""
+    """Policy ``n`` denies the sets whose number modulo POLICIES is ``n``: five sets each."""
     documents = [endpoint(server)]
     for number in range(POLICIES):
         rule = {"action": "Deny", "source": {"selector": f"group == 'g{number:02d}'"}}
@@ -205,7 +206,7 @@ def _churned(server: Host, sets: dict[int, list[str]]) -> list[Document]:
 
 
 def _assert_state(server: Host, choice: ModeChoice, sets: dict[int, list[str]]) -> None:
-    """The ipsets hold exactly what the sets of each policy do, and the XDP map what all of them do."""
+    """Each policy's ipset holds exactly the members of its sets, and the XDP map those of all sets."""
     held = server.run("ipset", "list", "-output", "save")
     in_ipsets: dict[str, set[str]] = {}
     for line in held.splitlines():
@@ -218,7 +219,7 @@ def _assert_state(server: Host, choice: ModeChoice, sets: dict[int, list[str]]) 
     assert sorted(map(sorted, in_ipsets.values())) == sorted(map(sorted, groups.values()))
     if choice is not ModeChoice.RAW:
         with server.inside():
-            tables = open_tables(TablePins.of(server.pin_root, current_inode()))
+            tables = open_tables(TablePins.of(LIBBPF, server.pin_root, current_inode()))
         assert tables is not None
         with tables:
             held4 = tables.classified.segments4

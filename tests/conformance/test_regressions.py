@@ -1,4 +1,4 @@
-"""One test for each defect of Calico that its users met or its code shows; docs/conformance.md says where."""
+"""One test for each defect of Calico that users reported or its code shows; references are in docs/conformance.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.needs_root
 ENTRY = "gnp/xdpf ingress[0]"
 
 
-# -- the raw table ---------------------------------------------------------------------------------------------------
+# -- the raw table -----------------------------------------------------------------------------------------------
 
 
 def test_a_deny_action_of_reject_never_reaches_raw(network: Network, choice: ModeChoice, stage: Stage) -> None:
@@ -51,7 +51,7 @@ def test_a_deny_action_of_reject_never_reaches_raw(network: Network, choice: Mod
 def test_a_deny_of_the_second_tier_does_not_beat_an_allow_of_the_first(
     network: Network, choice: ModeChoice, stage: Stage
 ) -> None:
-    """Calico accelerates the first policy of each tier, so XDP drops what tier one allows."""
+    """Calico accelerates the first policy of each tier, so XDP drops what the first tier allows."""
     server, client, external = network.server, network.client, network.external
     allow = {"action": "Allow", "source": {"nets": [f"{client.address()}/32"]}}
     server.apply(
@@ -69,7 +69,7 @@ def test_a_deny_of_the_second_tier_does_not_beat_an_allow_of_the_first(
 
 
 def test_two_tiers_of_deny_are_both_enforced(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """Calico's eBPF mode detaches its program as soon as untracked policy is in two tiers; nothing is enforced."""
+    """Calico's eBPF mode detaches its program as soon as untracked policy is in two tiers, and enforces nothing."""
     server, client, external = network.server, network.client, network.external
     server.apply(
         [
@@ -90,7 +90,7 @@ def test_two_tiers_of_deny_are_both_enforced(network: Network, choice: ModeChoic
 
 
 def test_a_set_of_both_families_is_enforced_in_both(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """Calico's XDP knows IPv4 only, and a set with an IPv6 member makes it resync everything at each update."""
+    """Calico's XDP supports IPv4 only; a set with an IPv6 member makes it resync everything at each update."""
     server, client, external = network.server, network.client, network.external
     members = [client.address(), client.address(6), "2001:db8::/32", "192.0.2.0/24"]
     documents = [endpoint(server), policy(DENY_LISTED)]
@@ -104,7 +104,7 @@ def test_a_set_of_both_families_is_enforced_in_both(network: Network, choice: Mo
 
 
 def test_more_members_than_calicos_map_holds(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """Calico's map ends at 10,240 CIDRs; one more switches XDP off on every interface."""
+    """Calico's map holds 10,240 CIDRs; one more disables XDP on every interface."""
     server, client = network.server, network.client
     nets = [f"11.{number >> 8}.{number & 255}.0/24" for number in range(12_000)]
     documents = [endpoint(server), policy(DENY_LISTED)]
@@ -122,7 +122,7 @@ def test_more_members_than_calicos_map_holds(network: Network, choice: ModeChoic
 
 
 def test_a_failsafe_with_a_net_is_open_to_that_net_only(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """Calico's XDP ignores the net and so passes everybody on that port to raw's own judgement."""
+    """Calico's XDP ignores the net, and passes every source on that port on to raw."""
     server, client, external = network.server, network.client, network.external
     documents = [endpoint(server), policy(DENY_LISTED), network_set("10.65.0.0/24")]
     only_client = failsafe("tcp", 1234, net=f"{client.address()}/32")
@@ -132,7 +132,7 @@ def test_a_failsafe_with_a_net_is_open_to_that_net_only(network: Network, choice
 
 
 def test_a_failsafe_taken_back_is_closed(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """Calico adds to its failsafe map and never removes."""
+    """Calico adds to its failsafe map and never removes from it."""
     server, client = network.server, network.client
     documents = [endpoint(server), policy(DENY_LISTED), network_set(client.address())]
     flow = Flow(client, server, "tcp", 1234)
@@ -149,7 +149,7 @@ def test_a_failsafe_taken_back_is_closed(network: Network, choice: ModeChoice, s
 
 
 def test_odd_packets_are_judged_as_raw_judges_them(network: Network, choice: ModeChoice) -> None:
-    """Calico's program drops short frames of anybody, reads ports behind IP options wrongly and in later fragments."""
+    """Calico's program drops short frames of any source, and misreads ports after IP options and in later fragments."""
     server, client, source = network.server, network.client, "203.0.113.5"
     server.apply([endpoint(server), policy(DENY_LISTED), network_set("203.0.113.0/24")])
     count_what_passes_raw(server)
@@ -167,12 +167,12 @@ def test_odd_packets_of_others_pass(network: Network, choice: ModeChoice) -> Non
         assert dropped_at(client, server, frame, ENTRY) is None
 
 
-# -- interfaces and programs that are not ours --------------------------------------------------------------
+# -- interfaces and programs that are not ours -------------------------------------------------------------------
 
 
 @contextmanager
 def foreign_program(host: Host, name: str) -> Iterator[int]:
-    """Somebody else's XDP program on an interface; its id."""
+    """Attach a foreign XDP program to an interface; returns its id."""
     with host.inside():
         state = interface(name)
         assert state is not None
@@ -184,7 +184,7 @@ def foreign_program(host: Host, name: str) -> Iterator[int]:
 
 
 def test_an_interface_that_cannot_does_not_switch_off_the_others(network: Network) -> None:
-    """Calico wipes XDP from every interface until restart; here the one falls to raw, and says why."""
+    """Calico removes XDP from every interface until restart; here that interface alone falls back to raw."""
     server = network.server
     behind = network.add_behind(server, "eth1", "behind")
     documents = [endpoint(server, interface="*"), policy(DENY_LISTED), network_set("10.65.0.2", "10.66.0.2")]
@@ -202,7 +202,7 @@ def test_an_interface_that_cannot_does_not_switch_off_the_others(network: Networ
 
 
 def test_a_foreign_program_is_never_touched(network: Network) -> None:
-    """Calico's resync removes any program it finds, also where it wants none and where XDP is off (#5250)."""
+    """Calico's resync removes any program it finds, even on interfaces without policy and with XDP disabled (#5250)."""
     server, client = network.server, network.client
     documents = [endpoint(server), policy(DENY_LISTED), network_set(client.address())]
     with foreign_program(server, "eth0") as number:
@@ -215,7 +215,7 @@ def test_a_foreign_program_is_never_touched(network: Network) -> None:
 
 
 def test_two_interfaces_in_two_modes_by_what_each_can(network: Network) -> None:
-    """A bridge has no native XDP and takes generic XDP while eth0 stays native."""
+    """A bridge has no native XDP and gets generic XDP, while eth0 stays native."""
     server = network.server
     server.run("ip", "link", "add", "br0", "type", "bridge")
     server.run("ip", "link", "set", "br0", "up")
@@ -228,11 +228,11 @@ def test_two_interfaces_in_two_modes_by_what_each_can(network: Network) -> None:
     assert_blocked(Flow(network.client, server), by=ENTRY, at=Stage.DRIVER)
 
 
-# -- sets and selectors -----------------------------------------------------------------------------------------
+# -- sets and selectors ------------------------------------------------------------------------------------------
 
 
 def test_global_keeps_namespaced_sets_of_the_same_label_out(network: Network, choice: ModeChoice, stage: Stage) -> None:
-    """namespaceSelector: global() means GlobalNetworkSets only; without it both kinds count."""
+    """namespaceSelector: global() selects GlobalNetworkSets only; without it, both kinds are selected."""
     server, client, external = network.server, network.client, network.external
     sets = [network_set(client.address()), namespaced_set(external.address())]
     server.apply([endpoint(server), policy(DENY_LISTED), *sets])

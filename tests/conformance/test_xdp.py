@@ -1,7 +1,7 @@
 """Calico's XDP test (``felix/fv/xdp_test.go``), X1 to X17 of docs/conformance.md, over TCP and UDP.
 
-There the set-up is: hosts with HostEndpoints, normal policy that allows everything, and an untracked policy that denies
-a set. Normal policy is not ours, so its part is played by nobody.
+Calico's test has hosts with HostEndpoints, a normal policy that allows everything, and an untracked policy that denies
+a set. Normal policy is not enforced here, so these tests have none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from enforcer.backends.xdp.addresses import open_tables
 from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.netns import current_inode
 from enforcer.model.choices import ModeChoice
@@ -38,7 +39,7 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def setting(network: Network, protocol: str) -> list[Document]:
-    """What is there before the untracked policy: the HostEndpoints, and <protocol>:1234 as an inbound failsafe."""
+    """The resources before the untracked policy: the HostEndpoints, and <protocol>:1234 as an inbound failsafe."""
     hosts = (network.client, network.server)
     return [
         felix(failsafeInboundHostPorts=[*DEFAULT_FAILSAFES, failsafe(protocol, 1234)]),
@@ -54,21 +55,21 @@ CLIENT = "10.65.0.2"
 
 
 def root4(host: Host) -> Path:
-    """The address tables' pin that a word is taken from by hand below."""
+    """The pin of the address table in which the tests below overwrite a word."""
     with host.inside():
-        return TablePins.of(host.pin_root, current_inode()).directory / "root4"
+        return TablePins.of(LIBBPF, host.pin_root, current_inode()).directory / "root4"
 
 
 def forget(host: Host, address: str) -> None:
-    """What a meddler may do: the tables say of the address's /16 that no list holds it."""
+    """Act as another program: the tables now say that no list holds any address of the /16."""
     with Map.open_pinned(root4(host)) as words:
         np.frombuffer(words.mmap(writable=True), np.uint32)[int(IPv4Address(address)) >> 16] = 0
 
 
 def holds(host: Host, cidr: str) -> bool:
-    """Whether the XDP tables know these addresses and no other ones of IPv4."""
+    """Whether the XDP tables hold these IPv4 addresses and no others."""
     with host.inside():
-        tables = open_tables(TablePins.of(host.pin_root, current_inode()))
+        tables = open_tables(TablePins.of(LIBBPF, host.pin_root, current_inode()))
     if tables is None:
         return False
     with tables:
@@ -80,7 +81,7 @@ def holds(host: Host, cidr: str) -> bool:
 
 
 def test_x1_without_policy_everybody_reaches(network: Network, protocol: str, setting: list[Document]) -> None:
-    """Differs: in Calico a HostEndpoint without any policy is closed; that default belongs to normal policy."""
+    """Differs: in Calico a HostEndpoint without policy denies everything; that default is part of normal policy."""
     assert network.server.apply(setting).changes == ()
     assert_reached(*both(network, protocol), Flow(network.client, network.server, protocol, 1234))
 
@@ -131,7 +132,7 @@ def test_x5_a_set_of_the_servers_own_address_leaves_the_client_alone(
 
 @pytest.fixture
 def denied(network: Network, protocol: str, setting: list[Document]) -> list[Document]:
-    """The client's address is in the set, and that is in the kernel."""
+    """The client's address is in the set in the kernel."""
     documents = [*setting, policy(DENY_LISTED), network_set(f"{network.client.address()}/32")]
     network.server.apply(documents)
     return documents
@@ -140,14 +141,14 @@ def denied(network: Network, protocol: str, setting: list[Document]) -> list[Doc
 def test_x6_a_raw_protocol_with_one_byte_is_dropped(
     network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
 ) -> None:
-    """And raw counts nothing where XDP drops: only one stage may have counted."""
+    """Raw counts nothing that XDP drops: only one stage may have counted."""
     assert_blocked(Flow(network.client, network.server, 254), by=ENTRY, at=stage)
 
 
-def test_x6_a_raw_protocol_with_one_byte_of_somebody_else_passes(
+def test_x6_a_raw_protocol_with_one_byte_from_another_source_passes(
     network: Network, protocol: str, choice: ModeChoice, denied: list[Document]
 ) -> None:
-    """Differs: Calico's program drops every frame shorter than 42 bytes, whoever sent it; such frames pass here."""
+    """Differs: Calico's program drops every frame shorter than 42 bytes, from any source; such frames pass here."""
     assert_reached(Flow(network.external, network.server, 254))
 
 
@@ -161,7 +162,7 @@ def test_x7_the_source_port_of_an_inbound_failsafe_is_blocked(
 def test_x7_the_source_port_of_an_outbound_failsafe_passes(
     network: Network, protocol: str, choice: ModeChoice, sport: int, denied: list[Document]
 ) -> None:
-    """Differs: Calico's XDP knows no source ports and drops what its raw table lets pass; XDP only accelerates here."""
+    """Differs: Calico's XDP ignores source ports and drops what its raw table passes; here, XDP only accelerates."""
     assert_reached(*both(network, protocol, sport=sport))
 
 
@@ -175,7 +176,7 @@ def test_x8_ping_is_dropped(
 def test_x9_the_map_has_the_clients_address(
     network: Network, protocol: str, choice: ModeChoice, denied: list[Document]
 ) -> None:
-    """The map says so, and so does status, which Calico has nothing like."""
+    """Both the map and ``status`` show it; Calico has no such command."""
     assert holds(network.server, CLIENT)
     with network.server.inside():
         (status,) = network.server.enforcers[choice].status()
@@ -210,7 +211,7 @@ def test_x14_an_element_removed_by_hand_comes_back_with_the_next_pass(
 ) -> None:
     server = network.server
     forget(server, CLIENT)
-    # Calico is open until then; here raw has every entry as well.
+    # until then Calico blocks nothing; here raw has every entry as well
     assert_blocked(*both(network, protocol), by=ENTRY, at=Stage.RAW)
     assert server.apply(denied).changes == ("eth0: address lists changed in place (1 entry, 1 CIDR)",)
     assert_blocked(*both(network, protocol), by=ENTRY, at=stage)
@@ -232,10 +233,10 @@ def test_x14_the_daemon_puts_an_element_back_by_itself(
 
 
 @IN_XDP
-def test_x15_nobody_takes_the_program_off_with_ip_link(
+def test_x15_the_program_cannot_be_detached_with_ip_link(
     network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
 ) -> None:
-    """Differs, for the better: Calico's program goes and comes back within 20 s; the kernel protects a BPF link."""
+    """Differs: Calico's program is removed and comes back within 20 s; here the kernel protects the BPF link."""
     server = network.server
     before = server.xdp()
     kind = {ModeChoice.NATIVE: "xdpdrv", ModeChoice.GENERIC: "xdpgeneric"}[choice]
@@ -250,7 +251,7 @@ def test_x15_a_program_lost_with_its_pin_comes_back(
     network: Network, protocol: str, choice: ModeChoice, stage: Stage, denied: list[Document]
 ) -> None:
     server = network.server
-    Pins.of(server.pin_root, "eth0").link.unlink()
+    Pins.of(LIBBPF, server.pin_root, "eth0").link.unlink()
     wait_until(lambda: server.xdp() == (), "the program is still there without its link")
     assert_blocked(*both(network, protocol), by=ENTRY, at=Stage.RAW)
     server.apply(denied)

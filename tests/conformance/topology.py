@@ -1,4 +1,4 @@
-"""A small network of hosts, each a network namespace with an enforcer of its own.
+"""A small network of hosts, each a network namespace with its own enforcer.
 
 ::
 
@@ -6,8 +6,8 @@
         eth0               eth0                eth0
           └──────────── bridge of the namespace "switch" ─┘
 
-Neighbours are permanent and nobody has link-local addresses, so that only the tests speak. Everything is removed again,
-whatever happens.
+Neighbour entries are permanent and there are no link-local addresses, so that only the tests send packets. Everything
+is always removed again.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Host:
         return counts
 
     def xdp(self, name: str = "eth0") -> tuple[XdpState, ...]:
-        """The XDP programs on an interface, whoever put them there."""
+        """The XDP programs on an interface, foreign ones included."""
         with self.inside():
             state = interface(name)
         assert state is not None
@@ -111,7 +111,7 @@ class Host:
             return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
     def sysctl(self, name: str, value: str = "") -> str:
-        """Read a setting of this namespace, or write it."""
+        """Read or write a sysctl of this namespace."""
         path = Path("/proc/sys") / name
         with self.inside():
             if value:
@@ -204,7 +204,7 @@ class Network:
         return host
 
     def detach(self) -> list[str]:
-        """Detach every enforcer; what is still pinned, which should be nothing."""
+        """Detach every enforcer; returns what is still pinned, which should be nothing."""
         for host in self.hosts.values():
             host.detach()
         return [str(path) for path in self.pin_root.rglob("*") if not path.is_dir()] if self.pin_root.exists() else []
@@ -245,7 +245,7 @@ def _veth(ip: Any, near: str, far: str, far_namespace: str, **near_options: str)
 
 
 def _configure(host: Host, name: str, number: int, subnet: int) -> None:
-    """Up, with an address of each family and without reverse path filter."""
+    """Set it up, with an address of each family and without a reverse path filter."""
     with host.inside(), IPRoute() as ip:
         (index,) = ip.link_lookup(ifname=name)
         ip.link("set", index=index, address=mac(number, subnet), state="up")

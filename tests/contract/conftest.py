@@ -1,4 +1,4 @@
-"""What the fakes of ``tests/support/fakes`` promise, asked of each fake and of the kernel by the same tests.
+"""The contract of the fakes in ``tests/support/fakes``: the same tests run on each fake and on the kernel.
 
 Where they differ, the kernel is right.
 """

@@ -1,4 +1,4 @@
-"""Commands of nf_tables in few words, of our table."""
+"""Short forms of nf_tables commands for our table."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def delete_set(name: str) -> Message:
 
 
 def add(name: str, *intervals: tuple[int, int], flags: int = CREATE) -> Message:
-    """Members of a set of ports: the first one, and the one behind the last (0: there is none)."""
+    """Members of a set of ports: the first port, and the one after the last (0: no end)."""
     return Message(12, Family.IP, _elements(name, intervals), f"add to {name}", flags)
 
 
@@ -80,8 +80,8 @@ def jump(chain: str) -> Rule:
     return Rule((expr.verdict(Code.JUMP, chain),))
 
 
-def asks(name: str, kind: SetType = NETS[4]) -> Rule:
+def looks_up(name: str, kind: SetType = NETS[4]) -> Rule:
     """A rule that looks its packets up in a set."""
     size = kind.key_bytes
     load = Expr("payload", ((1, 1), (2, 1), (3, 12), (4, size)))
-    return Rule((load, Expr("lookup", ((1, name), (2, 1), (5, 0))), expr.verdict(Code.DROP)), f"asks {name}")
+    return Rule((load, Expr("lookup", ((1, name), (2, 1), (5, 0))), expr.verdict(Code.DROP)), f"looks up {name}")

@@ -1,4 +1,4 @@
-"""BPF maps, pins and links as their fake has them: error numbers, what lives how long, who may attach where."""
+"""BPF maps, pins and links, in the fake and in the kernel: error numbers, lifetimes, where a program can attach."""
 
 from __future__ import annotations
 
@@ -13,33 +13,38 @@ from pathlib import Path
 import pytest
 
 from enforcer.backends.xdp.state.layout import quoted
-from enforcer.kernel.bpf.links import Link, attach_xdp
-from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, Map
-from enforcer.kernel.bpf.objects import BpfObject
-from enforcer.kernel.bpf.pins import open_pinned, pin
-from enforcer.kernel.bpf.programs import program_info, program_name
-from enforcer.kernel.bpf.toolchain import OBJECT
+from enforcer.kernel.bpf.conn import BpfConn, BpfMap, XdpObject
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
+from enforcer.kernel.bpf.offload import refusal
 from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.rtnetlink import interface
 from enforcer.model.errors import KernelError
-from enforcer.model.vocabulary import Mode
+from enforcer.model.vocabulary import Mode, Toolchain
 from tests.contract.conftest import EACH
 from tests.kernel.conftest import pin_root  # noqa: F401 - a fixture
 from tests.kernel.iptables_support import entered, namespace, run
 from tests.kernel.xdp_support import wait_until
 from tests.support.fakes.bpf import FakeBpf
-from tests.support.fakes.bpf_host import DECLARED, on
-from tests.support.fakes.bpf_maps import ARRAY, BPF_EXIST, BPF_NOEXIST, HASH, PERCPU_ARRAY
+from tests.support.fakes.bpf_maps import ARRAY, BPF_EXIST, BPF_NOEXIST, ENOTSUPP, HASH, PERCPU_ARRAY
+from tests.support.fakes.bpf_objects import OFFLOAD_DECLARED, XDP_DECLARED, Declared
 
 
 @dataclass(frozen=True)
 class Host:
-    """A directory to pin in; an interface, and how to remove it; the modes of the XDP programs that are on it."""
+    """The kernel, and how to load the smallest program into it. A directory to pin in; an interface, and
+    how to remove it.
+    """
 
+    bpf: BpfConn
+    load: Callable[[], int]
     pins: Path
     ifindex: int
     remove: Callable[[], object]
-    attached: Callable[[], list[Mode]]
+
+    def attached(self) -> list[Mode]:
+        """The modes of the XDP programs that are on the interface."""
+        return [item.mode for state in self.bpf.interfaces() if state.index == self.ifindex for item in state.xdp]
 
 
 @pytest.fixture(name="host", params=EACH)
@@ -47,8 +52,7 @@ def host_fixture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hos
     if request.param == "fake":
         fake = FakeBpf(tmp_path)
         fake.pins.mkdir()
-        with on(fake):
-            yield Host(fake.pins, 2, lambda: fake.remove_device("eth0"), lambda: _modes(fake.interfaces()[0].xdp))
+        yield Host(fake, fake.load_pass_program, fake.pins, fake.devices["eth0"], lambda: fake.remove_device("eth0"))
         fake.forget()
         assert fake.alive(held=True) == fake.alive(held=False), "descriptors were left open"
         return
@@ -58,20 +62,10 @@ def host_fixture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hos
         pins.mkdir()
         state = interface("eth0")
         assert state is not None
-        yield Host(pins, state.index, lambda: run("ip", "link", "delete", "eth0"), _of_kernel)
+        yield Host(LIBBPF, load_pass_program, pins, state.index, lambda: run("ip", "link", "delete", "eth0"))
         for path in pins.iterdir():
             path.unlink()
         pins.rmdir()
-
-
-def _of_kernel() -> list[Mode]:
-    state = interface("eth0")
-    assert state is not None
-    return _modes(state.xdp)
-
-
-def _modes(states: tuple[object, ...]) -> list[Mode]:
-    return [item.mode for item in states]  # type: ignore[attr-defined]
 
 
 def key(number: int) -> bytes:
@@ -82,14 +76,14 @@ def keys(*numbers: int) -> bytes:
     return b"".join(map(key, numbers))
 
 
-def map_of(kind: int, entries: int = 3, value_size: int = 4, flags: int = 0) -> Map:
-    return Map.create(kind, "test", key_size=4, value_size=value_size, max_entries=entries, flags=flags)
+def map_of(host: Host, kind: int, entries: int = 3, value_size: int = 4, flags: int = 0) -> BpfMap:
+    return host.bpf.create_map(kind, "test", key_size=4, value_size=value_size, max_entries=entries, flags=flags)
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
 
-# What a map with the keys 0, 1 and 2, which is full, answers: an error number, or what is returned.
-ANSWERS: dict[str, tuple[int, Callable[[Map], object], object]] = {
+# Calls on a full map with the keys 0, 1 and 2, and the result: an error number, or what is returned.
+ANSWERS: dict[str, tuple[int, Callable[[BpfMap], object], object]] = {
     "hash: no such key": (HASH, lambda it: it.lookup(key(9)), None),
     "hash: full": (HASH, lambda it: it.update(key(9), key(9)), errno.E2BIG),
     "hash: full, batch": (HASH, lambda it: it.update_batch(keys(1, 9), keys(1, 9), 2), errno.E2BIG),
@@ -118,14 +112,13 @@ AFTERWARDS = {
 
 
 @pytest.mark.parametrize("row", ANSWERS)
-@pytest.mark.usefixtures("host")
-def test_a_map_answers(row: str) -> None:
-    kind, ask, answer = ANSWERS[row]
-    with map_of(kind) as found:
+def test_a_map_answers(host: Host, row: str) -> None:
+    kind, read, answer = ANSWERS[row]
+    with map_of(host, kind) as found:
         if kind != PERCPU_ARRAY:
             found.update_batch(keys(0, 1, 2), keys(0, 1, 2), 3)
         try:
-            said = ask(found)
+            said = read(found)
         except KernelError as error:
             said = error.errno
         assert said == answer
@@ -143,27 +136,24 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("row", REFUSED)
-@pytest.mark.usefixtures("host")
-def test_a_map_that_cannot_be(row: str) -> None:
+def test_a_map_that_cannot_be(host: Host, row: str) -> None:
     kind, fields = REFUSED[row]
     with pytest.raises(KernelError) as caught:
-        Map.create(kind, "test", **{"key_size": 4, "value_size": 4, "max_entries": 3, **fields})
+        host.bpf.create_map(kind, "test", **{"key_size": 4, "value_size": 4, "max_entries": 3, **fields})
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.usefixtures("host")
-def test_an_array_begins_with_zeros_and_is_walked_in_order() -> None:
-    with map_of(ARRAY, value_size=5) as found:
+def test_an_array_begins_with_zeros_and_is_walked_in_order(host: Host) -> None:
+    with map_of(host, ARRAY, value_size=5) as found:
         found.update(key(2), b"two..")
         assert list(found.keys()) == [key(0), key(1), key(2)]
         assert found.values() == bytes(10) + b"two.."
         assert found.image() == keys(0, 1, 2) + found.values()
 
 
-@pytest.mark.usefixtures("host")
-def test_batches_are_read_to_the_end() -> None:
-    """The kernel is asked for at most 4,096 at once."""
-    with map_of(ARRAY, 4096) as one, map_of(ARRAY, 10_000) as more, map_of(HASH, 10_000) as hashed:
+def test_batches_are_read_to_the_end(host: Host) -> None:
+    """At most 4,096 are requested from the kernel at once."""
+    with map_of(host, ARRAY, 4096) as one, map_of(host, ARRAY, 10_000) as more, map_of(host, HASH, 10_000) as hashed:
         for found in (one, more, hashed):
             count = found.max_entries
             found.update_batch(keys(*range(count)), keys(*range(count)), count)
@@ -171,21 +161,27 @@ def test_batches_are_read_to_the_end() -> None:
             assert len(set(found.keys())) == count
 
 
-@pytest.mark.usefixtures("host")
-def test_a_cpu_has_a_value_of_its_own() -> None:
-    with map_of(PERCPU_ARRAY, value_size=12) as found:
+def test_a_cpu_has_a_value_of_its_own(host: Host) -> None:
+    with map_of(host, PERCPU_ARRAY, value_size=12) as found:
         before = found.lookup_percpu(key(1))
         assert before == [bytes(12)] * len(before)
         step = 16
         found.update(key(1), b"".join(bytes([cpu]) * step for cpu in range(len(before))))
         assert found.lookup_percpu(key(1)) == [bytes([cpu]) * 12 for cpu in range(len(before))]
         assert found.lookup_percpu(key(0)) == before
-        assert [at for at, _ in found.items()] == [key(0), key(1), key(2)]
+        values = b"".join(bytes([cpu]) * step for cpu in range(len(before)))
+        assert list(found.items()) == [(key(0), bytes(len(values))), (key(1), values), (key(2), bytes(len(values)))]
 
 
-@pytest.mark.usefixtures("host")
-def test_an_array_in_memory_is_the_array() -> None:
-    with map_of(ARRAY, value_size=5, flags=BPF_F_MMAPABLE) as found:
+@pytest.mark.parametrize(("kind", "number"), [(ARRAY, errno.EINVAL), (HASH, ENOTSUPP)], ids=["array", "hash"])
+def test_what_was_not_made_for_it_cannot_be_mapped(host: Host, kind: int, number: int) -> None:
+    with map_of(host, kind) as found, pytest.raises(OSError) as caught:  # noqa: PT011 - the number is compared
+        found.mmap()
+    assert caught.value.errno == number
+
+
+def test_an_array_in_memory_is_the_array(host: Host) -> None:
+    with map_of(host, ARRAY, value_size=5, flags=BPF_F_MMAPABLE) as found:
         with found.mmap(writable=True) as view:
             view[8:13] = b"one.."
             found.update(key(2), b"two..")
@@ -200,18 +196,18 @@ def test_an_array_in_memory_is_the_array() -> None:
 
 def test_what_is_pinned_outlives_its_descriptors(host: Host) -> None:
     path = host.pins / "map"
-    with map_of(HASH) as found:
+    with map_of(host, HASH) as found:
         found.update(key(1), key(7))
         found.pin(path)
         number = found.id
-    with Map.open_pinned(path) as again:
+    with host.bpf.open_map(path) as again:
         assert (again.id, again.type, again.max_entries, again.lookup(key(1))) == (number, HASH, 3, key(7))
         path.unlink()
         with pytest.raises(FileNotFoundError):
-            open_pinned(path)
-        assert again.lookup(key(1)) == key(7)  # it is held open still
+            host.bpf.open_pinned(path)
+        assert again.lookup(key(1)) == key(7)  # it is still open
         again.pin(path)
-    with Map.open_pinned(path) as again:
+    with host.bpf.open_map(path) as again:
         assert again.id == number
 
 
@@ -225,24 +221,24 @@ PINNED: dict[str, tuple[str, int]] = {
 @pytest.mark.parametrize("row", PINNED)
 def test_a_pin_is_refused(host: Host, row: str) -> None:
     name, number = PINNED[row]
-    with map_of(HASH) as found, map_of(ARRAY) as other:
+    with map_of(host, HASH) as found, map_of(host, ARRAY) as other:
         found.pin(host.pins / "there")
         with pytest.raises(KernelError) as caught:
             other.pin(host.pins / name)
         assert caught.value.errno == number
         assert os.listdir(host.pins) == ["there"]
-        with Map.open_pinned(host.pins / "there") as again:
+        with host.bpf.open_map(host.pins / "there") as again:
             assert again.id == found.id
 
 
 def test_a_pin_is_a_file_to_move(host: Host) -> None:
-    """Over another pin as well; a directory's name has no dot either."""
-    with map_of(HASH) as one, map_of(HASH) as two:
+    """Also onto another pin; a directory's name cannot contain a dot either."""
+    with map_of(host, HASH) as one, map_of(host, HASH) as two:
         one.pin(host.pins / "one")
         two.pin(host.pins / "two")
         os.replace(host.pins / "one", host.pins / "two")
         assert os.listdir(host.pins) == ["two"]
-        with Map.open_pinned(host.pins / "two") as again:
+        with host.bpf.open_map(host.pins / "two") as again:
             assert again.id == one.id
         one.pin(host.pins / quoted("eth0.100"))
 
@@ -251,20 +247,20 @@ def test_a_directory_is_not_a_pin(host: Host) -> None:
     (host.pins / "folder").mkdir()
     try:
         with pytest.raises(KernelError) as caught:
-            open_pinned(host.pins / "folder")
+            host.bpf.open_pinned(host.pins / "folder")
         assert caught.value.errno == errno.EACCES
     finally:
         (host.pins / "folder").rmdir()
 
 
 def test_a_program_is_known_while_something_refers_to_it(host: Host) -> None:
-    fd = load_pass_program()
-    info = program_info(fd)
-    pin(fd, host.pins / "prog")
+    fd = host.load()
+    info = host.bpf.program_info(fd)
+    host.bpf.pin(fd, host.pins / "prog")
     os.close(fd)
-    assert program_name(info.id) == info.name == "enforcer_probe"
-    again = open_pinned(host.pins / "prog")
-    assert program_info(again) == info
+    assert host.bpf.program_name(info.id) == info.name == "enforcer_probe"
+    again = host.bpf.open_pinned(host.pins / "prog")
+    assert host.bpf.program_info(again) == info
     os.close(again)
 
 
@@ -274,22 +270,22 @@ def test_a_program_is_known_while_something_refers_to_it(host: Host) -> None:
 @pytest.fixture(name="programs")
 def programs_fixture(host: Host) -> Iterator[tuple[int, int]]:
     with ExitStack() as stack:
-        loaded = load_pass_program(), load_pass_program()
+        loaded = host.load(), host.load()
         for fd in loaded:
             stack.callback(os.close, fd)
         yield loaded
 
 
 def test_a_link_holds_its_program_while_it_is_open(host: Host, programs: tuple[int, int]) -> None:
-    with attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
+    with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
         assert host.attached() == [Mode.GENERIC]
         info = link.info()
-        assert (info.prog_id, info.ifindex) == (program_info(programs[0]).id, host.ifindex)
+        assert (info.prog_id, info.ifindex) == (host.bpf.program_info(programs[0]).id, host.ifindex)
     assert host.attached() == []
 
 
 def test_a_pinned_link_stays_and_detaches_with_its_pin(host: Host, programs: tuple[int, int]) -> None:
-    with attach_xdp(programs[0], host.ifindex, Mode.NATIVE) as link:
+    with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.NATIVE) as link:
         link.pin(host.pins / "link")
     assert host.attached() == [Mode.NATIVE]
     (host.pins / "link").unlink()
@@ -297,37 +293,37 @@ def test_a_pinned_link_stays_and_detaches_with_its_pin(host: Host, programs: tup
 
 
 def test_a_link_is_pointed_at_another_program(host: Host, programs: tuple[int, int]) -> None:
-    """At once: it is the same link, of the same interface."""
-    with attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
+    """Without a gap: it is the same link, on the same interface."""
+    with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
         before = link.info()
         link.update(programs[1])
         now = link.info()
         assert (now.id, now.type, now.ifindex) == (before.id, before.type, before.ifindex)
-        assert now.prog_id == program_info(programs[1]).id != before.prog_id
+        assert now.prog_id == host.bpf.program_info(programs[1]).id != before.prog_id
         link.update(programs[1])
         assert link.info() == now
         assert host.attached() == [Mode.GENERIC]
 
 
 def test_a_link_that_was_detached_holds_nothing(host: Host, programs: tuple[int, int]) -> None:
-    with attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
+    with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
         link.pin(host.pins / "link")
         link.detach()
         assert host.attached() == []
-        assert (link.info().ifindex, link.info().prog_id) == (0, program_info(programs[0]).id)
+        assert (link.info().ifindex, link.info().prog_id) == (0, host.bpf.program_info(programs[0]).id)
         with pytest.raises(KernelError) as caught:
             link.update(programs[1])
         assert caught.value.errno == errno.ENOLINK
         link.detach()
-        with attach_xdp(programs[1], host.ifindex, Mode.GENERIC):
+        with host.bpf.attach_xdp(programs[1], host.ifindex, Mode.GENERIC):
             assert host.attached() == [Mode.GENERIC]
 
 
 def test_a_link_outlives_its_interface(host: Host, programs: tuple[int, int]) -> None:
-    with attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
+    with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.GENERIC) as link:
         link.pin(host.pins / "link")
     host.remove()
-    with Link.open_pinned(host.pins / "link") as link:
+    with host.bpf.open_link(host.pins / "link") as link:
         assert link.info().ifindex == 0
 
 
@@ -337,28 +333,82 @@ ATTACHED = {
 }
 
 
+def test_a_program_of_the_host_is_not_for_hardware(host: Host, programs: tuple[int, int]) -> None:
+    with pytest.raises(KernelError) as caught:
+        host.bpf.attach_xdp(programs[0], host.ifindex, Mode.OFFLOAD)
+    assert caught.value.errno == errno.EINVAL
+
+
 @pytest.mark.parametrize("row", ATTACHED)
 def test_an_interface_has_one_program(host: Host, programs: tuple[int, int], row: str) -> None:
     mode, number = ATTACHED[row]
-    with attach_xdp(programs[0], host.ifindex, Mode.GENERIC):
+    with host.bpf.attach_xdp(programs[0], host.ifindex, Mode.GENERIC):
         with pytest.raises(KernelError) as caught:
-            attach_xdp(programs[1], host.ifindex, mode)
+            host.bpf.attach_xdp(programs[1], host.ifindex, mode)
         assert caught.value.errno == number
         assert host.attached() == [Mode.GENERIC]
 
 
 def test_there_is_no_such_interface(host: Host, programs: tuple[int, int]) -> None:
     with pytest.raises(KernelError) as caught:
-        attach_xdp(programs[0], host.ifindex + 1000, Mode.GENERIC)
+        host.bpf.attach_xdp(programs[0], host.ifindex + 1000, Mode.GENERIC)
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.needs_root
-def test_the_maps_of_the_program_are_those_of_the_fake() -> None:
-    found = {}
-    with BpfObject(OBJECT) as obj:
+# --- the compiled programs --------------------------------------------------------------------------------------------
+
+OPEN: dict[str, tuple[Callable[[BpfConn], XdpObject], Declared]] = {
+    "xdp_untracked": (lambda bpf: bpf.open_xdp(Toolchain.LIBBPF), XDP_DECLARED),
+    "xdp_offload": (lambda bpf: bpf.open_offload(), OFFLOAD_DECLARED),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_a_program_has_the_maps_that_it_declares(host: Host, name: str) -> None:
+    opened, declared = OPEN[name]
+    with opened(host.bpf) as obj:
         obj.load()
-        for name in DECLARED:
-            with obj.map(name) as item:
-                found[name] = (item.type, item.key_size, item.value_size, item.max_entries)
-    assert found == {name: declared[:4] for name, declared in DECLARED.items()}
+        found = {}
+        for each in declared:
+            with obj.map(each) as item:
+                found[each] = (item.type, item.key_size, item.value_size, item.max_entries)
+        assert found == {each: facts[:4] for each, facts in declared.items()}
+        assert host.bpf.program_info(obj.program(name).fd).name == name
+
+
+def test_a_program_is_adjusted_before_it_is_loaded(host: Host) -> None:
+    _, key_size, value_size, *_ = XDP_DECLARED["named"]
+    sizes = {"key_size": key_size, "value_size": value_size, "max_entries": 7}
+    with host.bpf.create_map(HASH, "named", **sizes) as shared, host.bpf.open_xdp(Toolchain.LIBBPF) as obj:
+        obj.reuse_map("named", shared.fd)
+        obj.resize_map("entry_counters", 5)
+        obj.load()
+        with obj.map("named") as named, obj.map("entry_counters") as counters:
+            assert (named.id, counters.max_entries) == (shared.id, 5)
+        host.bpf.pin(obj.program("xdp_untracked").fd, host.pins / "prog")
+    fd = host.bpf.open_pinned(host.pins / "prog")  # which outlives the object
+    assert host.bpf.program_info(fd).name == "xdp_untracked"
+    os.close(fd)
+
+
+def test_a_device_without_hardware_takes_no_program(host: Host) -> None:
+    obj = host.bpf.open_offload()
+    with obj:
+        obj.bind_to_device("xdp_offload", host.ifindex)
+        with pytest.raises(KernelError) as caught:
+            obj.load()
+    assert refusal(caught.value) == "the device does not take the map settings (EINVAL); the kernel's log may say why"
+
+
+def test_pins_are_below_a_bpf_file_system(host: Host) -> None:
+    assert host.bpf.is_bpffs(host.pins)
+    assert not host.bpf.is_bpffs(Path("/proc"))
+
+
+def test_readers_are_waited_for(host: Host) -> None:
+    host.bpf.wait_for_readers()
+
+
+@pytest.mark.parametrize("digest", [lambda bpf: bpf.xdp_digest(Toolchain.LIBBPF), lambda bpf: bpf.offload_digest()])
+def test_a_program_has_a_digest(host: Host, digest: Callable[[BpfConn], str]) -> None:
+    assert digest(host.bpf) == digest(host.bpf) != ""

@@ -1,4 +1,4 @@
-"""nf_tables as its fake has it: transactions, error numbers, handles, lists of what is there."""
+"""nf_tables, in the fake and in the kernel: transactions, error numbers, handles, dumps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from tests.contract.nft_commands import (
     EXCLUSIVE,
     PREROUTING,
     add,
-    asks,
     delete,
     delete_chain,
     delete_rule,
@@ -31,6 +30,7 @@ from tests.contract.nft_commands import (
     delete_table,
     flush,
     jump,
+    looks_up,
     new_chain,
     new_rule,
     new_set,
@@ -55,7 +55,7 @@ def do(conn: NfTablesConn, *messages: Message) -> None:
 
 
 def number_of(conn: NfTablesConn, *messages: Message) -> int | None:
-    """The kernel's answer to a transaction; None for yes."""
+    """The kernel's answer to a transaction; None if it succeeds."""
     try:
         do(conn, *messages)
     except KernelError as error:
@@ -73,7 +73,7 @@ def rules_of(conn: NfTablesConn, chain: str) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Row:
-    """``before``: transactions that succeed; ``then``: one that is answered so."""
+    """``before``: transactions that succeed; ``then``: one with this answer."""
 
     sentence: str
     before: tuple[Message, ...]
@@ -87,9 +87,9 @@ ROWS = [
     Row("a table that is there is made again", (new_table(),), (new_table(),)),
     Row("but not exclusively", (new_table(),), (new_table(flags=CREATE | EXCLUSIVE),), errno.EEXIST),
     Row("a table that is not there is deleted", (), (delete_table(),), errno.ENOENT),
-    Row("a table goes with all that is in it", (*BASE, new_rule("a", jump("b")), new_rule("b", asks("s"))),
+    Row("a table goes with all that is in it", (*BASE, new_rule("a", jump("b")), new_rule("b", looks_up("s"))),
         (delete_table(),)),
-    Row("a table is made anew in one transaction", (*BASE, new_rule("a", asks("s"))), (delete_table(), *BASE)),
+    Row("a table is made anew in one transaction", (*BASE, new_rule("a", looks_up("s"))), (delete_table(), *BASE)),
     Row("of another family it is another table", (new_table(),), (new_table(family=Family.IP6), delete_table())),
     Row("a chain without a table", (), (new_chain("a"),), errno.ENOENT),
     Row("a chain that is there is made again", BASE, (new_chain("a"),)),
@@ -113,8 +113,8 @@ ROWS = [
     Row("a jump to no chain", BASE, (new_rule("a", jump("c")),), errno.ENOENT),
     Row("a jump to a chain with a hook", (*BASE, new_chain("h", PREROUTING)), (new_rule("a", jump("h")),),
         errno.EOPNOTSUPP),
-    Row("a rule that asks no set", BASE, (new_rule("a", asks("r")),), errno.ENOENT),
-    Row("a rule that asks a set of the same transaction", (), (*BASE, new_set("r"), new_rule("a", asks("r")))),
+    Row("a rule that looks up a missing set", BASE, (new_rule("a", looks_up("r")),), errno.ENOENT),
+    Row("a rule that looks up a set of the same transaction", (), (*BASE, new_set("r"), new_rule("a", looks_up("r")))),
     Row("a rule in front of none", BASE, (new_rule("a", position=77, flags=CREATE),), errno.ENOENT),
     Row("a rule that is not there is deleted", BASE, (delete_rule("a", 77),), errno.ENOENT),
     Row("the rules of a chain without any are deleted", BASE, (delete_rule("a"),)),
@@ -125,19 +125,19 @@ ROWS = [
     Row("a set of another type", BASE, (new_set("s", NETS[6]),), errno.EEXIST),
     Row("a set without leave to make one", (new_table(),), (new_set("s", flags=0),), errno.ENOENT),
     Row("a set that is not there is deleted", (new_table(),), (delete_set("s"),), errno.ENOENT),
-    Row("a set that a rule asks is deleted", (*BASE, new_rule("a", asks("s"))), (delete_set("s"),), errno.EBUSY),
-    Row("first the rule, then its set", (*BASE, new_rule("a", asks("s"))), (delete_rule("a"), delete_set("s"))),
-    Row("first the chain, then the set", (*BASE, new_rule("a", asks("s"))), (delete_chain("a"), delete_set("s"))),
+    Row("deleting a set that a rule uses", (*BASE, new_rule("a", looks_up("s"))), (delete_set("s"),), errno.EBUSY),
+    Row("first the rule, then its set", (*BASE, new_rule("a", looks_up("s"))), (delete_rule("a"), delete_set("s"))),
+    Row("first the chain, then the set", (*BASE, new_rule("a", looks_up("s"))), (delete_chain("a"), delete_set("s"))),
     Row("members of no set", BASE, (add("p", (1, 2)),), errno.ENOENT),
     Row("a member that is there is added", PORTED, (add("p", (10, 20)),)),
     Row("a member that is there is not added exclusively", PORTED, (add("p", (10, 20), flags=CREATE | EXCLUSIVE),),
         errno.EEXIST),
-    Row("a member beside others", PORTED, (add("p", (30, 40)),)),
+    Row("a member next to others", PORTED, (add("p", (30, 40)),)),
     Row("a member that begins in another", PORTED, (add("p", (15, 35)),), errno.EEXIST),
     Row("a member that ends in another", PORTED, (add("p", (5, 15)),), errno.EEXIST),
     Row("a member within another", PORTED, (add("p", (12, 15)),), errno.EEXIST),
     Row("a member around another", PORTED, (add("p", (5, 35)),), errno.EEXIST),
-    Row("a member behind the one without an end", PORTED, (add("p", (50, 60)),), errno.EEXIST),
+    Row("a member after the one without an end", PORTED, (add("p", (50, 60)),), errno.EEXIST),
     Row("a member that is not there is deleted", PORTED, (delete("p", (30, 40)),), errno.ENOENT),
     Row("a member is deleted twice", PORTED, (delete("p", (10, 20)), delete("p", (10, 20))), errno.ENOENT),
     Row("a member grows into what another leaves", PORTED, (delete("p", (10, 20), (20, 30)), add("p", (15, 25)))),
@@ -148,7 +148,7 @@ ROWS = [
 
 
 def state(conn: NfTablesConn) -> tuple[ReadTable, dict[str, list[bytes]]]:
-    """Our reading of the table, and the members of its sets."""
+    """The table and the members of its sets, as the enforcer reads them."""
     table = read_table(conn, Family.IP)
     kinds = {4: NETS[4], 16: NETS[6], 2: PORTS}
     members = {
@@ -175,7 +175,7 @@ EVERYTHING = [
     new_set("p", PORTS),
     add("p", (10, 20), (30, 0)),
     new_chain("h", PREROUTING),
-    new_rule("a", asks("s")),
+    new_rule("a", looks_up("s")),
     new_rule("h", jump("a")),
 ]
 
@@ -186,7 +186,7 @@ def test_what_is_read_is_what_was_written(conn: NfTablesConn) -> None:
     assert not table.strange
     assert {name: chain.hook for name, chain in table.chains.items()} == {"a": None, "b": None, "h": PREROUTING}
     assert {name: [item.rule for item in rules] for name, rules in table.rules.items()} == {
-        "a": [asks("s")],
+        "a": [looks_up("s")],
         "b": [],
         "h": [jump("a")],
     }
@@ -207,7 +207,7 @@ def test_nothing_is_read_of_what_is_not_there(conn: NfTablesConn) -> None:
 def test_a_switched_off_table_says_so(conn: NfTablesConn) -> None:
     do(conn, new_table(dormant=1))
     do(conn, new_table())
-    assert state(conn)[0].strange == "it is switched off", "flags that are not said stay"
+    assert state(conn)[0].strange == "it is dormant", "flags that are not said stay"
     do(conn, new_table(dormant=0))
     assert state(conn)[0].strange == ""
 
@@ -240,7 +240,7 @@ def test_an_error_names_its_command_and_nothing_is_changed(conn: NfTablesConn) -
 
 def test_a_check_changes_nothing(conn: NfTablesConn) -> None:
     generation = conn.generation()
-    conn.check([*BASE, new_rule("a", asks("s"))])
+    conn.check([*BASE, new_rule("a", looks_up("s"))])
     assert (conn.generation(), state(conn)[0].present) == (generation, False)
     with pytest.raises(KernelError, match="new rule of c"):
         conn.check([*BASE, new_rule("c")])

@@ -1,4 +1,4 @@
-"""Random transactions, in the fake and in the kernel: the same answers, the same state after each."""
+"""Random transactions, in the fake and in the kernel: same answers, same state after each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from tests.contract.nft_commands import (
     EXCLUSIVE,
     PREROUTING,
     add,
-    asks,
     delete,
     delete_chain,
     delete_rule,
@@ -26,6 +25,7 @@ from tests.contract.nft_commands import (
     delete_table,
     flush,
     jump,
+    looks_up,
     new_chain,
     new_rule,
     new_set,
@@ -41,19 +41,19 @@ _FLAGS = st.sampled_from((CREATE, CREATE, CREATE, CREATE | EXCLUSIVE))
 
 @st.composite
 def _intervals(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """Disjoint ones of few ports, the last perhaps without an end; they may overlap with those that are there."""
+    """Disjoint intervals of few ports, the last perhaps without an end; they may overlap with existing ones."""
     edges = draw(st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True).map(sorted))
     if len(edges) % 2:
         edges.append(0)
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-# Where a rule is meant by its place, that is put in once it is known: (command, which of the rules there are).
+# (command, index of an existing rule): a rule's handle is only known later, and is then put in.
 _Late = tuple[str, str, int]
 
 
 def _commands() -> st.SearchStrategy[Message | _Late]:
-    rules = st.one_of(st.just(DROP), st.builds(jump, st.sampled_from("abh")), st.just(asks("p", PORTS)))
+    rules = st.one_of(st.just(DROP), st.builds(jump, st.sampled_from("abh")), st.just(looks_up("p", PORTS)))
     late = st.tuples(st.sampled_from(("before", "after", "delete")), _NAMES, st.integers(0, 3))
     return st.one_of(
         st.just(new_table()),
@@ -74,7 +74,7 @@ def _commands() -> st.SearchStrategy[Message | _Late]:
 
 
 def _settled(conn: NfTablesConn, command: Message | _Late) -> Message:
-    """The command with the handle that the rule has here; another fake or kernel may number differently."""
+    """The command with the rule's handle in this kernel or fake; each may number differently."""
     if isinstance(command, Message):
         return command
     verb, chain, at = command
@@ -114,7 +114,7 @@ def test_the_fake_answers_as_the_kernel_does(kernel: NfTablesConn, history: list
 
 
 def _seen(conn: NfTablesConn) -> object:
-    """What is there, but for the numbers of rules."""
+    """The state, without the handles of rules."""
     table, members = state(conn)
     rules = {name: [item.rule for item in found] for name, found in table.rules.items()}
     return table.present, table.strange, table.chains, rules, table.sets, members

@@ -1,4 +1,4 @@
-"""Legacy tables and ipsets as their fake has them: error numbers, snapshots, which rule refers to which set."""
+"""Legacy tables and ipsets, in the fake and in the kernel: error numbers, snapshots, which rule refers to which set."""
 
 from __future__ import annotations
 

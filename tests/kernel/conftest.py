@@ -1,4 +1,4 @@
-"""Network namespaces for tests that talk to the kernel: made anew for each test, removed whatever happens."""
+"""Network namespaces for kernel tests: created for each test, and always removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class NetnsPair:
-    """Two namespaces and a veth pair: ``eth0`` in the host's, ``wire0`` in the peer's. Nothing else lives there."""
+    """Two namespaces and a veth pair: ``eth0`` in the host's, ``wire0`` in the peer's. Nothing else is in them."""
 
     name: str
 
@@ -69,7 +69,7 @@ class NetnsPair:
 
 @pytest.fixture
 def netns_pair() -> Iterator[NetnsPair]:
-    """A :class:`NetnsPair` under a name no other test has; IPv6 is off, so that nobody speaks unasked."""
+    """A :class:`NetnsPair` with a unique name; IPv6 is off, so that the kernel sends nothing by itself."""
     pair = NetnsPair(f"enftest-{os.getpid()}-{next(_numbers)}")
     with ExitStack() as stack:
         for name, enter in ((pair.host_name, pair.host), (pair.peer_name, pair.peer)):
@@ -83,7 +83,7 @@ def netns_pair() -> Iterator[NetnsPair]:
 
 @pytest.fixture
 def pin_root() -> Iterator[Path]:
-    """A directory to pin below, on a BPF file system, which the test leaves empty or absent."""
+    """A directory to pin in, on a BPF file system; the test must leave it empty or remove it."""
     ensure_bpffs()
     path = MOUNT_POINT / f"enftest-{os.getpid()}-{next(_numbers)}"
     yield path
@@ -94,7 +94,7 @@ def pin_root() -> Iterator[Path]:
 
 @pytest.fixture
 def host(netns_pair: NetnsPair, pin_root: Path) -> Iterator[NetnsPair]:
-    """The pair; afterwards everything is detached, and no table of ours is left."""
+    """The pair; afterwards everything is detached, and none of our tables is left."""
     yield netns_pair
     with netns_pair.host():
         Enforcer(NODE, pin_root=pin_root).detach()

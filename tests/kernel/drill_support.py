@@ -1,4 +1,4 @@
-"""What a drill must have shown, and its observations as another witness's answers."""
+"""Checks of a drill's result, and its observations in the form of a witness's answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRIES = 4
 
 
 def drill_capture(capture: Capture, situation: Situation, **options: Any) -> DrillResult:
-    """A drill, again where the machine was too busy for some of the packets: it says so, and its user would do that."""
+    """Run a drill; repeat it if it reports that the machine was too busy for some packets, as its user would."""
     for _ in range(TRIES - 1):
         result = run.drill_capture(capture, situation, **options)
         if not result.busy or result.verification.mismatched:
@@ -23,7 +23,7 @@ def drill_capture(capture: Capture, situation: Situation, **options: Any) -> Dri
 
 
 def assert_as_predicted(result: DrillResult) -> None:
-    """Every packet was observed where it was predicted, and every entry counted what it was to count."""
+    """Every packet was observed where it was predicted, and every entry has the predicted count."""
     wrong = [
         f"{result.mode}: packet {mismatch.packet} {result.capture.frame(mismatch.packet).hex()}: "
         f"predicted {mismatch.predicted}, observed {mismatch.observed}: {mismatch.evidence}"
@@ -34,7 +34,7 @@ def assert_as_predicted(result: DrillResult) -> None:
 
 
 def ends(result: DrillResult) -> list[Disposition]:
-    """Where each packet was seen to end; which entry it was, only the counters say."""
+    """Where each packet was seen to end; only the counters show the entry."""
     assert result.observations is not None
     found = [result.observations.disposition(number) for number in range(len(result.capture))]
     assert None not in found, f"unobserved: {[number for number, end in enumerate(found) if end is None]}"

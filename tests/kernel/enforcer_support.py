@@ -62,7 +62,7 @@ def policy(*rules: str) -> str:
 
 
 def documents(*parts: str) -> str:
-    """YAML of these documents; the usual ones without any."""
+    """YAML of these documents; of the usual ones if none are given."""
     return "\n---\n".join(parts or (endpoint(), deny_list("203.0.113.0/24"), policy())) + "\n"
 
 
@@ -76,7 +76,7 @@ def frame(source: str) -> bytes:
 
 
 class Traffic:
-    """Sends from the peer; whoever is not dropped on the way reaches a UDP socket of the host."""
+    """Sends from the peer; packets that are not dropped reach a UDP socket of the host."""
 
     def __init__(self, sender: socket.socket, receiver: socket.socket) -> None:
         self._sender = sender
@@ -84,7 +84,7 @@ class Traffic:
         self._stop = threading.Event()
 
     def arrivals(self, *sources: str) -> list[str]:
-        """Which of these sources' packets arrive; the last must be let through, so that the end is known."""
+        """The sources whose packets arrive; the last source must be allowed, because its packet marks the end."""
         for source in sources:
             self._sender.send(frame(source))
         found: list[str] = []
@@ -94,7 +94,7 @@ class Traffic:
 
     @contextmanager
     def flood(self, source: str) -> Iterator[None]:
-        """Packets without end from one source, by a thread."""
+        """A thread that sends packets from one source until the block ends."""
         packet = frame(source)
 
         def send() -> None:
@@ -112,7 +112,7 @@ class Traffic:
 
 @contextmanager
 def traffic(pair: NetnsPair) -> Iterator[Traffic]:
-    """Gives the host's eth0 an address, and a listener on it."""
+    """Gives the host's eth0 an address with a listener."""
     with pair.host():
         for name in ("all", "eth0"):
             Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("0")
@@ -129,7 +129,7 @@ def traffic(pair: NetnsPair) -> Iterator[Traffic]:
 
 
 class Agent:
-    """``enforcer run`` as a process of its own, and what it says."""
+    """``enforcer run`` as a separate process, and its output."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -139,7 +139,7 @@ class Agent:
         self._thread.start()
 
     def expect(self, text: str) -> str:
-        """The next line that contains the text; lines before it are read past."""
+        """The next line that contains the text; lines before it are skipped."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
@@ -152,12 +152,12 @@ class Agent:
                 return line
 
     def end(self, number: signal.Signals) -> int:
-        """Send a signal, read what is left, return the exit code."""
+        """Send a signal, read the remaining output, return the exit code."""
         self.process.send_signal(number)
         try:
             code = self.process.wait(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # faulthandler then says where every thread is
+            self.process.send_signal(signal.SIGABRT)  # faulthandler then prints the stack of every thread
             self._thread.join(timeout=DEADLINE_S)
             said = "".join(line or "" for line in iter(self._queue.get, None))
             raise AssertionError(f"still running {DEADLINE_S} s after {number.name}:\n{said}") from None
@@ -174,7 +174,7 @@ class Agent:
 
 
 def command(pair: NetnsPair, *words: str) -> list[str]:
-    """``enforcer`` in the host's namespace. Not with 'ip netns exec', which would hide the BPF file system."""
+    """``enforcer`` in the host's namespace. Without 'ip netns exec', which would hide the BPF file system."""
     return ["nsenter", f"--net=/run/netns/{pair.host_name}", sys.executable, "-m", "enforcer.cli", *words]
 
 
@@ -182,7 +182,7 @@ def command(pair: NetnsPair, *words: str) -> list[str]:
 def agent(
     pair: NetnsPair, pin_root: Path, store: Path, *words: str, through: Sequence[str] = (), **environment: str
 ) -> Iterator[Agent]:
-    """A running agent, started by another command (setpriv) if one is given; killed afterwards, if it still runs."""
+    """A running agent, started through another command (setpriv) if given; killed afterwards if it still runs."""
     run_it = command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words)
     process = subprocess.Popen(
         [*run_it[:2], *through, *run_it[2:]],
@@ -202,7 +202,7 @@ def agent(
 
 
 def run(pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """One command of ``enforcer`` in the host's namespace, started by another command (setpriv) if one is given."""
+    """One command of ``enforcer`` in the host's namespace, started through another command (setpriv) if given."""
     enter, interpreter = command(pair, *words)[:2], command(pair, *words)[2:]
     words = [*enter, *through, *interpreter]
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""A piece of a test in a child process: what it does to its mounts, capabilities or user is gone with it."""
+"""Part of a test in a child process: its changes of mounts, capabilities or user end with the child."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def forked(act: Callable[[], T]) -> T:
-    """What ``act`` returns in a child of the calling thread; its exception fails the test."""
+    """Run ``act`` in a child of the calling thread and return its result; an exception fails the test."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -42,13 +42,13 @@ def forked(act: Callable[[], T]) -> T:
 
 
 def enter(namespace: str) -> None:
-    """A named network namespace, for good."""
+    """Enter a named network namespace; there is no way back."""
     with open(f"/run/netns/{namespace}") as file:
         _check(_libc.setns(file.fileno(), _CLONE_NEWNET), f"enter {namespace}")
 
 
 def own_mounts(propagation: int = MS_PRIVATE) -> None:
-    """A mount namespace of one's own, in which mounts come from outside (MS_SLAVE) or not."""
+    """Enter a new mount namespace, with or without propagation of mounts from outside (MS_SLAVE)."""
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     mount("none", "/", "", MS_REC | propagation)
 
@@ -63,7 +63,7 @@ def unmount(target: str) -> None:
 
 
 def keep_capabilities(*numbers: int) -> None:
-    """Give up all others."""
+    """Drop all other capabilities."""
     held = sum(1 << number for number in numbers)
     low, high = held & 0xFFFFFFFF, held >> 32
     data = struct.pack("=IIIIII", low, low, 0, high, high, 0)

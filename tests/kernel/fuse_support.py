@@ -1,4 +1,4 @@
-"""A file whose content never comes, as on a file server that is gone: FUSE spoken by hand (linux/fuse.h)."""
+"""A file whose read never returns, as on an unreachable file server: a minimal FUSE server (linux/fuse.h)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOOKUP, _GETATTR, _OPEN, _INIT, _OPENDIR, _READDIR = 1, 3, 14, 26, 27, 28
-_NOFLUSH = 1 << 5  # FOPEN_NOFLUSH: a flush is waited for even by who is killed
+_NOFLUSH = 1 << 5  # FOPEN_NOFLUSH: even a killed process waits for its flush
 _DIRECTORY, _FILE = 0o40755, 0o100644
 _ROOT, _ONLY = 1, 2
 _SIZE_BYTES = 100
@@ -23,28 +23,28 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def hanging_file(folder: Path, name: str) -> Iterator[threading.Event]:
-    """A file system at ``folder`` with one file; the event is set once somebody waits for its content."""
+    """A file system at ``folder`` with one file; the event is set once a reader waits for its content."""
     folder.mkdir()
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
     if _libc.mount(b"enftest", os.fsencode(folder), b"fuse", 0, options):
         raise OSError(ctypes.get_errno(), f"mounting {folder}")
-    asked, over = threading.Event(), threading.Event()
-    server = threading.Thread(target=_serve, args=(device, name.encode(), asked, over))
+    opened, over = threading.Event(), threading.Event()
+    server = threading.Thread(target=_serve, args=(device, name.encode(), opened, over))
     server.start()
     try:
-        yield asked
+        yield opened
     finally:
         _libc.umount2(os.fsencode(folder), _MNT_DETACH)
         over.set()
         server.join()
-        os.close(device)  # whoever still waits gets ECONNABORTED
+        os.close(device)  # processes that still wait get ECONNABORTED
         folder.rmdir()
 
 
-def _serve(device: int, name: bytes, asked: threading.Event, over: threading.Event) -> None:
-    """Answers until a file was opened. What is asked then is left unread: so a fatal signal still ends who waits, as
-    with NFS, and not with a request that a FUSE server has taken (fs/fuse/dev.c ``request_wait_answer``).
+def _serve(device: int, name: bytes, opened: threading.Event, over: threading.Event) -> None:
+    """Answers until a file was opened. Later requests are left unread, so that a fatal signal ends a waiting process,
+    as with NFS. It would not if the FUSE server had read the request (fs/fuse/dev.c ``request_wait_answer``).
     """
     poll = select.poll()
     poll.register(device, select.POLLIN)
@@ -53,7 +53,7 @@ def _serve(device: int, name: bytes, asked: threading.Event, over: threading.Eve
         if not poll.poll(50):
             continue
         if opened:
-            asked.set()
+            opened.set()
             over.wait()
             return
         try:
@@ -64,7 +64,7 @@ def _serve(device: int, name: bytes, asked: threading.Event, over: threading.Eve
         opened = opcode == _OPEN
         answer = _answer(opcode, node, request[_HEADER.size :], name)
         error, content = (-38, b"") if answer is None else (0, answer)  # ENOSYS
-        with suppress(OSError):  # who asked may be gone
+        with suppress(OSError):  # the requesting process may have ended
             os.write(device, struct.pack("<IiQ", 16 + len(content), error, unique) + content)
 
 

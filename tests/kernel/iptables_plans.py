@@ -1,4 +1,4 @@
-"""Plans for tests of the raw table, in few words."""
+"""Short forms of plans for tests of the raw table."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ DENY_LIST = ip_set("s:deny", ["203.0.113.0/24", "198.51.100.7", "2001:db8:bad::/
 FROM_LIST = SideMatch(ip_set="s:deny")
 FAILSAFES: dict[str, Any] = {"inbound": DEFAULT_FAILSAFE_INBOUND, "outbound": DEFAULT_FAILSAFE_OUTBOUND}
 
-# One of everything a rule can hold.
+# Every kind of condition and action, once.
 RICH = table(
     entry(0, LOG, tier="security", protocol=17),
     entry(1, PASS, tier="security", source=source("192.0.2.0/24")),

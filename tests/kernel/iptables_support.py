@@ -1,7 +1,8 @@
-"""Two namespaces and a wire, for tests of the raw table: packets go in at one end, rule counters say what they met.
+"""Two namespaces and a veth pair, for tests of the raw table: packets enter at one end, and rule counters show what
+matched them.
 
-In the victim's namespace, foreign counting rules tell the three ends of a packet apart: ``tail`` (raw, after our hook)
-counts what fell through, ``untracked`` and ``mangle`` what came past raw with and without our accept mark.
+In the victim's namespace, foreign counting rules distinguish the three ends of a packet: ``tail`` (raw, after our hook)
+counts what no entry decided, ``untracked`` and ``mangle`` what passed raw with and without our accept mark.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ INTERFACE = "eth0"
 VICTIM, PEER = {4: "10.10.10.10", 6: "2001:db8:1::10"}, {4: "10.10.10.1", 6: "2001:db8:1::1"}
 VICTIM_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 DEADLINE_S = 60.0
-SENTINEL_PROTOCOL = 200  # of no test's traffic
+SENTINEL_PROTOCOL = 200  # used by no test's traffic
 SENTINEL = {
     version: bytes(Ether(src=PEER_MAC, dst=VICTIM_MAC) / packet)
     for version, packet in {
@@ -39,7 +40,7 @@ SENTINEL = {
         6: IPv6(src="2001:db8:ffff::1", dst="2001:db8:ffff::2", nh=SENTINEL_PROTOCOL) / Raw(b"sentinel"),
     }.items()
 }
-CATCH_SENTINEL = {  # where a packet comes in, before any table of those under test
+CATCH_SENTINEL = {  # where a packet is received, before the tables under test
     version: f"table netdev sentinel {{ chain catch {{ type filter hook ingress device {INTERFACE} priority -500; "
     f"{match} {SENTINEL_PROTOCOL} counter drop; }}; }}"
     for version, match in {4: "ip protocol", 6: "ip6 nexthdr"}.items()
@@ -63,7 +64,7 @@ class Wire:
     peer: str
 
     def address(self) -> None:
-        """Both ends get addresses and know each other's."""
+        """Both ends get addresses and neighbour entries for each other."""
         for space, device, own, other, mac in (
             (self.victim, INTERFACE, VICTIM, PEER, PEER_MAC),
             (self.peer, "peer0", PEER, VICTIM, VICTIM_MAC),
@@ -75,7 +76,7 @@ class Wire:
 
     @contextmanager
     def inside(self, name: str = "") -> Iterator[None]:
-        """The calling thread is in the victim's namespace (or that named) inside the block."""
+        """Inside the block, the calling thread is in the victim's namespace (or the named one)."""
         with entered(name or self.victim):
             yield
 
@@ -85,7 +86,7 @@ class Wire:
             run("nft", "-f", "-", text=CATCH_SENTINEL[version])
         try:
             self._send([*frames, SENTINEL[version]])
-            # Packets of one processor are handled in order: the ones before the sentinel have met their end.
+            # One CPU handles its packets in order: those before the sentinel have been handled.
             assert self._await_sentinel(), "the sentinel did not arrive"
         finally:
             with self.inside():
@@ -121,7 +122,7 @@ class Wire:
         return sum(int(line[1:].split(":")[0]) for line in lines if wanted.search(line))
 
     def await_count(self, version: int, table: str, comment: str, expected: int) -> int:
-        """The count once it is as expected, or what it is when the time is up."""
+        """The count once it is as expected, or the count at the deadline."""
         deadline = time.monotonic() + DEADLINE_S
         while (found := self.count(version, table, comment)) != expected and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -149,7 +150,7 @@ def _set_namespace(path: Path) -> None:
 
 @contextmanager
 def namespace() -> Iterator[str]:
-    """A fresh network namespace, gone afterwards."""
+    """A fresh network namespace, removed afterwards."""
     name = f"enf-test-{uuid.uuid4().hex[:10]}"
     run("ip", "netns", "add", name)
     try:
@@ -160,7 +161,7 @@ def namespace() -> Iterator[str]:
 
 @contextmanager
 def wire() -> Iterator[Wire]:
-    """A fresh pair of namespaces; nobody on it speaks unasked."""
+    """A fresh pair of namespaces, in which the kernel sends nothing by itself."""
     with namespace() as victim, namespace() as peer:
         for name in (victim, peer):
             run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
@@ -172,7 +173,7 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture(name="cable")
 def cable_fixture() -> Iterator[Wire]:
-    """A wire for one test."""
+    """A :class:`Wire` for one test."""
     with wire() as found:
         yield found
 
@@ -185,19 +186,19 @@ def inside_fixture() -> Iterator[str]:
 
 
 def saved(version: int, *options: str, table: str = "raw") -> list[str]:
-    """What iptables-save says of a table, without its dates. Asking makes the table."""
+    """The output of iptables-save for a table, without dates. The command creates the table."""
     lines = run(SAVE[version], "-t", table, *options).splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 
 def all_tables() -> list[str]:
-    """What iptables-save says of all tables there are, none of them made by asking."""
+    """The output of iptables-save for all existing tables; it creates none."""
     lines = [line for version in (4, 6) for line in run(SAVE[version]).splitlines()]
     return [line for line in lines if not line.startswith("#")]
 
 
 def everything() -> list[str]:
-    """All tables something of ours can be in, made where they were not, and all sets."""
+    """All tables that can hold rules of ours, created if they were absent, and all sets."""
     for item in TABLES:
         saved(item.version, table=item.name)
     sets = [line for line in run("ipset", "save").splitlines() if line]
@@ -206,7 +207,7 @@ def everything() -> list[str]:
 
 
 def add_counting_rules(*, conntrack: bool = False) -> None:
-    """Foreign rules that count, in raw behind our hook and in mangle before it, where an allowed packet is accepted.
+    """Foreign counting rules, in raw after our hook and in mangle before it, where an allowed packet is accepted.
 
     ``conntrack`` adds one for untracked packets, which turns connection tracking on.
     """

@@ -1,4 +1,4 @@
-"""Both raw backends under the same tests: what is promised of raw is promised of each."""
+"""Runs the same tests with both raw backends: each must behave as raw is specified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.kernel.iptables_support import all_tables, everything, run
 
 @dataclass(frozen=True)
 class RawDriver:
-    """One of the backends, with the words a test needs for it."""
+    """One of the backends, with the commands and names that tests need for it."""
 
     word: Backend
 
@@ -31,7 +31,7 @@ class RawDriver:
         return self.configured()
 
     def configured(self, **fields: Any) -> BackendDriver:
-        """The backend as a FelixConfiguration with these fields makes it."""
+        """The backend that a FelixConfiguration with these fields configures."""
         felix = FelixConfiguration("default", **fields)
         if self.word is Backend.IPTABLES:
             return IptablesBackend(settings_of(felix))
@@ -41,17 +41,17 @@ class RawDriver:
         return Plan("node", tuple(InterfacePlan(item, None, self.word, ()) for item in tables))
 
     def everything(self) -> list[str]:
-        """All tables and sets of the namespace, as the tools print them."""
+        """All tables and sets of the namespace, as the command-line tools print them."""
         return everything() if self.word is Backend.IPTABLES else ruleset()
 
     def ours(self) -> list[str]:
-        """What is there without making anything by asking."""
+        """The existing state; reading it creates nothing."""
         sets = run("ipset", "list", "-n").split()
         return [*all_tables(), *sets] if self.word is Backend.IPTABLES else ruleset()
 
 
 def ruleset() -> list[str]:
-    """What nft says of all tables: a line for each set with its members, one for each chain with its rules in order."""
+    """All tables as nft lists them: a line per set with its members, a line per chain with its rules in order."""
     lines: dict[tuple[str, ...], list[object]] = {}
     for item in json.loads(run("nft", "-s", "-j", "list", "ruleset"))["nftables"]:
         for kind, data in item.items():

@@ -1,7 +1,8 @@
-"""Runs a command as a unit of systemd would: its capabilities, system calls, mounts and sockets, without systemd.
+"""Runs a command under the sandbox settings of a systemd unit (capabilities, system calls, mounts, sockets), without
+systemd.
 
-``python sandbox.py UNIT [WRITABLE]... -- COMMAND``. ``WRITABLE`` are the directories that systemd would make for it.
-Done here: CapabilityBoundingSet, NoNewPrivileges, SystemCallFilter, MemoryDenyWriteExecute, RestrictAddressFamilies,
+``python sandbox.py UNIT [WRITABLE]... -- COMMAND``. ``WRITABLE`` are the directories that systemd would create for it.
+Implemented: CapabilityBoundingSet, NoNewPrivileges, SystemCallFilter, MemoryDenyWriteExecute, RestrictAddressFamilies,
 RestrictNamespaces, ProtectSystem=strict with ReadWritePaths, ProtectProc=invisible, PrivateMounts, UMask.
 """
 
@@ -43,7 +44,7 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 
 def allowed_calls(filters: Sequence[str]) -> set[str]:
-    """The system calls that SystemCallFilter= leaves, first line to last (systemd.exec(5))."""
+    """The system calls that SystemCallFilter= allows, after all its lines (systemd.exec(5))."""
     groups = _groups()
     allowed = set(_expanded("@default", groups))
     for line in filters:
@@ -72,14 +73,14 @@ def _expanded(item: str, groups: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _numbers() -> dict[str, int]:
-    """The numbers of this machine's system calls, from its C headers."""
+    """The system call numbers of this machine, from its C headers."""
     script = "#include <sys/syscall.h>\n"
     text = subprocess.run(["cc", "-E", "-dM", "-"], input=script, capture_output=True, text=True, check=True).stdout
     return {name: int(number) for name, number in re.findall(r"#define __NR_(\w+) (\d+)$", text, re.MULTILINE)}
 
 
 def seccomp(calls: set[str], families: Sequence[str]) -> bytes:
-    """The filter as classic BPF. Memory that is written is never executed; sockets are of these families alone."""
+    """The filter as classic BPF. It also denies writable and executable memory, and sockets of other families."""
     numbers = _numbers()
 
     def argument(at: int) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""``enforcer run`` as a process: it follows its files and the host's interfaces, and no restart opens a hole."""
+"""``enforcer run`` as a process: it follows its files and the host's interfaces, and a restart leaves no gap."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def write(store: Path, text: str) -> None:
-    """Replaces the file as an editor does: at no moment is half of it there."""
+    """Replaces the file atomically, as an editor does."""
     replace(store / "dos.yaml", text)
 
 
@@ -86,7 +86,7 @@ def test_a_faulty_object_is_said_once_and_its_last_good_version_stays(
         assert "doNotTrak" in line
         assert "GlobalNetworkPolicy dos keeps its last good version" in line
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
-        running.process.send_signal(signal.SIGHUP)  # read again, still broken: nothing new to say
+        running.process.send_signal(signal.SIGHUP)  # read again, still faulty: nothing new to log
         running.expect(APPLIED)
         write(store, documents(endpoint(), deny_list("198.51.100.0/24"), policy()))
         running.expect(HEALTHY)
@@ -141,7 +141,7 @@ def test_a_rule_that_cannot_be_enforced_does_not_replace_policy_that_can(
 def test_a_rule_that_cannot_be_enforced_takes_only_its_policy_with_it_at_the_first_start(
     host: NetnsPair, pin_root: Path, store: Path
 ) -> None:
-    """Nothing was enforced before, nor is there a state: all other policies are enforced, and stay and change."""
+    """Nothing was enforced before and there is no saved state: all other policies are enforced, kept and updated."""
     bad = policy(SERVICES, DENY_OTHERS).replace("name: dos", "name: web")
     write(store, documents(endpoint(), deny_list("203.0.113.0/24"), policy(), bad))
     with traffic(host) as wire, agent(host, pin_root, store) as running:
@@ -164,7 +164,7 @@ def test_a_rule_that_cannot_be_enforced_takes_only_its_policy_with_it_at_the_fir
 
 
 def test_a_policy_that_is_in_the_kernel_is_not_left_out(host: NetnsPair, pin_root: Path, store: Path) -> None:
-    """The state of the earlier run is lost; what it enforced is not."""
+    """The earlier run's state is lost; what it enforced stays in the kernel."""
     with traffic(host) as wire:
         with agent(host, pin_root, store) as running:
             running.expect(APPLIED)
@@ -234,7 +234,7 @@ def test_an_interface_is_enforced_as_soon_as_it_appears(host: NetnsPair, pin_roo
         assert modes(host, pin_root) == {"eth0": Mode.NATIVE, "eth1": None}
 
 
-def test_what_somebody_else_removed_is_put_back_at_the_next_resync(
+def test_what_another_program_removed_is_restored_at_the_next_resync(
     host: NetnsPair, pin_root: Path, store: Path
 ) -> None:
     often = felix(xdpRefreshInterval="1s", ipsetsRefreshInterval="1s", iptablesRefreshInterval="1s")
@@ -300,7 +300,7 @@ def test_a_restart_on_policy_that_cannot_be_enforced_enforces_the_last_good_one(
             running.end(signal.SIGTERM)
         detach(host, pin_root)
         write(store, documents(endpoint(), policy(SERVICES)))
-        for _ in range(2):  # it is still the last good one, though it is not what was read last
+        for _ in range(2):  # it is still the last good version, though not the version read last
             with agent(host, pin_root, store) as running:
                 running.expect("policy cannot be enforced; the last good one stays")
                 running.expect(APPLIED)

@@ -1,4 +1,4 @@
-"""A running agent and the commands beside it: who would undo the other's work is told so, and refused."""
+"""Commands while an agent runs: a command that would undo the agent's work is refused, with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def running(netns_pair: NetnsPair, pin_root: Path, store: Path) -> Iterator[Agent]:
-    """An agent that has put its policy into the kernel; what it enforced is detached afterwards."""
+    """An agent that has enforced its policy; it is detached afterwards."""
     with agent(netns_pair, pin_root, store, "--mode", "raw") as started:
         started.expect(APPLIED)
         yield started
@@ -42,9 +42,7 @@ def running(netns_pair: NetnsPair, pin_root: Path, store: Path) -> Iterator[Agen
         Enforcer(NODE, pin_root=pin_root).detach()
 
 
-def test_commands_beside_an_agent_say_that_it_runs(
-    netns_pair: NetnsPair, pin_root: Path, store: Path, running: Agent
-) -> None:
+def test_commands_report_a_running_agent(netns_pair: NetnsPair, pin_root: Path, store: Path, running: Agent) -> None:
     here = ["--pin-root", str(pin_root)]
     who = f"an agent (pid {running.process.pid}, since 20"
     status = run(netns_pair, ["status", *here])

@@ -1,7 +1,7 @@
-"""One living agent, and one fault after the other: what was enforced stays, the log says what is wrong, once, and what
-is healed is taken up again.
+"""One running agent, and one fault after the other: what was enforced stays, the log names each fault once, and
+repaired objects are enforced again.
 
-The agent runs without the capabilities to read what modes forbid (CAP_DAC_*), as the unit has it.
+The agent runs without the capabilities that bypass file permissions (CAP_DAC_*), as in the unit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MORE = deny_list("192.0.2.0/24").replace("bots", "others")
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the agent reads: ``folder/dos.yaml`` with all but the list that is in ``folder/more/list.yaml``."""
+    """The agent's files: ``folder/more/list.yaml`` has the list, ``folder/dos.yaml`` everything else."""
 
     folder: Path
     pin_root: Path
@@ -62,12 +62,12 @@ class Scene:
         return self.running.process.pid
 
     def put(self, path: Path, text: str | bytes) -> None:
-        """Replaces a file as a whole."""
+        """Replaces a file atomically."""
         self.scratch.write_bytes(text.encode() if isinstance(text, str) else text)
         self.scratch.replace(path)
 
 
-Fault = Callable[[Scene], "contextmanager[None]"]  # the fault is there inside
+Fault = Callable[[Scene], "contextmanager[None]"]  # the fault exists inside the block
 
 
 def mode_000(scene: Scene, path: Path) -> Iterator[None]:
@@ -144,7 +144,7 @@ def huge(scene: Scene) -> Iterator[None]:
 
 
 def instead(scene: Scene, make: Callable[[Path], object]) -> Iterator[None]:
-    """Something else in the place of the list, which at no moment is absent."""
+    """Replaces the list atomically by something else."""
     make(scene.scratch)
     scene.scratch.replace(scene.list)
     yield
@@ -232,7 +232,7 @@ def pins_unreadable(scene: Scene) -> Iterator[None]:
 HEALTHY = "recovered: the whole policy"
 RECOVERED = "recovered: everything is enforced again"
 
-# what is wrong, how it comes about, what the log says of it, what the log says when it is over
+# the fault, how it is created, what is logged, what is logged when it is over
 FAULTS = [
     ("a directory cannot be read", folder_unreadable, "more: cannot be read: Permission denied", HEALTHY),
     ("a file cannot be read", file_unreadable, "list.yaml: cannot be read: Permission denied", HEALTHY),
@@ -302,7 +302,7 @@ def assert_enforced(wire: Traffic) -> None:
 
 
 def assert_follows(scene: Scene, wire: Traffic) -> None:
-    """After all of it, the agent does what it is for."""
+    """After all faults, the agent still follows its files."""
     scene.put(scene.list, deny_list("198.51.100.0/24").replace("bots", "others"))
     while "changes=0" in scene.running.expect(APPLIED):
         pass

@@ -1,6 +1,6 @@
-"""What others take away from beside a running agent comes back at once, is named, and is not fought over for ever.
+"""What other programs remove while an agent runs is restored at once and logged; repeated removal slows the repairs.
 
-All intervals of resync are an hour, so whatever comes back was noticed.
+All intervals of resync are an hour, so every repair shows that the guard noticed the loss.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.watch import XdpWatch
 from enforcer.enforcement.apply import Enforcer
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.xdp import load_pass_program
@@ -65,19 +66,19 @@ def store(tmp_path: Path) -> Path:
 
 def shell(line: str) -> str:
     """One command line's output, in the namespace of the calling thread."""
-    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # a test's own
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # the test's own commands
     assert done.returncode == 0, f"{line}: {done.stderr}"
     return done.stdout
 
 
 def legacy() -> list[str]:
-    """Rules, chains and members of the calling thread's namespace, without counters, room, seeds and order."""
+    """Rules, chains and members of the calling thread's namespace, without counters, set sizes, seeds and order."""
     lines = shell("iptables-legacy-save; ip6tables-legacy-save; ipset save").splitlines()
     return sorted(re.split(r" \[| hashsize ", line)[0] for line in lines if not line.startswith("#"))
 
 
 def nftables() -> list[str]:
-    """The ruleset, without counters and handles; tables come in the order they were made in."""
+    """The ruleset, without counters and handles; tables are in order of creation."""
     return sorted(shell("nft -s list ruleset").splitlines())
 
 
@@ -90,7 +91,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def line_of(name: str) -> Iterator[None]:
-    """Says which line of a table of cases a failure is of."""
+    """Names the row of a table of cases in a failure."""
     try:
         yield
     except AssertionError as error:
@@ -99,21 +100,21 @@ def line_of(name: str) -> Iterator[None]:
 
 SET4 = "$(ipset list -n | grep '^enf4-' | head -1)"
 LEGACY = {
-    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules are gone"),
+    "all rules flushed": ("iptables-legacy -t raw -F", "raw IPv4: chain enf-PREROUTING: 2 of 2 rules removed"),
     "the jump deleted": ("iptables-legacy -t raw -D PREROUTING 1", "raw IPv4: chain PREROUTING: its jump to our chain"),
     "a jump in front of ours": (
         "ip6tables-legacy -t raw -I PREROUTING -j ACCEPT",
-        "raw IPv6: chain PREROUTING: its jump to our chain is another, or elsewhere",
+        "raw IPv6: chain PREROUTING: its jump to our chain was changed or moved",
     ),
     "a rule replaced by one of the same size": (
         "iptables-legacy -t raw -R enf-fh-eth0 2 -j RETURN",
-        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules are gone, 1 others came in",
+        "raw IPv4: chain enf-fh-eth0: 1 of 2 rules removed, 1 others added",
     ),
     "a set flushed": (f"ipset flush {SET4}", ": 0 members, 3 before"),
     "a member deleted": (f"ipset del {SET4} 192.0.2.7", ": 2 members, 3 before"),
     "a member exchanged": (
         f"set={SET4}; printf 'del %s 203.0.113.0/24\\nadd %s 10.10.0.0/16\\n' $set $set | ipset restore",
-        "as many members as before, but others",
+        "other members, as many as before",
     ),
     "a set destroyed": (
         f"set={SET4}; iptables-legacy -t raw -F && ipset destroy $set",
@@ -123,7 +124,7 @@ LEGACY = {
         f"set={SET4}; ipset create other hash:net && ipset swap $set other && ipset destroy other",
         ": 0 members, 3 before",
     ),
-    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray came in"),
+    "another chain of ours": ("iptables-legacy -t raw -N enf-stray", "raw IPv4: chain enf-stray was added"),
 }
 
 
@@ -153,13 +154,13 @@ NFT = {
 
 
 def remove_foreign_jumps() -> None:
-    """What the enforcer leaves alone."""
+    """Foreign state that the enforcer leaves alone."""
     shell("ip6tables-legacy -t raw -D PREROUTING -j ACCEPT || true")
 
 
 @dataclass(frozen=True)
 class Rulesets:
-    """Who keeps a ruleset, what is taken from it with which command, and what the warning says."""
+    """The backend, the command that removes something, and the text of the warning."""
 
     words: tuple[str, ...]
     cases: Mapping[str, tuple[str, str]]
@@ -219,26 +220,26 @@ def test_what_others_do_in_tables_of_theirs_and_what_the_agent_does_itself_is_no
 
 def detach_link(pin_root: Path) -> None:
     """As ``bpftool link detach`` does."""
-    with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+    with Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link) as link:
         link.detach()
 
 
 def point_elsewhere(pin_root: Path) -> None:
     fd = load_pass_program()
-    with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+    with Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link) as link:
         link.update(fd)
     os.close(fd)
 
 
 def empty_an_address_table(pin_root: Path) -> None:
-    with Map.open_pinned(TablePins.of(pin_root, current_inode()).directory / "root4") as root4:
+    with Map.open_pinned(TablePins.of(LIBBPF, pin_root, current_inode()).directory / "root4") as root4:
         words = np.frombuffer(root4.mmap(writable=True), np.uint32)
         words[:] = 0
         del words
 
 
 def empty_rows(pin_root: Path) -> None:
-    with Map.open_pinned(Pins.of(pin_root, "eth0").directory / "rows") as rows:
+    with Map.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").directory / "rows") as rows:
         for key in list(rows.keys()):
             rows.update(key, bytes(rows.value_size))
 
@@ -276,7 +277,7 @@ def test_what_is_taken_from_xdp_comes_back(host: NetnsPair, pin_root: Path, stor
 def test_a_removed_pin_is_put_back_and_nothing_was_ever_detached(
     host: NetnsPair, pin_root: Path, store: Path, removed: str
 ) -> None:
-    pins = Pins.of(pin_root, "eth0")
+    pins = Pins.of(LIBBPF, pin_root, "eth0")
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
         with host.host():
@@ -311,9 +312,9 @@ def test_what_is_taken_while_reading_does_not_end_comes_back(host: NetnsPair, pi
 def test_pins_that_go_during_a_pass_are_put_back_and_the_program_is_no_strangers(
     host: NetnsPair, pin_root: Path
 ) -> None:
-    """The pass itself cannot know the program then; the next one does, and did not remember a refusal."""
+    """That pass cannot identify the program; the next one can, and no refusal was cached."""
     enforcer, resources = Enforcer(NODE, pin_root=pin_root), load_text(documents())
-    with host.host(), closing(XdpWatch(pin_root)) as watch:
+    with host.host(), closing(XdpWatch(LIBBPF, pin_root)) as watch:
         assert enforcer.apply(resources).plan.interfaces[0].mode is Mode.NATIVE
         assert watch.remember() == []
         before = state_of().xdp
@@ -345,12 +346,12 @@ def test_who_keeps_taking_it_away_is_not_fought_at_full_speed(host: NetnsPair, p
 
 
 def test_what_only_the_resync_finds_is_said_as_well(host: NetnsPair, pin_root: Path, store: Path) -> None:
-    """What we wrote down of a program enforces nothing, so nobody looks at it each second."""
+    """A program's manifest enforces nothing, so the guard does not check it each second."""
     often = felix(xdpRefreshInterval="1s", ipsetsRefreshInterval="1s", iptablesRefreshInterval="1s")
     (store / "dos.yaml").write_text(documents(endpoint(), deny_list(*NETS), policy(), often))
     with traffic(host) as wire, agent(host, pin_root, store) as running:
         running.expect(APPLIED)
-        with host.host(), Map.open_pinned(Pins.of(pin_root, "eth0").directory / "manifest") as manifest:
+        with host.host(), Map.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").directory / "manifest") as manifest:
             manifest.update(bytes(4), bytes(manifest.value_size))
         line = running.expect("restored what another program removed or changed")
         assert "level=warning" in line

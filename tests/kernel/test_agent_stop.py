@@ -1,4 +1,4 @@
-"""SIGTERM ends an agent at once, whatever holds it up: the policy stays in the kernel, and the exit code is 0."""
+"""SIGTERM ends an agent at once, whatever it is waiting for: the policy stays in the kernel, and the exit code is 0."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.kernel.fuse_support import hanging_file
 
 pytestmark = pytest.mark.needs_root
 
-PROMPT_S = 10.0  # two seconds, and what a busy machine takes to let anyone run at all
+PROMPT_S = 10.0  # two seconds, plus scheduling delays of a busy machine
 
 
 @pytest.fixture
@@ -89,13 +89,13 @@ def test_while_it_reads_a_huge_file(host: NetnsPair, pin_root: Path, folder: Pat
 
 
 def test_while_a_file_server_does_not_answer(host: NetnsPair, pin_root: Path, folder: Path) -> None:
-    with agent(host, pin_root, folder) as running, hanging_file(folder / "mounted", "list.yaml") as asked:
+    with agent(host, pin_root, folder) as running, hanging_file(folder / "mounted", "list.yaml") as opened:
         (folder / "dos.yaml").touch()
-        assert asked.wait(DEADLINE_S)
+        assert opened.wait(DEADLINE_S)
         assert ends_promptly(running) == 0
 
 
-def test_while_nobody_reads_its_log(host: NetnsPair, pin_root: Path, folder: Path) -> None:
+def test_while_its_log_is_not_read(host: NetnsPair, pin_root: Path, folder: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
@@ -123,7 +123,7 @@ def wait_until_enforced(pin_root: Path) -> None:
 
 
 def wait_until_busy(pid: int) -> None:
-    """Until it has spent a second of CPU: reading has begun, and takes several more."""
+    """Wait until it has used one second of CPU time: reading has begun, and takes several more."""
     ticks = os.sysconf("SC_CLK_TCK")
 
     def spent_s() -> float:

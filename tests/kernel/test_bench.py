@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: its hits are dropped by every contender, its misses by none."""
+"""The benchmark measures what it claims: every contender drops its hits, and none its misses."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_contender_gets_figures(wire: Traffic, monkeypatch: pytest.MonkeyP
 
 
 def started() -> subprocess.Popen[str]:
-    """The whole measurement, as ``./run bench`` starts it, once there are pairs of interfaces."""
+    """The whole measurement, as ``./run bench`` runs it, on existing interface pairs."""
     words = [sys.executable, "-u", "-m", "bench.bench_xdp", "--quick"]
     bench = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + DEADLINE_S

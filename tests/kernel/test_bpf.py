@@ -1,4 +1,4 @@
-"""The binding to libbpf: maps, programs, links and pins do what they say, and fail in words."""
+"""The binding to libbpf: maps, programs, links and pins work as documented, and errors name the cause."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6
 
 @pytest.fixture(autouse=True)
 def no_descriptor_leaks() -> Iterator[None]:
-    libbpf.libbpf()  # opens what it keeps, as the next line does
+    libbpf.libbpf()  # opens what it keeps open, as the next line does
     can_look()
     before = set(os.listdir("/proc/self/fd"))
     yield
@@ -223,7 +223,7 @@ def test_programs_are_pinned_and_known_by_id(pin_root: Path) -> None:
 
 
 def test_the_bpf_file_system_is_mounted_once() -> None:
-    """In a mount namespace of its own, where it is not mounted."""
+    """In a new mount namespace, where it is not mounted."""
     script = """
 from pathlib import Path
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs

@@ -39,13 +39,13 @@ def part(offset: int, *, more: bool) -> bytes:
 
 
 def far_apart() -> Capture:
-    """The two parts of a datagram, with a batch of other packets between them."""
+    """The two fragments of a datagram, with a batch of other packets between them."""
     others = [ethernet(ipv4(b"", source="203.0.113.8", destination=ME4, protocol=253), 0x0800)] * BATCH
     return Capture.from_frames([part(0, more=True), *others, part(8, more=False)])
 
 
 def stalling(stalls: int) -> tuple[Progress, list[int]]:
-    """A replay that stands still in its middle, the first so many times."""
+    """A replay that pauses half way, the first so many times."""
     left = [stalls]
 
     def tell(phase: str, done: int, total: int) -> None:
@@ -96,10 +96,10 @@ def busy(processes: int) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_beside_eight_busy_processes() -> None:
+def test_with_eight_busy_processes() -> None:
     capture = Capture.from_frames(frames(20261129, 400))
     with busy(8):
         result = drill_capture(capture, SITUATION)
     packets, matched, unobserved = counts(result)
     assert matched + unobserved == packets
-    assert not unobserved or result.busy, "whoever loses packets says why"
+    assert not unobserved or result.busy, "lost packets are explained"

@@ -1,4 +1,4 @@
-"""Every counter-example of ``tests/counterexamples`` before all witnesses: explain, predict, raw and XDP agree."""
+"""Every counter-example of ``tests/counterexamples`` with all witnesses: explain, predict, raw and XDP agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drills of captures that were cut, of frames no device sends, and of every protocol: counted, and never by mistake."""
+"""Drills of cut captures, of frames that no device sends, and of every protocol: all are counted, none wrongly."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def counts(result: DrillResult) -> dict[str, int]:
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_what_a_cut_capture_decides_is_drilled_and_the_rest_is_said(mode: ModeChoice) -> None:
-    """Cut at 96 bytes: the attacker is denied, nobody knows whether the innocent's checksum was right."""
+    """Cut at 96 bytes: the attacker is denied; whether the other packet's checksum was right is undetermined."""
     whole = [tcp(ATTACKER), tcp(INNOCENT), four(b"x" * 400, 253)]
     capture = cut_at(whole, [96] * 3)
     result = drill_capture(capture, Situation(policy(), HOST, mode))
@@ -94,7 +94,7 @@ def test_what_a_cut_capture_decides_is_drilled_and_the_rest_is_said(mode: ModeCh
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_random_cut_frames(mode: ModeChoice) -> None:
-    """What is said of a cut packet holds on the kernel for the frame that is sent in its place."""
+    """The prediction for a cut packet holds on the kernel for the frame that is sent in its place."""
     whole = frames(20261128, 600)
     capture = cut_at(whole, random_cuts(whole, random.Random(7)))
     found = counts(drill_capture(capture, Situation(policy(), HOST, mode)))
@@ -103,7 +103,7 @@ def test_random_cut_frames(mode: ModeChoice) -> None:
 
 
 def test_frames_that_no_device_sends() -> None:
-    """Exactly those that the kernel refuses are predicted to be refused."""
+    """Exactly the frames that the kernel refuses are predicted as not sendable."""
     plain, tagged = ethernet(b"", 0x88B5), ethernet(b"", 0x88B5, tags=((0x8100, 0),))
     sizes = [(plain, size) for size in (0, 13, 14, 65549, 65550, 70000)]
     sizes += [(tagged, size) for size in (65549, 65553, 65554)]
@@ -114,7 +114,7 @@ def test_frames_that_no_device_sends() -> None:
 
 
 def test_every_protocol() -> None:
-    """To the host over both families: without a byte, with four, with zeros, with anything."""
+    """To the host over both families: without data, with four bytes, with zeros, with random bytes."""
     rng = random.Random(256)
     sent = []
     for protocol in range(256):
@@ -159,13 +159,13 @@ def test_the_command_counts_each_packet_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_incomplete_headers_and_cut_packets_confirm_nothing(mode: ModeChoice, tmp_path: Path) -> None:
-    """Headers with a checksum of 0, and packets that conntrack does not take with zeros for what was cut: no
-    expectation holds because of what became of the frames that were sent.
+    """Headers with a checksum of 0, and packets that conntrack rejects when zeros replace the cut bytes: the fate of
+    the frames that were sent must not satisfy an expectation.
     """
     whole = [tcp(INNOCENT), tcp(ATTACKER)] * 5
     headers = Capture.from_frames([frame[:24] + b"\0\0" + frame[26:] for frame in whole])
     result = drill_capture(headers, Situation(policy(), HOST, mode), recorded=every(headers))
-    held = 0 if mode is ModeChoice.RAW else 5  # raw comes behind the header's checksum
+    held = 0 if mode is ModeChoice.RAW else 5  # raw comes after the header's checksum
     assert counts(result) == {"matched": held, "undetermined": 10 - held} if held else {"undetermined": 10}
     assert result.verification.agrees is bool(held)
     udp = four(segment(17, INNOCENT, ME4, (40000, 9), b"x" * 400), 17)
@@ -186,8 +186,8 @@ def test_incomplete_headers_and_cut_packets_confirm_nothing(mode: ModeChoice, tm
 
 
 @pytest.mark.parametrize("source", [ATTACKER, INNOCENT])
-def test_udp_with_a_bad_checksum_and_nobody_listening(source: str) -> None:
-    """IPv6 gives the reason NO_SOCKET to what it finds broken only then: untracked, longer than 76 bytes."""
+def test_udp_with_a_bad_checksum_and_no_socket(source: str) -> None:
+    """IPv6 drops with NO_SOCKET what it finds malformed only at the socket: untracked, longer than 76 bytes."""
     six = {ATTACKER: "2001:db8::7", INNOCENT: "2001:db8::9"}[source]
     sent = []
     for size, wrong in product((10, 60, 80, 900), (False, True)):

@@ -1,6 +1,7 @@
-"""Where the enforcer pins, locks and keeps state: what others can change is refused, and no link of theirs is followed.
+"""Where the enforcer pins, locks and keeps state: it refuses what other users can change, and follows no link of
+theirs.
 
-The links are planted by another user, on a BPF file system that everybody may write to: the kernel's default.
+Another user creates the links, on a BPF file system that everybody can write to: the kernel's default.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def as_nobody(act: Callable[[], object]) -> None:
-    """What another user does, in a process of his own."""
+    """Actions of another user, in a separate process."""
     child = os.fork()
     if not child:
         code = 1
@@ -50,7 +51,7 @@ def as_nobody(act: Callable[[], object]) -> None:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A directory of root's that other users can enter; pytest's own they cannot."""
+    """A directory of root that other users can enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -58,7 +59,7 @@ def public() -> Iterator[Path]:
 
 @pytest.fixture
 def bpffs(public: Path) -> Iterator[Path]:
-    """A BPF file system as mount(8) without options makes it."""
+    """A BPF file system, mounted without options."""
     path = public / "bpf"
     path.mkdir()
     assert _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, None) == 0
@@ -69,7 +70,7 @@ def bpffs(public: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def precious(public: Path) -> Path:
-    """Root's files, at which the links point."""
+    """Root's files, the targets of the links."""
     folder = public / "precious"
     (folder / "below").mkdir(parents=True)
     (folder / "below" / "file").write_text("kept")
@@ -78,7 +79,7 @@ def precious(public: Path) -> Path:
 
 
 def planted_below(root: Path, precious: Path, where: str) -> None:
-    """A link at a place below the pin root that a pass removes, or moves things in and out of."""
+    """A link below the pin root, at a path that a pass removes or renames."""
     link = root / where
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(precious)
@@ -103,7 +104,7 @@ def others_directory(root: Path, precious: Path, where: str) -> None:
 
 
 def once_writable(root: Path, precious: Path, where: str) -> None:
-    """The pin root is root's, and closed, but was open to all when the link was made."""
+    """The pin root now belongs to root and is closed, but everybody could write to it when the link was created."""
     root.mkdir()
     root.chmod(0o777)
     as_nobody(lambda: planted_below(root, precious, where))
@@ -147,7 +148,7 @@ def test_a_pin_root_that_is_anothers_link_is_not_followed(netns_pair: NetnsPair,
 
 
 def test_pins_are_the_users_own_on_a_file_system_open_to_all(netns_pair: NetnsPair, bpffs: Path) -> None:
-    """With a umask that takes nothing away, as a container's may be."""
+    """With umask 0, as in some containers."""
     root = bpffs / "enforcer"
     before = os.umask(0)
     try:
@@ -199,7 +200,7 @@ def open_to_all(path: Path, elsewhere: Path) -> None:
 
 
 def below_one_that_is_open(path: Path, elsewhere: Path) -> None:
-    path.parent.chmod(0o777)  # without the sticky bit: others may exchange what is in it
+    path.parent.chmod(0o777)  # without the sticky bit: others can replace what is in it
     path.mkdir()
 
 
@@ -213,7 +214,7 @@ SHAPES = [others_own, others_link, open_to_all, below_one_that_is_open, open_to_
 
 @pytest.fixture
 def shared(public: Path) -> Path:
-    """A directory as /tmp is."""
+    """A directory with the mode of /tmp."""
     path = public / "shared"
     path.mkdir()
     path.chmod(0o1777)
@@ -269,7 +270,7 @@ def test_a_directory_of_ones_own_below_a_sticky_one_will_do(shared: Path) -> Non
 
 
 def test_a_link_of_roots_is_followed(shared: Path, precious: Path) -> None:
-    """/var/run is one."""
+    """/var/run is such a link."""
     (shared / "link").symlink_to(precious)
     (shared / "relative").symlink_to("../precious/./below")
     assert directories.is_there(shared / "link" / "below")
@@ -290,7 +291,7 @@ def test_a_file_is_no_directory(shared: Path) -> None:
         directories.make(shared / "file")
 
 
-def test_a_state_directory_that_is_asked_for_has_to_be_safe(netns_pair: NetnsPair, shared: Path) -> None:
+def test_a_requested_state_directory_has_to_be_safe(netns_pair: NetnsPair, shared: Path) -> None:
     file = shared.parent / "dos.yaml"
     file.write_text(documents())
     open_to_all(shared / "state", shared)

@@ -1,4 +1,4 @@
-"""Whole drills on the running kernel: every packet accounted for, in every mode, and nothing left behind."""
+"""Whole drills on the running kernel, in every mode: every packet is accounted for, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ spec:
         selector: dos-deny-list == 'true'
 """
 
-# Half of the address space, and some of every special range, so that each capture has packets on both sides.
+# Half of the address space, and parts of every special range, so that each capture has listed and other sources.
 HALF = [f"{first}.0.0.0/8" for first in range(1, 224, 2)] + ["127.0.0.0/9", "224.0.0.0/5", "2001:db8::/32", "2000::/4"]
 
 
@@ -134,7 +134,7 @@ def test_a_policy_that_governs_nothing_drops_nothing() -> None:
 
 
 def state() -> dict[str, object]:
-    """What a drill could leave: namespaces, links, pins, BPF programs and links, rules, sets."""
+    """What a drill could leave behind: namespaces, links, pins, BPF programs and links, rules, sets."""
 
     def said(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -150,7 +150,7 @@ def state() -> dict[str, object]:
 
 
 def labs(directory: Path) -> list[str]:
-    """What labs of this process and of dead ones have there; other drills may be at work on this machine."""
+    """What labs of this process and of ended ones have there; other drills may run on this machine."""
     found = os.listdir(directory) if directory.is_dir() else []
     mine = [name for name in found if name.startswith("dossim-")]
     return sorted(name for name in mine if name.split("-")[1] == str(os.getpid()) or not _lives(name))
@@ -171,7 +171,7 @@ def bpf_programs() -> set[int]:
 
 
 def bpf_programs_of(pid: int | str = "self") -> set[int]:
-    """Those that a process holds, or that the labs of this one and of dead ones have pinned: others come and go."""
+    """Programs that a process holds open, or that labs of this process and of ended ones have pinned."""
     opened = [
         fd
         for lab in labs(names.PIN_ROOT)
@@ -194,7 +194,7 @@ def _text(file: Path) -> str:
 
 
 def wait_until(holds: object, deadline_s: float = 5.0) -> bool:
-    """Namespaces and BPF programs go away in the background: await it."""
+    """The kernel frees namespaces and BPF programs asynchronously: wait for it."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         if holds():  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Enforcer against the kernel: where policy ends up, what it does to packets, what refusals leave behind."""
+"""The enforcer and the kernel: where policy is enforced, what it does to packets, what a refused pass leaves."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def only(applied: Applied) -> InterfacePlan:
 
 
 def drops(pair: NetnsPair, pin_root: Path) -> dict[Stage, int]:
-    """Packets that the first entry matched, per stage."""
+    """Packets that the first entry matched, by stage."""
     with pair.host():
         counts = Enforcer(NODE, pin_root=pin_root).counters()
     return {count.stage: count.packets for count in counts if count.entry == "gnp/dos ingress[0]" and count.packets}
@@ -84,7 +84,7 @@ def in_raw(pair: NetnsPair, pin_root: Path) -> list[str]:
 
 
 def is_clean(pair: NetnsPair, pin_root: Path) -> bool:
-    """Whether nothing of ours is left in the host's namespace, nor pinned."""
+    """Whether the host's namespace and the pin root hold no state of ours."""
     with pair.host():
         chains = [chain for version in (4, 6) for chain in installed_chains(version)]
         state = interface("eth0")
@@ -167,21 +167,21 @@ def test_no_packet_slips_through_while_policy_changes(detached: NetnsPair, pin_r
 def test_policy_without_a_place_in_xdp_disturbs_no_driver(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Sequence[str]] = []
+    probed: list[Sequence[str]] = []
     monkeypatch.setattr(
-        "enforcer.enforcement.probe_cache.probe_host", lambda node, names, ours: asked.append(names) or HostFacts(node)
+        "enforcer.enforcement.probe_cache.probe_host", lambda node, names, ours: probed.append(names) or HostFacts(node)
     )
     assert (
         only(apply(detached, pin_root, documents(endpoint(), BOTS, policy("{action: Allow, protocol: UDP}")))).mode
         is None
     )
-    assert asked == [[]]
+    assert probed == [[]]
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_interface_without_the_mode_asked_for_is_an_error_and_raw_enforces(
+def test_an_interface_without_the_requested_mode_is_an_error_and_raw_enforces(
     detached: NetnsPair, pin_root: Path
 ) -> None:
     with pytest.raises(UnsupportedKernelError, match=r"lo: mode 'native' is not possible: .*'auto' would choose raw"):
@@ -216,7 +216,7 @@ def test_one_interfaces_refusal_is_nothing_to_the_others(detached: NetnsPair, pi
 
 @contextmanager
 def nothing_is_known(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Probes that cannot tell: only attaching will."""
+    """Probes that cannot tell: only attaching shows it."""
 
     def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
         facts = probe_host(node, names, ours=ours)
@@ -243,7 +243,7 @@ def test_a_mode_refused_at_attaching_is_planned_again_and_remembered(
         assert only(again) == plan
 
 
-def test_a_mode_asked_for_by_name_and_refused_at_attaching_leaves_raw(
+def test_a_mode_requested_by_name_and_refused_at_attaching_leaves_raw(
     detached: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with nothing_is_known(monkeypatch), pytest.raises(UnsupportedKernelError, match="rejected when attaching"):
@@ -265,7 +265,7 @@ def test_a_foreign_program_stays_and_raw_enforces_with_the_reason(detached: Netn
             after = interface("eth0")
             assert after is not None
             assert len(after.xdp) == 1
-        # Once it is gone, the next pass moves up.
+        # Once it is removed, the next pass uses the earlier mode.
         assert only(apply(detached, pin_root)).mode is Mode.NATIVE
 
 
@@ -276,7 +276,7 @@ def test_a_rule_that_cannot_be_enforced_is_named_and_nothing_is_changed(netns_pa
     assert is_clean(netns_pair, pin_root)
 
 
-# -- what is not there ------------------------------------------------------------------------------------------------
+# -- what is absent ---------------------------------------------------------------------------------------------------
 
 
 def test_raw_is_ready_before_an_interface_appears(detached: NetnsPair, pin_root: Path) -> None:

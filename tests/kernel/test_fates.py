@@ -1,7 +1,7 @@
-"""docs/packet-fates.md on the running kernel: every odd packet is sent, and ends where the page says.
+"""docs/packet-fates.md on the running kernel: every unusual packet is sent, and ends where the page says.
 
-All rows travel in one replay per mode, without any policy entry that could drop them; each is a test of its own. The
-expectation is written here by hand, so a model and a judge that err together are caught.
+One replay per mode sends all rows, without any policy entry that could drop them; each row is a separate test. The
+expectations are written by hand, so that a common error of model and observer is detected.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def ip6(**fields: object) -> Packet:
 
 
 def fragment(offset: int, size: int, *, more: bool, ident: int) -> Packet:
-    """A piece of a UDP datagram; offsets and sizes in bytes. The first carries the UDP header."""
+    """A fragment of a UDP datagram; offsets and sizes in bytes. The first has the UDP header."""
     head = bytes(UDP(sport=1, dport=2, len=8 + 40, chksum=0)) if offset == 0 else b""
     payload = Raw(head + b"f" * (size - len(head)))
     return E / IP(src=PEER, dst=ME, id=ident, flags="MF" if more else 0, frag=offset // 8, proto=17) / payload
@@ -84,7 +84,7 @@ def fragment6(offset: int, size: int, *, more: bool, ident: int) -> Packet:
 
 
 def with_option(option: bytes) -> bytes:
-    """A UDP datagram whose IPv4 header has these bytes for options, and a checksum that is right."""
+    """A UDP datagram whose IPv4 header has these bytes as options, and a correct checksum."""
     header = bytearray(bytes(IP(src=PEER, dst=ME, ihl=6, proto=17, len=24 + 8, chksum=0)) + option)
     header[10:12] = checksum(bytes(header)).to_bytes(2, "big")
     return bytes(E)[:12] + b"\x08\x00" + bytes(header) + bytes(UDP(sport=1, dport=2, len=8, chksum=0))
@@ -205,7 +205,7 @@ ROWS: dict[str, list[tuple[Packet | bytes, str]]] = {
         (fragment(24, 24, more=False, ident=8), "defrag"),
         (fragment(48, 8, more=False, ident=8), "defrag"),
     ],
-    "data behind the end": [
+    "data after the end": [
         (fragment(24, 24, more=False, ident=9), "defrag"),
         (fragment(48, 8, more=True, ident=9), "defrag"),
     ],

@@ -1,4 +1,4 @@
-"""Interfaces by other names, renamed, gone, or never there: what is enforced, what is said, and that a pass ends."""
+"""Interfaces with alternative names, renamed, removed, absent: what is enforced and reported, and that a pass ends."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def status(pair: NetnsPair, pin_root: Path) -> tuple[list[dict[str, object]], st
 
 
 @pytest.mark.parametrize("verb", [("--dry-run",), ()], ids=["dry run", "apply"])
-def test_raw_asked_for_by_name_ends_although_the_interface_is_not_there(
+def test_raw_requested_by_name_ends_although_the_interface_is_missing(
     detached: NetnsPair, pin_root: Path, tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
     (tmp_path / "policy.yaml").write_text(documents(endpoint("eth7"), BOTS, policy()))
     words = ["apply", "-f", str(tmp_path), "--node", NODE, "--pin-root", str(pin_root), "--mode", "raw", *verb]
-    done = run(detached, words)  # with a limit of its own
+    done = run(detached, words)  # with a time limit
     assert done.returncode == 0
     assert "interface eth7 does not exist; raw is ready for it" in done.stderr
 
@@ -105,7 +105,7 @@ def test_a_new_alternative_name_is_seen_by_the_same_enforcer(detached: NetnsPair
 
 
 @pytest.mark.parametrize("choice", [ModeChoice.NATIVE, ModeChoice.RAW], ids=str)
-def test_status_says_what_is_of_an_interface_that_was_renamed(
+def test_status_shows_what_belongs_to_a_renamed_interface(
     detached: NetnsPair, pin_root: Path, choice: ModeChoice
 ) -> None:
     apply(detached, pin_root, "eth0", choice=choice)
@@ -125,7 +125,7 @@ def test_a_renamed_interface_keeps_its_program_and_counts(detached: NetnsPair, p
     with traffic(detached) as wire:
         assert wire.arrivals(DENIED, ALLOWED) == [ALLOWED]
         rename(detached, "eth0", "wan0")
-        with detached.host(), IPRoute() as ip:  # the kernel took its address away with its being up
+        with detached.host(), IPRoute() as ip:  # the kernel removed its address when it went down
             index = ip.link_lookup(ifname="wan0")[0]
             if not ip.get_addr(index=index):
                 ip.addr("add", index=index, address="10.0.0.1", prefixlen=24)

@@ -1,7 +1,8 @@
-"""XDP drops only what raw would drop, whatever sits on the interface and wherever it is: with packets, in namespaces.
+"""XDP drops only what raw would drop, whatever upper device the interface has, in whichever namespace: tested with
+packets.
 
-The policy drops everything but one source, and each interface above eth0 is looked at for packets that raw would never
-have seen as eth0's.
+The policy drops everything except one source; the tests check on each upper device of eth0 for packets that raw would
+never have seen as eth0's.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ RESOURCES = documents(endpoint(), ALLOW_LIST, felix(genericXDPEnabled="true"))
 
 @contextmanager
 def namespace() -> Iterator[str]:
-    """Another network namespace, of a container as it were. IPv6 is off there."""
+    """Another network namespace, like a container's, with IPv6 off."""
     name = f"enftest-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     netns.create(name)
     try:
@@ -132,7 +133,7 @@ def listening(where: str, name: str, address: str) -> Iterator[socket.socket]:
 
 
 def wait_until_up(ip: IPRoute, index: int) -> None:
-    """Until the kernel has told everyone of it, which a busy machine does late; a bridge port takes no frame before."""
+    """Wait until the kernel has announced the change, late on a busy machine: a bridge port takes no frame before."""
     until_s = time.monotonic() + 20
     while ip.get_links(index)[0].get("operstate") not in ("UP", "UNKNOWN"):
         assert time.monotonic() < until_s
@@ -148,7 +149,7 @@ def arrivals(
     through: str = "wire0",
     last: str = PARTNER,
 ) -> list[str]:
-    """The sources that arrive of a listed one and one that is let through, which is the end."""
+    """The sources that arrive, of a listed one and an allowed one; the allowed packet marks the end."""
     with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
         mouth.bind((through, 0))
         for source in (LISTED, PARTNER):
@@ -164,13 +165,13 @@ def mac_of(where: str, name: str) -> str:
         return str(ip.get_links(ip.link_lookup(ifname=name)[0])[0].get("address"))
 
 
-# -- what sits on the interface ---------------------------------------------------------------------------------------
+# -- upper devices ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Shape:
-    """``kind`` of the interface on eth0; ``where``: the host's namespace, another it was moved to, or another it was
-    made in at once, of which the host's namespace has no id.
+    """``kind`` of the upper device of eth0; ``where``: the host's namespace, another one it was moved to, or another
+    one it was created in, of which the host's namespace has no id.
     """
 
     kind: str
@@ -182,7 +183,7 @@ class Shape:
         return f"{self.kind} {self.where}"
 
     def put(self, pair: NetnsPair, container: str) -> str:
-        """Puts it there as ``up0``; returns the namespace it is in. Skips where the kernel has no such interfaces."""
+        """Creates it as ``up0``; returns its namespace. Skips if the kernel has no such interfaces."""
         with pair.host(), IPRoute() as ip:
             below = ip.link_lookup(ifname="eth0")[0]
             made = {"net_ns_fd": container} if self.where == "made elsewhere" else {}
@@ -215,7 +216,7 @@ MODES = [ModeChoice.NATIVE, ModeChoice.GENERIC]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_its_packets_are_its_own(detached: NetnsPair, pin_root: Path, container: str, shape: Shape) -> None:
-    """Also where nobody asked for XDP by name: probe says why there is none, and raw has all of the policy."""
+    """Even if XDP was not requested by name, probe reports why there is none, and raw has the whole policy."""
     where = shape.put(detached, container)
     answers = probed(detached)
     assert {answer.answer for answer in answers.values()} == {Answer.NO}
@@ -230,10 +231,10 @@ def test_its_packets_are_its_own(detached: NetnsPair, pin_root: Path, container:
 
 @pytest.mark.parametrize("choice", MODES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_whoever_comes_later_loses_no_packet(
+def test_an_interface_on_top_that_comes_later_loses_no_packet(
     detached: NetnsPair, pin_root: Path, container: str, shape: Shape, choice: ModeChoice
 ) -> None:
-    """No agent runs that could take the program away: it passes by itself what raw would not see as eth0's."""
+    """No agent runs that could detach the program: the program itself passes what raw would not see as eth0's."""
     if shape.kind in ("ipvlan", "vlan", "bridge", "bond") and not can_look():
         pytest.skip("before Linux 6.2 a program knows of others by their addresses alone")
     assert stage_of(apply(detached, pin_root, choice)) is not None
@@ -244,7 +245,7 @@ def test_whoever_comes_later_loses_no_packet(
     with listening(where, "up0", "10.0.0.5") as ears:
         assert arrivals(detached, ears, mac_of(where, "up0"), "10.0.0.5", *shape.tags) == [LISTED, PARTNER]
         if shape.kind == "macvlan" and can_look():
-            # macvlan hands it on from a work queue: what eth0 itself received may be earlier
+            # macvlan forwards it from a work queue: what eth0 itself received may arrive first
             assert LISTED in arrivals(detached, ears, BROADCAST, "10.0.0.5", last=LISTED)
     with pytest.raises(UnsupportedKernelError, match="is not possible"):
         apply(detached, pin_root, choice)
@@ -252,10 +253,10 @@ def test_whoever_comes_later_loses_no_packet(
 
 
 @pytest.mark.parametrize("where", ["moved", "made elsewhere"])
-def test_they_are_found_where_the_kernel_cannot_be_asked(
+def test_they_are_found_where_the_program_cannot_look(
     detached: NetnsPair, container: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on kernels before Linux 6.2: in each namespace that has a name or a process."""
+    """As on kernels before Linux 6.2: searches each namespace that has a name or a process."""
     monkeypatch.setattr(device, "can_look", lambda: False)
     assert {answer.answer for mode, answer in probed(detached).items() if mode is not Mode.OFFLOAD} == {Answer.YES}
     Shape("macvlan", where).put(detached, container)
@@ -267,7 +268,7 @@ def test_they_are_found_where_the_kernel_cannot_be_asked(
 def test_the_name_of_a_namespace_that_is_not_there_yet_is_no_obstacle(
     detached: NetnsPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``ip netns add`` makes the file before it mounts the namespace on it."""
+    """``ip netns add`` creates the file before it mounts the namespace on it."""
     monkeypatch.setattr(device, "can_look", lambda: False)
     name = Path(f"/run/netns/enftest-{os.getpid()}-to-come")
     name.touch()
@@ -279,10 +280,10 @@ def test_the_name_of_a_namespace_that_is_not_there_yet_is_no_obstacle(
 
 
 @pytest.mark.skipif(not possible(RX_HANDLERS), reason="this kernel has no interfaces that could take another's packets")
-def test_where_nobody_may_look_auto_leaves_it_to_raw(
+def test_without_the_capability_to_look_auto_leaves_it_to_raw(
     detached: NetnsPair, pin_root: Path, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on kernels before Linux 6.2 with the capabilities of the unit; whoever names a mode answers for it."""
+    """As on kernels before Linux 6.2 with the unit's capabilities; a mode requested by name is attached anyway."""
     monkeypatch.setattr(device, "can_look", lambda: False)
     Shape("macvlan", "made elsewhere").put(detached, container)
 
@@ -298,7 +299,7 @@ def test_where_nobody_may_look_auto_leaves_it_to_raw(
 
     answer, auto, reason, named = forked(act)
     assert answer.answer is Answer.UNKNOWN
-    assert re.search("macvlan.* would not be known of: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
+    assert re.search("macvlan.* would not be detected: looking into other .* needs CAP_SYS_ADMIN", answer.reason)
     assert (auto, named) == (None, Stage.DRIVER)
     assert reason == f"{answer.reason}; '--mode native' asserts that there is none"
 
@@ -321,7 +322,7 @@ def test_netdev_ingress_passes_what_is_for_a_macvlan_that_comes_later(
 
 
 @pytest.mark.parametrize("choice", MODES, ids=str)
-def test_a_tag_beside_the_frame_is_not_overlooked(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
+def test_a_tag_outside_the_frame_is_not_overlooked(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
     """As a VLAN interface sends it over veth: the program sees a frame without a tag."""
     with detached.peer(), IPRoute() as ip:
         try:
@@ -348,7 +349,7 @@ def test_what_is_gone_again_is_no_obstacle(detached: NetnsPair, pin_root: Path, 
 
 
 def test_another_address_passes_until_the_next_pass(detached: NetnsPair, pin_root: Path) -> None:
-    """A new address of eth0 is not the program's yet: raw drops, and XDP does again after a pass."""
+    """The program does not know a new address of eth0 yet: raw drops, and after the next pass XDP again."""
     apply(detached, pin_root, ModeChoice.NATIVE)
     with detached.host(), IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="eth0")[0], address="02:00:00:00:0c:0d")
@@ -368,7 +369,7 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 @contextmanager
 def tun(pair: NetnsPair) -> Iterator[int]:
-    """A descriptor whose writes ``tun0`` of the host receives: packets without any header of a link."""
+    """A descriptor whose writes the host receives on ``tun0``: packets without a link-layer header."""
     with pair.host():
         device = os.open("/dev/net/tun", os.O_RDWR)
         fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"tun0", IFF_TUN | IFF_NO_PI))
@@ -380,7 +381,7 @@ def tun(pair: NetnsPair) -> Iterator[int]:
 
 @pytest.mark.parametrize("choice", [ModeChoice.AUTO, *MODES], ids=str)
 def test_an_interface_without_ethernet_is_in_raw(detached: NetnsPair, pin_root: Path, choice: ModeChoice) -> None:
-    """Read as if there were a header, the listed source would pass, and an innocent one be dropped."""
+    """Parsed as if there were an Ethernet header, the listed source would pass, and another one would be dropped."""
     with tun(detached) as device:
         reason = "its packets have no Ethernet header (link type 65534 (none, as of tun and WireGuard))"
         assert {answer.reason.partition(",")[0] for answer in probed(detached, "tun0").values()} == {
@@ -400,12 +401,12 @@ def test_an_interface_without_ethernet_is_in_raw(detached: NetnsPair, pin_root: 
             assert ears.recv(2048).decode() == PARTNER
 
 
-# -- tags beside the frame --------------------------------------------------------------------------------------------
+# -- tags outside the frame -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_frame_tagged_for_a_vlan_is_not_counted(detached: NetnsPair, pin_root: Path, mode: ModeChoice) -> None:
-    """In the frame, where the program sees the tag; priority tags (id 0) are eth0's own."""
+    """With the tag in the frame, the program sees it; priority-tagged frames (id 0) are eth0's own."""
     apply(detached, pin_root, mode)
     own = mac_of(detached.host_name, "eth0")
     with listening(detached.host_name, "eth0", "10.0.0.1") as ears:
@@ -417,4 +418,4 @@ def test_a_frame_tagged_for_a_vlan_is_not_counted(detached: NetnsPair, pin_root:
         assert arrivals(detached, ears, own, "10.0.0.1") == [PARTNER]
     with detached.host():
         counts = [item.packets for item in Enforcer(NODE, pin_root=pin_root).counters() if item.stage is not Stage.RAW]
-    assert sum(counts) == 2  # the priority-tagged one and the last, of eth0's own
+    assert sum(counts) == 2  # the priority-tagged one and the last are eth0's own

@@ -1,4 +1,4 @@
-"""An untracked Allow survives the tables behind raw: chains in mangle and filter accept what carries the mark."""
+"""An untracked Allow survives the tables after raw: chains in mangle and filter accept what carries the mark."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ALLOW_9_OUT = entry(0, ALLOW, direction=Direction.EGRESS, protocol=17, destinati
 
 
 def close_firewall(chain: str) -> None:
-    """A firewall of somebody else: only what belongs to a tracked connection goes through."""
+    """A foreign firewall: it accepts only packets of tracked connections."""
     for version in (4, 6):
         for command in (
             ("-P", chain, "DROP"),
@@ -110,7 +110,7 @@ def test_what_is_allowed_passes_a_closed_input_and_nothing_else(cable: Wire, ver
         with cable.inside():
             IptablesBackend(IptablesSettings(insert_mode=mode)).apply(plan(table(ALLOW_9, **FAILSAFES)))
         cable.send(version, packets)
-        # Behind "-j DROP" of everything invalid, an untracked packet still gets to a rule at the end.
+        # After "-j DROP" of everything invalid, an untracked packet still reaches a rule at the end.
         assert [arrived(item) for item in listeners] == [1, 0]
         with cable.inside():
             BACKEND.detach()
@@ -140,7 +140,7 @@ def test_what_is_allowed_passes_a_closed_output_and_nothing_else(cable: Wire, ve
 
 
 def test_a_mark_set_by_others_before_raw_opens_nothing(cable: Wire) -> None:
-    """As on an interface without policy, where a packet comes out of a tunnel with the mark of the outer one."""
+    """As on an interface without policy, where a packet leaves a tunnel with the mark of the outer packet."""
     cable.address()
     with cable.inside():
         close_firewall("INPUT")
@@ -183,7 +183,7 @@ NO_ALLOW = table(entry(0, DENY, protocol=253), egress=(entry(0, DENY, direction=
 
 
 def test_all_tables_as_reviewed(inside: str) -> None:
-    """``UPDATE_REFERENCE=1 pytest ...`` writes the file anew; read the difference before committing it."""
+    """``UPDATE_REFERENCE=1 pytest ...`` rewrites the file; review the diff before committing it."""
     BACKEND.apply(plan(WHOLE))
     text = "\n".join([*map(_without_counters, all_tables()), ""])
     path = REFERENCE / "iptables-tables.txt"

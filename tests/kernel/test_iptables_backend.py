@@ -1,4 +1,4 @@
-"""The raw-table backend and the kernel's tables: what is programmed, repaired and left alone."""
+"""The iptables backend and the kernel's tables: what is programmed, repaired and left alone."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_set_has_room_for_maxipsetsize_members(inside: str) -> None:
     ]
     backend.apply(wanted[0])
     assert run("ipset", "list", "-t").count("maxelem 2 ") == 2  # one for each family
-    backend.apply(wanted[1])  # on the way it holds all four
+    backend.apply(wanted[1])  # in between it holds all four
     assert "Number of entries: 2" in run("ipset", "list", "-t")
     assert backend.apply(wanted[1]).changes == ()
 
@@ -236,12 +236,12 @@ def test_detach_of_an_interface_leaves_hooks_where_they_are(inside: str, mode: s
     other = table(entry(0, ALLOW), interface="eth1")
     backend.apply(plan(RICH, other))
     hooks = [line for line in all_tables() if line.startswith("-A PREROUTING")]
-    assert IptablesBackend().detach(["eth0"])  # which knows of no settings
+    assert IptablesBackend().detach(["eth0"])  # which has no settings
     assert [line for line in all_tables() if line.startswith("-A PREROUTING")] == hooks
     assert backend.apply(plan(other)).changes == ()
 
 
-def test_detach_of_an_interface_does_not_hook_what_somebody_unhooked(inside: str) -> None:
+def test_detach_of_an_interface_does_not_hook_what_another_program_unhooked(inside: str) -> None:
     BACKEND.apply(plan(RICH, table(entry(0, ALLOW), interface="eth1")))
     run("iptables-legacy", "-t", "raw", "-D", "PREROUTING", "-j", "enf-PREROUTING")
     assert BACKEND.detach(["eth0"])
@@ -268,12 +268,12 @@ def in_namespace(name: str, action: Callable[[], object]) -> None:
         action()
 
 
-def test_a_table_changed_behind_our_back_is_read_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_changed_by_another_program_is_read_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     commit, calls = raw_module.KernelTable.commit, list[str]()
 
     def late_commit(self: raw_module.KernelTable) -> None:
         calls.append(str(self.id))
-        if calls.count("raw IPv4") == 1 and self.id == RAW4:  # a program that does not take the lock comes first
+        if calls.count("raw IPv4") == 1 and self.id == RAW4:  # a program that does not take the lock is faster
             with raw_module.kernel_table(RAW4) as foreign:
                 foreign.insert("PREROUTING", 0, encode(Rule(Verdict.RETURN, protocol=6), 4, SetIndex({})))
                 commit(foreign)
@@ -286,9 +286,9 @@ def test_a_table_changed_behind_our_back_is_read_again(inside: str, monkeypatch:
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
-@pytest.mark.parametrize("ask", [probe, probe_nftables], ids=["iptables", "nftables"])
-def test_probe_says_yes_here_and_leaves_nothing(inside: str, ask: Callable[[], Probe]) -> None:
-    assert ask().answer is Answer.YES
+@pytest.mark.parametrize("probe_of", [probe, probe_nftables], ids=["iptables", "nftables"])
+def test_probe_says_yes_here_and_leaves_nothing(inside: str, probe_of: Callable[[], Probe]) -> None:
+    assert probe_of().answer is Answer.YES
     assert ruleset() == []
     assert not any("enf" in line for line in all_tables())
 
@@ -317,7 +317,7 @@ def test_without_privilege_the_probe_cannot_tell_and_the_error_says_what_is_need
 
 
 def test_a_failsafe_for_everybody_is_written_once(inside: str) -> None:
-    """A net of length 0 is no match to the kernel: read back, there is none."""
+    """The kernel treats a net of length 0 as no match: it is absent when read back."""
     everybody = tuple(Failsafe(6, 22, net) for net in nets("0.0.0.0/0", "::/0"))
     wanted = plan(table(entry(0, DENY), egress=(), inbound=everybody, outbound=everybody))
     BACKEND.apply(wanted)

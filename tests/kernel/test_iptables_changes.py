@@ -1,4 +1,4 @@
-"""From one plan to the next: big sets in time, and no packet that slips through between two steps."""
+"""From one plan to the next: large sets in acceptable time, and no packet passes between two steps."""
 
 from __future__ import annotations
 
@@ -89,9 +89,8 @@ def assert_holds_all(backend: Backend, wanted: Plan, nets: Nets) -> None:
 
 
 def moving(denied_by: str) -> RuleTable:
-    """The listed source is in one of two deny lists, one asked before an allow list and one after it.
-
-    While it is in the first, the allow list has it too.
+    """The listed source is in one of two deny lists, one evaluated before an allow list and one after it. While it is
+    in the first, it is in the allow list as well.
     """
     members = {name: ["10.0.0.0/8", *([LISTED] if name == denied_by else [])] for name in ("s:first", "s:last")}
     members["s:allow"] = ["10.0.0.0/8", *([LISTED] if denied_by == "s:first" else [])]
@@ -101,7 +100,7 @@ def moving(denied_by: str) -> RuleTable:
 
 
 def moving_port(denied_by: str) -> RuleTable:
-    """The victim's port 9 is in one of two named ports that are denied, one before and one behind an allowed one."""
+    """The victim's port 9 is in one of two named ports that are denied, one before and one after an allowed one."""
     victim = ("10.10.10.10", 9)
     members = {name: [("10.0.0.1", 80), *([victim] if name == denied_by else [])] for name in ("first", "last")}
     members["allow"] = [("10.0.0.1", 80), *([victim] if denied_by == "first" else [])]
@@ -133,7 +132,7 @@ TRANSITIONS = pytest.mark.parametrize(
 def test_what_both_plans_drop_is_dropped_under_fire(
     raw: RawDriver, cable: Wire, before: RuleTable, after: RuleTable
 ) -> None:
-    """Packets come all the time; the two plans take turns."""
+    """Packets arrive all the time; the two plans alternate."""
     with cable.inside():
         raw.backend.apply(raw.plan(before))
         run("nft", "-f", "-", text=AFTER_RAW)
@@ -186,9 +185,7 @@ def test_what_both_plans_drop_is_dropped_after_every_step_between(
 
         monkeypatch.setattr(kind, name, then_send)
 
-    backend = IptablesBackend(
-        IptablesSettings(insert_mode="append")
-    )  # so that what we accept in mangle is counted before
+    backend = IptablesBackend(IptablesSettings(insert_mode="append"))  # so that they count before we accept in mangle
     with cable.inside():
         backend.apply(plan(before))
         add_counting_rules()
@@ -233,7 +230,7 @@ def nft_plan(rules: RuleTable) -> Plan:
 
 
 def shrink_sets() -> None:
-    """Every set as it is, but with room for no more than its members."""
+    """Every set unchanged, except that its maximum size is its number of members."""
     for name in run("ipset", "list", "-n").split():
         if not name.startswith("enf4-"):
             continue

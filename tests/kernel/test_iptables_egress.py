@@ -51,7 +51,7 @@ def out(index: int, action: Action, **match: Any) -> Entry:
 
 
 def leaves(cable: Wire, version: int, port: int, *, sport: int = 0) -> bool:
-    """Whether a UDP packet of the host reaches the peer. What is dropped in OUTPUT its sender is told of."""
+    """Whether a UDP packet of the host reaches the peer. The sender gets an error for what is dropped in OUTPUT."""
     with entered(cable.peer), socket.socket(FAMILY[version], socket.SOCK_DGRAM) as receiver:
         receiver.bind((PEER[version], port))
         receiver.settimeout(5)
@@ -148,7 +148,7 @@ def test_a_drop_counts_for_its_entry_and_ingress_is_not_touched(raw: RawDriver, 
 
 
 def test_egress_entries_see_nothing_of_what_is_received(raw: RawDriver, cable: Wire) -> None:
-    """Nor of what stays on the host: it goes out by ``lo``."""
+    """Nor packets that stay on the host: they leave through ``lo``."""
     cable.address()
     with cable.inside():
         raw.backend.apply(raw.plan(ALL_BUT_FAILSAFES))

@@ -1,4 +1,4 @@
-"""Log entries of raw: what they may log is limited as FelixConfiguration says, and everything goes on behind them."""
+"""Log entries of raw: their rate is limited by FelixConfiguration, and evaluation continues after them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOGGED = plan(TABLE)
 
 RATES = [
     ("10/second", 5, "-m limit --limit 10/sec"),
-    ("9999/second", 9999, "-m limit --limit 10000/sec --limit-burst 9999"),  # the kernel counts ten thousandths
+    ("9999/second", 9999, "-m limit --limit 10000/sec --limit-burst 9999"),  # the kernel counts in 1/10000 s
     ("10/minute", 7, "-m limit --limit 10/min --limit-burst 7"),
     ("60/minute", 5, "-m limit --limit 1/sec"),
     ("3/hour", 5, "-m limit --limit 3/hour"),

@@ -1,4 +1,4 @@
-"""Named ports in raw: which packets a set of addresses and ports holds, and what counts once."""
+"""Named ports in raw: which packets match a set of addresses and ports, and that a packet counts once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ CLIENT_TO_22 = entry(0, DENY, protocol=6, source=named("client"), destination=Si
 LATER = v4(OTHER, Raw(b"x" * 16), proto=6, frag=10)
 LATER6 = v6(OTHER6, IPv6ExtHdrFragment(offset=5, nh=6), Raw(b"x" * 16))
 
-# (matched by the entry, gone on to the rules behind ours); neither: dropped by multiport, by no entry
+# (matched by the entry, passed on to the rules after ours); neither: dropped by multiport, by no entry
 MATCHED, NOT_MATCHED, HOTDROPPED = (1, 0), (0, 1), (0, 0)
 
 ROWS = [
@@ -94,7 +94,7 @@ ROWS = [
     ("the port at another address", entry(0, DENY, destination=named("elsewhere")), v4(OTHER, tcp(80)), NOT_MATCHED),
     ("IPv6", WEB, v6(OTHER6, tcp(80)), MATCHED),
     ("IPv6, another port", WEB, v6(OTHER6, tcp(81)), NOT_MATCHED),
-    ("IPv6, behind extension headers", WEB, v6(OTHER6, IPv6ExtHdrDestOpt(), tcp(80)), MATCHED),
+    ("IPv6, after extension headers", WEB, v6(OTHER6, IPv6ExtHdrDestOpt(), tcp(80)), MATCHED),
     ("IPv6, the set has IPv4 members only", entry(0, DENY, destination=named("admin")), v6(OTHER6, tcp(8443)), (0, 1)),
     ("UDP", entry(0, DENY, destination=named("dns")), v4(OTHER, udp(53)), MATCHED),
     ("SCTP", entry(0, DENY, destination=named("sigtran")), sctp(2905), MATCHED),
@@ -117,7 +117,7 @@ ROWS = [
     ("neither: the number", NEITHER, v4(OTHER, tcp(22)), NOT_MATCHED),
     ("neither: the name", NEITHER, v4(OTHER, tcp(80)), NOT_MATCHED),
     ("neither: another", NEITHER, v4(OTHER, tcp(81)), MATCHED),
-    # Short packets. Names alone: no port, in no set.
+    # Short packets. With names only: no port, so in no set.
     ("TCP of 19 bytes is in no set", WEB, begin_of(tcp(80), 19, 6), NOT_MATCHED),
     ("TCP of 20 bytes is", WEB, begin_of(tcp(80), 20, 6), MATCHED),
     ("TCP of 3 bytes is in no set", WEB, begin_of(tcp(80), 3, 6), NOT_MATCHED),
@@ -130,7 +130,7 @@ ROWS = [
     ("a later fragment, negated", NOT_WEB, LATER, MATCHED),
     ("a later IPv6 fragment is in no set", WEB, LATER6, NOT_MATCHED),
     ("a later IPv6 fragment, negated", NOT_WEB, LATER6, MATCHED),
-    # With a number anywhere in the entry, multiport is asked first.
+    # With a number anywhere in the entry, multiport is evaluated first.
     ("number or name: TCP of 3 bytes", WEB_OR_22, begin_of(tcp(80), 3, 6), HOTDROPPED),
     ("number or name: TCP of 4 bytes, the number", WEB_OR_22, begin_of(tcp(22), 4, 6), MATCHED),
     ("number or name: TCP of 4 bytes, the name", WEB_OR_22, begin_of(tcp(80), 4, 6), NOT_MATCHED),
@@ -196,7 +196,7 @@ def test_other_members_are_another_set_of_members_under_the_same_rules(raw: RawD
     raw.backend.apply(web_at(raw, *before))
     announced = raw.backend.apply(web_at(raw, *after), dry_run=True).changes
     assert raw.backend.apply(web_at(raw, *after)).changes == announced
-    # A member more and one less, of the set of Deny and of that of Allow.
+    # One member more and one less, in the set of Deny and in that of Allow.
     assert len(announced) == 4
     assert all("set enf" in change for change in announced)
     assert raw.backend.apply(web_at(raw, *after)).changes == ()

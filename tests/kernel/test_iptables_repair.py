@@ -1,4 +1,4 @@
-"""What somebody changed by hand in our tables and sets is put right by the next pass."""
+"""The next pass repairs what was changed by hand in our tables and sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HAND_EDITS = {
     "a rule of an extension we never use": "iptables-legacy -t raw -I enf-fh-eth0 -m ttl --ttl-eq 3 -j ACCEPT",
     "rules out of order": "iptables-legacy -t raw -R enf-fh-eth0 1 -j enf-pi-eth0/security",
     "a chain emptied": "ip6tables-legacy -t raw -F enf-fh-eth0",
-    "a chain of ours nobody asked for": "iptables-legacy -t raw -N enf-stray",
+    "an unwanted chain of ours": "iptables-legacy -t raw -N enf-stray",
     "unhooked": "iptables-legacy -t raw -D PREROUTING -j enf-PREROUTING",
     "hooked twice": "iptables-legacy -t raw -A OUTPUT -j enf-OUTPUT",
     "hooked under a condition": "iptables-legacy -t raw -R PREROUTING 1 -p tcp -j enf-PREROUTING",

@@ -1,4 +1,4 @@
-"""What the raw table does to packets once the backend has programmed it: verdicts, counters, changes under fire."""
+"""What the raw table does to packets once the backend has programmed it: verdicts, counters, changes under traffic."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.needs_root
 
 
 DENY_ALL = entry(0, DENY)
-DENIED = {"tail": 0, "mangle": 0, "accepted": 0}  # where a packet that a Deny entry matches is seen
+DENIED = {"tail": 0, "mangle": 0, "accepted": 0}  # where a packet that a Deny entry matches is counted
 ALLOWED = {"tail": 0, "mangle": 1, "accepted": 1}
 FAILSAFE = {"tail": 0, "mangle": 1, "accepted": 0}
 FELL_THROUGH = {"tail": 1, "mangle": 1, "accepted": 0}
@@ -90,7 +90,7 @@ VERDICTS = [
     ("::/0 among others", [entry(0, DENY, source=source("fd00::/8", "::/0"))], v6("a001::1", udp(9)), DENIED),
     ("a port of the list", [entry(0, DENY, protocol=6, destination=dport(80, (90, 99)))], v4(OTHER, tcp(99)), DENIED),
     (
-        "a port beside the list",
+        "a port next to the list",
         [entry(0, DENY, protocol=6, destination=dport(80, (90, 99)))],
         v4(OTHER, tcp(100)),
         FELL_THROUGH,
@@ -143,7 +143,7 @@ VERDICTS = [
         FELL_THROUGH,
     ),
     (
-        "a UDP header too short for ports is dropped by the first rule that asks for them",
+        "a UDP header too short for ports is dropped by the first rule that matches on them",
         [entry(0, DENY, protocol=6)],
         v4(OTHER, Raw(b"ab"), proto=17),
         DENIED,
@@ -162,10 +162,10 @@ def test_verdict(
         add_counting_rules()
     version = packets[0].version
     cable.send(version, frames(packets))
-    # In nftables what a failsafe lets go on and what nothing matches leave our chains in the same way.
-    asked = [where for where in seen if where != "tail" or raw.word is Backend.IPTABLES]
-    found = {where: cable.count(version, "raw" if where == "tail" else "mangle", where) for where in asked}
-    assert found == {where: seen[where] for where in asked}
+    # In nftables, packets that a failsafe accepts and packets that nothing matches leave our chains in the same way.
+    places = [where for where in seen if where != "tail" or raw.word is Backend.IPTABLES]
+    found = {where: cable.count(version, "raw" if where == "tail" else "mangle", where) for where in places}
+    assert found == {where: seen[where] for where in places}
 
 
 def test_allowed_packets_are_not_tracked_and_others_are(raw: RawDriver, cable: Wire) -> None:

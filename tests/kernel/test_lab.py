@@ -1,4 +1,4 @@
-"""The lab: built as the Host says, quiet, and gone without a trace."""
+"""The lab: configured as the Host describes, without traffic of its own, and removed completely."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOST = Host(
 
 
 def leftovers(pid: int | None = None) -> set[str]:
-    """Namespaces and pins of the labs of a process (None: this one); others may have labs at the same time."""
+    """Namespaces and pins of the labs of a process (None: this one); other processes may have labs at the same time."""
     mine = f"dossim-{pid or os.getpid()}-"
     directories = (names.NETNS_DIR, names.PIN_ROOT)
     return {str(item) for path in directories if path.is_dir() for item in path.iterdir() if mine in item.name}
@@ -46,7 +46,7 @@ def test_a_lab_has_the_addresses_routes_and_listeners_of_its_host() -> None:
             client.connect(("10.10.10.10", 80))
 
 
-def test_networks_behind_the_host_are_reached_through_a_second_interface() -> None:
+def test_networks_beyond_the_host_are_reached_through_a_second_interface() -> None:
     host = Host(node="jasper", addresses=HOST.addresses, forward=True, routes=(ip_network("192.0.2.0/24"),))
     with Lab(host) as lab, lab.victim(), IPRoute() as ip:
         (inside,) = ip.link_lookup(ifname="inside0")
@@ -54,8 +54,18 @@ def test_networks_behind_the_host_are_reached_through_a_second_interface() -> No
         assert route.get("gateway") == "169.254.1.2"
 
 
-def test_nobody_speaks_unasked() -> None:
-    """Nothing reaches the victim that was not sent; what it says itself (an MLD report) dies in the peer."""
+def test_conntracks_statistics_are_those_of_the_victim() -> None:
+    """And not of the namespace that the process began in, which /proc/net shows to every thread."""
+    with Lab(HOST) as lab, lab.victim():
+        for port in range(1, 8):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"", ("203.0.113.7", port))
+        assert lab.conntrack_entries() == 7
+        assert lab.conntrack().dropped == 0
+
+
+def test_no_packet_appears_that_was_not_sent() -> None:
+    """Nothing reaches the victim that was not sent; what it sends itself (an MLD report) ends in the peer."""
     with Lab(HOST) as lab, lab.victim(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
         sniffer.bind((HOST.interface, 0x0003))
         deadline = time.monotonic() + 1.2  # longer than DAD, router solicitation and MLD would wait

@@ -1,4 +1,4 @@
-"""The legacy tables of a kernel where they are built in, or modules as in Debian's (``./run kernels``)."""
+"""The legacy tables of kernels that have them built in or, like Debian's, as modules (``./run kernels``)."""
 
 from __future__ import annotations
 

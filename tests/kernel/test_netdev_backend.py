@@ -1,4 +1,4 @@
-"""The table of netdev ingress in the kernel: counted, shown, repaired, put back, removed; and nobody else's touched."""
+"""The table of netdev ingress in the kernel: counted, shown, repaired, restored, removed; foreign tables untouched."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def status(pair: NetnsPair, pin_root: Path) -> InterfaceStatus:
 
 
 def drops(pair: NetnsPair, pin_root: Path) -> dict[Stage, int]:
-    """Packets that the first entry matched, per stage."""
+    """Packets that the first entry matched, by stage."""
     with pair.host():
         counts = Enforcer(NODE, pin_root=pin_root).counters()
     return {count.stage: count.packets for count in counts if count.entry == ENTRY and count.packets}
 
 
 def is_hooked(pair: NetnsPair, device: str = "eth0") -> bool:
-    """Whether nft shows a base chain of ours for the device."""
+    """Whether nft lists a base chain of ours for the device."""
     with pair.host():
         return f'type filter hook ingress device "{device}" priority -300; policy accept;' in run(
             "nft", "list", "ruleset"
@@ -154,7 +154,7 @@ def test_it_takes_the_place_of_xdp_and_xdp_takes_its_place(host: NetnsPair, pin_
     assert stage(apply(host, pin_root, netdev=False)) is Stage.RAW
 
 
-def test_a_foreign_program_stays_and_packets_are_dropped_behind_it(host: NetnsPair, pin_root: Path) -> None:
+def test_a_foreign_program_stays_and_packets_are_dropped_after_it(host: NetnsPair, pin_root: Path) -> None:
     with host.host():
         state = interface("eth0")
         assert state is not None
@@ -199,7 +199,7 @@ HAND_EDITS = {
     "a base chain emptied": f"flush chain {BASE}",
     "a base chain gone": f"flush chain {BASE}; delete chain {BASE}",
     "a rule added": f"insert rule {BASE} accept",
-    "a chain of ours nobody asked for": f"add chain {TABLE} mine {{ type filter hook ingress device lo priority 0; }}",
+    "an unwanted chain of ours": f"add chain {TABLE} mine {{ type filter hook ingress device lo priority 0; }}",
     "all rules gone": f"flush table {TABLE}",
     "switched off": f"add table {TABLE} {{ flags dormant; }}",
     "a policy": f"add chain {BASE} {{ policy drop; }}",
@@ -268,7 +268,7 @@ def test_an_interface_that_comes_again_is_enforced_again(host: NetnsPair, pin_ro
 
 
 def test_an_interface_that_came_again_unnoticed_is_enforced_at_the_next_pass(host: NetnsPair, pin_root: Path) -> None:
-    """The kernel may hook the chain up again by itself, or have removed it: the table ends up the same."""
+    """The kernel may attach the chain again by itself, or have removed it: the resulting table is the same."""
     apply(host, pin_root)
     host.remove_link("eth0")
     host.make_veth("eth0", "wire0")

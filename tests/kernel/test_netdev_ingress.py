@@ -1,4 +1,4 @@
-"""Netdev ingress on the running kernel: where packets end, and what they end as with raw alone."""
+"""Netdev ingress on the running kernel: where packets end, and the fate they have with raw alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
 from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
-from tests.kernel.test_random_policies import BESIDE, without_fragments
+from tests.kernel.test_random_policies import ADJACENT, without_fragments
 from tests.kernel.test_raw_fates import ODD, RULES, policy
 from tests.support.counterexample import kept
 from tests.support.examples import examples
@@ -50,7 +50,7 @@ HOST = Host(
 BOTH = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 BACKENDS = pytest.mark.parametrize("raw", BOTH, ids=str)
 EXAMPLES = 20
-AIMED = 100  # random frames an example, aimed at its table
+AIMED = 100  # random frames per example, aimed at its table
 
 
 def drilled(rules: Resources, packets: list[bytes], raw: RawChoice, *, host: Host = HOST) -> DrillResult:
@@ -109,7 +109,7 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
     seen: Counter[str] = Counter()
     tables: set[str] = set()
 
-    # A drill cannot be shrunk in reasonable time: an example that fails is kept as it is.
+    # Shrinking a drill takes too long: a failing example is reported as it is.
     @settings(
         max_examples=examples(EXAMPLES, nightly=1000),
         deadline=None,
@@ -122,13 +122,13 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
         table = table_of(rules, host)
         assume(
             table.ingress and str(table.ingress) not in tables
-        )  # mutations of an example often leave its table alone
+        )  # mutations of an example often leave its table unchanged
         tables.add(str(table.ingress))
-        reached = without_fragments([*reach(table, host, beside=BESIDE).frames, *others])
+        reached = without_fragments([*reach(table, host, adjacent=ADJACENT).frames, *others])
         odder = without_fragments(random_frames(table, random.Random(seed), AIMED))
         with kept("found-netdev-ingress", rules, host, [*reached, *odder]):
             drilled(rules, reached, raw, host=host)
-            # Of packets odder still only what this stage is about is asked: which it drops, and whether raw would.
+            # For other packets only this stage is checked: which packets it drops, and whether raw would.
             with_chains, alone = (
                 drill_capture(
                     Capture.from_frames([*reached, *odder]), Situation(rules, host, ModeChoice.RAW, raw, netdev=netdev)
@@ -145,7 +145,7 @@ def test_random_policies_are_predicted_and_nothing_is_dropped_that_raw_would_not
     drill()
     assert seen["policies"] >= EXAMPLES
     assert seen["held"] > EXAMPLES / 5, seen
-    assert seen["early"] > 5 * EXAMPLES, seen  # 20 a policy over 200 policies; 7 to 36 in single runs of 20
+    assert seen["early"] > 5 * EXAMPLES, seen  # 20 per policy over 200 policies; 7 to 36 in single runs of 20
 
 
 def test_the_command(tmp_path: Path) -> None:

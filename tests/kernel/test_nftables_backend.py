@@ -1,4 +1,4 @@
-"""What the nftables backend alone promises: repair of what hands did, foreign tables, one transaction, the move."""
+"""The nftables backend alone: repair of manual changes, foreign tables, one transaction, change of backend."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ WHOLE = table(
 
 
 def test_both_tables_as_reviewed(inside: str) -> None:
-    """``UPDATE_REFERENCE=1 pytest ...`` writes the file anew; read the difference before committing it."""
+    """``UPDATE_REFERENCE=1 pytest ...`` rewrites the file; review the diff before committing it."""
     BACKEND.apply(plan(WHOLE))
     text = run("nft", "-s", "list", "ruleset")
     path = REFERENCE / "nftables-tables.txt"
@@ -117,7 +117,7 @@ HAND_EDITS = {
     "a rule with a set of its own": f"insert rule {CHAIN} ip saddr {{ 10.9.9.9, 10.9.9.8 }} accept",
     "a rule of an expression we never use": f"insert rule {CHAIN} numgen random mod 2 < 1 accept",
     "a rule of a chain emptied": f"flush chain {CHAIN}",
-    "a chain of ours nobody asked for": "add chain ip enforcer mine { type filter hook input priority 0; }",
+    "an unwanted chain of ours": "add chain ip enforcer mine { type filter hook input priority 0; }",
     "unhooked": "flush chain ip enforcer enf-PREROUTING",
     "a policy": "add chain ip enforcer enf-PREROUTING { policy drop; }",
     "switched off": "add table ip enforcer { flags dormant; }",
@@ -153,7 +153,7 @@ def test_a_change_by_hand_is_repaired(inside: str, edit: str) -> None:
 def test_a_set_of_another_type_is_made_anew_with_its_table(inside: str) -> None:
     run("nft", "-f", "-", text=f"table ip enforcer {{ set {SET} {{ type ipv4_addr; flags timeout; }}; }}\n")
     (first, *_) = BACKEND.apply(plan(RICH)).changes
-    assert first == f"nftables ip: table enforcer: made anew, because set {SET} is of another type"
+    assert first == f"nftables ip: table enforcer: created anew, because set {SET} is of another type"
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
@@ -161,7 +161,7 @@ def test_a_chain_hooked_elsewhere_is_made_anew_with_its_table(inside: str) -> No
     hook = "type filter hook input priority 0"
     run("nft", "-f", "-", text=f"table ip enforcer {{ chain enf-PREROUTING {{ {hook}; }}; }}\n")
     (first, *_) = BACKEND.apply(plan(RICH)).changes
-    assert first == "nftables ip: table enforcer: made anew, because chain enf-PREROUTING is hooked elsewhere"
+    assert first == "nftables ip: table enforcer: created anew, because chain enf-PREROUTING is hooked elsewhere"
     assert BACKEND.apply(plan(RICH)).changes == ()
 
 
@@ -205,7 +205,7 @@ def test_neighbouring_nets_come_and_go_without_disturbing_each_other(cable: Wire
         assert [item.packets for item in BACKEND.counters()] == [4]
 
 
-def test_members_are_not_read_again_while_nobody_changes_anything(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_are_not_read_again_while_nothing_changes(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = transactions.read_members
     monkeypatch.setattr(transactions, "_MEMBERS", transactions._MemberCache())
@@ -221,7 +221,7 @@ def test_members_are_not_read_again_while_nobody_changes_anything(inside: str, m
     assert read == []
 
 
-# --- one transaction, and others --------------------------------------------------------------------------------------
+# --- concurrent transactions ------------------------------------------------------------------------------------------
 
 FOREIGN = """table ip somebody { chain mine { type filter hook prerouting priority -300; counter; }; }
 table inet enf { set enf4-mine { type ipv4_addr; }; chain enf-fh-eth0 { }; }
@@ -274,7 +274,7 @@ def test_a_ruleset_changed_meanwhile_is_read_again(inside: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("conntrack", [False, True], ids=["notrack alone", "a rule of conntrack"])
 def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool) -> None:
-    """As in iptables raw: ``notrack`` marks a packet, and asks for nothing."""
+    """As in iptables raw: ``notrack`` marks a packet, and needs no other rule."""
     with cable.inside():
         BACKEND.apply(plan(table(entry(0, ALLOW))))
         if conntrack:
@@ -286,7 +286,7 @@ def test_our_rules_alone_turn_on_no_defragmentation(cable: Wire, conntrack: bool
 
 
 def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wire) -> None:
-    """An accept ends one base chain; the next one is asked all the same."""
+    """An accept ends one base chain; the next one is still evaluated."""
     closed = """table ip firewall { chain input { type filter hook prerouting priority -10; policy drop;
         meta mark & 0x10000 == 0x10000 udp dport 10 counter accept; counter; }; }
     """
@@ -301,7 +301,7 @@ def test_an_allow_does_not_pass_the_tables_of_others_but_has_the_mark(cable: Wir
     assert sum(line.startswith("counter packets 5 ") for line in lines) == 1
 
 
-# --- the move from one backend to the other ---------------------------------------------------------------------------
+# --- change from one backend to the other -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [Backend.IPTABLES, Backend.NFTABLES], ids=str)
@@ -322,7 +322,7 @@ def test_a_host_moves_without_a_gap_and_leaves_nothing(
 
     monkeypatch.setattr(type(old.backend), "apply", watched)
     assert both.apply(new.plan(RICH)).changes
-    assert removed_from == [True]  # the new one was in place when the old one went
+    assert removed_from == [True]  # the new one was in place when the old one was removed
     monkeypatch.undo()
     assert both.apply(new.plan(RICH)).changes == ()
     assert old.backend.counters() == ()

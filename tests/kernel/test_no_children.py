@@ -1,4 +1,4 @@
-"""Nothing is executed at start: no child process, and nothing that stands in ``$PATH`` or the current directory."""
+"""Nothing is executed at start: no child process, and nothing from ``$PATH`` or the current directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.kernel.enforcer_support import DEADLINE_S, NODE, documents
 
 pytestmark = pytest.mark.needs_root
 
-# Python says of each child before it starts (PEP 578); the kernel's own helpers are no children of ours.
+# Python's audit events report each child before it starts (PEP 578); the kernel's own helpers are not our children.
 WATCHED = """
 import os, sys
 def seen(event, arguments):
@@ -30,7 +30,7 @@ TOOLS = ("gcc", "cc", "ld", "clang", "ldconfig", "modprobe", "ip", "iptables", "
 
 @pytest.fixture
 def trap(tmp_path: Path) -> Path:
-    """A directory that holds what others would find first: each tool leaves a mark, each library is none."""
+    """A directory of decoys that a search finds first: each tool leaves a mark when run, each library is invalid."""
     folder = tmp_path / "trap"
     folder.mkdir()
     for name in TOOLS:
@@ -43,7 +43,7 @@ def trap(tmp_path: Path) -> Path:
 
 
 def watched(pair: NetnsPair, trap: Path, *words: str, module: str = "enforcer.cli.main") -> subprocess.Popen[str]:
-    """A command in the host's namespace that says what it starts; the trap is first in its PATH, and where it is."""
+    """A command in the host's namespace that reports what it starts; decoys are in its directory and first in PATH."""
     script = WATCHED.replace("MODULE", module)
     return subprocess.Popen(
         [_nsenter(), f"--net=/run/netns/{pair.host_name}", sys.executable, "-c", script, *words],

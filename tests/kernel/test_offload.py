@@ -1,4 +1,4 @@
-"""Checksums as the running kernel leaves them to a device, captured with a packet socket."""
+"""Partial checksums that the running kernel leaves to the device, captured with a packet socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIVENESS_S = 30.0
 
 
 def captured_on_loopback() -> Capture:
-    """TCP and UDP of both families, with data and without, to ports where nobody and somebody listens."""
+    """TCP and UDP of both families, with and without data, to ports with and without a listener."""
     with IPRoute() as ip:
         ip.link("set", index=1, state="up")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as packets:

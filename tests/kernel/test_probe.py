@@ -1,4 +1,4 @@
-"""Probes and netlink: what interfaces say of themselves, three-valued, without disturbing what is attached."""
+"""Probes and netlink: the properties of interfaces, with three-valued answers, without disturbing what is attached."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_attached_program_is_seen_with_its_mode(netns_pair: NetnsPair, mode: 
 
 
 def test_an_interface_below_a_vlan_of_this_namespace_is_known() -> None:
-    """From what rtnetlink would say: this machine's kernel has no VLAN interfaces."""
+    """From a constructed rtnetlink message: this machine's kernel has no VLAN interfaces."""
     below, other = (Link(at, name, mtu=1500, link_type=1) for at, name in ((2, "below0"), (3, "other0")))
     vlan = Link(4, "below0.5", link=2, kind="vlan")
     elsewhere = Link(5, "other0.5", link=3, link_netnsid=0, kind="vlan")
@@ -133,7 +133,7 @@ def test_a_veth_has_native_and_generic_xdp_and_no_hardware(netns_pair: NetnsPair
         assert modes_of("eth0") == {Mode.OFFLOAD: OFFLOAD_NO, Mode.NATIVE: YES, Mode.GENERIC: YES}
         eth0 = interface("eth0")
         assert eth0 is not None
-        assert not eth0.xdp  # the probe's program is gone
+        assert not eth0.xdp  # the probe's program is freed
 
 
 def test_a_driver_without_native_xdp_says_no_and_why(netns_pair: NetnsPair) -> None:
@@ -195,7 +195,7 @@ def test_a_foreign_program_is_no_to_every_mode_and_named(netns_pair: NetnsPair) 
         os.close(fd)
 
 
-def test_only_the_interfaces_asked_for_are_probed_and_backends_answer_for_themselves(netns_pair: NetnsPair) -> None:
+def test_only_the_requested_interfaces_are_probed_and_backends_answer_for_themselves(netns_pair: NetnsPair) -> None:
     raw = Probe(Answer.NO, "no ip_tables")
     with netns_pair.host():
         facts = probe_host("jasper", ["eth0", "eth7"], backends={Backend.IPTABLES: lambda: raw})
@@ -208,7 +208,7 @@ def test_only_the_interfaces_asked_for_are_probed_and_backends_answer_for_themse
 
 @pytest.mark.parametrize("free", range(3))
 def test_no_descriptor_left_is_no_answer_of_the_driver(netns_pair: NetnsPair, free: int) -> None:
-    """Taken for one, and cached, it would keep XDP away long after there are descriptors again."""
+    """If it were taken for a "no" and cached, XDP would stay unused long after descriptors are available again."""
 
     def act() -> tuple[str, str]:
         enter(netns_pair.host_name)
@@ -234,7 +234,7 @@ def test_no_descriptor_left_is_no_answer_of_the_driver(netns_pair: NetnsPair, fr
 
 
 def test_without_privilege_nothing_is_learned() -> None:
-    """In a namespace of its own, as a user who is nobody."""
+    """In a separate namespace, as the user nobody."""
     script = """
 import os
 from enforcer.kernel.probe import probe_host

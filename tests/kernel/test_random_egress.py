@@ -1,7 +1,7 @@
 """Random egress policies: what the host sends, through raw OUTPUT of the running kernel.
 
-Packets leave by raw sockets inside the lab's victim. No observer is needed: each rule counts what it decided, and the
-counters are compared with the decisions of both witnesses.
+Raw sockets inside the lab's victim send the packets. No observer is needed: each rule counts what it decided, and the
+test compares the counters with the decisions of both witnesses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.parse import parse
-from dossim.pipeline.hooks import match_key_in_raw
+from dossim.pipeline.match_key import match_key_in_raw
 from dossim.pipeline.policy import Policy, Verdict
 from dossim.predict.flows import ordinary4, ordinary6
 from dossim.predict.rules import decide
@@ -52,7 +52,7 @@ def destination(packet: bytes) -> IPv4Address | IPv6Address:
 
 
 def leaves(packet: bytes, host: Host) -> bool:
-    """Whether the host sends it by the interface: it has an address of the family, and the packet is for another."""
+    """Whether the host sends it through the interface: it has an address of the family, and is not the destination."""
     to = destination(packet)
     special = to.is_multicast or to.is_loopback or to.is_unspecified or to.is_link_local or to.is_reserved
     near = any(to in address.network for address in host.addresses)
@@ -68,7 +68,7 @@ def send(packets: Sequence[bytes], host: Host) -> None:
         for raw in sockets.values():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, host.interface.encode())
         for packet in packets:
-            with suppress(PermissionError):  # what raw OUTPUT drops is EPERM to its sender
+            with suppress(PermissionError):  # the sender gets EPERM for what raw OUTPUT drops
                 sockets[packet[0] >> 4].sendto(packet, (str(destination(packet)), 0))
 
 
@@ -87,7 +87,7 @@ def explained(policy: Resources, host: Host, packets: Sequence[bytes], backend: 
 
 
 def predicted(table: RuleTable, packets: Sequence[bytes]) -> Counter[str]:
-    """The same by the vectorised evaluation of the compiled table."""
+    """The same, by the vectorised evaluation of the compiled table."""
     columns = parse_columns(Capture.from_frames([ETHERNET + ETHERTYPE[packet[0] >> 4] + packet for packet in packets]))
     found: Counter[str] = Counter()
     whole = np.zeros(len(packets), np.int64)
@@ -111,7 +111,7 @@ def counted(policy: Resources, host: Host, packets: Sequence[bytes], backend: Ba
         plan = enforcer.apply(policy).plan.interface(host.interface)
         assert plan is not None
         deciding = {entry.name for entry in plan.table.egress if entry.action in DECIDING}
-        # The host's own reports of the groups it is in come when they come: they must not reach the entries.
+        # The host sends MLD and IGMP reports at any time: they must not reach the entries.
         run("nft", "-f", "-", text=NO_REPORTS)
         before = {count.entry: count.packets for count in enforcer.counters()}
         send(packets, host)

@@ -1,4 +1,4 @@
-"""Random policies against the running kernel: what explain and predict agree on, raw and XDP do as well.
+"""Random policies on the running kernel: raw and XDP do what explain and predict agree on.
 
 Each example is two whole drills, one in raw and one with XDP: random resources compiled, planned, rendered into the
 kernel, and the packets that reach every entry through it. That is done with raw in iptables and with raw in nftables.
@@ -33,7 +33,7 @@ from tests.support.witnesses import breaches, table_of
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
 EXAMPLES = {RawChoice.IPTABLES: 200, RawChoice.NFTABLES: 60}
-BESIDE = 4  # points beside the edges of each entry; the property has all
+ADJACENT = 4  # points adjacent to the edges of each entry; the property test has all
 
 
 def without_fragments(frames: Iterable[bytes]) -> list[bytes]:
@@ -54,7 +54,7 @@ def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would
     seen: Counter[str] = Counter()
     tables: set[str] = set()
 
-    # A drill cannot be shrunk in reasonable time: an example that fails is kept as it is.
+    # Shrinking a drill takes too long: a failing example is reported as it is.
     @settings(
         max_examples=examples(least, nightly=1000),
         deadline=None,
@@ -69,9 +69,9 @@ def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would
         table = table_of(policy, host)
         assume(
             table.ingress and str(table.ingress) not in tables
-        )  # mutations of an example often leave its table alone
+        )  # mutations of an example often leave its table unchanged
         tables.add(str(table.ingress))
-        reached = reach(table, host, beside=BESIDE)
+        reached = reach(table, host, adjacent=ADJACENT)
         frames = without_fragments([*reached.frames, *others])
         with kept("found-random-policies", policy, host, frames):
             raw = drilled(policy, host, ModeChoice.RAW, backend, frames)
@@ -85,4 +85,4 @@ def test_the_kernel_does_what_was_predicted_and_xdp_drops_nothing_that_raw_would
     assert seen["policies"] >= least
     assert seen["reached"] > seen["entries"] / 3, seen  # the others cannot be reached: tests/property/test_reach.py
     assert seen["early"] > least / 5, seen
-    assert seen["named"] or backend is RawChoice.NFTABLES, seen  # few are; rows: test_iptables_named_ports.py
+    assert seen["named"] or backend is RawChoice.NFTABLES, seen  # rare; rows: test_iptables_named_ports.py

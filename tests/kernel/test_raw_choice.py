@@ -1,4 +1,4 @@
-"""Enforcer and commands with either raw backend: what decides, what is shown, and the move under traffic."""
+"""Enforcer and commands with either raw backend: how it is chosen, what is shown, and the change under traffic."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("more", "raw", "expected"), ASKED)
-def test_the_policy_is_in_the_backend_asked_for(
+def test_the_policy_is_in_the_requested_backend(
     netns_pair: NetnsPair, pin_root: Path, more: tuple[str, ...], raw: RawChoice, expected: Backend
 ) -> None:
     with traffic(netns_pair) as packets:
@@ -87,19 +87,19 @@ def test_the_policy_is_in_the_backend_asked_for(
 
 
 @pytest.mark.parametrize("free", range(3))
-@pytest.mark.parametrize("ask", [probe_iptables, probe_nftables])
-def test_no_descriptor_left_is_no_answer(netns_pair: NetnsPair, ask: Callable[[], Probe], free: int) -> None:
-    """Taken for one, it would move everything to the other backend."""
+@pytest.mark.parametrize("probe", [probe_iptables, probe_nftables])
+def test_no_descriptor_left_is_no_answer(netns_pair: NetnsPair, probe: Callable[[], Probe], free: int) -> None:
+    """If it were taken for a "no", everything would move to the other backend."""
 
     def act() -> str:
         enter(netns_pair.host_name)
-        ask()
+        probe()
         used = [os.dup(0) for _ in range(free + 1)]
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(used), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         for descriptor in used[:free]:
             os.close(descriptor)
         try:
-            return str(ask().answer)
+            return str(probe().answer)
         except KernelError as error:
             return errno.errorcode[error.errno]
 
@@ -117,7 +117,7 @@ def test_where_legacy_tables_are_absent_it_is_nftables(
     assert held_by(netns_pair) == {Backend.NFTABLES}
     with pytest.raises(UnsupportedKernelError, match="iptables is not possible on this host"):
         apply(netns_pair, pin_root, raw=RawChoice.IPTABLES)
-    assert held_by(netns_pair) == {Backend.NFTABLES}  # what was refused changed nothing
+    assert held_by(netns_pair) == {Backend.NFTABLES}  # the refused request changed nothing
     detach(netns_pair, pin_root)
 
 
@@ -156,7 +156,7 @@ FIREWALLS = {
 
 @pytest.mark.parametrize("firewall", FIREWALLS)
 def test_ours_go_where_the_hosts_firewall_is(netns_pair: NetnsPair, pin_root: Path, firewall: str) -> None:
-    """And no legacy table is made on the way. Our own rules do not count: the next pass stays there."""
+    """The choice creates no legacy table. Our own rules do not count, so that the next pass keeps the backend."""
     with netns_pair.host():
         for line in FIREWALLS[firewall]:
             command(*line.split(" ", 4 if line.startswith("nft add chain") else -1))
@@ -215,7 +215,7 @@ def test_the_commands_say_which_backend_and_why(netns_pair: NetnsPair, pin_root:
     assert "table enforcer: deleted" in run(netns_pair, ["detach", *place]).stdout
 
 
-def test_nothing_is_made_of_iptables_where_nftables_is_asked_for(netns_pair: NetnsPair, pin_root: Path) -> None:
+def test_nothing_of_iptables_is_created_if_nftables_is_requested(netns_pair: NetnsPair, pin_root: Path) -> None:
     apply(netns_pair, pin_root, raw=RawChoice.NFTABLES)
     with netns_pair.host():
         for version in ("ip", "ip6"):

@@ -1,6 +1,7 @@
-"""What raw makes of packets that cannot be read whole, drilled through both backends: the kernel is the truth.
+"""How raw treats packets with incomplete headers, drilled through both backends: the kernel is the reference.
 
-Each policy here gets to its entries with every odd packet, because it has no failsafes: those would drop most of them.
+Every unusual packet reaches the entries of each policy here, because it has no failsafes: those would drop most of
+them.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ SHORT = (0, 1, 2, 3, 4, 7, 8, 19, 20)
 
 
 def odd() -> list[bytes]:
-    """Every transport cut at every length that matters, plain and behind extension headers; headers that break off."""
+    """Transport headers cut at every relevant length, with and without extension headers; cut extension headers."""
     found: list[bytes] = []
     for protocol, whole in (*TRANSPORTS, (58, b"\x80" + bytes(7)), (58, b"\x01" + bytes(7)), (253, b"abcd")):
         for buf in SHORT:
@@ -164,8 +165,8 @@ def test_all_entries_at_once(raw: RawChoice) -> None:
     drilled(policy(*RULES.values()), frames(20261124, 3000), raw)
 
 
-def test_the_backends_differ_behind_an_authentication_header_and_nowhere_else() -> None:
-    """nftables takes the header itself for what is carried; iptables what stands behind it."""
+def test_the_backends_differ_after_an_authentication_header_and_nowhere_else() -> None:
+    """nftables takes the header itself for the payload protocol; iptables what follows it."""
     differing: Counter[int] = Counter()
     for rule in RULES.values():
         ends = [predicted(policy(rule), raw) for raw in (RawChoice.IPTABLES, RawChoice.NFTABLES)]
@@ -180,7 +181,7 @@ def test_the_backends_differ_behind_an_authentication_header_and_nowhere_else() 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [ModeChoice.RAW, ModeChoice.NATIVE], ids=str)
 def test_generated_traffic_through_the_command(mode: ModeChoice, tmp_path: Path) -> None:
-    """``dossim drill --raw-backend nftables`` on a flood and what is legitimate."""
+    """``dossim drill --raw-backend nftables`` on a flood and legitimate traffic."""
     from click.testing import CliRunner
     from scapy.layers.inet import IP, TCP
     from scapy.layers.l2 import Ether

@@ -1,7 +1,7 @@
-"""The seam between the enforcer and its backends: it is whole, and a pass goes through it once.
+"""The interface between the enforcer and its backends: it is complete, and a pass uses it once.
 
-A backend that does nothing takes part in everything, by the promises of ``backends/base.py`` alone. What a pass renders
-and which counters are read is counted where the real backends do it.
+A backend that does nothing takes part in everything, through ``backends/base.py`` alone. For the real backends, the
+tests count how often a pass renders and which counters it reads.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ pytestmark = pytest.mark.needs_root
 RESOURCES = load_text(documents())
 DENY_LIST = "gnp/dos ingress[0]"
 
-# -- it is whole -------------------------------------------------------------------------------------------------------
+# -- it is complete ------------------------------------------------------------------------------------------------
 
 
 class Idle:
-    """Three backends that do nothing, in every place there is, and what they were asked, in order."""
+    """Three idle backends, one for each kind of driver, and the calls they received, in order."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -54,8 +54,8 @@ class Idle:
     def enforcer(self, pin_root: Path) -> Enforcer:
         return Enforcer(NODE, pin_root=pin_root, registry=self.registry)
 
-    def asked(self, *what: str) -> list[str]:
-        """Those of the calls, in order."""
+    def called(self, *what: str) -> list[str]:
+        """The calls of these names, in order."""
         return [call for call in self.calls if call.partition(" ")[2] in what]
 
 
@@ -66,9 +66,9 @@ def test_a_pass_goes_through_backends_that_do_nothing(netns_pair: NetnsPair, pin
     assert applied.plan.interfaces[0].mode is Mode.NATIVE
     assert applied.changes == ("xdp: applied", "iptables: applied", "netdev: applied", "xdp: released")
     assert {"xdp: idle", "iptables: idle", "netdev: idle"} <= set(applied.warnings)
-    assert idle.asked("check") == ["xdp check", "iptables check", "netdev check"]
+    assert idle.called("check") == ["xdp check", "iptables check", "netdev check"]
     assert idle.calls.index("netdev check") < idle.calls.index("xdp apply")
-    assert not idle.asked("counters", "status")
+    assert not idle.called("counters", "status")
     assert all(setup.pin_root == pin_root for backend in (idle.xdp, idle.raw) for setup in backend.setups)
 
 
@@ -107,13 +107,13 @@ def test_what_a_backend_cannot_express_is_refused_before_any_is_applied(netns_pa
         enforcer = Enforcer(NODE, pin_root=pin_root, registry=registry)
         with pytest.raises(UnsupportedRuleError, match="idle cannot enforce anything"):
             enforcer.apply(RESOURCES)
-        assert not idle.asked("apply", "release")
+        assert not idle.called("apply", "release")
         rest, refused = enforcer.enforceable(RESOURCES)
     assert refused == {"dos": "idle cannot enforce anything"}
     assert rest.policies == ()
 
 
-def test_it_takes_its_place_beside_the_others(host: NetnsPair, pin_root: Path) -> None:
+def test_it_takes_its_place_among_the_others(host: NetnsPair, pin_root: Path) -> None:
     idle = IdleBackend(held={"eth0": Stage.NETDEV_INGRESS})
     registry = replace(REGISTRY, others=(*REGISTRY.others, idle.of))
     with host.host():
@@ -144,7 +144,7 @@ def test_the_guard_watches_it_as_long_as_a_plan_serves_it(netns_pair: NetnsPair,
     assert idle.raw.seen.calls[-1] == "close"
 
 
-# -- it is gone through once -------------------------------------------------------------------------------------------
+# -- a pass uses it once -------------------------------------------------------------------------------------------
 
 RENDERERS = {
     "iptables": "enforcer.backends.iptables.backend.render",
@@ -162,7 +162,7 @@ COUNTER_READERS = {
 
 @contextmanager
 def counted(patch: pytest.MonkeyPatch, functions: dict[str, str]) -> Iterator[Counter[str]]:
-    """How often each of these is called meanwhile."""
+    """How often each of these functions is called within the block."""
     calls: Counter[str] = Counter()
 
     def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,7 +188,7 @@ def counted(patch: pytest.MonkeyPatch, functions: dict[str, str]) -> Iterator[Co
         (ModeChoice.RAW, RawChoice.IPTABLES, True, {"netdev": 1, "iptables": 1}),
         (ModeChoice.RAW, RawChoice.NFTABLES, False, {"nftables": 1}),
     ],
-    ids=["XDP and iptables", "XDP, netdev asked for, nftables", "netdev and iptables", "nftables alone"],
+    ids=["XDP and iptables", "XDP, netdev requested, nftables", "netdev and iptables", "nftables alone"],
 )
 def test_a_pass_renders_each_backend_once_and_reads_no_counter(
     host: NetnsPair,
@@ -201,10 +201,10 @@ def test_a_pass_renders_each_backend_once_and_reads_no_counter(
 ) -> None:
     with host.host():
         enforcer = Enforcer(NODE, pin_root=pin_root, choice=mode, raw=raw, netdev=netdev)
-        for _ in range(2):  # the second changes nothing, and costs no more
+        for _ in range(2):  # the second pass changes nothing, and renders no more often
             with counted(monkeypatch, RENDERERS) as renders, counted(monkeypatch, COUNTER_READERS) as reads:
                 enforcer.apply(RESOURCES)
-            # A backend that serves no interface renders nothing of substance: an empty table is not asked for either.
+            # A backend without interfaces may render an empty table: that is not compared.
             assert {name: count for name, count in renders.items() if count and name in rendered} == rendered
             assert max(renders.values()) == 1
             assert not reads
@@ -230,7 +230,7 @@ def test_names_are_read_without_counters_and_counters_once(
 
 
 @pytest.mark.parametrize("raw", [RawChoice.IPTABLES, RawChoice.NFTABLES], ids=str)
-def test_who_asks_for_interfaces_has_only_the_base_chains_read(
+def test_listing_interfaces_reads_only_the_base_chains(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch, raw: RawChoice
 ) -> None:
     decoders = {
@@ -253,11 +253,11 @@ def test_who_asks_for_interfaces_has_only_the_base_chains_read(
 def test_a_mode_that_is_refused_costs_no_second_rendering(
     host: NetnsPair, pin_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only attaching tells here that lo has no native XDP; eth0 is asked again all the same."""
+    """Only attaching shows here that lo has no native XDP; eth0 is still probed again."""
 
     def cannot_tell(node: str, names: Sequence[str], *, ours: Collection[int] = ()) -> HostFacts:
         facts = probe_host(node, names, ours=ours)
-        modes = dict.fromkeys(Mode, Probe(Answer.UNKNOWN, "not asked"))
+        modes = dict.fromkeys(Mode, Probe(Answer.UNKNOWN, "not probed"))
         modes[Mode.OFFLOAD] = Probe(Answer.NO, "no hardware")
         return replace(facts, interfaces=tuple(replace(item, modes=modes) for item in facts.interfaces))
 

@@ -1,4 +1,4 @@
-"""What a host may withhold: a BPF file system that stays, a writable one, a /run with room. Raw is in place anyway."""
+"""Hosts without a persistent or writable BPF file system, or with a full /run: raw is enforced anyway."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEW = "198.51.100.77"
 
 
 def a_pass(host: NetnsPair, pin_root: Path, prepare: Callable[[], None], text: str = "") -> Applied:
-    """What a pass does in a mount namespace that was prepared for it."""
+    """The result of a pass in a prepared mount namespace."""
 
     def act() -> Applied:
         own_mounts()
@@ -59,12 +59,12 @@ def mode_of(done: Applied) -> Mode | None:
 
 
 def as_a_service() -> None:
-    """Without the privilege to look at the first process."""
+    """Without the privilege to inspect process 1."""
     keep_capabilities(CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON)
 
 
 def slave() -> None:
-    """As a service manager has it: what the host mounts appears here too."""
+    """As under a service manager: mounts of the host propagate to it."""
     mount("none", "/", "", MS_SHARED | MS_REC)
     own_mounts(MS_SLAVE)
 
@@ -100,7 +100,7 @@ def test_pins_that_will_not_stay_are_warned_of(
 
 
 def test_looking_at_an_interface_needs_no_sys_admin() -> None:
-    """Also where the kernel lacks a structure (it may have no VLANs), for which libbpf would ask the modules."""
+    """Also if the kernel lacks a structure (it may have no VLANs), which libbpf would search for in modules."""
 
     def act() -> bool:
         as_a_service()

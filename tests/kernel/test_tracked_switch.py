@@ -42,6 +42,7 @@ SSH, OTHER = 22, 2222  # the first is a failsafe
 DELETE_CONNECTIONS = 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE: all of them
 NO_PROFILE = "no profile ingress"
 SILENCE_S = 0.3
+BOTH = pytest.mark.parametrize("enforcer", ["iptables", "nftables"], indirect=True)
 CLOSING = documents(endpoint(), deny_list("203.0.113.0/24"), policy())
 ALLOWING = documents(
     endpoint(),
@@ -134,10 +135,15 @@ class Command:
     pair: NetnsPair
     pin_root: Path
     file: Path
+    raw: str = "iptables"
+
+    def options(self) -> list[str]:
+        """Those of an agent."""
+        return ["--mode", "raw", "--raw-backend", self.raw, "--tracked", "enforce"]
 
     def words(self, *more: str, tracked: str = "enforce") -> list[str]:
         words = ["apply", "-f", str(self.file), "--node", NODE, "--pin-root", str(self.pin_root), "--mode", "raw"]
-        return [*words, "--raw-backend", "iptables", "--tracked", tracked, *more]
+        return [*words, "--raw-backend", self.raw, "--tracked", tracked, *more]
 
     def apply(self, *more: str, tracked: str = "enforce") -> subprocess.CompletedProcess[str]:
         return run(self.pair, self.words(*more, tracked=tracked))
@@ -188,8 +194,8 @@ class Command:
 
 
 @pytest.fixture
-def enforcer(host: NetnsPair, pin_root: Path, file: Path) -> Iterator[Command]:
-    yield Command(host, pin_root, file)
+def enforcer(request: pytest.FixtureRequest, host: NetnsPair, pin_root: Path, file: Path) -> Iterator[Command]:
+    yield Command(host, pin_root, file, getattr(request, "param", "iptables"))
     run(host, ["detach", "--pin-root", str(pin_root)])
 
 
@@ -209,6 +215,7 @@ def speak_all(held: dict[int, Session]) -> None:
         session.speak()
 
 
+@BOTH
 def test_a_connection_is_held_through_everything_and_only_what_was_predicted_is_cut(
     enforcer: Command, held: dict[int, Session], file: Path
 ) -> None:
@@ -219,7 +226,7 @@ def test_a_connection_is_held_through_everything_and_only_what_was_predicted_is_
     assert done.returncode == 0, done.stderr
     assert enforcer.is_closed()
     speak_all(held)
-    with agent(enforcer.pair, enforcer.pin_root, file, *_options()) as running:
+    with agent(enforcer.pair, enforcer.pin_root, file, *enforcer.options()) as running:
         running.expect(APPLIED)
         speak_all(held)
         file.write_text(ALLOWING)  # reload
@@ -229,7 +236,7 @@ def test_a_connection_is_held_through_everything_and_only_what_was_predicted_is_
         running.process.wait()
         speak_all(held)
     file.write_text(CLOSING)
-    with agent(enforcer.pair, enforcer.pin_root, file, *_options()) as running:
+    with agent(enforcer.pair, enforcer.pin_root, file, *enforcer.options()) as running:
         running.expect(APPLIED)
         speak_all(held)
         flush_conntrack(enforcer.pair)
@@ -243,10 +250,7 @@ def test_a_connection_is_held_through_everything_and_only_what_was_predicted_is_
     speak_all(held)
 
 
-def _options() -> list[str]:
-    return ["--mode", "raw", "--raw-backend", "iptables", "--tracked", "enforce"]
-
-
+@BOTH
 def test_idle_connections_that_would_be_cut_are_named_and_nothing_is_cut(
     enforcer: Command, held: dict[int, Session]
 ) -> None:
@@ -277,6 +281,7 @@ def test_where_conntrack_counts_already_idle_connections_are_kept_while_it_has_t
     assert {port for port, session in held.items() if session.is_cut()} == kept
 
 
+@BOTH
 def test_with_consent_they_are_cut(enforcer: Command, held: dict[int, Session]) -> None:
     done = enforcer.apply("--cut-established")
     assert done.returncode == 0, done.stderr
@@ -311,7 +316,7 @@ def test_an_agent_enforces_the_rest_and_tries_again(enforcer: Command) -> None:
     loose = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose")
     with enforcer.pair.host():
         loose.write_text("0")
-    with agent(enforcer.pair, enforcer.pin_root, enforcer.file, *_options()) as running:
+    with agent(enforcer.pair, enforcer.pin_root, enforcer.file, *enforcer.options()) as running:
         running.expect("nf_conntrack_tcp_loose is 0")
         assert enforcer.stages() == (Stage.RAW,)
         with enforcer.pair.host():
@@ -376,6 +381,7 @@ def test_ended_by_a_signal_it_is_rolled_back(enforcer: Command, number: signal.S
     assert "too late: normal policy was rolled back" in done.stderr
 
 
+@BOTH
 def test_after_the_rollback_a_connection_that_was_cut_goes_on(enforcer: Command, held: dict[int, Session]) -> None:
     with enforcer.on_trial("60s", "--cut-established") as trial:
         assert held[OTHER].is_cut()
@@ -404,7 +410,7 @@ def test_killed_it_is_rolled_back_by_the_next_agent_which_does_not_switch_it_on(
     with enforcer.on_trial("5s") as trial:
         assert trial.end(signal.SIGKILL) == -signal.SIGKILL
     for said in ("normal policy was not confirmed in time and is rolled back", "is rolled back"):
-        with agent(enforcer.pair, enforcer.pin_root, enforcer.file, *_options()) as running:
+        with agent(enforcer.pair, enforcer.pin_root, enforcer.file, *enforcer.options()) as running:
             running.expect(said)
             running.expect(APPLIED)
             assert enforcer.stages() == (Stage.RAW,)
@@ -431,7 +437,9 @@ def test_two_do_not_wait_at_once(enforcer: Command) -> None:
 
 
 def test_an_agent_on_trial(enforcer: Command) -> None:
-    with agent(enforcer.pair, enforcer.pin_root, enforcer.file, *_options(), "--confirm-within", "5s") as running:
+    with agent(
+        enforcer.pair, enforcer.pin_root, enforcer.file, *enforcer.options(), "--confirm-within", "5s"
+    ) as running:
         running.expect("normal policy is on trial")
         running.expect(APPLIED)
         running.expect("rolled back")

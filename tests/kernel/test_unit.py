@@ -1,4 +1,4 @@
-"""packaging/enforcer.service: what it takes away, the enforcer can do without."""
+"""packaging/enforcer.service: the enforcer works under all its restrictions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OTHER = "198.51.100.77"
 
 
 def as_unit(*writable: Path) -> list[str]:
-    """The words before a command that is to run as the unit does."""
+    """The command prefix that runs a command under the unit's sandbox."""
     lock = Path("/run/enforcer")  # RuntimeDirectory=
     lock.mkdir(exist_ok=True)
     Path("/run/xtables.lock").touch(0o600)  # ExecStartPre=
@@ -51,7 +51,7 @@ def as_unit(*writable: Path) -> list[str]:
 
 
 def capable() -> list[str]:
-    """The words before a command that has the unit's capabilities and nothing else of it."""
+    """The command prefix that runs a command with the unit's capabilities, and no other setting of it."""
     names = settings(UNIT)["CapabilityBoundingSet"][0].lower().replace("cap_", "+").split()
     return ["setpriv", "--no-new-privs", f"--bounding-set=-all,{','.join(names)}", "--inh-caps=-all"]
 
@@ -65,7 +65,7 @@ def test_systemd_finds_little_exposed() -> None:
 
 
 def test_the_unit_is_one(tmp_path: Path) -> None:
-    """As systemd reads it; where the command is depends on the host."""
+    """As systemd reads it; the path of the command depends on the host."""
     unit = tmp_path / "enforcer.service"
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/enforcer", "/bin/true"))
     words = ["systemd-analyze", "verify", "--man=no", str(unit)]
@@ -73,7 +73,7 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     assert [line for line in said.stderr.splitlines() if "enforcer.service" in line] == []
 
 
-def test_nothing_is_asked_for_that_is_everything() -> None:
+def test_no_capability_is_requested_that_grants_everything() -> None:
     said = settings(UNIT)
     assert said["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON"]
     assert said["ExecStart"][0].startswith("/"), "found by its path, not by $PATH"
@@ -192,7 +192,7 @@ def test_what_is_missing_is_named(
     assert says in done.stderr
 
 
-def test_raw_alone_asks_for_nothing_of_bpf(host: NetnsPair, pin_root: Path, tmp_path: Path) -> None:
+def test_raw_alone_needs_nothing_of_bpf(host: NetnsPair, pin_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "dos.yaml"
     file.write_text(documents())
     words = ["apply", "-f", str(file), "--node", NODE, "--mode", str(ModeChoice.RAW), "--pin-root", str(pin_root)]

@@ -34,13 +34,13 @@ _VERIFIED_INSNS = 216  # struct bpf_prog_info, Linux 5.16
 
 
 def is_within_limit(fd: int) -> bool:
-    """Whether the verifier walked through few instructions; older kernels do not say through how many."""
+    """Whether the verifier processed few instructions; older kernels do not report how many."""
     walked = struct.unpack_from("=I", info_by_fd(fd, _VERIFIED_INSNS + 8), _VERIFIED_INSNS)[0]
     return 0 < walked < LIMIT or RUNNING < (5, 16)
 
 
 def test_these_are_all_objects_there_are() -> None:
-    """An object without a test of its own below would be a gap."""
+    """Every object must have a test below."""
     tested = (OBJECT, WATCHING, LOOK, OFFLOAD, OBSERVER)
     assert sorted(path.resolve() for path in tested) == OBJECTS
 
@@ -64,7 +64,7 @@ def test_the_program_of_the_host_with_all_settings(path: Path, row_words: int) -
 
 
 def test_the_program_that_looks_at_an_interface() -> None:
-    """Where it is refused nothing falls back silently: since Linux 6.2 it must be there."""
+    """If the kernel refuses the program, ``can_look`` is false; since Linux 6.2 that is a failure."""
     assert can_look() == (RUNNING >= LOOKS_SINCE)
     if can_look():
         with BpfObject(LOOK) as obj:
@@ -73,7 +73,7 @@ def test_the_program_that_looks_at_an_interface() -> None:
 
 
 def test_the_program_of_devices() -> None:
-    """Loaded for this host: a device has the same verifier, and its driver's own checks after it."""
+    """Loaded for this host: for a device, the same verifier runs, followed by the driver's own checks."""
     with BpfObject(OFFLOAD) as obj:
         obj.load()
         assert is_within_limit(obj.program(OFFLOAD_PROGRAM).fd)

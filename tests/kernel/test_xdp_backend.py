@@ -1,4 +1,4 @@
-"""The XDP backend against the kernel: what is attached, what is left alone, what is left behind."""
+"""The XDP backend and the kernel: what is attached, what is left alone, what is left behind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pyroute2 import IPRoute
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import Pins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.links import attach_xdp
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.pins import open_pinned
@@ -63,10 +64,10 @@ def test_applying_twice_changes_nothing(netns_pair: NetnsPair, pin_root: Path, m
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24", "2001:db8::/32"], ["10.0.0.0/8"], mode=mode)
     with netns_pair.host():
         backend.apply(plan)
-        before = state_of(), pinned_ids(Pins.of(pin_root, "eth0"))
+        before = state_of(), pinned_ids(Pins.of(LIBBPF, pin_root, "eth0"))
         assert backend.apply(plan).changes == ()
-        assert XdpBackend(pin_root).apply(plan).changes == ()  # nor by another process
-        assert (state_of(), pinned_ids(Pins.of(pin_root, "eth0"))) == before
+        assert XdpBackend(pin_root).apply(plan).changes == ()  # nor in another process
+        assert (state_of(), pinned_ids(Pins.of(LIBBPF, pin_root, "eth0"))) == before
         backend.detach()
 
 
@@ -125,7 +126,7 @@ def test_an_interface_whose_name_has_a_dot_is_no_obstacle_to_bpffs(netns_pair: N
         assert backend.detach() == ("eth0.100: detached",)
 
 
-# -- other people's programs ---------------------------------------------------------------------------------------
+# -- foreign programs ---------------------------------------------------------------------------------------------
 
 
 @BOTH_MODES
@@ -179,14 +180,14 @@ def test_pins_of_a_living_interface_in_another_namespace_are_left_alone(netns_pa
         backend.detach()
 
 
-# -- leaving -------------------------------------------------------------------------------------------------------
+# -- detach -------------------------------------------------------------------------------------------------------
 
 
 def test_detach_leaves_nothing(netns_pair: NetnsPair, pin_root: Path) -> None:
     backend = XdpBackend(pin_root)
     with netns_pair.host():
         backend.apply(plan_of(["203.0.113.0/24"]))
-        ids = pinned_ids(Pins.of(pin_root, "eth0"))
+        ids = pinned_ids(Pins.of(LIBBPF, pin_root, "eth0"))
         assert backend.detach() == ("eth0: detached",)
         assert backend.detach() == ()
         assert not state_of().xdp
@@ -217,16 +218,16 @@ def test_a_manifest_that_cannot_be_read_counts_as_none(pin_root: Path) -> None:
     pin_root.mkdir()
     with Map.create(2, "manifest", key_size=4, value_size=8, max_entries=1) as garbage:
         garbage.pin(pin_root / "manifest")
-    assert manifests.read(pin_root / "manifest") is None
+    assert manifests.read(LIBBPF, pin_root / "manifest") is None
     os.unlink(pin_root / "manifest")
-    assert manifests.read(pin_root / "manifest") is None
+    assert manifests.read(LIBBPF, pin_root / "manifest") is None
     pin_root.rmdir()
 
 
 def test_the_pinned_program_is_the_one_attached(netns_pair: NetnsPair, pin_root: Path) -> None:
     with netns_pair.host():
         XdpBackend(pin_root).apply(plan_of(["10.0.0.0/8"]))
-        fd = open_pinned(Pins.of(pin_root, "eth0").directory / "prog")
+        fd = open_pinned(Pins.of(LIBBPF, pin_root, "eth0").directory / "prog")
         try:
             assert [item.prog_id for item in state_of().xdp] == [program_info(fd).id]
         finally:

@@ -11,6 +11,7 @@ from enforcer.backends.xdp.state.layout import Pins
 from enforcer.cli.main import main
 from enforcer.enforcement.apply import Enforcer
 from enforcer.kernel.bpf import bcc_compile
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.toolchain import require
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import HostError
@@ -62,9 +63,9 @@ def test_a_listed_source_is_dropped_and_counted_and_others_pass(
 def test_address_lists_are_changed_in_place(netns_pair: NetnsPair, backend: XdpBackend) -> None:
     with netns_pair.host():
         backend.apply(plan_of(LISTED))
-        before = pinned_ids(Pins.of(backend.pin_root, "eth0"))
+        before = pinned_ids(Pins.of(LIBBPF, backend.pin_root, "eth0"))
         assert backend.apply(plan_of(ELSEWHERE)).changes == ("eth0: address lists changed in place (1 entry, 1 CIDR)",)
-        assert pinned_ids(Pins.of(backend.pin_root, "eth0")) == before
+        assert pinned_ids(Pins.of(LIBBPF, backend.pin_root, "eth0")) == before
     assert passes(netns_pair, udp_from("203.0.113.1"))
     assert not passes(netns_pair, udp_from("198.51.100.1"))
     with netns_pair.host():

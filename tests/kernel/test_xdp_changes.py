@@ -1,4 +1,4 @@
-"""The XDP backend while policies change: in place or swapped, never with a gap, never with a leak."""
+"""The XDP backend while policies change: in place or replaced, without a gap, without a leak."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state.layout import Pins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.links import Link
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import Plan
@@ -65,12 +66,12 @@ def test_other_entries_are_swapped_in_and_the_counts_of_those_that_stay_are_kept
     backend = XdpBackend(pin_root)
     with netns_pair.host():
         backend.apply(plan_of(["203.0.113.0/24"]))
-        link = Link.open_pinned(Pins.of(pin_root, "eth0").link).info().id
+        link = Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link).info().id
     assert not passes(netns_pair, udp_from("203.0.113.1"))
     with netns_pair.host():
         result = backend.apply(plan_of(["203.0.113.0/24"], ["198.51.100.0/24"]))
         assert result.changes == ("eth0: policy replaced (2 entries, 2 CIDRs)",)
-        assert Link.open_pinned(Pins.of(pin_root, "eth0").link).info().id == link
+        assert Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link).info().id == link
         assert counts(backend) == {"deny0": 1, "deny1": 0}
     assert not passes(netns_pair, udp_from("203.0.113.1"))
     assert not passes(netns_pair, udp_from("198.51.100.1"))
@@ -121,9 +122,7 @@ def test_a_mode_change_that_is_refused_leaves_the_old_mode(netns_pair: NetnsPair
         backend.detach()
 
 
-def test_interfaces_without_entries_for_xdp_are_let_go_when_that_is_asked_for(
-    netns_pair: NetnsPair, pin_root: Path
-) -> None:
+def test_interfaces_without_entries_for_xdp_are_released_on_request(netns_pair: NetnsPair, pin_root: Path) -> None:
     backend = XdpBackend(pin_root)
     for nothing in (Plan("jasper", ()), plan_of(["10.0.0.0/8"], mode=None), plan_of()):
         with netns_pair.host():
@@ -137,7 +136,7 @@ def test_interfaces_without_entries_for_xdp_are_let_go_when_that_is_asked_for(
 
 
 def test_updates_leak_neither_programs_nor_maps_nor_descriptors(netns_pair: NetnsPair, pin_root: Path) -> None:
-    backend, pins = XdpBackend(pin_root), Pins.of(pin_root, "eth0")
+    backend, pins = XdpBackend(pin_root), Pins.of(LIBBPF, pin_root, "eth0")
     with netns_pair.host():
         backend.apply(plan_of(["203.0.113.0/24"]))
         descriptors = len(os.listdir("/proc/self/fd"))
@@ -152,7 +151,7 @@ def test_updates_leak_neither_programs_nor_maps_nor_descriptors(netns_pair: Netn
 
 
 def test_what_stays_listed_is_dropped_at_every_moment_of_a_change(netns_pair: NetnsPair, pin_root: Path) -> None:
-    """A flood from a source that every list holds, while the lists, the entries and the program change."""
+    """A flood from a source that is in every list, while the lists, the entries and the program change."""
     backend = XdpBackend(pin_root)
     always = "203.0.113.1"
     with netns_pair.host():

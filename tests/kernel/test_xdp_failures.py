@@ -1,4 +1,4 @@
-"""Whatever becomes of the XDP part: raw has the policy, what was enforced stays, and the error says so."""
+"""However the XDP part fails: raw has the policy, what was enforced stays, and the error says so."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_too_few_descriptors_for_xdp_are_enough_for_raw(detached: NetnsPair, pin
     assert run(detached, words).returncode == 0
     (tmp_path / "policy.yaml").write_text(SECOND)
     assert run(detached, words, through=FEW).returncode == 3
-    assert attached(detached) == [Mode.NATIVE]  # the old policy there, the new one in raw
+    assert attached(detached) == [Mode.NATIVE]  # the old policy in XDP, the new one in raw
     with traffic(detached) as wire:
         assert wire.arrivals(DENIED, ALLOWED, OTHER) == [OTHER]
 

@@ -1,4 +1,4 @@
-"""Address tables in the kernel: shared by interfaces, and changed under a flood without a packet let through."""
+"""Address tables in the kernel: shared by interfaces, and changed under a flood without passing a packet."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.lists import Lists
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Mode
@@ -30,7 +31,7 @@ SET = "s:0"
 
 @contextmanager
 def flood(pair: NetnsPair, sources: list[str]) -> Iterator[list[int]]:
-    """Frames from these sources in turn, all the time; the list has how many were sent."""
+    """Sends frames from these sources in turn, all the time; the list contains how many were sent."""
     stop, sent = threading.Event(), [0]
     frames = [udp_from(source) for source in sources]
 
@@ -51,7 +52,7 @@ def flood(pair: NetnsPair, sources: list[str]) -> Iterator[list[int]]:
 
 
 def neighbours(rng: random.Random) -> str:
-    """A CIDR that shares a /16, a /24 or a list with those that are always listed, or is anywhere."""
+    """A random CIDR, or one that shares a /16, a /24 or a list with those that are always listed."""
     host = rng.randrange(256)
     return rng.choice(
         [
@@ -77,7 +78,7 @@ def test_ten_thousand_updates_and_rebuilds_let_nothing_of_a_listed_cidr_through(
         ears.setblocking(False)
         with netns_pair.host():
             for rebuild in range(20):
-                # Another policy: new tables are built aside, and the program is swapped onto them.
+                # Another policy: new tables are built, and the program is replaced by one that uses them.
                 plan = plan_of(listed, *[["100.64.0.0/10"]] * (rebuild % 2))
                 assert not backend.apply(plan).refused
                 _update(pin_root, plan, rng, UPDATES // 20)
@@ -122,7 +123,7 @@ def test_a_cidr_is_enforced_when_add_returns_and_no_more_when_remove_does(
     assert passes(netns_pair, udp_from("203.0.113.7"))
     assert not passes(netns_pair, udp_from("198.51.100.255"))
     with netns_pair.host():
-        # The next pass makes the tables say what the plan says.
+        # The next pass makes the tables equal to the plan.
         assert backend.apply(plan).changes == ("eth0: address lists changed in place (1 entry, 2 CIDRs)",)
     assert passes(netns_pair, udp_from("198.51.100.255"))
     with netns_pair.host():
@@ -141,15 +142,17 @@ def test_interfaces_share_the_tables_and_keep_their_own_policies(netns_pair: Net
     two = interface_plan(["203.0.113.0/24"], ["198.51.100.0/24"], mode=Mode.GENERIC, interface="eth1", prefix="other")
     with netns_pair.host():
         backend.apply(Plan("jasper", (one, two)))
-        tables = manifests.read_tables(TablePins.of(pin_root, current_inode()).directory / MANIFEST)
-        used = [manifests.read(Pins.of(pin_root, name).directory / MANIFEST) for name in ("eth0", "eth1")]
+        tables = manifests.read_tables(LIBBPF, TablePins.of(LIBBPF, pin_root, current_inode()).directory / MANIFEST)
+        used = [
+            manifests.read(LIBBPF, Pins.of(LIBBPF, pin_root, name).directory / MANIFEST) for name in ("eth0", "eth1")
+        ]
     assert tables is not None
     assert [item.tables for item in used if item] == [tables.maps[0]] * 2
     assert passes(netns_pair, udp_from("198.51.100.1"))
     assert not passes(netns_pair, udp_from("198.51.100.1"), near="eth1", far="wire1")
     assert not passes(netns_pair, udp_from("203.0.113.1"))
     with netns_pair.host():
-        # The second one leaves: the first goes on, and with the last the tables go.
+        # The second interface is detached: the first stays; with the last one, the tables are removed.
         backend.apply(Plan("jasper", (one,)))
     assert not passes(netns_pair, udp_from("203.0.113.1"))
     with netns_pair.host():

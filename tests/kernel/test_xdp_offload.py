@@ -1,4 +1,4 @@
-"""Offload through the backend: refused by a driver without it in its words; pinned and read back as other modes are."""
+"""Offload through the backend: a driver without it refuses, with its message; pinned and read back like other modes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from enforcer.backends.xdp.state.layout import Pins
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import read_counts, read_installed
 from enforcer.kernel.bpf import programs
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.offload import PROGRAM
 from enforcer.kernel.bpf.pins import open_pinned
 from enforcer.model.vocabulary import Mode
@@ -45,12 +46,12 @@ def test_so_many_prefix_lengths_are_refused_for_that_interface(netns_pair: Netns
 
 
 def test_its_generation_is_pinned_and_its_counters_are_read(pin_root: Path) -> None:
-    """On this host: no device is at hand."""
-    pins = Pins.of(pin_root, "eth0")
+    """On this host, because no device is available."""
+    pins = Pins.of(LIBBPF, pin_root, "eth0")
     (plan,) = plan_of(["203.0.113.0/24"], ["198.51.100.0/24"], mode=Mode.OFFLOAD).interfaces
     table = render_offload(plan, receiver=Receiver(bytes(6)))
     manifest = Manifest("eth0", 0, Mode.OFFLOAD, "digest", "policy", 0, "", table.entries)
-    generation.build(pins, Loaded(load_offload(table, None), PROGRAM, OFFLOAD_MAPS), manifest)
+    generation.build(pins, Loaded(load_offload(LIBBPF, table, None), PROGRAM, OFFLOAD_MAPS), manifest)
     frame = udp_from("198.51.100.1")
     fd = open_pinned(pins.next / "prog")
     try:
@@ -64,4 +65,4 @@ def test_its_generation_is_pinned_and_its_counters_are_read(pin_root: Path) -> N
     assert installed is not None
     assert read_counts(pins, installed.manifest) == {"deny0": (0, 0), "deny1": (3, 3 * (len(frame) - 14))}
     generation.remove(pins)
-    XdpBackend(pin_root).detach()  # tidies up
+    XdpBackend(pin_root).detach()  # cleans up

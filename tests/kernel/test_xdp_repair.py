@@ -1,4 +1,4 @@
-"""The XDP backend after accidents: every half state a killed agent or a meddler leaves is put right."""
+"""The XDP backend after interruptions: it repairs every partial state that a killed agent or another program leaves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF, LibbpfConn
 from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.bpf.xdp import load_pass_program
@@ -36,7 +37,7 @@ def test_an_element_removed_by_hand_comes_back(netns_pair: NetnsPair, pin_root: 
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24", "10.0.0.0/8"])
     with netns_pair.host():
         backend.apply(plan)
-        with Map.open_pinned(TablePins.of(pin_root, current_inode()).directory / "root4") as root4:
+        with Map.open_pinned(TablePins.of(LIBBPF, pin_root, current_inode()).directory / "root4") as root4:
             words = np.frombuffer(root4.mmap(writable=True), np.uint32)
             words[10 << 8] = 0
             del words
@@ -76,7 +77,7 @@ def test_a_link_detached_by_hand_is_attached_again(netns_pair: NetnsPair, pin_ro
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
     with netns_pair.host():
         backend.apply(plan)
-        with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+        with Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link) as link:
             link.detach()
         assert backend.apply(plan).changes == ("eth0: attached in native mode (1 entry, 1 CIDR)",)
         backend.detach()
@@ -87,7 +88,7 @@ def test_a_link_pointed_at_another_program_is_pointed_back(netns_pair: NetnsPair
     with netns_pair.host():
         backend.apply(plan)
         fd = load_pass_program()
-        with Link.open_pinned(Pins.of(pin_root, "eth0").link) as link:
+        with Link.open_pinned(Pins.of(LIBBPF, pin_root, "eth0").link) as link:
             link.update(fd)
         os.close(fd)
         assert backend.apply(plan).changes == ("eth0: policy replaced (1 entry, 1 CIDR)",)
@@ -97,10 +98,10 @@ def test_a_link_pointed_at_another_program_is_pointed_back(netns_pair: NetnsPair
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing of the backend may run after it."""
+    """Simulates the end of the process: no code of the backend may run after it."""
 
 
-# Where an agent can die while it takes a new generation live: after the n-th step that the kernel sees.
+# Where an agent can be killed while it activates a new generation: after the n-th step that is visible in the kernel.
 STEPS = ["wait_for_readers", "_carry_counts", *(f"replace{done}" for done in range(17)), "rmdir0", "rmdir1"]
 
 
@@ -118,7 +119,7 @@ def test_an_agent_killed_while_it_finishes_is_finished_by_the_next(
             with pytest.raises(Killed):
                 backend.apply(plan)
         assert backend.apply(plan).changes == ()
-        assert not Pins.of(pin_root, "eth0").next.exists()
+        assert not Pins.of(LIBBPF, pin_root, "eth0").next.exists()
         assert counts(backend) == {"deny0": 1, "deny1": 0}
     assert not passes(netns_pair, udp_from("198.51.100.1"))
     with netns_pair.host():
@@ -142,6 +143,8 @@ def _die_at(step: str, patch: pytest.MonkeyPatch) -> None:
             real(*paths)
 
         patch.setattr(owner, name, some)
+    elif step == "wait_for_readers":
+        patch.setattr(LibbpfConn, step, die)
     else:
         patch.setattr(generation, step, die)
 
@@ -151,7 +154,7 @@ def test_a_generation_that_was_never_completed_is_discarded(
     netns_pair: NetnsPair, pin_root: Path, pieces: list[str]
 ) -> None:
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
-    pins = Pins.of(pin_root, "eth0")
+    pins = Pins.of(LIBBPF, pin_root, "eth0")
     with netns_pair.host():
         backend.apply(plan)
         pins.next.mkdir()
@@ -168,8 +171,8 @@ def test_a_lost_pin_is_repaired(netns_pair: NetnsPair, pin_root: Path, lost: str
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
     with netns_pair.host():
         backend.apply(plan)
-        (Pins.of(pin_root, "eth0").directory / lost).unlink()
-        if lost == "link":  # the kernel detaches in a worker
+        (Pins.of(LIBBPF, pin_root, "eth0").directory / lost).unlink()
+        if lost == "link":  # the kernel detaches asynchronously, in a worker
             wait_until(lambda: not state_of().xdp)
         backend.counters()
         assert not backend.apply(plan).refused
@@ -183,7 +186,7 @@ def test_maps_without_a_link_are_replaced(netns_pair: NetnsPair, pin_root: Path)
     backend, plan = XdpBackend(pin_root), plan_of(["203.0.113.0/24"])
     with netns_pair.host():
         backend.apply(plan)
-        generation.remove_link(Pins.of(pin_root, "eth0"))
+        generation.remove_link(Pins.of(LIBBPF, pin_root, "eth0"))
         assert not state_of().xdp
         assert backend.apply(plan).changes == ("eth0: attached in native mode (1 entry, 1 CIDR)",)
         backend.detach()

@@ -1,4 +1,4 @@
-"""What the XDP backend's tests share: plans, a look at the kernel, and a frame sent to see whether it passes."""
+"""Shared by the XDP backend's tests: plans, the kernel's state, and whether a frame passes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from enforcer.backends.xdp.backend import XdpBackend
 from enforcer.backends.xdp.state.layout import Pins
 from enforcer.backends.xdp.state.read import pinned_program
 from enforcer.kernel.bpf.libbpf import libbpf
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.maps import Map
 from enforcer.kernel.rtnetlink import InterfaceState, interface
 from enforcer.model.nets import Nets
@@ -60,11 +61,11 @@ def counts(backend: XdpBackend) -> dict[str, int]:
 
 
 def pinned_ids(pins: Pins) -> dict[str, int]:
-    """Ids of the program and the maps pinned for an interface: another id is another object."""
+    """Ids of the program and the maps pinned for an interface; a changed id shows a new object."""
     ids = {}
     for path in pins.directory.iterdir():
         if path.name == "prog":
-            ids["prog"] = pinned_program(path) or 0
+            ids["prog"] = pinned_program(LIBBPF, path) or 0
         elif path.name != "link":
             with Map.open_pinned(path) as found:
                 ids[path.name] = found.id
@@ -72,7 +73,7 @@ def pinned_ids(pins: Pins) -> dict[str, int]:
 
 
 def exists(kind: str, number: int) -> bool:
-    """Whether the machine still has a program ("prog") or map ("map") of that id."""
+    """Whether the kernel still has a program ("prog") or map ("map") of that id."""
     fd = getattr(libbpf(), f"bpf_{kind}_get_fd_by_id")(number)
     if fd >= 0:
         os.close(fd)
@@ -80,7 +81,7 @@ def exists(kind: str, number: int) -> bool:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """What the kernel does in a worker is done within seconds."""
+    """Wait for what the kernel does in a worker: it takes seconds at most."""
     deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
@@ -100,7 +101,7 @@ def udp_from(source: str, *, dport: int = 9) -> bytes:
 
 @contextmanager
 def sniffer(pair: NetnsPair, name: str = "eth0") -> Iterator[socket.socket]:
-    """Sees what XDP lets pass: a tap gets frames after generic XDP as well."""
+    """Receives what XDP passes: a packet socket gets frames after generic XDP as well."""
     with pair.host():
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         sock.bind((name, 3))
@@ -110,7 +111,7 @@ def sniffer(pair: NetnsPair, name: str = "eth0") -> Iterator[socket.socket]:
 
 
 def passes(pair: NetnsPair, frame: bytes, *, near: str = "eth0", far: str = "wire0") -> bool:
-    """Whether a frame gets through; one that nobody decides on is sent behind it and waited for."""
+    """Whether a frame passes; a second frame that no entry matches is sent after it and awaited."""
     sentinel = b"\xff" * 6 + b"\x02\0\0\0\0\x02" + SENTINEL_TYPE.to_bytes(2, "big") + bytes(46)
     with sniffer(pair, near) as ears:
         with pair.peer(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:

@@ -1,7 +1,7 @@
 """Other kernels: ``./run kernels [RELEASE]...`` boots Debian's in QEMU and runs the tests of the XDP programs there.
 
-Each guest has this machine's root directory as its own, read-only below a layer in its memory, so that the same Python,
-the same objects and the same tests run on another kernel. It is emulated, which takes minutes, unless there is KVM.
+Each guest mounts this machine's root directory read-only, with an overlay in memory, so that the same Python, objects
+and tests run on another kernel. Without KVM the guest is emulated, which takes minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TESTS = (
     "tests/kernel/test_host_shapes.py",
     "tests/kernel/test_libiptc.py",
 )
-# What the guest mounts its root with, and what the tests ask the kernel for.
+# Modules that the guest needs to mount its root, and that the tests need.
 MODULES = ("fs/9p", "fs/netfs", "fs/fscache", "fs/overlayfs", "net", "lib", "crypto", "drivers/virtio",
            "drivers/net/veth.ko*", "drivers/net/dummy.ko*", "drivers/net/bonding",
            "drivers/net/macvlan.ko*", "drivers/net/ipvlan", "drivers/net/tun.ko*")  # fmt: skip
@@ -45,7 +45,7 @@ RELEASES = {
 
 
 def initramfs(folder: Path) -> Path:
-    """busybox, the kernel's modules, and what is to be done (init.sh)."""
+    """The initramfs: busybox, the kernel's modules, and init.sh."""
     root, target = folder / "initramfs", folder / "initramfs.cpio"
     shutil.rmtree(root, ignore_errors=True)
     for name in ("bin", "sbin", "proc", "sys", "dev", "host", "layer", "root"):
@@ -73,7 +73,7 @@ def initramfs(folder: Path) -> Path:
 
 
 def boot(folder: Path, python: str, tests: list[str], *, kvm: bool) -> bool:
-    """Whether the tests passed there."""
+    """Whether the tests passed in the guest."""
     (kernel,) = (folder / "boot").glob("vmlinuz-*")
     todo = folder / "todo"
     todo.write_text(

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The first process of a guest: makes the host's root directory its own, with a layer in memory, and runs what `todo` says.
+# The first process of a guest: mounts the host's root with an overlay in memory, and runs the script `todo`.
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for module in virtio_pci 9pnet_virtio 9p overlay; do modprobe $module; done
-# Nothing asks for these by name: the one makes a device node, the other is looked for in /proc/kallsyms.
+# Nothing requests these by name: one creates a device node, the other is searched in /proc/kallsyms.
 for module in tun macvlan; do modprobe $module; done
 for word in $(cat /proc/cmdline); do
 	case $word in todo=*) todo=${word#todo=} ;; esac

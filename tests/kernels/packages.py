@@ -1,6 +1,6 @@
-"""Kernel packages of other Debian releases: by apt, from this host's mirror, through its proxy, checked with its keys.
+"""Kernel packages of other Debian releases, fetched by apt with this host's mirror, proxy and keys.
 
-Each release has a list of sources, package lists and a cache of its own below the project; the system's are only read.
+Each release has its own list of sources, package lists and cache below the project; those of the system are only read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Acquire::Languages "none";
 
 @dataclass(frozen=True)
 class Release:
-    """A Debian release whose kernel is booted: the archive and suite that have it, and its package's name."""
+    """A Debian release whose kernel is booted: its archive and suite, and the name of the kernel package."""
 
     name: str
     archive: str
@@ -36,7 +36,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Source:
-    """Where this host has Debian from: an address above the archives, and how its list says who signs them."""
+    """This host's mirror of Debian: the URL above its archives, and the ``signed-by`` option of its sources list."""
 
     above: str
     signed_by: str
@@ -54,7 +54,7 @@ def own_source(targets: str | None = None) -> Source:
 
 
 def _signed_by(entry: str) -> str:
-    """What the entry of sources (``FILE:NUMBER``) says, else Debian's keys, else whatever apt trusts."""
+    """The keys that the sources entry (``FILE:NUMBER``) names, else Debian's keys, else those that apt trusts."""
     file, _, number = entry.rpartition(":")
     if file and Path(file).exists():
         text = re.sub(r"^#.*\n", "", Path(file).read_text(), flags=re.MULTILINE)
@@ -66,7 +66,7 @@ def _signed_by(entry: str) -> str:
 
 
 def unpacked(release: Release, cache: Path) -> Path:
-    """A directory with the files of the release's newest kernel; fetched once, and again when there is a newer one."""
+    """A directory with the files of the release's newest kernel; fetched again only if there is a newer one."""
     folder = cache / "apt" / release.suite
     environment = _prepare(release, folder)
     _run(environment, "apt-get", "-qq", "update")
@@ -84,7 +84,7 @@ def unpacked(release: Release, cache: Path) -> Path:
 
 
 def _prepare(release: Release, folder: Path) -> Mapping[str, str]:
-    """The environment in which apt knows this release alone."""
+    """The environment in which apt uses only this release."""
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     source = own_source()
@@ -95,7 +95,7 @@ def _prepare(release: Release, folder: Path) -> Mapping[str, str]:
 
 
 def _parts(environment: Mapping[str, str], package: str) -> list[str]:
-    """Newer kernels are a package of packages: the image and the modules."""
+    """Newer kernels are a metapackage of two: the image and the modules."""
     said = _output(environment, "apt-cache", "depends", package)
     return re.findall(r"Depends: (linux-(?:base|binary|modules)-[0-9]\S*)", said)
 

@@ -1,7 +1,7 @@
-"""Address tables say of every address what its CIDRs say: built at once, and after any changes, store by store.
+"""Address tables give for every address what the CIDRs give: when built, and after each store of any change.
 
-What an address must be found as is worked out from the CIDRs one by one. Sets are drawn so that segments crowd: around
-few addresses, at all distances, so that nodes, buckets and tails nest.
+The expected result for an address is computed from the CIDRs one by one. Sets are generated with dense segments, around
+few addresses at all distances, so that nodes, buckets and tails nest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Sets = Mapping[str, frozenset[Prefix]]
 
 
 def prefix(rng: random.Random, version: int) -> Prefix:
-    """Near an anchor, at any distance; long prefixes and those of 64 bits more often than others."""
+    """Prefixes near an anchor, at any distance; long ones and those of 64 bits more often than others."""
     bits = BITS[version]
     address = rng.choice(ANCHORS[version]) ^ rng.getrandbits(128) % (1 << rng.randint(0, bits))
     if version == 6 and rng.random() < 0.3:
@@ -61,7 +61,7 @@ def packed(prefixes: frozenset[Prefix]) -> Nets:
 
 
 def of_interest(sets: list[Sets], version: int) -> list[int]:
-    """The ends of all prefixes, and the addresses beside them."""
+    """The ends of all prefixes, and the adjacent addresses."""
     bits = BITS[version]
     found = {0, (1 << bits) - 1}
     for state in sets:
@@ -81,7 +81,7 @@ def members(sets: Sets, version: int, address: int) -> frozenset[str]:
 
 
 class Probe:
-    """Looks up the same addresses again and again."""
+    """Looks up the same addresses repeatedly."""
 
     def __init__(self, sets: list[Sets], version: int) -> None:
         self.version, self.addresses = version, of_interest(sets, version)
@@ -125,7 +125,7 @@ def classes_of(found: list[frozenset[str]], numbers: Mapping[frozenset[str], int
 
 @st.composite
 def crowded(draw: st.DrawFn, most: int = 120) -> Sets:
-    """A few atoms of up to ``most`` prefixes in all."""
+    """A few atoms with up to ``most`` prefixes in total."""
     rng = random.Random(draw(st.integers(0, 1 << 32)))
     version = draw(st.sampled_from((4, 6, 6)))
     count = draw(st.integers(0, most))
@@ -158,7 +158,7 @@ def test_built_tables_say_what_the_cidrs_say_and_are_read_back(sets: Sets) -> No
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Sets]:
-    """States of the atoms, each a few prefixes away from the one before; sometimes many, so that whole nodes change."""
+    """States of the atoms; each changes a few prefixes of the one before, or many, so that whole nodes change."""
     rng = random.Random(draw(st.integers(0, 1 << 32)))
     version = draw(st.sampled_from((4, 6, 6, 6)))
     state = {
@@ -185,7 +185,7 @@ def changes_between(before: Sets, after: Sets) -> dict[str, Changed]:
 
 
 def reachable(arrays: Arrays) -> set[tuple[str, int]]:
-    """Every word that a lookup may read now, the roots' aside."""
+    """Every word that a lookup can read now, except those of the roots."""
     found = set()
     for word in arrays.root4[arrays.root4 >> 28 != 0].tolist():
         begin = (word & 0x0FFFFFFF) * 4
@@ -199,15 +199,15 @@ def reachable(arrays: Arrays) -> set[tuple[str, int]]:
 
 
 def assert_fills_are_apart(patch: Patch, held: set[tuple[str, int]]) -> None:
-    """Nothing is written where a program may still be reading, but the words that lead to something new."""
+    """Where a program may still read, only the words that lead to a new list or node are written."""
     filled = {(name, index) for name, fills in patch.fills.items() for fill in fills for index, _ in fill.stores()}
     assert not filled & held
 
 
 def store_by_store(live: Live, patch: Patch, probe: Probe, old: list[int], new: list[int]) -> None:
-    """Make the change, looking at every address after each store to a word in force, and now and then between.
+    """Make the change, and check every address after each store to a word in use, and sometimes in between.
 
-    Of very many (a prefix shorter than /9 changes hundreds of words of the root) one in some.
+    With very many stores (a prefix shorter than /9 changes hundreds of words of the root), after some of them only.
     """
     words, points = live.arrays.words, sum(len(item.index) for items in patch.points.values() for item in items)
     stores = list(patch.stores())
@@ -244,7 +244,7 @@ def test_after_every_store_an_address_has_its_old_class_or_its_new_one(states: l
 
 
 def assert_like_new(live: Live, state: Sets) -> None:
-    """The tables say what tables built at once would, and a new process finds the same room in them."""
+    """The tables equal newly built tables, and a new process finds the same free space in them."""
     numbers = {item: number for number, item in live.members.items()}
     wanted = classify({name: packed(items) for name, items in state.items()}, numbers)
     segments4, segments6 = live.segments()
@@ -287,7 +287,7 @@ def test_without_room_nothing_is_written_and_nothing_taken(states: list[Sets]) -
     first = classify({name: packed(items) for name, items in states[0].items()})
     arrays = arrays_of(first, spare=0)
     live = Live(arrays, first.members, most_classes=max(first.members) + 1)
-    # All room is taken by somebody else.
+    # All space is in use by others.
     for allocator in live._allocators.values():
         while allocator.free_units:
             allocator.take(np.ones(1, np.int64))

@@ -1,7 +1,7 @@
-"""Captures that are anything at all: only CaptureError may come out, and what is read keeps within what is there.
+"""Arbitrary bytes as captures: the only exception is CaptureError, and no record exceeds the file.
 
-Whole files are built and then changed: bytes overwritten, cut out, doubled, cut short. Half of them keep their
-structure and say absurd things in it (lengths, link types, interfaces, times, options); others are only bytes.
+Whole files are built and then mutated: bytes overwritten, removed, repeated, truncated. Half of them keep their
+structure and have absurd values (lengths, link types, interfaces, times, options); the others are only bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ pack = st.sampled_from([bytes, bytes, bytes, gzip.compress, bz2.compress, lzma.c
 
 @st.composite
 def link_packets(draw: st.DrawFn, link: int) -> bytes:
-    """A packet that begins as those of its link type do, more or less."""
+    """A packet that begins roughly like those of its link type."""
     payload = draw(payloads)
     header = {
         113: struct.pack(">HHH8sH", draw(st.integers(0, 7)), draw(st.sampled_from([1, 803, 824])), 6, b"", 0x0800),
@@ -115,7 +115,7 @@ def pcapngs(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def changed(draw: st.DrawFn, files: st.SearchStrategy[bytes]) -> bytes:
-    """A file, packed or not, and what an accident or a spiteful hand makes of it."""
+    """A file, compressed or not, and accidental or malicious changes of it."""
     buf = bytearray(draw(pack)(draw(files)))
     for _ in range(draw(st.integers(0, 3))):
         if not buf:

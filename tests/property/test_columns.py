@@ -1,4 +1,4 @@
-"""Columns never raise, and agree with the scalar reading of every frame, whatever its bytes."""
+"""Columns never raise, and agree with the scalar parser on every frame, whatever its bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ anything = st.lists(st.one_of(frame.frames(), st.binary(max_size=80)), max_size=
 
 
 @given(anything)
-def test_columns_say_what_the_scalar_parser_says(found: list[bytes]) -> None:
+def test_columns_equal_the_scalar_parser(found: list[bytes]) -> None:
     columns = parse_columns(Capture.from_frames(found))
     rows4 = {int(number): row for row, number in enumerate(columns.ipv4.rows)}
     rows6 = {int(number): row for row, number in enumerate(columns.ipv6.rows)}

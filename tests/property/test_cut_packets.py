@@ -1,6 +1,6 @@
-"""What is said of a packet that the capture cut holds for the packet as it was, or is *undetermined*.
+"""The prediction for a cut packet holds for the whole packet, or is *undetermined*.
 
-The decisive property of captures with a snapshot length, with the agreement of both witnesses on them.
+This is the decisive property for captures with a snapshot length. Both witnesses must also agree on them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFF
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 AIMED = 80
 LEAST = examples(1_000, nightly=4_000)  # cut packets
-DECIDED = 0.05  # of them, at least: it is not by knowing nothing that nothing false is said
+DECIDED = 0.05  # of them, at least: so that not everything is undetermined
 
 
 def witnesses(
     policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice, capture: Capture, *, netdev: bool
 ) -> tuple[list[Disposition], list[Disposition]]:
-    """What explain says of a capture, and what predict says."""
+    """The results of explain and of predict for a capture."""
     plan = plan_for(policy, host, choice, raw, netdev=netdev)
     explainer = Explainer(policy, host, mode=plan.mode, raw_backend=plan.raw_backend, netdev=plan.netdev)
     traces = explainer.explain_capture([frame_on_wire(capture, number) for number in range(len(capture))])
@@ -46,7 +46,7 @@ def witnesses(
 
 
 def wrong(cut: Sequence[Disposition], whole: Sequence[Disposition]) -> list[str]:
-    """Where something was said of a cut packet that does not hold for the whole one."""
+    """Predictions for a cut packet that do not hold for the whole one."""
     return [
         f"packet {number}: {said} of the cut packet, {end} of the whole one"
         for number, (said, end) in enumerate(zip(cut, whole, strict=True))

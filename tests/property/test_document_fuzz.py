@@ -1,7 +1,7 @@
-"""Whatever a document or a selector holds, only declared errors come out, with a place in the text.
+"""Whatever a document or a selector contains, only declared errors are raised, with a position in the text.
 
-Documents are valid ones mutated in their structure (fields exchanged, removed, repeated, nested) and in their text
-(YAML's own oddities put anywhere), and raw bytes. The nightly profile tries a hundred times as many.
+Documents are valid ones with mutated structure (fields exchanged, removed, repeated, nested) and text (special YAML
+syntax inserted anywhere), and raw bytes. The nightly profile tries a hundred times as many.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _places(tree: Any) -> Any:
 
 
 def mutated_text(rng: random.Random) -> str:
-    """Valid documents, or a mutated one as JSON, with pieces put in, left out and doubled anywhere."""
+    """Valid documents, or a mutated one as JSON, with text inserted, removed and repeated anywhere."""
     texts = [rng.choice(VALID) for _ in range(rng.randrange(1, 3))]
     text = "---\n".join(texts) if rng.randrange(3) else json.dumps(mutated_tree(rng))
     for _ in range(rng.randrange(1, 6)):
@@ -111,7 +111,7 @@ def mutated_text(rng: random.Random) -> str:
 
 
 def only_declared(read: Callable[[], Resources]) -> None:
-    """What may come of anything: resources that can be compiled and looked at, or findings with their places."""
+    """The allowed results: resources that can be compiled and examined, or findings with their positions."""
     found, error = outcome(read, PolicyError)
     if error is not None:
         assert error.findings
@@ -124,7 +124,7 @@ def only_declared(read: Callable[[], Resources]) -> None:
 
 
 def outcome(make: Callable[[], T], declared: type[E]) -> tuple[T | None, E | None]:
-    """What is made, or the declared error; any other goes on."""
+    """The result, or the declared error; any other error propagates."""
     try:
         return make(), None
     except declared as error:
@@ -184,7 +184,7 @@ def test_a_long_selector_exhausts_nothing(text: str) -> None:
     assert str(error) if selector is None else selector.canonical
 
 
-# --- limits, each with its sentence -----------------------------------------------------------------------------------
+# --- limits, each with its message -----------------------------------------------------------------------------------
 
 TIER = HEAD + "Tier\nmetadata: {name: t}\nspec: {order: %s}\n"
 

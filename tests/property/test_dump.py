@@ -1,4 +1,4 @@
-"""Documents of :mod:`tests.support.dump` say what the resources say; so a counter-example's file is the example."""
+"""Documents of :mod:`tests.support.dump` load as the resources that were dumped; so counter-example files are exact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_what_is_dumped_loads_as_the_same_resources(policy: Resources) -> None:
 
 @given(resources())
 def test_the_text_says_what_the_documents_say(policy: Resources) -> None:
-    """Positions differ: the text has lines."""
+    """Positions differ, because the text has lines."""
     loaded = load_text(as_text(documents(policy)))
     assert documents(loaded) == documents(policy)
 

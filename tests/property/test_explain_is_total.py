@@ -1,4 +1,4 @@
-"""explain answers for every frame: it never raises, always ends in a fate, and walks only along edges of the graph."""
+"""explain has a result for every frame: it never raises, always ends in a fate, and follows only edges of the graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.strategies import hosts, resources
 
 GRAPH = pipeline_graph()
 MODES = st.sampled_from((None, *Mode))
-# Random bytes behind an IP ethertype get further than random bytes.
+# Random bytes after an IP ethertype get further than entirely random frames.
 NOISE = st.one_of(
     st.binary(max_size=120),
     st.tuples(st.sampled_from((b"\x08\x00\x45", b"\x86\xdd\x60")), st.binary(max_size=120)).map(

@@ -1,4 +1,4 @@
-"""Frames aimed at a table hit what they aim at, just miss it as well, and have every shape that a program must read."""
+"""Frames aimed at a table match its entries, just fail to match, and have every shape that a program must parse."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def test_every_shape_is_among_them() -> None:
             shapes["IPv4 first fragment"] += ip.more_fragments and not ip.offset
             shapes["longer than the frame"] += ip.total_length > len(ip.buf)
         if isinstance(ip, IPv6) and known.transport:
-            shapes["behind extension headers"] += known.transport.offset > 40
+            shapes["after extension headers"] += known.transport.offset > 40
     expected = {("tags", number) for number in range(4)} | {"not sound", "longer than the frame"}
-    expected |= {"IPv4 options", "IPv4 first fragment", "behind extension headers"}
+    expected |= {"IPv4 options", "IPv4 first fragment", "after extension headers"}
     expected |= {(version, None, "") for version in (4, 6)}
     expected |= {(4, missing, "later fragment") for missing in (Missing.PORTS, Missing.ICMP_TYPE)}
     expected |= {(version, Missing.PORTS, f"{buf} bytes of its header") for version in (4, 6) for buf in (8, 20)}

@@ -1,8 +1,9 @@
-"""What lint says of an entry is true of packets: one that it calls shadowed, unreachable or bypassed decides none.
+"""Lint's findings about entries hold for packets: an entry that it calls shadowed, unreachable or bypassed decides
+none.
 
-``explain`` is the judge: it evaluates the resources, and shares neither the compiled table nor lint's boxes. Policies
-of any kind meet captures of any kind; and policies whose rules hardly differ, where a wrong comparison would show, meet
-every packet that their rules can tell apart.
+``explain`` is the reference: it evaluates the resources, and uses neither the compiled table nor lint's boxes. Policies
+of any kind are tested with captures of any kind. Policies whose rules hardly differ, where a wrong comparison would
+show, are tested with every packet that their rules can distinguish.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dossim.lint import Finding, Level, RuleId, lint
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy
 from enforcer.model.choices import ModeChoice
 from enforcer.model.facts import HostFacts, InterfaceFacts
@@ -49,7 +50,7 @@ MODES = (ModeChoice.RAW, ModeChoice.NATIVE)
 
 
 def dead_entries(found: list[Finding]) -> set[str]:
-    """The names of entries that are said never to decide."""
+    """The names of the entries that lint reports as never deciding."""
     wholly_bypassed = [item for item in found if item.rule is RuleId.FAILSAFE and item.level is Level.ERROR]
     without_effect = [item for item in found if item.message.endswith("so the entry matches nothing")]
     said = [item for item in found if item.rule in DEAD] + wholly_bypassed + without_effect
@@ -76,7 +77,7 @@ def test_dead_entries_decide_no_packet(
         assert not decided & dead
 
 
-# --- rules that hardly differ, and every packet they can tell apart ---------------------------------------------------
+# --- rules that hardly differ, and every packet they can distinguish --------------------------------------------------
 
 WEB = NamedPort("web")
 NETS = [(), (ip_network("10.0.0.0/31"),), (ip_network("10.0.0.0/32"), ip_network("10.0.0.1/32"))]
@@ -171,17 +172,17 @@ def test_dead_entries_decide_none_of_all_packets_there_are(policy: Resources) ->
         assert not set(decision.logged) & dead, seen
 
 
-# --- is the drawing worth its time? -----------------------------------------------------------------------------------
+# --- coverage of the strategies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
 @pytest.mark.slow
 def test_random_policies_have_dead_entries() -> None:
-    """Every kind of dead entry is drawn, and entries that do decide."""
+    """The strategies generate every kind of dead entry, and entries that decide."""
     seen: Counter[object] = Counter()
     wanted = {*DEAD, RuleId.SELECTS_NOTHING, RuleId.ALLOWED_EARLIER, RuleId.PASS, "decided"}
 
-    # Some kinds are rare: of 200 policies none may have an entry that another allows earlier.
+    # Some kinds are rare: it can happen that none of 200 policies has an entry that another allows earlier.
     @settings(max_examples=600, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), captures())
     def collect(policy: Resources, host: Host, frames: list[bytes]) -> None:

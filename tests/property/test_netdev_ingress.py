@@ -1,4 +1,4 @@
-"""Netdev ingress keeps the laws of XDP: both witnesses agree of it, and it drops nothing that raw would not."""
+"""Netdev ingress has the properties of XDP: both witnesses agree on it, and it drops only what raw would drop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.strategies import hosts, resources
 from tests.support.witnesses import breaches, differences, explained, predicted, table_of, those_left
 
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
-AIMED = 60  # random frames an example, aimed at its table
+AIMED = 60  # random frames per example, aimed at its table
 
 
 def test_both_witnesses_agree_and_raw_would_have_dropped_it() -> None:

@@ -1,4 +1,4 @@
-"""Members on their way from one set to another: never more lenient than both, and what stays is not touched."""
+"""A set while its members change: it always holds what old and new members share, which is not touched."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from enforcer.backends.nftables.members import between, difference, none_of, por
 from enforcer.backends.nftables.rules import NAMED_PORTS, PORTS, Members
 from enforcer.policy.resources import PortRange
 
-# A small world, up to the last port there is, so that intervals touch, overlap and go to the end.
+# Few ports, including the last one, so that intervals touch, overlap and reach the end.
 FIRST, LAST = 65_520, 65_535
 
 
 @st.composite
 def intervals(draw: st.DrawFn) -> Members:
-    """Disjoint ones, some of which touch."""
+    """Disjoint intervals, some of which touch."""
     edges = draw(st.lists(st.integers(FIRST, LAST + 1), unique=True, max_size=8).map(sorted))
     wanted = draw(st.lists(st.booleans(), min_size=len(edges), max_size=len(edges)))
     pairs = [pair for pair, take in zip(pairwise(edges), wanted, strict=False) if take]

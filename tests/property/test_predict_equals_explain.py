@@ -1,7 +1,7 @@
 """Two witnesses agree: ``predict`` on the compiled RuleTable, ``explain`` on the resources, packet by packet.
 
-They share the kernel's part for odd packets; the policy's part is written twice, and this is where a bug of the
-compiler, the planner or the vectorised code would show.
+They share the model of the kernel for unusual packets. The evaluation of policy is written twice, so that a bug of the
+compiler, the planner or the vectorised code shows here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.witnesses import differences, explained, predicted, table_of
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
 
-AIMED = 60  # random frames an example, aimed at its table
+AIMED = 60  # random frames per example, aimed at its table
 
 # Pairs of resources and a packet.
 LEAST_PAIRS = examples(2_000, nightly=200_000)
@@ -38,7 +38,7 @@ def test_predict_equals_explain() -> None:
     """On random captures, and on the packets that reach every entry."""
     pairs = 0
 
-    # Some fifty frames an example: a tenth of the nightly profile's examples are more than enough pairs.
+    # Some fifty frames per example: a tenth of the nightly profile's examples are more than enough pairs.
     @settings(max_examples=examples(250, nightly=10_000), suppress_health_check=list(HealthCheck))
     @given(resources(), hosts(), st.sampled_from(CHOICES), captures(), st.integers(0, 9), st.sampled_from(BACKENDS))
     def agree(
@@ -47,7 +47,7 @@ def test_predict_equals_explain() -> None:
         nonlocal pairs
         table = table_of(policy, host)
         frames = [
-            *reach(table, host, seed, beside=None).frames,
+            *reach(table, host, seed, adjacent=None).frames,
             *random_frames(table, random.Random(seed), AIMED),
             *others,
         ]
@@ -63,7 +63,7 @@ def test_predict_equals_explain() -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_random_captures_end_everywhere() -> None:
-    """What the property draws is worth its time: policy drops at every stage that enforces, and packets get through."""
+    """The strategies cover enough: policy drops at every enforcing stage, and packets get through."""
     ends: Counter[object] = Counter()
     expected = {f"{stage} by an entry" for stage in ("nic-offload", "driver", "generic", "raw")}
     expected |= {"ip-input", "defrag", "raw", "route", "socket", "delivered", "forwarded"}

@@ -1,5 +1,4 @@
-"""The packets of :mod:`tests.support.reach` reach what can be reached: a search
-ten times as long finds hardly any more."""
+"""The packets of :mod:`tests.support.reach` reach what can be reached: ten times as many hardly reach more entries."""
 
 from __future__ import annotations
 
@@ -32,5 +31,5 @@ def test_what_a_long_search_reaches_a_short_one_reaches() -> None:
         found.update(entries=len(short))
 
     search()
-    assert found["short"] > found["entries"] / 3, found  # many stand behind entries that leave them nothing
+    assert found["short"] > found["entries"] / 3, found  # many come after entries that decide all their packets
     assert found["missed"] <= found["short"] / 50, found

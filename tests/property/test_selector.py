@@ -1,4 +1,4 @@
-"""Laws of the selector language, over generated selectors and labels."""
+"""Properties of the selector language, over generated selectors and labels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_canonical_text_means_the_same(text: str, labels: dict[str, str]) -> Non
 
 @given(SELECTORS)
 def test_canonical_text_of_canonical_text_settles(text: str) -> None:
-    # Not at once: a negated group in a negation prints as "!!", which reads as nothing (as in Calico).
+    # Not after one round: a negated group in a negation prints as "!!", which parses as no negation (as in Calico).
     once = parse(parse(text).canonical).canonical
     assert parse(once).canonical == once
     assert parse(once).uid == parse(parse(once).canonical).uid

@@ -1,6 +1,6 @@
-"""Scenario files and packet expressions of anybody: only declared errors come out, each fit to print.
+"""Untrusted scenario files and packet expressions: only declared errors are raised, each safe to print.
 
-Documents are valid ones with some values replaced, keys moved and text cut; a part are bytes of no kind.
+Documents are valid ones with some values replaced, keys moved and text cut; some are random bytes.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ EXPECT: list[dict[str, Any]] = [
     {"label": "a", "fate": "dropped", "at-or-before": "raw", "share": {"at-least": 0.0}},
     {"label": "a", "fate": "delivered", "share": {"at-most": 1.0}, "modes": ["raw"]},
     {"conntrack-entries": {"at-most": 60}},
+    {"conntrack": {"state": {"NEW": 1}, "entries": {"at-most": 60}, "early-drop": 0, "dropped": {"at-least": 0}}},
     {"entry": "gnp/dos-mitigation ingress[0]", "packets": {"at-least": 0}},
 ]
 VALUES: list[Any] = [
@@ -58,7 +59,7 @@ SMALL = Limits(packets=5_000, total_bytes=5_000_000, described=500)
 
 
 def document(choose: random.Random) -> dict[str, Any]:
-    """A scenario that is right."""
+    """A valid scenario."""
     found: dict[str, Any] = copy.deepcopy(choose.choice(SCENARIOS))
     found["policy"] = copy.deepcopy(POLICY)
     found["host"] = {"listen": ["tcp/80"], **found.get("host", {}), "addresses": ["10.10.10.10", "fd00::10"]}
@@ -78,7 +79,7 @@ def places(node: Any) -> list[tuple[Any, Any]]:
 
 def mutate(found: dict[str, Any], choose: random.Random) -> None:
     container, key = choose.choice(places(found))
-    if choose.random() < 0.6:  # a leaf becomes another of its type, which may be right
+    if choose.random() < 0.6:  # a leaf becomes another of its type, which may be valid
         leaves = [place for place in places(found) if not isinstance(place[0][place[1]], (dict, list))]
         container, key = choose.choice(leaves)
         same = [at[where] for at, where in leaves if type(at[where]) is type(container[key])]
@@ -99,7 +100,7 @@ def mutate(found: dict[str, Any], choose: random.Random) -> None:
 
 
 def cut(text: str, choose: random.Random) -> str:
-    """Some characters taken out, doubled or replaced."""
+    """Some characters removed, repeated or replaced."""
     for _ in range(choose.randrange(4)):
         at = choose.randrange(len(text) + 1)
         piece = choose.choice(
@@ -120,7 +121,7 @@ def text_of(seed: int) -> str:
 
 
 def check(path: Path) -> None:
-    """Loading and predicting ends, or raises what is declared, in lines that harm nobody."""
+    """Loading and predicting ends, or raises a declared error whose message is safe to print."""
     found: EnforcerError | None = None
     try:
         scenario = load_scenario(path, limits=SMALL)

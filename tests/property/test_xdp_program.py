@@ -1,7 +1,7 @@
-"""The third witness of the XDP stage, the program itself: it drops what explain and predict say, for the same entries.
+"""The XDP program itself as the third witness of its stage: it drops what explain and predict say, by the same entries.
 
 The program is loaded with what the backend renders for the plan, and runs in ``BPF_PROG_TEST_RUN``: no interface, no
-kernel behind it. Frames are aimed at the policy (:mod:`tests.support.frame_strategies`).
+kernel after it. Frames are aimed at the policy (:mod:`tests.support.frame_strategies`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tests.unit.dossim.xdp_rows import ROWS
 
 pytestmark = pytest.mark.needs_root
 
-AIMED = 400  # frames an example
+AIMED = 400  # frames per example
 LEAST_FRAMES = examples(50_000, nightly=1_000_000)
 
 
 @pytest.mark.long
 def test_the_program_drops_what_both_witnesses_say() -> None:
-    """Over so many frames, of which some thousands are dropped, by entries of every kind."""
+    """At least so many frames; some thousands are dropped, by entries of every kind."""
     frames_asked, dropped = 0, 0
 
     @settings(max_examples=examples(300, nightly=10_000), suppress_health_check=list(HealthCheck))
@@ -72,12 +72,12 @@ def test_every_row_of_the_table(row: Row) -> None:
 
 
 def dropped_by(ends: Sequence[Disposition]) -> list[str | None]:
-    """For each frame the entry that XDP drops it for; None: it passes."""
+    """For each frame the entry by which XDP drops it; None if it passes."""
     return [end.entry if end.stage is Stage.DRIVER else None for end in ends]
 
 
 def program_differs(plan: InterfacePlan, frames: Sequence[bytes], entries: Sequence[str | None]) -> list[str]:
-    """Where the loaded program does other than said: frame by frame, then what it counted for each entry."""
+    """Where the loaded program differs from the prediction: frame by frame, then in the counters of the entries."""
     with program_for(plan) as program:
         verdicts = [program.run(frame) == XDP_DROP for frame in frames]
         names = (name for name in program.names if name)

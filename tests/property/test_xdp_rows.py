@@ -1,7 +1,7 @@
-"""The XDP program's maps, read as the program reads them, answer what walking the entries one by one does.
+"""The XDP program's maps, read as the program reads them, give the same result as evaluating the entries one by one.
 
-The walk is written here from what an entry means; what is not known makes an entry indeterminate, and XDP passes
-what it cannot determine.
+The evaluation here follows the definition of an entry; unknown fields make an entry indeterminate, and XDP passes what
+it cannot determine.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tests.support.examples import examples
 from tests.support.ruletables import ADDRESSES, Packet, packets, rule_tables
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
-NO, INDETERMINATE, YES = "no", "doubt", "yes"
+NO, INDETERMINATE, YES = "no", "indeterminate", "yes"
 
-# The number counts, although the name beside it stands for nothing.
+# The number counts, although the name next to it selects nothing.
 NAMED_FOR_NOTHING = RuleTable(
     "eth0",
     "endpoint",
@@ -82,7 +82,7 @@ def walk(table: RuleTable, held: int, packet: Packet) -> str | None:
         return None
     skipped: set[str] = set()
     for entry in table.ingress[:held]:
-        answer = NO if entry.tier in skipped else ask(entry, packet, table)
+        answer = NO if entry.tier in skipped else match_of(entry, packet, table)
         if answer == YES and entry.action is Action.PASS:
             skipped.add(entry.tier)
         elif answer != NO:
@@ -108,16 +108,16 @@ def failsafe(item: Failsafe, side: int, packet: Packet) -> str:
     return YES if packet.ports[side] == item.port else NO
 
 
-def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
-    """Whether an entry matches: no, if anything that is known says so; in doubt, if it asks for what is not."""
+def match_of(entry: Entry, packet: Packet, table: RuleTable) -> str:
+    """Whether an entry matches: no, if anything known contradicts it; indeterminate, if it needs an unknown field."""
     said = said_by(entry)
     sides = ((said.source, packet.source), (said.destination, packet.destination))
     if packet.family not in entry.families:
         return NO
-    asks_ports = any(side.ports or side.not_ports or names_of(side) for side in said.sides)
-    asks_protocol = said.protocol is not None or said.not_protocol is not None
-    if packet.protocol is None and (asks_protocol or asks_ports or said.types):
-        return INDETERMINATE  # whatever its addresses: raw asks for the protocol before it looks into sets
+    on_ports = any(side.ports or side.not_ports or names_of(side) for side in said.sides)
+    on_protocol = said.protocol is not None or said.not_protocol is not None
+    if packet.protocol is None and (on_protocol or on_ports or said.types):
+        return INDETERMINATE  # for any addresses: raw matches on the protocol before sets
     if not all(address_holds(*side, table) for side in sides):
         return NO
     if packet.protocol is None:
@@ -126,7 +126,7 @@ def ask(entry: Entry, packet: Packet, table: RuleTable) -> str:
         return NO
     if packet.protocol in (6, 17, 132):
         if packet.ports is None:
-            return INDETERMINATE if asks_ports else YES
+            return INDETERMINATE if on_ports else YES
         ends = zip(said.sides, (packet.source, packet.destination), packet.ports, strict=True)
         return YES if all(port_holds(*end, packet.protocol, table) for end in ends) else NO
     if any(side.ports or side.named_ports for side in said.sides):

@@ -1,7 +1,7 @@
-"""XDP drops ⊆ raw drops: what is dropped early is what raw drops, by the same entry; all else ends as without XDP.
+"""XDP drops ⊆ raw drops: what XDP drops, raw would drop by the same entry; everything else ends as without XDP.
 
-Asked of both witnesses, with either backend of raw. Some packets die between XDP and raw (bad headers, fragments that
-stay incomplete): raw never sees them, so XDP may drop them by their source.
+Checked on both witnesses, with either backend of raw. Some packets are dropped between XDP and raw (bad headers,
+incomplete fragments): raw never sees them, so XDP may drop them by their source.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.unit.dossim.xdp_decisions import (
 
 CHOICES = (ModeChoice.NATIVE, ModeChoice.NATIVE, ModeChoice.GENERIC, ModeChoice.OFFLOAD)
 BACKENDS = (RawChoice.IPTABLES, RawChoice.NFTABLES)
-AIMED = 60  # random frames an example, aimed at its table
+AIMED = 60  # random frames per example, aimed at its table
 
 
 @pytest.mark.long
@@ -58,7 +58,7 @@ def test_xdp_drops_nothing_that_raw_would_not(
             assert not breaches_of(partial(witness, policy, host, raw=raw), choice, frames)
 
 
-# What was found where the program takes less for certain than it could read.
+# What was found where the program treats fields as unknown that it could read.
 HTTP = EntityRule(ports=(NamedPort("http"),))
 TCP_HEADER = transport(TCP, dport=80, size=20)
 COUNTEREXAMPLES = {
@@ -66,7 +66,7 @@ COUNTEREXAMPLES = {
         policy(Rule(Action.DENY, destination=HTTP)),
         [four(TCP_HEADER, TCP, fragment=MORE), four(TCP_HEADER[16:18], TCP, fragment=2)],
     ),
-    "raw drops broken headers at an entry that asks for the protocol, before it looks into the entry's set": (
+    "raw drops broken headers at an entry that matches on the protocol, before it looks into the entry's set": (
         policy(Rule(Action.DENY, protocol=TCP, source=nets("fd00::/64", "2600::/16")), Rule(Action.DENY)),
         [BROKEN6],
     ),
@@ -74,7 +74,7 @@ COUNTEREXAMPLES = {
         policy(Rule(Action.ALLOW, protocol=TCP, source=EntityRule(selector="role == 'db'")), Rule(Action.DENY)),
         [six(piece(60) + bytes([60, 1, 1, 4, 0, 0, 0, 0]), 44), six(piece(60, offset=8, more=False) + b"\x06", 44)],
     ),
-    "nftables does not look behind an authentication header": (
+    "nftables does not look past an authentication header": (
         policy(Rule(Action.DENY, protocol=TCP)),
         [six(authentication(TCP) + transport(TCP), 51)],
     ),
@@ -94,13 +94,13 @@ THROUGH = Disposition(Fate.DELIVERED)
 
 
 def told(with_xdp: Sequence[Disposition], without: Sequence[Disposition]) -> list[str]:
-    """The breaches that a witness reports who says this of the frames one by one."""
+    """The breaches that a witness with these results per frame reports."""
 
-    def ask(choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
+    def decide(choice: ModeChoice, frames: Sequence[bytes]) -> list[Disposition]:
         ends = without if choice is ModeChoice.RAW else with_xdp
         return [ends[frame[0]] for frame in frames]
 
-    return breaches_of(ask, ModeChoice.NATIVE, [bytes([number]) for number in range(len(without))])
+    return breaches_of(decide, ModeChoice.NATIVE, [bytes([number]) for number in range(len(without))])
 
 
 def test_the_law_sees_every_way_to_break_it() -> None:

@@ -1,7 +1,7 @@
-"""Counter-examples as files: what some witness once got wrong, to be asked again of all of them.
+"""Counter-examples as files: cases that a witness once got wrong, checked again with all witnesses.
 
-``NAME.yaml`` holds a document of its own, ``{about, host}``, and behind it the resources; ``NAME.pcap`` the frames. A
-failing test writes one; made as small as it gets and repaired, it stays in the folder as a regression test.
+``NAME.yaml`` holds a document ``{about, host}``, and after it the resources; ``NAME.pcap`` the frames. A failing test
+writes one; minimised, it stays in the folder as a regression test for the fix.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CounterExample:
-    """``about`` says in a sentence what was wrong."""
+    """``about`` describes in one sentence what was wrong."""
 
     about: str
     policy: Resources
@@ -37,7 +37,7 @@ class CounterExample:
     frames: tuple[bytes, ...]
 
     def write(self, name: str, folder: Path = FOLDER) -> Path:
-        """Writes both files; a later one of the name replaces them."""
+        """Writes both files, replacing earlier ones of the name."""
         folder.mkdir(exist_ok=True)
         head = {"about": self.about, "host": _host_document(self.host)}
         path = folder / f"{name}.yaml"
@@ -55,7 +55,7 @@ def read(path: Path) -> CounterExample:
 
 @contextmanager
 def kept(name: str, policy: Resources, host: Host, frames: Sequence[bytes]) -> Iterator[None]:
-    """An assertion that fails within leaves the example as files, and says where."""
+    """If an assertion fails inside the block, writes the example to files and notes their path."""
     try:
         yield
     except AssertionError as failure:
@@ -65,7 +65,7 @@ def kept(name: str, policy: Resources, host: Host, frames: Sequence[bytes]) -> I
 
 
 def smallest(example: CounterExample, fails: Callable[[CounterExample], bool]) -> CounterExample:
-    """The example without everything that can be left out, one thing after another, and still fails."""
+    """The example without everything that can be removed, one thing after another, while it still fails."""
     found = True
     while found:
         found = False
@@ -91,7 +91,7 @@ def _smaller(example: CounterExample) -> Iterator[CounterExample]:
 
 
 def _shorter(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
-    """Halves, quarters and so on left out, then single items: a hundred frames are down to one in a few tries."""
+    """Remove halves, quarters and so on, then single items: a few tries reduce a hundred frames to one."""
     width = len(items)
     while width > 1:
         width = (width + 1) // 2

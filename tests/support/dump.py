@@ -1,7 +1,7 @@
-"""Resources as the v3 documents that say them: the inverse of ``load_documents``.
+"""Writes resources as v3 documents: the inverse of ``load_documents``.
 
-So a failing example becomes a file that every command reads. Positions are not written; what equals the default is left
-out, except in a FelixConfiguration, where a field that is written overrides.
+A failing example thus becomes a file that every command reads. Positions are not written; values equal to the default
+are omitted, except in a FelixConfiguration, where a present field overrides.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _port(port: Port) -> int | str:
 
 
 def _protocol(number: int | None) -> int | str | None:
-    """By name where there is one; ICMP by number, because its names say an IP version as well."""
+    """By name if it has one; ICMP by number, because its names imply an IP version."""
     if number is None or number in (1, 58):
         return number
     return PROTOCOL_NAMES.get(number, number)
@@ -156,7 +156,7 @@ def _felix(item: FelixConfiguration) -> Document:
 
 
 def _setting(value: object) -> object:
-    """One setting as Felix writes it: durations in seconds, lists of names joined, ``none`` for an empty text."""
+    """One setting in Felix's notation: durations in seconds, lists of names joined, ``none`` for an empty text."""
     if isinstance(value, float):
         return f"{value}s"
     if isinstance(value, tuple) and value:
@@ -170,12 +170,12 @@ def _failsafe(failsafe: Failsafe) -> Document:
 
 
 def _said(**fields: object) -> Document:
-    """The fields that say something."""
+    """The fields that are not empty."""
     return {name: value for name, value in fields.items() if value or (value == 0 and value is not False)}
 
 
 def _plain(fields: Mapping[str, object]) -> Document:
-    """A part that is kept as it was read."""
+    """A part that is stored as it was read."""
     return _said(**{name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()})
 
 

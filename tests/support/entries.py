@@ -1,4 +1,4 @@
-"""Entries as tests write them, one keyword for each thing a rule can match on; and taken apart in the same words."""
+"""Short forms of entries for tests: one keyword for each field that a rule can match on; and the inverse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 
 @dataclass
 class SideMatch:
-    """What one side of a packet must be. Empty fields are no condition."""
+    """What one side of a packet must be. An empty field is no condition."""
 
     nets: tuple[IPNetwork, ...] = ()
     not_nets: tuple[IPNetwork, ...] = ()
@@ -58,7 +58,7 @@ def entry_of(
     source: SideMatch | None = None,
     destination: SideMatch | None = None,
 ) -> Entry:
-    """An entry as the compiler makes it of a rule that says this."""
+    """The entry that the compiler creates from a rule with these fields."""
     conditions: list[Condition] = [Protocol(protocol)] if protocol is not None else []
     conditions += [Protocol(not_protocol, negated=True)] if not_protocol is not None else []
     conditions += (source or SideMatch()).conditions(Side.SOURCE)
@@ -72,7 +72,7 @@ def entry_of(
 
 @dataclass
 class Said:
-    """An entry's conditions, in the words of :func:`entry_of`."""
+    """An entry's conditions, as keywords of :func:`entry_of`."""
 
     protocol: int | None = None
     not_protocol: int | None = None
@@ -87,7 +87,7 @@ class Said:
 
     @property
     def types(self) -> list[Icmp]:
-        """The ICMP types it names, wanted or not."""
+        """The ICMP types of the condition, negated or not."""
         return [icmp for icmp in (self.icmp, self.not_icmp) if icmp is not None]
 
 
@@ -115,10 +115,10 @@ def said_by(entry: Entry) -> Said:
 
 
 def names_of(match: SideMatch) -> Sequence[str]:
-    """The named ports of one side, wanted or not."""
+    """The named ports of one side, negated or not."""
     return (*match.named_ports, *match.not_named_ports)
 
 
 def obstacle_sentences(table: RuleTable, mode: Mode | None = None, holder: str = XDP) -> list[str]:
-    """Why the stage before raw does not hold each ingress entry, "" where it does."""
+    """For each ingress entry, why the early stage does not hold it; "" if it does."""
     return [found.sentence(holder) if found else "" for found in obstacles(table, mode)]

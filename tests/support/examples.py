@@ -1,8 +1,8 @@
-"""How many examples a property draws: in ``./run check`` a tenth, in ``./run test`` all, at night many more.
+"""How many examples a property test generates: a tenth in ``./run check``, all in ``./run test``, many more at night.
 
-``HYPOTHESIS_PROFILE`` names the run: ``quick``, ``default`` or ``nightly``. Deadlines measure the machine, not the
-code; the machine is shared. A run answers the same for the same tree, because it draws the same examples each time.
-Only the nightly one looks for new ones.
+``HYPOTHESIS_PROFILE`` names the run: ``quick``, ``default`` or ``nightly``. There are no deadlines: they would measure
+the shared machine, not the code. Runs are reproducible, because each generates the same examples for the same tree.
+Only the nightly profile generates new ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
-_EACH = {"quick": 10, "default": 100, "nightly": 100_000}  # of a property that says no number
+_EACH = {"quick": 10, "default": 100, "nightly": 100_000}  # of a property without a number
 
 
 def load_profile() -> None:
@@ -25,5 +25,5 @@ def load_profile() -> None:
 
 
 def examples(usual: int, *, nightly: int) -> int:
-    """So many examples, or whatever of them is counted, in this run; ``usual`` is what ``./run test`` does."""
+    """The number of examples (or of what is counted) in this run; ``usual`` is that of ``./run test``."""
     return {"quick": -(-usual // 10), "default": usual, "nightly": nightly}[PROFILE]

@@ -1,7 +1,9 @@
-"""Random frames aimed at a RuleTable, tens of thousands a second: sound ones, cut, mutated, fragmented, of every shape.
+"""Random frames aimed at a RuleTable, tens of thousands a second: well-formed, cut, mutated, fragmented, of every
+shape.
 
-A frame aims at one entry or failsafe of the table: most of its fields are that one's own values and their neighbours
-(the edges of nets, ports and ICMP types), the others those of the whole table. So entries are hit, and just missed.
+A frame is aimed at one entry or failsafe of the table: most of its fields have values of that entry or adjacent ones
+(the edges of nets, ports and ICMP types), the others have values of the whole table. So frames match entries, and just
+fail to match them.
 """
 
 from __future__ import annotations
@@ -41,14 +43,14 @@ MORE, DONT = 0x2000, 0x4000
 SOURCES = (*SOURCES4, *SOURCES6)
 DESTINATIONS = (*[ME4, ME6] * 10, *ODD_DESTINATIONS4, *ODD_DESTINATIONS6)
 SHORTEST = 14  # bytes: what BPF_PROG_TEST_RUN takes, and a network card
-MEMBERS_LOOKED_AT = 32  # of a set: its edges are drawn from so many nets
+MEMBERS_LOOKED_AT = 32  # of a set: its edges are taken from so many nets
 
 Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Aim:
-    """Values worth trying. Addresses are bytes, by version; an empty tuple: nothing in particular."""
+    """Values to try. Addresses are bytes, by version; an empty tuple: any value."""
 
     sources: dict[int, tuple[bytes, ...]]
     destinations: dict[int, tuple[bytes, ...]]
@@ -59,8 +61,8 @@ class Aim:
 
 
 def random_frames(table: RuleTable, rng: random.Random, count: int) -> list[bytes]:
-    """``count`` frames for the table's ingress side, none below SHORTEST bytes; the pieces of one datagram follow each
-    other.
+    """``count`` frames for the table's ingress side, none below SHORTEST bytes; the fragments of one datagram are
+    consecutive.
     """
     targets = [_aim_at_entry(entry, table, rng) for entry in table.ingress]
     targets += [_aim_at_failsafe(item, inbound=True) for item in table.failsafe_inbound]
@@ -107,7 +109,7 @@ def _aim_at_failsafe(failsafe: Failsafe, *, inbound: bool) -> Aim:
 
 
 def _together(aims: Sequence[Aim]) -> Aim:
-    """All their values, and usual ones."""
+    """The values of all targets, and common ones."""
 
     def usual(texts: Iterable[str], version: int) -> tuple[bytes, ...]:
         return tuple(ip_address(text).packed for text in texts if ip_address(text).version == version)
@@ -138,7 +140,7 @@ def _addresses(match: SideMatch, table: RuleTable, rng: random.Random) -> dict[i
 
 
 def _edges_of(nets: Iterable[IPNetwork]) -> tuple[bytes, ...]:
-    """First and last addresses and their neighbours outside; the first twice, so that there are more hits."""
+    """First and last addresses and the adjacent ones outside; the first twice, so that more frames match."""
     found: list[bytes] = []
     for net in nets:
         width = WIDTH[net.version]
@@ -167,7 +169,7 @@ def _around_type(icmp: Icmp) -> Iterator[tuple[int, int]]:
 
 
 def _some(rng: random.Random, aim: Aim, everything: Aim) -> list[bytes]:
-    """One frame, or the pieces of one datagram."""
+    """One frame, or the fragments of one datagram."""
     weights = (1 + 3 * bool(aim.sources[4]), 1 + 3 * bool(aim.sources[6]))
     version = rng.choices((4, 6), weights)[0]
 
@@ -198,7 +200,7 @@ def _protocol(rng: random.Random, aim: Aim, everything: Aim, version: int) -> in
 def _transport(
     rng: random.Random, aim: Aim, everything: Aim, protocol: int, source: bytes, destination: bytes
 ) -> bytes:
-    """A header with data behind it, one time of five cut near where its header ends."""
+    """A header with data after it, one time in five cut near the end of the header."""
     sport = rng.choice(aim.sports if aim.sports and rng.random() < 0.8 else everything.sports)
     dport = rng.choice(aim.dports if aim.dports and rng.random() < 0.8 else everything.dports)
     data = bytes(rng.choice((0, 0, 1, 8, 13, 40)))
@@ -252,7 +254,7 @@ def _packets6(
     rng: random.Random, buf: bytes, protocol: int, source: bytes, destination: bytes, ident: int
 ) -> list[bytes]:
     how = rng.random()
-    if how > 0.9:  # a datagram in pieces, perhaps behind hop-by-hop
+    if how > 0.9:  # a fragmented datagram, perhaps after hop-by-hop options
         before = [HOP_BY_HOP] if how > 0.97 else []
         made = []
         for at, end in _cuts(rng, len(buf)):
@@ -290,7 +292,7 @@ def _extension(rng: random.Random, kind: int, following: int, ident: int) -> byt
 
 
 def _cuts(rng: random.Random, length: int) -> list[tuple[int, int]]:
-    """Where to cut a datagram: pieces of a multiple of eight bytes, one time of five not."""
+    """Where to split a datagram: at multiples of eight bytes, one time in five elsewhere."""
     step = rng.choice((8, 16, 24, 32))
     cuts = [(at, min(at + step, length)) for at in range(0, max(length, 1), step)]
     if rng.random() < 0.2:

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for frames: sound, mutated, cut short, fragmented. Addresses and ports are few, so that rules
-hit.
+"""Hypothesis strategies for frames: well-formed, mutated, truncated, fragmented. Addresses and ports are few, so that
+rules match.
 
-Frames are put together from bytes, not with Scapy: properties need tens of thousands of them.
+Frames are built from bytes, not with Scapy: property tests need tens of thousands of them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def ipv6(
 
 
 def segment(protocol: int, source: str, destination: str, ports: tuple[int, int], data: bytes) -> bytes:
-    """What a protocol puts behind IP, checksum included where it has one."""
+    """Transport header and data of a protocol, with a correct checksum if it has one."""
     front = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big")
     if protocol == 6:
         return _checked(protocol, source, destination, front + bytes(8) + b"\x50\x02\x20\x00" + bytes(4) + data, 16)
@@ -160,7 +160,7 @@ def _extension(draw: st.DrawFn, kind: int, following: int) -> bytes:
 @cache
 @st.composite
 def fragments(draw: st.DrawFn) -> list[bytes]:
-    """Pieces of one datagram in some order, perhaps with one missing, doubled or shifted."""
+    """Fragments of one datagram in any order, perhaps with one missing, repeated or shifted."""
     is_four = draw(st.booleans())
     source, destination = (draw(choice(SOURCES4)), ME4) if is_four else (draw(choice(SOURCES6)), ME6)
     ports = draw(st.tuples(choice(PORTS), choice(PORTS)))
@@ -249,14 +249,14 @@ def _mostly(usual: tuple[object, ...], odd: tuple[object, ...]) -> st.SearchStra
 
 @cache
 def choice(values: tuple[object, ...]) -> st.SearchStrategy[Any]:
-    """One of them. Made once for the same values: Hypothesis takes longer to look into a strategy than to draw."""
+    """One of the values. Created once for the same values: Hypothesis validates a strategy slower than it draws."""
     return st.sampled_from(values)
 
 
 @cache
 @st.composite
 def captures(draw: st.DrawFn, *, max_size: int = 6) -> list[bytes]:
-    """Frames in order of arrival; fragments of several datagrams may be mixed up."""
+    """Frames in order of arrival; fragments of several datagrams may be interleaved."""
     groups = draw(st.lists(st.one_of(frames().map(lambda one: [one]), frames().map(lambda one: [one]), fragments()),
                            min_size=1, max_size=max_size))  # fmt: skip
     return [frame for group in groups for frame in group]

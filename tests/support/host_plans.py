@@ -33,7 +33,7 @@ def _tables(draw: st.DrawFn, interface: str) -> RuleTable:
 
 @st.composite
 def _changed(draw: st.DrawFn, old: RuleTable) -> RuleTable:
-    """Other members of the same sets, some entries gone, others come."""
+    """The same sets with other members, some entries removed, others added."""
     other = draw(_tables(old.interface))
     kept = [entry for entry in old.ingress if draw(st.booleans())]
     at = draw(st.integers(0, len(kept)))
@@ -50,7 +50,7 @@ def _changed(draw: st.DrawFn, old: RuleTable) -> RuleTable:
 
 
 def _decisive() -> tuple[Entry, ...]:
-    """Entries that a packet can be dropped by one of in the old plan, and by another one in the new."""
+    """Entries such that a packet can be dropped by one in the old plan and by another in the new one."""
     a, b, c = SETS
     return (
         entry(0, Action.DENY, source=SideMatch(ip_set=a)),
@@ -67,7 +67,7 @@ def _decisive() -> tuple[Entry, ...]:
 
 @st.composite
 def _by_sets(draw: st.DrawFn) -> RuleTable:
-    """A table whose sets decide: the entries in any order, some of them left out."""
+    """A table whose sets decide: the entries in any order, some of them omitted."""
     entries = draw(st.permutations(_decisive()))[: draw(st.integers(1, 5))]
     table = draw(rule_tables((0,), 1))
     return replace(table, ingress=tuple(entries), failsafe_inbound=(), failsafe_outbound=())
@@ -75,7 +75,7 @@ def _by_sets(draw: st.DrawFn) -> RuleTable:
 
 @st.composite
 def changes(draw: st.DrawFn, backend: Backend) -> tuple[Plan, Plan]:
-    """The plan that is enforced, and the one that is to be; they have much in common, or nothing."""
+    """The enforced plan and the next one; they have much in common, or nothing."""
     names = draw(st.sampled_from((INTERFACES[:1], INTERFACES[:1], INTERFACES)))
     how = draw(st.sampled_from((*["by sets"] * 4, *["changed"] * 2, "other", "first", "last", "fewer")))
     if how == "by sets":
@@ -93,7 +93,8 @@ _BY_NAME = SideMatch(nets=tuple(net for net in NETS if net.prefixlen == net.max_
 _NOT_LISTED = SideMatch(not_ip_set=SETS[0])
 _DENY_ALL = entry(9, Action.DENY)
 
-# Old and new tables that drop the same packets, by other rules: right only as long as members come and go in time.
+# Old and new tables that drop the same packets by different rules: correct only if members are added and removed in the
+# right order.
 _TIMELY: dict[str, tuple[RuleTable, RuleTable]] = {
     "denied by a list, then by name": (
         table(entry(0, Action.DENY, source=_BY_LIST), sets=[_LISTED]),
@@ -103,7 +104,7 @@ _TIMELY: dict[str, tuple[RuleTable, RuleTable]] = {
         table(entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.DENY, source=_BY_LIST), sets=[_NOBODY]),
         table(entry(0, Action.DENY, source=_BY_LIST), sets=[_LISTED]),
     ),
-    "allowed by a list, behind a Deny by name": (
+    "allowed by a list, after a Deny by name": (
         table(entry(0, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_NOBODY]),
         table(
             entry(0, Action.DENY, source=_BY_NAME), entry(1, Action.ALLOW, source=_BY_LIST), _DENY_ALL, sets=[_LISTED]

@@ -1,4 +1,4 @@
-"""A backend that does nothing but note what it is asked: whatever goes through with it needs nothing but the seam."""
+"""A backend that only records its calls: what works with it depends only on the interface of backends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class IdleWatch:
 
 @dataclass
 class IdleBackend:
-    """Any kind of driver. ``held`` is what it says that it holds; ``calls``, which may be shared, what was asked."""
+    """Any kind of driver. ``held`` is what it reports as held; ``calls``, which may be shared, records the calls."""
 
     name: Backend = Backend.NETDEV
     stage: Stage = Stage.NETDEV_INGRESS

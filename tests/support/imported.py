@@ -1,4 +1,4 @@
-"""Which installed packages a command imports before it ends, in a process of its own."""
+"""Which installed packages a command imports, in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random frames that reach far: valid ones of every kind, then cut, patched and fragmented. Deterministic by seed."""
+"""Random frames that get far into the pipeline: valid ones, cut, patched and fragmented. Deterministic by seed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MACS = (*("06:00:00:00:00:01",) * 12, "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", 
 
 
 def frames(seed: int, count: int) -> list[bytes]:
-    """``count`` frames, in an order in which fragments of one datagram are near each other."""
+    """``count`` frames; fragments of one datagram are near each other."""
     rng = random.Random(seed)
     found: list[bytes] = []
     while len(found) < count:
@@ -129,7 +129,7 @@ def _pieces(rng: random.Random, packet: Packet) -> list[Packet]:
 
 
 def _damaged(rng: random.Random, frame: bytes) -> bytes:
-    """Cut it, patch an byte or two, or let something trail behind."""
+    """Cut it, change a byte or two, or append bytes."""
     how = rng.randrange(4)
     if how == 0:
         return frame[: rng.randrange(14, len(frame) + 1)]
@@ -142,7 +142,7 @@ def _damaged(rng: random.Random, frame: bytes) -> bytes:
 
 
 def _disturb(rng: random.Random, pieces: list[bytes]) -> None:
-    """Lose, repeat or reorder fragments."""
+    """Drop, repeat or reorder fragments."""
     how = rng.randrange(5)
     if how == 0:
         rng.shuffle(pieces)

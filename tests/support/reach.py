@@ -1,9 +1,9 @@
-"""Packets that reach the entries of a RuleTable: each one's own values and those just beside them.
+"""Packets that reach the entries of a RuleTable: each one's own values and adjacent ones.
 
-For every entry and family, candidates are put together at random from what its match says, and ``predict`` tells which
-of them the entry decides. From the first of those, one thing at a time is moved over the edges of the match: addresses
-to the first and last of a net and their neighbours, ports likewise, the protocol and the ICMP type and code to others;
-and on and beside the failsafes. So an entry that can be reached is reached, on both sides of its edges.
+For every entry and family, random candidates are built from the values of its conditions, and ``predict`` tells which
+of them the entry decides. From the first of those, one field at a time is moved to the edges of its condition:
+addresses to the first and last of a net and the adjacent ones, ports likewise, protocol, ICMP type and code to others;
+and to the failsafes and next to them. So an entry that can be reached is reached, on both sides of its edges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 from tests.support.entries import Said, SideMatch, names_of, said_by
 from tests.support.frames import ME4, ME6, PORTS, SOURCES4, SOURCES6, ethernet, ipv4, ipv6, segment
 
-CANDIDATES, KEPT_OUTSIDE, BESIDE = 24, 2, 6
+CANDIDATES, KEPT_OUTSIDE, ADJACENT = 24, 2, 6
 
 
 def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
@@ -44,7 +44,7 @@ Values = Sequence[int]
 
 @dataclass(frozen=True)
 class Point:
-    """What a match looks at, of one packet. ``cut``: bytes left of the transport header; None: all."""
+    """The fields of one packet that entries can match on. ``cut``: bytes left of the transport header; None: all."""
 
     version: int
     source: int
@@ -70,8 +70,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Reached:
-    """Frames, and for each entry the numbers of those that it decides in raw, as ``predict`` has it: with Deny or
-    Allow, or that come to a Log or Pass and match it.
+    """Frames, and for each entry the numbers of those that it decides in raw according to ``predict``: by Deny or
+    Allow, or that reach a Log or Pass and match it.
     """
 
     frames: tuple[bytes, ...]
@@ -79,12 +79,12 @@ class Reached:
 
 
 def reach(
-    table: RuleTable, host: Host, seed: int = 0, *, candidates_each: int = CANDIDATES, beside: int | None = BESIDE
+    table: RuleTable, host: Host, seed: int = 0, *, candidates_each: int = CANDIDATES, adjacent: int | None = ADJACENT
 ) -> Reached:
     """Frames for every ingress entry of the table.
 
-    The candidates are so many for each entry and family; ``beside`` is how many of the points beside its edges are
-    taken, drawn at random; None: all.
+    The candidates are so many for each entry and family; ``adjacent`` is how many of the points adjacent to its edges
+    are taken at random; None: all.
     """
     rng = random.Random(seed)
     frames: list[bytes] = []
@@ -96,8 +96,8 @@ def reach(
             chosen = outside[:KEPT_OUTSIDE]
             if hits:
                 first = candidates[hits[0]]
-                near = list(_beside(rng, first, entry, table))
-                chosen += [first, *(near if beside is None else rng.sample(near, min(beside, len(near))))]
+                near = list(_adjacent(rng, first, entry, table))
+                chosen += [first, *(near if adjacent is None else rng.sample(near, min(adjacent, len(near))))]
             frames += [point.frame() for point in chosen]
     return Reached(tuple(frames), {entry.name: _decided(frames, table, host, entry) for entry in table.ingress})
 
@@ -115,11 +115,11 @@ def sent(table: RuleTable, seed: int = 0) -> list[bytes]:
 
 
 def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry) -> tuple[int, ...]:
-    """The frames that come to the entry in raw and match it: those it drops when its action is Deny."""
+    """The frames that reach the entry in raw and match it: those that it drops if its action is Deny."""
     denying = replace(entry, action=Action.DENY)
     ingress = tuple(denying if item.name == entry.name else item for item in table.ingress)
-    asked = replace(table, ingress=ingress)
-    plan = InterfacePlan(asked, None, Backend.IPTABLES, tuple(PlannedEntry(item, Stage.RAW) for item in ingress))
+    chosen_table = replace(table, ingress=ingress)
+    plan = InterfacePlan(chosen_table, None, Backend.IPTABLES, tuple(PlannedEntry(item, Stage.RAW) for item in ingress))
     prediction = predict(Capture.from_frames(frames), plan, host)
     return tuple(at for at in range(len(frames)) if prediction.disposition(at).entry == entry.name)
 
@@ -128,7 +128,7 @@ def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry
 
 
 def _candidate(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> Point:
-    """Own and neighbouring values of the entry, put together at random."""
+    """Random combinations of the entry's values and adjacent ones."""
     inbound = entry.direction is Direction.INGRESS
     usual, mine = USUAL_SOURCES[version], ME[version]
     said = said_by(entry)
@@ -165,11 +165,11 @@ def _choose_icmp(rng: random.Random, said: Said) -> tuple[int, int]:
     return (kind + rng.choice((0, 0, 0, 1))) % 256, (code + rng.choice((0, 0, 1))) % 256
 
 
-# --- the points beside one ------------------------------------------------------------------------------------------
+# --- the adjacent points --------------------------------------------------------------------------------------------
 
 
-def _beside(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
-    """The point with one thing moved to, or over, each edge of the entry and of the failsafes."""
+def _adjacent(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
+    """The point with one field moved to, or across, each edge of the entry and of the failsafes."""
     said = said_by(entry)
     yield from (replace(point, source=at) for at in _address_edges(rng, said.source, table, point.version))
     yield from (replace(point, destination=at) for at in _address_edges(rng, said.destination, table, point.version))
@@ -205,7 +205,7 @@ def _at_failsafe(point: Point, entry: Entry, failsafe: Failsafe, ports: tuple[in
 
 
 def _address_edges(rng: random.Random, match: SideMatch, table: RuleTable, version: int) -> list[int]:
-    """First and last addresses of the match's nets, and the neighbours outside; of a large set some nets."""
+    """First and last addresses of the condition's nets, and adjacent ones outside; for a large set, of some nets."""
     nets = [net for net in (*match.nets, *match.not_nets) if net.version == version]
     for name in filter(None, (match.ip_set, match.not_ip_set)):
         members = [net for net in table.sets[name].nets if net.version == version]

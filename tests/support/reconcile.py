@@ -1,7 +1,7 @@
-"""What every reconciler of raw must hold on its way from one plan to another, whatever it writes to.
+"""Properties that every reconciler of raw must keep between one plan and the next, for every kernel interface.
 
 A packet that both plans drop is dropped at every moment: before, between and after the calls, and wherever a call
-fails or the process is killed. What fails is made good by the next pass, and a pass with nothing to do does nothing.
+fails or the process is killed. The next pass completes what failed, and a pass without changes does nothing.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Met = Set[Any]
 
 
 class World(ABC):
-    """A fake kernel, and the reconciler that works on it."""
+    """A fake kernel, and the reconciler that writes to it."""
 
     calls: Calls
 
     @abstractmethod
     def apply(self, plan: Plan) -> list[str]:
-        """One pass of the reconciler; a sentence for each change."""
+        """One pass of the reconciler; returns a description of each change."""
 
     @abstractmethod
     def state(self) -> Any:
-        """All that is in the kernel now; it does not change any more."""
+        """A snapshot of the kernel's whole state."""
 
     @abstractmethod
     def holds(self, plan: Plan) -> bool:
-        """Whether what is in the kernel is what the plan renders to."""
+        """Whether the kernel's state equals the rendered plan."""
 
     @abstractmethod
     def dropped(self, rules: Any, sets: Any, among: Met | None = None) -> Met:
-        """The packets (of some, or of all) that are dropped by the rules of one state with the sets of another."""
+        """The packets (of these, or of all) that the rules of one state drop with the sets of another."""
 
 
 def converge(world: World, plan: Plan) -> None:
@@ -53,7 +53,7 @@ def converge(world: World, plan: Plan) -> None:
 
 
 def watched(world: World, run: Callable[[], object]) -> list[Any]:
-    """The states there were while it ran, first and last included."""
+    """All states during the pass, including the first and the last."""
     states = [world.state()]
     world.calls.observe = lambda _: states.append(world.state())
     try:
@@ -64,7 +64,7 @@ def watched(world: World, run: Callable[[], object]) -> list[Any]:
 
 
 def no_hole(world: World, states: list[Any], must: Met) -> None:
-    """What must be dropped is, in each state and by rules of one with sets of the next."""
+    """What must be dropped is dropped in each state, and by the rules of one state with the sets of the next."""
     for before, after in pairwise(states):
         for rules in (before, after):
             missing = must - world.dropped(rules, after, must)
@@ -72,7 +72,7 @@ def no_hole(world: World, states: list[Any], must: Met) -> None:
 
 
 def check_change(make: Callable[[], World], old: Plan, new: Plan) -> None:
-    """From one plan to the other without a hole, and nothing left to do."""
+    """From one plan to the other without a gap; afterwards there is nothing left to do."""
     world = make()
     converge(world, old)
     states = watched(world, lambda: world.apply(new))
@@ -112,7 +112,7 @@ def _check_fault(world: World, old: Plan, new: Plan, must: Met, fault: Fault) ->
 
     states = watched(world, failing)
     world.calls.fault = None
-    if len(states) > 1:  # else the next pass is as the first one
+    if len(states) > 1:  # otherwise the next pass equals the first one
         states += watched(world, lambda: world.apply(new))[1:]
         no_hole(world, states, must)
     converge(world, new)

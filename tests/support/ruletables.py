@@ -1,8 +1,8 @@
-"""Hypothesis strategies for RuleTables as such, denser than what :mod:`tests.support.strategies` compiles to,
-and for packets.
+"""Hypothesis strategies for RuleTables, with more conditions than :mod:`tests.support.strategies` compiles to, and for
+packets.
 
-Everything an entry can ask for is asked for often, over few addresses, ports and types, so that answers differ from
-packet to packet. What validation refuses is not here: numbers of ports come with TCP, UDP or SCTP, types with ICMP.
+Every condition occurs often, over few addresses, ports and types, so that results differ from packet to packet. Nothing
+that validation refuses is generated: port numbers come with TCP, UDP or SCTP, types with ICMP.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SETS, NAMES = ("s:a", "s:b", "s:c"), ("n:http", "n:dns", "n:none")
 
 @dataclass(frozen=True)
 class Packet:
-    """What is known of a packet; None: unknown. ``ports`` are (source, destination), ``icmp`` (type, code)."""
+    """The known fields of a packet; None: unknown. ``ports`` are (source, destination), ``icmp`` (type, code)."""
 
     source: IPAddress
     destination: IPAddress
@@ -56,7 +56,7 @@ class Packet:
 
 @st.composite
 def packets(draw: st.DrawFn, aims: Sequence[Entry] = (entry_of("", Action.DENY),)) -> Packet:
-    """A packet of the kind that one of the entries asks for, mostly. Only IPv6 hides its protocol."""
+    """Mostly a packet of a kind that one of the entries matches on. Only with IPv6 the protocol can be unknown."""
     aim = draw(st.sampled_from(aims))
     said = said_by(aim)
     usual = FAMILY_OF_ICMP.get(said.protocol or 0)
@@ -64,8 +64,8 @@ def packets(draw: st.DrawFn, aims: Sequence[Entry] = (entry_of("", Action.DENY),
     family = draw(st.sampled_from((usual, usual, only))) or draw(st.sampled_from((4, 6)))
     address, port = st.sampled_from(ADDRESSES[family]), st.sampled_from(PORTS)
     protocols = [*PROTOCOLS, *[said.protocol] * 8] if said.protocol is not None else PROTOCOLS
-    asked = [(item.type, code) for item in said.types for code in (item.code or 0, 7)]
-    icmp = st.sampled_from([*asked, *((kind, 0) for kind in TYPES)])
+    wanted = [(item.type, code) for item in said.types for code in (item.code or 0, 7)]
+    icmp = st.sampled_from([*wanted, *((kind, 0) for kind in TYPES)])
     return Packet(
         draw(address),
         draw(address),
@@ -75,18 +75,18 @@ def packets(draw: st.DrawFn, aims: Sequence[Entry] = (entry_of("", Action.DENY),
     )
 
 
-# How many entries that match nothing are in front of the others.
+# How many entries that match nothing come before the others.
 IDLE = (0, 0, 0, 0, 58, 63, 64, 122, 128, 300, 505, 512)
 
 
 @st.composite
 def rule_tables(draw: st.DrawFn, idle_counts: Sequence[int] = IDLE, max_size: int = 8) -> RuleTable:
-    """Tables of a few entries that ask for all there is, some of them behind many that match nothing."""
+    """Tables of a few entries that use every kind of condition, some after many that match nothing."""
     entries = draw(st.lists(entries_of_any_kind(), min_size=1, max_size=max_size))
     tiers = sorted(draw(st.sampled_from(TIERS)) for _ in entries)
     idle = [entry_of("", Action.DENY, "first", source=SideMatch(nets=(ip_network("192.0.2.255/32"),)))]
-    behind = idle * draw(st.sampled_from(idle_counts))
-    named = [*behind, *(replace(entry, tier=tier) for entry, tier in zip(entries, tiers, strict=True))]
+    before = idle * draw(st.sampled_from(idle_counts))
+    named = [*before, *(replace(entry, tier=tier) for entry, tier in zip(entries, tiers, strict=True))]
     nets = st.lists(st.sampled_from(NETS), max_size=3).map(Nets.of)
     return RuleTable(
         "eth0",
@@ -120,7 +120,7 @@ def entries_of_any_kind(draw: st.DrawFn) -> Entry:
 @st.composite
 def _sides(draw: st.DrawFn, *, numbers: bool, names: bool) -> SideMatch:
     fields = ("nets", "not_nets", "ip_set", "not_ip_set", *_PORT_FIELDS, *_PORT_FIELDS)
-    asks = draw(st.sets(st.sampled_from(fields), max_size=draw(st.sampled_from((0, 0, 1, 2, 3)))))
+    used = draw(st.sets(st.sampled_from(fields), max_size=draw(st.sampled_from((0, 0, 1, 2, 3)))))
     nets = st.lists(st.sampled_from(NETS), min_size=1, max_size=3).map(tuple)
     ranges = st.lists(_ranges(), min_size=1, max_size=3).map(tuple)
     sets = st.sampled_from(SETS)
@@ -130,7 +130,7 @@ def _sides(draw: st.DrawFn, *, numbers: bool, names: bool) -> SideMatch:
         how |= {"ports": ranges, "not_ports": ranges}
     if names:
         how |= {"named_ports": some, "not_named_ports": some}
-    return SideMatch(**{field: draw(how[field]) for field in sorted(asks & how.keys())})
+    return SideMatch(**{field: draw(how[field]) for field in sorted(used & how.keys())})
 
 
 _PORT_FIELDS = ("ports", "not_ports", "named_ports", "not_named_ports")

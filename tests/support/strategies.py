@@ -1,10 +1,10 @@
-"""Hypothesis strategies for resources and hosts: everything untracked policy can say, over few addresses, ports and
-labels.
+"""Hypothesis strategies for resources and hosts: everything that untracked policy can express, over few addresses,
+ports and labels.
 
 Names, labels and addresses come from small pools shared with :mod:`tests.support.frames`, so that selectors select,
-tiers collide and rules hit often. What is drawn is valid: what Calico's validation refuses is not here.
+tiers collide and rules match often. All generated resources are valid for Calico.
 
-Each strategy is made once: Hypothesis takes longer to look into a new one than to draw from it.
+Each strategy is created once: Hypothesis takes longer to validate a new one than to draw from it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def port_ranges() -> st.SearchStrategy[PortRange]:
 
 @cache
 def ports(*, by_number: bool, max_size: int) -> st.SearchStrategy[tuple[Port, ...]]:
-    """Ports of one side: names, and where the protocol has ports numbers too."""
+    """Ports of one side: names, and also numbers if the protocol has ports."""
     names: st.SearchStrategy[Port] = choice(PORT_NAMES).map(NamedPort)
     one = st.one_of(port_ranges(), port_ranges(), names) if by_number else names
     return st.lists(one, max_size=max_size, unique=True).map(tuple)
@@ -123,7 +123,7 @@ def failsafes() -> st.SearchStrategy[tuple[Failsafe, ...]]:
 @cache
 @st.composite
 def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool | None) -> EntityRule:
-    """One side of a rule: empty, or saying one to three things.
+    """One side of a rule: empty, or with one to three fields.
 
     ``has_ports``: whether the protocol has ports; with False they are matched by name only, with None not at all.
     """
@@ -149,9 +149,9 @@ def entity_rules(draw: st.DrawFn, *, family: int | None, has_ports: bool | None)
 @cache
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
-    """A rule of any kind; two of three are plain deny lists, as real ones are, which devices can hold too.
+    """A rule of any kind; two of three are plain deny lists, as is common, which devices can hold too.
 
-    One of eighteen is of a named port that some endpoint has: left to chance, hundreds of policies have none.
+    One of eighteen has a named port of some endpoint: by chance alone, hundreds of policies would have none.
     """
     kind = draw(st.integers(0, 17))
     if kind == 17:
@@ -164,7 +164,7 @@ def rules(draw: st.DrawFn) -> Rule:
         return Rule(draw(_mostly_deny()), source=draw(st.sampled_from((listed, selected))))
     protocol = draw(choice((None, None, 6, 17, 1, 58, 132, 253)))
     family = draw(choice((None, 4, 6)))
-    # By the name ICMP or ICMPv6 a rule is of its family; by the number of either, unless it matches on types.
+    # The name ICMP or ICMPv6 limits a rule to its family; the number does only if the rule matches on types.
     of_icmp = {1: 4, 58: 6}.get(protocol or 0)
     by_name = of_icmp is not None and draw(st.booleans())
     family = of_icmp if by_name else family
@@ -235,7 +235,7 @@ def endpoint_ports() -> st.SearchStrategy[EndpointPort]:
 @cache
 @st.composite
 def profiles(draw: st.DrawFn) -> tuple[Profile, ...]:
-    """Those that endpoints name, and that of the one namespace, whose labels have a prefix."""
+    """The profiles that endpoints name, and that of the one namespace, whose labels have a prefix."""
     found = [Profile(name, labels_to_apply=draw(labels())) for name in PROFILES[:2]]
     if draw(st.booleans()):
         env = draw(choice(("prod", "test")))
@@ -245,7 +245,7 @@ def profiles(draw: st.DrawFn) -> tuple[Profile, ...]:
 
 @cache
 def tiers() -> st.SearchStrategy[tuple[Tier, ...]]:
-    """Those that exist: the default one written or not, another before or behind it or level with it, or none."""
+    """The existing tiers: the default one explicit or not; another before it, after it or of equal order, or none."""
     security = st.builds(Tier, st.just("security"), order=choice((1.0, 10.0, 1_000_000.0, 2_000_000.0)))
     both = st.tuples(st.sampled_from(((), (DEFAULT_TIER,))), st.lists(security, max_size=1))
     return both.map(lambda found: (*found[0], *found[1]))
@@ -259,7 +259,7 @@ def set_nets() -> st.SearchStrategy[Nets]:
 @cache
 @st.composite
 def resources(draw: st.DrawFn) -> Resources:
-    """Everything the policy of :data:`NODE` may consist of."""
+    """Everything that the policy of :data:`NODE` can consist of."""
     felix = FelixConfiguration(
         "default",
         failsafe_inbound=draw(failsafes()),

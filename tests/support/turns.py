@@ -1,4 +1,4 @@
-"""Tests run in several processes; one marked ``alone`` runs while no other does."""
+"""Tests run in several processes; a test marked ``alone`` runs while no other does."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def turn(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Wait for it. ``folder`` is where the processes of a run meet.
+    """Wait until the test may run. ``folder`` has the locks of all processes of a run.
 
-    Two locks, because flock(2) is not fair: whoever wants to be alone holds the gate until all others have left.
+    Two locks, because flock(2) is not fair: a test that runs alone holds the gate until all others have finished.
     """
     with open(folder / "gate", "w") as gate, open(folder / "room", "w") as room:
         fcntl.flock(gate, fcntl.LOCK_EX)

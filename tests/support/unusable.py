@@ -1,4 +1,4 @@
-"""What may stand under the name of a file that a user gives, and is no file to read."""
+"""What a path from a user can be other than a readable file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two witnesses that need no kernel, asked alike, and the law that XDP and netdev ingress only accelerate."""
+"""The two witnesses that need no kernel, with one interface; and the rule that XDP and netdev only accelerate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_for(
     *,
     netdev: bool = False,
 ) -> InterfacePlan:
-    """The plan on a host whose interface can do everything."""
+    """The plan for a host whose interface supports everything."""
     modes = {mode: Probe(Answer.YES) for mode in Mode}
     addresses = tuple(address.ip for address in host.addresses)
     facts = HostFacts(
@@ -77,7 +77,7 @@ def predicted(
 
 
 def differences(one: Sequence[Disposition], other: Sequence[Disposition]) -> list[str]:
-    """Where two witnesses disagree about the same frames: fate, stage or entry."""
+    """Where two witnesses disagree on the same frames: fate, stage or entry."""
     return [
         f"packet {number}: {a}; {b}"
         for number, (a, b) in enumerate(zip(one, other, strict=True))
@@ -88,11 +88,12 @@ def differences(one: Sequence[Disposition], other: Sequence[Disposition]) -> lis
 def breaches(
     early: Sequence[Disposition], raw: Sequence[Disposition], alone: Sequence[Disposition] | None = None
 ) -> list[str]:
-    """Where XDP does more than accelerate: the ends of frames with XDP, without, and without those that XDP drops.
+    """Where XDP does more than accelerate. Parameters: the fates of the frames with XDP, without XDP, and without the
+    frames that XDP drops.
 
-    What XDP drops, raw drops by the same entry, or the kernel before raw. All other packets end where they would end
-    without XDP had those never come: ``alone``, which only fragments make different from ``raw``, as without its
-    overlapping fragment a datagram can be put together.
+    What XDP drops, raw drops by the same entry, or the kernel before raw. All other packets end as they would without
+    XDP if the dropped ones had never arrived (``alone``). ``alone`` differs from ``raw`` only for fragments: without
+    its overlapping fragment, a datagram can be reassembled.
     """
     later = those_left(early)
     found = [
@@ -114,8 +115,8 @@ def _accelerated(early: Disposition, raw: Disposition) -> bool:
 
 
 def breaches_of(
-    ask: Callable[[ModeChoice, Frames], list[Disposition]], choice: ModeChoice, frames: Frames
+    decide: Callable[[ModeChoice, Frames], list[Disposition]], choice: ModeChoice, frames: Frames
 ) -> list[str]:
-    """The same by a witness, asked once with XDP and twice without."""
-    early, raw = ask(choice, frames), ask(ModeChoice.RAW, frames)
-    return breaches(early, raw, ask(ModeChoice.RAW, [frames[number] for number in those_left(early)]))
+    """As :func:`breaches`, with a witness evaluated once with XDP and twice without."""
+    early, raw = decide(choice, frames), decide(ModeChoice.RAW, frames)
+    return breaches(early, raw, decide(ModeChoice.RAW, [frames[number] for number in those_left(early)]))

@@ -1,8 +1,8 @@
-"""Untracked policy in the tables of legacy iptables: enforced in raw, what it allows accepted in mangle and filter.
+"""Untracked policy in legacy iptables: enforced in raw; allowed packets are accepted in mangle and filter.
 
-``render`` (pure) turns a plan into chains and sets, with ``match`` for the sides of an entry; ``blob`` and ``members``
-(pure) know the kernel's bytes; ``table`` and ``ipset`` speak with the kernel; ``read``, ``sets`` and ``apply``
-reconcile; ``backend`` is what others use.
+``render`` and ``match`` (pure) turn a plan into chains and sets; ``blob`` and ``members`` (pure) encode and decode the
+kernel's bytes; ``table`` and ``ipset`` talk to the kernel; ``read``, ``sets`` and ``apply`` reconcile; ``backend`` is
+the interface to the rest of the enforcer.
 """
 
 from enforcer.backends.iptables.backend import IptablesBackend

@@ -1,15 +1,15 @@
-"""What an Allow needs after raw: its accept mark passes a packet through the later tables. Pure.
+"""The rules after raw that an Allow needs: they accept packets that carry the accept mark. Pure.
 
-A packet that is not tracked matches no ``--ctstate ESTABLISHED`` of a host's firewall, so an Allow in raw alone would
-not let it in. Where some entry of a direction is an Allow, these accept whatever carries the mark, as Felix does
+An untracked packet does not match the ``--ctstate ESTABLISHED`` of a host's firewall, so an Allow in raw alone would
+not let it in. If a direction has an Allow entry, these chains accept marked packets, as in Felix
 (``felix/rules/static.go``), in the family of that entry::
 
     ingress   mangle PREROUTING ── enf-PREROUTING ── mark set: ACCEPT
               filter INPUT      ── enf-INPUT      ── mark set: ACCEPT
     egress    filter OUTPUT     ── enf-OUTPUT     ── mark set: ACCEPT
 
-filter FORWARD is left alone. Felix skips only its own forward policy of host endpoints there, and still asks that of
-workloads; neither is ours, so a forwarded packet meets whatever firewall the host has for it.
+filter FORWARD is not changed. There, Felix skips only its own forward policy of host endpoints and still applies that
+of workloads. We have neither, so the host's own firewall decides on forwarded packets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Collection
 from enforcer.backends.iptables.rules import TableName
 from enforcer.model.vocabulary import Direction, Stage
 
-# For each table, built-in chain -> the chain of ours it is hooked to.
+# For each table: built-in chain -> our chain that it jumps to.
 HOOKS = {
     TableName.RAW: {"PREROUTING": "enf-PREROUTING", "OUTPUT": "enf-OUTPUT"},
     TableName.MANGLE: {"PREROUTING": "enf-PREROUTING"},
@@ -44,7 +44,7 @@ _BUILTIN_CHAINS = {
 
 
 def accept_chain_names(name: TableName, allowing: Collection[Direction]) -> list[str]:
-    """What the chains of a table that these directions need are called."""
+    """The names of the chains of a table that these directions need."""
     return [
         HOOKS[name][builtin]
         for (table, direction), builtin in _BUILTIN_CHAINS.items()

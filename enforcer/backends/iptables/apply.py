@@ -1,10 +1,11 @@
-"""Brings the tables of both families to a rendered state, by the smallest change, in one commit each.
+"""Brings the tables of both families to a rendered state with the smallest change, one commit for each table.
 
-What is there is read back from the kernel every time; nothing is remembered. Only rules that differ are written, so all
-others keep their counters, and so does everything that is not ours. Applying a state that is there changes nothing.
+The present state is read from the kernel every time; nothing is remembered. Only rules that differ are written, so all
+others keep their counters, and so do foreign rules. Applying the present state changes nothing.
 
-What honours the accept mark is in place before raw sets it, and goes when raw sets it no more. preDNAT policy in mangle
-sets it as well, for the denies of filter: mangle comes before filter, and where it sets it no more, after.
+The chains that accept marked packets are created before raw sets the mark, and removed after raw no longer sets it.
+preDNAT policy in mangle sets the mark as well, for the denies of filter: mangle comes before filter, and where it no
+longer sets the mark, after filter.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from enforcer.backends.netfilter.names import is_our_chain
 
 _ATTEMPTS = 5
 
-# What a table's chains are to become, given what they are.
+# Maps our present chains of a table to the desired ones.
 DesiredChains = Callable[[TableId, tuple[Chain, ...]], tuple[Chain, ...]]
 
 
@@ -33,10 +34,11 @@ def apply_chains(
     dry_run: bool = False,
     tables: Tables = LEGACY,
 ) -> list[str]:
-    """Makes our chains what ``desired`` says, in all tables; returns what changed.
+    """Makes our chains in all tables equal to the result of ``desired``. Returns one sentence for each change.
 
-    ``insert_mode``: whether our chains are hooked before or after what else is there; None leaves hooks where they are.
-    A table that this namespace does not have yet is made only to hold something.
+    ``insert_mode``: whether the jumps to our chains come before ("insert") or after ("append") all foreign rules; None
+    leaves existing jumps where they are. A table that this namespace does not have yet is created only if it will have
+    chains.
     """
     changes: list[str] = []
     for table in sorted(TABLES, key=lambda table: _turn(table, desired)):
@@ -57,7 +59,7 @@ def _turn(table: TableId, desired: DesiredChains) -> tuple[int, int, bool]:
 
 
 def _announce(table: TableId, wanted: Sequence[Chain]) -> list[str]:
-    """What changes in a table that is not there: to look at it would make it."""
+    """The changes in a table that does not exist yet, without opening it: that would create it."""
     names = {chain.name for chain in wanted}
     changes = [f"chain {chain.name}: created with {len(chain.rules)} rules" for chain in wanted]
     changes += [_hooked(builtin, base) for builtin, base in HOOKS[table.name].items() if base in names]
@@ -98,7 +100,7 @@ class _Edit:
         wanted = {chain.name: chain for chain in desired(self.table.id, tuple(actual.values()))}
         changes: list[str] = []
         for name in wanted.keys() - actual.keys():
-            self.table.create_chain(name)  # all of them before the rules that jump to them
+            self.table.create_chain(name)  # all chains before the rules that jump to them
         for name, chain in wanted.items():
             present = actual[name].rules if name in actual else ()
             changes += self._rules(name, present, chain.rules, created=name not in actual)
@@ -110,7 +112,7 @@ class _Edit:
     def _rules(
         self, chain: str, present: Sequence[Rule | OpaqueRule], wanted: Sequence[Rule | OpaqueRule], *, created: bool
     ) -> list[str]:
-        """Turns the rules of a chain into the wanted ones, those in common untouched."""
+        """Changes the rules of a chain to the wanted ones without touching those in common."""
         added = removed = 0
         steps = SequenceMatcher(None, present, wanted, autojunk=False).get_opcodes()
         for _, start, stop, new_start, new_stop in reversed([step for step in steps if step[0] != "equal"]):
@@ -125,11 +127,11 @@ class _Edit:
         return [f"chain {chain}: {added} rules added, {removed} removed"] if added or removed else []
 
     def _encoded(self, rule: Rule | OpaqueRule) -> bytes:
-        assert isinstance(rule, Rule), "a rule we cannot say is only ever kept, never written"
+        assert isinstance(rule, Rule), "an opaque rule is only ever kept, never written"
         return encode(rule, self.table.version, self.sets)
 
     def _hook(self, builtin: str, base: str | None) -> list[str]:
-        """Makes ``base`` the only chain of ours the built-in one leads to, where the insert mode says."""
+        """Makes ``base`` our only chain that the built-in chain jumps to, at the position of the insert mode."""
         if base is not None and self.insert_mode is None:
             return []
         rules = [item.rule for item in read_chain(self.table, builtin, self.sets)]
@@ -147,8 +149,8 @@ class _Edit:
         return [_hooked(builtin, base)]
 
     def _remove(self, chains: Sequence[Chain]) -> list[str]:
-        """Empties and deletes chains. One that a foreign rule jumps to stays, empty: that rule then does nothing."""
-        for chain in chains:  # emptied first, all of them: they jump to each other
+        """Empties and deletes chains. A chain that a foreign rule jumps to stays, empty, so that rule has no effect."""
+        for chain in chains:  # all are emptied first, because they jump to each other
             for _ in chain.rules:
                 self.table.delete(chain.name, 0)
         deleted = {chain.name: self.table.delete_chain(chain.name) for chain in chains}

@@ -1,8 +1,8 @@
-"""The raw-table backend: a RawDriver through legacy iptables and ipset.
+"""The iptables backend: a RawDriver that uses legacy iptables and ipset.
 
-Every call acts in the network namespace of the calling thread and keeps nothing open. Only chains named ``enf-...`` in
-the raw, mangle and filter tables, the rules that jump to them from the built-in chains of ``accept.HOOKS``, and ipsets
-named ``enf4-...`` and ``enf6-...`` are ours; nothing else is changed.
+Every call acts in the network namespace of the calling thread and keeps nothing open. Ours are only the chains named
+``enf-...`` in the raw, mangle and filter tables, the rules that jump to them from the built-in chains of
+``accept.HOOKS``, and the ipsets named ``enf4-...`` and ``enf6-...``; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from enforcer.backends.iptables.table import LEGACY, Tables
 from enforcer.backends.iptables.watch import IptablesWatch
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
-from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.rendered import Rendered
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
@@ -37,9 +37,9 @@ from enforcer.planning.plan import Plan
 
 @dataclass(frozen=True)
 class IptablesBackend:
-    """Enforces plans in raw. See :class:`~enforcer.backends.base.RawDriver` for what each method promises.
+    """Enforces plans in raw. :class:`~enforcer.backends.base.RawDriver` documents the methods.
 
-    ``tables`` and ``connect`` are the kernel's tables and ipsets, or a fake of them; :meth:`watch` has the kernel's.
+    ``tables`` and ``connect``: the kernel's tables and ipsets, or a fake. :meth:`watch` always uses the kernel's.
     """
 
     settings: IptablesSettings = field(default_factory=IptablesSettings)
@@ -56,7 +56,7 @@ class IptablesBackend:
         return cls(settings_of(setup.felix))
 
     def probe(self) -> Probe:
-        """Opens the raw tables, which makes them, empty, where there were none."""
+        """Opens the raw tables. This creates them, empty, if they do not exist."""
         return probe(ipv6=self.settings.ipv6, tables=self.tables, connect=self.connect)
 
     def serves(self, plan: Plan) -> bool:
@@ -66,7 +66,7 @@ class IptablesBackend:
         self._render(plan)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
+        """Makes the tables enforce exactly this plan; interfaces that are not in it lose their chains."""
         if not self.serves(plan) and not self._is_installed():
             return ApplyResult()
         rendering = self._render(plan)
@@ -74,7 +74,7 @@ class IptablesBackend:
             return ApplyResult(tuple(reconcile(rendering, self.settings, conn, tables=self.tables, dry_run=dry_run)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
-        """What an Allow cannot reach: the accept mark counts in legacy tables alone."""
+        """Warns of an Allow on a host with nf_tables rules: our chains accept marked packets in legacy tables only."""
         if rules.nft and (names := interfaces_that_allow(plan, self.name)):
             yield (
                 f"Allow on {', '.join(names)}: legacy iptables cannot accept for nf_tables, where this host has "
@@ -102,7 +102,7 @@ class IptablesBackend:
         return status.holdings(self.tables, self.connect) if self._is_installed() else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Removes what is ours of these interfaces, or all of it. Hooks that are still needed stay where they are."""
+        """Removes our chains of these interfaces, or everything of ours. Hooks that are still needed stay in place."""
         if not self._is_installed():
             return ()
         with self.connect() as conn:
@@ -122,7 +122,7 @@ class IptablesBackend:
         return IptablesWatch()
 
     def _is_installed(self) -> bool:
-        return is_there(partial(status.is_installed, self.tables, self.connect))
+        return has_state(partial(status.is_installed, self.tables, self.connect))
 
     def _render(self, plan: Plan) -> Rendering:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]
@@ -134,7 +134,8 @@ class IptablesBackend:
 class _Remainder:
     """What is to be left of each table without some interfaces, or all. ``left``: what was answered for each table.
 
-    What honours the accept mark stays while something left in raw sets it; those tables are asked about after raw.
+    The chains that accept marked packets stay as long as raw still sets the mark. So the raw tables come first;
+    ``raw``: their remaining chains, by IP version.
     """
 
     gone: frozenset[str] | None

@@ -1,10 +1,11 @@
 """The kernel's bytes of a rule (``struct ipt_entry``, ``struct ip6t_entry``) to and from :class:`Rule`. Pure.
 
-python-iptables can build and read extensions too, but reads them by having libxtables print to a redirected standard
-output, and loses the protocol of a negated IPv6 rule (it clears ``IP6T_F_PROTO``). So this module knows the layouts of
-the few extensions we use, one row each (Linux UAPI, ``linux/netfilter/xt_*.h``), and python-iptables carries the bytes.
+python-iptables can also build and read extensions. But it reads them by having libxtables print to a redirected
+standard output, and it loses the protocol of a negated IPv6 rule (it clears ``IP6T_F_PROTO``). So this module has the
+layouts of the few extensions we use, one row each (Linux UAPI, ``linux/netfilter/xt_*.h``), and python-iptables only
+transfers the bytes.
 
-:func:`decode` gives a :class:`Rule` only if :func:`encode` of it gives the same bytes back; all else is opaque.
+:func:`decode` returns a :class:`Rule` only if :func:`encode` of it gives the same bytes; otherwise an OpaqueRule.
 Integers are in the host's byte order unless their name ends in ``_be``, as in the kernel.
 """
 
@@ -48,7 +49,7 @@ class _Family:
 
     layout: struct.Struct
     goto: int
-    has_protocol: int  # IP6T_F_PROTO: without it ip6_tables looks for no protocol at all
+    has_protocol: int  # IP6T_F_PROTO: without it ip6_tables does not match on the protocol
 
     @property
     def size(self) -> int:
@@ -106,14 +107,14 @@ _STATE_BIT = {
 
 @dataclass(frozen=True)
 class KernelRule:
-    """A rule as libiptc hands it out. ``target`` is the chain, verdict or extension it names."""
+    """A rule as libiptc returns it. ``target`` is the name of its chain, verdict or extension."""
 
     blob: bytes
     target: str
 
 
 class SetIndex:
-    """Rules name a set by the number the kernel gave it: names to numbers and back. KeyError for what is unknown."""
+    """Set names to the kernel's set indexes and back; rules refer to a set by its index. KeyError if unknown."""
 
     def __init__(self, numbers: Mapping[str, int]) -> None:
         self.number = dict(numbers)
@@ -121,7 +122,7 @@ class SetIndex:
 
 
 def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
-    """The bytes libiptc takes for a rule, counters zero. KeyError names a set the kernel does not have."""
+    """A rule as the bytes that libiptc expects, with zero counters. Raises KeyError for a set that does not exist."""
     matches = b"".join(_pack_match(match, version, sets) for match in rule.matches)
     target = _pack_target(rule.target)
     family = _FAMILY[version]
@@ -138,14 +139,14 @@ def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
     header = family.layout.pack(
         *(source, destination, source_mask, destination_mask),
         *interfaces,
-        *(b"\xff" * (len(name) + 1) if name else b"" for name in interfaces),  # the NUL counts: no prefix matches
+        *(b"\xff" * (len(name) + 1) if name else b"" for name in interfaces),  # with the NUL: not just a prefix
         *(rule.protocol or 0, flags, inverted, 0, target_offset, target_offset + len(target), 0),
     )
     return header + bytes(_COUNTERS.size) + matches + target
 
 
 def decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | OpaqueRule:
-    """The rule a blob says, or the blob itself where a :class:`Rule` would say something else."""
+    """The rule of a blob, or the blob itself if no :class:`Rule` is exactly equivalent."""
     try:
         rule = _decode(kernel, version, sets)
         same = _head(encode(rule, version, sets), version) == _head(kernel.blob, version)
@@ -161,7 +162,7 @@ def counters_of(blob: bytes, version: int) -> tuple[int, int]:
 
 
 def without_counters(blob: bytes, version: int) -> bytes:
-    """The blob with what changes by itself set to zero: counters, and the kernel's notes on loops and caching."""
+    """The blob with the fields that the kernel changes set to zero: counters, loop detection, caching."""
     family = _FAMILY[version]
     values = list(family.layout.unpack_from(blob))
     values[-4] = values[-1] = 0
@@ -169,7 +170,7 @@ def without_counters(blob: bytes, version: int) -> bytes:
 
 
 def _head(blob: bytes, version: int) -> bytes:
-    """Everything before the target: the kernel writes positions and pointers of its own into that."""
+    """Everything before the target; the kernel writes offsets and pointers into the target."""
     family = _FAMILY[version]
     target_offset = family.layout.unpack_from(blob)[-3]
     matches = _extensions(blob[family.size : target_offset])
@@ -178,7 +179,7 @@ def _head(blob: bytes, version: int) -> bytes:
 
 
 def _extensions(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """Name, revision and body of each match. The kernel copies a name with its NUL; what comes after is garbage."""
+    """Name, revision and body of each match. The kernel copies a name with its NUL; the bytes after it are garbage."""
     while data:
         size, name, revision = _EXTENSION.unpack_from(data)
         if not _EXTENSION.size <= size <= len(data):
@@ -249,7 +250,7 @@ def _pack_match(match: Match, version: int, sets: SetIndex) -> bytes:
 
 
 def _port_slots(ports: Iterable[PortRange]) -> tuple[list[int], list[int]]:
-    """Port numbers, and for each whether it starts a range that the next one ends."""
+    """Port numbers, and for each a flag: 1 if it starts a range that ends with the next number."""
     slots: list[int] = []
     starts: list[int] = []
     for item in ports:
@@ -260,7 +261,7 @@ def _port_slots(ports: Iterable[PortRange]) -> tuple[list[int], list[int]]:
 
 
 def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Match:
-    """A guess that :func:`decode` proves by encoding it again. ValueError for an extension we never use."""
+    """The match, which :func:`decode` verifies by encoding it again. ValueError for an extension we never use."""
     if name == _SET.name:
         index, dimension, flags = _SET.layout.unpack_from(body)[:3]
         side = Side.SOURCE if flags & ~_SET_INVERTED else Side.DESTINATION
@@ -287,7 +288,7 @@ def _unpack_match(name: bytes, body: bytes, version: int, sets: SetIndex) -> Mat
 
 
 def _ranges(numbers: list[int], starts: bytes) -> Iterator[PortRange]:
-    """The ranges of a multiport match. ValueError where a range has no end."""
+    """The ranges of a multiport match. ValueError if a range has no end."""
     pairs = iter(zip(numbers, starts, strict=False))
     for number, starts_range in pairs:
         last = next(pairs, None) if starts_range else (number, 0)
@@ -315,7 +316,7 @@ def _pack_standard(name: str) -> bytes:
 
 
 def _unpack_target(kernel: KernelRule, offset: int, *, goto: bool) -> Target:
-    """What the rule does. ValueError for a target we never use."""
+    """The target of a rule. ValueError for a target we never use."""
     _, raw_name, revision = _EXTENSION.unpack_from(kernel.blob, offset)
     name, body = raw_name.split(b"\0", 1)[0], kernel.blob[offset + _EXTENSION.size :]
     if not name:  # standard: a verdict, or a jump to the chain libiptc found for it

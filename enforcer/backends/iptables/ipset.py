@@ -1,7 +1,7 @@
 """A connection to ipset: one for single commands, one for members (linux/netfilter/ipset/ip_set.h).
 
-Members travel thousands to a message (many IPSET_ATTR_DATA in one IPSET_ATTR_ADT): 100,000 of them are a few dozen
-messages. A set belongs to the network namespace of the calling thread; no socket outlives the ``with`` block.
+One message carries thousands of members (many IPSET_ATTR_DATA in one IPSET_ATTR_ADT), so 100,000 members take a few
+dozen messages. Sets are those of the calling thread's network namespace; no socket outlives the ``with`` block.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from enforcer.kernel.netlink_conn import NetlinkConn
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
-_BUCKET_LOAD = 4  # members a bucket should start with; the kernel's buckets hold up to 12
+_BUCKET_LOAD = 4  # initial members of a bucket; the kernel's buckets hold up to 12
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -48,7 +48,7 @@ SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET, as it is in the type of a message
 CMD_PROTOCOL, CMD_CREATE, CMD_DESTROY, CMD_SWAP, CMD_LIST, CMD_ADD, CMD_DEL, CMD_TYPE = 1, 2, 3, 6, 7, 9, 10, 13
 FLAG_LIST_HEADER = 1 << 2
 
-_PROTOCOL = 6  # the oldest that has all that changing members needs
+_PROTOCOL = 6  # the oldest version that supports all we need to change members
 _WITH_INDEX = 7
 _ATTR_PROTOCOL, _ATTR_SETNAME, _ATTR_TYPENAME, _ATTR_REVISION, _ATTR_FAMILY, _ATTR_FLAGS = 1, 2, 3, 4, 5, 6
 _ATTR_DATA, _ATTR_ADT, _ATTR_LINENO, _ATTR_INDEX = 7, 8, 9, 11
@@ -75,7 +75,9 @@ class SetBusyError(KernelError):
 
 @dataclass(frozen=True)
 class SetHeader:
-    """A set as the kernel describes it. ``index`` is the number rules know it by; ``options`` any it was made with."""
+    """A set as the kernel describes it. ``index``: the number by which rules refer to it. ``options``: the flags it was
+    created with; 0 for a set without options.
+    """
 
     name: str
     type: str
@@ -100,13 +102,13 @@ class IpSetCommands(NetlinkConn):
         if self._version < _WITH_INDEX:
             self.close()
             raise UnsupportedKernelError(
-                f"the kernel speaks version {self._version} of ipset's protocol, which tells no index of a set; "
-                f"{_WITH_INDEX} is needed (Linux 4.20)"
+                f"the kernel has version {self._version} of the ipset protocol, which does not report the index of a "
+                f"set; version {_WITH_INDEX} is needed (Linux 4.20)"
             )
 
     def list_headers(self) -> list[Received]:
         flags = be32(_ATTR_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER)
-        found = self._command(CMD_LIST, self._spoken + flags, NLM_F_DUMP)
+        found = self._command(CMD_LIST, self._protocol + flags, NLM_F_DUMP)
         return [item for item in found if item.kind == SUBSYSTEM | CMD_LIST]
 
     def create(self, name: str, kind: SetType, version: int, *, maxelem: int, hashsize: int) -> None:
@@ -116,23 +118,23 @@ class IpSetCommands(NetlinkConn):
         )
         described = text(_ATTR_TYPENAME, str(kind)) + u8(_ATTR_REVISION, self._revision(kind, version))
         body = text(_ATTR_SETNAME, name) + described + u8(_ATTR_FAMILY, FAMILY[version]) + nested(_ATTR_DATA, *sizes)
-        self._command(CMD_CREATE, self._spoken + body, NLM_F_ACK | NLM_F_EXCL)
+        self._command(CMD_CREATE, self._protocol + body, NLM_F_ACK | NLM_F_EXCL)
 
     def destroy(self, name: str) -> None:
-        self._command(CMD_DESTROY, self._spoken + text(_ATTR_SETNAME, name), NLM_F_ACK | NLM_F_EXCL)
+        self._command(CMD_DESTROY, self._protocol + text(_ATTR_SETNAME, name), NLM_F_ACK | NLM_F_EXCL)
 
     def swap(self, name: str, other: str) -> None:
-        self._command(CMD_SWAP, self._spoken + text(_ATTR_SETNAME, name) + text(_ATTR_SETNAME2, other))
+        self._command(CMD_SWAP, self._protocol + text(_ATTR_SETNAME, name) + text(_ATTR_SETNAME2, other))
 
     @property
-    def _spoken(self) -> bytes:
+    def _protocol(self) -> bytes:
         return u8(_ATTR_PROTOCOL, self._version)
 
     def _revision(self, kind: SetType, version: int) -> int:
-        """The newest revision of a type of sets that the kernel has."""
+        """The newest revision of a set type that the kernel supports."""
         if (kind, version) not in self._revisions:
-            asked = self._spoken + text(_ATTR_TYPENAME, str(kind)) + u8(_ATTR_FAMILY, FAMILY[version])
-            (answer,) = self._command(CMD_TYPE, asked)
+            body = self._protocol + text(_ATTR_TYPENAME, str(kind)) + u8(_ATTR_FAMILY, FAMILY[version])
+            (answer,) = self._command(CMD_TYPE, body)
             self._revisions[kind, version] = dict(attributes(answer.attributes))[_ATTR_REVISION][0]
         return self._revisions[kind, version]
 
@@ -141,35 +143,37 @@ class IpSetCommands(NetlinkConn):
 
 
 class IpSetsConn(Protocol):
-    """What a reconciler needs of the sets of one network namespace: :class:`IpSets`, or a fake of it."""
+    """The sets of one network namespace as the reconciler uses them: :class:`IpSets`, or a fake."""
 
     def headers(self) -> dict[str, SetHeader]:
-        """All sets there are, ours or not, without their members."""
+        """All sets by name, foreign ones included, without their members."""
 
     def create(self, name: str, kind: SetType, version: int, size: int, *, limit: int) -> None:
-        """An empty set made for ``size`` members, with room for ``limit`` if that is more."""
+        """Creates an empty set, hashed for ``size`` members; maxelem is the larger of ``size`` and ``limit``."""
 
     def destroy(self, name: str) -> None:
         """Raises SetBusyError while a rule refers to the set."""
 
     def swap(self, name: str, other: str) -> None:
-        """Exchanges two sets at once: rules that refer to one of the names find the other's members from now on."""
+        """Swaps the members of two sets atomically, also for rules that refer to them."""
 
     def add(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
-        """What is there already is no error."""
+        """Adds members. A member that already exists is not an error."""
 
     def delete(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
-        """What is not there any more is no error."""
+        """Deletes members. A member that does not exist is not an error."""
 
     def members(self, name: str, version: int) -> Members | None:
-        """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
+        """All members, sorted. None if a member has options, or if they are neither all prefixes nor all addresses with
+        ports.
+        """
 
 
 Connect = Callable[[], AbstractContextManager[IpSetsConn]]
 
 
 class IpSets:
-    """The sets of one network namespace."""
+    """The sets of one network namespace. :class:`IpSetsConn` documents the methods."""
 
     def __init__(self, control: IpSetCommands, bulk: socket.socket) -> None:
         self._control = control
@@ -177,13 +181,11 @@ class IpSets:
         self._sequence = 0
 
     def headers(self) -> dict[str, SetHeader]:
-        """All sets there are, ours or not, without their members."""
         with _as_kernel_error("list the ipsets"):
             found = self._control.list_headers()
         return {header.name: header for header in map(_header, found)}
 
     def create(self, name: str, kind: SetType, version: int, size: int, *, limit: int) -> None:
-        """An empty set made for ``size`` members, with room for ``limit`` if that is more."""
         buckets = 1 << max(size // _BUCKET_LOAD - 1, 0).bit_length()
         hashsize = min(max(buckets, _MIN_HASHSIZE), _MAX_HASHSIZE)
         maxelem = max(size, limit)
@@ -191,12 +193,10 @@ class IpSets:
             self._control.create(name, kind, version, maxelem=maxelem, hashsize=hashsize)
 
     def destroy(self, name: str) -> None:
-        """Raises SetBusyError while a rule refers to the set."""
         with _as_kernel_error(f"destroy ipset {name}"):
             self._control.destroy(name)
 
     def swap(self, name: str, other: str) -> None:
-        """Exchanges two sets at once: rules that refer to one of the names find the other's members from now on."""
         with _as_kernel_error(f"swap ipsets {name} and {other}"):
             self._control.swap(name, other)
 
@@ -207,7 +207,6 @@ class IpSets:
         self._change(CMD_DEL, name, version, members, kind)
 
     def members(self, name: str, version: int) -> Members | None:
-        """All members, sorted; None if one of them is not a plain prefix or, all of them, address and port."""
         self._send(CMD_LIST, NLM_F_DUMP, version, _of_set(name))
         replies = [data for data in self._replies(f"list ipset {name}") if data]
         for kind in SetType:
@@ -219,7 +218,7 @@ class IpSets:
 
     def _change(self, command: int, name: str, version: int, members: Members, kind: SetType) -> None:
         """Adds or deletes; members that already exist, or are already gone, are no error (no NLM_F_EXCL)."""
-        fixed = _of_set(name) + be32(_ATTR_LINENO | NLA_F_NET_BYTEORDER, 0)  # demanded of a message with an ADT
+        fixed = _of_set(name) + be32(_ATTR_LINENO | NLA_F_NET_BYTEORDER, 0)  # required in a message with an ADT
         for piece in pack(members, version, kind):
             self._send(command, NLM_F_ACK, version, fixed + nested(_ATTR_ADT, piece))
             for _ in self._replies(f"change the members of ipset {name}"):
@@ -243,7 +242,7 @@ class IpSets:
 
 
 def _of_set(name: str) -> bytes:
-    """The attributes with which a message about a set begins."""
+    """The first attributes of a message about a set."""
     return u8(_ATTR_PROTOCOL, _PROTOCOL) + text(_ATTR_SETNAME, name)
 
 
@@ -288,13 +287,13 @@ def _as_kernel_error(what: str, *, opening: bool = False) -> Iterator[None]:
 
 
 def check(what: str, number: int, cause: Exception | None = None, *, opening: bool = False) -> None:
-    """Raises what an error number of ipset means; nothing for 0. ``opening``: nothing was asked of it before."""
+    """Raises the error for an error number of ipset; does nothing for 0. ``opening``: this is the first request."""
     if number == 0:
         return
     if number in (errno.EPERM, errno.EACCES):
         raise PrivilegeError(f"cannot {what}: needs CAP_NET_ADMIN; run as root") from cause
     if number in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT) and opening:
-        raise UnsupportedKernelError(f"cannot {what}: the kernel has none (CONFIG_IP_SET, module ip_set)") from cause
+        raise UnsupportedKernelError(f"cannot {what}: the kernel lacks ipset (CONFIG_IP_SET, module ip_set)") from cause
     if number in RAN_OUT:
         raise KernelError(f"cannot {what}", number=number) from cause
     reason = _REASONS.get(number) or (os.strerror(number) if number in errno.errorcode else f"ipset error {number}")

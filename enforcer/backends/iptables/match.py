@@ -1,19 +1,20 @@
-"""From the conditions of an entry to what raw rules can match. Pure.
+"""From the conditions of an entry to the matches of its raw rules. Pure.
 
-A rule has room for one literal net on each side; more than one, or one beside a negated one, become an ipset named by
-its content. Ports come 15 to a multiport match, and all matches of a rule must hold. So a longer list is turned round:
-a port is in the list if it is in no part of the list's complement, which any number of negated matches can say.
+A rule can match on one literal net on each side. Several nets, or a second condition on the same side, become an ipset
+whose name is derived from its content. A multiport match has 15 slots, and all matches of a rule must hold. So a longer
+list is expressed through its complement: a port is in the list if it is in no part of the complement, which is any
+number of negated multiport matches.
 
-Named ports are ipsets of address, protocol and port. A port may be wanted by number *or* by name, which no single rule
-can say: that side has two alternatives, numbers first. They overlap, and need not be disjoint where the first rule that
-matches decides the packet; after a Log evaluation goes on, so there the second excludes what the first matches.
+Named ports are ipsets of (address, protocol, port). A port condition may have numbers *or* names, which one rule cannot
+express: that side has two alternatives, numbers first. They may overlap if the first rule that matches decides on the
+packet. After a Log, evaluation continues, so there the second alternative excludes what the first one matches.
 
-Numbers and names differ for a packet whose port cannot be read. multiport hotdrops it (drops it there and then) when it
-is not a fragment and fewer than four bytes of transport are there, and never matches a later fragment, negated or not.
-A set just does not hold it (TCP below 20 bytes, UDP 8, SCTP 12, later fragments), so that a negated set match holds.
-Every rule matches on numbers before names, and the first rule of an entry on all numbers the entry has: so **an entry
-with any port number drops what is too short for multiport and never matches a later fragment, whatever names it has
-besides**; one with names only treats both as packets without a port.
+Numbers and names differ for a packet whose port cannot be read. multiport hotdrops it if it is not a fragment and has
+fewer than four bytes of transport, and never matches a later fragment, negated or not. A set does not contain it (TCP
+below 20 bytes, UDP 8, SCTP 12, later fragments), so a negated set match holds. Every rule matches on numbers before
+names, and the first rule of an entry on all its numbers. So **an entry with any port number drops what is too short for
+multiport and never matches a later fragment, whatever names it also has**; an entry with names only treats both as
+packets without a port.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from enforcer.backends.iptables.rules import (
     SetType,
 )
 from enforcer.backends.netfilter import sets as netfilter
-from enforcer.backends.netfilter.entries import lets_go, of_family
+from enforcer.backends.netfilter.entries import lets_pass, of_family
 from enforcer.backends.netfilter.ports import LAST_PORT, merged_ports
 from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
@@ -81,8 +82,8 @@ class PortTest:
 
 @dataclass
 class EntryMatch:
-    """What the rules of an entry match on in one family, in the order in which a rule of the kernel's does. Each rule
-    has one of the ``ports``; a literal net is (net, negated).
+    """What the rules of an entry match on in one family, in the kernel's order of evaluation. Each of ``ports`` gives
+    one rule. ``literals``: (net, negated) of each side.
     """
 
     literals: dict[Side, tuple[IPNetwork, bool]] = field(default_factory=dict)
@@ -92,20 +93,20 @@ class EntryMatch:
     icmp: list[Match] = field(default_factory=list)
 
     def literal(self, side: Side) -> tuple[IPNetwork | None, bool]:
-        """The net of one side; that of every address is none, and a negated one never gets here."""
+        """(net, negated) of one side. (None, False) for a net of prefix length 0, which is never negated here."""
         net, negated = self.literals.get(side, (None, False))
         return (net, negated) if net is not None and net.prefixlen else (None, False)
 
 
 def match_of(entry: Entry, table: NamedSets, version: int, sets: SetRegistry) -> EntryMatch:
-    """The conditions of an entry, for a family that it is for."""
+    """The conditions of an entry in one of its families."""
     found = EntryMatch()
-    # Denying what is not in a set is the other way round: a larger set matches less.
-    lenient = {negated: lets_go(entry) is not negated for negated in (False, True)}
+    # A negated match reverses it: a Deny of what is not in a set matches less if the set is larger.
+    lenient = {negated: lets_pass(entry) is not negated for negated in (False, True)}
     for condition in entry.conditions:
         match condition:
             case Protocol():
-                # There is room for one. Beside a positive one, a negated one of another number says nothing more.
+                # A rule can match on one protocol. A negated one of another number adds nothing to a positive one.
                 if found.protocol is None or found.protocol.negated:
                     found.protocol = condition
             case InSet(side, name, negated):
@@ -130,7 +131,7 @@ def match_of(entry: Entry, table: NamedSets, version: int, sets: SetRegistry) ->
 
 @dataclass(frozen=True)
 class _NamedPorts:
-    """Makes set matches of named ports."""
+    """Creates set matches for named ports."""
 
     side: Side
     table: NamedSets
@@ -146,7 +147,7 @@ class _NamedPorts:
 
 
 def _wanted(side: Side, ranges: Sequence[PortRange], names: tuple[Match, ...], action: Action) -> tuple[PortTest, ...]:
-    """The alternatives for a port that is wanted: by number, by name."""
+    """The alternatives of a positive port condition: by number, by name."""
     by_number = (PortTest(numbers=port_matches(side, ranges)),) if ranges else ()
     others = _negated_ports(side, ranges) if action is Action.LOG else ()
     return (*by_number, PortTest(others, names)) if names else by_number
@@ -157,7 +158,7 @@ def _unwanted(side: Side, ranges: Sequence[PortRange], names: tuple[Match, ...])
 
 
 def port_matches(side: Side, ports: Sequence[PortRange]) -> tuple[Match, ...]:
-    """Matches that hold together exactly for the ports given; none for no ports."""
+    """Matches that all hold exactly for these ports; empty for no ports."""
     if not ports:
         return ()
     for form in (ports, merged_ports(ports)):

@@ -1,9 +1,9 @@
-"""Members of an ipset as sorted arrays, and as the netlink attributes the kernel has for them. Pure.
+"""Members of an ipset as sorted arrays, and as netlink attributes. Pure.
 
 A member is a byte string: the address in network order, then for hash:net the prefix length (one byte), for
-hash:ip,port the port in network order and the protocol (three bytes). The last byte is never 0 (hash:net has no /0: it
-is stored as its two halves; protocol 0 has no ports), so numpy's stripping of trailing NUL bytes loses nothing, and
-byte order is the order of prefixes.
+hash:ip,port the port in network order and the protocol (three bytes). The last byte is never 0 (hash:net has no /0, so
+/0 is stored as two /1; protocol 0 has no ports). So numpy loses nothing when it strips trailing NUL bytes, and sorting
+the bytes sorts the prefixes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _ADDRESS_BYTES = {4: 4, 6: 16}
 _ATTRIBUTE_LIMIT = 0xFFF8  # an attribute's length is 16 bits, aligned to 4
 _HEADER_BYTES = ATTRIBUTE_HEADER.size
 
-# struct nlattr types (linux/netfilter/ipset/ip_set.h) with NLA_F_NESTED or NLA_F_NET_BYTEORDER as libipset sets them
+# struct nlattr types (linux/netfilter/ipset/ip_set.h), with NLA_F_NESTED or NLA_F_NET_BYTEORDER as in libipset
 _DATA, _IP, _CIDR, _PORT, _PROTO = 7 | NLA_F_NESTED, 1 | NLA_F_NESTED, 3, 4 | NLA_F_NET_BYTEORDER, 7
 _IPADDR = {4: 1 | NLA_F_NET_BYTEORDER, 6: 2 | NLA_F_NET_BYTEORDER}
 
 
 @dataclass(frozen=True)
 class _Value:
-    """An attribute after the address: its name here, its type, and its length in bytes."""
+    """An attribute after the address: its name in this module, its type, and its length in bytes."""
 
     name: str
     type: int
@@ -47,7 +47,7 @@ _VALUES = {
 
 
 def wanted_members(spec: SetSpec) -> Members:
-    """The members a set must have."""
+    """The members that a set must have, sorted."""
     if spec.type is SetType.IP_PORT:
         return port_members_of(spec.ports, spec.version)
     return members_of(spec.nets, spec.version)
@@ -108,9 +108,9 @@ def pack(members: Members, version: int, kind: SetType = SetType.NET) -> Iterato
 
 
 def parse(data: bytes, version: int, kind: SetType = SetType.NET) -> Members | None:
-    """The members of the content of an IPSET_ATTR_ADT, in its order.
+    """The members in the content of an IPSET_ATTR_ADT, in its order.
 
-    None if a member is anything but a plain one (it has a timeout, a comment or "nomatch"): then it is not ours.
+    None if a member has options (a timeout, a comment, "nomatch"): the enforcer did not create it.
     """
     layout = _record(version, kind)
     if len(data) % layout.itemsize:
@@ -124,7 +124,7 @@ def parse(data: bytes, version: int, kind: SetType = SetType.NET) -> Members | N
 
 
 def _fields(version: int, kind: SetType) -> list[tuple[str, int]]:
-    """What a member is made of, in order: names of a record's fields, and their bytes."""
+    """The fields of a member in order: (name in the record, length in bytes)."""
     return [("address", _ADDRESS_BYTES[version]), *((value.name, value.width) for value in _VALUES[kind])]
 
 
@@ -139,7 +139,7 @@ def _record(version: int, kind: SetType) -> np.dtype[np.void]:
 
 
 def _template(version: int, kind: SetType) -> dict[str, int]:
-    """The headers of a record, which are the same for all."""
+    """The attribute headers of a record; they are the same for all members."""
     address = _ADDRESS_BYTES[version]
     attributes = {
         "data": (_record(version, kind).itemsize, _DATA),
@@ -155,7 +155,7 @@ def _members(rows: _Bytes) -> Members:
 
 
 def _halved(rows: _Bytes) -> _Bytes:
-    """The rows with each /0 as two /1."""
+    """The rows with each /0 replaced by two /1."""
     everything = rows[:, -1] == 0
     if not everything.any():
         return rows

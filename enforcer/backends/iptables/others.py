@@ -1,4 +1,4 @@
-"""The host's own rules in the legacy tables."""
+"""Counts the foreign rules in the legacy tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enforcer.model.errors import UnsupportedKernelError
 
 
 def others_rules(tables: Tables) -> OthersRules:
-    """A base chain whose policy is to drop counts as a rule. Tables that are not there have none, and are not made."""
+    """A base chain with policy DROP counts as one rule. A table that does not exist has none and is not created."""
     count, kubernetes, felix = 0, False, ""
     for table in filter(tables.exists, TABLES):
         try:

@@ -1,4 +1,4 @@
-"""What of the raw backend works in this namespace."""
+"""Probes whether the iptables backend works in this namespace."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from enforcer.model.vocabulary import Answer
 
 
 def probe(*, ipv6: bool = True, tables: Tables = LEGACY, connect: Connect = ipsets) -> Probe:
-    """Whether the raw tables and ipsets can be used here. Opening a raw table makes it, empty, where there was none.
+    """Whether the raw tables and ipsets can be used here. Opening a raw table creates it, empty, if it does not exist.
 
-    NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
+    NO if the kernel lacks a part, UNKNOWN if privileges are missing. Raises KernelError if the host has run out of a
+    resource.
     """
     parts = (
         lambda: _open_raw(tables, 4),
@@ -36,7 +37,7 @@ def _try(part: Callable[[], None]) -> Probe:
     except PrivilegeError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostError as error:
-        if ran_out(error):  # nothing was learned either, and to ask the other backend would be to move there
+        if ran_out(error):  # says nothing about the kernel, and a NO would move the host to the other backend
             raise
         return Probe(Answer.NO, str(error))
     return Probe(Answer.YES)

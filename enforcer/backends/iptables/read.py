@@ -1,4 +1,4 @@
-"""What is in the kernel now, as the values :mod:`render` makes."""
+"""Reads the kernel's present state as the values that :mod:`render` creates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CountedRule:
 
 
 def read_chain(table: kernel.KernelTable, chain: str, sets: SetIndex) -> list[CountedRule]:
-    """The rules of a chain, with their counters, in order."""
+    """The rules of a chain in order, with their counters."""
     return [
         CountedRule(decode(rule, table.version, sets), *counters_of(rule.blob, table.version))
         for rule in table.rules(chain)
@@ -32,7 +32,7 @@ def read_chain(table: kernel.KernelTable, chain: str, sets: SetIndex) -> list[Co
 
 
 def read_chains(table: kernel.KernelTable, sets: SetIndex) -> tuple[Chain, ...]:
-    """All chains of ours."""
+    """All our chains."""
     return tuple(
         Chain(name, tuple(item.rule for item in read_chain(table, name, sets)))
         for name in table.chain_names()
@@ -51,7 +51,7 @@ def read_counters(table: kernel.KernelTable, sets: SetIndex) -> tuple[EntryCount
 
 
 def _rule_counts(table: kernel.KernelTable, sets: SetIndex) -> Iterator[EntryCount]:
-    """A count for each rule of an entry: found by following the jumps from each interface's dispatch rule."""
+    """One count for each rule of an entry. The rules are found by following the jumps from the dispatch rules."""
     names = table.chain_names()
     counted = {name: read_chain(table, name, sets) for name in names if is_our_chain(name)}
     chains = {name: [item.rule for item in items] for name, items in counted.items()}
@@ -119,7 +119,7 @@ def without_interfaces(table: TableName, chains: tuple[Chain, ...], interfaces: 
 
 
 def allowing(chains: tuple[Chain, ...]) -> frozenset[Direction]:
-    """The directions in which the chains of a raw table let something through untracked."""
+    """The directions in which the chains of a raw table have an Allow."""
     by_name = {chain.name: chain for chain in chains}
     bases = {way.direction: by_name.get(way.base) for way in WAYS}
     return frozenset(
@@ -128,7 +128,7 @@ def allowing(chains: tuple[Chain, ...]) -> frozenset[Direction]:
 
 
 def set_names(chains: tuple[Chain, ...]) -> set[str]:
-    """The sets that rules of the chains match."""
+    """The sets that rules of the chains refer to."""
     return {
         match.set_name
         for chain in chains
@@ -144,7 +144,7 @@ def _dispatches(rule: Rule | OpaqueRule, interfaces: frozenset[str]) -> bool:
 
 
 def _reachable(rules: tuple[Rule | OpaqueRule, ...], chains: Mapping[str, Chain]) -> list[str]:
-    """Names of the chains the rules lead to, referred-to chains first."""
+    """The names of the chains that the rules lead to; a chain comes after those that it jumps to."""
     found: list[str] = []
     for rule in rules:
         name = rule.target.chain if isinstance(rule, Rule) and isinstance(rule.target, Jump) else ""

@@ -1,7 +1,7 @@
-"""One pass over the tables and sets of a namespace, in the order that leaves no hole.
+"""One pass over the tables and sets of a namespace, in an order that leaves no gap.
 
-Sets get stricter, then the rules change, then sets get more lenient: what the old and the new rendering both drop is
-dropped at every moment in between (``sets``, ``apply``).
+Sets get stricter, then the rules change, then sets get more lenient: a packet that both the old and the new rendering
+drop is dropped at every moment in between (``sets``, ``apply``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def reconcile(
     tables: Tables = LEGACY,
     dry_run: bool = False,
 ) -> list[str]:
-    """Makes the kernel hold the rendering; a sentence for each change."""
+    """Brings the kernel to the rendered state. Returns one sentence for each change."""
     sync = SetSync(conn, dry_run, settings.max_set_size)
     sync.prepare(rendering.sets)
     sync.changes += apply_chains(

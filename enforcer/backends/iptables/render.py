@@ -8,14 +8,15 @@ Every entry of every interface is rendered, whatever XDP does with it. Layout, i
                                                              └─ enf-pi-eth0/...
     OUTPUT     ── enf-OUTPUT ... -o eth0 -g enf-th-eth0 ─────┴─ the same with enf-fso- and enf-po-
 
-**An entry is one rule**, or several with the same comment where a port may match by number or by name; a packet counts
-in one of them, so the sum of their counters is the entry's. Deny is DROP; Allow goes to ``enf-allow`` (accept mark,
-no tracking, ACCEPT); Pass is RETURN, which leaves the tier's chain and so skips the rest of the tier; Log is LOG. Who
-reaches the end of ``enf-fh-eth0`` goes on with the next rule of PREROUTING, tracked. An interface without entries in a
-direction has no chains there. Of Calico's mark bits only *accept* is needed: tiers being chains, the others are not.
+**An entry is one rule**, or several with the same comment if a port may match by number or by name. A packet is counted
+in only one of them, so the entry's count is the sum of their counters. Deny is DROP; Allow goes to ``enf-allow``
+(accept mark, CT --notrack, ACCEPT); Pass is RETURN, which leaves the tier's chain and so skips the rest of the tier;
+Log is LOG. A packet that reaches the end of ``enf-fh-eth0`` continues with the next rule of PREROUTING and is tracked.
+An interface without entries in a direction has no chains for it. Of Calico's mark bits only *accept* is needed, because
+tiers are chains.
 
-Where an Allow is rendered, its mark is honoured in the tables after raw: see :mod:`enforcer.backends.iptables.accept`.
-The mark is cleared for every packet of every interface, because a packet taken out of a tunnel keeps that of the outer.
+If there is an Allow, the tables after raw accept its mark: see :mod:`enforcer.backends.iptables.accept`. The mark is
+cleared for every packet of every interface, because a decapsulated packet keeps the mark of the outer packet.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ from enforcer.policy.ruletable import Entry, RuleTable
 
 @dataclass(frozen=True)
 class Rendering:
-    """The desired state: per table its chains, referred-to chains first, if there are any; and the sets they name."""
+    """The desired state: the chains of each table that has any, in an order in which a chain comes after those that it
+    jumps to; and the sets they refer to.
+    """
 
     chains: dict[TableId, tuple[Chain, ...]]
     sets: tuple[SetSpec, ...]
@@ -66,8 +69,7 @@ class Rendering:
 def render(plan: Plan, settings: IptablesSettings) -> Rendering:
     """The state that enforces every interface of the plan whose raw backend is iptables.
 
-    Raises UnsupportedRuleError naming every entry the raw table cannot express and every set that is too large; then
-    nothing is rendered.
+    Raises UnsupportedRuleError with every entry that raw cannot express and every set that is too large.
     """
     tables = [item.table for item in plan.interfaces if item.raw_backend is Backend.IPTABLES]
     tracked = plan.tracked_by(Backend.IPTABLES)
@@ -90,7 +92,7 @@ def render(plan: Plan, settings: IptablesSettings) -> Rendering:
 
 
 def _unmarked(entry: Entry, settings: IptablesSettings) -> Iterator[str]:
-    """Without a bit to set, every packet would have the accept mark."""
+    """Refuses Allow entries if the mark mask is 0: every packet would match an empty accept mark."""
     if entry.action is Action.ALLOW and not settings.accept_mark:
         yield f"iptables cannot enforce {entry.name}: Allow sets a mark, and iptablesMarkMask is 0; give it a bit"
 
@@ -104,7 +106,7 @@ def _require_small(specs: Iterable[SetSpec], limit: int) -> None:
 
 @dataclass
 class _Family:
-    """Renders one family's raw table. ``allowing``: the directions in which it has an Allow."""
+    """Renders the raw table of one family. ``allowing``: the directions in which it has an Allow."""
 
     version: int
     settings: IptablesSettings
@@ -141,7 +143,7 @@ class _Family:
         return [*below, Chain(chain_name(way.endpoint, table.interface), jumps)]
 
     def _failsafes(self, table: RuleTable, way: Way) -> Iterable[Rule]:
-        """ACCEPT for the direction's own failsafes by destination port, for answers to the other's by source port."""
+        """ACCEPT for the direction's failsafes by destination port, and for replies to the other's by source port."""
         for group in failsafe_groups(table, way.direction, self.version):
             yield Rule(
                 Verdict.ACCEPT,
@@ -152,7 +154,7 @@ class _Family:
             )
 
     def _entry_rules(self, entry: Entry, table: RuleTable) -> list[Rule]:
-        """The entry's rules in this family; none where it is for the other or can match no packet."""
+        """The entry's rules in this family; none if the entry is for the other family or can match no packet."""
         if self.version not in entry.families:
             return []
         return entry_rules(entry, table, self.version, self.sets, self._target(entry), self.settings.log_limit)

@@ -1,7 +1,7 @@
-"""Values of a legacy table: rules, chains, sets, and the text ``iptables-save`` has for them. Pure.
+"""The values of a legacy table (rules, chains, sets), and their text in ``iptables-save``. Pure.
 
-A :class:`Rule` says everything the kernel compares and does, so that two equal rules are one rule to the kernel.
-Families are told apart by the table a rule is in: ``IcmpType`` means ICMP in the IPv4 table, ICMPv6 in the other.
+A :class:`Rule` contains everything that the kernel compares and does, so equal rules are equivalent in the kernel. The
+table determines the family of a rule: ``IcmpType`` means ICMP in an IPv4 table, ICMPv6 in an IPv6 table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FAMILIES = (4, 6)
 
 
 class TableName(Word):
-    """The legacy tables something of ours can be in."""
+    """The legacy tables that can contain our chains."""
 
     RAW = "raw"
     MANGLE = "mangle"
@@ -26,7 +26,7 @@ class TableName(Word):
 
 @dataclass(frozen=True)
 class TableId:
-    """One family's table of a name."""
+    """A table of one family."""
 
     version: int
     name: TableName
@@ -37,7 +37,7 @@ class TableId:
 
 TABLES = tuple(TableId(version, name) for version in FAMILIES for name in TableName)
 
-# Names iptables-save has for protocol numbers; any other number is printed as it is.
+# The protocol names that iptables-save prints; it prints any other protocol as a number.
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 
 
@@ -49,7 +49,7 @@ class Verdict(Word):
 
 @dataclass(frozen=True)
 class Jump:
-    """``goto``: the end of ``chain`` returns to the caller of the chain this rule is in."""
+    """``goto``: the end of ``chain`` returns to the caller of this rule's chain."""
 
     chain: str
     goto: bool = False
@@ -57,7 +57,7 @@ class Jump:
 
 @dataclass(frozen=True)
 class SetMark:
-    """Bits of ``mask`` become those of ``value``; the others stay."""
+    """Sets the bits of ``mask`` to those of ``value``; the other bits stay."""
 
     value: int
     mask: int
@@ -81,9 +81,9 @@ Target = Verdict | Jump | SetMark | NoTrack | Log
 
 @dataclass(frozen=True)
 class SetMatch:
-    """The address of one side is (not) in an ipset; with ``port``, the address with protocol and port.
+    """The address of one side is (not) in an ipset; with ``port``, the address together with protocol and port.
 
-    A packet whose port cannot be read is in no set with ports, so that an inverted match holds for it.
+    A packet whose port cannot be read is in no set with ports, so an inverted match holds for it.
     """
 
     set_name: str
@@ -94,7 +94,7 @@ class SetMatch:
 
 @dataclass(frozen=True)
 class MarkMatch:
-    """The packet's mark, as far as ``mask`` goes, is ``value``."""
+    """The bits of ``mask`` in the packet's mark equal ``value``."""
 
     value: int
     mask: int
@@ -102,7 +102,9 @@ class MarkMatch:
 
 @dataclass(frozen=True)
 class PortsMatch:
-    """The port of one side is (not) in one of the ranges: at most :data:`PORT_SLOTS` slots, two for a real range."""
+    """The port of one side is (not) in one of the ranges. At most :data:`PORT_SLOTS` slots: a range takes two, a single
+    port one.
+    """
 
     side: Side
     ports: tuple[PortRange, ...]
@@ -125,7 +127,7 @@ class Comment:
 
 @dataclass(frozen=True)
 class Limit:
-    """One packet a ``period`` (ten thousandths of a second) on average matches, ``burst`` at once (``xt_limit.c``)."""
+    """Matches one packet in each ``period`` (1/10,000 s) on average, up to ``burst`` at once (``xt_limit.c``)."""
 
     period: int
     burst: int
@@ -151,7 +153,7 @@ COMMENT_LENGTH = 255  # XT_MAX_COMMENT_LEN less the NUL
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a table. A match that is absent or None is not looked at."""
+    """One rule of a table. A match that is absent or None is not evaluated."""
 
     target: Target
     in_interface: str = ""
@@ -166,13 +168,13 @@ class Rule:
 
     @property
     def comment(self) -> str:
-        """All comments of the rule, joined: a text too long for one comment is spread over several."""
+        """All comments of the rule, joined. A text too long for one comment is split over several."""
         return "".join(match.text for match in self.matches if isinstance(match, Comment))
 
 
 @dataclass(frozen=True)
 class OpaqueRule:
-    """A rule that no :class:`Rule` can express: another program wrote it. Equal only to itself."""
+    """A rule that no :class:`Rule` can express, so another program wrote it. Equal only to the same bytes."""
 
     blob: bytes
     target: str
@@ -200,11 +202,11 @@ class PortMember:
 
 @dataclass(frozen=True)
 class SetSpec:
-    """An ipset that must hold exactly the prefixes ``nets`` has of one family, or those ``ports`` of the family.
+    """An ipset that must hold exactly the prefixes in ``nets`` of one family, or the pairs in ``ports`` of that family.
 
-    ``lenient``: matching it lets a packet go (Allow, Pass); a set of a Deny entry is not. No set is both, so that it is
-    known in which order members may come and go without letting a packet slip through. ``origin`` is what errors call
-    it: the selector or the named ports it stands for.
+    ``lenient``: a match lets a packet pass (Allow, Pass). A set of a Deny entry is not lenient. No set is both, so the
+    order in which members can be added and deleted without a gap is known. ``origin``: how errors name the set, by its
+    selector or named ports.
     """
 
     name: str
@@ -272,7 +274,7 @@ def _match_words(match: Match, version: int) -> list[str]:
 
 
 def _rate_text(period: int) -> str:
-    """As iptables prints a rate: in the largest unit that comes out even, or nearly (``libxt_limit.c: print_rate``)."""
+    """A rate as iptables prints it, in the largest suitable unit (``libxt_limit.c: print_rate``)."""
     shown = UNITS[0]
     for unit in UNITS[1:]:
         if period > unit.period or unit.period // period < unit.period % period:

@@ -1,10 +1,10 @@
-"""Brings ipsets to the members they should have, around the commit of the rules that match them.
+"""Brings ipsets to their wanted members, before and after the commit of the rules that refer to them.
 
-Rules and sets cannot change in one step. What the old and the new plan both drop stays dropped in every step between,
-because before the commit a set only gets *stricter* and after it only gets *more lenient*: a set of Deny entries grows
-before and shrinks after, a set of Allow or Pass entries the other way round. Likewise creation comes before reference,
-deletion after. A set that cannot be kept (its options are not ours, a member carries an option, it is too small) is
-built beside the old one and swapped in.
+Rules and sets cannot change in one step. A packet that both the old and the new plan drop is dropped at every step in
+between, because before the commit a set only gets *stricter* and after it only *more lenient*: a set of Deny entries
+grows before and shrinks after, a set of Allow or Pass entries shrinks before and grows after. Sets are created before
+rules refer to them and destroyed afterwards. A set that cannot be kept (it has options, a member has options, it is too
+small) is built under another name and swapped in.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from enforcer.backends.netfilter.names import is_our_set, scratch_name
 from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE
 from enforcer.model.errors import HostError
 
-_UNMADE_INDEX = 0xFFFF  # IPSET_INVALID_ID: no set of the kernel has it
+_NO_INDEX = 0xFFFF  # IPSET_INVALID_ID: the index of no set
 
 
 @dataclass
 class SetSync:
-    """One pass over the sets of a namespace. ``dry_run``: finds the changes, makes none. ``limit``: what a new set has
-    room for, unless it needs more on the way from its old members to its new ones.
+    """One pass over the sets of a namespace. ``dry_run``: only determine the changes. ``limit``: maxelem of a new set,
+    unless it needs more while it has both its old and its new members.
     """
 
     sets: IpSetsConn
@@ -36,7 +36,7 @@ class SetSync:
     _later: list[Callable[[], None]] = field(default_factory=list)
 
     def prepare(self, wanted: Iterable[SetSpec]) -> None:
-        """Before the commit: every wanted set exists, and is as strict as its old and its new members together."""
+        """Before the commit: creates missing sets, and makes each set as strict as its old and new members together."""
         headers = self.sets.headers()
         for spec in wanted:
             members = wanted_members(spec)
@@ -47,9 +47,9 @@ class SetSync:
                 self._build(spec.name, spec, members)
 
     def finish(self, keep: Iterable[str]) -> None:
-        """After the commit: wanted sets have just their members, and our other sets are gone.
+        """After the commit: brings wanted sets to exactly their members and destroys our sets that are not in ``keep``.
 
-        A set that a foreign rule refers to stays: the kernel does not destroy it.
+        A set that a foreign rule refers to stays, because the kernel does not destroy it.
         """
         for change in self._later:
             change()
@@ -57,10 +57,10 @@ class SetSync:
             self._destroy(name)
 
     def index(self, wanted: Iterable[SetSpec] = ()) -> SetIndex:
-        """The numbers of all sets there are. In a dry run a set yet to be made has a number of none."""
+        """The indexes of all sets. In a dry run, a wanted set that does not exist yet has the index of no set."""
         numbers = {name: header.index for name, header in self.sets.headers().items()}
-        unmade = {spec.name: _UNMADE_INDEX for spec in wanted} if self.dry_run else {}
-        return SetIndex(unmade | numbers)
+        missing = {spec.name: _NO_INDEX for spec in wanted} if self.dry_run else {}
+        return SetIndex(missing | numbers)
 
     def _update(self, spec: SetSpec, members: Members, header: SetHeader) -> None:
         if (header.type, header.version) != (spec.type, spec.version):
@@ -92,7 +92,7 @@ class SetSync:
             return
         scratch = scratch_name(spec.name)
         if scratch in self.sets.headers():
-            self.sets.destroy(scratch)  # remains of an interrupted pass
+            self.sets.destroy(scratch)  # left by an interrupted pass
         self._build(scratch, spec, between, room=len(members))
         self.sets.swap(scratch, spec.name)
         self.sets.destroy(scratch)

@@ -1,4 +1,4 @@
-"""What a FelixConfiguration says about the raw table of iptables."""
+"""The FelixConfiguration fields for the iptables backend."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class IptablesSettings:
 
 
 def settings_of(felix: FelixConfiguration) -> IptablesSettings:
-    """What the configuration says about the raw table."""
+    """The settings of the iptables backend in this configuration."""
     return IptablesSettings(
         insert_mode=felix.chain_insert_mode.lower(),
         mark_mask=felix.iptables_mark_mask,
@@ -58,7 +58,7 @@ def settings_of(felix: FelixConfiguration) -> IptablesSettings:
 
 
 def _log_limit(felix: FelixConfiguration) -> Limit | None:
-    """``10/minute`` as the kernel counts it. The kernel has no room for the credit of more than a day, nor for none."""
+    """A rate such as ``10/minute`` in the kernel's terms. The kernel's credit cannot exceed one day, nor be zero."""
     if not felix.log_action_rate_limit:
         return None
     count, unit = rate_of(felix.log_action_rate_limit)
@@ -68,7 +68,7 @@ def _log_limit(felix: FelixConfiguration) -> Limit | None:
 
 
 def _accepting(felix: FelixConfiguration) -> Iterator[TableName]:
-    """The tables where an allow action of Accept, and not Return, makes the accept mark count."""
+    """The tables whose allow action is Accept, not Return: they accept packets with the accept mark."""
     if felix.iptables_mangle_allow_action.lower() == "accept":
         yield TableName.MANGLE
     if felix.iptables_filter_allow_action.lower() == "accept":

@@ -1,4 +1,4 @@
-"""The enforcer's state in raw, for each interface, read from chains and ipsets; no counter is decoded."""
+"""The enforcer's state in raw for each interface, read from chains and ipsets without decoding counters."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from enforcer.model.vocabulary import Stage
 
 
 def is_installed(tables: Tables, connect: Connect) -> bool:
-    """Whether the enforcer has any state there. The check creates no table."""
+    """Whether the enforcer has any chain or ipset. Creates no table."""
     return any(_has_our_chain(tables, table) for table in TABLES if tables.exists(table)) or _has_our_set(connect)
 
 
 def installed_chains(
     version: int, name: TableName = TableName.RAW, tables: Tables = LEGACY, connect: Connect = ipsets
 ) -> tuple[Chain, ...]:
-    """Our chains of a table in the kernel; creates no table."""
+    """Our chains of a table. Creates no table."""
     table = TableId(version, name)
     if not tables.exists(table):
         return ()

@@ -1,7 +1,7 @@
-"""The legacy tables: libiptc, one handle for one snapshot.
+"""The legacy tables through libiptc, with one handle for each snapshot.
 
-Rules that were not touched keep their counters. A handle belongs to the network namespace of the thread that opened it;
-each :class:`KernelTable` has one of its own, closed before the call returns.
+Rules that are not changed keep their counters. A handle belongs to the network namespace of the thread that opened it.
+Each :class:`KernelTable` has its own handle.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NO_ROOM = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class TableChangedError(KernelError):
-    """Somebody else replaced the table between our snapshot and our commit. Take a new snapshot and try again."""
+    """Another program replaced the table between our snapshot and our commit. Retry with a new snapshot."""
 
 
 class KernelTable:
@@ -51,7 +51,7 @@ class KernelTable:
         return list(self._table.chains())
 
     def drops_by_policy(self, chain: str) -> bool:
-        """Whether it is a built-in chain that drops what no rule decides on."""
+        """Whether this is a built-in chain with policy DROP."""
         return self._table.is_builtin(chain) and self._table.policy(chain) == "DROP"
 
     def rules(self, chain: str) -> list[KernelRule]:
@@ -70,7 +70,7 @@ class KernelTable:
         return True
 
     def insert(self, chain: str, position: int, blob: bytes) -> None:
-        """Inserts before the rule at ``position``, which counts from 0; the length of the chain appends."""
+        """Inserts before the rule at ``position``, counted from 0. The length of the chain as position appends."""
         with self._named():
             self._table.insert(chain, position, blob)
 
@@ -79,24 +79,24 @@ class KernelTable:
             self._table.delete(chain, position)
 
     def commit(self) -> None:
-        """Puts the changed table into the kernel, whole. Raises TableChangedError if the kernel's is a newer one."""
+        """Replaces the kernel's table. Raises TableChangedError if the table has changed since the snapshot."""
         self._keep_policy_counters()
         try:
             self._table.commit()
         except IptcError as error:
-            # The kernel compares the number of rules it has with the number we read (xt_replace_table).
+            # The kernel compares its number of rules with the number that we read (xt_replace_table).
             kind = TableChangedError if error.errno == errno.EAGAIN else KernelError
             raise kind(f"{self.id}: the kernel refused the new rules: {error.reason}") from error
 
     def _keep_policy_counters(self) -> None:
-        """libiptc (1.8.9: ``__iptcc_p_del_policy``) marks the counters of chain policies to be zeroed by any commit."""
+        """libiptc (1.8.9: ``__iptcc_p_del_policy``) would zero the counters of chain policies in every commit."""
         with self._named():
             for chain in filter(self._table.is_builtin, self.chain_names()):
                 self._table.keep_policy(chain)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Errors say which table it is."""
+        """Adds the name of the table to errors."""
         try:
             yield
         except IptcError as error:
@@ -123,17 +123,17 @@ def exists(table: TableId) -> bool:
         with open(TABLE_NAMES[table.version], encoding="ascii") as names:
             return str(table.name) in names.read().split()
     except FileNotFoundError:
-        return False  # ip_tables itself is not there
+        return False  # ip_tables is not loaded
     except PermissionError as error:
         raise PrivilegeError("reading iptables needs CAP_NET_ADMIN; run as root") from error
 
 
 @contextmanager
 def xtables_lock() -> Iterator[None]:
-    """Excludes iptables and everything else that takes its lock: reading and replacing a table is not one step.
+    """Holds the lock of iptables, because reading and replacing a table is not atomic.
 
-    Where there is no lock and none can be made, nobody who looks there has one either; that is not worth going without
-    raw.
+    If the lock file does not exist and cannot be created, other programs cannot use it either. Then raw is enforced
+    without the lock, after a warning.
     """
     path = os.environ.get("XTABLES_LOCKFILE", _LOCK_PATH)
     try:
@@ -141,7 +141,7 @@ def xtables_lock() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise HostError(f"{path}: cannot open the lock iptables uses: {error.strerror}") from error
-        _tell(path, error.strerror)
+        _warn_once(path, error.strerror)
         yield
         return
     try:
@@ -152,9 +152,8 @@ def xtables_lock() -> Iterator[None]:
 
 
 @cache
-def _tell(path: str, problem: str) -> None:
-    """Once is enough."""
-    event(logging.WARNING, "the lock iptables uses cannot be made; going without it", lock=path, problem=problem)
+def _warn_once(path: str, problem: str) -> None:
+    event(logging.WARNING, "cannot create the lock of iptables; continuing without it", lock=path, problem=problem)
 
 
 def _lock(descriptor: int, path: str) -> None:
@@ -171,16 +170,16 @@ def _lock(descriptor: int, path: str) -> None:
 
 
 class Tables(Protocol):
-    """What a reconciler needs of the legacy tables of one network namespace; a fake has the same."""
+    """The legacy tables of one network namespace as the reconciler uses them: :class:`LegacyTables`, or a fake."""
 
     def exists(self, table: TableId) -> bool:
-        """Whether the namespace has the table yet."""
+        """Whether the namespace has the table. Does not create it."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Excludes everybody else who takes the lock."""
+        """Holds the lock of iptables (:func:`xtables_lock`)."""
 
     def open(self, table: TableId) -> AbstractContextManager[KernelTable]:
-        """A fresh snapshot; the table is made where there is none."""
+        """A fresh snapshot. Creates the table if it does not exist."""
 
 
 class LegacyTables:

@@ -62,6 +62,7 @@ from enforcer.policy.tracked import Hook, TrackedChain, TrackedTable
 _MARK_AND_ACCEPT, _MARK_AND_RETURN = "enf-mark-accept", "enf-mark"
 _KNOWN = CtStates(frozenset({CtState.ESTABLISHED, CtState.RELATED}))
 _INVALID = CtStates(frozenset({CtState.INVALID}))
+_UNTRACKED = CtStates(frozenset({CtState.UNTRACKED}))
 _TABLE_OF = {
     Hook.PRE_DNAT: (TableName.MANGLE, "PREROUTING"),
     Hook.INPUT: (TableName.FILTER, "INPUT"),
@@ -142,7 +143,7 @@ class _Table:
         yield Rule(SetMark(0, self.settings.accept_mark))
         if self.version == 6 and self.name is TableName.FILTER:
             for kind in DISCOVERY_TYPES:
-                yield Rule(Verdict.ACCEPT, protocol=ICMPV6, matches=(IcmpType(kind),))
+                yield Rule(Verdict.ACCEPT, protocol=ICMPV6, matches=(_UNTRACKED, IcmpType(kind)))
 
     def _dispatch(self, hook: Hook, interface: str, chain: str) -> Rule:
         mark = self.settings.accept_mark

@@ -1,9 +1,9 @@
-"""Checks legacy iptables and ipset, cheap enough for each second, and reports changes by other programs.
+"""Polls legacy iptables and ipset, cheaply enough for once a second, and reports changes by other programs.
 
-Neither tells anybody of its changes, as nf_tables does. Of a table the shape is read each time. What costs more is read
-as often as it may: the headers of sets, with the numbers of members, each second or two; the rules themselves, and the
-members, each second where they are few, about every 100 s where there are 100,000. Only when a table differs are our
-chains taken out of it.
+Unlike nf_tables, neither sends notifications. The size and hooks of a table are read every time. Whatever costs more is
+read as often as its share of CPU time permits: the headers of sets, with the number of members, every second or two;
+rules and members every second if they are few, about every 100 s if there are 100,000. Our chains are decoded only if a
+table differs.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from enforcer.model.errors import KernelError
 
 _PROTOCOL, _SETNAME, _TYPENAME, _FLAGS, _DATA, _ADT, _INDEX = 1, 2, 3, 6, 7, 8, 11  # linux/netfilter/ipset/ip_set.h
 _ELEMENTS, _REFERENCES = 24, 25
-_VERSION = 6  # of ipset's protocol: the oldest that has all we use
+_VERSION = 6  # of the ipset protocol: the oldest that has all we use
 _RECEIVE_BYTES = 1 << 16
-# To say how many members a set has, the kernel walks its buckets (net/netfilter/ipset/ip_set_hash_gen.h:
-# ``mtype_head``, ``mtype_ahash_memsize``): 2 ms for 100,000.
+# To count the members of a set, the kernel walks its buckets (net/netfilter/ipset/ip_set_hash_gen.h: ``mtype_head``,
+# ``mtype_ahash_memsize``): 2 ms for 100,000.
 _HEADER_SHARE = 1 / 500
 
-# What a chain holds, by its name, and of a built-in one where it jumps to us: first or not, last or not.
+# Chain name -> its rules. For a built-in chain only the jumps to our chains: (rule, is first, is last).
 _Ours = Mapping[str, tuple[object, ...]]
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the kernel says of a set without its members, but for how many rules refer to it."""
+    """The kernel's header of a set, without its number of references."""
 
     members: int
     rest: tuple[object, ...]
@@ -68,7 +68,7 @@ class _Header:
 
 @dataclass
 class _Table:
-    """One table as it was after the last pass. ``ours`` is worked out from ``state`` by libiptc."""
+    """One table as it was after the last pass. ``ours``: our chains in ``state``, decoded by libiptc."""
 
     id: TableId
     socket: TableSocket
@@ -90,14 +90,14 @@ class _Table:
 
 
 class IptablesWatch:
-    """What is ours in the tables and sets of the network namespace :meth:`begin` is called in. ``close`` it."""
+    """Watches our chains and sets in the network namespace in which :meth:`begin` is called. The caller closes it."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._forget()
 
     def fileno(self) -> int:
-        return -1  # the kernel tells nothing
+        return -1  # the kernel sends no notifications
 
     def begin(self) -> bool:
         if self._socket is not None:
@@ -119,12 +119,12 @@ class IptablesWatch:
     def _forget(self) -> None:
         self._tables: dict[TableId, _Table] = {}
         self._sets: Mapping[str, _Header] = {}
-        self._members: dict[str, bytes] = {}  # a digest of each set's, the one read longest ago first
-        self._turn = 0  # which table's rules are to be read first
+        self._members: dict[str, bytes] = {}  # set -> digest of its members, least recently read first
+        self._turn = 0  # rotates which table's rules are read first
         self._table_pace, self._set_pace, self._header_pace = Pace(), Pace(), Pace(_HEADER_SHARE)
 
     def remember(self) -> tuple[Loss, ...]:
-        """What is there now is what is to be there."""
+        """Records the present state as the desired one."""
         if self._socket is None:
             return ()
         present = [table for table in TABLES if exists(table)]
@@ -139,9 +139,9 @@ class IptablesWatch:
         return ()
 
     def losses(self, *, thorough: bool = False) -> list[Loss]:
-        """Each part of our state that has changed, reported once. Raises KernelError.
+        """Each change to our state, reported once. Raises KernelError.
 
-        A pass compares every rule and member anyway: nothing is looked at for ``thorough`` alone.
+        ``thorough`` has no effect: a pass compares every rule and member anyway.
         """
         if self._socket is None:
             return []
@@ -167,10 +167,10 @@ class IptablesWatch:
         names = sorted(before.keys() | self._sets.keys())
         changed = [name for name in names if before.get(name) != self._sets.get(name)]
         found = [_set_loss(name, before.get(name), self._sets.get(name)) for name in changed]
-        return found + [f"ipset {name}: as many members as before, but others" for name in self._exchanged(changed)]
+        return found + [f"ipset {name}: other members, as many as before" for name in self._exchanged(changed)]
 
     def _exchanged(self, known: Collection[str]) -> Iterator[str]:
-        """Sets whose members are others, as many as may be looked at now. Those known to differ wait for the pass."""
+        """Sets with other members, among as many sets as may be read now. Sets ``known`` to differ are not read."""
         for name in known:
             self._members.pop(name, None)
         for name in list(self._members):
@@ -188,7 +188,7 @@ class IptablesWatch:
         self._tables = {}
 
     def _headers(self) -> dict[str, _Header]:
-        """For each of our sets the kernel's header, without members."""
+        """The kernel's header of each of our sets, without members."""
         found: dict[str, _Header] = {}
         for about in self._list(be32(_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER)):
             name = about.get(_SETNAME, b"").rstrip(b"\0").decode(errors="replace")
@@ -197,19 +197,19 @@ class IptablesWatch:
         return found
 
     def _digest(self, name: str) -> bytes:
-        """Of the members of a set, in the kernel's order, which is stable as long as no member changes."""
+        """A digest of a set's members in the kernel's order, which is stable as long as no member changes."""
         digest = hashlib.blake2b()
         try:
             for about in self._list(text(_SETNAME, name)):
                 digest.update(about.get(_ADT, b""))
         except KernelError as error:
-            if error.errno != errno.ENOENT:  # it went just now
+            if error.errno != errno.ENOENT:  # destroyed just now
                 raise
         return digest.digest()
 
-    def _list(self, asked: bytes) -> Iterator[dict[int, bytes]]:
-        """The attributes of each message of an answer."""
-        kind, body = SUBSYSTEM | CMD_LIST, attribute(_PROTOCOL, bytes([_VERSION])) + asked
+    def _list(self, request: bytes) -> Iterator[dict[int, bytes]]:
+        """The attributes of each message of the reply to a list request with these attributes."""
+        kind, body = SUBSYSTEM | CMD_LIST, attribute(_PROTOCOL, bytes([_VERSION])) + request
         assert self._socket is not None
         self._socket.send(netfilter_message(kind, NLM_F_REQUEST | NLM_F_DUMP, 1, socket.AF_INET, body))
         while True:
@@ -239,18 +239,18 @@ def _differences(before: _Ours, now: _Ours) -> Iterator[str]:
         if old == new:
             continue
         if old is None:
-            yield f"chain {name} came in"
+            yield f"chain {name} was added"
         elif new is None:
             yield f"chain {name} is gone, with {len(old)} rules"
         elif not is_our_chain(name):
-            yield f"chain {name}: its jump to our chain is {'gone' if old and not new else 'another, or elsewhere'}"
+            yield f"chain {name}: its jump to our chain was {'removed' if old and not new else 'changed or moved'}"
         else:
             gone = sum(rule not in new for rule in old)
             added = sum(rule not in old for rule in new)
             yield (
-                f"chain {name}: {gone} of {len(old)} rules are gone, {added} others came in"
+                f"chain {name}: {gone} of {len(old)} rules removed, {added} others added"
                 if gone or added
-                else (f"chain {name}: its {len(old)} rules are in another order, or not as often")
+                else (f"chain {name}: its {len(old)} rules are in a different order or number")
             )
 
 
@@ -258,7 +258,7 @@ def _set_loss(name: str, old: _Header | None, new: _Header | None) -> str:
     if new is None:
         return f"ipset {name} is gone, with {old.members if old else 0} members"
     if old is None:
-        return f"ipset {name} came in"
+        return f"ipset {name} was added"
     if old.members == new.members:
-        return f"ipset {name} was changed or exchanged; it has {new.members} members as before"
+        return f"ipset {name} was changed or replaced; it has {new.members} members, as before"
     return f"ipset {name}: {new.members} members, {old.members} before"

@@ -1,1 +1,1 @@
-"""What the backends of netfilter share: iptables, nftables and netdev ingress. Pure."""
+"""What the netfilter backends (iptables, nftables, netdev ingress) share. Pure."""

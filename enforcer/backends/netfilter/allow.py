@@ -1,4 +1,4 @@
-"""What an Allow in raw needs of the host's own firewall, in words for a warning. Pure."""
+"""What an Allow in raw requires of the host's own firewall, as text for a warning. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enforcer.planning.plan import Plan
 
 
 def interfaces_that_allow(plan: Plan, backend: Backend) -> list[str]:
-    """The interfaces that this backend holds an Allow for."""
+    """The interfaces for which this backend holds an Allow entry."""
     return [
         item.interface
         for item in plan.interfaces
@@ -17,5 +17,5 @@ def interfaces_that_allow(plan: Plan, backend: Backend) -> list[str]:
 
 
 def mark_match(mark: int) -> str:
-    """The rule that has nf_tables accept what an Allow has marked."""
+    """The nft rule that accepts packets that an Allow has marked."""
     return f"'meta mark & {mark:#x} == {mark:#x} accept'"

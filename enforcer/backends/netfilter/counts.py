@@ -1,4 +1,4 @@
-"""Counts of both families as one."""
+"""Combines the counts of both address families."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enforcer.backends.base import EntryCount
 
 
 def plus(count: EntryCount, other: EntryCount) -> EntryCount:
-    """Both counts of one entry together."""
+    """The sum of two counts of the same entry."""
     return replace(count, packets=count.packets + other.packets, bytes=count.bytes + other.bytes)
 
 

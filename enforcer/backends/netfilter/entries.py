@@ -1,4 +1,4 @@
-"""What is true of an entry in every backend of netfilter. Pure."""
+"""Properties of an entry that are the same in every netfilter backend. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from enforcer.policy.ruletable import Entry
 LOG_PREFIX_LENGTH = 29  # struct xt_log_info: 30 with the NUL
 
 
-def lets_go(entry: Entry) -> bool:
-    """Whether matching the entry lets a packet go: then a set that is too small only matches less."""
+def lets_pass(entry: Entry) -> bool:
+    """Whether a match lets the packet pass (Allow, Pass). Then a set with members missing is stricter, never laxer."""
     return entry.action in (Action.ALLOW, Action.PASS)
 
 
 def unsupported(entry: Entry, backend: Backend) -> Iterator[str]:
-    """Why the raw table cannot express an entry, a sentence for each fault. The validator lets no such entry pass."""
+    """Why raw cannot express an entry, one sentence for each reason. The validator already rejects such entries."""
     protocols = {item.number for item in entry.conditions if isinstance(item, Protocol) and not item.negated}
     for condition in entry.conditions:
         match condition:
@@ -36,7 +36,7 @@ def unsupported(entry: Entry, backend: Backend) -> Iterator[str]:
 
 
 def of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
-    """The nets of one family. An entry is for a family only if it has some: none would be no condition."""
+    """The nets of one family. Raises InternalError if there are none: an empty list would match every address."""
     found = [net for net in nets if net.version == version]
     if not found:
         raise InternalError(f"nets of the other family alone in an entry that is for IPv{version}")
@@ -44,7 +44,7 @@ def of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
 
 
 def name_parts(name: str, limit: int) -> list[str]:
-    """An entry's name in parts of at most ``limit`` bytes, cut between characters; never none."""
+    """An entry's name in one or more parts of at most ``limit`` bytes of UTF-8, cut between characters."""
     parts = [""]
     for char in name:
         if len((parts[-1] + char).encode()) > limit:
@@ -54,7 +54,7 @@ def name_parts(name: str, limit: int) -> list[str]:
 
 
 def log_prefix(template: str, entry: Entry) -> str:
-    """Felix's specifiers filled in (``felix/rules/policy.go``), cut to what the LOG target can hold."""
+    """The log prefix with Felix's specifiers replaced (``felix/rules/policy.go``), at most LOG_PREFIX_LENGTH bytes."""
     values = {"%t": entry.tier, "%k": "gnp", "%n": entry.policy, "%p": entry.policy}
     for specifier, value in values.items():
         template = template.replace(specifier, value)

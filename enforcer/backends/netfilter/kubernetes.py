@@ -1,6 +1,6 @@
-"""How the netfilter that Kubernetes uses on a host is known."""
+"""How to detect which netfilter backend Kubernetes uses on a host."""
 
 from __future__ import annotations
 
-# Chains that kubelet makes in the mangle table of the iptables it uses (pkg/kubelet/kubelet_network_linux.go).
+# kubelet creates these chains in the mangle table of its iptables variant (pkg/kubelet/kubelet_network_linux.go).
 KUBELET_CHAINS = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")

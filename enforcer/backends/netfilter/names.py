@@ -1,8 +1,7 @@
 """Names of our chains and sets. Pure.
 
-Everything starts with ``enf``, never with ``cali``: a host may run Calico beside us. The kernel shows at most 28
-characters of a chain and 31 of a set; what would be longer ends in a hash instead, as Felix does it
-(``felix/hash/hash.go``).
+All names start with ``enf``, never with ``cali``, because Calico may run on the same host. The kernel limits the names
+of chains to 28 characters and those of sets to 31; longer names end in a hash, as in Felix (``felix/hash/hash.go``).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ CHAIN_PREFIX = "enf-"
 CHAIN_LENGTH = 28  # XT_EXTENSION_MAXNAMELEN less the NUL
 SET_PREFIXES = {4: "enf4-", 6: "enf6-"}
 SET_LENGTH = 31  # IPSET_MAXNAMELEN less the NUL
-_HASH_LENGTH = 16  # 64 bits, as many characters as Felix takes
+_HASH_LENGTH = 16  # characters, as in Felix
 
 ALLOW_CHAIN = "enf-allow"
 
@@ -22,7 +21,7 @@ FELIX_PREFIX = "cali-"  # of its chains in iptables (felix/rules/rule_defs.go); 
 
 
 class ChainKind(str, Enum):
-    """The chains of one interface, by what comes before the interface's name."""
+    """The kinds of chains of one interface. The value is the prefix before the interface's name."""
 
     FROM_HOST_ENDPOINT = "enf-fh-"
     TO_HOST_ENDPOINT = "enf-th-"
@@ -59,7 +58,7 @@ def set_name(version: int, identity: bytes) -> str:
 
 
 def scratch_name(name: str) -> str:
-    """The name a set is built under before it takes the place of ``name``."""
+    """The temporary name of a set that will replace ``name``."""
     return f"{name[: len(SET_PREFIXES[4])]}~{name[len(SET_PREFIXES[4]) :]}"
 
 

@@ -1,4 +1,4 @@
-"""Whether a netfilter backend has state of the enforcer, checked without creating or loading anything."""
+"""Whether a netfilter backend holds state of the enforcer, checked without creating or loading anything."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from enforcer.model.errors import HostError, PrivilegeError, ran_out
 
 
-def is_there(ask: Callable[[], bool]) -> bool:
-    """The answer of ``ask``; False where the host has no such backend: then it has no state of ours.
+def has_state(check: Callable[[], bool]) -> bool:
+    """The result of ``check``; False if the host does not have the backend, and so no state of ours.
 
-    Raises PrivilegeError, and KernelError where the host has run out of something: neither says what is there.
+    Raises PrivilegeError, and KernelError if the host has run out of a resource: neither tells whether there is state.
     """
     try:
-        return ask()
+        return check()
     except PrivilegeError:
         raise
     except HostError as error:

@@ -1,4 +1,4 @@
-"""The sets that rules refer to: what names one, and what is refused. Pure."""
+"""The sets that rules refer to: their names, and the limit on their size. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Spec = TypeVar("Spec")
 
 
 class SetRegistry(Generic[Spec]):
-    """The sets of the rules rendered so far, by name, each described once."""
+    """The sets of the rules rendered so far, by name. Each set is described once, however many rules refer to it."""
 
     def __init__(self) -> None:
         self._specs: dict[str, Spec] = {}
@@ -24,7 +24,9 @@ class SetRegistry(Generic[Spec]):
         return tuple(self._specs.values())
 
     def _add(self, name: str, members: object, describe: Callable[[], Spec]) -> str:
-        """The name again. ``members`` are what the set is made of, ``describe`` makes it when it is new."""
+        """Returns ``name``. ``describe`` creates the set's description if it is new; ``members`` must be the same every
+        time. Raises InternalError otherwise.
+        """
         if name not in self._specs:
             self._specs[name], self._members[name] = describe(), members
         elif self._members[name] != members:
@@ -33,33 +35,33 @@ class SetRegistry(Generic[Spec]):
 
 
 def selector_name(item: IpSet, version: int, *, lenient: bool) -> str:
-    """The name of a selector's set. It does not depend on the members, so they may change under a rule."""
+    """The name of a selector's set. It does not depend on the members, so they can change while rules refer to it."""
     return set_name(version, _identity([item.id], lenient=lenient))
 
 
 def named_ports_name(items: Iterable[PortSet], version: int, *, lenient: bool) -> str:
-    """The name of the set of all these named ports together; it does not depend on their members either."""
+    """The name of the set of all these named ports together. It does not depend on the members either."""
     return set_name(version, _identity([item.id for item in items], lenient=lenient))
 
 
 def literal_name(nets: Nets, version: int) -> str:
-    """The name of a set with just these nets. It depends on the nets: other nets are another set."""
+    """The name of a set with exactly these nets. Different nets give a different set."""
     return set_name(version, ("literal\n" + "\n".join(str(net) for net in nets)).encode())
 
 
 def in_order(items: Iterable[PortSet]) -> list[PortSet]:
-    """Named ports' sets, each once, in the order that names their set."""
+    """The named ports without duplicates, in the order from which the name of their common set is derived."""
     by_id = {item.id: item for item in items}
     return [by_id[name] for name in sorted(by_id)]
 
 
 def selector_origin(item: IpSet) -> str:
-    """What errors call a selector's set."""
+    """How error messages name a selector's set."""
     return f"selector {item.selector}"
 
 
 def named_ports_origin(items: Iterable[PortSet]) -> str:
-    """What errors call a set of named ports."""
+    """How error messages name a set of named ports."""
     return "named ports " + ", ".join(sorted({item.name for item in items}))
 
 
@@ -67,7 +69,7 @@ LITERAL_ORIGIN = "a list of nets"
 
 
 def too_large(sizes: Iterable[tuple[str, int, int]], limit: int, *, backend: str, kind: str) -> Iterator[str]:
-    """A sentence for each (origin, family, members) of more members than ``limit``."""
+    """One sentence for each (origin, family, number of members) with more members than ``limit``."""
     for origin, version, members in sizes:
         if members > limit:
             yield (
@@ -77,5 +79,5 @@ def too_large(sizes: Iterable[tuple[str, int, int]], limit: int, *, backend: str
 
 
 def _identity(ids: Sequence[str], *, lenient: bool) -> bytes:
-    """What names a set: whose members it has, and which of two sets with these members it is."""
+    """The identity of a set: the selectors or named ports, and whether it is the lenient set of these members."""
     return "\n".join(["lenient", *ids] if lenient else ids).encode()

@@ -1,4 +1,4 @@
-"""What a FelixConfiguration says, as far as all backends of netfilter read it the same way. Pure."""
+"""The FelixConfiguration fields that all netfilter backends read in the same way. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEFAULT_MAX_SET_SIZE = 1_048_576  # Felix's maxIpsetSize
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of time as iptables calls it; ``period`` in ten thousandths of a second (XT_LIMIT_SCALE)."""
+    """A unit of time by its name in iptables; ``period`` in 1/10,000 s (XT_LIMIT_SCALE)."""
 
     name: str
     period: int
@@ -25,7 +25,7 @@ def rate_of(text: str) -> tuple[int, Unit]:
 
 
 def accept_bit(mask: int) -> int:
-    """The lowest bit of a mark mask, which is the bit Felix gives to *accept*."""
+    """The lowest bit of a mark mask, which Felix uses for *accept*."""
     return mask & -mask
 
 

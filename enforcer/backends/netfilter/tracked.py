@@ -146,9 +146,10 @@ def step_chains(table: TrackedTable, chain: TrackedChain, version: int, allow: A
         StepChain(chain_name(names.tier, table.interface, tier.name), tuple(_tier(chain, tier, way)))
         for tier in chain.tiers
     ]
-    if chain.profiles:
-        entries = tuple(EntryStep(entry, way) for entry in chain.profiles)
-        below.append(StepChain(chain_name(names.profiles, table.interface), entries))
+    below += [
+        StepChain(chain_name(names.profiles, table.interface, item.name), tuple(_tier(chain, item, way)))
+        for item in chain.profiles
+    ]
     steps = tuple(_top(chain, [item.name for item in below], version, way))
     return [*below, StepChain(chain_name(names.top, table.interface), steps)]
 

@@ -1,4 +1,4 @@
-"""The two ways of a packet through a raw table, and the failsafes of each. Pure."""
+"""The two directions through a raw table (PREROUTING and OUTPUT), and the failsafes of each. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enforcer.policy.ruletable import Entry, RuleTable
 
 @dataclass(frozen=True)
 class Way:
-    """One direction: its names, and which side of a packet the failsafes' addresses are on."""
+    """One direction: its base chain, the kinds of its chains, and the side of a packet that failsafe nets match on."""
 
     direction: Direction
     base: str
@@ -50,7 +50,7 @@ WAYS = (
 
 @dataclass(frozen=True)
 class FailsafeGroup:
-    """Failsafes that differ only in the port: one rule. ``side`` is that of the port."""
+    """Failsafes that differ only in the port: one rule. ``side``: the side that the ports match on."""
 
     side: Side
     sample: Failsafe
@@ -58,12 +58,14 @@ class FailsafeGroup:
 
     @property
     def net(self) -> IPNetwork | None:
-        """Whom it is for; None for everybody, which a net of length 0 says as well."""
+        """The remote net; None for any address, also if the failsafe's net has prefix length 0."""
         return self.sample.net if self.sample.net and self.sample.net.prefixlen else None
 
 
 def failsafe_groups(table: RuleTable, direction: Direction, version: int) -> Iterator[FailsafeGroup]:
-    """The direction's own failsafes by destination port, then the other's, whose answers come from the source port."""
+    """The direction's own failsafes, which match on the destination port; then those of the other direction, whose
+    replies match on the source port.
+    """
     own, other = table.failsafe_inbound, table.failsafe_outbound
     if direction is Direction.EGRESS:
         own, other = other, own

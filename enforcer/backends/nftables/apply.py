@@ -1,16 +1,16 @@
-"""Brings our tables to a rendered state by the smallest change.
+"""Brings our tables to a rendered state with the smallest change.
 
-What is there is read back from the kernel every time, but for members of sets that nobody can have changed. Only rules
-that differ are written, so all others keep their counters; of a set only the members that differ.
+The present state is read from the kernel every time, except set members that cannot have changed. Only rules that
+differ are written, so all others keep their counters. Of a set, only the members that differ are written.
 
-All rules change in one transaction. Members cannot change in the same: a packet goes through the rules of the
-generation it met, but a set is looked up in the generation of that instant, and what is new in one is found there only
-some time after the rules are (net/netfilter/nf_tables_api.c: nf_tables_commit). So, as with ipsets, sets get *stricter*
-in a transaction before that of the rules and *more lenient* in one after it, and no packet is under way from one to
-the next. What the old and the new plan both drop stays dropped.
+All rules change in one transaction. Set members cannot change in the same one: a packet is evaluated by the rules of
+the generation in which it arrived, but a set lookup uses the generation of that instant, and new members become visible
+some time after the new rules (net/netfilter/nf_tables_api.c: nf_tables_commit). So, as with ipsets, sets get *stricter*
+in a transaction before that of the rules and *more lenient* in one after it, and between two transactions we wait until
+no packet is in flight. A packet that both the old and the new plan drop is dropped at every moment.
 
-A table that holds what none of ours can (another program made a map in it, or another kind of base chain) is made anew,
-in the transaction of the rules.
+A table that contains what ours never does (for example a map or another kind of base chain, created by another program)
+is created anew, in the transaction of the rules.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NEW_RULE, _DELETE_RULE, _NEW_SET, _DELETE_SET, _NEW_ELEMENTS, _DELETE_ELEMENTS 
 _CREATE, _APPEND = 0x400, 0x800
 _ATTEMPTS = 10
 
-# The transactions of an edit, in their order.
+# The transactions of an edit, in order.
 _STRICTER, _RULES, _LENIENT = range(3)
 
 SetId = tuple[Family, str]
@@ -41,10 +41,10 @@ Rules = Mapping[str, Sequence[Rule | None]]
 
 @dataclass
 class Edit:
-    """Transactions in the making: their commands, and a sentence for each change.
+    """Transactions under construction: their commands, and one sentence for each change.
 
-    ``known`` members need not be read; ``seen`` are those there will be, for who comes next. Families that are not
-    ``touched`` keep the members that are known of them.
+    ``known``: set members that need not be read. ``seen``: the members after the transactions, for the next pass.
+    Families that are not ``touched`` keep their known members.
     """
 
     conn: NfTablesConn
@@ -56,18 +56,18 @@ class Edit:
 
     @property
     def remembered(self) -> dict[SetId, Members]:
-        """What is known of sets when all of this is done."""
+        """The set members that are known after the transactions."""
         return {about: found for about, found in self.known.items() if about[0] not in self.touched} | self.seen
 
     def to_table(self, wanted: Table) -> None:
-        """Our table of a family becomes this one, or goes."""
+        """Change our table of a family to this one. An empty table is deleted."""
         actual = read_table(self.conn, wanted.family)
         first = _STRICTER
         if not wanted.wanted:
             self.remove(actual)
             return
         if actual.present and (why := actual.strange or _misfit(actual, wanted)):
-            self._say(wanted.family, f"table {TABLE}: made anew, because {why}")
+            self._say(wanted.family, f"table {TABLE}: created anew, because {why}")
             self._send(wanted.family, _DELETE_TABLE, text(blob.TABLE_NAME, TABLE), f"delete table {TABLE}")
             actual = ReadTable(wanted.family)
             first = _RULES
@@ -83,12 +83,12 @@ class Edit:
         self.to_rules(actual, rules, keep_sets={spec.name for spec in wanted.sets})
 
     def to_rules(self, actual: ReadTable, wanted: Rules, keep_sets: Iterable[str]) -> None:
-        """The chains that are to be have these rules; the others go, and the sets that are not to be kept."""
+        """Give these chains these rules. Delete all other chains, and the sets that are not in ``keep_sets``."""
         self.touched.add(actual.family)
         for name, rules in wanted.items():
             self._rules(actual.family, name, actual.rules.get(name, ()), rules, created=name not in actual.chains)
         gone = [name for name in actual.chains if name not in wanted]
-        for name in gone:  # emptied first, all of them: they jump to each other
+        for name in gone:  # all are emptied first, because they jump to each other
             self._send(actual.family, _DELETE_RULE, _in_chain(name), f"empty chain {name}")
         for name in gone:
             body = text(blob.CHAIN_TABLE, TABLE) + text(blob.CHAIN_NAME, name)
@@ -99,7 +99,7 @@ class Edit:
             self._say(actual.family, f"set {name}: deleted")
 
     def remove(self, actual: ReadTable) -> None:
-        """The whole table goes, if it is there."""
+        """Delete the whole table, if it exists."""
         self.touched.add(actual.family)
         if actual.present:
             self._send(actual.family, _DELETE_TABLE, text(blob.TABLE_NAME, TABLE), f"delete table {TABLE}")
@@ -121,7 +121,7 @@ class Edit:
         *,
         created: bool,
     ) -> None:
-        """Turns the rules of a chain into the wanted ones, those in common untouched."""
+        """Changes the rules of a chain to the wanted ones without touching those in common."""
         added = removed = 0
         steps = SequenceMatcher(None, [item.rule for item in present], wanted, autojunk=False).get_opcodes()
         for at, (step, start, stop, new_start, new_stop) in enumerate(steps):
@@ -141,15 +141,15 @@ class Edit:
             self._say(family, f"chain {chain}: {added} rules added, {removed} removed")
 
     def _insert(self, family: Family, chain: str, rule: Rule | None, *, before: int) -> None:
-        """A rule before the one with a handle, at the end for 0."""
-        assert rule is not None, "a rule we cannot say is only ever kept, never written"
+        """Insert a rule before the rule with handle ``before``; 0 appends."""
+        assert rule is not None, "a rule that we cannot express is only ever kept, never written"
         body = _in_chain(chain) + blob.encode_rule(rule)
         body += be64(blob.RULE_POSITION, before) if before else b""
         what = f"add a rule to chain {chain}" + (f" ({rule.comment})" if rule.comment else "")
         self._send(family, _NEW_RULE, body, what, _CREATE | (0 if before else _APPEND))
 
     def _set(self, family: Family, number: int, spec: SetSpec, actual: ReadTable, first: int) -> None:
-        """A set that is there gets and loses what differs; one with members we never write is filled anew."""
+        """Create a set, or change the members that differ. A set with members that we never write is emptied first."""
         self.seen[family, spec.name] = spec.members
         if spec.name not in actual.sets:
             body = _of_set(spec.name) + blob.encode_set(spec.type, number)
@@ -177,7 +177,7 @@ class Edit:
                 self._say(family, f"set {spec.name}: {len(members)} members {verb}")
 
     def _members(self, family: Family, spec: SetSpec, old: Members, new: Members, stage: int) -> None:
-        """Deleted before added: an interval may grow into what another leaves."""
+        """Delete before adding, because an interval may grow into the range that another one leaves."""
         self._elements(family, _DELETE_ELEMENTS, spec, difference(old, new), stage)
         self._elements(family, _NEW_ELEMENTS, spec, difference(new, old), stage)
 
@@ -197,17 +197,19 @@ class Edit:
 
 
 class _MemberCache:
-    """The members of our sets as they are as long as the ruleset is of the generation they were read or written in.
+    """The members of our sets. Valid while the ruleset's generation is the one in which they were read or written.
 
-    Not needed, but it spares reading them at every resync: the kernel lists a set in pieces, and for each piece counts
-    from the beginning, so that the time grows with the square of the size (docs/nftables.md).
+    It saves reading them at every resync. The kernel lists a set in pieces and starts each piece by counting from the
+    beginning, so the time grows with the square of the size (docs/nftables.md).
     """
 
     def __init__(self) -> None:
         self._state: tuple[int, int, Mapping[SetId, Members]] = (0, 0, {})
 
     def recall(self, namespace: int, generation: int) -> Mapping[SetId, Members]:
-        """None without a namespace's number (Linux 5.14): another namespace could be of the same generation."""
+        """The cached members. Empty if the namespace has no number (before Linux 5.14), because another namespace could
+        have the same generation.
+        """
         return self._state[2] if namespace and (namespace, generation) == self._state[:2] else {}
 
     def keep(self, namespace: int, generation: int, members: Mapping[SetId, Members]) -> None:
@@ -218,8 +220,10 @@ _MEMBERS = _MemberCache()
 
 
 def transact(edit: Callable[[Edit], None], *, dry_run: bool = False, connect: Connect = nftables) -> list[str]:
-    """What ``edit`` puts into its transactions, one after the other; returns what changed. Read again, and what is left
-    of the change made again, when another program changed the ruleset meanwhile.
+    """Commit the transactions that ``edit`` creates, in order. Returns one sentence for each change.
+
+    If another program changes the ruleset meanwhile, everything is read again and the rest of the change is retried.
+    Raises RulesetChangedError after the last attempt.
     """
     with connect() as conn:
         for attempt in range(_ATTEMPTS):
@@ -240,17 +244,17 @@ def transact(edit: Callable[[Edit], None], *, dry_run: bool = False, connect: Co
 
 
 def _commit(conn: NfTablesConn, stages: Sequence[Sequence[Message]], generation: int) -> int:
-    """Commit them in turn, each when no packet is on its way through what was before; how many there were."""
+    """Commit the transactions in order, waiting for packets in flight between two of them. Returns how many."""
     for number, messages in enumerate(stages):
         if number:
             conn.wait_for_packets()
-        # Its generation is the previous one plus one, unless another program made a change in between.
+        # Each transaction increments the generation by one; more means that another program made a change.
         conn.commit(messages, generation + number)
     return len(stages)
 
 
 def _misfit(actual: ReadTable, wanted: Table) -> str:
-    """Why a table cannot be mended in place; "" when it can."""
+    """Why a table cannot be changed in place; "" if it can."""
     for chain in wanted.chains:
         if chain.name in actual.chains and actual.chains[chain.name].hook != chain.hook:
             return f"chain {chain.name} is hooked elsewhere"

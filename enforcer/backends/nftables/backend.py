@@ -1,7 +1,7 @@
-"""The nftables backend: a RawDriver that speaks with nf_tables.
+"""The nftables backend: a RawDriver that uses nf_tables.
 
-Every call acts in the network namespace of the calling thread and keeps nothing open. Only the tables ``ip enforcer``
-and ``ip6 enforcer`` are ours, all that is in them included; nothing else is read or changed.
+Every call acts in the network namespace of the calling thread and keeps nothing open. Ours are only the tables
+``ip enforcer`` and ``ip6 enforcer`` with everything in them; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
 from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
-from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.nftables import status
 from enforcer.backends.nftables.apply import Edit, transact
 from enforcer.backends.nftables.others import others_rules
@@ -32,7 +32,7 @@ from enforcer.planning.plan import Plan
 
 @dataclass(frozen=True)
 class NftablesBackend:
-    """Enforces plans in nf_tables. See :class:`~enforcer.backends.base.RawDriver` for what each method promises."""
+    """Enforces plans in nf_tables. :class:`~enforcer.backends.base.RawDriver` documents the methods."""
 
     settings: NftablesSettings = field(default_factory=NftablesSettings)
     connect: Connect = nftables
@@ -50,13 +50,13 @@ class NftablesBackend:
         return probe(ipv6=self.settings.ipv6, connect=self.connect)
 
     def serves(self, plan: Plan) -> bool:
-        return any(item.raw_backend is self.name for item in plan.interfaces)
+        return any(item.raw_backend is self.name for item in plan.interfaces) or bool(plan.tracked_by(self.name))
 
     def check(self, plan: Plan) -> None:
         self._render(plan)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """Makes the tables enforce exactly this plan: interfaces it does not name lose their chains."""
+        """Makes the tables enforce exactly this plan; interfaces that are not in it lose their chains."""
         if not self.serves(plan) and not self._is_installed():
             return ApplyResult()
         rendering = self._render(plan)
@@ -68,7 +68,7 @@ class NftablesBackend:
         return ApplyResult(tuple(transact(edit, dry_run=dry_run, connect=self.connect)))
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
-        """What an Allow does not bypass: no verdict in our tables is final for other tables."""
+        """Warns of an Allow on a host with other tables: an accept in our tables is not final for theirs."""
         if names := interfaces_that_allow(plan, self.name):
             yield (
                 f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this "
@@ -76,7 +76,7 @@ class NftablesBackend:
             )
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """Packets and bytes each entry matched, both families together."""
+        """Packets and bytes that each entry matched at each stage, the sum of both families."""
         merged: list[EntryCount] = []
         for table in status.installed(self.connect) if self._is_installed() else ():
             merge(merged, read_counters(table))
@@ -89,7 +89,7 @@ class NftablesBackend:
         return status.holdings(self.connect) if self._is_installed() else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Removes what is ours of these interfaces, or all of it."""
+        """Removes our chains of these interfaces, or both tables."""
         if not self._is_installed():
             return ()
 
@@ -111,8 +111,9 @@ class NftablesBackend:
         return NftablesWatch()
 
     def _is_installed(self) -> bool:
-        return is_there(partial(status.is_installed, self.connect))
+        return has_state(partial(status.is_installed, self.connect))
 
     def _render(self, plan: Plan) -> tuple[Table, ...]:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]
-        return self._rendered.of(tables, lambda: render(plan, self.settings))
+        tracked = plan.tracked_by(self.name)
+        return self._rendered.of([*tables, *tracked], lambda: render(plan, self.settings), also=len(tracked))

@@ -1,7 +1,7 @@
-"""The kernel's bytes: expressions, rules, chains and sets as netlink attributes, both ways. Pure.
+"""Encodes and decodes expressions, rules, chains and sets as netlink attributes. Pure.
 
-What the kernel adds of its own (handles, use counts, attributes of newer kernels) is passed over when reading, so that
-what was requested and what is there can be compared by value.
+Decoding ignores what the kernel adds (handles, use counts, attributes of newer kernels), so that the requested and the
+present state can be compared by value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, Chain, Code, Expr, Hook, Rule, SetType, Value, Verdict
 from enforcer.kernel.netlink import attribute, attributes, be32, be64, nested, string, text
 
-# NFTA_{TABLE,CHAIN,RULE,SET}_*, as far as used
+# NFTA_{TABLE,CHAIN,RULE,SET}_*: those that are used
 TABLE_NAME, TABLE_FLAGS, TABLE_USE = 1, 2, 3
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
 HOOK_NUMBER, HOOK_PRIORITY, HOOK_DEVICE = 1, 2, 3
@@ -32,7 +32,7 @@ _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT
 
 
 class Kind(Enum):
-    """How an attribute of an expression is written."""
+    """How an attribute of an expression is encoded."""
 
     U8 = "u8"
     U32 = "u32"
@@ -42,7 +42,7 @@ class Kind(Enum):
 
 
 _U32 = Kind.U32
-# For each expression the attributes that say what it does, by number.
+# For each expression: the numbers of the attributes that define what it does.
 EXPRESSIONS: Mapping[str, Mapping[int, Kind]] = {
     "meta": {1: _U32, 2: _U32, 3: _U32},
     "payload": {1: _U32, 2: _U32, 3: _U32, 4: _U32, 5: _U32},
@@ -56,12 +56,13 @@ EXPRESSIONS: Mapping[str, Mapping[int, Kind]] = {
     "log": {1: Kind.U8, 2: Kind.TEXT, 5: _U32, 6: _U32},
     "counter": {},
     "notrack": {},
+    "ct": {1: _U32, 2: _U32, 3: Kind.U8, 4: _U32},
 }
 
 
 @dataclass(frozen=True)
 class ReadRule:
-    """A rule as it is in the kernel. ``rule`` None: no rule we could have written."""
+    """A rule as it is in the kernel. ``rule`` None: another program wrote it, because ours never look like this."""
 
     chain: str
     handle: int
@@ -71,7 +72,7 @@ class ReadRule:
 
 
 def encode_rule(rule: Rule) -> bytes:
-    """Expressions and comment."""
+    """The attributes of a rule's expressions and comment."""
     exprs = nested(RULE_EXPRESSIONS, *(nested(LIST_ELEM, _encode_expr(expr)) for expr in rule.exprs))
     return exprs + _encode_comment(rule.comment)
 
@@ -80,7 +81,7 @@ def _encode_comment(comment: str) -> bytes:
     if not comment:
         return b""
     text = comment.encode() + b"\0"
-    assert len(text) <= COMMENT_LENGTH + 1, "longer comments are spread over several rules"
+    assert len(text) <= COMMENT_LENGTH + 1, "longer comments are split over several rules"
     return attribute(RULE_USERDATA, bytes([_COMMENT, len(text)]) + text)
 
 
@@ -106,7 +107,7 @@ def _encode_value(number: int, kind: Kind, value: Value) -> bytes:
 
 
 def decode_rule(data: bytes) -> ReadRule:
-    """The rule in the attributes of a message of the kernel."""
+    """The rule in the attributes of a message from the kernel."""
     found = dict(attributes(data))
     exprs: list[Expr | None] = []
     packets = size = 0
@@ -159,14 +160,14 @@ def _decode_value(kind: Kind, payload: bytes) -> Value | None:
 
 
 def encode_hook(hook: Hook) -> bytes:
-    """What makes a chain a base chain: type filter, its hook, and that what reaches its end goes on."""
+    """The attributes of a base chain: type filter, hook, policy accept."""
     device = text(HOOK_DEVICE, hook.device) if hook.device else b""
     where = nested(CHAIN_HOOK, be32(HOOK_NUMBER, hook.number) + be32(HOOK_PRIORITY, hook.priority) + device)
     return where + be32(CHAIN_POLICY, ACCEPT_POLICY) + text(CHAIN_TYPE, "filter")
 
 
 def decode_chain(data: bytes) -> tuple[str, Chain | None]:
-    """Table and chain of a message, the chain without its rules. None: a foreign kind of base chain."""
+    """The table's name and the chain, without its rules. None for a base chain of a kind we never create."""
     found = dict(attributes(data))
     hook, name = None, string(found[CHAIN_NAME])
     if CHAIN_HOOK in found:
@@ -181,7 +182,7 @@ def decode_chain(data: bytes) -> tuple[str, Chain | None]:
 
 
 def encode_set(kind: SetType, number: int) -> bytes:
-    """What a set is made with; ``number`` tells the new sets of one transaction apart."""
+    """The attributes of a new set. ``number``: its id within the transaction."""
     flags = FLAG_INTERVAL if kind.interval else 0
     types = be32(SET_KEY_TYPE, kind.key_type) + be32(SET_KEY_LENGTH, kind.key_bytes)
     return be32(SET_FLAGS, flags) + types + be32(SET_ID, number)
@@ -196,7 +197,7 @@ class ReadSet:
     key_bytes: int
 
     def is_of(self, kind: SetType) -> bool:
-        """Whether it is what we make for this type: the same key, and no timeouts, data or limits beside it."""
+        """Whether it is a set as we create it for this type: the same key, and no timeouts, data or limits."""
         return self.key_bytes == kind.key_bytes and self.flags == (FLAG_INTERVAL if kind.interval else 0)
 
 
@@ -207,17 +208,17 @@ def decode_set(data: bytes) -> tuple[str, ReadSet]:
 
 
 def decode_table(data: bytes) -> tuple[str, int, int]:
-    """Name, flags, and how many chains, sets and other objects the table has."""
+    """The table's name, its flags, and the number of its chains, sets and other objects."""
     found = dict(attributes(data))
     flags, use = (int.from_bytes(found.get(kind, b""), "big") for kind in (TABLE_FLAGS, TABLE_USE))
     return string(found[TABLE_NAME]), flags, use
 
 
 def element_lists(data: bytes) -> Iterator[bytes]:
-    """The content of the element lists of a message."""
+    """The content of each element list of a message."""
     return (value for kind, value in attributes(data) if kind == ELEMENTS_LIST)
 
 
 def elements(piece: bytes) -> bytes:
-    """A packed list of elements (``members.pack``) as the attribute that holds it."""
+    """A packed list of elements (``members.pack``) as an attribute."""
     return nested(ELEMENTS_LIST, piece)

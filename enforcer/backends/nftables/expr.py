@@ -1,17 +1,18 @@
-"""Expressions by what they ask or do. Pure.
+"""Expressions for each match and statement. Pure.
 
-Registers: every question loads what it asks about into the first one and compares it there; a concatenated key fills
-those that follow. An expression that cannot load (a header that is not there) ends the rule: it does not match.
+Registers: a match loads its field into the first register and compares it there; a concatenated key also fills the
+registers that follow. An expression that cannot load (a header is missing) ends the rule without a match.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from enforcer.backends.nftables.rules import Code, Expr, RateLimit, Verdict
+from enforcer.kernel.netlink import string
 from enforcer.model.nets import IPNetwork
-from enforcer.model.vocabulary import Side
+from enforcer.model.vocabulary import CtState, Side
 from enforcer.policy.resources import PortRange
 
 # enum nft_registers, as the kernel shows them: whole registers of 16 bytes by one number, parts of four by another
@@ -22,8 +23,19 @@ _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 # enum nft_meta_keys
 _META_PACKET_TYPE, _PACKET_OTHERHOST = 19, 3  # NFT_META_PKTTYPE; linux/if_packet.h
 _META_PROTOCOL, _META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 1, 16, 3, 6, 7
+# NFT_CT_STATE, and the bit that it has for each state: NF_CT_STATE_BIT, NF_CT_STATE_INVALID_BIT and
+# NF_CT_STATE_UNTRACKED_BIT (linux/netfilter/nf_conntrack_common.h; net/netfilter/nft_ct.c)
+_CT_STATE = 0
+CT_STATE_BIT = {
+    CtState.INVALID: 1 << 0,
+    CtState.ESTABLISHED: 1 << 1,
+    CtState.RELATED: 1 << 2,
+    CtState.NEW: 1 << 3,
+    CtState.UNTRACKED: 1 << 6,
+}
 # enum nft_cmp_ops
 _EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5
+_CMP_DATA = 3  # NFTA_CMP_DATA
 _INTERFACE_LENGTH = 16  # IFNAMSIZ
 
 _ADDRESS_AT = {(4, Side.SOURCE): 12, (4, Side.DESTINATION): 16, (6, Side.SOURCE): 8, (6, Side.DESTINATION): 24}
@@ -34,10 +46,10 @@ _FRAGMENT_HEADER, _FRAGMENT_AT, _FRAGMENT_MASK = 44, 2, 0xFFF8
 _IP_FRAGMENT_AT, _IP_FRAGMENT_MASK = 6, 0x1FFF
 _LOG_LEVEL_NOTICE = 5
 _ETHERTYPES, _TAGS, _ETHERTYPE_AT = {4: 0x0800, 6: 0x86DD}, (0x8100, 0x88A8), 12
-_PLAIN_IP4, _IP4_BYTES = 0x45, 20  # version 4, a header of five words
+_PLAIN_IP4, _IP4_BYTES = 0x45, 20  # version 4, no options
 _TOTAL_LENGTH_AT, _PAYLOAD_LENGTH_AT, _NEXT_HEADER_AT = 2, 4, 6
 _MORE_FRAGMENTS = 0x2000
-_FRAGMENT_UNIT = 8  # a fragment that is not the last is cut to a multiple of so many bytes (ip_frag_queue)
+_FRAGMENT_UNIT = 8  # bytes; ip_frag_queue cuts a fragment that is not the last one to a multiple
 
 COUNTER = Expr("counter")
 NOTRACK = Expr("notrack")
@@ -60,7 +72,7 @@ def _meta(key: int, register: int = _FIRST) -> Expr:
 
 
 def _compare(data: bytes, operation: int = _EQUAL) -> Expr:
-    return Expr("cmp", ((1, _FIRST), (2, operation), (3, data)))
+    return Expr("cmp", ((1, _FIRST), (2, operation), (_CMP_DATA, data)))
 
 
 def _is(data: bytes, *, inverted: bool) -> Expr:
@@ -71,17 +83,25 @@ def _masked(mask: bytes, flip: bytes) -> Expr:
     return Expr("bitwise", ((1, _FIRST), (2, _FIRST), (3, len(mask)), (4, mask), (5, flip)))
 
 
-# --- questions --------------------------------------------------------------------------------------------------------
+# --- matches ----------------------------------------------------------------------------------------------------------
 
 
 def interface(name: str, *, received: bool) -> tuple[Expr, ...]:
-    """Comes in, or goes out, by this interface."""
+    """The packet was received on this interface; not ``received``: it is sent through it."""
     padded = name.encode().ljust(_INTERFACE_LENGTH, b"\0")
     return _meta(_META_IN if received else _META_OUT), _compare(padded)
 
 
+def matched_interface(exprs: Sequence[Expr]) -> str:
+    """The interface that a rule matches on first, by :func:`interface`; "" for any other rule."""
+    if len(exprs) < 2 or exprs[0] not in (_meta(_META_IN), _meta(_META_OUT)) or exprs[1].name != "cmp":
+        return ""
+    compared = exprs[1].get(_CMP_DATA)
+    return string(compared) if isinstance(compared, bytes) else ""
+
+
 def net(side: Side, network: IPNetwork, *, inverted: bool = False) -> tuple[Expr, ...]:
-    """The address of one side is (not) in a net. Every address is in one of length 0."""
+    """The address of one side is (not) in a net. A net of prefix length 0 contains every address."""
     version, size = network.version, _ADDRESS_BYTES[network.version]
     load = _payload(_NETWORK, _ADDRESS_AT[version, side], size)
     compare = _is(network.network_address.packed, inverted=inverted)
@@ -113,7 +133,7 @@ def port_in(side: Side, set_name: str, *, inverted: bool = False) -> tuple[Expr,
 
 
 def named_port_in(side: Side, version: int, set_name: str) -> tuple[Expr, ...]:
-    """Address, protocol and port of one side are a member."""
+    """The address, protocol and port of one side are a member of the set."""
     address, transport, number = _KEY_REGISTERS[version]
     return (
         _payload(_NETWORK, _ADDRESS_AT[version, side], _ADDRESS_BYTES[version], address),
@@ -129,15 +149,16 @@ def icmp(kind: int, code: int | None, *, inverted: bool = False) -> tuple[Expr, 
 
 
 def protocol_is_known() -> tuple[Expr, ...]:
-    """Holds unless IPv6 extension headers break off."""
+    """The transport protocol is known. Does not hold if the chain of IPv6 extension headers is cut off."""
     return _meta(_META_PROTOCOL_L4), _compare(bytes(1), _AT_LEAST)
 
 
 def transport_has(length: int) -> tuple[Expr, ...]:
-    """Holds when so much of the transport is there; never for a later fragment. Goes before every question about it.
+    """The packet has at least ``length`` bytes of transport; never holds for a later fragment. Must precede every other
+    match on the transport.
 
-    A load of 1, 2 or 4 bytes takes the middle of a later fragment for its header (``nft_payload_fast_eval``, seen on
-    6.18); one of 3 bytes does not (``nft_payload_eval``).
+    A load of 1, 2 or 4 bytes reads the payload of a later fragment as if it were the transport header
+    (``nft_payload_fast_eval``, observed on 6.18); a load of 3 bytes does not (``nft_payload_eval``).
     """
     size = 3
     return _payload(_TRANSPORT, length - size, size), _compare(bytes(size), _AT_LEAST)
@@ -154,31 +175,31 @@ def later_fragment(version: int) -> tuple[Expr, ...]:
 
 
 def of_family(version: int) -> tuple[Expr, ...]:
-    """What the driver, or the outer tag, says the packet is."""
+    """The EtherType is that of this IP version: that from the driver, or of the outer VLAN tag."""
     return _meta(_META_PROTOCOL), _compare(_be(_ETHERTYPES[version], 2))
 
 
 def tagged() -> tuple[tuple[Expr, ...], ...]:
-    """The frame has a VLAN tag, one question for each kind; the kernel has taken it off, but shows it in its place
-    (``nft_payload_copy_vlan``).
+    """The frame has a VLAN tag: one match for each EtherType of a tag. The kernel has removed the tag but shows it at
+    its place in the frame (``nft_payload_copy_vlan``).
     """
     load = _payload(_LINK, _ETHERTYPE_AT, 2)
     return tuple((load, _compare(_be(kind, 2))) for kind in _TAGS)
 
 
 def for_another_host() -> tuple[Expr, ...]:
-    """The frame is addressed to another interface (``eth_type_trans``), a macvlan on this one for example."""
+    """The frame is addressed to another interface (``eth_type_trans``), for example to a macvlan on this one."""
     return _meta(_META_PACKET_TYPE), _compare(bytes([_PACKET_OTHERHOST]))
 
 
 def next_header(kind: int) -> tuple[Expr, ...]:
-    """What the IPv6 header says that follows it."""
+    """The next header field of the IPv6 header."""
     return _payload(_NETWORK, _NEXT_HEADER_AT, 1), _compare(_be(kind, 1))
 
 
 def whole_transport(version: int, length: int) -> tuple[tuple[Expr, ...], ...]:
-    """So many bytes of the transport are there by the length in the IP header, after a header without options, in no
-    later fragment; if one of these holds. Bytes in the frame prove nothing: they may be padding after the packet.
+    """If one of these matches holds, the packet is not a later fragment, has no IPv4 options, and by the length in its
+    IP header has at least ``length`` bytes of transport. Bytes in the frame prove nothing: they may be padding.
     """
     if version == 6:
         return ((_payload(_NETWORK, _PAYLOAD_LENGTH_AT, 2), _compare(_be(length, 2), _AT_LEAST)),)
@@ -196,8 +217,15 @@ def _whole4(length: int, none_of: int) -> tuple[Expr, ...]:
 
 
 def marked(mark: int, *, inverted: bool = False) -> tuple[Expr, ...]:
-    """All bits of the mark are (not) set; one bit, in other words."""
+    """The packet's mark has (not) this bit."""
     return _meta(_META_MARK), _masked(_host(mark), bytes(4)), _compare(_host(0 if inverted else mark))
+
+
+def ct_state(states: Iterable[CtState]) -> tuple[Expr, ...]:
+    """The packet's conntrack state is one of these. A rule with it turns on connection tracking in the namespace."""
+    mask = sum(CT_STATE_BIT[state] for state in states)
+    load = Expr("ct", ((1, _FIRST), (2, _CT_STATE)))
+    return load, _masked(_host(mask), bytes(4)), _compare(bytes(4), _NOT_EQUAL)
 
 
 def _lookup(set_name: str, *, inverted: bool) -> Expr:
@@ -212,7 +240,7 @@ def verdict(code: Code, chain: str = "") -> Expr:
 
 
 def set_mark(mark: int, *, on: bool) -> tuple[Expr, ...]:
-    """Bits of the mark are set or cleared; the others stay."""
+    """Set or clear these bits of the packet's mark; the others stay."""
     change = _masked(_host(~mark & 0xFFFFFFFF), _host(mark if on else 0))
     return _meta(_META_MARK), change, Expr("meta", ((2, _META_MARK), (3, _FIRST)))
 
@@ -226,6 +254,6 @@ def limit(rate: RateLimit) -> Expr:
 
 
 def jumps(exprs: Sequence[Expr]) -> str:
-    """The chain that a rule leads to; "" where it leads to none."""
+    """The chain that a rule jumps or goes to; "" if there is none."""
     last = exprs[-1].get(2) if exprs and exprs[-1].name == "immediate" else None
     return last.chain if isinstance(last, Verdict) else ""

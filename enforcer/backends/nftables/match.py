@@ -1,13 +1,14 @@
 """From one entry to what its rules match on. Pure.
 
-The order of matches is that of iptables raw, because a packet that is too short for one is hotdropped there
-(docs/raw-table.md), and here as well: single nets, protocol, sets of addresses, port numbers, named ports, ICMP type.
-nf_tables itself has no hotdrop: an expression that cannot load ends the rule, and the packet goes on. So a rule before
-the entry's own jumps, for what matches as far as iptables would have looked, to a chain that drops what is too short.
+The order of matches is that of iptables raw: single nets, protocol, sets of addresses, port numbers, named ports, ICMP
+type. The order matters, because iptables hotdrops a packet that is too short for a match (docs/raw-table.md), and so do
+we. nf_tables has no hotdrop: an expression that cannot load ends the rule, and the packet continues. So a rule before
+the entry's own jumps to a chain that drops packets that are too short; it matches on what iptables evaluates earlier.
 
-A negated named port holds for a packet without a readable port, which no single rule can say. So what *is* in the set
-gets the accept mark first, the entry's rule matches where the mark is not there, and a rule after it takes it off
-again. Nothing else can have set it by then: it is cleared before any entry, and what an Allow marks meets no other.
+A negated named port also holds for a packet without a readable port, which one rule cannot express. So a first rule
+sets the accept mark on packets whose port *is* in the set, the entry's rule matches on packets without the mark, and a
+rule after it clears the mark. No other rule can have set the mark: it is cleared before the first entry, and a packet
+that an Allow marks is accepted at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from enforcer.backends.netfilter import sets as netfilter
-from enforcer.backends.netfilter.entries import lets_go, of_family
+from enforcer.backends.netfilter.entries import lets_pass, of_family
 from enforcer.backends.netfilter.names import set_name
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.members import named_members, net_members, port_members
@@ -30,8 +31,8 @@ from enforcer.policy.ruletable import Entry, IpSet, NamedSets, PortSet
 
 Exprs = tuple[Expr, ...]
 
-PORTS_BYTES, ICMP_BYTES = 4, 8  # what xt_multiport and xt_icmp want to see
-NAMED_PORT_BYTES = {6: 20, 17: 8, 132: 12}  # what ipset wants to see of TCP, UDP and SCTP (ip_set_getport.c)
+PORTS_BYTES, ICMP_BYTES = 4, 8  # of transport that xt_multiport and xt_icmp need
+NAMED_PORT_BYTES = {6: 20, 17: 8, 132: 12}  # that ipset needs of TCP, UDP and SCTP (ip_set_getport.c)
 
 
 class SetRegistry(netfilter.SetRegistry[SetSpec]):
@@ -61,7 +62,7 @@ class SetRegistry(netfilter.SetRegistry[SetSpec]):
         return self._add(name, found, lambda: self._nets(name, found, netfilter.LITERAL_ORIGIN))
 
     def ports(self, ports: Sequence[PortRange]) -> str:
-        """The name of a set with just these port numbers; other numbers are another set."""
+        """The name of a set with exactly these port numbers. Different numbers give a different set."""
         members = port_members(ports)
         name = set_name(self.version, b"ports\n" + members.tobytes())
         return self._add(name, None, lambda: SetSpec(name, PORTS, members, "a list of ports"))
@@ -72,8 +73,8 @@ class SetRegistry(netfilter.SetRegistry[SetSpec]):
 
 @dataclass
 class EntryMatch:
-    """What an entry matches on, in parts: ``nets`` and ``transport`` first, then ``sets``; then one of ``alternatives``
-    (ports), then ``icmp``. ``marking`` are matches, one of which must *not* hold: see this module's beginning.
+    """What an entry matches on, in order: ``nets``, ``transport``, ``sets``, one of ``alternatives`` (ports), ``icmp``.
+    ``marking``: matches for negated named ports, none of which may hold (see the module's docstring).
     """
 
     protocol: Protocol | None = None
@@ -83,7 +84,7 @@ class EntryMatch:
     icmp: Exprs = ()
     marking: tuple[Exprs, ...] = ()
     numbers: bool = False  # whether it matches on port numbers
-    ports: bool = False  # ... or on any ports
+    ports: bool = False  # whether it matches on ports at all
 
     @property
     def transport(self) -> Exprs:
@@ -96,15 +97,15 @@ class EntryMatch:
 
 
 def match_of(entry: Entry, table: NamedSets, sets: SetRegistry) -> EntryMatch:
-    """The conditions of an entry, for a family that it is for."""
+    """The conditions of an entry in the family of ``sets``."""
     found = EntryMatch()
-    single: set[Side] = set()  # the sides that have a net in the rule itself, as iptables has room for one
-    # Denying what is not in a set is the other way round: a larger set matches less.
-    lenient = {negated: lets_go(entry) is not negated for negated in (False, True)}
+    single: set[Side] = set()  # the sides with a net in the rule itself: one, as in iptables
+    # A negated match reverses it: a Deny of what is not in a set matches less if the set is larger.
+    lenient = {negated: lets_pass(entry) is not negated for negated in (False, True)}
     for condition in entry.conditions:
         match condition:
             case Protocol():
-                # As in iptables' rules: beside a positive one, a negated one of another number says nothing more.
+                # As in iptables' rules: a negated one of another number adds nothing to a positive one.
                 if found.protocol is None or found.protocol.negated:
                     found.protocol = condition
             case InSet(side, name, negated):
@@ -135,12 +136,12 @@ def match_of(entry: Entry, table: NamedSets, sets: SetRegistry) -> EntryMatch:
 
 
 def needs_mark(entry: Entry) -> bool:
-    """Whether the rules of an entry mark packets on their way: those of a negated named port do."""
+    """Whether the rules of an entry mark packets temporarily: those of a negated named port do."""
     return any(isinstance(item, Ports) and item.negated and item.names for item in entry.conditions)
 
 
 def port_numbers(side: Side, ports: Sequence[PortRange], sets: SetRegistry, *, inverted: bool = False) -> Exprs:
-    """The port of one side is (not) one of these; no match without ports."""
+    """The port of one side is (not) one of these; empty for no ports."""
     if not ports:
         return ()
     readable = expr.transport_has(PORTS_BYTES)
@@ -152,8 +153,8 @@ def port_numbers(side: Side, ports: Sequence[PortRange], sets: SetRegistry, *, i
 def _wanted_ports(
     side: Side, ranges: Sequence[PortRange], named: Sequence[Exprs], action: Action, sets: SetRegistry
 ) -> list[Exprs]:
-    """What may hold of a port that is wanted. The alternatives may overlap where the first that holds decides; after a
-    Log evaluation goes on, so there what is wanted by name is none of the numbers.
+    """The alternatives of a positive port condition. They may overlap if the first that matches decides; after a Log,
+    evaluation continues, so there the match by name excludes the numbers.
     """
     by_number = [port_numbers(side, ranges, sets)] if ranges else []
     others = port_numbers(side, ranges, sets, inverted=True) if action is Action.LOG else ()
@@ -161,7 +162,9 @@ def _wanted_ports(
 
 
 def _named(side: Side, ids: Sequence[str], table: NamedSets, sets: SetRegistry, *, lenient: bool) -> Iterator[Exprs]:
-    """For each protocol of these named ports: it is the packet's, its header is there, and the port is in the set."""
+    """One match for each protocol of these named ports: the packet is of the protocol, has its header, and its port is
+    in the set.
+    """
     items = [table.port_sets[item] for item in ids]
     for protocol in dict.fromkeys(item.protocol for item in items):
         name = sets.named_ports([item for item in items if item.protocol == protocol], lenient=lenient)

@@ -1,8 +1,8 @@
-"""Members of a set as sorted arrays, and as the netlink attributes the kernel has for them. Pure.
+"""Members of a set as sorted arrays, and as netlink attributes. Pure.
 
-A key of an interval set is two elements to the kernel: the first address, and the one after the last with a flag. Here
-that is one record, both keys in a row; the second is all NUL where the interval goes to the end of the address space,
-for then the kernel has no second element. Nets that cover each other are one interval: the kernel wants them disjoint.
+In the kernel, an interval is two elements: its first key, and the key after its last with a flag. Here it is one record
+of both keys. The second key is all NUL if the interval extends to the end of the key space; then the kernel has no
+second element. Nets that contain each other become one interval, because the kernel requires disjoint intervals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Numbers = npt.NDArray[np.int64]
 
 _LIST_LIMIT = 0xFFF8  # an attribute's length is 16 bits, aligned to 4
 _HEADER_BYTES = ATTRIBUTE_HEADER.size
-# struct nlattr types: element of a list, its key, the key's value; with NLA_F_NESTED as libnftnl sets it
+# struct nlattr types: list element, its key, the key's value; with NLA_F_NESTED as in libnftnl
 _ELEMENT, _KEY, _VALUE, _FLAGS = 1, 1, 1, 3
 _INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
 
@@ -50,7 +50,7 @@ def net_members(nets: Nets, version: int) -> Members:
 
 
 def _following(key: bytes) -> bytes:
-    """The key after this one; all NUL after the last."""
+    """The key after this one; all NUL after the last key."""
     return ((int.from_bytes(key, "big") + 1) % (1 << 8 * len(key))).to_bytes(len(key), "big")
 
 
@@ -61,7 +61,7 @@ def port_members(ports: Sequence[PortRange]) -> Members:
 
 
 def named_members(items: Iterable[PortSet], version: int) -> Members:
-    """Address, protocol and port of every pair of one family, each part filled to four bytes."""
+    """Keys of address, protocol and port for every member of one family, each part padded to four bytes."""
     rows = [
         address.packed + bytes([item.protocol, 0, 0, 0]) + port.to_bytes(2, "big") + bytes(2)
         for item in items
@@ -77,9 +77,9 @@ def difference(left: Members, right: Members) -> Members:
 
 
 def between(present: Members, wanted: Members, kind: SetType, *, lenient: bool) -> Members:
-    """The members on the way from some to others: of both, or, of a lenient set, of neither alone.
+    """The members between two states: the union of both, or the intersection if the set is lenient.
 
-    Where intervals overlap, what they have together is one interval, or what they share; others stay as they are.
+    Overlapping intervals are replaced by their union or intersection; all others stay as they are.
     """
     common = np.intersect1d(present, wanted, assume_unique=True)
     gone, came = difference(present, wanted), difference(wanted, present)
@@ -89,7 +89,7 @@ def between(present: Members, wanted: Members, kind: SetType, *, lenient: bool) 
 
 
 def _covered(one: Members, other: Members, kind: SetType, times: int) -> Members:
-    """The intervals that so many of two lists of disjoint intervals cover."""
+    """The intervals covered by at least ``times`` of two lists of disjoint intervals (1: union, 2: intersection)."""
     rows = _rows(np.concatenate([one, other]), none_of(kind).itemsize)
     starts, ends = (_joined([rows[:, half]], kind) for half in np.split(np.arange(rows.shape[1]), 2))
     is_open = ends == b""
@@ -106,7 +106,7 @@ def _covered(one: Members, other: Members, kind: SetType, times: int) -> Members
 
 
 def pack(members: Members, kind: SetType) -> Iterator[bytes]:
-    """The members as element lists, cut so that each fits an attribute."""
+    """The members as element lists, split so that each fits in an attribute."""
     rows = _rows(members, none_of(kind).itemsize)
     if not kind.interval:
         yield from _pieces(_elements(rows, kind))
@@ -125,7 +125,7 @@ def _pieces(records: _Bytes) -> Iterator[bytes]:
 
 
 def _elements(keys: _Bytes, kind: SetType, *, end: bool = False) -> _Bytes:
-    """Each key as an element: NFTA_LIST_ELEM { KEY { VALUE }, and FLAGS where it is an end }."""
+    """Each key as an element: NFTA_LIST_ELEM { KEY { VALUE } }, with FLAGS for the end of an interval."""
     template = _template(kind, end=end, flag=NLA_F_NESTED)
     records = np.tile(np.frombuffer(template, np.uint8), (len(keys), 1))
     records[:, 3 * _HEADER_BYTES : 3 * _HEADER_BYTES + kind.key_bytes] = keys
@@ -133,13 +133,13 @@ def _elements(keys: _Bytes, kind: SetType, *, end: bool = False) -> _Bytes:
 
 
 def _template(kind: SetType, *, end: bool, flag: int) -> bytes:
-    """An element with a key of NUL."""
+    """An element whose key is all NUL."""
     key = attribute(_KEY | flag, attribute(_VALUE, bytes(kind.key_bytes)))
     return attribute(_ELEMENT | flag, key + (be32(_FLAGS, _INTERVAL_END) if end else b""))
 
 
 def parse(lists: Iterable[bytes], kind: SetType) -> Members | None:
-    """The members of a set's element lists; None if one of them is anything but a plain one, or they do not pair up."""
+    """The members in a set's element lists. None if an element has options or an interval has no matching end."""
     starts: list[_Bytes] = []
     ends: list[_Bytes] = []
     for data in lists:
@@ -157,7 +157,7 @@ def parse(lists: Iterable[bytes], kind: SetType) -> Members | None:
 
 
 def _offsets(data: bytes) -> tuple[_Numbers, _Numbers]:
-    """Where each element of a list begins, and how long it says it is."""
+    """The offset and the length of each element of a list, in bytes."""
     view = memoryview(data).cast("H")
     begins: list[int] = []
     sizes: list[int] = []
@@ -170,10 +170,10 @@ def _offsets(data: bytes) -> tuple[_Numbers, _Numbers]:
 
 
 def _keys(data: bytes, begins: _Numbers, template: _Bytes, kind: SetType) -> _Bytes:
-    """The keys of the elements that begin there and are, but for the key, as the template says."""
+    """The keys of the elements at these offsets that equal the template except for the key."""
     buf = np.frombuffer(data, np.uint8)
     records = buf[begins[:, None] + np.arange(len(template))].copy()
-    for at in (0, _HEADER_BYTES):  # the kernel marks nested attributes, or does not, depending on its version
+    for at in (0, _HEADER_BYTES):  # whether the kernel flags nested attributes depends on its version
         records[:, at + 2 : at + 4] = (records[:, at + 2 : at + 4].copy().view(np.uint16) & NLA_TYPE_MASK).view(
             np.uint8
         )
@@ -190,7 +190,7 @@ def _joined(parts: list[_Bytes], kind: SetType) -> Members:
 
 
 def _paired(first: Members, last: Members, kind: SetType) -> Members | None:
-    """Each start with its end, the last perhaps without one."""
+    """Each start with its end; the last one may have none."""
     if len(first) == len(last) + 1:
         last = np.append(last, np.zeros(1, last.dtype))
     if len(first) != len(last):

@@ -1,4 +1,4 @@
-"""The host's own rules in nf_tables: iptables-nft's, and those of a firewall of nft's own."""
+"""Counts the foreign rules in nf_tables: those of iptables-nft, and those of other nft users."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from enforcer.model.errors import UnsupportedKernelError
 _GET_CHAIN, _GET_RULE = 4, 7
 _ATTEMPTS = 5
 _MANGLE = "mangle"
-_NAT = ("nat", "security")  # of iptables-nft; nothing that an Allow is for is dropped there, nor is it read of legacy
+_NAT = ("nat", "security")  # tables of iptables-nft that do not drop allowed packets; not counted in legacy either
 
 
 def others_rules(connect: Connect) -> OthersRules:
-    """All tables of IP count (Felix asks ``iptables-nft-save``, which shows those that iptables-nft made).
-
-    A base chain whose policy is to drop counts as a rule.
+    """The number of rules in all IP tables. (Felix counts with ``iptables-nft-save``, which shows only the tables of
+    iptables-nft.) A base chain with policy drop counts as one rule.
     """
     try:
         with connect() as conn:
@@ -47,7 +46,7 @@ def _felix(family: Family, chains: list[dict[int, bytes]]) -> str:
 
 
 def _dumped(conn: NfTablesConn, command: int, family: Family) -> list[dict[int, bytes]]:
-    """The attributes of all objects; read again while another program changes them."""
+    """The attributes of all objects of a kind, read again if another program changes them meanwhile."""
     for attempt in range(_ATTEMPTS):
         try:
             what = f"read the tables of nftables {family}"

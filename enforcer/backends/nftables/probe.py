@@ -1,4 +1,4 @@
-"""What of the nftables backend works in this namespace."""
+"""Probes whether the nftables backend works in this namespace."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ Sample = tuple[Family, Hook, SetType, Rule]
 
 
 def probe(*, ipv6: bool = True, connect: Connect = nftables) -> Probe:
-    """Whether nf_tables can hold our tables: a transaction with one of everything is prepared, and given up.
+    """Whether nf_tables supports our tables: prepares a transaction with one object of each kind and aborts it.
 
-    NO when a part is missing, UNKNOWN when privilege is: then nothing was learned.
+    NO if the kernel lacks a part, UNKNOWN if privileges are missing. Raises KernelError if the host has run out of a
+    resource.
     """
     return try_out([_sample(version) for version in ((4, 6) if ipv6 else (4,))], connect)
 
 
 def try_out(samples: Sequence[Sample], connect: Connect) -> Probe:
-    """The same for any tables: each with a hook, a set, and a rule that may ask the set ``probe``."""
+    """The same for any tables, each with a hook, a set, and a rule that may refer to the set ``probe``."""
     try:
         with connect() as conn:
             for sample in samples:
@@ -37,14 +38,14 @@ def try_out(samples: Sequence[Sample], connect: Connect) -> Probe:
     except PrivilegeError as error:
         return Probe(Answer.UNKNOWN, str(error))
     except HostError as error:
-        if ran_out(error):  # nothing was learned either, and to ask the other backend would be to move there
+        if ran_out(error):  # says nothing about the kernel, and a NO would move the host to the other backend
             raise
         return Probe(Answer.NO, str(error))
     return Probe(Answer.YES)
 
 
 def _sample(version: int) -> Sample:
-    """One object of each kind that our tables use."""
+    """One object of each kind that our tables contain."""
     rule = Rule(
         (
             *expr.interface("probe", received=True),
@@ -63,7 +64,7 @@ def _sample(version: int) -> Sample:
 
 
 def _try(conn: NfTablesConn, sample: Sample) -> None:
-    """The kernel takes it, or says what is missing, and forgets it."""
+    """Has the kernel check the sample without creating it. Raises HostError if a part is missing."""
     family, hook, kind, rule = sample
     chain = text(blob.CHAIN_TABLE, _TABLE) + text(blob.CHAIN_NAME, _CHAIN) + blob.encode_hook(hook)
     made = text(blob.SET_TABLE, _TABLE) + text(blob.SET_NAME, _SET) + blob.encode_set(kind, 1)

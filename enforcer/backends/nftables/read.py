@@ -1,4 +1,4 @@
-"""The tables in the kernel, as the values that :mod:`render` creates."""
+"""Reads the tables in the kernel as the values that :mod:`render` creates."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enforcer.backends.base import EntryCount
-from enforcer.backends.netfilter.ways import WAYS
+from enforcer.backends.netfilter.counts import plus
 from enforcer.backends.nftables import blob, expr, members
+from enforcer.backends.nftables.bases import BASES, CLEARING, Base
 from enforcer.backends.nftables.blob import ReadRule, ReadSet
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType
-from enforcer.kernel.netlink import string, text
+from enforcer.kernel.netlink import text
 from enforcer.kernel.nfnetlink import Family, NfTablesConn
-from enforcer.model.vocabulary import Direction, Stage
+from enforcer.model.vocabulary import Stage
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
-_ANONYMOUS = 0x1  # NFT_SET_ANONYMOUS: it goes with its rule
-_INTERFACE_DATA = 3  # NFTA_CMP_DATA
+_ANONYMOUS = 0x1  # NFT_SET_ANONYMOUS: deleted with its rule
 
 INTERVAL_TYPES = (NETS[4], NETS[6], PORTS)
 SET_TYPES = (*INTERVAL_TYPES, *NAMED_PORTS.values())
@@ -24,9 +24,9 @@ SET_TYPES = (*INTERVAL_TYPES, *NAMED_PORTS.values())
 
 @dataclass(frozen=True)
 class ReadTable:
-    """Our table of one family. ``strange``: what it has that our tables never have; "" if nothing.
+    """Our table of one family. ``strange``: what it contains that our tables never do; "" if nothing.
 
-    ``rules`` has every chain there is, in order of its rules.
+    ``rules``: the rules of every chain, in order.
     """
 
     family: Family
@@ -38,7 +38,7 @@ class ReadTable:
 
 
 def read_table(conn: NfTablesConn, family: Family) -> ReadTable:
-    """The table as it is, without the members of its sets."""
+    """The table in the kernel, without the members of its sets."""
     what = f"read table {family} {TABLE}"
     tables = {name: rest for name, *rest in map(blob.decode_table, conn.dump(_GET_TABLE, family, what=what))}
     if TABLE not in tables:
@@ -50,11 +50,11 @@ def read_table(conn: NfTablesConn, family: Family) -> ReadTable:
     rules: dict[str, list[ReadRule]] = {name: [] for name in known}
     for item in map(blob.decode_rule, _of_table(conn, _GET_RULE, family)):
         rules.setdefault(item.chain, []).append(item)
-    strange = "it is switched off" if flags else ""
+    strange = "it is dormant" if flags else ""
     if len(known) < len(chains):
-        strange = "a base chain of another kind is in it"
+        strange = "it has a base chain of another kind"
     elif use != len(chains) + len(sets):
-        strange = "something else than chains and sets is in it"
+        strange = "it has other objects than chains and sets"
     named = {item.name: item for item in sets if not item.flags & _ANONYMOUS}
     return ReadTable(family, True, strange, known, rules, named)
 
@@ -64,32 +64,33 @@ def _of_table(conn: NfTablesConn, command: int, family: Family) -> list[bytes]:
 
 
 def read_chains(conn: NfTablesConn, family: Family) -> list[Chain | None]:
-    """Our chains without their rules; None for a foreign kind of base chain."""
+    """The chains of our table without their rules; None for a base chain of a kind we never create."""
     found = conn.dump(_GET_CHAIN, family, what=f"read table {family} {TABLE}")
     return [chain for table, chain in map(blob.decode_chain, found) if table == TABLE]
 
 
 def has_table(conn: NfTablesConn, family: Family) -> bool:
-    """Whether our table is there; reads none of it."""
+    """Whether our table exists. Reads none of its content."""
     tables = conn.dump(_GET_TABLE, family, what=f"look for table {family} {TABLE}")
     return any(name == TABLE for name, *_ in map(blob.decode_table, tables))
 
 
-def read_interfaces(conn: NfTablesConn, family: Family) -> list[str]:
-    """The interfaces that are dispatched to: of all rules only those of the base chains are read."""
+def read_interfaces(conn: NfTablesConn, family: Family) -> dict[str, Stage]:
+    """The interfaces with a dispatch rule, with the earliest stage that has one. Reads only base chains."""
     what = f"read table {family} {TABLE}"
-    found: dict[str, None] = {}
-    for way in WAYS:
-        asked = text(blob.RULE_TABLE, TABLE) + text(blob.RULE_CHAIN, way.base)
-        rules = map(blob.decode_rule, conn.dump(_GET_RULE, family, asked, what=what))
-        found |= dict.fromkeys(filter(None, (interface_of(item) for item in rules if item.chain == way.base)))
-    return list(found)
+    found: dict[str, Stage] = {}
+    for base in BASES:
+        body = text(blob.RULE_TABLE, TABLE) + text(blob.RULE_CHAIN, base.name)
+        rules = map(blob.decode_rule, conn.dump(_GET_RULE, family, body, what=what))
+        for name in filter(None, (interface_of(item) for item in rules if item.chain == base.name)):
+            found.setdefault(name, base.stage)
+    return found
 
 
 def read_members(conn: NfTablesConn, family: Family, name: str, kind: SetType) -> Members | None:
-    """All members of a set, sorted; None if we cannot have written one of them."""
-    asked = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
-    replies = conn.dump(_GET_ELEMENTS, family, asked, what=f"list set {name}")
+    """All members of a set, sorted. None if it has a member of a form that we never write."""
+    body = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, name)
+    replies = conn.dump(_GET_ELEMENTS, family, body, what=f"list set {name}")
     return members.parse((part for reply in replies for part in blob.element_lists(reply)), kind)
 
 
@@ -97,98 +98,130 @@ def type_of(item: ReadSet) -> SetType | None:
     return next((kind for kind in SET_TYPES if item.is_of(kind)), None)
 
 
-# --- what can be told from it -----------------------------------------------------------------------------------------
+# --- derived from a table ---------------------------------------------------------------------------------------------
 
 
 def read_counters(table: ReadTable) -> list[EntryCount]:
-    """A count for each entry in this family: the sum over all rules with its name."""
-    counts: dict[tuple[str, str], EntryCount] = {}
-    for interface, name, counted in _entry_rules(table):
-        known = counts.get((interface, name), EntryCount(interface, name, Stage.RAW, 0, 0))
-        packets, size = known.packets + counted.packets, known.bytes + counted.bytes
-        counts[interface, name] = EntryCount(interface, name, Stage.RAW, packets, size)
+    """One count for each entry and stage in this family: the sum over all rules with its name."""
+    counts: dict[tuple[str, str, Stage], EntryCount] = {}
+    for stage, interface, name, counted in _entry_rules(table):
+        place = (interface, name, stage)
+        found = EntryCount(interface, name, stage, counted.packets, counted.bytes)
+        counts[place] = plus(counts[place], found) if place in counts else found
     return list(counts.values())
 
 
 def entries_of(table: ReadTable) -> dict[str, list[str]]:
-    """The names of the entries of each interface that is dispatched to, in order."""
-    dispatches = (item for way in WAYS for item in table.rules.get(way.base, ()))
-    found: dict[str, dict[str, None]] = {interface: {} for interface in filter(None, map(interface_of, dispatches))}
-    for interface, name, _ in _entry_rules(table):
-        found.setdefault(interface, {})[name] = None
+    """The names of the entries of each interface with a dispatch rule, in evaluation order, each once."""
+    found: dict[str, dict[str, None]] = {interface: {} for _, interface, _ in _dispatches(table)}
+    for _, interface, name, _ in _entry_rules(table):
+        found[interface][name] = None
     return {interface: list(names) for interface, names in found.items()}
 
 
-def _entry_rules(table: ReadTable) -> Iterator[tuple[str, str, ReadRule]]:
-    """Interface, entry and rule, of every rule of an entry: found by following the jumps from the base chains."""
-    for way in WAYS:
-        for dispatch in table.rules.get(way.base, ()):
-            for item in _below(target(dispatch), table):
-                for name, rule in named_rules(table.rules.get(target(item), ())):
-                    yield interface_of(dispatch), name, rule
+def stages_of(table: ReadTable) -> dict[str, list[Stage]]:
+    """The stages at which each interface has a dispatch rule, earliest first."""
+    found: dict[str, dict[Stage, None]] = {}
+    for base, interface, _ in _dispatches(table):
+        found.setdefault(interface, {})[base.stage] = None
+    return {interface: list(stages) for interface, stages in found.items()}
+
+
+def _dispatches(table: ReadTable) -> Iterator[tuple[Base, str, str]]:
+    """(base chain, interface, chain of the interface) of each dispatch rule."""
+    for base in BASES:
+        for item in table.rules.get(base.name, ()):
+            if interface := interface_of(item):
+                yield base, interface, target(item)
+
+
+def _entry_rules(table: ReadTable) -> Iterator[tuple[Stage, str, str, ReadRule]]:
+    """(stage, interface, entry, rule) of every rule of an entry, found by following the jumps from the base chains."""
+    for base, interface, chain in _dispatches(table):
+        for name, rule in _named_below(chain, table):
+            yield base.stage, interface, name, rule
+
+
+def _named_below(chain: str, table: ReadTable) -> Iterator[tuple[str, ReadRule]]:
+    """The rules of entries in this chain and the chains it jumps to, with the entries' names, in evaluation order."""
+    for name, item in _with_names(table.rules.get(chain, ())):
+        if name:
+            yield name, item
+        elif below := target(item):
+            yield from _named_below(below, table)
 
 
 def named_rules(rules: Sequence[ReadRule]) -> Iterator[tuple[str, ReadRule]]:
-    """The rules of entries with their names. One too long for a comment begins in rules in front that do nothing."""
+    """The rules of entries with the entries' names."""
+    return ((name, item) for name, item in _with_names(rules) if name)
+
+
+def _with_names(rules: Sequence[ReadRule]) -> Iterator[tuple[str, ReadRule]]:
+    """All rules with their entries' names; "" for a rule of no entry. A name too long for one comment starts in
+    preceding rules that are otherwise empty.
+    """
     begin = ""
     for item in rules:
         if item.rule is None:
             continue
-        if item.rule.exprs and begin + item.rule.comment:
+        if item.rule.exprs:
             yield begin + item.rule.comment, item
         begin = "" if item.rule.exprs else begin + item.rule.comment
 
 
-def _below(chain: str, table: ReadTable) -> Sequence[ReadRule]:
-    return table.rules.get(chain, ()) if chain else ()
-
-
 def target(item: ReadRule) -> str:
-    """The chain a rule leads to; "" for one that leads to none."""
+    """The chain that a rule jumps or goes to; "" if there is none."""
     return expr.jumps(item.rule.exprs) if item.rule else ""
 
 
 def interface_of(item: ReadRule) -> str:
-    """The interface a rule of a base chain is for; "" for one that is for none."""
-    if item.rule is None or not target(item) or len(item.rule.exprs) < 2:
-        return ""
-    compared = item.rule.exprs[1].get(_INTERFACE_DATA)
-    return string(compared) if isinstance(compared, bytes) else ""
+    """The interface that a dispatch rule of a base chain matches on; "" for any other rule."""
+    return expr.matched_interface(item.rule.exprs) if item.rule and target(item) else ""
 
 
 def without_interfaces(table: ReadTable, interfaces: frozenset[str]) -> dict[str, list[Rule | None]]:
-    """The rules of the chains that remain when these interfaces are dispatched to no more; none for no interface."""
+    """The rules of the chains that remain without the dispatch rules of these interfaces; empty if no one remains.
+
+    Chains that clear the accept mark remain while a chain after them matches on it.
+    """
+    left = {
+        base: [item for item in table.rules[base.name] if interface_of(item) not in interfaces]
+        for base in BASES
+        if base.name in table.rules
+    }
+    remaining = {base for base, rules in left.items() if any(map(interface_of, rules))}
+    if any(base.stage is not Stage.RAW for base in remaining):
+        remaining |= left.keys() & CLEARING
     kept: dict[str, list[Rule | None]] = {}
-    for way in WAYS:
-        rules = [item for item in table.rules.get(way.base, ()) if interface_of(item) not in interfaces]
-        if any(map(interface_of, rules)):
-            kept[way.base] = [item.rule for item in rules]
+    for base, rules in left.items():
+        if base in remaining:
+            kept[base.name] = [item.rule for item in rules]
             for name in reachable(rules, table):
                 kept[name] = [item.rule for item in table.rules[name]]
     return kept
 
 
-def only_interface(table: ReadTable, interface: str) -> dict[str, list[Rule | None]]:
-    """The rules of the chains that one interface's packets can get to."""
-    others = {interface_of(item) for way in WAYS for item in table.rules.get(way.base, ())} - {interface, ""}
-    return without_interfaces(table, frozenset(others))
+def sets_of(table: ReadTable) -> dict[str, dict[str, Stage]]:
+    """For each interface the sets that its rules refer to, with the earliest stage that has such a rule."""
+    found: dict[str, dict[str, Stage]] = {}
+    for base, interface, chain in _dispatches(table):
+        chains = [chain, *reachable(table.rules.get(chain, ()), table)]
+        names = set_names({name: [item.rule for item in table.rules.get(name, ())] for name in chains})
+        for name in sorted(names & table.sets.keys()):
+            found.setdefault(interface, {}).setdefault(name, base.stage)
+    return found
 
 
 def set_names(chains: Mapping[str, Sequence[Rule | None]]) -> set[str]:
-    """The sets that rules of the chains ask."""
+    """The names of the sets that rules of the chains refer to."""
     exprs = [item for rules in chains.values() for rule in rules if rule for item in rule.exprs]
     return {str(item.get(1)) for item in exprs if item.name == "lookup"}
 
 
 def reachable(rules: Sequence[ReadRule], table: ReadTable, seen: frozenset[str] = frozenset()) -> list[str]:
-    """Names of the chains the rules lead to."""
+    """The names of the chains that the rules lead to."""
     found: list[str] = []
     for name in dict.fromkeys(map(target, rules)):
         if name in table.rules and name not in seen:
             found += [name, *reachable(table.rules[name], table, seen | {name})]
     return list(dict.fromkeys(found))
-
-
-def directions_of(table: ReadTable) -> frozenset[Direction]:
-    """The directions in which an interface is enforced."""
-    return frozenset(way.direction for way in WAYS if any(map(interface_of, table.rules.get(way.base, ()))))

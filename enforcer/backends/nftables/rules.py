@@ -1,8 +1,8 @@
-"""Values of a table of nf_tables: expressions, rules, chains, sets. Pure.
+"""The values of an nf_tables table: expressions, rules, chains, sets. Pure.
 
-An :class:`Expr` is what the kernel has for it: a name and attributes by number, each a number, a name, bytes or a
-verdict. So two equal rules are one rule to the kernel, and what is read back can be compared with what was requested,
-whatever ``nft`` would print for it. :mod:`enforcer.backends.nftables.expr` gives them meaning.
+An :class:`Expr` has the kernel's form: a name, and attributes by number, each a number, a name, bytes or a verdict. So
+equal rules are equivalent in the kernel, and the present state can be compared with the requested one.
+:mod:`enforcer.backends.nftables.expr` creates them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit
+from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit, drop_bit
 from enforcer.kernel.nfnetlink import Family
 
 TABLE = "enforcer"
 FAMILY_OF = {4: Family.IP, 6: Family.IP6}
 NAME_LENGTH = 255  # NFT_NAME_MAXLEN less the NUL
-COMMENT_LENGTH = 250  # NFT_USERDATA_MAXLEN less type, length and NUL of the only item, with some room
+COMMENT_LENGTH = 250  # NFT_USERDATA_MAXLEN less type, length and NUL of the only item, rounded down
 
 Members = npt.NDArray[np.bytes_]
 
 
 class Code(Enum):
-    """What a verdict does with a packet: the kernel's numbers (``linux/netfilter.h``, ``nf_tables.h``)."""
+    """The kernel's codes of verdicts (``linux/netfilter.h``, ``nf_tables.h``)."""
 
     DROP = 0
     ACCEPT = 1
@@ -45,7 +45,7 @@ Value = int | str | bytes | Verdict
 
 @dataclass(frozen=True)
 class Expr:
-    """One expression of a rule. ``attributes`` are in the order of their numbers."""
+    """One expression of a rule. ``attributes``: (number, value), sorted by number."""
 
     name: str
     attributes: tuple[tuple[int, Value], ...] = ()
@@ -56,7 +56,7 @@ class Expr:
 
 @dataclass(frozen=True)
 class Rule:
-    """``comment`` is the name of the entry the rule is of; "" for a rule that is of none."""
+    """``comment``: the name of the rule's entry; "" for a rule that belongs to none."""
 
     exprs: tuple[Expr, ...]
     comment: str = ""
@@ -73,7 +73,7 @@ class Hook:
 
 @dataclass(frozen=True)
 class Chain:
-    """``hook`` None: reached by jumps only."""
+    """``hook`` None: not a base chain."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -82,7 +82,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class SetType:
-    """``key_type`` is what ``nft`` calls the key (``enum nft_datatypes`` of its sources, six bits for each part)."""
+    """``key_type``: the data type of the key for ``nft`` (``enum nft_datatypes`` in its source, six bits a part)."""
 
     name: str
     key_type: int
@@ -109,10 +109,10 @@ NAMED_PORTS = {
 
 @dataclass(frozen=True, eq=False)
 class SetSpec:
-    """A set that must hold exactly ``members``: sorted; keys, or for intervals first key and the one after the last,
-    which is empty (all NUL) where the interval goes to the end. ``origin`` is what errors call it.
+    """A set that must hold exactly ``members``, sorted: keys, or records of an interval set (see ``members``).
 
-    ``lenient``: matching it lets a packet go (Allow, Pass), or not matching it has it dropped; no set is both.
+    ``origin``: how errors name the set. ``lenient``: a match lets a packet pass (Allow, Pass), or the lack of a match
+    has it dropped. A set is either lenient everywhere or nowhere.
     """
 
     name: str
@@ -124,7 +124,7 @@ class SetSpec:
 
 @dataclass(frozen=True)
 class Table:
-    """Our table of one family, as it is to be or as it is."""
+    """Our table of one family, desired or present."""
 
     family: Family
     chains: tuple[Chain, ...] = ()
@@ -137,7 +137,7 @@ class Table:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """At most ``count`` a ``unit_s``, ``burst`` at once (``nft_limit.c``)."""
+    """At most ``count`` packets in ``unit_s`` seconds, up to ``burst`` at once (``nft_limit.c``)."""
 
     count: int
     unit_s: int
@@ -146,8 +146,8 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class NftablesSettings:
-    """What FelixConfiguration says about our tables; defaults are Felix's. ``max_set_size``: a set with more members of
-    one family is refused. ``log_limit``: how much Log entries may log, each by itself.
+    """The FelixConfiguration fields for our tables; defaults are Felix's. ``max_set_size``: a set with more members of
+    one family is refused. ``log_limit``: the rate limit of each Log entry.
     """
 
     mark_mask: int = 0xFFFF0000
@@ -158,5 +158,10 @@ class NftablesSettings:
 
     @property
     def accept_mark(self) -> int:
-        """The lowest bit of the mask, which is the bit Felix gives to *accept*."""
+        """The lowest bit of the mask, which Felix uses for *accept*."""
         return accept_bit(self.mark_mask)
+
+    @property
+    def drop_mark(self) -> int:
+        """The bit that a packet has when tracked policy drops it; 0 where the mask has no second bit."""
+        return drop_bit(self.mark_mask)

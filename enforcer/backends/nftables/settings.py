@@ -1,4 +1,4 @@
-"""What a FelixConfiguration says about the tables of nf_tables."""
+"""The FelixConfiguration fields for the nftables backend."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enforcer.policy.resources import FelixConfiguration
 
 
 def settings_of(felix: FelixConfiguration) -> NftablesSettings:
-    """What the configuration says about the tables of nf_tables. Hooks have no first or last place there, and nothing
-    of ours could accept for the host's own tables (docs/nftables.md), so fewer fields have an effect.
+    """The settings of the nftables backend in this configuration. Fewer fields have an effect than for iptables: base
+    chains have no insert mode, and we cannot accept on behalf of the host's own tables (docs/nftables.md).
     """
     return NftablesSettings(
         mark_mask=felix.nftables_mark_mask if felix.nftables_settings else felix.iptables_mark_mask,
@@ -21,7 +21,7 @@ def settings_of(felix: FelixConfiguration) -> NftablesSettings:
 
 
 def _rate_limit(felix: FelixConfiguration) -> RateLimit | None:
-    """``10/minute`` as nf_tables counts it, which has no burst of none."""
+    """A rate such as ``10/minute`` in nf_tables' terms, where the burst cannot be zero."""
     if not felix.log_action_rate_limit:
         return None
     count, unit = rate_of(felix.log_action_rate_limit)

@@ -1,4 +1,6 @@
-"""What others do to our tables of nf_tables, netdev ingress included: the kernel tells of every transaction."""
+"""Detects changes by other programs to our nf_tables tables, netdev ingress included. The kernel notifies of every
+transaction.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ WATCHED = "nf_tables"
 
 
 class NftablesWatch:
-    """Listens from :meth:`begin` on. What it cannot hear (a kernel without nfnetlink has no nf_tables) is no loss."""
+    """Listens from :meth:`begin` on. On a kernel without nfnetlink, which has no nf_tables, it reports nothing."""
 
     def __init__(self) -> None:
         self._events: NftEvents | None = None
@@ -29,13 +31,13 @@ class NftablesWatch:
         return False
 
     def pause(self) -> None:
-        """Once the kernel has nf_tables, to listen costs nothing more."""
+        """Keeps listening: once nf_tables is loaded, that costs nothing more."""
 
     def remember(self) -> tuple[Loss, ...]:
         return ()
 
     def losses(self, *, thorough: bool = False) -> list[Loss]:
-        """Since the last call; our own transactions are none."""
+        """The losses since the last call, without our own transactions."""
         changes = self._events.changes() if self._events else []
         return [Loss(what, change.by) for change in changes for what in change.what or ("",)]
 

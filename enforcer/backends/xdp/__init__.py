@@ -1,5 +1,5 @@
-"""Untracked policy in XDP: the leading entries of an interface, before the raw table that has every entry as well.
+"""Untracked policy in XDP: the leading entries of an interface, enforced before raw, which has every entry as well.
 
-``compile`` and ``tables`` (pure) make the contents of the program's maps; ``state`` says how they lie pinned, reads
-them back and watches them; ``converge`` and ``apply`` reconcile; ``backend`` is what others use.
+``compile`` and ``tables`` (pure) create the contents of the program's maps; ``state`` pins them, reads them back and
+watches them; ``converge`` and ``apply`` reconcile; ``backend`` is the interface to the rest of the enforcer.
 """

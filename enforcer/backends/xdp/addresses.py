@@ -1,7 +1,7 @@
-"""The address tables in the kernel: built aside, or changed in place while programs read them.
+"""The address tables in the kernel: built anew, or changed in place while programs read them.
 
-One set of tables serves all interfaces of a network namespace. Programs hold on to the maps they were loaded with, so
-tables that were replaced live on until the last interface has moved to the new ones.
+All interfaces of a network namespace share one set of tables. A program keeps a reference to the maps it was loaded
+with, so replaced tables exist until the last interface has moved to the new ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,8 @@ from enforcer.backends.xdp.tables.image4 import build4, holds4, read4
 from enforcer.backends.xdp.tables.image6 import build6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass
 from enforcer.backends.xdp.tables.read6 import read6
-from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, Map
+from enforcer.kernel.bpf.conn import BpfConn, BpfMap
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
 from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.kernel.bpf.rcu import store_fence
 from enforcer.model.abi import TABLE_PAGE_BYTES
@@ -40,9 +40,9 @@ _LEAST_CLASSES = 64
 
 @dataclass
 class AddressTables:
-    """The maps, and what they say. Owns their descriptors; ``close`` it, or use it in a ``with``."""
+    """The maps and the classification they contain. Owns the descriptors: ``close`` it, or use it in a ``with``."""
 
-    maps: dict[str, Map]
+    maps: dict[str, BpfMap]
     manifest: TableManifest
     classified: Classified
     _views: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
@@ -55,24 +55,25 @@ class AddressTables:
 
     @property
     def id(self) -> int:
-        """What programs that read these tables know them by: the id of the first map."""
+        """The identity of these tables in the manifests of programs: the id of the first map."""
         return self.maps[TABLES[0]].id
 
     @property
     def numbers(self) -> Mapping[frozenset[str], int]:
-        """The number of each class, for the next classification to keep."""
+        """The number of each class; the next classification keeps them."""
         return {members: number for number, members in self.manifest.members.items()}
 
     def live(self) -> Live:
-        """The one that changes these tables in place."""
+        """The object that changes these tables in place."""
         return Live(self._arrays(), self.manifest.members, most_classes=self.manifest.capacity)
 
-    def change(self, manifest: Path, classified: Classified, new_class: NewClass) -> bool:
-        """Make the tables say this, while programs read them; False, and nothing said of addresses, without room.
+    def change(self, pins: TablePins, classified: Classified, new_class: NewClass) -> bool:
+        """Change the tables to this classification while programs read them. False if there is no room; then no
+        address has changed its class.
 
-        ``new_class`` is told of each class before any address is of it, and the pinned ``manifest`` as well.
+        Each new class is passed to ``new_class`` and written to the pinned manifest before any address has it.
         """
-        with Map.open_pinned(manifest) as holder:
+        with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
             try:
                 announce = self._announcing(holder, new_class)
                 self.live().replace(classified, new_class=announce, fence=store_fence)
@@ -80,19 +81,19 @@ class AddressTables:
                 return False
         return True
 
-    def edit(self, live: Live, manifest: Path, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
-        """Change some CIDRs of atoms; False when no address got another class. KernelError without room."""
-        with Map.open_pinned(manifest) as holder:
+    def edit(self, live: Live, pins: TablePins, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
+        """Change some CIDRs of atoms. False if no address changed its class. Raises KernelError if there is no room."""
+        with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
             try:
                 return live.change(changes, new_class=self._announcing(holder, new_class), fence=store_fence)
             except Full as error:
                 raise KernelError(f"the address tables are full: {error}; apply a plan to make larger ones") from error
 
-    def _announcing(self, holder: Map, new_class: NewClass) -> NewClass:
+    def _announcing(self, holder: BpfMap, new_class: NewClass) -> NewClass:
         def announce(number: int, members: frozenset[str]) -> None:
             known = replace(self.manifest, members={**self.manifest.members, number: members})
             if not manifests.write_tables(holder, known):
-                raise Full("there is no room to write down what the classes are")
+                raise Full("the manifest has no room for another class")
             self.manifest = known
             new_class(number, members)
 
@@ -109,14 +110,14 @@ class AddressTables:
 
 
 def open_tables(pins: TablePins) -> AddressTables | None:
-    """The tables in force; None if there are none, or they are damaged. KernelError as :func:`manifests.read`."""
-    manifest = manifests.read_tables(pins.directory / MANIFEST)
+    """The tables in use; None if there are none, or they are damaged. KernelError as :func:`manifests.read`."""
+    manifest = manifests.read_tables(pins.bpf, pins.directory / MANIFEST)
     if manifest is None:
         return None
     with ExitStack() as stack:
-        maps: dict[str, Map] = {}
+        maps: dict[str, BpfMap] = {}
         with no_such_pin():
-            maps = {name: stack.enter_context(Map.open_pinned(pins.directory / name)) for name in TABLES}
+            maps = {name: stack.enter_context(pins.bpf.open_map(pins.directory / name)) for name in TABLES}
         if not maps or tuple(maps[name].id for name in TABLES) != manifest.maps:
             return None
         views = {name: _view(item) for name, item in maps.items()}
@@ -134,15 +135,15 @@ def open_tables(pins: TablePins) -> AddressTables | None:
 
 
 def build_tables(pins: TablePins, classified: Classified) -> AddressTables:
-    """New tables, pinned under ``next/`` until :func:`finish_tables`. KernelError leaves nothing there."""
+    """New tables, pinned under ``next/`` until :func:`finish_tables`. After a KernelError nothing is pinned there."""
     discard_next(pins)
     directories.make(pins.next)
     tables = None
     try:
-        tables = make_tables(classified)
+        tables = make_tables(pins.bpf, classified)
         for name, item in tables.maps.items():
             item.pin(pins.next / name)
-        with manifests.create_tables(tables.manifest) as holder:
+        with manifests.create_tables(pins.bpf, tables.manifest) as holder:
             holder.pin(pins.next / MANIFEST)
     except BaseException:
         if tables:
@@ -152,8 +153,8 @@ def build_tables(pins: TablePins, classified: Classified) -> AddressTables:
     return tables
 
 
-def make_tables(classified: Classified) -> AddressTables:
-    """New tables that live as long as they are open, or something reads them."""
+def make_tables(bpf: BpfConn, classified: Classified) -> AddressTables:
+    """New tables, not pinned: they exist as long as they are open or a program uses them."""
     image4, image6 = build4(classified.segments4), build6(classified.segments6)
     contents: dict[str, npt.NDArray[np.generic]] = {
         "sieve4": image4.sieve,
@@ -168,7 +169,7 @@ def make_tables(classified: Classified) -> AddressTables:
         maps, views = {}, {}
         for name in TABLES:
             data = np.ascontiguousarray(contents[name]).view(np.uint8).reshape(-1)
-            maps[name] = stack.enter_context(_create(name, len(data)))
+            maps[name] = stack.enter_context(_create(bpf, name, len(data)))
             views[name] = _view(maps[name])
             views[name][: len(data)] = data
         manifest = TableManifest(
@@ -179,8 +180,10 @@ def make_tables(classified: Classified) -> AddressTables:
 
 
 def settle_tables(pins: TablePins, used: Collection[int]) -> None:
-    """Finish or discard what a killed agent left half-way. ``used``: ids of the tables that interfaces read."""
-    manifest = manifests.read_tables(pins.next / MANIFEST)
+    """Finish or discard the replacement that a killed agent left incomplete. ``used``: the ids of the tables that
+    interfaces read.
+    """
+    manifest = manifests.read_tables(pins.bpf, pins.next / MANIFEST)
     if manifest is not None and manifest.maps[0] in used:
         finish_tables(pins)
     else:
@@ -188,7 +191,7 @@ def settle_tables(pins: TablePins, used: Collection[int]) -> None:
 
 
 def finish_tables(pins: TablePins) -> None:
-    """Put the tables under ``next/`` in force, now that interfaces read them. The manifest comes last."""
+    """Move the tables under ``next/`` to their place, now that interfaces read them. The manifest comes last."""
     for name in TABLE_PINS:
         with suppress(FileNotFoundError):  # moved before the agent was killed
             os.replace(pins.next / name, pins.directory / name)
@@ -200,27 +203,27 @@ def discard_next(pins: TablePins) -> None:
 
 
 def _capacity_for(classified: Classified) -> int:
-    """Classes the interfaces' rows have room for: twice what there are, so that sets can come to overlap in place."""
+    """The number of classes to allocate rows for: twice the present one, so that changes in place can add classes."""
     most = max(classified.members) + 1
     return min(MOST_CLASSES, max(_LEAST_CLASSES, 1 << (2 * most - 1).bit_length()))
 
 
-def _create(name: str, size_bytes: int) -> Map:
-    """A map for that many bytes; lists, nodes and buckets with room for half as many again, and a page at least."""
+def _create(bpf: BpfConn, name: str, size_bytes: int) -> BpfMap:
+    """A map for this many bytes. Lists, nodes and buckets get half as much again, and at least a page."""
     if name in ("sieve4", "root4", "root6"):
-        return _array(name, size_bytes, 1)
+        return _array(bpf, name, size_bytes, 1)
     size = NODE6.itemsize if name == "nodes6" else TABLE_PAGE_BYTES
     least = 1024 if name == "nodes6" else 1
-    return _array(name, size, max(least, -(-size_bytes * 3 // (2 * size))))
+    return _array(bpf, name, size, max(least, -(-size_bytes * 3 // (2 * size))))
 
 
-def _array(name: str, value_size: int, max_entries: int) -> Map:
-    return Map.create(
+def _array(bpf: BpfConn, name: str, value_size: int, max_entries: int) -> BpfMap:
+    return bpf.create_map(
         BPF_MAP_TYPE_ARRAY, name, key_size=4, value_size=value_size, max_entries=max_entries, flags=BPF_F_MMAPABLE
     )
 
 
-def _view(item: Map) -> npt.NDArray[np.uint8]:
+def _view(item: BpfMap) -> npt.NDArray[np.uint8]:
     mapped: mmap.mmap = item.mmap(writable=True)
     return np.frombuffer(mapped, np.uint8, count=item.value_size * item.max_entries)
 

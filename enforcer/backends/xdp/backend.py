@@ -1,8 +1,8 @@
-"""XdpBackend: a ModeDriver through BPF links, maps and pins.
+"""XdpBackend: a ModeDriver that uses BPF links, maps and pins.
 
-Acts in the network namespace of the calling thread and keeps nothing open: a killed agent leaves its programs
-enforcing, and the next one goes on from the pins. Interfaces share the address tables and nothing else: one that is
-refused changes nothing for the others.
+It acts in the network namespace of the calling thread and keeps nothing open: the programs of a killed agent stay
+attached, and the next agent continues from the pins. Interfaces share only the address tables, so a refused interface
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
 from enforcer.backends.xdp.state.watch import XdpWatch
-from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT, ensure_bpffs, is_bpffs
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT, PIN_ROOT
+from enforcer.kernel.bpf.conn import BpfConn
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.toolchain import require
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pin_paths import ephemeral_bpffs, remove_if_empty
-from enforcer.kernel.rtnetlink import interfaces
 from enforcer.model.errors import HostError, KernelError, PrivilegeError
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Stage, Toolchain
@@ -33,15 +34,17 @@ from enforcer.system import directories
 
 @dataclass(frozen=True)
 class XdpBackend:
-    """Enforces plans in XDP. See :class:`~enforcer.backends.base.ModeDriver` for what each method promises.
+    """Enforces plans in XDP. :class:`~enforcer.backends.base.ModeDriver` documents the methods.
 
-    Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False leaves IPv6
-    alone, as raw then does (``ipv6Support: false``); ``toolchain`` says who compiles the program.
+    Network namespaces that have interfaces of the same name need different pin roots. ``ipv6`` False: IPv6 packets
+    pass, as in raw (``ipv6Support: false``). ``toolchain``: what compiles the program. ``bpf``: the kernel,
+    or a fake of it.
     """
 
     pin_root: Path = PIN_ROOT
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
+    bpf: BpfConn = LIBBPF
     _rows: Rows = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = Backend.XDP
@@ -53,7 +56,7 @@ class XdpBackend:
         return cls(setup.pin_root, setup.felix.ipv6_support, setup.toolchain)
 
     def probe(self) -> Probe:
-        """Whether the toolchain is available. :mod:`enforcer.kernel.probe` probes each interface."""
+        """Whether the toolchain is available. :mod:`enforcer.kernel.probe` probes the interfaces."""
         try:
             require(self.toolchain)
         except (KernelError, PrivilegeError):
@@ -66,14 +69,14 @@ class XdpBackend:
         return any(item.mode is not None and item.xdp_entries for item in plan.interfaces)
 
     def check(self, plan: Plan) -> None:
-        """Nothing is refused: what XDP cannot hold is raw's."""
+        """Refuses nothing: an entry that XDP cannot hold is left to raw."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """Makes XDP enforce its part of this plan. Lets go of no interface: :meth:`release` does.
+        """Makes XDP enforce its part of this plan. Detaches from no interface: :meth:`release` does.
 
-        Raises PrivilegeError without the capabilities, UntrustedDirectoryError when others can change what is pinned,
-        KernelError where the host has no descriptors, memory or writable BPF file system left; what the kernel refuses
-        an interface is in the result.
+        Raises PrivilegeError without the capabilities, UntrustedDirectoryError if other users can change the pins,
+        KernelError if the host has run out of descriptors, memory or a writable BPF file system. Interfaces that the
+        kernel refuses are in the result.
         """
         with _bpffs_errors():
             return self._apply(plan, dry_run=dry_run)
@@ -84,13 +87,13 @@ class XdpBackend:
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._follow_names(dry_run=dry_run)
         settings = XdpSettings(self.ipv6, self.toolchain, dry_run)
-        result = converge(self.pin_root, plans, settings, self._rows)
+        result = converge(self.bpf, self.pin_root, plans, settings, self._rows)
         if not dry_run:
             self._tidy()
         return ApplyResult((*changes, *result.changes), result.refused, result.foreign)
 
     def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
-        """Let go of what the plan has no XDP for; sentences for what was (or would be) detached."""
+        """Detach from interfaces without XDP in this plan. Returns one sentence for each interface."""
         keep = {item.interface for item in plan.interfaces if item.mode is not None and item.xdp_entries}
         with _bpffs_errors():
             directories.check_tree(self.pin_root)
@@ -100,20 +103,20 @@ class XdpBackend:
         return changes
 
     def warnings(self, plan: Plan, rules: HostRules) -> Iterator[str]:
-        """Where pins would go with this process."""
+        """Warns if the pins would disappear with this process."""
         if any(item.mode for item in plan.interfaces) and (why := ephemeral_bpffs(self.pin_root)):
             yield why
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """What each entry dropped, per interface, since it is enforced there; policy changes do not reset it.
+        """What each entry dropped on each interface since it was installed there; policy changes do not reset it.
 
-        Raises UntrustedDirectoryError when others can change what is pinned, as do ``interfaces``, ``status`` and
+        Raises UntrustedDirectoryError if other users can change the pins; so do ``interfaces``, ``status`` and
         ``detach``.
         """
         directories.check_tree(self.pin_root)
         return tuple(
             count
-            for pins, installed in read_all(self.pin_root)
+            for pins, installed in read_all(self.bpf, self.pin_root)
             if installed.manifest.namespace == current_inode()
             for count in entry_counts(pins, installed)
         )
@@ -122,26 +125,26 @@ class XdpBackend:
         return {item.interface: STAGE_OF_MODE[item.mode] for item in self.attached()}
 
     def status(self) -> dict[str, Holding]:
-        called = {item.index: item.name for item in interfaces()}
-        return {item.interface: status.holding(self.pin_root, item, called) for item in self.attached()}
+        called = {item.index: item.name for item in self.bpf.interfaces()}
+        return {item.interface: status.holding(self.bpf, self.pin_root, item, called) for item in self.attached()}
 
     def attached(self) -> tuple[Installed, ...]:
         """The links that attach our programs to interfaces of this namespace."""
         directories.check_tree(self.pin_root)
         here = current_inode()
-        found = (installed for _, installed in read_all(self.pin_root))
+        found = (installed for _, installed in read_all(self.bpf, self.pin_root))
         return tuple(item for item in found if item.is_attached and item.manifest.namespace == here)
 
     def programs(self) -> frozenset[int]:
-        """The ids of the programs that our links hold, in whichever namespace. Of links others can change, none."""
+        """The ids of the programs of our links, in all namespaces; none if other users can change the pins."""
         try:
             directories.check_tree(self.pin_root)
         except HostError:
             return frozenset()
-        return frozenset(item.link.prog_id for _, item in read_all(self.pin_root) if item.link is not None)
+        return frozenset(item.link.prog_id for _, item in read_all(self.bpf, self.pin_root) if item.link is not None)
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Removes what is ours from these interfaces, or from all of this namespace, and what dead ones left."""
+        """Removes everything of ours from these interfaces, or from all of this namespace and deleted interfaces."""
         with _bpffs_errors():
             directories.check_tree(self.pin_root)
             changes = tuple(self._release(only=interfaces))
@@ -150,32 +153,32 @@ class XdpBackend:
         return changes
 
     def watch(self) -> XdpWatch:
-        return XdpWatch(self.pin_root)
+        return XdpWatch(self.bpf, self.pin_root)
 
     def _make_room(self, *, dry_run: bool) -> list[str]:
-        """See to it that there is a BPF file system to pin in. HostError where pins are to be elsewhere."""
-        if MOUNT_POINT not in self.pin_root.parents or is_bpffs(MOUNT_POINT):
+        """Mount the BPF file system if needed. Raises HostError if the pin root is not on one."""
+        if MOUNT_POINT not in self.pin_root.parents or self.bpf.is_bpffs(MOUNT_POINT):
             there = next(path for path in (self.pin_root, *self.pin_root.absolute().parents) if path.exists())
-            if not is_bpffs(there):
+            if not self.bpf.is_bpffs(there):
                 raise HostError(
                     f"{self.pin_root}: not on a BPF file system; pins have to be below one, such as {MOUNT_POINT}"
                 )
             return []
         if not dry_run:
-            ensure_bpffs()
+            self.bpf.ensure_bpffs()
         return [f"mounted the BPF file system on {MOUNT_POINT}"]
 
     def _follow_names(self, *, dry_run: bool) -> list[str]:
-        """Give the pins of an interface that was renamed its new name: its program stays where it is."""
-        called = {state.index: state.name for state in interfaces()}
+        """Rename the pins of renamed interfaces; their programs stay attached."""
+        called = {state.index: state.name for state in self.bpf.interfaces()}
         changes = []
-        for pins, installed in list(read_all(self.pin_root)):
+        for pins, installed in list(read_all(self.bpf, self.pin_root)):
             name = called.get(installed.link.ifindex) if installed.link else None
             if name in (None, pins.interface) or installed.manifest.namespace != current_inode():
                 continue
             changes.append(f"{pins.interface}: renamed to {name}")
             if not dry_run:
-                target = Pins.of(self.pin_root, str(name))
+                target = Pins.of(self.bpf, self.pin_root, str(name))
                 generation.remove(target)
                 pins.directory.rename(target.directory)
         return changes
@@ -183,9 +186,9 @@ class XdpBackend:
     def _release(
         self, *, keep: Collection[str] = (), only: Collection[str] | None = None, dry_run: bool = False
     ) -> list[str]:
-        """Remove the pins of this namespace, and of interfaces that are gone, but for those to keep."""
+        """Remove the pins of this namespace and of deleted interfaces, except those in ``keep``."""
         changes = []
-        for pins in all_pins(self.pin_root):
+        for pins in all_pins(self.bpf, self.pin_root):
             if pins.interface in keep or (only is not None and pins.interface not in only):
                 continue
             installed = read_installed(pins)
@@ -198,10 +201,10 @@ class XdpBackend:
         return changes
 
     def _tidy(self) -> None:
-        """Remove address tables that no interface reads any more, and empty directories."""
+        """Remove address tables that no interface reads, and empty directories."""
         here = current_inode()
-        if not any(installed.manifest.namespace == here for _, installed in read_all(self.pin_root)):
-            directories.remove_tree(TablePins.of(self.pin_root, here).directory)
+        if not any(installed.manifest.namespace == here for _, installed in read_all(self.bpf, self.pin_root)):
+            directories.remove_tree(TablePins.of(self.bpf, self.pin_root, here).directory)
         version = version_of(self.pin_root)
         for path in (version / "interfaces", version / "tables", version, self.pin_root):
             if path.is_dir() and not any(path.iterdir()):
@@ -210,7 +213,7 @@ class XdpBackend:
 
 @contextmanager
 def _bpffs_errors() -> Iterator[None]:
-    """What the BPF file system refuses (it may be read-only), as KernelError."""
+    """Maps errors of the BPF file system (it may be read-only) to KernelError."""
     try:
         yield
     except OSError as error:

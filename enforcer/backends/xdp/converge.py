@@ -1,11 +1,10 @@
-"""All interfaces of a plan: which address tables serve them, and what each is to have."""
+"""Brings all interfaces of a plan to their wanted state: first the shared address tables, then each interface."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,13 @@ from enforcer.backends.xdp.compile.rows import XdpRows, address_rows, atoms, ren
 from enforcer.backends.xdp.offload import OffloadTable, TooManyLengthsError, render_offload
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.generation import Contents
-from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
+from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.manifest import Manifest, Members
 from enforcer.backends.xdp.state.read import read_all
 from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
-from enforcer.kernel.bpf.offload import OBJECT as OFFLOAD_OBJECT
-from enforcer.kernel.bpf.toolchain import program_digest
+from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.rtnetlink import InterfaceState
-from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Mode, Toolchain
 from enforcer.planning.plan import InterfacePlan
@@ -47,7 +44,7 @@ from enforcer.policy.resources import NOWHERE
 
 @dataclass(frozen=True)
 class _Target:
-    """An interface that is to have a policy: how it is now, and what the policy is as bit vectors."""
+    """An interface that gets a policy: its present state, and the policy as bit vectors."""
 
     pins: Pins
     plan: InterfacePlan
@@ -62,20 +59,21 @@ class _Target:
 
 @dataclass(frozen=True)
 class XdpSettings:
-    """What does not come from the plan."""
+    """The inputs that do not come from the plan."""
 
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
     dry_run: bool = False
 
 
-Rows = dict[str, Rendered[XdpRows]]  # of each interface, as they were rendered last
+Rows = dict[str, Rendered[XdpRows]]  # interface -> its last rendering
 
 
 @dataclass
 class _Pass:
-    """What one pass over all interfaces has done so far. ``targets`` read address tables, ``devices`` do not."""
+    """The state of one pass over all interfaces. ``targets`` read address tables; ``devices`` (offload) do not."""
 
+    bpf: BpfConn
     pin_root: Path
     settings: XdpSettings
     rows: Rows = field(default_factory=dict)
@@ -87,10 +85,10 @@ class _Pass:
 
     @property
     def pins(self) -> TablePins:
-        return TablePins.of(self.pin_root, current_inode())
+        return TablePins.of(self.bpf, self.pin_root, current_inode())
 
     def wanted(self, target: _Target, tables: AddressTables | None, members: Members | None = None) -> Wanted:
-        """What the interface shall have when these are the tables; None: tables that are not there yet."""
+        """The wanted state of an interface with these tables; None: tables that do not exist yet."""
         held = members or (tables.manifest.members if tables else {0: frozenset()})
         return _wanted(target, self.settings, held, tables)
 
@@ -108,15 +106,15 @@ class _Pass:
 
 
 def converge(
-    pin_root: Path, plans: Sequence[InterfacePlan], settings: XdpSettings, rows: Rows | None = None
+    bpf: BpfConn, pin_root: Path, plans: Sequence[InterfacePlan], settings: XdpSettings, rows: Rows | None = None
 ) -> ApplyResult:
-    """Make every interface enforce its plan; what cannot be is in the result.
+    """Make every interface enforce its plan. Interfaces that cannot are in the result.
 
-    ``rows``: what was rendered in an earlier try, and will be in this one.
+    ``rows``: a cache of renderings, also from earlier attempts.
     """
     if not plans:
         return ApplyResult()
-    work = _Pass(pin_root, settings, {} if rows is None else rows)
+    work = _Pass(bpf, pin_root, settings, {} if rows is None else rows)
     _look(work, plans)
     for target in work.devices:
         work.reconcile(target, None)
@@ -129,10 +127,10 @@ def converge(
 
 
 def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
-    """Find the interfaces, and leave out those that cannot be had."""
-    states = {state.name: state for state in netlink_interfaces()}
+    """Look up the interfaces, and refuse those that cannot be enforced."""
+    states = {state.name: state for state in work.bpf.interfaces()}
     for plan in plans:
-        pins, state = Pins.of(work.pin_root, plan.interface), states.get(plan.interface)
+        pins, state = Pins.of(work.bpf, work.pin_root, plan.interface), states.get(plan.interface)
         try:
             if state is None:
                 raise AttachmentRefused(f"there is no interface {plan.interface}")
@@ -161,9 +159,9 @@ def _converge(work: _Pass) -> None:
         _settle(work)
     live = addresses.open_tables(work.pins)
     try:
-        asked = _asked(work.targets)
-        classified = classify(asked, live.numbers if live else None)
-        if live and (_says(live.classified, classified) or _change_in_place(work, live, classified)):
+        wanted = _wanted_atoms(work.targets)
+        classified = classify(wanted, live.numbers if live else None)
+        if live and (_same_classes(live.classified, classified) or _change_in_place(work, live, classified)):
             for target in work.targets:
                 work.reconcile(target, live)
         elif work.settings.dry_run:
@@ -177,9 +175,11 @@ def _converge(work: _Pass) -> None:
 
 
 def _rebuild(work: _Pass, classified: Classified) -> None:
-    """Move every interface to new tables. They come into force if any did, else they are gone again.
+    """Move every interface to new tables. The tables replace the old ones if any interface moved, else they are
+    removed.
 
-    After an unexpected end the next pass finds out: an interface may have moved already, and not know it yet.
+    If this is interrupted, the next pass completes or discards it (:func:`_settle`): an interface may already have
+    moved although its pins do not say so.
     """
     with addresses.build_tables(work.pins, classified) as built:
         for target in work.targets:
@@ -188,18 +188,19 @@ def _rebuild(work: _Pass, classified: Classified) -> None:
 
 
 def _settle(work: _Pass) -> None:
-    addresses.settle_tables(work.pins, {installed.manifest.tables for _, installed in read_all(work.pin_root)})
+    used = {installed.manifest.tables for _, installed in read_all(work.bpf, work.pin_root)}
+    addresses.settle_tables(work.pins, used)
 
 
-def _asked(targets: Iterable[_Target]) -> dict[str, Nets]:
-    asked: dict[str, Nets] = {}
+def _wanted_atoms(targets: Iterable[_Target]) -> dict[str, Nets]:
+    found: dict[str, Nets] = {}
     for target in targets:
-        asked |= atoms(target.plan)
-    return asked
+        found |= atoms(target.plan)
+    return found
 
 
-def _says(now: Classified, then: Classified) -> bool:
-    """Whether tables say of every address what they should."""
+def _same_classes(now: Classified, then: Classified) -> bool:
+    """Whether two classifications give every address the same class."""
     pairs = (
         (now.segments4.start, then.segments4.start),
         (now.segments4.cls, then.segments4.cls),
@@ -211,7 +212,7 @@ def _says(now: Classified, then: Classified) -> bool:
 
 
 def _change_in_place(work: _Pass, live: AddressTables, classified: Classified) -> bool:
-    """Change the tables under running programs, if nothing else differs; False when that cannot be."""
+    """Change the tables while programs run, if nothing else differs; False if that is not possible."""
     if max(classified.members) >= live.manifest.capacity:
         return False
     kept = [work.wanted(target, live) for target in work.targets]
@@ -222,18 +223,18 @@ def _change_in_place(work: _Pass, live: AddressTables, classified: Classified) -
         for target in work.targets:
             put_rows(target.pins, number, address_rows(target.plan, {number: members}, ipv6=work.settings.ipv6))
 
-    if not work.settings.dry_run and not live.change(work.pins.directory / MANIFEST, classified, announce):
+    if not work.settings.dry_run and not live.change(work.pins, classified, announce):
         return False
     work.changes += [f"{target.state.name}: address lists changed in place ({target.size})" for target in work.targets]
     return True
 
 
 def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: AddressTables | None) -> Wanted:
-    plan, rows = target.plan, target.rows
+    plan, rows, bpf = target.plan, target.rows, target.pins.bpf
     assert plan.mode is not None
     contents: Contents | OffloadTable
     if isinstance(rows, OffloadTable):
-        contents, names, policy, program = rows, rows.entries, _digest(sorted(rows.maps.items())), _offload_program()
+        contents, names, policy, program = rows, rows.entries, _digest(sorted(rows.maps.items())), bpf.offload_digest()
     else:
         contents = contents_of(
             plan,
@@ -243,7 +244,7 @@ def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: Ad
             receiver=Receiver.of(target.state),
             ipv6=settings.ipv6,
         )
-        names, policy, program = rows.names, _policy_digest(plan, settings), program_digest(settings.toolchain)
+        names, policy, program = rows.names, _policy_digest(plan, settings), bpf.xdp_digest(settings.toolchain)
     manifest = Manifest(
         interface=target.state.name,
         namespace=current_inode(),
@@ -257,21 +258,18 @@ def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: Ad
     return Wanted(target.state, plan.mode, contents, manifest, settings.toolchain, frozenset(members), target.size)
 
 
-@cache
-def _offload_program() -> str:
-    return hashlib.sha256(OFFLOAD_OBJECT.read_bytes()).hexdigest()
-
-
 def _policy_digest(plan: InterfacePlan, settings: XdpSettings) -> str:
-    """Of everything that decides, but for the members of sets; where an entry is written does not matter."""
+    """A digest of everything that decides on packets, except the members of sets. The positions of entries in their
+    files are not part of it.
+    """
     entries = [replace(entry, position=NOWHERE) for entry in plan.xdp_entries]
     table = plan.table
     ports = sorted(table.port_sets.items())
     return _digest((entries, table.failsafe_inbound, table.failsafe_outbound, ports, settings.ipv6))
 
 
-def _digest(said: object) -> str:
-    return hashlib.sha256(repr(said).encode()).hexdigest()
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
 def _length(nets: Nets) -> int:

@@ -1,7 +1,7 @@
-"""Lists changed CIDR by CIDR while packets are dropped by them, without a pass over everything.
+"""Changes lists CIDR by CIDR while they are enforced, without a pass.
 
-For who has one address to add, now: an emergency, a detector that names sources. The next pass of the agent makes the
-tables say what the resources say, so whoever adds here adds to the resources as well.
+For callers that must add an address at once, such as an attack detector. The next pass of the agent brings the tables
+back to the resources, so the caller must also add the address there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 from enforcer.backends.xdp.addresses import AddressTables, open_tables
 from enforcer.backends.xdp.apply import put_rows
 from enforcer.backends.xdp.compile.rows import address_rows, atoms
-from enforcer.backends.xdp.state.layout import MANIFEST, Pins, TablePins
-from enforcer.backends.xdp.tables.live import Changed
-from enforcer.kernel.bpf.rcu import wait_for_readers
+from enforcer.backends.xdp.state.layout import Pins, TablePins
+from enforcer.backends.xdp.tables.live import Changed, Live
+from enforcer.kernel.bpf.conn import BpfConn
+from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.netns import current_inode
 from enforcer.model.errors import KernelError
 from enforcer.model.nets import Nets
@@ -24,24 +25,24 @@ from enforcer.planning.plan import InterfacePlan, Plan
 
 
 class Lists:
-    """The lists of a plan that XDP enforces in this network namespace. Close it, or use it in a ``with``.
+    """The lists of a plan that XDP enforces in this network namespace. ``close`` it, or use it in a ``with``.
 
-    The only writer: no other process applies plans meanwhile (:func:`enforcer.kernel.lock.namespace_lock`). KernelError
-    when there are no tables in force here, or they have no room left: then apply a plan.
+    It must be the only writer: hold :func:`enforcer.kernel.lock.namespace_lock`, so that no other process applies a
+    plan meanwhile. Raises KernelError if no tables are in use here, or if they are full: then apply a plan.
     """
 
-    def __init__(self, pin_root: Path, plan: Plan, *, ipv6: bool = True) -> None:
-        self._pin_root, self._ipv6 = pin_root, ipv6
+    def __init__(self, pin_root: Path, plan: Plan, *, ipv6: bool = True, bpf: BpfConn = LIBBPF) -> None:
+        self._bpf, self._pin_root, self._ipv6 = bpf, pin_root, ipv6
         self._plans: list[InterfacePlan] = [item for item in plan.interfaces if item.mode and item.xdp_entries]
         self._nets = {atom: nets for item in self._plans for atom, nets in atoms(item).items()}
-        # What was added since: to put it in order among millions takes longer than to enforce it.
+        # What was added since: sorting it into millions of CIDRs takes longer than enforcing it.
         self._added: dict[str, list[Nets]] = {}
-        self._pins = TablePins.of(pin_root, current_inode())
+        self._pins = TablePins.of(bpf, pin_root, current_inode())
         tables = open_tables(self._pins)
         if tables is None:
             raise KernelError("no XDP address tables are in force in this network namespace; apply a plan first")
         self._tables: AddressTables = tables
-        self._live = tables.live()
+        self._live: Live | None = tables.live()
 
     def __enter__(self) -> Lists:
         return self
@@ -50,18 +51,19 @@ class Lists:
         self.close()
 
     def close(self) -> None:
+        self._live = None  # it has the tables mapped, which keeps them in the kernel
         self._tables.close()
 
     def add(self, ip_set: str, cidrs: Iterable[str]) -> bool:
-        """Add CIDRs to a set (by id); False when all of their addresses were in it. Enforced on return."""
+        """Add CIDRs to a set (by id), enforced on return. False if the set already had all their addresses."""
         added = Nets.of(cidrs)
-        # The rest of the set no longer covers these addresses.
+        # Within the changed ranges the set holds exactly the added CIDRs.
         changed = self._change(ip_set, Changed(added, added))
         self._added.setdefault(ip_set, []).append(added)
         return changed
 
     def remove(self, ip_set: str, cidrs: Iterable[str]) -> bool:
-        """Remove CIDRs that the set has; False when others of it still hold all of their addresses."""
+        """Remove CIDRs of the set. False if other CIDRs of the set still contain all their addresses."""
         removed = Nets.of(cidrs)
         if added := self._added.pop(ip_set, []):
             self._nets[ip_set] = Nets.union([self._nets[ip_set], *added])
@@ -71,17 +73,19 @@ class Lists:
         return changed
 
     def reclaim(self) -> None:
-        """Reuse what changes have replaced. Waits for a grace period: some milliseconds."""
-        wait_for_readers()
+        """Free the memory of what changes have replaced. Waits for a grace period of some milliseconds."""
+        self._bpf.wait_for_readers()
+        assert self._live is not None, "closed"
         self._live.release()
 
     def _change(self, ip_set: str, change: Changed) -> bool:
-        return self._tables.edit(self._live, self._pins.directory / MANIFEST, {ip_set: change}, self._announce)
+        assert self._live is not None, "closed"
+        return self._tables.edit(self._live, self._pins, {ip_set: change}, self._announce)
 
     def _announce(self, number: int, members: frozenset[str]) -> None:
         for plan in self._plans:
             rows = address_rows(plan, {number: members}, ipv6=self._ipv6)
-            put_rows(Pins.of(self._pin_root, plan.interface), number, rows)
+            put_rows(Pins.of(self._bpf, self._pin_root, plan.interface), number, rows)
 
 
 def _without(nets: Nets, removed: Nets) -> Nets:

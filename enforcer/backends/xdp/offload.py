@@ -1,8 +1,9 @@
 """Source deny lists in the hardware of an interface: from an InterfacePlan to the maps of bpf/xdp_offload.bpf.c.
 
-A device has hash maps and no tries: one look-up for each prefix length that occurs, the longest first. The first entry
-that applies to a source is the lowest number over all prefixes that cover it, so each prefix is given that minimum,
-and the longest that covers a source has the answer. :func:`render_offload` is pure, :func:`load_offload` the edge.
+A device has hash maps but no LPM tries, so the program makes one look-up for each prefix length that occurs, longest
+first. The first entry that applies to a source has the lowest number among all prefixes that contain the source. So
+each prefix stores that minimum, and the longest prefix that contains a source gives the result. :func:`render_offload`
+is pure; :func:`load_offload` loads into the kernel.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.xdp.compile.receiver import Receiver
-from enforcer.kernel.bpf.objects import BpfObject
-from enforcer.kernel.bpf.offload import NO_PRIVILEGE, OBJECT, PROGRAM, refusal
+from enforcer.kernel.bpf.conn import BpfConn, OffloadObject
+from enforcer.kernel.bpf.offload import NO_PRIVILEGE, PROGRAM, refusal
 from enforcer.model import abi
 from enforcer.model.abi import ANY_PROTOCOL, MAX_LENGTHS6, PORT_ANY, PORT_INBOUND, PORT_RETURN
 from enforcer.model.errors import HostError, InternalError, KernelError
@@ -31,7 +32,7 @@ U64 = npt.NDArray[np.uint64]
 
 NET4, LENGTH4 = np.dtype(abi.NET4), np.dtype(abi.LENGTH4)
 SETTINGS, FAILSAFE_PORT = np.dtype(abi.OFFLOAD_SETTINGS), np.dtype(abi.FAILSAFE_PORT)
-# Four big-endian words are two big-endian halves.
+# Four big-endian words, read as two big-endian halves.
 _HALVES = [("high", ">u8"), ("low", ">u8")]
 NET6, LENGTH6 = np.dtype([abi.NET6[0], *_HALVES]), np.dtype([abi.LENGTH6[0], *_HALVES])
 
@@ -47,12 +48,12 @@ _EVERYWHERE, _NOWHERE = Nets.of(["0.0.0.0/0", "::/0"]), Nets()
 
 
 class TooManyLengthsError(HostError):
-    """The program for devices has no room for so many prefix lengths."""
+    """There are more prefix lengths than the program for devices looks up."""
 
 
 @dataclass(frozen=True)
 class Filling:
-    """What a map is filled with: keys and values, each concatenated, and how many."""
+    """The contents of a map: concatenated keys, concatenated values, and their number."""
 
     keys: bytes
     values: bytes
@@ -68,7 +69,7 @@ class OffloadTable:
 
 
 def render_offload(plan: InterfacePlan, *, receiver: Receiver, ipv6: bool = True) -> OffloadTable:
-    """The maps that enforce the XDP entries of a plan. ``ipv6`` False leaves IPv6 alone, as raw then does.
+    """The maps that enforce the XDP entries of a plan. ``ipv6`` False: IPv6 packets pass, as in raw.
 
     Raises TooManyLengthsError.
     """
@@ -91,12 +92,13 @@ def render_offload(plan: InterfacePlan, *, receiver: Receiver, ipv6: bool = True
     return OffloadTable(tuple(entry.name for entry in plan.xdp_entries), maps)
 
 
-def load_offload(table: OffloadTable, ifindex: int | None) -> BpfObject:
-    """The loaded object with its maps filled, for the device of an interface; None: for this host, as tests do.
+def load_offload(bpf: BpfConn, table: OffloadTable, ifindex: int | None) -> OffloadObject:
+    """Load the object for the device of an interface and fill its maps. ``ifindex`` None: for this host (in tests).
 
-    The caller pins ``OFFLOAD_MAPS`` and the program ``PROGRAM``, and closes it. KernelError says what was refused.
+    The caller pins ``OFFLOAD_MAPS`` and the program ``PROGRAM``, and closes the object. Raises KernelError with what
+    was refused.
     """
-    obj = BpfObject(OBJECT)
+    obj = bpf.open_offload()
     try:
         for name, filling in table.maps.items():
             obj.resize_map(name, max(1, filling.count))
@@ -111,7 +113,7 @@ def load_offload(table: OffloadTable, ifindex: int | None) -> BpfObject:
     return obj
 
 
-def _load(obj: BpfObject, ifindex: int | None) -> None:
+def _load(obj: OffloadObject, ifindex: int | None) -> None:
     if ifindex is None:
         return obj.load()
     obj.bind_to_device(PROGRAM, ifindex)
@@ -124,7 +126,7 @@ def _load(obj: BpfObject, ifindex: int | None) -> None:
 
 
 def _source(entry: Entry, sets: Mapping[str, IpSet]) -> Nets:
-    """The sources an entry drops, of the families it is for. The planner leaves all but one list of them to raw."""
+    """The sources that an entry drops, of its families. The planner only offloads entries with one list of sources."""
     nets = _EVERYWHERE
     for condition in entry.conditions:
         match condition:
@@ -180,16 +182,17 @@ def _entry_numbers(lengths: Sequence[int]) -> U32:
 
 
 def _firsts(*columns: U64) -> npt.NDArray[np.bool_]:
-    """Where a row differs from the one before it in any column; rows are sorted."""
+    """Which sorted rows differ from the previous row in any column."""
     first = np.ones(len(columns[0]), np.bool_)
     first[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return first
 
 
 def _lowest_covering(networks: Sequence[int], lasts: Sequence[int], entries: U32) -> U32:
-    """For each prefix the lowest entry over itself and all that cover it; prefixes sorted, covering ones first.
+    """For each prefix, the lowest entry of itself and all prefixes that contain it. Prefixes are sorted, containing
+    ones first.
 
-    Prefixes nest or are disjoint, so those that cover the current one are a stack, and its top knows the minimum.
+    Prefixes are nested or disjoint, so those that contain the current one form a stack whose top has the minimum.
     """
     result: list[int] = []
     ends: list[int] = []
@@ -206,7 +209,7 @@ def _lowest_covering(networks: Sequence[int], lasts: Sequence[int], entries: U32
 
 
 def _lengths(column: U32) -> list[int]:
-    """The lengths that occur, the longest first."""
+    """The prefix lengths that occur, longest first."""
     return sorted(set(column.tolist()), reverse=True)
 
 
@@ -228,7 +231,7 @@ def _hash(keys: npt.NDArray[np.void], entries: U32) -> Filling:
 
 
 def _failsafe(inbound: Iterable[Failsafe], outbound: Iterable[Failsafe]) -> Filling:
-    """Ports that pass, whatever their net: which net a packet is from is left to raw (XDP passes what is open)."""
+    """The ports of failsafes. The program passes them whatever the failsafe's net is, and leaves the net to raw."""
     ports = {(item.port, item.protocol, PORT_INBOUND) for item in inbound}
     ports |= {(item.port, item.protocol, PORT_RETURN) for item in outbound}
     ports |= {(0, protocol, PORT_ANY) for _, protocol, _ in ports}

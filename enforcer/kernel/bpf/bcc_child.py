@@ -1,8 +1,8 @@
-"""Compiles a BPF program with bcc, in an interpreter that has it: run as a script, by no name of this package.
+"""Compiles a BPF program with bcc, in an interpreter that has bcc. Run as a script; it imports nothing of this package.
 
 Reads a JSON job from standard input: ``source``, the ``program`` (a function in it), ``flags`` for the compiler. Writes
-the instructions as hex, the maps they use, and where: ``relocations`` are (number of an instruction, name of a map).
-bcc's own maps go with this process; who loads the instructions puts descriptors of others in.
+the instructions as hex, the maps they use, and ``relocations``: (number of an instruction, name of a map). The maps
+that bcc creates disappear with this process; the loader of the instructions inserts the descriptors of others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _maps(lib: Any, module: Any) -> dict[int, dict[str, Any]]:
-    """Each map the source declares, by its descriptor here."""
+    """Each map that the source declares, by its descriptor in this process."""
     lib.bpf_table_name.restype = ctypes.c_char_p
     lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     return {

@@ -1,7 +1,7 @@
-"""A BPF program that bcc compiles on this host, used as :class:`~enforcer.kernel.bpf.BpfObject` is.
+"""A BPF program that bcc compiles on this host, with the interface of :class:`~enforcer.kernel.bpf.BpfObject`.
 
-bcc makes maps of its own while it compiles, and can neither take others nor be told their size. So it only compiles:
-maps are made here or are those given, and the instructions are loaded with their descriptors in place.
+bcc creates its own maps while it compiles; it cannot use existing ones, nor set their size. So it only compiles. The
+maps are created here or given by the caller, and the instructions are loaded with their descriptors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from enforcer.model.errors import KernelError
 
 
 class BccObject:
-    """One XDP program of a source file: adjusted, loaded, then it and its maps are used. A context manager."""
+    """One XDP program of a source file. Set constants and maps, ``load``, then use it. A context manager."""
 
     def __init__(self, source: Path, program: str) -> None:
         if not source.exists():
@@ -40,7 +40,7 @@ class BccObject:
         self.close()
 
     def close(self) -> None:
-        """Close all descriptors; what is pinned or attached by a link stays."""
+        """Close all descriptors. What is pinned or attached by a link stays."""
         for item in self._maps.values():
             item.close()
         if self._fd >= 0:
@@ -48,15 +48,15 @@ class BccObject:
             self._fd = -1
 
     def set_const(self, name: str, value: int) -> None:
-        """Compile a setting in: every one that the source has."""
+        """Set a constant, which is compiled in. Every setting of the source must be set."""
         self._settings[name] = value
 
     def resize_map(self, name: str, max_entries: int) -> None:
-        """Give a map another size before loading."""
+        """Set the size of a map before loading."""
         self._sizes[name] = max_entries
 
     def reuse_map(self, name: str, fd: int) -> None:
-        """Use an existing map (a pinned one) instead of creating it."""
+        """Use an existing map, for example a pinned one, instead of creating it."""
         self._maps[name] = Map(os.dup(fd))
 
     def set_program_flags(self, name: str, flags: int) -> None:
@@ -65,8 +65,8 @@ class BccObject:
         self._flags = flags
 
     def load(self) -> None:
-        """Compile, create the maps that are not given, load. HostError when this host has no bcc, KernelError with the
-        compiler's or the verifier's reason when one refuses.
+        """Compile, create the maps that are not given, and load. Raises HostError if this host has no bcc or the
+        compiler fails, KernelError with the verifier's reason.
         """
         compiled = compile_source(self._source, self._name, tuple(sorted(self._settings.items())))
         for spec in compiled.maps:
@@ -87,5 +87,5 @@ class BccObject:
         return Program(name, 0, self._fd)
 
     def map(self, name: str) -> Map:
-        """A map of the loaded program, with a descriptor of its own."""
+        """A map of the loaded program, with its own descriptor."""
         return Map(os.dup(self._maps[name].fd))

@@ -1,4 +1,4 @@
-"""The BPF file system: pins live here, and with them everything that shall outlive the process."""
+"""The BPF file system, which contains the pins of everything that must outlive the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def ensure_bpffs(mount_point: Path = MOUNT_POINT) -> bool:
-    """Mount the BPF file system unless it is there already; True when it was mounted just now, which users are told."""
+    """Mount the BPF file system unless it is mounted. True if it was mounted now, which users are told.
+
+    Raises PrivilegeError or KernelError if it cannot be mounted.
+    """
     if is_bpffs(mount_point):
         return False
     if _libc.mount(b"bpf", os.fsencode(mount_point), b"bpf", 0, b"mode=0700"):
@@ -32,7 +35,7 @@ def ensure_bpffs(mount_point: Path = MOUNT_POINT) -> bool:
 
 
 def is_bpffs(path: Path) -> bool:
-    """Whether the path lies on a BPF file system."""
+    """Whether the path is on a BPF file system."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs begins with the type, a long
     if _libc.statfs(os.fsencode(path), buffer):
         return False

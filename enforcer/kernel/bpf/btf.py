@@ -1,5 +1,5 @@
-"""BTF through libbpf: enums of the running kernel, so that numbers which change between kernels are not hard-coded; and
-where the variables of an object lie.
+"""BTF through libbpf: enums of the running kernel, because their numbers change between kernels; and the offsets of the
+variables of an object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _BtfVarSecinfo(ctypes.Structure):
 
 @cache
 def enum_values(name: str) -> dict[str, int]:
-    """``{enumerator: number}`` of an enum. UnsupportedKernelError when the kernel has no BTF or no such enum."""
+    """``{enumerator: number}`` of an enum. Raises UnsupportedKernelError if the kernel has no BTF or no such enum."""
     lib = libbpf()
     btf = lib.btf__load_vmlinux_btf()
     if not btf:
@@ -46,7 +46,9 @@ def enum_values(name: str) -> dict[str, int]:
 
 
 def variable(btf: int, section: str, name: str) -> tuple[int, int]:
-    """``(offset in its section, size)`` of a global variable of an object that is open. InternalError without one."""
+    """``(offset in its section, size)`` in bytes of a global variable of an open object. Raises InternalError if it
+    does not exist.
+    """
     lib = libbpf()
     for item in _members(btf, section, _BTF_KIND_DATASEC, _BtfVarSecinfo) or ():
         described = _BtfType.from_address(lib.btf__type_by_id(btf, item.type))
@@ -56,7 +58,7 @@ def variable(btf: int, section: str, name: str) -> tuple[int, int]:
 
 
 def _members(btf: int, name: str, kind: int, member: type[Any]) -> Any:
-    """An array of what follows struct btf_type for the type of that name and kind; None where there is none."""
+    """The array of members after struct btf_type, for the type of this name and kind; None if there is none."""
     lib = libbpf()
     found = lib.btf__find_by_name_kind(btf, name.encode(), kind)
     if found < 0:

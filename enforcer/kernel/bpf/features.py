@@ -1,4 +1,4 @@
-"""What a driver announces of XDP, from the generic netlink family "netdev" (Linux 6.3). Asking disturbs nothing."""
+"""The XDP features of a driver, from the generic netlink family "netdev" (Linux 6.3). Reading them disturbs nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _XDP_ACT_BASIC = 1 << 0
 
 
 def announces_native_xdp(ifindex: int) -> bool | None:
-    """Whether the driver says it has native XDP; None where the kernel cannot be asked."""
+    """Whether the driver reports native XDP; None if the kernel does not report it."""
     try:
         with NetlinkConn(NETLINK_GENERIC) as conn:
-            family = _asked(conn, _CTRL, _GET_FAMILY, text(_FAMILY_NAME, "netdev")).get(_FAMILY_ID)
-            features = family and _asked(conn, number(family), _DEV_GET, u32(_DEV_IFINDEX, ifindex))
+            family = _request(conn, _CTRL, _GET_FAMILY, text(_FAMILY_NAME, "netdev")).get(_FAMILY_ID)
+            features = family and _request(conn, number(family), _DEV_GET, u32(_DEV_IFINDEX, ifindex))
     except KernelError:
         return None
     if not features or _DEV_XDP_FEATURES not in features:
@@ -30,8 +30,8 @@ def announces_native_xdp(ifindex: int) -> bool | None:
     return bool(number(features[_DEV_XDP_FEATURES]) & _XDP_ACT_BASIC)
 
 
-def _asked(conn: NetlinkConn, family: int, command: int, body: bytes) -> dict[int, bytes]:
-    """The attributes of the answer."""
+def _request(conn: NetlinkConn, family: int, command: int, body: bytes) -> dict[int, bytes]:
+    """The attributes of the reply."""
     request = _GENLMSGHDR.pack(command, _VERSION, 0) + body
     for item in conn.ask(family, request, what="ask generic netlink"):
         return dict(attributes(item.body[_GENLMSGHDR.size :]))

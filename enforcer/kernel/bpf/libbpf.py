@@ -1,4 +1,4 @@
-"""libbpf through ctypes: the functions used, their types, and the log they write. Nothing here has an opinion."""
+"""libbpf through ctypes: the functions that are used, their types, and the log they write. No logic."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 
 
 class OpenOptions(ctypes.Structure):
-    """struct bpf_object_open_opts of libbpf 1.0, which later ones only add to."""
+    """struct bpf_object_open_opts of libbpf 1.0; later versions only append to it."""
 
     _fields_ = (
         ("sz", _SIZE),
@@ -78,8 +78,8 @@ class OpenOptions(ctypes.Structure):
 
     @classmethod
     def of_this_kernel(cls) -> OpenOptions:
-        """Structures are looked for in the kernel's own BTF alone. For one that is not there (no VLANs, say) libbpf
-        would go through the BTF of all modules, which needs CAP_SYS_ADMIN, and before 1.2 fails without it.
+        """Options to search structures only in the kernel's own BTF. For one that is missing there (for example without
+        VLANs), libbpf would search the BTF of all modules, which needs CAP_SYS_ADMIN; before 1.2 it fails without it.
         """
         path = os.fsencode(KERNEL_BTF) if os.path.exists(KERNEL_BTF) else None
         return cls(sz=ctypes.sizeof(cls), btf_custom_path=path)
@@ -96,12 +96,12 @@ _LEVEL_DEBUG = 2
 _LOG_LINES = 4000
 
 log_lines: list[str] = []
-"""What libbpf said last (warnings and information); cleared by who reads it."""
+"""The last messages of libbpf (warnings and information); readers clear it."""
 
 
 @cache
 def libbpf() -> ctypes.CDLL:
-    """The library with typed functions. HostError naming the package when it is missing."""
+    """The library with typed functions. Raises HostError with the name of the package if it is missing."""
     try:
         lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
@@ -116,7 +116,7 @@ def libbpf() -> ctypes.CDLL:
 
 
 def check(result: int, what: str) -> None:
-    """Raises KernelError for the result of a function that returns a negative error number."""
+    """Raises KernelError if the result of a function is a negative error number."""
     if result < 0:
         raise KernelError(what, number=-result if result != -1 else ctypes.get_errno(), log="\n".join(log_lines))
 
@@ -125,7 +125,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _keep(level: int, template: bytes, arguments: int) -> int:
-    """Keep libbpf's messages for the error that may follow, instead of printing them."""
+    """Record libbpf's messages for an error that may follow, instead of printing them."""
     if level < _LEVEL_DEBUG:
         buffer = ctypes.create_string_buffer(1 << 20)
         _libc.vsnprintf(buffer, len(buffer), template, ctypes.c_void_p(arguments))

@@ -1,4 +1,4 @@
-"""Links: attachments that live while a descriptor is open or a pin is there."""
+"""BPF links: attachments that exist while a descriptor is open or they are pinned."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class LinkInfo:
-    """``ifindex`` is 0 when the link's interface is gone, and for links that are not XDP."""
+    """``ifindex``: 0 if the link's interface no longer exists, and for links other than XDP."""
 
     id: int
     type: int
@@ -35,7 +35,7 @@ class LinkInfo:
 
 
 class Link:
-    """An attachment. It lives while a descriptor is open or it is pinned; a Link that is dropped closes its own."""
+    """An attachment. It exists while a descriptor is open or it is pinned. Deleting a Link closes its descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -56,7 +56,7 @@ class Link:
         pin(self.fd, path)
 
     def close(self) -> None:
-        """Close the descriptor; without a pin this detaches."""
+        """Close the descriptor. This detaches unless the link is pinned."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -81,7 +81,7 @@ class Link:
 
 
 def attach_xdp(program_fd: int, ifindex: int, mode: Mode) -> Link:
-    """Attach through a BPF link (Linux 5.9), which no other tool replaces. KernelError says what the kernel said."""
+    """Attach through a BPF link (Linux 5.9), which other tools cannot replace. Raises KernelError."""
     options = LinkCreateOptions(sz=ctypes.sizeof(LinkCreateOptions), flags=XDP_FLAGS[mode])
     fd = libbpf().bpf_link_create(program_fd, ifindex, BPF_XDP, ctypes.byref(options))
     if fd < 0:
@@ -92,7 +92,7 @@ def attach_xdp(program_fd: int, ifindex: int, mode: Mode) -> Link:
 def attach_netfilter(program_fd: int, *, family: int, hook: int, priority: int, flags: int = 0) -> Link:
     """Attach a netfilter program in the current network namespace (Linux 6.4).
 
-    By bpf(2) itself: libbpf can since 1.3, Debian 12 has 1.1.
+    Calls bpf(2) directly: libbpf supports it since 1.3, and Debian 12 has 1.1.
     """
     # union bpf_attr, link_create: prog_fd, target_fd, attach_type, flags, netfilter {pf, hooknum, priority, flags}
     request = struct.pack("=IIIIIIiI", program_fd, 0, _BPF_NETFILTER, 0, family, hook, priority, flags)

@@ -41,7 +41,7 @@ class _MapCreateOpts(ctypes.Structure):
 
 
 class Map:
-    """A map; keys and values are bytes of ``key_size`` and ``value_size``. Owns its descriptor like a file object."""
+    """A map. Keys and values are bytes of length ``key_size`` and ``value_size``. Owns its descriptor."""
 
     fd = -1
 
@@ -57,7 +57,7 @@ class Map:
 
     @classmethod
     def create(cls, kind: int, name: str, *, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> Map:
-        """A new map of a type (``enum bpf_map_type``); tools show the first 15 characters of its name."""
+        """Create a map of a type (``enum bpf_map_type``). The kernel keeps the first 15 characters of its name."""
         options = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
         fd = libbpf().bpf_map_create(
             kind, name.encode(), key_size, value_size, max_entries, ctypes.byref(options) if flags else None
@@ -68,7 +68,7 @@ class Map:
 
     @classmethod
     def open_pinned(cls, path: Path) -> Map:
-        """The map pinned there. FileNotFoundError when nothing is."""
+        """The map pinned there. Raises FileNotFoundError if nothing is."""
         return cls(open_pinned(path))
 
     def __enter__(self) -> Map:
@@ -91,7 +91,7 @@ class Map:
         pin(self.fd, path)
 
     def lookup(self, key: bytes) -> bytes | None:
-        """The value of a key, None when the map has none. For per-CPU maps see :meth:`lookup_percpu`."""
+        """The value of a key; None if the map does not have the key. For per-CPU maps see :meth:`lookup_percpu`."""
         buffer = ctypes.create_string_buffer(self._value_bytes())
         result = libbpf().bpf_map_lookup_elem(self.fd, key, buffer)
         if result == -errno.ENOENT:
@@ -106,11 +106,11 @@ class Map:
         return [raw[at : at + self.value_size] for at in range(0, len(raw), step)]
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
-        """Set one element. KernelError (E2BIG, ENOSPC) when the map is full."""
+        """Set one element. Raises KernelError (E2BIG, ENOSPC) if the map is full."""
         self._check(libbpf().bpf_map_update_elem(self.fd, key, value, flags), "update an element")
 
     def delete(self, key: bytes) -> bool:
-        """Remove an element; False when there was none."""
+        """Delete an element; False if it did not exist."""
         result = libbpf().bpf_map_delete_elem(self.fd, key)
         if result == -errno.ENOENT:
             return False
@@ -130,15 +130,15 @@ class Map:
         self._check(result, f"update {count} elements")
 
     def delete_batch(self, keys: bytes, count: int) -> None:
-        """Remove many elements; those that are not there are no error."""
+        """Delete many elements. Missing elements are not an error."""
         done = ctypes.c_uint32(count)
         result = libbpf().bpf_map_delete_batch(self.fd, keys, ctypes.byref(done), None) if count else 0
-        if result < 0:  # not supported, or one of them was gone: one by one
+        if result < 0:  # not supported, or an element was missing: one by one
             for key in _cut(keys, self.key_size):
                 self.delete(key)
 
     def keys(self) -> Iterator[bytes]:
-        """All keys. Elements removed meanwhile may make the walk start over, as the kernel does."""
+        """All keys. If an element is deleted meanwhile, the kernel may restart from the first key."""
         previous: bytes | None = None
         while True:
             buffer = ctypes.create_string_buffer(self.key_size)
@@ -150,7 +150,7 @@ class Map:
             yield previous
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All elements that are still there when looked at."""
+        """All elements, without those that are deleted meanwhile."""
         batch = self._lookup_batches()
         if batch is not None:
             yield from batch
@@ -165,7 +165,7 @@ class Map:
         return b"".join(value for _, value in self.items())
 
     def image(self) -> bytes:
-        """All keys and values in one piece, in the kernel's order: to see whether anything changed, and cheaply."""
+        """All keys and values concatenated, in the kernel's order: a cheap way to detect changes."""
         batches = self._batches()
         return b"".join(part for batch in (self.items() if batches is None else batches) for part in batch)
 
@@ -177,7 +177,7 @@ class Map:
         return mmap.mmap(self.fd, size, mmap.MAP_SHARED, protection)
 
     def _lookup_batches(self) -> list[tuple[bytes, bytes]] | None:
-        """Everything by batch look-up, None where the kernel has none for this type of map."""
+        """All elements by batch look-up; None if the kernel does not support it for this type of map."""
         batches = self._batches()
         if batches is None:
             return None
@@ -188,7 +188,7 @@ class Map:
         ]
 
     def _batches(self) -> list[tuple[bytes, bytes]] | None:
-        """The same, the keys of a batch in one piece, and its values."""
+        """The same as (keys, values) of each batch, concatenated."""
         if self.type in _PERCPU_TYPES:
             return None
         size = min(4096, self.max_entries)

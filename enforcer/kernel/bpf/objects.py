@@ -1,7 +1,7 @@
-"""Compiled objects: opened, adjusted, loaded through libbpf, then their programs and maps are used.
+"""Compiled BPF objects, opened and loaded through libbpf.
 
-Every object owns its file descriptors and closes them once; a pin or an attached link outlives the process. Failures
-are KernelError; a program the verifier refuses keeps the whole log in ``.log`` and shows the line that matters.
+Every object owns its file descriptors; a pin or an attached link outlives the process. Failures are KernelError. If the
+verifier rejects a program, the message has its reason and ``.log`` the whole log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONSTANTS = ".rodata"
 
 
 class BpfObject:
-    """A compiled object: opened, adjusted, loaded, then its programs and maps are used. A context manager."""
+    """A compiled object. Set constants and maps, ``load``, then use its programs and maps. A context manager."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -46,13 +46,13 @@ class BpfObject:
         self.close()
 
     def close(self) -> None:
-        """Close all descriptors; what is pinned or attached by a link stays."""
+        """Close all descriptors. What is pinned or attached by a link stays."""
         if self._object:
             self._lib.bpf_object__close(self._object)
             self._object = None
 
     def set_const(self, name: str, value: int) -> None:
-        """Set a ``const volatile`` before loading; where it lies, and its size, is in the object's BTF."""
+        """Set a ``const volatile`` variable before loading. Its offset and size are taken from the object's BTF."""
         offset, size = variable(self._lib.bpf_object__btf(self._object), _CONSTANTS, name)
         length = ctypes.c_size_t()
         data = self._lib.bpf_map__initial_value(self._find_map(_CONSTANTS), ctypes.byref(length))
@@ -61,21 +61,21 @@ class BpfObject:
         ctypes.memmove(data + offset, value.to_bytes(size, sys.byteorder), size)
 
     def resize_map(self, name: str, max_entries: int) -> None:
-        """Give a map another size before loading."""
+        """Set the size of a map before loading."""
         check(self._lib.bpf_map__set_max_entries(self._find_map(name), max_entries), f"resize map {name}")
 
     def reuse_map(self, name: str, fd: int) -> None:
-        """Use an existing map (a pinned one) instead of creating it."""
+        """Use an existing map, for example a pinned one, instead of creating it."""
         check(self._lib.bpf_map__reuse_fd(self._find_map(name), fd), f"reuse map {name}")
 
     def set_program_type(self, name: str, program_type: int, attach_type: int) -> None:
-        """For sections that this libbpf does not know (netfilter before 1.3)."""
+        """Set the types of a program whose section this libbpf does not know (netfilter before 1.3)."""
         program = self._find_program(name)
         check(self._lib.bpf_program__set_type(program, program_type), f"set type of {name}")
         check(self._lib.bpf_program__set_expected_attach_type(program, attach_type), f"set attach type of {name}")
 
     def set_program_flags(self, name: str, flags: int) -> None:
-        """Load with these flags. (Those that libbpf takes from a section's name it does not give up again.)"""
+        """Load with these flags. (Flags from the section's name cannot be removed.)"""
         check(self._lib.bpf_program__set_flags(self._find_program(name), flags), f"set flags of {name}")
 
     def bind_to_device(self, name: str, ifindex: int) -> None:
@@ -87,7 +87,7 @@ class BpfObject:
             at = self._lib.bpf_object__next_map(self._object, at)
 
     def load(self) -> None:
-        """Create the maps and load the programs. KernelError with the verifier's reason when one is refused."""
+        """Create the maps and load the programs. Raises KernelError with the verifier's reason."""
         log_lines.clear()
         result = self._lib.bpf_object__load(self._object)
         if result:
@@ -99,7 +99,7 @@ class BpfObject:
         return Program(name, pointer, int(self._lib.bpf_program__fd(pointer)))
 
     def map(self, name: str) -> Map:
-        """A map of the loaded object, with a descriptor of its own."""
+        """A map of the loaded object, with its own descriptor."""
         return Map(os.dup(self._lib.bpf_map__fd(self._find_map(name))))
 
     def _find_program(self, name: str) -> int:
@@ -124,7 +124,7 @@ class Program:
     fd: int
 
     def attach_trace(self) -> Link:
-        """Attach a tracing program to the place its section names."""
+        """Attach a tracing program as its section's name says."""
         lib = libbpf()
         pointer = lib.bpf_program__attach(self._pointer)
         if not pointer:
@@ -135,7 +135,7 @@ class Program:
 
 
 def _what_matters(log: str) -> str:
-    """The verifier's reason, which is the last line of its own log; without such a log, libbpf's first complaint."""
+    """The verifier's reason, which is the last line of its log; without such a log, libbpf's first message."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if not lines:
         return "no reason given"
@@ -145,7 +145,7 @@ def _what_matters(log: str) -> str:
 
 
 def _verifier_lines(lines: list[str]) -> list[str]:
-    """What stands between libbpf's two marks, without the statistics."""
+    """The lines between libbpf's two markers, without the statistics."""
     begin = next((at for at, line in enumerate(lines) if line.endswith("BEGIN PROG LOAD LOG --")), len(lines))
     end = next((at for at, line in enumerate(lines) if line.startswith("-- END PROG LOAD LOG")), len(lines))
     return [line for line in lines[begin + 1 : end] if not line.startswith("processed ")]

@@ -1,9 +1,9 @@
-"""XDP in the hardware of an interface: whether its device takes our program, and if not, why, with the kernel's word.
+"""XDP in the hardware of an interface: whether its device accepts our program, and if not, the kernel's reason.
 
-A device takes a program when it takes each of its maps and every instruction; only loading tells. The answers differ:
-a driver that runs no programs at all refuses even one without maps (kernel/bpf/offload.c: EOPNOTSUPP where it has no
-``ndo_bpf``, EINVAL where its device is not registered for offload). What a device says about a map goes to the kernel's
-log alone, what it says about an instruction is in the verifier's.
+A device accepts a program if it accepts each of its maps and every instruction, which only loading can tell. A driver
+without offload refuses even a program without maps (kernel/bpf/offload.c: EOPNOTSUPP if it has no ``ndo_bpf``, EINVAL
+if its device is not registered for offload). The reason for refusing a map is only in the kernel's log, that for an
+instruction in the verifier's log.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from enforcer.kernel.bpf.objects import BpfObject
+from enforcer.kernel.bpf.toolchain import digest
 from enforcer.kernel.bpf.xdp import error_name, load_pass_program
 from enforcer.model.errors import KernelError
 
@@ -25,10 +26,15 @@ NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
 _MAP_REFUSED = re.compile(r"map '(\w+)': failed to create")
 
 
-def why_no_offload(ifindex: int) -> str:
-    """Why the device of an interface does not take our program; "" when it does. Attaches nothing.
+def program_digest() -> str:
+    """A digest of what the program is built from. If it changes, the program is replaced."""
+    return digest(OBJECT)
 
-    Raises KernelError without the privilege to ask.
+
+def why_no_offload(ifindex: int) -> str:
+    """Why the device of an interface does not accept our program; "" if it does. Attaches nothing.
+
+    Raises KernelError if privileges are missing.
     """
     try:
         os.close(load_pass_program(ifindex))
@@ -41,13 +47,13 @@ def why_no_offload(ifindex: int) -> str:
             obj.bind_to_device(PROGRAM, ifindex)
             obj.load()
     except KernelError as error:
-        # Of all that is done here only this requires it (kernel/bpf/offload.c, bpf_map_offload_map_alloc).
+        # Only this step requires CAP_SYS_ADMIN (kernel/bpf/offload.c, bpf_map_offload_map_alloc).
         return "maps of a device need CAP_SYS_ADMIN" if error.errno == errno.EPERM else refusal(error)
     return ""
 
 
 def refusal(error: KernelError) -> str:
-    """A sentence for people about a program that a device did not take. Pure."""
+    """A sentence for users on why a device did not accept a program. Pure."""
     name = error_name(error.errno)
     if not error.log:  # the program that passes everything: libbpf says nothing about it
         return f"the driver runs no XDP programs in hardware ({name})" if error.errno in _NO_HARDWARE else str(error)

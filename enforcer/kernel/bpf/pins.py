@@ -1,4 +1,4 @@
-"""Pins: what keeps a program, map or link in the kernel, by a path in the BPF file system."""
+"""Pins: paths in the BPF file system that keep programs, maps and links in the kernel."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ from enforcer.model.errors import KernelError, PrivilegeError, ran_out
 
 
 def pin(fd: int, path: Path) -> None:
-    """Pin a program, map or link below a mounted bpffs."""
+    """Pin a program, map or link in a mounted BPF file system."""
     check(libbpf().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
 
 
 def open_pinned(path: Path) -> int:
-    """A new descriptor of what is pinned. FileNotFoundError when nothing is, PrivilegeError when it cannot be known."""
+    """A new descriptor of what is pinned. Raises FileNotFoundError if nothing is, PrivilegeError if that is unknown."""
     fd = libbpf().bpf_obj_get(os.fsencode(path))
     if fd < 0:
-        if fd == -errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
-            raise PrivilegeError(f"{path}: opening what is pinned needs CAP_BPF; run as root")
-        if fd == -errno.ENOENT or not path.exists():
-            raise FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
-        raise KernelError(f"open {path}", number=-fd)
+        raise open_error(path, -fd)
     return int(fd)
+
+
+def open_error(path: Path, number: int) -> Exception:
+    """What the error number means for a pin that could not be opened."""
+    if number == errno.EPERM:  # kernel.unprivileged_bpf_disabled, before Linux 6.2
+        return PrivilegeError(f"{path}: opening what is pinned needs CAP_BPF; run as root")
+    if number == errno.ENOENT or not path.exists():
+        return FileNotFoundError(errno.ENOENT, "nothing is pinned", str(path))
+    return KernelError(f"open {path}", number=number)
 
 
 @contextmanager
 def no_such_pin() -> Iterator[None]:
-    """End the block early where nothing is pinned, or an object of another type.
+    """End the block early if nothing is pinned, or an object of another type.
 
     KernelError passes through if the process or the host has run out of descriptors or memory, which says nothing
     about the pin.

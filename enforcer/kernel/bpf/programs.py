@@ -1,4 +1,4 @@
-"""Programs: loaded from instructions that no object file holds, run on a frame, described by the kernel."""
+"""Programs: loading from bare instructions, test runs on a frame, information from the kernel."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class _ProgLoadOpts(ctypes.Structure):
 
 
 def load_xdp(name: str, code: bytes, *, flags: int = 0, device: int = 0) -> int:
-    """A descriptor of a loaded XDP program; with the index of an interface it is for that device's hardware.
+    """Load an XDP program; returns its descriptor. ``device``: the index of an interface, to load it into its hardware.
 
-    KernelError has the verifier's last word, and the whole log.
+    Raises KernelError with the verifier's last line, and the whole log in ``.log``.
     """
     log = ctypes.create_string_buffer(_LOG_BYTES)
     opts = _ProgLoadOpts(
@@ -57,7 +57,7 @@ def load_xdp(name: str, code: bytes, *, flags: int = 0, device: int = 0) -> int:
         expected_attach_type=BPF_XDP,
         prog_flags=flags,
         prog_ifindex=device,
-        log_size=len(log),  # written to only when the kernel refuses
+        log_size=len(log),  # written only if the kernel rejects the program
         log_buf=ctypes.cast(log, ctypes.c_char_p),
     )
     fd = libbpf().bpf_prog_load(
@@ -102,7 +102,7 @@ def test_run(
 ) -> tuple[int, bytes, int]:
     """Run an XDP program on one frame: ``(return value, frame afterwards, ns per run)``.
 
-    With the index of an interface, as if it had received the frame in its first queue.
+    ``ifindex``: the interface that appears to have received the frame in its first queue.
     """
     data_in = ctypes.create_string_buffer(frame, len(frame))
     data_out = ctypes.create_string_buffer(len(frame) + 256)
@@ -137,7 +137,7 @@ def program_info(fd: int) -> ProgramInfo:
 
 
 def program_name(program_id: int) -> str | None:
-    """The name of a loaded program, "" when it is gone; None without CAP_SYS_ADMIN, which naming it needs."""
+    """The name of a loaded program; "" if it no longer exists; None without CAP_SYS_ADMIN, which reading it needs."""
     fd = libbpf().bpf_prog_get_fd_by_id(program_id)
     if fd < 0:
         return None if fd == -errno.EPERM else ""
@@ -147,14 +147,13 @@ def program_name(program_id: int) -> str | None:
         os.close(fd)
 
 
-def program_words(program_id: int) -> str:
-    """A program by its id and name, as far as it has one that may be read."""
-    name = program_name(program_id)
+def program_words(program_id: int, name: str | None) -> str:
+    """A program's id and its name, as :func:`program_name` returns it, for messages."""
     return f"id {program_id} ({'its name needs CAP_SYS_ADMIN' if name is None else name or 'no name'})"
 
 
 def info_by_fd(fd: int, size: int) -> bytes:
-    """The info structure of a program, map or link, as far as this kernel fills it in."""
+    """The info structure of a program, map or link; zero where this kernel does not fill it in."""
     buffer = ctypes.create_string_buffer(size)
     length = ctypes.c_uint32(size)
     check(libbpf().bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(length)), "read info")

@@ -1,4 +1,4 @@
-"""Waiting until the kernel has stopped using what was replaced."""
+"""Waits until the kernel no longer uses what was replaced."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _fence = threading.Lock()
 
 
 def store_fence() -> None:
-    """What was stored in mapped memory before the call is seen before what is stored after it, on every processor.
+    """A store barrier for mapped memory: every CPU sees the stores before the call before those after it.
 
-    Leaving a lock orders the stores before it, taking it again those after.
+    Releasing a lock orders the stores before it, acquiring it again those after it.
     """
     with _fence:
         pass
@@ -26,10 +26,10 @@ def store_fence() -> None:
 
 
 def wait_for_readers() -> None:
-    """Return when every program run that began before the call has ended: an XDP run is an RCU read-side section.
+    """Wait until every program run that began before the call has ended. A run is an RCU read-side section.
 
-    ``membarrier(2)`` with CMD_GLOBAL is ``synchronize_rcu()`` (kernel/sched/membarrier.c). Where it is refused
-    (nohz_full) runs of microseconds may still be under way, and what they count may be missed.
+    ``membarrier(2)`` with CMD_GLOBAL is ``synchronize_rcu()`` (kernel/sched/membarrier.c). If it is refused
+    (nohz_full), this returns at once: a run of microseconds may still be in progress, and its counts may be missed.
     """
     number = _SYS_MEMBARRIER.get(platform.machine())
     if number is not None:

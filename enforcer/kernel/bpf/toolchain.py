@@ -1,8 +1,8 @@
-"""The XDP program of untracked policy from either toolchain: one source, the same maps, the same use.
+"""The XDP program of untracked policy from either toolchain, with one source, the same maps and the same interface.
 
-libbpf loads an object that clang compiled ahead of time: from Linux 6.2 on one that looks at the interface itself
-before it drops (bpf/include/device.h), else one that reads no kernel structure. bcc compiles the source on the host,
-always without that look. All are opened, adjusted, loaded and used by the same calls.
+libbpf loads an object that clang compiled ahead of time: from Linux 6.2 on, one that checks the interface before it
+drops (bpf/include/device.h); before that, one that reads no kernel structure. bcc compiles the source on the host,
+always without that check.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
 
 from enforcer.kernel.bpf.bcc_compile import require_bcc
 from enforcer.kernel.bpf.bcc_object import BccObject
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.objects import BpfObject, Program
+from enforcer.kernel.bpf.conn import XdpObject
+from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.device import can_look
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Toolchain
@@ -28,61 +26,32 @@ SOURCE = _FILES / "source" / "xdp_untracked.bpf.c"
 PROGRAM = "xdp_untracked"
 
 
-class XdpObject(Protocol):
-    """What both toolchains give; see :class:`~enforcer.kernel.bpf.BpfObject` for what each method promises.
-
-    Settings, sizes and maps to share come before ``load``. Every setting of the source must be set: bcc compiles them
-    in.
-    """
-
-    def __enter__(self) -> XdpObject: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def close(self) -> None: ...
-
-    def set_const(self, name: str, value: int) -> None: ...
-
-    def resize_map(self, name: str, max_entries: int) -> None: ...
-
-    def reuse_map(self, name: str, fd: int) -> None: ...
-
-    def set_program_flags(self, name: str, flags: int) -> None: ...
-
-    def load(self) -> None: ...
-
-    def program(self, name: str) -> Program: ...
-
-    def map(self, name: str) -> Map: ...
-
-
 def open_xdp(toolchain: Toolchain = Toolchain.LIBBPF) -> XdpObject:
-    """The program, not loaded yet. The caller closes it."""
+    """Open the program without loading it. The caller closes it."""
     return BccObject(SOURCE, PROGRAM) if toolchain is Toolchain.BCC else BpfObject(prebuilt())
 
 
 def prebuilt() -> Path:
-    """The object that is loaded where nothing is compiled on the host."""
+    """The object that was compiled ahead of time for this kernel."""
     return WATCHING if can_look() else OBJECT
 
 
 def require(toolchain: Toolchain) -> None:
-    """Raises HostError with what to install when this host lacks what the toolchain needs."""
+    """Raises HostError, with what to install, if this host lacks what the toolchain needs."""
     if toolchain is Toolchain.BCC:
         require_bcc()
 
 
 def program_digest(toolchain: Toolchain = Toolchain.LIBBPF) -> str:
-    """Of what the program is made of: with another one, another program is wanted."""
+    """A digest of what the program is built from. If it changes, the program is replaced."""
     if toolchain is Toolchain.LIBBPF:
-        return _digest(prebuilt())
-    return f"{toolchain} {_digest(SOURCE, *sorted((SOURCE.parent / 'include').glob('*.h')))}"
+        return digest(prebuilt())
+    return f"{toolchain} {digest(SOURCE, *sorted((SOURCE.parent / 'include').glob('*.h')))}"
 
 
 @cache
-def _digest(*files: Path) -> str:
+def digest(*files: Path) -> str:
+    """Of files of the package. KernelError when one was not built."""
     try:
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     except FileNotFoundError as error:

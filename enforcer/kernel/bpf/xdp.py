@@ -1,4 +1,4 @@
-"""XDP attachment in words: why the kernel refuses one, and the smallest program to ask it with."""
+"""Explains why the kernel refuses an XDP attachment, and has the smallest program for probing."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP"}  # Python calls the same number ENOTSU
 
 
 def load_pass_program(device: int = 0) -> int:
-    """A descriptor of a program that passes everything; multi-buffer frames too where the kernel has them (5.18).
+    """Load a program that passes everything, with multi-buffer support from Linux 5.18 on; returns its descriptor.
 
-    With the index of an interface it is for that device's hardware, which has no multi-buffer frames.
+    ``device``: the index of an interface, to load it into its hardware (without multi-buffer support).
     """
     if device:
         return load_xdp(_PROBE, _PASS, device=device)
@@ -43,7 +43,7 @@ def load_pass_program(device: int = 0) -> int:
 
 
 def why_refused(mode: Mode, error: KernelError, *, mtu: int) -> str:
-    """A sentence for people about an attachment that failed, with the kernel's own reason."""
+    """A sentence for users on why an attachment failed, with the kernel's error."""
     if error.errno == errno.EINVAL and not kernel_at_least(5, 9):
         return f"XDP needs BPF link (Linux 5.9); this host runs {os.uname().release}"
     reason = _REASONS.get(error.errno, f"the kernel refused {mode} XDP")
@@ -51,11 +51,11 @@ def why_refused(mode: Mode, error: KernelError, *, mtu: int) -> str:
 
 
 def error_name(number: int) -> str:
-    """An error number as the kernel's sources call it."""
+    """The name of an error number in the kernel's source."""
     return _NAMES.get(number) or errno.errorcode.get(number, str(number))
 
 
 def kernel_at_least(major: int, minor: int) -> bool:
-    """Whether the running kernel calls itself at least that version."""
+    """Whether the running kernel's release is at least this version."""
     found = os.uname().release.split("-")[0].split(".")
     return (int(found[0]), int(found[1])) >= (major, minor)

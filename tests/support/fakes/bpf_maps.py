@@ -12,11 +12,12 @@ from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
 
 HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6  # enum bpf_map_type
 BPF_NOEXIST, BPF_EXIST = 1, 2
+ENOTSUPP = 524  # include/linux/errno.h
 _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Refused(OSError):
-    """The kernel answers with this error number."""
+    """The error that the kernel returns."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, os.strerror(number))
@@ -42,8 +43,17 @@ class FakeMap:
         """The bytes of an element."""
         return rounded(self.value_size) * (self.cpus if self.type == PERCPU_ARRAY else 1)
 
+    @property
+    def _value_bytes(self) -> int:
+        return self.step if self.type == PERCPU_ARRAY else self.value_size
+
+    def check_mappable(self) -> None:
+        """kernel/bpf/syscall.c, bpf_map_mmap; arraymap.c, array_map_mmap."""
+        if not self.flags & BPF_F_MMAPABLE:
+            raise OSError(errno.EINVAL if self.type == ARRAY else ENOTSUPP, "cannot be mapped")
+
     def begin(self) -> None:
-        """All elements of an array are there, and 0."""
+        """All elements of an array exist, and are 0."""
         if self.type != HASH:
             size = self.step * self.max_entries
             os.truncate(self.file, -(-size // _PAGE) * _PAGE if self.flags & BPF_F_MMAPABLE else size)
@@ -51,18 +61,16 @@ class FakeMap:
     def content(self) -> bytes | tuple[tuple[bytes, bytes], ...]:
         return tuple(sorted(self._hash.items())) if self.type == HASH else self.file.read_bytes()
 
-    def lookup(self, key: bytes) -> bytes:
-        """Of a per-CPU map the values of all CPUs."""
+    def lookup(self, key: bytes) -> bytes | None:
+        """For a per-CPU map, the values of all CPUs."""
         if self.type == HASH:
-            if key not in self._hash:
-                raise Refused(errno.ENOENT)
-            return self._hash[key]
+            return self._hash.get(key)
         (at,) = struct.unpack("=I", key)
         if at >= self.max_entries:
-            raise Refused(errno.ENOENT)
+            return None
         with self.file.open("rb") as file:
             file.seek(at * self.step)
-            return file.read(self.step if self.type == PERCPU_ARRAY else self.value_size)
+            return file.read(self._value_bytes)
 
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         if flags not in (0, BPF_NOEXIST, BPF_EXIST):
@@ -88,31 +96,18 @@ class FakeMap:
             file.seek(at * self.step)
             file.write(value)
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes) -> bool:
+        """False if there is none."""
         if self.type != HASH:
             raise Refused(errno.EINVAL)
-        if self._hash.pop(key, None) is None:
-            raise Refused(errno.ENOENT)
-
-    def next_key(self, key: bytes | None) -> bytes:
-        """The first one without a key, and after one that is not there."""
-        keys = list(self._hash) if self.type == HASH else []
-        if self.type != HASH:
-            at = 0 if key is None else struct.unpack("=I", key)[0] + 1
-            if at == self.max_entries:
-                raise Refused(errno.ENOENT)
-            return struct.pack("=I", at if at < self.max_entries else 0)
-        at = keys.index(key) + 1 if key in self._hash else 0
-        if at >= len(keys):
-            raise Refused(errno.ENOENT)
-        return keys[at]
+        return self._hash.pop(key, None) is not None
 
     def items(self) -> list[tuple[bytes, bytes]]:
         if self.type == HASH:
             return list(self._hash.items())
         data = self.file.read_bytes()
         return [
-            (struct.pack("=I", at), data[at * self.step : at * self.step + self.value_size])
+            (struct.pack("=I", at), data[at * self.step : at * self.step + self._value_bytes])
             for at in range(self.max_entries)
         ]
 

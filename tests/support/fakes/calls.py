@@ -1,7 +1,7 @@
-"""What all fakes of the kernel's APIs have in common: every call is noted, and any call can be made to fail.
+"""Shared by all fakes of the kernel's APIs: every call is recorded, and any call can be made to fail.
 
-A call fails *before* it has an effect, as one that the kernel refuses, or *after*, as when the process is killed right
-behind it.
+A call fails *before* it has an effect, as if the kernel refused it, or *after*, as if the process were killed right
+after it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Fault:
 class Calls:
     """The calls of a fake in their order.
 
-    ``intrude`` is called before every call, with its number, and may do what others do meanwhile; ``observe`` after
-    every call that changed something.
+    ``intrude`` is called before every call, with its number, and can act as another program; ``observe`` is called
+    after every call that changed something.
     """
 
     log: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Calls:
 
     @contextmanager
     def noted(self, name: str, *, changes: bool = False) -> Iterator[None]:
-        """A call of this name takes place inside the block."""
+        """The block is one call with this name."""
         if self.intrude:
             self.intrude(len(self.log))
         fault = self.fault if self.fault and self.fault.number == len(self.log) else None
@@ -50,4 +50,4 @@ class Calls:
 
 
 class Killed(BaseException):
-    """The process ends here: nothing catches it."""
+    """Simulates the end of the process: nothing catches it."""

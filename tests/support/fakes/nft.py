@@ -1,7 +1,7 @@
 """nf_tables in memory: the ruleset of one network namespace, with the kernel's transactions, error numbers and handles.
 
 A fake of :class:`enforcer.kernel.nfnetlink.NfTables` that passes the same contract tests (``tests/contract``), so that
-what is built on it can be tested without root, and with failures that no kernel has on demand.
+the code that uses it can be tested without root, and with failures that cannot be provoked in a kernel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Found = Mapping[int, bytes]
 _EXCLUSIVE, _CREATE, _APPEND = 0x200, 0x400, 0x800
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _TABLE = 1  # the attribute that names the table, of every command
-_LIST_BYTES = 3000  # a set is listed in pieces
+_LIST_BYTES = 3000  # a set is dumped in several messages
 
 _namespaces = itertools.count(1)
 
@@ -48,7 +48,7 @@ class FakeNfTables:
 
     @contextmanager
     def connect(self) -> Iterator[FakeNfTables]:
-        """In place of :func:`enforcer.kernel.nfnetlink.nftables`."""
+        """Replaces :func:`enforcer.kernel.nfnetlink.nftables`."""
         yield self
 
     def generation(self) -> int:
@@ -103,7 +103,7 @@ class FakeNfTables:
 
 
 def _pieces(found: FakeSet | None) -> Iterator[bytes]:
-    """A set's elements in messages of a few each; the kernel has those of intervals from the last to the first."""
+    """A set's elements in messages of a few each; the kernel dumps those of interval sets in descending order."""
     piece: list[bytes] = []
     for element in reversed(found.elements if found else ()):
         piece.append(element_attributes(element))
@@ -116,7 +116,7 @@ def _pieces(found: FakeSet | None) -> Iterator[bytes]:
 
 @dataclass
 class _Transaction:
-    """Commands carried out one after the other on tables that nobody sees yet."""
+    """Executes commands one after the other on a copy of the tables that is not visible yet."""
 
     tables: Tables
     changed: bool = False
@@ -183,7 +183,7 @@ class _Transaction:
         return True
 
     def delete_rule(self, table: FakeTable, found: Found, flags: int) -> bool:
-        """One rule, all of a chain, or all of a table."""
+        """One rule, all rules of a chain, or all of a table."""
         if blob.RULE_CHAIN not in found:
             chains = list(table.chains.values())
         else:
@@ -224,7 +224,7 @@ class _Transaction:
         return any(new)
 
     def delete_elements(self, table: FakeTable, found: Found, flags: int) -> bool:
-        """These, or all of them."""
+        """These elements, or all of them."""
         target = table.set(string(found[blob.ELEMENTS_SET]))
         some = bool(target.elements)
         for element in list(read_elements(found[blob.ELEMENTS_LIST])) if blob.ELEMENTS_LIST in found else ():

@@ -1,6 +1,7 @@
-"""Tables of the fake nf_tables, and what each command does to them. Attributes stay the bytes they came as.
+"""Tables of the fake nf_tables, and the effect of each command on them. Attributes are stored as the bytes received.
 
-The rules of the kernel are those of net/netfilter/nf_tables_api.c and nft_set_rbtree.c; ``tests/contract`` compares.
+The behaviour follows net/netfilter/nf_tables_api.c and nft_set_rbtree.c; ``tests/contract`` compares it with the
+kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _COUNTS = {"counter": be64(1, 0) + be64(2, 0)}
 
 _Object = TypeVar("_Object")
 
-# (key, 0 for the end of an interval and 1 for a start or a key of its own): an end comes before a start of its key.
+# (key, 0 for the end of an interval and 1 for a start or a single key): an end sorts before a start with the same key.
 Element = tuple[bytes, int]
 
 
@@ -31,7 +32,7 @@ _identities = itertools.count()
 
 
 class Refused(Exception):
-    """What the kernel answers to a command."""
+    """The error that the kernel returns for a command."""
 
     def __init__(self, number: int) -> None:
         super().__init__(errno.errorcode[number])
@@ -40,9 +41,9 @@ class Refused(Exception):
 
 @dataclass
 class FakeSet:
-    """A set. Intervals are two elements each, as in the kernel: where one begins, and the key behind its last.
+    """A set. An interval is two elements, as in the kernel: its first key, and the key after its last.
 
-    ``identity``: another set of the same name has another one.
+    ``identity`` differs between a set and a later set of the same name.
     """
 
     name: str
@@ -59,7 +60,7 @@ class FakeSet:
         return bool(self.flags & blob.FLAG_INTERVAL)
 
     def add(self, element: Element, *, exclusive: bool) -> bool:
-        """Whether it is new. EEXIST for one that is there, if that is asked, and for intervals that would overlap."""
+        """Whether it is new. EEXIST for an existing element if NLM_F_EXCL is set, and for overlapping intervals."""
         at = bisect_left(self.elements, element)
         if self.elements[at : at + 1] == [element]:
             if exclusive:
@@ -71,7 +72,7 @@ class FakeSet:
         return True
 
     def _overlaps(self, at: int, *, is_start: bool) -> bool:
-        """A start within an interval; an end behind an end, or in front of one (``__nft_rbtree_insert``)."""
+        """A start within an interval; an end after another end, or before one (``__nft_rbtree_insert``)."""
         before = self.elements[at - 1] if at else None
         behind = self.elements[at] if at < len(self.elements) else None
         if is_start:
@@ -84,7 +85,7 @@ class FakeSet:
         self.elements.remove(element)
 
     def has(self, key: bytes) -> bool:
-        """Whether a packet's key is found."""
+        """Whether the set contains a packet's key."""
         if not self.interval:
             return (key, 1) in self.elements
         at = bisect_left(self.elements, (key, 2))
@@ -96,7 +97,7 @@ class FakeSet:
 
 
 def read_elements(data: bytes) -> Iterator[Element]:
-    """The elements of the list in a message."""
+    """The elements in a message's list."""
     for _, item in attributes(data):
         parts = dict(attributes(item))
         key = dict(attributes(parts[_ELEMENT_KEY]))[_KEY_VALUE]
@@ -112,7 +113,7 @@ def element_attributes(element: Element) -> bytes:
 
 @dataclass(frozen=True)
 class FakeRule:
-    """A rule with what it refers to. ``exprs`` are the attributes of its expressions."""
+    """A rule with the objects it refers to. ``exprs`` are the attributes of its expressions."""
 
     handle: int
     exprs: bytes
@@ -131,7 +132,7 @@ class FakeRule:
 
 
 def read_rule(handle: int, found: Mapping[int, bytes]) -> FakeRule:
-    """A rule as it is kept: its counters show what they counted, which is nothing."""
+    """A rule as it is stored: its counters are 0."""
     kept: list[bytes] = []
     targets: list[str] = []
     sets: list[str] = []
@@ -154,7 +155,7 @@ def _target(data: bytes) -> list[str]:
 
 @dataclass
 class FakeChain:
-    """A chain with its rules. ``hook`` is None for one that is reached by jumps only."""
+    """A chain with its rules. ``hook`` is None for a chain that is not a base chain."""
 
     name: str
     hook: bytes | None = None
@@ -192,7 +193,7 @@ class FakeTable:
         return replace(self, chains=chains, sets=sets)
 
     def handle(self) -> int:
-        """A number that no other object of the table has or had."""
+        """A handle that no other object of the table has or had."""
         self.handles += 1
         return self.handles
 
@@ -206,14 +207,14 @@ class FakeTable:
         return _found(self.sets, name)
 
     def require(self, rule: FakeRule) -> None:
-        """What a rule refers to is there, and is no chain that packets come to by a hook."""
+        """Check that the sets and chains a rule refers to exist, and that no target is a base chain."""
         for name in rule.sets:
             self.set(name)
         if any(self.chain(name).hook is not None for name in rule.targets):
             raise Refused(errno.EOPNOTSUPP)
 
     def delete_chain(self, name: str) -> None:
-        """A chain goes with its rules, unless other rules lead to it."""
+        """Delete a chain with its rules; EBUSY if other rules refer to it."""
         chain = self.chain(name)
         if any(name in rule.targets for other in self.chains.values() if other is not chain for rule in other.rules):
             raise Refused(errno.EBUSY)

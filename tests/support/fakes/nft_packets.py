@@ -1,7 +1,7 @@
-"""What a packet meets in the tables of the fake nf_tables: an interpreter of the expressions that ours are made of.
+"""Evaluates packets in the tables of the fake nf_tables: an interpreter of the expressions that our rules use.
 
-A packet goes through the rules of the generation it met; its sets are those of the instant (``nft_do_chain``,
-``nft_set_lookup``). So rules and sets may be of two moments, one transaction apart.
+A packet is evaluated with the rules of one generation; sets are those at the time of the look-up (``nft_do_chain``,
+``nft_set_lookup``). So rules and sets can be of different states, one transaction apart.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import Code, Expr, Rule, Verdict
 from enforcer.kernel.netlink import attributes, be64, text
 from enforcer.kernel.nfnetlink import Family
+from enforcer.model.vocabulary import CtState
 from tests.support.fakes.nft_objects import FakeRule, FakeSet, FakeTable
 from tests.support.fakes.packets import Packet
 
@@ -24,46 +25,60 @@ Tables = Mapping[tuple[Family, str], FakeTable]
 _NETWORK, _TRANSPORT = 1, 2  # enum nft_payload_bases
 _NAME_BYTES = 16
 _FRAGMENT_HEADER = 44
-# Registers as numbers of four bytes: 1 to 4 are of sixteen each, from 8 on each is of four.
+# Registers in units of four bytes: 1 to 4 have sixteen bytes each, those from 8 on four.
 _FIRST_SMALL, _SMALL_IN_LARGE = 8, 4
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _HEADER_BYTES = {4: 20, 6: 40}
+# What ``nft_ct_get_eval`` loads: of a tracked packet 1 << (ctinfo % IP_CT_IS_REPLY + 1), of others bits of their own.
+_CT_STATE = 0
+_CT_STATES = {
+    CtState.INVALID: 1,
+    CtState.ESTABLISHED: 2,
+    CtState.RELATED: 4,
+    CtState.NEW: 8,
+    CtState.UNTRACKED: 64,
+}
 
 
 class _NoMatch(Exception):
-    """The rule ends here: it does not match."""
+    """The rule does not match: evaluation continues with the next."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where packets are looked at: a hook, and the interface they came in or go out by."""
+    """Where packets are evaluated: a hook, and the input or output interface. ``leaves``: the output interface of a
+    forwarded packet.
+    """
 
     family: Family
     hook: int
     interface: str
     received: bool = True
+    leaves: str = ""
 
 
 @dataclass
 class Walk:
-    """One packet on its way through the base chains of a hook."""
+    """One packet on its way through the base chains of a hook. ``state``: what conntrack says of it."""
 
     packet: Packet
     place: Place
     rules: Tables
     sets: Tables
     mark: int = 0
+    state: CtState = CtState.NEW
     registers: bytearray = field(default_factory=lambda: bytearray(96))
 
     def dropped(self) -> bool:
-        """Whether one of the base chains drops it; the rest are asked by whom the one before accepted."""
-        return any(
-            self._chain(table, chain.name) is Code.DROP
+        """Whether one of the base chains drops it, in order of priority; an accept ends only the chain it is in."""
+        bases = [
+            (_priority(chain.hook), table, chain.name)
             for (family, _), table in self.rules.items()
             if family is self.place.family and not table.flags
             for chain in table.chains.values()
             if chain.hook is not None and self._is_hooked(chain.hook)
-        )
+        ]
+        return any(self._chain(table, name) is Code.DROP for _, table, name in sorted(bases, key=lambda base: base[0]))
 
     def _is_hooked(self, hook: bytes) -> bool:
         found = dict(attributes(hook))
@@ -104,6 +119,9 @@ class Walk:
                 self.mark = int.from_bytes(self._load(values[3], 4), sys.byteorder)
             case "meta":
                 self._store(values[1], self._meta(values[2]))
+            case "ct":
+                assert values[2] == _CT_STATE, f"the fake knows no ct key {values[2]}"
+                self._store(values[1], _CT_STATES[self.state].to_bytes(4, sys.byteorder))
             case "payload":
                 self._store(values[1], self._payload(values[2], values[3], values[4]))
             case "exthdr":
@@ -115,11 +133,11 @@ class Walk:
                 self._require((values[3] <= found <= values[4]) is (values[2] == 0))
             case "bitwise":
                 kept = zip(self._load(values[1], values[3]), values[4], values[5], strict=True)
-                self._store(values[2], bytes(octet & mask ^ flip for octet, mask, flip in kept))
+                self._store(values[2], bytes(byte & mask ^ flip for byte, mask, flip in kept))
             case "lookup":
-                asked = self._set(table, values[1])
-                size = int.from_bytes(asked.made_with[blob.SET_KEY_LENGTH], "big")
-                self._require(asked.has(bytes(self._load(values[2], size))) is not bool(values.get(5)))
+                looked_up = self._set(table, values[1])
+                size = int.from_bytes(looked_up.made_with[blob.SET_KEY_LENGTH], "big")
+                self._require(looked_up.has(bytes(self._load(values[2], size))) is not bool(values.get(5)))
             case "immediate":
                 return values[2]
             case "counter" | "notrack" | "log" | "limit":
@@ -129,7 +147,7 @@ class Walk:
         return None
 
     def _set(self, table: FakeTable, name: str) -> FakeSet:
-        """The set of the instant; one that is gone, or another by now, is still what the rule refers to."""
+        """The set at the time of the look-up; the rule still refers to a set that was deleted or replaced."""
         mine = table.sets[name]
         now = self.sets.get((self.place.family, table.name))
         other = now.sets.get(name) if now is not None else None
@@ -145,22 +163,23 @@ class Walk:
             case 16:  # NFT_META_L4PROTO
                 return bytes([self.packet.protocol])
             case 6 | 7:  # NFT_META_IIFNAME, NFT_META_OIFNAME
-                return name if self.place.received is (key == 6) else bytes(_NAME_BYTES)
+                other = self.place.leaves.encode().ljust(_NAME_BYTES, b"\0")
+                return name if self.place.received is (key == 6) else other
         raise AssertionError(f"the fake knows no meta key {key}")
 
     def _payload(self, base: int, at: int, size: int) -> bytes:
-        """Loads of 1, 2 and 4 bytes do not ask whether the packet is a later fragment (``nft_payload_fast_eval``)."""
+        """Loads of 1, 2 and 4 bytes do not check whether the packet is a later fragment (``nft_payload_fast_eval``)."""
         if base == _TRANSPORT:
             self._require(size in (1, 2, 4) or not self.packet.later_fragment)
             at += _HEADER_BYTES[self.packet.version]
         elif base != _NETWORK:
-            raise _NoMatch  # no frame around the packet: no tag to be seen
+            raise _NoMatch  # no link-layer header: no tag
         found = self.packet.buf[at : at + size]
         self._require(len(found) == size)
         return found
 
     def _header(self, values: Mapping[int, int]) -> None:
-        """A header of IPv6 that none of the packets has."""
+        """An IPv6 extension header that none of the packets has."""
         assert (values[2], self.packet.version) == (_FRAGMENT_HEADER, 6)
         raise _NoMatch
 
@@ -184,13 +203,17 @@ class Walk:
         return bytes(self.registers[at : at + size])
 
     def _store(self, register: int, data: bytes) -> None:
-        """Filled to four bytes, as the kernel does it."""
+        """Padded to four bytes, as in the kernel."""
         at, padded = _offset(register), data + bytes(-len(data) % 4)
         self.registers[at : at + len(padded)] = padded
 
 
 def _offset(register: int) -> int:
     return 16 * register if register <= _SMALL_IN_LARGE else 16 + 4 * (register - _FIRST_SMALL)
+
+
+def _priority(hook: bytes) -> int:
+    return int.from_bytes(dict(attributes(hook))[blob.HOOK_PRIORITY], "big", signed=True)
 
 
 @cache
@@ -204,7 +227,7 @@ _decoded: dict[bytes, Rule] = {}
 
 
 def decoded(rule: FakeRule) -> Rule:
-    """What a rule of the fake does; each is read once."""
+    """A rule's expressions, parsed once."""
     if rule.exprs not in _decoded:
         body = text(blob.RULE_CHAIN, "") + be64(blob.RULE_HANDLE, rule.handle) + rule.expressions
         found = blob.decode_rule(body).rule

@@ -1,4 +1,4 @@
-"""Packets to ask fake tables about: few addresses, and of each a packet of every kind that entries tell apart."""
+"""Packets for the fake tables: few addresses, and for each a packet of every kind that entries distinguish."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.ruletables import ADDRESSES
 
 @dataclass(frozen=True)
 class Packet:
-    """``transport`` is what a later fragment does not have."""
+    """``transport``: None for a later fragment."""
 
     source: IPAddress
     destination: IPAddress
@@ -26,7 +26,7 @@ class Packet:
 
     @cached_property
     def buf(self) -> bytes:
-        """The packet from its IP header on. A later fragment is of IPv4, where the header says it."""
+        """The packet from its IP header on. Later fragments are IPv4, whose header has the offset."""
         addresses = {"source": str(self.source), "destination": str(self.destination)}
         if self.version == 6:
             return ipv6(self.transport, next_header=self.protocol, **addresses)

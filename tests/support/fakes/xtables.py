@@ -26,7 +26,7 @@ from tests.support.fakes.calls import Calls
 IPSET_ERR_BUSY, IPSET_ERR_EXIST_SETNAME2, IPSET_ERR_TYPE_MISMATCH = 4100, 4101, 4102
 IPSET_ERR_INVALID_CIDR, IPSET_ERR_TYPE_SPECIFIC = 4104, 4352
 
-RawRule = tuple[bytes, str]  # as libiptc hands it out: its bytes, and the name of its target
+RawRule = tuple[bytes, str]  # as libiptc returns it: its bytes, and the name of its target
 
 BUILTIN = {
     TableName.RAW: ("PREROUTING", "OUTPUT"),
@@ -50,13 +50,13 @@ class FakeTable:
 
     @property
     def entries(self) -> int:
-        """What the kernel counts: rules, an end for each chain and one for the table, a head for each user chain."""
+        """The kernel's count of entries: rules, a last one per chain and for the table, a head per user chain."""
         return sum(len(rules) + 2 for rules in self.chains.values()) - len(self.policies) + 1
 
 
 @dataclass(frozen=True)
 class FakeIpSet:
-    """What a name stands for; rules know it by its number."""
+    """A named set; rules refer to it by its index."""
 
     header: SetHeader
     members: frozenset[bytes] = frozenset()
@@ -89,12 +89,12 @@ class FakeXtables:
         yield KernelTable(table, snapshot)
 
     def table(self, table: TableId) -> FakeTable:
-        """Opening a table makes it."""
+        """Opening a table creates it."""
         names = BUILTIN[table.name]
         return self.tables.setdefault(table, FakeTable(dict.fromkeys(names, ()), dict.fromkeys(names, "ACCEPT")))
 
     def count(self, table: TableId, packets: int, size: int) -> None:
-        """Each rule of a table matches that many packets and bytes more."""
+        """Increase the counters of each rule of a table by that many packets and bytes."""
         at, found = _HEADER_BYTES[table.version] - _XT_COUNTERS.size, self.tables[table]
         for chain, rules in found.chains.items():
             counted = []
@@ -106,7 +106,7 @@ class FakeXtables:
         self.tables[table] = found
 
     def referred(self) -> set[int]:
-        """The numbers of the sets that rules match."""
+        """The indexes of the sets that rules match on."""
         return {
             number
             for place, table in self.tables.items()
@@ -119,7 +119,7 @@ class FakeXtables:
 
     @contextmanager
     def connect(self) -> Iterator[FakeXtables]:
-        """In place of :func:`enforcer.backends.iptables.ipset.ipsets`."""
+        """Replaces :func:`enforcer.backends.iptables.ipset.ipsets`."""
         yield self
 
     def headers(self) -> dict[str, SetHeader]:
@@ -141,7 +141,7 @@ class FakeXtables:
             del self.sets[name]
 
     def swap(self, name: str, other: str) -> None:
-        """Contents change places; names and numbers stay together."""
+        """Swap the contents of two sets; each name keeps its index."""
         with self.calls.noted("swap ipsets", changes=True):
             what = f"swap ipsets {name} and {other}"
             self._require(what, name)
@@ -153,7 +153,7 @@ class FakeXtables:
             self.sets[other] = replace(one, header=replace(one.header, name=other, index=two.header.index))
 
     def add(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
-        """What has room is there, even where the rest has none."""
+        """Add members until the set is full; those added stay."""
         what = f"change the members of ipset {name}"
         with self.calls.noted(f"add to ipset {name}", changes=True):
             self._require(what, name)
@@ -186,7 +186,7 @@ def _is_everything(member: bytes, version: int) -> bool:
 
 
 class FakeSnapshot:
-    """A table as it was when this was made, and the changes to it that nobody sees before :meth:`commit`."""
+    """A snapshot of a table, and changes to it that are not visible before :meth:`commit`."""
 
     def __init__(self, kernel: FakeXtables, table: TableId) -> None:
         self._kernel, self._id = kernel, table
@@ -233,7 +233,7 @@ class FakeSnapshot:
         at = _target_at(blob, self._id.version)
         size, raw_name, revision = _EXTENSION.unpack_from(blob, at)
         name = raw_name.split(b"\0", 1)[0].decode()
-        if name in _VERDICTS or name in self._chains:  # libiptc makes it the standard target, which has no name
+        if name in _VERDICTS or name in self._chains:  # libiptc converts it to the standard target, which has no name
             blob = blob[:at] + _EXTENSION.pack(size, b"", revision) + blob[at + _EXTENSION.size :]
         self._chains[chain].insert(position, (blob, name))
 
@@ -265,7 +265,7 @@ def _target_at(blob: bytes, version: int) -> int:
 
 
 def set_numbers(blob: bytes, version: int) -> Iterator[int]:
-    """The sets a rule matches, by their numbers."""
+    """The indexes of the sets that a rule matches on."""
     at = _HEADER_BYTES[version]
     while at < _target_at(blob, version):
         size, name, _ = _EXTENSION.unpack_from(blob, at)

@@ -1,4 +1,4 @@
-"""What a packet meets in the raw table of the fake: an interpreter of the rules that ours are made of."""
+"""Evaluates packets in the raw table of the fake: an interpreter of the matches and targets that our rules use."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.support.fakes.xtables import FakeIpSet, FakeTable
 
 _PORT_PROTOCOLS = (6, 17, 132)
 _ICMP = {4: 1, 6: 58}
-# A rule knows its sets by their numbers: names that are numbers.
+# Rules refer to sets by index: here, names are indexes.
 _BY_NUMBER = SetIndex({str(number): number for number in range(1000)})
 
 
 @dataclass
 class Walk:
-    """One packet on its way through raw, by the rules of one moment with the sets of another."""
+    """One packet in raw, evaluated with the rules of one state and the sets of another."""
 
     packet: Packet
     interface: str
@@ -52,7 +52,7 @@ class Walk:
         return table is not None and self._chain(table, chain) is Verdict.DROP
 
     def _chain(self, table: FakeTable, name: str) -> Verdict:
-        """RETURN at the end of the chain."""
+        """The verdict of a chain; RETURN at its end."""
         for blob, target in table.chains[name]:
             rule = _decoded(blob, target, self.packet.version)
             if not self._matches(rule):

@@ -1,4 +1,4 @@
-"""The CIDRs and sources of the benchmark are what it says they are."""
+"""The CIDRs and sources of the benchmark are as documented."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.cidrs import POOL, misses4, nets4, nets6, sources4, sources6
 
 
 @pytest.mark.parametrize("count", [1, 100, 10_000])
-def test_as_many_distinct_cidrs_as_asked_for_and_the_same_every_time(count: int) -> None:
+def test_as_many_distinct_cidrs_as_requested_and_the_same_every_time(count: int) -> None:
     nets = nets4(count)
     assert len(np.unique(nets.net4.astype(np.uint64) << np.uint64(8) | nets.len4)) == count
     assert (nets4(count).net4 == nets.net4).all()

@@ -1,4 +1,4 @@
-"""The start-up bench measures whole processes, and stops where one fails."""
+"""The start-up bench measures whole processes, and stops if one fails."""
 
 from __future__ import annotations
 

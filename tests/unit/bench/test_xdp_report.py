@@ -1,4 +1,4 @@
-"""What was to be reached, from figures."""
+"""The table of goals, computed from figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def figures(ours: float, trie: float) -> dict[str, Any]:
 
 RESULT: dict[str, Any] = {
     "host": {"kernel": "6.18", "cpu": "some"},
-    "pool": {"sources": 65_536, "octets4": 262_144},
+    "pool": {"sources": 65_536, "bytes4": 262_144},
     "rounds": 3,
     "hit": {"100": figures(15, 60), "10000": figures(40, 120)},
     "addresses": {},

@@ -1,4 +1,4 @@
-"""The ``dossim`` command as its users meet it: output, exit codes, and what it says when something is wrong."""
+"""The ``dossim`` command as users see it: output, exit codes, error messages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from dossim.packet.capture import Capture
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
 from enforcer.cli.facts_view import facts_as_dict
+from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics, Timeout
 from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode
 from enforcer.policy.nodes import from_data
@@ -76,7 +77,7 @@ def test_validate_names_an_address_list_and_takes_it_for_no_fault(tmp_path: Path
     (tmp_path / "tier.yaml").write_text("apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t}\n")
     result = dossim("validate", tmp_path)
     assert result.exit_code == 0
-    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, no resource of Calico's: it enforces" in result.stdout
+    assert f"note: {tmp_path}/drop.txt:2:1: a list of addresses, not a Calico resource: it enforces" in result.stdout
     assert dossim("validate", tmp_path / "drop.txt").exit_code == 0
 
 
@@ -162,6 +163,18 @@ FACTS = HostFacts(
     "jasper",
     kernel="6.18.0",
     backends={Backend.IPTABLES: Probe(Answer.YES)},
+    conntrack=ConntrackFacts(
+        max=65536,
+        buckets=262144,
+        count=1000,
+        checksum=True,
+        tcp_loose=True,
+        timeouts={Timeout.UDP: 30, Timeout.TCP_SYN_RECV: 60, Timeout.TCP_SYN_SENT: 120},
+        helpers=("nf_conntrack_ftp",),
+        zones=(7,),
+        statistics=ConntrackStatistics(dropped=5, early_drop=7),
+        unknown=("nf_conntrack_tcp_be_liberal: Permission denied",),
+    ),
     interfaces=(
         InterfaceFacts(
             "eth0",
@@ -202,6 +215,48 @@ def test_a_plan_gives_the_reason_of_every_fallback(facts: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "raw only" in result.stdout
     assert "not native: e1000 has no native XDP" in result.stdout
+
+
+def test_a_plan_says_what_fills_the_conntrack_table(facts: Path) -> None:
+    lines = dossim("plan", "-p", HOW_TO, "--host", facts).stdout.splitlines()
+    assert "conntrack: 65,536 entries, 1,000 in use, 262,144 buckets" in lines
+    assert any(line.startswith("  fills above 2,151/s of UDP, 1,076/s of TCP SYN to an open port") for line in lines)
+    assert "  assumed: nf_conntrack_ftp add no entries for expected connections" in lines
+    assert "  assumed: generic_timeout 600 s: not read" in lines
+
+
+def test_a_plan_at_a_rate_says_when_the_table_is_full(facts: Path) -> None:
+    shown = dossim("plan", "-p", HOW_TO, "--host", facts, "--rate", 12000, "--format", "json").stdout
+    flood = json.loads(shown)["conntrack"]["floods"]["UDP"]
+    assert flood["fills"] == "yes"
+    assert flood["full_after_s"]["most"] == pytest.approx((65536 - 1000) / 12000)
+    assert 0.012 < flood["at_full"]["dropped"]["least"] < flood["at_full"]["dropped"]["most"] < 0.02
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e3", ""])
+def test_a_rate_is_a_number_of_flows(rate: str) -> None:
+    result = dossim("plan", "-p", HOW_TO, "--rate", rate)
+    assert result.exit_code == 2
+    assert "--rate" in result.stderr
+
+
+def test_predict_says_what_the_capture_does_to_the_conntrack_table(capture: Path, facts: Path) -> None:
+    """Ten of its twelve SYNs are denied before conntrack; the port of the other two is open."""
+    options = (capture, "-p", HOW_TO, "--host", facts, "--listen", "tcp/80", "--rate", 5000)
+    shown = dossim("predict", *options).stdout
+    assert "conntrack: 65,536 entries, 1,000 in use, 262,144 buckets; 2 new flows (2 TCP SYN to an open port)" in shown
+    assert "if it goes on: 5,000 new flows/s: full after 12.9 s" in shown
+    found = json.loads(dossim("predict", *options, "-o", "json").stdout)["conntrack"]
+    assert (found["reached"], found["new_flows"]) == (2, {"TCP SYN to an open port": 2})
+    assert found["capture_once"]["over"] == 0
+
+
+def test_predict_without_the_size_of_the_table_cannot_tell(capture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.yaml"
+    path.write_text(json.dumps({key: value for key, value in facts_as_dict(FACTS).items() if key != "conntrack"}))
+    result = dossim("predict", capture, "-p", HOW_TO, "--host", path)
+    assert result.exit_code == 0
+    assert "conntrack: cannot tell whether the table fills: nf_conntrack_max and nf_conntrack_buckets" in result.stdout
 
 
 def test_a_plan_as_json(facts: Path) -> None:
@@ -275,7 +330,7 @@ def test_facts_are_in_a_regular_file_of_some_size(tmp_path: Path, kind: str) -> 
 
 
 def test_facts_name_the_tables_that_kubernetes_uses(tmp_path: Path) -> None:
-    """With them ``plan`` comes to the same raw backend as ``apply`` on the host."""
+    """With them ``plan`` selects the same raw backend as ``apply`` on the host."""
     both = {Backend.IPTABLES: Probe(Answer.YES), Backend.NFTABLES: Probe(Answer.YES)}
     known = replace(FACTS, backends=both, rules=HostRules(legacy=9, nft=1, kubernetes=Backend.NFTABLES))
     path = tmp_path / "facts.yaml"
@@ -286,7 +341,7 @@ def test_facts_name_the_tables_that_kubernetes_uses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["1e3", "y", "0o17", "yes", "null", "1:30", "1_000"])
 def test_facts_of_a_name_that_yaml_libraries_do_not_agree_on(tmp_path: Path, name: str) -> None:
-    """PyYAML, which prints them, quotes less than Calico's library wants."""
+    """PyYAML, which prints them, quotes fewer strings than Calico's library needs."""
     path = tmp_path / "facts.yaml"
     named = replace(FACTS, node=name, interfaces=(replace(FACTS.interfaces[0], name=name),))
     path.write_text(yaml.safe_dump(facts_as_dict(named)))
@@ -299,15 +354,15 @@ def test_a_mode_that_is_not_possible_is_the_host_s_lack(facts: Path) -> None:
     assert "mode 'native' is not possible: e1000 has no native XDP" in result.stderr
 
 
-def test_netdev_ingress_is_planned_where_it_is_asked_for(facts: Path) -> None:
+def test_netdev_ingress_is_planned_on_request(facts: Path) -> None:
     result = dossim("plan", "-p", HOW_TO, "--host", facts, "--netdev-ingress")
     assert result.exit_code == 0
     assert "enforced at netdev-ingress, then raw (iptables: " in result.stdout
     assert "netdev-ingress" not in dossim("plan", "-p", HOW_TO, "--host", facts).stdout
 
 
-def test_what_a_host_says_of_netdev_ingress_is_read_back(tmp_path: Path) -> None:
-    """Facts of an older enforcer say nothing of it, which is no obstacle."""
+def test_facts_about_netdev_ingress_are_read_back(tmp_path: Path) -> None:
+    """Facts from an older enforcer do not contain it, and are accepted."""
     taken = replace(FACTS.interfaces[0], netdev_ingress=Probe(Answer.NO, "bridge br0 takes its packets"))
     data = facts_as_dict(replace(FACTS, interfaces=(taken,)))
     assert facts_of(from_data(data), "facts").interfaces == (taken,)

@@ -31,7 +31,7 @@ def pcap(packets: list[bytes], link: int = ETHERNET) -> bytes:
 
 
 FLOOD = pcap([bytes(Ether() / IP(packet)) for packet in PACKETS])
-# The second and the third are not received: sent by the host, to another.
+# The second and the third are not received packets: one was sent by the host, one is to another host.
 COOKED = pcap(
     [
         struct.pack(">HHH8sH", kind, 1, 6, b"", 0x800) + packet
@@ -46,7 +46,7 @@ def dossim(*words: object, stdin: bytes | str | None = None) -> Result:
 
 
 def predicted(*words: object, stdin: bytes | None = None) -> int:
-    """How many packets a prediction was about."""
+    """The number of packets in a prediction."""
     result = dossim("predict", *words, *HOST, "--json", "-", stdin=stdin)
     assert (result.exit_code, result.stderr) == (0, "")
     packets = json.loads(result.stdout)["packets"]
@@ -128,7 +128,7 @@ def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> No
 def test_a_packet_of_stdin_is_explained() -> None:
     result = dossim("explain", *HOST, "--", "-#2", stdin=FLOOD)
     assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
-    message = "-: packet number missing; /dev/stdin#0 is the first packet"  # -#0 is no argument but behind --
+    message = "-: packet number missing; /dev/stdin#0 is the first packet"  # -#0 is an argument only after --
     assert message in dossim("explain", *HOST, "-", stdin=FLOOD).stderr
 
 
@@ -140,7 +140,7 @@ def explained(*words: object) -> dict[str, object]:
 
 
 def test_a_header_that_may_have_been_completed_is_explained_both_ways(tmp_path: Path) -> None:
-    """As predict has it: nobody knows, where the ends differ; what an entry drops either way is dropped."""
+    """As in predict: undetermined if the possible fates differ; dropped if an entry drops it in any case."""
     packets = [
         bytes(Ether() / IP(src=source, dst="10.10.10.10") / UDP(sport=4444))
         for source in ("198.51.100.1", "203.0.113.1")

@@ -1,4 +1,4 @@
-"""``dossim lint`` as its users meet it."""
+"""``dossim lint`` as users see it."""
 
 from __future__ import annotations
 

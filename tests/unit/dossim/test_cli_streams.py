@@ -1,4 +1,4 @@
-"""stdout and stderr that are full, closed, unread or of another encoding: one sentence, and the right exit code."""
+"""stdout and stderr that are full, closed, unread or of another encoding: one message, and the right exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOW_TO = str(ROOT / "scenarios" / "policies" / "how-to.yaml")
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """``DOSSIM`` in the command is ours; its exit code is that of the first command of a pipe."""
+    """``DOSSIM`` in the command is replaced by ours; the exit code is that of the first command of a pipe."""
     return subprocess.run(
         ["bash", "-c", f"{command.replace('DOSSIM', f'{sys.executable} -m dossim.cli')}; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,
@@ -36,7 +36,7 @@ def test_a_closed_stdout_is_no_fault() -> None:
     assert (done.returncode, b"error" in done.stderr) == (0, False)
 
 
-def test_errors_that_nobody_can_read_have_their_exit_code() -> None:
+def test_errors_that_cannot_be_printed_have_their_exit_code() -> None:
     assert shell("DOSSIM validate /dev/null >/dev/full").returncode == 3
     assert shell("DOSSIM lint /dev/null 2>/dev/full").returncode == 2
     assert shell("DOSSIM lint /dev/null 2>&-").returncode == 2

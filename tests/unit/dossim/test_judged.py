@@ -1,4 +1,4 @@
-"""What is judged in place of recorded packets: checksums that hardware completed, and zeros nobody can explain."""
+"""What is judged instead of recorded packets: checksums that hardware completed, and unexplained zeros."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EACH = pytest.mark.parametrize("protocol", [6, 17])
 
 
 def frame(version: int, protocol: int, checksum: int | None, *, sender: bytes = b"\2\0\0\0\0\0") -> bytes:
-    """A packet with this in its checksum field; None: what is right."""
+    """A packet with this value in its checksum field; None: the correct one."""
     source, destination = SOURCES[version], {4: ME4, 6: ME6}[version]
     buf = segment(protocol, source, destination, (1024, 53), b"some data")
     at = AT[protocol]
@@ -63,7 +63,7 @@ def fates(result: PredictResult) -> list[Fate]:
 def test_a_pseudo_header_sum_is_completed_as_hardware_did(version: int, protocol: int) -> None:
     partial, right = frame(version, protocol, pseudo_sum(version, protocol)), frame(version, protocol, None)
     assert fates(told([partial, right])) == [Fate.DELIVERED, Fate.DELIVERED]
-    assert fates(told([partial], recorded=False)) == [Fate.DROPPED]  # what somebody made is taken as it is
+    assert fates(told([partial], recorded=False)) == [Fate.DROPPED]  # a crafted checksum is kept as it is
     capture = Capture.from_frames([partial])
     found = judged(capture, every(capture))
     assert (found.completed, found.sent.frame(0), capture.frame(0)) == (1, right, partial)
@@ -132,7 +132,7 @@ def test_it_is_completed_from_whom_pseudo_header_sums_come() -> None:
 
 
 def test_a_segment_for_hardware_to_cut_confirms_no_drop() -> None:
-    """Windows hands out 0 for the total length of what is larger than a packet."""
+    """Windows records a total length of 0 for segments larger than a packet."""
     buf = segment(6, SOURCES[4], ME4, (1024, 53), bytes(3000))
     large = ethernet(ipv4(buf, source=SOURCES[4], destination=ME4, protocol=6), 0x0800)
     result = told([without(large, header_checksum=False, total_length=False)])
@@ -149,7 +149,7 @@ def test_a_checksum_is_completed_where_only_the_padding_was_cut() -> None:
 
 @BOTH
 def test_packets_without_an_ethernet_source_say_nothing_about_each_other(version: int) -> None:
-    """Those of cooked and raw captures have none, whoever sent them."""
+    """Frames of cooked and raw captures have no source address, so a sent one cannot be recognised."""
     nobody = bytes(6)
     partial = frame(version, 6, pseudo_sum(version, 6), sender=nobody)
     assert fates(told([frame(version, 6, 0, sender=nobody), partial])) == [Fate.UNDETERMINED, Fate.DELIVERED]

@@ -1,6 +1,6 @@
-"""Work is linear in the fragments of one datagram's key: twice as many take twice as long, not four times.
+"""Work is linear in the number of fragments with one datagram's key: twice as many take twice as long, not four times.
 
-Lines of Python are counted, not seconds.
+The tests count executed lines of Python, not seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MORE = 0x2000
 
 
 def lines_run(work: Callable[[], object]) -> int:
-    """How many lines of Python the work runs, those of comprehensions for each of their rounds."""
+    """The number of Python lines executed; lines of comprehensions count once per iteration."""
     count = 0
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
@@ -58,7 +58,7 @@ def assert_linear(work: Callable[[int], Callable[[], object]]) -> None:
 
 
 def piece(at: int, *, more: bool = True, gap: int = 1) -> bytes:
-    """The eight bytes at ``at`` eights, with ``gap`` - 1 eights missing behind each."""
+    """A fragment of eight bytes at offset ``at * gap``, in units of eight bytes."""
     return ipv4(bytes(8), source="203.0.113.7", destination=ME4, protocol=253, ident=7, fragment=at * gap | MORE * more)
 
 
@@ -77,7 +77,7 @@ def shuffled_with_holes(count: int) -> list[bytes]:
 
 
 def over_and_over(count: int) -> list[bytes]:
-    """Whole datagrams of two pieces with one id, again and again."""
+    """Complete datagrams of two fragments, all with the same id."""
     return [piece(at % 2, more=not at % 2) for at in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Netdev ingress decides as an XDP program does, row by row, but for what it takes less for certain; both witnesses."""
+"""Netdev ingress decides like an XDP program, row by row, except where it treats more as unknown; both witnesses."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ from tests.unit.dossim.xdp_decisions import (
     udp,
     untracked,
 )
-from tests.unit.dossim.xdp_rows import ECHO, NO_DOUBT, ROWS, SSH
+from tests.unit.dossim.xdp_rows import ECHO, ROWS, SOURCE_ONLY, SSH
 
 HEADERS, NOT_SOUND = "its protocol cannot be determined here (extension header)", "tagged, or no IP header"
-# What an XDP program knows, or says in other words: these all go on to raw.
+# Rows where an XDP program knows more, or has another reason: here all of them are passed to raw.
 LESS = {
-    "TCP behind destination options": HEADERS,
-    "behind eight headers": HEADERS,
+    "TCP after destination options": HEADERS,
+    "after eight headers": HEADERS,
     "40 bytes by the header, 19 in the frame": NOT_SOUND,
     "an IPv6 first fragment": HEADERS,
-    "behind an atomic fragment header": HEADERS,
+    "after an atomic fragment header": HEADERS,
     "headers that break off, their source denied": NOT_SOUND,
     "a later fragment of another protocol, by its own word": HEADERS,
     "headers that break off": NOT_SOUND,
     "a header longer than the packet": HEADERS,
     "nine headers": HEADERS,
-    "a first fragment behind hop-by-hop": HEADERS,
-    "behind destination options": HEADERS,
-    "behind a second hop-by-hop": HEADERS,
-    "an atomic one behind destination options": HEADERS,
+    "a first fragment after hop-by-hop": HEADERS,
+    "after destination options": HEADERS,
+    "after a second hop-by-hop": HEADERS,
+    "an atomic one after destination options": HEADERS,
     "a first fragment that has headers of its own": HEADERS,
-    "a protocol asked for from elsewhere: raw asks for it before it looks into lists": NOT_SOUND,
-    "a rule of IPv4 is not asked": NOT_SOUND,
-    "an authentication header: nftables does not look behind it": HEADERS,
+    "a protocol matched on for other sources: raw matches on it before it looks into lists": NOT_SOUND,
+    "a rule of IPv4 is not evaluated": NOT_SOUND,
+    "an authentication header: nftables does not look past it": HEADERS,
     "not those headers of another's source": NOT_SOUND,
-    "behind two tags": NOT_SOUND,
+    "after two tags": NOT_SOUND,
     "a VLAN's": NOT_SOUND,
     "a VLAN's in a priority tag": NOT_SOUND,
     "options": "its ports cannot be determined here (IP options)",
@@ -81,7 +81,7 @@ def with_options(buf: bytes, protocol: int) -> bytes:
 
 
 def patched(frame: bytes, at: int, buf: bytes) -> bytes:
-    """The frame with these bytes of its IP header changed."""
+    """The frame with these bytes of its IP header replaced."""
     return frame[: 14 + at] + buf + frame[14 + at + len(buf) :]
 
 
@@ -93,20 +93,20 @@ TWO_TIERS = resources(
     tiers=(Tier("first", order=1.0),),
 )
 OWN = [
-    Row("one tag, of id 0", NO_DOUBT, tagged(tcp(), (0x8100, 0)), None, NOT_SOUND),
-    Row("one of id 5", NO_DOUBT, tagged(tcp(), (0x8100, 5)), None, NOT_SOUND),
-    Row("a provider's tag", NO_DOUBT, tagged(tcp6(), (0x88A8, 5)), None, NOT_SOUND),
+    Row("one tag, of id 0", SOURCE_ONLY, tagged(tcp(), (0x8100, 0)), None, NOT_SOUND),
+    Row("one of id 5", SOURCE_ONLY, tagged(tcp(), (0x8100, 5)), None, NOT_SOUND),
+    Row("a provider's tag", SOURCE_ONLY, tagged(tcp6(), (0x88A8, 5)), None, NOT_SOUND),
     Row("version 5 in an IPv4 frame", policy(WHOLE), patched(tcp(), 0, b"\x55"), None, NOT_SOUND),
     Row("a header of four words", policy(WHOLE), patched(tcp(), 0, b"\x44"), None, NOT_SOUND),
     Row("a total length of 19", policy(WHOLE), patched(tcp(), 2, b"\x00\x13"), None, NOT_SOUND),
     Row("a total length one beyond the frame", policy(WHOLE), tcp()[:-1], None, NOT_SOUND),
-    Row("padding behind the packet", WEB, udp() + bytes(9), 0),
+    Row("padding after the packet", WEB, udp() + bytes(9), 0),
     Row("ports in the padding", WEB, PADDED, None, "(4 of 8 bytes"),
     Row("version 4 in an IPv6 frame", policy(WHOLE), patched(tcp6(), 0, b"\x40"), None, NOT_SOUND),
     Row("a payload length one beyond the frame", policy(WHOLE), tcp6()[:-1], None, NOT_SOUND),
     Row("IPv6 ports in the padding", WEB, patched(six(transport(UDP, size=8), UDP), 4, b"\0\4"), None, "(4 of 8"),
-    Row("a payload length of 0, and the source alone is denied", NO_DOUBT, patched(tcp6(), 4, b"\0\0"), 0),
-    Row("options, the source alone denied", NO_DOUBT, with_options(transport(TCP), TCP), 0),
+    Row("a payload length of 0, and the source alone is denied", SOURCE_ONLY, patched(tcp6(), 4, b"\0\0"), 0),
+    Row("options, the source alone denied", SOURCE_ONLY, with_options(transport(TCP), TCP), 0),
     Row("options, any TCP denied", policy(Rule(DENY, protocol=TCP)), with_options(transport(TCP), TCP), 0),
     Row("options, and a type of ICMP", ECHO, with_options(icmp(8), ICMP), None,
         "its ICMP type cannot be determined here (IP options)"),
@@ -115,18 +115,18 @@ OWN = [
     Row("a first fragment to a port", WEB, four(transport(UDP, size=16), UDP, fragment=MORE), 0),
     Row("a first fragment of SCTP that the kernel cuts to 8", policy(Rule(DENY, protocol=SCTP, source=ports(1024))),
         four(transport(SCTP, size=15), SCTP, fragment=MORE), None, "(8 of 12 bytes"),
-    Row("a later fragment from a listed source", NO_DOUBT, four(bytes(16), UDP, fragment=3), 0),
-    Row("options behind IPv6, the source alone denied", NO_DOUBT, six(options(TCP) + transport(TCP), 60), 0),
-    Row("passed on before its tier asks for ports, and the next tier asks for them", TWO_TIERS, PADDED, None,
+    Row("a later fragment from a listed source", SOURCE_ONLY, four(bytes(16), UDP, fragment=3), 0),
+    Row("options after IPv6, the source alone denied", SOURCE_ONLY, six(options(TCP) + transport(TCP), 60), 0),
+    Row("skipped before its tier matches on ports, and the next tier matches on them", TWO_TIERS, PADDED, None,
         "gnp/p ingress[0] might match: its ports cannot be determined here (4 of 8"),
     Row("the same of a protocol", resources(untracked("a", Rule(PASS, source=LISTED), Rule(ALLOW, protocol=TCP),
                                                       tier="first"), untracked("p", Rule(DENY, protocol=UDP)),
                                             tiers=(Tier("first", order=1.0),)),
         six(options(UDP) + transport(UDP), 60), None, HEADERS),
-    Row("names asked of anything but UDP, and then a port of UDP",
+    Row("names for anything but UDP, and then a port of UDP",
         policy(Rule(ALLOW, not_protocol=UDP, destination=HTTP), Rule(DENY, protocol=UDP, destination=ports(80))),
         PADDED, None, "gnp/p ingress[1] might match"),
-    Row("a list that is asked last", policy(Rule(DENY, protocol=UDP, source=LISTED, destination=ports(80))), udp(), 0),
+    Row("a list looked up last", policy(Rule(DENY, protocol=UDP, source=LISTED, destination=ports(80))), udp(), 0),
 ]  # fmt: skip
 
 XDP_ROWS = [replace(row, dropped_by=None, why=LESS[row.sentence]) if row.sentence in LESS else row for row in ROWS]

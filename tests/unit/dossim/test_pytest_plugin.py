@@ -1,4 +1,4 @@
-"""Scenario files as pytest items, run in a pytest of their own. Drills are replaced: no kernel is needed here."""
+"""Scenario files as pytest items, run in a separate pytest. Drills are replaced, so no kernel is needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ modes: [native, raw]
 expect: [{{label: attack, fate: {fate}}}]
 slow: true
 """
-# Stand-ins for the kernel: it refuses, it does as predicted, it delivers packet 3.
+# Stand-ins for the kernel: one fails, one does as predicted, one delivers packet 3.
 REFUSE = """
 import dossim.scenario.run as run
 from enforcer.model.errors import PrivilegeError

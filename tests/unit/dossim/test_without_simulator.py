@@ -1,4 +1,4 @@
-"""An installation without ``dossim[sim]``: what works all the same, and what says in one line what it needs."""
+"""An installation without ``dossim[sim]``: what still works, and one-line errors that name the missing package."""
 
 from __future__ import annotations
 

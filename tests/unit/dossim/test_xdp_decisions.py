@@ -1,4 +1,4 @@
-"""Both witnesses say what every row says: what the XDP program drops, for which rule, and why it passes the rest."""
+"""Both witnesses agree with every row: what the XDP program drops, by which rule, and why it passes the rest."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the XDP program does with a frame, as a table: policy and frame, and the rule that drops it or why it passes.
+"""The XDP program's decisions as a table: policy, frame, and the rule that drops it or the reason why it passes.
 
-Each row is asked of ``explain``, of ``predict``, and of the program itself. ``why`` is what ``explain`` says.
+Each row is run through ``explain``, ``predict`` and the program itself. ``why`` is what ``explain`` reports.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_RULE = "no rule matches"
 
 @dataclass(frozen=True)
 class Row:
-    """``dropped_by`` is the place of a rule of the policy ``p``, or the whole name; None: the frame passes."""
+    """``dropped_by`` is the index of a rule of the policy ``p``, or the entry's name; None: the frame passes."""
 
     sentence: str
     policy: Resources
@@ -61,7 +61,7 @@ def resources(
     outbound: tuple[Failsafe, ...] = (),
     tiers: tuple[Tier, ...] = (),
 ) -> Resources:
-    """Policies of an endpoint whose HTTP is TCP's port 80. The set ``bad`` holds both families' sources."""
+    """Policies of an endpoint whose named port HTTP is TCP 80. The set ``bad`` holds sources of both families."""
     felix = FelixConfiguration(
         "default",
         failsafe_inbound=inbound,
@@ -109,7 +109,7 @@ NOT_HTTP = EntityRule(not_ports=(NamedPort("http"),))
 def four(
     buf: bytes, protocol: int, *, source: str = BAD, destination: str = ME4, fragment: int = 0, cut: int = 0
 ) -> bytes:
-    """A frame of IPv4; ``cut``: bytes that the total length leaves out."""
+    """An IPv4 frame; ``cut``: bytes that the total length omits."""
     packet = ipv4(buf, source=source, destination=destination, protocol=protocol, fragment=fragment)
     if cut:
         packet = packet[:2] + (len(packet) - cut).to_bytes(2, "big") + packet[4:]
@@ -121,7 +121,7 @@ def six(buf: bytes, next_header: int, *, source: str = BAD6, destination: str = 
 
 
 def transport(protocol: int, sport: int = 1024, dport: int = 80, *, size: int | None = None) -> bytes:
-    """A header with these ports, filled up with zeros or cut to a size."""
+    """A transport header with these ports, padded with zeros or cut to a size."""
     buf = segment(protocol, BAD, ME4, (sport, dport), bytes(8))
     return buf if size is None else buf[:size].ljust(size, b"\0")
 
@@ -143,7 +143,7 @@ def tcp6(**fields: Any) -> bytes:
 
 
 def options(following: int) -> bytes:
-    """Destination options, or hop-by-hop, without any."""
+    """A destination or hop-by-hop options header without options."""
     return bytes([following, 0, 1, 4, 0, 0, 0, 0])
 
 

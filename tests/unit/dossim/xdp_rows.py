@@ -48,12 +48,12 @@ from tests.unit.dossim.xdp_decisions import (
 
 ADDRESSES = [
     Row("a source in a net", policy(Rule(DENY, source=nets("203.0.113.7/32"))), tcp(), 0),
-    Row("one beside it", policy(Rule(DENY, source=nets("203.0.113.7/32"))), tcp(source="203.0.113.8"), None, NO_RULE),
+    Row("an adjacent one", policy(Rule(DENY, source=nets("203.0.113.7/32"))), tcp(source="203.0.113.8"), None, NO_RULE),
     Row("a source in one of several nets", policy(Rule(DENY, source=nets("192.0.2.0/24", "203.0.113.0/24"))), tcp(), 0),
     Row("a source in a set", policy(Rule(DENY, source=LISTED)), tcp(), 0),
     Row("IPv6, the same set", policy(Rule(DENY, source=LISTED)), tcp6(), 0),
     Row("a source in no set", policy(Rule(DENY, source=LISTED)), tcp(source=GOOD), None, NO_RULE),
-    Row("in a net, not in the set beside it",
+    Row("in the net, not in the set",
         policy(Rule(DENY, source=EntityRule(nets=nets("198.51.100.0/24").nets, selector=LISTED.selector))),
         tcp(source=GOOD), None, NO_RULE),
     Row("in a net and in the set", policy(Rule(DENY, source=EntityRule(nets=nets("203.0.0.0/16").nets,
@@ -86,8 +86,8 @@ PROTOCOLS = [
     Row("TCP of one byte", policy(Rule(DENY, protocol=TCP)), four(b"x", TCP), 0),
     Row("a later fragment of TCP", policy(Rule(DENY, protocol=TCP)), four(bytes(16), TCP, fragment=1), 0),
     Row("TCP over IPv6", policy(Rule(DENY, protocol=TCP)), tcp6(), 0),
-    Row("TCP behind destination options", policy(Rule(DENY, protocol=TCP)), six(options(TCP) + transport(TCP), 60), 0),
-    Row("behind eight headers", policy(Rule(DENY, protocol=TCP)),
+    Row("TCP after destination options", policy(Rule(DENY, protocol=TCP)), six(options(TCP) + transport(TCP), 60), 0),
+    Row("after eight headers", policy(Rule(DENY, protocol=TCP)),
         six(options(60) * 7 + options(TCP) + transport(TCP), 60), 0),
     Row("next header none", policy(Rule(DENY, protocol=59)), six(b"", 59), 0),
 ]  # fmt: skip
@@ -123,7 +123,7 @@ PORTS = [
         "ports cannot be determined"),
     Row("unknown, but the source speaks against it",
         policy(Rule(ALLOW, protocol=TCP, source=nets("8.0.0.0/8"), destination=ports(22)), WHOLE), four(b"x", TCP), 1),
-    Row("unknown, and nobody asks", policy(Rule(ALLOW, protocol=UDP, destination=ports(22)), WHOLE), four(b"x", TCP),
+    Row("unknown, not matched on", policy(Rule(ALLOW, protocol=UDP, destination=ports(22)), WHOLE), four(b"x", TCP),
         1),
     Row("a later fragment", policy(Rule(ALLOW, protocol=TCP, destination=ports(22)), WHOLE),
         four(bytes(24), TCP, fragment=1), None,
@@ -133,7 +133,7 @@ PORTS = [
     Row("of 15, UDP: it keeps 8", policy(Rule(DENY, protocol=UDP, source=ports(1024))),
         four(transport(UDP, size=15), UDP, fragment=MORE), 0),
     Row("an IPv6 first fragment", WEB, six(piece(TCP) + transport(TCP, size=24), 44), 0),
-    Row("behind an atomic fragment header", WEB, six(piece(TCP, more=False) + transport(TCP), 44), 0),
+    Row("after an atomic fragment header", WEB, six(piece(TCP, more=False) + transport(TCP), 44), 0),
 ]  # fmt: skip
 
 NAMED = [
@@ -148,14 +148,14 @@ NAMED = [
     Row("nor has a later fragment of GRE", policy(Rule(DENY, destination=NOT_HTTP)), four(bytes(8), 47, fragment=1), 0),
     Row("not that port, ports unknown", policy(Rule(DENY, destination=NOT_HTTP)), four(b"x", UDP), None,
         "its ports cannot be determined here (1 of 8"),
-    Row("a number beside the name", policy(Rule(DENY, protocol=TCP, destination=EntityRule(
+    Row("a number with the name", policy(Rule(DENY, protocol=TCP, destination=EntityRule(
         ports=(PortRange(22, 22), NamedPort("http"))))), tcp(dport=22), 0),
-    Row("the name beside the number", policy(Rule(DENY, protocol=TCP, destination=EntityRule(
+    Row("the name with the number", policy(Rule(DENY, protocol=TCP, destination=EntityRule(
         ports=(PortRange(22, 22), NamedPort("http"))))), tcp(dport=80), 0),
-    Row("a selector beside a name says whose port: in doubt with it",
+    Row("a selector with a name selects whose port: indeterminate with it",
         policy(Rule(DENY, destination=EntityRule(selector="role == 'db'", ports=HTTP.ports))), four(b"x", TCP), None,
         "its ports cannot be determined here"),
-    Row("beside a name and a number it is asked for itself",
+    Row("with a name and a number it is a match of its own",
         policy(Rule(ALLOW, protocol=TCP, destination=EntityRule(selector="role == 'db'", ports=(
             *HTTP.ports, PortRange(22, 22)))), WHOLE), four(b"x", TCP), 1),
 ]  # fmt: skip
@@ -173,7 +173,7 @@ TYPES = [
     Row("7 bytes, any type", policy(Rule(DENY, protocol=ICMP, icmp=IcmpMatch())), four(icmp(8, size=7), ICMP), 0),
     Row("a later fragment of ICMP", ECHO, four(icmp(8), ICMP, fragment=1), None,
         "its ICMP type cannot be determined here (later fragment)"),
-    Row("type unknown, asked of others", policy(Rule(ALLOW, protocol=ICMP, icmp=IcmpMatch(8),
+    Row("type unknown, matched on for others", policy(Rule(ALLOW, protocol=ICMP, icmp=IcmpMatch(8),
                                                      source=nets("8.0.0.0/8")), WHOLE), four(b"", ICMP), 1),
     Row("ICMPv6", policy(Rule(DENY, protocol=ICMPV6, icmp=IcmpMatch(128))), six(icmp(128), ICMPV6), 0),
     Row("ICMPv6, another type", policy(Rule(DENY, protocol=ICMPV6, icmp=IcmpMatch(128))), six(icmp(129), ICMPV6), None,
@@ -206,7 +206,7 @@ ACTIONS = [
     Row("the rest of the tier is in other policies too",
         resources(untracked("a", Rule(PASS), tier="first"), untracked("b", WHOLE, tier="first"),
                   untracked("p", Rule(DENY, protocol=UDP)), tiers=(Tier("first", order=1.0),)), udp(), 0),
-    Row("what a skipped rule asks for is not asked",
+    Row("what a skipped rule matches on does not matter",
         resources(untracked("a", Rule(PASS), Rule(ALLOW, protocol=TCP, source=ports(1)), tier="first"),
                   untracked("p", WHOLE), tiers=(Tier("first", order=1.0),)), four(b"x", TCP), 0),
 ]  # fmt: skip
@@ -216,7 +216,7 @@ NEAR = policy(WHOLE, inbound=(Failsafe(TCP, 22, ip_network("203.0.113.0/24")),),
     Failsafe(UDP, 53, ip_network("198.51.100.0/24")),))  # fmt: skip
 FAILSAFES = [
     Row("to a failsafe", SSH, tcp(dport=22), None, "failsafe tcp/22 applies"),
-    Row("the port beside it", SSH, tcp(dport=23), 0),
+    Row("the adjacent port", SSH, tcp(dport=23), 0),
     Row("from that port", SSH, tcp(sport=22), 0),
     Row("that port of UDP", SSH, udp(dport=22), 0),
     Row("an answer", SSH, udp(sport=53), None, "failsafe udp/53 (outbound, its answers) applies"),
@@ -236,11 +236,11 @@ FAILSAFES = [
     Row("IPv6, where all nets are IPv4's", NEAR, LATER6, 0),
 ]  # fmt: skip
 
-NO_DOUBT = policy(Rule(DENY, source=LISTED))
+SOURCE_ONLY = policy(Rule(DENY, source=LISTED))
 TRUSTED = nets("fd00::/64", "2600::/16")
 UNKNOWN_PROTOCOL = [
-    Row("a later IPv6 fragment, its source denied", NO_DOUBT, LATER6, 0),
-    Row("headers that break off, their source denied", NO_DOUBT, BROKEN6, 0),
+    Row("a later IPv6 fragment, its source denied", SOURCE_ONLY, LATER6, 0),
+    Row("headers that break off, their source denied", SOURCE_ONLY, BROKEN6, 0),
     Row("a later fragment of another protocol, by its own word", policy(Rule(DENY, protocol=UDP)), LATER6, None,
         "its protocol cannot be determined here (later fragment)"),
     Row("headers that break off", policy(Rule(DENY, protocol=TCP)), BROKEN6, None, "(its extension headers break off)"),
@@ -248,22 +248,22 @@ UNKNOWN_PROTOCOL = [
         "(its extension headers break off)"),
     Row("nine headers", policy(Rule(DENY, protocol=TCP)), six(options(60) * 8 + options(TCP) + transport(TCP), 60),
         None, "(more than 8 extension headers)"),
-    Row("a first fragment behind hop-by-hop", policy(Rule(DENY, protocol=TCP)),
+    Row("a first fragment after hop-by-hop", policy(Rule(DENY, protocol=TCP)),
         six(options(44) + piece(TCP) + transport(TCP, size=24), 0), 0),
-    Row("behind destination options", policy(Rule(DENY, protocol=TCP)),
+    Row("after destination options", policy(Rule(DENY, protocol=TCP)),
         six(options(44) + piece(TCP) + transport(TCP, size=24), 60), None, "(first fragment after extension headers)"),
-    Row("behind a second hop-by-hop", policy(Rule(DENY, protocol=TCP)),
+    Row("after a second hop-by-hop", policy(Rule(DENY, protocol=TCP)),
         six(options(0) + options(44) + piece(TCP) + transport(TCP, size=24), 0), None, "(first fragment after"),
-    Row("an atomic one behind destination options", policy(Rule(DENY, protocol=TCP)),
+    Row("an atomic one after destination options", policy(Rule(DENY, protocol=TCP)),
         six(options(44) + piece(TCP, more=False) + transport(TCP), 60), 0),
     Row("a first fragment that has headers of its own", policy(Rule(DENY, protocol=TCP)),
         six(piece(60) + options(TCP) + transport(TCP, size=24), 44), 0),
-    Row("a protocol asked for from elsewhere: raw asks for it before it looks into lists",
+    Row("a protocol matched on for other sources: raw matches on it before it looks into lists",
         policy(Rule(ALLOW, protocol=TCP, source=TRUSTED), WHOLE), BROKEN6, None, "gnp/p ingress[0] might match"),
-    Row("a rule of IPv4 is not asked", policy(Rule(ALLOW, ip_version=4, protocol=TCP), WHOLE), BROKEN6, 1),
-    Row("an authentication header: nftables does not look behind it", policy(Rule(DENY, protocol=TCP)),
+    Row("a rule of IPv4 is not evaluated", policy(Rule(ALLOW, ip_version=4, protocol=TCP), WHOLE), BROKEN6, 1),
+    Row("an authentication header: nftables does not look past it", policy(Rule(DENY, protocol=TCP)),
         six(authentication(TCP) + transport(TCP), 51), None, "(authentication header)"),
-    Row("an authentication header, its source denied", NO_DOUBT, six(authentication(TCP) + transport(TCP), 51), 0),
+    Row("an authentication header, its source denied", SOURCE_ONLY, six(authentication(TCP) + transport(TCP), 51), 0),
     Row("IPv4's authentication header is its protocol", policy(Rule(DENY, protocol=51)), four(authentication(TCP), 51),
         0),
     Row("anything but a protocol", policy(Rule(DENY, not_protocol=TCP)), LATER6, None, "protocol cannot be determined"),
@@ -274,11 +274,11 @@ UNKNOWN_PROTOCOL = [
 ]  # fmt: skip
 
 FRAMES = [
-    Row("behind two tags", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x88A8, 0), (0x8100, 0xE000))), 0),
+    Row("after two tags", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x88A8, 0), (0x8100, 0xE000))), 0),
     Row("a VLAN's", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x8100, 5),)), None, "tagged for a VLAN"),
     Row("a VLAN's in a priority tag", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x88A8, 0), (0x8100, 6))),
         None, "tagged for a VLAN"),
-    Row("behind three", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x8100, 0),) * 3), None, "no IP header"),
+    Row("after three", policy(WHOLE), ethernet(tcp()[14:], 0x0800, tags=((0x8100, 0),) * 3), None, "no IP header"),
     Row("not IP", policy(WHOLE), ethernet(bytes(40), 0x88B5), None, "no IP header"),
     Row("19 bytes of IPv4", policy(WHOLE), tcp()[: 14 + 19], None, "no IP header"),
     Row("39 bytes of IPv6", policy(WHOLE), tcp6()[: 14 + 39], None, "no IP header"),
@@ -292,7 +292,7 @@ ROWS = [
     *(*ACTIONS, *FAILSAFES, *UNKNOWN_PROTOCOL, *FRAMES),
 ]
 
-# The program for devices: leading rules that deny sources, and failsafes whose nets it does not look at.
+# The offload program: leading rules that deny sources, and failsafes, whose nets it ignores.
 LISTS = policy(Rule(DENY, source=LISTED), Rule(DENY, protocol=TCP))
 LISTS_AND_SSH = policy(Rule(DENY, source=LISTED), inbound=(Failsafe(TCP, 22, ip_network("10.0.0.0/8")),))
 DEVICE_ROWS = [
@@ -306,7 +306,7 @@ DEVICE_ROWS = [
     Row("protocol 0", LISTS_AND_SSH, four(bytes(20), 0), None, "(protocol 0 stands for any in a device)"),
     Row("protocol 0, no failsafes", LISTS, four(bytes(20), 0), 0),
     Row("to a failsafe of another net", LISTS_AND_SSH, tcp(dport=22), None, "failsafe tcp/22 from 10.0.0.0/8 applies"),
-    Row("to the port beside it", LISTS_AND_SSH, tcp(dport=23), 0),
+    Row("to the adjacent port", LISTS_AND_SSH, tcp(dport=23), 0),
     Row("that port of UDP", LISTS_AND_SSH, udp(dport=22), 0),
     Row("a later fragment of TCP", LISTS_AND_SSH, four(bytes(16), TCP, fragment=1), None, "(later fragment)"),
     Row("a later fragment of ICMP", LISTS_AND_SSH, four(bytes(16), ICMP, fragment=1), 0),

@@ -1,4 +1,4 @@
-"""The agent's passes: whatever is raised in one, the agent goes on, and what was enforced last is enforced again."""
+"""The agent's passes: whatever exception a pass raises, the agent continues and enforces the last enforced policy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHANGE = Events(policy=True)
 
 
 class Store:
-    """Gives what it is told to, or raises it."""
+    """A source that returns or raises what the test sets."""
 
     def __init__(self, now: Resources | BaseException = FIRST, kept: Resources | None = None) -> None:
         self.now = now
@@ -52,7 +52,7 @@ class Store:
 
 
 class FailingEnforcer(Enforcer):
-    """Notes what it is to enforce, and fails for some of it: no text is known that makes the real one fail so."""
+    """Records what it should enforce, and fails for some of it: no policy is known for which the real one fails so."""
 
     def __init__(self, **fails: BaseException) -> None:
         super().__init__("jasper")
@@ -143,7 +143,7 @@ def test_what_the_host_lacks_is_waited_for(error: BaseException, caplog: pytest.
 
 
 def test_a_repair_that_fails_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop would turn without end: no descriptor to look at the interfaces is the same for the next turn."""
+    """Without a pause the loop would spin: the next iteration lacks the descriptor for the interfaces as well."""
 
     def none_left() -> None:
         raise OSError(errno.EMFILE, "Too many open files")

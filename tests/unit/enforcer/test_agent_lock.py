@@ -1,4 +1,4 @@
-"""One agent in a network namespace: held for life by the kernel's lock, never by what a file says."""
+"""One agent per network namespace, by the kernel's lock, held while the agent lives, never by a file's content."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def holder(directory: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_nobody_runs_where_nobody_ran(tmp_path: Path) -> None:
+def test_no_agent_runs_where_none_ran(tmp_path: Path) -> None:
     assert running_agent(tmp_path) is None
     assert running_agent(tmp_path / "not there") is None
 
@@ -57,12 +57,12 @@ def test_a_second_agent_is_refused_with_the_first_ones_number(tmp_path: Path) ->
             assert running_agent(tmp_path) == ME
 
 
-def test_what_a_killed_agent_left_stands_for_nobody(tmp_path: Path) -> None:
+def test_the_lock_file_of_a_killed_agent_means_no_agent(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         other.send_signal(signal.SIGKILL)
         other.wait()
     (left,) = tmp_path.iterdir()
-    # The number it wrote may be anybody's by now, even ours.
+    # The pid in the file may belong to another process by now, even to this one.
     left.write_text(left.read_text().replace("4711", str(os.getpid())))
     assert running_agent(tmp_path) is None
     with agent_lock(ME, tmp_path):

@@ -1,4 +1,4 @@
-"""The enforcer command: exit codes, errors in words, help with examples. What it does to a kernel is tested there."""
+"""The enforcer command: exit codes, error messages, help with examples. Tests of its effects are in tests/kernel."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_bad_usage_ends_with_2(words: list[str], says: str) -> None:
 
 
 @pytest.mark.usefixtures("unprivileged")
-def test_bad_policy_ends_with_2_and_all_findings_before_privilege_is_asked_for(policy: Path) -> None:
+def test_bad_policy_ends_with_2_and_all_findings_before_privilege_is_checked(policy: Path) -> None:
     policy.write_text(POLICY.replace("applyOnForward: true, ", "").replace("all()", "has("))
     result = enforcer("apply", "-f", str(policy))
     assert result.exit_code == 2
@@ -110,7 +110,7 @@ def test_without_privilege_every_command_ends_with_3_and_the_way_out(words: list
     assert f"needs {needed}; run as root" in result.stderr
 
 
-# -- the frame both commands share ------------------------------------------------------------------------------------
+# -- what both commands share ------------------------------------------------------------------------------------
 
 
 def frame(error: BaseException | None = None, *, code: int | None = None) -> CommandGroup:
@@ -150,7 +150,7 @@ def test_errors_become_exit_codes_and_sentences(error: BaseException, code: int,
     assert "Traceback" not in result.output
 
 
-def test_a_bug_ends_with_4_and_shows_its_traceback_only_when_asked() -> None:
+def test_a_bug_ends_with_4_and_shows_its_traceback_only_on_request() -> None:
     quiet, loud = (CliRunner().invoke(frame(ZeroDivisionError("oh")), ["act", *more]) for more in ([], ["-v"]))
     assert quiet.exit_code == loud.exit_code == 4
     assert "ZeroDivisionError: oh" in quiet.stderr
@@ -159,7 +159,7 @@ def test_a_bug_ends_with_4_and_shows_its_traceback_only_when_asked() -> None:
     assert "Traceback" in loud.stderr
 
 
-def test_a_kernels_whole_answer_is_shown_when_asked() -> None:
+def test_a_kernels_whole_answer_is_shown_on_request() -> None:
     error = KernelError("load x: R2 invalid", number=22, log="1: line\n2: line")
     quiet, loud = (CliRunner().invoke(frame(error), ["act", *more]) for more in ([], ["-v"]))
     assert quiet.stderr == "error: load x: R2 invalid: EINVAL (Invalid argument)\n"
@@ -227,7 +227,7 @@ def test_help_imports_nothing_that_needs_libbpf_or_netlink() -> None:
     ],
 )
 def test_what_is_empty_is_neither_the_default_nor_the_current_directory(policy: Path, words: tuple[str, ...]) -> None:
-    """A unit or script that says ``--node "$NODE"`` without one would enforce nothing."""
+    """A unit or script with ``--node "$NODE"`` and an empty variable would enforce nothing."""
     verb, *others = words
     result = enforcer(verb, "-f", str(policy), *others)
     assert (result.exit_code, result.stdout) == (2, "")

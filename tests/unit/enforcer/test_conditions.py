@@ -1,6 +1,6 @@
-"""What every consumer of a RuleTable does with a kind of condition: it matches on it, or refuses, or leaves it to raw.
+"""What every consumer of a RuleTable does with a kind of condition: matches on it, refuses it, or leaves it to raw.
 
-None matches more packets than the entry says: for XDP that would be to drop what raw lets pass.
+None matches more packets than the entry: XDP would then drop what raw passes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from enforcer.model.vocabulary import Action, Answer, Backend, Mode, Side, Stage
 from enforcer.planning.plan import InterfacePlan, Plan, make_plan
 from enforcer.planning.xdp_capability import NETDEV, XDP
 from enforcer.planning.xdp_run import XdpRun
-from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of
+from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of, name_of
 from enforcer.policy.resources import FelixConfiguration, PortRange
 from enforcer.policy.ruletable import Entry, IpSet, PortSet, RuleTable
 from tests.support.entries import obstacle_sentences, said_by
@@ -40,30 +40,52 @@ NOBODY = ip_network("192.0.2.1/32").network_address
 
 
 @dataclass(frozen=True)
-class Dscp:
-    """A kind of condition that nothing knows."""
+class OneMore:
+    """A kind of condition that no consumer handles."""
 
     value: int
 
 
-# (what must be there besides it, the condition)
-SAMPLES: list[tuple[tuple[Condition, ...], Condition]] = [
-    ((), Protocol(6)),
-    ((), InNets(Side.SOURCE, TEN)),
-    ((), InNets(Side.DESTINATION, TEN)),
-    ((), InSet(Side.SOURCE, "s:a")),
-    ((), InSet(Side.DESTINATION, "s:a")),
-    ((Protocol(6),), Ports(Side.SOURCE, (PortRange(1, 9),))),
-    ((Protocol(6),), Ports(Side.DESTINATION, (PortRange(1, 9),), ("n:web",))),
-    ((Protocol(6),), Ports(Side.DESTINATION, (), ("n:web",))),
-    ((Protocol(1),), Icmp(8)),
-    ((Protocol(58),), Icmp(128, 0)),
+@dataclass(frozen=True)
+class Sample:
+    """A condition, the other conditions that it needs, and the consumers that deliberately do not match on it: they
+    refuse it by name, and an early stage leaves it to raw.
+    """
+
+    condition: Any
+    beside: tuple[Condition, ...] = ()
+    refused_by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.condition)
+
+    @property
+    def having(self) -> tuple[Condition, ...]:
+        return (*self.beside, self.condition)
+
+
+SAMPLES = [
+    Sample(Protocol(6)),
+    Sample(InNets(Side.SOURCE, TEN)),
+    Sample(InNets(Side.DESTINATION, TEN)),
+    Sample(InSet(Side.SOURCE, "s:a")),
+    Sample(InSet(Side.DESTINATION, "s:a")),
+    Sample(Ports(Side.SOURCE, (PortRange(1, 9),)), (Protocol(6),)),
+    Sample(Ports(Side.DESTINATION, (PortRange(1, 9),), ("n:web",)), (Protocol(6),)),
+    Sample(Ports(Side.DESTINATION, (), ("n:web",)), (Protocol(6),)),
+    Sample(Icmp(8), (Protocol(1),)),
+    Sample(Icmp(128, 0), (Protocol(58),)),
 ]
-SAMPLES += [(beside, replace(condition, negated=True)) for beside, condition in SAMPLES]  # type: ignore[call-arg]
+# A kind of condition without ``negated`` has no negation.
+SAMPLES += [
+    replace(item, condition=replace(item.condition, negated=True))
+    for item in SAMPLES
+    if hasattr(item.condition, "negated")
+]
 
 
 def test_there_is_a_sample_of_every_kind() -> None:
-    assert {type(condition) for _, condition in SAMPLES} == set(get_args(Condition))
+    assert {type(item.condition) for item in SAMPLES} == set(get_args(Condition))
 
 
 def entry(*conditions: object, name: str = "gnp/x ingress[0]") -> Entry:
@@ -77,7 +99,7 @@ def table(*entries: Entry) -> RuleTable:
 
 
 def plan_with(found: RuleTable, backend: Backend, mode: Mode | None = None, *, netdev: bool = False) -> Plan:
-    """A plan in which the early stage holds every entry, whatever the planner would say."""
+    """A plan in which the early stage holds every entry, independent of the planner."""
     early = len(found.ingress) if mode or netdev else 0
     return Plan("node", (InterfacePlan(found, mode, backend, (), held=early, netdev=netdev),))
 
@@ -113,7 +135,11 @@ def predict(found: RuleTable) -> object:
 
 
 def lint(found: RuleTable) -> object:
-    return [vars(box) for item in found.ingress for box in Space(found).boxes(item)]
+    boxes = [box for item in found.ingress for box in Space(found).boxes(item)]
+    addresses = [
+        [(found.first.tolist(), found.last.tolist()) for found in (box.source, box.destination)] for box in boxes
+    ]
+    return addresses, [(box.version, box.masks, box.exact) for box in boxes]
 
 
 def said(found: RuleTable) -> object:
@@ -131,20 +157,46 @@ MATCHING: dict[str, Callable[[RuleTable], object]] = {
 }
 
 
+# One that no consumer handles, so that all refuse it.
+UNKNOWN = Sample(OneMore(1), refused_by=tuple(MATCHING))
+EARLY = {"XDP": XDP, "netdev ingress": NETDEV}
+
+
+def pair(who: str, sample: Sample) -> tuple[object, object]:
+    """A consumer's result for an entry with the condition, and for the same entry without it."""
+    families = (4, 6) if sample is UNKNOWN else families_of(None, sample.having)
+    having, without = (replace(entry(*found), families=families) for found in (sample.having, sample.beside))
+    return MATCHING[who](table(having)), MATCHING[who](table(without))
+
+
 @pytest.mark.parametrize("who", MATCHING)
-@pytest.mark.parametrize(("beside", "condition"), SAMPLES, ids=[str(condition) for _, condition in SAMPLES])
-def test_a_condition_makes_a_difference(who: str, beside: tuple[Condition, ...], condition: Condition) -> None:
-    families = families_of(None, (*beside, condition))
-    without, having = entry(*beside), entry(*beside, condition)
-    consumer = MATCHING[who]
-    assert consumer(table(replace(having, families=families))) != consumer(table(replace(without, families=families)))
+@pytest.mark.parametrize("sample", [*SAMPLES, UNKNOWN], ids=str)
+def test_a_condition_makes_a_difference_or_is_refused_by_name(who: str, sample: Sample) -> None:
+    if who in sample.refused_by:
+        with pytest.raises(UnsupportedRuleError, match=f"cannot match on {name_of(sample.condition)}"):
+            pair(who, sample)
+        return
+    having, without = pair(who, sample)
+    assert having != without
 
 
-@pytest.mark.parametrize(("beside", "condition"), SAMPLES, ids=[str(condition) for _, condition in SAMPLES])
-def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(
-    beside: tuple[Condition, ...], condition: Any
-) -> None:
-    found = table(entry(*beside, condition))
+@pytest.mark.parametrize("who", MATCHING)
+def test_the_same_entry_makes_no_difference(who: str) -> None:
+    """Otherwise the tests above would prove nothing."""
+    sample = Sample(InSet(Side.SOURCE, "s:a"), (InNets(Side.SOURCE, TEN),))
+    assert pair(who, sample) == pair(who, sample)
+
+
+@pytest.mark.parametrize("who", EARLY)
+@pytest.mark.parametrize("sample", [*SAMPLES, UNKNOWN], ids=str)
+def test_what_a_stage_before_raw_refuses_is_left_to_raw(who: str, sample: Sample) -> None:
+    (sentence,) = obstacle_sentences(table(entry(*sample.having)), None, EARLY[who])
+    assert bool(sentence) is (who in sample.refused_by)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(sample: Sample) -> None:
+    found, condition = table(entry(*sample.having)), sample.condition
     is_list = isinstance(condition, InNets | InSet) and condition.side is Side.SOURCE and not condition.negated
     assert XdpRun(found).held(Mode.OFFLOAD) == int(is_list)
     if is_list:
@@ -155,27 +207,27 @@ def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(
         device(found)
 
 
-# -- one that nothing knows --------------------------------------------------------------------------------------------
+# -- one that no consumer handles
+# --------------------------------------------------------------------------------------------
 
-UNKNOWN = table(entry(Protocol(17), name="first"), entry(Protocol(6), Dscp(46), name="unknown"), entry(name="last"))
+SECOND = table(entry(Protocol(17), name="first"), entry(Protocol(6), OneMore(1), name="unknown"), entry(name="last"))
 
 
-@pytest.mark.parametrize("consumer", [*MATCHING.values(), device], ids=[*MATCHING, "a device"])
-def test_who_does_not_know_a_condition_refuses_it_by_name(consumer: Callable[[RuleTable], object]) -> None:
-    with pytest.raises(UnsupportedRuleError, match="cannot match on Dscp"):
-        consumer(table(entry(Dscp(46))))
+def test_a_device_refuses_it_by_name() -> None:
+    with pytest.raises(UnsupportedRuleError, match="cannot match on OneMore"):
+        device(table(entry(OneMore(1))))
 
 
 def test_the_compiler_has_to_know_of_which_families_it_is() -> None:
-    with pytest.raises(UnsupportedRuleError, match="cannot match on Dscp"):
-        families_of(None, [Dscp(46)])  # type: ignore[list-item]
+    with pytest.raises(UnsupportedRuleError, match="cannot match on OneMore"):
+        families_of(None, [OneMore(1)])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("holder", [XDP, NETDEV])
 def test_the_stages_before_raw_leave_it_to_raw_and_all_after_it(holder: str) -> None:
-    reason = "matches on Dscp, which is left to raw"
-    assert obstacle_sentences(UNKNOWN, None, holder) == ["", reason, f"after unknown, which {holder} does not hold"]
-    assert XdpRun(UNKNOWN).held() == 1
+    reason = "matches on OneMore, which is left to raw"
+    assert obstacle_sentences(SECOND, None, holder) == ["", reason, f"after unknown, which {holder} does not hold"]
+    assert XdpRun(SECOND).held() == 1
 
 
 @pytest.mark.parametrize("mode", [*ModeChoice])
@@ -183,9 +235,9 @@ def test_a_plan_has_it_in_raw_alone(mode: ModeChoice) -> None:
     yes = Probe(Answer.YES)
     interface = InterfaceFacts("eth0", 2, modes=dict.fromkeys(Mode, yes), netdev_ingress=yes)
     facts = HostFacts("node", interfaces=(interface,), backends=dict.fromkeys(Backend, yes))
-    found = make_plan([UNKNOWN], facts, felix=FelixConfiguration("default"), choice=mode, netdev=True)
+    found = make_plan([SECOND], facts, felix=FelixConfiguration("default"), choice=mode, netdev=True)
     _, planned, last = found.interfaces[0].entries
     assert planned.stage is last.stage is Stage.RAW
     assert "unknown" not in [item.name for item in found.interfaces[0].early_entries]
     if found.interfaces[0].mode is not Mode.OFFLOAD:
-        assert "Dscp" in planned.reason or mode is ModeChoice.OFFLOAD
+        assert "OneMore" in planned.reason or mode is ModeChoice.OFFLOAD

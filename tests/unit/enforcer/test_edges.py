@@ -1,4 +1,4 @@
-"""The small edges of the agent: the file store, log lines, what systemd is told, the lock."""
+"""The agent's interfaces to the system: the file store, log lines, notifications to systemd, the lock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 class Watcher:
-    """Counts the signs a store gives, in a thread as the agent's."""
+    """Counts a store's notifications, in a thread like the agent's."""
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
@@ -185,7 +185,7 @@ def test_a_service_manager_that_does_not_read_is_not_waited_for(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        for _ in range(10_000):  # more than any queue holds (net.unix.max_dgram_qlen)
+        for _ in range(10_000):  # more than a socket's queue holds (net.unix.max_dgram_qlen)
             notify("WATCHDOG=1")
 
 
@@ -250,7 +250,7 @@ def test_without_room_for_a_lock_file_passes_do_not_overlap_either(
     stopping = threading.Event()
     stopping.set()
     (tmp_path / "file").write_text("")
-    nowhere = tmp_path / "file" / "below"  # ENOTDIR, where a full or read-only file system says ENOSPC or EROFS
+    nowhere = tmp_path / "file" / "below"  # ENOTDIR; a full or read-only file system gives ENOSPC or EROFS
     with (
         namespace_lock(nowhere),
         pytest.raises(HostError, match="held by another enforcer"),
@@ -322,7 +322,7 @@ def test_without_a_thread_the_work_is_done_all_the_same(
 
 
 def test_a_thread_that_dies_before_it_begins_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one does without memory for its first frame."""
+    """As a thread does without memory for its first frame."""
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: 0)
     monkeypatch.setattr("enforcer.agent.threads._BEGINS_WITHIN_S", 0.01)
     done: list[int] = []

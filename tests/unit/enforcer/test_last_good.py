@@ -1,4 +1,4 @@
-"""What an agent knows of faulty objects when it starts: the last state without a fault, kept on disk."""
+"""Faulty objects at an agent's start: the last state without a fault, kept on disk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 def nets(store: FileStore) -> list[str]:
-    """What the store has now, which then counts as enforced."""
+    """The store's current resources, which then count as enforced."""
     loaded = store.snapshot(NOTHING)
     store.keep()
     return [str(net) for item in loaded.resources.global_network_sets for net in item.nets]
@@ -135,7 +135,7 @@ def test_what_was_read_is_not_kept_before_it_is_enforced(folder: Path, tmp_path:
 
 
 def test_what_a_killed_process_left_behind_is_removed(folder: Path, tmp_path: Path) -> None:
-    """By this version and the one before it; nothing else of the directory is."""
+    """Files of this version and the previous one; no other file of the directory is removed."""
     state = tmp_path / "state"
     nets(FileStore([folder], state=state))
     (kept,) = state.iterdir()
@@ -154,7 +154,7 @@ def test_what_a_killed_process_left_behind_is_removed(folder: Path, tmp_path: Pa
 
 
 def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A limit on the size of files stands for it: the write fails half way."""
+    """A file size limit simulates it: the write fails half way."""
     state = tmp_path / "state"
     store = FileStore([folder], state=state)
     assert nets(store) == ["203.0.113.0/24"]

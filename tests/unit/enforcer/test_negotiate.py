@@ -1,4 +1,4 @@
-"""Negotiating with a driver that refuses: each refusal rules out one mode of one interface, and the rest goes on."""
+"""Negotiation with a driver that refuses modes: each refusal excludes one mode of one interface, the rest continues."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FELIX = FelixConfiguration("default", generic_xdp_enabled=True)
 
 
 class Refusing(IdleBackend):
-    """A ModeDriver that lets an interface have any mode but those named for it."""
+    """A ModeDriver that accepts every mode except those refused for an interface."""
 
     def __init__(
         self, refused: Mapping[str, tuple[Mode, ...]] | None = None, *, error: Exception | None = None
@@ -115,7 +115,7 @@ def test_a_driver_that_cannot_work_at_all_leaves_everything_to_raw() -> None:
         ),
     ],
 )
-def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
+def test_a_mode_requested_by_name_and_refused_leaves_the_interface_where_it_is(
     enforced: Mapping[str, Mode], ends: dict[str, Mode | None]
 ) -> None:
     found = negotiated(Refusing({"eth0": (Mode.NATIVE,)}), choice=ModeChoice.NATIVE, enforced=enforced)
@@ -124,7 +124,7 @@ def test_a_mode_asked_for_by_name_and_refused_leaves_the_interface_where_it_is(
     assert "rejected when attaching: no room" in found.impossible["eth0"]
 
 
-def test_an_interface_that_is_not_there_is_no_obstacle_to_a_mode_asked_for_by_name() -> None:
+def test_a_missing_interface_is_no_obstacle_to_a_mode_requested_by_name() -> None:
     found = negotiated(Refusing(), choice=ModeChoice.GENERIC, absent=frozenset({"eth0"}))
     assert found.impossible == {}
     assert modes(found)["eth1"] is Mode.GENERIC
@@ -140,11 +140,12 @@ def test_a_refusal_is_remembered_for_these_resources_and_tried_again_for_others(
     assert modes(negotiated(Refusing(), cache=cache))["eth0"] is Mode.NATIVE
 
 
-# -- it ends, and raw is for all ---------------------------------------------------------------------------------------
+# -- it terminates, and every interface has raw
+# ---------------------------------------------------------------------------------------
 
 
 class NeverContent(IdleBackend):
-    """A driver that refuses whatever it is given, also what was not asked of it."""
+    """A driver that refuses everything, even modes that were not requested."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
         self.calls.append("netdev apply")
@@ -158,7 +159,7 @@ class NeverContent(IdleBackend):
     [frozenset(), frozenset({"eth0"}), frozenset({"eth0", "eth1"})],
     ids=["none absent", "one absent", "both absent"],
 )
-def test_it_ends_whatever_is_asked_for_known_and_refused(
+def test_it_ends_whatever_is_requested_known_and_refused(
     choice: ModeChoice, facts: HostFacts, absent: frozenset[str]
 ) -> None:
     driver = NeverContent()
@@ -184,6 +185,6 @@ def test_an_xdp_part_that_fails_leaves_the_modes_as_they_are_and_the_rest_to_raw
 ) -> None:
     driver = Refusing(error=error)
     found = negotiated(driver, enforced={"eth1": Mode.GENERIC})
-    assert len(driver.passes) == 1  # nothing is tried that might take away what is enforced
+    assert len(driver.passes) == 1  # no mode is tried that could remove what is enforced
     assert modes(found) == {"eth0": None, "eth1": Mode.GENERIC}
     assert type(found.failed) is kind

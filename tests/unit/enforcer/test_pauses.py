@@ -1,4 +1,4 @@
-"""When somebody keeps taking things away, they are put back at once at first, then after growing pauses."""
+"""If another program removes things repeatedly, they are restored at once at first, then after growing pauses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""make_plan as a table: what a policy and a host's answers come to, and the sentences that say why."""
+"""make_plan as a table: the plan for a policy and a host's facts, and the stated reasons."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ def test_auto_takes_the_earliest_mode_that_may_work(
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_mode_asked_for_by_name_is_taken_whatever_the_configuration_says(mode: Mode) -> None:
+def test_a_mode_requested_by_name_is_taken_whatever_the_configuration_says(mode: Mode) -> None:
     plan = plan_of(table(EARLY), facts(EVERYTHING), felix=XDP_OFF, choice=ModeChoice.of(mode))
     assert plan.mode is mode
     earlier = list(Mode)[: list(Mode).index(mode)]
     assert plan.mode_reasons == tuple((item, f"mode '{mode}' was requested") for item in earlier)
 
 
-def test_a_mode_asked_for_by_name_is_tried_when_the_probe_cannot_tell() -> None:
+def test_a_mode_requested_by_name_is_tried_when_the_probe_cannot_tell() -> None:
     assert plan_of(table(EARLY), facts({Mode.NATIVE: UNKNOWN}), choice=ModeChoice.NATIVE).mode is Mode.NATIVE
 
 
-def test_raw_asked_for_by_name_means_no_xdp() -> None:
+def test_raw_requested_by_name_means_no_xdp() -> None:
     plan = plan_of(table(EARLY), facts(EVERYTHING), choice=ModeChoice.RAW)
     assert plan.mode is None
     assert plan.entries[0].reason == "offload, native, generic: mode 'raw' was requested"
@@ -136,7 +136,7 @@ def test_a_foreign_program_stays_and_raw_enforces() -> None:
     assert (plan.entries[0].stage, plan.entries[0].reason) == (Stage.RAW, f"offload, native, generic: {why}")
 
 
-def test_a_foreign_program_refuses_a_mode_asked_for_by_name() -> None:
+def test_a_foreign_program_refuses_a_mode_requested_by_name() -> None:
     with pytest.raises(UnsupportedKernelError, match="katran"):
         plan_of(table(EARLY), facts(EVERYTHING, foreign="program id 7 (katran)"), choice=ModeChoice.NATIVE)
 
@@ -158,7 +158,7 @@ def test_a_foreign_program_refuses_a_mode_asked_for_by_name() -> None:
             (EARLY, UNREAD, LATE),
             ["driver", "raw", "raw"],
             [NO_OFFLOAD, DCCP, "after gnp/x ingress[1], which XDP does not hold"],
-            id="nothing behind one that it cannot",
+            id="nothing after one that it cannot",
         ),
         pytest.param(
             (EARLY, UNREAD, UNREAD),
@@ -260,11 +260,11 @@ def test_without_a_raw_table_nothing_is_planned() -> None:
         pytest.param(table(EARLY), FELIX, ModeChoice.AUTO, True, id="an entry for XDP"),
         pytest.param(table(UNREAD, LATE), FELIX, ModeChoice.AUTO, False, id="none that comes first"),
         pytest.param(table(EARLY), XDP_OFF, ModeChoice.AUTO, False, id="XDP switched off"),
-        pytest.param(table(EARLY), XDP_OFF, ModeChoice.NATIVE, True, id="switched off, but asked for by name"),
-        pytest.param(table(EARLY), FELIX, ModeChoice.RAW, False, id="raw asked for"),
+        pytest.param(table(EARLY), XDP_OFF, ModeChoice.NATIVE, True, id="switched off, but requested by name"),
+        pytest.param(table(EARLY), FELIX, ModeChoice.RAW, False, id="raw requested"),
     ],
 )
-def test_interfaces_are_only_asked_about_xdp_when_the_answer_matters(
+def test_interfaces_are_only_probed_for_xdp_when_the_answer_matters(
     rules: RuleTable, felix: FelixConfiguration, choice: ModeChoice, wanted: bool
 ) -> None:
     assert wants_xdp(XdpRun(rules), felix=felix, choice=choice) is wanted
@@ -293,7 +293,7 @@ NO_NFTABLES = Probe(Answer.NO, "the kernel has no such part of nf_tables")
 
 
 def chained(rules: RuleTable, answer: Probe = UNKNOWN, **more: object) -> InterfacePlan:
-    """The plan of an interface without XDP that answers this to netdev ingress, which is asked for."""
+    """The plan of an interface without XDP, with netdev ingress requested and this answer of its probe."""
     interface = InterfaceFacts("eth0", 2, modes=dict.fromkeys(Mode, NO), netdev_ingress=answer)
     return plan_of(rules, HostFacts("jasper", interfaces=(interface,)), **{"netdev": True, **more})  # type: ignore[arg-type]
 
@@ -312,7 +312,7 @@ def test_netdev_ingress_takes_what_xdp_would(answer: Probe) -> None:
     assert plan_as_dict(Plan("jasper", (plan,)))["interfaces"][0]["netdev_ingress"] is True
 
 
-def test_it_is_not_taken_unasked() -> None:
+def test_it_is_not_taken_unless_requested() -> None:
     assert chained(table(EARLY), YES, netdev=False).early is None
 
 
@@ -321,7 +321,7 @@ def test_where_there_is_xdp_it_is_not_taken() -> None:
     assert (plan.mode, plan.netdev, plan.early) == (Mode.NATIVE, False, Stage.DRIVER)
 
 
-def test_where_raw_was_asked_for_by_name_it_is() -> None:
+def test_it_is_taken_where_raw_was_requested_by_name() -> None:
     assert plan_of(table(EARLY), facts(VETH), choice=ModeChoice.RAW, netdev=True).netdev
 
 

@@ -1,4 +1,4 @@
-"""Text of others on a terminal, in a log and in CI: nothing of it is acted on, and nothing of it is lost."""
+"""Untrusted text on a terminal, in a log and in CI: nothing interprets it, and nothing of it is lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ACTED_ON = re.compile(r"^\s*::[A-Za-z][^\n]*::|##[A-Za-z]*\[", re.MULTILINE)
 
 
 def harmless(text: str) -> bool:
-    """Whether neither a terminal nor a CI system has anything to act on; line feeds and tabs are ours."""
+    """Whether it has nothing that a terminal or a CI system interprets, except our line feeds and tabs."""
     categories = {unicodedata.category(char) for char in text if char not in "\n\t"}
     return not categories & {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"} and not ACTED_ON.search(text)
 
@@ -61,7 +61,7 @@ def test_a_line_is_harmless_and_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Zürich 中文 «é»", "fd00::1", "::1", "::ffff:1.2.3.4", "a: :b", "# [x]"])
-def test_what_harms_nobody_stays(text: str) -> None:
+def test_harmless_text_stays(text: str) -> None:
     assert printable(text) == printable_lines(text) == text
 
 
@@ -144,13 +144,13 @@ def test_an_event_keeps_to_its_line(text: str) -> None:
     assert "\n" not in shown
 
 
-def test_nothing_is_printed_beside_the_one_door() -> None:
+def test_nothing_is_printed_except_by_the_functions_that_escape() -> None:
     """The functions of cli_support escape; nothing else writes to a terminal."""
     root = Path(__file__).parents[3]
     doors = {
         root / "enforcer/cli/support.py",
         root / "dossim/cli/selector.py",  # one line of JSON for each line of stdin
-        root / "enforcer/kernel/netns.py",  # what a child process answers its parent
+        root / "enforcer/kernel/netns.py",  # a child process's answer to its parent
     }
     wrong = [
         f"{path.relative_to(root)}: {found[0]}"

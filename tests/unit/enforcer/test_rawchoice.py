@@ -1,4 +1,4 @@
-"""Which raw backend a plan takes: who asks, what the host answers, and the sentences that say so."""
+"""Which raw backend a plan selects: the request, the host's facts, and the stated reasons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = [
     ("legacy tables are there", {}, RawChoice.AUTO, BOTH, IPTABLES, "this host has the legacy tables"),
     ("they are not", {}, RawChoice.AUTO, LEGACY_GONE, NFTABLES, "this host has no legacy tables: no such table"),
     ("nobody knows", {}, RawChoice.AUTO, {IPTABLES: UNKNOWN}, IPTABLES, "this host has the legacy tables"),
-    ("nobody asked", {}, RawChoice.AUTO, {}, IPTABLES, "this host has the legacy tables"),
+    ("nothing requested", {}, RawChoice.AUTO, {}, IPTABLES, "this host has the legacy tables"),
     ("nftablesMode", {"nftables_mode": "Enabled"}, RawChoice.AUTO, BOTH, NFTABLES, "nftablesMode: Enabled"),
     ("iptablesBackend", {"iptables_backend": "NFT"}, RawChoice.AUTO, BOTH, NFTABLES, "iptablesBackend: NFT"),
     ("in small letters", {"iptables_backend": "nft"}, RawChoice.AUTO, BOTH, NFTABLES, "iptablesBackend: NFT"),
@@ -65,7 +65,7 @@ def test_which_backend(
     assert raw_backend(facts(backends), felix, choice) == (expected, why)
 
 
-# Felix's DetectBackend: Kubernetes' mark, else more rules, in a draw the legacy tables.
+# Felix's DetectBackend: Kubernetes' mark, else the backend with more rules; with equal numbers, the legacy tables.
 DETECTED = [
     ("no rules anywhere", HostRules(), BOTH, IPTABLES, "this host has the legacy tables"),
     ("nf_tables has some", HostRules(nft=3), BOTH, NFTABLES, "this host has its own rules in nf_tables (3)"),

@@ -1,4 +1,4 @@
-"""A file that is still being written is as it last was; one that is complete is taken, whoever looks at it."""
+"""A file that is being written counts with its last version; a complete one is read, even while others read it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class Follower:
-    """What an agent does with a store: a snapshot at the start, and another at each sign."""
+    """As an agent uses a store: a snapshot at the start, and another after each notification."""
 
     def __init__(self, path: Path) -> None:
         self.store = FileStore([path])
@@ -76,15 +76,15 @@ def test_the_kernel_knows_who_writes(file: Path) -> None:
         assert not is_open_for_writing(str(file))
 
 
-def test_a_writer_is_not_held_up_by_who_asks(file: Path) -> None:
-    """And nobody is killed by the signal that a lease brings (SIGIO)."""
+def test_a_writer_is_not_delayed_by_a_reader(file: Path) -> None:
+    """The signal that a lease causes (SIGIO) does not kill the process."""
     stop = threading.Event()
 
-    def ask() -> None:
+    def read() -> None:
         while not stop.is_set():
             is_open_for_writing(str(file))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=read)
     thread.start()
     try:
         for _ in range(300):
@@ -169,7 +169,7 @@ def test_one_file_is_watched_without_what_lies_below_its_directory(file: Path) -
 
 
 def inotify_watches() -> int:
-    """Of this process (proc_pid_fdinfo(5))."""
+    """The leases of this process (proc_pid_fdinfo(5))."""
     found = 0
     for entry in Path("/proc/self/fdinfo").iterdir():
         try:
@@ -197,7 +197,7 @@ def test_without_inotify_changes_are_still_noticed(
 
 
 def test_a_fault_that_goes_by_unseen_is_tried_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the disk changes nothing about the file that could be noticed."""
+    """A disk error changes nothing about the file that could be detected."""
     failing = True
     real = files.read
 

@@ -1,4 +1,4 @@
-"""What C and Python share is written once: the Python is what tools/abi.py makes of the headers."""
+"""What C and Python share is written once: the Python modules are the output of tools/abi.py for the headers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_is_what_the_headers_say(tool: ModuleType, path: str) -> None:
 def test_every_header_is_read_by_one_of_them(tool: ModuleType) -> None:
     shared = {name for names in tool.WRITTEN.values() for name in names}
     assert {path.name for path in (ROOT / "bpf/include").glob("*.h")} - shared == {
-        *("wire.h", "parse.h", "device.h", "toolchain.h"),  # of C alone
+        *("wire.h", "parse.h", "device.h", "toolchain.h"),  # only in C
     }
 
 

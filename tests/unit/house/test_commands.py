@@ -1,7 +1,7 @@
-"""Every command that README.md and docs/ show is one that exists, takes the options it is shown with, and works.
+"""Every command shown in README.md and docs/ exists, accepts the shown options, and works.
 
-What needs neither root nor traffic is run, in a folder with the files that the pages speak of. Of all others the
-options are parsed as the command would.
+Commands that need neither root nor traffic are run, in a folder with the files that the pages mention. For all others,
+the options are parsed as the command does.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.support.frames import ME4, ethernet, ipv4, segment
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + sorted(ROOT.glob("docs/*.md"))
 COMMANDS = {"dossim": dossim, "enforcer": enforcer}
-# Neither root, nor traffic, nor an hour: these are run as they stand.
+# These need neither root nor traffic and are fast: they are run as shown.
 HARMLESS = {"validate", "lint", "plan", "selector", "explain", "predict"}
-FOUND = 1  # lint found something, which is no fault of the page
+FOUND = 1  # lint found something: not an error of the page
 
 _FENCED = re.compile(r"^ *```[a-z]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -77,7 +77,7 @@ OF_RUN = [item for item in ALL if item.words[0] == "./run"]
 
 
 def test_commands_are_found() -> None:
-    """Of each kind some: the tests below look at something."""
+    """At least some of each kind, so that the tests below check something."""
     assert len(RUNNABLE) >= 7
     assert len(OF_CLICK) >= 30
     assert len(OF_RUN) >= 5
@@ -101,7 +101,7 @@ def test_its_options_exist_and_take_what_is_shown(item: Shown) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages take for granted: a policy, a capture of an attack, what a host answered to ``enforcer probe``."""
+    """The files that the pages assume: a policy, a capture of an attack, a host's output of ``enforcer probe``."""
     for name in ("policy", "policies"):
         (tmp_path / name).mkdir()
         shutil.copy(ROOT / "scenarios" / "policies" / "how-to.yaml", tmp_path / name)
@@ -128,10 +128,10 @@ def test_it_does_what_it_is_shown_for(item: Shown) -> None:
 
 @pytest.mark.parametrize("item", OF_RUN, ids=str)
 def test_it_is_a_verb_of_run(item: Shown) -> None:
-    """``bench`` and ``kernels`` hand their options on: these are looked for in the program that takes them."""
+    """``bench`` and ``kernels`` pass their options on: these must occur in the program that parses them."""
     verb, *rest = item.words[1:]
     assert f"\n{verb})" in (ROOT / "run").read_text(), f"{item}: no such verb"
-    if verb == "test":  # the rest is pytest's
+    if verb == "test":  # the remaining arguments are pytest's
         assert not [path for path in rest if path.startswith("tests/") and not (ROOT / path).exists()], str(item)
         return
     takers = {"bench": "bench/bench_xdp.py", "kernels": "tests/kernels/boot.py", "lock": "run"}

@@ -1,4 +1,4 @@
-"""What the pages of docs/ name is there: files, and the tests that hold what docs/reliability.md claims."""
+"""What docs/ names exists: files, and the tests that check the claims of docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 _PATH = re.compile(
     r"`((?:dossim|enforcer|bpf|tests|scenarios|bench|packaging)/[\w./-]+\.(?:py|c|h|md|yaml|service|json))`"
 )
-# Said in passing: `policy/load.py` of a package, `rows.py` of what the sentence is about. Only ours is Python here.
+# Short forms of paths: `policy/load.py` within a package, `rows.py` within the folder in question. Only Python files
+# are ours.
 _BRIEF = re.compile(r"`((?:[\w-]+/)*[\w-]+\.py)`")
 _SOURCES = [
     path.relative_to(ROOT)

@@ -1,4 +1,4 @@
-"""The house of ARCHITECTURE.md, held: who may import whom, and which modules stay pure."""
+"""The import rules of ARCHITECTURE.md, and which modules stay pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAYERS = {
 # For each package, the project's own packages that it must not import.
 FORBIDDEN = {
     "enforcer": ["dossim"],
-    # Backends of one kind stand side by side; what they share is netfilter's.
+    # Backends do not import each other; what they share is in netfilter/.
     "enforcer/backends/nftables": ["enforcer.backends.iptables", "enforcer.backends.xdp"],
     "enforcer/backends/iptables": ["enforcer.backends.nftables", "enforcer.backends.xdp"],
     "enforcer/backends/xdp": [
@@ -45,8 +45,10 @@ FORBIDDEN = {
     # Predict shares explain's model of the kernel for odd packets, never its evaluation of the policy.
     "dossim/predict": [
         *(f"dossim.pipeline.{name}" for name in ("explain", "policy", "matching", "selection", "governing", "graph")),
+        *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "tracked_hooks", "hooks")),
         *("dossim.lab", "dossim.replay", "dossim.observe"),
     ],
+    "dossim/exhaustion": ["dossim.pipeline", "dossim.lab", "dossim.replay", "dossim.observe", "dossim.drill"],
     # The observer knows nothing of policy, enforcer and prediction.
     "dossim/observe": [
         *("dossim.predict", "dossim.pipeline"),
@@ -56,13 +58,13 @@ FORBIDDEN = {
     "dossim/verify": ["dossim.lab", "dossim.replay", "dossim.report", "dossim.cli"],
 }
 
-# Of the backends, whoever enforces knows the seam alone.
+# The enforcement packages know only the seam of the backends.
 SEAM = ["enforcer.backends.base", "enforcer.backends.registry"]
 
-# Third-party packages that belong to the simulator's side alone.
+# Third-party packages that only the simulator may import.
 NOT_ON_A_HOST = SIMULATOR | {"pytest", "hypothesis"}
 
-# No clock, no I/O, no kernel: one answer on every machine.
+# No clock, no I/O, no kernel: the same result on every machine.
 PURE = [
     "enforcer/backends/netfilter",
     "enforcer/planning",
@@ -70,6 +72,7 @@ PURE = [
     "enforcer/policy/labels.py",
     "enforcer/policy/members.py",
     "enforcer/policy/selector.py",
+    "dossim/exhaustion",
     "dossim/lint",
     "dossim/predict",
     "dossim/pipeline",
@@ -150,7 +153,7 @@ def test_every_package_of_the_enforcer_has_its_layer() -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Inside of functions and for types alone either: a circle is one module in two files."""
+    """Including imports inside functions and for types only: a cycle is one module in two files."""
     names = {name_of(path): path for top in ("enforcer", "dossim") for path in modules(top)}
     left = {name: needed(path, names.keys()) - {name} for name, path in names.items()}
     while free := {name for name, others in left.items() if not others & left.keys()}:
@@ -175,7 +178,7 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("package", ["enforcer", "dossim"])
 def test_modules_have_what_they_show(package: str) -> None:
-    """No names that appear when they are asked for."""
+    """No names that are defined on access (module ``__getattr__``)."""
     assert not [str(path) for path in modules(package) if "def __getattr__(name" in path.read_text()]
 
 

@@ -1,4 +1,4 @@
-"""What is built and installed: the licences it carries, and locks that say what pyproject.toml says."""
+"""Built packages: the licences they contain, and locks that agree with pyproject.toml."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_bpf_source_is_under_a_licence_of_the_wheel() -> None:
 @pytest.mark.parametrize("lock", LOCKS)
 @pytest.mark.parametrize("python", PYTHONS)
 def test_a_lock_has_what_is_required(metadata: Message, lock: str, python: str) -> None:
-    """With a version that satisfies it, on every Python; ``./run lock`` writes it again."""
+    """With a version that satisfies it, on every Python; ``./run lock`` rewrites the locks."""
     pins = locked(lock, python)
     for line in metadata.get_all("Requires-Dist", []):
         item = Requirement(line)
@@ -84,7 +84,7 @@ def test_everything_locked_has_hashes(lock: str) -> None:
 
 
 def locked(lock: str, python: str) -> dict[str, str]:
-    """The version of each package that a lock has for a Python."""
+    """The version of each package that a lock has for one Python version."""
     found: dict[str, str] = {}
     for line in (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines():
         if line.startswith(("#", " ")):

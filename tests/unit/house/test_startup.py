@@ -1,4 +1,4 @@
-"""A command imports what it needs. What it takes is measured by bench/bench_startup.py; no test asserts a time."""
+"""A command imports only what it needs. bench/bench_startup.py measures the time; no test asserts one."""
 
 from __future__ import annotations
 

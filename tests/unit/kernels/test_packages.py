@@ -1,4 +1,4 @@
-"""Where the packages of other kernels come from: this host's own mirror, signed by whom this host's list says."""
+"""The packages of other kernels come from this host's mirror, verified with the keys of this host's sources list."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Netdev ingress: what raw would drop anyway, dropped right after the driver, in nf_tables (docs/nftables.md).
+"""Netdev ingress: drops right after the driver, in nf_tables, what raw would drop anyway (docs/nftables.md).
 
-For interfaces without XDP. As XDP it only accelerates: it holds the same run of entries, drops what it is sure of, and
-lets everything else go on to raw, whichever backend that is in. ``render`` (pure) turns a plan into the table; bytes,
-values, reading and transactions are those of :mod:`enforcer.backends.nftables`.
+For interfaces without XDP. Like XDP it only accelerates: it holds the same run of entries, drops a packet only if the
+match is certain, and passes everything else to raw, in whichever backend. ``render`` (pure) turns a plan into the
+table; encoding, reading and transactions are those of :mod:`enforcer.backends.nftables`.
 """
 
 from enforcer.backends.nftables.netdev.backend import NetdevBackend

@@ -1,8 +1,8 @@
 """NetdevBackend: a BackendDriver for netdev ingress. Only the table ``netdev enforcer`` is ours.
 
-Its transaction is its own, after those of raw: raw may be in iptables, and an interface that goes away just then makes
-the kernel refuse the whole transaction, which must not keep raw from being enforced. No order opens a hole, because
-what is not dropped here is dropped in raw.
+It has its own transaction, after those of raw: raw may be in iptables, and an interface that disappears at that moment
+makes the kernel refuse the whole transaction, which must not affect raw. The order leaves no gap, because raw drops
+what is not dropped here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
 from enforcer.backends.netfilter.counts import merge
-from enforcer.backends.netfilter.presence import is_there
+from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.nftables.apply import Edit, transact
 from enforcer.backends.nftables.netdev import status
 from enforcer.backends.nftables.netdev.probe import probe
@@ -31,7 +31,7 @@ from enforcer.planning.plan import Plan
 
 @dataclass(frozen=True)
 class NetdevBackend:
-    """Drops early what raw would drop. See :class:`~enforcer.backends.base.BackendDriver` for what methods promise."""
+    """Drops early what raw would drop. :class:`~enforcer.backends.base.BackendDriver` documents the methods."""
 
     settings: NftablesSettings = field(default_factory=NftablesSettings)
     connect: Connect = nftables
@@ -51,11 +51,11 @@ class NetdevBackend:
         return any(item.netdev for item in plan.interfaces)
 
     def check(self, plan: Plan) -> None:
-        """Renders nothing: which interfaces are without XDP is known only when XDP was tried."""
+        """Only checks marks. Which interfaces have no XDP is known only after XDP was tried, so nothing is rendered."""
         require_marks(plan, self.settings)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> ApplyResult:
-        """Makes the table hold exactly the interfaces of this plan that have netdev ingress."""
+        """Makes the table contain exactly the interfaces of this plan that have netdev ingress."""
         if not self.serves(plan) and not self._is_installed():
             return ApplyResult()
         table = render(plan, self.settings)
@@ -65,7 +65,7 @@ class NetdevBackend:
         return ()
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """Packets and bytes each Deny dropped, both families together."""
+        """Packets and bytes that each Deny dropped, the sum of both families."""
         merged: list[EntryCount] = []
         for counts in read_counters(status.installed(self.connect)) if self._is_installed() else ():
             merge(merged, counts)
@@ -78,7 +78,7 @@ class NetdevBackend:
         return status.holdings(self.connect) if self._is_installed() else {}
 
     def detach(self, interfaces: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Removes what is ours of these interfaces, or all of it."""
+        """Removes the chains of these interfaces, or the whole table."""
         if not self._is_installed():
             return ()
 
@@ -93,7 +93,7 @@ class NetdevBackend:
         return tuple(transact(edit, connect=self.connect))
 
     def _is_installed(self) -> bool:
-        return is_there(partial(status.is_installed, self.connect))
+        return has_state(partial(status.is_installed, self.connect))
 
     def watch(self) -> NftablesWatch:
         return NftablesWatch()

@@ -1,4 +1,4 @@
-"""Whether nf_tables can hold netdev ingress in this namespace."""
+"""Probes whether nf_tables supports netdev ingress in this namespace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EVERYWHERE = "lo"  # exists in every namespace; the transaction is aborted, so 
 
 
 def probe(connect: Connect = nftables) -> Probe:
-    """NO when a part of the kernel is missing, UNKNOWN when privilege is. See the probe of nftables."""
+    """NO if the kernel lacks a part, UNKNOWN if privileges are missing. Like the probe of nftables."""
     rule = Rule(
         (
             *expr.of_family(4),

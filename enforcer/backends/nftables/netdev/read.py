@@ -25,7 +25,7 @@ def read_devices(conn: NfTablesConn) -> list[str]:
 
 
 def read_counters(table: ReadTable) -> Iterator[tuple[EntryCount, ...]]:
-    """For each interface and family a count for each Deny: the sum over all rules with its name."""
+    """For each interface and family, one count for each Deny: the sum over all rules with its name."""
     for device, base in devices_of(table).items():
         for entry_point in _below(table.rules[base], table):
             counts: dict[str, EntryCount] = {}
@@ -49,7 +49,7 @@ def entries_of(table: ReadTable) -> dict[str, list[str]]:
 
 
 def _denies(entry_point: Sequence[ReadRule], table: ReadTable) -> Iterator[tuple[str, ReadRule]]:
-    """The rules that drop, below the chain of one interface and family, with the name of their entry."""
+    """The rules that drop, in the chains of one interface and family, with the names of their entries."""
     for rules in _below(entry_point, table):
         for name, item in named_rules(rules):
             if item.rule is not None and expr.COUNTER in item.rule.exprs:
@@ -57,18 +57,18 @@ def _denies(entry_point: Sequence[ReadRule], table: ReadTable) -> Iterator[tuple
 
 
 def _below(rules: Sequence[ReadRule], table: ReadTable) -> Iterator[Sequence[ReadRule]]:
-    """The rules of each chain that these lead to."""
+    """The rules of each chain that these rules lead to."""
     return (table.rules[target(item)] for item in rules if target(item) in table.rules)
 
 
 def without_interfaces(table: ReadTable, interfaces: Collection[str]) -> dict[str, list[Rule | None]]:
-    """The rules of the chains that remain without base chains for these interfaces."""
+    """The rules of the chains that remain without the base chains of these interfaces."""
     bases = [name for device, name in devices_of(table).items() if device not in interfaces]
     names = [*bases, *(name for base in bases for name in reachable(table.rules[base], table))]
     return {name: [item.rule for item in table.rules[name]] for name in dict.fromkeys(names)}
 
 
 def fills_of(table: ReadTable, interface: str) -> set[str]:
-    """The sets that one interface's packets are looked up in."""
+    """The names of the sets that the rules of one interface refer to."""
     others = devices_of(table).keys() - {interface}
     return set_names(without_interfaces(table, others)) & table.sets.keys()

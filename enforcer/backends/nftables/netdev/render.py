@@ -9,10 +9,10 @@ One table ``netdev enforcer`` for both families, a base chain for each interface
                    ├─ enf-nd-4/eth0/default
                    └─ enf-nd-4/eth0/...
 
-To go on to raw is to be accepted here. Deny is drop; Allow and Log let go on to raw, which does what they say; Pass is
-return. Before a rule that matches on something, packets of which that cannot be known for sure go on to raw as well:
-jumps to ``enf4-indeterminate-...`` do that, and return for all others. What that is the model says in the same words
-(``dossim/pipeline/netdev.py``), and docs/packet-fates.md in a table.
+"On to raw" is accept. Deny is drop; Allow and Log are accept, because raw executes them; Pass is return. Packets for
+which a match is indeterminate are accepted as well: before the rule with the match, a jump to
+``enf4-indeterminate-...`` accepts them and returns for all others. ``dossim/pipeline/netdev.py`` models which packets
+these are, and docs/packet-fates.md lists them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enforcer.backends.netfilter.names import ChainKind, chain_name
 from enforcer.backends.netfilter.ways import FailsafeGroup, failsafe_groups
 from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.entry_rules import entry_rules
 from enforcer.backends.nftables.match import (
     ICMP_BYTES,
     NAMED_PORT_BYTES,
@@ -33,7 +34,6 @@ from enforcer.backends.nftables.match import (
     needs_mark,
     port_numbers,
 )
-from enforcer.backends.nftables.render import named
 from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, NftablesSettings, Rule, Table
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError
@@ -44,17 +44,17 @@ from enforcer.policy.ruletable import Entry
 
 INGRESS_HOOK = 0  # NF_NETDEV_INGRESS
 PRIORITY = -300
-# IPv6 headers that may be before a transport (``ipv6_ext_hdr``); 59 is none of them, as nothing follows it.
+# IPv6 headers that may precede a transport (``ipv6_ext_hdr``), without 59 (no next header).
 EXTENSION_HEADERS = (0, 43, 44, 51, 60)
-WHOLE_HEADERS = NAMED_PORT_BYTES  # the transports whose ports are read, and where they are known to be there
+WHOLE_HEADERS = NAMED_PORT_BYTES  # transport -> how many bytes of it a match on ports needs
 
 _ON_TO_RAW = expr.verdict(Code.ACCEPT)
 
 
 def render(plan: Plan, settings: NftablesSettings) -> Table:
-    """The table with every interface of the plan that has netdev ingress; an empty one is to go.
+    """The table with every interface of the plan that has netdev ingress; an empty table is deleted.
 
-    Raises UnsupportedRuleError naming the entries that need a mark where there is none.
+    Raises UnsupportedRuleError with the entries that need a mark if the mark mask is 0.
     """
     require_marks(plan, settings)
     plans = [item for item in plan.interfaces if item.netdev]
@@ -80,7 +80,7 @@ def _unmarked(plan: InterfacePlan, settings: NftablesSettings) -> Iterator[str]:
 
 def _interface(plan: InterfacePlan, families: Iterable[_Family]) -> Iterator[Chain]:
     """All chains of an interface, its base chain last."""
-    rules = [Rule((*asked, _ON_TO_RAW)) for asked in (*expr.tagged(), expr.for_another_host())]
+    rules = [Rule((*match, _ON_TO_RAW)) for match in (*expr.tagged(), expr.for_another_host())]
     for family in families:
         *below, entry_point = _Endpoint(family, plan).chains()
         yield from (*below, entry_point)
@@ -92,7 +92,7 @@ def _interface(plan: InterfacePlan, families: Iterable[_Family]) -> Iterator[Cha
 
 @dataclass
 class _Family:
-    """Renders one family. ``helpers``: the chains that several interfaces share, by name, once needed."""
+    """Renders one family. ``helpers``: the chains that interfaces share, by name, created when first needed."""
 
     version: int
     settings: NftablesSettings
@@ -103,14 +103,16 @@ class _Family:
         self.sets = SetRegistry(self.version)
 
     def indeterminate_protocol(self) -> Expr:
-        """To the chain for packets whose transport reassembly or an extension header may change. IPv6 only."""
+        """A jump to the chain that passes to raw the packets whose transport protocol is indeterminate because of an
+        extension header (fragments included). IPv6 only.
+        """
         headers = [Rule((*expr.next_header(kind), _ON_TO_RAW)) for kind in EXTENSION_HEADERS]
         return self._jump(f"enf{self.version}-indeterminate-protocol", headers)
 
     def indeterminate_transport(self, protocol: int, length: int) -> Expr:
-        """To the chain for packets of a protocol that do not hold, for sure, so many bytes of it."""
+        """A jump to the chain that passes to raw the packets that may have fewer than ``length`` bytes of transport."""
         whole = expr.whole_transport(self.version, length)
-        rules = [Rule((*asked, expr.verdict(Code.RETURN))) for asked in whole]
+        rules = [Rule((*match, expr.verdict(Code.RETURN))) for match in whole]
         return self._jump(f"enf{self.version}-indeterminate-{protocol}", [*rules, Rule((_ON_TO_RAW,))])
 
     def _jump(self, name: str, rules: Iterable[Rule]) -> Expr:
@@ -120,30 +122,32 @@ class _Family:
 
 @dataclass
 class _Endpoint:
-    """Renders the chains of one interface and family. ``asked``: the protocols of which every packet that comes so far
-    is known to be whole; None when every packet's protocol is known.
+    """Renders the chains of one interface and family.
+
+    ``checked``: the protocols whose transport header is known to be complete in every packet that gets this far; None
+    is in it if every packet's protocol is known.
     """
 
     family: _Family
     plan: InterfacePlan
-    asked: set[int | None] = field(default_factory=set, init=False)
+    checked: set[int | None] = field(default_factory=set, init=False)
 
     def chains(self) -> list[Chain]:
-        """Its entry point last."""
+        """All chains, the entry point last."""
         place = (str(self.family.version), self.plan.interface)
         rules = list(self._failsafes())
         tiers: dict[str, list[Rule]] = {}
-        # A packet that leaves a tier by a Pass has not met the later matches: each tier starts with the failsafes'
-        # protocols.
-        by_failsafes = frozenset(self.asked)
-        asked: dict[str, set[int | None]] = {}
+        # A packet that leaves a tier by a Pass skips the later checks of that tier, so each tier starts with what the
+        # failsafes have checked.
+        by_failsafes = frozenset(self.checked)
+        checked: dict[str, set[int | None]] = {}
         for entry in self.plan.early_entries:
-            self.asked = asked.setdefault(entry.tier, set(by_failsafes))
+            self.checked = checked.setdefault(entry.tier, set(by_failsafes))
             tiers.setdefault(entry.tier, []).extend(self._entry(entry))
         name = "/".join(place)
         below = [Chain(chain_name(ChainKind.NETDEV, f"{name}/{tier}"), tuple(found)) for tier, found in tiers.items()]
         rules += [Rule((expr.verdict(Code.JUMP, chain.name),)) for chain in below]
-        # Matches on negated names count on it, as in raw; raw clears it for every packet anyway.
+        # Matches on negated named ports rely on a cleared mark, as in raw. Raw clears it for every packet anyway.
         clear = [Rule(expr.set_mark(self._mark, on=False))] if self._marks else []
         return [*below, Chain(chain_name(ChainKind.NETDEV, name), (*clear, *rules))]
 
@@ -156,14 +160,14 @@ class _Endpoint:
         return any(map(needs_mark, self.plan.early_entries))
 
     def _failsafes(self) -> Iterator[Rule]:
-        """On to raw: by destination port, and for answers by source port."""
+        """On to raw: by destination port, and for replies by source port."""
         for group in failsafe_groups(self.plan.table, Direction.INGRESS, self.family.version):
             yield from self._failsafe(group)
 
     def _failsafe(self, group: FailsafeGroup) -> Iterator[Rule]:
         sample = group.sample
-        everybody = sample.net is None or not sample.net.prefixlen
-        remote = () if everybody or sample.net is None else expr.net(Side.SOURCE, sample.net)
+        any_address = sample.net is None or not sample.net.prefixlen
+        remote = () if any_address or sample.net is None else expr.net(Side.SOURCE, sample.net)
         transport = expr.protocol(sample.protocol)
         yield from self._indeterminate_protocol()
         yield from self._indeterminate_transport(sample.protocol, WHOLE_HEADERS[sample.protocol], remote, transport)
@@ -171,17 +175,17 @@ class _Endpoint:
         yield Rule((*remote, *transport, *number, _ON_TO_RAW))
 
     def _entry(self, entry: Entry) -> Iterator[Rule]:
-        """The entry's rules in this family; none where it is for the other or can match no packet."""
+        """The entry's rules in this family; none if the entry is for the other family or can match no packet."""
         if self.family.version not in entry.families:
             return
         found = match_of(entry, self.plan.table, self.family.sets)
         if found.protocol or found.ports or found.icmp:
             yield from self._indeterminate_protocol()
         yield from self._indeterminate(found)
-        yield from self._known(entry, found)
+        yield from entry_rules(entry.name, found, _statements(entry.action), self._mark)
 
     def _indeterminate(self, found: EntryMatch) -> Iterator[Rule]:
-        """Before an entry's rules: the packets whose match is indeterminate."""
+        """The rules before an entry's own: they pass to raw the packets whose match is indeterminate."""
         protocols = WHOLE_HEADERS if found.ports else {}
         if found.icmp:
             protocols = {**protocols, ICMP_OF_FAMILY[self.family.version]: ICMP_BYTES}
@@ -191,33 +195,23 @@ class _Endpoint:
                 transport = found.transport if is_it else (*found.transport, *expr.protocol(protocol))
                 yield from self._indeterminate_transport(protocol, length, found.nets, transport, found.sets)
 
-    def _known(self, entry: Entry, found: EntryMatch) -> Iterator[Rule]:
-        for unwanted in found.marking:
-            yield Rule((*unwanted, *expr.set_mark(self._mark, on=True)))
-        unmarked = expr.marked(self._mark, inverted=True) if found.marking else ()
-        for ports in found.alternatives:
-            matches = (*found.nets, *found.transport, *found.sets, *ports, *found.icmp, *unmarked)
-            yield from named(entry.name, (*matches, *_statements(entry.action)))
-        if found.marking:
-            yield Rule((*expr.marked(self._mark), *expr.set_mark(self._mark, on=False)))
-
     def _indeterminate_protocol(self) -> Iterator[Rule]:
-        """For all addresses: raw evaluates the protocol before sets, and hotdrops there, by no entry."""
-        if self.family.version == 6 and None not in self.asked:
-            self.asked.add(None)
+        """For packets of all addresses, because raw evaluates the protocol before sets and hotdrops there."""
+        if self.family.version == 6 and None not in self.checked:
+            self.checked.add(None)
             yield Rule((self.family.indeterminate_protocol(),))
 
     def _indeterminate_transport(
         self, protocol: int, length: int, nets: Exprs, transport: Exprs, sets: Exprs = ()
     ) -> Iterator[Rule]:
-        if protocol not in self.asked:
+        if protocol not in self.checked:
             if not nets and not sets:
-                self.asked.add(protocol)
+                self.checked.add(protocol)
             yield Rule((*nets, *transport, *sets, self.family.indeterminate_transport(protocol, length)))
 
 
 def _statements(action: Action) -> Exprs:
-    """What an entry has a matching packet done. Only what drops is counted: raw counts all others."""
+    """The statements of an entry's rule. Only drops are counted; raw counts everything else."""
     match action:
         case Action.DENY:
             return (expr.COUNTER, expr.verdict(Code.DROP))

@@ -1,4 +1,4 @@
-"""The state of netdev ingress in the kernel, for each interface; no counter is read."""
+"""The state of netdev ingress in the kernel for each interface, read without counters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enforcer.model.vocabulary import Stage
 
 
 def is_installed(connect: Connect = nftables) -> bool:
-    """Whether our table is there; none of it is read."""
+    """Whether our table exists. Reads none of its content."""
     with connect() as conn:
         return has_table(conn, Family.NETDEV)
 
@@ -23,14 +23,15 @@ def installed(connect: Connect = nftables) -> ReadTable:
 
 
 def interfaces(connect: Connect) -> dict[str, Stage]:
-    """The interfaces that have a chain."""
+    """The interfaces that have a base chain."""
     with connect() as conn:
         return dict.fromkeys(read_devices(conn), Stage.NETDEV_INGRESS)
 
 
 def holdings(connect: Connect) -> dict[str, Holding]:
-    """For each interface its Deny entries, and the sets that its packets are looked up in."""
+    """For each interface its Deny entries, and the sets that its rules refer to."""
     table = installed(connect)
     entries = entries_of(table)
-    fills = set_fills(connect, table, {name: fills_of(table, name) for name in entries}, Stage.NETDEV_INGRESS)
+    sets = {name: dict.fromkeys(fills_of(table, name), Stage.NETDEV_INGRESS) for name in entries}
+    fills = set_fills(connect, table, sets)
     return {name: Holding(Stage.NETDEV_INGRESS, tuple(items), tuple(fills[name])) for name, items in entries.items()}

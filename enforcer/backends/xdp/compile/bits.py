@@ -1,4 +1,4 @@
-"""Which conditions the XDP program tests for each bit: those of the entries it holds, and of the failsafes. Pure."""
+"""The conditions that the XDP program tests for each bit: those of the held entries and of the failsafes. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from enforcer.policy.ruletable import Entry
 
 @dataclass
 class Lists:
-    """The lists of addresses and ports that one side must be in, or must not be in."""
+    """The address and port lists that one side must match, or must not match."""
 
     nets: tuple[IPNetwork, ...] = ()
     ip_set: str | None = None
@@ -24,19 +24,19 @@ class Lists:
 
     @property
     def addresses(self) -> bool:
-        """Whether there is a list of addresses."""
+        """Whether there is any address list."""
         return bool(self.nets) or self.ip_set is not None
 
     @property
     def ports(self) -> bool:
-        """Whether there is a list of ports."""
+        """Whether there is any port list."""
         return bool(self.ranges or self.names)
 
 
 @dataclass
 class Bit:
-    """One bit of a row: an entry, taken apart into what the maps have. A failsafe has no name, and a tier of its own.
-    ``wanted`` and ``unwanted`` have both sides.
+    """One bit of a row: an entry, split into what the maps contain. A failsafe has no name and its own tier. ``wanted``
+    and ``unwanted``: the lists of both sides that must and must not match.
     """
 
     entry: Entry
@@ -56,12 +56,12 @@ class Bit:
         return self.entry.tier
 
     def of(self, side: Side, *, negated: bool) -> Lists:
-        """What one side must be in, or must not be in."""
+        """The lists that one side must match, or must not match (``negated``)."""
         return (self.unwanted if negated else self.wanted)[side]
 
     @property
     def lists(self) -> tuple[Lists, ...]:
-        """All lists there are."""
+        """The lists of both sides, positive and negated."""
         return (*self.wanted.values(), *self.unwanted.values())
 
     @property
@@ -77,12 +77,12 @@ class Bit:
 
 
 def bits_of(plan: InterfacePlan) -> tuple[Bit, ...]:
-    """Each bit, in evaluation order, the failsafes first."""
+    """All bits in evaluation order, failsafes first."""
     return tuple(bit_of(entry) for entry in (*failsafe_entries(plan.table), *plan.xdp_entries))
 
 
 def bit_of(entry: Entry) -> Bit:
-    """An entry as the program has it. The planner leaves to raw what it cannot match on."""
+    """The bit of an entry. The planner leaves to raw the entries with conditions that the program cannot match on."""
     bit = Bit(entry)
     for condition in entry.conditions:
         match condition:

@@ -1,4 +1,4 @@
-"""From bit vectors to what an interface's program is loaded with. Pure."""
+"""From bit vectors to the settings and map contents of an interface's program. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from enforcer.planning.plan import InterfacePlan
 def contents_of(
     plan: InterfacePlan, rows: XdpRows, members: Members, capacity: int, *, receiver: Receiver, ipv6: bool
 ) -> Contents:
-    """``members`` are the classes of addresses there are, ``capacity`` how many there may come to be."""
+    """``members``: the present address classes; ``capacity``: how many classes to allocate rows for."""
     settings = {
         **receiver.settings,
         "row_words": rows.words,
@@ -42,7 +42,7 @@ def contents_of(
 
 
 def rows_of_classes(plan: InterfacePlan, members: Members, capacity: int, *, ipv6: bool) -> Elements:
-    """What each class of addresses means to an interface, by number; nothing for numbers that no class has."""
+    """The rows of each address class for one interface, by class number; empty rows for unused numbers."""
     data = bytearray(capacity * ADDRESS_ROWS_BYTES)
     rendered = address_rows(plan, members, ipv6=ipv6)
     for at, number in enumerate(members):

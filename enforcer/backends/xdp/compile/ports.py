@@ -1,4 +1,4 @@
-"""Ports and ICMP types as bit vectors: directories, pages, rows, and what named ports stand for. Pure."""
+"""Ports and ICMP types as bit vectors: directories, pages, rows, and the members of named ports. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Pair = tuple[int, int]  # wanted, unwanted: rows
 
 
 class TooManyPorts(ValueError):
-    """The ports of a policy make more different rows than their numbers can say."""
+    """The ports of a policy need more different rows than there are row numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Ports:
 
 @dataclass
 class _Numbering:
-    """Rows and pages, each stored once."""
+    """Numbers rows and pages; equal ones are stored once."""
 
     rows: dict[Pair, int] = field(default_factory=dict)
     pages: dict[bytes, int] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class _Numbering:
 
 
 def ports_of(bits: Sequence[Bit], port_sets: Mapping[str, PortSet]) -> Ports:
-    """What the entries match on of ports and ICMP types. Raises TooManyPorts."""
+    """The maps for the ports and ICMP types that the entries match on. Raises TooManyPorts."""
     numbering = _Numbering()
     source = _directory(bits, Side.SOURCE, numbering)
     destination = _directory(bits, Side.DESTINATION, numbering)
@@ -79,13 +79,13 @@ def ports_of(bits: Sequence[Bit], port_sets: Mapping[str, PortSet]) -> Ports:
 def _directory(bits: Sequence[Bit], side: Side, numbering: _Numbering) -> U32:
     ranges = [item for bit in bits for item in (*bit.wanted[side].ranges, *bit.unwanted[side].ranges)]
     ends = {0, *(item.first for item in ranges), *(item.last + 1 for item in ranges)} - {NUMBERS}
-    cuts = np.array(sorted(ends))  # between two of them no answer changes
+    cuts = np.array(sorted(ends))  # the row is constant between two of them
     numbers = [numbering.row(pair) for pair in _pairs(bits, side, cuts)]
     return _paged(np.repeat(np.array(numbers), np.diff(cuts, append=NUMBERS)), numbering)
 
 
 def _pairs(bits: Sequence[Bit], side: Side, ports: I64) -> Iterator[Pair]:
-    """The rows of each port. Without named ports all of a side's answer is in ``wanted``."""
+    """The rows of each port. Without named ports, ``wanted`` alone is the result for a side."""
     wanted = np.zeros((len(ports), len(bits)), np.bool_)
     unwanted = np.zeros_like(wanted)
     for number, bit in enumerate(bits):
@@ -102,7 +102,7 @@ def _pairs(bits: Sequence[Bit], side: Side, ports: I64) -> Iterator[Pair]:
 
 
 def _holds(ranges: Sequence[PortRange], ports: I64) -> Bool:
-    """Which of the ports, which are sorted, are in a range."""
+    """Which of the sorted ports are in a range."""
     change = np.zeros(len(ports) + 1, np.int64)
     np.add.at(change, np.searchsorted(ports, [item.first for item in ranges]), 1)
     np.add.at(change, np.searchsorted(ports, [item.last + 1 for item in ranges]), -1)
@@ -110,7 +110,7 @@ def _holds(ranges: Sequence[PortRange], ports: I64) -> Bool:
 
 
 def _icmp_directory(bits: Sequence[Bit], numbering: _Numbering) -> U32:
-    """By type and code. One serves both families: an entry's protocol says whose types it means."""
+    """The directory by type and code. It serves both families, because an entry's protocol tells ICMP from ICMPv6."""
     named = [icmp for bit in bits for icmp in (bit.icmp, bit.not_icmp) if icmp is not None]
     numbers = np.full((PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES), numbering.row(_icmp_pair(bits, None, 0)))
     for kind in {icmp.type for icmp in named}:
@@ -121,7 +121,7 @@ def _icmp_directory(bits: Sequence[Bit], numbering: _Numbering) -> U32:
 
 
 def _icmp_pair(bits: Sequence[Bit], kind: int | None, code: int | None) -> Pair:
-    """``None``: a type, or code, that no entry names."""
+    """``None``: any type, or code, that no entry matches on."""
 
     def is_it(icmp: Icmp) -> bool:
         return icmp.type == kind and icmp.code in (None, code)
@@ -134,7 +134,7 @@ def _icmp_pair(bits: Sequence[Bit], kind: int | None, code: int | None) -> Pair:
 
 
 def _paged(numbers: npt.NDArray[np.int64], numbering: _Numbering) -> U32:
-    """A directory. Where a high byte has one row for all low ones it leads there, which spares a look-up."""
+    """A directory. If all ports with the same high byte have one row, it refers to that row and saves a look-up."""
     pages = numbers.reshape(PORT_PAGE_ENTRIES, PORT_PAGE_ENTRIES)
     found = pages[:, 0].astype(np.uint32)
     for high in np.flatnonzero((pages != pages[:, :1]).any(axis=1)).tolist():

@@ -1,4 +1,4 @@
-"""Which frames are an interface's own, as far as a program must know it. Pure."""
+"""The settings by which a program recognises the frames that its interface receives for itself. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from enforcer.kernel.rtnetlink import InterfaceState
 
 @dataclass(frozen=True)
 class Receiver:
-    """``address`` is the interface's own, of 6 bytes. ``index`` is the interface that the program watches for others
-    that take its packets, where the kernel allows that; 0: none. ``tags_in_frame`` as in InterfaceState.
+    """``address``: the interface's MAC address, 6 bytes. ``index``: the interface that the program checks for devices
+    that take its packets, if the kernel supports that; 0: none. ``tags_in_frame``: as in InterfaceState.
     """
 
     address: bytes
@@ -24,15 +24,15 @@ class Receiver:
 
     @property
     def address_settings(self) -> dict[str, int]:
-        """The address in two parts, as it lies in memory."""
+        """The address as two settings, in memory order."""
         parts = {"own_address_first": self.address[:4], "own_address_last": self.address[4:]}
         return {name: int.from_bytes(part, sys.byteorder) for name, part in parts.items()}
 
     @property
     def settings(self) -> dict[str, int]:
-        """Those of the program, by name."""
+        """The settings of the program, by name."""
         return {**self.address_settings, "own_device": self.index, "tags_in_frame": int(self.tags_in_frame)}
 
     def __str__(self) -> str:
-        """What a manifest keeps, to notice a change."""
+        """The form kept in a manifest, to detect a change."""
         return f"{self.address.hex(':')} {self.index} {int(self.tags_in_frame)}"

@@ -1,7 +1,7 @@
-"""From an InterfacePlan to bit vectors: what the XDP program's maps hold (bpf/include/abi.h). Pure.
+"""From an InterfacePlan to bit vectors, the contents of the XDP program's maps (bpf/include/abi.h). Pure.
 
-Every held entry is one bit, in evaluation order, with the failsafes in front as entries that allow. A row says for
-which bits one condition holds; here it is an int whose bit n is that of entry n.
+Every held entry is one bit, in evaluation order, preceded by the failsafes as Allow entries. A row states for which
+bits one condition holds; here it is an int whose bit n is entry n.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class XdpRows:
-    """The maps of one interface, but for what depends on addresses. ``names[i]`` is bit i's, "" for a failsafe.
-
-    ``words`` are the words of a row in use: 1, 2 or 8.
+    """The maps of one interface that do not depend on addresses. ``names[i]``: the name of bit i's entry, "" for a
+    failsafe. ``words``: the number of 64-bit words of a row that are used: 1, 2 or 8.
     """
 
     names: tuple[str, ...]
@@ -43,7 +42,7 @@ class XdpRows:
 
 
 def render(plan: InterfacePlan, *, ipv6: bool = True) -> XdpRows:
-    """The bit vectors of the entries that XDP holds. ``ipv6`` False leaves IPv6 alone, as raw then does."""
+    """The bit vectors of the entries that XDP holds. ``ipv6`` False: IPv6 packets pass, as in raw."""
     bits = bits_of(plan)
     named = {number for bit in bits for number in (bit.protocol, bit.not_protocol) if number is not None}
     protocols = [_protocol(bits, -1)] * (PROTOCOLS - 1) + [_all(bits)]
@@ -65,7 +64,7 @@ def render(plan: InterfacePlan, *, ipv6: bool = True) -> XdpRows:
 
 
 def atoms(plan: InterfacePlan) -> dict[str, Nets]:
-    """The lists of nets whose members must be told apart, by id: those that an entry or failsafe matches on."""
+    """The address lists that an entry or failsafe matches on, by id. Classes are their combinations."""
     found: dict[str, Nets] = {}
     for bit in bits_of(plan):
         for side in Side:
@@ -76,7 +75,7 @@ def atoms(plan: InterfacePlan) -> dict[str, Nets]:
 
 
 def address_rows(plan: InterfacePlan, members: Members, *, ipv6: bool = True) -> bytes:
-    """``struct address_rows`` of each class of addresses, in the order given; ``members`` are the atoms of each."""
+    """``struct address_rows`` of each address class, in the given order; ``members``: the atoms of each class."""
     column = {name: at for at, name in enumerate(atoms(plan))}
     holds = np.zeros((len(members), len(column)), np.bool_)
     for row, held in enumerate(members.values()):
@@ -93,7 +92,7 @@ def address_rows(plan: InterfacePlan, members: Members, *, ipv6: bool = True) ->
 
 
 def _side(bit: Bit, side: Side, of: Mapping[str, Bool], classes: int) -> Bool:
-    """Which classes of addresses one side of an entry matches."""
+    """Which address classes one side of an entry matches."""
     held = np.ones(classes, np.bool_)
     for name in _names(bit.wanted[side]):
         held &= of[name]
@@ -103,7 +102,7 @@ def _side(bit: Bit, side: Side, of: Mapping[str, Bool], classes: int) -> Bool:
 
 
 def _names(lists: Lists) -> Iterator[str]:
-    """The atoms of one side."""
+    """The names of the atoms in these lists."""
     if lists.nets:
         yield _id(lists.nets)
     if lists.ip_set is not None:
@@ -111,7 +110,7 @@ def _names(lists: Lists) -> Iterator[str]:
 
 
 def _drops_unlisted(bits: Sequence[Bit], *, ipv6: bool) -> bool:
-    """Whether an entry may drop a source that is in no atom (class 0)."""
+    """Whether any entry may drop a source that is in no atom (class 0)."""
     return any(
         bit.action is Action.DENY
         and not bit.wanted[Side.SOURCE].addresses
@@ -121,7 +120,7 @@ def _drops_unlisted(bits: Sequence[Bit], *, ipv6: bool) -> bool:
 
 
 def _policy(bits: Sequence[Bit]) -> Iterator[int]:
-    """The rows of ``struct policy``, in its order."""
+    """The rows of ``struct policy`` in order."""
     yield _mask(bits, lambda bit: bit.action is Action.DENY)
     yield _mask(bits, lambda bit: bit.action is Action.PASS)
     yield _mask(bits, _reads_protocol)
@@ -131,7 +130,9 @@ def _policy(bits: Sequence[Bit]) -> Iterator[int]:
 
 
 def _reads_protocol(bit: Bit) -> bool:
-    """Only IPv6 hides its protocol; the program takes these for possible whatever their addresses say."""
+    """Whether the bit matches on the protocol, which IPv6 extension headers can hide. For such a packet the program
+    treats these bits as possible matches, whatever their addresses.
+    """
     reads = bit.protocol is not None or bit.not_protocol is not None or bit.reads_ports or bit.reads_icmp
     return reads and bit.is_of(6)
 
@@ -157,7 +158,7 @@ def _rows(rows: Iterator[int] | Sequence[int]) -> bytes:
 
 
 def row_bytes(row: int) -> bytes:
-    """A row as the program reads it: words in the machine's byte order, the first one first."""
+    """A row as the program reads it: words in host byte order, the lowest bits first."""
     return np.frombuffer(row.to_bytes(ROW_BYTES, "little"), "<u8").astype(np.uint64).tobytes()
 
 

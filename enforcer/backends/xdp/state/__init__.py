@@ -1,1 +1,1 @@
-"""How what is enforced lies pinned in the BPF file system, read back and watched."""
+"""The XDP backend's state in the BPF file system: how it is pinned, read back and watched."""

@@ -1,9 +1,9 @@
-"""A generation: the program and the maps of one interface, built beside those in force and put in their place.
+"""A generation: the program and the maps of one interface, built beside the ones in use, which they then replace.
 
-The order makes every moment a state the next pass can go on from. Building: pinned under ``next/``, the program last.
-Going live: the link is attached or swapped, one step for the kernel. Finishing: what the old generation counted is
-carried over, then each pin moves up, the program last. So ``next/`` with the live program in it is to be finished,
-any other to be discarded (:func:`settle`).
+The order lets the next pass continue from every intermediate state. Build: pin under ``next/``, the program last. Go
+live: attach or update the link, which is atomic. Finish: carry over the counts of the old generation, then move each
+pin to its place, the program last. So a ``next/`` with the live program is to be finished, any other to be discarded
+(:func:`settle`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,9 @@ from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation
 from enforcer.backends.xdp.state.manifest import Manifest
 from enforcer.backends.xdp.state.read import link_info, pinned_program, read_counts
-from enforcer.kernel.bpf.links import Link
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import pin
+from enforcer.kernel.bpf.conn import BpfConn, BpfMap, XdpObject
 from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS
-from enforcer.kernel.bpf.rcu import wait_for_readers
 from enforcer.kernel.bpf.toolchain import PROGRAM as XDP_PROGRAM
-from enforcer.kernel.bpf.toolchain import XdpObject, open_xdp
 from enforcer.model.errors import KernelError, ran_out
 from enforcer.model.vocabulary import Toolchain
 from enforcer.system import directories
@@ -50,8 +46,8 @@ class Elements:
 
 @dataclass(frozen=True)
 class Contents:
-    """What one interface's program is loaded with. ``arrays`` and ``hashes`` by pinned name: an array's elements in
-    order, a hash's keys and values. ``entries`` are those of the counters.
+    """What one interface's program is loaded with. ``arrays`` and ``hashes``, by pinned name: the elements of an array
+    in order, the keys and values of a hash. ``entries``: the number of counters.
     """
 
     settings: Mapping[str, int]
@@ -66,7 +62,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A program in the kernel with its maps filled, to be pinned. ``maps``: pinned name -> the map's name in it."""
+    """A loaded program with filled maps, not pinned yet. ``maps``: pinned name -> the map's name in the program."""
 
     obj: XdpObject
     program: str
@@ -74,7 +70,7 @@ class Loaded:
 
 
 def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
-    """Pin a new generation under ``next/``, and close what it was loaded with. KernelError leaves nothing there."""
+    """Pin a new generation under ``next/`` and close its object. After a KernelError nothing is pinned there."""
     with loaded.obj as obj:
         discard_next(pins)
         directories.make(pins.next)
@@ -82,16 +78,16 @@ def build(pins: Pins, loaded: Loaded, manifest: Manifest) -> None:
             for pinned, name in loaded.maps.items():
                 with obj.map(name) as target:
                     target.pin(pins.next / pinned)
-            with manifests.create(manifest) as holder:
+            with manifests.create(pins.bpf, manifest) as holder:
                 holder.pin(pins.next / MANIFEST)
-            pin(obj.program(loaded.program).fd, pins.next / PROGRAM)
+            pins.bpf.pin(obj.program(loaded.program).fd, pins.next / PROGRAM)
         except BaseException:
             discard_next(pins)
             raise
 
 
-def fill(target: Map, contents: Contents, pinned: str) -> None:
-    """Put contents into a map that is empty."""
+def fill(target: BpfMap, contents: Contents, pinned: str) -> None:
+    """Fill an empty map."""
     if pinned in contents.arrays:
         put_elements(target, contents.arrays[pinned])
     elif pinned in contents.hashes:
@@ -99,17 +95,17 @@ def fill(target: Map, contents: Contents, pinned: str) -> None:
         target.update_batch(keys.data, values.data, len(keys))
 
 
-def put_elements(target: Map, elements: Elements, first: int = 0) -> None:
+def put_elements(target: BpfMap, elements: Elements, first: int = 0) -> None:
     """Write elements of an array, from number ``first`` on."""
     keys = b"".join(number.to_bytes(4, sys.byteorder) for number in range(first, first + len(elements)))
     target.update_batch(keys, elements.data, len(elements))
 
 
 def settle(pins: Pins) -> None:
-    """Finish or discard what a killed agent left half-way."""
+    """Finish or discard the generation that a killed agent left incomplete."""
     if not pins.next.is_dir():
         return
-    link, program = link_info(pins.link), pinned_program(pins.next / PROGRAM)
+    link, program = link_info(pins), pinned_program(pins.bpf, pins.next / PROGRAM)
     if link is not None and program is not None and link.prog_id == program:
         finish(pins)
     else:
@@ -117,10 +113,10 @@ def settle(pins: Pins) -> None:
 
 
 def finish(pins: Pins) -> None:
-    """Move the generation that is live already from ``next/`` to its place, and with it what the old one counted."""
-    wait_for_readers()  # from here on no program counts in the old maps
+    """Move the live generation from ``next/`` to its place, and carry over the counts of the old one."""
+    pins.bpf.wait_for_readers()  # from here on no program counts in the old maps
     _carry_counts(pins)
-    manifest = manifests.read(pins.next / MANIFEST) or manifests.read(pins.directory / MANIFEST)
+    manifest = manifests.read(pins.bpf, pins.next / MANIFEST) or manifests.read(pins.bpf, pins.directory / MANIFEST)
     assert manifest is not None
     wanted = generation(manifest.mode)
     for name in wanted:
@@ -145,9 +141,9 @@ def remove(pins: Pins) -> None:
 
 
 def remove_link(pins: Pins) -> None:
-    """Detach now; merely unpinning would leave that to whenever the last reference goes."""
+    """Detach now: unpinning alone detaches only when the last reference is gone."""
     try:
-        with Link.open_pinned(pins.link) as link:
+        with pins.bpf.open_link(pins.link) as link:
             try:
                 link.detach()
             except KernelError as error:
@@ -160,30 +156,34 @@ def remove_link(pins: Pins) -> None:
 
 
 def _carry_counts(pins: Pins) -> None:
-    new = manifests.read(pins.next / MANIFEST)
+    new = manifests.read(pins.bpf, pins.next / MANIFEST)
     if new is None or new.carried is not None:
         return
-    old = manifests.read(pins.directory / MANIFEST)
+    old = manifests.read(pins.bpf, pins.directory / MANIFEST)
     counts = {} if old is None else read_counts(pins, old)
-    with Map.open_pinned(pins.next / MANIFEST) as holder:
+    with pins.bpf.open_map(pins.next / MANIFEST) as holder:
         manifests.write(holder, new.with_carried(counts))
 
 
-def load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain = Toolchain.LIBBPF) -> Loaded:
-    """The program reading these tables; without multi-buffer frames where the kernel has none (before Linux 5.18)."""
+def load(
+    bpf: BpfConn, contents: Contents, tables: Mapping[str, BpfMap], toolchain: Toolchain = Toolchain.LIBBPF
+) -> Loaded:
+    """Load the program with these tables; without multi-buffer support before Linux 5.18."""
     try:
-        return _load(contents, tables, toolchain, multi_buffer=True)
+        return _load(bpf, contents, tables, toolchain, multi_buffer=True)
     except KernelError as first:
         if first.errno != errno.EINVAL:
             raise
         try:
-            return _load(contents, tables, toolchain, multi_buffer=False)
+            return _load(bpf, contents, tables, toolchain, multi_buffer=False)
         except KernelError:
             raise first from None
 
 
-def _load(contents: Contents, tables: Mapping[str, Map], toolchain: Toolchain, *, multi_buffer: bool) -> Loaded:
-    obj = open_xdp(toolchain)
+def _load(
+    bpf: BpfConn, contents: Contents, tables: Mapping[str, BpfMap], toolchain: Toolchain, *, multi_buffer: bool
+) -> Loaded:
+    obj = bpf.open_xdp(toolchain)
     try:
         for name, value in contents.settings.items():
             obj.set_const(name, value)

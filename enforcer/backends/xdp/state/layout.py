@@ -21,10 +21,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS
+from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.model.abi import ABI_VERSION
 from enforcer.model.vocabulary import Mode
 
-# Maps that interfaces share; names are those of the program.
+# The maps that interfaces share, by their names in the program.
 TABLES = ("sieve4", "root4", "lists4", "root6", "nodes6", "buckets6", "lists6")
 # Maps of one interface: pinned name -> the map's name in the program.
 MAPS = {
@@ -37,7 +38,7 @@ MAPS = {
     "named": "named",
     "counters": "entry_counters",
 }
-# Those that are a variable of the program, and so of the size declared.
+# Maps that are a variable of the program, so their size is fixed.
 VARIABLES = ("policy",)
 MANIFEST = "manifest"
 PROGRAM = "prog"
@@ -46,13 +47,14 @@ TABLE_PINS = (*TABLES, MANIFEST)  # complete when the manifest is pinned, so it 
 
 @dataclass(frozen=True)
 class Pins:
-    """The pins of one interface."""
+    """The pins of one interface, and the kernel that they are in."""
 
+    bpf: BpfConn
     directory: Path
 
     @classmethod
-    def of(cls, pin_root: Path, interface: str) -> Pins:
-        return cls(version_of(pin_root) / "interfaces" / quoted(interface))
+    def of(cls, bpf: BpfConn, pin_root: Path, interface: str) -> Pins:
+        return cls(bpf, version_of(pin_root) / "interfaces" / quoted(interface))
 
     @property
     def interface(self) -> str:
@@ -69,13 +71,14 @@ class Pins:
 
 @dataclass(frozen=True)
 class TablePins:
-    """The pins of the address tables of one network namespace."""
+    """The pins of the address tables of one network namespace, and the kernel that they are in."""
 
+    bpf: BpfConn
     directory: Path
 
     @classmethod
-    def of(cls, pin_root: Path, namespace: int) -> TablePins:
-        return cls(version_of(pin_root) / "tables" / str(namespace))
+    def of(cls, bpf: BpfConn, pin_root: Path, namespace: int) -> TablePins:
+        return cls(bpf, version_of(pin_root) / "tables" / str(namespace))
 
     @property
     def next(self) -> Path:
@@ -83,7 +86,7 @@ class TablePins:
 
 
 def generation(mode: Mode) -> tuple[str, ...]:
-    """What is pinned of a generation. It is complete when its program is pinned, so the program comes last."""
+    """The pins of a generation in the order in which they are created. It is complete once its program is pinned."""
     return (*(OFFLOAD_MAPS if mode is Mode.OFFLOAD else MAPS), MANIFEST, PROGRAM)
 
 
@@ -91,11 +94,11 @@ def version_of(pin_root: Path) -> Path:
     return pin_root / f"v{ABI_VERSION}"
 
 
-def all_pins(pin_root: Path) -> Iterator[Pins]:
-    """The pins of every interface that has any, by name."""
+def all_pins(bpf: BpfConn, pin_root: Path) -> Iterator[Pins]:
+    """The pins of every interface that has any, sorted by name."""
     interfaces = version_of(pin_root) / "interfaces"
     if interfaces.is_dir():
-        yield from (Pins(path) for path in sorted(interfaces.iterdir()))
+        yield from (Pins(bpf, path) for path in sorted(interfaces.iterdir()))
 
 
 def quoted(interface: str) -> str:

@@ -18,10 +18,9 @@ from enforcer.backends.base import EntryCount
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, PROGRAM, Pins, all_pins
 from enforcer.backends.xdp.state.manifest import Counts, Manifest
-from enforcer.kernel.bpf.links import Link, LinkInfo
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import no_such_pin, open_pinned
-from enforcer.kernel.bpf.programs import program_info
+from enforcer.kernel.bpf.conn import BpfConn
+from enforcer.kernel.bpf.links import LinkInfo
+from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.model.abi import ENTRY_COUNT
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
 
@@ -30,7 +29,7 @@ _COUNT = np.dtype(ENTRY_COUNT)
 
 @dataclass(frozen=True)
 class Installed:
-    """One interface's generation. ``link`` None: no link is pinned, nothing is attached by us."""
+    """The generation of one interface. ``link`` None: no link is pinned, so we have attached nothing."""
 
     interface: str
     manifest: Manifest
@@ -43,39 +42,39 @@ class Installed:
 
     @property
     def is_attached(self) -> bool:
-        """Whether its link still holds it to an interface (one that was deleted leaves a link to nothing)."""
+        """Whether its link is attached to an interface. If the interface was deleted, the link remains without one."""
         return self.link is not None and self.link.ifindex != 0
 
 
 def read_installed(pins: Pins) -> Installed | None:
     """The generation pinned for an interface; None if there is none, or only an incomplete one."""
-    manifest = manifests.read(pins.directory / MANIFEST)
-    prog_id = pinned_program(pins.directory / PROGRAM)
+    manifest = manifests.read(pins.bpf, pins.directory / MANIFEST)
+    prog_id = pinned_program(pins.bpf, pins.directory / PROGRAM)
     if manifest is None or prog_id is None:
         return None
-    return Installed(pins.interface, manifest, link_info(pins.link), prog_id)
+    return Installed(pins.interface, manifest, link_info(pins), prog_id)
 
 
-def link_info(path: Path) -> LinkInfo | None:
-    """The link pinned there; None if none is."""
-    with no_such_pin(), Link.open_pinned(path) as link:
+def link_info(pins: Pins) -> LinkInfo | None:
+    """The link pinned for an interface; None if none is."""
+    with no_such_pin(), pins.bpf.open_link(pins.link) as link:
         return link.info()
     return None
 
 
-def pinned_program(path: Path) -> int | None:
+def pinned_program(bpf: BpfConn, path: Path) -> int | None:
     """The id of the program pinned there; None if none is."""
     with no_such_pin():
-        fd = open_pinned(path)
+        fd = bpf.open_pinned(path)
         try:
-            return program_info(fd).id
+            return bpf.program_info(fd).id
         finally:
             os.close(fd)
     return None
 
 
 def read_counts(pins: Pins, manifest: Manifest) -> Counts:
-    """Packets and bytes of each entry since it is enforced on this interface, earlier generations included."""
+    """Packets and bytes of each entry since it was installed on this interface, earlier generations included."""
     carried = manifest.carried or {}
     totals = {}
     for name, cpus in _read_cpus(pins, manifest).items():
@@ -85,9 +84,9 @@ def read_counts(pins: Pins, manifest: Manifest) -> Counts:
 
 
 def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int], ...]]:
-    """The counts of each CPU for each entry in this generation; nothing if the pin is lost."""
+    """The per-CPU counts of each entry in this generation; empty if the pin is lost."""
     found: dict[str, tuple[tuple[int, int], ...]] = {name: () for name in manifest.entries if name}
-    with no_such_pin(), Map.open_pinned(pins.directory / "counters") as counters:
+    with no_such_pin(), pins.bpf.open_map(pins.directory / "counters") as counters:
         for index, name in enumerate(manifest.entries):
             if name:  # a failsafe drops nothing
                 values = counters.lookup_percpu(struct.pack("=I", index))
@@ -95,9 +94,9 @@ def _read_cpus(pins: Pins, manifest: Manifest) -> dict[str, tuple[tuple[int, int
     return found
 
 
-def read_all(pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
-    """Every complete generation below the root, whichever namespace it is for."""
-    for pins in all_pins(pin_root):
+def read_all(bpf: BpfConn, pin_root: Path) -> Iterator[tuple[Pins, Installed]]:
+    """Every complete generation below the root, of all namespaces."""
+    for pins in all_pins(bpf, pin_root):
         installed = read_installed(pins)
         if installed:
             yield pins, installed

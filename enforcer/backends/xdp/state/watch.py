@@ -1,10 +1,9 @@
-"""Looks at our XDP programs, cheap enough for each second, and keeps attached what only lost its pin.
+"""Polls our XDP programs, cheaply enough for once a second, and restores removed pins.
 
-Everything pinned is held open as well. A link whose pin another program removed then still holds its program to the
-interface, and is pinned again under its name without a moment of detachment, as are programs and maps; without that,
-the kernel would detach with the last reference. A link that was pointed at another program is pointed back: the next
-pass could not know that program from a stranger's. What was really taken away (a link detached, a map written to) is
-found, said, and left to the next pass.
+Everything that is pinned is also held open. So if another program removes the pin of a link, the link stays attached
+and is pinned again; the same holds for programs and maps. Without the open descriptor, the kernel would detach with the
+last reference. A link that was updated to another program is updated back, because the next pass could not distinguish
+that program from a foreign one. Other changes (a detached link, a modified map) are reported and left to the next pass.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ import numpy.typing as npt
 from enforcer.backends.base import Loss
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, Pins, TablePins, generation
 from enforcer.backends.xdp.state.read import read_all
-from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs, is_bpffs
-from enforcer.kernel.bpf.links import Link, LinkInfo
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.pins import no_such_pin, open_pinned, pin
+from enforcer.kernel.bpf.bpffs import MOUNT_POINT
+from enforcer.kernel.bpf.conn import BpfConn, BpfLink, BpfMap
+from enforcer.kernel.bpf.links import LinkInfo
+from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pace import Pace
 
 _COUNTERS = "counters"  # the program itself writes them
-_DESCRIPTORS = 16  # more than there are pins of an interface
+_DESCRIPTORS = 16  # an upper bound of the pins of one interface
 _LIBC = ctypes.CDLL(None)
 
 
 @dataclass
 class _Content:
-    """A map, and what it held after the last pass. Address tables are mapped into memory, others are read."""
+    """A map and its content after the last pass. Address tables are mapped into memory, others are read."""
 
-    held: Map
+    held: BpfMap
     view: npt.NDArray[np.uint8] | None
     then: bytes
 
     @classmethod
-    def of(cls, held: Map, *, mapped: bool) -> _Content:
+    def of(cls, held: BpfMap, *, mapped: bool) -> _Content:
         if not mapped:
             return cls(held, None, held.image())
         view = np.frombuffer(held.mmap(), np.uint8, count=held.value_size * held.max_entries)
@@ -58,44 +57,44 @@ class _Content:
 
 @dataclass
 class _Pinned:
-    """A directory of pins: a descriptor of each, and the contents of its maps."""
+    """A directory of pins: a descriptor for each, and the contents of its maps."""
 
     what: str
-    directory: Path
+    pins: Pins | TablePins
     descriptors: dict[str, int] = field(default_factory=dict)
     contents: dict[str, _Content] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
 
     def hold(self, names: Iterable[str]) -> None:
-        """What is pinned under these names, if anything is."""
+        """Open what is pinned under these names, if anything is."""
         for name in names:
             with no_such_pin():
-                self.descriptors[name] = open_pinned(self.directory / name)
+                self.descriptors[name] = self.pins.bpf.open_pinned(self.pins.directory / name)
                 self.stack.callback(os.close, self.descriptors[name])
 
     def hold_contents(self, names: Iterable[str], *, mapped: bool = False) -> None:
-        """The same of maps, with what is in them."""
+        """Open the maps pinned under these names, and record their contents."""
         for name in names:
             with no_such_pin():
-                held = self.stack.enter_context(Map.open_pinned(self.directory / name))
+                held = self.stack.enter_context(self.pins.bpf.open_map(self.pins.directory / name))
                 self.descriptors[name] = held.fd
                 self.contents[name] = _Content.of(held, mapped=mapped)
 
     def pin_again(self) -> Iterator[str]:
         """Restore removed pins, and report them."""
-        present = set(os.listdir(self.directory)) if self.directory.is_dir() else set()
+        present = set(os.listdir(self.pins.directory)) if self.pins.directory.is_dir() else set()
         lost = [name for name in self.descriptors if name not in present]
         if not lost:
             return
-        if MOUNT_POINT in self.directory.parents and not is_bpffs(MOUNT_POINT):
-            ensure_bpffs()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        if MOUNT_POINT in self.pins.directory.parents and not self.pins.bpf.is_bpffs(MOUNT_POINT):
+            self.pins.bpf.ensure_bpffs()
+        self.pins.directory.mkdir(parents=True, exist_ok=True)
         for name in lost:
-            pin(self.descriptors[name], self.directory / name)
+            self.pins.bpf.pin(self.descriptors[name], self.pins.directory / name)
         yield f"{self.what}: pins removed: {', '.join(lost)}; pinned again, nothing was detached"
 
     def written(self) -> Iterator[str]:
-        """Maps that do not hold what they held."""
+        """Report maps whose content has changed."""
         changed = [name for name, content in self.contents.items() if not content.is_same()]
         if changed:
             yield f"{self.what}: maps were written to: {', '.join(changed)}"
@@ -110,7 +109,7 @@ class _Attached:
     """One interface's link as it was after the last pass."""
 
     interface: str
-    link: Link
+    link: BpfLink
     then: LinkInfo
     pinned: _Pinned
 
@@ -119,7 +118,7 @@ class _Attached:
         return self.link.info().ifindex == self.then.ifindex
 
     def kept(self) -> Iterator[str]:
-        """Restore removed pins of a link that is unchanged, and report them. A pass detaches what should go."""
+        """Restore removed pins if the link is unchanged, and report them. (Detaching is up to a pass.)"""
         if self.link.info() == self.then:
             yield from self.pinned.pin_again()
 
@@ -138,26 +137,26 @@ class _Attached:
 
 
 class XdpWatch:
-    """Our XDP programs in the network namespace it is used in. ``close`` it.
+    """Watches our XDP programs in the network namespace in which it is used. The caller closes it.
 
-    Looks from the beginning, whatever the plan: what an earlier agent left attached is to stay until a pass says else.
+    It watches from the start, whatever the plan: what an earlier agent left attached stays until a pass removes it.
     """
 
-    def __init__(self, pin_root: Path) -> None:
-        self._pin_root = pin_root
+    def __init__(self, bpf: BpfConn, pin_root: Path) -> None:
+        self._bpf, self._pin_root = bpf, pin_root
         self._attached: list[_Attached] = []
         self._tables: _Pinned | None = None
         self._pace = Pace()
-        self._turn = 0  # whose contents are to be looked at next
+        self._turn = 0  # rotates which contents are compared next
 
     def fileno(self) -> int:
-        return -1  # the kernel tells nothing
+        return -1  # the kernel sends no notifications
 
     def begin(self) -> bool:
         return False
 
     def pause(self) -> None:
-        """What is not pinned costs nothing to look at."""
+        """Does nothing: without pins, polling is free."""
 
     def close(self) -> None:
         for item in self._attached:
@@ -167,8 +166,8 @@ class XdpWatch:
         self._attached, self._tables = [], None
 
     def remember(self) -> list[Loss]:
-        """What is there now is what is to be there; but a program that is attached still, and only lost its pins during
-        the pass, is to stay. Says so as :meth:`losses` does.
+        """Record the present state as the desired one. If an attached program lost its pins during the pass, they are
+        restored and reported as in :meth:`losses`.
         """
         kept = [loss for item in self._attached for loss in item.kept()]
         if kept and self._tables:
@@ -181,22 +180,22 @@ class XdpWatch:
         attached: list[_Attached] = []
         tables: _Pinned | None = None
         try:
-            for pins, installed in read_all(self._pin_root):
+            for pins, installed in read_all(self._bpf, self._pin_root):
                 if installed.is_attached and installed.manifest.namespace == here and len(attached) < _most():
                     with no_such_pin():
                         attached.append(_attached(pins, generation(installed.mode)))
-            tables = _tables(TablePins.of(self._pin_root, here)) if attached else None
+            tables = _tables(TablePins.of(self._bpf, self._pin_root, here)) if attached else None
         except BaseException:
             for item in attached:
                 item.close()
             raise
-        self.close()  # not before the new ones hold it
+        self.close()  # only now, when the new descriptors are open
         self._attached, self._tables = attached, tables
 
     def losses(self, *, thorough: bool = False) -> list[Loss]:
-        """Each part of our state that has changed. Raises KernelError, OSError.
+        """Each change to our state. Raises KernelError, OSError.
 
-        ``thorough``: look into all maps, however long ago that was done last.
+        ``thorough``: compare all maps now, not only those whose turn it is.
         """
         found = [loss for item in self._attached for loss in item.losses()]
         if self._tables and any(item.is_attached for item in self._attached):
@@ -204,7 +203,7 @@ class XdpWatch:
         return list(map(Loss, (*found, *self._written(thorough=thorough))))
 
     def _written(self, *, thorough: bool) -> Iterator[str]:
-        """As many maps as may be looked at now, in turns."""
+        """Compare as many maps as the CPU share permits now, in turns."""
         pinned = [item.pinned for item in self._attached if item.is_attached]
         if pinned and self._tables:
             pinned.append(self._tables)
@@ -218,9 +217,9 @@ class XdpWatch:
 
 
 def _attached(pins: Pins, names: Sequence[str]) -> _Attached:
-    pinned = _Pinned(f"{pins.interface}: XDP", pins.directory)
+    pinned = _Pinned(f"{pins.interface}: XDP", pins)
     try:
-        link = pinned.stack.enter_context(Link.open_pinned(pins.link))
+        link = pinned.stack.enter_context(pins.bpf.open_link(pins.link))
         pinned.descriptors[pins.link.name] = link.fd
         read = [name for name in names if name in MAPS and name != _COUNTERS]
         pinned.hold_contents(read)
@@ -232,7 +231,7 @@ def _attached(pins: Pins, names: Sequence[str]) -> _Attached:
 
 
 def _tables(pins: TablePins) -> _Pinned:
-    pinned = _Pinned("XDP address tables", pins.directory)
+    pinned = _Pinned("XDP address tables", pins)
     try:
         pinned.hold_contents(TABLES, mapped=True)
         pinned.hold([MANIFEST])
@@ -243,5 +242,5 @@ def _tables(pins: TablePins) -> _Pinned:
 
 
 def _most() -> int:
-    """How many interfaces may be held open: half of the descriptors this process may have are for everything else."""
+    """The number of interfaces to hold open: they may use half of the descriptors of this process."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 // _DESCRIPTORS

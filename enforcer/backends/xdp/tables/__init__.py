@@ -1,6 +1,6 @@
 """Address tables: from sets of CIDRs to the words that the XDP program follows.
 
-Their format is bpf/include/abi.h, "Addresses to classes".
+bpf/include/abi.h ("Addresses to classes") defines their format.
 
 ::
 

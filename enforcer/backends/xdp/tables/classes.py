@@ -1,7 +1,7 @@
-"""Classes of addresses: which atoms (sets of CIDRs) an address belongs to, for all addresses of both families.
+"""Classes of addresses: which atoms (sets of CIDRs) each address of both families belongs to.
 
-A sweep over the ends of all ranges: each atom is a bit, 64 to a word, which its ranges switch on and off; words side by
-side are then one class. Class 0 is the empty set, whatever else there is.
+A sweep over the ends of all ranges. Each atom is a bit, 64 to a word, which its ranges set and clear; each combination
+of words is a class. Class 0 is always the empty set.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _BLOCK = 64  # atoms to a word
 
 
 class TooManyClasses(ValueError):
-    """The sets overlap in more ways than a class number can say."""
+    """The sets overlap in more ways than there are class numbers."""
 
 
 @dataclass(frozen=True)
 class Segments4:
-    """All IPv4 addresses: ``cls[i]`` from ``start[i]`` on. The first start is 0; neighbours differ."""
+    """All IPv4 addresses: class ``cls[i]`` from ``start[i]`` on. The first start is 0; adjacent classes differ."""
 
     start: U32
     cls: U16
@@ -49,7 +49,9 @@ class Segments4:
 
 @dataclass(frozen=True)
 class Segments6:
-    """All IPv6 addresses: ``cls[i]`` from ``high[i] << 64 | low[i]`` on. The first start is 0; neighbours differ."""
+    """All IPv6 addresses: class ``cls[i]`` from ``high[i] << 64 | low[i]`` on. The first start is 0; adjacent classes
+    differ.
+    """
 
     high: U64
     low: U64
@@ -61,7 +63,7 @@ class Segments6:
 
 @dataclass(frozen=True)
 class Classified:
-    """The classes that occur (class number -> atoms; 0 is always there), and where."""
+    """The classes that occur (``members``: class number -> atoms, always with 0), and their segments."""
 
     members: Mapping[int, Members]
     segments4: Segments4
@@ -80,8 +82,8 @@ class _Steps:
 def classify(atoms: Mapping[str, Nets], numbers: Mapping[Members, int] | None = None) -> Classified:
     """The classes of all addresses.
 
-    Those in ``numbers`` keep their number. Others get one that nothing in ``numbers`` has; when there are none left,
-    one whose class no longer occurs. Raises TooManyClasses.
+    Classes in ``numbers`` keep their number. Other classes get a number that is not in ``numbers`` or, if there is
+    none, the number of a class that no longer occurs. Raises TooManyClasses.
     """
     names = list(atoms)
     four = _sweep([atoms[name] for name in names], ranges4, np.zeros(1, np.uint32))
@@ -113,7 +115,7 @@ def _numbered(wanted: Mapping[Members, None], numbers: Mapping[Members, int]) ->
 
 def _too_many(least: int) -> TooManyClasses:
     return TooManyClasses(
-        f"sets of addresses: they overlap in at least {least:,} ways, XDP tells {MOST_CLASSES:,} apart; "
+        f"sets of addresses: they overlap in at least {least:,} ways, and XDP supports {MOST_CLASSES:,}; "
         "use fewer or larger sets, or mode raw"
     )
 
@@ -124,7 +126,7 @@ def _sweep(atoms: Sequence[Nets], ranges: Callable[[Nets], tuple[Keys, Keys]], o
         _block([ranges(nets) for nets in atoms[at : at + _BLOCK]], origin)
         for at in range(0, max(1, len(atoms)), _BLOCK)
     ]
-    while len(blocks) > 1:  # in pairs, so that large ones are not combined with every other
+    while len(blocks) > 1:  # in pairs, so that a large one is not combined again and again
         pairs = [_combined(*blocks[at : at + 2]) for at in range(0, len(blocks) - 1, 2)]
         blocks = [*pairs, *blocks[2 * len(pairs) :]]
     return blocks[0]
@@ -137,10 +139,10 @@ def _block(ranges: Sequence[tuple[Keys, Keys]], origin: Keys) -> _Steps:
         stop = after(last)
         bit = np.uint64(1) << np.uint64(number)
         keys += [first, stop]
-        # Ranges of an atom are disjoint, so adding and subtracting its bit does what xor would; numpy sums faster.
+        # The ranges of an atom are disjoint, so adding and subtracting its bit equals xor, and numpy sums faster.
         toggles += [np.full(len(first), bit), np.full(len(stop), ~bit + np.uint64(1))]
     start = np.concatenate(keys)
-    order = np.argsort(start, kind="stable")  # merges runs, which these are
+    order = np.argsort(start, kind="stable")  # a merge sort is fast for sorted runs
     start = start[order]
     mask = np.cumsum(np.concatenate(toggles)[order], dtype=np.uint64)
     last_at = last_of_equals(start)

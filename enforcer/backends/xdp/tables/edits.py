@@ -1,7 +1,7 @@
-"""What changes of the function from addresses to classes, and where: nothing outside its ranges.
+"""Edits: changes to the function from addresses to classes within some ranges.
 
-A change of an atom is worked out from what its CIDRs say within the ranges, found by binary search, and from the
-classes in force there, which know the other atoms.
+A change of an atom is computed from its CIDRs within the ranges, found by binary search, and from the classes in use
+there, which contain the other atoms.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from enforcer.backends.xdp.tables.keys import (
 from enforcer.backends.xdp.tables.room import Full
 from enforcer.model.nets import Nets
 
-# From so many ranges on, all CIDRs of the atom are swept once; below, each range is searched for by itself.
+# From this number of ranges on, all CIDRs of the atom are swept once; below it, each range is searched for.
 _MANY_RANGES = 64
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Other classes within disjoint sorted ranges ``[first, last]``.
+    """New classes within disjoint sorted ranges ``[first, last]``.
 
-    ``edges``: where they may begin or end, those of the ranges included. ``values(points, old)``: the new classes of
-    points within the ranges.
+    ``edges``: the addresses where a class may begin or end, including those of the ranges. ``values(points, old)``: the
+    new classes of points within the ranges.
     """
 
     first: Keys
@@ -45,7 +45,7 @@ class Edit:
     values: Callable[[Keys, U32], U32]
 
     def applied(self, start: Keys, value: U32, unit_first: Keys, unit_last: Keys) -> tuple[Keys, U32]:
-        """Segments of some units (ranges that each begin with a segment), with the edit made."""
+        """The segments (start, value) of some units after the edit. Units are ranges that begin with a segment."""
         edges = self.edges[within(unit_first, unit_last, self.edges)]
         points = distinct(np.concatenate([start, edges]))
         old = value[np.searchsorted(start, points, side="right") - 1]
@@ -58,7 +58,7 @@ class Edit:
 
 @dataclass
 class Registry:
-    """The classes in force, and new ones that a change under way needs. Full beyond ``most`` numbers."""
+    """The classes in use, and the new ones of a change in progress. Raises Full beyond ``most`` numbers."""
 
     members: dict[int, Members]
     most: int = MOST_CLASSES
@@ -69,7 +69,7 @@ class Registry:
         self._next = 0
 
     def number(self, members: Members) -> int:
-        """The number of a class; a new one gets the lowest that is free."""
+        """The number of a class. A new class gets the lowest free number."""
         found = self.numbers.get(members)
         if found is not None:
             return found
@@ -82,12 +82,12 @@ class Registry:
         return self._next
 
     def moved(self, number: int, atom: str, *, holds: bool) -> int:
-        """The class of addresses of a class once the atom holds them, or does not."""
+        """The class that addresses of a class get if the atom now contains them, or no longer does."""
         members = self.new[number] if number in self.new else self.members[number]
         return self.number(members | {atom} if holds else members - {atom})
 
     def keep(self, numbers: Container[int]) -> None:
-        """Of the new classes, only these are needed."""
+        """Drop the new classes except these."""
         for number in [number for number in self.new if number not in numbers]:
             del self.numbers[self.new.pop(number)]
             self._next = min(self._next, number)
@@ -97,14 +97,14 @@ class Registry:
         self.new = {}
 
     def forget(self) -> None:
-        """The change is not made: its new classes are none."""
+        """Drop all new classes: the change is not made."""
         self.keep(())
 
 
 def atom_edit(registry: Registry, atom: str, nets: Nets, changed: Nets, *, version: int) -> Edit | None:
-    """The edit for an atom that has these ``nets`` now, of which those in ``changed`` were added or removed.
+    """The edit for an atom that now has ``nets``, after the CIDRs in ``changed`` were added or removed.
 
-    None when nothing of that IP version has changed.
+    None if nothing of this IP version has changed.
     """
     ranges = ranges4 if version == 4 else ranges6
     first, last = ranges(changed)
@@ -132,23 +132,23 @@ def _moved(registry: Registry, atom: str, old: U32, holds: Bool) -> U32:
 
 
 def step_edit(first: Keys, last: Keys, start: Keys, value: U32) -> Edit:
-    """The edit to the segments ``value[i]`` from ``start[i]`` on, within ranges."""
+    """The edit that sets ``value[i]`` from ``start[i]`` on, within the ranges."""
     edges = np.concatenate([first, after(last), start[within(first, last, start)]])
     return Edit(first, last, edges, lambda points, _: value[np.searchsorted(start, points, side="right") - 1])
 
 
-# --- what of many CIDRs matters to a few ranges ---
+# --- the CIDRs that matter to a few ranges ---
 
 
 def _near(nets: Nets, changed: Nets, version: int) -> Nets:
-    """CIDRs that say of each address in ``changed`` whether ``nets`` holds it."""
+    """A few CIDRs of ``nets`` that are enough to tell whether ``nets`` contains each address in ``changed``."""
     column = _Column4(nets) if version == 4 else _Column6(nets)
     wanted = _Column4(changed) if version == 4 else _Column6(changed)
     parts, end = [], -1
     for at in range(len(wanted)):
         network, length = wanted.row(at)
         if network <= end:
-            continue  # within the one before
+            continue  # within the previous one
         end = network | column.hosts(length)
         if column.covers(network, length):
             parts.append(wanted.slice(at, at + 1))
@@ -190,7 +190,7 @@ class _Column:
             net, found = self.row(at)
             if found <= length and not (net ^ network) & ~self.hosts(found):
                 return True
-            # One that holds it begins no later than the one found, so it holds that as well: their common prefix.
+            # A prefix that contains it begins no later than the one found, so it contains their common prefix.
             length = self.bits - (net ^ network).bit_length()
             network &= ~self.hosts(length)
 

@@ -1,8 +1,8 @@
 """From ranges of 64-bit keys to nodes, buckets and lists: one routine for both halves of IPv6 addresses.
 
-A *tree* is a slice of sorted rows (key, value): the first row's value holds from the start of the tree on, each further
-row is a boundary. A value is a word: a class, or what leads on with the low half of the address. All trees of a level
-are made at once.
+A *tree* is a slice of sorted rows (key, value): the value of the first row holds from the start of the tree; each
+further row is a boundary. A value is a word: a class, or a link to the low half of the address. All trees of a level
+are built at once.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from enforcer.model.abi import LARGEST_KIND6
 
 NODE6 = np.dtype(abi.NODE6)
 
-# A list of 8 touches two cache lines, as a node and its bucket do before their list: below that a node gains nothing.
+# A list of 8 segments takes two cache lines, as many as a node and its bucket, so a node saves nothing below that.
 FEW_SEGMENTS = 8
 MANY_SEGMENTS = 16  # more in one bucket: a node
-MOST_NODES = 4  # one in another, and then a list: 10 steps for both halves, of the 11 that the program can take
+MOST_NODES = 4  # nested, then a list: 10 steps for both halves; the program can take 11
 
 
 @dataclass(frozen=True)
 class Forest6:
-    """Makes words for trees over the same rows: ``key`` uint64[n], ``value`` uint32[n]."""
+    """Builds the words of trees over the same rows: ``key`` uint64[n], ``value`` uint32[n]."""
 
     key: U64
     value: U32
     rooms: Rooms6
 
     def words(self, begin: Int, end: Int, nodes: Int, few: Int | int = FEW_SEGMENTS) -> U32:
-        """A word for each tree ``[begin[i], end[i])``, with ``nodes[i]`` nodes in one another at most.
+        """A word for each tree ``[begin[i], end[i])``, with at most ``nodes[i]`` nested nodes.
 
-        Up to ``few`` segments are a list whatever the nodes. What to write is added to ``rooms.fills``. Raises Full.
+        Up to ``few`` segments always become a list. What to write is added to ``rooms.fills``. Raises Full.
         """
         count = end - begin
-        # A bucket's word must not lead on with the other half by itself: only a list can say that.
+        # Only a list may link to the other half; the word of a bucket may not.
         leaf = (count == 1) & (kinds_of(self.value[begin]) == LEAF)
         node = (count > few) & (nodes > 0)
         words = self.value[begin]
@@ -51,8 +51,8 @@ class Forest6:
 
     def _lists(self, begin: Int, end: Int, _: Int) -> U32:
         kinds = kinds_for(end - begin)
-        if int(kinds.max()) > LARGEST_KIND6:  # not when built anew: four nodes leave 4,096 keys at most to a list
-            raise Full(f"lists6: {int((end - begin).max())} segments in one list; the most are 16,384")
+        if int(kinds.max()) > LARGEST_KIND6:  # not when built anew: four nodes leave at most 4,096 keys to a list
+            raise Full(f"lists6: {int((end - begin).max())} segments in one list; the limit is 16,384")
         offsets = self.rooms.lists.take(np.left_shift(1, kinds) >> 1)
         for kind in range(int(kinds.min()), int(kinds.max()) + 1):
             at = np.flatnonzero(kinds == kind)
@@ -87,14 +87,14 @@ class Forest6:
         return list_words(np.full(len(number), NODE), number)
 
     def _buckets(self, first: Int, boundaries: Int, low: U64, shift: U64, count: Int) -> tuple[Int, Int]:
-        """The rows of each bucket of nodes with these boundaries: slices that begin with what holds at its start."""
+        """The rows of each bucket of nodes with these boundaries: slices that begin with the value at its start."""
         ends = np.cumsum(count)
         rows = flat_ranges(first, boundaries)
         node = np.repeat(np.arange(len(first)), boundaries)
         bucket = (ends - count)[node] + ((self.key[rows] - low[node]) >> shift[node]).astype(np.int64)
         filled = np.bincount(bucket, minlength=int(ends[-1]))
         reached = np.cumsum(filled)
-        # Each first bucket has a boundary at its start, so what holds at any bucket's start is a row of its node.
+        # The first bucket of a node begins with a boundary, so the value at any bucket's start is a row of its node.
         begin = rows[np.maximum(reached - filled, 1) - 1]
         at = np.flatnonzero(filled)
         node = np.repeat(np.arange(len(first)), count)[at]
@@ -107,9 +107,9 @@ class Forest6:
 
 
 def _shifts(span: U64, boundaries: Int) -> U64:
-    """The smallest shifts that leave no more buckets than boundaries."""
+    """The smallest shifts with which there are no more buckets than boundaries."""
     bits = np.frexp(span.astype(np.float64))[1].astype(np.int64) - np.frexp(boundaries.astype(np.float64))[1]
-    shift = np.maximum(bits - 1, 0).astype(np.uint64)  # one too low at most: rounding, and numbers between
+    shift = np.maximum(bits - 1, 0).astype(np.uint64)  # at most one too low
     most = boundaries.astype(np.uint64)
     while (span >> shift >= most).any():
         shift += span >> shift >= most

@@ -1,7 +1,7 @@
-"""The format of the address tables (bpf/include/abi.h, "Addresses to classes"): what both families share.
+"""The format of the address tables (bpf/include/abi.h, "Addresses to classes"), as far as both families share it.
 
-A *slot* holds a word, which says what is known of the addresses it stands for; the root has one for each /16. Lists and
-buckets lie in *table pages*, the elements of their maps.
+A *slot* contains a word, which is the result or the next step of a look-up for some addresses; the root has one for
+each /16. Lists and buckets are in *table pages*, the elements of their maps.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ LEAF, NODE = abi.WORD_LEAF, abi.WORD_NODE  # kinds of a word; any other is a lis
 MOST_CLASS = 0xFFFF
 
 PAGE_WORDS = abi.TABLE_PAGE_BYTES // 4
-UNIT4, UNIT6 = 1 << abi.UNIT_SHIFT4, 1 << abi.UNIT_SHIFT6  # bytes: what the offset of a list counts
+UNIT4, UNIT6 = 1 << abi.UNIT_SHIFT4, 1 << abi.UNIT_SHIFT6  # the unit of list offsets, in bytes
 ROOT_SHIFT4, ROOT_SHIFT6 = np.uint32(abi.ROOT_SHIFT4), np.uint64(abi.ROOT_SHIFT6)
 SEGMENT_SHIFT4 = np.uint32(abi.SEGMENT_SHIFT4)
 
 
 class NotOurs(ValueError):
-    """What is in the tables cannot have been written by this module."""
+    """The tables have content that this package never writes."""
 
 
 def kinds_of(words: U32) -> Int:
@@ -40,12 +40,12 @@ def list_words(kinds: Int, offsets: Int) -> U32:
 
 
 def kinds_for(segments: Int) -> Int:
-    """The smallest kind of list that holds so many segments."""
+    """The smallest kind of list that has room for these numbers of segments."""
     # frexp is exact: the exponent of n - 1 is the number of bits that n - 1 needs.
     bits = np.frexp(np.maximum(segments - 1, 1).astype(np.float64))[1].astype(np.int64)
     return np.maximum(bits - 1, 1)
 
 
 def whole_pages(words: int) -> int:
-    """So many words rounded up to pages; one page at least."""
+    """A number of words rounded up to whole pages, at least one."""
     return max(1, -(-words // PAGE_WORDS)) * PAGE_WORDS

@@ -1,8 +1,8 @@
 """IPv4: segments to the words of sieve4, root4 and lists4, and back.
 
-The sieve has a bit for each /22: whether any of its addresses is of another class than 0. ``root[address >> 16]`` is a
-class or leads to a list of the segments of that /16. Lists lie in order of size, largest first, so that each is aligned
-to its size: no list crosses a page, none of at most 16 segments a cache line.
+The sieve has a bit for each /22: whether any of its addresses has another class than 0. ``root[address >> 16]`` is a
+class or leads to the list of segments of that /16. Lists are sorted by size, largest first, so each is aligned to its
+size: no list crosses a page, and none of up to 16 segments crosses a cache line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNIT_WORDS = UNIT4 // 4
 
 @dataclass(frozen=True)
 class Image4:
-    """``sieve``: uint32[131072]; ``root``: uint32[65536]; ``lists``: uint32, whole pages, one at least."""
+    """``sieve``: uint32[131072]; ``root``: uint32[65536]; ``lists``: uint32, whole pages, at least one."""
 
     sieve: U32
     root: U32
@@ -47,7 +47,7 @@ class Image4:
 
 @dataclass(frozen=True)
 class Slots4:
-    """Segments of some /16s, one after the other: the first of the ``count[i]`` of ``slot[i]`` starts with it."""
+    """The segments of some /16s, concatenated: ``slot[i]`` has ``count[i]``, the first at the start of the /16."""
 
     slot: Int
     count: Int
@@ -70,9 +70,9 @@ def build4(segments: Segments4) -> Image4:
 
 
 def sieve4(slots: Slots4) -> U32:
-    """Two words of the sieve for each slot. Bit b of word w is of the addresses from ``w << 15 | b << 10`` on."""
+    """Two words of the sieve for each slot. Bit b of word w is for the /22 at ``w << 15 | b << 10``."""
     first = np.cumsum(slots.count) - slots.count
-    last = np.append(slots.start[1:], np.uint32(0)) - np.uint32(1)  # of a /16's last segment: all ones below
+    last = np.append(slots.start[1:], np.uint32(0)) - np.uint32(1)  # the last address of each segment
     low, high = ((at & _LOW) >> _BLOCK for at in (slots.start, last))
     blocks = (_EVERY << low.astype(np.uint64)) & (_EVERY >> (np.uint64(63) - high))
     bits = np.bitwise_or.reduceat(np.where(slots.cls != 0, blocks, np.uint64(0)), first)
@@ -80,25 +80,25 @@ def sieve4(slots: Slots4) -> U32:
 
 
 def holds4(sieve: U32, segments: Segments4) -> bool:
-    """Whether a sieve lets through all that has a class. What lets through more is what a change left half-way."""
+    """Whether a sieve has the bits of all addresses with a class. An interrupted change may leave more bits."""
     wanted = sieve4(_of_slots(segments))
     return len(sieve) == len(wanted) and not (wanted & ~sieve).any()
 
 
 def list_kinds4(slots: Slots4) -> Int:
-    """What kind of word each slot needs: LEAF, or a list's."""
+    """The kind of word that each slot needs: LEAF, or that of a list."""
     return np.where(slots.count == 1, LEAF, kinds_for(slots.count))
 
 
 def list_units4(kinds: Int) -> Int:
-    """How many times 16 bytes lists of these kinds take."""
+    """The size of lists of these kinds, in units of 16 bytes."""
     return np.left_shift(1, kinds) >> 1
 
 
 def encode4(slots: Slots4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
-    """Words of the root, and what to write in the lists: ``(words[slots], places, values)``.
+    """Words of the root, and what to write to the lists: ``(words[slots], places, values)``.
 
-    ``offsets[i]``: where the list of slot i lies, in units of 16 bytes; not read for a leaf.
+    ``offsets[i]``: the offset of slot i's list, in units of 16 bytes; ignored for a leaf.
     """
     first = np.cumsum(slots.count) - slots.count
     words = np.where(kinds == LEAF, slots.cls[first].astype(np.uint32), list_words(kinds, offsets))
@@ -108,14 +108,14 @@ def encode4(slots: Slots4, kinds: Int, offsets: Int) -> tuple[U32, Int, U32]:
     segments = (slots.start << SEGMENT_SHIFT4) | slots.cls
     if len(listed) < len(kinds):
         segments = segments[flat_ranges(first[listed], count)]
-    # Each list is its segments, then its last one again and again.
+    # Each list is its segments, padded by repeating the last one.
     repeats = np.ones(len(segments), np.int64)
     repeats[np.cumsum(count) - 1] += size - count
     return words, flat_ranges(offsets[listed] * _UNIT_WORDS, size), np.repeat(segments, repeats)
 
 
 def _of_slots(segments: Segments4) -> Slots4:
-    """All /16s: a segment that goes on into the next /16 starts there anew."""
+    """All /16s. A segment that extends into the next /16 is split there."""
     borders = np.arange(ROOT_WORDS, dtype=np.uint32) << ROOT_SHIFT4
     at = np.searchsorted(segments.start, borders, side="right") - 1
     missing = segments.start[at] != borders
@@ -126,7 +126,7 @@ def _of_slots(segments: Segments4) -> Slots4:
 
 
 def read4(root: U32, lists: U32) -> Segments4:
-    """The segments that the tables say. NotOurs (a ValueError) for what neither builds nor changes leave there."""
+    """The segments in the tables. Raises NotOurs (a ValueError) for content that this package never writes."""
     if len(root) != ROOT_WORDS:
         raise NotOurs(f"root4: expected {ROOT_WORDS} words, found {len(root)}")
     slots = decode4(root, lists, np.arange(ROOT_WORDS))
@@ -135,8 +135,8 @@ def read4(root: U32, lists: U32) -> Segments4:
 
 
 def decode4(root: U32, lists: U32, slot: Int) -> Slots4:
-    """The segments of some /16s (sorted numbers), neighbours differing. NotOurs as for :func:`read4`."""
-    words = np.ascontiguousarray(root[slot])  # once: programs never write, but a copy cannot change underfoot
+    """The segments of some /16s (sorted numbers); adjacent ones differ. Raises NotOurs like :func:`read4`."""
+    words = np.ascontiguousarray(root[slot])  # a copy, which cannot change meanwhile
     kinds = kinds_of(words)
     leaf = kinds == LEAF
     size = np.where(leaf, 1, np.left_shift(2, kinds))
@@ -167,7 +167,7 @@ def _decoded(slot: Int, size: Int, entries: U32) -> Slots4:
 
 
 def lookup4(sieve: U32, root: U32, lists: U32, addresses: U32) -> U16:
-    """The classes of addresses (host order), word for word as the program finds them."""
+    """The classes of addresses (host order), computed in the same steps as in the program."""
     passed = sieve[addresses >> np.uint32(15)] >> (addresses >> _BLOCK & np.uint32(31)) & np.uint32(1)
     return np.where(passed, _lookup(root, lists, addresses), 0).astype(np.uint16)
 

@@ -1,7 +1,8 @@
-"""IPv6: segments to the words of root6, nodes6, buckets6 and lists6, and the program's way through them.
+"""IPv6: segments to the words of root6, nodes6, buckets6 and lists6, and the program's look-up in them.
 
-``root[first 16 bits]`` leads to the segments of that /16, by the first 64 bits of the address. Where segments differ
-within one value of these, that value leads on to the last 64 bits: a *tail*. A table of prefixes up to /64 has none.
+``root[first 16 bits]`` leads to the segments of that /16, by the first 64 bits of the address (the high half). If
+segments begin within one value of the high half, that value leads to a *tail*, the segments by the last 64 bits. A
+table of prefixes up to /64 has no tails.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _LEAST_NODES = 8
 
 @dataclass(frozen=True)
 class Image6:
-    """``root``: uint32[65536]; ``nodes``: NODE6[n]; ``buckets``, ``lists``: uint32, whole pages, one at least."""
+    """``root``: uint32[65536]; ``nodes``: NODE6[n]; ``buckets``, ``lists``: uint32, whole pages, at least one."""
 
     root: U32
     nodes: npt.NDArray[Any]
@@ -72,7 +73,7 @@ def _filled(fills: list[Fill], words: int) -> U32:
 
 
 def _of_slots(segments: Segments6, first: U64) -> Rows6:
-    """The segments, and each /16's start as well."""
+    """The segments, and a row at the start of each /16."""
     at = np.searchsorted(segments.high, first, side="left")  # the first segment not below first << 64, ...
     inner = np.minimum(at, len(segments) - 1)
     missing = (at == len(segments)) | (segments.high[inner] != first) | (segments.low[inner] != 0)
@@ -86,7 +87,7 @@ def _of_slots(segments: Segments6, first: U64) -> Rows6:
 
 
 def top_rows(rows: Rows6, first: U64, last: U64, rooms: Rooms6) -> Rows6:
-    """The rows of the high half alone (each ``low`` 0), with the words of tails that are made for the others.
+    """The rows of the high half (each ``low`` 0). The other rows become tails, which are linked by their words.
 
     ``first`` and ``last``: the ranges of ``high`` that the rows cover; each has a row at its start.
     """
@@ -99,7 +100,7 @@ def top_rows(rows: Rows6, first: U64, last: U64, rooms: Rooms6) -> Rows6:
     words = Forest6(rows.low, rows.value, rooms).words(group[tail], end[tail], np.full(int(tail.sum()), MOST_NODES))
     high, value = rows.high[group], rows.value[group]
     value[tail] = words
-    # What holds at the end of a tail's /64 holds after it too, unless something starts there or the range ends.
+    # The value at the end of a tail's /64 also holds after it, unless a row starts there or the range ends.
     ends = last[np.searchsorted(first, high, side="right") - 1]
     goes_on = tail & (high != ends)
     goes_on[:-1] &= high[1:] != high[:-1] + np.uint64(1)
@@ -112,7 +113,7 @@ def top_rows(rows: Rows6, first: U64, last: U64, rooms: Rooms6) -> Rows6:
 
 
 def _led(rows: Rows6) -> Rows6:
-    """The rows, and one at the start of each /64 that another row starts within."""
+    """The rows, and a row at the start of each /64 within which another row starts."""
     at = np.flatnonzero(first_of_equals(rows.high) & (rows.low != 0))
     return Rows6(
         np.insert(rows.high, at, rows.high[at]),
@@ -122,7 +123,7 @@ def _led(rows: Rows6) -> Rows6:
 
 
 def lookup6(image: Image6, high: U64, low: U64) -> U16:
-    """The classes of addresses (two halves, host order), word for word as the program finds them."""
+    """The classes of addresses (two halves, host order), computed in the same steps as in the program."""
     words, key = image.root[(high >> ROOT_SHIFT6).astype(np.int64)], high.copy()
     found = np.zeros(len(high), np.uint32)
     left = np.arange(len(high))

@@ -1,7 +1,7 @@
 """Addresses as numpy keys that sort as addresses do: uint32 for IPv4; 16 bytes, big-endian (``S16``), for IPv6.
 
-Sorting, searching and comparing work alike on both, so that the sweep and changes in place are written once. There is
-no key after the last address: a range up to it has no stop.
+Sorting, searching and comparing work on both, so the sweep and changes in place are written once. There is no key after
+the last address: a range up to it has no stop.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def masks6(length: npt.NDArray[np.uint8]) -> tuple[U64, U64]:
 
 
 def ranges4(nets: Nets) -> tuple[Keys, Keys]:
-    """The first and last addresses of the outermost IPv4 prefixes: disjoint, sorted, those side by side not joined."""
+    """The first and last addresses of the outermost IPv4 prefixes: disjoint, sorted, adjacent ones not joined."""
     return nets.intervals4
 
 
 def ranges6(nets: Nets) -> tuple[Keys, Keys]:
-    """Like :func:`ranges4` for IPv6; ranges side by side are joined."""
+    """Like :func:`ranges4` for IPv6, but adjacent ranges are joined."""
     high, low = nets.net6[:, 0], nets.net6[:, 1]
     if not len(high):
         return np.empty(0, "S16"), np.empty(0, "S16")
@@ -62,7 +62,7 @@ def ranges6(nets: Nets) -> tuple[Keys, Keys]:
     first, last = keys6(high, low), keys6(high | host_high, low | host_low)
     if (last[:-1] < first[1:]).all():  # nothing nests
         return first, last
-    # Openings before closings of the same address: a range closes where as many have closed as have opened.
+    # At the same address, starts come before ends: a merged range ends where as many ranges have ended as started.
     order = np.argsort(np.concatenate([first, last]), kind="stable")
     opens = order < len(first)
     depth = np.cumsum(np.where(opens, np.int64(1), np.int64(-1)))
@@ -82,21 +82,21 @@ def after(last: Keys) -> Keys:
 
 
 def first_of_equals(keys: Keys) -> Bool:
-    """Which of sorted keys stand first among their equals."""
+    """Which of the sorted keys are the first of equal ones."""
     first = np.ones(len(keys), np.bool_)
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
     return first
 
 
 def last_of_equals(keys: Keys) -> Bool:
-    """Which of sorted keys stand last among their equals."""
+    """Which of the sorted keys are the last of equal ones."""
     last = np.ones(len(keys), np.bool_)
     np.not_equal(keys[1:], keys[:-1], out=last[:-1])
     return last
 
 
 def distinct(keys: Keys) -> Keys:
-    """The sorted distinct keys. np.unique hashes, and takes far longer on millions."""
+    """The distinct keys, sorted. (np.unique hashes, which takes far longer for millions.)"""
     ordered = np.sort(keys, kind="stable" if keys.dtype.kind == "S" else None)
     found: Keys = ordered[first_of_equals(ordered)]
     return found

@@ -1,8 +1,8 @@
-"""Address tables in force, changed in place while programs read them.
+"""Changes address tables in place while programs read them.
 
 Programs follow words without locks. So a change writes new lists where no word leads yet, then stores the words that
-lead to them, each whole: an address is found in its old class or in its new one, never in a third. What is replaced is
-reused only after :meth:`Live.release`.
+lead to them, each atomically: an address has its old class or its new one, never a third. Replaced blocks are reused
+only after :meth:`Live.release`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Fence = Callable[[], None]
 
 @dataclass(frozen=True)
 class Arrays:
-    """What programs read: uint32, but ``nodes6`` NODE6. The sieve has 131,072 words, the roots have 65,536, lists and
-    buckets whole pages.
+    """The arrays that programs read: uint32, except ``nodes6`` (NODE6). The sieve has 131,072 words, a root 65,536,
+    lists and buckets whole pages.
     """
 
     sieve4: U32
@@ -48,7 +48,7 @@ class Arrays:
 
     @property
     def words(self) -> dict[str, U32]:
-        """All as words, by name; the same memory."""
+        """All arrays as words, by name, on the same memory."""
         return {
             "sieve4": self.sieve4,
             "root4": self.root4,
@@ -62,17 +62,17 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Changed:
-    """``nets``: what an atom holds from now on. ``ranges``: the CIDRs that it gained or lost."""
+    """``nets``: the new CIDRs of an atom. ``ranges``: the CIDRs that it gained or lost."""
 
     nets: Nets
     ranges: Nets
 
 
 class Live:
-    """The one writer of tables in force. NotOurs (a ValueError) when they cannot be ours.
+    """The only writer of tables in use. Raises NotOurs (a ValueError) for content that this package never writes.
 
-    ``members``: the classes (0, the empty one, is always there); they may be more than occur. ``most_classes``: how
-    many class numbers there are rows for.
+    ``members``: the classes, including 0 (the empty one) and possibly classes that no longer occur. ``most_classes``:
+    the number of classes that have rows.
     """
 
     def __init__(self, arrays: Arrays, members: Mapping[int, Members], *, most_classes: int = MOST_CLASSES) -> None:
@@ -90,32 +90,33 @@ class Live:
         return self._registry.members
 
     def segments(self) -> tuple[Segments4, Segments6]:
-        """What the tables say."""
+        """The segments in the tables."""
         arrays = self.arrays
         return read4(arrays.root4, arrays.lists4), read6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6)
 
     def change(self, changes: Mapping[str, Changed], *, new_class: NewClass, fence: Fence) -> bool:
-        """Make atoms (by id) hold other CIDRs; False when no address got another class.
+        """Change the CIDRs of atoms (by id). False if no address changed its class.
 
-        ``new_class(number, members)`` is called for each new class, then new lists are written, ``fence()`` is called,
-        and the words that lead there are stored. Raises Full, or what ``new_class`` raised, with nothing written.
+        ``new_class(number, members)`` is called for each new class; then new lists are written, ``fence()`` is called,
+        and the words that lead there are stored. Raises Full, or what ``new_class`` raised; then nothing was written.
         """
         return self._make(self.plan(changes), new_class, fence)
 
     def replace(self, wanted: Classified, *, new_class: NewClass, fence: Fence) -> bool:
-        """Make the tables say ``wanted``, whose classes keep the numbers they have here; otherwise as :meth:`change`.
+        """Change the tables to ``wanted``, whose classes keep the numbers they have here; otherwise like
+        :meth:`change`.
 
-        What is in force is read as a whole to find the differences: this is for many changes at once.
+        It reads the whole tables to find the differences, so it is for many changes at once.
         """
         return self._make(self.plan_replace(wanted), new_class, fence)
 
     def release(self) -> None:
-        """Reuse what changes have replaced: all programs that ran before the last of them have ended."""
+        """Make replaced blocks available. All program runs that began before the last change must have ended."""
         for allocator in self._allocators.values():
             allocator.release()
 
     def plan(self, changes: Mapping[str, Changed]) -> Patch:
-        """What :meth:`change` would write. To be made, or dropped, before anything else is planned."""
+        """What :meth:`change` would write. It must be written and settled, or dropped, before another is planned."""
         every = [item.ranges for item in changes.values()]
         ranges = every[0] if len(every) == 1 else Nets.union(every)
         edits: dict[int, list[Edit]] = {
@@ -129,7 +130,7 @@ class Live:
         return self._plan(edits[4], ranges4(ranges), edits[6], ranges6(ranges))
 
     def plan_replace(self, wanted: Classified) -> Patch:
-        """What :meth:`replace` would write. To be made, or dropped, before anything else is planned."""
+        """What :meth:`replace` would write. It must be written and settled, or dropped, before another is planned."""
         self._meet(wanted.members)
         segments4, segments6 = self.segments()
         old6, new6 = (keys6(item.high, item.low) for item in (segments6, wanted.segments6))
@@ -178,17 +179,17 @@ class Live:
         return patch
 
     def drop(self, patch: Patch) -> None:
-        """A planned change is not made after all."""
+        """Discard a planned change."""
         patch.drop(self._allocators)
         self._registry.forget()
 
     def settle(self, patch: Patch) -> None:
-        """A planned change was made, by :meth:`Patch.write` or store by store."""
+        """Record that a planned change was written, by :meth:`Patch.write` or store by store."""
         patch.settle(self._allocators)
         self._registry.commit()
 
     def new_classes(self) -> dict[int, Members]:
-        """Classes that a planned change leads to and that nothing in force did."""
+        """The classes that only a planned change uses."""
         return dict(self._registry.new)
 
     def _make(self, patch: Patch, new_class: NewClass, fence: Fence) -> bool:

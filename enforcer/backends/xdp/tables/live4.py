@@ -1,6 +1,6 @@
-"""Changing the IPv4 tables in force: whole /16s, each with one store to its word of the root.
+"""Changes the IPv4 tables in use: whole /16s, each with one store to its word of the root.
 
-The sieve lets through what has a class before or after, from before that store until after it.
+Around that store, the sieve has the bits of all addresses that have a class before or after it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNIT_WORDS = UNIT4 // 4
 
 
 def allocator4(root: U32, lists: U32) -> Allocator:
-    """Knows which lists the root leads to. NotOurs when they overlap or are not there."""
+    """An allocator that knows the lists the root leads to. Raises NotOurs if they overlap or are outside the array."""
     words = np.array(root)
     if len(words) != ROOT_WORDS:
         raise NotOurs(f"root4: expected {ROOT_WORDS} words, found {len(words)}")
@@ -44,7 +44,7 @@ def plan4(
     last: Keys,
     patch: Patch,
 ) -> None:
-    """Add to the patch what makes these edits, all of them within the ranges ``[first, last]``. Raises Full."""
+    """Add these edits, all within the ranges ``[first, last]``, to the patch. Raises Full."""
     begin = (first >> ROOT_SHIFT4).astype(np.int64)
     slot = distinct(flat_ranges(begin, (last >> ROOT_SHIFT4).astype(np.int64) - begin + 1))
     old = decode4(root, lists, slot)
@@ -81,7 +81,7 @@ def _encode(slots: Slots4, allocator: Allocator, patch: Patch) -> None:
 
 
 def _sift(sieve: U32, slots: Slots4, patch: Patch) -> None:
-    """What is to be let through is so before any word leads there; what no more is, not until none does."""
+    """Set bits of the sieve before any word leads to a class, and clear bits only after no word does."""
     at = flat_ranges(2 * slots.slot, np.full(len(slots.slot), 2))
     old, new = sieve[at], sieve4(slots)
     more, fewer = np.flatnonzero(new & ~old), np.flatnonzero(old & ~new)

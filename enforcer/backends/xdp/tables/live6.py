@@ -1,4 +1,4 @@
-"""Changing the IPv6 tables in force: the slots (slots6.py) that a change touches, each with one store."""
+"""Changes the IPv6 tables in use: the slots (slots6.py) that a change touches, each with one store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OVERLONG = 64  # segments: six steps to search
 
 
 def allocators6(root: U32, nodes: npt.NDArray[Any], buckets: U32, lists: U32) -> dict[str, Allocator]:
-    """Know which blocks the root leads to. NotOurs when these overlap, or are not there."""
+    """Allocators that know which blocks the root leads to. Raises NotOurs if they overlap or are outside the arrays."""
     used = whole_walk6(root, nodes, buckets, lists).used
     return {
         "nodes6": Allocator("nodes6", len(nodes), used["nodes6"]),
@@ -46,7 +46,7 @@ def plan6(
     last: Keys,
     patch: Patch,
 ) -> None:
-    """Add to the patch what makes these edits, all of them within the ranges ``[first, last]``. Raises Full."""
+    """Add these edits, all within the ranges ``[first, last]``, to the patch. Raises Full."""
     ranges = Ranges6.of(first, last)
     tables = (root, nodes, buckets, lists)
     change = _Change.of(Descent6(*tables, ranges), edits)
@@ -96,9 +96,9 @@ class _Change:
         return cls(slots, walk, unit_first, old_start, rows.value, start, value)
 
     def overlong(self) -> list[int]:
-        """Slots that no node may be in any more and whose list gets longer than it should be.
+        """Slots that cannot get another node and whose list becomes longer than it should be.
 
-        Told only when the list gets a larger size, so that it is not looked into again with each segment.
+        Reported only if the list gets a larger size, so that this is not examined again for each segment.
         """
         before, after = (
             counts_of(np.searchsorted(start, self.unit_first), len(start)) for start in (self.old_start, self.start)
@@ -108,9 +108,9 @@ class _Change:
 
 
 def _ancestor(tables: tuple[U32, npt.NDArray[Any], U32, U32], change: _Change, at: int) -> tuple[int, int] | None:
-    """The lowest slot above whose node has twice the boundaries that it was made for: worth making again.
+    """The lowest slot above whose node now has twice the boundaries that it was built for, so it should be rebuilt.
 
-    Segments that always come at the end (addresses in ascending order) would else all end in one list.
+    Without this, segments that are always added at the end (ascending addresses) would all end up in one list.
     """
     first = change.unit_first[at : at + 1]
     _, nodes, buckets, lists = tables

@@ -1,4 +1,4 @@
-"""A change of tables in force, worked out and not yet made: what to write, in which order, and what it sets free."""
+"""A planned change of tables in use: what to write, in which order, and which blocks it frees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Store = tuple[str, int, int]  # array, index of a 32-bit word, value
 
 @dataclass(frozen=True)
 class Points:
-    """Words in force that get another value: each is one aligned 32-bit store."""
+    """Words in use that get a new value, each by one aligned 32-bit store."""
 
     index: Int
     value: U32
@@ -25,32 +25,32 @@ class Points:
 
 @dataclass
 class Patch:
-    """``fills``: blocks that no word leads to yet. ``points``: the words that lead to them. By name of the array, in
-    the order in which they are written.
+    """``fills``: blocks that no word leads to yet. ``points``: the words that will lead to them. Both by array, in the
+    order in which they are written.
     """
 
     fills: dict[str, list[Fill]] = field(default_factory=dict)
     points: dict[str, list[Points]] = field(default_factory=dict)
     taken: dict[str, list[Blocks]] = field(default_factory=dict)
     freed: dict[str, list[Blocks]] = field(default_factory=dict)
-    classes: set[int] = field(default_factory=set)  # that occur in what is written
+    classes: set[int] = field(default_factory=set)  # those in what is written
 
     def __bool__(self) -> bool:
         return bool(self.points)
 
     def write(self, arrays: Mapping[str, U32], fence: Callable[[], None]) -> None:
-        """Make the change. A reader sees of each address its old class or its new one, whenever it looks."""
+        """Make the change. At any moment, a reader finds for each address its old class or its new one."""
         for name, fills in self.fills.items():
             for fill in fills:
                 fill.write(arrays[name])
         fence()
         for name, points in self.points.items():
             for item in points:
-                # numpy moves a 32-bit element that is picked by number as one.
+                # numpy writes a 32-bit element selected by index in one store.
                 arrays[name][item.index] = item.value
 
     def stores(self) -> Iterator[Store]:
-        """What :meth:`write` writes, word by word."""
+        """The stores of :meth:`write`, word by word."""
         for name, fills in self.fills.items():
             yield from ((name, index, value) for fill in fills for index, value in fill.stores())
         for name, points in self.points.items():
@@ -59,13 +59,13 @@ class Patch:
                     yield name, index, value
 
     def settle(self, allocators: Mapping[str, Allocator]) -> None:
-        """The change was made: what it replaced is free once released."""
+        """Record that the change was made: free what it replaced, until released."""
         for name, items in self.freed.items():
             for blocks in items:
                 allocators[name].free(blocks)
 
     def drop(self, allocators: Mapping[str, Allocator]) -> None:
-        """The change is not made: what was taken for it is free."""
+        """Discard the change: free at once what was allocated for it."""
         for name, items in self.taken.items():
             for blocks in items:
                 allocators[name].give_back(blocks)
@@ -73,7 +73,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Taking:
-    """Room that notes in a patch what was taken."""
+    """A Room that records in a patch what was allocated."""
 
     allocator: Allocator
     patch: Patch
@@ -85,7 +85,7 @@ class Taking:
 
 
 def changed_units(unit_first: Keys, old: tuple[Keys, Values], new: tuple[Keys, Values]) -> Int:
-    """Which units (ranges of addresses, by their first) have other segments (start, value) than before."""
+    """Which units (address ranges, by their first address) have different segments (start, value) than before."""
     old_at, new_at = (np.searchsorted(start, unit_first) for start, _ in (old, new))
     old_count, new_count = counts_of(old_at, len(old[0])), counts_of(new_at, len(new[0]))
     same = old_count == new_count

@@ -1,4 +1,4 @@
-"""IPv6 tables read back: the segments they say, and the blocks they use. Level by level, as they were made."""
+"""Reads IPv6 tables back, level by level: their segments, and the blocks they use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ZERO = np.uint64(0)
 
 @dataclass(frozen=True)
 class Rows6:
-    """Segments whose value is a word: a class, or a tail's, which holds for one value of ``high`` only."""
+    """Segments whose value is a word: a class, or the word of a tail, which is for one value of ``high`` only."""
 
     high: U64
     low: U64
@@ -39,7 +39,7 @@ class Rows6:
 
 @dataclass(frozen=True)
 class Items6:
-    """Words to follow: each for the keys ``[first, last]`` of the high half, or of the low half under one ``high``."""
+    """Words to follow, each for keys ``[first, last]`` of the high half, or of the low half under one ``high``."""
 
     word: U32
     first: U64
@@ -64,7 +64,7 @@ class Items6:
 
 @dataclass
 class Walk6:
-    """Follows words through the three arrays; ``rows`` (unsorted) and the blocks come together on the way."""
+    """Follows words through the three arrays, and collects ``rows`` (unsorted) and the used blocks."""
 
     nodes: npt.NDArray[Any]
     buckets: U32
@@ -73,9 +73,9 @@ class Walk6:
     used: dict[str, list[Blocks]] = field(default_factory=lambda: {"nodes6": [], "buckets6": [], "lists6": []})
 
     def follow(self, items: Items6, opened: Callable[[U64], Bool] | None = None) -> None:
-        """All that these words lead to; of tails only those whose high half is ``opened``, others become rows.
+        """Follow these words. Tails are followed only if their high half is ``opened``; others become rows.
 
-        NotOurs for what neither builds nor changes leave there.
+        Raises NotOurs for content that this package never writes.
         """
         for _ in range(MAX_STEPS6):
             kinds = kinds_of(items.word)
@@ -91,7 +91,7 @@ class Walk6:
             for name, array in (("nodes6", self.nodes), ("lists6", self.lists), ("buckets6", self.buckets)):
                 unit = 1 if name == "nodes6" else 16  # elements
                 if sum(int(blocks.units.sum()) for blocks in self.used[name]) * unit > len(array):
-                    raise NotOurs(f"{name}: more is used than there is")
+                    raise NotOurs(f"{name}: more is used than the array has")
         if len(items):
             raise NotOurs(f"root6: more than {MAX_STEPS6 - 1} steps to a class")
 
@@ -113,7 +113,7 @@ class Walk6:
         if (offset % units != 0).any() or ((offset + units) * 16 > len(self.lists) // PAGE_WORDS * PAGE_WORDS).any():
             raise NotOurs("lists6: a list that is not within the pages, or not aligned to its size")
         if int(units.sum()) * 16 > len(self.lists):
-            raise NotOurs("lists6: more is used than there is")
+            raise NotOurs("lists6: more is used than the array has")
         self.used["lists6"].append(Blocks(offset, units))
         start = self.lists.view(np.uint64)[flat_ranges(offset * 8, size)]
         word = self.lists[flat_ranges(offset * 16 + size * 2, size)]
@@ -159,7 +159,7 @@ class Walk6:
             raise NotOurs("nodes6: buckets that are not there")
         count = last + 1
         if int(count.sum()) > len(self.buckets):
-            raise NotOurs("buckets6: more is used than there is")
+            raise NotOurs("buckets6: more is used than the array has")
         room = (items.last - low) >> shift
         if ((low <= items.first) | (low > items.last) | (room < last.astype(np.uint64))).any():
             raise NotOurs("nodes6: a node that spreads keys which do not lead to it")
@@ -180,7 +180,7 @@ class Walk6:
         )
 
     def sorted_rows(self) -> Rows6:
-        """What was found, in the order of addresses."""
+        """The rows in the order of addresses."""
         high = np.concatenate([rows.high for rows in self.rows])
         low = np.concatenate([rows.low for rows in self.rows])
         value = np.concatenate([rows.value for rows in self.rows])
@@ -189,7 +189,7 @@ class Walk6:
 
 
 def whole_walk6(root: U32, nodes: npt.NDArray[Any], buckets: U32, lists: U32) -> Walk6:
-    """A walk through everything that the root leads to. NotOurs for what we never leave there."""
+    """A walk through everything that the root leads to. Raises NotOurs for content that this package never writes."""
     if len(root) != ROOT_WORDS:
         raise NotOurs(f"root6: expected {ROOT_WORDS} words, found {len(root)}")
     first = np.arange(ROOT_WORDS, dtype=np.uint64) << ROOT_SHIFT6
@@ -199,7 +199,7 @@ def whole_walk6(root: U32, nodes: npt.NDArray[Any], buckets: U32, lists: U32) ->
 
 
 def read6(root: U32, nodes: npt.NDArray[Any], buckets: U32, lists: U32) -> Segments6:
-    """The segments that the tables say. NotOurs (a ValueError) for what neither builds nor changes leave there."""
+    """The segments in the tables. Raises NotOurs (a ValueError) for content that this package never writes."""
     rows = whole_walk6(root, nodes, buckets, lists).sorted_rows()
     changes = first_of_equals(rows.value)
     return Segments6(rows.high[changes], rows.low[changes], rows.value[changes].astype(np.uint16))

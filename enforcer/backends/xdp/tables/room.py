@@ -1,7 +1,7 @@
-"""What the makers of tables ask of whoever knows where blocks may lie, and what they want written.
+"""Where the builders of tables get their blocks from (Room), and what they want written (Fill).
 
-Blocks have a power of two of units and are aligned to their size. Units: of lists4 16 bytes, of lists6 64 bytes, of
-buckets6 16 words, of nodes6 a node.
+The size of a block is a power of two of units, and it is aligned to its size. Units: 16 bytes in lists4, 64 bytes in
+lists6, 16 words in buckets6, one node in nodes6.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NODE_WORDS = 8
 
 
 class Full(Exception):
-    """No room for a change in place; nothing was written. Tables built anew will have room."""
+    """There is no room for a change in place, and nothing was written. New tables will have room."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Blocks:
 
 
 class Room(Protocol):
-    """Where blocks of one array may lie."""
+    """Allocates blocks of one array."""
 
     def take(self, units: Int) -> Int:
-        """Where blocks of these sizes shall lie, counted in units. Raises Full."""
+        """Allocate blocks of these sizes; returns their offsets. Both in units. Raises Full."""
 
 
 @dataclass
 class Fresh:
-    """Room in an array that is being made: block after block, the largest first. ``used``: units so far."""
+    """The room of a new array: blocks are contiguous, largest first. ``used``: units so far."""
 
     used: int = 0
 
@@ -76,7 +76,7 @@ class Fill:
 
 @dataclass(frozen=True)
 class Rooms6:
-    """The three arrays that grow with IPv6 tables, and what is to be written there."""
+    """The rooms of the three arrays that grow with IPv6 tables, and what is to be written there."""
 
     nodes: Room
     buckets: Room
@@ -88,6 +88,6 @@ class Rooms6:
 
 
 def power_of_two(numbers: Int) -> Int:
-    """The smallest power of two that is not below each number (>= 1)."""
-    # frexp is exact below 2**53: the exponent of n - 1 is the number of bits it has.
+    """Each number (>= 1) rounded up to a power of two."""
+    # frexp is exact below 2**53: the exponent of n - 1 is its number of bits.
     return np.left_shift(1, np.frexp((numbers - 1).astype(np.float64))[1].astype(np.int64))

@@ -1,7 +1,7 @@
-"""Which words of IPv6 tables a change must replace: the deepest that cover all of it, and as little else as can be.
+"""Finds the words of IPv6 tables that a change must replace: the deepest ones that cover all of it.
 
-From the root through nodes to the buckets that ranges touch; through a list only where the whole change of that list
-is within one tail that it has. A word found so is a *slot*.
+The search goes from the root through nodes to the buckets that the ranges touch. It goes through a list only if the
+whole change within that list is in one of its tails. A word found this way is a *slot*.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from enforcer.backends.xdp.tables.room import NODE_WORDS
 
 ARRAYS = ("root6", "buckets6", "nodes6", "lists6")  # a slot is in one of these, by number
 ROOT, BUCKETS, NODES, LISTS = range(4)
-_BELOW = 2  # the word of a node that says what is below its first bucket
+_BELOW = 2  # the word of a node for keys below its first bucket
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ROOT_SPAN = _LAST >> np.uint64(16)
 
 
 @dataclass(frozen=True)
 class Slots6:
-    """Words in force: ``index[i]`` of array ``array[i]``, what it says for which keys; how many nodes may nest."""
+    """Words in use: word ``index[i]`` of array ``array[i]``, its keys, and how many nodes may nest below it."""
 
     array: Int
     index: Int
@@ -50,11 +50,11 @@ class Slots6:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Slots, each with one range ``[first, last]`` of keys (of the half the slot is for) that it overlaps."""
+    """Pairs of a slot and a range ``[first, last]`` of keys (of the slot's half) that overlaps it."""
 
     slots: Slots6
     owner: Int  # number of the range
-    slot: Int  # number of the slot, so that those with several ranges are known
+    slot: Int  # number of the slot: a slot may have several ranges
 
     def __getitem__(self, at: npt.NDArray[Any]) -> _Pairs:
         return _Pairs(self.slots[at], self.owner[at], self.slot[at])
@@ -74,15 +74,15 @@ class Ranges6:
         return cls(*halves6(first), *halves6(last))
 
     def touch(self, high: U64) -> Bool:
-        """Which values of the high half some address of the ranges has."""
+        """Which of these values of the high half occur in the ranges."""
         at = np.searchsorted(self.first_high, high, side="right") - 1
         return np.asarray((at >= 0) & (self.last_high[np.maximum(at, 0)] >= high), np.bool_)
 
     def keys(self, owner: Int, items: Items6) -> tuple[U64, U64]:
-        """The first and last key of ranges, of the half that the items are for, within the items' keys."""
+        """The first and last key of ranges, in the half of the items, limited to the keys of the items."""
         first = np.where(items.is_tail, self.first_low[owner], self.first_high[owner])
         last = np.where(items.is_tail, self.last_low[owner], self.last_high[owner])
-        # A range that goes beyond a tail's one value of the high half reaches to the end of its low half.
+        # A range that extends beyond a tail's value of the high half covers its low half up to that end.
         first[items.is_tail & (self.first_high[owner] < items.high)] = 0
         last[items.is_tail & (self.last_high[owner] > items.high)] = _LAST
         return np.maximum(first, items.first), np.minimum(last, items.last)
@@ -90,28 +90,28 @@ class Ranges6:
 
 @dataclass(frozen=True)
 class Descent6:
-    """The way from the root to the slots of a change."""
+    """The descent from the root to the slots of a change."""
 
     root: U32
     nodes: npt.NDArray[Any]
     buckets: U32
     lists: U32
     ranges: Ranges6
-    ceilings: tuple[tuple[int, int], ...] = ()  # slots (array, index) to go no deeper than
+    ceilings: tuple[tuple[int, int], ...] = ()  # slots (array, index) below which not to descend
 
     def slots(self) -> Slots6:
-        """The slots, in the order of addresses, none within what another leads to."""
+        """The slots in the order of addresses. No slot is below another."""
         slots = Slots6.of([pairs[stays & first_of_equals(pairs.slot)].slots for pairs, stays in self._levels()])
         high = np.where(slots.items.is_tail, slots.items.high, slots.items.first)
         low = np.where(slots.items.is_tail, slots.items.first, np.uint64(0))
         return slots[np.lexsort((low, high))]
 
     def path(self) -> list[Slots6]:
-        """The slots that lead to a single address, the root's first."""
+        """The slots that lead to a single address, from the root down."""
         return [pairs.slots for pairs, _ in self._levels()]
 
     def _levels(self) -> Iterator[tuple[_Pairs, Bool]]:
-        """Level by level the words on the way, and which of them are slots of the change."""
+        """Level by level: the words on the path, and which of them are slots of the change."""
         pairs = self._start()
         while len(pairs.owner):
             stays = self._stays(pairs)
@@ -134,7 +134,7 @@ class Descent6:
         return _numbered(slots, np.repeat(np.arange(len(begin)), count))
 
     def _stays(self, pairs: _Pairs) -> Bool:
-        """Which slots the change goes no deeper than: decided for all ranges of a slot alike."""
+        """Which words are slots, so that the descent ends there: the same for all ranges of a word."""
         items = pairs.slots.items
         kinds = kinds_of(items.word)
         first, last = self.ranges.keys(pairs.owner, items)
@@ -199,7 +199,7 @@ class Descent6:
     def _entries(self, words: U32, key: U64) -> tuple[Int, U32]:
         """What programs find in lists for these keys: the index of the word, and the word.
 
-        Padding repeats the last segment, and programs find the last of equals: that one word is all to be stored.
+        Padding repeats the last segment, and programs find the last of equal ones, so only that word must be stored.
         """
         kinds, offset = kinds_of(words), rests_of(words)
         starts = self.lists.view(np.uint64)
@@ -212,7 +212,7 @@ class Descent6:
 
 
 def _numbered(slots: Slots6, owner: Int) -> _Pairs:
-    """The pairs in an order in which those of a slot are neighbours, and the slots numbered."""
+    """The pairs with numbered slots, ordered so that those of a slot are adjacent."""
     order = np.lexsort((slots.index, slots.array))
     slots, owner = slots[order], owner[order]
     new = first_of_equals(slots.index) | first_of_equals(slots.array)

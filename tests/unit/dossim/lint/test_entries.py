@@ -1,4 +1,4 @@
-"""Entries that never act: each row beside one that differs in the one thing that matters, of which nothing is said."""
+"""Entries that never act: for each row with a finding, a row that differs in one thing and has none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.unit.dossim.lint.policies import ENDPOINT, HEAD, NO_FAILSAFES, findin
 
 TIER = f"{HEAD}Tier\nmetadata: {{name: security}}\nspec: {{order: 1}}\n"
 
-# what is asked, the earlier entry, the later one, whether the earlier is shown to decide all of the later
+# the case, the earlier entry, the later one, whether the earlier one provably decides all packets of the later
 SHADOW = [
     ("wider net", 'source: {nets: ["10.0.0.0/8"]}', 'source: {nets: ["10.1.0.0/16"]}', True),
     ("narrower net", 'source: {nets: ["10.1.0.0/16"]}', 'source: {nets: ["10.0.0.0/8"]}', False),
@@ -171,17 +171,17 @@ def test_an_entry_that_contradicts_itself(match: str, why: str) -> None:
     assert all(why in message for message in found)
 
 
-def test_an_allow_for_failsafes_alone_is_never_asked() -> None:
+def test_an_allow_for_failsafes_alone_is_never_evaluated() -> None:
     found = findings(ENDPOINT, policy("action: Allow, protocol: TCP, destination: {ports: [22]}"))
     assert messages(found, RuleId.UNREACHABLE) == [
         "gnp/p ingress[0] can match no packet: failsafes let in all that it matches (tcp/22)"
     ]
 
 
-def test_a_pass_with_nothing_behind_it() -> None:
-    behind = policy("action: Pass", "action: Deny")
+def test_a_pass_with_nothing_after_it() -> None:
+    followed = policy("action: Pass", "action: Deny")
     last = policy("action: Pass, protocol: TCP", "action: Deny, protocol: UDP")
-    assert not of_rule(findings(ENDPOINT, behind), RuleId.PASS)
+    assert not of_rule(findings(ENDPOINT, followed), RuleId.PASS)
     assert messages(findings(ENDPOINT, last), RuleId.PASS) == [
         "gnp/p ingress[0] skips nothing: no later untracked entry of tier 'default' can match its packets"
     ]

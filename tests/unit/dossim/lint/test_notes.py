@@ -1,4 +1,4 @@
-"""What the loader passes and names, FelixConfigurations of no node, and neighbour discovery."""
+"""What the loader accepts and reports, FelixConfigurations of no node, and neighbour discovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON and SARIF: the shapes that other programs read, and the table of rules in the documents."""
+"""JSON and SARIF: the formats that other programs read, and the table of rules in docs/lint.md."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_sets_alone_are_not_called_unused() -> None:
     ],
     ids=["misspelled", "nothing to select", "right", "tracked: may be for workloads"],
 )
-def test_a_policy_for_nobody(texts: tuple[str, ...], level: Level | None, says: str) -> None:
+def test_a_policy_that_selects_no_endpoint(texts: tuple[str, ...], level: Level | None, says: str) -> None:
     found = of_rule(findings(*texts), RuleId.SELECTS_NOTHING)
     assert [item.level for item in found] == ([level] if level else [])
     assert all(says in item.message for item in found)
@@ -104,12 +104,12 @@ def test_cidrs_that_others_of_the_set_cover() -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "is_beside"), [("deny", True), ("other", False)], ids=["one rule uses both", "it uses one of them"]
+    ("label", "is_in_rule"), [("deny", True), ("other", False)], ids=["one rule uses both", "it uses one of them"]
 )
-def test_cidrs_that_a_set_beside_it_covers(label: str, is_beside: bool) -> None:
+def test_cidrs_that_another_set_of_the_rule_covers(label: str, is_in_rule: bool) -> None:
     texts = net_set("a", "deny", "203.0.113.0/24", "8.8.8.8"), net_set("b", label, "203.0.113.9", "8.8.8.8")
     found = of_rule(findings(ENDPOINT, *texts, DENY_LIST), RuleId.OVERLAPPING)
-    assert len(found) == is_beside
+    assert len(found) == is_in_rule
     for finding in found:
         assert "gns/b: 2 of its CIDRs lie in CIDRs of other sets in gnp/p ingress[0]" in finding.message
         assert "8.8.8.8/32 in 8.8.8.8/32 of gns/a, 203.0.113.9/32 in 203.0.113.0/24 of gns/a" in finding.message
@@ -122,7 +122,7 @@ def test_places_are_those_of_the_sets_where_the_text_is_not_to_be_had() -> None:
 
 
 def test_a_million_cidrs() -> None:
-    """What scales is the point: numpy all the way, no Python loop over CIDRs."""
+    """The test is about scaling: everything in numpy, no Python loop over CIDRs."""
     nets = Nets.of(f"{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}.0/{24 + (n & 1) * 8}" for n in range(1_000_000))
     listed = GlobalNetworkSet("big", labels={"list": "deny"}, nets=nets | Nets.of(["7.0.0.0/8"]))
     deny = Rule(Action.DENY, source=EntityRule(selector="list == 'deny'"))

@@ -1,4 +1,4 @@
-"""Findings about what a table does with our own hosts, with failsafes, with Allows, and where."""
+"""Findings about a table: own hosts, failsafes, Allows, and stages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_failsafe_of_few_sources_leaves_a_deny_the_others() -> None:
     assert [item.level for item in of_rule(findings(ENDPOINT, felix, few), RuleId.FAILSAFE)] == [Level.ERROR]
 
 
-def test_one_note_a_table_says_through_which_ports_deny_lists_do_not_bite() -> None:
+def test_one_note_a_table_names_the_ports_where_deny_lists_have_no_effect() -> None:
     twice = policy('action: Deny, source: {nets: ["8.8.8.8/32"]}', 'action: Deny, source: {nets: ["9.9.9.9/32"]}')
     (finding,) = of_rule(findings(ENDPOINT, twice), RuleId.FAILSAFE)
     assert finding.level is Level.NOTE
@@ -114,7 +114,7 @@ def test_an_allow_inside_a_denied_net() -> None:
     assert "from 203.0.113.64" in finding.message
 
 
-def test_an_allow_elsewhere_or_behind_or_denied_itself_lets_nothing_through() -> None:
+def test_an_allow_elsewhere_or_later_or_denied_itself_lets_nothing_through() -> None:
     deny = policy('action: Deny, source: {nets: ["203.0.113.0/24"]}')
     assert not of_rule(findings(ENDPOINT, PARTNER.replace("203", "198"), deny), RuleId.ALLOWED_EARLIER)
     assert not of_rule(findings(ENDPOINT, PARTNER.replace("order: 1", "order: 99"), deny), RuleId.ALLOWED_EARLIER)
@@ -137,7 +137,7 @@ def test_an_untracked_allow_goes_past_tracked_policy(net: str, levels: list[Leve
 # --- early, tiers -----------------------------------------------------------------------------------------------------
 
 
-def test_what_acts_in_raw_by_what_it_says_is_no_finding() -> None:
+def test_what_acts_in_raw_by_definition_is_no_finding() -> None:
     deny = 'action: Deny, source: {nets: ["8.8.8.8/32"]}'
     found = findings(ENDPOINT, policy("action: Log, protocol: UDP", "action: Deny, protocol: UDP", deny))
     assert not of_rule(found, RuleId.NOT_EARLY)
@@ -148,7 +148,7 @@ def test_a_device_that_holds_less_than_the_driver_is_not_taken() -> None:
     assert not of_rule(findings(ENDPOINT, policy("action: Deny, protocol: UDP"), facts=facts), RuleId.NOT_EARLY)
 
 
-def test_what_xdp_has_no_room_for_and_what_stands_behind_it() -> None:
+def test_what_xdp_has_no_room_for_and_what_follows_it() -> None:
     denied = [f'action: Deny, source: {{nets: ["8.{at // 250}.{at % 250}.8/32"]}}' for at in range(510)]
     modes = {Mode.OFFLOAD: Probe(Answer.NO, "no such device"), Mode.NATIVE: Probe(Answer.YES)}
     facts = HostFacts("jasper", interfaces=(InterfaceFacts("eth0", modes=modes),))

@@ -1,4 +1,4 @@
-"""judge: each kind of evidence, and the fate it proves."""
+"""judge: each kind of evidence, and the fate that follows from it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from dossim.model.disposition import Fate
+from dossim.observe import abi
+from dossim.observe.evidence import DroppedBy
 from dossim.observe.journey import JOURNEY, Checkpoint, End
 from dossim.observe.judgement import Observations, judge
-from enforcer.model.vocabulary import Stage
+from enforcer.model.errors import UnsupportedKernelError
+from enforcer.model.vocabulary import CtState, Stage
 
 REASONS = {2: "NOT_SPECIFIED", 3: "NO_SOCKET", 6: "TCP_CSUM", 12: "NETFILTER_DROP", 95: "FRAG_REASM_TIMEOUT"}
 NUMBER = {name: number for number, name in REASONS.items()}
@@ -41,13 +44,24 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def journey(
-    checkpoints: Checkpoint, end: End, place: str = "", reason: str = "", *, came_ns: int = 0, left_ns: int = 0
-) -> tuple[int, int, int, int, int, int, int]:
-    return (PLACE.get(place, 0), came_ns, left_ns, int(checkpoints), NUMBER.get(reason, 0), int(end), int(end != 0))
+    checkpoints: Checkpoint,
+    end: End,
+    place: str = "",
+    reason: str = "",
+    *,
+    came_ns: int = 0,
+    left_ns: int = 0,
+    ctinfo: int = 0,
+    mark: int = 0,
+) -> tuple[object, ...]:
+    head = (PLACE.get(place, 0), came_ns, left_ns, int(checkpoints), mark, NUMBER.get(reason, 0))
+    return (*head, int(end), int(end != 0), ctinfo, (0, 0, 0))
 
 
-def judged(*rows: tuple[int, ...], datagrams: dict[int, object] | None = None) -> Observations:
-    return judge(np.array(list(rows), JOURNEY), datagrams or {}, {})
+def judged(
+    *rows: tuple[object, ...], datagrams: dict[int, object] | None = None, conntrack_drops: int | None = None
+) -> Observations:
+    return judge(np.array(list(rows), JOURNEY), datagrams or {}, {}, conntrack_drops)
 
 
 ROWS = {
@@ -66,7 +80,7 @@ ROWS = {
         "NETFILTER_DROP",
         "mangle",
     ),
-    "dropped behind -149": (
+    "dropped after -149": (
         RAW_PASSED | C.POST_CONNTRACK | C.POST_MANGLE,
         End.KFREE,
         "nf_hook_slow",
@@ -138,4 +152,98 @@ def test_a_frame_that_was_not_sent_is_unobserved_and_says_why() -> None:
     records = np.zeros(2, JOURNEY)
     observations = judge(records, {}, {1: "too short"})
     assert observations.disposition(1) is None
-    assert observations.evidence(1) == "not sent: too short"
+    assert str(observations.evidence(1)) == "not sent: too short"
+
+
+# --- what conntrack said -------------------------------------------------------------------------------------------
+
+AT_FILTER = ROUTED | C.INPUT_FIRST
+ENTRY = abi.CTINFO_ENTRY
+STATES = {
+    "a new connection": (ENTRY | abi.CTINFO_NEW, CtState.NEW, False),
+    "an established one": (ENTRY | abi.CTINFO_ESTABLISHED, CtState.ESTABLISHED, False),
+    "an answer": (ENTRY | abi.CTINFO_ESTABLISHED_REPLY, CtState.ESTABLISHED, True),
+    "related": (ENTRY | abi.CTINFO_RELATED, CtState.RELATED, False),
+    "related, in the reply direction": (ENTRY | abi.CTINFO_RELATED_REPLY, CtState.RELATED, True),
+    "no entry": (0, CtState.INVALID, False),
+    "not tracked": (abi.CTINFO_UNTRACKED, CtState.UNTRACKED, False),
+}
+
+
+@pytest.mark.parametrize("row", STATES.values(), ids=STATES.keys())
+def test_the_state_of_a_packet(row: tuple[int, CtState, bool]) -> None:
+    ctinfo, state, reply = row
+    found = judged(journey(AT_FILTER, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", ctinfo=ctinfo)).evidence(0)
+    assert (found.state, found.is_reply) == (state, reply)
+    assert f"last checkpoint input_first, ctstate {state}" in str(found)
+
+
+def test_what_did_not_get_past_conntrack_has_no_state() -> None:
+    found = judged(journey(RAW_PASSED, End.KFREE, "nf_hook_slow", "NETFILTER_DROP")).evidence(0)
+    assert found.state is None
+    assert "ctstate" not in str(found)
+
+
+@pytest.mark.parametrize("info", [5, 6, 7])
+def test_a_state_that_no_kernel_has_is_no_guess(info: int) -> None:
+    with pytest.raises(UnsupportedKernelError, match=f"calls it {info}"):
+        judged(journey(IN, End.NONE, ctinfo=ENTRY | info))
+
+
+def test_a_fragment_has_state_and_mark_of_its_datagram() -> None:
+    found = judged(
+        journey(HOOKS, End.KFREE, "skb_release_data", "NETFILTER_DROP", came_ns=1),
+        journey(IN, End.NONE, came_ns=2, left_ns=3, ctinfo=ENTRY | abi.CTINFO_NEW, mark=0x40),
+        datagrams={0: "a", 1: "a"},
+    )
+    assert [(found.ct_state(number), found.evidence(number).mark) for number in (0, 1)] == [(CtState.NEW, 0x40)] * 2
+
+
+# --- whose rule it was ---------------------------------------------------------------------------------------------
+
+DENY = 0xFFFE0000
+DROPPERS = {
+    "our mark": (AT_FILTER, End.KFREE, 0x20000, DroppedBy.OURS),
+    "our mark, and others beside it": (AT_FILTER, End.KFREE, 0x8002_0001, DroppedBy.OURS),
+    "no mark": (AT_FILTER, End.KFREE, 0, DroppedBy.OTHERS),
+    "the bit of an Allow": (AT_FILTER, End.KFREE, 0x10000, DroppedBy.OTHERS),
+    "bits outside the mask": (AT_FILTER, End.KFREE, 0xFFFF, DroppedBy.OTHERS),
+    "our mark in mangle": (RAW_PASSED | C.POST_CONNTRACK, End.KFREE, 0x20000, DroppedBy.OURS),
+    "our mark in FORWARD": (ROUTED | C.FORWARD_FIRST, End.KFREE, 0x20000, DroppedBy.OURS),
+    "in raw, where no mark is set": (HOOKS | C.POST_DEFRAG, End.KFREE, 0x20000, None),
+    "at conntrack": (RAW_PASSED, End.KFREE, 0x20000, None),
+    "delivered": (IN, End.NONE, 0x20000, None),
+    "unobserved": (C(0), End.NONE, 0x20000, None),
+}
+
+
+@pytest.mark.parametrize("row", DROPPERS.values(), ids=DROPPERS.keys())
+@pytest.mark.parametrize("place", ["nf_hook_slow", "nft_do_chain"])
+def test_whose_rule_dropped_it(row: tuple[Checkpoint, End, int, DroppedBy | None], place: str) -> None:
+    checkpoints, end, mark, by = row
+    found = judged(journey(checkpoints, end, place, "NETFILTER_DROP", mark=mark))
+    assert found.dropped_by(0, DENY) is by
+    assert f"mark {mark:#x}" in str(found.evidence(0)) or not mark
+
+
+# --- what conntrack itself dropped ---------------------------------------------------------------------------------
+
+FULL = (RAW_PASSED, End.KFREE, "nf_hook_slow", "NETFILTER_DROP")
+
+
+@pytest.mark.parametrize(
+    ("drops", "says"),
+    [
+        (None, "last checkpoint post_raw"),
+        (2, "last checkpoint post_raw; conntrack itself counted 2 drops"),
+        (1, "last checkpoint post_raw; conntrack itself counted 1 of 2 drops: another hook drops there, too"),
+    ],
+    ids=["no counter", "all of them", "not all of them"],
+)
+def test_a_full_table_is_proved_by_conntracks_counter(drops: int | None, says: str) -> None:
+    """A packet that is not confirmed has passed that place, and counts elsewhere."""
+    unconfirmed = journey(IN, End.KFREE, "nf_hook_slow", "NETFILTER_DROP", ctinfo=ENTRY | abi.CTINFO_NEW)
+    found = judged(journey(*FULL), journey(*FULL), unconfirmed, conntrack_drops=drops)
+    assert [found.disposition(number).column for number in range(3)] == ["conntrack"] * 3  # type: ignore[union-attr]
+    assert str(found.evidence(0)).endswith(says)
+    assert "counted" not in str(found.evidence(2))

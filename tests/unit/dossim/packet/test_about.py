@@ -1,4 +1,4 @@
-"""What is said about a capture before anything is said about its packets."""
+"""The notes about a capture as a whole, which precede results about its packets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capture files: every format, byte order and link type that is read, and every way a file can be wrong."""
+"""Capture files: every supported format, byte order and link type, and every kind of damage."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_pcap(write: Write, magic: int, unit_ns: int, order: str, zipped: bool) 
 
 
 def test_a_frame_check_sequence_that_the_file_header_tells_of_is_taken_off(write: Write) -> None:
-    """Two 16-bit words of it, in the upper bits beside the link type (draft-ietf-opsawg-pcap, section 4)."""
+    """The FCS length in 16-bit words, in the upper bits of the link-type word (draft-ietf-opsawg-pcap, section 4)."""
     checked = [frame + b"FCS!" for frame in FRAMES]
     capture = read_capture(write(pcap(checked, link=0x2400_0000 | ETHERNET)))
     assert (frames_of(capture), capture.wire_length.tolist()) == (FRAMES, [len(frame) for frame in FRAMES])
-    assert frames_of(read_capture(write(pcap(FRAMES, link=0x2000_0000 | ETHERNET)))) == FRAMES  # no length is told
+    assert frames_of(read_capture(write(pcap(FRAMES, link=0x2000_0000 | ETHERNET)))) == FRAMES  # the length is unknown
 
 
 # -- pcapng ----------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_other_link_types_get_an_ethernet_header(write: Write, link: int, packet
     assert frames_of(read_capture(write(pcap([packet], link=link)))) == [frame]
 
 
-# -- what is wrong ---------------------------------------------------------------------------------------------------
+# -- damaged files ---------------------------------------------------------------------------------------------------
 
 HUGE = pcap(FRAMES)[:24] + struct.pack("<IIII", 0, 0, 0xFFFFFFF0, 0xFFFFFFF0)
 REFUSED: dict[str, tuple[bytes, str]] = {
@@ -269,7 +269,7 @@ def test_a_file_that_goes_wrong_is_read_up_to_there(write: Write, buf: bytes, pa
 
 
 def test_every_prefix_of_a_capture_is_read_up_to_its_end_or_refused(write: Write) -> None:
-    """As a killed tcpdump leaves it: whatever the byte, the packets that are whole are there."""
+    """As a killed tcpdump leaves it: wherever the file is cut, all whole packets are read."""
     for whole, ends in ((WHOLE, [100, 130, 161, 241]), (BLOCKS + BLOCKS[48:], [156, 264])):
         header = 24 if whole is WHOLE else 28
         for size in range(4, len(whole)):
@@ -284,7 +284,7 @@ def test_every_prefix_of_a_capture_is_read_up_to_its_end_or_refused(write: Write
 
 
 def test_times_are_no_reason_to_refuse(write: Write) -> None:
-    """Zero, and what no clock shows: a prediction needs no time."""
+    """Zero and impossible times are accepted: a prediction needs no time."""
     late = enhanced("<", FRAMES[0], ticks=(1 << 64) - 1)
     capture = read_capture(write(section() + interface() + enhanced("<", FRAMES[0]) + late))
     assert frames_of(capture) == FRAMES[:1] * 2
@@ -300,7 +300,7 @@ def test_a_capture_without_packets_is_a_capture(write: Write, buf: bytes) -> Non
     assert len(read_capture(write(buf))) == 0
 
 
-# -- making captures -------------------------------------------------------------------------------------------------
+# -- writing captures ------------------------------------------------------------------------------------------------
 
 
 def test_frames_are_kept_and_padded() -> None:

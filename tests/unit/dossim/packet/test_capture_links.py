@@ -1,4 +1,4 @@
-"""Link types other than Ethernet: what becomes of their packets, which are left out, and under what name."""
+"""Link types other than Ethernet: the resulting frames, and which packets are skipped and counted by name."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ READ: dict[str, tuple[int, bytes, bytes]] = {
 
 @pytest.mark.parametrize(("link", "packet", "frame"), READ.values(), ids=READ)
 def test_a_packet_becomes_a_frame(write: Write, link: int, packet: bytes, frame: bytes) -> None:
-    """Three times, so that they are decoded together where that is done; and in a mixture."""
+    """Three times, so that packets are decoded in bulk where possible; and mixed with others."""
     capture = read_capture(write(pcap([packet] * 3, link)))
     assert (frames_of(capture), capture.skipped, capture.warnings) == ([frame] * 3, {}, ())
     assert capture.wire_length.tolist() == [len(frame)] * 3
@@ -161,19 +161,19 @@ def test_a_packet_becomes_a_frame(write: Write, link: int, packet: bytes, frame:
 
 @pytest.mark.parametrize(("link", "packet", "frame"), READ.values(), ids=READ)
 def test_a_packet_that_is_cut_is_a_frame_that_is_cut(write: Write, link: int, packet: bytes, frame: bytes) -> None:
-    """At every length: what is there is right, the length on the wire is that of the whole frame."""
+    """At every length: the bytes present are right, and the length on the wire is that of the whole frame."""
     for size in range(len(packet)):
         capture = read_capture(write(pcap([packet[:size]], link, wire=len(packet))))
         assert len(capture) == 1
         length = int(capture.length[0])
         assert frames_of(capture) == [frame[:length]]
-        # Cut within its own header, nothing is known but that something came.
+        # If the packet is cut within this header, only its arrival is known.
         assert capture.wire_length[0] == len(frame) if length else capture.wire_length[0] >= 14
     assert length >= min(len(frame), 14)
 
 
 def test_what_a_monitor_interface_gives_is_told_apart(write: Write) -> None:
-    """The headers of SLL are the same; what follows decides."""
+    """The SLL headers are the same; the payload decides."""
     cooked = struct.pack(">HHH8sH", 0, 803, 0, b"", 0)
     capture = read_capture(write(pcap([cooked + radiotap(frame) for frame in (wifi(kind=0), wifi(), wifi(0x42))], 113)))
     assert (frames_of(capture), capture.record.tolist()) == ([TO_STATION], [1])
@@ -321,7 +321,7 @@ def test_names_of_link_types() -> None:
 
 
 def test_many_different_headers_are_decoded_one_by_one(write: Write) -> None:
-    """More than are worth decoding together: 3,000 address families, of which two are known."""
+    """Too many to decode in bulk: 3,000 address families, of which two are known."""
     packets = [struct.pack("<I", family) + IPV4 for family in range(3000)]
     capture = read_capture(write(pcap(packets, 0)))
     assert capture.record.tolist() == [2, 10, 23, 24, 28, 30]
@@ -331,7 +331,7 @@ def test_many_different_headers_are_decoded_one_by_one(write: Write) -> None:
 @pytest.mark.parametrize("copied", [0, 3, 4, 19, 21, 29, 30])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_what_nflog_did_not_copy_was_on_the_wire(write: Write, order: str, copied: int) -> None:
-    """``--nflog-size`` and snapshot lengths cut in the kernel, which does not tell; the IP header does."""
+    """``--nflog-size`` and snapshot lengths cut in the kernel, which does not report it; the IP header shows it."""
     four = IPV4[:2] + b"\0\x1e" + IPV4[4:] + bytes(10)
     capture = read_capture(write(pcap([nflog(order, four[:copied])], 239, order=order)))
     assert (int(capture.length[0]), int(capture.wire_length[0])) == (14 + copied, 14 + (30 if copied > 3 else 20))

@@ -1,4 +1,4 @@
-"""Where captures come from: compressed, cut, endless, or no file at all; and never more than a limit of it."""
+"""Sources of captures: compressed, truncated, endless, not a regular file; never read beyond a limit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_compressed(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACK)
 def test_members_one_after_the_other(write: Write, kind: str) -> None:
-    """As ``cat a.gz b.gz`` and pigz, pzstd and pixz make them, and with the zeros that tapes are filled with."""
+    """As ``cat a.gz b.gz``, pigz, pzstd and pixz write them, and with trailing zeros as padding."""
     buf = b"".join(PACK[kind](PLAIN[at : at + 100]) for at in range(0, len(PLAIN), 100))
     for padding in (b"", bytes(512)):
         capture = read_capture(write(buf + padding))
@@ -70,7 +70,7 @@ def test_members_one_after_the_other(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACK)
 def test_compressed_and_cut_short(write: Write, kind: str) -> None:
-    """As a killed ``tcpdump | gzip`` leaves it: read up to there, and said; less than a file header is refused."""
+    """As a killed ``tcpdump | gzip`` leaves it: read to its end, with a warning; an error without a file header."""
     buf = PACK[kind](PLAIN[:800]) + PACK[kind](PLAIN[800:])
     whole = 0
     for size in range(len(buf) - 1, 5, -7):
@@ -90,7 +90,7 @@ def test_compressed_and_cut_short(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACK)
 def test_compressed_and_damaged(write: Write, kind: str) -> None:
-    """A checksum that does not fit says that any byte may be another: no part of it is taken."""
+    """After a wrong checksum any byte may be wrong: nothing of the file is used."""
     with_checksum: dict[str, Callable[[bytes], bytes]] = {
         "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
         "lz4": lambda data: lz4.frame.compress(data, content_checksum=True),
@@ -102,7 +102,7 @@ def test_compressed_and_damaged(write: Write, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PACK)
-def test_something_else_behind_compressed_data(write: Write, kind: str) -> None:
+def test_something_else_after_compressed_data(write: Write, kind: str) -> None:
     capture = read_capture(write(PACK[kind](PLAIN) + b"-- signature --"))
     assert len(capture) == 20
     assert capture.warnings[0].endswith(f"something else follows the {kind} data; it was not read")
@@ -110,7 +110,7 @@ def test_something_else_behind_compressed_data(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACK)
 def test_data_that_unpack_to_very_much(write: Write, kind: str) -> None:
-    """Refused at the limit, with no more memory taken than that."""
+    """Refused at the limit, without allocating more memory than that."""
     bomb = PACK[kind](PLAIN) + PACK[kind](bytes(12 << 20)) * 32
     assert len(bomb) < 3 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -118,11 +118,11 @@ def test_data_that_unpack_to_very_much(write: Write, kind: str) -> None:
         CaptureError, match=f"the {kind} data unpack to more than 8 MiB, the limit that --max-size sets"
     ):
         read_capture(write(bomb), Reading(max_size=8 << 20))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB; whole they are 384 MiB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB; all data would be 384 MiB
 
 
 def test_a_header_that_wants_much_memory(write: Write) -> None:
-    """zstd's window and xz's dictionary are as large as the file says: gigabytes are refused."""
+    """The file sets the size of zstd's window and xz's dictionary: gigabytes are refused."""
     frame = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 30})
     with pytest.raises(CaptureError, match=r"the zstd data are damaged: .*too much memory"):
         read_capture(write(frame.compress(PLAIN) + frame.flush()))
@@ -145,7 +145,7 @@ def test_memory_that_is_available_is_a_limit(write: Write, monkeypatch: pytest.M
 
 
 def test_tiny_records_are_not_free(write: Write) -> None:
-    """A million records of no bytes cost memory that 16 MB of file do not tell."""
+    """A million empty records need more memory than 16 MB of file suggest."""
     many = PLAIN[:24] + bytes(16) * 10_000
     with pytest.raises(CaptureError, match=r"more than 3,125 packets, the most for 195.3 KiB \(64 bytes each\)"):
         read_capture(write(many), Reading(max_size=200_000))
@@ -161,7 +161,7 @@ def test_an_endless_file_ends_at_the_limit() -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "nul"])
 def test_what_a_scenario_names_is_a_regular_file(tmp_path: Path, kind: str) -> None:
-    """A pipe that nobody writes to is not waited for."""
+    """Reading does not wait for a pipe without a writer."""
     path = tmp_path / "x.pcap"
     if kind == "pipe":
         os.mkfifo(path)

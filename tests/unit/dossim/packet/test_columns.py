@@ -1,4 +1,4 @@
-"""Columns: what the headers of a frame say, row by row, and checksums over any stretch of bytes."""
+"""Columns: the header fields of each frame, row by row, and checksums over any range of bytes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def capture(*packets: Packet | bytes) -> Capture:
         pytest.param(E / Dot1Q(vlan=0) / FOUR, 0x0800, 1, False, False, id="a priority tag"),
         pytest.param(E / Dot1AD(vlan=0) / Dot1Q(vlan=0) / FOUR, 0x0800, 2, False, False, id="two priority tags"),
         pytest.param(E / Dot1Q(vlan=5) / FOUR, 0x0800, 1, True, False, id="a VLAN"),
-        pytest.param(E / Dot1Q(vlan=0) / Dot1Q(vlan=5) / SIX, 0x86DD, 2, True, False, id="a VLAN behind priority"),
+        pytest.param(E / Dot1Q(vlan=0) / Dot1Q(vlan=5) / SIX, 0x86DD, 2, True, False, id="a VLAN after priority"),
         pytest.param(bytes(E / FOUR)[:13], 0, 0, False, True, id="13 bytes"),
         pytest.param(bytes(E / FOUR)[:14], 0x0800, 0, False, False, id="14 bytes"),
-        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:19], 0x8100, 0, False, True, id="a tag with one byte behind"),
-        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:20], 0x0800, 1, False, False, id="a tag with two bytes behind"),
+        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:19], 0x8100, 0, False, True, id="a tag with one byte after"),
+        pytest.param(bytes(E / Dot1Q(vlan=0) / FOUR)[:20], 0x0800, 1, False, False, id="a tag with two bytes after"),
     ],
 )
 def test_links(packet: Packet | bytes, ethertype: int, tags: int, other_host: bool, cut: bool) -> None:
@@ -47,7 +47,7 @@ def test_links(packet: Packet | bytes, ethertype: int, tags: int, other_host: bo
     assert links.end[0] == len(bytes(packet))
 
 
-def test_the_type_behind_the_first_vlan_is_kept() -> None:
+def test_the_type_after_the_first_vlan_is_kept() -> None:
     links = parse_columns(capture(E / Dot1Q(vlan=0) / Dot1AD(vlan=5) / Dot1Q(vlan=6) / FOUR)).links
     assert links.other_type[0] == 0x8100
 
@@ -88,7 +88,7 @@ def address6(halves: tuple[np.ndarray, np.ndarray], row: int) -> IPv6Address:
     return IPv6Address(int(halves[0][row]) << 64 | int(halves[1][row]))
 
 
-def test_a_header_cut_short_says_how_much_is_there() -> None:
+def test_a_header_cut_short_has_the_number_of_available_bytes() -> None:
     columns = parse_columns(capture(bytes(E / FOUR)[:30], bytes(E / SIX)[:14]))
     assert columns.ipv4.available.tolist() == [16]
     assert columns.ipv6.available.tolist() == [0]

@@ -1,4 +1,4 @@
-"""Bytes that the capture cut: whatever reads one of them is told, and nothing else changes."""
+"""Bytes that the capture cut: reading one of them is reported, and nothing else changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packets are fragments of what, and that a summary is to be had of any frame."""
+"""Which packets are fragments of one datagram, and that every frame has a summary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_source_tells_datagrams_apart() -> None:
     assert found[0] != found[1]
 
 
-def test_ipv6_fragments_behind_other_headers() -> None:
+def test_ipv6_fragments_after_other_headers() -> None:
     found = keys(six(1), six(1, more=False), six(2))
     assert found[0] == found[1] != found[2]
 

@@ -1,4 +1,4 @@
-"""Checksums that a capture has as they were before the hardware completed them, told from those that are right."""
+"""Checksums captured before hardware completed them, distinguished from correct ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATA = Raw(b"payload")
 
 
 def pseudo_sum(version: int, protocol: int, length: int) -> int:
-    """Word by word, as RFC 793 and RFC 8200 write it down; not complemented, as CHECKSUM_PARTIAL leaves it."""
+    """Word by word, as RFC 793 and RFC 8200 define it; not complemented, as CHECKSUM_PARTIAL leaves it."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     network = FOUR if version == 4 else SIX
     buf = b"".join(socket.inet_pton(family, address) for address in (network.src, network.dst))
@@ -56,7 +56,7 @@ FRAMES: dict[str, tuple[Packet, bool]] = {
     "TCP over IPv6, right": (SIX / tcp(None), False),
     "UDP over IPv6, 0": (SIX / udp(0), True),
     "UDP over IPv6, partial": (SIX / udp(PARTIAL_UDP6), True),
-    "UDP behind extension headers": (SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp(PARTIAL_UDP6), True),
+    "UDP after extension headers": (SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp(PARTIAL_UDP6), True),
     "SCTP, 0": (FOUR / SCTP(sport=1, dport=2, chksum=0), True),
     "SCTP, something": (FOUR / SCTP(sport=1, dport=2, chksum=5), False),
     "in a VLAN": (Dot1Q(vlan=7) / FOUR / tcp(PARTIAL_TCP4), True),
@@ -86,7 +86,7 @@ def test_a_cut_packet_with_the_partial_sum_is_one_too() -> None:
 
 
 def test_a_tcp_checksum_of_0_that_is_right() -> None:
-    """Data are chosen so that the sum comes out as 0."""
+    """The data are chosen so that the sum is 0."""
     wanted = struct.unpack(">H", bytes(FOUR / TCP(sport=1024, dport=80) / Raw(b"\0\0"))[36:38])[0]
     frame = bytes(Ether() / FOUR / TCP(sport=1024, dport=80) / Raw(struct.pack(">H", wanted)))
     assert frame[50:52] == b"\0\0"

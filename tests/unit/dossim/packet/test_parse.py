@@ -1,4 +1,4 @@
-"""parse: what each header says is read as it stands, as far as the frame goes."""
+"""parse: the fields of each header are read unchanged, up to the end of the frame."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SIX = IPv6(src="2001:db8::7", dst="fd00::10")
         pytest.param(b"\2" * 12 + b"\x88\xb5" + bytes(40), Layer.LINK, id="an unknown ethertype"),
     ],
 )
-def test_a_packet_says_how_far_it_could_be_read(frame: bytes, reach: Layer) -> None:
+def test_a_packet_knows_how_far_it_could_be_read(frame: bytes, reach: Layer) -> None:
     assert parse(frame).reach is reach
 
 
@@ -131,12 +131,12 @@ def test_arp_fields() -> None:
         pytest.param(IP(proto=6, flags="MF") / Raw(b"\4\0\0\x50"), 6, (1024, 80), id="a first fragment"),
         pytest.param(SIX / UDP(sport=53, dport=9), 17, (53, 9), id="UDP over IPv6"),
         pytest.param(SIX / ICMPv6EchoRequest(), 58, None, id="ICMPv6"),
-        pytest.param(SIX / IPv6ExtHdrHopByHop() / UDP(dport=9), 17, (53, 9), id="behind hop-by-hop options"),
-        pytest.param(SIX / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting() / UDP(dport=9), 17, (53, 9), id="behind two"),
+        pytest.param(SIX / IPv6ExtHdrHopByHop() / UDP(dport=9), 17, (53, 9), id="after hop-by-hop options"),
+        pytest.param(SIX / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting() / UDP(dport=9), 17, (53, 9), id="after two"),
         pytest.param(
-            IPv6(nh=51) / Raw(b"\x11\4" + bytes(22)) / UDP(dport=9), 17, (53, 9), id="behind authentication, in fours"
+            IPv6(nh=51) / Raw(b"\x11\4" + bytes(22)) / UDP(dport=9), 17, (53, 9), id="after authentication, in fours"
         ),
-        pytest.param(SIX / IPv6ExtHdrFragment(m=1) / UDP(dport=9), 17, (53, 9), id="behind a first fragment's header"),
+        pytest.param(SIX / IPv6ExtHdrFragment(m=1) / UDP(dport=9), 17, (53, 9), id="after a first fragment's header"),
         pytest.param(SIX / IPv6ExtHdrFragment(offset=1, nh=17) / Raw(b"x" * 8), 17, None, id="a later IPv6 fragment"),
         pytest.param(IPv6(nh=59) / Raw(b"x" * 8), 59, None, id="no next header"),
     ],
@@ -162,7 +162,7 @@ def test_extension_headers_that_break_off_name_no_protocol(payload: Packet) -> N
 
 
 def test_a_transport_may_begin_beyond_the_packet() -> None:
-    """ipv6_find_hdr looks only at headers it has to read."""
+    """ipv6_find_hdr reads the extension headers only, not the transport header."""
     ip = parse(bytes(E / IPv6(nh=60) / Raw(b"\x11\1" + bytes(6)))).ip
     assert ip is not None
     assert transport_of(ip) == Transport(17, 56, b"")

@@ -1,4 +1,4 @@
-"""Times of pcapng, of every resolution, against Python's own integers."""
+"""pcapng timestamps of every resolution, compared with Python's integers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize("power_of", [2, 10])
 def test_every_resolution(power_of: int) -> None:
-    """Rounded down to nanoseconds; finer than 2**-34 s, whose ticks are less than a nanosecond, maybe one too few."""
+    """Rounded down to nanoseconds; with a resolution finer than 2**-34 s, perhaps one nanosecond too low."""
     for exponent in range(128):
         ticks = np.array([moment[0] for moment in MOMENTS], np.uint64)
         offset_s = np.array([moment[1] for moment in MOMENTS], np.int64)

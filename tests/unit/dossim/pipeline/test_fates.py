@@ -1,7 +1,6 @@
-"""docs/packet-fates.md, row by row: what ``explain`` says of odd packets, the odd one and its harmless neighbour side
-by side.
+"""docs/packet-fates.md, row by row: the fate that ``explain`` gives unusual packets, each next to a similar usual one.
 
-No policy is in force; the same rows travel through the kernel in ``tests/kernel/test_fates.py``.
+There is no policy; ``tests/kernel/test_fates.py`` sends the same rows through the kernel.
 """
 
 from __future__ import annotations
@@ -68,13 +67,13 @@ LINK = [
     ("a priority service tag", E / Dot1AD(vlan=0) / four() / DATAGRAM, "delivered"),
     ("three priority tags", E / Dot1Q(vlan=0) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / four() / DATAGRAM, "delivered"),
     ("a VLAN id", E / Dot1Q(vlan=5) / four() / DATAGRAM, "ip-input"),
-    ("a VLAN id behind a priority tag", E / Dot1Q(vlan=0) / Dot1Q(vlan=5) / four() / DATAGRAM, "ip-input"),
+    ("a VLAN id after a priority tag", E / Dot1Q(vlan=0) / Dot1Q(vlan=5) / four() / DATAGRAM, "ip-input"),
     ("a VLAN id on IPv6", E / Dot1AD(vlan=5) / six() / DATAGRAM, "ip-input"),
     ("a tag cut short", bytes(E / Dot1Q(vlan=0) / four())[:17], "ip-input"),
     ("an ARP request", TO_ALL / ARP(pdst=ME), "delivered"),
     ("an ARP request for another", TO_ALL / ARP(pdst="10.10.10.99"), "delivered"),
     ("an ARP reply", E / ARP(op=2, pdst=ME), "delivered"),
-    ("ARP behind a VLAN id", E / Dot1Q(vlan=5) / ARP(pdst=ME), "delivered"),
+    ("ARP after a VLAN id", E / Dot1Q(vlan=5) / ARP(pdst=ME), "delivered"),
     ("ARP of IEEE 802", patched(TO_ALL / ARP(pdst=ME), 14, b"\0\6"), "delivered"),
     ("ARP of other hardware", patched(TO_ALL / ARP(pdst=ME), 14, b"\0\7"), "ip-input"),
     ("ARP of another protocol", TO_ALL / ARP(ptype=0x86DD, pdst=ME), "ip-input"),
@@ -94,7 +93,7 @@ HEADER4 = [
     ("a bad checksum", E / four(chksum=1) / DATAGRAM, "ip-input"),
     ("total length one beyond the frame", E / four(len=49) / DATAGRAM, "ip-input"),
     ("total length of the frame", E / four(len=48) / DATAGRAM, "delivered"),
-    ("padding behind the packet", bytes(E / four() / DATAGRAM) + bytes(18), "delivered"),
+    ("padding after the packet", bytes(E / four() / DATAGRAM) + bytes(18), "delivered"),
     ("total length 19", E / four(len=19) / DATAGRAM, "ip-input"),
     ("total length 0", E / four(len=0) / DATAGRAM, "ip-input"),
     ("total length 20, protocol unknown", E / four(len=20, proto=253), "delivered"),
@@ -334,7 +333,7 @@ def test_the_parts_of_a_datagram_need_to_fit_not_the_datagram(step: int, expecte
     ("first", "last", "expected"), [(E, TO_ALL, "delivered"), (TO_ALL, E, "socket"), (TO_ALL, TO_ALL, "socket")]
 )
 def test_a_datagram_is_received_as_its_first_part_was(first: Packet, last: Packet, expected: str) -> None:
-    """TCP in a broadcast frame is refused (``skb_morph`` takes the first part's packet type)."""
+    """TCP in a broadcast frame is dropped (``skb_morph`` takes the packet type of the first fragment)."""
     data = bytes(four() / SYN / Raw(bytes(12)))[20:]
     frames = [
         bytes(last / four(id=1, proto=6, frag=2) / Raw(data[16:])),

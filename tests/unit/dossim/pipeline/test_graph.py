@@ -1,4 +1,4 @@
-"""The pipeline graph: complete, acyclic, and printed as users of Mermaid and Graphviz expect."""
+"""The pipeline graph: complete, acyclic, and printed as valid Mermaid and Graphviz."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enforcer.model.vocabulary import Stage
 
 def test_every_stage_and_fate_is_a_node_and_can_be_reached() -> None:
     graph = pipeline_graph()
-    ends = set(Fate) - set(OPEN_FATES)  # no ways a kernel takes
+    ends = set(Fate) - set(OPEN_FATES)  # not paths through the kernel
     assert set(graph) == {*Stage, *ends}
     assert nx.descendants(graph, START) == {*Stage, *ends} - {START}
     assert nx.is_directed_acyclic_graph(graph)
@@ -33,12 +33,18 @@ def test_stages_stand_in_the_order_packets_meet_them() -> None:
     assert all(order.index(a) < order.index(b) for a, b in stage_edges)
 
 
+def test_packets_are_dropped_at_every_stage_but_nat_and_egress() -> None:
+    graph = pipeline_graph()
+    assert {stage for stage in Stage if not graph.has_edge(stage, Fate.DROPPED)} == {Stage.NAT, Stage.EGRESS}
+
+
 def test_mermaid() -> None:
     lines = to_mermaid(pipeline_graph()).splitlines()
     assert lines[0] == "flowchart TD"
     assert '    ip_input["ip-input"]' in lines
     assert '    dropped(["dropped"])' in lines
     assert '    ip_input -->|"ARP"| delivered' in lines
+    assert '    mangle -->|"INVALID, or preDNAT policy denies it"| dropped' in lines
 
 
 def test_dot() -> None:
@@ -46,4 +52,5 @@ def test_dot() -> None:
     assert text.startswith("digraph pipeline {")
     assert text.endswith("}\n")
     assert '"ip-input" -> "delivered" [label="ARP"];' in text
+    assert '"conntrack" -> "dropped" [label="the table is full, or the entry clashes with another"];' in text
     assert '"dropped" [shape=ellipse];' in text

@@ -1,4 +1,4 @@
-"""Untracked policy as ``explain`` evaluates it: who is governed, in what order rules are asked, and what each action
+"""Untracked policy in ``explain``: which endpoint governs, the order of the rules, and what each action
 does.
 """
 
@@ -13,7 +13,7 @@ from dossim.model.disposition import Disposition
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer, Trace
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy, Verdict
 from enforcer.model.errors import Position, UnsupportedRuleError
 from enforcer.model.nets import Nets
@@ -51,7 +51,7 @@ ANY = Rule(Action.DENY)
 def packet(
     source: str = LISTED, *, protocol: int = TCP, sport: int = 1024, dport: int = 80, cut: int | None = None
 ) -> bytes:
-    """A packet to the host; ``cut`` leaves so many bytes of its transport header."""
+    """A packet to the host; ``cut``: the bytes to keep of its transport header."""
     destination = ME6 if ":" in source else ME4
     buf = segment(protocol, source, destination, (sport, dport), b"")[:cut]
     if ":" in source:
@@ -156,7 +156,9 @@ def test_the_governing_endpoint(endpoints: list[HostEndpoint], governing: str | 
                      (Tier("y", order=1.0), Tier("z", order=2.0)), id="the tier before the policy's order"),
     ],
 )  # fmt: skip
-def test_policies_are_asked_in_order(first: dict[str, Any], second: dict[str, Any], tiers: tuple[Tier, ...]) -> None:
+def test_policies_are_evaluated_in_order(
+    first: dict[str, Any], second: dict[str, Any], tiers: tuple[Tier, ...]
+) -> None:
     for given in ((("a", first), ("b", second)), (("b", second), ("a", first))):
         made = resources(*(policy(name, ANY, **fields) for name, fields in given), tiers=tiers)
         assert denied_by(made, packet()) == "gnp/a ingress[0]"
@@ -169,7 +171,7 @@ def test_a_name_that_begins_with_another_comes_before_it(first: str) -> None:
     assert denied_by(made, packet()) == f"gnp/{first} ingress[0]"
 
 
-def test_rules_are_asked_as_written_and_the_entry_knows_its_place() -> None:
+def test_rules_are_evaluated_as_written_and_the_entry_has_its_position() -> None:
     placed = Rule(Action.DENY, position=Position("dos.yaml", 12, 5))
     found = trace(resources(policy("p", Rule(Action.LOG), placed)), packet())
     hop = next(hop for hop in found.hops if hop.stage is Stage.RAW)
@@ -235,7 +237,7 @@ def nets(*texts: str) -> tuple[Any, ...]:
         pytest.param({"source": EntityRule(not_selector="list == 'deny'")}, packet(OTHER), packet(),
                      id="notSelector alone matches whom nobody knows"),
         pytest.param({"source": EntityRule(selector="has(list)", not_selector="list == 'x'")}, packet(), packet(OTHER),
-                     id="notSelector beside a selector narrows it"),
+                     id="notSelector with a selector narrows it"),
         pytest.param({"source": EntityRule(selector="list == 'deny'", nets=nets("203.0.113.0/25"))},
                      packet(), packet("203.0.113.200"), id="selector and net, both"),
         pytest.param({"source": EntityRule(selector="role == 'peer'")}, packet("192.0.2.1"), packet("192.0.2.2"),
@@ -280,8 +282,8 @@ ICMP_RULE = Rule(Action.ALLOW, protocol=ICMP, icmp=IcmpMatch(8))
     [
         pytest.param(PORT_RULE, packet(cut=3), True, id="three bytes of TCP at a rule about ports"),
         pytest.param(PORT_RULE, packet(cut=4), False, id="four bytes: xt_multiport needs no more"),
-        pytest.param(PORT_RULE, packet(protocol=UDP, cut=3), False, id="another protocol is not asked"),
-        pytest.param(OTHER_PORT_RULE, packet(cut=3), False, id="another source is not asked"),
+        pytest.param(PORT_RULE, packet(protocol=UDP, cut=3), False, id="another protocol is not evaluated"),
+        pytest.param(OTHER_PORT_RULE, packet(cut=3), False, id="another source is not evaluated"),
         pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=7), True, id="seven bytes of ICMP at a rule about its type"),
         pytest.param(ICMP_RULE, packet(protocol=ICMP, cut=8), False, id="eight bytes"),
         pytest.param(Rule(Action.ALLOW, protocol=ICMP), packet(protocol=ICMP, cut=1), False, id="a rule about ICMP"),
@@ -395,13 +397,13 @@ NOT_HTTP = EntityRule(not_ports=(NamedPort("http"),))
             {"destination": EntityRule(ports=(NamedPort("http"), PortRange(443, 443))), "protocol": TCP},
             packet(dport=443),
             packet(dport=444),
-            id="a number beside it",
+            id="a number with it",
         ),
         pytest.param(
             {"destination": EntityRule(ports=(NamedPort("http"), NamedPort("admin"))), "protocol": TCP},
             packet(dport=443),
             packet(dport=444),
-            id="a name beside it",
+            id="a name with it",
         ),
         pytest.param(
             {"destination": EntityRule(ports=(PortRange(1, 999),), not_ports=(NamedPort("http"),)), "protocol": TCP},
@@ -417,8 +419,8 @@ def test_named_ports(fields: dict[str, Any], matching: bytes, other: bytes) -> N
     assert [denied_by(given, matching), denied_by(given, other)] == ["gnp/p ingress[0]", None]
 
 
-def test_a_number_is_asked_before_a_name() -> None:
-    """Four bytes must be there for it, so that a packet with fewer is dropped by the question, and not by the rule."""
+def test_a_number_is_evaluated_before_a_name() -> None:
+    """Matching on it needs four bytes: a packet with fewer is dropped by the match (hotdrop), not by the rule."""
     both = EntityRule(ports=(NamedPort("http"), PortRange(443, 443)))
     given = resources(policy("p", Rule(Action.DENY, protocol=TCP, destination=both)), host_endpoints=(SERVED,))
     ended = end(given, packet(cut=3))
@@ -467,7 +469,7 @@ def sent(destination: str, *, sport: int = 1024, dport: int = 80) -> MatchKey:
     return MatchKey(4, ip_address(ME4), ip_address(destination), Transport(TCP, 20, buf))
 
 
-def test_egress_rules_are_asked_of_what_is_sent() -> None:
+def test_egress_rules_are_evaluated_for_sent_packets() -> None:
     found = egress(Rule(Action.DENY, destination=EntityRule(selector="list == 'deny'"))).decide(sent(LISTED))
     assert (found.verdict, found.decided_by and found.decided_by.name) == (Verdict.DENY, "gnp/p egress[0]")
     allowed = egress(Rule(Action.DENY, source=EntityRule(selector="list == 'deny'"))).decide(sent(LISTED))
@@ -489,7 +491,7 @@ def test_outbound_failsafes_by_destination_port_and_answers_to_inbound_ones_by_s
     assert {name for name, seen in denied.items() if rules.decide(seen).verdict is Verdict.DENY} == set(denied)
 
 
-# -- what follows from an Allow, and what is not modelled --------------------------------------------------------------
+# -- consequences of an Allow, and what is not modelled ----------------------------------------------------------------
 
 
 def hops(given: Resources, frame: bytes) -> dict[str, tuple[str, str]]:

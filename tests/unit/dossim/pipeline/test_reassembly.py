@@ -1,7 +1,7 @@
 """reassemble: which fragments become a datagram (``inet_fragment.c``, ``ip_fragment.c``, ``nf_conntrack_reasm.c``).
 
-A row is a list of pieces in order of arrival: (first byte, end, more fragments follow) and what becomes of each:
-``whole``, or a word of the reason it is lost for.
+A row is a list of fragments in order of arrival: (first byte, end, more fragments follow) and the result of each:
+``whole``, or a word of the reason for which it is dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dossim.packet.fields import IPv6 as IPv6Header
 from dossim.packet.parse import header_checksum_ok, parse
 from dossim.pipeline.reassembly import Lost, Reassembly, Untouched, Whole, reassemble
 
-# Written, or Scapy looks for a route and a neighbour for each.
+# Addresses are set explicitly: otherwise Scapy searches a route and a neighbour for each packet.
 MACS = {"src": "02:00:00:00:00:00", "dst": "06:00:00:00:00:01"}
 DATA = bytes(range(256)) * 8
 Piece = tuple[int, int, bool]
@@ -77,7 +77,7 @@ def test_fragments(build: object, pieces: list[Piece], expected: list[str]) -> N
 ENDS: list[tuple[str, list[Piece], list[str], list[str]]] = [
     ("two different ends", [(24, 48, False), (48, 56, False), (0, 24, True)],
      ["beyond the end", "beyond the end", "timeout"], ["whole", "beyond the end", "whole"]),
-    ("data behind the end", [(24, 48, False), (48, 56, True), (0, 24, True)],
+    ("data after the end", [(24, 48, False), (48, 56, True), (0, 24, True)],
      ["beyond the end", "beyond the end", "timeout"], ["whole", "beyond the end", "whole"]),
     ("an end before data that is there", [(0, 24, True), (8, 16, False)],
      ["beyond the end", "beyond the end"], ["timeout", "beyond the end"]),
@@ -141,7 +141,7 @@ def test_fragments_with_and_without_ecn_do_not_go_together(marks: tuple[int, int
 
 
 def test_a_datagram_longer_than_65535_is_lost() -> None:
-    """65,535 bytes of data fit the fragment offsets, but not together with a header."""
+    """65,535 bytes of data fit the fragment offsets, but not the total length with a header."""
     pieces = [(at, at + 8192, True) for at in range(0, 57344, 8192)]
     frames = [long_fragment(*piece) for piece in (*pieces, (57344, 65528, True), (65528, 65535, False))]
     assert {word(fate) for fate in fates(frames)} == {"datagram too long"}

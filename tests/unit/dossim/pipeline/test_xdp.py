@@ -1,4 +1,4 @@
-"""What XDP drops: what raw would drop, as far as the source alone tells. Every frame is one a rule denies in raw."""
+"""XDP drops what raw would drop, as far as the source address shows it. A rule in raw denies every frame here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_each_mode_drops_at_its_stage(mode: Mode | None, expected: Stage) -> Non
     assert stage(four(tcp(1024, 80), 6), mode=mode) is expected
 
 
-# Destination options without any, followed by UDP or by the next of their kind.
+# A destination options header without options, followed by UDP or by another such header.
 TO_UDP, TO_OPTIONS = bytes([17, 0, 1, 4, 0, 0, 0, 0]), bytes([60, 0, 1, 4, 0, 0, 0, 0])
 DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_INPUT
 
@@ -94,26 +94,26 @@ DRIVER, RAW, DEFRAG, IP_INPUT = Stage.DRIVER, Stage.RAW, Stage.DEFRAG, Stage.IP_
         pytest.param(four(tcp(1024, 80), 6, fragment=1), DEFRAG, id="a later TCP fragment has none"),
         pytest.param(four(tcp(1024, 80), 1, fragment=1), DRIVER, id="a later ICMP fragment needs none"),
         pytest.param(four(b"", 0), DRIVER, id="protocol 0 is one like others"),
-        pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 0),)), DRIVER, id="behind a priority tag"),
+        pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 0),)), DRIVER, id="after a priority tag"),
         pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 5),)), IP_INPUT, id="tagged for a VLAN"),
-        pytest.param(four(tcp(1024, 80), 6, tags=((0x88A8, 0), (0x8100, 0))), DRIVER, id="behind two"),
+        pytest.param(four(tcp(1024, 80), 6, tags=((0x88A8, 0), (0x8100, 0))), DRIVER, id="after two tags"),
         pytest.param(four(tcp(1024, 80), 6, tags=((0x88A8, 0), (0x8100, 6))), IP_INPUT, id="tagged for a VLAN, inside"),
-        pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 0),) * 3), RAW, id="behind three it is not looked"),
+        pytest.param(four(tcp(1024, 80), 6, tags=((0x8100, 0),) * 3), RAW, id="after three tags it passes"),
         pytest.param(four(tcp(1024, 80), 6)[:-1], IP_INPUT, id="longer than the frame: TCP's header is not all there"),
-        pytest.param(four(tcp(1024, 80) + b"x", 6)[:-1], DRIVER, id="longer than the frame, behind the header"),
+        pytest.param(four(tcp(1024, 80) + b"x", 6)[:-1], DRIVER, id="longer than the frame, after the header"),
         pytest.param(six(udp6(1024, 80), 17), DRIVER, id="UDP over IPv6"),
         pytest.param(six(udp6(53, 80), 17), None, id="from an outbound failsafe's port"),
-        pytest.param(six(TO_UDP + udp6(1024, 80), 60), DRIVER, id="behind an extension header"),
-        pytest.param(six(TO_UDP + udp6(53, 80), 60), None, id="a failsafe behind one"),
-        pytest.param(six(TO_OPTIONS * 7 + TO_UDP + udp6(1, 2), 60), DRIVER, id="behind eight extension headers"),
-        pytest.param(six(TO_OPTIONS * 8 + TO_UDP + udp6(1, 2), 60), RAW, id="behind nine it is not looked"),
+        pytest.param(six(TO_UDP + udp6(1024, 80), 60), DRIVER, id="after an extension header"),
+        pytest.param(six(TO_UDP + udp6(53, 80), 60), None, id="a failsafe after one"),
+        pytest.param(six(TO_OPTIONS * 7 + TO_UDP + udp6(1, 2), 60), DRIVER, id="after eight extension headers"),
+        pytest.param(six(TO_OPTIONS * 8 + TO_UDP + udp6(1, 2), 60), RAW, id="after nine headers it passes"),
         pytest.param(six(b"\x11\0\1\4", 60), RAW, id="extension headers that break off"),
         pytest.param(six(bytes([17, 0, 0, 8, 0, 0, 0, 1]) + bytes(8), 44), DEFRAG, id="a later UDP fragment over IPv6"),
         pytest.param(six(bytes([58, 0, 0, 8, 0, 0, 0, 1]) + bytes(8), 44), DEFRAG, id="one that says ICMPv6"),
         pytest.param(six(bytes([60, 0, 0, 8, 0, 0, 0, 1]) + bytes(8), 44), DEFRAG, id="a later fragment of headers"),
     ],
 )  # fmt: skip
-def test_in_doubt_it_passes(frame: bytes, expected: Stage | None) -> None:
+def test_an_indeterminate_match_passes(frame: bytes, expected: Stage | None) -> None:
     assert stage(frame) is expected
 
 
@@ -125,7 +125,7 @@ def test_in_doubt_it_passes(frame: bytes, expected: Stage | None) -> None:
         pytest.param(six(b"\x11\0\1\4", 60), id="protocol unknown"),
     ],
 )
-def test_without_failsafes_there_is_no_such_doubt(frame: bytes) -> None:
+def test_without_failsafes_the_match_is_not_indeterminate(frame: bytes) -> None:
     assert stage(frame, felix=NONE) is Stage.DRIVER
 
 
@@ -153,7 +153,7 @@ def test_headers_that_can_be_decided_on(frame: bytes, expected: Stage | None) ->
     assert found is (expected or Stage.IP_INPUT)
 
 
-def test_what_it_passed_says_why_where_raw_drops_it() -> None:
+def test_a_packet_that_raw_drops_has_the_reason_why_xdp_passed_it() -> None:
     hops = Explainer(resources(FOUR), HOST, mode=Mode.NATIVE).explain(four(tcp(1024, 80)[:19], 6)).hops
     raw = next(hop for hop in hops if hop.stage is Stage.RAW)
     assert raw.entry == "gnp/p ingress[0]"

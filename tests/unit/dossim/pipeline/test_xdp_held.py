@@ -1,4 +1,4 @@
-"""Which rules an XDP program holds: explain reads it from the resources, the plan from the table, and they agree."""
+"""Which rules an XDP program holds: explain derives them from the resources, the plan from the rule table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DENY, LISTED = Rule(Action.DENY), Rule(Action.DENY, source=NET)
 
 
 def held(told: Resources, mode: Mode = Mode.NATIVE) -> Held:
-    """What explain says is held; the plan says the same."""
+    """The rules that are held according to explain; the plan must agree."""
     addresses = [address.ip for address in HOST.addresses]
     found = held_rules(Policy.of(told, node=HOST.node, interface=HOST.interface, addresses=addresses), mode)
     assert len(found.rules) == plan_for(told, HOST, CHOICE[mode]).held
@@ -90,7 +90,7 @@ def test_a_deny_beyond_the_room_is_no_reason_for_a_program() -> None:
 
 
 def tiers(number: int) -> list[GlobalNetworkPolicy]:
-    """So many tiers, each with a Deny, then two that pass on."""
+    """So many tiers, each with a Deny, then two tiers that pass."""
     passing = (Rule(Action.PASS, source=NET), Rule(Action.PASS))
     return [untracked(f"p{at:02}", LISTED, *passing, tier=f"t{at:02}") for at in range(number)]
 
@@ -155,6 +155,6 @@ def test_explain_says_why_there_is_no_program() -> None:
 
 
 def notes(told: Resources, frame: bytes, mode: Mode) -> list[str]:
-    """What explain remarks at the stages of XDP."""
+    """The notes of explain at the stages of XDP."""
     hops = Explainer(told, HOST, mode=mode).explain(frame).hops
     return [hop.note for hop in hops if hop.stage in (Stage.NIC_OFFLOAD, Stage.DRIVER) and hop.note]

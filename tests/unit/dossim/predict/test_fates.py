@@ -1,4 +1,4 @@
-"""docs/packet-fates.md, predicted: the very rows that tests/kernel/test_fates.py sends to the kernel."""
+"""docs/packet-fates.md, predicted: the same rows that tests/kernel/test_fates.py sends to the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prediction: what it counts and says, and that neither the size of a capture nor its order of packets matters."""
+"""Prediction: its counts and reports, and that neither the size of a capture nor the order of packets matters."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_lengths_on_the_wire_are_one_reason() -> None:
-    """A capture can claim another length for each packet, which nobody reads and which takes its time."""
+    """A capture can claim a different length for each packet: one reason for each would be slow and unreadable."""
     whole = frame("198.51.100.1") + bytes(300)
     few, many = 20, 3_000
     for count in (few, many):

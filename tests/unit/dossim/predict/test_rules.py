@@ -1,7 +1,8 @@
-"""The RuleTable on packets: which entry denies what in raw, and what is too short to ask.
+"""The RuleTable applied to packets: which entry denies which packet in raw, and which packets are too short for a
+match.
 
-A row is a table and, for each packet, the entry that denies it, "short" for a packet dropped because a rule cannot
-read it, or None.
+A row is a table and, for each packet, the entry that denies it, "short" for a packet too short for a match (hotdrop),
+or None.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def entry(name: str, action: Action = Action.DENY, **fields: object) -> Entry:
 BAD_SET = SideMatch(ip_set="s:bad")
 SYN, DATAGRAM = TCP(sport=1024, dport=80), UDP(sport=1024, dport=9)
 PING, PING6 = ICMP(type=8, code=0), ICMPv6EchoRequest()
-CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even the ports
+CUT_TCP = Raw(b"\x04\x00")  # two bytes: not even both ports
 
 MATCHES: dict[str, tuple[Entry, list[Packet], list[Packet]]] = {
     "everything": (entry("d"), [four(SYN), six(SYN), four(CUT_TCP, proto=6)], []),
@@ -100,7 +101,7 @@ MATCHES: dict[str, tuple[Entry, list[Packet], list[Packet]]] = {
     "another destination": (entry("d", destination=SideMatch(nets=nets("10.10.10.11"))), [], [four(SYN)]),
     "a protocol": (entry("d", protocol=17), [four(DATAGRAM), six(DATAGRAM)], [four(SYN), six(SYN), four(PING)]),
     "not a protocol": (entry("d", not_protocol=17), [four(SYN), six(SYN), four(PING)], [four(DATAGRAM), six(DATAGRAM)]),
-    "the protocol behind extension headers": (
+    "the protocol after extension headers": (
         entry("d", protocol=17),
         [six(IPv6ExtHdrDestOpt() / DATAGRAM)],
         [six(IPv6ExtHdrDestOpt() / SYN)],
@@ -186,16 +187,16 @@ def test_failsafes_without_entries_ask_nothing() -> None:
     assert denied([four(CUT_TCP, proto=6)], **FAILSAFES) == [None]
 
 
-ASKS_PORTS = entry("d", protocol=6, source=BAD_SET, destination=SideMatch(ports=ports((80, 80))))
-ASKS_TYPE = entry("d", protocol=1, source=BAD_SET, icmp=IcmpMatch(8))
+ON_PORTS = entry("d", protocol=6, source=BAD_SET, destination=SideMatch(ports=ports((80, 80))))
+ON_TYPE = entry("d", protocol=1, source=BAD_SET, icmp=IcmpMatch(8))
 SHORT: dict[str, tuple[Entry, Packet, str | None]] = {
-    "two bytes of TCP where ports are asked for": (ASKS_PORTS, four(CUT_TCP, proto=6), "short"),
-    "four bytes of TCP": (ASKS_PORTS, four(Raw(b"\x04\x00\x00\x50"), proto=6), "d"),
-    "but the source was requested before": (ASKS_PORTS, four(CUT_TCP, GOOD, proto=6), None),
-    "and the protocol": (ASKS_PORTS, four(CUT_TCP, proto=17), None),
-    "seven bytes of ICMP where a type is asked for": (ASKS_TYPE, four(Raw(b"\x08" + bytes(6)), proto=1), "short"),
-    "eight bytes of ICMP": (ASKS_TYPE, four(Raw(b"\x08" + bytes(7)), proto=1), "d"),
-    "IPv6 extension headers that break off, where a protocol is asked for": (
+    "two bytes of TCP where ports are matched on": (ON_PORTS, four(CUT_TCP, proto=6), "short"),
+    "four bytes of TCP": (ON_PORTS, four(Raw(b"\x04\x00\x00\x50"), proto=6), "d"),
+    "but the source was requested before": (ON_PORTS, four(CUT_TCP, GOOD, proto=6), None),
+    "and the protocol": (ON_PORTS, four(CUT_TCP, proto=17), None),
+    "seven bytes of ICMP where a type is matched on": (ON_TYPE, four(Raw(b"\x08" + bytes(6)), proto=1), "short"),
+    "eight bytes of ICMP": (ON_TYPE, four(Raw(b"\x08" + bytes(7)), proto=1), "d"),
+    "IPv6 extension headers that break off, where a protocol is matched on": (
         entry("d", protocol=6),
         six(Raw(b"\x2c"), nh=60),
         "short",

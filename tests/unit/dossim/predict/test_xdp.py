@@ -1,6 +1,6 @@
-"""The XDP stage: a deny-listed source is dropped where XDP can know that raw would drop it, and passed in doubt.
+"""The XDP stage: a deny-listed source is dropped if XDP can determine that raw would drop it, otherwise passed.
 
-Every packet here has a deny-listed source, so what XDP passes is seen to be decided later, by raw or the kernel.
+Every packet here has a deny-listed source; raw or the kernel decides on what XDP passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INBOUND, OUTBOUND = (Failsafe(6, 22), Failsafe(17, 68, ip_network("192.0.2.0/24"
 
 
 def columns(packets: list[Packet | bytes], mode: Mode | None, *entries: Entry, failsafes: bool = True) -> list[str]:
-    """Where each packet ends; the entries are all the program's."""
+    """Where each packet ends; the program holds all entries."""
     table = RuleTable("eth0", "hep", entries, (), INBOUND * failsafes, OUTBOUND * failsafes, SETS)
     stage = STAGE_OF_MODE[mode] if mode else Stage.RAW
     planned = tuple(PlannedEntry(entry, stage) for entry in entries)
@@ -55,7 +55,7 @@ def patched(packet: Packet, at: int, buf: bytes) -> bytes:
 
 
 def chain(headers: int) -> Packet:
-    """UDP behind so many destination option headers."""
+    """UDP after so many destination option headers."""
     packet: Packet = UDP(sport=1024, dport=9)
     for _ in range(headers):
         packet = IPv6ExtHdrDestOpt() / packet
@@ -111,10 +111,10 @@ ROWS: dict[str, tuple[Packet | bytes, str]] = {
     ),
     "a later IPv6 one of more headers: passed": (six(IPv6ExtHdrFragment(offset=1, nh=60) / Raw(b"x" * 8)), "defrag"),
     # extension headers
-    "behind a hop-by-hop header": (six(IPv6ExtHdrHopByHop() / SYN), "driver"),
-    "a failsafe behind extension headers": (six(IPv6ExtHdrDestOpt() / TCP(dport=22)), "delivered"),
-    "behind 8 extension headers": (six(chain(8)), "driver"),
-    "behind 9: passed": (six(chain(9)), "raw"),
+    "after a hop-by-hop header": (six(IPv6ExtHdrHopByHop() / SYN), "driver"),
+    "a failsafe after extension headers": (six(IPv6ExtHdrDestOpt() / TCP(dport=22)), "delivered"),
+    "after 8 extension headers": (six(chain(8)), "driver"),
+    "after 9: passed": (six(chain(9)), "raw"),
     "next header none": (six(Raw(b""), nh=59), "driver"),
     "extension headers that break off: passed": (six(Raw(b"\x06"), nh=60), "raw"),
 }  # fmt: skip
@@ -131,7 +131,7 @@ def test_the_mode_names_the_stage(mode: Mode) -> None:
     assert columns([four(SYN), six(SYN)], None, LISTED) == ["raw"] * 2
 
 
-def test_without_failsafes_nothing_is_in_doubt() -> None:
+def test_without_failsafes_nothing_is_indeterminate() -> None:
     ambiguous = [
         four(Raw(bytes(SYN)[:19]), proto=6),
         four(Raw(b"x" * 8), frag=1, proto=17),
@@ -172,7 +172,7 @@ def test_the_first_entry_with_the_source_is_counted() -> None:
 
 
 def test_a_fragment_dropped_by_xdp_leaves_its_datagram_incomplete() -> None:
-    """Both sides know the source, so what XDP lets through of a listed datagram dies waiting for the rest."""
+    """XDP drops the first fragment of a listed datagram; the last one, which it passes, times out in reassembly."""
     first = four(DATAGRAM / Raw(b"x" * 8), flags="MF", id=5)
     last = four(Raw(b"x" * 8), frag=2, proto=17, id=5)
     assert columns([first, last], Mode.NATIVE, LISTED) == ["driver", "defrag"]

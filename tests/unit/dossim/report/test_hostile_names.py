@@ -1,4 +1,4 @@
-"""Names in scenarios and policies are anybody's: no report and no drawing acts on them."""
+"""Names in scenarios and policies are untrusted: every report and diagram escapes them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_run_prints_a_name_on_one_line_and_harmless(tmp_path: Path, name: str) -
 def test_pytest_prints_names_and_paths_harmless(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CI", "1")
-    pytester.makeconftest(REFUSE)  # whether the kernel is asked does not matter here
+    pytester.makeconftest(REFUSE)  # no drill is needed here
     folder = pytester.path / "\x9b31m\n::error::x"
     folder.mkdir(parents=True)
     scenario(folder, "\x1b]0;x\x07\n::set-output name=a::b")

@@ -1,12 +1,14 @@
-"""JSON: the contract's fields, and nothing that a program would trip over."""
+"""JSON: the documented fields, and only valid JSON values."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from dossim.model.disposition import Fate
 from dossim.report.json import as_dict, dumps, run_as_dict
 from dossim.report.view import view_of_scenario
+from enforcer.model.vocabulary import CtState, Stage
 from tests.unit.dossim.fabricated import scenario_result
 
 
@@ -46,7 +48,26 @@ def test_a_mismatch_says_both_sides_and_the_evidence() -> None:
     assert lost["observed"] == {"fate": None, "stage": None, "evidence": "not freed; no checkpoint"}
 
 
-def test_a_run_says_what_held_and_what_nobody_could_tell() -> None:
+def test_what_conntrack_said_is_counted_and_stands_beside_each_mismatch() -> None:
+    states = {3: CtState.NEW, 4: CtState.NEW, 6: CtState.UNTRACKED}
+    otherwise = {3: (Fate.DELIVERED, None), 5: (Fate.DROPPED, Stage.IP_INPUT)}
+    result = as_dict(view_of_scenario(scenario_result(otherwise=otherwise, states=states)))
+    assert result["states"] == {"NEW": 2, "UNTRACKED": 1}
+    assert result["conntrack_drops"] == 0
+    past, before = (item["observed"] for item in result["mismatches"])
+    assert past["state"] == "NEW"
+    assert past["evidence"].endswith(", ctstate NEW")
+    assert not {"state", "mark"} & set(before), "it did not get past conntrack, and had no mark"
+
+
+def test_a_mark_is_a_number() -> None:
+    view = view_of_scenario(scenario_result(otherwise={3: (Fate.DELIVERED, None)}))
+    (wrong,) = view.mismatches
+    (shown,) = as_dict(replace(view, mismatches=(replace(wrong, mark=0x20000),)))["mismatches"]
+    assert shown["observed"]["mark"] == 0x20000
+
+
+def test_a_run_reports_what_held_and_what_could_not_be_evaluated() -> None:
     views = [view_of_scenario(scenario_result()), view_of_scenario(scenario_result(drill=False))]
     run = json.loads(dumps(run_as_dict([("a.scenario.yaml", view) for view in views])))
     assert run["schema"] == "dossim/run/v1"

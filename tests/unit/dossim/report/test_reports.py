@@ -1,4 +1,4 @@
-"""Terminal, JUnit and HTML: the same facts, each in its own way."""
+"""Terminal, JUnit and HTML reports contain the same facts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dossim.report.html import html
 from dossim.report.json import as_dict
 from dossim.report.junit import junit
 from dossim.report.terminal import print_view
-from dossim.report.view import GLOSS, View, view_of_scenario
+from dossim.report.view import GLOSS, StageRow, View, view_of_scenario
 from enforcer.model.choices import ModeChoice
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import NOWHERE
 from tests.unit.dossim.fabricated import scenario_result
 
@@ -135,6 +135,13 @@ def test_every_ending_has_a_gloss_and_a_place() -> None:
     assert {str(node) for node in PLACES} == words
 
 
+@pytest.mark.parametrize("stage", ["conntrack", "mangle", "filter-input", "filter-forward"])
+def test_the_drawing_shows_what_was_dropped_after_raw(predicted: View, stage: str) -> None:
+    drawing = diagram(replace(predicted, stages=(StageRow(stage, 3), StageRow("delivered", 4))))
+    assert {box.name: box.dropped for box in drawing.boxes if box.dropped} == {stage: 3}
+    assert sum(box.ended for box in drawing.boxes) == 4
+
+
 def test_the_drawing_counts_what_passed(held: View) -> None:
     drawing = diagram(view_of_scenario(scenario_result("forwarded", ModeChoice.RAW, drill=False)))
     assert len(drawing.lines) == sum(edge.target is not Fate.DROPPED for edge in EDGES)
@@ -184,3 +191,22 @@ def test_a_failure_says_that_it_is_an_expectation_that_failed(held: View) -> Non
     failure = case.find("failure")
     assert failure is not None
     assert re.match(r"\d+ expectations? failed; 2,000 packets: predicted == observed", failure.get("message", ""))
+
+
+def test_what_conntrack_said_of_the_packets_is_shown() -> None:
+    states = {3: CtState.INVALID, **dict.fromkeys(range(10, 1500), CtState.NEW)}
+    view = view_of_scenario(scenario_result(otherwise={3: (Fate.DELIVERED, None)}, states=states))
+    assert "conntrack: 1,490 NEW, 1 INVALID\n" in printed(view)
+    page = html([view], title="states")
+    assert '<th class="n">NEW</th><th class="n">INVALID</th>' in page
+    assert '<td class="n">1,490</td><td class="n">1</td>' in page
+    assert "<td>delivered</td><td>INVALID</td>" in page
+    dropping = replace(view, conntrack_drops=2000)
+    assert "conntrack: 1,490 NEW, 1 INVALID, 2,000 dropped by conntrack itself\n" in printed(dropping)
+    assert '<td class="n">2,000</td>' in html([dropping], title="states")
+
+
+def test_where_nothing_got_past_conntrack_it_said_nothing(held: View, predicted: View) -> None:
+    for view in (held, predicted):
+        assert "conntrack:" not in printed(view)
+        assert "Connection tracking" not in html([view], title="none")

@@ -1,4 +1,4 @@
-"""A scenario reads what is below its folder and what its user allows, and prints nothing of other files."""
+"""A scenario can read only files below its folder and those its user allows, and prints nothing of other files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRAFFIC = '[{"generate": "syn-flood", "count": 1, "sources": "203.0.113.1", "lab
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    """A suite with scenarios/ and policies/ side by side, and a secret beside the suite."""
+    """A suite with scenarios/ and policies/ side by side, and a secret outside the suite."""
     suite = tmp_path / "suite"
     (suite / "scenarios" / "own").mkdir(parents=True)
     (suite / "policies").mkdir()

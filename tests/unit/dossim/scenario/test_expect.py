@@ -1,4 +1,4 @@
-"""Expectations: what holds, what fails and is shown, and what only a drill can tell."""
+"""Expectations: those that hold, those that fail and what is shown, and those that only a drill can decide."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from dossim.model.disposition import Fate
 from dossim.packet.capture import Capture
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
 from dossim.scenario.expect import UNSEEN, Ends, Outcome, _evaluate
-from dossim.scenario.model import Bounds, ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation
+from dossim.scenario.model import (
+    Bounds,
+    ConntrackExpectation,
+    ConntrackTableExpectation,
+    EntryExpectation,
+    Expectation,
+    PacketExpectation,
+)
 from dossim.scenario.traffic import LabelledCapture
 from enforcer.model.choices import ModeChoice
-from enforcer.model.vocabulary import Stage
+from enforcer.model.conntrack import ConntrackStatistics
+from enforcer.model.vocabulary import CtState, Stage
 from tests.unit.dossim.fabricated import holding, scenario_result
 
 # Ten packets: seven of the attack, of which one got through, and three others.
@@ -30,13 +38,15 @@ def ends(
     tracked: int | None = None,
     undetermined: Sequence[int] = (),
     perhaps: int = 0,
+    conntrack: ConntrackStatistics | None = None,
+    states: Mapping[CtState, int] | None = None,
 ) -> Ends:
     determined = np.ones(len(FATES), np.bool_)
     determined[list(undetermined)] = False
     stages = [NO_STAGE if stage is None else STAGE_CODE[stage] for stage in STAGES]
     fates = [FATE_CODE[fate] for fate in FATES]
     columns = np.array(fates, np.uint8), np.array(stages, np.uint8)
-    return Ends(*columns, entries or {}, tracked, determined, perhaps, len(undetermined))
+    return Ends(*columns, entries or {}, tracked, determined, perhaps, len(undetermined), conntrack, states)
 
 
 def outcome(expectation: Expectation, **given: object) -> Outcome:
@@ -144,13 +154,59 @@ def test_an_entry_holds_whatever_undetermined_packets_are(perhaps: int, holds: b
 
 
 def test_conntrack_entries_are_not_counted_by_what_was_sent_for_cut_packets() -> None:
-    """A cut packet is sent with zeros, and conntrack does not take it for its checksum."""
+    """A cut packet is sent with zeros, so conntrack rejects it because of its checksum."""
     none = ConntrackExpectation(Bounds(0, 0))
     assert outcome(none, tracked=0).holds is True
     assert outcome(none, tracked=0, undetermined=[3]).holds is False
     assert outcome(none, tracked=0, undetermined=[3]).found == "0 entries; 1 more packet is undetermined"
     assert outcome(ConntrackExpectation(Bounds(4, None)), tracked=4, undetermined=[3]).holds is False
     assert outcome(ConntrackExpectation(Bounds(3, 5)), tracked=4, undetermined=[3]).holds is True
+
+
+TABLE = ConntrackTableExpectation(
+    states={CtState.NEW: Bounds(7, 7)},
+    entries=Bounds(None, 60),
+    early_drop=Bounds(10, None),
+    dropped=Bounds(2, 3),
+)
+
+
+def test_an_expectation_of_the_table_reads_as_a_sentence() -> None:
+    assert (
+        str(TABLE) == "conntrack: NEW 7, entries at most 60, early-drop at least 10, dropped at least 2 and at most 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "tracked", "new", "holds"),
+    [
+        (ConntrackStatistics(dropped=3, early_drop=10), 60, 7, True),
+        (ConntrackStatistics(dropped=4, early_drop=10), 60, 7, False),
+        (ConntrackStatistics(dropped=1, early_drop=10), 60, 7, False),
+        (ConntrackStatistics(dropped=3, early_drop=9), 60, 7, False),
+        (ConntrackStatistics(dropped=3, early_drop=10), 61, 7, False),
+        (ConntrackStatistics(dropped=3, early_drop=10), 60, 6, False),
+        (ConntrackStatistics(dropped=3, early_drop=10), 60, None, None),
+        (None, 60, 7, None),
+        (None, 61, 7, False),
+    ],
+    ids=[
+        *("all hold", "too many dropped", "too few dropped", "too few evicted", "too many entries", "another state"),
+        *("states were not observed", "counters cannot be read", "one count fails although others are unknown"),
+    ],
+)
+def test_the_table(counts: ConntrackStatistics | None, tracked: int, new: int | None, holds: bool | None) -> None:
+    states = None if new is None else {CtState.NEW: new}
+    assert outcome(TABLE, tracked=tracked, conntrack=counts, states=states).holds is holds
+
+
+def test_what_was_found_of_the_table() -> None:
+    found = outcome(TABLE, tracked=5, conntrack=ConntrackStatistics(dropped=3, early_drop=10)).found
+    assert found == "NEW unknown; entries 5; early-drop 10; dropped 3"
+    assert outcome(TABLE).found == "only a drill can tell"
+    none = ConntrackTableExpectation(dropped=Bounds(0, 0))
+    assert outcome(none, tracked=0, conntrack=ConntrackStatistics(), undetermined=[3]).holds is False
+    assert outcome(none, tracked=0, conntrack=ConntrackStatistics()).holds is True
 
 
 @pytest.mark.parametrize(

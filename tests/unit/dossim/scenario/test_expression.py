@@ -1,4 +1,4 @@
-"""Scapy expressions: data, never code; the same frame on every machine."""
+"""Scapy expressions: never executed as code, and the same frame on every machine."""
 
 from __future__ import annotations
 

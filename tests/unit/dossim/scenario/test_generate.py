@@ -1,4 +1,4 @@
-"""Generators: the frames are what their names say, sound, and the same every time."""
+"""Generators: the frames match the generator's name, are well-formed, and are the same every time."""
 
 from __future__ import annotations
 

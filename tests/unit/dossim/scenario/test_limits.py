@@ -1,4 +1,4 @@
-"""What a scenario or an expression may ask for at most: each limit with its sentence, before anything is built."""
+"""The limits of scenarios and expressions: each with its message, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOST = {4: ip_address("10.10.10.10"), 6: ip_address("fd00::10")}
 UDP = 'IP(src="1.2.3.4")/UDP()'
 HOW_TO = Path(__file__).parents[4] / "scenarios" / "policies" / "how-to.yaml"
 
-# (text, what it is refused for)
+# (text, why it is refused)
 TOO_MUCH = {
     "minus signs": ("-" * 50_000 + "1", "only layers"),
     "minus signs in a field": (f"IP(ttl={'-' * 50_000}1)", "only layers"),
@@ -218,7 +218,7 @@ def test_a_budget_without_limits_is_none_in_practice() -> None:
     assert LARGE.packets > DEFAULT.packets
 
 
-# --- what Scapy would choose ------------------------------------------------------------------------------------------
+# --- fields that Scapy would choose -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("transport", ["UDP(dport=9)", "TCP(dport=80)", "UDP()/DNS()", "UDP()/NTP()", "SCTP()"])

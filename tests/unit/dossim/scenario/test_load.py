@@ -1,4 +1,4 @@
-"""Scenario files: what is read, and what is refused where, with all findings at once."""
+"""Scenario files: what is accepted, and what is refused at which position, with all findings at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dossim.scenario.model import (
     Bounds,
     CaptureTraffic,
     ConntrackExpectation,
+    ConntrackTableExpectation,
     EntryExpectation,
     GeneratedTraffic,
     Generator,
@@ -23,7 +24,7 @@ from dossim.scenario.model import (
 )
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import UsageError
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import PortRange
 
 ROOT = Path(__file__).parents[4]
@@ -83,6 +84,18 @@ def test_the_contract_s_example_is_read_as_written(tmp_path: Path) -> None:
     assert reflection.parameters.sport == (PortRange(123, 123),)
     assert isinstance(handshakes, GeneratedTraffic)
     assert handshakes.parameters.dport == (PortRange(443, 443), PortRange(8000, 8080))
+
+
+def test_an_expectation_of_conntrack_is_read_as_written(tmp_path: Path) -> None:
+    row = "{state: {NEW: 1, INVALID: {at-most: 2}}, entries: {at-most: 60}, early-drop: 0, dropped: {at-least: 3}}"
+    (found,) = load_scenario(write(tmp_path, SMALL + f"expect: [{{conntrack: {row}}}]\n")).expect
+    assert found == ConntrackTableExpectation(
+        {CtState.NEW: Bounds(1, 1), CtState.INVALID: Bounds(None, 2)},
+        entries=Bounds(None, 60),
+        early_drop=Bounds(0, 0),
+        dropped=Bounds(3, None),
+        position=found.position,
+    )
 
 
 def test_expectations_are_read_as_written(tmp_path: Path) -> None:
@@ -191,6 +204,23 @@ REFUSED = [
         "bounds that exclude all",
         SMALL + "expect: [{conntrack-entries: {at-least: 2, at-most: 1}}]\n",
         "nothing can hold",
+    ),
+    (
+        "a state that is none",
+        SMALL + "expect: [{conntrack: {state: {NWE: 1}}}]\n",
+        "unknown field; did you mean 'NEW'?",
+    ),
+    ("a conntrack of nothing", SMALL + "expect: [{conntrack: {}}]\n", "expected a mapping with state, entries"),
+    ("an unknown count", SMALL + "expect: [{conntrack: {drop: 1}}]\n", "did you mean 'dropped'?"),
+    (
+        "a negative count",
+        SMALL + "expect: [{conntrack: {dropped: -1}}]\n",
+        "expected a number, or at-least and at-most",
+    ),
+    (
+        "conntrack bounds that exclude all",
+        SMALL + "expect: [{conntrack: {state: {NEW: {at-least: 2, at-most: 1}}}}]\n",
+        "conntrack.state.NEW: at-least is more than at-most",
     ),
     ("a mode it does not run", SMALL + "expect: [{fate: dropped, modes: [raw]}]\n", "does not run in mode raw"),
     ("an unknown entry", SMALL + "expect: [{entry: 'gnp/x ingress[0]', packets: 1}]\n", "no entry is called"),

@@ -1,4 +1,4 @@
-"""Reading and building packets asks nobody: no DNS, no ARP, no socket, whatever stands in whatever field."""
+"""Reading and building packets uses no network: no DNS, no ARP, no socket, whatever a field contains."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         _ASKED.append((event, arguments))
 
 
-sys.addaudithook(_listen)  # after the project's own: it hears what that lets pass
+sys.addaudithook(_listen)  # added after the project's own hook: it sees what that one permits
 
 
 @contextmanager
 def nobody_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fails when anything reaches for the resolver or a socket."""
+    """Fails if anything uses the resolver or a socket."""
 
-    def asked(*arguments: object, **options: object) -> object:
+    def lookup(*arguments: object, **options: object) -> object:
         _ASKED.append(("resolver", arguments))
-        raise OSError("nobody is to be asked")
+        raise OSError("no lookup is allowed")
 
     for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo", "getfqdn"):
-        monkeypatch.setattr(socket, name, asked)
+        monkeypatch.setattr(socket, name, lookup)
     _ASKED.clear()
     _listening.on = True
     try:
@@ -79,7 +79,7 @@ def test_a_host_name_in_an_address_field_is_refused(monkeypatch: pytest.MonkeyPa
                     frames_of(f"{layer}({field.name}={form.format(NAME)})", HOST)
 
 
-def test_a_host_name_in_any_field_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_in_any_field_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with nobody_asked(monkeypatch):
         for layer, field in FIELDS:
             with suppress(PacketError):
@@ -117,7 +117,7 @@ def test_what_is_left_out_is_not_taken_from_this_machine(
     from scapy.config import conf
 
     def routed(*arguments: object, **options: object) -> object:
-        raise AssertionError("asked for a route of this machine")
+        raise AssertionError("looked up a route of this machine")
 
     monkeypatch.setattr(type(conf.route), "route", routed)
     monkeypatch.setattr(type(conf.route6), "route", routed)

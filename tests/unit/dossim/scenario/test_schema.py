@@ -1,4 +1,4 @@
-"""The JSON Schema says what the code does: no word in one that the other lacks."""
+"""The JSON Schema and the code accept the same documents: neither has a key that the other lacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dossim.scenario.load import load_scenario
 from dossim.scenario.model import Generator, LeaveOut, Parameters
 from dossim.scenario.schema import FINDINGS_MAX, schema, schema_findings
 from enforcer.model.choices import ModeChoice
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.nodes import from_text
 
 
@@ -60,8 +60,10 @@ def test_every_parameter_is_taken_by_some_generator() -> None:
 def test_closed_sets_are_the_code_s() -> None:
     assert definitions()["stage"]["enum"] == [str(stage) for stage in Stage]
     assert definitions()["mode"]["enum"] == [str(mode) for mode in ModeChoice if mode is not ModeChoice.OFFLOAD]
-    packets = schema()["$defs"]["expectation"]["else"]["else"]["properties"]
+    packets = schema()["$defs"]["expectation"]["else"]["else"]["else"]["properties"]
     assert set(packets["fate"]["enum"]) == {str(fate) for fate in Fate if fate not in OPEN_FATES}
+    conntrack = schema()["$defs"]["expectation"]["then"]["properties"]["conntrack"]["properties"]
+    assert set(conntrack["state"]["properties"]) == {str(state) for state in CtState}
     leave_out = properties_of("fragments")["leave-out"]
     assert isinstance(leave_out, dict)
     assert set(leave_out["enum"]) == {str(word) for word in LeaveOut}
@@ -128,8 +130,8 @@ def patterns(node: object) -> set[str]:
 
 @pytest.mark.parametrize("pattern", sorted(patterns(schema())))
 def test_no_pattern_has_two_ways_to_the_same_text(pattern: str) -> None:
-    """One repetition after another of the same characters, or one within another, would be tried in all divisions."""
-    # What re itself reads patterns with.
+    """Consecutive or nested repetitions of the same characters would backtrack exponentially."""
+    # The pattern parser of re itself.
     parser = import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
     def repeats(parsed: object) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Packets whose end is open: counted apart, and still held against what was sent in their place."""
+"""Undetermined packets: counted separately, and still compared with the frame that was sent in their place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from dossim.drill.run import predict_capture
 from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.host import Host
-from dossim.observe import Observations
 from dossim.packet.capture import Capture
 from dossim.predict import predict
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
@@ -22,6 +21,7 @@ from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
 from tests.support.cut_captures import cut_at
 from tests.support.frames import ME4, ethernet, ipv4, segment
+from tests.unit.dossim.fabricated import observed
 
 HOST = Host("jasper", addresses=(ip_interface(ME4),))
 WHOLE = ethernet(
@@ -30,7 +30,8 @@ WHOLE = ethernet(
     ),
     0x0800,
 )  # fmt: skip
-# Whole and delivered; cut and open, of which the one padded with zeros has a bad checksum; too short to be sent.
+# One whole and delivered; one cut and undetermined, with a bad checksum when padded with zeros; one too short to be
+# sent.
 CAPTURE = cut_at([WHOLE, WHOLE, WHOLE[:10]], [len(WHOLE), 55, 10])
 
 Ending = tuple[Fate, Stage | None] | None
@@ -43,9 +44,7 @@ def verified(ends: Mapping[int, Ending]) -> Verification:
     fate = [255 if (end := ends[n]) is None else FATE_CODE[end[0]] for n in range(3)]
     stage = [NO_STAGE if (end := ends[n]) is None or end[1] is None else STAGE_CODE[end[1]] for n in range(3)]
     nothing = np.zeros(3, np.int32)
-    seen = Observations(
-        np.array(fate, np.uint8), np.array(stage, np.uint8), nothing, ("seen",), nothing.astype(np.bool_)
-    )
+    seen = observed(np.array(fate, np.uint8), np.array(stage, np.uint8), nothing, ("seen",))
     sent = predict(judged(CAPTURE).sent, result.plan, HOST)
     return verify(result.prediction, seen, entries=(), counters={}, summary=str, sent=sent, record=lambda n: n + 7)
 
@@ -62,7 +61,7 @@ def counts(found: Verification) -> tuple[int, ...]:
     [
         ({}, (1, 0, 0, 1, 1), True),
         ({0: (Fate.DROPPED, Stage.RAW)}, (0, 1, 0, 1, 1), False),
-        ({1: (Fate.DELIVERED, None)}, (1, 1, 0, 0, 1), False),  # not what the frame that was sent had to end as
+        ({1: (Fate.DELIVERED, None)}, (1, 1, 0, 0, 1), False),  # not the predicted fate of the frame that was sent
         ({1: None}, (1, 0, 1, 0, 1), False),
         ({2: (Fate.DROPPED, Stage.IP_INPUT)}, (1, 1, 0, 1, 0), False),  # it was sendable after all
     ],
@@ -78,7 +77,7 @@ def test_frames_that_cannot_be_sent_are_no_reason_to_fail() -> None:
     short = Capture.from_frames([b"", bytes(10)])
     result = predict_capture(short, Situation(Resources(), HOST))
     unseen, nothing = np.full(2, 255, np.uint8), np.zeros(2, np.int32)
-    seen = Observations(unseen, unseen, nothing, ("not sent",), nothing.astype(np.bool_))
+    seen = observed(unseen, unseen, nothing, ("not sent",))
     found = verify(result.prediction, seen, entries=(), counters={}, summary=str)
     assert (found.not_sendable, found.agrees) == (2, True)
 

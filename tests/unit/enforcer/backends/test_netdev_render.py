@@ -1,4 +1,4 @@
-"""The table of netdev ingress that a plan becomes: chains, what each rule leads to, and what is asked in front."""
+"""The table of netdev ingress rendered from a plan: chains, the verdict of each rule, and the checks before them."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def verdict(rule: Rule) -> Verdict | None:
     return last if isinstance(last, Verdict) else None
 
 
-def deeds(rules: tuple[Rule, ...]) -> list[str]:
-    """What each rule leads to: a chain, or the word of its verdict."""
+def verdicts(rules: tuple[Rule, ...]) -> list[str]:
+    """The verdict of each rule: the chain it jumps to, or its code; "" for none."""
     found = [verdict(rule) for rule in rules]
     return ["" if item is None else item.chain or item.code.name.lower() for item in found]
 
@@ -67,8 +67,8 @@ def test_an_interface_has_a_base_chain_on_its_device_and_chains_for_each_family(
     assert list(chains) == ["enf-nd-4/eth0/default", "enf-nd-4/eth0", "enf-nd-6/eth0/default", "enf-nd-6/eth0",
                             "enf-nd-eth0"]  # fmt: skip
     assert [chain.hook for chain in found.chains] == [None] * 4 + [Hook(0, -300, "eth0")]
-    assert deeds(chains["enf-nd-eth0"].rules) == ["accept"] * 3 + ["enf-nd-4/eth0", "enf-nd-6/eth0"]
-    assert deeds(chains["enf-nd-4/eth0"].rules) == ["enf-nd-4/eth0/default"]
+    assert verdicts(chains["enf-nd-eth0"].rules) == ["accept"] * 3 + ["enf-nd-4/eth0", "enf-nd-6/eth0"]
+    assert verdicts(chains["enf-nd-4/eth0"].rules) == ["enf-nd-4/eth0/default"]
     assert sorted(spec.name[:5] for spec in found.sets) == ["enf4-", "enf6-"]
 
 
@@ -118,7 +118,7 @@ DEEDS = [
 def test_what_an_action_becomes(action: Action, expected: list[str], counts: bool) -> None:
     rules = tier(entry(0, action, source=LISTED), entry(1, DENY))
     assert [rule.comment for rule in rules] == ["gnp/edge ingress[0]", "gnp/edge ingress[1]"]
-    assert deeds(rules[:1]) == expected
+    assert verdicts(rules[:1]) == expected
     assert (expr.COUNTER in rules[0].exprs) is counts
 
 
@@ -141,8 +141,8 @@ IN_FRONT = [
         {},
         ["enf4-indeterminate-6", "enf4-indeterminate-17", "enf4-indeterminate-132", "drop"],
     ),
-    ("ports, behind failsafes of everybody", DENY_22, 6, FAILSAFES, ["drop"]),
-    ("ports, behind a failsafe of some", DENY_22, 4, {"failsafe_inbound": (Failsafe(6, 22, ip_network("10.0.0.0/8")),)},
+    ("ports, after failsafes for any source", DENY_22, 6, FAILSAFES, ["drop"]),
+    ("ports, after one with a net", DENY_22, 4, {"failsafe_inbound": (Failsafe(6, 22, ip_network("10.0.0.0/8")),)},
      ["enf4-indeterminate-6", "drop"]),
     ("nothing by a contradiction, which is no entry of raw", entry(0, DENY, protocol=6, not_protocol=6), 6, {}, []),
 ]  # fmt: skip
@@ -151,26 +151,26 @@ IN_FRONT = [
 @pytest.mark.parametrize(
     ("item", "version", "more", "expected"), [row[1:] for row in IN_FRONT], ids=[row[0] for row in IN_FRONT]
 )
-def test_what_is_asked_in_front(item: Entry, version: int, more: dict[str, object], expected: list[str]) -> None:
+def test_what_is_checked_first(item: Entry, version: int, more: dict[str, object], expected: list[str]) -> None:
     found = rendered(item, entry(9, DENY), **more)[f"enf-nd-{version}/eth0/default"].rules
-    assert deeds(found)[:-1] == expected
-    assert deeds(found)[-1:] == ["drop"]
+    assert verdicts(found)[:-1] == expected
+    assert verdicts(found)[-1:] == ["drop"]
 
 
-def test_each_tier_asks_anew_since_a_pass_may_have_skipped_the_question() -> None:
+def test_each_tier_checks_again_because_a_pass_may_have_skipped_the_check() -> None:
     first = [entry(0, PASS, tier="first", source=LISTED), entry(1, ALLOW, tier="first", protocol=6,
                                                                 destination=SideMatch(ports=ports(9)))]  # fmt: skip
     for version, expected in (
         (4, ["enf4-indeterminate-6", "drop"]),
         (6, [INDETERMINATE6, "enf6-indeterminate-6", "drop"]),
     ):
-        assert deeds(tier(*first, DENY_22, version=version)) == expected
-        assert deeds(tier(*first, DENY_22, version=version, **FAILSAFES)) == ["drop"]
+        assert verdicts(tier(*first, DENY_22, version=version)) == expected
+        assert verdicts(tier(*first, DENY_22, version=version, **FAILSAFES)) == ["drop"]
 
 
-def test_what_excludes_a_protocol_has_not_asked_it() -> None:
+def test_an_excluded_protocol_has_not_been_checked() -> None:
     other = entry(0, ALLOW, not_protocol=6, destination=SideMatch(named_ports=("n:dns",)))
-    assert deeds(tier(other, DENY_22)) == [
+    assert verdicts(tier(other, DENY_22)) == [
         "enf4-indeterminate-17",
         "enf4-indeterminate-132",
         "accept",
@@ -179,15 +179,15 @@ def test_what_excludes_a_protocol_has_not_asked_it() -> None:
     ]
 
 
-def test_a_doubt_lets_go_and_nothing_else_in_helpers_decides() -> None:
+def test_an_indeterminate_match_accepts_and_nothing_else_in_helpers_decides() -> None:
     chains = rendered(DENY_22, entry(1, DENY, protocol=1, icmp=IcmpMatch(8)), **FAILSAFES)
     for name, chain in chains.items():
         if "indeterminate" in name:
-            assert set(deeds(chain.rules)) <= {"accept", "return"}
-    assert deeds(chains[INDETERMINATE6].rules) == ["accept"] * len(EXTENSION_HEADERS)
-    assert deeds(chains["enf4-indeterminate-17"].rules) == ["return", "accept"]
-    # A first fragment is cut to eights, a whole packet is not.
-    assert deeds(chains["enf4-indeterminate-6"].rules) == ["return", "return", "accept"]
+            assert set(verdicts(chain.rules)) <= {"accept", "return"}
+    assert verdicts(chains[INDETERMINATE6].rules) == ["accept"] * len(EXTENSION_HEADERS)
+    assert verdicts(chains["enf4-indeterminate-17"].rules) == ["return", "accept"]
+    # The length of a first fragment is a multiple of eight bytes, that of a whole packet need not be.
+    assert verdicts(chains["enf4-indeterminate-6"].rules) == ["return", "return", "accept"]
 
 
 def test_nothing_is_dropped_but_by_a_rule_with_a_name() -> None:
@@ -229,23 +229,23 @@ def test_a_negated_name_without_a_mark_is_refused() -> None:
     assert rendered(entry(0, ALLOW), DENY_LISTED, settings=NftablesSettings(mark_mask=0))
 
 
-# --- the questions ----------------------------------------------------------------------------------------------------
+# --- the matches ------------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_transport_goes_by_the_header_and_not_by_the_frame() -> None:
     for version in (4, 6):
-        for asked in expr.whole_transport(version, 20):
-            assert {item.get(2) for item in asked if item.name == "payload"} == {1}, "NFT_PAYLOAD_NETWORK_HEADER alone"
+        for check in expr.whole_transport(version, 20):
+            assert {item.get(2) for item in check if item.name == "payload"} == {1}, "NFT_PAYLOAD_NETWORK_HEADER alone"
     (udp,) = expr.whole_transport(4, 8)
     assert Expr("cmp", ((1, 1), (2, 5), (3, (28).to_bytes(2, "big")))) in udp
     fragment, whole = (item[-1].get(3) for item in expr.whole_transport(4, 20))
     assert (fragment, whole) == ((44).to_bytes(2, "big"), (40).to_bytes(2, "big"))
 
 
-def test_ports_are_never_asked_of_a_packet_that_may_not_have_them() -> None:
+def test_ports_are_never_matched_in_a_packet_that_may_not_have_them() -> None:
     entries = [DENY_22, entry(1, DENY, protocol=17, source=SideMatch(ports=(PortRange(1, 9),)))]
     for version in (4, 6):
         rules = tier(*entries, version=version)
         for at, rule in enumerate(rules):
             if any(item.name == "payload" and item.get(2) == 2 for item in rule.exprs):
-                assert deeds(rules)[at - 1].startswith(f"enf{version}-indeterminate-")
+                assert verdicts(rules)[at - 1].startswith(f"enf{version}-indeterminate-")

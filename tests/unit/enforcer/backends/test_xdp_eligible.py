@@ -1,4 +1,4 @@
-"""What XDP holds of a table, and the sentence that says why it holds no more."""
+"""Which entries of a table XDP holds, and the stated reason why it holds no more."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def leave(tier: int) -> Entry:
     return entry_of("", Action.PASS, f"tier{tier}", source=SideMatch(nets=NETS))
 
 
-# Whatever an entry asks for, XDP holds it; a device (offload) holds those it gives no reason for.
+# XDP holds entries with any of these conditions; a device (offload) holds those without a reason here.
 ENTRIES = [
     (deny(), ""),
     (deny(ip_version=4), ""),
@@ -85,10 +85,10 @@ def test_xdp_holds_a_run_from_the_first(entries: list[Entry], run: int, offload:
 
 @pytest.mark.parametrize("protocol", [None, 1, 33, 136])
 def test_ports_that_the_program_does_not_read_end_the_run(protocol: int | None) -> None:
-    asks = deny(protocol=protocol, destination=SideMatch(not_ports=PORT))
+    on_ports = deny(protocol=protocol, destination=SideMatch(not_ports=PORT))
     reason = f"XDP does not read the ports of protocol {protocol}"
-    assert obstacle_sentences(table(deny(), asks, deny())) == ["", reason, "after entry1, which XDP does not hold"]
-    assert XdpRun(table(deny(), asks, deny())).held() == 1
+    assert obstacle_sentences(table(deny(), on_ports, deny())) == ["", reason, "after entry1, which XDP does not hold"]
+    assert XdpRun(table(deny(), on_ports, deny())).held() == 1
 
 
 def test_an_egress_entry_is_not_for_xdp() -> None:
@@ -126,7 +126,7 @@ def test_a_packet_may_leave_16_tiers() -> None:
 
 @pytest.mark.parametrize(("ranges", "run"), [(16382, 2), (16383, 1)])
 def test_the_numbers_of_rows_of_ports_have_16_bits(ranges: int, run: int) -> None:
-    """A range makes two rows: 3 to begin with, 2 for each of the 16,384 of the first entry, and so for the second."""
+    """A range needs two rows: 3 at first, 2 for each of the first entry's 16,384, and the same for the second."""
     halves = tuple(PortRange(at, at + 1) for at in range(0, 1 << 16, 4))
     first = deny(protocol=TCP, source=SideMatch(ports=halves))
     second = deny(protocol=TCP, destination=SideMatch(ports=halves[1 : ranges + 1]))

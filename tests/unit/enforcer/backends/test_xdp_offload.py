@@ -1,4 +1,4 @@
-"""The maps for a device: looking up one prefix length after the other answers what walking the entries would."""
+"""The maps for a device: looking up one prefix length after the other gives the result of evaluating the entries."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def elements(filling: Filling) -> Iterator[tuple[bytes, bytes]]:
 
 
 def nets_of(filling: Filling) -> dict[Net, int]:
-    """A deny map as a person would write it down."""
+    """A deny map in readable form."""
     return {
         ip_network((key[4:], struct.unpack_from("=I", key)[0])): struct.unpack("=I", value)[0]
         for key, value in elements(filling)
@@ -69,7 +69,7 @@ def nets_of(filling: Filling) -> dict[Net, int]:
 
 
 def lookup(table: OffloadTable, address: Address) -> int | None:
-    """What the program does: the lengths in their order, the masked address looked up with each."""
+    """As the program does: for each length in order, look up the masked address."""
     deny_map = dict(elements(table.maps[f"deny{address.version}"]))
     for _, length in elements(table.maps[f"lengths{address.version}"]):
         masked = bytes(byte & mask for byte, mask in zip(address.packed, length[4:], strict=True))
@@ -148,11 +148,11 @@ def test_more_ipv6_lengths_than_there_is_room_for_are_refused() -> None:
         render_offload(plan_of([deny("e", *nets)]))
 
 
-# -- laws ----------------------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------------------------
 
 
 def prefixes() -> st.SearchStrategy[Net]:
-    """Prefixes that nest often: few bits differ, the lengths are spread."""
+    """Prefixes that often nest: few bits differ, the lengths vary."""
     four = st.builds(
         lambda value, length: ip_network((value << 24, length), strict=False), st.integers(0, 7), st.integers(0, 32)
     )
@@ -175,7 +175,7 @@ def test_the_lookups_answer_the_first_entry_that_walking_them_would(lists: list[
 
 
 def interesting(lists: list[list[Net]]) -> set[Address]:
-    """The first and last address of every net, and their neighbours outside."""
+    """The first and last address of every net, and the adjacent ones outside."""
     found: set[Address] = {ip_address("0.0.0.0"), ip_address("255.255.255.255"), ip_address("::")}
     for net in (net for nets in lists for net in nets):
         kind = type(net.network_address)

@@ -1,6 +1,6 @@
-"""An InterfacePlan as bit vectors, a row for each field: what an entry drops, what it leaves, and what it doubts.
+"""An InterfacePlan as bit vectors, a row for each field: what an entry drops, passes, or matches indeterminately.
 
-The rendered maps are read by a twin of the program. For packets at random there is ``tests/property/test_xdp_rows.py``.
+A Python twin of the program reads the rendered maps. ``tests/property/test_xdp_rows.py`` has random packets.
 """
 
 from __future__ import annotations
@@ -301,10 +301,12 @@ ELSEWHERE = deny("elsewhere", source=nets("10.0.0.0/8"))
     [
         pytest.param([BY_PORT, ALL], packet(), "by port", id="the first that matches drops"),
         pytest.param([BY_PORT, ALL], packet(ports=(1, 81)), "all", id="the next where it does not"),
-        pytest.param([BY_PORT, ALL], LATER, None, id="none behind one in doubt"),
-        pytest.param([BY_PORT, ALL], packet(protocol=UDP, ports=None), "all", id="what is known rules doubt out"),
-        pytest.param([ELSEWHERE_BY_PORT, ALL], LATER, "all", id="a source rules doubt out"),
-        pytest.param([ELSEWHERE, BY_PORT], LATER, "elsewhere", id="doubt behind one that matches is none"),
+        pytest.param([BY_PORT, ALL], LATER, None, id="none after an indeterminate one"),
+        pytest.param([BY_PORT, ALL], packet(protocol=UDP, ports=None), "all", id="a known field contradicts it"),
+        pytest.param([ELSEWHERE_BY_PORT, ALL], LATER, "all", id="a source contradicts it"),
+        pytest.param(
+            [ELSEWHERE, BY_PORT], LATER, "elsewhere", id="an indeterminate match after one that matches does not matter"
+        ),
         pytest.param([replace(ALL, action=Action.ALLOW), ALL], packet(), None, id="Allow passes"),
         pytest.param([replace(ALL, action=Action.LOG), ALL], packet(), None, id="Log passes, for raw to log"),
         pytest.param([replace(BY_PORT, action=Action.ALLOW), ALL], packet(ports=(1, 2)), "all", id="Allow of others"),
@@ -366,7 +368,7 @@ SSH = Failsafe(TCP, 22)
         pytest.param((), (Failsafe(UDP, 53),), packet(protocol=UDP, ports=(9, 53)), True, id="no answer"),
         pytest.param((replace(SSH, net=ip_network("10.0.0.0/8")),), (), packet(ports=(1, 22)), False, id="its net"),
         pytest.param((replace(SSH, net=ip_network("11.0.0.0/8")),), (), packet(ports=(1, 22)), True, id="another net"),
-        pytest.param((replace(SSH, net=ip_network("11.0.0.0/8")),), (), LATER, True, id="net rules doubt out"),
+        pytest.param((replace(SSH, net=ip_network("11.0.0.0/8")),), (), LATER, True, id="the net contradicts it"),
         pytest.param((replace(SSH, net=ip_network("10.0.0.0/8")),), (), packet6(ports=(1, 22)), True, id="its family"),
     ],
 )
@@ -397,7 +399,7 @@ def test_rows_are_as_long_as_there_are_entries(entries: int, words: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("entry", "asks"),
+    ("entry", "needs"),
     [
         pytest.param(ALL, {"drops_unlisted"}, id="nothing"),
         pytest.param(ELSEWHERE, set(), id="listed sources"),
@@ -410,17 +412,17 @@ def test_rows_are_as_long_as_there_are_entries(entries: int, words: int) -> None
         ),
     ],
 )
-def test_the_program_is_told_what_it_need_not_look_at(entry: Entry, asks: set[str]) -> None:
+def test_the_program_is_told_what_it_need_not_look_at(entry: Entry, needs: set[str]) -> None:
     rows = render(plan_of(entry))
     flags = ("drops_unlisted", "matches_destination", "matches_named_ports", "may_skip")
-    assert {flag for flag in flags if getattr(rows, flag)} == asks
+    assert {flag for flag in flags if getattr(rows, flag)} == needs
     assert render(plan_of(LEAVE_A, entry)).may_skip
 
 
 def test_pages_and_rows_of_the_same_content_are_stored_once() -> None:
     many = plan_of(*(deny(protocol=TCP, destination=SideMatch(ports=ports((n, n)))) for n in range(0, 65536, 256)))
     found = render(many).ports
-    # A page for each high byte of destinations; what is the same for all low bytes needs none.
+    # One page for each high byte of destination ports; a high byte whose low bytes are all equal needs none.
     assert (found.pages.shape, len(found.rows)) == ((256, 256), 1 + 257)
     assert not (render(plan_of(ALL)).ports.directories & NEXT_IS_PAGE).any()
 
@@ -435,7 +437,7 @@ def test_atoms_are_lists_of_nets_by_content_and_sets_by_id() -> None:
     assert atoms(plan)["s:four"] == SETS["s:four"].nets
 
 
-def test_what_is_not_held_asks_for_nothing() -> None:
+def test_what_is_not_held_needs_no_rows() -> None:
     plan = replace(plan_of(ALL, deny(source=nets("10.0.0.0/8"))), held=1)
     assert (atoms(plan), render(plan).names) == ({}, ("all",))
 

@@ -1,7 +1,7 @@
 """The XDP program's decision in Python, for tests: it reads the maps' bytes as bpf/include/abi.h lays them out.
 
-It follows ``may_drop()`` and ``verdict_of()`` of bpf/xdp_untracked.bpf.c step by step, and knows nothing of how the
-maps came about. Addresses are given as classes, because looking those up is another matter.
+It follows ``may_drop()`` and ``verdict_of()`` of bpf/xdp_untracked.bpf.c step by step, and does not use the code that
+creates the maps. Addresses are given as classes, because their look-up is tested separately.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ WITH_PORTS = (6, 17, 132)
 
 @dataclass(frozen=True)
 class Twin:
-    """The program, loaded with contents."""
+    """The program, with the contents of its maps."""
 
     contents: Contents
 
     def dropped_by(self, packet: Packet, source: int, destination: int) -> int | None:
-        """The bit that drops a packet whose addresses are of these classes; None: it passes."""
+        """The bit that drops a packet whose addresses have these classes; None if it passes."""
         if not source and not self._setting("drop_unlisted"):
             return None
         if not self._address_row(source, SOURCE, packet.family) & self._policy("deny"):
@@ -80,7 +80,7 @@ class Twin:
         return (wanted | named[0]) & ~(unwanted | named[1])
 
     def _pair(self, directory: int, number: int) -> tuple[int, int]:
-        """The row of port_rows that a directory leads to, perhaps by a page."""
+        """The row of port_rows for a port, from a directory, perhaps through a page."""
         directories = struct.unpack_from("=1024I", self.contents.arrays["policy"].data, len(POLICY) * ROW.size)
         found = directories[256 * directory + (number >> 8)]
         if found >> 31:
@@ -102,7 +102,7 @@ class Twin:
         return _row_of(_element(self.contents.arrays[name], number))
 
     def _words(self) -> int:
-        """The bits of the words that the program looks at."""
+        """The bits of the words that the program reads."""
         return (1 << 64 * self._setting("row_words")) - 1
 
     def _setting(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""bcc as a compiler: which interpreter and headers it is given, what it is answered, and what is said without them."""
+"""bcc as a compiler: the interpreter and headers it gets, its answer, and the errors without them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_first_interpreter_that_has_bcc_is_taken(monkeypatch: pytest.MonkeyP
 
 
 def test_without_headers_it_is_said_what_to_install(host: Path) -> None:
-    (host / "linux-headers-6.1.0-1-amd64").mkdir()  # what a removed package may leave
+    (host / "linux-headers-6.1.0-1-amd64").mkdir()  # what a removed package can leave behind
     with pytest.raises(HostError, match=f"none are installed; install linux-headers-{os.uname().release}"):
         bcc_compile._kernel_headers()
 
@@ -88,7 +88,7 @@ def test_headers_in_one_directory_are_named(host: Path) -> None:
 
 
 def test_headers_in_two_directories_are_put_together(host: Path) -> None:
-    """As Debian has them."""
+    """As in Debian's packages."""
     build, common = host / "linux-headers-6.1.0-56-amd64", host / "linux-headers-6.1.0-56-common"
     file(build / "include" / "generated" / "autoconf.h")
     file(build / "include" / "generated" / "uapi" / "linux" / "version.h")

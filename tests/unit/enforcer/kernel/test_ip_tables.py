@@ -1,4 +1,4 @@
-"""The modules of the legacy tables: who is asked for them, in which order, and what is said where nobody loads them."""
+"""The modules of the legacy tables: how they are requested, in which order, and the error if nothing loads them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from enforcer.model.errors import UnsupportedKernelError
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A kernel without the modules; what it was requested."""
+def requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A kernel without the modules; records the requested ones."""
     found: list[str] = []
 
     class Netfilter:
-        """A socket of netlink whose answer comes at once."""
+        """A netlink socket whose answer arrives at once."""
 
         def __init__(self, family: int, *_: int) -> None:
             assert family == socket.AF_NETLINK
@@ -52,27 +52,27 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("version", "wanted"), [(4, ["match icmp", "device ip_tables"]), (6, ["match icmp6", "device ip6_tables"])]
 )
-def test_a_module_that_no_match_loads_is_asked_for_as_a_device(
-    asked: list[str], version: int, wanted: list[str]
+def test_a_module_that_no_match_loads_is_requested_as_a_device(
+    requests: list[str], version: int, wanted: list[str]
 ) -> None:
     ip_tables.request_module(version)
-    assert asked == wanted
+    assert requests == wanted
 
 
-def test_nothing_more_is_asked_once_it_is_there(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_more_is_requested_once_it_is_loaded(requests: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def load(_: int) -> None:
-        asked.append("loaded")
+        requests.append("loaded")
         Path(ip_tables.TABLE_NAMES[4]).touch()
 
     monkeypatch.setattr(ip_tables, "_ask_for_match", load)
     ip_tables.request_module(4)
     ip_tables.request_module(4)
-    assert asked == ["loaded"]
+    assert requests == ["loaded"]
 
 
 @pytest.mark.parametrize(("version", "module"), [(4, "ip_tables"), (6, "ip6_tables")])
 def test_a_table_that_cannot_be_opened_says_what_to_do(
-    asked: list[str], monkeypatch: pytest.MonkeyPatch, version: int, module: str
+    requests: list[str], monkeypatch: pytest.MonkeyPatch, version: int, module: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise libiptc.IptcError("open table raw", "iptables who? (do you need to insmod?)", 92)
@@ -83,4 +83,4 @@ def test_a_table_that_cannot_be_opened_says_what_to_do(
         kernel_table(TableId(version, TableName.RAW)),
     ):
         pass
-    assert asked[-1] == f"device {module}"
+    assert requests[-1] == f"device {module}"

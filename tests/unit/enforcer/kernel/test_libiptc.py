@@ -1,4 +1,4 @@
-"""What the binding of libiptc takes for granted of the kernel's structures, and says where something is missing."""
+"""What the libiptc binding assumes about the kernel's structures, and its error if something is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The codec of netlink against messages as the kernel writes them."""
+"""The netlink codec, on messages as the kernel writes them."""
 
 from __future__ import annotations
 

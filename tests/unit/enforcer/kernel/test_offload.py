@@ -1,4 +1,4 @@
-"""Why a device does not take the program, in a sentence: what libbpf and the kernel say, told apart."""
+"""The stated reason why a device does not accept the program, distinguished by the errors of libbpf and the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resources as text for the tests of this package: the smallest valid document of a kind, with a spec put in."""
+"""Resources as text for the tests of this package: the smallest valid document of a kind, with a given spec."""
 
 from __future__ import annotations
 

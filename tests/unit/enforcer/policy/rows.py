@@ -1,4 +1,4 @@
-"""What a row of the tables says, and how it is written short."""
+"""The format of a row of the tables, and its short forms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tests.unit.enforcer.policy.documents import document
 
 @dataclass(frozen=True)
 class Row:
-    """One rule: a spec Calico accepts, one it refuses, and ``line:column: field: sentence`` of the refusal.
+    """One rule of validation: a spec that Calico accepts, one that it refuses, and ``line:column: field: message`` of
+    the refusal.
 
-    ``~64*a~`` stands for 64 times the letter.
+    ``~64*a~`` means 64 times the letter.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""FelixConfiguration: what is accepted beside what is refused."""
+"""FelixConfiguration: what is accepted, and what is refused."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ FELIX = [
         "5:21: spec.interfacePrefix: expected names of 1..15 letters, digits, '_', '-', joined by ',', found ' "
         "tap'"),
     Row("FelixConfiguration", "the last prefix", "{interfacePrefix: ''}", "{interfacePrefix: none}",
-        "5:21: spec.interfacePrefix: Felix cannot do without a prefix of workload interfaces"),
+        "5:21: spec.interfacePrefix: Felix requires a prefix of workload interfaces"),
     Row("FelixConfiguration", "interfaceExclude", "{interfaceExclude: 'kube-ipvs0,/^veth[0-9]+$/'}",
         "{interfaceExclude: eth0.100}",
         "5:22: spec.interfaceExclude: expected interface names of 1..15 letters, digits, '_', '-', or "
         "/expressions/, joined by ',', found 'eth0.100'; Felix would leave its default"),
     Row("FelixConfiguration", "an expression of Python's alone", "{interfaceExclude: '/(?i)^(?:VETH|tap)/'}",
         "{interfaceExclude: '/(?!eth)/'}",
-        "5:22: spec.interfaceExclude: '/(?!eth)/' is no regular expression: invalid perl operator: (?!"),
+        "5:22: spec.interfaceExclude: '/(?!eth)/' is not a valid regexp: invalid perl operator: (?!"),
     Row("FelixConfiguration", "repetitions of repetitions", "{interfaceExclude: '/[[:alpha:]]{1000}/'}",
         "{interfaceExclude: '/(((a?){1000}){1000}){1000}$/'}",
-        "5:22: spec.interfaceExclude: '/(((a?){1000}){1000}){1000}$/' is no regular expression: invalid repetition "
+        "5:22: spec.interfaceExclude: '/(((a?){1000}){1000}){1000}$/' is not a valid regexp: invalid repetition "
         "size: {1000}"),
     Row("FelixConfiguration", "an expression of neither", "{interfaceExclude: none}", "{interfaceExclude: '/(/'}",
-        "5:22: spec.interfaceExclude: '/(/' is no regular expression: missing ): ("),
+        "5:22: spec.interfaceExclude: '/(/' is not a valid regexp: missing ): ("),
     Row("FelixConfiguration", "iptablesMarkMask", "{iptablesMarkMask: 0x1f}", "{iptablesMarkMask: 0xf}",
         "5:22: spec.iptablesMarkMask: 0xf has 4 bits; Felix needs 5"),
     Row("FelixConfiguration", "its width", "{iptablesMarkMask: 0xffffffff}", "{iptablesMarkMask: 0x1ffffffff}",

@@ -1,4 +1,4 @@
-"""Metadata, HostEndpoints, network sets, tiers, profiles: what is accepted beside what is refused."""
+"""Metadata, HostEndpoints, network sets, tiers, profiles: what is accepted, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from tests.unit.enforcer.policy.rows import Row
 
 METADATA = [
     Row("GlobalNetworkSet", "a name", "{}", "{}",
-        "3:18: metadata.name: 'a..b' is no name here; use lower case letters, digits, '-' and '.', beginning and "
+        "3:18: metadata.name: 'a..b' is not valid; use lower case letters, digits, '-' and '.', beginning and "
         "ending with a letter or digit", good_metadata="{name: a.b-c}", bad_metadata="{name: a..b}"),
     Row("GlobalNetworkSet", "the length of a name", "{}", "{}",
         "3:18: metadata.name: a name of 254 characters; at most 253 are allowed", good_metadata="{name: ~253*a~}",
         bad_metadata="{name: ~254*a~}"),
     Row("GlobalNetworkPolicy", "dots in a policy's name", "{}", "{}",
-        "3:18: metadata.name: 'a.b.c' is no name here; use lower case letters, digits, '-' and at most one '.', "
+        "3:18: metadata.name: 'a.b.c' is not valid; use lower case letters, digits, '-' and at most one '.', "
         "beginning and ending with a letter or digit", good_metadata="{name: default.dos}",
         bad_metadata="{name: a.b.c}"),
     Row("Tier", "dots in a tier's name", "{}", "{}",
-        "3:18: metadata.name: 'edge.1' is no name here; use lower case letters, digits, '-', beginning and "
+        "3:18: metadata.name: 'edge.1' is not valid; use lower case letters, digits, '-', beginning and "
         "ending with a letter or digit", good_metadata="{name: edge-1}", bad_metadata="{name: edge.1}"),
     Row("Tier", "the length of a tier's name", "{}", "{}",
         "3:18: metadata.name: a name of 64 characters; at most 63 are allowed", good_metadata="{name: ~63*a~}",
         bad_metadata="{name: ~64*a~}"),
     Row("Node", "a node's name", "{anything: [1]}", "{}",
-        "3:18: metadata.name: 'Jasper' is no name here; use lower case letters, digits, '-' and '.', beginning and "
+        "3:18: metadata.name: 'Jasper' is not valid; use lower case letters, digits, '-' and '.', beginning and "
         "ending with a letter or digit", good_metadata="{name: jasper.example}", bad_metadata="{name: Jasper}"),
     Row("Profile", "a profile's name", "{}", "{}",
-        "3:18: metadata.name: 'projectcalico.org/default-allow' is no name here; use lower case letters, digits, "
+        "3:18: metadata.name: 'projectcalico.org/default-allow' is not valid; use lower case letters, digits, "
         "'-' and '.', beginning and ending with a letter or digit", good_metadata="{name: kns.default}",
         bad_metadata="{name: projectcalico.org/default-allow}"),
     Row("GlobalNetworkSet", "a label's key", "{}", "{}",
@@ -54,7 +54,7 @@ METADATA = [
         "3:35: metadata.annotations.a b: expected a key of 1..63 letters, digits, '-', '_', '.', found 'a b'",
         good_metadata="{name: x, annotations: {A.b/C: any text}}", bad_metadata="{name: x, annotations: {a b: c}}"),
     Row("NetworkSet", "a namespace", "{}", "{}",
-        "3:32: metadata.namespace: 'Team' is no name here; use lower case letters, digits, '-' and '.', "
+        "3:32: metadata.namespace: 'Team' is not valid; use lower case letters, digits, '-' and '.', "
         "beginning and ending with a letter or digit", good_metadata="{name: x, namespace: team-a}",
         bad_metadata="{name: x, namespace: Team}"),
     Row("GlobalNetworkSet", "a namespace where there is none", "{}", "{}",
@@ -66,7 +66,7 @@ HOST_ENDPOINT = [
     Row("HostEndpoint", "node", "{node: a.b, interfaceName: eth0}", "{interfaceName: eth0}",
         "5:3: spec.node: this field is required and absent"),
     Row("HostEndpoint", "a node's name", "{node: a-b, interfaceName: eth0}", "{node: a_b, interfaceName: eth0}",
-        "5:10: spec.node: 'a_b' is no name here; use lower case letters, digits, '-' and '.', beginning and "
+        "5:10: spec.node: 'a_b' is not valid; use lower case letters, digits, '-' and '.', beginning and "
         "ending with a letter or digit"),
     Row("HostEndpoint", "interface or addresses", "{node: a, expectedIPs: [10.0.0.1]}", "{node: a, expectedIPs: []}",
         "5:3: spec: needs interfaceName, expectedIPs or both; found neither"),
@@ -87,7 +87,7 @@ HOST_ENDPOINT = [
     Row("HostEndpoint", "profiles",
         "{node: a, interfaceName: eth0, profiles: [kns.default, projectcalico-default-allow]}",
         "{node: a, interfaceName: eth0, profiles: [projectcalico.org/default-allow]}",
-        "5:45: spec.profiles[0]: 'projectcalico.org/default-allow' is no name here; use lower case letters, "
+        "5:45: spec.profiles[0]: 'projectcalico.org/default-allow' is not valid; use lower case letters, "
         "digits, '-' and '.', beginning and ending with a letter or digit"),
     Row("HostEndpoint", "a port's name",
         "{node: a, interfaceName: eth0, ports: [{name: a-1, protocol: TCP, port: 1}]}",
@@ -147,7 +147,7 @@ PROFILES = [
         "5:54: spec.ingress[0].destination.services.name: this field is required and absent"),
     Row("Profile", "HTTP in either list", "{egress: [{action: Allow, http: {methods: [GET]}}]}",
         "{egress: [{action: Deny, http: {methods: [GET]}}]}",
-        "5:34: spec.egress[0].http: may stand only in an Allow rule, found Deny"),
+        "5:34: spec.egress[0].http: is valid only in an Allow rule, found Deny"),
     Row("Profile", "its fields", "{}", "{labels: {}}",
         "5:4: spec.labels: unknown field; did you mean 'labelsToApply'?"),
 ]  # fmt: skip

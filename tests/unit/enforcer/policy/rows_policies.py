@@ -1,4 +1,4 @@
-"""Policies, without their rules: what is accepted beside what is refused."""
+"""Policies, without their rules: what is accepted, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.unit.enforcer.policy.rows import Row
 
 POLICIES = [
     Row("GlobalNetworkPolicy", "tier", "{tier: ''}", "{tier: Edge}",
-        "5:10: spec.tier: 'Edge' is no name here; use lower case letters, digits, '-', beginning and ending with "
+        "5:10: spec.tier: 'Edge' is not valid; use lower case letters, digits, '-', beginning and ending with "
         "a letter or digit"),
     Row("GlobalNetworkPolicy", "order", "{order: -1.5e2}", "{order: '10'}",
         "5:11: spec.order: expected a number, found the string '10'"),
@@ -17,13 +17,13 @@ POLICIES = [
     Row("GlobalNetworkPolicy", "its length", "{selector: 'has(a)~1018* ~'}", "{selector: 'has(a)~1019* ~'}",
         "5:14: spec.selector: a selector of 1025 characters; at most 1024 are allowed"),
     Row("GlobalNetworkPolicy", "global() in selector", "{selector: has(global)}", "{selector: global()}",
-        "5:14: spec.selector: global() may stand only in the namespaceSelector of a rule"),
+        "5:14: spec.selector: global() is valid only in the namespaceSelector of a rule"),
     Row("GlobalNetworkPolicy", "global() in namespaceSelector", "{namespaceSelector: all()}",
         "{namespaceSelector: global()}",
-        "5:23: spec.namespaceSelector: global() may stand only in the namespaceSelector of a rule"),
+        "5:23: spec.namespaceSelector: global() is valid only in the namespaceSelector of a rule"),
     Row("GlobalNetworkPolicy", "global() in serviceAccountSelector", "{serviceAccountSelector: has(a)}",
         "{serviceAccountSelector: 'has(a) || global()'}",
-        "5:28: spec.serviceAccountSelector: global() may stand only in the namespaceSelector of a rule"),
+        "5:28: spec.serviceAccountSelector: global() is valid only in the namespaceSelector of a rule"),
     Row("GlobalNetworkPolicy", "types", "{types: [Egress, Ingress]}", "{types: [Egress, Egress]}",
         "5:20: spec.types[1]: Egress is listed twice"),
     Row("GlobalNetworkPolicy", "a type's case", "{types: [Ingress]}", "{types: [ingress]}",

@@ -1,4 +1,4 @@
-"""Rules: what is accepted beside what is refused."""
+"""Rules: what is accepted, and what is refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RULES = [
         "5:49: spec.ingress[0].http: needs protocol: TCP, or none"),
     Row("GlobalNetworkPolicy", "http and action", "{ingress: [{action: Allow, http: {methods: [GET, PUT]}}]}",
         "{ingress: [{action: Deny, http: {methods: [GET, PUT]}}]}",
-        "5:35: spec.ingress[0].http: may stand only in an Allow rule, found Deny"),
+        "5:35: spec.ingress[0].http: is valid only in an Allow rule, found Deny"),
     Row("GlobalNetworkPolicy", "http methods", "{ingress: [{action: Allow, http: {methods: [GET, PUT]}}]}",
         "{ingress: [{action: Allow, http: {methods: [GET, GET]}}]}",
         "5:52: spec.ingress[0].http.methods[1]: GET is listed twice"),
@@ -56,7 +56,7 @@ RULES = [
         "5:54: spec.ingress[0].http.paths[0].prefix: expected a path that begins with '/' without '?', '#' and "
         "blanks, found 'a'"),
     Row("GlobalNetworkPolicy", "http and direction", "{ingress: [{action: Allow, http: {}}]}",
-        "{egress: [{action: Allow, http: {}}]}", "5:35: spec.egress[0].http: may not stand in an egress rule"),
+        "{egress: [{action: Allow, http: {}}]}", "5:35: spec.egress[0].http: is not valid in an egress rule"),
     Row("GlobalNetworkPolicy", "port numbers and protocol",
         "{ingress: [{action: Deny, protocol: TCP, source: {ports: [1]}}]}",
         "{ingress: [{action: Deny, source: {ports: [1]}}]}",
@@ -147,7 +147,7 @@ RULES = [
     Row("GlobalNetworkPolicy", "global() in a rule's selector",
         "{ingress: [{action: Deny, source: {namespaceSelector: global()}}]}",
         "{ingress: [{action: Deny, source: {selector: global()}}]}",
-        "5:48: spec.ingress[0].source.selector: global() may stand only in the namespaceSelector of a rule"),
+        "5:48: spec.ingress[0].source.selector: global() is valid only in the namespaceSelector of a rule"),
     Row("GlobalNetworkPolicy", "global() with others",
         "{ingress: [{action: Deny, source: {namespaceSelector: ' global( )'}}]}",
         "{ingress: [{action: Deny, source: {namespaceSelector: 'global() || all()'}}]}",
@@ -155,25 +155,25 @@ RULES = [
     Row("GlobalNetworkPolicy", "services and nets",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}, nets: []}}]}",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}, nets: [10.0.0.0/8]}}]}",
-        "5:80: spec.ingress[0].source.nets: cannot stand beside services; a service brings its own addresses"),
+        "5:80: spec.ingress[0].source.nets: cannot be used with services; a service brings its own addresses"),
     Row("GlobalNetworkPolicy", "services and selectors",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}, selector: ''}}]}",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}, notSelector: has(a)}}]}",
-        "5:87: spec.ingress[0].source.notSelector: cannot stand beside services; a service brings its own "
+        "5:87: spec.ingress[0].source.notSelector: cannot be used with services; a service brings its own "
         "addresses"),
     Row("GlobalNetworkPolicy", "services and service accounts",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}}}]}",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}, serviceAccounts: {}}}]}",
-        "5:91: spec.ingress[0].source.serviceAccounts: cannot stand beside services; a service brings its own "
+        "5:91: spec.ingress[0].source.serviceAccounts: cannot be used with services; a service brings its own "
         "addresses"),
     Row("GlobalNetworkPolicy", "services and ports",
         "{egress: [{action: Allow, protocol: TCP, destination: {services: {name: a, namespace: b}}}]}",
         "{egress: [{action: Allow, protocol: TCP, destination: {services: {name: a, namespace: b}, ports: [1]}}]}",
-        "5:100: spec.egress[0].destination.ports: cannot stand beside services, which bring their own ports"),
+        "5:100: spec.egress[0].destination.ports: cannot be used with services, which bring their own ports"),
     Row("GlobalNetworkPolicy", "the side of services",
         "{egress: [{action: Allow, destination: {services: {name: a, namespace: b}}}]}",
         "{egress: [{action: Allow, source: {services: {name: a, namespace: b}}}]}",
-        "5:48: spec.egress[0].source.services: may stand only in the destination of an egress rule"),
+        "5:48: spec.egress[0].source.services: is valid only in the destination of an egress rule"),
     Row("GlobalNetworkPolicy", "the namespace of services",
         "{ingress: [{action: Allow, source: {services: {name: a, namespace: b}}}]}",
         "{ingress: [{action: Allow, source: {services: {name: a}}}]}",

@@ -366,7 +366,7 @@ def test_a_named_port_is_looked_for_where_the_selector_looks() -> None:
 
     assert count(selector="role == 'db'") == [0]
     assert count(selector="role == 'web'", not_selector="role == 'web'") == [0]
-    assert count(not_selector="role == 'web'") == [2]  # a match of its own, which the rule has besides
+    assert count(not_selector="role == 'web'") == [2]  # a separate match that the rule has in addition
 
 
 def destination_of(found: RuleTable) -> SideMatch:
@@ -452,7 +452,7 @@ def test_all_rules_that_cannot_be_expressed_are_listed_with_their_places() -> No
     ]
 
 
-def test_rules_of_policies_that_do_not_apply_are_not_asked() -> None:
+def test_rules_of_policies_that_do_not_apply_are_ignored() -> None:
     assert names(table(gnp("a", Rule(Action.ALLOW, http={}), do_not_track=False), gnp("b"))) == ["gnp/b ingress[0]"]
 
 

@@ -1,4 +1,4 @@
-"""Address lists beside the policy: recognised, named, and no fault."""
+"""Address lists among the policy files: recognised, reported by name, and not a fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.enforcer.policy.documents import document
 
 SET = document("GlobalNetworkSet", "{nets: [203.0.113.0/24]}", "{name: listed}")
 
-# what, text, what it is called, its first entry, its line
+# case, text, reported name, first entry, its line
 FEEDS: list[tuple[str, str, str, str, int]] = [
     ("DROP text", "; A list 2026/05/20\n; Expires: never\n198.51.100.0/25 ; X1\n203.0.113.0/24 ; X2\n; EOF\n",
      "a list of addresses", "198.51.100.0/25", 3),
@@ -57,7 +57,7 @@ def test_a_feed_is_named_and_is_no_fault(text: str, what: str, first: str, line:
     found = load_text(text, "feed")
     (note,) = found.notes
     assert (note.kind, note.position.line) == (FEED, line)
-    assert note.message.startswith(f"{what}, no resource of Calico's: it enforces nothing; to have it enforced, write")
+    assert note.message.startswith(f"{what}, not a Calico resource: it enforces nothing; to have it enforced, write")
     assert f"spec: {{nets: [{first}, ...]}}" in note.message
     assert found == Resources()
 
@@ -65,9 +65,9 @@ def test_a_feed_is_named_and_is_no_fault(text: str, what: str, first: str, line:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("; A list\n; EOF\n", "an empty list of addresses, no resource of Calico's: it enforces nothing"),
+        ("; A list\n; EOF\n", "an empty list of addresses, not a Calico resource: it enforces nothing"),
         ("# names\n127.0.0.1 localhost\n::1 localhost\n0.0.0.0 bad.example\n",
-         "a hosts file, a list of names, no resource of Calico's: it enforces nothing"),
+         "a hosts file, a list of names, not a Calico resource: it enforces nothing"),
     ],
 )  # fmt: skip
 def test_a_feed_without_addresses_gives_none_as_example(text: str, message: str) -> None:
@@ -119,7 +119,7 @@ def test_what_is_no_regular_file_is_not_looked_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
-def test_a_list_beside_the_resources_is_named_in_whatever_encoding(tmp_path: Path, encoding: str) -> None:
+def test_a_list_among_the_resources_is_named_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "set.yaml").write_text(SET)
     (tmp_path / "drop.txt").write_bytes("198.51.100.0/25\n203.0.113.0/24\n".encode(encoding))
     (note,) = load([tmp_path]).notes

@@ -94,7 +94,7 @@ def test_a_misspelt_field_is_none_of_a_newer_calico(known: str) -> None:
 
 
 def test_most_fields_are_no_slips_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were Calico to add any one of its fields anew, nearly all would be taken for what they are."""
+    """If Calico added any one of its fields as new, nearly all would be recognised correctly."""
     taken = []
     for name in TYPES:
         monkeypatch.setattr(felix_fields, "KNOWN", frozenset(TYPES.keys() - {name}))
@@ -258,7 +258,7 @@ def test_a_selector_has_no_place_where_the_name_says_which_nodes() -> None:
         ("Enabled", "NFT", 0xFFF00000, 60.0),
         ("Auto", "NFT", 0x0FFF0000, 100.0),  # Felix runs iptables-nft then, with its iptables settings
         ("Disabled", "Auto", 0x0FFF0000, 100.0),
-        ("Auto", "Auto", 0xFFF00000, 60.0),  # the mark where nftables is taken; either interval will do
+        ("Auto", "Auto", 0xFFF00000, 60.0),  # the mark applies if nftables is chosen; either interval is valid
         ("Auto", "Legacy", 0xFFF00000, 100.0),
     ],
 )

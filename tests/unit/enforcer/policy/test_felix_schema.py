@@ -1,4 +1,4 @@
-"""FelixConfiguration's fields of another concern: the values that Calico refuses are refused here, too."""
+"""FelixConfiguration's fields that this project ignores: values that Calico refuses are refused here as well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.unit.enforcer.policy.documents import accepted, document, faults
 
 DURATION = "expected a duration such as '90s' or '1m30s', found"
 
-# What a field may be, what it may not, and the place and sentence of the refusal.
+# A valid value of a field, an invalid one, and position and message of the refusal.
 ROWS: list[tuple[str, str, str]] = [
     ("{awsSrcDstCheck: DoNothing}", "{awsSrcDstCheck: enable}",
      "awsSrcDstCheck: expected DoNothing or Enable or Disable, found 'enable'; did you mean 'Enable'?"),
@@ -37,7 +37,7 @@ ROWS: list[tuple[str, str, str]] = [
      "featureDetectOverride: expected text that matches "
      "^([a-zA-Z0-9-_]+=(true|false|),)*([a-zA-Z0-9-_]+=(true|false|))?$, found 'a=1'"),
     ("{bpfDataIfacePattern: 'eth.*'}", "{bpfDataIfacePattern: '*'}",
-     "bpfDataIfacePattern: '*' is no regular expression: no argument for repetition operator: *"),
+     "bpfDataIfacePattern: '*' is not a valid regexp: no argument for repetition operator: *"),
     ("{wireguardInterfaceName: wg0}", "{wireguardInterfaceName: 'wg&0'}",
      "wireguardInterfaceName: expected an interface name of 1..15 letters, digits, '_', '.', '-', found 'wg&0'"),
     ("{bpfForceTrackPacketsFromIfaces: [docker+, eth0]}", "{bpfForceTrackPacketsFromIfaces: [eth0, cali@4]}",
@@ -64,7 +64,7 @@ ROWS: list[tuple[str, str, str]] = [
      "kubeNodePortRanges: 8 items; at most 7 are allowed"),
     ("{natPortRange: '1024:65535'}", "{natPortRange: '1024:65536'}", "natPortRange: '1024:65536' is outside 1..65535"),
     ("{openstackRegion: region-1}", "{openstackRegion: Region}",
-     "openstackRegion: 'Region' is no name here; use lower case letters, digits, '-', beginning and ending with a "
+     "openstackRegion: 'Region' is not valid; use lower case letters, digits, '-', beginning and ending with a "
      "letter or digit"),
     ("{healthTimeoutOverrides: [{name: Calc Graph, timeout: 0s}]}",
      "{healthTimeoutOverrides: [{name: '%', timeout: 1s}]}",
@@ -80,7 +80,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("{routeTableRanges: [{min: 1, max: 0xffff}]}", "{routeTableRanges: [{min: 1, max: 2}, {min: 3, max: 0x10000}]}",
      "routeTableRanges: 65536 route tables in all; at most 65535 are allowed"),
     ("{routeTableRanges: [{min: 7, max: 7}]}", "{routeTableRange: {min: 1, max: 2}, routeTableRanges: []}",
-     "routeTableRange: cannot stand beside routeTableRanges; leave it out"),
+     "routeTableRange: cannot be used with routeTableRanges; leave it out"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where resources come from: files, directories, standard input, text, data; and what is no document at all."""
+"""Sources of resources: files, directories, standard input, text, data; and input that is not a document."""
 
 from __future__ import annotations
 
@@ -151,7 +151,8 @@ def test_a_node_within_a_larger_document_keeps_its_lines() -> None:
     assert load_node(root.fields["a"], "s.yaml").tiers[0].position == Position("s.yaml", 2, 3)  # type: ignore[union-attr]
 
 
-# --- what is no document ----------------------------------------------------------------------------------------------
+# --- input that is not a document
+# ----------------------------------------------------------------------------------------------
 
 NO_DOCUMENT: list[tuple[str, str, int, int, str]] = [
     ("empty", "", 0, 0, "holds no resource"),
@@ -163,7 +164,7 @@ NO_DOCUMENT: list[tuple[str, str, int, int, str]] = [
     ("a control character", "a: 1\nb: \x01\n", 2, 4, "found the character '\\x01'"),
     ("an unknown alias", "a: *b\n", 1, 4, "the alias *b names nothing"),
     ("an alias within what it names", "a: &a [*a]\n", 1, 8, "the alias *a names nothing that is complete"),
-    ("a foreign tag", "a: !!python/name:os.system x\n", 1, 4, "has no place in a resource"),
+    ("a foreign tag", "a: !!python/name:os.system x\n", 1, 4, "is not valid in a resource"),
     ("a mapping as key", "? {a: b}\n: c\n", 1, 3, "a field name must be a string, found a mapping"),
     ("deeper than 100 levels", "[\n" * 200, 101, 1, "nested deeper than 100 levels"),
     ("deeper than 100 levels in blocks", "- " * 200_000, 1, 201, "nested deeper than 100 levels"),
@@ -198,18 +199,18 @@ def test_half_of_a_surrogate_pair_is_no_text(spec: dict[str, object]) -> None:
         "metadata": {"name": "default"},
         "spec": spec,
     }
-    with pytest.raises(PolicyError, match="not text: it holds characters that no encoding has"):
+    with pytest.raises(PolicyError, match="not text: it has characters that cannot be encoded"):
         load_documents([data])
 
 
 @pytest.mark.parametrize("text", ["[" * 101, "[" * 2000, "{a: " * 2000, "? " * 2000, "- " * 2000])
 def test_what_is_too_deep_is_said_so_in_the_same_words_by_every_libyaml(text: str) -> None:
-    """Where it is first seen differs: some look a thousand characters ahead for the colon of a key."""
+    """The reported position differs: some parsers look a thousand characters ahead for the colon of a key."""
     (finding,) = findings(text)
     assert finding.message == "nested deeper than 100 levels"
 
 
-def test_files_that_cannot_be_read_are_findings_beside_those_of_others(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_findings_along_with_those_of_others(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"a: 1\nb: \xff\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.yaml").write_text(document("GlobalNetworkSet", "nets: [x]"))

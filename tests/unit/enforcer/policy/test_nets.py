@@ -25,7 +25,7 @@ CIDRS: list[tuple[str, tuple[int, int, int]]] = [
     ("::ffff:203.0.113.9/120", (4, 0xCB007100, 24)),
     ("::ffff:203.0.113.9/97", (4, 0x80000000, 1)),
     ("::ffff:203.0.113.9/96", (4, 0, 0)),
-    ("::ffff:203.0.113.9/95", (6, 0xFFFE << 32, 95)),  # shorter, and it is none any more
+    ("::ffff:203.0.113.9/95", (6, 0xFFFE << 32, 95)),  # shorter: no longer IPv4-mapped
     ("::203.0.113.9", (6, 0xCB007109, 128)),  # IPv4-compatible addresses are IPv6 (RFC 4291, 2.5.5.1)
     ("64:ff9b::203.0.113.9", (6, 0x64FF9B << 96 | 0xCB007109, 128)),
 ]

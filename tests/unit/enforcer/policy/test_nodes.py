@@ -1,4 +1,4 @@
-"""How unquoted scalars resolve: as in Calico's YAML library, not as in Python's."""
+"""Unquoted scalars resolve as in Calico's YAML library, not as in Python's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding and opening files: what cannot be looked at is a finding, never nothing."""
+"""Finding and opening files: what cannot be read is a finding, never treated as absent."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_hidden_link_to_nowhere_is_none_of_ours(folder: Path) -> None:
 
 
 def test_a_path_that_is_too_long_is_a_finding(folder: Path) -> None:
-    """ENAMETOOLONG stands for every error that stat(2) may give."""
+    """ENAMETOOLONG represents every error of stat(2)."""
     (folder / "far").symlink_to("y" * 256)
     (said,) = findings(folder)
     assert said == f"{folder / 'far'}: cannot be read: File name too long"
@@ -136,7 +136,7 @@ print([item.name for item in now.resources.global_network_sets], now.again, [str
 
 @pytest.mark.needs_root
 def test_an_unreadable_directory_is_not_an_empty_one(folder: Path) -> None:
-    """By a reader who may not read everything, as root may."""
+    """Run by a user without root's permission to read everything."""
     words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", sys.executable, "-c", UNREADABLE, folder]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.strip() == f"['a', 'b'] True ['{folder}/more: cannot be read: Permission denied']", done.stderr
@@ -200,7 +200,7 @@ def test_commands_refuse_what_they_cannot_read(folder: Path, words: list[str]) -
 
 
 def test_an_exception_from_one_file_is_a_fault_of_that_file_alone(folder: Path) -> None:
-    """No text is known that raises one: whatever it will be, the other files and the last good version stay."""
+    """Whatever unexpected exception one file raises, the other files and its last good version stay."""
     good = load_tolerant([folder], Resources())
 
     def read(path: str) -> bytes:

@@ -24,7 +24,7 @@ every_version = pytest.mark.parametrize("version", schema.API_VERSIONS, ids=["v3
 
 
 def as_json(text: str) -> str:
-    """The documents of a YAML text as JSON, which is YAML without its oddities."""
+    """The documents of a YAML text as JSON, which has none of YAML's special cases."""
     return "\n---\n".join(json.dumps(_plain(root)) for root in from_text(text))
 
 
@@ -53,7 +53,7 @@ def test_calico_refuses(row: Row, version: str) -> None:
 
 def test_every_kind_and_every_felix_field_has_a_row() -> None:
     assert {row.kind for row in ROWS} == KINDS.keys()
-    unbounded = {"ipv6Support", "disableConntrackInvalidCheck", "bpfEnabled"}  # booleans, as the rest of them
+    unbounded = {"ipv6Support", "disableConntrackInvalidCheck", "bpfEnabled"}  # booleans: another boolean has a row
     assert {name for name in FIELDS if any(name in row.good + row.bad for row in FELIX)} == FIELDS.keys() - unbounded
 
 

@@ -74,7 +74,7 @@ def test_all_sign_combinations(sign_a: str, operator: str, sign_b: str) -> None:
 
 REFUSED: list[tuple[str, str, int, str]] = [
     ("a label compared with a label", "a == b", 6, "expected a string after '==', found label 'b'"),
-    ("nothing behind ==", "a ==", 5, "expected a string after '==', found end of input"),
+    ("nothing after ==", "a ==", 5, "expected a string after '==', found end of input"),
     ("a label contains a label", "a contains b", 12, "expected a string after 'contains', found label 'b'"),
     ("the literal on the left", '"x" == a', 1, "expected a label, has(), all() or '(', found string 'x'"),
     ("a bare label", "a", 2, "expected an operator after the label"),

@@ -1,4 +1,4 @@
-"""Faulty documents beside good ones: what keeps its last good version, what follows its file, what is left out."""
+"""Faulty documents with good ones: what keeps its last good version, what follows its file, what is left out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_object_that_never_was_good_is_left_out(folder: Folder) -> None:
 
 UNREADABLE = [
     ("no YAML", "kind: [\n", "not YAML"),
-    ("cut off behind a good document", deny_list(NEW) + "---\nkind: [\n", "not YAML"),
+    ("cut off after a good document", deny_list(NEW) + "---\nkind: [\n", "not YAML"),
     ("empty", "", "holds no resource"),
     ("an alias bomb", "a: &a [" + "x, " * 99 + "]\nb: &b [" + "*a, " * 99 + "]\nc: [" + "*b, " * 99 + "]\n", "aliases"),
 ]

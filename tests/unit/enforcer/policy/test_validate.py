@@ -1,4 +1,4 @@
-"""What Calico refuses in every kind, and where; beside it what it accepts."""
+"""What Calico refuses in each kind, and at which field; and what it accepts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.unit.enforcer.policy.documents import accepted, document, faults, fin
 HEP = "{node: jasper, interfaceName: eth0, %s}"
 LABELS = "{name: x, labels: {%s}}"
 
-# kind, what, metadata, spec, field, message
+# kind, case, metadata, spec, field, message
 REFUSED: list[tuple[str, str, str, str, str, str]] = [
     # metadata of all kinds
     ("Tier", "no name", "{}", "{}", "metadata.name", "required and absent"),
     ("Tier", "no metadata", "", "{}", "metadata", "required and absent"),
     ("Tier", "a number as name", "{name: 5}", "{}", "metadata.name", "found the number 5; put it in quotes: '5'"),
     ("GlobalNetworkSet", "upper case in a name", "{name: DoS}", "{}", "metadata.name", "use lower case letters"),
-    ("GlobalNetworkSet", "a trailing newline in a name", '{name: "x\\n"}', "{}", "metadata.name", "is no name here"),
+    ("GlobalNetworkSet", "a trailing newline in a name", '{name: "x\\n"}', "{}", "metadata.name", "is not valid"),
     ("GlobalNetworkSet", "a name of 254", "{name: " + "a" * 254 + "}", "{}", "metadata.name", "at most 253"),
     ("GlobalNetworkSet", "a field misspelled", "{name: x, label: {}}", "{}", "metadata.label",
      "unknown field; did you mean 'labels'?"),
@@ -54,7 +54,7 @@ REFUSED: list[tuple[str, str, str, str, str, str]] = [
      "needs interfaceName"),
     ("HostEndpoint", "an interface name of 16", "{name: x}", "{node: a, interfaceName: aaaaaaaaaaaaaaaa}",
      "spec.interfaceName", "1..15"),
-    ("HostEndpoint", "a mask behind an address", "{name: x}", HEP % "expectedIPs: [10.0.0.1/32]", "spec.expectedIPs[0]",
+    ("HostEndpoint", "a mask after an address", "{name: x}", HEP % "expectedIPs: [10.0.0.1/32]", "spec.expectedIPs[0]",
      "without mask"),
     ("HostEndpoint", "an address with a zone", "{name: x}", HEP % 'expectedIPs: ["fe80::1%eth0"]',
      "spec.expectedIPs[0]",
@@ -99,11 +99,11 @@ REFUSED: list[tuple[str, str, str, str, str, str]] = [
     ("GlobalNetworkPolicy", "a type twice", "{name: x}", "{types: [Ingress, Ingress]}", "spec.types[1]",
      "listed twice"),
     ("GlobalNetworkPolicy", "global() in selector", "{name: x}", "{selector: global()}", "spec.selector",
-     "may stand only"),
+     "is valid only"),
     ("GlobalNetworkPolicy", "global() in namespaceSelector", "{name: x}", "{namespaceSelector: global()}",
-     "spec.namespaceSelector", "may stand only"),
+     "spec.namespaceSelector", "is valid only"),
     ("GlobalNetworkPolicy", "global() in serviceAccountSelector", "{name: x}", "{serviceAccountSelector: global()}",
-     "spec.serviceAccountSelector", "may stand only"),
+     "spec.serviceAccountSelector", "is valid only"),
     ("GlobalNetworkPolicy", "a selector of 1025", "{name: x}", "{selector: 'has(" + "a" * 500 + ")" + " " * 520 + "'}",
      "spec.selector", "at most 1024"),
     ("GlobalNetworkPolicy", "a boolean as selector", "{name: x}", "{selector: true}", "spec.selector",
@@ -129,7 +129,7 @@ REFUSED: list[tuple[str, str, str, str, str, str]] = [
      "such as '90s'"),
     ("FelixConfiguration", "a faulty expression", "{name: default}", "{interfaceExclude: '/(/'}",
      "spec.interfaceExclude",
-     "no regular expression"),
+     "not a valid regexp"),
     ("FelixConfiguration", "a mark too wide", "{name: default}", "{iptablesMarkMask: 0x1ffffffff}",
      "spec.iptablesMarkMask", "outside 0..4294967295"),
     ("FelixConfiguration", "an unknown insert mode", "{name: default}", "{chainInsertMode: prepend}",
@@ -191,7 +191,7 @@ def test_all_findings_come_at_once_in_file_order() -> None:
           protocol: ICMP
           icmp: {type: 300}""", "{name: X}")  # fmt: skip
     assert [str(finding) for finding in findings(text)] == [
-        "x.yaml:3:18: metadata.name: 'X' is no name here; use lower case letters, digits, '-' and at most one '.', "
+        "x.yaml:3:18: metadata.name: 'X' is not valid; use lower case letters, digits, '-' and at most one '.', "
         "beginning and ending with a letter or digit",
         "x.yaml:5:17: spec.selector: expected a string after '==', found end of input\n  selector: a ==\n"
         + " " * 16 + "^",

@@ -1,4 +1,4 @@
-"""Rules: what may not stand together in one, beside what may; and the values they are read to."""
+"""Rules: which fields can be combined, which cannot, and the parsed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.enforcer.policy.documents import faults, policy_text, rule
 MANY = "10.0.0.0/8," * 257
 SERVICE = "services: {name: a, namespace: b}"
 
-# what, rule, direction, field below the rule, message
+# case, rule, direction, field below the rule, message
 REFUSED: list[tuple[str, str, str, str, str]] = [
     ("no action", "{protocol: TCP}", "ingress", "action", "required and absent"),
     ("an action in lower case", "{action: deny}", "ingress", "action", "did you mean 'Deny'?"),
@@ -35,7 +35,7 @@ REFUSED: list[tuple[str, str, str, str, str]] = [
     ("ICMPv6 in IPv4", "{action: Deny, notProtocol: ICMPv6, ipVersion: 4}", "ingress", "ipVersion", "of IP version 6"),
     ("http and Deny", "{action: Deny, http: {methods: [GET]}}", "ingress", "http", "only in an Allow rule"),
     ("http and UDP", "{action: Allow, protocol: UDP, http: {}}", "ingress", "http", "needs protocol: TCP"),
-    ("http and egress", "{action: Allow, http: {}}", "egress", "http", "not stand in an egress rule"),
+    ("http and egress", "{action: Allow, http: {}}", "egress", "http", "not valid in an egress rule"),
     ("a path both ways", "{action: Allow, http: {paths: [{exact: /a, prefix: /b}]}}", "ingress", "http.paths[0]",
      "found both"),
     ("a path with a query", "{action: Allow, http: {paths: [{exact: '/a?b'}]}}", "ingress", "http.paths[0].exact",
@@ -73,10 +73,10 @@ REFUSED: list[tuple[str, str, str, str, str]] = [
     ("global() with more", "{action: Deny, source: {namespaceSelector: 'global() || a == \"b\"'}}", "ingress",
      "source.namespaceSelector", "cannot be combined"),
     ("services with nets", "{action: Allow, source: {%s, nets: [10.0.0.0/8]}}".replace("%s", SERVICE), "ingress",
-     "source.nets", "beside"),
+     "source.nets", "with services"),
     ("services with a selector", "{action: Allow, source: {%s, selector: all()}}".replace("%s", SERVICE), "ingress",
      "source.selector",
-     "cannot stand beside services"),
+     "cannot be used with services"),
     ("services without name", "{action: Allow, source: {services: {namespace: b}}}", "ingress", "source.services.name",
      "required"),
     ("services without namespace", "{action: Allow, source: {services: {name: a}}}", "ingress", "source.services",
@@ -104,7 +104,7 @@ def test_calico_refuses(text: str, direction: str, field: str, message: str) -> 
     assert message in said
 
 
-# What, rule, the fields that are named.
+# Case, rule, the fields that are named.
 SEVERAL: list[tuple[str, str, list[str]]] = [
     ("a faulty port hides nothing", "{action: Deny, destination: {ports: [99999]}}",
      ["destination.ports[0]", "destination.ports"]),
@@ -113,7 +113,7 @@ SEVERAL: list[tuple[str, str, list[str]]] = [
     ("a faulty name is no number", "{action: Deny, destination: {ports: [HTTP, 8080-tcp]}}", ["destination.ports[0]"]),
     ("a faulty name with ICMP", "{action: Deny, protocol: ICMP, destination: {ports: [HTTP]}}",
      ["destination.ports[0]", "destination.ports"]),
-    ("a faulty port beside services", "{action: Allow, destination: {%s, ports: [0]}}".replace("%s", SERVICE),
+    ("a faulty port with services", "{action: Allow, destination: {%s, ports: [0]}}".replace("%s", SERVICE),
      ["destination.ports[0]", "destination.ports", "destination.ports"]),
     ("a misspelt protocol is there all the same", "{action: Deny, protocol: tcp, source: {ports: [53]}}", ["protocol"]),
     ("so is that of ICMP", "{action: Deny, protocol: icmp, icmp: {type: 8}}", ["protocol"]),

@@ -1,4 +1,4 @@
-"""The kernel's bytes of rules: what is written is what is read, and all else is left opaque."""
+"""The kernel's binary rules: what is written can be read back, and everything else stays opaque."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def rules(draw: st.DrawFn, version: int) -> Rule:
 
 
 def as_read(blob: bytes, rule: Rule) -> KernelRule:
-    """What libiptc hands out for it: a standard target has no name of its own any more, only the one libiptc finds."""
+    """The form that libiptc returns: a standard target's name is no longer in the bytes, libiptc derives it."""
     name = rule.target.chain if isinstance(rule.target, Jump) else str(rule.target)
     if not isinstance(rule.target, Jump | Verdict):
         return KernelRule(blob, name)
@@ -92,7 +92,7 @@ def as_read(blob: bytes, rule: Rule) -> KernelRule:
 
 
 def _target_offset_at(blob: bytes) -> int:
-    """Where target_offset is: the header whose size leads to a target that ends the blob."""
+    """The offset of target_offset: the header field that points to a target ending at the end of the blob."""
     for at in (88, 140):
         target, end = struct.unpack_from("=HH", blob, at)
         if end == len(blob) and HEADER_SIZE[4 if at == 88 else 6] <= target < end:
@@ -155,7 +155,7 @@ def test_an_inverted_mark_is_opaque() -> None:
     assert isinstance(decode(as_read(inverted, rule), 4, SETS), OpaqueRule)
 
 
-def test_a_set_asked_for_source_address_and_destination_port_is_opaque() -> None:
+def test_a_set_matched_on_source_address_and_destination_port_is_opaque() -> None:
     rule = Rule(Verdict.DROP, matches=(SetMatch("enf4-b", Side.SOURCE, port=True),))
     blob = encode(rule, 4, SETS)
     assert blob[144:148] == struct.pack("=HBB", 7, 2, 0x06)  # index, dimensions, flags
@@ -172,7 +172,7 @@ def test_a_set_without_a_name_is_opaque_and_an_unknown_one_cannot_be_written() -
 
 
 def test_garbage_after_a_name_is_not_looked_at() -> None:
-    """The kernel copies names up to the NUL; libiptc's buffer keeps what was there before."""
+    """The kernel copies names up to the NUL; the rest of libiptc's buffer keeps its previous content."""
     rule = Rule(Verdict.DROP, matches=(Comment("x"),))
     blob = encode(rule, 4, SETS)
     dirty = blob[:124] + b"leftover" + blob[132:]

@@ -1,4 +1,4 @@
-"""The reconciler of legacy tables and ipsets on a fake kernel: every change without a hole, whatever fails."""
+"""The reconciler of legacy tables and ipsets on a fake kernel: every change without a gap, whatever fails."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _emptied(fake: FakeXtables) -> None:
 
 
 def _small(fake: FakeXtables) -> None:
-    """A set that was made with room for no more than it has."""
+    """A set whose maximum size is its number of members."""
     if name := _set_of(fake):
         item = fake.sets[name]
         some = frozenset(sorted(item.members)[:1])
@@ -104,7 +104,7 @@ EDITS: dict[str, Callable[[FakeXtables], None]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_pass_mends_what_somebody_did(edit: str) -> None:
+def test_a_pass_repairs_what_another_program_did(edit: str) -> None:
     for wanted in (PLAN, OTHER, NOTHING):
         world = XtablesWorld()
         converge(world, PLAN)
@@ -116,7 +116,7 @@ def test_a_pass_mends_what_somebody_did(edit: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
-def test_what_somebody_does_during_a_pass_is_mended_by_the_next(edit: str) -> None:
+def test_what_another_program_does_during_a_pass_is_repaired_by_the_next(edit: str) -> None:
     number = 0
     while _disturbed(number, EDITS[edit]):
         number += 1
@@ -124,7 +124,7 @@ def test_what_somebody_does_during_a_pass_is_mended_by_the_next(edit: str) -> No
 
 
 def _disturbed(number: int, edit: Callable[[FakeXtables], None]) -> bool:
-    """Whether the pass has that many calls."""
+    """Whether the pass makes that many calls."""
     world = XtablesWorld()
     converge(world, PLAN)
     at = len(world.calls.log) + number

@@ -1,4 +1,4 @@
-"""What the driver of legacy iptables promises (``backends/base.py``), asked of it on the fake, without root."""
+"""The driver of legacy iptables implements its interface (``backends/base.py``): checked on the fake, without root."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def others(host: FakeXtables) -> None:
 
 
 def everything(host: FakeXtables) -> tuple[Mapping[object, object], Mapping[object, object]]:
-    """All rules and sets there are; what a chain is left without says nothing."""
+    """All rules and sets, without chains that have no rules."""
     chains = {
         (where, name): rules
         for where, found in host.tables.items()
@@ -90,7 +90,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing() -> None:
 
 
 def test_counters_are_those_of_both_families_by_interface_and_entry() -> None:
-    """What an entry has in IPv4 and in IPv6 is one count; one that only one family can match has that family's."""
+    """An entry's count is the sum of IPv4 and IPv6; an entry of one family has that family's count."""
     host = FakeXtables()
     driver = driver_of(host)
     driver.apply(BOTH)
@@ -159,7 +159,7 @@ def test_status_reads_a_shared_set_once_and_none_of_others() -> None:
     assert len(listed) == len(set(listed)) == 2
 
 
-def test_who_asks_for_interfaces_has_no_set_listed() -> None:
+def test_listing_interfaces_lists_no_set() -> None:
     host = FakeXtables()
     driver = driver_of(host)
     driver.apply(BOTH)
@@ -173,7 +173,7 @@ def test_who_asks_for_interfaces_has_no_set_listed() -> None:
 
 @pytest.mark.parametrize("gone", [["eth0"], ["eth1"]])
 def test_what_is_left_is_what_would_be_applied_without_the_interface(gone: list[str]) -> None:
-    """Chains and sets that only it needed go; what honours the accept mark goes with the last Allow."""
+    """Chains and sets that only it needed are deleted; the rules for the accept mark go with the last Allow."""
     host, fresh = FakeXtables(), FakeXtables()
     for each in (host, fresh):
         others(each)
@@ -271,9 +271,9 @@ def test_a_kernel_without_it_holds_nothing_and_says_no() -> None:
     def absent() -> BaseException:
         return UnsupportedKernelError("the kernel has no legacy tables")
 
-    for ask in (driver.interfaces, driver.status, driver.counters, driver.detach):
+    for read in (driver.interfaces, driver.status, driver.counters, driver.detach):
         host.calls.fault = Fault(len(host.calls.log), absent)
-        assert not ask()
+        assert not read()
     host.calls.fault = Fault(len(host.calls.log), absent)
     assert driver.probe().answer is Answer.NO
     host.calls.fault = None
@@ -288,25 +288,25 @@ def test_what_cannot_be_read_is_not_taken_for_nothing(error: Exception) -> None:
     driver = driver_of(host)
     driver.apply(BOTH)
     before = everything(host)
-    for ask in (driver.interfaces, driver.status, driver.counters):
+    for read in (driver.interfaces, driver.status, driver.counters):
         first = len(host.calls.log)
-        ask()
-        _fails_throughout(host, ask, len(host.calls.log) - first, error)
+        read()
+        _fails_throughout(host, read, len(host.calls.log) - first, error)
     _fails_throughout(host, driver.detach, _calls_before_a_change(BOTH), error)
     assert everything(host) == before
 
 
-def _fails_throughout(host: FakeXtables, ask: Callable[[], object], count: int, error: Exception) -> None:
+def _fails_throughout(host: FakeXtables, read: Callable[[], object], count: int, error: Exception) -> None:
     assert count > 3
     for number in range(count):
         host.calls.fault = Fault(len(host.calls.log) + number, lambda: error)
         with pytest.raises(type(error)):
-            ask()
+            read()
     host.calls.fault = None
 
 
 def _calls_before_a_change(applied: Plan) -> int:
-    """How much a detach reads before it changes something."""
+    """The number of reads of a detach before its first change."""
     host = FakeXtables()
     driver = driver_of(host)
     driver.apply(applied)

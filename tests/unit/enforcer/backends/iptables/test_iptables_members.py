@@ -1,4 +1,4 @@
-"""Members of sets: the kernel's bytes are read as they were written; what carries more than we say is not ours."""
+"""Members of sets: the kernel's bytes are read as they were written; members with further attributes are foreign."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_addresses_with_ports_are_read_as_they_were_written(version: int, data: 
 
 
 def test_nothing_read_is_nothing_of_either_type() -> None:
-    """A set without members does not say of which type they would be."""
+    """The type of members cannot be read from an empty set."""
     members = port_members_of([PortMember(IPv4Address("10.0.0.1"), 6, 80)], 4)
     assert np.array_equal(union(none_of(4), members), members)
     assert np.array_equal(difference(members, none_of(4)), members)

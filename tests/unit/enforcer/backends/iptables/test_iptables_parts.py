@@ -1,4 +1,4 @@
-"""The parts of rules: names that fit, ports that come in any number, comments of any length."""
+"""The parts of rules: names within the length limit, any number of ports, comments of any length."""
 
 from __future__ import annotations
 
@@ -114,15 +114,15 @@ def test_alternatives_hold_for_the_ports_wanted_and_for_log_only_one_does(
     def among(ranges: tuple[PortRange, ...], names: tuple[str, ...]) -> bool:
         return any(port in item for item in ranges) or any(port in NAMED[name] for name in names)
 
-    asked = bool(wanted.ports or wanted.named_ports)
-    expected = (not asked or among(wanted.ports, wanted.named_ports)) and not among(
+    on_ports = bool(wanted.ports or wanted.named_ports)
+    expected = (not on_ports or among(wanted.ports, wanted.named_ports)) and not among(
         wanted.not_ports, wanted.not_named_ports
     )
     holding = [held(test) for test in found.ports]
     assert any(holding) == expected
     assert action is not Action.LOG or sum(holding) == expected
     numbers = [match for test in found.ports for match in test.numbers]
-    assert not numbers or found.ports[0].numbers, "the first alternative asks for a number if any does"
+    assert not numbers or found.ports[0].numbers, "the first alternative has a number if any does"
 
 
 # --- texts ----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""The raw table a plan becomes: reviewed reference files, and the laws each rule keeps.
+"""The raw table rendered from a plan: reviewed reference files, and properties of each rule.
 
-``UPDATE_REFERENCE=1 pytest ...`` writes the reference files anew; read the difference before committing it.
+``UPDATE_REFERENCE=1 pytest ...`` rewrites the reference files; review the diff before committing it.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ PLANS = {
         ),
         IptablesSettings(),
     ),
-    "failsafes": (  # a net of the other family drops the failsafe here; ports of one protocol and net share a rule
+    "failsafes": (  # a failsafe with a net of the other family is omitted; ports of one protocol and net share a rule
         plan(
             table(
                 "eth0",
@@ -159,7 +159,7 @@ PLANS = {
         ),
         IptablesSettings(),
     ),
-    "named-ports": (  # by number or by name is two rules, disjoint for Log; a set of Deny and one of Allow are two
+    "named-ports": (  # ports by number and by name need two rules, disjoint for Log; Deny and Allow use separate sets
         plan(
             table(
                 "eth0",

@@ -33,7 +33,7 @@ class State:
 
 @dataclass
 class XtablesWorld(World):
-    """``settings`` are the backend's."""
+    """``settings``: those of the backend."""
 
     fake: FakeXtables = field(default_factory=FakeXtables)
     settings: IptablesSettings = field(default_factory=IptablesSettings)
@@ -57,7 +57,7 @@ class XtablesWorld(World):
         )
 
     def _is(self, table: TableId, wanted: Mapping[str, object]) -> bool:
-        """Our chains are those, and a built-in chain begins with a jump to the one of ours that is hooked to it."""
+        """Our chains are these, and each built-in chain begins with the jump to our chain for that hook."""
         if table not in self.fake.tables:
             return not wanted
         numbers = SetIndex({name: item.header.index for name, item in self.fake.sets.items()})
@@ -72,5 +72,5 @@ class XtablesWorld(World):
         return found == wanted and hooked == wanted.keys() & set(HOOKS[table.name].values())
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
-        asked = among if among is not None else [(packet, place) for packet in PACKETS for place in _PLACES]
-        return {(packet, place) for packet, place in asked if Walk(packet, *place, rules.tables, sets.sets).dropped()}
+        pairs = among if among is not None else [(packet, place) for packet in PACKETS for place in _PLACES]
+        return {(packet, place) for packet, place in pairs if Walk(packet, *place, rules.tables, sets.sets).dropped()}

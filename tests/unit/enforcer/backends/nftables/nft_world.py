@@ -18,7 +18,7 @@ from tests.support.fakes.packets import PACKETS
 from tests.support.host_plans import INTERFACES
 from tests.support.reconcile import Met, World
 
-_HOOKS = {0: True, 3: False}  # NF_INET_PRE_ROUTING receives, NF_INET_LOCAL_OUT sends
+_HOOKS = {0: True, 3: False}  # NF_INET_PRE_ROUTING for received packets, NF_INET_LOCAL_OUT for sent ones
 PLACES = {
     version: [
         Place(family, hook, interface, received)
@@ -33,7 +33,7 @@ OURS = [(family, TABLE) for family in FAMILY_OF.values()]
 
 @dataclass
 class NftWorld(World):
-    """``settings`` are the backend's."""
+    """``settings``: those of the backend."""
 
     fake: FakeNfTables = field(default_factory=FakeNfTables)
     settings: NftablesSettings = field(default_factory=NftablesSettings)
@@ -73,9 +73,9 @@ class NftWorld(World):
         )
 
     def dropped(self, rules: Tables, sets: Tables, among: Met | None = None) -> Met:
-        asked = among if among is not None else [(p, at) for p in PACKETS for at in PLACES[p.version]]
-        return {(packet, place) for packet, place in asked if Walk(packet, place, rules, sets).dropped()}
+        pairs = among if among is not None else [(p, at) for p in PACKETS for at in PLACES[p.version]]
+        return {(packet, place) for packet, place in pairs if Walk(packet, place, rules, sets).dropped()}
 
     def foreign(self) -> Tables:
-        """What is there and none of ours."""
+        """Existing state that is foreign."""
         return {place: table for place, table in self.fake.tables.items() if place not in OURS}

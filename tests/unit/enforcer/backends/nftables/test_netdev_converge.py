@@ -1,6 +1,6 @@
 """The table of netdev ingress on a fake kernel: each pass reaches its plan, whatever failed before.
 
-That it drops nothing for a moment opens no hole, because raw drops the same packets.
+It may drop nothing for a moment, because raw drops the same packets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NetdevWorld(NftWorld):
         return (render(plan, self.settings),)
 
     def dropped(self, rules: Tables, sets: Tables, among: Met | None = None) -> Met:
-        """Nothing that must be: raw does."""
+        """No packet must be dropped here: raw drops it."""
         return frozenset()
 
 

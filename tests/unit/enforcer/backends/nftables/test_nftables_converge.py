@@ -1,4 +1,4 @@
-"""The reconciler of nf_tables on a fake kernel: from every state to every plan, without a hole, whatever fails."""
+"""The reconciler of nf_tables on a fake kernel: from every state to every plan, without a gap, whatever fails."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ EDITS: dict[str, Callable[[FakeNfTables], None]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_pass_mends_what_somebody_did(edit: str) -> None:
+def test_a_pass_repairs_what_another_program_did(edit: str) -> None:
     world = NftWorld()
     converge(world, PLAN)
     EDITS[edit](world.fake)
@@ -115,7 +115,7 @@ def test_a_pass_mends_what_somebody_did(edit: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
-def test_what_somebody_does_during_a_pass_is_mended_by_it_or_by_the_next(edit: str) -> None:
+def test_what_another_program_does_during_a_pass_is_repaired_by_it_or_the_next(edit: str) -> None:
     """Before each call of a pass from one plan to another."""
     other = plan_of(Backend.NFTABLES, replace(RICH, ingress=RICH.ingress[2:], sets=CHANGED))
     number = 0
@@ -125,7 +125,7 @@ def test_what_somebody_does_during_a_pass_is_mended_by_it_or_by_the_next(edit: s
 
 
 def _disturbed(plan: Plan, number: int, edit: Callable[[FakeNfTables], None]) -> bool:
-    """Whether the pass has that many calls."""
+    """Whether the pass makes that many calls."""
     world = NftWorld()
     converge(world, PLAN)
     at = len(world.calls.log) + number

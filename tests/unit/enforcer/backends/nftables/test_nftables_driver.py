@@ -1,4 +1,4 @@
-"""What the drivers in nf_tables promise (``backends/base.py``), asked of them on the fake, without root."""
+"""The drivers of nf_tables implement their interface (``backends/base.py``): checked on the fake, without root."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_without_anything_of_ours_a_plan_for_others_reads_no_more_than_that(make
 
 
 @pytest.mark.parametrize(("make", "plan"), EACH)
-def test_who_asks_for_interfaces_has_no_set_and_no_rules_of_entries_read(make: Drivers, plan: Plans) -> None:
+def test_listing_interfaces_reads_no_set_and_no_rules_of_entries(make: Drivers, plan: Plans) -> None:
     nft = FakeNfTables()
     driver = make(nft)
     driver.apply(plan(*TABLES))
@@ -98,13 +98,13 @@ def test_a_kernel_without_it_holds_nothing_and_says_no(make: Drivers, plan: Plan
     def absent() -> BaseException:
         return UnsupportedKernelError("the kernel has no such part of nf_tables")
 
-    for ask in (driver.interfaces, driver.status, driver.counters, driver.detach):
+    for read in (driver.interfaces, driver.status, driver.counters, driver.detach):
         nft.calls.fault = Fault(len(nft.calls.log), absent)
-        assert not ask()
+        assert not read()
     nft.tables.clear()
     nft.calls.fault = Fault(len(nft.calls.log), absent)
     with pytest.raises(UnsupportedKernelError):
-        driver.apply(plan(*TABLES))  # what is to be enforced and cannot be is said
+        driver.apply(plan(*TABLES))  # what should be enforced and cannot be is reported
 
 
 def test_probes_prepare_everything_and_leave_nothing() -> None:

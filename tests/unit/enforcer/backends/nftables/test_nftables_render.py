@@ -1,4 +1,4 @@
-"""The tables a plan becomes, and the laws their rules keep."""
+"""The tables rendered from a plan, and properties of their rules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import decode_rule, encode_rule
+from enforcer.backends.nftables.entry_rules import NO_ICMP, NO_PORTS, NO_PROTOCOL
 from enforcer.backends.nftables.match import SetRegistry
 from enforcer.backends.nftables.members import named_members, net_members, none_of, pack, parse, port_members
-from enforcer.backends.nftables.render import NO_ICMP, NO_PORTS, NO_PROTOCOL, render
+from enforcer.backends.nftables.render import render
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Chain, NftablesSettings, Rule, SetType, Table
 from enforcer.kernel.netlink import attribute, attributes, be64, text
 from enforcer.model.errors import InternalError, UnsupportedRuleError
@@ -71,7 +72,7 @@ DENY_22 = entry(0, Action.DENY, protocol=6, destination=SideMatch(ports=ports(22
 DENY_ECHO = entry(0, Action.DENY, protocol=1, icmp=IcmpMatch(8))
 
 
-# --- what is asked of packets that cannot be read ---
+# --- checks for packets too short for a match ---
 
 READABLE = [
     ("ports", DENY_22, 4, {}, [NO_PORTS, ""]),
@@ -81,17 +82,17 @@ READABLE = [
     ("not a protocol, IPv6", entry(0, Action.DENY, not_protocol=6), 6, {}, [NO_PROTOCOL, ""]),
     ("an ICMP type", DENY_ECHO, 4, {}, [NO_ICMP, ""]),
     ("a source", entry(0, Action.DENY, source=SideMatch(ip_set="s:dos")), 6, {}, [""]),
-    ("ports, behind failsafes of everybody", DENY_22, 6, FAILSAFES, [""]),
-    ("ICMP, behind failsafes of everybody", DENY_ECHO, 4, FAILSAFES, [NO_ICMP, ""]),
+    ("ports, after failsafes for any source", DENY_22, 6, FAILSAFES, [""]),
+    ("ICMP, after failsafes for any source", DENY_ECHO, 4, FAILSAFES, [NO_ICMP, ""]),
     (
-        "ports, behind a failsafe of some",
+        "ports, after a failsafe with a net",
         DENY_22,
         4,
         {"failsafe_inbound": (Failsafe(6, 22, ip_network("10.0.0.0/8")),)},
         [NO_PORTS, ""],
     ),
     (
-        "ports, behind a failsafe of another protocol",
+        "ports, after a failsafe for another protocol",
         DENY_22,
         4,
         {"failsafe_inbound": (Failsafe(17, 22),)},
@@ -103,14 +104,14 @@ READABLE = [
 @pytest.mark.parametrize(
     ("item", "version", "more", "expected"), [row[1:] for row in READABLE], ids=[row[0] for row in READABLE]
 )
-def test_what_cannot_be_read_is_asked_for_once(
+def test_the_test_for_unreadable_headers_is_rendered_once(
     item: Entry, version: int, more: dict[str, object], expected: list[str]
 ) -> None:
     assert targets(tier(item, version=version, **more)) == expected
 
 
-def test_every_question_about_the_transport_asks_first_whether_it_is_there() -> None:
-    """A load of 1, 2 or 4 bytes would take the middle of a later fragment for a header."""
+def test_every_match_on_the_transport_first_checks_that_it_is_present() -> None:
+    """A load of 1, 2 or 4 bytes would read the data of a later fragment as a header."""
     entries = [
         DENY_22,
         entry(0, Action.DENY, protocol=6, destination=SideMatch(not_ports=ports(1, 3, 5))),
@@ -247,7 +248,7 @@ def test_nets_that_cover_each_other_are_one_interval_and_neighbours_stay_two() -
     assert len(net_members(Nets.of(["10.0.0.0/8", "10.1.0.0/16", "11.0.0.0/8"]), 4)) == 2
 
 
-def test_a_member_with_anything_beside_its_key_is_none_of_ours() -> None:
+def test_a_member_with_more_than_its_key_is_foreign() -> None:
     (piece,) = pack(named_members([WEB], 4), NAMED_PORTS[4])
     with_timeout = attribute(
         1, b"".join(attribute(kind, value) for kind, value in attributes(piece[4:])) + be64(4, 1000)

@@ -1,4 +1,4 @@
-"""What the address tables must say, worked out address by address with ``ipaddress``."""
+"""The expected content of the address tables, computed address by address with ``ipaddress``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def members_of(atoms: Mapping[str, Nets], address: int, bits: int) -> frozenset[
 
 
 def edges(nets: Iterable[Net], bits: int) -> list[int]:
-    """Addresses where something may change, and their neighbours."""
+    """Addresses where the result can change, and adjacent ones."""
     found = {0, (1 << bits) - 1}
     for net in nets:
         if net.max_prefixlen == bits:

@@ -1,4 +1,4 @@
-"""Blocks never overlap, are aligned to their size, and come back only once released."""
+"""Blocks never overlap, are aligned to their size, and are reused only after their release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each address gets the class of exactly the atoms that hold it, and classes keep their numbers."""
+"""Each address gets the class of exactly the atoms that contain it, and classes keep their numbers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_number_of_a_class_that_is_gone_is_given_last() -> None:
 
 
 def overlapping(ways: int) -> dict[str, Nets]:
-    """Atoms that hold address n exactly where bit b of n is set: ``ways`` classes, the empty one included."""
+    """Atom b contains address n if bit b of n is set: ``ways`` classes, including the empty one."""
     number = np.arange(ways, dtype=np.uint32)
     return {f"b{bit}": Nets(held, np.full(len(held), 32, np.uint8))
             for bit in range(17) for held in [number[number >> np.uint32(bit) & np.uint32(1) == 1]]}  # fmt: skip

@@ -1,4 +1,4 @@
-"""IPv4 tables: what the program would find is what the segments say; garbage is refused; lists lie as the ABI wants."""
+"""IPv4 tables: a look-up gives what the segments give; invalid tables are refused; lists are laid out as in the ABI."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_abi_spells_a_small_list_so() -> None:
 
 
 def test_memory() -> None:
-    """100,000 addresses at random: the root and 8 bytes a segment at most, in whole pages."""
+    """100,000 random addresses: at most the root and 8 bytes per segment, in whole pages."""
     found = np.unique(np.random.default_rng(1).integers(0, 1 << 32, size=100_000, dtype=np.uint32))
     image = build4(classify({"a": Nets(found, np.full(len(found), 32, np.uint8))}).segments4)
     assert image.root.nbytes == 1 << 18

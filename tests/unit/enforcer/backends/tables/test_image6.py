@@ -1,4 +1,4 @@
-"""IPv6 tables: what the program would find is what the segments say; how they nest; garbage is refused."""
+"""IPv6 tables: a look-up gives what the segments give; how nodes nest; invalid tables are refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_prefixes_up_to_64_have_no_tails() -> None:
     lists = image.lists[: image.lists.nonzero()[0][-1] + 1]
     walked = whole_walk6(image.root, image.nodes, image.buckets, image.lists)
     assert sum(len(rows.low) for rows in walked.rows if rows.low.any()) == 0
-    assert lists.nbytes <= 64 * 20000  # a list of 64 bytes for each CIDR at most
+    assert lists.nbytes <= 64 * 20000  # at most a list of 64 bytes per CIDR
 
 
 def test_lists_are_aligned_to_their_size_and_within_a_page() -> None:
@@ -221,7 +221,7 @@ def test_a_root_of_the_wrong_size_and_overlapping_blocks_are_refused() -> None:
     nodes, words = np.zeros(8, NODE6), np.zeros(PAGE_WORDS, np.uint32)
     with pytest.raises(NotOurs, match="65536 words, found 3"):
         read6(np.zeros(3, np.uint32), nodes, words, words)
-    with pytest.raises(NotOurs, match="more is used than there is"):
+    with pytest.raises(NotOurs, match="more is used than the array has"):
         read6(np.full(1 << 16, word(5, 0), np.uint32), nodes, words, words)
 
 

@@ -1,4 +1,4 @@
-"""Changes in place: in which order things happen, what is written and what is not, and what a refusal leaves."""
+"""Changes in place: their order, what is written and what is not, and the state after a refusal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def assert_says(live: Live, atoms: Mapping[str, Nets]) -> None:
 
 
 def quiet(number: int, members: frozenset[str]) -> None:
-    """Somebody who writes rows for a new class."""
+    """The caller's part: writes rows for a new class."""
 
 
 def same_segments(one: tuple[Segments4, Segments6], two: tuple[Segments4, Segments6]) -> bool:
@@ -67,7 +67,7 @@ def never(*_: object) -> None:
 
 
 def changed(live: Live, atoms: dict[str, Nets], **after: Nets) -> bool:
-    """Change some atoms to these nets, waiting for nobody."""
+    """Change some atoms to these nets, with a fence that returns at once."""
     ranges = {name: difference(atoms.get(name, Nets()), nets) for name, nets in after.items()}
     done = live.change(
         {name: Changed(nets, ranges[name]) for name, nets in after.items()}, new_class=quiet, fence=lambda: None
@@ -318,7 +318,7 @@ def test_a_registry_gives_the_lowest_numbers_and_takes_back_what_is_not_needed()
 
 
 def test_a_range_beyond_a_tail_reaches_to_the_ends_of_its_low_half() -> None:
-    """Replacements have ranges that are no prefixes: here from the middle of a /64 to the middle of the one behind."""
+    """Replacements have ranges that are not prefixes: here from the middle of a /64 to the middle of the next one."""
     ranges = Ranges6.of(keys6(*brute.arrays6([5 << 64 | 7])), keys6(*brute.arrays6([6 << 64 | 9])))
     every = np.array([(1 << 64) - 1] * 3, np.uint64)
     tails = Items6(

@@ -1,4 +1,4 @@
-"""The reconciler of XDP on a fake kernel: swapped without a hole, whatever fails, and nothing is left behind."""
+"""The reconciler of XDP on a fake kernel: programs are replaced without a gap, whatever fails, without leftovers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from enforcer.model.vocabulary import Action, Backend, Mode
 from enforcer.planning.plan import Plan
 from tests.kernel.iptables_plans import entry, ip_set, table
 from tests.support.entries import SideMatch
-from tests.support.fakes.bpf_host import host
 from tests.support.fakes.calls import Fault, Killed
 from tests.support.host_plans import TIMELY, changes, plan_of, timely
 from tests.support.reconcile import FAULTS, check_change, converge, no_hole, watched
@@ -50,7 +49,7 @@ STEPS = {
 
 
 def drops_no_more(world: XdpWorld, states: list[State]) -> None:
-    """Whatever XDP drops on the way, the old plan or the new one drops as well."""
+    """Whatever XDP drops during the pass, the old plan or the new one drops as well."""
     allowed = world.dropped(states[0], states[0]) | world.dropped(states[-1], states[-1])
     for before, after in pairwise(states):
         extra = world.dropped(before, after) - allowed
@@ -81,7 +80,7 @@ def test_a_change_has_no_hole(change: tuple[Plan, Plan]) -> None:
 
 
 def test_members_are_changed_in_place() -> None:
-    """Under the same program, which goes on counting."""
+    """With the same program, whose counters continue."""
     world = XdpWorld()
     converge(world, OLD)
     before = world.state()
@@ -94,7 +93,7 @@ def test_another_program_replaces_the_one_of_an_older_version() -> None:
     world = XdpWorld()
     converge(world, OLD)
     before = world.state()
-    world.digest = "two"
+    world.fake.digest = "two"
     states = watched(world, lambda: world.apply(OLD))
     no_hole(world, states, world.dropped(before, before))
     converge(world, OLD)
@@ -102,7 +101,7 @@ def test_another_program_replaces_the_one_of_an_older_version() -> None:
 
 
 def test_what_entries_have_dropped_is_carried_over() -> None:
-    """Those of both plans: on two CPUs, in this generation and in earlier ones."""
+    """Packets of both plans: on two CPUs, in this generation and in earlier ones."""
     world = XdpWorld()
     converge(world, OLD)
     world.count("eth0", 5)
@@ -122,8 +121,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would() -> None:
     converge(world, OLD)
     for plan in (NEW, GENERIC, TWO, MEMBERS):
         before = world.state()
-        with host(world.fake):
-            said = world.backend.apply(plan, dry_run=True).changes
+        said = world.backend.apply(plan, dry_run=True).changes
         assert world.state() == before
         assert list(said) == world.apply(plan)
         converge(world, OLD)
@@ -143,7 +141,7 @@ def _calls(old: Plan, new: Plan) -> tuple[list[str], list[int]]:
 
 
 def _check_fault(old: Plan, new: Plan, number: int, how: str, *, whole: bool) -> None:
-    """The pass fails, leaves it to the next one, or can do without; no more is lost than what raw has."""
+    """The pass fails, defers the work to the next pass, or does not need the call; raw still enforces everything."""
     world = XdpWorld()
     world.apply(old)
     if world.fake.links():
@@ -169,7 +167,7 @@ def _check_fault(old: Plan, new: Plan, number: int, how: str, *, whole: bool) ->
     }
 
 
-# Calls of the step "other entries"; each is made where it matters most of all.
+# The decisive calls of the step "other entries".
 DECISIVE = (
     "mkdir v2/interfaces/eth0/next",
     "load the program",
@@ -203,7 +201,7 @@ def test_counts_are_kept_though_the_old_manifest_cannot_be_read_now() -> None:
 
 
 def _without_memory(world: XdpWorld, plan: Plan, number: int) -> list[str]:
-    """The calls of a pass without memory for the one with this number."""
+    """The calls of a pass in which the call with this number fails for lack of memory."""
     first = len(world.calls.log)
     world.calls.fault = Fault(first + number, FAULTS["refused"][0])
     with suppress(KernelError):
@@ -214,7 +212,7 @@ def _without_memory(world: XdpWorld, plan: Plan, number: int) -> list[str]:
 
 @pytest.mark.parametrize("first", ["wait for readers", "replace v2/interfaces/eth0/next/counters"])
 def test_two_shortages_in_a_row_lose_neither_the_new_program_nor_counts(first: str) -> None:
-    """The first leaves a live program under next/. The second, at any call until next/ is gone, must not discard it."""
+    """The first pass leaves a live program under next/; the second, failing at any call, must not discard it."""
     old, new, _ = STEPS["other entries"]
     live, number, calls = _calls(old, new)[0].index(first), 0, [""]
     while calls[-1] != "rmdir v2/interfaces/eth0/next":
@@ -239,7 +237,7 @@ def test_two_shortages_in_a_row_lose_neither_the_new_program_nor_counts(first: s
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["from nothing", "members in place", "other entries", "another mode", "to nothing"])
 def test_wherever_it_is_killed_the_next_pass_mends_it(row: str) -> None:
-    """Behind each call that changes something: between two of them nothing is different."""
+    """After each call that changes something; between two such calls nothing changes."""
     old, new, whole = STEPS[row]
     _, changing = _calls(old, new)
     assert len(changing) > 1
@@ -249,7 +247,7 @@ def test_wherever_it_is_killed_the_next_pass_mends_it(row: str) -> None:
 
 @pytest.mark.slow
 def test_whatever_is_refused_the_next_pass_mends_it() -> None:
-    """Each call but the reading of what is open, which fails as opening it does."""
+    """Each call except reading an open object, which fails in the same way as opening it."""
     old, new, whole = STEPS["other entries"]
     names, _ = _calls(old, new)
     numbers = [number for number, name in enumerate(names) if name not in ("info", "look up")]

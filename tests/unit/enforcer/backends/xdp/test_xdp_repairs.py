@@ -1,4 +1,4 @@
-"""What others do to the state of XDP, on a fake kernel: the next pass mends it, and touches nothing of theirs."""
+"""Changes of XDP's state by others, on a fake kernel: the next pass repairs it, and touches no foreign object."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from collections.abc import Callable
 import pytest
 
 from enforcer.backends.xdp.state.layout import Pins, TablePins
-from enforcer.kernel.bpf.links import Link, attach_xdp
-from enforcer.kernel.bpf.maps import Map
-from enforcer.kernel.bpf.xdp import load_pass_program
 from enforcer.kernel.netns import current_inode
 from enforcer.model.vocabulary import Mode
-from tests.support.fakes.bpf_host import on
 from tests.support.reconcile import converge
 from tests.unit.enforcer.backends.xdp.test_xdp_converge import NEW, NOTHING, OLD
 from tests.unit.enforcer.backends.xdp.xdp_world import XdpWorld
 
 
 def _pins(world: XdpWorld) -> Pins:
-    return Pins.of(world.fake.pins, "eth0")
+    return Pins.of(world.fake, world.fake.pins, "eth0")
 
 
 def _detach(world: XdpWorld) -> None:
-    with Link.open_pinned(_pins(world).link) as link:
+    with world.fake.open_link(_pins(world).link) as link:
         link.detach()
 
 
 def _point_elsewhere(world: XdpWorld) -> None:
-    fd = load_pass_program()
-    with Link.open_pinned(_pins(world).link) as link:
+    fd = world.fake.load_pass_program()
+    with world.fake.open_link(_pins(world).link) as link:
         link.update(fd)
     os.close(fd)
 
 
 def _zero(name: str) -> Callable[[XdpWorld], None]:
     def edit(world: XdpWorld) -> None:
-        tables = TablePins.of(world.fake.pins, current_inode()).directory / name
+        tables = TablePins.of(world.fake, world.fake.pins, current_inode()).directory / name
         path = tables if tables.exists() else _pins(world).directory / name
-        with Map.open_pinned(path) as found:
+        with world.fake.open_map(path) as found:
             found.update(bytes(4), bytes(found.value_size))
 
     return edit
@@ -66,27 +62,25 @@ EDITS: dict[str, Callable[[XdpWorld], None]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_pass_mends_what_somebody_did(edit: str) -> None:
+def test_a_pass_repairs_what_another_program_did(edit: str) -> None:
     for wanted in (OLD, NEW, NOTHING):
         world = XdpWorld()
         converge(world, OLD)
         before = world.state()
-        with on(world.fake):
-            EDITS[edit](world)
+        EDITS[edit](world)
         assert world.state() != before
         converge(world, wanted)
 
 
 def test_a_program_of_others_stays() -> None:
     world = XdpWorld()
-    with on(world.fake):
-        fd = load_pass_program()
-        with attach_xdp(fd, world.fake.devices["eth0"], Mode.GENERIC):
-            before = world.state().attached
-            for plan in (OLD, NOTHING):
-                world.apply(plan)
-                assert world.state().attached == before
-                assert not world.fake.pinned()
-                assert bool(world.refused) == (plan is OLD)
-        os.close(fd)
+    fd = world.fake.load_pass_program()
+    with world.fake.attach_xdp(fd, world.fake.devices["eth0"], Mode.GENERIC):
+        before = world.state().attached
+        for plan in (OLD, NOTHING):
+            world.apply(plan)
+            assert world.state().attached == before
+            assert not world.fake.pinned()
+            assert bool(world.refused) == (plan is OLD)
+    os.close(fd)
     converge(world, OLD)

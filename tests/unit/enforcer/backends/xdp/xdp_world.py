@@ -28,9 +28,11 @@ from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import InterfacePlan, Plan
 from enforcer.planning.xdp_run import XdpRun
-from tests.support.fakes.bpf import CPUS, FakeBpf, FakeProgram
-from tests.support.fakes.bpf_host import DECLARED, host
+from tests.support.fakes.bpf import FakeBpf
+from tests.support.fakes.bpf_files import files_noted
+from tests.support.fakes.bpf_kernel import CPUS, FakeProgram
 from tests.support.fakes.bpf_maps import FakeMap
+from tests.support.fakes.bpf_objects import XDP_DECLARED
 from tests.support.fakes.calls import Calls
 from tests.support.reconcile import Met, World
 from tests.support.ruletables import ADDRESSES, Packet
@@ -56,7 +58,7 @@ PACKETS = tuple(
 
 @dataclass(frozen=True)
 class Program:
-    """Its constants, and the numbers of the maps it reads."""
+    """A program's constants, and the numbers of the maps it reads."""
 
     constants: Mapping[str, int]
     maps: Mapping[str, int]
@@ -64,7 +66,7 @@ class Program:
 
 @dataclass(frozen=True)
 class State:
-    """``attached``: the mode and the number of the program of an interface."""
+    """``attached``: by interface, the mode and the number of its program."""
 
     attached: Mapping[str, tuple[Mode, int]]
     programs: Mapping[int, Program]
@@ -73,7 +75,7 @@ class State:
 
 
 def early(plan: Plan, mode: Mode = Mode.NATIVE) -> Plan:
-    """All interfaces have XDP, which holds what it can."""
+    """All interfaces have XDP, which holds as many entries as it can."""
     return replace(
         plan, interfaces=tuple(replace(item, mode=mode, held=XdpRun(item.table).held()) for item in plan.interfaces)
     )
@@ -85,9 +87,8 @@ def served(plan: Plan) -> dict[str, InterfacePlan]:
 
 @dataclass
 class XdpWorld(World):
-    """``digest``: of the program that is loaded."""
+    """``refused``: the errors of the last pass, by interface."""
 
-    digest: str = "one"
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,19 +103,19 @@ class XdpWorld(World):
 
     @property
     def backend(self) -> XdpBackend:
-        """That of an agent that has just been started."""
-        return XdpBackend(self.fake.pins)
+        """The backend of an agent that has just started."""
+        return XdpBackend(self.fake.pins, bpf=self.fake)
 
     def apply(self, plan: Plan) -> list[str]:
         self.fake.killed = False
         self.fake.forget()
-        with host(self.fake, digest=self.digest):
+        with files_noted(self.fake):
             result = self.backend.apply(plan)
             self.refused = result.refused
             return [*result.changes, *self.backend.release(plan)]
 
     def count(self, name: str, packets: int) -> None:
-        """The program of an interface drops that many packets by each of its bits, on each CPU."""
+        """Simulate that an interface's program drops that many packets by each of its bits, on each CPU."""
         program = next(link.program for link in self.fake.links() if self.fake.devices[name] == link.ifindex)
         counters = program.maps["entry_counters"]
         for at in range(counters.max_entries):
@@ -122,8 +123,7 @@ class XdpWorld(World):
 
     def counts(self) -> dict[tuple[str, str], int]:
         """The packets that each entry has dropped on each interface."""
-        with host(self.fake):
-            return {(item.interface, item.entry): item.packets for item in self.backend.counters()}
+        return {(item.interface, item.entry): item.packets for item in self.backend.counters()}
 
     def state(self) -> State:
         alive = self.fake.alive()
@@ -137,14 +137,14 @@ class XdpWorld(World):
         return State(attached, programs, maps, {path: item.id for path, item in self.fake.pinned().items()})
 
     def _content(self, item: FakeMap) -> Content:
-        """The same object as before if nothing was changed, to be cheap to keep."""
+        """Returns the same object as before if nothing has changed, so that keeping it is cheap."""
         now = item.content()
         if self._last.get(item.id) != now:
             self._last[item.id] = now
         return self._last[item.id]
 
     def holds(self, plan: Plan) -> bool:
-        """Each interface is attached and drops what it should; what is there is pinned where it should be, no more."""
+        """Each interface is attached and drops what it should; exactly the expected objects are pinned."""
         wanted, state = served(plan), self.state()
         return (
             not self.refused
@@ -161,13 +161,13 @@ class XdpWorld(World):
         found = set()
         for name, item in served(plan).items():
             assert item.mode
-            pins = Pins.of(self.fake.pins, name)
+            pins = Pins.of(self.fake, self.fake.pins, name)
             found |= {pins.link, *(pins.directory / each for each in generation(item.mode))}
-            found |= {TablePins.of(self.fake.pins, current_inode()).directory / each for each in TABLE_PINS}
+            found |= {TablePins.of(self.fake, self.fake.pins, current_inode()).directory / each for each in TABLE_PINS}
         return found
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
-        asked = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
+        pairs = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
         found = {}
         for name, (_, number) in rules.attached.items():
             program = rules.programs[number]
@@ -176,7 +176,7 @@ class XdpWorld(World):
                 for each in (*TABLES, *MAPS.values())
             )
             found[name] = _dropped(tuple(sorted(program.constants.items())), maps)
-        return {(packet, name) for packet, name in asked if packet in found.get(name, ())}
+        return {(packet, name) for packet, name in pairs if packet in found.get(name, ())}
 
 
 @lru_cache(maxsize=256)
@@ -185,12 +185,12 @@ def _dropped(constants: tuple[tuple[str, int], ...], maps: tuple[tuple[str, Cont
     content = dict(maps)
     data = {name: found for name, found in maps if isinstance(found, bytes)}
     arrays = {
-        pinned: Elements(DECLARED[name][2], data[name])
+        pinned: Elements(XDP_DECLARED[name][2], data[name])
         for pinned, name in MAPS.items()
         if name in data and pinned != "counters"
     }
     named = dict(content["named"])  # type: ignore[arg-type]
-    _, key, value, *_ = DECLARED["named"]
+    _, key, value, *_ = XDP_DECLARED["named"]
     hashes = {"named": (Elements(key, b"".join(named)), Elements(value, b"".join(named.values())))}
     twin = Twin(Contents(dict(constants), arrays, hashes, 0))
     words = {name: np.frombuffer(data[name], np.uint32) for name in TABLES if name != "nodes6"}

@@ -1,0 +1,184 @@
+"""Prediction with policy after conntrack: the capture is predicted once for each state that a packet may have, then the
+packets are followed through conntrack in the order of their arrival, and each ends as predicted for its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
+from dossim.packet.capture import Capture
+from dossim.packet.cut import CutError, frame_on_wire
+from dossim.packet.parse import parse
+from dossim.pipeline import ip_input, route
+from dossim.pipeline.following import Following, Sends
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.reassembly import Whole
+from dossim.pipeline.stages import Context, Node, PacketState, Step, ended
+from dossim.predict.after import STATES
+from dossim.predict.flows import Flows
+from dossim.predict.lone import lone_packets
+from dossim.predict.odd import flows_of_key
+from dossim.predict.prediction import FATE_CODE, FATES, NO_STAGE, STAGES, Draft, End
+from dossim.predict.rules import decide
+from enforcer.model.vocabulary import CtState, Direction, Stage
+from enforcer.planning.plan import InterfacePlan
+from enforcer.policy.ruletable import RuleTable
+
+
+@dataclass
+class Run:
+    """The prediction for one state. ``ordinary``: the ordinary packets that get to conntrack; ``odd``: the others."""
+
+    draft: Draft
+    ordinary: Sequence[Flows]
+    odd: Mapping[int, PacketState]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Several ends are possible for the packets in ``sets``; ``by_state`` as of the prediction."""
+
+    draft: Draft
+    sets: Mapping[int, Disposition]
+    by_state: Mapping[int, Mapping[CtState, End]]
+
+
+def follow(
+    capture: Capture,
+    runs: Mapping[CtState, Run],
+    plan: InterfacePlan,
+    host: Host,
+    inside: RuleTable,
+) -> Followed:
+    """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface."""
+    return _Follower(capture, runs, plan, host, inside).follow()
+
+
+@dataclass
+class _Follower:
+    capture: Capture
+    runs: Mapping[CtState, Run]
+    plan: InterfacePlan
+    host: Host
+    inside: RuleTable
+    sets: dict[int, Disposition] = field(default_factory=dict)
+    by_state: dict[int, Mapping[CtState, End]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._context = Context.without_policy(self.host)
+        self._first = self.runs[STATES[0]]
+        self._number = 0
+        self._following = Following(
+            self._context, self._walk, sends_outside=self._sends(self.plan.table), sends_inside=self._sends(self.inside)
+        )
+
+    @staticmethod
+    def _sends(table: RuleTable) -> Sends:
+        def sends(key: MatchKey) -> bool:
+            found = decide(flows_of_key(key), table, Direction.EGRESS)
+            blocked = (found.denied_by >= 0) | (found.allowed_by >= 0) | found.hotdropped
+            return not bool(blocked[0])
+
+        return sends
+
+    def follow(self) -> Followed:
+        draft = self._first.draft.copied()
+        ordinary = {
+            number: untracked
+            for flows in self._first.ordinary
+            for number, untracked in zip(flows.number.tolist(), flows.untracked.tolist(), strict=True)
+        }
+        is_open = any(map(self._is_open_before, np.flatnonzero(draft.fate == FATE_CODE[Fate.UNDETERMINED]).tolist()))
+        for lone in () if is_open else lone_packets(self._first.ordinary, self._first.odd.values()):
+            draft.take_all(self.runs[lone.state].draft, lone.rows)
+            for number in lone.rows.tolist():
+                del ordinary[number]
+        for number, state, parts in self._arrivals(ordinary):
+            self._number = number
+            self._walked: list[CtState] = []
+            if state is None:
+                self._following.may_have_passed(self._parsed(number))
+                continue
+            self._end(draft, parts, self._following.follow(state))
+        return Followed(draft, self.sets, self.by_state)
+
+    def _arrivals(self, ordinary: Mapping[int, bool]) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
+        """The packets that get to conntrack, in the order in which they do: number, state, and all packets that share
+        the fate. No state: it is unknown whether the packet gets there. ``ordinary``: the ordinary packets that are to
+        be followed, with whether raw has taken them out of conntrack.
+        """
+        odd = self._first.odd
+        of_datagram = {
+            number: state.reassembly.parts if isinstance(state.reassembly, Whole) else (number,)
+            for number, state in odd.items()
+        }
+        last_part = {parts[-1]: number for number, parts in of_datagram.items()}
+        for row in range(len(self.capture)):
+            if row in ordinary:
+                state = self._trimmed(row)
+                yield row, replace(state, untracked=ordinary[row], marked=ordinary[row]), (row,)
+            elif row in last_part:
+                number = last_part[row]
+                yield number, odd[number], of_datagram[number]
+            elif self._is_open_before(row):
+                yield row, None, (row,)
+
+    def _is_open_before(self, row: int) -> bool:
+        """Whether a packet may have got to conntrack, and nobody knows."""
+        draft = self._first.draft
+        stage = int(draft.stage[row])
+        early = stage != NO_STAGE and list(Stage).index(STAGES[stage]) < list(Stage).index(Stage.CONNTRACK)
+        return draft.is_open(row) and early
+
+    def _parsed(self, row: int) -> PacketState:
+        frame = frame_on_wire(self.capture, row)
+        return PacketState(parse(frame))
+
+    def _trimmed(self, row: int) -> PacketState:
+        """The packet as the hooks see it."""
+        return ip_input.check(self._parsed(row), self._context).state
+
+    def _walk(self, state: PacketState, node: Node) -> list[Step]:
+        """The end that is predicted for the packet in its state, as the steps that lead there."""
+        assert state.tracking is not None, "the follower sets it"
+        self._walked.append(state.tracking.state)
+        run = self.runs[_as_predicted(state.tracking.state)]
+        fate = FATES[run.draft.fate[self._number]]
+        code = int(run.draft.stage[self._number])
+        reason = run.draft.reason_of(self._number)
+        stage = Stage.SOCKET if code == NO_STAGE else STAGES[code]
+        if fate is Fate.FORWARDED:
+            stage = Stage.EGRESS
+        routed = self._routed(state)
+        note = str(_as_predicted(state.tracking.state))
+        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, note=note)]
+
+    def _routed(self, state: PacketState) -> PacketState:
+        try:
+            return route.check(state, self._context).state
+        except CutError:
+            return state
+
+    def _end(self, draft: Draft, parts: Sequence[int], steps: Sequence[Step]) -> None:
+        last = steps[-1]
+        node = steps[-2].to if len(steps) > 1 else Stage.CONNTRACK
+        for part in parts:
+            if last.note:
+                draft.take(self.runs[CtState(last.note)].draft, part)
+            else:
+                assert isinstance(node, Stage), "undetermined from a stage on"
+                draft.leave_open(part, node, last.result)
+            if last.others:
+                self.sets[part] = ended(node, last)
+            if len(self._walked) > 1:
+                ends = {state: self.runs[_as_predicted(state)].draft.end_of(part) for state in self._walked}
+                self.by_state[part] = ends
+
+
+def _as_predicted(state: CtState) -> CtState:
+    return CtState.ESTABLISHED if state is CtState.RELATED else state

@@ -1,0 +1,263 @@
+"""Hypothesis strategies for conversations: packets between a host and one peer that may belong to few flows, sound and
+unsound, from both sides. For connection tracking.
+
+Numbers of TCP are near those that a connection would have, so that a conversation gets somewhere. Addresses are filled
+in later: each run of a test takes a peer of its own, and with it fresh flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
+
+from hypothesis import strategies as st
+
+from dossim.packet.parse import internet_checksum
+from dossim.pipeline.conntrack.checksum import crc32c
+from tests.support.frames import ipv4, ipv6
+
+ME = {4: "10.10.10.10", 6: "fd00::10"}
+# Where each side of a TCP connection begins to count: one of them wraps around.
+_BEGIN = {False: 1_000, True: 0xFFFF_FFF0}
+_DISTANCES = (0, 1, 2, 11, 101, 1_001, -1, -2, -1_001, 8_192, 65_535, 66_000, 70_000, 140_000, 1 << 31, 1 << 30)
+_FLAGS = (0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x14)
+_OPTIONS = (
+    b"",
+    b"\x01\x03\x03\x07",
+    b"\x01\x03\x03\x0f",
+    b"\x02\x04\x05\xb4\x04\x02\x01\x03\x03\x02\x00\x00",
+    b"\x04\x02\x01\x01",
+    b"\x01\x01\x08\x0a\x00\x00\x00\x07\x00\x00\x00\x00",
+    b"\x05\x0a" + (1_100).to_bytes(4, "big") + (1_300).to_bytes(4, "big") + b"\x01\x01",
+    b"\x05\x0a" + (0xFFFF_FFF5).to_bytes(4, "big") + (40).to_bytes(4, "big") + b"\x01\x01",
+    b"\x07\x01\x03\x03",
+    b"\x03\x03\x07\x06",
+)
+
+Build = Callable[[str, str], bytes]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A packet without its addresses: ``protocol`` and ``build(source, destination)`` are what IP carries.
+
+    ``extension``: an IPv6 header before it.
+    """
+
+    version: int
+    by_host: bool
+    protocol: int
+    build: Build
+    extension: bytes = b""
+    hop_limit: int = 64
+    source: str | None = None
+
+    def packet(self, peer: dict[int, str]) -> bytes:
+        here, there = ME[self.version], self.source or peer[self.version]
+        source, destination = (here, there) if self.by_host else (there, here)
+        body = self.build(source, destination)
+        if self.version == 4:
+            return ipv4(body, source=source, destination=destination, protocol=self.protocol)
+        following = self.protocol
+        if self.extension:
+            body, following = bytes([self.protocol]) + self.extension[1:] + body, self.extension[0]
+        return ipv6(body, source=source, destination=destination, next_header=following, hop_limit=self.hop_limit)
+
+
+def choice(values: tuple[object, ...]) -> st.SearchStrategy:
+    return st.sampled_from(values)
+
+
+def checked(protocol: int, source: str, destination: str, buf: bytes, at: int, *, covered: int | None = None) -> bytes:
+    """``buf`` with a correct checksum at ``at``."""
+    pseudo = ip_address(source).packed + ip_address(destination).packed
+    pseudo += len(buf).to_bytes(4, "big") + protocol.to_bytes(4, "big")
+    found = internet_checksum(pseudo, buf[:covered]) or 0xFFFF
+    return buf[:at] + found.to_bytes(2, "big") + buf[at + 2 :]
+
+
+@cache
+def conversations(*, peer_only: bool = False, ports: tuple[int, ...] = (81,), most: int = 60) -> st.SearchStrategy:
+    """Lists of Planned. ``ports`` are those of the host that TCP goes to; ``peer_only``: the host says nothing."""
+    sides = st.just(False) if peer_only else st.booleans()
+    kinds = [
+        tcp_packets(sides, ports),
+        tcp_packets(sides, ports),
+        tcp_packets(sides, ports),
+        udp_packets(sides),
+        icmp_packets(sides, ports),
+        icmp_packets(sides, ports),
+        sctp_packets(sides),
+        other_packets(sides),
+    ]
+    return st.lists(st.one_of(kinds), min_size=most // 2, max_size=most)
+
+
+@cache
+def tcp_conversations(*, most: int = 60) -> st.SearchStrategy:
+    """TCP alone, one flow or two, both sides."""
+    return st.lists(tcp_packets(st.booleans(), (81,)), min_size=most // 2, max_size=most)
+
+
+@st.composite
+def tcp_packets(draw: st.DrawFn, sides: st.SearchStrategy, host_ports: tuple[int, ...]) -> Planned:
+    by_host, version = draw(sides), draw(choice((4, 4, 4, 6)))
+    ports = (1024, draw(choice(host_ports))) if draw(st.integers(0, 5)) else (1025, draw(choice(host_ports)))
+    seq = _number(draw, by_host)
+    ack = draw(st.one_of(st.just(0), st.just(_number(draw, not by_host)), st.just(_number(draw, not by_host))))
+    flags = draw(choice(_FLAGS)) if draw(st.integers(0, 12)) else draw(st.integers(0, 255))
+    window = draw(choice((0, 1, 100, 512, 8_192, 65_535)))
+    options = draw(choice(_OPTIONS)) if draw(st.booleans()) else b""
+    data = bytes(draw(choice((0, 0, 0, 1, 10, 100, 1_000))))
+    spoilt = "" if draw(st.integers(0, 14)) else draw(choice(("checksum", "offset", "cut")))
+    length = draw(st.integers(0, 40)) if spoilt == "cut" else None
+
+    def build(source: str, destination: str) -> bytes:
+        pair = ports[::-1] if by_host else ports
+        front = b"".join(port.to_bytes(2, "big") for port in pair)
+        offset = 5 + len(options) // 4 + (spoilt == "offset") * 3
+        buf = front + seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + bytes([offset % 16 << 4, flags])
+        buf += window.to_bytes(2, "big") + bytes(4) + options + data
+        buf = checked(6, source, destination, buf, 16)
+        if spoilt == "checksum":
+            buf = buf[:17] + bytes([buf[17] ^ 1]) + buf[18:]
+        return buf[:length]
+
+    return Planned(version, by_host, 6, build)
+
+
+def _number(draw: st.DrawFn, by_host: bool) -> int:
+    if not draw(st.integers(0, 15)):
+        return int(draw(st.integers(0, (1 << 32) - 1)))
+    return int(_BEGIN[by_host] + draw(choice(_DISTANCES))) % (1 << 32)
+
+
+@st.composite
+def udp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
+    by_host, version, protocol = draw(sides), draw(choice((4, 6))), draw(choice((17, 17, 136)))
+    ports = draw(choice(((5000, 9), (5000, 10), (5001, 9))))
+    data, cut = bytes(draw(st.integers(0, 20))), draw(choice((None, None, None, None, 3, 4, 7, 8)))
+    length = draw(choice((0, 0, 0, 0, -1, 1, -99, 4)))
+    checksum = draw(choice(("udp", "udp", "udp", "own", "none", "bad")))
+
+    def build(source: str, destination: str) -> bytes:
+        pair = ports[::-1] if by_host else ports
+        field = (max(8 + len(data) + length, 0)).to_bytes(2, "big")
+        buf = b"".join(port.to_bytes(2, "big") for port in pair) + field + bytes(2) + data
+        covered = int.from_bytes(field, "big") or None if protocol == 136 else None
+        if checksum != "none":
+            buf = checked(17 if checksum == "udp" else protocol, source, destination, buf, 6, covered=covered)
+        if checksum == "bad":
+            buf = buf[:6] + bytes([buf[6] ^ 0xFF]) + buf[7:]
+        return buf[:cut]
+
+    return Planned(version, by_host, protocol, build)
+
+
+@st.composite
+def icmp_packets(draw: st.DrawFn, sides: st.SearchStrategy, host_ports: tuple[int, ...]) -> Planned:
+    by_host, version = draw(sides), draw(choice((4, 6)))
+    protocol = (1 if version == 4 else 58) if draw(st.integers(0, 15)) else draw(choice((1, 58)))
+    usual = (8, 0, 8, 0, 13, 14, 15, 16, 17, 18, 3, 3, 4, 5, 11, 12) if version == 4 else (
+        128, 129, 128, 129, 1, 1, 2, 3, 4, 139, 140, 130, 131, 132, 133, 134, 135, 136, 143, 137, 137, 137)  # fmt: skip
+    kind = draw(choice(usual)) if draw(st.integers(0, 9)) else draw(st.integers(0, 255))
+    code, ident = draw(choice((0, 0, 0, 1))), draw(choice((1, 2, 0)))
+    quote = _quote(draw, version, by_host, host_ports)
+    is_zero, is_bad = draw(st.integers(0, 30)) == 0, draw(st.integers(0, 12)) == 0
+    cut = draw(choice((None,) * 8 + (3, 7, 8, 12, 27, 28, 30, 33, 40, 47, 48, 50, 90)))
+    is_redirect = version == 6 and kind == 137
+    option = draw(choice((b"\x04\x06", b"\x04\x06", b"\x02\x01", b"\x04\x00")))
+    is_link_local, hop_limit = draw(st.booleans()) or is_redirect, draw(choice((255, 255, 64)))
+
+    def build(source: str, destination: str) -> bytes:
+        if is_zero:
+            return bytes(12)
+        body = quote(source, destination)
+        if is_redirect:
+            body = bytes(32) + option + bytes(6) + body
+        buf = bytes([kind, code, 0, 0]) + ident.to_bytes(2, "big") + b"\0\1" + body
+        if protocol == 1:
+            buf = buf[:2] + internet_checksum(buf[:cut]).to_bytes(2, "big") + buf[4:]
+            buf = buf[:cut]
+        else:
+            buf = checked(58, source, destination, buf[:cut], 2) if cut is None or cut >= 4 else buf[:cut]
+        return buf[:2] + bytes([buf[2] ^ 0x55]) + buf[3:] if is_bad and len(buf) > 3 else buf
+
+    from_router = "fe80::1" if is_redirect and is_link_local and not by_host else None
+    return Planned(version, by_host, protocol, build, hop_limit=hop_limit if is_redirect else 64, source=from_router)
+
+
+def _quote(draw: st.DrawFn, version: int, by_host: bool, host_ports: tuple[int, ...]) -> Build:
+    """A packet that the receiver of the error may have sent, or nobody."""
+    protocol = draw(choice((6, 17, 253, 1 if version == 4 else 58, 132, 47)))
+    ports = draw(choice(((1024, host_ports[0]), (5000, 9), (7, 8))))
+    is_reversed, third = draw(st.booleans()), draw(st.integers(0, 7)) == 0
+    length, fragment = draw(choice((64, 28, 24, 20))), draw(choice((0, 0, 0, 3)))
+    icmp_type = draw(choice((8, 0, 3) if version == 4 else (128, 129, 1)))
+
+    def build(source: str, destination: str) -> bytes:
+        # The error's receiver is the quoted sender, unless reversed.
+        first, second = (source, destination) if is_reversed else (destination, source)
+        if third:
+            second = "192.0.2.1" if version == 4 else "2001:db8:1::1"
+        host_is_first = first == ME[version]
+        pair = ports[::-1] if host_is_first else ports
+        if protocol in (1, 58):
+            body = bytes([icmp_type, 0, 0, 0, 0, 1]) + bytes(20)
+        else:
+            body = b"".join(port.to_bytes(2, "big") for port in pair) + bytes(20)
+        if version == 4:
+            return ipv4(body, source=first, destination=second, protocol=protocol, fragment=fragment)[:length]
+        return ipv6(body, source=first, destination=second, next_header=protocol)[: length + 20]
+
+    return build
+
+
+@st.composite
+def sctp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
+    by_host, version = draw(sides), draw(choice((4, 4, 6)))
+    ports, tag = (6000, draw(choice((7000, 7000, 7001)))), draw(choice((0, 0, 1, 2, 3)))
+    kinds = draw(st.lists(choice((1, 1, 2, 10, 11, 0, 3, 4, 5, 6, 7, 8, 9, 14, 200)), min_size=0, max_size=3))
+    flags, initiate = draw(choice((0, 0, 1))), draw(choice((1, 2, 3, 0)))
+    cut = draw(choice((None,) * 8 + (3, 11, 12, 14, 20)))
+    length = draw(choice((20, 20, 20, 20, 4, 0, 17)))
+    is_bad = draw(st.integers(0, 9)) == 0
+
+    def build(source: str, destination: str) -> bytes:
+        pair = ports[::-1] if by_host else ports
+        buf = b"".join(port.to_bytes(2, "big") for port in pair) + tag.to_bytes(4, "big") + bytes(4)
+        for kind in kinds:
+            body = initiate.to_bytes(4, "big") + bytes(12)
+            buf += bytes([kind, flags]) + length.to_bytes(2, "big") + body[: (length + 3 & ~3) - 4 if length else 0]
+        buf = buf[:cut]
+        if len(buf) >= 12:
+            found = crc32c(buf) ^ is_bad
+            buf = buf[:8] + found.to_bytes(4, "little") + buf[12:]
+        return buf
+
+    return Planned(version, by_host, 132, build)
+
+
+@st.composite
+def other_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
+    """GRE of both versions, protocols without a tracker, IPv6 extension headers."""
+    by_host, version = draw(sides), draw(choice((4, 6)))
+    gre = (
+        b"\0\0\x08\0" + bytes(8),
+        b"\x30\x01\x88\x0b\0\x04\0\x07" + bytes(4),
+        b"\x30\x01\x88\x0b\0\x04\0\0" + bytes(4),
+        b"\x30\x01\x88\x0a\0\x04\0\x07",
+        b"\x30\x01\x88\x0b\0",
+        b"\0\0",
+    )
+    body = draw(choice(gre))
+    protocol = draw(choice((47, 47, 253, 254, 33, 59)))
+    extension = b""
+    if version == 6 and draw(st.booleans()):
+        extension = draw(
+            choice((b"\x3c\0\1\4\0\0\0\0", b"\x2b\0\4\0\0\0\0\0", b"\x33\2" + bytes(14), b"\x3c\7\1\4\0\0\0\0"))
+        )
+        protocol = draw(choice((17, 253, protocol)))
+    return Planned(version, by_host, protocol, lambda source, destination: body, extension)

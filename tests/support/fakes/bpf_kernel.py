@@ -1,0 +1,244 @@
+"""The BPF side of the kernel in memory: its objects, the references to them, and their lifetimes.
+
+Descriptors and pins are real files, so that tests detect what is left open or pinned: a descriptor refers to a file
+that represents the object (and contains the bytes of an array, which can be mapped), a pin is a small file with the
+object's number. An object lives while a descriptor, a pin or another living object refers to it. A link without
+references attaches nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
+from enforcer.kernel.rtnetlink import InterfaceState, XdpState
+from enforcer.model.errors import KernelError
+from enforcer.model.vocabulary import Mode
+from tests.support.fakes.bpf_maps import ARRAY, HASH, PERCPU_ARRAY, FakeMap, Refused
+from tests.support.fakes.calls import Calls, Killed
+
+CPUS = 2
+
+
+@dataclass(eq=False)
+class FakeProgram:
+    """A program: its constants, and the maps it reads, by name in the program.
+
+    ``device``: the interface for whose hardware it was loaded, 0 for a program of the host.
+    """
+
+    id: int
+    name: str
+    device: int = 0
+    constants: dict[str, int] = field(default_factory=dict)
+    maps: dict[str, FakeMap] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class FakeLink:
+    """``ifindex`` is 0 once it is detached."""
+
+    id: int
+    program: FakeProgram
+    ifindex: int
+    mode: Mode
+
+
+Object = FakeMap | FakeProgram | FakeLink
+
+
+@dataclass
+class BpfKernel:
+    """``root`` is a directory of the fake alone; pins are below ``pins``. ``devices``: the interfaces' numbers."""
+
+    root: Path
+    devices: dict[str, int] = field(default_factory=lambda: {"eth0": 2, "eth1": 3})
+    calls: Calls = field(default_factory=Calls)
+    killed: bool = False
+    objects: dict[int, Object] = field(default_factory=dict)
+    _inodes: dict[int, Object] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self._files.mkdir()
+
+    @property
+    def pins(self) -> Path:
+        return self.root / "pins"
+
+    @property
+    def _files(self) -> Path:
+        return self.root / "objects"
+
+    # --- lifetimes ----------------------------------------------------------------------------------------------------
+
+    def pinned(self) -> dict[str, Object]:
+        """The pinned objects, by path below the pins."""
+        files = (path for path in sorted(self.pins.rglob("*")) if path.is_file())
+        return {str(path.relative_to(self.pins)): self.objects[int(path.read_text())] for path in files}
+
+    def alive(self, *, held: bool = True) -> set[Object]:
+        """All living objects, with or without those that only descriptors refer to."""
+        todo: list[Object] = list(self.pinned().values())
+        if held:
+            for name in os.listdir("/proc/self/fd"):
+                with suppress(OSError):
+                    todo += filter(None, [self._inodes.get(os.stat(f"/proc/self/fd/{name}").st_ino)])
+        found: set[Object] = set()
+        while todo:
+            item = todo.pop()
+            if item not in found:
+                found.add(item)
+                todo += [item.program] if isinstance(item, FakeLink) else []
+                todo += item.maps.values() if isinstance(item, FakeProgram) else []
+        return found
+
+    def forget(self) -> None:
+        """Close the files of objects that were freed."""
+        for item in set(self.objects.values()) - self.alive():
+            path = self._file(item.id)
+            del self._inodes[path.stat().st_ino], self.objects[item.id]
+            path.unlink()
+
+    def links(self) -> list[FakeLink]:
+        """The links that attach a program to an interface."""
+        return sorted((i for i in self.alive() if isinstance(i, FakeLink) and i.ifindex), key=lambda link: link.id)
+
+    def interfaces(self) -> list[InterfaceState]:
+        """As netlink reports them."""
+        links = self.links()
+        return [
+            InterfaceState(
+                name,
+                index,
+                1500,
+                address=bytes(5) + bytes([index]),
+                xdp=tuple(XdpState(link.mode, link.program.id) for link in links if link.ifindex == index),
+            )
+            for name, index in self.devices.items()
+        ]
+
+    def remove_device(self, name: str) -> None:
+        index = self.devices.pop(name)
+        for link in self.links():
+            if link.ifindex == index:
+                link.ifindex = 0
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def noted(self, name: str, *, changes: bool = False) -> Iterator[None]:
+        """The block is one call. After the simulated kill of the process, every call raises Killed."""
+        if self.killed:
+            raise Killed
+        try:
+            with self.calls.noted(name, changes=changes):
+                yield
+        except Killed:
+            self.killed = True
+            raise
+        except Refused as refused:
+            raise KernelError(name, number=refused.number) from refused
+
+    def descriptor(self, name: str, call: Callable[[], int], *, changes: bool = False) -> int:
+        """A call that opens a descriptor: it is closed again if the call then fails."""
+        fd = -1
+        try:
+            with self.noted(name, changes=changes):
+                fd = call()
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
+        return fd
+
+    def _file(self, number: int) -> Path:
+        return self._files / str(number)
+
+    def open(self, item: Object) -> int:
+        return os.open(self._file(item.id), os.O_RDWR | os.O_CLOEXEC)
+
+    def new_id(self) -> int:
+        return next(self._numbers)
+
+    def add(self, item: Object) -> int:
+        """A descriptor of a new object."""
+        self._file(item.id).touch()
+        self.objects[item.id] = item
+        self._inodes[self._file(item.id).stat().st_ino] = item
+        return self.open(item)
+
+    def add_map(self, kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
+        if not value_size or not max_entries or (kind in (ARRAY, PERCPU_ARRAY) and key_size != 4):
+            raise Refused(errno.EINVAL)
+        if kind not in (HASH, ARRAY, PERCPU_ARRAY) or (flags & BPF_F_MMAPABLE and kind != ARRAY):
+            raise Refused(errno.EINVAL)
+        number = self.new_id()
+        item = FakeMap(number, kind, key_size, value_size, max_entries, flags, CPUS, self._file(number))
+        fd = self.add(item)
+        item.begin()
+        return fd
+
+    def object(self, fd: int) -> Object:
+        """The object of a descriptor."""
+        try:
+            return self._inodes[os.fstat(fd).st_ino]
+        except (OSError, KeyError):
+            raise Refused(errno.EBADF) from None
+
+    def map(self, fd: int) -> FakeMap:
+        found = self.object(fd)
+        if not isinstance(found, FakeMap):
+            raise Refused(errno.EINVAL)
+        return found
+
+    def program(self, fd: int) -> FakeProgram:
+        found = self.object(fd)
+        if not isinstance(found, FakeProgram):
+            raise Refused(errno.EINVAL)
+        return found
+
+    def link(self, fd: int) -> FakeLink:
+        found = self.object(fd)
+        if not isinstance(found, FakeLink):
+            raise Refused(errno.EINVAL)
+        return found
+
+    # --- operations of the handles ------------------------------------------------------------------------------------
+
+    def pin(self, fd: int, path: Path) -> None:
+        """kernel/bpf/inode.c"""
+        with self.noted(f"pin {path.relative_to(self.root)}", changes=True):
+            item = self.object(fd)
+            if not path.parent.is_dir():
+                raise Refused(errno.ENOENT)
+            if path.exists():
+                raise Refused(errno.EEXIST)
+            if "." in path.name:  # bpf_lookup
+                raise Refused(errno.EPERM)
+            path.write_text(str(item.id))
+
+    def attach(self, program: FakeProgram, ifindex: int, mode: Mode) -> FakeLink:
+        """net/core/dev.c, bpf_xdp_link_attach and dev_xdp_attach."""
+        if ifindex not in self.devices.values():
+            raise Refused(errno.EINVAL)
+        attached = {link.mode for link in self.links() if link.ifindex == ifindex}
+        if mode in attached:
+            raise Refused(errno.EBUSY)
+        if mode is not Mode.OFFLOAD and attached - {Mode.OFFLOAD}:
+            raise Refused(errno.EEXIST)
+        if program.device != (ifindex if mode is Mode.OFFLOAD else 0):
+            raise Refused(errno.EINVAL)
+        return FakeLink(self.new_id(), program, ifindex, mode)
+
+    def point(self, link: FakeLink, program: FakeProgram) -> None:
+        """Replace the program of a link: net/core/dev.c, bpf_xdp_link_update."""
+        if not link.ifindex:
+            raise Refused(errno.ENOLINK)
+        link.program = program
