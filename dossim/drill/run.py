@@ -19,8 +19,9 @@ from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
 from dossim.predict import Prediction, Tables, predict
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.facts import HostFacts
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import Backend, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -137,6 +138,7 @@ def drill_capture(
             summary=lambda number: summary(capture.frame(number)),
             sent=compared.sent,
             record=lambda number: int(capture.record[number]),
+            deny_mask=_deny_mask(situation, attempt.plan.raw_backend),
         )
     return DrillResult(
         capture=capture,
@@ -155,6 +157,18 @@ def drill_capture(
         driver="veth",
         busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
     )
+
+
+def _deny_mask(situation: Situation, backend: Backend) -> int:
+    """The bit that our rules after conntrack set before they drop; 0 if there are none."""
+    from enforcer.backends.iptables.settings import settings_of as iptables_settings
+    from enforcer.backends.nftables.settings import settings_of as nftables_settings
+
+    if situation.tracked is TrackedChoice.MODEL:
+        return 0
+    felix = situation.resources.felix_for(situation.host.node)
+    settings = nftables_settings(felix) if backend is Backend.NFTABLES else iptables_settings(felix)
+    return settings.drop_mark
 
 
 def _attempt(

@@ -149,7 +149,17 @@ def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
     host = situation.host
     table = _outside_table(situation)
     felix = situation.resources.felix_for(host.node)
-    plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw, netdev=situation.netdev)
+    tables = enforced_after(situation).tables
+    plan = make_plan(
+        [table],
+        facts,
+        felix=felix,
+        choice=situation.choice,
+        raw=situation.raw,
+        netdev=situation.netdev,
+        tracked=[item for item in (tables.outside, tables.inside) if item] if tables else (),
+        tracked_choice=situation.tracked,
+    )
     return outside_plan(plan, situation)
 
 
@@ -195,4 +205,5 @@ def outside_plan(plan: Plan, situation: Situation) -> InterfacePlan:
     for item in plan.interfaces:
         if item.interface == interface:
             return item
-    return InterfacePlan(RuleTable(interface, tracked=_outside_table(situation).tracked), None, Backend.IPTABLES, ())
+    backend = next((item.backend for item in plan.tracked), Backend.IPTABLES)
+    return InterfacePlan(RuleTable(interface, tracked=_outside_table(situation).tracked), None, backend, ())

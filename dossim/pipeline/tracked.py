@@ -183,7 +183,7 @@ class _Maker:
 
     def _profiles(self, direction: Direction) -> Iterator[ProfileRules]:
         profiles = {item.name: item for item in self._resources.profiles}
-        for name in self._endpoint.profiles:
+        for name in dict.fromkeys(self._endpoint.profiles):
             profile = profiles.get(name)
             if profile is None:
                 yield ProfileRules(name, None)

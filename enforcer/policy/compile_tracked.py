@@ -96,7 +96,7 @@ class _Chains:
             yield TierChain(name, tuple(self._entries.of(of_tier, direction)), default or own)
 
     def _profiles_of(self, direction: Direction) -> Iterator[TierChain]:
-        for name in self._endpoint.profiles:
+        for name in dict.fromkeys(self._endpoint.profiles):  # what the first one leaves, a second leaves as well
             origin = Origin(f"profile/{name}")
             profile = self._profiles.get(name)
             if profile is None:

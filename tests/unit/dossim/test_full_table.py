@@ -24,6 +24,7 @@ from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
 from tests.support.frames import ME4, ethernet, ipv4, segment
+from tests.unit.dossim import fabricated
 
 SOURCE = "198.51.100.9"
 LIMIT, FLOWS = 1_000, 3_000
@@ -51,7 +52,7 @@ def observed(result: PredictResult, dropped: int) -> Observations:
     if dropped:
         fate[-dropped:], stage[-dropped:] = FATE_CODE[Fate.DROPPED], STAGE_CODE[Stage.CONNTRACK]
     packets = len(fate)
-    return Observations(fate, stage, np.zeros(packets, np.int32), ("",), np.zeros(packets, np.bool_))
+    return fabricated.observed(fate, stage, np.zeros(packets, np.int32), ("",))
 
 
 def compared(result: PredictResult, dropped: int, found: ConntrackFacts, *, replay_s: float = 0.5) -> Compared:

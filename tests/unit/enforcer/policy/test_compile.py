@@ -12,7 +12,7 @@ import pytest
 from enforcer.model.errors import Position, UnsupportedRuleError
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Direction, Side
-from enforcer.policy.compile import Compiler, compile_table
+from enforcer.policy.compile import Compiler, compile_table, compile_tracked
 from enforcer.policy.conditions import Icmp, InNets, Protocol
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import (
@@ -33,6 +33,7 @@ from enforcer.policy.resources import (
 )
 from enforcer.policy.ruletable import IpSet, RuleTable
 from enforcer.policy.selector import parse
+from enforcer.policy.tracked import Hook
 from tests.support.entries import SideMatch, said_by
 from tests.unit.enforcer.policy.documents import HOW_TO
 from tests.unit.enforcer.policy.documents import rule as read_rule
@@ -282,6 +283,17 @@ def test_an_endpoint_inherits_labels_from_its_profiles_its_own_and_the_first_pro
     wanted = gnp("p", selector="own == '1' && shared == 'first' && more == 'second'")
     assert names(table(endpoint, first, second, other, wanted, interface="eth1")) == ["gnp/p ingress[0]"]
     assert names(table(endpoint, first, other, wanted, interface="eth1")) == []
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a profile", "a name without a profile"])
+def test_a_profile_that_an_endpoint_names_twice_is_evaluated_once(known: bool) -> None:
+    """Its counters would count each packet twice, because entries are counted by name."""
+    endpoint = HostEndpoint("a", node="jasper", interface_name="eth0", profiles=("twice", "twice"))
+    profiles = (Profile("twice", ingress=(DENY,)),) if known else ()
+    found = compile_tracked(Resources((endpoint,), profiles=profiles), node="jasper", interface="eth0")
+    chain = found.at(Hook.INPUT) if found else None
+    assert chain is not None
+    assert [profile.name for profile in chain.profiles] == ["twice"]
 
 
 def test_a_namespace_is_selected_by_the_labels_of_its_profile() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from enforcer.backends.iptables.render import render
@@ -12,7 +14,7 @@ from enforcer.model.vocabulary import Backend
 from enforcer.planning.plan import Plan, TrackedPlan
 from enforcer.policy.compile import compile_tracked
 from enforcer.policy.load import load_text
-from enforcer.policy.tracked import TrackedTable
+from enforcer.policy.tracked import Hook, TrackedTable
 
 POLICY = """
 apiVersion: projectcalico.org/v3
@@ -104,8 +106,13 @@ def tracked() -> TrackedTable:
     return table
 
 
-def lines(name: TableName, settings: IptablesSettings | None = None, version: int = 4) -> list[str]:
-    plan = Plan("jasper", (), tracked=(TrackedPlan(tracked(), Backend.IPTABLES, enforced=True),))
+def lines(
+    name: TableName,
+    settings: IptablesSettings | None = None,
+    version: int = 4,
+    table: TrackedTable | None = None,
+) -> list[str]:
+    plan = Plan("jasper", (), tracked=(TrackedPlan(table or tracked(), Backend.IPTABLES, enforced=True),))
     chains = render(plan, settings or IptablesSettings()).chains[TableId(version, name)]
     rules = ((chain.name, rule) for chain in chains for rule in chain.rules)
     return [save_line(name, rule, version) for name, rule in rules if isinstance(rule, Rule)]
@@ -122,11 +129,19 @@ def test_what_is_not_enforced_is_not_rendered() -> None:
 
 
 def test_neighbour_discovery_is_accepted_as_long_as_it_is_untracked() -> None:
-    accepted = [line for line in lines(TableName.FILTER, version=6) if "UNTRACKED" in line]
-    assert accepted[0] == (
-        "-A enf-INPUT -p ipv6-icmp -m conntrack --ctstate UNTRACKED -m icmp6 --icmpv6-type 130 -j ACCEPT"
-    )
-    assert len(accepted) == 2 * 8  # INPUT and OUTPUT
+    found = lines(TableName.FILTER, version=6)
+    assert "-A enf-discovery -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT" in found
+    for base in ("enf-INPUT", "enf-OUTPUT"):
+        assert f"-A {base} -m conntrack --ctstate UNTRACKED -j enf-discovery" in found
+
+
+def test_a_mark_that_cannot_be_ours_is_cleared_before_forward_policy() -> None:
+    """Here preDNAT policy may have set it, which then spares a packet the first chain."""
+    table = tracked()
+    without = replace(table, chains=tuple(chain for chain in table.chains if chain.hook is not Hook.PRE_DNAT))
+    clear = "-A enf-FORWARD -j MARK --set-xmark 0x0/0x10000"
+    assert clear in lines(TableName.FILTER, table=without)
+    assert clear not in lines(TableName.FILTER)
 
 
 def test_where_an_allow_is_not_final_it_leads_back_to_the_hosts_rules() -> None:
