@@ -250,7 +250,7 @@ def _rejecting(resources: Resources, *, enforced: bool) -> Iterator[Finding]:
         names = [spelt for field, spelt in _DENY_ACTIONS.items() if getattr(felix, field) == "Reject"]
         if names:
             message = (
-                f"FelixConfiguration {felix.name}: {some(names)}: Reject drops: mangle cannot reject, "
-                "and tracked policy denies in the same way at all of its hooks"
+                f"FelixConfiguration {felix.name}: {some(names)}: Reject is not carried out: tracked policy drops, "
+                "because mangle cannot reject"
             )
             yield Finding(RuleId.REJECT, _level(Level.WARNING, enforced=enforced), felix.position, message)
