@@ -22,7 +22,16 @@ from dossim.pipeline.selection import Selection
 from dossim.pipeline.tracked_chain import KNOWN, Chain, Decision, Kind, ProfileRules, TierRules, Verdict
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Action, CtState, Direction
-from enforcer.policy.resources import FelixConfiguration, GlobalNetworkPolicy, HostEndpoint, Resources
+from enforcer.policy.resources import (
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    HostEndpoint,
+    Profile,
+    Resources,
+    Rule,
+)
+
+DEFAULT_ALLOW = "projectcalico-default-allow"
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,7 @@ class _Maker:
             yield TierRules(tier, _expressible(rules), default)
 
     def _profiles(self, direction: Direction) -> Iterator[ProfileRules]:
-        profiles = {item.name: item for item in self._resources.profiles}
+        profiles = {DEFAULT_ALLOW: _allow_all()} | {item.name: item for item in self._resources.profiles}
         for name in dict.fromkeys(self._endpoint.profiles):
             profile = profiles.get(name)
             if profile is None:
@@ -190,6 +199,12 @@ class _Maker:
                 continue
             rules = profile.ingress if direction is Direction.INGRESS else profile.egress
             yield ProfileRules(name, _expressible(named(f"profile/{name} {direction}", "", rules)))
+
+
+def _allow_all() -> Profile:
+    """The profile that Calico has without anybody writing it."""
+    rules = (Rule(Action.ALLOW),)
+    return Profile(DEFAULT_ALLOW, ingress=rules, egress=rules)
 
 
 def _expressible(rules: Iterable[NamedRule]) -> tuple[NamedRule, ...]:

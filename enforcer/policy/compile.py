@@ -20,7 +20,7 @@ from enforcer.policy.endpoint import governing_endpoint
 from enforcer.policy.entries import EntryMaker
 from enforcer.policy.labels import endpoint_labels, policy_selector
 from enforcer.policy.members import Membership
-from enforcer.policy.resources import GlobalNetworkPolicy, HostEndpoint, Resources, Tier
+from enforcer.policy.resources import GlobalNetworkPolicy, HostEndpoint, Profile, Resources, Rule, Tier
 from enforcer.policy.ruletable import RuleTable, TrackedPolicy
 from enforcer.policy.selector import parse
 from enforcer.policy.tracked import TrackedTable
@@ -29,6 +29,8 @@ BUILT_IN_TIERS = {
     name: Tier(name, order=order, default_action=Action(action))
     for name, (order, action) in schema.RESERVED_TIERS.items()
 }  # created by Calico (``libcalico-go/lib/clientv3/client.go``, ensureTierExists)
+_ALLOW = (Rule(Action.ALLOW),)
+BUILT_IN_PROFILES = {schema.DEFAULT_ALLOW_PROFILE: Profile(schema.DEFAULT_ALLOW_PROFILE, ingress=_ALLOW, egress=_ALLOW)}
 
 
 class Compiler:
@@ -88,7 +90,7 @@ class Compiler:
             endpoint,
             self._selecting(endpoint),
             tiers=BUILT_IN_TIERS | {tier.name: tier for tier in resources.tiers},
-            profiles={item.name: item for item in resources.profiles},
+            profiles=BUILT_IN_PROFILES | {item.name: item for item in resources.profiles},
             felix=felix,
             membership=self._membership,
         )

@@ -56,6 +56,10 @@ ENTERPRISE_KINDS = frozenset(
 )
 ENTERPRISE_FIELDS = frozenset({"allowedEgressDomains", "domains", "egressGateway"})
 
+# The profile that every Calico datastore has: it allows everything (libcalico-go, DefaultAllowProfile). HostEndpoints
+# that Calico creates by itself name it.
+DEFAULT_ALLOW_PROFILE = "projectcalico-default-allow"
+
 PROTOCOLS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 PORT_PROTOCOLS = (6, 17, 132)  # those whose rules may name port numbers
 

@@ -90,6 +90,13 @@ def test_11_12_13_profiles_decide_where_no_policy_does(tracked_network: Network,
     assert_reached(Flow(server, client, "tcp"))
 
 
+def test_the_default_allow_profile_needs_no_resource(tracked_network: Network) -> None:
+    """As HostEndpoints that Calico creates itself have it."""
+    server, client = tracked_network.server, tracked_network.client
+    server.apply([endpoint(server, interface="*", profiles=["projectcalico-default-allow"])])
+    assert_reached(Flow(client, server, "tcp"), Flow(server, client, "udp"), Flow(server, server, "udp"))
+
+
 def test_a_profile_that_does_not_exist_denies(tracked_network: Network) -> None:
     server, client = tracked_network.server, tracked_network.client
     server.apply([endpoint(server, profiles=["missing"])])

@@ -136,6 +136,13 @@ def test_profiles_come_last_in_the_order_of_the_endpoint() -> None:
     ]
 
 
+def test_the_profile_that_every_datastore_has_allows_everything() -> None:
+    endpoint = replace(ENDPOINT, profiles=("projectcalico-default-allow",))
+    for hook in (Hook.INPUT, Hook.OUTPUT):
+        (found,) = chain(hook, endpoint=endpoint).profiles
+        assert [(entry.action, entry.conditions) for entry in found.entries] == [(Action.ALLOW, ())]
+
+
 def test_pre_dnat_policy_never_denies_what_it_does_not_match() -> None:
     found = chain(Hook.PRE_DNAT, gnp("a", ALLOW, pre_dnat=True, apply_on_forward=True))
     assert [tier.default for tier in found.tiers] == [Action.PASS]
