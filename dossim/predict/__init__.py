@@ -40,7 +40,7 @@ def predict(
         after = AfterConntrack(tables, state, index)
         draft, odd = _run(capture, plan, host, after)
         runs[state] = Run(draft, dict(after.arrived), odd)
-    found = follow(capture, runs, plan, host, inside or RuleTable(host.inside))
+    found = follow(capture, runs, plan, host, inside or RuleTable(host.inside), entries)
     return found.draft.finish(entries, found.sets)
 
 

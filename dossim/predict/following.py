@@ -19,11 +19,11 @@ from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Context, Node, PacketState, Step, ended
 from dossim.predict.after import STATES
 from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATES, NO_STAGE, STAGES, Draft
+from dossim.predict.prediction import FATES, NO_ENTRY, NO_STAGE, STAGES, Draft
 from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
-from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.ruletable import Entry, RuleTable
 
 
 @dataclass
@@ -51,9 +51,12 @@ def follow(
     plan: InterfacePlan,
     host: Host,
     inside: RuleTable,
+    entries: Sequence[Entry],
 ) -> Followed:
-    """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface."""
-    return _Follower(capture, runs, plan, host, inside).follow()
+    """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface;
+    ``entries``: what the numbers of the drafts mean.
+    """
+    return _Follower(capture, runs, plan, host, inside, entries).follow()
 
 
 @dataclass
@@ -63,6 +66,7 @@ class _Follower:
     plan: InterfacePlan
     host: Host
     inside: RuleTable
+    entries: Sequence[Entry]
     sets: dict[int, Disposition] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,7 +143,9 @@ class _Follower:
             stage = Stage.EGRESS
         routed = self._routed(state)
         note = str(_as_predicted(state.tracking.state))
-        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, note=note)]
+        index = int(run.draft.entry[self._number])
+        entry = None if index == NO_ENTRY else self.entries[index].name
+        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, entry, note=note)]
 
     def _routed(self, state: PacketState) -> PacketState:
         try:
