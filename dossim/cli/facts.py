@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from enforcer.model.conntrack import NOT_PROBED, ConntrackFacts, ConntrackStatistics, Timeout
 from enforcer.model.errors import Finding, Position, UsageError
 from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode, Word
 from enforcer.policy.nodes import DocumentFault, Fieldset, Node, Scalar, from_text
-from enforcer.policy.reading import Cursor, Fields, Refused, Report, integer, list_of, one_of, string
+from enforcer.policy.reading import Cursor, Fields, Refused, Report, boolean, integer, list_of, one_of, string
 from enforcer.policy.values import address
 from enforcer.system import files
 
@@ -68,6 +69,7 @@ def _host(at: Cursor) -> HostFacts:
         kernel=fields.get("kernel", _name, ""),
         rules=fields.get("host_rules", _rules, HostRules()),
         backends=dict(fields.get("backends", lambda here: tuple(_probes(here, Backend)), ())),
+        conntrack=fields.get("conntrack", _conntrack, NOT_PROBED),
         interfaces=fields.need("interfaces", list_of(_interface), ()),
     )
 
@@ -95,6 +97,37 @@ def _rules(at: Cursor) -> HostRules:
         nft=fields.get("nftables", integer(0, _COUNT_MAX), 0),
         kubernetes=fields.get("kubernetes", lambda here: Backend(one_of(*map(str, Backend))(here)), None),
     )
+
+
+def _conntrack(at: Cursor) -> ConntrackFacts:
+    """What is null or absent could not be read on that host: None, never a default."""
+    fields = _fields(at)
+    count = integer(0, _COUNT_MAX)
+    return ConntrackFacts(
+        max=fields.get("max", count, None),
+        buckets=fields.get("buckets", integer(1, _COUNT_MAX), None),
+        count=fields.get("count", count, None),
+        checksum=fields.get("checksum", boolean, None),
+        tcp_loose=fields.get("tcp_loose", boolean, None),
+        tcp_be_liberal=fields.get("tcp_be_liberal", boolean, None),
+        timeouts=fields.get("timeouts_s", _timeouts, {}),
+        helpers=fields.get("helpers", list_of(_name), None),
+        zones=fields.get("zones", list_of(integer(0, 0xFFFF)), None),
+        statistics=fields.get("statistics", _statistics, None),
+        unknown=fields.get("unknown", list_of(_name), ()),
+    )
+
+
+def _timeouts(at: Cursor) -> dict[Timeout, int]:
+    fields = _fields(at)
+    present = [item for item in Timeout if str(item) in fields]
+    return {item: fields.need(str(item), integer(0, _COUNT_MAX), 0) for item in present}
+
+
+def _statistics(at: Cursor) -> ConntrackStatistics:
+    fields = _fields(at)
+    count = integer(0, _COUNT_MAX)
+    return ConntrackStatistics(*(fields.need(name, count, 0) for name in ("dropped", "early_drop", "insert_failed")))
 
 
 def _probes(at: Cursor, names: type[Named]) -> Iterator[tuple[Named, Probe]]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dossim.cli.options import EXISTING, allow_path_option, require_below, unknown_node
+from enforcer.cli.options import tracked_option
 from enforcer.cli.support import NonEmptyPath, echo, echo_json, require_nonempty, verbose_option
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.printable import printable
 
@@ -45,6 +47,7 @@ FOUND = 1
 @click.option(
     "-o", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
 )
+@tracked_option
 @allow_path_option
 @verbose_option
 def lint(
@@ -53,12 +56,14 @@ def lint(
     node: str | None,
     level: str,
     form: str,
+    tracked: str,
     allow_path: tuple[Path, ...],
 ) -> int:
     """Find entries that never match, unused selectors and sets, harmful deny lists, and entries that are enforced late.
 
     PATH is a file or directory of Calico resources; all are linted together; - is stdin. Exits with 1 if there is an
-    error or a warning, and with 0 if there are only notes. The rules: docs/lint.md.
+    error or a warning, and with 0 if there are only notes. With --tracked enforce, what normal policy closes is an
+    error or a warning too. The rules: docs/lint.md.
 
     \b
     Example:
@@ -80,7 +85,8 @@ def lint(
         raise UsageError(unknown)
     if facts is not None and node is not None:
         facts = replace(facts, node=node)
-    found = linter.lint(resources, node=node, facts=facts, read_text=_text_of)
+    choice = TrackedChoice(tracked)
+    found = linter.lint(resources, node=node, facts=facts, read_text=_text_of, tracked=choice)
     found = [item for item in found if LEVELS.index(item.level) <= LEVELS.index(level)]
     _print(found, form)
     echo(_totals(found), err=True)

@@ -272,6 +272,15 @@ def unknown_node(resources: Resources, node: str) -> str:
     return f"--node {node}: the policy has no HostEndpoint of that node, {known}"
 
 
+def rate_option(command: Command) -> Command:
+    return click.option(
+        "--rate",
+        type=click.IntRange(1, 10**9),
+        metavar="N",
+        help="New flows per second, for the connection tracking table. Default: as in the capture, if there is one.",
+    )(command)
+
+
 def output_file(name: str, what: str) -> Callable[[Command], Command]:
     """``--NAME FILE``."""
     return click.option(

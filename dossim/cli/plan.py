@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, PolicyCommand, policy_option, unknown_node
-from enforcer.cli.console import console_for
-from enforcer.cli.options import mode_option, netdev_ingress_option, raw_backend_option
+from dossim.cli.options import EXISTING, PolicyCommand, policy_option, rate_option, unknown_node
+from enforcer.cli.console import console_for, line
+from enforcer.cli.options import mode_option, netdev_ingress_option, raw_backend_option, tracked_option
 from enforcer.cli.support import echo, echo_json, require_nonempty, verbose_option
-from enforcer.model.choices import ModeChoice, RawChoice
-from enforcer.model.errors import UsageError
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
+from enforcer.model.errors import UnsupportedRuleError, UsageError
 
 if TYPE_CHECKING:
+    from dossim.exhaustion.table import Table
     from enforcer.model.facts import HostFacts
     from enforcer.planning.plan import Plan
     from enforcer.policy.resources import Resources
@@ -40,20 +41,25 @@ ASSUMED = "note: without --host, interfaces are assumed to have native and gener
     help="The node. Default: the one in FACTS, else the only one with HostEndpoints.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
+@rate_option
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
+@tracked_option
 @verbose_option
 def plan(
     policy: tuple[Path, ...],
     facts_file: Path | None,
     node: str | None,
     form: str,
+    rate: int | None,
     mode: str,
     raw_backend: str,
     netdev_ingress: bool,
+    tracked: str,
 ) -> None:
-    """Show which stage of each interface enforces which entries, and the reason for every fallback.
+    """Show which stage of each interface enforces which entries, and the reason for every fallback; and what fills the
+    connection tracking table.
 
     The formats mermaid and dot draw the packet pipeline with the entries at their stages.
 
@@ -63,6 +69,7 @@ def plan(
       dossim plan -p policies/ --host jasper.yaml
     """
     from dossim.cli.facts import read_facts
+    from dossim.exhaustion.table import assumed_table, table_of
     from enforcer.policy.load import load
 
     resources = load(policy)
@@ -81,34 +88,62 @@ def plan(
             f"of node {node or facts.node}, which its nodeSelector needs",
             err=True,
         )
-    print_as(form, plan_of(resources, facts, node or facts.node, mode, raw_backend, netdev=netdev_ingress))
+    table = assumed_table() if facts_file is None else table_of(facts.conntrack)
+    choice = TrackedChoice(tracked)
+    where = node or facts.node
+    made = plan_of(resources, facts, where, mode, raw_backend, netdev=netdev_ingress, tracked=choice)
+    print_as(form, made, table, rate)
 
 
 def plan_of(
-    resources: Resources, facts: HostFacts, node: str, mode: str, raw: str = "auto", *, netdev: bool = False
+    resources: Resources,
+    facts: HostFacts,
+    node: str,
+    mode: str,
+    raw: str = "auto",
+    *,
+    netdev: bool = False,
+    tracked: TrackedChoice = TrackedChoice.MODEL,
 ) -> Plan:
-    """The plan of all interfaces in the facts."""
+    """The plan of all interfaces in the facts. Raises UnsupportedRuleError for rules that cannot be enforced; those of
+    tracked policy only if it is to be enforced.
+    """
     from dataclasses import replace
 
     from enforcer.planning.plan import make_plan
-    from enforcer.policy.compile import compile_table
+    from enforcer.policy.compile import Compiler
 
-    tables = [
-        compile_table(resources, node=node, interface=item.name, addresses=item.addresses) for item in facts.interfaces
-    ]
-    felix = resources.felix_for(node)
-    facts = replace(facts, node=node)
-    return make_plan(tables, facts, felix=felix, choice=ModeChoice(mode), raw=RawChoice(raw), netdev=netdev)
+    compiler = Compiler()
+    places = [(item.name, item.addresses) for item in facts.interfaces]
+    tables = [compiler.compile(resources, node=node, interface=name, addresses=own) for name, own in places]
+    later = [compiler.compile_tracked(resources, node=node, interface=name, addresses=own) for name, own in places]
+    known = [table for table in later if table is not None]
+    unsupported = dict.fromkeys(sentence for table in known for sentence in table.unsupported)
+    if unsupported and tracked is TrackedChoice.ENFORCE:
+        raise UnsupportedRuleError("\n".join(unsupported))
+    return make_plan(
+        tables,
+        replace(facts, node=node),
+        felix=resources.felix_for(node),
+        choice=ModeChoice(mode),
+        raw=RawChoice(raw),
+        netdev=netdev,
+        tracked=known,
+        tracked_choice=tracked,
+    )
 
 
-def print_as(form: str, plan: Plan) -> None:
-    """Print a plan in one of FORMATS."""
+def print_as(form: str, plan: Plan, table: Table | str, rate: int | None = None) -> None:
+    """Print a plan, and what fills the connection tracking table, in one of FORMATS."""
+    from dossim.exhaustion import words
     from enforcer.cli.plan_view import plan_as_dict, print_plan
 
     if form == "text":
-        print_plan(plan, console_for(sys.stdout))
+        print_plan(plan, console := console_for(sys.stdout))
+        for text in words.plan_lines(table, rate):
+            console.print(line(text), soft_wrap=True)
     elif form == "json":
-        echo_json(plan_as_dict(plan))
+        echo_json(plan_as_dict(plan) | {"conntrack": words.plan_as_dict(table, rate)})
     else:
         from dossim.cli.drawing import as_dot, as_mermaid
 

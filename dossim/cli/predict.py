@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ from dossim.cli.options import (
     host_options,
     open_capture,
     output_file,
+    rate_option,
     takes_stdout,
     write,
     write_bytes,
@@ -31,9 +33,12 @@ from enforcer.model.errors import HostError
 
 if TYPE_CHECKING:
     from dossim.drill.results import PredictResult
+    from dossim.exhaustion.outlook import Outlook
     from dossim.packet.capture import Reading
+    from enforcer.model.facts import HostFacts
 
-COLUMNS = ("packet", "fate", "stage", "entry", "reason")
+RESETS = "no untracked egress Deny drops the host's RSTs: else the entry of a SYN to a closed port stays as SYN_SENT"
+COLUMNS = ("packet", "fate", "stage", "entry", "reason", "others", "depends")
 
 
 @click.command(cls=PolicyCommand)
@@ -48,6 +53,7 @@ COLUMNS = ("packet", "fate", "stage", "entry", "reason")
     metavar="FACTS",
     help="Facts of the real host: the output of 'enforcer probe -o yaml'.",
 )
+@rate_option
 @output_file("json", "Write the totals as JSON")
 @output_file("csv", "Write one row for each packet")
 @output_file("parquet", "The same as Parquet (needs pyarrow)")
@@ -59,15 +65,17 @@ def predict(
     reading: Reading,
     mode: str,
     facts_file: Path | None,
+    rate: int | None,
     json_file: str | None,
     csv_file: str | None,
     parquet_file: str | None,
     output: str,
 ) -> None:
-    """Predict where each packet of CAPTURE ends, and by which entry. CAPTURE is pcap or pcapng, also compressed; - is
-    stdin.
+    """Predict where each packet of CAPTURE ends, and by which entry, and whether it fills the connection tracking
+    table. CAPTURE is pcap or pcapng, also compressed; - is stdin.
 
-    Without --host the interface is assumed to have native and generic XDP and no offload.
+    Without --host the interface is assumed to have native and generic XDP and no offload, and Linux's default
+    connection tracking table.
 
     \b
     Example:
@@ -89,7 +97,7 @@ def predict(
     situation = host.situation(host.resources(), capture=read, mode=mode)
     facts = read_facts(facts_file) if facts_file else None
     result = predict_capture(read, situation, facts=facts, recorded=every(read))
-    view = view_of(result)
+    view = replace(view_of(result), outlook=_outlook(result, facts, rate))
     if json_file:
         write(json_file, dumps(as_dict(view)))
     if csv_file:
@@ -100,8 +108,26 @@ def predict(
         emit(as_dict(view), output, lambda console: print_view(view, console))
 
 
-def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
-    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty."""
+def _outlook(result: PredictResult, facts: HostFacts | None, rate: int | None) -> Outlook | str:
+    """What the capture does to the connection tracking table; or why nothing can be said."""
+    from dossim.exhaustion.flows import new_flows
+    from dossim.exhaustion.outlook import outlook
+    from dossim.exhaustion.table import assumed_table, table_of
+    from enforcer.model.vocabulary import Action
+
+    table = assumed_table() if facts is None else table_of(facts.conntrack)
+    if isinstance(table, str):
+        return table
+    if any(entry.action is Action.DENY for entry in result.plan.table.egress):
+        table = replace(table, assumed=(*table.assumed, RESETS))
+    found = new_flows(result.capture, result.prediction, result.situation.host, table)
+    return outlook(table, found, per_s=rate)
+
+
+def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str, str, str]]:
+    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty. ``others``:
+    the further possible ends of a packet with several, and ``depends`` what decides.
+    """
     for packet in range(len(result.capture)):
         ended = result.prediction.disposition(packet)
         yield (
@@ -110,6 +136,8 @@ def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str]]:
             str(ended.stage or ""),
             ended.entry or "",
             ended.reason,
+            " or ".join(str(other) for other in ended.others),
+            ended.depends,
         )
 
 

@@ -18,6 +18,7 @@ from dossim.packet.capture import Capture
 from dossim.replay import ScapySender, new_tag
 from enforcer.enforcement.apply import Enforcer
 from enforcer.model.choices import TrackedChoice
+from enforcer.model.conntrack import ConntrackFacts
 from enforcer.model.vocabulary import Stage
 from enforcer.planning.plan import InterfacePlan
 
@@ -30,8 +31,8 @@ _TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of one replay. ``counters`` are drops per entry; ``conntrack_drops`` are conntrack's own, None where
-    the kernel does not count them; ``waiting`` is how busy the machine was meanwhile.
+    """The result of one replay. ``counters`` are drops per entry; ``conntrack`` has what conntrack
+    itself dropped; ``waiting`` is how busy the machine was meanwhile.
     """
 
     plan: InterfacePlan
@@ -39,7 +40,7 @@ class Attempt:
     unsent: Mapping[int, str]
     counters: Mapping[str, int]
     tracked: int
-    conntrack_drops: int | None
+    conntrack: ConntrackFacts
     waiting: Waiting
 
 
@@ -69,7 +70,7 @@ def replay_once(
                 netdev=situation.netdev,
             )
             with watch.phase("enforce"), lab.victim():
-                plan = outside_plan(enforcer.apply(situation.resources).plan, host)
+                plan = outside_plan(enforcer.apply(situation.resources).plan, situation)
             with watch.phase("observe"), lab.victim():
                 observer.attach()
             lab.quiet_offloads()
@@ -84,13 +85,12 @@ def replay_once(
                 waiting = stall.so_far()
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
-                tracked = lab.conntrack_entries()
-                conntrack_drops = lab.conntrack_drops()
+                tracked, conntrack = lab.conntrack_entries(), lab.conntrack()
                 enforcer.detach()
     finally:
         with watch.phase("lab"):
             lab.__exit__(None, None, None)
-    return Attempt(plan, observer.journeys, unsent, counters, tracked, conntrack_drops, waiting)
+    return Attempt(plan, observer.journeys, unsent, counters, tracked, conntrack, waiting)
 
 
 def interfaces_of(situation: Situation) -> list[str]:

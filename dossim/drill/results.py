@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 
 from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture
-from dossim.predict import Prediction
+from dossim.predict import Prediction, Tables
 from dossim.verify.verification import Verification
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
+    from dossim.drill.full_table import FullTable
     from dossim.observe.judgement import Observations
 
 
 @dataclass(frozen=True)
 class PredictResult:
-    """``about`` are sentences that describe the capture, and what is judged in its place."""
+    """``about`` are sentences that describe the capture, and what is judged in its place. ``tables``: the policy after
+    conntrack that is enforced; None if none is.
+    """
 
     capture: Capture
     situation: Situation
@@ -28,6 +32,7 @@ class PredictResult:
     prediction: Prediction
     timings_s: Mapping[str, float]
     about: tuple[str, ...] = field(default=(), kw_only=True)
+    tables: Tables | None = field(default=None, kw_only=True)
 
     @property
     def mode(self) -> str:
@@ -37,18 +42,25 @@ class PredictResult:
 
 @dataclass(frozen=True)
 class DrillResult(PredictResult):
-    """``conntrack_entries`` were tracked when the replay ended; ``conntrack_drops`` packets were dropped by conntrack
-    itself (None: the kernel does not say). ``driver`` is the lab interface's. ``busy`` is a sentence when the machine
-    was too busy for some of the packets: those are unobserved.
+    """``conntrack_entries`` were tracked when the replay ended; ``driver`` is the lab interface's. ``busy`` is a
+    sentence when the machine was too busy for some of the packets: those are unobserved. ``conntrack``: what conntrack
+    itself dropped and evicted; None if the kernel does not show it. ``full``: what was predicted of that, if the
+    replay filled the table.
     """
 
     verification: Verification
     observations: Observations
     conntrack_entries: int
-    conntrack_drops: int | None
     kernel: str
     driver: str
     busy: str = ""
+    conntrack: ConntrackStatistics | None = None
+    full: FullTable | None = None
+
+    @property
+    def conntrack_drops(self) -> int | None:
+        """Packets that conntrack itself dropped; None if the kernel does not count them."""
+        return self.conntrack.dropped if self.conntrack else None
 
 
 @dataclass

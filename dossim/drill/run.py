@@ -18,9 +18,10 @@ from dossim.packet.about import describe
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
 from dossim.packet.summary import summary
-from dossim.predict import Prediction, predict
+from dossim.predict import Prediction, Tables, predict
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.facts import HostFacts
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import Backend, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -49,7 +50,7 @@ def predict_capture(
         after = enforced_after(situation)
         prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
     about = _about(capture, instead, situation, drilled=False)
-    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about)
+    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about, tables=after.tables)
 
 
 def _predict(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
@@ -91,6 +92,7 @@ class _Judgement:
     observations: Observations
     late: Mapping[int, str]
     longest_s: float
+    tables: Tables | None
 
 
 def drill_capture(
@@ -103,6 +105,7 @@ def drill_capture(
     unobserved. Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce,
     UnsupportedRuleError for a rule that cannot be enforced. ``progress`` is called with (phase, done, total).
     """
+    from dossim.drill.full_table import with_full_table
     from dossim.drill.load import longer_timeout_s
     from dossim.verify import verify
 
@@ -118,30 +121,54 @@ def drill_capture(
         timeout_s = longer_timeout_s(found.longest_s)
     attempt = found.attempt
     with watch.phase("verify"):
-        verification = verify(
+        compared = with_full_table(
+            instead.sent,
             found.prediction,
+            found.sent,
+            found.observations,
+            host=situation.host,
+            facts=attempt.conntrack,
+            replay_s=watch.seconds.get("replay", 0.0),
+        )
+        verification = verify(
+            compared.prediction,
             found.observations,
             entries=found.prediction.entries,
             counters=attempt.counters,
             summary=lambda number: summary(capture.frame(number)),
-            sent=found.sent,
+            sent=compared.sent,
             record=lambda number: int(capture.record[number]),
+            deny_mask=_deny_mask(situation, attempt.plan.raw_backend),
         )
     return DrillResult(
         capture=capture,
         situation=situation,
         plan=attempt.plan,
-        prediction=found.prediction,
+        prediction=compared.prediction,
         timings_s=watch.seconds,
         about=_about(capture, instead, situation, drilled=True),
+        tables=found.tables,
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,
-        conntrack_drops=attempt.conntrack_drops,
+        conntrack=attempt.conntrack.statistics,
+        full=compared.full,
         kernel=os.uname().release,
         driver="veth",
         busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
     )
+
+
+def _deny_mask(situation: Situation, backend: Backend) -> int:
+    """The bit that our rules after conntrack set before they drop; 0 if there are none."""
+    from enforcer.backends.iptables.settings import settings_of as iptables_settings
+    from enforcer.backends.nftables.settings import settings_of as nftables_settings
+
+    if situation.tracked is TrackedChoice.MODEL:
+        return 0
+    felix = situation.resources.felix_for(situation.host.node)
+    settings = nftables_settings(felix) if backend is Backend.NFTABLES else iptables_settings(felix)
+    return settings.drop_mark
 
 
 def _attempt(
@@ -167,9 +194,9 @@ def _attempt(
         is_known = prediction.is_determined.all()
         sent = prediction if is_known else ends(instead.sent)
     with watch.phase("verify"):
-        observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack_drops)
+        observations = judge(attempt.journeys, fragments, attempt.unsent, attempt.conntrack.dropped)
         late, longest_s = overdue(attempt.journeys, fragments, timeout_s)
-        settled = sent.settled(observations.fate, observations.stage)
+        settled = sent.settled(observations.ct_state)
         wrong = (settled.fate != observations.fate) | (settled.stage != observations.stage)
         late = {packet: why for packet, why in late.items() if wrong[packet]}
-    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s)
+    return _Judgement(attempt, prediction, sent, observations.without(late), late, longest_s, after.tables)

@@ -147,11 +147,26 @@ def lab_facts(host: Host) -> HostFacts:
 def plan_for(situation: Situation, facts: HostFacts) -> InterfacePlan:
     """The plan of the host's outside interface; one that enforces nothing when no policy governs it."""
     host = situation.host
-    addresses = [address.ip for address in host.addresses]
-    table = compile_table(situation.resources, node=host.node, interface=host.interface, addresses=addresses)
+    table = _outside_table(situation)
     felix = situation.resources.felix_for(host.node)
-    plan = make_plan([table], facts, felix=felix, choice=situation.choice, raw=situation.raw, netdev=situation.netdev)
-    return outside_plan(plan, host)
+    tables = enforced_after(situation).tables
+    plan = make_plan(
+        [table],
+        facts,
+        felix=felix,
+        choice=situation.choice,
+        raw=situation.raw,
+        netdev=situation.netdev,
+        tracked=[item for item in (tables.outside, tables.inside) if item] if tables else (),
+        tracked_choice=situation.tracked,
+    )
+    return outside_plan(plan, situation)
+
+
+def _outside_table(situation: Situation) -> RuleTable:
+    host = situation.host
+    addresses = [address.ip for address in host.addresses]
+    return compile_table(situation.resources, node=host.node, interface=host.interface, addresses=addresses)
 
 
 @dataclass(frozen=True)
@@ -182,9 +197,13 @@ def enforced_after(situation: Situation) -> Enforced:
     return Enforced(Tables(outside, inside), compiler.compile(resources, node=host.node, interface=host.inside))
 
 
-def outside_plan(plan: Plan, host: Host) -> InterfacePlan:
-    """The part of a plan that concerns the host's outside interface."""
+def outside_plan(plan: Plan, situation: Situation) -> InterfacePlan:
+    """The part of a plan that concerns the host's outside interface. Without untracked entries it is of a table that
+    has nothing but the names of the tracked policies.
+    """
+    interface = situation.host.interface
     for item in plan.interfaces:
-        if item.interface == host.interface:
+        if item.interface == interface:
             return item
-    return InterfacePlan(RuleTable(host.interface), None, Backend.IPTABLES, ())
+    backend = next((item.backend for item in plan.tracked), Backend.IPTABLES)
+    return InterfacePlan(RuleTable(interface, tracked=_outside_table(situation).tracked), None, backend, ())

@@ -22,10 +22,13 @@ from types import TracebackType
 from pyroute2 import IPRoute
 
 from dossim.lab import ethtool, names, sysctl
+from dossim.lab.conntrack_max import restore_abandoned
 from dossim.lab.python_iptables import python_iptables
 from dossim.lab.signals import unwinding
 from dossim.model.host import Host, Listener
+from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.netns import entered
+from enforcer.model.conntrack import ConntrackFacts
 from enforcer.model.errors import PrivilegeError
 from enforcer.policy.resources import UDP
 
@@ -71,6 +74,8 @@ class Lab:
                 "run as root or use 'dossim predict', which needs none"
             )
         names.reap()
+        restore_abandoned()
+        restore_abandoned()
         with ExitStack() as stack:
             stack.enter_context(unwinding())
             stack.callback(names.remove_pins, self.name)
@@ -110,10 +115,10 @@ class Lab:
         with self.victim():
             return sysctl.conntrack_entries()
 
-    def conntrack_drops(self) -> int | None:
-        """Packets that conntrack itself dropped in the victim, None where the kernel does not say."""
+    def conntrack(self) -> ConntrackFacts:
+        """The victim's connection tracking table, its limits and counters."""
         with self.victim():
-            return sysctl.conntrack_drops()
+            return read_conntrack()
 
     def drain(self) -> None:
         """Read what the UDP listeners have queued, so that no datagram is dropped for lack of buffer space."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from dossim.model.host import Host
 
 _ROOT = Path("/proc/sys/net")
-STATISTICS = Path("/proc/thread-self/net/stat/nf_conntrack")  # a line per CPU, hexadecimal, below the names
 
 # No packet may appear in a lab except those that the drill sends.
 _QUIET = {
@@ -72,14 +71,3 @@ def quiet_victim(host: Host, *, fragment_timeout_s: int) -> None:
 def conntrack_entries() -> int:
     """Connections tracked in the current namespace."""
     return int((_ROOT / "netfilter/nf_conntrack_count").read_text())
-
-
-def conntrack_drops() -> int | None:
-    """Packets that conntrack itself dropped in the current namespace, because the table was full for one; None on a
-    kernel that does not say (CONFIG_NF_CONNTRACK_PROCFS).
-    """
-    if not STATISTICS.exists():
-        return None
-    names, *cpus = (line.split() for line in STATISTICS.read_text().splitlines())
-    column = names.index("drop")
-    return sum(int(cpu[column], 16) for cpu in cpus)

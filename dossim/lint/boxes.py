@@ -23,7 +23,7 @@ from dossim.packet.fields import PORT_PROTOCOLS
 from enforcer.model.vocabulary import Side
 from enforcer.policy.conditions import FAMILIES, Icmp, InNets, InSet, Ports, Protocol, unhandled
 from enforcer.policy.resources import PortRange
-from enforcer.policy.ruletable import Entry, RuleTable
+from enforcer.policy.ruletable import Entry, NamedSets
 
 ALL_PROTOCOLS = (1 << 256) - 1
 ALL_PORTS = ALL_ICMP = (1 << 65536) - 1
@@ -138,7 +138,7 @@ class Box(NamedTuple):
 class Space:
     """Makes the boxes of one table's entries; every list of addresses is converted to ranges once."""
 
-    def __init__(self, table: RuleTable) -> None:
+    def __init__(self, table: NamedSets) -> None:
         self.table = table
         self._sets: dict[tuple[str, int], Ranges] = {}
         self._addresses: dict[tuple[tuple[InNets | InSet, ...], int], Ranges] = {}

@@ -44,6 +44,11 @@ class RuleId(Word):
     FEED = "feed-not-enforced"
     FELIX = "felix-configuration-not-applied"
     PASSED = "passed-unread"
+    CLOSED = "host-closed"
+    SSH = "ssh-closed"
+    LOOPBACK = "loopback-policed"
+    OUTLIVES = "established-outlives-deny"
+    REJECT = "reject-drops"
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,36 @@ RULES: tuple[Rule, ...] = (
         Level.NOTE,
         "An unknown field or kind, or one of Calico Enterprise, is ignored.",
         "None, if nothing here should depend on it.",
+    ),
+    Rule(
+        RuleId.CLOSED,
+        Level.WARNING,
+        "No policy and no profile of a HostEndpoint allows anything: normal policy closes the host.",
+        "Allow what the host needs, in a normal policy or in a profile of the HostEndpoint.",
+    ),
+    Rule(
+        RuleId.SSH,
+        Level.ERROR,
+        "Neither a failsafe nor policy lets in SSH.",
+        "Add TCP 22 to failsafeInboundHostPorts, or allow it in a normal policy.",
+    ),
+    Rule(
+        RuleId.LOOPBACK,
+        Level.ERROR,
+        "Normal policy of a '*' HostEndpoint does not allow the host's connections to itself.",
+        "Allow 127.0.0.0/8 and ::1 in both directions, or add lo to interfaceExclude of the FelixConfiguration.",
+    ),
+    Rule(
+        RuleId.OUTLIVES,
+        Level.NOTE,
+        "A deny list of tracked policy does not stop connections that are already established.",
+        "Set doNotTrack: true and applyOnForward: true, if the list is meant to stop an attack.",
+    ),
+    Rule(
+        RuleId.REJECT,
+        Level.WARNING,
+        "The configured Reject is not carried out: tracked policy drops.",
+        "Set Drop, or expect clients to wait instead of being refused.",
     ),
 )
 

@@ -13,6 +13,8 @@ from dossim.lint.members import Members, ReadText
 from dossim.lint.neighbours import discovery_denied
 from dossim.lint.sets import overlapping, policies_for_nobody, rules_for_nobody, unused_sets, uses_of
 from dossim.lint.tables import Governed, governed_tables
+from dossim.lint.tracked import tracked_findings
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.facts import HostFacts
 from enforcer.policy.compile import BUILT_IN_TIERS
 from enforcer.policy.feeds import FEED
@@ -29,11 +31,13 @@ def lint(
     node: str | None = None,
     facts: HostFacts | None = None,
     read_text: ReadText = lambda path: "",
+    tracked: TrackedChoice = TrackedChoice.MODEL,
 ) -> list[Finding]:
     """All findings, for one node or for every node that has a HostEndpoint.
 
     ``facts`` name the interfaces of their node. ``read_text`` reads a file's text again ("" if it cannot), so that
-    findings name the line of a CIDR instead of that of its set. Raises UnsupportedRuleError as compiling does.
+    findings name the line of a CIDR instead of that of its set. ``tracked``: whether tracked policy is enforced, which
+    decides how bad it is what it closes. Raises UnsupportedRuleError as compiling does.
     """
     nodes = [node] if node is not None else sorted({item.node for item in resources.host_endpoints})
     members = Members.of(resources, read_text)
@@ -41,6 +45,7 @@ def lint(
     dead = dead_entries(tables)
     of_tables = _of_tables(resources, tables, facts, members, dead)
     found = [*_of_resources(resources, members), *dead.values(), *of_tables, *not_applied(resources, nodes)]
+    found += tracked_findings(resources, nodes, facts, tracked)
     return sorted(dict.fromkeys(found), key=lambda item: (item.position, item.level.rank, item.rule, item.message))
 
 

@@ -34,7 +34,7 @@ def governed_tables(resources: Resources, nodes: Iterable[str], facts: HostFacts
     compiler = Compiler()
     for node in nodes:
         felix = resources.felix_for(node)
-        for interface in _interfaces(resources, node, facts):
+        for interface in interfaces_of(resources, node, facts):
             table = compiler.compile(resources, node=node, interface=interface.name, addresses=interface.addresses)
             if table.endpoint is None:
                 continue
@@ -49,7 +49,7 @@ def governed_tables(resources: Resources, nodes: Iterable[str], facts: HostFacts
     return list(found.values())
 
 
-def _interfaces(resources: Resources, node: str, facts: HostFacts | None) -> Iterator[InterfaceFacts]:
+def interfaces_of(resources: Resources, node: str, facts: HostFacts | None) -> Iterator[InterfaceFacts]:
     """The interfaces of the facts if there are any, else one for each name or address in HostEndpoints.
 
     One address per interface is enough to find every endpoint that can govern one by its addresses: the smallest name

@@ -15,8 +15,8 @@ from dossim.packet.parse import parse
 from dossim.pipeline.conntrack.sentences import describe as describe_state
 from dossim.pipeline.conntrack.table import Conntrack
 from dossim.pipeline.explain import Hop, Trace
-from dossim.pipeline.hooks import describe, match_key_in_raw
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.hooks import describe
+from dossim.pipeline.match_key import MatchKey, match_key_in_raw
 from dossim.pipeline.policy import Decision, Policy, Verdict
 from dossim.pipeline.tracked import TrackedPolicy
 from enforcer.model.errors import UsageError

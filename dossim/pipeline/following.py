@@ -22,8 +22,7 @@ from dossim.pipeline.conntrack.states import Coin, Reason
 from dossim.pipeline.conntrack.table import Conntrack
 from dossim.pipeline.conntrack.verdict import Verdict
 from dossim.pipeline.cut import why_open
-from dossim.pipeline.hooks import match_key_in_raw
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey, match_key_in_raw
 from dossim.pipeline.route import leads_inside
 from dossim.pipeline.stages import Context, Destination, Node, PacketState, Step, Tracking, ended
 from enforcer.model.vocabulary import CtState, Stage

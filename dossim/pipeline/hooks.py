@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
-from dossim.packet.fields import IP, PROTOCOL_NAMES, Transport
-from dossim.packet.parse import seen_transport
-from dossim.pipeline.matching import MatchKey
+from dossim.packet.fields import PROTOCOL_NAMES, Transport
+from dossim.pipeline.match_key import MatchKey, match_key_in_raw
 from dossim.pipeline.policy import Verdict
 from dossim.pipeline.reassembly import Lost, Open, Whole
 from dossim.pipeline.stages import Context, Node, PacketState, Step
-from enforcer.model.vocabulary import Backend, Stage
+from enforcer.model.vocabulary import Stage
 
 
 def check_defrag(state: PacketState, context: Context) -> Step:
@@ -54,12 +53,6 @@ def check_raw(state: PacketState, context: Context) -> Step:
     allowed = decision.verdict is Verdict.ALLOW
     state = replace(state, untracked=allowed, marked=allowed)
     return Step(target, state, describe(key), decision.why, rule.name, rule.rule, note.rstrip("; "))
-
-
-def match_key_in_raw(ip: IP, backend: Backend) -> MatchKey:
-    """The fields of a packet that rules match on. Only the protocol may differ between the raw backends."""
-    transport = seen_transport(ip, skip_authentication=backend is not Backend.NFTABLES)
-    return MatchKey(ip.version, ip.source, ip.destination, transport)
 
 
 def describe(key: MatchKey) -> str:

@@ -14,9 +14,9 @@ once ("hotdrop"), but only if evaluation reaches that condition:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from dossim.packet.fields import ICMP, ICMP_HEADER, ICMPV6, PORT_PROTOCOLS, SCTP, TCP, UDP, Transport
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.selection import Selection
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.nets import IPAddress, IPNetwork
@@ -41,16 +41,6 @@ class Answer(Word):
     YES = "yes"
     NO = "no"
     HOTDROP = "hotdrop"
-
-
-@dataclass(frozen=True)
-class MatchKey:
-    """The fields rules can match on. ``transport`` None: truncated IPv6 extension headers."""
-
-    version: int
-    source: IPAddress
-    destination: IPAddress
-    transport: Transport | None
 
 
 Condition = Callable[[Rule, MatchKey, Selection], Answer]

@@ -8,7 +8,7 @@ only a Deny with *yes* drops. Less is known about a packet here.
 from __future__ import annotations
 
 from dossim.model.disposition import Fate
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.netdev_headers import known_transport, sound_ip
 from dossim.pipeline.stages import Context, PacketState, Step
 from dossim.pipeline.xdp import decide, describe, passed

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from dossim.packet.fields import Transport
 from dossim.pipeline.applicable import GLOBAL_NETWORK_POLICY, NamedRule, applicable, governs, rules_of
 from dossim.pipeline.governing import governing_endpoint
-from dossim.pipeline.matching import Answer, MatchKey, failsafe_matches, require_expressible, rule_matches
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.matching import Answer, failsafe_matches, require_expressible, rule_matches
 from dossim.pipeline.selection import Selection
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Action, Direction, Stage, Word

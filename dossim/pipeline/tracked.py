@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from dossim.model.host import Host
 from dossim.pipeline.applicable import NamedRule, applicable, governs, named, rules_of, tier_actions
 from dossim.pipeline.governing import governing_endpoint
-from dossim.pipeline.matching import MatchKey, require_expressible
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.matching import require_expressible
 from dossim.pipeline.selection import Selection
 from dossim.pipeline.tracked_chain import KNOWN, Chain, Decision, Kind, ProfileRules, TierRules, Verdict
 from enforcer.model.nets import IPAddress

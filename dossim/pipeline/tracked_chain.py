@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from dossim.packet.fields import ICMPV6
 from dossim.pipeline.applicable import NamedRule
-from dossim.pipeline.matching import Answer, MatchKey, failsafe_matches, rule_matches
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.matching import Answer, failsafe_matches, rule_matches
 from dossim.pipeline.policy import describe_failsafe, hotdrop_reason
 from dossim.pipeline.selection import Selection
 from enforcer.model.vocabulary import Action, CtState, Direction, Word

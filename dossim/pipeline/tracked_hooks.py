@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dossim.model.disposition import Fate
-from dossim.pipeline.hooks import describe, match_key_in_raw, passing
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.hooks import describe, passing
+from dossim.pipeline.match_key import MatchKey, match_key_in_raw
 from dossim.pipeline.route import leads_inside
 from dossim.pipeline.stages import Context, Node, PacketState, Step
 from dossim.pipeline.tracked_chain import Decision

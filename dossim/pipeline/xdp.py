@@ -16,7 +16,8 @@ from dossim.model.disposition import Fate
 from dossim.packet.cut import CutError
 from dossim.packet.fields import HIDDEN, PROTOCOL_NAMES
 from dossim.pipeline.applicable import NamedRule
-from dossim.pipeline.matching import Answer, MatchKey, can_match, rule_matches
+from dossim.pipeline.match_key import MatchKey
+from dossim.pipeline.matching import Answer, can_match, rule_matches
 from dossim.pipeline.stages import Context, Node, PacketState, Step
 from dossim.pipeline.xdp_headers import Known, Missing, known_transport, readable_ip
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Mode, Stage, Word

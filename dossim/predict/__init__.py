@@ -39,9 +39,9 @@ def predict(
     for state in STATES:
         after = AfterConntrack(tables, state, index)
         draft, odd = _run(capture, plan, host, after)
-        runs[state] = Run(draft, dict(after.arrived), odd)
+        runs[state] = Run(draft, after.arrived, odd)
     found = follow(capture, runs, plan, host, inside or RuleTable(host.inside), entries)
-    return found.draft.finish(entries, found.sets)
+    return found.draft.finish(entries, found.sets, found.by_state)
 
 
 def _run(

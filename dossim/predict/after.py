@@ -52,6 +52,18 @@ class Tables:
                     found.setdefault(name, known.get(name) or Entry(name, Action.DENY, "", direction=direction))
         return tuple(found.values())
 
+    def stages(self) -> dict[str, tuple[Stage, ...]]:
+        """The stages at which each of them can drop a received packet. What acts only on what the host sends has none
+        and is omitted.
+        """
+        found: dict[str, set[Stage]] = {}
+        for table in filter(None, (self.outside, self.inside)):
+            for chain in table.chains:
+                if chain.hook is not Hook.OUTPUT:
+                    for name in chain.names():
+                        found.setdefault(name, set()).add(chain.hook.stage)
+        return {name: tuple(stage for stage in Stage if stage in stages) for name, stages in found.items()}
+
 
 @dataclass
 class Fates:
@@ -85,14 +97,12 @@ class Fates:
 
 @dataclass(frozen=True)
 class AfterConntrack:
-    """``index`` has the number of each entry by name. ``arrived``: the packets that got to conntrack, with whether raw
-    has taken them out of it.
-    """
+    """``index`` has the number of each entry by name. ``arrived``: the ordinary packets that got to conntrack."""
 
     tables: Tables
     state: CtState
     index: Mapping[str, int]
-    arrived: list[tuple[int, bool]] = field(default_factory=list)
+    arrived: list[Flows] = field(default_factory=list)
 
     def mangle(self, flows: Flows, draft: Draft) -> Flows:
         """mangle PREROUTING of what is received outside."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
@@ -14,12 +16,14 @@ from dossim.packet.cut import CutError, frame_on_wire
 from dossim.packet.parse import parse
 from dossim.pipeline import ip_input, route
 from dossim.pipeline.following import Following, Sends
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Whole
 from dossim.pipeline.stages import Context, Node, PacketState, Step, ended
 from dossim.predict.after import STATES
+from dossim.predict.flows import Flows
+from dossim.predict.lone import lone_packets
 from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATES, NO_ENTRY, NO_STAGE, STAGES, Draft
+from dossim.predict.prediction import FATE_CODE, FATES, NO_ENTRY, NO_STAGE, STAGES, Draft, End
 from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
@@ -28,21 +32,20 @@ from enforcer.policy.ruletable import Entry, RuleTable
 
 @dataclass
 class Run:
-    """The prediction for one state. ``ordinary``: the packets among these that get to conntrack, with whether raw has
-    taken them out of it; ``odd``: the others that do.
-    """
+    """The prediction for one state. ``ordinary``: the ordinary packets that get to conntrack; ``odd``: the others."""
 
     draft: Draft
-    ordinary: Mapping[int, bool]
+    ordinary: Sequence[Flows]
     odd: Mapping[int, PacketState]
 
 
 @dataclass(frozen=True)
 class Followed:
-    """Several ends are possible for the packets in ``sets``."""
+    """Several ends are possible for the packets in ``sets``; ``by_state`` as of the prediction."""
 
     draft: Draft
     sets: Mapping[int, Disposition]
+    by_state: Mapping[int, Mapping[CtState, End]]
 
 
 def follow(
@@ -54,7 +57,7 @@ def follow(
     entries: Sequence[Entry],
 ) -> Followed:
     """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface;
-    ``entries``: what the numbers of the drafts mean.
+    ``entries``: those that the drafts index.
     """
     return _Follower(capture, runs, plan, host, inside, entries).follow()
 
@@ -68,6 +71,7 @@ class _Follower:
     inside: RuleTable
     entries: Sequence[Entry]
     sets: dict[int, Disposition] = field(default_factory=dict)
+    by_state: dict[int, Mapping[CtState, End]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._context = Context.without_policy(self.host)
@@ -88,19 +92,31 @@ class _Follower:
 
     def follow(self) -> Followed:
         draft = self._first.draft.copied()
-        for number, state, parts in self._arrivals():
+        ordinary = {
+            number: untracked
+            for flows in self._first.ordinary
+            for number, untracked in zip(flows.number.tolist(), flows.untracked.tolist(), strict=True)
+        }
+        is_open = any(map(self._is_open_before, np.flatnonzero(draft.fate == FATE_CODE[Fate.UNDETERMINED]).tolist()))
+        for lone in () if is_open else lone_packets(self._first.ordinary, self._first.odd.values()):
+            draft.take_all(self.runs[lone.state].draft, lone.rows)
+            for number in lone.rows.tolist():
+                del ordinary[number]
+        for number, state, parts in self._arrivals(ordinary):
             self._number = number
+            self._walked: list[CtState] = []
             if state is None:
                 self._following.may_have_passed(self._parsed(number))
                 continue
             self._end(draft, parts, self._following.follow(state))
-        return Followed(draft, self.sets)
+        return Followed(draft, self.sets, self.by_state)
 
-    def _arrivals(self) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
+    def _arrivals(self, ordinary: Mapping[int, bool]) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
         """The packets that get to conntrack, in the order in which they do: number, state, and all packets that share
-        the fate. No state: it is unknown whether the packet gets there.
+        the fate. No state: it is unknown whether the packet gets there. ``ordinary``: the ordinary packets that are to
+        be followed, with whether raw has taken them out of conntrack.
         """
-        odd, ordinary = self._first.odd, self._first.ordinary
+        odd = self._first.odd
         of_datagram = {
             number: state.reassembly.parts if isinstance(state.reassembly, Whole) else (number,)
             for number, state in odd.items()
@@ -134,6 +150,7 @@ class _Follower:
     def _walk(self, state: PacketState, node: Node) -> list[Step]:
         """The end that is predicted for the packet in its state, as the steps that lead there."""
         assert state.tracking is not None, "the follower sets it"
+        self._walked.append(state.tracking.state)
         run = self.runs[_as_predicted(state.tracking.state)]
         fate = FATES[run.draft.fate[self._number]]
         code = int(run.draft.stage[self._number])
@@ -145,7 +162,7 @@ class _Follower:
         note = str(_as_predicted(state.tracking.state))
         index = int(run.draft.entry[self._number])
         entry = None if index == NO_ENTRY else self.entries[index].name
-        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, entry, note=note)]
+        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, entry=entry, note=note)]
 
     def _routed(self, state: PacketState) -> PacketState:
         try:
@@ -164,6 +181,9 @@ class _Follower:
                 draft.leave_open(part, node, last.result)
             if last.others:
                 self.sets[part] = ended(node, last)
+            if len(self._walked) > 1:
+                ends = {state: self.runs[_as_predicted(state)].draft.end_of(part) for state in self._walked}
+                self.by_state[part] = ends
 
 
 def _as_predicted(state: CtState) -> CtState:

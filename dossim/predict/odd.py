@@ -22,7 +22,7 @@ from dossim.packet.fields import HIDDEN, ICMP, ICMP_HEADER, ICMPV6, IP, Ethernet
 from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline import ip_input, netdev_headers, route, transport
 from dossim.pipeline.cut import possible_datagrams, why_open
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Lost, Open, Perhaps, Whole, reassemble
 from dossim.pipeline.route import leads_inside
 from dossim.pipeline.stages import Context, PacketState, Step
@@ -234,6 +234,7 @@ def _raw(states: dict[int, PacketState], plan: InterfacePlan, draft: Draft) -> N
                 draft.leave_open(number, Stage.RAW, why_open(Stage.RAW, states.pop(number)))
             elif decisions.allowed_by[row] >= 0:
                 states[number] = replace(states[number], untracked=True, marked=True)
+                draft.untracked[number] = True
 
 
 def _flows_of(states: Mapping[int, PacketState], plan: InterfacePlan) -> list[Flows]:

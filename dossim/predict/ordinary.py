@@ -61,7 +61,7 @@ def predict_ordinary(
     flows = _ip_input(flows, draft)
     flows = _raw(flows, plan, draft)
     if after is not None:
-        after.arrived.extend(zip(flows.number.tolist(), flows.untracked.tolist(), strict=True))
+        after.arrived.append(flows)
         flows = after.mangle(flows, draft)
     flows = _route(flows, host, draft)
     if after is not None:
@@ -108,6 +108,7 @@ def _raw(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
     draft.drop(flows.number[denied], Stage.RAW, "", decisions.denied_by[denied])
     draft.drop(flows.number[decisions.hotdropped], Stage.RAW, "too short for a rule that matches on ports or ICMP type")
     allowed = decisions.allowed_by >= 0
+    draft.untracked[flows.number[allowed]] = True
     return replace(flows, untracked=allowed, marked=allowed).take(~denied & ~decisions.hotdropped)
 
 
@@ -191,11 +192,11 @@ def _udp(flows: Flows, host: Host, draft: Draft) -> None:
 def _checksum_valid(flows: Flows, length: I64, *, with_addresses: bool) -> Bool:
     initial = np.zeros(len(flows), np.int64)
     if with_addresses:
-        initial = _pseudo_header(flows.buf, flows) + length + flows.protocol
+        initial = pseudo_header(flows.buf, flows) + length + flows.protocol
     return checksum_valid(flows.buf.data, flows.at, length, initial)
 
 
-def _pseudo_header(buf: ByteReader, flows: Flows) -> I64:
+def pseudo_header(buf: ByteReader, flows: Flows) -> I64:
     """The sum of the words of both addresses, which directly precede the transport."""
     total = np.zeros(len(flows), np.int64)
     for word in range(-8 if flows.version == 4 else -32, 0, 2):

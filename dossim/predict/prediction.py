@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.packet.capture import Capture
 from dossim.packet.cut import ETHERNET_LEAST, ETHERNET_MOST, why_not_sendable
 from dossim.pipeline.cut import cut_at
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.ruletable import Entry
 
 FATES = tuple(Fate)
@@ -26,13 +26,18 @@ FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
 STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
 
 
+End = tuple[int, int, int]  # codes of fate and stage, and the index of the entry
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One row per packet. ``fate`` and ``stage`` (uint8) index Fate and Stage, 255 if no stage dropped it; the stage of
     an undetermined packet is the first whose result is unknown.
 
     ``entry`` (int32) indexes ``entries``, the table's ingress side, -1 if no entry dropped it; ``reason`` (uint16)
-    indexes ``reasons``. ``sets``: the packets with several possible ends, of which the columns have the first.
+    indexes ``reasons``. ``untracked`` (bool): an Allow takes the packet out of connection tracking. ``sets``: the
+    packets with several possible ends, of which the columns have the first. ``by_state``: the end of a packet for each
+    of the conntrack states that it may have, where there are several.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -41,7 +46,9 @@ class Prediction:
     reason: npt.NDArray[np.uint16]
     entries: tuple[Entry, ...]
     reasons: Sequence[str]
+    untracked: npt.NDArray[np.bool_]
     sets: Mapping[int, Disposition] = field(default_factory=dict)
+    by_state: Mapping[int, Mapping[CtState, End]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -81,19 +88,24 @@ class Prediction:
         why[rows] = len(self.reasons)
         return replace(self, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
 
-    def settled(self, fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> Prediction:
-        """The same, but packets with several possible ends have the observed one, if it is among them."""
-        if not self.sets:
+    def settled(self, observed: Callable[[int], CtState | None]) -> Prediction:
+        """The same, but packets that may have several conntrack states have the end of the observed one."""
+        if not self.by_state:
             return self
-        fates, stages, entries = self.fate.copy(), self.stage.copy(), self.entry.copy()
-        named = {item.name: index for index, item in enumerate(self.entries)}
-        for packet, end in self.sets.items():
-            for one in (end, *end.others):
-                code = NO_STAGE if one.stage is None else STAGE_CODE[one.stage]
-                if (FATE_CODE[one.fate], code) == (fate[packet], stage[packet]):
-                    fates[packet], stages[packet] = FATE_CODE[one.fate], code
-                    entries[packet] = NO_ENTRY if one.entry is None else named.get(one.entry, NO_ENTRY)
-        return replace(self, fate=fates, stage=stages, entry=entries)
+        fate, stage, entry = self.fate.copy(), self.stage.copy(), self.entry.copy()
+        for packet, ends in self.by_state.items():
+            state = observed(packet)
+            if state is not None and state in ends:
+                fate[packet], stage[packet], entry[packet] = ends[state]
+        return replace(self, fate=fate, stage=stage, entry=entry)
+
+    def left_open(self, packets: npt.NDArray[np.bool_], stage: Stage, reason: str) -> Prediction:
+        """The same, but those of these packets that are determined are undetermined from this stage on."""
+        rows = np.flatnonzero(packets & self.is_determined)
+        fate, where, entry, why = self.fate.copy(), self.stage.copy(), self.entry.copy(), self.reason.copy()
+        fate[rows], where[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], STAGE_CODE[stage], NO_ENTRY
+        why[rows] = len(self.reasons)
+        return replace(self, fate=fate, stage=where, entry=entry, reason=why, reasons=(*self.reasons, reason))
 
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
@@ -113,6 +125,11 @@ class Prediction:
         """bool[N]: the packet's fate can be compared with a kernel's."""
         return np.asarray(~np.isin(self.fate, [FATE_CODE[fate] for fate in OPEN_FATES]), np.bool_)
 
+    def several(self) -> dict[int, Disposition]:
+        """The determined packets with several possible ends, in order."""
+        known = self.is_determined
+        return {packet: end for packet, end in sorted(self.sets.items()) if known[packet]}
+
     def entry_counts(self) -> dict[str, int]:
         """Packets that each entry drops, for entries that drop any."""
         counts = np.bincount(self.entry[self.entry >= 0], minlength=len(self.entries))
@@ -129,6 +146,7 @@ class Draft:
         self.stage = np.full(packets, NO_STAGE, np.uint8)
         self.entry = np.full(packets, NO_ENTRY, np.int32)
         self.reason = np.zeros(packets, np.uint16)
+        self.untracked = np.zeros(packets, np.bool_)
         self._reasons: dict[str, int] = {"": 0}
         self._texts = [""]
         self._find_not_sendable()
@@ -179,13 +197,13 @@ class Draft:
 
     def copy(self, row: int, to: int) -> None:
         """One packet ends as another does."""
-        for column in (self.fate, self.stage, self.entry, self.reason):
+        for column in (self.fate, self.stage, self.entry, self.reason, self.untracked):
             column[to] = column[row]
 
     def copied(self) -> Draft:
         """A draft of its own with the same rows."""
         other = Draft(self._capture)
-        for name in ("fate", "stage", "entry", "reason"):
+        for name in ("fate", "stage", "entry", "reason", "untracked"):
             setattr(other, name, getattr(self, name).copy())
         other._reasons = dict(self._reasons)
         other._texts = list(self._texts)
@@ -196,6 +214,15 @@ class Draft:
         self.fate[row], self.stage[row], self.entry[row] = other.fate[row], other.stage[row], other.entry[row]
         self.reason[row] = self._code(other.reason_of(row))
 
+    def take_all(self, other: Draft, rows: npt.NDArray[np.int64]) -> None:
+        """As :meth:`take`, of many packets."""
+        self.fate[rows], self.stage[rows], self.entry[rows] = other.fate[rows], other.stage[rows], other.entry[rows]
+        codes = np.unique(other.reason[rows])
+        known = np.zeros(int(codes.max(initial=0)) + 1, np.uint16)
+        for code in codes.tolist():
+            known[code] = self._code(other._texts[code])
+        self.reason[rows] = known[other.reason[rows]]
+
     def reason_of(self, row: int) -> str:
         return self._texts[int(self.reason[row])]
 
@@ -204,9 +231,17 @@ class Draft:
         self.fate[row] = FATE_CODE[fate]
         self.reason[row] = self._code(reason)
 
-    def finish(self, entries: tuple[Entry, ...], sets: Mapping[int, Disposition] | None = None) -> Prediction:
+    def finish(
+        self,
+        entries: tuple[Entry, ...],
+        sets: Mapping[int, Disposition] | None = None,
+        by_state: Mapping[int, Mapping[CtState, End]] | None = None,
+    ) -> Prediction:
         columns = (self.fate, self.stage, self.entry, self.reason)
-        return Prediction(*columns, entries, tuple(self._texts), sets or {})
+        return Prediction(*columns, entries, tuple(self._texts), self.untracked, sets or {}, by_state or {})
+
+    def end_of(self, row: int) -> End:
+        return int(self.fate[row]), int(self.stage[row]), int(self.entry[row])
 
     def _code(self, reason: str) -> int:
         if len(self._reasons) >= _MOST_REASONS:

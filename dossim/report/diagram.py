@@ -68,7 +68,7 @@ class Diagram:
 def diagram(view: View) -> Diagram:
     """The drawing of one result: of the observation if there is one, else of the prediction."""
     ended = {row.word: row.predicted if row.observed is None else row.observed for row in view.stages}
-    enforcing = {row.stage for row in view.entries}
+    enforcing = {stage for row in view.entries for stage in row.stages}
     boxes = tuple(_box(node, ended.get(str(node), 0), enforcing) for node in PLACES)
     return Diagram(boxes, tuple(_lines(ended, view.packets)))
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from dossim.model.counted import counted
 from dossim.report.diagram import HEIGHT, WIDTH, diagram
+from dossim.report.text import several_lines
 from dossim.report.view import View
 from enforcer import __version__
 from enforcer.model.printable import printable_lines
@@ -24,6 +25,7 @@ def html(views: Sequence[View], *, title: str) -> str:
         holds=all(view.holds for view in views),
         drilled=all(view.drilled for view in views),
         diagram=diagram,
+        several_lines=several_lines,
         box_width=WIDTH,
         box_height=HEIGHT,
     )

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dossim.exhaustion import words
 from dossim.model.disposition import Disposition
 from dossim.report.view import EntryRow, View
 from dossim.verify import Mismatch
@@ -45,6 +46,8 @@ def as_dict(view: View) -> dict[str, Any]:
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
+            "tracked_choice": str(view.tracked_choice),
+            **_outlook(view),
             "timings_s": dict(view.timings_s),
         }
     return {
@@ -65,9 +68,11 @@ def as_dict(view: View) -> dict[str, Any]:
         "states": {str(state): count for state, count in view.states.items()},
         "entries": [_entry(row, observed=True) for row in view.entries],
         "tracked": list(view.tracked),
+        "tracked_choice": str(view.tracked_choice),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
         "conntrack_drops": view.conntrack_drops,
+        "conntrack_full": view.full_table or None,
         "timings_s": dict(view.timings_s),
     }
 
@@ -94,7 +99,7 @@ def run_as_dict(items: Sequence[tuple[str, View]]) -> dict[str, Any]:
 
 def _open(view: View) -> dict[str, Any]:
     """How many packets there are, and how many have no fate to compare with a kernel's; ``skipped`` ones are in
-    neither.
+    neither. ``sets``: those with several possible ends.
     """
     return {
         "packets": view.packets,
@@ -102,11 +107,18 @@ def _open(view: View) -> dict[str, Any]:
         "not_sendable": view.not_sendable,
         "skipped": dict(view.skipped),
         "open": [{"reason": reason, "packets": count} for reason, count in view.open_reasons],
+        "sets": {"packets": view.several_ends, "reasons": dict(view.several)},
     }
 
 
+def _outlook(view: View) -> dict[str, Any]:
+    """The key ``conntrack`` where the connection tracking table was looked at."""
+    return {} if view.outlook is None else {"conntrack": words.as_dict(view.outlook)}
+
+
 def _entry(row: EntryRow, *, observed: bool) -> dict[str, Any]:
-    found = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
+    found: dict[str, Any] = {"entry": row.entry, "source": row.source, "predicted": row.predicted}
+    found |= {"action": row.action, "stages": list(row.stages)}
     return found | ({"observed": row.observed} if observed else {})
 
 

@@ -38,6 +38,8 @@ def _case(suite: ElementTree.Element, path: str, view: View) -> None:
     properties = ElementTree.SubElement(case, "properties")
     for name in ("packets", "matched", "mismatched", "unobserved", "undetermined", "not_sendable", "mode"):
         ElementTree.SubElement(properties, "property", name=name, value=str(getattr(view, name)))
+    if view.several_ends:
+        ElementTree.SubElement(properties, "property", name="several_ends", value=str(view.several_ends))
     for sentence in view.about:
         ElementTree.SubElement(properties, "property", name="about", value=printable(sentence))
     for what, count in view.skipped.items():

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dossim.exhaustion.words import lines as outlook_lines
 from dossim.model.counted import counted
-from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line
+from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line, several_lines
 from dossim.report.view import StageRow, View
 from enforcer.cli.console import line
 
@@ -25,6 +26,13 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
         console.print(line(view.conntrack, "dim"), soft_wrap=True)
     for reason, count in view.open_reasons:
         console.print(line(f"{counted(count)} {reason}", "yellow"), soft_wrap=True)
+    for text in several_lines(view):
+        console.print(line(text, "yellow"), soft_wrap=True)
+    if view.full_table:
+        console.print(line(view.full_table, "yellow"), soft_wrap=True)
+    if view.outlook is not None:
+        for text in outlook_lines(view.outlook):
+            console.print(line(text), soft_wrap=True)
     for outcome in view.outcomes:
         word, style = _MARK[outcome.holds]
         found = outcome_line(outcome) if outcome.holds is False else f"{outcome.expectation}: {outcome.found}"

@@ -63,4 +63,12 @@ def blocked_lines(view: View) -> Iterator[str]:
     """For each entry that dropped packets, the sentence that names its line of YAML."""
     blocked = "blocked, as expected, by" if view.drilled else "would be blocked by"
     for row in view.blocking:
-        yield printable(f"{counted(row.dropped)} {blocked} {row.entry} ({row.source}) at {row.stage}")
+        source = f" ({row.source})" if row.source else ""
+        yield printable(f"{counted(row.dropped)} {blocked} {row.entry}{source} at {row.stage}")
+
+
+def several_lines(view: View) -> Iterator[str]:
+    """How many packets have several possible ends, and on what their end depends."""
+    for depends, count in view.several.items():
+        has = "has" if count == 1 else "have"
+        yield printable(f"{counted(count)} {has} several possible ends: it depends on {depends}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
@@ -17,18 +17,24 @@ import numpy.typing as npt
 from dossim.drill.results import DrillResult, PredictResult
 from dossim.model.counted import counted
 from dossim.model.disposition import OPEN_FATES, Fate
-from dossim.predict import Prediction
+from dossim.predict import Prediction, Tables
 from dossim.predict.prediction import FATES, STAGES
 from dossim.verify import Mismatch
+from enforcer.model.choices import TrackedChoice
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.resources import NOWHERE, Resources
+from enforcer.policy.ruletable import Entry
 
 if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy
+    from dossim.exhaustion.outlook import Outlook
     from dossim.scenario.expect import Outcome
     from dossim.scenario.run import ScenarioResult
 
 UNOBSERVED = "unobserved"
+
+# Why no earlier stage enforces tracked policy.
+AFTER_CONNTRACK = "tracked policy: it acts on the state that conntrack gives a packet"
 
 # Explanations of the stages, for readers who do not know their names.
 GLOSS: Mapping[str, str] = {
@@ -76,15 +82,22 @@ class StageRow:
 
 @dataclass(frozen=True)
 class EntryRow:
-    """An entry of the table: where it is enforced, why not earlier, and the packets it dropped."""
+    """An entry of the table, or a default of tracked policy: where it is enforced, why not earlier, and the packets it
+    dropped. ``source``: "" for a default that no resource sets.
+    """
 
     entry: str
     source: str
     action: str
-    stage: str
+    stages: tuple[str, ...]
     reason: str
     predicted: int
     observed: int | None = None
+
+    @property
+    def stage(self) -> str:
+        """Where it is enforced, as text."""
+        return ", ".join(self.stages)
 
     @property
     def dropped(self) -> int:
@@ -109,7 +122,8 @@ class View:
     timings_s: Mapping[str, float]
     policy: tuple[str, ...]
     mode_reasons: tuple[tuple[str, str], ...]
-    tracked: tuple[str, ...] = ()  # policies for the interface that act after conntrack: neither enforced nor predicted
+    tracked: tuple[str, ...] = ()  # policies for the interface that act after conntrack
+    tracked_choice: TrackedChoice = TrackedChoice.MODEL  # what becomes of them
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
     about: tuple[str, ...] = ()  # sentences that describe the capture, shown before any verdict
@@ -118,6 +132,7 @@ class View:
     undetermined: int = 0
     not_sendable: int = 0
     open_reasons: tuple[tuple[str, int], ...] = ()  # of the undetermined and not sendable packets, with their number
+    several: Mapping[str, int] = field(default_factory=dict)  # packets with several possible ends, by what decides
 
     drilled: bool = False
     agrees: bool = True
@@ -132,6 +147,8 @@ class View:
     conntrack_entries: int | None = None
     conntrack_drops: int | None = None  # conntrack's own counter; None also where the kernel does not say
     states: Mapping[CtState, int] = field(default_factory=dict)  # of the packets that got past conntrack, as observed
+    full_table: str = ""  # what conntrack was predicted to drop and evict, and did, if the replay filled its table
+    outlook: Outlook | str | None = None  # of the connection tracking table; a string: why nothing can be said of it
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
 
     @property
@@ -155,6 +172,7 @@ class View:
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
         if not parts and self.undetermined and not self.matched:
             return f"{packets}: nothing was shown, because the end of none is determined{others}"
+        parts += [self.full_table] if self.full_table and not parts else []
         parts += [] if parts else ["an entry counted other packets than predicted"]
         return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
 
@@ -190,9 +208,14 @@ class View:
     @property
     def scope(self) -> str:
         """Which part of the policy is left out, "" if none."""
-        if not self.tracked:
+        if not self.tracked or self.tracked_choice is TrackedChoice.ENFORCE:
             return ""
-        return f"not modelled, because Calico enforces it after conntrack: {', '.join(self.tracked)} (tracked policy)"
+        return f"tracked policy {', '.join(self.tracked)} is not enforced here (--tracked model)"
+
+    @property
+    def several_ends(self) -> int:
+        """How many packets have several possible ends."""
+        return sum(self.several.values())
 
     @property
     def blocking(self) -> tuple[EntryRow, ...]:
@@ -232,12 +255,14 @@ def view_of(result: PredictResult, *, title: str = "") -> View:
         policy=_policy_files(result),
         mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
         tracked=tuple(item.name for item in result.plan.table.tracked),
+        tracked_choice=result.situation.tracked,
         about=result.about,
         warnings=result.capture.warnings,
         skipped=dict(result.capture.skipped),
         undetermined=result.prediction.count(Fate.UNDETERMINED),
         not_sendable=result.prediction.count(Fate.NOT_SENDABLE),
         open_reasons=_open_reasons(result.prediction),
+        several=dict(Counter(end.depends for end in result.prediction.several().values()).most_common()),
     )
     return _with_drill(view, result) if isinstance(result, DrillResult) else view
 
@@ -277,7 +302,8 @@ def _with_drill(view: View, result: DrillResult) -> View:
     return replace(
         view,
         drilled=True,
-        agrees=found.agrees,
+        agrees=found.agrees and (result.full is None or result.full.agrees),
+        full_table=str(result.full or ""),
         kernel=result.kernel,
         driver=result.driver,
         stages=tuple(StageRow(word, c.predicted, c.observed, c.matched) for word, c in found.stages.items()),
@@ -300,25 +326,58 @@ def _with_drill(view: View, result: DrillResult) -> View:
 def _entry_rows(
     result: PredictResult, predicted: Mapping[str, int], observed: Mapping[str, int]
 ) -> tuple[EntryRow, ...]:
-    """Every ingress entry, in evaluation order, including those that dropped nothing."""
+    """Everything that can drop received packets, in evaluation order, including what dropped nothing."""
     planned = {item.entry.name: item for item in result.plan.entries}
     drilled = isinstance(result, DrillResult)
-    return tuple(
-        EntryRow(
+
+    def row(entry: Entry, position: Position, stages: Sequence[Stage], reason: str) -> EntryRow:
+        return EntryRow(
             entry=entry.name,
-            source=source_of(entry.position),
+            source=source_of(position),
             action=str(entry.action),
-            stage=str(planned[entry.name].stage) if entry.name in planned else "",
-            reason=planned[entry.name].reason if entry.name in planned else "",
+            stages=tuple(map(str, stages)),
+            reason=reason,
             predicted=predicted.get(entry.name, 0),
             observed=observed.get(entry.name, 0) if drilled else None,
         )
+
+    untracked = (
+        row(entry, entry.position, (planned[entry.name].stage,), planned[entry.name].reason)
+        if entry.name in planned
+        else row(entry, entry.position, (), "")
         for entry in result.plan.table.ingress
     )
+    if result.tables is None:
+        return tuple(untracked)
+    stages, defaults = result.tables.stages(), _sources_of_defaults(result, result.tables)
+    tracked = (
+        row(entry, defaults.get(entry.name, entry.position), stages[entry.name], AFTER_CONNTRACK)
+        for entry in result.tables.entries()
+        if entry.name in stages
+    )
+    return (*untracked, *tracked)
+
+
+def _sources_of_defaults(result: PredictResult, tables: Tables) -> Mapping[str, Position]:
+    """The resource behind each default: the Tier, or the HostEndpoint that no profile opens. A tier of Calico's own and
+    the check of INVALID packets have none.
+    """
+    resources = result.situation.resources
+    endpoints = {item.name: item.position for item in resources.host_endpoints}
+    tiers = {item.name: item.position for item in resources.tiers}
+    found: dict[str, Position] = {}
+    for table in filter(None, (tables.outside, tables.inside)):
+        for chain in table.chains:
+            found.setdefault(chain.no_profile, endpoints.get(table.endpoint, NOWHERE))
+            for tier in chain.tiers:
+                found.setdefault(tier.end(chain.hook.direction), tiers.get(tier.name, NOWHERE))
+    return found
 
 
 def source_of(position: Position) -> str:
-    """``file:line``."""
+    """``file:line``; "" for NOWHERE."""
+    if position == NOWHERE:
+        return ""
     return f"{position.path}:{position.line}" if position.line else position.path
 
 

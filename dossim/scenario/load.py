@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dossim.drill.situation import Situation, lab_facts, plan_for
+from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.model.errors import PacketError
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits, size_of
 from dossim.scenario.confine import Confinement, Outside, read_text
@@ -56,6 +56,7 @@ def load_scenario(
         policy=policy,
         host=reader.host(),
         modes=reader.modes(),
+        tracked=reader.tracked(),
         slow=document.data.get("slow", False),
     )
     scenario = replace(scenario, expect=reader.expectations([row.label for row in scenario.traffic]))
@@ -137,9 +138,10 @@ def _entry_findings(scenario: Scenario, situation: Situation) -> list[Finding]:
         return []
     try:
         plan = plan_for(situation, lab_facts(situation.host))
+        tracked = enforced_after(situation).tables
     except EnforcerError as error:
         return [Finding(Position(str(scenario.path)), "policy", str(error))]
-    names = [entry.name for entry in plan.table.ingress]
+    names = [*(entry.name for entry in plan.table.ingress), *(tracked.stages() if tracked else ())]
     return [
         Finding(
             row.position, f"expect[{number}].entry", f"no entry is called {row.entry!r}{did_you_mean(row.entry, names)}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
 from dossim.model.disposition import Fate
 from dossim.model.host import IPInterface, Listener
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPAddress, IPNetwork
-from enforcer.model.vocabulary import Stage, Word
+from enforcer.model.vocabulary import CtState, Stage, Word
 from enforcer.policy.resources import NOWHERE, PortRange, Resources
 
 
@@ -137,6 +138,28 @@ class ConntrackExpectation:
 
 
 @dataclass(frozen=True)
+class ConntrackTableExpectation:
+    """What conntrack did during the replay, and what it tracks at the end. None: nothing is expected of that count.
+
+    ``states``: packets by the state that conntrack gave them; ``entries`` at the end; ``early_drop``: entries evicted
+    to make room; ``dropped``: packets dropped because there was no room. Only a drill can evaluate it.
+    """
+
+    states: Mapping[CtState, Bounds] = field(default_factory=dict)
+    entries: Bounds | None = None
+    early_drop: Bounds | None = None
+    dropped: Bounds | None = None
+    modes: tuple[ModeChoice, ...] = ()
+    position: Position = NOWHERE
+
+    def __str__(self) -> str:
+        counts = (("entries", self.entries), ("early-drop", self.early_drop), ("dropped", self.dropped))
+        parts = [f"{state} {bounds}" for state, bounds in self.states.items()]
+        parts += [f"{name} {bounds}" for name, bounds in counts if bounds is not None]
+        return f"conntrack: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
 class EntryExpectation:
     """How many packets an entry drops."""
 
@@ -149,7 +172,7 @@ class EntryExpectation:
         return f"{self.entry} drops {self.packets} packet{'' if self.packets == Bounds(1, 1) else 's'}"
 
 
-Expectation = PacketExpectation | ConntrackExpectation | EntryExpectation
+Expectation = PacketExpectation | ConntrackExpectation | ConntrackTableExpectation | EntryExpectation
 
 
 @dataclass(frozen=True)
@@ -168,7 +191,9 @@ class HostDescription:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario file. Each of ``modes`` is one item to run; ``policy`` names the files of the resources."""
+    """One scenario file. Each of ``modes`` is one item to run; ``policy`` names the files of the resources.
+    ``tracked``: whether policy after conntrack is enforced.
+    """
 
     name: str
     path: Path
@@ -180,3 +205,4 @@ class Scenario:
     modes: tuple[ModeChoice, ...] = (ModeChoice.AUTO,)
     expect: tuple[Expectation, ...] = field(default=())
     slow: bool = False
+    tracked: TrackedChoice = TrackedChoice.MODEL

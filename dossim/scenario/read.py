@@ -22,6 +22,7 @@ from dossim.scenario.model import (
     Bounds,
     CaptureTraffic,
     ConntrackExpectation,
+    ConntrackTableExpectation,
     EntryExpectation,
     Expectation,
     GeneratedTraffic,
@@ -33,10 +34,10 @@ from dossim.scenario.model import (
     Ports,
     Traffic,
 )
-from enforcer.model.choices import ModeChoice
-from enforcer.model.errors import Finding
+from enforcer.model.choices import ModeChoice, TrackedChoice
+from enforcer.model.errors import Finding, Position
 from enforcer.model.nets import IPNetwork
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import PortRange
 from enforcer.policy.values import PORT_MAX
 
@@ -74,6 +75,9 @@ class Reader:
 
     def modes(self) -> tuple[ModeChoice, ...]:
         return tuple(ModeChoice(word) for word in self._document.get("modes", ("auto",)))
+
+    def tracked(self) -> TrackedChoice:
+        return TrackedChoice(self._document.get("tracked", TrackedChoice.MODEL))
 
     # --- traffic --------------------------------------------------------------------------------------------------
 
@@ -165,6 +169,8 @@ class Reader:
             return ConntrackExpectation(
                 self._bounds((*steps, "conntrack-entries"), row["conntrack-entries"]), modes, position
             )
+        if "conntrack" in row:
+            return self._conntrack((*steps, "conntrack"), row["conntrack"], modes, position)
         if "entry" in row:
             return EntryExpectation(row["entry"], self._bounds((*steps, "packets"), row["packets"]), modes, position)
         self._check_ends(steps, row, labels)
@@ -176,6 +182,19 @@ class Reader:
             share=self._bounds((*steps, "share"), row.get("share", 1.0)),
             modes=modes,
             position=position,
+        )
+
+    def _conntrack(
+        self, steps: Steps, row: Mapping[str, Any], modes: tuple[ModeChoice, ...], position: Position
+    ) -> Expectation:
+        def bounds(name: str) -> Bounds | None:
+            return self._bounds((*steps, name), row[name]) if name in row else None
+
+        states = {
+            CtState(word): self._bounds((*steps, "state", word), value) for word, value in row.get("state", {}).items()
+        }
+        return ConntrackTableExpectation(
+            states, bounds("entries"), bounds("early-drop"), bounds("dropped"), modes, position
         )
 
     def _check_ends(self, steps: Steps, row: Mapping[str, Any], labels: Sequence[str]) -> None:

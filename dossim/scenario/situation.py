@@ -16,6 +16,7 @@ def situation_of(scenario: Scenario, choice: ModeChoice, capture: Capture | None
         scenario.resources,
         capture=capture,
         choice=choice,
+        tracked=scenario.tracked,
         node=host.node,
         interface=host.interface,
         addresses=host.addresses,

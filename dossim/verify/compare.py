@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.model.disposition import OPEN_FATES, Fate
+from dossim.observe.evidence import FILTER_STAGES
 from dossim.observe.journey import CT_STATES, NO_STATE
 from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
@@ -32,13 +33,15 @@ def verify(
     summary: Callable[[int], str],
     sent: Prediction | None = None,
     record: Callable[[int], int] = lambda packet: packet,
+    deny_mask: int = 0,
 ) -> Verification:
     """Compare all packets. ``counters`` are the enforcer's own drops per entry; ``summary`` describes a packet,
     ``record`` is its number in the file. ``sent`` is the prediction of the frames that were sent, where those differ
-    from the capture's: an undetermined packet's frame must end as that says.
+    from the capture's: an undetermined packet's frame must end as that says. ``deny_mask``: the bit of the mark that an
+    entry after conntrack sets before it drops; 0 if none is enforced.
     """
-    prediction = prediction.settled(observations.fate, observations.stage)
-    sent = prediction if sent is None else sent.settled(observations.fate, observations.stage)
+    prediction = prediction.settled(observations.ct_state)
+    sent = prediction if sent is None else sent.settled(observations.ct_state)
     observed = ~observations.unobserved
     not_sendable = prediction.fate == FATE_CODE[Fate.NOT_SENDABLE]
     # A packet predicted as not sendable that was observed is an error of the model.
@@ -48,6 +51,7 @@ def verify(
         np.where(determined, getattr(prediction, column), getattr(sent, column)) for column in ("fate", "stage")
     )
     same = observed & (fate == observations.fate) & (stage == observations.stage)
+    same &= ~_by_others(prediction, observations, deny_mask)
     matched = same & determined
     wrong = (observed & ~same) | unseen
     return Verification(
@@ -75,6 +79,15 @@ def verify(
         ),
         states=_state_counts(observations),
     )
+
+
+def _by_others(prediction: Prediction, observations: Observations, deny_mask: int) -> npt.NDArray[np.bool_]:
+    """bool[N]: an entry of ours was to drop the packet in mangle or filter, and another program's rule did."""
+    if not deny_mask:
+        return np.zeros(len(observations), np.bool_)
+    stages = [tuple(Stage).index(stage) for stage in FILTER_STAGES]
+    ours = (prediction.entry >= 0) & np.isin(observations.stage, stages)
+    return np.asarray(ours & (observations.mark & deny_mask == 0), np.bool_)
 
 
 def _column_of(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@
   its traceback at level debug. Only a first pass without privilege ends the agent.
 * What another program removes or changes is detected, logged and restored (``guard.py``, ``repairs.py``), even while
   reading the policy hangs, for example on a file server that does not answer.
+* Policy after conntrack can be on trial (``switch.py``): what is not confirmed in time leaves the kernel again.
 * Stopping leaves the policy in the kernel, and the next agent takes it over: a restart leaves no gap. A pass that does
   not end in time is abandoned; the next agent completes it.
 """
@@ -31,6 +32,7 @@ from enforcer.agent.guard import Guard
 from enforcer.agent.log import AgentLog
 from enforcer.agent.partial import enforceable_rest
 from enforcer.agent.repairs import Repairs
+from enforcer.agent.switch import Switch
 from enforcer.agent.systemd import notify, watchdog_interval_s
 from enforcer.datastore.base import DataStore
 from enforcer.enforcement.apply import Applied, Enforcer
@@ -51,10 +53,18 @@ Links = frozenset[tuple[object, ...]]
 class Agent:
     """Waits in the main thread and acts in its network namespace."""
 
-    def __init__(self, store: DataStore, enforcer: Enforcer, *, detach_on_exit: bool = False) -> None:
+    def __init__(
+        self,
+        store: DataStore,
+        enforcer: Enforcer,
+        *,
+        detach_on_exit: bool = False,
+        confirm_within_s: float | None = None,
+    ) -> None:
         self._store = store
         self._enforcer = enforcer
         self._detach_on_exit = detach_on_exit
+        self._switch = Switch(enforcer, confirm_within_s)
         self._log = AgentLog()
         self._started = False  # the first pass is over
         self._read_last: Resources | None = None  # by the last snapshot
@@ -96,6 +106,7 @@ class Agent:
 
     def _first_pass(self, loop: EventLoop) -> None:
         """The first pass."""
+        self._switch.check()
         try:
             loop.work(self._start)
         except PrivilegeError:
@@ -121,7 +132,7 @@ class Agent:
     def _iterate(self, loop: EventLoop) -> None:
         """Wait for events, then handle them."""
         try:
-            until = min(filter(None, (self._due_s, self._repairs.due_s)), default=None)
+            until = min(filter(None, (self._due_s, self._repairs.due_s, self._switch.due_s)), default=None)
             events = loop.wait(until, every_s=watchdog_interval_s(), tick=_ping_watchdog)
             if not events.stop:
                 loop.work(lambda: self._react(events), meanwhile=self._repair_while_reading)
@@ -140,7 +151,8 @@ class Agent:
             )
         try:
             self._repairs.look()
-            if self._repairs.is_due(notified=False) or self._links_now() != self._links:
+            ends = self._switch.is_due() and self._switch.check()
+            if ends or self._repairs.is_due(notified=False) or self._links_now() != self._links:
                 self._links = self._links_now()
                 self._apply(good)
         except Exception as error:
@@ -168,6 +180,7 @@ class Agent:
                 self._read()
         with self._retrying(self._enforcing, "not everything is enforced; trying again"):
             due = self._repairs.is_due(notified=events.losses) or not events.any
+            due |= self._switch.is_due() and self._switch.check()
             if due or events.policy or events.resync or self._links_now() != self._links:
                 self._enforce()
 

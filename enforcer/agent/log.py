@@ -76,6 +76,15 @@ class AgentLog:
                 entries_in_xdp=len(item.xdp_entries),
                 not_earlier="; ".join(f"{mode}: {reason}" for mode, reason in item.mode_reasons) or "-",
             )
+        for tracked in applied.plan.tracked:
+            if tracked.enforced:
+                event(
+                    logging.INFO,
+                    "enforced after conntrack",
+                    interface=tracked.interface,
+                    endpoint=tracked.table.endpoint,
+                    stages=",".join(dict.fromkeys(str(chain.hook.stage) for chain in tracked.table.chains)),
+                )
         event(logging.INFO, "policy applied", interfaces=len(plans), changes=len(applied.changes))
         doing = f"enforcing on {len(plans)} interfaces"
         notify("STATUS=" + "; ".join(filter(None, [doing, self._fault_summary()])))

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from enforcer.agent.guard import Guard
 from enforcer.backends.base import Loss
-from enforcer.enforcement.apply import Applied, ModeRefusedError
+from enforcer.enforcement.apply import Applied, ModeRefusedError, TrackedRefusedError
 from enforcer.kernel.rtnetlink import interfaces
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
@@ -109,7 +109,7 @@ class Repairs:
         host = [replace(item, xdp=()) for item in interfaces()]
         try:
             applied = apply(resources)
-        except ModeRefusedError as error:  # all other work was done
+        except (ModeRefusedError, TrackedRefusedError) as error:  # all other work was done
             self._passed(error.applied, resources, (error.applied.plan, felix, host))
             raise
         except BaseException:

@@ -98,10 +98,14 @@ class Holding:
 
 @dataclass(frozen=True)
 class OthersRules:
-    """How many foreign rules a netfilter backend has, and whether it has the chains of Kubernetes."""
+    """How many foreign rules a netfilter backend has, and whether it has the chains of Kubernetes.
+
+    ``felix``: a chain of Felix, if there is one, and where it is.
+    """
 
     count: int = 0
     kubernetes: bool = False
+    felix: str = ""
 
 
 @dataclass(frozen=True)

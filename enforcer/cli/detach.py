@@ -35,9 +35,13 @@ def detach(interfaces: tuple[str, ...], force: bool, pin_root: Path | None, outp
     Example:
       enforcer detach eth1
     """
+    from enforcer.enforcement.confirmation import Confirmation
+
     require_privilege("removing policy", xdp=False)
     require_no_agent("it restores what is removed here", force=force)
     removed = enforcer_of("", pin_root).detach(interfaces or None)
+    if not interfaces:
+        Confirmation().forget()
     emit(
         {"schema": "enforcer/detach/v1", "removed": list(removed)},
         output,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enforcer.cli.support import warn
-from enforcer.model.choices import ModeChoice, RawChoice
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Toolchain
 
@@ -39,6 +39,8 @@ def enforcer_of(
     raw: str = RawChoice.AUTO,
     *,
     netdev: bool = False,
+    tracked: str = TrackedChoice.MODEL,
+    cut_established: bool = False,
 ) -> Enforcer:
     from enforcer.enforcement.apply import Enforcer
 
@@ -49,4 +51,6 @@ def enforcer_of(
         toolchain=Toolchain(toolchain),
         raw=RawChoice(raw),
         netdev=netdev,
+        tracked=TrackedChoice(tracked),
+        cut_established=cut_established,
     )

@@ -7,7 +7,7 @@ import click
 import enforcer
 from enforcer.cli.support import LazyGroup, verbose_option
 
-COMMANDS = ("probe", "apply", "run", "status", "counters", "detach")
+COMMANDS = ("probe", "apply", "confirm", "run", "status", "counters", "detach")
 
 
 @click.group(

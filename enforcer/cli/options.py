@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import click
 
 from enforcer.cli.support import NonEmptyPath, require_nonempty
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
+from enforcer.model.errors import UsageError
 from enforcer.model.vocabulary import Toolchain, Word
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -58,6 +60,41 @@ def netdev_ingress_option(command: Command) -> Command:
         help="On interfaces without XDP, drop at netdev ingress, right after the driver. Requires nf_tables.",
     )(command)
 
+
+def cut_established_option(command: Command) -> Command:
+    return click.option(
+        "--cut-established",
+        is_flag=True,
+        help="Switch normal policy on even if it cuts established connections that conntrack does not know.",
+    )(command)
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    """``60s``, ``2m``, or a number of seconds; 5 s to 1 h."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d{1,4})(s|m|)", str(value))
+        seconds = int(found[1]) * (60 if found[2] == "m" else 1) if found else 0
+        if not 5 <= seconds <= 3600:
+            self.fail(f"expected 5s to 60m, found {value!r}", param, ctx)
+        return float(seconds)
+
+
+def require_enforce(confirm_within: float | None, tracked: str) -> None:
+    """Raises UsageError for a trial of nothing."""
+    if confirm_within is not None and tracked != TrackedChoice.ENFORCE:
+        raise UsageError("--confirm-within is for --tracked enforce")
+
+
+confirm_within_option = click.option(
+    "--confirm-within",
+    type=_Duration(),
+    default=None,
+    metavar="DURATION",
+    help="Roll normal policy back unless 'enforcer confirm' is run within this time, such as 60s or 2m.",
+)
 
 toolchain_option = choice_option(
     "--toolchain",

@@ -11,13 +11,17 @@ import click
 
 from enforcer.cli.driver import enforcer_of
 from enforcer.cli.options import (
+    confirm_within_option,
+    cut_established_option,
     files_option,
     mode_option,
     netdev_ingress_option,
     node_option,
     pin_root_option,
     raw_backend_option,
+    require_enforce,
     toolchain_option,
+    tracked_option,
 )
 from enforcer.cli.support import NonEmptyPath, require_privilege
 from enforcer.model.choices import ModeChoice
@@ -39,6 +43,9 @@ DATASTORES = ("files",)
 @mode_option
 @raw_backend_option
 @netdev_ingress_option
+@tracked_option
+@cut_established_option
+@confirm_within_option
 @toolchain_option
 @node_option
 @pin_root_option
@@ -51,6 +58,9 @@ def run(
     mode: str,
     raw_backend: str,
     netdev_ingress: bool,
+    tracked: str,
+    cut_established: bool,
+    confirm_within: float | None,
     toolchain: str,
     node: str,
     pin_root: Path | None,
@@ -65,6 +75,7 @@ def run(
     \b
     Example:
       enforcer run -f /etc/enforcer --node jasper
+      enforcer run -f /etc/enforcer --tracked enforce
     """
     from enforcer.agent.agent import Agent
     from enforcer.agent.lock import AgentRecord, agent_lock
@@ -73,13 +84,23 @@ def run(
     from enforcer.system import log
     from enforcer.system.directories import is_there
 
+    require_enforce(confirm_within, tracked)
     if state_dir is not None:
         is_there(state_dir)  # fail now rather than ignore an explicit option
     store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
     store.require_something()
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     log.setup(logging.DEBUG if verbose else logging.INFO)
-    driver = enforcer_of(node, pin_root, mode, toolchain, raw_backend, netdev=netdev_ingress)
+    driver = enforcer_of(
+        node,
+        pin_root,
+        mode,
+        toolchain,
+        raw_backend,
+        netdev=netdev_ingress,
+        tracked=tracked,
+        cut_established=cut_established,
+    )
     record = AgentRecord(os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), node, store.describe())
     with agent_lock(record):
-        Agent(store, driver, detach_on_exit=detach_on_exit).run()
+        Agent(store, driver, detach_on_exit=detach_on_exit, confirm_within_s=confirm_within).run()

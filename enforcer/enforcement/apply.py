@@ -9,33 +9,38 @@ If the kernel rejects a mode on an interface, the interface is planned again wit
 requested by name, the interface keeps the mode it has, with the new policy, or uses raw if it had none; then the error
 is raised, with what was done. If XDP fails as a whole, what it enforces stays, raw is applied, and the error is raised.
 If raw fails, XDP is detached from nothing.
+
+The first time that denies after conntrack would enter, :mod:`enforcer.enforcement.switch_on` decides whether they do.
+If not, everything else is enforced, and the error is raised.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.backends.base import EntryCount, Setup
 from enforcer.backends.registry import REGISTRY, Backends, Registry
+from enforcer.enforcement.lockout import SwitchOn, without_tracked
 from enforcer.enforcement.negotiate import negotiate_modes, release
 from enforcer.enforcement.probe_cache import ProbeCache
 from enforcer.enforcement.probing import probe_for
 from enforcer.enforcement.request import ApplyRequest
 from enforcer.enforcement.status import InterfaceStatus, read_status
+from enforcer.enforcement.switch_on import is_switched_on, switch_on
 from enforcer.enforcement.warnings import warnings_of
 from enforcer.kernel.lock import namespace_lock
 from enforcer.kernel.pin_paths import default_pin_root
 from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.kernel.rtnetlink import interfaces as netlink_interfaces
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
-from enforcer.model.errors import UnsupportedKernelError, UnsupportedRuleError
+from enforcer.model.errors import HostError, UnsupportedKernelError, UnsupportedRuleError
 from enforcer.model.facts import HostFacts
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Toolchain
-from enforcer.planning.plan import Plan
+from enforcer.planning.plan import Plan, TrackedPlan
 from enforcer.planning.xdp_run import runs_of
 from enforcer.policy.compile import Compiler
 from enforcer.policy.endpoint import ANY_INTERFACE, with_kernel_names
@@ -48,16 +53,26 @@ from enforcer.policy.tracked import TrackedTable
 class Applied:
     """The result of a pass. ``changes`` is empty if the kernel state was already as desired. ``fallbacks`` state for
     each interface why earlier modes are not used. ``warnings``: what the operator may not have intended.
+    ``switch_on``: what the first switch-on of policy after conntrack met; None where this is none.
     """
 
     plan: Plan
     changes: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    switch_on: SwitchOn | None = None
 
 
 class ModeRefusedError(UnsupportedKernelError):
     """An interface rejects the mode requested by name. Everything else was done; ``applied`` has it."""
+
+    def __init__(self, message: str, applied: Applied) -> None:
+        super().__init__(message)
+        self.applied = applied
+
+
+class TrackedRefusedError(HostError):
+    """Policy after conntrack is not switched on. Everything else was done; ``applied`` has it."""
 
     def __init__(self, message: str, applied: Applied) -> None:
         super().__init__(message)
@@ -69,7 +84,8 @@ class Enforcer:
 
     ``pin_root``: where BPF objects are pinned; by default a directory for each network namespace. ``toolchain``: what
     compiles the XDP program. ``raw``: the raw backend. ``netdev``: nf_tables drops at netdev ingress on interfaces
-    without XDP. ``tracked``: whether policy after conntrack is enforced. ``registry``: the backends.
+    without XDP. ``tracked``: whether policy after conntrack is enforced. ``cut_established``: its first switch-on may
+    cut connections. ``registry``: the backends.
 
     Keeps no sockets: every call acts in the current network namespace of its thread.
     """
@@ -85,6 +101,7 @@ class Enforcer:
         raw: RawChoice = RawChoice.AUTO,
         netdev: bool = False,
         tracked: TrackedChoice = TrackedChoice.MODEL,
+        cut_established: bool = False,
         registry: Registry = REGISTRY,
     ) -> None:
         self.node = node
@@ -93,10 +110,14 @@ class Enforcer:
         self.raw = raw
         self.netdev = netdev
         self.tracked = tracked
+        self.cut_established = cut_established
+        # Called right before policy after conntrack is written, with whether this is its first switch-on.
+        self.before_tracked: Callable[[bool], None] = lambda first: None
         self._given_pin_root = pin_root
         self._interfaces = None if interfaces is None else frozenset(interfaces)
         self.stopping = threading.Event()  # set: do not wait for the pass of another enforcer
         self._registry = registry
+        self._is_switched_on = False  # by the last pass: what has been removed since is restored without asking again
         self._probes = ProbeCache()
         self._compiler = Compiler()
         self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
@@ -105,7 +126,8 @@ class Enforcer:
         """Make the kernel enforce the resources. A second call changes nothing.
 
         Raises UnsupportedRuleError with every rule that cannot be enforced, before anything is changed; HostError when
-        this host cannot enforce; UnsupportedKernelError when a mode requested by name is rejected.
+        this host cannot enforce; ModeRefusedError when a mode requested by name is rejected; TrackedRefusedError when
+        policy after conntrack is not switched on. A dry run has that in ``switch_on`` instead.
         """
         felix = resources.felix_for(self.node)
         backends = self.backends(felix)
@@ -116,17 +138,22 @@ class Enforcer:
             self._check(request, backends)
             negotiated = negotiate_modes(request, backends.modes, self._probes, dry_run=dry_run)
             plan = replace(negotiated.plan, tracked=request.plan(ModeChoice.RAW, tables=()).tracked)
+            plan, switched, counting = self._switch(plan, backends, dry_run=dry_run)
             result = backends.apply(plan, dry_run=dry_run)
+            if not dry_run:
+                self._is_switched_on = bool(_enforced(plan))
             release(negotiated, backends.modes, dry_run=dry_run)
         if negotiated.failed:
             raise negotiated.failed
         warnings = [*warnings_of(self.node, resources, plan, request.absent), *negotiated.warnings]
         warnings += backends.warnings(plan, request.facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
-        changes = (*negotiated.changes, *result.changes, *negotiated.released)
-        applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings))
+        changes = (*negotiated.changes, *counting, *result.changes, *negotiated.released)
+        applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings), switched)
         if negotiated.impossible:
-            raise ModeRefusedError("\n".join(negotiated.impossible.values()), applied)
+            raise ModeRefusedError("\n".join((*negotiated.impossible.values(), *_refusals(switched))), applied)
+        if not dry_run and (refused := _refusals(switched)):
+            raise TrackedRefusedError("\n".join(refused), applied)
         return applied
 
     def enforceable(self, resources: Resources) -> tuple[Resources, dict[str, str]]:
@@ -200,6 +227,22 @@ class Enforcer:
         )
         return replace(request, facts=probe_for(request, present, backends, self._probes))
 
+    def _switch(self, plan: Plan, backends: Backends, *, dry_run: bool) -> tuple[Plan, SwitchOn | None, Sequence[str]]:
+        """The plan to apply, without what may not be switched on; what was met, and what was changed."""
+        if not _enforced(plan):
+            return plan, None, ()
+        first = not self._is_switched_on and not is_switched_on(backends)
+        switched: SwitchOn | None = None
+        counting: Sequence[str] = ()
+        if first:
+            switched, counting = switch_on(plan, backends, cut_established=self.cut_established, dry_run=dry_run)
+        if dry_run:
+            return plan, switched, ()
+        if _refusals(switched):
+            return without_tracked(plan), switched, counting
+        self.before_tracked(first)
+        return plan, switched, counting
+
     def _check(self, request: ApplyRequest, backends: Backends) -> None:
         """Raises UnsupportedRuleError. Raw holds every entry: what it cannot express is rejected before any change."""
         backends.check(request.plan(ModeChoice.RAW))
@@ -248,6 +291,14 @@ class Enforcer:
         for name in (*present, *sorted(named - present.keys() - {"", ANY_INTERFACE})):
             if self._interfaces is None or name in self._interfaces:
                 yield name, present[name].addresses if name in present else ()
+
+
+def _enforced(plan: Plan) -> list[TrackedPlan]:
+    return [item for item in plan.tracked if item.enforced]
+
+
+def _refusals(switched: SwitchOn | None) -> tuple[str, ...]:
+    return switched.refused if switched else ()
 
 
 def _fallbacks(plan: Plan) -> Iterator[str]:

@@ -10,6 +10,7 @@ from enforcer.backends.base import OthersRules, RawDriver, Setup
 from enforcer.backends.registry import REGISTRY, Backends
 from enforcer.enforcement.probe_cache import ProbeCache
 from enforcer.enforcement.request import ApplyRequest
+from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.pin_paths import default_pin_root
 from enforcer.kernel.probe import netdev_ingress, probe_host
 from enforcer.kernel.rtnetlink import InterfaceState
@@ -40,7 +41,8 @@ def probe_named(node: str, interfaces: Sequence[str] = (), pin_root: Path | None
     probes = {driver.name: driver.probe for driver in backends.raw}
     ours = backends.modes.programs()
     facts = probe_host(node, [names[name] for name in interfaces] or None, backends=probes, ours=ours)
-    return replace(facts, rules=host_rules(backends.raw))
+    rules = host_rules(backends.raw)  # first: looking for rules may load connection tracking
+    return replace(facts, rules=rules, conntrack=read_conntrack())
 
 
 def host_rules(raw: Sequence[RawDriver]) -> HostRules:

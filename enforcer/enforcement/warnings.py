@@ -14,7 +14,7 @@ def warnings_of(node: str, resources: Resources, plan: Plan, absent: Collection[
     if not mine:
         nodes = ", ".join(sorted({item.node for item in resources.host_endpoints})) or "none at all"
         yield f"node {node} has no HostEndpoint (nodes with HostEndpoints: {nodes}); nothing is enforced; see --node"
-    elif not plan.interfaces:
+    elif not plan.interfaces and not any(item.enforced for item in plan.tracked):
         yield f"no untracked policy (doNotTrack: true) selects a HostEndpoint of node {node}; nothing is enforced"
     for name in absent:
         yield f"interface {name} does not exist; raw is ready for it, XDP follows when it appears"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from enforcer.model.conntrack import NOT_PROBED, ConntrackFacts
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Answer, Backend, Mode
 
@@ -62,6 +63,7 @@ class HostFacts:
     interfaces: tuple[InterfaceFacts, ...] = ()
     backends: Mapping[Backend, Probe] = field(default_factory=dict)
     rules: HostRules = HostRules()
+    conntrack: ConntrackFacts = NOT_PROBED
 
     def interface(self, name: str) -> InterfaceFacts | None:
         return next((item for item in self.interfaces if item.name == name), None)

@@ -75,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TrackedPolicy:
-    """A policy that selects the endpoint and acts after conntrack: read and validated, neither enforced nor predicted.
+    """A policy that selects the endpoint and acts after conntrack; what it compiles to is in a TrackedTable.
 
     ``hooks``: where Calico would enforce it: ``mangle PREROUTING`` for preDNAT, else ``filter INPUT`` and ``filter
     OUTPUT``, with applyOnForward also ``filter FORWARD`` (``felix/calc/event_sequencer.go``).

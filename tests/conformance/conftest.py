@@ -35,7 +35,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
         assert found.detach() == []
 
 
-@pytest.fixture(params=[RawChoice.IPTABLES], ids=str)
+@pytest.fixture(params=[RawChoice.IPTABLES, RawChoice.NFTABLES], ids=str)
 def tracked_network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """A :class:`Network` whose enforcers enforce normal policy as well, by each backend."""
     with Network(raw=request.param, tracked=TrackedChoice.ENFORCE) as found:

@@ -8,8 +8,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from enforcer.model.vocabulary import Stage
@@ -94,6 +94,23 @@ def wait_until(holds: Callable[[], bool], otherwise: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, otherwise
         select.select([], [], [], 0.002)
+
+
+@contextmanager
+def connection(flow: Flow) -> Iterator[Callable[[bytes], bool]]:
+    """An open TCP connection; what it yields sends a text and says whether the echo came back."""
+    with flow.client.inside():
+        sock = socket.socket(FAMILY[flow.family], socket.SOCK_STREAM)
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        sock.settimeout(DEADLINE_S)
+        sock.connect((flow.server.address(flow.family), flow.port))
+
+        def talk(text: bytes) -> bool:
+            sock.sendall(text)
+            return sock.recv(len(text)) == text
+
+        yield talk
 
 
 class _Attempt:

@@ -14,7 +14,15 @@ from scapy.packet import Packet
 
 from enforcer.model.vocabulary import Stage
 from tests.conformance.documents import allow_all, endpoint, felix, tier, tracked
-from tests.conformance.flows import DEADLINE_S, Flow, assert_blocked, assert_reached, assert_silent, wait_until
+from tests.conformance.flows import (
+    DEADLINE_S,
+    Flow,
+    assert_blocked,
+    assert_reached,
+    assert_silent,
+    connection,
+    wait_until,
+)
 from tests.conformance.topology import Host, Network
 from tests.conformance.tracked_support import ALLOW, DENY, NO_PROFILE_IN, NO_PROFILE_OUT, tcp
 
@@ -53,8 +61,11 @@ def test_5_6_7_8_both_hosts_have_to_allow_and_open_connections_go_on(tracked_net
     server.apply([*documents, security, out, into])
     assert_reached(Flow(client, server, "tcp"), Flow(client, server, 253))
     assert_silent(Flow(server, client, "tcp"))
-    server.apply([*documents, security, out, tracked(DENY, name="security.in", tier="security", types=["Ingress"])])
-    assert_blocked(Flow(client, server, "tcp"), by="gnp/security.in ingress[0]", at=Stage.FILTER_INPUT)
+    with connection(Flow(client, server, "tcp")) as talk:
+        assert talk(b"before")
+        server.apply([*documents, security, out, tracked(DENY, name="security.in", tier="security", types=["Ingress"])])
+        assert talk(b"after")
+        assert_blocked(Flow(client, server, "tcp"), by="gnp/security.in ingress[0]", at=Stage.FILTER_INPUT)
 
 
 def test_9_one_protocol_allowed(tracked_network: Network, interface: str) -> None:
@@ -202,3 +213,33 @@ def test_neighbours_are_discovered_under_a_default_deny(tracked_network: Network
     for host in (server, client):
         host.run("ip", "-6", "neigh", "flush", "nud", "permanent", "dev", "eth0")
     assert_reached(Flow(client, server, "tcp", 8055, family=6))
+
+
+# --- with untracked policy --------------------------------------------------------------------------------------------
+
+
+def test_45_46_untracked_policy_opens_what_the_endpoints_close(tracked_network: Network) -> None:
+    """``donottrack_test.go``, with the default that is closed by normal policy, not by a foreign firewall."""
+    server, client = tracked_network.server, tracked_network.client
+    documents = [endpoint(host) for host in (server, client)]
+    for host in (server, client):
+        host.apply(documents)
+    assert_reached(Flow(client, server, "tcp", 2379), Flow(server, client, "tcp", 2379))
+    assert_silent(Flow(client, server, "tcp", 8055), Flow(client, server, "tcp", 22))  # 22 is a failsafe inbound only
+    untracked = {"doNotTrack": True, "applyOnForward": True, "egress": [ALLOW], "types": ["Ingress", "Egress"]}
+    policies = [tracked(ALLOW, name=f"raw-{role}", role=role, **untracked) for role in ("server", "client")]
+    for host in (server, client):
+        host.apply([*documents, *policies])
+    assert_reached(Flow(client, server, "tcp", 8055), Flow(server, client, "tcp", 8056), Flow(client, server, "udp"))
+    client.apply([*documents, policies[0]])
+    assert_silent(Flow(client, server, "tcp", 8055), Flow(server, client, "tcp", 8056))
+
+
+def test_55_a_named_port_in_normal_policy(tracked_network: Network) -> None:
+    server, client = tracked_network.server, tracked_network.client
+    ports = [{"name": "web", "protocol": "TCP", "port": 8055}]
+    rule = {"action": "Allow", "protocol": "TCP", "destination": {"ports": ["web"]}}
+    server.apply([endpoint(server, ports=ports), tracked(rule, types=["Ingress"])])
+    assert_reached(Flow(client, server, "tcp", 8055))
+    by = "tier/default ingress default"
+    assert_blocked(Flow(client, server, "tcp", 8056), by=by, at=Stage.FILTER_INPUT)

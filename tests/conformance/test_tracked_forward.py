@@ -6,7 +6,7 @@ import pytest
 
 from enforcer.model.vocabulary import Stage
 from tests.conformance.documents import allow_all, endpoint, tracked
-from tests.conformance.flows import Flow, assert_blocked, assert_reached, assert_silent
+from tests.conformance.flows import Flow, assert_blocked, assert_reached, assert_silent, connection
 from tests.conformance.topology import Host, Network
 from tests.conformance.tracked_support import ALLOW, DENY, NO_PROFILE_IN, tcp
 
@@ -94,3 +94,45 @@ def test_38_41_a_pre_dnat_allow_opens_a_port_without_normal_policy(tracked_netwo
     assert_blocked(flow, by=NO_PROFILE_IN, at=Stage.FILTER_INPUT)  # no match is no Deny
     server.apply([endpoint(server, interface=interface), tracked(tcp(8055), name="allow", **PRE_DNAT)])
     assert_reached(flow)
+
+
+def test_59_pre_dnat_deny_leaves_an_open_connection_alone(tracked_network: Network) -> None:
+    server, client = tracked_network.server, tracked_network.client
+    open_host = [endpoint(server, profiles=["allow-all"]), allow_all()]
+    server.apply(open_host)
+    with connection(Flow(client, server, "tcp", 8055)) as talk:
+        assert talk(b"before")
+        server.apply([*open_host, tracked(DENY, name="deny", **PRE_DNAT)])
+        assert talk(b"after")
+        assert_blocked(Flow(client, server, "tcp", 8055), by="gnp/deny ingress[0]", at=Stage.MANGLE)
+
+
+# --- what the host itself decides -------------------------------------------------------------------------------------
+
+
+def test_29_without_ip_forward_nothing_is_forwarded(tracked_network: Network) -> None:
+    server, client = tracked_network.server, tracked_network.client
+    inner = tracked_network.add_behind(server, "eth1", "behind")
+    everything = tracked(ALLOW, name="fw", applyOnForward=True, types=["Ingress", "Egress"], egress=[ALLOW])
+    server.apply([endpoint(server), everything])
+    assert_reached(Flow(client, inner, "tcp"))
+    server.sysctl("net/ipv4/ip_forward", "0")
+    assert_silent(Flow(client, inner, "tcp"))
+    assert_reached(Flow(client, server, "tcp"))
+
+
+@pytest.mark.parametrize("policy", ["DROP", "ACCEPT"])
+def test_48_without_forward_policy_the_host_decides(tracked_network: Network, policy: str) -> None:
+    server, client = tracked_network.server, tracked_network.client
+    inner = tracked_network.add_behind(server, "eth1", "behind")
+    server.run("iptables-legacy", "-w", "-P", "FORWARD", policy)
+    server.apply([endpoint(server)])
+    (assert_reached if policy == "ACCEPT" else assert_silent)(Flow(client, inner, "tcp"))
+
+
+def test_43_other_policy_of_named_and_any_endpoints_leaves_forwarded_packets_alone(tracked_network: Network) -> None:
+    server, client = tracked_network.server, tracked_network.client
+    inner = tracked_network.add_behind(server, "eth1", "behind")
+    endpoints = [endpoint(server), endpoint(server, interface="*", name="any")]
+    server.apply([*endpoints, tracked(DENY, egress=[DENY], types=["Ingress", "Egress"])])
+    assert_reached(Flow(client, inner, "tcp"), Flow(inner, client, "udp"))

@@ -37,5 +37,5 @@ def observe(
             lab.drain()
         with lab.victim():
             afterwards()
-        drops = lab.conntrack_drops()
+        drops = lab.conntrack().dropped
     return judge(observer.journeys, {}, unsent, drops)

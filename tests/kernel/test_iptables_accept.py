@@ -301,7 +301,7 @@ def test_what_accepts_the_mark_is_there_before_it_is_set_and_goes_after(
         commit(self)
 
     monkeypatch.setattr(tables.KernelTable, "commit", recorded)
-    raw, behind = ["raw IPv4", "raw IPv6"], ["mangle IPv4", "filter IPv4", "mangle IPv6", "filter IPv6"]
+    raw, behind = ["raw IPv4", "raw IPv6"], ["filter IPv4", "mangle IPv4", "filter IPv6", "mangle IPv6"]
     BACKEND.apply(plan(INGRESS_ONLY))
     assert committed == behind + raw
     committed.clear()

@@ -281,7 +281,7 @@ def test_a_table_changed_by_another_program_is_read_again(inside: str, monkeypat
 
     monkeypatch.setattr(raw_module.KernelTable, "commit", late_commit)
     BACKEND.apply(plan(RICH))
-    assert calls == ["mangle IPv4", "filter IPv4", "raw IPv4", "raw IPv4", "raw IPv6"]
+    assert calls == ["filter IPv4", "mangle IPv4", "raw IPv4", "raw IPv4", "raw IPv6"]
     assert "-A PREROUTING -p tcp -j RETURN" in saved(4)
     assert BACKEND.apply(plan(RICH)).changes == ()
 

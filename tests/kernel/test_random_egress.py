@@ -21,7 +21,7 @@ from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.parse import parse
-from dossim.pipeline.hooks import match_key_in_raw
+from dossim.pipeline.match_key import match_key_in_raw
 from dossim.pipeline.policy import Policy, Verdict
 from dossim.predict.flows import ordinary4, ordinary6
 from dossim.predict.rules import decide

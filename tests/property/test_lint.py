@@ -9,6 +9,8 @@ show, are tested with every packet that their rules can distinguish.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import product
 
@@ -17,12 +19,13 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from dossim.lint import Finding, Level, RuleId, lint
+from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.facts import HostFacts, InterfaceFacts
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action
@@ -42,8 +45,9 @@ from enforcer.policy.resources import (
     Tier,
 )
 from tests.support.examples import examples
-from tests.support.frames import ME4, captures
+from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, captures, ethernet, ipv4, ipv6, segment
 from tests.support.strategies import INTERFACE, NODE, hosts, resources
+from tests.support.tracked_strategies import tracked_resources
 
 DEAD = (RuleId.SHADOWED, RuleId.UNREACHABLE)
 MODES = (ModeChoice.RAW, ModeChoice.NATIVE)
@@ -193,6 +197,97 @@ def test_random_policies_have_dead_entries() -> None:
         if not seen["decided"]:
             traces = Explainer(policy, host, mode=None).explain_capture(frames)
             seen["decided"] += any(hop.entry for trace in traces for hop in trace.hops)
+
+    collect()
+    assert not [kind for kind in wanted if not seen[kind]], dict(seen)
+
+
+# --- tracked policy ---------------------------------------------------------------------------------------------------
+
+SSH = 22
+
+
+def attempts(port: int) -> list[bytes]:
+    """A SYN to a port from each of the usual sources."""
+    ports = (49152, port)
+    four = [
+        ipv4(segment(6, source, ME4, ports, b""), source=source, destination=ME4, protocol=6) for source in SOURCES4
+    ]
+    six = [
+        ipv6(segment(6, source, ME6, ports, b""), source=source, destination=ME6, next_header=6) for source in SOURCES6
+    ]
+    return [ethernet(packet, 0x0800) for packet in four] + [ethernet(packet, 0x86DD) for packet in six]
+
+
+LOGINS = attempts(SSH)
+NO_FAILSAFES = FelixConfiguration(
+    "default",
+    failsafe_inbound=(),
+    failsafe_outbound=(),
+    written=frozenset({"failsafe_inbound", "failsafe_outbound"}),
+)
+LOGIN_NETS = [(ip_network(f"{SOURCES4[0]}/32"),), (ip_network("192.0.2.0/24"),), (ip_network(f"{SOURCES6[0]}/128"),)]
+LOGIN_PORTS = [(), (PortRange(SSH, SSH),), (PortRange(1, 1024),), (PortRange(80, 80),)]
+
+
+@st.composite
+def rules_of_logins(draw: st.DrawFn) -> Rule:
+    """Many match all logins, some of them, or none."""
+    return Rule(
+        draw(st.sampled_from((Action.ALLOW, Action.ALLOW, Action.DENY, Action.PASS, Action.LOG))),
+        protocol=6,
+        source=EntityRule(nets=draw(st.sampled_from(((), *LOGIN_NETS)))),
+        destination=EntityRule(ports=draw(st.sampled_from(LOGIN_PORTS))),
+    )
+
+
+def with_rules(policies: tuple[GlobalNetworkPolicy, ...], rules: Sequence[Rule]) -> tuple[GlobalNetworkPolicy, ...]:
+    """The policies, of which the first tracked one for received packets has these rules, and selects every endpoint."""
+    at = next(
+        (n for n, one in enumerate(policies) if not one.do_not_track and not one.pre_dnat and "Ingress" in one.types),
+        None,
+    )
+    if at is None:
+        return policies
+    mine = replace(policies[at], selector="all()", service_account_selector="", ingress=tuple(rules))
+    return (*policies[:at], mine, *policies[at + 1 :])
+
+
+def delivered(policy: Resources, host: Host, frames: list[bytes]) -> list[bytes]:
+    """Those that get in where tracked policy is enforced; each comes alone."""
+    explainer = Explainer(policy, host, mode=None, tracked=True)
+    return [frame for frame in frames if explainer.explain(frame).disposition.fate is Fate.DELIVERED]
+
+
+def closing(policy: Resources, host: Host) -> list[Finding]:
+    """Findings about the endpoint that governs the host's interface."""
+    found = lint(policy, node=host.node, facts=facts_of(host), tracked=TrackedChoice.ENFORCE)
+    closed = [item for item in found if item.rule is RuleId.CLOSED and "ingress" in item.message.split(":")[1]]
+    return closed + [item for item in found if item.rule is RuleId.SSH]
+
+
+@settings(max_examples=examples(150, nightly=100_000), suppress_health_check=list(HealthCheck))
+@given(tracked_resources(), hosts(), st.lists(rules_of_logins(), min_size=1, max_size=4))
+def test_nobody_gets_in_where_it_is_closed(policy: Resources, host: Host, ours: list[Rule]) -> None:
+    """Without failsafes. The first tracked policy has rules that match some of the logins."""
+    policy = replace(policy, felix_configurations=(NO_FAILSAFES,), policies=with_rules(policy.policies, ours))
+    found = closing(policy, host)
+    note(str(found))
+    assert not found or not delivered(policy, host, LOGINS)
+
+
+def test_random_policies_close_hosts_and_let_logins_in() -> None:
+    """The strategies generate both findings, and policies in which a login gets in."""
+    seen: Counter[object] = Counter()
+    wanted = (RuleId.CLOSED, RuleId.SSH, "in")
+
+    @settings(max_examples=400, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(tracked_resources(), hosts())
+    def collect(policy: Resources, host: Host) -> None:
+        if all(seen[kind] for kind in wanted):
+            return
+        seen.update(item.rule for item in closing(policy, host))
+        seen["in"] += bool(delivered(policy, host, LOGINS))
 
     collect()
     assert not [kind for kind in wanted if not seen[kind]], dict(seen)

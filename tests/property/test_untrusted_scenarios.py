@@ -42,6 +42,7 @@ EXPECT: list[dict[str, Any]] = [
     {"label": "a", "fate": "dropped", "at-or-before": "raw", "share": {"at-least": 0.0}},
     {"label": "a", "fate": "delivered", "share": {"at-most": 1.0}, "modes": ["raw"]},
     {"conntrack-entries": {"at-most": 60}},
+    {"conntrack": {"state": {"NEW": 1}, "entries": {"at-most": 60}, "early-drop": 0, "dropped": {"at-least": 0}}},
     {"entry": "gnp/dos-mitigation ingress[0]", "packets": {"at-least": 0}},
 ]
 VALUES: list[Any] = [

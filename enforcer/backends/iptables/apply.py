@@ -4,6 +4,8 @@ The present state is read from the kernel every time; nothing is remembered. Onl
 others keep their counters, and so do foreign rules. Applying the present state changes nothing.
 
 The chains that accept marked packets are created before raw sets the mark, and removed after raw no longer sets it.
+preDNAT policy in mangle sets the mark as well, for the denies of filter: mangle comes before filter, and where it no
+longer sets the mark, after filter.
 """
 
 from __future__ import annotations
@@ -47,11 +49,13 @@ def apply_chains(
     return changes
 
 
-def _turn(table: TableId, desired: DesiredChains) -> int:
-    """The position in the order of tables: those that get chains before raw, those that lose them after raw."""
+def _turn(table: TableId, desired: DesiredChains) -> tuple[int, int, bool]:
+    """Before raw comes what is to be there, after raw what is to go. Mangle without preDNAT policy is after filter."""
     if table.name is TableName.RAW:
-        return 1
-    return 0 if desired(table, ()) else 2
+        return 1, table.version, False
+    wanted = desired(table, ())
+    is_last = table.name is TableName.MANGLE and not any(_leads_below(chain) for chain in wanted)
+    return (0 if wanted else 2), table.version, is_last
 
 
 def _announce(table: TableId, wanted: Sequence[Chain]) -> list[str]:
@@ -152,6 +156,11 @@ class _Edit:
         deleted = {chain.name: self.table.delete_chain(chain.name) for chain in chains}
         changes = [f"chain {name}: deleted" for name, gone in deleted.items() if gone]
         return changes + [f"chain {chain.name}: emptied" for chain in chains if not deleted[chain.name] and chain.rules]
+
+
+def _leads_below(chain: Chain) -> bool:
+    """Whether a rule of the chain leads to another one."""
+    return any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in chain.rules)
 
 
 def leads_to_us(rule: Rule | OpaqueRule) -> bool:

@@ -107,7 +107,10 @@ class IptablesBackend:
             return ()
         with self.connect() as conn:
             sync = SetSync(conn)
-            remainder = _Remainder(None if interfaces is None else frozenset(interfaces))
+            gone = None if interfaces is None else frozenset(interfaces)
+            # Denies after conntrack leave first: what raw allows untracked would meet them without its mark.
+            sync.changes += apply_chains(_Untracked(gone), sync.index(), insert_mode=None, tables=self.tables)
+            remainder = _Remainder(gone)
             sync.changes += apply_chains(remainder, sync.index(), insert_mode=None, tables=self.tables)
             sync.finish(keep=set_names(remainder.chains))
         return tuple(sync.changes)
@@ -159,3 +162,14 @@ class _Remainder:
 
     def _kept(self, table: TableId, actual: tuple[Chain, ...]) -> tuple[Chain, ...]:
         return () if self.gone is None else without_interfaces(table.name, actual, self.gone)
+
+
+@dataclass(frozen=True)
+class _Untracked(_Remainder):
+    """Likewise, but all of raw stays."""
+
+    def _without(self, table: TableId, actual: tuple[Chain, ...]) -> tuple[Chain, ...]:
+        if table.name is TableName.RAW:
+            self.raw[table.version] = actual
+            return actual
+        return super()._without(table, actual)

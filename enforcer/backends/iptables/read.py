@@ -89,11 +89,19 @@ def read_interfaces(table: kernel.KernelTable) -> dict[str, Stage]:
 
 
 def _dispatched(table: TableName, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, str, str]]:
-    """Base chain, interface and the interface's chain, of each rule that dispatches."""
+    """Base chain, interface and the interface's chain, of each dispatch rule."""
     for base in HOOKS[table].values():
         for rule in chains.get(base, ()):
-            if isinstance(rule, Rule) and isinstance(rule.target, Jump):
-                yield base, rule.in_interface or rule.out_interface, rule.target.chain
+            interface = _interface_of(rule)
+            if interface and isinstance(rule, Rule) and isinstance(rule.target, Jump):
+                yield base, interface, rule.target.chain
+
+
+def _interface_of(rule: Rule | OpaqueRule) -> str:
+    """The interface of a dispatch rule; "" for any other rule of a base chain."""
+    if not isinstance(rule, Rule) or not isinstance(rule.target, Jump):
+        return ""
+    return rule.in_interface or rule.out_interface
 
 
 def _rules_below(chain: str, chains: Mapping[str, Sequence[Rule | OpaqueRule]]) -> Iterator[tuple[str, int]]:
@@ -112,7 +120,7 @@ def without_interfaces(table: TableName, chains: tuple[Chain, ...], interfaces: 
     for name in HOOKS[table].values():
         base = by_name.get(name)
         rules = tuple(rule for rule in base.rules if not _dispatches(rule, interfaces)) if base else ()
-        if any(isinstance(rule, Rule) and isinstance(rule.target, Jump) for rule in rules):  # else to no interface
+        if any(map(_interface_of, rules)):  # else to no interface
             kept |= {below: by_name[below] for below in _reachable(rules, by_name)}
             kept[name] = Chain(name, rules)
     return tuple(kept.values())

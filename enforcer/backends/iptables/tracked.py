@@ -6,7 +6,7 @@
                                          └─ -i eth0 -g enf-dn-eth0      preDNAT policy
     filter INPUT      ── enf-INPUT      ─┬─ accept bit set: ACCEPT      an untracked or a preDNAT Allow
                                          ├─ clear the accept bit
-                                         ├─ UNTRACKED -j enf-discovery      neighbour discovery: ACCEPT (IPv6)
+                                         ├─ untracked: -j enf-discovery   neighbour discovery, MLD (IPv6)
                                          └─ -i eth0 -g enf-in-eth0      normal ingress policy, profiles
     filter OUTPUT     ── enf-OUTPUT     ─── likewise, -o eth0 -g enf-out-eth0
     filter FORWARD    ── enf-FORWARD    ─┬─ accept bit clear, -i eth0: -j enf-fwi-eth0
@@ -110,11 +110,8 @@ class _Table:
                 below += [self._chain(item, table) for item in own]
                 dispatch.append(self._dispatch(hook, table.interface, own[-1].name))
             bases[HOOKS[self.name][builtin]] = [*self._marked(builtin), *self._before(builtin, dispatch), *dispatch]
-        everything = [
-            *(rule for chain in below for rule in chain.rules),
-            *(rule for base in bases.values() for rule in base),
-        ]
-        rules = (rule for rule in everything if isinstance(rule, Rule))
+        rules = [rule for chain in below for rule in chain.rules if isinstance(rule, Rule)]
+        rules += [rule for base in bases.values() for rule in base]
         targets = {rule.target.chain for rule in rules if isinstance(rule.target, Jump)}
         yield from (chain for chain in self._helpers() if chain.name in targets)
         yield from below
@@ -141,14 +138,22 @@ class _Table:
             yield Rule(Verdict.ACCEPT if accepts else Verdict.RETURN, matches=(MarkMatch(mark, mark),))
 
     def _before(self, builtin: str, dispatch: Sequence[Rule]) -> Iterator[Rule]:
-        """What comes before the first interface's chain."""
-        if not dispatch or builtin == "FORWARD":
+        """What comes before the first interface's chain.
+
+        An accept mark that neither raw nor preDNAT policy of ours can have set is that of another program, or of the
+        outer packet of a tunnel. Neighbour discovery has a chain of its own: where a rule matches on the protocol or on
+        an ICMP type, ip6_tables drops a packet that it cannot read, uncounted and without our mark. Such a packet is
+        INVALID, not UNTRACKED.
+        """
+        if not dispatch or (builtin == "FORWARD" and self._marks()):
             return
         yield Rule(SetMark(0, self.settings.accept_mark))
-        if self.version == 6 and self.name is TableName.FILTER:
-            # The state first: where a rule matches on the protocol, ip6_tables drops a packet whose headers it cannot
-            # read, without our mark and uncounted. Such a packet is INVALID.
+        if self.version == 6 and builtin in ("INPUT", "OUTPUT"):
             yield Rule(Jump(_DISCOVERY), matches=(_UNTRACKED,))
+
+    def _marks(self) -> bool:
+        """Whether what is received may have an accept mark of ours when it gets to filter."""
+        return Direction.INGRESS in self.allowing or any(table.at(Hook.PRE_DNAT) for table in self.tables)
 
     def _dispatch(self, hook: Hook, interface: str, chain: str) -> Rule:
         mark = self.settings.accept_mark
@@ -167,8 +172,8 @@ class _Table:
         yield Chain(DENY_CHAIN, (Rule(SetMark(drop, drop)), Rule(Verdict.DROP)))
         yield Chain(_MARK_AND_ACCEPT, (Rule(SetMark(accept, accept)), Rule(Verdict.ACCEPT)))
         yield Chain(_MARK_AND_RETURN, (Rule(SetMark(accept, accept)),))
-        discovery = (Rule(Verdict.ACCEPT, protocol=ICMPV6, matches=(IcmpType(kind),)) for kind in DISCOVERY_TYPES)
-        yield Chain(_DISCOVERY, tuple(discovery))
+        accepted = (Rule(Verdict.ACCEPT, protocol=ICMPV6, matches=(IcmpType(kind),)) for kind in DISCOVERY_TYPES)
+        yield Chain(_DISCOVERY, tuple(accepted))
 
     def _chain(self, chain: StepChain, table: TrackedTable) -> Chain:
         return Chain(chain.name, tuple(rule for step in chain.steps for rule in self._rules(step, table)))

@@ -17,6 +17,8 @@ _HASH_LENGTH = 16  # characters, as in Felix
 
 ALLOW_CHAIN = "enf-allow"
 
+FELIX_PREFIX = "cali-"  # of its chains in iptables (felix/rules/rule_defs.go); in nftables a table's name comes before
+
 
 class ChainKind(str, Enum):
     """The kinds of chains of one interface. The value is the prefix before the interface's name."""
@@ -62,6 +64,10 @@ def scratch_name(name: str) -> str:
 
 def is_our_chain(name: str) -> bool:
     return name.startswith(CHAIN_PREFIX)
+
+
+def is_felix_chain(name: str) -> bool:
+    return FELIX_PREFIX in name
 
 
 def is_our_set(name: str) -> bool:

@@ -50,7 +50,7 @@ class NftablesBackend:
         return probe(ipv6=self.settings.ipv6, connect=self.connect)
 
     def serves(self, plan: Plan) -> bool:
-        return any(item.raw_backend is self.name for item in plan.interfaces)
+        return any(item.raw_backend is self.name for item in plan.interfaces) or bool(plan.tracked_by(self.name))
 
     def check(self, plan: Plan) -> None:
         self._render(plan)
@@ -76,7 +76,7 @@ class NftablesBackend:
             )
 
     def counters(self) -> tuple[EntryCount, ...]:
-        """Packets and bytes that each entry matched, the sum of both families."""
+        """Packets and bytes that each entry matched at each stage, the sum of both families."""
         merged: list[EntryCount] = []
         for table in status.installed(self.connect) if self._is_installed() else ():
             merge(merged, read_counters(table))
@@ -115,4 +115,5 @@ class NftablesBackend:
 
     def _render(self, plan: Plan) -> tuple[Table, ...]:
         tables = [item.table for item in plan.interfaces if item.raw_backend is self.name]
-        return self._rendered.of(tables, lambda: render(plan, self.settings))
+        tracked = plan.tracked_by(self.name)
+        return self._rendered.of([*tables, *tracked], lambda: render(plan, self.settings), also=len(tracked))

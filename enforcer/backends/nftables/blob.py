@@ -56,6 +56,7 @@ EXPRESSIONS: Mapping[str, Mapping[int, Kind]] = {
     "log": {1: Kind.U8, 2: Kind.TEXT, 5: _U32, 6: _U32},
     "counter": {},
     "notrack": {},
+    "ct": {1: _U32, 2: _U32, 3: Kind.U8, 4: _U32},
 }
 
 

@@ -7,11 +7,12 @@ registers that follow. An expression that cannot load (a header is missing) ends
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from enforcer.backends.nftables.rules import Code, Expr, RateLimit, Verdict
+from enforcer.kernel.netlink import string
 from enforcer.model.nets import IPNetwork
-from enforcer.model.vocabulary import Side
+from enforcer.model.vocabulary import CtState, Side
 from enforcer.policy.resources import PortRange
 
 # enum nft_registers, as the kernel shows them: whole registers of 16 bytes by one number, parts of four by another
@@ -22,8 +23,19 @@ _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 # enum nft_meta_keys
 _META_PACKET_TYPE, _PACKET_OTHERHOST = 19, 3  # NFT_META_PKTTYPE; linux/if_packet.h
 _META_PROTOCOL, _META_PROTOCOL_L4, _META_MARK, _META_IN, _META_OUT = 1, 16, 3, 6, 7
+# NFT_CT_STATE, and the bit that it has for each state: NF_CT_STATE_BIT, NF_CT_STATE_INVALID_BIT and
+# NF_CT_STATE_UNTRACKED_BIT (linux/netfilter/nf_conntrack_common.h; net/netfilter/nft_ct.c)
+_CT_STATE = 0
+CT_STATE_BIT = {
+    CtState.INVALID: 1 << 0,
+    CtState.ESTABLISHED: 1 << 1,
+    CtState.RELATED: 1 << 2,
+    CtState.NEW: 1 << 3,
+    CtState.UNTRACKED: 1 << 6,
+}
 # enum nft_cmp_ops
 _EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5
+_CMP_DATA = 3  # NFTA_CMP_DATA
 _INTERFACE_LENGTH = 16  # IFNAMSIZ
 
 _ADDRESS_AT = {(4, Side.SOURCE): 12, (4, Side.DESTINATION): 16, (6, Side.SOURCE): 8, (6, Side.DESTINATION): 24}
@@ -60,7 +72,7 @@ def _meta(key: int, register: int = _FIRST) -> Expr:
 
 
 def _compare(data: bytes, operation: int = _EQUAL) -> Expr:
-    return Expr("cmp", ((1, _FIRST), (2, operation), (3, data)))
+    return Expr("cmp", ((1, _FIRST), (2, operation), (_CMP_DATA, data)))
 
 
 def _is(data: bytes, *, inverted: bool) -> Expr:
@@ -78,6 +90,14 @@ def interface(name: str, *, received: bool) -> tuple[Expr, ...]:
     """The packet was received on this interface; not ``received``: it is sent through it."""
     padded = name.encode().ljust(_INTERFACE_LENGTH, b"\0")
     return _meta(_META_IN if received else _META_OUT), _compare(padded)
+
+
+def matched_interface(exprs: Sequence[Expr]) -> str:
+    """The interface that a rule matches on first, by :func:`interface`; "" for any other rule."""
+    if len(exprs) < 2 or exprs[0] not in (_meta(_META_IN), _meta(_META_OUT)) or exprs[1].name != "cmp":
+        return ""
+    compared = exprs[1].get(_CMP_DATA)
+    return string(compared) if isinstance(compared, bytes) else ""
 
 
 def net(side: Side, network: IPNetwork, *, inverted: bool = False) -> tuple[Expr, ...]:
@@ -199,6 +219,13 @@ def _whole4(length: int, none_of: int) -> tuple[Expr, ...]:
 def marked(mark: int, *, inverted: bool = False) -> tuple[Expr, ...]:
     """The packet's mark has (not) this bit."""
     return _meta(_META_MARK), _masked(_host(mark), bytes(4)), _compare(_host(0 if inverted else mark))
+
+
+def ct_state(states: Iterable[CtState]) -> tuple[Expr, ...]:
+    """The packet's conntrack state is one of these. A rule with it turns on connection tracking in the namespace."""
+    mask = sum(CT_STATE_BIT[state] for state in states)
+    load = Expr("ct", ((1, _FIRST), (2, _CT_STATE)))
+    return load, _masked(_host(mask), bytes(4)), _compare(bytes(4), _NOT_EQUAL)
 
 
 def _lookup(set_name: str, *, inverted: bool) -> Expr:

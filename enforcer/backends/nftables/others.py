@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enforcer.backends.base import OthersRules
 from enforcer.backends.netfilter.kubernetes import KUBELET_CHAINS
+from enforcer.backends.netfilter.names import is_felix_chain
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import TABLE
 from enforcer.kernel.netlink import attributes, string
@@ -25,7 +26,8 @@ def others_rules(connect: Connect) -> OthersRules:
             found = [_family(conn, family) for family in (Family.IP, Family.IP6, Family.INET)]
     except UnsupportedKernelError:
         return OthersRules()
-    return OthersRules(sum(item.count for item in found), any(item.kubernetes for item in found))
+    felix = next((item.felix for item in found if item.felix), "")
+    return OthersRules(sum(item.count for item in found), any(item.kubernetes for item in found), felix)
 
 
 def _family(conn: NfTablesConn, family: Family) -> OthersRules:
@@ -34,7 +36,13 @@ def _family(conn: NfTablesConn, family: Family) -> OthersRules:
     dropping = [item for item in others if blob.CHAIN_HOOK in item and not _accepts(item)]
     count = len(dropping) + sum(string(item[blob.RULE_TABLE]) not in (TABLE, *_NAT) for item in rules)
     marks = (string(item[blob.CHAIN_NAME]) for item in others if string(item[blob.CHAIN_TABLE]) == _MANGLE)
-    return OthersRules(count, any(name in KUBELET_CHAINS for name in marks))
+    return OthersRules(count, any(name in KUBELET_CHAINS for name in marks), _felix(family, chains))
+
+
+def _felix(family: Family, chains: list[dict[int, bytes]]) -> str:
+    named = ((string(item[blob.CHAIN_NAME]), string(item[blob.CHAIN_TABLE])) for item in chains)
+    return next((f"chain {name} of the nftables table {family} {table}" for name, table in named
+                 if is_felix_chain(name)), "")  # fmt: skip
 
 
 def _dumped(conn: NfTablesConn, command: int, family: Family) -> list[dict[int, bytes]]:

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enforcer.backends.base import EntryCount
-from enforcer.backends.netfilter.ways import WAYS
+from enforcer.backends.netfilter.counts import plus
 from enforcer.backends.nftables import blob, expr, members
+from enforcer.backends.nftables.bases import BASES, CLEARING, Base
 from enforcer.backends.nftables.blob import ReadRule, ReadSet
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType
-from enforcer.kernel.netlink import string, text
+from enforcer.kernel.netlink import text
 from enforcer.kernel.nfnetlink import Family, NfTablesConn
-from enforcer.model.vocabulary import Direction, Stage
+from enforcer.model.vocabulary import Stage
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _ANONYMOUS = 0x1  # NFT_SET_ANONYMOUS: deleted with its rule
-_INTERFACE_DATA = 3  # NFTA_CMP_DATA
 
 INTERVAL_TYPES = (NETS[4], NETS[6], PORTS)
 SET_TYPES = (*INTERVAL_TYPES, *NAMED_PORTS.values())
@@ -75,15 +75,16 @@ def has_table(conn: NfTablesConn, family: Family) -> bool:
     return any(name == TABLE for name, *_ in map(blob.decode_table, tables))
 
 
-def read_interfaces(conn: NfTablesConn, family: Family) -> list[str]:
-    """The interfaces with a dispatch rule. Reads only the rules of the base chains."""
+def read_interfaces(conn: NfTablesConn, family: Family) -> dict[str, Stage]:
+    """The interfaces with a dispatch rule, with the earliest stage that has one. Reads only base chains."""
     what = f"read table {family} {TABLE}"
-    found: dict[str, None] = {}
-    for way in WAYS:
-        body = text(blob.RULE_TABLE, TABLE) + text(blob.RULE_CHAIN, way.base)
+    found: dict[str, Stage] = {}
+    for base in BASES:
+        body = text(blob.RULE_TABLE, TABLE) + text(blob.RULE_CHAIN, base.name)
         rules = map(blob.decode_rule, conn.dump(_GET_RULE, family, body, what=what))
-        found |= dict.fromkeys(filter(None, (interface_of(item) for item in rules if item.chain == way.base)))
-    return list(found)
+        for name in filter(None, (interface_of(item) for item in rules if item.chain == base.name)):
+            found.setdefault(name, base.stage)
+    return found
 
 
 def read_members(conn: NfTablesConn, family: Family, name: str, kind: SetType) -> Members | None:
@@ -101,48 +102,71 @@ def type_of(item: ReadSet) -> SetType | None:
 
 
 def read_counters(table: ReadTable) -> list[EntryCount]:
-    """One count for each entry in this family: the sum over all rules with its name."""
-    counts: dict[tuple[str, str], EntryCount] = {}
-    for interface, name, counted in _entry_rules(table):
-        known = counts.get((interface, name), EntryCount(interface, name, Stage.RAW, 0, 0))
-        packets, size = known.packets + counted.packets, known.bytes + counted.bytes
-        counts[interface, name] = EntryCount(interface, name, Stage.RAW, packets, size)
+    """One count for each entry and stage in this family: the sum over all rules with its name."""
+    counts: dict[tuple[str, str, Stage], EntryCount] = {}
+    for stage, interface, name, counted in _entry_rules(table):
+        place = (interface, name, stage)
+        found = EntryCount(interface, name, stage, counted.packets, counted.bytes)
+        counts[place] = plus(counts[place], found) if place in counts else found
     return list(counts.values())
 
 
 def entries_of(table: ReadTable) -> dict[str, list[str]]:
-    """The names of the entries of each interface with a dispatch rule, in order."""
-    dispatches = (item for way in WAYS for item in table.rules.get(way.base, ()))
-    found: dict[str, dict[str, None]] = {interface: {} for interface in filter(None, map(interface_of, dispatches))}
-    for interface, name, _ in _entry_rules(table):
-        found.setdefault(interface, {})[name] = None
+    """The names of the entries of each interface with a dispatch rule, in evaluation order, each once."""
+    found: dict[str, dict[str, None]] = {interface: {} for _, interface, _ in _dispatches(table)}
+    for _, interface, name, _ in _entry_rules(table):
+        found[interface][name] = None
     return {interface: list(names) for interface, names in found.items()}
 
 
-def _entry_rules(table: ReadTable) -> Iterator[tuple[str, str, ReadRule]]:
-    """(interface, entry, rule) of every rule of an entry, found by following the jumps from the base chains."""
-    for way in WAYS:
-        for dispatch in table.rules.get(way.base, ()):
-            for item in _below(target(dispatch), table):
-                for name, rule in named_rules(table.rules.get(target(item), ())):
-                    yield interface_of(dispatch), name, rule
+def stages_of(table: ReadTable) -> dict[str, list[Stage]]:
+    """The stages at which each interface has a dispatch rule, earliest first."""
+    found: dict[str, dict[Stage, None]] = {}
+    for base, interface, _ in _dispatches(table):
+        found.setdefault(interface, {})[base.stage] = None
+    return {interface: list(stages) for interface, stages in found.items()}
+
+
+def _dispatches(table: ReadTable) -> Iterator[tuple[Base, str, str]]:
+    """(base chain, interface, chain of the interface) of each dispatch rule."""
+    for base in BASES:
+        for item in table.rules.get(base.name, ()):
+            if interface := interface_of(item):
+                yield base, interface, target(item)
+
+
+def _entry_rules(table: ReadTable) -> Iterator[tuple[Stage, str, str, ReadRule]]:
+    """(stage, interface, entry, rule) of every rule of an entry, found by following the jumps from the base chains."""
+    for base, interface, chain in _dispatches(table):
+        for name, rule in _named_below(chain, table):
+            yield base.stage, interface, name, rule
+
+
+def _named_below(chain: str, table: ReadTable) -> Iterator[tuple[str, ReadRule]]:
+    """The rules of entries in this chain and the chains it jumps to, with the entries' names, in evaluation order."""
+    for name, item in _with_names(table.rules.get(chain, ())):
+        if name:
+            yield name, item
+        elif below := target(item):
+            yield from _named_below(below, table)
 
 
 def named_rules(rules: Sequence[ReadRule]) -> Iterator[tuple[str, ReadRule]]:
-    """The rules of entries with the entries' names. A name too long for one comment starts in preceding rules that are
-    otherwise empty.
+    """The rules of entries with the entries' names."""
+    return ((name, item) for name, item in _with_names(rules) if name)
+
+
+def _with_names(rules: Sequence[ReadRule]) -> Iterator[tuple[str, ReadRule]]:
+    """All rules with their entries' names; "" for a rule of no entry. A name too long for one comment starts in
+    preceding rules that are otherwise empty.
     """
     begin = ""
     for item in rules:
         if item.rule is None:
             continue
-        if item.rule.exprs and begin + item.rule.comment:
+        if item.rule.exprs:
             yield begin + item.rule.comment, item
         begin = "" if item.rule.exprs else begin + item.rule.comment
-
-
-def _below(chain: str, table: ReadTable) -> Sequence[ReadRule]:
-    return table.rules.get(chain, ()) if chain else ()
 
 
 def target(item: ReadRule) -> str:
@@ -151,29 +175,41 @@ def target(item: ReadRule) -> str:
 
 
 def interface_of(item: ReadRule) -> str:
-    """The interface that a rule of a base chain matches on; "" if there is none."""
-    if item.rule is None or not target(item) or len(item.rule.exprs) < 2:
-        return ""
-    compared = item.rule.exprs[1].get(_INTERFACE_DATA)
-    return string(compared) if isinstance(compared, bytes) else ""
+    """The interface that a dispatch rule of a base chain matches on; "" for any other rule."""
+    return expr.matched_interface(item.rule.exprs) if item.rule and target(item) else ""
 
 
 def without_interfaces(table: ReadTable, interfaces: frozenset[str]) -> dict[str, list[Rule | None]]:
-    """The rules of the chains that remain without the dispatch rules of these interfaces; empty if no one remains."""
+    """The rules of the chains that remain without the dispatch rules of these interfaces; empty if no one remains.
+
+    Chains that clear the accept mark remain while a chain after them matches on it.
+    """
+    left = {
+        base: [item for item in table.rules[base.name] if interface_of(item) not in interfaces]
+        for base in BASES
+        if base.name in table.rules
+    }
+    remaining = {base for base, rules in left.items() if any(map(interface_of, rules))}
+    if any(base.stage is not Stage.RAW for base in remaining):
+        remaining |= left.keys() & CLEARING
     kept: dict[str, list[Rule | None]] = {}
-    for way in WAYS:
-        rules = [item for item in table.rules.get(way.base, ()) if interface_of(item) not in interfaces]
-        if any(map(interface_of, rules)):
-            kept[way.base] = [item.rule for item in rules]
+    for base, rules in left.items():
+        if base in remaining:
+            kept[base.name] = [item.rule for item in rules]
             for name in reachable(rules, table):
                 kept[name] = [item.rule for item in table.rules[name]]
     return kept
 
 
-def only_interface(table: ReadTable, interface: str) -> dict[str, list[Rule | None]]:
-    """The rules of the chains that packets of one interface can reach."""
-    others = {interface_of(item) for way in WAYS for item in table.rules.get(way.base, ())} - {interface, ""}
-    return without_interfaces(table, frozenset(others))
+def sets_of(table: ReadTable) -> dict[str, dict[str, Stage]]:
+    """For each interface the sets that its rules refer to, with the earliest stage that has such a rule."""
+    found: dict[str, dict[str, Stage]] = {}
+    for base, interface, chain in _dispatches(table):
+        chains = [chain, *reachable(table.rules.get(chain, ()), table)]
+        names = set_names({name: [item.rule for item in table.rules.get(name, ())] for name in chains})
+        for name in sorted(names & table.sets.keys()):
+            found.setdefault(interface, {}).setdefault(name, base.stage)
+    return found
 
 
 def set_names(chains: Mapping[str, Sequence[Rule | None]]) -> set[str]:
@@ -189,8 +225,3 @@ def reachable(rules: Sequence[ReadRule], table: ReadTable, seen: frozenset[str] 
         if name in table.rules and name not in seen:
             found += [name, *reachable(table.rules[name], table, seen | {name})]
     return list(dict.fromkeys(found))
-
-
-def directions_of(table: ReadTable) -> frozenset[Direction]:
-    """The directions in which any interface has a dispatch rule."""
-    return frozenset(way.direction for way in WAYS if any(map(interface_of, table.rules.get(way.base, ()))))

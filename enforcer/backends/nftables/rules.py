@@ -13,7 +13,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit
+from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit, drop_bit
 from enforcer.kernel.nfnetlink import Family
 
 TABLE = "enforcer"
@@ -160,3 +160,8 @@ class NftablesSettings:
     def accept_mark(self) -> int:
         """The lowest bit of the mask, which Felix uses for *accept*."""
         return accept_bit(self.mark_mask)
+
+    @property
+    def drop_mark(self) -> int:
+        """The bit that a packet has when tracked policy drops it; 0 where the mask has no second bit."""
+        return drop_bit(self.mark_mask)

@@ -16,6 +16,7 @@ from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.rules import Code, Expr, Rule, Verdict
 from enforcer.kernel.netlink import attributes, be64, text
 from enforcer.kernel.nfnetlink import Family
+from enforcer.model.vocabulary import CtState
 from tests.support.fakes.nft_objects import FakeRule, FakeSet, FakeTable
 from tests.support.fakes.packets import Packet
 
@@ -28,6 +29,15 @@ _FRAGMENT_HEADER = 44
 _FIRST_SMALL, _SMALL_IN_LARGE = 8, 4
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _HEADER_BYTES = {4: 20, 6: 40}
+# What ``nft_ct_get_eval`` loads: of a tracked packet 1 << (ctinfo % IP_CT_IS_REPLY + 1), of others bits of their own.
+_CT_STATE = 0
+_CT_STATES = {
+    CtState.INVALID: 1,
+    CtState.ESTABLISHED: 2,
+    CtState.RELATED: 4,
+    CtState.NEW: 8,
+    CtState.UNTRACKED: 64,
+}
 
 
 class _NoMatch(Exception):
@@ -36,34 +46,39 @@ class _NoMatch(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where packets are evaluated: a hook, and the input or output interface."""
+    """Where packets are evaluated: a hook, and the input or output interface. ``leaves``: the output interface of a
+    forwarded packet.
+    """
 
     family: Family
     hook: int
     interface: str
     received: bool = True
+    leaves: str = ""
 
 
 @dataclass
 class Walk:
-    """One packet on its way through the base chains of a hook."""
+    """One packet on its way through the base chains of a hook. ``state``: what conntrack says of it."""
 
     packet: Packet
     place: Place
     rules: Tables
     sets: Tables
     mark: int = 0
+    state: CtState = CtState.NEW
     registers: bytearray = field(default_factory=lambda: bytearray(96))
 
     def dropped(self) -> bool:
-        """Whether one of the base chains drops it; each chain sees the packets that the one before accepted."""
-        return any(
-            self._chain(table, chain.name) is Code.DROP
+        """Whether one of the base chains drops it, in order of priority; an accept ends only the chain it is in."""
+        bases = [
+            (_priority(chain.hook), table, chain.name)
             for (family, _), table in self.rules.items()
             if family is self.place.family and not table.flags
             for chain in table.chains.values()
             if chain.hook is not None and self._is_hooked(chain.hook)
-        )
+        ]
+        return any(self._chain(table, name) is Code.DROP for _, table, name in sorted(bases, key=lambda base: base[0]))
 
     def _is_hooked(self, hook: bytes) -> bool:
         found = dict(attributes(hook))
@@ -104,6 +119,9 @@ class Walk:
                 self.mark = int.from_bytes(self._load(values[3], 4), sys.byteorder)
             case "meta":
                 self._store(values[1], self._meta(values[2]))
+            case "ct":
+                assert values[2] == _CT_STATE, f"the fake knows no ct key {values[2]}"
+                self._store(values[1], _CT_STATES[self.state].to_bytes(4, sys.byteorder))
             case "payload":
                 self._store(values[1], self._payload(values[2], values[3], values[4]))
             case "exthdr":
@@ -145,7 +163,8 @@ class Walk:
             case 16:  # NFT_META_L4PROTO
                 return bytes([self.packet.protocol])
             case 6 | 7:  # NFT_META_IIFNAME, NFT_META_OIFNAME
-                return name if self.place.received is (key == 6) else bytes(_NAME_BYTES)
+                other = self.place.leaves.encode().ljust(_NAME_BYTES, b"\0")
+                return name if self.place.received is (key == 6) else other
         raise AssertionError(f"the fake knows no meta key {key}")
 
     def _payload(self, base: int, at: int, size: int) -> bytes:
@@ -191,6 +210,10 @@ class Walk:
 
 def _offset(register: int) -> int:
     return 16 * register if register <= _SMALL_IN_LARGE else 16 + 4 * (register - _FIRST_SMALL)
+
+
+def _priority(hook: bytes) -> int:
+    return int.from_bytes(dict(attributes(hook))[blob.HOOK_PRIORITY], "big", signed=True)
 
 
 @cache

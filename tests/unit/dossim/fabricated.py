@@ -20,6 +20,7 @@ from dossim.scenario.model import Scenario
 from dossim.scenario.run import ScenarioResult, ScenarioRunner
 from dossim.verify import verify
 from enforcer.model.choices import ModeChoice
+from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.model.vocabulary import CtState, Stage
 
 ROOT = Path(__file__).parents[3]
@@ -73,7 +74,7 @@ def drilled(
     verification = verify(
         prediction,
         observations,
-        entries=result.plan.table.ingress,
+        entries=prediction.entries,
         counters=replace(prediction, entry=entry).entry_counts(),
         summary=lambda packet: f"a packet <{packet}>",
     )
@@ -82,7 +83,7 @@ def drilled(
         verification=verification,
         observations=observations,
         conntrack_entries=tracked,
-        conntrack_drops=0,
+        conntrack=ConntrackStatistics(),
         kernel="6.18.0",
         driver="veth",
     )

@@ -14,15 +14,22 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
 
 from dossim.cli import main
 from dossim.cli.facts import facts_of, read_facts
+from dossim.cli.plan import plan_of
 from dossim.packet.capture import Capture
 from dossim.scenario.generate import generate
 from dossim.scenario.model import GeneratedTraffic, Generator, Parameters
 from enforcer.cli.facts_view import facts_as_dict
+from enforcer.model.choices import TrackedChoice
+from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics, Timeout
 from enforcer.model.facts import HostFacts, HostRules, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Answer, Backend, Mode
+from enforcer.policy.load import load
 from enforcer.policy.nodes import from_data
 from tests.support.unusable import UNUSABLE
 
@@ -162,6 +169,18 @@ FACTS = HostFacts(
     "jasper",
     kernel="6.18.0",
     backends={Backend.IPTABLES: Probe(Answer.YES)},
+    conntrack=ConntrackFacts(
+        max=65536,
+        buckets=262144,
+        count=1000,
+        checksum=True,
+        tcp_loose=True,
+        timeouts={Timeout.UDP: 30, Timeout.TCP_SYN_RECV: 60, Timeout.TCP_SYN_SENT: 120},
+        helpers=("nf_conntrack_ftp",),
+        zones=(7,),
+        statistics=ConntrackStatistics(dropped=5, early_drop=7),
+        unknown=("nf_conntrack_tcp_be_liberal: Permission denied",),
+    ),
     interfaces=(
         InterfaceFacts(
             "eth0",
@@ -202,6 +221,69 @@ def test_a_plan_gives_the_reason_of_every_fallback(facts: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "raw only" in result.stdout
     assert "not native: e1000 has no native XDP" in result.stdout
+
+
+NORMAL = Path(HOW_TO).with_name("normal-policy.yaml")
+
+
+@pytest.mark.parametrize(("choice", "is_enforced"), [("model", False), ("enforce", True)])
+def test_a_plan_has_the_chains_of_tracked_policy(choice: str, is_enforced: bool) -> None:
+    resources = load([NORMAL])
+    made = plan_of(resources, FACTS, "jasper", "auto", tracked=TrackedChoice(choice))
+    (tracked,) = made.tracked
+    assert (tracked.interface, tracked.table.endpoint, tracked.enforced) == ("eth0", "web", is_enforced)
+    assert dossim("plan", "-p", NORMAL, "--tracked", choice).exit_code == 0
+
+
+def test_a_plan_needs_only_to_express_what_it_enforces(tmp_path: Path) -> None:
+    path = tmp_path / "http.yaml"
+    path.write_text(NORMAL.read_text().replace("protocol: TCP", "http: {methods: [GET]}\n      protocol: TCP"))
+    assert dossim("plan", "-p", path).exit_code == 0
+    result = dossim("plan", "-p", path, "--tracked", "enforce")
+    assert result.exit_code == 2
+    assert "gnp/web ingress[1]: tracked policy cannot be enforced with http" in result.stderr
+
+
+def test_a_plan_says_what_fills_the_conntrack_table(facts: Path) -> None:
+    lines = dossim("plan", "-p", HOW_TO, "--host", facts).stdout.splitlines()
+    assert "conntrack: 65,536 entries, 1,000 in use, 262,144 buckets" in lines
+    assert any(line.startswith("  fills above 2,151/s of UDP, 1,076/s of TCP SYN to an open port") for line in lines)
+    assert "  assumed: nf_conntrack_ftp add no entries for expected connections" in lines
+    assert "  assumed: generic_timeout 600 s: not read" in lines
+
+
+def test_a_plan_at_a_rate_says_when_the_table_is_full(facts: Path) -> None:
+    shown = dossim("plan", "-p", HOW_TO, "--host", facts, "--rate", 12000, "--format", "json").stdout
+    flood = json.loads(shown)["conntrack"]["floods"]["UDP"]
+    assert flood["fills"] == "yes"
+    assert flood["full_after_s"]["most"] == pytest.approx((65536 - 1000) / 12000)
+    assert 0.012 < flood["at_full"]["dropped"]["least"] < flood["at_full"]["dropped"]["most"] < 0.02
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e3", ""])
+def test_a_rate_is_a_number_of_flows(rate: str) -> None:
+    result = dossim("plan", "-p", HOW_TO, "--rate", rate)
+    assert result.exit_code == 2
+    assert "--rate" in result.stderr
+
+
+def test_predict_says_what_the_capture_does_to_the_conntrack_table(capture: Path, facts: Path) -> None:
+    """Ten of its twelve SYNs are denied before conntrack; the port of the other two is open."""
+    options = (capture, "-p", HOW_TO, "--host", facts, "--listen", "tcp/80", "--rate", 5000)
+    shown = dossim("predict", *options).stdout
+    assert "conntrack: 65,536 entries, 1,000 in use, 262,144 buckets; 2 new flows (2 TCP SYN to an open port)" in shown
+    assert "if it goes on: 5,000 new flows/s: full after 12.9 s" in shown
+    found = json.loads(dossim("predict", *options, "-o", "json").stdout)["conntrack"]
+    assert (found["reached"], found["new_flows"]) == (2, {"TCP SYN to an open port": 2})
+    assert found["capture_once"]["over"] == 0
+
+
+def test_predict_without_the_size_of_the_table_cannot_tell(capture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.yaml"
+    path.write_text(json.dumps({key: value for key, value in facts_as_dict(FACTS).items() if key != "conntrack"}))
+    result = dossim("predict", capture, "-p", HOW_TO, "--host", path)
+    assert result.exit_code == 0
+    assert "conntrack: cannot tell whether the table fills: nf_conntrack_max and nf_conntrack_buckets" in result.stdout
 
 
 def test_a_plan_as_json(facts: Path) -> None:
@@ -469,6 +551,27 @@ def test_csv_has_a_row_for_each_packet(capture: Path, tmp_path: Path) -> None:
     assert [row["packet"] for row in rows] == [str(number) for number in range(12)]
     assert [row["stage"] for row in rows] == ["raw"] * 10 + [""] * 2
     assert rows[0]["entry"] == "gnp/dos-mitigation ingress[0]"
+    assert {(row["others"], row["depends"]) for row in rows} == {("", "")}
+
+
+def test_csv_and_json_have_every_possible_end(tmp_path: Path) -> None:
+    """The acknowledgement of a SYN+ACK that the capture does not have: whether its number fits is the host's choice."""
+    syn, ack = (
+        IP(src="198.51.100.7", dst="10.10.10.10") / TCP(sport=40000, dport=443, flags=flags, seq=seq, ack=77)
+        for flags, seq in (("S", 1000), ("A", 1001))
+    )
+    path, table = tmp_path / "handshake.pcap", tmp_path / "packets.csv"
+    wrpcap(str(path), [Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet for packet in (syn, ack)])
+    given = ("predict", path, "-p", NORMAL, "--tracked", "enforce", "--listen", "tcp/443")
+    result = dossim(*given, "--csv", table, "-o", "json")
+    assert result.exit_code == 0, result.output
+    first, second = csv.DictReader(io.StringIO(table.read_text()))
+    assert (first["fate"], first["others"]) == ("delivered", "")
+    assert second["fate"] == "delivered"
+    assert second["others"] == "dropped at filter-input by conntrack INVALID ingress"
+    isn = "the initial sequence number that the host chose for this connection"
+    assert second["depends"] == isn
+    assert json.loads(result.stdout)["sets"] == {"packets": 1, "reasons": {isn: 1}}
 
 
 def test_facts_of_the_host_decide_the_stage(capture: Path, facts: Path) -> None:

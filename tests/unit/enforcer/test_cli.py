@@ -26,7 +26,7 @@ from enforcer.model.errors import (
     UsageError,
 )
 
-COMMANDS = ("probe", "apply", "run", "status", "counters", "detach")
+COMMANDS = ("probe", "apply", "confirm", "run", "status", "counters", "detach")
 POLICY = """\
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
@@ -72,6 +72,11 @@ def test_every_help_has_an_example(command: str) -> None:
         pytest.param(["apply"], "Missing option '-f'", id="no policy"),
         pytest.param(["apply", "-f", "/nowhere.yaml"], "does not exist", id="a policy that is not there"),
         pytest.param(["apply", "-f", "/", "--mode", "fast"], "'fast' is not one of", id="a mode that is none"),
+        pytest.param(["apply", "-f", "/", "--confirm-within", "1s"], "expected 5s to 60m, found '1s'", id="too short"),
+        pytest.param(
+            ["apply", "-f", "/", "--confirm-within", "60s"], "is for --tracked enforce", id="a trial of nothing"
+        ),
+        pytest.param(["run", "-f", "/", "--confirm-within", "1m"], "is for --tracked enforce", id="by an agent"),
         pytest.param(["run", "-f", "/", "--datastore", "paper"], "'paper' is not", id="a datastore that is none"),
         pytest.param(["status", "-o", "xml"], "'xml' is not one of", id="a format that is none"),
     ],
@@ -94,7 +99,9 @@ def test_bad_policy_ends_with_2_and_all_findings_before_privilege_is_checked(pol
 
 
 @pytest.mark.usefixtures("unprivileged")
-@pytest.mark.parametrize("words", [["probe"], ["status"], ["counters"], ["detach"], ["apply", "-f"], ["run", "-f"]])
+@pytest.mark.parametrize(
+    "words", [["probe"], ["status"], ["counters"], ["detach"], ["confirm"], ["apply", "-f"], ["run", "-f"]]
+)
 def test_without_privilege_every_command_ends_with_3_and_the_way_out(words: list[str], policy: Path) -> None:
     result = enforcer(*words, *([str(policy)] if "-f" in words else []))
     assert result.exit_code == 3

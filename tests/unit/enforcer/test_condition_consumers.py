@@ -27,6 +27,7 @@ Condition = {" | ".join(NAMES)} | OneMore
 # The code that distinguishes kinds of conditions. A new member of the union must be handled in each of these.
 CONSUMERS = {
     CONDITIONS,  # the families of a condition
+    "enforcer/policy/evaluate.py",  # whether it holds for one flow
     "enforcer/planning/xdp_capability.py",  # whether XDP, netdev ingress and a device hold it
     "enforcer/backends/netfilter/entries.py",  # whether raw can express it
     "enforcer/backends/iptables/match.py",

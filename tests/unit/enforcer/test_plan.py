@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 
 import pytest
 from rich.console import Console
@@ -14,10 +14,11 @@ from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, Stage
-from enforcer.planning.plan import InterfacePlan, Plan, make_plan, wants_xdp
+from enforcer.planning.plan import InterfacePlan, Plan, TrackedPlan, make_plan, wants_xdp
 from enforcer.planning.xdp_run import XdpRun
-from enforcer.policy.resources import UDP, FelixConfiguration, PortRange
+from enforcer.policy.resources import UDP, Failsafe, FelixConfiguration, PortRange
 from enforcer.policy.ruletable import Entry, RuleTable, TrackedPolicy
+from enforcer.policy.tracked import Hook, TierChain, TrackedChain, TrackedTable
 from tests.support.entries import SideMatch, entry_of
 
 YES, NO, UNKNOWN = Probe(Answer.YES), Probe(Answer.NO, "the driver has none"), Probe(Answer.UNKNOWN, "no privilege")
@@ -362,6 +363,26 @@ def test_a_host_without_nftables_is_an_error(modes: Mapping[Mode, Probe]) -> Non
     assert plan_of(table(EARLY), host).netdev is False
 
 
+def test_what_normal_policy_closes_is_listed() -> None:
+    failsafes = (Failsafe(6, 22), Failsafe(17, 68, IPv4Network("10.0.0.0/8")))
+    into = TrackedChain(Hook.INPUT, (TierChain("default", (EARLY, ALLOW)),), failsafes=failsafes, end=Action.DENY)
+    forward = TrackedChain(Hook.FORWARD_IN)
+    tracked = TrackedPlan(TrackedTable("eth0", "hep", (into, forward)), Backend.IPTABLES, enforced=True)
+    plan = Plan("jasper", (), tracked=(tracked,))
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(plan, console)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "eth0: HostEndpoint hep, normal policy enforced (iptables)",
+        "  enforced at filter-input (filter INPUT): 1 tier, 2 entries; closes everything but what an entry allows and "
+        "failsafes tcp/22, udp/68 of 10.0.0.0/8",
+        "  enforced at filter-forward (filter FORWARD, received): 0 tiers, 0 entries; what no entry denies stays open",
+    ]
+    (item,) = plan_as_dict(plan)["tracked"]
+    assert (item["interface"], item["endpoint"], item["enforced"], item["backend"]) == ("eth0", "hep", True, "iptables")
+    assert item["chains"][0]["failsafes"] == ["tcp/22", "udp/68 of 10.0.0.0/8"]
+    assert item["chains"][0]["tiers"] == [{"tier": "default", "entries": [EARLY.name, ALLOW.name], "default": "Deny"}]
+
+
 def test_an_endpoint_that_only_tracked_policy_selects_is_named() -> None:
     tracked = RuleTable("eth0", "hep", tracked=(TrackedPolicy("gnp/web", ("filter INPUT",)),))
     plan = make_plan([tracked], facts(VETH), felix=FELIX)
@@ -372,4 +393,4 @@ def test_an_endpoint_that_only_tracked_policy_selects_is_named() -> None:
     print_plan(plan, console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "no interface has untracked policy" in said
-    assert "gnp/web is tracked policy: Calico enforces it at filter INPUT; here it is neither enforced nor" in said
+    assert "gnp/web is tracked policy: Calico enforces it at filter INPUT; not enforced (--tracked model)" in said

@@ -20,7 +20,7 @@ from hypothesis import Phase, find, settings
 from dossim.lint.allowed import TrackedPolicies
 from dossim.packet.parse import parse, seen_transport
 from dossim.pipeline.explain import Explainer
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.stages import Context
 from dossim.pipeline.xdp import decide

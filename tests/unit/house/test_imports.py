@@ -45,9 +45,10 @@ FORBIDDEN = {
     # Predict shares explain's model of the kernel for odd packets, never its evaluation of the policy.
     "dossim/predict": [
         *(f"dossim.pipeline.{name}" for name in ("explain", "policy", "matching", "selection", "governing", "graph")),
-        *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "following")),
+        *(f"dossim.pipeline.{name}" for name in ("applicable", "tracked", "tracked_chain", "tracked_hooks", "hooks")),
         *("dossim.lab", "dossim.replay", "dossim.observe"),
     ],
+    "dossim/exhaustion": ["dossim.pipeline", "dossim.lab", "dossim.replay", "dossim.observe", "dossim.drill"],
     # The observer knows nothing of policy, enforcer and prediction.
     "dossim/observe": [
         *("dossim.predict", "dossim.pipeline"),
@@ -71,6 +72,7 @@ PURE = [
     "enforcer/policy/labels.py",
     "enforcer/policy/members.py",
     "enforcer/policy/selector.py",
+    "dossim/exhaustion",
     "dossim/lint",
     "dossim/predict",
     "dossim/pipeline",

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enforcer.backends.netfilter.names import ChainKind, chain_name
 from enforcer.backends.netfilter.ways import FailsafeGroup, failsafe_groups
 from enforcer.backends.nftables import expr
+from enforcer.backends.nftables.entry_rules import entry_rules
 from enforcer.backends.nftables.match import (
     ICMP_BYTES,
     NAMED_PORT_BYTES,
@@ -33,7 +34,6 @@ from enforcer.backends.nftables.match import (
     needs_mark,
     port_numbers,
 )
-from enforcer.backends.nftables.render import entry_rules
 from enforcer.backends.nftables.rules import FAMILY_OF, Chain, Code, Expr, Hook, NftablesSettings, Rule, Table
 from enforcer.kernel.nfnetlink import Family
 from enforcer.model.errors import UnsupportedRuleError

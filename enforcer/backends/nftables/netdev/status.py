@@ -32,5 +32,6 @@ def holdings(connect: Connect) -> dict[str, Holding]:
     """For each interface its Deny entries, and the sets that its rules refer to."""
     table = installed(connect)
     entries = entries_of(table)
-    fills = set_fills(connect, table, {name: fills_of(table, name) for name in entries}, Stage.NETDEV_INGRESS)
+    sets = {name: dict.fromkeys(fills_of(table, name), Stage.NETDEV_INGRESS) for name in entries}
+    fills = set_fills(connect, table, sets)
     return {name: Holding(Stage.NETDEV_INGRESS, tuple(items), tuple(fills[name])) for name, items in entries.items()}

@@ -13,7 +13,7 @@ from dossim.model.disposition import Disposition
 from dossim.model.host import Host
 from dossim.packet.fields import Transport
 from dossim.pipeline.explain import Explainer, Trace
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.policy import Policy, Verdict
 from enforcer.model.errors import Position, UnsupportedRuleError
 from enforcer.model.nets import Nets

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.tracked import TrackedPolicy, endpoint_chains
 from dossim.pipeline.tracked_chain import Decision, Verdict
 from enforcer.model.errors import UnsupportedRuleError

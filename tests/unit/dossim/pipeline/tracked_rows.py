@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from enforcer.model.vocabulary import Action, CtState
 from enforcer.policy.resources import (
     Failsafe,

@@ -8,7 +8,7 @@ from typing import Any
 from dossim.model.host import Host, Listener
 from dossim.packet.fields import Transport
 from dossim.packet.parse import internet_checksum
-from dossim.pipeline.matching import MatchKey
+from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.tracked import TrackedPolicy
 from enforcer.model.vocabulary import Action
 from enforcer.policy.resources import (

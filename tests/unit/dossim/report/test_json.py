@@ -8,6 +8,7 @@ from dataclasses import replace
 from dossim.model.disposition import Fate
 from dossim.report.json import as_dict, dumps, run_as_dict
 from dossim.report.view import view_of_scenario
+from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import CtState, Stage
 from tests.unit.dossim.fabricated import scenario_result
 
@@ -76,3 +77,24 @@ def test_a_run_reports_what_held_and_what_could_not_be_evaluated() -> None:
     assert (drill["drilled"], prediction["drilled"]) == (True, False)
     assert [outcome["holds"] for outcome in prediction["outcomes"]] == [True, True, None]
     assert prediction["result"]["schema"] == "dossim/predict/v1"
+
+
+def test_tracked_policy_adds_its_entries_and_says_whether_it_is_enforced() -> None:
+    result = as_dict(view_of_scenario(scenario_result("normal-policy", ModeChoice.RAW)))
+    assert (result["tracked"], result["tracked_choice"]) == (["gnp/web"], "enforce")
+    entries = {item["entry"]: item for item in result["entries"]}
+    default = entries["tier/default ingress default"]
+    assert (default["action"], default["stages"], default["source"]) == ("Deny", ["filter-input"], "")
+    assert (default["predicted"], default["observed"]) == (200, 200)
+
+
+def test_without_it_nothing_of_a_result_changes_its_meaning() -> None:
+    result = as_dict(view_of_scenario(scenario_result()))
+    assert (result["tracked"], result["tracked_choice"]) == ([], "model")
+    assert [(item["action"], item["stages"]) for item in result["entries"]] == [("Deny", ["driver"])]
+    assert result["sets"] == {"packets": 0, "reasons": {}}
+
+
+def test_several_possible_ends_are_counted_by_what_decides() -> None:
+    view = replace(view_of_scenario(scenario_result(drill=False)), several={"a number": 2, "another": 1})
+    assert as_dict(view)["sets"] == {"packets": 3, "reasons": {"a number": 2, "another": 1}}

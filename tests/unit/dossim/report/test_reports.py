@@ -18,7 +18,7 @@ from dossim.report.json import as_dict
 from dossim.report.junit import junit
 from dossim.report.terminal import print_view
 from dossim.report.view import GLOSS, StageRow, View, view_of_scenario
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import NOWHERE
 from tests.unit.dossim.fabricated import scenario_result
@@ -157,7 +157,7 @@ def test_the_drawing_counts_what_passed(held: View) -> None:
 def test_what_is_left_out_is_said(predicted: View) -> None:
     assert predicted.scope == ""
     partial = replace(predicted, tracked=("gnp/a", "gnp/b"))
-    said = "not modelled, because Calico enforces it after conntrack: gnp/a, gnp/b (tracked policy)"
+    said = "tracked policy gnp/a, gnp/b is not enforced here (--tracked model)"
     assert said in printed(partial)
     assert said in html([partial], title="t")
 
@@ -210,3 +210,61 @@ def test_where_nothing_got_past_conntrack_it_said_nothing(held: View, predicted:
     for view in (held, predicted):
         assert "conntrack:" not in printed(view)
         assert "Connection tracking" not in html([view], title="none")
+
+
+# --- tracked policy ---------------------------------------------------------------------------------------------------
+
+ISN = "the initial sequence number that the host chose for this connection"
+
+
+@pytest.fixture(scope="module")
+def tracked() -> View:
+    return view_of_scenario(scenario_result("normal-policy", ModeChoice.RAW))
+
+
+def test_tracked_entries_and_defaults_are_listed_with_their_stages(tracked: View) -> None:
+    rows = {row.entry: row for row in tracked.entries}
+    assert list(rows) == [
+        "conntrack INVALID ingress",
+        "gnp/web ingress[0]",
+        "gnp/web ingress[1]",
+        "tier/default ingress default",
+        "no profile ingress",
+        "conntrack INVALID egress",
+    ], "what acts only on what the host sends is not listed"
+    assert rows["conntrack INVALID ingress"].stages == ("filter-input", "filter-forward")
+    assert rows["conntrack INVALID egress"].stages == ("filter-forward",)
+    assert rows["gnp/web ingress[0]"].stages == ("filter-input",)
+    assert (rows["gnp/web ingress[0]"].predicted, rows["gnp/web ingress[0]"].observed) == (200, 200)
+    assert rows["gnp/web ingress[0]"].source.endswith("policies/normal-policy.yaml:20")
+    assert rows["no profile ingress"].source.endswith("policies/normal-policy.yaml:2"), "the HostEndpoint"
+    assert rows["tier/default ingress default"].source == "", "no Tier resource sets it"
+    assert all("tracked policy" in row.reason for row in rows.values())
+
+
+def test_what_tracked_policy_dropped_is_in_every_report(tracked: View) -> None:
+    text, page = printed(tracked), html([tracked], title="t")
+    assert re.search(r"200 packets blocked, as expected, by gnp/web ingress\[0\] \(\S+:20\) at filter-input\n", text)
+    assert "200 packets blocked, as expected, by tier/default ingress default at filter-input\n" in text
+    assert "<td>filter-input, filter-forward</td>" in page
+    assert '<span class="soft">a default</span>' in page
+    boxes = {box.name: box for box in diagram(tracked).boxes}
+    assert (boxes["filter-input"].enforcing, boxes["filter-input"].dropped) == (True, 400)
+    assert not boxes["raw"].enforcing
+
+
+def test_enforced_policy_is_not_called_left_out(tracked: View) -> None:
+    assert tracked.tracked == ("gnp/web",)
+    assert tracked.scope == ""
+    modelled = replace(tracked, tracked_choice=TrackedChoice.MODEL)
+    assert modelled.scope == "tracked policy gnp/web is not enforced here (--tracked model)"
+
+
+def test_several_possible_ends_are_counted_with_the_reason(tracked: View, held: View) -> None:
+    open_ended = replace(tracked, several={ISN: 3})
+    said = f"3 packets have several possible ends: it depends on {ISN}"
+    assert said in printed(open_ended)
+    assert said in html([open_ended], title="t")
+    (case,) = cases(junit([("a.scenario.yaml", open_ended)]))
+    assert [item.get("value") for item in case.iter("property") if item.get("name") == "several_ends"] == ["3"]
+    assert "several possible ends" not in printed(held)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dossim.model.disposition import Fate
+from dossim.model.disposition import Disposition, Fate
 from dossim.packet.capture import Capture
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
 from dossim.scenario.expect import UNSEEN, Ends, Outcome, _evaluate
-from dossim.scenario.model import Bounds, ConntrackExpectation, EntryExpectation, Expectation, PacketExpectation
+from dossim.scenario.model import (
+    Bounds,
+    ConntrackExpectation,
+    ConntrackTableExpectation,
+    EntryExpectation,
+    Expectation,
+    PacketExpectation,
+)
 from dossim.scenario.traffic import LabelledCapture
 from enforcer.model.choices import ModeChoice
-from enforcer.model.vocabulary import Stage
+from enforcer.model.conntrack import ConntrackStatistics
+from enforcer.model.vocabulary import CtState, Stage
 from tests.unit.dossim.fabricated import holding, scenario_result
 
 # Ten packets: seven of the attack, of which one got through, and three others.
@@ -30,13 +39,15 @@ def ends(
     tracked: int | None = None,
     undetermined: Sequence[int] = (),
     perhaps: int = 0,
+    conntrack: ConntrackStatistics | None = None,
+    states: Mapping[CtState, int] | None = None,
 ) -> Ends:
     determined = np.ones(len(FATES), np.bool_)
     determined[list(undetermined)] = False
     stages = [NO_STAGE if stage is None else STAGE_CODE[stage] for stage in STAGES]
     fates = [FATE_CODE[fate] for fate in FATES]
     columns = np.array(fates, np.uint8), np.array(stages, np.uint8)
-    return Ends(*columns, entries or {}, tracked, determined, perhaps, len(undetermined))
+    return Ends(*columns, entries or {}, tracked, determined, perhaps, len(undetermined), conntrack, states)
 
 
 def outcome(expectation: Expectation, **given: object) -> Outcome:
@@ -153,6 +164,52 @@ def test_conntrack_entries_are_not_counted_by_what_was_sent_for_cut_packets() ->
     assert outcome(ConntrackExpectation(Bounds(3, 5)), tracked=4, undetermined=[3]).holds is True
 
 
+TABLE = ConntrackTableExpectation(
+    states={CtState.NEW: Bounds(7, 7)},
+    entries=Bounds(None, 60),
+    early_drop=Bounds(10, None),
+    dropped=Bounds(2, 3),
+)
+
+
+def test_an_expectation_of_the_table_reads_as_a_sentence() -> None:
+    assert (
+        str(TABLE) == "conntrack: NEW 7, entries at most 60, early-drop at least 10, dropped at least 2 and at most 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "tracked", "new", "holds"),
+    [
+        (ConntrackStatistics(dropped=3, early_drop=10), 60, 7, True),
+        (ConntrackStatistics(dropped=4, early_drop=10), 60, 7, False),
+        (ConntrackStatistics(dropped=1, early_drop=10), 60, 7, False),
+        (ConntrackStatistics(dropped=3, early_drop=9), 60, 7, False),
+        (ConntrackStatistics(dropped=3, early_drop=10), 61, 7, False),
+        (ConntrackStatistics(dropped=3, early_drop=10), 60, 6, False),
+        (ConntrackStatistics(dropped=3, early_drop=10), 60, None, None),
+        (None, 60, 7, None),
+        (None, 61, 7, False),
+    ],
+    ids=[
+        *("all hold", "too many dropped", "too few dropped", "too few evicted", "too many entries", "another state"),
+        *("states were not observed", "counters cannot be read", "one count fails although others are unknown"),
+    ],
+)
+def test_the_table(counts: ConntrackStatistics | None, tracked: int, new: int | None, holds: bool | None) -> None:
+    states = None if new is None else {CtState.NEW: new}
+    assert outcome(TABLE, tracked=tracked, conntrack=counts, states=states).holds is holds
+
+
+def test_what_was_found_of_the_table() -> None:
+    found = outcome(TABLE, tracked=5, conntrack=ConntrackStatistics(dropped=3, early_drop=10)).found
+    assert found == "NEW unknown; entries 5; early-drop 10; dropped 3"
+    assert outcome(TABLE).found == "only a drill can tell"
+    none = ConntrackTableExpectation(dropped=Bounds(0, 0))
+    assert outcome(none, tracked=0, conntrack=ConntrackStatistics(), undetermined=[3]).holds is False
+    assert outcome(none, tracked=0, conntrack=ConntrackStatistics()).holds is True
+
+
 @pytest.mark.parametrize(
     ("fate", "share", "holds"),
     [
@@ -168,3 +225,48 @@ def test_what_was_not_seen_may_have_ended_either_way(fate: Fate, share: Bounds, 
     seen = ends()
     seen.fate[0] = seen.stage[0] = UNSEEN
     assert _evaluate(PacketExpectation(fate, "attack", share=share), TRAFFIC, seen).holds is holds
+
+
+# --- several possible ends --------------------------------------------------------------------------------------------
+
+BY_TRACKED = "conntrack INVALID ingress"
+EITHER = (Disposition(Fate.DELIVERED), Disposition(Fate.DROPPED, Stage.FILTER_INPUT, BY_TRACKED))
+SEVERAL = [
+    ("the others are enough for the share", PacketExpectation(Fate.DELIVERED, "ok", share=Bounds(0.5, None)), True),
+    ("all are needed", PacketExpectation(Fate.DELIVERED, "ok"), None),
+    ("too few even with it", PacketExpectation(DROPPED, "ok", share=Bounds(0.5, None)), False),
+    ("both ends are no forwarding", PacketExpectation(Fate.FORWARDED, "ok", share=Bounds(0.0, 0.0)), True),
+    (
+        "an end at the stage is possible",
+        PacketExpectation(DROPPED, "ok", Stage.FILTER_INPUT, share=Bounds(1 / 3, None)),
+        None,
+    ),
+    ("no end at that stage is", PacketExpectation(DROPPED, "ok", Stage.RAW, share=Bounds(0.0, 0.0)), True),
+    ("no end that early is", PacketExpectation(DROPPED, "ok", at_or_before=Stage.RAW, share=Bounds(0.0, 0.0)), True),
+    ("the entry may drop it", EntryExpectation(BY_TRACKED, Bounds(0, 1)), True),
+    ("or may not", EntryExpectation(BY_TRACKED, Bounds(1, 1)), None),
+    ("it cannot drop two", EntryExpectation(BY_TRACKED, Bounds(2, None)), False),
+    ("another entry does not", EntryExpectation("gnp/x ingress[0]", Bounds(0, 0)), True),
+]
+
+
+@pytest.mark.parametrize(("expectation", "holds"), [row[1:] for row in SEVERAL], ids=[row[0] for row in SEVERAL])
+def test_a_predicted_packet_with_several_possible_ends_counts_both_ways(
+    expectation: Expectation, holds: bool | None
+) -> None:
+    found = _evaluate(expectation, TRAFFIC, replace(ends(), several={9: EITHER}))
+    assert found.holds is holds
+
+
+def test_it_says_how_many_may_end_either_way() -> None:
+    given = replace(ends(), several={9: EITHER})
+    found = _evaluate(PacketExpectation(Fate.DELIVERED, "ok"), TRAFFIC, given)
+    assert found.found == "2 of 3 packets; 1 of them may end either way"
+    assert _evaluate(EntryExpectation(BY_TRACKED, Bounds(0, 1)), TRAFFIC, given).found == (
+        "0 packets; 1 more have several possible ends"
+    )
+
+
+def test_expectations_may_be_about_tracked_entries_and_defaults() -> None:
+    result = scenario_result("normal-policy", ModeChoice.RAW, drill=False)
+    assert holding(result.outcomes) == [True] * 7 + [None], "only a drill knows what is in conntrack's table"

@@ -16,14 +16,15 @@ from dossim.scenario.model import (
     Bounds,
     CaptureTraffic,
     ConntrackExpectation,
+    ConntrackTableExpectation,
     EntryExpectation,
     GeneratedTraffic,
     Generator,
     PacketExpectation,
 )
-from enforcer.model.choices import ModeChoice
+from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.errors import UsageError
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import PortRange
 
 ROOT = Path(__file__).parents[4]
@@ -85,6 +86,18 @@ def test_the_contract_s_example_is_read_as_written(tmp_path: Path) -> None:
     assert handshakes.parameters.dport == (PortRange(443, 443), PortRange(8000, 8080))
 
 
+def test_an_expectation_of_conntrack_is_read_as_written(tmp_path: Path) -> None:
+    row = "{state: {NEW: 1, INVALID: {at-most: 2}}, entries: {at-most: 60}, early-drop: 0, dropped: {at-least: 3}}"
+    (found,) = load_scenario(write(tmp_path, SMALL + f"expect: [{{conntrack: {row}}}]\n")).expect
+    assert found == ConntrackTableExpectation(
+        {CtState.NEW: Bounds(1, 1), CtState.INVALID: Bounds(None, 2)},
+        entries=Bounds(None, 60),
+        early_drop=Bounds(0, 0),
+        dropped=Bounds(3, None),
+        position=found.position,
+    )
+
+
 def test_expectations_are_read_as_written(tmp_path: Path) -> None:
     (tmp_path / "dns.pcap").write_bytes(b"")
     dropped, delivered, conntrack, entry = load_scenario(write(tmp_path, CONTRACT), allow=[HOW_TO.parent]).expect
@@ -104,6 +117,45 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert scenario.modes == (ModeChoice.AUTO,)
     assert scenario.expect == ()
     assert not scenario.slow
+    assert scenario.tracked is TrackedChoice.MODEL
+
+
+NORMAL = SMALL.replace("policy: []", f"policy: [{HOW_TO.with_name('normal-policy.yaml')}]")
+TRACKED_ENTRIES = [
+    "gnp/web ingress[0]",
+    "tier/default ingress default",
+    "no profile ingress",
+    "conntrack INVALID egress",
+]
+
+
+@pytest.mark.parametrize("entry", TRACKED_ENTRIES)
+def test_tracked_entries_exist_only_where_they_are_enforced(tmp_path: Path, entry: str) -> None:
+    text = NORMAL + f"expect: [{{entry: '{entry}', packets: 0}}]\n"
+    enforced = write(tmp_path, text + "tracked: enforce\n")
+    assert load_scenario(enforced, allow=[HOW_TO.parent]).tracked is TrackedChoice.ENFORCE
+    with pytest.raises(InvalidScenario, match="no entry is called"):
+        load_scenario(write(tmp_path, text + "tracked: model\n"), allow=[HOW_TO.parent])
+
+
+def test_an_entry_of_what_the_host_sends_drops_nothing_that_it_receives(tmp_path: Path) -> None:
+    text = NORMAL + "tracked: enforce\nexpect: [{entry: 'gnp/web egress[0]', packets: 0}]\n"
+    with pytest.raises(InvalidScenario, match="no entry is called 'gnp/web egress"):
+        load_scenario(write(tmp_path, text), allow=[HOW_TO.parent])
+
+
+def test_a_rule_that_cannot_be_enforced_is_found(tmp_path: Path) -> None:
+    policy = (
+        HOW_TO.with_name("normal-policy.yaml")
+        .read_text()
+        .replace("protocol: TCP", "http: {methods: [GET]}\n      protocol: TCP")
+    )
+    (tmp_path / "http.yaml").write_text(policy)
+    text = SMALL.replace("policy: []", "policy: [http.yaml]") + "expect: [{entry: 'gnp/web ingress[0]', packets: 0}]\n"
+    assert any(
+        "tracked policy cannot be enforced with http" in item
+        for item in findings(tmp_path, text + "tracked: enforce\n")
+    )
 
 
 def test_resources_may_be_written_inline_and_keep_their_lines(tmp_path: Path) -> None:
@@ -191,6 +243,23 @@ REFUSED = [
         "bounds that exclude all",
         SMALL + "expect: [{conntrack-entries: {at-least: 2, at-most: 1}}]\n",
         "nothing can hold",
+    ),
+    (
+        "a state that is none",
+        SMALL + "expect: [{conntrack: {state: {NWE: 1}}}]\n",
+        "unknown field; did you mean 'NEW'?",
+    ),
+    ("a conntrack of nothing", SMALL + "expect: [{conntrack: {}}]\n", "expected a mapping with state, entries"),
+    ("an unknown count", SMALL + "expect: [{conntrack: {drop: 1}}]\n", "did you mean 'dropped'?"),
+    (
+        "a negative count",
+        SMALL + "expect: [{conntrack: {dropped: -1}}]\n",
+        "expected a number, or at-least and at-most",
+    ),
+    (
+        "conntrack bounds that exclude all",
+        SMALL + "expect: [{conntrack: {state: {NEW: {at-least: 2, at-most: 1}}}}]\n",
+        "conntrack.state.NEW: at-least is more than at-most",
     ),
     ("a mode it does not run", SMALL + "expect: [{fate: dropped, modes: [raw]}]\n", "does not run in mode raw"),
     ("an unknown entry", SMALL + "expect: [{entry: 'gnp/x ingress[0]', packets: 1}]\n", "no entry is called"),

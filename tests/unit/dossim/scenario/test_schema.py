@@ -19,7 +19,7 @@ from dossim.scenario.load import load_scenario
 from dossim.scenario.model import Generator, LeaveOut, Parameters
 from dossim.scenario.schema import FINDINGS_MAX, schema, schema_findings
 from enforcer.model.choices import ModeChoice
-from enforcer.model.vocabulary import Stage
+from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.nodes import from_text
 
 
@@ -60,8 +60,10 @@ def test_every_parameter_is_taken_by_some_generator() -> None:
 def test_closed_sets_are_the_code_s() -> None:
     assert definitions()["stage"]["enum"] == [str(stage) for stage in Stage]
     assert definitions()["mode"]["enum"] == [str(mode) for mode in ModeChoice if mode is not ModeChoice.OFFLOAD]
-    packets = schema()["$defs"]["expectation"]["else"]["else"]["properties"]
+    packets = schema()["$defs"]["expectation"]["else"]["else"]["else"]["properties"]
     assert set(packets["fate"]["enum"]) == {str(fate) for fate in Fate if fate not in OPEN_FATES}
+    conntrack = schema()["$defs"]["expectation"]["then"]["properties"]["conntrack"]["properties"]
+    assert set(conntrack["state"]["properties"]) == {str(state) for state in CtState}
     leave_out = properties_of("fragments")["leave-out"]
     assert isinstance(leave_out, dict)
     assert set(leave_out["enum"]) == {str(word) for word in LeaveOut}
@@ -87,6 +89,7 @@ BEYOND = [
     ({"expect": [{"entry": "x", "packets": 10**18}]}, "a number, or at-least"),
     ({"modes": [{}] * 100_000}, "100,000 items; at most 4"),
     ({"modes": ["raw", "raw"]}, "an item is there twice"),
+    ({"tracked": "enforced"}, 'expected one of model, enforce, found "enforced"; did you mean'),
 ]
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from enforcer.backends.nftables import expr
 from enforcer.backends.nftables.blob import decode_rule, encode_rule
+from enforcer.backends.nftables.entry_rules import NO_ICMP, NO_PORTS, NO_PROTOCOL
 from enforcer.backends.nftables.match import SetRegistry
 from enforcer.backends.nftables.members import named_members, net_members, none_of, pack, parse, port_members
-from enforcer.backends.nftables.render import NO_ICMP, NO_PORTS, NO_PROTOCOL, render
+from enforcer.backends.nftables.render import render
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Chain, NftablesSettings, Rule, SetType, Table
 from enforcer.kernel.netlink import attribute, attributes, be64, text
 from enforcer.model.errors import InternalError, UnsupportedRuleError

@@ -1,0 +1,138 @@
+"""Packets that are alone in their flow: what conntrack says of them, in columns.
+
+Of most packets of a flood no other has the same addresses and ports. Such a packet of TCP or UDP is NEW or INVALID by
+its header alone (docs/conntrack.md); in a capture without ICMP errors, which could be RELATED to it, nothing else
+depends on it. All others are followed one by one (:mod:`dossim.predict.following`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dossim.packet.columns import Bool, checksum_valid
+from dossim.packet.fields import ICMP, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER, IPv4
+from dossim.packet.parse import seen_transport
+from dossim.pipeline.stages import PacketState
+from dossim.predict.flows import Flows
+from dossim.predict.ordinary import pseudo_header
+from enforcer.model.vocabulary import CtState
+
+I64 = npt.NDArray[np.int64]
+
+_SYN, _ACK, _IGNORED = 0x02, 0x10, 0xC8  # PSH, ECE and CWR do not matter (nf_conntrack_proto_tcp.c)
+_URG = 0x20
+# Echo, timestamp and address mask; echo and neighbour discovery.
+_QUOTE_NOTHING = {4: (0, 8, 13, 14, 17, 18), 6: (128, 129, 133, 134, 135, 136)}
+_BEGINS = (_SYN, _SYN | _URG, _ACK, _ACK | _URG)  # the last two with tcp_loose
+
+
+@dataclass(frozen=True)
+class Lone:
+    """``rows`` are packets, by number in the capture, that have this state."""
+
+    state: CtState
+    rows: I64
+
+
+def lone_packets(ordinary: Sequence[Flows], odd: Iterable[PacketState]) -> list[Lone]:
+    """The lone packets among the ordinary ones that got to conntrack; ``odd`` are the others that did."""
+    others = list(odd)
+    if any(map(_has_errors, ordinary)) or any(map(_may_be_error, others)):
+        return []
+    keys = np.concatenate([_keys(flows) for flows in ordinary]) if ordinary else np.zeros((0, 6), np.uint64)
+    taken = [key for state in others for key in _key_of(state)]
+    every = np.concatenate([keys, np.array(taken, np.uint64).reshape(-1, 6)])
+    _, where, counts = np.unique(every, axis=0, return_inverse=True, return_counts=True)
+    alone = counts[where.ravel()[: len(keys)]] == 1
+    found: list[Lone] = []
+    start = 0
+    for flows in ordinary:
+        mine = flows.take(alone[start : start + len(flows)])
+        start += len(flows)
+        found += _states(mine)
+    return found
+
+
+def _states(flows: Flows) -> list[Lone]:
+    tracked = flows.take(~flows.untracked)
+    found = [Lone(CtState.UNTRACKED, flows.number[flows.untracked])]
+    for protocol, is_new in ((TCP, _tcp_is_new), (UDP, _udp_is_new)):
+        mine = tracked.take((tracked.protocol == protocol) & (tracked.captured >= tracked.length))
+        new = is_new(mine)
+        found += [Lone(CtState.NEW, mine.number[new]), Lone(CtState.INVALID, mine.number[~new])]
+    return found
+
+
+def _tcp_is_new(flows: Flows) -> Bool:
+    whole = flows.length >= TCP_HEADER
+    data_offset = (flows.buf.u8(flows.at + 12) >> 4) * 4
+    flags = flows.buf.u8(flows.at + 13) & ~_IGNORED & 0xFF
+    good = whole & (data_offset >= TCP_HEADER) & (data_offset <= flows.length) & np.isin(flags, _BEGINS)
+    return np.asarray(good & _sum_is_right(flows), np.bool_)
+
+
+def _udp_is_new(flows: Flows) -> Bool:
+    length = flows.buf.u16(flows.at + 4)
+    good = (flows.length >= UDP_HEADER) & (length >= UDP_HEADER) & (length <= flows.length)
+    without = flows.buf.u16(flows.at + 6) == 0
+    return np.asarray(good & (without | _sum_is_right(flows)), np.bool_)
+
+
+def _sum_is_right(flows: Flows) -> Bool:
+    """The checksum of everything that the packet carries."""
+    initial = pseudo_header(flows.buf, flows) + flows.length + flows.protocol
+    return checksum_valid(flows.buf.data, flows.at, flows.length, initial)
+
+
+# -- flows -------------------------------------------------------------------------------------------------------------
+
+
+def _keys(flows: Flows) -> npt.NDArray[np.uint64]:
+    """uint64[N, 6]: the flow of each packet, the same in both directions. Without ports: the addresses alone."""
+    ends = []
+    for address, port in ((flows.source, flows.sport), (flows.destination, flows.dport)):
+        high = np.zeros(len(flows), np.uint64) if address.high is None else address.high
+        has_ports = np.isin(flows.protocol, (TCP, UDP))
+        ports = np.where(has_ports, np.maximum(port, 0), 0).astype(np.uint64)
+        ends.append(np.stack([high, address.low.astype(np.uint64), ports], axis=1))
+    one, other = ends
+    swap = np.zeros(len(flows), np.bool_)
+    equal = np.ones(len(flows), np.bool_)
+    for column in range(3):
+        swap |= equal & (one[:, column] > other[:, column])
+        equal &= one[:, column] == other[:, column]
+    first = np.where(swap[:, None], other, one)
+    second = np.where(swap[:, None], one, other)
+    first[:, 2] |= flows.protocol.astype(np.uint64) << np.uint64(16) | np.uint64(flows.version) << np.uint64(32)
+    return np.concatenate([first, second], axis=1)
+
+
+def _key_of(state: PacketState) -> list[tuple[int, ...]]:
+    """As :func:`_keys`, of one packet; both kinds of key if its ports cannot be read."""
+    ip = state.ip
+    assert ip is not None, "only IP packets get to conntrack"
+    transport = seen_transport(ip, skip_authentication=True)
+    protocol = transport.protocol if transport else 0
+    ports = (transport.ports if transport and protocol in (TCP, UDP) else None) or (0, 0)
+    ends = sorted(
+        (int(address) >> 64, int(address) & ((1 << 64) - 1), port)
+        for address, port in zip((ip.source, ip.destination), ports, strict=True)
+    )
+    version = 4 if isinstance(ip, IPv4) else 6
+    (high, low, port), last = ends
+    return [(high, low, port | protocol << 16 | version << 32, *last)]
+
+
+def _has_errors(flows: Flows) -> bool:
+    """Whether one quotes another packet, and so may be RELATED to its flow."""
+    is_icmp = np.isin(flows.protocol, (ICMP, ICMPV6))
+    return bool((is_icmp & ~np.isin(flows.icmp_type, _QUOTE_NOTHING[flows.version])).any())
+
+
+def _may_be_error(state: PacketState) -> bool:
+    transport = seen_transport(state.ip, skip_authentication=True) if state.ip is not None else None
+    return transport is None or transport.protocol in (ICMP, ICMPV6)
