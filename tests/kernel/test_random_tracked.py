@@ -20,6 +20,7 @@ from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.observe.evidence import DroppedBy
 from dossim.packet.capture import Capture
+from dossim.predict.prediction import NO_ENTRY
 from enforcer.backends.netfilter.settings import drop_bit
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import Stage
@@ -60,11 +61,11 @@ def different_ends(result: DrillResult, found: list[Disposition]) -> list[str]:
 def without_our_mark(result: DrillResult, found: list[Disposition]) -> list[str]:
     """Packets that an entry of tracked policy drops, as predicted, without the bit of the mark that tells so."""
     bit = drop_bit(result.situation.resources.felix_for(result.situation.host.node).iptables_mark_mask)
-    settled = result.prediction.settled(result.observations.fate, result.observations.stage)
+    settled = result.prediction.settled(result.observations.ct_state)
     return [
-        f"packet {number}: {end}, predicted {predicted}: {result.observations.evidence(number)}"
+        f"packet {number}: {end}, predicted {settled.disposition(number)}: {result.observations.evidence(number)}"
         for number, end in enumerate(found)
-        if end.stage in AFTER and (predicted := settled.disposition(number)).entry is not None
+        if end.stage in AFTER and settled.entry[number] != NO_ENTRY
         if result.observations.dropped_by(number, bit) is not DroppedBy.OURS
     ]
 
