@@ -44,10 +44,10 @@ from enforcer.policy.resources import (
     Rule,
     Tier,
 )
-from tests.property.test_tracked_explain import tracked_resources
 from tests.support.examples import examples
 from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, captures, ethernet, ipv4, ipv6, segment
 from tests.support.strategies import INTERFACE, NODE, hosts, resources
+from tests.support.tracked_strategies import tracked_resources
 
 DEAD = (RuleId.SHADOWED, RuleId.UNREACHABLE)
 MODES = (ModeChoice.RAW, ModeChoice.NATIVE)

@@ -13,40 +13,15 @@ from dossim.packet.capture import Capture
 from dossim.packet.cut import on_wire
 from dossim.pipeline.explain import Explainer
 from dossim.pipeline.related import related
-from enforcer.model.vocabulary import Action, Stage
-from enforcer.policy.resources import GlobalNetworkPolicy, HostEndpoint, Profile, Resources, Rule
+from enforcer.model.vocabulary import Stage
+from enforcer.policy.resources import HostEndpoint, Profile, Resources
 from tests.property.test_explain_is_total import assert_total
 from tests.support.examples import examples
 from tests.support.frames import captures
-from tests.support.strategies import hosts, resources, rules
+from tests.support.strategies import hosts
+from tests.support.tracked_strategies import ALLOW, tracked_resources
 
-ALLOW = Rule(Action.ALLOW)
 AFTER = {Stage.MANGLE, Stage.NAT, Stage.ROUTE, Stage.FILTER_INPUT, Stage.FILTER_FORWARD, Stage.SOCKET, Stage.EGRESS}
-
-
-@st.composite
-def tracked_resources(draw: st.DrawFn) -> Resources:
-    """Like :func:`resources`, with policy of every kind and profiles with rules."""
-    found = draw(resources())
-    felix = tuple(
-        replace(one, disable_conntrack_invalid_check=draw(st.booleans())) for one in found.felix_configurations
-    )
-    own = st.lists(rules(), max_size=2).map(tuple)
-    profiles = tuple(replace(one, ingress=draw(own), egress=draw(own)) for one in found.profiles)
-    policies = tuple(draw(_of_any_kind(one)) for one in found.policies)
-    return replace(found, policies=policies, profiles=profiles, felix_configurations=felix)
-
-
-def _of_any_kind(policy: GlobalNetworkPolicy) -> st.SearchStrategy[GlobalNetworkPolicy]:
-    ingress = replace(policy, types=("Ingress",), egress=())
-    return st.sampled_from(
-        (
-            policy,
-            replace(policy, do_not_track=False, apply_on_forward=False),
-            replace(policy, do_not_track=False, apply_on_forward=True),
-            replace(ingress, do_not_track=False, apply_on_forward=True, pre_dnat=True),
-        )
-    )
 
 
 @st.composite

@@ -54,8 +54,8 @@ class Planned:
     hop_limit: int = 64
     source: str | None = None
 
-    def packet(self, peer: dict[int, str]) -> bytes:
-        here, there = ME[self.version], self.source or peer[self.version]
+    def packet(self, peer: dict[int, str], me: dict[int, str] = ME) -> bytes:
+        here, there = me[self.version], self.source or peer[self.version]
         source, destination = (here, there) if self.by_host else (there, here)
         body = self.build(source, destination)
         if self.version == 4:
@@ -202,7 +202,7 @@ def _quote(draw: st.DrawFn, version: int, by_host: bool, host_ports: tuple[int, 
         first, second = (source, destination) if is_reversed else (destination, source)
         if third:
             second = "192.0.2.1" if version == 4 else "2001:db8:1::1"
-        host_is_first = first == ME[version]
+        host_is_first = first == (source if by_host else destination)
         pair = ports[::-1] if host_is_first else ports
         if protocol in (1, 58):
             body = bytes([icmp_type, 0, 0, 0, 0, 1]) + bytes(20)

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
+from dossim.packet.parse import internet_checksum
 from dossim.predict import predict
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Action, Backend, Direction, Stage
@@ -22,19 +23,20 @@ from enforcer.planning.plan import InterfacePlan, PlannedEntry
 from enforcer.policy.conditions import Icmp
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, RuleTable
+from tests.support.conversations import checked
 from tests.support.entries import Said, SideMatch, names_of, said_by
 from tests.support.frames import ME4, ME6, PORTS, SOURCES4, SOURCES6, ethernet, ipv4, ipv6, segment
 
 CANDIDATES, KEPT_OUTSIDE, ADJACENT = 24, 2, 6
 
 
-def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
+def numbers(texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(int(ip_address(text)) for text in texts)
 
 
 LAST_ADDRESS = {4: (1 << 32) - 1, 6: (1 << 128) - 1}
-USUAL_SOURCES = {4: _numbers(SOURCES4), 6: _numbers(SOURCES6)}
-ME = {4: _numbers([ME4]), 6: _numbers([ME6])}
+USUAL_SOURCES = {4: numbers(SOURCES4), 6: numbers(SOURCES6)}
+ME = {4: numbers([ME4]), 6: numbers([ME6])}
 ICMP, ICMPV6 = 1, 58
 ICMP_OF = {4: ICMP, 6: ICMPV6}
 OTHER_PROTOCOL = 253
@@ -58,7 +60,11 @@ class Point:
         source, destination = _address(self.version, self.source), _address(self.version, self.destination)
         buf = segment(self.protocol, source, destination, self.ports, b"")
         if self.protocol in (ICMP, ICMPV6):
-            buf = bytes(self.icmp) + buf[2:]
+            buf = bytes(self.icmp) + bytes(2) + buf[4:]
+            if self.protocol == ICMP:
+                buf = buf[:2] + internet_checksum(buf).to_bytes(2, "big") + buf[4:]
+            else:
+                buf = checked(ICMPV6, source, destination, buf, 2)
         buf = buf[: self.cut]
         if self.version == 6:
             return ipv6(buf, source=source, destination=destination, next_header=self.protocol)
@@ -90,13 +96,13 @@ def reach(
     frames: list[bytes] = []
     for entry in table.ingress:
         for version in (4, 6):
-            candidates = [_candidate(rng, entry, table, version) for _ in range(candidates_each)]
+            candidates = [candidate(rng, entry, table, version) for _ in range(candidates_each)]
             hits = _decided([point.frame() for point in candidates], table, host, entry)
             outside = [point for at, point in enumerate(candidates) if at not in hits]
             chosen = outside[:KEPT_OUTSIDE]
             if hits:
                 first = candidates[hits[0]]
-                near = list(_adjacent(rng, first, entry, table))
+                near = list(adjacent_points(rng, first, entry, table))
                 chosen += [first, *(near if adjacent is None else rng.sample(near, min(adjacent, len(near))))]
             frames += [point.frame() for point in chosen]
     return Reached(tuple(frames), {entry.name: _decided(frames, table, host, entry) for entry in table.ingress})
@@ -106,7 +112,7 @@ def sent(table: RuleTable, seed: int = 0) -> list[bytes]:
     """IP packets for every egress entry."""
     rng = random.Random(seed)
     return [
-        _candidate(rng, entry, table, version).packet()
+        candidate(rng, entry, table, version).packet()
         for entry in table.egress
         for version in (4, 6)
         if version in entry.families
@@ -127,7 +133,7 @@ def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry
 # --- one packet of an entry's own values ----------------------------------------------------------------------------
 
 
-def _candidate(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> Point:
+def candidate(rng: random.Random, entry: Entry, table: RuleTable, version: int) -> Point:
     """Random combinations of the entry's values and adjacent ones."""
     inbound = entry.direction is Direction.INGRESS
     usual, mine = USUAL_SOURCES[version], ME[version]
@@ -168,7 +174,7 @@ def _choose_icmp(rng: random.Random, said: Said) -> tuple[int, int]:
 # --- the adjacent points --------------------------------------------------------------------------------------------
 
 
-def _adjacent(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
+def adjacent_points(rng: random.Random, point: Point, entry: Entry, table: RuleTable) -> Iterator[Point]:
     """The point with one field moved to, or across, each edge of the entry and of the failsafes."""
     said = said_by(entry)
     yield from (replace(point, source=at) for at in _address_edges(rng, said.source, table, point.version))

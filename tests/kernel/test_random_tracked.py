@@ -1,0 +1,115 @@
+"""Random untracked and tracked policies on the running kernel: it does what predict and explain say.
+
+Each example is one whole drill: random resources compiled, rendered into the kernel, and the packets that reach every
+entry through it, with a conversation whose packets conntrack tells apart. Every packet ends where predict says, and
+where explain says; a drop that is predicted of an entry has the mark that a Deny of ours sets. Fragments wait for
+timeouts; they have drills of their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+from hypothesis import strategies as st
+
+from dossim.drill.results import DrillResult
+from dossim.drill.situation import Situation
+from dossim.model.disposition import Disposition, Fate
+from dossim.model.host import Host
+from dossim.observe.evidence import DroppedBy
+from dossim.packet.capture import Capture
+from dossim.predict.prediction import NO_ENTRY
+from enforcer.backends.netfilter.settings import drop_bit
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
+from enforcer.model.vocabulary import Stage
+from enforcer.policy.resources import Resources
+from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
+from tests.kernel.test_random_policies import without_fragments
+from tests.support.counterexample import kept
+from tests.support.examples import examples
+from tests.support.frames import captures
+from tests.support.reach import reach
+from tests.support.reach_tracked import reach_tracked
+from tests.support.strategies import hosts
+from tests.support.tracked_strategies import spoken, tracked_resources
+from tests.support.tracked_witnesses import explained, tables_of
+from tests.support.witnesses import plan_for, table_of
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
+
+BACKENDS = (RawChoice.IPTABLES,)
+BATCHES, EACH = 4, 50  # so many drills in each of so many tests, which run side by side
+AFTER = (Stage.MANGLE, Stage.FILTER_INPUT, Stage.FILTER_FORWARD)
+UNTRACKED_ADJACENT = 2
+MODES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.GENERIC)
+
+
+def different_ends(result: DrillResult, found: list[Disposition]) -> list[str]:
+    """Packets that explain says end elsewhere."""
+    situation = result.situation
+    frames = [result.capture.frame(number) for number in range(len(result.capture))]
+    answers = explained(situation.resources, situation.host, situation.choice, frames, situation.raw)
+    return [
+        f"packet {number} {frames[number].hex()}: explained {end}, observed {other}"
+        for number, (end, other) in enumerate(zip(answers, found, strict=True))
+        if not end.agrees(other)
+    ]
+
+
+def without_our_mark(result: DrillResult, found: list[Disposition]) -> list[str]:
+    """Packets that an entry of tracked policy drops, as predicted, without the bit of the mark that tells so."""
+    bit = drop_bit(result.situation.resources.felix_for(result.situation.host.node).iptables_mark_mask)
+    settled = result.prediction.settled(result.observations.ct_state)
+    return [
+        f"packet {number}: {end}, predicted {settled.disposition(number)}: {result.observations.evidence(number)}"
+        for number, end in enumerate(found)
+        if end.stage in AFTER and settled.entry[number] != NO_ENTRY
+        if result.observations.dropped_by(number, bit) is not DroppedBy.OURS
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_the_kernel_does_what_was_predicted_and_explained_with_tracked_policy(backend: RawChoice, batch: int) -> None:
+    seen: Counter[str] = Counter()
+    known: set[str] = set()
+
+    # Shrinking a drill takes too long: a failing example is reported as it is.
+    @seed(batch)
+    @settings(
+        max_examples=examples(EACH, nightly=1000),
+        deadline=None,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(tracked_resources(), hosts(), st.sampled_from(MODES), captures(), st.data())
+    def drill(policy: Resources, host: Host, choice: ModeChoice, others: list[bytes], data: st.DataObject) -> None:
+        tables, talk = tables_of(policy, host), data.draw(spoken(host))
+        assume(tables.governs and str(tables) not in known)  # mutations of an example often leave its tables unchanged
+        untracked = table_of(policy, host)
+        reached = reach_tracked(tables, plan_for(policy, host, choice, backend), host)
+        frames = without_fragments(
+            [*reached.frames, *reach(untracked, host, adjacent=UNTRACKED_ADJACENT).frames, *others, *talk]
+        )
+        with kept(f"found-random-tracked-{backend}-{batch}", policy, host, frames):
+            situation = Situation(policy, host, choice, backend, tracked=TrackedChoice.ENFORCE)
+            result = drill_capture(Capture.from_frames(frames), situation)
+            assert_as_predicted(result)
+            found = ends(result)
+            assert not (wrong := different_ends(result, found)), "\n".join(wrong)
+            assert not (wrong := without_our_mark(result, found)), "\n".join(wrong)
+        known.add(str(tables))
+        seen.update(policies=1, packets=len(frames), entries=len(reached.decided), untracked=bool(untracked.ingress))
+        seen.update(reached=sum(map(bool, reached.decided.values())), early=result.mode != "raw")
+        seen.update(end.column for end in found)
+
+    drill()
+    assert seen["policies"] >= EACH, seen
+    assert seen["reached"] > seen["entries"] / 5, seen  # many come after entries that decide all their packets
+    assert seen["untracked"], seen
+    assert seen["early"], seen
+    ends_seen = (Stage.RAW, *AFTER, Fate.DELIVERED, Fate.FORWARDED)
+    assert all(seen[str(end)] for end in ends_seen), seen

@@ -1,0 +1,69 @@
+"""Hypothesis strategies for resources with tracked policy as well, and for conversations that meet it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from dossim.model.host import Host
+from enforcer.model.vocabulary import Action
+from enforcer.policy.resources import GlobalNetworkPolicy, Resources, Rule
+from tests.support.conversations import conversations
+from tests.support.frames import ME4, ME6, SOURCES4, SOURCES6, ethernet
+from tests.support.strategies import resources, rules
+
+ALLOW = Rule(Action.ALLOW)
+LISTENING = (80, 22, 81)  # the first of the hosts' listeners; a failsafe at times; closed
+_BEYOND = {4: "192.0.2.5", 6: "2001:db8:5::5"}  # of the hosts' routes; without them it leaves by the outside interface
+_PEERS = tuple(dict(zip((4, 6), pair, strict=True)) for pair in zip(SOURCES4, SOURCES6, strict=False))
+
+
+@st.composite
+def tracked_resources(draw: st.DrawFn) -> Resources:
+    """Like :func:`resources`, with policy of every kind and profiles with rules. Some allow what is left."""
+    found = draw(resources())
+    felix = tuple(
+        replace(one, disable_conntrack_invalid_check=draw(st.booleans())) for one in found.felix_configurations
+    )
+    profiles = tuple(replace(one, ingress=draw(_of_profile()), egress=draw(_of_profile())) for one in found.profiles)
+    policies = tuple(draw(_of_any_kind(one)) for one in found.policies)
+    return replace(found, policies=policies, profiles=profiles, felix_configurations=felix)
+
+
+def _of_profile() -> st.SearchStrategy[tuple[Rule, ...]]:
+    return st.one_of(st.lists(rules(), max_size=2).map(tuple), st.just((ALLOW,)))
+
+
+@st.composite
+def _of_any_kind(draw: st.DrawFn, policy: GlobalNetworkPolicy) -> GlobalNetworkPolicy:
+    ingress = replace(policy, types=("Ingress",), egress=())
+    found = draw(
+        st.sampled_from(
+            (
+                policy,
+                policy,
+                replace(policy, do_not_track=False, apply_on_forward=False),
+                replace(policy, do_not_track=False, apply_on_forward=True),
+                replace(ingress, do_not_track=False, apply_on_forward=True, pre_dnat=True),
+            )
+        )
+    )
+    if found.do_not_track or draw(st.integers(0, 2)):
+        return found
+    last = (ALLOW,)
+    return replace(
+        found,
+        ingress=found.ingress + last * ("Ingress" in found.types),
+        egress=found.egress + last * ("Egress" in found.types),
+    )
+
+
+@st.composite
+def spoken(draw: st.DrawFn, host: Host, *, most: int = 24) -> list[bytes]:
+    """Frames of a conversation of one peer with the host, or through it where it forwards."""
+    planned = draw(conversations(peer_only=True, ports=LISTENING, most=most))
+    peer = draw(st.sampled_from(_PEERS))
+    to = draw(st.sampled_from((_BEYOND, {4: ME4, 6: ME6}))) if host.forward else {4: ME4, 6: ME6}
+    packets = [each.packet(peer, to) for each in planned]
+    return [ethernet(packet, 0x0800 if packet[0] >> 4 == 4 else 0x86DD) for packet in packets]
