@@ -39,8 +39,8 @@ from tests.support.witnesses import plan_for, table_of
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
-BACKENDS = (RawChoice.IPTABLES,)
-BATCHES, EACH = 4, 50  # so many drills in each of so many tests, which run side by side
+BATCHES = (RawChoice.IPTABLES, RawChoice.NFTABLES, RawChoice.IPTABLES, RawChoice.NFTABLES)
+EACH = 50  # drills in each batch; batches run side by side
 AFTER = (Stage.MANGLE, Stage.FILTER_INPUT, Stage.FILTER_FORWARD)
 UNTRACKED_ADJACENT = 2
 MODES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.GENERIC)
@@ -60,7 +60,9 @@ def different_ends(result: DrillResult, found: list[Disposition]) -> list[str]:
 
 def without_our_mark(result: DrillResult, found: list[Disposition]) -> list[str]:
     """Packets that an entry of tracked policy drops, as predicted, without the bit of the mark that tells so."""
-    bit = drop_bit(result.situation.resources.felix_for(result.situation.host.node).iptables_mark_mask)
+    felix = result.situation.resources.felix_for(result.situation.host.node)
+    is_nftables = result.situation.raw is RawChoice.NFTABLES and felix.nftables_settings
+    bit = drop_bit(felix.nftables_mark_mask if is_nftables else felix.iptables_mark_mask)
     settled = result.prediction.settled(result.observations.ct_state)
     return [
         f"packet {number}: {end}, predicted {settled.disposition(number)}: {result.observations.evidence(number)}"
@@ -70,8 +72,7 @@ def without_our_mark(result: DrillResult, found: list[Disposition]) -> list[str]
     ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=str)
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize(("batch", "backend"), enumerate(BATCHES), ids=str)
 def test_the_kernel_does_what_was_predicted_and_explained_with_tracked_policy(backend: RawChoice, batch: int) -> None:
     seen: Counter[str] = Counter()
     known: set[str] = set()
