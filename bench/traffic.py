@@ -100,7 +100,9 @@ class Traffic:
         with held():
             self.directory = names.scratch(names.new_name())
             self._stack.callback(shutil.rmtree, self.directory)
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        allowed = os.sched_getaffinity(0)
+        self._stack.callback(os.sched_setaffinity, 0, allowed)
+        os.sched_setaffinity(0, {max(allowed)})
         self.sender = self._namespace()
         self.objects = {}
         for misses in (False, True):
@@ -133,12 +135,12 @@ class Traffic:
         self._pairs += 1
         far = self._namespace()
         name = f"wire{self._pairs}"
-        with entered(NETNS / self.sender), IPRoute() as ip:
+        with entered(NETNS / self.sender), held(), IPRoute() as ip:
             ip.link("add", ifname=name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": far})
             near = ip.link_lookup(ifname=name)[0]
             ip.link("set", index=near, state="up")
             self._stack.enter_context(attach_xdp(self.program("pass"), near, Mode.NATIVE))
-        with entered(NETNS / far), IPRoute() as ip:
+        with entered(NETNS / far), held(), IPRoute() as ip:
             for file in ("all", "default"):
                 Path(f"/proc/sys/net/ipv6/conf/{file}/disable_ipv6").write_text("1")
             index = ip.link_lookup(ifname="eth0")[0]

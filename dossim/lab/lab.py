@@ -24,7 +24,7 @@ from pyroute2 import IPRoute
 from dossim.lab import ethtool, names, sysctl
 from dossim.lab.conntrack_max import restore_abandoned
 from dossim.lab.python_iptables import python_iptables
-from dossim.lab.signals import unwinding
+from dossim.lab.signals import held, unwinding
 from dossim.model.host import Host, Listener
 from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.netns import entered
@@ -133,13 +133,13 @@ class Lab:
             sysctl.quiet_peer()
         with self.victim():
             sysctl.quiet_victim(self.host, fragment_timeout_s=self._fragment_timeout_s)
-            with IPRoute() as ip:
+            with held(), IPRoute() as ip:
                 self._make_links(ip)
-        with self.peer(), IPRoute() as ip:
+        with self.peer(), held(), IPRoute() as ip:
             for wire in self._wires():
                 ip.link("set", index=_index(ip, wire), state="up")
         with self.victim():
-            with IPRoute() as ip:
+            with held(), IPRoute() as ip:
                 self._configure(ip)
             _track_connections()
             self._listeners = [_listen(listener) for listener in self.host.listen]

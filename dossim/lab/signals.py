@@ -50,7 +50,11 @@ def unwinding() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Delay terminating signals until the end of the block, so that clean-up knows what the block created."""
+    """Delay terminating signals until the end of the block, so that clean-up knows what the block created.
+
+    Blocks that use pyroute2 need it as well: an exception in the middle of its event loop leaves the loop waiting for
+    an answer that has been read already, and clean-up with it.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGINT})
     try:
         yield

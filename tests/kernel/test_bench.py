@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -77,6 +78,14 @@ def left_of(bench: subprocess.Popen[str]) -> set[str]:
     """Namespaces, pins and temporary files."""
     folders = (names.NETNS_DIR, names.PIN_ROOT, Path(tempfile.gettempdir()))
     return {str(path) for folder in folders for path in folder.glob(f"{names.PREFIX}-{bench.pid}-*")}
+
+
+def test_it_gives_back_the_cpus() -> None:
+    """A process that goes on after it, such as this one, may use all of them again."""
+    allowed = os.sched_getaffinity(0)
+    with traffic():
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_ended_by_sigterm_it_leaves_nothing() -> None:
