@@ -48,11 +48,11 @@ def _serve(device: int, name: bytes, opened: threading.Event, over: threading.Ev
     """
     poll = select.poll()
     poll.register(device, select.POLLIN)
-    opened = False
+    is_open = False
     while not over.is_set():
         if not poll.poll(50):
             continue
-        if opened:
+        if is_open:
             opened.set()
             over.wait()
             return
@@ -61,7 +61,7 @@ def _serve(device: int, name: bytes, opened: threading.Event, over: threading.Ev
         except OSError:
             return  # unmounted
         _, opcode, unique, node, *_ = _HEADER.unpack_from(request)
-        opened = opcode == _OPEN
+        is_open = opcode == _OPEN
         answer = _answer(opcode, node, request[_HEADER.size :], name)
         error, content = (-38, b"") if answer is None else (0, answer)  # ENOSYS
         with suppress(OSError):  # the requesting process may have ended

@@ -76,7 +76,7 @@ def test_fragments_that_are_late_all_the_same_are_unobserved(monkeypatch: pytest
     result = drill_capture(far_apart(), SITUATION, progress=tell)
     packets, matched, unobserved = counts(result)
     assert (matched, unobserved) == (packets - 2, 2)
-    assert "the kernel waits 2 s" in result.observations.evidence(0)
+    assert "the kernel waits 2 s" in str(result.observations.evidence(0))
     view = view_of(result)
     assert "too busy" in view.busy
     assert view.is_lack_of_time  # exit code 3, not 1

@@ -72,7 +72,7 @@ def without_our_mark(result: DrillResult, found: list[Disposition]) -> list[str]
     ]
 
 
-@pytest.mark.parametrize(("batch", "backend"), enumerate(BATCHES), ids=str)
+@pytest.mark.parametrize(("batch", "backend"), list(enumerate(BATCHES)), ids=str)
 def test_the_kernel_does_what_was_predicted_and_explained_with_tracked_policy(backend: RawChoice, batch: int) -> None:
     seen: Counter[str] = Counter()
     known: set[str] = set()

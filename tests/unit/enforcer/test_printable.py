@@ -151,6 +151,7 @@ def test_nothing_is_printed_except_by_the_functions_that_escape() -> None:
         root / "enforcer/cli/support.py",
         root / "dossim/cli/selector.py",  # one line of JSON for each line of stdin
         root / "enforcer/kernel/netns.py",  # a child process's answer to its parent
+        root / "dossim/lab/restore_max.py",  # likewise
     }
     wrong = [
         f"{path.relative_to(root)}: {found[0]}"
