@@ -33,14 +33,14 @@ def cut_captures(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
     return frames, [on_wire(frame[:length], len(frame)) for frame, length in zip(frames, lengths, strict=True)]
 
 
-@settings(max_examples=examples(150, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), captures())
 def test_it_answers_for_every_frame(policy: Resources, host: Host, frames: list[bytes]) -> None:
     for trace in Explainer(policy, host, mode=None, tracked=True).explain_capture(frames):
         assert_total(trace)
 
 
-@settings(max_examples=examples(150, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), cut_captures())
 def test_stages_before_conntrack_decide_as_without_it(
     policy: Resources, host: Host, both: tuple[list[bytes], list[bytes]]
@@ -55,7 +55,7 @@ def test_stages_before_conntrack_decide_as_without_it(
             assert other.disposition.stage is None or other.disposition.stage in AFTER
 
 
-@settings(max_examples=examples(150, nightly=20_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, nightly=20_000), suppress_health_check=list(HealthCheck))
 @given(hosts(), captures())
 def test_what_allows_everything_changes_nothing(host: Host, frames: list[bytes]) -> None:
     """A profile that allows all, and INVALID packets let through."""
@@ -82,7 +82,7 @@ def test_one_packet_of_a_capture_is_explained_as_in_it(policy: Resources, host: 
         assert found.disposition == expected.disposition
 
 
-@settings(max_examples=examples(300, nightly=50_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150, nightly=50_000), suppress_health_check=list(HealthCheck))
 @given(tracked_resources(), hosts(), cut_captures())
 def test_what_is_said_of_cut_packets_is_true_of_whole_ones(
     policy: Resources, host: Host, both: tuple[list[bytes], list[bytes]]
