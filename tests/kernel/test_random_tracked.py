@@ -40,7 +40,7 @@ from tests.support.witnesses import plan_for, table_of
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.long]
 
 BATCHES = (RawChoice.IPTABLES, RawChoice.NFTABLES, RawChoice.IPTABLES, RawChoice.NFTABLES)
-EACH = 50  # drills in each batch; batches run side by side
+EACH = 25  # drills in each batch; batches run side by side
 AFTER = (Stage.MANGLE, Stage.FILTER_INPUT, Stage.FILTER_FORWARD)
 UNTRACKED_ADJACENT = 2
 MODES = (ModeChoice.RAW, ModeChoice.NATIVE, ModeChoice.GENERIC)
