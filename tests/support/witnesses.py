@@ -46,7 +46,8 @@ def plan_for(
     )
     felix = policy.felix_for(host.node)
     plan = make_plan([table_of(policy, host)], facts, felix=felix, choice=choice, raw=raw, netdev=netdev)
-    return plan.interface(host.interface) or InterfacePlan(RuleTable(host.interface), None, Backend.IPTABLES, ())
+    backend = Backend.NFTABLES if raw is RawChoice.NFTABLES else Backend.IPTABLES
+    return plan.interface(host.interface) or InterfacePlan(RuleTable(host.interface), None, backend, ())
 
 
 def explained(
