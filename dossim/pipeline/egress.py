@@ -83,7 +83,7 @@ class SentExplainer:
             case Verdict.GO_ON:
                 return (
                     Hop(Stage.CONNTRACK, "connection table", "passes"),
-                    Hop(Stage.EGRESS, "filter OUTPUT", "passes", note=self._not_modelled()),
+                    Hop(Stage.EGRESS, "filter OUTPUT", "passes"),
                 ), _SENT
 
     def _in_filter(self, ip: IP, key: MatchKey, tracked: TrackedPolicy) -> tuple[tuple[Hop, ...], Disposition]:
@@ -99,7 +99,3 @@ class SentExplainer:
         if found.denies:
             return hops, Disposition(Fate.DROPPED, Stage.EGRESS, found.entry, found.entry or found.why)
         return hops, _SENT
-
-    def _not_modelled(self) -> str:
-        asked = ", ".join(self.policy.tracked.get(Stage.EGRESS, ()))
-        return f"Calico would evaluate {asked} here: tracked policy, not modelled" if asked else ""

@@ -33,7 +33,8 @@ class Hop:
     """A node the packet reached: what was examined there and what was found; ``entry`` and ``position`` if a rule
     decided.
 
-    ``note`` states why an earlier stage that could have decided did not. The last hop is the packet's fate.
+    ``note`` states why an earlier stage that could have decided did not. ``is_open``: the result is why nobody knows
+    it. The last hop is the packet's fate.
     """
 
     stage: Node
@@ -42,6 +43,7 @@ class Hop:
     entry: str | None = None
     position: Position | None = None
     note: str = ""
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class Trace:
     is_sent: bool = False  # it left the host that sent it
 
     def with_reason(self, reason: str) -> Trace:
-        """If undetermined, the same with another reason; else unchanged."""
+        """The same with another reason of what is open: of the end, if that is undetermined, and of hops."""
+        hops = tuple(replace(hop, result=reason) if hop.is_open else hop for hop in self.hops)
         if self.disposition.fate is not Fate.UNDETERMINED:
-            return self
+            return replace(self, hops=hops)
         end = replace(self.disposition, reason=reason)
-        *way, last, _ = self.hops
+        *way, last, _ = hops
         return Trace((*way, replace(last, result=reason), Hop(Fate.UNDETERMINED, "", str(end))), end)
 
     def open_where_other(self, other: Trace, first: Stage, reason: str) -> Trace:
@@ -229,7 +232,7 @@ def _trace(steps: Sequence[Step]) -> Trace:
     hops: list[Hop] = []
     node: Node = START
     for step in steps:
-        hops.append(Hop(node, step.looked_at, step.result, step.entry, step.position, step.note))
+        hops.append(Hop(node, step.looked_at, step.result, step.entry, step.position, step.note, step.is_open))
         node = step.to
     before = hops[-1].stage
     disposition = ended(before, steps[-1])

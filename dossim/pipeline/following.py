@@ -72,13 +72,17 @@ class Following:
             (way,) = self._ways(state, [CtState.UNTRACKED], _NOTRACK).values()
             return list(way)
         why = why_open(Stage.CONNTRACK, state)
-        ways = list(self._ways(state, _states_of_cut(ip, is_fresh=is_fresh), why).values())
+        ways = list(self._ways(state, _states_of_cut(ip, is_fresh=is_fresh), why, is_open=True).values())
         if is_fresh and not any(step.to in _CONFIRMS for way in ways for step in way):
             self._conntrack.forget(ip)
         return _one(ways, why)
 
-    def _ways(self, state: PacketState, states: Sequence[CtState], why: str) -> dict[CtState, Sequence[Step]]:
-        return {one: self._walk(replace(state, tracking=Tracking(one, why)), Stage.CONNTRACK) for one in states}
+    def _ways(
+        self, state: PacketState, states: Sequence[CtState], why: str, *, is_open: bool = False
+    ) -> dict[CtState, Sequence[Step]]:
+        return {
+            one: self._walk(replace(state, tracking=Tracking(one, why, is_open)), Stage.CONNTRACK) for one in states
+        }
 
     # -- what the packet leaves ----------------------------------------------------------------------------------------
 

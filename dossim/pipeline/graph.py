@@ -27,12 +27,12 @@ CHECKS: dict[Stage, Check] = {
     Stage.RAW: hooks.check_raw,
     Stage.CONNTRACK: tracked_hooks.check_conntrack,
     Stage.MANGLE: tracked_hooks.check_mangle,
-    Stage.NAT: hooks.passing(Stage.NAT, Stage.ROUTE, "nat PREROUTING", untracked="no NAT without connection tracking"),
+    Stage.NAT: hooks.passing(Stage.ROUTE, "nat PREROUTING", untracked="no NAT without connection tracking"),
     Stage.ROUTE: route.check,
     Stage.FILTER_INPUT: tracked_hooks.check_filter_input,
     Stage.FILTER_FORWARD: tracked_hooks.check_filter_forward,
     Stage.SOCKET: transport.check,
-    Stage.EGRESS: hooks.passing(Stage.EGRESS, Fate.FORWARDED, "POSTROUTING"),
+    Stage.EGRESS: hooks.passing(Fate.FORWARDED, "POSTROUTING"),
 }
 
 EDGES = (

@@ -71,17 +71,12 @@ def _describe_transport(transport: Transport | None) -> str:
     return f"{name} {transport.ports[0]} > {transport.ports[1]}" if transport.ports else name
 
 
-def passing(stage: Stage, following: Node, what: str, *, untracked: str = "") -> Callable[[PacketState, Context], Step]:
-    """The check of a stage that passes every packet; ``untracked``: its result for an allowed packet.
-
-    A note names the policy that Calico would evaluate there: this is the check where tracked policy takes no part.
-    """
+def passing(following: Node, what: str, *, untracked: str = "") -> Callable[[PacketState, Context], Step]:
+    """The check of a stage that passes every packet; ``untracked``: its result for an allowed packet."""
 
     def check(state: PacketState, context: Context) -> Step:
         if state.untracked and untracked:
             return Step(following, state, what, untracked)
-        asked = ", ".join(context.policy.tracked.get(stage, ()))
-        note = f"Calico would evaluate {asked} here: tracked policy, not modelled" if asked else ""
-        return Step(following, state, what, "passes", note=note)
+        return Step(following, state, what, "passes")
 
     return check

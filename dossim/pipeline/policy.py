@@ -7,17 +7,17 @@ selector language and the address sets. Semantics: ``felix/calc/policy_sorter.go
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from dossim.packet.fields import Transport
-from dossim.pipeline.applicable import GLOBAL_NETWORK_POLICY, NamedRule, applicable, governs, rules_of
+from dossim.pipeline.applicable import NamedRule, applicable, governs, rules_of
 from dossim.pipeline.governing import governing_endpoint
 from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.matching import Answer, failsafe_matches, require_expressible, rule_matches
 from dossim.pipeline.selection import Selection
 from enforcer.model.nets import IPAddress
-from enforcer.model.vocabulary import Action, Direction, Stage, Word
+from enforcer.model.vocabulary import Action, Direction, Word
 from enforcer.policy.resources import Failsafe, FelixConfiguration, HostEndpoint, Resources
 
 
@@ -51,7 +51,6 @@ class Policy:
     felix: FelixConfiguration
     selection: Selection
     direction: Direction = Direction.INGRESS
-    tracked: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)  # policies that Calico would evaluate there
 
     @classmethod
     def of(
@@ -69,8 +68,7 @@ class Policy:
         rules = tuple(_rules_of(resources, endpoint, direction)) if endpoint else ()
         for item in rules:
             require_expressible(item.name, item.rule)
-        tracked = _tracked(resources, endpoint) if endpoint else {}
-        return cls(endpoint, rules, felix, Selection(resources), direction, tracked)
+        return cls(endpoint, rules, felix, Selection(resources), direction)
 
     @classmethod
     def none(cls) -> Policy:
@@ -140,20 +138,6 @@ def _rules_of(resources: Resources, endpoint: HostEndpoint, direction: Direction
     for policy in applicable(resources, endpoint):
         if policy.do_not_track and governs(policy, direction):
             yield from rules_of(policy, direction)
-
-
-def _tracked(resources: Resources, endpoint: HostEndpoint) -> dict[Stage, tuple[str, ...]]:
-    """The policies that Calico evaluates after conntrack, and where. EGRESS is filter OUTPUT."""
-    found = dict[Stage, tuple[str, ...]]()
-    for policy in applicable(resources, endpoint):
-        if policy.do_not_track:
-            continue
-        stages = [Stage.MANGLE] if policy.pre_dnat else [Stage.FILTER_INPUT] * ("Ingress" in policy.types)
-        stages += [Stage.FILTER_FORWARD] if policy.apply_on_forward and not policy.pre_dnat else []
-        stages += [Stage.EGRESS] if "Egress" in policy.types else []
-        for stage in stages:
-            found[stage] = (*found.get(stage, ()), f"{GLOBAL_NETWORK_POLICY}/{policy.name}")
-    return found
 
 
 def describe_failsafe(failsafe: Failsafe, direction: Direction, *, answers: bool = False) -> str:

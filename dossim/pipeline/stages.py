@@ -61,10 +61,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Tracking:
-    """What conntrack says of a packet, and why: ``NEW: no entry``."""
+    """What conntrack says of a packet, and why: ``NEW: no entry``. ``is_open``: one of several that it may say, because
+    the capture lacks what decides.
+    """
 
     state: CtState
     why: str
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ class PacketState:
 @dataclass(frozen=True)
 class Step:
     """The result of a node. ``entry`` is set if policy decided, ``rule`` if a rule of it did; ``note`` has more
-    information. ``others``: how else the packet may end, for a reason that is ``depends``.
+    information. ``others``: how else the packet may end, for a reason that is ``depends``. ``is_open``: the result is
+    why nobody knows it.
     """
 
     to: Node
@@ -103,6 +107,7 @@ class Step:
     note: str = ""
     others: tuple[Disposition, ...] = ()
     depends: str = ""
+    is_open: bool = False
 
     @property
     def position(self) -> Position | None:

@@ -19,16 +19,17 @@ from enforcer.model.vocabulary import Stage
 
 MARKED = "accepted at once: it has the accept mark"
 
-_pass_conntrack = passing(Stage.CONNTRACK, Stage.MANGLE, "connection table", untracked="not tracked (NOTRACK in raw)")
-_pass_mangle = passing(Stage.MANGLE, Stage.NAT, "mangle PREROUTING", untracked=MARKED)
-_pass_input = passing(Stage.FILTER_INPUT, Stage.SOCKET, "filter INPUT", untracked=MARKED)
-_pass_forward = passing(Stage.FILTER_FORWARD, Stage.EGRESS, "filter FORWARD")
+_pass_conntrack = passing(Stage.MANGLE, "connection table", untracked="not tracked (NOTRACK in raw)")
+_pass_mangle = passing(Stage.NAT, "mangle PREROUTING", untracked=MARKED)
+_pass_input = passing(Stage.SOCKET, "filter INPUT", untracked=MARKED)
+_pass_forward = passing(Stage.EGRESS, "filter FORWARD")
 
 
 def check_conntrack(state: PacketState, context: Context) -> Step:
     if state.tracking is None:
         return _pass_conntrack(state, context)
-    return Step(Stage.MANGLE, state, "connection table", state.tracking.why)
+    found = state.tracking
+    return Step(Stage.MANGLE, state, "connection table", found.why, is_open=found.is_open)
 
 
 def check_mangle(state: PacketState, context: Context) -> Step:

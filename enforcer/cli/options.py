@@ -49,7 +49,7 @@ raw_backend_option = choice_option(
 tracked_option = choice_option(
     "--tracked",
     TrackedChoice.MODEL,
-    "Normal, preDNAT and forward policy of HostEndpoints. model: not enforced; enforce: enforced, as by Felix.",
+    "Normal, preDNAT and forward policy of HostEndpoints. model: not enforced, only predicted; enforce: as Felix does.",
 )
 
 

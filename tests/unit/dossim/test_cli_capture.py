@@ -160,4 +160,5 @@ def test_explain_tells_why_a_checksum_of_0_is_open_and_what_is_wrong_with_the_fi
     result = dossim("explain", f"{file}#0", *HOST)
     assert (result.exit_code, "its checksum is 0" in result.stdout) == (0, True)
     assert "cut by the capture" not in result.stdout
+    assert "Calico: its checksum is 0" in result.stdout
     assert "record 1 at byte" in result.stderr

@@ -69,9 +69,7 @@ def test_an_untracked_allow_spares_the_packet_all_of_it() -> None:
     ]
 
 
-def test_without_the_switch_tracked_policy_is_only_named() -> None:
+def test_without_the_switch_tracked_policy_drops_nothing() -> None:
     found = SentExplainer.of(given(egress("e", DENY)), HOST).explain(sent())
     assert found.disposition.fate is Fate.FORWARDED
-    assert [hop.note for hop in found.hops if hop.stage is Stage.EGRESS] == [
-        "Calico would evaluate gnp/e here: tracked policy, not modelled"
-    ]
+    assert [hop.result for hop in found.hops if hop.stage is Stage.EGRESS] == ["passes"]

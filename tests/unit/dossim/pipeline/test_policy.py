@@ -491,7 +491,7 @@ def test_outbound_failsafes_by_destination_port_and_answers_to_inbound_ones_by_s
     assert {name for name, seen in denied.items() if rules.decide(seen).verdict is Verdict.DENY} == set(denied)
 
 
-# -- consequences of an Allow, and what is not modelled ----------------------------------------------------------------
+# -- consequences of an Allow ------------------------------------------------------------------------------------------
 
 
 def hops(given: Resources, frame: bytes) -> dict[str, tuple[str, str]]:
@@ -505,18 +505,3 @@ def test_after_an_allow_nothing_is_tracked_and_later_tables_accept() -> None:
     assert "no NAT" in found["nat"][0]
     other = hops(resources(policy("p", Rule(Action.PASS))), packet())
     assert {other[stage][0] for stage in ("conntrack", "mangle", "nat", "filter-input")} == {"passes"}
-
-
-def test_tracked_policy_is_named_where_calico_would_ask_it() -> None:
-    tracked: dict[str, Any] = {"ingress": (ANY,)}
-    given = resources(
-        policy("p", DENY_LISTED),
-        GlobalNetworkPolicy("normal", **tracked),
-        GlobalNetworkPolicy("other", selector="role == 'db'", **tracked),
-        GlobalNetworkPolicy("sends", types=("Egress",), **tracked),
-        GlobalNetworkPolicy("before", pre_dnat=True, apply_on_forward=True, **tracked),
-    )
-    found = hops(given, packet(OTHER))
-    assert found["filter-input"][1] == "Calico would evaluate gnp/normal here: tracked policy, not modelled"
-    assert found["mangle"][1] == "Calico would evaluate gnp/before here: tracked policy, not modelled"
-    assert end(given, packet(OTHER)).column == "delivered"
