@@ -34,11 +34,13 @@ from enforcer.model.errors import HostError
 if TYPE_CHECKING:
     from dossim.drill.results import PredictResult
     from dossim.exhaustion.outlook import Outlook
+    from dossim.model.disposition import Disposition
     from dossim.packet.capture import Reading
     from enforcer.model.facts import HostFacts
 
+_END = ("fate", "stage", "entry", "reason", "others", "depends")
 RESETS = "no untracked egress Deny drops the host's RSTs: else the entry of a SYN to a closed port stays as SYN_SENT"
-COLUMNS = ("packet", "fate", "stage", "entry", "reason", "others", "depends")
+COLUMNS = ("packet", *_END, *(f"calico_{name}" for name in _END))
 
 
 @click.command(cls=PolicyCommand)
@@ -124,21 +126,26 @@ def _outlook(result: PredictResult, facts: HostFacts | None, rate: int | None) -
     return outlook(table, found, per_s=rate)
 
 
-def rows(result: PredictResult) -> Iterator[tuple[int, str, str, str, str, str, str]]:
+def rows(result: PredictResult) -> Iterator[tuple[int | str, ...]]:
     """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty. ``others``:
-    the further possible ends of a packet with several, and ``depends`` what decides.
+    the further possible ends of a packet with several, and ``depends`` what decides. ``calico_...``: the end with
+    tracked policy that is not enforced; empty if there is none, or nothing is known of it.
     """
+    calico = result.modelled.prediction if result.modelled else None
     for packet in range(len(result.capture)):
-        ended = result.prediction.disposition(packet)
-        yield (
-            int(result.capture.record[packet]),
-            str(ended.fate),
-            str(ended.stage or ""),
-            ended.entry or "",
-            ended.reason,
-            " or ".join(str(other) for other in ended.others),
-            ended.depends,
-        )
+        with_calico = _cells(calico.disposition(packet)) if calico else ("",) * len(_END)
+        yield (int(result.capture.record[packet]), *_cells(result.prediction.disposition(packet)), *with_calico)
+
+
+def _cells(ended: Disposition) -> tuple[str, ...]:
+    return (
+        str(ended.fate),
+        str(ended.stage or ""),
+        ended.entry or "",
+        ended.reason,
+        " or ".join(str(other) for other in ended.others),
+        ended.depends,
+    )
 
 
 def as_csv(result: PredictResult) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dossim.drill.modelled import Modelled
 from dossim.drill.situation import Situation
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction, Tables
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PredictResult:
     """``about`` are sentences that describe the capture, and what is judged in its place. ``tables``: the policy after
-    conntrack that is enforced; None if none is.
+    conntrack that is enforced; None if none is. ``modelled``: what Calico would do with that which is not.
     """
 
     capture: Capture
@@ -33,6 +34,7 @@ class PredictResult:
     timings_s: Mapping[str, float]
     about: tuple[str, ...] = field(default=(), kw_only=True)
     tables: Tables | None = field(default=None, kw_only=True)
+    modelled: Modelled | None = field(default=None, kw_only=True)
 
     @property
     def mode(self) -> str:

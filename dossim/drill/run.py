@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from dossim.drill.judged import HEADER, ZERO, Judged, judged
+from dossim.drill.modelled import Modelled, modelled
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
 from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.model.counted import counted
@@ -22,6 +24,7 @@ from dossim.predict import Prediction, Tables, predict
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Backend, Stage
+from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -49,8 +52,21 @@ def predict_capture(
         instead = judged(capture, recorded)
         after = enforced_after(situation)
         prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
-    about = _about(capture, instead, situation, drilled=False)
-    return PredictResult(capture, situation, plan, prediction, watch.seconds, about=about, tables=after.tables)
+    return PredictResult(
+        capture,
+        situation,
+        plan,
+        prediction,
+        watch.seconds,
+        about=_about(capture, instead, situation, drilled=False),
+        tables=after.tables,
+        modelled=_modelled(instead, plan, situation, watch),
+    )
+
+
+def _modelled(instead: Judged, plan: InterfacePlan, situation: Situation, watch: Stopwatch) -> Modelled | None:
+    with watch.phase("calico"):
+        return modelled(situation, plan, partial(_predict, instead))
 
 
 def _predict(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
@@ -148,6 +164,7 @@ def drill_capture(
         timings_s=watch.seconds,
         about=_about(capture, instead, situation, drilled=True),
         tables=found.tables,
+        modelled=_modelled(instead, attempt.plan, situation, watch),
         verification=verification,
         observations=found.observations,
         conntrack_entries=attempt.tracked,

@@ -170,9 +170,9 @@ def _outside_table(situation: Situation) -> RuleTable:
 
 
 @dataclass(frozen=True)
-class Enforced:
-    """What is enforced on the host besides the outside interface's raw: policy after conntrack of both interfaces, None
-    where nothing of it is, and raw of the inside one.
+class LaterPolicy:
+    """Policy of the host besides the outside interface's raw: after conntrack of both interfaces, None where nothing of
+    it takes part, and raw of the inside one.
     """
 
     tables: Tables | None = None
@@ -183,10 +183,17 @@ class Enforced:
         return self.tables.entries() if self.tables else ()
 
 
-def enforced_after(situation: Situation) -> Enforced:
-    """Raises UnsupportedRuleError for a rule of tracked policy that cannot be enforced."""
-    if situation.tracked is TrackedChoice.MODEL:
-        return Enforced()
+def enforced_after(situation: Situation) -> LaterPolicy:
+    """What is enforced. Raises UnsupportedRuleError for a rule of tracked policy that cannot be enforced."""
+    return _later(situation) if situation.tracked is TrackedChoice.ENFORCE else LaterPolicy()
+
+
+def modelled_after(situation: Situation) -> LaterPolicy:
+    """What Calico would enforce and is not enforced. Raises UnsupportedRuleError for a rule that cannot be modelled."""
+    return _later(situation) if situation.tracked is TrackedChoice.MODEL else LaterPolicy()
+
+
+def _later(situation: Situation) -> LaterPolicy:
     host, resources = situation.host, situation.resources
     compiler = Compiler()
     addresses = [address.ip for address in host.addresses]
@@ -194,7 +201,7 @@ def enforced_after(situation: Situation) -> Enforced:
     inside = compiler.compile_tracked(resources, node=host.node, interface=host.inside)
     if unsupported := [sentence for table in (outside, inside) if table for sentence in table.unsupported]:
         raise UnsupportedRuleError("\n".join(dict.fromkeys(unsupported)))
-    return Enforced(Tables(outside, inside), compiler.compile(resources, node=host.node, interface=host.inside))
+    return LaterPolicy(Tables(outside, inside), compiler.compile(resources, node=host.node, interface=host.inside))
 
 
 def outside_plan(plan: Plan, situation: Situation) -> InterfacePlan:

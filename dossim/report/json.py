@@ -47,6 +47,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "entries": [_entry(row, observed=False) for row in view.entries],
             "tracked": list(view.tracked),
             "tracked_choice": str(view.tracked_choice),
+            "calico": view.calico and view.calico.as_dict(),
             **_outlook(view),
             "timings_s": dict(view.timings_s),
         }
@@ -69,6 +70,7 @@ def as_dict(view: View) -> dict[str, Any]:
         "entries": [_entry(row, observed=True) for row in view.entries],
         "tracked": list(view.tracked),
         "tracked_choice": str(view.tracked_choice),
+        "calico": view.calico and view.calico.as_dict(),
         "mismatches": [_mismatch(item) for item in view.mismatches],
         "conntrack_entries": view.conntrack_entries,
         "conntrack_drops": view.conntrack_drops,

@@ -40,6 +40,8 @@ def _case(suite: ElementTree.Element, path: str, view: View) -> None:
         ElementTree.SubElement(properties, "property", name=name, value=str(getattr(view, name)))
     if view.several_ends:
         ElementTree.SubElement(properties, "property", name="several_ends", value=str(view.several_ends))
+    if view.calico:
+        ElementTree.SubElement(properties, "property", name="calico", value=printable(view.calico.sentence))
     for sentence in view.about:
         ElementTree.SubElement(properties, "property", name="about", value=printable(sentence))
     for what, count in view.skipped.items():

@@ -46,6 +46,8 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
         console.print(line(text), soft_wrap=True)
     if view.scope:
         console.print(line(view.scope, "yellow"), soft_wrap=True)
+    for text in view.calico.lines() if view.calico else ():
+        console.print(line(text, "yellow"), soft_wrap=True)
     console.print()
 
 

@@ -17,8 +17,10 @@ import numpy.typing as npt
 from dossim.drill.results import DrillResult, PredictResult
 from dossim.model.counted import counted
 from dossim.model.disposition import OPEN_FATES, Fate
-from dossim.predict import Prediction, Tables
+from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
+from dossim.report.calico import CalicoView, calico_of
+from dossim.report.sources import source_of, sources_of_defaults
 from dossim.verify import Mismatch
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.errors import Position
@@ -124,6 +126,7 @@ class View:
     mode_reasons: tuple[tuple[str, str], ...]
     tracked: tuple[str, ...] = ()  # policies for the interface that act after conntrack
     tracked_choice: TrackedChoice = TrackedChoice.MODEL  # what becomes of them
+    calico: CalicoView | None = None  # what Calico would drop by policy that is not enforced; nothing verifies it
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
     about: tuple[str, ...] = ()  # sentences that describe the capture, shown before any verdict
@@ -256,6 +259,7 @@ def view_of(result: PredictResult, *, title: str = "") -> View:
         mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
         tracked=tuple(item.name for item in result.plan.table.tracked),
         tracked_choice=result.situation.tracked,
+        calico=calico_of(result),
         about=result.about,
         warnings=result.capture.warnings,
         skipped=dict(result.capture.skipped),
@@ -349,36 +353,13 @@ def _entry_rows(
     )
     if result.tables is None:
         return tuple(untracked)
-    stages, defaults = result.tables.stages(), _sources_of_defaults(result, result.tables)
+    stages, defaults = result.tables.stages(), sources_of_defaults(result.situation.resources, result.tables)
     tracked = (
         row(entry, defaults.get(entry.name, entry.position), stages[entry.name], AFTER_CONNTRACK)
         for entry in result.tables.entries()
         if entry.name in stages
     )
     return (*untracked, *tracked)
-
-
-def _sources_of_defaults(result: PredictResult, tables: Tables) -> Mapping[str, Position]:
-    """The resource behind each default: the Tier, or the HostEndpoint that no profile opens. A tier of Calico's own and
-    the check of INVALID packets have none.
-    """
-    resources = result.situation.resources
-    endpoints = {item.name: item.position for item in resources.host_endpoints}
-    tiers = {item.name: item.position for item in resources.tiers}
-    found: dict[str, Position] = {}
-    for table in filter(None, (tables.outside, tables.inside)):
-        for chain in table.chains:
-            found.setdefault(chain.no_profile, endpoints.get(table.endpoint, NOWHERE))
-            for tier in chain.tiers:
-                found.setdefault(tier.end(chain.hook.direction), tiers.get(tier.name, NOWHERE))
-    return found
-
-
-def source_of(position: Position) -> str:
-    """``file:line``; "" for NOWHERE."""
-    if position == NOWHERE:
-        return ""
-    return f"{position.path}:{position.line}" if position.line else position.path
 
 
 def _policy_files(result: PredictResult) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
+from dossim.drill.situation import Situation, enforced_after, lab_facts, modelled_after, plan_for
 from dossim.model.errors import PacketError
 from dossim.scenario.budget import DEFAULT, Budget, Exceeded, Limits, size_of
 from dossim.scenario.confine import Confinement, Outside, read_text
@@ -21,7 +21,7 @@ from dossim.scenario.read import Reader
 from dossim.scenario.schema import FINDINGS_MAX, schema_findings
 from dossim.scenario.situation import destinations_of, situation_of
 from dossim.scenario.traffic import missing_destination
-from enforcer.model.errors import EnforcerError, Finding, Position, UsageError
+from enforcer.model.errors import EnforcerError, Finding, Position, UnsupportedRuleError, UsageError
 from enforcer.policy.nodes import DocumentFault, Node, from_text
 from enforcer.system.files import UnreadableError
 
@@ -142,13 +142,27 @@ def _entry_findings(scenario: Scenario, situation: Situation) -> list[Finding]:
     except EnforcerError as error:
         return [Finding(Position(str(scenario.path)), "policy", str(error))]
     names = [*(entry.name for entry in plan.table.ingress), *(tracked.stages() if tracked else ())]
+    others = _not_enforced(situation)
     return [
-        Finding(
-            row.position, f"expect[{number}].entry", f"no entry is called {row.entry!r}{did_you_mean(row.entry, names)}"
-        )
+        Finding(row.position, f"expect[{number}].entry", _why_none(row.entry, names, others))
         for number, row in wanted
         if row.entry not in names
     ]
+
+
+def _not_enforced(situation: Situation) -> Collection[str]:
+    """The entries of tracked policy that nothing enforces."""
+    try:
+        tables = modelled_after(situation).tables
+    except UnsupportedRuleError:
+        return ()
+    return tables.stages() if tables else ()
+
+
+def _why_none(entry: str, names: Sequence[str], others: Collection[str]) -> str:
+    if entry in others:
+        return f"{entry} is of tracked policy, which drops nothing here without 'tracked: enforce'"
+    return f"no entry is called {entry!r}{did_you_mean(entry, names)}"
 
 
 def _in_order(findings: Sequence[Finding]) -> list[Finding]:

@@ -86,13 +86,19 @@ def _interface_as_dict(plan: InterfacePlan) -> dict[str, Any]:
 
 
 def _print_chains(plan: TrackedPlan, console: Console) -> None:
-    """What is enforced after conntrack, and what that closes."""
+    """What is enforced after conntrack and what that closes; or what Calico would enforce."""
+    endpoint = f"{plan.interface}: HostEndpoint {plan.table.endpoint}"
+    heading, enforced = f"{endpoint}, normal policy enforced ({plan.backend})", "enforced"
     if not plan.enforced:
-        return
-    heading = f"{plan.interface}: HostEndpoint {plan.table.endpoint}, normal policy enforced ({plan.backend})"
+        heading = f"{endpoint}, normal policy not enforced here (tracked: model); what Calico would do"
+        enforced = "Calico would enforce"
     console.print(line(heading, style="bold"), soft_wrap=True)
+    for sentence in plan.table.unsupported:
+        console.print(line(f"  not all of it is known: {sentence}", style="yellow"), soft_wrap=True)
     for chain in plan.table.chains:
-        console.print(line(f"  enforced at {_where(chain)}: {_size(chain)}; {_closes(chain)}"), soft_wrap=True)
+        if not plan.enforced and not (chain.tiers or chain.profiles or chain.end is Action.DENY):
+            continue
+        console.print(line(f"  {enforced} at {_where(chain)}: {_size(chain)}; {_closes(chain)}"), soft_wrap=True)
 
 
 def _where(chain: TrackedChain) -> str:

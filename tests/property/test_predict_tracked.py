@@ -8,8 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dossim.drill.run import predict_capture
+from dossim.drill.situation import Situation
+from dossim.model.disposition import Disposition
 from dossim.model.host import Host
-from enforcer.model.choices import ModeChoice, RawChoice
+from dossim.packet.capture import Capture
+from dossim.predict import Prediction
+from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.policy.resources import Resources
 from tests.support.counterexample import kept
 from tests.support.examples import examples
@@ -20,6 +25,7 @@ from tests.support.reach_tracked import reach_tracked
 from tests.support.strategies import hosts
 from tests.support.tracked_strategies import spoken, tracked_resources
 from tests.support.tracked_witnesses import differences, explained, predicted, tables_of
+from tests.support.witnesses import explained as explained_untracked
 from tests.support.witnesses import plan_for, table_of
 
 CHOICES = (ModeChoice.RAW, ModeChoice.NATIVE)
@@ -56,3 +62,32 @@ def test_predict_equals_explain_with_tracked_policy(
     with kept("found-predict-tracked", policy, host, frames):
         ends = (witness(policy, host, choice, frames, raw) for witness in (predicted, explained))
         assert not differences(*ends)
+
+
+def dispositions(found: Prediction) -> list[Disposition]:
+    return [found.disposition(packet) for packet in range(len(found))]
+
+
+@settings(max_examples=examples(15, nightly=2_000), suppress_health_check=list(HealthCheck))
+@given(tracked_resources(), hosts(), captures(), st.integers(0, 9), st.data())
+def test_in_model_mode_both_predictions_equal_explain(
+    policy: Resources, host: Host, others: list[bytes], seed: int, data: st.DataObject
+) -> None:
+    """What the enforcer does, without tracked policy; and what Calico would do, with it."""
+    reached = reach_tracked(
+        tables_of(policy, host),
+        plan_for(policy, host, ModeChoice.RAW, RawChoice.IPTABLES),
+        host,
+        seed,
+        candidates_each=4,
+        adjacent=2,
+    )
+    frames = [*reached.frames, *others, *data.draw(spoken(host))]
+    situation = Situation(policy, host, ModeChoice.RAW, tracked=TrackedChoice.MODEL)
+    with kept("found-model", policy, host, frames):
+        result = predict_capture(Capture.from_frames(frames), situation)
+        about = policy, host, ModeChoice.RAW, frames
+        assert not differences(dispositions(result.prediction), explained_untracked(*about))
+        calico = result.modelled.prediction if result.modelled else result.prediction
+        assert calico is not None, "every rule that the strategy draws can be evaluated"
+        assert not differences(dispositions(calico), explained(*about))

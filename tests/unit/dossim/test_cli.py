@@ -299,6 +299,48 @@ def test_a_plan_as_a_drawing(facts: Path, form: str, line: str) -> None:
     assert line in dossim("plan", "-p", HOW_TO, "--host", facts, "--format", form).stdout.splitlines()
 
 
+EARLY_DENY = "eth0: Deny gnp/web ingress[0]"
+
+
+@pytest.mark.parametrize(("choice", "form", "begins", "style"), [
+    ("model", "mermaid", f"{EARLY_DENY} (Calico, not enforced here)<br/>", '"]:::modelled'),
+    ("model", "dot", f"{EARLY_DENY} (Calico, not enforced here)\\n", '"filter-input" [style=dashed, '),
+    ("enforce", "mermaid", f"{EARLY_DENY}<br/>", '"]:::enforcing'),
+    ("enforce", "dot", f"{EARLY_DENY}\\n", '"filter-input" [penwidth=3, '),
+])  # fmt: skip
+def test_a_drawing_has_tracked_policy_and_whether_it_is_enforced(
+    choice: str, form: str, begins: str, style: str
+) -> None:
+    lines = dossim("plan", "-p", NORMAL, "--tracked", choice, "--format", form).stdout.splitlines()
+    (found,) = [line for line in lines if EARLY_DENY in line]
+    assert begins in found
+    assert style in found
+
+
+def test_a_plan_says_what_calico_would_enforce_and_what_is_enforced() -> None:
+    shown = {
+        choice: dossim("plan", "-p", NORMAL, "--tracked", choice).stdout.splitlines() for choice in ("model", "enforce")
+    }
+    rest = (
+        "at filter-input (filter INPUT): 1 tier, 2 entries; closes everything but what an entry allows and failsafes "
+    )
+    assert (
+        "eth0: HostEndpoint web, normal policy not enforced here (tracked: model); what Calico would do"
+        in (shown["model"])
+    )
+    for choice, verb in (("model", "Calico would enforce"), ("enforce", "enforced")):
+        assert [text for text in shown[choice] if text.startswith(f"  {verb} {rest}tcp/22, ")]
+    assert not [text for text in shown["model"] if text.startswith("  enforced at")]
+
+
+def test_a_plan_says_which_tracked_rule_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "http.yaml"
+    path.write_text(NORMAL.read_text().replace("protocol: TCP", "http: {methods: [GET]}\n      protocol: TCP"))
+    said = dossim("plan", "-p", path).stdout
+    assert "  not all of it is known: " in said
+    assert "tracked policy cannot be enforced with http" in said
+
+
 def test_a_plan_of_an_unknown_node_says_so() -> None:
     result = dossim("plan", "-p", HOW_TO, "--node", "jaspr")
     assert result.exit_code == 0

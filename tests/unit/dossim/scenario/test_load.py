@@ -134,7 +134,7 @@ def test_tracked_entries_exist_only_where_they_are_enforced(tmp_path: Path, entr
     text = NORMAL + f"expect: [{{entry: '{entry}', packets: 0}}]\n"
     enforced = write(tmp_path, text + "tracked: enforce\n")
     assert load_scenario(enforced, allow=[HOW_TO.parent]).tracked is TrackedChoice.ENFORCE
-    with pytest.raises(InvalidScenario, match="no entry is called"):
+    with pytest.raises(InvalidScenario, match="is of tracked policy, which drops nothing here"):
         load_scenario(write(tmp_path, text + "tracked: model\n"), allow=[HOW_TO.parent])
 
 
