@@ -1,7 +1,8 @@
 """What the running kernel's conntrack says of each packet: sent in a namespace, read from a set of nf_tables.
 
 A rule at PREROUTING after conntrack adds each packet's number, which is its Ethernet source address, with its state to
-a set. That needs nothing of the observer's.
+a set; one at OUTPUT does so for the packets a test sends from the host, whose number is in their mark. That needs
+nothing of the observer's.
 """
 
 from __future__ import annotations
@@ -34,17 +35,29 @@ HOST = Host(
 )
 MAC, GATEWAY_MAC = "06:00:00:00:00:01", "06:00:00:00:00:02"
 _TAG = "02:00:"  # and four bytes: the number of a packet
-_TABLE = """
-table inet observed {
-  set received { typeof ether saddr . ct state; flags dynamic; size 65535; }
-  set sent { typeof meta mark . ct state; flags dynamic; size 65535; }
-  chain first { type filter hook prerouting priority -150; policy accept; add @received { ether saddr . ct state }; }
-  chain own { type filter hook output priority -150; policy accept; meta mark != 0 add @sent { meta mark . ct state }; }
-}
+# Marks what a test sends from the host; the other bits are the number. A mark without it may be the kernel's: mark and
+# reserved_tailroom share their place in struct sk_buff, and reports of MLD and IGMP set the latter (mld_newpack in
+# net/ipv6/mcast.c, igmpv3_newpack in net/ipv4/igmp.c), to 212 at an MTU of 1500.
+_OWN = 1 << 30
+_TABLE = f"""
+table inet observed {{
+  set received {{ typeof ether saddr . ct state; flags dynamic; size 65535; }}
+  set sent {{ typeof meta mark . ct state; flags dynamic; size 65535; }}
+  chain first {{
+    type filter hook prerouting priority -150; policy accept;
+    add @received {{ ether saddr . ct state }}
+  }}
+  chain own {{
+    type filter hook output priority -150; policy accept;
+    meta mark & {_OWN} != 0 add @sent {{ meta mark . ct state }}
+  }}
+}}
 """
 # What the host says by itself never gets to conntrack.
-_MUTE = """
-table inet mute { chain own { type filter hook output priority -300; policy accept; meta mark 0 drop; }; }
+_MUTE = f"""
+table inet mute {{
+  chain own {{ type filter hook output priority -300; policy accept; meta mark & {_OWN} == 0 counter drop; }}
+}}
 """
 _DROP = """
 table inet deny { chain own { type filter hook input priority 0; policy drop; }; }
@@ -144,7 +157,9 @@ class ConntrackHost:
 
     def seen(self) -> dict[int, CtState]:
         """The state of each packet that conntrack has seen, by number."""
-        return self._read("received") | self._read("sent")
+        received, sent = self._read("received"), self._read("sent")
+        assert not (both := received.keys() & sent.keys()), f"packets {both} were received and sent"
+        return received | sent
 
     def _read(self, name: str) -> dict[int, CtState]:
         listed = json.loads(self.nft("-j", "list", "set", "inet", "observed", name))
@@ -154,7 +169,7 @@ class ConntrackHost:
             key, state = element["concat"]
             if isinstance(key, str) and not key.startswith(_TAG):
                 continue  # what the host says to groups, itself among them
-            number = key - 1 if isinstance(key, int) else int(key.removeprefix(_TAG).replace(":", ""), 16)
+            number = key ^ _OWN if isinstance(key, int) else int(key.removeprefix(_TAG).replace(":", ""), 16)
             assert number not in found, f"packet {number} was seen twice"
             found[number] = CtState(state.upper())
         return found
@@ -178,6 +193,12 @@ class ConntrackHost:
             done = subprocess.run(["nft", *arguments], input=given, capture_output=True, text=True, check=False)
         assert not done.returncode, done.stderr
         return done.stdout
+
+    def wait_for_count(self, table: str, chain: str) -> None:
+        """Until the counter of a chain of this table of family inet is not 0. Raises AssertionError if it stays 0."""
+        until = time.monotonic() + _SETTLE_S
+        while "counter packets 0 " in self.nft("list", "chain", "inet", table, chain):
+            assert time.monotonic() < until, f"no packet in {table} {chain}"
 
     def set(self, name: str, value: int) -> None:
         """A sysctl of conntrack, without ``nf_conntrack_``."""
@@ -266,7 +287,7 @@ class _Sockets:
             self._wire.send(addresses + (b"\x08\x00" if is_four else b"\x86\xdd") + packet)
             return
         own = self._own4 if is_four else self._own6
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, number + 1)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, number | _OWN)
         target = packet[16:20] if is_four else packet[24:40]
         own.sendto(packet, (str(ip_address(target)), 0))
 

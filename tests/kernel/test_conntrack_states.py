@@ -5,8 +5,11 @@ says, and the entries are those of the model: their state of TCP, their status a
 from __future__ import annotations
 
 import itertools
+import socket
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 
 import pytest
@@ -222,6 +225,46 @@ def test_a_captured_ack_behind_a_syn_is_a_coin(host: ConntrackHost) -> None:
     assert {verdict.state for verdict in verdicts[:flows]} == {CtState.NEW} == set(found[:flows])
     assert all(verdict.states == {CtState.INVALID, CtState.ESTABLISHED} for verdict in verdicts[flows:])
     assert set(found[flows:]) == {CtState.INVALID, CtState.ESTABLISHED}
+
+
+@contextmanager
+def joined(pair: NetnsPair) -> Iterator[None]:
+    """A socket of the host in a group of each version: the kernel sends a report of IGMP and one of MLD."""
+    with (
+        pair.host(),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as four,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six,
+    ):
+        index = socket.if_nametoindex(pair.HOST_INTERFACE).to_bytes(4, sys.byteorder)
+        four.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, bytes([239, 1, 1, 1]) + bytes(4) + index)
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, ip_address("ff02::4711").packed + index)
+        yield
+
+
+_REPORTS = """
+table inet reports {
+  chain four { type filter hook output priority -149; policy accept; meta l4proto igmp counter; }
+  chain six { type filter hook output priority -149; policy accept; icmpv6 type mld2-listener-report counter; }
+}
+"""
+
+
+def test_a_report_that_the_kernel_sends_has_no_number(host: ConntrackHost) -> None:
+    """Its mark is another number: of bytes."""
+    host.nft("-f", "-", given=_REPORTS)
+    with joined(host.pair):
+        host.wait_for_count("reports", "four")
+        host.wait_for_count("reports", "six")
+        assert host.seen() == {}
+
+
+def test_a_mute_host_sends_no_report(mute_host: ConntrackHost) -> None:
+    mute_host.nft("-f", "-", given=_REPORTS)
+    with joined(mute_host.pair):
+        mute_host.wait_for_count("mute", "own")
+    for chain in ("four", "six"):
+        assert "counter packets 0 " in mute_host.nft("list", "chain", "inet", "reports", chain)
+    assert mute_host.seen() == {}
 
 
 def test_a_datagram_is_seen_once_when_its_last_fragment_arrives(host: ConntrackHost) -> None:
