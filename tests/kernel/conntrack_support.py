@@ -23,6 +23,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from dossim.model.host import Host, Listener
+from dossim.pipeline.conntrack.sctp_states import SctpState
 from dossim.pipeline.conntrack.states import CtState
 from dossim.pipeline.conntrack.tcp_states import TcpState
 from dossim.pipeline.conntrack.tuples import FlowTuple
@@ -76,12 +77,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class KernelEntry:
-    """``tcp_state`` is None of other protocols; ``left_s`` are whole seconds."""
+    """``state`` and ``tags`` (SCTP, of both directions) are None of other protocols; ``left_s`` are whole seconds."""
 
     seen_reply: bool
     assured: bool
-    tcp_state: TcpState | None
+    state: TcpState | SctpState | None
     left_s: int
+    tags: tuple[int, int] | None = None
 
     def is_like(self, other: KernelEntry) -> bool:
         """The same, but for a few seconds."""
@@ -107,15 +109,27 @@ def _read_entry(listed: Any) -> tuple[FlowTuple, KernelEntry]:
             carried[f"CTA_PROTO_{icmp}_ID"],
             carried[f"CTA_PROTO_{icmp}_TYPE"] << 8 | carried[f"CTA_PROTO_{icmp}_CODE"],
         )
-    state = listed.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
     status = listed.get_attr("CTA_STATUS")
+    state, tags = _read_state(listed)
     entry = KernelEntry(
         seen_reply=bool(status & _SEEN_REPLY),
         assured=bool(status & _ASSURED),
-        tcp_state=None if state is None else TcpState(state),
+        state=state,
         left_s=listed.get_attr("CTA_TIMEOUT"),
+        tags=tags,
     )
     return FlowTuple(source, destination, carried["CTA_PROTO_NUM"], *keys), entry
+
+
+def _read_state(listed: Any) -> tuple[TcpState | SctpState | None, tuple[int, int] | None]:
+    tcp = listed.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP")
+    if tcp is not None:
+        return TcpState(tcp.get_attr("CTA_PROTOINFO_TCP_STATE")), None
+    sctp = listed.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_SCTP")
+    if sctp is None:
+        return None, None
+    original, reply = (sctp.get_attr(f"CTA_PROTOINFO_SCTP_VTAG_{end}") for end in ("ORIGINAL", "REPLY"))
+    return SctpState(sctp.get_attr("CTA_PROTOINFO_SCTP_STATE")), (original, reply)
 
 
 @dataclass

@@ -1,5 +1,5 @@
 """The model of connection tracking and the running kernel: every packet of a conversation has the state that the model
-says, and the entries are those of the model: their state of TCP, their status and their timeout.
+says, and the entries are those of the model: their state of TCP or SCTP, their status and their timeout.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from dossim.pipeline.conntrack.verdict import Verdict
 from dossim.pipeline.stages import Context, Destination, PacketState
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.conntrack_support import HOST, ConntrackHost, KernelEntry, Turn, conntrack_host
-from tests.support.conversations import Planned, conversations, tcp_conversations
+from tests.support.conversations import Planned, conversations, sctp_conversations, tcp_conversations
 from tests.support.examples import examples
 from tests.support.frames import ipv4
 from tests.support.talk import ACK, ME, PEER, SYN, tcp, udp
-from tests.unit.dossim.conntrack_rows import ALONE
+from tests.unit.dossim.conntrack_rows import ALONE, ASSOCIATIONS
 
 pytestmark = pytest.mark.needs_root
 
@@ -138,13 +138,15 @@ def _entries(table: Conntrack, time_ns: int) -> dict[FlowTuple, KernelEntry]:
         entry.original: KernelEntry(
             seen_reply=entry.seen_reply,
             assured=entry.assured,
-            tcp_state=None if entry.tcp is None else entry.tcp.state,
+            state=None if protocol is None else protocol.state,
             left_s=int(entry.expires_s(time_ns)),
+            tags=None if entry.sctp is None else (entry.sctp.tags[0], entry.sctp.tags[1]),
         )
         for worlds in table.entries(time_ns)
         if len(worlds) == 1
         for entry in worlds
         if entry is not None
+        for protocol in (entry.tcp or entry.sctp,)
     }
 
 
@@ -156,6 +158,16 @@ EACH = settings(suppress_health_check=list(HealthCheck), phases=(Phase.explicit,
 def test_tcp_from_both_sides(mute_host: ConntrackHost) -> None:
     @settings(EACH, max_examples=examples(50, nightly=5_000))
     @given(tcp_conversations())
+    def agree(planned: list[Planned]) -> None:
+        assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
+
+    agree()
+
+
+@pytest.mark.slow
+def test_sctp_from_both_sides(mute_host: ConntrackHost) -> None:
+    @settings(EACH, max_examples=examples(25, nightly=5_000))
+    @given(sctp_conversations())
     def agree(planned: list[Planned]) -> None:
         assert not (wrong := disagreements(mute_host, planned, Settings(), answers=False)), "\n".join(wrong)
 
@@ -212,6 +224,13 @@ def test_packets_that_arrive_alone(netns_pair: NetnsPair) -> None:
         expected = {sentence: state for sentence, (_, state, _) in ALONE.items()}
         assert dict(zip(ALONE, found, strict=True)) == expected
         assert host.count() == 0, "a packet that is dropped leaves no entry"
+
+
+@pytest.mark.parametrize("packets", ASSOCIATIONS.values(), ids=ASSOCIATIONS.keys())
+def test_tags_and_chunks_of_sctp(mute_host: ConntrackHost, packets: list[tuple[bool, bytes, CtState]]) -> None:
+    """The rows, without the model."""
+    found, _ = mute_host.states([Turn(packet, by_host) for by_host, packet, _ in packets])
+    assert found == [state for _, _, state in packets]
 
 
 def test_a_captured_ack_behind_a_syn_is_a_coin(host: ConntrackHost) -> None:

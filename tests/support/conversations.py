@@ -36,6 +36,9 @@ _OPTIONS = (
     b"\x03\x03\x07\x06",
 )
 
+# INIT, INIT ACK and SHUTDOWN COMPLETE, which are the only chunk of their packet.
+_ALONE = (1, 2, 14)
+
 Build = Callable[[str, str], bytes]
 
 
@@ -99,6 +102,12 @@ def conversations(*, peer_only: bool = False, ports: tuple[int, ...] = (81,), mo
 def tcp_conversations(*, most: int = 60) -> st.SearchStrategy:
     """TCP alone, one flow or two, both sides."""
     return st.lists(tcp_packets(st.booleans(), (81,)), min_size=most // 2, max_size=most)
+
+
+@cache
+def sctp_conversations(*, most: int = 60) -> st.SearchStrategy:
+    """SCTP alone, few flows, both sides."""
+    return st.lists(sctp_packets(st.booleans()), min_size=most // 2, max_size=most)
 
 
 @st.composite
@@ -217,14 +226,20 @@ def _quote(draw: st.DrawFn, version: int, by_host: bool, host_ports: tuple[int, 
 
 @st.composite
 def sctp_packets(draw: st.DrawFn, sides: st.SearchStrategy) -> Planned:
-    """One chunk at most: of packets with several, the model is known to differ from the kernel (docs/conntrack.md)."""
-    by_host, version = draw(sides), draw(choice((4, 4, 6)))
-    ports, tag = (6000, draw(choice((7000, 7000, 7001)))), draw(choice((0, 0, 1, 2, 3)))
-    kinds = draw(st.lists(choice((1, 1, 2, 10, 11, 0, 3, 4, 5, 6, 7, 8, 9, 14, 200)), min_size=0, max_size=1))
-    flags, initiate = draw(choice((0, 0, 1))), draw(choice((1, 2, 3, 0)))
-    cut = draw(choice((None,) * 8 + (3, 11, 12, 14, 20)))
-    length = draw(choice((20, 20, 20, 20, 4, 0, 17)))
-    is_bad = draw(st.integers(0, 9)) == 0
+    """Up to three chunks, most of them chunks that may be together, with the tags that the peers of few flows have."""
+    by_host, version = draw(sides), draw(choice((4, 4, 4, 6)))
+    ports = (6000, draw(choice((7000, 7000, 7000, 7001))))
+    kinds = [draw(choice((1, 1, 1, 2, 2, 14, 10, 11, 0, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 200)))]
+    if kinds[0] not in _ALONE or not draw(st.integers(0, 5)):
+        kinds += draw(st.lists(choice((0, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 200, 1, 10)), max_size=2))
+    if not draw(st.integers(0, 20)):
+        kinds = []
+    is_first = kinds == [1] and draw(st.integers(0, 9)) > 0
+    tag = 0 if is_first else draw(choice((1, 1, 1, 2, 2, 3, 0)))
+    flags, initiate = draw(choice((0, 0, 1))), draw(choice((1, 1, 2, 3, 0)))
+    cut = draw(choice((None,) * 20 + (3, 11, 12, 14, 20)))
+    length = draw(choice((20,) * 12 + (4, 0, 17)))
+    is_bad = draw(st.integers(0, 15)) == 0
 
     def build(source: str, destination: str) -> bytes:
         pair = ports[::-1] if by_host else ports

@@ -1,4 +1,4 @@
-"""SCTP: ``nf_conntrack_sctp_packet`` of ``net/netfilter/nf_conntrack_proto_sctp.c`` (Linux 6.18)."""
+"""SCTP: ``nf_conntrack_sctp_packet`` of ``net/netfilter/nf_conntrack_proto_sctp.c`` (Linux 6.18.44)."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _begin(chunks: list[SctpChunk], kinds: set[int], tag: int) -> SctpFlow | Non
             flow.tags[CtDirection.REPLY] = chunk.tag
         elif chunk.kind == Chunk.HEARTBEAT:
             flow.tags[CtDirection.ORIGINAL] = tag
-        else:
+        elif chunk.kind == Chunk.SHUTDOWN_ACK:
             flow.tags[CtDirection.REPLY] = tag
     return flow
 
@@ -191,9 +191,10 @@ class _Step:
         if chunk.tag is None:
             return False
         if chunk.kind == Chunk.INIT:
-            if flow.inits[direction] and flow.inits[other]:
-                flow.inits[other] = False
-            flow.inits[direction] = True
+            # Else it is repeated or late, which counted in 6.18 without its updates.
+            if old is SctpState.NONE or flow.tags[other] != chunk.tag:
+                flow.inits[other] &= not flow.inits[direction]
+                flow.inits[direction] = True
             is_repeated = old is SctpState.CLOSED and new is SctpState.CLOSED
             self.keeps_timeout |= is_repeated and self.entry.confirmed
         else:

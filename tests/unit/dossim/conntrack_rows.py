@@ -1,4 +1,5 @@
-"""What connection tracking says of a packet that arrives alone: for the model and for the kernel.
+"""What connection tracking says of a packet that arrives alone, and of the packets of SCTP associations: for the model
+and for the kernel.
 
 Each row has its neighbour that just does not match.
 """
@@ -28,7 +29,7 @@ from tests.support.talk import (
     udp,
 )
 
-NEW, INVALID, UNTRACKED = CtState.NEW, CtState.INVALID, CtState.UNTRACKED
+NEW, ESTABLISHED, INVALID, UNTRACKED = CtState.NEW, CtState.ESTABLISHED, CtState.INVALID, CtState.UNTRACKED
 
 SENT_UDP = udp(back=True)  # what the host sent
 PORT_UNREACHABLE = b"\0\0\0\0" + SENT_UDP
@@ -116,6 +117,8 @@ ALONE: dict[str, tuple[bytes, CtState, Reason]] = {
     "SCTP DATA": (sctp(1, chunk(0)), INVALID, Reason.SCTP_NOT_OPENING),
     "SCTP ABORT": (sctp(1, chunk(6)), INVALID, Reason.SCTP_NOT_OPENING),
     "SCTP HEARTBEAT": (sctp(1, chunk(4)), NEW, Reason.FIRST),
+    "SCTP SHUTDOWN without verification tag": (sctp(0, chunk(7)), NEW, Reason.FIRST),
+    "SCTP SHUTDOWN": (sctp(1, chunk(7)), INVALID, Reason.SCTP_TAG),
     "SCTP INIT and another chunk": (sctp(0, chunk(1), chunk(0)), INVALID, Reason.SCTP_CHUNKS),
     "SCTP without chunks": (sctp(0), INVALID, Reason.SCTP_CHUNKS),
     "SCTP with a chunk of length 0": (sctp(0, b"\1\0\0\0"), INVALID, Reason.SCTP_CHUNKS),
@@ -128,3 +131,58 @@ ALONE: dict[str, tuple[bytes, CtState, Reason]] = {
     "IPv6 with destination options": (
         ipv6(b"\xfd\0\1\4" + bytes(4), source=PEER6, destination=ME6, next_header=60), NEW, Reason.FIRST),
 }  # fmt: skip
+
+INIT, INIT_ACK, HEARTBEAT, HEARTBEAT_ACK = 1, 2, 4, 5
+SHUTDOWN, SHUTDOWN_ACK, COOKIE_ECHO = 7, 8, 10
+_HEARTBEAT = (False, sctp(1, chunk(HEARTBEAT)), NEW)
+_BOTH_INIT = [
+    (False, sctp(0, chunk(INIT, tag=1)), NEW),
+    (True, sctp(0, chunk(INIT, tag=2), back=True), ESTABLISHED),
+]
+
+# sentence -> packets of one flow of SCTP, one after another: (whether the host sends it, packet, state)
+ASSOCIATIONS: dict[str, list[tuple[bool, bytes, CtState]]] = {
+    "a flow that SHUTDOWN ACK began expects its tag in the reply": [
+        (False, sctp(1, chunk(SHUTDOWN_ACK)), NEW),
+        (True, sctp(2, chunk(HEARTBEAT_ACK), back=True), INVALID),
+        (True, sctp(1, chunk(HEARTBEAT_ACK), back=True), ESTABLISHED),
+    ],
+    "a flow that HEARTBEAT ACK began takes any tag in the reply, and then no other": [
+        (False, sctp(1, chunk(HEARTBEAT_ACK)), NEW),
+        (True, sctp(2, chunk(HEARTBEAT_ACK), back=True), ESTABLISHED),
+        (True, sctp(1, chunk(HEARTBEAT_ACK), back=True), INVALID),
+    ],
+    "COOKIE ECHO with SHUTDOWN ACK, to a flow that SHUTDOWN ACK began": [
+        (False, sctp(1, chunk(SHUTDOWN_ACK)), NEW),
+        (True, sctp(1, chunk(COOKIE_ECHO), chunk(SHUTDOWN_ACK), back=True), ESTABLISHED),
+    ],
+    "COOKIE ECHO with SHUTDOWN ACK, to a flow whose tag is unknown": [
+        (False, sctp(1, chunk(HEARTBEAT_ACK)), NEW),
+        (True, sctp(1, chunk(COOKIE_ECHO), chunk(SHUTDOWN_ACK), back=True), INVALID),
+    ],
+    "an INIT that is repeated leaves the collision of two as it is": [
+        *_BOTH_INIT,
+        (True, sctp(0, chunk(INIT, tag=2), back=True), ESTABLISHED),
+        (False, sctp(2, chunk(INIT_ACK, tag=9)), INVALID),
+    ],
+    "a new INIT begins again": [
+        *_BOTH_INIT,
+        (True, sctp(0, chunk(INIT, tag=3), back=True), ESTABLISHED),
+        (False, sctp(3, chunk(INIT_ACK, tag=9)), ESTABLISHED),
+    ],
+    "the first chunk of a packet counts, though the second is invalid": [
+        _HEARTBEAT,
+        (True, sctp(2, chunk(HEARTBEAT), chunk(SHUTDOWN), back=True), INVALID),
+        (True, sctp(3, chunk(HEARTBEAT_ACK), back=True), INVALID),
+    ],
+    "without that packet the tag is still unknown": [
+        _HEARTBEAT,
+        (True, sctp(3, chunk(HEARTBEAT_ACK), back=True), ESTABLISHED),
+    ],
+    "a HEARTBEAT with another tag passes, two of them or one with data do not": [
+        _HEARTBEAT,
+        (False, sctp(9, chunk(HEARTBEAT)), NEW),
+        (False, sctp(9, chunk(HEARTBEAT), chunk(HEARTBEAT)), INVALID),
+        (False, sctp(9, chunk(HEARTBEAT), chunk(0)), INVALID),
+    ],
+}

@@ -28,7 +28,7 @@ from tests.support.talk import (
     tcp,
     udp,
 )  # fmt: skip
-from tests.unit.dossim.conntrack_rows import ALONE, SENT_UDP
+from tests.unit.dossim.conntrack_rows import ALONE, ASSOCIATIONS, SENT_UDP
 
 PORT_UNREACHABLE = bytes(4) + SENT_UDP
 NEW, ESTABLISHED, RELATED = CtState.NEW, CtState.ESTABLISHED, CtState.RELATED
@@ -168,3 +168,10 @@ def test_an_sctp_association() -> None:
     assert talk.peer(sctp(6, chunk(0))).state is ESTABLISHED
     (outcome,) = talk.peer(sctp(7, chunk(0))).outcomes
     assert (outcome.state, outcome.reason) == (INVALID, Reason.SCTP_TAG)
+
+
+@pytest.mark.parametrize("packets", ASSOCIATIONS.values(), ids=ASSOCIATIONS.keys())
+def test_tags_and_chunks_of_sctp(packets: list[tuple[bool, bytes, CtState]]) -> None:
+    talk = Talk()
+    found = [(talk.host if by_host else talk.peer)(packet).state for by_host, packet, _ in packets]
+    assert found == [state for _, _, state in packets]
