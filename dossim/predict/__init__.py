@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
-from dossim.pipeline.stages import PacketState
 from dossim.predict.after import STATES, AfterConntrack
 from dossim.predict.after import Tables as Tables
 from dossim.predict.flows import ordinary4, ordinary6
-from dossim.predict.following import Run, follow
-from dossim.predict.odd import predict_odd
-from dossim.predict.ordinary import is_ordinary4, is_ordinary6, predict_ordinary
+from dossim.predict.following import Arrived, follow
+from dossim.predict.odd import OddPassed, filter_odd, predict_odd
+from dossim.predict.ordinary import Passed, filter_ordinary, is_ordinary4, is_ordinary6, predict_ordinary
 from dossim.predict.prediction import Draft
 from dossim.predict.prediction import Prediction as Prediction
 from enforcer.planning.plan import InterfacePlan
@@ -30,34 +31,37 @@ def predict(
     ``tables``: policy after conntrack that is enforced; then all packets arrive at one instant. ``inside``: what raw
     holds for the host's inside interface, which the host's answers may leave by.
     """
+    draft = Draft(capture)
     if tables is None or not tables.governs:
-        draft, _ = _run(capture, plan, host, None)
+        _run(capture, plan, host, draft, lambda passed: None)
         return draft.finish(plan.table.ingress)
+    ordinary: list[Passed] = []
+    odd = _run(capture, plan, host, draft, ordinary.append)
     entries = (*plan.table.ingress, *tables.entries())
     index = {entry.name: number for number, entry in reversed(list(enumerate(entries)))}
-    runs = {}
+    drafts = {}
     for state in STATES:
+        drafts[state] = draft.copied()
         after = AfterConntrack(tables, state, index)
-        draft, odd = _run(capture, plan, host, after)
-        runs[state] = Run(draft, after.arrived, odd)
-    found = follow(capture, runs, plan, host, inside or RuleTable(host.inside), entries)
+        for passed in ordinary:
+            filter_ordinary(passed, drafts[state], after)
+        filter_odd(odd, plan, host, drafts[state], after)
+    arrived = Arrived([passed.arrived for passed in ordinary], odd.arrived)
+    found = follow(capture, drafts, arrived, plan, host, inside or RuleTable(host.inside), entries)
     return found.draft.finish(entries, found.sets, found.by_state)
 
 
-def _run(
-    capture: Capture, plan: InterfacePlan, host: Host, after: AfterConntrack | None
-) -> tuple[Draft, dict[int, PacketState]]:
-    """One prediction, and the odd packets that get to conntrack."""
-    draft = Draft(capture)
+def _run(capture: Capture, plan: InterfacePlan, host: Host, draft: Draft, keep: Callable[[Passed], None]) -> OddPassed:
+    """Decide all packets without policy after conntrack. ``keep`` gets the ordinary ones; returns the others."""
     odd: list[int] = []
     for start in range(0, len(capture), _BLOCK):
         part = capture.part(start, start + _BLOCK)
-        odd.extend(start + number for number in _block(part, start, plan, host, draft, after))
-    return draft, predict_odd(capture, odd, plan, host, draft, after)
+        odd.extend(start + number for number in _block(part, start, plan, host, draft, keep))
+    return predict_odd(capture, odd, plan, host, draft)
 
 
 def _block(
-    capture: Capture, start: int, plan: InterfacePlan, host: Host, draft: Draft, after: AfterConntrack | None
+    capture: Capture, start: int, plan: InterfacePlan, host: Host, draft: Draft, keep: Callable[[Passed], None]
 ) -> list[int]:
     """Decide the ordinary packets of a block; returns the numbers, within it, of all others."""
     columns = parse_columns(capture)
@@ -70,5 +74,5 @@ def _block(
     ):
         mine = flows.take(is_ordinary(flows, host) & sendable[flows.number])
         is_odd[mine.number] = False
-        predict_ordinary(mine.renumbered(start), plan, host, draft, after)
+        keep(predict_ordinary(mine.renumbered(start), plan, host, draft))
     return [int(number) for number in np.flatnonzero(is_odd)]

@@ -7,7 +7,7 @@ Which state a packet has depends on the packets before it, so that a capture is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -97,12 +97,11 @@ class Fates:
 
 @dataclass(frozen=True)
 class AfterConntrack:
-    """``index`` has the number of each entry by name. ``arrived``: the ordinary packets that got to conntrack."""
+    """``index`` has the number of each entry by name."""
 
     tables: Tables
     state: CtState
     index: Mapping[str, int]
-    arrived: list[Flows] = field(default_factory=list)
 
     def mangle(self, flows: Flows, draft: Draft) -> Flows:
         """mangle PREROUTING of what is received outside."""

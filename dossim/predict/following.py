@@ -12,6 +12,7 @@ import numpy as np
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
+from dossim.packet.columns import Bool
 from dossim.packet.cut import CutError, frame_on_wire
 from dossim.packet.parse import parse
 from dossim.pipeline import ip_input, route
@@ -23,18 +24,17 @@ from dossim.predict.after import STATES
 from dossim.predict.flows import Flows
 from dossim.predict.lone import lone_packets
 from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATE_CODE, FATES, NO_ENTRY, NO_STAGE, STAGES, Draft, End
+from dossim.predict.prediction import FATE_CODE, FATES, NO_ENTRY, NO_STAGE, STAGE_CODE, STAGES, Draft, End
 from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import Entry, RuleTable
 
 
-@dataclass
-class Run:
-    """The prediction for one state. ``ordinary``: the ordinary packets that get to conntrack; ``odd``: the others."""
+@dataclass(frozen=True)
+class Arrived:
+    """The packets that get to conntrack: the ordinary ones, and the others."""
 
-    draft: Draft
     ordinary: Sequence[Flows]
     odd: Mapping[int, PacketState]
 
@@ -50,22 +50,24 @@ class Followed:
 
 def follow(
     capture: Capture,
-    runs: Mapping[CtState, Run],
+    drafts: Mapping[CtState, Draft],
+    arrived: Arrived,
     plan: InterfacePlan,
     host: Host,
     inside: RuleTable,
     entries: Sequence[Entry],
 ) -> Followed:
-    """The prediction of a capture whose packets arrive at one instant. ``inside``: raw of the inside interface;
-    ``entries``: those that the drafts index.
+    """The prediction of a capture whose packets arrive at one instant. ``drafts``: the prediction for each state.
+    ``inside``: raw of the inside interface; ``entries``: those that the drafts index.
     """
-    return _Follower(capture, runs, plan, host, inside, entries).follow()
+    return _Follower(capture, drafts, arrived, plan, host, inside, entries).follow()
 
 
 @dataclass
 class _Follower:
     capture: Capture
-    runs: Mapping[CtState, Run]
+    drafts: Mapping[CtState, Draft]
+    arrived: Arrived
     plan: InterfacePlan
     host: Host
     inside: RuleTable
@@ -75,7 +77,7 @@ class _Follower:
 
     def __post_init__(self) -> None:
         self._context = Context.without_policy(self.host)
-        self._first = self.runs[STATES[0]]
+        self._first = self.drafts[STATES[0]]
         self._number = 0
         self._following = Following(
             self._context, self._walk, sends_outside=self._sends(self.plan.table), sends_inside=self._sends(self.inside)
@@ -91,18 +93,19 @@ class _Follower:
         return sends
 
     def follow(self) -> Followed:
-        draft = self._first.draft.copied()
-        ordinary = {
-            number: untracked
-            for flows in self._first.ordinary
-            for number, untracked in zip(flows.number.tolist(), flows.untracked.tolist(), strict=True)
-        }
-        is_open = any(map(self._is_open_before, np.flatnonzero(draft.fate == FATE_CODE[Fate.UNDETERMINED]).tolist()))
-        for lone in () if is_open else lone_packets(self._first.ordinary, self._first.odd.values()):
-            draft.take_all(self.runs[lone.state].draft, lone.rows)
-            for number in lone.rows.tolist():
-                del ordinary[number]
-        for number, state, parts in self._arrivals(ordinary):
+        draft = self._first.copied()
+        followed = np.zeros(len(self.capture), np.bool_)
+        for flows in self.arrived.ordinary:
+            followed[flows.number] = True
+        is_open = self._open_before()
+        new = self.drafts[CtState.NEW]
+        # An entry is confirmed after the last hook.
+        leaves_entry = ~((new.fate == FATE_CODE[Fate.DROPPED]) & (new.stage < STAGE_CODE[Stage.SOCKET]))
+        lone = () if is_open.any() else lone_packets(self.arrived.ordinary, self.arrived.odd.values(), leaves_entry)
+        for found in lone:
+            draft.take_all(self.drafts[found.state], found.rows)
+            followed[found.rows] = False
+        for number, state, parts in self._arrivals(followed, is_open):
             self._number = number
             self._walked: list[CtState] = []
             if state is None:
@@ -111,33 +114,33 @@ class _Follower:
             self._end(draft, parts, self._following.follow(state))
         return Followed(draft, self.sets, self.by_state)
 
-    def _arrivals(self, ordinary: Mapping[int, bool]) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
+    def _arrivals(self, ordinary: Bool, is_open: Bool) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
         """The packets that get to conntrack, in the order in which they do: number, state, and all packets that share
         the fate. No state: it is unknown whether the packet gets there. ``ordinary``: the ordinary packets that are to
-        be followed, with whether raw has taken them out of conntrack.
+        be followed; ``is_open``: those that may get there.
         """
-        odd = self._first.odd
+        odd = self.arrived.odd
         of_datagram = {
             number: state.reassembly.parts if isinstance(state.reassembly, Whole) else (number,)
             for number, state in odd.items()
         }
         last_part = {parts[-1]: number for number, parts in of_datagram.items()}
-        for row in range(len(self.capture)):
-            if row in ordinary:
-                state = self._trimmed(row)
-                yield row, replace(state, untracked=ordinary[row], marked=ordinary[row]), (row,)
+        concerned = ordinary | is_open
+        concerned[list(last_part)] = True
+        for row in np.flatnonzero(concerned).tolist():
+            if ordinary[row]:
+                untracked = bool(self._first.untracked[row])
+                yield row, replace(self._trimmed(row), untracked=untracked, marked=untracked), (row,)
             elif row in last_part:
                 number = last_part[row]
                 yield number, odd[number], of_datagram[number]
-            elif self._is_open_before(row):
+            else:
                 yield row, None, (row,)
 
-    def _is_open_before(self, row: int) -> bool:
-        """Whether a packet may have got to conntrack, and nobody knows."""
-        draft = self._first.draft
-        stage = int(draft.stage[row])
-        early = stage != NO_STAGE and list(Stage).index(STAGES[stage]) < list(Stage).index(Stage.CONNTRACK)
-        return draft.is_open(row) and early
+    def _open_before(self) -> Bool:
+        """bool[N]: the packet may have got to conntrack, and nobody knows."""
+        early = self._first.stage < STAGE_CODE[Stage.CONNTRACK]
+        return np.asarray(early & (self._first.fate == FATE_CODE[Fate.UNDETERMINED]), np.bool_)
 
     def _parsed(self, row: int) -> PacketState:
         frame = frame_on_wire(self.capture, row)
@@ -151,16 +154,16 @@ class _Follower:
         """The end that is predicted for the packet in its state, as the steps that lead there."""
         assert state.tracking is not None, "the follower sets it"
         self._walked.append(state.tracking.state)
-        run = self.runs[_as_predicted(state.tracking.state)]
-        fate = FATES[run.draft.fate[self._number]]
-        code = int(run.draft.stage[self._number])
-        reason = run.draft.reason_of(self._number)
+        draft = self.drafts[_as_predicted(state.tracking.state)]
+        fate = FATES[draft.fate[self._number]]
+        code = int(draft.stage[self._number])
+        reason = draft.reason_of(self._number)
         stage = Stage.SOCKET if code == NO_STAGE else STAGES[code]
         if fate is Fate.FORWARDED:
             stage = Stage.EGRESS
         routed = self._routed(state)
         note = str(_as_predicted(state.tracking.state))
-        index = int(run.draft.entry[self._number])
+        index = int(draft.entry[self._number])
         entry = None if index == NO_ENTRY else self.entries[index].name
         return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, entry=entry, note=note)]
 
@@ -175,14 +178,14 @@ class _Follower:
         node = steps[-2].to if len(steps) > 1 else Stage.CONNTRACK
         for part in parts:
             if last.note:
-                draft.take(self.runs[CtState(last.note)].draft, part)
+                draft.take(self.drafts[CtState(last.note)], part)
             else:
                 assert isinstance(node, Stage), "undetermined from a stage on"
                 draft.leave_open(part, node, last.result)
             if last.others:
                 self.sets[part] = ended(node, last)
             if len(self._walked) > 1:
-                ends = {state: self.runs[_as_predicted(state)].draft.end_of(part) for state in self._walked}
+                ends = {state: self.drafts[_as_predicted(state)].end_of(part) for state in self._walked}
                 self.by_state[part] = ends
 
 

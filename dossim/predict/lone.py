@@ -1,8 +1,8 @@
-"""Packets that are alone in their flow: what conntrack says of them, in columns.
+"""Packets whose state their own header tells: what conntrack says of them, in columns.
 
-Of most packets of a flood no other has the same addresses and ports. Such a packet of TCP or UDP is NEW or INVALID by
-its header alone (docs/conntrack.md); in a capture without ICMP errors, which could be RELATED to it, nothing else
-depends on it. All others are followed one by one (:mod:`dossim.predict.following`).
+Of most packets of a flood no other has the same addresses and ports, or nothing of their flow is let in, so that it has
+no entry; and nothing answers UDP. Such a packet of TCP or UDP is NEW or INVALID by its header alone
+(docs/conntrack.md). All others are followed one by one (:mod:`dossim.predict.following`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from dossim.predict.ordinary import pseudo_header
 from enforcer.model.vocabulary import CtState
 
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+_STATES = (CtState.NEW, CtState.INVALID, CtState.UNTRACKED)
+_UNKNOWN = len(_STATES)
 
 _SYN, _ACK, _IGNORED = 0x02, 0x10, 0xC8  # PSH, ECE and CWR do not matter (nf_conntrack_proto_tcp.c)
 _URG = 0x20
@@ -38,33 +42,56 @@ class Lone:
     rows: I64
 
 
-def lone_packets(ordinary: Sequence[Flows], odd: Iterable[PacketState]) -> list[Lone]:
-    """The lone packets among the ordinary ones that got to conntrack; ``odd`` are the others that did."""
+def lone_packets(ordinary: Sequence[Flows], odd: Iterable[PacketState], leaves_entry: Bool) -> list[Lone]:
+    """The packets, of the ordinary ones that got to conntrack, that no other affects and that affect no other; ``odd``
+    are the others that got there. ``leaves_entry`` (bool of every packet): it leaves one if it is NEW.
+
+    They are all packets of a flow or none: of a flow with one packet, of one without an entry, and of UDP in one
+    direction. If an ICMP error may quote a packet, only of flows without an entry: it is RELATED to others.
+    """
     others = list(odd)
-    if any(map(_has_errors, ordinary)) or any(map(_may_be_error, others)):
+    may_be_quoted = any(map(_has_errors, ordinary)) or any(map(_may_be_error, others))
+    judged = [_judged(flows) for flows in ordinary if len(flows)]
+    if not judged:
         return []
-    keys = np.concatenate([_keys(flows) for flows in ordinary]) if ordinary else np.zeros((0, 6), np.uint64)
-    taken = [key for state in others for key in _key_of(state)]
-    every = np.concatenate([keys, np.array(taken, np.uint64).reshape(-1, 6)])
-    _, where, counts = np.unique(every, axis=0, return_inverse=True, return_counts=True)
-    alone = counts[where.ravel()[: len(keys)]] == 1
-    found: list[Lone] = []
-    start = 0
-    for flows in ordinary:
-        mine = flows.take(alone[start : start + len(flows)])
-        start += len(flows)
-        found += _states(mine)
-    return found
+    state, leaves, is_udp, swapped, hashes = (np.concatenate(column) for column in zip(*judged, strict=True))
+    number = np.concatenate([flows.number for flows in ordinary])
+    leaves = leaves & leaves_entry[number]
+    taken = np.array([key for state in others for key in _key_of(state)], np.uint64).reshape(-1, 6)
+    _, flow = np.unique(np.concatenate([hashes, _hashed(taken)]), return_inverse=True)
+    flow = flow.ravel()
+    flows = int(flow.max()) + 1
+    mine = flow[: len(state)]
+
+    def has(which: Bool) -> Bool:
+        """bool of each flow: any of its packets is one of these."""
+        found = np.zeros(flows, np.bool_)
+        found[mine[which]] = True
+        return found
+
+    is_untracked = state == _STATES.index(CtState.UNTRACKED)
+    followed = has(state == _UNKNOWN) | (has(is_untracked) & has(~is_untracked))
+    followed[flow[len(state) :]] = True
+    takes = ~has(leaves)
+    if not may_be_quoted:
+        takes |= np.bincount(flow, minlength=flows) == 1
+        takes |= ~has(~is_udp) & ~(has(swapped) & has(~swapped))
+    chosen = (takes & ~followed)[mine]
+    return [Lone(item, number[chosen & (state == code)]) for code, item in enumerate(_STATES)]
 
 
-def _states(flows: Flows) -> list[Lone]:
-    tracked = flows.take(~flows.untracked)
-    found = [Lone(CtState.UNTRACKED, flows.number[flows.untracked])]
+def _judged(flows: Flows) -> tuple[npt.NDArray[np.uint8], Bool, Bool, Bool, U64]:
+    """For each packet: the index into _STATES of the state that it has without an entry, _UNKNOWN for those that are
+    followed; whether it is NEW; whether it is UDP; whether it goes from the second end of its flow to the first; and
+    the flow, hashed. Packets of two flows with one hash are treated as of one, which is safe.
+    """
+    state = np.full(len(flows), _UNKNOWN, np.uint8)
+    state[flows.untracked] = _STATES.index(CtState.UNTRACKED)
     for protocol, is_new in ((TCP, _tcp_is_new), (UDP, _udp_is_new)):
-        mine = tracked.take((tracked.protocol == protocol) & (tracked.captured >= tracked.length))
-        new = is_new(mine)
-        found += [Lone(CtState.NEW, mine.number[new]), Lone(CtState.INVALID, mine.number[~new])]
-    return found
+        rows = np.flatnonzero(~flows.untracked & (flows.protocol == protocol) & (flows.captured >= flows.length))
+        state[rows] = np.where(is_new(flows.take(rows)), _STATES.index(CtState.NEW), _STATES.index(CtState.INVALID))
+    keys, swapped = _keys(flows)
+    return state, state == _STATES.index(CtState.NEW), flows.protocol == UDP, swapped, _hashed(keys)
 
 
 def _tcp_is_new(flows: Flows) -> Bool:
@@ -91,8 +118,19 @@ def _sum_is_right(flows: Flows) -> Bool:
 # -- flows -------------------------------------------------------------------------------------------------------------
 
 
-def _keys(flows: Flows) -> npt.NDArray[np.uint64]:
-    """uint64[N, 6]: the flow of each packet, the same in both directions. Without ports: the addresses alone."""
+def _hashed(keys: U64) -> U64:
+    """uint64[N] of the rows; it need not be hard to find two with the same."""
+    found = np.zeros(len(keys), np.uint64)
+    for column in range(keys.shape[1]):
+        found = (found ^ keys[:, column]) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+    return found
+
+
+def _keys(flows: Flows) -> tuple[U64, Bool]:
+    """uint64[N, 6]: the flow of each packet, the same in both directions; and whether the packet goes from its second
+    end to the first. Without ports: the addresses alone.
+    """
     ends = []
     for address, port in ((flows.source, flows.sport), (flows.destination, flows.dport)):
         high = np.zeros(len(flows), np.uint64) if address.high is None else address.high
@@ -108,7 +146,7 @@ def _keys(flows: Flows) -> npt.NDArray[np.uint64]:
     first = np.where(swap[:, None], other, one)
     second = np.where(swap[:, None], one, other)
     first[:, 2] |= flows.protocol.astype(np.uint64) << np.uint64(16) | np.uint64(flows.version) << np.uint64(32)
-    return np.concatenate([first, second], axis=1)
+    return np.concatenate([first, second], axis=1), swap
 
 
 def _key_of(state: PacketState) -> list[tuple[int, ...]]:

@@ -8,7 +8,7 @@ policy is evaluated from the compiled RuleTable, by the same code as for ordinar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -39,18 +39,21 @@ _LOW = (1 << 64) - 1
 Asked = tuple[int, IP, Transport | None]
 
 
-def predict_odd(
-    capture: Capture,
-    numbers: Iterable[int],
-    plan: InterfacePlan,
-    host: Host,
-    draft: Draft,
-    after: AfterConntrack | None = None,
-) -> dict[int, PacketState]:
-    """Decide these packets in the draft. They are walked together, because a fragment shares its datagram's fate.
+@dataclass(frozen=True)
+class OddPassed:
+    """The packets that got to conntrack, and those of them that are for this host or forwarded; of a datagram's
+    fragments the one that stands for it. ``others``: ``{fragment: that one}`` for the other fragments.
+    """
 
-    ``after``: the policy after conntrack, for packets that all have one state; None: it passes everything. Returns the
-    packets that get to conntrack; of a datagram's fragments the one that stands for it.
+    arrived: Mapping[int, PacketState]
+    to_host: Mapping[int, PacketState]
+    forwarded: Mapping[int, PacketState]
+    others: Mapping[int, int]
+
+
+def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, host: Host, draft: Draft) -> OddPassed:
+    """Decide these packets in the draft. They are walked together, because a fragment shares its datagram's fate.
+    Policy after conntrack takes no part.
     """
     context = Context.without_policy(host)
     frames = {int(number): frame_on_wire(capture, int(number)) for number in numbers}
@@ -61,17 +64,27 @@ def predict_odd(
     _raw(states, plan, draft)
     arrived = dict(states)
     forwarded: dict[int, PacketState] = {}
-    if after is not None:
-        _filtered(states, plan, Stage.MANGLE, draft, lambda flows: after.mangle(flows, draft))
     _each(states, Stage.ROUTE, route.check, context, draft, stop=partial(_forwarded, found=forwarded))
-    if after is not None:
-        _filtered(states, plan, Stage.FILTER_INPUT, draft, lambda flows: after.input(flows, draft))
-        inside = {number: leads_inside(_ip(state).destination, host) for number, state in forwarded.items()}
-        _filtered(forwarded, plan, Stage.FILTER_FORWARD, draft, lambda flows: _forward(after, flows, inside, draft))
+    to_host = dict(states)
     _each(states, Stage.SOCKET, transport.check, context, draft)
     for number, first in others.items():
         draft.copy(first, number)
-    return arrived
+    return OddPassed(arrived, to_host, forwarded, others)
+
+
+def filter_odd(passed: OddPassed, plan: InterfacePlan, host: Host, draft: Draft, after: AfterConntrack) -> None:
+    """Apply policy after conntrack, for packets that all have one state, to a draft in which it took no part."""
+    kept = _filtered(passed.arrived, plan, Stage.MANGLE, draft, lambda flows: after.mangle(flows, draft))
+
+    def marked(states: Mapping[int, PacketState]) -> dict[int, PacketState]:
+        return {number: replace(states[number], marked=kept[number].marked) for number in states if number in kept}
+
+    _filtered(marked(passed.to_host), plan, Stage.FILTER_INPUT, draft, lambda flows: after.input(flows, draft))
+    inside = {number: leads_inside(_ip(state).destination, host) for number, state in passed.forwarded.items()}
+    forward = partial(_forward, after, inside=inside, draft=draft)
+    _filtered(marked(passed.forwarded), plan, Stage.FILTER_FORWARD, draft, forward)
+    for number, first in passed.others.items():
+        draft.copy(first, number)
 
 
 def _forward(after: AfterConntrack, flows: Flows, inside: Mapping[int, bool], draft: Draft) -> Flows:
@@ -79,23 +92,22 @@ def _forward(after: AfterConntrack, flows: Flows, inside: Mapping[int, bool], dr
 
 
 def _filtered(
-    states: dict[int, PacketState],
+    states: Mapping[int, PacketState],
     plan: InterfacePlan,
     stage: Stage,
     draft: Draft,
     evaluate: Callable[[Flows], Flows],
-) -> None:
-    """Evaluate policy after conntrack; what does not go on leaves ``states``."""
-    numbers = set(states)
+) -> dict[int, PacketState]:
+    """Evaluate policy after conntrack: the packets that go on."""
+    found: dict[int, PacketState] = {}
     for flows in _flows_of(states, plan):
         kept = evaluate(flows)
         for number, marked in zip(kept.number.tolist(), kept.marked.tolist(), strict=True):
-            numbers.discard(number)
-            states[number] = replace(states[number], marked=marked)
-    for number in numbers:
+            found[number] = replace(states[number], marked=marked)
+    for number in states.keys() - found.keys():
         if draft.is_open(number):
             draft.leave_open(number, stage, why_open(stage, states[number]))
-        del states[number]
+    return found
 
 
 def _ip(state: PacketState) -> IP:

@@ -7,7 +7,7 @@ kernel's: docs/packet-fates.md.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,22 +51,30 @@ def is_ordinary6(flows: Flows, host: Host) -> Bool:
     return np.asarray(_own(flows.destination, host) & (flows.protocol != UDPLITE), np.bool_)
 
 
-def predict_ordinary(
-    flows: Flows, plan: InterfacePlan, host: Host, draft: Draft, after: AfterConntrack | None = None
-) -> None:
-    """Decide these flows in the draft, stage by stage; each stage sees what the previous one passed. ``after``: the
-    policy after conntrack, for flows that all have one state; None: it passes everything.
+@dataclass(frozen=True)
+class Passed:
+    """The flows that got to conntrack, and the numbers of those that are for this host."""
+
+    arrived: Flows
+    to_host: I64
+
+
+def predict_ordinary(flows: Flows, plan: InterfacePlan, host: Host, draft: Draft) -> Passed:
+    """Decide these flows in the draft, stage by stage; each stage sees what the previous one passed. Policy after
+    conntrack takes no part.
     """
     flows = _early(flows, plan, draft)
     flows = _ip_input(flows, draft)
-    flows = _raw(flows, plan, draft)
-    if after is not None:
-        after.arrived.append(flows)
-        flows = after.mangle(flows, draft)
-    flows = _route(flows, host, draft)
-    if after is not None:
-        flows = after.input(flows, draft)
-    _socket(flows, host, draft)
+    arrived = _raw(flows, plan, draft)
+    to_host = _route(arrived, host, draft)
+    _socket(to_host, host, draft)
+    return Passed(arrived, to_host.number)
+
+
+def filter_ordinary(passed: Passed, draft: Draft, after: AfterConntrack) -> None:
+    """Apply policy after conntrack, for flows that all have one state, to a draft in which it took no part."""
+    kept = after.mangle(passed.arrived, draft)
+    after.input(kept.take(np.isin(kept.number, passed.to_host, assume_unique=True)), draft)
 
 
 def _early(flows: Flows, plan: InterfacePlan, draft: Draft) -> Flows:
