@@ -14,6 +14,7 @@ from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.columns import Bool
 from dossim.packet.cut import CutError, frame_on_wire
+from dossim.packet.fields import Packet
 from dossim.packet.parse import parse
 from dossim.pipeline import ip_input, route
 from dossim.pipeline.following import Following, Sends
@@ -144,7 +145,10 @@ class _Follower:
 
     def _parsed(self, row: int) -> PacketState:
         frame = frame_on_wire(self.capture, row)
-        return PacketState(parse(frame))
+        try:
+            return PacketState(parse(frame))
+        except CutError:  # not even its Ethernet header is whole
+            return PacketState(Packet(frame))
 
     def _trimmed(self, row: int) -> PacketState:
         """The packet as the hooks see it."""
@@ -179,9 +183,9 @@ class _Follower:
         for part in parts:
             if last.note:
                 draft.take(self.drafts[CtState(last.note)], part)
-            else:
-                assert isinstance(node, Stage), "undetermined from a stage on"
-                draft.leave_open(part, node, last.result)
+            else:  # the ways part where the first of them ends
+                first = min(int(self.drafts[_as_predicted(state)].stage[self._number]) for state in self._walked)
+                draft.leave_open(part, STAGES[first], last.result)
             if last.others:
                 self.sets[part] = ended(node, last)
             if len(self._walked) > 1:

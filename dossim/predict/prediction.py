@@ -179,6 +179,7 @@ class Draft:
         """These packets are undetermined from this stage on."""
         self.fate[rows] = FATE_CODE[Fate.UNDETERMINED]
         self.stage[rows] = STAGE_CODE[stage]
+        self.entry[rows] = NO_ENTRY
         self.reason[rows] = self._code(reason)
 
     def leave_cut(self, rows: npt.NDArray[np.int64], stage: Stage, what: str) -> None:

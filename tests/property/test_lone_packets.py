@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from dossim.model.disposition import Disposition
 from dossim.packet.capture import Capture
+from dossim.packet.cut import frame_on_wire
+from dossim.pipeline.explain import Explainer
 from dossim.predict import following as follower
 from dossim.predict import predict
 from enforcer.model.choices import ModeChoice
@@ -73,13 +75,26 @@ def test_lone_packets_are_as_those_that_are_followed(name: str, few: list[bytes]
     compare(name, data.draw(st.lists(st.sampled_from(few), min_size=2, max_size=6)), data.draw(st.sampled_from(CUTS)))
 
 
+def test_a_frame_that_is_cut_in_its_ethernet_header_may_be_of_any_flow() -> None:
+    capture = cut_at([udp(9), tcp(0x10)], [10, 54])
+    for policy in POLICIES.values():
+        assert not differences(ends(policy, capture), explained(policy, capture))
+
+
 def compare(name: str, frames: list[bytes], cut: int) -> None:
-    """The ends with and without lone packets; ``cut``: bytes that are missing of the first frame."""
+    """The ends with and without lone packets, and those of explain; ``cut``: bytes that the first frame lacks."""
     capture = cut_at(frames, [len(frame) - (cut if at == 0 else 0) for at, frame in enumerate(frames)])
     judged = ends(POLICIES[name], capture)
+    assert not differences(judged, explained(POLICIES[name], capture))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(follower, "lone_packets", lambda *about: [])
         assert not differences(judged, ends(POLICIES[name], capture))
+
+
+def explained(policy: Resources, capture: Capture) -> list[Disposition]:
+    frames = [frame_on_wire(capture, packet) for packet in range(len(capture))]
+    explainer = Explainer(policy, HOST, mode=None, tracked=True)
+    return [trace.disposition for trace in explainer.explain_capture(frames)]
 
 
 def ends(policy: Resources, capture: Capture) -> list[Disposition]:
