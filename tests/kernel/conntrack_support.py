@@ -198,9 +198,11 @@ class ConntrackHost:
         return found
 
     def forget(self) -> None:
-        """Empty the sets."""
+        """Empty the sets, and remove all entries: a list of many takes seconds, in which their timeouts run."""
         for name in ("received", "sent"):
             self.nft("flush", "set", "inet", "observed", name)
+        with self.pair.host(), NFCTSocket() as ctnetlink:
+            ctnetlink.flush()
 
     def nft(self, *arguments: str, given: str | None = None) -> str:
         with self.pair.host():
