@@ -233,6 +233,16 @@ def test_tags_and_chunks_of_sctp(mute_host: ConntrackHost, packets: list[tuple[b
     assert found == [state for _, _, state in packets]
 
 
+def test_an_answered_udp_flow_is_not_assured_at_once(mute_host: ConntrackHost) -> None:
+    turns = [Turn(udp()), Turn(udp(back=True), by_host=True), Turn(udp())]
+    found, times = mute_host.states(turns)
+    entries, end_ns = mute_host.entries(), time.monotonic_ns()
+    assert found == [CtState.NEW, CtState.ESTABLISHED, CtState.ESTABLISHED]
+    table = Conntrack(HOST)
+    modelled(table, turns, times, answers=False)
+    assert not different_entries(entries, table, {ip_address(PEER).packed}, end_ns)
+
+
 def test_a_captured_ack_behind_a_syn_is_a_coin(host: ConntrackHost) -> None:
     """Of many flows some are INVALID and some ESTABLISHED, and the model says that nobody knows which."""
     flows = 64

@@ -12,7 +12,7 @@ _STREAM_AFTER_S = 2
 
 
 def track_udp(entry: Entry, direction: CtDirection, seen: Seen) -> Tracked:
-    """``nf_conntrack_udp_packet``: an answered flow is a stream once it has lasted two seconds."""
+    """``nf_conntrack_udp_packet``: an answered flow is a stream, and assured, once it has lasted two seconds."""
     refused = check_udp(seen)
     if refused is not None:
         return refused
@@ -21,7 +21,7 @@ def track_udp(entry: Entry, direction: CtDirection, seen: Seen) -> Tracked:
     assert entry.udp is not None, "every entry of UDP has one"
     is_stream = entry.seen_reply and seen.time_ns > entry.udp.stream_ns
     entry.refresh(seen.time_ns, seen.settings.udp_timeout_stream if is_stream else seen.settings.udp_timeout)
-    entry.assured |= entry.seen_reply
+    entry.assured |= is_stream
     return Accepted()
 
 

@@ -86,11 +86,12 @@ def test_udp_is_new_until_it_is_answered() -> None:
     assert talk.peer(udp()).state is ESTABLISHED
 
 
-def test_an_answered_udp_flow_has_the_long_timeout_after_two_seconds() -> None:
+def test_an_answered_udp_flow_has_the_long_timeout_and_is_assured_after_two_seconds() -> None:
     talk = Talk()
     talk.peer(udp(), at=0)
     talk.host(udp(back=True), at=0)
-    assert talk.peer(udp(), at=2).outcomes[0].timeout_s == 30
+    (outcome,) = talk.peer(udp(), at=2).outcomes
+    assert (outcome.timeout_s, outcome.assured) == (30, False)
     (outcome,) = talk.peer(udp(), at=2.1).outcomes
     assert (outcome.timeout_s, outcome.assured) == (120, True)
 
