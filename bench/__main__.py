@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from bench import bench_compile, bench_drill, bench_guard, bench_predict, bench_startup, bench_tables, bench_xdp
+from bench import (
+    bench_compile,
+    bench_drill,
+    bench_guard,
+    bench_predict,
+    bench_startup,
+    bench_tables,
+    bench_tracked,
+    bench_xdp,
+)
 
 
 def main() -> None:
@@ -12,6 +21,7 @@ def main() -> None:
     bench_startup.main()
     bench_compile.main()
     bench_predict.main()
+    bench_tracked.main()
     bench_drill.main()
     bench_tables.main()
     bench_guard.main()

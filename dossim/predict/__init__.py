@@ -45,7 +45,7 @@ def predict(
         after = AfterConntrack(tables, state, index)
         for passed in ordinary:
             filter_ordinary(passed, drafts[state], after)
-        filter_odd(odd, plan, host, drafts[state], after)
+        filter_odd(odd, drafts[state], after)
     arrived = Arrived([passed.arrived for passed in ordinary], odd.arrived)
     found = follow(capture, drafts, arrived, plan, host, inside or RuleTable(host.inside), entries)
     return found.draft.finish(entries, found.sets, found.by_state)

@@ -7,7 +7,7 @@ policy is evaluated from the compiled RuleTable, by the same code as for ordinar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,13 +41,15 @@ Asked = tuple[int, IP, Transport | None]
 
 @dataclass(frozen=True)
 class OddPassed:
-    """The packets that got to conntrack, and those of them that are for this host or forwarded; of a datagram's
-    fragments the one that stands for it. ``others``: ``{fragment: that one}`` for the other fragments.
+    """The packets that got to conntrack, also as ``columns``; of a datagram's fragments the one that stands for it.
+    ``to_host`` are those of them that are for this host; ``inside``: those that are forwarded, and whether to the
+    inside interface. ``others``: ``{fragment: that one}`` for the other fragments.
     """
 
     arrived: Mapping[int, PacketState]
-    to_host: Mapping[int, PacketState]
-    forwarded: Mapping[int, PacketState]
+    columns: Sequence[Flows]
+    to_host: Collection[int]
+    inside: Mapping[int, bool]
     others: Mapping[int, int]
 
 
@@ -63,51 +65,37 @@ def predict_odd(capture: Capture, numbers: Iterable[int], plan: InterfacePlan, h
     others = _defrag(states, frames, draft)
     _raw(states, plan, draft)
     arrived = dict(states)
+    columns = _flows_of(states, plan)
     forwarded: dict[int, PacketState] = {}
     _each(states, Stage.ROUTE, route.check, context, draft, stop=partial(_forwarded, found=forwarded))
-    to_host = dict(states)
+    to_host = tuple(states)
     _each(states, Stage.SOCKET, transport.check, context, draft)
     for number, first in others.items():
         draft.copy(first, number)
-    return OddPassed(arrived, to_host, forwarded, others)
+    inside = {number: leads_inside(_ip(state).destination, host) for number, state in forwarded.items()}
+    return OddPassed(arrived, columns, to_host, inside, others)
 
 
-def filter_odd(passed: OddPassed, plan: InterfacePlan, host: Host, draft: Draft, after: AfterConntrack) -> None:
+def filter_odd(passed: OddPassed, draft: Draft, after: AfterConntrack) -> None:
     """Apply policy after conntrack, for packets that all have one state, to a draft in which it took no part."""
-    kept = _filtered(passed.arrived, plan, Stage.MANGLE, draft, lambda flows: after.mangle(flows, draft))
-
-    def marked(states: Mapping[int, PacketState]) -> dict[int, PacketState]:
-        return {number: replace(states[number], marked=kept[number].marked) for number in states if number in kept}
-
-    _filtered(marked(passed.to_host), plan, Stage.FILTER_INPUT, draft, lambda flows: after.input(flows, draft))
-    inside = {number: leads_inside(_ip(state).destination, host) for number, state in passed.forwarded.items()}
-    forward = partial(_forward, after, inside=inside, draft=draft)
-    _filtered(marked(passed.forwarded), plan, Stage.FILTER_FORWARD, draft, forward)
+    to_host, forwarded = (np.array(list(numbers), np.int64) for numbers in (passed.to_host, passed.inside))
+    for flows in passed.columns:
+        kept = after.mangle(flows, draft)
+        _leave_open(flows, kept, Stage.MANGLE, passed, draft)
+        flows = kept.take(np.isin(kept.number, to_host))
+        _leave_open(flows, after.input(flows, draft), Stage.FILTER_INPUT, passed, draft)
+        flows = kept.take(np.isin(kept.number, forwarded))
+        inside = np.array([passed.inside[number] for number in flows.number.tolist()], np.bool_)
+        _leave_open(flows, after.forward(flows, inside, draft), Stage.FILTER_FORWARD, passed, draft)
     for number, first in passed.others.items():
         draft.copy(first, number)
 
 
-def _forward(after: AfterConntrack, flows: Flows, inside: Mapping[int, bool], draft: Draft) -> Flows:
-    return after.forward(flows, np.array([inside[number] for number in flows.number.tolist()], np.bool_), draft)
-
-
-def _filtered(
-    states: Mapping[int, PacketState],
-    plan: InterfacePlan,
-    stage: Stage,
-    draft: Draft,
-    evaluate: Callable[[Flows], Flows],
-) -> dict[int, PacketState]:
-    """Evaluate policy after conntrack: the packets that go on."""
-    found: dict[int, PacketState] = {}
-    for flows in _flows_of(states, plan):
-        kept = evaluate(flows)
-        for number, marked in zip(kept.number.tolist(), kept.marked.tolist(), strict=True):
-            found[number] = replace(states[number], marked=marked)
-    for number in states.keys() - found.keys():
+def _leave_open(flows: Flows, kept: Flows, stage: Stage, passed: OddPassed, draft: Draft) -> None:
+    """Give the flows that policy left open at a stage, not among those that it ``kept``, their reason."""
+    for number in np.setdiff1d(flows.number, kept.number, assume_unique=True).tolist():
         if draft.is_open(number):
-            draft.leave_open(number, stage, why_open(stage, states[number]))
-    return found
+            draft.leave_open(number, stage, why_open(stage, passed.arrived[number]))
 
 
 def _ip(state: PacketState) -> IP:
