@@ -107,6 +107,7 @@ def _expected(flows: NewFlows, table: Table, replay_s: float) -> tuple[Interval,
 def _as_observed(sent: Prediction, observations: Observations, concerned: Bool) -> Prediction:
     here = (observations.fate == FATE_CODE[Fate.DROPPED]) & (observations.stage == STAGE_CODE[Stage.CONNTRACK])
     rows = np.flatnonzero(concerned & here)
+    sent = sent.without_states(concerned)
     fate, stage = sent.fate.copy(), sent.stage.copy()
     fate[rows], stage[rows] = FATE_CODE[Fate.DROPPED], STAGE_CODE[Stage.CONNTRACK]
     return replace(sent, fate=fate, stage=stage)

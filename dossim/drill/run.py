@@ -198,15 +198,17 @@ def _attempt(
 ) -> _Judgement:
     from dossim.drill.attempt import replay_once
     from dossim.drill.load import overdue
-    from dossim.observe import judge
+    from dossim.observe import arrivals_ns, judge
 
     attempt = replay_once(instead.sent, situation, fragments, timeout_s, watch, report)
     with watch.phase("predict"):
         after = enforced_after(situation)
 
         def ends(capture: Capture) -> Prediction:
-            return predict(capture, attempt.plan, situation.host, after.tables, after.inside)
+            tables, inside = after.tables, after.inside
+            return predict(capture, attempt.plan, situation.host, tables, inside, states=True, times=times)
 
+        times = arrivals_ns(attempt.journeys)
         prediction = _predict(instead, ends)
         is_known = prediction.is_determined.all()
         sent = prediction if is_known else ends(instead.sent)

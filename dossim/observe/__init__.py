@@ -4,6 +4,7 @@
 here knows the policy, the enforcer or the prediction.
 """
 
+from dossim.observe.journey import arrivals_ns as arrivals_ns
 from dossim.observe.judgement import Observations as Observations
 from dossim.observe.judgement import judge as judge
 from dossim.observe.judgement import open_packets as open_packets

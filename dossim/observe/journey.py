@@ -81,6 +81,15 @@ def ct_states(journeys: Journeys) -> npt.NDArray[np.uint8]:
     return codes
 
 
+def arrivals_ns(journeys: Journeys) -> npt.NDArray[np.int64]:
+    """When each packet came to PREROUTING, from the first one on; a packet that did not come there as the one before
+    it.
+    """
+    arrived = journeys["pre_defrag_ns"].astype(np.int64)
+    first = arrived[arrived != 0].min(initial=np.iinfo(np.int64).max)
+    return np.maximum.accumulate(np.where(arrived == 0, 0, arrived - first))
+
+
 def is_reply(journeys: Journeys) -> npt.NDArray[np.bool_]:
     """Which packets went the other way than the first one of their connection."""
     return np.isin(journeys["ctinfo"], _REPLIES)

@@ -208,7 +208,7 @@ class _Onward:
     def lost(self, last: Step) -> None:
         """The last step of a packet that ended before conntrack."""
         if self._following is not None and last.to is Fate.UNDETERMINED:
-            self._following.may_have_passed(last.state)
+            self._following.may_have_passed(last.state.ip or last.state.packet.ip)
 
 
 def _arrival(number: int, fate: Reassembly | None) -> int:

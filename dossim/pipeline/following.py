@@ -2,8 +2,8 @@
 
 Conntrack depends on what the host did with the packets before, so packets are followed in the order of their arrival.
 Each goes on through mangle, routing and filter to its end; an entry of the table lasts only if the packet got past the
-last hook, and the host's answer (a RST, a SYN+ACK, an echo reply) runs through conntrack in the other direction. All
-packets arrive at one instant: no timeout expires between them.
+last hook, and the host's answer (a RST, a SYN+ACK, an echo reply) runs through conntrack in the other direction.
+Without times all packets arrive at one instant: no timeout expires between them.
 
 Where several states are possible, the packet is followed in each. If the ends differ it has a set of ends; or, if the
 reason is a packet that the capture cut, it is undetermined from where they part.
@@ -29,7 +29,6 @@ from enforcer.model.vocabulary import CtState, Stage
 
 Walk = Callable[[PacketState, Node], Sequence[Step]]
 Sends = Callable[[MatchKey], bool]
-_NOW = 0
 _NOTRACK = f"{CtState.UNTRACKED}: {REASONS[Reason.NOTRACK]}"
 _REPLY_TYPES = {ICMP: {8: 0, 13: 14}, ICMPV6: {128: 129}}
 # Where a packet goes after the last hook, or may.
@@ -47,13 +46,13 @@ class Following:
         self._sends = {False: sends_outside, True: sends_inside}
         self._conntrack = Conntrack(context.host)
 
-    def follow(self, state: PacketState) -> list[Step]:
-        """The next packet to arrive at conntrack: its steps to its end."""
+    def follow(self, state: PacketState, at_ns: int = 0) -> list[Step]:
+        """The next packet to arrive at conntrack, and when: its steps to its end."""
         ip = state.ip
         assert ip is not None, "only IP packets get here"
         is_fresh = isinstance(ip.buf, CutBytes) and self._conntrack.is_fresh(ip)
         try:
-            verdict = self._conntrack.observe(ip, _NOW, untracked=state.untracked)
+            verdict = self._conntrack.observe(ip, at_ns, untracked=state.untracked)
         except CutError:
             return self._of_cut(state, ip, is_fresh=is_fresh)
         states = [one for one in CtState if one in verdict.states]
@@ -63,9 +62,9 @@ class Following:
             return _several(list(ways.values()), COINS[verdict.coin].removeprefix("depends on "))
         return _one(list(ways.values()), "" if verdict.coin is None else COINS[verdict.coin])
 
-    def may_have_passed(self, state: PacketState) -> None:
-        """A packet of which nobody knows whether it got to conntrack."""
-        self._conntrack.may_have_passed(state.ip or state.packet.ip)
+    def may_have_passed(self, ip: IP | None) -> None:
+        """A packet of which nobody knows whether it got to conntrack; None: nor whose it is."""
+        self._conntrack.may_have_passed(ip)
 
     def _of_cut(self, state: PacketState, ip: IP, *, is_fresh: bool) -> list[Step]:
         if state.untracked:

@@ -12,7 +12,7 @@ from dossim.packet.columns import parse_columns
 from dossim.predict.after import STATES, AfterConntrack
 from dossim.predict.after import Tables as Tables
 from dossim.predict.flows import ordinary4, ordinary6
-from dossim.predict.following import Arrived, follow
+from dossim.predict.following import Arrived, Times, follow
 from dossim.predict.odd import OddPassed, filter_odd, predict_odd
 from dossim.predict.ordinary import Passed, filter_ordinary, is_ordinary4, is_ordinary6, predict_ordinary
 from dossim.predict.prediction import Draft
@@ -24,19 +24,34 @@ _BLOCK = 1 << 17  # packets processed together: bounds memory, and fits the cach
 
 
 def predict(
-    capture: Capture, plan: InterfacePlan, host: Host, tables: Tables | None = None, inside: RuleTable | None = None
+    capture: Capture,
+    plan: InterfacePlan,
+    host: Host,
+    tables: Tables | None = None,
+    inside: RuleTable | None = None,
+    *,
+    states: bool = False,
+    times: Times | None = None,
 ) -> Prediction:
     """Where each packet that arrives at the plan's interface of the host ends.
 
-    ``tables``: policy after conntrack that is enforced; then all packets arrive at one instant. ``inside``: what raw
-    holds for the host's inside interface, which the host's answers may leave by.
+    ``tables``: policy after conntrack that is enforced. ``inside``: what raw holds for the host's inside interface,
+    which the host's answers may leave by. ``states``: predict conntrack states even if no policy depends on them.
+    ``times``: when each packet arrives, int64[N] in ns; without, all arrive at one instant.
     """
     draft = Draft(capture)
-    if tables is None or not tables.governs:
+    tables = tables or Tables()
+    if not tables.governs and not states:
         _run(capture, plan, host, draft, lambda passed: None)
         return draft.finish(plan.table.ingress)
     ordinary: list[Passed] = []
     odd = _run(capture, plan, host, draft, ordinary.append)
+    arrived = Arrived([passed.arrived for passed in ordinary], odd.arrived)
+    inside = inside or RuleTable(host.inside)
+    if not tables.governs:
+        drafts = dict.fromkeys(STATES, draft)  # no end depends on a state
+        found = follow(capture, drafts, arrived, plan, host, inside, plan.table.ingress, times)
+        return found.draft.finish(plan.table.ingress, has_states=True)
     entries = (*plan.table.ingress, *tables.entries())
     index = {entry.name: number for number, entry in reversed(list(enumerate(entries)))}
     drafts = {}
@@ -46,9 +61,8 @@ def predict(
         for passed in ordinary:
             filter_ordinary(passed, drafts[state], after)
         filter_odd(odd, drafts[state], after)
-    arrived = Arrived([passed.arrived for passed in ordinary], odd.arrived)
-    found = follow(capture, drafts, arrived, plan, host, inside or RuleTable(host.inside), entries)
-    return found.draft.finish(entries, found.sets, found.by_state)
+    found = follow(capture, drafts, arrived, plan, host, inside, entries, times)
+    return found.draft.finish(entries, found.sets, found.by_state, has_states=True)
 
 
 def _run(capture: Capture, plan: InterfacePlan, host: Host, draft: Draft, keep: Callable[[Passed], None]) -> OddPassed:

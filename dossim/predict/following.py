@@ -1,5 +1,6 @@
 """Prediction with policy after conntrack: the capture is predicted once for each state that a packet may have, then the
-packets are followed through conntrack in the order of their arrival, and each ends as predicted for its state.
+packets are followed through conntrack in the order of their arrival, and each ends as predicted for its state. Where
+no policy depends on states, the one prediction stands for all of them, and only the states are found.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
@@ -20,7 +22,7 @@ from dossim.pipeline import ip_input, route
 from dossim.pipeline.following import Following, Sends
 from dossim.pipeline.match_key import MatchKey
 from dossim.pipeline.reassembly import Whole
-from dossim.pipeline.stages import Context, Node, PacketState, Step, ended
+from dossim.pipeline.stages import Context, Node, PacketState, Step, Tracking, ended
 from dossim.predict.after import STATES
 from dossim.predict.flows import Flows
 from dossim.predict.lone import lone_packets
@@ -30,6 +32,8 @@ from dossim.predict.rules import decide
 from enforcer.model.vocabulary import CtState, Direction, Stage
 from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import Entry, RuleTable
+
+Times = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,13 @@ def follow(
     host: Host,
     inside: RuleTable,
     entries: Sequence[Entry],
+    times: Times | None = None,
 ) -> Followed:
-    """The prediction of a capture whose packets arrive at one instant. ``drafts``: the prediction for each state.
-    ``inside``: raw of the inside interface; ``entries``: those that the drafts index.
+    """The prediction of a capture. ``drafts``: the prediction for each state. ``inside``: raw of the inside interface;
+    ``entries``: those that the drafts index; ``times``: when each packet arrives, in ns; without, all arrive at one
+    instant.
     """
-    return _Follower(capture, drafts, arrived, plan, host, inside, entries).follow()
+    return _Follower(capture, drafts, arrived, plan, host, inside, entries, times).follow()
 
 
 @dataclass
@@ -73,6 +79,7 @@ class _Follower:
     host: Host
     inside: RuleTable
     entries: Sequence[Entry]
+    times: Times | None
     sets: dict[int, Disposition] = field(default_factory=dict)
     by_state: dict[int, Mapping[CtState, End]] = field(default_factory=dict)
 
@@ -105,14 +112,16 @@ class _Follower:
         lone = () if is_open.any() else lone_packets(self.arrived.ordinary, self.arrived.odd.values(), leaves_entry)
         for found in lone:
             draft.take_all(self.drafts[found.state], found.rows)
+            draft.tracks(found.rows, [found.state], "by its header alone")
             followed[found.rows] = False
         for number, state, parts in self._arrivals(followed, is_open):
             self._number = number
-            self._walked: list[CtState] = []
+            self._walked: list[Tracking] = []
             if state is None:
-                self._following.may_have_passed(self._parsed(number))
+                self._following.may_have_passed(self._parsed(number).packet.ip)
                 continue
-            self._end(draft, parts, self._following.follow(state))
+            at_ns = 0 if self.times is None else int(self.times[parts[-1]])
+            self._end(draft, parts, self._following.follow(state, at_ns))
         return Followed(draft, self.sets, self.by_state)
 
     def _arrivals(self, ordinary: Bool, is_open: Bool) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
@@ -157,7 +166,7 @@ class _Follower:
     def _walk(self, state: PacketState, node: Node) -> list[Step]:
         """The end that is predicted for the packet in its state, as the steps that lead there."""
         assert state.tracking is not None, "the follower sets it"
-        self._walked.append(state.tracking.state)
+        self._walked.append(state.tracking)
         draft = self.drafts[_as_predicted(state.tracking.state)]
         fate = FATES[draft.fate[self._number]]
         code = int(draft.stage[self._number])
@@ -184,13 +193,22 @@ class _Follower:
             if last.note:
                 draft.take(self.drafts[CtState(last.note)], part)
             else:  # the ways part where the first of them ends
-                first = min(int(self.drafts[_as_predicted(state)].stage[self._number]) for state in self._walked)
+                first = min(int(self.drafts[_as_predicted(each.state)].stage[self._number]) for each in self._walked)
                 draft.leave_open(part, STAGES[first], last.result)
             if last.others:
                 self.sets[part] = ended(node, last)
             if len(self._walked) > 1:
-                ends = {state: self.drafts[_as_predicted(state)].end_of(part) for state in self._walked}
+                states = [tracking.state for tracking in self._walked]
+                ends = {state: self.drafts[_as_predicted(state)].end_of(part) for state in states}
                 self.by_state[part] = ends
+            draft.tracks(part, _possible(self._walked), self._walked[0].why)
+
+
+def _possible(walked: Sequence[Tracking]) -> set[CtState]:
+    """The states that a packet may have. Of a packet that was cut, ESTABLISHED stands for RELATED as well."""
+    states = {tracking.state for tracking in walked}
+    is_cut = any(tracking.is_open for tracking in walked)
+    return states | ({CtState.RELATED} if is_cut and CtState.ESTABLISHED in states else set())
 
 
 def _as_predicted(state: CtState) -> CtState:

@@ -82,8 +82,8 @@ def lone_packets(ordinary: Sequence[Flows], odd: Iterable[PacketState], leaves_e
 
 def _judged(flows: Flows) -> tuple[npt.NDArray[np.uint8], Bool, Bool, Bool, U64]:
     """For each packet: the index into _STATES of the state that it has without an entry, _UNKNOWN for those that are
-    followed; whether it is NEW; whether it is UDP; whether it goes from the second end of its flow to the first; and
-    the flow, hashed. Packets of two flows with one hash are treated as of one, which is safe.
+    followed; whether it is NEW; whether it is UDP from one end to another; whether it goes from the second end of its
+    flow to the first; and the flow, hashed. Packets of two flows with one hash are treated as of one, which is safe.
     """
     state = np.full(len(flows), _UNKNOWN, np.uint8)
     state[flows.untracked] = _STATES.index(CtState.UNTRACKED)
@@ -91,7 +91,9 @@ def _judged(flows: Flows) -> tuple[npt.NDArray[np.uint8], Bool, Bool, Bool, U64]
         rows = np.flatnonzero(~flows.untracked & (flows.protocol == protocol) & (flows.captured >= flows.length))
         state[rows] = np.where(is_new(flows.take(rows)), _STATES.index(CtState.NEW), _STATES.index(CtState.INVALID))
     keys, swapped = _keys(flows)
-    return state, state == _STATES.index(CtState.NEW), flows.protocol == UDP, swapped, _hashed(keys)
+    is_between = (flows.protocol == UDP) & (keys[:, [0, 1]] != keys[:, [3, 4]]).any(axis=1)
+    is_between |= (flows.protocol == UDP) & (flows.sport != flows.dport)
+    return state, state == _STATES.index(CtState.NEW), is_between, swapped, _hashed(keys)
 
 
 def _tcp_is_new(flows: Flows) -> Bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ _MOST_REASONS = 60_000  # indexed by 16 bits
 _ANOTHER = f"one of more than {_MOST_REASONS:,} reasons, which are not distinguished"
 FATE_CODE = {fate: code for code, fate in enumerate(FATES)}
 STAGE_CODE = {stage: code for code, stage in enumerate(STAGES)}
+CT_BITS = {state: 1 << code for code, state in enumerate(CtState)}
 
 
 End = tuple[int, int, int]  # codes of fate and stage, and the index of the entry
@@ -38,6 +39,9 @@ class Prediction:
     indexes ``reasons``. ``untracked`` (bool): an Allow takes the packet out of connection tracking. ``sets``: the
     packets with several possible ends, of which the columns have the first. ``by_state``: the end of a packet for each
     of the conntrack states that it may have, where there are several.
+
+    ``ct`` (uint8) has a bit for each conntrack state that the packet may have, in the order of CtState; 0 where it does
+    not get there, or nobody knows. ``ct_reason`` indexes ``reasons``. ``has_states``: whether states are predicted.
     """
 
     fate: npt.NDArray[np.uint8]
@@ -49,6 +53,9 @@ class Prediction:
     untracked: npt.NDArray[np.bool_]
     sets: Mapping[int, Disposition] = field(default_factory=dict)
     by_state: Mapping[int, Mapping[CtState, End]] = field(default_factory=dict)
+    ct: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    ct_reason: npt.NDArray[np.uint16] = field(default_factory=lambda: np.zeros(0, np.uint16))
+    has_states: bool = False
 
     def __len__(self) -> int:
         return len(self.fate)
@@ -65,6 +72,11 @@ class Prediction:
             self.reasons[self.reason[packet]],
         )
 
+    def ct_states(self, packet: int) -> PossibleStates | None:
+        """What conntrack may say of one packet; None where ``ct`` is 0."""
+        states = tuple(state for state, bit in CT_BITS.items() if int(self.ct[packet]) & bit)
+        return PossibleStates(states, self.reasons[self.ct_reason[packet]]) if states else None
+
     def with_reason(self, packets: npt.NDArray[np.bool_], reason: str) -> Prediction:
         """The same, with another reason for those of these packets that are undetermined."""
         mine = packets & (self.fate == FATE_CODE[Fate.UNDETERMINED])
@@ -76,17 +88,18 @@ class Prediction:
 
     def open_where_other(self, other: Prediction, first: Stage, reason: str) -> Prediction:
         """The same, but packets that end differently in the other prediction are undetermined: from the earlier of the
-        two stages, or from ``first`` if neither has a stage.
+        two stages, or from ``first`` if neither has a stage. Others may have the states of both.
         """
+        both = replace(self, ct=self.ct | other.ct)
         rows = np.flatnonzero((self.fate != other.fate) | (self.stage != other.stage))
         if not len(rows):
-            return self
+            return both
         fate, stage, entry, why = self.fate.copy(), self.stage.copy(), self.entry.copy(), self.reason.copy()
         earlier = np.minimum(self.stage[rows], other.stage[rows])
         fate[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
         stage[rows] = np.where(earlier == NO_STAGE, STAGE_CODE[first], earlier)
         why[rows] = len(self.reasons)
-        return replace(self, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
+        return replace(both, fate=fate, stage=stage, entry=entry, reason=why, reasons=(*self.reasons, reason))
 
     def settled(self, observed: Callable[[int], CtState | None]) -> Prediction:
         """The same, but packets that may have several conntrack states have the end of the observed one."""
@@ -100,12 +113,19 @@ class Prediction:
         return replace(self, fate=fate, stage=stage, entry=entry)
 
     def left_open(self, packets: npt.NDArray[np.bool_], stage: Stage, reason: str) -> Prediction:
-        """The same, but those of these packets that are determined are undetermined from this stage on."""
+        """The same, but those of these packets that are determined are undetermined from this stage on, and nothing is
+        said of their conntrack states.
+        """
         rows = np.flatnonzero(packets & self.is_determined)
         fate, where, entry, why = self.fate.copy(), self.stage.copy(), self.entry.copy(), self.reason.copy()
         fate[rows], where[rows], entry[rows] = FATE_CODE[Fate.UNDETERMINED], STAGE_CODE[stage], NO_ENTRY
         why[rows] = len(self.reasons)
-        return replace(self, fate=fate, stage=where, entry=entry, reason=why, reasons=(*self.reasons, reason))
+        found = replace(self, fate=fate, stage=where, entry=entry, reason=why, reasons=(*self.reasons, reason))
+        return found.without_states(packets)
+
+    def without_states(self, packets: npt.NDArray[np.bool_]) -> Prediction:
+        """The same, but nothing is said of the conntrack states of these packets."""
+        return replace(self, ct=np.where(packets, 0, self.ct).astype(np.uint8))
 
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
@@ -136,6 +156,20 @@ class Prediction:
         return {entry.name: int(count) for entry, count in zip(self.entries, counts, strict=True) if count}
 
 
+@dataclass(frozen=True)
+class PossibleStates:
+    """What conntrack may say of a packet: one state, or several that cannot be told apart beforehand; and why. Prints
+    as one phrase.
+    """
+
+    states: tuple[CtState, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        named = " or ".join(map(str, self.states))
+        return f"{named} ({self.reason})" if self.reason else named
+
+
 class Draft:
     """A prediction under construction: each row is decided once, by packet number."""
 
@@ -147,6 +181,8 @@ class Draft:
         self.entry = np.full(packets, NO_ENTRY, np.int32)
         self.reason = np.zeros(packets, np.uint16)
         self.untracked = np.zeros(packets, np.bool_)
+        self.ct = np.zeros(packets, np.uint8)
+        self.ct_reason = np.zeros(packets, np.uint16)
         self._reasons: dict[str, int] = {"": 0}
         self._texts = [""]
         self._find_not_sendable()
@@ -192,6 +228,11 @@ class Draft:
         for index, (captured, length) in enumerate(pairs.tolist()):
             self.leave_open(rows[pair_of.ravel() == index], stage, cut_at(captured, length, what))
 
+    def tracks(self, rows: npt.NDArray[np.int64] | int, states: Iterable[CtState], why: str) -> None:
+        """Conntrack says one of these states of these packets."""
+        self.ct[rows] = sum(CT_BITS[state] for state in states)
+        self.ct_reason[rows] = self._code(why)
+
     def is_open(self, row: int) -> bool:
         """Whether a packet was left open."""
         return bool(self.fate[row] == FATE_CODE[Fate.UNDETERMINED])
@@ -204,7 +245,7 @@ class Draft:
     def copied(self) -> Draft:
         """A draft of its own with the same rows."""
         other = Draft(self._capture)
-        for name in ("fate", "stage", "entry", "reason", "untracked"):
+        for name in ("fate", "stage", "entry", "reason", "untracked", "ct", "ct_reason"):
             setattr(other, name, getattr(self, name).copy())
         other._reasons = dict(self._reasons)
         other._texts = list(self._texts)
@@ -237,9 +278,22 @@ class Draft:
         entries: tuple[Entry, ...],
         sets: Mapping[int, Disposition] | None = None,
         by_state: Mapping[int, Mapping[CtState, End]] | None = None,
+        *,
+        has_states: bool = False,
     ) -> Prediction:
         columns = (self.fate, self.stage, self.entry, self.reason)
-        return Prediction(*columns, entries, tuple(self._texts), self.untracked, sets or {}, by_state or {})
+        texts = tuple(self._texts)
+        return Prediction(
+            *columns,
+            entries,
+            texts,
+            self.untracked,
+            sets or {},
+            by_state or {},
+            self.ct,
+            self.ct_reason,
+            has_states,
+        )
 
     def end_of(self, row: int) -> End:
         return int(self.fate[row]), int(self.stage[row]), int(self.entry[row])

@@ -66,7 +66,7 @@ def as_dict(view: View) -> dict[str, Any]:
             row.word: {"predicted": row.predicted, "observed": row.observed, "matched": row.matched}
             for row in view.stages
         },
-        "states": {str(state): count for state, count in view.states.items()},
+        "states": {str(state): count for state, count in view.states.items()} | _compared_states(view),
         "entries": [_entry(row, observed=True) for row in view.entries],
         "tracked": list(view.tracked),
         "tracked_choice": str(view.tracked_choice),
@@ -130,9 +130,25 @@ def _mismatch(item: Mismatch) -> dict[str, Any]:
         "packet": item.packet,
         "record": item.record,
         "summary": item.summary,
-        "predicted": _ending(item.predicted) | {"entry": item.predicted.entry},
+        "differs_in": "state" if item.is_state else "end",
+        "predicted": _ending(item.predicted) | {"entry": item.predicted.entry} | _possible(item),
         "observed": observed | {"evidence": item.evidence} | _seen(item),
     }
+
+
+def _compared_states(view: View) -> dict[str, int]:
+    """Packets that ended as predicted, by whether conntrack said of them what was predicted; of the matched ones
+    ``several`` may have had another state as well.
+    """
+    found = view.compared_states
+    return {"matched": found.matched, "differing": found.differing, "several": found.several}
+
+
+def _possible(item: Mismatch) -> dict[str, Any]:
+    """What conntrack was predicted to say of the packet, where it is known."""
+    if item.possible is None:
+        return {}
+    return {"states": [str(state) for state in item.possible.states], "states_reason": item.possible.reason}
 
 
 def _seen(item: Mismatch) -> dict[str, Any]:

@@ -48,6 +48,10 @@ def mismatch_lines(view: View, *, shown: int = SHOWN) -> Iterator[str]:
 def _mismatch(item: Mismatch) -> Iterator[str]:
     in_file = f" (record {item.record} of the file)" if item.record != item.packet else ""
     yield f"packet {item.packet}{in_file}: {item.summary}"
+    if item.is_state:
+        yield f"  predicted ctstate {item.possible}"
+        yield f"  observed  ctstate {item.state}, {_without_reason(item)} as predicted: {item.evidence}"
+        return
     yield f"  predicted {item.predicted}"
     seen = "unobserved" if item.observed is None else _without_reason(item)
     yield f"  observed  {seen}: {item.evidence}"

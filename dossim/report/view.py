@@ -21,7 +21,7 @@ from dossim.predict import Prediction
 from dossim.predict.prediction import FATES, STAGES
 from dossim.report.calico import CalicoView, calico_of
 from dossim.report.sources import source_of, sources_of_defaults
-from dossim.verify import Mismatch
+from dossim.verify import Mismatch, StateCount
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import Action, CtState, Stage
@@ -150,6 +150,7 @@ class View:
     conntrack_entries: int | None = None
     conntrack_drops: int | None = None  # conntrack's own counter; None also where the kernel does not say
     states: Mapping[CtState, int] = field(default_factory=dict)  # of the packets that got past conntrack, as observed
+    compared_states: StateCount = field(default_factory=StateCount)  # predicted and observed
     full_table: str = ""  # what conntrack was predicted to drop and evict, and did, if the replay filled its table
     outlook: Outlook | str | None = None  # of the connection tracking table; a string: why nothing can be said of it
     busy: str = ""  # why packets are unobserved, when the machine was too busy for them
@@ -171,7 +172,9 @@ class View:
         if self.agrees:
             of_them = f" for {self.matched:,} of them" if others else ""
             return f"{packets}: predicted == observed{of_them}{others}"
-        parts = [f"{self.mismatched:,} mismatched"] if self.mismatched else []
+        in_state = self.compared_states.differing
+        of_them = f" ({in_state:,} of them only in what conntrack said)" if in_state else ""
+        parts = [f"{self.mismatched:,} mismatched{of_them}"] if self.mismatched else []
         parts += [f"{self.unobserved:,} unobserved"] if self.unobserved else []
         if not parts and self.undetermined and not self.matched:
             return f"{packets}: nothing was shown, because the end of none is determined{others}"
@@ -201,7 +204,16 @@ class View:
         """What conntrack said of the packets, as a sentence; "" where none got past it and it dropped none."""
         parts = [f"{count:,} {state}" for state, count in self.states.items()]
         parts += [f"{self.conntrack_drops:,} dropped by conntrack itself"] if self.conntrack_drops else []
-        return f"conntrack: {', '.join(parts)}" if parts else ""
+        return f"conntrack: {', '.join(parts)}{self._of_states}" if parts else ""
+
+    @property
+    def _of_states(self) -> str:
+        """Whether the states of the packets that ended as predicted are predicted ones; "" where none is compared."""
+        found = self.compared_states
+        several = f", {found.several:,} of them one of several possible" if found.several else ""
+        parts = [f"{found.matched:,} as predicted{several}"] if found.matched else []
+        parts += [f"{found.differing:,} not as predicted"] if found.differing else []
+        return f"; {'; '.join(parts)}" if parts else ""
 
     @property
     def expected(self) -> tuple[Outcome, ...]:
@@ -324,6 +336,7 @@ def _with_drill(view: View, result: DrillResult) -> View:
         conntrack_entries=result.conntrack_entries,
         conntrack_drops=result.conntrack_drops,
         states=found.states,
+        compared_states=found.compared_states,
     )
 
 

@@ -132,6 +132,8 @@ def _agreement(result: DrillResult) -> Outcome:
     ]
     parts = [f"{verification.matched:,} of {counted(verification.packets)}"]
     parts += [f"{verification.mismatched:,} mismatched"] if verification.mismatched else []
+    in_state = verification.compared_states.differing
+    parts += [f"{in_state:,} of them only in what conntrack said"] if in_state else []
     parts += [f"{verification.unobserved:,} unobserved"] if verification.unobserved else []
     parts += [f"{verification.undetermined:,} undetermined"] if verification.undetermined else []
     parts += [f"{verification.not_sendable:,} not sendable"] if verification.not_sendable else []

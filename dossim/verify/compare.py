@@ -12,8 +12,8 @@ from dossim.observe.evidence import FILTER_STAGES
 from dossim.observe.journey import CT_STATES, NO_STATE
 from dossim.observe.judgement import NONE, Observations
 from dossim.predict import Prediction
-from dossim.predict.prediction import FATE_CODE
-from dossim.verify.verification import EntryRow, Mismatch, StageCount, Verification
+from dossim.predict.prediction import CT_BITS, FATE_CODE
+from dossim.verify.verification import EntryRow, Mismatch, StageCount, StateCount, Verification
 from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.ruletable import Entry
 
@@ -35,10 +35,10 @@ def verify(
     record: Callable[[int], int] = lambda packet: packet,
     deny_mask: int = 0,
 ) -> Verification:
-    """Compare all packets. ``counters`` are the enforcer's own drops per entry; ``summary`` describes a packet,
-    ``record`` is its number in the file. ``sent`` is the prediction of the frames that were sent, where those differ
-    from the capture's: an undetermined packet's frame must end as that says. ``deny_mask``: the bit of the mark that an
-    entry after conntrack sets before it drops; 0 if none is enforced.
+    """Compare all packets: their ends, and what conntrack said of them. ``counters`` are the enforcer's own drops per
+    entry; ``summary`` describes a packet, ``record`` is its number in the file. ``sent`` is the prediction of the
+    frames that were sent, where those differ from the capture's: an undetermined packet's frame must end as that says.
+    ``deny_mask``: the bit of the mark that an entry after conntrack sets before it drops; 0 if none is enforced.
     """
     prediction = prediction.settled(observations.ct_state)
     sent = prediction if sent is None else sent.settled(observations.ct_state)
@@ -52,6 +52,11 @@ def verify(
     )
     same = observed & (fate == observations.fate) & (stage == observations.stage)
     same &= ~_by_others(prediction, observations, deny_mask)
+    possible = np.where(determined, prediction.ct, sent.ct)
+    differing = same & _differs(possible, observations)
+    if prediction.has_states:  # that it was to get to conntrack or not is known
+        differing |= same & determined & ((possible != 0) != (observations.state != NO_STATE))
+    same &= ~differing
     matched = same & determined
     wrong = (observed & ~same) | unseen
     return Verification(
@@ -74,10 +79,17 @@ def verify(
                 evidence=str(observations.evidence(int(packet))),
                 state=observations.ct_state(int(packet)),
                 mark=int(observations.mark[packet]),
+                possible=(prediction if determined[packet] else sent).ct_states(int(packet)),
+                is_state=bool(differing[packet]),
             )
             for packet in np.flatnonzero(wrong)[:SHOWN]
         ),
         states=_state_counts(observations),
+        compared_states=StateCount(
+            matched=int((same & _is_compared(possible, observations)).sum()),
+            differing=int(differing.sum()),
+            several=int((same & _is_compared(possible, observations) & (possible & (possible - 1) != 0)).sum()),
+        ),
     )
 
 
@@ -88,6 +100,17 @@ def _by_others(prediction: Prediction, observations: Observations, deny_mask: in
     stages = [tuple(Stage).index(stage) for stage in FILTER_STAGES]
     ours = (prediction.entry >= 0) & np.isin(observations.stage, stages)
     return np.asarray(ours & (observations.mark & deny_mask == 0), np.bool_)
+
+
+def _is_compared(possible: npt.NDArray[np.uint8], observations: Observations) -> npt.NDArray[np.bool_]:
+    """bool[N]: states are predicted for the packet (``Prediction.ct``), and conntrack said one."""
+    return np.asarray((possible != 0) & (observations.state != NO_STATE), np.bool_)
+
+
+def _differs(possible: npt.NDArray[np.uint8], observations: Observations) -> npt.NDArray[np.bool_]:
+    """bool[N]: conntrack said what is not one of the packet's predicted states."""
+    bits = np.array([CT_BITS.get(state, 0) for state in CT_STATES] + [0] * (NO_STATE - len(CT_STATES) + 1), np.uint8)
+    return np.asarray(_is_compared(possible, observations) & (possible & bits[observations.state] == 0), np.bool_)
 
 
 def _column_of(fate: npt.NDArray[np.uint8], stage: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dossim.model.disposition import Disposition
+from dossim.predict.prediction import PossibleStates
 from enforcer.model.vocabulary import CtState
 
 
@@ -13,7 +14,9 @@ from enforcer.model.vocabulary import CtState
 class Mismatch:
     """A packet whose end was not the predicted one. ``packet`` counts from 0, ``record`` is its number in the capture's
     file, where others may have been skipped before it; ``summary`` is tcpdump-like. ``state`` is what conntrack said of
-    it (None: it did not get past conntrack), ``mark`` is ``skb->mark`` at its end.
+    it (None: it did not get past conntrack), ``mark`` is ``skb->mark`` at its end. ``possible``: what conntrack was
+    predicted to say (None: it was not to get there, or nobody knows); ``is_state``: the packet ended as predicted, and
+    only that differs.
     """
 
     packet: int
@@ -24,6 +27,8 @@ class Mismatch:
     evidence: str
     state: CtState | None
     mark: int
+    possible: PossibleStates | None = None
+    is_state: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,17 @@ class StageCount:
     predicted: int
     observed: int
     matched: int
+
+
+@dataclass(frozen=True)
+class StateCount:
+    """Packets that ended as predicted, by whether conntrack said of them what was predicted. ``several``: of the
+    matched ones, those of which it could have said something else as well, for a stated reason.
+    """
+
+    matched: int = 0
+    differing: int = 0
+    several: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,8 @@ class EntryRow:
 @dataclass(frozen=True)
 class Verification:
     """``matched + mismatched + unobserved + undetermined + not_sendable == packets``. ``mismatches`` lists the first
-    ones, unobserved included. ``states`` counts what conntrack said of the packets that got past it.
+    ones, unobserved included. ``states`` counts what conntrack said of the packets that got past it; a packet of which
+    it said something else than predicted is mismatched, wherever it ended.
 
     For an undetermined packet the frame sent in its place ended as predicted for that frame,
     which says nothing about the packet itself; if that frame ended otherwise the packet is mismatched.
@@ -69,11 +86,12 @@ class Verification:
     entries: tuple[EntryRow, ...]
     mismatches: tuple[Mismatch, ...]
     states: Mapping[CtState, int]
+    compared_states: StateCount
 
     @property
     def agrees(self) -> bool:
-        """Whether every packet ended as predicted, every end was observed, and every entry dropped as many as
-        predicted.
+        """Whether every packet ended as predicted, in a state that was predicted, every end was observed, and every
+        entry dropped as many as predicted.
 
         A drill in which every packet is undetermined has shown nothing, and does not agree. A frame that is not
         sendable is determined: the kernel refused it, as predicted.

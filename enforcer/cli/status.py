@@ -20,7 +20,8 @@ from enforcer.cli.support import emit, output_option, require_privilege, verbose
 def status(pin_root: Path | None, output: str) -> None:
     """Show for each interface what is enforced now, at which stage, how full its sets are, and what was dropped.
 
-    Reads the kernel: who applied the policy, and when, does not matter. Also shows whether an agent runs.
+    Reads the kernel: who applied the policy, and when, does not matter. Also shows whether an agent runs, and whether
+    normal policy waits for 'enforcer confirm', until when, and what happens then.
 
     \b
     Example:
@@ -28,7 +29,8 @@ def status(pin_root: Path | None, output: str) -> None:
     """
     from enforcer.agent.lock import running_agent
     from enforcer.cli.status_view import print_status, status_as_dict
+    from enforcer.enforcement.confirmation import trial_here
 
     require_privilege("reading BPF maps and the raw table", xdp=False)
-    found, agent = enforcer_of("", pin_root).status(), running_agent()
-    emit(status_as_dict(found, agent), output, lambda console: print_status(found, console, agent))
+    found, agent, trial = enforcer_of("", pin_root).status(), running_agent(), trial_here()
+    emit(status_as_dict(found, agent, trial), output, lambda console: print_status(found, console, agent, trial))

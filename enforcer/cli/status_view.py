@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from enforcer.cli.console import line
+from enforcer.enforcement.confirmation import TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,19 +17,51 @@ if TYPE_CHECKING:
 
     from enforcer.agent.lock import AgentRecord
     from enforcer.backends.base import EntryCount
+    from enforcer.enforcement.confirmation import Trial
     from enforcer.enforcement.status import InterfaceStatus
 
 NO_AGENT = "no agent runs: changes by other programs are not repaired"
 NOTHING = "nothing is enforced in this network namespace"
 
 
-def status_as_dict(statuses: Sequence[InterfaceStatus], agent: AgentRecord | None = None) -> dict[str, Any]:
-    """The status as JSON data. ``agent``: the one that runs in this network namespace."""
+def status_as_dict(
+    statuses: Sequence[InterfaceStatus], agent: AgentRecord | None = None, trial: Trial | None = None
+) -> dict[str, Any]:
+    """The status as JSON data. ``agent``: the one that runs in this network namespace; ``trial``: normal policy that
+    waits for a confirmation there, or had none.
+    """
     return {
         "schema": "enforcer/status/v1",
         "agent": asdict(agent) if agent else None,
+        "trial": _trial_as_dict(trial) if trial else None,
         "interfaces": [_interface_as_dict(item) for item in statuses],
     }
+
+
+def _trial_as_dict(trial: Trial) -> dict[str, Any]:
+    return {
+        "state": str(trial.state),
+        "until": trial.until,
+        "left_s": round(max(trial.left_s, 0.0), 1),
+        "pid": trial.pid or None,
+    }
+
+
+def trial_line(trial: Trial, agent: AgentRecord | None) -> str:
+    """Until when normal policy is on trial, and what happens then."""
+    if trial.state is TrialState.ROLLED_BACK:
+        return (
+            "normal policy was not confirmed in time and was rolled back; no agent switches it on again before "
+            "'enforcer apply --tracked enforce' has, or the host boots"
+        )
+    confirm = "unless 'enforcer confirm' is run"
+    if trial.state is TrialState.PENDING:
+        when = f"until {trial.until} ({max(trial.left_s, 0):.0f} s)"
+        return f"normal policy is on trial {when}: then it is rolled back by pid {trial.pid}, {confirm}"
+    over = f"was on trial until {trial.until}" if trial.left_s <= 0 else f"is on trial until {trial.until}"
+    killed = f"the process that was to roll it back ({trial.pid or 'unknown pid'}) was killed, and nothing else does"
+    by = "the agent" if agent else "'enforcer apply' or an agent"
+    return f"normal policy {over}, but {killed}: it STAYS enforced until {by} rolls it back, {confirm}"
 
 
 def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
@@ -36,9 +69,19 @@ def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
     return {"schema": "enforcer/counters/v1", "counters": [_count_as_dict(count) for count in counts]}
 
 
-def print_status(statuses: Sequence[InterfaceStatus], console: Console, agent: AgentRecord | None = None) -> None:
-    """Whether an agent runs, then for each interface a line, how full its sets are, and its counters."""
+def print_status(
+    statuses: Sequence[InterfaceStatus],
+    console: Console,
+    agent: AgentRecord | None = None,
+    trial: Trial | None = None,
+) -> None:
+    """Whether an agent runs and something is on trial, then for each interface a line, how full its sets are, and its
+    counters.
+    """
     console.print(line(f"{agent} maintains this state" if agent else NO_AGENT), soft_wrap=True)
+    if trial:
+        style = "red bold" if trial.state is TrialState.KILLED else "yellow bold"
+        console.print(line(trial_line(trial, agent), style=style), soft_wrap=True)
     if not statuses:
         console.print(NOTHING)
     for item in statuses:

@@ -20,17 +20,60 @@ import os
 import socket
 import sys
 import time
-from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from enforcer.kernel.lock import DIRECTORY
 from enforcer.kernel.netns import current_inode
 from enforcer.model.errors import HostError, UsageError
+from enforcer.model.vocabulary import Word
 from enforcer.system import directories, files
 from enforcer.system.log import event
 
 _SO_NETNS_COOKIE = 71
 _MAX_BYTES = 1 << 12
+
+
+class TrialState(Word):
+    """``KILLED``: the command that waits for the confirmation was killed, so that nothing watches the time."""
+
+    PENDING = "pending"
+    KILLED = "killed"
+    ROLLED_BACK = "rolled-back"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is on trial in a network namespace, or was. ``left_s``: until it is rolled back, less than 0 once that is
+    overdue; ``pid``: the process that put it on trial, 0 if unknown.
+    """
+
+    state: TrialState
+    left_s: float
+    pid: int
+
+    @property
+    def until(self) -> str:
+        """The end of the time to confirm, by the clock, in RFC 3339 format."""
+        end = datetime.now(timezone.utc) + timedelta(seconds=self.left_s)
+        return end.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def trial_here(directory: Path = DIRECTORY) -> Trial | None:
+    """The trial of the network namespace that the calling thread is in, None without one. Changes nothing."""
+    name, namespace = f"netns-{current_inode()}", _cookie()
+    for path in (directory / f"{name}.pending", directory / f"{name}.rolled-back"):
+        record = _read(path)
+        if record is None or _is_of_another(record, namespace):
+            continue
+        left_s = record.get("until_boottime_s", 0.0) - now_s()
+        if path.suffix == ".pending":
+            state = TrialState.PENDING if _is_held(path) else TrialState.KILLED
+        else:
+            state = TrialState.ROLLED_BACK
+        return Trial(state, left_s, int(record.get("pid", 0)))
+    return None
 
 
 class Confirmation:
@@ -47,17 +90,11 @@ class Confirmation:
 
     def require_free(self) -> None:
         """Raises UsageError while another process waits for a confirmation here."""
-        with suppress(FileNotFoundError):
-            descriptor = os.open(self._pending, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    "another 'enforcer apply' waits for a confirmation in this network namespace: run 'enforcer "
-                    "confirm', or wait until it has rolled back"
-                ) from None
-            finally:
-                os.close(descriptor)
+        if _is_held(self._pending):
+            raise UsageError(
+                "another 'enforcer apply' waits for a confirmation in this network namespace: run 'enforcer "
+                "confirm', or wait until it has rolled back"
+            )
 
     def begin(self, within_s: float) -> None:
         """From now on a confirmation is waited for. Raises UsageError as :meth:`require_free`, HostError where the
@@ -126,10 +163,10 @@ class Confirmation:
             self._descriptor = None
 
     def _forget_others(self) -> None:
-        """The kernel gives the inode of a namespace that has ended to another one."""
+        """The markers of namespaces that have ended."""
         for path in (self._pending, self._rolled_back):
             record = _read(path)
-            if record and self._namespace and record.get("namespace", self._namespace) != self._namespace:
+            if record and _is_of_another(record, self._namespace):
                 _remove(path)
 
 
@@ -148,6 +185,26 @@ def _read(path: Path) -> dict[str, float] | None:
         return None
     except (OSError, HostError, ValueError, TypeError, AttributeError, files.UnreadableError):
         return {}
+
+
+def _is_held(path: Path) -> bool:
+    """Whether the process that made a marker still runs. Its lock is tested by taking it, shared, for a moment."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_of_another(record: dict[str, float], namespace: int) -> bool:
+    """Whether a marker is of a network namespace that has ended: the kernel gives its inode to another one."""
+    return bool(namespace) and record.get("namespace", namespace) != namespace
 
 
 def _remove(path: Path) -> None:

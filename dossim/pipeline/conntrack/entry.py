@@ -55,9 +55,12 @@ class Entry:
     sctp: SctpFlow | None = None
 
     def direction_of(self, packet: FlowTuple) -> CtDirection | None:
-        if packet == self.original:
-            return CtDirection.ORIGINAL
-        return CtDirection.REPLY if packet == self.reply else None
+        """The reply direction where both are the same (a packet to its own address and port): that tuple is inserted
+        last, at the head of the hash chain (``__nf_conntrack_hash_insert``).
+        """
+        if packet == self.reply:
+            return CtDirection.REPLY
+        return CtDirection.ORIGINAL if packet == self.original else None
 
     def refresh(self, time_ns: int, timeout_s: int) -> None:
         """``nf_ct_refresh_acct``."""

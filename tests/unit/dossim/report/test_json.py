@@ -53,7 +53,7 @@ def test_what_conntrack_said_is_counted_and_stands_beside_each_mismatch() -> Non
     states = {3: CtState.NEW, 4: CtState.NEW, 6: CtState.UNTRACKED}
     otherwise = {3: (Fate.DELIVERED, None), 5: (Fate.DROPPED, Stage.IP_INPUT)}
     result = as_dict(view_of_scenario(scenario_result(otherwise=otherwise, states=states)))
-    assert result["states"] == {"NEW": 2, "UNTRACKED": 1}
+    assert result["states"] == {"NEW": 2, "UNTRACKED": 1, "matched": 0, "differing": 0, "several": 0}
     assert result["conntrack_drops"] == 0
     past, before = (item["observed"] for item in result["mismatches"])
     assert past["state"] == "NEW"
