@@ -11,8 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
@@ -150,6 +152,14 @@ class Command:
 
     def confirm(self) -> subprocess.CompletedProcess[str]:
         return run(self.pair, ["confirm"])
+
+    def status(self) -> tuple[Any, str]:
+        """What ``status`` says of a trial: as JSON, and the line of the text."""
+        words = ["status", "--pin-root", str(self.pin_root)]
+        as_json, as_text = run(self.pair, [*words, "-o", "json"]), run(self.pair, words)
+        assert (as_json.returncode, as_text.returncode) == (0, 0), as_json.stderr + as_text.stderr
+        lines = [line for line in as_text.stdout.splitlines() if line.startswith("normal policy")]
+        return json.loads(as_json.stdout)["trial"], "".join(lines)
 
     def predicted(self, what: str = "cut") -> set[int]:
         """The local ports of the connections that a dry run says would be cut."""
@@ -427,6 +437,37 @@ def test_where_it_cannot_say_what_to_do_it_is_rolled_back(enforcer: Command) -> 
     assert done.returncode != 0
     assert enforcer.stages() == (Stage.RAW,)
     assert "too late" in enforcer.confirm().stderr
+
+
+def test_status_says_until_when_it_is_on_trial_and_what_happens_then(enforcer: Command) -> None:
+    assert enforcer.status() == (None, "")
+    with enforcer.on_trial() as trial:
+        data, text = enforcer.status()
+        pid = trial.process.pid
+        assert (data["state"], data["pid"]) == ("pending", pid)
+        assert 0 < data["left_s"] <= 60
+        until = datetime.fromisoformat(data["until"].replace("Z", "+00:00"))
+        assert abs((until - datetime.now(timezone.utc)).total_seconds() - data["left_s"]) < DEADLINE_S
+        assert text.startswith(f"normal policy is on trial until {data['until'][:10]}")
+        assert text.endswith(f": then it is rolled back by pid {pid}, unless 'enforcer confirm' is run")
+        trial.end(signal.SIGTERM)
+    data, text = enforcer.status()
+    assert data["state"] == "rolled-back"
+    assert text.startswith("normal policy was not confirmed in time and was rolled back")
+    assert enforcer.apply().returncode == 0
+    assert enforcer.status() == (None, "")
+
+
+def test_status_says_that_nothing_rolls_back_what_a_killed_command_left(enforcer: Command) -> None:
+    with enforcer.on_trial() as trial:
+        assert trial.end(signal.SIGKILL) == -signal.SIGKILL
+    data, text = enforcer.status()
+    assert (data["state"], data["pid"]) == ("killed", trial.process.pid)
+    assert "it STAYS enforced until 'enforcer apply' or an agent rolls it back" in text
+    assert enforcer.is_closed(), "status changes nothing"
+    assert enforcer.confirm().returncode == 0
+    assert enforcer.status() == (None, "")
+    assert enforcer.is_closed()
 
 
 def test_two_do_not_wait_at_once(enforcer: Command) -> None:
