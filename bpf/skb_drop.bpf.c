@@ -57,8 +57,11 @@ _Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
 /* Here this host is done with a packet; what carries it away afterwards may clear its mark. */
 #define CHECKPOINT_DONE (CHECKPOINT_INPUT_LAST | CHECKPOINT_POSTROUTING)
 
-/* Bytes 0..1 of the source address of this drill's packets, big endian. */
-const volatile __u16 drill_tag;
+/*
+ * Bytes 0..1 of the source address of this drill's packets, big endian. A variable, because one
+ * load of these programs serves many drills.
+ */
+volatile __u16 drill_tag SEC(".bss.drill_tag");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -84,7 +84,7 @@ static __always_inline struct sieve *find_sieve4(void)
 #ifdef TOOLCHAIN_BCC
 	__u32 only = 0;
 
-	return sieve4.lookup(&only);
+	return (void *)sieve4.lookup(&only);
 #else
 	return &sieve4;
 #endif
@@ -95,7 +95,7 @@ static __always_inline struct root *find_root4(void)
 #ifdef TOOLCHAIN_BCC
 	__u32 only = 0;
 
-	return root4.lookup(&only);
+	return (void *)root4.lookup(&only);
 #else
 	return &root4;
 #endif
@@ -115,7 +115,7 @@ static __always_inline struct root *find_root6(void)
 #ifdef TOOLCHAIN_BCC
 	__u32 only = 0;
 
-	return root6.lookup(&only);
+	return (void *)root6.lookup(&only);
 #else
 	return &root6;
 #endif
@@ -198,7 +198,7 @@ static __always_inline struct policy *find_policy(void)
 #ifdef TOOLCHAIN_BCC
 	__u32 only = 0;
 
-	return policy.lookup(&only);
+	return (void *)policy.lookup(&only);
 #else
 	return &policy;
 #endif

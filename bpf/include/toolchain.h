@@ -27,7 +27,15 @@
 #define ARRAY_MAP(name, value_type, entries) BPF_TABLE("array", __u32, value_type, name, entries)
 #define MMAPABLE_ARRAY_MAP(name, value_type, entries) \
 	BPF_F_TABLE("array", __u32, value_type, name, entries, BPF_F_MMAPABLE)
-#define VARIABLE_MAP(name, value_type) MMAPABLE_ARRAY_MAP(name, value_type, 1)
+/*
+ * As bytes: for every other array in a value bcc generates code that prints and parses each element,
+ * most of its time. So the accessor casts.
+ */
+#define VARIABLE_MAP(name, value_type)         \
+	struct name##_bytes {                  \
+		char byte[sizeof(value_type)]; \
+	};                                     \
+	MMAPABLE_ARRAY_MAP(name, struct name##_bytes, 1)
 #define PERCPU_ARRAY_MAP(name, value_type, entries) \
 	BPF_TABLE("percpu_array", __u32, value_type, name, entries)
 

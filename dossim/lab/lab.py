@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Interface, IPv6Network
@@ -29,7 +30,7 @@ from dossim.model.host import Host, Listener
 from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.netns import entered
 from enforcer.model.conntrack import ConntrackFacts
-from enforcer.model.errors import PrivilegeError
+from enforcer.model.errors import KernelError, PrivilegeError
 from enforcer.policy.resources import UDP
 
 # Locally administered; the replayer's tags never begin with these bytes.
@@ -47,6 +48,7 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h; not in Python's socket module
 _RECEIVE_BUFFER_BYTES = 64 << 20
 _LARGEST_MTU = 65535  # ETH_MAX_MTU
 _LEAST_MTU6 = 1280  # IPV6_MIN_MTU
+_POLL_S, _CARRIER_POLLS = 0.001, 10_000
 
 
 class Lab:
@@ -135,11 +137,9 @@ class Lab:
             sysctl.quiet_victim(self.host, fragment_timeout_s=self._fragment_timeout_s)
             with held(), IPRoute() as ip:
                 self._make_links(ip)
-        with self.peer(), held(), IPRoute() as ip:
-            for wire in self._wires():
-                ip.link("set", index=_index(ip, wire), state="up")
-        with self.victim():
-            with held(), IPRoute() as ip:
+                with self.peer(), IPRoute() as outside:
+                    for wire in self._wires():
+                        outside.link("set", index=socket.if_nametoindex(wire), state="up")
                 self._configure(ip)
             _track_connections()
             self._listeners = [_listen(listener) for listener in self.host.listen]
@@ -148,7 +148,7 @@ class Lab:
         return [WIRE, WIRE_INSIDE] if self.host.routes else [WIRE]
 
     def _make_links(self, ip: IPRoute) -> None:
-        ip.link("set", index=_index(ip, "lo"), state="up")
+        ip.link("set", index=socket.if_nametoindex("lo"), state="up")
         self._make_veth(ip, self.host.interface, VICTIM_MAC, WIRE, PEER_MAC, self._mtu)
         if self.host.routes:
             self._make_veth(ip, self.host.inside, INSIDE_MAC, WIRE_INSIDE, BEHIND_MAC, self.host.mtu)
@@ -156,10 +156,11 @@ class Lab:
     def _make_veth(self, ip: IPRoute, near: str, near_mac: str, far: str, far_mac: str, mtu: int) -> None:
         far_end = {"ifname": far, "address": far_mac, "mtu": mtu, "net_ns_fd": self.peer_name}
         ip.link("add", ifname=near, kind="veth", address=near_mac, mtu=mtu, peer=far_end)
-        ip.link("set", index=_index(ip, near), state="up")
+        ip.link("set", index=socket.if_nametoindex(near), state="up")
 
     def _configure(self, ip: IPRoute) -> None:
-        outside = _index(ip, self.host.interface)
+        outside = socket.if_nametoindex(self.host.interface)
+        _wait_for_carrier(ip, outside)
         # Forwarding looks at the interface's IPv6 MTU and not at the route's (ip6_dst_mtu_maybe_forward).
         sysctl.write({f"ipv6/conf/{self.host.interface}/mtu": max(self.host.mtu, _LEAST_MTU6)})
         for address in self.host.addresses:
@@ -169,7 +170,7 @@ class Lab:
             _neighbour(ip, outside, gateway, PEER_MAC)
             _route(ip, family, "default", gateway, outside, mtu=self.host.mtu)
         if self.host.routes:
-            inside = _index(ip, self.host.inside)
+            inside = socket.if_nametoindex(self.host.inside)
             for hop in _BEHIND.values():
                 _neighbour(ip, inside, hop, BEHIND_MAC)
             for network in self.host.routes:
@@ -181,10 +182,15 @@ class Lab:
             listener.close()
 
 
-def _index(ip: IPRoute, name: str) -> int:
-    found = ip.link_lookup(ifname=name)
-    assert found, f"{name} was just made"
-    return int(found[0])
+def _wait_for_carrier(ip: IPRoute, index: int) -> None:
+    """The kernel notices a carrier in a worker (net/core/link_watch.c), and then sets the interface's IPv6 MTU to that
+    of the device (addrconf_notify, NETDEV_CHANGE): whatever was written before is lost.
+    """
+    for _ in range(_CARRIER_POLLS):
+        if ip.link("get", index=index)[0].get("IFLA_OPERSTATE") == "UP":
+            return
+        time.sleep(_POLL_S)
+    raise KernelError("the lab's interface is up and has no carrier: its peer is not up")
 
 
 def _neighbour(ip: IPRoute, index: int, address: str, mac: str) -> None:

@@ -73,12 +73,11 @@ def decide(key: MatchKey, known: Known, context: Context) -> tuple[NamedRule | N
     policy = context.policy
     unknown = f"its {known.missing} cannot be determined here ({known.why})"
     for failsafe, answers in policy.failsafes():
-        name = policy.describe(failsafe, answers=answers)
         match _match_failsafe(failsafe, key, known, answers=answers, by_device=context.mode is Mode.OFFLOAD):
             case Match.YES:
-                return None, f"{name} applies"
+                return None, f"{policy.describe(failsafe, answers=answers)} applies"
             case Match.INDETERMINATE:
-                return None, f"{name} might apply: {unknown}"
+                return None, f"{policy.describe(failsafe, answers=answers)} might apply: {unknown}"
     skipped: dict[str, str] = {}  # tier -> the Pass that skipped it
     for item, needs in zip(context.held.rules, context.held.needs, strict=True):
         answer = Match.NO if item.tier in skipped else _match_rule(item.rule, needs, key, known, context)

@@ -38,6 +38,15 @@ def entered(namespace: Path | str) -> Iterator[None]:
         os.close(own)
 
 
+def unshare() -> None:
+    """Move the calling thread into a new network namespace, for good: of use in a thread of its own.
+
+    Raises KernelError if the kernel refuses.
+    """
+    if _libc.unshare(_CLONE_NEWNET):
+        raise KernelError("creating a network namespace", number=ctypes.get_errno())
+
+
 def current_inode() -> int:
     """The inode that identifies the calling thread's network namespace."""
     return os.stat(OWN).st_ino

@@ -23,7 +23,7 @@ FRAME = bytes(range(64))
 PROGRAM = """
 #include "toolchain.h"
 SETTING(__u32, verdict);
-struct large { __u32 word[1 << 16]; };
+struct large { __u8 byte[1 << 18]; };
 MMAPABLE_ARRAY_MAP(table, struct large, 1);
 HASH_MAP(seen, __u32, __u64, 4);
 int picks(struct xdp_md *ctx)
@@ -34,7 +34,7 @@ int picks(struct xdp_md *ctx)
 
 	if (count)
 		++*count;
-	return found && found->word[65535] ? found->word[65535] : verdict;
+	return found && found->byte[(1 << 18) - 4] ? found->byte[(1 << 18) - 4] : verdict;
 }
 """
 

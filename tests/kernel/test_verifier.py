@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dossim.observe.observer import BPF_NETFILTER, BPF_PROG_TYPE_NETFILTER, CHECKPOINTS, TRACEPOINTS
-from dossim.observe.observer import OBJECT as OBSERVER
+from dossim.observe.programs import BPF_NETFILTER, BPF_PROG_TYPE_NETFILTER, CHECKPOINTS, TRACEPOINTS
+from dossim.observe.programs import OBJECT as OBSERVER
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.offload import OBJECT as OFFLOAD
 from enforcer.kernel.bpf.offload import PROGRAM as OFFLOAD_PROGRAM
