@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute
 
+from dossim.lab.names import make_namespace
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
 from enforcer.kernel.netns import entered
@@ -158,7 +160,7 @@ class Network:
             with entered(NETNS / f"{self.name}-switch"), IPRoute() as ip:
                 # With snooping the bridge announces itself to 224.0.0.106 (net/bridge/br_multicast.c).
                 ip.link("add", ifname="br0", kind="bridge", br_mcast_snooping=0)
-                ip.link("set", index=ip.link_lookup(ifname="br0")[0], state="up")
+                ip.link("set", index=socket.if_nametoindex("br0"), state="up")
             for name, number in LAN.items():
                 self._add(name, number)
             for host in self.hosts.values():
@@ -211,8 +213,7 @@ class Network:
 
     def _new_namespace(self, name: str) -> str:
         full = f"{self.name}-{name}"
-        netns.create(full)
-        self._stack.callback(netns.remove, full)
+        make_namespace(full, self._stack)
         with entered(NETNS / full):
             for setting, value in _QUIET.items():
                 (Path("/proc/sys") / setting).write_text(value)
@@ -228,7 +229,7 @@ class Network:
 
     def _connect(self, host: Host) -> None:
         with entered(NETNS / f"{self.name}-switch"), IPRoute() as ip:
-            (bridge,) = ip.link_lookup(ifname="br0")
+            bridge = socket.if_nametoindex("br0")
             port = _veth(ip, host.name, "eth0", host.namespace)
             ip.link("set", index=port, master=bridge)
         _configure(host, "eth0", host.number, 65)
@@ -239,7 +240,7 @@ class Network:
 
 def _veth(ip: Any, near: str, far: str, far_namespace: str, **near_options: str) -> int:
     ip.link("add", ifname=near, kind="veth", peer={"ifname": far, "net_ns_fd": far_namespace}, **near_options)
-    index: int = ip.link_lookup(ifname=near)[0]
+    index = socket.if_nametoindex(near)
     ip.link("set", index=index, state="up")
     return index
 
@@ -247,7 +248,7 @@ def _veth(ip: Any, near: str, far: str, far_namespace: str, **near_options: str)
 def _configure(host: Host, name: str, number: int, subnet: int) -> None:
     """Set it up, with an address of each family and without a reverse path filter."""
     with host.inside(), IPRoute() as ip:
-        (index,) = ip.link_lookup(ifname=name)
+        index = socket.if_nametoindex(name)
         ip.link("set", index=index, address=mac(number, subnet), state="up")
         ip.addr("add", index=index, address=address(number, 4, subnet), prefixlen=24)
         ip.addr("add", index=index, address=address(number, 6, subnet), prefixlen=64)
@@ -258,7 +259,7 @@ def _configure(host: Host, name: str, number: int, subnet: int) -> None:
 def _know(host: Host, name: str, neighbours: Mapping[str, str]) -> None:
     """Permanent neighbour entries."""
     with host.inside(), IPRoute() as ip:
-        (index,) = ip.link_lookup(ifname=name)
+        index = socket.if_nametoindex(name)
         for found, lladdr in neighbours.items():
             ip.neigh("add", dst=found, lladdr=lladdr, ifindex=index, state=0x80)  # NUD_PERMANENT
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute
 
+from dossim.lab.names import make_namespace
 from enforcer.backends.nftables import netdev
 from enforcer.enforcement.apply import Enforcer
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
@@ -57,14 +59,14 @@ class NetnsPair:
             ip.link(
                 "add", ifname=near, kind="veth", mtu=mtu, peer={"ifname": far, "net_ns_fd": self.peer_name, "mtu": mtu}
             )
-            ip.link("set", index=ip.link_lookup(ifname=near)[0], state="up")
+            ip.link("set", index=socket.if_nametoindex(near), state="up")
         with self.peer(), IPRoute() as ip:
-            ip.link("set", index=ip.link_lookup(ifname=far)[0], state="up")
+            ip.link("set", index=socket.if_nametoindex(far), state="up")
 
     def remove_link(self, name: str) -> None:
         """Delete an interface of the host, and with it its peer."""
         with self.host(), IPRoute() as ip:
-            ip.link("del", index=ip.link_lookup(ifname=name)[0])
+            ip.link("del", index=socket.if_nametoindex(name))
 
 
 @pytest.fixture
@@ -73,8 +75,7 @@ def netns_pair() -> Iterator[NetnsPair]:
     pair = NetnsPair(f"enftest-{os.getpid()}-{next(_numbers)}")
     with ExitStack() as stack:
         for name, enter in ((pair.host_name, pair.host), (pair.peer_name, pair.peer)):
-            netns.create(name)
-            stack.callback(netns.remove, name)
+            make_namespace(name, stack)
             with enter():
                 Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         pair.make_veth(pair.HOST_INTERFACE, pair.PEER_INTERFACE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -49,9 +50,16 @@ class Packet:
     ports: tuple[int, int] | None = None
     icmp: tuple[int, int] | None = None
 
+    def __hash__(self) -> int:
+        return self._hash
+
     @property
     def family(self) -> int:
         return self.source.version
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.source, self.destination, self.protocol, self.ports, self.icmp))
 
 
 @st.composite

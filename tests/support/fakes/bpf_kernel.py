@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -80,16 +80,22 @@ class BpfKernel:
 
     def pinned(self) -> dict[str, Object]:
         """The pinned objects, by path below the pins."""
-        files = (path for path in sorted(self.pins.rglob("*")) if path.is_file())
-        return {str(path.relative_to(self.pins)): self.objects[int(path.read_text())] for path in files}
+        # Strings, because this is called before and after each call of a test.
+        top, found = f"{self.pins}/", dict[str, Object]()
+        for folder, _, files in os.walk(top):
+            for name in files:
+                path = os.path.join(folder, name)
+                with open(path) as file:
+                    found[path.removeprefix(top)] = self.objects[int(file.read())]
+        return found
 
-    def alive(self, *, held: bool = True) -> set[Object]:
-        """All living objects, with or without those that only descriptors refer to."""
-        todo: list[Object] = list(self.pinned().values())
+    def alive(self, *, held: bool = True, pinned: Mapping[str, Object] | None = None) -> set[Object]:
+        """All living objects, with or without those that only descriptors refer to; ``pinned``: if known already."""
+        todo: list[Object] = list((self.pinned() if pinned is None else pinned).values())
         if held:
             for name in os.listdir("/proc/self/fd"):
                 with suppress(OSError):
-                    todo += filter(None, [self._inodes.get(os.stat(f"/proc/self/fd/{name}").st_ino)])
+                    todo += filter(None, [self._inodes.get(os.fstat(int(name)).st_ino)])
         found: set[Object] = set()
         while todo:
             item = todo.pop()
@@ -106,13 +112,14 @@ class BpfKernel:
             del self._inodes[path.stat().st_ino], self.objects[item.id]
             path.unlink()
 
-    def links(self) -> list[FakeLink]:
-        """The links that attach a program to an interface."""
-        return sorted((i for i in self.alive() if isinstance(i, FakeLink) and i.ifindex), key=lambda link: link.id)
+    def links(self, alive: set[Object] | None = None) -> list[FakeLink]:
+        """The links that attach a program to an interface; ``alive``: if known already."""
+        found = self.alive() if alive is None else alive
+        return sorted((i for i in found if isinstance(i, FakeLink) and i.ifindex), key=lambda link: link.id)
 
-    def interfaces(self) -> list[InterfaceState]:
+    def interfaces(self, alive: set[Object] | None = None) -> list[InterfaceState]:
         """As netlink reports them."""
-        links = self.links()
+        links = self.links(alive)
         return [
             InterfaceState(
                 name,

@@ -7,6 +7,9 @@ import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
 
@@ -37,6 +40,8 @@ class FakeMap:
     cpus: int
     file: Path
     _hash: dict[bytes, bytes] = field(default_factory=dict)
+    _read: np.ndarray[Any, Any] = field(default_factory=lambda: np.empty(0, np.uint8))
+    _content: bytes = b""
 
     @property
     def step(self) -> int:
@@ -56,10 +61,19 @@ class FakeMap:
         """All elements of an array exist, and are 0."""
         if self.type != HASH:
             size = self.step * self.max_entries
-            os.truncate(self.file, -(-size // _PAGE) * _PAGE if self.flags & BPF_F_MMAPABLE else size)
+            size = -(-size // _PAGE) * _PAGE if self.flags & BPF_F_MMAPABLE else size
+            os.truncate(self.file, size)
+            self._read = np.empty(size, np.uint8)
 
     def content(self) -> bytes | tuple[tuple[bytes, bytes], ...]:
-        return tuple(sorted(self._hash.items())) if self.type == HASH else self.file.read_bytes()
+        """The same object as before if nothing has changed, so that keeping it is cheap."""
+        if self.type == HASH:
+            return tuple(sorted(self._hash.items()))
+        with open(self.file, "rb", buffering=0) as file:
+            assert file.readinto(self._read) == len(self._read)
+        if not np.array_equal(np.frombuffer(self._content, np.uint8), self._read):
+            self._content = self._read.tobytes()
+        return self._content
 
     def lookup(self, key: bytes) -> bytes | None:
         """For a per-CPU map, the values of all CPUs."""
@@ -68,9 +82,8 @@ class FakeMap:
         (at,) = struct.unpack("=I", key)
         if at >= self.max_entries:
             return None
-        with self.file.open("rb") as file:
-            file.seek(at * self.step)
-            return file.read(self._value_bytes)
+        with open(self.file, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), self._value_bytes, at * self.step)
 
     def update(self, key: bytes, value: bytes, flags: int) -> None:
         if flags not in (0, BPF_NOEXIST, BPF_EXIST):
@@ -92,9 +105,8 @@ class FakeMap:
             raise Refused(errno.E2BIG)
         if flags == BPF_NOEXIST:
             raise Refused(errno.EEXIST)
-        with self.file.open("r+b") as file:
-            file.seek(at * self.step)
-            file.write(value)
+        with open(self.file, "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), value, at * self.step)
 
     def delete(self, key: bytes) -> bool:
         """False if there is none."""

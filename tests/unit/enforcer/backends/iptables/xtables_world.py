@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.backends.iptables.accept import HOOKS
@@ -11,7 +11,7 @@ from enforcer.backends.iptables.members import wanted_members
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.reconcile import reconcile
 from enforcer.backends.iptables.render import render
-from enforcer.backends.iptables.rules import TABLES, Jump, Rule, TableId
+from enforcer.backends.iptables.rules import TABLES, Jump, Rule, TableId, TableName
 from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.backends.netfilter.names import is_our_set
 from enforcer.planning.plan import Plan
@@ -74,3 +74,8 @@ class XtablesWorld(World):
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
         pairs = among if among is not None else [(packet, place) for packet in PACKETS for place in _PLACES]
         return {(packet, place) for packet, place in pairs if Walk(packet, *place, rules.tables, sets.sets).dropped()}
+
+    def value(self, rules: State, sets: State) -> Hashable:
+        raw = tuple(rules.tables.get(TableId(version, TableName.RAW)) for version in (4, 6))
+        chains = tuple(None if table is None else tuple(sorted(table.chains.items())) for table in raw)
+        return chains, tuple(sorted((item.header.index, item.header, item.members) for item in sets.sets.values()))

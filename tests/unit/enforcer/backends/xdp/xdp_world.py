@@ -39,6 +39,8 @@ from tests.support.ruletables import ADDRESSES, Packet
 from tests.unit.enforcer.backends.xdp_twin import Twin
 
 Content = bytes | tuple[tuple[bytes, bytes], ...]
+Constants = tuple[tuple[str, int], ...]
+Maps = tuple[tuple[str, Content], ...]
 
 _KINDS: tuple[tuple[int, tuple[int, int] | None, tuple[int, int] | None], ...] = (
     *((protocol, (1, 22), None) for protocol in (6, 17, 132)),
@@ -92,10 +94,9 @@ class XdpWorld(World):
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        directory = Path(mkdtemp(prefix="enf-fake-"))
+        directory = Path(mkdtemp(prefix="enf-fake-", dir="/dev/shm"))  # memory, as bpffs
         weakref.finalize(self, shutil.rmtree, directory)
         self.fake = FakeBpf(directory)
-        self._last: dict[int, Content] = {}
 
     @property
     def calls(self) -> Calls:  # type: ignore[override]
@@ -126,22 +127,16 @@ class XdpWorld(World):
         return {(item.interface, item.entry): item.packets for item in self.backend.counters()}
 
     def state(self) -> State:
-        alive = self.fake.alive()
-        attached = {item.name: (x.mode, x.prog_id) for item in self.fake.interfaces() for x in item.xdp}
+        pinned = self.fake.pinned()
+        alive = self.fake.alive(pinned=pinned)
+        attached = {item.name: (x.mode, x.prog_id) for item in self.fake.interfaces(alive) for x in item.xdp}
         programs = {
             item.id: Program(dict(item.constants), {name: found.id for name, found in item.maps.items()})
             for item in alive
             if isinstance(item, FakeProgram)
         }
-        maps = {item.id: self._content(item) for item in alive if isinstance(item, FakeMap)}
-        return State(attached, programs, maps, {path: item.id for path, item in self.fake.pinned().items()})
-
-    def _content(self, item: FakeMap) -> Content:
-        """Returns the same object as before if nothing has changed, so that keeping it is cheap."""
-        now = item.content()
-        if self._last.get(item.id) != now:
-            self._last[item.id] = now
-        return self._last[item.id]
+        maps = {item.id: item.content() for item in alive if isinstance(item, FakeMap)}
+        return State(attached, programs, maps, {path: item.id for path, item in pinned.items()})
 
     def holds(self, plan: Plan) -> bool:
         """Each interface is attached and drops what it should; exactly the expected objects are pinned."""
@@ -168,19 +163,24 @@ class XdpWorld(World):
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
         pairs = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
-        found = {}
-        for name, (_, number) in rules.attached.items():
+        found = {name: _dropped(constants, maps) for name, constants, maps in self.value(rules, sets)}
+        return {(packet, name) for packet, name in pairs if packet in found.get(name, ())}
+
+    def value(self, rules: State, sets: State) -> tuple[tuple[str, Constants, Maps], ...]:
+        """Of each attached program its interface, its constants and what is in its maps."""
+        found = []
+        for name, (_, number) in sorted(rules.attached.items()):
             program = rules.programs[number]
             maps = tuple(
                 (each, sets.maps.get(program.maps[each], rules.maps[program.maps[each]]))
                 for each in (*TABLES, *MAPS.values())
             )
-            found[name] = _dropped(tuple(sorted(program.constants.items())), maps)
-        return {(packet, name) for packet, name in pairs if packet in found.get(name, ())}
+            found.append((name, tuple(sorted(program.constants.items())), maps))
+        return tuple(found)
 
 
 @lru_cache(maxsize=256)
-def _dropped(constants: tuple[tuple[str, int], ...], maps: tuple[tuple[str, Content], ...]) -> frozenset[Packet]:
+def _dropped(constants: Constants, maps: Maps) -> frozenset[Packet]:
     """The packets that a program with these maps drops."""
     content = dict(maps)
     data = {name: found for name, found in maps if isinstance(found, bytes)}
