@@ -160,7 +160,7 @@ class Lab:
 
     def _configure(self, ip: IPRoute) -> None:
         outside = socket.if_nametoindex(self.host.interface)
-        _wait_for_carrier(ip, outside)
+        wait_for_carrier(ip, outside)
         # Forwarding looks at the interface's IPv6 MTU and not at the route's (ip6_dst_mtu_maybe_forward).
         sysctl.write({f"ipv6/conf/{self.host.interface}/mtu": max(self.host.mtu, _LEAST_MTU6)})
         for address in self.host.addresses:
@@ -182,15 +182,18 @@ class Lab:
             listener.close()
 
 
-def _wait_for_carrier(ip: IPRoute, index: int) -> None:
-    """The kernel notices a carrier in a worker (net/core/link_watch.c), and then sets the interface's IPv6 MTU to that
-    of the device (addrconf_notify, NETDEV_CHANGE): whatever was written before is lost.
+def wait_for_carrier(ip: IPRoute, index: int) -> None:
+    """Return when the kernel has noticed that the interface has a carrier: both ends of its veth pair are up.
+
+    It notices that in a worker (net/core/link_watch.c). Before, the end that came up first sends nothing, and a bridge
+    forwards nothing to it (dev_activate, br_port_carrier_check); then the interface's IPv6 MTU is set again to that of
+    the device (addrconf_notify), whatever was written before. Raises KernelError after some seconds without.
     """
     for _ in range(_CARRIER_POLLS):
         if ip.link("get", index=index)[0].get("IFLA_OPERSTATE") == "UP":
             return
         time.sleep(_POLL_S)
-    raise KernelError("the lab's interface is up and has no carrier: its peer is not up")
+    raise KernelError("the interface is up and has no carrier: its peer is not up")
 
 
 def _neighbour(ip: IPRoute, index: int, address: str, mac: str) -> None:

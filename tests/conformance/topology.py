@@ -25,6 +25,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from dossim.lab.lab import wait_for_carrier
 from dossim.lab.names import make_namespace
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
@@ -188,8 +189,9 @@ class Network:
         """A host of its own subnet, 10.66.0.0/24, behind the interface ``near`` of the gateway, which forwards."""
         host = self._add(name, 2, subnet=66)
         with gateway.inside(), IPRoute() as ip:
-            _veth(ip, near, "eth0", host.namespace, address=mac(1, 66))
-        _configure(host, "eth0", host.number, 66)
+            port = _veth(ip, near, "eth0", host.namespace, address=mac(1, 66))
+            _configure(host, "eth0", host.number, 66)
+            wait_for_carrier(ip, port)
         _configure(gateway, near, 1, 66)
         _know(host, "eth0", {address(1, family, 66): mac(1, 66) for family in (4, 6)})
         _know(gateway, near, {host.address(family): host.mac for family in (4, 6)})
@@ -232,7 +234,8 @@ class Network:
             bridge = socket.if_nametoindex("br0")
             port = _veth(ip, host.name, "eth0", host.namespace)
             ip.link("set", index=port, master=bridge)
-        _configure(host, "eth0", host.number, 65)
+            _configure(host, "eth0", host.number, 65)
+            wait_for_carrier(ip, port)
         others = [item for item in self.hosts.values() if item is not host]
         _know(host, "eth0", {item.address(family): item.mac for item in others for family in (4, 6)})
         self.echo.serve(host)

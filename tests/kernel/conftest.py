@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
+from dossim.lab.lab import wait_for_carrier
 from dossim.lab.names import make_namespace
 from enforcer.backends.nftables import netdev
 from enforcer.enforcement.apply import Enforcer
@@ -60,8 +61,9 @@ class NetnsPair:
                 "add", ifname=near, kind="veth", mtu=mtu, peer={"ifname": far, "net_ns_fd": self.peer_name, "mtu": mtu}
             )
             ip.link("set", index=socket.if_nametoindex(near), state="up")
-        with self.peer(), IPRoute() as ip:
-            ip.link("set", index=socket.if_nametoindex(far), state="up")
+            with self.peer(), IPRoute() as other:
+                other.link("set", index=socket.if_nametoindex(far), state="up")
+            wait_for_carrier(ip, socket.if_nametoindex(near))
 
     def remove_link(self, name: str) -> None:
         """Delete an interface of the host, and with it its peer."""

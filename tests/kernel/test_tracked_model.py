@@ -46,7 +46,8 @@ def test_what_calico_would_drop_is_delivered_and_matched() -> None:
     assert_as_predicted(result)
     found = as_dict(view_of(result))
     assert {word: row["matched"] for word, row in found["stages"].items()} == {"raw": 5, "delivered": 16}
-    assert found["states"] == {str(CtState.NEW): 16}, "conntrack tracks what no chain of ours asks it of"
+    states = {str(CtState.NEW): 16, "matched": 16, "differing": 0, "several": 0}
+    assert found["states"] == states, "conntrack tracks what no chain of ours asks it of"
     assert (found["matched"], found["mismatched"]) == (21, 0)
     assert [row["entry"] for row in found["entries"]] == ["gnp/raw ingress[0]"]
     calico = found["calico"]
