@@ -11,6 +11,8 @@ import pytest
 
 pytest_plugins = ("pytester",)
 
+pytestmark = pytest.mark.slow  # each runs pytest in a process of its own
+
 ROOT = Path(__file__).parents[3]
 SCENARIO = """\
 name: attackers stay outside

@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 
 from dossim.model.errors import SIMULATOR
 
+pytestmark = pytest.mark.slow  # each runs a command in a process of its own
+
 ROOT = Path(__file__).parents[3]
 POLICY = str(ROOT / "scenarios" / "policies" / "how-to.yaml")
 SCENARIO = str(ROOT / "scenarios" / "demo.scenario.yaml")

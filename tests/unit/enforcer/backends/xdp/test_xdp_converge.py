@@ -210,6 +210,7 @@ def _without_memory(world: XdpWorld, plan: Plan, number: int) -> list[str]:
     return world.calls.log[first:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["wait for readers", "replace v2/interfaces/eth0/next/counters"])
 def test_two_shortages_in_a_row_lose_neither_the_new_program_nor_counts(first: str) -> None:
     """The first pass leaves a live program under next/; the second, failing at any call, must not discard it."""
