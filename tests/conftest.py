@@ -6,6 +6,7 @@ feature) a test marked ``needs_root`` never skips.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     alone, for which the others would have to wait.
     """
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")])
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded now stays: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

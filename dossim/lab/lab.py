@@ -16,11 +16,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv6Interface, IPv6Network
 from types import TracebackType
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from dossim.lab import ethtool, names, sysctl
 from dossim.lab.conntrack_max import restore_abandoned
@@ -31,6 +32,7 @@ from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.netns import entered
 from enforcer.model.conntrack import ConntrackFacts
 from enforcer.model.errors import KernelError, PrivilegeError
+from enforcer.model.nets import IPAddress
 from enforcer.policy.resources import UDP
 
 # Locally administered; the replayer's tags never begin with these bytes.
@@ -48,7 +50,8 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h; not in Python's socket module
 _RECEIVE_BUFFER_BYTES = 64 << 20
 _LARGEST_MTU = 65535  # ETH_MAX_MTU
 _LEAST_MTU6 = 1280  # IPV6_MIN_MTU
-_POLL_S, _CARRIER_POLLS = 0.001, 10_000
+_RTN_LOCAL = 2  # linux/rtnetlink.h
+_POLL_S, _POLLS = 0.001, 10_000
 
 
 class Lab:
@@ -166,6 +169,8 @@ class Lab:
         for address in self.host.addresses:
             flags = {"flags": 0x02} if isinstance(address, IPv6Interface) else {}  # IFA_F_NODAD
             ip.addr("add", index=outside, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
+        for address in self.host.addresses:
+            wait_for_address(ip, address.ip)
         for family, gateway in _GATEWAY.items():
             _neighbour(ip, outside, gateway, PEER_MAC)
             _route(ip, family, "default", gateway, outside, mtu=self.host.mtu)
@@ -189,11 +194,23 @@ def wait_for_carrier(ip: IPRoute, index: int) -> None:
     forwards nothing to it (dev_activate, br_port_carrier_check); then the interface's IPv6 MTU is set again to that of
     the device (addrconf_notify), whatever was written before. Raises KernelError after some seconds without.
     """
-    for _ in range(_CARRIER_POLLS):
+    for _ in range(_POLLS):
         if ip.link("get", index=index)[0].get("IFLA_OPERSTATE") == "UP":
             return
         time.sleep(_POLL_S)
     raise KernelError("the interface is up and has no carrier: its peer is not up")
+
+
+def wait_for_address(ip: IPRoute, address: IPAddress) -> None:
+    """Return when the namespace takes packets to the address. The kernel makes the local route of an IPv6 address in a
+    worker, even without duplicate address detection (addrconf_dad_work). Raises KernelError after some seconds without.
+    """
+    for _ in range(_POLLS):
+        with suppress(NetlinkError):  # before, there may be no route at all
+            if ip.route("get", dst=str(address))[0]["type"] == _RTN_LOCAL:
+                return
+        time.sleep(_POLL_S)
+    raise KernelError(f"{address} was added, and has no local route")
 
 
 def _neighbour(ip: IPRoute, index: int, address: str, mac: str) -> None:

@@ -20,12 +20,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
-from dossim.lab.lab import wait_for_carrier
+from dossim.lab.lab import wait_for_address, wait_for_carrier
 from dossim.lab.names import make_namespace
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.kernel.bpf.bpffs import MOUNT_POINT, ensure_bpffs
@@ -255,6 +256,7 @@ def _configure(host: Host, name: str, number: int, subnet: int) -> None:
         ip.link("set", index=index, address=mac(number, subnet), state="up")
         ip.addr("add", index=index, address=address(number, 4, subnet), prefixlen=24)
         ip.addr("add", index=index, address=address(number, 6, subnet), prefixlen=64)
+        wait_for_address(ip, IPv6Address(address(number, 6, subnet)))
     for which in ("all", name):
         host.sysctl(f"net/ipv4/conf/{which}/rp_filter", "0")
 
