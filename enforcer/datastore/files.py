@@ -15,11 +15,13 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from watchfiles import watch
 
+from enforcer.datastore.base import StoreState
 from enforcer.datastore.lastgood import LastGood
 from enforcer.datastore.writers import SETTLE_S, Writers
 from enforcer.model.errors import HostError, UsageError
@@ -64,6 +66,7 @@ class FileStore:
         self._inotify_failed = False
         self._retry_s = 0.0  # 0: everything could be read
         self._retry_at_s = 0.0
+        self._state = StoreState("files", self.describe(), False, time.time(), 0.0)
         if self._kept:
             self._kept.clean()
 
@@ -84,7 +87,20 @@ class FileStore:
         self._is_first = False
         self._retry_s = min(max(self._retry_s * 2, _FIRST_RETRY_S), _LAST_RETRY_S) if loaded.again else 0.0
         self._retry_at_s = time.monotonic() + self._retry_s
+        self._state = self._state_after(loaded)
         return loaded
+
+    def _state_after(self, loaded: Loaded) -> StoreState:
+        before, now_s = self._state, time.time()
+        problem = next((str(item.finding.position) for item in loaded.faults), "") if loaded.again else ""
+        now = replace(
+            before,
+            connected=not loaded.again,
+            since=before.since if before.connected != loaded.again else now_s,
+            contact=before.contact if loaded.again else now_s,
+            problem=f"{problem} cannot be read" if problem else "",
+        )
+        return now.after(loaded)
 
     def last_good(self) -> Resources:
         """What an earlier run stored; empty if nothing."""
@@ -96,8 +112,11 @@ class FileStore:
             return
         looks, files = self._good
         try:
-            if self._kept.save(files, unchanged=lambda: self._fingerprint() == looks):
-                self._saved, self._save_problem = looks, ""
+            texts = [(path, system_files.read(path).decode("utf-8-sig")) for path in files]
+            if self._fingerprint() != looks:
+                return  # they have changed since they were found good
+            self._kept.save(texts)
+            self._saved, self._save_problem = looks, ""
         except (OSError, HostError, UnicodeDecodeError, UnreadableError) as error:
             if self._fingerprint() != looks:
                 return  # the files have changed: a new snapshot is due
@@ -111,6 +130,9 @@ class FileStore:
             for _ in self._ticks(stop):
                 if self._has_changed() or self._is_retry_due():
                     yield
+
+    def state(self) -> StoreState:
+        return self._state
 
     def describe(self) -> str:
         return ", ".join(str(path) for path in self._paths)

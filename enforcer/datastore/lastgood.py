@@ -1,4 +1,5 @@
-"""The last version of the files without faults, on disk, for an agent that starts while a file is faulty.
+"""The last version of the policy without faults, on disk, for an agent that starts while a file is faulty, or its
+datastore is away.
 
 A running agent remembers the last good version of every object. Without this copy, an agent restarted while a deny list
 is faulty would remove the list from the kernel.
@@ -36,24 +37,33 @@ def state_directory() -> Path:
     return Path(os.environ.get("STATE_DIRECTORY") or DEFAULT_DIRECTORY)
 
 
-class LastGood:
-    """The stored texts of the files, one state file for each list of paths."""
+Texts = Sequence[tuple[str, str]]
+"""The path of each file, or the name of each object, with its text."""
 
-    def __init__(self, directory: Path, paths: Sequence[Path]) -> None:
-        identity = "\n".join(str(path.absolute()) for path in paths)
+
+def resources_of_files(texts: Texts) -> Resources:
+    """The sound objects of YAML texts."""
+    collector = TolerantCollector()
+    for path, text in texts:
+        collector.read_text(text, path)
+    return collector.sound()
+
+
+class LastGood:
+    """The stored texts of files or objects, one state file for each ``source``: a list of paths, or of endpoints."""
+
+    def __init__(self, directory: Path, source: Sequence[str | os.PathLike[str]]) -> None:
+        identity = "\n".join(os.fspath(item) for item in source)
         name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]
         self._file = directory / f"last-good-{name}.json"
         self._scratch = directory / f"{_SCRATCH_PREFIX}{name}-"
 
-    def save(self, files: Sequence[str], *, unchanged: Callable[[], bool]) -> bool:
-        """Store these files, if they are unchanged since they were found good; whether they were stored.
+    def save(self, texts: Texts) -> None:
+        """Store these texts.
 
-        Raises OSError, UnreadableError or UnicodeDecodeError when they cannot be read or stored, and HostError when
-        others can write to the directory. The older state then stays.
+        Raises OSError when they cannot be stored, and HostError when others can write to the directory. The older state
+        then stays.
         """
-        texts = [{"path": path, "text": system_files.read(path).decode("utf-8-sig")} for path in files]
-        if not unchanged():
-            return False
         directories.make(self._file.parent)
         self.clean()
         with NamedTemporaryFile(
@@ -61,14 +71,14 @@ class LastGood:
         ) as new:
             try:
                 fcntl.flock(new, fcntl.LOCK_EX)
-                json.dump({"version": _VERSION, "files": texts}, new)
+                files = [{"path": path, "text": text} for path, text in texts]
+                new.write(json.dumps({"version": _VERSION, "files": files}))  # json.dump is many times as slow
                 new.flush()
                 os.fsync(new.fileno())
                 os.replace(new.name, self._file)
             except BaseException:
                 os.unlink(new.name)
                 raise
-        return True
 
     def clean(self) -> None:
         """Remove the temporary files of a process that was killed while saving."""
@@ -81,8 +91,8 @@ class LastGood:
         except (OSError, HostError):
             return  # not worth an error; saving reports what is wrong with the directory
 
-    def read(self) -> Resources:
-        """The objects of the stored state, as if read from their files; none if there is no state.
+    def read(self, parse: Callable[[Texts], Resources] = resources_of_files) -> Resources:
+        """The objects of the stored state, as if read from their source; none if there is no state.
 
         A directory that others can write to is not used.
         """
@@ -103,17 +113,7 @@ class LastGood:
             problem = f"{type(error).__name__}: {error}"
             event(logging.WARNING, "cannot read the last good policy: ignored", file=self._file, problem=problem)
             return Resources()
-        collector = TolerantCollector()
-        for path, text in texts:
-            collector.read_text(text, path)
-        sound = [
-            item
-            for source in collector.sources
-            if not source.unreadable
-            for item in source.documents
-            if not item.findings
-        ]
-        return collector.resources(item.resource for item in sound)
+        return parse(texts)
 
 
 def _remove_left(path: Path) -> None:

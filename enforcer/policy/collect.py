@@ -92,6 +92,7 @@ class Source:
     feed: Note | None = None  # it is an address list, not resources
     unreadable: bool = False  # its content is unknown as a whole, even if some of it was read
     again: bool = False  # it could not be opened; a retry may succeed without a change to the file
+    what: str = "file"  # what people call it: "file", or "object" of a datastore
 
     @property
     def path(self) -> str:

@@ -55,6 +55,11 @@ class Loaded:
         return not any(_items(self.resources))
 
     @property
+    def count(self) -> int:
+        """The number of objects."""
+        return sum(1 for _ in _items(self.resources))
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         return tuple(fault.finding for fault in self.faults)
 
@@ -75,6 +80,11 @@ def load_tolerant(
     collector.read_paths(paths)
     for path, message in (lost or {}).items():
         collector.source(path).fault(Position(path), message)
+    return merged(collector, last_good)
+
+
+def merged(collector: TolerantCollector, last_good: Resources) -> Loaded:
+    """What was collected, with what is faulty taken from ``last_good``."""
     merge = _Merge(last_good)
     for source in collector.sources:
         merge.take_documents(source)
@@ -104,6 +114,13 @@ class TolerantCollector(Collector):
     def read_text(self, text: str, path: str) -> None:
         with self._on_its_own(path):
             super().read_text(text, path)
+
+    def sound(self) -> Resources:
+        """The objects without findings."""
+        readable = [source for source in self.sources if not source.unreadable]
+        return self.resources(
+            document.resource for source in readable for document in source.documents if not document.findings
+        )
 
     @contextmanager
     def _on_its_own(self, path: str) -> Iterator[None]:
@@ -186,10 +203,10 @@ class _Merge:
 
 
 def _outcome(source: Source, kept: Sequence[str]) -> str:
-    what = "this file" if source.unreadable else "this document"
+    what = f"this {source.what}" if source.unreadable else "this document"
     if not kept:
         return f"nothing of {what} is enforced"
-    version = "its last version" if source.unreadable else "the last version of the file"
+    version = "its last version" if source.unreadable else f"the last version of the {source.what}"
     return f"of {version} these stay: {', '.join(kept)}"
 
 

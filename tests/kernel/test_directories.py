@@ -230,7 +230,7 @@ def test_state_is_not_kept_where_others_can_write(
     file.write_text(documents())
     kept = LastGood(shared / "state", [file])
     with pytest.raises(HostError, match=str(shared)):
-        kept.save([str(file)], unchanged=lambda: True)
+        kept.save([(str(file), documents())])
     assert sorted(path.name for path in precious.iterdir()) == ["below", "prog"]
 
 
@@ -241,7 +241,7 @@ def test_state_that_others_can_write_is_not_read(
     file = shared.parent / "dos.yaml"
     file.write_text(documents())
     good = shared.parent / "good"
-    LastGood(good, [file]).save([str(file)], unchanged=lambda: True)
+    LastGood(good, [file]).save([(str(file), file.read_text())])
     assert LastGood(good, [file]).read().host_endpoints
     shape(shared / "state", precious)
     (name,) = (path.name for path in good.iterdir())

@@ -13,6 +13,7 @@ import pytest
 from enforcer.agent.agent import Agent
 from enforcer.agent.backoff import BackOff
 from enforcer.agent.event_loop import Events
+from enforcer.datastore.base import StoreState
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.model.errors import InternalError, KernelError, PrivilegeError, UnsupportedRuleError
 from enforcer.planning.plan import Plan
@@ -46,6 +47,9 @@ class Store:
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
         yield from ()
+
+    def state(self) -> StoreState:
+        return StoreState("memory", self.describe(), True, 0.0, 0.0)
 
     def describe(self) -> str:
         return "a list"

@@ -16,6 +16,7 @@ import pytest
 
 from enforcer.agent.event_loop import EventLoop
 from enforcer.agent.systemd import notify, watchdog_interval_s
+from enforcer.datastore.base import StoreState
 from enforcer.datastore.files import FileStore
 from enforcer.kernel.lock import namespace_lock
 from enforcer.model.errors import HostError
@@ -288,6 +289,9 @@ class Quiet:
             raise SystemError("foreign code panicked")
         yield
         stop.wait()
+
+    def state(self) -> StoreState:
+        return StoreState("memory", self.describe(), True, 0.0, 0.0)
 
     def describe(self) -> str:
         return "nothing"

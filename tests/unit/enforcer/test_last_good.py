@@ -185,12 +185,13 @@ def test_names_that_are_not_utf8_are_kept(folder: Path, tmp_path: Path) -> None:
 
 
 def test_files_that_changed_meanwhile_are_not_kept(folder: Path, tmp_path: Path) -> None:
-    last_good = LastGood(tmp_path, [folder])
-    files = [str(folder / "endpoint.yaml")]
-    assert not last_good.save(files, unchanged=lambda: False)
-    assert last_good.read() == NOTHING
-    assert last_good.save(files, unchanged=lambda: True)
-    assert [item.name for item in last_good.read().host_endpoints] == ["edge"]
+    store = FileStore([folder], state=tmp_path)
+    store.snapshot(NOTHING)
+    write(folder, "bots.yaml", BOTS % "192.0.2.0/24")
+    store.keep()
+    assert store.last_good() == NOTHING
+    assert nets(store) == ["192.0.2.0/24"]
+    assert [item.name for item in store.last_good().host_endpoints] == ["edge"]
 
 
 def test_a_state_that_cannot_be_kept_stops_nothing(
