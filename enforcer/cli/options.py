@@ -113,8 +113,8 @@ def pin_root_option(command: Command) -> Command:
     )(command)
 
 
-def files_option(*, help_text: str, must_exist: bool = True) -> Callable[[Command], Command]:
+def files_option(*, help_text: str, must_exist: bool = True, required: bool = True) -> Callable[[Command], Command]:
     kind = NonEmptyPath(exists=must_exist, path_type=Path)
     return click.option(
-        "-f", "--file", "files", type=kind, multiple=True, required=True, metavar="PATH", help=help_text
+        "-f", "--file", "files", type=kind, multiple=True, required=required, metavar="PATH", help=help_text
     )

@@ -26,13 +26,23 @@ from enforcer.cli.options import (
 from enforcer.cli.support import NonEmptyPath, require_privilege
 from enforcer.model.choices import ModeChoice
 
-DATASTORES = ("files",)
+DATASTORES = ("files", "etcd")
 
 
 @click.command()
-@files_option(help_text="A directory or file of resources to watch. May be repeated.", must_exist=False)
+@files_option(
+    help_text="A directory or file of resources to watch (--datastore files). May be repeated.",
+    must_exist=False,
+    required=False,
+)
 @click.option(
     "--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Kind of datastore."
+)
+@click.option(
+    "--datastore-config",
+    type=NonEmptyPath(dir_okay=False, path_type=Path),
+    help="How to reach a datastore other than files: a file as calicoctl has it. Default: /etc/calico/calicoctl.cfg if "
+    "it exists, else the environment (ETCD_ENDPOINTS, ETCD_CA_CERT_FILE, ...).",
 )
 @click.option(
     "--state-dir",
@@ -53,6 +63,7 @@ DATASTORES = ("files",)
 def run(
     files: tuple[Path, ...],
     datastore: str,
+    datastore_config: Path | None,
     state_dir: Path | None,
     detach_on_exit: bool,
     mode: str,
@@ -76,19 +87,20 @@ def run(
     Example:
       enforcer run -f /etc/enforcer --node jasper
       enforcer run -f /etc/enforcer --tracked enforce
+      ETCD_ENDPOINTS=https://10.0.0.5:2379 enforcer run --datastore etcd
     """
     from enforcer.agent.agent import Agent
     from enforcer.agent.lock import AgentRecord, agent_lock
-    from enforcer.datastore.files import FileStore
     from enforcer.datastore.lastgood import state_directory
+    from enforcer.datastore.open import open_store
     from enforcer.system import log
     from enforcer.system.directories import is_there
 
     require_enforce(confirm_within, tracked)
     if state_dir is not None:
         is_there(state_dir)  # fail now rather than ignore an explicit option
-    store = {"files": FileStore}[datastore](files, state=state_dir or state_directory())
-    store.require_something()
+    state = state_dir or state_directory()
+    store = open_store(datastore, files=files, config=datastore_config, state=state, node=node)
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     log.setup(logging.DEBUG if verbose else logging.INFO)
     driver = enforcer_of(

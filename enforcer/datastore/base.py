@@ -1,4 +1,4 @@
-"""The contract of a datastore: a snapshot of all resources, a notification that they may have changed, and its state."""
+"""The contract of a datastore: a snapshot of all resources, notice that they may have changed, and its state."""
 
 from __future__ import annotations
 

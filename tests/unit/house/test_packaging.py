@@ -17,7 +17,13 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[3]
 _BUILD = "import sys; from setuptools import build_meta as b; print(b.prepare_metadata_for_build_wheel(sys.argv[1]))"
 
-LOCKS = {"enforcer": {""}, "sim": {"", "sim"}, "dev": {"", "sim", "test", "check"}, "bench": {"", "sim", "bench"}}
+LOCKS = {
+    "enforcer": {""},
+    "etcd": {"", "etcd"},
+    "sim": {"", "sim"},
+    "dev": {"", "sim", "etcd", "test", "check"},
+    "bench": {"", "sim", "bench"},
+}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 

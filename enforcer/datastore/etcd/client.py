@@ -1,0 +1,281 @@
+"""The calls of etcd's API that the agent makes, over one connection to one endpoint.
+
+The only module that imports grpcio, whose messages it turns into plain values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from enforcer.datastore.etcd.config import Endpoint, EtcdConfig
+from enforcer.system import files
+from enforcer.system.files import UnreadableError
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write to stderr between the lines of the log
+
+import grpc
+
+from enforcer.datastore.etcd import rpc_pb2
+
+rpc: Any = rpc_pb2
+
+_CALL_S = 10.0
+_POLL_S = 0.2  # how soon a wait for an answer ends after a stop
+
+# One connection for each channel, so that renewed certificates are used; whole lists; no proxy of the environment.
+# The pings are the second line: grpc notices a silent peer only after the last of these three (20 s without it).
+_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+]
+
+
+class EtcdError(Exception):
+    """A call failed. ``code``: the name of the gRPC status, such as PERMISSION_DENIED."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether a new connection to the same endpoint is enough: a token or a revision is out of date."""
+        return self.code in ("UNAUTHENTICATED", "OUT_OF_RANGE") or "auth store is old" in str(self)
+
+
+class StoppedError(Exception):
+    """The agent stops."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Which cluster answered, and in which state it was."""
+
+    cluster: int
+    revision: int
+    term: int
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """``revision``: of the last change of this key."""
+
+    key: bytes
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True)
+class Page:
+    header: Header
+    items: tuple[KeyValue, ...]
+    more: bool
+
+
+@dataclass(frozen=True)
+class WatchEvent:
+    item: KeyValue
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One answer of a watch, told apart by ``watch``. ``created``: it exists now. ``cancelled``: why it ended, "" if it
+    did not. ``compacted``: it cannot begin where it should, because the history up to here is gone; 0 if it can.
+    ``continued``: the next answer of this watch has the rest of the events of this one.
+    """
+
+    header: Header
+    watch: int
+    created: bool
+    cancelled: str
+    compacted: int
+    continued: bool
+    events: tuple[WatchEvent, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The keys from ``first`` up to ``end``, without it; without ``end`` only the first."""
+
+    first: bytes
+    end: bytes = b""
+
+
+def prefix(text: str) -> Span:
+    """All keys that begin so."""
+    first = text.encode()
+    return Span(first, first[:-1] + bytes([first[-1] + 1]))
+
+
+class Client:
+    """A connection; a context manager. All calls raise EtcdError, and StoppedError soon after ``stop`` is set."""
+
+    def __init__(self, endpoint: Endpoint, config: EtcdConfig, stop: threading.Event) -> None:
+        """Raises EtcdError if a certificate cannot be read."""
+        self._config, self._stop = config, stop
+        self._metadata: list[tuple[str, str]] = []
+        self._channel = _channel(endpoint, config)
+        unary, stream = self._channel.unary_unary, self._channel.stream_stream
+        self._range = unary("/etcdserverpb.KV/Range", rpc.RangeRequest.SerializeToString, rpc.RangeResponse.FromString)
+        self._authenticate = unary(
+            "/etcdserverpb.Auth/Authenticate",
+            rpc.AuthenticateRequest.SerializeToString,
+            rpc.AuthenticateResponse.FromString,
+        )
+        self._watch = stream(
+            "/etcdserverpb.Watch/Watch", rpc.WatchRequest.SerializeToString, rpc.WatchResponse.FromString
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def authenticate(self) -> None:
+        """Log in if a user is configured: later calls carry the token."""
+        if self._config.username:
+            request = rpc.AuthenticateRequest(name=self._config.username, password=self._config.password)
+            self._metadata = [("token", self._wait(self._authenticate.future(request, timeout=_CALL_S)).token)]
+
+    def range(
+        self, span: Span, *, limit: int = 0, revision: int = 0, serializable: bool = False, keys_only: bool = False
+    ) -> Page:
+        """The keys in order. ``serializable``: as this member knows them, without asking the others."""
+        return _page(self._wait(self._begin(span, limit, revision, serializable, keys_only, _CALL_S)))
+
+    def look(self, span: Span, within_s: float, done: Callable[[Header | EtcdError], None]) -> None:
+        """Ask this member for one key, without waiting: ``done`` is called in another thread."""
+
+        def finished(call: Any) -> None:
+            try:
+                done(_header(call.result().header))
+            except (grpc.RpcError, grpc.FutureCancelledError) as error:
+                done(_failure(error))
+
+        self._begin(span, 1, 0, True, True, within_s).add_done_callback(finished)
+
+    def _begin(
+        self, span: Span, limit: int, revision: int, serializable: bool, keys_only: bool, within_s: float
+    ) -> Any:
+        request = rpc.RangeRequest(
+            key=span.first,
+            range_end=span.end,
+            limit=limit,
+            revision=revision,
+            serializable=serializable,
+            keys_only=keys_only,
+        )
+        return self._range.future(request, timeout=within_s, metadata=self._metadata)
+
+    def watch(self, spans: Sequence[tuple[Span, int]]) -> Iterator[Watched]:
+        """What happens to keys from these revisions on, all over one stream; runs in a thread of its own.
+
+        Ends with an EtcdError; closing the client ends it. The member must have a leader, so that one that is cut off
+        from the others says so.
+        """
+        over = threading.Event()
+        call = self._watch(_requests(spans, over), metadata=[*self._metadata, ("hasleader", "true")])
+        try:
+            for answer in call:
+                yield _watched(answer)
+        except grpc.RpcError as error:
+            raise _failure(error) from error
+        finally:
+            over.set()
+            call.cancel()
+        raise EtcdError("UNAVAILABLE", "the watch ended")
+
+    def _wait(self, call: Any) -> Any:
+        while True:
+            try:
+                return call.result(timeout=_POLL_S)
+            except grpc.FutureTimeoutError as error:
+                if self._stop.is_set():
+                    call.cancel()
+                    raise StoppedError from error
+            except (grpc.RpcError, grpc.FutureCancelledError) as error:
+                raise _failure(error) from error
+
+
+def _channel(endpoint: Endpoint, config: EtcdConfig) -> Any:
+    if not endpoint.tls:
+        return grpc.insecure_channel(endpoint.target, options=_OPTIONS)
+    try:
+        ca, cert, key = config.ca.read() or _system_roots(), config.cert.read(), config.key.read()
+    except UnreadableError as error:
+        raise EtcdError("UNREADABLE", str(error)) from error
+    return grpc.secure_channel(endpoint.target, grpc.ssl_channel_credentials(ca, key, cert), options=_OPTIONS)
+
+
+def _system_roots() -> bytes | None:
+    """The host's certificate authorities; None for those of grpcio."""
+    path = ssl.get_default_verify_paths().cafile
+    try:
+        return files.read(path) if path else None
+    except (OSError, UnreadableError):
+        return None
+
+
+def _requests(spans: Sequence[tuple[Span, int]], over: threading.Event) -> Iterator[Any]:
+    for span, revision in spans:
+        create = rpc.WatchCreateRequest(key=span.first, range_end=span.end, start_revision=revision, fragment=True)
+        yield rpc.WatchRequest(create_request=create)
+    over.wait()  # the end of the requests would end the stream
+
+
+def _header(header: Any) -> Header:
+    return Header(header.cluster_id, header.revision, header.raft_term)
+
+
+def _item(found: Any) -> KeyValue:
+    return KeyValue(found.key, found.value, found.mod_revision)
+
+
+def _page(answer: Any) -> Page:
+    return Page(_header(answer.header), tuple(map(_item, answer.kvs)), answer.more)
+
+
+def _watched(answer: Any) -> Watched:
+    cancelled = (answer.cancel_reason or "without a reason") if answer.canceled else ""
+    events = tuple(WatchEvent(_item(found.kv), found.type == rpc.Event.DELETE) for found in answer.events)
+    return Watched(
+        header=_header(answer.header),
+        watch=answer.watch_id,
+        created=answer.created,
+        cancelled=cancelled,
+        compacted=answer.compact_revision,
+        continued=answer.fragment,
+        events=events,
+    )
+
+
+# What grpc puts before the sentence that matters.
+_AROUND = re.compile(r"^(?:failed to connect to all addresses; last error: )?(?:[A-Z_]+: )?(?:ipv[46]:\S+?:\d+: )?")
+
+
+def _failure(error: Any) -> EtcdError:
+    if isinstance(error, grpc.FutureCancelledError):
+        return EtcdError("CANCELLED", "the call was cancelled")
+    code, said = error.code(), str(error.details() or "")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return EtcdError(code.name, "no answer in time")
+    if code is grpc.StatusCode.INTERNAL and "deserializ" in said:
+        return EtcdError(code.name, "the answer is not one of etcd")
+    said = _AROUND.sub("", said.replace("\n", " ")).strip()
+    return EtcdError(code.name, said or code.name)

@@ -1,0 +1,301 @@
+"""Follows Calico's objects in etcd.
+
+One list of all kinds, in pages at one revision, then a watch for each kind over one stream, which another endpoint
+resumes where it broke. Liveness is our own: a read on the same connection, because a stopped member keeps its
+connections open, and gRPC alone notices that after a minute. A read and not a progress request, which some releases of
+etcd leave unanswered (etcd issue 17507). What is not believed, because it would lift protection by accident: a
+datastore that holds nothing at all, and another cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from enforcer.datastore.etcd import keys
+from enforcer.datastore.etcd.client import (
+    Client,
+    EtcdError,
+    Header,
+    KeyValue,
+    Page,
+    Span,
+    StoppedError,
+    Watched,
+    WatchEvent,
+    prefix,
+)
+from enforcer.datastore.etcd.config import Endpoint, EtcdConfig
+from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Update
+from enforcer.policy.objects import StoredObject
+from enforcer.system.log import event
+
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 30.0
+_STEADY_S = 10.0  # a connection that lasted longer was a good one: the next failure is the first again
+_LOOK_EVERY_S, _LOOK_WITHIN_S = 10.0, 5.0
+_RELIST_EVERY_S = 3600.0  # in case a watch has lost something
+_SPREAD_S = 5.0  # agents whose history was compacted list again within this time, not all at once
+_POLL_S = 0.5  # how soon waiting ends after a stop
+_PAGE_BYTES, _PAGE_MOST = 1 << 20, 500
+
+EMPTIED = (
+    f"nothing is stored below {keys.CALICO}: was it emptied, or is it another datastore? To delete the policy, delete "
+    "its objects and leave any other (clusterinformations/default)"
+)
+
+
+class NotBelievedError(Exception):
+    """The datastore answers, but what it says would lift protection by accident."""
+
+
+@dataclass
+class _Held:
+    """Up to where everything is known: the newest state of the cluster, and of each kind the revision that is next."""
+
+    header: Header
+    next: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What another thread reports to the one that follows."""
+
+    of: Watched | Header | Exception
+
+
+class EtcdSource:
+    """An ObjectSource. ``node``: whose Node object is followed."""
+
+    kind = "etcd"
+
+    def __init__(self, config: EtcdConfig, node: str) -> None:
+        self._config = config
+        self._spans = keys.spans(node)
+        # In another order on each host, so that the agents of a fleet spread over the members.
+        self._endpoints = deque(random.sample(config.endpoints, len(config.endpoints)))
+        self._held: _Held | None = None
+        self._cluster: int | None = None  # of the first answer
+        self._relist = True  # what is held may have gaps
+        self._doubted = False  # the last answer was not believed
+        self._attempts = 0
+        self._used: Endpoint | None = None
+
+    def describe(self) -> str:
+        return ",".join(str(endpoint) for endpoint in self._config.endpoints)
+
+    def identity(self) -> tuple[str, ...]:
+        return tuple(sorted(str(endpoint) for endpoint in self._config.endpoints))
+
+    def follow(self, stop: threading.Event) -> Iterator[Update]:
+        failed: dict[Endpoint, str] = {}  # since the last success
+        renewed = False  # the last failure only needed a new connection
+        self._relist = True
+        while not stop.is_set():
+            endpoint, begun_s = self._endpoints[0], time.monotonic()
+            try:
+                for update in self._session(endpoint, stop):
+                    if time.monotonic() - begun_s > _STEADY_S:
+                        self._attempts, renewed = 0, False
+                    failed.clear()
+                    yield update
+            except StoppedError:
+                return
+            except (EtcdError, NotBelievedError) as error:
+                if isinstance(error, EtcdError) and error.is_transient and not renewed:
+                    renewed = True
+                    if error.code == "OUT_OF_RANGE":
+                        self._relist = True
+                        stop.wait(random.uniform(0, _SPREAD_S))
+                    continue
+                failed[endpoint] = str(error)
+            self._endpoints.rotate(-1)
+            if len(failed) == len(self._endpoints):
+                yield Lost(_summary(failed))
+                failed.clear()
+            stop.wait(random.uniform(0, min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**self._attempts)))
+            self._attempts += 1
+
+    def _session(self, endpoint: Endpoint, stop: threading.Event) -> Iterator[Update]:
+        """Follow over one connection until it fails. Raises EtcdError, NotBelievedError and StoppedError."""
+        with Client(endpoint, self._config, stop) as client:
+            client.authenticate()
+            header = client.range(self._spans[0], limit=1, keys_only=True).header
+            self._require_same_cluster(header)
+            if self._doubted:
+                _require_something(client, self._spans)
+            if self._relist or self._held is None or _went_back(self._held.header, header):
+                yield self._listed(client)
+            self._doubted = False
+            if endpoint != self._used:
+                event(logging.INFO, "connected to etcd", endpoint=endpoint)
+                self._used = endpoint
+            yield from self._watched(client, stop)
+
+    def _require_same_cluster(self, header: Header) -> None:
+        """Raises NotBelievedError for another cluster than the one that answered first."""
+        if self._cluster is None:
+            self._cluster = header.cluster
+        if header.cluster != self._cluster:
+            raise NotBelievedError(
+                f"another cluster answers: its id is {header.cluster:x}, and was {self._cluster:x}; if that is "
+                "intended, restart the agent"
+            )
+
+    # -- the list ------------------------------------------------------------------------------------------------------
+
+    def _listed(self, client: Client) -> Listed:
+        """All objects, of one revision. The first reply is that of a majority, so that no member that is behind is
+        taken for a restored backup.
+        """
+        found: list[KeyValue] = []
+        header: Header | None = None
+        limit = 10
+        for span in self._spans:
+            rest: Span | None = span
+            while rest is not None:
+                revision = header.revision if header else 0
+                page = client.range(rest, limit=limit, revision=revision, serializable=header is not None)
+                header = header or page.header
+                found += page.items
+                rest = Span(page.items[-1].key + b"\0", span.end) if page.more else None
+                limit = _next_limit(page, limit)
+        assert header is not None
+        objects = tuple(item for item in map(keys.stored, found) if item is not None)
+        if not objects:
+            self._doubt(client)
+        before = self._held
+        another = before is not None and _went_back(before.header, header)
+        if another and before is not None:
+            event(
+                logging.WARNING,
+                "the datastore went back in time, as after a backup was restored: its present objects are taken",
+                revision=header.revision,
+                before=before.header.revision,
+            )
+        after = dict.fromkeys((keys.plural(span.first) for span in self._spans), header.revision + 1)
+        self._held, self._relist = _Held(header, after), False
+        return Listed(objects, str(header.revision), another)
+
+    def _doubt(self, client: Client) -> None:
+        """Raises NotBelievedError if the datastore holds nothing, not even of other kinds."""
+        try:
+            _require_something(client, self._spans)
+        except BaseException:
+            self._doubted = True
+            raise
+
+    # -- the watch -----------------------------------------------------------------------------------------------------
+
+    def _watched(self, client: Client, stop: threading.Event) -> Iterator[Update]:
+        held = self._held
+        assert held is not None
+        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        begin = [(span, held.next[keys.plural(span.first)]) for span in self._spans]
+        threading.Thread(target=_listen, args=(client, begin, answers), daemon=True).start()
+        created = 0
+        parts: dict[int, list[WatchEvent]] = {}  # of answers that come in several, by watch
+        now_s = time.monotonic()
+        look_s, relist_s = now_s + _LOOK_EVERY_S, now_s + _RELIST_EVERY_S * random.uniform(0.8, 1.2)
+        while not stop.is_set():
+            if (now_s := time.monotonic()) >= look_s:
+                client.look(self._spans[0], _LOOK_WITHIN_S, lambda answer: answers.put(_Answer(answer)))
+                look_s = now_s + _LOOK_EVERY_S
+            if now_s >= relist_s:
+                yield self._listed(client)
+                relist_s = now_s + _RELIST_EVERY_S * random.uniform(0.8, 1.2)
+            with suppress(queue.Empty):
+                answer = answers.get(timeout=min(_POLL_S, max(0.0, look_s - now_s))).of
+                if isinstance(answer, Exception):
+                    raise answer
+                if isinstance(answer, Header):
+                    self._require_same_cluster(answer)
+                    yield Contact()
+                    continue
+                _require_watch(answer)
+                created += answer.created
+                if answer.created and created == len(self._spans):
+                    yield Contact()
+                parts.setdefault(answer.watch, []).extend(answer.events)
+                if not answer.continued and (events := parts.pop(answer.watch)):
+                    yield from self._changed(client, events, answer.header)
+
+    def _changed(self, client: Client, events: list[WatchEvent], header: Header) -> Iterator[Changed]:
+        """The objects of these events; older ones than the last list are left out."""
+        held = self._held
+        assert held is not None
+        last = {item.item.key: item for item in events if item.item.revision >= held.next[keys.plural(item.item.key)]}
+        put: list[StoredObject] = []
+        gone: list[str] = []
+        for key, found in last.items():
+            made = None if found.deleted else keys.stored(found.item)
+            path = keys.path(key)
+            if made is not None:
+                put.append(made)
+            elif found.deleted and path is not None:
+                gone.append(path)
+        if gone:
+            self._doubt(client)
+        for key, found in last.items():
+            held.next[keys.plural(key)] = max(held.next[keys.plural(key)], found.item.revision + 1)
+        newest = (max(held.header.revision, header.revision), max(held.header.term, header.term))
+        held.header = Header(header.cluster, *newest)
+        if put or gone:
+            yield Changed(tuple(put), tuple(gone), str(held.header.revision))
+
+
+def _listen(client: Client, begin: list[tuple[Span, int]], answers: queue.SimpleQueue[_Answer]) -> None:
+    try:
+        for answer in client.watch(begin):
+            answers.put(_Answer(answer))
+    except Exception as error:
+        answers.put(_Answer(error))
+
+
+def _require_watch(answer: Watched) -> None:
+    """Raises EtcdError if the watch ended."""
+    if answer.compacted:
+        raise EtcdError("OUT_OF_RANGE", f"the history up to revision {answer.compacted} was compacted")
+    if answer.cancelled:
+        code = "PERMISSION_DENIED" if "permission denied" in answer.cancelled else "CANCELLED"
+        raise EtcdError(code, f"the watch was cancelled: {answer.cancelled}")
+
+
+def _require_something(client: Client, spans: tuple[Span, ...]) -> None:
+    """Raises NotBelievedError if nothing is stored below the widest prefix that may be read."""
+    for wide in ((prefix(keys.CALICO),), (prefix(keys.RESOURCES),), spans):
+        try:
+            if any(client.range(span, limit=1, keys_only=True).items for span in wide):
+                return
+        except EtcdError as error:
+            if error.code != "PERMISSION_DENIED":
+                raise
+        else:
+            break
+    raise NotBelievedError(EMPTIED)
+
+
+def _went_back(held: Header, now: Header) -> bool:
+    """Whether the cluster forgot: revisions and terms of Raft only grow."""
+    return now.revision < held.revision or now.term < held.term
+
+
+def _next_limit(page: Page, limit: int) -> int:
+    """How many objects to ask for next, so that a page has about 1 MiB."""
+    size = sum(len(item.value) for item in page.items)
+    return max(1, min(_PAGE_MOST, limit * 4, _PAGE_BYTES * len(page.items) // size)) if size else limit
+
+
+def _summary(failed: dict[Endpoint, str]) -> str:
+    """Each problem once, with the endpoints that have it."""
+    problems: dict[str, list[str]] = {}
+    for endpoint, problem in sorted(failed.items(), key=lambda item: str(item[0])):
+        if problem:
+            problems.setdefault(problem, []).append(str(endpoint))
+    return "; ".join(f"{', '.join(where)}: {problem}" for problem, where in problems.items())

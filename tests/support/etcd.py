@@ -1,0 +1,169 @@
+"""A real etcd on loopback, of one or more members, and Calico's objects in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from enforcer.datastore.etcd.keys import RESOURCES
+from enforcer.policy.objects import PLURALS
+
+_KINDS = {kind: plural for plural, kind in PLURALS.items()}
+_READY_S = 60.0
+
+
+def free_ports(number: int, address: str = "127.0.0.1") -> list[int]:
+    """Ports that nobody has now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind((address, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@dataclass
+class Member:
+    """One etcd process; it can be stopped and started again with its data."""
+
+    words: Sequence[str]
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.words, stdout=log, stderr=log)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process
+        self.process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self.process.wait()
+            self.process = None
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Etcd:
+    """A cluster. ``flags``: what etcdctl needs to reach it (certificates, a user)."""
+
+    members: list[Member]
+    flags: list[str] = field(default_factory=list)
+
+    @property
+    def endpoints(self) -> str:
+        return ",".join(member.url for member in self.members)
+
+    def ctl(self, *words: str, text: str | None = None, endpoints: str = "") -> str:
+        """The output of etcdctl."""
+        command = ["etcdctl", f"--endpoints={endpoints or self.endpoints}", *self.flags, *words]
+        done = subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ | {"ETCDCTL_API": "3"},
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def put(self, *objects: dict[str, Any]) -> None:
+        """Store objects at Calico's keys, as calicoctl does."""
+        for item in objects:
+            self.put_text(key_of(item), json.dumps(item, separators=(",", ":")))
+
+    def put_text(self, path: str, text: str) -> None:
+        """A value below Calico's prefix, over stdin: a command line is limited to 128 KiB."""
+        self.ctl("put", RESOURCES + path, text=text)
+
+    def delete(self, path: str) -> None:
+        self.ctl("del", RESOURCES + path)
+
+    def revision(self) -> int:
+        status = json.loads(self.ctl("endpoint", "status", "-w", "json", endpoints=self.members[0].url))
+        return int(status[0]["Status"]["header"]["revision"])
+
+    def leader(self) -> int:
+        """The index of the member that leads."""
+        for index, member in enumerate(self.members):
+            if member.process is None:
+                continue
+            status = json.loads(self.ctl("endpoint", "status", "-w", "json", endpoints=member.url))[0]["Status"]
+            if status["leader"] == status["header"]["member_id"]:
+                return index
+        raise AssertionError("no member leads")
+
+
+def key_of(item: dict[str, Any]) -> str:
+    metadata = item["metadata"]
+    parts = (_KINDS[item["kind"]], metadata.get("namespace", ""), metadata["name"])
+    return "/".join(filter(None, parts))
+
+
+@contextmanager
+def etcd(folder: Path, members: int = 1, *, through: Sequence[str] = (), more: Sequence[str] = ()) -> Iterator[Etcd]:
+    """A running cluster with its data below ``folder``. ``more``: further options of etcd, such as for TLS."""
+    ports = free_ports(2 * members)
+    scheme = "https" if any(word.startswith("--cert-file") for word in more) else "http"
+    peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
+    cluster = Etcd([])
+    for index, port in enumerate(ports[:members]):
+        url = f"{scheme}://127.0.0.1:{port}"
+        words = [
+            *through,
+            *("etcd", "--name", f"m{index}", "--data-dir", str(folder / f"m{index}")),
+            *("--listen-client-urls", url, "--advertise-client-urls", url),
+            *("--listen-peer-urls", peers[index], "--initial-advertise-peer-urls", peers[index]),
+            *("--initial-cluster", ",".join(f"m{each}={peer}" for each, peer in enumerate(peers))),
+            *("--initial-cluster-token", folder.name, "--logger", "zap", "--log-level", "error", "--unsafe-no-fsync"),
+            *more,
+        ]
+        cluster.members.append(Member(words, url, folder / f"m{index}.log"))
+    try:
+        for member in cluster.members:
+            member.start()
+        for member, port in zip(cluster.members, ports, strict=False):
+            wait_for(port, member)
+        yield cluster
+    finally:
+        for member in cluster.members:
+            member.end()
+
+
+def wait_for(port: int, member: Member) -> None:
+    """Until the member accepts connections."""
+    until_s = time.monotonic() + _READY_S
+    while time.monotonic() < until_s:
+        assert member.process
+        assert member.process.poll() is None, member.log.read_text()
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{member.words} is not ready:\n{member.log.read_text()}")
+
+
+def network_set(name: str, *nets: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkSet",
+        "metadata": {"name": name, "creationTimestamp": None, "labels": {"deny": "all"}},
+        "spec": {"nets": list(nets)},
+    }
