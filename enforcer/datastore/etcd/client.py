@@ -26,7 +26,8 @@ from enforcer.datastore.etcd import rpc_pb2
 
 rpc: Any = rpc_pb2
 
-_CALL_S = 10.0
+_CALL_S = 5.0  # with one small answer
+_PAGE_S = 30.0  # with up to 1 MiB of objects, or one that is larger
 _POLL_S = 0.2  # how soon a wait for an answer ends after a stop
 
 # One connection for each channel, so that renewed certificates are used; whole lists; no proxy of the environment.
@@ -157,7 +158,8 @@ class Client:
         self, span: Span, *, limit: int = 0, revision: int = 0, serializable: bool = False, keys_only: bool = False
     ) -> Page:
         """The keys in order. ``serializable``: as this member knows them, without asking the others."""
-        return _page(self._wait(self._begin(span, limit, revision, serializable, keys_only, _CALL_S)))
+        within_s = _CALL_S if keys_only else _PAGE_S
+        return _page(self._wait(self._begin(span, limit, revision, serializable, keys_only, within_s)))
 
     def look(self, span: Span, within_s: float, done: Callable[[Header | EtcdError], None]) -> None:
         """Ask this member for one key, without waiting: ``done`` is called in another thread."""
