@@ -93,12 +93,12 @@ class Traffic:
         return found
 
     @contextmanager
-    def flood(self, source: str) -> Iterator[None]:
+    def flood(self, source: str, *, every_s: float = 0.0005) -> Iterator[None]:
         """A thread that sends packets from one source until the block ends."""
         packet = frame(source)
 
         def send() -> None:
-            while not self._stop.wait(0.0005):
+            while not self._stop.wait(every_s):
                 self._sender.send(packet)
 
         thread = threading.Thread(target=send)
@@ -182,13 +182,25 @@ def command(pair: NetnsPair, *words: str) -> list[str]:
 def agent(
     pair: NetnsPair, pin_root: Path, store: Path, *words: str, through: Sequence[str] = (), **environment: str
 ) -> Iterator[Agent]:
-    """A running agent, started through another command (setpriv) if given; killed afterwards if it still runs."""
-    run_it = command(pair, "run", "-f", str(store), "--node", NODE, "--pin-root", str(pin_root), *words)
+    """A running agent of files, started through another command (setpriv) if given; killed afterwards if it still
+    runs.
+    """
+    environment = {"STATE_DIRECTORY": f"{store}.state"} | environment
+    with agent_of(pair, pin_root, "-f", str(store), *words, through=through, **environment) as running:
+        yield running
+
+
+@contextmanager
+def agent_of(
+    pair: NetnsPair, pin_root: Path, *words: str, through: Sequence[str] = (), **environment: str
+) -> Iterator[Agent]:
+    """A running agent of any datastore, which the words and the environment name."""
+    run_it = command(pair, "run", "--node", NODE, "--pin-root", str(pin_root), *words)
     process = subprocess.Popen(
         [*run_it[:2], *through, *run_it[2:]],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1", "STATE_DIRECTORY": f"{store}.state", **environment},
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
     )
     running = Agent(process)
     try:

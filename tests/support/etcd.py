@@ -69,19 +69,19 @@ class Etcd:
         return ",".join(member.url for member in self.members)
 
     def ctl(self, *words: str, text: str | None = None, endpoints: str = "") -> str:
-        """The output of etcdctl."""
-        command = ["etcdctl", f"--endpoints={endpoints or self.endpoints}", *self.flags, *words]
-        done = subprocess.run(
-            command,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env=os.environ | {"ETCDCTL_API": "3"},
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
+        """The output of etcdctl, which waits for a leader."""
+        through = f"--endpoints={endpoints or self.endpoints}"
+        command = ["etcdctl", through, "--command-timeout=50s", *self.flags, *words]
+        environment = os.environ | {"ETCDCTL_API": "3"}
+        until_s = time.monotonic() + _READY_S
+        while True:
+            done = subprocess.run(
+                command, input=text, capture_output=True, text=True, check=False, timeout=60, env=environment
+            )
+            if done.returncode == 0:
+                return done.stdout
+            elects = "etcdserver: request timed out" in done.stderr or "leader" in done.stderr
+            assert elects and time.monotonic() < until_s, f"{command}: {done.stderr}"
 
     def put(self, *objects: dict[str, Any]) -> None:
         """Store objects at Calico's keys, as calicoctl does."""
@@ -117,16 +117,19 @@ def key_of(item: dict[str, Any]) -> str:
 
 
 @contextmanager
-def etcd(folder: Path, members: int = 1, *, through: Sequence[str] = (), more: Sequence[str] = ()) -> Iterator[Etcd]:
-    """A running cluster with its data below ``folder``. ``more``: further options of etcd, such as for TLS."""
+def etcd(
+    folder: Path, members: int = 1, *, tls: bool = False, more: Sequence[str] = (), flags: Sequence[str] = ()
+) -> Iterator[Etcd]:
+    """A running cluster with its data below ``folder``, in the network namespace of the calling thread. ``more``:
+    further options of etcd, with certificates for ``tls``. ``flags``: those of etcdctl.
+    """
     ports = free_ports(2 * members)
-    scheme = "https" if any(word.startswith("--cert-file") for word in more) else "http"
+    scheme = "https" if tls else "http"
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
-    cluster = Etcd([])
+    cluster = Etcd([], list(flags))
     for index, port in enumerate(ports[:members]):
         url = f"{scheme}://127.0.0.1:{port}"
         words = [
-            *through,
             *("etcd", "--name", f"m{index}", "--data-dir", str(folder / f"m{index}")),
             *("--listen-client-urls", url, "--advertise-client-urls", url),
             *("--listen-peer-urls", peers[index], "--initial-advertise-peer-urls", peers[index]),

@@ -267,7 +267,10 @@ def _watched(answer: Any) -> Watched:
     )
 
 
-# What grpc puts before the sentence that matters.
+# How grpc tells that the other side ended the connection, which varies with the moment.
+_CLOSED = re.compile(r"Socket closed|reset by peer|Stream removed|Broken pipe|GOAWAY|Handshake read failed|FD Shutdown")
+_TLS = re.compile(r"OPENSSL_internal:(?P<what>[A-Z0-9_]+)(?:: (?P<why>.*?))?(?:: OK)?$")
+# What it puts before the sentence that matters.
 _AROUND = re.compile(r"^(?:failed to connect to all addresses; last error: )?(?:[A-Z_]+: )?(?:ipv[46]:\S+?:\d+: )?")
 
 
@@ -279,5 +282,11 @@ def _failure(error: Any) -> EtcdError:
         return EtcdError(code.name, "no answer in time")
     if code is grpc.StatusCode.INTERNAL and "deserializ" in said:
         return EtcdError(code.name, "the answer is not one of etcd")
+    if _CLOSED.search(said):
+        return EtcdError(code.name, "the connection was closed")
+    if tls := _TLS.search(said):
+        return EtcdError(
+            code.name, "TLS: " + ": ".join(filter(None, (tls["what"].replace("_", " ").lower(), tls["why"])))
+        )
     said = _AROUND.sub("", said.replace("\n", " ")).strip()
     return EtcdError(code.name, said or code.name)

@@ -39,6 +39,7 @@ from enforcer.system.log import event
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 30.0
 _STEADY_S = 10.0  # a connection that lasted longer was a good one: the next failure is the first again
+_SHORT_ATTEMPTS = 2  # after one that did not last, the next attempt is made within 2 s
 _LOOK_EVERY_S, _LOOK_WITHIN_S = 10.0, 5.0
 _RELIST_EVERY_S = 3600.0  # in case a watch has lost something
 _SPREAD_S = 5.0  # agents whose history was compacted list again within this time, not all at once
@@ -95,32 +96,35 @@ class EtcdSource:
 
     def follow(self, stop: threading.Event) -> Iterator[Update]:
         failed: dict[Endpoint, str] = {}  # since the last success
-        renewed = False  # the last failure only needed a new connection
+        again = False  # a connection broke, and the next failure counts
         self._relist = True
         while not stop.is_set():
-            endpoint, begun_s = self._endpoints[0], time.monotonic()
+            endpoint, begun_s, followed = self._endpoints[0], time.monotonic(), False
             try:
                 for update in self._session(endpoint, stop):
+                    followed = True
                     if time.monotonic() - begun_s > _STEADY_S:
-                        self._attempts, renewed = 0, False
+                        self._attempts, again = 0, False
                     failed.clear()
                     yield update
             except StoppedError:
                 return
             except (EtcdError, NotBelievedError) as error:
-                if isinstance(error, EtcdError) and error.is_transient and not renewed:
-                    renewed = True
-                    if error.code == "OUT_OF_RANGE":
-                        self._relist = True
-                        stop.wait(random.uniform(0, _SPREAD_S))
-                    continue
-                failed[endpoint] = str(error)
-            self._endpoints.rotate(-1)
+                transient = isinstance(error, EtcdError) and error.is_transient
+                if transient and isinstance(error, EtcdError) and error.code == "OUT_OF_RANGE":
+                    self._relist = True
+                    stop.wait(random.uniform(0, _SPREAD_S))
+                if again or not (transient or followed) or isinstance(error, NotBelievedError):
+                    failed[endpoint] = str(error)
+                else:
+                    again = True  # of a connection that was good, the next attempt tells whether etcd is away
+                if not transient:
+                    self._endpoints.rotate(-1)
+            self._attempts = min(self._attempts, _SHORT_ATTEMPTS) if followed else self._attempts + 1
             if len(failed) == len(self._endpoints):
                 yield Lost(_summary(failed))
                 failed.clear()
             stop.wait(random.uniform(0, min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**self._attempts)))
-            self._attempts += 1
 
     def _session(self, endpoint: Endpoint, stop: threading.Event) -> Iterator[Update]:
         """Follow over one connection until it fails. Raises EtcdError, NotBelievedError and StoppedError."""
@@ -296,6 +300,5 @@ def _summary(failed: dict[Endpoint, str]) -> str:
     """Each problem once, with the endpoints that have it."""
     problems: dict[str, list[str]] = {}
     for endpoint, problem in sorted(failed.items(), key=lambda item: str(item[0])):
-        if problem:
-            problems.setdefault(problem, []).append(str(endpoint))
+        problems.setdefault(problem, []).append(str(endpoint))
     return "; ".join(f"{', '.join(where)}: {problem}" for problem, where in problems.items())
