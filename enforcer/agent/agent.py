@@ -24,6 +24,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 from enforcer.agent.backoff import BackOff
 from enforcer.agent.event_loop import EventLoop, Events
@@ -32,6 +34,7 @@ from enforcer.agent.guard import Guard
 from enforcer.agent.log import AgentLog
 from enforcer.agent.partial import enforceable_rest
 from enforcer.agent.repairs import Repairs
+from enforcer.agent.status_socket import answering
 from enforcer.agent.switch import Switch
 from enforcer.agent.systemd import notify, watchdog_interval_s
 from enforcer.datastore.base import DataStore
@@ -86,7 +89,7 @@ class Agent:
         """
         event(logging.INFO, "watching", store=self._store.describe(), node=self._enforcer.node)
         try:
-            with self._open_event_loop() as loop, self._guard(loop):
+            with answering(self._status), self._open_event_loop() as loop, self._guard(loop):
                 self._first_pass(loop)
                 notify("READY=1")
                 while not loop.stopped_by:
@@ -94,6 +97,10 @@ class Agent:
                 self._shut_down(loop.stopped_by)
         finally:
             cancel_exit()
+
+    def _status(self) -> dict[str, Any]:
+        """For ``enforcer status``; in a thread of its own."""
+        return {"datastore": asdict(self._store.state())}
 
     def _open_event_loop(self) -> EventLoop:
         """The event loop; retried while no file descriptors are available."""

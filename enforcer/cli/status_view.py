@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from enforcer.cli.console import line
+from enforcer.cli.datastore_view import datastore_lines
 from enforcer.enforcement.confirmation import TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -21,18 +23,23 @@ if TYPE_CHECKING:
     from enforcer.enforcement.status import InterfaceStatus
 
 NO_AGENT = "no agent runs: changes by other programs are not repaired"
+SILENT = "the agent does not answer: its datastore is not known"
 NOTHING = "nothing is enforced in this network namespace"
 
 
 def status_as_dict(
-    statuses: Sequence[InterfaceStatus], agent: AgentRecord | None = None, trial: Trial | None = None
+    statuses: Sequence[InterfaceStatus],
+    agent: AgentRecord | None = None,
+    trial: Trial | None = None,
+    said: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The status as JSON data. ``agent``: the one that runs in this network namespace; ``trial``: normal policy that
-    waits for a confirmation there, or had none.
+    """The status as JSON data. ``agent``: the one that runs in this network namespace, ``said``: what it answers;
+    ``trial``: normal policy that waits for a confirmation there, or had none.
     """
     return {
         "schema": "enforcer/status/v1",
         "agent": asdict(agent) if agent else None,
+        "datastore": (said or {}).get("datastore"),
         "trial": _trial_as_dict(trial) if trial else None,
         "interfaces": [_interface_as_dict(item) for item in statuses],
     }
@@ -74,11 +81,17 @@ def print_status(
     console: Console,
     agent: AgentRecord | None = None,
     trial: Trial | None = None,
+    said: Mapping[str, Any] | None = None,
 ) -> None:
-    """Whether an agent runs and something is on trial, then for each interface a line, how full its sets are, and its
-    counters.
+    """Whether an agent runs, what it follows and what is on trial; then for each interface a line, how full its sets
+    are, and its counters.
     """
     console.print(line(f"{agent} maintains this state" if agent else NO_AGENT), soft_wrap=True)
+    if agent and said is None:
+        console.print(SILENT)
+    if said:
+        for text in datastore_lines(said["datastore"], time.time()):
+            console.print(line(text), soft_wrap=True)
     if trial:
         style = "red bold" if trial.state is TrialState.KILLED else "yellow bold"
         console.print(line(trial_line(trial, agent), style=style), soft_wrap=True)

@@ -42,12 +42,34 @@ def running(netns_pair: NetnsPair, pin_root: Path, store: Path) -> Iterator[Agen
         Enforcer(NODE, pin_root=pin_root).detach()
 
 
+def test_status_names_each_fault_of_the_policy(
+    netns_pair: NetnsPair, pin_root: Path, store: Path, running: Agent
+) -> None:
+    text = documents(endpoint(), deny_list("203.0.113.0/33"), policy())
+    (store.parent / "new.yaml").write_text(text)
+    (store.parent / "new.yaml").rename(store / "dos.yaml")
+    running.expect("policy not accepted")
+    here = ["--pin-root", str(pin_root)]
+    said = run(netns_pair, ["status", *here]).stdout
+    assert f"  {store}/dos.yaml:3:" in said
+    assert "spec.nets[0]: expected a prefix length" in said
+    assert "  at an older version: GlobalNetworkSet bots\n" in said
+    state = json.loads(run(netns_pair, ["status", "-o", "json", *here]).stdout)["datastore"]
+    assert (state["kind"], state["connected"], state["kept"]) == ("files", True, ["GlobalNetworkSet bots"])
+    assert running.end(signal.SIGTERM) == 0
+    assert json.loads(run(netns_pair, ["status", "-o", "json", *here]).stdout)["datastore"] is None
+
+
 def test_commands_report_a_running_agent(netns_pair: NetnsPair, pin_root: Path, store: Path, running: Agent) -> None:
     here = ["--pin-root", str(pin_root)]
     who = f"an agent (pid {running.process.pid}, since 20"
     status = run(netns_pair, ["status", *here])
     assert status.stdout.startswith(who)
     assert json.loads(run(netns_pair, ["status", "-o", "json", *here]).stdout)["agent"]["pid"] == running.process.pid
+
+    (said,) = [line for line in status.stdout.splitlines() if line.startswith("datastore ")]
+    assert said.startswith(f"datastore files ({store}): followed since 20")
+    assert "; 3 objects, last answer " in said
 
     refused = run(netns_pair, ["detach", *here])
     assert refused.returncode == 2

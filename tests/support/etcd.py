@@ -80,8 +80,10 @@ class Etcd:
             )
             if done.returncode == 0:
                 return done.stdout
-            elects = "etcdserver: request timed out" in done.stderr or "leader" in done.stderr
-            assert elects and time.monotonic() < until_s, f"{command}: {done.stderr}"
+            assert "etcdserver: request timed out" in done.stderr or "leader" in done.stderr, (
+                f"{command}: {done.stderr}"
+            )
+            assert time.monotonic() < until_s, f"{command}: {done.stderr}"
 
     def put(self, *objects: dict[str, Any]) -> None:
         """Store objects at Calico's keys, as calicoctl does."""
@@ -90,7 +92,7 @@ class Etcd:
 
     def put_text(self, path: str, text: str) -> None:
         """A value below Calico's prefix, over stdin: a command line is limited to 128 KiB."""
-        self.ctl("put", RESOURCES + path, text=text)
+        self.ctl("put", RESOURCES + path, *([] if text else [""]), text=text or None)
 
     def delete(self, path: str) -> None:
         self.ctl("del", RESOURCES + path)
