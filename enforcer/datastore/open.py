@@ -50,6 +50,9 @@ def _etcd(path: Path | None, state: Path, node: str) -> ObjectStore:
             f"--datastore etcd needs the Python packages grpcio and protobuf ({error}): pip install 'dossim[etcd]'"
         ) from error
     store = ObjectStore(EtcdSource(config, node), state=state)
-    if not store.has_last_good():
+    try:
         config.require_files()
+    except UsageError:
+        if not store.has_last_good():
+            raise  # else it may be back soon, and the last good policy is to be enforced until then
     return store

@@ -31,7 +31,7 @@ from tests.kernel.enforcer_support import (
     traffic,
 )
 from tests.support.certificates import Authority, Certificate
-from tests.support.etcd import Etcd, Member, etcd, key_of, network_set, wait_for
+from tests.support.etcd import Etcd, Member, etcd, network_set, wait_for
 from tests.support.tcp_proxy import Garbage, TcpProxy
 
 pytestmark = pytest.mark.needs_root
@@ -44,6 +44,12 @@ LOST, BACK = "the datastore cannot be followed; what is enforced stays", "follow
 
 def objects() -> list[dict[str, Any]]:
     return [yaml.safe_load(endpoint()), yaml.safe_load(policy()), BOTS, OTHERS]
+
+
+def expect_change(running: Agent) -> None:
+    """A pass that changed something; each is followed by one that looks whether that lasts."""
+    while "changes=0" in running.expect(APPLIED):
+        pass
 
 
 @dataclass
@@ -64,7 +70,7 @@ class Scene:
     def restart(self, words: Sequence[str] | None = None) -> None:
         self.member.words = words or self.member.words
         self.member.start()
-        wait_for(int(self.member.url.rpartition(":")[2]), self.member)
+        wait_for(self.cluster.port, self.member)
 
     def followed(self) -> Member:
         """The member that the agent is connected to, by its log."""
@@ -74,20 +80,15 @@ class Scene:
     def assert_enforced(self) -> None:
         assert self.wire.arrivals(DENIED, ALSO_DENIED, ALLOWED) == [ALLOWED]
 
-    def expect_change(self) -> None:
-        """A pass that changed something; each is followed by one that looks whether that lasts."""
-        while "changes=0" in self.running.expect(APPLIED):
-            pass
-
     def assert_follows(self) -> None:
         """A change is enforced, and taken back."""
         extra = network_set("extra", f"{ALLOWED}/32")
         other = "198.51.100.77"
         self.cluster.put(extra)
-        self.expect_change()
+        expect_change(self.running)
         assert self.wire.arrivals(DENIED, ALLOWED, other) == [other]
         self.cluster.delete("globalnetworksets/extra")
-        self.expect_change()
+        expect_change(self.running)
         self.assert_enforced()
 
 
@@ -117,7 +118,7 @@ def partitioned(scene: Scene) -> Iterator[None]:
 
 def garbage(scene: Scene) -> Iterator[None]:
     scene.member.send(signal.SIGKILL)
-    with Garbage(int(scene.member.url.rpartition(":")[2])):
+    with Garbage(scene.cluster.port):
         yield
     scene.restart()
 
@@ -125,9 +126,7 @@ def garbage(scene: Scene) -> Iterator[None]:
 def emptied(scene: Scene) -> Iterator[None]:
     scene.cluster.ctl("del", "--prefix", "/calico/")
     yield
-    # In one transaction, as a restore would: what is there counts from the first object on.
-    puts = "\n".join(f"put {PREFIX}{key_of(item)} {json.dumps(json.dumps(item))}" for item in objects())
-    scene.cluster.ctl("txn", text=f"\n{puts}\n\n\n")
+    scene.cluster.put_at_once(*objects())  # one by one, each would count as all there is
 
 
 def another_cluster(scene: Scene) -> Iterator[None]:
@@ -235,8 +234,7 @@ def test_no_fault_of_etcd_lets_a_listed_packet_through(inside: NetnsPair, pin_ro
     with ExitStack() as stack:
         cluster = stack.enter_context(secured(tmp_path / "etcd", authority))
         wire = stack.enter_context(traffic(inside))
-        port = int(cluster.members[0].url.rpartition(":")[2])
-        proxy = stack.enter_context(TcpProxy(port))
+        proxy = stack.enter_context(TcpProxy(cluster.port))
         environment = {
             "ETCD_ENDPOINTS": f"https://127.0.0.1:{proxy.port}",
             "ETCD_CA_CERT_FILE": str(authority.cert),
@@ -246,7 +244,7 @@ def test_no_fault_of_etcd_lets_a_listed_packet_through(inside: NetnsPair, pin_ro
         }
         begin = stack.enter_context(ExitStack())
         running = begin.enter_context(agent_of(inside, pin_root, "--datastore", "etcd", **environment))
-        running.expect(APPLIED)
+        expect_change(running)
         scene = Scene(inside, cluster, running, wire, tmp_path / "etcd", [proxy], authority)
         stack.enter_context(wire.flood(DENIED, every_s=0.005))
         for path, text, says in OBJECTS:
@@ -279,7 +277,7 @@ def restored_backup(scene: Scene) -> None:
     saved = scene.folder / "backup"
     scene.cluster.ctl("snapshot", "save", str(saved))
     scene.cluster.put(network_set("late", f"{ALLOWED}/32"))
-    scene.expect_change()
+    expect_change(scene.running)
     scene.member.send(signal.SIGKILL)
     shutil.rmtree(scene.folder / "m0")
     words = scene.member.words
@@ -287,7 +285,7 @@ def restored_backup(scene: Scene) -> None:
     scene.cluster.ctl("snapshot", "restore", str(saved), "--data-dir", str(scene.folder / "m0"), *same)
     scene.restart()
     scene.running.expect("the datastore went back in time")
-    scene.expect_change()
+    expect_change(scene.running)
     scene.assert_enforced()
 
 
@@ -299,7 +297,7 @@ def test_an_agent_that_starts_while_etcd_is_down_enforces_the_last_policy(
         cluster.put(*objects())
         environment = {"ETCD_ENDPOINTS": cluster.endpoints, "STATE_DIRECTORY": str(tmp_path / "state")}
         with agent_of(inside, pin_root, "--datastore", "etcd", "--detach-on-exit", **environment) as running:
-            running.expect(APPLIED)
+            expect_change(running)
             assert running.end(signal.SIGTERM) == 0
         assert wire.arrivals(DENIED, ALLOWED) == [DENIED, ALLOWED], "nothing is left of the first agent"
         cluster.members[0].send(signal.SIGKILL)
@@ -308,12 +306,12 @@ def test_an_agent_that_starts_while_etcd_is_down_enforces_the_last_policy(
             assert "the last good policy, stored by an earlier run, is enforced" in running.expect(
                 "policy not accepted"
             )
-            running.expect(APPLIED)
+            expect_change(running)
             assert wire.arrivals(DENIED, ALSO_DENIED, ALLOWED) == [ALLOWED]
             cluster.members[0].start()
             running.expect(BACK)
             cluster.put(network_set("extra", f"{ALLOWED}/32"))
-            running.expect(APPLIED)
+            expect_change(running)
             assert wire.arrivals(DENIED, ALLOWED, "198.51.100.77") == ["198.51.100.77"]
             assert running.end(signal.SIGTERM) == 0
 
@@ -330,7 +328,7 @@ def test_the_agent_follows_while_a_majority_does(inside: NetnsPair, pin_root: Pa
         environment = {"ETCD_ENDPOINTS": cluster.endpoints, "STATE_DIRECTORY": str(tmp_path / "state")}
         with ExitStack() as stack:
             running = stack.enter_context(agent_of(inside, pin_root, "--datastore", "etcd", **environment))
-            running.expect(APPLIED)
+            expect_change(running)
             stack.enter_context(wire.flood(DENIED, every_s=0.005))
             scene = Scene(inside, cluster, running, wire, tmp_path / "etcd")
             for how, undo in ((signal.SIGKILL, None), (signal.SIGSTOP, signal.SIGCONT)):

@@ -72,13 +72,18 @@ class Files:
         return str(self._file(path))
 
 
+def etcd_store(endpoints: str, state: Path | None = None, **settings: str) -> ObjectStore:
+    """A store of the node jasper; ``settings``: of Calico's configuration, by the names in its file."""
+    config = etcd_config(ApiConfig(ENVIRONMENT, {"etcdEndpoints": endpoints} | settings))
+    return ObjectStore(EtcdSource(config, "jasper"), state=state)
+
+
 class InEtcd:
     def __init__(self, cluster: Etcd, state: Path) -> None:
         self.cluster, self.state = cluster, state
 
     def store(self) -> DataStore:
-        api = ApiConfig(ENVIRONMENT, {"etcdEndpoints": self.cluster.endpoints})
-        return ObjectStore(EtcdSource(etcd_config(api), "jasper"), state=self.state)
+        return etcd_store(self.cluster.endpoints, self.state)
 
     def put_text(self, path: str, text: str) -> None:
         self.cluster.put_text(path, text)

@@ -90,9 +90,21 @@ class Etcd:
         for item in objects:
             self.put_text(key_of(item), json.dumps(item, separators=(",", ":")))
 
+    def put_at_once(self, *objects: dict[str, Any]) -> None:
+        """In one transaction; etcd takes up to 128 operations."""
+        quoted = (json.dumps(json.dumps(item)) for item in objects)
+        puts = [f"put {RESOURCES}{key_of(item)} {text}" for item, text in zip(objects, quoted, strict=True)]
+        self.ctl("txn", text="\n".join(["", *puts, "", "", ""]))
+
     def put_text(self, path: str, text: str) -> None:
         """A value below Calico's prefix, over stdin: a command line is limited to 128 KiB."""
         self.ctl("put", RESOURCES + path, *([] if text else [""]), text=text or None)
+
+    @property
+    def port(self) -> int:
+        """Of the only member."""
+        (member,) = self.members
+        return int(member.url.rpartition(":")[2])
 
     def delete(self, path: str) -> None:
         self.ctl("del", RESOURCES + path)

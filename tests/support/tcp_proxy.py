@@ -1,4 +1,4 @@
-"""A TCP proxy whose network gets slow, or loses everything without a word."""
+"""A TCP proxy whose network gets slow, loses everything without a word, or is cut."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _CHUNK = 1 << 16
 
@@ -14,13 +15,14 @@ _CHUNK = 1 << 16
 class TcpProxy:
     """A context manager; forwards what comes to ``port`` of loopback. Its threads are in the network namespace of the
     one that enters it. ``delay_s``: of each piece of data, in each direction; while ``is_silent``, nothing passes, and
-    no connection is closed.
+    no connection is closed; while ``is_cut``, new connections are closed at once.
     """
 
     def __init__(self, target_port: int) -> None:
         self._target = ("127.0.0.1", target_port)
         self.delay_s = 0.0
         self.is_silent = False
+        self.is_cut = False
         self._open: list[socket.socket] = []
 
     def __enter__(self) -> TcpProxy:
@@ -30,15 +32,23 @@ class TcpProxy:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for each in (self._listener, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        _close(self._listener, *self._open)
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """Close every connection, and each that is made meanwhile."""
+        self.is_cut = True
+        _close(*self._open)
+        yield
+        self.is_cut = False
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self.is_cut:
+                    near.close()
+                    continue
                 self._open.append(near)
                 try:
                     far = socket.create_connection(self._target)
@@ -60,6 +70,13 @@ class TcpProxy:
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
 
 
 class Garbage:

@@ -271,7 +271,10 @@ def _watched(answer: Any) -> Watched:
 _CLOSED = re.compile(r"Socket closed|reset by peer|Stream removed|Broken pipe|GOAWAY|Handshake read failed|FD Shutdown")
 _TLS = re.compile(r"OPENSSL_internal:(?P<what>[A-Z0-9_]+)(?:: (?P<why>.*?))?(?:: OK)?$")
 # What it puts before the sentence that matters.
-_AROUND = re.compile(r"^(?:failed to connect to all addresses; last error: )?(?:[A-Z_]+: )?(?:ipv[46]:\S+?:\d+: )?")
+_AROUND = re.compile(
+    r"^(?:failed to connect to all addresses; last error: )?(?:[A-Z_]+: )?(?:ipv[46]:\S+?:\d+: )?"
+    r"(?:Failed to connect to remote host: )?(?:connect: )?"
+)
 
 
 def _failure(error: Any) -> EtcdError:

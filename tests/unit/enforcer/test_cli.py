@@ -16,6 +16,7 @@ from enforcer.cli import support
 from enforcer.cli.console import console_for, line
 from enforcer.cli.main import main
 from enforcer.cli.support import CommandGroup, emit
+from enforcer.datastore import apiconfig
 from enforcer.model.errors import (
     Finding,
     InternalError,
@@ -51,6 +52,15 @@ def unprivileged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support, "_effective_capabilities", lambda: 0)
 
 
+@pytest.fixture
+def unconfigured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says where a datastore is."""
+    monkeypatch.setattr(apiconfig, "DEFAULT_FILE", tmp_path / "absent.cfg")
+    for name in filter(None, apiconfig.FIELDS.values()):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"CALICO_{name}", raising=False)
+
+
 def test_every_command_is_listed_with_a_sentence() -> None:
     result = enforcer("--help")
     assert result.exit_code == 0
@@ -78,14 +88,57 @@ def test_every_help_has_an_example(command: str) -> None:
         ),
         pytest.param(["run", "-f", "/", "--confirm-within", "1m"], "is for --tracked enforce", id="by an agent"),
         pytest.param(["run", "-f", "/", "--datastore", "paper"], "'paper' is not", id="a datastore that is none"),
+        pytest.param(["run"], "--datastore files needs -f: a directory or file", id="an agent of nothing"),
+        pytest.param(["run", "--datastore", "etcd", "-f", "/"], "-f is for --datastore files", id="files and etcd"),
+        pytest.param(
+            ["run", "--datastore", "etcd"], "ETCD_ENDPOINTS: no endpoint; expected https://", id="no endpoint"
+        ),
+        pytest.param(
+            ["run", "--datastore", "etcd", "--datastore-config", "/nowhere.cfg"],
+            "/nowhere.cfg: cannot be read: No such file",
+            id="a configuration that is not there",
+        ),
+        pytest.param(
+            ["run", "-f", "/", "--datastore-config", "/etc/hosts"],
+            "--datastore-config is for a datastore other than files",
+            id="a configuration of files",
+        ),
         pytest.param(["status", "-o", "xml"], "'xml' is not one of", id="a format that is none"),
     ],
 )
+@pytest.mark.usefixtures("unconfigured")
 def test_bad_usage_ends_with_2(words: list[str], says: str) -> None:
     result = enforcer(*words)
     assert result.exit_code == 2
     assert says in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("unconfigured", "unprivileged")
+@pytest.mark.parametrize("package", ["grpc", "google.protobuf"])
+def test_without_its_packages_etcd_ends_with_3_and_what_to_install(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETCD_ENDPOINTS", "http://127.0.0.1:1")
+    for name in [name for name in sys.modules if name.startswith((f"{package}.", "enforcer.datastore.etcd."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = enforcer("run", "--datastore", "etcd", "--state-dir", str(tmp_path))
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: --datastore etcd needs the Python packages grpcio and protobuf (")
+    assert result.stderr.endswith("pip install 'dossim[etcd]'\n")
+
+
+@pytest.mark.usefixtures("unconfigured", "unprivileged")
+def test_a_certificate_that_is_absent_ends_with_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETCD_ENDPOINTS", "https://127.0.0.1:1")
+    monkeypatch.setenv("ETCD_CA_CERT_FILE", str(tmp_path / "ca.pem"))
+    result = enforcer("run", "--datastore", "etcd", "--state-dir", str(tmp_path))
+    assert result.exit_code == 2
+    assert (
+        result.stderr
+        == f"error: environment: ETCD_CA_CERT_FILE: {tmp_path}/ca.pem: cannot be read: No such file or directory\n"
+    )
 
 
 @pytest.mark.usefixtures("unprivileged")

@@ -1,0 +1,159 @@
+"""What only etcd can do to a store of it: passwords, pages, compaction, an empty prefix, keys of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enforcer.datastore.etcd import keys, source
+from enforcer.datastore.etcd.client import Header, KeyValue, Page
+from enforcer.datastore.etcd.config import Endpoint
+from enforcer.policy.resources import Resources
+from tests.support.datastores import Following, etcd_store, nets
+from tests.support.etcd import Etcd, etcd, network_set
+from tests.support.tcp_proxy import TcpProxy
+
+BOTS = network_set("bots", "203.0.113.0/24")
+OTHER_KEY = "/calico/resources/v3/projectcalico.org/clusterinformations/default"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Etcd]:
+    with etcd(tmp_path) as running:
+        yield running
+
+
+def test_a_password_and_a_wrong_one(cluster: Etcd) -> None:
+    cluster.put(BOTS)
+    for words in (
+        ("user", "add", "root:secret"),
+        ("user", "grant-role", "root", "root"),
+        ("user", "add", "felix:word"),
+        ("role", "add", "calico"),
+        ("role", "grant-permission", "calico", "read", "--prefix", keys.RESOURCES),
+        ("user", "grant-role", "felix", "calico"),
+        ("auth", "enable"),
+    ):
+        cluster.ctl(*words)
+    cluster.flags += ["--user", "root:secret"]
+    with Following(etcd_store(cluster.endpoints, etcdUsername="felix", etcdPassword="wrong")) as refused:
+        assert refused.snapshot().faults
+        assert "authentication failed, invalid user ID or password" in refused.store.state().problem
+    with Following(etcd_store(cluster.endpoints)) as nameless:
+        assert nameless.snapshot().faults
+        assert "user name is empty" in nameless.store.state().problem
+    with Following(etcd_store(cluster.endpoints, etcdUsername="felix", etcdPassword="word")) as following:
+        assert nets(following.snapshot()) == {"bots": ["203.0.113.0/24"]}
+        cluster.members[0].end()  # its tokens end with it
+        cluster.members[0].start()
+        cluster.put(network_set("others", "192.0.2.0/24"))
+        following.until(lambda loaded: len(nets(loaded)) == 2)
+
+
+def test_a_long_list_is_read_in_pages_of_one_revision(cluster: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_PAGE_BYTES", 3000)
+    names = [f"set-{number:03}" for number in range(240)]
+    for first in (0, 120):
+        cluster.put_at_once(*(network_set(name, "192.0.2.0/24") for name in names[first : first + 120]))
+    with Following(etcd_store(cluster.endpoints)) as following:
+        assert list(nets(following.snapshot())) == names
+        assert following.store.state().revision == str(cluster.revision())
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["resumed", "compacted meanwhile"])
+def test_changes_while_the_connection_was_cut_are_seen(cluster: Etcd, compacted: bool) -> None:
+    cluster.put(BOTS, network_set("old", "192.0.2.0/24"))
+    with TcpProxy(cluster.port) as proxy, Following(etcd_store(f"http://127.0.0.1:{proxy.port}")) as following:
+        assert list(nets(following.snapshot())) == ["bots", "old"]
+        with proxy.cut():
+            cluster.put(network_set("new", "198.51.100.0/24"))
+            cluster.delete("globalnetworksets/old")
+            if compacted:
+                cluster.ctl("compact", str(cluster.revision()))
+            following.until_state(lambda store: not store.state().connected)
+        following.until(lambda loaded: list(nets(loaded)) == ["bots", "new"])
+        assert following.store.state().connected
+
+
+def test_all_objects_may_be_deleted_while_something_else_is_left(cluster: Etcd) -> None:
+    cluster.put(BOTS)
+    cluster.ctl("put", OTHER_KEY, "{}")
+    with Following(etcd_store(cluster.endpoints)) as following:
+        following.snapshot()
+        cluster.delete("globalnetworksets/bots")
+        assert following.until(lambda loaded: loaded.empty).faults == ()
+
+
+def test_an_empty_datastore_is_not_believed(cluster: Etcd, tmp_path: Path) -> None:
+    with Following(etcd_store(cluster.endpoints)) as new:
+        assert source.EMPTIED in str(new.snapshot().faults[0].finding), "it may be another one, or wiped"
+        cluster.put(BOTS)
+        new.until(nets)
+    with Following(etcd_store(cluster.endpoints, tmp_path / "state")) as following:
+        following.snapshot()
+        following.store.keep()
+        cluster.ctl("del", "--prefix", "/calico/")
+        following.until_state(lambda store: not store.state().connected)
+        assert nets(following.snapshot())
+    with Following(etcd_store(cluster.endpoints, tmp_path / "state")) as restarted:
+        assert nets(restarted.snapshot()), "neither by a new agent"
+
+
+def test_the_list_is_read_again_now_and_then(cluster: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_RELIST_EVERY_S", 0.1)
+    cluster.put(BOTS)
+    with Following(etcd_store(cluster.endpoints)) as following:
+        following.snapshot()
+        for number in range(5):
+            cluster.put(network_set("bots", f"203.0.113.{number}/32"))
+        following.until(lambda loaded: nets(loaded) == {"bots": ["203.0.113.4/32"]})
+        cluster.delete("globalnetworksets/bots")
+        cluster.put(network_set("late", "192.0.2.0/24"))
+        following.until(lambda loaded: list(nets(loaded)) == ["late"])
+
+
+def test_only_what_counts_is_read(cluster: Etcd) -> None:
+    """Not the profile that Calico's client makes up, not other nodes, not other kinds, not what is beside a prefix."""
+    profile = {"apiVersion": "projectcalico.org/v3", "kind": "Profile", "spec": {}}
+    node = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "spec": {}}
+    cluster.put(
+        BOTS,
+        profile | {"metadata": {"name": "kns.shop"}},
+        profile | {"metadata": {"name": "projectcalico-default-allow"}},
+        node | {"metadata": {"name": "jasper", "labels": {"rack": "1"}}},
+        node | {"metadata": {"name": "other"}},
+        network_set("partners", "192.0.2.0/24")
+        | {"kind": "NetworkSet", "metadata": {"name": "p", "namespace": "shop"}},
+    )
+    cluster.put_text("workloadendpoints/shop/w", "{")
+    cluster.put_text("globalnetworksetsandmore/x", "{")
+    with Following(etcd_store(cluster.endpoints)) as following:
+        loaded = following.snapshot()
+        assert not loaded.faults
+        found: Resources = loaded.resources
+        assert [item.name for item in found.profiles] == ["kns.shop"]
+        assert [item.name for item in found.nodes] == ["jasper"]
+        assert [(item.namespace, item.name) for item in found.network_sets] == [("shop", "p")]
+        cluster.put_text("networksets/nowhere", json.dumps(BOTS))
+        (fault,) = following.until(lambda loaded: loaded.faults).faults
+        assert str(fault.finding).startswith("etcd: networksets/nowhere: kind: expected NetworkSet")
+
+
+def test_a_page_has_about_a_mebibyte() -> None:
+    def page(number: int, size: int) -> Page:
+        return Page(Header(1, 1, 1), (KeyValue(b"k", b"x" * size, 1),) * number, True)
+
+    assert source._next_limit(page(10, 100), 10) == 40
+    assert source._next_limit(page(10, 1 << 20), 10) == 1
+    assert source._next_limit(page(500, 100), 500) == 500
+    assert source._next_limit(page(0, 0), 40) == 40
+
+
+def test_a_problem_of_several_members_is_said_once() -> None:
+    a, b, c = (Endpoint(f"{name}:2379", True) for name in "abc")
+    assert source._summary({b: "refused", a: "refused", c: "no answer in time"}) == (
+        "https://a:2379, https://b:2379: refused; https://c:2379: no answer in time"
+    )
