@@ -18,6 +18,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "packaging" / "enforcer.service"
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x20000
@@ -32,6 +35,14 @@ _NUMBER, _ARGUMENT = 0, 16
 _LOAD, _EQUAL, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 _WRITE_EXECUTE, _EXECUTE = 0x2 | 0x4, 0x4
+
+
+def as_unit(*writable: Path) -> list[str]:
+    """The command prefix that runs a command under the unit's sandbox."""
+    lock = Path("/run/enforcer")  # RuntimeDirectory=
+    lock.mkdir(exist_ok=True)
+    Path("/run/xtables.lock").touch(0o600)  # ExecStartPre=
+    return [sys.executable, str(ROOT / "tests/kernel/sandbox.py"), str(UNIT), *map(str, (lock, *writable)), "--"]
 
 
 def settings(unit: Path) -> dict[str, list[str]]:

@@ -30,6 +30,7 @@ from tests.kernel.enforcer_support import (
     run,
     traffic,
 )
+from tests.kernel.sandbox import as_unit
 from tests.support.certificates import Authority, Certificate
 from tests.support.etcd import Etcd, Member, etcd, network_set, wait_for
 from tests.support.tcp_proxy import Garbage, TcpProxy
@@ -301,7 +302,8 @@ def test_an_agent_that_starts_while_etcd_is_down_enforces_the_last_policy(
             assert running.end(signal.SIGTERM) == 0
         assert wire.arrivals(DENIED, ALLOWED) == [DENIED, ALLOWED], "nothing is left of the first agent"
         cluster.members[0].send(signal.SIGKILL)
-        with agent_of(inside, pin_root, "--datastore", "etcd", **environment) as running:
+        sandbox = as_unit(tmp_path / "state")  # as the service, which starts before the network is up
+        with agent_of(inside, pin_root, "--datastore", "etcd", through=sandbox, **environment) as running:
             assert "Connection refused" in running.expect(LOST)
             assert "the last good policy, stored by an earlier run, is enforced" in running.expect(
                 "policy not accepted"

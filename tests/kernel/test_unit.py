@@ -33,21 +33,11 @@ from tests.kernel.enforcer_support import (
     run,
     traffic,
 )
-from tests.kernel.sandbox import settings
+from tests.kernel.sandbox import UNIT, as_unit, settings
 
 pytestmark = pytest.mark.needs_root
 
-ROOT = Path(__file__).parents[2]
-UNIT = ROOT / "packaging" / "enforcer.service"
 OTHER = "198.51.100.77"
-
-
-def as_unit(*writable: Path) -> list[str]:
-    """The command prefix that runs a command under the unit's sandbox."""
-    lock = Path("/run/enforcer")  # RuntimeDirectory=
-    lock.mkdir(exist_ok=True)
-    Path("/run/xtables.lock").touch(0o600)  # ExecStartPre=
-    return [sys.executable, str(ROOT / "tests/kernel/sandbox.py"), str(UNIT), *map(str, (lock, *writable)), "--"]
 
 
 def capable() -> list[str]:
