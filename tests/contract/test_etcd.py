@@ -13,7 +13,7 @@ from enforcer.datastore.etcd.client import Header, KeyValue, Page
 from enforcer.datastore.etcd.config import Endpoint
 from enforcer.policy.resources import Resources
 from tests.support.datastores import Following, etcd_store, nets
-from tests.support.etcd import Etcd, etcd, network_set
+from tests.support.etcd import Etcd, etcd, network_set, wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 BOTS = network_set("bots", "203.0.113.0/24")
@@ -49,6 +49,7 @@ def test_a_password_and_a_wrong_one(cluster: Etcd) -> None:
         assert nets(following.snapshot()) == {"bots": ["203.0.113.0/24"]}
         cluster.members[0].end()  # its tokens end with it
         cluster.members[0].start()
+        wait_for(cluster.port, cluster.members[0])
         cluster.put(network_set("others", "192.0.2.0/24"))
         following.until(lambda loaded: len(nets(loaded)) == 2)
 

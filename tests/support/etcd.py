@@ -71,7 +71,7 @@ class Etcd:
     def ctl(self, *words: str, text: str | None = None, endpoints: str = "") -> str:
         """The output of etcdctl, which waits for a leader."""
         through = f"--endpoints={endpoints or self.endpoints}"
-        command = ["etcdctl", through, "--command-timeout=50s", *self.flags, *words]
+        command = ["etcdctl", through, "--command-timeout=50s", "--dial-timeout=20s", *self.flags, *words]
         environment = os.environ | {"ETCDCTL_API": "3"}
         until_s = time.monotonic() + _READY_S
         while True:

@@ -28,6 +28,6 @@ def test_what_a_command_of_the_simulator_imports(words: list[str], packages: set
     assert packages_imported("dossim.cli", words) <= packages
 
 
-@pytest.mark.parametrize("words", [["--version"], ["apply", "--help"]])
+@pytest.mark.parametrize("words", [["--version"], ["apply", "--help"], ["run", "--help"]])
 def test_what_help_of_the_enforcer_imports(words: list[str]) -> None:
     assert packages_imported("enforcer.cli.main", words) <= {"click"}
