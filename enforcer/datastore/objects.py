@@ -23,7 +23,7 @@ from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Fault, Loaded, merged
 from enforcer.system.log import event
 
-_FIRST_WITHIN_S = 15.0  # for the first answer of the source, be it a failure
+_FIRST_WITHIN_S = 5.0  # for the first answer of the source, be it a failure; then the last good policy is enforced
 _PROBLEMS_MAX = 10  # of one time away: an endpoint may give another reason each time
 
 
@@ -137,7 +137,11 @@ class ObjectStore:
             if known == Resources()
             else "the last good policy, stored by an earlier run, is enforced"
         )
-        finding = Finding(Position(f"{self._source.kind}: {self._state.where}"), "", problem or "does not answer")
+        finding = Finding(
+            Position(f"{self._source.kind}: {self._state.where}"),
+            "",
+            problem or f"no answer within {_FIRST_WITHIN_S:.0f} s",
+        )
         return Loaded(known, (Fault(finding, outcome),))
 
     def last_good(self) -> Resources:

@@ -5,6 +5,7 @@ The only module that imports grpcio, whose messages it turns into plain values.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
@@ -26,6 +27,9 @@ from grpc import _common
 from enforcer.datastore.etcd import rpc_pb2
 
 rpc: Any = rpc_pb2
+
+logging.getLogger("grpc").propagate = False  # what it logs is raised as well
+logging.getLogger("grpc").addHandler(logging.NullHandler())
 
 # grpc wakes its waiting threads ten times a second, for signal handlers of a main thread that waits in it, which would
 # be half of what an idle agent costs. Ours does not. A release without this name wakes them as it likes.
