@@ -13,7 +13,7 @@ from enforcer.datastore.etcd.client import Header, KeyValue, Page
 from enforcer.datastore.etcd.config import Endpoint
 from enforcer.policy.resources import Resources
 from tests.support.datastores import Following, etcd_store, nets
-from tests.support.etcd import Etcd, etcd, network_set, wait_for
+from tests.support.etcd import Etcd, Member, etcd, free_ports, network_set, wait_for
 from tests.support.tcp_proxy import TcpProxy
 
 BOTS = network_set("bots", "203.0.113.0/24")
@@ -77,6 +77,29 @@ def test_changes_while_the_connection_was_cut_are_seen(cluster: Etcd, compacted:
             following.until_state(lambda store: not store.state().connected)
         following.until(lambda loaded: list(nets(loaded)) == ["bots", "new"])
         assert following.store.state().connected
+
+
+def test_a_grpc_proxy_in_front_of_it_is_followed_as_well(cluster: Etcd, tmp_path: Path) -> None:
+    """It gives watches ids of its own, and answers reads from a cache."""
+    cluster.put(BOTS)
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    words = ["etcd", "grpc-proxy", "start", f"--endpoints={cluster.endpoints}", f"--listen-addr={address}"]
+    proxy = Member([*words, f"--data-dir={tmp_path}/proxy"], f"http://{address}", tmp_path / "proxy.log")
+    proxy.start()
+    try:
+        wait_for(port, proxy)
+        with Following(etcd_store(proxy.url)) as following:
+            assert nets(following.snapshot()) == {"bots": ["203.0.113.0/24"]}
+            cluster.put(network_set("others", "192.0.2.0/24"))
+            following.until(lambda loaded: len(nets(loaded)) == 2)
+            cluster.delete("globalnetworksets/bots")
+            following.until(lambda loaded: list(nets(loaded)) == ["others"])
+            cluster.ctl("del", "--prefix", "/calico/")
+            following.until_state(lambda store: not store.state().connected)
+            assert list(nets(following.snapshot())) == ["others"]
+    finally:
+        proxy.end()
 
 
 def test_all_objects_may_be_deleted_while_something_else_is_left(cluster: Etcd) -> None:
