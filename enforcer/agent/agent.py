@@ -182,6 +182,8 @@ class Agent:
             self._enforce()
 
     def _react(self, events: Events) -> None:
+        if events.resync:
+            self._store.refresh()
         if events.policy or events.resync or self._reading.wait_s:
             with self._retrying(self._reading, "cannot read the policy; the enforced policy stays"):
                 self._read()

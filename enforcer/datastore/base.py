@@ -66,6 +66,9 @@ class DataStore(Protocol):
         store itself cannot be read.
         """
 
+    def refresh(self) -> None:
+        """Read everything again soon, whether or not it changed (SIGHUP). Does not wait."""
+
     def keep(self) -> None:
         """The last snapshot is enforced: store it for a later run, unless it had faults."""
 

@@ -106,6 +106,9 @@ class FileStore:
         """What an earlier run stored; empty if nothing."""
         return self._kept.read() if self._kept else Resources()
 
+    def refresh(self) -> None:
+        """Nothing to do: every snapshot reads all files."""
+
     def keep(self) -> None:
         """Store the files of the last snapshot on disk, if it had no faults and the files are unchanged."""
         if self._kept is None or self._good is None or self._saved == self._good[0]:

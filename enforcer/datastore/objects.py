@@ -156,6 +156,9 @@ class ObjectStore:
                 sources.append(self._source_of(StoredObject(plural, namespace, name, text.encode(), "")))
         return collected(sources).sound()
 
+    def refresh(self) -> None:
+        self._source.refresh()
+
     def keep(self) -> None:
         """Store the objects of the last snapshot on disk, if it had no fault."""
         if self._kept is None or self._good is None or self._saved is self._good:

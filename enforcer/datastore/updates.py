@@ -57,6 +57,9 @@ class ObjectSource(Protocol):
         After Lost comes Listed, Changed or Contact when the source is back.
         """
 
+    def refresh(self) -> None:
+        """List everything again soon. Any thread may ask."""
+
     def describe(self) -> str:
         """The location, for people, without secrets."""
 

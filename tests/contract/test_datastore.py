@@ -91,6 +91,14 @@ def test_a_policy_with_a_fault_is_not_stored_for_a_new_agent(where: World) -> No
         assert following.store.last_good().global_network_sets == ()
 
 
+def test_a_refresh_loses_nothing(where: World) -> None:
+    with Following(where.store()) as following:
+        following.snapshot()
+        following.store.refresh()
+        put(where, OTHERS)
+        following.until(lambda loaded: nets(loaded) == BOTH)
+
+
 def test_what_is_known_stays_while_the_store_is_away(where: World) -> None:
     with Following(where.store()) as following:
         following.until(lambda loaded: following.store.state().connected)

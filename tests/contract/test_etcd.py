@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from enforcer.datastore.etcd import keys, source
-from enforcer.datastore.etcd.client import Header, KeyValue, Page
+from enforcer.datastore.etcd.client import Client, Header, KeyValue, Page
 from enforcer.datastore.etcd.config import Endpoint
+from enforcer.datastore.updates import Listed
 from enforcer.policy.resources import Resources
 from tests.support.datastores import Following, etcd_store, nets
 from tests.support.etcd import Etcd, Member, etcd, free_ports, network_set, wait_for
@@ -126,11 +127,26 @@ def test_an_empty_datastore_is_not_believed(cluster: Etcd, tmp_path: Path) -> No
         assert nets(restarted.snapshot()), "neither by a new agent"
 
 
-def test_the_list_is_read_again_now_and_then(cluster: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_RELIST_EVERY_S", 0.1)
+@pytest.mark.parametrize("asked", [False, True], ids=["now and then", "when asked"])
+def test_the_list_is_read_again(cluster: Etcd, monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
+    """What a watch lost is back with it, and nothing is undone."""
+    listed: list[int] = []
+    original = source.EtcdSource._listed
+
+    def counted(self: source.EtcdSource, client: Client) -> Listed:
+        listed.append(1)
+        return original(self, client)
+
+    monkeypatch.setattr(source.EtcdSource, "_listed", counted)
+    if not asked:
+        monkeypatch.setattr(source, "_RELIST_EVERY_S", 0.1)
     cluster.put(BOTS)
     with Following(etcd_store(cluster.endpoints)) as following:
         following.snapshot()
+        before = len(listed)
+        if asked:
+            following.store.refresh()
+        following.until_state(lambda store: len(listed) > before)
         for number in range(5):
             cluster.put(network_set("bots", f"203.0.113.{number}/32"))
         following.until(lambda loaded: nets(loaded) == {"bots": ["203.0.113.4/32"]})

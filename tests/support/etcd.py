@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from enforcer.datastore.etcd.keys import RESOURCES
 from enforcer.policy.objects import PLURALS
@@ -137,6 +140,8 @@ def etcd(
     """A running cluster with its data below ``folder``, in the network namespace of the calling thread. ``more``:
     further options of etcd, with certificates for ``tls``. ``flags``: those of etcdctl.
     """
+    if not (shutil.which("etcd") and shutil.which("etcdctl")):
+        pytest.skip("no etcd and etcdctl; as root, './run setup' installs etcd-server and etcd-client")
     ports = free_ports(2 * members)
     scheme = "https" if tls else "http"
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]

@@ -84,9 +84,13 @@ class EtcdSource:
         self._held: _Held | None = None
         self._cluster: int | None = None  # of the first answer
         self._relist = True  # what is held may have gaps
+        self._refresh = threading.Event()
         self._doubted = False  # the last answer was not believed
         self._attempts = 0
         self._used: Endpoint | None = None
+
+    def refresh(self) -> None:
+        self._refresh.set()
 
     def describe(self) -> str:
         return ",".join(str(endpoint) for endpoint in self._config.endpoints)
@@ -211,7 +215,8 @@ class EtcdSource:
             if (now_s := time.monotonic()) >= look_s:
                 client.look(self._spans[0], _LOOK_WITHIN_S, lambda answer: answers.put(_Answer(answer)))
                 look_s = now_s + _LOOK_EVERY_S
-            if now_s >= relist_s:
+            if now_s >= relist_s or self._refresh.is_set():
+                self._refresh.clear()
                 yield self._listed(client)
                 relist_s = now_s + _RELIST_EVERY_S * random.uniform(0.8, 1.2)
             with suppress(queue.Empty):

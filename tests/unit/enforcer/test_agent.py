@@ -39,6 +39,9 @@ class Store:
             raise self.now
         return Loaded(self.now)
 
+    def refresh(self) -> None:
+        pass
+
     def keep(self) -> None:
         self.keeps.append(self.now)
 

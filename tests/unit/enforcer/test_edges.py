@@ -276,6 +276,9 @@ class Quiet:
     def snapshot(self, last_good: Resources) -> Loaded:
         return Loaded(last_good)
 
+    def refresh(self) -> None:
+        pass
+
     def keep(self) -> None:
         pass
 

@@ -29,6 +29,9 @@ class Script:
     def follow(self, stop: threading.Event) -> Iterator[Update]:
         yield from self.updates
 
+    def refresh(self) -> None:
+        raise AssertionError
+
     def describe(self) -> str:
         return "https://a:2379"
 
