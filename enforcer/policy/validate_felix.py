@@ -154,9 +154,42 @@ def _mark_mask(at: Cursor) -> int:
     return mask
 
 
+# --- metrics and health ---------------------------------------------------------------------------------------------
+
+_TIMEOUT = re.compile(r"\s*([a-zA-Z0-9_ -]+?)\s*=\s*(\S+)\s*")
+
+
+def _metrics_host(at: Cursor) -> str:
+    of_schema("prometheusMetricsHost", felix_fields.SCHEMAS["prometheusMetricsHost"])(at)
+    return string(at)
+
+
+def _given(at: Cursor) -> str | None:
+    return string(at) or None
+
+
+def _timeouts(at: Cursor) -> tuple[tuple[str, float], ...] | None:
+    """Timeouts of health components as a list, or as one string in the format of Felix's configuration file."""
+    if not (isinstance(at.node, Scalar) and isinstance(at.node.value, str)):
+        before = len(at.report.findings)
+        of_schema("healthTimeoutOverrides", felix_fields.SCHEMAS["healthTimeoutOverrides"])(at)
+        if len(at.report.findings) > before:
+            return None
+        return list_of(lambda item: (string(item.down("name")), values.duration_s(item.down("timeout"))))(at)
+    found = []
+    for part in filter(None, at.node.value.split(",")):
+        parsed = _TIMEOUT.fullmatch(part)
+        if parsed is None:
+            raise Refused(at, f"expected timeouts such as 'event-loop=90s,pass=10m', found {shown(part)}")
+        where = Cursor(at.report, Scalar(parsed[2], at.node.line, at.node.column), at.field)
+        found.append((parsed[1], values.duration_s(where)))
+    return tuple(found) or None
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 _allow = _word("Accept", "Return")
+_client_auth = one_of("RequireAndVerifyClientCert", "RequireAnyClientCert", "VerifyClientCertIfGiven", "NoClientCert")
 
 # API field -> (field of FelixConfiguration, its reader). A reader that returns None leaves the field unset. Annotations
 # use Felix's own names, which differ only in case.
@@ -192,6 +225,18 @@ FIELDS: dict[str, tuple[str, Reader[Any]]] = {
     "bpfEnabled": ("bpf_enabled", boolean),
     "bpfAttachType": ("bpf_attach_type", one_of("TC", "TCX", "Netkit")),
     "bpfMapSizeIPSets": ("bpf_map_size_ipsets", integer(1, COUNT_MAX)),
+    "prometheusMetricsEnabled": ("metrics_enabled", boolean),
+    "prometheusMetricsHost": ("metrics_host", _metrics_host),
+    "prometheusMetricsPort": ("metrics_port", integer(0, values.PORT_MAX)),
+    "prometheusMetricsCAFile": ("metrics_ca_file", _given),
+    "prometheusMetricsCertFile": ("metrics_cert_file", _given),
+    "prometheusMetricsKeyFile": ("metrics_key_file", _given),
+    "prometheusMetricsClientAuth": ("metrics_client_auth", _client_auth),
+    "prometheusProcessMetricsEnabled": ("metrics_of_process", boolean),
+    "healthEnabled": ("health_enabled", boolean),
+    "healthHost": ("health_host", _given),
+    "healthPort": ("health_port", integer(0, values.PORT_MAX)),
+    "healthTimeoutOverrides": ("health_timeouts_s", _timeouts),
 }
 
 

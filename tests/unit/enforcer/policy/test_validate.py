@@ -290,6 +290,8 @@ FELIX: list[tuple[str, str, str, Any]] = [
     ("a hexadecimal mask", "iptablesMarkMask: 0xff000000", "iptables_mark_mask", 0xFF000000),
     ("insert mode in any case", "chainInsertMode: Append", "chain_insert_mode", "append"),
     ("a boolean", "genericXDPEnabled: true", "generic_xdp_enabled", True),
+    ("timeouts", "healthTimeoutOverrides: [{name: pass, timeout: 9s}]", "health_timeouts_s", (("pass", 9.0),)),
+    ("timeouts as text", "healthTimeoutOverrides: 'a b=1m, pass=9s'", "health_timeouts_s", (("a b", 60), ("pass", 9))),
 ]  # fmt: skip
 
 
