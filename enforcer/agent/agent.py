@@ -24,8 +24,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
 
 from enforcer.agent.backoff import BackOff
 from enforcer.agent.event_loop import EventLoop, Events
@@ -34,7 +32,7 @@ from enforcer.agent.guard import Guard
 from enforcer.agent.log import AgentLog
 from enforcer.agent.partial import enforceable_rest
 from enforcer.agent.repairs import Repairs
-from enforcer.agent.status_socket import answering
+from enforcer.agent.state import AgentState
 from enforcer.agent.switch import Switch
 from enforcer.agent.systemd import notify, watchdog_interval_s
 from enforcer.datastore.base import DataStore
@@ -49,6 +47,8 @@ from enforcer.system.log import event
 _STOP_WITHIN_S = 1.5
 _DETACH_WITHIN_S = 30.0
 _READ_WITHIN_S = 5.0  # a longer read is logged
+_TICK_S = 10.0  # the longest sleep of the event loop
+_CANNOT_READ = "cannot read the policy; the enforced policy stays"
 
 Links = frozenset[tuple[object, ...]]
 
@@ -63,14 +63,18 @@ class Agent:
         *,
         detach_on_exit: bool = False,
         confirm_within_s: float | None = None,
+        state: AgentState | None = None,
     ) -> None:
+        """``state``: where it records what it does; by default nobody reads that."""
         self._store = store
+        self._state = state or AgentState(enforcer.node, store)
         self._enforcer = enforcer
         self._detach_on_exit = detach_on_exit
         self._switch = Switch(enforcer, confirm_within_s)
         self._log = AgentLog()
         self._started = False  # the first pass is over
         self._read_last: Resources | None = None  # by the last snapshot
+        self._is_complete = False  # the last read succeeded, and nothing of it has to be read again
         self._wanted: Resources | None = None  # the newest that could be read
         self._good: Resources | None = None  # the newest that is enforced
         self._earlier: Resources | None = None  # enforced by an earlier run; loaded on first use
@@ -89,7 +93,7 @@ class Agent:
         """
         event(logging.INFO, "watching", store=self._store.describe(), node=self._enforcer.node)
         try:
-            with answering(self._status), self._open_event_loop() as loop, self._guard(loop):
+            with self._open_event_loop() as loop, self._guard(loop):
                 self._first_pass(loop)
                 notify("READY=1")
                 while not loop.stopped_by:
@@ -98,15 +102,11 @@ class Agent:
         finally:
             cancel_exit()
 
-    def _status(self) -> dict[str, Any]:
-        """For ``enforcer status``; in a thread of its own."""
-        return {"datastore": asdict(self._store.state())}
-
     def _open_event_loop(self) -> EventLoop:
         """The event loop; retried while no file descriptors are available."""
         while True:
             try:
-                return EventLoop(self._store, on_stop=self._on_stop)
+                return EventLoop(self._store, on_stop=self._on_stop, on_change=self._state.change_seen)
             except OSError as error:
                 self._log.error_once("cannot start; trying again", error)
                 time.sleep(BackOff.FIRST_S)
@@ -115,7 +115,7 @@ class Agent:
         """The first pass."""
         self._switch.check()
         try:
-            loop.work(self._start)
+            loop.work(self._start, meanwhile=self._state.ticked)
         except PrivilegeError:
             raise
         except Exception as error:
@@ -126,13 +126,14 @@ class Agent:
     def _guard(self, loop: EventLoop) -> Iterator[None]:
         """Detect changes by other programs. Where this is impossible now, only the resync finds them."""
         try:
-            guard = Guard(self._enforcer.backends().drivers)
+            guard = Guard(self._enforcer.backends().drivers, on_loss=self._state.lost)
         except (OSError, EnforcerError) as error:
             self._log.error_once("cannot watch for changes by other programs; the resync finds them", error)
             yield
             return
         with guard:
             self._repairs = Repairs(guard)
+            self._state.watched(guard.parts)
             loop.add_sources(guard.sources())
             yield
 
@@ -140,7 +141,7 @@ class Agent:
         """Wait for events, then handle them."""
         try:
             until = min(filter(None, (self._due_s, self._repairs.due_s, self._switch.due_s)), default=None)
-            events = loop.wait(until, every_s=watchdog_interval_s(), tick=_ping_watchdog)
+            events = loop.wait(until, every_s=min(watchdog_interval_s() or _TICK_S, _TICK_S), tick=self._tick)
             if not events.stop:
                 loop.work(lambda: self._react(events), meanwhile=self._repair_while_reading)
         except Exception as error:
@@ -148,6 +149,7 @@ class Agent:
 
     def _repair_while_reading(self) -> None:
         """Restore what other programs remove while another thread reads the policy, which may hang."""
+        self._state.ticked()
         since_s, good = self._reading_since_s, self._good
         if since_s is None or good is None:
             return
@@ -166,9 +168,14 @@ class Agent:
             self._repairs.postpone()
             self._log.error_once("not everything is enforced; trying again", error)
 
+    def _tick(self) -> None:
+        self._state.ticked()
+        _ping_watchdog()
+
     def _recover_from(self, error: Exception) -> None:
         """Continue after any exception: an agent that ends enforces nothing new. The work may be incomplete."""
         self._log.error_once("the agent's event loop failed; continuing", error)
+        self._state.pass_failed(error)
         self._reading.failed()
         self._due_s = self._next_pass_s()
         time.sleep(BackOff.FIRST_S)
@@ -176,7 +183,7 @@ class Agent:
     # -- in a thread of its own ----------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        with self._retrying(self._reading, "cannot read the policy; the enforced policy stays"):
+        with self._retrying(self._reading, _CANNOT_READ):
             self._read()
         with self._retrying(self._enforcing, "not everything is enforced; trying again"):
             self._enforce()
@@ -185,7 +192,7 @@ class Agent:
         if events.resync:
             self._store.refresh()
         if events.policy or events.resync or self._reading.wait_s:
-            with self._retrying(self._reading, "cannot read the policy; the enforced policy stays"):
+            with self._retrying(self._reading, _CANNOT_READ):
                 self._read()
         with self._retrying(self._enforcing, "not everything is enforced; trying again"):
             due = self._repairs.is_due(notified=events.losses) or not events.any
@@ -203,15 +210,19 @@ class Agent:
                 raise
             back_off.failed()
             self._repairs.postpone()
+            (self._state.read_failed if back_off is self._reading else self._state.pass_failed)(error)
             if not self._enforcer.stopping.is_set():
                 self._log.error_once(message, error)
         self._due_s = self._next_pass_s()
 
     def _read(self) -> None:
         """Read the datastore: valid objects as they are, faulty ones in their last good version."""
+        self._is_complete = False
+        self._state.read_begins()
         with self._reading_files():
             loaded = self._store.snapshot(self._wanted or Resources())
         self._reading.succeeded()
+        self._state.read(loaded)
         self._log.log_faults(loaded)
         self._accept(loaded)
 
@@ -220,6 +231,8 @@ class Agent:
             self._log.log_once(logging.ERROR, "no policy could be read; the kernel state stays unchanged")
         else:
             self._wanted = self._read_last = loaded.resources
+            self._is_complete = not loaded.again
+            self._state.configured(loaded.resources.felix_for(self._enforcer.node))
 
     def _enforce(self) -> None:
         if self._wanted is None:
@@ -229,6 +242,7 @@ class Agent:
             applied = self._apply(self._wanted)
         except (UnsupportedRuleError, PolicyError) as error:  # the author must fix it: a retry does not help
             self._enforcing.succeeded()
+            self._state.pass_failed(error)
             if not self._enforce_rest(self._wanted, error):
                 self._log.error_once("policy cannot be enforced; the last good one stays", error)
                 self._wanted = self._fall_back(self._wanted)
@@ -241,8 +255,10 @@ class Agent:
             self._pass_succeeded(applied)
 
     def _apply(self, resources: Resources) -> Applied:
-        with self._passing:
-            return self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
+        with self._passing, self._state.applying():
+            applied = self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
+            self._state.applied(applied, resources)
+            return applied
 
     def _fall_back(self, failed: Resources) -> Resources | None:
         """Enforce the last good policy instead of one that cannot be enforced: of this run, else of an earlier one."""
@@ -300,6 +316,8 @@ class Agent:
         for warning in applied.warnings:
             self._log.log_once(logging.WARNING, warning)
         if self._good is self._read_last:
+            if self._is_complete:
+                self._state.up_to_date()
             with self._reading_files():
                 self._store.keep()
 
@@ -350,6 +368,7 @@ class Agent:
         exit_within(
             _DETACH_WITHIN_S, code=HostError.exit_code, message="stopped before all of the policy could be removed"
         )
+        self._state.withdrawn()
         removed = self._enforcer.detach()
         event(logging.INFO, "stopping; the policy was removed", signal=why, removed=len(removed))
 

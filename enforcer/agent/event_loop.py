@@ -48,12 +48,16 @@ class Events:
 class EventLoop:
     """A context manager. Enter and use it in the main thread, where Python runs signal handlers.
 
-    The signal handler calls ``on_stop`` on the first signal that stops the agent.
+    The signal handler calls ``on_stop`` on the first signal that stops the agent. ``on_change`` is called at once when
+    the store may have changed, in the thread that watches it.
     """
 
-    def __init__(self, store: DataStore, *, on_stop: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: DataStore, *, on_stop: Callable[[str], None], on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._on_stop = on_stop
+        self._on_change = on_change
         self._stopping = threading.Event()
         self._stopped_by = ""
         self._pending = Events()
@@ -244,6 +248,7 @@ class EventLoop:
     def _watch_store(self) -> None:
         try:
             for _ in self._store.changes(self._stopping):
+                self._on_change()
                 self._pending.policy = True
                 os.eventfd_write(self._event, 1)
         except BaseException as error:  # includes panics of Rust code; the next wait starts another thread

@@ -39,9 +39,14 @@ class Source:
 
 
 class Guard:
-    """Acts in the network namespace where it was created. A context manager; else call ``close``."""
+    """Acts in the network namespace where it was created. A context manager; else call ``close``.
 
-    def __init__(self, drivers: Sequence[BackendDriver]) -> None:
+    ``on_loss`` is called with the part of the kernel (``BackendDriver.watched``) and the number of new losses there.
+    """
+
+    def __init__(
+        self, drivers: Sequence[BackendDriver], *, on_loss: Callable[[str, int], None] = lambda part, count: None
+    ) -> None:
         _allow_descriptors()
         self._timer = Timer(_EVERY_S)
         self._drivers = drivers
@@ -49,8 +54,9 @@ class Guard:
         for driver in drivers:
             if driver.watched not in self._watches:
                 self._watches[driver.watched] = driver.watch()
-        self._notifying = [watch for watch in self._watches.values() if watch.fileno() >= 0]
-        self._polled = [watch for watch in self._watches.values() if watch.fileno() < 0]
+        self._notifying = {part: watch for part, watch in self._watches.items() if watch.fileno() >= 0}
+        self._polled = {part: watch for part, watch in self._watches.items() if watch.fileno() < 0}
+        self._on_loss = on_loss
         self._noticed: dict[str, Loss] = {}
         self._reported: set[str] = set()  # since the last pass
         self._logged_problems: set[str] = set()  # why something could not be checked
@@ -69,9 +75,14 @@ class Guard:
         for watch in self._watches.values():
             watch.close()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the kernel that it watches."""
+        return tuple(self._watches)
+
     def sources(self) -> tuple[Source, ...]:
         """The descriptors to wait for."""
-        heard = (Source(watch.fileno, self._drain) for watch in self._notifying)
+        heard = (Source(watch.fileno, self._drain) for watch in self._notifying.values())
         return (Source(self._timer.fileno, self._look), *heard)
 
     def look(self) -> None:
@@ -110,8 +121,8 @@ class Guard:
         self._changed = False
 
     def _remember(self) -> None:
-        for watch in self._watches.values():
-            self._safely(partial(self._notice_of, watch.remember))
+        for part, watch in self._watches.items():
+            self._safely(partial(self._notice_of, part, watch.remember))
 
     def watch(self, plan: Plan) -> None:
         """Within a pass: watch the subsystems that this plan uses. Reading others could load their modules."""
@@ -133,26 +144,27 @@ class Guard:
         return bool(self._noticed)
 
     def _look_at_all(self, *, thorough: bool = False) -> None:
-        for watch in self._polled:
-            self._safely(partial(self._notice_of, partial(watch.losses, thorough=thorough)))
+        for part, watch in self._polled.items():
+            self._safely(partial(self._notice_of, part, partial(watch.losses, thorough=thorough)))
 
     def _drain(self) -> bool:
         untold = False
         with self._draining:
-            for watch in self._notifying:
+            for part, watch in self._notifying.items():
                 losses = list(watch.losses())
                 untold |= any(not loss.what for loss in losses)
-                self._notice(loss for loss in losses if loss.what)
+                self._notice(part, [loss for loss in losses if loss.what])
         return untold or bool(self._noticed)
 
-    def _notice_of(self, look: Callable[[], Iterable[Loss]]) -> None:
-        self._notice(look())
+    def _notice_of(self, part: str, look: Callable[[], Iterable[Loss]]) -> None:
+        self._notice(part, look())
 
-    def _notice(self, losses: Iterable[Loss]) -> None:
-        for loss in losses:
-            if loss.what not in self._reported:
-                self._reported.add(loss.what)
-                self._noticed[loss.what] = loss
+    def _notice(self, part: str, losses: Iterable[Loss]) -> None:
+        new = {loss.what: loss for loss in losses if loss.what not in self._reported}
+        if new:
+            self._reported |= new.keys()
+            self._noticed |= new
+            self._on_loss(part, len(new))
 
     def _safely(self, look: Callable[[], None]) -> None:
         """Log once what cannot be checked, and leave it to the resync."""

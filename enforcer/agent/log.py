@@ -24,7 +24,7 @@ class AgentLog:
     def error_once(self, message: str, error: BaseException) -> None:
         """Log an error once; an unexpected one with its traceback at level debug. Raises nothing."""
         with suppress(Exception):  # there may be no memory for the message
-            problem = _one_line(error)
+            problem = one_line(error)
             notify(f"STATUS={message}: {problem}")
             if (text := f"{message}: {problem}") not in self._logged:
                 self._logged.add(text)
@@ -53,7 +53,7 @@ class AgentLog:
             if fault not in self._faults:
                 event(logging.ERROR, "policy not accepted", problem=_first_line(fault.finding), outcome=fault.outcome)
         for crash in loaded.crashes:
-            if (problem := _one_line(crash)) not in self._logged:
+            if (problem := one_line(crash)) not in self._logged:
                 self._logged.add(problem)
                 self._trace(crash)
         self._faults = frozenset(loaded.faults)
@@ -97,7 +97,8 @@ class AgentLog:
             event(logging.DEBUG, "traceback", error=error)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The error on one line, without source lines."""
     if isinstance(error, PolicyError):
         return "; ".join(_first_line(finding) for finding in error.findings)
     text = "; ".join(str(error).splitlines())

@@ -23,7 +23,7 @@ from enforcer.cli.options import (
     toolchain_option,
     tracked_option,
 )
-from enforcer.cli.support import NonEmptyPath, require_privilege
+from enforcer.cli.support import NonEmptyPath, require_nonempty, require_privilege
 from enforcer.model.choices import ModeChoice
 
 DATASTORES = ("files", "etcd")
@@ -49,6 +49,27 @@ DATASTORES = ("files", "etcd")
     type=NonEmptyPath(file_okay=False, path_type=Path),
     help="Where to store the last good policy for a restart. Default: $STATE_DIRECTORY, else /var/lib/enforcer.",
 )
+@click.option(
+    "--metrics-addr",
+    metavar="HOST:PORT",
+    envvar="ENFORCER_METRICS_ADDR",
+    callback=require_nonempty,
+    help="Serve Prometheus metrics there (:9091: all addresses; off: none). Default: as the FelixConfiguration says.",
+)
+@click.option(
+    "--health-addr",
+    metavar="HOST:PORT",
+    envvar="ENFORCER_HEALTH_ADDR",
+    callback=require_nonempty,
+    help="Serve /liveness and /readiness there. Default: what the FelixConfiguration says.",
+)
+@click.option(
+    "--metrics-textfile",
+    type=NonEmptyPath(dir_okay=False, path_type=Path),
+    envvar="ENFORCER_METRICS_TEXTFILE",
+    help="Also write the metrics to this file (.prom) for node_exporter, every 15 seconds.",
+)
+@click.option("--metrics-entries", is_flag=True, help="Also count the packets of single entries: many series.")
 @click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel on exit.")
 @mode_option
 @raw_backend_option
@@ -65,6 +86,10 @@ def run(
     datastore: str,
     datastore_config: Path | None,
     state_dir: Path | None,
+    metrics_addr: str | None,
+    health_addr: str | None,
+    metrics_textfile: Path | None,
+    metrics_entries: bool,
     detach_on_exit: bool,
     mode: str,
     raw_backend: str,
@@ -87,20 +112,30 @@ def run(
     Example:
       enforcer run -f /etc/enforcer --node jasper
       enforcer run -f /etc/enforcer --tracked enforce
+      enforcer run -f /etc/enforcer --metrics-addr :9091 --health-addr localhost:9099
       ETCD_ENDPOINTS=https://10.0.0.5:2379 enforcer run --datastore etcd
     """
     from enforcer.agent.agent import Agent
     from enforcer.agent.lock import AgentRecord, agent_lock
+    from enforcer.agent.state import AgentState
     from enforcer.datastore.lastgood import state_directory
     from enforcer.datastore.open import open_store
+    from enforcer.monitor.exposition import require_prometheus
+    from enforcer.monitor.monitor import Monitor
+    from enforcer.monitor.settings import OFF, Given, parse_address
+    from enforcer.monitor.textfile import check_textfile
     from enforcer.system import log
     from enforcer.system.directories import is_there
 
     require_enforce(confirm_within, tracked)
     if state_dir is not None:
         is_there(state_dir)  # fail now rather than ignore an explicit option
-    state = state_dir or state_directory()
-    store = open_store(datastore, files=files, config=datastore_config, state=state, node=node)
+    given = Given(metrics_addr and parse_address(metrics_addr), health_addr and parse_address(health_addr))
+    if metrics_textfile is not None:
+        check_textfile(metrics_textfile)
+    if metrics_textfile is not None or given.metrics not in (None, OFF):
+        require_prometheus()  # asked for on the command line: fail now; asked for by a FelixConfiguration: log, go on
+    store = open_store(datastore, files=files, config=datastore_config, state=state_dir or state_directory(), node=node)
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
     log.setup(logging.DEBUG if verbose else logging.INFO)
     driver = enforcer_of(
@@ -114,5 +149,7 @@ def run(
         cut_established=cut_established,
     )
     record = AgentRecord(os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), node, store.describe())
-    with agent_lock(record):
-        Agent(store, driver, detach_on_exit=detach_on_exit, confirm_within_s=confirm_within).run()
+    state = AgentState(node, store)
+    monitor = Monitor(state, driver, given, textfile=metrics_textfile, entries=metrics_entries)
+    with agent_lock(record), monitor:
+        Agent(store, driver, detach_on_exit=detach_on_exit, confirm_within_s=confirm_within, state=state).run()

@@ -20,25 +20,27 @@ from enforcer.cli.support import emit, output_option, require_privilege, verbose
 def status(pin_root: Path | None, output: str) -> None:
     """Show for each interface what is enforced now, at which stage, how full its sets are, and what was dropped.
 
-    Reads the kernel: who applied the policy, and when, does not matter. Also shows whether an agent runs, and whether
-    normal policy waits for 'enforcer confirm', until when, and what happens then. Of a running agent it also shows the
-    datastore that it follows: whether it answers, which revision is taken, which objects are faulty or at an older
-    version.
+    Reads the kernel: who applied the policy, and when, does not matter. If an agent runs, it also shows what the agent
+    says: its datastore, whether everything is enforced, faults, and the objects that keep an older version. Also
+    whether normal policy waits for 'enforcer confirm', until when, and what happens then.
 
     \b
     Example:
       enforcer status -o yaml
     """
     from enforcer.agent.lock import running_agent
-    from enforcer.agent.status_socket import ask_agent
+    from enforcer.cli.agent_view import AgentStatus
     from enforcer.cli.status_view import print_status, status_as_dict
     from enforcer.enforcement.confirmation import trial_here
+    from enforcer.model.errors import HostError
+    from enforcer.monitor.status_socket import ask
 
     require_privilege("reading BPF maps and the raw table", xdp=False)
-    found, agent, trial = enforcer_of("", pin_root).status(), running_agent(), trial_here()
-    said = ask_agent() if agent else None
-    emit(
-        status_as_dict(found, agent, trial, said),
-        output,
-        lambda console: print_status(found, console, agent, trial, said),
-    )
+    found, record, trial = enforcer_of("", pin_root).status(), running_agent(), trial_here()
+    agent = None
+    if record is not None:
+        try:
+            agent = AgentStatus(record, ask())
+        except HostError as error:  # it is starting, hangs, or is of another version: the kernel answers all the same
+            agent = AgentStatus(record, None, str(error))
+    emit(status_as_dict(found, agent, trial), output, lambda console: print_status(found, console, agent, trial))

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from enforcer.cli.agent_view import AgentStatus, agent_as_dict, agent_lines
 from enforcer.cli.console import line
-from enforcer.cli.datastore_view import datastore_lines
 from enforcer.enforcement.confirmation import TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
-    from enforcer.agent.lock import AgentRecord
     from enforcer.backends.base import EntryCount
     from enforcer.enforcement.confirmation import Trial
     from enforcer.enforcement.status import InterfaceStatus
 
 NO_AGENT = "no agent runs: changes by other programs are not repaired"
-SILENT = "the agent does not answer: its datastore is not known"
 NOTHING = "nothing is enforced in this network namespace"
 
 
 def status_as_dict(
-    statuses: Sequence[InterfaceStatus],
-    agent: AgentRecord | None = None,
-    trial: Trial | None = None,
-    said: Mapping[str, Any] | None = None,
+    statuses: Sequence[InterfaceStatus], agent: AgentStatus | None = None, trial: Trial | None = None
 ) -> dict[str, Any]:
-    """The status as JSON data. ``agent``: the one that runs in this network namespace, ``said``: what it answers;
-    ``trial``: normal policy that waits for a confirmation there, or had none.
+    """The status as JSON data. ``agent``: the one that runs in this network namespace; ``trial``: normal policy that
+    waits for a confirmation there, or had none.
     """
     return {
         "schema": "enforcer/status/v1",
-        "agent": asdict(agent) if agent else None,
-        "datastore": (said or {}).get("datastore"),
+        "agent": agent_as_dict(agent) if agent else None,
+        "datastore": agent.report["datastore"] if agent and agent.report else None,
         "trial": _trial_as_dict(trial) if trial else None,
         "interfaces": [_interface_as_dict(item) for item in statuses],
     }
@@ -54,7 +47,7 @@ def _trial_as_dict(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_line(trial: Trial, agent: AgentRecord | None) -> str:
+def trial_line(trial: Trial, agent: AgentStatus | None) -> str:
     """Until when normal policy is on trial, and what happens then."""
     if trial.state is TrialState.ROLLED_BACK:
         return (
@@ -79,19 +72,14 @@ def counters_as_dict(counts: Sequence[EntryCount]) -> dict[str, Any]:
 def print_status(
     statuses: Sequence[InterfaceStatus],
     console: Console,
-    agent: AgentRecord | None = None,
+    agent: AgentStatus | None = None,
     trial: Trial | None = None,
-    said: Mapping[str, Any] | None = None,
 ) -> None:
-    """Whether an agent runs, what it follows and what is on trial; then for each interface a line, how full its sets
-    are, and its counters.
+    """What the agent says and what is on trial, then for each interface a line, how full its sets are, and its
+    counters.
     """
-    console.print(line(f"{agent} maintains this state" if agent else NO_AGENT), soft_wrap=True)
-    if agent and said is None:
-        console.print(SILENT)
-    if said:
-        for text in datastore_lines(said["datastore"], time.time()):
-            console.print(line(text), soft_wrap=True)
+    for text in agent_lines(agent) if agent else (NO_AGENT,):
+        console.print(line(text), soft_wrap=True)
     if trial:
         style = "red bold" if trial.state is TrialState.KILLED else "yellow bold"
         console.print(line(trial_line(trial, agent), style=style), soft_wrap=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from enforcer.datastore.base import StoreState
 from enforcer.datastore.lastgood import LastGood, Texts
+from enforcer.datastore.report import EVENTS, RESYNCS, StoreCounts
 from enforcer.datastore.updates import Changed, Listed, Lost, ObjectSource, Update
 from enforcer.model.errors import EnforcerError, Finding, Position
 from enforcer.policy.collect import Source
@@ -43,6 +45,9 @@ class ObjectStore:
         self._problems: set[str] = set()  # logged since the source was last followed
         self._is_first = True
         self._state = StoreState(source.kind, source.describe(), False, time.time(), 0.0)
+        self._events: Counter[tuple[str, str]] = Counter({(kind, what): 0 for kind in PLURALS for what in EVENTS})
+        self._lists: Counter[str] = Counter(dict.fromkeys(RESYNCS, 0))
+        self._losses = 0
         if self._kept:
             self._kept.clean()
 
@@ -65,12 +70,18 @@ class ObjectStore:
                     if another:
                         self._read = {}
                     before = self._objects
+                    self._lists["restored" if another else "start" if before is None else "again"] += 1
                     self._objects = {item.path: item for item in objects}
                     changed = another or before is None or _revisions(before) != _revisions(self._objects)
                 case Changed(put=put, gone=gone):
                     held = {path: item for path, item in (self._objects or {}).items() if path not in gone}
                     self._objects = held | {item.path: item for item in put}
+                    self._events.update((item.plural, "put") for item in put)
+                    self._events.update((path.partition("/")[0], "delete") for path in gone)
                     changed = True
+                case Lost():
+                    self._losses += 1
+                    changed = False
                 case _:
                     changed = False
         self._answered.set()
@@ -174,6 +185,11 @@ class ObjectStore:
 
     def state(self) -> StoreState:
         return self._state
+
+    def counts(self) -> StoreCounts:
+        """What came from the source since the start."""
+        with self._lock:
+            return StoreCounts(dict(self._events), dict(self._lists), {"lost": self._losses})
 
     def describe(self) -> str:
         return self._source.describe()

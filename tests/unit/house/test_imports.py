@@ -23,7 +23,11 @@ LAYERS = {
     "backends": ["model", "system", "policy", "planning", "kernel"],
     "enforcement": ["model", "system", "policy", "planning", "kernel", "backends"],
     "agent": ["model", "system", "policy", "planning", "kernel", "datastore", "backends", "enforcement"],
-    "cli": ["model", "system", "policy", "planning", "kernel", "datastore", "backends", "enforcement", "agent"],
+    "monitor": ["model", "system", "policy", "planning", "kernel", "datastore", "backends", "enforcement", "agent"],
+    "cli": [
+        *("model", "system", "policy", "planning", "kernel", "datastore", "backends", "enforcement", "agent"),
+        "monitor",
+    ],
 }
 
 # For each package, the project's own packages that it must not import.
@@ -135,7 +139,7 @@ def test_the_layers_of_the_enforcer(package: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("package", ["enforcement", "agent", "cli"])
+@pytest.mark.parametrize("package", ["enforcement", "agent", "monitor", "cli"])
 def test_who_enforces_knows_nothing_of_the_inside_of_a_backend(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"

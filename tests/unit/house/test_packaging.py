@@ -21,7 +21,7 @@ LOCKS = {
     "enforcer": {""},
     "etcd": {"", "etcd"},
     "sim": {"", "sim"},
-    "dev": {"", "sim", "etcd", "test", "check"},
+    "dev": {"", "sim", "etcd", "metrics", "test", "check"},
     "bench": {"", "sim", "bench"},
 }
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
