@@ -8,6 +8,7 @@ from bench import (
     bench_compile,
     bench_drill,
     bench_guard,
+    bench_monitor,
     bench_predict,
     bench_startup,
     bench_tables,
@@ -25,6 +26,7 @@ def main() -> None:
     bench_drill.main()
     bench_tables.main()
     bench_guard.main()
+    bench_monitor.main()
     bench_xdp.main(sys.argv[1:])
 
 

@@ -69,6 +69,13 @@ def measured(resources: Resources, mode: ModeChoice, raw: RawChoice, seconds: in
 
 
 def _resources() -> Resources:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        policy_file(Path(file.name))
+        return load([Path(file.name)])
+
+
+def policy_file(path: Path) -> None:
+    """Write the policy: one interface, one deny list."""
     cidrs = nets(1, CIDRS)
     rows = zip(cidrs.net4.tolist(), cidrs.len4.tolist(), strict=True)
     listed = ", ".join(f"{'.'.join(map(str, net.to_bytes(4, 'big')))}/{length}" for net, length in rows)
@@ -79,10 +86,7 @@ def _resources() -> Resources:
         "{kind: GlobalNetworkPolicy, metadata: {name: dos}, spec: {selector: role == 'edge', doNotTrack: true, "
         "applyOnForward: true, types: [Ingress], ingress: [{action: Deny, source: {selector: \"deny == 'all'\"}}]}}",
     )
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write("\n---\n".join("{apiVersion: projectcalico.org/v3, " + text[1:] for text in documents))
-        file.flush()
-        return load([Path(file.name)])
+    path.write_text("\n---\n".join("{apiVersion: projectcalico.org/v3, " + text[1:] for text in documents))
 
 
 @contextmanager
