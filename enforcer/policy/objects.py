@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from enforcer.model.errors import Position
 from enforcer.policy.collect import Document, Key, Source
+from enforcer.policy.crd import restored
 from enforcer.policy.nodes import DocumentFault, from_data, shown
 from enforcer.policy.reading import Cursor, Refused
 from enforcer.policy.tolerant import TolerantCollector
@@ -75,26 +76,27 @@ def read_object(item: StoredObject, store: str) -> Source:
 
 def _read(item: StoredObject, source: Source) -> None:
     kind = PLURALS[item.plural]
-    at = Cursor(source.report, from_data(_parsed(item.text)))
+    data, name = restored(_parsed(item.text), item.name)
+    at = Cursor(source.report, from_data(data))
     if (found := kind_of(at)) != kind:
         raise Refused(at.down("kind"), f"expected {kind}, as its name says, found {shown(found)}")
     made = resource(at, kind)
     namespace = item.namespace if KINDS[kind].namespaced else ""
     own = getattr(made, "namespace", "") if KINDS[kind].namespaced else ""
-    if made.name and (own, made.name) != (namespace, item.name):
+    if made.name and (own, made.name) != (namespace, name):
         named = "/".join(filter(None, (own, made.name)))
-        wanted = "/".join(filter(None, (namespace, item.name)))
+        wanted = "/".join(filter(None, (namespace, name)))
         raise Refused(at.down("metadata", "name"), f"expected {shown(wanted)}, as its name says, found {shown(named)}")
-    key = Key(kind, namespace, item.name)
+    key = Key(kind, namespace, name)
     source.documents.append(Document(key, made, tuple(source.report.findings)))
 
 
-def _parsed(text: bytes) -> object:
+def _parsed(text: bytes) -> dict[str, Any]:
     """The data of a JSON text. Raises DocumentFault."""
     if len(text) > OBJECT_MAX_BYTES:
         raise DocumentFault(_TOO_LARGE)
     try:
-        data: object = json.loads(
+        data: Any = json.loads(
             text.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant, parse_int=_whole
         )
     except UnicodeDecodeError as error:
