@@ -26,7 +26,7 @@ from enforcer.cli.options import (
 from enforcer.cli.support import NonEmptyPath, require_nonempty, require_privilege
 from enforcer.model.choices import ModeChoice
 
-DATASTORES = ("files", "etcd")
+DATASTORES = ("files", "etcd", "kubernetes")
 
 
 @click.command()
@@ -42,7 +42,7 @@ DATASTORES = ("files", "etcd")
     "--datastore-config",
     type=NonEmptyPath(dir_okay=False, path_type=Path),
     help="How to reach a datastore other than files: a file as calicoctl has it. Default: /etc/calico/calicoctl.cfg if "
-    "it exists, else the environment (ETCD_ENDPOINTS, ETCD_CA_CERT_FILE, ...).",
+    "it exists, else the environment (ETCD_ENDPOINTS, KUBECONFIG, ...).",
 )
 @click.option(
     "--state-dir",
@@ -114,6 +114,7 @@ def run(
       enforcer run -f /etc/enforcer --tracked enforce
       enforcer run -f /etc/enforcer --metrics-addr :9091 --health-addr localhost:9099
       ETCD_ENDPOINTS=https://10.0.0.5:2379 enforcer run --datastore etcd
+      KUBECONFIG=/etc/enforcer/kubeconfig enforcer run --datastore kubernetes
     """
     from enforcer.agent.agent import Agent
     from enforcer.agent.lock import AgentRecord, agent_lock

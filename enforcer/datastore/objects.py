@@ -90,19 +90,19 @@ class ObjectStore:
     def _note(self, update: Update) -> None:
         """Log that the source is lost or back, and note it in the state."""
         state, now_s = self._state, time.time()
-        if isinstance(update, Lost):
+        if problem := update.problem if isinstance(update, (Lost, Changed)) else "":
             if state.connected:
                 self._problems = set()
-            if update.problem not in self._problems and len(self._problems) < _PROBLEMS_MAX:
-                self._problems.add(update.problem)
+            if problem not in self._problems and len(self._problems) < _PROBLEMS_MAX:
+                self._problems.add(problem)
                 event(
                     logging.ERROR,
                     "the datastore cannot be followed; what is enforced stays",
                     datastore=state.where,
-                    problem=update.problem,
+                    problem=problem,
                 )
             since = state.since if not state.connected else now_s
-            self._state = replace(state, connected=False, since=since, problem=update.problem)
+            self._state = replace(state, connected=False, since=since, problem=problem)
             return
         if not state.connected:
             away_s = round(now_s - state.since, 1) if state.problem else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from enforcer.datastore.apiconfig import ETCD, api_config
+from enforcer.datastore.apiconfig import ETCD, KUBERNETES, ApiConfig, api_config
 from enforcer.datastore.files import FileStore
 from enforcer.datastore.objects import ObjectStore
 from enforcer.model.errors import HostError, UsageError
@@ -33,15 +33,27 @@ def open_store(
         raise UsageError(
             f"-f is for --datastore files; --datastore {kind} is configured as Calico's is (--datastore-config)"
         )
-    return _etcd(config, state, node)
+    return _kubernetes(config, state, node) if kind == KUBERNETES else _etcd(config, state, node)
+
+
+def _kubernetes(path: Path | None, state: Path, node: str) -> ObjectStore:
+    from enforcer.datastore.kubernetes.config import kubernetes_config
+    from enforcer.datastore.kubernetes.source import KubernetesSource
+
+    api = api_config(path)
+    _require_type(api, KUBERNETES)
+    config = kubernetes_config(api)
+    store = ObjectStore(KubernetesSource(config, node), state=state)
+    if not store.has_last_good():
+        config.require_files()
+    return store
 
 
 def _etcd(path: Path | None, state: Path, node: str) -> ObjectStore:
     from enforcer.datastore.etcd.config import etcd_config
 
     api = api_config(path)
-    if (wanted := api.get("datastoreType")) not in ("", ETCD):
-        raise UsageError(f"{api.called('datastoreType')}: expected {ETCD} for --datastore etcd, found {wanted}")
+    _require_type(api, ETCD)
     config = etcd_config(api)
     try:
         from enforcer.datastore.etcd.source import EtcdSource
@@ -56,3 +68,10 @@ def _etcd(path: Path | None, state: Path, node: str) -> ObjectStore:
         if not store.has_last_good():
             raise  # else it may be back soon, and the last good policy is to be enforced until then
     return store
+
+
+def _require_type(api: ApiConfig, wanted: str) -> None:
+    """Raises UsageError if Calico is configured to use another datastore."""
+    if (found := api.get("datastoreType")) not in ("", wanted):
+        option = {ETCD: "etcd"}.get(wanted, wanted)
+        raise UsageError(f"{api.called('datastoreType')}: expected {wanted} for --datastore {option}, found {found}")

@@ -24,11 +24,14 @@ class Listed:
 
 @dataclass(frozen=True)
 class Changed:
-    """Some objects changed. ``gone``: the paths of those that were deleted."""
+    """Some objects changed. ``gone``: the paths of those that were deleted. ``problem``: why others cannot be followed
+    at the moment.
+    """
 
     put: tuple[StoredObject, ...]
     gone: tuple[str, ...]
     revision: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)
