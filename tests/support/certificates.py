@@ -19,6 +19,7 @@ policy = any
 copy_extensions = copy
 unique_subject = no
 [any]
+organizationName = optional
 commonName = supplied
 """
 
@@ -44,13 +45,18 @@ class Authority:
             *("-subj", "/CN=ca of a test", "-keyout", self._key, "-out", self.cert),
         )
 
-    def issue(self, name: str, *, since: str = "20200101000000Z", until: str = "20991231235959Z") -> Certificate:
-        """A certificate for this common name and 127.0.0.1, to serve and to connect."""
+    def issue(
+        self, name: str, *, group: str = "", since: str = "20200101000000Z", until: str = "20991231235959Z"
+    ) -> Certificate:
+        """A certificate for this common name and 127.0.0.1, to serve and to connect. ``group``: its organization, which
+        is a group of users for Kubernetes.
+        """
         stem = self.folder / f"{name}-{since}-{until}"
         made = Certificate(stem.with_suffix(".pem"), stem.with_suffix(".key"))
         request = stem.with_suffix(".csr")
+        subject = f"/O={group}/CN={name}" if group else f"/CN={name}"
         self._openssl(
-            *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}"),
+            *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", subject),
             *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", made.key, "-out", request),
         )
         self._openssl(

@@ -17,12 +17,18 @@ from enforcer.datastore.base import DataStore
 from enforcer.datastore.etcd.config import etcd_config
 from enforcer.datastore.etcd.source import EtcdSource
 from enforcer.datastore.files import FileStore
+from enforcer.datastore.kubernetes.config import kubernetes_config
+from enforcer.datastore.kubernetes.follower import Clocks
+from enforcer.datastore.kubernetes.source import KubernetesSource
 from enforcer.datastore.objects import ObjectStore
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
+from tests.support.api_server import DoubleApi, KubernetesApi, api_server
 from tests.support.etcd import Etcd, etcd, key_of
+from tests.support.kubernetes_double import Api, Double
 
 DEADLINE_S = 60.0
+QUICK = Clocks(spread=0.2, retry=0.1, retry_most=0.5, absent=0.5)
 
 
 class World(Protocol):
@@ -41,8 +47,12 @@ class World(Protocol):
     def fault_of(self, path: str) -> str:
         """The place that a fault of this object names."""
 
+    holds_any_text: bool  # or only JSON objects
+
 
 class Files:
+    holds_any_text = True
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.state = folder / "policy", folder / "state"
         self.folder.mkdir()
@@ -79,6 +89,8 @@ def etcd_store(endpoints: str, state: Path | None = None, **settings: str) -> Ob
 
 
 class InEtcd:
+    holds_any_text = True
+
     def __init__(self, cluster: Etcd, state: Path) -> None:
         self.cluster, self.state = cluster, state
 
@@ -102,11 +114,44 @@ class InEtcd:
         return f"etcd: {path}"
 
 
+class InKubernetes:
+    """The API of a double, or of a real server."""
+
+    holds_any_text = False
+
+    def __init__(self, api: KubernetesApi, state: Path) -> None:
+        self.api, self.state = api, state
+
+    def store(self) -> DataStore:
+        config = kubernetes_config(ApiConfig(ENVIRONMENT, self.api.settings()), {})
+        return ObjectStore(KubernetesSource(config, "jasper", QUICK), state=self.state)
+
+    def put_text(self, path: str, text: str) -> None:
+        self.api.put(json.loads(text))
+
+    def delete(self, path: str) -> None:
+        self.api.delete(path)
+
+    def away(self) -> Any:
+        return self.api.away()
+
+    def fault_of(self, path: str) -> str:
+        return f"kubernetes: {path}"
+
+
 @contextmanager
 def world(kind: str, folder: Path) -> Iterator[World]:
     """An empty datastore of this kind."""
     if kind == "files":
         yield Files(folder)
+        return
+    if kind == "kubernetes":
+        with Double(Api()) as double:
+            yield InKubernetes(DoubleApi(double), folder / "state")
+        return
+    if kind == "api server":
+        with api_server(folder) as server:
+            yield InKubernetes(server, folder / "state")
         return
     with etcd(folder) as cluster:
         yield InEtcd(cluster, folder / "state")
