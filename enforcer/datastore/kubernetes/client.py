@@ -71,8 +71,14 @@ class Connections:
             self._open.discard(item)
 
     def end(self) -> None:
+        """For good."""
         with self._lock:
             self._over = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End those that are open now."""
+        with self._lock:
             for item in self._open:
                 try:
                     socket.socket.shutdown(item, socket.SHUT_RDWR)  # not TLS's, which the reader is using
@@ -179,7 +185,7 @@ class Client:
             if size > _LINE_MAX_BYTES:
                 raise KubernetesError(f"an event is larger than {_LINE_MAX_BYTES >> 20} MiB", expired=True)
         if any(parts):
-            raise http.client.IncompleteRead(b"")
+            raise KubernetesError("the last event is cut off", expired=True)
 
     # -- the connection --------------------------------------------------------------------------------------------
 

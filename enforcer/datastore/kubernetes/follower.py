@@ -91,6 +91,10 @@ class Follower:
                 wait_s = self._failed(error)
             self.stop.wait(wait_s)
 
+    def relist(self) -> None:
+        """List everything at the next connection. Called from another thread."""
+        self._fresh = False
+
     def _failed(self, error: Exception) -> float:
         """Report the failure unless the next attempt may succeed at once; the time until then."""
         self._fresh = self._fresh and not isinstance(error, NotBelievedError)

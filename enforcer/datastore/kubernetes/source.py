@@ -41,6 +41,8 @@ class KubernetesSource:
         self._kinds = followed(node)
         self._cluster = Cluster(config.group)
         self._held: dict[str, StoredObject] | None = None  # by path, what was yielded
+        self._connections = Connections()
+        self._followers: list[Follower] = []
 
     def describe(self) -> str:
         return str(self._config.server)
@@ -50,14 +52,22 @@ class KubernetesSource:
 
     def follow(self, stop: threading.Event) -> Iterator[Update]:
         states: queue.SimpleQueue[State] = queue.SimpleQueue()
-        connections = Connections()
-        for kind in self._kinds:
-            follower = Follower(kind, self._config, self._cluster, connections, states.put, self._clocks, stop)
-            threading.Thread(target=follower.run, name=f"kubernetes-{kind.plural}", daemon=True).start()
+        self._connections = connections = Connections()
+        self._followers = [
+            Follower(kind, self._config, self._cluster, connections, states.put, self._clocks, stop)
+            for kind in self._kinds
+        ]
+        for follower in self._followers:
+            threading.Thread(target=follower.run, name=f"kubernetes-{follower.kind.plural}", daemon=True).start()
         try:
             yield from _Merge(self, states, connections).updates(stop)
         finally:
             connections.end()
+
+    def refresh(self) -> None:
+        for follower in self._followers:
+            follower.relist()
+        self._connections.interrupt()
 
 
 class _Merge:
