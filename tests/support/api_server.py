@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pytest
 
 from tests.support.certificates import Authority, Certificate
-from tests.support.etcd import etcd, free_ports
+from tests.support.etcd import Etcd, etcd, free_ports
 from tests.support.kubernetes_double import KINDS, V1, Double
 
 BINARY = os.environ.get("KUBE_APISERVER", "")
@@ -73,6 +73,7 @@ class Server:
     authority: Authority
     admin: Certificate
     log: Path
+    cluster: Etcd
     process: subprocess.Popen[bytes] | None = None
 
     def settings(self) -> dict[str, str]:
@@ -190,7 +191,7 @@ def api_server(folder: Path) -> Iterator[Server]:
             *("--enable-priority-and-fairness=false", "--etcd-compaction-interval=0"),
             "--disable-admission-plugins=NamespaceLifecycle,MutatingAdmissionWebhook,ValidatingAdmissionWebhook",
         ]
-        server = Server(words, port, authority, admin, folder / "server.log")
+        server = Server(words, port, authority, admin, folder / "server.log", cluster)
         try:
             server.start()
             server.create_kinds()

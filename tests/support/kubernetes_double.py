@@ -69,6 +69,7 @@ class Api:
     oldest: int = 0  # watches and continue tokens before this revision have expired
     absent: set[str] = field(default_factory=set)  # plurals without a CRD
     refuse: Callable[[str], Answer | None] = lambda _plural: None  # instead of a list or a watch
+    refuse_watch: Callable[[str], Answer | None] = lambda _plural: None
     token: str = ""
     uid: str = "6f1c"  # of kube-system, "" if there is none
     bookmark_s: float = 58.9  # row: bookmarks
@@ -244,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             return NOT_FOUND
         if refused := api.refuse(plural):
             return refused
-        return None if params.get("watch") else self._list(plural, params)
+        return api.refuse_watch(plural) if params.get("watch") else self._list(plural, params)
 
     def _list(self, plural: str, params: dict[str, str]) -> Answer:
         api = self.api
