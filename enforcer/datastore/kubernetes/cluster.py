@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from enforcer.datastore.kubernetes.client import Client, KubernetesError
 from enforcer.datastore.kubernetes.config import V1, V3
-from enforcer.datastore.kubernetes.kinds import Kind, metadata_of
+from enforcer.datastore.kubernetes.kinds import CALICO, Kind, metadata_of
 
 EMPTIED = (
     "Calico has no objects here, not even clusterinformations/default: was it emptied, or is it another cluster? To "
@@ -63,16 +63,18 @@ class Cluster:
         return kind.plural in _kinds(client, kind.home(self.group(client)))
 
     def require_something(self, client: Client) -> None:
-        """Raises NotBelievedError if Calico has nothing here, not even an object that every installation has."""
-        try:
-            path = Kind("clusterinformations").path(self.group(client))
-            items = client.get(path, limit="1").get("items")
-        except KubernetesError as error:
-            if error.status not in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
-                raise
-            items = None
-        if not items:
-            raise NotBelievedError(EMPTIED)
+        """Raises NotBelievedError if Calico has nothing here, not even an object that every installation has.
+
+        The server is asked for each kind: what was known of the others may be from before it was emptied.
+        """
+        for kind in (Kind("clusterinformations"), *CALICO):
+            try:
+                if client.get(kind.path(self.group(client)), limit="1").get("items"):
+                    return
+            except KubernetesError as error:
+                if error.status not in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                    raise
+        raise NotBelievedError(EMPTIED)
 
 
 def _kinds(client: Client, home: str) -> set[str]:

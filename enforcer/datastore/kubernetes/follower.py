@@ -179,10 +179,18 @@ class Follower:
                 break
         else:
             raise problem
+        self._believe(client, found)
         self._held, self._revision = found, revision
         self._fresh, self._expired = True, False
         self._relist_s = time.monotonic() + random.uniform(0.8, 1.2) * self.clocks.relist
         self._succeeded()
+
+    def _believe(self, client: Client, found: dict[str, StoredObject]) -> None:
+        """Raises NotBelievedError if this kind is empty now because everything is. The kinds are emptied one after the
+        other as seen from here, so each has to find out.
+        """
+        if self._held and not found and not self.kind.core:
+            self.cluster.require_something(client)
 
     def _pages(self, client: Client, path: str, first: dict[str, str]) -> tuple[dict[str, StoredObject], str]:
         """The objects and their revision. A token that has expired is not replaced by the fresh one of the answer: that
@@ -248,6 +256,8 @@ class Follower:
                 held[made.path] = made
             case "DELETED":
                 held.pop(self._stored(told).path, None)
+                with Client(self.config, self.connections) as client:
+                    self._believe(client, held)
             case "BOOKMARK":
                 pass
             case _:
