@@ -65,7 +65,7 @@ def require_bcc() -> None:
 
 @cache
 def compile_source(source: Path, program: str, settings: tuple[tuple[str, int], ...]) -> Compiled:
-    """Compile a program with these settings as macros; its headers are in ``include`` beside it. Takes a second or more.
+    """Compile a program with these settings as macros; its headers are in ``include`` beside it. Takes a second.
 
     Raises HostError with what to install, or with the compiler's errors.
     """

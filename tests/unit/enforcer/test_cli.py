@@ -120,7 +120,7 @@ def test_without_its_packages_etcd_ends_with_3_and_what_to_install(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ETCD_ENDPOINTS", "http://127.0.0.1:1")
-    for name in [name for name in sys.modules if name.startswith((f"{package}.", "enforcer.datastore.etcd."))]:
+    for name in [name for name in sys.modules if name.startswith((f"{package}.", "enforcer.datastore.etcd"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     result = enforcer("run", "--datastore", "etcd", "--state-dir", str(tmp_path))
