@@ -25,6 +25,7 @@ from enforcer.datastore.base import StoreState
 from enforcer.datastore.lastgood import LastGood
 from enforcer.datastore.writers import SETTLE_S, Writers
 from enforcer.model.errors import HostError, UsageError
+from enforcer.policy.collect import Readings
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
 from enforcer.system import files as system_files
@@ -61,6 +62,7 @@ class FileStore:
         self._mounted: frozenset[str] = frozenset()  # those of earlier snapshots, while the folder exists
         self._good: tuple[Fingerprint, Sequence[str]] | None = None  # the last snapshot, if it had no fault
         self._saved: Fingerprint | None = None
+        self._readings: Readings = {}  # what the files of the last snapshot were read into
         self._save_problem = ""
         self._is_first = True
         self._inotify_failed = False
@@ -148,7 +150,9 @@ class FileStore:
             written = self._being_written(looks) | changing
             self._seen = _as_seen(looks, written)
             lost = dict.fromkeys(sorted(self._mounted - self._mount_points & self._folders), _UNMOUNTED)
-            loaded = load_tolerant(self._paths, last_good, read=partial(_read, without=written), lost=lost)
+            read = partial(_read, without=written)
+            loaded = load_tolerant(self._paths, last_good, read=read, lost=lost, before=self._readings)
+            self._readings = loaded.readings
             now = self._fingerprint()
             changed = {path for path, look in now.items() if look != looks.get(path)} - written
             if not changed or attempt == _ATTEMPTS - 1:

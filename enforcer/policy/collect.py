@@ -6,10 +6,10 @@ good version of what is faulty (``tolerant``).
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from enforcer.model.errors import Finding, Note, Position
 from enforcer.policy import schema
 from enforcer.policy.feeds import FEED, Feed, peek, recognised
 from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text
-from enforcer.policy.reading import Cursor, Fields, Refused, Report
+from enforcer.policy.reading import Cursor, Fields, Refused, Report, SourceLines
 from enforcer.policy.resources import (
     FelixConfiguration,
     GlobalNetworkPolicy,
@@ -38,8 +38,6 @@ __all__ = ["SCENARIO_SUFFIXES", "STDIN", "SUFFIXES", "Collector", "Document", "K
 
 STDIN = "-"
 OTHERS_MAX = 1000  # files with other suffixes that are examined
-
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as in YAML
 
 R = TypeVar("R", bound=Resource)
 
@@ -110,14 +108,39 @@ class Source:
         self.around.append(self.report.findings[-1])
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a file with this content was read into, and all else that this depends on.
+
+    ``asked``: the objects in it, each with where an earlier file has it, None if none has. ``skipped``: the kinds in it
+    that are ignored.
+    """
+
+    digest: bytes
+    source: Source
+    asked: Mapping[Key, Position | None]
+    first: Mapping[Key, Position]
+    skipped: Mapping[str, None]
+
+
+Readings = Mapping[str, Reading]  # by path
+
+
 @dataclass
 class Collector:
-    """Reads sources one after another. ``read`` returns the content of a file, like ``files.read``."""
+    """Reads sources one after another. ``read`` returns the content of a file, like ``files.read``.
+
+    ``before``: the ``readings`` of another collector. A file with the same content among the same objects is not parsed
+    again: its source is the same object, which nobody may change.
+    """
 
     sources: list[Source] = field(default_factory=list)
     skipped: dict[str, None] = field(default_factory=dict)
     read: Callable[[str], bytes] = files.read
+    before: Readings = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
     _first: dict[Key, Position] = field(default_factory=dict)
+    _asked: dict[Key, Position | None] = field(default_factory=dict)  # by the present file
 
     def source(self, path: str, lines: Sequence[str] = ()) -> Source:
         self.sources.append(Source(Report(path, lines)))
@@ -159,7 +182,11 @@ class Collector:
         shown = "<stdin>" if path == STDIN else path
         try:
             content = _stdin() if path == STDIN else self.read(path)
+            digest = hashlib.sha256(content).digest()
+            if self._take_reading(shown, digest):
+                return
             text = content.decode("utf-8-sig")
+            del content  # it may have 64 MB
         except OSError as error:
             self._unreadable(shown, files.cannot_read(error))
         except UnreadableError as error:
@@ -170,7 +197,33 @@ class Collector:
             message = f"not text: byte {error.object[error.start]:#04x} is not UTF-8"
             self.source(shown).fault(Position(shown, line, column), message)
         else:
-            self.read_text(text, shown)
+            kinds, self.skipped, self._asked = self.skipped, {}, {}
+            try:
+                self.read_text(text, shown)
+            finally:
+                here, self.skipped = self.skipped, kinds | self.skipped
+            self._keep_reading(digest, here)
+
+    def _take_reading(self, path: str, digest: bytes) -> bool:
+        """Take the source that an earlier collector read from this content; False if it is to be read."""
+        known = self.before.get(path)
+        if known is None or known.digest != digest:
+            return False
+        if any(self._first.get(key) != position for key, position in known.asked.items()):
+            return False
+        self.sources.append(known.source)
+        self._first |= known.first
+        self.skipped |= known.skipped
+        self.readings[path] = known
+        return True
+
+    def _keep_reading(self, digest: bytes, skipped: Mapping[str, None]) -> None:
+        source = self.sources[-1]
+        if source.again or source.feed:
+            return  # it may be read differently, or changed, next time
+        source.report.lines = ()
+        first = {key: self._first[key] for key, position in self._asked.items() if position is None}
+        self.readings[source.path] = Reading(digest, source, self._asked, first, skipped)
 
     def _unreadable(self, path: str, message: str) -> None:
         """Record that the content at or below the path is unknown. It may become readable without a change."""
@@ -182,7 +235,7 @@ class Collector:
         if feed := recognised(text):
             self.source(path).note_feed(feed)
             return
-        source = self.source(path, _LINE_BREAK.split(text))
+        source = self.source(path, SourceLines(text))
         empty = True
         try:
             for root in from_text(text):
@@ -233,6 +286,7 @@ class Collector:
     def _keep(self, source: Source, at: Cursor, found: Resource, before: int) -> None:
         """Record a document. A second one with the same key only gives a finding."""
         key = key_of(found)
+        self._asked.setdefault(key, self._first.get(key))
         if key.name and key in self._first:
             message = f"a second {key.kind} named {key.name!r}; the first is at {self._first[key]}"
             at.down("metadata", "name").fault(message)

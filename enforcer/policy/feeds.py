@@ -56,10 +56,12 @@ def recognised(text: str) -> Feed | None:
     """The feed in a text; None for anything else, including what looks like a resource."""
     if len(text) < PEEK and text.startswith(";") and all(_COMMENT.match(line) for line in text[:PEEK].splitlines()):
         return Feed("an empty list of addresses", "", 1)
+    if "apiVersion" in text or _RESOURCE.search(text[:PEEK]):
+        return None
     lines = [(at, line.strip()) for at, line in enumerate(text[:PEEK].splitlines(), 1) if not _COMMENT.match(line)]
     if len(text) > PEEK:
         lines = lines[:-1]  # the last line is cut off
-    if not lines or "apiVersion" in text or _RESOURCE.search(text[:PEEK]):
+    if not lines:
         return None
     at, first = lines[0]
     some = [line for _, line in lines[:_LINES]]

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import overload
 
 import yaml
+
+from enforcer.policy.cidr_lines import Run, runs_of, shortened
 
 DEPTH_MAX = 100
 TEXT_MAX = 256 * 1024 * 1024  # characters; ten million CIDRs take fewer
@@ -56,11 +62,81 @@ class Scalar:
         return f"the number {self.value}"
 
 
+class Listed(Sequence["Node"]):
+    """The items of a list, some of them in runs, whose nodes are made when they are asked for.
+
+    ``parts``: nodes, and runs with the line of their first item.
+    """
+
+    def __init__(self, parts: Sequence[Node | tuple[Run, int]]) -> None:
+        self.parts = parts
+        self._ends = list(accumulate(len(part[0]) if isinstance(part, tuple) else 1 for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Node]:
+        for part in self.parts:
+            if isinstance(part, tuple):
+                yield from _scalars(*part)
+            else:
+                yield part
+
+    @overload
+    def __getitem__(self, at: int) -> Node: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Node]: ...
+    def __getitem__(self, at: int | slice) -> Node | list[Node]:
+        if isinstance(at, slice):
+            return list(self)[at]
+        at = range(len(self))[at]
+        found = bisect_right(self._ends, at)
+        part = self.parts[found]
+        if not isinstance(part, tuple):
+            return part
+        run, line = part
+        inside = at - (self._ends[found] - len(run))
+        return next(_scalars(run, line, [inside]))
+
+    def texts(self) -> list[str | None]:
+        """Each item that is a string; None for others."""
+        found: list[str | None] = []
+        for part in self.parts:
+            if isinstance(part, tuple):
+                found += part[0].values()
+            else:
+                found.append(_text_of(part))
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # like a list
+
+
+def _text_of(node: Node) -> str | None:
+    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else None
+
+
+def _scalars(run: Run, line: int, wanted: Sequence[int] | None = None) -> Iterator[Scalar]:
+    """The items of a run: all, or those with these numbers."""
+    numbers = range(len(run)) if wanted is None else wanted
+    texts = run.values()
+    for at in numbers:
+        yield Scalar(texts[at], line + at, run.column)
+
+
 @dataclass(slots=True)
 class Items:
-    items: list[Node]
+    items: Sequence[Node]
     line: int = 0
     column: int = 0
+
+    def texts(self) -> list[str | None]:
+        """Each item that is a string; None for others."""
+        if isinstance(self.items, Listed):
+            return self.items.texts()
+        return [_text_of(item) for item in self.items]
 
     def __str__(self) -> str:
         return "a list"
@@ -133,8 +209,11 @@ def from_text(text: str) -> Iterator[Node]:
     """
     if len(text) > TEXT_MAX:
         raise DocumentFault(f"a text of {len(text):,} characters; at most {TEXT_MAX:,} are read")
+    if (quick := _quick(text)) is not None:
+        yield from quick
+        return
     try:
-        yield from _documents(text)
+        yield from _documents(text, _Composer())
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -153,8 +232,29 @@ def from_text(text: str) -> Iterator[Node]:
         raise DocumentFault(_NO_TEXT) from error
 
 
-def _documents(text: str) -> Iterator[Node]:
-    composer = _Composer()
+def _quick(text: str) -> list[Node] | None:
+    """The documents of a text with long runs of CIDRs (``cidr_lines``); None if it has none, or any fault: then the
+    whole text has to be parsed, which says where the fault is.
+    """
+    try:
+        whole = text.encode()
+    except UnicodeEncodeError:
+        return None
+    runs = runs_of(whole)
+    if not runs:
+        return None
+    name = "run-"
+    while name in text:
+        name = f"x{name}"
+    composer = _Composer(runs, name)
+    try:
+        found = list(_documents(shortened(whole, runs, name).decode(), composer))
+    except (yaml.YAMLError, DocumentFault, UnicodeError):
+        return None
+    return None if composer.runs else found
+
+
+def _documents(text: str, composer: _Composer) -> Iterator[Node]:
     for event in yaml.parse(text, Loader=_Loader):
         root = composer.take(event)
         if root is not None and not (isinstance(root, Scalar) and root.value is None):
@@ -166,12 +266,20 @@ class _Open:
     """A collection that has not ended yet. For a mapping, ``parts`` alternates keys and values."""
 
     event: yaml.CollectionStartEvent
+    line: int
+    column: int
     parts: list[Node] = field(default_factory=list)
+    runs: list[tuple[int, Run, int]] = field(default_factory=list)  # after how many parts; the line
     weight: int = 1
 
 
 class _Composer:
-    def __init__(self) -> None:
+    """``runs``: those that one item each stands for, which has the name and the number of the run."""
+
+    def __init__(self, runs: Sequence[Run] = (), name: str = "") -> None:
+        self.runs = deque(runs)
+        self._name, self._met = name, 0
+        self._shift = 0  # lines of the runs so far
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int]] = {}  # with the number of nodes of each
         self._documents = 0
@@ -182,13 +290,17 @@ class _Composer:
     def take(self, event: yaml.Event) -> Node | None:
         """Process one event. Returns the root node if it completes a document."""
         if isinstance(event, yaml.ScalarEvent):
+            if self.runs and self._name in event.value:
+                self._take_run(event)
+                return None
             self._count(event)
             if len(event.value) > SCALAR_MAX:
                 raise _fault(event, f"a text of {len(event.value):,} characters; at most {SCALAR_MAX:,} are allowed")
-            return self._done(_scalar(event), event.anchor, 1)
+            return self._done(_scalar(event, self._shift), event.anchor, 1)
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             self._count(event)
-            self._open.append(_Open(event))
+            line, column = _place(event)
+            self._open.append(_Open(event, line + self._shift if line else 0, column))
             if len(self._open) > DEPTH_MAX:
                 raise _fault(event, _TOO_DEEP)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -208,6 +320,21 @@ class _Composer:
             self._before += self._nodes
             self._anchors, self._nodes, self._aliased = {}, 0, 0
         return None
+
+    def _take_run(self, event: yaml.ScalarEvent) -> None:
+        """Put the next run where the parser found its item. Raises DocumentFault if that is not an item alone."""
+        run, (line, column) = self.runs.popleft(), _place(event)
+        within = self._open[-1] if self._open else None
+        is_alone = event.value == f"{self._name}{self._met}" and not (event.style or event.anchor or event.tag)
+        if not (is_alone and column == run.column and within and isinstance(within.event, yaml.SequenceStartEvent)):
+            raise _fault(event, "not the item of a list")
+        if within.event.flow_style:
+            raise _fault(event, "within brackets")
+        self._count(event, len(run))
+        within.runs.append((len(within.parts), run, line + self._shift))
+        within.weight += len(run)
+        self._met += 1
+        self._shift += len(run) - 1
 
     def _count(self, event: yaml.Event, weight: int = 1) -> None:
         self._nodes += weight
@@ -251,11 +378,18 @@ def _place(event: yaml.Event | yaml.CollectionStartEvent) -> tuple[int, int]:
 
 
 def _sequence(closed: _Open) -> Items:
-    return Items(closed.parts, *_place(closed.event))
+    if not closed.runs:
+        return Items(closed.parts, closed.line, closed.column)
+    parts: list[Node | tuple[Run, int]] = []
+    before = 0
+    for behind, run, line in closed.runs:
+        parts += [*closed.parts[before:behind], (run, line)]
+        before = behind
+    return Items(Listed([*parts, *closed.parts[before:]]), closed.line, closed.column)
 
 
 def _mapping(closed: _Open) -> Fieldset:
-    node = Fieldset({}, {}, [], *_place(closed.event))
+    node = Fieldset({}, {}, [], closed.line, closed.column)
     merged: list[Node] = []
     for key, value in zip(closed.parts[::2], closed.parts[1::2], strict=True):
         if not isinstance(key, Scalar):
@@ -306,8 +440,9 @@ _DIGITS_MAX = 400  # no number of a resource is longer; Python refuses to conver
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
-def _scalar(event: yaml.ScalarEvent) -> Scalar:
+def _scalar(event: yaml.ScalarEvent, shift: int) -> Scalar:
     line, column = _place(event)
+    line += shift if line else 0
     text, tag = event.value, event.tag
     value: str | int | float | bool | None = text
     if tag is None or tag == "!":

@@ -7,9 +7,11 @@ valid value. The caller reports that and continues with a default, so one pass f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import cached_property
+from typing import TypeVar, overload
 
 from enforcer.model.errors import Finding, Note, Position
 from enforcer.policy import schema
@@ -21,6 +23,30 @@ D = TypeVar("D")
 
 
 SOME = 20  # notes of one kind that are reported for the items of a document
+
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as in YAML
+
+
+class SourceLines(Sequence[str]):
+    """The lines of a text, split when one is asked for: only faults need them."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return _LINE_BREAK.split(self._text)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        return self._lines[at]
 
 
 @dataclass
@@ -254,7 +280,7 @@ def list_of(
         values: list[T] = []
         cursors = list(at.items())
         if is_set:
-            note_duplicates(cursors)
+            note_duplicates(at)
         if most is not None and len(cursors) > most:
             at.fault(f"{len(cursors)} items; at most {most} are allowed")
         for item in cursors[:most]:
@@ -271,17 +297,20 @@ def list_of(
     return read_list
 
 
-def note_duplicates(cursors: Iterable[Cursor]) -> None:
-    """Report the first items that occur twice in a list with the same spelling, and their number."""
+def note_duplicates(at: Cursor) -> None:
+    """Report the first items of a list that occur twice in it with the same spelling, and their number."""
+    assert isinstance(at.node, Items)
+    texts = at.node.texts()
+    if len(set(texts)) == len(texts):
+        return
     seen: set[str] = set()
-    again: list[tuple[Cursor, str]] = []
-    for item in cursors:
-        text = item.node.value if isinstance(item.node, Scalar) else None
-        if isinstance(text, str):
+    again: list[tuple[int, str]] = []
+    for number, text in enumerate(texts):
+        if text is not None:
             if text in seen:
-                again.append((item, text))
+                again.append((number, text))
             seen.add(text)
-    for item, text in again[:DUPLICATES_NAMED]:
+    for number, text in again[:DUPLICATES_NAMED]:
         more = f" (and {len(again) - DUPLICATES_NAMED} more items)" if len(again) > DUPLICATES_NAMED else ""
         message = f"{shown(text)} is listed twice{more}; Kubernetes refuses the whole object, Calico's own API takes it"
-        item.note(message, DUPLICATE)
+        Cursor(at.report, at.node.items[number], f"{at.field}[{number}]").note(message, DUPLICATE)

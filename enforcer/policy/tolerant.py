@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from enforcer.model.errors import Finding, Position
-from enforcer.policy.collect import Collector, Document, Key, Source, key_of, sorted_findings
+from enforcer.policy.collect import Collector, Document, Key, Readings, Source, key_of, sorted_findings
 from enforcer.policy.resources import Resource, Resources
 from enforcer.system import files as system_files
 
@@ -48,6 +48,7 @@ class Loaded:
     files: tuple[str, ...] = field(default=(), compare=False)
     again: bool = field(default=False, compare=False)
     crashes: tuple[Exception, ...] = field(default=(), compare=False)
+    readings: Readings = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def empty(self) -> bool:
@@ -70,13 +71,15 @@ def load_tolerant(
     *,
     read: Callable[[str], bytes] = system_files.read,
     lost: Mapping[str, str] | None = None,
+    before: Readings | None = None,
 ) -> Loaded:
     """The resources of files and directories, found like in ``load``; faulty ones are taken from ``last_good``.
 
     ``read`` returns a file's content or raises like ``files.read``. ``lost``: directory -> why its present content is
-    known to be incomplete.
+    known to be incomplete. ``before``: the ``readings`` of an earlier result: files with the same content are not
+    parsed again, with the same result.
     """
-    collector = TolerantCollector(read=read)
+    collector = TolerantCollector(read=read, before=before or {})
     collector.read_paths(paths)
     for path, message in (lost or {}).items():
         collector.source(path).fault(Position(path), message)
@@ -98,6 +101,7 @@ def merged(collector: TolerantCollector, last_good: Resources) -> Loaded:
         tuple(source.path for source in collector.sources),
         any(source.again for source in collector.sources),
         tuple(collector.crashes),
+        collector.readings,
     )
 
 

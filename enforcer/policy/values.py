@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -10,7 +11,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPAddress, IPNetwork, Nets, parse_cidr
 from enforcer.policy import schema
-from enforcer.policy.nodes import Fieldset, Items, Scalar, shown
+from enforcer.policy.cidr_lines import Run
+from enforcer.policy.nodes import Fieldset, Items, Listed, Node, Scalar, shown
 from enforcer.policy.reading import (
     Cursor,
     Reader,
@@ -192,20 +194,42 @@ def negated_net(at: Cursor) -> IPNetwork:
 
 
 def net_set(at: Cursor) -> Nets:
-    """The nets of a network set: CIDRs or bare addresses of both families, host bits allowed. Fast for 100,000 nets."""
-    if isinstance(at.node, Items):
-        values = [item.value if isinstance(item, Scalar) else None for item in at.node.items]
-        try:
-            if all(type(value) is str for value in values):
-                if len(set(values)) < len(values):
-                    note_duplicates(at.items())
-                nets = Nets.of(values)  # type: ignore[arg-type]  # just checked
-                if any("ffff" in str(value).lower() for value in values):
-                    list_of(lenient_net)(at)  # reports IPv4-mapped ones
-                return nets
-        except ValueError:
-            pass  # the slow path finds the position
-    return Nets.of(list_of(lenient_net)(at))
+    """The nets of a network set: CIDRs or bare addresses of both families, host bits allowed. Fast for a million."""
+    if not isinstance(at.node, Items):
+        return Nets.of(list_of(lenient_net)(at))
+    parts = at.node.items.parts if isinstance(at.node.items, Listed) else at.node.items
+    runs = [part[0] for part in parts if isinstance(part, tuple)]
+    others = [part for part in parts if not isinstance(part, tuple)]
+    texts = [item.value for item in others if isinstance(item, Scalar) and isinstance(item.value, str)]
+    if len(texts) == len(others):
+        nets = _nets_of(texts, runs)
+        if nets is None or len(nets) < len(at.node.items):  # the same text twice is the same net twice
+            note_duplicates(at)
+        if nets is not None and not any("ffff" in text.lower() for text in texts):
+            return nets
+    return Nets.of_rows([_others_read(at, parts), *(run.nets for run in runs)])
+
+
+def _nets_of(texts: Sequence[str], runs: Sequence[Run]) -> Nets | None:
+    """None if a text is no net."""
+    try:
+        return Nets.of_rows([Nets.of(texts), *(run.nets for run in runs)])
+    except ValueError:
+        return None
+
+
+def _others_read(at: Cursor, parts: Sequence[Node | tuple[Run, int]]) -> Nets:
+    """The nets of the items that are in no run, each read for itself."""
+    found: list[IPNetwork] = []
+    number = 0
+    for part in parts:
+        if isinstance(part, tuple):
+            number += len(part[0])
+            continue
+        value = attempt(lenient_net, Cursor(at.report, part, f"{at.field}[{number}]"), None)
+        found += [] if value is None else [value]
+        number += 1
+    return Nets.of(found)
 
 
 # --- protocols and ports --------------------------------------------------------------------------------------------

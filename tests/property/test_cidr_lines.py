@@ -1,0 +1,105 @@
+"""CIDRs parsed in columns, and runs of them that the YAML parser does not see: the same as one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from enforcer.model.errors import PolicyError
+from enforcer.model.nets import IPNetwork, Nets, parse_cidr
+from enforcer.policy import cidr_lines, nodes
+from enforcer.policy.load import load_text
+from tests.support.examples import examples
+
+FOUR = ("203.0.113.0/24", "198.51.100.7", "10.1.2.3/8", "0.0.0.0/0", "255.255.255.255/32")
+SIX = ("2001:db8::/32", "2001:db8::7", "::/0", "fe80::", "::1/128", "2001:db8:ffff::/48")
+CIDRS = (*FOUR, *SIX, "::ffff:192.0.2.1/128", "::ffff:c000:201")
+ODD = (
+    *("01.2.3.4/8", "1.2.3.4/33", "1.2.3.4/032", "1.2.3.4/", "1.2.3", "1.2.3.4.5", "256.1.1.1", "1.2.3.4/8/8"),
+    *("1:30", "7", "1.5", "x", "1.2.3.4/129", "::/129", "2001:db8::/1_2", "run-0", "", "~", "{a: 1}", "&a 1.2.3.4"),
+    *("*a", "!!str 1.2.3.4", "1.2.3.4 # why", "1.2.3.4 #é", "1.2.3.4 \x07", "1.2.3.4: b", "- 1.2.3.4", "|", ">-"),
+    *('"1.2.3.4', "'1.2.3.4\"", "1.2.3.4\t", "1.2.3.4\r"),
+)
+
+item = st.sampled_from([*CIDRS * 3, *ODD])
+quoted = st.tuples(item, st.sampled_from(["", "", "", '"', "'"])).map(lambda pair: pair[1] + pair[0] + pair[1])
+indent = st.sampled_from(["", "  ", "  ", "  ", "    "])
+trail = st.sampled_from(["", "", "", " ", "  # why", " #", "#no comment"])
+line = st.tuples(indent, quoted, trail).map(lambda parts: f"{parts[0]}- {parts[1]}{parts[2]}")
+CONTEXT = (
+    *("nets:", "- a", "- |", "  - >", "- 'open", "x: y", "---", "...", "", "# remark", "? - a", "  : b", "- [", "]"),
+    *("<<: *a", "&a b:", "\ufeff"),
+)
+opening = st.sampled_from(CONTEXT)
+run = st.tuples(indent, st.lists(st.sampled_from(CIDRS), min_size=2, max_size=6)).map(
+    lambda pair: "\n".join(f"{pair[0]}- {cidr}" for cidr in pair[1])
+)
+lines = st.lists(st.one_of(line, run, run, opening, opening), max_size=12).map("\n".join)
+texts = st.tuples(lines, st.sampled_from(["", "\n", "\r\n"])).map("".join)
+
+
+@given(texts)
+@example("nets:\n- 1.2.3.4/24\n- 1.2.3.4/25\n  still the last\n")
+@example("a: |\n  - 1.2.3.4/24\n  - 1.2.3.4/25\n")
+@example("- foo\n  - 1.2.3.4/24\n  - 1.2.3.4/25\n")
+@example("a: &a\n- 1.2.3.4/24\n- 1.2.3.4/25\nb: *a\nc: [d, '\n")
+@settings(max_examples=examples(600, nightly=200_000))
+def test_a_text_with_runs_is_read_as_the_yaml_parser_reads_it(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cidr_lines, "RUN_MIN", 2)
+        quick = _read(text)
+        patch.setattr(nodes, "runs_of", lambda text: [])
+        assert quick == _read(text)
+
+
+def _read(text: str) -> tuple[list[nodes.Node], object]:
+    """The documents before the first fault, and the fault."""
+    found = []
+    try:
+        for node in nodes.from_text(text):
+            found.append(node)
+    except nodes.DocumentFault as fault:
+        return found, (fault.message, fault.line, fault.column)
+    return found, None
+
+
+@given(st.lists(item, max_size=20), st.sampled_from(["", '"']))
+@settings(max_examples=examples(200, nightly=50_000))
+def test_a_set_with_runs_has_the_nets_findings_and_notes_of_one_read_item_by_item(items: list[str], quote: str) -> None:
+    head = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: a}\nspec:\n  nets:\n"
+    text = head + "".join(f"  - {quote}{item}{quote}\n" for item in items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cidr_lines, "RUN_MIN", 2)
+        quick = _loaded(text)
+        patch.setattr(nodes, "runs_of", lambda text: [])
+        assert quick == _loaded(text)
+
+
+def _loaded(text: str) -> object:
+    try:
+        return load_text(text)
+    except PolicyError as error:
+        return error.findings
+
+
+@given(st.lists(st.sampled_from([*CIDRS * 4, *ODD]), max_size=8))
+@settings(max_examples=examples(200, nightly=50_000))
+def test_nets_parsed_in_columns_are_those_parsed_one_by_one(texts: list[str]) -> None:
+    many = texts * 64  # enough for columns, whatever is in it
+    assert _parsed(Nets.of, many) == _parsed(_one_by_one, texts)
+
+
+def _one_by_one(texts: list[str]) -> list[IPNetwork]:
+    rows = {parse_cidr(text) for text in texts}
+    return [(IPv4Network if row[0] == 4 else IPv6Network)(row[1:]) for row in sorted(rows)]
+
+
+def _parsed(parse: Callable[[list[str]], Iterable[IPNetwork]], texts: list[str]) -> list[IPNetwork] | str:
+    try:
+        return list(parse(texts))
+    except ValueError as error:
+        return str(error)
