@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.backends.nftables.members import between, difference, none_of, port_members
+from enforcer.backends.netfilter.members import difference
+from enforcer.backends.nftables.members import between, none_of, port_members
 from enforcer.backends.nftables.rules import NAMED_PORTS, PORTS, Members
 from enforcer.policy.resources import PortRange
 

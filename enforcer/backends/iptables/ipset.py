@@ -14,10 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from enforcer.backends.iptables.members import Members, none_of, pack, parse
+from enforcer.backends.iptables.members import pack, parse
 from enforcer.backends.iptables.rules import SetType
+from enforcer.backends.netfilter.members import Members, ordered
 from enforcer.kernel.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NET_BYTEORDER,
@@ -208,12 +207,10 @@ class IpSets:
 
     def members(self, name: str, version: int) -> Members | None:
         self._send(CMD_LIST, NLM_F_DUMP, version, _of_set(name))
-        replies = [data for data in self._replies(f"list ipset {name}") if data]
+        data = b"".join(self._replies(f"list ipset {name}"))
         for kind in SetType:
-            parts = [parse(data, version, kind) for data in replies]
-            found = [part for part in parts if part is not None]
-            if len(found) == len(parts):
-                return np.unique(np.concatenate([none_of(version, kind), *found]))
+            if (found := parse(data, version, kind)) is not None:
+                return ordered(found)
         return None
 
     def _change(self, command: int, name: str, version: int, members: Members, kind: SetType) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from enforcer.backends.iptables.rules import PortMember, SetSpec, SetType
+from enforcer.backends.netfilter.members import Members, ordered
 from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_TYPE_MASK
 from enforcer.model.nets import Nets
 
-Members = npt.NDArray[np.bytes_]
 _Bytes = npt.NDArray[np.uint8]
 
 _ADDRESS_BYTES = {4: 4, 6: 16}
@@ -62,7 +62,8 @@ def members_of(nets: Nets, version: int) -> Members:
         addresses = np.ascontiguousarray(nets.net6.astype(">u8")).view(np.uint8).reshape(-1, 16)
         lengths = nets.len6
     rows = np.column_stack([addresses, lengths]).astype(np.uint8)
-    return np.unique(_members(_halved(rows)))
+    everything = lengths == 0
+    return ordered(_members(_halved(rows, everything))) if everything.any() else _members(rows)
 
 
 def port_members_of(ports: Iterable[PortMember], version: int) -> Members:
@@ -72,24 +73,11 @@ def port_members_of(ports: Iterable[PortMember], version: int) -> Members:
         for item in ports
         if item.address.version == version
     ]
-    return np.unique(np.array(rows, none_of(version, SetType.IP_PORT).dtype))
+    return ordered(np.array(rows, none_of(version, SetType.IP_PORT).dtype))
 
 
 def none_of(version: int, kind: SetType = SetType.NET) -> Members:
     return np.empty(0, f"S{_ADDRESS_BYTES[version] + sum(value.width for value in _VALUES[kind])}")
-
-
-def difference(left: Members, right: Members) -> Members:
-    """The members of ``left`` that are not in ``right``. Both sorted, without duplicates."""
-    return np.setdiff1d(left, right, assume_unique=True)
-
-
-def union(left: Members, right: Members) -> Members:
-    return np.union1d(left, right)
-
-
-def intersection(left: Members, right: Members) -> Members:
-    return np.intersect1d(left, right, assume_unique=True)
 
 
 def pack(members: Members, version: int, kind: SetType = SetType.NET) -> Iterator[bytes]:
@@ -154,11 +142,8 @@ def _members(rows: _Bytes) -> Members:
     return np.ascontiguousarray(rows).view(f"S{rows.shape[1]}").ravel()
 
 
-def _halved(rows: _Bytes) -> _Bytes:
+def _halved(rows: _Bytes, everything: npt.NDArray[np.bool_]) -> _Bytes:
     """The rows with each /0 replaced by two /1."""
-    everything = rows[:, -1] == 0
-    if not everything.any():
-        return rows
     halves = np.zeros((2, rows.shape[1]), np.uint8)
     halves[:, -1] = 1
     halves[1, 0] = 0x80

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import IpSetsConn, SetBusyError, SetHeader
-from enforcer.backends.iptables.members import Members, difference, intersection, union, wanted_members
+from enforcer.backends.iptables.members import wanted_members
 from enforcer.backends.iptables.rules import SetSpec
+from enforcer.backends.netfilter.members import Members, difference, intersection, union
 from enforcer.backends.netfilter.names import is_our_set, scratch_name
 from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE
 from enforcer.model.errors import HostError

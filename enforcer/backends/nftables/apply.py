@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
+from enforcer.backends.netfilter.members import difference
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.blob import ReadRule
-from enforcer.backends.nftables.members import between, difference, pack
+from enforcer.backends.nftables.members import between, pack
 from enforcer.backends.nftables.read import ReadTable, read_members, read_table
 from enforcer.backends.nftables.rules import TABLE, Chain, Members, Rule, SetSpec, Table
 from enforcer.kernel.netlink import be64, text

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from enforcer.backends.netfilter.members import difference, intersection, ordered, union
 from enforcer.backends.netfilter.ports import merged_ports
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Members, SetType
 from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_TYPE_MASK, attribute, be32
@@ -46,7 +47,7 @@ def net_members(nets: Nets, version: int) -> Members:
         bytes(one).ljust(size, b"\0") + _following(bytes(other).ljust(size, b"\0"))
         for one, other in zip(starts6.tolist(), ends6.tolist(), strict=True)
     ]
-    return np.unique(np.array(rows, none_of(NETS[6]).dtype))
+    return ordered(np.array(rows, none_of(NETS[6]).dtype))
 
 
 def _following(key: bytes) -> bytes:
@@ -57,7 +58,7 @@ def _following(key: bytes) -> bytes:
 def port_members(ports: Sequence[PortRange]) -> Members:
     """Port numbers as disjoint intervals."""
     rows = [item.first.to_bytes(2, "big") + _following(item.last.to_bytes(2, "big")) for item in merged_ports(ports)]
-    return np.unique(np.array(rows, none_of(PORTS).dtype))
+    return ordered(np.array(rows, none_of(PORTS).dtype))
 
 
 def named_members(items: Iterable[PortSet], version: int) -> Members:
@@ -68,12 +69,7 @@ def named_members(items: Iterable[PortSet], version: int) -> Members:
         for address, port in item.members
         if address.version == version
     ]
-    return np.unique(np.array(rows, none_of(NAMED_PORTS[version]).dtype))
-
-
-def difference(left: Members, right: Members) -> Members:
-    """The members of ``left`` that are not in ``right``. Both sorted, without duplicates."""
-    return np.setdiff1d(left, right, assume_unique=True)
+    return ordered(np.array(rows, none_of(NAMED_PORTS[version]).dtype))
 
 
 def between(present: Members, wanted: Members, kind: SetType, *, lenient: bool) -> Members:
@@ -81,11 +77,13 @@ def between(present: Members, wanted: Members, kind: SetType, *, lenient: bool) 
 
     Overlapping intervals are replaced by their union or intersection; all others stay as they are.
     """
-    common = np.intersect1d(present, wanted, assume_unique=True)
+    if np.array_equal(present, wanted):
+        return present
+    common = intersection(present, wanted)
     gone, came = difference(present, wanted), difference(wanted, present)
     if kind.interval:
-        return np.union1d(common, _covered(gone, came, kind, 2 if lenient else 1))
-    return common if lenient else np.union1d(present, wanted)
+        return union(common, _covered(gone, came, kind, 2 if lenient else 1))
+    return common if lenient else union(present, wanted)
 
 
 def _covered(one: Members, other: Members, kind: SetType, times: int) -> Members:
@@ -93,7 +91,7 @@ def _covered(one: Members, other: Members, kind: SetType, times: int) -> Members
     rows = _rows(np.concatenate([one, other]), none_of(kind).itemsize)
     starts, ends = (_joined([rows[:, half]], kind) for half in np.split(np.arange(rows.shape[1]), 2))
     is_open = ends == b""
-    keys = np.unique(np.concatenate([starts, ends[~is_open]]))
+    keys = ordered(np.concatenate([starts, ends[~is_open]]))
     changes = np.zeros(len(keys) + 1, np.int64)
     np.add.at(changes, np.searchsorted(keys, starts), 1)
     np.add.at(changes, np.where(is_open, len(keys), np.searchsorted(keys, ends)), -1)

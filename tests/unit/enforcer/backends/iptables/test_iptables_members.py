@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.backends.iptables.members import (
-    difference,
-    intersection,
-    members_of,
-    none_of,
-    pack,
-    parse,
-    port_members_of,
-    union,
-)
+from enforcer.backends.iptables.members import members_of, none_of, pack, parse, port_members_of
 from enforcer.backends.iptables.rules import (
     PortMember,
     SetType,
 )
+from enforcer.backends.netfilter.members import difference, intersection, union
 from enforcer.model.nets import Nets
 
 
