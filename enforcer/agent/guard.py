@@ -63,6 +63,7 @@ class Guard:
         self._lock = threading.Lock()  # a pass may be another thread's
         self._draining = threading.Lock()
         self._changed = True
+        self._changing = False
 
     def __enter__(self) -> Guard:
         return self
@@ -97,19 +98,23 @@ class Guard:
         return tuple(found.values())
 
     @contextmanager
-    def passing(self) -> Iterator[None]:
+    def passing(self, *, changing: bool = False) -> Iterator[None]:
         """Wrap each pass: its own changes are not losses. It calls :meth:`unchanged` when it made none.
 
         Checks first, so that what the pass restores is reported whatever started the pass. If the pass changes nothing,
         the state just before it is the reference, and any later difference is a loss. If it changes something, only the
         next pass shows whether the change persisted.
+
+        ``changing``: the pass is for another policy, so that it counts as one with changes. Then the state before it is
+        not recorded: with large sets that takes as long as the pass.
         """
         with self._lock:
             self._look_at_all(thorough=True)
             self._drain()
             self._reported.clear()
-            self._remember()
-            self._changed = True
+            if not changing:
+                self._remember()
+            self._changed, self._changing = True, changing
             try:
                 yield
             finally:
@@ -118,7 +123,7 @@ class Guard:
 
     def unchanged(self) -> None:
         """Within a pass: nothing had to be changed."""
-        self._changed = False
+        self._changed = self._changing
 
     def _remember(self) -> None:
         for part, watch in self._watches.items():

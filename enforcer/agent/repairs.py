@@ -98,7 +98,7 @@ class Repairs:
         """Run one pass with ``apply``, and log which of its changes undo changes by other programs."""
         if self._guard is None:
             return self._watched(apply, resources, felix)
-        with self._guard.passing():
+        with self._guard.passing(changing=resources is not self._resources):
             return self._watched(apply, resources, felix)
 
     def _watched(
@@ -119,15 +119,16 @@ class Repairs:
         self._passed(applied, resources, (applied.plan, felix, host))
         return applied
 
-    def _expect(self, guard: Guard, applied: Applied) -> None:
-        """Guard the new state; after changes, first schedule a pass that checks whether they persisted."""
-        if applied.changes:
+    def _expect(self, guard: Guard, *, may_have_changed: bool) -> None:
+        """After changes, schedule a pass that checks whether they persisted. A pass for another policy counts as one
+        with changes: the guard does not know what it found.
+        """
+        if may_have_changed:
             self._check_s = min(max(2 * self._check_s, _FIRST_CHECK_S), _LAST_CHECK_S)
             self.due_s = time.monotonic() + self._check_s
         else:
             self._check_s = 0.0
             guard.unchanged()
-        guard.watch(applied.plan)
 
     def _log_losses(self) -> bool:
         """Log the losses that the guard found; whether there were any."""
@@ -141,7 +142,8 @@ class Repairs:
 
     def _passed(self, applied: Applied, resources: Resources, state: tuple[Plan, FelixConfiguration, object]) -> None:
         if self._guard:
-            self._expect(self._guard, applied)
+            self._expect(self._guard, may_have_changed=bool(applied.changes) or resources is not self._resources)
+            self._guard.watch(applied.plan)
         if self._reported:
             event(logging.INFO, "everything is restored", changes=len(applied.changes))
         elif applied.changes and state == self._state:

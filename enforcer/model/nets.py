@@ -115,7 +115,7 @@ class Nets:
         len4 = np.concatenate([part.len4 for part in parts])
         # np.unique hashes and takes forty times as long on ten million rows.
         key = net4.astype(np.uint64) << np.uint64(8) | len4
-        key.sort()
+        key.sort(kind="stable")  # a merge sort: the parts are sorted, most of them
         key = key[_distinct(len(key), key[1:] != key[:-1])]
         net6 = np.concatenate([part.net6 for part in parts])
         len6 = np.concatenate([part.len6 for part in parts])

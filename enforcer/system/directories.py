@@ -63,7 +63,7 @@ def check_tree(path: Path) -> bool:
         for name in (*names, *files):
             with suppress(FileNotFoundError):  # gone meanwhile
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                _check_inside(Path(folder) / name, status)
+                _check_inside(f"{folder}/{name}", status)
     return True
 
 
@@ -76,32 +76,32 @@ def remove_tree(path: Path) -> None:
 @contextmanager
 def _opened(path: Path, make: int | None) -> Iterator[int]:
     todo = [*reversed(path.absolute().parts[1:])]
-    here, at, links = os.open("/", _STEP | os.O_DIRECTORY), Path("/"), 0
+    here, at, links = os.open("/", _STEP | os.O_DIRECTORY), "/", 0
     try:
         while todo:
             _check_above(at, os.fstat(here))
             name = todo.pop()
-            below = _step(here, at / name, name, make)
+            below = _step(here, os.path.join(at, name), name, make)
             status = os.fstat(below)
             if stat.S_ISLNK(status.st_mode):
                 links += 1
-                target = _target(below, at / name, status, links)
+                target = _target(below, os.path.join(at, name), status, links)
                 os.close(below)
                 todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
                 below, name = (os.open("/", _STEP), "/") if target.is_absolute() else (os.dup(here), "")
                 status = os.fstat(below)
             elif not stat.S_ISDIR(status.st_mode):
                 os.close(below)
-                raise UnusableDirectoryError(f"{at / name}: not a directory")
+                raise UnusableDirectoryError(f"{os.path.join(at, name)}: not a directory")
             os.close(here)
-            here, at = below, at / name
+            here, at = below, os.path.join(at, name) if name else at
         _check_last(at, os.fstat(here))
         yield here
     finally:
         os.close(here)
 
 
-def _step(here: int, path: Path, name: str, make: int | None) -> int:
+def _step(here: int, path: str, name: str, make: int | None) -> int:
     try:
         return _open_below(here, name, make)
     except FileNotFoundError:
@@ -123,7 +123,7 @@ def _open_below(here: int, name: str, make: int | None) -> int:
     return os.open(name, _STEP, dir_fd=here)
 
 
-def _target(link: int, path: Path, status: os.stat_result, links: int) -> Path:
+def _target(link: int, path: str, status: os.stat_result, links: int) -> Path:
     if links > _LINKS:
         raise KernelError(f"{path}: cannot be opened", number=errno.ELOOP)
     if not _is_trusted(status):
@@ -131,7 +131,7 @@ def _target(link: int, path: Path, status: os.stat_result, links: int) -> Path:
     return Path(os.readlink("", dir_fd=link))
 
 
-def _check_above(path: Path, status: os.stat_result) -> None:
+def _check_above(path: str, status: os.stat_result) -> None:
     others = status.st_mode & _WRITABLE and not status.st_mode & stat.S_ISVTX
     if others or not _is_trusted(status):
         raise UntrustedDirectoryError(
@@ -140,7 +140,7 @@ def _check_above(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _check_last(path: Path, status: os.stat_result) -> None:
+def _check_last(path: str, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE:
         raise UntrustedDirectoryError(
             f"{path}: owned by {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o}: others can change its "
@@ -148,7 +148,7 @@ def _check_last(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _check_inside(path: Path, status: os.stat_result) -> None:
+def _check_inside(path: str, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise UntrustedDirectoryError(
             f"{path}: a link owned by {_owner(status)}; remove it, the enforcer creates no links here"

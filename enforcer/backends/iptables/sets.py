@@ -16,7 +16,7 @@ from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import IpSetsConn, SetBusyError, SetHeader
 from enforcer.backends.iptables.members import wanted_members
 from enforcer.backends.iptables.rules import SetSpec
-from enforcer.backends.netfilter.members import Members, difference, intersection, union
+from enforcer.backends.netfilter.members import Members, differences, intersection, union
 from enforcer.backends.netfilter.names import is_our_set, scratch_name
 from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE
 from enforcer.model.errors import HostError
@@ -35,10 +35,11 @@ class SetSync:
     limit: int = DEFAULT_MAX_SET_SIZE
     changes: list[str] = field(default_factory=list)
     _later: list[Callable[[], None]] = field(default_factory=list)
+    _listed: dict[str, SetHeader] | None = None  # until a set is created, swapped or destroyed
 
     def prepare(self, wanted: Iterable[SetSpec]) -> None:
         """Before the commit: creates missing sets, and makes each set as strict as its old and new members together."""
-        headers = self.sets.headers()
+        headers = self._headers()
         for spec in wanted:
             members = wanted_members(spec)
             if spec.name in headers:
@@ -54,14 +55,20 @@ class SetSync:
         """
         for change in self._later:
             change()
-        for name in sorted(filter(is_our_set, self.sets.headers().keys() - set(keep))):
+        for name in sorted(filter(is_our_set, self._headers().keys() - set(keep))):
             self._destroy(name)
 
     def index(self, wanted: Iterable[SetSpec] = ()) -> SetIndex:
         """The indexes of all sets. In a dry run, a wanted set that does not exist yet has the index of no set."""
-        numbers = {name: header.index for name, header in self.sets.headers().items()}
+        numbers = {name: header.index for name, header in self._headers().items()}
         missing = {spec.name: _NO_INDEX for spec in wanted} if self.dry_run else {}
         return SetIndex(missing | numbers)
+
+    def _headers(self) -> dict[str, SetHeader]:
+        """The headers of all sets. For them the kernel walks all buckets of each set, so they are read once."""
+        if self._listed is None:
+            self._listed = self.sets.headers()
+        return self._listed
 
     def _update(self, spec: SetSpec, members: Members, header: SetHeader) -> None:
         if (header.type, header.version) != (spec.type, spec.version):
@@ -70,42 +77,58 @@ class SetSync:
                 f"IPv{spec.version}: another program created it; 'enforcer detach' removes it"
             )
         present = self.sets.members(spec.name, spec.version)
-        between = members if present is None else (intersection if spec.lenient else union)(members, present)
-        if present is None or header.options or header.maxelem < max(len(between), len(members)):
+        if present is None:
+            self._rebuild(spec, members, members)
+            return
+        added, gone = differences(members, present)
+        size = len(present) - len(gone) if spec.lenient else len(present) + len(added)
+        if header.options or header.maxelem < max(size, len(members)):
+            between = (intersection if spec.lenient else union)(members, present)
             self._rebuild(spec, members, between)
+            added, gone = differences(members, between)
+        elif spec.lenient:
+            self._delete(spec, gone)
+            gone = gone[:0]
         else:
-            self._change(spec, present, between)
-        self._later.append(lambda: self._change(spec, between, members))
+            self._add(spec, added)
+            added = added[:0]
+        self._later.append(lambda: self._add(spec, added))
+        self._later.append(lambda: self._delete(spec, gone))
 
-    def _change(self, spec: SetSpec, old: Members, new: Members) -> None:
-        for members, verb, act in (
-            (difference(new, old), "added", self.sets.add),
-            (difference(old, new), "deleted", self.sets.delete),
-        ):
-            if len(members):
-                self.changes.append(f"ipset {spec.name}: {len(members)} members {verb}")
-                if not self.dry_run:
-                    act(spec.name, spec.version, members, spec.type)
+    def _add(self, spec: SetSpec, members: Members) -> None:
+        if len(members):
+            self.changes.append(f"ipset {spec.name}: {len(members)} members added")
+            if not self.dry_run:
+                self.sets.add(spec.name, spec.version, members, spec.type)
+
+    def _delete(self, spec: SetSpec, members: Members) -> None:
+        if len(members):
+            self.changes.append(f"ipset {spec.name}: {len(members)} members deleted")
+            if not self.dry_run:
+                self.sets.delete(spec.name, spec.version, members, spec.type)
 
     def _rebuild(self, spec: SetSpec, members: Members, between: Members) -> None:
         self.changes.append(f"ipset {spec.name}: rebuilt with {len(between)} members")
         if self.dry_run:
             return
         scratch = scratch_name(spec.name)
-        if scratch in self.sets.headers():
+        if scratch in self._headers():
             self.sets.destroy(scratch)  # left by an interrupted pass
         self._build(scratch, spec, between, room=len(members))
         self.sets.swap(scratch, spec.name)
         self.sets.destroy(scratch)
+        self._listed = None
 
     def _build(self, name: str, spec: SetSpec, members: Members, *, room: int = 0) -> None:
         if not self.dry_run:
+            self._listed = None
             size = max(len(members), room)
             self.sets.create(name, spec.type, spec.version, size, limit=self.limit)
             self.sets.add(name, spec.version, members, spec.type)
 
     def _destroy(self, name: str) -> None:
         if not self.dry_run:
+            self._listed = None
             try:
                 self.sets.destroy(name)
             except SetBusyError:

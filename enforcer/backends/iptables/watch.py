@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enforcer.backends.base import Loss
 from enforcer.backends.iptables.accept import HOOKS
 from enforcer.backends.iptables.apply import leads_to_us
+from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import CMD_LIST, FLAG_LIST_HEADER, SUBSYSTEM, ipsets
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, TableId
@@ -85,7 +86,7 @@ class _Table:
             if state == self.state:
                 return
         self.state, before = self.socket.read(), self.ours
-        self.ours = _ours(self.id)
+        self.ours = _ours(self.id, _set_index())
         yield from (f"iptables {self.id}: {loss}" for loss in _differences(before, self.ours))
 
 
@@ -130,10 +131,11 @@ class IptablesWatch:
         present = [table for table in TABLES if exists(table)]
         if set(present) != self._tables.keys():
             self._close_tables()
+        sets = _set_index() if present else SetIndex({})
         for table in present:
             known = self._tables.get(table)
             sock = known.socket if known else TableSocket(table.version, str(table.name))
-            self._tables[table] = _Table(table, sock, sock.read(), _ours(table))
+            self._tables[table] = _Table(table, sock, sock.read(), _ours(table, sets))
         self._sets = self._headers()
         self._members = {name: self._digest(name) for name in self._sets}
         return ()
@@ -221,9 +223,12 @@ class IptablesWatch:
                 yield dict(attributes(message.attributes))
 
 
-def _ours(table: TableId) -> _Ours:
+def _set_index() -> SetIndex:
     with ipsets() as conn:
-        sets = SetSync(conn).index()
+        return SetSync(conn).index()
+
+
+def _ours(table: TableId, sets: SetIndex) -> _Ours:
     with kernel_table(table) as snapshot:
         found: dict[str, tuple[object, ...]] = {chain.name: chain.rules for chain in read_chains(snapshot, sets)}
         for builtin in HOOKS[table.name]:

@@ -6,7 +6,7 @@ as sorting them as numbers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,43 +17,40 @@ _Keys = npt.NDArray[Any]  # of strings, or of words
 _WORD = 8
 
 
-def ordered(members: Members) -> Members:
-    """The distinct members, sorted."""
+def ordered(members: Members, *, kind: Literal["stable"] | None = None) -> Members:
+    """The distinct members, sorted. ``kind``: stable (a merge sort) is faster for what consists of sorted runs."""
     if members.itemsize > _WORD:
         strings = np.sort(members, kind="stable")
         return strings[_first_of_equals(strings)]
-    keys = np.sort(_keys(members))
+    keys = np.sort(_keys(members), kind=kind)
     keys = keys[_first_of_equals(keys)]
     rows = keys.astype(">u8").view(np.uint8).reshape(-1, _WORD)[:, : members.itemsize]
     return np.ascontiguousarray(rows).view(members.dtype).ravel()
 
 
+def differences(one: Members, other: Members) -> tuple[Members, Members]:
+    """The members that are only in the one, and only in the other."""
+    if np.array_equal(one, other):
+        return one[:0], other[:0]
+    keys = np.concatenate([_keys(one), _keys(other)])
+    order = np.argsort(keys, kind="stable")  # merges two sorted runs; of equal keys, that of the one comes first
+    pair = np.flatnonzero(~_first_of_equals(keys[order]))
+    alone = np.ones(len(keys), np.bool_)
+    alone[order[pair]] = alone[order[pair - 1]] = False
+    return one[alone[: len(one)]], other[alone[len(one) :]]
+
+
 def difference(left: Members, right: Members) -> Members:
     """The members of ``left`` that are not in ``right``."""
-    if not len(left) or not len(right):
-        return left
-    return left[~_in_both(left, right)]
+    return differences(left, right)[0]
 
 
 def intersection(left: Members, right: Members) -> Members:
-    return left[_in_both(left, right)]
+    return difference(left, difference(left, right))
 
 
 def union(left: Members, right: Members) -> Members:
-    return ordered(np.concatenate([left, difference(right, left)]))
-
-
-def _in_both(left: Members, right: Members) -> npt.NDArray[np.bool_]:
-    """Which members of ``left`` are in ``right``."""
-    found = np.zeros(len(left), np.bool_)
-    if len(left) and len(right):
-        one, other = _keys(left), _keys(right)
-        if len(one) == len(other) and np.array_equal(one, other):
-            return ~found
-        at = np.searchsorted(other, one)
-        at[at == len(other)] = 0
-        found = np.asarray(other[at] == one, np.bool_)
-    return found
+    return ordered(np.concatenate([left, right]), kind="stable")
 
 
 def _keys(members: Members) -> _Keys:

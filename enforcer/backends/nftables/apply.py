@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
-from enforcer.backends.netfilter.members import difference
+from enforcer.backends.netfilter.members import differences
 from enforcer.backends.nftables import blob
 from enforcer.backends.nftables.blob import ReadRule
 from enforcer.backends.nftables.members import between, pack
@@ -170,17 +170,16 @@ class Edit:
         stricter = between(present, spec.members, spec.type, lenient=spec.lenient)
         self._members(family, spec, present, stricter, _STRICTER)
         self._members(family, spec, stricter, spec.members, _LENIENT)
-        for members, verb in (
-            (difference(present, spec.members), "deleted"),
-            (difference(spec.members, present), "added"),
-        ):
+        gone, came = differences(present, spec.members)
+        for members, verb in ((gone, "deleted"), (came, "added")):
             if len(members):
                 self._say(family, f"set {spec.name}: {len(members)} members {verb}")
 
     def _members(self, family: Family, spec: SetSpec, old: Members, new: Members, stage: int) -> None:
         """Delete before adding, because an interval may grow into the range that another one leaves."""
-        self._elements(family, _DELETE_ELEMENTS, spec, difference(old, new), stage)
-        self._elements(family, _NEW_ELEMENTS, spec, difference(new, old), stage)
+        gone, came = differences(old, new)
+        self._elements(family, _DELETE_ELEMENTS, spec, gone, stage)
+        self._elements(family, _NEW_ELEMENTS, spec, came, stage)
 
     def _elements(self, family: Family, command: int, spec: SetSpec, members: Members, stage: int) -> None:
         fixed = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, spec.name)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.backends.netfilter.members import difference, intersection, ordered, union
+from enforcer.backends.netfilter.members import difference, differences, ordered, union
 from enforcer.backends.netfilter.ports import merged_ports
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, Members, SetType
 from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_TYPE_MASK, attribute, be32
@@ -79,8 +79,8 @@ def between(present: Members, wanted: Members, kind: SetType, *, lenient: bool) 
     """
     if np.array_equal(present, wanted):
         return present
-    common = intersection(present, wanted)
-    gone, came = difference(present, wanted), difference(wanted, present)
+    gone, came = differences(present, wanted)
+    common = difference(present, gone)
     if kind.interval:
         return union(common, _covered(gone, came, kind, 2 if lenient else 1))
     return common if lenient else union(present, wanted)

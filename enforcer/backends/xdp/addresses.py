@@ -76,7 +76,8 @@ class AddressTables:
         with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
             try:
                 announce = self._announcing(holder, new_class)
-                self.live().replace(classified, new_class=announce, fence=store_fence)
+                present = self.classified.segments4, self.classified.segments6
+                self.live().replace(classified, new_class=announce, fence=store_fence, present=present)
             except Full:
                 return False
         return True

@@ -91,6 +91,7 @@ def _gaps(name: str, capacity: int, used: Sequence[Blocks]) -> list[tuple[int, I
     end = np.concatenate([offset[order], [capacity]])
     if (begin > end).any():
         raise NotOurs(f"{name}: blocks overlap or are outside the array")
+    begin, end = begin[begin < end], end[begin < end]  # most blocks follow one another
     found: list[tuple[int, Int]] = []
     orders = range(capacity.bit_length())
     for order_ in [*orders, *reversed(orders)]:  # up to the largest aligned size, then down to the rest

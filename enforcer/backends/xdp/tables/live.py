@@ -19,7 +19,7 @@ from enforcer.backends.xdp.tables.classes import MOST_CLASSES, Classified, Membe
 from enforcer.backends.xdp.tables.edits import Edit, Registry, atom_edit, step_edit
 from enforcer.backends.xdp.tables.image4 import read4
 from enforcer.backends.xdp.tables.image6 import read6
-from enforcer.backends.xdp.tables.keys import U32, Keys, before, distinct, keys6, ranges4, ranges6
+from enforcer.backends.xdp.tables.keys import U32, Keys, before, keys6, last_of_equals, ranges4, ranges6
 from enforcer.backends.xdp.tables.live4 import allocator4, plan4
 from enforcer.backends.xdp.tables.live6 import allocators6, plan6
 from enforcer.backends.xdp.tables.patch import Patch
@@ -60,6 +60,9 @@ class Arrays:
         }
 
 
+Present = tuple[Segments4, Segments6]
+
+
 @dataclass(frozen=True)
 class Changed:
     """``nets``: the new CIDRs of an atom. ``ranges``: the CIDRs that it gained or lost."""
@@ -89,7 +92,7 @@ class Live:
         """The classes that addresses may have."""
         return self._registry.members
 
-    def segments(self) -> tuple[Segments4, Segments6]:
+    def segments(self) -> Present:
         """The segments in the tables."""
         arrays = self.arrays
         return read4(arrays.root4, arrays.lists4), read6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6)
@@ -102,13 +105,14 @@ class Live:
         """
         return self._make(self.plan(changes), new_class, fence)
 
-    def replace(self, wanted: Classified, *, new_class: NewClass, fence: Fence) -> bool:
+    def replace(self, wanted: Classified, *, new_class: NewClass, fence: Fence, present: Present | None = None) -> bool:
         """Change the tables to ``wanted``, whose classes keep the numbers they have here; otherwise like
         :meth:`change`.
 
-        It reads the whole tables to find the differences, so it is for many changes at once.
+        It compares the whole tables, so it is for many changes at once. ``present``: :meth:`segments`, if the caller
+        has just read them.
         """
-        return self._make(self.plan_replace(wanted), new_class, fence)
+        return self._make(self.plan_replace(wanted, present), new_class, fence)
 
     def release(self) -> None:
         """Make replaced blocks available. All program runs that began before the last change must have ended."""
@@ -129,10 +133,10 @@ class Live:
         }
         return self._plan(edits[4], ranges4(ranges), edits[6], ranges6(ranges))
 
-    def plan_replace(self, wanted: Classified) -> Patch:
+    def plan_replace(self, wanted: Classified, present: Present | None = None) -> Patch:
         """What :meth:`replace` would write. It must be written and settled, or dropped, before another is planned."""
         self._meet(wanted.members)
-        segments4, segments6 = self.segments()
+        segments4, segments6 = present or self.segments()
         old6, new6 = (keys6(item.high, item.low) for item in (segments6, wanted.segments6))
         ranges_4 = _differences(segments4.start, segments4.cls, wanted.segments4.start, wanted.segments4.cls)
         ranges_6 = _differences(old6, segments6.cls, new6, wanted.segments6.cls)
@@ -211,9 +215,13 @@ def _differences(
     old_start: Keys, old_class: npt.NDArray[np.uint16], start: Keys, cls: npt.NDArray[np.uint16]
 ) -> tuple[Keys, Keys]:
     """The disjoint sorted ranges (firsts, lasts) in which two sequences of segments have different classes."""
-    points = distinct(np.concatenate([old_start, start]))
-    old = old_class[np.searchsorted(old_start, points, side="right") - 1]
-    differs = old != cls[np.searchsorted(start, points, side="right") - 1]
+    starts = np.concatenate([old_start, start])
+    order = np.argsort(starts, kind="stable")  # merges two sorted runs
+    is_old = order < len(old_start)
+    starts = starts[order]
+    last_at = last_of_equals(starts)
+    points = starts[last_at]
+    differs = old_class[np.cumsum(is_old)[last_at] - 1] != cls[np.cumsum(~is_old)[last_at] - 1]
     edge = np.diff(differs.astype(np.int8), prepend=np.int8(0))
     last = before(points[edge == -1])
     if len(differs) and differs[-1]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.backends.netfilter.members import difference, intersection, ordered, union
+from enforcer.backends.netfilter.members import difference, differences, intersection, ordered, union
 
 
 @st.composite
@@ -25,6 +25,8 @@ def test_operations_on_members(sets: tuple[int, set[bytes], set[bytes]]) -> None
     for found, wanted in (
         (one, left),
         (difference(one, other), left - right),
+        (differences(one, other)[0], left - right),
+        (differences(one, other)[1], right - left),
         (intersection(one, other), left & right),
         (union(one, other), left | right),
     ):
