@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bench import (
+    bench_change,
     bench_compile,
     bench_drill,
     bench_guard,
@@ -27,6 +28,7 @@ def main() -> None:
     bench_tables.main()
     bench_guard.main()
     bench_monitor.main()
+    bench_change.main()
     bench_xdp.main(sys.argv[1:])
 
 

@@ -1,4 +1,4 @@
-"""What a change costs a running agent: ``.venv/bin/python -m bench.bench_change [--changes N] [ENFORCER ...]`` (root).
+"""What a change costs a running agent: ``.venv/bin/python -m bench.bench_change [--changes N] [--only TEXT] [ENFORCER ...]`` (root).
 
 An agent (``enforcer run``, a process of its own) in a separate namespace follows a directory with SETS network sets of
 CIDRS CIDRs in all. Then a file with a network set of ten CIDRs is added, many times. Reported: the CPU time of the
@@ -71,11 +71,15 @@ def cases(changes: int) -> list[Case]:
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--only", default="", help="the cases with this in their names")
     parser.add_argument("enforcers", nargs="*", default=[str(Path(sys.executable).with_name("enforcer"))])
     given = parser.parse_args(arguments)
-    for case in cases(given.changes):
+    for case in [item for item in cases(given.changes) if given.only in item.name]:
         for command in given.enforcers:
-            print(f"{case.cidrs:,} CIDRs in {case.sets} sets, {case.name}, {command}:\n  {measured(case, command)}")
+            print(
+                f"{case.cidrs:,} CIDRs in {case.sets} sets, {case.name}, {command}:\n  {measured(case, command)}",
+                flush=True,
+            )
 
 
 def measured(case: Case, command: str) -> str:
