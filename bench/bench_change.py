@@ -1,10 +1,11 @@
-"""What a change costs a running agent: ``.venv/bin/python -m bench.bench_change [--changes N] [--only TEXT] [ENFORCER ...]`` (root).
+"""What a change costs a running agent: ``.venv/bin/python -m bench.bench_change`` (root).
 
 An agent (``enforcer run``, a process of its own) in a separate namespace follows a directory with SETS network sets of
 CIDRS CIDRs in all. Then a file with a network set of ten CIDRs is added, many times. Reported: the CPU time of the
 agent, user and system, from the write to the log line that says that it is enforced, and until the agent rests again;
-the time from write to log line; start, memory, and idling. With several ENFORCER (paths of the command, of other
-versions) the cases alternate between them.
+the time from write to log line; start, memory, and idling. Arguments:
+``[--changes N] [--only TEXT] [ENFORCER ...]``; with several ENFORCER (paths of the command, of other versions) the
+cases alternate between them.
 """
 
 from __future__ import annotations
