@@ -210,6 +210,10 @@ class FileStore:
         yield
         folders = self._folders
         try:
+            # watchfiles keeps the interpreter's lock while it looks at each folder: what does not answer, such as a
+            # file server that hangs, must not answer here, where only this thread waits for it.
+            for folder in folders:
+                os.stat(folder)
             for _ in watch(
                 *sorted(folders),
                 watch_filter=None,

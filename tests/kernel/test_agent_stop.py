@@ -89,10 +89,13 @@ def test_while_it_reads_a_huge_file(host: NetnsPair, pin_root: Path, folder: Pat
 
 
 def test_while_a_file_server_does_not_answer(host: NetnsPair, pin_root: Path, folder: Path) -> None:
-    with agent(host, pin_root, folder) as running, hanging_file(folder / "mounted", "list.yaml") as opened:
-        (folder / "dos.yaml").touch()
-        assert opened.wait(DEADLINE_S)
-        assert ends_promptly(running) == 0
+    """From then on. (While watchfiles begins to watch a folder it keeps the interpreter's lock: docs/agent.md.)"""
+    with agent(host, pin_root, folder) as running:
+        running.expect(APPLIED)
+        with hanging_file(folder / "mounted", "list.yaml") as opened:
+            (folder / "dos.yaml").touch()
+            assert opened.wait(DEADLINE_S)
+            assert ends_promptly(running) == 0
 
 
 def test_while_its_log_is_not_read(host: NetnsPair, pin_root: Path, folder: Path) -> None:
