@@ -51,7 +51,7 @@ _RECEIVE_BUFFER_BYTES = 64 << 20
 _LARGEST_MTU = 65535  # ETH_MAX_MTU
 _LEAST_MTU6 = 1280  # IPV6_MIN_MTU
 _RTN_LOCAL = 2  # linux/rtnetlink.h
-_POLL_S, _POLLS = 0.001, 10_000
+_POLL_S, _POLLS = 0.002, 30_000  # a minute: workers of a busy machine may be late
 
 
 class Lab:
@@ -192,7 +192,7 @@ def wait_for_carrier(ip: IPRoute, index: int) -> None:
 
     It notices that in a worker (net/core/link_watch.c). Before, the end that came up first sends nothing, and a bridge
     forwards nothing to it (dev_activate, br_port_carrier_check); then the interface's IPv6 MTU is set again to that of
-    the device (addrconf_notify), whatever was written before. Raises KernelError after some seconds without.
+    the device (addrconf_notify), whatever was written before. Raises KernelError after a minute without.
     """
     for _ in range(_POLLS):
         if ip.link("get", index=index)[0].get("IFLA_OPERSTATE") == "UP":
@@ -203,7 +203,7 @@ def wait_for_carrier(ip: IPRoute, index: int) -> None:
 
 def wait_for_address(ip: IPRoute, address: IPAddress) -> None:
     """Return when the namespace takes packets to the address. The kernel makes the local route of an IPv6 address in a
-    worker, even without duplicate address detection (addrconf_dad_work). Raises KernelError after some seconds without.
+    worker, even without duplicate address detection (addrconf_dad_work). Raises KernelError after a minute without.
     """
     for _ in range(_POLLS):
         with suppress(NetlinkError):  # before, there may be no route at all

@@ -40,8 +40,8 @@ def listen(path: Path) -> socket.socket:
         path.unlink()
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        os.fchmod(server.fileno(), 0o600)  # bind takes the file's mode from the socket (unix_bind_bsd)
         server.bind(str(path))
-        path.chmod(0o600)  # before anybody can connect
         server.listen(8)
         server.setblocking(False)
     except BaseException:

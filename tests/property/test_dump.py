@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,12 +26,22 @@ def test_the_text_says_what_the_documents_say(policy: Resources) -> None:
     assert documents(loaded) == documents(policy)
 
 
+# Fields that are not set where they are empty, which their defaults are.
+NOT_EMPTY: dict[str, Any] = {
+    "metrics_host": "127.0.0.1",
+    "metrics_ca_file": "/etc/ca.pem",
+    "metrics_cert_file": "/etc/cert.pem",
+    "metrics_key_file": "/etc/key.pem",
+    "health_timeouts_s": (("pass", 90.0), ("event loop", 2.5)),
+}
+
+
 @given(st.sets(st.sampled_from(sorted(name for name, _ in FIELDS.values()))))
 def test_a_field_of_felix_is_written_where_it_was(written: set[str]) -> None:
-    felix = FelixConfiguration("default", written=frozenset(written - {"log_action_rate_limit"}))
+    given = {name: value for name, value in NOT_EMPTY.items() if name in written}
+    felix = FelixConfiguration("default", **given, written=frozenset(written - {"log_action_rate_limit"}))
     policy = Resources(felix_configurations=(felix,))
     assert load_documents(documents(policy)) == policy
-    other = Resources(
-        felix_configurations=(replace(felix, failsafe_inbound=(), written=frozenset({"failsafe_inbound"})),)
-    )
+    empty = FelixConfiguration("default", failsafe_inbound=(), written=frozenset({"failsafe_inbound"}))
+    other = Resources(felix_configurations=(empty,))
     assert load_documents(documents(other)) == other

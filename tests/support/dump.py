@@ -160,6 +160,8 @@ def _setting(value: object) -> object:
     if isinstance(value, float):
         return f"{value}s"
     if isinstance(value, tuple) and value:
+        if isinstance(value[0], tuple):
+            return [{"name": name, "timeout": f"{timeout_s}s"} for name, timeout_s in value]
         return [_failsafe(part) for part in value] if isinstance(value[0], Failsafe) else ",".join(value)
     return "none" if value in ("", ()) else value
 
