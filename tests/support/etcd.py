@@ -117,14 +117,19 @@ class Etcd:
         return int(status[0]["Status"]["header"]["revision"])
 
     def leader(self) -> int:
-        """The index of the member that leads."""
-        for index, member in enumerate(self.members):
-            if member.process is None:
-                continue
-            status = json.loads(self.ctl("endpoint", "status", "-w", "json", endpoints=member.url))[0]["Status"]
-            if status["leader"] == status["header"]["member_id"]:
-                return index
+        """The index of the member that leads; waits while the members elect one."""
+        until_s = time.monotonic() + 60.0
+        while time.monotonic() < until_s:
+            for index, member in enumerate(self.members):
+                if member.process is not None and self._leads(member.url):
+                    return index
+            time.sleep(0.1)
         raise AssertionError("no member leads")
+
+    def _leads(self, url: str) -> bool:
+        status = json.loads(self.ctl("endpoint", "status", "-w", "json", endpoints=url))[0]["Status"]
+        found = status.get("leader")  # absent: the member knows of none
+        return found is not None and found == status["header"]["member_id"]
 
 
 def key_of(item: dict[str, Any]) -> str:
