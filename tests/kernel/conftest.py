@@ -111,3 +111,12 @@ def _remove(path: Path) -> None:
         path.rmdir()
     elif path.exists():
         path.unlink()
+
+
+@pytest.fixture
+def inside(host: NetnsPair) -> Iterator[NetnsPair]:
+    """The test's own thread in the host's namespace, whose loopback is up: a datastore is there."""
+    with host.host():
+        with IPRoute() as ip:
+            ip.link("set", index=socket.if_nametoindex("lo"), state="up")
+        yield host

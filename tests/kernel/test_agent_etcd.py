@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pyroute2 import IPRoute
 
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
@@ -216,15 +215,6 @@ def secured(folder: Path, authority: Authority) -> Iterator[Etcd]:
 
 def flags(authority: Authority, user: Certificate) -> list[str]:
     return ["--cacert", str(authority.cert), "--cert", str(user.cert), "--key", str(user.key)]
-
-
-@pytest.fixture
-def inside(host: NetnsPair) -> Iterator[NetnsPair]:
-    """The test's own thread in the namespace of the host, whose loopback etcd is on."""
-    with host.host():
-        with IPRoute() as ip:
-            ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
-        yield host
 
 
 @pytest.mark.long

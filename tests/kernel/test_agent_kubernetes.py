@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pyroute2 import IPRoute
 
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
@@ -188,15 +187,6 @@ def history_expired(scene: Scene) -> None:
     assert scene.wire.arrivals(DENIED, ALLOWED, "198.51.100.77") == ["198.51.100.77"]
     scene.api.delete("globalnetworksets/missed")
     scene.running.expect(APPLIED)
-
-
-@pytest.fixture
-def inside(host: NetnsPair) -> Iterator[NetnsPair]:
-    """The test's own thread in the namespace of the host, on whose loopback the API is."""
-    with host.host():
-        with IPRoute() as ip:
-            ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
-        yield host
 
 
 @pytest.mark.long

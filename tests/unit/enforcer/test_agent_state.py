@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-
 import pytest
 
 from enforcer.agent import state as module
@@ -20,6 +17,7 @@ from enforcer.planning.plan import Plan
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.tolerant import Loaded
+from tests.support.stores import GivenStore
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}"
 FIRST, SECOND = (load_text(SET % name) for name in ("first", "second"))
@@ -33,31 +31,6 @@ class Clock:
 
     def time(self) -> float:
         return self.now_s + 1e9
-
-
-class Store:
-    def __init__(self) -> None:
-        self.now: Loaded | Exception = Loaded(FIRST)
-        self.said = StoreState("etcd", "a list", True, 5.0, 9.0, revision="7")
-
-    def snapshot(self, last_good: Resources) -> Loaded:
-        if isinstance(self.now, Exception):
-            raise self.now
-        return self.now
-
-    def keep(self) -> None: ...
-
-    def last_good(self) -> Resources:
-        return Resources()
-
-    def changes(self, stop: threading.Event) -> Iterator[None]:
-        yield from ()
-
-    def state(self) -> StoreState:
-        return self.said
-
-    def describe(self) -> str:
-        return "a list"
 
 
 class Scripted(Enforcer):
@@ -84,7 +57,8 @@ class Scripted(Enforcer):
 class Fixture:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.store, self.enforcer = Store(), Scripted(clock)
+        self.store = GivenStore(Loaded(FIRST), StoreState("etcd", "a list", True, 5.0, 9.0, revision="7"))
+        self.enforcer = Scripted(clock)
         self.state = AgentState("jasper", self.store)
         self.agent = Agent(self.store, self.enforcer, state=self.state)
 

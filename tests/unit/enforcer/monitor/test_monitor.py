@@ -33,29 +33,9 @@ from enforcer.monitor.settings import Address, Given
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.tolerant import Loaded
+from tests.support.stores import GivenStore
 
 DEADLINE_S = 20.0
-
-
-class Store:
-    said = StoreState("files", "a list", False, 0.0, 0.0)
-
-    def snapshot(self, last_good: Resources) -> Loaded:
-        return Loaded(Resources())
-
-    def keep(self) -> None: ...
-
-    def last_good(self) -> Resources:
-        return Resources()
-
-    def changes(self, stop: threading.Event) -> Iterator[None]:
-        yield from ()
-
-    def state(self) -> StoreState:
-        return self.said
-
-    def describe(self) -> str:
-        return "a list"
 
 
 class NoCounters(Enforcer):
@@ -72,7 +52,7 @@ class Running:
     """A monitor, and how to ask it."""
 
     def __init__(self, folder: Path, given: Given, textfile: Path | None = None) -> None:
-        self.store = Store()
+        self.store = GivenStore(Loaded(Resources()), StoreState("files", "a list", False, 0.0, 0.0))
         self.state = AgentState("jasper", self.store)
         self.path = folder / "agent.sock"
         self.monitor = Monitor(self.state, NoCounters("jasper"), given, textfile=textfile, path=self.path)
