@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from bench.bench_predict import syn_flood
+from bench.flood import syn_flood
 from dossim.drill.run import drill_capture
 from dossim.drill.situation import situation_for
 from enforcer.model.choices import ModeChoice

@@ -4,7 +4,7 @@ Packages, in the order a packet passes through them::
 
     packet/     what the wire carries: one packet (parse), many (columns), captures
     pipeline/   what the kernel does with it: stages, graph, explain (the reference)
-    predict/    the same on numpy columns, from the compiled RuleTable
+    predict/    the same for all packets at once, from the compiled RuleTable (engine/, in C)
     lab/        two namespaces and a veth pair
     replay/     frames onto the wire, numbered
     observe/    kernel events -> one observation per packet

@@ -169,7 +169,7 @@ class ScenarioFailed(AssertionError):
     """An expectation of a scenario did not hold."""
 
     def __init__(self, view: View) -> None:
-        super().__init__(view.failure)
+        super().__init__(view.summary)
         self._view = view
 
     def report(self) -> str:
@@ -177,7 +177,7 @@ class ScenarioFailed(AssertionError):
         from dossim.report.text import failure_lines
         from enforcer.model.printable import printable
 
-        return "\n".join([printable(self._view.failure), *failure_lines(self._view)])
+        return "\n".join([printable(self._view.summary), *failure_lines(self._view)])
 
 
 def _allowed(config: pytest.Config) -> list[Path]:

@@ -12,6 +12,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from scapy.config import conf as scapy
+from scapy.layers import inet, inet6
 
 from tests.support.examples import load_profile
 from tests.support.turns import turn
@@ -20,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT.parent / "shared" / "pcaps"
 
 load_profile()
+assert inet, inet6  # they register how Scapy asks the network for the MAC addresses of packets that are only built
+scapy.neighbor.resolvers.clear()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,8 +37,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Two per CPU: kernel tests spend half of their time waiting for the kernel."""
-    return 2 * len(os.sched_getaffinity(0))
+    """Five for two CPUs: kernel tests spend half of their time waiting for the kernel."""
+    return max(1, 5 * len(os.sched_getaffinity(0)) // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ import dossim
 from dossim.cli.needs import SimulatorGroup
 from enforcer.cli.support import verbose_option
 
-VERBS = ("validate", "lint", "plan", "selector", "explain", "predict", "drill", "run")
+VERBS = ("validate", "lint", "plan", "selector", "explain", "predict", "suggest", "drill", "run")
 
 
 @click.group(
@@ -30,6 +30,7 @@ def main() -> None:
       dossim lint policies/
       dossim explain -p policies/ 'IP(src="203.0.113.9")/TCP(dport=80)'
       dossim predict attack.pcap -p policies/
+      dossim suggest attack.pcap --baseline before.pcap -o gns.yaml
       sudo dossim drill attack.pcap -p policies/ --html report.html
       sudo dossim run scenarios/
     """

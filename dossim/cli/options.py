@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-STDOUT = "-"
+STDIN = STDOUT = "-"
 EXISTING = NonEmptyPath(exists=True, path_type=Path)
 CAPTURE = NonEmptyPath(exists=True, allow_dash=True, path_type=Path)
 OUTPUT = NonEmptyPath(allow_dash=True, dir_okay=False)
@@ -71,7 +71,7 @@ class HostOptions:
         )
 
 
-def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+def size_of_option(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
     """A number of bytes, with K, M, G or T for powers of 1024."""
     if text is None:
         return None
@@ -83,8 +83,24 @@ def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> int |
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+_MOST_IN_MEMORY = "The largest unpacked size of a capture, such as 500M or 4G. Default: 2G, at most half of the memory."
+_MOST_STREAMED = (
+    "The largest unpacked size of a capture, such as 500M or 4G. Default: any; of compressed ones, a thousand times "
+    "their size."
+)
+
+
 def capture_options(command: Command) -> Command:
     """How a CAPTURE is read; the command gets it as one :class:`~dossim.packet.capture.Reading` named ``reading``."""
+    return _reading_options(command, _MOST_IN_MEMORY)
+
+
+def stream_options(command: Command) -> Command:
+    """As :func:`capture_options`, for captures that are not kept in memory."""
+    return _reading_options(command, _MOST_STREAMED)
+
+
+def _reading_options(command: Command, about_size: str) -> Command:
     options = (
         click.option(
             "--skip-unknown-link-types",
@@ -93,9 +109,9 @@ def capture_options(command: Command) -> Command:
         ),
         click.option(
             "--max-size",
-            callback=_size,
+            callback=size_of_option,
             metavar="SIZE",
-            help="The largest unpacked size of a capture, such as 500M or 4G. Default: 2G, at most half of the memory.",
+            help=about_size,
         ),
     )
 
@@ -112,15 +128,24 @@ def open_capture(path: Path | str, reading: Reading, host: HostOptions) -> Captu
     """Read the CAPTURE of a command line. Raises CaptureError, and UsageError when stdin is wanted twice."""
     from dossim.packet.capture import read_capture
 
-    if str(path) == STDOUT and Path(STDOUT) in host.policy:
-        raise UsageError("the policy and the capture cannot both come from stdin (-)")
+    require_one_stdin([path], host)
     return read_capture(path, reading)
+
+
+def require_one_stdin(paths: Sequence[Path | str], host: HostOptions) -> None:
+    """Raises UsageError when stdin is wanted twice."""
+    wanted = [str(path) for path in paths].count(STDIN)
+    if wanted and Path(STDIN) in host.policy:
+        raise UsageError("the policy and the capture cannot both come from stdin (-)")
+    if wanted > 1:
+        raise UsageError("stdin (-) can be read once")
 
 
 class PolicyCommand(click.Command):
     """A command whose ``-p`` takes several paths at once, as a shell's globs give them: ``-p policies/*.yaml CAPTURE``.
 
-    Words after ``-p PATH`` are policy paths as long as there are more words than the command has arguments.
+    Words after ``-p PATH`` are policy paths as long as there are more words than the command has arguments. Where it
+    takes any number of captures: but for files that begin as captures do, and the last word if nothing else is one.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -134,9 +159,28 @@ class PolicyCommand(click.Command):
             for name in option.opts
         }
         words = [at for at, _ in _words(args, takes_value)]
-        surplus = len(words) - sum(isinstance(parameter, click.Argument) for parameter in self.params)
-        extra = [at for at, behind_policy in _words(args, takes_value) if behind_policy][: max(surplus, 0)]
+        behind = [at for at, behind_policy in _words(args, takes_value) if behind_policy]
+        arguments = [parameter for parameter in self.params if isinstance(parameter, click.Argument)]
+        if any(argument.nargs == -1 for argument in arguments):
+            extra = [at for at in behind if not _begins_as_capture(args[at])]
+            if extra and len(extra) == len(words):
+                extra.pop()
+        else:
+            extra = behind[: max(len(words) - len(arguments), 0)]
         return [part for at, arg in enumerate(args) for part in (("-p", arg) if at in extra else (arg,))]
+
+
+def _begins_as_capture(path: str) -> bool:
+    """Whether it is a regular file with a capture, perhaps compressed."""
+    from dossim.packet.capture import begins_as_capture
+
+    if not Path(path).is_file():
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            return begins_as_capture(file.read(8))
+    except OSError:
+        return False  # who opens it says why
 
 
 def _words(args: Sequence[str], takes_value: Mapping[str, bool]) -> Iterator[tuple[int, bool]]:
@@ -263,13 +307,15 @@ def require_below(path: Path, folders: Sequence[Path]) -> None:
         raise UsageError(str(error)) from error
 
 
-def unknown_node(resources: Resources, node: str) -> str:
-    """A sentence if the policy has no HostEndpoint of the node, else ""."""
+def unknown_node(resources: Resources, node: str, named: str = "") -> str:
+    """A sentence if the policy has no HostEndpoint of the node, else "". ``named``: where the name comes from, if not
+    from --node.
+    """
     nodes = sorted({item.node for item in resources.host_endpoints})
     if node in nodes:
         return ""
     known = f"only of {', '.join(nodes)}" if nodes else "nor of any other"
-    return f"--node {node}: the policy has no HostEndpoint of that node, {known}"
+    return f"{named or f'--node {node}'}: the policy has no HostEndpoint of that node, {known}"
 
 
 def rate_option(command: Command) -> Command:

@@ -78,7 +78,12 @@ def plan(
         facts = _assumed_facts(resources, node)
     else:
         facts = read_facts(facts_file)
-    if node is not None and (unknown := unknown_node(resources, node)):
+    if node is not None:
+        unknown = unknown_node(resources, node)
+    else:
+        unknown = "" if facts_file is None else unknown_node(resources, facts.node, f"{facts_file}: node {facts.node}")
+        unknown += "; see --node" if unknown else ""
+    if unknown:
         echo(f"note: {unknown}", err=True)
     for note in resources.notes:
         echo(f"note: {note}", err=True)

@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dossim.cli.clustered import CaptureName, ClusterOptions, cluster_options, predict_on_cluster
 from dossim.cli.options import (
-    CAPTURE,
     EXISTING,
     HostOptions,
     PolicyCommand,
-    capture_options,
     host_options,
-    open_capture,
     output_file,
     rate_option,
+    require_one_stdin,
+    stream_options,
     takes_stdout,
     write,
-    write_bytes,
 )
+from dossim.cli.outlook import known_table, outlook_of
 from enforcer.cli.options import mode_option
-from enforcer.cli.support import emit, output_option, verbose_option
-from enforcer.model.errors import HostError
+from enforcer.cli.support import OutputFormat, emit, output_option, verbose_option
+from enforcer.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from dossim.drill.results import PredictResult
-    from dossim.exhaustion.outlook import Outlook
-    from dossim.model.disposition import Disposition
-    from dossim.packet.capture import Reading
-    from enforcer.model.facts import HostFacts
+    from collections.abc import Sequence
 
-_END = ("fate", "stage", "entry", "reason", "others", "depends")
-RESETS = "no untracked egress Deny drops the host's RSTs: else the entry of a SYN to a closed port stays as SYN_SENT"
-COLUMNS = ("packet", *_END, *(f"calico_{name}" for name in _END))
+    from dossim.cli.packet_rows import Rows
+    from dossim.drill.results import CountedResult
+    from dossim.drill.streamed import Watcher
+    from dossim.exhaustion.flows import FlowCounter
+    from dossim.exhaustion.outlook import Outlook
+    from dossim.exhaustion.table import Table
+    from dossim.model.host import Host
+    from dossim.packet.capture import Capture, Reading
+    from dossim.predict.batches import Decided
+    from dossim.report.view import View
+    from enforcer.model.facts import HostFacts
 
 
 @click.command(cls=PolicyCommand)
-@click.argument("capture", type=CAPTURE)
+@click.argument(
+    "captures", metavar="CAPTURE...", type=CaptureName(exists=True, allow_dash=True), nargs=-1, required=True
+)
 @host_options
-@capture_options
+@stream_options
+@cluster_options
 @mode_option
 @click.option(
     "--host",
@@ -56,25 +59,43 @@ COLUMNS = ("packet", *_END, *(f"calico_{name}" for name in _END))
     help="Facts of the real host: the output of 'enforcer probe -o yaml'.",
 )
 @rate_option
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 50_000),
+    metavar="N",
+    help="Predict only N packets, drawn at random from all, each by itself.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What --sample draws by.")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Say on stderr how much is read. Default: if stderr is a terminal.",
+)
 @output_file("json", "Write the totals as JSON")
 @output_file("csv", "Write one row for each packet")
 @output_file("parquet", "The same as Parquet (needs pyarrow)")
 @output_option
 @verbose_option
 def predict(
-    capture: Path,
+    captures: tuple[Path | str, ...],
     host: HostOptions,
     reading: Reading,
+    scheduler: str | None,
+    shard_size: int | None,
     mode: str,
     facts_file: Path | None,
     rate: int | None,
+    sample: int | None,
+    seed: int,
+    progress: bool | None,
     json_file: str | None,
     csv_file: str | None,
     parquet_file: str | None,
     output: str,
 ) -> None:
     """Predict where each packet of CAPTURE ends, and by which entry, and whether it fills the connection tracking
-    table. CAPTURE is pcap or pcapng, also compressed; - is stdin.
+    table. CAPTURE is pcap or pcapng of any size, also compressed; - is stdin. Several, as a program that rotates its
+    files writes them, are one capture, whose packets arrive in this order.
 
     Without --host the interface is assumed to have native and generic XDP and no offload, and Linux's default
     connection tracking table.
@@ -82,94 +103,117 @@ def predict(
     \b
     Example:
       dossim predict attack.pcap -p policies/
+      dossim predict attack.pcap00 attack.pcap01 attack.pcap02 -p policies/
       dossim predict attack.pcap -p policies/ --mode raw --csv packets.csv
+      dossim predict s3://captures/attack.pcap -p policies/ --scheduler tcp://10.0.0.7:8786
       tcpdump -r attack.pcap -w - 'dst host 192.0.2.1' | dossim predict - -p policies/
     """
     from dossim.cli.facts import read_facts
-    from dossim.drill.judged import every
-    from dossim.drill.run import predict_capture
     from dossim.report.json import as_dict, dumps
     from dossim.report.terminal import print_view
-    from dossim.report.view import view_of
 
     alone = takes_stdout([json_file, csv_file, parquet_file])
-    if parquet_file:
-        _require_pyarrow()
-    read = open_capture(capture, reading, host)
-    situation = host.situation(host.resources(), capture=read, mode=mode)
+    rows = _rows(csv_file, parquet_file)
     facts = read_facts(facts_file) if facts_file else None
-    result = predict_capture(read, situation, facts=facts, recorded=every(read))
-    view = replace(view_of(result), outlook=_outlook(result, facts, rate))
-    if json_file:
-        write(json_file, dumps(as_dict(view)))
-    if csv_file:
-        write(csv_file, as_csv(result))
-    if parquet_file:
-        write_parquet(result, parquet_file)
-    if not alone:
-        emit(as_dict(view), output, lambda console: print_view(view, console))
 
+    def report(view: View) -> None:
+        if json_file:
+            write(json_file, dumps(as_dict(view)))
+        if not alone:
+            emit(as_dict(view), output, lambda console: print_view(view, console))
 
-def _outlook(result: PredictResult, facts: HostFacts | None, rate: int | None) -> Outlook | str:
-    """What the capture does to the connection tracking table; or why nothing can be said."""
-    from dossim.exhaustion.flows import new_flows
-    from dossim.exhaustion.outlook import outlook
-    from dossim.exhaustion.table import assumed_table, table_of
-    from enforcer.model.vocabulary import Action
-
-    table = assumed_table() if facts is None else table_of(facts.conntrack)
-    if isinstance(table, str):
-        return table
-    if any(entry.action is Action.DENY for entry in result.plan.table.egress):
-        table = replace(table, assumed=(*table.assumed, RESETS))
-    found = new_flows(result.capture, result.prediction, result.situation.host, table)
-    return outlook(table, found, per_s=rate)
-
-
-def rows(result: PredictResult) -> Iterator[tuple[int | str, ...]]:
-    """One row of COLUMNS for each packet, with its number in the file; fields that do not apply are empty. ``others``:
-    the further possible ends of a packet with several, and ``depends`` what decides. ``calico_...``: the end with
-    tracked policy that is not enforced; empty if there is none, or nothing is known of it.
-    """
-    calico = result.modelled.prediction if result.modelled else None
-    for packet in range(len(result.capture)):
-        with_calico = _cells(calico.disposition(packet)) if calico else ("",) * len(_END)
-        yield (int(result.capture.record[packet]), *_cells(result.prediction.disposition(packet)), *with_calico)
-
-
-def _cells(ended: Disposition) -> tuple[str, ...]:
-    return (
-        str(ended.fate),
-        str(ended.stage or ""),
-        ended.entry or "",
-        ended.reason,
-        " or ".join(str(other) for other in ended.others),
-        ended.depends,
-    )
-
-
-def as_csv(result: PredictResult) -> str:
-    """All rows as CSV with a header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows(result))
-    return text.getvalue()
-
-
-def write_parquet(result: PredictResult, path: str) -> None:
-    """All rows as a Parquet file. Raises HostError without pyarrow."""
-    _require_pyarrow()
-    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    columns = list(zip(*rows(result), strict=True)) or [()] * len(COLUMNS)
-    table = pyarrow.table(dict(zip(COLUMNS, columns, strict=True)))
-    buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def _require_pyarrow() -> None:
-    if find_spec("pyarrow") is None:
-        raise HostError(
-            "--parquet needs the package pyarrow, which is not installed; pip install pyarrow, or use --csv"
+    if scheduler is not None:
+        if sample is not None:
+            raise UsageError("--sample: not with --scheduler")
+        cluster = ClusterOptions(scheduler, shard_size)
+        names = [str(name) for name in captures]
+        predict_on_cluster(names, host, reading, mode, facts, cluster=cluster, rate=rate, rows=rows, report=report)
+        return
+    shows_hash = bool(json_file) or (not alone and output != OutputFormat.TABLE)
+    report(
+        _streamed(
+            captures, host, reading, mode, facts, rows, rate=rate, sample=sample, seed=seed, progress=progress,
+            is_hashed=shows_hash,
         )
+    )  # fmt: skip
+
+
+def _streamed(
+    captures: Sequence[Path | str],
+    host: HostOptions,
+    reading: Reading,
+    mode: str,
+    facts: HostFacts | None,
+    rows: Sequence[Rows],
+    *,
+    rate: int | None,
+    sample: int | None,
+    seed: int,
+    progress: bool | None,
+    is_hashed: bool,
+) -> View:
+    from dossim.cli.bytes_read import BytesRead
+    from dossim.drill.streamed import predict_sample, predict_stream
+    from dossim.packet.stream import Stream
+    from dossim.report.view import view_of
+
+    require_one_stdin(captures, host)
+    stream = Stream(captures, reading, is_hashed=is_hashed)
+    first = stream.first()
+    situation = host.situation(host.resources(), capture=first, mode=mode)
+    flows = _Flows(situation.host, facts)
+    with ExitStack() as stack:
+        for each in rows:
+            stack.callback(each.discard)
+        watchers: list[Watcher] = [flows, *rows, stack.enter_context(BytesRead.on(stream.name, progress))]
+        if sample is None:
+            result = predict_stream(stream, situation, facts=facts, watchers=watchers)
+        else:
+            result = predict_sample(stream, situation, sample, seed=seed, facts=facts, watchers=watchers)
+        for each in rows:
+            each.finish()
+    return replace(view_of(result), outlook=_outlook(result, flows, rate))
+
+
+def _rows(csv_file: str | None, parquet_file: str | None) -> Sequence[Rows]:
+    from dossim.cli.packet_rows import CsvRows, ParquetRows
+
+    return [*([CsvRows(csv_file)] if csv_file else []), *([ParquetRows(parquet_file)] if parquet_file else [])]
+
+
+class _Flows:
+    """Counts the new flows, if the connection tracking table is known; else ``table`` says why not."""
+
+    can_start_again = True
+    sees_all = False
+
+    def __init__(self, host: Host, facts: HostFacts | None) -> None:
+        self._host = host
+        self.table: Table | str = known_table(facts)
+        self.counter: FlowCounter | None = None
+
+    def start(self) -> None:
+        from dossim.exhaustion.flows import FlowCounter
+
+        self.counter = None if isinstance(self.table, str) else FlowCounter(self._host, self.table)
+
+    def read(self, window: Capture) -> None:
+        if self.counter is not None:
+            self.counter.last(window)
+
+    def see(self, decided: Decided) -> None:
+        if self.counter is not None:
+            self.counter.add(decided.packets, decided.prediction)
+
+    def tell(self, done: int, total: int | None) -> None:
+        pass
+
+
+def _outlook(result: CountedResult, flows: _Flows, rate: int | None) -> Outlook | str:
+    """What the capture does to the connection tracking table; or why nothing can be said."""
+    if isinstance(flows.table, str):
+        return flows.table
+    if result.sample is not None:
+        return "a sample does not show which flows are new"
+    assert flows.counter is not None, "the table is known"
+    return outlook_of(result.plan, flows.table, flows.counter.found, rate)

@@ -25,6 +25,8 @@ from enforcer.planning.plan import InterfacePlan
 Progress = Callable[[str, int, int], None]
 
 _POLL_S = 0.01
+_NAP_S = 0.1
+_AWAKE_S = 0.3  # before a timer may fire: a sleeping thread of a busy machine wakes up late
 _QUIET_S = 2.0  # after this long without an event, packets that have not ended never will
 _TIMER_SLACK_S = 10.0  # how late the kernel's fragment timers may fire when the machine is busy or was paused
 
@@ -81,7 +83,10 @@ def replay_once(
                     unsent = sender.send(frames, progress=lambda done: _after_batch(lab, report, done, len(frames)))
                 with watch.phase("observe"):
                     longest_s = fragment_timeout_s + _TIMER_SLACK_S if fragments else _QUIET_S
-                    _settle(lambda: len(open_packets(observer.journeys, fragments)) - len(unsent), lab, longest_s)
+                    first_s = _first_timer_s(observer.journeys, fragments, fragment_timeout_s)
+                    _settle(
+                        lambda: len(open_packets(observer.journeys, fragments)) - len(unsent), lab, longest_s, first_s
+                    )
                 waiting = stall.so_far()
             with watch.phase("enforce"), lab.victim():
                 counters = _drops(enforcer)
@@ -118,13 +123,26 @@ def _on_one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float) -> None:
+def _first_timer_s(journeys: Journeys, fragments: Mapping[int, Hashable], timeout_s: int) -> float:
+    """When the kernel may give up the first fragment, by the monotonic clock; 0 if none was queued."""
+    arrived_ns = journeys["pre_defrag_ns"][list(fragments)]
+    queued_ns = arrived_ns[arrived_ns > 0]
+    return int(queued_ns.min()) / 1e9 + timeout_s if queued_ns.size else 0.0
+
+
+def _settle(count_open: Callable[[], int], lab: Lab, longest_s: float, first_timer_s: float) -> None:
     """Poll until every packet has ended, or nothing has ended for ``longest_s`` (queued fragments need their timeout).
 
-    Time is counted in polls of at most ``_POLL_S``, not by the clock: while the machine was paused, no packet could
-    end. Only a packet that never ends makes a drill wait this long, so a long timeout costs nothing otherwise.
+    Asleep while no fragment's timer can fire, and then awake, so that the timers interrupt this thread. Time is counted
+    in polls of at most ``_POLL_S``, not by the clock: while the machine was paused, no packet could end. Only a packet
+    that never ends makes a drill wait this long, so a long timeout costs nothing otherwise.
     """
-    left, quiet_s, before = count_open(), 0.0, time.monotonic()
+    left = count_open()
+    while left > 0 and time.monotonic() < first_timer_s - _AWAKE_S:
+        lab.drain()
+        time.sleep(_NAP_S)
+        left = count_open()
+    quiet_s, before = 0.0, time.monotonic()
     while left > 0 and quiet_s < longest_s:
         lab.drain()
         now, before, passed_s = count_open(), time.monotonic(), min(time.monotonic() - before, _POLL_S)

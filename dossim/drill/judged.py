@@ -14,6 +14,7 @@ capture, recognised from the packet itself (:mod:`dossim.packet.offload`):
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,10 +23,9 @@ import numpy.typing as npt
 
 from dossim.model.errors import CaptureError
 from dossim.packet.capture import PADDING, Capture
-from dossim.packet.columns import parse_columns
 from dossim.packet.cut import LARGEST, most_sendable
 from dossim.packet.fields import IP, IPV6_HEADER, TCP, UDP, IPv4
-from dossim.packet.offload import header_offloaded, length_missing, offloaded
+from dossim.packet.offload import Artefacts, artefacts_of
 from dossim.packet.parse import internet_checksum, parse_ethernet, parse_ip, transport_checksum, transport_of
 from dossim.packet.source import Reading, limit_of
 
@@ -42,7 +42,8 @@ class Judged:
 
     ``completed``: number of packets whose checksum was completed. ``zero``: packets whose checksum may have been bad on
     the wire. ``ambiguous``: number of packets whose IPv4 header may have been; ``mended`` is the capture with those
-    headers completed.
+    headers completed, and ``doubtful`` their numbers. ``senders``: Ethernet sources that leave pseudo header sums;
+    ``wanted``: those that would decide some of the rest, if they did.
     """
 
     capture: Capture
@@ -51,6 +52,9 @@ class Judged:
     completed: int = 0
     ambiguous: int = 0
     mended: Capture | None = None
+    senders: frozenset[bytes] = frozenset()
+    wanted: frozenset[bytes] = frozenset()
+    doubtful: tuple[int, ...] = ()
 
     @property
     def padded(self) -> int:
@@ -68,15 +72,25 @@ def every(capture: Capture) -> Bool:
     return np.ones(len(capture), np.bool_)
 
 
-def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
-    """``recorded`` packets were captured somewhere. The others were generated, and are taken as they are."""
+def judged(capture: Capture, recorded: Bool | None = None, known: Collection[bytes] = ()) -> Judged:
+    """``recorded`` packets were captured somewhere. The others were generated, and are taken as they are. ``known``:
+    Ethernet sources that leave pseudo header sums elsewhere.
+    """
     zero = np.zeros(len(capture), np.bool_)
     if recorded is None or not recorded.any():
         return Judged(capture, capture, zero)
-    columns = parse_columns(capture)
-    rows = np.flatnonzero(offloaded(columns) & recorded)
+    return judged_by(capture, artefacts_of(capture), recorded, known)
+
+
+def judged_by(capture: Capture, artefacts: Artefacts, recorded: Bool, known: Collection[bytes]) -> Judged:
+    """As :func:`judged`; ``artefacts`` are those of the capture."""
+    zero = np.zeros(len(capture), np.bool_)
+    if not artefacts.is_any_incomplete:
+        return Judged(capture, capture, zero)
+    rows = np.flatnonzero(artefacts.offloaded & recorded)
     found = {int(row): place for row in rows if (place := _checksum_place(capture, int(row))) is not None}
-    senders = {_sender(capture, row) for row, place in found.items() if _has_sum(capture, row, place)} - {NO_SENDER}
+    here = {_sender(capture, row) for row, place in found.items() if _has_sum(capture, row, place)} - {NO_SENDER}
+    senders, wanted = here.union(known), set[bytes]()
     patches: dict[int, bytes] = {}
     cut_at: dict[int, int] = {}
     for row, place in found.items():
@@ -84,19 +98,24 @@ def judged(capture: Capture, recorded: Bool | None = None) -> Judged:
             patches[row] = _completed(capture.frame(row), place)
         else:
             zero[row], cut_at[row] = True, place
+            wanted.add(_sender(capture, row))
     headers: dict[int, bytes] = {}
-    for row in np.flatnonzero((header_offloaded(columns) | length_missing(columns)) & recorded).tolist():
+    for row in np.flatnonzero((artefacts.header | artefacts.length) & recorded).tolist():
         frame = _with_header(patches.get(row, capture.frame(row)), int(capture.wire_length[row]))
-        if _sender(capture, row) in senders and not _is_length_missing(capture.frame(row)):
+        is_whole = not _is_length_missing(capture.frame(row))
+        if is_whole and _sender(capture, row) in senders:
             patches[row] = frame
-        else:
-            headers[row] = frame
+            continue
+        headers[row] = frame
+        if is_whole:
+            wanted.add(_sender(capture, row))
     completed = _patched(capture, patches)
     length = completed.length.copy()
     length[list(cut_at)] = list(cut_at.values())
     shown = replace(completed, length=length)
     mended = _patched(shown, headers) if headers else None
-    return Judged(shown, completed, zero, len(patches), len(headers), mended)
+    decisive = frozenset(here), frozenset(wanted - {NO_SENDER})
+    return Judged(shown, completed, zero, len(patches), len(headers), mended, *decisive, tuple(headers))
 
 
 def _sender(capture: Capture, row: int) -> bytes:
@@ -177,6 +196,7 @@ def _at_wire_length(capture: Capture) -> Capture:
     claim 65,549.
     """
     most = limit_of(Reading()).size
+    assert most is not None, "without a limit of the user's it is one of memory"
     total = int(np.minimum(capture.wire_length, LARGEST).sum(dtype=np.int64))
     if total > most:
         raise CaptureError(

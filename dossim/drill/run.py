@@ -15,13 +15,15 @@ from dossim.drill.judged import HEADER, ZERO, Judged, judged
 from dossim.drill.modelled import Modelled, modelled
 from dossim.drill.results import DrillResult, PredictResult, Stopwatch
 from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
-from dossim.model.counted import counted
-from dossim.packet.about import describe
+from dossim.drill.totals import Later, Totals, later_of, several_of
+from dossim.packet.about import facts_of, sentences
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys, widest_datagram
+from dossim.packet.offload import artefacts_of
 from dossim.packet.summary import summary
 from dossim.predict import Prediction, Tables, predict
 from enforcer.model.choices import TrackedChoice
+from enforcer.model.counted import counted
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import InterfacePlan
@@ -30,14 +32,16 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from dossim.drill.attempt import Attempt
+    from dossim.drill.full_table import Compared
     from dossim.observe import Observations
+    from dossim.verify.verification import Verification
 
 Progress = Callable[[str, int, int], None]
 Recorded = npt.NDArray[np.bool_] | None
 
 _FRAGMENT_TIMEOUT_S = 2  # longer than a busy machine stalls between two fragments
 _USUAL_REPLAY_PPS = 1000  # the first timeout allows for this; the second one is measured
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 
 
 def predict_capture(
@@ -51,49 +55,66 @@ def predict_capture(
         plan = plan_for(situation, facts or lab_facts(situation.host))
         instead = judged(capture, recorded)
         after = enforced_after(situation)
-        prediction = _predict(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
+        prediction = ends_of(instead, lambda it: predict(it, plan, situation.host, after.tables, after.inside))
+    later = _modelled(instead, plan, situation, watch)
+    totals = _totals(capture, instead, situation, prediction, later)
     return PredictResult(
         capture,
         situation,
         plan,
         prediction,
         watch.seconds,
-        about=_about(capture, instead, situation, drilled=False),
+        totals=totals,
+        about=about(totals),
         tables=after.tables,
-        modelled=_modelled(instead, plan, situation, watch),
+        modelled=later,
     )
 
 
 def _modelled(instead: Judged, plan: InterfacePlan, situation: Situation, watch: Stopwatch) -> Modelled | None:
     with watch.phase("calico"):
-        return modelled(situation, plan, partial(_predict, instead))
+        return modelled(situation, plan, partial(ends_of, instead))
 
 
-def _predict(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
+def ends_of(instead: Judged, predict: Callable[[Capture], Prediction]) -> Prediction:
+    """Where the packets that are judged end by a prediction; undetermined, where it is unknown how they were."""
     prediction = predict(instead.capture).with_reason(instead.zero, ZERO)
     if instead.mended is None:
         return prediction
     return prediction.open_where_other(predict(instead.mended), Stage.IP_INPUT, HEADER)
 
 
-def _about(capture: Capture, instead: Judged, situation: Situation, *, drilled: bool) -> tuple[str, ...]:
-    sentences = describe(capture, [address.ip for address in situation.host.addresses])
-    if instead.completed:
-        sent = " and replayed" if drilled else ""
-        packets = counted(instead.completed, "packet is", "packets are")
-        sentences.append(f"{packets} predicted{sent} with the checksum that hardware would have computed.")
-    if instead.zero.any():
-        sentences.append(
-            f"{counted(int(instead.zero.sum()))} with a checksum of 0: unknown whether the wire had it too."
+def _totals(
+    capture: Capture, instead: Judged, situation: Situation, prediction: Prediction, later: Modelled | None
+) -> Totals:
+    found = artefacts_of(capture, [address.ip for address in situation.host.addresses])
+    return Totals(
+        facts=facts_of(capture, found),
+        ends=prediction.ends(),
+        several=several_of(prediction),
+        later=Later() if later is None or later.prediction is None else later_of(later.prediction, prediction),
+        completed=instead.completed,
+        zero=int(instead.zero.sum()),
+        ambiguous=instead.ambiguous,
+    )
+
+
+def about(totals: Totals, *, padded: int | None = None) -> tuple[str, ...]:
+    """Sentences about the packets, and what was judged in their place; ``padded``: how many a drill filled up."""
+    found = sentences(totals.facts)
+    if totals.completed:
+        sent = "" if padded is None else " and replayed"
+        packets = counted(totals.completed, "packet is", "packets are")
+        found.append(f"{packets} predicted{sent} with the checksum that hardware would have computed.")
+    if totals.zero:
+        found.append(f"{counted(totals.zero)} with a checksum of 0: unknown whether the wire had it too.")
+    if totals.ambiguous:
+        found.append(
+            f"{counted(totals.ambiguous)} with an IPv4 header that hardware may have completed: predicted both ways."
         )
-    if instead.ambiguous:
-        sentences.append(
-            f"{counted(instead.ambiguous)} with an IPv4 header that hardware may have completed: predicted both ways."
-        )
-    if instead.padded and drilled:
-        packets = counted(instead.padded)
-        sentences.append(f"{packets} cut by the capture: replayed with zeros for the missing bytes.")
-    return tuple(sentences)
+    if padded:
+        found.append(f"{counted(padded)} cut by the capture: replayed with zeros for the missing bytes.")
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -110,20 +131,24 @@ class _Judgement:
     longest_s: float
     tables: Tables | None
 
+    @property
+    def lacked_time(self) -> bool:
+        """Whether packets are unobserved that might not be on a machine with more time."""
+        return bool(self.late) or (self.attempt.waiting.is_busy and bool(self.observations.unobserved.any()))
+
 
 def drill_capture(
     capture: Capture, situation: Situation, *, progress: Progress | None = None, recorded: Recorded = None
 ) -> DrillResult:
     """Replay a capture against the real enforcer and verify every packet; leaves nothing behind, even when it raises.
 
-    Packets that the capture cut are sent with zeros in place of what is missing. If the replay was too slow for the
-    kernel's fragment timeout, it is repeated with a longer one, from the time measured; packets late even then are
-    unobserved. Raises PrivilegeError without root, HostError when this kernel cannot observe or enforce,
-    UnsupportedRuleError for a rule that cannot be enforced. ``progress`` is called with (phase, done, total).
+    Packets that the capture cut are sent with zeros in place of what is missing. If the machine was too busy to observe
+    every packet and nothing contradicts the prediction, the replay is repeated; if it was too slow for the kernel's
+    fragment timeout, with a longer one, from the time measured. Packets late even then are unobserved. Raises
+    PrivilegeError without root, HostError when this kernel cannot observe or enforce, UnsupportedRuleError for a rule
+    that cannot be enforced. ``progress`` is called with (phase, done, total).
     """
-    from dossim.drill.full_table import with_full_table
     from dossim.drill.load import longer_timeout_s
-    from dossim.verify import verify
 
     watch = Stopwatch()
     report = progress or (lambda phase, done, total: None)
@@ -132,9 +157,42 @@ def drill_capture(
     timeout_s = _FRAGMENT_TIMEOUT_S + widest_datagram(fragments) // _USUAL_REPLAY_PPS
     for _ in range(_ATTEMPTS):
         found = _attempt(instead, situation, fragments, timeout_s, watch, report)
-        if not found.late:
-            break
-        timeout_s = longer_timeout_s(found.longest_s)
+        compared, verification = _verified(found, capture, instead, situation, watch)
+        if verification.mismatched or not found.lacked_time:
+            break  # a replay that contradicts the prediction counts, however busy the machine was
+        if found.late:
+            timeout_s = longer_timeout_s(found.longest_s)
+    attempt = found.attempt
+    later = _modelled(instead, attempt.plan, situation, watch)
+    totals = _totals(capture, instead, situation, compared.prediction, later)
+    return DrillResult(
+        capture=capture,
+        situation=situation,
+        plan=attempt.plan,
+        prediction=compared.prediction,
+        timings_s=watch.seconds,
+        totals=totals,
+        about=about(totals, padded=instead.padded),
+        tables=found.tables,
+        modelled=later,
+        verification=verification,
+        observations=found.observations,
+        conntrack_entries=attempt.tracked,
+        conntrack=attempt.conntrack.statistics,
+        full=compared.full,
+        kernel=os.uname().release,
+        driver="veth",
+        busy=str(attempt.waiting) if verification.unobserved and found.lacked_time else "",
+    )
+
+
+def _verified(
+    found: _Judgement, capture: Capture, instead: Judged, situation: Situation, watch: Stopwatch
+) -> tuple[Compared, Verification]:
+    """What is compared of an attempt, and the result."""
+    from dossim.drill.full_table import with_full_table
+    from dossim.verify.compare import verify
+
     attempt = found.attempt
     with watch.phase("verify"):
         compared = with_full_table(
@@ -156,24 +214,7 @@ def drill_capture(
             record=lambda number: int(capture.record[number]),
             deny_mask=_deny_mask(situation, attempt.plan.raw_backend),
         )
-    return DrillResult(
-        capture=capture,
-        situation=situation,
-        plan=attempt.plan,
-        prediction=compared.prediction,
-        timings_s=watch.seconds,
-        about=_about(capture, instead, situation, drilled=True),
-        tables=found.tables,
-        modelled=_modelled(instead, attempt.plan, situation, watch),
-        verification=verification,
-        observations=found.observations,
-        conntrack_entries=attempt.tracked,
-        conntrack=attempt.conntrack.statistics,
-        full=compared.full,
-        kernel=os.uname().release,
-        driver="veth",
-        busy=str(attempt.waiting) if verification.unobserved and (found.late or attempt.waiting.is_busy) else "",
-    )
+    return compared, verification
 
 
 def _deny_mask(situation: Situation, backend: Backend) -> int:
@@ -209,7 +250,7 @@ def _attempt(
             return predict(capture, attempt.plan, situation.host, tables, inside, states=True, times=times)
 
         times = arrivals_ns(attempt.journeys)
-        prediction = _predict(instead, ends)
+        prediction = ends_of(instead, ends)
         is_known = prediction.is_determined.all()
         sent = prediction if is_known else ends(instead.sent)
     with watch.phase("verify"):

@@ -99,7 +99,12 @@ def at_full(table: Table, per_s: float) -> AtFull:
 
 
 def outlook(table: Table, flows: NewFlows, *, per_s: float | None = None) -> Outlook:
-    """The outlook for the new flows of a capture, at ``per_s`` new flows per second or at the rate of the capture."""
+    """The outlook for the new flows of a capture, at ``per_s`` new flows per second or at the rate of the capture. If
+    there are more than are counted, nothing is computed from their number.
+    """
+    if flows.is_more:
+        at_once = "; if they come at once, they fill the table" if flows.leaving > table.free else ""
+        return Outlook(table, flows, None, None, f"there are more than {flows.total:,} new flows{at_once}")
     alone = burst(
         flows.leaving,
         limit=table.limit,

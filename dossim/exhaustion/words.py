@@ -9,7 +9,7 @@ from dossim.exhaustion.flows import TIMEOUT_OF, NewFlows
 from dossim.exhaustion.formulas import Burst, Interval
 from dossim.exhaustion.outlook import SHOWN_CLASSES, Fills, Flood, Outlook, Remedy, fill_rates, flood_of
 from dossim.exhaustion.table import UNLIMITED, Table
-from dossim.model.counted import counted
+from enforcer.model.counted import counted
 
 _SMALL = 0.0005
 
@@ -74,7 +74,8 @@ def _flows(flows: NewFlows) -> str:
         return f"no new flows: {counted(reached)} of the capture reach{'es' if reached == 1 else ''} it{untracked}"
     each = ", ".join(f"{count:,} {item}" for item, count in flows.flows.items())
     denied = f"; {counted(flows.dropped_later)} dropped after it" if flows.dropped_later else ""
-    return f"{counted(flows.total, 'new flow')} ({each}){denied}"
+    more = "more than " if flows.is_more else ""
+    return f"{more}{counted(flows.total, 'new flow')} ({each}){denied}"
 
 
 def _alone(found: Burst) -> str:
@@ -173,6 +174,7 @@ def as_dict(found: Outlook | str) -> dict[str, Any]:
         "dropped_later": flows.dropped_later,
         "perhaps": flows.perhaps,
         "new_flows": {str(item): count for item, count in flows.flows.items()},
+        "more_new_flows": flows.is_more,
         "capture_once": None if found.alone is None else _burst_as_dict(found.alone),
         "flood": None if found.flood is None else flood_as_dict(found.flood),
         "no_rate": found.why_no_rate or None,

@@ -162,7 +162,7 @@ RULES: tuple[Rule, ...] = (
         RuleId.FEED,
         Level.WARNING,
         "A file is an address list, not a resource: it enforces nothing.",
-        "Write its CIDRs into spec.nets of a GlobalNetworkSet that a rule selects, or keep the file elsewhere.",
+        "Import it with 'enforcer feed sync', or write its CIDRs into a GlobalNetworkSet that a rule selects.",
     ),
     Rule(
         RuleId.FELIX,

@@ -14,10 +14,10 @@ from dossim.lint.neighbours import discovery_denied
 from dossim.lint.sets import overlapping, policies_for_nobody, rules_for_nobody, unused_sets, uses_of
 from dossim.lint.tables import Governed, governed_tables
 from dossim.lint.tracked import tracked_findings
+from enforcer.lists.recognise import FEED
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.facts import HostFacts
 from enforcer.policy.compile import BUILT_IN_TIERS
-from enforcer.policy.feeds import FEED
 from enforcer.policy.reading import DUPLICATE
 from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import Entry

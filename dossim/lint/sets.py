@@ -11,6 +11,7 @@ import numpy as np
 from dossim.lint.finding import Finding, Level, Related, RuleId, some
 from dossim.lint.members import Member, Members, rules_of, selectors_of
 from dossim.lint.ranges import Numbers, bounds
+from enforcer.emergency.act import PROTECTED_LABEL
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPNetwork
 from enforcer.policy.labels import endpoint_labels, policy_selector
@@ -57,7 +58,7 @@ def unused_sets(resources: Resources, members: Members, uses: Sequence[Use]) -> 
     level = Level.NOTE if others else Level.WARNING
     but = f"; {' and '.join(others)} resources are not examined" if others else ""
     for member in members.sets:
-        if member.name not in used:
+        if member.name not in used and member.labels.get(PROTECTED_LABEL) != "true":  # 'enforcer deny' reads those
             labels = ", ".join(f"{key}={value}" for key, value in sorted(member.labels.items())) or "no labels"
             message = f"{member.name} ({labels}) is selected by no rule of a GlobalNetworkPolicy{but}"
             yield Finding(RuleId.UNUSED_SET, level, member.position, message)

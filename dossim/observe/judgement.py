@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.model.counted import counted
 from dossim.model.disposition import Disposition, Fate
 from dossim.observe.evidence import FILTER_STAGES, DroppedBy, Evidence
 from dossim.observe.journey import CT_STATES, NO_STATE, PLACES, Checkpoint, End, Journeys, ct_states, is_reply
 from dossim.observe.symbols import drop_reasons, resolve
+from enforcer.model.counted import counted
 from enforcer.model.vocabulary import CtState, Stage
 
 FATES = tuple(Fate)

@@ -10,20 +10,26 @@ import hashlib
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from dossim.model.errors import CaptureError
 from dossim.packet import linktype, pcap, pcapng
 from dossim.packet.linkdecoders import ETHERNET
-from dossim.packet.records import Records
+from dossim.packet.linktype import Frames, links_by_count, skipped_by_count
+from dossim.packet.records import Piece, Reader, Records
 from dossim.packet.source import PADDING, Content, Reading, display_name, read_source
+from dossim.packet.unpack import compression_of
 
 # Regular files only, as for files that a scenario names.
 FILE = Reading()
+_FRAMES_OF_A_LENGTH = 64
+_AT_ONCE = 1 << 20  # records, so that what they may need is not asked for by the size of the file
 
 __all__ = ["PADDING", "Capture", "Reading", "concat", "read_capture"]
 
@@ -62,14 +68,28 @@ class Capture:
 
     def part(self, start: int, stop: int) -> Capture:
         """Frames ``start`` to ``stop`` (not included), sharing the data."""
-        cut = slice(start, stop)
+        return replace(self, **self._columns(slice(start, stop)))
+
+    def among(self, rows: npt.NDArray[np.int64]) -> Capture:
+        """These frames, sharing the data."""
+        return self if len(rows) == len(self) else replace(self, **self._columns(rows))
+
+    def _columns(self, rows: npt.NDArray[np.int64] | slice) -> dict[str, Any]:
+        names = ("offset", "length", "wire_length", "record", "timestamp_ns")
+        return {name: getattr(self, name)[rows] for name in names}
+
+    def only(self, rows: npt.NDArray[np.int64]) -> Capture:
+        """These frames, with a copy of nothing else of the data."""
+        length = self.length[rows]
+        offset = np.cumsum(length, dtype=np.int64) - length
         return replace(
             self,
-            offset=self.offset[cut],
-            length=self.length[cut],
-            wire_length=self.wire_length[cut],
-            record=self.record[cut],
-            timestamp_ns=self.timestamp_ns[cut],
+            data=_pieces(np.ascontiguousarray(self.data), self.offset[rows], length, offset),
+            offset=offset,
+            length=length,
+            wire_length=self.wire_length[rows],
+            record=self.record[rows],
+            timestamp_ns=self.timestamp_ns[rows],
         )
 
     @classmethod
@@ -93,6 +113,43 @@ class Capture:
                 seconds, nanoseconds = divmod(int(self.timestamp_ns[number]), 1_000_000_000)
                 seconds = min(max(seconds, 0), 0xFFFF_FFFF)  # the format allows no larger values
                 file.write(struct.pack("<IIII", seconds, nanoseconds, len(frame), self.wire_length[number]) + frame)
+
+
+def _pieces(
+    data: npt.NDArray[np.uint8],
+    start: npt.NDArray[np.int64],
+    length: npt.NDArray[np.int32],
+    offset: npt.NDArray[np.int64],
+) -> npt.NDArray[np.uint8]:
+    """Pieces of the data one after the other, at these offsets, and PADDING."""
+    kinds = np.unique(length).tolist()
+    if len(kinds) * _FRAMES_OF_A_LENGTH > len(length):
+        view = data.data
+        pieces = [view[at : at + size] for at, size in zip(start.tolist(), length.tolist(), strict=True)]
+        return np.frombuffer(b"".join([*pieces, bytes(PADDING)]), np.uint8)
+    found = np.zeros(int(length.sum(dtype=np.int64)) + PADDING, np.uint8)
+    for size in filter(None, kinds):  # those of one length at once: a flood has few
+        mine = length == size
+        source, target = sliding_window_view(data, size), sliding_window_view(found, size, writeable=True)
+        target[offset[mine]] = source[start[mine]]
+    return found
+
+
+def joined(parts: Sequence[Capture]) -> Capture:
+    """Parts of one capture, one or more, one after the other, with their numbers of packets and times; the rest is of
+    the first part.
+    """
+    starts = np.cumsum([0, *(len(part.data) - PADDING for part in parts[:-1])])
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("length", "wire_length", "record", "timestamp_ns")
+    }
+    return replace(
+        parts[0],
+        data=np.concatenate([*(part.data[: len(part.data) - PADDING] for part in parts), np.zeros(PADDING, np.uint8)]),
+        offset=np.concatenate([part.offset + start for part, start in zip(parts, starts.tolist(), strict=True)]),
+        **columns,
+    )
 
 
 def concat(captures: Iterable[Capture], path: str = "<generated>") -> Capture:
@@ -123,34 +180,68 @@ def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Captu
     shown = display_name(name)
     content = read_source(name, reading)
     try:
-        records = _records(shown, content)
-        frames = linktype.as_ethernet(shown, content.buf, records, skip_unknown=reading.skip_unknown)
+        records, warnings = _records(shown, content)
+        frames = linktype.as_ethernet(shown, memoryview(content.buf), records, skip_unknown=reading.skip_unknown)
     except MemoryError as error:
         raise CaptureError(f"{shown}: its packets do not fit into memory; use a part of it") from error
-    frames.data.flags.writeable = False
-    return Capture(
-        path=shown,
+    capture = capture_of(shown, records, frames, 0, (*content.warnings, *warnings))
+    capture.data.flags.writeable = False
+    return replace(
+        capture,
         sha256=content.sha256,
+        skipped=skipped_by_count(frames.skipped),
+        link_types=links_by_count(frames.links),
+    )
+
+
+def capture_of(name: str, records: Records, frames: Frames, first: int, warnings: tuple[str, ...]) -> Capture:
+    """Records and their frames as a capture, whose first record has the number ``first``."""
+    return Capture(
+        path=name,
+        sha256="",
         data=frames.data,
         offset=frames.offset,
         length=frames.length,
         wire_length=frames.wire_length,
-        record=frames.record,
-        timestamp_ns=records.timestamp_ns[frames.record],
+        record=frames.record + first,
+        timestamp_ns=records.timestamp_ns if frames.is_every else records.timestamp_ns[frames.record],
         skipped=frames.skipped,
-        warnings=(*content.warnings, *records.warnings),
-        link_types=frames.link_types,
+        warnings=warnings,
+        link_types=frames.links,
     )
 
 
-def _records(name: str, content: Content) -> Records:
-    buf = content.buf
-    if pcap.is_pcap(buf):
-        return pcap.read(name, content)
-    if pcapng.is_pcapng(buf):
-        return pcapng.read(name, content)
-    found = f"it begins with {buf[: min(content.size, 4)].hex(' ')}" if content.size else "it is empty"
+def begins_as_capture(first: bytes) -> bool:
+    """Whether these are the first bytes of a pcap or pcapng file, or of compressed data."""
+    return bool(compression_of(first)) or pcapng.is_pcapng(first) or (len(first) >= 4 and pcap.is_pcap(first))
+
+
+def reader_of(name: str, first: bytes) -> Reader:
+    """For a file that begins with these bytes, at least 28 if it has as many. Raises CaptureError."""
+    if len(first) >= 4 and pcap.is_pcap(first):
+        return pcap.PcapReader(name, first[:24])
+    if pcapng.is_pcapng(first):
+        return pcapng.PcapngReader(name)
+    found = f"it begins with {first[:4].hex(' ')}" if first else "it is empty"
     raise CaptureError(
         f"{name}: not a capture, {found}; a pcap or pcapng file (also compressed: gzip, bzip2, xz, zstd, lz4) would be "
         "right"
     )
+
+
+def _records(name: str, content: Content) -> tuple[Records, tuple[str, ...]]:
+    """All records, and sentences about them."""
+    reader, limit = reader_of(name, content.first), content.limit
+    piece = Piece(memoryview(content.buf), 0, content.size, 0, is_last=True)
+    parts: list[Records] = []
+    count = 0
+    while True:
+        taken = reader.take(piece, _AT_ONCE)
+        parts.append(taken.records)
+        count += len(taken.records)
+        if limit.packets is not None and count > limit.packets:
+            raise limit.too_many(name)
+        if not taken.is_full:
+            break
+        piece = replace(piece, start=taken.at)
+    return Records.joined(parts), (*reader.finish(), *filter(None, [taken.warning]))

@@ -181,40 +181,6 @@ def _ipv6(buf: ByteReader, links: Links) -> IPv6Columns:
     )
 
 
-def checksum_valid(data: U8, start: I64, length: I64, initial: I64) -> Bool:
-    """Whether each range of bytes and ``initial`` (a plain sum of words) sum to all ones (RFC 1071).
-
-    ``length`` must not reach beyond the data. An odd range is padded with a zero byte.
-    """
-    valid = np.zeros(len(start), np.bool_)
-    if not len(start):
-        return valid
-    order = np.argsort(length, kind="stable")  # equal lengths are summed together as rows of a matrix
-    bounds = np.flatnonzero(np.diff(length[order], prepend=-1))
-    for first, after in zip(bounds, [*bounds[1:], len(order)], strict=True):
-        rows = order[first:after]
-        valid[rows] = _folded(data, start[rows], int(length[rows[0]]), initial[rows]) == 0xFFFF
-    return valid
-
-
-_MATRIX_BYTES = 1 << 24
-
-
-def _folded(data: U8, start: I64, length: int, initial: I64) -> I64:
-    """One's complement sums of ranges of one length, folded to 16 bits."""
-    total = initial.astype(np.int64)
-    step = max(1, _MATRIX_BYTES // max(length, 1))
-    for first in range(0, len(start), step):
-        rows = slice(first, first + step)
-        if length:
-            words = data[start[rows, None] + np.arange(length)]
-            total[rows] += words[:, 0::2].sum(axis=1, dtype=np.int64) << 8
-            total[rows] += words[:, 1::2].sum(axis=1, dtype=np.int64)
-    for _ in range(3):
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
 def main_destinations(capture: Capture) -> list[IPv4Address | IPv6Address]:
     """The most frequent unicast destination of each family in the capture, IPv4 first."""
     columns = parse_columns(capture)

@@ -77,7 +77,7 @@ class Reframer:
     ``kept``: which packets became frames. ``skipped``: how many did not, by reason.
     """
 
-    buf: bytearray
+    buf: memoryview
     at: I64
     length: npt.NDArray[np.int32]
     wire_length: npt.NDArray[np.int32]

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dossim.model.counted import counted
 from dossim.model.errors import CaptureError
 from dossim.packet.linkdecoders import DECODERS, ETHERNET, PPI, RADIOTAP, Reframer
 from dossim.packet.linknames import link_name, link_name_and_number
 from dossim.packet.records import CAUSES, RECEIVED, Records
+from enforcer.model.counted import counted
 
 _MOST_KINDS = 40
 _OWN_FCS = (RADIOTAP, PPI)  # these state themselves whether there is a check sequence
@@ -26,7 +26,10 @@ _OWN_FCS = (RADIOTAP, PPI)  # these state themselves whether there is a check se
 
 @dataclass(frozen=True)
 class Frames:
-    """Ethernet frames: ``data`` with PADDING zero bytes at its end, and columns as Capture has them."""
+    """Ethernet frames: ``data`` with PADDING zero bytes at its end, and columns as Capture has them. ``record``: which
+    of the records; ``is_every``: all of them. ``skipped`` and ``links``: records by why they are no frames, and by link
+    type.
+    """
 
     data: npt.NDArray[np.uint8]
     offset: npt.NDArray[np.int64]
@@ -34,39 +37,50 @@ class Frames:
     wire_length: npt.NDArray[np.int32]
     record: npt.NDArray[np.int64]
     skipped: Mapping[str, int]
-    link_types: Mapping[str, int]
+    links: Mapping[str, int]
+    is_every: bool = False
 
 
-def as_ethernet(name: str, buf: bytearray, records: Records, *, skip_unknown: bool = False) -> Frames:
+def as_ethernet(name: str, buf: memoryview, records: Records, *, skip_unknown: bool = False) -> Frames:
     """The received packets as Ethernet frames; nothing is copied if all are Ethernet already.
 
     Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves them out.
     """
-    links, counts = np.unique(records.link, return_counts=True)
-    by_name = Counter[str]()
-    for link, count in zip(links.tolist(), counts.tolist(), strict=True):
-        by_name[link_name(link)] += count
+    data, count = np.frombuffer(buf, np.uint8), len(records)
+    if records.plain:
+        by_name = {link_name(ETHERNET): count} if count else {}
+        lengths = records.length, records.wire_length
+        return Frames(data, records.offset, *lengths, np.arange(count, dtype=np.int64), {}, by_name, is_every=True)
+    links, counts = _distinct(records.link)
+    by_link = Counter[str]()
+    for link, found in zip(links, counts, strict=True):
+        by_link[link_name(link)] += found
     skipped = Counter[str]()
     for cause, kind in CAUSES.items():
         skipped[kind] = int(np.count_nonzero(records.cause == cause))
     received = records.cause == RECEIVED
     unknown = received & ~np.isin(records.link, list(DECODERS))
     if unknown.any():
-        found = dict(
+        others = dict(
             zip(*(part.tolist() for part in np.unique(records.link[unknown], return_counts=True)), strict=True)
         )
         if not skip_unknown:
-            raise _unknown(name, found, len(records))
-        skipped.update({f"of {link_name_and_number(link)}": count for link, count in found.items()})
+            raise _unknown(name, others, count)
+        skipped.update({f"of {link_name_and_number(link)}": found for link, found in others.items()})
         received &= ~unknown
     rows = np.flatnonzero(received)
-    length, wire_length = _without_fcs(records, rows)
-    frames = Frames(np.frombuffer(buf, np.uint8), records.offset[rows], length, wire_length, rows, skipped, by_name)
-    if not set(links.tolist()) <= {ETHERNET}:
+    frames = Frames(data, records.offset[rows], *_without_fcs(records, rows), rows, skipped, by_link)
+    if not set(links) <= {ETHERNET}:
         frames = _reframed(buf, records, frames)
-    return replace(
-        frames, skipped=_by_count(frames.skipped, "of other kinds"), link_types=_by_count(by_name, "other link types")
-    )
+    return replace(frames, skipped={kind: found for kind, found in frames.skipped.items() if found})
+
+
+def _distinct(links: npt.NDArray[np.int32]) -> tuple[list[int], list[int]]:
+    """The link types, ascending, and how often each occurs."""
+    if len(links) and (links == links[0]).all():  # usual, and sorting takes as long as all the rest
+        return [int(links[0])], [len(links)]
+    found, counts = np.unique(links, return_counts=True)
+    return found.tolist(), counts.tolist()
 
 
 def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
@@ -74,9 +88,19 @@ def _unknown(name: str, found: Mapping[int, int], total: int) -> CaptureError:
     kinds += ", …" if len(found) > _MOST_KINDS else ""
     return CaptureError(
         f"{name}: of {counted(total)}, {kinds} cannot be read; --skip-unknown-link-types leaves "
-        "them out (in a scenario, skip-unknown-link-types: true). Ethernet, "
+        "them out (in a scenario, skip-unknown-link-types: true). Readable: Ethernet, "
         "raw IP, Linux cooked (SLL, SLL2), BSD loopback, PPP, Cisco HDLC, 802.11 (radiotap, PPI) or NFLOG"
     )
+
+
+def skipped_by_count(found: Mapping[str, int]) -> dict[str, int]:
+    """As :func:`_by_count`, of Frames.skipped."""
+    return _by_count(found, "of other kinds")
+
+
+def links_by_count(found: Mapping[str, int]) -> dict[str, int]:
+    """As :func:`_by_count`, of Frames.links."""
+    return _by_count(found, "other link types")
 
 
 def _by_count(found: Mapping[str, int], others: str) -> dict[str, int]:
@@ -95,7 +119,7 @@ def _without_fcs(records: Records, rows: npt.NDArray[np.int64]) -> tuple[npt.NDA
     return np.minimum(records.length[rows], wire_length), wire_length
 
 
-def _reframed(buf: bytearray, records: Records, frames: Frames) -> Frames:
+def _reframed(buf: memoryview, records: Records, frames: Frames) -> Frames:
     """The same with every packet as an Ethernet frame."""
     reframer = Reframer(
         buf,

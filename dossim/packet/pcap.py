@@ -3,126 +3,124 @@
 from __future__ import annotations
 
 import struct
-import sys
-from array import array
 
 import numpy as np
-import numpy.typing as npt
 
+from dossim.engine.records import Limits, PcapFile, Stop, Walked, walk_pcap
 from dossim.model.errors import CaptureError
-from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, RECEIVED, Records, before, nanoseconds
-from dossim.packet.source import Content
-
-I64 = npt.NDArray[np.int64]
+from dossim.packet.guess import guess_pcap
+from dossim.packet.linkdecoders import ETHERNET
+from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, RECEIVED, U8, Piece, Records, Taken, before
 
 _HEADER = 24
 _MICROSECONDS, _NANOSECONDS, _MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 _UNIT_NS = {_MICROSECONDS: 1000, _NANOSECONDS: 1, _MODIFIED: 1000}
 _RECORD_HEADER = {_MICROSECONDS: 16, _NANOSECONDS: 16, _MODIFIED: 24}
 _FCS_PRESENT = 0x0400_0000  # in the link-type word: the upper four bits give its length in 16-bit words
-_STEP = 1 << 24
+_LIMITS = Limits(LARGEST_PACKET, LONGEST_ON_THE_WIRE)
 
 
-def is_pcap(buf: bytes | bytearray) -> bool:
-    return _magic(buf)[0] in _UNIT_NS
+def is_pcap(first: bytes) -> bool:
+    """``first``: at least four bytes of a file."""
+    return _magic(first)[0] in _UNIT_NS
 
 
-def _magic(buf: bytes | bytearray) -> tuple[int, str]:
+def _magic(first: bytes) -> tuple[int, str]:
     """The magic number and the struct byte order that makes it one."""
     for order in "<>":
-        (magic,) = struct.unpack_from(f"{order}I", buf)
+        (magic,) = struct.unpack_from(f"{order}I", first)
         if magic in _UNIT_NS:
             return int(magic), order
     return 0, "<"
 
 
-def read(name: str, content: Content) -> Records:
-    """The positions of the packets, up to the first record that is cut short or invalid, which adds a warning.
-
-    Raises CaptureError if the file header is cut short, or the first record is invalid.
+class PcapReader:
+    """Reads up to the first record that is cut short or invalid, which adds a warning. ``header``: the file's first
+    bytes. Raises CaptureError if that is cut short, or the first record is invalid.
     """
-    buf = content.buf
-    magic, order = _magic(buf)
-    if content.size < _HEADER:
-        raise CaptureError(
-            f"{name}: the file header is cut short: needs {_HEADER} bytes, {content.size} are there; "
-            f"copy the file again"
+
+    def __init__(self, name: str, header: bytes) -> None:
+        magic, self._order = _magic(header)
+        if len(header) < _HEADER:
+            raise CaptureError(
+                f"{name}: the file header is cut short: needs {_HEADER} bytes, {len(header)} are there; "
+                f"copy the file again"
+            )
+        (link,) = struct.unpack_from(f"{self._order}I", header, 20)
+        self._name = name
+        self._link = link & 0xFFFF
+        self._fcs = (link >> 28) * 2 if link & _FCS_PRESENT else 0
+        self._header, self._unit_ns = _RECORD_HEADER[magic], _UNIT_NS[magic]
+        self._packets = 0
+
+    def take(self, piece: Piece, most: int) -> Taken:
+        """As Reader has it."""
+        is_big = self._order == ">"
+        data = np.frombuffer(piece.buf, np.uint8)
+        file = PcapFile(data, piece.end, is_big, self._header, self._unit_ns, _LIMITS)
+        start = min(max(piece.start, _HEADER - piece.base), piece.end)
+        walked = walk_pcap(file, start, most)
+        count = len(walked.offset)
+        self._packets += count
+        records = Records(
+            offset=walked.offset,
+            length=walked.length,
+            wire_length=walked.wire_length,
+            link=np.full(count, self._link, np.int32),
+            timestamp_ns=walked.timestamp_ns,
+            fcs=np.full(count, self._fcs, np.uint8),
+            cause=np.full(count, RECEIVED, np.uint8),
+            big_endian=np.full(count, is_big, np.bool_),
+            plain=self._link == ETHERNET and not self._fcs,
         )
-    (link,) = struct.unpack_from(f"{order}I", buf, 20)
-    header = _RECORD_HEADER[magic]
-    starts, after = _walk(name, content, order, header)
-    at = np.frombuffer(starts, np.int64)
-    seconds, fraction, captured, original = _header_words(buf, at, order)
-    ns, _ = nanoseconds(seconds, fraction * _UNIT_NS[magic])
-    count = len(at)
-    records = Records(
-        offset=at + header,
-        length=captured.astype(np.int32),
-        wire_length=np.clip(original, captured, LONGEST_ON_THE_WIRE).astype(np.int32),
-        link=np.full(count, link & 0xFFFF, np.int32),
-        timestamp_ns=ns,
-        fcs=np.full(count, (link >> 28) * 2 if link & _FCS_PRESENT else 0, np.uint8),
-        cause=np.full(count, RECEIVED, np.uint8),
-        big_endian=np.full(count, order == ">", np.bool_),
-    )
-    return _up_to_damage(name, content, records, captured, after, header)
+        return Taken(records, walked.at, walked.stop is Stop.FULL, self._damage(piece, walked))
 
+    def finish(self) -> tuple[str, ...]:
+        """As Reader has it: there is nothing to say."""
+        return ()
 
-def _walk(name: str, content: Content, order: str, header: int) -> tuple[array[int], int]:
-    """The offset of each record with a complete header, and that of the next.
+    @property
+    def late(self) -> int:
+        """As Reader has it: 32 bits of seconds are never too many."""
+        return 0
 
-    A plain loop, because each record gives the start of the next (0.1 µs each).
-    """
-    captured = struct.Struct(f"{order}I").unpack_from
-    buf, most = content.buf, content.limit.packets
-    starts = array("q")
-    append = starts.append
-    at, end = _HEADER, content.size - header
-    stop = 0
-    while at <= end:
-        stop = min(stop + _STEP, end)
-        while at <= stop:
-            (length,) = captured(buf, at + 8)
-            append(at)
-            at += header + length
-        if len(starts) > most:
-            raise content.limit.too_many(name)
-    return starts, at
+    @property
+    def state(self) -> bytes:
+        """As Reader has it: the file's header says it all."""
+        return b""
 
+    def resume(self, state: bytes, packets: int) -> None:
+        """As Reader has it."""
+        self._packets = packets
 
-def _up_to_damage(name: str, content: Content, records: Records, captured: I64, after: int, header: int) -> Records:
-    """The records before the first that is invalid or cut short."""
-    impossible = np.flatnonzero(captured > LARGEST_PACKET)
-    if len(impossible):
-        number = int(impossible[0])
-        at = int(records.offset[number]) - header
-        what = f"{name}: record {number} at byte {at} claims {int(captured[number]):,} bytes"
-        if not number:
+    def guess(self, buf: U8, at: int) -> int | None:
+        """As Reader has it."""
+        return guess_pcap(buf, big_endian=self._order == ">", header=self._header, unit_ns=self._unit_ns)
+
+    def needs(self, beginning: bytes) -> int:
+        """As Reader has it."""
+        if len(beginning) < 12:
+            return self._header
+        (captured,) = struct.unpack_from(f"{self._order}I", beginning, 8)
+        return self._header + int(captured)
+
+    def _damage(self, piece: Piece, walked: Walked) -> str:
+        """What is wrong with the first record that was not read; "" if nothing is, or the next piece has its end."""
+        at, left = walked.at + piece.base, piece.end - walked.at
+        if walked.stop in (Stop.AT_END, Stop.FULL):
+            return ""
+        if walked.stop is Stop.HEADER_CUT:
+            return self._cut(at, self._header, left) if piece.is_last else ""
+        (captured,) = struct.unpack_from(f"{self._order}I", piece.buf, walked.at + 8)
+        if walked.stop is Stop.RECORD_CUT:
+            return self._cut(at, self._header + captured, left) if piece.is_last else ""
+        what = f"{self._name}: record {self._packets} at byte {at} claims {captured:,} bytes"
+        if not self._packets:
             raise CaptureError(f"{what}, no packet has more than {LARGEST_PACKET:,}; the file is damaged")
-        return records.first(number, f"{what}: the file is damaged there; {before(number)}")
-    if after > content.size:
-        number = len(records) - 1
-        at = int(records.offset[number]) - header
-        return records.first(number, _cut(name, number, at, header + int(captured[number]), content.size))
-    if after < content.size:
-        return records.first(len(records), _cut(name, len(records), after, header, content.size))
-    return records
+        return f"{what}: the file is damaged there; {before(self._packets)}"
 
-
-def _cut(name: str, record: int, at: int, needs: int, size: int) -> str:
-    return (
-        f"{name}: record {record} at byte {at} is cut short: needs {needs} bytes, {size - at} are left; "
-        f"{before(record)}"
-    )
-
-
-def _header_words(buf: bytearray, at: I64, order: str) -> I64:
-    """The first four words of each record header, as int64[4, N]; ``at`` are offsets of complete headers."""
-    if not len(at):
-        return np.empty((4, 0), np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(buf, np.uint8), 16)
-    words: I64 = windows[at].view(f"{order}u4").T.astype(np.int64)
-    return words
-
-
-assert sys.maxsize > 1 << 32, "offsets are 64-bit"
+    def _cut(self, at: int, needs: int, left: int) -> str:
+        return (
+            f"{self._name}: record {self._packets} at byte {at} is cut short: needs {needs} bytes, {left} are left; "
+            f"{before(self._packets)}"
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ LARGEST_PACKET = 262_144
 # A length on the wire can be any 32-bit number. No packet has more than this (GSO_MAX_SIZE of Linux is 8 * 65,535):
 # beyond it, only that it exceeds the captured length matters.
 LONGEST_ON_THE_WIRE = 1 << 20
-LAST_S = 9_223_372_035  # the most that int64 nanoseconds hold: the year 2262
+
+U8 = npt.NDArray[np.uint8]
 
 RECEIVED, SENT, OTHER_HOST, BROKEN = range(4)
 # Why a record is not a received packet, indexed by Records.cause.
@@ -31,7 +33,8 @@ class Records:
     ``offset`` into the file (int64), captured ``length``, ``wire_length`` and ``link`` type (int32), ``timestamp_ns``
     (int64). Lengths are in bytes; ``wire_length`` is what the record says the packet had on the wire. ``fcs`` (uint8)
     is how many of the bytes on the wire are a frame check sequence at the end. ``cause`` (uint8) is RECEIVED, or why
-    this is not a received packet. ``big_endian`` (bool): the byte order of the machine that wrote it.
+    this is not a received packet. ``big_endian`` (bool): the byte order of the machine that wrote it. ``plain``: all
+    are received Ethernet frames without a check sequence.
     """
 
     offset: npt.NDArray[np.int64]
@@ -42,33 +45,79 @@ class Records:
     fcs: npt.NDArray[np.uint8]
     cause: npt.NDArray[np.uint8]
     big_endian: npt.NDArray[np.bool_]
-    warnings: tuple[str, ...] = ()
+    plain: bool
 
     def __len__(self) -> int:
         return len(self.offset)
 
-    def first(self, count: int, warning: str) -> Records:
-        """The first ``count`` records, and why there are no more."""
-        kept = {name: getattr(self, name)[:count] for name in _columns()}
-        return replace(self, **kept, warnings=(*self.warnings, warning))
-
     @classmethod
-    def joined(cls, parts: Sequence[Records], warnings: tuple[str, ...]) -> Records:
+    def joined(cls, parts: Sequence[Records]) -> Records:
         """The parts concatenated; at least one."""
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _columns()}
-        return cls(**columns, warnings=warnings)
+        if len(parts) == 1:
+            return parts[0]
+        names = [column.name for column in fields(Records) if column.name != "plain"]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**columns, plain=all(part.plain for part in parts))
 
 
-def _columns() -> list[str]:
-    return [column.name for column in fields(Records) if column.name != "warnings"]
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a file that are in memory: from ``start`` to ``end`` of ``buf``, which has some more behind them.
+    ``base``: the position in the file of the first byte of ``buf``. ``is_last``: the file ends there.
+    """
+
+    buf: memoryview
+    start: int
+    end: int
+    base: int
+    is_last: bool
 
 
-def nanoseconds(
-    seconds: npt.NDArray[np.int64], fraction_ns: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], int]:
-    """The times in nanoseconds, clipped to 64 bits (1677 to 2262), and how many were clipped."""
-    late = int(np.count_nonzero(np.abs(seconds) > LAST_S))
-    return np.clip(seconds, -LAST_S, LAST_S) * 1_000_000_000 + fraction_ns, late
+@dataclass(frozen=True)
+class Taken:
+    """What a reader found in a piece. ``offset`` of the records is a position in its ``buf``, and so is ``at``: from
+    there on nothing was read. ``is_full``: more can be taken from the same piece. ``warning``: why nothing more is read
+    of the file.
+    """
+
+    records: Records
+    at: int
+    is_full: bool = False
+    warning: str = ""
+
+
+class Reader(Protocol):
+    """Reads one file, piece by piece."""
+
+    def take(self, piece: Piece, most: int) -> Taken:
+        """The packets of a piece, at most so many. Raises CaptureError, if nothing of the file can be read."""
+        ...
+
+    def finish(self) -> tuple[str, ...]:
+        """Sentences about all that was read."""
+        ...
+
+    @property
+    def late(self) -> int:
+        """How many times, of what was read, 64 bits do not hold."""
+        ...
+
+    @property
+    def state(self) -> bytes:
+        """What was read so far that says how the rest is read."""
+        ...
+
+    def resume(self, state: bytes, packets: int) -> None:
+        """Goes on as a reader in this state does after so many packets: in the middle of the file."""
+        ...
+
+    def guess(self, buf: U8, at: int) -> int | None:
+        """Where in these bytes, those of the file from any byte ``at`` on, a record may begin; None: nowhere."""
+        ...
+
+    def needs(self, beginning: bytes) -> int:
+        """How many bytes the record has that begins with these 24 bytes, or fewer at the end of a file."""
+        ...
 
 
 def late_warning(name: str, late: int) -> str:

@@ -8,9 +8,11 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from types import TracebackType
 
 from dossim.model.errors import CaptureError
 from dossim.packet.unpack import compression_of, unpacked
@@ -21,6 +23,9 @@ PADDING = 256
 LIMIT = 2 << 30
 MORE = "a larger --max-size"
 _CHUNK = 1 << 18
+_HEADER = 28  # bytes: enough to tell compressions and formats apart, and for the header of a pcap file
+# Compressed data that unpack to more than this, and to so many times their size, are no capture of a network.
+_EXPANSION = 1000
 # The least memory that the arrays need for each packet: tiny records must count too.
 PACKET_COST = 64
 _KINDS = {
@@ -50,67 +55,154 @@ class Reading:
 
 @dataclass(frozen=True)
 class Limit:
-    """``size`` in bytes; ``why`` states where the number comes from."""
+    """``size`` in bytes, unpacked; None: any, of compressed data up to a thousand times their size. ``why`` states
+    where the number comes from.
+    """
 
-    size: int
+    size: int | None
     why: str
     more: str = MORE
 
     @property
-    def packets(self) -> int:
-        return self.size // PACKET_COST
+    def packets(self) -> int | None:
+        return None if self.size is None else self.size // PACKET_COST
 
-    def exceeded(self, name: str, packed: str = "") -> CaptureError:
+    def require(self, name: str, came: int, packed: str, taken: int) -> None:
+        """Raises CaptureError if ``came`` bytes, unpacked from ``taken``, are more than may be read."""
+        if self.size is not None:
+            if came > self.size:
+                raise self._exceeded(name, packed)
+        elif packed and came > max(LIMIT, _EXPANSION * taken):
+            raise CaptureError(
+                f"{name}: the {packed} data unpack to more than {_EXPANSION:,} times their size; if that is right, use "
+                "--max-size with the largest size that is read"
+            )
+
+    def _exceeded(self, name: str, packed: str = "") -> CaptureError:
         return CaptureError(
-            f"{name}: {f'the {packed} data unpack to' if packed else 'the capture has'} more than {_size(self.size)}, "
-            f"{self.why}; use {self.more}, or a part of the capture (editcap -c)"
+            f"{name}: {f'the {packed} data unpack to' if packed else 'the capture has'} more than "
+            f"{_size(self.size or 0)}, {self.why}; use {self.more}, or a part of the capture (editcap -c)"
         )
 
     def too_many(self, name: str) -> CaptureError:
         return CaptureError(
-            f"{name}: more than {self.packets:,} packets, the most for {_size(self.size)} ({PACKET_COST} bytes each), "
-            f"{self.why}; use {self.more}, or a part of the capture (editcap -c)"
+            f"{name}: more than {self.packets:,} packets, the most for {_size(self.size or 0)} ({PACKET_COST} bytes "
+            f"each), {self.why}; use {self.more}, or a part of the capture (editcap -c)"
         )
 
 
 @dataclass(frozen=True)
 class Content:
-    """``buf`` are the unpacked ``size`` bytes and PADDING zero bytes; ``sha256`` is of the bytes before unpacking."""
+    """``buf`` are the unpacked ``size`` bytes and PADDING zero bytes; ``first`` the first of them; ``sha256`` is of the
+    bytes before unpacking.
+    """
 
     buf: bytearray
     size: int
+    first: bytes
     sha256: str
     limit: Limit
     warnings: tuple[str, ...] = ()
 
 
-def read_source(name: str, reading: Reading) -> Content:
-    """Read and unpack. Raises CaptureError if the source cannot be read, is damaged or too large, or not a regular
-    file.
+class Source:
+    """The bytes of a capture, unpacked. Raises CaptureError if they cannot be read, are damaged or more than ``limit``
+    allows, or if it is not a regular file.
+
+    ``update``: gets the bytes before unpacking, for a hash. ``first``: at least the first 28 bytes, fewer if there are
+    no more. ``size``: of a regular file, in bytes; else None. ``taken``: how many bytes were read so far, before
+    unpacking. ``warnings`` is complete after the last byte.
     """
+
+    def __init__(
+        self, name: str, reading: Reading, limit: Limit, update: Callable[[memoryview], None] | None = None
+    ) -> None:
+        self.shown = display_name(name)
+        self.warnings: list[str] = []
+        self.taken = self._came = 0
+        self._limit, self._update = limit, update
+        self._read, self._close, self.size = _opened(name, any_file=reading.any_file)
+        try:
+            with self._faults():
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        chunks = self._chunks()
+        first = _peeked(chunks, _HEADER)
+        self._packed = compression_of(first)
+        self._pieces: Iterator[bytes] = iter(())
+        if self._packed:
+            self._pieces = unpacked(self.shown, self._packed, chain([first], chunks), self.warnings.append)
+            first = _peeked(self._pieces, _HEADER)
+        self.first = first[:_HEADER]
+        self._left = memoryview(first)
+
+    def _chunks(self) -> Iterator[bytes]:
+        chunk = memoryview(bytearray(_CHUNK))
+        while count := self._into(chunk):
+            yield bytes(chunk[:count])
+
+    def _into(self, view: memoryview) -> int:
+        count = self._read(view)
+        self.taken += count
+        if self._limit.size is not None:  # what is packed counts as well: an endless file ends somewhere
+            self._limit.require(self.shown, self.taken, "", self.taken)
+        if self._update is not None:
+            self._update(view[:count])
+        return count
+
+    def fill(self, view: memoryview) -> int:
+        """Puts the next bytes there; how many, 0 after the last. Raises CaptureError."""
+        with self._faults():
+            if not self._left and self._packed:
+                self._left = memoryview(next(self._pieces, b""))
+            if not self._left and not self._packed:
+                return self._into(view)
+            count = min(len(view), len(self._left))
+            view[:count] = self._left[:count]
+            self._left = self._left[count:]
+        self._came += count
+        self._limit.require(self.shown, self._came, self._packed, self.taken)
+        return count
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CaptureError(f"{self.shown}: cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def read_source(name: str, reading: Reading) -> Content:
+    """All bytes. Raises CaptureError as :class:`Source` does, and if they do not fit into memory."""
     limit = limit_of(reading)
-    chunks, close = _opened(name, any_file=reading.any_file)
-    shown = display_name(name)
     digest = hashlib.sha256()
-    buf, warnings = bytearray(), list[str]()
+    buf = bytearray()
     try:
-        first, chunks = _peeked(_hashed(chunks, digest.update, limit, shown))
-        packed = compression_of(first)
-        for part in unpacked(shown, packed, chunks, warnings.append) if packed else chunks:
-            if len(buf) + len(part) > limit.size:
-                raise limit.exceeded(shown, packed)
-            buf += part
-        size = len(buf)
-        buf += bytes(PADDING)
-    except OSError as error:
-        raise CaptureError(f"{shown}: cannot be read: {error.strerror}") from error
+        with Source(name, reading, limit, digest.update) as source:
+            part = memoryview(bytearray(_CHUNK))
+            while count := source.fill(part):
+                buf += part[:count]
+            size = len(buf)
+            buf += bytes(PADDING)
     except MemoryError as error:
         raise CaptureError(
-            f"{shown}: {_size(len(buf))} were read, more does not fit into memory; use a smaller capture"
+            f"{display_name(name)}: {_size(len(buf))} were read, more does not fit into memory; use a smaller capture"
         ) from error
-    finally:
-        close()
-    return Content(buf, size, digest.hexdigest(), limit, tuple(warnings))
+    return Content(buf, size, source.first, digest.hexdigest(), limit, tuple(source.warnings))
 
 
 def display_name(name: str) -> str:
@@ -139,53 +231,50 @@ def _available_memory() -> int | None:
     return min(found, default=None)
 
 
-def _opened(name: str, *, any_file: bool) -> tuple[Iterator[bytes], Callable[[], None]]:
-    """The bytes in chunks, and a function that closes the source. Raises CaptureError."""
+def streamed(reading: Reading) -> Limit:
+    """How much may be read piece by piece: anything, unless a ``max_size`` is given."""
+    return Limit(reading.max_size, reading.why, reading.more)
+
+
+_Read = Callable[[memoryview], int]
+
+
+def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], int | None]:
+    """A function that puts the next bytes into a buffer, one that closes the source, and the size of a regular file.
+    Raises CaptureError.
+    """
     if name == STDIN and any_file:
-        return _stdin(), lambda: None
+        return _stdin(), lambda: None, None
     try:
         # Without O_NONBLOCK, opening a named pipe without a writer would block.
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if any_file else os.O_NONBLOCK))
     except (OSError, ValueError) as error:
         raise CaptureError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    kind = _KINDS.get(stat.S_IFMT(os.fstat(descriptor).st_mode))
+    found = os.fstat(descriptor)
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
     if kind and not any_file:
         os.close(descriptor)
         raise CaptureError(f"{name}: {kind} cannot be read here; expected a regular file")
-    return iter(lambda: os.read(descriptor, _CHUNK), b""), lambda: os.close(descriptor)
+    size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    return lambda view: os.readv(descriptor, [view]), lambda: os.close(descriptor), size
 
 
-def _stdin() -> Iterator[bytes]:
+def _stdin() -> _Read:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         raise CaptureError("stdin: it is closed; a capture is read from there for -")
     if stream.isatty():
         raise CaptureError("stdin: it is a terminal; pipe a capture into it, as with 'zcat x.pcap.gz | dossim ... -'")
-    return iter(lambda: stream.read1(_CHUNK), b"")
+    read: _Read = stream.readinto1
+    return read
 
 
-def _hashed(chunks: Iterator[bytes], update: Callable[[bytes], None], limit: Limit, name: str) -> Iterator[bytes]:
-    came = 0
-    for chunk in chunks:
-        came += len(chunk)
-        if came > limit.size:
-            raise limit.exceeded(name)
-        update(chunk)
-        yield chunk
-
-
-def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, enough for any magic number, and all chunks; a read from a pipe may return few bytes."""
+def _peeked(chunks: Iterator[bytes], least: int) -> bytes:
+    """The next bytes, at least so many if there are; a read from a pipe may return few."""
     first = b""
-    while len(first) < 16 and (chunk := next(chunks, b"")):
+    while len(first) < least and (chunk := next(chunks, b"")):
         first += chunk
-
-    def everything() -> Iterator[bytes]:
-        if first:
-            yield first
-        yield from chunks
-
-    return first, everything()
+    return first
 
 
 def size(value: int | str) -> int:

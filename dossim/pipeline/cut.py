@@ -6,6 +6,7 @@ A check that reads a missing byte raises CutError; the packet is *undetermined* 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 from dossim.packet.cut import CutBytes, CutError, captured_length
 from dossim.packet.fields import (
@@ -25,8 +26,10 @@ from dossim.packet.fields import (
 )
 from dossim.packet.fragment6 import find_fragment6
 from dossim.packet.parse import parse_ethernet, parse_ipv4, parse_ipv6, transport_of
-from dossim.pipeline.stages import PacketState
 from enforcer.model.vocabulary import Stage
+
+if TYPE_CHECKING:
+    from dossim.pipeline.stages import PacketState
 
 # Which datagrams a packet may belong to: the beginning of a datagram's key; () may belong to any.
 KeyPrefix = tuple[int | IPv4Address | IPv6Address, ...]
@@ -48,12 +51,16 @@ def why_open(stage: Stage, state: PacketState) -> str:
     if stage is Stage.SOCKET:
         what = _of_transport(state) or what
     if not isinstance(frame, CutBytes):
-        return f"a part of its datagram was cut by the capture: {what}"
+        return part_cut(what)
     return cut_at(captured_length(frame), len(frame), what)
 
 
 def cut_at(captured: int, length: int, what: str) -> str:
     return f"cut by the capture at {captured:,} of {length:,} bytes: {what}"
+
+
+def part_cut(what: str) -> str:
+    return f"a part of its datagram was cut by the capture: {what}"
 
 
 def checksum_unknown(protocol: int) -> str:

@@ -20,7 +20,7 @@ from dossim.pipeline.following import Following
 from dossim.pipeline.graph import START, pipeline_graph
 from dossim.pipeline.policy import Policy
 from dossim.pipeline.policy import Verdict as Untracked
-from dossim.pipeline.reassembly import Perhaps, Reassembly, Whole, reassemble
+from dossim.pipeline.reassembly import Open, Perhaps, Reassembly, Whole, reassemble
 from dossim.pipeline.stages import Check, Context, Node, PacketState, Step, ended
 from dossim.pipeline.tracked import TrackedPolicy
 from enforcer.model.errors import Position
@@ -116,9 +116,9 @@ class Explainer:
         """The frame with this number (from 0) of a capture whose frames all arrive."""
         return self.explain_capture(frames)[number]
 
-    def explain_capture(self, frames: Sequence[bytes]) -> list[Trace]:
+    def explain_capture(self, frames: Sequence[bytes], times: Sequence[int] | None = None) -> list[Trace]:
         """All frames, in order of arrival: each is walked to defragmentation, then all are reassembled and go on, a
-        datagram at the arrival of its last fragment.
+        datagram at the arrival of its last fragment. ``times``: when each arrives, in ns; without, all at one instant.
         """
         walked = [self._received(frame) for frame in frames]
         arrived = {n: steps[-1].state for n, steps in enumerate(walked) if steps[-1].to is Stage.DEFRAG}
@@ -136,7 +136,8 @@ class Explainer:
             head = arrived[fate.head] if isinstance(fate, Whole) else state
             key = (id(fate), state.passed) if isinstance(fate, Whole) else (-1 - number, "")
             if key not in together:
-                together[key] = onward.go(replace(head, passed=state.passed, reassembly=fate), key[0])
+                at_ns = 0 if times is None else times[_arrival(number, fate)]
+                together[key] = onward.go(replace(head, passed=state.passed, reassembly=fate), key[0], at_ns)
             walked[number] += together[key]
         return [_trace(steps) for steps in walked]
 
@@ -192,7 +193,7 @@ class _Onward:
         self._following = following
         self._followed: dict[int, list[Step]] = {}
 
-    def go(self, state: PacketState, datagram: int) -> list[Step]:
+    def go(self, state: PacketState, datagram: int, at_ns: int) -> list[Step]:
         """``datagram`` is the same for all fragments of one: conntrack sees it once."""
         if self._following is None:
             return self._walk(state, Stage.DEFRAG, None)
@@ -202,7 +203,7 @@ class _Onward:
             self.lost(last)
             return steps
         if datagram not in self._followed:
-            self._followed[datagram] = self._following.follow(last.state)
+            self._followed[datagram] = self._following.follow(last.state, at_ns)
         return steps + self._followed[datagram]
 
     def lost(self, last: Step) -> None:
@@ -212,7 +213,11 @@ class _Onward:
 
 
 def _arrival(number: int, fate: Reassembly | None) -> int:
-    """Whose arrival takes a packet to conntrack: its own, or that of the last fragment of its datagram."""
+    """Whose arrival takes a packet to conntrack: its own, or that of the last fragment of its datagram, or perhaps that
+    of one of which nobody knows.
+    """
+    if isinstance(fate, Open) and fate.since is not None:
+        return fate.since
     return fate.parts[-1] if isinstance(fate, Whole) else number
 
 

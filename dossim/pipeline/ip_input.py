@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv6Address
+from typing import TypeVar
 
 from dossim.model.disposition import Fate
 from dossim.packet.fields import (
@@ -34,6 +35,7 @@ from enforcer.model.vocabulary import Stage
 
 ETHERNET_HARDWARE = (1, 6)  # ARPHRD_ETHER, ARPHRD_IEEE802
 ARP_OPERATIONS = (1, 2)  # request, reply
+_IP = TypeVar("_IP", IPv4, IPv6)
 _LOOPBACK6 = IPv6Address("::1")
 
 
@@ -96,13 +98,15 @@ def _why_bad_arp(arp: Arp) -> str:
 
 
 def _ip4(state: PacketState, link: Ethernet) -> Step:
-    ip = parse_ipv4(link.payload)
+    ip = state.packet.ip
+    if not isinstance(ip, IPv4):
+        ip = parse_ipv4(link.payload)
     if ip is None:
         return _drop(state, "IPv4 header", f"frame ends before {IPV4_HEADER} bytes")
     why = _why_bad_ipv4(ip)
     if why:
         return _drop(state, "IPv4 header", why)
-    return _accept(state, link, replace(ip, buf=ip.buf[: ip.total_length]))
+    return _accept(state, link, _trimmed(ip, ip.total_length))
 
 
 def _why_bad_ipv4(ip: IPv4) -> str:
@@ -121,18 +125,20 @@ def _why_bad_ipv4(ip: IPv4) -> str:
 
 
 def _ip6(state: PacketState, link: Ethernet) -> Step:
-    ip = parse_ipv6(link.payload)
+    ip = state.packet.ip
+    if not isinstance(ip, IPv6):
+        ip = parse_ipv6(link.payload)
     if ip is None:
         return _drop(state, "IPv6 header", f"frame ends before {IPV6_HEADER} bytes")
     why = _why_bad_ipv6(ip)
     if why:
         return _drop(state, "IPv6 header", why)
-    trimmed = replace(ip, buf=ip.buf[: _length6(ip)])
+    trimmed = _trimmed(ip, _length6(ip))
     if ip.next_header == HOP_BY_HOP:
         why = why_bad_hop_by_hop(trimmed)
         if why:
             return _drop(state, "hop-by-hop options", why)
-        trimmed = replace(trimmed, buf=trimmed.buf[: jumbo_length(trimmed)])
+        trimmed = _trimmed(trimmed, jumbo_length(trimmed))
     return _accept(state, link, trimmed)
 
 
@@ -156,6 +162,10 @@ def _length6(ip: IPv6) -> int:
     if ip.payload_length == 0 and ip.next_header == HOP_BY_HOP:
         return len(ip.buf)
     return IPV6_HEADER + ip.payload_length
+
+
+def _trimmed(ip: _IP, length: int) -> _IP:
+    return ip if length >= len(ip.buf) else replace(ip, buf=ip.buf[:length])
 
 
 def _accept(state: PacketState, link: Ethernet, ip: IP) -> Step:

@@ -48,19 +48,23 @@ Condition = Callable[[Rule, MatchKey, Selection], Answer]
 
 def rule_matches(rule: Rule, key: MatchKey, selection: Selection) -> Answer:
     """YES if all conditions of the rule hold, else the answer of the first that does not."""
-    answers = (condition(rule, key, selection) for condition in _CONDITIONS)
-    return next((answer for answer in answers if answer is not Answer.YES), Answer.YES)
+    for condition in _CONDITIONS:
+        answer = condition(rule, key, selection)
+        if answer is not Answer.YES:
+            return answer
+    return Answer.YES
 
 
 def is_of_family(rule: Rule, version: int) -> bool:
     """A rule's family is its ``ipVersion``, or that of its nets (``FilterRuleToIPVersion``), or that of the ICMP types
     it matches on.
     """
-    lists = [nets for side in (rule.source, rule.destination) for nets in (side.nets, side.not_nets) if nets]
     if rule.ip_version not in (None, version):
         return False
-    if any(not _of_family(nets, version) for nets in lists):
-        return False
+    for side in (rule.source, rule.destination):
+        for nets in (side.nets, side.not_nets):
+            if nets and not _of_family(nets, version):
+                return False
     return not (_asks(rule.icmp) or _asks(rule.not_icmp)) or FAMILY_OF_PROTOCOL.get(rule.protocol or 0) == version
 
 
@@ -68,9 +72,11 @@ def can_match(rule: Rule, version: int) -> bool:
     """Whether any packet of a family can match. If none can, netfilter has no rule for it, so it hotdrops nothing
     either.
     """
-    excluded = [net for side in (rule.source, rule.destination) for net in _of_family(side.not_nets, version)]
     contradicts = rule.protocol is not None and rule.protocol == rule.not_protocol
-    return is_of_family(rule, version) and not contradicts and all(net.prefixlen for net in excluded)
+    if contradicts or not is_of_family(rule, version):
+        return False
+    excluded = (*rule.source.not_nets, *rule.destination.not_nets)
+    return all(net.prefixlen for net in _of_family(excluded, version))
 
 
 def failsafe_matches(failsafe: Failsafe, key: MatchKey, *, direction: Direction, answers: bool) -> Answer:
@@ -162,6 +168,8 @@ def _of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
 
 
 def _single_net(entity: EntityRule, address: IPAddress) -> bool:
+    if not entity.nets and not entity.not_nets:
+        return True
     nets, not_nets = _of_family(entity.nets, address.version), _of_family(entity.not_nets, address.version)
     if len(nets) == 1:
         return address in nets[0]

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dossim.packet.cut import CutError, joined
+from dossim.packet.cut import CutError, captured_length, joined, on_wire
 from dossim.packet.fields import IP, IPV6_HEADER, IPv4, IPv6
 from dossim.packet.fragment6 import Fragment6, find_fragment6
 from dossim.packet.parse import internet_checksum, parse_ipv4, parse_ipv6
@@ -40,9 +40,12 @@ class Lost:
 
 @dataclass(frozen=True)
 class Open:
-    """Undetermined: a packet that the capture cut may belong to its datagram, or it is that packet."""
+    """Undetermined: a packet that the capture cut may belong to its datagram, or it is that packet. ``since``: the
+    number of that packet, if it came after this one.
+    """
 
     reason: str
+    since: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def reassemble(arrivals: Iterable[tuple[int, IP | Perhaps]]) -> dict[int, Reasse
     defragmenter = _Defragmenter()
     for number, arrived in arrivals:
         if isinstance(arrived, Perhaps):
-            defragmenter.leave_open(arrived.prefix)
+            defragmenter.leave_open(arrived.prefix, number)
         elif isinstance(arrived, IPv4):
             defragmenter.take4(number, arrived)
         else:
@@ -117,7 +120,9 @@ class _Queue:
 
     @property
     def payload(self) -> bytes:
-        return joined(self.pieces[offset] for offset in sorted(self.pieces))
+        """All data; the first byte that the capture cut hides all after it."""
+        found = joined(self.pieces[offset] for offset in sorted(self.pieces))
+        return on_wire(bytes.__getitem__(found, slice(captured_length(found))), len(found))
 
     @property
     def is_ecn_valid(self) -> bool:
@@ -182,7 +187,7 @@ class _Defragmenter:
             self._kill(key, TIMEOUT)
         return self._fates
 
-    def leave_open(self, prefix: Key) -> None:
+    def leave_open(self, prefix: Key, number: int) -> None:
         """A packet that may belong to one of these datagrams has arrived. The fate of those that are incomplete, or
         that begin later, is unknown.
         """
@@ -191,7 +196,7 @@ class _Defragmenter:
         self._open.add(prefix)
         for key in [key for key in self._queues if key[: len(prefix)] == prefix]:
             for member in self._queues.pop(key).members:
-                self._fates[member] = Open(OPEN)
+                self._fates[member] = Open(OPEN, number)
 
     def _is_open(self, key: Key) -> bool:
         return bool(self._open) and any(key[:length] in self._open for length in range(len(key) + 1))
@@ -239,7 +244,7 @@ class _Defragmenter:
             fragment = find_fragment6(ip)
         except CutError:
             self._fates[number] = Open(OPEN_ITSELF)
-            self.leave_open((6, ip.source, ip.destination))
+            self.leave_open((6, ip.source, ip.destination), number)
             return
         if fragment is None:
             self._fates[number] = Untouched()

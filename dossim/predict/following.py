@@ -1,215 +1,158 @@
-"""Prediction with policy after conntrack: the capture is predicted once for each state that a packet may have, then the
-packets are followed through conntrack in the order of their arrival, and each ends as predicted for its state. Where
-no policy depends on states, the one prediction stands for all of them, and only the states are found.
+"""Packets in the order of their arrival: the engine takes them through defragmentation and connection tracking, and
+each ends as policy after conntrack says for the states that it may have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dossim.engine.follower import FIRST_SAYING, LIMITS, SAYS_CUT, Followed, Follower, Limits
+from dossim.engine.layout import Rows
+from dossim.engine.predictor import Predictor
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
-from dossim.packet.capture import Capture
-from dossim.packet.columns import Bool
-from dossim.packet.cut import CutError, frame_on_wire
-from dossim.packet.fields import Packet
-from dossim.packet.parse import parse
-from dossim.pipeline import ip_input, route
-from dossim.pipeline.following import Following, Sends
-from dossim.pipeline.match_key import MatchKey
-from dossim.pipeline.reassembly import Whole
-from dossim.pipeline.stages import Context, Node, PacketState, Step, Tracking, ended
-from dossim.predict.after import STATES
-from dossim.predict.flows import Flows
-from dossim.predict.lone import lone_packets
-from dossim.predict.odd import flows_of_key
-from dossim.predict.prediction import FATE_CODE, FATES, NO_ENTRY, NO_STAGE, STAGE_CODE, STAGES, Draft, End
-from dossim.predict.rules import decide
-from enforcer.model.vocabulary import CtState, Direction, Stage
+from dossim.packet.fields import TCP
+from dossim.pipeline.conntrack.sentences import COINS, describe
+from dossim.pipeline.conntrack.states import Coin, Reason, Remark
+from dossim.pipeline.conntrack.verdict import Outcome, Verdict
+from dossim.predict.after import Tables, compiled
+from dossim.predict.compiled import rules_of
+from dossim.predict.prediction import FATES, NO_ENTRY, NO_STAGE, STAGES, Draft, End
+from enforcer.model.vocabulary import CtState, Direction
 from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import Entry, RuleTable
 
+U8 = npt.NDArray[np.uint8]
 Times = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Arrived:
-    """The packets that get to conntrack: the ordinary ones, and the others."""
-
-    ordinary: Sequence[Flows]
-    odd: Mapping[int, PacketState]
+_STATES, _REASONS, _REMARKS = tuple(CtState), tuple(Reason), tuple(Remark)
+_COINS = (None, *Coin)  # in the order of enum coin
+_CUT = "its conntrack state is not known"
 
 
-@dataclass(frozen=True)
-class Followed:
-    """Several ends are possible for the packets in ``sets``; ``by_state`` as of the prediction."""
-
-    draft: Draft
-    sets: Mapping[int, Disposition]
-    by_state: Mapping[int, Mapping[CtState, End]]
-
-
-def follow(
-    capture: Capture,
-    drafts: Mapping[CtState, Draft],
-    arrived: Arrived,
+def follower_of(
+    engine: Predictor,
     plan: InterfacePlan,
     host: Host,
+    tables: Tables,
     inside: RuleTable,
-    entries: Sequence[Entry],
-    times: Times | None = None,
-) -> Followed:
-    """The prediction of a capture. ``drafts``: the prediction for each state. ``inside``: raw of the inside interface;
-    ``entries``: those that the drafts index; ``times``: when each packet arrives, in ns; without, all arrive at one
-    instant.
-    """
-    return _Follower(capture, drafts, arrived, plan, host, inside, entries, times).follow()
+    *,
+    tracks: bool,
+    limits: Limits = LIMITS,
+) -> Follower:
+    """``inside``: raw of the host's inside interface; ``tracks``: packets go through conntrack."""
+    if not tracks:
+        return Follower(engine, limits=limits)
+    entries = entries_of(plan, tables)
+    index = {entry.name: number for number, entry in reversed(list(enumerate(entries)))}
+    return Follower(
+        engine,
+        after=compiled(tables, index) if tables.governs else None,
+        outside=rules_of(plan.table, Direction.EGRESS),
+        inside=rules_of(inside, Direction.EGRESS),
+        tcp_ports=[item.port for item in host.listen if item.protocol == TCP],
+        tracks=True,
+        limits=limits,
+    )
 
 
-@dataclass
-class _Follower:
-    capture: Capture
-    drafts: Mapping[CtState, Draft]
-    arrived: Arrived
-    plan: InterfacePlan
-    host: Host
-    inside: RuleTable
-    entries: Sequence[Entry]
-    times: Times | None
-    sets: dict[int, Disposition] = field(default_factory=dict)
-    by_state: dict[int, Mapping[CtState, End]] = field(default_factory=dict)
+def entries_of(plan: InterfacePlan, tables: Tables) -> tuple[Entry, ...]:
+    """What can drop received packets, as a prediction numbers it."""
+    return (*plan.table.ingress, *tables.entries())
 
-    def __post_init__(self) -> None:
-        self._context = Context.without_policy(self.host)
-        self._first = self.drafts[STATES[0]]
-        self._number = 0
-        self._following = Following(
-            self._context, self._walk, sends_outside=self._sends(self.plan.table), sends_inside=self._sends(self.inside)
-        )
 
-    @staticmethod
-    def _sends(table: RuleTable) -> Sends:
-        def sends(key: MatchKey) -> bool:
-            found = decide(flows_of_key(key), table, Direction.EGRESS)
-            blocked = (found.denied_by >= 0) | (found.allowed_by >= 0) | found.hotdropped
-            return not bool(blocked[0])
+def note(draft: Draft, found: Followed) -> None:
+    """Give all packets of a batch their reasons, and say why they have their conntrack states."""
+    draft.say_where_cut(found.told)
+    sentences = [_described(row) for row in found.sayings]
+    codes = np.array([0, 0, *map(draft.code_of, sentences)], np.uint16)
+    draft.ct_reason[:] = codes[found.said]
+    draft.say_where_cut_state(np.flatnonzero(found.said == SAYS_CUT), found.told, _CUT)
 
-        return sends
 
-    def follow(self) -> Followed:
-        draft = self._first.copied()
-        followed = np.zeros(len(self.capture), np.bool_)
-        for flows in self.arrived.ordinary:
-            followed[flows.number] = True
-        is_open = self._open_before()
-        new = self.drafts[CtState.NEW]
-        # An entry is confirmed after the last hook.
-        leaves_entry = ~((new.fate == FATE_CODE[Fate.DROPPED]) & (new.stage < STAGE_CODE[Stage.SOCKET]))
-        lone = () if is_open.any() else lone_packets(self.arrived.ordinary, self.arrived.odd.values(), leaves_entry)
-        for found in lone:
-            draft.take_all(self.drafts[found.state], found.rows)
-            draft.tracks(found.rows, [found.state], "by its header alone")
-            followed[found.rows] = False
-        for number, state, parts in self._arrivals(followed, is_open):
-            self._number = number
-            self._walked: list[Tracking] = []
-            if state is None:
-                self._following.may_have_passed(self._parsed(number).packet.ip)
-                continue
-            at_ns = 0 if self.times is None else int(self.times[parts[-1]])
-            self._end(draft, parts, self._following.follow(state, at_ns))
-        return Followed(draft, self.sets, self.by_state)
+def _described(row: np.void) -> str:
+    """What is said of a packet: a sentence."""
+    outcomes = tuple(
+        Outcome(_STATES[one["state"]], _REASONS[one["because"]], _REMARKS[one["remark"] - 1] if one["remark"] else None)
+        for one in row["outcomes"][: row["count"]]
+    )
+    return describe(Verdict(outcomes, _COINS[row["coin"]]))
 
-    def _arrivals(self, ordinary: Bool, is_open: Bool) -> Iterator[tuple[int, PacketState | None, Sequence[int]]]:
-        """The packets that get to conntrack, in the order in which they do: number, state, and all packets that share
-        the fate. No state: it is unknown whether the packet gets there. ``ordinary``: the ordinary packets that are to
-        be followed; ``is_open``: those that may get there.
-        """
-        odd = self.arrived.odd
-        of_datagram = {
-            number: state.reassembly.parts if isinstance(state.reassembly, Whole) else (number,)
-            for number, state in odd.items()
+
+# -- packets with several ends -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Several(Mapping[int, Any]):
+    """Rows of SEVERAL, by the number of their packet."""
+
+    rows: Rows
+
+    @classmethod
+    def of(cls, rows: Rows) -> Any:
+        return cls(rows[np.argsort(rows["number"], kind="stable")])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows["number"].tolist())
+
+    def _row(self, packet: int) -> np.void:
+        at = int(np.searchsorted(self.rows["number"], packet))
+        if at == len(self.rows) or self.rows["number"][at] != packet:
+            raise KeyError(packet)
+        found: np.void = self.rows[at]
+        return found
+
+    def __getitem__(self, packet: int) -> Any:
+        raise NotImplementedError
+
+
+class EndsByState(_Several):
+    """Of each packet that may have several states, and does not end alike in all, its end in each."""
+
+    def __getitem__(self, packet: int) -> dict[CtState, End]:
+        row = self._row(packet)
+        return {
+            state: (int(row["fate"][code]), int(row["stage"][code]), int(row["entry"][code]))
+            for code, state in enumerate(_STATES)
+            if row["states"] >> code & 1
         }
-        last_part = {parts[-1]: number for number, parts in of_datagram.items()}
-        concerned = ordinary | is_open
-        concerned[list(last_part)] = True
-        for row in np.flatnonzero(concerned).tolist():
-            if ordinary[row]:
-                untracked = bool(self._first.untracked[row])
-                yield row, replace(self._trimmed(row), untracked=untracked, marked=untracked), (row,)
-            elif row in last_part:
-                number = last_part[row]
-                yield number, odd[number], of_datagram[number]
-            else:
-                yield row, None, (row,)
-
-    def _open_before(self) -> Bool:
-        """bool[N]: the packet may have got to conntrack, and nobody knows."""
-        early = self._first.stage < STAGE_CODE[Stage.CONNTRACK]
-        return np.asarray(early & (self._first.fate == FATE_CODE[Fate.UNDETERMINED]), np.bool_)
-
-    def _parsed(self, row: int) -> PacketState:
-        frame = frame_on_wire(self.capture, row)
-        try:
-            return PacketState(parse(frame))
-        except CutError:  # not even its Ethernet header is whole
-            return PacketState(Packet(frame))
-
-    def _trimmed(self, row: int) -> PacketState:
-        """The packet as the hooks see it."""
-        return ip_input.check(self._parsed(row), self._context).state
-
-    def _walk(self, state: PacketState, node: Node) -> list[Step]:
-        """The end that is predicted for the packet in its state, as the steps that lead there."""
-        assert state.tracking is not None, "the follower sets it"
-        self._walked.append(state.tracking)
-        draft = self.drafts[_as_predicted(state.tracking.state)]
-        fate = FATES[draft.fate[self._number]]
-        code = int(draft.stage[self._number])
-        reason = draft.reason_of(self._number)
-        stage = Stage.SOCKET if code == NO_STAGE else STAGES[code]
-        if fate is Fate.FORWARDED:
-            stage = Stage.EGRESS
-        routed = self._routed(state)
-        note = str(_as_predicted(state.tracking.state))
-        index = int(draft.entry[self._number])
-        entry = None if index == NO_ENTRY else self.entries[index].name
-        return [Step(stage, routed, "", ""), Step(fate, routed, "", reason, entry=entry, note=note)]
-
-    def _routed(self, state: PacketState) -> PacketState:
-        try:
-            return route.check(state, self._context).state
-        except CutError:
-            return state
-
-    def _end(self, draft: Draft, parts: Sequence[int], steps: Sequence[Step]) -> None:
-        last = steps[-1]
-        node = steps[-2].to if len(steps) > 1 else Stage.CONNTRACK
-        for part in parts:
-            if last.note:
-                draft.take(self.drafts[CtState(last.note)], part)
-            else:  # the ways part where the first of them ends
-                first = min(int(self.drafts[_as_predicted(each.state)].stage[self._number]) for each in self._walked)
-                draft.leave_open(part, STAGES[first], last.result)
-            if last.others:
-                self.sets[part] = ended(node, last)
-            if len(self._walked) > 1:
-                states = [tracking.state for tracking in self._walked]
-                ends = {state: self.drafts[_as_predicted(state)].end_of(part) for state in states}
-                self.by_state[part] = ends
-            draft.tracks(part, _possible(self._walked), self._walked[0].why)
 
 
-def _possible(walked: Sequence[Tracking]) -> set[CtState]:
-    """The states that a packet may have. Of a packet that was cut, ESTABLISHED stands for RELATED as well."""
-    states = {tracking.state for tracking in walked}
-    is_cut = any(tracking.is_open for tracking in walked)
-    return states | ({CtState.RELATED} if is_cut and CtState.ESTABLISHED in states else set())
+@dataclass(frozen=True)
+class Sets(_Several):
+    """The packets of which several ends are possible. ``entries``, ``reasons``: what rows number."""
+
+    entries: Sequence[Entry] = ()
+    reasons: Sequence[str] = ()
+
+    def __getitem__(self, packet: int) -> Disposition:
+        row = self._row(packet)
+        first, *others = (self._end(row, code) for code in range(len(_STATES)) if row["states"] >> code & 1)
+        found = {(end.fate, end.stage): end for end in reversed(others) if not first.agrees(end)}
+        depends = COINS[Coin.HOST_ISN].removeprefix("depends on ")
+        return replace(first, others=tuple(reversed(found.values())), depends=depends)
+
+    def _end(self, row: np.void, code: int) -> Disposition:
+        fate, stage, entry = FATES[row["fate"][code]], int(row["stage"][code]), int(row["entry"][code])
+        reason = self.reasons[row["reason"][code]]
+        if fate is not Fate.DROPPED:
+            return Disposition(fate, reason=reason)
+        name = None if entry == NO_ENTRY else self.entries[entry].name
+        return Disposition(fate, None if stage == NO_STAGE else STAGES[stage], name, name or reason)
 
 
-def _as_predicted(state: CtState) -> CtState:
-    return CtState.ESTABLISHED if state is CtState.RELATED else state
+def sets_of(rows: Rows, entries: Sequence[Entry], reasons: Sequence[str]) -> Sets:
+    """Of rows of SEVERAL those with a set of ends."""
+    mine = rows[rows["is_set"] != 0]
+    return Sets(mine[np.argsort(mine["number"], kind="stable")], entries, reasons)
+
+
+assert FIRST_SAYING == SAYS_CUT + 1

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dossim.engine.layout import Rows
+from dossim.engine.predictor import cut_reasons
+from dossim.engine.predictor import reasons as engine_reasons
+from dossim.engine.totals import Kind, counted_ends
 from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.packet.capture import Capture
 from dossim.packet.cut import ETHERNET_LEAST, ETHERNET_MOST, why_not_sendable
-from dossim.pipeline.cut import cut_at
+from dossim.pipeline.cut import cut_at, part_cut
 from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.ruletable import Entry
+
+I64 = npt.NDArray[np.int64]
 
 FATES = tuple(Fate)
 STAGES = tuple(Stage)
@@ -28,6 +36,28 @@ CT_BITS = {state: 1 << code for code, state in enumerate(CtState)}
 
 
 End = tuple[int, int, int]  # codes of fate and stage, and the index of the entry
+
+
+def disposition_of(kind: Kind, entries: Sequence[Entry], reasons: Sequence[str]) -> Disposition:
+    """What the codes of a kind of end mean."""
+    fate, stage, entry, reason = kind
+    return Disposition(
+        FATES[fate],
+        None if stage == NO_STAGE else STAGES[stage],
+        None if entry == NO_ENTRY else entries[entry].name,
+        reasons[reason],
+    )
+
+
+def ends_of_kinds(
+    kinds: Mapping[Kind, int], entries: Sequence[Entry], reasons: Sequence[str]
+) -> dict[Disposition, int]:
+    """The packets of each end. Kinds that differ in entries of one name are one end."""
+    found: dict[Disposition, int] = {}
+    for kind, packets in kinds.items():
+        end = disposition_of(kind, entries, reasons)
+        found[end] = found.get(end, 0) + packets
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,13 +94,23 @@ class Prediction:
         """The disposition of one packet; packets count from 0."""
         if packet in self.sets:
             return self.sets[packet]
-        code, index = int(self.stage[packet]), int(self.entry[packet])
-        return Disposition(
-            FATES[self.fate[packet]],
-            None if code == NO_STAGE else STAGES[code],
-            None if index == NO_ENTRY else self.entries[index].name,
-            self.reasons[self.reason[packet]],
-        )
+        return self._disposition(*(int(column[packet]) for column in self._columns))
+
+    @property
+    def _columns(self) -> tuple[Any, ...]:
+        return self.fate, self.stage, self.entry, self.reason
+
+    def _disposition(self, fate: int, stage: int, entry: int, reason: int) -> Disposition:
+        return disposition_of((fate, stage, entry, reason), self.entries, self.reasons)
+
+    def only(self, rows: I64) -> Prediction:
+        """Of these packets, in ascending order; nothing is said of their conntrack states."""
+        sets = {}
+        if self.sets:
+            place = {packet: number for number, packet in enumerate(rows.tolist())}
+            sets = {place[packet]: end for packet, end in self.sets.items() if packet in place}
+        columns = {name: getattr(self, name)[rows] for name in ("fate", "stage", "entry", "reason", "untracked")}
+        return replace(self, **columns, sets=sets, **_NO_STATES)
 
     def ct_states(self, packet: int) -> PossibleStates | None:
         """What conntrack may say of one packet; None where ``ct`` is 0."""
@@ -127,6 +167,10 @@ class Prediction:
         """The same, but nothing is said of the conntrack states of these packets."""
         return replace(self, ct=np.where(packets, 0, self.ct).astype(np.uint8))
 
+    def ends(self) -> dict[Disposition, int]:
+        """The packets by where they end; of several possible ends the first counts."""
+        return ends_of_kinds(counted_ends(*self._columns), self.entries, self.reasons)
+
     def totals(self) -> dict[str, int]:
         """Packets by the stage that drops them, in pipeline order, then by fate; without those that have no packets."""
         dropped = self.fate == FATE_CODE[Fate.DROPPED]
@@ -156,6 +200,11 @@ class Prediction:
         return {entry.name: int(count) for entry, count in zip(self.entries, counts, strict=True) if count}
 
 
+_NO_STATES: Mapping[str, Any] = {
+    "by_state": {}, "ct": np.zeros(0, np.uint8), "ct_reason": np.zeros(0, np.uint16), "has_states": False,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class PossibleStates:
     """What conntrack may say of a packet: one state, or several that cannot be told apart beforehand; and why. Prints
@@ -170,10 +219,20 @@ class PossibleStates:
         return f"{named} ({self.reason})" if self.reason else named
 
 
-class Draft:
-    """A prediction under construction: each row is decided once, by packet number."""
+def _where(what: str, lengths: int) -> str:
+    """What is unknown of a packet, with the captured and the original length; -1: too many packets differ in these."""
+    if lengths < 0:
+        return f"cut by the capture: {what}"
+    captured, wire = lengths >> 32, lengths & 0xFFFF_FFFF
+    return cut_at(captured, wire, what) if captured < wire else part_cut(what)
 
-    def __init__(self, capture: Capture) -> None:
+
+class Draft:
+    """A prediction under construction: columns that the engine fills in. ``reasons``: those that have a code already,
+    by that, and "" is the first.
+    """
+
+    def __init__(self, capture: Capture, reasons: Sequence[str] = ("",)) -> None:
         packets = len(capture)
         self._capture = capture
         self.fate = np.full(packets, FATE_CODE[Fate.DELIVERED], np.uint8)
@@ -183,8 +242,8 @@ class Draft:
         self.untracked = np.zeros(packets, np.bool_)
         self.ct = np.zeros(packets, np.uint8)
         self.ct_reason = np.zeros(packets, np.uint16)
-        self._reasons: dict[str, int] = {"": 0}
-        self._texts = [""]
+        self._reasons: dict[str, int] = {text: code for code, text in enumerate(reasons)}
+        self._texts = list(reasons)
         self._find_not_sendable()
 
     def _find_not_sendable(self) -> None:
@@ -194,84 +253,55 @@ class Draft:
             if why:
                 self.end(row, Fate.NOT_SENDABLE, why)
 
-    def is_sendable(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """bool[N]: a device can have received the packet."""
-        return np.asarray(self.fate[start:stop] != FATE_CODE[Fate.NOT_SENDABLE], np.bool_)
+    def say_where_cut(self, told: Rows | None = None) -> None:
+        """Give undetermined packets their reason with the lengths of the packet that was cut; until now they have what
+        is unknown of it. ``told``: rows of TOLD, for those that are of one datagram with it.
+        """
+        first, last = cut_reasons(), len(engine_reasons())
+        is_cut = (self.fate == FATE_CODE[Fate.UNDETERMINED]) & (self.reason >= first) & (self.reason < last)
+        rows = np.flatnonzero(is_cut)
+        self.reason[rows] = self._cut_codes(rows, self.reason[rows], told)
 
-    def drop(
-        self,
-        rows: npt.NDArray[np.int64] | int,
-        stage: Stage,
-        reason: str = "",
-        entry: npt.NDArray[np.int32] | int = NO_ENTRY,
-    ) -> None:
-        """These packets are dropped at a stage; ``entry`` is one index or one per row."""
-        self.fate[rows] = FATE_CODE[Fate.DROPPED]
-        self.stage[rows] = STAGE_CODE[stage]
-        self.entry[rows] = entry
-        self.reason[rows] = self._code(reason)
+    def say_where_cut_state(self, rows: I64, told: Rows, what: str) -> None:
+        """Likewise, why these packets have their conntrack states."""
+        code = np.full(len(rows), self.code_of(what), np.uint16)
+        self.ct_reason[rows] = self._cut_codes(rows, code, told)
 
-    def leave_open(self, rows: npt.NDArray[np.int64] | int, stage: Stage, reason: str) -> None:
-        """These packets are undetermined from this stage on."""
-        self.fate[rows] = FATE_CODE[Fate.UNDETERMINED]
-        self.stage[rows] = STAGE_CODE[stage]
-        self.entry[rows] = NO_ENTRY
-        self.reason[rows] = self._code(reason)
-
-    def leave_cut(self, rows: npt.NDArray[np.int64], stage: Stage, what: str) -> None:
-        """As :meth:`leave_open`, for packets that the capture cut; ``what`` is unknown."""
-        lengths = np.stack([self._capture.length[rows], self._capture.wire_length[rows]], axis=1)
-        pairs, pair_of = np.unique(lengths, axis=0, return_inverse=True)
-        if len(pairs) > _MOST_LENGTHS:
-            self.leave_open(rows, stage, f"cut by the capture: {what}")
-            return
-        for index, (captured, length) in enumerate(pairs.tolist()):
-            self.leave_open(rows[pair_of.ravel() == index], stage, cut_at(captured, length, what))
-
-    def tracks(self, rows: npt.NDArray[np.int64] | int, states: Iterable[CtState], why: str) -> None:
-        """Conntrack says one of these states of these packets."""
-        self.ct[rows] = sum(CT_BITS[state] for state in states)
-        self.ct_reason[rows] = self._code(why)
-
-    def is_open(self, row: int) -> bool:
-        """Whether a packet was left open."""
-        return bool(self.fate[row] == FATE_CODE[Fate.UNDETERMINED])
-
-    def copy(self, row: int, to: int) -> None:
-        """One packet ends as another does."""
-        for column in (self.fate, self.stage, self.entry, self.reason, self.untracked):
-            column[to] = column[row]
+    def _cut_codes(self, rows: I64, what: npt.NDArray[np.uint16], told: Rows | None) -> npt.NDArray[np.uint16]:
+        """The codes of reasons that say where these packets were cut; ``what`` has those that do not."""
+        captured, wire = self._capture.length[rows].astype(np.int64), self._capture.wire_length[rows].astype(np.int64)
+        if told is not None and len(told) and len(rows):
+            at = np.minimum(np.searchsorted(rows, told["number"]), len(rows) - 1)
+            mine = rows[at] == told["number"]
+            captured[at[mine]], wire[at[mine]] = told["captured"][mine], told["wire"][mine]
+        lengths = captured << 32 | wire
+        found: npt.NDArray[np.uint16] = what.copy()
+        for code in np.unique(what).tolist():
+            mine = what == code
+            pairs, of = np.unique(lengths[mine], return_inverse=True)
+            if len(pairs) > _MOST_LENGTHS:
+                pairs, of = np.array([-1]), np.zeros_like(of)
+            text = self._texts[code]
+            found[mine] = np.array([self.code_of(_where(text, pair)) for pair in pairs.tolist()], np.uint16)[of]
+        return found
 
     def copied(self) -> Draft:
         """A draft of its own with the same rows."""
-        other = Draft(self._capture)
+        other = copy.copy(self)
         for name in ("fate", "stage", "entry", "reason", "untracked", "ct", "ct_reason"):
             setattr(other, name, getattr(self, name).copy())
-        other._reasons = dict(self._reasons)
-        other._texts = list(self._texts)
+        other._reasons, other._texts = dict(self._reasons), list(self._texts)
         return other
 
-    def take(self, other: Draft, row: int) -> None:
-        """One packet ends as in another draft of the same capture."""
-        self.fate[row], self.stage[row], self.entry[row] = other.fate[row], other.stage[row], other.entry[row]
-        self.reason[row] = self._code(other.reason_of(row))
-
-    def take_all(self, other: Draft, rows: npt.NDArray[np.int64]) -> None:
-        """As :meth:`take`, of many packets."""
-        self.fate[rows], self.stage[rows], self.entry[rows] = other.fate[rows], other.stage[rows], other.entry[rows]
-        codes = np.unique(other.reason[rows])
-        known = np.zeros(int(codes.max(initial=0)) + 1, np.uint16)
-        for code in codes.tolist():
-            known[code] = self._code(other._texts[code])
-        self.reason[rows] = known[other.reason[rows]]
-
-    def reason_of(self, row: int) -> str:
-        return self._texts[int(self.reason[row])]
+    @property
+    def reasons(self) -> Sequence[str]:
+        """By code; grows."""
+        return self._texts
 
     def end(self, row: int, fate: Fate, reason: str = "") -> None:
         """One packet is delivered or forwarded."""
         self.fate[row] = FATE_CODE[fate]
-        self.reason[row] = self._code(reason)
+        self.reason[row] = self.code_of(reason)
 
     def finish(
         self,
@@ -295,10 +325,8 @@ class Draft:
             has_states,
         )
 
-    def end_of(self, row: int) -> End:
-        return int(self.fate[row]), int(self.stage[row]), int(self.entry[row])
-
-    def _code(self, reason: str) -> int:
+    def code_of(self, reason: str) -> int:
+        """The code of a reason, which may be new."""
         if len(self._reasons) >= _MOST_REASONS:
             reason = reason if reason in self._reasons else _ANOTHER
         if reason not in self._reasons:

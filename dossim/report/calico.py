@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dossim.drill.results import PredictResult
-from dossim.model.counted import counted
+from dossim.drill.results import CountedResult
+from dossim.model.disposition import Disposition
+from dossim.predict.prediction import STAGES
 from dossim.report.sources import source_of, sources_of_defaults
+from enforcer.model.counted import counted
 from enforcer.model.printable import printable
 
 NOT_ENFORCED = "tracked: model: not enforced here, not verified"
@@ -96,21 +98,29 @@ class CalicoView:
         }
 
 
-def calico_of(result: PredictResult) -> CalicoView | None:
+def calico_of(result: CountedResult) -> CalicoView | None:
     """None, if tracked policy is enforced, or no HostEndpoint governs the host's interfaces."""
     found = result.modelled
     if found is None:
         return None
     entries = {entry.name: entry.position for entry in found.tables.entries()}
     sources = entries | dict(sources_of_defaults(result.situation.resources, found.tables))
+    place = {name: number for number, name in enumerate(entries)}
+    later = result.totals.later
+
+    def in_packet_order(end: Disposition) -> tuple[int, int, str]:
+        assert end.stage is not None, "it is dropped"
+        return STAGES.index(end.stage), place.get(end.entry or "", -1), end.reason
+
     rows = tuple(
         CalicoRow(
-            str(item.stage),
-            item.entry or "",
-            source_of(sources[item.entry]) if item.entry else "",
-            item.reason,
-            item.packets,
+            str(end.stage),
+            end.entry or "",
+            source_of(sources[end.entry]) if end.entry else "",
+            end.reason,
+            later.drops[end],
         )
-        for item in found.drops()
+        for end in sorted(later.drops, key=in_packet_order)
     )
-    return CalicoView(rows, found.several(), found.undetermined(result.prediction), found.why_not)
+    several = dict(Counter(later.several).most_common())
+    return CalicoView(rows, several, later.undetermined, found.why_not)

@@ -8,17 +8,17 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from dossim.model.counted import counted
 from dossim.report.diagram import HEIGHT, WIDTH, diagram
 from dossim.report.text import several_lines
 from dossim.report.view import View
 from enforcer import __version__
+from enforcer.model.counted import counted
 from enforcer.model.printable import printable_lines
 
 
 def html(views: Sequence[View], *, title: str) -> str:
     """The page of one or more results."""
-    return _template().render(
+    return template("report.html.j2").render(
         title=title,
         views=views,
         version=__version__,
@@ -37,7 +37,8 @@ def _printable(value: object) -> object:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of this folder."""
     environment = Environment(
         loader=PackageLoader("dossim.report", "."),
         autoescape=True,
@@ -50,4 +51,4 @@ def _template() -> Template:
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["seconds"] = lambda value: f"{value:.3f} s" if value < 10 else f"{value:.1f} s"
     environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f} %" if whole else ""
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

@@ -42,6 +42,7 @@ def as_dict(view: View) -> dict[str, Any]:
             "capture": capture,
             "host": {"interface": view.interface, "mode": view.mode},
             "about": list(view.about),
+            **_sample(view),
             **_open(view),
             "stages": {row.word: {"predicted": row.predicted} for row in view.stages},
             "entries": [_entry(row, observed=False) for row in view.entries],
@@ -111,6 +112,12 @@ def _open(view: View) -> dict[str, Any]:
         "open": [{"reason": reason, "packets": count} for reason, count in view.open_reasons],
         "sets": {"packets": view.several_ends, "reasons": dict(view.several)},
     }
+
+
+def _sample(view: View) -> dict[str, Any]:
+    """The key ``sample`` where not all packets were predicted: so many ``of`` all, by ``seed``."""
+    found = view.sample
+    return {} if found is None else {"sample": {"packets": found.packets, "of": found.offered, "seed": found.seed}}
 
 
 def _outlook(view: View) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _case(suite: ElementTree.Element, path: str, view: View) -> None:
     for what, count in view.skipped.items():
         ElementTree.SubElement(properties, "property", name=f"skipped: {printable(what)}", value=str(count))
     if not view.holds:
-        failure = ElementTree.SubElement(case, "failure", message=printable(view.failure))
+        failure = ElementTree.SubElement(case, "failure", message=printable(view.summary))
         failure.text = "\n".join(failure_lines(view))
     elif not view.drilled:
         ElementTree.SubElement(case, "skipped", message=printable(view.verdict))

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dossim.exhaustion.words import lines as outlook_lines
-from dossim.model.counted import counted
 from dossim.report.text import SHOWN, blocked_lines, mismatch_lines, outcome_line, several_lines
 from dossim.report.view import StageRow, View
 from enforcer.cli.console import line
+from enforcer.model.counted import counted
 
 _MARK = {True: ("held    ", "green"), False: ("FAILED  ", "red bold"), None: ("unknown ", "yellow")}
 
@@ -39,7 +39,7 @@ def print_view(view: View, console: Console, *, shown: int = SHOWN) -> None:
         console.print(Text.assemble((word, style), line(found)), soft_wrap=True)
     for text in mismatch_lines(view, shown=shown):
         console.print(line(text, "red"), soft_wrap=True)
-    console.print(line(view.verdict, _verdict_style(view)), soft_wrap=True)
+    console.print(line(view.summary, _verdict_style(view)), soft_wrap=True)
     if view.busy:
         console.print(line(view.busy, "yellow bold"), soft_wrap=True)
     for text in blocked_lines(view):
@@ -76,8 +76,8 @@ def _cells(row: StageRow, *, drilled: bool) -> list[Text]:
 
 
 def _verdict_style(view: View) -> str:
+    if not view.holds:
+        return "red bold"
     if not view.drilled:
         return "yellow"
-    if (view.open_counts or not view.packets) and view.agrees:
-        return "yellow bold"
-    return "green bold" if view.agrees else "red bold"
+    return "yellow bold" if view.open_counts or not view.packets else "green bold"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dossim.model.counted import counted
 from dossim.report.view import View
 from dossim.verify import Mismatch
+from enforcer.model.counted import counted
 from enforcer.model.printable import printable
 
 if TYPE_CHECKING:  # a prediction has no scenario, and needs no Scapy

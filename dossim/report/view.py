@@ -5,7 +5,6 @@ The formats differ only in presentation; what is counted, and how, is decided he
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dossim.drill.results import DrillResult, PredictResult
-from dossim.model.counted import counted
+from dossim.drill.results import CountedResult, Drawn, DrillResult, PredictResult
 from dossim.model.disposition import OPEN_FATES, Fate
-from dossim.predict import Prediction
+from dossim.packet.linktype import skipped_by_count
 from dossim.predict.prediction import FATES, STAGES
 from dossim.report.calico import CalicoView, calico_of
 from dossim.report.sources import source_of, sources_of_defaults
 from dossim.verify import Mismatch, StateCount
 from enforcer.model.choices import TrackedChoice
+from enforcer.model.counted import counted
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.resources import NOWHERE, Resources
@@ -129,6 +128,7 @@ class View:
     calico: CalicoView | None = None  # what Calico would drop by policy that is not enforced; nothing verifies it
     description: str = ""
     outcomes: tuple[Outcome, ...] = ()
+    sample: Drawn | None = None  # if not all packets were predicted
     about: tuple[str, ...] = ()  # sentences that describe the capture, shown before any verdict
     warnings: tuple[str, ...] = ()  # about reading the file: cut short, damaged; also in ``about``
     skipped: Mapping[str, int] = field(default_factory=dict)  # what the file holds besides received packets
@@ -183,8 +183,8 @@ class View:
         return f"{packets}: predicted != observed: {', '.join(parts)}{others}"
 
     @property
-    def failure(self) -> str:
-        """Why it does not hold, in one sentence. Expectations may fail even if prediction and kernel agree."""
+    def summary(self) -> str:
+        """The verdict, after the number of expectations that failed although prediction and kernel agree."""
         failed = sum(outcome.holds is False for outcome in self.expected)
         return f"{counted(failed, 'expectation')} failed; {self.verdict}" if failed and self.agrees else self.verdict
 
@@ -252,51 +252,37 @@ ENDS = tuple(fate for fate in FATES if fate not in (Fate.DROPPED, *OPEN_FATES))
 WORDS: tuple[str, ...] = (*map(str, STAGES), *map(str, ENDS))
 
 
-def view_of(result: PredictResult, *, title: str = "") -> View:
+def view_of(result: PredictResult | CountedResult, *, title: str = "") -> View:
     """The view of a prediction or a drill."""
-    host = result.situation.host
+    found = result if isinstance(result, CountedResult) else result.counted
+    host, totals = found.situation.host, found.totals
     view = View(
-        title=title or result.capture.path,
-        capture=result.capture.path,
-        sha256=result.capture.sha256,
-        packets=len(result.capture),
-        mode=result.mode,
-        choice=str(result.situation.choice),
+        title=title or found.path,
+        capture=found.path,
+        sha256=found.sha256,
+        packets=totals.packets,
+        mode=found.mode,
+        choice=str(found.situation.choice),
         interface=host.interface,
         node=host.node,
-        stages=tuple(StageRow(word, count) for word, count in result.prediction.totals().items()),
-        entries=_entry_rows(result, result.prediction.entry_counts(), {}),
-        timings_s=dict(result.timings_s),
-        policy=_policy_files(result),
-        mode_reasons=tuple((str(mode), reason) for mode, reason in result.plan.mode_reasons),
-        tracked=tuple(item.name for item in result.plan.table.tracked),
-        tracked_choice=result.situation.tracked,
-        calico=calico_of(result),
-        about=result.about,
-        warnings=result.capture.warnings,
-        skipped=dict(result.capture.skipped),
-        undetermined=result.prediction.count(Fate.UNDETERMINED),
-        not_sendable=result.prediction.count(Fate.NOT_SENDABLE),
-        open_reasons=_open_reasons(result.prediction),
-        several=dict(Counter(end.depends for end in result.prediction.several().values()).most_common()),
+        stages=tuple(StageRow(word, count) for word, count in totals.stages().items()),
+        entries=_entry_rows(found, totals.entries(), None),
+        timings_s=dict(found.timings_s),
+        policy=_policy_files(found),
+        mode_reasons=tuple((str(mode), reason) for mode, reason in found.plan.mode_reasons),
+        tracked=tuple(item.name for item in found.plan.table.tracked),
+        tracked_choice=found.situation.tracked,
+        calico=calico_of(found),
+        sample=found.sample,
+        about=found.about,
+        warnings=totals.facts.warnings,
+        skipped=skipped_by_count(totals.facts.skipped),
+        undetermined=totals.count(Fate.UNDETERMINED),
+        not_sendable=totals.count(Fate.NOT_SENDABLE),
+        open_reasons=totals.open_reasons(),
+        several=dict(Counter(totals.several).most_common()),
     )
     return _with_drill(view, result) if isinstance(result, DrillResult) else view
-
-
-def _open_reasons(prediction: Prediction) -> tuple[tuple[str, int], ...]:
-    """Why packets have no determined end, most packets first; without numbers of bytes, which differ by packet."""
-    found: Counter[str] = Counter()
-    rows = np.flatnonzero(~prediction.is_determined)
-    keys = np.stack([prediction.fate[rows], prediction.stage[rows], prediction.reason[rows]]).astype(np.int64)
-    if not len(rows):
-        return ()
-    _, first, counts = np.unique(keys, axis=1, return_index=True, return_counts=True)
-    for at, count in zip(first.tolist(), counts.tolist(), strict=True):
-        end = prediction.disposition(int(rows[at]))
-        why = re.sub(r" at [\d,]+ of [\d,]+ bytes", "", end.reason)
-        where = f" from {end.stage} on" if end.stage else ""
-        found[f"{'undetermined' if end.stage else 'not sendable'}{where}: {why}"] += count
-    return tuple(found.most_common())
 
 
 def view_of_scenario(item: ScenarioResult) -> View:
@@ -323,7 +309,7 @@ def _with_drill(view: View, result: DrillResult) -> View:
         kernel=result.kernel,
         driver=result.driver,
         stages=tuple(StageRow(word, c.predicted, c.observed, c.matched) for word, c in found.stages.items()),
-        entries=_entry_rows(result, predicted, observed),
+        entries=_entry_rows(result.counted, predicted, observed),
         matched=found.matched,
         mismatched=found.mismatched,
         unobserved=found.unobserved,
@@ -341,11 +327,12 @@ def _with_drill(view: View, result: DrillResult) -> View:
 
 
 def _entry_rows(
-    result: PredictResult, predicted: Mapping[str, int], observed: Mapping[str, int]
+    result: CountedResult, predicted: Mapping[str, int], observed: Mapping[str, int] | None
 ) -> tuple[EntryRow, ...]:
-    """Everything that can drop received packets, in evaluation order, including what dropped nothing."""
+    """Everything that can drop received packets, in evaluation order, including what dropped nothing. ``observed``:
+    None without a drill.
+    """
     planned = {item.entry.name: item for item in result.plan.entries}
-    drilled = isinstance(result, DrillResult)
 
     def row(entry: Entry, position: Position, stages: Sequence[Stage], reason: str) -> EntryRow:
         return EntryRow(
@@ -355,7 +342,7 @@ def _entry_rows(
             stages=tuple(map(str, stages)),
             reason=reason,
             predicted=predicted.get(entry.name, 0),
-            observed=observed.get(entry.name, 0) if drilled else None,
+            observed=None if observed is None else observed.get(entry.name, 0),
         )
 
     untracked = (
@@ -375,7 +362,7 @@ def _entry_rows(
     return (*untracked, *tracked)
 
 
-def _policy_files(result: PredictResult) -> tuple[str, ...]:
+def _policy_files(result: CountedResult) -> tuple[str, ...]:
     """The files that the resources came from, in order, without repetition."""
     resources = result.situation.resources
     every = [item for name in _KINDS for item in getattr(resources, name)]

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.drill.results import DrillResult, PredictResult
-from dossim.model.counted import counted
 from dossim.model.disposition import Disposition, Fate
 from dossim.predict.prediction import FATE_CODE, NO_ENTRY, STAGE_CODE
 from dossim.scenario.model import (
@@ -27,6 +26,7 @@ from dossim.scenario.model import (
 from dossim.scenario.traffic import LabelledCapture
 from enforcer.model.choices import ModeChoice
 from enforcer.model.conntrack import ConntrackStatistics
+from enforcer.model.counted import counted
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import CtState, Stage
 from enforcer.policy.resources import NOWHERE

@@ -1,6 +1,5 @@
-"""predicted == observed, packet by packet."""
+"""predicted == observed, packet by packet: ``compare.verify``. What it found is imported from here."""
 
-from dossim.verify.compare import verify as verify
 from dossim.verify.verification import EntryRow as EntryRow
 from dossim.verify.verification import Mismatch as Mismatch
 from dossim.verify.verification import StageCount as StageCount

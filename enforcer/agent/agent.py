@@ -12,6 +12,7 @@
   its traceback at level debug. Only a first pass without privilege ends the agent.
 * What another program removes or changes is detected, logged and restored (``guard.py``, ``repairs.py``), even while
   reading the policy hangs, for example on a file server that does not answer.
+* An emergency act leaves the kernel at its end, whether or not the datastore answers (``expiry.py``).
 * Policy after conntrack can be on trial (``switch.py``): what is not confirmed in time leaves the kernel again.
 * Stopping leaves the policy in the kernel, and the next agent takes it over: a restart leaves no gap. A pass that does
   not end in time is abandoned; the next agent completes it.
@@ -28,6 +29,7 @@ from contextlib import contextmanager
 from enforcer.agent.backoff import BackOff
 from enforcer.agent.event_loop import EventLoop, Events
 from enforcer.agent.exit_deadline import cancel_exit, exit_within
+from enforcer.agent.expiry import Expiry
 from enforcer.agent.guard import Guard
 from enforcer.agent.log import AgentLog
 from enforcer.agent.partial import enforceable_rest
@@ -64,13 +66,17 @@ class Agent:
         detach_on_exit: bool = False,
         confirm_within_s: float | None = None,
         state: AgentState | None = None,
+        expiry: Expiry | None = None,
     ) -> None:
-        """``state``: where it records what it does; by default nobody reads that."""
+        """``state``: where it records what it does; by default nobody reads that. ``expiry``: what ends emergency
+        acts.
+        """
         self._store = store
         self._state = state or AgentState(enforcer.node, store)
         self._enforcer = enforcer
         self._detach_on_exit = detach_on_exit
         self._switch = Switch(enforcer, confirm_within_s)
+        self._expiry = expiry or Expiry()
         self._log = AgentLog()
         self._started = False  # the first pass is over
         self._read_last: Resources | None = None  # by the last snapshot
@@ -140,7 +146,8 @@ class Agent:
     def _iterate(self, loop: EventLoop) -> None:
         """Wait for events, then handle them."""
         try:
-            until = min(filter(None, (self._due_s, self._repairs.due_s, self._switch.due_s)), default=None)
+            passes = (self._due_s, self._repairs.due_s, self._switch.due_s)
+            until = min(filter(None, (*passes, self._expiry.due_s)), default=None)
             events = loop.wait(until, every_s=min(watchdog_interval_s() or _TICK_S, _TICK_S), tick=self._tick)
             if not events.stop:
                 loop.work(lambda: self._react(events), meanwhile=self._repair_while_reading)
@@ -161,6 +168,7 @@ class Agent:
         try:
             self._repairs.look()
             ends = self._switch.is_due() and self._switch.check()
+            ends |= self._expiry.changes(good)
             if ends or self._repairs.is_due(notified=False) or self._links_now() != self._links:
                 self._links = self._links_now()
                 self._apply(good)
@@ -189,6 +197,8 @@ class Agent:
             self._enforce()
 
     def _react(self, events: Events) -> None:
+        if not events.any and self._looks_only() and not (self._wanted and self._expiry.changes(self._wanted)):
+            return
         if events.resync:
             self._store.refresh()
         if events.policy or events.resync or self._reading.wait_s:
@@ -199,6 +209,12 @@ class Agent:
             due |= self._switch.is_due() and self._switch.check()
             if due or events.policy or events.resync or self._links_now() != self._links:
                 self._enforce()
+
+    def _looks_only(self) -> bool:
+        """Whether the wait ended for nothing but to see whether an emergency act has ended."""
+        look_s, now_s = self._expiry.due_s, time.monotonic()
+        passes = (self._due_s, self._repairs.due_s, self._switch.due_s)
+        return look_s is not None and look_s <= now_s and all(due_s is None or due_s > now_s for due_s in passes)
 
     @contextmanager
     def _retrying(self, back_off: BackOff, message: str) -> Iterator[None]:
@@ -256,8 +272,9 @@ class Agent:
 
     def _apply(self, resources: Resources) -> Applied:
         with self._passing, self._state.applying():
-            applied = self._repairs.apply(self._enforcer.apply, resources, resources.felix_for(self._enforcer.node))
-            self._state.applied(applied, resources)
+            live = self._expiry.live(resources)
+            applied = self._repairs.apply(self._enforcer.apply, live, live.felix_for(self._enforcer.node))
+            self._state.applied(applied, live, self._expiry.decision)
             return applied
 
     def _fall_back(self, failed: Resources) -> Resources | None:

@@ -11,7 +11,6 @@ import os
 import selectors
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from enforcer.agent.threads import Helper, Worker
 from enforcer.datastore.base import DataStore
 from enforcer.kernel.link_events import LinkEvents
 from enforcer.system.log import event
+from enforcer.system.stop import Stop
 
-_QUIET_S = 0.1  # editors and 'ip' make changes in bursts: one pass for all of a burst
+_QUIET_S = 0.05  # editors and 'ip' make changes in bursts: one pass for all of a burst
 _BURST_S = 1.0
 _REPAIR_EVERY_S = 5.0  # retry what failed for lack of descriptors, threads or memory
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -58,12 +58,12 @@ class EventLoop:
         self._store = store
         self._on_stop = on_stop
         self._on_change = on_change
-        self._stopping = threading.Event()
+        self._stopping = Stop()
         self._stopped_by = ""
         self._pending = Events()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._links: LinkEvents | None = None
-        # The kernel may deliver a signal to any thread (watchfiles has its own). Python runs handlers in the main
+        # The kernel may deliver a signal to any thread. Python runs handlers in the main
         # thread, which would stay asleep: the byte that Python writes here from any thread wakes it.
         self._signalled, self._signals = socket.socketpair()
         self._signalled.setblocking(False)
@@ -251,7 +251,7 @@ class EventLoop:
                 self._on_change()
                 self._pending.policy = True
                 os.eventfd_write(self._event, 1)
-        except BaseException as error:  # includes panics of Rust code; the next wait starts another thread
+        except BaseException as error:  # the next wait starts another thread
             self._log_once("watching the policy for changes failed; starting again", error)
             self._is_watching = False
             os.eventfd_write(self._event, 1)

@@ -119,11 +119,14 @@ class Repairs:
         self._passed(applied, resources, (applied.plan, felix, host))
         return applied
 
-    def _expect(self, guard: Guard, *, may_have_changed: bool) -> None:
+    def _expect(self, guard: Guard, *, another: bool, changed: bool) -> None:
         """After changes, schedule a pass that checks whether they persisted. A pass for another policy counts as one
         with changes: the guard does not know what it found.
         """
-        if may_have_changed:
+        if another:
+            self._check_s = _FIRST_CHECK_S
+            self.due_s = time.monotonic() + self._check_s
+        elif changed:
             self._check_s = min(max(2 * self._check_s, _FIRST_CHECK_S), _LAST_CHECK_S)
             self.due_s = time.monotonic() + self._check_s
         else:
@@ -142,7 +145,7 @@ class Repairs:
 
     def _passed(self, applied: Applied, resources: Resources, state: tuple[Plan, FelixConfiguration, object]) -> None:
         if self._guard:
-            self._expect(self._guard, may_have_changed=bool(applied.changes) or resources is not self._resources)
+            self._expect(self._guard, another=resources is not self._resources, changed=bool(applied.changes))
             self._guard.watch(applied.plan)
         if self._reported:
             event(logging.INFO, "everything is restored", changes=len(applied.changes))

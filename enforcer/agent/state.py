@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from enforcer.agent.log import one_line
 from enforcer.datastore.base import DataStore, StoreState
 from enforcer.datastore.report import Counting, StoreCounts
+from enforcer.emergency.expiry import Decision
 from enforcer.enforcement.apply import Applied
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
@@ -43,9 +44,10 @@ class View:
     """A snapshot. Times ending in ``_at_s`` are seconds since 1970, durations and ages seconds.
 
     ``ticked_ago_s``: since the event loop last ran. ``passing_for_s``: how long the present pass has taken; None: there
-    is none. ``passed``: a pass has succeeded since the start, and its policy stays. ``plan``, ``resources``: of the
-    last pass that succeeded. ``out_of_date_s``: age of the oldest change that is seen and not enforced. ``problem``:
-    why not everything is enforced.
+    is none. ``passed``: a pass has succeeded since the start, and its policy stays. ``plan``, ``ranges``,
+    ``resources``: of the last pass that succeeded; the ranges of addresses in the tables of XDP, by IP version;
+    without the emergency acts that had ended, as ``emergency`` says. ``out_of_date_s``: age of the oldest change that
+    is seen and not enforced. ``problem``: why not everything is enforced.
     """
 
     node: str
@@ -57,6 +59,7 @@ class View:
     passing_for_s: float | None
     passed: bool
     plan: Plan | None
+    ranges: Mapping[int, int]
     resources: Resources
     enforced_at_s: float | None
     out_of_date_s: float
@@ -65,6 +68,7 @@ class View:
     apply_s: Histogram
     propagation_s: Histogram
     losses: Mapping[str, int]
+    emergency: Decision
 
 
 @dataclass
@@ -83,6 +87,7 @@ class AgentState:
         self._pass_since_s: float | None = None
         self._passed = False
         self._plan: Plan | None = None
+        self._ranges: Mapping[int, int] = {}
         self._resources = Resources()
         self._felix = FelixConfiguration("default")
         self._enforced_at_s: float | None = None
@@ -95,6 +100,7 @@ class AgentState:
         self._apply_s = Histogram()
         self._propagation_s = Histogram()
         self._losses: Counter[str] = Counter()
+        self._emergency = Decision()
 
     # -- written by the agent ------------------------------------------------------------------------------------------
 
@@ -146,10 +152,11 @@ class AgentState:
                     self._applies[FAILED] += 1
                     self._failing_s = self._failing_s or time.monotonic()
 
-    def applied(self, applied: Applied, resources: Resources) -> None:
+    def applied(self, applied: Applied, resources: Resources, emergency: Decision) -> None:
         with self._lock:
+            self._emergency = emergency
             self._applies[CHANGED if applied.changes else UNCHANGED] += 1
-            self._plan, self._resources, self._passed = applied.plan, resources, True
+            self._plan, self._ranges, self._resources, self._passed = applied.plan, applied.ranges, resources, True
             self._enforced_at_s = time.time()
 
     def up_to_date(self) -> None:
@@ -200,6 +207,7 @@ class AgentState:
                 passing_for_s=None if since_s is None else now_s - since_s,
                 passed=self._passed,
                 plan=self._plan,
+                ranges=self._ranges,
                 resources=self._resources,
                 enforced_at_s=self._enforced_at_s,
                 out_of_date_s=now_s - waiting,
@@ -208,6 +216,7 @@ class AgentState:
                 apply_s=self._apply_s,
                 propagation_s=self._propagation_s,
                 losses=dict(self._losses),
+                emergency=self._emergency,
             )
 
 

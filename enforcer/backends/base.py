@@ -55,12 +55,14 @@ class ApplyResult:
 
     ``refused``: interface -> why it is not enforced as planned: the kernel refused, or a foreign program is attached.
     All other interfaces are enforced as planned. ``foreign``: the refused interfaces that have a foreign program; this
-    does not mean that they lack the mode.
+    does not mean that they lack the mode. ``ranges``: how many ranges of addresses are in any list, by IP version, for
+    a backend that holds lists as ranges.
     """
 
     changes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     foreign: frozenset[str] = frozenset()
+    ranges: Mapping[int, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

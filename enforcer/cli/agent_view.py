@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from enforcer.cli.datastore_view import datastore_lines
+from enforcer.model.counted import counted
 
 if TYPE_CHECKING:
     from enforcer.agent.lock import AgentRecord
@@ -37,6 +38,7 @@ def agent_lines(agent: AgentStatus) -> Iterator[str]:
         return
     yield from datastore_lines(report["datastore"], time.time())
     yield _enforced_line(report)
+    yield from _emergency_lines(report.get("emergency"))
 
 
 def _enforced_line(report: Mapping[str, Any]) -> str:
@@ -46,3 +48,14 @@ def _enforced_line(report: Mapping[str, Any]) -> str:
         return f"everything that was read is enforced, last checked at {report['enforced']}"
     problem = f": {report['problem']}" if report["problem"] else ""
     return f"out of date for {report['out_of_date_s']:.0f} s, last pass at {report['enforced']}{problem}"
+
+
+def _emergency_lines(emergency: Mapping[str, Any] | None) -> Iterator[str]:
+    """``emergency``: None of an agent of an earlier version, which knows no acts."""
+    if not emergency or not emergency["objects"]:
+        return
+    next_end = f"; the next ends at {emergency['next_end']}" if emergency["next_end"] else ""
+    held = f"{counted(emergency['cidrs'], 'CIDR')} in {counted(len(emergency['objects']), 'object')}"
+    yield f"emergency acts: {held}{next_end}"
+    if emergency["clock"] not in (None, "trusted"):
+        yield f"  they may end later: the clock is {emergency['clock']}"

@@ -21,7 +21,7 @@ from enforcer.cli.options import (
     toolchain_option,
     tracked_option,
 )
-from enforcer.cli.support import NonEmptyPath, emit, output_option, require_privilege, verbose_option, warn
+from enforcer.cli.support import INSTEAD, NonEmptyPath, emit, output_option, require_privilege, verbose_option, warn
 from enforcer.model.choices import ModeChoice, TrackedChoice
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def apply(
 
     require_enforce(confirm_within, tracked)
     resources = load([*files, *more])
-    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW, instead=INSTEAD)
     if not dry_run:
         require_no_agent("it replaces what is applied here by its own policy", force=force)
     driver = enforcer_of(

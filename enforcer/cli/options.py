@@ -103,6 +103,47 @@ toolchain_option = choice_option(
 )
 
 
+DATASTORES = ("files", "etcd", "kubernetes")
+
+
+def datastore_options(command: Command) -> Command:
+    """``--datastore``, ``--datastore-config`` and ``--emergency-dir``."""
+    return which_datastore(emergency_dir_option(command))
+
+
+def which_datastore(command: Command) -> Command:
+    """``--datastore`` and ``--datastore-config``."""
+    for option in (
+        click.option(
+            "--datastore-config",
+            type=NonEmptyPath(dir_okay=False, path_type=Path),
+            envvar="ENFORCER_DATASTORE_CONFIG",
+            help="How to reach a datastore other than files: a file as calicoctl has it. Default: "
+            "/etc/calico/calicoctl.cfg if it exists, else the environment (ETCD_ENDPOINTS, KUBECONFIG, ...).",
+        ),
+        click.option(
+            "--datastore",
+            type=click.Choice(DATASTORES),
+            default="files",
+            envvar="ENFORCER_DATASTORE",
+            show_default=True,
+            help="Kind of datastore.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def emergency_dir_option(command: Command) -> Command:
+    return click.option(
+        "--emergency-dir",
+        type=NonEmptyPath(file_okay=False, path_type=Path),
+        envvar="ENFORCER_EMERGENCY_DIR",
+        help="Where 'enforcer deny' keeps its acts with --datastore files. Default: emergency/ below the agent's "
+        "state directory (/var/lib/enforcer).",
+    )(command)
+
+
 def pin_root_option(command: Command) -> Command:
     return click.option(
         "--pin-root",

@@ -10,7 +10,7 @@ from enforcer.cli.options import (
     node_option,
     pin_root_option,
 )
-from enforcer.cli.support import emit, output_option, require_privilege, verbose_option
+from enforcer.cli.support import INSTEAD, emit, output_option, require_privilege, verbose_option
 
 
 @click.command()
@@ -31,6 +31,6 @@ def probe(interfaces: tuple[str, ...], node: str, pin_root: Path | None, output:
     from enforcer.cli.facts_view import facts_as_dict, print_facts
     from enforcer.enforcement.probing import probe_named
 
-    require_privilege("probing interfaces", xdp=True)
+    require_privilege("probing interfaces", xdp=True, instead=INSTEAD)
     facts = probe_named(node, interfaces, pin_root)
     emit(facts_as_dict(facts), output, lambda console: print_facts(facts, console))

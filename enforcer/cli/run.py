@@ -13,6 +13,7 @@ from enforcer.cli.driver import enforcer_of
 from enforcer.cli.options import (
     confirm_within_option,
     cut_established_option,
+    datastore_options,
     files_option,
     mode_option,
     netdev_ingress_option,
@@ -23,10 +24,8 @@ from enforcer.cli.options import (
     toolchain_option,
     tracked_option,
 )
-from enforcer.cli.support import NonEmptyPath, require_nonempty, require_privilege
+from enforcer.cli.support import INSTEAD, NonEmptyPath, require_nonempty, require_privilege
 from enforcer.model.choices import ModeChoice
-
-DATASTORES = ("files", "etcd", "kubernetes")
 
 
 @click.command()
@@ -35,15 +34,7 @@ DATASTORES = ("files", "etcd", "kubernetes")
     must_exist=False,
     required=False,
 )
-@click.option(
-    "--datastore", type=click.Choice(DATASTORES), default="files", show_default=True, help="Kind of datastore."
-)
-@click.option(
-    "--datastore-config",
-    type=NonEmptyPath(dir_okay=False, path_type=Path),
-    help="How to reach a datastore other than files: a file as calicoctl has it. Default: /etc/calico/calicoctl.cfg if "
-    "it exists, else the environment (ETCD_ENDPOINTS, KUBECONFIG, ...).",
-)
+@datastore_options
 @click.option(
     "--state-dir",
     type=NonEmptyPath(file_okay=False, path_type=Path),
@@ -85,6 +76,7 @@ def run(
     files: tuple[Path, ...],
     datastore: str,
     datastore_config: Path | None,
+    emergency_dir: Path | None,
     state_dir: Path | None,
     metrics_addr: str | None,
     health_addr: str | None,
@@ -117,17 +109,20 @@ def run(
       KUBECONFIG=/etc/enforcer/kubeconfig enforcer run --datastore kubernetes
     """
     from enforcer.agent.agent import Agent
+    from enforcer.agent.expiry import Expiry
     from enforcer.agent.lock import AgentRecord, agent_lock
     from enforcer.agent.state import AgentState
     from enforcer.datastore.lastgood import state_directory
-    from enforcer.datastore.open import open_store
+    from enforcer.datastore.open import Place, open_store
     from enforcer.monitor.exposition import require_prometheus
     from enforcer.monitor.monitor import Monitor
     from enforcer.monitor.settings import OFF, Given, parse_address
     from enforcer.monitor.textfile import check_textfile
     from enforcer.system import log
     from enforcer.system.directories import is_there
+    from enforcer.system.memory import one_arena
 
+    one_arena()
     require_enforce(confirm_within, tracked)
     if state_dir is not None:
         is_there(state_dir)  # fail now rather than ignore an explicit option
@@ -136,8 +131,9 @@ def run(
         check_textfile(metrics_textfile)
     if metrics_textfile is not None or given.metrics not in (None, OFF):
         require_prometheus()  # asked for on the command line: fail now; asked for by a FelixConfiguration: log, go on
-    store = open_store(datastore, files=files, config=datastore_config, state=state_dir or state_directory(), node=node)
-    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW)
+    state_dir = state_dir or state_directory()
+    store = open_store(Place(datastore, files, datastore_config, emergency_dir), state=state_dir, node=node)
+    require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW, instead=INSTEAD)
     log.setup(logging.DEBUG if verbose else logging.INFO)
     driver = enforcer_of(
         node,
@@ -153,4 +149,11 @@ def run(
     state = AgentState(node, store)
     monitor = Monitor(state, driver, given, textfile=metrics_textfile, entries=metrics_entries)
     with agent_lock(record), monitor:
-        Agent(store, driver, detach_on_exit=detach_on_exit, confirm_within_s=confirm_within, state=state).run()
+        Agent(
+            store,
+            driver,
+            detach_on_exit=detach_on_exit,
+            confirm_within_s=confirm_within,
+            state=state,
+            expiry=Expiry(state_dir),
+        ).run()

@@ -9,6 +9,7 @@ from rich.table import Table
 from enforcer.cli.agent_view import AgentStatus, agent_as_dict, agent_lines
 from enforcer.cli.console import line
 from enforcer.enforcement.confirmation import TrialState
+from enforcer.model.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,13 +90,13 @@ def print_status(
         console.print(line(_heading(item), style="bold"), soft_wrap=True)
         for fill in item.fills:
             limit = "" if fill.limit is None else f" of {fill.limit:,}"
-            console.print(line(f"  {fill.stage}: {fill.holder} holds {fill.used:,}{limit}"), soft_wrap=True)
+            console.print(line(f"  {fill.stage}: {fill.holder}: {fill.used:,}{limit}"), soft_wrap=True)
         print_counters(item.counts, console)
 
 
 def _heading(item: InterfaceStatus) -> str:
     """The actual state, not the desired one: rules with an interface name have no effect without that interface."""
-    entries = f"{len(item.entries)} entries"
+    entries = counted(len(item.entries), "entry", "entries")
     raw = f"raw through {item.raw_backend}" if item.raw_backend else "raw"
     if item.stage is None:
         return f"{item.interface}: no such interface, nothing is enforced ({raw} is ready for it), {entries}"

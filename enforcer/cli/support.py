@@ -160,16 +160,19 @@ def warn(message: str) -> None:
     echo(f"warning: {printable(message)}", err=True)
 
 
-def require_privilege(doing: str, *, xdp: bool) -> None:
-    """Raises PrivilegeError unless the process may change netfilter and, with ``xdp``, load BPF programs."""
+INSTEAD = "or use 'dossim plan', which needs no privilege, to see what would be enforced where"
+
+
+def require_privilege(doing: str, *, xdp: bool, instead: str = "") -> None:
+    """Raises PrivilegeError unless the process may change netfilter and, with ``xdp``, load BPF programs. ``instead``:
+    what does much of the same without privilege.
+    """
     held = _effective_capabilities()
     wanted = _NETWORK | _BPF if xdp and not held >> _SYS_ADMIN & 1 else _NETWORK
     missing = [name for name, number in wanted.items() if not held >> number & 1]
     if missing:
-        raise PrivilegeError(
-            f"{doing} needs {_enumerated(missing)}; run as root (sudo), "
-            "or use 'dossim plan', which needs no privilege, to see what would be enforced where"
-        )
+        way_out = ", ".join(filter(None, ("run as root (sudo)", instead)))
+        raise PrivilegeError(f"{doing} needs {_enumerated(missing)}; {way_out}")
 
 
 def _enumerated(names: Sequence[str]) -> str:

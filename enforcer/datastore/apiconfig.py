@@ -19,6 +19,7 @@ from enforcer.system.files import UnreadableError
 
 DEFAULT_FILE = Path("/etc/calico/calicoctl.cfg")
 API_VERSION, KIND = "projectcalico.org/v3", "CalicoAPIConfig"
+_MAX_BYTES = 4 << 20  # certificates may be in it
 ETCD, KUBERNETES = "etcdv3", "kubernetes"
 
 # Field of the file: name in the environment; "" where Calico has none.
@@ -75,7 +76,7 @@ def api_config(path: Path | None, environment: Mapping[str, str] = os.environ) -
     """The configuration in this file; without a path that in :data:`DEFAULT_FILE` if there is one, else that in the
     environment. Raises UsageError.
     """
-    if path is None and DEFAULT_FILE.exists():
+    if path is None and files.may_exist(DEFAULT_FILE):
         path = DEFAULT_FILE
     return _of_file(path) if path is not None else _of_environment(environment)
 
@@ -90,7 +91,7 @@ def _of_environment(environment: Mapping[str, str]) -> ApiConfig:
 def _of_file(path: Path) -> ApiConfig:
     where = str(path)
     try:
-        documents = list(from_text(files.read_text(where)))
+        documents = list(from_text(files.read_text(where, limit_bytes=_MAX_BYTES, instead=f"a {KIND} is expected")))
     except UnreadableError as error:
         raise UsageError(f"{where}: {error}") from error
     except DocumentFault as fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Protocol
 
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Fault, Loaded
+from enforcer.system.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class StoreState:
 
     ``connected``: whether the store answers and is believed; else ``problem`` says why not. ``since``: the last change
     of that. ``contact``: the last answer of the store. ``revision``: that of the last change taken, "" for files.
-    ``objects``: how many the last snapshot had. ``kept``: those of them that keep an older version.
+    ``objects``: how many the last snapshot had. ``kept``: those of them that keep an older version. ``paths``,
+    ``emergency``: of a store of files, what it follows, and the directory of emergency acts.
     """
 
     kind: str
@@ -42,6 +43,8 @@ class StoreState:
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     faults: tuple[StoreFault, ...] = ()
+    paths: tuple[str, ...] = ()
+    emergency: str = ""
 
     def after(self, loaded: Loaded) -> StoreState:
         """The state with what a new snapshot says. A fault that the last one had too keeps its time."""
@@ -75,7 +78,7 @@ class DataStore(Protocol):
     def last_good(self) -> Resources:
         """What :meth:`keep` stored in an earlier run; empty if nothing."""
 
-    def changes(self, stop: threading.Event) -> Iterator[None]:
+    def changes(self, stop: Stop) -> Iterator[None]:
         """Yields whenever a new snapshot may differ from the last one; ends when ``stop`` is set.
 
         A change after the start of a snapshot is never missed, even if nobody was listening yet. Runs in its own

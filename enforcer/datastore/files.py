@@ -1,8 +1,9 @@
 """Resources in YAML files: single files, or all files below a directory.
 
-inotify (watchfiles) speeds up detection. What decides is whether the identity, size or times of any file differ from
+inotify speeds up detection. What decides is whether the identity, size or times of any file differ from
 the last snapshot. So no change is missed: not between two snapshots, not on file systems without inotify, and not when
-a directory is replaced as a whole, as Kubernetes does with a mounted ConfigMap.
+a directory is replaced as a whole, as Kubernetes does with a mounted ConfigMap. They are compared each second, and less
+often while inotify sees everything (``sees_all``) and nothing is faulty or being written.
 
 An unreadable file is not a deleted file (``system/files.py``), and a file that is still being written is not read
 (``writers.py``): in both cases the last version stays.
@@ -12,14 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-from watchfiles import watch
 
 from enforcer.datastore.base import StoreState
 from enforcer.datastore.lastgood import LastGood
@@ -29,15 +27,20 @@ from enforcer.policy.collect import Readings
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded, load_tolerant
 from enforcer.system import files as system_files
-from enforcer.system.files import Identity, UnreadableError
+from enforcer.system.files import Identity, Tree, UnreadableError
+from enforcer.system.inotify import Inotify, sees_all
 from enforcer.system.log import event
+from enforcer.system.stop import Stop
 
 _LOOK_EVERY_S = 1.0
-_STEP_MS = 50
+_LOOK_SELDOM_S = 15.0  # where inotify sees everything
+_STEP_S = 0.02
+_WAIT_S = 2.0  # then whether it sees everything is asked again: a snapshot may have found a fault meanwhile
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 
 _WRITTEN = "is still open for writing, or was changed in place a moment ago: not read yet; replace it with rename(2)"
 _UNMOUNTED = "was a mount point and is not mounted now; mount it again, or remove the directory to delete its objects"
+_VANISHED = "has vanished: create it again; each act is deleted with its file"
 _ATTEMPTS = 4
 
 # The identity of each file, or why it cannot be read.
@@ -51,8 +54,11 @@ class FileStore:
     no fault and was enforced.
     """
 
-    def __init__(self, paths: Sequence[Path], *, state: Path | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], *, state: Path | None = None, emergency: Path | None = None) -> None:
+        """``emergency``: the directory of emergency acts, which need not exist, and may be empty."""
         self._paths = tuple(Path(path).absolute() for path in paths)
+        self._emergency = emergency.absolute() if emergency else None
+        self._had_acts = False  # in an earlier snapshot
         self._kept = LastGood(state, self._paths) if state else None
         self._writers = Writers()
         self._seen: Fingerprint = {}  # by the last snapshot
@@ -66,9 +72,18 @@ class FileStore:
         self._save_problem = ""
         self._is_first = True
         self._inotify_failed = False
+        self._is_quiet = False  # inotify sees every change of what was read, and nothing else is waited for
         self._retry_s = 0.0  # 0: everything could be read
         self._retry_at_s = 0.0
-        self._state = StoreState("files", self.describe(), False, time.time(), 0.0)
+        self._state = StoreState(
+            "files",
+            self.describe(),
+            False,
+            time.time(),
+            0.0,
+            paths=tuple(map(str, self._paths)),
+            emergency=str(self._emergency or ""),
+        )
         if self._kept:
             self._kept.clean()
 
@@ -87,6 +102,7 @@ class FileStore:
         else:
             loaded = self._load(last_good)
         self._is_first = False
+        self._is_quiet = not loaded.faults and self._watches_acts() and sees_all(self._taken, self._folders)
         self._retry_s = min(max(self._retry_s * 2, _FIRST_RETRY_S), _LAST_RETRY_S) if loaded.again else 0.0
         self._retry_at_s = time.monotonic() + self._retry_s
         self._state = self._state_after(loaded)
@@ -129,7 +145,7 @@ class FileStore:
                 event(logging.WARNING, "cannot store the last good policy on disk for a restart", problem=str(error))
             self._save_problem = str(error)
 
-    def changes(self, stop: threading.Event) -> Iterator[None]:
+    def changes(self, stop: Stop) -> Iterator[None]:
         """Yields whenever the files differ from the last snapshot and nobody is writing them."""
         while not stop.is_set():
             for _ in self._ticks(stop):
@@ -150,8 +166,11 @@ class FileStore:
             written = self._being_written(looks) | changing
             self._seen = _as_seen(looks, written)
             lost = dict.fromkeys(sorted(self._mounted - self._mount_points & self._folders), _UNMOUNTED)
+            acts = self._acts()
+            lost |= dict(acts.faults)
             read = partial(_read, without=written)
-            loaded = load_tolerant(self._paths, last_good, read=read, lost=lost, before=self._readings)
+            paths: list[str | Path] = [*self._paths, *acts.files]
+            loaded = load_tolerant(paths, last_good, read=read, lost=lost, before=self._readings)
             self._readings = loaded.readings
             now = self._fingerprint()
             changed = {path for path, look in now.items() if look != looks.get(path)} - written
@@ -164,7 +183,20 @@ class FileStore:
         self._taken = {path: self._taken[path] for path in not_taken if path in self._taken} | taken
         self._good = None if loaded.faults else (looks, loaded.files)
         self._mounted = self._mounted & (self._folders | looks.keys()) | self._mount_points
+        self._had_acts = self._had_acts or (self._emergency is not None and str(self._emergency) in self._folders)
         return loaded
+
+    def _acts(self) -> Tree:
+        """The files of emergency acts. A directory that vanished is unreadable: acts are deleted one by one."""
+        if self._emergency is None or not (self._had_acts or _may_be_directory(self._emergency)):
+            return Tree()
+        if _is_missing(self._emergency):
+            return Tree(faults=[(str(self._emergency), _VANISHED)])
+        return system_files.find(str(self._emergency))
+
+    def _watches_acts(self) -> bool:
+        """Whether the directory of emergency acts is among the watched ones: a missing one may appear unseen."""
+        return self._emergency is None or str(self._emergency) in self._folders
 
     def _settled(self) -> Fingerprint:
         """The identities of the files, after waiting for those that were changed in place a moment ago."""
@@ -178,7 +210,7 @@ class FileStore:
             )
             if not settling or time.monotonic() >= until_s:
                 return looks
-            time.sleep(_STEP_MS / 1000)
+            time.sleep(_STEP_S)
 
     def _has_changed(self) -> bool:
         """Whether a new snapshot may differ. A file that is being written does not count until it is overdue."""
@@ -187,7 +219,10 @@ class FileStore:
             return False  # nothing was read yet
         changed = {path: look for path, look in looks.items() if seen.get(path) != look}
         self._writers.note({path: look for path, look in changed.items() if not isinstance(look, str)})
-        for path in self._being_written(changed):
+        written = self._being_written(changed)
+        if written:
+            self._is_quiet = False  # when it is complete is not an event
+        for path in written:
             if seen.get(path) == _WRITTEN or not self._writers.is_overdue(path):
                 del changed[path]
         return bool(changed) or bool(seen.keys() - looks.keys())
@@ -205,47 +240,50 @@ class FileStore:
         self._retry_at_s = time.monotonic() + self._retry_s  # in case no snapshot follows
         return True
 
-    def _ticks(self, stop: threading.Event) -> Iterator[None]:
+    def _ticks(self, stop: Stop) -> Iterator[None]:
         """Yields now, on each file system event, and at a fixed interval."""
         yield
         folders = self._folders
         try:
-            # watchfiles keeps the interpreter's lock while it looks at each folder: what does not answer, such as a
-            # file server that hangs, must not answer here, where only this thread waits for it.
-            for folder in folders:
-                os.stat(folder)
-            for _ in watch(
-                *sorted(folders),
-                watch_filter=None,
-                stop_event=stop,
-                debounce=_STEP_MS,
-                step=_STEP_MS,
-                rust_timeout=int(_LOOK_EVERY_S * 1000),
-                yield_on_timeout=True,
-                raise_interrupt=False,
-                recursive=False,  # every directory with files to read is in the list
-            ):
-                yield
-                if self._folders != folders:
-                    return
-        except (OSError, RuntimeError) as error:  # nothing to watch, or out of inotify watches
+            # Every directory with files to read is in the list.
+            with Inotify(sorted(folders)) as inotify:
+                yield  # of what changed before
+                while not stop.is_set() and self._folders == folders:
+                    self._wait(inotify, stop)
+                    yield
+        except OSError as error:  # nothing to watch, or out of inotify watches
             if not (self._inotify_failed or isinstance(error, FileNotFoundError)):
                 event(logging.WARNING, "no inotify: polling for changes every second", problem=str(error))
                 self._inotify_failed = True
             stop.wait(_LOOK_EVERY_S)
 
+    def _wait(self, inotify: Inotify, stop: Stop) -> None:
+        """Wait for a change and the end of its burst, for the next look, or for ``stop``."""
+        since_s = time.monotonic()
+        while not stop.is_set():
+            if inotify.wait(_WAIT_S if self._is_quiet else _LOOK_EVERY_S, stop):
+                stop.wait(_STEP_S)
+                inotify.wait(0, stop)
+                return
+            if time.monotonic() >= since_s + (_LOOK_SELDOM_S if self._is_quiet else _LOOK_EVERY_S):
+                return
+
     def _fingerprint(self) -> Fingerprint:
         looks: Fingerprint = {}
         folders: set[str] = set()
         mount_points: set[str] = set()
-        for given in map(str, self._paths):
-            tree = system_files.find(given)
+        trees = [(system_files.find(given), [os.path.dirname(given)]) for given in map(str, self._paths)]
+        for tree, instead in (*trees, (self._acts(), [])):
             looks |= dict(tree.faults)
             looks |= {file: _look(file) for file in tree.files}
-            folders |= set(tree.folders or [os.path.dirname(given)])
+            folders |= set(tree.folders or instead)
             mount_points |= tree.mount_points()
         self._folders, self._mount_points = frozenset(folders), frozenset(mount_points)
         return looks
+
+
+def _may_be_directory(path: Path) -> bool:
+    return os.path.isdir(path) or (not os.path.exists(path) and system_files.may_exist(path))
 
 
 def _is_missing(path: Path) -> bool:

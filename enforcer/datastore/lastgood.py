@@ -98,7 +98,8 @@ class LastGood:
         """
         try:
             directories.is_there(self._file.parent)
-            texts = _texts(json.loads(system_files.read(str(self._file), limit_bytes=_MAX_BYTES).decode("utf-8")))
+            content = system_files.read(str(self._file), limit_bytes=_MAX_BYTES, instead="no agent stored that")
+            texts = _texts(json.loads(content.decode("utf-8")))
         except FileNotFoundError:
             return Resources()
         except (

@@ -17,13 +17,14 @@ from pathlib import Path
 from enforcer.datastore.base import StoreState
 from enforcer.datastore.lastgood import LastGood, Texts
 from enforcer.datastore.report import EVENTS, RESYNCS, StoreCounts
-from enforcer.datastore.updates import Changed, Listed, Lost, ObjectSource, Update
+from enforcer.datastore.updates import Changed, Listed, Lost, ObjectSource, Resynced, Update
 from enforcer.model.errors import EnforcerError, Finding, Position
 from enforcer.policy.collect import Source
 from enforcer.policy.objects import PLURALS, StoredObject, collected, read_object
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Fault, Loaded, merged
 from enforcer.system.log import event
+from enforcer.system.stop import Stop
 
 _FIRST_WITHIN_S = 5.0  # for the first answer of the source, be it a failure; then the last good policy is enforced
 _PROBLEMS_MAX = 10  # of one time away: an endpoint may give another reason each time
@@ -55,7 +56,7 @@ class ObjectStore:
         """Whether an earlier run stored a policy."""
         return self.last_good() != Resources()
 
-    def changes(self, stop: threading.Event) -> Iterator[None]:
+    def changes(self, stop: Stop) -> Iterator[None]:
         """Yields when objects changed."""
         for update in self._source.follow(stop):
             if self._take(update):
@@ -63,6 +64,10 @@ class ObjectStore:
 
     def _take(self, update: Update) -> bool:
         """Hold what the source says; whether a snapshot may differ."""
+        if isinstance(update, Resynced):
+            with self._lock:
+                self._lists[update.reason] += 1
+            return False
         with self._lock:
             self._note(update)
             match update:
@@ -70,7 +75,6 @@ class ObjectStore:
                     if another:
                         self._read = {}
                     before = self._objects
-                    self._lists["restored" if another else "start" if before is None else "again"] += 1
                     self._objects = {item.path: item for item in objects}
                     changed = another or before is None or _revisions(before) != _revisions(self._objects)
                 case Changed(put=put, gone=gone):
@@ -189,7 +193,7 @@ class ObjectStore:
     def counts(self) -> StoreCounts:
         """What came from the source since the start."""
         with self._lock:
-            return StoreCounts(dict(self._events), dict(self._lists), {"lost": self._losses})
+            return StoreCounts(dict(self._events), {**self._lists}, {"lost": self._losses})
 
     def describe(self) -> str:
         return self._source.describe()

@@ -6,8 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from enforcer.model.vocabulary import Word
+
+
+class Resync(Word):
+    """Why everything was listed."""
+
+    START = "start"
+    COMPACTED = "compacted"  # etcd does not have the changes since any more
+    EXPIRED = "expired"  # the same of the Kubernetes API
+    DISCONNECTED = "disconnected"  # the watch broke off in a way that may have lost something, or was not believed
+    RESTORED = "restored"  # the datastore went back in time
+    PERIODIC = "periodic"  # in case a watch has lost something
+    ASKED = "asked"  # SIGHUP
+
+
 EVENTS = ("put", "delete")
-RESYNCS = ("start", "again", "restored")  # the first complete list; a later one; one of a datastore that went back
+RESYNCS = tuple(map(str, Resync))
 ERRORS = ("unreadable", "lost")  # a read that failed or was not complete; no endpoint could be followed
 
 

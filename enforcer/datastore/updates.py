@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from enforcer.datastore.report import Resync
 from enforcer.policy.objects import StoredObject
 
 
@@ -20,6 +21,13 @@ class Listed:
     objects: tuple[StoredObject, ...]
     revision: str
     another: bool = False
+
+
+@dataclass(frozen=True)
+class Resynced:
+    """Everything was listed, of one kind where kinds are listed apart. The objects come in other updates."""
+
+    reason: Resync
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Lost:
     problem: str
 
 
-Update = Listed | Changed | Contact | Lost
+Update = Listed | Resynced | Changed | Contact | Lost
 
 
 class ObjectSource(Protocol):
@@ -57,7 +65,7 @@ class ObjectSource(Protocol):
     def follow(self, stop: threading.Event) -> Iterator[Update]:
         """What happens, beginning with Listed or Lost, until ``stop`` is set. Never ends by itself.
 
-        After Lost comes Listed, Changed or Contact when the source is back.
+        After Lost comes Listed, Changed or Contact when the source is back. Resynced may come at any time.
         """
 
     def refresh(self) -> None:

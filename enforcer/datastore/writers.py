@@ -17,12 +17,10 @@ import time
 from collections.abc import Mapping
 
 from enforcer.system.files import Identity
+from enforcer.system.mounts import is_remote
 
 SETTLE_S = 2.0
 REPORT_AFTER_S = 5.0  # a file that is written for longer is reported
-
-# These refuse leases for other reasons: no delegation, no oplock, not supported.
-_REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "fuse")
 
 
 def is_open_for_writing(path: str) -> bool:
@@ -35,7 +33,8 @@ def is_open_for_writing(path: str) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:  # EACCES: not ours, and no CAP_LEASE; EINVAL: no leases here
-        return error.errno == errno.EAGAIN and not _is_remote(os.fstat(descriptor).st_dev)
+        # Remote file systems refuse leases for other reasons: no delegation, no oplock, not supported.
+        return error.errno == errno.EAGAIN and not is_remote(os.fstat(descriptor).st_dev)
     finally:
         os.close(descriptor)
     return False
@@ -79,17 +78,3 @@ class Writers:
         with self._lock:
             seen = self._since_s.get(path)
         return seen is not None and time.monotonic() - seen[2] >= REPORT_AFTER_S
-
-
-def _is_remote(device: int) -> bool:
-    """Whether another machine or process serves the file system, by its type (proc_pid_mountinfo(5))."""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            for line in mounts:
-                before, _, after = line.partition(" - ")
-                if before.split(" ")[2] == wanted:
-                    return after.split(" ")[0].partition(".")[0] in _REMOTE
-    except (OSError, IndexError):
-        return True  # unknown: treat as remote
-    return False

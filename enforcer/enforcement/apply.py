@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from enforcer.backends.base import EntryCount, Setup
@@ -53,7 +53,8 @@ from enforcer.policy.tracked import TrackedTable
 class Applied:
     """The result of a pass. ``changes`` is empty if the kernel state was already as desired. ``fallbacks`` state for
     each interface why earlier modes are not used. ``warnings``: what the operator may not have intended.
-    ``switch_on``: what the first switch-on of policy after conntrack met; None where this is none.
+    ``switch_on``: what the first switch-on of policy after conntrack met; None where this is none. ``ranges``: of
+    addresses in the tables of XDP, by IP version; empty without XDP.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Applied:
     fallbacks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     switch_on: SwitchOn | None = None
+    ranges: Mapping[int, int] = field(default_factory=dict)
 
 
 class ModeRefusedError(UnsupportedKernelError):
@@ -121,6 +123,7 @@ class Enforcer:
         self._probes = ProbeCache()
         self._compiler = Compiler()
         self._renamed: tuple[Resources | None, dict[str, str], Resources] = (None, {}, Resources())
+        self._made: tuple[Setup, Backends] | None = None
 
     def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
         """Make the kernel enforce the resources. A second call changes nothing.
@@ -149,7 +152,7 @@ class Enforcer:
         warnings += backends.warnings(plan, request.facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         changes = (*negotiated.changes, *counting, *result.changes, *negotiated.released)
-        applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings), switched)
+        applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings), switched, negotiated.ranges)
         if negotiated.impossible:
             raise ModeRefusedError("\n".join((*negotiated.impossible.values(), *_refusals(switched))), applied)
         if not dry_run and (refused := _refusals(switched)):
@@ -195,9 +198,14 @@ class Enforcer:
         return frozenset(name for _, found in held for item in found.values() for name in item.entries)
 
     def backends(self, felix: FelixConfiguration | None = None) -> Backends:
-        """All backends with this configuration, in the network namespace of the calling thread."""
-        felix = felix or FelixConfiguration("default")
-        return self._registry.make(Setup(felix, self.pin_root, self.toolchain))
+        """All backends with this configuration, in the network namespace of the calling thread. The last ones if they
+        have the same configuration: they keep what they rendered.
+        """
+        setup = Setup(felix or FelixConfiguration("default"), self.pin_root, self.toolchain)
+        made = self._made
+        if made is None or made[0] != setup:
+            made = self._made = setup, self._registry.make(setup)
+        return made[1]
 
     @property
     def pin_root(self) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enforcer.kernel.sockets import TCP, TcpSocket
+from enforcer.model.counted import counted
 from enforcer.model.vocabulary import Action
 from enforcer.planning.plan import Plan
 from enforcer.policy.evaluate import Flow, denied_by
@@ -121,7 +122,7 @@ def why_not_with_cut(cut: Sequence[Lost]) -> Iterator[str]:
     """A sentence, and one for each connection."""
     if not cut:
         return
-    count = f"{len(cut)} established connection{'s' if len(cut) > 1 else ''}"
+    count = counted(len(cut), "established connection")
     yield (
         f"normal policy is not enforced: it would cut {count} that conntrack does not know. Allow them, close them, or "
         f"use {CONSENT}"

@@ -37,7 +37,7 @@ class Negotiated:
     """``impossible``: interfaces that reject the requested mode, with the error message.
 
     ``failed``: why XDP failed as a whole; None if it did not. What XDP enforced then stays. ``released``: changes made
-    last, when raw was in place.
+    last, when raw was in place. ``ranges``: as in ApplyResult.
     """
 
     plan: Plan
@@ -46,6 +46,7 @@ class Negotiated:
     warnings: list[str] = field(default_factory=list)
     failed: EnforcerError | None = None
     released: tuple[str, ...] = ()
+    ranges: Mapping[int, int] = field(default_factory=dict)
 
 
 def negotiate_modes(request: ApplyRequest, driver: ModeDriver, cache: ProbeCache, *, dry_run: bool) -> Negotiated:
@@ -90,7 +91,7 @@ def _apply_until_agreed(request: ApplyRequest, driver: ModeDriver, cache: ProbeC
         changes += result.changes
         unexpected, is_new = _learn(request, negotiated.plan, result, cache, ruled_out)
         if not is_new:
-            negotiated.changes = changes
+            negotiated.changes, negotiated.ranges = changes, result.ranges
             negotiated.warnings = unexpected
             return negotiated
     return without_xdp(request, InternalError("XDP rejects modes that were not requested"), changes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from types import TracebackType
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 
 _RECEIVE_BYTES = 1 << 17  # larger than any message of a dump, which has at most 32 KiB
 _ATTEMPTS = 10
+_SO_NETNS_COOKIE = 71
 
 
 Conn = TypeVar("Conn", bound="NetlinkConn")
@@ -81,3 +83,12 @@ class NetlinkConn:
                     return found
         except OSError as error:
             raise KernelError(what, number=error.errno or 0) from error
+
+
+def namespace_of(conn: socket.socket) -> int:
+    """The number of a socket's network namespace, which no other ever has; 0 if the kernel has none (before 5.14)."""
+    try:
+        cookie = conn.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return 0
+    return int.from_bytes(cookie, sys.byteorder)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from enforcer.kernel.netlink import (
     messages,
     netfilter_message,
 )
+from enforcer.kernel.netlink_conn import namespace_of
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.model.vocabulary import Word
 
@@ -41,7 +41,7 @@ SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _BATCH_GENERATION = 1  # NFNL_BATCH_GENID
 _GET_GENERATION = 16
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NETNS_COOKIE = 32, 33, 71
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOL_NETLINK, _NETLINK_EXT_ACK, _NETLINK_CAP_ACK = 270, 11, 10
 
 # The ports of the sockets of this process: notifications identify the author of a transaction by its port.
@@ -119,12 +119,7 @@ class NfTables:
 
     @property
     def namespace(self) -> int:
-        """A number that no other network namespace ever has; 0 if the kernel has none (before 5.14)."""
-        try:
-            cookie = self._conn.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        except OSError:
-            return 0
-        return int.from_bytes(cookie, sys.byteorder)
+        return namespace_of(self._conn)
 
     def generation(self) -> int:
         """The generation number, which every change of the ruleset by any program increments."""

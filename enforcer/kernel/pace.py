@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SHARE = 1 / 2000
+SHARE = 1 / 5000
 _MOST_S = 0.002  # maximum saved CPU time, for many cheap polls at once
 
 

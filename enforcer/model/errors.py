@@ -10,7 +10,9 @@
     │  ├─ PrivilegeError
     │  ├─ UnsupportedKernelError
     │  ├─ AgentRunsError          another agent has this network namespace
+    │  ├─ StoreError              the datastore does not answer, or permit it (``datastore/writer.py``)
     │  └─ KernelError             the kernel refused; ``log`` keeps its whole answer
+    ├─ GuardError, RefusedError, ConflictError  1  an emergency act that is not written
     └─ InternalError           4  our own bug
 
 Messages have the form *where: what is wrong, what was found; what is expected*. ``exit_code`` is the command's exit

@@ -8,6 +8,7 @@ prefixes are kept, because an operator who lists both wants both listed. Members
 from __future__ import annotations
 
 import socket
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -207,6 +208,31 @@ class Nets:
                     at += 1
             return None
         return max((net for net in self._networks6 if address in net), key=lambda net: net.prefixlen, default=None)
+
+    def covers(self, network: IPv4Network | IPv6Network) -> bool:
+        """Whether every address of the network is in the set."""
+        firsts, lasts = self._intervals(network.version)
+        wanted, end = int(network.network_address), int(network.broadcast_address)
+        at = bisect_right(firsts, wanted) - 1
+        while 0 <= at < len(firsts) and firsts[at] <= wanted <= lasts[at]:
+            if lasts[at] >= end:
+                return True
+            wanted, at = lasts[at] + 1, at + 1
+        return False
+
+    def overlaps(self, network: IPv4Network | IPv6Network) -> bool:
+        """Whether any address of the network is in the set."""
+        firsts, lasts = self._intervals(network.version)
+        at = bisect_right(firsts, int(network.broadcast_address)) - 1
+        return at >= 0 and lasts[at] >= int(network.network_address)
+
+    def _intervals(self, version: int) -> tuple[list[int], list[int]]:
+        return self._intervals4 if version == 4 else self._intervals6
+
+    @cached_property
+    def _intervals4(self) -> tuple[list[int], list[int]]:
+        first, last = self.intervals4
+        return first.tolist(), last.tolist()
 
     @cached_property
     def _networks6(self) -> tuple[IPv6Network, ...]:

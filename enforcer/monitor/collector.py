@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 import enforcer
 from enforcer.agent.state import APPLY_BOUNDS_S, Histogram, View
 from enforcer.datastore.report import EVENTS
+from enforcer.emergency.expiry import ClockState
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Direction, Stage
 from enforcer.monitor.bounded import Shown
 from enforcer.monitor.counters import INTERFACES_MAX, CounterReader, Reading
@@ -47,7 +48,13 @@ class AgentCollector(Collector):
         view = self._view()
         reading = self._counters.read(view.plan, passing=view.passing_for_s is not None)
         return chain(
-            _counted(reading), self._planned(view), self._sets_of(view.resources), _worked(view), _datastore(view)
+            _counted(reading),
+            self._planned(view),
+            self._sets_of(view.resources),
+            [_table_ranges(view)],
+            _worked(view),
+            _emergency(view),
+            _datastore(view),
         )
 
     def describe(self) -> Iterator[Metric]:
@@ -96,6 +103,11 @@ class AgentCollector(Collector):
         for name, size in sizes.items():
             shown[self._sets.label(name),] += size
         yield _gauge("enforcer_set_cidrs", "CIDRs of a GlobalNetworkSet or NetworkSet.", ("set",), shown)
+
+
+def _table_ranges(view: View) -> Metric:
+    ranges: Values = {(f"ipv{version}",): view.ranges.get(version, 0) for version in (4, 6)}
+    return _gauge("enforcer_table_ranges", "Ranges of addresses in the tables of XDP.", ("family",), ranges)
 
 
 def _fallbacks(item: InterfacePlan) -> Iterator[str]:
@@ -183,6 +195,19 @@ def _fault_counts(view: View) -> Values:
             kind = name.partition(" ")[0]
             found[kind if kind in KINDS else FILE, outcome] += 1
     return found
+
+
+def _emergency(view: View) -> Iterator[Metric]:
+    decision = view.emergency
+    yield _value("enforcer_emergency_entries", "CIDRs of emergency acts that are enforced.", decision.cidrs)
+    if decision.next_end_s is not None:
+        yield _value("enforcer_emergency_next_expiry_timestamp_seconds", "When the next act ends.", decision.next_end_s)
+    if decision.state is not None:
+        yield _value(
+            "enforcer_emergency_clock_trusted",
+            "1: acts end by the wall clock; 0: it is not synchronized or behind, so they may end later.",
+            decision.state is ClockState.TRUSTED,
+        )
 
 
 def _datastore(view: View) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enforcer.agent.state import View
+from enforcer.model.counted import counted
 from enforcer.model.printable import printable
 
 LOOP_TIMEOUT_S, PASS_TIMEOUT_S = 30.0, 300.0
@@ -87,11 +88,11 @@ def _policy(view: View) -> str:
     if not view.passed:
         return f"no pass of this agent is in force: {view.problem or 'the first one is not over'}"
     interfaces = len(view.plan.interfaces) if view.plan else 0
-    parts = [f"enforced on {interfaces} interfaces"]
+    parts = [f"enforced on {counted(interfaces, 'interface')}"]
     if view.out_of_date_s:
         parts.append(f"out of date for {view.out_of_date_s:.0f} s" + (f": {view.problem}" if view.problem else ""))
     if view.store.faults:
-        parts.append(f"{len(view.store.faults)} faults")
+        parts.append(counted(len(view.store.faults), "fault"))
     return "; ".join(parts)
 
 

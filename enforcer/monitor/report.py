@@ -26,8 +26,25 @@ def report_of(view: View, wanted: Wanted | None) -> dict[str, Any]:
         "problem": view.problem or None,
         "pass_runs_for_s": None if view.passing_for_s is None else round(view.passing_for_s, 1),
         "passes": dict(view.applies),
+        "emergency": _emergency(view),
         "metrics": str(wanted.metrics) if wanted and wanted.metrics else None,
         "health": str(wanted.health) if wanted and wanted.health else None,
+    }
+
+
+def _emergency(view: View) -> dict[str, Any]:
+    """The acts that the last pass enforced, each with its end."""
+    decision = view.emergency
+    sizes = {item.name: len(item.nets) for item in view.resources.global_network_sets}
+    return {
+        "cidrs": decision.cidrs,
+        "next_end": _time(decision.next_end_s),
+        "clock": str(decision.state) if decision.state else None,
+        "ended": sorted(decision.ended),
+        "objects": {
+            name: {"until": _time(until_s), "cidrs": sizes.get(name, 0)}
+            for name, until_s in (decision.until or {}).items()
+        },
     }
 
 

@@ -16,7 +16,7 @@ def check_textfile(path: Path) -> None:
     """Raises UsageError for a file that node_exporter would not read, or whose directory does not exist."""
     if path.suffix != ".prom":
         raise UsageError(f"{path}: node_exporter reads files that end in .prom")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"{path.parent}: not a directory")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from enforcer.lists.recognise import FEED, Feed, peek, recognised
 from enforcer.model.errors import Finding, Note, Position
 from enforcer.policy import schema
-from enforcer.policy.feeds import FEED, Feed, peek, recognised
 from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text
 from enforcer.policy.reading import Cursor, Fields, Refused, Report, SourceLines
 from enforcer.policy.resources import (

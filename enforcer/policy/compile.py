@@ -35,13 +35,14 @@ BUILT_IN_PROFILES = {schema.DEFAULT_ALLOW_PROFILE: Profile(schema.DEFAULT_ALLOW_
 
 class Compiler:
     """Compiles the tables of interfaces. If it is kept when the resources change, it rebuilds only the sets whose
-    members changed.
+    members changed; for the same resources object it answers with the same tables.
     """
 
     def __init__(self) -> None:
         self._resources: Resources | None = None
         self._membership = Membership(Resources())
         self._policies: Sequence[GlobalNetworkPolicy] = ()
+        self._tables: dict[tuple[str, str, tuple[IPAddress, ...]], RuleTable] = {}  # of these resources
 
     def compile(
         self, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()
@@ -50,6 +51,9 @@ class Compiler:
 
         Raises UnsupportedRuleError with every rule that has a match which cannot be expressed.
         """
+        key = node, interface, tuple(addresses)
+        if resources is self._resources and key in self._tables:
+            return self._tables[key]
         felix = resources.felix_for(node)
         endpoint = governing_endpoint(resources, node=node, interface=interface, addresses=addresses, felix=felix)
         if endpoint is None:
@@ -62,7 +66,7 @@ class Compiler:
         egress = tuple(entries.of(policies, Direction.EGRESS))
         if entries.unsupported:
             raise UnsupportedRuleError("\n".join(entries.unsupported))
-        return RuleTable(
+        self._tables[key] = RuleTable(
             interface=interface,
             endpoint=endpoint.name,
             ingress=ingress,
@@ -73,6 +77,7 @@ class Compiler:
             port_sets=entries.port_sets,
             tracked=tuple(_tracked(item) for item in selecting if not item.do_not_track),
         )
+        return self._tables[key]
 
     def compile_tracked(
         self, resources: Resources, *, node: str, interface: str, addresses: Sequence[IPAddress] = ()
@@ -107,6 +112,7 @@ class Compiler:
         self._membership.forget_before()
         self._membership = Membership(resources, self._membership)
         self._policies = ordered_policies(resources)
+        self._tables = {}
         self._resources = resources
 
 

@@ -236,6 +236,8 @@ def _quick(text: str) -> list[Node] | None:
     """The documents of a text with long runs of CIDRs (``cidr_lines``); None if it has none, or any fault: then the
     whole text has to be parsed, which says where the fault is.
     """
+    if (ends := text.count("\r")) and ends == text.count("\r\n"):
+        text = text.replace("\r\n", "\n")  # the parser takes them for one line break too, everywhere
     try:
         whole = text.encode()
     except UnicodeEncodeError:

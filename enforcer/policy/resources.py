@@ -129,7 +129,10 @@ class HostEndpoint(Resource):
 
 @dataclass(frozen=True)
 class GlobalNetworkSet(Resource):
+    """``annotations``: those of the enforcer (``schema.OWN_PREFIX``), which say when an emergency act ends."""
+
     nets: Nets = field(default_factory=Nets)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

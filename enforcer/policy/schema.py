@@ -5,6 +5,11 @@ from __future__ import annotations
 API_VERSIONS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
 LIST_API_VERSIONS = (*API_VERSIONS, "v1")
 
+# Labels and annotations that only the enforcer writes and reads (docs/emergency.md).
+OWN_PREFIX = "enforcer.io/"
+EXPIRES = f"{OWN_PREFIX}expires"
+FEED = f"{OWN_PREFIX}feed"  # on a set that "enforcer feed sync" writes: the name of the feed
+
 # Kinds of Calico on which untracked policy does not depend.
 OTHER_KINDS = frozenset(
     {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from enforcer.model.errors import Position
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Direction
 from enforcer.policy import schema, values
-from enforcer.policy.nodes import Fieldset, shown
+from enforcer.policy.nodes import Fieldset, Scalar, shown
 from enforcer.policy.reading import (
     ABSENT,
     Cursor,
@@ -41,6 +41,7 @@ from enforcer.policy.validate_felix import felix_configuration
 from enforcer.policy.validate_rule import rule
 
 PORT_BY_NUMBER = "host-endpoint-port-by-number"
+NO_END = "emergency-without-end"
 NAMESPACE_LABEL = "projectcalico.org/namespace"
 RULES_MAX = 1024
 
@@ -88,7 +89,24 @@ def _endpoint_port(at: Cursor) -> EndpointPort:
 
 def global_network_set(at: Cursor, base: Identity) -> GlobalNetworkSet:
     nets = Fields(at, schema.NETWORK_SET).get("nets", values.net_set, Nets())
-    return GlobalNetworkSet(base.name, base.labels, base.position, nets=nets)
+    return GlobalNetworkSet(
+        base.name, base.labels, base.position, nets=nets, annotations=dict(_own_annotations(base.annotations))
+    )
+
+
+def _own_annotations(annotations: Mapping[str, Cursor]) -> Iterator[tuple[str, str]]:
+    """Those of the enforcer. An end that is no time is none: the set stays, as one without it does."""
+    for key, at in annotations.items():
+        if not (key.startswith(schema.OWN_PREFIX) and isinstance(at.node, Scalar) and isinstance(at.node.value, str)):
+            continue
+        text = at.node.value
+        if key == schema.EXPIRES:
+            try:
+                text = values.timestamp(at)
+            except Refused as refused:
+                at.note(f"{refused.message}; the set stays until it is deleted", NO_END)
+                continue
+        yield key, text
 
 
 def network_set(at: Cursor, base: Identity) -> NetworkSet:

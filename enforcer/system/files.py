@@ -84,6 +84,17 @@ def find(given: str) -> Tree:
     return tree
 
 
+def may_exist(path: str | os.PathLike[str]) -> bool:
+    """Whether it exists, or that cannot be known: then reading it reports the error."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def identity_of(path: str) -> Identity:
     """A value that differs after any change of a file or directory. Raises OSError.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conformance.topology import Document, Host
+from tests.support import commands
 
 
 @contextmanager
@@ -18,16 +18,14 @@ def daemon(host: Host, documents: Sequence[Document], folder: Path) -> Iterator[
     (folder / "policy.json").write_text(json.dumps(list(documents)))
     words = ["-f", str(folder), "--node", host.name, "--pin-root", str(host.pin_root), "--mode", str(host.choice)]
     words += ["--state-dir", f"{folder}.state"]
-    process = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{host.namespace}", sys.executable, "-m", "enforcer.cli", "run", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield
-        process.terminate()
-        _, said = process.communicate(timeout=20)
-        assert process.returncode == 0, said
-    finally:
-        process.kill()
-        process.communicate()
+    with tempfile.TemporaryFile("w+") as said:
+        process = commands.start(["run", *words], namespace=Path("/run/netns") / host.namespace, stderr=said)
+        try:
+            yield
+            process.terminate()
+            code = process.wait(timeout=20)
+            said.seek(0)
+            assert code == 0, said.read()
+        finally:
+            process.kill()
+            process.wait()

@@ -155,3 +155,32 @@ def test_a_token_of_the_double_is_one_of_its_own() -> None:
         api = filled(DoubleApi(double))
         token = get(api, f"{SETS}?limit=1")[1]["metadata"]["continue"]
     assert base64.b64decode(token).decode().startswith("1,")
+
+
+def send(api: KubernetesApi, method: str, last: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    answer = api.request(method, "/".join(filter(None, (SETS, last))), body)
+    return answer.status, json.loads(answer.read())
+
+
+def one_set(name: str, *nets: str, version: str = "") -> dict[str, Any]:
+    made = network_set(name, *nets) | {"apiVersion": V1}
+    made["metadata"] |= {"resourceVersion": version} if version else {}
+    return made
+
+
+def test_a_write_of_a_version_that_its_author_has_seen(api: KubernetesApi) -> None:
+    code, made = send(api, "POST", "", one_set("written", "192.0.2.1/32"))
+    assert code == 201
+    assert send(api, "POST", "", one_set("written", "192.0.2.1/32"))[1]["reason"] == "AlreadyExists"
+    version = made["metadata"]["resourceVersion"]
+    assert send(api, "PUT", "written", one_set("written", "192.0.2.2/32", version=version))[0] == 200
+    code, told = send(api, "PUT", "written", one_set("written", "192.0.2.3/32", version=version))
+    assert (code, told["reason"]) == (409, "Conflict")
+    code, told = send(api, "DELETE", "written", {"preconditions": {"resourceVersion": version}})
+    assert (code, told["reason"]) == (409, "Conflict")
+    version = get(api, f"{SETS}/written")[1]["metadata"]["resourceVersion"]
+    assert send(api, "DELETE", "written", {"preconditions": {"resourceVersion": version}})[0] == 200
+    for method in ("PUT", "DELETE"):
+        code, told = send(api, method, "written", one_set("written", version=version) if method == "PUT" else {})
+        assert (code, told["reason"]) == (404, "NotFound")
+    assert get(api, f"{SETS}/written")[1]["reason"] == "NotFound"

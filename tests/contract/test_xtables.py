@@ -10,7 +10,7 @@ import pytest
 
 from enforcer.backends.iptables.blob import SetIndex, decode, encode
 from enforcer.backends.iptables.ipset import IpSetsConn, SetBusyError, ipsets
-from enforcer.backends.iptables.members import Members, members_of
+from enforcer.backends.iptables.members import Members, members_in, members_of
 from enforcer.backends.iptables.rules import (
     Jump,
     NoTrack,
@@ -75,7 +75,7 @@ def members(*nets: str) -> Members:
 ANSWERS: dict[str, tuple[Callable[[IpSetsConn], object], str]] = {
     "made twice": (lambda sets: sets.create("a", SetType.NET, 4, 5, limit=9), "File exists"),
     "destroyed, and not there": (lambda sets: sets.destroy("none"), "No such file"),
-    "members of none": (lambda sets: sets.members("none", 4), "No such file"),
+    "members of none": (lambda sets: sets.listing("none", 4), "No such file"),
     "added to none": (lambda sets: sets.add("none", 4, members("192.0.2.0/24")), "No such file"),
     "deleted from none": (lambda sets: sets.delete("none", 4, members("192.0.2.0/24")), "No such file"),
     "swapped with none": (lambda sets: sets.swap("a", "none"), "4101"),
@@ -103,7 +103,7 @@ def test_members_come_and_go_and_what_is_said_twice_is_no_error(host: Host) -> N
         host.sets.add("a", 4, members("192.0.2.0/24", "10.0.0.0/8", "0.0.0.0/0"))
     for _ in range(2):
         host.sets.delete("a", 4, members("192.0.2.0/24", "172.16.0.0/12"))
-    found = host.sets.members("a", 4)
+    found = members_in(host.sets.listing("a", 4), 4)
     assert found is not None
     assert found.tolist() == members("10.0.0.0/8", "0.0.0.0/0").tolist()
 
@@ -128,7 +128,7 @@ def test_a_swap_exchanges_what_the_numbers_stand_for(host: Host) -> None:
     after = host.sets.headers()
     assert {name: item.index for name, item in after.items()} == {name: item.index for name, item in before.items()}
     assert (after["a"].maxelem, after["b"].maxelem) == (50, 5)
-    found = host.sets.members("b", 4)
+    found = members_in(host.sets.listing("b", 4), 4)
     assert found is not None
     assert found.tolist() == members("192.0.2.0/24").tolist()
 

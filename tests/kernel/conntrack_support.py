@@ -22,6 +22,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
+from dossim.lab.lab import wait_for_carrier
 from dossim.model.host import Host, Listener
 from dossim.pipeline.conntrack.sctp_states import SctpState
 from dossim.pipeline.conntrack.states import CtState
@@ -237,6 +238,8 @@ def conntrack_host(pair: NetnsPair, *, mute: bool = False, drop: bool = False) -
         ip.link("set", index=ip.link_lookup(ifname=pair.PEER_INTERFACE)[0], state="up")
     with pair.host():
         _configure(pair)
+        with pair.peer(), IPRoute() as ip:
+            wait_for_carrier(ip, ip.link_lookup(ifname=pair.PEER_INTERFACE)[0])
         host = ConntrackHost(pair)
         host.nft("-f", "-", given=_TABLE + _MUTE * mute + _DROP * drop)
         with _listening():

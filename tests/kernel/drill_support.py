@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dossim.drill import run
 from dossim.drill.results import DrillResult
-from dossim.drill.situation import Situation
 from dossim.model.disposition import Disposition
-from dossim.packet.capture import Capture
-
-TRIES = 4
-
-
-def drill_capture(capture: Capture, situation: Situation, **options: Any) -> DrillResult:
-    """Run a drill; repeat it if it reports that the machine was too busy for some packets, as its user would."""
-    for _ in range(TRIES - 1):
-        result = run.drill_capture(capture, situation, **options)
-        if not result.busy or result.verification.mismatched:
-            return result
-    return run.drill_capture(capture, situation, **options)
 
 
 def assert_as_predicted(result: DrillResult) -> None:

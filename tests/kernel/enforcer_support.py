@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from tests.kernel.conftest import NODE, NetnsPair
+from tests.support import commands
+from tests.support.commands import Process
 
 VICTIM = "10.0.0.1"
 PORT = 9
@@ -82,6 +85,7 @@ class Traffic:
         self._sender = sender
         self._receiver = receiver
         self._stop = threading.Event()
+        self.sent = 0  # packets of a flood
 
     def arrivals(self, *sources: str) -> list[str]:
         """The sources whose packets arrive; the last source must be allowed, because its packet marks the end."""
@@ -100,6 +104,7 @@ class Traffic:
         def send() -> None:
             while not self._stop.wait(every_s):
                 self._sender.send(packet)
+                self.sent += 1
 
         thread = threading.Thread(target=send)
         thread.start()
@@ -131,16 +136,16 @@ def traffic(pair: NetnsPair) -> Iterator[Traffic]:
 class Agent:
     """``enforcer run`` as a separate process, and its output."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process | subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def expect(self, text: str) -> str:
+    def expect(self, text: str, within_s: float = DEADLINE_S) -> str:
         """The next line that contains the text; lines before it are skipped."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + within_s
         while True:
             try:
                 line = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -173,11 +178,6 @@ class Agent:
         self._queue.put(None)
 
 
-def command(pair: NetnsPair, *words: str) -> list[str]:
-    """``enforcer`` in the host's namespace. Without 'ip netns exec', which would hide the BPF file system."""
-    return ["nsenter", f"--net=/run/netns/{pair.host_name}", sys.executable, "-m", "enforcer.cli", *words]
-
-
 @contextmanager
 def agent(
     pair: NetnsPair, pin_root: Path, store: Path, *words: str, through: Sequence[str] = (), **environment: str
@@ -195,16 +195,17 @@ def agent_of(
     pair: NetnsPair, pin_root: Path, *words: str, through: Sequence[str] = (), **environment: str
 ) -> Iterator[Agent]:
     """A running agent of any datastore, which the words and the environment name."""
-    run_it = command(pair, "run", "--node", NODE, "--pin-root", str(pin_root), *words)
-    process = subprocess.Popen(
-        [*run_it[:2], *through, *run_it[2:]],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
-    )
-    running = Agent(process)
-    try:
+    words = ("run", "--node", NODE, "--pin-root", str(pin_root), *words)
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1", **environment}
+    with waiting(start(pair, words, through=through, stderr=subprocess.PIPE, env=environment)) as running:
         yield running
+
+
+@contextmanager
+def waiting(process: Process | subprocess.Popen[str]) -> Iterator[Agent]:
+    """A command that runs until it is told to end; killed afterwards if it still runs."""
+    try:
+        yield Agent(process)
     finally:
         if process.poll() is None:
             process.kill()
@@ -213,8 +214,29 @@ def agent_of(
         process.stderr.close()
 
 
-def run(pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """One command of ``enforcer`` in the host's namespace, started through another command (setpriv) if given."""
-    enter, interpreter = command(pair, *words)[:2], command(pair, *words)[2:]
-    words = [*enter, *through, *interpreter]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+def start(
+    pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = (), **options: Any
+) -> Process | subprocess.Popen[str]:
+    """A command of ``enforcer`` in the host's namespace; through another command (setpriv) if given, and then of an
+    interpreter of its own.
+    """
+    if through:
+        return subprocess.Popen(_through(pair, through, words), text=True, **options)
+    return commands.start(words, namespace=Path("/run/netns") / pair.host_name, **options)
+
+
+def run(
+    pair: NetnsPair, words: Sequence[str], *, through: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """One command of ``enforcer`` in the host's namespace, as :func:`start` starts it."""
+    environment = {**os.environ, **environment}
+    if not through:
+        return commands.run(words, namespace=Path("/run/netns") / pair.host_name, env=environment)
+    words = _through(pair, through, words)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+def _through(pair: NetnsPair, through: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Without 'ip netns exec', which would hide the BPF file system."""
+    enter = ["nsenter", f"--net=/run/netns/{pair.host_name}"]
+    return [*enter, *through, sys.executable, "-m", "enforcer.cli", *words]

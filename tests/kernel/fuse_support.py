@@ -22,18 +22,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def hanging_file(folder: Path, name: str) -> Iterator[threading.Event]:
-    """A file system at ``folder`` with one file; the event is set once a reader waits for its content."""
+def hanging_file(folder: Path, name: str, *, answers: int | None = None) -> Iterator[threading.Event]:
+    """A file system at ``folder`` with one file. It stops answering after that many answers, or else once the file was
+    opened. The event is set once somebody waits for the next one.
+    """
     folder.mkdir()
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
     if _libc.mount(b"enftest", os.fsencode(folder), b"fuse", 0, options):
         raise OSError(ctypes.get_errno(), f"mounting {folder}")
-    opened, over = threading.Event(), threading.Event()
-    server = threading.Thread(target=_serve, args=(device, name.encode(), opened, over))
+    waited_for, over = threading.Event(), threading.Event()
+    server = threading.Thread(target=_serve, args=(device, name.encode(), answers, waited_for, over))
     server.start()
     try:
-        yield opened
+        yield waited_for
     finally:
         _libc.umount2(os.fsencode(folder), _MNT_DETACH)
         over.set()
@@ -42,18 +44,20 @@ def hanging_file(folder: Path, name: str) -> Iterator[threading.Event]:
         folder.rmdir()
 
 
-def _serve(device: int, name: bytes, opened: threading.Event, over: threading.Event) -> None:
-    """Answers until a file was opened. Later requests are left unread, so that a fatal signal ends a waiting process,
-    as with NFS. It would not if the FUSE server had read the request (fs/fuse/dev.c ``request_wait_answer``).
+def _serve(device: int, name: bytes, answers: int | None, waited_for: threading.Event, over: threading.Event) -> None:
+    """Answers that many requests, or until the file was opened.
+
+    Later requests are left unread, so that a fatal signal ends a waiting process, as with NFS. It would not if the FUSE
+    server had read the request (fs/fuse/dev.c ``request_wait_answer``).
     """
     poll = select.poll()
     poll.register(device, select.POLLIN)
-    is_open = False
+    answered, is_open = -1, False  # FUSE_INIT, the kernel's own, is not counted
     while not over.is_set():
         if not poll.poll(50):
             continue
-        if is_open:
-            opened.set()
+        if is_open if answers is None else answered >= answers:
+            waited_for.set()
             over.wait()
             return
         try:
@@ -64,6 +68,7 @@ def _serve(device: int, name: bytes, opened: threading.Event, over: threading.Ev
         is_open = opcode == _OPEN
         answer = _answer(opcode, node, request[_HEADER.size :], name)
         error, content = (-38, b"") if answer is None else (0, answer)  # ENOSYS
+        answered += 1
         with suppress(OSError):  # the requesting process may have ended
             os.write(device, struct.pack("<IiQ", 16 + len(content), error, unique) + content)
 

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 from pyroute2.netns import setns
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from dossim.lab.lab import wait_for_carrier
 from enforcer.backends.iptables.rules import TABLES
 
 INTERFACE = "eth0"
@@ -168,6 +170,8 @@ def wire() -> Iterator[Wire]:
         run("ip", "-n", peer, "link", "add", "peer0", "type", "veth", "peer", "name", INTERFACE, "netns", victim)
         run("ip", "-n", peer, "link", "set", "peer0", "address", PEER_MAC, "up")
         run("ip", "-n", victim, "link", "set", INTERFACE, "address", VICTIM_MAC, "up")
+        with entered(peer), IPRoute() as ip:
+            wait_for_carrier(ip, socket.if_nametoindex("peer0"))
         yield Wire(victim, peer)
 
 

@@ -37,12 +37,14 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 _WRITE_EXECUTE, _EXECUTE = 0x2 | 0x4, 0x4
 
 
-def as_unit(*writable: Path) -> list[str]:
+def as_unit(*writable: Path, unit: Path = UNIT) -> list[str]:
     """The command prefix that runs a command under the unit's sandbox."""
     lock = Path("/run/enforcer")  # RuntimeDirectory=
     lock.mkdir(exist_ok=True)
     Path("/run/xtables.lock").touch(0o600)  # ExecStartPre=
-    return [sys.executable, str(ROOT / "tests/kernel/sandbox.py"), str(UNIT), *map(str, (lock, *writable)), "--"]
+    pins = [Path("/sys/fs/bpf")] if unit == UNIT else []  # those of tests are not below the service's directory
+    writable = (lock, *pins, *writable)
+    return [sys.executable, str(ROOT / "tests/kernel/sandbox.py"), str(unit), *map(str, writable), "--"]
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
@@ -134,6 +136,13 @@ def _set_attributes(path: bytes, attributes: bytes) -> None:
     )
 
 
+def _that_exist(paths: Sequence[str]) -> Iterator[str]:
+    """Without those with ``-`` before them that do not exist, as systemd takes them."""
+    for path in paths:
+        if not path.startswith("-") or Path(path[1:]).exists():
+            yield path.removeprefix("-")
+
+
 def main() -> None:
     unit, *rest = sys.argv[1:]
     writable, command = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
@@ -141,7 +150,7 @@ def main() -> None:
     filters = seccomp(
         allowed_calls(said["SystemCallFilter"]) - {"unshare", "setns"}, said["RestrictAddressFamilies"][0].split()
     )
-    _mounts([*said["ReadWritePaths"][0].split(), *writable])
+    _mounts([*_that_exist(said["ReadWritePaths"][0].split()), *writable])
     kept = {_CAPABILITIES[name] for name in said["CapabilityBoundingSet"][0].split()}
     for number in set(range(_LAST_CAPABILITY + 1)) - kept:
         _check(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "drop a capability")

@@ -28,15 +28,17 @@ from tests.kernel.enforcer_support import (
     policy,
     traffic,
 )
+from tests.kernel.sandbox import as_unit
 from tests.support.certificates import Authority
 from tests.support.etcd import network_set
 from tests.support.kubernetes_double import Answer, Api, Double, forbidden, status, too_many
-from tests.support.tcp_proxy import Garbage
+from tests.support.tcp_proxy import Garbage, TcpProxy
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
 ALSO_DENIED = "192.0.2.7"
 BOTS, OTHERS = network_set("bots", "203.0.113.0/24"), network_set("others", "192.0.2.0/24")
+SILENT_S = 400.0  # 150 s without a bookmark, then an answer that does not come, on a busy machine
 LOST, BACK = "the datastore cannot be followed; what is enforced stays", "following the datastore"
 
 
@@ -240,6 +242,34 @@ def faulty_object(scene: Scene) -> None:
     scene.running.expect(APPLIED)
 
 
+@pytest.mark.long
+def test_an_api_that_falls_silent_is_noticed_and_lets_nothing_through(
+    inside: NetnsPair, pin_root: Path, tmp_path: Path
+) -> None:
+    """As when its process is stopped: connections stay open, new ones are accepted, and nothing is said. With the real
+    times, so that this waits for some three minutes.
+    """
+    api = Api()
+    for item in objects():
+        api.put(item)
+    with Double(api) as double, TcpProxy(double.port) as proxy, traffic(inside) as wire:
+        environment = {"K8S_API_ENDPOINT": f"http://127.0.0.1:{proxy.port}", "STATE_DIRECTORY": str(tmp_path / "state")}
+        with agent_of(inside, pin_root, "--datastore", "kubernetes", **environment) as running:
+            running.expect(APPLIED)
+            with wire.flood(DENIED, every_s=0.05):
+                proxy.is_silent = True
+                api.put(network_set("extra", f"{ALLOWED}/32"))
+                assert "no answer in time" in running.expect(LOST, SILENT_S)
+                assert wire.arrivals(DENIED, ALSO_DENIED, ALLOWED) == [ALLOWED]
+                before = len(running.lines)
+                proxy.is_silent = False
+                running.expect(APPLIED)  # the kinds are back one by one: this may be before all of them are
+                if not any(BACK in line for line in running.lines[before:]):
+                    running.expect(BACK)
+                assert wire.arrivals(DENIED, ALLOWED, "198.51.100.77") == ["198.51.100.77"]
+            assert running.end(signal.SIGTERM) == 0
+
+
 def test_an_agent_that_starts_while_the_api_is_down_enforces_the_last_policy(
     inside: NetnsPair, pin_root: Path, tmp_path: Path
 ) -> None:
@@ -254,7 +284,8 @@ def test_an_agent_that_starts_while_the_api_is_down_enforces_the_last_policy(
             assert running.end(signal.SIGTERM) == 0
         assert wire.arrivals(DENIED, ALLOWED) == [DENIED, ALLOWED], "nothing is left of the first agent"
         double.kill()
-        with agent_of(inside, pin_root, *words, **environment) as running:
+        sandbox = as_unit(tmp_path / "state")  # as the service, which starts before the network is up
+        with agent_of(inside, pin_root, *words, through=sandbox, **environment) as running:
             assert "Connection refused" in running.expect(LOST)
             running.expect(APPLIED)
             assert wire.arrivals(DENIED, ALSO_DENIED, ALLOWED) == [ALLOWED]

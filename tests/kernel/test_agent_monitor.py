@@ -106,10 +106,12 @@ def test_what_is_dropped_is_counted_by_policy_and_stage(host: NetnsPair, pin_roo
         assert value(text, "enforcer_interface_stage", interface="eth0", stage="driver") == 1
         assert value(text, "enforcer_interface_entries", stage="driver") == 2
         assert value(text, "enforcer_set_cidrs", set="bots") == 1
+        assert value(text, "enforcer_table_ranges", family="ipv4") == 1
         assert value(text, "enforcer_info", node=NODE, datastore="files") == 1
         assert value(text, "enforcer_out_of_date_seconds") == 0
         (store / "dos.yaml").write_text(documents(endpoint(), deny_list("198.51.100.0/24", "192.0.2.0/24"), policy()))
         until(lambda: value(get(host, f"{METRICS}/metrics")[1], "enforcer_set_cidrs", set="bots") == 2)
+        assert value(get(host, f"{METRICS}/metrics")[1], "enforcer_table_ranges", family="ipv4") == 2
         _, text = get(host, f"{METRICS}/metrics")
         assert value(text, "enforcer_propagation_seconds_count") >= 1
         assert value(text, "enforcer_dropped_packets_total") == 7, "a change of policy takes nothing away"

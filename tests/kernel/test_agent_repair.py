@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -46,6 +45,7 @@ from tests.kernel.enforcer_support import (
 )
 from tests.kernel.fuse_support import hanging_file
 from tests.kernel.xdp_support import pinned_ids, state_of
+from tests.support import commands
 
 pytestmark = pytest.mark.needs_root
 
@@ -245,7 +245,8 @@ def empty_rows(pin_root: Path) -> None:
 
 
 def detach_all(pin_root: Path) -> None:
-    shell(f"{sys.executable} -m enforcer.cli detach --force --pin-root {pin_root}")
+    done = commands.run(["detach", "--force", "--pin-root", str(pin_root)])
+    assert done.returncode == 0, done.stderr
 
 
 XDP: dict[str, tuple[Callable[[Path], None], str]] = {

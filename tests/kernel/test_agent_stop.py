@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,11 +20,11 @@ from tests.kernel.enforcer_support import (
     NODE,
     Agent,
     agent,
-    command,
     deny_list,
     documents,
     endpoint,
     policy,
+    start,
 )
 from tests.kernel.fuse_support import hanging_file
 
@@ -89,13 +88,18 @@ def test_while_it_reads_a_huge_file(host: NetnsPair, pin_root: Path, folder: Pat
 
 
 def test_while_a_file_server_does_not_answer(host: NetnsPair, pin_root: Path, folder: Path) -> None:
-    """From then on. (While watchfiles begins to watch a folder it keeps the interpreter's lock: docs/agent.md.)"""
-    with agent(host, pin_root, folder) as running:
-        running.expect(APPLIED)
-        with hanging_file(folder / "mounted", "list.yaml") as opened:
-            (folder / "dos.yaml").touch()
-            assert opened.wait(DEADLINE_S)
-            assert ends_promptly(running) == 0
+    with hanging_file(folder / "mounted", "list.yaml") as waited_for, agent(host, pin_root, folder) as running:
+        assert waited_for.wait(DEADLINE_S)
+        assert ends_promptly(running) == 0
+
+
+@pytest.mark.parametrize("answers", [0, 3, 6, 7, 8])
+def test_whenever_a_file_server_stops_answering(host: NetnsPair, pin_root: Path, folder: Path, answers: int) -> None:
+    """At first, in the first pass, and when the directory begins to be watched."""
+    hanging = hanging_file(folder / "mounted", "list.yaml", answers=answers)
+    with hanging as waited_for, agent(host, pin_root, folder) as running:
+        assert waited_for.wait(DEADLINE_S)
+        assert ends_promptly(running) == 0
 
 
 def test_while_its_log_is_not_read(host: NetnsPair, pin_root: Path, folder: Path) -> None:
@@ -105,17 +109,18 @@ def test_while_its_log_is_not_read(host: NetnsPair, pin_root: Path, folder: Path
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    words = command(host, "run", "-f", str(folder), "--node", NODE, "--pin-root", str(pin_root))
-    with subprocess.Popen(words, stderr=writer, env={**os.environ, "STATE_DIRECTORY": f"{folder}.state"}) as process:
-        try:
-            with host.host():
-                wait_until_enforced(pin_root)
-            process.terminate()
-            assert process.wait(timeout=PROMPT_S) == 0
-        finally:
-            process.kill()
-            os.close(writer)
-            os.close(reader)
+    words = ["run", "-f", str(folder), "--node", NODE, "--pin-root", str(pin_root)]
+    process = start(host, words, stderr=writer, env={**os.environ, "STATE_DIRECTORY": f"{folder}.state"})
+    try:
+        with host.host():
+            wait_until_enforced(pin_root)
+        process.terminate()
+        assert process.wait(timeout=PROMPT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(writer)
+        os.close(reader)
 
 
 def wait_until_enforced(pin_root: Path) -> None:

@@ -7,15 +7,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_interface
+from typing import Any
 
 import pytest
 
+from dossim import observe
+from dossim.drill.load import Waiting
 from dossim.drill.results import DrillResult
 from dossim.drill.run import Progress, drill_capture
 from dossim.drill.situation import Situation
+from dossim.model.disposition import Fate
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
+from dossim.predict.prediction import FATE_CODE, NO_STAGE
 from dossim.replay.scapy_sender import BATCH
 from dossim.report.view import view_of
 from enforcer.model.choices import ModeChoice
@@ -81,6 +87,48 @@ def test_fragments_that_are_late_all_the_same_are_unobserved(monkeypatch: pytest
     assert "too busy" in view.busy
     assert view.is_lack_of_time  # exit code 3, not 1
     assert not view.holds
+
+
+def counting() -> tuple[Progress, list[int]]:
+    """How many replays there were."""
+    replays = [0]
+
+    def tell(phase: str, done: int, total: int) -> None:
+        replays[0] += done == total
+
+    return tell, replays
+
+
+def few() -> Capture:
+    return Capture.from_frames(frames(20261130, 10))
+
+
+def test_a_replay_with_unobserved_packets_is_repeated_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waiting, "is_busy", True)
+    judge = observe.judge
+    monkeypatch.setattr(observe, "judge", lambda *given: judge(*given).without({3: "it was not seen"}))
+    tell, replays = counting()
+    result = drill_capture(few(), SITUATION, progress=tell)
+    assert replays == [4]
+    assert (result.verification.unobserved, bool(result.busy)) == (1, True)
+
+
+def test_a_replay_that_contradicts_the_prediction_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later one that agrees would hide it."""
+    monkeypatch.setattr(Waiting, "is_busy", True)
+    judge, wrong = observe.judge, [FATE_CODE[Fate.FORWARDED]]
+
+    def contradicting(*given: Any) -> observe.Observations:
+        found = judge(*given).without({3: "it was not seen"})
+        fate, stage = found.fate.copy(), found.stage.copy()
+        fate[4], stage[4] = wrong[0], NO_STAGE
+        return replace(found, fate=fate, stage=stage)
+
+    monkeypatch.setattr(observe, "judge", contradicting)
+    tell, replays = counting()
+    result = drill_capture(few(), SITUATION, progress=tell)
+    assert replays == [1]
+    assert (result.verification.mismatched, result.verification.unobserved) == (1, 1)
 
 
 @contextmanager

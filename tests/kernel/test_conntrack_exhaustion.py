@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import situation_for
 from dossim.exhaustion.formulas import Burst, burst
 from dossim.lab import Lab
@@ -32,7 +33,6 @@ from enforcer.model.choices import ModeChoice
 from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load_text
-from tests.kernel.drill_support import drill_capture
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.alone, pytest.mark.usefixtures("initial_namespace")]
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.disposition import Disposition
 from dossim.packet.capture import Capture
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
-from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
+from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.support import tracked_witnesses
 from tests.support.counterexample import FOLDER, CounterExample, read
 from tests.support.witnesses import breaches_of, differences, explained, predicted

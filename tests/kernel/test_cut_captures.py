@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from dossim.cli import main
 from dossim.drill.judged import every
 from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.host import Host, Listener
@@ -21,7 +22,6 @@ from dossim.packet.capture import Capture
 from enforcer.model.choices import ModeChoice
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import drill_capture
 from tests.support.cut_captures import cut_at, random_cuts
 from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 from tests.support.odd_frames import frames

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 import pytest
 
 from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
@@ -17,7 +18,7 @@ from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import CtState
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import assert_as_predicted, drill_capture
+from tests.kernel.drill_support import assert_as_predicted
 from tests.support.frames import ME4, ME6, ethernet, ipv4, ipv6, segment
 
 pytestmark = pytest.mark.needs_root

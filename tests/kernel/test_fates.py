@@ -17,12 +17,12 @@ from scapy.packet import Packet, Raw
 from scapy.utils import checksum
 
 from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
 from enforcer.model.choices import ModeChoice
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import drill_capture
 
 pytestmark = pytest.mark.needs_root
 

@@ -11,7 +11,7 @@ import pytest
 
 from enforcer.backends.iptables import IptablesBackend, IptablesSettings
 from enforcer.backends.iptables.ipset import IpSets, ipsets
-from enforcer.backends.iptables.members import members_of
+from enforcer.backends.iptables.members import members_in, members_of
 from enforcer.backends.iptables.render import render
 from enforcer.backends.iptables.table import KernelTable
 from enforcer.backends.nftables import NftablesBackend, NftablesSettings
@@ -84,7 +84,7 @@ def assert_holds_all(backend: Backend, wanted: Plan, nets: Nets) -> None:
         return
     name = next(spec.name for spec in render(wanted, IptablesSettings()).sets if spec.version == 4)
     with ipsets() as sets:
-        assert np.array_equal(sets.members(name, 4), members_of(nets, 4))
+        assert np.array_equal(members_in(sets.listing(name, 4), 4), members_of(nets, 4))
     assert run("ipset", "list", "-t", name).count("Number of entries: 100000") == 1
 
 

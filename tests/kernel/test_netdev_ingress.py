@@ -18,6 +18,7 @@ from scapy.utils import wrpcap
 
 from dossim.cli import main
 from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.host import Host, Listener
 from dossim.packet.capture import Capture
@@ -25,7 +26,7 @@ from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
+from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.kernel.test_random_policies import ADJACENT, without_fragments
 from tests.kernel.test_raw_fates import ODD, RULES, policy
 from tests.support.counterexample import kept

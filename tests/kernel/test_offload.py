@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 from dossim.packet.capture import Capture
 from dossim.packet.columns import parse_columns
 from dossim.packet.fields import TCP, UDP
-from dossim.packet.offload import header_offloaded, offloaded
+from dossim.packet.offload import artefacts_of
 from tests.kernel.conftest import NetnsPair
 
 pytestmark = pytest.mark.needs_root
@@ -49,7 +49,8 @@ def test_what_linux_leaves_to_a_device_is_seen(netns_pair: NetnsPair) -> None:
     with netns_pair.host():
         capture = captured_on_loopback()
     columns = parse_columns(capture)
-    partial = offloaded(columns)
+    found = artefacts_of(capture)
+    partial = found.offloaded
     for rows, protocol in (
         (columns.ipv4.rows, columns.ipv4.protocol),
         (columns.ipv6.rows, columns.ipv6.next_header),
@@ -61,4 +62,4 @@ def test_what_linux_leaves_to_a_device_is_seen(netns_pair: NetnsPair) -> None:
         others = rows[(protocol != TCP) & (protocol != UDP)]
         assert len(others)
         assert not partial[others].any()
-    assert not header_offloaded(columns).any()
+    assert not found.header.any()

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 
+from dossim.engine.rules import Verdict
 from dossim.lab import Lab
 from dossim.model.host import Host
-from dossim.packet.capture import Capture
-from dossim.packet.columns import parse_columns
+from dossim.packet.fields import IP
 from dossim.packet.parse import parse
 from dossim.pipeline.match_key import match_key_in_raw
-from dossim.pipeline.policy import Policy, Verdict
-from dossim.predict.flows import ordinary4, ordinary6
-from dossim.predict.rules import decide
+from dossim.pipeline.policy import Policy
+from dossim.pipeline.policy import Verdict as Decided
+from dossim.predict.compiled import rules_of
 from enforcer.enforcement.apply import Enforcer
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.vocabulary import Action, Backend, Direction
@@ -33,6 +33,7 @@ from enforcer.policy.resources import Resources
 from enforcer.policy.ruletable import RuleTable
 from tests.kernel.iptables_support import run
 from tests.support.examples import examples
+from tests.support.flow_rows import flows_of_key
 from tests.support.reach import sent
 from tests.support.strategies import hosts, resources
 
@@ -78,24 +79,24 @@ def explained(policy: Resources, host: Host, packets: Sequence[bytes], backend: 
     rules = Policy.of(policy, node=host.node, interface=host.interface, addresses=addresses, direction=Direction.EGRESS)
     found: Counter[str] = Counter()
     for packet in packets:
-        ip = parse(ETHERNET + ETHERTYPE[packet[0] >> 4] + packet).ip
-        assert ip is not None
-        decision = rules.decide(match_key_in_raw(ip, backend))
-        if decision.verdict in (Verdict.DENY, Verdict.ALLOW) and decision.decided_by:
+        decision = rules.decide(match_key_in_raw(ip_of(packet), backend))
+        if decision.verdict in (Decided.DENY, Decided.ALLOW) and decision.decided_by:
             found[decision.decided_by.name] += 1
     return found
 
 
-def predicted(table: RuleTable, packets: Sequence[bytes]) -> Counter[str]:
-    """The same, by the vectorised evaluation of the compiled table."""
-    columns = parse_columns(Capture.from_frames([ETHERNET + ETHERTYPE[packet[0] >> 4] + packet for packet in packets]))
-    found: Counter[str] = Counter()
-    whole = np.zeros(len(packets), np.int64)
-    for flows in (ordinary4(columns, whole), ordinary6(columns, whole)):
-        decisions = decide(flows, table, Direction.EGRESS)
-        for by in (decisions.denied_by, decisions.allowed_by):
-            found.update(table.egress[at].name for at in by[by >= 0].tolist())
-    return found
+def predicted(table: RuleTable, packets: Sequence[bytes], backend: Backend) -> Counter[str]:
+    """The same, by the engine's evaluation of the compiled table."""
+    keys = [match_key_in_raw(ip_of(packet), backend) for packet in packets]
+    verdicts, by = rules_of(table, Direction.EGRESS).decide(np.concatenate([flows_of_key(key) for key in keys]))
+    decided = np.isin(verdicts, (Verdict.DENIED, Verdict.ALLOWED))
+    return Counter(table.egress[at].name for at in by[decided].tolist())
+
+
+def ip_of(packet: bytes) -> IP:
+    ip = parse(ETHERNET + ETHERTYPE[packet[0] >> 4] + packet).ip
+    assert ip is not None
+    return ip
 
 
 def counted(policy: Resources, host: Host, packets: Sequence[bytes], backend: Backend) -> Counter[str]:
@@ -139,7 +140,7 @@ def test_raw_output_does_what_was_predicted(backend: Backend) -> None:
         assume(packets)
         expected = explained(policy, host, packets, backend)
         note(str([packet.hex() for packet in packets]))
-        assert predicted(table, packets) == expected
+        assert predicted(table, packets, backend) == expected
         assert counted(policy, host, packets, backend) == expected
         decided.update(policies=1, packets=len(packets), decided=sum(expected.values()))
 

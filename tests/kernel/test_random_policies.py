@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.fragments import datagram_keys
 from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
+from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.support.counterexample import kept
 from tests.support.examples import examples
 from tests.support.frames import captures

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from dossim.drill.results import DrillResult
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
@@ -27,7 +28,7 @@ from enforcer.backends.netfilter.settings import drop_bit
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import assert_as_predicted, drill_capture, ends
+from tests.kernel.drill_support import assert_as_predicted, ends
 from tests.kernel.test_random_policies import without_fragments
 from tests.support.counterexample import kept
 from tests.support.examples import examples

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dossim.drill.results import DrillResult
-from dossim.drill.run import predict_capture
+from dossim.drill.run import drill_capture, predict_capture
 from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.model.host import Host, Listener
@@ -26,7 +26,7 @@ from enforcer.model.choices import ModeChoice, RawChoice
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import assert_as_predicted, drill_capture
+from tests.kernel.drill_support import assert_as_predicted
 from tests.support.frames import ethernet, ipv4, ipv6
 from tests.support.odd_frames import frames
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dossim.drill.run import drill_capture
 from dossim.drill.situation import Situation, situation_for
 from dossim.packet.capture import Capture
 from dossim.report.json import as_dict
@@ -13,7 +14,7 @@ from dossim.report.view import view_of
 from enforcer.model.choices import ModeChoice, TrackedChoice
 from enforcer.model.vocabulary import Action, CtState
 from enforcer.policy.resources import Resources
-from tests.kernel.drill_support import assert_as_predicted, drill_capture
+from tests.kernel.drill_support import assert_as_predicted
 from tests.unit.dossim.pipeline.tracked_support import (
     TCP,
     UDP,

@@ -29,12 +29,13 @@ from tests.kernel.enforcer_support import (
     DEADLINE_S,
     Agent,
     agent,
-    command,
     deny_list,
     documents,
     endpoint,
     policy,
     run,
+    start,
+    waiting,
 )
 
 pytestmark = pytest.mark.needs_root
@@ -185,22 +186,10 @@ class Command:
     @contextmanager
     def on_trial(self, within: str = "60s", *more: str) -> Iterator[Agent]:
         """``apply --confirm-within``, waiting."""
-        process = subprocess.Popen(
-            command(self.pair, *self.words("--confirm-within", within, *more)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running = Agent(process)
-        try:
+        words = self.words("--confirm-within", within, *more)
+        with waiting(start(self.pair, words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)) as running:
             running.expect("run there: enforcer confirm")
             yield running
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            assert process.stderr
-            process.stderr.close()
 
 
 @pytest.fixture
@@ -431,10 +420,10 @@ def test_where_it_cannot_say_what_to_do_it_is_rolled_back(enforcer: Command) -> 
     """As where the terminal has gone."""
     reader, writer = os.pipe()
     os.close(reader)
-    words = command(enforcer.pair, *enforcer.words("--confirm-within", "60s"))
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=DEADLINE_S)
+    process = start(enforcer.pair, enforcer.words("--confirm-within", "60s"), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.returncode != 0
+    with waiting(process):
+        assert process.wait(timeout=DEADLINE_S) != 0
     assert enforcer.stages() == (Stage.RAW,)
     assert "too late" in enforcer.confirm().stderr
 

@@ -19,6 +19,7 @@ from enforcer.kernel.ip_tables import MODULES
 from enforcer.kernel.rtnetlink import interface
 from enforcer.model.choices import ModeChoice
 from enforcer.model.vocabulary import Mode, Stage
+from enforcer.system import clock
 from tests.kernel.conftest import NetnsPair
 from tests.kernel.enforcer_support import (
     ALLOWED,
@@ -61,6 +62,39 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     words = ["systemd-analyze", "verify", "--man=no", str(unit)]
     said = subprocess.run(words, capture_output=True, text=True, check=False)
     assert [line for line in said.stderr.splitlines() if "enforcer.service" in line] == []
+
+
+def test_the_units_of_feeds_are_ones_that_expose_little(tmp_path: Path) -> None:
+    unit, timer = tmp_path / "enforcer-feed.service", tmp_path / "enforcer-feed.timer"
+    unit.write_text((UNIT.parent / unit.name).read_text().replace("/usr/local/bin/enforcer", "/bin/true"))
+    timer.write_text((UNIT.parent / timer.name).read_text())
+    words = ["systemd-analyze", "verify", "--man=no", str(unit), str(timer)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert [line for line in said.stderr.splitlines() if "enforcer-feed" in line] == []
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LANG": "C.UTF-8"})
+    level = re.search(r"Overall exposure level for enforcer-feed.service: ([0-9.]+)", said.stdout)
+    assert level, said.stderr
+    assert float(level[1]) < 3
+
+
+def test_a_feed_is_synced_in_its_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "all.yaml").write_text(documents())
+    (tmp_path / "list").write_text("198.51.100.0/24\n")
+    (tmp_path / "feeds.yaml").write_text("feeds: [{name: drop, source: list, labels: {deny: all}}]\n")
+    sandbox = as_unit(tmp_path, unit=UNIT.parent / "enforcer-feed.service")
+    words = ["feed", "sync", "-f", str(tmp_path / "feeds.yaml"), "--policy", str(tmp_path / "policy")]
+    done = subprocess.run(
+        [*sandbox, sys.executable, "-m", "enforcer.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "STATE_DIRECTORY": str(tmp_path / "state")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "198.51.100.0/24" in (tmp_path / "policy" / "feeds" / "feed-drop-v4.yaml").read_text()
+    assert (tmp_path / "state" / "feeds" / "drop.json").exists()
 
 
 def test_no_capability_is_requested_that_grants_everything() -> None:
@@ -139,7 +173,7 @@ def test_the_service_enforces_changes_and_stops(
         assert running.end(signal.SIGTERM) == 0
         assert not [line for line in running.lines if "level=warning" in line or "level=error" in line]
         assert wire.arrivals(DENIED, OTHER, ALLOWED) == [ALLOWED]
-    assert [path.name.partition("-")[0] for path in state.iterdir()] == ["last"]
+    assert sorted(path.name.partition("-")[0] for path in state.iterdir()) == ["emergency", "last"]
 
 
 def test_every_command_works_with_the_units_capabilities(host: NetnsPair, pin_root: Path, tmp_path: Path) -> None:
@@ -201,3 +235,11 @@ def test_a_foreign_program_stays_without_sys_admin(host: NetnsPair, pin_root: Pa
             assert done.returncode == 0
             assert f"id {program_info(fd).id} (its name needs CAP_SYS_ADMIN)" in done.stdout
             assert link.info().ifindex
+
+
+def test_the_service_may_read_whether_the_clock_is_synchronized() -> None:
+    assert "ProtectClock" not in settings(UNIT), "it refuses adjtimex(2), and sandbox.py does not know it"
+    words = [*as_unit(), sys.executable, "-c", "from enforcer.system import clock; print(clock.kernel_state())"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.strip() == str(clock.kernel_state()), done.stderr
+    assert clock.kernel_state() >= 0

@@ -42,18 +42,35 @@ lines = st.lists(st.one_of(line, run, run, opening, opening), max_size=12).map("
 texts = st.tuples(lines, st.sampled_from(["", "\n", "\r\n"])).map("".join)
 
 
-@given(texts)
-@example("nets:\n- 1.2.3.4/24\n- 1.2.3.4/25\n  still the last\n")
-@example("a: |\n  - 1.2.3.4/24\n  - 1.2.3.4/25\n")
-@example("- foo\n  - 1.2.3.4/24\n  - 1.2.3.4/25\n")
-@example("a: &a\n- 1.2.3.4/24\n- 1.2.3.4/25\nb: *a\nc: [d, '\n")
+@given(texts, st.sampled_from(["\n", "\n", "\r\n"]))
+@example("nets:\n- 1.2.3.4/24\n- 1.2.3.4/25\n  still the last\n", "\n")
+@example("a: 'b\n\n  c'\nd: |\n  e\nf:\n- 1.2.3.4/24\n- 1.2.3.4/25\ng: \"h\\\n  i\"\n", "\r\n")
+@example("a:\n- 1.2.3.4/24\n- 1.2.3.4/25\n\r", "\r\n")
+@example("a: |\n  - 1.2.3.4/24\n  - 1.2.3.4/25\n", "\n")
+@example("- foo\n  - 1.2.3.4/24\n  - 1.2.3.4/25\n", "\n")
+@example("a: &a\n- 1.2.3.4/24\n- 1.2.3.4/25\nb: *a\nc: [d, '\n", "\n")
 @settings(max_examples=examples(600, nightly=200_000))
-def test_a_text_with_runs_is_read_as_the_yaml_parser_reads_it(text: str) -> None:
+def test_a_text_with_runs_is_read_as_the_yaml_parser_reads_it(text: str, ending: str) -> None:
+    text = text.replace("\n", ending)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cidr_lines, "RUN_MIN", 2)
         quick = _read(text)
         patch.setattr(nodes, "runs_of", lambda text: [])
         assert quick == _read(text)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CR LF"])
+def test_runs_are_found_whichever_way_lines_end(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    def noted(text: bytes, *others: object) -> bytes:
+        seen.append(text)
+        return shortened(text, *others)  # type: ignore[arg-type]
+
+    shortened = nodes.shortened
+    monkeypatch.setattr(nodes, "shortened", noted)
+    list(nodes.from_text(ending.join(["nets:", *(f"- 192.0.2.{at}" for at in range(cidr_lines.RUN_MIN)), ""])))
+    assert seen, "the YAML parser has read each line"
 
 
 def _read(text: str) -> tuple[list[nodes.Node], object]:

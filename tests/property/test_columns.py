@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dossim.packet.capture import Capture
-from dossim.packet.columns import Columns, checksum_valid, parse_columns
+from dossim.packet.columns import Columns, parse_columns
 from dossim.packet.fields import IPv4, IPv6
-from dossim.packet.parse import internet_checksum, parse
+from dossim.packet.parse import parse
 from tests.support import frames as frame
 
 anything = st.lists(st.one_of(frame.frames(), st.binary(max_size=80)), max_size=5)
@@ -55,13 +54,3 @@ def _assert_ipv6(columns: Columns, row: int, ip: IPv6) -> None:
     assert (six.next_header[row], six.hop_limit[row]) == (ip.next_header, ip.hop_limit)
     for (high, low), address in ((six.source, ip.source), (six.destination, ip.destination)):
         assert int(high[row]) << 64 | int(low[row]) == int(address)
-
-
-@given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 0xFFFF)), max_size=6), st.binary(max_size=3))
-def test_checksums_of_stretches_are_those_of_their_bytes(stretches: list[tuple[bytes, int]], front: bytes) -> None:
-    data = np.frombuffer(front + b"".join(buf for buf, _ in stretches) + bytes(8), np.uint8)
-    length = np.array([len(buf) for buf, _ in stretches], np.int64)
-    start = len(front) + np.cumsum(length) - length
-    initial = np.array([word for _, word in stretches], np.int64)
-    expected = [internet_checksum(word.to_bytes(2, "big"), buf) == 0 for buf, word in stretches]
-    assert checksum_valid(data, start, length, initial).tolist() == expected

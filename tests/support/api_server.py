@@ -43,6 +43,8 @@ class KubernetesApi(Protocol):
     def get(self, path: str) -> http.client.HTTPResponse:
         """The answer to one request, on a connection of its own."""
 
+    def request(self, method: str, path: str, body: object = None) -> http.client.HTTPResponse: ...
+
 
 class DoubleApi:
     def __init__(self, double: Double) -> None:
@@ -61,7 +63,10 @@ class DoubleApi:
         return self.double.down()
 
     def get(self, path: str) -> http.client.HTTPResponse:
-        return _asked(http.client.HTTPConnection("127.0.0.1", self.double.port, timeout=30), "GET", path)
+        return self.request("GET", path)
+
+    def request(self, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
+        return _asked(http.client.HTTPConnection("127.0.0.1", self.double.port, timeout=30), method, path, body)
 
 
 @dataclass

@@ -14,15 +14,20 @@ from typing import Any, Protocol
 
 from enforcer.datastore.apiconfig import ENVIRONMENT, ApiConfig
 from enforcer.datastore.base import DataStore
+from enforcer.datastore.emergency_files import FileWriter, emergency_directory
 from enforcer.datastore.etcd.config import etcd_config
 from enforcer.datastore.etcd.source import EtcdSource
+from enforcer.datastore.etcd.writer import EtcdWriter
 from enforcer.datastore.files import FileStore
 from enforcer.datastore.kubernetes.config import kubernetes_config
 from enforcer.datastore.kubernetes.follower import Clocks
 from enforcer.datastore.kubernetes.source import KubernetesSource
+from enforcer.datastore.kubernetes.writer import KubernetesWriter
 from enforcer.datastore.objects import ObjectStore
+from enforcer.datastore.writer import Writer
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
+from enforcer.system.stop import Stop
 from tests.support.api_server import DoubleApi, KubernetesApi, api_server
 from tests.support.etcd import Etcd, etcd, key_of
 from tests.support.kubernetes_double import Api, Double
@@ -36,6 +41,9 @@ class World(Protocol):
 
     def store(self) -> DataStore:
         """A store of it, as a new agent has."""
+
+    def writer(self) -> Writer:
+        """A writer of emergency acts, as a new command has."""
 
     def put_text(self, path: str, text: str) -> None: ...
 
@@ -59,7 +67,10 @@ class Files:
         self.scratch = folder / "scratch"
 
     def store(self) -> DataStore:
-        return FileStore([self.folder], state=self.state)
+        return FileStore([self.folder], state=self.state, emergency=emergency_directory(self.state))
+
+    def writer(self) -> Writer:
+        return FileWriter(emergency_directory(self.state))
 
     def _file(self, path: str) -> Path:
         return self.folder / f"{path.replace('/', '.')}.json"
@@ -97,6 +108,9 @@ class InEtcd:
     def store(self) -> DataStore:
         return etcd_store(self.cluster.endpoints, self.state)
 
+    def writer(self) -> Writer:
+        return EtcdWriter(etcd_config(ApiConfig(ENVIRONMENT, {"etcdEndpoints": self.cluster.endpoints})))
+
     def put_text(self, path: str, text: str) -> None:
         self.cluster.put_text(path, text)
 
@@ -125,6 +139,9 @@ class InKubernetes:
     def store(self) -> DataStore:
         config = kubernetes_config(ApiConfig(ENVIRONMENT, self.api.settings()), {})
         return ObjectStore(KubernetesSource(config, "jasper", QUICK), state=self.state)
+
+    def writer(self) -> Writer:
+        return KubernetesWriter(kubernetes_config(ApiConfig(ENVIRONMENT, self.api.settings()), {}))
 
     def put_text(self, path: str, text: str) -> None:
         self.api.put(json.loads(text))
@@ -168,7 +185,7 @@ class Following:
     def __init__(self, store: DataStore) -> None:
         self.store = store
         self.loaded: Loaded | None = None
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._changed = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._follow)
 

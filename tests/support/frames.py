@@ -7,8 +7,8 @@ Frames are built from bytes, not with Scapy: property tests need tens of thousan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from functools import cache, lru_cache
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 from hypothesis import strategies as st
@@ -38,6 +38,12 @@ EXTENSIONS = (0, 43, 44, 51, 60)
 ODD_ETHERTYPES = (0x88B5, 0x0026, 0x8100, 0x0800, 0x86DD)
 
 
+@lru_cache(maxsize=1 << 14)
+def packed(address: str) -> bytes:
+    """The bytes of an address."""
+    return ip_address(address).packed
+
+
 def ethernet(
     payload: bytes, ethertype: int, *, destination: bytes = MAC, tags: Sequence[tuple[int, int]] = ()
 ) -> bytes:
@@ -57,7 +63,7 @@ def ipv4(
     header = bytearray([0x45 + len(options) // 4, tos])
     header += (20 + len(options) + len(payload)).to_bytes(2, "big") + ident.to_bytes(2, "big")
     header += fragment.to_bytes(2, "big") + bytes([ttl, protocol, 0, 0])
-    header += IPv4Address(source).packed + IPv4Address(destination).packed + options
+    header += packed(source) + packed(destination) + options
     header[10:12] = internet_checksum(bytes(header)).to_bytes(2, "big")
     return bytes(header) + payload
 
@@ -67,7 +73,7 @@ def ipv6(
 ) -> bytes:
     """An IPv6 packet."""
     head = (6 << 28 | tos << 20).to_bytes(4, "big") + len(payload).to_bytes(2, "big") + bytes([next_header, hop_limit])
-    return head + IPv6Address(source).packed + IPv6Address(destination).packed + payload
+    return head + packed(source) + packed(destination) + payload
 
 
 def segment(protocol: int, source: str, destination: str, ports: tuple[int, int], data: bytes) -> bytes:
@@ -86,7 +92,7 @@ def segment(protocol: int, source: str, destination: str, ports: tuple[int, int]
 
 
 def _checked(protocol: int, source: str, destination: str, buf: bytes, at: int) -> bytes:
-    pseudo = ip_address(source).packed + ip_address(destination).packed
+    pseudo = packed(source) + packed(destination)
     pseudo += len(buf).to_bytes(4, "big") + protocol.to_bytes(4, "big")
     checksum = internet_checksum(pseudo, buf) or 0xFFFF
     return buf[:at] + checksum.to_bytes(2, "big") + buf[at + 2 :]

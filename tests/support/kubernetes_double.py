@@ -44,6 +44,11 @@ RECORDED = {
     "unauthorized": "wrong token",
     "forbidden": "token without the permission",
     "too-many": "too many requests",
+    "exists": "create of an object that exists",
+    "stale-put": "replace with a resourceVersion that is not the present one",
+    "put-absent": "replace or delete of an object that is gone",
+    "stale-delete": "delete with a resourceVersion as precondition",
+    "duplicate": "a network set with the same CIDR twice",
 }
 
 Answer = tuple[int, bytes, dict[str, str]]  # status, body, headers
@@ -70,6 +75,8 @@ class Api:
     absent: set[str] = field(default_factory=set)  # plurals without a CRD
     refuse: Callable[[str], Answer | None] = lambda _plural: None  # instead of a list or a watch
     refuse_watch: Callable[[str], Answer | None] = lambda _plural: None
+    refuse_list: Callable[[str, str], Answer | None] = lambda _plural, _token: None  # "" is no token: the first page
+    refuse_write: Callable[[str], Answer | None] = lambda _plural: None
     token: str = ""
     uid: str = "6f1c"  # of kube-system, "" if there is none
     bookmark_s: float = 58.9  # row: bookmarks
@@ -216,6 +223,60 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self._watch(parts.path.rpartition("/")[2], params)
             return
+        self._send(answer)
+
+    def do_POST(self) -> None:
+        self._write()
+
+    def do_PUT(self) -> None:
+        self._write()
+
+    def do_DELETE(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
+        with self.api.changed:
+            self._send(self._written(urlsplit(self.path).path, body))
+
+    def _written(self, path: str, body: dict[str, Any]) -> Answer:
+        """The answer to a write below the path of a kind of Calico."""
+        api = self.api
+        if refused := self._unauthorized():
+            return refused
+        plural, _, name = path.removeprefix(f"/apis/{api.group}/").partition("/")
+        if plural in api.absent or plural not in KINDS.values():
+            return NOT_FOUND
+        if refused := api.refuse_write(plural):
+            return refused
+        what = f'{plural}.{api.group.partition("/")[0]} "{name or body["metadata"]["name"]}"'
+        held = api.objects.get((plural, "", name or body["metadata"]["name"]))
+        if self.command == "POST" and held:
+            return status(409, "AlreadyExists", f"{what} already exists")  # row: exists
+        if self.command != "POST" and not held:
+            return status(404, "NotFound", f"{what} not found")  # row: put-absent
+        version = (body.get("preconditions") or body.get("metadata") or {}).get("resourceVersion")
+        if self.command != "POST" and held and version and version != held["metadata"]["resourceVersion"]:
+            return status(409, "Conflict", f"Operation cannot be fulfilled on {what}")  # rows: stale-put, stale-delete
+        if self.command == "DELETE":
+            api.delete(f"{plural}/{name}")
+            return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        nets = body.get("spec", {}).get("nets", [])
+        if again := [at for at, net in enumerate(nets) if net in nets[:at]]:  # row: duplicate
+            message = f"{what} is invalid: spec.nets[{again[0]}]: Duplicate value"
+            return status(422, "Invalid", message)
+        api.put(body)
+        made = api.objects[plural, "", body["metadata"]["name"]]
+        code, content, headers = _json(made)
+        return (201 if self.command == "POST" else code), content, headers
+
+    def _unauthorized(self) -> Answer | None:
+        certified = isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
+        if self.api.token and not certified and self.headers.get("Authorization") != f"Bearer {self.api.token}":
+            return status(401, "Unauthorized", "Unauthorized")  # row: unauthorized
+        return None
+
+    def _send(self, answer: Answer) -> None:
         code, body, headers = answer
         self.send_response(code)
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
@@ -226,9 +287,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, path: str, params: dict[str, str]) -> Answer | None:
         """The answer; None for a watch."""
         api = self.api
-        certified = isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
-        if api.token and not certified and self.headers.get("Authorization") != f"Bearer {api.token}":
-            return status(401, "Unauthorized", "Unauthorized")  # row: unauthorized
+        if refused := self._unauthorized():
+            return refused
         home, _, plural = path.rpartition("/")
         if path in ("/api/v1", f"/apis/{api.group}"):
             served = CORE if path == "/api/v1" else set(KINDS.values()) - set(CORE) - {"profiles"}
@@ -240,6 +300,10 @@ class _Handler(BaseHTTPRequestHandler):
                 if api.uid
                 else (status(404, "NotFound", 'namespaces "kube-system" not found'))
             )
+        kind, _, name = path.removeprefix(f"/apis/{api.group}/").partition("/")
+        if name and kind in KINDS.values() and kind not in api.absent:
+            held = api.objects.get((kind, "", name))
+            return _json(held) if held else status(404, "NotFound", f'{kind} "{name}" not found')
         is_core = home == "/api/v1" and plural in CORE
         if plural in api.absent or not (is_core or (home == f"/apis/{api.group}" and plural in KINDS.values())):
             return NOT_FOUND
@@ -249,6 +313,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, plural: str, params: dict[str, str]) -> Answer:
         api = self.api
+        if refused := api.refuse_list(plural, params.get("continue", "")):
+            return refused
         wanted = params.get("resourceVersion", "")
         if wanted and int(wanted) > api.revision:  # row: future-list
             message = f"Timeout: Too large resource version: {wanted}, current: {api.revision}"

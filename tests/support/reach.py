@@ -11,7 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import numpy as np
 
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
@@ -76,12 +79,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Reached:
-    """Frames, and for each entry the numbers of those that it decides in raw according to ``predict``: by Deny or
-    Allow, or that reach a Log or Pass and match it.
-    """
+    """Frames for a table, aimed at its ingress entries."""
 
     frames: tuple[bytes, ...]
-    decided: dict[str, tuple[int, ...]]
+    table: RuleTable
+    host: Host
+
+    @cached_property
+    def decided(self) -> dict[str, tuple[int, ...]]:
+        """For each entry the numbers of the frames that it decides in raw according to ``predict``: by Deny or Allow,
+        or that reach a Log or Pass and match it.
+        """
+        capture = Capture.from_frames(self.frames)
+        return {entry.name: _decided(capture, self.table, self.host, entry) for entry in self.table.ingress}
 
 
 def reach(
@@ -95,17 +105,18 @@ def reach(
     rng = random.Random(seed)
     frames: list[bytes] = []
     for entry in table.ingress:
-        for version in (4, 6):
-            candidates = [candidate(rng, entry, table, version) for _ in range(candidates_each)]
-            hits = _decided([point.frame() for point in candidates], table, host, entry)
-            outside = [point for at, point in enumerate(candidates) if at not in hits]
-            chosen = outside[:KEPT_OUTSIDE]
+        each = {version: [candidate(rng, entry, table, version) for _ in range(candidates_each)] for version in (4, 6)}
+        capture = Capture.from_frames([point.frame() for points in each.values() for point in points])
+        decided = _decided(capture, table, host, entry)
+        for number, points in enumerate(each.values()):
+            hits = [at - number * candidates_each for at in decided if at // candidates_each == number]
+            chosen = [point for at, point in enumerate(points) if at not in hits][:KEPT_OUTSIDE]
             if hits:
-                first = candidates[hits[0]]
+                first = points[hits[0]]
                 near = list(adjacent_points(rng, first, entry, table))
                 chosen += [first, *(near if adjacent is None else rng.sample(near, min(adjacent, len(near))))]
             frames += [point.frame() for point in chosen]
-    return Reached(tuple(frames), {entry.name: _decided(frames, table, host, entry) for entry in table.ingress})
+    return Reached(tuple(frames), table, host)
 
 
 def sent(table: RuleTable, seed: int = 0) -> list[bytes]:
@@ -120,14 +131,15 @@ def sent(table: RuleTable, seed: int = 0) -> list[bytes]:
     ]
 
 
-def _decided(frames: Sequence[bytes], table: RuleTable, host: Host, entry: Entry) -> tuple[int, ...]:
+def _decided(capture: Capture, table: RuleTable, host: Host, entry: Entry) -> tuple[int, ...]:
     """The frames that reach the entry in raw and match it: those that it drops if its action is Deny."""
     denying = replace(entry, action=Action.DENY)
     ingress = tuple(denying if item.name == entry.name else item for item in table.ingress)
     chosen_table = replace(table, ingress=ingress)
     plan = InterfacePlan(chosen_table, None, Backend.IPTABLES, tuple(PlannedEntry(item, Stage.RAW) for item in ingress))
-    prediction = predict(Capture.from_frames(frames), plan, host)
-    return tuple(at for at in range(len(frames)) if prediction.disposition(at).entry == entry.name)
+    prediction = predict(capture, plan, host)
+    numbers = [at for at, item in enumerate(prediction.entries) if item.name == entry.name]
+    return tuple(np.flatnonzero(np.isin(prediction.entry, numbers)).tolist())
 
 
 # --- one packet of an entry's own values ----------------------------------------------------------------------------

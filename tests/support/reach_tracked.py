@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
@@ -18,12 +18,22 @@ from enforcer.model.vocabulary import Action, Direction
 from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import Entry, RuleTable
 from enforcer.policy.tracked import Hook, TierChain, TrackedChain, TrackedTable
-from tests.support.reach import ADJACENT, KEPT_OUTSIDE, Point, Reached, adjacent_points, candidate, numbers
+from tests.support.reach import ADJACENT, KEPT_OUTSIDE, Point, adjacent_points, candidate, numbers
 
 CANDIDATES = 16
 _THROUGH = (Hook.FORWARD_IN, Hook.FORWARD_OUT)
 # Where forwarded packets go: inside, where the host has routes there, or out again.
 _BEYOND = {4: numbers(["192.0.2.5", "8.8.4.4"]), 6: numbers(["2001:db8:5::5", "2600::2"])}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Frames, and for each entry the numbers of the candidates that it decides, were each the first packet to
+    arrive.
+    """
+
+    frames: tuple[bytes, ...]
+    decided: dict[str, tuple[int, ...]]
 
 
 def reach_tracked(
@@ -35,9 +45,7 @@ def reach_tracked(
     candidates_each: int = CANDIDATES,
     adjacent: int = 2 * ADJACENT,
 ) -> Reached:
-    """Frames for every entry of the chains that received packets meet; ``decided`` has the candidates that an entry
-    decides, were each the first packet to arrive.
-    """
+    """Frames for every entry of the chains that received packets meet."""
     rng = random.Random(seed)
     frames: list[bytes] = []
     decided: dict[str, tuple[int, ...]] = {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 from enforcer.datastore.base import StoreState
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
+from enforcer.system.stop import Stop
 
 
 class GivenStore:
@@ -29,7 +29,7 @@ class GivenStore:
     def last_good(self) -> Resources:
         return Resources()
 
-    def changes(self, stop: threading.Event) -> Iterator[None]:
+    def changes(self, stop: Stop) -> Iterator[None]:
         yield from ()
 
     def state(self) -> StoreState:

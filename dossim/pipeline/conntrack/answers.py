@@ -45,14 +45,14 @@ def answer(seen: Seen, host: Host, world: World) -> IP | None:
         body = _tcp_body(_tcp_answer(segment, seen, host, world), segment)
         return None if body is None else _packet(seen.ip, TCP, body)
     version = 4 if isinstance(seen.ip, IPv4) else 6
-    if len(buf) < ICMP_HEADER:
+    if (version, seen.protocol) not in ((4, ICMP), (6, ICMPV6)) or len(buf) < ICMP_HEADER:
         return None
-    match version, seen.protocol, buf[0]:
-        case 4, 1, 8:
+    match version, buf[0]:
+        case 4, 8:
             return _packet(seen.ip, ICMP, b"\0" + buf[1:])
-        case 4, 1, 13 if len(buf) >= ICMP_HEADER + _TIMESTAMP_BODY:
+        case 4, 13 if len(buf) >= ICMP_HEADER + _TIMESTAMP_BODY:
             return _packet(seen.ip, ICMP, b"\x0e" + buf[1:])
-        case 6, 58, 128:
+        case 6, 128:
             return _packet(seen.ip, ICMPV6, b"\x81" + buf[1:])
     return None
 

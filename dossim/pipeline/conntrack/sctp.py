@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dossim.packet.cut import visible
 from dossim.packet.parse import number
 from dossim.pipeline.conntrack.checksum import crc32c
 from dossim.pipeline.conntrack.entry import Entry, Seen
@@ -78,7 +79,8 @@ def track_sctp(entry: Entry, direction: CtDirection, seen: Seen) -> Tracked:
 
 
 def _checksum_ok(buf: bytes) -> bool:
-    return crc32c(buf[:8] + bytes(4) + buf[HEADER:]) == int.from_bytes(buf[8:12], "little")
+    whole = visible(buf)
+    return crc32c(whole[:8] + bytes(4) + whole[HEADER:]) == int.from_bytes(whole[8:12], "little")
 
 
 def _are_well_formed(chunks: list[SctpChunk]) -> bool:

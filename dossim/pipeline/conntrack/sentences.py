@@ -65,6 +65,7 @@ REMARKS: dict[Remark, str] = {
 COINS: dict[Coin, str] = {
     Coin.HOST_ISN: "depends on the initial sequence number that the host chose for this connection",
     Coin.CAPTURE_CUT: "depends on an earlier packet of the flow that the capture cut",
+    Coin.FORGOTTEN: "depends on earlier packets: there are more flows than the prediction keeps",
 }
 
 

@@ -102,6 +102,7 @@ class Coin(Word):
 
     HOST_ISN = "host-isn"
     CAPTURE_CUT = "capture-cut"
+    FORGOTTEN = "forgotten"  # of predict alone, which keeps so many flows
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ class Conntrack:
     def is_fresh(self, ip: IP) -> bool:
         """Whether nothing can be there of the packet's flow: neither an entry nor a packet of which nobody knows."""
         key = _key(ip)
-        return key is not None and key not in self._flows and not self._is_lost(key)
+        flow = None if key is None else self._flows.get(key)
+        return key is not None and (flow is None or flow.is_empty) and not self._is_lost(key)
 
     def forget(self, ip: IP) -> None:
         """A packet that was cut, the last one observed, whose flow was fresh: it was dropped, and has left nothing."""

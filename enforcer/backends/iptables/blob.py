@@ -114,11 +114,15 @@ class KernelRule:
 
 
 class SetIndex:
-    """Set names to the kernel's set indexes and back; rules refer to a set by its index. KeyError if unknown."""
+    """Set names to the kernel's set indexes and back; rules refer to a set by its index. KeyError if unknown.
+
+    ``decoded``: rules that were decoded with it, because a pass reads a chain several times.
+    """
 
     def __init__(self, numbers: Mapping[str, int]) -> None:
         self.number = dict(numbers)
         self.name = {number: name for name, number in numbers.items()}
+        self.decoded: dict[tuple[int, bytes, str], Rule | OpaqueRule] = {}
 
 
 def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
@@ -147,12 +151,20 @@ def encode(rule: Rule, version: int, sets: SetIndex) -> bytes:
 
 def decode(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | OpaqueRule:
     """The rule of a blob, or the blob itself if no :class:`Rule` is exactly equivalent."""
+    blob = without_counters(kernel.blob, version)
+    key = version, blob, kernel.target
+    if key not in sets.decoded:
+        sets.decoded[key] = _decode_exactly(kernel, version, sets) or OpaqueRule(blob, kernel.target)
+    return sets.decoded[key]
+
+
+def _decode_exactly(kernel: KernelRule, version: int, sets: SetIndex) -> Rule | None:
     try:
         rule = _decode(kernel, version, sets)
         same = _head(encode(rule, version, sets), version) == _head(kernel.blob, version)
     except (ValueError, KeyError, struct.error):
-        same = False
-    return rule if same else OpaqueRule(without_counters(kernel.blob, version), kernel.target)
+        return None
+    return rule if same else None
 
 
 def counters_of(blob: bytes, version: int) -> tuple[int, int]:

@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from enforcer.backends.iptables.members import pack, parse
+from enforcer.backends.iptables.members import pack
 from enforcer.backends.iptables.rules import SetType
-from enforcer.backends.netfilter.members import Members, ordered
+from enforcer.backends.netfilter.members import Members
 from enforcer.kernel.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NET_BYTEORDER,
@@ -35,7 +35,7 @@ from enforcer.kernel.netlink import (
     text,
     u8,
 )
-from enforcer.kernel.netlink_conn import NetlinkConn
+from enforcer.kernel.netlink_conn import NetlinkConn, namespace_of
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20
@@ -44,7 +44,17 @@ _BUCKET_LOAD = 4  # initial members of a bucket; the kernel's buckets hold up to
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET, as it is in the type of a message
-CMD_PROTOCOL, CMD_CREATE, CMD_DESTROY, CMD_SWAP, CMD_LIST, CMD_ADD, CMD_DEL, CMD_TYPE = 1, 2, 3, 6, 7, 9, 10, 13
+CMD_PROTOCOL, CMD_CREATE, CMD_DESTROY, CMD_SWAP, CMD_LIST, CMD_ADD, CMD_DEL, CMD_TEST, CMD_TYPE = (
+    1,
+    2,
+    3,
+    6,
+    7,
+    9,
+    10,
+    11,
+    13,
+)
 FLAG_LIST_HEADER = 1 << 2
 
 _PROTOCOL = 6  # the oldest version that supports all we need to change members
@@ -52,7 +62,7 @@ _WITH_INDEX = 7
 _ATTR_PROTOCOL, _ATTR_SETNAME, _ATTR_TYPENAME, _ATTR_REVISION, _ATTR_FAMILY, _ATTR_FLAGS = 1, 2, 3, 4, 5, 6
 _ATTR_DATA, _ATTR_ADT, _ATTR_LINENO, _ATTR_INDEX = 7, 8, 9, 11
 _ATTR_SETNAME2 = _ATTR_TYPENAME
-_DATA_TIMEOUT, _DATA_CADT_FLAGS, _DATA_HASHSIZE, _DATA_MAXELEM = 6, 8, 18, 19
+_DATA_TIMEOUT, _DATA_CADT_FLAGS, _DATA_HASHSIZE, _DATA_MAXELEM, _DATA_ELEMENTS = 6, 8, 18, 19, 24
 
 _ERR_FIND_TYPE, _ERR_BUSY, _ERR_TYPE_MISMATCH, _ERR_EXIST = 4098, 4100, 4102, 4103
 _ERR_REFERENCED, _ERR_TYPE_SPECIFIC = 4108, 4352
@@ -75,7 +85,7 @@ class SetBusyError(KernelError):
 @dataclass(frozen=True)
 class SetHeader:
     """A set as the kernel describes it. ``index``: the number by which rules refer to it. ``options``: the flags it was
-    created with; 0 for a set without options.
+    created with; 0 for a set without options. ``members``: their number.
     """
 
     name: str
@@ -84,6 +94,7 @@ class SetHeader:
     index: int
     maxelem: int
     options: int = 0
+    members: int = 0
 
 
 class IpSetCommands(NetlinkConn):
@@ -162,10 +173,12 @@ class IpSetsConn(Protocol):
     def delete(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
         """Deletes members. A member that does not exist is not an error."""
 
-    def members(self, name: str, version: int) -> Members | None:
-        """All members, sorted. None if a member has options, or if they are neither all prefixes nor all addresses with
-        ports.
-        """
+    def listing(self, name: str, version: int) -> bytes:
+        """All members as the kernel lists them (IPSET_ATTR_DATA): :func:`members_in`."""
+
+    @property
+    def namespace(self) -> int:
+        """A number that no other network namespace ever has; 0 if the kernel has none."""
 
 
 Connect = Callable[[], AbstractContextManager[IpSetsConn]]
@@ -205,13 +218,13 @@ class IpSets:
     def delete(self, name: str, version: int, members: Members, kind: SetType = SetType.NET) -> None:
         self._change(CMD_DEL, name, version, members, kind)
 
-    def members(self, name: str, version: int) -> Members | None:
+    def listing(self, name: str, version: int) -> bytes:
         self._send(CMD_LIST, NLM_F_DUMP, version, _of_set(name))
-        data = b"".join(self._replies(f"list ipset {name}"))
-        for kind in SetType:
-            if (found := parse(data, version, kind)) is not None:
-                return ordered(found)
-        return None
+        return b"".join(self._replies(f"list ipset {name}"))
+
+    @property
+    def namespace(self) -> int:
+        return namespace_of(self._bulk)
 
     def _change(self, command: int, name: str, version: int, members: Members, kind: SetType) -> None:
         """Adds or deletes; members that already exist, or are already gone, are no error (no NLM_F_EXCL)."""
@@ -269,6 +282,7 @@ def _header(message: Received) -> SetHeader:
         maxelem=int.from_bytes(data.get(_DATA_MAXELEM, b""), "big"),
         # A timeout is an option too, though not a flag.
         options=int.from_bytes(data.get(_DATA_CADT_FLAGS, b""), "big") | (_DATA_TIMEOUT in data),
+        members=int.from_bytes(data.get(_DATA_ELEMENTS, b""), "big"),
     )
 
 

@@ -111,6 +111,16 @@ def parse(data: bytes, version: int, kind: SetType = SetType.NET) -> Members | N
     return _members(np.column_stack([records[name] for name, _ in _fields(version, kind)]))
 
 
+def members_in(listing: bytes, version: int) -> Members | None:
+    """The members in a listing, sorted. None if a member has options, or if they are neither all prefixes nor all
+    addresses with ports.
+    """
+    for kind in SetType:
+        if (found := parse(listing, version, kind)) is not None:
+            return ordered(found)
+    return None
+
+
 def _fields(version: int, kind: SetType) -> list[tuple[str, int]]:
     """The fields of a member in order: (name in the record, length in bytes)."""
     return [("address", _ADDRESS_BYTES[version]), *((value.name, value.width) for value in _VALUES[kind])]

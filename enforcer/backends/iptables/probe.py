@@ -21,7 +21,7 @@ def probe(*, ipv6: bool = True, tables: Tables = LEGACY, connect: Connect = ipse
     parts = (
         lambda: _open_raw(tables, 4),
         *((lambda: _open_raw(tables, 6),) if ipv6 else ()),
-        lambda: _list_sets(connect),
+        lambda: _open_sets(connect),
     )
     answers = [_try(part) for part in parts]
     for answer in (Answer.NO, Answer.UNKNOWN):
@@ -48,6 +48,7 @@ def _open_raw(tables: Tables, version: int) -> None:
         pass
 
 
-def _list_sets(connect: Connect) -> None:
-    with connect() as sets:
-        sets.headers()
+def _open_sets(connect: Connect) -> None:
+    """Asks for the version of the protocol. Listing the sets would make the kernel count their members."""
+    with connect():
+        pass

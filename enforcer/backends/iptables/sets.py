@@ -9,12 +9,16 @@ small) is built under another name and swapped in.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import IpSetsConn, SetBusyError, SetHeader
-from enforcer.backends.iptables.members import wanted_members
+from enforcer.backends.iptables.listed import LISTED, Listed, digest_of
+from enforcer.backends.iptables.members import members_in, wanted_members
 from enforcer.backends.iptables.rules import SetSpec
 from enforcer.backends.netfilter.members import Members, differences, intersection, union
 from enforcer.backends.netfilter.names import is_our_set, scratch_name
@@ -76,15 +80,18 @@ class SetSync:
                 f"ipset {spec.name} is of type {header.type} for IPv{header.version}, not {spec.type} for "
                 f"IPv{spec.version}: another program created it; 'enforcer detach' removes it"
             )
-        present = self.sets.members(spec.name, spec.version)
-        if present is None:
+        before = self._present(spec, members, header)
+        self._forget(spec)
+        if before is None:
             self._rebuild(spec, members, members)
             return
+        present = before.members
         added, gone = differences(members, present)
         size = len(present) - len(gone) if spec.lenient else len(present) + len(added)
         if header.options or header.maxelem < max(size, len(members)):
             between = (intersection if spec.lenient else union)(members, present)
             self._rebuild(spec, members, between)
+            before = replace(before, digest=None)  # listed in another order now
             added, gone = differences(members, between)
         elif spec.lenient:
             self._delete(spec, gone)
@@ -94,6 +101,31 @@ class SetSync:
             added = added[:0]
         self._later.append(lambda: self._add(spec, added))
         self._later.append(lambda: self._delete(spec, gone))
+        self._later.append(lambda: self._keep(spec, members, before))
+
+    def _present(self, spec: SetSpec, wanted: Members, header: SetHeader) -> Listed | None:
+        """The set as it is; None if it has members that we never write. It is listed unless its members are to change
+        and are known (``listed``).
+        """
+        known = LISTED.recall(self.sets.namespace, spec.name)
+        if known and known.may_be_in(header) and not np.array_equal(known.members, wanted):
+            return known
+        now_s, listing = time.monotonic(), self.sets.listing(spec.name, spec.version)
+        digest = digest_of(listing)
+        if known and known.digest == digest:
+            return replace(known, index=header.index, at_s=now_s)
+        found = members_in(listing, spec.version)
+        return None if found is None else Listed(header.index, found, digest, now_s)
+
+    def _keep(self, spec: SetSpec, members: Members, before: Listed) -> None:
+        """Note the members for the next pass."""
+        if not self.dry_run:
+            digest = before.digest if np.array_equal(members, before.members) else None
+            LISTED.keep(self.sets.namespace, spec.name, replace(before, members=members, digest=digest))
+
+    def _forget(self, spec: SetSpec) -> None:
+        if not self.dry_run:
+            LISTED.forget(self.sets.namespace, spec.name)
 
     def _add(self, spec: SetSpec, members: Members) -> None:
         if len(members):
@@ -129,6 +161,7 @@ class SetSync:
     def _destroy(self, name: str) -> None:
         if not self.dry_run:
             self._listed = None
+            LISTED.forget(self.sets.namespace, name)
             try:
                 self.sets.destroy(name)
             except SetBusyError:

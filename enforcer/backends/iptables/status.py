@@ -82,9 +82,7 @@ def _fills(connect: Connect, wanted: set[str]) -> Mapping[str, Fill]:
     with connect() as sets:
         for name, header in sets.headers().items():
             if name in wanted:
-                members = sets.members(name, header.version)
-                used = 0 if members is None else len(members)
-                fills[name] = Fill(f"ipset {name}", Stage.RAW, used, header.maxelem)
+                fills[name] = Fill(f"ipset {name}", Stage.RAW, header.members, header.maxelem)
     return fills
 
 

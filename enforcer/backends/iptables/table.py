@@ -23,6 +23,7 @@ from enforcer.kernel.libiptc import IptcError, Snapshot, TableSnapshot
 from enforcer.model.errors import RAN_OUT, HostError, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.system.log import event
 
+_NAMES_BYTES = 4096  # of the five tables at most: the kernel returns them in one piece
 _LOCK_PATH = "/run/xtables.lock"
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_POLL_S = 0.02
@@ -120,8 +121,11 @@ def kernel_table(table: TableId) -> Iterator[KernelTable]:
 def exists(table: TableId) -> bool:
     """Whether this namespace has the table yet. Opening a table creates it, so readers check first."""
     try:
-        with open(TABLE_NAMES[table.version], encoding="ascii") as names:
-            return str(table.name) in names.read().split()
+        descriptor = os.open(TABLE_NAMES[table.version], os.O_RDONLY | os.O_CLOEXEC)  # each second: without a buffer
+        try:
+            return str(table.name).encode() in os.read(descriptor, _NAMES_BYTES).split()
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return False  # ip_tables is not loaded
     except PermissionError as error:

@@ -45,6 +45,8 @@ def of_family(nets: Iterable[IPNetwork], version: int) -> list[IPNetwork]:
 
 def name_parts(name: str, limit: int) -> list[str]:
     """An entry's name in one or more parts of at most ``limit`` bytes of UTF-8, cut between characters."""
+    if len(name.encode()) <= limit:
+        return [name]
     parts = [""]
     for char in name:
         if len((parts[-1] + char).encode()) > limit:

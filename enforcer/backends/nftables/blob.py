@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, Chain, Code, Expr, Hook, Rule, SetType, Value, Verdict
 from enforcer.kernel.netlink import attribute, attributes, be32, be64, nested, string, text
@@ -112,9 +113,8 @@ def decode_rule(data: bytes) -> ReadRule:
     exprs: list[Expr | None] = []
     packets = size = 0
     for _, item in attributes(found.get(RULE_EXPRESSIONS, b"")):
-        parts = dict(attributes(item))
-        name, content = string(parts.get(_EXPR_NAME, b"")), parts.get(_EXPR_DATA, b"")
-        exprs.append(_decode_expr(name, content))
+        name, content, expr = _decode_expr(item)
+        exprs.append(expr)
         if name == "counter":
             counts = dict(attributes(content))
             packets = int.from_bytes(counts.get(_COUNTER_PACKETS, b""), "big")
@@ -131,13 +131,17 @@ def _decode_comment(data: bytes) -> str:
     return string(data[2 : 2 + data[1]])
 
 
-def _decode_expr(name: str, content: bytes) -> Expr | None:
+@lru_cache(maxsize=4096)  # rules consist of few different expressions, and are read again in each pass
+def _decode_expr(item: bytes) -> tuple[str, bytes, Expr | None]:
+    """Its name, its attributes, and the expression if it is one that we write."""
+    parts = dict(attributes(item))
+    name, content = string(parts.get(_EXPR_NAME, b"")), parts.get(_EXPR_DATA, b"")
     kinds = EXPRESSIONS.get(name)
     if kinds is None:
-        return None
+        return name, content, None
     known = sorted((number, value) for number, value in attributes(content) if number in kinds)
     values = [(number, _decode_value(kinds[number], value)) for number, value in known]
-    return Expr(name, tuple((number, value) for number, value in values if value is not None))
+    return name, content, Expr(name, tuple((number, value) for number, value in values if value is not None))
 
 
 def _decode_value(kind: Kind, payload: bytes) -> Value | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
 from enforcer.backends.xdp import status
-from enforcer.backends.xdp.converge import Rows, XdpSettings, converge
+from enforcer.backends.xdp.converge import Computed, XdpSettings, converge
 from enforcer.backends.xdp.state import generation
 from enforcer.backends.xdp.state.layout import Pins, TablePins, all_pins, version_of
 from enforcer.backends.xdp.state.read import Installed, entry_counts, read_all, read_installed
@@ -45,7 +45,7 @@ class XdpBackend:
     ipv6: bool = True
     toolchain: Toolchain = Toolchain.LIBBPF
     bpf: BpfConn = LIBBPF
-    _rows: Rows = field(default_factory=dict, init=False, repr=False, compare=False)
+    _computed: Computed = field(default_factory=Computed, init=False, repr=False, compare=False)
 
     name = Backend.XDP
     stage = Stage.NIC_OFFLOAD
@@ -87,10 +87,10 @@ class XdpBackend:
         changes = self._make_room(dry_run=dry_run) if plans else []
         changes += self._follow_names(dry_run=dry_run)
         settings = XdpSettings(self.ipv6, self.toolchain, dry_run)
-        result = converge(self.bpf, self.pin_root, plans, settings, self._rows)
+        result = converge(self.bpf, self.pin_root, plans, settings, self._computed)
         if not dry_run:
             self._tidy()
-        return ApplyResult((*changes, *result.changes), result.refused, result.foreign)
+        return ApplyResult((*changes, *result.changes), result.refused, result.foreign, result.ranges)
 
     def release(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
         """Detach from interfaces without XDP in this plan. Returns one sentence for each interface."""

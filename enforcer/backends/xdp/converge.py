@@ -32,7 +32,7 @@ from enforcer.backends.xdp.state.generation import Contents
 from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.manifest import Manifest, Members
 from enforcer.backends.xdp.state.read import read_all
-from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
+from enforcer.backends.xdp.tables.classes import Classified, Classifier, TooManyClasses
 from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.rtnetlink import InterfaceState
@@ -66,7 +66,12 @@ class XdpSettings:
     dry_run: bool = False
 
 
-Rows = dict[str, Rendered[XdpRows]]  # interface -> its last rendering
+@dataclass(frozen=True)
+class Computed:
+    """What earlier passes computed, for passes with the same input. ``rows``: interface -> its last rendering."""
+
+    rows: dict[str, Rendered[XdpRows]] = field(default_factory=dict)
+    classifier: Classifier = field(default_factory=Classifier)
 
 
 @dataclass
@@ -76,12 +81,13 @@ class _Pass:
     bpf: BpfConn
     pin_root: Path
     settings: XdpSettings
-    rows: Rows = field(default_factory=dict)
+    computed: Computed = field(default_factory=Computed)
     targets: list[_Target] = field(default_factory=list)
     devices: list[_Target] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
+    ranges: dict[int, int] = field(default_factory=dict)
 
     @property
     def pins(self) -> TablePins:
@@ -106,15 +112,19 @@ class _Pass:
 
 
 def converge(
-    bpf: BpfConn, pin_root: Path, plans: Sequence[InterfacePlan], settings: XdpSettings, rows: Rows | None = None
+    bpf: BpfConn,
+    pin_root: Path,
+    plans: Sequence[InterfacePlan],
+    settings: XdpSettings,
+    computed: Computed | None = None,
 ) -> ApplyResult:
     """Make every interface enforce its plan. Interfaces that cannot are in the result.
 
-    ``rows``: a cache of renderings, also from earlier attempts.
+    ``computed`` is read and filled.
     """
     if not plans:
         return ApplyResult()
-    work = _Pass(bpf, pin_root, settings, {} if rows is None else rows)
+    work = _Pass(bpf, pin_root, settings, computed or Computed())
     _look(work, plans)
     for target in work.devices:
         work.reconcile(target, None)
@@ -123,7 +133,7 @@ def converge(
             _converge(work)
     except (AttachmentRefused, TooManyClasses) as error:
         work.refused |= {target.state.name: str(error) for target in work.targets}
-    return ApplyResult(tuple(work.changes), work.refused, frozenset(work.foreign))
+    return ApplyResult(tuple(work.changes), work.refused, frozenset(work.foreign), work.ranges)
 
 
 def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
@@ -148,7 +158,7 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
 
 
 def _rows_of(work: _Pass, plan: InterfacePlan) -> XdpRows:
-    kept = work.rows.setdefault(plan.interface, Rendered())
+    kept = work.computed.rows.setdefault(plan.interface, Rendered())
     return kept.of([plan.table], lambda: render(plan, ipv6=work.settings.ipv6), also=(plan.held, work.settings.ipv6))
 
 
@@ -160,7 +170,9 @@ def _converge(work: _Pass) -> None:
     live = addresses.open_tables(work.pins)
     try:
         wanted = _wanted_atoms(work.targets)
-        classified = classify(wanted, live.numbers if live else None)
+        classified = work.computed.classifier.classify(wanted, live.numbers if live else None)
+        classes = {4: classified.segments4.cls, 6: classified.segments6.cls}
+        work.ranges = {version: int(np.count_nonzero(found)) for version, found in classes.items()}
         if live and (_same_classes(live.classified, classified) or _change_in_place(work, live, classified)):
             for target in work.targets:
                 work.reconcile(target, live)

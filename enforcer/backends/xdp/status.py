@@ -26,7 +26,7 @@ def holding(bpf: BpfConn, pin_root: Path, installed: Installed, called: Mapping[
 def _fills(bpf: BpfConn, pin_root: Path, installed: Installed) -> Iterator[Fill]:
     """The number of bits (entries and failsafes), and of address ranges in any list (bounded by memory only)."""
     stage = STAGE_OF_MODE[installed.mode]
-    yield Fill("XDP entries", stage, len(installed.manifest.entries), MAX_BITS)
+    yield Fill("XDP entries and failsafes", stage, len(installed.manifest.entries), MAX_BITS)
     tables = open_tables(TablePins.of(bpf, pin_root, installed.manifest.namespace))
     if tables is not None:
         with tables:

@@ -1,4 +1,4 @@
-"""The calls of etcd's API that the agent makes, over one connection to one endpoint.
+"""The calls of etcd's API that are made, over one connection to one endpoint.
 
 The only module that imports grpcio, whose messages it turns into plain values.
 """
@@ -36,7 +36,7 @@ logging.getLogger("grpc").addHandler(logging.NullHandler())
 _common.MAXIMUM_WAIT_TIMEOUT = 5.0
 
 _CALL_S = 5.0  # with one small answer
-_PAGE_S = 30.0  # with up to 1 MiB of objects, or one that is larger
+_PAGE_S = 60.0  # with up to 1 MiB of objects, or one that is larger
 _POLL_S = 0.2  # how soon a wait for an answer ends after a stop
 
 # One connection for each channel, so that renewed certificates are used; whole lists; no proxy of the environment.
@@ -140,6 +140,15 @@ class Client:
         self._channel = _channel(endpoint, config)
         unary, stream = self._channel.unary_unary, self._channel.stream_stream
         self._range = unary("/etcdserverpb.KV/Range", rpc.RangeRequest.SerializeToString, rpc.RangeResponse.FromString)
+        self._txn = unary("/etcdserverpb.KV/Txn", rpc.TxnRequest.SerializeToString, rpc.TxnResponse.FromString)
+        self._grant = unary(
+            "/etcdserverpb.Lease/LeaseGrant", rpc.LeaseGrantRequest.SerializeToString, rpc.LeaseGrantResponse.FromString
+        )
+        self._revoke = unary(
+            "/etcdserverpb.Lease/LeaseRevoke",
+            rpc.LeaseRevokeRequest.SerializeToString,
+            rpc.LeaseRevokeResponse.FromString,
+        )
         self._authenticate = unary(
             "/etcdserverpb.Auth/Authenticate",
             rpc.AuthenticateRequest.SerializeToString,
@@ -170,8 +179,41 @@ class Client:
         within_s = _CALL_S if keys_only else _PAGE_S
         return _page(self._wait(self._begin(span, limit, revision, serializable, keys_only, within_s)))
 
+    def put(self, key: bytes, value: bytes, *, expected: int, lease: int = 0) -> bool:
+        """Store a value if the key was last changed at the revision ``expected``, 0: does not exist. Whether it did.
+
+        ``lease``: with which the key ends; 0: it has none, also if it had one.
+        """
+        op = rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=value, lease=lease))
+        return self._if_unchanged(key, expected, op)
+
+    def delete(self, key: bytes, *, expected: int) -> bool:
+        """Delete a key if it was last changed at this revision. Whether it did."""
+        return self._if_unchanged(key, expected, rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key)))
+
+    def _if_unchanged(self, key: bytes, expected: int, op: Any) -> bool:
+        compare = rpc.Compare(key=key, target=rpc.Compare.MOD, mod_revision=expected)
+        if not expected:
+            compare = rpc.Compare(key=key, target=rpc.Compare.VERSION, version=0)
+        return bool(self._call(self._txn, rpc.TxnRequest(compare=[compare], success=[op])).succeeded)
+
+    def grant(self, ttl_s: int) -> int:
+        """A new lease that ends after this time."""
+        return int(self._call(self._grant, rpc.LeaseGrantRequest(TTL=ttl_s)).ID)
+
+    def revoke(self, lease: int) -> None:
+        """End a lease, and delete the keys that have it."""
+        self._call(self._revoke, rpc.LeaseRevokeRequest(ID=lease))
+
+    def _call(self, method: Any, request: Any) -> Any:
+        return self._wait(method.future(request, timeout=_CALL_S, metadata=self._metadata))
+
     def look(self, span: Span, within_s: float, done: Callable[[Header | EtcdError], None]) -> None:
-        """Ask this member for one key, without waiting: ``done`` is called in another thread."""
+        """Ask for one key, without waiting: ``done`` is called in another thread.
+
+        The answer is that of a majority: ``etcd grpc-proxy`` answers serializable reads from its cache, even when there
+        is no etcd behind it any more (server/proxy/grpcproxy/kv.go).
+        """
 
         def finished(call: Any) -> None:
             try:
@@ -179,7 +221,7 @@ class Client:
             except (grpc.RpcError, grpc.FutureCancelledError) as error:
                 done(_failure(error))
 
-        self._begin(span, 1, 0, True, True, within_s).add_done_callback(finished)
+        self._begin(span, 1, 0, False, True, within_s).add_done_callback(finished)
 
     def _begin(
         self, span: Span, limit: int, revision: int, serializable: bool, keys_only: bool, within_s: float

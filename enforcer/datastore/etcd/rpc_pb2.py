@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!enforcer/datastore/etcd/rpc.proto\x12\renforcer.etcd\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"x\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\"\x81\x01\n\rRangeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12$\n\x03kvs\x18\x02 \x03(\x0b\x32\x17.enforcer.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"T\n\x14\x41uthenticateResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\t\"\\\n\x0cWatchRequest\x12;\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32!.enforcer.etcd.WatchCreateRequestH\x00\x42\x0f\n\rrequest_union\"p\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x10\n\x08watch_id\x18\x07 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"\xdc\x01\n\rWatchResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12$\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x14.enforcer.etcd.Event\"|\n\x05\x45vent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x1e.enforcer.etcd.Event.EventType\x12#\n\x02kv\x18\x02 \x01(\x0b\x32\x17.enforcer.etcd.KeyValue\" \n\tEventType\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!enforcer/datastore/etcd/rpc.proto\x12\renforcer.etcd\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"x\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\"\x81\x01\n\rRangeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12$\n\x03kvs\x18\x02 \x03(\x0b\x32\x17.enforcer.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"!\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\xc1\x01\n\tRequestOp\x12\x34\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1b.enforcer.etcd.RangeRequestH\x00\x12\x30\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x19.enforcer.etcd.PutRequestH\x00\x12\x41\n\x14request_delete_range\x18\x03 \x01(\x0b\x32!.enforcer.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request\"\xa7\x02\n\x07\x43ompare\x12\x34\n\x06result\x18\x01 \x01(\x0e\x32$.enforcer.etcd.Compare.CompareResult\x12\x34\n\x06target\x18\x02 \x01(\x0e\x32$.enforcer.etcd.Compare.CompareTarget\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\"\x1a\n\rCompareResult\x12\t\n\x05\x45QUAL\x10\x00\"1\n\rCompareTarget\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x42\x0e\n\x0ctarget_union\"`\n\nTxnRequest\x12\'\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x16.enforcer.etcd.Compare\x12)\n\x07success\x18\x02 \x03(\x0b\x32\x18.enforcer.etcd.RequestOp\"O\n\x0bTxnResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\" \n\x11LeaseGrantRequest\x12\x0b\n\x03TTL\x18\x01 \x01(\x03\"k\n\x12LeaseGrantResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\" \n\x12LeaseRevokeRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"D\n\x13LeaseRevokeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"T\n\x14\x41uthenticateResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\t\"\\\n\x0cWatchRequest\x12;\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32!.enforcer.etcd.WatchCreateRequestH\x00\x42\x0f\n\rrequest_union\"p\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x10\n\x08watch_id\x18\x07 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"\xdc\x01\n\rWatchResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.enforcer.etcd.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12$\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x14.enforcer.etcd.Event\"|\n\x05\x45vent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x1e.enforcer.etcd.Event.EventType\x12#\n\x02kv\x18\x02 \x01(\x0b\x32\x17.enforcer.etcd.KeyValue\" \n\tEventType\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,18 +39,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANGEREQUEST']._serialized_end=385
   _globals['_RANGERESPONSE']._serialized_start=388
   _globals['_RANGERESPONSE']._serialized_end=517
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=519
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=572
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=574
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=658
-  _globals['_WATCHREQUEST']._serialized_start=660
-  _globals['_WATCHREQUEST']._serialized_end=752
-  _globals['_WATCHCREATEREQUEST']._serialized_start=754
-  _globals['_WATCHCREATEREQUEST']._serialized_end=866
-  _globals['_WATCHRESPONSE']._serialized_start=869
-  _globals['_WATCHRESPONSE']._serialized_end=1089
-  _globals['_EVENT']._serialized_start=1091
-  _globals['_EVENT']._serialized_end=1215
-  _globals['_EVENT_EVENTTYPE']._serialized_start=1183
-  _globals['_EVENT_EVENTTYPE']._serialized_end=1215
+  _globals['_PUTREQUEST']._serialized_start=519
+  _globals['_PUTREQUEST']._serialized_end=574
+  _globals['_DELETERANGEREQUEST']._serialized_start=576
+  _globals['_DELETERANGEREQUEST']._serialized_end=609
+  _globals['_REQUESTOP']._serialized_start=612
+  _globals['_REQUESTOP']._serialized_end=805
+  _globals['_COMPARE']._serialized_start=808
+  _globals['_COMPARE']._serialized_end=1103
+  _globals['_COMPARE_COMPARERESULT']._serialized_start=1010
+  _globals['_COMPARE_COMPARERESULT']._serialized_end=1036
+  _globals['_COMPARE_COMPARETARGET']._serialized_start=1038
+  _globals['_COMPARE_COMPARETARGET']._serialized_end=1087
+  _globals['_TXNREQUEST']._serialized_start=1105
+  _globals['_TXNREQUEST']._serialized_end=1201
+  _globals['_TXNRESPONSE']._serialized_start=1203
+  _globals['_TXNRESPONSE']._serialized_end=1282
+  _globals['_LEASEGRANTREQUEST']._serialized_start=1284
+  _globals['_LEASEGRANTREQUEST']._serialized_end=1316
+  _globals['_LEASEGRANTRESPONSE']._serialized_start=1318
+  _globals['_LEASEGRANTRESPONSE']._serialized_end=1425
+  _globals['_LEASEREVOKEREQUEST']._serialized_start=1427
+  _globals['_LEASEREVOKEREQUEST']._serialized_end=1459
+  _globals['_LEASEREVOKERESPONSE']._serialized_start=1461
+  _globals['_LEASEREVOKERESPONSE']._serialized_end=1529
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=1531
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=1584
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=1586
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=1670
+  _globals['_WATCHREQUEST']._serialized_start=1672
+  _globals['_WATCHREQUEST']._serialized_end=1764
+  _globals['_WATCHCREATEREQUEST']._serialized_start=1766
+  _globals['_WATCHCREATEREQUEST']._serialized_end=1878
+  _globals['_WATCHRESPONSE']._serialized_start=1881
+  _globals['_WATCHRESPONSE']._serialized_end=2101
+  _globals['_EVENT']._serialized_start=2103
+  _globals['_EVENT']._serialized_end=2227
+  _globals['_EVENT_EVENTTYPE']._serialized_start=2195
+  _globals['_EVENT_EVENTTYPE']._serialized_end=2227
 # @@protoc_insertion_point(module_scope)

@@ -24,8 +24,6 @@ from enforcer.datastore.etcd.client import (
     Client,
     EtcdError,
     Header,
-    KeyValue,
-    Page,
     Span,
     StoppedError,
     Watched,
@@ -33,18 +31,18 @@ from enforcer.datastore.etcd.client import (
     prefix,
 )
 from enforcer.datastore.etcd.config import Endpoint, EtcdConfig
-from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Update
+from enforcer.datastore.etcd.listing import Listing
+from enforcer.datastore.jitter import about, back_off_s, relist_s
+from enforcer.datastore.report import Resync
+from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Resynced, Update
 from enforcer.policy.objects import StoredObject
 from enforcer.system.log import event
 
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 30.0
 _STEADY_S = 10.0  # a connection that lasted longer was a good one: the next failure is the first again
 _SHORT_ATTEMPTS = 2  # after one that did not last, the next attempt is made within 2 s
 _LOOK_EVERY_S, _LOOK_WITHIN_S = 10.0, 5.0
 _RELIST_EVERY_S = 3600.0  # in case a watch has lost something
-_SPREAD_S = 5.0  # agents whose history was compacted list again within this time, not all at once
 _POLL_S = 0.5  # how soon waiting ends after a stop
-_PAGE_BYTES, _PAGE_MOST = 1 << 20, 500
 
 EMPTIED = (
     f"nothing is stored below {keys.CALICO}: was it emptied, or is it another datastore? To delete the policy, delete "
@@ -82,8 +80,10 @@ class EtcdSource:
         # In another order on each host, so that the agents of a fleet spread over the members.
         self._endpoints = deque(random.sample(config.endpoints, len(config.endpoints)))
         self._held: _Held | None = None
+        self._size_bytes = 0  # of the last list
+        self._interrupted: Listing | None = None  # to go on with while nothing is watched
         self._cluster: int | None = None  # of the first answer
-        self._relist = True  # what is held may have gaps
+        self._relist: Resync | None = Resync.START  # why what is held may have gaps
         self._refresh = threading.Event()
         self._doubted = False  # the last answer was not believed
         self._attempts = 0
@@ -101,7 +101,7 @@ class EtcdSource:
     def follow(self, stop: threading.Event) -> Iterator[Update]:
         failed: dict[Endpoint, str] = {}  # since the last success
         again = False  # a connection broke, and the next failure counts
-        self._relist = True
+        self._relist = Resync.START
         while not stop.is_set():
             endpoint, begun_s, followed = self._endpoints[0], time.monotonic(), False
             try:
@@ -116,8 +116,8 @@ class EtcdSource:
             except (EtcdError, NotBelievedError) as error:
                 transient = isinstance(error, EtcdError) and error.is_transient
                 if transient and isinstance(error, EtcdError) and error.code == "OUT_OF_RANGE":
-                    self._relist = True
-                    stop.wait(random.uniform(0, _SPREAD_S))
+                    self._relist = self._relist or Resync.COMPACTED
+                    stop.wait(relist_s(self._size_bytes))
                 if again or not (transient or followed) or isinstance(error, NotBelievedError):
                     failed[endpoint] = str(error)
                 else:
@@ -128,7 +128,7 @@ class EtcdSource:
             if len(failed) == len(self._endpoints):
                 yield Lost(_summary(failed))
                 failed.clear()
-            stop.wait(random.uniform(0, min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**self._attempts)))
+            stop.wait(back_off_s(self._attempts))
 
     def _session(self, endpoint: Endpoint, stop: threading.Event) -> Iterator[Update]:
         """Follow over one connection until it fails. Raises EtcdError, NotBelievedError and StoppedError."""
@@ -138,8 +138,10 @@ class EtcdSource:
             self._require_same_cluster(header)
             if self._doubted:
                 _require_something(client, self._spans)
-            if self._relist or self._held is None or _went_back(self._held.header, header):
-                yield self._listed(client)
+            if self._interrupted and self._interrupted.header and _went_back(self._interrupted.header, header):
+                self._interrupted = None
+            if self._held is None or self._relist or _went_back(self._held.header, header):
+                yield from self._resync(client, self._relist or Resync.RESTORED)
             self._doubted = False
             if endpoint != self._used:
                 event(logging.INFO, "connected to etcd", endpoint=endpoint)
@@ -158,24 +160,24 @@ class EtcdSource:
 
     # -- the list ------------------------------------------------------------------------------------------------------
 
+    def _resync(self, client: Client, reason: Resync) -> Iterator[Update]:
+        listed = self._listed(client)
+        yield Resynced(Resync.RESTORED if listed.another else reason)
+        yield listed
+
     def _listed(self, client: Client) -> Listed:
-        """All objects, of one revision. The first reply is that of a majority, so that no member that is behind is
-        taken for a restored backup.
-        """
-        found: list[KeyValue] = []
-        header: Header | None = None
-        limit = 10
-        for span in self._spans:
-            rest: Span | None = span
-            while rest is not None:
-                revision = header.revision if header else 0
-                page = client.range(rest, limit=limit, revision=revision, serializable=header is not None)
-                header = header or page.header
-                found += page.items
-                rest = Span(page.items[-1].key + b"\0", span.end) if page.more else None
-                limit = _next_limit(page, limit)
-        assert header is not None
-        objects = tuple(item for item in map(keys.stored, found) if item is not None)
+        """All objects, of one revision."""
+        listing = self._interrupted or Listing(self._spans)
+        # A list beside a watch is not kept: the watch goes on, and is ahead of it then.
+        self._interrupted = listing if self._relist else None
+        try:
+            header = listing.read(client)
+        except EtcdError as error:
+            if error.code == "OUT_OF_RANGE":
+                self._interrupted = None
+            raise
+        self._interrupted = None
+        objects = tuple(item for item in map(keys.stored, listing.found) if item is not None)
         if not objects:
             self._doubt(client)
         before = self._held
@@ -188,7 +190,8 @@ class EtcdSource:
                 before=before.header.revision,
             )
         after = dict.fromkeys((keys.plural(span.first) for span in self._spans), header.revision + 1)
-        self._held, self._relist = _Held(header, after), False
+        self._held, self._relist = _Held(header, after), None
+        self._size_bytes = sum(len(item.value) for item in listing.found)
         return Listed(objects, str(header.revision), another)
 
     def _doubt(self, client: Client) -> None:
@@ -210,15 +213,16 @@ class EtcdSource:
         created = 0
         parts: dict[int, list[WatchEvent]] = {}  # of answers that come in several, by watch
         now_s = time.monotonic()
-        look_s, relist_s = now_s + _LOOK_EVERY_S, now_s + _RELIST_EVERY_S * random.uniform(0.8, 1.2)
+        look_s, list_s = now_s + _LOOK_EVERY_S, now_s + about(_RELIST_EVERY_S)
         while not stop.is_set():
             if (now_s := time.monotonic()) >= look_s:
                 client.look(self._spans[0], _LOOK_WITHIN_S, lambda answer: answers.put(_Answer(answer)))
                 look_s = now_s + _LOOK_EVERY_S
-            if now_s >= relist_s or self._refresh.is_set():
+            if now_s >= list_s or self._refresh.is_set():
+                reason = Resync.ASKED if self._refresh.is_set() else Resync.PERIODIC
                 self._refresh.clear()
-                yield self._listed(client)
-                relist_s = now_s + _RELIST_EVERY_S * random.uniform(0.8, 1.2)
+                yield from self._resync(client, reason)
+                list_s = now_s + about(_RELIST_EVERY_S)
             with suppress(queue.Empty):
                 answer = answers.get(timeout=min(_POLL_S, max(0.0, look_s - now_s))).of
                 if isinstance(answer, Exception):
@@ -293,12 +297,6 @@ def _require_something(client: Client, spans: tuple[Span, ...]) -> None:
 def _went_back(held: Header, now: Header) -> bool:
     """Whether the cluster forgot: revisions and terms of Raft only grow."""
     return now.revision < held.revision or now.term < held.term
-
-
-def _next_limit(page: Page, limit: int) -> int:
-    """How many objects to ask for next, so that a page has about 1 MiB."""
-    size = sum(len(item.value) for item in page.items)
-    return max(1, min(_PAGE_MOST, limit * 4, _PAGE_BYTES * len(page.items) // size)) if size else limit
 
 
 def _summary(failed: dict[Endpoint, str]) -> str:

@@ -1,4 +1,4 @@
-"""The calls of the Kubernetes API that the agent makes, over one connection.
+"""The calls of the Kubernetes API that are made, over one connection.
 
 The only module that speaks HTTP. A connection belongs to one thread; another ends it through :class:`Connections`.
 """
@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 from enforcer.datastore.kubernetes.config import KubernetesConfig
 from enforcer.policy.nodes import shown
 from enforcer.system.files import UnreadableError
+from enforcer.system.tls import client_context
 
 _CONNECT_S, _ANSWER_S, _BODY_S = 5.0, 30.0, 120.0
 _BODY_MAX_BYTES = 256 << 20  # a page of 500 objects of 1.5 MiB would have more; etcd's limit makes it improbable
@@ -121,6 +122,14 @@ class Client:
         except (OSError, http.client.HTTPException, UnreadableError) as error:
             raise self._failure(error) from error
 
+    def send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Create (POST), replace (PUT) or delete (DELETE) an object; what the server says to it."""
+        try:
+            response = self._ask(Request(path, {}), method, body)
+            return _object(self._body(response, _BODY_MAX_BYTES))
+        except (OSError, http.client.HTTPException, UnreadableError) as error:
+            raise self._failure(error) from error
+
     def watch(self, path: str, *, first_s: float, later_s: float, **params: str) -> Iterator[dict[str, Any]]:
         """The events of a watch, one JSON object each, until the server ends it. The first item is {}: it has begun.
 
@@ -137,8 +146,8 @@ class Client:
 
     # -- one request -----------------------------------------------------------------------------------------------
 
-    def _ask(self, request: Request) -> HTTPResponse:
-        """An answer with status 200."""
+    def _ask(self, request: Request, method: str = "GET", body: dict[str, Any] | None = None) -> HTTPResponse:
+        """An answer with a status of success."""
         if self._http is None or self._http.sock is None:
             self._connect()
         assert self._http is not None
@@ -147,9 +156,13 @@ class Client:
         headers = {"Accept": "application/json", "User-Agent": "enforcer"}
         if token := self._config.token.read():
             headers["Authorization"] = f"Bearer {token}"
-        self._http.request("GET", self._config.server.base + str(request), headers=headers)
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
+        self._http.request(method, self._config.server.base + str(request), content, headers)
         response = self._http.getresponse()
-        if response.status != http.HTTPStatus.OK:
+        if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED, http.HTTPStatus.ACCEPTED):
             raise _refusal(response, self._body(response, _ERROR_MAX_BYTES, cut=True))
         return response
 
@@ -228,7 +241,7 @@ class Client:
 def _context(config: KubernetesConfig) -> ssl.SSLContext:
     """Raises OSError and UnreadableError."""
     ca = config.ca.read()
-    context = ssl.create_default_context(cadata=ca.decode() if ca else None)
+    context = client_context(cadata=ca.decode() if ca else None)
     if config.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from enforcer.datastore.jitter import (
+    FIRST_RETRY_S,
+    LARGE_SPREAD_S,
+    LAST_RETRY_S,
+    SPREAD_S,
+    about,
+    back_off_s,
+    relist_s,
+)
 from enforcer.datastore.kubernetes.client import Client, Connections, KubernetesError, StoppedError, event_error
 from enforcer.datastore.kubernetes.cluster import Cluster, NotBelievedError
 from enforcer.datastore.kubernetes.config import KubernetesConfig
 from enforcer.datastore.kubernetes.kinds import Kind, revision_of, stored
+from enforcer.datastore.report import Resync
 from enforcer.policy.objects import StoredObject
 from enforcer.system.log import event
 
@@ -30,27 +40,32 @@ class Clocks:
     ``first_silence``, ``silence``: without an event, after which a watch is dead. Bookmarks come about once a minute,
     but none in the first (measured with Kubernetes 1.20). ``watch``: how long a watch lasts, at least and at most.
     ``relist``: everything is listed again, in case a watch has lost something. ``spread``: agents whose history expired
-    list again within this time, not all at once. ``absent``: a kind that is not served is looked for again.
+    list again within this time, not all at once; within ``large_spread`` if the list is long. ``absent``: a kind that
+    is not served is looked for again.
     """
 
     first_silence: float = 150.0
     silence: float = 90.0
     watch: tuple[int, int] = (300, 600)
     relist: float = 1800.0
-    spread: float = 5.0
-    retry: float = 0.5
-    retry_most: float = 30.0
+    spread: float = SPREAD_S
+    large_spread: float = LARGE_SPREAD_S
+    retry: float = FIRST_RETRY_S
+    retry_most: float = LAST_RETRY_S
     absent: float = 300.0
 
 
 @dataclass(frozen=True)
 class State:
-    """All objects of the kind, by path, at a revision; a failure says why they may be out of date."""
+    """All objects of the kind, by path, at a revision; a failure says why they may be out of date. ``resync``: they
+    were listed, for this reason.
+    """
 
     kind: Kind
     objects: dict[str, StoredObject] | None
     revision: str
     problem: str = ""
+    resync: Resync | None = None
 
 
 @dataclass
@@ -66,9 +81,10 @@ class Follower:
     stop: threading.Event
     _held: dict[str, StoredObject] | None = None
     _revision: str = ""
-    _fresh: bool = False  # the revision is one to watch from
+    _stale: Resync | None = Resync.START  # why the revision is not one to watch from
     _expired: bool = False  # the next list must not come from a cache
     _relist_s: float = 0.0
+    _size_bytes: int = 0  # of the last list
     _failures: int = 0
     _forgiven: bool = field(default=False)  # a failure that was not reported
 
@@ -93,17 +109,19 @@ class Follower:
 
     def relist(self) -> None:
         """List everything at the next connection. Called from another thread."""
-        self._fresh = False
+        self._stale = self._stale or Resync.ASKED
 
     def _failed(self, error: Exception) -> float:
         """Report the failure unless the next attempt may succeed at once; the time until then."""
-        self._fresh = self._fresh and not isinstance(error, NotBelievedError)
-        retry_s = 0.0
+        if isinstance(error, NotBelievedError):
+            self._stale = self._stale or Resync.DISCONNECTED
+        wait_s = 0.0
         if isinstance(error, KubernetesError):
-            retry_s = error.retry_s
+            wait_s = error.retry_s * random.uniform(1.0, 1.5)
             if error.expired:
-                self._fresh, self._expired = False, True
-                retry_s += random.uniform(0, self.clocks.spread)
+                self._stale = self._stale or (Resync.EXPIRED if error.status else Resync.DISCONNECTED)
+                self._expired = True
+                wait_s += relist_s(self._size_bytes, self.clocks.spread, self.clocks.large_spread)
         may_succeed = isinstance(error, KubernetesError) and (
             error.status in _BUSY or error.expired or error.status == HTTPStatus.UNAUTHORIZED or not error.status
         )
@@ -112,12 +130,11 @@ class Follower:
         else:
             self.report(State(self.kind, self._held, self._revision, str(error) or type(error).__name__))
         self._failures += 1
-        back_off_s = min(self.clocks.retry_most, self.clocks.retry * 2**self._failures)
-        return retry_s * random.uniform(1.0, 1.5) + random.uniform(0, back_off_s)
+        return wait_s + back_off_s(self._failures, self.clocks.retry, self.clocks.retry_most)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, resync: Resync | None = None) -> None:
         self._failures, self._forgiven = 0, False
-        self.report(State(self.kind, self._held, self._revision))
+        self.report(State(self.kind, self._held, self._revision, resync=resync))
 
     # -- one connection --------------------------------------------------------------------------------------------
 
@@ -126,13 +143,13 @@ class Follower:
         self.cluster.require_same(client)
         path = self.kind.path(self.cluster.group(client))
         try:
-            if not self._fresh or time.monotonic() >= self._relist_s or self._went_back(client, path):
-                self._list(client, path)
+            if reason := self._stale or self._outdated(client, path):
+                self._list(client, path, reason)
         except KubernetesError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._absent(client, error)
-            return random.uniform(0.8, 1.2) * self.clocks.absent
+            return about(self.clocks.absent)
         self._watch(client, path)
         return random.uniform(0, self.clocks.retry)
 
@@ -148,10 +165,12 @@ class Follower:
         self._held = {}
         self._succeeded()
 
-    def _went_back(self, client: Client, path: str) -> bool:
-        """Whether the datastore forgot, as after a backup was restored: a watch from a revision of the future would
-        stay silent. Revisions are compared as numbers where they are numbers.
+    def _outdated(self, client: Client, path: str) -> Resync | None:
+        """Why the list is to be read again. If the datastore forgot, as after a backup was restored, a watch from a
+        revision of the future would stay silent: revisions are compared as numbers where they are numbers.
         """
+        if time.monotonic() >= self._relist_s:
+            return Resync.PERIODIC
         now, held = revision_of(client.get(path, limit="1")), self._revision
         back = now.isdecimal() and held.isdecimal() and int(now) < int(held)
         if back:
@@ -163,9 +182,10 @@ class Follower:
                 before=held,
             )
             self._expired = True
-        return back or not now.isdecimal()
+            return Resync.RESTORED
+        return None if now.isdecimal() else Resync.DISCONNECTED
 
-    def _list(self, client: Client, path: str) -> None:
+    def _list(self, client: Client, path: str, reason: Resync) -> None:
         """All objects: at first as the server's cache knows them, later as they are stored."""
         params = {} if self._held is not None or self._expired else {"resourceVersion": "0"}
         for _ in range(_LISTS_MAX):
@@ -181,9 +201,10 @@ class Follower:
             raise problem
         self._believe(client, found)
         self._held, self._revision = found, revision
-        self._fresh, self._expired = True, False
-        self._relist_s = time.monotonic() + random.uniform(0.8, 1.2) * self.clocks.relist
-        self._succeeded()
+        self._stale, self._expired = None, False
+        self._relist_s = time.monotonic() + about(self.clocks.relist)
+        self._size_bytes = sum(len(item.text) for item in found.values())
+        self._succeeded(reason)
 
     def _believe(self, client: Client, found: dict[str, StoredObject]) -> None:
         """Raises NotBelievedError if this kind is empty now because everything is. The kinds are emptied one after the

@@ -19,7 +19,7 @@ from enforcer.system import files
 from enforcer.system.files import UnreadableError
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_TOKEN_MAX_BYTES = 1 << 20
+_TOKEN_MAX_BYTES, _MAX_BYTES = 1 << 20, 16 << 20  # a kubeconfig may have the certificates of many clusters
 _REFUSED = {
     "exec": "an exec plugin is a program, and the agent starts none; use a token (tokenFile) or a client certificate, "
     "for example those of a service account",
@@ -79,7 +79,8 @@ def read_kubeconfig(called: str, path: str, inline: str, context: str) -> Creden
     """
     where = path or called
     try:
-        documents = list(from_text(inline or files.read_text(path)))
+        text = inline or files.read_text(path, limit_bytes=_MAX_BYTES, instead="a kubeconfig is expected")
+        documents = list(from_text(text))
     except UnreadableError as error:
         raise UsageError(f"{called}: {path}: {error}") from error
     except DocumentFault as fault:

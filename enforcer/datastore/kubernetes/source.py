@@ -19,7 +19,7 @@ from enforcer.datastore.kubernetes.cluster import Cluster, NotBelievedError
 from enforcer.datastore.kubernetes.config import KubernetesConfig
 from enforcer.datastore.kubernetes.follower import Clocks, Follower, State
 from enforcer.datastore.kubernetes.kinds import CALICO, Kind, followed
-from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Update
+from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Resynced, Update
 from enforcer.policy.objects import StoredObject
 
 _POLL_S = 0.2  # how soon waiting ends after a stop
@@ -84,18 +84,18 @@ class _Merge:
 
     def updates(self, stop: threading.Event) -> Iterator[Update]:
         while not stop.is_set():
+            heard: list[State] = []
             with suppress(queue.Empty):
-                self._note(self._states.get(timeout=_POLL_S))
+                heard.append(self._states.get(timeout=_POLL_S))
                 while True:
-                    self._note(self._states.get_nowait())
+                    heard.append(self._states.get_nowait())
+            self._latest |= {state.kind: state for state in heard}
+            yield from (Resynced(state.resync) for state in heard if state.resync is not None)
             try:
                 yield from self._changes()
             except StoppedError:
                 return
             yield from self._contact()
-
-    def _note(self, state: State) -> None:
-        self._latest[state.kind] = state
 
     def _problems(self) -> dict[str, list[str]]:
         """Each problem, with the kinds that have it."""

@@ -70,8 +70,7 @@ class OpenMap(OpenFile):
         """If an element is refused, those before it stay."""
         if count:
             with self._kernel.noted("update batch", changes=True):
-                for key, value in zip(_cut(keys, self.key_size), _cut(values, self.value_size), strict=True):
-                    self._map.update(key, value, 0)
+                self._map.update_batch(zip(_cut(keys, self.key_size), _cut(values, self.value_size), strict=True))
 
     def delete(self, key: bytes) -> bool:
         with self._kernel.noted("delete", changes=True):
@@ -100,10 +99,7 @@ class OpenMap(OpenFile):
         return b"".join(key for key, _ in found) + b"".join(value for _, value in found)
 
     def mmap(self, *, writable: bool = False) -> mmap.mmap:
-        """The file of a mappable array is a multiple of the page size."""
-        self._map.check_mappable()
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        return mmap.mmap(self.fd, 0, mmap.MAP_SHARED, protection)
+        return self._map.mmap(self.fd, writable=writable)
 
 
 class OpenLink(OpenFile):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
@@ -63,16 +64,17 @@ class BpfKernel:
     killed: bool = False
     objects: dict[int, Object] = field(default_factory=dict)
     _inodes: dict[int, Object] = field(default_factory=dict)
+    _pinned: dict[int, Object] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
         self._files.mkdir()
 
-    @property
+    @cached_property
     def pins(self) -> Path:
         return self.root / "pins"
 
-    @property
+    @cached_property
     def _files(self) -> Path:
         return self.root / "objects"
 
@@ -81,29 +83,27 @@ class BpfKernel:
     def pinned(self) -> dict[str, Object]:
         """The pinned objects, by path below the pins."""
         # Strings, because this is called before and after each call of a test.
-        top, found = f"{self.pins}/", dict[str, Object]()
-        for folder, _, files in os.walk(top):
-            for name in files:
-                path = os.path.join(folder, name)
-                with open(path) as file:
-                    found[path.removeprefix(top)] = self.objects[int(file.read())]
+        found, todo = dict[str, Object](), [""]
+        while todo:
+            below = todo.pop()
+            with suppress(FileNotFoundError), os.scandir(f"{self.pins}/{below}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(f"{below}{entry.name}/")
+                    else:
+                        found[below + entry.name] = self._pinned[entry.inode()]
         return found
 
     def alive(self, *, held: bool = True, pinned: Mapping[str, Object] | None = None) -> set[Object]:
         """All living objects, with or without those that only descriptors refer to; ``pinned``: if known already."""
-        todo: list[Object] = list((self.pinned() if pinned is None else pinned).values())
+        found = set((self.pinned() if pinned is None else pinned).values())
         if held:
             for name in os.listdir("/proc/self/fd"):
-                with suppress(OSError):
-                    todo += filter(None, [self._inodes.get(os.fstat(int(name)).st_ino)])
-        found: set[Object] = set()
-        while todo:
-            item = todo.pop()
-            if item not in found:
-                found.add(item)
-                todo += [item.program] if isinstance(item, FakeLink) else []
-                todo += item.maps.values() if isinstance(item, FakeProgram) else []
-        return found
+                with suppress(OSError):  # the descriptor of the listing itself
+                    if item := self._inodes.get(os.fstat(int(name)).st_ino):
+                        found.add(item)
+        found |= {item.program for item in found if isinstance(item, FakeLink)}
+        return found.union(*(item.maps.values() for item in found if isinstance(item, FakeProgram)))
 
     def forget(self) -> None:
         """Close the files of objects that were freed."""
@@ -230,6 +230,7 @@ class BpfKernel:
             if "." in path.name:  # bpf_lookup
                 raise Refused(errno.EPERM)
             path.write_text(str(item.id))
+            self._pinned[path.stat().st_ino] = item
 
     def attach(self, program: FakeProgram, ifindex: int, mode: Mode) -> FakeLink:
         """net/core/dev.c, bpf_xdp_link_attach and dev_xdp_attach."""

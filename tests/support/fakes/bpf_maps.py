@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE
 
@@ -40,8 +40,9 @@ class FakeMap:
     cpus: int
     file: Path
     _hash: dict[bytes, bytes] = field(default_factory=dict)
-    _read: np.ndarray[Any, Any] = field(default_factory=lambda: np.empty(0, np.uint8))
     _content: bytes = b""
+    _changed: bool = True
+    _writable: list[weakref.ref[mmap.mmap]] = field(default_factory=list)
 
     @property
     def step(self) -> int:
@@ -63,16 +64,26 @@ class FakeMap:
             size = self.step * self.max_entries
             size = -(-size // _PAGE) * _PAGE if self.flags & BPF_F_MMAPABLE else size
             os.truncate(self.file, size)
-            self._read = np.empty(size, np.uint8)
+
+    def mmap(self, fd: int, *, writable: bool) -> mmap.mmap:
+        """The file of a mappable array is a multiple of the page size."""
+        self.check_mappable()
+        found = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+        if writable:
+            self._changed = True
+            self._writable.append(weakref.ref(found))
+        return found
 
     def content(self) -> bytes | tuple[tuple[bytes, bytes], ...]:
         """The same object as before if nothing has changed, so that keeping it is cheap."""
         if self.type == HASH:
             return tuple(sorted(self._hash.items()))
-        with open(self.file, "rb", buffering=0) as file:
-            assert file.readinto(self._read) == len(self._read)
-        if not np.array_equal(np.frombuffer(self._content, np.uint8), self._read):
-            self._content = self._read.tobytes()
+        if self._changed:
+            # Whoever can write to its memory may do so at any time.
+            self._writable = [each for each in self._writable if (found := each()) is not None and not found.closed]
+            self._changed = bool(self._writable)
+            read = self.file.read_bytes()
+            self._content = self._content if self._content == read else read
         return self._content
 
     def lookup(self, key: bytes) -> bytes | None:
@@ -89,7 +100,7 @@ class FakeMap:
         if flags not in (0, BPF_NOEXIST, BPF_EXIST):
             raise Refused(errno.EINVAL)
         if self.type != HASH:
-            self._put(struct.unpack("=I", key)[0], value, flags)
+            self._put([(key, value)], flags)
             return
         if flags == BPF_NOEXIST and key in self._hash:
             raise Refused(errno.EEXIST)
@@ -100,13 +111,24 @@ class FakeMap:
                 raise Refused(errno.E2BIG)
         self._hash[key] = value
 
-    def _put(self, at: int, value: bytes, flags: int) -> None:
-        if at >= self.max_entries:
-            raise Refused(errno.E2BIG)
-        if flags == BPF_NOEXIST:
-            raise Refused(errno.EEXIST)
+    def update_batch(self, elements: Iterable[tuple[bytes, bytes]]) -> None:
+        """If an element is refused, those before it stay."""
+        if self.type != HASH:
+            self._put(elements, 0)
+            return
+        for key, value in elements:
+            self.update(key, value, 0)
+
+    def _put(self, elements: Iterable[tuple[bytes, bytes]], flags: int) -> None:
+        self._changed = True
         with open(self.file, "r+b", buffering=0) as file:
-            os.pwrite(file.fileno(), value, at * self.step)
+            for key, value in elements:
+                (at,) = struct.unpack("=I", key)
+                if at >= self.max_entries:
+                    raise Refused(errno.E2BIG)
+                if flags == BPF_NOEXIST:
+                    raise Refused(errno.EEXIST)
+                os.pwrite(file.fileno(), value, at * self.step)
 
     def delete(self, key: bytes) -> bool:
         """False if there is none."""

@@ -81,12 +81,8 @@ class Walk:
         return any(self._chain(table, name) is Code.DROP for _, table, name in sorted(bases, key=lambda base: base[0]))
 
     def _is_hooked(self, hook: bytes) -> bool:
-        found = dict(attributes(hook))
-        device = found.get(blob.HOOK_DEVICE, b"").rstrip(b"\0").decode()
-        return int.from_bytes(found[blob.HOOK_NUMBER], "big") == self.place.hook and device in (
-            "",
-            self.place.interface,
-        )
+        number, device = _hook(hook)
+        return number == self.place.hook and device in ("", self.place.interface)
 
     def _chain(self, table: FakeTable, name: str) -> Code:
         """ACCEPT, DROP, or RETURN at the end of the chain."""
@@ -212,6 +208,7 @@ def _offset(register: int) -> int:
     return 16 * register if register <= _SMALL_IN_LARGE else 16 + 4 * (register - _FIRST_SMALL)
 
 
+@cache
 def _priority(hook: bytes) -> int:
     return int.from_bytes(dict(attributes(hook))[blob.HOOK_PRIORITY], "big", signed=True)
 

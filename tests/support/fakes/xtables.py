@@ -7,6 +7,7 @@ A fake of :class:`enforcer.backends.iptables.table.LegacyTables` and of
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from enforcer.backends.iptables.ipset import SetHeader, check
-from enforcer.backends.iptables.members import Members, none_of
+from enforcer.backends.iptables.members import Members, none_of, pack
 from enforcer.backends.iptables.rules import SetType, TableId, TableName
 from enforcer.backends.iptables.table import KernelTable
 from enforcer.kernel.libiptc import IptcError
@@ -39,6 +40,8 @@ _HEADER_BYTES, _TARGET_OFFSET = {4: 112, 6: 168}, {4: 88, 6: 140}  # struct ipt_
 _EXTENSION = struct.Struct("=H29sB")  # struct xt_entry_match
 _XT_COUNTERS = struct.Struct("=QQ")  # the end of struct ipt_entry
 _SET_MATCH = b"set"
+
+_NAMESPACES = itertools.count(-1, -1)  # no number of the kernel
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class FakeXtables:
     tables: dict[TableId, FakeTable] = field(default_factory=dict)
     sets: dict[str, FakeIpSet] = field(default_factory=dict)
     calls: Calls = field(default_factory=Calls)
+    namespace: int = field(default_factory=_NAMESPACES.__next__)
 
     # --- legacy tables ------------------------------------------------------------------------------------------------
 
@@ -124,7 +128,7 @@ class FakeXtables:
 
     def headers(self) -> dict[str, SetHeader]:
         with self.calls.noted("list the ipsets"):
-            return {name: item.header for name, item in self.sets.items()}
+            return {name: replace(item.header, members=len(item.members)) for name, item in self.sets.items()}
 
     def create(self, name: str, kind: SetType, version: int, size: int, *, limit: int) -> None:
         with self.calls.noted(f"create ipset {name}", changes=True):
@@ -170,11 +174,12 @@ class FakeXtables:
             found = self.sets[name]
             self.sets[name] = replace(found, members=found.members - set(members.tolist()))
 
-    def members(self, name: str, version: int) -> Members | None:
+    def listing(self, name: str, version: int) -> bytes:
         with self.calls.noted(f"list ipset {name}"):
             self._require(f"list ipset {name}", name)
-            found = self.sets[name]
-            return np.array(sorted(found.members), none_of(version, SetType(found.header.type)).dtype)
+            found, kind = self.sets[name], SetType(self.sets[name].header.type)
+            members = np.array(sorted(found.members), none_of(version, kind).dtype)
+            return b"".join(pack(members, version, kind))
 
     def _require(self, what: str, name: str) -> None:
         check(what, 0 if name in self.sets else errno.ENOENT)

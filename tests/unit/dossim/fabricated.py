@@ -18,7 +18,7 @@ from dossim.scenario.expect import evaluate
 from dossim.scenario.load import load_scenario
 from dossim.scenario.model import Scenario
 from dossim.scenario.run import ScenarioResult, ScenarioRunner
-from dossim.verify import verify
+from dossim.verify.compare import verify
 from enforcer.model.choices import ModeChoice
 from enforcer.model.conntrack import ConntrackStatistics
 from enforcer.model.vocabulary import CtState, Stage

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from pyarrow import parquet
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -347,6 +348,16 @@ def test_a_plan_of_an_unknown_node_says_so() -> None:
     assert "note: --node jaspr: the policy has no HostEndpoint of that node, only of jasper" in result.stderr
 
 
+def test_a_plan_for_facts_of_another_node_says_so(facts: Path, tmp_path: Path) -> None:
+    assert "no HostEndpoint of that node" not in dossim("plan", "-p", HOW_TO, "--host", facts).stderr
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps(facts_as_dict(replace(FACTS, node="opal"))))
+    said = dossim("plan", "-p", HOW_TO, "--host", other).stderr
+    assert (
+        f"note: {other}: node opal: the policy has no HostEndpoint of that node, only of jasper; see --node\n" in said
+    )
+
+
 def test_facts_that_are_none_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("interfaces: 3\n")
@@ -599,6 +610,19 @@ def test_csv_has_a_row_for_each_packet(capture: Path, tmp_path: Path) -> None:
     assert {(row["others"], row["depends"]) for row in rows} == {("", "")}
 
 
+def test_parquet_has_the_rows_of_csv(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in more than one row group."""
+    monkeypatch.setattr("dossim.cli.packet_rows._ROW_GROUP", 5)
+    table, columns = tmp_path / "packets.csv", tmp_path / "packets.parquet"
+    given = ("predict", capture, capture, "-p", HOW_TO)
+    assert dossim(*given, "--csv", table, "--parquet", columns).exit_code == 0
+    rows = [list(row.values()) for row in csv.DictReader(io.StringIO(table.read_text()))]
+    file = parquet.ParquetFile(columns)
+    assert file.metadata.num_row_groups == 2
+    assert [[str(cell) for cell in row.values()] for row in file.read().to_pylist()] == rows
+    assert sorted(tmp_path.glob("*packets*")) == [table, columns], "no temporary file is left"
+
+
 def test_csv_and_json_have_every_possible_end(tmp_path: Path) -> None:
     """The acknowledgement of a SYN+ACK that the capture does not have: whether its number fits is the host's choice."""
     syn, ack = (
@@ -625,7 +649,7 @@ def test_facts_of_the_host_decide_the_stage(capture: Path, facts: Path) -> None:
 
 
 def test_parquet_without_its_package_says_so(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dossim.cli.predict.find_spec", lambda name: None)
+    monkeypatch.setattr("dossim.cli.packet_rows.find_spec", lambda name: None)
     result = dossim("predict", capture, "-p", HOW_TO, "--parquet", "x.parquet")
     assert result.exit_code == 3
     assert "pyarrow" in result.stderr

@@ -19,7 +19,7 @@ from dossim.predict.prediction import FATE_CODE, STAGE_CODE
 from dossim.report.json import as_dict
 from dossim.report.view import view_of
 from dossim.scenario.expect import _agreement, ends_of
-from dossim.verify import verify
+from dossim.verify.compare import verify
 from enforcer.model.conntrack import ConntrackFacts, ConntrackStatistics
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
@@ -72,8 +72,9 @@ def drilled(result: PredictResult, dropped: int, counter: int | None = None) -> 
     both = compared(result, dropped, found)
     seen = observed(result, dropped)
     verification = verify(both.prediction, seen, entries=(), counters={}, summary=lambda _: "", sent=both.sent)
+    totals = replace(result.totals, ends=both.prediction.ends())
     return DrillResult(
-        **{**vars(result), "prediction": both.prediction},
+        **{**vars(result), "prediction": both.prediction, "totals": totals},
         verification=verification,
         observations=seen,
         conntrack_entries=LIMIT,

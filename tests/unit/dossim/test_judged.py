@@ -92,6 +92,24 @@ def test_but_not_from_whom_pseudo_header_sums_come_as_well(version: int) -> None
     assert fates(told([elsewhere, *frames]))[0] is Fate.UNDETERMINED
 
 
+def test_senders_of_other_parts_of_a_capture_count_as_well() -> None:
+    """What a part says of senders, and what it would like to know of them."""
+    mine, another = bytes(frame(4, 6, 0))[6:12], b"\2\0\0\0\0\1"
+    capture = Capture.from_frames(
+        [
+            frame(4, 6, 0),
+            frame(4, 6, pseudo_sum(4, 6), sender=another),
+            without(frame(4, 17, None), header_checksum=False),
+        ]
+    )
+    found = judged(capture, every(capture))
+    assert (found.senders, found.wanted) == ({another}, {mine})
+    assert (found.completed, int(found.zero.sum()), found.ambiguous) == (1, 1, 1)
+    found = judged(capture, every(capture), [mine])
+    assert (found.senders, found.wanted) == ({another}, set())
+    assert (found.completed, int(found.zero.sum()), found.ambiguous) == (3, 0, 0)
+
+
 def test_udp_over_ipv4_without_checksum_is_whole() -> None:
     assert fates(told([frame(4, 17, 0)])) == [Fate.DELIVERED]
 

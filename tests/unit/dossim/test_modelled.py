@@ -7,17 +7,19 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from dossim.cli.predict import as_csv
+from dossim.cli.packet_rows import CsvRows
 from dossim.drill.results import PredictResult
 from dossim.drill.run import predict_capture
 from dossim.drill.situation import Situation
 from dossim.model.disposition import Fate
 from dossim.packet.capture import Capture
+from dossim.predict.batches import Decided
 from dossim.report.calico import CalicoRow, CalicoView, calico_of
 from dossim.report.html import html
 from dossim.report.json import as_dict
@@ -142,8 +144,17 @@ def test_a_rule_that_nobody_can_evaluate_leaves_the_rest_of_the_prediction() -> 
         predicted(policy, FRAMES, TrackedChoice.ENFORCE)
 
 
-def test_csv_has_both_ends_of_each_packet() -> None:
-    table = list(csv.DictReader(io.StringIO(as_csv(predicted(POLICY, FRAMES)))))
+def as_csv(result: PredictResult, path: Path) -> list[dict[str, str]]:
+    later = result.modelled.prediction if result.modelled else None
+    rows = CsvRows(str(path))
+    rows.start()
+    rows.see(Decided(result.capture, result.prediction, later))
+    rows.finish()
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_csv_has_both_ends_of_each_packet(tmp_path: Path) -> None:
+    table = as_csv(predicted(POLICY, FRAMES), tmp_path / "rows")
     assert [(row["fate"], row["stage"]) for row in table[:3]] == [
         ("dropped", "raw"),
         ("delivered", ""),
@@ -155,7 +166,7 @@ def test_csv_has_both_ends_of_each_packet() -> None:
         ("dropped", "mangle", "gnp/early ingress[0]"),
         ("dropped", "filter-input", "gnp/normal ingress[0]"),
     ]
-    enforced = csv.DictReader(io.StringIO(as_csv(predicted(POLICY, FRAMES, TrackedChoice.ENFORCE))))
+    enforced = as_csv(predicted(POLICY, FRAMES, TrackedChoice.ENFORCE), tmp_path / "rows")
     assert {row[name] for row in enforced for name in names} == {""}
 
 

@@ -45,6 +45,7 @@ def run(script: str, *words: str, where: Path = ROOT) -> subprocess.CompletedPro
         ["plan", "-p", POLICY],
         ["selector", "a == 'b'", "a=b"],
         ["predict", CAPTURE, "-p", POLICY],
+        ["suggest", CAPTURE, "--all-is-attack"],
     ],
     ids=lambda words: words[0],
 )
@@ -62,6 +63,7 @@ def test_what_needs_no_simulator(words: list[str]) -> None:
         ["explain", "-p", POLICY, "IP()/TCP()"],
         ["drill", CAPTURE, "-p", POLICY],
         ["run", SCENARIO],
+        ["suggest", CAPTURE, "--all-is-attack", "--html", "-"],
     ],
     ids=lambda words: words[0],
 )

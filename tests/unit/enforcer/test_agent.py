@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
 import time
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ from enforcer.planning.plan import Plan
 from enforcer.policy.load import load_text
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
+from enforcer.system.stop import Stop
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}"
 FIRST, SECOND, KEPT = (load_text(SET % name) for name in ("first", "second", "kept"))
@@ -48,7 +48,7 @@ class Store:
     def last_good(self) -> Resources:
         return self.kept
 
-    def changes(self, stop: threading.Event) -> Iterator[None]:
+    def changes(self, stop: Stop) -> Iterator[None]:
         yield from ()
 
     def state(self) -> StoreState:

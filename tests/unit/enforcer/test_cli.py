@@ -27,7 +27,11 @@ from enforcer.model.errors import (
     UsageError,
 )
 
-COMMANDS = ("probe", "apply", "confirm", "run", "status", "counters", "detach")
+COMMANDS = (
+    *("probe", "apply", "confirm", "run", "status", "counters", "detach"),
+    *("deny", "allow", "list", "prune"),
+    *("feed", "export"),
+)
 POLICY = """\
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
@@ -161,6 +165,7 @@ def test_without_privilege_every_command_ends_with_3_and_the_way_out(words: list
     every = "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON"
     needed = every if words[0] in ("probe", "apply", "run") else "CAP_NET_ADMIN and CAP_NET_RAW"
     assert f"needs {needed}; run as root" in result.stderr
+    assert ("'dossim plan'" in result.stderr) == (words[0] in ("probe", "apply", "run"))
 
 
 # -- what both commands share ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from dossim.lint.boxes import Space
-from dossim.predict.phases import Phases
+from dossim.predict.compiled import rows_of
 from enforcer.backends.iptables.render import render as render_iptables
 from enforcer.backends.iptables.settings import IptablesSettings
 from enforcer.backends.nftables.netdev.render import render as render_netdev
@@ -22,11 +22,12 @@ from enforcer.backends.nftables.rules import NftablesSettings, Table
 from enforcer.backends.xdp.compile.receiver import Receiver
 from enforcer.backends.xdp.compile.rows import address_rows, atoms, render
 from enforcer.backends.xdp.offload import render_offload
+from enforcer.emergency.effect import Match, match_of
 from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.nets import Nets
-from enforcer.model.vocabulary import Action, Answer, Backend, Mode, Side, Stage
+from enforcer.model.vocabulary import Action, Answer, Backend, Direction, Mode, Side, Stage
 from enforcer.planning.plan import InterfacePlan, Plan, make_plan
 from enforcer.planning.xdp_capability import NETDEV, XDP
 from enforcer.planning.xdp_run import XdpRun
@@ -131,7 +132,8 @@ def device(found: RuleTable) -> object:
 
 
 def predict(found: RuleTable) -> object:
-    return [Phases.of(item) for item in found.ingress]
+    rows = rows_of(found, Direction.INGRESS)
+    return rows.entries, rows.conditions, rows.ranges, rows.names, [str(nets) for nets in rows.nets]
 
 
 def lint(found: RuleTable) -> object:
@@ -205,6 +207,20 @@ def test_a_device_holds_a_list_of_sources_and_says_why_not_the_rest(sample: Samp
     assert "match" in obstacle_sentences(found, Mode.OFFLOAD)[0]
     with pytest.raises(Exception, match="in a device, which does not match on"):
         device(found)
+
+
+@pytest.mark.parametrize("sample", [*SAMPLES, UNKNOWN], ids=str)
+def test_an_entry_with_more_conditions_denies_no_network_wholly_that_fewer_do_not(sample: Sample) -> None:
+    """So no act, and no export, claims too much."""
+    found = table(entry(*sample.having))
+    nets = [ip_network(text) for text in ("10.0.0.0/8", "203.0.113.0/24", "198.51.100.0/24")]
+    if sample is UNKNOWN:
+        with pytest.raises(UnsupportedRuleError, match="cannot match on OneMore"):
+            match_of(found, found.ingress[0], nets[0])
+        return
+    lists = [item for item in sample.having if isinstance(item, InNets | InSet) and item.side is Side.SOURCE]
+    wholly = {str(net) for net in nets if match_of(found, found.ingress[0], net) is Match.ALL}
+    assert bool(wholly) is (len(lists) == len(sample.having))
 
 
 # -- one that no consumer handles

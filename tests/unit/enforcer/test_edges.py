@@ -23,6 +23,7 @@ from enforcer.model.errors import HostError
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
 from enforcer.system.log import LineFormatter
+from enforcer.system.stop import Stop
 
 SET = """\
 apiVersion: projectcalico.org/v3
@@ -49,7 +50,7 @@ class Watcher:
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._sign = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -285,7 +286,7 @@ class Quiet:
     def last_good(self) -> Resources:
         return Resources()
 
-    def changes(self, stop: threading.Event) -> Iterator[None]:
+    def changes(self, stop: Stop) -> Iterator[None]:
         self.begun.release()
         if self.fails:
             self.fails = False

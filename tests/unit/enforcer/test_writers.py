@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ from enforcer.datastore.files import FileStore
 from enforcer.datastore.writers import is_open_for_writing
 from enforcer.policy.resources import Resources
 from enforcer.system import files
+from enforcer.system.stop import Stop
 
 SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: %s}, spec: {nets: [192.0.2.0/24]}}\n"
 WHOLE = f"{SET % 'a'}---\n{SET % 'b'}"
@@ -32,8 +34,8 @@ def file(tmp_path: Path) -> Path:
 class Follower:
     """As an agent uses a store: a snapshot at the start, and another after each notification."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = FileStore([path])
+    def __init__(self, path: Path, *, emergency: Path | None = None) -> None:
+        self.store = FileStore([path], emergency=emergency)
         self.seen: list[list[str]] = []
         self.faults: list[str] = []
         self.resources = Resources()
@@ -47,7 +49,7 @@ class Follower:
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        stop = threading.Event()
+        stop = Stop()
 
         def follow() -> None:
             for _ in self.store.changes(stop):
@@ -182,10 +184,10 @@ def inotify_watches() -> int:
 def test_without_inotify_changes_are_still_noticed(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def watch(*paths: object, **options: object) -> Iterator[None]:
-        raise OSError(28, "OS file watch limit reached")
+    def limit_reached(folders: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # inotify_add_watch(2)
 
-    monkeypatch.setattr("enforcer.datastore.files.watch", watch)
+    monkeypatch.setattr("enforcer.datastore.files.Inotify", limit_reached)
     follower = Follower(file.parent)
     with follower.following():
         for name in ("one", "two"):

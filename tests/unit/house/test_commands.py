@@ -28,9 +28,10 @@ from tests.support.frames import ME4, ethernet, ipv4, segment
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + sorted(ROOT.glob("docs/*.md"))
-COMMANDS = {"dossim": dossim, "enforcer": enforcer}
-# These need neither root nor traffic and are fast: they are run as shown.
-HARMLESS = {"validate", "lint", "plan", "selector", "explain", "predict"}
+COMMANDS: dict[str, click.Command] = {"dossim": dossim, "enforcer": enforcer}
+# These need neither root nor traffic and are fast: they are run as shown, unless they ask for a cluster.
+HARMLESS = {"validate", "lint", "plan", "selector", "explain", "predict", "suggest"}
+CLUSTER = "--scheduler"
 FOUND = 1  # lint found something: not an error of the page
 
 _FENCED = re.compile(r"^ *```[a-z]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -72,7 +73,7 @@ def _without_shell(words: Sequence[str]) -> Iterator[str]:
 
 ALL = list(dict.fromkeys(shown()))
 OF_CLICK = [item for item in ALL if item.words[0] in COMMANDS]
-RUNNABLE = [item for item in OF_CLICK if item.fenced and item.words[1] in HARMLESS]
+RUNNABLE = [item for item in OF_CLICK if item.fenced and item.words[1] in HARMLESS and CLUSTER not in item.words]
 OF_RUN = [item for item in ALL if item.words[0] == "./run"]
 
 
@@ -85,13 +86,13 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("item", OF_CLICK, ids=str)
 def test_its_options_exist_and_take_what_is_shown(item: Shown) -> None:
-    group = COMMANDS[item.words[0]]
-    assert isinstance(group, click.Group)
-    context = click.Context(group)
-    command = group.get_command(context, item.words[1]) if not item.words[1].startswith("-") else group
-    assert command is not None, f"{item}: no such command"
-    inner = click.Context(command, parent=context, info_name=item.words[1])
-    values, rest, _ = command.make_parser(inner).parse_args(list(item.words[2 if command is not group else 1 :]))
+    command, words = COMMANDS[item.words[0]], list(item.words[1:])
+    inner = click.Context(command)
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(inner, words[0])
+        assert found is not None, f"{item}: no such command"
+        command, inner = found, click.Context(found, parent=inner, info_name=words.pop(0))
+    values, rest, _ = command.make_parser(inner).parse_args(words)
     assert not rest, f"{item}: nothing takes {rest}"
     for parameter in command.get_params(inner):
         value = values.get(parameter.name or "")
@@ -101,14 +102,21 @@ def test_its_options_exist_and_take_what_is_shown(item: Shown) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files that the pages assume: a policy, a capture of an attack, a host's output of ``enforcer probe``."""
+    """The files that the pages assume: a policy, captures of an attack and of what came before, a host's output of
+    ``enforcer probe``.
+    """
     for name in ("policy", "policies"):
         (tmp_path / name).mkdir()
         shutil.copy(ROOT / "scenarios" / "policies" / "how-to.yaml", tmp_path / name)
     packet = ipv4(
-        segment(17, "203.0.113.9", ME4, (53, 9), b"attack"), source="203.0.113.9", destination=ME4, protocol=17
+        segment(17, "203.0.113.9", ME4, (123, 9), b"attack"), source="203.0.113.9", destination=ME4, protocol=17
     )
-    Capture.from_frames([ethernet(packet, 0x0800)] * 40).write(tmp_path / "attack.pcap")
+    attack = tmp_path / "attack.pcap"
+    Capture.from_frames([ethernet(packet, 0x0800)] * 40).write(attack)
+    for again in ("attack.pcap00", "attack.pcap01", "attack.pcap02", "attack.pcap.zst"):  # read as what they hold
+        shutil.copy(attack, tmp_path / again)
+    usual = ipv4(segment(17, "192.0.2.9", ME4, (7, 9), b""), source="192.0.2.9", destination=ME4, protocol=17)
+    Capture.from_frames([ethernet(usual, 0x0800)] * 40).write(tmp_path / "before.pcap")
     modes = {mode: Probe(Answer.YES) for mode in Mode}
     facts = HostFacts(
         "jasper", interfaces=(InterfaceFacts("eth0", modes=modes),), backends={Backend.IPTABLES: Probe(Answer.YES)}
@@ -134,6 +142,11 @@ def test_it_is_a_verb_of_run(item: Shown) -> None:
     if verb == "test":  # the remaining arguments are pytest's
         assert not [path for path in rest if path.startswith("tests/") and not (ROOT / path).exists()], str(item)
         return
-    takers = {"bench": "bench/bench_xdp.py", "kernels": "tests/kernels/boot.py", "lock": "run"}
+    takers = {
+        "bench": "bench/bench_xdp.py",
+        "kernels": "tests/kernels/boot.py",
+        "lock": "run",
+        "package": "tools/package/__main__.py",
+    }
     for option in (word for word in rest if word.startswith("--") and word != "--"):
         assert f"{option}" in (ROOT / takers[verb]).read_text(), f"{item}: no such option"

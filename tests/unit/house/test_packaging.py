@@ -1,10 +1,12 @@
-"""Built packages: the licences they contain, and locks that agree with pyproject.toml."""
+"""Built packages: their licences and tag, and locks that agree with pyproject.toml."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -16,12 +18,21 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[3]
 _BUILD = "import sys; from setuptools import build_meta as b; print(b.prepare_metadata_for_build_wheel(sys.argv[1]))"
+# What setup.py would name a wheel, without building one.
+_TAG = """
+from distutils.core import run_setup
+command = run_setup("setup.py", ["--quiet"], stop_after="init").get_command_obj("bdist_wheel")
+command.ensure_finalized()
+print("-".join(command.get_tag()))
+"""
+_PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 LOCKS = {
     "enforcer": {""},
     "etcd": {"", "etcd"},
+    "package": {"", "etcd", "metrics"},
     "sim": {"", "sim"},
-    "dev": {"", "sim", "etcd", "metrics", "test", "check"},
+    "dev": {"", "sim", "etcd", "metrics", "dask", "test", "check"},
     "bench": {"", "sim", "bench"},
 }
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -53,6 +64,43 @@ def test_every_bpf_source_is_under_a_licence_of_the_wheel() -> None:
     assert sources
     for source in sources:
         assert "SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)" in source.read_text().splitlines()[0]
+
+
+def test_every_source_of_the_engine_is_under_the_licence_of_the_rest() -> None:
+    sources = [*ROOT.glob("engine/*.c"), *ROOT.glob("engine/*.h")]
+    assert sources
+    for source in sources:
+        assert "SPDX-License-Identifier: Apache-2.0" in source.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("compilers", "tag"),
+    [
+        pytest.param(["gcc", "make"], f"py3-none-{_PLATFORM}", id="with the engine: this platform, every Python"),
+        pytest.param([], "py3-none-any", id="no compiler, no engine: any platform"),
+    ],
+)
+def test_for_whom_a_wheel_is(compilers: list[str], tag: str, tmp_path: Path) -> None:
+    for name in compilers:
+        (tmp_path / name).symlink_to("/bin/true")
+    done = subprocess.run(
+        [sys.executable, "-c", _TAG],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == tag
+
+
+def test_a_source_distribution_has_what_is_compiled_and_not_the_result(tmp_path: Path) -> None:
+    words = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    listed = set((tmp_path / "dossim.egg-info" / "SOURCES.txt").read_text().splitlines())
+    needed = {str(path.relative_to(ROOT)) for top in ("bpf", "engine") for path in (ROOT / top).rglob("*.[ch]")}
+    assert needed | {"bpf/Makefile", "engine/Makefile"} <= listed
+    assert not [name for name in listed if name.endswith(".so")]
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -22,6 +22,7 @@ LOADING = {"click", "yaml", "numpy", "re2"}
         (["lint", POLICY], LOADING),
         (["plan", "-p", POLICY, "--format", "json"], LOADING | {"rich"}),
         (["predict", CAPTURE, "-p", POLICY], LOADING | {"rich"}),
+        (["suggest", CAPTURE, "--all-is-attack"], LOADING | {"rich"}),
     ],
 )
 def test_what_a_command_of_the_simulator_imports(words: list[str], packages: set[str]) -> None:

@@ -67,10 +67,11 @@ def atoms(plan: InterfacePlan) -> dict[str, Nets]:
     """The address lists that an entry or failsafe matches on, by id. Classes are their combinations."""
     found: dict[str, Nets] = {}
     for bit in bits_of(plan):
-        for side in Side:
-            both = bit.wanted[side], bit.unwanted[side]
-            found |= {_id(lists.nets): Nets.of(lists.nets) for lists in both if lists.nets}
-            found |= {lists.ip_set: plan.table.sets[lists.ip_set].nets for lists in both if lists.ip_set is not None}
+        for lists in bit.lists:
+            if lists.nets and (name := _id(lists.nets)) not in found:
+                found[name] = Nets.of(lists.nets)
+            if lists.ip_set is not None:
+                found[lists.ip_set] = plan.table.sets[lists.ip_set].nets
     return found
 
 

@@ -31,7 +31,9 @@ from enforcer.kernel.pace import Pace
 
 _COUNTERS = "counters"  # the program itself writes them
 _DESCRIPTORS = 16  # an upper bound of the pins of one interface
+_SHARE = 1 / 10_000  # of one CPU, to compare the contents of maps
 _LIBC = ctypes.CDLL(None)
+_LIBC.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
 
 
 @dataclass
@@ -41,18 +43,19 @@ class _Content:
     held: BpfMap
     view: npt.NDArray[np.uint8] | None
     then: bytes
+    at: int = 0  # where ``view`` is in memory
 
     @classmethod
     def of(cls, held: BpfMap, *, mapped: bool) -> _Content:
         if not mapped:
             return cls(held, None, held.image())
         view = np.frombuffer(held.mmap(), np.uint8, count=held.value_size * held.max_entries)
-        return cls(held, view, view.tobytes())
+        return cls(held, view, view.tobytes(), view.ctypes.data)
 
     def is_same(self) -> bool:
         if self.view is None:
             return self.held.image() == self.then
-        return not _LIBC.memcmp(ctypes.c_void_p(self.view.ctypes.data), self.then, ctypes.c_size_t(len(self.then)))
+        return not _LIBC.memcmp(self.at, self.then, len(self.then))
 
 
 @dataclass
@@ -82,7 +85,10 @@ class _Pinned:
 
     def pin_again(self) -> Iterator[str]:
         """Restore removed pins, and report them."""
-        present = set(os.listdir(self.pins.directory)) if self.pins.directory.is_dir() else set()
+        try:
+            present = os.listdir(self.pins.directory)
+        except (FileNotFoundError, NotADirectoryError):
+            present = []
         lost = [name for name in self.descriptors if name not in present]
         if not lost:
             return
@@ -112,10 +118,7 @@ class _Attached:
     link: BpfLink
     then: LinkInfo
     pinned: _Pinned
-
-    @property
-    def is_attached(self) -> bool:
-        return self.link.info().ifindex == self.then.ifindex
+    is_attached: bool = True  # when it was last looked at
 
     def kept(self) -> Iterator[str]:
         """Restore removed pins if the link is unchanged, and report them. (Detaching is up to a pass.)"""
@@ -124,7 +127,8 @@ class _Attached:
 
     def losses(self) -> Iterator[str]:
         now = self.link.info()
-        if now.ifindex != self.then.ifindex:
+        self.is_attached = now.ifindex == self.then.ifindex
+        if not self.is_attached:
             yield f"{self.interface}: the XDP program was detached (BPF link {now.id})"
         elif now.prog_id != self.then.prog_id:
             yield f"{self.interface}: BPF link {now.id} was pointed at another XDP program, id {now.prog_id}"
@@ -146,7 +150,7 @@ class XdpWatch:
         self._bpf, self._pin_root = bpf, pin_root
         self._attached: list[_Attached] = []
         self._tables: _Pinned | None = None
-        self._pace = Pace()
+        self._pace = Pace(_SHARE)
         self._turn = 0  # rotates which contents are compared next
 
     def fileno(self) -> int:

@@ -98,6 +98,29 @@ def classify(atoms: Mapping[str, Nets], numbers: Mapping[Members, int] | None = 
     )
 
 
+class Classifier:
+    """:func:`classify` with a memory: it sweeps again only if the atoms or their numbers are others than last time.
+
+    Atoms are compared by identity: the compiler keeps those whose members have not changed.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[list[tuple[str, Nets]], Mapping[Members, int], Classified] | None = None
+
+    def classify(self, atoms: Mapping[str, Nets], numbers: Mapping[Members, int] | None = None) -> Classified:
+        given, items = dict(numbers or {}), list(atoms.items())
+        if self._last is not None:
+            known, known_numbers, classified = self._last
+            is_same = len(known) == len(items) and all(
+                name == other and nets is kept for (name, nets), (other, kept) in zip(items, known, strict=True)
+            )
+            if is_same and known_numbers == given:
+                return classified
+        found = classify(atoms, numbers)
+        self._last = items, given, found
+        return found
+
+
 def _numbered(wanted: Mapping[Members, None], numbers: Mapping[Members, int]) -> dict[Members, int]:
     result = {members: numbers[members] for members in wanted if members in numbers}
     result[frozenset()] = 0

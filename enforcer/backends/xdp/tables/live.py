@@ -26,7 +26,7 @@ from enforcer.backends.xdp.tables.patch import Patch
 from enforcer.backends.xdp.tables.room import Full
 from enforcer.model.nets import Nets
 
-__all__ = ["Arrays", "Changed", "Full", "Live"]
+__all__ = ["Arrays", "Changed", "Full", "Live", "Present"]
 
 NewClass = Callable[[int, Members], None]
 Fence = Callable[[], None]

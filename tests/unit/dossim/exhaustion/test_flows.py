@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
+import numpy as np
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
@@ -46,8 +47,10 @@ FOUR, SIX = IP(src="198.51.100.7", dst=HOST), IPv6(src="2001:db8::7", dst="fd00:
 BEYOND = IP(src="198.51.100.7", dst="10.9.0.1")
 
 
-def found(packets: Sequence[Packet], *, forward: bool = False, tcp_loose: bool = True) -> NewFlows:
+def found(packets: Sequence[Packet], *, forward: bool = False, tcp_loose: bool = True, cut: int = 0) -> NewFlows:
     capture = Capture.from_frames([bytes(Ether(src="06:00:00:00:00:02", dst=MAC) / packet) for packet in packets])
+    if cut:
+        capture = replace(capture, length=np.minimum(capture.length, cut).astype(np.int32))
     situation = situation_for(
         load_text(POLICY, "policy.yaml"),
         capture=capture,
@@ -107,6 +110,12 @@ FORWARDED = [
 @pytest.mark.parametrize(("packet", "flows"), [row[1:] for row in FORWARDED], ids=[row[0] for row in FORWARDED])
 def test_one_forwarded_packet(packet: Packet, flows: dict[FlowClass, int]) -> None:
     assert found([packet], forward=True).flows == flows
+
+
+def test_a_forwarded_packet_of_which_the_capture_cut_what_begins_a_connection_may_make_an_entry() -> None:
+    packet = BEYOND / TCP(dport=443, flags="S")
+    assert (found([packet], forward=True, cut=46).perhaps, found([packet], forward=True, cut=46).total) == (1, 0)
+    assert found([packet], forward=True, cut=54).flows == {FlowClass.SYN_SENT: 1}
 
 
 def test_without_tcp_loose_nothing_is_picked_up() -> None:

@@ -183,3 +183,16 @@ def test_json_has_no_infinity() -> None:
     assert data["flood"]["full_after_s"] == {"least": None, "most": None}
     assert data["flood"]["fills"] == "no"
     assert data["new_flows"] == {"UDP": 100}
+
+
+def test_nothing_is_computed_from_more_flows_than_are_counted() -> None:
+    many = NewFlows(reached=9_000_000, flows={FlowClass.UDP: 8_388_608}, seconds=1.0, is_more=True)
+    said = outlook(assumed_table(), many, per_s=1_000.0)
+    assert (said.alone, said.flood, said.remedies) == (None, None, ())
+    text = lines(said)
+    assert "more than 8,388,608 new flows (8,388,608 UDP)" in text[0]
+    assert text[1].strip() == (
+        "no rate: there are more than 8,388,608 new flows; if they come at once, they fill the table"
+    )
+    assert as_dict(said)["more_new_flows"] is True
+    assert not as_dict(outlook(assumed_table(), flood(100)))["more_new_flows"]

@@ -30,6 +30,12 @@ def test_a_set_is_used_by_what_excludes_it_and_by_tracked_policy() -> None:
         assert not of_rule(findings(ENDPOINT, net_set("grey", "grey", "192.0.2.0/24"), user), RuleId.UNUSED_SET)
 
 
+def test_a_set_of_what_is_never_to_be_denied_is_for_no_rule() -> None:
+    own = net_set("partners", "grey", "192.0.2.0/24").replace("list: grey", "enforcer.io/protected: 'true'")
+    assert "enforcer.io/protected" in own
+    assert not of_rule(findings(ENDPOINT, own, policy("action: Deny")), RuleId.UNUSED_SET)
+
+
 def test_a_set_may_be_there_for_policies_that_are_not_looked_at() -> None:
     other = f"{HEAD}NetworkPolicy\nmetadata: {{name: web, namespace: web}}\nspec: {{}}\n"
     (finding,) = of_rule(

@@ -12,8 +12,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from dossim.packet.capture import Capture
-from dossim.packet.columns import checksum_valid, main_destinations, parse_columns
-from dossim.packet.parse import internet_checksum
+from dossim.packet.columns import main_destinations, parse_columns
 
 E = Ether(dst="06:00:00:00:00:01", src="02:00:00:00:00:00")
 FOUR = IP(src="203.0.113.7", dst="10.10.10.10", ttl=9, id=77) / UDP(sport=1, dport=2) / Raw(b"odd")
@@ -100,26 +99,6 @@ def test_captures_with_next_to_nothing(frames: list[bytes]) -> None:
     assert len(columns.links.ethertype) == len(frames)
     assert not len(columns.ipv4.rows)
     assert not len(columns.ipv6.rows)
-
-
-@pytest.mark.parametrize("length", [0, 1, 2, 7, 8, 59, 1480, 1481])
-@pytest.mark.parametrize("start", [0, 1], ids=["even start", "odd start"])
-def test_checksums_of_every_length(start: int, length: int) -> None:
-    buf = bytes((7 * at + 3) % 256 for at in range(length))
-    sealed = internet_checksum(buf)
-    data = np.frombuffer(b"\xaa" * start + buf + b"\x55" * 8, np.uint8)
-    where = np.array([start]), np.array([length])
-    assert checksum_valid(data, *where, np.array([sealed])).tolist() == [True]
-    assert checksum_valid(data, *where, np.array([sealed ^ 0x0100])).tolist() == [False]
-
-
-def test_checksums_of_many_lengths_at_once_keep_their_order() -> None:
-    buf = np.arange(256, dtype=np.uint8)
-    start, length = np.array([9, 0, 100, 5]), np.array([20, 7, 20, 0])
-    sealed = [internet_checksum(buf[at : at + size].tobytes()) for at, size in zip(start, length, strict=True)]
-    sealed[2] ^= 1
-    assert checksum_valid(buf, start, length, np.array(sealed)).tolist() == [True, True, False, True]
-    assert not len(checksum_valid(buf, *(np.array([], np.int64),) * 3))
 
 
 def test_the_main_destinations_are_unicast_and_most_frequent() -> None:

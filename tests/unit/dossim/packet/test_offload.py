@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 from ipaddress import ip_address
@@ -14,8 +15,7 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from dossim.packet.capture import Capture
-from dossim.packet.columns import parse_columns
-from dossim.packet.offload import header_offloaded, offloaded, sent_by
+from dossim.packet.offload import HEADER, OFFLOADED, SENT, artefacts_of
 
 FOUR, SIX = IP(src="192.0.2.1", dst="198.51.100.2"), IPv6(src="2001:db8::1", dst="2001:db8:ffff::2")
 DATA = Raw(b"payload")
@@ -72,7 +72,7 @@ def test_a_checksum_left_to_hardware(packet: Packet, expected: bool) -> None:
     frame = bytes(Ether() / packet)
     if not expected and packet.payload.name == "Raw":
         frame = frame[:23] + b"\x06" + frame[24:]
-    assert offloaded(parse_columns(Capture.from_frames([bytes(60), frame, bytes(60)]))).tolist() == [
+    assert artefacts_of(Capture.from_frames([bytes(60), frame, bytes(60)])).offloaded.tolist() == [
         False,
         expected,
         False,
@@ -81,8 +81,8 @@ def test_a_checksum_left_to_hardware(packet: Packet, expected: bool) -> None:
 
 def test_a_cut_packet_with_the_partial_sum_is_one_too() -> None:
     frame = bytes(Ether() / FOUR / TCP(chksum=pseudo_sum(4, 6, 1020)) / Raw(bytes(1000)))
-    assert offloaded(parse_columns(Capture.from_frames([frame[:54]]))).tolist() == [True]
-    assert offloaded(parse_columns(Capture.from_frames([frame[:50]]))).tolist() == [False]
+    assert artefacts_of(Capture.from_frames([frame[:54]])).offloaded.tolist() == [True]
+    assert artefacts_of(Capture.from_frames([frame[:50]])).offloaded.tolist() == [False]
 
 
 def test_a_tcp_checksum_of_0_that_is_right() -> None:
@@ -90,21 +90,47 @@ def test_a_tcp_checksum_of_0_that_is_right() -> None:
     wanted = struct.unpack(">H", bytes(FOUR / TCP(sport=1024, dport=80) / Raw(b"\0\0"))[36:38])[0]
     frame = bytes(Ether() / FOUR / TCP(sport=1024, dport=80) / Raw(struct.pack(">H", wanted)))
     assert frame[50:52] == b"\0\0"
-    assert not offloaded(parse_columns(Capture.from_frames([frame]))).any()
+    assert not artefacts_of(Capture.from_frames([frame])).offloaded.any()
 
 
 def test_the_checksum_of_the_ipv4_header() -> None:
     frames = [bytes(Ether() / IP(src="192.0.2.1", dst="192.0.2.2", chksum=value) / udp(None)) for value in (None, 0, 5)]
-    assert header_offloaded(parse_columns(Capture.from_frames(frames))).tolist() == [False, True, False]
+    assert artefacts_of(Capture.from_frames(frames)).header.tolist() == [False, True, False]
 
 
 def test_sent_by_an_address() -> None:
-    columns = parse_columns(Capture.from_frames([bytes(Ether() / network / udp(None)) for network in (FOUR, SIX)]))
-    assert sent_by(columns, [ip_address("192.0.2.1")]).tolist() == [True, False]
-    assert sent_by(columns, [ip_address("2001:db8::1"), ip_address("192.0.2.2")]).tolist() == [False, True]
-    assert sent_by(columns, []).tolist() == [False, False]
+    capture = Capture.from_frames([bytes(Ether() / network / udp(None)) for network in (FOUR, SIX)])
+    assert artefacts_of(capture, [ip_address("192.0.2.1")]).sent.tolist() == [True, False]
+    assert artefacts_of(capture, [ip_address("2001:db8::1"), ip_address("192.0.2.2")]).sent.tolist() == [False, True]
+    assert artefacts_of(capture, []).sent.tolist() == [False, False]
 
 
-@pytest.mark.parametrize("function", [offloaded, header_offloaded])
-def test_an_empty_capture(function: object) -> None:
-    assert function(parse_columns(Capture.from_frames([]))).tolist() == []  # type: ignore[operator]
+def test_an_empty_capture() -> None:
+    found = artefacts_of(Capture.from_frames([]))
+    assert not len(found.offloaded)
+    assert not len(found.sent)
+
+
+def test_a_tag_changes_nothing() -> None:
+    """Frames without one are looked at in another way."""
+    rng = random.Random(5)
+    frames = []
+    for _ in range(4000):
+        segment = rng.choice((TCP(dport=80), UDP(dport=53), TCP(dport=80) / DATA, UDP() / DATA, ICMP(), SCTP()))
+        frame = bytearray(bytes(Ether(src="02:00:00:00:00:01") / FOUR / segment))
+        at, size = rng.choice(((24, 0), (14, 4), (20, 8), (16, 2), (23, 1), (26, 0), (50, 2), (40, 2)))
+        frame[at : at + size] = rng.choice((bytes(size), rng.randbytes(size), frame[at : at + size]))
+        if rng.random() < 0.3:
+            frame[24:26] = b"\0\0"
+        if rng.random() < 0.3:
+            place = 50 if frame[23] == 6 else 40
+            frame[place : place + 2] = pseudo_sum(4, frame[23], len(frame) - 34).to_bytes(2, "big")
+        frames.append(bytes(frame[: len(frame) if rng.random() < 0.8 else rng.randrange(14, len(frame))]))
+    own = [ip_address("192.0.2.1")]
+    plain, tagged = (
+        artefacts_of(Capture.from_frames(found), own)
+        for found in (frames, [frame[:12] + b"\x81\0\0\0" + frame[12:] for frame in frames])
+    )
+    assert plain.flags.tolist() == tagged.flags.tolist()
+    assert plain.packets == tagged.packets
+    assert all(plain.count(flag) > 10 for flag in (OFFLOADED, HEADER, SENT))

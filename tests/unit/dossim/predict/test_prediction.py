@@ -1,4 +1,4 @@
-"""Prediction: its counts and reports, and that neither the size of a capture nor the order of packets matters."""
+"""Prediction: its counts and reports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
-import dossim.predict
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.parse import internet_checksum
 from dossim.predict import Prediction, predict
-from dossim.predict.prediction import Draft
+from dossim.predict.prediction import FATE_CODE, STAGE_CODE, Draft
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import STAGE_OF_MODE, Action, Backend, Mode, Stage
 from enforcer.planning.plan import InterfacePlan, PlannedEntry
@@ -100,17 +99,6 @@ def test_the_reason_says_why_the_kernel_dropped_it() -> None:
     assert "martian" in predicted(MIXED).disposition(3).reason
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fragments of one datagram may lie in different blocks."""
-    frames = [*MIXED, frame("8.8.8.8", flags="MF", id=9, len=36), *MIXED, frame("8.8.8.8", frag=2, id=9), *MIXED]
-    whole = predicted(frames)
-    monkeypatch.setattr(dossim.predict, "_BLOCK", 4)
-    parts = predicted(frames)
-    for column in ("fate", "stage", "entry"):
-        assert np.array_equal(getattr(parts, column), getattr(whole, column))
-    assert [parts.disposition(n) for n in range(len(parts))] == [whole.disposition(n) for n in range(len(whole))]
-
-
 def test_many_lengths_on_the_wire_are_one_reason() -> None:
     """A capture can claim a different length for each packet: one reason for each would be slow and unreadable."""
     whole = frame("198.51.100.1") + bytes(300)
@@ -133,11 +121,11 @@ def _header(buf: bytes, total_length: bytes) -> bytes:
 def test_more_reasons_than_have_a_number_are_one() -> None:
     count = 70_000
     draft = Draft(replace(Capture.from_frames([]), wire_length=np.full(count, 60, np.int32), offset=np.zeros(count)))
-    for packet in range(count):
-        draft.drop(packet, Stage.IP_INPUT, f"reason {packet}")
+    draft.fate[:] = FATE_CODE[Fate.UNDETERMINED]
+    draft.stage[:] = STAGE_CODE[Stage.RAW]
+    draft.reason[:] = [draft.code_of(f"reason {packet}") for packet in range(count)]
     prediction = draft.finish(())
     assert prediction.disposition(100).reason == "reason 100"
     assert prediction.disposition(count - 1).reason.startswith("one of more than")
-    draft.leave_open(0, Stage.RAW, "x")
     named = draft.finish(()).with_reason(np.ones(count, np.bool_), "a reason of its own")
     assert named.disposition(0).reason == "a reason of its own"

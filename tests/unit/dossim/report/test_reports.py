@@ -190,7 +190,11 @@ def test_a_failure_says_that_it_is_an_expectation_that_failed(held: View) -> Non
     (case,) = cases(junit([("a.scenario.yaml", replace(held, outcomes=outcomes))]))
     failure = case.find("failure")
     assert failure is not None
-    assert re.match(r"\d+ expectations? failed; 2,000 packets: predicted == observed", failure.get("message", ""))
+    said = r"\d+ expectations? failed; 2,000 packets: predicted == observed"
+    assert re.match(said, failure.get("message", ""))
+    view = replace(held, outcomes=outcomes)
+    assert re.search(said, printed(view))
+    assert re.search(f'class="verdict bad">{said}', html([view], title="x"))
 
 
 def test_what_conntrack_said_of_the_packets_is_shown() -> None:

@@ -16,7 +16,8 @@ from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.predict import predict
 from dossim.predict.prediction import FATE_CODE, NO_STAGE, STAGE_CODE
-from dossim.verify import Verification, verify
+from dossim.verify import Verification
+from dossim.verify.compare import verify
 from enforcer.model.vocabulary import Stage
 from enforcer.policy.resources import Resources
 from tests.support.cut_captures import cut_at

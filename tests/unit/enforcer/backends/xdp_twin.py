@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from enforcer.backends.xdp.state.generation import Contents, Elements
 from enforcer.model.abi import MAX_SKIPS, PROTOCOL_UNKNOWN
@@ -75,20 +76,22 @@ class Twin:
         address = (packet.source, packet.destination)[side]
         key = address.packed.ljust(16, b"\0") + struct.pack("!H", packet.ports[side])
         key += bytes([packet.protocol or 0, side, packet.family, 0, 0, 0])
-        found = dict(zip(*self.contents.hashes["named"], strict=True)).get(key)
+        found = self._named.get(key)
         named = _pair_of(found) if found else (0, 0)
         return (wanted | named[0]) & ~(unwanted | named[1])
 
+    @cached_property
+    def _named(self) -> dict[bytes, bytes]:
+        return dict(zip(*self.contents.hashes["named"], strict=True))
+
     def _pair(self, directory: int, number: int) -> tuple[int, int]:
         """The row of port_rows for a port, from a directory, perhaps through a page."""
-        directories = struct.unpack_from("=1024I", self.contents.arrays["policy"].data, len(POLICY) * ROW.size)
-        found = directories[256 * directory + (number >> 8)]
+        place = len(POLICY) * ROW.size + 4 * (256 * directory + (number >> 8))
+        (found,) = struct.unpack_from("=I", self.contents.arrays["policy"].data, place)
         if found >> 31:
-            found = self._page(found & 0x7FFFFFFF)[number & 0xFF]
+            page = _element(self.contents.arrays["port_pages"], found & 0x7FFFFFFF)
+            (found,) = struct.unpack_from("=H", page, 2 * (number & 0xFF))
         return _pair_of(_element(self.contents.arrays["port_rows"], found))
-
-    def _page(self, number: int) -> tuple[int, ...]:
-        return struct.unpack("=256H", _element(self.contents.arrays["port_pages"], number))
 
     def _address_row(self, number: int, side: int, family: int) -> int:
         place = (side if family == 4 else 2 + side) * ROW.size
@@ -116,7 +119,9 @@ def _element(elements: Elements, number: int) -> bytes:
 
 
 def _row_of(buf: bytes) -> int:
-    return sum(word << 64 * at for at, word in enumerate(ROW.unpack(buf)))
+    a, b, c, d, e, f, g, h = ROW.unpack(buf)
+    low = a | b << 64 | c << 128 | d << 192
+    return low | (e | f << 64 | g << 128 | h << 192) << 256 if e or f or g or h else low
 
 
 def _pair_of(buf: bytes) -> tuple[int, int]:

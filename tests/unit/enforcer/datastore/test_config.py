@@ -126,6 +126,11 @@ def test_which_file_it_is_not(tmp_path: Path, text: str, says: str) -> None:
     assert says in str(error.value)
 
 
+def test_a_file_that_is_too_large_is_told_what_it_should_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"calicoctl\.cfg: larger than 4 MiB; a CalicoAPIConfig is expected"):
+        of_file(tmp_path, "", "#" * ((4 << 20) + 1))
+
+
 def test_a_file_that_is_absent_or_no_pem_is_named_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
     for path, says in ((tmp_path / "none", "cannot be read: No such file"), (tmp_path / "ca.pem", "expected PEM")):

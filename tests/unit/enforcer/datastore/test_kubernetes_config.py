@@ -132,6 +132,12 @@ def test_what_is_no_kubeconfig(tmp_path: Path, text: str, says: str) -> None:
     assert says in str(error.value)
 
 
+def test_a_file_that_is_too_large_is_told_what_it_should_be(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("#" * ((16 << 20) + 1))
+    with pytest.raises(UsageError, match="config: larger than 16 MiB; a kubeconfig is expected"):
+        of({}, kubeconfig=str(tmp_path / "config"))
+
+
 def test_without_a_server_the_settings_are_named() -> None:
     with pytest.raises(UsageError, match="no Kubernetes API server: set KUBECONFIG or K8S_API_ENDPOINT"):
         of({})

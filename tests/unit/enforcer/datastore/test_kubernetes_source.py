@@ -18,10 +18,13 @@ from typing import Any
 import pytest
 
 from enforcer.datastore.apiconfig import ENVIRONMENT, ApiConfig
+from enforcer.datastore.kubernetes import follower
 from enforcer.datastore.kubernetes.config import kubernetes_config
 from enforcer.datastore.kubernetes.follower import Clocks
+from enforcer.datastore.kubernetes.kinds import followed as followed_kinds
 from enforcer.datastore.kubernetes.source import KubernetesSource
-from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Update
+from enforcer.datastore.report import Resync
+from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Resynced, Update
 from tests.support.certificates import Authority
 from tests.support.datastores import QUICK
 from tests.support.etcd import network_set
@@ -79,6 +82,11 @@ class Followed:
     def until_lost(self, says: str) -> str:
         return str(self.until(lambda update: isinstance(update, Lost) and says in update.problem).problem)
 
+    def until_resynced(self, reason: Resync) -> None:
+        """Unless it has been already."""
+        if Resynced(reason) not in self.seen:
+            self.until(lambda update: update == Resynced(reason))
+
     def until_back(self) -> None:
         self.until(lambda update: isinstance(update, Contact))
 
@@ -123,31 +131,38 @@ def test_the_second_group_is_read_where_the_first_is_not(double: Double) -> None
     with followed(double) as seen:
         seen.until_held("bots")
         assert '"apiVersion":"projectcalico.org/v3"' in seen.held["globalnetworksets/bots"]
+        assert seen.seen.count(Resynced(Resync.START)) == len(followed_kinds("jasper")), "each kind is listed once"
 
 
 def test_a_list_comes_in_pages_and_begins_again_when_its_token_has_expired(double: Double) -> None:
     names = ("bots", *(f"n{index}" for index in range(600)))
     for name in names[1:]:
         double.api.put(network_set(name, "192.0.2.1/32"))
-    lists: list[str] = []
+    pages: list[str] = []
 
-    def compact_before_the_second_page(plural: str) -> Answer | None:
-        lists.append(plural)
-        if lists.count("globalnetworksets") == 2 and plural == "globalnetworksets":
-            double.api.delete("globalnetworksets/n0")
-            double.api.compact()
+    def compact_before_the_second_page(plural: str, token: str) -> Answer | None:
+        if plural == "globalnetworksets":
+            if token and "next" not in pages:
+                double.api.delete("globalnetworksets/n0")
+                double.api.compact()
+            pages.append("next" if token else "first")
         return None
 
     with followed(double, replace(QUICK, relist=0.0, watch=(1, 1))) as seen:
         seen.until_held(*names)
-        double.api.refuse = compact_before_the_second_page
+        double.api.refuse_list = compact_before_the_second_page
         seen.until_held(*(name for name in names if name != "n0"))
-        assert lists.count("globalnetworksets") >= 4, "it lists from the beginning"
+        expired = pages.index("next")
+        assert pages[expired + 1 : expired + 3] == ["first", "next"], "it lists from the beginning"
 
 
 @pytest.mark.parametrize("form", ["an event", "a status", "a cut event", "an event of no kind"])
-def test_an_expired_revision_is_listed_again_in_either_form(double: Double, form: str) -> None:
+def test_an_expired_revision_is_listed_again_in_either_form(
+    double: Double, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The watch begins at a revision that the server has forgotten; what happened since is not lost."""
+    spread: list[tuple[float, ...]] = []
+    monkeypatch.setattr(follower, "relist_s", lambda *of: spread.append(of) or 0.0)
     with followed(double) as seen:
         seen.until_held("bots")
         seen.until_back()
@@ -174,6 +189,10 @@ def test_an_expired_revision_is_listed_again_in_either_form(double: Double, form
         double.start()
         seen.until_held("others")
         seen.until_back()
+        seen.until_resynced(Resync.EXPIRED if form in ("an event", "a status") else Resync.DISCONNECTED)
+        size = max(size for size, *_ in spread)
+        assert 100 < size < 1000, "the time depends on the size of the list before"
+        assert (size, QUICK.spread, 60.0) in spread
 
 
 def test_a_server_that_is_busy_is_asked_again_and_told_of_only_if_it_stays_so(double: Double) -> None:
@@ -321,6 +340,7 @@ def test_a_refresh_lists_everything_again(double: Double) -> None:
         del double.api.objects["globalnetworksets", "", "bots"]["metadata"]["labels"]
         seen.source.refresh()
         seen.until(lambda _update: '"labels"' not in seen.held["globalnetworksets/bots"])
+        seen.until_resynced(Resync.ASKED)
 
 
 @pytest.mark.parametrize(

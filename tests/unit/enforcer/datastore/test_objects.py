@@ -14,6 +14,7 @@ from enforcer.datastore.updates import Changed, Contact, Listed, Lost, Update
 from enforcer.policy.objects import StoredObject
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Loaded
+from enforcer.system.stop import Stop
 
 NOTHING = Resources()
 
@@ -50,7 +51,7 @@ def listed(*objects: StoredObject, revision: int = 1, another: bool = False) -> 
 
 def changes(store: ObjectStore) -> int:
     """How often it said that something changed."""
-    return sum(1 for _ in store.changes(threading.Event()))
+    return sum(1 for _ in store.changes(Stop()))
 
 
 def after(*updates: Update, state: Path | None = None) -> tuple[ObjectStore, Loaded]:

@@ -21,6 +21,8 @@ from enforcer.agent.state import Histogram
 from enforcer.backends.base import EntryCount
 from enforcer.datastore.base import StoreState
 from enforcer.datastore.report import ERRORS, EVENTS, RESYNCS, StoreCounts
+from enforcer.emergency.expiry import ClockState, Decision
+from enforcer.feeds import metrics as feed_metrics
 from enforcer.model.vocabulary import Action, Backend, Direction, Mode, Stage
 from enforcer.monitor.collector import FALLBACKS, KINDS, SETS_MAX
 from enforcer.monitor.counters import INTERFACES_MAX, POLICIES_MAX, CounterReader
@@ -60,6 +62,7 @@ PLANS = (
 )
 FULL = view(
     plan=Plan("jasper", PLANS),
+    ranges={4: 3},
     resources=load_text(SET),
     store=StoreState(
         "etcd", "https://a:1", True, 1e9, 1e9, revision="42",
@@ -71,6 +74,7 @@ FULL = view(
     ),
     apply_s=Histogram().with_value(0.2).with_value(99.0),
     losses={"bpf": 1, "xtables": 0, "nf_tables": 0},
+    emergency=Decision(state=ClockState.BEHIND, until={"enforcer-deny-1": 2_000_000_000, "b": None}, cidrs=5),
 )  # fmt: skip
 COUNTS = [
     EntryCount(name, entry.name, stage, 7, 700)
@@ -159,6 +163,12 @@ def test_before_the_first_pass_what_is_not_known_is_absent() -> None:
         assert not re.search(rf"^enforcer_{name}", text, re.MULTILINE), name
 
 
+def test_ranges_are_served_for_both_families() -> None:
+    text = exposed()
+    assert value(text, "enforcer_table_ranges", family="ipv4") == 3
+    assert value(text, "enforcer_table_ranges", family="ipv6") == 0
+
+
 def test_the_series_of_a_large_host_are_bounded() -> None:
     plans = tuple(plan(f"eth{at}", None, Stage.RAW, Stage.RAW, Stage.RAW) for at in range(200))
     many = "\n---\n".join(SET.replace("bots", f"bots-{at}") for at in range(600))
@@ -202,7 +212,7 @@ def known() -> set[str]:
         if item.type == "histogram"
         for part in ("bucket", "sum", "count")
     }
-    return found.keys() | parts
+    return found.keys() | parts | feed_metrics.METRICS.keys()
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
@@ -225,6 +235,12 @@ UP, STAGE = f"up{{{AT}}}", f'enforcer_interface_stage{{{AT}, interface="eth0", s
 FAULTS = f'enforcer_policy_faults{{{AT}, kind="GlobalNetworkSet", outcome="kept"}}'
 FAILED, LOST = f'enforcer_applies_total{{{AT}, result="failed"}}', f'enforcer_foreign_changes_total{{{AT}, part="bpf"}}'
 CONNECTED, AGE = f"enforcer_datastore_connected{{{AT}}}", f"enforcer_out_of_date_seconds{{{AT}}}"
+RESYNCED = f'enforcer_datastore_resyncs_total{{{AT}, reason="compacted"}}'
+NEXT_END = f"enforcer_emergency_next_expiry_timestamp_seconds{{{AT}}}"
+DROPPED = f'enforcer_dropped_packets_total{{{AT}, interface="eth0", stage="raw", policy="dos"}}'
+TRUSTED = f"enforcer_emergency_clock_trusted{{{AT}}}"
+CONFIRMED = f'enforcer_feed_last_success_timestamp_seconds{{{AT}, feed="drop"}}'
+HELD = f'enforcer_feed_held{{{AT}, feed="drop"}}'
 CASES: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
     "EnforcerOutOfDate": ({AGE: "0 31 91 151"}, "1m", {AGE: "0 29 29 29"}),
     "EnforcerNotEnforcing": ({INFO: "1 1 1 1"}, "3m", {INFO: "1 1 1 1", SUCCESS: "5 5 5 5"}),
@@ -233,6 +249,15 @@ CASES: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
     "EnforcerFault": ({FAULTS: "0 1x9"}, "8m", {FAULTS: "0 1 1 0x9"}),
     "EnforcerPassesFail": ({FAILED: "0 2 4 6 8"}, "4m", {FAILED: "0 1 1 1 1"}),
     "EnforcerDatastoreAway": ({CONNECTED: "1 0x9"}, "8m", {CONNECTED: "1 0 0 1x9"}),
+    "EnforcerListsAgain": ({RESYNCED: "0 10 20 30 40"}, "4m", {RESYNCED: "0 1 2 3 4"}),
+    "EnforcerEmergencyEndsSoon": (
+        {NEXT_END: "1200x9", DROPPED: "0+90000x9"},
+        "9m",
+        {NEXT_END: "1200x9", DROPPED: "0+6000x9"},
+    ),
+    "EnforcerClockNotTrusted": ({TRUSTED: "1 0x18"}, "18m", {TRUSTED: "1 0 0 1x15"}),
+    "EnforcerFeedOld": ({CONFIRMED: "0x2900"}, "48h18m", {CONFIRMED: "0x1440 86400x1460"}),
+    "EnforcerFeedHeld": ({HELD: "0 1 1"}, "2m", {HELD: "1 0 0"}),
     "EnforcerUndone": ({LOST: "0 5 10 15 20"}, "4m", {LOST: "0 1 2 2 2"}),
 }
 
@@ -310,7 +335,7 @@ def test_its_panels_have_their_own_numbers_and_places() -> None:
 
 def test_its_queries_are_on_metrics_and_labels_that_exist() -> None:
     found = families(exposed())
-    labels = {"job", "instance", "le"} | {label for item in found.values() for label in labels_of(item)}
+    labels = {"job", "instance", "le", "feed"} | {label for item in found.values() for label in labels_of(item)}
     for expression in expressions():
         assert metrics_in(expression) <= known(), expression
         used = re.findall(r"(\w+)(?:=~|=|!=)\"", expression)
@@ -322,8 +347,9 @@ def test_it_shows_every_metric() -> None:
     left_out = {"enforcer_entry_packets_total", "enforcer_counters_age_seconds", "enforcer_counters_read_errors_total"}
     left_out |= {"enforcer_datastore_last_contact_timestamp_seconds", "enforcer_datastore_events_total"}
     left_out |= {"enforcer_interface_entries"}
+    left_out |= {"enforcer_feed_last_attempt_timestamp_seconds", "enforcer_feed_expires_timestamp_seconds"}
     shown = {re.sub(r"_bucket$", "", name) for expression in expressions() for name in metrics_in(expression)}
-    assert shown == families(exposed()).keys() - left_out
+    assert shown == (families(exposed()).keys() | feed_metrics.METRICS.keys()) - left_out
 
 
 @needs_promtool

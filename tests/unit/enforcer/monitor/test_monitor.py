@@ -24,6 +24,7 @@ import pytest
 from enforcer.agent.state import AgentState
 from enforcer.backends.base import EntryCount
 from enforcer.datastore.base import StoreState
+from enforcer.emergency.expiry import Decision
 from enforcer.enforcement.apply import Applied, Enforcer
 from enforcer.model.errors import HostError
 from enforcer.monitor import exposition, status_socket
@@ -68,7 +69,7 @@ class Running:
 
     def passes(self) -> None:
         with self.state.applying():
-            self.state.applied(Applied(Plan("jasper", ())), Resources())
+            self.state.applied(Applied(Plan("jasper", ())), Resources(), Decision())
         self.state.up_to_date()
 
 

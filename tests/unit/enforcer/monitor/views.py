@@ -7,6 +7,7 @@ from dataclasses import replace
 from enforcer.agent.state import Histogram, View
 from enforcer.datastore.base import StoreState
 from enforcer.datastore.report import StoreCounts
+from enforcer.emergency.expiry import Decision
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
 
@@ -20,6 +21,7 @@ GOOD = View(
     passing_for_s=None,
     passed=True,
     plan=Plan("jasper", ()),
+    ranges={},
     resources=Resources(),
     enforced_at_s=1e9 + 5,
     out_of_date_s=0.0,
@@ -28,6 +30,7 @@ GOOD = View(
     apply_s=Histogram(),
     propagation_s=Histogram(),
     losses={},
+    emergency=Decision(),
 )
 
 

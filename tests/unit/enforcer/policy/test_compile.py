@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -422,6 +423,18 @@ def test_only_what_depends_on_a_changed_set_is_put_together_again() -> None:
     after = compiled(state("203.0.113.0/25"))
     assert [new is old for new, old in zip(after, before, strict=True)] == [False, True, False, True]
     assert after[0].nets == Nets.of(["203.0.113.0/25"])
+
+
+def test_the_same_resources_give_the_same_table() -> None:
+    """By identity: renderings are kept as long as the table is the same."""
+    resources, compiler = load_text(HOW_TO), Compiler()
+    where = {"node": "jasper", "interface": "eth0"}
+    first = compiler.compile(resources, **where)
+    assert compiler.compile(resources, **where) is first
+    assert compiler.compile(resources, node="another", interface="eth0") != first
+    changed = replace(resources, policies=())
+    assert not compiler.compile(changed, **where).ingress
+    assert compiler.compile(resources, **where) == first
 
 
 def test_a_set_that_gains_or_loses_a_member_is_put_together_again() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.lists.recognise import FEED, recognised
 from enforcer.model.errors import PolicyError
-from enforcer.policy.feeds import FEED, recognised
 from enforcer.policy.load import load, load_text
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import load_tolerant
@@ -52,19 +52,36 @@ FEEDS: list[tuple[str, str, str, str, int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "what", "first", "line"), [row[1:] for row in FEEDS], ids=[row[0] for row in FEEDS])
-def test_a_feed_is_named_and_is_no_fault(text: str, what: str, first: str, line: int) -> None:
+# How those are imported that can be as they are.
+IMPORTED = {
+    "DROP text": "format: lines", "DROP of IPv6": "format: lines", "netset": "format: lines",
+    "DROP line by line": "format: ndjson", "ipset save": "format: ipset", "ranges": "format: lines",
+    "masks": "format: lines", "a line of another kind": "format: csv, column: 1",
+    "a table with names": "format: csv, column: 2",
+    "a table of semicolons": "format: csv, column: 1, delimiter: \";\"", "a long one": "format: lines",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "text", "what", "first", "line"), FEEDS, ids=[row[0] for row in FEEDS])
+def test_a_feed_is_named_and_is_no_fault(case: str, text: str, what: str, first: str, line: int) -> None:
     found = load_text(text, "feed")
     (note,) = found.notes
     assert (note.kind, note.position.line) == (FEED, line)
-    assert note.message.startswith(f"{what}, not a Calico resource: it enforces nothing; to have it enforced, write")
-    assert f"spec: {{nets: [{first}, ...]}}" in note.message
+    assert note.message.startswith(f"{what}, not a Calico resource: it enforces nothing; to have it enforced, ")
+    if settings := IMPORTED.get(case):
+        assert "'enforcer feed sync -f feeds.yaml'" in note.message
+        assert f"feeds: [{{name: NAME, source: FILE, {settings}, labels: {{KEY: VALUE}}}}]" in note.message
+    else:
+        assert "write its CIDRs into a resource that a rule selects: " in note.message
+        assert f"spec: {{nets: [{first}, ...]}}" in note.message
     assert found == Resources()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("# what we take\nfeeds:\n- {name: x, source: x.txt, labels: {a: b}}\n",
+         "a list of feeds for 'enforcer feed sync', not a Calico resource: it enforces nothing"),
         ("; A list\n; EOF\n", "an empty list of addresses, not a Calico resource: it enforces nothing"),
         ("# names\n127.0.0.1 localhost\n::1 localhost\n0.0.0.0 bad.example\n",
          "a hosts file, a list of names, not a Calico resource: it enforces nothing"),
@@ -123,7 +140,7 @@ def test_a_list_among_the_resources_is_named_in_any_encoding(tmp_path: Path, enc
     (tmp_path / "set.yaml").write_text(SET)
     (tmp_path / "drop.txt").write_bytes("198.51.100.0/25\n203.0.113.0/24\n".encode(encoding))
     (note,) = load([tmp_path]).notes
-    assert "nets: [198.51.100.0/25, ...]" in note.message
+    assert "format: lines" in note.message
 
 
 def test_resources_overwritten_with_a_feed_stay_as_they_last_were(tmp_path: Path) -> None:

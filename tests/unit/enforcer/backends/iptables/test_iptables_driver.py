@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
 from enforcer.backends.base import ApplyResult, Fill, Holding
 from enforcer.backends.iptables import IptablesBackend
 from enforcer.backends.iptables.blob import SetIndex, encode
+from enforcer.backends.iptables.members import members_of
 from enforcer.backends.iptables.rules import Jump, Rule, SetType, TableId, TableName, Verdict
 from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.model.errors import KernelError, PrivilegeError, UnsupportedKernelError
+from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Answer, Backend, Stage
 from enforcer.planning.plan import Plan
 from tests.kernel.iptables_plans import ALLOW, DENY, RAW4, RAW6, entry, ip_set, plan, source, table
@@ -147,7 +150,7 @@ def test_status_has_no_set_of_another_interface() -> None:
     assert used == {"eth0": [2, 1], "eth1": [1, 0]}
 
 
-def test_status_reads_a_shared_set_once_and_none_of_others() -> None:
+def test_status_of_a_shared_set_is_the_same_on_each_interface_and_lists_no_members() -> None:
     host = FakeXtables()
     others(host)
     driver = driver_of(host)
@@ -155,8 +158,7 @@ def test_status_reads_a_shared_set_once_and_none_of_others() -> None:
     host.calls.log.clear()
     found = driver.status()
     assert found["eth0"].fills == found["eth1"].fills != ()
-    listed = [call for call in host.calls.log if call.startswith("list ipset ")]
-    assert len(listed) == len(set(listed)) == 2
+    assert listed(host) == []
 
 
 def test_listing_interfaces_lists_no_set() -> None:
@@ -165,7 +167,78 @@ def test_listing_interfaces_lists_no_set() -> None:
     driver.apply(BOTH)
     host.calls.log.clear()
     assert set(driver.interfaces()) == {"eth0", "eth1"}
-    assert not [call for call in host.calls.log if call.startswith("list ipset ")]
+    assert listed(host) == []
+
+
+# --- what a pass lists ------------------------------------------------------------------------------------------------
+
+
+def listed(host: FakeXtables) -> list[str]:
+    """The sets whose members were listed."""
+    return [call.removeprefix("list ipset ") for call in host.calls.log if call.startswith("list ipset ")]
+
+
+def with_more(*nets: str) -> Plan:
+    """``plan(ONE)`` with these CIDRs more in its set."""
+    return plan(table(BY_A, BY_NET, sets=[ip_set("s:a", ["10.0.0.1", "10.1.0.0/16", "2001:db8::1", *nets]), SETS[1]]))
+
+
+def four_of(host: FakeXtables) -> str:
+    return min(name for name in host.sets if is_our_set(name))
+
+
+def held(host: FakeXtables) -> list[bytes]:
+    return sorted(host.sets[four_of(host)].members)
+
+
+def passed_twice(host: FakeXtables) -> IptablesBackend:
+    """A driver that has listed the sets of ``plan(ONE)``."""
+    driver = driver_of(host)
+    driver.apply(plan(ONE))
+    assert driver.apply(plan(ONE)) == ApplyResult()
+    host.calls.log.clear()
+    return driver
+
+
+def test_a_set_that_changes_is_listed_by_the_pass_after() -> None:
+    host = FakeXtables()
+    driver, four = passed_twice(host), four_of(host)
+    assert driver.apply(with_more("10.2.0.0/16")).changes == (f"ipset {four}: 1 members added",)
+    assert four not in listed(host)
+    assert driver.apply(with_more("10.2.0.0/16")) == ApplyResult()
+    assert four in listed(host)
+
+
+def test_of_a_set_that_changes_a_missing_member_is_added_again() -> None:
+    """Its header has another number of members than the last pass left, so the set is listed."""
+    host = FakeXtables()
+    driver, four = passed_twice(host), four_of(host)
+    host.delete(four, 4, members_of(Nets.of(["10.1.0.0/16"]), 4))
+    assert driver.apply(with_more("10.2.0.0/16")).changes == (f"ipset {four}: 2 members added",)
+    assert four in listed(host)
+
+
+def test_of_a_set_that_changes_an_exchanged_member_is_restored_by_the_pass_after() -> None:
+    host = FakeXtables()
+    driver, four = passed_twice(host), four_of(host)
+    host.delete(four, 4, members_of(Nets.of(["10.1.0.0/16"]), 4))
+    host.add(four, 4, members_of(Nets.of(["192.0.2.9"]), 4))
+    driver.apply(with_more("10.2.0.0/16"))
+    assert set(driver.apply(with_more("10.2.0.0/16")).changes) == {
+        f"ipset {four}: 1 members added",
+        f"ipset {four}: 1 members deleted",
+    }
+    untouched = FakeXtables()
+    driver_of(untouched).apply(with_more("10.2.0.0/16"))
+    assert held(host) == held(untouched)
+
+
+def test_a_set_that_another_program_put_in_the_place_of_ours_is_listed() -> None:
+    host = FakeXtables()
+    driver, four = passed_twice(host), four_of(host)
+    host.sets[four] = replace(host.sets[four], header=replace(host.sets[four].header, index=77))
+    driver.apply(with_more("10.2.0.0/16"))
+    assert four in listed(host)
 
 
 # --- detach -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from enforcer.backends.xdp.tables.classes import Classified, TooManyClasses, classify
+from enforcer.backends.xdp.tables.classes import Classified, Classifier, TooManyClasses, classify
 from enforcer.model.nets import Nets
 from tests.unit.enforcer.backends.tables import brute
 
@@ -88,3 +88,19 @@ def test_too_many_classes_over_several_words_are_refused() -> None:
     more = {f"more{n}": Nets.of([f"10.{n}.0.0/24"]) for n in range(60)}
     with pytest.raises(TooManyClasses):
         classify({**atoms, **more})
+
+
+def test_the_same_atoms_are_classified_once() -> None:
+    """The same objects and numbers; else they are classified again, and nothing of the last result is left."""
+    classifier = Classifier()
+    atoms = {"a": Nets.of(["192.0.2.0/24"]), "b": Nets.of(["192.0.2.0/25", "2001:db8::/32"])}
+    first = classifier.classify(atoms)
+    assert classifier.classify(dict(atoms)) is first
+    changed = atoms | {"b": Nets.of(["198.51.100.0/24"])}
+    numbers = {members: number for number, members in first.members.items()}
+    for given, known in ((changed, None), (atoms, None), (atoms, numbers), ({"b": atoms["b"], "a": atoms["a"]}, None)):
+        found, expected = classifier.classify(given, known), classify(given, known)
+        assert found is not first
+        assert found.members == expected.members
+        for got, wanted in ((found.segments4, expected.segments4), (found.segments6, expected.segments6)):
+            assert all(np.array_equal(*pair) for pair in zip(vars(got).values(), vars(wanted).values(), strict=True))

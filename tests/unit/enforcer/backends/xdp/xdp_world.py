@@ -162,9 +162,8 @@ class XdpWorld(World):
         return found
 
     def dropped(self, rules: State, sets: State, among: Met | None = None) -> Met:
-        pairs = among if among is not None else {(packet, name) for packet in PACKETS for name in rules.attached}
-        found = {name: _dropped(constants, maps) for name, constants, maps in self.value(rules, sets)}
-        return {(packet, name) for packet, name in pairs if packet in found.get(name, ())}
+        found: Met = frozenset().union(*(_dropped(*each) for each in self.value(rules, sets)))
+        return found if among is None else found & among
 
     def value(self, rules: State, sets: State) -> tuple[tuple[str, Constants, Maps], ...]:
         """Of each attached program its interface, its constants and what is in its maps."""
@@ -180,8 +179,8 @@ class XdpWorld(World):
 
 
 @lru_cache(maxsize=256)
-def _dropped(constants: Constants, maps: Maps) -> frozenset[Packet]:
-    """The packets that a program with these maps drops."""
+def _dropped(interface: str, constants: Constants, maps: Maps) -> Met:
+    """The packets that a program with these maps drops on an interface."""
     content = dict(maps)
     data = {name: found for name, found in maps if isinstance(found, bytes)}
     arrays = {
@@ -200,7 +199,7 @@ def _dropped(constants: Constants, maps: Maps) -> frozenset[Packet]:
     )
     assert holds4(words["sieve4"], ranges[0])
     return frozenset(
-        packet
+        (packet, interface)
         for packet in PACKETS
         if twin.dropped_by(packet, _class(ranges, packet.source), _class(ranges, packet.destination)) is not None
     )

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Packets are looked at in batches, so that what is known of their classes is asked for before it is needed. */
+#ifndef BATCH_H
+#define BATCH_H
+
+#include "ordinary.h"
+
+enum { BATCH = 32 };
+
+struct batch {
+	struct bytes frames[BATCH];
+	struct ordinary ordinary[BATCH];
+	uint32_t count;
+};
+
+/*
+ * The packets from one on, as many as a batch has. False if one of them is not within the data: those before it are
+ * there.
+ */
+bool take_batch(const struct world *world, const struct capture *capture, int64_t from,
+		int64_t count, struct batch *batch);
+
+/* The code of the packet at this place in the batch; NO_CODE: it is a fragment, or run->no_memory is set. odd:
+ * what it means for those after it. */
+uint32_t end_one(struct run *run, const struct batch *batch, uint32_t at, struct flow *flow,
+		 enum odd *odd);
+
+#endif

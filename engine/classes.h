@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Classes of addresses and of ports. Two addresses of one class are in the same sets of all that policy, routes and the
+ * kernel's checks of addresses refer to; two ports of one class are in the same ranges. So packets with the same
+ * protocol, the same classes and, for ICMP, the same type and code are treated alike, and what the rules say need be
+ * found once only.
+ */
+#ifndef CLASSES_H
+#define CLASSES_H
+
+#include "octets.h"
+#include "predict.h"
+
+enum { MOST_SEARCHED = 4 }; /* segments of a block that are looked at one by one */
+
+static const uint32_t IS_NODE = 1u << 31;
+
+#define KEY uint32_t
+#define NAME(name) name##4
+#include "trie.h"
+#undef KEY
+#undef NAME
+#define KEY unsigned __int128
+#define NAME(name) name##6
+#include "trie.h"
+#undef KEY
+#undef NAME
+
+struct classes {
+	struct trie4 four;
+	struct trie6 six;
+	uint16_t ports[65536];
+};
+
+static inline unsigned __int128 key6(uint64_t high, uint64_t low)
+{
+	return (unsigned __int128)high << 64 | low;
+}
+
+/* The classes for a world, of which classes is not read; NULL: no memory, or there are too many. */
+ENGINE_API struct classes *engine_classes(const struct world *world);
+ENGINE_API void engine_classes_free(struct classes *classes);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What becomes of packets at conntrack and after it. */
+#ifndef FOLLOW_ENDS_H
+#define FOLLOW_ENDS_H
+
+#include "follow.h"
+
+struct ends {
+	const struct world *world;
+	const struct after *after;
+	bool tracks;
+	struct conntrack conntrack;
+	struct several *several;
+	struct several one; /* of the packet whose turn it is */
+	struct saying *sayings;
+	/* that of each single outcome, by state, reason and remark; 0: not said yet */
+	uint16_t *single;
+	size_t several_count, several_capacity, saying_count, saying_capacity;
+};
+
+bool ends_init(struct ends *ends, const struct follower_setup *setup);
+void ends_free(struct ends *ends);
+/* The packet goes through conntrack; result has its end without policy after that, and becomes the final one. */
+void track(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
+	   struct result *result);
+bool keep_several(struct ends *ends, int64_t number, const struct several *several);
+void prefetch_conn(const struct conns *conns, const struct flow *flow);
+/* One more row of an array, which is NULL at first; NULL: no memory. */
+void *append(void *array, size_t *count, size_t *capacity, size_t size);
+
+#endif

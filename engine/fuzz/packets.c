@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Frames through all stages: a byte of settings, then frames with two bytes in front of each, its length and whether
+ * the capture cut it. They come in two batches, and every packet must end.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../follow.h"
+#include "../flowset.h"
+#include "../sweep.h"
+
+enum { MOST = 64, UNTOUCHED = 77 };
+
+static const struct range4 four[] = {{0x0a000000, 0x0affffff}, {0xcb007100, 0xcb0071ff}};
+static const struct range6 six[] = {{{0x20010db800000000, 0}, {0x20010db8ffffffff, UINT64_MAX}}};
+static uint32_t root[65537];
+static const struct nets nets[] = {{four, six, root, 2, 1}, {four + 1, six, NULL, 1, 1}};
+static const struct condition conditions[] = {
+	{ON_PROTOCOL, 0, 0, 0, 6, 0, 0, 0},	   {ON_NETS, SOURCE, 0, 1, 0, 0, 0, 0},
+	{ON_PORTS, DESTINATION, 0, 0, 0, 1, 0, 1}, {ON_PROTOCOL, 0, 0, 0, 58, 0, 0, 0},
+	{ON_ICMP, 0, 1, 0, 128, -1, 0, 0},	   {ON_NETS, SOURCE, 0, 0, 1, 0, 0, 0},
+};
+static const struct port_range ranges[] = {{80, 90}};
+static const uint32_t names[] = {0};
+static const struct port_member members[] = {{{0, 0x0a0a0a0a}, 443, 4, {0}}};
+static const struct port_set port_sets[] = {{0, 1, 6, 0}};
+static const struct entry entries[] = {
+	{PASS, 3, 1, 1, 1, 0, 0, 0, 3, 0},
+	{DENY, 3, 1, 0, 0, 1, 1, 3, 2, 1},
+	{DENY, 3, 0, 0, 0, 0, 2, 5, 1, 2},
+};
+static const struct failsafe own[] = {{6, 22, -1, 0}, {17, 68, 1, 4}}, other[] = {{17, 53, -1, 0}};
+static const struct route inside[] = {{{0, 0x0a010000}, {0, 0xffff0000}, 4, 16}};
+static const struct route outside[] = {{{0, 0x0a0a0a00}, {0, 0xffffff00}, 4, 24}};
+static const struct tier tiers[] = {{0, 2, 5}, {2, 1, -1}};
+static const uint16_t ports[] = {53, 80};
+static const struct classes *classes;
+
+static void require(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+static struct world world_of(uint8_t setting)
+{
+	struct world world = {
+		.raw = {entries,
+			conditions,
+			nets,
+			ranges,
+			names,
+			port_sets,
+			members,
+			own,
+			other,
+			3,
+			2,
+			1,
+			0,
+			{0}},
+		.held = 3,
+		.early = setting & 3,
+		.skips_authentication = setting >> 2 & 1,
+		.forward = setting >> 3 & 1,
+		.rp_filter = (setting >> 4 & 3) % 3,
+		.has4 = 1,
+		.records_flows = setting >> 6 & 1,
+		.mtu = 100,
+		.classes = classes,
+		.own = nets[0],
+		.broadcasts = nets[1],
+		.anycasts = nets[1],
+		.joined = nets[0],
+		.routed = nets[0],
+		.inside = inside,
+		.outside = outside,
+		.inside_count = 1,
+		.outside_count = 1,
+		.udp_ports = ports,
+		.udp_count = 1,
+	};
+
+	return world;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	struct world world;
+
+	(void)argc;
+	(void)argv;
+	for (uint32_t part = 0; part <= 65536; part++)
+		root[part] = (part > 0x0a00) + (part > 0xcb00);
+	world = world_of(0);
+	classes = engine_classes(&world);
+	require(classes);
+	return 0;
+}
+
+static int64_t split(const uint8_t *data, size_t size, int64_t *offset, int32_t *length,
+		     int32_t *wire)
+{
+	int64_t count = 0;
+
+	for (size_t at = 0; count < MOST && at + 2 <= size; count++) {
+		size_t mine = data[at] | (data[at + 1] & 15) << 8;
+		int cut = data[at + 1] >> 4;
+
+		at += 2;
+		if (mine > size - at)
+			mine = size - at;
+		offset[count] = (int64_t)at;
+		length[count] = (int32_t)mine;
+		wire[count] = length[count] + (cut > 10 ? cut * 8 : 0);
+		at += mine;
+	}
+	return count;
+}
+
+/* Ordinary packets end as they would stage by stage. */
+static void compare(struct world world, const struct capture *capture, int64_t count,
+		    const struct columns *found)
+{
+	uint8_t fate[MOST], stage[MOST], untracked[MOST], odd[MOST] = {0};
+	uint16_t reason[MOST];
+	int32_t entry[MOST];
+	struct flow flows[MOST];
+	struct columns columns = {fate, stage, entry, reason, untracked, odd, flows, 0};
+
+	world.classes = NULL;
+	for (int64_t i = 0; i < count; i++)
+		fate[i] = capture->wire_length[i] < 14 ? NOT_SENDABLE : UNTOUCHED;
+	require(engine_predict(&world, capture, count, &columns) == ALL_PREDICTED);
+	for (int64_t i = 0; i < count; i++) {
+		require(fate[i] == found->fate[i] && odd[i] == found->odd[i]);
+		require(fate[i] == NOT_SENDABLE || odd[i] == ODD_FRAGMENT ||
+			(stage[i] == found->stage[i] && entry[i] == found->entry[i] &&
+			 reason[i] == found->reason[i] && untracked[i] == found->untracked[i]));
+	}
+	require(columns.flow_count == found->flow_count);
+	require(!memcmp(flows, found->flows, (size_t)columns.flow_count * sizeof *flows));
+}
+
+/* What is not left is counted. */
+static void sweep(const struct world *world, const struct capture *capture, int64_t count)
+{
+	int64_t left[MOST], found = 0;
+	struct swept swept = {.left = left};
+	struct run *run = engine_run(world);
+	const struct outcome *list;
+
+	require(run && engine_sweep(run, capture, count, &swept) == ALL_PREDICTED);
+	for (uint32_t code = engine_outcomes(run, &list); code-- > 1;)
+		found += list[code].packets;
+	require(found + swept.left_count == count);
+	engine_run_free(run);
+}
+
+/* The packets from one on; those of fragments that wait are told by a later batch. */
+static void follow_batch(struct follower *follower, const struct world *world,
+			 const struct capture *all, int64_t first, int64_t count, bool is_last,
+			 bool *ended)
+{
+	const struct capture capture = {all->data, all->offset + first, all->length + first,
+					all->wire_length + first, all->size};
+	uint8_t fate[MOST] = {0}, stage[MOST], untracked[MOST], odd[MOST] = {0}, states[MOST];
+	uint16_t reason[MOST] = {0}, said[MOST];
+	int32_t entry[MOST];
+	int64_t times[MOST];
+	struct flow flows[MOST];
+	struct columns columns = {fate, stage, entry, reason, untracked, odd, flows, 0};
+	struct follow_batch batch = {&capture, &columns, times,	  states, said,
+				     first,    count,	 is_last, {0}};
+	struct followed followed;
+
+	for (int64_t i = 0; i < count; i++) {
+		fate[i] = capture.wire_length[i] < 14 ? NOT_SENDABLE : UNTOUCHED;
+		times[i] = (first + i) * 400 * 1000 * 1000;
+	}
+	require(engine_predict(world, &capture, count, &columns) < 0);
+	for (int64_t i = 0; i < count; i++)
+		require((fate[i] == UNTOUCHED) == (odd[i] == ODD_FRAGMENT));
+	require(engine_follow(follower, &batch, &followed));
+	for (int64_t i = 0; i < count; i++) {
+		require(!ended[first + i]);
+		ended[first + i] = fate[i] != UNTOUCHED;
+		require(!ended[first + i] || engine_reason(reason[i]) != NULL);
+	}
+	for (uint64_t i = 0; i < followed.late_count; i++) {
+		require(!ended[followed.late[i].number]);
+		ended[followed.late[i].number] = true;
+	}
+}
+
+static void follow_all(const struct world *world, const struct capture *capture, int64_t count)
+{
+	struct chain chain = {world->raw, tiers, 2, 7, 8};
+	struct after after = {&chain, &chain, &chain, NULL, &chain};
+	struct follower_setup setup = {
+		world, &after, &world->raw, &world->raw, ports + 1, 1, world->records_flows,
+		{0},   42,     100000,	    20000};
+	struct follower *follower = engine_follower(&setup);
+	bool ended[MOST] = {false};
+
+	require(follower);
+	follow_batch(follower, world, capture, 0, count / 2, false, ended);
+	follow_batch(follower, world, capture, count / 2, count - count / 2, true, ended);
+	for (int64_t i = 0; i < count; i++)
+		require(ended[i]);
+	engine_unfollow(follower);
+}
+
+static void all_functions(const struct world *world, const struct capture *capture, int64_t count)
+{
+	uint8_t fate[MOST] = {0}, stage[MOST], untracked[MOST], odd[MOST] = {0}, verdict[MOST];
+	int64_t marked[16] = {0};
+	uint64_t keys[MOST * 6] = {0};
+	uint8_t classes[MOST] = {0};
+	struct flowset *set = engine_flowset(42, 43, MOST);
+	int64_t counts[1] = {0};
+	uint16_t reason[MOST] = {0};
+	int32_t entry[MOST];
+	struct flow flows[MOST];
+	struct columns columns = {fate, stage, entry, reason, untracked, odd, flows, 0};
+
+	for (int64_t i = 0; i < count; i++)
+		fate[i] = capture->wire_length[i] < 14 ? NOT_SENDABLE : UNTOUCHED;
+	require(engine_predict(world, capture, count, &columns) == ALL_PREDICTED);
+	compare(*world, capture, count, &columns);
+	sweep(world, capture, count);
+	follow_all(world, capture, count);
+	memset(odd, 1, sizeof odd);
+	columns.flow_count = 0;
+	require(engine_flows(capture, count, world->skips_authentication, &columns) < 0);
+	engine_decide(&world->raw, flows, columns.flow_count, verdict, entry);
+	for (int64_t i = 0; i < columns.flow_count; i++)
+		memcpy(&keys[6 * i], flows[i].source, 4 * sizeof *keys);
+	require(set && !engine_flowset_add(set, keys, classes, columns.flow_count, counts));
+	engine_flowset_free(set);
+	require(engine_artefacts(capture, count, nets, odd, marked) < 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	int64_t offset[MOST], count;
+	int32_t length[MOST], wire[MOST];
+	struct world world;
+	uint8_t *copy;
+
+	if (!size)
+		return 0;
+	world = world_of(data[0]);
+	copy = malloc(size); /* of its own, so that a read beyond it is seen */
+	require(copy);
+	memcpy(copy, data, size);
+	count = split(copy + 1, size - 1, offset, length, wire);
+	all_functions(&world, &(struct capture){copy + 1, offset, length, wire, (int64_t)size - 1},
+		      count);
+	free(copy);
+	return 0;
+}

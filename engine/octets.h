@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Numbers in network byte order, and the Internet checksum (RFC 1071). */
+#ifndef OCTETS_H
+#define OCTETS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "written for little-endian machines"
+#endif
+
+static inline uint16_t be16(const uint8_t *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, sizeof v);
+	return __builtin_bswap16(v);
+}
+
+static inline uint32_t be32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof v);
+	return __builtin_bswap32(v);
+}
+
+static inline uint64_t be64(const uint8_t *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof v);
+	return __builtin_bswap64(v);
+}
+
+/* A word as sum_words() adds it: in memory order. */
+static inline uint64_t word(uint32_t value)
+{
+	return __builtin_bswap16((uint16_t)value);
+}
+
+/*
+ * The sum of the words in memory order; an odd byte at the end is padded with a zero byte. Less than 2^35 for less than
+ * 2^31 bytes.
+ */
+static inline uint64_t sum_words(const uint8_t *p, uint32_t n)
+{
+	unsigned __int128 one = 0, two = 0;
+	uint64_t sum = 0;
+
+	while (n >= 16) {
+		uint64_t v[2];
+
+		memcpy(v, p, sizeof v);
+		one += v[0];
+		two += v[1];
+		p += 16;
+		n -= 16;
+	}
+	if (n & 8) {
+		uint64_t v;
+
+		memcpy(&v, p, sizeof v);
+		one += v;
+		p += 8;
+	}
+	if (n & 4) {
+		uint32_t v;
+
+		memcpy(&v, p, sizeof v);
+		sum += v;
+		p += 4;
+	}
+	if (n & 2) {
+		uint16_t v;
+
+		memcpy(&v, p, sizeof v);
+		sum += v;
+		p += 2;
+	}
+	if (n & 1)
+		sum += *p;
+	one += two;
+	return sum + ((uint64_t)one & 0xffffffff) + ((uint64_t)one >> 32) + (uint64_t)(one >> 64);
+}
+
+/* Whether the sum is all ones, that is, whether what was summed has a correct checksum in it. */
+static inline int all_ones(uint64_t sum)
+{
+	uint32_t folded;
+
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	folded = (uint32_t)(sum & 0xffff) + (uint32_t)(sum >> 16);
+	folded = (folded & 0xffff) + (folded >> 16);
+	return folded == 0xffff;
+}
+
+#endif

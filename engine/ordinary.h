@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ordinary packets: TCP, UDP and ICMP in IP, unfragmented, of sound lengths, of which all was captured. What rules and
+ * routes say of their classes (classes.c) is remembered, so that each is looked at once. They end as all others would by
+ * one_packet() of predict.c.
+ */
+#ifndef ORDINARY_H
+#define ORDINARY_H
+
+#include "classes.h"
+#include "outcomes.h"
+
+/* What is_ordinary() found. */
+struct ordinary {
+	const uint8_t *ip;
+	uint32_t total;	  /* bytes from its IP header on */
+	uint32_t segment; /* where its transport begins in that */
+	uint32_t
+		source; /* the segment of addresses that its source is in, once ask_second() was called */
+	uint16_t start;	 /* of the IP header in the frame */
+	uint8_t version; /* 0: the frame is not ordinary */
+	uint8_t protocol;
+	uint8_t tags;	/* priority tags before it */
+	bool group;	/* the frame is for one */
+	bool has_extra; /* options, or an extension header */
+};
+
+/* What holds of all packets with the same protocol and classes. Codes are of outcomes; NO_CODE: they do not end so. */
+struct known {
+	uint64_t key;		   /* 0: nothing is known */
+	uint32_t early, raw, lost; /* by the early stage, raw, routing */
+	uint32_t delivered;	   /* sound ones for this host */
+	uint8_t way;
+	bool untracked, for_group, multicast;
+	bool is_from_host;
+};
+
+enum { KNOWN_BITS = 12 };
+
+/* What is remembered from packet to packet. */
+struct run {
+	const struct world *world;
+	struct outcomes outcomes;
+	uint64_t destination[2]; /* of the last packet */
+	uint32_t destination_class;
+	uint8_t version;
+	bool ends_at_conntrack; /* what comes after raw is not wanted: NO_CODE */
+	bool is_from_host; /* the source of the last ordinary packet is an address of the host */
+	bool no_memory;
+	struct known known[1 << KNOWN_BITS];
+};
+
+/* NULL: no memory. */
+struct run *run_of(const struct world *world);
+void run_free(struct run *run);
+
+/* NO_CODE: no memory, and run->no_memory is set. */
+uint32_t code_of(struct run *run, const struct end *end, bool untracked);
+
+bool is_ordinary(const struct world *world, struct bytes frame, struct ordinary *found);
+/* Its code; NO_CODE if run->no_memory. flow: filled in if flows are recorded and it gets to conntrack. */
+uint32_t end_ordinary(struct run *run, const struct ordinary *it, struct flow *flow);
+
+/* Ask for what the class of its source is found by, in two steps. */
+static inline void ask_first(const struct classes *classes, const struct ordinary *it)
+{
+	if (it->version == 4) {
+		__builtin_prefetch(
+			slot_in4(&classes->four, classes->four.nodes, be32(it->ip + 12)));
+	} else {
+		const struct trie6 *six = &classes->six;
+		unsigned __int128 key = key6(be64(it->ip + 8), be64(it->ip + 16));
+		uint32_t slot = *slot_in6(six, six->nodes, key);
+
+		if (slot & IS_NODE)
+			__builtin_prefetch(slot_in6(six, &six->nodes[slot & ~IS_NODE], key));
+	}
+}
+
+static inline void ask_second(const struct classes *classes, struct ordinary *it)
+{
+	if (it->version == 4) {
+		it->source = segment_of4(&classes->four, be32(it->ip + 12));
+		__builtin_prefetch(&classes->four.starts[it->source]);
+		__builtin_prefetch(&classes->four.classes[it->source]);
+	} else {
+		it->source = segment_of6(&classes->six, key6(be64(it->ip + 8), be64(it->ip + 16)));
+		__builtin_prefetch(&classes->six.starts[it->source + 1]);
+		__builtin_prefetch(&classes->six.starts[it->source + MOST_SEARCHED]);
+		__builtin_prefetch(&classes->six.classes[it->source]);
+	}
+}
+
+#endif

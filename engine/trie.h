@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Classes of addresses, included once for each KEY (an unsigned type) with NAME() for what it defines.
+ *
+ * The address space is divided into segments. The first node divides it into blocks by its first bits. Each other node
+ * divides what lies between the first and the last start of its segments, by the bits after those that these share: so a
+ * list far down in one prefix is found as fast as one all over the address space.
+ */
+
+struct NAME(node) {
+	KEY first, last; /* the first and the last start of its segments; not of the first node */
+	uint32_t before, after; /* the segments with what is before first, and from last on */
+	uint32_t table, mask;
+	uint32_t shift;
+};
+
+struct NAME(trie) {
+	/* Of the segments; and MOST_SEARCHED starts more, after all addresses. */
+	KEY *starts;
+	uint16_t *classes;
+	struct NAME(node) * nodes;
+	/* A slot for each block: a node, with IS_NODE, or the last segment that starts before or with the block. */
+	uint32_t *table;
+	uint32_t segment_count, start_room, class_room, node_count, node_room, table_count,
+		table_room;
+};
+
+static inline const uint32_t *NAME(slot_in)(const struct NAME(trie) * trie,
+					    const struct NAME(node) * node, KEY key)
+{
+	return &trie->table[node->table + ((uint32_t)(key >> node->shift) & node->mask)];
+}
+
+/* The segment from which on class_in() searches. */
+static inline uint32_t NAME(segment_of)(const struct NAME(trie) * trie, KEY key)
+{
+	uint32_t slot = *NAME(slot_in)(trie, trie->nodes, key);
+
+	while (slot & IS_NODE) {
+		const struct NAME(node) *node = &trie->nodes[slot & ~IS_NODE];
+
+		if (key < node->first)
+			slot = node->before;
+		else if (key >= node->last)
+			slot = node->after;
+		else
+			slot = *NAME(slot_in)(trie, node, key);
+	}
+	return slot;
+}
+
+/* Without branches that depend on the address: half of them would be predicted wrong. */
+static inline uint32_t NAME(class_in)(const struct NAME(trie) * trie, uint32_t segment, KEY key)
+{
+	const KEY *start = &trie->starts[segment];
+	uint32_t after = 0;
+
+	for (int i = 1; i <= MOST_SEARCHED; i++)
+		after += start[i] <= key;
+	return trie->classes[segment + after];
+}
+
+static inline uint32_t NAME(class_of)(const struct NAME(trie) * trie, KEY key)
+{
+	return NAME(class_in)(trie, NAME(segment_of)(trie, key), key);
+}

@@ -1,0 +1,127 @@
+"""Predictions in shards, run in this process by the functions that workers run, and what they are compared with."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dossim.cluster.job import Job
+from dossim.cluster.run import Sharded
+from dossim.cluster.split import shards_of
+from dossim.cluster.storage import identity_of, opened
+from dossim.cluster.version import VERSION
+from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
+from dossim.drill.streamed import left_to_calico, policy_of, predict_stream
+from dossim.drill.totals import Totals
+from dossim.exhaustion.flows import FlowCounter, NewFlows
+from dossim.exhaustion.table import assumed_table
+from dossim.model.disposition import Disposition
+from dossim.packet.capture import Capture
+from dossim.packet.source import Reading
+from dossim.packet.stream import Stream
+from dossim.predict.batches import Decided
+
+End = tuple[int, Disposition, Disposition | None]  # number, as enforced, and as Calico would
+
+
+class Inline:
+    """Runs at once; what is given and returned is pickled, as between machines."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def submit(self, function: Callable[..., Any], *given: Any) -> Any:
+        self.calls.append(function.__name__)
+        again, arguments = pickle.loads(pickle.dumps((function, given)))
+        return pickle.loads(pickle.dumps(again(*arguments)))
+
+    def gather(self, results: Sequence[Any]) -> list[Any]:
+        return list(results)
+
+
+def job_of(paths: Sequence[Path | str], situation: Situation, *, counts_flows: bool = False) -> Job:
+    names = tuple(map(str, paths))
+    identities = []
+    for name in names:
+        with opened(name) as capture:
+            identities.append(identity_of(name, capture))
+    return Job(
+        VERSION,
+        names,
+        tuple(identities),
+        plan_for(situation, lab_facts(situation.host)),
+        situation.host,
+        policy_of(enforced_after(situation)),
+        policy_of(left_to_calico(situation)[1]),
+        assumed_table() if counts_flows else None,
+        keeps_packets=True,
+    )
+
+
+def sharded(
+    executor: Any,
+    paths: Sequence[Path | str],
+    situation: Situation,
+    count: int,
+    *,
+    counts_flows: bool = False,
+    keeps_packets: bool = True,
+) -> Sharded:
+    """In so many shards, or one more, each."""
+    job = replace(job_of(paths, situation, counts_flows=counts_flows), keeps_packets=keeps_packets)
+    sizes = [identity.size for identity in job.identities]
+    found = Sharded(executor, job, shards_of(sizes, max(max(sizes) // count, 1)))
+    found.run()
+    return found
+
+
+def ends_in_shards(found: Sharded) -> list[End]:
+    return [
+        (int(number), part.prediction.disposition(row), part.later.disposition(row) if part.later else None)
+        for part in found.packets()
+        for row, number in enumerate(part.numbers)
+    ]
+
+
+@dataclass
+class Whole:
+    """What one process finds of captures. ``ends`` by number."""
+
+    situation: Situation
+    can_start_again: bool = True
+    sees_all: bool = True
+    totals: Totals = field(default_factory=Totals)
+
+    def start(self) -> None:
+        self._ends: dict[int, tuple[Disposition, Disposition | None]] = {}
+        self._counter = FlowCounter(self.situation.host, assumed_table())
+
+    def read(self, window: Capture) -> None:
+        pass
+
+    def see(self, decided: Decided) -> None:
+        self._counter.add(decided.packets, decided.prediction)
+        for row, number in enumerate(decided.packets.record.tolist()):
+            later = None if decided.later is None else decided.later.disposition(row)
+            self._ends[number] = decided.prediction.disposition(row), later
+
+    def tell(self, done: int, total: int | None) -> None:
+        pass
+
+    @property
+    def ends(self) -> list[End]:
+        return [(number, *end) for number, end in sorted(self._ends.items())]
+
+    @property
+    def flows(self) -> NewFlows:
+        return self._counter.found
+
+
+def in_one(paths: Sequence[Path], situation: Situation) -> Whole:
+    """As the command does without a cluster."""
+    found = Whole(situation)
+    found.totals = predict_stream(Stream(paths, Reading(any_file=True)), situation, watchers=[found]).totals
+    return found

@@ -1,0 +1,60 @@
+"""The engine survives damaged packets and files, with sanitizers, for a moment; ``engine/fuzz`` can run for hours."""
+
+from __future__ import annotations
+
+import fcntl
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dossim.packet.capture import Capture
+from tests.property.test_fragments import datagrams
+
+ROOT = Path(__file__).parents[4]
+SEEDS, RUNS = 40, 20_000
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def fuzzers() -> Path:
+    if shutil.which("clang") is None:
+        pytest.skip("no clang")
+    runtime = subprocess.run(["clang", "-print-runtime-dir"], capture_output=True, text=True, check=True).stdout.strip()
+    if not list(Path(runtime).glob("libclang_rt.fuzzer*")):
+        pytest.skip(f"no libFuzzer in {runtime}: of Debian's libclang-rt-dev")
+    built = ROOT / "engine" / "build"
+    built.mkdir(exist_ok=True)
+    with open(built / ".lock", "wb") as lock:  # the tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "--quiet", "--directory", str(ROOT / "engine"), "fuzz"], check=True)
+    return built
+
+
+def packets(frames: list[bytes], seed: int) -> bytes:
+    """As ``fuzz/packets.c`` splits it."""
+    lengths = (len(frame).to_bytes(2, "little") for frame in frames)
+    return bytes([seed % 256]) + b"".join(length + frame for length, frame in zip(lengths, frames, strict=True))
+
+
+def files(frames: list[bytes], seed: int, folder: Path) -> bytes:
+    """As ``fuzz/files.c`` reads it: the records of a pcap file, without its header."""
+    Capture.from_frames(frames).write(folder / "capture.pcap")
+    return bytes([seed % 2 * 2]) + (folder / "capture.pcap").read_bytes()[24:]
+
+
+@pytest.mark.parametrize("name", ["packets", "files"])
+def test_nothing_is_read_or_written_out_of_bounds(name: str, fuzzers: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for seed in range(SEEDS):
+        frames = [frame[:600] for frame in datagrams(random.Random(seed))]
+        data = packets(frames, seed) if name == "packets" else files(frames, seed, tmp_path)
+        (corpus / str(seed)).write_bytes(data)
+    command = [str(fuzzers / f"fuzz-{name}"), f"-runs={RUNS}", "-max_len=6000", "-seed=1", str(corpus)]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-4000:]
+    assert f"Done {RUNS} runs" in found.stderr

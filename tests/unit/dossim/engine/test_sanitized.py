@@ -1,0 +1,41 @@
+"""Tests of what the engine does, with a build that stops at the first bad access or undefined operation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dossim.engine.library import ANOTHER, LIBRARY
+
+ROOT = Path(__file__).parents[4]
+SANITIZED = LIBRARY.with_name("libengine.sanitize.so")
+TESTS = (
+    "tests/unit/dossim/predict",
+    *(
+        f"tests/property/test_{name}.py"
+        for name in ("capture_fuzz", "cover", "cut_packets", "following", "host_xdp", "ordinary")
+    ),
+)
+
+
+@pytest.mark.slow
+def test_nothing_is_accessed_that_must_not_be() -> None:
+    subprocess.run(["make", "--quiet", "--directory", str(ROOT / "engine"), "sanitize"], check=True)
+    libraries = [
+        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+        "HYPOTHESIS_PROFILE": "quick",
+        ANOTHER: str(SANITIZED),
+    }
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,166 @@
+"""Captures read in windows: whatever their size, the same packets as read at once."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import struct
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dossim.model.errors import CaptureError
+from dossim.packet.capture import Capture, read_capture
+from dossim.packet.source import Reading
+from dossim.packet.stream import Stream
+from tests.unit.dossim.packet.test_capture import (
+    BLOCKS,
+    FRAMES,
+    RAW,
+    UP_TO_THERE,
+    WHOLE,
+    enhanced,
+    interface,
+    pcap,
+    section,
+)
+
+ANY = Reading(any_file=True)
+WINDOWS = (1, 40, 100, 4096, 1 << 20)
+
+
+class Packet(NamedTuple):
+    frame: bytes
+    wire_length: int
+    record: int
+    timestamp_ns: int
+
+
+def packets_of(capture: Capture) -> list[Packet]:
+    columns = (capture.wire_length, capture.record, capture.timestamp_ns)
+    numbers = zip(range(len(capture)), *(column.tolist() for column in columns), strict=True)
+    return [Packet(capture.frame(row), *rest) for row, *rest in numbers]
+
+
+def streamed(*paths: Path | str, window: int = 100, most: int = 7) -> tuple[list[Packet], list[str], Stream]:
+    """Packets and warnings of all windows."""
+    stream = Stream(paths, ANY, window, most)
+    packets: list[Packet] = []
+    warnings: list[str] = []
+    for capture in stream.windows():
+        packets += packets_of(capture)
+        warnings += capture.warnings
+    return packets, warnings, stream
+
+
+def random_file(rng: random.Random) -> bytes:
+    """Sections of both byte orders, blocks that are no packets, packets of several interfaces and link types."""
+    if rng.random() < 0.3:
+        frames = [rng.randbytes(rng.choice((0, 14, 60, 700))) for _ in range(rng.randrange(60))]
+        return pcap(frames, order=rng.choice("<>"), link=rng.choice((1, 1, RAW)))
+    buf = b""
+    for _ in range(rng.randrange(1, 4)):
+        order = rng.choice("<>")
+        buf += section(order) + interface(order) + interface(order, link=RAW)
+        for _ in range(rng.randrange(30)):
+            if rng.random() < 0.2:
+                buf += struct.pack(f"{order}III", 5, 32, 0) + bytes(16) + struct.pack(f"{order}I", 32)
+            frame = rng.randbytes(rng.choice((14, 60, 700)))
+            buf += enhanced(order, frame, number=rng.randrange(2), ticks=rng.randrange(1 << 40))
+    return buf
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_windows_of_every_size_have_the_packets_of_the_whole(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    path = tmp_path / "x.cap"
+    whole = random_file(rng)
+    path.write_bytes(whole if rng.random() < 0.7 else whole[: rng.randrange(len(whole) // 2, len(whole) + 1)])
+    expected = read_capture(path)
+    for window in (*WINDOWS, rng.randrange(1, 2000)):
+        packets, warnings, stream = streamed(path, window=window)
+        assert packets == packets_of(expected)
+        assert tuple(warnings) == expected.warnings
+        assert stream.sha256 == expected.sha256
+        assert stream.taken == stream.size == path.stat().st_size
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(("buf", "packets", "warning"), UP_TO_THERE.values(), ids=UP_TO_THERE)
+def test_damage_is_told_alike(tmp_path: Path, buf: bytes, packets: int, warning: str, window: int) -> None:
+    path = tmp_path / "x.cap"
+    path.write_bytes(buf)
+    found, warnings, _ = streamed(path, window=window)
+    assert len(found) == packets
+    assert warnings == list(read_capture(path).warnings)
+
+
+def test_files_one_after_the_other_are_one_capture(tmp_path: Path) -> None:
+    """Each has its own format, byte order and resolution, and perhaps a fault; records are counted on."""
+    parts = [WHOLE, pcap(FRAMES, order=">"), gzip.compress(BLOCKS), WHOLE[:-4], pcap([])]
+    paths = [tmp_path / f"x.pcap{number}" for number in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        path.write_bytes(part)
+    found, warnings, stream = streamed(*paths)
+    assert [packet.frame for packet in found] == [*FRAMES, *FRAMES, FRAMES[0], *FRAMES[:3]]
+    assert [packet.record for packet in found] == list(range(12))
+    assert [sentence.partition(":")[0] for sentence in warnings] == [str(paths[3])]
+    assert (stream.name, len(stream.names)) == (f"{paths[0]} and 4 more", 5)
+    assert stream.can_be_read_again
+    again, _, _ = streamed(*paths, window=7)
+    assert again == found
+
+
+def test_a_pipe_is_read_as_it_comes(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for at in range(0, len(WHOLE), 7):
+                file.write(WHOLE[at : at + 7])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found, _, stream = streamed(path)
+    writer.join()
+    assert [packet.frame for packet in found] == FRAMES
+    assert (stream.size, stream.taken) == (None, len(WHOLE))
+
+
+def test_what_is_wrong_is_raised_where_windows_are_taken(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(WHOLE)
+    bad.write_bytes(b"text")
+    with pytest.raises(CaptureError, match="bad: not a capture"):
+        streamed(good, bad)
+    with pytest.raises(CaptureError, match="absent: cannot be read"):
+        streamed(good, tmp_path / "absent")
+
+
+def test_nobody_has_to_take_all(tmp_path: Path) -> None:
+    path = tmp_path / "x.cap"
+    path.write_bytes(pcap(FRAMES * 100))
+    windows = Stream([path], ANY, 100).windows()
+    assert len(next(windows)) > 0
+    windows.close()  # type: ignore[attr-defined]  # a generator
+    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
+
+
+def test_a_block_larger_than_a_window(tmp_path: Path) -> None:
+    path = tmp_path / "x.cap"
+    large = struct.pack("<II", 0xBAD, 1 << 20) + bytes((1 << 20) - 12) + struct.pack("<I", 1 << 20)
+    path.write_bytes(section() + interface() + large + enhanced("<", FRAMES[0]))
+    found, warnings, _ = streamed(path)
+    assert ([packet.frame for packet in found], warnings) == ([FRAMES[0]], [])
+
+
+def test_a_limit_that_is_given_holds_and_none_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "x.cap.gz"
+    path.write_bytes(gzip.compress(pcap(FRAMES * 1000)))
+    assert len(streamed(path)[0]) == 4000
+    with pytest.raises(CaptureError, match=r"the gzip data unpack to more than 97\.66 KiB, the limit that --max-size"):
+        list(Stream([path], Reading(max_size=100_000, any_file=True)).windows())

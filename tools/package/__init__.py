@@ -1,0 +1,1 @@
+"""Builds and tests what is installed: ``./run package``."""
