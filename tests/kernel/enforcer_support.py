@@ -143,17 +143,17 @@ class Agent:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def expect(self, text: str, within_s: float = DEADLINE_S) -> str:
-        """The next line that contains the text; lines before it are skipped."""
+    def expect(self, *texts: str, within_s: float = DEADLINE_S) -> str:
+        """The next line that contains one of the texts; lines before it are skipped."""
         deadline = time.monotonic() + within_s
         while True:
             try:
                 line = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 line = None
-            assert line is not None, f"no line with {text!r} in:\n{''.join(self.lines)}"
+            assert line is not None, f"no line with {' or '.join(map(repr, texts))} in:\n{''.join(self.lines)}"
             self.lines.append(line)
-            if text in line:
+            if any(text in line for text in texts):
                 return line
 
     def end(self, number: signal.Signals) -> int:

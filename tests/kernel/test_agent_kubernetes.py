@@ -259,7 +259,7 @@ def test_an_api_that_falls_silent_is_noticed_and_lets_nothing_through(
             with wire.flood(DENIED, every_s=0.05):
                 proxy.is_silent = True
                 api.put(network_set("extra", f"{ALLOWED}/32"))
-                assert "no answer in time" in running.expect(LOST, SILENT_S)
+                assert "no answer in time" in running.expect(LOST, within_s=SILENT_S)
                 assert wire.arrivals(DENIED, ALSO_DENIED, ALLOWED) == [ALLOWED]
                 before = len(running.lines)
                 proxy.is_silent = False

@@ -35,6 +35,7 @@ from tests.kernel.enforcer_support import (
     DEADLINE_S,
     DENIED,
     NODE,
+    Agent,
     agent,
     deny_list,
     documents,
@@ -51,6 +52,7 @@ pytestmark = pytest.mark.needs_root
 
 AGAIN = "everything is restored"
 NOTICED = "another program removed or changed what is enforced"
+RESTORED = "restored what another program removed or changed"
 SELDOM = felix(xdpRefreshInterval="1h", ipsetsRefreshInterval="1h", iptablesRefreshInterval="1h")
 NETS = ("203.0.113.0/24", "192.0.2.7/32", "10.9.0.0/16")
 LISTED = documents(endpoint(), deny_list(*NETS), policy(), SELDOM)
@@ -177,6 +179,19 @@ RULESETS = {
 }
 
 
+def taken_and_named(running: Agent, host: NetnsPair, command: str, named: str) -> str:
+    """The line that names what the command took away. A pass that runs at that moment, to check the last repair, finds
+    it by itself and says so in other words: then once more.
+    """
+    for _ in range(3):
+        with host.host():
+            shell(command)
+        line = running.expect(named, RESTORED)
+        if named in line:
+            return line
+    return line
+
+
 @pytest.mark.parametrize("name", RULESETS)
 def test_what_is_taken_away_comes_back_and_is_named(name: str, host: NetnsPair, pin_root: Path, store: Path) -> None:
     rulesets = RULESETS[name]
@@ -186,9 +201,7 @@ def test_what_is_taken_away_comes_back_and_is_named(name: str, host: NetnsPair, 
             before = rulesets.read()
         for taken, (command, named) in rulesets.cases.items():
             with line_of(taken):
-                with host.host():
-                    shell(command)
-                line = running.expect(named)
+                line = taken_and_named(running, host, command, named)
                 assert "level=warning" in line
                 assert NOTICED in line
                 assert rulesets.says_who in line

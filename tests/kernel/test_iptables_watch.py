@@ -104,3 +104,33 @@ def test_what_was_recorded_before_counts_as_long_as_the_table_is_the_same(inside
         assert watch.losses() == []
     finally:
         watch.close()
+
+
+@pytest.fixture
+def watch(inside: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[IptablesWatch]:
+    """It knows LARGE, and it is never the turn of the rules."""
+    BACKEND.apply(LARGE)
+    watch = IptablesWatch()
+    watch.begin()
+    watch.remember()
+    monkeypatch.setattr(Pace, "is_due", lambda self: False)
+    yield watch
+    watch.close()
+
+
+def test_before_a_pass_a_rule_of_the_same_size_is_noticed_whose_turn_it_is_not(watch: IptablesWatch) -> None:
+    run("iptables-legacy", "-t", "raw", "-R", "enf-fh-eth0", "1", "-j", "RETURN")
+    assert watch.losses() == []  # the table has the same size
+    found = [loss.what for loss in watch.losses(thorough=True)]
+    assert found == ["iptables raw IPv4: chain enf-fh-eth0: 1 of 1 rules removed, 1 others added"]
+    assert watch.losses(thorough=True) == []
+
+
+def test_foreign_rules_behind_our_jump_are_no_loss_and_in_front_of_it_they_are(watch: IptablesWatch) -> None:
+    foreign = ("PREROUTING", "-j", "ACCEPT")
+    moved = ["iptables raw IPv4: chain PREROUTING: its jump to our chain was changed or moved"]
+    run("iptables-legacy", "-t", "raw", "-A", *foreign)
+    watch.losses()  # the jump was the only rule: whether it has to be the first or the last one is not known
+    for command, found in (("-A", []), ("-D", []), ("-I", moved), ("-D", []), ("-D", [])):
+        run("iptables-legacy", "-t", "raw", command, *foreign)
+        assert [loss.what for loss in watch.losses(thorough=True)] == found, command

@@ -22,7 +22,17 @@ from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.kernel.pace import Pace
 from enforcer.kernel.xtables import TableSocket, TableState
 
-# Chain name -> its rules. For a built-in chain only the jumps to our chains: (rule, is first, is last).
+
+@dataclass(frozen=True)
+class _Jump:
+    """A built-in chain's rule that leads to a chain of ours."""
+
+    rule: object
+    is_first: bool
+    is_last: bool
+
+
+# Chain name -> its rules. For a built-in chain only the jumps to our chains.
 _Ours = Mapping[str, tuple[object, ...]]
 
 
@@ -44,8 +54,8 @@ class _Table:
         is_same = state == self.state and sets.number == self.sets
         return replace(self, state=state, sets=sets.number, ours=self.ours if is_same else _ours(self.id, sets))
 
-    def losses(self, pace: Pace) -> Iterator[str]:
-        if any(self.ours.values()) and pace.is_due():
+    def losses(self, pace: Pace, *, thorough: bool) -> Iterator[str]:
+        if thorough or (any(self.ours.values()) and pace.is_due()):
             with pace.measured():
                 is_same = self.socket.read() == self.state
         else:
@@ -105,19 +115,21 @@ class IptablesWatch:
     def losses(self, *, thorough: bool = False) -> list[Loss]:
         """Each change to our state, reported once. Raises KernelError.
 
-        ``thorough``: a pass follows, which compares every rule; it, or the next one, lists every set.
+        ``thorough``: a pass follows, which would restore what differs without naming it, so all rules are read; it, or
+        the next one, lists every set.
         """
         if self._sets is None:
             return []
-        return [Loss(what) for what in (*self._table_losses(), *self._sets.losses(thorough=thorough))]
+        found = (*self._table_losses(thorough=thorough), *self._sets.losses(thorough=thorough))
+        return [Loss(what) for what in found]
 
-    def _table_losses(self) -> list[str]:
+    def _table_losses(self, *, thorough: bool) -> list[str]:
         found: list[str] = []
         self._turn += 1
         tables = list(self._tables.values())
         for table in tables[self._turn % len(tables) :] + tables[: self._turn % len(tables)] if tables else ():
             if exists(table.id):
-                found += table.losses(self._pace)
+                found += table.losses(self._pace, thorough=thorough)
             else:
                 self._tables.pop(table.id).socket.close()
                 found.append(f"iptables {table.id}: the table is gone")
@@ -141,8 +153,24 @@ def _ours(table: TableId, sets: SetIndex) -> _Ours:
         for builtin in HOOKS[table.name]:
             rules = [item.rule for item in read_chain(snapshot, builtin, sets)]
             last = len(rules) - 1
-            found[builtin] = tuple((rule, at == 0, at == last) for at, rule in enumerate(rules) if leads_to_us(rule))
+            found[builtin] = tuple(
+                _Jump(rule, at == 0, at == last) for at, rule in enumerate(rules) if leads_to_us(rule)
+            )
     return found
+
+
+def _in_place(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    """Whether the same jumps are there, and what was the first or the last rule still is. A foreign rule behind a first
+    jump, or in front of a last one, takes nothing from us.
+    """
+    return len(before) == len(now) and all(
+        isinstance(old, _Jump)
+        and isinstance(new, _Jump)
+        and old.rule == new.rule
+        and old.is_first <= new.is_first
+        and old.is_last <= new.is_last
+        for old, new in zip(before, now, strict=True)
+    )
 
 
 def _differences(before: _Ours, now: _Ours) -> Iterator[str]:
@@ -155,7 +183,8 @@ def _differences(before: _Ours, now: _Ours) -> Iterator[str]:
         elif new is None:
             yield f"chain {name} is gone, with {len(old)} rules"
         elif not is_our_chain(name):
-            yield f"chain {name}: its jump to our chain was {'removed' if old and not new else 'changed or moved'}"
+            if not _in_place(old, new):
+                yield f"chain {name}: its jump to our chain was {'removed' if old and not new else 'changed or moved'}"
         else:
             gone = sum(rule not in new for rule in old)
             added = sum(rule not in old for rule in new)
