@@ -6,6 +6,7 @@ and ``console``, which escape what a terminal would interpret.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from enforcer.model.errors import EnforcerError, KernelError, PrivilegeError
+from enforcer.model.errors import EnforcerError, HostError, KernelError, PrivilegeError
 from enforcer.model.printable import printable, printable_json, printable_lines
 from enforcer.model.vocabulary import Word
 from enforcer.system import streams
@@ -35,6 +36,13 @@ _NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 # For loading programs that use pointer arithmetic. Kernels before 5.8 require CAP_SYS_ADMIN instead.
 _BPF = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _SYS_ADMIN = 21
+
+OUT_OF_MEMORY = (
+    "the memory that this process may use does not suffice; allow more (ulimit -v, the limit of its control group), or "
+    "give it less to read"
+)
+# What glibc's loader says of a library, and CPython of a thread.
+_NO_MEMORY = ("failed to map segment", "Cannot allocate memory", "cannot allocate memory", "can't start new thread")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -220,8 +228,24 @@ def _print_error(error: BaseException, *, verbose: bool) -> int:
             return error.exit_code
         case BrokenPipeError():  # the reader of our output ended, e.g. head(1)
             return 1
+    if _ran_out_of_memory(error):
+        echo(f"error: {OUT_OF_MEMORY}", err=True)
+        if verbose:
+            echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        return HostError.exit_code
     _report_bug(error, verbose=verbose)
     return BUG
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether that is the cause: of a library that cannot be loaded, or a thread that does not start, too."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if isinstance(error, (ImportError, RuntimeError)) and any(text in str(error) for text in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _report_known(error: EnforcerError, *, verbose: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
@@ -190,6 +191,14 @@ def frame(error: BaseException | None = None, *, code: int | None = None) -> Com
 FINDINGS = [Finding(Position("a.yaml", 3, 7), "spec.nets[0]", "no CIDR"), Finding(Position("b.yaml"), "", "empty")]
 
 
+def caused_by(cause: BaseException, error: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+NO_MEMORY = f"error: {support.OUT_OF_MEMORY}\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
@@ -200,6 +209,13 @@ FINDINGS = [Finding(Position("a.yaml", 3, 7), "spec.nets[0]", "no CIDR"), Findin
         pytest.param(PrivilegeError("run as root"), 3, "error: run as root\n", id="host"),
         pytest.param(InternalError("1 is 2"), 4, "error: 1 is 2\n", id="bug that was foreseen"),
         pytest.param(KeyboardInterrupt(), 130, "\ninterrupted\n", id="control-c"),
+        pytest.param(MemoryError(), 3, NO_MEMORY, id="no memory"),
+        pytest.param(OSError(errno.ENOMEM, "Cannot allocate memory"), 3, NO_MEMORY, id="no memory, says the kernel"),
+        pytest.param(caused_by(MemoryError(), ValueError("an array")), 3, NO_MEMORY, id="no memory, and so a fault"),
+        pytest.param(
+            ImportError("liblzma.so.5: failed to map segment from shared object"), 3, NO_MEMORY, id="none for a library"
+        ),
+        pytest.param(RuntimeError("can't start new thread"), 3, NO_MEMORY, id="none for a thread"),
     ],
 )
 def test_errors_become_exit_codes_and_sentences(error: BaseException, code: int, says: str) -> None:
