@@ -32,10 +32,10 @@ from pyroute2 import IPRoute, netns
 from bench.bench_change import Agent
 from bench.cidrs import nets4
 from bench.fleet_etcd import CLIENTS, PEERS, Server, Writer
-from dossim.lab.signals import unwinding
 from enforcer.datastore.etcd.keys import RESOURCES
 from enforcer.kernel.netns import entered
 from enforcer.model.nets import Nets
+from enforcer.system.signals import unwinding
 
 HOSTS, SETS = 3, 50
 CENTRE = "10.9.0.1"

@@ -30,11 +30,11 @@ from pyroute2 import IPRoute, netns
 from bench.cidrs import nets4
 from bench.fleet_agents import Fleet, Said, fleet, local
 from bench.fleet_etcd import CLIENTS, PROXY, Server, Writer, member, proxy
-from dossim.lab.signals import unwinding
 from enforcer.datastore.etcd.client import Client, prefix
 from enforcer.datastore.etcd.keys import RESOURCES
 from enforcer.kernel.netns import entered
 from enforcer.model.nets import Nets
+from enforcer.system.signals import unwinding
 
 SETS, CIDRS, LARGE, SMALL = 50, 100_000, 50_000, 10
 SMALL_CHANGES, LARGE_CHANGES = 20, 5

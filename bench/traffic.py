@@ -22,13 +22,13 @@ import numpy.typing as npt
 from pyroute2 import IPRoute
 
 from dossim.lab import names
-from dossim.lab.signals import held, unwinding
 from enforcer.kernel.bpf import programs
 from enforcer.kernel.bpf.libbpf import libbpf
 from enforcer.kernel.bpf.links import Link, attach_xdp
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.netns import entered
 from enforcer.model.vocabulary import Mode
+from enforcer.system.signals import held, unwinding
 
 PROGRAMS = Path(__file__).parent / "programs"
 BPF = Path(__file__).parents[1] / "bpf"

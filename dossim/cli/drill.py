@@ -15,9 +15,8 @@ from dossim.cli.options import (
     host_options,
     open_capture,
     output_file,
-    takes_stdout,
-    write,
 )
+from dossim.cli.outputs import takes_stdout, write
 from dossim.cli.progress import progress
 from enforcer.cli.options import mode_option
 from enforcer.cli.support import emit, output_option, verbose_option
@@ -67,7 +66,7 @@ def drill(
     from dossim.report.terminal import print_view
     from dossim.report.view import view_of
 
-    alone = takes_stdout([json_file, junit_file, html_file])
+    alone = takes_stdout([json_file, junit_file, html_file], [capture, *host.policy])
     read = open_capture(capture, reading, host)
     name = Path(read.path).name
     situation = host.situation(host.resources(), capture=read, mode=mode)

@@ -8,15 +8,19 @@ import click
 
 from dossim.model.errors import SimulatorError, is_of_simulator
 from enforcer.cli.support import LazyGroup
+from enforcer.system.signals import unwinding
 
 
 class SimulatorGroup(LazyGroup):
-    """A group that reports a missing package of the simulator in one line."""
+    """A group that reports a missing package of the simulator in one line, and whose commands leave nothing behind when
+    a signal ends them.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Raises SimulatorError where a command imports a package of the simulator that is not installed."""
         try:
-            return super().invoke(ctx)
+            with unwinding():
+                return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if not is_of_simulator(error):
                 raise

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from enforcer.cli.options import netdev_ingress_option, raw_backend_option, tracked_option
-from enforcer.cli.support import NonEmptyPath, echo_bytes, require_nonempty
+from enforcer.cli.support import NonEmptyPath, require_nonempty
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
 from enforcer.model.errors import UsageError
-from enforcer.model.printable import printable_lines
 
 if TYPE_CHECKING:
     from dossim.drill.situation import Situation
@@ -336,33 +335,6 @@ def output_file(name: str, what: str) -> Callable[[Command], Command]:
         metavar="FILE",
         help=f"{what}; - is stdout.",
     )
-
-
-def write(path: str, text: str) -> None:
-    """Write a report to a file, or to stdout for ``-``. Raises UsageError when the file cannot be written."""
-    write_bytes(path, (printable_lines(text) if path == STDOUT else text).encode("utf-8"))
-
-
-def write_bytes(path: str, content: bytes) -> None:
-    """As :func:`write`, for bytes."""
-    if path == STDOUT:
-        echo_bytes(content)
-        return
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def takes_stdout(files: Sequence[str | None]) -> bool:
-    """Whether a report goes to stdout; nothing else is printed then. Raises UsageError for two with the same name."""
-    wanted = [path for path in files if path]
-    for path in wanted:
-        if wanted.count(path) > 1:
-            where = "to stdout (-)" if path == STDOUT else f"into {path}"
-            raise UsageError(f"only one report can go {where}")
-    return STDOUT in wanted
 
 
 T = TypeVar("T")

@@ -97,13 +97,16 @@ class ParquetRows(Rows):
         self._arrow, self._parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
         text = self._arrow.string()
         self._schema = self._arrow.schema([("packet", self._arrow.int64()), *((name, text) for name in COLUMNS[1:])])
+        self._sink = _Sink(self.target)
         self._writer: Any = None
 
     def start(self) -> None:
+        self._sink.is_abandoned = True
         super().start()
         self._records: list[int] = []
         self._cells: list[Cells] = []
-        self._writer = self._parquet.ParquetWriter(_Sink(self.target), self._schema)
+        self._sink = _Sink(self.target)
+        self._writer = self._parquet.ParquetWriter(self._sink, self._schema)
 
     def add(self, numbers: I64, prediction: Prediction, later: Prediction | None) -> None:
         for record, cells in rows_of(numbers, prediction, later):
@@ -123,19 +126,27 @@ class ParquetRows(Rows):
         self._writer.close()
         super().finish()
 
+    def discard(self) -> None:
+        self._sink.is_abandoned = True
+        super().discard()
+
 
 class _Sink(io.RawIOBase):
-    """What pyarrow writes to."""
+    """What pyarrow writes to. A writer that was not closed writes an end when it is collected: nothing, once the sink
+    ``is_abandoned``.
+    """
 
     def __init__(self, target: Replaced) -> None:
         self._target, self._at = target, 0
+        self.is_abandoned = False
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Any) -> int:
         content = bytes(content)
-        self._target.write(content)
+        if not self.is_abandoned:
+            self._target.write(content)
         self._at += len(content)
         return len(content)
 

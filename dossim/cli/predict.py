@@ -19,10 +19,9 @@ from dossim.cli.options import (
     rate_option,
     require_one_stdin,
     stream_options,
-    takes_stdout,
-    write,
 )
 from dossim.cli.outlook import known_table, outlook_of
+from dossim.cli.outputs import takes_stdout, write
 from enforcer.cli.options import mode_option
 from enforcer.cli.support import OutputFormat, emit, output_option, verbose_option
 from enforcer.model.errors import UsageError
@@ -112,7 +111,7 @@ def predict(
     from dossim.report.json import as_dict, dumps
     from dossim.report.terminal import print_view
 
-    alone = takes_stdout([json_file, csv_file, parquet_file])
+    alone = takes_stdout([json_file, csv_file, parquet_file], [*captures, *host.policy, *filter(None, [facts_file])])
     rows = _rows(csv_file, parquet_file)
     facts = read_facts(facts_file) if facts_file else None
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dossim.cli.options import EXISTING, UntrustedOptions, output_file, takes_stdout, untrusted_options, write
+from dossim.cli.options import EXISTING, UntrustedOptions, output_file, untrusted_options
+from dossim.cli.outputs import takes_stdout, write
 from dossim.cli.progress import progress
 from enforcer.cli.console import console_for
 from enforcer.cli.support import echo, emit, output_option, verbose_option, warn
@@ -67,8 +68,9 @@ def run(
     from dossim.report.html import html
     from dossim.report.json import dumps, run_as_dict
     from dossim.report.junit import junit
+    from dossim.scenario.find import rooted_scenarios
 
-    alone = takes_stdout([json_file, junit_file, html_file])
+    alone = takes_stdout([json_file, junit_file, html_file], [path for path, _ in rooted_scenarios(paths)])
     scenarios = _load_all(paths, untrusted)
     quiet = alone or output != "table"
     session = Session(drills=not predict_only, quiet=quiet, limits=untrusted.limits)

@@ -21,9 +21,8 @@ from dossim.cli.options import (
     capture_options,
     open_capture,
     output_file,
-    takes_stdout,
-    write,
 )
+from dossim.cli.outputs import takes_stdout, write
 from enforcer.cli.options import mode_option
 from enforcer.cli.support import NonEmptyPath, echo, require_nonempty, verbose_option
 from enforcer.model.counted import counted
@@ -168,7 +167,7 @@ def suggest(
         import_module(PAGE)
     if str(attack) == str(baseline) == STDOUT:
         raise UsageError("the attack and the baseline cannot both come from stdin (-)")
-    alone = takes_stdout([output_file, json_file, html_file])
+    alone = takes_stdout([output_file, json_file, html_file], [attack, *filter(None, [baseline]), *policy])
     if baseline is None and not attack_filter and not all_is_attack:
         raise UsageError(
             "what is the attack? Give --baseline CAPTURE (what the host receives usually), --attack-filter EXPR (which "

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from dossim.lab import restore_max
 from dossim.lab.restore_max import Record, locked, restore, write_record
-from dossim.lab.signals import unwinding
 from enforcer.model.errors import HostError
+from enforcer.system.signals import unwinding
 
 SETTING = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 FOLDER = Path("/run/dossim")

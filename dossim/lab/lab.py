@@ -26,7 +26,6 @@ from pyroute2.netlink.exceptions import NetlinkError
 from dossim.lab import ethtool, names, sysctl
 from dossim.lab.conntrack_max import restore_abandoned
 from dossim.lab.python_iptables import python_iptables
-from dossim.lab.signals import held, unwinding
 from dossim.model.host import Host, Listener
 from enforcer.kernel.conntrack import read_conntrack
 from enforcer.kernel.netns import entered
@@ -34,6 +33,7 @@ from enforcer.model.conntrack import ConntrackFacts
 from enforcer.model.errors import KernelError, PrivilegeError
 from enforcer.model.nets import IPAddress
 from enforcer.policy.resources import UDP
+from enforcer.system.signals import held, unwinding
 
 # Locally administered; the replayer's tags never begin with these bytes.
 VICTIM_MAC = "06:00:00:00:00:01"

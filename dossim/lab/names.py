@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pyroute2 import netns
 
-from dossim.lab.signals import held
 from enforcer.kernel.netns import unshare
+from enforcer.system.signals import held
 
 PREFIX = "dossim"
 NETNS_DIR = Path("/run/netns")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
+import select
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -256,7 +258,21 @@ def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], in
         os.close(descriptor)
         raise CaptureError(f"{name}: {kind} cannot be read here; expected a regular file")
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    return lambda view: os.readv(descriptor, [view]), lambda: os.close(descriptor), size
+    return _from(descriptor), lambda: os.close(descriptor), size
+
+
+def _from(descriptor: int) -> _Read:
+    arrival = select.poll()
+    arrival.register(descriptor, select.POLLIN)
+
+    def read(view: memoryview) -> int:
+        while True:
+            try:
+                return os.readv(descriptor, [view])
+            except BlockingIOError:  # O_NONBLOCK of another process that has it, too
+                arrival.poll()
+
+    return read
 
 
 def _stdin() -> _Read:
@@ -265,8 +281,12 @@ def _stdin() -> _Read:
         raise CaptureError("stdin: it is closed; a capture is read from there for -")
     if stream.isatty():
         raise CaptureError("stdin: it is a terminal; pipe a capture into it, as with 'zcat x.pcap.gz | dossim ... -'")
-    read: _Read = stream.readinto1
-    return read
+    try:
+        # Not through the stream: a thread that waits there holds its lock, which aborts the interpreter at its exit.
+        return _from(stream.fileno())
+    except io.UnsupportedOperation:  # a stream of this process, which has no descriptor
+        read: _Read = stream.readinto1
+        return read
 
 
 def _peeked(chunks: Iterator[bytes], least: int) -> bytes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import bz2
 import csv
+import gc
 import gzip
+import itertools
 import json
 import lzma
 import os
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -18,12 +21,14 @@ from typing import Any
 
 import lz4.frame
 import pytest
+from pyarrow import parquet
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from dossim.packet.capture import Reading, read_capture
 from dossim.packet.stream import WINDOW
-from tests.unit.dossim.test_cli_capture import HOST, ROOT, dossim, pcap
+from tests.unit.dossim.test_cli_capture import HOST, HOW_TO, ROOT, dossim, pcap
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -129,14 +134,18 @@ def test_rows_are_there_or_not_at_all(tmp_path: Path) -> None:
     assert len(rows.read_text().splitlines()) == 101
 
 
-@pytest.mark.parametrize("where", ["file", "stdout"])
-def test_a_sender_that_shows_itself_late_counts_for_a_file(tmp_path: Path, where: str) -> None:
+def late_sender() -> bytes:
     """Its checksum of 0 is in the first window, its pseudo header sum in the second."""
     zero = Ether(dst=MAC, src="02:00:00:00:00:05") / IP(src=OTHER, dst=VICTIM) / TCP(chksum=0)
     pseudo = sum(struct.unpack(">8H", bytes(zero)[26:34] + struct.pack(">HHHH", 6, 20, 0, 0)))
     partial = bytes(zero)[:50] + struct.pack(">H", (pseudo & 0xFFFF) + (pseudo >> 16)) + bytes(zero)[52:]
+    return pcap([bytes(zero), *[packet(LISTED)] * (WINDOW // 60), partial])
+
+
+@pytest.mark.parametrize("where", ["file", "stdout"])
+def test_a_sender_that_shows_itself_late_counts_for_a_file(tmp_path: Path, where: str) -> None:
     path = tmp_path / "x.pcap"
-    path.write_bytes(pcap([bytes(zero), *[packet(LISTED)] * (WINDOW // 60), partial]))
+    path.write_bytes(late_sender())
     output = "-" if where == "stdout" else str(tmp_path / "rows")
     result = dossim("predict", path, *HOST, "--mode", "raw", "--csv", output)
     assert result.exit_code == 0, result.stderr
@@ -249,3 +258,132 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     assert precious.read_text() == "as it was"
     assert rows.is_file()
     assert not rows.is_symlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """While a thread waits for more of stdin."""
+    flood = pcap([packet(LISTED)] * (WINDOW // 60))
+    words = ["predict", "-", *HOST, "--csv", str(tmp_path / "rows.csv"), "--parquet", str(tmp_path / "rows.parquet")]
+    command = [sys.executable, "-m", "dossim.cli", *words]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, cwd=ROOT) as process:
+        assert process.stdin is not None
+        process.stdin.write(flood)
+        process.stdin.flush()
+        while len(list(tmp_path.iterdir())) < 2:
+            assert process.poll() is None
+        process.send_signal(number)
+        process.wait()
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+        assert process.stderr is not None
+        said = process.stderr.read()
+    if number is signal.SIGINT:
+        assert (process.returncode, said.strip()) == (130, b"interrupted")
+    else:
+        assert (process.returncode, said) == (-number, b"")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stdin_that_does_not_block_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O_NONBLOCK belongs to the open file, which other processes have as well. The rest comes when nothing is there."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.write(write, FLOOD[:1000])
+    whole = os.readv
+
+    def readv(descriptor: int, views: list[memoryview]) -> int:
+        try:
+            return whole(descriptor, views)
+        except BlockingIOError:
+            os.write(write, FLOOD[1000:])
+            os.close(write)
+            raise
+
+    monkeypatch.setattr(os, "readv", readv)
+    with os.fdopen(read) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert len(read_capture("-", Reading(any_file=True))) == 100
+
+
+def test_a_report_takes_the_place_of_no_input(tmp_path: Path) -> None:
+    capture, policy, link = tmp_path / "x.pcap", tmp_path / "policy", tmp_path / "link"
+    capture.write_bytes(FLOOD)
+    policy.mkdir()
+    rules = policy / "rules.yaml"
+    rules.write_bytes(Path(HOW_TO).read_bytes())
+    link.symlink_to(capture)
+    words = ["predict", capture, "-p", policy, "--address", "10.10.10.10/24"]
+    for option, output in (
+        *itertools.product(["--json", "--csv", "--parquet"], [capture, link, rules]),
+        ("--csv", f"{tmp_path}/./policy/../x.pcap"),
+    ):
+        refused = dossim(*words, option, output)
+        assert (refused.exit_code, "the command reads this file" in refused.stderr) == (2, True)
+    with capture.open("rb") as stdin:
+        command = [sys.executable, "-m", "dossim.cli", *map(str, ["predict", "-", *words[2:], "--json", capture])]
+        assert subprocess.run(command, stdin=stdin, capture_output=True, cwd=ROOT, check=False).returncode == 2
+    assert capture.read_bytes() == FLOOD
+    assert rules.read_bytes() == Path(HOW_TO).read_bytes()
+    assert dossim(*words, "--json", policy.parent / "new", "--csv", "/dev/null").exit_code == 0
+
+
+def test_one_file_takes_one_report(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    path.write_bytes(FLOOD)
+    (tmp_path / "link").symlink_to("rows")
+    for other in (f"{tmp_path}/./rows", tmp_path / "link"):
+        refused = dossim("predict", path, *HOST, "--csv", tmp_path / "rows", "--json", other)
+        assert (refused.exit_code, "only one report can go into" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet", "--json"])
+def test_a_report_goes_where_a_link_leads_and_keeps_the_permissions(tmp_path: Path, option: str) -> None:
+    path, rows, link = tmp_path / "x.pcap", tmp_path / "folder" / "rows", tmp_path / "link"
+    path.write_bytes(FLOOD)
+    rows.parent.mkdir()
+    rows.write_text("older")
+    rows.chmod(0o640)
+    link.symlink_to(rows)
+    assert dossim("predict", path, *HOST, option, link).exit_code == 0
+    assert (link.is_symlink(), rows.stat().st_mode & 0o777) == (True, 0o640)
+    assert rows.stat().st_size > 1000
+    assert list(rows.parent.iterdir()) == [rows]
+
+
+def test_a_descriptor_that_has_a_name_is_written_to(tmp_path: Path) -> None:
+    """/dev/stdout is a link, which must stay one."""
+    path, rows = tmp_path / "x.pcap", tmp_path / "rows"
+    path.write_bytes(FLOOD)
+    command = [sys.executable, "-m", "dossim.cli", "predict", str(path), *HOST, "--csv", "/dev/fd/3"]
+    with rows.open("wb") as file:
+        before = rows.stat().st_ino
+        script = f"exec {shlex.join(command)} 3>&{file.fileno()} >/dev/null"
+        subprocess.run(["bash", "-c", script], pass_fds=[file.fileno()], cwd=ROOT, check=True)
+    assert (len(rows.read_text().splitlines()), rows.stat().st_ino) == (101, before)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet", "--json"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, option: str) -> None:
+    """A limit for the size of files has the error of a quota."""
+    path, rows = tmp_path / "x.pcap", tmp_path / "rows"
+    path.write_bytes(pcap([packet(LISTED)] * 5000))
+    rows.write_text("older")
+    command = shlex.join([sys.executable, "-m", "dossim.cli", "predict", str(path), *HOST, option, str(rows)])
+    done = subprocess.run(["bash", "-c", f"ulimit -f 1; {command}"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (2, f"error: {rows}: cannot be written: File too large\n")
+    assert (rows.read_text(), sorted(tmp_path.iterdir())) == ("older", [rows, path])
+
+
+def test_rows_as_parquet_start_again_with_the_capture(tmp_path: Path) -> None:
+    """What pyarrow still holds of the first time must not get into the file, nor on stdout."""
+    path, rows = tmp_path / "x.pcap", tmp_path / "rows.parquet"
+    path.write_bytes(late_sender())
+    assert dossim("predict", path, *HOST, "--parquet", rows).exit_code == 0
+    assert parquet.read_table(rows).column("packet").to_pylist() == list(range(WINDOW // 60 + 2))
+    broken = tmp_path / "broken.gz"
+    broken.write_bytes(gzip.compress(late_sender())[:-6] + b"wrong!")
+    refused = dossim("predict", broken, *HOST, "--parquet", tmp_path / "none")
+    gc.collect()
+    assert (refused.exit_code, refused.stdout) == (2, "")
