@@ -206,9 +206,8 @@ class Kept:
         if len(first) >= _INDEXED_FROM:
             starts = np.arange(65537, dtype=np.uint64) << np.uint64(16)
             root = self.array(np.searchsorted(first.astype(np.uint64), starts).astype(np.uint32))
-        six = np.empty(len(nets.intervals6[0]), RANGE6)
-        for name, ends in zip(("first", "last"), nets.intervals6, strict=True):
-            six[name] = np.frombuffer(ends.tobytes(), ">u8").reshape(-1, 2)
+        six = np.empty(len(nets.ranges6[0]), RANGE6)
+        six["first"], six["last"] = nets.ranges6
         return NetsStruct(self.array(four), self.array(six), root, len(four), len(six))
 
     def all_nets(self, nets: Sequence[Nets]) -> int:

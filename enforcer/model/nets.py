@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import numpy as np
 import numpy.typing as npt
 
-from enforcer.model.cidr_text import LONGEST, parse4
+from enforcer.model.cidr_text import LONGEST, masks6, parse4
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -26,7 +26,6 @@ U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
 
-_FULL6 = (1 << 128) - 1
 _LOW = (1 << 64) - 1
 _COLUMNS_FROM = 64  # CIDRs: below it, parsing one by one is faster
 _MAPPED, _IPV4 = 0xFFFF, (1 << 32) - 1  # the 96 bits before an IPv4-mapped address, and those that it has
@@ -171,25 +170,30 @@ class Nets:
         return first[index].astype(np.uint32), ends[stop].astype(np.uint32)
 
     @cached_property
+    def ranges6(self) -> tuple[U64, U64]:
+        """Like :attr:`intervals4` for IPv6, as rows of the high and the low half."""
+        first, last = self.net6, self.net6 | ~masks6(self.len6)
+        begins = _is_after(first[1:], last[:-1])
+        if begins.all():  # no prefix lies within the one before it, and so within none
+            return first, last
+        order = np.lexsort((last[:, 1], last[:, 0]))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        ends = last[order[np.maximum.accumulate(rank)]]
+        index = np.flatnonzero(np.concatenate([[True], _is_after(first[1:], ends[:-1])]))
+        stop = np.concatenate([index[1:], [len(first)]]) - 1
+        return first[index], ends[stop]
+
+    @cached_property
     def _intervals6(self) -> tuple[list[int], list[int]]:
-        firsts: list[int] = []
-        lasts: list[int] = []
-        for (high, low), length in zip(self.net6.tolist(), self.len6.tolist(), strict=True):
-            first = high << 64 | low
-            if lasts and first <= lasts[-1]:
-                continue  # nested in the one before: prefixes never overlap partly
-            firsts.append(first)
-            lasts.append(first | _FULL6 >> length)
+        firsts, lasts = ([high << 64 | low for high, low in halves.tolist()] for halves in self.ranges6)
         return firsts, lasts
 
     @cached_property
     def intervals6(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_]]:
-        """Like :attr:`intervals4` for IPv6, as 16-byte big-endian strings, which sort as the addresses do."""
-        firsts, lasts = self._intervals6
-        return (
-            np.array([value.to_bytes(16, "big") for value in firsts], "S16"),
-            np.array([value.to_bytes(16, "big") for value in lasts], "S16"),
-        )
+        """:attr:`ranges6` as 16-byte big-endian strings, which sort as the addresses do."""
+        firsts, lasts = (halves.astype(">u8").view("S16").ravel() for halves in self.ranges6)
+        return firsts, lasts
 
     def contains(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether one address is in the set."""
@@ -255,6 +259,12 @@ class Nets:
         keys = np.column_stack([high, low]).astype(">u8").view("S16").ravel()
         at = np.searchsorted(first, keys, side="right") - 1
         return np.asarray((at >= 0) & (keys <= last[at]), np.bool_)
+
+
+def _is_after(halves: U64, others: U64) -> Bool:
+    """Whether each address is larger than the other."""
+    high, other = halves[:, 0], others[:, 0]
+    return np.asarray((high > other) | (high == other) & (halves[:, 1] > others[:, 1]), np.bool_)
 
 
 def _distinct(count: int, differs: Bool) -> Bool:

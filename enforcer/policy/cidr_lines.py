@@ -11,26 +11,21 @@ anything else.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from enforcer.model.cidr_text import I64, LONGEST, U8, U32, Bool, parse4
-from enforcer.model.nets import U64, Nets
+from enforcer.model.cidr_text import I64, LONGEST, LONGEST6, U8, U32, U64, Bool, parse4, parse6
+from enforcer.model.nets import Nets
 
 RUN_MIN = 16  # lines; shorter runs are left to the parser
 _BLOCK_BYTES = 1 << 18  # of text at a time, so that the columns fit the cache
 _INDENT_MAX = 64
-_NEWLINE, _SPACE, _DASH = (np.uint8(ord(character)) for character in "\n -")
+_ROWS = 1 << 13  # IPv6 CIDRs at a time, for the same reason
+_NEWLINE, _SPACE, _DASH, _COLON = (np.uint8(ord(character)) for character in "\n -:")
 _QUOTES = np.frombuffer(b"\"'", np.uint8)
-# Of the lines that are no IPv4 CIDR. Unquoted, a colon at the end would make it the key of a mapping. IPv4-mapped
-# addresses are left out: they have notes.
-_SIX = re.compile(rb" *- (?:([\"'])([0-9a-fA-F:/]+)\1|([0-9a-fA-F:/]*[0-9a-fA-F]))(?: +(?:#[ -~]*)?)?\n")
 _REST = re.compile(rb" +(?:#[ -~]*)?\n")
-_MAPPED = bytes(10) + b"\xff\xff"
-_ALL64 = np.uint64((1 << 64) - 1)
 _ITEM = re.compile(r"^ *- [\"']?([0-9a-fA-F.:/]+)", re.MULTILINE)
 
 
@@ -58,10 +53,10 @@ def runs_of(text: bytes) -> list[Run]:
     """The runs of a text in UTF-8, in order."""
     if text.count(b"\n") < RUN_MIN:
         return []
-    buffer = np.frombuffer(text + b"\0" * (LONGEST + _INDENT_MAX), np.uint8)
+    buffer = np.frombuffer(text + b"\0" * (max(LONGEST, LONGEST6) + _INDENT_MAX), np.uint8)
     blocks = [_lines(text, buffer, begin, end) for begin, end in _blocks(text)]
     start, indent, version, net4, len4 = (np.concatenate(column) for column in zip(*blocks, strict=True))
-    nets6 = _find6(text, start, version)
+    nets6 = _find6(text, buffer, start + indent + 2, version)
     rows6 = np.concatenate([[0], np.cumsum(version == 6)]).tolist()
     edge = np.flatnonzero((version[1:] != version[:-1]) | (indent[1:] != indent[:-1])) + 1
     firsts = np.concatenate([[0], edge])
@@ -130,39 +125,24 @@ def _ends(text: bytes, buffer: U8, behind: I64, good: Bool) -> Bool:
     return np.asarray(ended, np.bool_)
 
 
-def _find6(text: bytes, start: I64, version: U8) -> Nets:
-    """The CIDRs of the items with 6, a row for each. Those that are no IPv6 CIDR get 0 instead: other lines."""
-    ends = np.append(start[1:], text.rfind(b"\n") + 1).tolist()
-    begins = start.tolist()
-    addresses: list[bytes] = []
-    lengths = bytearray()
-    for at in np.flatnonzero(version == 6).tolist():
-        found = _SIX.fullmatch(text, begins[at], ends[at])
-        parsed = _parsed6((found[2] or found[3]).decode()) if found else None
-        if parsed is None:
-            version[at] = 0
-        else:
-            addresses.append(parsed[0])
-            lengths.append(parsed[1])
-    halves = np.frombuffer(b"".join(addresses), ">u8").reshape(-1, 2).astype(np.uint64)
-    length = np.frombuffer(bytes(lengths), np.uint8)
-    return Nets(net6=halves & _masks6(length), len6=length)
+def _find6(text: bytes, buffer: U8, at: I64, version: U8) -> Nets:
+    """The CIDRs of the items with 6, a row for each; ``at``: where their text begins. Those that are no IPv6 CIDR get 0
+    instead: other lines.
+    """
+    rows = np.flatnonzero(version == 6)
+    if len(rows) < RUN_MIN:
+        version[rows] = 0
+        return Nets()
+    parts = [_items6(text, buffer, at[part]) for part in np.array_split(rows, len(rows) // _ROWS + 1)]
+    good, network, length = (np.concatenate(column) for column in zip(*parts, strict=True))
+    version[rows[~good]] = 0
+    return Nets(net6=network[good], len6=length[good])
 
 
-def _parsed6(text: str) -> tuple[bytes, int] | None:
-    """The address, with host bits, and the prefix length."""
-    address, slash, length = text.partition("/")
-    if slash and (not length.isdigit() or len(length) > 3 or int(length) > 128):
-        return None
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, address)
-    except OSError:
-        return None
-    return None if packed.startswith(_MAPPED) else (packed, int(length) if slash else 128)
-
-
-def _masks6(length: U8) -> U64:
-    """Both halves of the masks."""
-    columns = [np.clip(length.astype(np.int64) - first, 0, 64).astype(np.uint64) for first in (0, 64)]
-    masks = [np.where(bits == 0, np.uint64(0), _ALL64 << (np.uint64(64) - np.maximum(bits, 1))) for bits in columns]
-    return np.column_stack(masks)
+def _items6(text: bytes, buffer: U8, at: I64) -> tuple[Bool, U64, U8]:
+    mark = buffer[at]
+    quoted = (mark == _QUOTES[0]) | (mark == _QUOTES[1])
+    good, network, length, behind = parse6(buffer, at + quoted)
+    # Unquoted, a colon at the end would make it the key of a mapping.
+    good &= np.where(quoted, buffer[behind] == mark, buffer[behind - 1] != _COLON)
+    return good & _ends(text, buffer, behind + quoted, good), network, length

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from enforcer.model.cidr_text import LONGEST6, parse6
 from enforcer.model.errors import PolicyError
 from enforcer.model.nets import IPNetwork, Nets, parse_cidr
 from enforcer.policy import cidr_lines, nodes
@@ -120,3 +123,71 @@ def _parsed(parse: Callable[[list[str]], Iterable[IPNetwork]], texts: list[str])
         return list(parse(texts))
     except ValueError as error:
         return str(error)
+
+
+group = st.sampled_from(["", "", "0", "1", "a", "AB", "0db8", "00001", "ffff", "g"])
+address6 = st.one_of(
+    st.integers(0, 2**128 - 1).map(lambda value: str(IPv6Address(value))),
+    st.integers(0, 2**128 - 1).map(lambda value: IPv6Address(value).exploded.upper()),
+    st.lists(st.tuples(group), min_size=1, max_size=10).map(lambda groups: ":".join(text for (text,) in groups)),
+    st.tuples(st.sampled_from([0, 16, 64, 112]), st.integers(0, 0xFFFF)).map(
+        lambda pair: str(IPv6Address(pair[1] << pair[0]))
+    ),
+)
+length6 = st.sampled_from(["", "", "/0", "/1", "/63", "/64", "/65", "/127", "/128", "/129", "/", "/032", "/0128", "/x"])
+
+
+@given(st.lists(st.tuples(address6, length6).map("".join), min_size=1, max_size=40))
+@example(
+    ["::", "::1", "1::", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8:9", ":", "", ":::"]
+)
+@example(
+    ["1::2::3", ":1::", "1:", "::ffff:c000:201", "::ffff:0:0/95", "::fffe:c000:201", "1:2:3::4:5:6:7:8", "12345::"]
+)
+@settings(max_examples=examples(400, nightly=100_000))
+def test_ipv6_parsed_in_columns_is_what_inet_pton_reads(texts: list[str]) -> None:
+    lines = "\n".join(texts).encode() + b"\n"
+    text = np.frombuffer(lines + bytes(LONGEST6), np.uint8)
+    breaks = np.flatnonzero(text == ord("\n"))
+    good, network, length, behind = parse6(text, np.append(0, breaks[:-1] + 1))
+    found = [
+        (high << 64 | low, bits) if is_good and end == stop else None
+        for is_good, (high, low), bits, end, stop in zip(
+            good.tolist(), network.tolist(), length.tolist(), behind.tolist(), breaks.tolist(), strict=True
+        )
+    ]
+    assert found == [_read6(each) for each in texts]
+
+
+def _read6(text: str) -> tuple[int, int] | None:
+    """By ``inet_pton``; None for what parse6 leaves to others."""
+    address, slash, length = text.partition("/")
+    if slash and not (length.isdigit() and len(length) <= 3 and int(length) <= 128):
+        return None
+    try:
+        value = int.from_bytes(socket.inet_pton(socket.AF_INET6, address), "big")
+    except OSError:
+        return None
+    bits = int(length) if slash else 128
+    return None if value >> 32 == 0xFFFF else (value >> (128 - bits) << (128 - bits), bits)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 7), st.sampled_from([0, 63, 64, 125]), st.sampled_from([0, 1, 8, 63, 64, 65, 127, 128])
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=examples(300, nightly=50_000))
+def test_ranges_of_ipv6_cover_the_prefixes_and_do_not_overlap(rows: list[tuple[int, int, int]]) -> None:
+    nets = [IPv6Network((value << shift, length), strict=False) for value, shift, length in rows]
+    wanted: list[tuple[int, int]] = []
+    for first, last in sorted((int(net.network_address), int(net.broadcast_address)) for net in nets):
+        if wanted and first <= wanted[-1][1]:
+            wanted[-1] = wanted[-1][0], max(last, wanted[-1][1])
+        else:
+            wanted.append((first, last))
+    ranges = [[high << 64 | low for high, low in side.tolist()] for side in Nets.of(nets).ranges6]
+    assert list(zip(*ranges, strict=True)) == wanted
