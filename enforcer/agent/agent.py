@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from enforcer.agent.backoff import BackOff
@@ -67,9 +67,10 @@ class Agent:
         confirm_within_s: float | None = None,
         state: AgentState | None = None,
         expiry: Expiry | None = None,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """``state``: where it records what it does; by default nobody reads that. ``expiry``: what ends emergency
-        acts.
+        acts. ``on_start``: called after the first pass, whether or not it succeeded.
         """
         self._store = store
         self._state = state or AgentState(enforcer.node, store)
@@ -77,6 +78,7 @@ class Agent:
         self._detach_on_exit = detach_on_exit
         self._switch = Switch(enforcer, confirm_within_s)
         self._expiry = expiry or Expiry()
+        self._on_start = on_start
         self._log = AgentLog()
         self._started = False  # the first pass is over
         self._read_last: Resources | None = None  # by the last snapshot
@@ -101,6 +103,7 @@ class Agent:
         try:
             with self._open_event_loop() as loop, self._guard(loop):
                 self._first_pass(loop)
+                self._on_start()
                 notify("READY=1")
                 while not loop.stopped_by:
                     self._iterate(loop)

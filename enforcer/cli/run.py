@@ -121,6 +121,7 @@ def run(
     from enforcer.system import log
     from enforcer.system.directories import is_there
     from enforcer.system.memory import one_arena
+    from enforcer.system.startup import settle
 
     one_arena()
     require_enforce(confirm_within, tracked)
@@ -156,4 +157,5 @@ def run(
             confirm_within_s=confirm_within,
             state=state,
             expiry=Expiry(state_dir),
+            on_start=settle,
         ).run()

@@ -22,7 +22,7 @@ import click
 from enforcer.model.errors import EnforcerError, HostError, KernelError, PrivilegeError
 from enforcer.model.printable import printable, printable_json, printable_lines
 from enforcer.model.vocabulary import Word
-from enforcer.system import streams
+from enforcer.system import startup, streams
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +62,7 @@ class CommandGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click's, but always ends with SystemExit in stand-alone mode."""
+        startup.prepare()
         streams.prepare()
         words = list(sys.argv[1:] if args is None else args)
         run = partial(super().main, words, *rest, standalone_mode=False, **extra)
