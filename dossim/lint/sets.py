@@ -185,7 +185,7 @@ def _covered_of(together: Sequence[Member], version: int) -> dict[str, Covered]:
     outermost = np.maximum.accumulate(np.where(begins, np.arange(len(first)), 0))
     covered = ~begins if len(together) == 1 else ~begins & (owners != owners[outermost])
     found: dict[str, Covered] = {}
-    for index in np.unique(owners[covered]).tolist():
+    for index in np.flatnonzero(np.bincount(owners[covered])).tolist():
         at = np.flatnonzero(covered & (owners == index))
         examples = tuple(
             (

@@ -276,7 +276,7 @@ class Draft:
             captured[at[mine]], wire[at[mine]] = told["captured"][mine], told["wire"][mine]
         lengths = captured << 32 | wire
         found: npt.NDArray[np.uint16] = what.copy()
-        for code in np.unique(what).tolist():
+        for code in np.flatnonzero(np.bincount(what)).tolist():  # np.unique would import masked arrays
             mine = what == code
             pairs, of = np.unique(lengths[mine], return_inverse=True)
             if len(pairs) > _MOST_LENGTHS:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from functools import partial
 
 from dossim.engine.predictor import DEVICE, NETDEV, NOT_EARLY, XDP, Predictor, World, reasons
+from dossim.model.addresses import LEAST_MTU6, anycasts, broadcasts, joined, own
 from dossim.model.host import Host
 from dossim.packet.fields import UDP
-from dossim.pipeline.route import LEAST_MTU6, anycasts, broadcasts, joined, own
 from dossim.predict.compiled import halves, rows_of
 from dossim.predict.prediction import STAGE_CODE
 from enforcer.model.nets import IPNetwork, Nets

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from dossim.pipeline.conntrack.entry import Entry, Seen
-from dossim.pipeline.conntrack.flow import Flow, World
 from dossim.pipeline.conntrack.states import Coin, CtDirection, CtState, Reason, Remark
+
+if TYPE_CHECKING:  # predict needs sentences, not the model
+    from dossim.pipeline.conntrack.entry import Entry, Seen
+    from dossim.pipeline.conntrack.flow import Flow, World
 
 
 @dataclass(frozen=True)

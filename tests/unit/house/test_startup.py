@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.support.imported import packages_imported
+from tests.support.imported import imported, packages_imported
 
 ROOT = Path(__file__).parents[3]
 POLICY = str(ROOT / "scenarios" / "policies" / "how-to.yaml")
 CAPTURE = str(ROOT / "tests" / "counterexamples" / "fragment-dropped-before-it-overlaps.pcap")
 LOADING = {"click", "yaml", "numpy", "re2"}
+# What takes long to import and answers nothing here: of numpy, of the standard library, of the project.
+NEVER = {"numpy.ma", "numpy.random", "numpy.fft", "numpy.polynomial", "asyncio", "ssl", "http", "multiprocessing"}
+NEVER |= {"email.utils", "concurrent.futures", "unittest", "xml", "sqlite3", "subprocess"}
+# The model of conntrack and of the receive path, which explain walks through: of it predict needs only the sentences.
+SENTENCES = {"dossim.pipeline", "dossim.pipeline.cut", "dossim.pipeline.conntrack"}
+SENTENCES |= {f"dossim.pipeline.conntrack.{name}" for name in ("sentences", "states", "verdict")}
 
 
 @pytest.mark.parametrize(
@@ -32,3 +39,29 @@ def test_what_a_command_of_the_simulator_imports(words: list[str], packages: set
 @pytest.mark.parametrize("words", [["--version"], ["apply", "--help"], ["run", "--help"]])
 def test_what_help_of_the_enforcer_imports(words: list[str]) -> None:
     assert packages_imported("enforcer.cli.main", words) <= {"click"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["validate", POLICY], ["lint", POLICY], ["plan", "-p", POLICY], ["predict", CAPTURE, "-p", POLICY]],
+    ids=lambda words: str(words[0]),
+)
+def test_what_no_command_of_the_simulator_imports(words: list[str]) -> None:
+    assert not imported("dossim.cli", words).modules & NEVER
+
+
+def test_predict_does_not_import_the_model_that_explain_walks_through() -> None:
+    found = imported("dossim.cli", ["predict", CAPTURE, "-p", POLICY]).modules
+    assert "dossim.predict.following" in found
+    assert {name for name in found if name.startswith("dossim.pipeline")} <= SENTENCES
+    assert not {name for name in found if name.startswith(("dossim.lab", "dossim.replay", "dossim.observe"))}
+
+
+def test_numpy_starts_no_threads_unless_asked_to() -> None:
+    """OpenBLAS starts one for each CPU when it is loaded."""
+    alone = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    few = imported("dossim.cli", ["validate", POLICY], env=alone)
+    assert "numpy" in few.packages
+    assert few.threads == 1
+    asked = imported("dossim.cli", ["validate", POLICY], env={**alone, "OPENBLAS_NUM_THREADS": "2"})
+    assert asked.threads == min(2, len(os.sched_getaffinity(0)))
