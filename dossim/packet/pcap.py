@@ -13,6 +13,7 @@ from dossim.packet.linkdecoders import ETHERNET
 from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, RECEIVED, U8, Piece, Records, Taken, before
 
 _HEADER = 24
+_VERSION = (2, 4)  # before, lengths or times were otherwise on some systems (libpcap's sf-pcap.c)
 _MICROSECONDS, _NANOSECONDS, _MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 _UNIT_NS = {_MICROSECONDS: 1000, _NANOSECONDS: 1, _MODIFIED: 1000}
 _RECORD_HEADER = {_MICROSECONDS: 16, _NANOSECONDS: 16, _MODIFIED: 24}
@@ -36,7 +37,7 @@ def _magic(first: bytes) -> tuple[int, str]:
 
 class PcapReader:
     """Reads up to the first record that is cut short or invalid, which adds a warning. ``header``: the file's first
-    bytes. Raises CaptureError if that is cut short, or the first record is invalid.
+    bytes. Raises CaptureError if that is cut short or of another version, or the first record is invalid.
     """
 
     def __init__(self, name: str, header: bytes) -> None:
@@ -45,6 +46,12 @@ class PcapReader:
             raise CaptureError(
                 f"{name}: the file header is cut short: needs {_HEADER} bytes, {len(header)} are there; "
                 f"copy the file again"
+            )
+        version = struct.unpack_from(f"{self._order}HH", header, 4)
+        if version != _VERSION:
+            raise CaptureError(
+                f"{name}: it has version {version[0]}.{version[1]} of the pcap format, expected 2.4; 'tcpdump -r OLD "
+                "-w NEW' writes that"
             )
         (link,) = struct.unpack_from(f"{self._order}I", header, 20)
         self._name = name

@@ -17,6 +17,7 @@ from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, U8, Piece
 _SECTION, _INTERFACE, _OBSOLETE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 _SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
+_VERSION = 1
 _SMALLEST = 12
 _SMALLEST_PACKET = {_ENHANCED: 32, _OBSOLETE: 32, _SIMPLE: 16}
 _LARGEST_BLOCK = 16 << 20  # libpcap and Wireshark treat larger ones as damage
@@ -132,6 +133,9 @@ class PcapngReader:
         if kind == _SECTION:
             self._order = _byte_order(piece, at)
             size = self._checked(piece, at, self._unpack(piece, "I", at + 4)[0], 28)
+            major, minor = self._unpack(piece, "HH", at + 12)
+            if major != _VERSION:
+                raise _Stop(f"the section has version {major}.{minor}; expected {_VERSION}.0")
             self._described = 0
             return size
         size = self._checked(piece, at, size, _SMALLEST)
@@ -163,13 +167,14 @@ class PcapngReader:
         """Why the engine does not take a packet block."""
         if size < _SMALLEST_PACKET[kind]:
             return "a packet block without its fields"
-        number = 0
-        if kind != _SIMPLE:
+        number, room = 0, size - _SMALLEST_PACKET[kind]
+        if kind == _SIMPLE:
+            captured = min(self._unpack(piece, "I", at + 8)[0], room)
+        else:
             (number,) = self._unpack(piece, "I" if kind == _ENHANCED else "H", at + 8)
+            (captured,) = self._unpack(piece, "I", at + 20)
         if number >= self._described:
             return f"it names interface {number}, {self._described} are described"
-        (captured,) = self._unpack(piece, "I", at + 20)
-        room = size - _SMALLEST_PACKET[kind]
         if captured > room:
             return f"it claims {captured:,} bytes of packet, {room} are in it"
         return f"its packet has {captured:,} bytes, no packet has more than {LARGEST_PACKET:,}"

@@ -182,6 +182,18 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "an empty file": (b"", "not a capture, it is empty; a pcap or pcapng file"),
     "text": (b"hello", "not a capture, it begins with 68 65 6c 6c; a pcap or pcapng file"),
     "a file header cut short": (pcap([])[:10], "the file header is cut short: needs 24 bytes, 10 are there; copy"),
+    "a file of another version": (
+        struct.pack("<IHHiIII", MICROSECONDS, 2, 3, 0, 0, 0, 1),
+        "it has version 2.3 of the ",
+    ),
+    "a section of another version": (
+        block("<", SECTION, struct.pack("<IHHq", 0x1A2B3C4D, 2, 0, -1)),
+        "the section has version 2.0; expected 1.0",
+    ),
+    "a simple packet larger than packets are": (
+        section() + interface() + block("<", SIMPLE, struct.pack("<I", 300_000) + bytes(300_000)),
+        "its packet has 300,000 bytes, no packet has more than 262,144",
+    ),
     "a record of absurd length": (HUGE, "record 0 at byte 24 claims 4,294,967,280 bytes, no packet has more than 26"),
     "a section header cut short": (section()[:20], "no section header of pcapng: it is cut short: needs 28 bytes, 20"),
     "a block of impossible length": (
@@ -254,6 +266,9 @@ UP_TO_THERE: dict[str, tuple[bytes, int, str]] = {
         BLOCKS + enhanced("<", FRAMES[1], number=1) + interface(), 1, "it names interface 1, 1 are described",
     ),
     "a section of no byte order": (BLOCKS + block("<", SECTION, bytes(16)), 1, "no byte-order magic"),
+    "a section of another version": (
+        BLOCKS + block("<", SECTION, struct.pack("<IHHq", 0x1A2B3C4D, 2, 1, -1)), 1, "the section has version 2.1",
+    ),
     "an odd length": (BLOCKS + struct.pack("<III", 6, 107, 0) + bytes(200), 1, "its length is 107; expected"),
     "lengths that differ": (BLOCKS + BLOCKS[48:-4] + bytes(4), 1, "its length is 108 at its begin and 0 at its end"),
 }  # fmt: skip
