@@ -19,9 +19,10 @@ from dossim.cluster.predict import Asked, predict_on
 from dossim.drill.situation import Situation, situation_for
 from dossim.drill.streamed import predict_stream
 from dossim.drill.totals import Totals
+from dossim.engine.sweep import Span
 from dossim.exhaustion.flows import FlowCounter
 from dossim.exhaustion.table import assumed_table
-from dossim.packet.capture import Capture, read_capture
+from dossim.packet.capture import read_capture
 from dossim.packet.source import Reading
 from dossim.packet.stream import Stream
 from dossim.predict.batches import Decided
@@ -56,14 +57,14 @@ class Flows:
     def start(self) -> None:
         self._counter = FlowCounter(self._host, assumed_table())
 
-    def read(self, window: Capture) -> None:
-        self._counter.last(window)
-
     def see(self, decided: Decided) -> None:
         self._counter.add(decided.packets, decided.prediction)
 
     def tell(self, done: int, total: int | None) -> None:
         pass
+
+    def end(self, span: Span | None) -> None:
+        self._counter.last(span)
 
 
 class Cpu:

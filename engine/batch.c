@@ -4,7 +4,7 @@
 /* Most frames are one behind the other: so many bytes before their turn. */
 enum { AHEAD = 2048 };
 
-static void look_at(const struct world *world, struct batch *batch)
+void look_at(const struct world *world, struct batch *batch)
 {
 	for (uint32_t i = 0; i < batch->count; i++) {
 		struct ordinary *it = &batch->ordinary[i];

@@ -20,6 +20,9 @@ struct batch {
 bool take_batch(const struct world *world, const struct capture *capture, int64_t from,
 		int64_t count, struct batch *batch);
 
+/* The frames of a batch are there: find out which are ordinary. */
+void look_at(const struct world *world, struct batch *batch);
+
 /* The code of the packet at this place in the batch; NO_CODE: it is a fragment, or run->no_memory is set. odd:
  * what it means for those after it. */
 uint32_t end_one(struct run *run, const struct batch *batch, uint32_t at, struct flow *flow,

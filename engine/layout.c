@@ -15,7 +15,7 @@ uint32_t engine_size(uint32_t which)
 		sizeof(struct rules),	       sizeof(struct chain),
 		sizeof(struct after),	       sizeof(struct world),
 		sizeof(struct capture),	       sizeof(struct columns),
-		sizeof(struct outcome),	       sizeof(struct swept),
+		sizeof(struct outcome),	       sizeof(struct sweep),
 		sizeof(struct several),	       sizeof(struct late),
 		sizeof(struct told),	       sizeof(struct saying),
 		sizeof(struct follower_setup), sizeof(struct follow_batch),

@@ -2,6 +2,8 @@
 /* The packet blocks of a pcapng file (draft-ietf-opsawg-pcapng): enhanced, simple and obsolete ones. */
 #include "records.h"
 
+#include "sweep.h"
+
 enum { SECTION = 0x0a0d0d0a, INTERFACE = 1, OBSOLETE = 2, SIMPLE = 3, ENHANCED = 6 };
 enum { SMALLEST = 12, LEAST_SIMPLE = 16, LEAST_ENHANCED = 32, OPTION_FLAGS = 2, ETHERNET = 1 };
 enum { BINARY = 0x80, MOST_DIGITS = 19 };
@@ -102,13 +104,14 @@ static uint8_t cause_of(uint32_t flags)
 	return flags >> 24 ? BROKEN : RECEIVED;
 }
 
-/* A packet block of size bytes; false if it is invalid. */
-static bool take_block(const struct file *file, int64_t at, uint32_t kind, uint32_t size,
-		       struct blocks *blocks, const struct rows *rows)
+/* A packet block of size bytes as a row; false if it is invalid. */
+static bool take_block(const struct file *file, uint32_t kind, uint32_t size, struct blocks *blocks,
+		       struct walk *walk, int64_t row)
 {
+	const struct rows *rows = &walk->rows;
 	uint32_t number = 0, captured = 0, original, flags = 0;
 	const struct interface *interface;
-	int64_t start = at + 28, after = at + size - 4, row = blocks->count;
+	int64_t at = walk->at, start = at + 28, after = at + size - 4;
 	uint64_t ticks = 0;
 
 	if (kind == SIMPLE) {
@@ -145,22 +148,39 @@ static bool take_block(const struct file *file, int64_t at, uint32_t kind, uint3
 	rows->link[row] = interface->link;
 	rows->fcs[row] = flags >> 5 & 15 ? flags >> 5 & 15 : interface->fcs;
 	rows->cause[row] = cause_of(flags);
-	if (interface->link != ETHERNET || rows->fcs[row] || rows->cause[row] != RECEIVED)
-		blocks->plain = false;
-	blocks->count++;
+	rows->number[row] = walk->number++;
 	return true;
 }
 
-/*
- * Take packet blocks, and pass over other ones, from at on to the end, or to a block that begins a section, describes an
- * interface, is invalid or not whole: there at is left. At most so many packets.
- */
-void engine_pcapng(const struct file *file, int64_t most, struct blocks *blocks,
-		   const struct rows *rows, int64_t *at)
+static bool are_plain(const struct rows *rows, int64_t from, int64_t to)
 {
-	int64_t here = *at;
+	bool plain = true;
 
-	while (blocks->count < most && file->size - here >= SMALLEST) {
+	for (int64_t row = from; row < to; row++)
+		plain &= rows->link[row] == ETHERNET && !rows->fcs[row] &&
+			 rows->cause[row] == RECEIVED;
+	return plain;
+}
+
+/* Packets up to a row are there. */
+static void end_batch(const struct file *file, struct blocks *blocks, struct walk *walk, int64_t to)
+{
+	bool plain = are_plain(&walk->rows, walk->kept, to);
+
+	blocks->plain &= plain;
+	walk->kept = sift(plain ? walk->sweep : NULL, file->data, &walk->rows, walk->kept, to);
+}
+
+/*
+ * Take packet blocks, and pass over other ones, to the end, or to a block that begins a section, describes an interface,
+ * is invalid or not whole, or as long as there is room.
+ */
+void engine_pcapng(const struct file *file, struct blocks *blocks, struct walk *walk)
+{
+	int64_t row = walk->kept;
+
+	while (row < walk->most && file->size - walk->at >= SMALLEST) {
+		int64_t here = walk->at;
 		uint32_t kind = word_of(file, here), size = word_of(file, here + 4);
 		bool is_packet = kind == ENHANCED || kind == SIMPLE || kind == OBSOLETE;
 
@@ -171,10 +191,14 @@ void engine_pcapng(const struct file *file, int64_t most, struct blocks *blocks,
 			break;
 		if (is_packet && size < (kind == SIMPLE ? LEAST_SIMPLE : LEAST_ENHANCED))
 			break;
-		if (is_packet && !take_block(file, here, kind, size, blocks, rows))
+		if (is_packet && !take_block(file, kind, size, blocks, walk, row))
 			break;
-		here += size;
-		__builtin_prefetch(file->data + here + 512);
+		row += is_packet;
+		walk->at += size;
+		if (row - walk->kept == BATCH || row == walk->most) {
+			end_batch(file, blocks, walk, row);
+			row = walk->kept;
+		}
 	}
-	*at = here;
+	end_batch(file, blocks, walk, row);
 }

@@ -1,45 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "records.h"
 
-/*
- * The records of a pcap file from at on, up to the first that is invalid or cut short, where at is left. At most so
- * many: then FULL.
- */
-uint32_t engine_pcap(const struct file *file, int64_t most, const struct rows *rows, int64_t *at,
-		     int64_t *count)
+#include "sweep.h"
+
+/* The record at a byte as a row; AT_END, or why there is none. */
+static inline enum stop take_record(const struct file *file, struct walk *walk, int64_t row)
 {
-	int64_t here = *at, found = 0;
+	const struct rows *rows = &walk->rows;
+	int64_t here = walk->at;
+	uint32_t captured, original;
+
+	if (file->size - here < file->header)
+		return CUT_IN_HEADER;
+	captured = word_of(file, here + 8);
+	if (captured > file->largest)
+		return TOO_LARGE;
+	if (captured > file->size - here - file->header)
+		return CUT_IN_RECORD;
+	original = word_of(file, here + 12);
+	if (original > file->longest)
+		original = file->longest;
+	rows->offset[row] = here + file->header;
+	rows->length[row] = (int32_t)captured;
+	rows->wire_length[row] = (int32_t)(original > captured ? original : captured);
+	rows->timestamp_ns[row] = (int64_t)word_of(file, here) * 1000000000 +
+				  (int64_t)word_of(file, here + 4) * file->unit_ns;
+	rows->number[row] = walk->number++;
+	walk->at = here + file->header + captured;
+	return AT_END;
+}
+
+/*
+ * The records of a pcap file, up to the first that is invalid or cut short, or to the first for which there is no room:
+ * then FULL.
+ */
+uint32_t engine_pcap(const struct file *file, struct walk *given)
+{
+	struct walk walk = *given; /* in registers */
 	enum stop stop = AT_END;
 
-	while (here < file->size) {
-		uint32_t captured, original;
+	while (stop == AT_END && walk.at < file->size) {
+		int64_t row = walk.kept, last = row + BATCH < walk.most ? row + BATCH : walk.most;
 
-		if (found == most)
+		if (row == last)
 			stop = FULL;
-		else if (file->size - here < file->header)
-			stop = HEADER_CUT;
-		if (stop != AT_END)
-			break;
-		captured = word_of(file, here + 8);
-		if (captured > file->largest)
-			stop = TOO_LARGE;
-		else if (captured > file->size - here - file->header)
-			stop = RECORD_CUT;
-		if (stop != AT_END)
-			break;
-		original = word_of(file, here + 12);
-		if (original > file->longest)
-			original = file->longest;
-		rows->offset[found] = here + file->header;
-		rows->length[found] = (int32_t)captured;
-		rows->wire_length[found] = (int32_t)(original > captured ? original : captured);
-		rows->timestamp_ns[found] = (int64_t)word_of(file, here) * 1000000000 +
-					    (int64_t)word_of(file, here + 4) * file->unit_ns;
-		found++;
-		here += file->header + captured;
-		__builtin_prefetch(file->data + here + 512);
+		while (row < last && walk.at < file->size && stop == AT_END) {
+			stop = take_record(file, &walk, row);
+			row += stop == AT_END;
+		}
+		walk.kept = sift(walk.sweep, file->data, &walk.rows, walk.kept, row);
 	}
-	*at = here;
-	*count = found;
+	*given = walk;
 	return stop;
 }

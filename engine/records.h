@@ -10,7 +10,7 @@
 #include "engine.h"
 
 /* Why a walk stopped. */
-enum stop { AT_END, FULL, HEADER_CUT, RECORD_CUT, TOO_LARGE };
+enum stop { AT_END, FULL, CUT_IN_HEADER, CUT_IN_RECORD, TOO_LARGE };
 
 /* Why a record is not a received packet: dossim.packet.records. */
 enum cause { RECEIVED, SENT, OTHER_HOST, BROKEN };
@@ -26,11 +26,11 @@ struct file {
 	uint32_t largest_block; /* pcapng: that there can be */
 };
 
-/* One row for each packet; pcap: without the last three. */
+/* One row for each packet that is kept; pcap: without the last three. */
 struct rows {
 	int64_t *offset;
 	int32_t *length, *wire_length;
-	int64_t *timestamp_ns;
+	int64_t *timestamp_ns, *number;
 	int32_t *link;
 	uint8_t *fcs, *cause;
 };
@@ -43,12 +43,24 @@ struct interface {
 	uint8_t resolution, fcs;
 };
 
-/* What is known before packet blocks, and counted in them: packets, and times that 64 bits do not hold. */
+struct sweep;
+
+/* A walk over packets, which goes on where it is. A sweep counts packets in the place of keeping them (sweep.h). */
+struct walk {
+	struct rows rows;
+	int64_t most;	     /* rows that there is room for */
+	struct sweep *sweep; /* NULL: all are kept */
+	int64_t at;	     /* the byte of the file */
+	int64_t kept;	     /* rows */
+	int64_t number;	     /* of the next packet */
+};
+
+/* What is known before packet blocks, and counted in them: times that 64 bits do not hold. */
 struct blocks {
 	const struct interface *interfaces;
 	uint32_t interface_count;
 	uint32_t plain; /* all are received Ethernet frames without a check sequence */
-	int64_t count, late;
+	int64_t late;
 };
 
 static inline uint32_t word_of(const struct file *file, int64_t at)
@@ -59,10 +71,8 @@ static inline uint32_t word_of(const struct file *file, int64_t at)
 	return file->big_endian ? __builtin_bswap32(v) : v;
 }
 
-ENGINE_API uint32_t engine_pcap(const struct file *file, int64_t most, const struct rows *rows,
-				int64_t *at, int64_t *count);
+ENGINE_API uint32_t engine_pcap(const struct file *file, struct walk *walk);
 
-ENGINE_API void engine_pcapng(const struct file *file, int64_t most, struct blocks *blocks,
-			      const struct rows *rows, int64_t *at);
+ENGINE_API void engine_pcapng(const struct file *file, struct blocks *blocks, struct walk *walk);
 
 #endif

@@ -91,33 +91,81 @@ static inline uint32_t sweep_one(struct run *run, const struct batch *batch, uin
 	return sweep_other(run, batch, at);
 }
 
-static void sweep_batch(struct run *run, int64_t from, const struct batch *batch,
-			struct swept *swept)
+/* Whether it was counted. */
+static inline bool count_one(struct sweep *sweep, const struct batch *batch, uint32_t at)
 {
-	for (uint32_t at = 0; at < batch->count; at++) {
-		uint32_t code = sweep_one(run, batch, at);
+	struct run *run = sweep->run;
+	uint32_t code = sweep_one(run, batch, at);
 
-		if (code == NO_CODE) {
-			swept->left[swept->left_count++] = from + at;
-			continue;
-		}
-		run->outcomes.list[code].packets++;
-		swept->from_host += run->is_from_host;
-		swept->cut += batch->frames[at].length > batch->frames[at].seen;
-	}
+	if (code == NO_CODE)
+		return false;
+	run->outcomes.list[code].packets++;
+	sweep->packets++;
+	sweep->from_host += run->is_from_host;
+	sweep->cut += batch->frames[at].length > batch->frames[at].seen;
+	return true;
 }
 
-int64_t engine_sweep(struct run *run, const struct capture *capture, int64_t count,
-		     struct swept *swept)
+int64_t engine_sweep(struct sweep *sweep, const struct capture *capture, int64_t count,
+		     int64_t *left, int64_t *left_count)
 {
+	struct run *run = sweep->run;
 	struct batch batch;
 
+	*left_count = 0;
 	for (int64_t from = 0; from < count && !run->no_memory; from += batch.count) {
 		bool good = take_batch(run->world, capture, from, count, &batch);
 
-		sweep_batch(run, from, &batch, swept);
+		for (uint32_t at = 0; at < batch.count; at++)
+			if (!count_one(sweep, &batch, at))
+				left[(*left_count)++] = from + at;
 		if (!good)
 			return from + batch.count;
 	}
+	sweep->no_memory = run->no_memory;
 	return run->no_memory ? OUT_OF_MEMORY : ALL_PREDICTED;
+}
+
+static inline void note_time(struct sweep *sweep, int64_t ns)
+{
+	sweep->earliest_ns = ns < sweep->earliest_ns ? ns : sweep->earliest_ns;
+	sweep->latest_ns = ns > sweep->latest_ns ? ns : sweep->latest_ns;
+}
+
+static void move_row(const struct rows *rows, int64_t from, int64_t to)
+{
+	rows->offset[to] = rows->offset[from];
+	rows->length[to] = rows->length[from];
+	rows->wire_length[to] = rows->wire_length[from];
+	rows->timestamp_ns[to] = rows->timestamp_ns[from];
+	rows->number[to] = rows->number[from];
+	if (!rows->link)
+		return;
+	rows->link[to] = rows->link[from];
+	rows->fcs[to] = rows->fcs[from];
+	rows->cause[to] = rows->cause[from];
+}
+
+int64_t sift(struct sweep *sweep, const uint8_t *data, const struct rows *rows, int64_t from,
+	     int64_t to)
+{
+	struct batch batch;
+	int64_t kept = from;
+
+	if (!sweep)
+		return to;
+	batch.count = 0;
+	for (int64_t row = from; row < to; row++)
+		batch.frames[batch.count++] =
+			(struct bytes){data + rows->offset[row], (uint32_t)rows->wire_length[row],
+				       (uint32_t)rows->length[row]};
+	look_at(sweep->run->world, &batch);
+	for (uint32_t at = 0; at < batch.count; at++) {
+		if (count_one(sweep, &batch, at))
+			note_time(sweep, rows->timestamp_ns[from + at]);
+		else
+			move_row(rows, from + at, kept++);
+	}
+	sweep->no_memory = sweep->run->no_memory;
+	return kept;
 }

@@ -12,7 +12,7 @@ from enforcer.cli.support import echo
 from enforcer.model.printable import printable
 
 if TYPE_CHECKING:
-    from dossim.packet.capture import Capture
+    from dossim.engine.sweep import Span
     from dossim.predict.batches import Decided
 
 _EVERY_S = 5
@@ -40,13 +40,13 @@ class BytesRead:
     def start(self) -> None:
         """As Watcher has it."""
 
-    def read(self, window: Capture) -> None:
-        """As Watcher has it."""
-
     def see(self, decided: Decided) -> None:
         """As Watcher has it."""
 
     def tell(self, done: int, total: int | None) -> None:
+        """As Watcher has it."""
+
+    def end(self, span: Span | None) -> None:
         """As Watcher has it."""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dossim.packet.capture import Capture
+    from dossim.engine.sweep import Span
     from dossim.predict import Prediction
     from dossim.predict.batches import Decided
 
@@ -41,9 +41,6 @@ class Rows:
     def start(self) -> None:
         self.target.start()
 
-    def read(self, window: Capture) -> None:
-        """As Watcher has it."""
-
     def see(self, decided: Decided) -> None:
         """As Watcher has it."""
         self.add(decided.packets.record, decided.prediction, decided.later)
@@ -53,6 +50,9 @@ class Rows:
         raise NotImplementedError
 
     def tell(self, done: int, total: int | None) -> None:
+        """As Watcher has it."""
+
+    def end(self, span: Span | None) -> None:
         """As Watcher has it."""
 
     def finish(self) -> None:

@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from dossim.cli.packet_rows import Rows
     from dossim.drill.results import CountedResult
     from dossim.drill.streamed import Watcher
+    from dossim.engine.sweep import Span
     from dossim.exhaustion.flows import FlowCounter
     from dossim.exhaustion.outlook import Outlook
     from dossim.exhaustion.table import Table
     from dossim.model.host import Host
-    from dossim.packet.capture import Capture, Reading
+    from dossim.packet.capture import Reading
     from dossim.predict.batches import Decided
     from dossim.report.view import View
     from enforcer.model.facts import HostFacts
@@ -196,16 +197,16 @@ class _Flows:
 
         self.counter = None if isinstance(self.table, str) else FlowCounter(self._host, self.table)
 
-    def read(self, window: Capture) -> None:
-        if self.counter is not None:
-            self.counter.last(window)
-
     def see(self, decided: Decided) -> None:
         if self.counter is not None:
             self.counter.add(decided.packets, decided.prediction)
 
     def tell(self, done: int, total: int | None) -> None:
         pass
+
+    def end(self, span: Span | None) -> None:
+        if self.counter is not None:
+            self.counter.last(span)
 
 
 def _outlook(result: CountedResult, flows: _Flows, rate: int | None) -> Outlook | str:

@@ -6,14 +6,12 @@ from dossim.cluster.split import Shard
 from dossim.cluster.storage import opened
 from dossim.cluster.walk import Walk
 from dossim.packet.capture import Capture, capture_of
-from dossim.packet.linktype import as_ethernet
 
 
 def beginning_of(name: str, skip_unknown: bool) -> Capture:
     """As one process reads it. Raises CaptureError."""
     with opened(name) as content:
         walk = Walk(content, name, Shard(0, 0, content.size), None, None)
-        for piece, records in walk.windows():
-            frames = as_ethernet(name, piece.buf, records, skip_unknown=skip_unknown)
-            return capture_of(name, records, frames, 0, ())
+        for piece, taken in walk.windows():
+            return capture_of(name, piece.buf, taken.records, (), skip_unknown=skip_unknown)
     return Capture.from_frames([])

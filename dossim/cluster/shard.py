@@ -19,13 +19,12 @@ from dossim.cluster.walk import Walk
 from dossim.drill.judged import every, judged_by
 from dossim.drill.streamed import given, of_sweep, of_window
 from dossim.drill.totals import Totals, several_of
-from dossim.engine.sweep import Sweep
+from dossim.engine.sweep import Span, Sweep, merged, span_of
 from dossim.exhaustion.flows import NewFlows, new_flows
 from dossim.model.disposition import Fate
 from dossim.model.errors import CaptureError
 from dossim.packet.about import facts_of
 from dossim.packet.capture import Capture, capture_of
-from dossim.packet.linktype import as_ethernet
 from dossim.packet.offload import artefacts_of
 from dossim.packet.source import display_name
 from dossim.predict import Prediction
@@ -101,7 +100,6 @@ def predict_shard(job: Job, given: Assignment) -> Result:
 class _Shard:
     job: Job
     given: Assignment
-    records: int = 0
     packets: int = 0
     totals: Totals = field(default_factory=Totals)
     flows: NewFlows = field(default_factory=NewFlows)
@@ -110,16 +108,14 @@ class _Shard:
     dependents: list[Dependents] = field(default_factory=list)
     numbers: list[np.ndarray] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
+    span: Span | None = None
 
     def predict(self, walk: Walk) -> Result:
         alone = Alone(self.job.plan, self.job.host, self.job.follows)
         sweep = None if self.job.keeps_packets else Sweep(alone.engine)
         own = [address.ip for address in self.job.host.addresses]
-        for window in self._captures(walk):
-            self._note_times(window)
-            if sweep is not None:
-                window = window.among(sweep.take(window))
+        for window in self._captures(walk, sweep):
+            self.span = merged(self.span, span_of(window.timestamp_ns))
             artefacts = artefacts_of(window, own)
             instead = judged_by(window, artefacts, every(window), self.given.senders)
             self.senders |= instead.senders
@@ -133,20 +129,22 @@ class _Shard:
                 self.predictions.append(prediction)
             self.packets += len(capture)
         if sweep is not None:
+            self.span = merged(self.span, sweep.span)
             self.totals = self.totals.merged(of_sweep(sweep, self.job.plan, self.job.host))
         return self._result(walk)
 
-    def _note_times(self, capture: Capture) -> None:
-        if len(capture):
-            times = capture.timestamp_ns
-            self.times = [min([*self.times, int(times.min())]), max([*self.times, int(times.max())])]
-
-    def _captures(self, walk: Walk) -> Iterator[Capture]:
+    def _captures(self, walk: Walk, sweep: Sweep | None) -> Iterator[Capture]:
         name = display_name(self.job.names[self.given.shard.file])
-        for piece, records in walk.windows():
-            frames = as_ethernet(name, piece.buf, records, skip_unknown=self.job.skip_unknown)
-            yield capture_of(name, records, frames, self.records, ())
-            self.records += len(records)
+        for piece, taken in walk.windows(sweep):
+            yield capture_of(
+                name,
+                piece.buf,
+                taken.records,
+                (),
+                skip_unknown=self.job.skip_unknown,
+                sweep=sweep,
+                swept=taken.count - len(taken.records),
+            )
 
     def _count(self, capture: Capture, prediction: Prediction, dependents: Dependents | None) -> None:
         mine = others = prediction
@@ -172,7 +170,7 @@ class _Shard:
             flows=self.flows,
             dependents=0 if dependents is None else len(dependents),
             size=0 if dependents is None else dependents.size,
-            times=tuple(self.times),
+            times=self.span or (),
         )
         if not self.predictions:
             return Result(report, dependents)

@@ -9,10 +9,11 @@ import numpy as np
 from dossim.cluster.chain import Place, Walked
 from dossim.cluster.split import Shard
 from dossim.cluster.storage import Opened, bytes_of
+from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet.capture import reader_of
 from dossim.packet.guess import HEADERS, REACH
-from dossim.packet.records import Piece, Reader, Records
+from dossim.packet.records import Piece, Reader, Taken
 from dossim.packet.source import PADDING
 from dossim.packet.unpack import compression_of
 from enforcer.model.errors import InternalError
@@ -52,8 +53,10 @@ class Walk:
     def _opened(self) -> Reader:
         return reader_of(self._name, self._first)
 
-    def windows(self) -> Iterator[tuple[Piece, Records]]:
-        """Bytes and the records in them, whose memory is used again for the next ones."""
+    def windows(self, sweep: Sweep | None = None) -> Iterator[tuple[Piece, Taken]]:
+        """Bytes, whose memory is used again for the next ones, and what was found in them. Packets are counted from the
+        first of the shard.
+        """
         if self._start is None:
             return
         reader, at, records = self._reader, self._start.at, 0
@@ -64,11 +67,11 @@ class Walk:
             if end - at + PADDING > len(buf):
                 buf = memoryview(bytearray(end - at + PADDING))
             self._capture.fill(buf[: end - at], at)
-            piece = Piece(buf, 0, end - at, at, is_last=end == self._capture.size)
-            taken = reader.take(piece, _MOST_AT_ONCE)
-            records += len(taken.records)
+            piece = Piece(buf, 0, end - at, at, is_last=end == self._capture.size, number=records)
+            taken = reader.take(piece, _MOST_AT_ONCE, sweep)
+            records += taken.count
             self.warning = taken.warning
-            yield piece, taken.records
+            yield piece, taken
             is_stuck = not taken.at and not self.warning
             at += taken.at
             end = min(at + WINDOW, self._shard.last) if not is_stuck else self._end_of_record(at, end)
@@ -103,6 +106,6 @@ class Walk:
             buf = memoryview(bytes_of(self._capture, 0, end) + bytes(PADDING))
             reader = self._opened()
             taken = reader.take(Piece(buf, 0, end, 0, is_last=end == self._capture.size), 1)
-            if len(taken.records) or taken.warning or end == self._capture.size:
+            if taken.count or taken.warning or end == self._capture.size:
                 return reader.state
             size *= 8

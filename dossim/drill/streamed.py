@@ -19,7 +19,7 @@ from dossim.drill.results import CountedResult, Drawn, Stopwatch
 from dossim.drill.run import about
 from dossim.drill.situation import LaterPolicy, Situation, enforced_after, lab_facts, modelled_after, plan_for
 from dossim.drill.totals import Later, Totals, later_of, several_of
-from dossim.engine.sweep import Sweep
+from dossim.engine.sweep import Span, Sweep
 from dossim.model.host import Host
 from dossim.packet.about import Facts, facts_of
 from dossim.packet.capture import Capture
@@ -54,14 +54,14 @@ class Watcher(Protocol):
     def start(self) -> None:
         """From here on everything is to be seen."""
 
-    def read(self, window: Capture) -> None:
-        """These packets were read."""
-
     def see(self, decided: Decided) -> None:
         """The end of some packets."""
 
     def tell(self, done: int, total: int | None) -> None:
         """How many bytes have been read, of how many."""
+
+    def end(self, span: Span | None) -> None:
+        """Everything was seen, but for packets at these times and between. None: there are no others."""
 
 
 def predict_stream(
@@ -189,16 +189,14 @@ class _Run:
         own = [address.ip for address in self.situation.host.addresses]
         with Batches(self.plan, self.situation.host, policy_of(self.after), policy_of(self.later)) as batches:
             sweep = None if any(watcher.sees_all for watcher in self.watchers) else Sweep(batches.engine)
-            for window in self.stream.windows():
-                for watcher in self.watchers:
-                    watcher.read(window)
-                rest = window if sweep is None else window.among(sweep.take(window))
-                # Most windows of a flood have no rest: they cost no more than their sweep.
-                totals = totals.merged(self._taken(batches, rest, own) if len(rest) else _about_file(rest))
+            for window in self.stream.windows(sweep):
+                totals = totals.merged(self._taken(batches, window, own) if len(window) else _about_file(window))
                 for watcher in self.watchers:
                     watcher.tell(self.stream.taken, self.stream.size)
             for decided in batches.take(Capture.from_frames([]), is_last=True):
                 totals = totals.merged(_seen(decided, self.watchers))
+        for watcher in self.watchers:
+            watcher.end(None if sweep is None else sweep.span)
         return totals if sweep is None else totals.merged(of_sweep(sweep, self.plan, self.situation.host))
 
     def _taken(self, batches: Batches, window: Capture, own: Sequence[IPAddress]) -> Totals:

@@ -146,8 +146,12 @@ class ColumnsStruct(ctypes.Structure):
     )
 
 
-class SweptStruct(ctypes.Structure):
-    _fields_ = (("left", _POINTER), *((name, ctypes.c_int64) for name in ("left_count", "from_host", "cut")))
+class SweepStruct(ctypes.Structure):
+    _fields_ = (
+        ("run", _POINTER),
+        *((name, ctypes.c_int64) for name in ("packets", "from_host", "cut", "earliest_ns", "latest_ns")),
+        *(("no_memory", ctypes.c_uint32), ("pad", ctypes.c_uint32)),
+    )
 
 
 class FollowerStruct(ctypes.Structure):
@@ -177,7 +181,7 @@ class FollowedStruct(ctypes.Structure):
 LAYOUT: tuple[np.dtype[np.void] | type[ctypes.Structure], ...] = (
     *(RANGE4, RANGE6, CONDITION, ENTRY, PORT_RANGE, PORT_MEMBER, PORT_SET, FAILSAFE, TIER, ROUTE, FLOW),
     *(NetsStruct, RulesStruct, ChainStruct, AfterStruct, WorldStruct, CaptureStruct, ColumnsStruct),
-    *(OUTCOME, SweptStruct),
+    *(OUTCOME, SweepStruct),
     *(SEVERAL, LATE, TOLD, SAYING, FollowerStruct, BatchStruct, FollowedStruct),
 )
 

@@ -1,8 +1,11 @@
-"""``engine/records.c`` and ``pcapng.c``: where the packets of a capture file are."""
+"""``engine/records.c`` and ``pcapng.c``: where the packets of a capture file are. With a sweep, packets that it counts
+are left out (``engine/sweep.c``).
+"""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.engine.library import function
+from dossim.engine.sweep import Sweep
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -27,6 +31,9 @@ INTERFACE = np.dtype(
     align=True,
 )
 _SMALLEST_BLOCK = 16  # of a packet
+# The columns of packets: offset, length, length on the wire, time, number; of pcapng link type, check sequence, cause.
+_KINDS = (np.int64, np.int32, np.int32, np.int64, np.int64)
+_MORE_KINDS = (np.int32, np.uint8, np.uint8)
 
 
 class Stop(IntEnum):
@@ -34,8 +41,8 @@ class Stop(IntEnum):
 
     AT_END = 0
     FULL = 1
-    HEADER_CUT = 2
-    RECORD_CUT = 3
+    CUT_IN_HEADER = 2
+    CUT_IN_RECORD = 3
     TOO_LARGE = 4
 
 
@@ -47,16 +54,19 @@ class FileStruct(ctypes.Structure):
     )
 
 
-class RowsStruct(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_void_p) for name in ("offset", "length", "wire_length", "timestamp_ns", "link", "fcs", "cause")
+class WalkStruct(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("offset", "length", "wire_length", "timestamp_ns", "number")),
+        *((name, ctypes.c_void_p) for name in ("link", "fcs", "cause")),
+        *(("most", ctypes.c_int64), ("sweep", ctypes.c_void_p)),
+        *((name, ctypes.c_int64) for name in ("at", "kept", "number_next")),
     )
 
 
 class BlocksStruct(ctypes.Structure):
     _fields_ = (
         *(("interfaces", ctypes.c_void_p), ("interface_count", ctypes.c_uint32), ("plain", ctypes.c_uint32)),
-        *(("count", ctypes.c_int64), ("late", ctypes.c_int64)),
+        ("late", ctypes.c_int64),
     )
 
 
@@ -87,22 +97,53 @@ class PcapFile:
 
 @dataclass(frozen=True)
 class Walked:
-    """The records up to ``at``, where the walk stopped, as columns of Records."""
+    """``count`` records up to byte ``at``, where the walk stopped; of those that are kept, columns of Records."""
 
     offset: I64
     length: I32
     wire_length: I32
     timestamp_ns: I64
+    number: I64
     at: int
     stop: Stop
+    count: int
 
 
-def walk_pcap(file: PcapFile, first: int, most: int) -> Walked:
-    """The records from byte ``first`` on, at most so many."""
-    room = max(min(most, (file.size - first) // file.header), 0)
-    columns = tuple(np.empty(room, kind) for kind in (np.int64, np.int32, np.int32, np.int64))
+class _Rows:
+    """Room for packets that are kept, and how far a walk is that fills it. ``first``: number of its first packet."""
+
+    def __init__(self, kinds: Sequence[npt.DTypeLike], room: int, at: int, first: int, sweep: Sweep | None) -> None:
+        self._columns = tuple(np.empty(room, kind) for kind in kinds)
+        self._first, self._sweep = first, sweep
+        self.struct = WalkStruct(
+            *(column.__array_interface__["data"][0] for column in self._columns),
+            most=room,
+            sweep=None if sweep is None else sweep.address,
+            at=at,
+            number_next=first,
+        )
+
+    @property
+    def count(self) -> int:
+        """Packets that were walked over."""
+        return int(self.struct.number_next) - self._first
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """Those that are kept. Raises MemoryError."""
+        if self._sweep is not None:
+            self._sweep.require()
+        return tuple(column[: self.struct.kept] for column in self._columns)
+
+
+def walk_pcap(file: PcapFile, at: int, most: int, first: int = 0, sweep: Sweep | None = None) -> Walked:
+    """The records from byte ``at`` on, of which at most so many are kept; the first has the number ``first``. Raises
+    MemoryError.
+    """
+    room = max(min(most, (file.size - at) // file.header), 0)
+    rows = _Rows(_KINDS, room, at, first, sweep)
     given = FileStruct(
-        data=file.data.ctypes.data,
+        data=_address(file.data),
         size=file.size,
         big_endian=file.big_endian,
         header=file.header,
@@ -110,15 +151,16 @@ def walk_pcap(file: PcapFile, first: int, most: int) -> Walked:
         largest=file.limits.packet,
         longest=file.limits.wire,
     )
-    rows = RowsStruct(*(column.ctypes.data for column in columns))
-    at, count = ctypes.c_int64(first), ctypes.c_int64()
-    arguments = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
-    walk = function("engine_pcap", arguments, ctypes.c_uint32)
-    stop = walk(ctypes.byref(given), room, *(ctypes.byref(item) for item in (rows, at, count)))
+    walk = function("engine_pcap", [ctypes.c_void_p] * 2, ctypes.c_uint32)
+    stop = walk(ctypes.byref(given), ctypes.byref(rows.struct))
     if stop == Stop.FULL and room < most:  # less than a header is left
-        stop = Stop.HEADER_CUT
-    kept: list[Any] = [column[: count.value] for column in columns]
-    return Walked(*kept, at.value, Stop(stop))  # type: ignore[call-arg]  # four columns
+        stop = Stop.CUT_IN_HEADER
+    offset, length, wire_length, timestamp_ns, number = rows.columns
+    return Walked(offset, length, wire_length, timestamp_ns, number, rows.struct.at, Stop(stop), rows.count)
+
+
+def _address(data: U8) -> int:
+    return int(data.__array_interface__["data"][0])
 
 
 class BlockWalk:
@@ -127,24 +169,21 @@ class BlockWalk:
     bits do not hold.
     """
 
-    def __init__(self, data: U8, size: int, limits: Limits, most: int) -> None:
-        room = min(size // _SMALLEST_BLOCK, most)
-        kinds = (np.int64, np.int32, np.int32, np.int64, np.int32, np.uint8, np.uint8)
-        self._columns = tuple(np.empty(room, kind) for kind in kinds)
-        self._room, self._most = room, most
+    def __init__(
+        self, data: U8, size: int, limits: Limits, most: int, first: int = 0, sweep: Sweep | None = None
+    ) -> None:
+        self._most = most
         self._file = FileStruct(
-            data=data.ctypes.data,
+            data=_address(data),
             size=size,
             largest=limits.packet,
             longest=limits.wire,
             largest_block=limits.block,
         )
-        self._rows = RowsStruct(*(column.ctypes.data for column in self._columns))
+        self._rows = _Rows((*_KINDS, *_MORE_KINDS), min(size // _SMALLEST_BLOCK, most), 0, first, sweep)
         self._blocks = BlocksStruct(plain=True)
         self._kept: tuple[Any, ...] = (data,)
-        pointer = ctypes.c_void_p
-        arguments = [pointer, ctypes.c_int64, pointer, pointer, pointer]
-        self._walk = function("engine_pcapng", arguments, None)
+        self._walk = function("engine_pcapng", [ctypes.c_void_p] * 3, None)
 
     def describe(self, interfaces: npt.NDArray[np.void]) -> None:
         """From here on these are the interfaces: rows of INTERFACE."""
@@ -155,19 +194,23 @@ class BlockWalk:
     def run(self, at: int, *, big_endian: bool) -> int:
         """Takes packets from byte ``at`` on, to the block that is returned: one of another kind, or the end."""
         self._file.big_endian = big_endian
-        here = ctypes.c_int64(at)
-        given = (ctypes.byref(item) for item in (self._blocks, self._rows, here))
-        self._walk(ctypes.byref(self._file), self._room, *given)
-        return here.value
+        self._rows.struct.at = at
+        self._walk(ctypes.byref(self._file), ctypes.byref(self._blocks), ctypes.byref(self._rows.struct))
+        return int(self._rows.struct.at)
 
     @property
     def is_full(self) -> bool:
         """Whether there may be more packets, for which there is no room."""
-        return self.count == self._most
+        return self.kept == self._most
+
+    @property
+    def kept(self) -> int:
+        return int(self._rows.struct.kept)
 
     @property
     def count(self) -> int:
-        return int(self._blocks.count)
+        """Packets, whether they are kept or not."""
+        return self._rows.count
 
     @property
     def late(self) -> int:
@@ -178,7 +221,9 @@ class BlockWalk:
         return bool(self._blocks.plain)
 
     @property
-    def columns(self) -> tuple[I64, I32, I32, I64, I32, U8, U8]:
-        """Offset, length, length on the wire, time in ns, link type, length of the check sequence, and cause."""
-        found: Any = tuple(column[: self.count] for column in self._columns)
+    def columns(self) -> tuple[I64, I32, I32, I64, I64, I32, U8, U8]:
+        """Of those that are kept: offset, length, length on the wire, time in ns, number, link type, length of the
+        check sequence, and cause. Raises MemoryError.
+        """
+        found: Any = self._rows.columns
         return found  # type: ignore[no-any-return]

@@ -1,5 +1,6 @@
 """``engine/sweep.c``: windows of a capture in one pass, without columns: packets that are dropped before connection
-tracking, by themselves and for sure, are counted; all others are left.
+tracking, by themselves and for sure, are counted; all others are left. Files of Ethernet frames are swept while they
+are walked (:mod:`dossim.engine.records`).
 """
 
 from __future__ import annotations
@@ -7,18 +8,41 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections import Counter
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.layout import OUTCOME, SweptStruct
+from dossim.engine.layout import OUTCOME, SweepStruct
 from dossim.engine.library import function
 from dossim.engine.predictor import Frames, Given, Predictor
 from dossim.engine.totals import Kind
 
 I64 = npt.NDArray[np.int64]
 
+Span = tuple[int, int]  # the earliest and the latest time, in ns
+
 _POINTER = ctypes.c_void_p
+_NO_TIME = (1 << 63) - 1
+
+
+def span_of(times_ns: I64) -> Span | None:
+    """None without packets."""
+    return (int(times_ns.min()), int(times_ns.max())) if len(times_ns) else None
+
+
+def merged(one: Span | None, other: Span | None) -> Span | None:
+    """From the earliest to the latest of both."""
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+class Timed(Frames, Protocol):
+    """The arrays of a Capture."""
+
+    @property
+    def timestamp_ns(self) -> I64: ...
 
 
 class Sweep:
@@ -32,31 +56,53 @@ class Sweep:
         run = function("engine_run", [_POINTER], _POINTER)(ctypes.byref(predictor.struct))
         if not run:
             raise MemoryError("the engine has no memory")
-        self._run = run
         weakref.finalize(self, function("engine_run_free", [_POINTER], None), run)
-        self._sweep = function("engine_sweep", [_POINTER, _POINTER, ctypes.c_int64, _POINTER], ctypes.c_int64)
-        self.packets = self.from_host = self.cut = 0
+        self._struct = SweepStruct(run=run, earliest_ns=_NO_TIME, latest_ns=-_NO_TIME)
+        self.address = ctypes.addressof(self._struct)
+        self._given: Span | None = None  # of windows
+        arguments = [_POINTER, _POINTER, ctypes.c_int64, _POINTER, _POINTER]
+        self._sweep = function("engine_sweep", arguments, ctypes.c_int64)
 
-    def take(self, capture: Frames) -> I64:
+    @property
+    def packets(self) -> int:
+        return int(self._struct.packets)
+
+    @property
+    def from_host(self) -> int:
+        return int(self._struct.from_host)
+
+    @property
+    def cut(self) -> int:
+        return int(self._struct.cut)
+
+    @property
+    def span(self) -> Span | None:
+        """The times of all packets that it counted, and perhaps of some that it left; None: there are none."""
+        times = self._struct.earliest_ns, self._struct.latest_ns
+        return merged(self._given, times if times[0] <= times[1] else None)
+
+    def require(self) -> None:
+        """Raises MemoryError if what was walked with ``address`` could not be counted."""
+        if self._struct.no_memory:
+            raise MemoryError("the engine has no memory")
+
+    def take(self, capture: Timed) -> I64:
         """Count a window; which packets are left, in order: those that get to connection tracking or are none of IP,
         fragments, and those of which the capture, or hardware that was not done yet, hides what decides. Raises
         ValueError for a packet that is not within the data, MemoryError.
         """
         count = len(capture.offset)
-        left = np.empty(count, np.int64)
-        swept = SweptStruct(left=left.ctypes.data)
+        left, left_count = np.empty(count, np.int64), ctypes.c_int64()
         given = Given(capture)
-        given.require(self._sweep(self._run, given.address, count, ctypes.byref(swept)))
-        self.packets += count - swept.left_count
-        self.from_host += swept.from_host
-        self.cut += swept.cut
-        return left[: swept.left_count]
+        given.require(self._sweep(self.address, given.address, count, left.ctypes.data, ctypes.byref(left_count)))
+        self._given = merged(self._given, span_of(capture.timestamp_ns))
+        return left[: left_count.value]
 
     def ends(self) -> dict[Kind, int]:
         """The packets of each kind of end."""
         where = _POINTER()
         get = function("engine_outcomes", [_POINTER, _POINTER], ctypes.c_uint32)
-        count = get(self._run, ctypes.byref(where))
+        count = get(self._struct.run, ctypes.byref(where))
         assert where.value is not None
         found = Counter[Kind]()
         for row in np.frombuffer(ctypes.string_at(where.value, count * OUTCOME.itemsize), OUTCOME):

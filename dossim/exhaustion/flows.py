@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from dossim.engine.flowset import FlowSet
 from dossim.engine.new_flows import Begun
 from dossim.engine.predictor import flows_of
+from dossim.engine.sweep import Span, merged, span_of
 from dossim.exhaustion.table import Table
 from dossim.model.disposition import Fate
 from dossim.model.host import Host
@@ -119,13 +120,11 @@ class FlowCounter:
         )
         self._flows = FlowSet(len(CLASSES))
         self._counts = NewFlows()
-        self._times: list[int] = []  # the first and the last, in ns
+        self._times: Span | None = None
 
-    def last(self, capture: Capture) -> None:
-        """Its packets are between the first and the last."""
-        if len(capture):
-            times = capture.timestamp_ns
-            self._times = [min([*self._times, int(times.min())]), max([*self._times, int(times.max())])]
+    def last(self, span: Span | None) -> None:
+        """The capture has other packets at these times, and between; None: none."""
+        self._times = merged(self._times, span)
 
     def add(self, capture: Capture, prediction: Prediction) -> None:
         """Packets that end as predicted."""
@@ -138,7 +137,7 @@ class FlowCounter:
             self._flows.add(keys, classes)  # in packet order: a flow has the class of its first
             perhaps += unknown + int(cut.sum())
             beginning += len(keys)
-        self.last(capture)
+        self.last(span_of(capture.timestamp_ns))
         before = self._counts
         self._counts = NewFlows(
             reached=before.reached + int(ends.reached.sum()),
@@ -151,7 +150,7 @@ class FlowCounter:
     @property
     def found(self) -> NewFlows:
         """All that was added."""
-        seconds = float(max(self._times) - min(self._times)) / 1e9 if self._times else 0.0
+        seconds = float(self._times[1] - self._times[0]) / 1e9 if self._times else 0.0
         return replace(
             self._counts,
             flows={item: count for item, count in zip(CLASSES, self._flows.counts.tolist(), strict=True) if count},

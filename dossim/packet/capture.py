@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet import linktype, pcap, pcapng
 from dossim.packet.linkdecoders import ETHERNET
-from dossim.packet.linktype import Frames, links_by_count, skipped_by_count
+from dossim.packet.linktype import links_by_count, skipped_by_count
 from dossim.packet.records import Piece, Reader, Records
 from dossim.packet.source import PADDING, Content, Reading, display_name, read_source
 from dossim.packet.unpack import compression_of
@@ -181,34 +182,49 @@ def read_capture(path: str | os.PathLike[str], reading: Reading = FILE) -> Captu
     content = read_source(name, reading)
     try:
         records, warnings = _records(shown, content)
-        frames = linktype.as_ethernet(shown, memoryview(content.buf), records, skip_unknown=reading.skip_unknown)
+        said = (*content.warnings, *warnings)
+        capture = capture_of(shown, memoryview(content.buf), records, said, skip_unknown=reading.skip_unknown)
     except MemoryError as error:
         raise CaptureError(f"{shown}: its packets do not fit into memory; use a part of it") from error
-    capture = capture_of(shown, records, frames, 0, (*content.warnings, *warnings))
     capture.data.flags.writeable = False
     return replace(
         capture,
         sha256=content.sha256,
-        skipped=skipped_by_count(frames.skipped),
-        link_types=links_by_count(frames.links),
+        skipped=skipped_by_count(capture.skipped),
+        link_types=links_by_count(capture.link_types),
     )
 
 
-def capture_of(name: str, records: Records, frames: Frames, first: int, warnings: tuple[str, ...]) -> Capture:
-    """Records and their frames as a capture, whose first record has the number ``first``."""
-    return Capture(
+def capture_of(
+    name: str,
+    buf: memoryview,
+    records: Records,
+    warnings: tuple[str, ...],
+    *,
+    skip_unknown: bool = False,
+    sweep: Sweep | None = None,
+    swept: int = 0,
+) -> Capture:
+    """Records as a capture, without those that the sweep counts; ``swept``: how many it counted when they were read.
+    Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves them out.
+    """
+    frames = linktype.as_ethernet(name, buf, records, skip_unknown=skip_unknown, swept=swept)
+    number, timestamp_ns = records.number, records.timestamp_ns
+    capture = Capture(
         path=name,
         sha256="",
         data=frames.data,
         offset=frames.offset,
         length=frames.length,
         wire_length=frames.wire_length,
-        record=frames.record + first,
-        timestamp_ns=records.timestamp_ns if frames.is_every else records.timestamp_ns[frames.record],
+        record=number if frames.is_every else number[frames.record],
+        timestamp_ns=timestamp_ns if frames.is_every else timestamp_ns[frames.record],
         skipped=frames.skipped,
         warnings=warnings,
         link_types=frames.links,
     )
+    # What readers cannot sweep: frames that are Ethernet only now.
+    return capture if sweep is None or records.plain else capture.among(sweep.take(capture))
 
 
 def begins_as_capture(first: bytes) -> bool:
@@ -243,5 +259,5 @@ def _records(name: str, content: Content) -> tuple[Records, tuple[str, ...]]:
             raise limit.too_many(name)
         if not taken.is_full:
             break
-        piece = replace(piece, start=taken.at)
+        piece = replace(piece, start=taken.at, number=count)
     return Records.joined(parts), (*reader.finish(), *filter(None, [taken.warning]))

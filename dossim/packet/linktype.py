@@ -41,18 +41,19 @@ class Frames:
     is_every: bool = False
 
 
-def as_ethernet(name: str, buf: memoryview, records: Records, *, skip_unknown: bool = False) -> Frames:
-    """The received packets as Ethernet frames; nothing is copied if all are Ethernet already.
+def as_ethernet(name: str, buf: memoryview, records: Records, *, skip_unknown: bool = False, swept: int = 0) -> Frames:
+    """The received packets as Ethernet frames; nothing is copied if all are Ethernet already. ``swept``: how many more
+    were, which are no records any more.
 
     Raises CaptureError for packets of unsupported link types, unless ``skip_unknown`` leaves them out.
     """
     data, count = np.frombuffer(buf, np.uint8), len(records)
     if records.plain:
-        by_name = {link_name(ETHERNET): count} if count else {}
+        by_name = {link_name(ETHERNET): count + swept} if count + swept else {}
         lengths = records.length, records.wire_length
         return Frames(data, records.offset, *lengths, np.arange(count, dtype=np.int64), {}, by_name, is_every=True)
     links, counts = _distinct(records.link)
-    by_link = Counter[str]()
+    by_link = Counter[str]({link_name(ETHERNET): swept} if swept else {})
     for link, found in zip(links, counts, strict=True):
         by_link[link_name(link)] += found
     skipped = Counter[str]()
@@ -65,7 +66,7 @@ def as_ethernet(name: str, buf: memoryview, records: Records, *, skip_unknown: b
             zip(*(part.tolist() for part in np.unique(records.link[unknown], return_counts=True)), strict=True)
         )
         if not skip_unknown:
-            raise _unknown(name, others, count)
+            raise _unknown(name, others, count + swept)
         skipped.update({f"of {link_name_and_number(link)}": found for link, found in others.items()})
         received &= ~unknown
     rows = np.flatnonzero(received)

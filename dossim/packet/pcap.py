@@ -7,6 +7,7 @@ import struct
 import numpy as np
 
 from dossim.engine.records import Limits, PcapFile, Stop, Walked, walk_pcap
+from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet.guess import guess_pcap
 from dossim.packet.linkdecoders import ETHERNET
@@ -60,27 +61,30 @@ class PcapReader:
         self._header, self._unit_ns = _RECORD_HEADER[magic], _UNIT_NS[magic]
         self._packets = 0
 
-    def take(self, piece: Piece, most: int) -> Taken:
+    def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
         """As Reader has it."""
         is_big = self._order == ">"
         data = np.frombuffer(piece.buf, np.uint8)
         file = PcapFile(data, piece.end, is_big, self._header, self._unit_ns, _LIMITS)
         start = min(max(piece.start, _HEADER - piece.base), piece.end)
-        walked = walk_pcap(file, start, most)
+        plain = self._link == ETHERNET and not self._fcs
+        walked = walk_pcap(file, start, most, piece.number, sweep if plain else None)
+        self._packets += walked.count
         count = len(walked.offset)
-        self._packets += count
         records = Records(
             offset=walked.offset,
             length=walked.length,
             wire_length=walked.wire_length,
             link=np.full(count, self._link, np.int32),
             timestamp_ns=walked.timestamp_ns,
+            number=walked.number,
             fcs=np.full(count, self._fcs, np.uint8),
             cause=np.full(count, RECEIVED, np.uint8),
             big_endian=np.full(count, is_big, np.bool_),
-            plain=self._link == ETHERNET and not self._fcs,
+            plain=plain,
         )
-        return Taken(records, walked.at, walked.stop is Stop.FULL, self._damage(piece, walked))
+        damage = self._damage(piece, walked)
+        return Taken(records, walked.at, walked.count, walked.stop is Stop.FULL, damage)
 
     def finish(self) -> tuple[str, ...]:
         """As Reader has it: there is nothing to say."""
@@ -116,10 +120,10 @@ class PcapReader:
         at, left = walked.at + piece.base, piece.end - walked.at
         if walked.stop in (Stop.AT_END, Stop.FULL):
             return ""
-        if walked.stop is Stop.HEADER_CUT:
+        if walked.stop is Stop.CUT_IN_HEADER:
             return self._cut(at, self._header, left) if piece.is_last else ""
         (captured,) = struct.unpack_from(f"{self._order}I", piece.buf, walked.at + 8)
-        if walked.stop is Stop.RECORD_CUT:
+        if walked.stop is Stop.CUT_IN_RECORD:
             return self._cut(at, self._header + captured, left) if piece.is_last else ""
         what = f"{self._name}: record {self._packets} at byte {at} claims {captured:,} bytes"
         if not self._packets:

@@ -10,6 +10,7 @@ import struct
 import numpy as np
 
 from dossim.engine.records import INTERFACE, BlockWalk, Limits
+from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet.guess import guess_pcapng
 from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, U8, Piece, Records, Taken, before, late_warning
@@ -55,15 +56,15 @@ class PcapngReader:
         self._described = 0
         self._packets = self._late = 0
 
-    def take(self, piece: Piece, most: int) -> Taken:
+    def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
         """As Reader has it."""
-        walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, most)
+        walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, most, piece.number, sweep)
         orders: list[tuple[int, bool]] = []
         at, stop = piece.start, None
         try:
             while True:
                 walk.describe(self._interfaces[: self._described])
-                orders.append((walk.count, self._order == ">"))
+                orders.append((walk.kept, self._order == ">"))
                 at = walk.run(at, big_endian=self._order == ">")
                 if walk.is_full or at == piece.end:
                     break
@@ -75,7 +76,7 @@ class PcapngReader:
         self._packets += walk.count
         self._late += walk.late
         warning = "" if stop is None else self._damage(at + piece.base, stop)
-        return Taken(_records(walk, orders), at, walk.is_full, warning)
+        return Taken(_records(walk, orders), at, walk.count, walk.is_full, warning)
 
     def finish(self) -> tuple[str, ...]:
         """As Reader has it: how many times 64 bits do not hold."""
@@ -227,8 +228,8 @@ def _fcs_bytes(stated: int) -> int:
 
 def _records(walk: BlockWalk, orders: list[tuple[int, bool]]) -> Records:
     """``orders``: from which packet on the file has which byte order (big-endian or not)."""
-    offset, length, wire_length, timestamp_ns, link, fcs, cause = walk.columns
+    offset, length, wire_length, timestamp_ns, number, link, fcs, cause = walk.columns
     big_endian = np.zeros(len(offset), np.bool_)
     for first, is_big in orders:
         big_endian[first:] = is_big
-    return Records(offset, length, wire_length, link, timestamp_ns, fcs, cause, big_endian, walk.plain)
+    return Records(offset, length, wire_length, link, timestamp_ns, number, fcs, cause, big_endian, walk.plain)

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dossim.engine.sweep import Sweep
+
 # The most that a packet in a capture can have: libpcap's MAXIMUM_SNAPLEN, Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD.
 LARGEST_PACKET = 262_144
 # A length on the wire can be any 32-bit number. No packet has more than this (GSO_MAX_SIZE of Linux is 8 * 65,535):
@@ -31,10 +33,10 @@ class Records:
     """Per packet, N in all, in the order of the file.
 
     ``offset`` into the file (int64), captured ``length``, ``wire_length`` and ``link`` type (int32), ``timestamp_ns``
-    (int64). Lengths are in bytes; ``wire_length`` is what the record says the packet had on the wire. ``fcs`` (uint8)
-    is how many of the bytes on the wire are a frame check sequence at the end. ``cause`` (uint8) is RECEIVED, or why
-    this is not a received packet. ``big_endian`` (bool): the byte order of the machine that wrote it. ``plain``: all
-    are received Ethernet frames without a check sequence.
+    and ``number`` (int64), which packet it is of all that were read. Lengths are in bytes; ``wire_length`` is what the
+    record says the packet had on the wire. ``fcs`` (uint8) is how many of the bytes on the wire are a frame check
+    sequence at the end. ``cause`` (uint8) is RECEIVED, or why this is not a received packet. ``big_endian`` (bool): the
+    byte order of the machine that wrote it. ``plain``: all are received Ethernet frames without a check sequence.
     """
 
     offset: npt.NDArray[np.int64]
@@ -42,6 +44,7 @@ class Records:
     wire_length: npt.NDArray[np.int32]
     link: npt.NDArray[np.int32]
     timestamp_ns: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
     fcs: npt.NDArray[np.uint8]
     cause: npt.NDArray[np.uint8]
     big_endian: npt.NDArray[np.bool_]
@@ -63,7 +66,8 @@ class Records:
 @dataclass(frozen=True)
 class Piece:
     """Bytes of a file that are in memory: from ``start`` to ``end`` of ``buf``, which has some more behind them.
-    ``base``: the position in the file of the first byte of ``buf``. ``is_last``: the file ends there.
+    ``base``: the position in the file of the first byte of ``buf``. ``is_last``: the file ends there. ``number``: of
+    its first packet.
     """
 
     buf: memoryview
@@ -71,17 +75,19 @@ class Piece:
     end: int
     base: int
     is_last: bool
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class Taken:
     """What a reader found in a piece. ``offset`` of the records is a position in its ``buf``, and so is ``at``: from
-    there on nothing was read. ``is_full``: more can be taken from the same piece. ``warning``: why nothing more is read
-    of the file.
+    there on nothing was read. ``count`` packets were, of which ``records`` are those that no sweep counted.
+    ``is_full``: more can be taken from the same piece. ``warning``: why nothing more is read of the file.
     """
 
     records: Records
     at: int
+    count: int
     is_full: bool = False
     warning: str = ""
 
@@ -89,8 +95,10 @@ class Taken:
 class Reader(Protocol):
     """Reads one file, piece by piece."""
 
-    def take(self, piece: Piece, most: int) -> Taken:
-        """The packets of a piece, at most so many. Raises CaptureError, if nothing of the file can be read."""
+    def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
+        """The packets of a piece, at most so many. ``sweep`` may count some instead: Ethernet frames as they are.
+        Raises CaptureError, if nothing of the file can be read.
+        """
         ...
 
     def finish(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A capture of any size, read in windows: each a Capture of its own, of which only a few are in memory.
 
 Several files are one capture, in the order in which they are named; each has its own format. Windows end between
-packets. The next ones are read in a thread while one is used.
+packets. The next ones are read, and swept (:mod:`dossim.engine.sweep`), in a thread while one is used.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from dossim.packet import linktype
+from dossim.engine.sweep import Sweep
 from dossim.packet.ahead import ahead
 from dossim.packet.capture import Capture, capture_of, reader_of
-from dossim.packet.records import Piece, Reader, Records
+from dossim.packet.records import Piece, Reader, Records, Taken
 from dossim.packet.source import PADDING, STDIN, Reading, Source, display_name, streamed
 
-WINDOW = 4 << 20  # bytes of a file: what is done with a window finds it in the cache
+WINDOW = 4 << 20  # bytes of a file
+_PIECE = 1 << 20  # of a window, so that a sweep finds in the cache what was read
+_TOLD_EVERY = 16 << 20  # bytes, if nothing is left of them
 _AHEAD = 2  # windows that are read while one is used
 _MOST = 1 << 17  # packets of a window
 
@@ -46,7 +48,8 @@ class Stream:
         self.name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
         self.names = tuple(names)
         self.sha256 = ""
-        self._begun: Generator[Capture, None, None] | None = None
+        self._sweep: Sweep | None = None
+        self._begun: Iterator[Capture] | None = None
         self._first: Capture | None = None
         self.taken, self.size = 0, _size(self.paths)
 
@@ -57,21 +60,23 @@ class Stream:
     def first(self) -> Capture:
         """The first window, which :meth:`windows` will return once more. Raises CaptureError."""
         if self._first is None:
-            self._begun = ahead(self._windows(), _AHEAD)
-            self._first = next(self._begun)
+            self._begun = begun = self._windows()
+            self._first = next(begun)
         return self._first
 
-    def windows(self) -> Iterator[Capture]:
+    def windows(self, sweep: Sweep | None = None) -> Iterator[Capture]:
         """The capture from its first packet on. The arrays of a window are used again when the next but one is taken.
+        With a sweep they have only the packets that it leaves, and some windows none.
 
         ``skipped`` and ``link_types`` of a window are not ordered, and its warnings are those about its end. Raises
         CaptureError, as read_capture() does.
         """
         begun, first = self._begun, self._first
         self._begun = self._first = None
-        with closing(begun or ahead(self._windows(), _AHEAD)) as found:
-            if first is not None:
-                yield first
+        self._sweep = sweep
+        if first is not None:
+            yield first if sweep is None else first.among(sweep.take(first))
+        with closing(ahead(begun or self._windows(), _AHEAD)) as found:
             yield from found
 
     def _windows(self) -> Iterator[Capture]:
@@ -82,11 +87,12 @@ class Stream:
         for path in self.paths:
             update = digest.update if self.is_hashed else None
             with Source(os.fspath(path), self.reading, streamed(self.reading), update) as source:
-                for window in _File(source, self.reading, buffers, packets).windows(self.most):
-                    packets = window.packets
+                file = _File(source, self.reading, buffers, packets)
+                for window in file.windows(self.most, lambda: self._sweep):
                     self.taken = before + source.taken
-                    yield window.capture
+                    yield window
                 before += source.taken
+                packets = file.packets
         self.sha256 = digest.hexdigest() if self.is_hashed else ""
 
 
@@ -116,59 +122,106 @@ class _Buffers:
         return found
 
 
-@dataclass(frozen=True)
 class _Window:
-    capture: Capture
-    packets: int  # of all files up to there
+    """A window that is being filled: bytes of the file, from ``start`` to ``end`` those that were not taken yet, and
+    the records that are kept of those before. ``base``: the position of the buffer's first byte in the file.
+    """
+
+    def __init__(self, buf: memoryview, left: memoryview, base: int) -> None:
+        self.buf, self.base = buf, base
+        self.start, self.end = 0, len(left)
+        self.parts: list[Records] = []
+        self.kept = self.swept = 0
+        buf[: self.end] = left
+
+    @property
+    def room(self) -> int:
+        return len(self.buf) - PADDING
+
+    @property
+    def left(self) -> memoryview:
+        return self.buf[self.start : self.end]
+
+    def add(self, taken: Taken) -> None:
+        """What was taken of it. Bytes of which nothing is kept are given up, so that the next ones go where those were:
+        into memory that the cache has.
+        """
+        kept = len(taken.records)
+        self.swept += taken.count - kept
+        if kept:
+            self.parts.append(taken.records)
+            self.kept += kept
+            self.start = taken.at
+        elif gone := taken.at - self.start:
+            self.buf[self.start : self.end - gone] = self.buf[taken.at : self.end]
+            self.base += gone
+            self.end -= gone
+
+    def empty(self) -> None:
+        """From here on it is another one."""
+        self.parts, self.kept, self.swept = [], 0, 0
 
 
 class _File:
-    """One file, in windows; ``packets`` were in those before it."""
+    """One file, in windows. ``packets``: how many were read, with those of the files before."""
 
     def __init__(self, source: Source, reading: Reading, buffers: _Buffers, packets: int) -> None:
         self._source, self._reading, self._buffers = source, reading, buffers
-        self._packets = packets
-        self._base = 0  # the position of the buffer's first byte in the file
-        self._left = memoryview(b"")  # bytes that no window has yet
+        self.packets = packets
+        self._is_last = False  # the last byte of the file was read
 
-    def windows(self, most: int) -> Iterator[_Window]:
+    def windows(self, most: int, sweep: Callable[[], Sweep | None]) -> Iterator[Capture]:
+        """``sweep``: with what to sweep from here on."""
         reader = reader_of(self._source.shown, self._source.first)
-        least = 0
+        window = _Window(self._buffers.take(0), memoryview(b""), 0)
+        piece = min(_PIECE, window.room)
+        is_full, told = False, 0
         while True:
-            piece = self._next(least)
-            used, warning = piece.start, ""
-            while not warning:
-                taken = reader.take(replace(piece, start=used), most)
-                used, warning = taken.at, taken.warning
-                is_end = bool(warning) or (piece.is_last and not taken.is_full)
-                yield self._window(piece, taken.records, self._about(reader, warning) if is_end else ())
-                if not taken.is_full:
-                    break
-            if warning or piece.is_last:
+            if not is_full:
+                self._fill(window, min(window.end + piece, window.room))
+            counting = sweep()
+            taken = self._take(reader, window, most, counting)
+            is_full = taken.is_full
+            is_end = bool(taken.warning) or (self._is_last and not is_full)
+            is_used = not is_full and (window.end == window.room or window.start > window.room - piece)
+            if is_end or is_full or is_used or self._source.taken - told > _TOLD_EVERY:
+                about = self._about(reader, taken.warning) if is_end else ()
+                yield self._capture(window, window.parts or [taken.records], about, counting)
+                window.empty()
+                told = self._source.taken
+            if is_end:
                 return
-            self._left = piece.buf[used : piece.end]
-            self._base += used
-            least = 2 * len(self._left)  # more than one record did not fit, if nothing was taken
+            if is_used:
+                # More than one record did not fit, if nothing was taken.
+                buf = self._buffers.take(2 * len(window.left))
+                window = _Window(buf, window.left, window.base + window.start)
 
-    def _next(self, least: int) -> Piece:
-        """What is left, and as many bytes behind it as there is room for."""
-        buf = self._buffers.take(least)
-        end, room = len(self._left), len(buf) - PADDING
-        buf[:end] = self._left
-        is_last = False
-        while end < room and not is_last:
-            count = self._source.fill(buf[end:room])
-            is_last = not count
-            end += count
-        return Piece(buf, 0, end, self._base, is_last)
+    def _fill(self, window: _Window, end: int) -> None:
+        while window.end < end and not self._is_last:
+            count = self._source.fill(window.buf[window.end : end])
+            self._is_last = not count
+            window.end += count
+
+    def _take(self, reader: Reader, window: _Window, most: int, sweep: Sweep | None) -> Taken:
+        piece = Piece(window.buf, window.start, window.end, window.base, self._is_last, self.packets)
+        taken = reader.take(piece, most - window.kept, sweep)
+        self.packets += taken.count
+        window.add(taken)
+        return taken
 
     def _about(self, reader: Reader, warning: str) -> tuple[str, ...]:
         """Sentences about the file, in the order in which read_capture() has them."""
         return (*self._source.warnings, *reader.finish(), *filter(None, [warning]))
 
-    def _window(self, piece: Piece, records: Records, about: tuple[str, ...]) -> _Window:
-        name = self._source.shown
-        frames = linktype.as_ethernet(name, piece.buf, records, skip_unknown=self._reading.skip_unknown)
-        capture = capture_of(name, records, frames, self._packets, about)
-        self._packets += len(records)
-        return _Window(capture, self._packets)
+    def _capture(
+        self, window: _Window, parts: Sequence[Records], about: tuple[str, ...], sweep: Sweep | None
+    ) -> Capture:
+        return capture_of(
+            self._source.shown,
+            window.buf,
+            Records.joined(parts),
+            about,
+            skip_unknown=self._reading.skip_unknown,
+            sweep=sweep,
+            swept=window.swept,
+        )

@@ -13,26 +13,27 @@ static void require(bool holds)
 		abort();
 }
 
-static int64_t offset[MOST], timestamp[MOST];
+static int64_t offset[MOST], timestamp[MOST], number[MOST];
 static int32_t length[MOST], wire[MOST], links[MOST];
 static uint8_t fcs[MOST], cause[MOST];
-static const struct rows ROWS = {offset, length, wire, timestamp, links, fcs, cause};
+static const struct walk WALK = {
+	.rows = {offset, length, wire, timestamp, number, links, fcs, cause}, .most = MOST};
 
-static void check(const struct file *file, int64_t at, int64_t count)
+static void check(const struct file *file, const struct walk *walk)
 {
-	require(at <= file->size && count <= MOST);
-	for (int64_t i = 0; i < count; i++) {
+	require(walk->at <= file->size && walk->kept <= MOST && walk->number == walk->kept);
+	for (int64_t i = 0; i < walk->kept; i++) {
 		require(offset[i] + length[i] <= file->size && length[i] <= LARGEST);
-		require(wire[i] >= length[i]);
+		require(wire[i] >= length[i] && number[i] == i);
 	}
 }
 
 static void pcap(const struct file *file)
 {
-	int64_t at = 0, count;
+	struct walk walk = WALK;
 
-	require(engine_pcap(file, MOST, &ROWS, &at, &count) <= TOO_LARGE);
-	check(file, at, count);
+	require(engine_pcap(file, &walk) <= TOO_LARGE);
+	check(file, &walk);
 }
 
 static void pcapng(const struct file *file)
@@ -42,10 +43,10 @@ static void pcapng(const struct file *file)
 		{.link = 101, .resolution = 0x8f, .offset_s = -5, .fcs = 4},
 	};
 	struct blocks blocks = {.interfaces = interfaces, .interface_count = 2, .plain = true};
-	int64_t at = 0;
+	struct walk walk = WALK;
 
-	engine_pcapng(file, MOST, &blocks, &ROWS, &at);
-	check(file, at, blocks.count);
+	engine_pcapng(file, &blocks, &walk);
+	check(file, &walk);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -146,16 +146,16 @@ static void compare(struct world world, const struct capture *capture, int64_t c
 /* What is not left is counted. */
 static void sweep(const struct world *world, const struct capture *capture, int64_t count)
 {
-	int64_t left[MOST], found = 0;
-	struct swept swept = {.left = left};
-	struct run *run = engine_run(world);
+	int64_t left[MOST], left_count, found = 0;
+	struct sweep sweep = {.run = engine_run(world)};
 	const struct outcome *list;
 
-	require(run && engine_sweep(run, capture, count, &swept) == ALL_PREDICTED);
-	for (uint32_t code = engine_outcomes(run, &list); code-- > 1;)
+	require(sweep.run &&
+		engine_sweep(&sweep, capture, count, left, &left_count) == ALL_PREDICTED);
+	for (uint32_t code = engine_outcomes(sweep.run, &list); code-- > 1;)
 		found += list[code].packets;
-	require(found + swept.left_count == count);
-	engine_run_free(run);
+	require(found == sweep.packets && found + left_count == count);
+	engine_run_free(sweep.run);
 }
 
 /* The packets from one on; those of fragments that wait are told by a later batch. */

@@ -18,6 +18,7 @@ from dossim.drill.results import CountedResult, PredictResult
 from dossim.drill.run import predict_capture
 from dossim.drill.situation import Situation
 from dossim.drill.streamed import predict_stream
+from dossim.engine.sweep import Span
 from dossim.exhaustion.flows import FlowCounter, NewFlows, new_flows
 from dossim.exhaustion.table import assumed_table
 from dossim.model.disposition import Disposition
@@ -53,11 +54,11 @@ class Seen:
     def start(self) -> None:
         self.ends = {}
 
-    def read(self, window: Capture) -> None:
-        pass
-
     def tell(self, done: int, total: int | None) -> None:
         assert total is None or done <= total
+
+    def end(self, span: Span | None) -> None:
+        pass
 
     def see(self, decided: Decided) -> None:
         for row, record in enumerate(decided.packets.record.tolist()):
@@ -82,8 +83,8 @@ class Flows(Seen):
     def start(self) -> None:
         self.counter = FlowCounter(self.host, assumed_table())
 
-    def read(self, window: Capture) -> None:
-        self.counter.last(window)
+    def end(self, span: Span | None) -> None:
+        self.counter.last(span)
 
     def see(self, decided: Decided) -> None:
         self.counter.add(decided.packets, decided.prediction)

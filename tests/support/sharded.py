@@ -16,10 +16,10 @@ from dossim.cluster.version import VERSION
 from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.drill.streamed import left_to_calico, policy_of, predict_stream
 from dossim.drill.totals import Totals
+from dossim.engine.sweep import Span
 from dossim.exhaustion.flows import FlowCounter, NewFlows
 from dossim.exhaustion.table import assumed_table
 from dossim.model.disposition import Disposition
-from dossim.packet.capture import Capture
 from dossim.packet.source import Reading
 from dossim.packet.stream import Stream
 from dossim.predict.batches import Decided
@@ -99,9 +99,6 @@ class Whole:
         self._ends: dict[int, tuple[Disposition, Disposition | None]] = {}
         self._counter = FlowCounter(self.situation.host, assumed_table())
 
-    def read(self, window: Capture) -> None:
-        pass
-
     def see(self, decided: Decided) -> None:
         self._counter.add(decided.packets, decided.prediction)
         for row, number in enumerate(decided.packets.record.tolist()):
@@ -109,6 +106,9 @@ class Whole:
             self._ends[number] = decided.prediction.disposition(row), later
 
     def tell(self, done: int, total: int | None) -> None:
+        pass
+
+    def end(self, span: Span | None) -> None:
         pass
 
     @property

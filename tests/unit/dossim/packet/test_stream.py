@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import random
 import struct
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
+from dossim.engine.sweep import Span, Sweep, merged, span_of
 from dossim.model.errors import CaptureError
+from dossim.model.host import Host
 from dossim.packet.capture import Capture, read_capture
 from dossim.packet.source import Reading
 from dossim.packet.stream import Stream
+from dossim.predict.world import predictor_of
+from enforcer.model.choices import ModeChoice
+from enforcer.policy.resources import Resources
+from tests.support.witnesses import plan_for
 from tests.unit.dossim.packet.test_capture import (
     BLOCKS,
     FRAMES,
@@ -96,6 +108,61 @@ def test_damage_is_told_alike(tmp_path: Path, buf: bytes, packets: int, warning:
     found, warnings, _ = streamed(path, window=window)
     assert len(found) == packets
     assert warnings == list(read_capture(path).warnings)
+
+
+def frames_to_sweep(rng: random.Random) -> list[bytes]:
+    """Such as get to connection tracking, with a bad header checksum, which drops them, and of anything but IP."""
+    good = bytes(Ether() / IP(src="198.51.100.7", dst="192.0.2.1") / UDP(sport=7) / Raw(bytes(40)))
+    bad = good[:24] + bytes([good[24] ^ 1]) + good[25:]
+    share = rng.choice(((1, 1, 1), (0, 1, 0), (1, 200, 1)))
+    return rng.choices((good, bad, rng.randbytes(60)), share, k=rng.randrange(300))
+
+
+def file_to_sweep(rng: random.Random) -> bytes:
+    """Of any format, perhaps of several link types; some packets were sent, or their bytes have a check sequence."""
+    frames, order = frames_to_sweep(rng), rng.choice("<>")
+    if rng.random() < 0.5:
+        link = rng.choice((1, 1, RAW, 1 | 0x2400_0000))
+        return pcap([frame[14:] if link == RAW else frame for frame in frames], order=order, link=link)
+    buf = section(order) + interface(order) + interface(order, link=RAW)
+    others = rng.random() < 0.5
+    for at, frame in enumerate(frames):
+        number = int(others and rng.random() < 0.1)
+        buf += enhanced(order, frame[14:] if number else frame, number=number, ticks=at ^ 5)
+        if rng.random() < 0.02:
+            buf += section(order) + interface(order) + interface(order, link=RAW)
+    return buf
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_sweep_counts_and_leaves_the_same_whatever_the_windows(tmp_path: Path, seed: int) -> None:
+    """As it does with all packets at once, of what was read."""
+    rng = random.Random(seed)
+    path, host = tmp_path / "x.cap", Host("jasper")
+    whole = file_to_sweep(rng)
+    path.write_bytes(whole if rng.random() < 0.7 else whole[: rng.randrange(len(whole) // 2, len(whole) + 1)])
+    engine = predictor_of(plan_for(Resources(), host, ModeChoice.RAW), host)
+    at_once, expected = Sweep(engine), read_capture(path)
+    left = packets_of(expected.among(at_once.take(expected)))
+    for window, begins in itertools.product((*WINDOWS, rng.randrange(1, 2000)), (False, True)):
+        sweep, stream, links = Sweep(engine), Stream([path], ANY, window, rng.choice((1, 7, 1000))), Counter[str]()
+        if begins:
+            stream.first()
+        packets, warnings = list[Packet](), list[str]()
+        for capture in stream.windows(sweep):
+            packets += packets_of(capture)
+            warnings += capture.warnings
+            links.update(capture.link_types)
+        assert packets == left
+        assert tuple(warnings) == expected.warnings
+        assert links == expected.link_types
+        assert sweep.ends() == at_once.ends()
+        assert sweep.packets == at_once.packets == len(expected) - len(left)
+        assert merged(sweep.span, times_of(packets)) == span_of(expected.timestamp_ns)
+
+
+def times_of(packets: list[Packet]) -> Span | None:
+    return span_of(np.array([packet.timestamp_ns for packet in packets], np.int64))
 
 
 def test_files_one_after_the_other_are_one_capture(tmp_path: Path) -> None:
