@@ -52,7 +52,7 @@ def cluster_options(command: Command) -> Command:
         "--shard-size",
         callback=size_of_option,
         metavar="SIZE",
-        help="The least size of a shard, with --scheduler. Default: 1G.",
+        help="The minimum size of a shard, with --scheduler. Default: 1G.",
     )
     scheduler = click.option(
         "--scheduler",

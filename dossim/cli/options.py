@@ -84,8 +84,8 @@ def size_of_option(ctx: click.Context, param: click.Parameter, text: str | None)
 
 _MOST_IN_MEMORY = "The largest unpacked size of a capture, such as 500M or 4G. Default: 2G, at most half of the memory."
 _MOST_STREAMED = (
-    "The largest unpacked size of a capture, such as 500M or 4G. Default: any; of compressed ones, a thousand times "
-    "their size."
+    "The largest unpacked size of a capture, such as 500M or 4G. Default: no limit; for compressed "
+    "ones, a thousand times their size."
 )
 
 

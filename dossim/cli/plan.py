@@ -58,8 +58,8 @@ def plan(
     netdev_ingress: bool,
     tracked: str,
 ) -> None:
-    """Show which stage of each interface enforces which entries, and the reason for every fallback; and what fills the
-    connection tracking table.
+    """Show which stage of each interface enforces which entries, the reason for every fallback, and what would
+    fill the connection tracking table.
 
     The formats mermaid and dot draw the packet pipeline with the entries at their stages.
 

@@ -65,11 +65,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="Predict only N packets, drawn at random from all, each by itself.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What --sample draws by.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --sample.")
 @click.option(
     "--progress/--no-progress",
     default=None,
-    help="Say on stderr how much is read. Default: if stderr is a terminal.",
+    help="Show on stderr how much has been read. Default: if stderr is a terminal.",
 )
 @output_file("json", "Write the totals as JSON")
 @output_file("csv", "Write one row for each packet")
@@ -93,11 +93,11 @@ def predict(
     parquet_file: str | None,
     output: str,
 ) -> None:
-    """Predict where each packet of CAPTURE ends, and by which entry, and whether it fills the connection tracking
-    table. CAPTURE is pcap or pcapng of any size, also compressed; - is stdin. Several, as a program that rotates its
-    files writes them, are one capture, whose packets arrive in this order.
+    """Predict where each packet of CAPTURE ends, and by which entry, and whether they fill the connection tracking
+    table. CAPTURE is pcap or pcapng of any size, also compressed; - is stdin. Several files, such as rotated ones of
+    tcpdump, count as one capture; their packets arrive in the given order.
 
-    Without --host the interface is assumed to have native and generic XDP and no offload, and Linux's default
+    Without --host, predict assumes an interface with native and generic XDP but no offload, and Linux's default
     connection tracking table.
 
     \b

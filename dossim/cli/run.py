@@ -56,7 +56,7 @@ def run(
 ) -> int:
     """Run scenario files, or all *.scenario.yaml files of directories. Each scenario is drilled in each of its modes.
 
-    A scenario can name files below its own directory or below PATH, and describe at most 1,000,000 packets of 256 MiB.
+    A scenario can name files below its own directory or below PATH, and describe at most 1,000,000 packets and 256 MiB.
 
     Without root only the predictions run, with a warning, and the command exits with 3 unless --predict-only is given.
 

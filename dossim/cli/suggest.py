@@ -69,7 +69,7 @@ def _label(ctx: click.Context, param: click.Parameter, text: str) -> str:
     "--attack-filter",
     callback=require_nonempty,
     metavar="EXPR",
-    help="Which packets of ATTACK are the attack, as for tcpdump. Without --baseline the others are the baseline.",
+    help="Which packets of ATTACK are the attack: a tcpdump filter. Without --baseline, the others are the baseline.",
 )
 @click.option("--all-is-attack", is_flag=True, help="There is no baseline: all packets of ATTACK are the attack.")
 @click.option(
@@ -78,7 +78,7 @@ def _label(ctx: click.Context, param: click.Parameter, text: str) -> str:
     default=_BUDGET,
     show_default=True,
     metavar="N",
-    help="The most networks and rules that the list may have.",
+    help="The largest number of networks and rules in the list.",
 )
 @click.option(
     "--max-collateral",
@@ -90,7 +90,7 @@ def _label(ctx: click.Context, param: click.Parameter, text: str) -> str:
     help="The largest share of the baseline's packets that the list may deny.",
 )
 @click.option(
-    "--protect", multiple=True, metavar="CIDR", help="A network that the list must not touch. May be repeated."
+    "--protect", multiple=True, metavar="CIDR", help="A network that the list must not overlap. May be repeated."
 )
 @click.option("--only-sources", is_flag=True, help="Only networks, no rules with protocol and port.")
 @click.option(
@@ -112,7 +112,7 @@ def _label(ctx: click.Context, param: click.Parameter, text: str) -> str:
     callback=_label,
     default="suggested",
     show_default=True,
-    help="Name of the resources that are written, or the beginning of their names.",
+    help="Name of the resources that are written, or the prefix of their names.",
 )
 @capture_options
 @mode_option
@@ -124,7 +124,7 @@ def _label(ctx: click.Context, param: click.Parameter, text: str) -> str:
     metavar="FILE",
     help="Write the list as Calico resources; - is stdout.",
 )
-@output_file("json", "Write what it does as JSON")
+@output_file("json", "Write the result as JSON")
 @output_file("html", "Write a page with the curve")
 @verbose_option
 def suggest(

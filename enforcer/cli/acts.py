@@ -53,7 +53,7 @@ def policy_option(command: Command, help_text: str = _POLICY_HELP) -> Command:
 
 def policy_options(command: Command) -> Command:
     """Where the policy is: as for ``enforcer run``, but that ``-f`` is for CIDRs here."""
-    found = f"{_POLICY_HELP} Default: what the agent of this host says that it follows."
+    found = f"{_POLICY_HELP} Default: what the agent of this host follows."
     return policy_option(datastore_options(node_option(command)), found)
 
 

@@ -31,7 +31,7 @@ _SPLIT_MAX = 2000  # CIDRs: each may leave 24 of a network, of IPv6 128, and all
 @click.command()
 @click.argument("cidrs", nargs=-1, metavar="[CIDR]...")
 @click.option("-f", "--file", "cidr_file", metavar="FILE", help="A file with one CIDR on each line; - is stdin.")
-@click.option("--split", is_flag=True, help="Replace a wider network of an act by the rest of it.")
+@click.option("--split", is_flag=True, help="Replace a wider network of an act with what remains of it.")
 @click.option(
     "--exempt", is_flag=True, help="If a list denies it, add an exception beside the policy's list of exceptions."
 )
@@ -56,11 +56,11 @@ def allow(
     files: tuple[Path, ...],
     output: str,
 ) -> int:
-    """Take addresses, and all networks within them, out of emergency acts. Changes nothing but emergency objects.
+    """Remove addresses, and all networks within them, from emergency acts. Changes only emergency objects.
 
-    A wider network of an act is replaced by the rest of it only with --split. If a list also denies the address, the
-    command says where, and exits with 1: the address is still denied. --exempt then adds an exception, if the policy
-    has a list of exceptions.
+    If an act denies a wider network, only --split replaces it with what remains of it. If a list also denies the
+    address, the command says where, and exits with 1: the address is still denied. --exempt then adds an exception, if
+    the policy has a list of exceptions.
 
     Exit codes: 0 no longer denied; 1 still denied; 2 bad usage; 3 the datastore does not answer, or denies access.
 

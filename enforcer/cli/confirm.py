@@ -15,8 +15,8 @@ def confirm() -> int:
     """Keep the normal policy that is enforced on trial.
 
     'enforcer apply --confirm-within' puts it on trial, and so does 'enforcer run' with that option. Run this over a
-    new connection to the host: that it opens is the proof. Exit code 1 when nothing waits for a confirmation, or when
-    it came too late.
+    new connection to the host: if you can open one, the policy does not lock you out. Exit code 1: nothing waits for a
+    confirmation, or it came too late.
 
     \b
     Example:

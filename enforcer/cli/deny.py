@@ -67,7 +67,7 @@ def deny(
     """Deny addresses at once and for a limited time, on every host whose agent follows the datastore.
 
     Writes a small GlobalNetworkSet with the labels of a deny list, so that each policy that selects the list also
-    selects the set. To deny the same CIDRs again extends the act; only --shorten ends it earlier. The policy is
+    selects the set. Denying the same CIDRs again extends the act; only --shorten ends it earlier. The policy is
     compiled first: addresses that it would not drop are refused, and so are those that hosts need (gateways,
     resolvers, the datastore, your SSH session, ...). 'enforcer allow' takes them back.
 

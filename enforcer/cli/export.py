@@ -37,12 +37,12 @@ _ROUTER_TOP = 1000  # rules that most routers hold
     "kind",
     type=click.Choice([str(item) for item in ExportFormat]),
     required=True,
-    help="exabgp: commands of ExaBGP's API, flowspec; json; ipset: for 'ipset restore -exist'; nft: for 'nft -f'.",
+    help="exabgp: flowspec as commands of ExaBGP's API; json; ipset: for 'ipset restore -exist'; nft: for 'nft -f'.",
 )
 @click.option(
     "--top",
     type=click.IntRange(1, 1_000_000),
-    help=f"At most this many rules: of the entries that drop most. Default: all; exabgp: {_ROUTER_TOP}.",
+    help=f"At most this many rules, from the entries that drop most. Default: all; exabgp: {_ROUTER_TOP}.",
 )
 @click.option("--follow", is_flag=True, help="For ExaBGP: keep running, announce new rules, withdraw ended ones.")
 @click.option("--every", type=click.IntRange(5, 3600), default=30, show_default=True, metavar="SECONDS",
@@ -65,7 +65,7 @@ def export(
     node: str,
     pin_root: Path | None,
 ) -> int:
-    """Print the sources that this host denies wholly, to be denied upstream.
+    """Print the sources from which this host denies every packet, to be denied upstream.
 
     Flowspec rules (exabgp) always have a destination: expectedIPs of this node's HostEndpoints. Sources that the policy
     lets pass in part (an earlier Allow, ports) are left out and named on stderr. The kernel counts entries, not

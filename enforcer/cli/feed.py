@@ -74,7 +74,7 @@ def feed() -> None:
 @click.option("--only", multiple=True, metavar="NAME", help="Only this feed. May be repeated.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Accept the list of this feed that is held.")
 @click.option(
-    "--despite-faults", is_flag=True, help="Also while an object of the policy is faulty: what it protects is unknown."
+    "--despite-faults", is_flag=True, help="Fetch even if what a faulty object of the policy protects is unknown."
 )
 @click.option("--dry-run", is_flag=True, help="Fetch, print what would change, and store nothing.")
 @click.option(

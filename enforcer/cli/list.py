@@ -41,10 +41,10 @@ def list(
     pin_root: Path | None,
     output: str,
 ) -> None:
-    """Show the emergency acts: what they deny, how long still, since when, by whom and why.
+    """Show the emergency acts: what they deny, for how much longer, since when, by whom and why.
 
-    With an address: each set that has it, its place, and which entry decides for its packets; where this runs as root
-    on a host that enforces, also how many packets that entry has dropped here.
+    With an address: each set that contains it, where that set is written, and which entry decides on its packets; as
+    root on a host that enforces, also how many packets that entry has dropped here.
 
     \b
     Example:

@@ -37,7 +37,7 @@ def choice_option(name: str, default: Word, help_text: str) -> Callable[[Command
 mode_option = choice_option(
     "--mode",
     ModeChoice.AUTO,
-    "XDP mode: auto takes the earliest that works; a mode by name is an error where it does not work; raw is no XDP.",
+    "XDP mode. auto: the earliest that works; a named mode: an error if it does not work; raw: no XDP.",
 )
 raw_backend_option = choice_option(
     "--raw-backend",
@@ -65,7 +65,7 @@ def cut_established_option(command: Command) -> Command:
     return click.option(
         "--cut-established",
         is_flag=True,
-        help="Switch normal policy on even if it cuts established connections that conntrack does not know.",
+        help="Switch on normal policy even if that cuts established connections that conntrack does not know.",
     )(command)
 
 
@@ -118,7 +118,7 @@ def which_datastore(command: Command) -> Command:
             "--datastore-config",
             type=NonEmptyPath(dir_okay=False, path_type=Path),
             envvar="ENFORCER_DATASTORE_CONFIG",
-            help="How to reach a datastore other than files: a file as calicoctl has it. Default: "
+            help="How to reach a datastore other than files: a file in calicoctl's format. Default: "
             "/etc/calico/calicoctl.cfg if it exists, else the environment (ETCD_ENDPOINTS, KUBECONFIG, ...).",
         ),
         click.option(

@@ -60,7 +60,7 @@ from enforcer.model.choices import ModeChoice
     envvar="ENFORCER_METRICS_TEXTFILE",
     help="Also write the metrics to this file (.prom) for node_exporter, every 15 seconds.",
 )
-@click.option("--metrics-entries", is_flag=True, help="Also count the packets of single entries: many series.")
+@click.option("--metrics-entries", is_flag=True, help="Also export the packet count of each entry: many series.")
 @click.option("--detach-on-exit", is_flag=True, help="Remove the policy from the kernel on exit.")
 @mode_option
 @raw_backend_option
