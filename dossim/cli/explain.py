@@ -54,14 +54,14 @@ def explain(host: HostOptions, reading: Reading, mode: str, egress: bool, packet
 
 def explained(host: HostOptions, mode: str, packet: str, reading: Reading, *, egress: bool = False) -> Explained:
     """The packet and what becomes of it. Raises PacketError, CaptureError or UsageError for an invalid PACKET."""
-    chosen = re.fullmatch(r"(.+)#([0-9]{1,12})", packet)
-    if chosen and "(" not in chosen[1]:
+    chosen = re.fullmatch(r"(.+)#([0-9]{1,12})", packet, re.DOTALL)
+    if chosen and ("(" not in chosen[1] or os.path.exists(chosen[1])):  # "attack (1).pcap"
         return _of_capture(host, mode, chosen[1], int(chosen[2]), reading, egress=egress)
-    if "(" not in packet and (packet == STDOUT or os.path.exists(packet)):  # False for what no file can be called
+    if packet == STDOUT or os.path.exists(packet):  # False for what no file can be called
         named = "/dev/stdin" if packet == STDOUT else packet
         raise UsageError(f"{packet}: packet number missing; {named}#0 is the first packet")
     path, mark, number = packet.rpartition("#")
-    if mark and "(" not in path and os.path.exists(path):
+    if mark and os.path.exists(path):
         raise UsageError(f"{packet}: expected the number of a packet after '#', found {number!r}; 0 is the first")
     return _of_expression(host, mode, packet, egress=egress)
 

@@ -6,15 +6,19 @@ Everything else is in :mod:`enforcer.model.errors`.
 from __future__ import annotations
 
 from enforcer.model.errors import EnforcerError, HostError
+from enforcer.model.printable import printable
 
 # The modules of the extra ``sim`` (pyproject.toml), which an installation without it lacks.
 SIMULATOR = frozenset({"scapy", "networkx", "jinja2", "jsonschema", "pyroute2", "iptc", "lz4", "backports"})
 
 
 class CaptureError(EnforcerError):
-    """A file is not a capture, is cut short, or has a link type that cannot be replayed."""
+    """A file is not a capture, is cut short, or has a link type that cannot be replayed. One line, whatever its name."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ScenarioError(EnforcerError):

@@ -125,6 +125,18 @@ def test_packets_are_explained_by_their_number_in_the_file(tmp_path: Path) -> No
     assert "#4: the capture holds 4 packets, 0 to 3" in beyond.stderr
 
 
+@pytest.mark.parametrize("name", ["attack (1).pcap", "attack\n2.pcap", "a#1.pcap"])
+def test_a_file_of_any_name_has_packets(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(FLOOD)
+    result = dossim("explain", *HOST, f"{path}#2")
+    assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
+    assert "packet number missing" in dossim("explain", *HOST, path).stderr
+    path.write_bytes(b"no capture")
+    refused = dossim("predict", *HOST, path)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+
+
 def test_a_packet_of_stdin_is_explained() -> None:
     result = dossim("explain", *HOST, "--", "-#2", stdin=FLOOD)
     assert (result.exit_code, "203.0.113.3" in result.stdout) == (0, True)
