@@ -13,7 +13,7 @@ SIMULATOR = frozenset({"scapy", "networkx", "jinja2", "jsonschema", "pyroute2", 
 
 
 class CaptureError(EnforcerError):
-    """A file is not a capture, is cut short, or has a link type that cannot be replayed. One line, whatever its name."""
+    """A file is not a capture, is cut short, or has a link type that cannot be replayed. The message is one line."""
 
     exit_code = 2
 

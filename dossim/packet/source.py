@@ -112,8 +112,8 @@ class Source:
     allows, or if it is not a regular file.
 
     ``update``: gets the bytes before unpacking, for a hash. ``first``: at least the first 28 bytes, fewer if there are
-    no more. ``size``: of a regular file, in bytes; else None. ``taken``: how many bytes were read so far, before
-    unpacking. ``warnings`` is complete after the last byte.
+    no more. ``size``: of a regular file, in bytes; else None. ``identity``: that of no other file, zeros for stdin.
+    ``taken``: how many bytes were read so far, before unpacking. ``warnings`` is complete after the last byte.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Source:
         self.warnings: list[str] = []
         self.taken = self._came = 0
         self._limit, self._update = limit, update
-        self._read, self._close, self.size = _opened(name, any_file=reading.any_file)
+        self._read, self._close, self.size, self.identity = _opened(name, any_file=reading.any_file)
         try:
             with self._faults():
                 self._prepare()
@@ -241,12 +241,12 @@ def streamed(reading: Reading) -> Limit:
 _Read = Callable[[memoryview], int]
 
 
-def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], int | None]:
-    """A function that puts the next bytes into a buffer, one that closes the source, and the size of a regular file.
-    Raises CaptureError.
+def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], int | None, tuple[int, int]]:
+    """A function that puts the next bytes into a buffer, one that closes the source, the size of a regular file, and
+    what identifies the file. Raises CaptureError.
     """
     if name == STDIN and any_file:
-        return _stdin(), lambda: None, None
+        return _stdin(), lambda: None, None, (0, 0)
     try:
         # Without O_NONBLOCK, opening a named pipe without a writer would block.
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if any_file else os.O_NONBLOCK))
@@ -258,7 +258,7 @@ def _opened(name: str, *, any_file: bool) -> tuple[_Read, Callable[[], None], in
         os.close(descriptor)
         raise CaptureError(f"{name}: {kind} cannot be read here; expected a regular file")
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    return _from(descriptor), lambda: os.close(descriptor), size
+    return _from(descriptor), lambda: os.close(descriptor), size, (found.st_dev, found.st_ino)
 
 
 def _from(descriptor: int) -> _Read:

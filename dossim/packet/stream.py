@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dossim.engine.sweep import Sweep
+from dossim.model.errors import CaptureError
 from dossim.packet.ahead import ahead
 from dossim.packet.capture import Capture, capture_of, reader_of
 from dossim.packet.records import Piece, Reader, Records, Taken
@@ -52,6 +53,7 @@ class Stream:
         self._begun: Iterator[Capture] | None = None
         self._first: Capture | None = None
         self.taken, self.size = 0, _size(self.paths)
+        self._opened: dict[int, tuple[tuple[int, int], int]] = {}  # what each file was the first time, and its size
 
     @property
     def can_be_read_again(self) -> bool:
@@ -84,9 +86,10 @@ class Stream:
         self.taken = packets = 0
         buffers = _Buffers(self.window)
         before = 0
-        for path in self.paths:
+        for number, path in enumerate(self.paths):
             update = digest.update if self.is_hashed else None
             with Source(os.fspath(path), self.reading, streamed(self.reading), update) as source:
+                self._require_same(number, source)
                 file = _File(source, self.reading, buffers, packets)
                 for window in file.windows(self.most, lambda: self._sweep):
                     self.taken = before + source.taken
@@ -94,6 +97,15 @@ class Stream:
                 before += source.taken
                 packets = file.packets
         self.sha256 = digest.hexdigest() if self.is_hashed else ""
+
+    def _require_same(self, number: int, source: Source) -> None:
+        """A file may grow until it is read again. Raises CaptureError for another one."""
+        size = source.size or 0
+        identity, least = self._opened.setdefault(number, (source.identity, size))
+        if source.identity != identity or size < least:
+            raise CaptureError(
+                f"{source.shown}: it was replaced while it was read; it has to stay until the command ends: use a copy"
+            )
 
 
 def _size(paths: Sequence[str | os.PathLike[str]]) -> int | None:

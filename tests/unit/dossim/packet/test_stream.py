@@ -208,6 +208,23 @@ def test_what_is_wrong_is_raised_where_windows_are_taken(tmp_path: Path) -> None
         streamed(good, tmp_path / "absent")
 
 
+def test_a_file_that_is_read_again_is_the_same(tmp_path: Path) -> None:
+    """It may have grown: what writes it has gone on."""
+    path = tmp_path / "x"
+    path.write_bytes(WHOLE)
+    stream = Stream([path], ANY)
+    assert sum(map(len, stream.windows())) == len(FRAMES)
+    path.write_bytes(pcap([*FRAMES, *FRAMES]))
+    assert sum(map(len, stream.windows())) == 2 * len(FRAMES)
+    path.write_bytes(WHOLE[:-10])
+    with pytest.raises(CaptureError, match=r"x: it was replaced while it was read; .*: use a copy"):
+        list(stream.windows())
+    path.rename(tmp_path / "x.1")  # as logrotate does
+    path.write_bytes(WHOLE)
+    with pytest.raises(CaptureError, match="it was replaced"):
+        list(stream.windows())
+
+
 def test_nobody_has_to_take_all(tmp_path: Path) -> None:
     path = tmp_path / "x.cap"
     path.write_bytes(pcap(FRAMES * 100))
