@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import operator
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
@@ -19,11 +20,14 @@ import numpy.typing as npt
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, TABLE_PINS, TABLES, TablePins
 from enforcer.backends.xdp.state.manifest import TableManifest
+from enforcer.backends.xdp.tables.allocator import Allocator
 from enforcer.backends.xdp.tables.classes import Classified
+from enforcer.backends.xdp.tables.delta import with_slots
 from enforcer.backends.xdp.tables.forest6 import NODE6
-from enforcer.backends.xdp.tables.image4 import build4, holds4, read4
+from enforcer.backends.xdp.tables.image4 import build4, decode4, holds4, read4, sieve4
 from enforcer.backends.xdp.tables.image6 import build6
 from enforcer.backends.xdp.tables.live import Arrays, Changed, Full, Live, NewClass, Present
+from enforcer.backends.xdp.tables.patch import Patch
 from enforcer.backends.xdp.tables.read6 import read6
 from enforcer.kernel.bpf.conn import BpfConn, BpfMap
 from enforcer.kernel.bpf.maps import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
@@ -67,24 +71,51 @@ class AddressTables:
         """The number of each class; the next classification keeps them."""
         return {members: number for number, members in self.manifest.members.items()}
 
-    def live(self) -> Live:
-        """The object that changes these tables in place."""
-        return Live(self._arrays(), self.manifest.members, most_classes=self.manifest.capacity)
+    def live(self, allocators: Mapping[str, Allocator] | None = None) -> Live:
+        """The object that changes these tables in place. ``allocators``: as there."""
+        members, most = self.manifest.members, self.manifest.capacity
+        return Live(self._arrays(), members, most_classes=most, allocators=allocators)
 
-    def change(self, pins: TablePins, classified: Classified, new_class: NewClass) -> bool:
+    def change(self, pins: TablePins, wanted: Classified, new_class: NewClass) -> bool:
         """Change the tables to this classification while programs read them. False if there is no room; then no
         address has changed its class.
 
         Each new class is passed to ``new_class`` and written to the pinned manifest before any address has it.
         """
+        present = self._present
+        changed = self._change(pins, lambda live: live.plan_replace(wanted, present), new_class)
+        if changed:
+            self.classified = replace(self.classified, segments4=wanted.segments4, segments6=wanted.segments6)
+        return changed is not None
+
+    def change_few(self, pins: TablePins, changes: Mapping[str, Changed], new_class: NewClass) -> bool | None:
+        """Change a few IPv4 CIDRs of atoms, like :meth:`change`. Returns whether any address changed its class; None if
+        there is no room.
+        """
+        changed = self._change(pins, lambda live: live.plan(changes), new_class)
+        if changed:
+            found = _LAST_READ.of(self.manifest.maps, self._views)
+            if found is None:
+                return None
+            self.classified = Classified(self.manifest.members, *found)
+        return changed
+
+    def _change(self, pins: TablePins, plan: Callable[[Live], Patch], new_class: NewClass) -> bool | None:
+        known = _LAST_READ.take(self.manifest.maps, self._present)
         with pins.bpf.open_map(pins.directory / MANIFEST) as holder:
             try:
-                announce = self._announcing(holder, new_class)
-                present = self.classified.segments4, self.classified.segments6
-                self.live().replace(classified, new_class=announce, fence=store_fence, present=present)
+                live = self.live(known.allocators if known else None)
+                patch = plan(live)
+                changed = live.make(patch, self._announcing(holder, new_class), store_fence)
             except Full:
-                return False
-        return True
+                return None
+        if known:
+            _LAST_READ.known = known.after(patch, live.allocators) if changed else known
+        return changed
+
+    @property
+    def _present(self) -> Present:
+        return self.classified.segments4, self.classified.segments6
 
     def edit(self, live: Live, pins: TablePins, changes: Mapping[str, Changed], new_class: NewClass) -> bool:
         """Change some CIDRs of atoms. False if no address changed its class. Raises KernelError if there is no room."""
@@ -133,25 +164,61 @@ def open_tables(pins: TablePins) -> AddressTables | None:
         return AddressTables(maps, manifest, Classified(manifest.members, *segments), views)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The content of the tables with these ids, the segments that it holds, and which blocks of it are in use."""
+
+    ids: tuple[int, ...]
+    content: dict[str, npt.NDArray[np.uint8]]
+    segments: Present
+    allocators: Mapping[str, Allocator] | None = None
+
+    def after(self, patch: Patch, allocators: Mapping[str, Allocator]) -> _Known | None:
+        """The same after a change, which is made to this content as well; None if it must be decoded again.
+
+        What it wrote is decoded, so that the segments are what is there and not what was meant.
+        """
+        if not patch.fills.keys() | patch.points.keys() <= {"sieve4", "root4", "lists4"}:
+            return None
+        arrays = {name: _words(view) for name, view in self.content.items()}
+        patch.write(arrays, lambda: None)
+        changed = np.concatenate([item.index for item in patch.points["root4"]])
+        slots = decode4(arrays["root4"], arrays["lists4"], changed)
+        if (sieve4(slots) & ~arrays["sieve4"].reshape(-1, 2)[slots.slot].ravel()).any():
+            return None
+        return _Known(self.ids, self.content, (with_slots(self.segments[0], slots), self.segments[1]), allocators)
+
+
 class _LastRead:
-    """The segments that the tables held when they were last read, for as long as they have that content: comparing
-    takes a hundredth of the time of decoding.
+    """The segments that the tables held when they were last read or changed, for as long as they have that content:
+    comparing takes a hundredth of the time of decoding.
     """
 
     def __init__(self) -> None:
-        self._known: tuple[tuple[int, ...], dict[str, npt.NDArray[np.uint8]], Present] | None = None
+        self.known: _Known | None = None
 
     def of(self, ids: tuple[int, ...], views: dict[str, npt.NDArray[np.uint8]]) -> Present | None:
         """What the tables with these ids hold; None if they are damaged."""
-        if self._known is not None:
-            known, content, segments = self._known
-            if known == ids and all(map(_are_same, content.values(), (views[name] for name in content))):
-                return segments
-        self._known = None  # before the copy: there is memory for one
+        known = self.known
+        if known and known.ids == ids:
+            content = known.content
+            if all(map(_are_same, content.values(), (views[name] for name in content))):
+                return known.segments
+            del content
+        self.known = known = None  # before the copy: there is memory for one
         content = {name: view.copy() for name, view in views.items()}  # the tables may change meanwhile
         found = _decoded(content)
-        self._known = (ids, content, found) if found else None
+        self.known = _Known(ids, content, found) if found else None
         return found
+
+    def take(self, ids: tuple[int, ...], segments: Present) -> _Known | None:
+        """What is known of these tables if they hold these segments. It is forgotten: they are about to change."""
+        known, self.known = self.known, None
+        if known and known.ids == ids and all(map(operator.is_, known.segments, segments)):
+            for allocator in (known.allocators or {}).values():
+                allocator.release()  # since the last change, every program run that began before it has ended
+            return known
+        return None
 
 
 _LAST_READ = _LastRead()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,7 +32,8 @@ from enforcer.backends.xdp.state.generation import Contents
 from enforcer.backends.xdp.state.layout import Pins, TablePins
 from enforcer.backends.xdp.state.manifest import Manifest, Members
 from enforcer.backends.xdp.state.read import read_all
-from enforcer.backends.xdp.tables.classes import Classified, Classifier, TooManyClasses
+from enforcer.backends.xdp.tables.classes import Classified, Classifier, Segments4, Segments6, TooManyClasses
+from enforcer.backends.xdp.tables.delta import few_changes
 from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.rtnetlink import InterfaceState
@@ -66,12 +67,21 @@ class XdpSettings:
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Computed:
-    """What earlier passes computed, for passes with the same input. ``rows``: interface -> its last rendering."""
+    """What earlier passes computed. ``rows``: interface -> its last rendering. ``held``: the lists that the address
+    tables held after the last pass, by atom, with the segments that they had then.
+    """
 
     rows: dict[str, Rendered[XdpRows]] = field(default_factory=dict)
     classifier: Classifier = field(default_factory=Classifier)
+    held: tuple[Segments4, Segments6, dict[str, Nets]] | None = None
+
+    def lists_in(self, tables: Classified) -> dict[str, Nets] | None:
+        """The lists that tables with this content hold, if they still have the content that a pass left."""
+        if self.held is None or self.held[0] is not tables.segments4 or self.held[1] is not tables.segments6:
+            return None
+        return self.held[2]
 
 
 @dataclass
@@ -170,10 +180,16 @@ def _converge(work: _Pass) -> None:
     live = addresses.open_tables(work.pins)
     try:
         wanted = _wanted_atoms(work.targets)
+        if live and _change_few(work, live, wanted):
+            _keep(work, live.classified, wanted)
+            return
         classified = work.computed.classifier.classify(wanted, live.numbers if live else None)
-        classes = {4: classified.segments4.cls, 6: classified.segments6.cls}
-        work.ranges = {version: int(np.count_nonzero(found)) for version, found in classes.items()}
-        if live and (_same_classes(live.classified, classified) or _change_in_place(work, live, classified)):
+        _keep(work, classified, wanted)
+        if live and _same_classes(live.classified, classified):
+            _keep(work, live.classified, wanted)
+            for target in work.targets:
+                work.reconcile(target, live)
+        elif live and _change_in_place(work, live, classified):
             for target in work.targets:
                 work.reconcile(target, live)
         elif work.settings.dry_run:
@@ -223,22 +239,54 @@ def _same_classes(now: Classified, then: Classified) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
+def _keep(work: _Pass, tables: Classified, wanted: dict[str, Nets]) -> None:
+    """Note what tables with this content hold."""
+    classes = {4: tables.segments4.cls, 6: tables.segments6.cls}
+    work.ranges = {version: int(np.count_nonzero(found)) for version, found in classes.items()}
+    work.computed.held = (tables.segments4, tables.segments6, wanted)
+
+
+def _change_few(work: _Pass, live: AddressTables, wanted: dict[str, Nets]) -> bool:
+    """Like :func:`_change_in_place`, of a few CIDRs and without classifying all addresses; that is what the next pass
+    does, which checks this change. False if that is not possible, or nothing differs.
+    """
+    held = work.computed.lists_in(live.classified)
+    changes = few_changes(held, wanted) if held is not None and not work.settings.dry_run else None
+    if not changes or not _are_kept(work, live):
+        return False
+    changed = live.change_few(work.pins, changes, _announcing(work))
+    if changed:
+        _note_change(work)
+    return changed is not None
+
+
 def _change_in_place(work: _Pass, live: AddressTables, classified: Classified) -> bool:
     """Change the tables while programs run, if nothing else differs; False if that is not possible."""
-    if max(classified.members) >= live.manifest.capacity:
+    if max(classified.members) >= live.manifest.capacity or not _are_kept(work, live):
         return False
-    kept = [work.wanted(target, live) for target in work.targets]
-    if not all(is_kept(target.pins, wanted) for target, wanted in zip(work.targets, kept, strict=True)):
+    if not work.settings.dry_run and not live.change(work.pins, classified, _announcing(work)):
         return False
+    _note_change(work)
+    return True
+
+
+def _are_kept(work: _Pass, live: AddressTables) -> bool:
+    """Whether nothing but the content of the tables is to be changed."""
+    return all(is_kept(target.pins, work.wanted(target, live)) for target in work.targets)
+
+
+def _announcing(work: _Pass) -> Callable[[int, frozenset[str]], None]:
+    """What writes the rows of a new class to all interfaces."""
 
     def announce(number: int, members: frozenset[str]) -> None:
         for target in work.targets:
             put_rows(target.pins, number, address_rows(target.plan, {number: members}, ipv6=work.settings.ipv6))
 
-    if not work.settings.dry_run and not live.change(work.pins, classified, announce):
-        return False
+    return announce
+
+
+def _note_change(work: _Pass) -> None:
     work.changes += [f"{target.state.name}: address lists changed in place ({target.size})" for target in work.targets]
-    return True
 
 
 def _wanted(target: _Target, settings: XdpSettings, members: Members, tables: AddressTables | None) -> Wanted:

@@ -75,17 +75,29 @@ class Live:
     """The only writer of tables in use. Raises NotOurs (a ValueError) for content that this package never writes.
 
     ``members``: the classes, including 0 (the empty one) and possibly classes that no longer occur. ``most_classes``:
-    the number of classes that have rows.
+    the number of classes that have rows. ``allocators``: of an earlier one, if the tables have the content that it left.
     """
 
-    def __init__(self, arrays: Arrays, members: Mapping[int, Members], *, most_classes: int = MOST_CLASSES) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        members: Mapping[int, Members],
+        *,
+        most_classes: int = MOST_CLASSES,
+        allocators: Mapping[str, Allocator] | None = None,
+    ) -> None:
         self.arrays = arrays
         self._words = arrays.words
         self._registry = Registry({0: frozenset(), **members}, most_classes)
-        self._allocators: dict[str, Allocator] = {
+        self._allocators = allocators or {
             "lists4": allocator4(arrays.root4, arrays.lists4),
             **allocators6(arrays.root6, arrays.nodes6, arrays.buckets6, arrays.lists6),
         }
+
+    @property
+    def allocators(self) -> Mapping[str, Allocator]:
+        """They know which blocks are in use."""
+        return self._allocators
 
     @property
     def members(self) -> Mapping[int, Members]:
@@ -103,7 +115,7 @@ class Live:
         ``new_class(number, members)`` is called for each new class; then new lists are written, ``fence()`` is called,
         and the words that lead there are stored. Raises Full, or what ``new_class`` raised; then nothing was written.
         """
-        return self._make(self.plan(changes), new_class, fence)
+        return self.make(self.plan(changes), new_class, fence)
 
     def replace(self, wanted: Classified, *, new_class: NewClass, fence: Fence, present: Present | None = None) -> bool:
         """Change the tables to ``wanted``, whose classes keep the numbers they have here; otherwise like
@@ -112,7 +124,7 @@ class Live:
         It compares the whole tables, so it is for many changes at once. ``present``: :meth:`segments`, if the caller
         has just read them.
         """
-        return self._make(self.plan_replace(wanted, present), new_class, fence)
+        return self.make(self.plan_replace(wanted, present), new_class, fence)
 
     def release(self) -> None:
         """Make replaced blocks available. All program runs that began before the last change must have ended."""
@@ -196,7 +208,8 @@ class Live:
         """The classes that only a planned change uses."""
         return dict(self._registry.new)
 
-    def _make(self, patch: Patch, new_class: NewClass, fence: Fence) -> bool:
+    def make(self, patch: Patch, new_class: NewClass, fence: Fence) -> bool:
+        """Write a planned change, as :meth:`change` does. False if it is empty."""
         if not patch:
             self.drop(patch)
             return False

@@ -21,6 +21,7 @@ from tests.unit.enforcer.backends.xdp.xdp_world import State, XdpWorld, early
 
 SETS = [ip_set("s:a", ["10.0.0.1/32", "2001:db8::1/128"]), ip_set("s:b", ["10.0.1.0/24"])]
 FEWER = [ip_set("s:a", ["10.0.0.1/32"]), ip_set("s:b", ["10.0.0.0/24", "2001:db8::/64"])]
+FEW = [SETS[0], ip_set("s:b", ["10.0.1.128/25", "10.0.2.7/32"])]
 BY_A, BY_B = (entry(at, Action.DENY, source=SideMatch(ip_set=f"s:{name}")) for at, name in enumerate("ab"))
 UDP = entry(2, Action.DENY, protocol=17)
 
@@ -32,6 +33,7 @@ def _plan(*tables: object) -> Plan:
 NOTHING = _plan()
 OLD = _plan(table(BY_A, BY_B, sets=SETS))
 MEMBERS = _plan(table(BY_A, BY_B, sets=FEWER))
+OF_IPV4 = _plan(table(BY_A, BY_B, sets=FEW))
 NEW = _plan(table(UDP, BY_B, sets=SETS))
 TWO = _plan(table(BY_A, BY_B, sets=SETS), replace(table(UDP, BY_B, sets=SETS), interface="eth1"))
 GENERIC = early(plan_of(Backend.IPTABLES, table(BY_A, UDP, sets=SETS)), Mode.GENERIC)
@@ -40,6 +42,7 @@ GENERIC = early(plan_of(Backend.IPTABLES, table(BY_A, UDP, sets=SETS)), Mode.GEN
 STEPS = {
     "from nothing": (NOTHING, OLD, True),
     "members in place": (OLD, MEMBERS, True),
+    "a few of IPv4 in place": (OLD, OF_IPV4, True),
     "other entries": (OLD, NEW, True),
     "an interface more": (OLD, TWO, True),
     "an interface less": (TWO, NEW, True),
@@ -87,6 +90,24 @@ def test_members_are_changed_in_place() -> None:
     assert world.apply(MEMBERS) == ["eth0: address lists changed in place (2 entries, 3 CIDRs)"]
     after = world.state()
     assert (after.attached, after.programs, after.pins) == (before.attached, before.programs, before.pins)
+
+
+def test_a_few_members_after_a_few_others() -> None:
+    """Each pass begins with what the one before it left, the second with blocks that the first has freed."""
+    world = XdpWorld()
+    converge(world, OLD)
+    for plan in (OF_IPV4, OLD, OF_IPV4):
+        assert world.apply(plan) == [
+            f"eth0: address lists changed in place (2 entries, {4 if plan is OF_IPV4 else 3} CIDRs)"
+        ]
+        assert world.dropped(world.state(), world.state()) == _dropped_by(plan)
+    converge(world, OF_IPV4)
+
+
+def _dropped_by(plan: Plan) -> object:
+    world = XdpWorld()
+    converge(world, plan)
+    return world.dropped(world.state(), world.state())
 
 
 def test_another_program_replaces_the_one_of_an_older_version() -> None:
@@ -236,7 +257,9 @@ def test_two_shortages_in_a_row_lose_neither_the_new_program_nor_counts(first: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["from nothing", "members in place", "other entries", "another mode", "to nothing"])
+@pytest.mark.parametrize(
+    "row", ["from nothing", "members in place", "a few of IPv4 in place", "other entries", "another mode", "to nothing"]
+)
 def test_wherever_it_is_killed_the_next_pass_mends_it(row: str) -> None:
     """After each call that changes something; between two such calls nothing changes."""
     old, new, whole = STEPS[row]
