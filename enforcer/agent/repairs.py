@@ -16,8 +16,6 @@ from dataclasses import replace
 from enforcer.agent.guard import Guard
 from enforcer.backends.base import Loss
 from enforcer.enforcement.apply import Applied, ModeRefusedError, TrackedRefusedError
-from enforcer.kernel.rtnetlink import interfaces
-from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.system.log import event
 
@@ -106,17 +104,16 @@ class Repairs:
     ) -> Applied:
         self._log_losses()
         self.due_s = None
-        host = [replace(item, xdp=()) for item in interfaces()]
         try:
             applied = apply(resources)
         except (ModeRefusedError, TrackedRefusedError) as error:  # all other work was done
-            self._passed(error.applied, resources, (error.applied.plan, felix, host))
+            self._passed(error.applied, resources, felix)
             raise
         except BaseException:
             if resources is not self._resources:
                 self._state = None  # the next pass may make the changes that this one did not
             raise
-        self._passed(applied, resources, (applied.plan, felix, host))
+        self._passed(applied, resources, felix)
         return applied
 
     def _expect(self, guard: Guard, *, another: bool, changed: bool) -> None:
@@ -143,7 +140,8 @@ class Repairs:
                 event(logging.ERROR, why)
         return bool(losses)
 
-    def _passed(self, applied: Applied, resources: Resources, state: tuple[Plan, FelixConfiguration, object]) -> None:
+    def _passed(self, applied: Applied, resources: Resources, felix: FelixConfiguration) -> None:
+        state = (applied.plan, felix, [replace(item, xdp=()) for item in applied.host])
         if self._guard:
             self._expect(self._guard, another=resources is not self._resources, changed=bool(applied.changes))
             self._guard.watch(applied.plan)

@@ -37,6 +37,9 @@ class Kind(Word):
     EXEMPT = "exempt"
 
 
+_KINDS = frozenset(str(kind) for kind in Kind)
+
+
 @dataclass(frozen=True)
 class Deed:
     """What one person did. ``until_s``: Unix time, None: for ever."""
@@ -124,7 +127,7 @@ def _digest(beside: str, nets: Iterable[IPNetwork]) -> str:
 
 
 def is_act(item: GlobalNetworkSet) -> bool:
-    return item.labels.get(LABEL) in tuple(str(kind) for kind in Kind)
+    return item.labels.get(LABEL) in _KINDS
 
 
 def until_of(item: GlobalNetworkSet) -> int | None:

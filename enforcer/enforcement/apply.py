@@ -54,7 +54,7 @@ class Applied:
     """The result of a pass. ``changes`` is empty if the kernel state was already as desired. ``fallbacks`` state for
     each interface why earlier modes are not used. ``warnings``: what the operator may not have intended.
     ``switch_on``: what the first switch-on of policy after conntrack met; None where this is none. ``ranges``: of
-    addresses in the tables of XDP, by IP version; empty without XDP.
+    addresses in the tables of XDP, by IP version; empty without XDP. ``host``: the interfaces when the pass began.
     """
 
     plan: Plan
@@ -63,6 +63,7 @@ class Applied:
     warnings: tuple[str, ...] = ()
     switch_on: SwitchOn | None = None
     ranges: Mapping[int, int] = field(default_factory=dict)
+    host: tuple[InterfaceState, ...] = field(default=(), compare=False, repr=False)
 
 
 class ModeRefusedError(UnsupportedKernelError):
@@ -152,7 +153,8 @@ class Enforcer:
         warnings += backends.warnings(plan, request.facts.rules)
         warnings += [f"{name}: {reason}" for name, reason in result.refused.items()]
         changes = (*negotiated.changes, *counting, *result.changes, *negotiated.released)
-        applied = Applied(plan, changes, tuple(_fallbacks(plan)), tuple(warnings), switched, negotiated.ranges)
+        fallbacks, host = tuple(_fallbacks(plan)), tuple(present.values())
+        applied = Applied(plan, changes, fallbacks, tuple(warnings), switched, negotiated.ranges, host)
         if negotiated.impossible:
             raise ModeRefusedError("\n".join((*negotiated.impossible.values(), *_refusals(switched))), applied)
         if not dry_run and (refused := _refusals(switched)):

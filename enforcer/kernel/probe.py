@@ -44,8 +44,10 @@ def probe_host(
 
     ``ours``: the ids of our own programs. An interface that does not exist is left out.
     """
-    states = [item for item in interfaces() if interfaces_wanted is None or item.name in interfaces_wanted]
-    hops = gateways()
+    states: list[InterfaceState] = []
+    if interfaces_wanted is None or interfaces_wanted:  # most passes need no answers anew
+        states = [item for item in interfaces() if interfaces_wanted is None or item.name in interfaces_wanted]
+    hops = gateways() if states else {}
     return HostFacts(
         node=node,
         kernel=os.uname().release,

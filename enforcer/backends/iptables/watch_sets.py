@@ -187,9 +187,9 @@ def _sample(sets: Mapping[str, Listed], headers: Mapping[str, _Header]) -> bytes
         if count >= _LARGE:
             family = socket.AF_INET6 if header.version == 6 else socket.AF_INET
             chosen = listed.members[random.sample(range(count), _SAMPLE)]
-            for at in range(_SAMPLE):
-                member = b"".join(pack(chosen[at : at + 1], header.version, header.type))
-                bodies.append((family, _VERSION + text(_SETNAME, name) + member))
+            packed = b"".join(pack(chosen, header.version, header.type))
+            step, named = len(packed) // _SAMPLE, _VERSION + text(_SETNAME, name)
+            bodies += [(family, named + packed[at : at + step]) for at in range(0, len(packed), step)]
     last = len(bodies) - 1
     return b"".join(
         netfilter_message(

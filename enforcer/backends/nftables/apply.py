@@ -182,6 +182,8 @@ class Edit:
         self._elements(family, _NEW_ELEMENTS, spec, came, stage)
 
     def _elements(self, family: Family, command: int, spec: SetSpec, members: Members, stage: int) -> None:
+        if not len(members):
+            return
         fixed = text(blob.ELEMENTS_TABLE, TABLE) + text(blob.ELEMENTS_SET, spec.name)
         for piece in pack(members, spec.type):
             body = fixed + blob.elements(piece)

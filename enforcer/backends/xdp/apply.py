@@ -60,7 +60,8 @@ def is_kept(pins: Pins, wanted: Wanted) -> bool:
     """Whether the interface already has the wanted state, apart from the content of the address tables."""
     with kernel_refusals():
         generation.settle(pins)
-        installed, link = read_installed(pins), link_info(pins)
+        installed = read_installed(pins)
+        link = installed.link if installed else link_info(pins)
         return (
             installed is not None
             and _live_mode(link, wanted.state) is wanted.mode
@@ -74,7 +75,9 @@ def check(pins: Pins, state: InterfaceState, namespace: int) -> None:
     another network namespace.
     """
     with kernel_refusals():
-        _respect_others(pins.bpf, read_installed(pins), link_info(pins), state, namespace)
+        installed = read_installed(pins)
+        link = installed.link if installed else link_info(pins)
+        _respect_others(pins.bpf, installed, link, state, namespace)
 
 
 def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_run: bool) -> list[str]:
@@ -86,7 +89,8 @@ def reconcile(pins: Pins, wanted: Wanted, tables: AddressTables | None, *, dry_r
     with kernel_refusals():
         if not dry_run:
             generation.settle(pins)
-        installed, link = read_installed(pins), link_info(pins)
+        installed = read_installed(pins)
+        link = installed.link if installed else link_info(pins)
         _respect_others(pins.bpf, installed, link, wanted.state, wanted.manifest.namespace)
         mode = _live_mode(link, wanted.state)
         if mode is wanted.mode and installed and _same_shape(installed, wanted) and _same_maps(pins, wanted):

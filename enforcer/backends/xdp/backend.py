@@ -7,7 +7,7 @@ does not affect the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from enforcer.kernel.bpf.libbpf_conn import LIBBPF
 from enforcer.kernel.bpf.toolchain import require
 from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pin_paths import ephemeral_bpffs, remove_if_empty
+from enforcer.kernel.rtnetlink import InterfaceState
 from enforcer.model.errors import HostError, KernelError, PrivilegeError
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Stage, Toolchain
@@ -85,9 +86,10 @@ class XdpBackend:
         directories.check_tree(self.pin_root)
         plans = [item for item in plan.interfaces if item.mode is not None and item.xdp_entries]
         changes = self._make_room(dry_run=dry_run) if plans else []
-        changes += self._follow_names(dry_run=dry_run)
+        states = self.bpf.interfaces()
+        changes += self._follow_names(states, dry_run=dry_run)
         settings = XdpSettings(self.ipv6, self.toolchain, dry_run)
-        result = converge(self.bpf, self.pin_root, plans, settings, self._computed)
+        result = converge(self.bpf, self.pin_root, plans, states, settings, self._computed)
         if not dry_run:
             self._tidy()
         return ApplyResult((*changes, *result.changes), result.refused, result.foreign, result.ranges)
@@ -98,7 +100,7 @@ class XdpBackend:
         with _bpffs_errors():
             directories.check_tree(self.pin_root)
             changes = self._release(keep=keep, dry_run=dry_run)
-            if not dry_run:
+            if changes and not dry_run:
                 self._tidy()
         return changes
 
@@ -168,9 +170,9 @@ class XdpBackend:
             self.bpf.ensure_bpffs()
         return [f"mounted the BPF file system on {MOUNT_POINT}"]
 
-    def _follow_names(self, *, dry_run: bool) -> list[str]:
+    def _follow_names(self, states: Iterable[InterfaceState], *, dry_run: bool) -> list[str]:
         """Rename the pins of renamed interfaces; their programs stay attached."""
-        called = {state.index: state.name for state in self.bpf.interfaces()}
+        called = {state.index: state.name for state in states}
         changes = []
         for pins, installed in list(read_all(self.bpf, self.pin_root)):
             name = called.get(installed.link.ifindex) if installed.link else None

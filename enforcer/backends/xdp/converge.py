@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,17 +125,18 @@ def converge(
     bpf: BpfConn,
     pin_root: Path,
     plans: Sequence[InterfacePlan],
+    states: Iterable[InterfaceState],
     settings: XdpSettings,
     computed: Computed | None = None,
 ) -> ApplyResult:
     """Make every interface enforce its plan. Interfaces that cannot are in the result.
 
-    ``computed`` is read and filled.
+    ``states``: the present interfaces. ``computed`` is read and filled.
     """
     if not plans:
         return ApplyResult()
     work = _Pass(bpf, pin_root, settings, computed or Computed())
-    _look(work, plans)
+    _look(work, plans, {state.name: state for state in states})
     for target in work.devices:
         work.reconcile(target, None)
     try:
@@ -146,9 +147,8 @@ def converge(
     return ApplyResult(tuple(work.changes), work.refused, frozenset(work.foreign), work.ranges)
 
 
-def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
+def _look(work: _Pass, plans: Sequence[InterfacePlan], states: Mapping[str, InterfaceState]) -> None:
     """Look up the interfaces, and refuse those that cannot be enforced."""
-    states = {state.name: state for state in work.bpf.interfaces()}
     for plan in plans:
         pins, state = Pins.of(work.bpf, work.pin_root, plan.interface), states.get(plan.interface)
         try:
@@ -168,8 +168,11 @@ def _look(work: _Pass, plans: Sequence[InterfacePlan]) -> None:
 
 
 def _rows_of(work: _Pass, plan: InterfacePlan) -> XdpRows:
-    kept = work.computed.rows.setdefault(plan.interface, Rendered())
-    return kept.of([plan.table], lambda: render(plan, ipv6=work.settings.ipv6), also=(plan.held, work.settings.ipv6))
+    """The rows depend on everything but the members of sets."""
+    kept, table, ipv6 = work.computed.rows.setdefault(plan.interface, Rendered()), plan.table, work.settings.ipv6
+    ports = tuple(sorted(table.port_sets.items()))
+    also = (plan.xdp_entries, table.failsafe_inbound, table.failsafe_outbound, ports, ipv6)
+    return kept.of([], lambda: render(plan, ipv6=ipv6), also=also)
 
 
 def _converge(work: _Pass) -> None:

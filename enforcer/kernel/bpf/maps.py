@@ -162,7 +162,8 @@ class Map:
 
     def values(self) -> bytes:
         """The values of an array, in order."""
-        return b"".join(value for _, value in self.items())
+        batches = self._batches()
+        return b"".join(values for _, values in (self.items() if batches is None else batches))
 
     def image(self) -> bytes:
         """All keys and values concatenated, in the kernel's order: a cheap way to detect changes."""

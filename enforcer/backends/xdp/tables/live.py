@@ -75,7 +75,8 @@ class Live:
     """The only writer of tables in use. Raises NotOurs (a ValueError) for content that this package never writes.
 
     ``members``: the classes, including 0 (the empty one) and possibly classes that no longer occur. ``most_classes``:
-    the number of classes that have rows. ``allocators``: of an earlier one, if the tables have the content that it left.
+    the number of classes that have rows. ``allocators``: of an earlier one, if the tables still are as
+    it left them.
     """
 
     def __init__(

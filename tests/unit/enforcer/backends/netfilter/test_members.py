@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,28 @@ def test_operations_on_members(sets: tuple[int, set[bytes], set[bytes]]) -> None
         (differences(one, other)[1], right - left),
         (intersection(one, other), left & right),
         (union(one, other), left | right),
+    ):
+        assert found.dtype == np.dtype(f"S{width}")
+        assert [bytes(item).ljust(width, b"\0") for item in found.tolist()] == sorted(wanted)
+
+
+@pytest.mark.parametrize("width", [5, 17], ids=["as numbers", "as strings"])
+@pytest.mark.parametrize("more", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("fewer", [0, 1, 63, 64, 200])
+def test_many_members_that_differ_in_some(width: int, more: int, fewer: int) -> None:
+    rng = random.Random(width * more + fewer)
+    every = [rng.randrange(1 << 32).to_bytes(width, "big") for _ in range(5000 + more)]
+    left, right = set(every[fewer:]), set(every[: len(every) - more])
+    one, other = (ordered(np.array(list(items), f"S{width}")) for items in (left, right))
+    for found, wanted in (
+        (difference(one, other), left - right),
+        (difference(other, one), right - left),
+        (differences(one, other)[0], left - right),
+        (differences(one, other)[1], right - left),
+        (intersection(one, other), left & right),
+        (union(one, other), left | right),
+        (union(difference(one, other), other), left | right),
+        (difference(one, difference(one, other)), left & right),
     ):
         assert found.dtype == np.dtype(f"S{width}")
         assert [bytes(item).ljust(width, b"\0") for item in found.tolist()] == sorted(wanted)
