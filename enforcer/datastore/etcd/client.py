@@ -1,16 +1,20 @@
 """The calls of etcd's API that are made, over one connection to one endpoint.
 
-The only module that imports grpcio, whose messages it turns into plain values.
+The only module that imports grpcio, whose messages it turns into plain values. Of its two interfaces it uses the one
+for asyncio, in a thread of its own: each thread that waits in the other one wakes five times a second.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
 import os
 import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,11 +22,12 @@ from typing import Any
 from enforcer.datastore.etcd.config import Endpoint, EtcdConfig
 from enforcer.system import files
 from enforcer.system.files import UnreadableError
+from enforcer.system.stop import Stop
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write to stderr between the lines of the log
 
 import grpc
-from grpc import _common
+import grpc.aio
 
 from enforcer.datastore.etcd import rpc_pb2
 
@@ -31,13 +36,10 @@ rpc: Any = rpc_pb2
 logging.getLogger("grpc").propagate = False  # what it logs is raised as well
 logging.getLogger("grpc").addHandler(logging.NullHandler())
 
-# grpc wakes its waiting threads ten times a second, for signal handlers of a main thread that waits in it, which would
-# be half of what an idle agent costs. Ours does not. A release without this name wakes them as it likes.
-_common.MAXIMUM_WAIT_TIMEOUT = 5.0
-
 _CALL_S = 5.0  # with one small answer
 _PAGE_S = 60.0  # with up to 1 MiB of objects, or one that is larger
 _POLL_S = 0.2  # how soon a wait for an answer ends after a stop
+_CLOSE_S = 2.0
 
 # One connection for each channel, so that renewed certificates are used; whole lists; no proxy of the environment.
 # The pings are the second line: grpc notices a silent peer only after the last of these three (20 s without it).
@@ -134,10 +136,19 @@ class Client:
     """A connection; a context manager. All calls raise EtcdError, and StoppedError soon after ``stop`` is set."""
 
     def __init__(self, endpoint: Endpoint, config: EtcdConfig, stop: threading.Event) -> None:
-        """Raises EtcdError if a certificate cannot be read."""
+        """Raises EtcdError if a certificate cannot be read, and RuntimeError when no thread can be started."""
         self._config, self._stop = config, stop
         self._metadata: list[tuple[str, str]] = []
-        self._channel = _channel(endpoint, config)
+        credentials = _credentials(config) if endpoint.tls else None
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda loop, context: None)  # what fails is raised as well
+        self._jobs: set[concurrent.futures.Future[None]] = set()
+        threading.Thread(target=self._run, daemon=True).start()
+        try:
+            self._channel: Any = self._wait(_channel(endpoint, credentials))
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            raise
         unary, stream = self._channel.unary_unary, self._channel.stream_stream
         self._range = unary("/etcdserverpb.KV/Range", rpc.RangeRequest.SerializeToString, rpc.RangeResponse.FromString)
         self._txn = unary("/etcdserverpb.KV/Txn", rpc.TxnRequest.SerializeToString, rpc.TxnResponse.FromString)
@@ -164,13 +175,30 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._channel.close()
+        with suppress(Exception):  # it ends with its thread at the latest
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(_CLOSE_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end(self) -> None:
+        await self._channel.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _run(self) -> None:
+        """The thread of all calls."""
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     def authenticate(self) -> None:
         """Log in if a user is configured: later calls carry the token."""
         if self._config.username:
             request = rpc.AuthenticateRequest(name=self._config.username, password=self._config.password)
-            self._metadata = [("token", self._wait(self._authenticate.future(request, timeout=_CALL_S)).token)]
+            self._metadata = [("token", self._wait(_sound(self._authenticate, request, _CALL_S, [])).token)]
 
     def range(
         self, span: Span, *, limit: int = 0, revision: int = 0, serializable: bool = False, keys_only: bool = False
@@ -206,7 +234,7 @@ class Client:
         self._call(self._revoke, rpc.LeaseRevokeRequest(ID=lease))
 
     def _call(self, method: Any, request: Any) -> Any:
-        return self._wait(method.future(request, timeout=_CALL_S, metadata=self._metadata))
+        return self._wait(_sound(method, request, _CALL_S, self._metadata))
 
     def look(self, span: Span, within_s: float, done: Callable[[Header | EtcdError], None]) -> None:
         """Ask for one key, without waiting: ``done`` is called in another thread.
@@ -215,17 +243,36 @@ class Client:
         is no etcd behind it any more (server/proxy/grpcproxy/kv.go).
         """
 
-        def finished(call: Any) -> None:
+        async def ask() -> None:
             try:
-                done(_header(call.result().header))
-            except (grpc.RpcError, grpc.FutureCancelledError) as error:
+                done(_header((await self._begin(span, 1, 0, False, True, within_s)).header))
+            except (EtcdError, grpc.RpcError, asyncio.CancelledError) as error:
                 done(_failure(error))
 
-        self._begin(span, 1, 0, False, True, within_s).add_done_callback(finished)
+        self._start(ask())
+
+    def on_stop(self, call: Callable[[], None]) -> bool:
+        """Call this, in another thread, when ``stop`` is set; False if that cannot be waited for."""
+        if not isinstance(self._stop, Stop):
+            return False
+        descriptor = self._stop.fileno()
+
+        def stopped() -> None:
+            self._loop.remove_reader(descriptor)
+            call()
+
+        self._loop.call_soon_threadsafe(self._loop.add_reader, descriptor, stopped)
+        return True
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run it without waiting."""
+        started = asyncio.run_coroutine_threadsafe(job, self._loop)
+        self._jobs.add(started)  # asyncio itself does not keep it
+        started.add_done_callback(self._jobs.discard)
 
     def _begin(
         self, span: Span, limit: int, revision: int, serializable: bool, keys_only: bool, within_s: float
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         request = rpc.RangeRequest(
             key=span.first,
             range_end=span.end,
@@ -234,46 +281,69 @@ class Client:
             serializable=serializable,
             keys_only=keys_only,
         )
-        return self._range.future(request, timeout=within_s, metadata=self._metadata)
+        return _sound(self._range, request, within_s, self._metadata)
 
-    def watch(self, spans: Sequence[tuple[Span, int]]) -> Iterator[Watched]:
-        """What happens to keys from these revisions on, all over one stream; runs in a thread of its own.
+    def watch(self, spans: Sequence[tuple[Span, int]], found: Callable[[Watched | Exception], None]) -> None:
+        """What happens to keys from these revisions on, all over one stream: ``found`` is called in another thread.
 
         Ends with an EtcdError; closing the client ends it. The member must have a leader, so that one that is cut off
         from the others says so.
         """
-        over = threading.Event()
-        call = self._watch(_requests(spans, over), metadata=[*self._metadata, ("hasleader", "true")])
-        try:
-            for answer in call:
-                yield _watched(answer)
-        except grpc.RpcError as error:
-            raise _failure(error) from error
-        finally:
-            over.set()
-            call.cancel()
-        raise EtcdError("UNAVAILABLE", "the watch ended")
 
-    def _wait(self, call: Any) -> Any:
+        async def follow() -> None:
+            call = self._watch(metadata=[*self._metadata, ("hasleader", "true")])
+            try:
+                with suppress(asyncio.InvalidStateError):  # it has ended: reading says why
+                    for span, revision in spans:
+                        await call.write(_create(span, revision))
+                while (answer := await call.read()) is not grpc.aio.EOF:
+                    found(_watched(_known(answer)))
+                found(EtcdError("UNAVAILABLE", "the watch ended"))
+            except (EtcdError, grpc.RpcError, asyncio.CancelledError) as error:
+                found(_failure(error))
+            except Exception as error:
+                found(error)
+            finally:
+                call.cancel()
+
+        self._start(follow())
+
+    def _wait(self, job: Coroutine[Any, Any, Any]) -> Any:
+        call = asyncio.run_coroutine_threadsafe(job, self._loop)
         while True:
             try:
                 return call.result(timeout=_POLL_S)
-            except grpc.FutureTimeoutError as error:
+            except concurrent.futures.TimeoutError as error:
                 if self._stop.is_set():
                     call.cancel()
                     raise StoppedError from error
-            except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            except (EtcdError, grpc.RpcError, concurrent.futures.CancelledError) as error:
                 raise _failure(error) from error
 
 
-def _channel(endpoint: Endpoint, config: EtcdConfig) -> Any:
-    if not endpoint.tls:
-        return grpc.insecure_channel(endpoint.target, options=_OPTIONS)
+async def _sound(method: Any, request: Any, within_s: float, metadata: list[tuple[str, str]]) -> Any:
+    return _known(await method(request, timeout=within_s, metadata=metadata))
+
+
+def _known(answer: Any) -> Any:
+    """Raises EtcdError for bytes that are no message, which grpc only logs."""
+    if answer is None:
+        raise EtcdError("INTERNAL", "the answer is not one of etcd")
+    return answer
+
+
+async def _channel(endpoint: Endpoint, credentials: Any) -> Any:
+    if credentials is None:
+        return grpc.aio.insecure_channel(endpoint.target, options=_OPTIONS)
+    return grpc.aio.secure_channel(endpoint.target, credentials, options=_OPTIONS)
+
+
+def _credentials(config: EtcdConfig) -> Any:
     try:
         ca, cert, key = config.ca.read() or _system_roots(), config.cert.read(), config.key.read()
     except UnreadableError as error:
         raise EtcdError("UNREADABLE", str(error)) from error
-    return grpc.secure_channel(endpoint.target, grpc.ssl_channel_credentials(ca, key, cert), options=_OPTIONS)
+    return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def _system_roots() -> bytes | None:
@@ -285,11 +355,9 @@ def _system_roots() -> bytes | None:
         return None
 
 
-def _requests(spans: Sequence[tuple[Span, int]], over: threading.Event) -> Iterator[Any]:
-    for span, revision in spans:
-        create = rpc.WatchCreateRequest(key=span.first, range_end=span.end, start_revision=revision, fragment=True)
-        yield rpc.WatchRequest(create_request=create)
-    over.wait()  # the end of the requests would end the stream
+def _create(span: Span, revision: int) -> Any:
+    create = rpc.WatchCreateRequest(key=span.first, range_end=span.end, start_revision=revision, fragment=True)
+    return rpc.WatchRequest(create_request=create)
 
 
 def _header(header: Any) -> Header:
@@ -329,13 +397,13 @@ _AROUND = re.compile(
 
 
 def _failure(error: Any) -> EtcdError:
-    if isinstance(error, grpc.FutureCancelledError):
+    if isinstance(error, EtcdError):
+        return error
+    if isinstance(error, (asyncio.CancelledError, concurrent.futures.CancelledError)):
         return EtcdError("CANCELLED", "the call was cancelled")
     code, said = error.code(), str(error.details() or "")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return EtcdError(code.name, "no answer in time")
-    if code is grpc.StatusCode.INTERNAL and "deserializ" in said:
-        return EtcdError(code.name, "the answer is not one of etcd")
     if _CLOSED.search(said):
         return EtcdError(code.name, "the connection was closed")
     if tls := _TLS.search(said):

@@ -42,7 +42,7 @@ _STEADY_S = 10.0  # a connection that lasted longer was a good one: the next fai
 _SHORT_ATTEMPTS = 2  # after one that did not last, the next attempt is made within 2 s
 _LOOK_EVERY_S, _LOOK_WITHIN_S = 10.0, 5.0
 _RELIST_EVERY_S = 3600.0  # in case a watch has lost something
-_POLL_S = 0.5  # how soon waiting ends after a stop
+_POLL_S = 0.5  # how soon waiting ends after a stop that cannot be waited for
 
 EMPTIED = (
     f"nothing is stored below {keys.CALICO}: was it emptied, or is it another datastore? To delete the policy, delete "
@@ -64,9 +64,9 @@ class _Held:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What another thread reports to the one that follows."""
+    """What another thread reports to the one that follows. None: it is to see whether it stops, or lists again."""
 
-    of: Watched | Header | Exception
+    of: Watched | Header | Exception | None
 
 
 class EtcdSource:
@@ -85,12 +85,14 @@ class EtcdSource:
         self._cluster: int | None = None  # of the first answer
         self._relist: Resync | None = Resync.START  # why what is held may have gaps
         self._refresh = threading.Event()
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()  # of the present connection
         self._doubted = False  # the last answer was not believed
         self._attempts = 0
         self._used: Endpoint | None = None
 
     def refresh(self) -> None:
         self._refresh.set()
+        self._answers.put(_Answer(None))
 
     def describe(self) -> str:
         return ",".join(str(endpoint) for endpoint in self._config.endpoints)
@@ -207,9 +209,10 @@ class EtcdSource:
     def _watched(self, client: Client, stop: threading.Event) -> Iterator[Update]:
         held = self._held
         assert held is not None
-        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        answers = self._answers = queue.SimpleQueue()
         begin = [(span, held.next[keys.plural(span.first)]) for span in self._spans]
-        threading.Thread(target=_listen, args=(client, begin, answers), daemon=True).start()
+        client.watch(begin, lambda found: answers.put(_Answer(found)))
+        longest_s = _LOOK_EVERY_S if client.on_stop(lambda: answers.put(_Answer(None))) else _POLL_S
         created = 0
         parts: dict[int, list[WatchEvent]] = {}  # of answers that come in several, by watch
         now_s = time.monotonic()
@@ -224,7 +227,9 @@ class EtcdSource:
                 yield from self._resync(client, reason)
                 list_s = now_s + about(_RELIST_EVERY_S)
             with suppress(queue.Empty):
-                answer = answers.get(timeout=min(_POLL_S, max(0.0, look_s - now_s))).of
+                answer = answers.get(timeout=min(longest_s, max(0.0, look_s - now_s))).of
+                if answer is None:
+                    continue
                 if isinstance(answer, Exception):
                     raise answer
                 if isinstance(answer, Header):
@@ -261,14 +266,6 @@ class EtcdSource:
         held.header = Header(header.cluster, *newest)
         if put or gone:
             yield Changed(tuple(put), tuple(gone), str(held.header.revision))
-
-
-def _listen(client: Client, begin: list[tuple[Span, int]], answers: queue.SimpleQueue[_Answer]) -> None:
-    try:
-        for answer in client.watch(begin):
-            answers.put(_Answer(answer))
-    except Exception as error:
-        answers.put(_Answer(error))
 
 
 def _require_watch(answer: Watched) -> None:
