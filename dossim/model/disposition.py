@@ -7,8 +7,7 @@ fate is undetermined.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Stage, Word
 
 

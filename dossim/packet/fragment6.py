@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dossim.packet.fields import (
     EXTENSION_HEADERS,
     FRAGMENT,
@@ -19,6 +17,7 @@ from dossim.packet.fields import (
     IPv6,
 )
 from dossim.packet.parse import extension_length, number
+from enforcer.model.dataclass import dataclass
 
 # How much of its transport header a first fragment must hold; for other protocols one byte.
 _LEAST = {TCP: TCP_HEADER, UDP: UDP_HEADER, ICMPV6: ICMP_HEADER}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, runtime_checkable
 
+from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 

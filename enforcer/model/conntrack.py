@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 

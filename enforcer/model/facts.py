@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from enforcer.model.conntrack import NOT_PROBED, ConntrackFacts
+from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Answer, Backend, Mode
 

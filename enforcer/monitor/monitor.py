@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enforcer.agent.state import AgentState
 from enforcer.agent.threads import Helper
@@ -31,8 +32,10 @@ from enforcer.monitor.health import health_of
 from enforcer.monitor.report import report_of
 from enforcer.monitor.settings import Address, Given, Wanted, wanted
 from enforcer.monitor.textfile import EVERY_S, remove_textfile, write_textfile
-from enforcer.monitor.tls import TlsContext
 from enforcer.system.log import event
+
+if TYPE_CHECKING:
+    from enforcer.monitor.tls import TlsContext
 
 _RETRY_S = 30.0
 _AT_ONCE = 8  # connections; more are closed at once
@@ -228,6 +231,8 @@ class Monitor:
         if now.tls is None:
             server = _Server(listeners.listen(address), lambda connection: http.serve(connection, self._metrics))
         else:
+            from enforcer.monitor.tls import TlsContext  # OpenSSL, which few agents need
+
             context = TlsContext(now.tls)
             server = _Server(listeners.listen(address), partial(self._serve_tls, context))
         event(logging.INFO, "serving metrics", address=address, tls="yes" if now.tls else "no")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
+from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Position
 from enforcer.policy.collect import Document, Key, Source
 from enforcer.policy.crd import restored

@@ -26,8 +26,9 @@ or profile allows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Action, Direction, Stage, Word
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, IpSet, PortSet

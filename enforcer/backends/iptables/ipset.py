@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from enforcer.backends.iptables.members import pack
@@ -36,6 +35,7 @@ from enforcer.kernel.netlink import (
     u8,
 )
 from enforcer.kernel.netlink_conn import NetlinkConn, namespace_of
+from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20

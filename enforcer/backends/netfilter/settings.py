@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enforcer.model.dataclass import dataclass
 
 DEFAULT_MAX_SET_SIZE = 1_048_576  # Felix's maxIpsetSize
 

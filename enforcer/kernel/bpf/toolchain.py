@@ -11,8 +11,6 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from enforcer.kernel.bpf.bcc_compile import require_bcc
-from enforcer.kernel.bpf.bcc_object import BccObject
 from enforcer.kernel.bpf.conn import XdpObject
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.device import can_look
@@ -28,7 +26,11 @@ PROGRAM = "xdp_untracked"
 
 def open_xdp(toolchain: Toolchain = Toolchain.LIBBPF) -> XdpObject:
     """Open the program without loading it. The caller closes it."""
-    return BccObject(SOURCE, PROGRAM) if toolchain is Toolchain.BCC else BpfObject(prebuilt())
+    if toolchain is not Toolchain.BCC:
+        return BpfObject(prebuilt())
+    from enforcer.kernel.bpf.bcc_object import BccObject  # starts a process: few hosts need it
+
+    return BccObject(SOURCE, PROGRAM)
 
 
 def prebuilt() -> Path:
@@ -39,6 +41,8 @@ def prebuilt() -> Path:
 def require(toolchain: Toolchain) -> None:
     """Raises HostError, with what to install, if this host lacks what the toolchain needs."""
     if toolchain is Toolchain.BCC:
+        from enforcer.kernel.bpf.bcc_compile import require_bcc
+
         require_bcc()
 
 

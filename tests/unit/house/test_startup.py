@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,15 @@ def test_numpy_starts_no_threads_unless_asked_to() -> None:
     assert few.threads == 1
     asked = imported("dossim.cli", ["validate", POLICY], env={**alone, "OPENBLAS_NUM_THREADS": "2"})
     assert asked.threads == min(2, len(os.sched_getaffinity(0)))
+
+
+def test_what_an_agent_imports() -> None:
+    """No OpenSSL, HTTP client or child processes before anything asks for them."""
+    script = (
+        "import json, sys, enforcer.cli.run, enforcer.agent.agent, enforcer.datastore.open, enforcer.monitor.monitor\n"
+        "print(json.dumps([*sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    found = set(json.loads(done.stdout))
+    assert "enforcer.backends.registry" in found
+    assert not found & (NEVER - {"http"} | {"http.client", "rich", "prometheus_client", "grpc", "pyroute2"})
