@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING, Any
 
+from dossim.model.disposition import Fate
+from dossim.predict.prediction import STAGES
+from dossim.suggest.job import ATTACK, BASELINE
 from dossim.suggest.measure import Costly, Point, Rule, Suggested
 from dossim.suggest.suggest import Suggestion
 from enforcer.model.counted import counted
+from enforcer.model.vocabulary import Stage
 
 if TYPE_CHECKING:
     from dossim.suggest.applied import Applied
@@ -73,7 +77,20 @@ class SuggestionView:
             )
         if found.helps and found.blocked_share < _MANY:
             sentences.append(f"{percent(1 - found.blocked_share)} of the attack gets through")
-        return tuple(sentences)
+        return (*sentences, *self._contradictions())
+
+    def _contradictions(self) -> Iterator[str]:
+        """Where the prediction with the list applied is not what the list is counted to do."""
+        found, ends = self.suggestion, self.ends or {}
+        if (attack := ends.get(ATTACK)) and (missed := found.here.blocked - _before_conntrack(attack.after)) > 0:
+            yield (
+                f"with the list applied {counted(missed)} of the {found.here.blocked:,} get through: a rule of the "
+                "policy that comes first lets them pass, or the one that denies the list denies not all packets"
+            )
+        if (usual := ends.get(BASELINE)) and (
+            more := _denied(usual.after) - _denied(usual.before) - found.here.collateral
+        ) > 0:
+            yield f"with the list applied {counted(more)} of the baseline more than those are denied"
 
     @property
     def held_out(self) -> str:
@@ -85,6 +102,18 @@ class SuggestionView:
             f"a list made in the same way from half of the customers denies {percent(found.known)} of their packets "
             f"and {percent(found.unknown)} of the others'"
         )
+
+
+def _before_conntrack(ends: Mapping[str, int]) -> int:
+    """Packets that are dropped there, or may be."""
+    return ends.get(Fate.UNDETERMINED, 0) + sum(ends.get(stage, 0) for stage in STAGES[: STAGES.index(Stage.CONNTRACK)])
+
+
+def _denied(ends: Mapping[str, int]) -> int:
+    """Packets that untracked policy drops."""
+    return _before_conntrack(ends) - sum(
+        ends.get(item, 0) for item in (Fate.UNDETERMINED, Stage.IP_INPUT, Stage.DEFRAG)
+    )
 
 
 def _block(found: Suggestion) -> str:

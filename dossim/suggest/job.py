@@ -15,14 +15,15 @@ from dossim.suggest.signature import signatures
 from dossim.suggest.suggest import Suggestion, Wanted, suggest
 from dossim.suggest.tally import Ranges, tally
 from dossim.suggest.traffic import Bool, Read, Traffic, read_traffic
-from enforcer.emergency.beside import deny_list
-from enforcer.emergency.effect import denying, tables_of
+from enforcer.emergency.beside import whole_deny_list
+from enforcer.emergency.effect import tables_of
 from enforcer.emergency.protection import Facts, Protected, protection
 from enforcer.model.counted import counted
 from enforcer.model.errors import UsageError
 from enforcer.model.nets import IPNetwork
 from enforcer.policy.resources import FelixConfiguration, Resources
 
+ATTACK, BASELINE = "the attack", "the baseline"
 _ASKED = "--protect"
 
 
@@ -93,7 +94,7 @@ def run(job: Job) -> Done:
         made,
         _ends(job, resources, made, wanted, usual) if made else {},
         (*(f"{item.network}: {item.what}" for item in single), *sets),
-        tuple(_about(read, already, passing)),
+        (*_about(read, already, passing), *_assumed(job)),
     )
 
 
@@ -126,23 +127,32 @@ def _deniable(traffic: Traffic, felix: FelixConfiguration) -> tuple[Traffic, int
 def _policy(job: Job, resources: Resources) -> tuple[Names, list[Protected], Mapping[str, Sequence[IPNetwork]]]:
     """What the list is called and labelled, and what is protected: single networks, and sets by what they are."""
     tables = list(tables_of(resources)[0])
-    labels: Mapping[str, str] = {}
-    if job.beside or any(True for _ in denying(tables)):
-        labels = deny_list(resources, tables, job.beside).labels
+    beside = whole_deny_list(resources, tables, job.beside)
     own = [(item.ip, "an address of the host") for item in job.situation.host.addresses]
     found = protection(resources, tables, Facts(own))
     single = [*found.single, *(Protected(net, _ASKED) for net in job.protect)]
-    return Names(job.name, labels), single, {what: list(nets) for what, nets in found.sets.items()}
+    return (
+        Names(job.name, beside.labels if beside else {}),
+        single,
+        {what: list(nets) for what, nets in found.sets.items()},
+    )
 
 
 def _ends(
     job: Job, resources: Resources, made: list[dict[str, Any]], wanted: Traffic, usual: Traffic | None
 ) -> Mapping[str, Applied]:
     now, after = replace(job.situation, resources=resources), with_documents(resources, made, job.name)
-    found = {"the attack": applied(job.attack, wanted.packet, now, after)}
+    found = {ATTACK: applied(job.attack, wanted.packet, now, after)}
     if usual is not None:
-        found["the baseline"] = applied(job.baseline or job.attack, usual.packet, now, after)
+        found[BASELINE] = applied(job.baseline or job.attack, usual.packet, now, after)
     return found
+
+
+def _assumed(job: Job) -> list[str]:
+    resources, interface = job.situation.resources, job.situation.host.interface
+    if resources.host_endpoints or resources == Resources():
+        return []
+    return [f"the policy has no HostEndpoint, and denies nothing without one: predicted as if {interface} had one"]
 
 
 def _about(read: Read, already: int, passing: int) -> list[str]:

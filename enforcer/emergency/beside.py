@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from enforcer.emergency.act import LABEL, is_act
-from enforcer.emergency.effect import denying, exempting
+from enforcer.emergency.effect import denies_whole_list, denying, exempting
 from enforcer.model.errors import UsageError
 from enforcer.policy.resources import GlobalNetworkSet, Resources
 from enforcer.policy.ruletable import IpSet, RuleTable
@@ -34,6 +34,16 @@ def deny_list(resources: Resources, tables: Iterable[RuleTable], name: str = "")
             "selects"
         )
     return _only(found, "untracked policy denies several lists", "--set NAME")
+
+
+def whole_deny_list(resources: Resources, tables: Iterable[RuleTable], name: str = "") -> Beside | None:
+    """The list of this name, or the only one of which a rule of untracked policy denies all packets; None if there is
+    none. Raises UsageError for several.
+    """
+    if name:
+        return _named(resources, name)
+    found = _groups(resources, (item for entry, item in denying(tables) if denies_whole_list(entry)))
+    return _only(found, "untracked policy denies several lists", "--set NAME") if found else None
 
 
 def exemption_list(resources: Resources, tables: Iterable[RuleTable]) -> Beside | None:

@@ -14,7 +14,7 @@ from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Action, Direction, Side
 from enforcer.policy.compile import Compiler
-from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, unhandled
+from enforcer.policy.conditions import FAMILIES, Condition, Icmp, InNets, InSet, Ports, Protocol, unhandled
 from enforcer.policy.labels import endpoint_labels
 from enforcer.policy.resources import FelixConfiguration, HostEndpoint, Resources
 from enforcer.policy.ruletable import Entry, IpSet, RuleTable
@@ -150,6 +150,17 @@ def denying(tables: Iterable[RuleTable]) -> Iterator[tuple[Entry, IpSet]]:
         for entry in (*table.ingress, *table.egress):
             if entry.action is Action.DENY:
                 yield from ((entry, table.sets[name]) for name in _lists(entry, negated=False))
+
+
+def denies_whole_list(entry: Entry) -> bool:
+    """Whether it denies all packets that are received from its list, but for exceptions by source."""
+    if entry.action is not Action.DENY or entry.direction is not Direction.INGRESS or entry.families != FAMILIES:
+        return False
+    lists = list(_lists(entry, negated=False))
+    others = [each for each in entry.conditions if not (isinstance(each, InSet | InNets) and each.negated)]
+    return len(lists) == len(others) == 1 and all(
+        isinstance(each, InSet | InNets) and each.side is Side.SOURCE for each in entry.conditions
+    )
 
 
 def exempting(tables: Iterable[RuleTable]) -> Iterator[tuple[Entry, IpSet]]:

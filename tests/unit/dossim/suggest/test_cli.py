@@ -70,6 +70,51 @@ def test_beside_the_deny_list_of_a_policy(folder: Path) -> None:
     assert not found.policies
 
 
+@pytest.mark.parametrize(
+    ("more", "is_beside"),
+    [
+        ("", True),
+        ("      ipVersion: 4\n", False),
+        ("      protocol: UDP\n", False),
+        ("      protocol: TCP\n      destination: {ports: [81]}\n", False),
+    ],
+    ids=["all", "one family", "one protocol", "one port"],
+)
+def test_a_deny_list_of_which_some_packets_are_denied_is_no_place(folder: Path, more: str, is_beside: bool) -> None:
+    """What is counted as blocked is denied: all packets of the networks."""
+    text = (ROOT / "scenarios" / "policies" / "how-to.yaml").read_text()
+    assert "- action: Deny\n" in text
+    (folder / "policy.yaml").write_text(text.replace("- action: Deny\n", f"- action: Deny\n{more}"))
+    capture([(f"192.0.2.{host}", TCP, (999, 80)) for host in range(192, 200)]).write("other.pcap")
+    words = ("other.pcap", "--baseline", "before.pcap", "--only-sources", "-p", "policy.yaml")
+    result = suggest(*words, "-o", "found.yaml", "--json", "list.json")
+    assert result.exit_code == 0, result.output
+    found = load([folder / "found.yaml"])
+    assert (found.global_network_sets[0].labels == {"dos-deny-list": "true"}) == is_beside
+    assert bool(found.policies) != is_beside
+    data = json.loads((folder / "list.json").read_text())
+    assert (data["blocked"], data["warnings"]) == (8, [])
+    assert data["predicted"]["the attack"]["after"] == {"driver": 8}
+
+
+def test_a_list_that_the_policy_lets_through_says_so(folder: Path) -> None:
+    """A rule that comes first, for a port that the attack has as well."""
+    text = (ROOT / "scenarios" / "policies" / "how-to.yaml").read_text()
+    first = "- action: Allow\n      protocol: TCP\n      destination: {ports: [80]}\n    - action: Deny\n"
+    (folder / "policy.yaml").write_text(text.replace("- action: Deny\n", first))
+    capture([(f"192.0.2.{host}", TCP, (999, port)) for host in range(192, 200) for port in (80, 81)]).write("x.pcap")
+    result = suggest("x.pcap", "--baseline", "before.pcap", "--only-sources", "-p", "policy.yaml")
+    assert result.exit_code == 0, result.output
+    assert "with the list applied 8 packets of the 16 get through: a rule of the policy that comes" in result.stdout
+
+
+def test_a_policy_without_endpoint_is_said_to_have_none(folder: Path) -> None:
+    policy = str(ROOT / "scenarios" / "policies" / "allow-before-deny.yaml")
+    result = suggest("attack.pcap", "--baseline", "before.pcap", "-p", policy)
+    assert "the policy has no HostEndpoint, and denies nothing without one" in result.stdout
+    assert "HostEndpoint" not in suggest("attack.pcap", "--baseline", "before.pcap").stdout
+
+
 def test_what_the_policy_denies_already_needs_no_other_list(folder: Path) -> None:
     """203.0.113.0/24 and 192.0.2.0/25 are in the deny list of the how-to."""
     policy = ("-p", str(ROOT / "scenarios" / "policies" / "how-to.yaml"))
