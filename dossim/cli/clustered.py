@@ -87,6 +87,7 @@ def predict_on_cluster(
     from dossim.cluster.beginning import beginning_of
     from dossim.cluster.predict import Asked, predict_on
     from dossim.cluster.split import LEAST
+    from dossim.packet.source import streamed
     from dossim.report.view import view_of
 
     if STDOUT in names:
@@ -99,12 +100,18 @@ def predict_on_cluster(
         None if isinstance(table, str) else table,
         keeps_packets=bool(rows),
         skip_unknown=reading.skip_unknown,
+        most=streamed(reading),
     )
-    with cluster_at(cluster.scheduler) as workers:
+    with ExitStack() as stack:
+        for each in rows:
+            stack.callback(each.discard)
+        workers = stack.enter_context(cluster_at(cluster.scheduler))
         workers.require_ready()
         if not situation.host.addresses:
             (first,) = workers.gather([workers.submit(beginning_of, names[0], reading.skip_unknown)])
             situation = host.situation(resources, capture=first, mode=mode)
+        for each in rows:
+            each.start()  # before the work: perhaps they cannot be written
         result, sharded = predict_on(workers, names, situation, asked, facts)
         if asked.keeps_packets:
             _write(sharded.packets(), rows)
@@ -114,12 +121,8 @@ def predict_on_cluster(
 
 def _write(packets: Iterator[Packets], rows: Sequence[Rows]) -> None:
     """One row for each, as the packets come; the files are there when all of it is."""
-    with ExitStack() as stack:
+    for part in packets:
         for each in rows:
-            stack.callback(each.discard)
-            each.start()
-        for part in packets:
-            for each in rows:
-                each.add(part.numbers, part.prediction, part.later)
-        for each in rows:
-            each.finish()
+            each.add(part.numbers, part.prediction, part.later)
+    for each in rows:
+        each.finish()

@@ -125,6 +125,8 @@ def predict(
     if scheduler is not None:
         if sample is not None:
             raise UsageError("--sample: not with --scheduler")
+        if progress:
+            raise UsageError("--progress: not with --scheduler; Dask's dashboard shows what the workers do")
         cluster = ClusterOptions(scheduler, shard_size)
         names = [str(name) for name in captures]
         predict_on_cluster(names, host, reading, mode, facts, cluster=cluster, rate=rate, rows=rows, report=report)

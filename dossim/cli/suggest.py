@@ -218,7 +218,7 @@ def _view(job: Job, done: Done, expression: str | None, output: str | None) -> S
     which = f" that match {expression!r}" if expression else ""
     usual = "none: legitimate traffic is assumed to come evenly from all addresses"
     if found.baseline is not None:
-        where = f"{job.baseline.path}: all" if job.baseline else f"{job.attack.path}: the other"
+        where = f"{job.baseline.path}: all" if job.baseline is not None else f"{job.attack.path}: the other"
         usual = f"{where} {counted(found.baseline.total)}"
     return SuggestionView(
         found,

@@ -14,6 +14,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker, wait
 from distributed.client import FuturesCancelledError
 from distributed.comm import CommClosedError, connect
+from distributed.security import Security
 
 from dossim.cluster.storage import Identity, identity_of, opened
 from dossim.cluster.version import VERSION
@@ -152,22 +153,34 @@ def cluster_at(address: str, *, connect_s: float = CONNECT_S, workers_s: float =
 
 
 def _require_scheduler(address: str, connect_s: float) -> None:
-    """A client that cannot connect would go on trying for a while in its own thread."""
+    """A client that cannot connect would go on trying for a while in its own thread, with whatever listens there."""
 
-    async def look() -> None:
-        comm = await connect(address, timeout=connect_s)
-        comm.abort()
+    async def look() -> object:
+        comm = await connect(address, timeout=connect_s, **Security().get_connection_args("client"))
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return await comm.read()
+        finally:
+            comm.abort()
 
     try:
-        asyncio.run(look())
-    except ValueError as error:
-        raise UsageError(
-            f"--scheduler {address}: {error}; expected the address of a Dask scheduler, such as tcp://host:8786"
-        ) from error
+        found = asyncio.run(asyncio.wait_for(look(), connect_s))
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UsageError(f"--scheduler {address}: {error}; {_how(address)}") from error
     except (OSError, TimeoutError) as error:
         raise HostError(
-            f"{address}: no scheduler answers there: {error}; 'dask scheduler' starts one, and prints its address"
+            f"{address}: no scheduler answers there: {str(error) or f'none within {connect_s:g} s'}; 'dask scheduler' "
+            "starts one, and prints its address"
         ) from error
+    kind = found.get("type") if isinstance(found, dict) else None
+    if kind != "Scheduler":
+        raise UsageError(f"--scheduler {address}: a Dask {kind or 'server'} answers there; {_how(address)}")
+
+
+def _how(address: str) -> str:
+    if address.startswith(("tls:", "wss:")):
+        return "TLS needs certificates in Dask's configuration (distributed.comm.tls)"
+    return "expected the address of a Dask scheduler, such as tcp://host:8786"
 
 
 def _identity_or_fault(name: str) -> Identity | str:

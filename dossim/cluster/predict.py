@@ -15,22 +15,28 @@ from dossim.drill.run import about
 from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.drill.streamed import left_to_calico, policy_of
 from dossim.exhaustion.table import Table
+from dossim.packet.source import Limit
 from enforcer.model.facts import HostFacts
 
 if TYPE_CHECKING:
     from dossim.cluster.dask import Cluster
 
 
+_ANY = Limit(None, "")
+
+
 @dataclass(frozen=True)
 class Asked:
     """``least``: bytes of a shard. ``table``: for which new flows are counted, None: they are not. ``keeps_packets``:
     the end of each packet is wanted. ``skip_unknown``: packets of unsupported link types are left out.
+    ``most``: how large each capture may be.
     """
 
     least: int = LEAST
     table: Table | None = None
     keeps_packets: bool = False
     skip_unknown: bool = False
+    most: Limit = _ANY
 
 
 def predict_on(
@@ -48,6 +54,8 @@ def predict_on(
     with watch.phase("workers"):
         cluster.require_ready()
         identities = cluster.identities(names)
+        for each, identity in zip(names, identities, strict=True):
+            asked.most.require(each, identity.size, "", identity.size)
     with watch.phase("predict"):
         job = Job(
             VERSION,

@@ -37,7 +37,8 @@ def matching(capture: Capture, expression: str, option: str) -> npt.NDArray[np.b
     if not handle:
         raise MemoryError("libpcap has no memory")
     try:
-        if pcap.pcap_compile(handle, ctypes.byref(program), expression.encode(), 1, _UNKNOWN):
+        text = expression.encode(errors="surrogateescape")  # an argument may be no UTF-8
+        if pcap.pcap_compile(handle, ctypes.byref(program), text, 1, _UNKNOWN):
             message = pcap.pcap_geterr(handle).decode("utf-8", "replace")
             raise UsageError(
                 f"{option} {expression!r}: {message}; expected an expression as for tcpdump (pcap-filter(7))"

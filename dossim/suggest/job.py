@@ -44,6 +44,11 @@ class Job:
     protect: tuple[IPNetwork, ...] = ()
     only_sources: bool = False
 
+    @property
+    def usual(self) -> Capture:
+        """The capture that has the baseline, if there is one. (A capture without packets is false.)"""
+        return self.attack if self.baseline is None else self.baseline
+
 
 class AlreadyDenied(Exception):
     """The present policy denies all of the attack."""
@@ -71,7 +76,7 @@ def run(job: Job) -> Done:
     if not len(wanted):
         raise AlreadyDenied(f"{job.attack.path}: the policy denies all {counted(already)} of the attack already")
     if usual is not None:
-        usual, _ = _left(job, job.baseline or job.attack, usual)
+        usual, _ = _left(job, job.usual, usual)
         if not len(usual):
             raise UsageError(
                 "the policy denies all of the baseline, so nothing is known of customers that it lets pass"
@@ -107,7 +112,9 @@ def _divided(job: Job, read: Read, baseline: Sequence[Read]) -> tuple[Traffic, T
     if not len(attack):
         raise UsageError(f"{job.attack.path}: no packet of it is the attack, so there is nothing to block")
     if usual is not None and not len(usual):
-        where = f"{job.baseline.path}: has" if job.baseline else f"{job.attack.path}: besides the attack it has"
+        where = (
+            f"{job.baseline.path}: has" if job.baseline is not None else f"{job.attack.path}: besides the attack it has"
+        )
         raise UsageError(f"{where} no received IP packets, so nothing is known of customers; use --baseline CAPTURE")
     return attack, usual
 
@@ -144,7 +151,7 @@ def _ends(
     now, after = replace(job.situation, resources=resources), with_documents(resources, made, job.name)
     found = {ATTACK: applied(job.attack, wanted.packet, now, after)}
     if usual is not None:
-        found[BASELINE] = applied(job.baseline or job.attack, usual.packet, now, after)
+        found[BASELINE] = applied(job.usual, usual.packet, now, after)
     return found
 
 

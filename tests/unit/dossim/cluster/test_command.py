@@ -21,6 +21,7 @@ HERE = ["--scheduler", "tcp://127.0.0.1:1"]
         pytest.param(["-", *HERE], "the workers cannot read the standard input", id="stdin"),
         pytest.param(["s3://some/x.pcap"], "URLs are read with --scheduler", id="a URL without a cluster"),
         pytest.param([CAPTURE, *HERE, "--sample", "5"], "--sample: not with --scheduler", id="a sample"),
+        pytest.param([CAPTURE, *HERE, "--progress"], "--progress: not with --scheduler", id="progress"),
         pytest.param([CAPTURE, *HERE, "--shard-size", "x"], "'x' is not a size", id="a size that is none"),
         pytest.param([CAPTURE, "--scheduler", ""], "empty value", id="no address"),
     ],

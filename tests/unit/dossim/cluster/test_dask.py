@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import boto3
 import pytest
 from click.testing import CliRunner
+from dask import config
 from distributed import Client, LocalCluster
+from distributed.security import Security
 from moto.server import ThreadedMotoServer
 
 from dossim.cli import main
@@ -25,6 +28,7 @@ from enforcer.model.choices import ModeChoice
 from enforcer.model.errors import HostError, UsageError
 from tests.property.test_fragments import HOST, POLICY, datagrams
 from tests.support.capture_files import hiding, pcap_file, pcapng_file
+from tests.support.certificates import Authority
 from tests.support.sharded import ends_in_shards, in_one, sharded
 
 pytestmark = pytest.mark.slow
@@ -167,6 +171,45 @@ def test_no_scheduler() -> None:
         cluster_at("tcp://127.0.0.1:1", connect_s=1),
     ):
         pass
+
+
+def test_something_else_that_listens() -> None:
+    """It accepts the connection and says nothing: what is waited for is an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "tcp://{}:{}".format(*server.getsockname())
+        with pytest.raises(HostError, match=r"no scheduler answers there"), cluster_at(address, connect_s=1):
+            pass
+
+
+def test_a_worker_is_no_scheduler(cluster: Cluster) -> None:
+    worker = next(iter(cluster._workers()))
+    with pytest.raises(UsageError, match="a Dask Worker answers there; expected the address of"), cluster_at(worker):
+        pass
+
+
+def test_a_scheduler_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Authority(tmp_path / "ca").issue("dask")
+    with pytest.raises(UsageError, match="TLS needs certificates in Dask's configuration"), cluster_at("tls://[::1]:1"):
+        pass
+    files = {"ca-file": str(tmp_path / "ca" / "ca.pem")}
+    files |= {f"{who}.cert": str(ours.cert) for who in ("scheduler", "worker", "client")}
+    files |= {f"{who}.key": str(ours.key) for who in ("scheduler", "worker", "client")}
+    with (
+        config.set({f"distributed.comm.tls.{name}": path for name, path in files.items()}),
+        LocalCluster(n_workers=0, protocol="tls", dashboard_address="127.0.0.1:0", security=Security()) as local,
+        cluster_at(local.scheduler_address, workers_s=0.2) as found,
+        pytest.raises(HostError, match="has no workers"),
+    ):
+        found.wait_for_workers()
+
+
+def test_a_limit_of_size_and_rows_that_cannot_be_written(address: str, capture: Path) -> None:
+    for words, message in (
+        (["--max-size", "1K"], "the capture has more than 1 KiB"),
+        (["--csv", "/proc/none/rows"], "/proc/none/rows: cannot be written"),
+    ):
+        done = CliRunner().invoke(main, ["predict", str(capture), "-p", YAML, "--scheduler", address, *words])
+        assert (done.exit_code, message in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "http://127.0.0.1:8786"])

@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     capture(BOTS).write("attack.pcap")
     capture(CUSTOMERS).write("before.pcap")
     capture([*BOTS, *CUSTOMERS]).write("both.pcap")
+    capture([]).write("none.pcap")
     return tmp_path
 
 
@@ -138,6 +139,8 @@ def test_what_the_policy_denies_already_needs_no_other_list(folder: Path) -> Non
             ("--all-is-attack", "--baseline", "before.pcap"), "--all-is-attack: with --baseline", id="two answers"
         ),
         pytest.param(("--attack-filter", "port port"), "--attack-filter 'port port': ", id="no filter of tcpdump"),
+        pytest.param(("--attack-filter", "udp\udcff"), "--attack-filter 'udp", id="no filter and no text"),
+        pytest.param(("--baseline", "none.pcap"), "none.pcap: it has no received IP packets", id="an empty baseline"),
         pytest.param(("--attack-filter", "udp"), "attack.pcap: no packet of it is the attack", id="no packet matches"),
         pytest.param(
             ("--attack-filter", "tcp"), "besides the attack it has no received IP packets", id="all packets match"
