@@ -193,7 +193,7 @@ def _identity_or_fault(name: str) -> Identity | str:
 
 
 def _version(answer: object) -> str:
-    return answer if isinstance(answer, str) else f"no dossim that takes part ({answer})"
+    return answer if isinstance(answer, str) else f"no usable dossim ({answer})"
 
 
 def _named(by_worker: Mapping[str, str]) -> str:

@@ -36,7 +36,7 @@ from enforcer.model.nets import IPAddress
 from enforcer.planning.plan import InterfacePlan
 
 _MOST_SENDERS = 1 << 16  # that are kept: a crafted capture can have one for each packet
-_STATELESS = "a sample does not show the packets before, on which conntrack states depend"
+_STATELESS = "a sample lacks the earlier packets, on which conntrack states depend"
 _LATE = (
     "a packet of its Ethernet source would have told what checksums of 0 before it mean; a pipe is read once, so that "
     "they stay unknown: use a file"

@@ -36,10 +36,10 @@ KeyPrefix = tuple[int | IPv4Address | IPv6Address, ...]
 
 _HEADERS = {TCP: TCP_HEADER, UDP: UDP_HEADER, UDPLITE: UDP_HEADER, ICMP: ICMP_HEADER, ICMPV6: ICMP_HEADER}
 _LOOKED_AT = {
-    Stage.IP_INPUT: "its header is not whole",
+    Stage.IP_INPUT: "its header is incomplete",
     Stage.DEFRAG: "whether it is a fragment, and of what, is not known",
     Stage.CONNTRACK: "its conntrack state is not known",
-    Stage.ROUTE: "its IP options are not whole",
+    Stage.ROUTE: "its IP options are incomplete",
     Stage.SOCKET: "its payload after the IP header is unknown",
 }
 
@@ -74,10 +74,10 @@ def _of_transport(state: PacketState) -> str:
         if found is None or found.protocol not in _HEADERS:
             return ""
         if captured_length(found.buf) < _HEADERS[found.protocol]:
-            return f"its {PROTOCOL_NAMES[found.protocol]} header is not whole"
+            return f"its {PROTOCOL_NAMES[found.protocol]} header is incomplete"
         return checksum_unknown(found.protocol)
     except CutError:
-        return "its extension headers are not whole"
+        return "its extension headers are incomplete"
 
 
 def possible_datagrams(frame: bytes) -> KeyPrefix | None:

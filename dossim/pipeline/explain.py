@@ -161,7 +161,7 @@ class Explainer:
             state = PacketState(parse(frame))
         except CutError:
             state = PacketState(Packet(frame))
-            why = cut_at(captured_length(frame), len(frame), "its Ethernet header is not whole")
+            why = cut_at(captured_length(frame), len(frame), "its Ethernet header is incomplete")
             return [Step(Fate.UNDETERMINED, state, "the frame", why)]
         return self._walk(state, START, Stage.DEFRAG)
 

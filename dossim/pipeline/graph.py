@@ -47,7 +47,7 @@ EDGES = (
     Edge(Stage.IP_INPUT, Stage.DEFRAG, "sound IPv4 or IPv6 header"),
     Edge(Stage.IP_INPUT, Fate.DELIVERED, "ARP"),
     Edge(Stage.IP_INPUT, Fate.DROPPED, "malformed header, another host's, or no handler"),
-    Edge(Stage.DEFRAG, Stage.RAW, "no fragment, or its datagram is whole"),
+    Edge(Stage.DEFRAG, Stage.RAW, "no fragment, or its datagram is complete"),
     Edge(Stage.DEFRAG, Fate.DROPPED, "its datagram stays incomplete or is inconsistent"),
     Edge(Stage.RAW, Stage.CONNTRACK, "failsafe, Allow, Pass, or no entry matches"),
     Edge(Stage.RAW, Fate.DROPPED, "an entry denies it, or it is too short for one to be evaluated"),

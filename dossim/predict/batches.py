@@ -28,7 +28,7 @@ U8 = npt.NDArray[np.uint8]
 
 # Of each policy: all of it is to stay below 300 MB.
 _LIMITS = Limits(flow_bytes=96 << 20, fragment_bytes=20 << 20)
-_ALONE = "a fragment, of whose datagram the others are not in the sample"
+_ALONE = "a fragment whose datagram is not complete in the sample"
 _HEADERS = 256  # bytes: what tells flows apart is before
 _WAITS = 254  # in the place of a fate: a fragment, of whose datagram others are awaited
 

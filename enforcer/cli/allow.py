@@ -154,7 +154,7 @@ def _still_denied(plan: AllowPlan) -> list[str]:
         pieces = [str(piece) for piece in item.pieces[:_PIECES_SHOWN]]
         more = f" and {len(item.pieces) - _PIECES_SHOWN} more" if len(item.pieces) > _PIECES_SHOWN else ""
         found.append(
-            f"still denied: {item.act} has {item.network}, which is wider; --split replaces it by "
+            f"still denied: {item.act} has {item.network}, which is wider; --split replaces it with "
             f"{len(item.pieces)} CIDRs: {', '.join(pieces)}{more}"
         )
     for where in plan.elsewhere:

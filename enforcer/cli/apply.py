@@ -87,7 +87,7 @@ def apply(
     resources = load([*files, *more])
     require_privilege("enforcing policy", xdp=mode != ModeChoice.RAW, instead=INSTEAD)
     if not dry_run:
-        require_no_agent("it replaces what is applied here by its own policy", force=force)
+        require_no_agent("it replaces what is applied here with its own policy", force=force)
     driver = enforcer_of(
         node,
         pin_root,

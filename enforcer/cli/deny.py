@@ -91,7 +91,7 @@ def deny(
     nets, notes = networks(cidrs, cidr_file)
     if len(nets) > CIDRS_MAX:
         raise UsageError(
-            f"{len(nets):,} CIDRs; at most {CIDRS_MAX:,} in one act: a longer list belongs into sets of its own"
+            f"{len(nets):,} CIDRs; at most {CIDRS_MAX:,} in one act: put a longer list into network sets of its own"
         )
     who = Deed(int(now_s), author(), reason, end_s(duration, until, permanent, now_s))
     place = place_of(datastore, files, datastore_config, emergency_dir)
@@ -118,7 +118,7 @@ def deny(
 
 
 def _how(plan: DenyPlan, force: bool) -> str:
-    return "" if force or plan.final else "; --force writes it all the same"
+    return "" if force or plan.final else "; --force writes it anyway"
 
 
 def _written(writer: Writer, plan: DenyPlan, *, shorten: bool) -> tuple[list[Done], str]:

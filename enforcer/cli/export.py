@@ -125,7 +125,7 @@ class _Exporter:
         resources = self._last = loaded.resources
         if self._node not in (nodes := {item.node for item in resources.host_endpoints}):
             known = ", ".join(sorted(nodes)) or "none"
-            raise UsageError(f"--node {self._node}: no HostEndpoint is of this node; there are: {known}")
+            raise UsageError(f"--node {self._node}: this node has no HostEndpoint; nodes with HostEndpoints: {known}")
         found = select(
             resources,
             self._node,
@@ -137,7 +137,7 @@ class _Exporter:
         for text in (*found.notes, *found.left_out):
             self.tell(text)
         if not found.rules:
-            self.tell(f"nothing to export: no source is denied wholly at a HostEndpoint of node {self._node!r}")
+            self.tell(f"nothing to export: no HostEndpoint denies every packet of a source on node {self._node!r}")
         return found
 
     def tell(self, text: str) -> None:

@@ -43,7 +43,7 @@ def prune(
     ended = [act.name for act in ended_of(resources, time.time())]
     if ended and not dry_run:
         if (problem := distrust(resources)) and not force:
-            raise GuardError(f"{problem}: it would decide which acts have ended; --force prunes all the same")
+            raise GuardError(f"{problem}: it would decide which acts have ended; --force prunes anyway")
         with open_writer(place) as writer:
             ended = [item.name for item in pruned(writer, resources)]
     data = {"schema": "enforcer/prune/v1", "dry_run": dry_run, "deleted": ended}

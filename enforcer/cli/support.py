@@ -38,7 +38,7 @@ _BPF = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _SYS_ADMIN = 21
 
 OUT_OF_MEMORY = (
-    "the memory that this process may use does not suffice; allow more (ulimit -v, the limit of its control group), or "
+    "the memory limit of this process is too low; raise it (ulimit -v, the limit of its control group), or "
     "give it less to read"
 )
 # What glibc's loader says of a library, and CPython of a thread.

@@ -125,7 +125,7 @@ def _refuse_unknown(where: str, node: Fieldset, known: Mapping[str, str] | tuple
 
 def _text(where: str, name: str, node: Node) -> str:
     if not isinstance(node, Scalar):
-        raise UsageError(f"{_at(where, node)}: spec.{name}: expected a text, found {node}")
+        raise UsageError(f"{_at(where, node)}: spec.{name}: expected a string, found {node}")
     if isinstance(node.value, bool):
         return "true" if node.value else ""
     return "" if node.value is None else node.written or str(node.value)

@@ -26,7 +26,7 @@ _ALWAYS = {
     "224.0.0.0/4": "multicast",
     "ff00::/8": "multicast, which IPv6 needs to find neighbours and routers",
     "0.0.0.0/32": "the source of a host that asks for an address (DHCP)",
-    "::/128": "the source of a host that looks whether its address is free",
+    "::/128": "the source of a host that checks whether its address is free",
 }
 
 

@@ -207,12 +207,12 @@ def _not_denied(item: _Listed, net: IPNetwork) -> str:
     """Why upstream must not deny a source, though it is listed; "" if it may."""
     effect = next(each for each in effects([item.table], net) if each.direction is Direction.INGRESS)
     if effect.passed_by:
-        return f"are let pass by {effect.passed_by}"
+        return f"are let through by {effect.passed_by}"
     if effect.partly:
-        return f"are let pass in part by {', '.join(effect.partly)}"
+        return f"are let through in part by {', '.join(effect.partly)}"
     if not effect.denied_by:
         return f"are denied in part only: {item.entry.name} matches on more than the source"
     safe = [each.net for each in item.table.failsafe_inbound if each.net is not None and each.net.prefixlen]
     if any(each.version == net.version and each.overlaps(net) for each in safe):
-        return "have addresses that a failsafe port is for"
+        return "have addresses in the networks of failsafe ports"
     return ""

@@ -88,7 +88,9 @@ class FeedsConfig:
 def load_config(path: Path) -> FeedsConfig:
     """Raises PolicyError with every fault of the file."""
     try:
-        text = files.read_text(str(path), limit_bytes=_CONFIG_MAX_BYTES, instead="feeds.yaml names lists, it has none")
+        text = files.read_text(
+            str(path), limit_bytes=_CONFIG_MAX_BYTES, instead="feeds.yaml names lists, it does not contain them"
+        )
     except files.UnreadableError as error:
         raise PolicyError([Finding(Position(str(path)), "", str(error))]) from error
     found = parse_config(text, str(path))
@@ -196,9 +198,7 @@ def _source(is_crowdsec: bool) -> Reader[str]:
             raise Refused(at, "a URL with a user name: it would be written into logs")
         if parts.scheme == "https" or (parts.scheme == "http" and is_crowdsec and host in _LOOPBACK):
             return text
-        raise Refused(
-            at, f"expected https, found {parts.scheme}: who is on the way could decide what is denied, and what is not"
-        )
+        raise Refused(at, f"expected https, found {parts.scheme}: anybody on the path could change what is denied")
 
     return read
 

@@ -87,7 +87,7 @@ def of_lines(parsed: Parsed, limits: Limits) -> Iterator[Refusal]:
     elif parsed.bad > limits.bad_share * total:
         yield Refusal(
             Guard.BAD_LINES,
-            f"{parsed.bad:,} of {total:,} lines are no entry, more than {limits.bad_share:.2%}: {_some_bad(parsed)}",
+            f"{parsed.bad:,} of {total:,} lines are not entries, more than {limits.bad_share:.2%}: {_some_bad(parsed)}",
             "badShare",
         )
 

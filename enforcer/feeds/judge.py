@@ -92,7 +92,7 @@ def _judged(
     notes = [*_told_taken(taken)]
     if parsed.bad:
         named = "; ".join(map(str, parsed.first_bad[:_NAMED]))
-        notes.append(f"{parsed.bad:,} lines are no entry: {named}")
+        notes.append(f"{parsed.bad:,} lines are not entries: {named}")
     return Judged(final, size, refusals, notes)
 
 

@@ -30,7 +30,7 @@ METRICS: Mapping[str, tuple[str, Value]] = {
         lambda state: None if state.size is None else float(state.size.cidrs),
     ),
     "enforcer_feed_expires_timestamp_seconds": (
-        "When the list ends by its own header; its sets stay all the same.",
+        "When the list ends by its own header; its sets stay even then.",
         lambda state: None if state.expires_s is None else float(state.expires_s),
     ),
 }

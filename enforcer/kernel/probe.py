@@ -102,7 +102,8 @@ def why_not_shape(state: InterfaceState) -> str:
     if state.vlans and not state.tags_in_frame:
         return (
             f"{state.vlans} is on it, and tags are not in its frames when XDP sees them (rx-vlan-offload): "
-            f"whose a packet is would not be known; 'ethtool -K {state.name} rxvlan off' changes that for network cards"
+            f"XDP could not tell which interface a packet is for; 'ethtool -K {state.name} rxvlan off' changes that "
+            "for network cards"
         )
     return ""
 

@@ -164,7 +164,7 @@ def _note_metadata(found: Parsed, record: dict[str, Any]) -> None:
         found.modified_s = stamp
     seen = found.good + found.bad
     if isinstance(records, int) and not isinstance(records, bool) and records != seen:
-        found.problem = f"its metadata speaks of {records:,} records, but there are {seen:,}: it is not complete"
+        found.problem = f"its metadata says {records:,} records, but there are {seen:,}: it is not complete"
 
 
 def _ipset(found: Parsed, text: str, shape: Shape) -> None:

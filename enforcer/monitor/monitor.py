@@ -156,7 +156,7 @@ class Monitor:
             server = make()
         except (EnforcerError, OSError) as error:
             self._due_s[name] = time.monotonic() + _RETRY_S
-            self._log_once(f"cannot serve {name}; trying again, and enforcing all the same", error)
+            self._log_once(f"cannot serve {name}; trying again; policy is still enforced", error)
             return
         self._servers[name] = server
         self._due_s.pop(name, None)

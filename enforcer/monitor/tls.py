@@ -51,7 +51,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
         missing = "prometheusMetricsKeyFile" if tls.cert_file else "prometheusMetricsCertFile"
         raise HostError(f"{missing} is not set: TLS needs a certificate and a key, and client certificates need TLS")
     if tls.auth not in _VERIFY:
-        raise HostError(f"prometheusMetricsClientAuth {tls.auth} cannot be had here; use RequireAndVerifyClientCert")
+        raise HostError(f"prometheusMetricsClientAuth {tls.auth} is not supported here; use RequireAndVerifyClientCert")
     if tls.auth != "NoClientCert" and not tls.ca_file:
         raise HostError(f"prometheusMetricsClientAuth {tls.auth} needs prometheusMetricsCAFile")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

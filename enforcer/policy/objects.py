@@ -126,7 +126,7 @@ def _whole(digits: str) -> int | float:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise DocumentFault(f"not JSON: {word} is no number of JSON")
+    raise DocumentFault(f"not JSON: {word} is not a JSON number")
 
 
 def _word(data: object) -> str:

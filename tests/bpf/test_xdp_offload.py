@@ -252,5 +252,5 @@ def test_its_maps_are_arrays_and_hashes_without_flags_and_of_small_elements() ->
 
 
 def test_a_device_that_is_none_is_refused_with_the_kernels_word() -> None:
-    with pytest.raises(KernelError, match="the device does not take the map settings"):
+    with pytest.raises(KernelError, match="the device rejects the map settings"):
         load_offload(LIBBPF, render_offload(plan_of(POLICY), receiver=RECEIVER), 1)  # the loopback interface

@@ -397,7 +397,7 @@ def test_a_device_without_hardware_takes_no_program(host: Host) -> None:
         obj.bind_to_device("xdp_offload", host.ifindex)
         with pytest.raises(KernelError) as caught:
             obj.load()
-    assert refusal(caught.value) == "the device does not take the map settings (EINVAL); the kernel's log may say why"
+    assert refusal(caught.value) == "the device rejects the map settings (EINVAL); the kernel's log may say why"
 
 
 def test_pins_are_below_a_bpf_file_system(host: Host) -> None:

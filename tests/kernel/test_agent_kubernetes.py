@@ -163,7 +163,7 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("the permission was withdrawn", refused(forbidden), "403 Forbidden"),
     ("the token was withdrawn", token_withdrawn, "401 Unauthorized"),
     ("the server is overloaded", refused(too_many), "429 Too Many Requests"),
-    ("a CRD was deleted", crd_deleted, "are not served any more"),
+    ("a CRD was deleted", crd_deleted, "are no longer served"),
     ("each revision has expired", refused(lambda _plural: status(410, "Expired", "too old")), "410 Gone: too old"),
 ]
 

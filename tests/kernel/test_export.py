@@ -124,4 +124,4 @@ def test_a_node_without_an_endpoint_withdraws_nothing_upstream(
     where = ["--policy", str(policies), "--node", "onyx", "--emergency-dir", str(policies.parent / "acts")]
     done = run(host, ["export", "--format", "exabgp", *more, *where, "--pin-root", str(pin_root)])
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"--node onyx: no HostEndpoint is of this node; there are: {NODE}" in done.stderr
+    assert f"--node onyx: this node has no HostEndpoint; nodes with HostEndpoints: {NODE}" in done.stderr

@@ -32,9 +32,7 @@ def test_a_driver_without_hardware_for_it_refuses_and_nothing_is_left(netns_pair
     with netns_pair.host():
         result = XdpBackend(pin_root).apply(plan_of(["203.0.113.0/24"], mode=Mode.OFFLOAD))
         assert result.changes == ()
-        assert result.refused == {
-            "eth0": "the device does not take the map settings (EINVAL); the kernel's log may say why"
-        }
+        assert result.refused == {"eth0": "the device rejects the map settings (EINVAL); the kernel's log may say why"}
         assert not state_of().xdp
 
 

@@ -79,7 +79,7 @@ class IptablesBackend:
         if rules.nft and (names := interfaces_that_allow(plan, self.name)):
             yield (
                 f"Allow on {', '.join(names)}: legacy iptables cannot accept for nf_tables, where this host has "
-                f"{rules.nft} rules of its own; what they drop of untracked packets needs "
+                f"{rules.nft} rules of its own; if they drop untracked packets, add "
                 f"{mark_match(self.settings.accept_mark)} there"
             )
 

@@ -72,8 +72,8 @@ class NftablesBackend:
         """Warns of an Allow on a host with other tables: an accept in our tables is not final for theirs."""
         if names := interfaces_that_allow(plan, self.name):
             yield (
-                f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; a firewall of this "
-                f"host that drops what is not tracked needs {mark_match(self.settings.accept_mark)}"
+                f"Allow on {', '.join(names)}: nftables cannot accept for the tables of others; if a firewall of "
+                f"this host drops untracked packets, add {mark_match(self.settings.accept_mark)} there"
             )
 
     def counters(self) -> tuple[EntryCount, ...]:

@@ -99,7 +99,7 @@ def _found(api: ApiConfig, environment: Mapping[str, str], account: Path) -> Cre
         found = read_kubeconfig(api.called("kubeconfig" if path else "kubeconfigInline"), path, inline, context)
         return replace(found, server=endpoint, called=called) if endpoint else found
     if context:
-        raise UsageError(f"{api.called('k8sCurrentContext')}: there is no kubeconfig of which it could be a context")
+        raise UsageError(f"{api.called('k8sCurrentContext')}: there is no kubeconfig to take a context from")
     if endpoint:
         return Credentials(called, endpoint)
     host, port = (environment.get(f"KUBERNETES_SERVICE_{word}", "") for word in ("HOST", "PORT"))

@@ -159,7 +159,7 @@ class Follower:
             raise error
         if self._held:
             raise NotBelievedError(
-                f"{self.kind.plural} are not served any more, of which there were {len(self._held)}: was the CRD "
+                f"{self.kind.plural} are no longer served; there were {len(self._held)}: was the CRD "
                 "deleted? If that is intended, restart the agent"
             )
         self._held = {}

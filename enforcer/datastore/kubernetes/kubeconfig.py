@@ -169,7 +169,7 @@ class _Reader:
         if node is None or (isinstance(node, Scalar) and node.value is None):
             return ""
         if not isinstance(node, Scalar) or isinstance(node.value, bool):
-            raise UsageError(f"{self._at(node)}: {prefix}{name}: expected a text, found {node}")
+            raise UsageError(f"{self._at(node)}: {prefix}{name}: expected a string, found {node}")
         return node.written or str(node.value)
 
     def _truth(self, section: Fieldset, name: str, prefix: str) -> bool:

@@ -59,5 +59,5 @@ def refusal(error: KernelError) -> str:
         return f"the driver runs no XDP programs in hardware ({name})" if error.errno in _NO_HARDWARE else str(error)
     refused = _MAP_REFUSED.search(error.log)
     if refused:
-        return f"the device does not take the map {refused[1]} ({name}); the kernel's log may say why"
-    return f"the device does not take the program: {error}"
+        return f"the device rejects the map {refused[1]} ({name}); the kernel's log may say why"
+    return f"the device rejects the program: {error}"

@@ -179,7 +179,7 @@ def test_a_sample_knows_nothing_of_the_rest_of_a_datagram(tmp_path: Path) -> Non
     path.write_bytes(pcap([bytes(piece) for piece in fragment(whole, fragsize=1200)]))
     data = found(path, "--sample", 10)
     assert data["undetermined"] == 2
-    assert data["open"][0]["reason"].endswith("a fragment, of whose datagram the others are not in the sample")
+    assert data["open"][0]["reason"].endswith("a fragment whose datagram is not complete in the sample")
 
 
 def test_progress_is_told_where_it_is_wanted(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_guard_names_what_it_protects_and_how_to_insist(run: Run, folder: Path
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
         "error: 192.0.2.1 is an address of HostEndpoint jasper-eth0 (expectedIPs)",
-        "error: nothing was written; --force writes it all the same",
+        "error: nothing was written; --force writes it anyway",
     ]
     assert objects(folder) == []
     assert run("deny", "192.0.2.1", "--force").exit_code == 0
@@ -212,7 +212,7 @@ def test_allow_says_where_an_address_stands(run: Run, folder: Path) -> None:
     run("deny", "198.51.100.0/24")
     result = run("allow", BAD, "203.0.113.9")
     assert result.exit_code == 1
-    assert "has 198.51.100.0/24, which is wider; --split replaces it by 8 CIDRs: " in result.stderr
+    assert "has 198.51.100.0/24, which is wider; --split replaces it with 8 CIDRs: " in result.stderr
     place = f"{folder}/policy/all.yaml:"
     assert f"still denied: 203.0.113.9/32 is in gns/bots ({place}" in result.stderr
     assert "which gnp/dos ingress[0] denies; take it out of that list, or use --exempt" in result.stderr

@@ -149,7 +149,7 @@ def test_the_drawing_counts_what_passed(held: View) -> None:
     assert (boxes["raw"].dropped, boxes["raw"].enforcing) == (1000, True)
     assert boxes["forwarded"].ended == 100
     counts = {line.condition: line.packets for line in drawing.lines}
-    assert counts["no fragment, or its datagram is whole"] == 1100
+    assert counts["no fragment, or its datagram is complete"] == 1100
     assert counts["for this host"] == 0
     assert counts["for another host, and forwarding is on"] == 100
 

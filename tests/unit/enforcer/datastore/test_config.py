@@ -95,7 +95,7 @@ REFUSED_FILES = [
         "etcdEndpoint: http://a:1",
         ":5:3: spec.'etcdEndpoint' is not a field of CalicoAPIConfig; did you mean etcdEndpoints?",
     ),
-    ("etcdEndpoints: [http://a:1]", ":5:18: spec.etcdEndpoints: expected a text, found a list"),
+    ("etcdEndpoints: [http://a:1]", ":5:18: spec.etcdEndpoints: expected a string, found a list"),
     ("etcdEndpoints: a:1\netcdEndpoints: b:1", ":6:3: spec.etcdEndpoints: written twice, first at line 5"),
     ("etcdEndpoints: a:1\netcdCert: x\netcdKey: y\netcdCACertFile: /ca", "certificates are either here or in files"),
     ("", "spec: expected a mapping, found nothing"),

@@ -89,7 +89,7 @@ REFUSED = [
     ({"cluster": "proxy-url: 'http://p:3128'"}, "clusters[ours].cluster.proxy-url: proxies are not supported"),
     ({"user": "client-key-data: '%'"}, "users[felix].user.client-key-data: expected PEM in base64"),
     ({"user": "client-certificate: a.pem"}, "users[felix].user.client-certificate: a client certificate needs its key"),
-    ({"user": "token: [1]"}, "users[felix].user.token: expected a text, found a list"),
+    ({"user": "token: [1]"}, "users[felix].user.token: expected a string, found a list"),
     ({"cluster": "insecure-skip-tls-verify: maybe"}, "expected true or false, found the string 'maybe'"),
     ({"cluster": "insecure-skip-tls-verify: true, certificate-authority: a"}, "is not to be verified"),
     ({"k8sCurrentContext": "none"}, "contexts: there is no context named 'none'"),

@@ -298,7 +298,7 @@ def test_a_kind_that_is_not_served_any_more_keeps_its_objects(double: Double) ->
         double.api.absent.add("globalnetworksets")
         with double.down():
             pass
-        seen.until_lost("globalnetworksets are not served any more, of which there were 1: was the CRD deleted?")
+        seen.until_lost("globalnetworksets are no longer served; there were 1: was the CRD deleted?")
         assert "globalnetworksets/bots" in seen.held
         double.api.absent.clear()
         seen.until_back()

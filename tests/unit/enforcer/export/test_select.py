@@ -93,8 +93,8 @@ def test_what_the_policy_lets_pass_is_left_out_and_named() -> None:
     found = selected(allow + DENY + listed("bots", "198.51.100.7, 198.51.100.0/24, 203.0.113.7"))
     assert flows(found) == [Flow("203.0.113.7/32", "203.0.113.9/32")]
     assert list(found.left_out) == [
-        "GlobalNetworkSet bots: 1 of 3 CIDRs are let pass in part by gnp/friends ingress[0]",
-        "GlobalNetworkSet bots: 1 of 3 CIDRs are let pass by gnp/friends ingress[0]",
+        "GlobalNetworkSet bots: 1 of 3 CIDRs are let through in part by gnp/friends ingress[0]",
+        "GlobalNetworkSet bots: 1 of 3 CIDRs are let through by gnp/friends ingress[0]",
     ]
 
 
@@ -113,7 +113,9 @@ def test_a_deny_of_some_packets_is_none_upstream() -> None:
 def test_networks_of_failsafe_ports_are_left_out_and_open_ones_are_named() -> None:
     found = selected(DENY + listed("bots", "192.0.2.7, 198.51.100.7"))
     assert flows(found) == [Flow("198.51.100.7/32", "203.0.113.9/32")]
-    assert list(found.left_out) == ["GlobalNetworkSet bots: 1 of 2 CIDRs have addresses that a failsafe port is for"]
+    assert list(found.left_out) == [
+        "GlobalNetworkSet bots: 1 of 2 CIDRs have addresses in the networks of failsafe ports"
+    ]
     assert not found.notes
     open_to_all = ENDPOINT.replace(", net: 192.0.2.0/28", "")
     found = selected(DENY + listed("bots", "192.0.2.7"), endpoint=open_to_all)

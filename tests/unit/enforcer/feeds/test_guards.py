@@ -25,7 +25,7 @@ REFUSED: list[tuple[str, Feed, str, Size | None, Guard, str]] = [
     ("a page instead", FEED, "<html>\n<p>\n", None, Guard.EMPTY, "2 lines, none of them an entry (line 1: "),
     ("another format", FEED, '{"cidr":"198.51.100.0/25"}\n', None, Guard.EMPTY, "it looks like format: ndjson"),
     ("two bad of 1,001", FEED, ONE_IN_A_THOUSAND + "y\n", None, Guard.BAD_LINES,
-     "2 of 1,001 lines are no entry, more than 0.10%: line 1000: "),
+     "2 of 1,001 lines are not entries, more than 0.10%: line 1000: "),
     ("a wide network", FEED, "198.0.0.0/7\n", None, Guard.WIDE, "it would deny 198.0.0.0/7, wider than /8"),
     ("a wide network, of which the rest is wide", FEED, "8.0.0.0/6\n", None, Guard.WIDE, "it would deny 8.0.0.0/6, "),
     ("everything", FEED, "0.0.0.0/0\n", None, Guard.EVERYTHING, "it would deny every address; the current sets stay"),
@@ -44,7 +44,7 @@ REFUSED: list[tuple[str, Feed, str, Size | None, Guard, str]] = [
     ("shrinking", FEED, "198.51.100.1\n", Size(3, 3), Guard.CHANGE, "it would let through 2 CIDRs that are denied now"),
     ("cut off", replace(FEED, shape=Shape(Format.NDJSON)),
      '{"cidr":"198.51.100.1"}\n{"type":"metadata","records":2}\n', None, Guard.INCOMPLETE,
-     "speaks of 2 records, but there are 1"),
+     "says 2 records, but there are 1"),
     ("all of it private", FEED, "10.0.0.0/8\n192.168.0.0/16\n", None, Guard.EMPTY, "all of it is protected"),
 ]  # fmt: skip
 

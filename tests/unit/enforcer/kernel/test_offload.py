@@ -41,14 +41,14 @@ libbpf: prog 'xdp_offload': -- BEGIN PROG LOAD LOG --
         ),
         pytest.param(
             KernelError("load xdp_offload.bpf.o: Error in ...", number=errno.ENOMEM, log=NO_MAP),
-            "the device does not take the map deny6 (ENOMEM); the kernel's log may say why",
+            "the device rejects the map deny6 (ENOMEM); the kernel's log may say why",
             id="a map refused",
         ),
         pytest.param(
             KernelError(
                 "load xdp_offload.bpf.o: [nfp] unsupported function id: 1", number=errno.EINVAL, log=NO_PROGRAM
             ),
-            "the device does not take the program: "
+            "the device rejects the program: "
             "load xdp_offload.bpf.o: [nfp] unsupported function id: 1: EINVAL (Invalid argument)",
             id="an instruction refused",
         ),

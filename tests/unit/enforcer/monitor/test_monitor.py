@@ -359,7 +359,7 @@ def _plain(port: int) -> bytes:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"metrics_client_auth": "RequireAnyClientCert"}, "RequireAnyClientCert cannot be had here"),
+        ({"metrics_client_auth": "RequireAnyClientCert"}, "RequireAnyClientCert is not supported here"),
         ({"metrics_key_file": ""}, "prometheusMetricsKeyFile is not set"),
         ({"metrics_cert_file": "", "metrics_key_file": ""}, "prometheusMetricsCertFile is not set"),
         ({"metrics_ca_file": ""}, "needs prometheusMetricsCAFile"),

@@ -50,7 +50,7 @@ FAULTY = [
     (b"\xff", "not text: byte 0xff at 0 is not UTF-8"),
     ("[" * 100_000, "not a resource: nested too deeply"),
     (GOOD.replace("spec", "metadata"), "the field 'metadata' is written twice"),
-    (GOOD.replace('"203.0.113.0/24"', "NaN"), "not JSON: NaN is no number of JSON"),
+    (GOOD.replace('"203.0.113.0/24"', "NaN"), "not JSON: NaN is not a JSON number"),
     ("x" * (OBJECT_MAX_BYTES + 1), "larger than 1.5 MiB, the limit of etcd; split it into several objects"),
     (GOOD.replace("v3", "v4"), "apiVersion: expected projectcalico.org/v3"),
     (GOOD.replace("GlobalNetworkSet", "Tier"), "kind: expected GlobalNetworkSet, as its name says, found 'Tier'"),

@@ -112,11 +112,11 @@ def test_an_interface_moves_into_its_device_and_back(world: XdpWorld) -> None:
 REFUSALS: dict[str, tuple[KernelError, str]] = {
     "a map": (
         KernelError("load", number=errno.ENOMEM, log=A_LOG),
-        "the device does not take the map deny6 (ENOMEM); the kernel's log may say why",
+        "the device rejects the map deny6 (ENOMEM); the kernel's log may say why",
     ),
     "an instruction": (
         KernelError("load xdp_offload.bpf.o: [nfp] unsupported function id: 1", number=errno.EINVAL, log=PROGRAM_LOG),
-        "the device does not take the program: load xdp_offload.bpf.o: [nfp] unsupported function id: 1",
+        "the device rejects the program: load xdp_offload.bpf.o: [nfp] unsupported function id: 1",
     ),
 }
 
@@ -141,7 +141,7 @@ def test_a_driver_without_hardware_refuses_and_the_other_interface_is_served(wor
     (item,) = BOTH.interfaces
     two = replace(BOTH, interfaces=(item, replace(item, table=replace(item.table, interface="eth1"))))
     assert world.apply(two) == ["eth0: attached in offload mode (2 entries, 3 CIDRs)"]
-    assert world.refused == {"eth1": "the device does not take the map settings (EINVAL); the kernel's log may say why"}
+    assert world.refused == {"eth1": "the device rejects the map settings (EINVAL); the kernel's log may say why"}
     assert modes(world) == {"eth0": Mode.OFFLOAD}
 
 
