@@ -191,14 +191,18 @@ void engine_pcapng(const struct file *file, struct blocks *blocks, struct walk *
 			break;
 		if (is_packet && size < (kind == SIMPLE ? LEAST_SIMPLE : LEAST_ENHANCED))
 			break;
-		if (is_packet && !take_block(file, kind, size, blocks, walk, row))
+		if (is_packet &&
+		    !take_block(file, kind, size, blocks, walk, walk->passes ? 0 : row))
 			break;
 		row += is_packet;
 		walk->at += size;
-		if (row - walk->kept == BATCH || row == walk->most) {
+		if (!walk->passes && (row - walk->kept == BATCH || row == walk->most)) {
 			end_batch(file, blocks, walk, row);
 			row = walk->kept;
 		}
 	}
-	end_batch(file, blocks, walk, row);
+	if (walk->passes)
+		walk->kept = row;
+	else
+		end_batch(file, blocks, walk, row);
 }

@@ -3,20 +3,46 @@
 
 #include "sweep.h"
 
-/* The record at a byte as a row; AT_END, or why there is none. */
+/* AT_END, or why there is no record at a byte. */
+static inline enum stop find_record(const struct file *file, int64_t at, uint32_t *captured)
+{
+	if (file->size - at < file->header)
+		return CUT_IN_HEADER;
+	*captured = word_of(file, at + 8);
+	if (*captured > file->largest)
+		return TOO_LARGE;
+	return *captured > file->size - at - file->header ? CUT_IN_RECORD : AT_END;
+}
+
+static enum stop pass_over(const struct file *file, struct walk *walk)
+{
+	int64_t here = walk->at, last = walk->most, count = walk->kept;
+	enum stop stop = AT_END;
+	uint32_t captured;
+
+	while (here < file->size) {
+		stop = count == last ? FULL : find_record(file, here, &captured);
+		if (stop != AT_END)
+			break;
+		here += file->header + captured;
+		count++;
+		__builtin_prefetch(file->data + here + 512);
+	}
+	walk->number += count - walk->kept;
+	walk->at = here;
+	walk->kept = count;
+	return stop;
+}
+
 static inline enum stop take_record(const struct file *file, struct walk *walk, int64_t row)
 {
 	const struct rows *rows = &walk->rows;
 	int64_t here = walk->at;
 	uint32_t captured, original;
+	enum stop stop = find_record(file, here, &captured);
 
-	if (file->size - here < file->header)
-		return CUT_IN_HEADER;
-	captured = word_of(file, here + 8);
-	if (captured > file->largest)
-		return TOO_LARGE;
-	if (captured > file->size - here - file->header)
-		return CUT_IN_RECORD;
+	if (stop != AT_END)
+		return stop;
 	original = word_of(file, here + 12);
 	if (original > file->longest)
 		original = file->longest;
@@ -39,6 +65,8 @@ uint32_t engine_pcap(const struct file *file, struct walk *given)
 	struct walk walk = *given; /* in registers */
 	enum stop stop = AT_END;
 
+	if (given->passes)
+		return pass_over(file, given);
 	while (stop == AT_END && walk.at < file->size) {
 		int64_t row = walk.kept, last = row + BATCH < walk.most ? row + BATCH : walk.most;
 

@@ -45,14 +45,18 @@ struct interface {
 
 struct sweep;
 
-/* A walk over packets, which goes on where it is. A sweep counts packets in the place of keeping them (sweep.h). */
+/*
+ * A walk over packets, which goes on where it is. A sweep counts packets in the place of keeping them (sweep.h). One that
+ * only passes over them has one row, and what it kept is how many they were.
+ */
 struct walk {
 	struct rows rows;
-	int64_t most;	     /* rows that there is room for */
+	int64_t most;	     /* rows that there is room for, or packets to pass over */
 	struct sweep *sweep; /* NULL: all are kept */
 	int64_t at;	     /* the byte of the file */
 	int64_t kept;	     /* rows */
 	int64_t number;	     /* of the next packet */
+	uint32_t passes;
 };
 
 /* What is known before packet blocks, and counted in them: times that 64 bits do not hold. */

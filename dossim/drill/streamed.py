@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +20,13 @@ from dossim.drill.results import CountedResult, Drawn, Stopwatch
 from dossim.drill.run import about
 from dossim.drill.situation import LaterPolicy, Situation, enforced_after, lab_facts, modelled_after, plan_for
 from dossim.drill.totals import Later, Totals, later_of, several_of
-from dossim.engine.sweep import Span, Sweep
+from dossim.engine.sweep import Span, Sweep, merged
 from dossim.model.host import Host
 from dossim.packet.about import Facts, facts_of
 from dossim.packet.capture import Capture
 from dossim.packet.offload import artefacts_of
 from dossim.packet.sample import Sample
-from dossim.packet.stream import Stream
+from dossim.packet.stream import Stream, threads
 from dossim.predict import Tables
 from dossim.predict.batches import Batches, Decided, Doubt, Policy, Why
 from dossim.predict.prediction import ends_of_kinds
@@ -188,16 +189,19 @@ class _Run:
         totals = Totals()
         own = [address.ip for address in self.situation.host.addresses]
         with Batches(self.plan, self.situation.host, policy_of(self.after), policy_of(self.later)) as batches:
-            sweep = None if any(watcher.sees_all for watcher in self.watchers) else Sweep(batches.engine)
-            for window in self.stream.windows(sweep):
+            sees_all = any(watcher.sees_all for watcher in self.watchers)
+            sweeps = [] if sees_all else [Sweep(batches.engine) for _ in range(threads())]
+            for window in self.stream.windows(sweeps):
                 totals = totals.merged(self._taken(batches, window, own) if len(window) else _about_file(window))
                 for watcher in self.watchers:
                     watcher.tell(self.stream.taken, self.stream.size)
             for decided in batches.take(Capture.from_frames([]), is_last=True):
                 totals = totals.merged(_seen(decided, self.watchers))
         for watcher in self.watchers:
-            watcher.end(None if sweep is None else sweep.span)
-        return totals if sweep is None else totals.merged(of_sweep(sweep, self.plan, self.situation.host))
+            watcher.end(reduce(merged, [sweep.span for sweep in sweeps], None))
+        for sweep in sweeps:
+            totals = totals.merged(of_sweep(sweep, self.plan, self.situation.host))
+        return totals
 
     def _taken(self, batches: Batches, window: Capture, own: Sequence[IPAddress]) -> Totals:
         artefacts = artefacts_of(window, own)

@@ -60,6 +60,7 @@ class WalkStruct(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("link", "fcs", "cause")),
         *(("most", ctypes.c_int64), ("sweep", ctypes.c_void_p)),
         *((name, ctypes.c_int64) for name in ("at", "kept", "number_next")),
+        *(("passes", ctypes.c_uint32), ("pad", ctypes.c_uint32)),
     )
 
 
@@ -109,18 +110,39 @@ class Walked:
     count: int
 
 
-class _Rows:
-    """Room for packets that are kept, and how far a walk is that fills it. ``first``: number of its first packet."""
+@dataclass(frozen=True)
+class PassedOver:
+    """``count`` records up to byte ``at``, where the walk stopped."""
 
-    def __init__(self, kinds: Sequence[npt.DTypeLike], room: int, at: int, first: int, sweep: Sweep | None) -> None:
-        self._columns = tuple(np.empty(room, kind) for kind in kinds)
+    at: int
+    stop: Stop
+    count: int
+
+
+class _Rows:
+    """Room for packets that are kept, and how far a walk is that fills it. ``first``: number of its first packet.
+    ``passes``: so many packets are passed over, and none is kept.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[npt.DTypeLike],
+        most: int,
+        at: int = 0,
+        first: int = 0,
+        sweep: Sweep | None = None,
+        *,
+        passes: bool = False,
+    ) -> None:
+        self._columns = tuple(np.empty(1 if passes else most, kind) for kind in kinds)
         self._first, self._sweep = first, sweep
         self.struct = WalkStruct(
             *(column.__array_interface__["data"][0] for column in self._columns),
-            most=room,
+            most=most,
             sweep=None if sweep is None else sweep.address,
             at=at,
             number_next=first,
+            passes=passes,
         )
 
     @property
@@ -142,6 +164,21 @@ def walk_pcap(file: PcapFile, at: int, most: int, first: int = 0, sweep: Sweep |
     """
     room = max(min(most, (file.size - at) // file.header), 0)
     rows = _Rows(_KINDS, room, at, first, sweep)
+    stop = _walk_pcap(file, rows)
+    if stop is Stop.FULL and room < most:  # less than a header is left
+        stop = Stop.CUT_IN_HEADER
+    offset, length, wire_length, timestamp_ns, number = rows.columns
+    return Walked(offset, length, wire_length, timestamp_ns, number, rows.struct.at, stop, rows.count)
+
+
+def pass_pcap(file: PcapFile, at: int, most: int) -> PassedOver:
+    """At most so many records from byte ``at`` on."""
+    rows = _Rows((), most, at, passes=True)
+    stop = _walk_pcap(file, rows)
+    return PassedOver(rows.struct.at, stop, rows.count)
+
+
+def _walk_pcap(file: PcapFile, rows: _Rows) -> Stop:
     given = FileStruct(
         data=_address(file.data),
         size=file.size,
@@ -152,11 +189,7 @@ def walk_pcap(file: PcapFile, at: int, most: int, first: int = 0, sweep: Sweep |
         longest=file.limits.wire,
     )
     walk = function("engine_pcap", [ctypes.c_void_p] * 2, ctypes.c_uint32)
-    stop = walk(ctypes.byref(given), ctypes.byref(rows.struct))
-    if stop == Stop.FULL and room < most:  # less than a header is left
-        stop = Stop.CUT_IN_HEADER
-    offset, length, wire_length, timestamp_ns, number = rows.columns
-    return Walked(offset, length, wire_length, timestamp_ns, number, rows.struct.at, Stop(stop), rows.count)
+    return Stop(walk(ctypes.byref(given), ctypes.byref(rows.struct)))
 
 
 def _address(data: U8) -> int:
@@ -165,12 +198,20 @@ def _address(data: U8) -> int:
 
 class BlockWalk:
     """Collects the packets of the blocks of a pcapng file, of which ``data`` are ``size`` bytes and some more; at most
-    so many. ``plain``: all are received Ethernet frames without a check sequence; ``late``: those with a time that 64
-    bits do not hold.
+    so many. Or ``passes`` over so many. ``plain``: all are received Ethernet frames without a check sequence; ``late``:
+    those with a time that 64 bits do not hold.
     """
 
     def __init__(
-        self, data: U8, size: int, limits: Limits, most: int, first: int = 0, sweep: Sweep | None = None
+        self,
+        data: U8,
+        size: int,
+        limits: Limits,
+        most: int,
+        first: int = 0,
+        sweep: Sweep | None = None,
+        *,
+        passes: bool = False,
     ) -> None:
         self._most = most
         self._file = FileStruct(
@@ -180,7 +221,8 @@ class BlockWalk:
             longest=limits.wire,
             largest_block=limits.block,
         )
-        self._rows = _Rows((*_KINDS, *_MORE_KINDS), min(size // _SMALLEST_BLOCK, most), 0, first, sweep)
+        room = most if passes else min(size // _SMALLEST_BLOCK, most)
+        self._rows = _Rows((*_KINDS, *_MORE_KINDS), room, 0, first, sweep, passes=passes)
         self._blocks = BlocksStruct(plain=True)
         self._kept: tuple[Any, ...] = (data,)
         self._walk = function("engine_pcapng", [ctypes.c_void_p] * 3, None)

@@ -6,12 +6,22 @@ import struct
 
 import numpy as np
 
-from dossim.engine.records import Limits, PcapFile, Stop, Walked, walk_pcap
+from dossim.engine.records import Limits, PassedOver, PcapFile, Stop, Walked, pass_pcap, walk_pcap
 from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet.guess import guess_pcap
 from dossim.packet.linkdecoders import ETHERNET
-from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, RECEIVED, U8, Piece, Records, Taken, before
+from dossim.packet.records import (
+    LARGEST_PACKET,
+    LONGEST_ON_THE_WIRE,
+    RECEIVED,
+    U8,
+    Passed,
+    Piece,
+    Records,
+    Taken,
+    before,
+)
 
 _HEADER = 24
 _VERSION = (2, 4)  # before, lengths or times were otherwise on some systems (libpcap's sf-pcap.c)
@@ -64,11 +74,8 @@ class PcapReader:
     def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
         """As Reader has it."""
         is_big = self._order == ">"
-        data = np.frombuffer(piece.buf, np.uint8)
-        file = PcapFile(data, piece.end, is_big, self._header, self._unit_ns, _LIMITS)
-        start = min(max(piece.start, _HEADER - piece.base), piece.end)
         plain = self._link == ETHERNET and not self._fcs
-        walked = walk_pcap(file, start, most, piece.number, sweep if plain else None)
+        walked = walk_pcap(*self._in(piece), most, piece.number, sweep if plain else None)
         self._packets += walked.count
         count = len(walked.offset)
         records = Records(
@@ -85,6 +92,18 @@ class PcapReader:
         )
         damage = self._damage(piece, walked)
         return Taken(records, walked.at, walked.count, walked.stop is Stop.FULL, damage)
+
+    def pass_over(self, piece: Piece, most: int) -> Passed:
+        """As Reader has it."""
+        passed = pass_pcap(*self._in(piece), most)
+        self._packets += passed.count
+        return Passed(passed.at, passed.count, passed.stop is Stop.FULL, self._damage(piece, passed))
+
+    def _in(self, piece: Piece) -> tuple[PcapFile, int]:
+        """Its bytes, and where its first record begins."""
+        data, is_big = np.frombuffer(piece.buf, np.uint8), self._order == ">"
+        file = PcapFile(data, piece.end, is_big, self._header, self._unit_ns, _LIMITS)
+        return file, min(max(piece.start, _HEADER - piece.base), piece.end)
 
     def finish(self) -> tuple[str, ...]:
         """As Reader has it: there is nothing to say."""
@@ -115,7 +134,7 @@ class PcapReader:
         (captured,) = struct.unpack_from(f"{self._order}I", beginning, 8)
         return self._header + int(captured)
 
-    def _damage(self, piece: Piece, walked: Walked) -> str:
+    def _damage(self, piece: Piece, walked: Walked | PassedOver) -> str:
         """What is wrong with the first record that was not read; "" if nothing is, or the next piece has its end."""
         at, left = walked.at + piece.base, piece.end - walked.at
         if walked.stop in (Stop.AT_END, Stop.FULL):

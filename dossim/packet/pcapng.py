@@ -13,7 +13,17 @@ from dossim.engine.records import INTERFACE, BlockWalk, Limits
 from dossim.engine.sweep import Sweep
 from dossim.model.errors import CaptureError
 from dossim.packet.guess import guess_pcapng
-from dossim.packet.records import LARGEST_PACKET, LONGEST_ON_THE_WIRE, U8, Piece, Records, Taken, before, late_warning
+from dossim.packet.records import (
+    LARGEST_PACKET,
+    LONGEST_ON_THE_WIRE,
+    U8,
+    Passed,
+    Piece,
+    Records,
+    Taken,
+    before,
+    late_warning,
+)
 
 _SECTION, _INTERFACE, _OBSOLETE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 _SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
@@ -59,6 +69,19 @@ class PcapngReader:
     def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
         """As Reader has it."""
         walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, most, piece.number, sweep)
+        at, warning, orders = self._walk(walk, piece)
+        return Taken(_records(walk, orders), at, walk.count, walk.is_full, warning)
+
+    def pass_over(self, piece: Piece, most: int) -> Passed:
+        """As Reader has it."""
+        walk = BlockWalk(np.frombuffer(piece.buf, np.uint8), piece.end, _LIMITS, most, passes=True)
+        at, warning, _ = self._walk(walk, piece)
+        return Passed(at, walk.count, walk.is_full, warning)
+
+    def _walk(self, walk: BlockWalk, piece: Piece) -> tuple[int, str, list[tuple[int, bool]]]:
+        """Where it ends, what is wrong there, and from which packet that is kept on the file has which byte order:
+        big-endian or not.
+        """
         orders: list[tuple[int, bool]] = []
         at, stop = piece.start, None
         try:
@@ -76,7 +99,7 @@ class PcapngReader:
         self._packets += walk.count
         self._late += walk.late
         warning = "" if stop is None else self._damage(at + piece.base, stop)
-        return Taken(_records(walk, orders), at, walk.count, walk.is_full, warning)
+        return at, warning, orders
 
     def finish(self) -> tuple[str, ...]:
         """As Reader has it: how many times 64 bits do not hold."""
@@ -227,7 +250,7 @@ def _fcs_bytes(stated: int) -> int:
 
 
 def _records(walk: BlockWalk, orders: list[tuple[int, bool]]) -> Records:
-    """``orders``: from which packet on the file has which byte order (big-endian or not)."""
+    """``orders``: as PcapngReader._walk() finds them."""
     offset, length, wire_length, timestamp_ns, number, link, fcs, cause = walk.columns
     big_endian = np.zeros(len(offset), np.bool_)
     for first, is_big in orders:

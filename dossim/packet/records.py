@@ -92,8 +92,22 @@ class Taken:
     warning: str = ""
 
 
+@dataclass(frozen=True)
+class Passed:
+    """As Taken, without the records."""
+
+    at: int
+    count: int
+    is_full: bool = False
+    warning: str = ""
+
+
 class Reader(Protocol):
     """Reads one file, piece by piece."""
+
+    def pass_over(self, piece: Piece, most: int) -> Passed:
+        """The packets of a piece, at most so many, as if they were taken. Raises CaptureError as :meth:`take`."""
+        ...
 
     def take(self, piece: Piece, most: int, sweep: Sweep | None = None) -> Taken:
         """The packets of a piece, at most so many. ``sweep`` may count some instead: Ethernet frames as they are.

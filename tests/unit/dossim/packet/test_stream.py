@@ -9,6 +9,7 @@ import random
 import struct
 import threading
 from collections import Counter
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,20 +146,22 @@ def test_a_sweep_counts_and_leaves_the_same_whatever_the_windows(tmp_path: Path,
     at_once, expected = Sweep(engine), read_capture(path)
     left = packets_of(expected.among(at_once.take(expected)))
     for window, begins in itertools.product((*WINDOWS, rng.randrange(1, 2000)), (False, True)):
-        sweep, stream, links = Sweep(engine), Stream([path], ANY, window, rng.choice((1, 7, 1000))), Counter[str]()
+        sweeps, links = [Sweep(engine) for _ in range(rng.randrange(1, 4))], Counter[str]()
+        stream = Stream([path], ANY, window, rng.choice((1, 7, 1000)))
         if begins:
             stream.first()
         packets, warnings = list[Packet](), list[str]()
-        for capture in stream.windows(sweep):
+        for capture in stream.windows(sweeps):
             packets += packets_of(capture)
             warnings += capture.warnings
             links.update(capture.link_types)
         assert packets == left
         assert tuple(warnings) == expected.warnings
         assert links == expected.link_types
-        assert sweep.ends() == at_once.ends()
-        assert sweep.packets == at_once.packets == len(expected) - len(left)
-        assert merged(sweep.span, times_of(packets)) == span_of(expected.timestamp_ns)
+        assert sum((Counter(sweep.ends()) for sweep in sweeps), Counter()) == at_once.ends()
+        assert sum(sweep.packets for sweep in sweeps) == at_once.packets == len(expected) - len(left)
+        spans = [times_of(packets), *(sweep.span for sweep in sweeps)]
+        assert reduce(merged, spans) == span_of(expected.timestamp_ns)
 
 
 def times_of(packets: list[Packet]) -> Span | None:
