@@ -140,7 +140,7 @@ def test_what_the_policy_denies_already_needs_no_other_list(folder: Path) -> Non
         ),
         pytest.param(("--attack-filter", "port port"), "--attack-filter 'port port': ", id="no filter of tcpdump"),
         pytest.param(("--attack-filter", "udp\udcff"), "--attack-filter 'udp", id="no filter and no text"),
-        pytest.param(("--baseline", "none.pcap"), "none.pcap: it has no received IP packets", id="an empty baseline"),
+        pytest.param(("--baseline", "none.pcap"), "none.pcap: has no received IP packets", id="an empty baseline"),
         pytest.param(("--attack-filter", "udp"), "attack.pcap: no packet of it is the attack", id="no packet matches"),
         pytest.param(
             ("--attack-filter", "tcp"), "besides the attack it has no received IP packets", id="all packets match"
