@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from enforcer.cli.support import echo
 from enforcer.model.printable import printable
+from enforcer.system import streams
 
 if TYPE_CHECKING:
     from dossim.engine.sweep import Span
@@ -60,7 +61,10 @@ class _Lines(BytesRead):
             return
         self._told_s = now
         share = f" of {total:,} bytes ({100 * done / total:.0f} %)" if total else " bytes"
-        echo(printable(f"{self._name}: {done:,}{share} read"), err=True)
+        try:
+            echo(printable(f"{self._name}: {done:,}{share} read"), err=True)
+        except (BrokenPipeError, streams.OutputError):  # nobody reads it, or it is full: no reason to end
+            streams.discard(streams.STDERR)
 
 
 class _Bar(BytesRead):

@@ -31,6 +31,13 @@ def test_a_full_stdout_is_said_and_is_no_bug(form: str) -> None:
     assert done.stdout.splitlines()[-1] == b"error: the output cannot be written: No space left on device"
 
 
+@pytest.mark.parametrize("where", ["2>/dev/full", "2> >(true)"], ids=["full", "without reader"])
+def test_progress_that_nobody_sees_ends_nothing(where: str) -> None:
+    capture = "tests/counterexamples/fragment-dropped-before-it-overlaps.pcap"
+    done = shell(f"DOSSIM predict {capture} -p {HOW_TO} --progress {where}")
+    assert (done.returncode, b"predicted only" in done.stdout) == (0, True)
+
+
 def test_a_closed_stdout_is_no_fault() -> None:
     done = shell(f"DOSSIM plan -p {HOW_TO} >&-")
     assert (done.returncode, b"error" in done.stderr) == (0, False)
