@@ -35,6 +35,9 @@ from enforcer.system.stop import Stop
 _LOOK_EVERY_S = 1.0
 _LOOK_SELDOM_S = 15.0  # where inotify sees everything
 _STEP_S = 0.02
+# A file whose times are older when it is read cannot change without another time. (A tick of the kernel's clock is at
+# most 10 ms; the rest is for clocks that were set.)
+_CERTAIN_NS = 2_000_000_000
 _WAIT_S = 2.0  # then whether it sees everything is asked again: a snapshot may have found a fault meanwhile
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 
@@ -63,6 +66,7 @@ class FileStore:
         self._writers = Writers()
         self._seen: Fingerprint = {}  # by the last snapshot
         self._taken: dict[str, Identity] = {}  # the identity of each file when last read
+        self._certain: dict[str, Identity] = {}  # of files whose identity tells whether they have what was read
         self._folders: frozenset[str] = frozenset()
         self._mount_points: frozenset[str] = frozenset()  # among the folders
         self._mounted: frozenset[str] = frozenset()  # those of earlier snapshots, while the folder exists
@@ -125,7 +129,8 @@ class FileStore:
         return self._kept.read() if self._kept else Resources()
 
     def refresh(self) -> None:
-        """Nothing to do: every snapshot reads all files."""
+        """The next snapshot reads all files, also those that look as before."""
+        self._certain = {}
 
     def keep(self) -> None:
         """Store the files of the last snapshot on disk, if it had no faults and the files are unchanged."""
@@ -160,7 +165,8 @@ class FileStore:
 
     def _load(self, last_good: Resources) -> Loaded:
         """Read everything except files that are being written, before or during the read."""
-        looks = self._settled()
+        looks, now_ns = self._settled(), time.time_ns()
+        certain = self._certain if self._is_quiet else {}
         changing: set[str] = set()  # during reading, and again
         for attempt in range(_ATTEMPTS):
             written = self._being_written(looks) | changing
@@ -170,7 +176,8 @@ class FileStore:
             lost |= dict(acts.faults)
             read = partial(_read, without=written)
             paths: list[str | Path] = [*self._paths, *acts.files]
-            loaded = load_tolerant(paths, last_good, read=read, lost=lost, before=self._readings)
+            same = {path for path, look in looks.items() if certain.get(path) == look} - written
+            loaded = load_tolerant(paths, last_good, read=read, lost=lost, before=self._readings, unchanged=same)
             self._readings = loaded.readings
             now = self._fingerprint()
             changed = {path for path, look in now.items() if look != looks.get(path)} - written
@@ -181,6 +188,7 @@ class FileStore:
         not_taken = written | changed
         taken = {path: look for path, look in looks.items() if not isinstance(look, str) and path not in not_taken}
         self._taken = {path: self._taken[path] for path in not_taken if path in self._taken} | taken
+        self._certain = {path: look for path, look in taken.items() if max(look[-2:]) + _CERTAIN_NS < now_ns}
         self._good = None if loaded.faults else (looks, loaded.files)
         self._mounted = self._mounted & (self._folders | looks.keys()) | self._mount_points
         self._had_acts = self._had_acts or (self._emergency is not None and str(self._emergency) in self._folders)

@@ -11,7 +11,6 @@ import errno
 import socket
 import struct
 import sys
-from dataclasses import field
 
 import numpy as np
 import numpy.typing as npt
@@ -67,8 +66,9 @@ class TableSocket:
 
     version: int
     name: str
-    _shape: tuple[int, ...] = ()
-    _counting: Offsets = field(default_factory=lambda: np.empty(0, np.intp))
+    _shape: TableState | None = None  # as last read
+    _entries: npt.NDArray[np.uint8] | None = None  # of a table of that shape, in a kept buffer
+    _counting: Offsets | None = None
 
     def __post_init__(self) -> None:
         self._family = _FAMILIES[self.version]
@@ -77,32 +77,43 @@ class TableSocket:
             self._socket = socket.socket(self._family.domain, kind, socket.IPPROTO_RAW)
         except PermissionError as error:
             raise PrivilegeError("looking at iptables needs CAP_NET_RAW; run as root") from error
+        # The kernel leaves in a request what it has read there, so that each serves again and again.
+        self._info = ctypes.create_string_buffer(_INFO.pack(self.name.encode(), *[0] * 13), _INFO.size)
+        self._request = ctypes.create_string_buffer(0)
+        self._length = ctypes.c_uint32()
 
     def close(self) -> None:
         self._socket.close()
 
     def shape(self) -> TableState:
         """Only the shape, which changes when rules are added or removed. Raises KernelError."""
-        info = self._get(_GET_INFO, _INFO.pack(self.name.encode(), *[0] * 13))
-        return TableState(_INFO.unpack(info)[1:])
+        before = self._info.raw
+        self._get(_GET_INFO, self._info)
+        if self._shape is None or self._info.raw != before:
+            self._shape, self._entries = TableState(_INFO.unpack(self._info)[1:]), None
+        return self._shape
 
     def read(self) -> TableState:
         """The whole table. Equal to the previous one unless a program replaced the table. Raises KernelError."""
         while True:
             shape = self.shape().shape
-            size = shape[-1]
-            request = self.name.encode().ljust(_NAME_BYTES, b"\0") + size.to_bytes(4, sys.byteorder)
+            if self._entries is None:
+                request = self.name.encode().ljust(_NAME_BYTES, b"\0") + shape[-1].to_bytes(4, sys.byteorder)
+                self._request = ctypes.create_string_buffer(request, _ENTRIES_AT + shape[-1])
+                self._entries, self._counting = (
+                    np.frombuffer(memoryview(self._request), np.uint8, offset=_ENTRIES_AT),
+                    None,
+                )
             try:
-                found = self._get(_GET_ENTRIES, request.ljust(_ENTRIES_AT + size, b"\0"))
+                self._get(_GET_ENTRIES, self._request)
             except KernelError as error:
                 if error.errno == errno.EAGAIN:  # just replaced by a table of another size
                     continue
                 raise
-            entries = np.frombuffer(bytearray(found), np.uint8, offset=_ENTRIES_AT)
-            if shape != self._shape:
-                self._shape, self._counting = shape, self._counting_bytes(found[_ENTRIES_AT:])
-            entries[self._counting] = 0
-            return TableState(shape, entries.tobytes())
+            if self._counting is None:
+                self._counting = self._counting_bytes(self._entries.tobytes())
+            self._entries[self._counting] = 0
+            return TableState(shape, self._entries.tobytes())
 
     def _counting_bytes(self, entries: bytes) -> Offsets:
         """The offsets of all bytes that do not affect what the table does: counters and kernel fields."""
@@ -116,9 +127,8 @@ class TableSocket:
         within = [*range(family.comefrom, family.comefrom + 4), *range(family.counters, family.counters + 16)]
         return np.add.outer(np.array(starts, np.intp), np.array(within, np.intp)).ravel()
 
-    def _get(self, option: int, request: bytes) -> bytes:
-        buffer = ctypes.create_string_buffer(request, len(request))
-        length = ctypes.c_uint32(len(request))
-        if _LIBC.getsockopt(self._socket.fileno(), self._family.level, option, buffer, ctypes.byref(length)) < 0:
+    def _get(self, option: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
+        self._length.value = len(buffer)
+        descriptor, level = self._socket.fileno(), self._family.level
+        if _LIBC.getsockopt(descriptor, level, option, buffer, ctypes.byref(self._length)) < 0:
             raise KernelError(f"look at the IPv{self.version} table {self.name}", number=ctypes.get_errno())
-        return buffer.raw

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import TypeVar
 
@@ -53,6 +53,16 @@ class Key:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def _real_path(file: str, folders: dict[str, str]) -> str:
+    """os.path.realpath, which looks at every component, with the directories that it has resolved."""
+    folder, name = os.path.split(file)
+    if os.path.islink(file):
+        return os.path.realpath(file)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return os.path.join(folders[folder], name)
 
 
 def key_of(item: Resource) -> Key:
@@ -132,13 +142,15 @@ class Collector:
     """Reads sources one after another. ``read`` returns the content of a file, like ``files.read``.
 
     ``before``: the ``readings`` of another collector. A file with the same content among the same objects is not parsed
-    again: its source is the same object, which nobody may change.
+    again: its source is the same object, which nobody may change. ``unchanged``: files of which the caller knows that
+    they have that content.
     """
 
     sources: list[Source] = field(default_factory=list)
     skipped: dict[str, None] = field(default_factory=dict)
     read: Callable[[str], bytes] = files.read
     before: Readings = field(default_factory=dict)
+    unchanged: Container[str] = ()
     readings: dict[str, Reading] = field(default_factory=dict)
     _first: dict[Key, Position] = field(default_factory=dict)
     _asked: dict[Key, Position | None] = field(default_factory=dict)  # by the present file
@@ -150,9 +162,10 @@ class Collector:
     def read_paths(self, given: Sequence[str | os.PathLike[str]]) -> None:
         """Read files, directories (their *.yaml, *.yml and *.json, at any depth) and ``-``, each file once."""
         seen: set[str] = set()
+        folders: dict[str, str] = {}  # where they really are
         for path in [os.fspath(path) for path in given]:
             for file in self._files(path):
-                identity = file if file == STDIN else os.path.realpath(file)
+                identity = file if file == STDIN else _real_path(file, folders)
                 if identity not in seen:
                     seen.add(identity)
                     self.read_file(file)
@@ -181,6 +194,8 @@ class Collector:
 
     def read_file(self, path: str) -> None:
         shown = "<stdin>" if path == STDIN else path
+        if path in self.unchanged and (known := self.before.get(path)) and self._take_reading(path, known.digest):
+            return
         try:
             content = _stdin() if path == STDIN else self.read(path)
             digest = hashlib.sha256(content).digest()

@@ -14,7 +14,7 @@ their files, so that a fault in one file does not delay a change in another:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 
@@ -73,14 +73,15 @@ def load_tolerant(
     read: Callable[[str], bytes] = system_files.read,
     lost: Mapping[str, str] | None = None,
     before: Readings | None = None,
+    unchanged: Container[str] = (),
 ) -> Loaded:
     """The resources of files and directories, found like in ``load``; faulty ones are taken from ``last_good``.
 
     ``read`` returns a file's content or raises like ``files.read``. ``lost``: directory -> why its present content is
     known to be incomplete. ``before``: the ``readings`` of an earlier result: files with the same content are not
-    parsed again, with the same result.
+    parsed again, with the same result. ``unchanged``: files that are known to have it, which are not even read.
     """
-    collector = TolerantCollector(read=read, before=before or {})
+    collector = TolerantCollector(read=read, before=before or {}, unchanged=unchanged)
     collector.read_paths(paths)
     for path, message in (lost or {}).items():
         collector.source(path).fault(Position(path), message)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from enforcer.backends.iptables.ipset import ipsets
+from enforcer.backends.iptables.rules import TableId, TableName
+from enforcer.backends.iptables.table import TableNames, exists
 from enforcer.backends.iptables.watch import IptablesWatch
 from enforcer.backends.iptables.watch_sets import WatchedSets
 from enforcer.backends.netfilter.names import is_our_set
@@ -30,6 +32,16 @@ LARGE = plan(
         ],
     )
 )
+
+
+def test_tables_are_found_when_they_appear(inside: str) -> None:
+    names, raw = TableNames(), TableId(4, TableName.RAW)
+    try:
+        assert names.have(raw) == exists(raw)
+        BACKEND.apply(LARGE)
+        assert names.have(raw)
+    finally:
+        names.close()
 
 
 @pytest.fixture

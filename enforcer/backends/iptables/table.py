@@ -132,6 +132,30 @@ def exists(table: TableId) -> bool:
         raise PrivilegeError("reading iptables needs CAP_NET_ADMIN; run as root") from error
 
 
+class TableNames:
+    """:func:`exists` for many times, in the network namespace in which each version was first asked for: the files stay
+    open. The caller closes it.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: dict[int, int] = {}
+
+    def have(self, table: TableId) -> bool:
+        try:
+            descriptor = self._descriptors.get(table.version)
+            if descriptor is None:
+                descriptor = os.open(TABLE_NAMES[table.version], os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptors[table.version] = descriptor
+            return str(table.name).encode() in os.pread(descriptor, _NAMES_BYTES, 0).split()
+        except OSError:  # ip_tables was unloaded, or was loaded anew since
+            self.close()
+            return exists(table)
+
+    def close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+
 @contextmanager
 def xtables_lock() -> Iterator[None]:
     """Holds the lock of iptables, because reading and replacing a table is not atomic.

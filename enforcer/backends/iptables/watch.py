@@ -16,7 +16,7 @@ from enforcer.backends.iptables.blob import SetIndex
 from enforcer.backends.iptables.ipset import ipsets
 from enforcer.backends.iptables.read import read_chain, read_chains
 from enforcer.backends.iptables.rules import TABLES, TableId
-from enforcer.backends.iptables.table import exists, kernel_table
+from enforcer.backends.iptables.table import TableNames, exists, kernel_table
 from enforcer.backends.iptables.watch_sets import WatchedSets
 from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.kernel.pace import Pace
@@ -74,6 +74,7 @@ class IptablesWatch:
     def __init__(self) -> None:
         self._sets: WatchedSets | None = None
         self._tables: dict[TableId, _Table] = {}
+        self._names = TableNames()
         self._pace = Pace()
         self._turn = 0  # rotates which table's rules are read first
 
@@ -92,6 +93,7 @@ class IptablesWatch:
     def close(self) -> None:
         if self._sets is not None:
             self._close_tables()
+            self._names.close()
             self._sets.close()
             self._sets = None
 
@@ -129,7 +131,7 @@ class IptablesWatch:
         self._turn += 1
         tables = list(self._tables.values())
         for table in tables[self._turn % len(tables) :] + tables[: self._turn % len(tables)] if tables else ():
-            if exists(table.id):
+            if self._names.have(table.id):
                 found += table.losses(self._pace, thorough=thorough)
             else:
                 self._tables.pop(table.id).socket.close()

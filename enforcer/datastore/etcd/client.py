@@ -23,6 +23,7 @@ from enforcer.datastore.etcd.config import Endpoint, EtcdConfig
 from enforcer.system import files
 from enforcer.system.files import UnreadableError
 from enforcer.system.stop import Stop
+from enforcer.system.timer_slack import allow_late_timeouts
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write to stderr between the lines of the log
 
@@ -40,6 +41,8 @@ _CALL_S = 5.0  # with one small answer
 _PAGE_S = 60.0  # with up to 1 MiB of objects, or one that is larger
 _POLL_S = 0.2  # how soon a wait for an answer ends after a stop
 _CLOSE_S = 2.0
+# Threads of grpc's core that have nothing to do look for work at short intervals, some ten times a second together.
+_LATE_S = 1.0
 
 # One connection for each channel, so that renewed certificates are used; whole lists; no proxy of the environment.
 # The pings are the second line: grpc notices a silent peer only after the last of these three (20 s without it).
@@ -139,13 +142,12 @@ class Client:
         """Raises EtcdError if a certificate cannot be read, and RuntimeError when no thread can be started."""
         self._config, self._stop = config, stop
         self._metadata: list[tuple[str, str]] = []
-        credentials = _credentials(config) if endpoint.tls else None
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda loop, context: None)  # what fails is raised as well
         self._jobs: set[concurrent.futures.Future[None]] = set()
         threading.Thread(target=self._run, daemon=True).start()
         try:
-            self._channel: Any = self._wait(_channel(endpoint, credentials))
+            self._channel: Any = self._wait(_channel(endpoint, config))
         except BaseException:
             self._loop.call_soon_threadsafe(self._loop.stop)
             raise
@@ -188,8 +190,9 @@ class Client:
             await asyncio.wait(tasks)
 
     def _run(self) -> None:
-        """The thread of all calls."""
+        """The thread of all calls, which also starts those of grpc."""
         try:
+            allow_late_timeouts(_LATE_S)
             self._loop.run_forever()
         finally:
             self._loop.close()
@@ -332,10 +335,10 @@ def _known(answer: Any) -> Any:
     return answer
 
 
-async def _channel(endpoint: Endpoint, credentials: Any) -> Any:
-    if credentials is None:
+async def _channel(endpoint: Endpoint, config: EtcdConfig) -> Any:
+    if not endpoint.tls:
         return grpc.aio.insecure_channel(endpoint.target, options=_OPTIONS)
-    return grpc.aio.secure_channel(endpoint.target, credentials, options=_OPTIONS)
+    return grpc.aio.secure_channel(endpoint.target, _credentials(config), options=_OPTIONS)
 
 
 def _credentials(config: EtcdConfig) -> Any:

@@ -45,6 +45,46 @@ def directory(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read."""
+    found: list[str] = []
+
+    def read(path: str) -> bytes:
+        found.append(os.path.basename(path))
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr("enforcer.datastore.files.system_files.read", read)
+    return found
+
+
+def _snapshot(store: FileStore, reads: list[str], later_ns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a snapshot reads so much later."""
+    now_ns = time.time_ns()
+    monkeypatch.setattr("enforcer.datastore.files.time.time_ns", lambda: now_ns + later_ns)
+    reads.clear()
+    assert not store.snapshot(Resources()).faults
+    return list(reads)
+
+
+def test_files_that_look_as_when_they_were_read_are_not_read_again(
+    directory: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless they were written just before they were read, so that another change may have left the same times."""
+    store = FileStore([directory])
+    assert _snapshot(store, reads, 0, monkeypatch) == ["a.yaml"]
+    assert _snapshot(store, reads, 10**10, monkeypatch) == ["a.yaml"]
+    (directory / "b.yaml").write_text(SET.format("b"))
+    assert _snapshot(store, reads, 10**10, monkeypatch) == ["b.yaml"]
+    assert _snapshot(store, reads, 10**10, monkeypatch) == []
+    (directory / ".a").write_text(SET.format("c"))
+    os.replace(directory / ".a", directory / "a.yaml")
+    loaded = store.snapshot(Resources())
+    assert [item.name for item in loaded.resources.global_network_sets] == ["c", "b"]
+    store.refresh()
+    assert _snapshot(store, reads, 10**10, monkeypatch) == ["a.yaml", "b.yaml"]
+
+
 class Watcher:
     """Counts a store's notifications, in a thread like the agent's."""
 

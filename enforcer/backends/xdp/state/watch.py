@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from enforcer.kernel.netns import current_inode
 from enforcer.kernel.pace import Pace
 
 _COUNTERS = "counters"  # the program itself writes them
+_TICK_NS = 100_000_000  # longer than any tick of the kernel's clock
 _DESCRIPTORS = 16  # an upper bound of the pins of one interface
 _SHARE = 1 / 10_000  # of one CPU, to compare the contents of maps
 _LIBC = ctypes.CDLL(None)
@@ -67,6 +69,7 @@ class _Pinned:
     descriptors: dict[str, int] = field(default_factory=dict)
     contents: dict[str, _Content] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
+    complete: tuple[int, ...] | None = None  # the directory's identity and time when nothing was missing in it
 
     def hold(self, names: Iterable[str]) -> None:
         """Open what is pinned under these names, if anything is."""
@@ -85,12 +88,17 @@ class _Pinned:
 
     def pin_again(self) -> Iterator[str]:
         """Restore removed pins, and report them."""
+        now = _directory(self.pins.directory)
+        if now is not None and now == self.complete:
+            return
         try:
             present = os.listdir(self.pins.directory)
         except (FileNotFoundError, NotADirectoryError):
             present = []
         lost = [name for name in self.descriptors if name not in present]
         if not lost:
+            # Changes within one tick of the clock have one time, so a time counts only when it has passed.
+            self.complete = now if now and now[-1] + _TICK_NS < time.time_ns() else None
             return
         if MOUNT_POINT in self.pins.directory.parents and not self.pins.bpf.is_bpffs(MOUNT_POINT):
             self.pins.bpf.ensure_bpffs()
@@ -218,6 +226,15 @@ class XdpWatch:
             with self._pace.measured():
                 changed = list(pinned[self._turn % len(pinned)].written())
             yield from changed
+
+
+def _directory(path: Path) -> tuple[int, ...] | None:
+    """What differs after a pin was added there or removed."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _attached(pins: Pins, names: Sequence[str]) -> _Attached:
