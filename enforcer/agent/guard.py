@@ -64,6 +64,7 @@ class Guard:
         self._draining = threading.Lock()
         self._changed = True
         self._changing = False
+        self._is_recorded = False  # the watches know the present state, as far as looking shows
 
     def __enter__(self) -> Guard:
         return self
@@ -106,13 +107,13 @@ class Guard:
         next pass shows whether the change persisted.
 
         ``changing``: the pass is for another policy, so that it counts as one with changes. Then the state before it is
-        not recorded: with large sets that takes as long as the pass.
+        not recorded: with large sets that takes as long as the pass. Nor is it recorded when it still is what was.
         """
         with self._lock:
             self._look_at_all(thorough=True)
             self._drain()
             self._reported.clear()
-            if not changing:
+            if not (changing or self._is_recorded):
                 self._remember()
             self._changed, self._changing = True, changing
             try:
@@ -126,6 +127,7 @@ class Guard:
         self._changed = self._changing
 
     def _remember(self) -> None:
+        self._is_recorded = True
         for part, watch in self._watches.items():
             self._safely(partial(self._notice_of, part, watch.remember))
 
@@ -136,7 +138,8 @@ class Guard:
             self._safely(partial(self._begin, watch) if part in used else watch.pause)
 
     def _begin(self, watch: Watch) -> None:
-        self._changed |= watch.begin()
+        if watch.begin():
+            self._changed, self._is_recorded = True, False
 
     def _look(self) -> bool:
         self._timer.take()
@@ -167,6 +170,7 @@ class Guard:
     def _notice(self, part: str, losses: Iterable[Loss]) -> None:
         new = {loss.what: loss for loss in losses if loss.what not in self._reported}
         if new:
+            self._is_recorded = False
             self._reported |= new.keys()
             self._noticed |= new
             self._on_loss(part, len(new))
@@ -176,6 +180,7 @@ class Guard:
         try:
             look()
         except Exception as error:  # no exception may stop the agent
+            self._is_recorded = False
             if str(error) not in self._logged_problems:
                 self._logged_problems.add(str(error))
                 event(

@@ -33,7 +33,7 @@ from enforcer.kernel.pace import Pace
 _COUNTERS = "counters"  # the program itself writes them
 _TICK_NS = 100_000_000  # longer than any tick of the kernel's clock
 _DESCRIPTORS = 16  # an upper bound of the pins of one interface
-_SHARE = 1 / 10_000  # of one CPU, to compare the contents of maps
+_SHARE = 1 / 20_000  # of one CPU, to compare the contents of maps
 _LIBC = ctypes.CDLL(None)
 _LIBC.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
 
