@@ -96,7 +96,7 @@ class Limit:
 @dataclass(frozen=True)
 class Content:
     """``buf`` are the unpacked ``size`` bytes and PADDING zero bytes; ``first`` the first of them; ``sha256`` is of the
-    bytes before unpacking.
+    bytes before unpacking; "" if not all of them were read, of a pipe.
     """
 
     buf: bytearray
@@ -122,6 +122,7 @@ class Source:
         self.shown = display_name(name)
         self.warnings: list[str] = []
         self.taken = self._came = 0
+        self._is_at_end = False
         self._limit, self._update = limit, update
         self._read, self._close, self.size, self.identity = _opened(name, any_file=reading.any_file)
         try:
@@ -149,6 +150,7 @@ class Source:
 
     def _into(self, view: memoryview) -> int:
         count = self._read(view)
+        self._is_at_end = not count
         self.taken += count
         if self._limit.size is not None:  # what is packed counts as well: an endless file ends somewhere
             self._limit.require(self.shown, self.taken, "", self.taken)
@@ -169,6 +171,14 @@ class Source:
         self._came += count
         self._limit.require(self.shown, self._came, self._packed, self.taken)
         return count
+
+    def read_rest(self) -> bool:
+        """Reads what nobody wants, for the hash, if it ends: that of a regular file. Whether all has been read."""
+        rest = self._chunks() if self.size is not None and not self._is_at_end else iter(())
+        with self._faults():
+            for _ in rest:
+                pass
+        return self._is_at_end
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -198,13 +208,15 @@ def read_source(name: str, reading: Reading) -> Content:
             part = memoryview(bytearray(_CHUNK))
             while count := source.fill(part):
                 buf += part[:count]
+            is_whole = source.read_rest()
             size = len(buf)
             buf += bytes(PADDING)
     except MemoryError as error:
         raise CaptureError(
             f"{display_name(name)}: {_size(len(buf))} were read, more does not fit into memory; use a smaller capture"
         ) from error
-    return Content(buf, size, source.first, digest.hexdigest(), limit, tuple(source.warnings))
+    sha256 = digest.hexdigest() if is_whole else ""
+    return Content(buf, size, source.first, sha256, limit, tuple(source.warnings))
 
 
 def display_name(name: str) -> str:

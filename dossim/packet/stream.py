@@ -122,16 +122,17 @@ class Stream:
     def _parts(self) -> Generator[_Part, None, None]:
         digest = hashlib.sha256()
         taken = packets = 0
-        update = digest.update if self.is_hashed else None
+        update, is_whole = digest.update if self.is_hashed else None, True
         for number, path in enumerate(self.paths):
             with Source(os.fspath(path), self.reading, streamed(self.reading), update) as source:
                 self._require_same(number, source)
                 file = _File(source, self._buffers, packets)
                 for part in file.parts(lambda: self._part, self.most):
                     yield replace(part, taken=taken + source.taken)
+                is_whole = is_whole and self.is_hashed and source.read_rest()
                 taken += source.taken
                 packets = file.packets
-        self.sha256 = digest.hexdigest() if self.is_hashed else ""
+        self.sha256 = digest.hexdigest() if is_whole else ""
 
     def _require_same(self, number: int, source: Source) -> None:
         """A file may grow until it is read again. Raises CaptureError for another one."""

@@ -6,10 +6,12 @@ import bz2
 import csv
 import gc
 import gzip
+import hashlib
 import itertools
 import json
 import lzma
 import os
+import random
 import shlex
 import signal
 import struct
@@ -119,6 +121,23 @@ def test_a_file_that_is_damaged_in_the_middle_counts_up_to_there(tmp_path: Path)
     empty.write_bytes(b"")
     refused = dossim("predict", good, empty, *HOST)
     assert (refused.exit_code, "not a capture, it is empty" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["damaged", "packed and damaged", "packed, and more behind"])
+def test_the_hash_is_of_the_whole_file_also_where_reading_ends_before(tmp_path: Path, kind: str) -> None:
+    damage = struct.pack("<IIII", 0, 0, 1 << 30, 1 << 30) + random.Random(1).randbytes(2 * WINDOW)
+    content = {
+        "damaged": FLOOD + damage,
+        "packed and damaged": gzip.compress(FLOOD + damage),
+        "packed, and more behind": gzip.compress(FLOOD) + damage,
+    }[kind]
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    expected = hashlib.sha256(content).hexdigest()
+    assert found(path)["capture"]["sha256"] == expected
+    assert read_capture(path).sha256 == expected
+    assert found("-", stdin=content)["capture"]["sha256"] == ""  # a pipe may never end
+    assert found("-", stdin=FLOOD)["capture"]["sha256"] == hashlib.sha256(FLOOD).hexdigest()
 
 
 def test_rows_are_there_or_not_at_all(tmp_path: Path) -> None:
