@@ -19,13 +19,10 @@ from dossim.cluster.predict import Asked, predict_on
 from dossim.drill.situation import Situation, situation_for
 from dossim.drill.streamed import predict_stream
 from dossim.drill.totals import Totals
-from dossim.engine.sweep import Span
-from dossim.exhaustion.flows import FlowCounter
 from dossim.exhaustion.table import assumed_table
 from dossim.packet.capture import read_capture
 from dossim.packet.source import Reading
 from dossim.packet.stream import Stream
-from dossim.predict.batches import Decided
 from enforcer.policy.load import load
 
 PACKETS, RUNS = 4_000_000, 3
@@ -44,27 +41,6 @@ def situations(folder: Path) -> dict[str, Situation]:
         "half of the packets get to conntrack": situation_for(load([half]), capture=capture),
         "none does": situation_for(load([everything]), capture=capture),
     }
-
-
-class Flows:
-    """Counts new flows, as the command does."""
-
-    can_start_again, sees_all = True, False
-
-    def __init__(self, situation: Situation) -> None:
-        self._host = situation.host
-
-    def start(self) -> None:
-        self._counter = FlowCounter(self._host, assumed_table())
-
-    def see(self, decided: Decided) -> None:
-        self._counter.add(decided.packets, decided.prediction)
-
-    def tell(self, done: int, total: int | None) -> None:
-        pass
-
-    def end(self, span: Span | None) -> None:
-        self._counter.last(span)
 
 
 class Cpu:
@@ -97,9 +73,8 @@ def report(what: str, cpu_s: float, elapsed_s: float, one_s: float) -> None:
 
 def measure(path: Path, situation: Situation, cluster: Cluster, cpu: Cpu) -> None:
     def alone() -> Totals:
-        return predict_stream(
-            Stream([path], Reading(any_file=True), is_hashed=False), situation, watchers=[Flows(situation)]
-        ).totals
+        stream = Stream([path], Reading(any_file=True), is_hashed=False)
+        return predict_stream(stream, situation, table=assumed_table()).totals
 
     one_s, elapsed_s, totals = best(alone, time.process_time)
     report("one process", one_s, elapsed_s, one_s)

@@ -3,9 +3,7 @@
  * What a capture shows of a packet because it was taken before hardware completed it, or because the host sent it:
  * dossim/packet/offload.py says why. Lengths are those that were captured.
  */
-#include "octets.h"
-#include "predict.h"
-#include "protocols.h"
+#include "artefacts.h"
 
 enum { MOST_EXTENSIONS = 8, ETHERNET_MTU = 1500 };
 
@@ -106,14 +104,15 @@ static uint8_t artefacts6(struct bytes ip, const struct nets *own)
 	return found;
 }
 
-/* enum artefact of a packet that take() filled in, of the length that was captured. */
-uint8_t artefacts_of(struct packet *p, const struct nets *own)
+uint8_t artefacts_of(struct bytes frame, const struct nets *own)
 {
-	if (parse_link(p) == ODD)
+	struct packet p = {.frame = {frame.at, frame.seen, frame.seen}};
+
+	if (parse_link(&p) == ODD)
 		return 0;
-	if (p->type == TYPE_IPV4)
-		return artefacts4(p->ip, own);
-	return p->type == TYPE_IPV6 ? artefacts6(p->ip, own) : 0;
+	if (p.type == TYPE_IPV4)
+		return artefacts4(p.ip, own);
+	return p.type == TYPE_IPV6 ? artefacts6(p.ip, own) : 0;
 }
 
 /* Most frames: of IPv4 without a tag and options. Of these all that is looked at is where it is. */
@@ -154,7 +153,6 @@ int64_t engine_artefacts(const struct capture *capture, int64_t count, const str
 			 uint8_t *found, int64_t *packets)
 {
 	enum { AHEAD = 16 };
-	struct packet p;
 
 	for (int64_t number = 0; number < count; number++) {
 		int64_t offset = capture->offset[number], seen = capture->length[number];
@@ -164,9 +162,10 @@ int64_t engine_artefacts(const struct capture *capture, int64_t count, const str
 		if (number + AHEAD < count)
 			__builtin_prefetch(capture->data + capture->offset[number + AHEAD] + 14);
 		if (!is_complete(capture->data + offset, seen, own, &found[number])) {
-			take(capture, number, &p);
-			p.frame.length = p.frame.seen;
-			found[number] = artefacts_of(&p, own);
+			struct bytes frame = {capture->data + offset, (uint32_t)seen,
+					      (uint32_t)seen};
+
+			found[number] = artefacts_of(frame, own);
 		}
 		packets[found[number]]++;
 	}

@@ -28,4 +28,8 @@ void look_at(const struct world *world, struct batch *batch);
 uint32_t end_one(struct run *run, const struct batch *batch, uint32_t at, struct flow *flow,
 		 enum odd *odd);
 
+/* The same of a packet in doubt, its code, flow and odd as they are without: predict.c. row: its place in the doubt. */
+uint32_t end_in_doubt(struct run *run, const struct doubt *doubt, int64_t row, uint32_t code,
+		      struct flow *flow, enum odd *odd);
+
 #endif

@@ -51,12 +51,13 @@ static uint32_t *bucket_of(const struct conns *conns, const struct tuple *key)
 
 void conns_prefetch(const struct conns *conns, const struct tuple *key)
 {
-	__builtin_prefetch(bucket_of(conns, key));
+	if (conns->count)
+		__builtin_prefetch(bucket_of(conns, key));
 }
 
 struct conn *conns_find(const struct conns *conns, const struct tuple *key)
 {
-	for (uint32_t index = *bucket_of(conns, key); index != NO_CONN;) {
+	for (uint32_t index = conns->count ? *bucket_of(conns, key) : NO_CONN; index != NO_CONN;) {
 		struct conn *conn = at(conns, index);
 
 		if (!memcmp(&conn->key, key, sizeof *key))

@@ -175,17 +175,35 @@ bool invert_tuple(const struct tuple *tuple, struct tuple *inverse)
 	return true;
 }
 
+/* More than 0: the inverse is the key. Any order does, as long as it is one. */
+static int order_of(const struct tuple *tuple, uint16_t source_key, uint16_t destination_key)
+{
+	for (int i = 0; i < 2; i++)
+		if (tuple->source[i] != tuple->destination[i])
+			return tuple->source[i] < tuple->destination[i] ? -1 : 1;
+	return (source_key > destination_key) - (source_key < destination_key);
+}
+
 bool tuple_key(const struct tuple *tuple, struct tuple *key, bool *flipped, bool *is_own_inverse)
 {
-	struct tuple inverse;
+	uint16_t source_key = tuple->source_key, destination_key = tuple->destination_key;
 	int order;
 
-	if (!invert_tuple(tuple, &inverse))
-		return false;
-	order = memcmp(tuple, &inverse, sizeof inverse);
+	if (tuple->protocol == ICMP || tuple->protocol == ICMPV6) {
+		struct tuple inverse;
+
+		if (!invert_tuple(tuple, &inverse))
+			return false;
+		source_key = tuple->destination_key;
+		destination_key = inverse.destination_key;
+	}
+	order = order_of(tuple, source_key, destination_key);
 	*flipped = order > 0;
 	*is_own_inverse = order == 0;
-	*key = order > 0 ? inverse : *tuple;
+	if (order > 0)
+		invert_tuple(tuple, key);
+	else
+		*key = *tuple;
 	return true;
 }
 

@@ -4,111 +4,45 @@
 
 #include <stdlib.h>
 
-#include "follow_ends.h"
+#include "artefacts.h"
+#include "follow_settle.h"
 #include "octets.h"
 #include "protocols.h"
-
-enum { FRAME_AHEAD = 8, CONN_AHEAD = 4 };
-
-struct follower {
-	struct ends ends;
-	struct defrag defrag;
-	const struct follow_batch *batch;
-	int64_t at; /* the packet whose turn it is, in the batch */
-	struct late *late;
-	struct told *told;
-	size_t late_count, late_capacity, told_count, told_capacity;
-	bool no_memory;
-};
 
 static int64_t now_ns(const struct follower *follower)
 {
 	return follower->batch->times ? follower->batch->times[follower->at] : 0;
 }
 
-/* -- what becomes of packets -- */
-
-static void put_late(struct follower *follower, int64_t number, const struct result *result)
-{
-	struct late *late = append(&follower->late, &follower->late_count, &follower->late_capacity,
-				   sizeof *late);
-
-	if (!late) {
-		follower->no_memory = true;
-		return;
-	}
-	*late = (struct late){
-		.number = number,
-		.entry = result->end.entry,
-		.reason = result->end.reason,
-		.said = result->said,
-		.fate = result->end.fate,
-		.stage = result->end.stage,
-		.untracked = result->untracked,
-		.states = result->states,
-	};
-}
-
-static void put(struct follower *follower, int64_t number, const struct result *result)
-{
-	const struct follow_batch *batch = follower->batch;
-	struct columns *columns = batch->columns;
-	int64_t row = number - batch->first;
-
-	if (result->several && !keep_several(&follower->ends, number, result->several))
-		follower->no_memory = true;
-	if (result->told && result->told->number != number) {
-		struct told *told = append(&follower->told, &follower->told_count,
-					   &follower->told_capacity, sizeof *told);
-
-		if (told)
-			*told = (struct told){number, (int32_t)result->told->captured,
-					      (int32_t)result->told->wire};
-		else
-			follower->no_memory = true;
-	}
-	if (row < 0) {
-		put_late(follower, number, result);
-		return;
-	}
-	columns->fate[row] = result->end.fate;
-	columns->stage[row] = result->end.stage;
-	columns->entry[row] = result->end.entry;
-	columns->reason[row] = result->end.reason;
-	columns->untracked[row] = result->untracked;
-	batch->states[row] = result->states;
-	batch->said[row] = result->said;
-}
-
-static int64_t number_of(const struct follower *follower, const struct piece *piece)
-{
-	return piece ? piece->number : follower->batch->first + follower->at;
-}
-
 static void lose(void *user, const struct piece *piece, enum reason reason)
 {
-	struct follower *follower = user;
 	struct result result = {0};
 
 	drop(&result.end, AT_DEFRAG, reason);
-	put(follower, number_of(follower, piece), &result);
+	settle_alike(user, piece, &result, NO_CODE);
 }
+
+static const uint32_t no_codes[MOST_WAYS];
 
 static bool take_turn(struct follower *follower, struct packet *p, struct end *end)
 {
 	return received(follower->batch->capture, follower->at, p, end) == GO_ON;
 }
 
-/* A packet of which it is unknown whether it gets to conntrack may have passed it. */
+/* A packet of which it is unknown whether it gets to conntrack may have passed it; p NULL: nor whose it is. */
 static void may_pass(struct follower *follower, const struct packet *p)
 {
-	struct conn_packet packet = {0};
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct ends *ends = &follower->ways[i].ends;
+		struct conn_packet packet = {0};
 
-	if (!follower->ends.tracks)
-		return;
-	set_packet(&packet, p);
-	packet.at_ns = now_ns(follower);
-	may_have_passed(&follower->ends.conntrack, &packet);
+		if (!ends->tracks)
+			continue;
+		if (p)
+			set_packet(&packet, p);
+		packet.at_ns = now_ns(follower);
+		may_have_passed(&ends->conntrack, p ? &packet : NULL);
+	}
 }
 
 static void leave_unknown(void *user, const struct piece *piece, enum reason reason)
@@ -118,29 +52,32 @@ static void leave_unknown(void *user, const struct piece *piece, enum reason rea
 	struct packet p;
 	struct end end;
 
-	put(follower, number_of(follower, piece), &result);
+	settle_alike(follower, piece, &result, NO_CODE);
 	if (piece ? receive(piece->frame, piece->captured, piece->wire, &p, &end) == GO_ON
 		  : take_turn(follower, &p, &end))
 		may_pass(follower, &p);
 }
 
-/* A packet that goes on from defragmentation. */
-static void go_on(struct follower *follower, struct packet *p, struct result *result)
+/* A packet that goes on from defragmentation, as the result of each way. */
+static void go_on(struct follower *follower, struct packet *p, struct result results[MOST_WAYS])
 {
 	struct flow flow = {0};
 
-	onward(follower->ends.world, p, &flow, &result->end);
-	result->untracked = p->untracked;
-	if (!follower->ends.tracks)
-		return;
-	if (flow.version) {
+	onward(&follower->world, p, &flow, &results[0].end);
+	results[0].untracked = p->untracked;
+	for (uint32_t i = 1; i < follower->way_count; i++)
+		results[i] = results[0];
+	if (!flow.version && results[0].end.fate == UNDETERMINED)
+		may_pass(follower, p);
+	for (uint32_t i = 0; flow.version && i < follower->way_count; i++) {
+		struct ends *ends = &follower->ways[i].ends;
 		struct conn_packet packet = {0};
 
+		if (!ends->tracks)
+			continue;
 		set_packet(&packet, p);
 		packet.at_ns = now_ns(follower);
-		track(&follower->ends, &packet, &flow, result);
-	} else if (result->end.fate == UNDETERMINED) {
-		may_pass(follower, p);
+		track(ends, &packet, &flow, &results[i]);
 	}
 }
 
@@ -148,39 +85,34 @@ static void complete(void *user, const struct queue *queue, struct packet *p)
 {
 	struct follower *follower = user;
 	const struct piece *pieces = follower->defrag.queues.pieces;
-	struct result result = {.told = &pieces[queue->head]};
+	struct result results[MOST_WAYS] = {{.told = &pieces[queue->head]}};
 
-	go_on(follower, p, &result);
+	go_on(follower, p, results);
 	for (uint32_t i = queue->last; i != NO_INDEX; i = pieces[i].before)
-		put(follower, pieces[i].number, &result);
+		settle(follower, &pieces[i], results, no_codes);
 }
 
 static void leave(void *user, struct packet *p)
 {
 	struct follower *follower = user;
-	struct result result = {0};
+	struct result results[MOST_WAYS] = {{.told = NULL}};
 
-	go_on(follower, p, &result);
-	put(follower, number_of(follower, NULL), &result);
+	go_on(follower, p, results);
+	settle(follower, &follower->mine, results, no_codes);
 }
 
 /* -- the packets of a batch -- */
 
 static void take_fragment(struct follower *follower)
 {
-	const struct capture *capture = follower->batch->capture;
-	int64_t row = follower->at;
-	struct piece piece = {
-		.number = follower->batch->first + row,
-		.frame = capture->data + capture->offset[row],
-		.captured = (uint32_t)capture->length[row],
-		.wire = (uint32_t)capture->wire_length[row],
-	};
+	const struct way_columns *columns = follower->batch->columns;
 	struct packet p;
 	struct end end;
 
+	for (uint32_t i = 0; columns && i < follower->way_count; i++)
+		columns[i].fate[follower->at] = WAITS;
 	if (take_turn(follower, &p, &end))
-		defrag_take(&follower->defrag, &p, &piece);
+		defrag_take(&follower->defrag, &p, &follower->mine);
 }
 
 /* The header of IP, whatever it says; false: it is not whole, or there is none. */
@@ -239,9 +171,8 @@ static enum reach reach_of(const struct packet *p, bool has_header, uint32_t *id
 }
 
 /* A packet that ended, as far as it is known, before conntrack: what that means for those after it. */
-static void pass_open(struct follower *follower)
+static void pass_open(struct follower *follower, uint8_t stage)
 {
-	uint8_t stage = follower->batch->columns->stage[follower->at];
 	bool has_link, has_header = false;
 	uint32_t ident = 0;
 	struct packet p;
@@ -256,7 +187,7 @@ static void pass_open(struct follower *follower)
 
 		defrag_leave_open(&follower->defrag, reach, &p, ident);
 	}
-	if (!follower->ends.tracks)
+	if (!follower->tracks)
 		return;
 	if (stage >= AT_DEFRAG && take_turn(follower, &p, &end)) {
 		may_pass(follower, &p);
@@ -265,120 +196,290 @@ static void pass_open(struct follower *follower)
 			p.ip = bytes_to(p.ip, p.total);
 		may_pass(follower, &p);
 	} else {
-		may_have_passed(&follower->ends.conntrack, NULL);
+		may_pass(follower, NULL);
 	}
 }
 
-/* A packet that engine_predict() has taken to its end, through conntrack. */
-static void take_flow(struct follower *follower, const struct flow *flow)
+/* A packet that got to conntrack, through it. */
+static void take_flow(struct follower *follower, struct ends *ends, struct looked *it,
+		      struct result *result)
 {
-	const struct follow_batch *batch = follower->batch;
-	struct columns *columns = batch->columns;
-	int64_t row = follower->at;
-	struct conn_packet packet = {
-		.version = flow->version,
-		.protocol = (uint8_t)flow->protocol,
-		.source = {flow->source[0], flow->source[1]},
-		.destination = {flow->destination[0], flow->destination[1]},
-		.is_cut = flow->captured < flow->length,
-		.sum_known = true,
-		.sum_good = flow->sum == SUM_GOOD,
-	};
-	struct result result = {
-		.end = {columns->fate[row], columns->stage[row], columns->reason[row],
-			columns->entry[row]},
-		.untracked = columns->untracked[row],
-	};
 	struct packet p;
 	struct end end;
 
-	if (flow->sum == SUM_UNKNOWN) {
-		received(batch->capture, row, &p, &end);
-		packet.sum_known = false;
-		set_packet(&packet, &p);
-	} else {
-		set_payload(&packet,
-			    (struct bytes){batch->capture->data + flow->at, (uint32_t)flow->length,
-					   (uint32_t)flow->captured});
+	if (!it->is_packet) {
+		it->packet = (struct conn_packet){0};
+		take_turn(follower, &p, &end);
+		set_packet(&it->packet, &p);
 	}
-	packet.untracked = flow->untracked;
-	packet.at_ns = now_ns(follower);
-	track(&follower->ends, &packet, flow, &result);
-	put(follower, batch->first + row, &result);
+	it->packet.untracked = it->flow.untracked;
+	it->packet.at_ns = now_ns(follower);
+	track(ends, &it->packet, &it->flow, result);
 }
 
-static void look_ahead(const struct follower *follower, const struct flow *flow, int64_t left)
+/* One that is no fragment. */
+static void take_whole(struct follower *follower, struct looked *it)
 {
-	if (left > FRAME_AHEAD)
-		__builtin_prefetch(follower->batch->capture->data + flow[FRAME_AHEAD].at);
-	if (left > CONN_AHEAD)
-		prefetch_conn(&follower->ends.conntrack.conns, &flow[CONN_AHEAD]);
+	struct result result = {.end = it->end, .untracked = it->untracked};
+	struct result results[MOST_WAYS];
+	uint32_t codes[MOST_WAYS];
+
+	if (it->odd == ODD_OPEN)
+		pass_open(follower, it->end.stage);
+	for (uint32_t i = 0; i < MOST_WAYS && i < follower->way_count; i++) {
+		struct ends *ends = &follower->ways[i].ends;
+
+		results[i] = result;
+		codes[i] = it->code;
+		if (it->flow.version && ends->tracks) {
+			take_flow(follower, ends, it, &results[i]);
+			codes[i] = NO_CODE;
+		}
+	}
+	settle(follower, &follower->mine, results, codes);
+}
+
+static void take_one(struct follower *follower, int64_t row, struct looked *it)
+{
+	follower->at = row;
+	follower->it = it;
+	follower->mine = (struct piece){
+		.number = follower->batch->first + row,
+		.frame = it->frame.at,
+		.captured = it->frame.seen,
+		.wire = (uint32_t)follower->batch->capture->wire_length[row],
+	};
+	if (it->odd == ODD_FRAGMENT)
+		take_fragment(follower);
+	else
+		take_whole(follower, it);
+}
+
+/* -- what is known of packets by themselves -- */
+
+static bool is_refused(struct follower *follower, int64_t row, struct end *end)
+{
+	const struct follow_batch *batch = follower->batch;
+
+	if (follower->refused == batch->refused_count || batch->refused[follower->refused] != row)
+		return false;
+	*end = (struct end){NOT_SENDABLE, NO_STAGE, batch->refused_reasons[follower->refused++],
+			    NONE};
+	return true;
+}
+
+static bool is_doubtful(struct follower *follower, int64_t row)
+{
+	const struct doubt *doubt = follower->batch->doubt;
+
+	if (!doubt || follower->doubted == doubt->count || doubt->rows[follower->doubted] != row)
+		return false;
+	follower->doubted++;
+	return true;
+}
+
+/* Of TCP and UDP the headers need not be read again. */
+static void look_at_flow(struct follower *follower, struct looked *it)
+{
+	const struct flow *flow = &it->flow;
+
+	it->is_packet = flow->version && flow->sum != SUM_UNKNOWN && follower->tracks;
+	if (!it->is_packet)
+		return;
+	/* One by one: the rest is only read of packets of which it is set. */
+	it->packet.p = NULL;
+	it->packet.version = flow->version;
+	it->packet.protocol = (uint8_t)flow->protocol;
+	memcpy(it->packet.source, flow->source, sizeof flow->source);
+	memcpy(it->packet.destination, flow->destination, sizeof flow->destination);
+	it->packet.is_cut = flow->captured < flow->length;
+	it->packet.sum_known = true;
+	it->packet.sum_good = flow->sum == SUM_GOOD;
+	set_payload(&it->packet, (struct bytes){it->frame.at + flow->at, (uint32_t)flow->length,
+						(uint32_t)flow->captured});
+	for (uint32_t i = 0; it->packet.has_key && i < follower->way_count; i++)
+		if (follower->ways[i].ends.tracks)
+			conns_prefetch(&follower->ways[i].ends.conntrack.conns, &it->packet.key);
+}
+
+/* False: it is to stop before this packet. */
+static bool note_artefacts(struct follower *follower, const struct batch *batch, uint32_t at,
+			   bool knows_source)
+{
+	const struct ordinary *it = &batch->ordinary[at];
+	bool is_from_host = follower->run->is_from_host;
+
+	if (!it->version || !knows_source || may_be_incomplete(it)) {
+		uint8_t found = artefacts_of(batch->frames[at], &follower->world.own);
+
+		if (found & INCOMPLETE)
+			return false;
+		is_from_host = found & SENT_BY_HOST;
+	}
+	follower->batch->from_host += is_from_host;
+	follower->batch->cut += batch->frames[at].length > batch->frames[at].seen;
+	return true;
+}
+
+/* False: it is to stop before this packet. */
+static bool look(struct follower *follower, int64_t row, const struct batch *batch, uint32_t at,
+		 struct looked *it)
+{
+	bool is_sendable = true, doubtful = is_doubtful(follower, row);
+	struct run *run = follower->run;
+
+	it->frame = batch->frames[at];
+	it->flow.version = 0;
+	it->odd = NOT_ODD;
+	it->is_ordinary = batch->ordinary[at].version && !is_shortened(follower, row);
+	if (is_refused(follower, row, &it->end)) {
+		it->code = code_of(run, &it->end, false);
+		is_sendable = false;
+	} else {
+		it->code = end_one(run, batch, at, &it->flow, &it->odd);
+		if (doubtful)
+			it->code = end_in_doubt(run, follower->batch->doubt, follower->doubted - 1,
+						it->code, &it->flow, &it->odd);
+	}
+	if (follower->batch->stops && !note_artefacts(follower, batch, at, is_sendable))
+		return false;
+	if (it->odd && follower->alone) {
+		if (it->odd == ODD_FRAGMENT)
+			it->code = code_of(
+				run, &(struct end){UNDETERMINED, AT_DEFRAG, follower->alone, NONE},
+				false);
+		it->odd = NOT_ODD;
+	}
+	it->end = run->outcomes.list[it->code].end;
+	it->untracked = run->outcomes.list[it->code].untracked;
+	look_at_flow(follower, it);
+	return true;
+}
+
+/* All are looked at before the first is taken, so that what is asked for is there. */
+static int64_t take_all(struct follower *follower)
+{
+	struct follow_batch *all = follower->batch;
+	struct batch batch;
+
+	while (all->taken < all->count) {
+		int64_t from = all->taken;
+		bool good = take_batch(&follower->world, all->capture, from, all->count, &batch);
+		uint32_t count = 0;
+
+		while (count < batch.count &&
+		       look(follower, from + count, &batch, count, &follower->looked[count]))
+			count++;
+		if (follower->run->no_memory)
+			return OUT_OF_MEMORY;
+		for (uint32_t at = 0; at < count; at++)
+			take_one(follower, from + at, &follower->looked[at]);
+		all->taken += count;
+		if (count < batch.count)
+			break;
+		if (!good)
+			return all->taken;
+	}
+	return ALL_PREDICTED;
+}
+
+static bool init(struct follower *follower, const struct follower_setup *setup)
+{
+	struct defrag_user on = {lose, leave_unknown, complete, leave, follower};
+	bool good;
+
+	follower->world = *setup->world;
+	follower->alone = setup->alone;
+	follower->new_flows = setup->new_flows;
+	follower->way_count = (uint32_t)setup->way_count;
+	good = defrag_init(&follower->defrag, setup->seed, setup->most_fragment_bytes, &on);
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct ends *ends = &follower->ways[i].ends;
+
+		good &= ends_init(ends, &follower->world, &setup->ways[i], setup->seed,
+				  setup->most_flow_bytes);
+		follower->tracks |= ends->tracks;
+	}
+	follower->world.records_flows = follower->tracks || follower->new_flows;
+	follower->run = run_of(&follower->world);
+	return good && follower->run;
 }
 
 struct follower *engine_follower(const struct follower_setup *setup)
 {
 	struct follower *follower = calloc(1, sizeof *follower);
-	struct defrag_user on = {lose, leave_unknown, complete, leave, follower};
-	bool good;
 
-	if (!follower)
-		return NULL;
-	good = ends_init(&follower->ends, setup);
-	if (!defrag_init(&follower->defrag, setup->seed, setup->most_fragment_bytes, &on) ||
-	    !good) {
-		engine_unfollow(follower);
-		return NULL;
-	}
-	return follower;
+	if (!follower || init(follower, setup))
+		return follower;
+	engine_unfollow(follower);
+	return NULL;
 }
 
 void engine_unfollow(struct follower *follower)
 {
-	ends_free(&follower->ends);
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct one_way *way = &follower->ways[i];
+
+		ends_free(&way->ends);
+		counts_free(&way->counts);
+		free(way->late);
+		free(way->told);
+	}
 	defrag_free(&follower->defrag);
-	free(follower->late);
-	free(follower->told);
+	run_free(follower->run);
 	free(follower);
 }
 
-static void report(const struct follower *follower, struct followed *followed)
+static void report(const struct one_way *way, struct followed *followed)
 {
 	*followed = (struct followed){
-		.several = follower->ends.several,
-		.late = follower->late,
-		.told = follower->told,
-		.sayings = follower->ends.sayings,
-		.several_count = follower->ends.several_count,
-		.late_count = follower->late_count,
-		.told_count = follower->told_count,
-		.saying_count = follower->ends.saying_count,
+		.several = way->ends.several,
+		.late = way->late,
+		.told = way->told,
+		.sayings = way->ends.sayings,
+		.several_count = way->ends.several_count,
+		.late_count = way->late_count,
+		.told_count = way->told_count,
+		.saying_count = way->ends.saying_count,
 	};
 }
 
-/* The next batch. False: no memory, and the follower is of no more use. */
-int64_t engine_follow(struct follower *follower, const struct follow_batch *batch,
+int64_t engine_follow(struct follower *follower, struct follow_batch *batch,
 		      struct followed *followed)
 {
-	const struct columns *columns = batch->columns;
-	const struct flow *flow = columns->flows, *end = flow + columns->flow_count;
+	int64_t found;
 
 	follower->batch = batch;
-	follower->late_count = follower->told_count = follower->ends.several_count = 0;
-	for (int64_t row = 0; row < batch->count; row++) {
-		follower->at = row;
-		if (columns->odd[row] == ODD_FRAGMENT) {
-			take_fragment(follower);
-		} else if (columns->odd[row] == ODD_OPEN) {
-			pass_open(follower);
-		} else if (flow < end && flow->number == row) {
-			look_ahead(follower, flow, end - flow);
-			take_flow(follower, flow++);
-		}
+	follower->doubted = follower->refused = 0;
+	for (uint32_t i = 0; i < follower->way_count; i++) {
+		struct one_way *way = &follower->ways[i];
+
+		way->late_count = way->told_count = way->ends.several_count = 0;
 	}
+	found = take_all(follower);
 	if (batch->is_last)
 		defrag_finish(&follower->defrag);
 	else if (!queues_keep(&follower->defrag.queues))
 		follower->no_memory = true;
-	report(follower, followed);
-	return !follower->no_memory;
+	for (uint32_t i = 0; i < follower->way_count; i++)
+		report(&follower->ways[i], &followed[i]);
+	return follower->no_memory || follower->run->no_memory ? OUT_OF_MEMORY : found;
+}
+
+void engine_followed(const struct follower *follower, uint32_t way, struct counted *counted)
+{
+	const struct counts *counts = &follower->ways[way].counts;
+	uint32_t codes = follower->run->outcomes.count;
+
+	*counted = (struct counted){
+		.outcomes = follower->run->outcomes.list,
+		.packets = counts->packets,
+		.cuts = counts->cuts,
+		.outcome_count = codes,
+		.packet_count = codes < counts->room ? codes : counts->room,
+		.cut_count = counts->cut_count,
+		.several = counts->several,
+		.several_after = counts->several_after,
+		.open_here = counts->open_here,
+	};
 }

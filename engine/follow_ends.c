@@ -31,15 +31,16 @@ void *append(void *array, size_t *count, size_t *capacity, size_t size)
 	return rows + (*count)++ * size;
 }
 
-bool ends_init(struct ends *ends, const struct follower_setup *setup)
+bool ends_init(struct ends *ends, const struct world *world, const struct way_setup *setup,
+	       uint64_t seed, uint64_t most_flow_bytes)
 {
 	*ends = (struct ends){
-		.world = setup->world,
+		.world = world,
 		.after = setup->after,
 		.tracks = setup->tracks,
 		.conntrack =
 			{
-				.world = setup->world,
+				.world = world,
 				.sends_outside = setup->sends_outside,
 				.sends_inside = setup->sends_inside,
 				.tcp_ports = setup->tcp_ports,
@@ -47,8 +48,7 @@ bool ends_init(struct ends *ends, const struct follower_setup *setup)
 			},
 		.single = calloc(SINGLES, sizeof *ends->single),
 	};
-	return conntrack_init(&ends->conntrack, setup->seed, setup->most_flow_bytes) &&
-	       ends->single;
+	return conntrack_init(&ends->conntrack, seed, most_flow_bytes) && ends->single;
 }
 
 void ends_free(struct ends *ends)
@@ -69,24 +69,6 @@ bool keep_several(struct ends *ends, int64_t number, const struct several *sever
 	*kept = *several;
 	kept->number = number;
 	return true;
-}
-
-void prefetch_conn(const struct conns *conns, const struct flow *flow)
-{
-	struct tuple tuple = {
-		.source = {flow->source[0], flow->source[1]},
-		.destination = {flow->destination[0], flow->destination[1]},
-		.protocol = (uint8_t)flow->protocol,
-		.version = flow->version,
-		.source_key = (uint16_t)flow->sport,
-		.destination_key = (uint16_t)flow->dport,
-	};
-	bool flipped, is_own_inverse;
-	struct tuple key;
-
-	if ((flow->protocol == TCP || flow->protocol == UDP) && flow->sport >= 0 &&
-	    tuple_key(&tuple, &key, &flipped, &is_own_inverse))
-		conns_prefetch(conns, &key);
 }
 
 /* -- what is said of a packet -- */

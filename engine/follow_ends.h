@@ -18,13 +18,13 @@ struct ends {
 	size_t several_count, several_capacity, saying_count, saying_capacity;
 };
 
-bool ends_init(struct ends *ends, const struct follower_setup *setup);
+bool ends_init(struct ends *ends, const struct world *world, const struct way_setup *setup,
+	       uint64_t seed, uint64_t most_flow_bytes);
 void ends_free(struct ends *ends);
 /* The packet goes through conntrack; result has its end without policy after that, and becomes the final one. */
 void track(struct ends *ends, struct conn_packet *packet, const struct flow *flow,
 	   struct result *result);
 bool keep_several(struct ends *ends, int64_t number, const struct several *several);
-void prefetch_conn(const struct conns *conns, const struct flow *flow);
 /* One more row of an array, which is NULL at first; NULL: no memory. */
 void *append(void *array, size_t *count, size_t *capacity, size_t size);
 

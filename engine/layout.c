@@ -18,8 +18,11 @@ uint32_t engine_size(uint32_t which)
 		sizeof(struct outcome),	       sizeof(struct sweep),
 		sizeof(struct several),	       sizeof(struct late),
 		sizeof(struct told),	       sizeof(struct saying),
-		sizeof(struct follower_setup), sizeof(struct follow_batch),
-		sizeof(struct followed),
+		sizeof(struct doubt),	       sizeof(struct way_setup),
+		sizeof(struct follower_setup), sizeof(struct way_columns),
+		sizeof(struct follow_batch),   sizeof(struct followed),
+		sizeof(struct cut_count),      sizeof(struct counted),
+		sizeof(struct flow_setup),     sizeof(struct flow_counts),
 	};
 
 	return which < sizeof sizes / sizeof *sizes ? sizes[which] : 0;

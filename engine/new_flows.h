@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a packet that leaves a conntrack entry begins. dossim/engine/new_flows.py declares the structure again. */
+/*
+ * The flows that packets begin which leave a conntrack entry: each counts once, by the class of its first packet.
+ * dossim/engine/new_flows.py declares the structures again.
+ */
 #ifndef NEW_FLOWS_H
 #define NEW_FLOWS_H
 
@@ -17,6 +20,7 @@ enum flow_class {
 	FLOW_GRE,
 	FLOW_SCTP,
 	FLOW_GENERIC,
+	FLOW_CLASSES,
 	FLOW_NONE = 255
 };
 
@@ -26,14 +30,30 @@ struct flow_setup {
 	uint32_t tcp_count;
 	uint8_t forward, tcp_loose;
 	uint8_t pad[2];
+	uint64_t seeds[2];
+	uint64_t most; /* so many flows are told apart */
 };
 
-/*
- * For each flow that begins one its key, six numbers that are the same in both directions, and its class. Returns how
- * many there are; unknown: how many may begin one or not. data: what at of the flows is a position in.
- */
-ENGINE_API int64_t engine_new_flows(const struct flow_setup *setup, const uint8_t *data,
-				    const struct flow *flows, int64_t count, uint64_t *keys,
-				    uint8_t *classes, int64_t *unknown);
+struct flow_counts {
+	int64_t flows[FLOW_CLASSES];
+	int64_t beginning; /* packets that begin one or repeat its first packet */
+	int64_t unknown;   /* those that may begin one or not */
+	int64_t is_more;   /* there were flows that are not counted */
+};
+
+struct new_flows;
+
+/* What setup points to lives as long. NULL: no memory. */
+ENGINE_API struct new_flows *engine_new_flows(const struct flow_setup *setup);
+ENGINE_API void engine_new_flows_free(struct new_flows *flows);
+/* The packets that are wanted, which leave an entry. Returns as engine_predict(). */
+ENGINE_API int64_t engine_count_flows(struct new_flows *flows, const struct capture *capture,
+				      int64_t count, const uint8_t *wanted);
+ENGINE_API void engine_flow_counts(struct new_flows *flows, struct flow_counts *counts);
+
+/* A packet that leaves an entry. */
+void count_frame(struct new_flows *flows, struct bytes frame);
+/* The same, of which the flow is known and everything that tells it was captured. */
+void count_flow(struct new_flows *flows, const struct flow *flow, const uint8_t *segment);
 
 #endif

@@ -171,21 +171,68 @@ static void put(const struct outcome *outcome, int64_t number, struct columns *c
 	columns->untracked[number] = (uint8_t)outcome->untracked;
 }
 
+/* Whether it ends otherwise, or means something else for others, if it was on the wire otherwise. stage: of that. */
+static bool differs(const struct world *world, struct bytes frame, const struct end *as_given,
+		    enum odd odd_as_given, uint8_t *stage)
+{
+	struct packet p = {.frame = frame};
+	struct end end = {.stage = NO_STAGE};
+	struct flow flow = {0};
+	enum odd odd;
+
+	one_packet(world, &p, &flow, &end, &odd);
+	*stage = odd == ODD_FRAGMENT ? NO_STAGE : end.stage;
+	return odd == ODD_FRAGMENT || odd != odd_as_given || end.fate != as_given->fate ||
+	       end.stage != as_given->stage;
+}
+
+/* A packet that ends otherwise in the other shape is undetermined from the earlier of both stages. */
+uint32_t end_in_doubt(struct run *run, const struct doubt *doubt, int64_t row, uint32_t code,
+		      struct flow *flow, enum odd *odd)
+{
+	struct end as_given = {.stage = NO_STAGE};
+	bool untracked = false;
+	struct bytes frame;
+	uint8_t stage;
+
+	if (code != NO_CODE) {
+		as_given = run->outcomes.list[code].end;
+		untracked = run->outcomes.list[code].untracked;
+	}
+	if (!frame_of(doubt->otherwise, row, &frame) ||
+	    !differs(run->world, frame, &as_given, *odd, &stage))
+		return code;
+	if (as_given.stage < stage)
+		stage = as_given.stage;
+	flow->version = 0;
+	*odd = ODD_OPEN;
+	return code_of(run,
+		       &(struct end){UNDETERMINED, stage < AT_IP_INPUT ? stage : AT_IP_INPUT,
+				     doubt->reason, NONE},
+		       untracked);
+}
+
 static void predict_batch(struct run *run, const struct capture *capture, int64_t from,
-			  const struct batch *batch, struct columns *columns)
+			  const struct batch *batch, const struct doubt *doubt, int64_t *doubted,
+			  struct columns *columns)
 {
 	bool records_flows = run->world->records_flows;
 
 	for (uint32_t at = 0; at < batch->count; at++) {
 		struct flow *flow = &columns->flows[records_flows ? columns->flow_count : 0];
 		int64_t number = from + at;
+		bool is_doubtful =
+			doubt && *doubted < doubt->count && doubt->rows[*doubted] == number;
 		enum odd odd;
 		uint32_t code;
 
+		*doubted += is_doubtful;
 		if (columns->fate[number] == NOT_SENDABLE)
 			continue;
 		flow->version = 0;
 		code = end_one(run, batch, at, flow, &odd);
+		if (is_doubtful)
+			code = end_in_doubt(run, doubt, *doubted - 1, code, flow, &odd);
 		columns->odd[number] = odd;
 		if (code == NO_CODE)
 			continue;
@@ -199,14 +246,15 @@ static void predict_batch(struct run *run, const struct capture *capture, int64_
 }
 
 static int64_t predict_all(struct run *run, const struct capture *capture, int64_t count,
-			   struct columns *columns)
+			   const struct doubt *doubt, struct columns *columns)
 {
+	int64_t doubted = 0;
 	struct batch batch;
 
 	for (int64_t from = 0; from < count && !run->no_memory; from += batch.count) {
 		bool good = take_batch(run->world, capture, from, count, &batch);
 
-		predict_batch(run, capture, from, &batch, columns);
+		predict_batch(run, capture, from, &batch, doubt, &doubted, columns);
 		if (!good)
 			return from + batch.count;
 	}
@@ -214,75 +262,13 @@ static int64_t predict_all(struct run *run, const struct capture *capture, int64
 }
 
 int64_t engine_predict(const struct world *world, const struct capture *capture, int64_t count,
-		       struct columns *columns)
+		       const struct doubt *doubt, struct columns *columns)
 {
 	struct run *run = run_of(world);
-	int64_t found = run ? predict_all(run, capture, count, columns) : OUT_OF_MEMORY;
+	int64_t found = run ? predict_all(run, capture, count, doubt, columns) : OUT_OF_MEMORY;
 
 	run_free(run);
 	return found;
-}
-
-/* How much of each transport's header must be captured for its flow to be known. */
-static uint32_t read_of(int protocol)
-{
-	switch (protocol) {
-	case TCP:
-		return 20;
-	case SCTP:
-		return 16;
-	case ICMP:
-	case ICMPV6:
-		return 8;
-	case UDP:
-	case UDPLITE:
-	case DCCP:
-		return 4;
-	}
-	return 0;
-}
-
-/* The flow of a packet. False: it is none of IP, or it is a fragment without the header of its transport. */
-static bool find_flow(const struct capture *capture, int64_t number, bool skips_authentication,
-		      struct flow *flow, bool *is_cut)
-{
-	struct fragment fragment;
-	struct bytes segment;
-	struct packet p;
-	struct end end;
-
-	*flow = (struct flow){0};
-	if (received(capture, number, &p, &end) != GO_ON)
-		return false;
-	*is_cut = find_fragment(&p, &fragment) == ODD;
-	if (*is_cut || (p.version == 4 && fragment.offset))
-		return false;
-	flow_in_raw(&p, skips_authentication, flow, &segment);
-	*is_cut = flow->protocol == CUT ||
-		  (segment.seen < segment.length && segment.seen < read_of(flow->protocol));
-	flow->number = number;
-	flow->at += capture->offset[number] + p.start;
-	return !*is_cut && !flow->later_fragment;
-}
-
-/* Of those packets that are wanted (odd): their flows. odd: those of which the capture cut what tells that. */
-int64_t engine_flows(const struct capture *capture, int64_t count, uint8_t skips_authentication,
-		     struct columns *columns)
-{
-	for (int64_t number = 0; number < count; number++) {
-		struct bytes frame;
-		bool is_cut = false;
-
-		if (!columns->odd[number])
-			continue;
-		if (!frame_of(capture, number, &frame))
-			return number;
-		if (find_flow(capture, number, skips_authentication,
-			      &columns->flows[columns->flow_count], &is_cut))
-			columns->flow_count++;
-		columns->odd[number] = is_cut;
-	}
-	return -1;
 }
 
 /* -- rules alone, for packets that are walked elsewhere -- */

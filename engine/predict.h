@@ -216,10 +216,21 @@ struct columns {
 	int32_t *entry;
 	uint16_t *reason;
 	uint8_t *untracked;
-	/* enum odd; for engine_flows(): whether it is wanted. */
-	uint8_t *odd;
+	uint8_t *odd;	    /* enum odd */
 	struct flow *flows; /* those that got to conntrack, in order */
 	int64_t flow_count;
+};
+
+/*
+ * Packets of a capture, in order, of which it is not known whether they were on the wire as they are there, or otherwise:
+ * the same packets alone. Where that matters they are undetermined for a reason.
+ */
+struct doubt {
+	const int64_t *rows;
+	const struct capture *otherwise;
+	int64_t count;
+	uint16_t reason;
+	uint8_t pad[6];
 };
 
 /* -- one packet -- */
@@ -327,9 +338,8 @@ enum { ALL_PREDICTED = -1, OUT_OF_MEMORY = -2 };
 
 /* What each exported function does is where it is defined. */
 ENGINE_API int64_t engine_predict(const struct world *world, const struct capture *capture,
-				  int64_t count, struct columns *columns);
-ENGINE_API int64_t engine_flows(const struct capture *capture, int64_t count,
-				uint8_t skips_authentication, struct columns *columns);
+				  int64_t count, const struct doubt *doubt,
+				  struct columns *columns);
 ENGINE_API void engine_decide(const struct rules *rules, const struct flow *flows, int64_t count,
 			      uint8_t *verdict, int32_t *by);
 ENGINE_API const char *engine_reason(uint32_t code);
@@ -373,9 +383,6 @@ void flow_in_raw(const struct packet *p, bool skips_authentication, struct flow 
 		 struct bytes *segment);
 enum step judge(enum verdict verdict, int32_t by, struct packet *p, struct end *end);
 void complete_flow(const struct packet *p, enum way way, struct flow *flow);
-
-/* artefacts.c */
-uint8_t artefacts_of(struct packet *p, const struct nets *own);
 
 /* Each stage in the file of its name. */
 enum step early_stage(const struct world *world, struct packet *p, struct end *end);

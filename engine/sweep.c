@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep.h"
 
-#include "transport.h"
+#include "artefacts.h"
 
 enum { LEAST_SENT = 14, MOST_SENT = 65549 };
-enum { INCOMPLETE = NOT_SUMMED | HEADER_NOT_SUMMED | LENGTH_MISSING };
 
 struct run *engine_run(const struct world *world)
 {
@@ -26,37 +25,6 @@ uint32_t engine_outcomes(const struct run *run, const struct outcome **list)
 	return run->outcomes.count;
 }
 
-/*
- * False: the packet has none of these artefacts. Else artefacts_of() has to look: a checksum is 0, or that of the pseudo
- * header.
- */
-static inline bool may_be_incomplete(const struct ordinary *it)
-{
-	const uint8_t *ip = it->ip, *segment = ip + it->segment;
-	uint32_t length = it->total - it->segment;
-	uint64_t sum;
-	uint16_t stored;
-
-	if (it->version == 4 && !(ip[10] | ip[11]))
-		return true;
-	if (it->protocol != TCP && it->protocol != UDP)
-		return false;
-	memcpy(&stored, segment + (it->protocol == TCP ? 16 : 6), sizeof stored);
-	if (!stored)
-		return it->version == 6 || it->protocol == TCP;
-	sum = it->version == 4 ? sum_words(ip + 12, 8) : sum_words(ip + 8, 32);
-	sum += word(it->protocol) + word(length & 0xffff) + word(length >> 16);
-	return all_ones(sum + (stored ^ 0xffff));
-}
-
-static uint8_t artefacts_in(struct run *run, const struct batch *batch, uint32_t at)
-{
-	struct packet p = {.frame = batch->frames[at]};
-
-	p.frame.length = p.frame.seen;
-	return artefacts_of(&p, &run->world->own);
-}
-
 /* What Python tells apart by its first bytes is left to it (dossim/packet/cut.py). */
 static inline bool is_sendable(const struct bytes *frame)
 {
@@ -66,7 +34,7 @@ static inline bool is_sendable(const struct bytes *frame)
 /* Its code, NO_CODE if it is left; of one that is not ordinary or may have artefacts. */
 static uint32_t sweep_other(struct run *run, const struct batch *batch, uint32_t at)
 {
-	uint8_t artefacts = artefacts_in(run, batch, at);
+	uint8_t artefacts = artefacts_of(batch->frames[at], &run->world->own);
 	struct flow flow = {0};
 	enum odd odd = NOT_ODD;
 	uint32_t code;

@@ -13,7 +13,6 @@ from enforcer.model.printable import printable
 from enforcer.system import streams
 
 if TYPE_CHECKING:
-    from dossim.engine.sweep import Span
     from dossim.predict.batches import Decided
 
 _EVERY_S = 5
@@ -45,9 +44,6 @@ class BytesRead:
         """As Watcher has it."""
 
     def tell(self, done: int, total: int | None) -> None:
-        """As Watcher has it."""
-
-    def end(self, span: Span | None) -> None:
         """As Watcher has it."""
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dossim.engine.sweep import Span
     from dossim.predict import Prediction
     from dossim.predict.batches import Decided
 
@@ -50,9 +49,6 @@ class Rows:
         raise NotImplementedError
 
     def tell(self, done: int, total: int | None) -> None:
-        """As Watcher has it."""
-
-    def end(self, span: Span | None) -> None:
         """As Watcher has it."""
 
     def finish(self) -> None:

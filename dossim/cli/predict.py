@@ -32,13 +32,9 @@ if TYPE_CHECKING:
     from dossim.cli.packet_rows import Rows
     from dossim.drill.results import CountedResult
     from dossim.drill.streamed import Watcher
-    from dossim.engine.sweep import Span
-    from dossim.exhaustion.flows import FlowCounter
     from dossim.exhaustion.outlook import Outlook
     from dossim.exhaustion.table import Table
-    from dossim.model.host import Host
     from dossim.packet.capture import Reading
-    from dossim.predict.batches import Decided
     from dossim.report.view import View
     from enforcer.model.facts import HostFacts
 
@@ -163,18 +159,19 @@ def _streamed(
     stream = Stream(captures, reading, is_hashed=is_hashed)
     first = stream.first()
     situation = host.situation(host.resources(), capture=first, mode=mode)
-    flows = _Flows(situation.host, facts)
+    table = known_table(facts)
     with ExitStack() as stack:
         for each in rows:
             stack.callback(each.discard)
-        watchers: list[Watcher] = [flows, *rows, stack.enter_context(BytesRead.on(stream.name, progress))]
+        watchers: list[Watcher] = [*rows, stack.enter_context(BytesRead.on(stream.name, progress))]
         if sample is None:
-            result = predict_stream(stream, situation, facts=facts, watchers=watchers)
+            known = None if isinstance(table, str) else table
+            result = predict_stream(stream, situation, facts=facts, watchers=watchers, table=known)
         else:
             result = predict_sample(stream, situation, sample, seed=seed, facts=facts, watchers=watchers)
         for each in rows:
             each.finish()
-    return replace(view_of(result), outlook=_outlook(result, flows, rate))
+    return replace(view_of(result), outlook=_outlook(result, table, rate))
 
 
 def _rows(csv_file: str | None, parquet_file: str | None) -> Sequence[Rows]:
@@ -183,39 +180,10 @@ def _rows(csv_file: str | None, parquet_file: str | None) -> Sequence[Rows]:
     return [*([CsvRows(csv_file)] if csv_file else []), *([ParquetRows(parquet_file)] if parquet_file else [])]
 
 
-class _Flows:
-    """Counts the new flows, if the connection tracking table is known; else ``table`` says why not."""
-
-    can_start_again = True
-    sees_all = False
-
-    def __init__(self, host: Host, facts: HostFacts | None) -> None:
-        self._host = host
-        self.table: Table | str = known_table(facts)
-        self.counter: FlowCounter | None = None
-
-    def start(self) -> None:
-        from dossim.exhaustion.flows import FlowCounter
-
-        self.counter = None if isinstance(self.table, str) else FlowCounter(self._host, self.table)
-
-    def see(self, decided: Decided) -> None:
-        if self.counter is not None:
-            self.counter.add(decided.packets, decided.prediction)
-
-    def tell(self, done: int, total: int | None) -> None:
-        pass
-
-    def end(self, span: Span | None) -> None:
-        if self.counter is not None:
-            self.counter.last(span)
-
-
-def _outlook(result: CountedResult, flows: _Flows, rate: int | None) -> Outlook | str:
+def _outlook(result: CountedResult, table: Table | str, rate: int | None) -> Outlook | str:
     """What the capture does to the connection tracking table; or why nothing can be said."""
-    if isinstance(flows.table, str):
-        return flows.table
-    if result.sample is not None:
+    if isinstance(table, str):
+        return table
+    if result.flows is None:
         return "a sample does not show which flows are new"
-    assert flows.counter is not None, "the table is known"
-    return outlook_of(result.plan, flows.table, flows.counter.found, rate)
+    return outlook_of(result.plan, table, result.flows, rate)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from dossim.cluster.gather import Dependents, of_rows
-from dossim.engine.predictor import NOT_ODD, Predictor
+from dossim.engine.predictor import NOT_ODD, DoubtGiven, Predictor
 from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction
-from dossim.predict.batches import Doubt, Why, looked_at
-from dossim.predict.prediction import FATE_CODE, STAGE_CODE
+from dossim.predict.batches import Doubt, Why
+from dossim.predict.prediction import FATE_CODE, STAGE_CODE, Draft
 from dossim.predict.world import predictor_of, reasons_of
 from enforcer.model.vocabulary import Stage
 from enforcer.planning.plan import InterfacePlan
@@ -37,7 +37,9 @@ class Alone:
         These are fragments, packets of which it is not known whether they get to conntrack, and if that is followed all
         that do.
         """
-        draft, odd, flows = looked_at(self.engine, self._reasons, capture, doubt, records_flows=self.follows)
+        draft = Draft(capture, self._reasons)
+        doubtful = None if doubt is None else DoubtGiven(doubt.rows, doubt.otherwise, draft.code_of(doubt.reason))
+        odd, flows = self.engine.predict(capture, draft, doubtful, records_flows=self.follows)
         depends = odd != NOT_ODD
         if self.follows:
             is_open = draft.fate == FATE_CODE[Fate.UNDETERMINED]

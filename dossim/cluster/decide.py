@@ -13,6 +13,7 @@ from dossim.cluster.gather import Dependents, joined_dependents
 from dossim.cluster.job import Job
 from dossim.drill.streamed import counted
 from dossim.drill.totals import Totals
+from dossim.engine.sweep import span_of
 from dossim.exhaustion.flows import FlowCounter, NewFlows
 from dossim.predict import Prediction
 from dossim.predict.batches import Batches
@@ -45,19 +46,16 @@ def decide(job: Job, numbers: Sequence[int], *parts: Dependents) -> Decided:
     """Parts of shards, in their order; ``numbers`` are those of the shards. Raises MemoryError."""
     found = joined_dependents(parts)
     capture = replace(found.capture, record=np.arange(len(found), dtype=np.int64))
-    totals, patches = Totals(), dict[int, Patch]()
     counter = None if job.table is None else FlowCounter(job.host, job.table)
-    batches: list[Batch] = []
-    with Batches(job.plan, job.host, job.enforced, job.other) as all_of_them:
-        for batch in all_of_them.take(capture, found.doubt, found.why, is_last=True):
-            totals = totals.merged(counted(batch))
-            if counter is not None:
-                counter.add(batch.packets, batch.prediction)
-            if job.keeps_packets:
-                batches.append(batch)
-    if batches:
-        patches = _patches(batches, found.rows, numbers, parts)
-    return Decided(totals, NewFlows() if counter is None else counter.found, patches)
+    begun = None if counter is None else counter.begun
+    with Batches(job.plan, job.host, job.enforced, job.other, shows=job.keeps_packets, new_flows=begun) as all_of_them:
+        if counter is not None:
+            counter.last(span_of(capture.timestamp_ns))
+        batches = all_of_them.take(capture, found.doubt, found.why, is_last=True)
+        counts = all_of_them.counts()
+    flows = NewFlows() if counter is None else counter.of(counts[0].kinds)
+    patches = _patches(batches, found.rows, numbers, parts) if batches else {}
+    return Decided(counted(counts), flows, patches)
 
 
 def _patches(

@@ -20,6 +20,7 @@ from enforcer.planning.plan import InterfacePlan
 
 if TYPE_CHECKING:
     from dossim.drill.full_table import FullTable
+    from dossim.exhaustion.flows import NewFlows
     from dossim.observe.judgement import Observations
 
 
@@ -38,7 +39,8 @@ class Drawn:
 @dataclass(frozen=True)
 class CountedResult:
     """What reports show of a prediction. ``path``: what the capture is called; ``sha256`` "" if nobody asked for it;
-    ``sample``: if not all packets of the capture are predicted. The rest as PredictResult has it.
+    ``sample``: if not all packets of the capture are predicted. ``flows``: new ones, if they were counted. The rest as
+    PredictResult has it.
     """
 
     path: str
@@ -51,6 +53,7 @@ class CountedResult:
     tables: Tables | None = None
     modelled: Modelled | None = None
     sample: Drawn | None = None
+    flows: NewFlows | None = None
 
     @property
     def mode(self) -> str:
@@ -83,7 +86,7 @@ class PredictResult:
     @property
     def counted(self) -> CountedResult:
         """What is left without the packets."""
-        capture, shared = self.capture, {item.name: getattr(self, item.name) for item in fields(CountedResult)[2:-1]}
+        capture, shared = self.capture, {item.name: getattr(self, item.name) for item in fields(CountedResult)[2:-2]}
         return CountedResult(capture.path, capture.sha256, **shared)
 
 

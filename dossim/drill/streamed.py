@@ -19,8 +19,11 @@ from dossim.drill.modelled import Modelled
 from dossim.drill.results import CountedResult, Drawn, Stopwatch
 from dossim.drill.run import about
 from dossim.drill.situation import LaterPolicy, Situation, enforced_after, lab_facts, modelled_after, plan_for
-from dossim.drill.totals import Later, Totals, later_of, several_of
-from dossim.engine.sweep import Span, Sweep, merged
+from dossim.drill.totals import STAGES_OF_TRACKED, Later, Totals
+from dossim.engine.sweep import Sweep, merged, span_of
+from dossim.exhaustion.flows import FlowCounter, NewFlows
+from dossim.exhaustion.table import Table
+from dossim.model.disposition import Fate
 from dossim.model.host import Host
 from dossim.packet.about import Facts, facts_of
 from dossim.packet.capture import Capture
@@ -28,7 +31,8 @@ from dossim.packet.offload import artefacts_of
 from dossim.packet.sample import Sample
 from dossim.packet.stream import Stream, threads
 from dossim.predict import Tables
-from dossim.predict.batches import Batches, Decided, Doubt, Policy, Why
+from dossim.predict.batches import Batches, Counts, Decided, Doubt, Policy, Why
+from dossim.predict.following import SEVERAL_BY
 from dossim.predict.prediction import ends_of_kinds
 from dossim.predict.world import reasons_of
 from enforcer.model.errors import UnsupportedRuleError, UsageError
@@ -46,7 +50,7 @@ _LATE = (
 
 class Watcher(Protocol):
     """Sees what is decided. ``start`` is called once more if the capture is read again, if it ``can_start_again``. If
-    none ``sees_all``, packets that are dropped before connection tracking are counted and not shown.
+    none ``sees_all``, packets are counted and not shown.
     """
 
     can_start_again: bool
@@ -61,15 +65,17 @@ class Watcher(Protocol):
     def tell(self, done: int, total: int | None) -> None:
         """How many bytes have been read, of how many."""
 
-    def end(self, span: Span | None) -> None:
-        """Everything was seen, but for packets at these times and between. None: there are no others."""
-
 
 def predict_stream(
-    stream: Stream, situation: Situation, *, facts: HostFacts | None = None, watchers: Sequence[Watcher] = ()
+    stream: Stream,
+    situation: Situation,
+    *,
+    facts: HostFacts | None = None,
+    watchers: Sequence[Watcher] = (),
+    table: Table | None = None,
 ) -> CountedResult:
-    """Where the packets would end. ``facts`` of the real host, if known; else those of the lab's veth. Raises
-    CaptureError, and UnsupportedRuleError for a rule that cannot be enforced.
+    """Where the packets would end. ``facts`` of the real host, if known; else those of the lab's veth. ``table``: new
+    flows are counted for it. Raises CaptureError, and UnsupportedRuleError for a rule that cannot be enforced.
     """
     watch = Stopwatch()
     with watch.phase("plan"):
@@ -77,7 +83,7 @@ def predict_stream(
         after = enforced_after(situation)
         modelled, later = left_to_calico(situation)
     with watch.phase("predict"):
-        run = _Run(stream, situation, plan, after, later, watchers)
+        run = _Run(stream, situation, plan, after, later, watchers, table)
         totals = run.run()
     return CountedResult(
         stream.name,
@@ -89,6 +95,7 @@ def predict_stream(
         about=about(totals),
         tables=after.tables,
         modelled=modelled,
+        flows=run.flows,
     )
 
 
@@ -122,12 +129,11 @@ def predict_sample(
         artefacts = artefacts_of(drawn, [address.ip for address in situation.host.addresses])
         instead = judged_by(drawn, artefacts, every(drawn), ())
         mine = replace(facts_of(drawn, artefacts), link_types={}, skipped=whole.skipped, warnings=whole.warnings)
-        totals = of_window(mine, instead)
         for watcher in watchers:
             watcher.start()
-        with Batches(plan, situation.host, alone=True) as batches:
-            for decided in batches.take(*given(instead), is_last=True):
-                totals = totals.merged(_seen(decided, watchers))
+        with Batches(plan, situation.host, alone=True, shows=_is_shown(watchers)) as batches:
+            _show(batches.take(*given(instead), is_last=True), watchers)
+            totals = of_window(mine, instead).merged(counted(batches.counts()))
     modelled = left_to_calico(situation)[0]
     if modelled is not None and not modelled.why_not:
         modelled = replace(modelled, why_not=_STATELESS)
@@ -162,6 +168,8 @@ class _Run:
     after: LaterPolicy
     later: LaterPolicy
     watchers: Sequence[Watcher]
+    table: Table | None = None
+    flows: NewFlows | None = None
     senders: set[bytes] = field(default_factory=set)
     wanted: set[bytes] = field(default_factory=set)
 
@@ -188,29 +196,51 @@ class _Run:
         self.wanted = set()
         totals = Totals()
         own = [address.ip for address in self.situation.host.addresses]
-        with Batches(self.plan, self.situation.host, policy_of(self.after), policy_of(self.later)) as batches:
-            sees_all = any(watcher.sees_all for watcher in self.watchers)
-            sweeps = [] if sees_all else [Sweep(batches.engine) for _ in range(threads())]
+        counter = None if self.table is None else FlowCounter(self.situation.host, self.table)
+        with self._batches(counter) as batches:
+            sweeps = [] if _is_shown(self.watchers) else [Sweep(batches.engine) for _ in range(threads())]
             for window in self.stream.windows(sweeps):
+                if counter is not None:
+                    counter.last(span_of(window.timestamp_ns))
                 totals = totals.merged(self._taken(batches, window, own) if len(window) else _about_file(window))
                 for watcher in self.watchers:
                     watcher.tell(self.stream.taken, self.stream.size)
-            for decided in batches.take(Capture.from_frames([]), is_last=True):
-                totals = totals.merged(_seen(decided, self.watchers))
-        for watcher in self.watchers:
-            watcher.end(reduce(merged, [sweep.span for sweep in sweeps], None))
+            _show(batches.take(Capture.from_frames([]), is_last=True), self.watchers)
+            counts = batches.counts()
+        totals = totals.merged(counted(counts))
         for sweep in sweeps:
             totals = totals.merged(of_sweep(sweep, self.plan, self.situation.host))
+        if counter is not None:
+            counter.last(reduce(merged, [sweep.span for sweep in sweeps], None))
+            self.flows = counter.of(counts[0].kinds)
         return totals
 
+    def _batches(self, counter: FlowCounter | None) -> Batches:
+        return Batches(
+            self.plan,
+            self.situation.host,
+            policy_of(self.after),
+            policy_of(self.later),
+            shows=_is_shown(self.watchers),
+            new_flows=None if counter is None else counter.begun,
+        )
+
     def _taken(self, batches: Batches, window: Capture, own: Sequence[IPAddress]) -> Totals:
+        decided, taken = batches.take_complete(window)
+        _show(decided, self.watchers)
+        complete = replace(_about_file(window).facts, packets=taken.packets, cut=taken.cut, sent=taken.from_host)
+        if taken.packets == len(window):
+            return Totals(complete)
+        rest = replace(window.part(taken.packets, len(window)), skipped={}, link_types={}, warnings=())
+        return Totals(complete).merged(self._judged(batches, rest, own))
+
+    def _judged(self, batches: Batches, window: Capture, own: Sequence[IPAddress]) -> Totals:
+        """Packets, some of which hardware may not have completed."""
         artefacts = artefacts_of(window, own)
         instead = judged_by(window, artefacts, every(window), self.senders)
         self._learn(instead)
-        totals = of_window(facts_of(window, artefacts), instead)
-        for decided in batches.take(*given(instead)):
-            totals = totals.merged(_seen(decided, self.watchers))
-        return totals
+        _show(batches.take(*given(instead)), self.watchers)
+        return of_window(facts_of(window, artefacts), instead)
 
     def _learn(self, instead: Judged) -> None:
         for mine, found in ((self.senders, instead.senders), (self.wanted, instead.wanted)):
@@ -223,20 +253,33 @@ def _about_file(window: Capture) -> Totals:
     return Totals(Facts(skipped=window.skipped, link_types=window.link_types, warnings=window.warnings))
 
 
-def _seen(decided: Decided, watchers: Sequence[Watcher]) -> Totals:
-    for watcher in watchers:
-        watcher.see(decided)
-    return counted(decided)
+def _is_shown(watchers: Sequence[Watcher]) -> bool:
+    return any(watcher.sees_all for watcher in watchers)
 
 
-def counted(decided: Decided) -> Totals:
-    """The ends of these packets."""
-    later = decided.later
-    return Totals(
-        ends=decided.prediction.ends(),
-        several=several_of(decided.prediction),
-        later=Later() if later is None else later_of(later, decided.prediction),
-    )
+def _show(found: Sequence[Decided], watchers: Sequence[Watcher]) -> None:
+    for decided in found:
+        for watcher in watchers:
+            watcher.see(decided)
+
+
+def counted(counts: Sequence[Counts]) -> Totals:
+    """All packets that Batches has ended, by each policy."""
+    mine, *others = counts
+    return Totals(ends=mine.ends, several=_several(mine.several), later=_later(others[0]) if others else Later())
+
+
+def _later(counts: Counts) -> Later:
+    drops = {
+        end: packets
+        for end, packets in counts.ends.items()
+        if end.fate is Fate.DROPPED and end.stage in STAGES_OF_TRACKED
+    }
+    return Later(drops, _several(counts.several_after), counts.open_here)
+
+
+def _several(packets: int) -> dict[str, int]:
+    return {SEVERAL_BY: packets} if packets else {}
 
 
 def of_sweep(sweep: Sweep, plan: InterfacePlan, host: Host) -> Totals:

@@ -1,10 +1,12 @@
-"""``engine/follow.c``: packets in the order of their arrival, through defragmentation and connection tracking."""
+"""``engine/follow.c``: packets through all stages in the order of their arrival: where they end is counted, and shown
+to those who ask for it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,31 +14,41 @@ import numpy as np
 import numpy.typing as npt
 
 from dossim.engine.layout import (
+    CUT_COUNT,
     LATE,
+    OUTCOME,
     SAYING,
     SEVERAL,
     TOLD,
     BatchStruct,
-    ColumnsStruct,
+    CountedStruct,
     FollowedStruct,
     FollowerStruct,
     Kept,
     Rows,
+    WayColumnsStruct,
+    WayStruct,
 )
 from dossim.engine.library import function
-from dossim.engine.predictor import Frames, Given, Predictor
-from dossim.engine.rules import U8, After, Ends, Rules
+from dossim.engine.new_flows import BegunFlows
+from dossim.engine.predictor import DoubtGiven, Frames, Given, Predictor
+from dossim.engine.rules import I32, U8, After, Ends, Rules
+from dossim.engine.totals import Kind
 
+Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 U16 = npt.NDArray[np.uint16]
 
 SAYS_CUT, FIRST_SAYING = 1, 2  # values of Followed.said; 0: nothing
+WAITS = 254  # in the place of a fate: a fragment, of whose datagram others are awaited
 _POINTER = ctypes.c_void_p
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much memory flows, and fragments that wait for others, may take; what does not fit is undetermined."""
+    """How much memory the flows of each way, and fragments that wait for others, may take; what does not fit is
+    undetermined.
+    """
 
     flow_bytes: int = 512 << 20
     fragment_bytes: int = 256 << 20
@@ -49,6 +61,38 @@ class TrackedEnds(Ends, Protocol):
     """Ends, and the conntrack states of each packet: a bit for each in the order of CtState."""
 
     ct: U8
+
+
+@dataclass(frozen=True)
+class Way:
+    """Policy ``after`` conntrack, or none, beside raw OUTPUT of both interfaces. ``tracks``: packets go through
+    conntrack.
+    """
+
+    after: After | None = None
+    outside: Rules | None = None
+    inside: Rules | None = None
+    tcp_ports: Sequence[int] = ()
+    tracks: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The ``rows`` of a batch that cannot be sent, in order, and the codes of their ``reasons``."""
+
+    rows: I64
+    reasons: U16
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """``packets`` (bool[N]) that are as if they were cut: the code of the ``reason`` why they are undetermined, if they
+    are. ``length`` (int32[N]): what was captured of each packet of the batch.
+    """
+
+    packets: Bool
+    reason: int
+    length: I32
 
 
 @dataclass(frozen=True)
@@ -65,37 +109,69 @@ class Followed:
     sayings: Rows
 
 
+@dataclass(frozen=True)
+class Taken:
+    """How many ``packets`` of a batch were taken. Of them, if it stops: ``from_host``, with an address of the host as
+    source; ``cut``, of which the capture has not all bytes.
+    """
+
+    packets: int
+    from_host: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class CutKind:
+    """An end for a reason that tells how much of the packet was ``captured``; -1: too many differ in that."""
+
+    kind: Kind
+    captured: int
+    wire: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """``ends``: packets by the kind of their end and whether they are untracked, without ``cuts``. ``several``: packets
+    with several possible ends; ``several_after``: those that policy after conntrack may drop. ``open_here``: packets
+    that are undetermined, and not so by the first way.
+    """
+
+    ends: Mapping[tuple[Kind, bool], int]
+    cuts: Mapping[tuple[CutKind, bool], int]
+    several: int
+    several_after: int
+    open_here: int
+
+
 class Follower:
-    """State between batches. To be closed, or used in a ``with`` statement. ``after``: policy after conntrack;
-    ``outside``, ``inside``: raw OUTPUT of both interfaces; ``tracks``: packets go through conntrack.
+    """State between batches. To be closed, or used in a ``with`` statement. ``ways``: one, or two in the place of each
+    other. ``new_flows``: counts those of the first. ``alone``: the code of the reason why fragments are undetermined,
+    where the packets are not all of a capture.
     """
 
     def __init__(
         self,
         engine: Predictor,
+        ways: Sequence[Way],
         *,
-        after: After | None = None,
-        outside: Rules | None = None,
-        inside: Rules | None = None,
-        tcp_ports: Sequence[int] = (),
-        tracks: bool = False,
+        new_flows: BegunFlows | None = None,
+        alone: int = 0,
         limits: Limits = LIMITS,
     ) -> None:
         """Raises MemoryError."""
         kept = Kept()
-        self._used = engine, after, outside, inside, kept
-        self._tracks, self._number = tracks, 0
+        self._used = engine, ways, new_flows, kept
+        self._number, self._ways = 0, len(ways)
+        given = (WayStruct * len(ways))(*(_way_struct(way, kept) for way in ways))
         setup = FollowerStruct(
             ctypes.addressof(engine.struct),
-            None if after is None else ctypes.addressof(after.struct),
-            None if outside is None else ctypes.addressof(outside.struct),
-            None if inside is None else ctypes.addressof(inside.struct),
-            kept.rows(np.uint16, tcp_ports),
-            len(tcp_ports),
-            tracks,
+            ctypes.addressof(given),
+            len(ways),
+            None if new_flows is None else new_flows.address,
             seed=int.from_bytes(os.urandom(8), "little"),
             most_flow_bytes=limits.flow_bytes,
             most_fragment_bytes=limits.fragment_bytes,
+            alone=alone,
         )
         self._handle = function("engine_follower", [_POINTER], _POINTER)(ctypes.byref(setup))
         if not self._handle:
@@ -115,45 +191,92 @@ class Follower:
     def follow(
         self,
         capture: Frames,
-        ends: TrackedEnds,
-        odd: U8,
-        flows: Rows,
-        times: I64 | None = None,
+        ends: Sequence[TrackedEnds] = (),
         *,
+        refused: Refused | None = None,
+        doubt: DoubtGiven | None = None,
+        shortened: Shortened | None = None,
+        times: I64 | None = None,
         is_last: bool = True,
-    ) -> Followed:
-        """The next packets, as :meth:`Predictor.predict` has left them: their ends become the final ones, but those of
-        fragments that wait are in ``late`` of a later batch. ``times``: when each arrives, in ns; without, all at one
-        instant. Raises MemoryError.
+        stops: bool = False,
+    ) -> tuple[list[Followed], Taken]:
+        """The next packets; if it ``stops``, those before the first that hardware may not have completed
+        (:mod:`dossim.engine.artefacts`). ``ends``: of each way, filled in; none: nobody wants to see them. Those of
+        fragments that wait (WAITS) are in ``late`` of a later batch. ``times``: when each packet arrives, in ns;
+        without, all at one instant. Raises ValueError for a packet that is not within the data, MemoryError.
         """
-        count = len(odd)
-        said = np.zeros(count, np.uint16)
-        given, flows = Given(capture), np.ascontiguousarray(flows)
-        arrays = (ends.fate, ends.stage, ends.entry, ends.reason, ends.untracked, odd, flows)
-        columns = ColumnsStruct(*(array.ctypes.data for array in arrays), len(flows))
-        at = None if times is None else np.ascontiguousarray(times, np.int64)
+        count, kept, given = len(capture.offset), Kept(), Given(capture)
+        said = [np.zeros(count, np.uint16) for _ in ends]
+        columns = (WayColumnsStruct * len(ends))(*map(_columns, ends, said))
         batch = BatchStruct(
             given.address,
-            ctypes.addressof(columns),
-            None if at is None else at.ctypes.data,
-            ends.ct.ctypes.data,
-            said.ctypes.data,
-            self._number,
-            count,
-            is_last,
+            ctypes.addressof(columns) if ends else None,
+            None if times is None else kept.array(times.astype(np.int64, copy=False)),
+            None if doubt is None else doubt.address,
+            first=self._number,
+            count=count,
+            is_last=is_last,
+            stops=stops,
         )
-        found = FollowedStruct()
+        if refused is not None:
+            batch.refused, batch.refused_reasons = kept.array(refused.rows), kept.array(refused.reasons)
+            batch.refused_count = len(refused.rows)
+        if shortened is not None:
+            batch.shortened, batch.shortened_reason = kept.array(shortened.packets), shortened.reason
+            batch.whole_length = kept.array(shortened.length)
+        found = (FollowedStruct * self._ways)()
         run = function("engine_follow", [_POINTER] * 3, ctypes.c_int64)
-        if not run(self._handle, ctypes.byref(batch), ctypes.byref(found)):
-            raise MemoryError("the packets that wait for others do not fit into memory")
-        self._number += count
-        return Followed(
-            said,
-            _rows(found.several, found.several_count, SEVERAL),
-            _rows(found.late, found.late_count, LATE),
-            _rows(found.told, found.told_count, TOLD),
-            _rows(found.sayings, found.saying_count, SAYING),
+        given.require(run(self._handle, ctypes.byref(batch), ctypes.byref(found)))
+        self._number += batch.taken
+        ways = [
+            Followed(
+                mine,
+                _rows(one.several, one.several_count, SEVERAL),
+                _rows(one.late, one.late_count, LATE),
+                _rows(one.told, one.told_count, TOLD),
+                _rows(one.sayings, one.saying_count, SAYING),
+            )
+            for mine, one in zip(said, found, strict=False)
+        ]
+        return ways, Taken(batch.taken, batch.from_host, batch.cut)
+
+    def counted(self, way: int) -> Counted:
+        """All packets that one of the ways has ended."""
+        found = CountedStruct()
+        function("engine_followed", [_POINTER, ctypes.c_uint32, _POINTER], None)(self._handle, way, ctypes.byref(found))
+        outcomes = _rows(found.outcomes, found.outcome_count, OUTCOME)
+        kinds = [(_kind(row), bool(row["untracked"])) for row in outcomes]
+        packets = _rows(found.packets, found.packet_count, np.dtype(np.int64)).tolist()
+        return Counted(
+            {kind: count for kind, count in zip(kinds, packets, strict=False) if count},
+            {
+                (CutKind(kinds[row["code"]][0], int(row["captured"]), int(row["wire"])), kinds[row["code"]][1]): int(
+                    row["packets"]
+                )
+                for row in _rows(found.cuts, found.cut_count, CUT_COUNT)
+            },
+            found.several,
+            found.several_after,
+            found.open_here,
         )
+
+
+def _way_struct(way: Way, kept: Kept) -> WayStruct:
+    return WayStruct(
+        *(None if rules is None else ctypes.addressof(rules.struct) for rules in (way.after, way.outside, way.inside)),
+        kept.rows(np.uint16, way.tcp_ports),
+        len(way.tcp_ports),
+        way.tracks,
+    )
+
+
+def _columns(ends: TrackedEnds, said: U16) -> WayColumnsStruct:
+    arrays = (ends.fate, ends.stage, ends.entry, ends.reason, ends.untracked, ends.ct, said)
+    return WayColumnsStruct(*(array.ctypes.data for array in arrays))
+
+
+def _kind(row: np.void) -> Kind:
+    return int(row["fate"]), int(row["stage"]), int(row["entry"]), int(row["reason"])
 
 
 def _rows(address: int | None, count: int, kind: np.dtype[Any]) -> Rows:

@@ -82,6 +82,8 @@ LATE = np.dtype(
     align=True,
 )
 TOLD = np.dtype([("number", _I64), ("captured", _I32), ("wire", _I32)], align=True)
+CUT_COUNT = np.dtype([("code", _U32), ("captured", _I32), ("wire", _I32), ("pad", _U32), ("packets", _I64)], align=True)
+FLOW_CLASSES = 10  # enum flow_class of engine/new_flows.h
 SAID = np.dtype([("state", _U8), ("because", _U8), ("remark", _U8)])
 SAYING = np.dtype([("outcomes", SAID, 8), ("count", _U8), ("coin", _U8), ("pad", _U8, 6)])
 
@@ -154,19 +156,40 @@ class SweepStruct(ctypes.Structure):
     )
 
 
+class DoubtStruct(ctypes.Structure):
+    _fields_ = (
+        *(("rows", _POINTER), ("otherwise", _POINTER), ("count", ctypes.c_int64)),
+        *(("reason", ctypes.c_uint16), ("pad", ctypes.c_uint8 * 6)),
+    )
+
+
+class WayStruct(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("after", "sends_outside", "sends_inside", "tcp_ports")),
+        *(("tcp_count", ctypes.c_uint32), ("tracks", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3)),
+    )
+
+
 class FollowerStruct(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("world", "after", "sends_outside", "sends_inside", "tcp_ports")),
-        *(("tcp_count", ctypes.c_uint32), ("tracks", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3)),
+        *(("world", _POINTER), ("ways", _POINTER), ("way_count", ctypes.c_uint64), ("new_flows", _POINTER)),
         *((name, ctypes.c_uint64) for name in ("seed", "most_flow_bytes", "most_fragment_bytes")),
+        *(("alone", ctypes.c_uint16), ("pad", ctypes.c_uint8 * 6)),
     )
+
+
+class WayColumnsStruct(ctypes.Structure):
+    _fields_ = tuple((name, _POINTER) for name in ("fate", "stage", "entry", "reason", "untracked", "states", "said"))
 
 
 class BatchStruct(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("capture", "columns", "times", "states", "said")),
+        *((name, _POINTER) for name in ("capture", "columns", "times", "doubt", "refused", "refused_reasons")),
+        *(("refused_count", ctypes.c_int64), ("shortened", _POINTER), ("whole_length", _POINTER)),
         *(("first", ctypes.c_int64), ("count", ctypes.c_int64)),
-        *(("is_last", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 7)),
+        *(("shortened_reason", ctypes.c_uint16), ("is_last", ctypes.c_uint8), ("stops", ctypes.c_uint8)),
+        ("pad", ctypes.c_uint8 * 4),
+        *((name, ctypes.c_int64) for name in ("taken", "from_host", "cut")),
     )
 
 
@@ -177,12 +200,36 @@ class FollowedStruct(ctypes.Structure):
     )
 
 
+class CountedStruct(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("outcomes", "packets", "cuts")),
+        *((name, ctypes.c_uint64) for name in ("outcome_count", "packet_count", "cut_count")),
+        *((name, ctypes.c_int64) for name in ("several", "several_after", "open_here")),
+    )
+
+
+class FlowSetupStruct(ctypes.Structure):
+    _fields_ = (
+        *(("own", NetsStruct), ("tcp_ports", _POINTER), ("tcp_count", ctypes.c_uint32)),
+        *(("forward", ctypes.c_uint8), ("tcp_loose", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 2)),
+        *(("seeds", ctypes.c_uint64 * 2), ("most", ctypes.c_uint64)),
+    )
+
+
+class FlowCountsStruct(ctypes.Structure):
+    _fields_ = (
+        ("flows", ctypes.c_int64 * FLOW_CLASSES),
+        *((name, ctypes.c_int64) for name in ("beginning", "unknown", "is_more")),
+    )
+
+
 # In the order of engine/layout.c.
 LAYOUT: tuple[np.dtype[np.void] | type[ctypes.Structure], ...] = (
     *(RANGE4, RANGE6, CONDITION, ENTRY, PORT_RANGE, PORT_MEMBER, PORT_SET, FAILSAFE, TIER, ROUTE, FLOW),
     *(NetsStruct, RulesStruct, ChainStruct, AfterStruct, WorldStruct, CaptureStruct, ColumnsStruct),
     *(OUTCOME, SweepStruct),
-    *(SEVERAL, LATE, TOLD, SAYING, FollowerStruct, BatchStruct, FollowedStruct),
+    *(SEVERAL, LATE, TOLD, SAYING, DoubtStruct, WayStruct, FollowerStruct, WayColumnsStruct, BatchStruct),
+    *(FollowedStruct, CUT_COUNT, CountedStruct, FlowSetupStruct, FlowCountsStruct),
 )
 
 

@@ -1,46 +1,59 @@
-"""``engine/new_flows.c``: what packets that leave a conntrack entry begin."""
+"""``engine/new_flows.c``: the flows that packets begin which leave a conntrack entry, in bounded memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.layout import Kept, NetsStruct, Rows
+from dossim.engine.layout import FlowCountsStruct, FlowSetupStruct, Kept
 from dossim.engine.library import function
+from dossim.engine.predictor import Frames, Given
 from enforcer.model.nets import Nets
 
-U8 = npt.NDArray[np.uint8]
-U64 = npt.NDArray[np.uint64]
+Bool = npt.NDArray[np.bool_]
+
+MOST = 1 << 21
+_POINTER = ctypes.c_void_p
 
 
-class SetupStruct(ctypes.Structure):
-    _fields_ = (
-        *(("own", NetsStruct), ("tcp_ports", ctypes.c_void_p), ("tcp_count", ctypes.c_uint32)),
-        *(("forward", ctypes.c_uint8), ("tcp_loose", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 2)),
-    )
+class BegunFlows:
+    """What packets to a host with these addresses begin, which listens on these TCP ports: at most so many flows are
+    told apart (64 MB for all of MOST).
+    """
 
-
-class Begun:
-    """What packets to a host with these addresses begin, which listens on these TCP ports."""
-
-    def __init__(self, own: Nets, tcp_ports: Sequence[int], *, forward: bool, tcp_loose: bool) -> None:
+    def __init__(
+        self, own: Nets, tcp_ports: Sequence[int], *, forward: bool, tcp_loose: bool, most: int = MOST
+    ) -> None:
+        """Raises MemoryError."""
         kept = self._kept = Kept()
+        seeds = (int.from_bytes(os.urandom(8), "little") for _ in range(2))
         ports = kept.rows(np.uint16, tcp_ports)
-        self._setup = SetupStruct(kept.nets(own), ports, len(tcp_ports), forward, tcp_loose)
+        setup = FlowSetupStruct(
+            kept.nets(own), ports, len(tcp_ports), forward, tcp_loose, seeds=(ctypes.c_uint64 * 2)(*seeds), most=most
+        )
+        found = function("engine_new_flows", [_POINTER], _POINTER)(ctypes.byref(setup))
+        if not found:
+            raise MemoryError("new flows cannot be counted: there is no memory")
+        self.address: int = found
+        weakref.finalize(self, function("engine_new_flows_free", [_POINTER], None), found)
 
-    def of(self, data: U8, flows: Rows) -> tuple[U64, U8, int]:
-        """``flows``: rows of FLOW, whose ``at`` is a position in ``data``. Returns the keys (uint64[N, 6]) and classes
-        (uint8[N], enum flow_class) of those that begin a flow, in order; and how many others may begin one or not.
+    def add(self, capture: Frames, wanted: Bool) -> None:
+        """Count the wanted packets, which leave an entry. Raises ValueError for one that is not within the data."""
+        given, wanted = Given(capture), np.ascontiguousarray(wanted)
+        run = function("engine_count_flows", [_POINTER, _POINTER, ctypes.c_int64, _POINTER], ctypes.c_int64)
+        given.require(run(self.address, given.address, len(wanted), wanted.ctypes.data))
+
+    @property
+    def counts(self) -> FlowCountsStruct:
+        """``flows``: by class (enum flow_class) of their first packet; ``beginning``: packets that begin one or repeat
+        its first packet; ``unknown``: those that may begin one or not; ``is_more``: there were others, beyond as many
+        as are told apart.
         """
-        flows, count = np.ascontiguousarray(flows), len(flows)
-        keys, classes = np.empty((count, 6), np.uint64), np.empty(count + 1, np.uint8)
-        unknown = ctypes.c_int64()
-        pointer = ctypes.c_void_p
-        arguments = [pointer, pointer, pointer, ctypes.c_int64, pointer, pointer, pointer]
-        run = function("engine_new_flows", arguments, ctypes.c_int64)
-        where = ctypes.byref(self._setup), data.ctypes.data, flows.ctypes.data, count
-        found = run(*where, keys.ctypes.data, classes.ctypes.data, ctypes.byref(unknown))
-        return keys[:found], classes[:found], unknown.value
+        found = FlowCountsStruct()
+        function("engine_flow_counts", [_POINTER, _POINTER], None)(self.address, ctypes.byref(found))
+        return found

@@ -12,12 +12,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.layout import FLOW, ROUTE, CaptureStruct, ColumnsStruct, Kept, Rows, WorldStruct
+from dossim.engine.layout import FLOW, ROUTE, CaptureStruct, ColumnsStruct, DoubtStruct, Kept, Rows, WorldStruct
 from dossim.engine.library import function
 from dossim.engine.rules import I32, U8, Ends, RuleRows
 from enforcer.model.nets import Nets
-
-Bool = npt.NDArray[np.bool_]
 
 NOT_EARLY, XDP, DEVICE, NETDEV = range(4)
 NOWHERE, TO_HOST, OUT_AGAIN, INSIDE = range(4)
@@ -90,7 +88,9 @@ class Predictor:
         self.struct.classes = function("engine_classes", [pointer], pointer)(ctypes.byref(self.struct))
         weakref.finalize(self, function("engine_classes_free", [pointer], None), self.struct.classes)
 
-    def predict(self, capture: Frames, ends: Ends, *, records_flows: bool) -> tuple[U8, Rows]:
+    def predict(
+        self, capture: Frames, ends: Ends, doubt: DoubtGiven | None = None, *, records_flows: bool
+    ) -> tuple[U8, Rows]:
         """Fill in the ends of all packets, as far as they do not depend on others. Returns for each NOT_ODD or what it
         means for those after it (uint8[N]): it is a FRAGMENT, which is not decided yet, or OPEN, of which it is not
         known whether it gets to conntrack; and if ``records_flows`` those that got to conntrack, as rows of FLOW.
@@ -103,25 +103,10 @@ class Predictor:
         arrays = (ends.fate, ends.stage, ends.entry, ends.reason, ends.untracked, odd, flows)
         columns = ColumnsStruct(*(array.ctypes.data for array in arrays))
         pointer = ctypes.c_void_p
-        run = function("engine_predict", [pointer, pointer, ctypes.c_int64, pointer], ctypes.c_int64)
-        given.require(run(ctypes.byref(self.struct), given.address, count, ctypes.byref(columns)))
+        run = function("engine_predict", [pointer, pointer, ctypes.c_int64, pointer, pointer], ctypes.c_int64)
+        of = None if doubt is None else doubt.address
+        given.require(run(ctypes.byref(self.struct), given.address, count, of, ctypes.byref(columns)))
         return odd, flows[: columns.flow_count]
-
-
-def flows_of(capture: Frames, wanted: Bool, *, skips_authentication: bool) -> tuple[Rows, Bool]:
-    """The wanted packets, which got past the header checks, as rows of FLOW, without those that are not of IP, and
-    fragments without the header of their transport. And bool[N]: the packets of which the capture cut what tells their
-    flow.
-    """
-    odd = wanted.astype(np.uint8)
-    flows = np.empty(len(odd), FLOW)
-    given = Given(capture)
-    columns = ColumnsStruct(odd=odd.ctypes.data, flows=flows.ctypes.data)
-    pointer = ctypes.c_void_p
-    arguments = [pointer, ctypes.c_int64, ctypes.c_uint8, pointer]
-    run = function("engine_flows", arguments, ctypes.c_int64)
-    given.require(run(given.address, len(odd), skips_authentication, ctypes.byref(columns)))
-    return flows[: columns.flow_count].copy(), odd.astype(np.bool_)
 
 
 @cache
@@ -157,3 +142,15 @@ class Given:
             raise MemoryError("the capture does not fit into memory")
         if number >= 0:
             raise ValueError(f"packet {number} is not within the capture's data")
+
+
+class DoubtGiven:
+    """Packets of a capture, by number in ascending order, of which it is not known whether they were on the wire as
+    they are given, or ``otherwise``: the same packets alone. Where that matters they are undetermined from the earlier
+    stage on, for the reason with this code, and it is not known whether they get to conntrack.
+    """
+
+    def __init__(self, rows: npt.NDArray[np.int64], otherwise: Frames, reason: int) -> None:
+        self._kept, self._given = Kept(), Given(otherwise)
+        self._struct = DoubtStruct(self._kept.array(rows), self._given.address, len(rows), reason)
+        self.address = ctypes.addressof(self._struct)

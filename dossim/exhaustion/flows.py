@@ -7,12 +7,14 @@ the last hook (LOCAL_IN, POSTROUTING), where the kernel confirms the entry, nor 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from dossim.engine.flowset import FlowSet
-from dossim.engine.new_flows import Begun
-from dossim.engine.predictor import flows_of
+import numpy as np
+import numpy.typing as npt
+
+from dossim.engine.new_flows import BegunFlows
 from dossim.engine.sweep import Span, merged, span_of
+from dossim.engine.totals import Kind
 from dossim.exhaustion.table import Table
 from dossim.model.disposition import Fate
 from dossim.model.host import Host
@@ -23,6 +25,9 @@ from dossim.predict.prediction import FATE_CODE, STAGE_CODE, Prediction
 from enforcer.model.conntrack import Timeout
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Stage, Word
+
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
 
 
 class FlowClass(Word):
@@ -55,7 +60,6 @@ TIMEOUT_OF: Mapping[FlowClass, Timeout | None] = {
 }
 assert set(TIMEOUT_OF) == set(FlowClass)
 CLASSES = tuple(FlowClass)  # in the order of enum flow_class
-_BLOCK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -103,81 +107,76 @@ class NewFlows:
 def new_flows(capture: Capture, prediction: Prediction, host: Host, table: Table) -> NewFlows:
     """Counts the new flows of a capture that ends as predicted."""
     counter = FlowCounter(host, table)
-    counter.add(capture, prediction)
-    return counter.found
+    counter.last(span_of(capture.timestamp_ns))
+    ends = _Ends(prediction.fate, prediction.stage, prediction.untracked, table)
+    counter.begun.add(capture, ends.leaves)
+    return counter._found(ends)
 
 
 class FlowCounter:
-    """Counts the new flows of a capture, part by part."""
+    """Counts the new flows of a capture, part by part. ``begun``: counts the packets that leave an entry."""
 
     def __init__(self, host: Host, table: Table) -> None:
+        """Raises MemoryError."""
         self._table = table
-        self._begun = Begun(
+        self.begun = BegunFlows(
             Nets.of(address.ip for address in host.addresses),
             [item.port for item in host.listen if item.protocol == TCP],
             forward=host.forward,
             tcp_loose=table.tcp_loose,
         )
-        self._flows = FlowSet(len(CLASSES))
-        self._counts = NewFlows()
         self._times: Span | None = None
 
     def last(self, span: Span | None) -> None:
         """The capture has other packets at these times, and between; None: none."""
         self._times = merged(self._times, span)
 
-    def add(self, capture: Capture, prediction: Prediction) -> None:
-        """Packets that end as predicted."""
-        ends = _Ends(prediction, self._table)
-        perhaps, beginning = int(ends.open.sum()), 0
-        for start in range(0, len(capture), _BLOCK):
-            part = capture.part(start, min(start + _BLOCK, len(capture)))
-            flows, cut = flows_of(part, ends.leaves[start : start + len(part)], skips_authentication=True)
-            keys, classes, unknown = self._begun.of(part.data, flows)
-            self._flows.add(keys, classes)  # in packet order: a flow has the class of its first
-            perhaps += unknown + int(cut.sum())
-            beginning += len(keys)
-        self.last(span_of(capture.timestamp_ns))
-        before = self._counts
-        self._counts = NewFlows(
-            reached=before.reached + int(ends.reached.sum()),
-            untracked=before.untracked + int(ends.untracked.sum()),
-            dropped_later=before.dropped_later + int((ends.reached & ~ends.leaves & ~ends.open).sum()),
-            perhaps=before.perhaps + perhaps,
-            beginning=before.beginning + beginning,
-        )
+    def of(self, kinds: Mapping[tuple[Kind, bool], int]) -> NewFlows:
+        """Of packets that end so, and whether they are untracked."""
+        rows = np.array([(*kind[:2], untracked) for kind, untracked in kinds], np.uint8).reshape(-1, 3)
+        packets = np.array(list(kinds.values()), np.int64)
+        return self._found(_Ends(rows[:, 0], rows[:, 1], rows[:, 2] != 0, self._table, packets))
 
-    @property
-    def found(self) -> NewFlows:
-        """All that was added."""
+    def _found(self, ends: _Ends) -> NewFlows:
         seconds = float(self._times[1] - self._times[0]) / 1e9 if self._times else 0.0
-        return replace(
-            self._counts,
-            flows={item: count for item, count in zip(CLASSES, self._flows.counts.tolist(), strict=True) if count},
+        begun = self.begun.counts
+        return NewFlows(
+            reached=ends.count(ends.reached),
+            untracked=ends.count(ends.untracked),
+            dropped_later=ends.count(ends.reached & ~ends.leaves & ~ends.open),
+            perhaps=ends.count(ends.open) + begun.unknown,
+            beginning=begun.beginning,
+            flows={item: count for item, count in zip(CLASSES, begun.flows, strict=True) if count},
             seconds=seconds,
-            is_more=self._flows.is_more,
+            is_more=bool(begun.is_more),
         )
 
 
 def reaches_conntrack(prediction: Prediction, table: Table) -> Bool:
     """bool[N]: conntrack sees the packet, and it is tracked."""
-    return _Ends(prediction, table).reached
+    return _Ends(prediction.fate, prediction.stage, prediction.untracked, table).reached
 
 
 class _Ends:
-    """Which packets reach conntrack and which of them leave an entry, each bool[N]."""
+    """Which packets, or kinds of them, reach conntrack and which of them leave an entry, each bool[N]. ``packets``: how
+    many each kind has.
+    """
 
-    def __init__(self, prediction: Prediction, table: Table) -> None:
-        fate, stage = prediction.fate, prediction.stage
+    def __init__(self, fate: U8, stage: U8, untracked: Bool, table: Table, packets: I64 | None = None) -> None:
+        self._packets = packets
         is_open = fate == FATE_CODE[Fate.UNDETERMINED]
         sent = fate != FATE_CODE[Fate.NOT_SENDABLE]
         dropped = fate == FATE_CODE[Fate.DROPPED]
         passed_raw = ~dropped | (stage >= STAGE_CODE[Stage.CONNTRACK])
-        self.untracked: Bool = prediction.untracked & sent & passed_raw
-        self.reached: Bool = sent & passed_raw & ~prediction.untracked
+        self.untracked: Bool = untracked & sent & passed_raw
+        self.reached: Bool = sent & passed_raw & ~untracked
         # What the socket refuses is INVALID to conntrack as well, unless conntrack verifies no checksums.
         uncertain = dropped & (stage == STAGE_CODE[Stage.EGRESS])
         if not table.checksum:
             uncertain |= dropped & (stage == STAGE_CODE[Stage.SOCKET])
         self.open: Bool = self.reached & (is_open | uncertain)
         self.leaves: Bool = self.reached & ~dropped & ~self.open
+
+    def count(self, of: Bool) -> int:
+        """How many packets these are."""
+        return int(np.count_nonzero(of) if self._packets is None else self._packets[of].sum())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dossim.engine.follower import Follower
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.predict.after import Tables as Tables
-from dossim.predict.following import EndsByState, Times, entries_of, follower_of, note, sets_of
+from dossim.predict.following import EndsByState, Times, entries_of, note, refused_of, sets_of, way_of
 from dossim.predict.prediction import Draft
 from dossim.predict.prediction import Prediction as Prediction
 from dossim.predict.world import predictor_of, reasons_of
@@ -32,13 +33,10 @@ def predict(
     tables = tables or Tables()
     tracks = tables.governs or states
     draft, engine = Draft(capture, reasons_of(host)), predictor_of(plan, host)
-    odd, flows = engine.predict(capture, draft, records_flows=tracks)
-    entries = entries_of(plan, tables)
-    if not tracks and not odd.any():
-        draft.say_where_cut()
-        return draft.finish(entries)
-    with follower_of(engine, plan, host, tables, inside or RuleTable(host.inside), tracks=tracks) as follower:
-        found = follower.follow(capture, draft, odd, flows, times)
+    way = way_of(plan, host, tables, inside or RuleTable(host.inside), tracks=tracks)
+    with Follower(engine, [way]) as follower:
+        (found,), _ = follower.follow(capture, [draft], refused=refused_of(draft), times=times)
     note(draft, found)
+    entries = entries_of(plan, tables)
     sets = sets_of(found.several, entries, draft.reasons)
     return draft.finish(entries, sets, EndsByState.of(found.several), has_states=tracks)

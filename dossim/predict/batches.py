@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.follower import Followed, Follower, Limits
+from dossim.engine.follower import WAITS, Counted, Followed, Follower, Limits, Refused, Shortened, Taken
 from dossim.engine.layout import Rows
-from dossim.engine.predictor import FRAGMENT, NOT_ODD, OPEN, Predictor
-from dossim.model.disposition import Fate
+from dossim.engine.new_flows import BegunFlows
+from dossim.engine.predictor import DoubtGiven
+from dossim.engine.totals import Kind
+from dossim.model.disposition import Disposition
 from dossim.model.host import Host
 from dossim.packet.capture import Capture, joined
 from dossim.predict.after import Tables
-from dossim.predict.following import entries_of, follower_of, note, sets_of
-from dossim.predict.prediction import FATE_CODE, NO_ENTRY, STAGE_CODE, Draft, Prediction
+from dossim.predict.following import entries_of, note, sets_of, way_of
+from dossim.predict.prediction import (
+    Draft,
+    Prediction,
+    Reasons,
+    disposition_of,
+    ends_of_kinds,
+    not_sendable,
+    where_cut,
+)
 from dossim.predict.world import predictor_of, reasons_of
-from enforcer.model.vocabulary import Stage
 from enforcer.planning.plan import InterfacePlan
-from enforcer.policy.ruletable import RuleTable
+from enforcer.policy.ruletable import Entry, RuleTable
 
 Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
-U8 = npt.NDArray[np.uint8]
+K = TypeVar("K")
 
 # Of each policy: all of it is to stay below 300 MB.
 _LIMITS = Limits(flow_bytes=96 << 20, fragment_bytes=20 << 20)
 _ALONE = "a fragment whose datagram is not complete in the sample"
 _HEADERS = 256  # bytes: what tells flows apart is before
-_WAITS = 254  # in the place of a fate: a fragment, of whose datagram others are awaited
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,26 @@ class Decided:
     later: Prediction | None
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Packets by where they end with one policy: ``ends``, of several possible ones the first; ``kinds``, with whether
+    they are untracked. ``several``: determined ones with several possible ends, ``several_after``: of which one is a
+    drop by policy after conntrack. ``open_here``: undetermined ones that are determined with the first policy.
+    """
+
+    ends: Mapping[Disposition, int]
+    kinds: Mapping[tuple[Kind, bool], int]
+    several: int
+    several_after: int
+    open_here: int
+
+
 class Batches:
-    """Predicts a capture part by part. ``enforced``: policy after conntrack that is; ``other``: another one that is
-    predicted as well, in its place. ``alone``: the packets are not all of a capture, so that nothing is known of
-    fragments. ``engine``: for packets by themselves. To be closed, or used in a ``with`` statement.
+    """Predicts a capture part by part, and counts where packets end. ``enforced``: policy after conntrack that is;
+    ``other``: another one that is predicted as well, in its place. ``shows``: packets are told as soon as their end is
+    known. ``new_flows``: counts those of packets that leave an entry. ``alone``: the packets are not all of a capture,
+    so that nothing is known of fragments. ``engine``: for packets by themselves. To be closed, or used in a ``with``
+    statement.
     """
 
     def __init__(
@@ -88,152 +113,159 @@ class Batches:
         enforced: Policy | None = None,
         other: Policy | None = None,
         *,
+        shows: bool = True,
+        new_flows: BegunFlows | None = None,
         alone: bool = False,
     ) -> None:
         """Raises MemoryError."""
-        self._alone = alone
-        self.engine, self._reasons = predictor_of(plan, host), reasons_of(host)
+        self.engine, self._reasons = predictor_of(plan, host), Reasons(reasons_of(host))
         policies = [enforced or Policy(Tables()), *([other] if other else [])]
-        self._ways = [_Way(self.engine, plan, host, policy) for policy in policies]
+        self._entries = [entries_of(plan, policy.tables) for policy in policies]
+        ways = [
+            way_of(plan, host, policy.tables, policy.inside or RuleTable(host.inside), tracks=policy.tables.governs)
+            for policy in policies
+        ]
+        self._shows, self._number = shows, 0  # that of the next packet
+        self._waiting: _Waiting | None = None
+        self._follower = Follower(
+            self.engine,
+            ways,
+            new_flows=new_flows,
+            alone=self._reasons.code_of(_ALONE) if alone else 0,
+            limits=_LIMITS,
+        )
 
     def __enter__(self) -> Batches:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for way in self._ways:
-            way.close()
+        self._follower.close()
 
     def take(
         self, capture: Capture, doubt: Doubt | None = None, why: Why | None = None, *, is_last: bool = False
+    ) -> Sequence[Decided]:
+        """The next part; after the one that ``is_last`` there are no more. Returns the packets whose end is known now,
+        if they are to be shown. Raises MemoryError.
+        """
+        code_of = self._reasons.code_of
+        doubtful = None if doubt is None else DoubtGiven(doubt.rows, doubt.otherwise, code_of(doubt.reason))
+        shortened = None
+        if why is not None:
+            length = capture.length if why.length is None else why.length
+            shortened = Shortened(why.packets, code_of(why.reason), length)
+        refused, drafts = self._drafts(capture)
+        found, _ = self._follower.follow(
+            capture, drafts, refused=refused, doubt=doubtful, shortened=shortened, is_last=is_last
+        )
+        return self._decided(capture, drafts, found, why)
+
+    def take_complete(self, capture: Capture) -> tuple[Sequence[Decided], Taken]:
+        """The packets of the next part before the first that hardware may not have completed when it was captured. All
+        from that one on are still to be taken. Returns as :meth:`take`, and how many they are. Raises MemoryError.
+        """
+        refused, drafts = self._drafts(capture)
+        found, taken = self._follower.follow(capture, drafts, refused=refused, is_last=False, stops=True)
+        if not self._shows or not taken.packets:
+            return (), taken
+        if taken.packets < len(capture):
+            capture = capture.part(0, taken.packets)
+            drafts = [draft.part(taken.packets) for draft in drafts]
+            found = [replace(one, said=one.said[: taken.packets]) for one in found]
+        return self._decided(capture, drafts, found, None), taken
+
+    def _drafts(self, capture: Capture) -> tuple[Refused | None, Sequence[Draft]]:
+        """Which packets cannot be sent; what the engine is to fill in, if packets are shown."""
+        refused = [(row, self._reasons.code_of(text)) for row, text in not_sendable(capture)]
+        drafts = [Draft(capture, self._reasons.texts) for _ in self._entries] if self._shows else []
+        return _refused(refused) if refused else None, drafts
+
+    def _decided(
+        self, capture: Capture, drafts: Sequence[Draft], found: Sequence[Followed], why: Why | None
+    ) -> Sequence[Decided]:
+        if not self._shows:
+            return ()
+        first, self._number = self._number, self._number + len(capture)
+        return [*self._now(capture, drafts, found, why, first), *self._late(found, first)]
+
+    def counts(self) -> list[Counts]:
+        """All packets that have ended, by each policy."""
+        return [self._counts(self._follower.counted(way), mine) for way, mine in enumerate(self._entries)]
+
+    def _counts(self, counted: Counted, entries: Sequence[Entry]) -> Counts:
+        texts = self._reasons.texts
+        kinds, cuts = _added(counted.ends), _added(counted.cuts)
+        ends = ends_of_kinds(kinds, entries, texts)
+        for cut, packets in cuts.items():
+            end = disposition_of(cut.kind, entries, texts)
+            end = replace(end, reason=where_cut(end.reason, cut.captured, cut.wire))
+            ends[end] = ends.get(end, 0) + packets
+        all_kinds = dict(counted.ends)
+        for (cut, untracked), packets in counted.cuts.items():
+            kind = cut.kind, untracked
+            all_kinds[kind] = all_kinds.get(kind, 0) + packets
+        return Counts(ends, all_kinds, counted.several, counted.several_after, counted.open_here)
+
+    # -- packets that are shown --
+
+    def _now(
+        self, capture: Capture, drafts: Sequence[Draft], found: Sequence[Followed], why: Why | None, first: int
     ) -> Iterator[Decided]:
-        """The next part; after the one that ``is_last`` there are no more. Raises MemoryError."""
-        tracks = any(way.tracks for way in self._ways)
-        draft, odd, flows = looked_at(self.engine, self._reasons, capture, doubt, records_flows=tracks)
-        if self._alone:
-            _leave(draft, odd == FRAGMENT, Stage.DEFRAG, _ALONE)
-            odd[:] = NOT_ODD
-        draft.fate[odd == FRAGMENT] = _WAITS
-        drafts = [draft, *(draft.copied() for _ in self._ways[1:])]
-        found = [
-            way.follow(capture, mine, odd, flows, is_last=is_last) for way, mine in zip(self._ways, drafts, strict=True)
-        ]
-        now = [part.now if why is None else part.now.with_reason(why.packets, why.reason) for part in found]
+        """Those of a part that do not wait."""
+        now = []
+        for draft, one, entries in zip(drafts, found, self._entries, strict=True):
+            note(draft, _numbered(one, first))
+            several = one.several[one.several["number"] >= first]
+            now.append(draft.finish(entries, sets_of(_minus(several, first), entries, draft.reasons)))
+        waits = drafts[0].fate == WAITS
+        rows = np.flatnonzero(waits)
+        if len(rows):
+            waiting = _Waiting.of(capture, rows, first)
+            self._waiting = waiting if self._waiting is None else self._waiting.with_more(waiting)
         if why is not None and why.length is not None:
             capture = replace(capture, length=why.length)
-        yield from _decided(capture, now)
-        if (late := found[0].late) is not None:
-            yield _of(late[0], [part.late[1] for part in found if part.late])
+        if not len(rows):
+            yield _of(capture, now)
+            return
+        rest = np.flatnonzero(~waits)
+        yield _of(capture.only(rest), [one.only(rest) for one in now])
+
+    def _late(self, found: Sequence[Followed], first: int) -> Iterator[Decided]:
+        """Packets that do not wait any more: the same with each policy."""
+        if not len(found[0].late):
+            return
+        assert self._waiting is not None, "they waited"
+        numbers = np.sort(found[0].late["number"])
+        at, left = np.searchsorted(self._waiting.numbers, numbers), np.ones(len(self._waiting.numbers), np.bool_)
+        left[at] = False
+        mine, self._waiting = self._waiting.only(at), self._waiting.only(np.flatnonzero(left))
+        pairs = zip(found, self._entries, strict=True)
+        yield _of(mine.packets, [self._late_one(mine, one, entries, first) for one, entries in pairs])
+
+    def _late_one(self, mine: _Waiting, found: Followed, entries: tuple[Entry, ...], first: int) -> Prediction:
+        late = found.late[np.argsort(found.late["number"], kind="stable")]
+        draft = Draft(replace(mine.packets, length=mine.length), self._reasons.texts)
+        for name in ("fate", "stage", "entry", "reason", "untracked"):
+            getattr(draft, name)[:] = late[name]
+        told, several = found.told[found.told["number"] < first], found.several[found.several["number"] < first]
+        note(draft, replace(found, said=late["said"], told=_among(told, mine.numbers)))
+        return draft.finish(entries, sets_of(_among(several, mine.numbers), entries, draft.reasons))
 
 
-def looked_at(
-    engine: Predictor, reasons: Sequence[str], capture: Capture, doubt: Doubt | None, *, records_flows: bool
-) -> tuple[Draft, U8, Rows]:
-    """What is known of packets without those before: as the engine predicts them."""
-    draft = Draft(capture, reasons)
-    odd, flows = engine.predict(capture, draft, records_flows=records_flows)
-    if doubt is None or not len(doubt.rows):
-        return draft, odd, flows
-    other = Draft(doubt.otherwise, reasons)
-    other_odd, _ = engine.predict(doubt.otherwise, other, records_flows=False)
-    rows = _leave_doubtful(doubt, draft, odd, other, other_odd)
-    return draft, odd, flows[~np.isin(flows["number"], rows)]
-
-
-def _leave_doubtful(doubt: Doubt, draft: Draft, odd: U8, other: Draft, other_odd: U8) -> I64:
-    """Packets that end otherwise in the other shape are undetermined from the earlier of the two stages, and it is not
-    known whether they get to conntrack.
-    """
-    rows: I64 = doubt.rows
-    is_alike = (draft.fate[rows] == other.fate) & (draft.stage[rows] == other.stage)
-    is_alike &= (odd[rows] == other_odd) & (other_odd != FRAGMENT)
-    differ = ~is_alike
-    rows = np.asarray(rows[differ], np.int64)
-    earlier = np.minimum(draft.stage[rows], other.stage[differ])  # of a fragment it is not set: it got to defrag
-    draft.fate[rows], draft.entry[rows] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
-    draft.stage[rows] = np.minimum(earlier, STAGE_CODE[Stage.IP_INPUT])
-    draft.reason[rows] = draft.code_of(doubt.reason)
-    odd[rows] = OPEN
-    return rows
-
-
-def _leave(draft: Draft, packets: Bool, stage: Stage, reason: str) -> None:
-    """These packets are undetermined."""
-    draft.fate[packets], draft.entry[packets] = FATE_CODE[Fate.UNDETERMINED], NO_ENTRY
-    draft.stage[packets], draft.reason[packets] = STAGE_CODE[stage], draft.code_of(reason)
-
-
-def _decided(capture: Capture, found: list[Prediction]) -> Iterator[Decided]:
-    """Those of a part that do not wait: the same with each policy."""
-    waits = found[0].fate == _WAITS
-    if not waits.any():
-        yield _of(capture, found)
-        return
-    rows = np.flatnonzero(~waits)
-    yield _of(capture.only(rows), [one.only(rows) for one in found])
+def _refused(rows: Sequence[tuple[int, int]]) -> Refused:
+    found = np.array(rows, np.int64)
+    return Refused(found[:, 0], found[:, 1].astype(np.uint16))
 
 
 def _of(packets: Capture, found: list[Prediction]) -> Decided:
     return Decided(packets, found[0], found[1] if len(found) > 1 else None)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Of the packets of a part, where those that wait have no fate; and of those that waited before."""
-
-    now: Prediction
-    late: tuple[Capture, Prediction] | None
-
-
-class _Way:
-    """One policy after conntrack, or none: packets in the order of their arrival, and those that wait."""
-
-    def __init__(self, engine: Predictor, plan: InterfacePlan, host: Host, policy: Policy) -> None:
-        inside = policy.inside or RuleTable(host.inside)
-        self.tracks = policy.tables.governs
-        self._entries = entries_of(plan, policy.tables)
-        self._reasons = reasons_of(host)
-        self._follower: Follower = follower_of(
-            engine, plan, host, policy.tables, inside, tracks=self.tracks, limits=_LIMITS
-        )
-        self._number = 0  # of the next packet, among those that the follower was given
-        self._waiting: _Waiting | None = None
-
-    def close(self) -> None:
-        self._follower.close()
-
-    def follow(self, capture: Capture, draft: Draft, odd: U8, flows: Rows, *, is_last: bool) -> _Found:
-        if not self.tracks and not is_last and not odd.any():
-            draft.say_where_cut()
-            return _Found(draft.finish(self._entries), None)
-        found = self._follower.follow(capture, draft, odd, flows if self.tracks else flows[:0], is_last=is_last)
-        first, self._number = self._number, self._number + len(capture)
-        note(draft, _numbered(found, first))
-        late = self._late(found, first)
-        rows = np.flatnonzero(draft.fate == _WAITS)
-        if len(rows):
-            waiting = _Waiting.of(capture, rows, first)
-            self._waiting = waiting if self._waiting is None else self._waiting.with_more(waiting)
-        several = found.several[found.several["number"] >= first]
-        sets = sets_of(_minus(several, first), self._entries, draft.reasons)
-        return _Found(draft.finish(self._entries, sets), late)
-
-    def _late(self, found: Followed, first: int) -> tuple[Capture, Prediction] | None:
-        """Packets that do not wait any more."""
-        late = found.late[np.argsort(found.late["number"], kind="stable")]
-        if not len(late):
-            return None
-        assert self._waiting is not None, "they waited"
-        at, left = np.searchsorted(self._waiting.numbers, late["number"]), np.ones(len(self._waiting.numbers), np.bool_)
-        left[at] = False
-        mine, self._waiting = self._waiting.only(at), self._waiting.only(np.flatnonzero(left))
-        packets, numbers = mine.packets, mine.numbers
-        draft = Draft(replace(packets, length=mine.length), self._reasons)
-        for name in ("fate", "stage", "entry", "reason", "untracked"):
-            getattr(draft, name)[:] = late[name]
-        told, several = found.told[found.told["number"] < first], found.several[found.several["number"] < first]
-        note(draft, replace(found, said=late["said"], told=_among(told, numbers)))
-        sets = sets_of(_among(several, numbers), self._entries, draft.reasons)
-        return packets, draft.finish(self._entries, sets)
+def _added(kinds: Mapping[tuple[K, bool], int]) -> dict[K, int]:
+    """Tracked packets and untracked ones."""
+    found: dict[K, int] = {}
+    for (kind, _), packets in kinds.items():
+        found[kind] = found.get(kind, 0) + packets
+    return found
 
 
 def _numbered(found: Followed, first: int) -> Followed:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dossim.engine.follower import FIRST_SAYING, LIMITS, SAYS_CUT, Followed, Follower, Limits
+from dossim.engine.follower import FIRST_SAYING, SAYS_CUT, Followed, Refused, Way
 from dossim.engine.layout import Rows
-from dossim.engine.predictor import Predictor
 from dossim.model.disposition import Disposition, Fate
 from dossim.model.host import Host
 from dossim.packet.fields import TCP
@@ -22,7 +21,7 @@ from dossim.pipeline.conntrack.states import Coin, Reason, Remark
 from dossim.pipeline.conntrack.verdict import Outcome, Verdict
 from dossim.predict.after import Tables, compiled
 from dossim.predict.compiled import rules_of
-from dossim.predict.prediction import FATES, NO_ENTRY, NO_STAGE, STAGES, Draft, End
+from dossim.predict.prediction import FATE_CODE, FATES, NO_ENTRY, NO_STAGE, STAGES, Draft, End
 from enforcer.model.vocabulary import CtState, Direction
 from enforcer.planning.plan import InterfacePlan
 from enforcer.policy.ruletable import Entry, RuleTable
@@ -33,37 +32,33 @@ Times = npt.NDArray[np.int64]
 _STATES, _REASONS, _REMARKS = tuple(CtState), tuple(Reason), tuple(Remark)
 _COINS = (None, *Coin)  # in the order of enum coin
 _CUT = "its conntrack state is not known"
+SEVERAL_BY = COINS[Coin.HOST_ISN].removeprefix("depends on ")  # what the end of packets with several depends on
 
 
-def follower_of(
-    engine: Predictor,
-    plan: InterfacePlan,
-    host: Host,
-    tables: Tables,
-    inside: RuleTable,
-    *,
-    tracks: bool,
-    limits: Limits = LIMITS,
-) -> Follower:
+def way_of(plan: InterfacePlan, host: Host, tables: Tables, inside: RuleTable, *, tracks: bool) -> Way:
     """``inside``: raw of the host's inside interface; ``tracks``: packets go through conntrack."""
     if not tracks:
-        return Follower(engine, limits=limits)
+        return Way()
     entries = entries_of(plan, tables)
     index = {entry.name: number for number, entry in reversed(list(enumerate(entries)))}
-    return Follower(
-        engine,
+    return Way(
         after=compiled(tables, index) if tables.governs else None,
         outside=rules_of(plan.table, Direction.EGRESS),
         inside=rules_of(inside, Direction.EGRESS),
         tcp_ports=[item.port for item in host.listen if item.protocol == TCP],
         tracks=True,
-        limits=limits,
     )
 
 
 def entries_of(plan: InterfacePlan, tables: Tables) -> tuple[Entry, ...]:
     """What can drop received packets, as a prediction numbers it."""
     return (*plan.table.ingress, *tables.entries())
+
+
+def refused_of(draft: Draft) -> Refused | None:
+    """The packets of a draft that cannot be sent; None: there are none."""
+    rows = np.flatnonzero(draft.fate == FATE_CODE[Fate.NOT_SENDABLE])
+    return Refused(rows, draft.reason[rows]) if len(rows) else None
 
 
 def note(draft: Draft, found: Followed) -> None:
@@ -137,8 +132,7 @@ class Sets(_Several):
         row = self._row(packet)
         first, *others = (self._end(row, code) for code in range(len(_STATES)) if row["states"] >> code & 1)
         found = {(end.fate, end.stage): end for end in reversed(others) if not first.agrees(end)}
-        depends = COINS[Coin.HOST_ISN].removeprefix("depends on ")
-        return replace(first, others=tuple(reversed(found.values())), depends=depends)
+        return replace(first, others=tuple(reversed(found.values())), depends=SEVERAL_BY)
 
     def _end(self, row: np.void, code: int) -> Disposition:
         fate, stage, entry = FATES[row["fate"][code]], int(row["stage"][code]), int(row["entry"][code])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -219,12 +218,37 @@ class PossibleStates:
         return f"{named} ({self.reason})" if self.reason else named
 
 
-def _where(what: str, lengths: int) -> str:
+def where_cut(what: str, captured: int, wire: int) -> str:
     """What is unknown of a packet, with the captured and the original length; -1: too many packets differ in these."""
-    if lengths < 0:
+    if captured < 0:
         return f"cut by the capture: {what}"
-    captured, wire = lengths >> 32, lengths & 0xFFFF_FFFF
     return cut_at(captured, wire, what) if captured < wire else part_cut(what)
+
+
+def not_sendable(capture: Capture) -> Iterator[tuple[int, str]]:
+    """The packets that no device sends, and why not."""
+    wire_length = capture.wire_length
+    for row in np.flatnonzero((wire_length < ETHERNET_LEAST) | (wire_length > ETHERNET_MOST)).tolist():
+        why = why_not_sendable(capture.frame(row), int(wire_length[row]))
+        if why:
+            yield row, why
+
+
+class Reasons:
+    """Texts by code: these at first."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = list(texts)
+        self._codes = {text: code for code, text in enumerate(texts)}
+
+    def code_of(self, reason: str) -> int:
+        """The code of a reason, which may be new."""
+        if len(self.texts) >= _MOST_REASONS:
+            reason = reason if reason in self._codes else _ANOTHER
+        if reason not in self._codes:
+            self._codes[reason] = len(self.texts)
+            self.texts.append(reason)
+        return self._codes[reason]
 
 
 class Draft:
@@ -242,16 +266,13 @@ class Draft:
         self.untracked = np.zeros(packets, np.bool_)
         self.ct = np.zeros(packets, np.uint8)
         self.ct_reason = np.zeros(packets, np.uint16)
-        self._reasons: dict[str, int] = {text: code for code, text in enumerate(reasons)}
-        self._texts = list(reasons)
+        self._known = Reasons(reasons)
+        self.code_of = self._known.code_of
         self._find_not_sendable()
 
     def _find_not_sendable(self) -> None:
-        wire_length = self._capture.wire_length
-        for row in np.flatnonzero((wire_length < ETHERNET_LEAST) | (wire_length > ETHERNET_MOST)).tolist():
-            why = why_not_sendable(self._capture.frame(row), int(wire_length[row]))
-            if why:
-                self.end(row, Fate.NOT_SENDABLE, why)
+        for row, why in not_sendable(self._capture):
+            self.end(row, Fate.NOT_SENDABLE, why)
 
     def say_where_cut(self, told: Rows | None = None) -> None:
         """Give undetermined packets their reason with the lengths of the packet that was cut; until now they have what
@@ -281,22 +302,22 @@ class Draft:
             pairs, of = np.unique(lengths[mine], return_inverse=True)
             if len(pairs) > _MOST_LENGTHS:
                 pairs, of = np.array([-1]), np.zeros_like(of)
-            text = self._texts[code]
-            found[mine] = np.array([self.code_of(_where(text, pair)) for pair in pairs.tolist()], np.uint16)[of]
+            text = self._known.texts[code]
+            texts = [where_cut(text, pair >> 32, pair & 0xFFFF_FFFF) for pair in pairs.tolist()]
+            found[mine] = np.array([self.code_of(text) for text in texts], np.uint16)[of]
         return found
 
-    def copied(self) -> Draft:
-        """A draft of its own with the same rows."""
-        other = copy.copy(self)
+    def part(self, stop: int) -> Draft:
+        """The same of the first packets alone."""
+        found = Draft(self._capture.part(0, stop), self.reasons)
         for name in ("fate", "stage", "entry", "reason", "untracked", "ct", "ct_reason"):
-            setattr(other, name, getattr(self, name).copy())
-        other._reasons, other._texts = dict(self._reasons), list(self._texts)
-        return other
+            getattr(found, name)[:] = getattr(self, name)[:stop]
+        return found
 
     @property
     def reasons(self) -> Sequence[str]:
         """By code; grows."""
-        return self._texts
+        return self._known.texts
 
     def end(self, row: int, fate: Fate, reason: str = "") -> None:
         """One packet is delivered or forwarded."""
@@ -312,7 +333,7 @@ class Draft:
         has_states: bool = False,
     ) -> Prediction:
         columns = (self.fate, self.stage, self.entry, self.reason)
-        texts = tuple(self._texts)
+        texts = tuple(self._known.texts)
         return Prediction(
             *columns,
             entries,
@@ -324,12 +345,3 @@ class Draft:
             self.ct_reason,
             has_states,
         )
-
-    def code_of(self, reason: str) -> int:
-        """The code of a reason, which may be new."""
-        if len(self._reasons) >= _MOST_REASONS:
-            reason = reason if reason in self._reasons else _ANOTHER
-        if reason not in self._reasons:
-            self._reasons[reason] = len(self._reasons)
-            self._texts.append(reason)
-        return self._reasons[reason]

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "../follow.h"
-#include "../flowset.h"
 #include "../sweep.h"
 
 enum { MOST = 64, UNTOUCHED = 77 };
@@ -35,6 +34,7 @@ static const struct route inside[] = {{{0, 0x0a010000}, {0, 0xffff0000}, 4, 16}}
 static const struct route outside[] = {{{0, 0x0a0a0a00}, {0, 0xffffff00}, 4, 24}};
 static const struct tier tiers[] = {{0, 2, 5}, {2, 1, -1}};
 static const uint16_t ports[] = {53, 80};
+static const int64_t first_row[] = {0};
 static const struct classes *classes;
 
 static void require(bool holds)
@@ -132,7 +132,7 @@ static void compare(struct world world, const struct capture *capture, int64_t c
 	world.classes = NULL;
 	for (int64_t i = 0; i < count; i++)
 		fate[i] = capture->wire_length[i] < 14 ? NOT_SENDABLE : UNTOUCHED;
-	require(engine_predict(&world, capture, count, &columns) == ALL_PREDICTED);
+	require(engine_predict(&world, capture, count, NULL, &columns) == ALL_PREDICTED);
 	for (int64_t i = 0; i < count; i++) {
 		require(fate[i] == found->fate[i] && odd[i] == found->odd[i]);
 		require(fate[i] == NOT_SENDABLE || odd[i] == ODD_FRAGMENT ||
@@ -159,67 +159,108 @@ static void sweep(const struct world *world, const struct capture *capture, int6
 }
 
 /* The packets from one on; those of fragments that wait are told by a later batch. */
-static void follow_batch(struct follower *follower, const struct world *world,
-			 const struct capture *all, int64_t first, int64_t count, bool is_last,
-			 bool *ended)
+static void follow_batch(struct follower *follower, const struct capture *all, int64_t first,
+			 int64_t count, bool is_last, bool *ended)
 {
 	const struct capture capture = {all->data, all->offset + first, all->length + first,
 					all->wire_length + first, all->size};
-	uint8_t fate[MOST] = {0}, stage[MOST], untracked[MOST], odd[MOST] = {0}, states[MOST];
-	uint16_t reason[MOST] = {0}, said[MOST];
-	int32_t entry[MOST];
-	int64_t times[MOST];
-	struct flow flows[MOST];
-	struct columns columns = {fate, stage, entry, reason, untracked, odd, flows, 0};
-	struct follow_batch batch = {&capture, &columns, times,	  states, said,
-				     first,    count,	 is_last, {0}};
-	struct followed followed;
+	uint8_t fate[2][MOST], stage[2][MOST], untracked[2][MOST], states[2][MOST];
+	uint8_t shortened[MOST];
+	uint16_t reason[2][MOST], said[2][MOST], refused_reasons[MOST];
+	int32_t entry[2][MOST];
+	int64_t times[MOST], refused[MOST];
+	struct way_columns columns[2];
+	struct doubt doubt = {first_row, &capture, count > 0, REASONS + 2, {0}};
+	struct follow_batch batch = {
+		.capture = &capture,
+		.columns = columns,
+		.times = times,
+		.doubt = &doubt,
+		.refused = refused,
+		.refused_reasons = refused_reasons,
+		.shortened = shortened,
+		.whole_length = capture.length,
+		.first = first,
+		.count = count,
+		.shortened_reason = REASONS + 1,
+		.is_last = is_last,
+	};
+	struct followed followed[2];
 
+	for (int i = 0; i < 2; i++)
+		columns[i] = (struct way_columns){fate[i],	stage[i],  entry[i], reason[i],
+						  untracked[i], states[i], said[i]};
 	for (int64_t i = 0; i < count; i++) {
-		fate[i] = capture.wire_length[i] < 14 ? NOT_SENDABLE : UNTOUCHED;
+		fate[0][i] = fate[1][i] = UNTOUCHED;
+		shortened[i] = i % 7 == 3;
 		times[i] = (first + i) * 400 * 1000 * 1000;
+		if (capture.wire_length[i] < 14) {
+			refused_reasons[batch.refused_count] = REASONS;
+			refused[batch.refused_count++] = i;
+		}
 	}
-	require(engine_predict(world, &capture, count, &columns) < 0);
-	for (int64_t i = 0; i < count; i++)
-		require((fate[i] == UNTOUCHED) == (odd[i] == ODD_FRAGMENT));
-	require(engine_follow(follower, &batch, &followed));
+	require(engine_follow(follower, &batch, followed) == ALL_PREDICTED);
 	for (int64_t i = 0; i < count; i++) {
-		require(!ended[first + i]);
-		ended[first + i] = fate[i] != UNTOUCHED;
-		require(!ended[first + i] || engine_reason(reason[i]) != NULL);
+		require(!ended[first + i] && fate[0][i] != UNTOUCHED);
+		require((fate[0][i] == WAITS) == (fate[1][i] == WAITS));
+		require((fate[0][i] == NOT_SENDABLE) == (capture.wire_length[i] < 14));
+		ended[first + i] = fate[0][i] != WAITS;
 	}
-	for (uint64_t i = 0; i < followed.late_count; i++) {
-		require(!ended[followed.late[i].number]);
-		ended[followed.late[i].number] = true;
+	require(followed[0].late_count == followed[1].late_count);
+	for (uint64_t i = 0; i < followed[0].late_count; i++) {
+		require(followed[0].late[i].number == followed[1].late[i].number);
+		require(!ended[followed[0].late[i].number]);
+		ended[followed[0].late[i].number] = true;
 	}
+}
+
+/* Every packet is counted once. */
+static int64_t packets_of(const struct follower *follower, uint32_t way)
+{
+	struct counted counted;
+	int64_t found = 0;
+
+	engine_followed(follower, way, &counted);
+	for (uint64_t i = 0; i < counted.packet_count; i++)
+		found += counted.packets[i];
+	for (uint64_t i = 0; i < counted.cut_count; i++)
+		found += counted.cuts[i].packets;
+	return found;
 }
 
 static void follow_all(const struct world *world, const struct capture *capture, int64_t count)
 {
 	struct chain chain = {world->raw, tiers, 2, 7, 8};
 	struct after after = {&chain, &chain, &chain, NULL, &chain};
-	struct follower_setup setup = {
-		world, &after, &world->raw, &world->raw, ports + 1, 1, world->records_flows,
-		{0},   42,     100000,	    20000};
+	struct way_setup ways[] = {
+		{NULL, NULL, NULL, NULL, 0, 0, {0}},
+		{&after, &world->raw, &world->raw, ports + 1, 1, world->records_flows, {0}},
+	};
+	struct flow_setup flow_setup = {nets[0], ports + 1, 1, world->forward, 1, {0}, {42, 43}, 5};
+	struct new_flows *new_flows = engine_new_flows(&flow_setup);
+	struct follower_setup setup = {world, ways, 2, new_flows, 42, 100000, 20000, 0, {0}};
 	struct follower *follower = engine_follower(&setup);
+	struct flow_counts flow_counts;
 	bool ended[MOST] = {false};
 
-	require(follower);
-	follow_batch(follower, world, capture, 0, count / 2, false, ended);
-	follow_batch(follower, world, capture, count / 2, count - count / 2, true, ended);
+	require(new_flows && follower);
+	follow_batch(follower, capture, 0, count / 2, false, ended);
+	follow_batch(follower, capture, count / 2, count - count / 2, true, ended);
 	for (int64_t i = 0; i < count; i++)
 		require(ended[i]);
+	require(packets_of(follower, 0) == count && packets_of(follower, 1) == count);
+	engine_flow_counts(new_flows, &flow_counts);
+	require(flow_counts.beginning + flow_counts.unknown <= count);
 	engine_unfollow(follower);
+	engine_new_flows_free(new_flows);
 }
 
 static void all_functions(const struct world *world, const struct capture *capture, int64_t count)
 {
 	uint8_t fate[MOST] = {0}, stage[MOST], untracked[MOST], odd[MOST] = {0}, verdict[MOST];
+	struct flow_setup flow_setup = {nets[0], ports, 2, world->forward, 0, {0}, {42, 43}, MOST};
+	struct new_flows *new_flows = engine_new_flows(&flow_setup);
 	int64_t marked[16] = {0};
-	uint64_t keys[MOST * 6] = {0};
-	uint8_t classes[MOST] = {0};
-	struct flowset *set = engine_flowset(42, 43, MOST);
-	int64_t counts[1] = {0};
 	uint16_t reason[MOST] = {0};
 	int32_t entry[MOST];
 	struct flow flows[MOST];
@@ -227,18 +268,14 @@ static void all_functions(const struct world *world, const struct capture *captu
 
 	for (int64_t i = 0; i < count; i++)
 		fate[i] = capture->wire_length[i] < 14 ? NOT_SENDABLE : UNTOUCHED;
-	require(engine_predict(world, capture, count, &columns) == ALL_PREDICTED);
+	require(engine_predict(world, capture, count, NULL, &columns) == ALL_PREDICTED);
 	compare(*world, capture, count, &columns);
 	sweep(world, capture, count);
 	follow_all(world, capture, count);
-	memset(odd, 1, sizeof odd);
-	columns.flow_count = 0;
-	require(engine_flows(capture, count, world->skips_authentication, &columns) < 0);
 	engine_decide(&world->raw, flows, columns.flow_count, verdict, entry);
-	for (int64_t i = 0; i < columns.flow_count; i++)
-		memcpy(&keys[6 * i], flows[i].source, 4 * sizeof *keys);
-	require(set && !engine_flowset_add(set, keys, classes, columns.flow_count, counts));
-	engine_flowset_free(set);
+	memset(odd, 1, sizeof odd);
+	require(new_flows && engine_count_flows(new_flows, capture, count, odd) == ALL_PREDICTED);
+	engine_new_flows_free(new_flows);
 	require(engine_artefacts(capture, count, nets, odd, marked) < 0);
 }
 

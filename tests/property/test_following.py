@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dossim.engine.follower import Follower
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.cut import frame_on_wire
 from dossim.pipeline.explain import Explainer, Trace
 from dossim.predict import Prediction, predict
-from dossim.predict.following import follower_of
+from dossim.predict.following import refused_of, way_of
 from dossim.predict.prediction import Draft
 from dossim.predict.world import predictor_of, reasons_of
 from enforcer.model.choices import ModeChoice, RawChoice
@@ -179,13 +180,14 @@ def test_batches_of_any_size_are_as_the_whole(name: str, host: Host, data: st.Da
     cuts = sorted(data.draw(st.lists(st.integers(0, len(capture)), max_size=4)))
     engine = predictor_of(plan, host)
     columns: list[list[tuple[int, ...]]] = []
-    with follower_of(engine, plan, host, tables, RuleTable(host.inside), tracks=True) as follower:
+    with Follower(engine, [way_of(plan, host, tables, RuleTable(host.inside), tracks=True)]) as follower:
         bounds = [0, *cuts, len(capture)]
         for start, stop in pairwise(bounds):
             draft = Draft(part := capture.part(start, stop), reasons_of(host))
-            odd, flows = engine.predict(part, draft, records_flows=True)
             is_last = len(columns) == len(bounds) - 2
-            found = follower.follow(part, draft, odd, flows, at_ns[start:stop], is_last=is_last)
+            (found,), _ = follower.follow(
+                part, [draft], refused=refused_of(draft), times=at_ns[start:stop], is_last=is_last
+            )
             kept_columns = draft.fate, draft.stage, draft.entry, draft.untracked, draft.ct
             columns.append(list(zip(*(column.tolist() for column in kept_columns), strict=True)))
             for late in found.late:

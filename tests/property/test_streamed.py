@@ -18,8 +18,7 @@ from dossim.drill.results import CountedResult, PredictResult
 from dossim.drill.run import predict_capture
 from dossim.drill.situation import Situation
 from dossim.drill.streamed import predict_stream
-from dossim.engine.sweep import Span
-from dossim.exhaustion.flows import FlowCounter, NewFlows, new_flows
+from dossim.exhaustion.flows import new_flows
 from dossim.exhaustion.table import assumed_table
 from dossim.model.disposition import Disposition
 from dossim.model.host import Host
@@ -57,9 +56,6 @@ class Seen:
     def tell(self, done: int, total: int | None) -> None:
         assert total is None or done <= total
 
-    def end(self, span: Span | None) -> None:
-        pass
-
     def see(self, decided: Decided) -> None:
         for row, record in enumerate(decided.packets.record.tolist()):
             assert record not in self.ends, "a packet ends once"
@@ -70,32 +66,12 @@ class Seen:
 def streamed(path: Path, situation: Situation, window: int, most: int) -> tuple[CountedResult, dict[int, PAIR]]:
     seen = Seen()
     stream = Stream([path], Reading(any_file=True), window, most)
-    return predict_stream(stream, situation, watchers=[seen]), seen.ends
+    return predict_stream(stream, situation, watchers=[seen], table=assumed_table()), seen.ends
 
 
-@dataclass
-class Flows(Seen):
-    """Sees only what gets to connection tracking, and counts its flows."""
-
-    host: Host = field(default_factory=lambda: Host("none"))
-    sees_all: bool = False
-
-    def start(self) -> None:
-        self.counter = FlowCounter(self.host, assumed_table())
-
-    def end(self, span: Span | None) -> None:
-        self.counter.last(span)
-
-    def see(self, decided: Decided) -> None:
-        self.counter.add(decided.packets, decided.prediction)
-
-
-def swept(path: Path, situation: Situation, window: int, most: int) -> tuple[CountedResult, NewFlows]:
+def swept(path: Path, situation: Situation, window: int, most: int) -> CountedResult:
     """As it is counted where nobody wants to see each packet."""
-    flows = Flows(host=situation.host)
-    stream = Stream([path], Reading(any_file=True), window, most)
-    result = predict_stream(stream, situation, watchers=[flows])
-    return result, flows.counter.found
+    return predict_stream(Stream([path], Reading(any_file=True), window, most), situation, table=assumed_table())
 
 
 def ends_of(result: PredictResult) -> dict[int, PAIR]:
@@ -150,7 +126,7 @@ def test_windows_of_every_size_end_as_the_whole(
             assert ends == expected
             assert found.totals == whole.totals
             assert found.about == whole.about
-            counted, flows = swept(path, situation, window, most)
+            counted = swept(path, situation, window, most)
             assert counted.totals == whole.totals
             assert counted.about == whole.about
-            assert flows == new_flows(capture, whole.prediction, host, assumed_table())
+            assert counted.flows == found.flows == new_flows(capture, whole.prediction, host, assumed_table())

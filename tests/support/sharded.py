@@ -16,8 +16,7 @@ from dossim.cluster.version import VERSION
 from dossim.drill.situation import Situation, enforced_after, lab_facts, plan_for
 from dossim.drill.streamed import left_to_calico, policy_of, predict_stream
 from dossim.drill.totals import Totals
-from dossim.engine.sweep import Span
-from dossim.exhaustion.flows import FlowCounter, NewFlows
+from dossim.exhaustion.flows import NewFlows
 from dossim.exhaustion.table import assumed_table
 from dossim.model.disposition import Disposition
 from dossim.packet.source import Reading
@@ -94,13 +93,12 @@ class Whole:
     can_start_again: bool = True
     sees_all: bool = True
     totals: Totals = field(default_factory=Totals)
+    flows: NewFlows = field(default_factory=NewFlows)
 
     def start(self) -> None:
         self._ends: dict[int, tuple[Disposition, Disposition | None]] = {}
-        self._counter = FlowCounter(self.situation.host, assumed_table())
 
     def see(self, decided: Decided) -> None:
-        self._counter.add(decided.packets, decided.prediction)
         for row, number in enumerate(decided.packets.record.tolist()):
             later = None if decided.later is None else decided.later.disposition(row)
             self._ends[number] = decided.prediction.disposition(row), later
@@ -108,20 +106,16 @@ class Whole:
     def tell(self, done: int, total: int | None) -> None:
         pass
 
-    def end(self, span: Span | None) -> None:
-        pass
-
     @property
     def ends(self) -> list[End]:
         return [(number, *end) for number, end in sorted(self._ends.items())]
-
-    @property
-    def flows(self) -> NewFlows:
-        return self._counter.found
 
 
 def in_one(paths: Sequence[Path], situation: Situation) -> Whole:
     """As the command does without a cluster."""
     found = Whole(situation)
-    found.totals = predict_stream(Stream(paths, Reading(any_file=True)), situation, watchers=[found]).totals
+    stream = Stream(paths, Reading(any_file=True))
+    result = predict_stream(stream, situation, watchers=[found], table=assumed_table())
+    assert result.flows is not None, "they are counted"
+    found.totals, found.flows = result.totals, result.flows
     return found

@@ -9,7 +9,8 @@ import pytest
 
 from dossim.engine.layout import LAYOUT
 from dossim.engine.library import function
-from dossim.engine.predictor import flows_of, reasons
+from dossim.engine.new_flows import BegunFlows
+from dossim.engine.predictor import reasons
 from dossim.model.host import Host
 from dossim.packet.capture import Capture
 from dossim.packet.offload import artefacts_of
@@ -63,6 +64,6 @@ def test_a_packet_outside_of_the_data_is_refused(offset: int, length: int) -> No
     with pytest.raises(ValueError, match="packet 1 is not within the capture's data"):
         predict(capture, InterfacePlan(table, None, Backend.IPTABLES, ()), Host("jasper"))
     with pytest.raises(ValueError, match="packet 1 is not within the capture's data"):
-        flows_of(capture, np.ones(2, np.bool_), skips_authentication=True)
+        BegunFlows(nets, [], forward=False, tcp_loose=True).add(capture, np.ones(2, np.bool_))
     with pytest.raises(ValueError, match="packet 1 is not within the capture's data"):
         artefacts_of(capture)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from dossim.engine.follower import LIMITS, Followed, Limits
+from dossim.engine.follower import LIMITS, Followed, Follower, Limits
 from dossim.model.disposition import Fate
 from dossim.packet.capture import Capture
-from dossim.predict.following import follower_of, note
+from dossim.predict.following import note, way_of
 from dossim.predict.prediction import CT_BITS, FATE_CODE, Draft
 from dossim.predict.world import predictor_of, reasons_of
 from enforcer.model.choices import ModeChoice
@@ -33,12 +33,12 @@ def follow(
 ) -> tuple[list[Draft], list[Followed]]:
     plan, tables = plan_for(policy, HOST, ModeChoice.RAW), tables_of(policy, HOST)
     engine, drafts, found = predictor_of(plan, HOST), [], []
-    with follower_of(engine, plan, HOST, tables, RuleTable(HOST.inside), tracks=True, limits=limits) as follower:
+    way = way_of(plan, HOST, tables, RuleTable(HOST.inside), tracks=True)
+    with Follower(engine, [way], limits=limits) as follower:
         for at, frames in enumerate(batches):
             capture = Capture.from_frames(frames)
             draft = Draft(capture, reasons_of(HOST))
-            odd, flows = engine.predict(capture, draft, records_flows=True)
-            found.append(follower.follow(capture, draft, odd, flows, is_last=at == len(batches) - 1))
+            found += follower.follow(capture, [draft], is_last=at == len(batches) - 1)[0]
             note(draft, found[-1])
             drafts.append(draft)
     return drafts, found

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The follower, and what is done with the ends of packets: they are counted, and shown. */
+#ifndef FOLLOW_SETTLE_H
+#define FOLLOW_SETTLE_H
+
+#include "batch.h"
+#include "follow_counts.h"
+#include "follow_ends.h"
+
+struct one_way {
+	struct ends ends;
+	struct counts counts;
+	struct late *late;
+	struct told *told;
+	size_t late_count, late_capacity, told_count, told_capacity;
+	/* The end before, and its code. */
+	struct end last;
+	uint32_t last_code;
+	bool last_untracked;
+};
+
+/* What is known of a packet by itself. segment: its transport, if it gets to conntrack, as flow says. */
+struct looked {
+	struct flow flow;
+	struct conn_packet packet; /* if is_packet */
+	struct end end;
+	struct bytes frame;
+	uint32_t code;
+	enum odd odd;
+	bool untracked, is_ordinary, is_packet;
+};
+
+struct follower {
+	struct world world;
+	struct run *run;
+	struct one_way ways[MOST_WAYS];
+	uint32_t way_count;
+	bool tracks; /* in one of the ways */
+	uint16_t alone;
+	struct new_flows *new_flows;
+	struct defrag defrag;
+	struct follow_batch *batch;
+	int64_t doubted, refused; /* those that come next */
+	struct looked looked[BATCH];
+	/* The packet whose turn it is: its place in the batch, what is known of it, and its frame. */
+	int64_t at;
+	const struct looked *it;
+	struct piece mine;
+	bool no_memory;
+};
+
+/* Whether it is as if it was cut; row: its place in the batch. */
+bool is_shortened(const struct follower *follower, int64_t row);
+
+/* The end of a packet, by each way. codes: those of the ends, NO_CODE where they are not known. */
+void settle(struct follower *follower, const struct piece *piece,
+	    const struct result results[MOST_WAYS], const uint32_t codes[MOST_WAYS]);
+/* The same by all ways; piece NULL: the packet whose turn it is. */
+void settle_alike(struct follower *follower, const struct piece *piece, const struct result *result,
+		  uint32_t code);
+
+#endif
