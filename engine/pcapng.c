@@ -137,6 +137,11 @@ static bool take_block(const struct file *file, uint32_t kind, uint32_t size, st
 	}
 	if (captured > file->largest || captured > after - start)
 		return false;
+	walk->number++;
+	if (walk->passes) {
+		time_of(ticks, interface, blocks); /* counts it if it is late */
+		return true;
+	}
 	if (kind != SIMPLE)
 		flags = flags_of(file, start + (captured + 3) / 4 * 4, after);
 	if (original > file->longest)
@@ -148,7 +153,7 @@ static bool take_block(const struct file *file, uint32_t kind, uint32_t size, st
 	rows->link[row] = interface->link;
 	rows->fcs[row] = flags >> 5 & 15 ? flags >> 5 & 15 : interface->fcs;
 	rows->cause[row] = cause_of(flags);
-	rows->number[row] = walk->number++;
+	rows->number[row] = walk->number - 1;
 	return true;
 }
 
@@ -191,8 +196,7 @@ void engine_pcapng(const struct file *file, struct blocks *blocks, struct walk *
 			break;
 		if (is_packet && size < (kind == SIMPLE ? LEAST_SIMPLE : LEAST_ENHANCED))
 			break;
-		if (is_packet &&
-		    !take_block(file, kind, size, blocks, walk, walk->passes ? 0 : row))
+		if (is_packet && !take_block(file, kind, size, blocks, walk, row))
 			break;
 		row += is_packet;
 		walk->at += size;

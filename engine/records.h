@@ -47,7 +47,7 @@ struct sweep;
 
 /*
  * A walk over packets, which goes on where it is. A sweep counts packets in the place of keeping them (sweep.h). One that
- * only passes over them has one row, and what it kept is how many they were.
+ * only passes over them has no rows, and what it kept is how many they were.
  */
 struct walk {
 	struct rows rows;

@@ -134,7 +134,7 @@ class _Rows:
         *,
         passes: bool = False,
     ) -> None:
-        self._columns = tuple(np.empty(1 if passes else most, kind) for kind in kinds)
+        self._columns = tuple(np.empty(0 if passes else most, kind) for kind in kinds)
         self._first, self._sweep = first, sweep
         self.struct = WalkStruct(
             *(column.__array_interface__["data"][0] for column in self._columns),
