@@ -35,7 +35,7 @@ class Rows:
 
     def __init__(self, path: str) -> None:
         self.target = Replaced(path)
-        self.can_start_again = not self.target.is_stdout
+        self.can_start_again = self.target.can_start_again
 
     def start(self) -> None:
         self.target.start()

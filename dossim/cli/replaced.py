@@ -35,6 +35,11 @@ class Replaced:
         )
         self._written = path if self._is_direct else os.path.join(folder, f"{short}.{os.getpid()}.part")
 
+    @property
+    def can_start_again(self) -> bool:
+        """Whether nobody has seen what was written: it is not in a pipe, nor elsewhere than in a file of ours."""
+        return not self._is_direct
+
     def start(self) -> None:
         """Begin, perhaps anew: forget what was written."""
         self.discard()

@@ -12,12 +12,15 @@ import json
 import lzma
 import os
 import random
+import select
 import shlex
 import signal
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +164,35 @@ def late_sender() -> bytes:
     return pcap([bytes(zero), *[packet(LISTED)] * (WINDOW // 60), partial])
 
 
-@pytest.mark.parametrize("where", ["file", "stdout"])
+@contextmanager
+def all_of_pipe(path: Path) -> Iterator[list[bytes]]:
+    """What is written into a named pipe, however many times it is opened: complete after the block."""
+    os.mkfifo(path)
+    both_ends, found, end = os.open(path, os.O_RDWR), list[bytes](), b"\0"
+
+    def read() -> None:
+        while (part := os.read(both_ends, 1 << 16)) != end:
+            found.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    yield found
+    while select.select([both_ends], [], [], 0)[0]:
+        pass
+    os.write(both_ends, end)
+    reader.join()
+    os.close(both_ends)
+
+
+@pytest.mark.parametrize("where", ["file", "stdout", "pipe"])
 def test_a_sender_that_shows_itself_late_counts_for_a_file(tmp_path: Path, where: str) -> None:
     path = tmp_path / "x.pcap"
     path.write_bytes(late_sender())
     output = "-" if where == "stdout" else str(tmp_path / "rows")
-    result = dossim("predict", path, *HOST, "--mode", "raw", "--csv", output)
+    with all_of_pipe(Path(output)) if where == "pipe" else nullcontext([]) as piped:
+        result = dossim("predict", path, *HOST, "--mode", "raw", "--csv", output)
     assert result.exit_code == 0, result.stderr
-    text = result.stdout if where == "stdout" else Path(output).read_text()
+    text = result.stdout if where == "stdout" else b"".join(piped).decode() or Path(output).read_text()
     lines = text.splitlines()
     assert len(lines) == WINDOW // 60 + 3
     assert (lines[1].split(",")[:2], lines[-1].split(",")[1]) == (["0", "delivered"], "delivered")
