@@ -145,7 +145,7 @@ def busy(processes: int) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_with_eight_busy_processes() -> None:
-    capture = Capture.from_frames(frames(20261129, 400))
+    capture = Capture.from_frames(frames(20261129, 150))
     with busy(8):
         result = drill_capture(capture, SITUATION)
     packets, matched, unobserved = counts(result)

@@ -118,7 +118,7 @@ def test_fragments_across_shards() -> None:
     seen: Counter[str] = Counter()
 
     # In the quick profile as well: fewer do not have all of it.
-    @settings(max_examples=max(90, examples(90, nightly=50_000)), deadline=None)
+    @settings(max_examples=max(60, examples(60, nightly=50_000)), deadline=None)
     @given(SEEDS, st.sampled_from((HOST, ROUTER)))
     def agree(seed: int, host: Host) -> None:
         rng = random.Random(seed)

@@ -46,7 +46,7 @@ AIMED = 60  # random frames per example, aimed at its table
 
 
 @pytest.mark.long
-@settings(max_examples=examples(150, nightly=10_000), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100, nightly=10_000), suppress_health_check=list(HealthCheck))
 @given(resources(), hosts(), st.sampled_from(CHOICES), st.sampled_from(BACKENDS), captures(), st.integers(0, 9))
 def test_xdp_drops_nothing_that_raw_would_not(
     policy: Resources, host: Host, choice: ModeChoice, raw: RawChoice, others: list[bytes], seed: int
