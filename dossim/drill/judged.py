@@ -15,7 +15,7 @@ capture, recognised from the packet itself (:mod:`dossim.packet.offload`):
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,7 +28,6 @@ from dossim.packet.fields import IP, IPV6_HEADER, TCP, UDP, IPv4
 from dossim.packet.offload import Artefacts, artefacts_of
 from dossim.packet.parse import internet_checksum, parse_ethernet, parse_ip, transport_checksum, transport_of
 from dossim.packet.source import Reading, limit_of
-from enforcer.model.dataclass import dataclass
 
 Bool = npt.NDArray[np.bool_]
 HEADER = "its IPv4 header is not complete, or it or its datagram was bad on the wire"

@@ -6,11 +6,11 @@ Nothing in a drill carries that policy out, so nothing there verifies this predi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dossim.drill.situation import Situation, modelled_after
 from dossim.packet.capture import Capture
 from dossim.predict import Prediction, Tables, predict
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.planning.plan import InterfacePlan
 

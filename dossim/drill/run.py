@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from dossim.packet.summary import summary
 from dossim.predict import Prediction, Tables, predict
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.counted import counted
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import InterfacePlan

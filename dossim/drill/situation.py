@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import ip_interface
 
 from dossim.model.host import Host, IPInterface, Listener
@@ -11,7 +12,6 @@ from dossim.packet.capture import Capture
 from dossim.packet.columns import main_destinations
 from dossim.predict.after import Tables
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedRuleError, UsageError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.nets import IPNetwork

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dossim.model.disposition import OPEN_FATES, Disposition, Fate
 from dossim.packet.about import Facts
 from dossim.predict import Prediction
 from dossim.predict.prediction import FATE_CODE
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Stage
 
 # Where tracked policy drops received packets.

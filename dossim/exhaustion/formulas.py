@@ -6,9 +6,8 @@ Source: Linux ``net/netfilter/nf_conntrack_core.c``, ``early_drop()``, ``__nf_co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil, exp, expm1, inf, sqrt
-
-from enforcer.model.dataclass import dataclass
 
 SEARCHED = 8  # NF_CT_EVICTION_RANGE: buckets that early_drop() searches, from the new flow's own
 GC_LAG_S = 60.0  # GC_SCAN_INTERVAL_MAX: an expired entry counts until a search or the next run of gc_worker() meets it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil, inf, isinf
 
 from dossim.exhaustion.flows import TIMEOUT_OF, FlowClass, NewFlows
@@ -21,7 +21,6 @@ from dossim.exhaustion.formulas import (
 )
 from dossim.exhaustion.table import Table
 from enforcer.model.conntrack import Timeout
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from enforcer.model.conntrack import ConntrackFacts, Timeout
-from enforcer.model.dataclass import dataclass
 
 # Linux's defaults (nf_conntrack_proto_*.c); the size is that of a host with more than 4 GiB.
 DEFAULT_SIZE = 262_144

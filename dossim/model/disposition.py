@@ -7,7 +7,8 @@ fate is undetermined.
 
 from __future__ import annotations
 
-from enforcer.model.dataclass import dataclass
+from dataclasses import dataclass
+
 from enforcer.model.vocabulary import Stage, Word
 
 

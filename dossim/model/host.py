@@ -9,9 +9,9 @@ every Calico host, so defragmentation (-400) and conntrack (-200) run.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPNetwork
 from enforcer.policy.resources import TCP, UDP
 from enforcer.policy.values import PORT_MAX

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -12,7 +12,6 @@ from dossim.packet.capture import Capture
 from dossim.packet.linktype import links_by_count, skipped_by_count
 from dossim.packet.offload import HEADER, OFFLOADED, SENT, Artefacts, artefacts_of
 from enforcer.model.counted import counted
-from enforcer.model.dataclass import dataclass
 
 
 @dataclass(frozen=True)

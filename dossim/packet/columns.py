@@ -8,6 +8,7 @@ pads).
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from dossim.packet.capture import Capture
 from dossim.packet.fields import ETHER_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPES_VLAN, VLAN_TAG
-from enforcer.model.dataclass import dataclass
 
 Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]

@@ -6,11 +6,11 @@ was complete; its variable part (options, extension headers, payload) may be cut
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from dossim.packet.cut import CutError
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 ETHER_HEADER = 14

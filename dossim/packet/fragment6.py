@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dossim.packet.fields import (
     EXTENSION_HEADERS,
     FRAGMENT,
@@ -17,7 +19,6 @@ from dossim.packet.fields import (
     IPv6,
 )
 from dossim.packet.parse import extension_length, number
-from enforcer.model.dataclass import dataclass
 
 # How much of its transport header a first fragment must hold; for other protocols one byte.
 _LEAST = {TCP: TCP_HEADER, UDP: UDP_HEADER, ICMPV6: ICMP_HEADER}

@@ -8,6 +8,7 @@ packets that passed no real device (veth, virtio). Other systems leave 0. On the
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from dossim.engine import artefacts as engine
 from dossim.packet.capture import Capture
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import Nets
 
 Bool = npt.NDArray[np.bool_]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dossim.engine.rules import After, Chain
 from dossim.predict.compiled import chain_of
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Action, Stage
 from enforcer.policy.ruletable import Entry
 from enforcer.policy.tracked import Hook, TrackedTable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from dossim.drill.results import CountedResult
@@ -12,7 +12,6 @@ from dossim.model.disposition import Disposition
 from dossim.predict.prediction import STAGES
 from dossim.report.sources import source_of, sources_of_defaults
 from enforcer.model.counted import counted
-from enforcer.model.dataclass import dataclass
 from enforcer.model.printable import printable
 
 NOT_ENFORCED = "tracked: model: not enforced here, not verified"

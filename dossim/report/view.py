@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,6 @@ from dossim.report.sources import source_of, sources_of_defaults
 from dossim.verify import Mismatch, StateCount
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.counted import counted
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Position
 from enforcer.model.vocabulary import Action, CtState, Stage
 from enforcer.policy.resources import NOWHERE, Resources

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dossim.model.disposition import Disposition
 from dossim.predict.prediction import PossibleStates
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import CtState
 
 

@@ -16,11 +16,11 @@ import resource
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from enforcer.backends.base import BackendDriver, Loss, Watch
 from enforcer.kernel.timer import Timer
-from enforcer.model.dataclass import dataclass
 from enforcer.planning.plan import Plan
 from enforcer.system.log import event
 

@@ -15,12 +15,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from enforcer.kernel.lock import DIRECTORY, is_current, open_lock_file
 from enforcer.kernel.netns import current_inode
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import AgentRunsError, PrivilegeError
 from enforcer.system import directories
 from enforcer.system.log import event

@@ -11,14 +11,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from enforcer.agent.log import one_line
 from enforcer.datastore.base import DataStore, StoreState
 from enforcer.datastore.report import Counting, StoreCounts
 from enforcer.emergency.expiry import Decision
 from enforcer.enforcement.apply import Applied
-from enforcer.model.dataclass import dataclass
 from enforcer.planning.plan import Plan
 from enforcer.policy.resources import FelixConfiguration, Resources
 from enforcer.policy.tolerant import Loaded

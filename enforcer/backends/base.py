@@ -11,12 +11,11 @@ Every backend implements :class:`BackendDriver`. A backend that enforces in raw 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from enforcer.kernel.bpf.bpffs import PIN_ROOT
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage, Toolchain
 from enforcer.planning.plan import Plan

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from enforcer.backends.base import ApplyResult, BackendDriver, EntryCount, Holding, ModeDriver, RawDriver, Setup
 from enforcer.backends.iptables.backend import IptablesBackend
 from enforcer.backends.nftables.backend import NftablesBackend
 from enforcer.backends.nftables.netdev.backend import NetdevBackend
 from enforcer.backends.xdp.backend import XdpBackend
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostRules
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan

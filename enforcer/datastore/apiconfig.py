@@ -9,10 +9,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UsageError
 from enforcer.policy.nodes import DocumentFault, Fieldset, Node, Scalar, from_text, shown
 from enforcer.system import files

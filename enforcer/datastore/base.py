@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from enforcer.model.dataclass import dataclass
 from enforcer.policy.resources import Resources
 from enforcer.policy.tolerant import Fault, Loaded
 from enforcer.system.stop import Stop

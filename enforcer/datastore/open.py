@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from enforcer.datastore.lastgood import state_directory
 from enforcer.datastore.objects import ObjectStore
 from enforcer.datastore.updates import Listed, Lost, ObjectSource
 from enforcer.datastore.writer import StoreError, Writer
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import HostError, UsageError
 from enforcer.policy.objects import collected, read_object
 from enforcer.policy.resources import Resources

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 

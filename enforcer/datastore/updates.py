@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from enforcer.datastore.report import Resync
-from enforcer.model.dataclass import dataclass
 from enforcer.policy.objects import StoredObject
 
 

@@ -6,9 +6,9 @@ author has not seen.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import EnforcerError, HostError
 
 

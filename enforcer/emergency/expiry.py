@@ -15,10 +15,9 @@ of any act. Each rule errs towards denying.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enforcer.emergency.act import created_of, is_act, until_of
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 from enforcer.policy.resources import GlobalNetworkSet, Resources
 

@@ -20,12 +20,12 @@ import os
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from enforcer.kernel.lock import DIRECTORY
 from enforcer.kernel.netns import current_inode
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import HostError, UsageError
 from enforcer.model.vocabulary import Word
 from enforcer.system import directories, files

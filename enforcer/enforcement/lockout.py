@@ -8,11 +8,10 @@ entries (``conntrack -F``). A connection goes on from the first packet that the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enforcer.kernel.sockets import TCP, TcpSocket
 from enforcer.model.counted import counted
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Action
 from enforcer.planning.plan import Plan
 from enforcer.policy.evaluate import Flow, denied_by

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.plan import Plan, make_plan

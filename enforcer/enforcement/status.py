@@ -6,11 +6,11 @@ Read only from pins, chains and sets, so it does not matter which process create
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount, Fill, Holding
 from enforcer.backends.registry import Backends
 from enforcer.kernel.rtnetlink import interfaces
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import MODE_OF_STAGE, STAGE_OF_MODE, Backend, Mode, Stage
 
 

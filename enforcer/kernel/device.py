@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.kernel.bpf.objects import BpfObject
 from enforcer.kernel.bpf.programs import test_run
 from enforcer.model.abi import LOOK_RX_OWNER, LOOK_VLANS
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import HostError
 
 OBJECT = Path(__file__).parent.parent / "_bpf" / "device_look.bpf.o"

@@ -8,12 +8,11 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from enforcer.kernel.netlink import attributes, number, string, u32
 from enforcer.kernel.netlink_conn import NETLINK_ROUTE, NetlinkConn
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Mode

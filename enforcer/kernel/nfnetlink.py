@@ -15,6 +15,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from enforcer.kernel.bpf.rcu import wait_for_readers
@@ -32,7 +33,6 @@ from enforcer.kernel.netlink import (
     netfilter_message,
 )
 from enforcer.kernel.netlink_conn import namespace_of
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 from enforcer.model.vocabulary import Word
 

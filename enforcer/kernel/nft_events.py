@@ -11,10 +11,10 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from enforcer.kernel.netlink import NETLINK_NETFILTER, attributes, messages, string
 from enforcer.kernel.nfnetlink import SUBSYSTEM, own_ports
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedKernelError
 
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.kernel.bpf.bpffs import PIN_ROOT
 from enforcer.kernel.netns import current_inode
-from enforcer.model.dataclass import dataclass
 
 _NAMED_NAMESPACES = Path("/run/netns")
 

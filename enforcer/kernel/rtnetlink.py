@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from enforcer.kernel import device
 from enforcer.kernel.device import Device
 from enforcer.kernel.elsewhere import RX_HANDLERS, VLANS, possible, uppers_elsewhere
 from enforcer.kernel.ethtool import driver_of, tags_stay_in_frames
 from enforcer.kernel.links import Link, LinkConn
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Mode
 

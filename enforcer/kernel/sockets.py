@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from enforcer.kernel.netlink import (
     u8,
 )
 from enforcer.kernel.netlink_conn import NETLINK_ROUTE, NetlinkConn
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError, UnsupportedKernelError
 from enforcer.model.nets import IPAddress
 

@@ -11,12 +11,12 @@ import errno
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from enforcer.kernel.libiptc import NEXT_OFFSET
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError, PrivilegeError
 
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_BASE_CTL; IP6T_BASE_CTL is the same

@@ -10,11 +10,10 @@ import csv
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from enforcer.lists.entry import Network, networks_of
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 MOST = 2_000_000  # networks of a list that are kept: some 400 MB

@@ -15,11 +15,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enforcer.lists.entry import networks_of, written
 from enforcer.lists.parse import Format, Shape, parse, without_comment
-from enforcer.model.dataclass import dataclass
 
 FEED = "feed"  # the kind of the note
 PEEK = 64 * 1024  # bytes read of a file with another suffix

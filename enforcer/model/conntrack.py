@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Word
 
 

@@ -24,8 +24,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.printable import printable, printable_lines
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from enforcer.model.conntrack import NOT_PROBED, ConntrackFacts
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Answer, Backend, Mode
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Action, Stage
 from enforcer.monitor.bounded import OTHER, Shown
 from enforcer.planning.plan import Plan

@@ -6,10 +6,10 @@ Ready means that policy is enforced: a datastore that is away changes nothing ab
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from enforcer.agent.state import View
 from enforcer.model.counted import counted
-from enforcer.model.dataclass import dataclass
 from enforcer.model.printable import printable
 
 LOOP_TIMEOUT_S, PASS_TIMEOUT_S = 30.0, 300.0

@@ -8,10 +8,8 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from http import HTTPStatus
-
-from enforcer.model.dataclass import dataclass
 
 WITHIN_S = 5.0
 _HEAD_MAX = 16 << 10

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UsageError
 from enforcer.policy.resources import FelixConfiguration
 

@@ -15,10 +15,9 @@ the same run of entries, under the same rules.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enforcer.model.choices import ModeChoice, RawChoice, TrackedChoice
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedKernelError
 from enforcer.model.facts import HostFacts, InterfaceFacts, Probe
 from enforcer.model.vocabulary import STAGE_OF_MODE, Answer, Backend, Mode, Stage

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Mode
 from enforcer.planning.xdp_capability import Obstacle, obstacles, run_length
 from enforcer.policy.ruletable import RuleTable

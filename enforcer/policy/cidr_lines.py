@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from enforcer.model.cidr_text import I64, LONGEST, LONGEST6, U8, U32, U64, Bool, parse4, parse6
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import Nets
 
 RUN_MIN = 16  # lines; shorter runs are left to the parser

@@ -10,11 +10,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from enforcer.lists.recognise import FEED, Feed, peek, recognised
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Finding, Note, Position
 from enforcer.policy import schema
 from enforcer.policy.nodes import DocumentFault, Fieldset, Items, from_text

@@ -8,9 +8,9 @@ ignores a condition and matches more packets than it should.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import NoReturn
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Side

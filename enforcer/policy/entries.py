@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Direction, Side
 from enforcer.policy import schema
 from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, families_of

@@ -8,9 +8,9 @@ For a handful of flows, such as the sockets of a host: every condition is looked
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.conditions import Condition, Icmp, InNets, InSet, Ports, Protocol, unhandled

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress, Nets
 from enforcer.policy.labels import endpoint_labels, network_set_labels
 from enforcer.policy.resources import EndpointPort, Resources

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Position
 from enforcer.policy.collect import Document, Key, Source
 from enforcer.policy.crd import restored

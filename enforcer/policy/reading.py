@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar, overload
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Finding, Note, Position
 from enforcer.policy import schema
 from enforcer.policy.nodes import Fieldset, Items, Node, Scalar, shown

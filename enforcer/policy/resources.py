@@ -7,9 +7,8 @@ Frozen. Every resource has the position it was read from. The meaning and defaul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Note, Position
 from enforcer.model.nets import IPAddress, IPNetwork, Nets
 from enforcer.model.vocabulary import Action

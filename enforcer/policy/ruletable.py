@@ -17,10 +17,9 @@ Evaluation (reference: Calico raw table, ``felix/rules/endpoints.go:422-781``), 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPAddress, Nets
 from enforcer.model.vocabulary import Action, Direction

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from enforcer.model.dataclass import dataclass
 from enforcer.policy.selector_parser import SelectorError as SelectorError
 from enforcer.policy.selector_parser import parse_tree
 from enforcer.policy.selector_tree import Node

@@ -6,9 +6,8 @@ Calico has no limit on nesting (its API allows 1024 characters), so the parser d
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from enforcer.model.dataclass import dataclass
 from enforcer.policy.selector_tree import All, Among, Any, Compare, Constant, Has, Node, Not
 
 LABEL_MAX = 512

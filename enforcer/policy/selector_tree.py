@@ -6,9 +6,8 @@ Both are recursive; the parser limits the depth (``DEPTH_MAX``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
-
-from enforcer.model.dataclass import dataclass
 
 
 class Node(Protocol):

@@ -16,9 +16,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Finding, Position
 from enforcer.policy.collect import Collector, Document, Key, Readings, Source, key_of, sorted_findings
 from enforcer.policy.resources import Resource, Resources

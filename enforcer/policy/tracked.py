@@ -26,9 +26,8 @@ or profile allows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Action, Direction, Stage, Word
 from enforcer.policy.resources import Failsafe
 from enforcer.policy.ruletable import Entry, IpSet, PortSet

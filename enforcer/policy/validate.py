@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Position
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Action, Direction

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import Position
 from enforcer.model.nets import IPAddress, IPNetwork, Nets, parse_cidr
 from enforcer.policy import schema

@@ -106,7 +106,7 @@ def sniffer(pair: NetnsPair, name: str = "eth0") -> Iterator[socket.socket]:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         sock.bind((name, 3))
     with sock:
-        sock.settimeout(5)
+        sock.settimeout(30)
         yield sock
 
 

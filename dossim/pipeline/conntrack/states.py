@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import CtState as CtState
 from enforcer.model.vocabulary import Word
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dossim.pipeline.conntrack.states import Coin, CtDirection, CtState, Reason, Remark
-from enforcer.model.dataclass import dataclass
 
 if TYPE_CHECKING:  # predict needs sentences, not the model
     from dossim.pipeline.conntrack.entry import Entry, Seen

@@ -8,7 +8,7 @@ Every call acts in the network namespace of the calling thread and keeps nothing
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
@@ -30,7 +30,6 @@ from enforcer.backends.netfilter.allow import interfaces_that_allow, mark_match
 from enforcer.backends.netfilter.counts import merge
 from enforcer.backends.netfilter.presence import has_state
 from enforcer.backends.rendered import Rendered
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan

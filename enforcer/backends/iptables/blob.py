@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from enforcer.backends.iptables.rules import (
@@ -33,7 +34,6 @@ from enforcer.backends.iptables.rules import (
     Target,
     Verdict,
 )
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import CtState, Side
 from enforcer.policy.resources import PortRange

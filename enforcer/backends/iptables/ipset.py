@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from enforcer.backends.iptables.members import pack
@@ -35,7 +36,6 @@ from enforcer.kernel.netlink import (
     u8,
 )
 from enforcer.kernel.netlink_conn import NetlinkConn, namespace_of
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import RAN_OUT, KernelError, PrivilegeError, UnsupportedKernelError
 
 _MIN_HASHSIZE, _MAX_HASHSIZE = 1024, 1 << 20

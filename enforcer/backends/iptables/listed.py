@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import dataclass
 
 from enforcer.backends.iptables.ipset import SetHeader
 from enforcer.backends.netfilter.members import Members
-from enforcer.model.dataclass import dataclass
 
 # While changes follow each other so fast that no other pass comes between. Longer than the default of
 # ipsetsRefreshInterval (90 s), after which a pass lists, so that a change on a host at rest does not list first.

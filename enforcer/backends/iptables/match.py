@@ -20,7 +20,7 @@ packets without a port.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import product
 
 from enforcer.backends.iptables.rules import (
@@ -36,7 +36,6 @@ from enforcer.backends.iptables.rules import (
 from enforcer.backends.netfilter import sets as netfilter
 from enforcer.backends.netfilter.entries import lets_pass, of_family
 from enforcer.backends.netfilter.ports import LAST_PORT, merged_ports
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
 from enforcer.policy.conditions import Icmp, InNets, InSet, Ports, Protocol, unhandled

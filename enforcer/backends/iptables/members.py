@@ -9,6 +9,7 @@ the bytes sorts the prefixes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from enforcer.backends.iptables.rules import PortMember, SetSpec, SetType
 from enforcer.backends.netfilter.members import Members, ordered
 from enforcer.kernel.netlink import ATTRIBUTE_HEADER, NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_TYPE_MASK
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import Nets
 
 _Bytes = npt.NDArray[np.uint8]

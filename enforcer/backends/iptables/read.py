@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from enforcer.backends.base import EntryCount
 from enforcer.backends.iptables import table as kernel
@@ -12,7 +13,6 @@ from enforcer.backends.iptables.rules import Chain, Jump, OpaqueRule, Rule, SetM
 from enforcer.backends.netfilter.counts import plus
 from enforcer.backends.netfilter.names import ALLOW_CHAIN, is_our_chain
 from enforcer.backends.netfilter.ways import WAYS
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Direction, Stage
 
 

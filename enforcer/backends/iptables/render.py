@@ -22,7 +22,7 @@ cleared for every packet of every interface, because a decapsulated packet keeps
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from enforcer.backends.iptables.entry_rules import entry_rules
 from enforcer.backends.iptables.match import (
@@ -50,7 +50,6 @@ from enforcer.backends.netfilter.names import ALLOW_CHAIN, chain_name
 from enforcer.backends.netfilter.sets import too_large
 from enforcer.backends.netfilter.tracked import unsupported_tracked
 from enforcer.backends.netfilter.ways import WAYS, Way, failsafe_groups
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Backend, Direction, Side
 from enforcer.planning.plan import Plan

@@ -6,10 +6,9 @@ table determines the family of a rule: ``IcmpType`` means ICMP in an IPv4 table,
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from enforcer.backends.netfilter.settings import UNITS
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress, IPNetwork, Nets
 from enforcer.model.vocabulary import CtState, Side, Word
 from enforcer.policy.resources import PortRange

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from enforcer.backends.iptables.rules import Limit, TableName
 from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, UNITS, accept_bit, drop_bit, rate_of
 from enforcer.backends.netfilter.tracked import AllowActions
-from enforcer.model.dataclass import dataclass
 from enforcer.policy.resources import FelixConfiguration
 
 

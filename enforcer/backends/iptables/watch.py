@@ -7,7 +7,7 @@ their share of CPU time permits. Our chains are decoded only if a table differs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enforcer.backends.base import Loss
 from enforcer.backends.iptables.accept import HOOKS
@@ -21,7 +21,6 @@ from enforcer.backends.iptables.watch_sets import WatchedSets
 from enforcer.backends.netfilter.names import is_our_chain, is_our_set
 from enforcer.kernel.pace import Pace
 from enforcer.kernel.xtables import TableSocket, TableState
-from enforcer.model.dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enforcer.model.dataclass import dataclass
+from dataclasses import dataclass
 
 DEFAULT_MAX_SET_SIZE = 1_048_576  # Felix's maxIpsetSize
 

@@ -14,6 +14,7 @@ A forwarded packet that both of its interfaces allow goes on to the host's own r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
 
@@ -21,7 +22,6 @@ from enforcer.backends.netfilter.entries import unsupported
 from enforcer.backends.netfilter.names import ChainKind, chain_name
 from enforcer.backends.netfilter.settings import drop_bit
 from enforcer.backends.netfilter.ways import FailsafeGroup, grouped_failsafes
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import InternalError
 from enforcer.model.vocabulary import Action, Backend, Side
 from enforcer.policy.ruletable import Entry

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from enforcer.backends.netfilter.names import ChainKind
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPNetwork
 from enforcer.model.vocabulary import Direction, Side
 from enforcer.policy.resources import Failsafe, PortRange

@@ -7,7 +7,7 @@ Every call acts in the network namespace of the calling thread and keeps nothing
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, OthersRules, Setup
@@ -25,7 +25,6 @@ from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
 from enforcer.backends.rendered import Rendered
 from enforcer.kernel.nfnetlink import Connect, nftables
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import Plan

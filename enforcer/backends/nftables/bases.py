@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from enforcer.backends.nftables.rules import Hook
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Stage
 
 _PREROUTING, _INPUT, _FORWARD, _OUTPUT = range(4)  # NF_INET_*

@@ -7,12 +7,12 @@ present state can be compared by value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
 from enforcer.backends.nftables.rules import COMMENT_LENGTH, Chain, Code, Expr, Hook, Rule, SetType, Value, Verdict
 from enforcer.kernel.netlink import attribute, attributes, be32, be64, nested, string, text
-from enforcer.model.dataclass import dataclass
 
 # NFTA_{TABLE,CHAIN,RULE,SET}_*: those that are used
 TABLE_NAME, TABLE_FLAGS, TABLE_USE = 1, 2, 3

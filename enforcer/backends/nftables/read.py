@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from enforcer.backends.base import EntryCount
 from enforcer.backends.netfilter.counts import plus
@@ -13,7 +13,6 @@ from enforcer.backends.nftables.blob import ReadRule, ReadSet
 from enforcer.backends.nftables.rules import NAMED_PORTS, NETS, PORTS, TABLE, Chain, Members, Rule, SetType
 from enforcer.kernel.netlink import text
 from enforcer.kernel.nfnetlink import Family, NfTablesConn
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Stage
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13

@@ -7,7 +7,7 @@ equal rules are equivalent in the kernel, and the present state can be compared 
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from enforcer.backends.netfilter.settings import DEFAULT_MAX_SET_SIZE, accept_bit, drop_bit
 from enforcer.kernel.nfnetlink import Family
-from enforcer.model.dataclass import dataclass
 
 TABLE = "enforcer"
 FAMILY_OF = {4: Family.IP, 6: Family.IP6}

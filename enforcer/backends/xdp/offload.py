@@ -9,6 +9,7 @@ is pure; :func:`load_offload` loads into the kernel.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,6 @@ from enforcer.kernel.bpf.conn import BpfConn, OffloadObject
 from enforcer.kernel.bpf.offload import NO_PRIVILEGE, PROGRAM, refusal
 from enforcer.model import abi
 from enforcer.model.abi import ANY_PROTOCOL, MAX_LENGTHS6, PORT_ANY, PORT_INBOUND, PORT_RETURN
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import HostError, InternalError, KernelError
 from enforcer.model.nets import Nets
 from enforcer.model.vocabulary import Side

@@ -13,10 +13,10 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import HostError
 
 CHILD = Path(__file__).with_name("bcc_child.py")

@@ -6,13 +6,13 @@ import ctypes
 import os
 import platform
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from enforcer.kernel.bpf.libbpf import LinkCreateOptions, check, libbpf
 from enforcer.kernel.bpf.pins import open_pinned, pin
 from enforcer.kernel.bpf.programs import BPF_XDP, info_by_fd
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError
 from enforcer.model.vocabulary import Mode
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +17,6 @@ from enforcer.kernel.bpf.btf import variable
 from enforcer.kernel.bpf.libbpf import OpenOptions, check, libbpf, log_lines
 from enforcer.kernel.bpf.links import Link
 from enforcer.kernel.bpf.maps import Map
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError
 
 _CONSTANTS = ".rodata"

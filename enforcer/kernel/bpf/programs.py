@@ -6,9 +6,9 @@ import ctypes
 import errno
 import os
 import struct
+from dataclasses import dataclass
 
 from enforcer.kernel.bpf.libbpf import check, libbpf
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError
 
 BPF_XDP = 37

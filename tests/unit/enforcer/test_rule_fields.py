@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +27,6 @@ from dossim.pipeline.xdp import decide
 from dossim.pipeline.xdp_headers import Known, Missing, readable_ip
 from dossim.pipeline.xdp_held import NEEDS, held_rules, why_not_offload
 from enforcer.model.choices import ModeChoice
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import UnsupportedRuleError
 from enforcer.model.vocabulary import Action, Direction, Mode, Stage
 from enforcer.policy import schema

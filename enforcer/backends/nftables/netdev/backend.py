@@ -8,7 +8,7 @@ what is not dropped here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 
 from enforcer.backends.base import ApplyResult, EntryCount, Holding, Setup
@@ -24,7 +24,6 @@ from enforcer.backends.nftables.rules import NftablesSettings
 from enforcer.backends.nftables.settings import settings_of
 from enforcer.backends.nftables.watch import WATCHED, NftablesWatch
 from enforcer.kernel.nfnetlink import Connect, Family, nftables
-from enforcer.model.dataclass import dataclass
 from enforcer.model.facts import HostRules, Probe
 from enforcer.model.vocabulary import Answer, Backend, Stage
 from enforcer.planning.plan import Plan

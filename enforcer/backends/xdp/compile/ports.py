@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from enforcer.model.abi import (
     SIDE_DESTINATION,
     SIDE_SOURCE,
 )
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPAddress
 from enforcer.model.vocabulary import Side
 from enforcer.policy.conditions import Icmp

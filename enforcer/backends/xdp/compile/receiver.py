@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 from enforcer.kernel.rtnetlink import InterfaceState
-from enforcer.model.dataclass import dataclass
 
 
 @dataclass(frozen=True)

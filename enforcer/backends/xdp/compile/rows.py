@@ -7,6 +7,7 @@ bits one condition holds; here it is an int whose bit n is entry n.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,6 @@ import numpy.typing as npt
 from enforcer.backends.xdp.compile.bits import Bit, Lists, bits_of
 from enforcer.backends.xdp.compile.ports import Ports, ports_of
 from enforcer.model.abi import MAX_BITS, PROTOCOLS, ROW_BYTES
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import IPNetwork, Nets
 from enforcer.model.vocabulary import Action, Side
 from enforcer.planning.plan import InterfacePlan

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from enforcer.backends.xdp.state import manifest as manifests
 from enforcer.backends.xdp.state.layout import MANIFEST, MAPS, PROGRAM, TABLES, VARIABLES, Pins, generation
@@ -21,7 +22,6 @@ from enforcer.backends.xdp.state.read import link_info, pinned_program, read_cou
 from enforcer.kernel.bpf.conn import BpfConn, BpfMap, XdpObject
 from enforcer.kernel.bpf.programs import BPF_F_XDP_HAS_FRAGS
 from enforcer.kernel.bpf.toolchain import PROGRAM as XDP_PROGRAM
-from enforcer.model.dataclass import dataclass
 from enforcer.model.errors import KernelError, ran_out
 from enforcer.model.vocabulary import Toolchain
 from enforcer.system import directories

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from enforcer.backends.xdp.offload import OFFLOAD_MAPS
 from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.model.abi import ABI_VERSION
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Mode
 
 # The maps that interfaces share, by their names in the program.

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from enforcer.kernel.bpf.conn import BpfConn, BpfMap
 from enforcer.kernel.bpf.pins import no_such_pin
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import Mode
 
 _BPF_MAP_TYPE_ARRAY = 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from enforcer.kernel.bpf.conn import BpfConn
 from enforcer.kernel.bpf.links import LinkInfo
 from enforcer.kernel.bpf.pins import no_such_pin
 from enforcer.model.abi import ENTRY_COUNT
-from enforcer.model.dataclass import dataclass
 from enforcer.model.vocabulary import STAGE_OF_MODE, Mode
 
 _COUNT = np.dtype(ENTRY_COUNT)

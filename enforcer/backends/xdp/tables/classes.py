@@ -7,6 +7,7 @@ of words is a class. Class 0 is always the empty set.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +25,6 @@ from enforcer.backends.xdp.tables.keys import (
     ranges4,
     ranges6,
 )
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import Nets
 
 MOST_CLASSES = 1 << 16

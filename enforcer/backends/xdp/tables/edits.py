@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Container
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from enforcer.backends.xdp.tables.keys import (
     within,
 )
 from enforcer.backends.xdp.tables.room import Full
-from enforcer.model.dataclass import dataclass
 from enforcer.model.nets import Nets
 
 # From this number of ranges on, all CIDRs of the atom are swept once; below it, each range is searched for.

@@ -7,6 +7,8 @@ are built at once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from enforcer.backends.xdp.tables.format import LEAF, NODE, kinds_for, kinds_of, list_words
@@ -14,7 +16,6 @@ from enforcer.backends.xdp.tables.keys import U32, U64, Int, flat_ranges
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, NODE_WORDS, Fill, Full, Rooms6, power_of_two
 from enforcer.model import abi
 from enforcer.model.abi import LARGEST_KIND6
-from enforcer.model.dataclass import dataclass
 
 NODE6 = np.dtype(abi.NODE6)
 

@@ -7,6 +7,8 @@ size: no list crosses a page, and none of up to 16 segments crosses a cache line
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from enforcer.backends.xdp.tables.classes import Segments4
@@ -26,7 +28,6 @@ from enforcer.backends.xdp.tables.format import (
 )
 from enforcer.backends.xdp.tables.keys import U16, U32, Int, first_of_equals, flat_ranges, last_of_equals
 from enforcer.model.abi import LARGEST_KIND4, ROOT_WORDS
-from enforcer.model.dataclass import dataclass
 
 _LOW = np.uint32(0xFFFF)
 _BLOCK = np.uint32(10)  # a /22, as a shift

@@ -7,6 +7,7 @@ table of prefixes up to /64 has no tails.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from enforcer.backends.xdp.tables.keys import U16, U32, U64, Int, first_of_equal
 from enforcer.backends.xdp.tables.read6 import Rows6, read6
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Fill, Fresh, Rooms6
 from enforcer.model.abi import MAX_STEPS6, ROOT_WORDS
-from enforcer.model.dataclass import dataclass
 
 __all__ = ["NODE6", "Image6", "Rows6", "build6", "lookup6", "read6", "top_rows"]
 

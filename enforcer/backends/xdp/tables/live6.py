@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from enforcer.backends.xdp.tables.patch import Patch, Points, Taking, changed_un
 from enforcer.backends.xdp.tables.read6 import Rows6, Walk6, whole_walk6
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Rooms6
 from enforcer.backends.xdp.tables.slots6 import ARRAYS, LISTS, ROOT, Descent6, Ranges6, Slots6
-from enforcer.model.dataclass import dataclass
 
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LIST_UNIT = 16  # words

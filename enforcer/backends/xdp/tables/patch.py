@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from enforcer.backends.xdp.tables.allocator import Allocator
 from enforcer.backends.xdp.tables.keys import U16, U32, Int, Keys, counts_of
 from enforcer.backends.xdp.tables.room import Blocks, Fill
-from enforcer.model.dataclass import dataclass
 
 Values = U16 | U32
 Store = tuple[str, int, int]  # array, index of a 32-bit word, value

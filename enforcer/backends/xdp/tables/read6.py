@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from enforcer.backends.xdp.tables.format import (
 from enforcer.backends.xdp.tables.keys import U32, U64, Bool, Int, first_of_equals, flat_ranges
 from enforcer.backends.xdp.tables.room import BUCKET_UNIT, Blocks, power_of_two
 from enforcer.model.abi import MAX_STEPS6, ROOT_WORDS
-from enforcer.model.dataclass import dataclass
 
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ZERO = np.uint64(0)

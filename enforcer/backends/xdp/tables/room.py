@@ -7,13 +7,12 @@ lists6, 16 words in buckets6, one node in nodes6.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from enforcer.backends.xdp.tables.keys import U32, Int
-from enforcer.model.dataclass import dataclass
 
 BUCKET_UNIT = 16  # words: a cache line
 NODE_WORDS = 8

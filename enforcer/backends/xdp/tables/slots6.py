@@ -7,7 +7,7 @@ whole change within that list is in one of its tails. A word found this way is a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from enforcer.backends.xdp.tables.format import LEAF, NODE, ROOT_SHIFT6, kinds_o
 from enforcer.backends.xdp.tables.keys import U32, U64, Bool, Int, Keys, first_of_equals, flat_ranges, halves6
 from enforcer.backends.xdp.tables.read6 import Items6
 from enforcer.backends.xdp.tables.room import NODE_WORDS
-from enforcer.model.dataclass import dataclass
 
 ARRAYS = ("root6", "buckets6", "nodes6", "lists6")  # a slot is in one of these, by number
 ROOT, BUCKETS, NODES, LISTS = range(4)
