@@ -28,12 +28,20 @@ static void check(const struct file *file, const struct walk *walk)
 	}
 }
 
+/* Where a walk ends that only passes over as many packets is where those end that are kept. */
+static void compare(const struct walk *walk, const struct walk *over)
+{
+	require(over->at == walk->at && over->kept == walk->kept && over->number == walk->number);
+}
+
 static void pcap(const struct file *file)
 {
-	struct walk walk = WALK;
+	struct walk walk = WALK, over = {.most = MOST, .passes = true};
+	uint32_t stop = engine_pcap(file, &walk);
 
-	require(engine_pcap(file, &walk) <= TOO_LARGE);
+	require(stop <= TOO_LARGE && engine_pcap(file, &over) == stop);
 	check(file, &walk);
+	compare(&walk, &over);
 }
 
 static void pcapng(const struct file *file)
@@ -43,10 +51,14 @@ static void pcapng(const struct file *file)
 		{.link = 101, .resolution = 0x8f, .offset_s = -5, .fcs = 4},
 	};
 	struct blocks blocks = {.interfaces = interfaces, .interface_count = 2, .plain = true};
-	struct walk walk = WALK;
+	struct blocks others = blocks;
+	struct walk walk = WALK, over = {.most = MOST, .passes = true};
 
 	engine_pcapng(file, &blocks, &walk);
+	engine_pcapng(file, &others, &over);
 	check(file, &walk);
+	compare(&walk, &over);
+	require(blocks.late == others.late);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
