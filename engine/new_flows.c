@@ -70,6 +70,15 @@ static bool is_request(const struct flow *flow)
 	return type == 128 || type == 139;
 }
 
+/* nf_conntrack_icmp_packet() and its sibling: invalid in the other version of IP, and without a whole header. */
+static uint8_t class_of_icmp(const struct flow *flow)
+{
+	if (flow->length < 8 || (flow->protocol == ICMP) != (flow->version == 4) ||
+	    !is_request(flow))
+		return FLOW_NONE;
+	return flow->protocol == ICMP ? FLOW_ICMP : FLOW_ICMPV6;
+}
+
 static uint8_t class_of(const struct flow_setup *setup, const struct flow *flow,
 			const uint8_t *segment, int64_t *unknown)
 {
@@ -90,13 +99,8 @@ static uint8_t class_of(const struct flow_setup *setup, const struct flow *flow,
 		(*unknown)++;
 		return FLOW_NONE;
 	case ICMP:
-		if (flow->version == 4)
-			return is_request(flow) ? FLOW_ICMP : FLOW_NONE;
-		break;
 	case ICMPV6:
-		if (flow->version == 6)
-			return is_request(flow) ? FLOW_ICMPV6 : FLOW_NONE;
-		break;
+		return class_of_icmp(flow);
 	}
 	return flow->protocol < 0 ? FLOW_NONE : FLOW_GENERIC;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from dossim.engine.new_flows import BegunFlows
 from dossim.exhaustion.flows import CLASSES, FlowClass
 from dossim.packet.capture import Capture
 from enforcer.model.nets import Nets
-from tests.support.frames import ME4, ethernet, ipv4, segment
+from tests.support.frames import ME4, ethernet, ipv4, ipv6, segment
 
 PEER = "203.0.113.7"
 ACK, SYN = 0x10, 0x02
@@ -66,3 +67,20 @@ def test_packets_that_are_not_wanted_begin_nothing() -> None:
     flows = begun(5)
     flows.add(Capture.from_frames([tcp(0, SYN), tcp(1, SYN)]), np.array([False, True]))
     assert (flows.counts.beginning, sum(flows.counts.flows)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("version", "protocol", "length", "beginning"),
+    [(4, 1, 8, 1), (4, 1, 7, 0), (4, 58, 8, 0), (6, 58, 8, 1), (6, 58, 4, 0), (6, 1, 8, 0), (6, 1, 4, 0)],
+)
+def test_echo_requests_begin_a_flow_where_they_belong_and_are_whole(
+    version: int, protocol: int, length: int, beginning: int
+) -> None:
+    echo = bytes([8 if protocol == 1 else 128, 0, 0, 0, 0, 1, 0, 1])[:length]
+    if version == 4:
+        frame = ethernet(ipv4(echo, source=PEER, destination=ME4, protocol=protocol), 0x0800)
+    else:
+        frame = ethernet(ipv6(echo, source="2001:db8::7", destination="2001:db8::1", next_header=protocol), 0x86DD)
+    flows = begun(5)
+    flows.add(Capture.from_frames([frame]), np.ones(1, np.bool_))
+    assert flows.counts.beginning == beginning
