@@ -37,15 +37,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Eight for two CPUs: with five, these were idle for half of the time, in which kernel tests wait for the kernel."""
+    """Eight for two CPUs: kernel tests spend half of their time waiting for the kernel."""
     return 4 * len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, so that none is still running when all others have ended; before them the tests that must run
-    alone, for which the others would have to wait.
+    """Long tests first, so that none is still running when all others have ended. Last those that must run alone: each
+    waits until the tests of the other processes have ended, which are short by then.
     """
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")])
+    items.sort(key=lambda item: (bool(item.get_closest_marker("alone")), not item.get_closest_marker("long")))
 
 
 def pytest_collection_finish() -> None:
