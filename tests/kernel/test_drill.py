@@ -227,6 +227,7 @@ def test_a_drill_leaves_nothing_behind(mode: ModeChoice) -> None:
     assert not bpf_links(), "the programs that the next drill uses are not attached"
 
 
+@pytest.mark.alone  # the next drill of any process tidies up
 def test_a_drill_killed_in_the_middle_leaves_nothing_after_the_next(tmp_path: Path) -> None:
     capture = Capture.from_frames(frames(3, 300))
     situation = situation_for(policy(["203.0.113.0/24"]), capture=capture, choice=ModeChoice.NATIVE)
