@@ -7,8 +7,8 @@
  * was freed and why. There is one record for each packet, in an array that user space maps, so no
  * ring buffer can overflow.
  *
- * Identity: bytes 2..5 of the Ethernet source address hold the packet's number (big endian), bytes
- * 0..1 hold the tag of this drill. The address is read from skb->head + skb->mac_header, which
+ * Identity: bytes 3..5 of the Ethernet source address hold the packet's number (big endian), bytes
+ * 0..2 hold the tag of this drill. The address is read from skb->head + skb->mac_header, which
  * stays readable until the buffer is freed.
  *
  * Netfilter programs need Linux 6.4 (BPF_PROG_TYPE_NETFILTER); the tracepoint with a drop reason
@@ -20,7 +20,6 @@
 #include <linux/udp.h>
 
 #include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
@@ -44,8 +43,8 @@ struct bpf_nf_ctx {
 
 struct ether_addresses {
 	__u8 destination[6];
-	__be16 tag_be;
-	__be16 number_be[2];
+	__u8 tag[3];
+	__u8 number[3];
 };
 
 _Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
@@ -58,10 +57,10 @@ _Static_assert(sizeof(struct ether_addresses) == 12, "two Ethernet addresses");
 #define CHECKPOINT_DONE (CHECKPOINT_INPUT_LAST | CHECKPOINT_POSTROUTING)
 
 /*
- * Bytes 0..1 of the source address of this drill's packets, big endian. A variable, because one
+ * Bytes 0..2 of the source address of this drill's packets, big endian. A variable, because one
  * load of these programs serves many drills.
  */
-volatile __u16 drill_tag SEC(".bss.drill_tag");
+volatile __u32 drill_tag SEC(".bss.drill_tag");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -70,6 +69,11 @@ struct {
 	__type(key, __u32);
 	__type(value, struct journey);
 } journeys SEC(".maps");
+
+static __always_inline __u32 be24(const __u8 bytes[3])
+{
+	return (__u32)bytes[0] << 16 | (__u32)bytes[1] << 8 | bytes[2];
+}
 
 static __always_inline struct journey *journey_of(struct sk_buff *skb)
 {
@@ -83,9 +87,9 @@ static __always_inline struct journey *journey_of(struct sk_buff *skb)
 		return 0;
 	if (bpf_probe_read_kernel(&addresses, sizeof(addresses), head + mac_header))
 		return 0;
-	if (addresses.tag_be != bpf_htons(drill_tag))
+	if (be24(addresses.tag) != drill_tag)
 		return 0;
-	number = (__u32)bpf_ntohs(addresses.number_be[0]) << 16 | bpf_ntohs(addresses.number_be[1]);
+	number = be24(addresses.number);
 	journey = bpf_map_lookup_elem(&journeys, &number);
 	if (journey && addresses.destination[0] & 1)
 		journey->checkpoints |= CHECKPOINT_GROUP;

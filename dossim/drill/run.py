@@ -24,6 +24,7 @@ from dossim.packet.summary import summary
 from dossim.predict import Prediction, Tables, predict
 from enforcer.model.choices import TrackedChoice
 from enforcer.model.counted import counted
+from enforcer.model.errors import UsageError
 from enforcer.model.facts import HostFacts
 from enforcer.model.vocabulary import Backend, Stage
 from enforcer.planning.plan import InterfacePlan
@@ -132,6 +133,11 @@ class _Judgement:
     tables: Tables | None
 
     @property
+    def is_incomplete(self) -> bool:
+        """Whether another replay may show more: packets that were sent were not observed, or were late."""
+        return bool(self.late) or int(self.observations.unobserved.sum()) > len(self.attempt.unsent)
+
+    @property
     def lacked_time(self) -> bool:
         """Whether packets are unobserved that might not be on a machine with more time."""
         return bool(self.late) or (self.attempt.waiting.is_busy and bool(self.observations.unobserved.any()))
@@ -142,14 +148,21 @@ def drill_capture(
 ) -> DrillResult:
     """Replay a capture against the real enforcer and verify every packet; leaves nothing behind, even when it raises.
 
-    Packets that the capture cut are sent with zeros in place of what is missing. If the machine was too busy to observe
-    every packet and nothing contradicts the prediction, the replay is repeated; if it was too slow for the kernel's
-    fragment timeout, with a longer one, from the time measured. Packets late even then are unobserved. Raises
+    Packets that the capture cut are sent with zeros in place of what is missing. If not every packet was observed and
+    nothing contradicts the prediction, the replay is repeated; if the machine was too slow for the kernel's fragment
+    timeout, with a longer one, from the time measured. Packets late even then are unobserved. Raises
     PrivilegeError without root, HostError when this kernel cannot observe or enforce, UnsupportedRuleError for a rule
-    that cannot be enforced. ``progress`` is called with (phase, done, total).
+    that cannot be enforced, UsageError for more packets than can be numbered. ``progress`` is called with (phase, done,
+    total).
     """
     from dossim.drill.load import longer_timeout_s
+    from dossim.replay import MOST_PACKETS
 
+    if len(capture) > MOST_PACKETS:
+        raise UsageError(
+            f"a drill replays at most {MOST_PACKETS:,} packets, and the capture has {len(capture):,}: split it, "
+            "for example with editcap -c"
+        )
     watch = Stopwatch()
     report = progress or (lambda phase, done, total: None)
     instead = judged(capture, recorded)
@@ -158,7 +171,7 @@ def drill_capture(
     for _ in range(_ATTEMPTS):
         found = _attempt(instead, situation, fragments, timeout_s, watch, report)
         compared, verification = _verified(found, capture, instead, situation, watch)
-        if verification.mismatched or not found.lacked_time:
+        if verification.mismatched or not found.is_incomplete:
             break  # a replay that contradicts the prediction counts, however busy the machine was
         if found.late:
             timeout_s = longer_timeout_s(found.longest_s)

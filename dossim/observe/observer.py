@@ -19,7 +19,7 @@ from dossim.observe.programs import ObserverPrograms, take_programs
 class Observer:
     """A context manager that has the programs loaded; ``journeys`` is the live record of ``packets`` packets.
 
-    ``tag`` is what the replayer writes into the first two bytes of the Ethernet source address.
+    ``tag`` is what the replayer writes into the first three bytes of the Ethernet source address.
     """
 
     def __init__(self, packets: int, *, tag: int) -> None:

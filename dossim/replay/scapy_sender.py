@@ -1,6 +1,6 @@
 """Scapy builds and sends every packet of a capture; the Ethernet source address carries the packet's number.
 
-Only layer 2 is rewritten: the source becomes ``tag:number`` (2 + 4 bytes), a unicast destination becomes the victim's
+Only layer 2 is rewritten: the source becomes ``tag:number`` (3 bytes each), a unicast destination becomes the victim's
 address; a group address stays, because the host treats such packets differently. Everything after is sent as captured.
 
 Sending is a closed loop: after each batch the sender waits until the kernel has reported its last packet, so that no
@@ -29,6 +29,8 @@ BATCH = 64
 _PATIENCE_S = 2.0
 _POLL_S = 0.002
 
+MOST_PACKETS = 1 << 24  # that have a number in the address
+
 Progress = Callable[[int], None]
 
 
@@ -37,9 +39,11 @@ _RANDOM = random.SystemRandom()
 
 
 def new_tag() -> int:
-    """Two bytes that mark one drill's packets: locally administered unicast, unlike any address of the lab."""
+    """Three bytes that mark one drill's packets: locally administered unicast, unlike any address of the lab. Of two
+    drills at a time that had the same, each would see the other's packets: one of four million pairs.
+    """
     first = _RANDOM.choice([byte for byte in range(0x02, 0x100, 4) if byte != 0x06])
-    return first << 8 | _RANDOM.randrange(0x100)
+    return first << 16 | _RANDOM.randrange(0x10000)
 
 
 class ScapySender:
@@ -87,7 +91,7 @@ class ScapySender:
         """The frame as it goes onto the wire."""
         destination = frame[:6]
         return Ether(
-            src=(self._tag << 32 | number).to_bytes(6, "big").hex(":"),
+            src=(self._tag << 24 | number).to_bytes(6, "big").hex(":"),
             dst=destination.hex(":") if destination[0] & 1 else VICTIM_MAC,
             type=int.from_bytes(frame[12:14], "big"),
         ) / Raw(frame[ETHER_HEADER:])

@@ -103,14 +103,16 @@ def few() -> Capture:
     return Capture.from_frames(frames(20261130, 10))
 
 
-def test_a_replay_with_unobserved_packets_is_repeated_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Waiting, "is_busy", True)
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_replay_with_unobserved_packets_is_repeated(monkeypatch: pytest.MonkeyPatch, *, is_busy: bool) -> None:
+    """Also on a machine that is not busy: the kernel sometimes frees fragments unseen (docs/kernel-notes.md)."""
+    monkeypatch.setattr(Waiting, "is_busy", is_busy)
     judge = observe.judge
     monkeypatch.setattr(observe, "judge", lambda *given: judge(*given).without({3: "it was not seen"}))
     tell, replays = counting()
     result = drill_capture(few(), SITUATION, progress=tell)
     assert replays == [4]
-    assert (result.verification.unobserved, bool(result.busy)) == (1, True)
+    assert (result.verification.unobserved, bool(result.busy)) == (1, is_busy)
 
 
 def test_a_replay_that_contradicts_the_prediction_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

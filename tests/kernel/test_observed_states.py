@@ -17,12 +17,15 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6ND_NS
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from dossim.lab import Lab
 from dossim.model.host import Host, Listener
-from dossim.observe import Observations, abi
+from dossim.observe import Observations, Observer, abi
+from dossim.replay import ScapySender, new_tag
 from enforcer.kernel.bpf.btf import enum_values
 from enforcer.model.vocabulary import CtState
 from tests.kernel.iptables_support import IPTABLES, run
 from tests.kernel.observe_support import observe
+from tests.support.frames import ME4, ethernet, ipv4
 
 pytestmark = pytest.mark.needs_root
 
@@ -172,3 +175,18 @@ def test_rules_that_match_on_the_state_count_the_same() -> None:
     states = [observations.ct_state(number) for number in range(len(ROWS))]
     assert {state: states.count(state) for state in CtState} == counts
     assert all(counts.values()), "each state is there"
+
+
+def test_packets_of_another_drill_are_not_recorded() -> None:
+    """They have the same numbers, and a tag that differs in one bit."""
+    tag = new_tag()
+    frames = [ethernet(ipv4(b"", source="203.0.113.7", destination=ME4, protocol=253), 0x0800)] * 3
+    with Lab(HOST) as lab, Observer(len(frames), tag=tag) as observer:
+        with lab.victim():
+            observer.attach()
+        with lab.peer():
+            ScapySender(tag=tag ^ 1, seen=lambda number: True).send(frames)
+            ScapySender(tag=tag, seen=observer.seen).send(frames[:1])
+        lab.drain()
+        recorded = observer.journeys["checkpoints"] != 0
+    assert recorded.tolist() == [True, False, False]
