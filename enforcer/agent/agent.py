@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -212,6 +213,7 @@ class Agent:
             due |= self._switch.is_due() and self._switch.check()
             if due or events.policy or events.resync or self._links_now() != self._links:
                 self._enforce()
+        gc.collect()  # columns of large sets are in cycles, and a policy that changes seldom collects seldom
 
     def _looks_only(self) -> bool:
         """Whether the wait ended for nothing but to see whether an emergency act has ended."""

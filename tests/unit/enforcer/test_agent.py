@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -192,3 +194,29 @@ def test_attempts_become_seldom_but_never_stop() -> None:
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     back_off.succeeded()
     assert back_off.wait_s == 0
+
+
+class Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class LeavingEnforcer(FailingEnforcer):
+    """Each pass leaves something that only the garbage collector frees, as exceptions with their frames do."""
+
+    left: weakref.ref[Cycle] | None = None
+
+    def apply(self, resources: Resources, *, dry_run: bool = False) -> Applied:
+        self.left = weakref.ref(Cycle())
+        return super().apply(resources, dry_run=dry_run)
+
+
+def test_what_a_pass_leaves_in_cycles_is_freed_after_it() -> None:
+    enforcer = LeavingEnforcer()
+    gc.disable()
+    try:
+        Agent(Store(), enforcer)._react(CHANGE)
+    finally:
+        gc.enable()
+    assert enforcer.left is not None
+    assert enforcer.left() is None
